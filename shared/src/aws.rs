@@ -1,0 +1,58 @@
+//! The AWS SDK's clients, built once a process and then handed over.
+
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::environment::Environment;
+use crate::invocation::Invocation;
+
+/// Attempts at one call, within one invocation. What still fails is reported, and Lambda resends it.
+const ATTEMPTS: u32 = 3;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A call that takes longer is tried again; the guard makes a write that lands twice harmless.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Loads credentials, Region and endpoints as every AWS SDK does, from the process's environment.
+pub async fn load() -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest())
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                .build(),
+        )
+        // Every body here is small and in memory: the attempt's timeout bounds it.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .load()
+        .await
+}
+
+/// A DynamoDB client.
+#[must_use]
+pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
+    aws_sdk_dynamodb::Client::new(config)
+}
+
+/// An S3 client; with an endpoint override it puts the bucket into the path, as every local S3 wants it.
+#[must_use]
+pub fn s3(config: &SdkConfig, environment: &Environment) -> aws_sdk_s3::Client {
+    let overridden = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().any(|name| environment.get(name).is_some());
+    let config = aws_sdk_s3::config::Builder::from(config).force_path_style(overridden).build();
+    aws_sdk_s3::Client::from_conf(config)
+}
+
+/// An invocation as Lambda describes it: its deadline is a wall-clock time.
+#[must_use]
+pub fn invocation(clock: &Clock, started: Instant, context: &lambda_runtime::Context) -> Invocation {
+    let now = clock.now();
+    let remaining = OffsetDateTime::from(context.deadline()) - now;
+    Invocation::new(now, started, remaining.try_into().unwrap_or(Duration::ZERO), context.request_id.clone())
+}

@@ -1,0 +1,304 @@
+//! What happened to one item: a [`Change`], with its key decoded and its image opaque.
+//!
+//! A stream image is already the JSON that DynamoDB's API takes, so it stays the text it came as: no attribute can be
+//! dropped and no number rounded on the way to a replica or into the archive. Keys alone are decoded, because they
+//! are compared, grouped and named by. Nothing here knows what a user is: the items are those of any table.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+
+use crate::number;
+use crate::revision::{Revision, RevisionError, StreamLabel};
+
+/// An item as the stream carried it: a DynamoDB JSON map, e.g. `{"name":{"S":"Ada"}}`.
+#[derive(Debug, Clone, Copy)]
+pub struct Image<'a>(&'a RawValue);
+
+impl<'a> Image<'a> {
+    /// Takes the JSON as an item's image, or nothing if it is not an object.
+    #[must_use]
+    pub fn parse(json: &'a RawValue) -> Option<Self> {
+        json.get().starts_with('{').then_some(Self(json))
+    }
+
+    /// The image's own text, from `{` to `}`.
+    #[must_use]
+    pub fn get(self) -> &'a str {
+        self.0.get()
+    }
+
+    /// The image as JSON.
+    #[must_use]
+    pub fn raw(self) -> &'a RawValue {
+        self.0
+    }
+}
+
+/// Why a record's key cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The JSON is not a map of key attributes.
+    #[error("dynamodb.Keys is not a map of S, N or B attributes: {0}")]
+    Shape(String),
+    /// The map is empty, or has more than a partition and a sort key.
+    #[error("dynamodb.Keys holds {0} attributes; a key has one or two")]
+    Count(usize),
+    /// An N attribute is not a number.
+    #[error("dynamodb.Keys.{0} is not a number")]
+    Number(String),
+    /// A B attribute is not base64.
+    #[error("dynamodb.Keys.{0} is not base64")]
+    Binary(String),
+}
+
+/// An item's primary key: the text that it came as, and its one spelling.
+#[derive(Debug, Clone)]
+pub struct Key<'a> {
+    raw: &'a RawValue,
+    canonical: CanonicalKey,
+}
+
+impl<'a> Key<'a> {
+    /// Decodes a record's `Keys`, a DynamoDB JSON map of one or two S, N or B attributes.
+    ///
+    /// # Errors
+    /// [`KeyError`], which names the attribute.
+    pub fn parse(raw: &'a RawValue) -> Result<Self, KeyError> {
+        Ok(Self { raw, canonical: CanonicalKey::of(raw)? })
+    }
+
+    /// The key as DynamoDB JSON, as delivered.
+    #[must_use]
+    pub fn raw(&self) -> &'a RawValue {
+        self.raw
+    }
+
+    /// The key's one spelling, by which keys are compared.
+    #[must_use]
+    pub fn canonical(&self) -> &CanonicalKey {
+        &self.canonical
+    }
+}
+
+/// A key in its one spelling: DynamoDB JSON without white space, attributes by name, numbers by value. Two keys name
+/// the same item exactly if these are equal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct CanonicalKey(Box<str>);
+
+impl CanonicalKey {
+    fn of(raw: &RawValue) -> Result<Self, KeyError> {
+        let shape = |error: serde_json::Error| KeyError::Shape(error.to_string());
+        let mut attributes: BTreeMap<Text<'_>, KeyAttribute<'_>> = serde_json::from_str(raw.get()).map_err(shape)?;
+        if !(1..=2).contains(&attributes.len()) {
+            return Err(KeyError::Count(attributes.len()));
+        }
+        for (name, attribute) in &mut attributes {
+            match attribute {
+                KeyAttribute::S(_) => {}
+                KeyAttribute::N(Text(text)) => {
+                    let canonical = number::canonical(text).ok_or_else(|| KeyError::Number(name.0.to_string()))?;
+                    *text = Cow::Owned(canonical.into_owned());
+                }
+                KeyAttribute::B(Text(text)) => {
+                    let bytes = BASE64.decode(text.as_bytes()).map_err(|_| KeyError::Binary(name.0.to_string()))?;
+                    *text = Cow::Owned(BASE64.encode(bytes));
+                }
+            }
+        }
+        Ok(Self(serde_json::to_string(&attributes).map_err(shape)?.into_boxed_str()))
+    }
+
+    /// The spelling.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CanonicalKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+enum KeyAttribute<'a> {
+    S(#[serde(borrow)] Text<'a>),
+    N(#[serde(borrow)] Text<'a>),
+    B(#[serde(borrow)] Text<'a>),
+}
+
+/// A string that borrows from its JSON where it holds no escape. serde borrows a bare `Cow` field, but not one inside
+/// an `Option` or a map.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+
+/// Where a change comes from: a table's stream, as its ARN names them.
+#[derive(Debug, Clone)]
+pub struct Source<'a> {
+    arn: Cow<'a, str>,
+    label: StreamLabel,
+    table_arn_length: usize,
+    table_start: usize,
+}
+
+/// Why an ARN is not that of a table's stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// The ARN is of another shape.
+    #[error("eventSourceARN {0:?} is not arn:…:table/<table>/stream/<label>")]
+    Shape(String),
+    /// Its last part is not a stream's label.
+    #[error("eventSourceARN ends in a wrong label: {0}")]
+    Label(#[from] RevisionError),
+}
+
+impl<'a> Source<'a> {
+    /// Reads `arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>`.
+    ///
+    /// # Errors
+    /// [`SourceError`], which shows the ARN or its label.
+    pub fn parse(arn: Cow<'a, str>) -> Result<Self, SourceError> {
+        let parts = arn.split_once(":table/").and_then(|(before, rest)| {
+            let (table, label) = rest.split_once("/stream/")?;
+            let table_start = before.len() + ":table/".len();
+            (!table.is_empty() && !table.contains('/')).then_some((table_start, table_start + table.len(), label))
+        });
+        let Some((table_start, table_arn_length, label)) = parts else {
+            return Err(SourceError::Shape(arn.into_owned()));
+        };
+        let label = StreamLabel::parse(label)?;
+        Ok(Self { arn, label, table_arn_length, table_start })
+    }
+
+    /// The stream's ARN.
+    #[must_use]
+    pub fn arn(&self) -> &str {
+        &self.arn
+    }
+
+    /// The table's ARN.
+    #[must_use]
+    pub fn table_arn(&self) -> &str {
+        &self.arn[..self.table_arn_length]
+    }
+
+    /// The table's name.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.arn[self.table_start..self.table_arn_length]
+    }
+
+    /// When the stream was created.
+    #[must_use]
+    pub fn label(&self) -> StreamLabel {
+        self.label
+    }
+}
+
+/// What a change did to its item.
+#[derive(Debug, Clone, Copy)]
+pub enum Effect<'a> {
+    /// The item was created or changed.
+    Write {
+        /// The item since then; nothing if the stream's view carries no new images.
+        image: Option<Image<'a>>,
+    },
+    /// The item was removed.
+    Remove {
+        /// Whether DynamoDB's TTL did it, not a caller.
+        expired: bool,
+        /// The item until then; nothing if the stream's view carries no old images.
+        image: Option<Image<'a>>,
+    },
+}
+
+/// One change of one item.
+#[derive(Debug, Clone)]
+pub struct Change<'a> {
+    /// Its place in the batch.
+    pub index: usize,
+    /// The item's key.
+    pub key: Key<'a>,
+    /// Its age.
+    pub revision: Revision,
+    /// What it did.
+    pub effect: Effect<'a>,
+    /// The table's stream that it came from.
+    pub source: Source<'a>,
+    /// When it happened, to the second as a rule; nothing if the record says none, or none of the years 1970 to 9999.
+    /// A clock, never a version.
+    pub at: Option<OffsetDateTime>,
+    /// The record's own identifier.
+    pub event_id: Option<Cow<'a, str>>,
+    /// What the stream's images show, e.g. `NEW_AND_OLD_IMAGES`.
+    pub view: Option<Cow<'a, str>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(json: &str) -> Result<String, KeyError> {
+        let raw = RawValue::from_string(json.to_owned()).unwrap();
+        Key::parse(&raw).map(|key| key.canonical().to_string())
+    }
+
+    #[test]
+    fn keys_of_the_same_item_are_equal() {
+        let one = key(r#"{"user_id":{"S":"ada"},"timestamp":{"N":"1"}}"#);
+        assert_eq!(one, key(r#"{ "timestamp" : {"N":"1.0"}, "user_id" : {"S":"\u0061da"} }"#));
+        assert_eq!(one.unwrap(), r#"{"timestamp":{"N":"1"},"user_id":{"S":"ada"}}"#);
+    }
+
+    #[test]
+    fn keys_of_different_items_differ() {
+        let all = [
+            r#"{"k":{"S":"1"}}"#,
+            r#"{"k":{"N":"1"}}"#,
+            r#"{"k":{"B":"MQ=="}}"#,
+            r#"{"j":{"S":"1"}}"#,
+            r#"{"k":{"S":"1"},"s":{"S":""}}"#,
+            r#"{"k":{"S":"1\"},\"s\":{\"S\":\""}}"#,
+        ];
+        let mut canonical: Vec<_> = all.iter().map(|json| key(json).unwrap()).collect();
+        canonical.sort();
+        canonical.dedup();
+        assert_eq!(canonical.len(), all.len());
+    }
+
+    #[test]
+    fn a_wrong_key_names_its_attribute() {
+        assert_eq!(key(r#"{"t":{"N":"soon"}}"#), Err(KeyError::Number("t".into())));
+        assert_eq!(key(r#"{"b":{"B":"*"}}"#), Err(KeyError::Binary("b".into())));
+        assert_eq!(key("{}"), Err(KeyError::Count(0)));
+        assert!(matches!(key(r#"{"t":{"BOOL":true}}"#), Err(KeyError::Shape(_))));
+        assert!(matches!(key("[]"), Err(KeyError::Shape(_))));
+    }
+
+    #[test]
+    fn a_source_is_read_from_the_stream_arn() {
+        let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/Users/stream/2015-06-27T00:48:05.899";
+        let source = Source::parse(arn.into()).unwrap();
+        assert_eq!(source.table(), "Users");
+        assert_eq!(source.table_arn(), "arn:aws:dynamodb:eu-west-1:123456789012:table/Users");
+        assert_eq!(source.label().to_string(), "2015-06-27T00:48:05.899");
+    }
+
+    #[test]
+    fn another_arn_is_refused() {
+        for arn in ["", "arn:aws:sqs:eu-west-1:1:queue", "arn:aws:dynamodb:r:1:table/Users", "x:table//stream/1"] {
+            assert!(matches!(Source::parse(arn.into()), Err(SourceError::Shape(_))), "{arn}");
+        }
+        assert!(matches!(Source::parse("x:table/T/stream/now".into()), Err(SourceError::Label(_))));
+    }
+}

@@ -1,0 +1,110 @@
+//! From what failed in a batch to where Lambda shall resend from.
+//!
+//! Lambda takes the lowest returned sequence number as the checkpoint: that record and all after it come again,
+//! applied or not (<https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html>). So one
+//! position is answered, the lowest, compared as numbers. Answering a higher one would acknowledge a change that is
+//! in no replica.
+
+use crate::stream::{Answer, Record};
+
+/// Records failed, and neither they nor any before them have a position to resend from: the invocation must fail,
+/// so that the whole batch comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("record {index} of the batch failed, and no record up to it has a sequence number to resend from")]
+pub struct NoPosition {
+    /// The record's place in the batch.
+    pub index: usize,
+}
+
+/// The answer to a batch of which the records at the places `failing` may not be applied; places beyond the batch
+/// are those of no record.
+///
+/// A record without a number is reported by the nearest earlier one that has one.
+///
+/// # Errors
+/// [`NoPosition`] if a failing record has no such earlier one.
+pub fn answer(records: &[Record<'_>], failing: impl IntoIterator<Item = usize>) -> Result<Answer, NoPosition> {
+    let mut lowest: Option<(&str, crate::revision::SequenceNumber)> = None;
+    for index in failing {
+        let Some(up_to) = records.get(..=index) else { continue };
+        let position = up_to.iter().rev().find_map(|record| Some((record.sequence.as_deref()?, record.number?)));
+        let (text, number) = position.ok_or(NoPosition { index })?;
+        if lowest.is_none_or(|(_, low)| number < low) {
+            lowest = Some((text, number));
+        }
+    }
+    Ok(lowest.map_or_else(Answer::done, |(text, _)| Answer::resend_from(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::stream;
+
+    fn payload(numbers: &[Option<String>]) -> Box<RawValue> {
+        let records: Vec<_> =
+            numbers.iter().map(|number| serde_json::json!({"dynamodb": {"SequenceNumber": number}})).collect();
+        RawValue::from_string(serde_json::json!({ "Records": records }).to_string()).unwrap()
+    }
+
+    fn answered(numbers: &[Option<&str>], failing: &[usize]) -> Result<Option<String>, NoPosition> {
+        let numbers: Vec<_> = numbers.iter().map(|number| number.map(str::to_owned)).collect();
+        let payload = payload(&numbers);
+        let batch = stream::read(&payload).unwrap();
+        answer(&batch.records, failing.iter().copied()).map(|answer| answer.identifier().map(str::to_owned))
+    }
+
+    #[test]
+    fn nothing_failed_is_everything_done() {
+        assert_eq!(answered(&[Some("1"), None], &[]), Ok(None));
+    }
+
+    #[test]
+    fn the_lowest_number_is_answered_and_not_the_lowest_text() {
+        let numbers =
+            [Some("20500000000000000910398"), Some("820400000000000001192334"), Some("1683700000000000001135967")];
+        assert_eq!(answered(&numbers, &[2, 1]), Ok(Some("820400000000000001192334".into())));
+    }
+
+    #[test]
+    fn a_record_without_a_number_is_reported_by_the_nearest_earlier_one() {
+        assert_eq!(answered(&[Some("1"), Some("2"), None, Some("4")], &[2]), Ok(Some("2".into())));
+        assert_eq!(answered(&[None, Some("2")], &[0, 1]), Err(NoPosition { index: 0 }));
+    }
+
+    proptest! {
+        /// Every failing record is at or after the answered position, so it comes again.
+        #[test]
+        fn no_failing_record_is_acknowledged(
+            gaps in proptest::collection::vec((1_u64..1000, any::<bool>()), 1..20),
+            failing in proptest::collection::vec(any::<proptest::sample::Index>(), 1..6),
+        ) {
+            let mut at = 99_999_999_999_999_999_990_u128;
+            let numbers: Vec<Option<String>> = gaps
+                .iter()
+                .map(|(gap, numbered)| {
+                    at += u128::from(*gap);
+                    numbered.then(|| at.to_string())
+                })
+                .collect();
+            let failing: Vec<usize> = failing.iter().map(|index| index.index(numbers.len())).collect();
+            let payload = payload(&numbers);
+            let batch = stream::read(&payload).unwrap();
+            match answer(&batch.records, failing.iter().copied()) {
+                Ok(answer) => {
+                    let from = numbers.iter().position(|number| number.as_deref() == answer.identifier()).unwrap();
+                    prop_assert!(failing.iter().all(|index| from <= *index));
+                    let first = *failing.iter().min().unwrap();
+                    prop_assert!(numbers[from + 1..=first].iter().all(Option::is_none), "no more is resent than needed");
+                }
+                Err(NoPosition { index }) => {
+                    prop_assert!(failing.contains(&index));
+                    prop_assert!(numbers[..=index].iter().all(Option::is_none));
+                }
+            }
+        }
+    }
+}

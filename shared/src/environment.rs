@@ -1,0 +1,144 @@
+//! A function's environment as a value, read once and wholly before the first event.
+//!
+//! Everything missing or malformed is reported together, by name, so that a deployment is mended in one go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// Environment variables by name. An empty value counts as unset: that is how a template says "absent".
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The process's own.
+    #[must_use]
+    pub fn of_process() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the one place where the process's environment is read")]
+        // Not `vars`, which panics on a variable that is not Unicode; no variable of ours may be such a one.
+        let variables = std::env::vars_os();
+        variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    }
+
+    /// The value of a variable, if it is set and not empty.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Starts reading; problems are collected on the way.
+    #[must_use]
+    pub fn read(&self) -> Reader<'_> {
+        Reader { environment: self, problems: Vec::new() }
+    }
+}
+
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(variables: T) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}
+
+/// Reads variables one by one and remembers what is wrong with them.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    environment: &'a Environment,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// A variable that must be set. Nothing is returned if it is not, or malformed, and the problem is remembered.
+    pub fn required<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        if self.environment.get(name).is_none() {
+            self.problems.push(format!("{name} is not set"));
+        }
+        self.optional(name, parse)
+    }
+
+    /// A variable that may be absent. A malformed one is a problem, never an absent one.
+    pub fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let parsed = self.environment.get(name).map(parse)?;
+        parsed.map_err(|problem| self.problems.push(format!("{name} {problem}"))).ok()
+    }
+
+    /// Remembers a problem that takes more than one variable to see.
+    pub fn refuse(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    /// What was wrong with all that was read.
+    #[must_use]
+    pub fn problems(self) -> Problems {
+        Problems(self.problems)
+    }
+}
+
+/// All that is wrong with an environment, one line a variable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(Vec<String>);
+
+impl Problems {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the environment has {} problem(s):", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+/// Any text.
+///
+/// # Errors
+/// If it has white space at its ends, which no name of a table or bucket has.
+pub fn text(value: &str) -> Result<String, String> {
+    if value.trim() == value { Ok(value.to_owned()) } else { Err("has white space at its ends: remove it".to_owned()) }
+}
+
+/// A number of the type that is asked for.
+///
+/// # Errors
+/// If it is none, or out of the type's range.
+pub fn number<T: FromStr>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("is {value:?}: set it to a number in range"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once_and_by_name() {
+        let environment = environment(&[("DAYS", "soon"), ("EMPTY", ""), ("TABLE", " Users")]);
+        let mut read = environment.read();
+        assert_eq!(read.required("BUCKET", text), None);
+        assert_eq!(read.required("EMPTY", text), None);
+        assert_eq!(read.optional("DAYS", number::<u16>), None);
+        assert_eq!(read.optional("TABLE", text), None);
+        assert_eq!(read.optional("ABSENT", text), None);
+        let said = read.problems().to_string();
+        for part in
+            ["4 problem(s)", "BUCKET is not set", "EMPTY is not set", "DAYS is \"soon\"", "TABLE has white space"]
+        {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_well_is_read() {
+        let environment = environment(&[("TABLE", "Users"), ("DAYS", "8")]);
+        let mut read = environment.read();
+        assert_eq!(read.required("TABLE", text).as_deref(), Some("Users"));
+        assert_eq!(read.optional("DAYS", number::<u16>), Some(8));
+        assert!(read.problems().is_empty());
+    }
+}

@@ -1,0 +1,129 @@
+//! Where records go that can never be applied: the failure bucket, whole and with the reason.
+//!
+//! A poison record would block its shard until the stream trims it, and all changes behind it; dropped, it would be
+//! lost. So it is put aside under a name of its own, and the batch goes on. The name is made of the record's
+//! position, so that a retry overwrites itself. If the put fails, the caller reports the record as one to resend.
+//!
+//! Absent: reading them back. That is the redrive task's business, which gives each record to the function and the
+//! sink that its key names.
+
+use std::fmt::Write as _;
+
+use aws_sdk_s3::error::DisplayErrorContext;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ChecksumAlgorithm;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use crate::stream::Record;
+
+/// The layout of the object's body; a reader refuses what it does not know.
+const FORMAT: u32 = 1;
+/// Stands in an object's key for the table of a record whose ARN cannot be read.
+const UNKNOWN_TABLE: &str = "unknown";
+
+/// The failure bucket did not take a record.
+#[derive(Debug, thiserror::Error)]
+#[error("the failure bucket {bucket} did not take {key}: {cause}")]
+pub struct QuarantineError {
+    bucket: String,
+    key: String,
+    cause: String,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    format: u32,
+    reason: &'a str,
+    record: &'a RawValue,
+}
+
+/// A function's corner of the failure bucket.
+#[derive(Debug, Clone)]
+pub struct Quarantine {
+    client: aws_sdk_s3::Client,
+    bucket: String,
+    function: &'static str,
+}
+
+impl Quarantine {
+    /// The corner of `function` in `bucket`.
+    #[must_use]
+    pub fn new(client: aws_sdk_s3::Client, bucket: String, function: &'static str) -> Self {
+        Self { client, bucket, function }
+    }
+
+    /// Puts a record aside; it is safe once this returns.
+    ///
+    /// `sink` is the replica that cannot hold the record.
+    ///
+    /// # Errors
+    /// [`QuarantineError`] if S3 did not confirm the object; the record is then to be reported as failed.
+    pub async fn put(&self, sink: &str, record: &Record<'_>, reason: &str) -> Result<(), QuarantineError> {
+        let key = object_key(self.function, sink, record);
+        let body = Body { format: FORMAT, reason, record: record.raw };
+        let failed = |cause| QuarantineError { bucket: self.bucket.clone(), key: key.clone(), cause };
+        let body = serde_json::to_vec(&body).map_err(|error| failed(error.to_string()))?;
+        self.client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(&key)
+            .content_type("application/json")
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .body(ByteStream::from(body))
+            .send()
+            .await
+            .map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
+        tracing::warn!(quarantine.key = key, quarantine.reason = reason, "record put in quarantine");
+        Ok(())
+    }
+}
+
+/// `quarantine/<function>/<sink>/<table>/<label>-<number>.json`, or the record's digest if it has no position.
+fn object_key(function: &str, sink: &str, record: &Record<'_>) -> String {
+    let table = record.source.as_ref().map_or(UNKNOWN_TABLE, |source| source.table());
+    let name = match (&record.source, record.number) {
+        (Some(source), Some(number)) => format!("{}-{number}", source.label()),
+        _ => digest(record.raw),
+    };
+    format!("quarantine/{function}/{sink}/{table}/{name}.json")
+}
+
+/// The first 32 hexadecimal digits of the SHA-256 over the record's text.
+fn digest(record: &RawValue) -> String {
+    let mut text = String::with_capacity(32);
+    for byte in &Sha256::digest(record.get().as_bytes())[..16] {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream;
+
+    fn key_of(record: &str) -> String {
+        let payload = RawValue::from_string(format!(r#"{{"Records":[{record}]}}"#)).unwrap();
+        let batch = stream::read(&payload).unwrap();
+        object_key("replicator", "dynamodb", &batch.records[0])
+    }
+
+    #[test]
+    fn a_record_is_named_by_its_position() {
+        let record = r#"{"eventSourceARN":"arn:aws:dynamodb:r:1:table/Users/stream/2015-06-27T00:48:05.899",
+            "dynamodb":{"SequenceNumber":"000111"}}"#;
+        assert_eq!(key_of(record), "quarantine/replicator/dynamodb/Users/2015-06-27T00:48:05.899-111.json");
+    }
+
+    #[test]
+    fn a_record_without_a_position_is_named_by_its_digest() {
+        let (one, other) = (key_of(r#"{"a":1}"#), key_of(r#"{"a":2}"#));
+        assert!(one.starts_with("quarantine/replicator/dynamodb/unknown/"));
+        assert_eq!(one.len(), "quarantine/replicator/dynamodb/unknown/".len() + 32 + ".json".len());
+        assert_ne!(one, other);
+        assert_eq!(one, key_of(r#"{"a":1}"#), "a retry overwrites itself");
+    }
+}
