@@ -74,8 +74,15 @@ impl Reader<'_> {
 }
 
 /// All that is wrong with an environment, one line a variable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(Vec<String>);
+
+/// As `Display`: a process that ends with this error shows it so.
+impl fmt::Debug for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl Problems {
     /// Whether nothing is wrong.

@@ -1,0 +1,151 @@
+//! Bodies: JSON text in, the parts of a user out, and everything that is wrong told at once.
+//!
+//! The text is read member by member over raw JSON, so that a misspelled member is named, one given twice is seen, and a
+//! number in `attributes` keeps its digits.
+
+mod fields;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use shared::user::attributes::Attributes;
+use shared::user::email::Email;
+use shared::user::expiry::ExpiresAt;
+use shared::user::id::UserId;
+use shared::user::name::Name;
+use shared::user::status::Status;
+use shared::user::timestamp::Timestamp;
+use shared::user::{AttributesPatch, Edit, Edits, Profile, UserKey};
+use time::OffsetDateTime;
+
+use crate::problem::Problem;
+use fields::Fields;
+
+/// More than a record of 400 KB takes as JSON, unless every character of it is escaped.
+pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// The media type of a patch (RFC 7396).
+pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
+const JSON: &str = "application/json";
+
+/// What a POST asks for.
+pub(crate) struct Draft {
+    pub(crate) id: Option<UserId>,
+    pub(crate) timestamp: Option<Timestamp>,
+    pub(crate) profile: Profile,
+}
+
+/// Reads a body of JSON.
+pub(crate) async fn json(request: Request) -> Result<Bytes, Problem> {
+    if media_type(request.headers()).is_none_or(|media_type| !media_type.eq_ignore_ascii_case(JSON)) {
+        return Err(Problem::NotJson);
+    }
+    read(request).await
+}
+
+/// Reads a body that is a merge patch.
+pub(crate) async fn merge_patch(request: Request) -> Result<Bytes, Problem> {
+    if media_type(request.headers()).is_none_or(|media_type| !media_type.eq_ignore_ascii_case(MERGE_PATCH)) {
+        return Err(Problem::NotAMergePatch);
+    }
+    read(request).await
+}
+
+/// The media type without its parameters: JSON is UTF-8, whatever `charset` says (RFC 8259, section 8.1).
+fn media_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next().map(str::trim)
+}
+
+async fn read(request: Request) -> Result<Bytes, Problem> {
+    let headers = request.headers();
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Problem::Encoded);
+    }
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > MAX_BODY_BYTES) {
+        return Err(Problem::BodyTooLarge);
+    }
+    collect(request.into_body()).await
+}
+
+async fn collect(body: Body) -> Result<Bytes, Problem> {
+    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge),
+        Err(_) => Err(Problem::BodyLost),
+    }
+}
+
+/// Reads the body of a POST.
+pub(crate) fn draft(body: &[u8], now: OffsetDateTime) -> Result<Draft, Problem> {
+    let mut fields = Fields::open(body)?;
+    let id = fields.text("user_id", UserId::parse).set();
+    let timestamp = fields.whole("timestamp", Timestamp::parse).set();
+    let profile = profile(fields, now)?;
+    Ok(Draft { id, timestamp, profile })
+}
+
+/// Reads the body of a PUT on this key, which it may repeat.
+pub(crate) fn replacement(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<Profile, Problem> {
+    let mut fields = Fields::open(body)?;
+    same_key(&mut fields, key);
+    profile(fields, now)
+}
+
+/// Reads the body of a PATCH on this key, which it may repeat.
+pub(crate) fn edits(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<Edits, Problem> {
+    let mut fields = Fields::open(body)?;
+    same_key(&mut fields, key);
+    let name = match fields.text("name", Name::parse) {
+        Edit::Remove => {
+            fields.refuse("name", "name cannot be removed");
+            None
+        }
+        edit => edit.set(),
+    };
+    let edits = Edits {
+        name,
+        email: fields.text("email", Email::parse),
+        status: fields.text("status", Status::parse),
+        expires_at: fields.whole("expires_at", |seconds| ExpiresAt::parse(seconds, now)),
+        attributes: match fields.attributes() {
+            Edit::Set(attributes) => Edit::Set(AttributesPatch::new(attributes)),
+            Edit::Remove => Edit::Remove,
+            Edit::Keep => Edit::Keep,
+        },
+    };
+    fields.finish()?;
+    Ok(edits)
+}
+
+fn profile(mut fields: Fields<'_>, now: OffsetDateTime) -> Result<Profile, Problem> {
+    let name = fields.text("name", Name::parse).set();
+    if name.is_none() {
+        fields.require("name", "name is missing: give the user's name");
+    }
+    let email = fields.text("email", Email::parse).set();
+    let status = fields.text("status", Status::parse).set();
+    let attributes: Option<Attributes> = fields.attributes().set();
+    let expires_at = fields.whole("expires_at", |seconds| ExpiresAt::parse(seconds, now)).set();
+    fields.finish()?;
+    match name {
+        Some(name) => Ok(Profile { name, email, status, attributes, expires_at }),
+        None => Err(Problem::Body(Vec::new())),
+    }
+}
+
+fn same_key(fields: &mut Fields<'_>, key: &UserKey) {
+    let id = fields.text("user_id", UserId::parse);
+    if !matches!(&id, Edit::Keep) && id != Edit::Set(key.id.clone()) {
+        fields.refuse("user_id", "user_id cannot change: it is the one in the path");
+    }
+    let timestamp = fields.whole("timestamp", Timestamp::parse);
+    if !matches!(timestamp, Edit::Keep) && timestamp != Edit::Set(key.timestamp) {
+        fields.refuse("timestamp", "timestamp cannot change: it is the one in the path");
+    }
+}
+
+#[cfg(test)]
+mod tests;

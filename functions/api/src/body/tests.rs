@@ -1,0 +1,132 @@
+use time::macros::datetime;
+
+use super::*;
+use crate::problem::Place;
+
+const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+
+fn key() -> UserKey {
+    UserKey { id: UserId::parse("ada").unwrap(), timestamp: Timestamp::parse(7).unwrap() }
+}
+
+fn mistakes<T>(read: Result<T, Problem>) -> Vec<(String, String)> {
+    let Err(Problem::Body(mistakes)) = read else { panic!("not refused for its members") };
+    let place = |place| match place {
+        Place::Pointer(pointer) => pointer,
+        other => panic!("{other:?}"),
+    };
+    mistakes.into_iter().map(|mistake| (place(mistake.place), mistake.detail)).collect()
+}
+
+fn pointers<T>(read: Result<T, Problem>) -> Vec<String> {
+    mistakes(read).into_iter().map(|(pointer, _)| pointer).collect()
+}
+
+#[test]
+fn a_whole_draft_is_read() {
+    let text = r#"{"user_id": "ada", "timestamp": 7, "name": "Ad\u0061", "email": "ada@example.com", "status": "on",
+        "attributes": {"n": 1}, "expires_at": 1900000000}"#;
+    let Ok(draft) = draft(text.as_bytes(), NOW) else { panic!("refused") };
+    assert_eq!((draft.id.unwrap(), draft.timestamp.unwrap()), (key().id, key().timestamp));
+    assert_eq!(draft.profile.name.as_str(), "Ada");
+    assert_eq!(draft.profile.email.unwrap().as_str(), "ada@example.com");
+    assert_eq!(draft.profile.status.unwrap().as_str(), "on");
+    assert_eq!(draft.profile.attributes.unwrap().members().len(), 1);
+    assert_eq!(draft.profile.expires_at.unwrap().seconds(), 1_900_000_000);
+}
+
+#[test]
+fn null_is_absent_where_a_part_may_be() {
+    let text = br#"{"user_id":null,"timestamp":null,"name":"A","email":null,"status":null,"attributes":null,"expires_at":null}"#;
+    let Ok(draft) = draft(text, NOW) else { panic!("refused") };
+    assert!(draft.id.is_none() && draft.timestamp.is_none());
+    let profile = draft.profile;
+    assert!(profile.email.is_none() && profile.status.is_none() && profile.attributes.is_none());
+    assert_eq!(profile.expires_at, None);
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let text = r#"{"user_id":"a b","timestamp":-1,"name":" ","email":"x","status":7,"attributes":{"a":[1e999]},
+        "expires_at":"soon","nmae":1,"a/b":2,"version":3}"#;
+    assert_eq!(
+        pointers(draft(text.as_bytes(), NOW)),
+        [
+            "/user_id",
+            "/timestamp",
+            "/name",
+            "/email",
+            "/status",
+            "/attributes/a/0",
+            "/expires_at",
+            "/nmae",
+            "/a~1b",
+            "/version"
+        ]
+    );
+}
+
+#[test]
+fn a_name_is_demanded_once_and_a_duplicate_is_named() {
+    assert_eq!(pointers(draft(b"{}", NOW)), ["/name"]);
+    assert_eq!(pointers(draft(br#"{"name":null}"#, NOW)), ["/name"]);
+    assert_eq!(pointers(draft(br#"{"name":"A","name":"B"}"#, NOW)), ["/name"]);
+    assert_eq!(pointers(draft(br#"{"name":"\ud800"}"#, NOW)), ["/name"]);
+    assert_eq!(pointers(draft(br#"{"name":"A","attributes":{"b":1,"b":2}}"#, NOW)), ["/attributes/b"]);
+}
+
+#[test]
+fn a_number_of_seconds_is_whole() {
+    for number in ["1.0", "1e3", "\"7\"", "true", "99999999999999999999", "[]"] {
+        let text = format!(r#"{{"name":"A","timestamp":{number}}}"#);
+        assert_eq!(pointers(draft(text.as_bytes(), NOW)), ["/timestamp"], "{number}");
+    }
+}
+
+#[test]
+fn a_body_that_is_no_object_is_told_so_and_a_malformed_one_where() {
+    for text in ["[]", "null", "7", "\"a\""] {
+        assert_eq!(pointers(draft(text.as_bytes(), NOW)), [""], "{text}");
+    }
+    for text in [&b""[..], b"{", b"{\"a\":1,}", b"{} x", b"{\"a\":\"\xff\"}", b"\xef\xbb\xbf{}"] {
+        let read = draft(text, NOW);
+        assert!(matches!(read, Err(Problem::MalformedJson { .. })), "{}", String::from_utf8_lossy(text));
+    }
+}
+
+#[test]
+fn a_replacement_may_repeat_the_key_and_not_change_it() {
+    assert!(replacement(br#"{"user_id":"ada","timestamp":7,"name":"A"}"#, &key(), NOW).is_ok());
+    let changed = replacement(br#"{"user_id":"eve","timestamp":null,"name":"A"}"#, &key(), NOW);
+    assert_eq!(pointers(changed), ["/user_id", "/timestamp"]);
+}
+
+#[test]
+fn a_patch_keeps_sets_and_removes() {
+    let Ok(read) = edits(br#"{"name":"B","email":null,"attributes":{"a":null}}"#, &key(), NOW) else {
+        panic!("refused")
+    };
+    assert_eq!(read.name.unwrap().as_str(), "B");
+    assert_eq!((read.email, read.status, read.expires_at), (Edit::Remove, Edit::Keep, Edit::Keep));
+    assert!(matches!(read.attributes, Edit::Set(_)));
+    let Ok(empty) = edits(b"{}", &key(), NOW) else { panic!("refused") };
+    assert_eq!(empty, Edits::default());
+}
+
+#[test]
+fn a_patch_cannot_remove_the_name_nor_touch_what_the_service_sets() {
+    let read = edits(
+        br#"{"user_id":"eve","timestamp":8,"name":null,"version":1,"created_at":null,"updated_at":"x","attributes":[]}"#,
+        &key(),
+        NOW,
+    );
+    let mut pointers = pointers(read);
+    pointers.sort();
+    assert_eq!(pointers, ["/attributes", "/created_at", "/name", "/timestamp", "/updated_at", "/user_id", "/version"]);
+}
+
+#[test]
+fn a_body_of_nothing_but_mistakes_is_not_answered_with_all_of_them() {
+    let members: Vec<_> = (0..5_000).map(|index| format!("\"{index}\":1")).collect();
+    assert_eq!(mistakes(draft(format!("{{{}}}", members.join(",")).as_bytes(), NOW)).len(), 100);
+}

@@ -1,0 +1,66 @@
+//! What the API needs to know before its first request.
+
+use shared::environment::{self, Environment, Problems};
+use shared::telemetry;
+
+use crate::caller::Auth;
+
+/// The function's name, in metrics and logs.
+pub const FUNCTION: &str = "api";
+
+/// The API's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The table that holds the records.
+    pub users_table: String,
+    /// Its index by email.
+    pub email_index: String,
+    /// Who lets requests in.
+    pub auth: Auth,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// All that is missing or malformed, together and by name.
+    pub fn parse(environment: &Environment) -> Result<Self, Problems> {
+        let mut read = environment.read();
+        let users_table = read.required("USERS_TABLE", environment::text);
+        let email_index = read.required("EMAIL_INDEX", environment::text);
+        let auth = read.required("AUTH", Auth::parse);
+        read.optional(telemetry::LOG_LEVEL, telemetry::level);
+        let problems = read.problems();
+        match (users_table, email_index, auth) {
+            (Some(users_table), Some(email_index), Some(auth)) if problems.is_empty() => {
+                Ok(Self { users_table, email_index, auth })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(variables: &[(&str, &str)]) -> Result<Config, Problems> {
+        Config::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn a_whole_environment_is_read() {
+        let config = parse(&[("USERS_TABLE", "Users"), ("EMAIL_INDEX", "EmailIndex"), ("AUTH", "iam")]).unwrap();
+        assert_eq!((config.users_table.as_str(), config.email_index.as_str()), ("Users", "EmailIndex"));
+        assert_eq!(config.auth, Auth::Iam);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_named_at_once() {
+        let problems = parse(&[("AUTH", "jwt"), ("LOG_LEVEL", "loud")]).unwrap_err().to_string();
+        for name in ["USERS_TABLE is not set", "EMAIL_INDEX is not set", "AUTH is \"jwt\"", "LOG_LEVEL is \"loud\""] {
+            assert!(problems.contains(name), "{problems}");
+        }
+        assert!(parse(&[("USERS_TABLE", "Users"), ("EMAIL_INDEX", "EmailIndex")]).is_err(), "AUTH has no default");
+    }
+}

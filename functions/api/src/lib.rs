@@ -1,0 +1,29 @@
+//! The API over the Users table: HTTP in, records out.
+//!
+//! [`app`] is one axum router that runs behind API Gateway (through `lambda_http`) and on a socket (through hyper)
+//! alike. Nothing is cached, and nobody is told from anybody else, in this crate: see [`caller`].
+
+mod body;
+pub mod caller;
+pub mod config;
+mod observe;
+mod page;
+mod path;
+mod precondition;
+mod problem;
+mod query;
+mod router;
+mod users;
+
+use aws_sdk_dynamodb::Client;
+use axum::Router;
+use shared::clock::Clock;
+use shared::table::UserTable;
+
+use config::Config;
+
+/// The API. Building it does no I/O; a clone shares everything.
+pub fn app(config: &Config, client: Client, clock: Clock) -> Router {
+    let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone());
+    router::routes(users::Users::new(table, clock))
+}

@@ -1,0 +1,26 @@
+//! The API on Lambda, behind an API Gateway HTTP API.
+
+use api::config::{self, Config};
+use lambda_http::{Error, Request, RequestExt, service_fn};
+use shared::clock::Clock;
+use shared::environment::Environment;
+use shared::{aws, telemetry};
+use tower::ServiceExt;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let environment = Environment::of_process();
+    let telemetry = telemetry::init(config::FUNCTION, &environment)?;
+    let config = Config::parse(&environment)?;
+    let app = api::app(&config, aws::dynamodb(&aws::load().await), Clock::system());
+    lambda_http::run(service_fn(move |request: Request| {
+        let request_id = request.lambda_context().request_id;
+        let answer = app.clone().oneshot(request);
+        async move {
+            let answer = answer.await;
+            telemetry.flush(&request_id);
+            answer
+        }
+    }))
+    .await
+}

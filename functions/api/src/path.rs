@@ -1,0 +1,72 @@
+//! A record's key, from a path.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use shared::user::UserKey;
+use shared::user::id::UserId;
+use shared::user::timestamp::Timestamp;
+
+use crate::problem::{Mistake, Problem};
+
+/// `/users/{user_id}`
+pub(crate) struct OfUser(pub(crate) UserId);
+
+/// `/users/{user_id}/{timestamp}`
+pub(crate) struct OfRecord(pub(crate) UserKey);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfUser {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = params(parts, state).await?;
+        UserId::parse(param(&params, "user_id")).map(Self).map_err(|error| Problem::parameter("user_id", &error))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for OfRecord {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = params(parts, state).await?;
+        let id = UserId::parse(param(&params, "user_id")).map_err(|error| Mistake::parameter("user_id", &error));
+        let timestamp = seconds(param(&params, "timestamp")).map_err(|error| Mistake::parameter("timestamp", &error));
+        match (id, timestamp) {
+            (Ok(id), Ok(timestamp)) => Ok(Self(UserKey { id, timestamp })),
+            (id, timestamp) => Err(Problem::Request([id.err(), timestamp.err()].into_iter().flatten().collect())),
+        }
+    }
+}
+
+/// Axum has undone the percent-encoding; what is not UTF-8 then is no identifier.
+async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Problem> {
+    RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Problem::parameter("user_id", &"the path is no percent-encoded UTF-8"))
+}
+
+fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
+    params.iter().find(|(param, _)| *param == name).map_or("", |(_, value)| value)
+}
+
+/// Seconds in their one decimal spelling: a resource has one path, so `007` and `+7` are not `7`.
+pub(crate) fn seconds(text: &str) -> Result<Timestamp, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    match text.parse() {
+        Ok(seconds) if digits => Timestamp::parse(seconds).map_err(|error| error.to_string()),
+        _ => Err("must be whole seconds since 1970, in decimal without leading zeros".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_have_one_spelling() {
+        assert_eq!(seconds("0").unwrap().seconds(), 0);
+        assert_eq!(seconds("1700000000").unwrap().seconds(), 1_700_000_000);
+        for text in ["", "-1", "+1", "007", "1.0", "1e3", " 1", "latest", "99999999999999999999", "1700000000000"] {
+            assert!(seconds(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `If-Match` and `If-None-Match` (RFC 9110, sections 13.1.1 and 13.1.2), and the entity tag that they name: the record's
+//! version, quoted.
+//!
+//! No `Last-Modified` is sent, so the headers about modification times are ignored, as section 13.1.4 demands.
+
+use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderValue};
+use shared::user::precondition::{Precondition, Tags};
+
+use crate::problem::{Mistake, Place, Problem};
+
+/// More tags than any client has a use for; a condition takes at most 100.
+const MAX_TAGS: usize = 50;
+
+/// The entity tag of a version. A record without one has no tag: nothing would change it when another program writes.
+pub(crate) fn entity_tag(version: u64) -> Option<HeaderValue> {
+    (version > 0).then(|| HeaderValue::from_str(&format!("\"{version}\"")).ok()).flatten()
+}
+
+/// Reads what a request demands of the record.
+pub(crate) fn read(headers: &HeaderMap) -> Result<Precondition, Problem> {
+    // If-Match compares strongly: a weak tag never matches there (section 8.8.3.2).
+    let if_match = tags(headers, &IF_MATCH, false).map_err(|detail| mistake("if-match", detail))?;
+    let if_none_match = tags(headers, &IF_NONE_MATCH, true).map_err(|detail| mistake("if-none-match", detail))?;
+    Ok(Precondition { if_match, if_none_match })
+}
+
+fn mistake(header: &'static str, detail: &str) -> Problem {
+    Problem::Request(vec![Mistake { place: Place::Header(header), detail: detail.to_owned() }])
+}
+
+fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tags>, &'static str> {
+    const MALFORMED: &str = "must be * or a list of quoted entity tags";
+    let mut given = false;
+    let mut any = false;
+    let mut count = 0;
+    let mut versions = Vec::new();
+    for line in headers.get_all(name) {
+        given = true;
+        let mut rest = line.to_str().map_err(|_| MALFORMED)?.trim();
+        if rest == "*" {
+            any = true;
+            continue;
+        }
+        while !rest.is_empty() {
+            let (tag, is_weak) = match rest.strip_prefix("W/") {
+                Some(tag) => (tag, true),
+                None => (rest, false),
+            };
+            let (opaque, after) = tag.strip_prefix('"').and_then(|tag| tag.split_once('"')).ok_or(MALFORMED)?;
+            if weak || !is_weak {
+                versions.extend(version(opaque));
+            }
+            count += 1;
+            rest = after.trim_start();
+            if !rest.is_empty() {
+                // A list may have empty elements (section 5.6.1.2).
+                rest = rest.strip_prefix(',').ok_or(MALFORMED)?.trim_start_matches([',', ' ', '\t']);
+            }
+        }
+    }
+    if any && count > 0 {
+        return Err(MALFORMED);
+    }
+    if count > MAX_TAGS {
+        return Err("must have at most 50 entity tags");
+    }
+    Ok(given.then_some(if any { Tags::Any } else { Tags::Versions(versions) }))
+}
+
+/// The version that a tag of ours spells; a tag of another spelling is well-formed and matches nothing.
+fn version(opaque: &str) -> Option<u64> {
+    let digits = opaque.bytes().all(|byte| byte.is_ascii_digit()) && !opaque.starts_with('0');
+    opaque.parse().ok().filter(|_| digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn if_match(lines: &[&str]) -> Result<Option<Tags>, Problem> {
+        let lines = lines.iter().map(|line| (IF_MATCH, HeaderValue::from_str(line).unwrap()));
+        read(&lines.collect()).map(|precondition| precondition.if_match)
+    }
+
+    fn versions(versions: &[u64]) -> Tags {
+        Tags::Versions(versions.to_vec())
+    }
+
+    #[test]
+    fn a_tag_is_the_version_quoted() {
+        assert_eq!(entity_tag(7).unwrap(), "\"7\"");
+        assert_eq!(entity_tag(0), None);
+    }
+
+    #[test]
+    fn lists_of_tags_are_read_in_every_spelling() {
+        for (lines, tags) in [
+            (vec!["*"], Some(Tags::Any)),
+            (vec!["\"7\""], Some(versions(&[7]))),
+            (vec!["\"7\", \"8\""], Some(versions(&[7, 8]))),
+            (vec!["\"7\",, ,\"8\" ,"], Some(versions(&[7, 8]))),
+            (vec!["\"7\"", "\"8\""], Some(versions(&[7, 8]))),
+            (vec![""], Some(versions(&[]))),
+            (vec!["\"07\", \"0\", \"+7\", \"a,b\", \"\", \"99999999999999999999\""], Some(versions(&[]))),
+            (vec![], None),
+        ] {
+            assert_eq!(if_match(&lines).unwrap(), tags, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn weak_tags_match_only_where_the_comparison_is_weak() {
+        assert_eq!(if_match(&["W/\"7\", \"8\""]).unwrap(), Some(versions(&[8])));
+        let headers = HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static("W/\"7\""))]);
+        assert_eq!(read(&headers).unwrap().if_none_match, Some(versions(&[7])));
+    }
+
+    #[test]
+    fn what_is_no_list_of_tags_is_refused() {
+        for lines in
+            [vec!["7"], vec!["\"7"], vec!["\"7\" \"8\""], vec!["w/\"7\""], vec!["*", "\"7\""], vec!["*, \"7\""]]
+        {
+            assert!(if_match(&lines).is_err(), "{lines:?}");
+        }
+        assert!(if_match(&[&"\"1\",".repeat(50)]).is_ok());
+        assert!(if_match(&[&"\"1\",".repeat(51)]).is_err());
+    }
+}

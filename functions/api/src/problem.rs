@@ -1,0 +1,237 @@
+//! Every failure that the API answers, as RFC 9457 problem details: one enum, one match.
+//!
+//! What the client reads and what the log says are two: a cause stays in the log.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use shared::table::{Fault, WriteError};
+
+use crate::body::{MAX_BODY_BYTES, MERGE_PATCH};
+
+/// One thing that is wrong with a request, and where.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct Mistake {
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    pub(crate) detail: String,
+}
+
+/// Where a mistake stands.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Place {
+    /// In the body, by JSON pointer.
+    Pointer(String),
+    /// In the path or the query, by name.
+    Parameter(String),
+    /// In a header, by name.
+    Header(&'static str),
+}
+
+impl Mistake {
+    pub(crate) fn parameter(name: impl Into<String>, detail: &impl ToString) -> Self {
+        Self { place: Place::Parameter(name.into()), detail: detail.to_string() }
+    }
+}
+
+/// A failure, by what the client does next.
+#[derive(Clone, Debug)]
+pub(crate) enum Problem {
+    /// Nothing has this path.
+    UnknownRoute,
+    /// What has this path has other methods.
+    MethodNotAllowed { allow: &'static str },
+    /// The path, the query or a header is wrong.
+    Request(Vec<Mistake>),
+    /// The body did not arrive whole.
+    BodyLost,
+    /// The body is no JSON.
+    MalformedJson { line: usize, column: usize, reason: String },
+    /// The body's JSON is no user.
+    Body(Vec<Mistake>),
+    /// The body is too large to read.
+    BodyTooLarge,
+    /// The record is too large to store.
+    RecordTooLarge,
+    /// The body says that it is no JSON.
+    NotJson,
+    /// The body says that it is no merge patch.
+    NotAMergePatch,
+    /// The body is compressed.
+    Encoded,
+    /// No such record, or an expired one.
+    NotFound,
+    /// A record is there already.
+    Exists,
+    /// The record is not in the state that a header demands.
+    PreconditionFailed,
+    /// The table is throttled, out of reach or contended: come again.
+    Busy { cause: String },
+    /// What is stored is no user.
+    Unreadable { cause: String },
+    /// The table refuses what only an operator can mend.
+    Internal { cause: String },
+}
+
+impl Problem {
+    pub(crate) fn parameter(name: &str, detail: &impl ToString) -> Self {
+        Self::Request(vec![Mistake::parameter(name, detail)])
+    }
+
+    /// Status, the last part of the type's URI, title, and what to do.
+    fn parts(&self) -> (StatusCode, &'static str, &'static str, Cow<'static, str>) {
+        let (status, kind, title, detail) = match self {
+            Self::UnknownRoute => (404, "unknown-route", "unknown route", "no resource has this path".into()),
+            Self::MethodNotAllowed { allow } => {
+                (405, "method-not-allowed", "method not allowed", format!("this resource has {allow}").into())
+            }
+            Self::Request(_) => (400, "invalid-request", "invalid request", "correct what `errors` names".into()),
+            Self::BodyLost => {
+                (400, "body-lost", "incomplete body", "the body did not arrive whole: send it again".into())
+            }
+            Self::MalformedJson { line, column, reason } => (
+                400,
+                "malformed-json",
+                "malformed JSON",
+                format!("the body is no JSON at line {line}, column {column}: {reason}").into(),
+            ),
+            Self::Body(_) => (422, "invalid-user", "invalid user", "correct what `errors` names".into()),
+            Self::BodyTooLarge => {
+                (413, "body-too-large", "body too large", format!("send at most {MAX_BODY_BYTES} bytes").into())
+            }
+            Self::RecordTooLarge => (
+                413,
+                "record-too-large",
+                "record too large",
+                "a record, names and values together, has at most 400 KB: shorten `attributes`".into(),
+            ),
+            Self::NotJson => (415, "not-json", "unsupported media type", "send content-type application/json".into()),
+            Self::NotAMergePatch => {
+                (415, "not-a-merge-patch", "unsupported media type", format!("send content-type {MERGE_PATCH}").into())
+            }
+            Self::Encoded => (415, "encoded", "unsupported content encoding", "send the body uncompressed".into()),
+            Self::NotFound => (404, "not-found", "no such record", "no live record has this key".into()),
+            Self::Exists => (
+                409,
+                "exists",
+                "the record exists",
+                "a live record has this user_id and timestamp: choose another, or PUT over it".into(),
+            ),
+            Self::PreconditionFailed => (
+                412,
+                "precondition-failed",
+                "precondition failed",
+                "the record is not in the state that if-match or if-none-match demands: read it again".into(),
+            ),
+            Self::Busy { .. } => (503, "busy", "busy", "the table cannot answer at the moment: come again".into()),
+            Self::Unreadable { .. } => (
+                500,
+                "unreadable-record",
+                "unreadable record",
+                "what is stored under this key is no user: an operator must mend it".into(),
+            ),
+            Self::Internal { .. } => (500, "internal", "internal error", "an operator must look into it".into()),
+        };
+        (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), kind, title, detail)
+    }
+
+    /// The problem's JSON.
+    pub(crate) fn body(&self, request_id: &str) -> String {
+        /// RFC 9457, section 3.1, and three extensions.
+        #[derive(Serialize)]
+        struct Details<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            instance: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            line: Option<usize>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            column: Option<usize>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            errors: Option<&'a [Mistake]>,
+        }
+        let (status, kind, title, detail) = self.parts();
+        let (line, column) = match self {
+            Self::MalformedJson { line, column, .. } => (Some(*line), Some(*column)),
+            _ => (None, None),
+        };
+        let errors = match self {
+            Self::Request(errors) | Self::Body(errors) => Some(errors.as_slice()),
+            _ => None,
+        };
+        let details = Details {
+            r#type: format!("urn:millrace:problem:{kind}"),
+            title,
+            status: status.as_u16(),
+            detail: &detail,
+            instance: request_id,
+            line,
+            column,
+            errors,
+        };
+        // Texts and numbers alone: nothing here can fail to be written.
+        serde_json::to_string(&details).unwrap_or_default()
+    }
+
+    /// What the log says beyond the status.
+    pub(crate) fn cause(&self) -> Option<&str> {
+        match self {
+            Self::Busy { cause } | Self::Unreadable { cause } | Self::Internal { cause } => Some(cause),
+            _ => None,
+        }
+    }
+}
+
+/// The body is written by [`crate::observe`], which knows the request's id.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.parts().0.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        let cause = chain(&fault);
+        match fault {
+            Fault::Throttled(_) | Fault::Unavailable(_) => Self::Busy { cause },
+            Fault::TooLarge(_) => Self::RecordTooLarge,
+            Fault::Unreadable(_) => Self::Unreadable { cause },
+            Fault::Refused(_) => Self::Internal { cause },
+        }
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Absent => Self::NotFound,
+            WriteError::Exists => Self::Exists,
+            WriteError::PreconditionFailed => Self::PreconditionFailed,
+            WriteError::Contended => Self::Busy { cause: error.to_string() },
+            WriteError::Fault(fault) => fault.into(),
+        }
+    }
+}
+
+/// An error with its sources. Their `Debug` may hold an item; their `Display` does not.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+use std::collections::BTreeSet;
+
+use shared::item::Unreadable;
+
+use super::*;
+
+fn every() -> Vec<Problem> {
+    let cause = || "the cause".to_owned();
+    vec![
+        Problem::UnknownRoute,
+        Problem::MethodNotAllowed { allow: "GET" },
+        Problem::Request(vec![]),
+        Problem::BodyLost,
+        Problem::MalformedJson { line: 1, column: 2, reason: "x".into() },
+        Problem::Body(vec![]),
+        Problem::BodyTooLarge,
+        Problem::RecordTooLarge,
+        Problem::NotJson,
+        Problem::NotAMergePatch,
+        Problem::Encoded,
+        Problem::NotFound,
+        Problem::Exists,
+        Problem::PreconditionFailed,
+        Problem::Busy { cause: cause() },
+        Problem::Unreadable { cause: cause() },
+        Problem::Internal { cause: cause() },
+    ]
+}
+
+#[test]
+fn every_problem_has_a_type_of_its_own_and_keeps_its_cause_to_itself() {
+    let mut types = BTreeSet::new();
+    for problem in every() {
+        let body = problem.body("the-request");
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert!(types.insert(json["type"].to_string()), "{body}");
+        assert_eq!(json["status"].as_u64().unwrap(), u64::from(problem.parts().0.as_u16()));
+        assert_eq!(json["instance"], "the-request");
+        assert!(!json["title"].as_str().unwrap().is_empty() && !json["detail"].as_str().unwrap().is_empty());
+        assert!(!body.contains("the cause"), "{body}");
+        assert_eq!(problem.cause().is_some(), problem.parts().0.is_server_error());
+    }
+}
+
+#[test]
+fn a_mistake_is_placed_by_pointer_parameter_or_header() {
+    for (place, text) in [
+        (Place::Pointer("/name".into()), r#"{"pointer":"/name","detail":"x"}"#),
+        (Place::Parameter("limit".into()), r#"{"parameter":"limit","detail":"x"}"#),
+        (Place::Header("if-match"), r#"{"header":"if-match","detail":"x"}"#),
+    ] {
+        assert_eq!(serde_json::to_string(&Mistake { place, detail: "x".into() }).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_fault_of_the_table_is_the_problem_that_its_kind_asks_for() {
+    let status = |fault: Fault| Problem::from(fault).parts().0.as_u16();
+    assert_eq!(status(Fault::Throttled("x".into())), 503);
+    assert_eq!(status(Fault::Unavailable("x".into())), 503);
+    assert_eq!(status(Fault::TooLarge("x".into())), 413);
+    assert_eq!(status(Fault::Refused("x".into())), 500);
+    assert_eq!(status(Fault::Unreadable(Unreadable { attribute: "name", reason: "missing".into() })), 500);
+    for (error, status) in [
+        (WriteError::Absent, 404),
+        (WriteError::Exists, 409),
+        (WriteError::PreconditionFailed, 412),
+        (WriteError::Contended, 503),
+    ] {
+        assert_eq!(Problem::from(error).parts().0.as_u16(), status);
+    }
+}
+
+#[test]
+fn the_log_gets_a_fault_with_its_causes() {
+    let problem = Problem::from(Fault::Unavailable("connection refused".into()));
+    assert_eq!(problem.cause(), Some("the table is unavailable: connection refused"));
+}

@@ -1,0 +1,92 @@
+//! A request's query: each parameter known, and given once. An unknown one is refused, because a misspelled filter
+//! would otherwise list everything.
+
+use percent_encoding::percent_decode_str;
+
+use crate::problem::{Mistake, Problem};
+
+/// The parameters, and what was found wrong with them on the way.
+pub(crate) struct Query {
+    given: Vec<(String, String)>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Query {
+    /// Reads the parameters of these names. A `+` is a plus: no parameter here may have a space, and addresses have
+    /// pluses.
+    pub(crate) fn parse(query: Option<&str>, known: &[&str]) -> Self {
+        let mut read = Self { given: Vec::new(), mistakes: Vec::new() };
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decoded = |text| percent_decode_str(text).decode_utf8().map(String::from);
+            match (decoded(name), decoded(value)) {
+                (Ok(name), _) if !known.contains(&name.as_str()) => {
+                    let detail = format!("is unknown here: use {}", known.join(", "));
+                    read.mistakes.push(Mistake::parameter(name, &detail));
+                }
+                (Ok(name), _) if read.given.iter().any(|(given, _)| *given == name) => {
+                    read.mistakes.push(Mistake::parameter(name, &"is given twice"));
+                }
+                (Ok(name), Ok(value)) => read.given.push((name, value)),
+                _ => read.mistakes.push(Mistake::parameter(name, &"is no percent-encoded UTF-8")),
+            }
+        }
+        read
+    }
+
+    /// One parameter, if it is given; what is wrong with it is remembered.
+    pub(crate) fn take<T, E: ToString>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+        let (_, value) = self.given.iter().find(|(given, _)| given == name)?;
+        match parse(value) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.mistakes.push(Mistake::parameter(name, &error));
+                None
+            }
+        }
+    }
+
+    /// Whether nothing is wrong so far.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
+    /// Remembers what takes more than one parameter to see.
+    pub(crate) fn refuse(&mut self, name: &str, detail: &str) {
+        self.mistakes.push(Mistake::parameter(name, &detail));
+    }
+
+    /// Everything that is wrong, at once.
+    pub(crate) fn finish(self) -> Result<(), Problem> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(Problem::Request(self.mistakes)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(text: &str) -> Result<u8, std::num::ParseIntError> {
+        text.parse()
+    }
+
+    #[test]
+    fn a_parameter_is_decoded_and_its_plus_stays() {
+        let mut query = Query::parse(Some("email=a+b%2Bc%40d.e&limit=7&"), &["email", "limit"]);
+        assert_eq!(query.take("email", |text| Ok::<_, String>(text.to_owned())).unwrap(), "a+b+c@d.e");
+        assert_eq!(query.take("limit", whole), Some(7));
+        assert!(query.finish().is_ok());
+        assert!(Query::parse(None, &[]).finish().is_ok());
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let mut query = Query::parse(Some("emial=x&limit=1&limit=2&from=%ff&to=x"), &["limit", "from", "to"]);
+        assert_eq!(query.take("to", whole), None);
+        let Err(Problem::Request(mistakes)) = query.finish() else { panic!("accepted") };
+        let told = serde_json::to_string(&mistakes).unwrap();
+        for name in ["emial", "limit", "from", "to"] {
+            assert!(told.contains(&format!("{{\"parameter\":\"{name}\"")), "{told}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What is decided before the table is asked: its client here has nowhere to go.
+
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use axum::body::Body;
+use http_body_util::BodyExt;
+use serde_json::Value;
+use shared::clock::Clock;
+use shared::table::UserTable;
+use time::macros::datetime;
+
+use super::*;
+
+fn app() -> Router {
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(Credentials::new("none", "none", None, None, "test"))
+        .endpoint_url("http://127.0.0.1:9")
+        .retry_config(aws_sdk_dynamodb::config::retry::RetryConfig::disabled())
+        .build();
+    let table = UserTable::new(aws_sdk_dynamodb::Client::from_conf(config), "Users".into(), "EmailIndex".into());
+    routes(Users::new(table, Clock::fixed(datetime!(2026-11-22 10:00 UTC))))
+}
+
+fn request(method: &str, path: &str) -> http::request::Builder {
+    Request::builder().method(method).uri(path)
+}
+
+async fn answer(request: Request) -> (StatusCode, http::HeaderMap, Value) {
+    let response = app().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let json = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+    (parts.status, parts.headers, json)
+}
+
+async fn bare(method: &str, path: &str) -> (StatusCode, http::HeaderMap, Value) {
+    answer(request(method, path).body(Body::empty()).unwrap()).await
+}
+
+#[tokio::test]
+async fn health_needs_no_table() {
+    let (status, headers, json) = bare("GET", "/health").await;
+    assert_eq!((status, json["status"].as_str()), (StatusCode::OK, Some("ok")));
+    assert_eq!(headers["cache-control"], "no-store");
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+}
+
+#[tokio::test]
+async fn an_unknown_route_is_a_problem_with_the_request_s_id() {
+    for path in ["/", "/user", "/users/", "/users/ada/7/x", "/openapi.json"] {
+        let (status, headers, json) = bare("GET", path).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
+        assert_eq!(headers["content-type"], "application/problem+json");
+        assert_eq!(json["type"], "urn:millrace:problem:unknown-route");
+        assert_eq!(json["status"], 404);
+        assert_eq!(json["instance"].as_str().unwrap(), headers["x-request-id"]);
+    }
+}
+
+#[tokio::test]
+async fn every_method_is_either_allowed_or_refused_with_those_that_are() {
+    let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"];
+    for (path, allow) in [
+        ("/health", READ),
+        ("/users", COLLECTION),
+        ("/users/ada", READ),
+        ("/users/ada/latest", READ),
+        ("/users/ada/7", RECORD),
+    ] {
+        let (status, headers, _) = bare("OPTIONS", path).await;
+        assert_eq!((status, headers["allow"].to_str().unwrap()), (StatusCode::NO_CONTENT, allow), "{path}");
+        for method in methods {
+            let (status, headers, _) = bare(method, path).await;
+            let allowed = allow.split(", ").any(|allowed| allowed == method);
+            assert_eq!(status != StatusCode::METHOD_NOT_ALLOWED, allowed, "{method} {path}");
+            if !allowed {
+                assert_eq!(headers["allow"], allow, "{method} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_table_out_of_reach_is_busy_and_says_when_to_come_again() {
+    let (status, headers, json) = bare("GET", "/users/ada/7").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(headers["retry-after"], "1");
+    assert_eq!(json["type"], "urn:millrace:problem:busy");
+    assert!(!json.to_string().contains("127.0.0.1"), "the cause is the log's alone: {json}");
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_is_refused_by_its_parts() {
+    let (status, _, json) = bare("GET", "/users/a%20b/007").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(json["errors"][0]["parameter"], "user_id");
+    assert_eq!(json["errors"][1]["parameter"], "timestamp");
+    for path in ["/users/%ff/7", "/users/a%2Fb", "/users/a%00", "/users/a/1700000000000"] {
+        assert_eq!(bare("GET", path).await.0, StatusCode::BAD_REQUEST, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_that_cannot_be_is_refused_before_anything_is_listed() {
+    for (path, parameter) in [
+        ("/users?emial=a@b.cd", "emial"),
+        ("/users?email=nobody", "email"),
+        ("/users?limit=0", "limit"),
+        ("/users?limit=5&limit=6", "limit"),
+        ("/users?cursor=AAAA", "cursor"),
+        ("/users/ada?from=9&to=8", "from"),
+        ("/users/ada?to=x", "to"),
+        ("/users/ada?email=a@b.cd", "email"),
+    ] {
+        let (status, _, json) = bare("GET", path).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
+        assert_eq!(json["errors"][0]["parameter"], parameter, "{path}: {json}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_another_type_is_refused_with_the_type_to_send() {
+    for (method, path, types) in [
+        ("POST", "/users", ["text/plain", "application/merge-patch+json"]),
+        ("PUT", "/users/ada/7", ["application/xml", "application/jsonx"]),
+        ("PATCH", "/users/ada/7", ["application/json", "application/json-patch+json"]),
+    ] {
+        for content_type in types {
+            let typed = request(method, path).header("content-type", content_type);
+            let (status, headers, _) = answer(typed.body(Body::from("{}")).unwrap()).await;
+            assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{method} {content_type}");
+            assert_eq!(headers.contains_key("accept-patch"), method == "PATCH");
+        }
+        assert_eq!(bare(method, path).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{method} without a type");
+    }
+    let encoded =
+        request("POST", "/users").header("content-type", "application/json").header("content-encoding", "gzip");
+    let (status, headers, _) = answer(encoded.body(Body::from("x")).unwrap()).await;
+    assert_eq!(
+        (status, headers["accept-encoding"].to_str().unwrap()),
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, "identity")
+    );
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
+    let large = vec![b' '; crate::body::MAX_BODY_BYTES + 1];
+    let json = || request("POST", "/users").header("content-type", "application/json; charset=utf-8");
+    let announced = json().header("content-length", large.len()).body(Body::from(large.clone())).unwrap();
+    assert_eq!(answer(announced).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let silent = json().body(Body::from(large)).unwrap();
+    assert_eq!(answer(silent).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn malformed_json_is_refused_with_its_place() {
+    let body = "{\n  \"name\": \"Ada\",\n  \"email\" \"x\"\n}";
+    let request = request("POST", "/users").header("content-type", "application/json").body(Body::from(body)).unwrap();
+    let (status, _, json) = answer(request).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!((json["line"].as_u64(), json["column"].as_u64()), (Some(3), Some(11)), "{json}");
+    assert!(json["detail"].as_str().unwrap().contains("line 3, column 11"));
+}
+
+#[tokio::test]
+async fn a_header_that_is_no_list_of_tags_is_refused() {
+    let tagged = request("DELETE", "/users/ada/7").header("if-match", "7").body(Body::empty()).unwrap();
+    let (status, _, json) = answer(tagged).await;
+    assert_eq!((status, json["errors"][0]["header"].as_str()), (StatusCode::BAD_REQUEST, Some("if-match")));
+}

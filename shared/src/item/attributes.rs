@@ -1,0 +1,196 @@
+//! JSON ⇄ DynamoDB's values, value by value: the text of a number is handed over as it is, in both directions.
+//!
+//! DynamoDB has types that JSON lacks. Another program may have put them under `attributes`: a set is read as a list in
+//! a fixed order, binary as base64 text. [`merge`] works on DynamoDB's own values, so that a patch changes the type of
+//! nothing that it does not name.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::user::attributes::Attributes;
+use crate::user::json::{Json, Number};
+use crate::user::{AttributesPatch, Invalid};
+
+/// Attributes as a map.
+#[must_use]
+pub fn encode(attributes: &Attributes) -> AttributeValue {
+    AttributeValue::M(attributes.members().iter().map(|(name, json)| (name.clone(), encode_json(json))).collect())
+}
+
+/// Any JSON as a value.
+#[must_use]
+pub fn encode_json(json: &Json) -> AttributeValue {
+    match json {
+        Json::Null => AttributeValue::Null(true),
+        Json::Bool(value) => AttributeValue::Bool(*value),
+        Json::Number(number) => AttributeValue::N(number.as_str().to_owned()),
+        Json::String(text) => AttributeValue::S(text.clone()),
+        Json::Array(items) => AttributeValue::L(items.iter().map(encode_json).collect()),
+        Json::Object(members) => {
+            AttributeValue::M(members.iter().map(|(name, json)| (name.clone(), encode_json(json))).collect())
+        }
+    }
+}
+
+/// Reads attributes.
+///
+/// # Errors
+/// The value is no map, or has a type that this version of the SDK does not know.
+pub fn decode(value: AttributeValue) -> Result<Attributes, Invalid> {
+    match decode_json(value)? {
+        Json::Object(members) => Ok(Attributes::new(members)),
+        _ => Err(Invalid("must be a map")),
+    }
+}
+
+/// Reads any value as JSON.
+///
+/// # Errors
+/// The value has a type that this version of the SDK does not know, or a number that is none.
+pub fn decode_json(value: AttributeValue) -> Result<Json, Invalid> {
+    let number = |text: String| Number::parse(&text).map(Json::Number);
+    let binary = |blob: &aws_sdk_dynamodb::primitives::Blob| Json::String(STANDARD.encode(blob));
+    Ok(match value {
+        AttributeValue::Null(_) => Json::Null,
+        AttributeValue::Bool(value) => Json::Bool(value),
+        AttributeValue::N(text) => number(text)?,
+        AttributeValue::S(text) => Json::String(text),
+        AttributeValue::L(items) => Json::Array(items.into_iter().map(decode_json).collect::<Result<_, _>>()?),
+        AttributeValue::M(members) => Json::Object(
+            members.into_iter().map(|(name, value)| Ok((name, decode_json(value)?))).collect::<Result<_, Invalid>>()?,
+        ),
+        AttributeValue::B(blob) => binary(&blob),
+        AttributeValue::Ss(mut texts) => {
+            texts.sort_unstable();
+            Json::Array(texts.into_iter().map(Json::String).collect())
+        }
+        AttributeValue::Ns(mut texts) => {
+            texts.sort_unstable();
+            Json::Array(texts.into_iter().map(number).collect::<Result<_, _>>()?)
+        }
+        AttributeValue::Bs(mut blobs) => {
+            blobs.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+            Json::Array(blobs.iter().map(binary).collect())
+        }
+        _ => return Err(Invalid("has a type that this version does not know")),
+    })
+}
+
+/// What is stored after a patch of what is stored (RFC 7396, section 2).
+#[must_use]
+pub fn merge(stored: Option<AttributeValue>, patch: &AttributesPatch) -> AttributeValue {
+    merge_json(stored, patch.json())
+}
+
+fn merge_json(stored: Option<AttributeValue>, patch: &Json) -> AttributeValue {
+    let Json::Object(patch) = patch else {
+        return encode_json(patch);
+    };
+    let mut members = match stored {
+        Some(AttributeValue::M(members)) => members,
+        _ => HashMap::new(),
+    };
+    for (name, change) in patch {
+        let before = members.remove(name);
+        if *change != Json::Null {
+            members.insert(name.clone(), merge_json(before, change));
+        }
+    }
+    AttributeValue::M(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::primitives::Blob;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::user::json::any_json;
+
+    fn json(text: &str) -> Json {
+        Json::parse(text).unwrap()
+    }
+
+    fn merged(target: &str, patch: &str) -> String {
+        let merged = merge_json(Some(encode_json(&json(target))), &json(patch));
+        serde_json::to_string(&decode_json(merged).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_merge_gives_the_results_of_rfc_7396_appendix_a() {
+        for (target, patch, result) in [
+            (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"a":null}"#, r"{}"),
+            (r#"{"a":"b","b":"c"}"#, r#"{"a":null}"#, r#"{"b":"c"}"#),
+            (r#"{"a":["b"]}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"c"}"#, r#"{"a":["b"]}"#, r#"{"a":["b"]}"#),
+            (r#"{"a":{"b":"c"}}"#, r#"{"a":{"b":"d","c":null}}"#, r#"{"a":{"b":"d"}}"#),
+            (r#"{"a":[{"b":"c"}]}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#),
+            (r#"["a","b"]"#, r#"["c","d"]"#, r#"["c","d"]"#),
+            (r#"{"a":"b"}"#, r#"["c"]"#, r#"["c"]"#),
+            (r#"{"a":"foo"}"#, "null", "null"),
+            (r#"{"a":"foo"}"#, r#""bar""#, r#""bar""#),
+            (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"a":1,"e":null}"#),
+            ("[1,2]", r#"{"a":"b","c":null}"#, r#"{"a":"b"}"#),
+            ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
+        ] {
+            assert_eq!(merged(target, patch), result, "{target} patched with {patch}");
+        }
+    }
+
+    #[test]
+    fn a_merge_leaves_foreign_types_that_it_does_not_name() {
+        let set = AttributeValue::Ss(vec!["x".into()]);
+        let stored = AttributeValue::M(HashMap::from([("set".to_owned(), set.clone())]));
+        let patch = AttributesPatch::new(Attributes::parse(r#"{"n": 1}"#).unwrap());
+        let merged = merge(Some(stored), &patch);
+        assert_eq!(merged.as_m().unwrap()["set"], set);
+        assert_eq!(merged.as_m().unwrap()["n"], AttributeValue::N("1".into()));
+        assert_eq!(merge(None, &patch).as_m().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_number_reaches_dynamodb_as_it_was_typed() {
+        let text = "0.12345678901234567890123456789012345678";
+        assert_eq!(encode_json(&json(text)), AttributeValue::N(text.into()));
+        assert_eq!(decode_json(AttributeValue::N("1E+125".into())).unwrap(), json("1E+125"));
+    }
+
+    #[test]
+    fn types_that_json_lacks_are_read_in_a_fixed_order() {
+        let blob = |byte| Blob::new([byte]);
+        for (value, text) in [
+            (AttributeValue::Ss(vec!["b".into(), "a".into()]), r#"["a","b"]"#),
+            (AttributeValue::Ns(vec!["2".into(), "1".into()]), "[1,2]"),
+            (AttributeValue::Bs(vec![blob(2), blob(1)]), r#"["AQ==","Ag=="]"#),
+            (AttributeValue::B(blob(255)), r#""/w==""#),
+        ] {
+            assert_eq!(decode_json(value).unwrap(), json(text));
+        }
+        assert!(decode(AttributeValue::S("no map".into())).is_err());
+        assert!(decode_json(AttributeValue::N("NaN".into())).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn json_survives_the_way_to_dynamodb_and_back(json in any_json()) {
+            prop_assert_eq!(decode_json(encode_json(&json)).unwrap(), json);
+        }
+
+        #[test]
+        fn a_patch_applied_twice_is_a_patch_applied_once(stored in any_json(), patch in any_json()) {
+            let once = merge_json(Some(encode_json(&stored)), &patch);
+            prop_assert_eq!(merge_json(Some(once.clone()), &patch), once);
+        }
+
+        #[test]
+        fn an_empty_patch_changes_no_object(members in proptest::collection::btree_map(".{1,8}", any_json(), 0..5)) {
+            let stored = encode_json(&Json::Object(members));
+            prop_assert_eq!(merge_json(Some(stored.clone()), &json("{}")), stored);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+use super::*;
+use crate::user::attributes::Attributes;
+use time::macros::datetime;
+
+const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123 UTC);
+
+fn full() -> User {
+    User::created(
+        UserKey { id: UserId::parse("ada").unwrap(), timestamp: Timestamp::parse(7).unwrap() },
+        Profile {
+            name: Name::parse("Ada").unwrap(),
+            email: Some(Email::parse("ada@example.com").unwrap()),
+            status: Some(Status::parse("active").unwrap()),
+            attributes: Some(Attributes::parse(r#"{"n": 1.5, "l": [null, true]}"#).unwrap()),
+            expires_at: Some(ExpiresAt::parse(1_900_000_000, NOW).unwrap()),
+        },
+        NOW,
+    )
+}
+
+fn unreadable(change: impl FnOnce(&mut Item)) -> &'static str {
+    let mut item = encode(&full()).unwrap();
+    change(&mut item);
+    decode(item, NOW).unwrap_err().attribute
+}
+
+#[test]
+fn a_user_is_read_back_from_its_item() {
+    let item = encode(&full()).unwrap();
+    assert_eq!(item.len(), 10);
+    assert_eq!(item[TIMESTAMP], whole(7));
+    assert_eq!(item[VERSION], whole(full().version));
+    assert_eq!(item[CREATED_AT], text("2026-11-22T10:00:00.123Z"));
+    assert_eq!(decode(item, NOW).unwrap(), full());
+}
+
+#[test]
+fn what_is_absent_has_no_attribute() {
+    let mut user = full();
+    user.profile = Profile { email: None, status: None, attributes: None, expires_at: None, ..user.profile };
+    let item = encode(&user).unwrap();
+    assert_eq!(item.len(), 6);
+    assert_eq!(decode(item, NOW).unwrap(), user);
+}
+
+#[test]
+fn the_key_of_an_item_is_the_key_alone() {
+    let item = encode(&full()).unwrap();
+    let key = key(&full().key);
+    assert_eq!(key.len(), 2);
+    assert!(key.iter().all(|(name, value)| item[name] == *value));
+}
+
+#[test]
+fn attributes_of_another_program_are_not_read_and_do_no_harm() {
+    let mut item = encode(&full()).unwrap();
+    item.insert("tags".into(), AttributeValue::Ss(vec!["x".into()]));
+    for ours in [VERSION, CREATED_AT, UPDATED_AT] {
+        item.remove(ours);
+    }
+    let user = decode(item, NOW).unwrap();
+    assert_eq!((user.version, user.created_at, user.updated_at), (0, None, None));
+}
+
+#[test]
+fn an_item_that_is_no_user_names_its_attribute_and_no_value() {
+    assert_eq!(unreadable(|item| drop(item.remove(NAME))), NAME);
+    assert_eq!(unreadable(|item| drop(item.insert(NAME.into(), text(" ")))), NAME);
+    assert_eq!(unreadable(|item| drop(item.insert(USER_ID.into(), text("a b")))), USER_ID);
+    assert_eq!(unreadable(|item| drop(item.insert(TIMESTAMP.into(), whole(-1)))), TIMESTAMP);
+    assert_eq!(unreadable(|item| drop(item.insert(EMAIL.into(), text("nobody")))), EMAIL);
+    assert_eq!(unreadable(|item| drop(item.insert(STATUS.into(), whole(1)))), STATUS);
+    assert_eq!(unreadable(|item| drop(item.insert(ATTRIBUTES.into(), text("{}")))), ATTRIBUTES);
+    assert_eq!(unreadable(|item| drop(item.insert(EXPIRES_AT.into(), whole("1.5")))), EXPIRES_AT);
+    assert_eq!(unreadable(|item| drop(item.insert(EXPIRES_AT.into(), whole(9_999_999_999_i64)))), EXPIRES_AT);
+    assert_eq!(unreadable(|item| drop(item.insert(VERSION.into(), text("1")))), VERSION);
+    assert_eq!(unreadable(|item| drop(item.insert(CREATED_AT.into(), text("yesterday")))), CREATED_AT);
+    let mut item = encode(&full()).unwrap();
+    item.insert(EMAIL.into(), whole(4711));
+    assert!(!decode(item, NOW).unwrap_err().to_string().contains("4711"));
+}
+
+#[test]
+fn a_record_is_live_until_the_second_of_its_expiry() {
+    let at = |seconds: i64| HashMap::from([(EXPIRES_AT.to_owned(), whole(seconds))]);
+    let now = NOW.unix_timestamp();
+    assert!(is_live(&HashMap::new(), NOW));
+    assert!(is_live(&at(now + 1), NOW));
+    assert!(!is_live(&at(now), NOW));
+    assert!(!is_live(&at(now - 1), NOW));
+}

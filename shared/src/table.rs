@@ -1,0 +1,337 @@
+//! The Users table, as what the API does with it: concrete, over the SDK's client, one network call in the common case.
+//!
+//! - A record whose expiry is past is absent, in conditions as in reads, though TTL removes it only hours later.
+//! - Every write carries its condition. A refused one returns the item that refused it, so that "absent", "exists" and
+//!   "changed meanwhile" are told apart without a second call.
+//! - Writes over a record name the attributes that they change: what other programs put there stays.
+//! - Reads are consistent, except those through the email index, which DynamoDB offers only eventually.
+//!
+//! The SDK retries calls whose answer was lost. A conditional write whose first attempt landed then meets its own
+//! result and is refused; who must know reads the record.
+
+mod expression;
+mod fault;
+mod listing;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use time::OffsetDateTime;
+
+use crate::item::{self, Item};
+use crate::user::precondition::{Precondition, Tags};
+use crate::user::{Edit, Edits, Profile, User, UserKey, spell_moment};
+use expression::{Assignments, Expression};
+pub use fault::Fault;
+use fault::{Refusal, refusal};
+pub use listing::{Listing, Page, Position};
+
+/// How often a write that another one overtook starts over before it gives up.
+const ATTEMPTS: usize = 8;
+
+/// Why a write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// No record is there, or its expiry is past.
+    #[error("the record does not exist")]
+    Absent,
+    /// A live record is there.
+    #[error("the record exists already")]
+    Exists,
+    /// The record is not in the state that the precondition demands.
+    #[error("the record's version is not the one demanded")]
+    PreconditionFailed,
+    /// Other writes overtook this one again and again.
+    #[error("other writes overtook this one {ATTEMPTS} times")]
+    Contended,
+    /// The table failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// What a replacement did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replaced {
+    /// The record as it is now.
+    pub user: User,
+    /// Whether no record was there before.
+    pub created: bool,
+}
+
+/// The Users table and its email index.
+#[derive(Clone, Debug)]
+pub struct UserTable {
+    client: Client,
+    name: String,
+    email_index: String,
+}
+
+impl UserTable {
+    /// The table of this name, reached with this client.
+    #[must_use]
+    pub fn new(client: Client, name: String, email_index: String) -> Self {
+        Self { client, name, email_index }
+    }
+
+    /// Reads one record, consistently.
+    ///
+    /// # Errors
+    /// The table failed, or what is stored there is no user.
+    pub async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<User>, Fault> {
+        match self.item(key).await?.filter(|item| item::is_live(item, now)) {
+            Some(item) => Ok(Some(item::decode(item, now)?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn item(&self, key: &UserKey) -> Result<Option<Item>, Fault> {
+        let call = self.client.get_item().table_name(&self.name).set_key(Some(item::key(key))).consistent_read(true);
+        Ok(call.send().await.map_err(Fault::of)?.item)
+    }
+
+    /// Writes a new record, over nothing or over an expired one.
+    ///
+    /// # Errors
+    /// [`WriteError::Exists`], or the table failed.
+    pub async fn create(&self, user: &User, now: OffsetDateTime) -> Result<(), WriteError> {
+        match self.put_if_absent(user, now).await {
+            Ok(()) => Ok(()),
+            Err(Refusal::Condition(_)) => Err(WriteError::Exists),
+            Err(Refusal::Fault(fault)) => Err(fault.into()),
+        }
+    }
+
+    async fn put_if_absent(&self, user: &User, now: OffsetDateTime) -> Result<(), Refusal> {
+        let mut expression = Expression::default();
+        let condition = expression.absent(now);
+        let (names, values) = expression.into_parts();
+        self.client
+            .put_item()
+            .table_name(&self.name)
+            .set_item(Some(item::encode(user).map_err(Fault::refused)?))
+            .condition_expression(condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| {
+                refusal(error, |error| match error {
+                    PutItemError::ConditionalCheckFailedException(failed) => Some(failed),
+                    _ => None,
+                })
+            })
+    }
+
+    /// Makes the record be this, whether one is there or not. A record that was there keeps its creation time.
+    ///
+    /// # Errors
+    /// [`WriteError::PreconditionFailed`], [`WriteError::Contended`], or the table failed.
+    pub async fn replace(
+        &self,
+        key: UserKey,
+        profile: Profile,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<Replaced, WriteError> {
+        let must_exist = precondition.if_match.is_some();
+        let must_be_absent = precondition.if_none_match == Some(Tags::Any);
+        if must_exist && must_be_absent {
+            return Err(WriteError::PreconditionFailed);
+        }
+        let mut user = User::created(key, profile, now);
+        for _ in 0..ATTEMPTS {
+            if !must_be_absent {
+                match self.overwrite(&user, precondition, now).await {
+                    Ok(Some(old)) => {
+                        if old.contains_key(item::VERSION) {
+                            user.version = item::version(&old).map_err(Fault::from)?.saturating_add(1);
+                        }
+                        user.created_at = item::created_at(&old).map_err(Fault::from)?.or(user.created_at);
+                        return Ok(Replaced { user, created: false });
+                    }
+                    Ok(None) => return Ok(Replaced { user, created: true }),
+                    Err(Refusal::Condition(Some(old))) if item::is_live(&old, now) => {
+                        return Err(WriteError::PreconditionFailed);
+                    }
+                    Err(Refusal::Condition(_)) if must_exist => return Err(WriteError::PreconditionFailed),
+                    Err(Refusal::Condition(_)) => {}
+                    Err(Refusal::Fault(fault)) => return Err(fault.into()),
+                }
+            }
+            // Nothing is there, or what is there has expired: its leftovers must not show through the new record.
+            match self.put_if_absent(&user, now).await {
+                Ok(()) => return Ok(Replaced { user, created: true }),
+                Err(Refusal::Condition(_)) if must_be_absent => return Err(WriteError::PreconditionFailed),
+                Err(Refusal::Condition(_)) => {}
+                Err(Refusal::Fault(fault)) => return Err(fault.into()),
+            }
+        }
+        Err(WriteError::Contended)
+    }
+
+    /// Writes over a live record, or over nothing unless the precondition demands a record. Returns what was there.
+    async fn overwrite(
+        &self,
+        user: &User,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<Option<Item>, Refusal> {
+        let mut expression = Expression::default();
+        let condition = if precondition.if_match.is_some() {
+            expression.present(precondition, now)
+        } else {
+            expression.absent_or_present(precondition, now)
+        };
+        let mut assignments = Assignments::default();
+        let mut fields = item::encode(user).map_err(Fault::refused)?;
+        for attribute in [item::NAME, item::EMAIL, item::STATUS, item::ATTRIBUTES, item::EXPIRES_AT] {
+            match fields.remove(attribute) {
+                Some(value) => assignments.set(&mut expression, attribute, value),
+                None => assignments.remove(&mut expression, attribute),
+            }
+        }
+        assignments.keep_or_set(&mut expression, item::CREATED_AT, item::text(spell_moment(now)));
+        assignments.touch(&mut expression, now);
+        let old = self.update(&user.key, assignments, condition, expression, ReturnValue::AllOld).await?;
+        // An item that is nothing but its key is no record; some engines return one for an item just made.
+        Ok(old.filter(|old| old.len() > item::key(&user.key).len()))
+    }
+
+    /// Merges a patch into a live record: one call, or a read before it if the patch reaches into `attributes`.
+    ///
+    /// # Errors
+    /// [`WriteError::Absent`], [`WriteError::PreconditionFailed`], [`WriteError::Contended`], or the table failed.
+    pub async fn patch(
+        &self,
+        key: &UserKey,
+        edits: &Edits,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<User, WriteError> {
+        let refused = |old: Option<Item>| match old {
+            Some(old) if item::is_live(&old, now) => WriteError::PreconditionFailed,
+            _ => WriteError::Absent,
+        };
+        let Edit::Set(patch) = &edits.attributes else {
+            return match self.edit(key, edits, None, precondition, now).await {
+                Ok(user) => Ok(user),
+                Err(Refusal::Condition(old)) => Err(refused(old)),
+                Err(Refusal::Fault(fault)) => Err(fault.into()),
+            };
+        };
+        let mut current = self.item(key).await?;
+        for _ in 0..ATTEMPTS {
+            let Some(mut item) = current.filter(|item| item::is_live(item, now)) else {
+                return Err(WriteError::Absent);
+            };
+            let version = item::version(&item).map_err(Fault::from)?;
+            if !precondition.admits(Some(version)) {
+                return Err(WriteError::PreconditionFailed);
+            }
+            let merged = item::attributes::merge(item.remove(item::ATTRIBUTES), patch);
+            match self.edit(key, edits, Some(merged), &Precondition::exactly(version), now).await {
+                Ok(user) => return Ok(user),
+                Err(Refusal::Condition(newer)) => current = newer,
+                Err(Refusal::Fault(fault)) => return Err(fault.into()),
+            }
+        }
+        Err(WriteError::Contended)
+    }
+
+    async fn edit(
+        &self,
+        key: &UserKey,
+        edits: &Edits,
+        merged: Option<AttributeValue>,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<User, Refusal> {
+        let mut expression = Expression::default();
+        let condition = expression.present(precondition, now);
+        let mut assignments = Assignments::default();
+        if let Some(name) = &edits.name {
+            assignments.set(&mut expression, item::NAME, item::text(name.as_str()));
+        }
+        assignments.edit(&mut expression, item::EMAIL, &edits.email, |email| item::text(email.as_str()));
+        assignments.edit(&mut expression, item::STATUS, &edits.status, |status| item::text(status.as_str()));
+        assignments.edit(&mut expression, item::EXPIRES_AT, &edits.expires_at, |at| item::whole(at.seconds()));
+        match (merged, &edits.attributes) {
+            (Some(merged), _) => assignments.set(&mut expression, item::ATTRIBUTES, merged),
+            (None, Edit::Remove) => assignments.remove(&mut expression, item::ATTRIBUTES),
+            (None, _) => {}
+        }
+        assignments.touch(&mut expression, now);
+        let item = self.update(key, assignments, condition, expression, ReturnValue::AllNew).await?;
+        Ok(item::decode(item.unwrap_or_default(), now).map_err(Fault::from)?)
+    }
+
+    async fn update(
+        &self,
+        key: &UserKey,
+        assignments: Assignments,
+        condition: String,
+        expression: Expression,
+        answer: ReturnValue,
+    ) -> Result<Option<Item>, Refusal> {
+        let (names, values) = expression.into_parts();
+        self.client
+            .update_item()
+            .table_name(&self.name)
+            .set_key(Some(item::key(key)))
+            .update_expression(assignments.into_text())
+            .condition_expression(condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
+            .return_values(answer)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await
+            .map(|output| output.attributes)
+            .map_err(|error| {
+                refusal(error, |error| match error {
+                    UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed),
+                    _ => None,
+                })
+            })
+    }
+
+    /// Deletes a live record.
+    ///
+    /// # Errors
+    /// [`WriteError::Absent`], [`WriteError::PreconditionFailed`], or the table failed.
+    pub async fn delete(
+        &self,
+        key: &UserKey,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<(), WriteError> {
+        let mut expression = Expression::default();
+        let condition = expression.present(precondition, now);
+        let (names, values) = expression.into_parts();
+        let call = self
+            .client
+            .delete_item()
+            .table_name(&self.name)
+            .set_key(Some(item::key(key)))
+            .condition_expression(condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let Err(error) = call.send().await else {
+            return Ok(());
+        };
+        let refused = refusal(error, |error| match error {
+            DeleteItemError::ConditionalCheckFailedException(failed) => Some(failed),
+            _ => None,
+        });
+        Err(match refused {
+            Refusal::Condition(Some(old)) if item::is_live(&old, now) => WriteError::PreconditionFailed,
+            Refusal::Condition(_) => WriteError::Absent,
+            Refusal::Fault(fault) => fault.into(),
+        })
+    }
+}

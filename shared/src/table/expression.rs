@@ -1,0 +1,215 @@
+//! Conditions and updates in DynamoDB's expression language. Attribute names always go through placeholders, because
+//! some (`name`, `status`, `timestamp`) are reserved words; a placeholder is declared when it is used, because DynamoDB
+//! refuses unused ones.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use time::OffsetDateTime;
+
+use crate::item;
+use crate::user::precondition::{Precondition, Tags};
+use crate::user::{Edit, first_version, spell_moment};
+
+type Names = Option<HashMap<String, String>>;
+type Values = Option<HashMap<String, AttributeValue>>;
+
+/// The placeholders that the expressions of one call share.
+#[derive(Default)]
+pub(super) struct Expression {
+    names: HashMap<String, String>,
+    values: HashMap<String, AttributeValue>,
+}
+
+impl Expression {
+    pub(super) fn name(&mut self, attribute: &str) -> String {
+        let placeholder = format!("#{attribute}");
+        if !self.names.contains_key(&placeholder) {
+            self.names.insert(placeholder.clone(), attribute.to_owned());
+        }
+        placeholder
+    }
+
+    pub(super) fn value(&mut self, label: &str, value: AttributeValue) -> String {
+        let placeholder = format!(":{label}");
+        self.values.insert(placeholder.clone(), value);
+        placeholder
+    }
+
+    pub(super) fn into_parts(self) -> (Names, Values) {
+        (Some(self.names).filter(|names| !names.is_empty()), Some(self.values).filter(|values| !values.is_empty()))
+    }
+
+    /// A record's expiry is not past: [`item::is_live`] in DynamoDB's words.
+    pub(super) fn live(&mut self, now: OffsetDateTime) -> String {
+        let (expiry, now) = (self.name(item::EXPIRES_AT), self.value("now", item::whole(now.unix_timestamp())));
+        format!("(attribute_not_exists({expiry}) OR {expiry} > {now})")
+    }
+
+    /// Nothing is there, or what is there has expired.
+    pub(super) fn absent(&mut self, now: OffsetDateTime) -> String {
+        let (key, expiry) = (self.name(item::USER_ID), self.name(item::EXPIRES_AT));
+        let now = self.value("now", item::whole(now.unix_timestamp()));
+        format!("attribute_not_exists({key}) OR {expiry} <= {now}")
+    }
+
+    /// A live record is there and satisfies the precondition.
+    pub(super) fn present(&mut self, precondition: &Precondition, now: OffsetDateTime) -> String {
+        let key = self.name(item::USER_ID);
+        let mut text = format!("attribute_exists({key}) AND {}", self.live(now));
+        self.demand(&mut text, precondition);
+        text
+    }
+
+    /// Nothing is there, or a live record that satisfies the precondition.
+    pub(super) fn absent_or_present(&mut self, precondition: &Precondition, now: OffsetDateTime) -> String {
+        let key = self.name(item::USER_ID);
+        // AND binds before OR; parentheses around it all may come out doubled, which DynamoDB refuses.
+        let mut text = format!("attribute_not_exists({key}) OR {}", self.live(now));
+        self.demand(&mut text, precondition);
+        text
+    }
+
+    fn demand(&mut self, text: &mut String, precondition: &Precondition) {
+        if let Some(Tags::Versions(versions)) = &precondition.if_match {
+            let one_of = self.one_of("is", versions);
+            let _ = write!(text, " AND {one_of}");
+        }
+        if let Some(tags) = &precondition.if_none_match {
+            let one_of = match tags {
+                Tags::Any => format!("attribute_exists({})", self.name(item::USER_ID)),
+                Tags::Versions(versions) => self.one_of("not", versions),
+            };
+            let _ = write!(text, " AND NOT {one_of}");
+        }
+    }
+
+    /// The version is one of these. An empty list is none of them, which the language can only say with an absurdity.
+    fn one_of(&mut self, label: &str, versions: &[u64]) -> String {
+        if versions.is_empty() {
+            return format!("attribute_not_exists({})", self.name(item::USER_ID));
+        }
+        let version = self.name(item::VERSION);
+        let listed: Vec<_> = versions
+            .iter()
+            .enumerate()
+            .map(|(index, version)| self.value(&format!("{label}{index}"), item::whole(version)))
+            .collect();
+        let mut text = format!("({version} IN ({})", listed.join(", "));
+        if versions.contains(&0) {
+            let _ = write!(text, " OR attribute_not_exists({version})");
+        }
+        text.push(')');
+        text
+    }
+}
+
+/// What an update sets and removes.
+#[derive(Default)]
+pub(super) struct Assignments {
+    set: Vec<String>,
+    remove: Vec<String>,
+}
+
+impl Assignments {
+    pub(super) fn set(&mut self, expression: &mut Expression, attribute: &str, value: AttributeValue) {
+        let (name, value) = (expression.name(attribute), expression.value(attribute, value));
+        self.set.push(format!("{name} = {value}"));
+    }
+
+    pub(super) fn remove(&mut self, expression: &mut Expression, attribute: &str) {
+        self.remove.push(expression.name(attribute));
+    }
+
+    /// Sets the attribute unless it is there.
+    pub(super) fn keep_or_set(&mut self, expression: &mut Expression, attribute: &str, value: AttributeValue) {
+        let (name, value) = (expression.name(attribute), expression.value(attribute, value));
+        self.set.push(format!("{name} = if_not_exists({name}, {value})"));
+    }
+
+    pub(super) fn edit<T>(
+        &mut self,
+        expression: &mut Expression,
+        attribute: &str,
+        edit: &Edit<T>,
+        encode: impl FnOnce(&T) -> AttributeValue,
+    ) {
+        match edit {
+            Edit::Keep => {}
+            Edit::Remove => self.remove(expression, attribute),
+            Edit::Set(value) => self.set(expression, attribute, encode(value)),
+        }
+    }
+
+    /// What every write does: one version more (a first one where none is), and the time of the write.
+    pub(super) fn touch(&mut self, expression: &mut Expression, now: OffsetDateTime) {
+        let version = expression.name(item::VERSION);
+        let before = expression.value("before", item::whole(first_version(now) - 1));
+        let one = expression.value("one", item::whole(1));
+        self.set.push(format!("{version} = if_not_exists({version}, {before}) + {one}"));
+        self.set(expression, item::UPDATED_AT, item::text(spell_moment(now)));
+    }
+
+    pub(super) fn into_text(self) -> String {
+        let mut text = format!("SET {}", self.set.join(", "));
+        if !self.remove.is_empty() {
+            let _ = write!(text, " REMOVE {}", self.remove.join(", "));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn present(if_match: Option<Tags>, if_none_match: Option<Tags>) -> (String, usize) {
+        let mut expression = Expression::default();
+        let text = expression.present(&Precondition { if_match, if_none_match }, NOW);
+        let (names, values) = expression.into_parts();
+        for name in names.unwrap().keys() {
+            assert!(text.contains(name.as_str()), "{name} is unused in {text}");
+        }
+        (text, values.unwrap().len())
+    }
+
+    #[test]
+    fn a_condition_says_what_the_precondition_demands() {
+        let live = "attribute_exists(#user_id) AND (attribute_not_exists(#expires_at) OR #expires_at > :now)";
+        assert_eq!(present(None, None), (live.to_owned(), 1));
+        assert_eq!(present(Some(Tags::Any), None), (live.to_owned(), 1));
+        assert_eq!(
+            present(Some(Tags::Versions(vec![3, 4])), Some(Tags::Versions(vec![5]))),
+            (format!("{live} AND (#version IN (:is0, :is1)) AND NOT (#version IN (:not0))"), 4)
+        );
+        assert_eq!(
+            present(Some(Tags::Versions(vec![])), Some(Tags::Any)),
+            (format!("{live} AND attribute_not_exists(#user_id) AND NOT attribute_exists(#user_id)"), 1)
+        );
+    }
+
+    #[test]
+    fn version_zero_is_also_no_version_at_all() {
+        let (text, _) = present(Some(Tags::Versions(vec![0])), None);
+        assert!(text.ends_with(" AND (#version IN (:is0) OR attribute_not_exists(#version))"), "{text}");
+    }
+
+    #[test]
+    fn an_update_without_removals_has_no_remove_clause() {
+        let mut expression = Expression::default();
+        let mut assignments = Assignments::default();
+        assignments.edit(&mut expression, item::EMAIL, &Edit::<&str>::Keep, |text| item::text(*text));
+        assignments.edit(&mut expression, item::STATUS, &Edit::Set("on"), |text| item::text(*text));
+        assert_eq!(assignments.into_text(), "SET #status = :status");
+        let mut assignments = Assignments::default();
+        assignments.edit(&mut expression, item::EMAIL, &Edit::<&str>::Remove, |text| item::text(*text));
+        assignments.touch(&mut expression, NOW);
+        assert_eq!(
+            assignments.into_text(),
+            "SET #version = if_not_exists(#version, :before) + :one, #updated_at = :updated_at REMOVE #email"
+        );
+    }
+}

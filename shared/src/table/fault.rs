@@ -1,0 +1,129 @@
+//! What can go wrong with the table, by what the caller does next: come again, send less, or call an operator.
+
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
+
+use crate::item::{Item, Unreadable};
+
+type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// The table failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Too many requests for what the table is scaled to at the moment: come again.
+    #[error("the table is throttled")]
+    Throttled(#[source] Cause),
+    /// No answer, or an answer that says the service is at fault: come again.
+    #[error("the table is unavailable")]
+    Unavailable(#[source] Cause),
+    /// The item would be over DynamoDB's 400 KB: send less.
+    #[error("the item would be over 400 KB")]
+    TooLarge(#[source] Cause),
+    /// What is stored under the key is no user; another program wrote it.
+    #[error("the stored item is no user")]
+    Unreadable(#[from] Unreadable),
+    /// The table refuses the request as such (access, schema, name): call an operator.
+    #[error("the table refused the request")]
+    Refused(#[source] Cause),
+}
+
+impl Fault {
+    /// Names the kind of an SDK's error.
+    pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let kind = match &error {
+            SdkError::ConstructionFailure(_) => Self::Refused,
+            SdkError::ServiceError(failed) => {
+                let status = failed.raw().status().as_u16();
+                kind_of(failed.err().code().unwrap_or_default(), failed.err().message().unwrap_or_default(), status)
+            }
+            // Timeouts, lost connections, answers cut short, and whatever kinds a later SDK adds.
+            _ => Self::Unavailable,
+        };
+        kind(Box::new(error))
+    }
+
+    pub(super) fn refused(error: impl Into<Cause>) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+fn kind_of(code: &str, message: &str, status: u16) -> fn(Cause) -> Fault {
+    match code {
+        "ProvisionedThroughputExceededException" | "ThrottlingException" | "RequestLimitExceeded" => Fault::Throttled,
+        "TransactionConflictException" | "ReplicatedWriteConflictException" => Fault::Unavailable,
+        // DynamoDB has no code of its own for this: "Item size [to update] has exceeded the maximum allowed size".
+        "ValidationException" if message.starts_with("Item size") => Fault::TooLarge,
+        _ if status >= 500 => Fault::Unavailable,
+        _ => Fault::Refused,
+    }
+}
+
+/// Why a conditional write did not happen.
+pub(super) enum Refusal {
+    /// The condition is false of this item, or of none.
+    Condition(Option<Item>),
+    Fault(Fault),
+}
+
+impl<T: Into<Fault>> From<T> for Refusal {
+    fn from(fault: T) -> Self {
+        Self::Fault(fault.into())
+    }
+}
+
+pub(super) fn refusal<E>(
+    error: SdkError<E, HttpResponse>,
+    failed: impl FnOnce(&E) -> Option<&ConditionalCheckFailedException>,
+) -> Refusal
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match error.as_service_error().and_then(failed) {
+        Some(failed) => Refusal::Condition(failed.item().cloned()),
+        None => Refusal::Fault(Fault::of(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(code: &str, message: &str, status: u16) -> &'static str {
+        match kind_of(code, message, status)("cause".into()) {
+            Fault::Throttled(_) => "throttled",
+            Fault::Unavailable(_) => "unavailable",
+            Fault::TooLarge(_) => "too large",
+            Fault::Unreadable(_) => "unreadable",
+            Fault::Refused(_) => "refused",
+        }
+    }
+
+    #[test]
+    fn a_kind_is_what_the_caller_does_next() {
+        for (code, message, status, expected) in [
+            ("ProvisionedThroughputExceededException", "", 400, "throttled"),
+            ("ThrottlingException", "", 400, "throttled"),
+            ("RequestLimitExceeded", "", 400, "throttled"),
+            ("InternalServerError", "", 500, "unavailable"),
+            ("", "", 503, "unavailable"),
+            ("TransactionConflictException", "", 400, "unavailable"),
+            ("ValidationException", "Item size has exceeded the maximum allowed size", 400, "too large"),
+            ("ValidationException", "Item size to update has exceeded the maximum allowed size", 400, "too large"),
+            ("ValidationException", "something else", 400, "refused"),
+            ("AccessDeniedException", "", 400, "refused"),
+            ("ResourceNotFoundException", "", 400, "refused"),
+        ] {
+            assert_eq!(kind(code, message, status), expected, "{code} {status}");
+        }
+    }
+
+    #[test]
+    fn a_fault_keeps_its_cause() {
+        let fault = Fault::refused("the cause");
+        assert_eq!(std::error::Error::source(&fault).unwrap().to_string(), "the cause");
+    }
+}

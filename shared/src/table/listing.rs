@@ -1,0 +1,193 @@
+//! Lists of records, page by page.
+//!
+//! Expired records are filtered by DynamoDB after it has read them, so a page of the table may hold fewer than were
+//! asked for, or none: a page here is filled from the next ones, within a budget of calls. One record more than the
+//! limit is asked for, so that a page knows whether it is the last without a call to find out.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use time::OffsetDateTime;
+
+use super::expression::Expression;
+use super::{Fault, UserTable};
+use crate::item::{self, Item, Unreadable};
+use crate::user::email::Email;
+use crate::user::id::UserId;
+use crate::user::timestamp::Timestamp;
+use crate::user::{User, UserKey};
+
+/// Calls that one page may cost; each reads at most 1 MB.
+const CALLS: usize = 5;
+/// What a call after the first asks for at least: the first one showed that most records here have expired.
+const REFILL: usize = 200;
+
+/// Which records, and in which order.
+#[derive(Clone, Copy, Debug)]
+pub enum Listing<'a> {
+    /// The records of one user, newest first, from and to these seconds inclusive.
+    User {
+        /// The user.
+        id: &'a UserId,
+        /// The earliest second.
+        from: Option<Timestamp>,
+        /// The latest second.
+        to: Option<Timestamp>,
+    },
+    /// The records with this address, newest first. Eventually consistent: it reads the index.
+    Email(&'a Email),
+    /// Every record, in the table's own order.
+    All,
+}
+
+/// A place in a list: the key of the record that the next page starts after. Its parts are the key's own texts, since
+/// the record may be one that this program cannot read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Position {
+    /// The partition key.
+    pub user_id: String,
+    /// The sort key, in decimal.
+    pub timestamp: String,
+}
+
+impl From<&UserKey> for Position {
+    fn from(key: &UserKey) -> Self {
+        Self { user_id: key.id.as_str().to_owned(), timestamp: key.timestamp.seconds().to_string() }
+    }
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// Live records, at most as many as asked for.
+    pub users: Vec<User>,
+    /// Where the next page starts; none after the last page. A page may be short, or empty, and yet have a next one.
+    pub next: Option<Position>,
+    /// Live items that are no users. They are left out, for one of them must not hide the others.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl UserTable {
+    /// Reads a page of at most `limit` records after a position.
+    ///
+    /// # Errors
+    /// The table failed.
+    pub async fn list(
+        &self,
+        listing: Listing<'_>,
+        after: Option<&Position>,
+        limit: usize,
+        now: OffsetDateTime,
+    ) -> Result<Page, Fault> {
+        let mut page = Page::default();
+        let mut start = after.cloned();
+        let mut taken = None;
+        for call in 0..CALLS {
+            let wanted = limit - page.users.len() + 1;
+            let ask = if call == 0 { wanted } else { wanted.max(REFILL) };
+            let (items, end) = self.items(listing, start.as_ref(), ask, now).await?;
+            for item in items {
+                if page.users.len() == limit {
+                    page.next = taken;
+                    return Ok(page);
+                }
+                taken = position(&item);
+                match item::decode(item, now) {
+                    Ok(user) => page.users.push(user),
+                    Err(unreadable) => page.unreadable.push(unreadable),
+                }
+            }
+            start = end.as_ref().and_then(position);
+            if start.is_none() || page.users.len() == limit {
+                break;
+            }
+        }
+        page.next = start;
+        Ok(page)
+    }
+
+    async fn items(
+        &self,
+        listing: Listing<'_>,
+        after: Option<&Position>,
+        ask: usize,
+        now: OffsetDateTime,
+    ) -> Result<(Vec<Item>, Option<Item>), Fault> {
+        let mut expression = Expression::default();
+        let live = expression.live(now);
+        let ask = i32::try_from(ask).unwrap_or(i32::MAX);
+        let start = after.map(|position| start_key(listing, position));
+        let condition = match listing {
+            Listing::User { id, from, to } => of_user(&mut expression, id, from, to),
+            Listing::Email(email) => {
+                let (name, email) =
+                    (expression.name(item::EMAIL), expression.value("email", item::text(email.as_str())));
+                format!("{name} = {email}")
+            }
+            Listing::All => {
+                let (names, values) = expression.into_parts();
+                let call = self
+                    .client
+                    .scan()
+                    .table_name(&self.name)
+                    .consistent_read(true)
+                    .filter_expression(live)
+                    .set_expression_attribute_names(names)
+                    .set_expression_attribute_values(values)
+                    .set_exclusive_start_key(start)
+                    .limit(ask);
+                let output = call.send().await.map_err(Fault::of)?;
+                return Ok((output.items.unwrap_or_default(), output.last_evaluated_key));
+            }
+        };
+        let by_email = matches!(listing, Listing::Email(_));
+        let (names, values) = expression.into_parts();
+        let call = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .set_index_name(by_email.then(|| self.email_index.clone()))
+            .consistent_read(!by_email)
+            .scan_index_forward(false)
+            .key_condition_expression(condition)
+            .filter_expression(live)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
+            .set_exclusive_start_key(start)
+            .limit(ask);
+        let output = call.send().await.map_err(Fault::of)?;
+        Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
+    }
+}
+
+fn of_user(expression: &mut Expression, id: &UserId, from: Option<Timestamp>, to: Option<Timestamp>) -> String {
+    let (key, id) = (expression.name(item::USER_ID), expression.value("id", item::text(id.as_str())));
+    if from.is_none() && to.is_none() {
+        return format!("{key} = {id}");
+    }
+    let seconds = |bound: Option<Timestamp>, open: i64| item::whole(bound.map_or(open, Timestamp::seconds));
+    let second = expression.name(item::TIMESTAMP);
+    let from = expression.value("from", seconds(from, 0));
+    let to = expression.value("to", seconds(to, Timestamp::MAX_SECONDS));
+    format!("{key} = {id} AND {second} BETWEEN {from} AND {to}")
+}
+
+fn position(item: &Item) -> Option<Position> {
+    match (item.get(item::USER_ID), item.get(item::TIMESTAMP)) {
+        (Some(AttributeValue::S(user_id)), Some(AttributeValue::N(timestamp))) => {
+            Some(Position { user_id: user_id.clone(), timestamp: timestamp.clone() })
+        }
+        _ => None,
+    }
+}
+
+fn start_key(listing: Listing<'_>, position: &Position) -> Item {
+    let mut key = HashMap::from([
+        (item::USER_ID.to_owned(), item::text(&position.user_id)),
+        (item::TIMESTAMP.to_owned(), item::whole(&position.timestamp)),
+    ]);
+    if let Listing::Email(email) = listing {
+        key.insert(item::EMAIL.to_owned(), item::text(email.as_str()));
+    }
+    key
+}

@@ -1,0 +1,61 @@
+//! Who a record is about: the table's partition key, and what authorization compares.
+
+use std::fmt;
+
+use super::Invalid;
+
+/// 1 to 128 characters of `A-Za-z0-9._~:|@+-`: what identity providers put into a token's `sub`, and nothing that a
+/// path, a log line or a shell would need to escape twice.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct UserId(String);
+
+impl UserId {
+    /// The longest identifier, in characters.
+    pub const MAX_CHARS: usize = 128;
+
+    /// Reads an identifier.
+    ///
+    /// # Errors
+    /// The text is empty, too long, or has another character.
+    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+        let text = text.into();
+        let fits = (1..=Self::MAX_CHARS).contains(&text.len());
+        if fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~:|@+-".contains(&byte)) {
+            Ok(Self(text))
+        } else {
+            Err(Invalid("user_id must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : | @ + -"))
+        }
+    }
+
+    /// The identifier's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_of_every_allowed_character_is_kept_as_it_is() {
+        let every = "ABCXYZabcxyz0189._~:|@+-";
+        assert_eq!(UserId::parse(every).unwrap().as_str(), every);
+        assert!(UserId::parse("a".repeat(128)).is_ok());
+    }
+
+    #[test]
+    fn an_empty_a_long_or_a_strange_identifier_cannot_be_built() {
+        for text in ["", " ", "a b", "a/b", "a%20", "ä", "a\n", "a\0", "a#b", "a?b"] {
+            assert!(UserId::parse(text).is_err(), "{text:?}");
+        }
+        assert!(UserId::parse("a".repeat(129)).is_err());
+    }
+}

@@ -1,0 +1,152 @@
+//! JSON with exact numbers: a tree that is read child by child over raw text, because `serde_json::Value` rounds numbers
+//! through f64 and keeps the last of two members of one name.
+//!
+//! What can be built is what DynamoDB can store as it is: numbers of at most 38 digits ([`Number`]), nested no deeper
+//! than [`MAX_DEPTH`]. A refusal points at the place (RFC 6901).
+
+mod members;
+mod number;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+pub use members::Members;
+pub use number::Number;
+
+/// How deep the deepest value may lie below the root. DynamoDB nests 32 levels, the first of which is the attribute
+/// itself.
+pub const MAX_DEPTH: usize = 31;
+
+/// The longest name of a member: DynamoDB's 64 KB for the name of an attribute, nested ones included. It takes no empty
+/// ones.
+const MAX_NAME_BYTES: usize = 65_535;
+
+/// Any JSON.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Json {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number, exactly.
+    Number(Number),
+    /// A text.
+    String(String),
+    /// A list.
+    Array(Vec<Json>),
+    /// Members by name; their order has no meaning and is not kept.
+    Object(BTreeMap<String, Json>),
+}
+
+/// Why a JSON text cannot be held, and where.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{reason}")]
+pub struct JsonError {
+    /// The JSON pointer (RFC 6901) of the value at fault, below the value that was read.
+    pub pointer: String,
+    /// What is wrong, and the fix.
+    pub reason: String,
+}
+
+impl JsonError {
+    pub(crate) fn at_root(reason: impl Into<String>) -> Self {
+        Self { pointer: String::new(), reason: reason.into() }
+    }
+
+    fn below(mut self, name: &str) -> Self {
+        let mut pointer = String::with_capacity(self.pointer.len() + name.len() + 1);
+        push_pointer(&mut pointer, name);
+        pointer.push_str(&self.pointer);
+        self.pointer = pointer;
+        self
+    }
+}
+
+/// Appends one reference token to a JSON pointer.
+pub fn push_pointer(pointer: &mut String, name: &str) {
+    pointer.push('/');
+    for character in name.chars() {
+        match character {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            other => pointer.push(other),
+        }
+    }
+}
+
+impl Json {
+    /// Reads any JSON.
+    ///
+    /// # Errors
+    /// The text is malformed, or has a part that the table cannot hold.
+    pub fn parse(text: &str) -> Result<Self, JsonError> {
+        let raw = serde_json::from_str::<&RawValue>(text).map_err(malformed)?;
+        parse(raw.get(), 0)
+    }
+}
+
+fn parse(text: &str, depth: usize) -> Result<Json, JsonError> {
+    if depth > MAX_DEPTH {
+        return Err(JsonError::at_root("nested too deep: at most 32 levels, this object's own included"));
+    }
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            let Members(raw) = serde_json::from_str(text).map_err(malformed)?;
+            let mut members = BTreeMap::new();
+            for (name, value) in raw {
+                if !(1..=MAX_NAME_BYTES).contains(&name.len()) {
+                    let reason = "a member's name must have 1 to 65535 bytes";
+                    return Err(JsonError::at_root(reason).below(&name));
+                }
+                let value = parse(value.get(), depth + 1).map_err(|error| error.below(&name))?;
+                if members.contains_key(&name) {
+                    return Err(JsonError::at_root("given twice: a member's name must be unique").below(&name));
+                }
+                members.insert(name, value);
+            }
+            Ok(Json::Object(members))
+        }
+        Some(b'[') => {
+            let raw: Vec<&RawValue> = serde_json::from_str(text).map_err(malformed)?;
+            let item = |(index, value): (usize, &&RawValue)| {
+                parse(value.get(), depth + 1).map_err(|error| error.below(&index.to_string()))
+            };
+            raw.iter().enumerate().map(item).collect::<Result<_, _>>().map(Json::Array)
+        }
+        Some(b'"') => serde_json::from_str(text).map(Json::String).map_err(malformed),
+        Some(b't') => Ok(Json::Bool(true)),
+        Some(b'f') => Ok(Json::Bool(false)),
+        Some(b'n') => Ok(Json::Null),
+        _ => Number::parse(text).map(Json::Number).map_err(|error| JsonError::at_root(error.to_string())),
+    }
+}
+
+/// `serde_json`'s words without its position, which here would count from the child's first character.
+fn malformed(error: impl std::fmt::Display) -> JsonError {
+    let text = error.to_string();
+    let words = text.split(" at line ").next().unwrap_or_default();
+    let mut reason = String::from("malformed JSON: ");
+    let _ = write!(reason, "{words}");
+    JsonError::at_root(reason)
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Number(number) => number.serialize(serializer),
+            Self::String(text) => serializer.serialize_str(text),
+            Self::Array(items) => items.serialize(serializer),
+            Self::Object(members) => members.serialize(serializer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::any_json;
