@@ -1,0 +1,154 @@
+//! The replicator's configuration: a value before the first event, with all that is wrong reported at once.
+
+use aws_config::SdkConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_sdk_dynamodb::config::{Region, SharedCredentialsProvider};
+use shared::environment::{self, Environment, Problems};
+use shared::quarantine::Quarantine;
+use shared::telemetry;
+use time::Duration;
+
+use crate::handler::Replicator;
+use crate::sink::Sink;
+use crate::sink::dynamodb::DynamoDbSink;
+
+/// This function's name in logs, metrics and quarantine keys.
+pub const FUNCTION: &str = "replicator";
+
+/// Fewer cost latency, more cost memory.
+const IN_FLIGHT: usize = 128;
+/// More would not find sockets: a Lambda environment has 1,024 file descriptors.
+const IN_FLIGHT_LIMIT: usize = 900;
+/// A stream keeps records for one day; a week more for what waits in the failure bucket.
+const TOMBSTONE_DAYS: u16 = 8;
+/// Ten years, beyond which a mistyped unit is likelier than a wish.
+const TOMBSTONE_DAYS_LIMIT: u16 = 3_650;
+
+/// What the environment says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    replica: Replica,
+    tombstone: Duration,
+    failure_bucket: String,
+}
+
+/// The `DynamoDB` replica, maybe in another Region or account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Replica {
+    table: String,
+    region: Option<String>,
+    role_arn: Option<String>,
+    in_flight: usize,
+}
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// [`Problems`]: every variable that is missing or malformed.
+    pub fn parse(environment: &Environment) -> Result<Self, Problems> {
+        let mut read = environment.read();
+        let table = read.required("REPLICA_TABLE", environment::text);
+        let region = read.optional("REPLICA_REGION", environment::text);
+        let role_arn = read.optional("REPLICA_ROLE_ARN", role_arn);
+        let in_flight = read.optional("REPLICA_IN_FLIGHT", within(IN_FLIGHT_LIMIT)).unwrap_or(IN_FLIGHT);
+        let days = read.optional("TOMBSTONE_DAYS", within(TOMBSTONE_DAYS_LIMIT)).unwrap_or(TOMBSTONE_DAYS);
+        let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
+        // Used by the telemetry, which starts first and cannot report it.
+        read.optional(telemetry::LOG_LEVEL, telemetry::level);
+        let problems = read.problems();
+        let (Some(table), Some(failure_bucket), true) = (table, failure_bucket, problems.is_empty()) else {
+            return Err(problems);
+        };
+        let replica = Replica { table, region, role_arn, in_flight };
+        Ok(Self { replica, tombstone: Duration::days(days.into()), failure_bucket })
+    }
+
+    /// The client of the replica's Region and account; elsewhere than the function's own only if configured.
+    pub async fn replica_client(&self, sdk: &SdkConfig) -> aws_sdk_dynamodb::Client {
+        let mut config = aws_sdk_dynamodb::config::Builder::from(sdk);
+        if let Some(region) = &self.replica.region {
+            config = config.region(Region::new(region.clone()));
+        }
+        if let Some(role_arn) = &self.replica.role_arn {
+            let role = AssumeRoleProvider::builder(role_arn).session_name("millrace-replicator").configure(sdk);
+            config = config.credentials_provider(SharedCredentialsProvider::new(role.build().await));
+        }
+        aws_sdk_dynamodb::Client::from_conf(config.build())
+    }
+}
+
+/// Builds the function of its configuration and clients; no I/O happens before [`Replicator::check`].
+#[must_use]
+pub fn connect(config: &Config, replica: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> Replicator {
+    let Replica { table, in_flight, .. } = &config.replica;
+    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(DynamoDbSink::new(replica, table, *in_flight, config.tombstone))];
+    Replicator::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
+}
+
+/// A number from 1 to `limit`.
+fn within<T>(limit: T) -> impl Fn(&str) -> Result<T, String>
+where
+    T: std::str::FromStr + std::fmt::Display + PartialOrd + From<u8>,
+{
+    move |text| {
+        let parsed = environment::number::<T>(text).ok().filter(|number| *number >= T::from(1) && *number <= limit);
+        parsed.ok_or_else(|| format!("is {text:?}: set it to a number from 1 to {limit}"))
+    }
+}
+
+fn role_arn(text: &str) -> Result<String, String> {
+    let is_role = text.starts_with("arn:") && text.contains(":iam::") && text.contains(":role/");
+    if is_role {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("is {text:?}: set it to arn:aws:iam::<account>:role/<name>"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(variables: &[(&str, &str)]) -> Result<Config, Problems> {
+        Config::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn the_two_required_variables_suffice() {
+        let config = parse(&[("REPLICA_TABLE", "UsersReplica"), ("FAILURE_BUCKET", "users-failures")]).unwrap();
+        assert_eq!(config.replica.in_flight, 128);
+        assert_eq!(config.tombstone, Duration::days(8));
+        assert_eq!((config.replica.region, config.replica.role_arn), (None, None));
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once() {
+        let said = parse(&[
+            ("REPLICA_IN_FLIGHT", "0"),
+            ("TOMBSTONE_DAYS", "-8"),
+            ("REPLICA_ROLE_ARN", "replicator"),
+            ("LOG_LEVEL", "loud"),
+        ]);
+        let said = said.unwrap_err().to_string();
+        for name in
+            ["REPLICA_TABLE", "FAILURE_BUCKET", "REPLICA_IN_FLIGHT", "TOMBSTONE_DAYS", "REPLICA_ROLE_ARN", "LOG_LEVEL"]
+        {
+            assert!(said.contains(name), "{name} is missing in: {said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_replica_may_be_in_another_region() {
+        let base = [("REPLICA_TABLE", "UsersReplica"), ("FAILURE_BUCKET", "users-failures")];
+        let sdk = SdkConfig::builder()
+            .region(Region::from_static("eu-west-1"))
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .build();
+        let region = |client: aws_sdk_dynamodb::Client| client.config().region().map(ToString::to_string);
+        let own = parse(&base).unwrap().replica_client(&sdk).await;
+        assert_eq!(region(own).as_deref(), Some("eu-west-1"));
+        let other = parse(&[base[0], base[1], ("REPLICA_REGION", "us-east-2")]).unwrap().replica_client(&sdk).await;
+        assert_eq!(region(other).as_deref(), Some("us-east-2"));
+    }
+}

@@ -1,0 +1,271 @@
+//! One batch: read, settle, apply to every sink, put aside what can never be applied, answer.
+//!
+//! Nothing is acknowledged that is not in every replica, in quarantine, or superseded by a change that is. What a
+//! sink may lack is answered by its lowest position, and Lambda delivers from there again; the guard makes what was
+//! applied meanwhile a duplicate.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::future::{join, join_all};
+use futures::{StreamExt, stream};
+use metrics::{counter, histogram};
+use serde_json::value::RawValue;
+use shared::change::{Change, Effect};
+use shared::checkpoint::{self, NoPosition};
+use shared::invocation::Invocation;
+use shared::metric;
+use shared::quarantine::Quarantine;
+use shared::stream::{self as dialect, Answer, NotAStreamEvent, Record};
+use tokio::time::{Instant, timeout_at};
+
+use crate::settle::settle;
+use crate::sink::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
+
+/// Stands for the sink in the quarantine key of a record that cannot be read, and so in none of them.
+const READ: &str = "read";
+
+/// Puts into the failure bucket at once: poison is rare, and seldom comes alone.
+const PUTS_IN_FLIGHT: usize = 16;
+
+/// The invocation fails, and Lambda delivers the whole batch again.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The mapping is not that of a `DynamoDB` stream.
+    #[error(transparent)]
+    NotAStreamEvent(#[from] NotAStreamEvent),
+    /// The stream carries no new images, so nothing can be replicated from it.
+    #[error(
+        "stream {stream} has the view {view}, without new images: set the table's StreamViewType to \
+         NEW_AND_OLD_IMAGES or NEW_IMAGE"
+    )]
+    View {
+        /// The stream's ARN.
+        stream: String,
+        /// Its view, as its records say.
+        view: String,
+    },
+    /// A sink can serve no batch.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// What failed cannot be named in an answer.
+    #[error(transparent)]
+    NoPosition(#[from] NoPosition),
+}
+
+/// The function: its sinks and its corner of the failure bucket.
+pub struct Replicator {
+    sinks: Vec<Box<dyn Sink>>,
+    quarantine: Quarantine,
+}
+
+/// A record that no delivery will bring into a sink.
+struct Poison {
+    sink: &'static str,
+    index: usize,
+    reason: String,
+}
+
+impl Replicator {
+    /// The function over these sinks.
+    #[must_use]
+    pub fn new(sinks: Vec<Box<dyn Sink>>, quarantine: Quarantine) -> Self {
+        Self { sinks, quarantine }
+    }
+
+    /// Proves before the first batch that every replica is there and of the right shape.
+    ///
+    /// # Errors
+    /// [`Fault::Broken`], which names the sink and the setting to mend.
+    pub async fn check(&self) -> Result<(), Fault> {
+        for sink in &self.sinks {
+            sink.check().await?;
+        }
+        Ok(())
+    }
+
+    /// Handles the records of one invocation.
+    ///
+    /// # Errors
+    /// [`Fault`] if the whole batch must come again; a failing record is part of the answer.
+    pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+        let handled = self.handle_batch(event, invocation).await;
+        handled.inspect_err(|fault| {
+            tracing::error!(request_id = invocation.request_id, error = %fault, "the whole batch is to come again");
+        })
+    }
+
+    async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+        let started = Instant::now();
+        let records = dialect::read(event)?.records;
+        let (changes, unreadable) = readable(&records);
+        refuse_view_without_images(&changes)?;
+        let settled: Vec<&Change<'_>> = settle(&changes).into_iter().map(|place| changes[place]).collect();
+        let decided = Decided { changes: &changes, settled: &settled };
+
+        // The unreadable wait for no sink: one that always runs out of time would leave them at the head for ever.
+        let (outcomes, aside) = join(
+            join_all(self.sinks.iter().map(|sink| apply(&**sink, decided, invocation))),
+            self.put_aside(&records, &unreadable, invocation),
+        )
+        .await;
+        let outcomes: Vec<(&'static str, Outcome)> = outcomes.into_iter().collect::<Result<_, Broken>>()?;
+        let (poison, lacking) = sort_failures(&outcomes);
+        let aside = aside.and(self.put_aside(&records, &poison, invocation).await);
+
+        let failing = lacking.iter().chain(&aside.failing).copied();
+        let answer = checkpoint::answer(&records, failing);
+        let resend_from = answer.as_ref().map_or(Some("the whole batch"), Answer::identifier);
+        let lag = count(&outcomes, &changes, aside.quarantined, resend_from.is_some(), invocation, started);
+        let sum = |part: fn(&Outcome) -> usize| outcomes.iter().map(|(_, outcome)| part(outcome)).sum::<usize>();
+        tracing::info!(
+            request_id = invocation.request_id,
+            batch.records = records.len(),
+            batch.settled = settled.len(),
+            batch.applied = sum(|outcome| outcome.applied),
+            batch.duplicate = sum(|outcome| outcome.duplicate),
+            batch.stale = sum(|outcome| outcome.stale),
+            batch.tombstones = sum(|outcome| outcome.tombstones),
+            batch.quarantined = aside.quarantined,
+            batch.failing = lacking.len() + aside.failing.len(),
+            batch.lag_ms = lag,
+            stream.resend_from = resend_from,
+            failure.reason = first_transient(&outcomes),
+            duration_ms = millis(started.elapsed()),
+            "batch handled"
+        );
+        Ok(answer?)
+    }
+
+    /// Puts records into quarantine, until the time is up.
+    async fn put_aside(&self, records: &[Record<'_>], poison: &[Poison], invocation: &Invocation) -> Aside {
+        // A record may be poison to two sinks and is safe only when both puts are confirmed: puts are kept, not records.
+        let mut open: BTreeSet<usize> = (0..poison.len()).collect();
+        let mut first_error = None;
+        let mut puts = stream::iter(0..poison.len())
+            .map(|place| async move {
+                let Poison { sink, index, reason } = &poison[place];
+                (place, self.quarantine.put(sink, &records[*index], reason).await)
+            })
+            .buffer_unordered(PUTS_IN_FLIGHT);
+        while let Ok(Some((place, put))) = timeout_at(invocation.stop_at, puts.next()).await {
+            match put {
+                Ok(()) => drop(open.remove(&place)),
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        if !open.is_empty() {
+            let error = first_error.map(|error| error.to_string());
+            let error = error.as_deref().unwrap_or("the time was up");
+            let (request_id, records) = (&invocation.request_id, open.len());
+            tracing::error!(
+                request_id,
+                error,
+                quarantine.missing = records,
+                "records not safe in quarantine are resent"
+            );
+        }
+        let failing = open.iter().map(|place| poison[*place].index).collect();
+        Aside { quarantined: poison.len() - open.len(), failing }
+    }
+}
+
+/// What came of a set of quarantine puts.
+struct Aside {
+    quarantined: usize,
+    failing: BTreeSet<usize>,
+}
+
+impl Aside {
+    fn and(mut self, mut other: Self) -> Self {
+        self.failing.append(&mut other.failing);
+        Self { quarantined: self.quarantined + other.quarantined, failing: self.failing }
+    }
+}
+
+/// The changes of a batch, and the records that tell none.
+fn readable<'b, 'a>(records: &'b [Record<'a>]) -> (Vec<&'b Change<'a>>, Vec<Poison>) {
+    let (mut changes, mut unreadable) = (Vec::with_capacity(records.len()), Vec::new());
+    for (index, record) in records.iter().enumerate() {
+        match &record.read {
+            Ok(change) => changes.push(change),
+            Err(reason) => unreadable.push(Poison { sink: READ, index, reason: reason.to_string() }),
+        }
+    }
+    (changes, unreadable)
+}
+
+/// A written item without its image is no fault of the record: every record of such a stream is like it.
+fn refuse_view_without_images(changes: &[&Change<'_>]) -> Result<(), Fault> {
+    let without = changes.iter().find(|change| matches!(change.effect, Effect::Write { image: None }));
+    without.map_or(Ok(()), |change| {
+        let view = change.view.as_deref().unwrap_or("unknown").to_owned();
+        Err(Fault::View { stream: change.source.arn().to_owned(), view })
+    })
+}
+
+async fn apply(
+    sink: &dyn Sink,
+    decided: Decided<'_>,
+    invocation: &Invocation,
+) -> Result<(&'static str, Outcome), Broken> {
+    if decided.changes.is_empty() {
+        return Ok((sink.name(), Outcome::default()));
+    }
+    let outcome = match timeout_at(invocation.stop_at, sink.apply(decided, invocation)).await {
+        Ok(outcome) => outcome?,
+        Err(_) => Outcome::all_failed(decided.settled, "the sink did not answer in time"),
+    };
+    Ok((sink.name(), outcome))
+}
+
+/// What to put aside, and what some sink lacks until another delivery.
+fn sort_failures(outcomes: &[(&'static str, Outcome)]) -> (Vec<Poison>, BTreeSet<usize>) {
+    let (mut poison, mut lacking) = (Vec::new(), BTreeSet::new());
+    for (sink, outcome) in outcomes {
+        for Failure { index, kind } in &outcome.failures {
+            match kind {
+                FailureKind::Transient(_) => drop(lacking.insert(*index)),
+                FailureKind::Permanent(reason) => poison.push(Poison { sink, index: *index, reason: reason.clone() }),
+            }
+        }
+    }
+    (poison, lacking)
+}
+
+fn first_transient(outcomes: &[(&'static str, Outcome)]) -> Option<String> {
+    outcomes.iter().find_map(|(sink, outcome)| {
+        outcome.failures.iter().find_map(|failure| match &failure.kind {
+            FailureKind::Transient(reason) => Some(format!("{sink}: {reason}")),
+            FailureKind::Permanent(_) => None,
+        })
+    })
+}
+
+/// Counts the batch, and answers its lag: the age of its oldest change when it was applied.
+fn count(
+    outcomes: &[(&'static str, Outcome)],
+    changes: &[&Change<'_>],
+    quarantined: usize,
+    resent: bool,
+    invocation: &Invocation,
+    started: Instant,
+) -> Option<u64> {
+    let add = |name, sink, count: usize| counter!(name, "sink" => sink).increment(count as u64);
+    for (sink, outcome) in outcomes {
+        add(metric::APPLIED, *sink, outcome.applied);
+        add(metric::DUPLICATE, *sink, outcome.duplicate);
+        add(metric::STALE, *sink, outcome.stale);
+        add(metric::TOMBSTONES, *sink, outcome.tombstones);
+    }
+    counter!(metric::QUARANTINED).increment(quarantined as u64);
+    counter!(metric::RESENT).increment(u64::from(resent));
+    let oldest = changes.iter().filter_map(|change| change.at).min()?;
+    let lag = Duration::try_from(invocation.now - oldest).unwrap_or_default() + started.elapsed();
+    histogram!(metric::REPLICATION_LAG).record(lag.as_secs_f64() * 1000.0);
+    Some(millis(lag))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

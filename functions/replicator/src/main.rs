@@ -1,0 +1,28 @@
+//! The replicator on Lambda.
+
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use replicator::config::{self, Config};
+use serde_json::value::RawValue;
+use shared::clock::Clock;
+use shared::environment::Environment;
+use shared::{aws, telemetry};
+use tokio::time::Instant;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let environment = Environment::of_process();
+    let telemetry = telemetry::init(config::FUNCTION, &environment)?;
+    let config = Config::parse(&environment)?;
+    let sdk = aws::load().await;
+    let replica = config.replica_client(&sdk).await;
+    let replicator = replicator::connect(&config, replica, aws::s3(&sdk, &environment));
+    replicator.check().await?;
+    let (replicator, clock) = (&replicator, &Clock::system());
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
+        let invocation = aws::invocation(clock, Instant::now(), &event.context);
+        let answer = replicator.handle(&event.payload, &invocation).await;
+        telemetry.flush(&invocation.request_id);
+        answer.map_err(Error::from)
+    }))
+    .await
+}

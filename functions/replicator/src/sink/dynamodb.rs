@@ -1,0 +1,213 @@
+//! The `DynamoDB` replica: one guarded `PutItem` for each settled change.
+//!
+//! `BatchWriteItem` carries no condition and a transaction costs twice the writes, so each change is a request of
+//! its own, many in flight at once. The guard makes all of them safe to repeat: a retry by the SDK, a redelivery and
+//! a write that lands after its invocation gave up are refused or change nothing.
+//!
+//! A written item is the source's image with `_rev`, a removed one leaves a tombstone: its key with `_rev`, `_gone`
+//! (epoch seconds of the tombstone's own expiry, the replica's TTL attribute) and, if TTL removed it, `_expired`.
+//! Without the tombstone a late delivery would bring the item back.
+//!
+//! What would break it: counting a refusal as a failure (a replay would never be acknowledged), or quarantining for
+//! a fault of the table (an outage would empty a stream into the failure bucket).
+
+mod body;
+mod request;
+mod schema;
+mod verdict;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::SharedInterceptor;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use shared::change::{Change, Effect};
+use shared::invocation::Invocation;
+
+use super::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
+use body::SplicedBody;
+use request::{Refused, Requests};
+use schema::Schema;
+use verdict::Verdict;
+
+const NAME: &str = "dynamodb";
+
+const UNFINISHED: &str = "unfinished when the time was up";
+
+/// A table that mirrors the source's items.
+#[derive(Debug)]
+pub struct DynamoDbSink {
+    client: Client,
+    /// The same with [`SplicedBody`].
+    writer: Client,
+    table: String,
+    in_flight: usize,
+    requests: Requests,
+    /// What the table said of itself, asked once, and again after a fault.
+    schema: Mutex<Option<Arc<Schema>>>,
+}
+
+impl DynamoDbSink {
+    /// A sink for `table`, with `in_flight` writes at once and tombstones that stay for `tombstone`.
+    ///
+    /// The client brings connections, credentials, Region, retries and timeouts.
+    #[must_use]
+    pub fn new(client: Client, table: impl Into<String>, in_flight: usize, tombstone: time::Duration) -> Self {
+        let table = table.into();
+        let config = client.config().to_builder().interceptor(SharedInterceptor::permanent(SplicedBody)).build();
+        Self {
+            client,
+            writer: Client::from_conf(config),
+            requests: Requests::new(&table, tombstone),
+            table,
+            in_flight: in_flight.max(1),
+            schema: Mutex::new(None),
+        }
+    }
+
+    /// The table's schema, as last known.
+    async fn schema(&self) -> Result<Arc<Schema>, String> {
+        let known = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match known {
+            Some(schema) => Ok(schema),
+            None => self.ask_schema().await,
+        }
+    }
+
+    async fn ask_schema(&self) -> Result<Arc<Schema>, String> {
+        let schema = Arc::new(Schema::of_table(&self.client, &self.table).await?);
+        *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&schema));
+        Ok(schema)
+    }
+
+    async fn write(&self, change: &Change<'_>, schema: &Schema, invocation: &Invocation) -> Verdict {
+        if let Err(mismatch) = schema.admits(change.key.raw()) {
+            return Verdict::Fault(mismatch);
+        }
+        let body = match self.requests.put(change, invocation.now) {
+            Ok(body) => body,
+            Err(Refused::View) => return Verdict::Fault(Refused::View.to_string()),
+            Err(poison) => return Verdict::Permanent(poison.to_string()),
+        };
+        let put = self.writer.put_item().table_name(&self.table);
+        match body::sent_with(body, put.send()).await {
+            Ok(_) => Verdict::Applied,
+            Err(error) => match verdict::of(&error, change.revision) {
+                Verdict::KeyRefused(reason) => self.whose_key_is_wrong(change, &reason).await,
+                verdict => verdict,
+            },
+        }
+    }
+
+    /// The table refuses a key that its schema, as last known, admits: either the table was made anew with other
+    /// keys, which no record can help, or this image does not carry the key that its record names.
+    async fn whose_key_is_wrong(&self, change: &Change<'_>, reason: &str) -> Verdict {
+        match self.ask_schema().await.and_then(|schema| schema.admits(change.key.raw())) {
+            Ok(()) => Verdict::Permanent(format!("the image does not carry the key that its record names: {reason}")),
+            Err(fault) => Verdict::Fault(fault),
+        }
+    }
+
+    async fn apply_all(&self, decided: Decided<'_>, invocation: &Invocation) -> Result<Outcome, Broken> {
+        let mut tally = Tally::over(decided.settled);
+        let deadline = tokio::time::sleep_until(invocation.stop_at);
+        tokio::pin!(deadline);
+        let schema = tokio::select! {
+            biased;
+            () = &mut deadline => Err(UNFINISHED.to_owned()),
+            schema = self.schema() => schema,
+        };
+        let schema = match schema {
+            Ok(schema) => schema,
+            Err(reason) => return Ok(tally.close(&reason)),
+        };
+        refuse_the_source(&schema, decided.changes)?;
+        let mut writes = stream::iter(0..decided.settled.len())
+            .map(|place| {
+                let write = self.write(decided.settled[place], &schema, invocation);
+                async move { (place, write.await) }
+            })
+            .buffer_unordered(self.in_flight);
+        loop {
+            let next = tokio::select! {
+                // First, or answers that are always ready would never let it be asked.
+                biased;
+                () = &mut deadline => None,
+                next = writes.next() => next,
+            };
+            let Some((place, verdict)) = next else { return Ok(tally.close(UNFINISHED)) };
+            if let Verdict::Fault(reason) = verdict {
+                // The writes in flight are dropped; should one still land, the guard makes its redelivery a duplicate.
+                // The table is asked anew next time: it may have been mended meanwhile.
+                *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                return Ok(tally.close(&reason));
+            }
+            tally.count(place, verdict);
+        }
+    }
+}
+
+impl Sink for DynamoDbSink {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        async { self.ask_schema().await.map(drop).map_err(|reason| Broken { sink: NAME, reason }) }.boxed()
+    }
+
+    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+        self.apply_all(decided, invocation).boxed()
+    }
+}
+
+/// A replica that is its own source would feed its writes back into the stream, for ever.
+fn refuse_the_source(schema: &Schema, changes: &[&Change<'_>]) -> Result<(), Broken> {
+    if changes.iter().any(|change| change.source.table_arn() == schema.arn) {
+        let reason = format!("the replica {} is the source: set REPLICA_TABLE to another table", schema.arn);
+        return Err(Broken { sink: NAME, reason });
+    }
+    Ok(())
+}
+
+/// What became of each settled change so far.
+struct Tally<'b> {
+    settled: &'b [&'b Change<'b>],
+    open: Vec<bool>,
+    outcome: Outcome,
+}
+
+impl<'b> Tally<'b> {
+    fn over(settled: &'b [&'b Change<'b>]) -> Self {
+        Self { settled, open: vec![true; settled.len()], outcome: Outcome::default() }
+    }
+
+    fn count(&mut self, place: usize, verdict: Verdict) {
+        let (change, outcome) = (self.settled[place], &mut self.outcome);
+        self.open[place] = false;
+        let kind = match verdict {
+            Verdict::Applied => {
+                outcome.applied += 1;
+                outcome.tombstones += usize::from(matches!(change.effect, Effect::Remove { .. }));
+                return;
+            }
+            Verdict::Duplicate => return outcome.duplicate += 1,
+            Verdict::Stale => return outcome.stale += 1,
+            Verdict::Permanent(reason) => FailureKind::Permanent(reason),
+            Verdict::Transient(reason) | Verdict::Fault(reason) | Verdict::KeyRefused(reason) => {
+                FailureKind::Transient(reason)
+            }
+        };
+        outcome.failures.push(Failure { index: change.index, kind });
+    }
+
+    /// The outcome, in which whatever is still open failed for `reason`.
+    fn close(mut self, reason: &str) -> Outcome {
+        let open = self.settled.iter().zip(&self.open).filter(|(_, open)| **open);
+        self.outcome.failures.extend(
+            open.map(|(change, _)| Failure { index: change.index, kind: FailureKind::Transient(reason.to_owned()) }),
+        );
+        self.outcome
+    }
+}

@@ -1,0 +1,238 @@
+//! The bytes of a guarded `PutItem`, spliced around an image that stays unread.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use shared::change::{Change, Effect};
+use time::{Duration, OffsetDateTime};
+
+/// The attributes that a replica adds to an item. A source image with one of them cannot be told from a replica's
+/// own item, so it is refused: chained replication is not supported.
+const RESERVED: [&str; 3] = ["_rev", "_gone", "_expired"];
+
+/// The reserved names as a key is written in JSON, unless it is written with escapes.
+const RESERVED_IN_JSON: [&str; 3] = ["\"_rev\"", "\"_gone\"", "\"_expired\""];
+
+/// How an escaped ASCII letter begins in JSON.
+const ESCAPED_ASCII: &str = "\\u00";
+
+/// A guard over nothing or a lower revision, which tells on refusal what it found.
+const GUARD: &str = concat!(
+    r#","ReturnValuesOnConditionCheckFailure":"ALL_OLD","#,
+    r#""ConditionExpression":"attribute_not_exists(#r) OR #r < :r","#,
+    r##""ExpressionAttributeNames":{"#r":"_rev"},"ExpressionAttributeValues":{":r":{"B":""##
+);
+
+/// 31 bytes in base64, which is the longest revision.
+const REVISION_TEXT_BYTES: usize = 44;
+
+/// Why no request can be made of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("the image carries the attribute {0}, which is reserved for replicas: rename it in the source")]
+    Reserved(&'static str),
+    #[error("the image is not a map of attributes")]
+    NotAMap,
+    #[error("the image's attributes cannot be read as JSON names")]
+    Names,
+    #[error("the stream carries no new images: set its view to NEW_IMAGE or NEW_AND_OLD_IMAGES")]
+    View,
+}
+
+/// Makes the requests to one table.
+#[derive(Debug)]
+pub(super) struct Requests {
+    /// The body up to the revision's text, the same for every change.
+    head: String,
+    tombstone: Duration,
+}
+
+impl Requests {
+    pub(super) fn new(table: &str, tombstone: Duration) -> Self {
+        let table = serde_json::Value::from(table);
+        Self { head: format!("{{\"TableName\":{table}{GUARD}"), tombstone }
+    }
+
+    /// The body of the request that brings `change` to the replica, if the guard lets it.
+    pub(super) fn put(&self, change: &Change<'_>, now: OffsetDateTime) -> Result<Bytes, Refused> {
+        let mut buffer = [0; REVISION_TEXT_BYTES];
+        let revision = text(change.revision.encode().as_ref(), &mut buffer);
+        let (attributes, gone) = match change.effect {
+            Effect::Write { image: Some(image) } => {
+                refuse_reserved(image.get())?;
+                (image.get(), None)
+            }
+            Effect::Write { image: None } => return Err(Refused::View),
+            Effect::Remove { expired, .. } => (change.key.raw().get(), Some((now + self.tombstone, expired))),
+        };
+        let attributes = attributes.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        let attributes = attributes.ok_or(Refused::NotAMap)?.trim();
+
+        let mut body = String::with_capacity(self.head.len() + attributes.len() + 2 * revision.len() + 96);
+        body.push_str(&self.head);
+        body.push_str(revision);
+        body.push_str(r#""}},"Item":{"#);
+        if !attributes.is_empty() {
+            body.push_str(attributes);
+            body.push(',');
+        }
+        body.push_str(r#""_rev":{"B":""#);
+        body.push_str(revision);
+        body.push_str("\"}");
+        if let Some((gone, expired)) = gone {
+            body.push_str(r#","_gone":{"N":""#);
+            body.push_str(&gone.unix_timestamp().to_string());
+            body.push_str("\"}");
+            if expired {
+                body.push_str(r#","_expired":{"BOOL":true}"#);
+            }
+        }
+        body.push_str("}}");
+        Ok(Bytes::from(body))
+    }
+}
+
+/// The revision in base64, on the stack.
+fn text<'t>(revision: &[u8], buffer: &'t mut [u8; REVISION_TEXT_BYTES]) -> &'t str {
+    let length = BASE64_STANDARD.encode_slice(revision, buffer.as_mut_slice()).unwrap_or_default();
+    std::str::from_utf8(&buffer[..length]).unwrap_or_default()
+}
+
+/// Reads the names only of an image that a cheap search finds suspect: almost none is.
+fn refuse_reserved(image: &str) -> Result<(), Refused> {
+    let suspect = RESERVED_IN_JSON.iter().any(|name| image.contains(name)) || image.contains(ESCAPED_ASCII);
+    if !suspect {
+        return Ok(());
+    }
+    let TopLevel(reserved) = serde_json::from_str(image).map_err(|_| Refused::Names)?;
+    reserved.map_or(Ok(()), |name| Err(Refused::Reserved(name)))
+}
+
+/// The first reserved name among an image's own attributes; what is nested or a value does not count.
+struct TopLevel(Option<&'static str>);
+
+impl<'de> Deserialize<'de> for TopLevel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = TopLevel;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of attributes")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<TopLevel, M::Error> {
+                let mut found = None;
+                while let Some((Name(name), IgnoredAny)) = map.next_entry()? {
+                    found = found.or_else(|| RESERVED.into_iter().find(|reserved| *reserved == name));
+                }
+                Ok(TopLevel(found))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
+
+/// An attribute's name, borrowed unless it holds an escape.
+#[derive(Deserialize)]
+pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+    use serde_json::{Value, json};
+    use shared::stream;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn put(record: &str) -> Result<String, Refused> {
+        let arn = "arn:aws:dynamodb:r:1:table/Users/stream/2015-06-27T00:48:05.899";
+        let payload = format!(r#"{{"Records":[{{"eventSourceARN":"{arn}",{record}}}]}}"#);
+        let payload = RawValue::from_string(payload).unwrap();
+        let batch = stream::read(&payload).unwrap();
+        let change = batch.records[0].read.as_ref().unwrap();
+        let now = OffsetDateTime::from_unix_timestamp(NOW).unwrap();
+        let body = Requests::new("Replica", Duration::days(8)).put(change, now)?;
+        Ok(String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn written(image: &str) -> Result<String, Refused> {
+        put(&format!(
+            r#""eventName":"MODIFY","dynamodb":{{"Keys":{{"k":{{"S":"a"}}}},"NewImage":{image},"SequenceNumber":"111"}}"#
+        ))
+    }
+
+    #[test]
+    fn the_image_s_own_bytes_are_sent() {
+        let inner = r#""k" : {"S":"a"}, "n":{"N":"12345678901234567890123456789012345678"},"e":{"S":"\u00e9 \" } {"}"#;
+        let body = written(&format!("{{ {inner} }}")).unwrap();
+        assert!(body.contains(&format!(r#""Item":{{{inner},"_rev":{{"B":""#)), "{body}");
+    }
+
+    #[test]
+    fn the_write_is_guarded_by_the_revision_that_it_carries() {
+        let body: Value = serde_json::from_str(&written(r#"{"k":{"S":"a"}}"#).unwrap()).unwrap();
+        let revision = BASE64_STANDARD.encode([&1_435_366_085_899_u64.to_be_bytes()[2..], &[0; 16], &[111]].concat());
+        assert_eq!(
+            body,
+            json!({
+                "TableName": "Replica",
+                "Item": {"k": {"S": "a"}, "_rev": {"B": revision}},
+                "ConditionExpression": "attribute_not_exists(#r) OR #r < :r",
+                "ExpressionAttributeNames": {"#r": "_rev"},
+                "ExpressionAttributeValues": {":r": {"B": revision}},
+                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            })
+        );
+    }
+
+    #[test]
+    fn a_removal_leaves_a_tombstone_of_its_key() {
+        let keys =
+            r#""dynamodb":{"Keys":{"k":{"S":"a"}},"OldImage":{"k":{"S":"a"},"x":{"S":"y"}},"SequenceNumber":"1"}"#;
+        let item = |record: &str| {
+            let mut body: Value = serde_json::from_str(&put(record).unwrap()).unwrap();
+            body["Item"].as_object_mut().unwrap().remove("_rev").unwrap();
+            body["Item"].take()
+        };
+        let gone = (NOW + 8 * 86_400).to_string();
+        let deleted = item(&format!(r#""eventName":"REMOVE",{keys}"#));
+        assert_eq!(deleted, json!({"k": {"S": "a"}, "_gone": {"N": gone}}));
+        let identity = r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#;
+        let expired = item(&format!(r#""eventName":"REMOVE",{identity},{keys}"#));
+        assert_eq!(expired, json!({"k": {"S": "a"}, "_gone": {"N": gone}, "_expired": {"BOOL": true}}));
+    }
+
+    #[test]
+    fn a_reserved_attribute_is_refused_however_it_is_spelled() {
+        for (name, image) in [
+            ("_rev", r#"{"k":{"S":"a"},"_rev":{"B":""}}"#),
+            ("_gone", r#"{"_gone":{"N":"1"}}"#),
+            ("_expired", r#"{"_expired" : {"BOOL":true}}"#),
+            ("_rev", r#"{"\u005frev":{"S":"a"}}"#),
+            ("_gone", r#"{"_g\u006Fne":{"S":"a"}}"#),
+        ] {
+            assert_eq!(written(image), Err(Refused::Reserved(name)), "{image}");
+        }
+    }
+
+    #[test]
+    fn a_reserved_name_elsewhere_than_at_the_top_is_data() {
+        for image in [
+            r#"{"a":{"M":{"_rev":{"S":"x"},"_gone":{"S":"x"}}}}"#,
+            r#"{"a":{"S":"_rev"}}"#,
+            r#"{"a":{"L":[{"S":"_expired"}]}}"#,
+            r#"{"_reverse":{"S":"\u0000"}}"#,
+            r#"{"\\u005frev":{"S":"a"}}"#,
+        ] {
+            assert!(written(image).is_ok(), "{image}");
+        }
+    }
+}
