@@ -1,0 +1,41 @@
+//! The archive's format, both ways: rows to an object of the bucket, and back.
+//!
+//! An object holds the items that TTL removed from one table in one hour and one batch, as JSON lines, compressed:
+//!
+//! ```text
+//! archive/<table>/dt=YYYY-MM-DD/hr=HH/<digest>.ndjson.zst      (or .gz)
+//! {"Item":{…DynamoDB JSON…},"Metadata":{"Revision":"<label>#<number>","RemovedAt":"<RFC 3339>","EventId":"…"}}
+//! ```
+//!
+//! - The hour is that of the record, in UTC, never the clock's. The digest is over the (key, revision) of the rows, so
+//!   the same rows get the same key and the same bytes, in whatever order and however often they came: a batch that
+//!   is delivered again overwrites what it wrote.
+//! - Rows are sorted by (key, revision) and stand there once. A batch that Lambda slices differently the second time
+//!   repeats rows in another object: whoever reads several objects reads them through [`Merge`], which drops the
+//!   repetitions and, because each object is sorted, holds one row of each.
+//! - A row is one line: an image goes out as the bytes it came in, unless these hold a line break. No number is
+//!   parsed on the way.
+//! - The object's metadata is its [`Description`]; the format's number in it is [`FORMAT`].
+//!
+//! Architecture invariant: nothing here does I/O of its own, reads a clock or knows a user. [`select`] decides which
+//! records of a batch become rows, [`write()`] makes the object, [`Reader`] reads it back and refuses damage by name.
+
+mod compression;
+mod description;
+mod key;
+mod merge;
+mod read;
+mod row;
+mod select;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use compression::{Compression, UnknownCompression};
+pub use description::{Description, FORMAT};
+pub use key::{Hour, NotAnObjectKey, ObjectKey};
+pub use merge::Merge;
+pub use read::{Damage, Flaw, KeyNames, Reader};
+pub use row::{ArchivedRow, Row};
+pub use select::{NoOldImage, Partition, Selection, Unarchivable, select};
+pub use write::{Object, write};

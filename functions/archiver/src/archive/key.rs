@@ -1,0 +1,172 @@
+//! Where an object lies: its table, the hour of its rows, and the digest of what they are.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+use shared::change::CanonicalKey;
+use shared::revision::Revision;
+use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
+
+use super::Compression;
+
+const PREFIX: &str = "archive/";
+/// Hex digits of the digest in a key: half of SHA-256, which no accident collides.
+const DIGEST_DIGITS: usize = 32;
+
+/// An hour of UTC: one partition of the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hour {
+    date: Date,
+    hour: u8,
+}
+
+impl Hour {
+    /// The hour that a time lies in.
+    #[must_use]
+    pub fn of(at: OffsetDateTime) -> Self {
+        let at = at.to_offset(UtcOffset::UTC);
+        Self { date: at.date(), hour: at.hour() }
+    }
+
+    /// Its first moment.
+    #[must_use]
+    pub fn start(self) -> OffsetDateTime {
+        OffsetDateTime::new_utc(self.date, Time::MIDNIGHT) + time::Duration::hours(i64::from(self.hour))
+    }
+
+    fn parse(date: &str, hour: &str) -> Option<Self> {
+        let mut parts = date.strip_prefix("dt=")?.splitn(3, '-');
+        let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+        let month = Month::try_from(month.parse::<u8>().ok()?).ok()?;
+        let date = Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
+        let hour = hour.strip_prefix("hr=")?.parse().ok().filter(|hour| *hour < 24)?;
+        Some(Self { date, hour })
+    }
+}
+
+/// As in a key: `dt=2026-11-22/hr=14`, which Athena and DuckDB read as partition columns.
+impl fmt::Display for Hour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = self.date.to_calendar_date();
+        write!(f, "dt={year:04}-{:02}-{day:02}/hr={:02}", u8::from(month), self.hour)
+    }
+}
+
+/// A key of the archive, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectKey {
+    /// The table that the rows were removed from.
+    pub table: String,
+    /// The hour they were removed in.
+    pub hour: Hour,
+    /// The first 32 hex digits of the SHA-256 over their (key, revision).
+    pub digest: String,
+    /// How the object is compressed.
+    pub compression: Compression,
+}
+
+/// A key that no archiver wrote.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the key is not archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz)")]
+pub struct NotAnObjectKey;
+
+impl ObjectKey {
+    /// Takes a key apart.
+    ///
+    /// # Errors
+    /// [`NotAnObjectKey`] if putting it together again would not give the same text.
+    pub fn parse(text: &str) -> Result<Self, NotAnObjectKey> {
+        let key = Self::parts(text).ok_or(NotAnObjectKey)?;
+        if key.to_string() == text { Ok(key) } else { Err(NotAnObjectKey) }
+    }
+
+    fn parts(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix(PREFIX)?.splitn(4, '/');
+        let (table, date, hour, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (digest, ending) = name.split_once(".ndjson.")?;
+        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if table.is_empty() || digest.len() != DIGEST_DIGITS || !digest.bytes().all(hex) {
+            return None;
+        }
+        let compression =
+            [Compression::Zstd, Compression::Gzip].into_iter().find(|compression| compression.ending() == ending)?;
+        Some(Self { table: table.to_owned(), hour: Hour::parse(date, hour)?, digest: digest.to_owned(), compression })
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{}/{}/{}.ndjson.{}", self.table, self.hour, self.digest, self.compression.ending())
+    }
+}
+
+/// The digest of an object's rows, to be fed in their order.
+///
+/// Key text and revision bytes each follow their length, so that no two lists of rows read the same.
+#[derive(Default)]
+pub(super) struct RowsDigest(Sha256);
+
+impl RowsDigest {
+    pub(super) fn push(&mut self, key: &CanonicalKey, revision: Revision) {
+        let (key, revision) = (key.as_str().as_bytes(), revision.encode());
+        for part in [key, revision.as_ref()] {
+            self.0.update((part.len() as u64).to_be_bytes());
+            self.0.update(part);
+        }
+    }
+
+    pub(super) fn finish(self) -> String {
+        let mut digest = hex(&self.0.finalize());
+        digest.truncate(DIGEST_DIGITS);
+        digest
+    }
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn an_hour_is_that_of_utc() {
+        let hour = Hour::of(datetime!(2026-01-01 00:59:59.9 +02:00));
+        assert_eq!(hour.to_string(), "dt=2025-12-31/hr=22");
+        assert_eq!(hour.start(), datetime!(2025-12-31 22:00 UTC));
+    }
+
+    #[test]
+    fn a_key_is_taken_apart_as_it_was_put_together() {
+        let text = "archive/Users.v-2/dt=2026-11-02/hr=04/0123456789abcdef0123456789abcdef.ndjson.gz";
+        let key = ObjectKey::parse(text).unwrap();
+        assert_eq!((key.table.as_str(), key.compression), ("Users.v-2", Compression::Gzip));
+        assert_eq!(key.hour, Hour::of(datetime!(2026-11-02 04:30 UTC)));
+        assert_eq!(key.to_string(), text);
+    }
+
+    #[test]
+    fn a_foreign_key_is_refused() {
+        let good = "archive/Users/dt=2026-11-02/hr=04/0123456789abcdef0123456789abcdef.ndjson.zst";
+        assert!(ObjectKey::parse(good).is_ok());
+        for (from, to) in [
+            ("archive/", "export/"),
+            ("Users", ""),
+            ("2026-11-02", "2026-11-2"),
+            ("11-02", "13-02"),
+            ("hr=04", "hr=24"),
+            ("hr=04", "hr=+4"),
+            ("0123", "012"),
+            ("abcdef.", "ABCDEF."),
+            (".zst", ".bz2"),
+            (".zst", ".zst.tmp"),
+        ] {
+            assert_eq!(ObjectKey::parse(&good.replace(from, to)), Err(NotAnObjectKey), "{from} → {to}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! An object back to rows, one at a time.
+//!
+//! A reader holds one row and the decoder's window, whatever the object's size. It gives a row only if everything up to
+//! and including it is sound, and says at the end, once, if the whole is not what the key and the metadata say: whoever
+//! acts on rows before the end acts on rows of an object that may yet turn out damaged.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+use shared::change::{CanonicalKey, Key};
+use shared::revision::Revision;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::compression::Decoder;
+use super::key::RowsDigest;
+use super::{ArchivedRow, Description, Hour, ObjectKey};
+
+/// No row is longer: an item has at most 400 KB, and the most talkative JSON of one is below 3 MB.
+const ROW_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// The names of a table's key attributes: they say which part of an item is its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyNames(Vec<String>);
+
+impl KeyNames {
+    /// Takes the names, in any order.
+    pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self(names.into_iter().map(Into::into).collect())
+    }
+
+    fn key_of(&self, item: &RawValue) -> Result<CanonicalKey, Flaw> {
+        let attributes: BTreeMap<String, &RawValue> = serde_json::from_str(item.get()).map_err(Flaw::Row)?;
+        let mut key = BTreeMap::new();
+        for name in &self.0 {
+            key.insert(name, attributes.get(name).ok_or_else(|| Flaw::NoKey(name.clone()))?);
+        }
+        let key = serde_json::value::to_raw_value(&key).map_err(Flaw::Row)?;
+        Key::parse(&key).map(|key| key.canonical().clone()).map_err(|_| Flaw::NoKey(self.0.join(", ")))
+    }
+}
+
+/// What is wrong with which object, and in which of its rows.
+#[derive(Debug, thiserror::Error)]
+pub struct Damage {
+    /// The object's key.
+    pub object: String,
+    /// The row, from 1; none if it is the object as a whole.
+    pub row: Option<u64>,
+    /// What is wrong.
+    #[source]
+    pub flaw: Flaw,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.object)?;
+        self.row.map_or(Ok(()), |row| write!(f, "row {row}: "))?;
+        self.flaw.fmt(f)
+    }
+}
+
+/// What can be wrong with an object.
+#[derive(Debug, thiserror::Error)]
+pub enum Flaw {
+    /// No archiver wrote such a key.
+    #[error(transparent)]
+    Key(#[from] super::NotAnObjectKey),
+    /// An entry of the metadata.
+    #[error("metadata {0:?} is missing or malformed, or of another format than {format}", format = super::FORMAT)]
+    Metadata(&'static str),
+    /// The source could not be read, or what it holds does not decompress.
+    #[error("cannot be decompressed, or ends too early: {0}")]
+    Content(#[source] io::Error),
+    /// A row that does not end.
+    #[error("does not end in a line feed within {ROW_BYTES_MAX} bytes")]
+    Unended,
+    /// A row that is not one.
+    #[error("is not {{\"Item\":…,\"Metadata\":{{…}}}}: {0}")]
+    Row(#[source] serde_json::Error),
+    /// A row whose revision is none.
+    #[error("Metadata.Revision: {0}")]
+    Revision(#[from] shared::revision::RevisionError),
+    /// A row whose time is none.
+    #[error("Metadata.RemovedAt is not an RFC 3339 time: {0:?}")]
+    Time(String),
+    /// A row whose item lacks a key attribute.
+    #[error("Item has no key: {0}")]
+    NoKey(String),
+    /// A row of another hour.
+    #[error("was removed outside of the hour in the object's key")]
+    Hour,
+    /// A row that is not above the one before it.
+    #[error("does not follow the row before it by (key, revision)")]
+    Order,
+    /// Rows are missing or too many.
+    #[error("holds {0} rows, its metadata says {1}")]
+    Rows(u64, u64),
+    /// The times are not those of the rows.
+    #[error("metadata \"first\" and \"last\" are not the times of its rows")]
+    Times,
+    /// The rows are not those that the key names.
+    #[error("the digest of its rows is {0}, its key says another")]
+    Digest(String),
+    /// The bytes are not those that were written.
+    #[error("the SHA-256 of its bytes is not that in its metadata")]
+    Sha256,
+}
+
+/// Reads an object row by row. After an error it gives nothing more.
+pub struct Reader<R: Read> {
+    object: String,
+    key: ObjectKey,
+    description: Description,
+    names: KeyNames,
+    lines: BufReader<Decoder<BufReader<Hashing<R>>>>,
+    line: Vec<u8>,
+    rows: u64,
+    times: Option<(OffsetDateTime, OffsetDateTime)>,
+    last: Option<(CanonicalKey, Revision)>,
+    digest: RowsDigest,
+    ended: bool,
+}
+
+impl<R: Read> Reader<R> {
+    /// Starts to read the object of this key and metadata from `source`.
+    ///
+    /// # Errors
+    /// [`Damage`] if the key or the metadata is not an archive object's.
+    pub fn open(object: &str, metadata: &HashMap<String, String>, names: KeyNames, source: R) -> Result<Self, Damage> {
+        let open = || {
+            let key = ObjectKey::parse(object)?;
+            let description = Description::parse(metadata).map_err(Flaw::Metadata)?;
+            let source = BufReader::new(Hashing { source, digest: Sha256::new() });
+            let decoder = key.compression.decoder(source).map_err(Flaw::Content)?;
+            Ok(Self {
+                object: object.to_owned(),
+                key,
+                description,
+                names,
+                lines: BufReader::new(decoder),
+                line: Vec::new(),
+                rows: 0,
+                times: None,
+                last: None,
+                digest: RowsDigest::default(),
+                ended: false,
+            })
+        };
+        open().map_err(|flaw| Damage { object: object.to_owned(), row: None, flaw })
+    }
+
+    fn next_row(&mut self) -> Result<Option<ArchivedRow>, Flaw> {
+        self.line.clear();
+        let read = (&mut self.lines).take(ROW_BYTES_MAX).read_until(b'\n', &mut self.line).map_err(Flaw::Content)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        let line = self.line.strip_suffix(b"\n").ok_or(Flaw::Unended)?;
+        let row = parse(line, &self.names)?;
+        if Hour::of(row.removed_at) != self.key.hour {
+            return Err(Flaw::Hour);
+        }
+        if self.last.as_ref().is_some_and(|(key, revision)| (key, *revision) >= (&row.key, row.revision)) {
+            return Err(Flaw::Order);
+        }
+        let (first, last) = self.times.unwrap_or((row.removed_at, row.removed_at));
+        self.times = Some((first.min(row.removed_at), last.max(row.removed_at)));
+        self.digest.push(&row.key, row.revision);
+        self.last = Some((row.key.clone(), row.revision));
+        self.rows += 1;
+        Ok(Some(row))
+    }
+
+    /// Compares the whole with what the key and the metadata say.
+    fn finish(&mut self) -> Result<(), Flaw> {
+        let stated = &self.description;
+        if self.rows != stated.rows {
+            return Err(Flaw::Rows(self.rows, stated.rows));
+        }
+        if self.times.is_some_and(|times| times != (stated.first, stated.last)) {
+            return Err(Flaw::Times);
+        }
+        let digest = std::mem::take(&mut self.digest).finish();
+        if digest != self.key.digest {
+            return Err(Flaw::Digest(digest));
+        }
+        let sha256: [u8; 32] = self.lines.get_ref().source().get_ref().digest.clone().finalize().into();
+        if sha256 == stated.sha256 { Ok(()) } else { Err(Flaw::Sha256) }
+    }
+}
+
+impl<R: Read> Iterator for Reader<R> {
+    type Item = Result<ArchivedRow, Damage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let (row, flaw) = match self.next_row() {
+            Ok(Some(row)) => return Some(Ok(row)),
+            Ok(None) => (None, self.finish().err()),
+            Err(flaw) => (Some(self.rows + 1), Some(flaw)),
+        };
+        self.ended = true;
+        flaw.map(|flaw| Err(Damage { object: self.object.clone(), row, flaw }))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(borrow)]
+    item: &'a RawValue,
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Metadata {
+    revision: String,
+    removed_at: String,
+    event_id: Option<String>,
+}
+
+fn parse(line: &[u8], names: &KeyNames) -> Result<ArchivedRow, Flaw> {
+    let Line { item, metadata } = serde_json::from_slice(line).map_err(Flaw::Row)?;
+    Ok(ArchivedRow {
+        key: names.key_of(item)?,
+        revision: Revision::parse(&metadata.revision)?,
+        removed_at: OffsetDateTime::parse(&metadata.removed_at, &Rfc3339)
+            .map_err(|_| Flaw::Time(metadata.removed_at))?,
+        event_id: metadata.event_id,
+        item: item.to_owned(),
+    })
+}
+
+/// Passes the source's bytes on and digests them.
+struct Hashing<R> {
+    source: R,
+    digest: Sha256,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.digest.update(&buffer[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,162 @@
+//! One row: an item that TTL removed, and what the record said of its removal.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt::Write as _;
+use std::io;
+
+use serde_json::value::RawValue;
+use shared::change::{CanonicalKey, Image};
+use shared::revision::{Revision, StreamLabel};
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
+
+/// A row to be written: it borrows from the batch.
+#[derive(Debug, Clone)]
+pub struct Row<'a> {
+    /// The item's key.
+    pub key: &'a CanonicalKey,
+    /// The removal's revision; with the key it names the row.
+    pub revision: Revision,
+    /// When the item was removed, by the record.
+    pub removed_at: OffsetDateTime,
+    /// The record's own identifier.
+    pub event_id: Option<Cow<'a, str>>,
+    /// The item as it was.
+    pub item: Image<'a>,
+}
+
+impl Row<'_> {
+    /// The order of an object's rows: by key and revision. What follows decides only which of two rows of the same
+    /// name is kept, so that it is the same one whatever order they came in.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        let name = self.key.cmp(other.key).then_with(|| self.revision.cmp(&other.revision));
+        name.then_with(|| self.removed_at.cmp(&other.removed_at))
+            .then_with(|| self.item.get().cmp(other.item.get()))
+            .then_with(|| self.event_id.cmp(&other.event_id))
+    }
+
+    pub(super) fn is_named_as(&self, other: &Self) -> bool {
+        self.revision == other.revision && self.key == other.key
+    }
+}
+
+/// A row that was read: it stands alone.
+#[derive(Debug, Clone)]
+pub struct ArchivedRow {
+    /// The item's key.
+    pub key: CanonicalKey,
+    /// The removal's revision; with the key it names the row.
+    pub revision: Revision,
+    /// When the item was removed, by the record.
+    pub removed_at: OffsetDateTime,
+    /// The record's own identifier.
+    pub event_id: Option<String>,
+    /// The item as it was: a DynamoDB JSON map.
+    pub item: Box<RawValue>,
+}
+
+impl ArchivedRow {
+    /// By key and revision, as objects are sorted.
+    #[must_use]
+    pub fn order(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key).then_with(|| self.revision.cmp(&other.revision))
+    }
+}
+
+/// Writes rows as lines. The texts of the stream's label and of the second are kept from row to row: nearly all rows of
+/// an object share them, and formatting them costs more than the rest of the line.
+#[derive(Default)]
+pub(super) struct LineWriter {
+    label: Option<(StreamLabel, String)>,
+    time: Option<(OffsetDateTime, String)>,
+}
+
+impl LineWriter {
+    /// Adds the row's line, and a line feed.
+    pub(super) fn push(&mut self, row: &Row<'_>, lines: &mut Vec<u8>) -> io::Result<()> {
+        lines.extend_from_slice(b"{\"Item\":");
+        push_one_line(row.item.get(), lines);
+        lines.extend_from_slice(b",\"Metadata\":{\"Revision\":\"");
+        self.push_revision(row.revision, lines);
+        lines.extend_from_slice(b"\",\"RemovedAt\":\"");
+        self.push_time(row.removed_at, lines)?;
+        lines.push(b'"');
+        if let Some(event_id) = &row.event_id {
+            lines.extend_from_slice(b",\"EventId\":");
+            serde_json::to_writer(&mut *lines, event_id)?;
+        }
+        lines.extend_from_slice(b"}}\n");
+        Ok(())
+    }
+
+    fn push_revision(&mut self, revision: Revision, lines: &mut Vec<u8>) {
+        let label = match self.label.take() {
+            Some((label, text)) if label == revision.label() => (label, text),
+            _ => (revision.label(), revision.label().to_string()),
+        };
+        lines.extend_from_slice(label.1.as_bytes());
+        self.label = Some(label);
+        let mut number = String::with_capacity(48);
+        // A String takes all that is written to it.
+        let _ = write!(number, "#{}", revision.sequence());
+        if let Some(count) = revision.reconciled() {
+            let _ = write!(number, "+{count}");
+        }
+        lines.extend_from_slice(number.as_bytes());
+    }
+
+    fn push_time(&mut self, at: OffsetDateTime, lines: &mut Vec<u8>) -> io::Result<()> {
+        let time = match self.time.take() {
+            Some((time, text)) if time == at => (time, text),
+            _ => (at, at.to_offset(UtcOffset::UTC).format(&Rfc3339).map_err(io::Error::other)?),
+        };
+        lines.extend_from_slice(time.1.as_bytes());
+        self.time = Some(time);
+        Ok(())
+    }
+}
+
+/// Adds the JSON as it is, or, if it stands on several lines, without the white space between its tokens.
+fn push_one_line(json: &str, line: &mut Vec<u8>) {
+    let json = json.as_bytes();
+    if memchr::memchr2(b'\n', b'\r', json).is_none() {
+        line.extend_from_slice(json);
+        return;
+    }
+    let (mut in_string, mut escaped) = (false, false);
+    for &byte in json {
+        if in_string {
+            (in_string, escaped) = (escaped || byte != b'"', !escaped && byte == b'\\');
+        } else if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+            continue;
+        } else {
+            in_string = byte == b'"';
+        }
+        line.push(byte);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_line(json: &str) -> String {
+        let mut line = Vec::new();
+        push_one_line(json, &mut line);
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn json_on_one_line_keeps_its_bytes() {
+        let json = r#"{ "a" : {"N": "1.50"},  "b":{"S":"x \" y \\"} }"#;
+        assert_eq!(one_line(json), json);
+    }
+
+    #[test]
+    fn json_on_several_lines_loses_white_space_between_its_tokens_alone() {
+        let json =
+            "{\n \"a b\" : { \"S\" :\t\"x \\\" \\\\\" },\r\n\"c\":{\"N\": \"1.50\"}, \"d\\\\\":{\"S\":\"\\n { \"}\n}";
+        assert_eq!(one_line(json), r#"{"a b":{"S":"x \" \\"},"c":{"N":"1.50"},"d\\":{"S":"\n { "}}"#);
+    }
+}

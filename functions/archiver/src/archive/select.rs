@@ -1,0 +1,127 @@
+//! Which records of a batch become rows of which object.
+
+use std::collections::BTreeMap;
+
+use shared::change::{Change, Effect, Image};
+use shared::stream::Record;
+use time::OffsetDateTime;
+
+use super::{Hour, Row};
+
+/// The years that a record's time may lie in: DynamoDB began in 2012. A missing time that was made a 0 on the way lies
+/// before, one in milliseconds beyond.
+const YEARS: std::ops::RangeInclusive<i32> = 2012..=2199;
+
+/// What a batch holds for the archive.
+#[derive(Debug, Default)]
+pub struct Selection<'a> {
+    /// The rows, by the object that they belong to.
+    pub partitions: Vec<Partition<'a>>,
+    /// The records that can never become rows.
+    pub unarchivable: Vec<Unarchivable>,
+    /// How many records are none of the archive's business: all but TTL removals.
+    pub skipped: usize,
+}
+
+/// One table's rows of one hour: one object.
+#[derive(Debug)]
+pub struct Partition<'a> {
+    /// The table that they were removed from.
+    pub table: &'a str,
+    /// The hour they were removed in.
+    pub hour: Hour,
+    /// The place in the batch of the one with the lowest sequence number: if the object cannot be put, Lambda shall
+    /// resend from there.
+    pub lowest: usize,
+    /// As they came.
+    pub rows: Vec<Row<'a>>,
+}
+
+/// A record that can never become a row.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unarchivable {
+    /// Its place in the batch.
+    pub index: usize,
+    /// Why, in words that name the field.
+    pub reason: String,
+}
+
+/// The stream does not show what TTL removes: a fault of the table's stream, not of a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the stream {stream} carries no old images (its view is {view}): nothing that TTL removes can be archived; \
+     give the table a stream of NEW_AND_OLD_IMAGES or OLD_IMAGE"
+)]
+pub struct NoOldImage {
+    stream: String,
+    view: String,
+}
+
+/// Sorts a batch by what is to be done with each record. Every TTL removal becomes a row, also the second one of the
+/// same key: the archive settles nothing.
+///
+/// # Errors
+/// [`NoOldImage`] if a TTL removal comes without its item because the stream's view has none.
+pub fn select<'a>(records: &'a [Record<'_>]) -> Result<Selection<'a>, NoOldImage> {
+    let mut selection = Selection::default();
+    let mut places: BTreeMap<(&str, Hour), usize> = BTreeMap::new();
+    for (index, record) in records.iter().enumerate() {
+        let mut refuse = |reason| selection.unarchivable.push(Unarchivable { index, reason });
+        let change = match &record.read {
+            Ok(change) => change,
+            Err(unreadable) => {
+                refuse(unreadable.to_string());
+                continue;
+            }
+        };
+        let Effect::Remove { expired: true, image } = change.effect else {
+            selection.skipped += 1;
+            continue;
+        };
+        let image = image.ok_or_else(|| no_old_image(change))?;
+        let removed_at = match removal_time(change.at) {
+            Ok(removed_at) => removed_at,
+            Err(reason) => {
+                refuse(reason);
+                continue;
+            }
+        };
+        let (table, hour) = (change.source.table(), Hour::of(removed_at));
+        let place = *places.entry((table, hour)).or_insert_with(|| {
+            selection.partitions.push(Partition { table, hour, lowest: index, rows: Vec::new() });
+            selection.partitions.len() - 1
+        });
+        let partition = &mut selection.partitions[place];
+        if record.number < records[partition.lowest].number {
+            partition.lowest = index;
+        }
+        partition.rows.push(row(change, removed_at, image));
+    }
+    Ok(selection)
+}
+
+fn row<'a>(change: &'a Change<'_>, removed_at: OffsetDateTime, item: Image<'a>) -> Row<'a> {
+    Row {
+        key: change.key.canonical(),
+        revision: change.revision,
+        removed_at,
+        event_id: change.event_id.as_deref().map(Into::into),
+        item,
+    }
+}
+
+fn removal_time(at: Option<OffsetDateTime>) -> Result<OffsetDateTime, String> {
+    const FIELD: &str = "dynamodb.ApproximateCreationDateTime";
+    match at {
+        Some(at) if YEARS.contains(&at.year()) => Ok(at),
+        Some(at) => Err(format!("{FIELD} lies in the year {}; it must be epoch seconds of {YEARS:?}", at.year())),
+        None => Err(format!("{FIELD} is missing or not a time in epoch seconds")),
+    }
+}
+
+fn no_old_image(change: &Change<'_>) -> NoOldImage {
+    NoOldImage {
+        stream: change.source.arn().to_owned(),
+        view: change.view.as_deref().unwrap_or("not named").to_owned(),
+    }
+}

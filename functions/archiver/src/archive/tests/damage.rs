@@ -1,0 +1,144 @@
+//! A damaged object is refused by name and row.
+
+use super::*;
+
+fn rows() -> Vec<Parts> {
+    (0..40).map(|n| Parts::new(&format!("user-{n:03}"), "1", "111222333444555666777", n, "")).collect()
+}
+
+/// The rows that were given before the damage, and the damage.
+fn damage(object: &Object, metadata: &HashMap<String, String>) -> (usize, Damage) {
+    let names = KeyNames::new(["user_id", "timestamp"]);
+    let reader = match Reader::open(&object.key.to_string(), metadata, names, object.bytes.as_slice()) {
+        Ok(reader) => reader,
+        Err(damage) => return (0, damage),
+    };
+    let mut rows = 0;
+    let mut damage = None;
+    for row in reader {
+        assert!(damage.is_none(), "nothing comes after damage");
+        match row {
+            Ok(_) => rows += 1,
+            Err(found) => damage = Some(found),
+        }
+    }
+    (rows, damage.unwrap())
+}
+
+/// An object of these lines, sound but for them.
+fn object_of(lines: &[u8]) -> Object {
+    use sha2::Digest as _;
+    let mut object = object(&rows()[..3], Compression::Zstd);
+    object.bytes = zstd::encode_all(lines, 3).unwrap();
+    object.description.sha256 = sha2::Sha256::digest(&object.bytes).into();
+    object
+}
+
+fn lines() -> Vec<String> {
+    let bytes = object(&rows()[..3], Compression::Zstd).bytes;
+    let text = String::from_utf8(zstd::decode_all(bytes.as_slice()).unwrap()).unwrap();
+    text.split_inclusive('\n').map(str::to_owned).collect()
+}
+
+#[test]
+fn the_lines_of_these_tests_are_sound_until_they_are_damaged() {
+    assert_eq!(read(&object_of(lines().concat().as_bytes())).len(), 3);
+}
+
+#[test]
+fn a_wrong_row_is_named_by_its_number() {
+    for (from, to, flaw) in [
+        ("}}\n", "}\n", "is not {\"Item\""),
+        ("\"Item\":", "\"Thing\":", "is not {\"Item\""),
+        ("{\"Item\"", "{\"More\":1,\"Item\"", "unknown field `More`"),
+        ("\"user_id\"", "\"user\"", "Item has no key: user_id"),
+        ("{\"N\":\"1\"}", "{\"N\":\"one\"}", "Item has no key"),
+        ("#111", "#-111", "Metadata.Revision: sequence number"),
+        ("2026-06-27T", "June ", "Metadata.Revision: stream label"),
+        ("T14:00:01Z", "T14:00:01", "Metadata.RemovedAt"),
+        ("T14:00:01Z", "T15:00:01Z", "outside of the hour"),
+        ("user-001", "user-000", "does not follow"),
+        ("user-001", "a", "does not follow"),
+    ] {
+        let mut lines = lines();
+        assert!(lines[1].contains(from), "{from}");
+        lines[1] = lines[1].replace(from, to);
+        let object = object_of(lines.concat().as_bytes());
+        let (sound, damage) = damage(&object, &metadata(&object));
+        assert_eq!((sound, damage.row), (1, Some(2)), "{damage}");
+        let said = damage.to_string();
+        assert!(said.starts_with(&format!("{}: row 2: ", object.key)) && said.contains(flaw), "{said}");
+    }
+}
+
+#[test]
+fn a_row_that_does_not_end_is_refused() {
+    let lines = lines().concat();
+    let object = object_of(lines.trim_end().as_bytes());
+    assert!(damage(&object, &metadata(&object)).1.to_string().contains("row 3: does not end in a line feed"));
+    let endless = object_of(&vec![b' '; 9 << 20]);
+    assert!(matches!(damage(&endless, &metadata(&endless)).1, Damage { row: Some(1), flaw: Flaw::Unended, .. }));
+}
+
+#[test]
+fn rows_that_are_missing_or_too_many_are_noticed_at_the_end() {
+    for (kept, flaw) in [(0, "holds 0 rows"), (2, "holds 2 rows, its metadata says 3")] {
+        let object = object_of(lines()[..kept].concat().as_bytes());
+        let (sound, damage) = damage(&object, &metadata(&object));
+        assert_eq!((sound, damage.row), (kept, None));
+        assert!(damage.to_string().contains(flaw), "{damage}");
+    }
+    let mut object = object_of(lines()[..2].concat().as_bytes());
+    object.description.rows = 2;
+    object.description.last -= time::Duration::SECOND;
+    assert!(matches!(damage(&object, &metadata(&object)).1.flaw, Flaw::Digest(_)), "the key names other rows");
+}
+
+#[test]
+fn a_description_that_is_not_the_object_s_is_refused() {
+    let object = object(&rows(), Compression::Zstd);
+    for (name, value, flaw) in [
+        ("format", "2", "metadata \"format\""),
+        ("rows", "", "metadata \"rows\""),
+        ("rows", "41", "holds 40 rows, its metadata says 41"),
+        ("first", "2026-11-22T14:00:01Z", "\"first\" and \"last\""),
+        ("last", "2026-11-22T14:00:01Z", "\"first\" and \"last\""),
+        ("sha256", &"00".repeat(32), "SHA-256"),
+    ] {
+        let mut metadata = metadata(&object);
+        metadata.insert(name.to_owned(), value.to_owned());
+        let damage = damage(&object, &metadata).1.to_string();
+        assert!(damage.starts_with(&object.key.to_string()) && damage.contains(flaw), "{damage}");
+    }
+}
+
+#[test]
+fn a_foreign_object_is_refused() {
+    let object = object(&rows(), Compression::Zstd);
+    let names = KeyNames::new(["user_id"]);
+    let foreign = Reader::open("archive/notes.txt", &metadata(&object), names, object.bytes.as_slice());
+    assert!(foreign.err().unwrap().to_string().starts_with("archive/notes.txt: the key is not archive/"));
+}
+
+#[test]
+fn every_truncation_is_refused() {
+    for compression in [Compression::Zstd, Compression::Gzip] {
+        let whole = object(&rows(), compression);
+        for length in (0..whole.bytes.len()).step_by(7) {
+            let object = Object { bytes: whole.bytes[..length].to_vec(), ..whole.clone() };
+            damage(&object, &metadata(&object));
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_refused() {
+    for compression in [Compression::Zstd, Compression::Gzip] {
+        let whole = object(&rows(), compression);
+        for place in 0..whole.bytes.len() {
+            let mut object = whole.clone();
+            object.bytes[place] ^= 1 << (place % 8);
+            damage(&object, &metadata(&object));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The archiver's environment, read before the first event.
+
+use shared::environment::{self, Environment, Problems};
+use shared::quarantine::Quarantine;
+use shared::telemetry;
+
+use crate::archive::Compression;
+use crate::handler::Archiver;
+use crate::store::Store;
+
+/// The function's name in keys, logs and metrics.
+pub const FUNCTION: &str = "archiver";
+
+/// What the archiver is told by its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `ARCHIVE_BUCKET`: where the objects go.
+    pub archive_bucket: String,
+    /// `FAILURE_BUCKET`: where the records go that can never be archived.
+    pub failure_bucket: String,
+    /// `ARCHIVE_COMPRESSION`: `zstd`, which is the default, or `gzip`.
+    pub compression: Compression,
+}
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// All that is missing or malformed, together.
+    pub fn parse(environment: &Environment) -> Result<Self, Problems> {
+        let mut read = environment.read();
+        let archive_bucket = read.required("ARCHIVE_BUCKET", environment::text);
+        let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
+        let compression = read.optional("ARCHIVE_COMPRESSION", |text| {
+            Compression::parse(text).map_err(|_| format!("is {text:?}: set it to zstd or gzip"))
+        });
+        read.optional(telemetry::LOG_LEVEL, telemetry::level);
+        let problems = read.problems();
+        let (Some(archive_bucket), Some(failure_bucket), true) = (archive_bucket, failure_bucket, problems.is_empty())
+        else {
+            return Err(problems);
+        };
+        Ok(Self { archive_bucket, failure_bucket, compression: compression.unwrap_or_default() })
+    }
+}
+
+/// The archiver of this configuration; nothing is sent before its first batch.
+#[must_use]
+pub fn connect(config: &Config, s3: aws_sdk_s3::Client) -> Archiver {
+    Archiver::new(
+        Store::new(s3.clone(), config.archive_bucket.clone()),
+        Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION),
+        config.compression,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(variables: &[(&str, &str)]) -> Result<Config, String> {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Config::parse(&variables.iter().map(own).collect()).map_err(|problems| problems.to_string())
+    }
+
+    const BUCKETS: [(&str, &str); 2] = [("ARCHIVE_BUCKET", "a"), ("FAILURE_BUCKET", "f")];
+
+    #[test]
+    fn two_buckets_are_enough() {
+        let config = parse(&BUCKETS).unwrap();
+        assert_eq!((config.archive_bucket.as_str(), config.failure_bucket.as_str()), ("a", "f"));
+        assert_eq!(config.compression, Compression::Zstd);
+    }
+
+    #[test]
+    fn gzip_is_chosen_by_name() {
+        let config = parse(&[BUCKETS[0], BUCKETS[1], ("ARCHIVE_COMPRESSION", "gzip")]).unwrap();
+        assert_eq!(config.compression, Compression::Gzip);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let said = parse(&[("ARCHIVE_COMPRESSION", "lzma"), ("LOG_LEVEL", "loud")]).unwrap_err();
+        for part in ["ARCHIVE_BUCKET", "FAILURE_BUCKET", "set it to zstd or gzip", "LOG_LEVEL"] {
+            assert!(said.contains(part), "{part} in {said}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A batch from the stream to the archive: read, select, put, answer.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use metrics::counter;
+use serde_json::value::RawValue;
+use shared::checkpoint::{self, NoPosition};
+use shared::invocation::Invocation;
+use shared::metric;
+use shared::quarantine::{Quarantine, QuarantineError};
+use shared::stream::{Answer, NotAStreamEvent, Record};
+use tokio::time::timeout_at;
+
+use crate::archive::{self, Compression, NoOldImage, Object, Partition, Selection, Unarchivable};
+use crate::store::{Store, StoreError};
+
+/// What cannot hold a quarantined record: in its key, where the replicator has a replica's name.
+const SINK: &str = "s3";
+/// Objects on their way to S3 at the same time. A batch is one object as a rule, a few after an outage; of poison
+/// records there may be many.
+const PUTS_IN_FLIGHT: usize = 16;
+
+/// The invocation fails, and Lambda delivers the whole batch again.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The payload is no batch at all.
+    #[error(transparent)]
+    Event(#[from] NotAStreamEvent),
+    /// The mapping's stream cannot feed an archive.
+    #[error(transparent)]
+    Mapping(#[from] NoOldImage),
+    /// Something failed and there is no position to say so.
+    #[error(transparent)]
+    Position(#[from] NoPosition),
+}
+
+/// Archives batches.
+#[derive(Debug, Clone)]
+pub struct Archiver {
+    store: Store,
+    quarantine: Quarantine,
+    compression: Compression,
+}
+
+/// Why a put is not confirmed. All of it passes: the records are to come again.
+#[derive(Debug, thiserror::Error)]
+enum Unconfirmed {
+    #[error("the object could not be made: {0}")]
+    Object(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
+}
+
+/// One put: an object of rows, or a record for quarantine.
+enum Task<'a> {
+    Archive(Partition<'a>),
+    Quarantine(Unarchivable),
+}
+
+impl Task<'_> {
+    /// The place in the batch to resend from if this fails; no two tasks share one.
+    fn place(&self) -> usize {
+        match self {
+            Self::Archive(partition) => partition.lowest,
+            Self::Quarantine(record) => record.index,
+        }
+    }
+}
+
+/// What has been confirmed.
+#[derive(Debug, Default, Clone, Copy)]
+struct Done {
+    objects: u64,
+    rows: u64,
+    bytes: u64,
+    quarantined: u64,
+}
+
+impl Archiver {
+    /// An archiver into this store.
+    #[must_use]
+    pub fn new(store: Store, quarantine: Quarantine, compression: Compression) -> Self {
+        Self { store, quarantine, compression }
+    }
+
+    /// Archives a batch, and answers where to resend from if S3 has not confirmed all of it by the time to stop.
+    ///
+    /// # Errors
+    /// [`Fault`] if the whole batch is to come again.
+    pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+        let batch = shared::stream::read(event)?;
+        let records = batch.records.as_slice();
+        let Selection { partitions, unarchivable, skipped } = archive::select(records)?;
+        let tasks = partitions.into_iter().map(Task::Archive);
+        let tasks: Vec<_> = tasks.chain(unarchivable.into_iter().map(Task::Quarantine)).collect();
+
+        let mut unconfirmed: BTreeSet<usize> = tasks.iter().map(Task::place).collect();
+        let mut done = Done::default();
+        let mut failure = None;
+        // An object is made when its turn comes: no more than those in flight are held.
+        let mut waiting = tasks.into_iter();
+        let mut in_flight = FuturesUnordered::new();
+        loop {
+            let free = PUTS_IN_FLIGHT - in_flight.len();
+            in_flight.extend(waiting.by_ref().take(free).map(|task| self.perform(task, records)));
+            let Ok(Some((place, outcome))) = timeout_at(invocation.stop_at, in_flight.next()).await else { break };
+            match outcome {
+                Ok(confirmed) => {
+                    unconfirmed.remove(&place);
+                    done.add(confirmed);
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        drop(in_flight);
+
+        let answer = checkpoint::answer(records, unconfirmed.iter().copied());
+        done.count();
+        counter!(metric::RESENT).increment(u64::from(!unconfirmed.is_empty()));
+        report(records.len(), skipped, done, unconfirmed.len(), failure, answer.as_ref().ok());
+        Ok(answer?)
+    }
+
+    async fn perform(&self, task: Task<'_>, records: &[Record<'_>]) -> (usize, Result<Done, Unconfirmed>) {
+        let place = task.place();
+        let outcome = match task {
+            Task::Archive(partition) => self.archive(partition).await,
+            Task::Quarantine(Unarchivable { index, reason }) => {
+                let put = self.quarantine.put(SINK, &records[index], &reason).await;
+                put.map(|()| Done { quarantined: 1, ..Done::default() }).map_err(Into::into)
+            }
+        };
+        (place, outcome)
+    }
+
+    async fn archive(&self, partition: Partition<'_>) -> Result<Done, Unconfirmed> {
+        let Object { key, description, bytes } =
+            archive::write(partition.table, partition.hour, partition.rows, self.compression)?;
+        let (size, metadata) = (bytes.len() as u64, description.encode().map_err(io::Error::other)?);
+        self.store.put(&key.to_string(), bytes, description.sha256, metadata).await?;
+        Ok(Done { objects: 1, rows: description.rows, bytes: size, ..Done::default() })
+    }
+}
+
+impl Done {
+    fn add(&mut self, other: Self) {
+        self.objects += other.objects;
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+        self.quarantined += other.quarantined;
+    }
+
+    fn count(self) {
+        counter!(metric::ARCHIVED_ROWS).increment(self.rows);
+        counter!(metric::ARCHIVED_BYTES).increment(self.bytes);
+        counter!(metric::QUARANTINED).increment(self.quarantined);
+    }
+}
+
+/// The batch's one line in the log.
+fn report(
+    records: usize,
+    skipped: usize,
+    done: Done,
+    unconfirmed: usize,
+    failure: Option<Unconfirmed>,
+    answer: Option<&Answer>,
+) {
+    if unconfirmed == 0 {
+        tracing::info!(
+            batch.records = records,
+            batch.skipped = skipped,
+            archive.objects = done.objects,
+            archive.rows = done.rows,
+            archive.bytes = done.bytes,
+            quarantine.records = done.quarantined,
+            "batch archived"
+        );
+        return;
+    }
+    let cause = failure.map_or_else(|| "no time left".to_owned(), |failure| failure.to_string());
+    tracing::warn!(
+        batch.records = records,
+        batch.skipped = skipped,
+        batch.unconfirmed = unconfirmed,
+        archive.objects = done.objects,
+        archive.rows = done.rows,
+        archive.bytes = done.bytes,
+        quarantine.records = done.quarantined,
+        stream.resend_from = answer.and_then(Answer::identifier),
+        error = cause,
+        "batch not fully archived"
+    );
+}

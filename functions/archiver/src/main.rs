@@ -1,0 +1,25 @@
+//! The archiver as a Lambda function.
+
+use archiver::config::{self, Config};
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use serde_json::value::RawValue;
+use shared::clock::Clock;
+use shared::environment::Environment;
+use shared::{aws, telemetry};
+use tokio::time::Instant;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let environment = Environment::of_process();
+    let telemetry = telemetry::init(config::FUNCTION, &environment)?;
+    let config = Config::parse(&environment).inspect_err(|problems| tracing::error!(%problems, "cannot start"))?;
+    let s3 = aws::s3(&aws::load().await, &environment);
+    let (archiver, clock) = (&archiver::connect(&config, s3), &Clock::system());
+    lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {
+        let invocation = aws::invocation(clock, Instant::now(), &event.context);
+        let answer = archiver.handle(&event.payload, &invocation).await;
+        telemetry.flush(&invocation.request_id);
+        answer.inspect_err(|fault| tracing::error!(error = %fault, "batch failed")).map_err(Error::from)
+    }))
+    .await
+}
