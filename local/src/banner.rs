@@ -1,0 +1,64 @@
+//! What a newcomer sees first: [`of`].
+
+use std::path::Path;
+
+use crate::clients;
+use crate::stack::{LONGEST_WINDOW, Stack};
+
+/// The banner of a stack that has started.
+#[must_use]
+pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
+    let (api, dynamodb, s3) = (stack.api_url(), stack.dynamodb_url(), stack.s3_url());
+    let options = stack.options();
+    let data = options.data.as_ref().map_or_else(
+        || "in memory, gone when this ends (--data DIR keeps it)".to_owned(),
+        |folder| folder.display().to_string(),
+    );
+    let auth = if options.functions.is_some() {
+        "as the functions' environment says"
+    } else {
+        "none: everybody may do everything"
+    };
+    let windows = if options.true_windows {
+        "as in the template".to_owned()
+    } else {
+        format!("{} s at most, shorter than on AWS (--true-windows)", LONGEST_WINDOW.as_secs())
+    };
+    let functions =
+        options.functions.as_ref().map_or_else(|| "in this process".to_owned(), |url| format!("at {url}, the API too"));
+    let watch = env_file.map_or_else(String::new, |path| {
+        format!("  serve them  cargo lambda watch -A 127.0.0.1 --env-file {}\n", path.display())
+    });
+    let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
+    let replica = stack.template().tables.iter().find(|table| table.stream_view.is_none());
+    let replica = replica.map_or("UsersReplica", |table| table.name.as_str());
+    format!(
+        "\nMillrace is ready.
+
+  API         {api}
+  DynamoDB    {dynamodb}
+  S3          {s3}
+  metrics     {api}/metrics
+  data        {data}
+  functions   {functions}
+{watch}  AUTH        {auth}
+  windows     {windows}
+  expiry      every {expire} s, where AWS takes hours
+
+Create a user, read it, list all:
+
+  curl -X POST {api}/users -H 'content-type: application/json' \\
+    -d '{{\"user_id\":\"ada\",\"name\":\"Ada Lovelace\",\"email\":\"ada@example.com\"}}'
+  curl {api}/users/ada
+  curl {api}/users
+
+See it in the replica (any credentials do):
+
+  AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} aws dynamodb scan --table-name {replica} \\
+    --endpoint-url {dynamodb} --region {region}
+
+Ctrl-C stops.
+",
+        expire = options.expire_every.as_secs(),
+    )
+}

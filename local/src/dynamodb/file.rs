@@ -1,0 +1,180 @@
+//! Where the engine keeps its rows: opened safely, and with the indexes that its stream table lacks.
+//!
+//! dynoxide asks for the highest sequence number of a table on every streamed write and sorts the stream by number
+//! on every read, both by an expression that no index of its own covers: a write costs as much as the stream is
+//! long. Two expression indexes cure it. They are made over a second connection, which is why the in-memory database
+//! lives in the engine's `memdb` file system: there a second connection of the process reaches it by name.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dynoxide::Database;
+use rusqlite::{Connection, OpenFlags};
+
+use super::EngineError;
+
+/// The database's name in a data folder.
+const FILE: &str = "dynamodb.sqlite";
+/// The name of the file whose lock says that a data folder is in use.
+const LOCK: &str = "lock";
+
+const INDEXES: &str = "
+    CREATE INDEX IF NOT EXISTS stream_records_by_table
+        ON _stream_records (table_name, CAST(sequence_number AS INTEGER));
+    CREATE INDEX IF NOT EXISTS stream_records_by_shard
+        ON _stream_records (table_name, shard_id, CAST(sequence_number AS INTEGER));";
+
+/// A stream keeps its records for 24 hours; the engine keeps them for ever. The newest record of a table stays, so
+/// that the next sequence number is above it whatever the clock says.
+const RETENTION: &str = "
+    DELETE FROM _stream_records
+    WHERE created_at < unixepoch() - 24 * 60 * 60
+      AND id NOT IN (SELECT MAX(id) FROM _stream_records GROUP BY table_name)";
+
+/// Opens a new database that only this process's memory holds.
+pub(super) fn memory() -> Result<Database, EngineError> {
+    static OPENED: AtomicU64 = AtomicU64::new(0);
+    let name = format!("file:/millrace-{}?vfs=memdb", OPENED.fetch_add(1, Ordering::Relaxed));
+    let database = Database::new(&name)?;
+    Connection::open(&name)?.execute_batch(INDEXES)?;
+    Ok(database)
+}
+
+/// Opens the database of a data folder, made if it is not there, and locks the folder.
+pub(super) fn open(folder: &Path) -> Result<(Database, File), EngineError> {
+    let at = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| EngineError::Folder { path, source }
+    };
+    std::fs::create_dir_all(folder).map_err(at(folder))?;
+    let lock_path = folder.join(LOCK);
+    let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Err(EngineError::InUse(folder.to_path_buf())),
+        Err(std::fs::TryLockError::Error(source)) => {
+            return Err(EngineError::Folder { path: lock_path, source });
+        }
+    }
+    // Absolute, since SQLite reads a relative name that starts with `file:` as a URI.
+    let path = std::path::absolute(folder.join(FILE)).map_err(at(folder))?;
+    let unusable = |reason: String| EngineError::Unusable { path: path.clone(), reason };
+    let name = path.to_str().ok_or_else(|| unusable("at a path that is not UTF-8".to_owned()))?;
+    if holds_bytes(&path)? {
+        inspect(&path).map_err(unusable)?;
+    }
+    let database = Database::new(name).map_err(|error| unusable(format!("refused by the engine: {error}")))?;
+    let second = Connection::open(&path)?;
+    second.execute_batch(INDEXES)?;
+    second.execute_batch(RETENTION)?;
+    Ok((database, lock))
+}
+
+fn holds_bytes(path: &Path) -> Result<bool, EngineError> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(found.len() > 0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(EngineError::Folder { path: PathBuf::from(path), source }),
+    }
+}
+
+/// Looks at an existing file without writing to it, before the engine does: a damaged or foreign file must stay
+/// as it is, for whoever wants to save what is in it.
+fn inspect(path: &Path) -> Result<(), String> {
+    let foreign = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => "not a database".to_owned(),
+        _ => format!("damaged: {error}"),
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(foreign)?;
+    let ours: bool = connection
+        .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '_stream_records')", [], |row| row.get(0))
+        .map_err(foreign)?;
+    if !ours {
+        return Err("another program's database".to_owned());
+    }
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(foreign)?;
+    if verdict == "ok" { Ok(()) } else { Err(format!("damaged: {}", verdict.replace('\n', " "))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(folder: &Path) -> String {
+        open(folder).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_left_byte_for_byte_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        drop(open(folder.path()).unwrap());
+        let whole = std::fs::read(&path).unwrap();
+        let cut = whole[..whole.len() / 2].to_vec();
+        let mut scribbled = whole.clone();
+        scribbled[5000..9000].fill(0xA5);
+        for (damaged, says) in
+            [(b"{\"Users\": []}".repeat(400), "not a database"), (cut, "damaged"), (scribbled, "damaged")]
+        {
+            std::fs::write(&path, &damaged).unwrap();
+            let reason = reason(folder.path());
+            assert!(reason.contains(says) && reason.contains("--data") && !reason.contains('\n'), "{reason}");
+            assert_eq!(std::fs::read(&path).unwrap(), damaged);
+        }
+    }
+
+    #[test]
+    fn another_programs_database_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        Connection::open(folder.path().join(FILE)).unwrap().execute_batch("CREATE TABLE notes (text)").unwrap();
+        assert!(reason(folder.path()).contains("another program's database"));
+    }
+
+    #[test]
+    fn a_folder_in_use_is_refused_until_it_is_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = open(folder.path()).unwrap();
+        assert!(reason(folder.path()).contains("is in use by another local"));
+        drop(first);
+        open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn stream_records_older_than_a_day_are_gone_when_a_folder_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(open(folder.path()).unwrap());
+        let connection = Connection::open(folder.path().join(FILE)).unwrap();
+        let insert =
+            "INSERT INTO _stream_records (table_name, event_name, keys_json, sequence_number, shard_id, created_at)
+                      VALUES (?1, 'INSERT', '{}', ?2, 's', unixepoch() - ?3)";
+        for (table, number, age_s) in [("old", 1, 90_000), ("old", 2, 90_000), ("new", 1, 90_000), ("new", 2, 60)] {
+            connection.execute(insert, (table, number, age_s)).unwrap();
+        }
+        drop(open(folder.path()).unwrap());
+        let list = "SELECT group_concat(table_name || sequence_number, ' ' ORDER BY id) FROM _stream_records";
+        let kept: String = connection.query_row(list, [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, "old2 new2", "the newest of a table stays: the next number must be above it");
+    }
+
+    #[test]
+    fn the_stream_table_is_read_by_the_indexes() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = open(folder.path()).unwrap();
+        let connection = Connection::open(folder.path().join(FILE)).unwrap();
+        for (query, index) in [
+            ("SELECT MAX(CAST(sequence_number AS INTEGER)) FROM _stream_records WHERE table_name = 'a'", "by_table"),
+            (
+                "SELECT id FROM _stream_records WHERE table_name = 'a' AND shard_id = 's'
+                 AND CAST(sequence_number AS INTEGER) > 5 ORDER BY CAST(sequence_number AS INTEGER) LIMIT 9",
+                "by_shard",
+            ),
+        ] {
+            let plan: String =
+                connection.query_row(&format!("EXPLAIN QUERY PLAN {query}"), [], |row| row.get(3)).unwrap();
+            assert!(plan.contains(index), "{plan}");
+        }
+        drop(kept);
+    }
+}

@@ -1,0 +1,122 @@
+//! From the template's table to the engine's, and whether a kept table still is the template's.
+
+use dynoxide::Database;
+use serde_json::{Value, json};
+
+use super::EngineError;
+use crate::template::{KeyElement, Table};
+
+/// Creates the table, or finds it as the template wants it.
+pub(super) fn create(database: &Database, table: &Table) -> Result<(), EngineError> {
+    if database.get_table_metadata(&table.name)?.is_some() {
+        compare(database, table)?;
+    } else {
+        database.create_table(request(creation(table))?)?;
+    }
+    switch_ttl(database, table)
+}
+
+fn creation(table: &Table) -> Value {
+    let attributes: Vec<Value> = table
+        .attributes
+        .iter()
+        .map(|attribute| json!({"AttributeName": attribute.name, "AttributeType": attribute.kind}))
+        .collect();
+    let indexes: Vec<Value> = table
+        .indexes
+        .iter()
+        .map(|index| {
+            let mut projection = json!({"ProjectionType": index.projection});
+            if !index.non_key_attributes.is_empty() {
+                projection["NonKeyAttributes"] = json!(index.non_key_attributes);
+            }
+            json!({"IndexName": index.name, "KeySchema": keys(&index.keys), "Projection": projection})
+        })
+        .collect();
+    let mut creation = json!({
+        "TableName": table.name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "KeySchema": keys(&table.keys),
+        "AttributeDefinitions": attributes,
+    });
+    if !indexes.is_empty() {
+        creation["GlobalSecondaryIndexes"] = Value::Array(indexes);
+    }
+    if let Some(view) = &table.stream_view {
+        creation["StreamSpecification"] = json!({"StreamEnabled": true, "StreamViewType": view});
+    }
+    creation
+}
+
+fn keys(keys: &[KeyElement]) -> Value {
+    keys.iter().map(|key| json!({"AttributeName": key.name, "KeyType": key.role})).collect()
+}
+
+/// Both sides in the words of a table's description, cut down to what the template decides.
+fn compare(database: &Database, table: &Table) -> Result<(), EngineError> {
+    let described = database.describe_table(request(json!({"TableName": table.name}))?)?;
+    let described = serde_json::to_value(&described).map_err(|error| EngineError::Engine(error.to_string()))?;
+    let (found, wanted) = (shape(&described["Table"]), shape(&creation(table)));
+    for ((part, found), (_, wanted)) in found.into_iter().zip(wanted) {
+        if found != wanted {
+            return Err(EngineError::OtherShape {
+                table: table.name.clone(),
+                found: format!("{part} {found}"),
+                wanted: wanted.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn shape(table: &Value) -> [(&'static str, Value); 4] {
+    let sorted = |list: &Value, by: &str| {
+        let mut list = list.as_array().cloned().unwrap_or_default();
+        list.sort_by_key(|entry| entry[by].to_string());
+        list
+    };
+    let indexes: Vec<Value> = sorted(&table["GlobalSecondaryIndexes"], "IndexName")
+        .iter()
+        .map(|index| {
+            let kind = &index["Projection"]["ProjectionType"];
+            let others = sorted(&index["Projection"]["NonKeyAttributes"], "");
+            json!({"name": index["IndexName"], "keys": index["KeySchema"], "projection": kind, "attributes": others})
+        })
+        .collect();
+    let stream = &table["StreamSpecification"];
+    let stream = if stream["StreamEnabled"] == json!(true) { stream["StreamViewType"].clone() } else { Value::Null };
+    [
+        ("keys", table["KeySchema"].clone()),
+        ("attributes", Value::Array(sorted(&table["AttributeDefinitions"], "AttributeName"))),
+        ("indexes", Value::Array(indexes)),
+        ("stream", stream),
+    ]
+}
+
+fn switch_ttl(database: &Database, table: &Table) -> Result<(), EngineError> {
+    let described = database.describe_time_to_live(request(json!({"TableName": table.name}))?)?;
+    let described = serde_json::to_value(&described).map_err(|error| EngineError::Engine(error.to_string()))?;
+    let description = &described["TimeToLiveDescription"];
+    let on = matches!(description["TimeToLiveStatus"].as_str(), Some("ENABLED" | "ENABLING"));
+    let found = if on { description["AttributeName"].as_str() } else { None };
+    let wanted = table.ttl_attribute.as_deref();
+    match (found, wanted) {
+        (None, Some(attribute)) => {
+            let specification = json!({"AttributeName": attribute, "Enabled": true});
+            let wanted = json!({"TableName": table.name, "TimeToLiveSpecification": specification});
+            database.update_time_to_live(request(wanted)?)?;
+            Ok(())
+        }
+        (found, wanted) if found == wanted => Ok(()),
+        (found, wanted) => Err(EngineError::OtherShape {
+            table: table.name.clone(),
+            found: format!("ttl attribute {}", found.unwrap_or("none")),
+            wanted: wanted.unwrap_or("none").to_owned(),
+        }),
+    }
+}
+
+/// The engine's requests are made from the JSON that DynamoDB's API takes: it validates that form in full.
+fn request<R: serde::de::DeserializeOwned>(request: Value) -> Result<R, EngineError> {
+    serde_json::from_value(request).map_err(|error| EngineError::Engine(error.to_string()))
+}

@@ -1,0 +1,89 @@
+//! The functions' environment as a file for `cargo lambda watch --env-file`: [`write`].
+//!
+//! One file serves all functions, so a variable must mean the same to each. A file that this program did not write is
+//! left alone.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::clients;
+use crate::stack::Stack;
+
+/// By this line a file of ours is known.
+const HEADER: &str =
+    "# Written by `local --env-file` for `cargo lambda watch --env-file`; it is overwritten at each start.";
+
+/// Why the file is not written.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvFileError {
+    /// Two functions want different values.
+    #[error("the functions disagree on {0}: one --env-file cannot serve them all")]
+    Disagreement(String),
+    /// It is somebody else's.
+    #[error("{} was not written by this program and is left as it is: choose another with --env-file", .0.display())]
+    Foreign(PathBuf),
+    /// It cannot be read or written.
+    #[error("{}: {source}: choose another with --env-file", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+}
+
+/// Writes the file.
+///
+/// # Errors
+/// [`EnvFileError`]; the file is then as it was.
+pub fn write(path: &Path, stack: &Stack) -> Result<(), EnvFileError> {
+    let mut variables: BTreeMap<String, String> = [
+        ("AWS_ACCESS_KEY_ID", clients::ACCESS_KEY_ID),
+        ("AWS_SECRET_ACCESS_KEY", clients::SECRET_ACCESS_KEY),
+        ("AWS_REGION", clients::REGION),
+        ("AWS_ENDPOINT_URL_DYNAMODB", stack.dynamodb_url()),
+        ("AWS_ENDPOINT_URL_S3", stack.s3_url()),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .collect();
+    for function in &stack.template().functions {
+        for (name, value) in &function.environment {
+            // Nobody signs requests on this machine.
+            let value = if name == "AUTH" { "none" } else { value };
+            let former = variables.insert(name.clone(), value.to_owned());
+            if former.is_some_and(|former| former != value) {
+                return Err(EnvFileError::Disagreement(name.clone()));
+            }
+        }
+    }
+    let lines: Vec<_> = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    replace(path, &format!("{HEADER}\n{}", lines.concat()))
+}
+
+fn replace(path: &Path, text: &str) -> Result<(), EnvFileError> {
+    let failed = |source| EnvFileError::Io { path: path.to_owned(), source };
+    match std::fs::read(path) {
+        Ok(former) if !former.starts_with(HEADER.as_bytes()) => return Err(EnvFileError::Foreign(path.to_owned())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    std::fs::write(path, text).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_of_ours_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".env");
+        replace(&path, &format!("{HEADER}\nA=1\n")).unwrap();
+        replace(&path, &format!("{HEADER}\nA=2\n")).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("A=2\n"));
+        std::fs::write(&path, "SECRET=mine\n").unwrap();
+        assert!(replace(&path, HEADER).unwrap_err().to_string().contains("--env-file"));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "SECRET=mine\n");
+    }
+}

@@ -1,0 +1,37 @@
+//! TTL on this machine: the engine removes expired items when it is told to, so it is told every few seconds.
+//!
+//! DynamoDB takes hours to days; nothing may rest on the haste here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::dynamodb::Engine;
+
+/// The running sweeps.
+pub struct Expiry(JoinHandle<()>);
+
+impl Expiry {
+    /// Sweeps now and then `every` so often.
+    #[must_use]
+    pub fn start(engine: Arc<Engine>, every: Duration) -> Self {
+        Self(tokio::spawn(async move {
+            loop {
+                match engine.sweep_ttl().await {
+                    Ok(0) => {}
+                    Ok(items) => tracing::info!(items, "expired items removed"),
+                    Err(error) => tracing::warn!(%error, "expired items not removed, trying again"),
+                }
+                tokio::time::sleep(every).await;
+            }
+        }))
+    }
+
+    /// Ends the sweeps and lets go of the engine.
+    pub async fn stop(self) {
+        self.0.abort();
+        // It was aborted: there is no other outcome to look at.
+        let _ = self.0.await;
+    }
+}

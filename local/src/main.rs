@@ -1,0 +1,20 @@
+//! `cargo run -p local`: Millrace on one machine.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use shared::environment::Environment;
+
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no runtime: {error}");
+            return ExitCode::from(local::options::REFUSED);
+        }
+    };
+    let code = runtime.block_on(local::options::run(std::env::args_os(), &Environment::of_process()));
+    // An invocation that outlived the stop has a thread of its own: it is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    code
+}

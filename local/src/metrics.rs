@@ -1,0 +1,35 @@
+//! What the functions count, as Prometheus text: on this machine the place of CloudWatch.
+//!
+//! A process has one recorder, so stacks that run in the same process (the tests) count together.
+
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// The process's metrics; they are recorded from the first call on.
+pub fn recorded() -> PrometheusHandle {
+    let install = || {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        if ::metrics::set_global_recorder(recorder).is_ok() {
+            shared::metric::describe();
+        } else {
+            tracing::warn!("metrics of this process are recorded elsewhere: GET /metrics stays empty");
+        }
+        handle
+    };
+    RECORDER.get_or_init(install).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_counted_is_shown() {
+        let handle = super::recorded();
+        ::metrics::counter!(shared::metric::APPLIED, "sink" => "shown").increment(3);
+        let text = handle.render();
+        assert!(text.lines().any(|line| line.contains("shown") && line.ends_with(" 3")), "{text}");
+    }
+}

@@ -1,0 +1,197 @@
+//! The command line: [`run`].
+//!
+//! Whatever is refused is one line on standard error, which names the option or file to change, and exit code 2.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use shared::environment::Environment;
+use shared::telemetry;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::stack::{Options, Stack};
+use crate::{banner, env_file, tour};
+
+/// The exit code of every refusal.
+pub const REFUSED: u8 = 2;
+
+/// Millrace on one machine: tables, buckets, the API, the streams and the functions behind them, in one process.
+#[derive(Debug, Parser)]
+#[command(name = "local", args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    /// Keep data in this folder (default: in memory)
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The API's port; 0 is any
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// The tables' port; 0 is any
+    #[arg(long, value_name = "PORT", default_value_t = 8000)]
+    dynamodb_port: u16,
+    /// The buckets' port; 0 is any
+    #[arg(long, value_name = "PORT", default_value_t = 8001)]
+    s3_port: u16,
+    /// Invoke what cargo lambda watch serves there (at its default, port 9000 of 127.0.0.1), the API too
+    #[arg(long, value_name = "URL")]
+    functions: Option<String>,
+    /// Remove expired items this often
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    expire_every: u64,
+    /// Let batches wait as long as the template says, instead of a second at most
+    #[arg(long)]
+    true_windows: bool,
+    /// The template to run (default: template.yaml here or above, else the workspace's)
+    #[arg(long, value_name = "PATH")]
+    template: Option<PathBuf>,
+    /// Write the functions' environment there, for: cargo lambda watch -A 127.0.0.1 --env-file PATH
+    #[arg(long, value_name = "PATH")]
+    env_file: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Tell a story of four users and a poison record on fresh engines, show what became of each, and check it
+    Tour,
+}
+
+/// Runs the program to its end.
+pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> ExitCode {
+    let line = match CommandLine::try_parse_from(arguments) {
+        Ok(line) => line,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            print!("{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return refuse(&format!("{}; --help lists the options", first_line(&error.to_string()))),
+    };
+    let level = match environment.get(telemetry::LOG_LEVEL).map(telemetry::level).transpose() {
+        // The tour's poison is meant to be; its page shows it.
+        Ok(None) if line.command.is_some() => LevelFilter::ERROR,
+        Ok(level) => level.unwrap_or(LevelFilter::WARN),
+        Err(problem) => return refuse(&format!("{} {problem}", telemetry::LOG_LEVEL)),
+    };
+    log(level);
+    match line.command {
+        Some(Command::Tour) => tell(line).await,
+        None => serve(line).await,
+    }
+}
+
+/// Logs to standard error. The engine warns of every condition that is not met, which is daily business here.
+fn log(level: LevelFilter) {
+    let targets = Targets::new().with_default(level).with_target("dynoxide", level.min(LevelFilter::ERROR));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    // Whoever logs in this process already sees these lines, too.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
+}
+
+async fn serve(line: CommandLine) -> ExitCode {
+    let env_file = line.env_file.clone();
+    let stack = match Stack::boot(options(line)).await {
+        Ok(stack) => stack,
+        Err(refusal) => return refuse(&refusal.to_string()),
+    };
+    if let Some(path) = &env_file
+        && let Err(refusal) = env_file::write(path, &stack)
+    {
+        stack.stop().await;
+        return refuse(&refusal.to_string());
+    }
+    println!("{}", banner::of(&stack, env_file.as_deref()));
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        return refuse(&format!("Ctrl-C cannot be waited for: {error}"));
+    }
+    println!("stopping: invocations in flight finish first");
+    stack.stop().await;
+    ExitCode::SUCCESS
+}
+
+async fn tell(line: CommandLine) -> ExitCode {
+    let template = options(line).template;
+    match Box::pin(tour::tell(Options { template, ..Options::default() })).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(refusal) => refuse(&refusal.to_string()),
+    }
+}
+
+fn options(line: CommandLine) -> Options {
+    Options {
+        template: line.template.or_else(nearest_template).unwrap_or(Options::default().template),
+        data: line.data,
+        port: line.port,
+        dynamodb_port: line.dynamodb_port,
+        s3_port: line.s3_port,
+        functions: line.functions,
+        expire_every: Duration::from_secs(line.expire_every),
+        true_windows: line.true_windows,
+    }
+}
+
+/// `template.yaml` in the current folder or the nearest one above it.
+fn nearest_template() -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    here.ancestors().map(|folder| folder.join("template.yaml")).find(|path| Path::is_file(path))
+}
+
+fn refuse(reason: &str) -> ExitCode {
+    let lines: Vec<_> = reason.lines().map(str::trim).collect();
+    eprintln!("error: {}", lines.join(" "));
+    ExitCode::from(REFUSED)
+}
+
+/// Clap's error without its hints and usage; an argument that it puts on a line of its own is kept.
+fn first_line(text: &str) -> String {
+    let text = text.trim_start_matches("error: ");
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<CommandLine, String> {
+        let arguments = std::iter::once("local").chain(arguments.iter().copied());
+        CommandLine::try_parse_from(arguments).map_err(|error| first_line(&error.to_string()))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn a_refused_option_is_named_in_one_line() {
+        for (arguments, name) in [
+            (&["--prot", "1"][..], "--prot"),
+            (&["--port", "70000"], "--port"),
+            (&["--expire-every", "0"], "--expire-every"),
+            (&["--data"], "--data"),
+            (&["tuor"], "tuor"),
+            (&["--port", "1", "tour"], "tour"),
+        ] {
+            let said = parse(arguments).unwrap_err();
+            assert!(said.contains(name) && said.lines().count() == 1, "{said}");
+        }
+    }
+
+    #[test]
+    fn without_options_the_ports_are_fixed() {
+        let line = parse(&[]).unwrap();
+        assert_eq!((line.port, line.dynamodb_port, line.s3_port, line.expire_every), (8080, 8000, 8001, 3));
+        assert!(line.data.is_none() && !line.true_windows && line.command.is_none());
+    }
+}

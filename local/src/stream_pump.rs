@@ -1,0 +1,104 @@
+//! Lambda's event source mapping in small, in two layers.
+//!
+//! [`machine`] decides: pure, deterministic, without a clock of its own, over records of any type. It cuts batches,
+//! reads answers, splits, retries, gives up and keeps the checkpoints; it serves simulators as well as this process.
+//! [`Pump`] does: it polls one table's stream with the official SDK, makes Lambda's event JSON of the records,
+//! filters, invokes a function (in this process or over HTTP) and writes what was given up to the on-failure bucket.
+//!
+//! Every setting is the template's. Two things differ from AWS: windows may be capped (see
+//! [`settings::Settings::of`]), and the back-off between retries is short, since somebody sits in front of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::clock::Clock;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+pub mod answer;
+pub mod checkpoints;
+pub mod discard;
+mod driver;
+mod event;
+pub mod filter;
+pub mod invoke;
+mod lane;
+pub mod machine;
+mod reader;
+pub mod settings;
+
+use checkpoints::CheckpointFile;
+use discard::Destination;
+use driver::Driver;
+use filter::Filter;
+use invoke::Invoke;
+use machine::{Checkpoint, Machine, ShardId};
+use reader::Reader;
+use settings::Settings;
+
+/// What a mapping is made of.
+pub struct Mapping {
+    /// Its name, in logs, checkpoints and the keys of on-failure objects.
+    pub name: String,
+    /// How it delivers.
+    pub settings: Settings,
+    /// What it wants.
+    pub filter: Filter,
+    /// The stream it reads.
+    pub stream_arn: String,
+    /// Start with what is written from now on, instead of with the oldest record.
+    pub from_latest: bool,
+    /// A client of that stream.
+    pub streams: aws_sdk_dynamodbstreams::Client,
+    /// The function's name.
+    pub function: String,
+    /// The function.
+    pub invoke: Arc<dyn Invoke>,
+    /// How long an invocation may take.
+    pub timeout: Duration,
+    /// Where given-up batches go.
+    pub on_failure: Option<Destination>,
+    /// How far a former run got.
+    pub from: BTreeMap<ShardId, Checkpoint>,
+    /// Where its checkpoints are kept, if they outlive the process.
+    pub checkpoints: Option<CheckpointFile>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// A running mapping. Dropping it ends it too, in the middle of whatever it does.
+pub struct Pump {
+    drains: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Pump {
+    /// Starts reading.
+    #[must_use]
+    pub fn start(mapping: Mapping) -> Self {
+        let reader = Reader::new(mapping.streams.clone(), mapping.stream_arn.clone(), mapping.from_latest);
+        let machine = Machine::new(mapping.settings.clone());
+        let (drains, asked) = mpsc::unbounded_channel();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(Driver::new(mapping, machine, reader).run(asked, stopped));
+        Self { drains, stop, task }
+    }
+
+    /// Waits until every record that is in the stream now is settled; for ever if a function refuses one for ever.
+    pub async fn drained(&self) {
+        let (done, waiting) = oneshot::channel();
+        if self.drains.send(done).is_ok() {
+            // An error means that the pump has stopped: nothing is left to wait for.
+            let _ = waiting.await;
+        }
+    }
+
+    /// Stops delivering, and waits for the invocations in flight.
+    pub async fn stop(self) {
+        // An error means that it has stopped by itself.
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}

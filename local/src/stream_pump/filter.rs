@@ -1,0 +1,96 @@
+//! A mapping's `FilterCriteria`: [`Filter`].
+//!
+//! Matching is the work of the crate `quamina`, which knows most of `EventBridge`'s pattern language but refuses `$or`
+//! and `anything-but` with a prefix. What it refuses stops the start: a filter that cannot be honoured must never
+//! become one that lets everything through.
+
+use quamina::Quamina;
+
+/// A pattern that cannot be honoured here.
+#[derive(Debug, thiserror::Error)]
+#[error("filter pattern {pattern} of mapping {mapping} is not supported: {reason}")]
+pub struct FilterError {
+    /// The mapping's name.
+    pub mapping: String,
+    /// The pattern as the template gives it.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Which records a mapping wants: those that match any of its patterns, or all if it has none.
+pub struct Filter(Option<Quamina<()>>);
+
+impl Filter {
+    /// Reads the patterns of a mapping.
+    ///
+    /// # Errors
+    /// [`FilterError`] for the first pattern that is malformed or not supported.
+    pub fn parse(mapping: &str, patterns: &[String]) -> Result<Self, FilterError> {
+        if patterns.is_empty() {
+            return Ok(Self(None));
+        }
+        let mut matcher = Quamina::new();
+        for pattern in patterns {
+            matcher.add_pattern((), pattern).map_err(|error| FilterError {
+                mapping: mapping.to_owned(),
+                pattern: pattern.clone(),
+                reason: error.to_string(),
+            })?;
+        }
+        Ok(Self(Some(matcher)))
+    }
+
+    /// Whether the record, as an element of `Records`, is wanted. One that cannot be matched is: the function
+    /// then sees it and can say so.
+    #[must_use]
+    pub fn wants(&self, record: &str) -> bool {
+        self.0.as_ref().is_none_or(|matcher| matcher.has_matches(record.as_bytes()).unwrap_or(true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPIRED: &str =
+        r#"{"eventName":["REMOVE"],"userIdentity":{"type":["Service"],"principalId":["dynamodb.amazonaws.com"]}}"#;
+
+    fn filter(patterns: &[&str]) -> Result<Filter, FilterError> {
+        let patterns: Vec<_> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        Filter::parse("Expired", &patterns)
+    }
+
+    #[test]
+    fn only_removals_by_ttl_pass_the_archiver_s_filter() {
+        let filter = filter(&[EXPIRED]).unwrap();
+        assert!(filter.wants(
+            r#"{"eventName":"REMOVE","userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"}}"#
+        ));
+        assert!(!filter.wants(r#"{"eventName":"REMOVE"}"#));
+        assert!(!filter.wants(r#"{"eventName":"REMOVE","userIdentity":{"type":"User","principalId":"me"}}"#));
+        assert!(!filter.wants(
+            r#"{"eventName":"INSERT","userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"}}"#
+        ));
+    }
+
+    #[test]
+    fn without_a_pattern_every_record_passes() {
+        assert!(filter(&[]).unwrap().wants(r#"{"eventName":"INSERT"}"#));
+    }
+
+    #[test]
+    fn any_of_several_patterns_is_enough() {
+        let filter = filter(&[r#"{"eventName":["INSERT"]}"#, r#"{"eventName":["MODIFY"]}"#]).unwrap();
+        assert!(filter.wants(r#"{"eventName":"MODIFY"}"#) && !filter.wants(r#"{"eventName":"REMOVE"}"#));
+    }
+
+    #[test]
+    fn an_unsupported_pattern_is_an_error_that_names_the_mapping() {
+        for pattern in [r#"{"$or":[{"a":["1"]},{"b":["2"]}]}"#, r#"{"a":[{"anything-but":{"prefix":"x"}}]}"#, "{", "[]"]
+        {
+            let Err(error) = filter(&[pattern]) else { panic!("{pattern} was taken") };
+            assert!(error.to_string().contains("mapping Expired"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Whom a mapping invokes: a function in this process, or one that `cargo lambda watch` serves.
+
+use bytes::Bytes;
+use futures::future::LocalBoxFuture;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::value::RawValue;
+use shared::invocation::Invocation;
+
+/// An invocation that ended without an answer: on Lambda, a function error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvokeError(String);
+
+impl InvokeError {
+    /// Keeps the whole chain of reasons in one line.
+    fn of(error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        Self(text)
+    }
+}
+
+/// A function that takes a stream event.
+pub trait Invoke: Send + Sync {
+    /// Hands the event over and returns the body of the answer.
+    fn invoke<'a>(
+        &'a self,
+        event: &'a RawValue,
+        invocation: Invocation,
+    ) -> LocalBoxFuture<'a, Result<String, InvokeError>>;
+}
+
+fn body(answer: &shared::stream::Answer) -> Result<String, InvokeError> {
+    serde_json::to_string(answer).map_err(|error| InvokeError::of(&error))
+}
+
+impl Invoke for replicator::Replicator {
+    fn invoke<'a>(
+        &'a self,
+        event: &'a RawValue,
+        invocation: Invocation,
+    ) -> LocalBoxFuture<'a, Result<String, InvokeError>> {
+        Box::pin(async move {
+            let answer = self.handle(event, &invocation).await.map_err(|fault| InvokeError::of(&fault))?;
+            body(&answer)
+        })
+    }
+}
+
+impl Invoke for archiver::Archiver {
+    fn invoke<'a>(
+        &'a self,
+        event: &'a RawValue,
+        invocation: Invocation,
+    ) -> LocalBoxFuture<'a, Result<String, InvokeError>> {
+        Box::pin(async move {
+            let answer = self.handle(event, &invocation).await.map_err(|fault| InvokeError::of(&fault))?;
+            body(&answer)
+        })
+    }
+}
+
+/// A function behind the Lambda API that `cargo lambda watch` serves.
+#[derive(Debug, Clone)]
+pub struct ServedFunction {
+    client: Client<HttpConnector, Full<Bytes>>,
+    address: http::Uri,
+}
+
+impl ServedFunction {
+    /// The function `name` at the base URL, e.g. `http://127.0.0.1:9000`.
+    ///
+    /// # Errors
+    /// If the two do not make an `http` URL.
+    pub fn new(base: &str, name: &str) -> Result<Self, InvokeError> {
+        let url = format!("{}/2015-03-31/functions/{name}/invocations", base.trim_end_matches('/'));
+        let address: http::Uri = url.parse().map_err(|error| InvokeError(format!("{url}: {error}")))?;
+        if address.scheme() != Some(&http::uri::Scheme::HTTP) || address.host().is_none() {
+            return Err(InvokeError(format!("{base} is no http:// URL")));
+        }
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build_http(), address })
+    }
+
+    async fn post(&self, event: &RawValue) -> Result<String, InvokeError> {
+        let request = http::Request::post(self.address.clone())
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::copy_from_slice(event.get().as_bytes())))
+            .map_err(|error| InvokeError::of(&error))?;
+        let response = self.client.request(request).await.map_err(|error| InvokeError::of(&error))?;
+        let status = response.status();
+        // Lambda marks a function's error by this header; cargo lambda watch answers 500 without it.
+        let failed = !status.is_success() || response.headers().contains_key("x-amz-function-error");
+        let body = response.into_body().collect().await.map_err(|error| InvokeError::of(&error))?.to_bytes();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        if failed { Err(InvokeError(format!("{status}: {body}"))) } else { Ok(body) }
+    }
+}
+
+impl Invoke for ServedFunction {
+    fn invoke<'a>(&'a self, event: &'a RawValue, _: Invocation) -> LocalBoxFuture<'a, Result<String, InvokeError>> {
+        Box::pin(self.post(event))
+    }
+}

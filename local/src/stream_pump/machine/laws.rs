@@ -1,0 +1,278 @@
+//! What the machine keeps over random streams, settings, functions and restarts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use super::*;
+
+const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+/// A record's shard, item and whether the filter wants it; its place in the list is its number.
+#[derive(Debug, Clone)]
+struct Written {
+    shard: usize,
+    item: u64,
+    wanted: bool,
+}
+
+/// What happens next, if it can.
+#[derive(Debug, Clone)]
+enum Act {
+    Read { shard: usize, count: usize },
+    Next,
+    Answer { step: usize, reply: Reply },
+    Wait { seconds: u8 },
+    Restart,
+}
+
+#[derive(Debug, Clone)]
+enum Reply {
+    Done,
+    Thrown,
+    Malformed,
+    Unknown,
+    From(usize),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let reply = prop_oneof![
+        3 => Just(Reply::Done),
+        1 => Just(Reply::Thrown),
+        1 => Just(Reply::Malformed),
+        1 => Just(Reply::Unknown),
+        2 => (0..8_usize).prop_map(Reply::From),
+    ];
+    let act = prop_oneof![
+        4 => (0..4_usize, 1..6_usize).prop_map(|(shard, count)| Act::Read { shard, count }),
+        5 => Just(Act::Next),
+        5 => (0..4_usize, reply).prop_map(|(step, reply)| Act::Answer { step, reply }),
+        2 => (0..40_u8).prop_map(|seconds| Act::Wait { seconds }),
+        1 => Just(Act::Restart),
+    ];
+    prop::collection::vec(act, 0..120)
+}
+
+fn records() -> impl Strategy<Value = Vec<Written>> {
+    let record = (0..4_usize, 0..5_u64, prop::bool::weighted(0.8));
+    prop::collection::vec(record, 0..60).prop_map(|records| {
+        let mut records: Vec<_> =
+            records.into_iter().map(|(shard, item, wanted)| Written { shard, item, wanted }).collect();
+        // A parent's records are older than its children's.
+        records.sort_by_key(|record| record.shard);
+        records
+    })
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let numbers = (1..6_usize, 10..60_usize, 0..30_u64, 1..4_usize);
+    let limits = (prop::option::of(0..3_u32), prop::option::of(20..90_u64));
+    (numbers, limits, any::<bool>(), any::<bool>()).prop_map(|(numbers, limits, bisect, partial_answers)| {
+        let seconds = std::time::Duration::from_secs;
+        let (batch_size, batch_bytes, window, lanes) = numbers;
+        Settings {
+            batch_size,
+            batch_bytes,
+            window: seconds(window),
+            lanes,
+            max_retries: limits.0,
+            max_age: limits.1.map(seconds),
+            bisect,
+            partial_answers,
+            first_back_off: seconds(2),
+            longest_back_off: seconds(9),
+        }
+    })
+}
+
+fn shard(index: usize) -> ShardId {
+    format!("shard-{index}").into()
+}
+
+/// The stream, a machine that reads it, and what the laws say so far.
+struct World {
+    settings: Settings,
+    records: Vec<Written>,
+    machine: Machine<usize>,
+    steps: Vec<Step<usize>>,
+    now: OffsetDateTime,
+    settled: BTreeSet<usize>,
+    acknowledged: BTreeMap<usize, u32>,
+}
+
+impl World {
+    fn new(settings: Settings, records: Vec<Written>) -> Self {
+        let mut world = Self {
+            machine: Machine::new(settings.clone()),
+            settings,
+            records,
+            steps: Vec::new(),
+            now: START,
+            settled: BTreeSet::new(),
+            acknowledged: BTreeMap::new(),
+        };
+        world.open(&BTreeMap::new());
+        world
+    }
+
+    /// A chain of shards: each is the parent of the next.
+    fn open(&mut self, from: &BTreeMap<ShardId, Checkpoint>) {
+        for index in 0..4 {
+            self.machine.open(shard(index), index.checked_sub(1).map(shard), from.get(&shard(index)));
+        }
+    }
+
+    fn of_number(number: SequenceNumber) -> usize {
+        number.to_string().parse::<usize>().unwrap() - 1
+    }
+
+    fn read(&mut self, index: usize, count: usize) {
+        let Some((id, after)) = self.machine.readable().into_iter().find(|(id, _)| *id == shard(index)) else { return };
+        let after = after.map_or(0, |number| Self::of_number(number) + 1);
+        let entry = |place: usize, record: &Written| Entry {
+            number: SequenceNumber::parse(&(place + 1).to_string()).unwrap(),
+            key_hash: record.item,
+            at: Some(START),
+            size_bytes: 10,
+            wanted: record.wanted,
+            body: place,
+        };
+        let rest = self.records.iter().enumerate().skip(after).filter(|(_, record)| record.shard == index);
+        let page: Vec<_> = rest.take(count).map(|(place, record)| entry(place, record)).collect();
+        if page.is_empty() {
+            self.machine.close(&id);
+        }
+        self.machine.receive(&id, page, self.now);
+    }
+
+    fn next(&mut self) -> Result<bool, TestCaseError> {
+        let Some(step) = self.machine.next(self.now) else { return Ok(false) };
+        prop_assert!(!step.records.is_empty() && step.records.len() <= self.settings.batch_size);
+        let bytes: usize = step.records.iter().map(|entry| entry.size_bytes).sum();
+        prop_assert!(step.records.len() == 1 || bytes <= self.settings.batch_bytes);
+        let mut before = BTreeSet::new();
+        for entry in &step.records {
+            let record = &self.records[entry.body];
+            prop_assert!(record.wanted, "the filter was passed by");
+            for (place, earlier) in self.records.iter().enumerate().take(entry.body) {
+                let of_the_item = earlier.item == record.item && earlier.wanted;
+                let known = self.settled.contains(&place) || before.contains(&place);
+                prop_assert!(!of_the_item || known, "{} overtook {place} of its item", entry.body);
+            }
+            before.insert(entry.body);
+        }
+        self.steps.push(step);
+        Ok(true)
+    }
+
+    fn answer(&mut self, step: usize, reply: &Reply) -> Result<(), TestCaseError> {
+        if self.steps.is_empty() {
+            return Ok(());
+        }
+        let step = self.steps.remove(step % self.steps.len());
+        let all: Vec<_> = step.records.iter().map(|entry| entry.body).collect();
+        if let Work::Discard(_) = step.work {
+            let done = !matches!(reply, Reply::Thrown);
+            prop_assert!(self.machine.recorded(step.ticket, done, self.now));
+            self.settled.extend(all.into_iter().filter(|_| done));
+            return self.checkpoints_are_safe();
+        }
+        let place = |at: usize| at % step.records.len();
+        let answer = match reply {
+            Reply::Done => Some(Answer::Done),
+            Reply::Thrown => None,
+            Reply::Malformed => Some(Answer::Malformed),
+            Reply::Unknown => Some(Answer::Failures(vec!["4000000".to_owned()])),
+            Reply::From(at) => Some(Answer::Failures(vec![step.records[place(*at)].number.to_string()])),
+        };
+        let accepted = match reply {
+            Reply::Thrown => 0,
+            Reply::Done => all.len(),
+            _ if !self.settings.partial_answers => all.len(),
+            Reply::From(at) => place(*at),
+            Reply::Malformed | Reply::Unknown => 0,
+        };
+        prop_assert!(self.machine.answer(step.ticket, answer.as_ref(), self.now));
+        for place in all.into_iter().take(accepted) {
+            self.settled.insert(place);
+            *self.acknowledged.entry(place).or_default() += 1;
+        }
+        self.checkpoints_are_safe()
+    }
+
+    fn checkpoints_are_safe(&self) -> Result<(), TestCaseError> {
+        let checkpoints = self.machine.checkpoints();
+        for (place, record) in self.records.iter().enumerate() {
+            let checkpoint = &checkpoints[&shard(record.shard)];
+            let lane = lane_of(record.item, self.settings.lanes);
+            let passed = checkpoint.lanes[lane].is_some_and(|number| Self::of_number(number) >= place);
+            let settled = !record.wanted || self.settled.contains(&place);
+            prop_assert!(settled || !(passed || checkpoint.drained), "the checkpoint passed {place}");
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self) {
+        let from = self.machine.checkpoints();
+        self.machine = Machine::new(self.settings.clone());
+        self.steps.clear();
+        self.open(&from);
+    }
+
+    fn act(&mut self, act: &Act) -> Result<(), TestCaseError> {
+        match act {
+            Act::Read { shard, count } => self.read(*shard, *count),
+            Act::Next => drop(self.next()?),
+            Act::Answer { step, reply } => self.answer(*step, reply)?,
+            Act::Wait { seconds } => self.now += time::Duration::seconds(i64::from(*seconds)),
+            Act::Restart => self.restart(),
+        }
+        self.checkpoints_are_safe()
+    }
+
+    /// From here on the function is well: everything is read and settled.
+    fn finish(&mut self) -> Result<(), TestCaseError> {
+        for _ in 0..2000 {
+            (0..4).for_each(|index| self.read(index, 100));
+            while self.next()? {}
+            while !self.steps.is_empty() {
+                self.answer(0, &Reply::Done)?;
+            }
+            self.now += time::Duration::seconds(10);
+        }
+        let wanted = |(place, record): (usize, &Written)| record.wanted.then_some(place);
+        let wanted: BTreeSet<_> = self.records.iter().enumerate().filter_map(wanted).collect();
+        prop_assert_eq!(&self.settled, &wanted, "a record was skipped");
+        prop_assert!(self.machine.is_idle() && self.machine.wake_at().is_none());
+        prop_assert!(self.machine.checkpoints().values().all(|checkpoint| checkpoint.drained));
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_record_is_settled_in_the_order_of_its_item(settings in settings(), records in records(), acts in acts()) {
+        let mut world = World::new(settings, records);
+        for act in &acts {
+            world.act(act)?;
+        }
+        world.finish()?;
+    }
+
+    #[test]
+    fn a_function_that_never_fails_sees_each_record_once(settings in settings(), records in records()) {
+        let mut world = World::new(Settings { max_age: None, ..settings }, records);
+        world.finish()?;
+        prop_assert!(world.acknowledged.values().all(|times| *times == 1));
+    }
+
+    #[test]
+    fn the_same_calls_give_the_same_steps(settings in settings(), records in records(), acts in acts()) {
+        let run = || {
+            let mut world = World::new(settings.clone(), records.clone());
+            acts.iter().try_for_each(|act| world.act(act)).map(|()| format!("{:?} {:?}", world.steps, world.machine))
+        };
+        prop_assert_eq!(run()?, run()?);
+    }
+}

@@ -1,0 +1,154 @@
+//! The template as a tree that knows its lines, with both spellings of an intrinsic function made one.
+//!
+//! The only file that names saphyr, which keeps the tags of `CloudFormation` (`!Ref`). Scalars are text: `CloudFormation`
+//! itself takes `30` and `"30"` for the same.
+
+use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
+
+use super::Fault;
+
+/// A place in the template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Node {
+    /// Counted from 1.
+    pub(super) line: usize,
+    pub(super) value: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Null,
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<(String, Node)>),
+    /// An intrinsic function: `!Sub x`, `{Fn::Sub: x}`, `!Ref x`, `{Ref: x}`. The name is without `Fn::`.
+    Call(String, Box<Node>),
+    /// The stream of a table, by local name: what `GetAtt StreamArn` is resolved to. Never read from a file.
+    Stream(String),
+}
+
+/// Reads a YAML text of one document.
+pub(super) fn document(text: &str) -> Result<Node, Fault> {
+    let documents = MarkedYaml::load_from_str(text)
+        .map_err(|error| Fault { line: error.marker().line(), problem: format!("not yaml: {}", error.info()) })?;
+    match documents.as_slice() {
+        [document] => convert(document),
+        documents => {
+            let problem = format!("{} yaml documents: a template is one", documents.len());
+            Err(Fault { line: documents.get(1).map_or(1, line), problem })
+        }
+    }
+}
+
+fn line(yaml: &MarkedYaml<'_>) -> usize {
+    yaml.span.start.line()
+}
+
+fn convert(yaml: &MarkedYaml<'_>) -> Result<Node, Fault> {
+    let line = line(yaml);
+    let value = match &yaml.data {
+        YamlData::Value(scalar) => scalar_value(scalar),
+        YamlData::Representation(text, ..) => Value::Text(text.to_string()),
+        YamlData::Sequence(items) => Value::List(items.iter().map(convert).collect::<Result<_, _>>()?),
+        YamlData::Mapping(entries) => {
+            let entries = entries.iter().map(|(key, value)| Ok((name(key)?, convert(value)?)));
+            call_or_map(entries.collect::<Result<_, Fault>>()?)
+        }
+        YamlData::Tagged(tag, tagged) if tag.handle == "!" => {
+            Value::Call(tag.suffix.clone(), Box::new(Node { line, ..convert(tagged)? }))
+        }
+        YamlData::Tagged(tag, _) => {
+            return Err(Fault {
+                line,
+                problem: format!("yaml tag {}{}: not CloudFormation's", tag.handle, tag.suffix),
+            });
+        }
+        YamlData::Alias(_) | YamlData::BadValue => {
+            return Err(Fault { line, problem: "a value that cannot be read: write it out in plain yaml".to_owned() });
+        }
+    };
+    Ok(Node { line, value })
+}
+
+fn scalar_value(scalar: &Scalar<'_>) -> Value {
+    match scalar {
+        Scalar::Null => Value::Null,
+        Scalar::Boolean(truth) => Value::Text(truth.to_string()),
+        Scalar::Integer(number) => Value::Text(number.to_string()),
+        Scalar::FloatingPoint(number) => Value::Text(number.to_string()),
+        Scalar::String(text) => Value::Text(text.to_string()),
+    }
+}
+
+fn name(key: &MarkedYaml<'_>) -> Result<String, Fault> {
+    match convert(key)?.value {
+        Value::Text(name) => Ok(name),
+        _ => Err(Fault { line: line(key), problem: "a key that is not text".to_owned() }),
+    }
+}
+
+fn call_or_map(mut entries: Vec<(String, Node)>) -> Value {
+    let function = match entries.as_slice() {
+        [(name, _)] if name == "Ref" => Some(name.clone()),
+        [(name, _)] => name.strip_prefix("Fn::").map(str::to_owned),
+        _ => None,
+    };
+    match (function, entries.pop()) {
+        (Some(function), Some((_, argument))) => Value::Call(function, Box::new(argument)),
+        (_, last) => {
+            entries.extend(last);
+            Value::Map(entries)
+        }
+    }
+}
+
+impl Node {
+    /// The value under a key of a mapping; none if there is none, or it is null.
+    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        let (_, node) = entries.iter().find(|(key, _)| key == name)?;
+        (node.value != Value::Null).then_some(node)
+    }
+
+    /// The entries of a mapping; none if it is something else.
+    pub(super) fn entries(&self) -> &[(String, Self)] {
+        if let Value::Map(entries) = &self.value { entries } else { &[] }
+    }
+
+    /// The text of a scalar.
+    pub(super) fn text(&self) -> Option<&str> {
+        if let Value::Text(text) = &self.value { Some(text) } else { None }
+    }
+
+    pub(super) fn fault(&self, problem: impl Into<String>) -> Fault {
+        Fault { line: self.line, problem: problem.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_spellings_of_a_function_are_one() {
+        let read = document("- !GetAtt A.B\n- Fn::GetAtt: A.B\n- !Ref C\n- Ref: C\n- !If [X, {Ref: C}, ~]\n").unwrap();
+        let Value::List(items) = read.value else { panic!("a list") };
+        assert_eq!(
+            items[0].value,
+            Value::Call("GetAtt".into(), Box::new(Node { line: 1, value: Value::Text("A.B".into()) }))
+        );
+        let calls: Vec<&str> = items
+            .iter()
+            .filter_map(|item| if let Value::Call(name, _) = &item.value { Some(name.as_str()) } else { None })
+            .collect();
+        assert_eq!(calls, ["GetAtt", "GetAtt", "Ref", "Ref", "If"]);
+        assert_eq!(items.iter().map(|item| item.line).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn what_is_not_a_template_is_refused_with_its_line() {
+        let cases = [("a: 1\nb: ]\n", 2), ("a: 1\na: 2\n", 2), ("a: 1\n---\nb: 2\n", 3), ("", 1), ("a: 1\nb: *x\n", 2)];
+        let lines = cases.map(|(text, _)| (text, document(text).unwrap_err().line));
+        assert_eq!(lines, cases);
+    }
+}

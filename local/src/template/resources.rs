@@ -1,0 +1,274 @@
+//! What the resources mean to `local`: tables and buckets to make, functions to invoke, streams to pump.
+
+use std::collections::BTreeMap;
+
+use super::node::{Node, Value};
+use super::place::Place;
+use super::resolve::Scope;
+use super::{Attribute, Bucket, Fault, Function, Index, KeyElement, Mapping, Route, Table, Template, names};
+
+pub(super) fn read(document: &Node) -> Result<Template, Fault> {
+    let scope = Scope::of(document);
+    let resources = document.get("Resources").ok_or_else(|| document.fault("no Resources: name a SAM template"))?;
+    let globals = document.get("Globals").and_then(|globals| globals.get("Function"));
+    let mut template = Template { tables: Vec::new(), buckets: Vec::new(), functions: Vec::new(), routes: Vec::new() };
+    for (id, resource) in resources.entries() {
+        let kind = resource.get("Type").and_then(Node::text);
+        let kind = kind.ok_or_else(|| resource.fault(format!("Resources.{id}: wants a Type")))?;
+        if !scope.is_made(resource)? {
+            continue;
+        }
+        let instead = |known: &str| {
+            Err(resource.fault(format!("Resources.{id}: local does not run {kind}: write {known} instead")))
+        };
+        match kind {
+            "AWS::DynamoDB::Table" => template.tables.push(table(&scope, id, resource)?),
+            "AWS::S3::Bucket" => {
+                template.buckets.push(Bucket { logical_id: id.clone(), name: names::bucket(id) });
+            }
+            "AWS::Serverless::Function" => {
+                let (function, routes) = function(&scope, globals, id, resource)?;
+                template.functions.push(function);
+                template.routes.extend(routes);
+            }
+            "AWS::DynamoDB::GlobalTable" | "AWS::Serverless::SimpleTable" => return instead("an AWS::DynamoDB::Table"),
+            "AWS::Lambda::Function" => return instead("an AWS::Serverless::Function"),
+            "AWS::Lambda::EventSourceMapping" => return instead("an event of its AWS::Serverless::Function"),
+            _ => {}
+        }
+    }
+    check(&template, resources)?;
+    Ok(template)
+}
+
+/// What a mapping names must be there, and stream.
+fn check(template: &Template, resources: &Node) -> Result<(), Fault> {
+    for function in &template.functions {
+        for mapping in &function.mappings {
+            let streams = |table: &&Table| table.name == mapping.table && table.stream_view.is_some();
+            if template.tables.iter().find(streams).is_none() {
+                let at = resources.get(&function.logical_id).unwrap_or(resources);
+                let (id, table) = (&function.logical_id, &mapping.table);
+                let problem =
+                    format!("Resources.{id}: table {table} has no StreamSpecification, which the mapping reads");
+                return Err(at.fault(problem));
+            }
+        }
+    }
+    Ok(())
+}
+
+const TABLE_READ: [&str; 5] =
+    ["AttributeDefinitions", "GlobalSecondaryIndexes", "KeySchema", "StreamSpecification", "TimeToLiveSpecification"];
+const TABLE_PASSED: [&str; 10] = [
+    "BillingMode",
+    "ContributorInsightsSpecification",
+    "DeletionProtectionEnabled",
+    "OnDemandThroughput",
+    "PointInTimeRecoverySpecification",
+    "ProvisionedThroughput",
+    "ResourcePolicy",
+    "SSESpecification",
+    "TableName",
+    "Tags",
+];
+
+fn table(scope: &Scope<'_>, id: &str, resource: &Node) -> Result<Table, Fault> {
+    let path = format!("Resources.{id}.Properties");
+    let properties = resource.get("Properties").ok_or_else(|| resource.fault(format!("{path}: wants to be set")))?;
+    let place = Place::resolve(scope, Some(properties), &path, &TABLE_READ, &TABLE_PASSED)?;
+    let attributes = place.each("AttributeDefinitions", &["AttributeName", "AttributeType"])?;
+    let attributes = attributes.iter().map(|attribute| {
+        let kind = attribute.word("AttributeType", &["S", "N", "B"])?;
+        Ok(Attribute { name: attribute.required("AttributeName")?, kind })
+    });
+    let indexes = place.each(
+        "GlobalSecondaryIndexes",
+        &[
+            "ContributorInsightsSpecification",
+            "IndexName",
+            "KeySchema",
+            "OnDemandThroughput",
+            "Projection",
+            "ProvisionedThroughput",
+        ],
+    )?;
+    let ttl = place.within("TimeToLiveSpecification", &["AttributeName", "Enabled"])?;
+    let ttl = ttl.map(|ttl| Ok((ttl.flag("Enabled", false)?, ttl.required("AttributeName")?))).transpose()?;
+    let stream = place.within("StreamSpecification", &["StreamViewType"])?;
+    let views = ["KEYS_ONLY", "NEW_AND_OLD_IMAGES", "NEW_IMAGE", "OLD_IMAGE"];
+    Ok(Table {
+        logical_id: id.to_owned(),
+        name: names::table(id),
+        keys: keys(&place)?,
+        attributes: attributes.collect::<Result<_, Fault>>()?,
+        indexes: indexes.iter().map(index).collect::<Result<_, _>>()?,
+        ttl_attribute: ttl.and_then(|(enabled, attribute)| enabled.then_some(attribute)),
+        stream_view: stream.map(|stream| stream.word("StreamViewType", &views)).transpose()?,
+    })
+}
+
+fn keys(place: &Place) -> Result<Vec<KeyElement>, Fault> {
+    let keys = place.each("KeySchema", &["AttributeName", "KeyType"])?;
+    if keys.is_empty() {
+        return Err(place.wants("KeySchema", "a partition key"));
+    }
+    let key = |key: &Place| {
+        Ok(KeyElement { name: key.required("AttributeName")?, role: key.word("KeyType", &["HASH", "RANGE"])? })
+    };
+    keys.iter().map(key).collect()
+}
+
+fn index(index: &Place) -> Result<Index, Fault> {
+    let projection = index.within("Projection", &["NonKeyAttributes", "ProjectionType"])?;
+    let projection = projection.ok_or_else(|| index.wants("Projection", "to be set"))?;
+    Ok(Index {
+        name: index.required("IndexName")?,
+        keys: keys(index)?,
+        projection: projection.word("ProjectionType", &["ALL", "INCLUDE", "KEYS_ONLY"])?,
+        non_key_attributes: projection.texts("NonKeyAttributes")?,
+    })
+}
+
+const FUNCTION_READ: [&str; 4] = ["Environment", "MemorySize", "Timeout", "Events"];
+const FUNCTION_PASSED: [&str; 17] = [
+    "Architectures",
+    "AutoPublishAlias",
+    "AutoPublishAliasAllProperties",
+    "CodeUri",
+    "DeploymentPreference",
+    "Description",
+    "EphemeralStorage",
+    "FunctionName",
+    "Handler",
+    "KmsKeyArn",
+    "LoggingConfig",
+    "ReservedConcurrentExecutions",
+    "Role",
+    "Runtime",
+    "Tags",
+    "Tracing",
+    "VpcConfig",
+];
+
+fn function(
+    scope: &Scope<'_>,
+    globals: Option<&Node>,
+    id: &str,
+    resource: &Node,
+) -> Result<(Function, Vec<Route>), Fault> {
+    let path = format!("Resources.{id}.Properties");
+    // Events are resolved one by one below, each by what it reads.
+    let (read, passed) = (&FUNCTION_READ[..3], [&FUNCTION_PASSED[..], &["Events"]].concat());
+    let properties = resource.get("Properties");
+    let own = Place::resolve(scope, properties, &path, read, &passed)?;
+    let common = Place::resolve(scope, globals, "Globals.Function", read, &FUNCTION_PASSED)?;
+    let name = binary(id, resource)?;
+    let mut environment = variables(&common)?;
+    environment.extend(variables(&own)?);
+    let timeout_s = own.number("Timeout", 1..=900, common.number("Timeout", 1..=900, 3)?)?;
+    let memory_mb = own.number("MemorySize", 128..=10_240, common.number("MemorySize", 128..=10_240, 128)?)?;
+    let (mut mappings, mut routes) = (Vec::new(), Vec::new());
+    let events = properties.and_then(|properties| properties.get("Events")).map_or(&[][..], Node::entries);
+    for (event_name, event) in events {
+        let path = format!("{path}.Events.{event_name}");
+        let properties = event.get("Properties");
+        match event.get("Type").and_then(Node::text) {
+            Some("DynamoDB") => mappings.extend(mapping(scope, event_name, properties, &path)?),
+            Some("HttpApi") => routes.push(route(scope, &name, properties, &path)?),
+            other => {
+                let other = other.unwrap_or("nothing");
+                return Err(event.fault(format!("{path}.Type: local runs DynamoDB and HttpApi events, not {other}")));
+            }
+        }
+    }
+    Ok((Function { logical_id: id.to_owned(), name, environment, timeout_s, memory_mb, mappings }, routes))
+}
+
+fn binary(id: &str, resource: &Node) -> Result<String, Fault> {
+    let binary = resource.get("Metadata").and_then(|metadata| metadata.get("BuildProperties"));
+    let binary = binary.and_then(|properties| properties.get("Binary")).and_then(Node::text);
+    let path = format!("Resources.{id}.Metadata.BuildProperties.Binary");
+    binary.map(str::to_owned).ok_or_else(|| resource.fault(format!("{path}: wants the name of the cargo binary")))
+}
+
+fn variables(place: &Place) -> Result<BTreeMap<String, String>, Fault> {
+    let Some(environment) = place.within("Environment", &["Variables"])? else { return Ok(BTreeMap::new()) };
+    let Some(variables) = environment.get("Variables") else { return Ok(BTreeMap::new()) };
+    let text = |(name, node): &(String, Node)| match &node.value {
+        Value::Text(text) => Ok((name.clone(), text.clone())),
+        Value::Stream(_) => Err(node.fault(format!("{name}: a stream's arn is known only when the engine runs"))),
+        _ => Err(node.fault(format!("{name}: wants a text"))),
+    };
+    variables.entries().iter().map(text).collect()
+}
+
+const MAPPING_READ: [&str; 12] = [
+    "BatchSize",
+    "BisectBatchOnFunctionError",
+    "DestinationConfig",
+    "Enabled",
+    "FilterCriteria",
+    "FunctionResponseTypes",
+    "MaximumBatchingWindowInSeconds",
+    "MaximumRecordAgeInSeconds",
+    "MaximumRetryAttempts",
+    "ParallelizationFactor",
+    "StartingPosition",
+    "Stream",
+];
+
+fn mapping(scope: &Scope<'_>, name: &str, properties: Option<&Node>, path: &str) -> Result<Option<Mapping>, Fault> {
+    let path = format!("{path}.Properties");
+    let place = Place::resolve(scope, properties, &path, &MAPPING_READ, &["MetricsConfig"])?;
+    if !place.flag("Enabled", true)? {
+        return Ok(None);
+    }
+    let Some(Value::Stream(table)) = place.get("Stream").map(|stream| &stream.value) else {
+        return Err(place.wants("Stream", "GetAtt StreamArn of a table of this template"));
+    };
+    let filters = place.within("FilterCriteria", &["Filters"])?;
+    let filters = filters.map(|criteria| criteria.each("Filters", &["Pattern"])).transpose()?.unwrap_or_default();
+    let responses = place.texts("FunctionResponseTypes")?;
+    if let Some(other) = responses.iter().find(|response| *response != "ReportBatchItemFailures") {
+        return Err(place.wants("FunctionResponseTypes", &format!("ReportBatchItemFailures and not {other}")));
+    }
+    Ok(Some(Mapping {
+        name: name.to_owned(),
+        table: table.clone(),
+        batch_size: place.number("BatchSize", 1..=10_000, 100)?,
+        window_s: place.number("MaximumBatchingWindowInSeconds", 0..=300, 0)?,
+        parallelization_factor: place.number("ParallelizationFactor", 1..=10, 1)?,
+        maximum_retry_attempts: place.number("MaximumRetryAttempts", -1..=10_000, -1)?,
+        maximum_record_age_s: place.number("MaximumRecordAgeInSeconds", -1..=604_800, -1)?,
+        bisect: place.flag("BisectBatchOnFunctionError", false)?,
+        report_batch_item_failures: !responses.is_empty(),
+        filters: filters.iter().map(|filter| filter.required("Pattern")).collect::<Result<_, _>>()?,
+        on_failure_bucket: destination(&place)?,
+        starting_position: place.word("StartingPosition", &["TRIM_HORIZON", "LATEST"])?,
+    }))
+}
+
+/// Lambda gives whole records to S3 alone, so nothing else is a destination here.
+fn destination(place: &Place) -> Result<Option<String>, Fault> {
+    let config = place.within("DestinationConfig", &["OnFailure"])?;
+    let Some(failure) =
+        config.map(|config| config.within("OnFailure", &["Destination", "Type"])).transpose()?.flatten()
+    else {
+        return Ok(None);
+    };
+    let destination = failure.required("Destination")?;
+    let bucket = destination.strip_prefix("arn:aws:s3:::");
+    bucket.map(|bucket| Some(bucket.to_owned())).ok_or_else(|| failure.wants("Destination", "GetAtt Arn of a bucket"))
+}
+
+fn route(scope: &Scope<'_>, function: &str, properties: Option<&Node>, path: &str) -> Result<Route, Fault> {
+    let passed = ["ApiId", "Auth", "PayloadFormatVersion", "RouteSettings", "TimeoutInMillis"];
+    let place = Place::resolve(scope, properties, &format!("{path}.Properties"), &["Method", "Path"], &passed)?;
+    let (method, path) = (place.text("Method")?, place.text("Path")?);
+    Ok(Route {
+        function: function.to_owned(),
+        method: method.unwrap_or_else(|| "ANY".to_owned()).to_ascii_uppercase(),
+        path: path.unwrap_or_else(|| "$default".to_owned()),
+    })
+}

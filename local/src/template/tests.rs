@@ -1,0 +1,227 @@
+//! Small templates, and the real one.
+
+use super::*;
+
+const TABLE: &str = "
+  UsersTable:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      AttributeDefinitions: [{AttributeName: id, AttributeType: S}]
+      KeySchema: [{AttributeName: id, KeyType: HASH}]
+      StreamSpecification: {StreamViewType: KEYS_ONLY}
+";
+
+/// A template of the table above and a function with these properties.
+fn with_function(properties: &str, rest: &str) -> String {
+    let indented = properties.replace('\n', "\n      ");
+    format!(
+        "Resources:{TABLE}
+  FailureBucket: {{Type: AWS::S3::Bucket}}
+  Fn:
+    Type: AWS::Serverless::Function
+    Metadata: {{BuildMethod: rust-cargolambda, BuildProperties: {{Binary: replicator}}}}
+    Properties:
+      Handler: bootstrap{indented}
+{rest}"
+    )
+}
+
+fn environment(variable: &str, rest: &str) -> Result<BTreeMap<String, String>, String> {
+    let properties = format!("\nEnvironment: {{Variables: {{V: {variable}}}}}");
+    let template = Template::parse(&with_function(&properties, rest)).map_err(|error| error.to_string())?;
+    Ok(template.functions[0].environment.clone())
+}
+
+fn resolved(variable: &str, rest: &str) -> String {
+    environment(variable, rest).unwrap().remove("V").unwrap_or_else(|| "none".to_owned())
+}
+
+fn refused(text: &str) -> String {
+    let said = Template::parse(text).unwrap_err().to_string();
+    assert!(said.starts_with("template:") && !said.contains('\n'), "{said}");
+    said
+}
+
+#[test]
+fn functions_resolve_to_what_is_on_this_machine() {
+    let parameters = "
+Parameters:
+  Stage: {Type: String, Default: test}
+  Days: {Type: Number, Default: 8}
+Conditions:
+  IsTest: !Equals [!Ref Stage, test]
+  IsLive: !Not [!Condition IsTest]
+  Both: {Fn::And: [{Condition: IsTest}, !Equals [a, a]]}
+  Either: !Or [!Condition IsLive, !Equals [a, b]]
+";
+    for (variable, value) in [
+        ("plain", "plain"),
+        ("30", "30"),
+        ("true", "true"),
+        ("!Ref Stage", "test"),
+        ("{Ref: Days}", "8"),
+        ("!Ref UsersTable", "Users"),
+        ("!Ref FailureBucket", "users-failures"),
+        ("!Ref Fn", "replicator"),
+        ("!Ref AWS::Region", "us-east-1"),
+        ("!GetAtt UsersTable.Arn", "arn:aws:dynamodb:dynoxide:000000000000:table/Users"),
+        ("{Fn::GetAtt: [FailureBucket, Arn]}", "arn:aws:s3:::users-failures"),
+        (
+            "!Sub '${UsersTable}-${Stage}-${!Stage}-${FailureBucket.Arn}'",
+            "Users-test-${Stage}-arn:aws:s3:::users-failures",
+        ),
+        ("!Sub ['${A}/${Stage}', {A: !Ref Days}]", "8/test"),
+        ("!Join [',', [a, !Ref Stage, !Ref AWS::NoValue]]", "a,test"),
+        ("!If [IsTest, yes, no]", "yes"),
+        ("!If [IsLive, yes, !Ref Stage]", "test"),
+        ("!If [Both, both, no]", "both"),
+        ("!If [Either, either, !Ref AWS::NoValue]", "none"),
+    ] {
+        assert_eq!(resolved(variable, parameters), value, "{variable}");
+    }
+}
+
+#[test]
+fn what_cannot_be_resolved_is_refused_with_its_line_and_path() {
+    let parameters = "
+Parameters:
+  Asked: {Type: String}
+Conditions:
+  Loop: !Not [!Condition Loop]
+  Never: !Equals [a, b]
+";
+    let with_role = format!(
+        "  Role: {{Type: AWS::IAM::Role}}\n  GoneTable: {{Type: AWS::DynamoDB::Table, Condition: Never}}\n{parameters}"
+    );
+    for (variable, says) in [
+        ("!Ref Nothing", "Nothing is no parameter and no resource"),
+        ("!Ref Asked", "parameter Asked has no default"),
+        ("!Ref Role", "local has no AWS::IAM::Role"),
+        ("!Ref GoneTable", "GoneTable is not made"),
+        ("!GetAtt FailureBucket.DomainName", "local knows no DomainName of FailureBucket"),
+        ("!GetAtt UsersTable.StreamArn", "known only when the engine runs"),
+        ("!ImportValue x", "local does not resolve ImportValue"),
+        ("{Fn::FindInMap: [a, b, c]}", "local does not resolve FindInMap"),
+        ("!Sub '${Unclosed'", "without its }"),
+        ("!If [Loop, a, b]", "depends on itself"),
+        ("!If [Unknown, a, b]", "Unknown is not a condition"),
+        ("!Join [a]", "Join takes"),
+        ("[a, list]", "wants a text"),
+    ] {
+        let said = environment(variable, &with_role).unwrap_err();
+        assert!(said.contains(says), "{variable}: {said}");
+    }
+    let said = environment("!Ref Nothing", "").unwrap_err();
+    assert!(said.starts_with("template:15: Resources.Fn.Properties.Environment.Variables.V: "), "{said}");
+}
+
+#[test]
+fn globals_are_under_the_functions_own() {
+    let globals = "
+Globals:
+  Function:
+    Timeout: 7
+    MemorySize: 256
+    Tracing: Active
+    Environment: {Variables: {COMMON: a, BOTH: a}}
+";
+    let own = "\nTimeout: 9\nEnvironment: {Variables: {OWN: b, BOTH: b}}";
+    let template = Template::parse(&with_function(own, globals)).unwrap();
+    let function = &template.functions[0];
+    assert_eq!((function.timeout_s, function.memory_mb), (9, 256));
+    let environment: Vec<(&str, &str)> = function.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(environment, [("BOTH", "b"), ("COMMON", "a"), ("OWN", "b")]);
+}
+
+const MAPPING: &str = "
+Events:
+  Changes:
+    Type: DynamoDB
+    Properties:
+      Stream: !GetAtt UsersTable.StreamArn
+      StartingPosition: TRIM_HORIZON";
+
+#[test]
+fn a_mapping_has_lambdas_defaults() {
+    let template = Template::parse(&with_function(MAPPING, "")).unwrap();
+    let expected = Mapping {
+        name: "Changes".to_owned(),
+        table: "Users".to_owned(),
+        batch_size: 100,
+        window_s: 0,
+        parallelization_factor: 1,
+        maximum_retry_attempts: -1,
+        maximum_record_age_s: -1,
+        bisect: false,
+        report_batch_item_failures: false,
+        filters: Vec::new(),
+        on_failure_bucket: None,
+        starting_position: "TRIM_HORIZON".to_owned(),
+    };
+    assert_eq!(template.functions[0].mappings, [expected]);
+    let off = format!("{MAPPING}\n      Enabled: false");
+    assert_eq!(Template::parse(&with_function(&off, "")).unwrap().functions[0].mappings, []);
+}
+
+#[test]
+fn a_mapping_that_local_cannot_honour_is_refused() {
+    for (more, says) in [
+        ("TumblingWindowInSeconds: 30", "TumblingWindowInSeconds: local does not do this"),
+        ("BatchSize: 10001", "BatchSize: wants a number from 1 to 10000"),
+        ("BatchSize: many", "BatchSize: wants a number"),
+        ("BisectBatchOnFunctionError: maybe", "wants true or false"),
+        ("FunctionResponseTypes: [Other]", "wants ReportBatchItemFailures and not Other"),
+        ("DestinationConfig: {OnFailure: {Destination: 'arn:aws:sqs:r:1:q'}}", "wants GetAtt Arn of a bucket"),
+        ("FilterCriteria: {Filters: [{Patern: '{}'}]}", "Patern: wants to be one of Pattern"),
+    ] {
+        let said = refused(&with_function(&format!("{MAPPING}\n      {more}"), ""));
+        assert!(said.contains(says), "{more}: {said}");
+    }
+    let elsewhere = MAPPING.replace("!GetAtt UsersTable.StreamArn", "arn:aws:dynamodb:r:1:table/T/stream/x");
+    assert!(refused(&with_function(&elsewhere, "")).contains("Stream: wants GetAtt StreamArn"));
+    let silent = with_function(MAPPING, "").replace("      StreamSpecification: {StreamViewType: KEYS_ONLY}\n", "");
+    assert!(refused(&silent).contains("table Users has no StreamSpecification"));
+}
+
+#[test]
+fn what_local_does_not_run_is_never_passed_over() {
+    let stray = |property: &str| format!("Resources:{TABLE}      {property}\n");
+    for (text, says) in [
+        (stray("LocalSecondaryIndexes: []"), "LocalSecondaryIndexes: local does not do this"),
+        (stray("TimeToLiveSpecification: {Enabled: true}"), "AttributeName: wants to be set"),
+        ("Resources:\n  T: {Type: AWS::DynamoDB::GlobalTable}".to_owned(), "write an AWS::DynamoDB::Table instead"),
+        ("Resources:\n  T: {Type: AWS::DynamoDB::Table}".to_owned(), "Resources.T.Properties: wants to be set"),
+        ("Resources:\n  F: {Type: AWS::Serverless::Function}".to_owned(), "Binary: wants the name"),
+        (with_function("\nEvents: {S: {Type: Schedule}}", ""), "runs DynamoDB and HttpApi events, not Schedule"),
+        (with_function("\nImageUri: x", ""), "ImageUri: local does not do this"),
+        ("Parameters: {}".to_owned(), "no Resources"),
+    ] {
+        let said = refused(&text);
+        assert!(said.contains(says), "{said}");
+    }
+}
+
+#[test]
+fn a_resource_whose_condition_does_not_hold_is_absent() {
+    let text = format!("Conditions: {{Never: !Equals [a, b]}}\nResources:{TABLE}    Condition: Never\n");
+    assert_eq!(Template::parse(&text).unwrap().tables, []);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_with_the_option() {
+    let said = Template::load(Path::new("/nowhere/template.yaml")).unwrap_err().to_string();
+    assert!(said.starts_with("/nowhere/template.yaml:0: ") && said.ends_with("--template"), "{said}");
+}
+
+#[test]
+fn the_projects_template_is_understood() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml");
+    let template = Template::load(Path::new(path)).unwrap();
+    let tables: Vec<&str> = template.tables.iter().map(|table| table.name.as_str()).collect();
+    assert_eq!(tables, ["Users", "UsersReplica"]);
+    let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+    assert_eq!(buckets, ["users-archive", "users-failures"]);
+    let functions: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
+    assert_eq!(functions, ["api", "replicator", "archiver"]);
+    assert_eq!(template.tables[0].indexes[0].name, "EmailIndex");
+}

@@ -1,0 +1,117 @@
+//! The newcomer's proof: [`tell`] runs a story on fresh engines, shows what became of everybody, and checks it.
+//!
+//! The story goes over HTTP to the API, as a client would; what became of it is read with the official SDKs from the
+//! tables and buckets, as an operator would. Nothing is asked of the functions themselves.
+
+use std::time::Duration;
+
+use serde_json::json;
+use shared::clock::Clock;
+use tokio::time::Instant;
+
+use crate::stack::{Options, Refusal, Stack};
+
+mod browser;
+mod chapters;
+mod item;
+mod page;
+mod stores;
+
+use browser::{Answer, Browser};
+use page::Page;
+use stores::{LookError, Stores};
+
+/// Why the tour cannot be told; a check that fails is no such reason.
+#[derive(Debug, thiserror::Error)]
+pub enum TourError {
+    /// The stack does not start.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    /// The API cannot be reached.
+    #[error("the api did not answer: {0}")]
+    Api(String),
+    /// A table or bucket cannot be looked at.
+    #[error(transparent)]
+    Look(#[from] LookError),
+    /// The engine did not remove what is expired.
+    #[error(transparent)]
+    Expiry(#[from] crate::dynamodb::EngineError),
+    /// Some record was not handled in time.
+    #[error("the streams were not drained within {} s", DRAINED_WITHIN.as_secs())]
+    NotDrained,
+}
+
+/// Far more than it takes.
+const DRAINED_WITHIN: Duration = Duration::from_secs(20);
+/// A number that no binary floating point holds.
+const EXACT: &str = "12345678901234567890123456789012345678";
+
+/// What was answered in the course of the story.
+struct Told {
+    ada: Vec<Answer>,
+    replicated_ms: u128,
+    grace: Vec<Answer>,
+    edsger: Vec<Answer>,
+    alan: Vec<Answer>,
+    started: Instant,
+}
+
+/// Tells the story, prints the page, and answers whether every check passed. The stack is in memory and gone after.
+///
+/// # Errors
+/// [`TourError`] if it cannot be told to the end.
+pub async fn tell(options: Options) -> Result<bool, TourError> {
+    let started = Instant::now();
+    let stack = Stack::boot(options).await?;
+    let page = shown(&stack, started).await;
+    stack.stop().await;
+    let page = page?;
+    println!("{}", page.text());
+    Ok(page.failed() == 0)
+}
+
+async fn shown(stack: &Stack, started: Instant) -> Result<Page, TourError> {
+    let stores = Stores::of(stack)?;
+    let browser = Browser::new(stack.api_url());
+    let told = act(stack, &stores, &browser, started).await?;
+    tokio::time::timeout(DRAINED_WITHIN, stack.drained()).await.map_err(|_| TourError::NotDrained)?;
+    let mut page = Page::new();
+    chapters::ada(&mut page, &stores, &told).await?;
+    chapters::grace(&mut page, &stores, &told).await?;
+    chapters::edsger(&mut page, &stores, &told).await?;
+    chapters::alan(&mut page, &stores, &told).await?;
+    chapters::poison(&mut page, &stores, &told).await?;
+    chapters::figures(&mut page, &browser, &told).await?;
+    Ok(page)
+}
+
+/// The story itself. The poison record stands in its middle, so that all that follows shows that nothing waits for it.
+async fn act(stack: &Stack, stores: &Stores, browser: &Browser, started: Instant) -> Result<Told, TourError> {
+    let person = |id: &str, name: &str| json!({"user_id": id, "name": name, "email": format!("{id}@example.com")});
+    let json = "application/json";
+
+    let mut ada = vec![browser.send("POST", "/users", json, &person("ada", "Ada Byron").to_string()).await?];
+    let replicated_ms = stores.replicated("ada", ada[0].timestamp()).await?;
+    stores.poison("mallory", ada[0].timestamp()).await?;
+    let renamed = json!({"name": "Ada Lovelace", "email": "ada@example.com"}).to_string();
+    ada.push(browser.send("PUT", &ada[0].path("ada"), json, &renamed).await?);
+
+    let mut grace = vec![browser.send("POST", "/users", json, &person("grace", "Grace Hopper").to_string()).await?];
+    let patch = format!(r#"{{"status":"inactive","attributes":{{"rank":"rear admiral","exact":{EXACT}}}}}"#);
+    grace.push(browser.send("PATCH", &grace[0].path("grace"), "application/merge-patch+json", &patch).await?);
+
+    let edsger = browser.send("POST", "/users", json, &person("edsger", "Edsger Dijkstra").to_string()).await?;
+    let deleted = browser.send("DELETE", &edsger.path("edsger"), json, "").await?;
+    let gone = browser.send("GET", &edsger.path("edsger"), json, "").await?;
+
+    let expires_at = Clock::system().now().unix_timestamp() + 1;
+    let mut person = person("alan", "Alan Turing");
+    person["expires_at"] = expires_at.into();
+    let alan = browser.send("POST", "/users", json, &person.to_string()).await?;
+    while Clock::system().now().unix_timestamp() <= expires_at {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let expired = browser.send("GET", &alan.path("alan"), json, "").await?;
+    stack.expire_now().await?;
+    Ok(Told { ada, replicated_ms, grace, edsger: vec![edsger, deleted, gone], alan: vec![alan, expired], started })
+}

@@ -1,0 +1,69 @@
+//! The page that the tour prints: headings, exhibits, checks.
+
+use std::fmt::Write as _;
+
+/// An exhibit longer than this is cut; the check beside it sees all of it.
+const WIDEST: usize = 120;
+
+#[derive(Default)]
+pub(super) struct Page {
+    text: String,
+    passed: usize,
+    failed: usize,
+}
+
+impl Page {
+    pub(super) fn new() -> Self {
+        let mut page = Self::default();
+        page.line("\nMillrace tour: four users and a poison record, from the API to the replica and the archive");
+        page
+    }
+
+    fn line(&mut self, line: &str) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+
+    pub(super) fn heading(&mut self, heading: &str) {
+        self.line(&format!("\n{heading}"));
+    }
+
+    pub(super) fn exhibit(&mut self, place: &str, what: &str) {
+        let mut shown: String = what.chars().take(WIDEST).collect();
+        if shown.len() < what.len() {
+            shown.push('…');
+        }
+        self.line(&format!("    {place:<31}  {shown}"));
+    }
+
+    pub(super) fn check(&mut self, promise: &str, kept: bool) {
+        let mark = if kept { '✓' } else { '✗' };
+        *(if kept { &mut self.passed } else { &mut self.failed }) += 1;
+        self.line(&format!("  {mark} {promise}"));
+    }
+
+    pub(super) fn failed(&self) -> usize {
+        self.failed
+    }
+
+    pub(super) fn text(&self) -> String {
+        format!("{}\ntour: {} checks passed, {} failed", self.text, self.passed, self.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_counts_the_checks() {
+        let mut page = Page::new();
+        page.exhibit("source", &"é".repeat(400));
+        page.check("kept", true);
+        page.check("broken", false);
+        let text = page.text();
+        assert_eq!(text.lines().last(), Some("tour: 1 checks passed, 1 failed"));
+        assert!(text.contains("✓ kept") && text.contains("✗ broken") && text.contains("é…"));
+        assert_eq!(page.failed(), 1);
+    }
+}

@@ -1,0 +1,141 @@
+//! The tables and buckets as an operator sees them: read with the official SDKs, named as the template names them.
+
+use std::io::Cursor;
+use std::time::Duration;
+
+use archiver::archive::{ArchivedRow, KeyNames, Reader};
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::item::Item;
+use crate::stack::Stack;
+use crate::template::Template;
+
+/// How long the first write may take to the replica before the tour goes on without it; the checks then say so.
+const REPLICATED_WITHIN: Duration = Duration::from_secs(10);
+
+/// What cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+#[error("{place} cannot be looked at: {reason}")]
+pub struct LookError {
+    place: String,
+    reason: String,
+}
+
+pub(super) struct Stores {
+    dynamodb: aws_sdk_dynamodb::Client,
+    s3: aws_sdk_s3::Client,
+    pub(super) source: String,
+    pub(super) replica: String,
+    archive: String,
+    failures: String,
+    key_names: KeyNames,
+}
+
+/// An object of the failure bucket.
+pub(super) struct Quarantined {
+    pub(super) key: String,
+    pub(super) body: Value,
+}
+
+fn failed(place: &str) -> impl FnOnce(&dyn std::error::Error) -> LookError {
+    let place = place.to_owned();
+    move |error| {
+        let reason = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+        LookError { place, reason }
+    }
+}
+
+impl Stores {
+    pub(super) fn of(stack: &Stack) -> Result<Self, LookError> {
+        let template = stack.template();
+        let source = variable(template, "api", "USERS_TABLE")?;
+        let table = template.tables.iter().find(|table| table.name == source);
+        let key_names = table.map(|table| table.keys.iter().map(|key| key.name.clone()).collect::<Vec<_>>());
+        Ok(Self {
+            dynamodb: stack.dynamodb(),
+            s3: stack.s3(),
+            replica: variable(template, "replicator", "REPLICA_TABLE")?,
+            archive: variable(template, "archiver", "ARCHIVE_BUCKET")?,
+            failures: variable(template, "replicator", "FAILURE_BUCKET")?,
+            key_names: KeyNames::new(key_names.unwrap_or_default()),
+            source,
+        })
+    }
+
+    pub(super) async fn item(&self, table: &str, user_id: &str, timestamp: i64) -> Result<Option<Item>, LookError> {
+        let get = self.dynamodb.get_item().table_name(table).consistent_read(true);
+        let get = get.key("user_id", AttributeValue::S(user_id.to_owned()));
+        let get = get.key("timestamp", AttributeValue::N(timestamp.to_string()));
+        Ok(get.send().await.map_err(|error| failed(table)(&error))?.item)
+    }
+
+    /// Waits for an item in the replica; answers for how many milliseconds.
+    pub(super) async fn replicated(&self, user_id: &str, timestamp: i64) -> Result<u128, LookError> {
+        let started = Instant::now();
+        while self.item(&self.replica, user_id, timestamp).await?.is_none() && started.elapsed() < REPLICATED_WITHIN {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(started.elapsed().as_millis())
+    }
+
+    /// Writes an item past the API that no replica can hold: it carries a name that replication reserves.
+    pub(super) async fn poison(&self, user_id: &str, timestamp: i64) -> Result<(), LookError> {
+        let put = self.dynamodb.put_item().table_name(&self.source);
+        let put = put.item("user_id", AttributeValue::S(user_id.to_owned()));
+        let put = put.item("timestamp", AttributeValue::N(timestamp.to_string()));
+        let put = put.item("_rev", AttributeValue::S("mine".to_owned()));
+        put.send().await.map_err(|error| failed(&self.source)(&error))?;
+        Ok(())
+    }
+
+    pub(super) async fn quarantined(&self) -> Result<Vec<Quarantined>, LookError> {
+        let mut found = Vec::new();
+        for key in self.keys(&self.failures, "quarantine/").await? {
+            let (bytes, _) = self.object(&self.failures, &key).await?;
+            let body = serde_json::from_slice(&bytes).map_err(|error| failed(&key)(&error))?;
+            found.push(Quarantined { key, body });
+        }
+        Ok(found)
+    }
+
+    /// Every object of the archive with its rows, each object read to its end and so proven sound.
+    pub(super) async fn archived(&self) -> Result<Vec<(String, Vec<ArchivedRow>)>, LookError> {
+        let mut found = Vec::new();
+        for key in self.keys(&self.archive, "archive/").await? {
+            let (bytes, metadata) = self.object(&self.archive, &key).await?;
+            let reader = Reader::open(&key, &metadata, self.key_names.clone(), Cursor::new(bytes));
+            let rows = reader.and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            found.push((key, rows.map_err(|damage| failed(&self.archive)(&damage))?));
+        }
+        Ok(found)
+    }
+
+    async fn keys(&self, bucket: &str, prefix: &str) -> Result<Vec<String>, LookError> {
+        let list = self.s3.list_objects_v2().bucket(bucket).prefix(prefix).send().await;
+        let list = list.map_err(|error| failed(bucket)(&error))?;
+        Ok(list.contents().iter().filter_map(|object| object.key().map(ToOwned::to_owned)).collect())
+    }
+
+    async fn object(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<(Vec<u8>, std::collections::HashMap<String, String>), LookError> {
+        let object = self.s3.get_object().bucket(bucket).key(key).send().await;
+        let object = object.map_err(|error| failed(bucket)(&error))?;
+        let metadata = object.metadata().cloned().unwrap_or_default();
+        let bytes = object.body.collect().await.map_err(|error| failed(bucket)(&error))?;
+        Ok((bytes.to_vec(), metadata))
+    }
+}
+
+fn variable(template: &Template, function: &str, name: &str) -> Result<String, LookError> {
+    let function_of = template.functions.iter().find(|candidate| candidate.name == function);
+    let value = function_of.and_then(|function| function.environment.get(name).cloned());
+    value.ok_or_else(|| LookError {
+        place: function.to_owned(),
+        reason: format!("its function has no variable {name} in the template"),
+    })
+}

@@ -1,0 +1,269 @@
+//! The house holds: imports point only downwards, files stay small, and names say what they hold.
+//!
+//! Every source file has a room in [`ROOMS`]; a file without one fails the test, so that whoever adds it says where
+//! it belongs. ARCHITECTURE.md draws the same table.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where a module stands. An arrow may point to a lower room, never up, nor across between deciding and applying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// Process plumbing: for wiring alone.
+    Plumbing,
+    /// L0.
+    Word,
+    /// L1: a foreign shape and our words.
+    Dialect,
+    /// L2: pure.
+    Decide,
+    /// L2: changes the world.
+    Apply,
+    /// L3: read, decide, apply, answer.
+    Choreography,
+    /// L4: clients built once, then handed over.
+    Wiring,
+    /// L5: sees everything.
+    Machine,
+}
+
+use Room::{Apply, Choreography, Decide, Dialect, Machine, Plumbing, Wiring, Word};
+
+/// Crate, module, room. A module's submodules stand in its room.
+const ROOMS: &[(&str, &str, Room)] = &[
+    ("shared", "user", Word),
+    ("shared", "revision", Word),
+    ("shared", "change", Word),
+    ("shared", "number", Word),
+    ("shared", "clock", Word),
+    ("shared", "invocation", Word),
+    ("shared", "metric", Word),
+    ("shared", "stream", Dialect),
+    ("shared", "item", Dialect),
+    ("shared", "checkpoint", Decide),
+    ("shared", "table", Apply),
+    ("shared", "quarantine", Apply),
+    ("shared", "environment", Plumbing),
+    ("shared", "telemetry", Plumbing),
+    ("shared", "aws", Plumbing),
+    ("shared", "lib", Machine),
+    ("api", "caller", Word),
+    ("api", "body", Choreography),
+    ("api", "path", Choreography),
+    ("api", "query", Choreography),
+    ("api", "precondition", Choreography),
+    ("api", "page", Choreography),
+    ("api", "problem", Choreography),
+    ("api", "observe", Choreography),
+    ("api", "router", Choreography),
+    ("api", "users", Choreography),
+    ("replicator", "settle", Decide),
+    ("replicator", "sink", Apply),
+    ("replicator", "handler", Choreography),
+    ("archiver", "archive", Decide),
+    ("archiver", "store", Apply),
+    ("archiver", "handler", Choreography),
+    ("api", "config", Wiring),
+    ("replicator", "config", Wiring),
+    ("archiver", "config", Wiring),
+    ("api", "lib", Wiring),
+    ("replicator", "lib", Wiring),
+    ("archiver", "lib", Wiring),
+    ("api", "main", Wiring),
+    ("replicator", "main", Wiring),
+    ("archiver", "main", Wiring),
+];
+
+const CRATES: [(&str, &str); 6] = [
+    ("shared", "shared/src"),
+    ("api", "functions/api/src"),
+    ("replicator", "functions/replicator/src"),
+    ("archiver", "functions/archiver/src"),
+    ("local", "local/src"),
+    ("bench", "bench/src"),
+];
+
+const MAIN_LINES: usize = 40;
+const FILE_LINES: usize = 400;
+const EMPTY_NAMES: [&str; 10] =
+    ["utils", "util", "common", "helpers", "helper", "types", "models", "base", "core", "misc"];
+
+struct Source {
+    krate: &'static str,
+    path: PathBuf,
+    module: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    for (krate, folder) in CRATES {
+        let base = root().join(folder);
+        let mut files = Vec::new();
+        rust_files(&base, &mut files);
+        assert!(!files.is_empty(), "{folder} holds no Rust file");
+        for path in files {
+            let relative = path.strip_prefix(&base).unwrap().to_owned();
+            let first = relative.components().next().unwrap().as_os_str().to_string_lossy();
+            let module = first.trim_end_matches(".rs").to_owned();
+            let text = fs::read_to_string(&path).unwrap();
+            sources.push(Source { krate, path: Path::new(folder).join(relative), module, text });
+        }
+    }
+    sources
+}
+
+/// Without comments, and without the tests: they may look at anything.
+fn code(source: &Source) -> String {
+    let production = source.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let is_code = |line: &&str| !line.trim_start().starts_with("//");
+    production.lines().filter(is_code).collect::<Vec<_>>().join("\n")
+}
+
+fn is_test(source: &Source) -> bool {
+    source.path.file_stem().is_some_and(|stem| stem.to_string_lossy().contains("tests"))
+        || source.path.components().any(|part| part.as_os_str() == "tests")
+}
+
+/// The modules of crate `krate` (`crate` for the file's own) that the code names, in paths and in use groups.
+fn named(code: &str, krate: &str) -> BTreeSet<String> {
+    let prefix = format!("{krate}::");
+    let mut modules = BTreeSet::new();
+    for (at, _) in code.match_indices(&prefix) {
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_' || letter == ':') {
+            continue;
+        }
+        let rest = &code[at + prefix.len()..];
+        match rest.strip_prefix('{') {
+            None => modules.extend(word(rest)),
+            Some(group) => {
+                let mut depth = 0;
+                for part in group.split_inclusive(['{', '}', ',']) {
+                    if depth == 0 {
+                        modules.extend(word(part.trim_start()));
+                    }
+                    depth += part.matches('{').count();
+                    if part.ends_with('}') {
+                        if depth == 0 {
+                            break;
+                        }
+                        depth -= 1;
+                    }
+                }
+            }
+        }
+    }
+    modules
+}
+
+fn word(text: &str) -> Option<String> {
+    let word: String = text.chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect();
+    (!word.is_empty()).then_some(word)
+}
+
+fn room(krate: &str, module: &str) -> Option<Room> {
+    if krate == "local" || krate == "bench" {
+        return Some(Machine);
+    }
+    ROOMS.iter().find(|(owner, name, _)| (*owner, *name) == (krate, module)).map(|(_, _, room)| *room)
+}
+
+fn may_import(from: Room, to: Room) -> bool {
+    match (from, to) {
+        (Machine, _) => true,
+        (Wiring, to) => to != Machine,
+        (Choreography, to) => !matches!(to, Wiring | Machine | Plumbing),
+        (Apply, to) => matches!(to, Apply | Dialect | Word),
+        (Decide, to) => matches!(to, Decide | Dialect | Word),
+        (Dialect, to) => matches!(to, Dialect | Word),
+        (Word, to) => to == Word,
+        (Plumbing, to) => matches!(to, Plumbing | Word),
+    }
+}
+
+#[test]
+fn imports_point_only_downwards() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_test(source)) {
+        let Some(from) = room(source.krate, &source.module) else {
+            wrong.push(format!("{} has no room in tests/architecture.rs", source.path.display()));
+            continue;
+        };
+        let code = code(source);
+        for (krate, _) in CRATES {
+            let own = krate == source.krate;
+            let mut modules = named(&code, krate);
+            if own {
+                modules.extend(named(&code, "crate"));
+            }
+            for module in modules {
+                if own && module == source.module {
+                    continue;
+                }
+                // A capital letter is an item that the crate's root shows: wiring.
+                let to = if module.starts_with(char::is_uppercase) { Some(Wiring) } else { room(krate, &module) };
+                match to {
+                    Some(to) if may_import(from, to) => {}
+                    Some(to) => {
+                        wrong.push(format!("{} ({from:?}) → {krate}::{module} ({to:?})", source.path.display()))
+                    }
+                    // A function of the crate's root, seen by wiring and the machine.
+                    None if matches!(from, Wiring | Machine) => {}
+                    None => wrong.push(format!("{} → {krate}::{module}, which has no room", source.path.display())),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that point up:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_arrow_is_found_in_every_form_of_import() {
+    let code = "use crate::{sink::{Sink, dynamodb::X}, settle};\nlet x = crate::handler::run();\nuse mycrate::nothing;";
+    let found: Vec<_> = named(code, "crate").into_iter().collect();
+    assert_eq!(found, ["handler", "settle", "sink"]);
+    assert!(!may_import(Decide, Apply) && !may_import(Apply, Decide) && !may_import(Choreography, Wiring));
+}
+
+#[test]
+fn only_the_stream_dialect_names_the_event_crate() {
+    for source in sources() {
+        let names = code(&source).contains("aws_lambda_events");
+        let dialect = source.krate == "shared" && source.module == "stream";
+        assert!(!names || dialect, "{} names aws_lambda_events", source.path.display());
+    }
+}
+
+#[test]
+fn files_stay_small() {
+    for source in sources() {
+        let lines = source.text.lines().count();
+        let most = if source.path.ends_with("main.rs") { MAIN_LINES } else { FILE_LINES };
+        assert!(lines < most, "{} has {lines} lines; {most} is where it wants to be two", source.path.display());
+    }
+}
+
+#[test]
+fn names_say_what_they_hold() {
+    for source in sources() {
+        let stem = source.path.file_stem().unwrap().to_string_lossy().into_owned();
+        assert!(!EMPTY_NAMES.contains(&stem.as_str()), "{} says nothing", source.path.display());
+    }
+}

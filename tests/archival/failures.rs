@@ -1,0 +1,109 @@
+//! Nothing is acknowledged that S3 has not confirmed.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::harness::{self, Harness, expired, handle, payload, sequence};
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn poison(n: u32) -> serde_json::Value {
+    let mut record = expired(n, 0);
+    record["dynamodb"]["Keys"] = json!("eve");
+    record
+}
+
+#[tokio::test]
+async fn without_s3_nothing_is_acknowledged() {
+    let archiver = Harness::start().await.without_s3().await;
+    let batch = payload([expired(1, 0), expired(2, 3600), poison(3)]);
+    let answer = handle(&archiver, &batch, LONG).await.unwrap();
+    assert_eq!(answer.identifier(), Some(sequence(1).as_str()));
+}
+
+#[tokio::test]
+async fn the_batch_that_s3_refused_is_archived_when_it_comes_again() {
+    let harness = Harness::start().await;
+    harness.refuse(harness::ARCHIVE);
+    let batch = payload([expired(1, 0), expired(2, 0), poison(3)]);
+    let answer = harness.handle(&batch).await.unwrap();
+    assert_eq!(answer.identifier(), Some(sequence(1).as_str()), "a bucket's fault is no reason to put rows aside");
+    assert_eq!(harness.quarantined().await.len(), 1);
+
+    harness.accept(harness::ARCHIVE);
+    assert_eq!(harness.handle(&batch).await.unwrap().identifier(), None);
+    assert_eq!(harness.rows().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_record_that_quarantine_did_not_take_is_reported() {
+    let harness = Harness::start().await;
+    harness.refuse(harness::FAILURES);
+    let answer = harness.handle(&payload([expired(1, 0), expired(2, 0), poison(3), expired(4, 0)])).await.unwrap();
+    assert_eq!(answer.identifier(), Some(sequence(3).as_str()));
+    assert_eq!(harness.rows().await.len(), 3, "the others are archived all the same");
+}
+
+#[tokio::test]
+async fn a_record_without_a_number_that_quarantine_did_not_take_is_reported_by_its_neighbour() {
+    let harness = Harness::start().await;
+    harness.refuse(harness::FAILURES);
+    let mut nameless = expired(2, 0);
+    nameless["dynamodb"]["SequenceNumber"] = json!(null);
+    let answer = harness.handle(&payload([expired(1, 0), nameless.clone(), expired(3, 0)])).await.unwrap();
+    assert_eq!(answer.identifier(), Some(sequence(1).as_str()));
+    let fault = harness.handle(&payload([nameless, expired(3, 0)])).await.unwrap_err();
+    assert!(fault.to_string().contains("no record up to it has a sequence number"), "{fault}");
+}
+
+#[tokio::test]
+async fn an_hour_that_could_not_be_written_is_reported_by_its_lowest_number() {
+    let harness = Harness::start().await;
+    // A file where the engine wants the folder of ten o'clock.
+    let day = harness.root.path().join(harness::ARCHIVE).join("archive/Users/dt=2026-11-22");
+    std::fs::create_dir_all(&day).unwrap();
+    std::fs::write(day.join("hr=10"), "").unwrap();
+    let batch = payload([expired(1, 0), expired(2, 3600), expired(3, 1), expired(4, 3601)]);
+    let answer = harness.handle(&batch).await.unwrap();
+    assert_eq!(answer.identifier(), Some(sequence(2).as_str()));
+
+    std::fs::remove_file(day.join("hr=10")).unwrap();
+    assert_eq!(harness.rows().await.len(), 2, "the other hour was written");
+    // Lambda delivers again from the second record on.
+    let rest = payload([expired(2, 3600), expired(3, 1), expired(4, 3601)]);
+    assert_eq!(harness.handle(&rest).await.unwrap().identifier(), None);
+    assert_eq!(harness.rows().await.len(), 4);
+}
+
+#[tokio::test]
+async fn what_is_unfinished_at_the_time_to_stop_is_reported() {
+    // It takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let s3 = harness::client(&format!("http://{}", silent.local_addr().unwrap()));
+    let archiver = harness::archiver(&[], s3);
+    let started = tokio::time::Instant::now();
+    let batch = payload((1..40).map(|n| expired(n, i64::from(n) * 3600)));
+    let answer = handle(&archiver, &batch, Duration::from_millis(300)).await.unwrap();
+    assert_eq!(answer.identifier(), Some(sequence(1).as_str()));
+    assert!(started.elapsed() < Duration::from_secs(3), "it left in time");
+}
+
+#[tokio::test]
+async fn a_stream_without_old_images_fails_the_invocation_and_nothing_is_put_aside() {
+    let harness = Harness::start().await;
+    let mut keys_only = expired(2, 0);
+    keys_only["dynamodb"]["StreamViewType"] = json!("KEYS_ONLY");
+    keys_only["dynamodb"].as_object_mut().unwrap().remove("OldImage");
+    let fault = harness.handle(&payload([expired(1, 0), keys_only])).await.unwrap_err();
+    assert!(fault.to_string().contains("KEYS_ONLY"), "{fault}");
+    assert_eq!((harness.objects().await.len(), harness.quarantined().await.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_no_batch_fails_the_invocation() {
+    let harness = Harness::start().await;
+    assert!(harness.handle(&json!({"Message": "hello"})).await.is_err());
+    assert_eq!(harness.handle(&payload([])).await.unwrap().identifier(), None);
+}

@@ -1,0 +1,192 @@
+//! An archiver beside an embedded S3 of its own, and the batches that it is given.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io::Cursor;
+use std::path::Path;
+use std::time::Duration;
+
+use archiver::archive::{ArchivedRow, KeyNames, Merge, Reader};
+use archiver::config::Config;
+use archiver::{Archiver, Fault};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use local::template::Bucket;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use shared::environment::Environment;
+use shared::invocation::Invocation;
+use shared::stream::Answer;
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+pub(super) const ARCHIVE: &str = "users-archive";
+pub(super) const FAILURES: &str = "users-failures";
+
+pub(super) struct Harness {
+    pub(super) root: tempfile::TempDir,
+    pub(super) s3: Client,
+    pub(super) archiver: Archiver,
+    engine: local::s3::Engine,
+}
+
+impl Harness {
+    pub(super) async fn start() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let engine = local::s3::Engine::start(listener, root.path()).await.unwrap();
+        let bucket = |name: &str| Bucket { logical_id: String::new(), name: name.to_owned() };
+        engine.create_buckets(&[bucket(ARCHIVE), bucket(FAILURES)]).unwrap();
+        let s3 = client(engine.endpoint());
+        let archiver = archiver(&[], s3.clone());
+        Self { root, s3, archiver, engine }
+    }
+
+    pub(super) fn with(self, variables: &[(&str, &str)]) -> Self {
+        Self { archiver: archiver(variables, self.s3.clone()), ..self }
+    }
+
+    /// The same archiver and buckets after S3 went away.
+    pub(super) async fn without_s3(self) -> Archiver {
+        self.engine.stop().await;
+        self.archiver
+    }
+
+    /// From now on every put into this bucket fails: a file lies where the engine wants its folder.
+    pub(super) fn refuse(&self, bucket: &str) {
+        let folder = self.root.path().join(bucket);
+        std::fs::remove_dir(&folder).unwrap();
+        std::fs::write(&folder, "").unwrap();
+    }
+
+    /// The bucket is back.
+    pub(super) fn accept(&self, bucket: &str) {
+        let folder = self.root.path().join(bucket);
+        std::fs::remove_file(&folder).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+    }
+
+    pub(super) async fn handle(&self, batch: &Value) -> Result<Answer, Fault> {
+        handle(&self.archiver, batch, Duration::from_secs(30)).await
+    }
+
+    pub(super) async fn objects(&self) -> Vec<String> {
+        self.keys(ARCHIVE).await
+    }
+
+    pub(super) async fn quarantined(&self) -> Vec<String> {
+        self.keys(FAILURES).await
+    }
+
+    pub(super) async fn quarantine(&self, key: &str) -> Value {
+        serde_json::from_slice(&self.get(FAILURES, key).await.0).unwrap()
+    }
+
+    pub(super) async fn bytes(&self, key: &str) -> Vec<u8> {
+        self.get(ARCHIVE, key).await.0
+    }
+
+    pub(super) async fn rows(&self) -> Vec<ArchivedRow> {
+        rows(&self.s3).await
+    }
+
+    async fn keys(&self, bucket: &str) -> Vec<String> {
+        keys(&self.s3, bucket).await
+    }
+
+    async fn get(&self, bucket: &str, key: &str) -> (Vec<u8>, HashMap<String, String>) {
+        get(&self.s3, bucket, key).await
+    }
+}
+
+/// The rows of the whole archive.
+pub(super) async fn rows(s3: &Client) -> Vec<ArchivedRow> {
+    let mut readers = Vec::new();
+    for key in keys(s3, ARCHIVE).await {
+        let (bytes, metadata) = get(s3, ARCHIVE, &key).await;
+        readers.push(open(&key, &metadata, bytes));
+    }
+    Merge::new(readers).map(Result::unwrap).collect()
+}
+
+async fn keys(s3: &Client, bucket: &str) -> Vec<String> {
+    let listed = s3.list_objects_v2().bucket(bucket).send().await.unwrap();
+    let mut keys: Vec<_> = listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect();
+    keys.sort();
+    keys
+}
+
+async fn get(s3: &Client, bucket: &str, key: &str) -> (Vec<u8>, HashMap<String, String>) {
+    let object = s3.get_object().bucket(bucket).key(key).send().await.unwrap();
+    let metadata = object.metadata().cloned().unwrap_or_default();
+    (object.body.collect().await.unwrap().to_vec(), metadata)
+}
+
+/// Reads an object as it is downloaded.
+pub(super) fn open(key: &str, metadata: &HashMap<String, String>, bytes: Vec<u8>) -> Reader<Cursor<Vec<u8>>> {
+    Reader::open(key, metadata, KeyNames::new(["user_id", "timestamp"]), Cursor::new(bytes)).unwrap()
+}
+
+/// One attempt a call: these tests say themselves when something comes again.
+pub(super) fn client(endpoint: &str) -> Client {
+    let config = local::clients::s3(endpoint).config().to_builder().retry_config(RetryConfig::disabled());
+    Client::from_conf(config.build())
+}
+
+pub(super) fn archiver(variables: &[(&str, &str)], s3: Client) -> Archiver {
+    let environment: Environment = [("ARCHIVE_BUCKET", ARCHIVE), ("FAILURE_BUCKET", FAILURES)]
+        .iter()
+        .chain(variables)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    archiver::connect(&Config::parse(&environment).unwrap(), s3)
+}
+
+pub(super) async fn handle(archiver: &Archiver, batch: &Value, time: Duration) -> Result<Answer, Fault> {
+    let event = RawValue::from_string(batch.to_string()).unwrap();
+    // Spawned, because whoever invokes it may run on many threads.
+    let archiver = archiver.clone();
+    let invoked = tokio::spawn(async move {
+        let stop_at = Instant::now() + time;
+        let invocation = Invocation { now: OffsetDateTime::UNIX_EPOCH, stop_at, request_id: "1".to_owned() };
+        archiver.handle(&event, &invocation).await
+    });
+    invoked.await.unwrap()
+}
+
+/// A payload of `events/`.
+pub(super) fn event(story: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events").join(story).with_extension("json");
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+pub(super) fn payload(records: impl IntoIterator<Item = Value>) -> Value {
+    json!({"Records": records.into_iter().collect::<Vec<_>>()})
+}
+
+/// The sequence number of the `n`th record of these tests; as text they do not sort.
+pub(super) fn sequence(n: u32) -> String {
+    (99_999_999_999_999_999_998_u128 + u128::from(n)).to_string()
+}
+
+/// The `n`th user's removal by TTL, so many seconds after half past nine.
+pub(super) fn expired(n: u32, seconds: i64) -> Value {
+    let mut record = event("user-expired")["Records"][0].take();
+    let change = &mut record["dynamodb"];
+    change["SequenceNumber"] = json!(sequence(n));
+    change["ApproximateCreationDateTime"] = json!(1_795_339_800 + seconds);
+    for part in ["Keys", "OldImage"] {
+        change[part]["user_id"]["S"] = json!(format!("user-{n:03}"));
+    }
+    record
+}
+
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+    let mut hex = String::new();
+    for byte in Sha256::digest(bytes) {
+        write!(hex, "{byte:02x}").unwrap();
+    }
+    hex
+}

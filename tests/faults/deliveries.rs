@@ -1,0 +1,90 @@
+//! Any trouble, in any order: a stream that is delivered until its answers say "done" ends in its last states, and no
+//! answer on the way acknowledges what the replica lacks.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use replicator::sink::dynamodb::DynamoDbSink;
+use shared::revision::Revision;
+use time::Duration;
+use tokio::runtime::Runtime;
+
+use super::troubled::{Trouble, Troubled};
+use crate::replication::rig::{REPLICA, Rig, hand_over};
+use crate::replication::story::{Told, What, event};
+
+/// What a stream tells of four users, in the order of their numbers.
+fn streams() -> impl Strategy<Value = Vec<Told>> {
+    let step = (0..4_u8, prop_oneof![3 => Just(0), 1 => Just(1), 1 => Just(2)]);
+    proptest::collection::vec(step, 1..16).prop_map(|steps| {
+        let tell = |(number, (user, what)): (u64, (u8, u8))| match what {
+            0 => Told::named(&format!("u{user}"), number, &format!("n{number}")),
+            1 => Told::deleted(&format!("u{user}"), number),
+            _ => Told::expired(&format!("u{user}"), number),
+        };
+        (98..).zip(steps).map(tell).collect()
+    })
+}
+
+fn troubles() -> impl Strategy<Value = Vec<Trouble>> {
+    let numbers = || proptest::collection::vec(98..114_u64, 0..5);
+    let one = prop_oneof![
+        numbers().prop_map(Trouble::Rejects),
+        numbers().prop_map(Trouble::FailsAfterLanding),
+        Just(Trouble::IsSlow(std::time::Duration::from_millis(1))),
+    ];
+    proptest::collection::vec(one, 0..4)
+}
+
+/// The revision that the replica holds of a user, and whether the user is gone.
+async fn held(rig: &Rig, user_id: &str) -> Option<(Revision, bool)> {
+    let item = rig.item(user_id, "1").await?;
+    let revision = Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap();
+    Some((revision, item.contains_key("_gone")))
+}
+
+fn number(revision: Revision) -> u64 {
+    revision.sequence().to_string().parse().unwrap()
+}
+
+#[test]
+fn nothing_is_acknowledged_that_was_not_applied_and_retries_end_right() {
+    let runtime = Runtime::new().unwrap();
+    let rig = runtime.block_on(Rig::start());
+    let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
+    let case = std::cell::Cell::new(0);
+    let holds = runner.run(&(streams(), troubles()), |(mut told, troubles)| {
+        case.set(case.get() + 1);
+        for one in &mut told {
+            one.user_id = format!("{}-{}", one.user_id, case.get());
+        }
+        let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 4, Duration::days(8));
+        let replicator = rig.replicator_with(vec![Box::new(Troubled::new(sink, troubles.clone()))]);
+
+        let mut rest = &told[..];
+        for _ in 0..=troubles.len() {
+            let answer = runtime.block_on(hand_over(&replicator, &event(rest)));
+            let from = answer.identifier().map_or(u64::MAX, |text| text.parse().unwrap());
+            for one in told.iter().filter(|one| one.number < from) {
+                let held = runtime.block_on(held(&rig, &one.user_id));
+                // Superseded inside the batch by one that is still to come, it is acknowledged without being held.
+                let superseded = told.iter().any(|other| other.user_id == one.user_id && other.number >= from);
+                let is_held = held.is_some_and(|(revision, _)| number(revision) >= one.number);
+                prop_assert!(is_held || superseded, "{:?} is acknowledged, the replica has {:?}", one, held);
+            }
+            rest = &told[told.iter().position(|one| one.number >= from).unwrap_or(told.len())..];
+        }
+        prop_assert!(rest.is_empty(), "once the trouble is over, all is answered for");
+
+        let last: BTreeMap<_, _> = told.iter().map(|one| (&one.user_id, one)).collect();
+        for (user_id, one) in last {
+            let (revision, gone) = runtime.block_on(held(&rig, user_id)).unwrap();
+            prop_assert_eq!(number(revision), one.number);
+            prop_assert_eq!(gone, !matches!(one.what, What::Named(_)));
+        }
+        Ok(())
+    });
+    holds.unwrap();
+    assert!(runtime.block_on(rig.quarantined()).is_empty());
+}

@@ -1,0 +1,131 @@
+//! The service and the line to it in trouble.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use local::clients;
+use replicator::Replicator;
+use tokio::time::Instant;
+
+use super::proxy::{self, Call, Mishap};
+use crate::replication::rig::{Rig, hand_over, invocation_within};
+use crate::replication::story::{Told, event};
+
+/// The function, whose writes meet with what `plan` says; other requests pass.
+async fn replicator(
+    rig: &Rig,
+    attempts: u32,
+    plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static,
+) -> Replicator {
+    let plan = move |call: &Call<'_>| if call.operation == "PutItem" { plan(call) } else { Mishap::None };
+    let url = proxy::before(&rig.dynamodb_url, plan).await;
+    let retries = RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(Duration::from_millis(5));
+    let config = clients::dynamodb(&url).config().to_builder().retry_config(retries).build();
+    rig.replicator_through(aws_sdk_dynamodb::Client::from_conf(config))
+}
+
+/// Whether a call is the first with its body.
+fn first_of_its_kind() -> impl Fn(&Call<'_>) -> bool {
+    let seen = Mutex::new(HashSet::new());
+    move |call| seen.lock().unwrap().insert(call.body.to_owned())
+}
+
+fn users(count: u64) -> Vec<Told> {
+    (1..=count).map(|number| Told::named(&format!("u{number}."), number, "Ada")).collect()
+}
+
+#[tokio::test]
+async fn a_throttled_write_is_tried_again_within_the_invocation() {
+    let rig = Rig::start().await;
+    let first = first_of_its_kind();
+    let throttled = Mishap::Error(400, "ProvisionedThroughputExceededException");
+    let replicator = replicator(&rig, 3, move |call| if first(call) { throttled } else { Mishap::None }).await;
+    assert_eq!(hand_over(&replicator, &event(&users(20))).await.identifier(), None);
+    assert_eq!(rig.item_count().await, 20);
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_is_tried_again_and_counts_as_done() {
+    let rig = Rig::start().await;
+    let first = first_of_its_kind();
+    let replicator = replicator(&rig, 3, move |call| if first(call) { Mishap::AnswerLost } else { Mishap::None }).await;
+    assert_eq!(hand_over(&replicator, &event(&users(5))).await.identifier(), None);
+    assert_eq!(rig.item_count().await, 5);
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_was_lost_for_good_is_delivered_again() {
+    let rig = Rig::start().await;
+    let first = first_of_its_kind();
+    let lost = move |call: &Call<'_>| call.body.contains("u2.") && first(call);
+    let replicator = replicator(&rig, 1, move |call| if lost(call) { Mishap::AnswerLost } else { Mishap::None }).await;
+    let told = users(3);
+    assert_eq!(hand_over(&replicator, &event(&told)).await.identifier(), Some("2"));
+    let landed = rig.item("u2.", "1").await;
+    assert!(landed.is_some(), "it landed, and nobody knew");
+    assert_eq!(hand_over(&replicator, &event(&told[1..])).await.identifier(), None);
+    assert_eq!(rig.item("u2.", "1").await, landed);
+}
+
+#[tokio::test]
+async fn an_outage_for_one_item_holds_its_position_and_quarantines_nothing() {
+    for (status, code) in [(503, "ServiceUnavailable"), (500, "InternalServerError"), (400, "ThrottlingException")] {
+        let rig = Rig::start().await;
+        let out = Arc::new(AtomicBool::new(true));
+        let still_out = Arc::clone(&out);
+        let replicator = replicator(&rig, 2, move |call| {
+            let hit = call.body.contains("u3.") && still_out.load(Ordering::Relaxed);
+            if hit { Mishap::Error(status, code) } else { Mishap::None }
+        })
+        .await;
+        let told = users(6);
+        assert_eq!(hand_over(&replicator, &event(&told)).await.identifier(), Some("3"), "{code}");
+        assert_eq!(rig.item_count().await, 5, "{code}: its neighbours are applied");
+        assert!(rig.quarantined().await.is_empty(), "{code}");
+        out.store(false, Ordering::Relaxed);
+        assert_eq!(hand_over(&replicator, &event(&told[2..])).await.identifier(), None, "{code}");
+        assert_eq!(rig.item_count().await, 6, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_denied_access_holds_the_position_without_trying_every_record() {
+    let rig = Rig::start().await;
+    let tried = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tried);
+    let replicator = replicator(&rig, 1, move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Mishap::Error(400, "AccessDeniedException")
+    })
+    .await;
+    assert_eq!(hand_over(&replicator, &event(&users(1_000))).await.identifier(), Some("1"));
+    assert!(rig.quarantined().await.is_empty());
+    assert!(tried.load(Ordering::Relaxed) < 500, "{tried:?}");
+}
+
+#[tokio::test]
+async fn a_silent_endpoint_costs_the_deadline_and_the_first_unfinished_position_is_answered() {
+    let rig = Rig::start().await;
+    let silent = |call: &Call<'_>| call.body.contains("u4.") || call.body.contains("u7.");
+    let replicator = replicator(&rig, 1, move |call| if silent(call) { Mishap::Silence } else { Mishap::None }).await;
+    let (started, time) = (Instant::now(), Duration::from_millis(700));
+    let answer = replicator.handle(&event(&users(9)), &invocation_within(time)).await.unwrap();
+    assert_eq!(answer.identifier(), Some("4"));
+    assert!(started.elapsed() < time + Duration::from_millis(300), "{:?}", started.elapsed());
+    assert_eq!(rig.item_count().await, 7, "what did not hang is applied");
+}
+
+#[tokio::test]
+async fn an_unreachable_endpoint_holds_the_position() {
+    let rig = Rig::start().await;
+    let retries = RetryConfig::disabled();
+    let config = clients::dynamodb("http://127.0.0.1:1").config().to_builder().retry_config(retries).build();
+    let replicator = rig.replicator_through(aws_sdk_dynamodb::Client::from_conf(config));
+    assert!(replicator.check().await.is_err());
+    assert_eq!(hand_over(&replicator, &event(&users(3))).await.identifier(), Some("1"));
+    assert!(rig.quarantined().await.is_empty());
+}

@@ -1,0 +1,83 @@
+//! HTTP in front of an engine, on which things go wrong.
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::net::TcpListener;
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mishap {
+    /// The engine answers.
+    None,
+    /// The engine never sees it; the service answers an error of this status and code.
+    Error(u16, &'static str),
+    /// The engine does it, and the connection is cut before the answer is through.
+    AnswerLost,
+    /// The engine never sees it, and nobody answers.
+    Silence,
+}
+
+/// A request as a plan sees it.
+pub(crate) struct Call<'c> {
+    /// E.g. `PutItem`.
+    pub(crate) operation: &'c str,
+    pub(crate) body: &'c str,
+}
+
+type Plan = dyn Fn(&Call<'_>) -> Mishap + Send + Sync;
+
+#[derive(Clone)]
+struct Proxy {
+    engine: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+    plan: Arc<Plan>,
+}
+
+/// Serves the engine at `engine` with the mishaps of `plan`, for as long as the runtime lives; answers its URL.
+pub(crate) async fn before(engine: &str, plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let proxy = Proxy { engine: engine.to_owned(), client, plan: Arc::new(plan) };
+    let router = Router::new().fallback(answer).with_state(proxy);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    let target = parts.headers.get("x-amz-target").map_or("", |target| target.to_str().unwrap());
+    let call = Call { operation: target.rsplit('.').next().unwrap(), body: std::str::from_utf8(&body).unwrap() };
+    let mishap = (proxy.plan)(&call);
+    Ok(match mishap {
+        Mishap::Silence => pending().await,
+        Mishap::Error(status, code) => {
+            let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"as planned"}}"#);
+            http::Response::builder().status(status).body(Body::from(body)).unwrap()
+        }
+        Mishap::None | Mishap::AnswerLost => {
+            let mut forward =
+                http::Request::builder().method(parts.method).uri(format!("{}{}", proxy.engine, parts.uri));
+            *forward.headers_mut().unwrap() = parts.headers;
+            let answer = proxy.client.request(forward.body(Full::new(body)).unwrap()).await.unwrap();
+            if matches!(mishap, Mishap::AnswerLost) {
+                let cut = futures::stream::once(async { Err::<Bytes, _>(io::Error::other("the line is cut")) });
+                http::Response::new(Body::from_stream(cut))
+            } else {
+                answer.map(Body::new)
+            }
+        }
+    })
+}

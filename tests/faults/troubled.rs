@@ -1,0 +1,91 @@
+//! A sink in trouble.
+
+use std::future::pending;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use replicator::sink::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
+use shared::change::Change;
+use shared::invocation::Invocation;
+
+/// What happens to the changes with these sequence numbers, or to the whole sink.
+#[derive(Debug, Clone)]
+pub(crate) enum Trouble {
+    /// They are not written, and reported.
+    Rejects(Vec<u64>),
+    /// They are written, and reported as if they were not: the answer was lost on its way.
+    FailsAfterLanding(Vec<u64>),
+    /// They are not written, and never will be.
+    CannotHold(Vec<u64>),
+    /// Nothing is written, and no answer ever comes.
+    Hangs,
+    /// Everything is written, and the answer never comes.
+    HangsAfterLanding,
+    /// Everything is written, after a while.
+    IsSlow(Duration),
+}
+
+/// A sink that behaves as its troubles say, one a batch in their order, and well after the last.
+pub(crate) struct Troubled<S> {
+    inner: S,
+    troubles: Mutex<Vec<Trouble>>,
+}
+
+impl<S: Sink> Troubled<S> {
+    pub(crate) fn new(inner: S, troubles: impl IntoIterator<Item = Trouble>) -> Self {
+        let mut troubles: Vec<_> = troubles.into_iter().collect();
+        troubles.reverse();
+        Self { inner, troubles: Mutex::new(troubles) }
+    }
+
+    async fn apply_in_trouble(&self, decided: Decided<'_>, invocation: &Invocation) -> Result<Outcome, Broken> {
+        let trouble = self.troubles.lock().unwrap().pop();
+        let hit = |numbers: &[u64], change: &Change<'_>| {
+            numbers.iter().any(|number| number.to_string() == change.revision.sequence().to_string())
+        };
+        let (spared, struck, kind) = match &trouble {
+            None => return self.inner.apply(decided, invocation).await,
+            Some(Trouble::Hangs) => return pending().await,
+            Some(Trouble::HangsAfterLanding) => {
+                self.inner.apply(decided, invocation).await?;
+                return pending().await;
+            }
+            Some(Trouble::IsSlow(time)) => {
+                tokio::time::sleep(*time).await;
+                return self.inner.apply(decided, invocation).await;
+            }
+            Some(Trouble::FailsAfterLanding(numbers)) => {
+                let struck: Vec<_> = decided.settled.iter().copied().filter(|change| hit(numbers, change)).collect();
+                (decided.settled.to_vec(), struck, FailureKind::Transient("the answer was lost".to_owned()))
+            }
+            Some(Trouble::Rejects(numbers)) => {
+                let (struck, spared) = decided.settled.iter().copied().partition(|change| hit(numbers, change));
+                (spared, struck, FailureKind::Transient("throttled".to_owned()))
+            }
+            Some(Trouble::CannotHold(numbers)) => {
+                let (struck, spared) = decided.settled.iter().copied().partition(|change| hit(numbers, change));
+                (spared, struck, FailureKind::Permanent("too large".to_owned()))
+            }
+        };
+        let spared = Decided { changes: decided.changes, settled: &spared };
+        let mut outcome = self.inner.apply(spared, invocation).await?;
+        outcome.failures.extend(struck.iter().map(|change| Failure { index: change.index, kind: kind.clone() }));
+        Ok(outcome)
+    }
+}
+
+impl<S: Sink> Sink for Troubled<S> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        self.inner.check()
+    }
+
+    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+        self.apply_in_trouble(decided, invocation).boxed()
+    }
+}

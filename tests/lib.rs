@@ -1,0 +1,1 @@
+//! The acceptance tests are in the test binary; the library is empty.

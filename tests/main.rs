@@ -1,0 +1,12 @@
+//! The acceptance tests: one binary, every test on engines of its own.
+
+#![expect(clippy::unwrap_used, reason = "a story that cannot go on is a failed test, in a helper as well")]
+
+mod architecture;
+mod archival;
+mod faults;
+mod promises;
+mod replication;
+mod sink_contract;
+mod template;
+mod users_api;

@@ -1,0 +1,58 @@
+//! docs/PROMISES.md is a contract: every promise is numbered, and names tests that exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+fn tests_of(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            tests_of(&path, names);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            // A test's name is on the first `fn` line after its attribute; a law of a suite has none of its own.
+            let functions = text.lines().filter_map(|line| line.trim_start().split_once("fn "));
+            names.extend(functions.filter_map(|(_, rest)| rest.split(['(', '<']).next()).map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut names = BTreeSet::new();
+    for folder in ["tests", "shared/src", "functions", "local/src"] {
+        tests_of(&root.join(folder), &mut names);
+    }
+    let text = fs::read_to_string(root.join("docs/PROMISES.md")).unwrap();
+    let promised = text.split("\n## Promised\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let mut numbers = 0;
+    for promise in promised.split("\n\n").map(str::trim).filter(|part| !part.is_empty()).flat_map(paragraphs) {
+        numbers += 1;
+        assert!(promise.starts_with(&format!("{numbers}. ")), "promise {numbers} is out of order:\n{promise}");
+        let (_, shown) = promise.split_once("Shown by ").unwrap_or_else(|| panic!("no test shows:\n{promise}"));
+        let shown: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        assert!(!shown.is_empty(), "no test shows:\n{promise}");
+        for name in shown {
+            assert!(names.contains(name), "promise {numbers} names {name}, which is no test");
+        }
+    }
+    assert!(numbers >= 10, "only {numbers} promises were read");
+}
+
+/// A numbered list's items stand on lines that begin with their number.
+fn paragraphs(block: &str) -> Vec<String> {
+    let mut items: Vec<String> = Vec::new();
+    for line in block.lines() {
+        let begins = line.split_once(". ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+        match items.last_mut() {
+            Some(item) if !begins => {
+                item.push(' ');
+                item.push_str(line.trim());
+            }
+            _ => items.push(line.to_owned()),
+        }
+    }
+    items
+}

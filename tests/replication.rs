@@ -1,0 +1,133 @@
+//! What the replicator does with a batch, on real engines: stories of one user, of poison, and of a wrong set-up.
+
+mod items;
+mod refusals;
+pub(crate) mod rig;
+mod stack;
+pub(crate) mod story;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use rig::{Item, NOW, Rig, hand_over, sample};
+use shared::revision::Revision;
+use story::{LABEL, Told, event, event_of};
+
+fn text<'i>(item: &'i Item, name: &str) -> &'i str {
+    item[name].as_s().unwrap()
+}
+
+fn revision(item: &Item) -> String {
+    Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap().to_string()
+}
+
+#[tokio::test]
+async fn a_user_is_created_renamed_and_deleted_in_the_replica() {
+    let rig = Rig::start().await;
+    let replicator = rig.replicator();
+    replicator.check().await.unwrap();
+
+    assert_eq!(hand_over(&replicator, &sample("user-created")).await.identifier(), None);
+    let created = rig.item("ada", "1795334400").await.unwrap();
+    assert_eq!(revision(&created), format!("{LABEL}#4421584500000000017450439092"));
+
+    assert_eq!(hand_over(&replicator, &sample("user-renamed")).await.identifier(), None);
+    let renamed = rig.item("ada", "1795334400").await.unwrap();
+    assert_ne!(text(&created, "name"), text(&renamed, "name"));
+
+    assert_eq!(hand_over(&replicator, &sample("user-deleted")).await.identifier(), None);
+    let tombstone = rig.item("ada", "1795334400").await.unwrap();
+    let mut names: Vec<_> = tombstone.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["_gone", "_rev", "timestamp", "user_id"], "nothing of the user is left");
+    assert_eq!(tombstone["_gone"], AttributeValue::N((NOW + 8 * 86_400).to_string()));
+}
+
+#[tokio::test]
+async fn an_expired_user_leaves_a_tombstone_that_says_so() {
+    let rig = Rig::start().await;
+    hand_over(&rig.replicator(), &sample("user-expired")).await;
+    let tombstone = rig.item("bob", "1795334460").await.unwrap();
+    assert_eq!(tombstone["_expired"], AttributeValue::Bool(true));
+    assert!(tombstone.contains_key("_gone"));
+}
+
+#[tokio::test]
+async fn a_replayed_story_brings_nothing_back() {
+    let rig = Rig::start().await;
+    let replicator = rig.replicator();
+    for name in ["user-created", "user-renamed", "user-deleted"] {
+        hand_over(&replicator, &sample(name)).await;
+    }
+    let end = rig.item("ada", "1795334400").await;
+    for name in ["user-renamed", "user-created", "user-deleted"] {
+        assert_eq!(hand_over(&replicator, &sample(name)).await.identifier(), None, "a refusal is success");
+        assert_eq!(rig.item("ada", "1795334400").await, end);
+    }
+}
+
+#[tokio::test]
+async fn many_changes_of_a_user_in_a_batch_end_in_the_last() {
+    let rig = Rig::start().await;
+    hand_over(&rig.replicator(), &sample("user-many-times")).await;
+    let cleo = rig.item("cleo", "1795334520").await.unwrap();
+    assert_eq!(revision(&cleo), format!("{LABEL}#4421584500000000017450439195"));
+    assert!(rig.item("dan", "1795334525").await.unwrap().contains_key("_gone"));
+    assert_eq!(rig.item_count().await, 2);
+}
+
+#[tokio::test]
+async fn an_unreadable_record_is_put_aside_and_its_neighbours_are_applied() {
+    let rig = Rig::start().await;
+    let answer = hand_over(&rig.replicator(), &sample("unreadable-in-the-middle")).await;
+    assert_eq!(answer.identifier(), None);
+    let key = format!("quarantine/replicator/read/Users/{LABEL}-4421584500000000017450439103.json");
+    assert_eq!(rig.quarantined().await, [key.as_str()]);
+    let body = rig.quarantine_body(&key).await;
+    assert_eq!(body["format"], 1);
+    assert_eq!(body["record"]["eventName"], "RENAME", "the whole record is kept");
+    assert!(body["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
+    assert!(rig.item("eve", "1795334580").await.is_some() && rig.item("fay", "1795334581").await.is_some());
+}
+
+#[tokio::test]
+async fn a_record_without_a_position_is_put_aside_under_its_digest() {
+    let rig = Rig::start().await;
+    let records = [r#"{"eventName":"INSERT"}"#.to_owned(), "7".to_owned(), Told::named("a", 1, "Ada").record()];
+    assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+    let keys = rig.quarantined().await;
+    assert_eq!(keys.len(), 2);
+    assert!(keys.iter().all(|key| key.starts_with("quarantine/replicator/read/unknown/")), "{keys:?}");
+    assert!(rig.item("a", "1").await.is_some());
+}
+
+#[tokio::test]
+async fn an_item_too_large_with_its_revision_is_put_aside_and_its_neighbours_are_applied() {
+    let rig = Rig::start().await;
+    // 400 KB to the byte without `_rev`, as the source may well hold it.
+    let fixed = "user_id".len() + "big".len() + "timestamp".len() + 2 + "filling".len();
+    let image = format!(
+        r#"{{"user_id":{{"S":"big"}},"timestamp":{{"N":"1"}},"filling":{{"S":"{}"}}}}"#,
+        "x".repeat(400 * 1024 - fixed)
+    );
+    let told = [Told::named("a", 1, "Ada"), Told::image("big", 2, &image), Told::named("c", 3, "Cleo")];
+    assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
+    let key = format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json");
+    assert_eq!(rig.quarantined().await, [key.as_str()]);
+    let reason = rig.quarantine_body(&key).await["reason"].to_string();
+    assert!(reason.contains("size"), "{reason}");
+    assert!(rig.item("a", "1").await.is_some() && rig.item("c", "1").await.is_some());
+    assert_eq!(rig.item("big", "1").await, None);
+}
+
+#[tokio::test]
+async fn an_empty_batch_is_done() {
+    let rig = Rig::start().await;
+    assert_eq!(hand_over(&rig.replicator(), &event(&[])).await.identifier(), None);
+}
+
+#[tokio::test]
+async fn a_batch_larger_than_what_is_in_flight_is_applied_whole() {
+    let rig = Rig::start().await;
+    let told: Vec<_> = (0..400).map(|n| Told::named(&format!("u{n}"), n + 1, "Many")).collect();
+    assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
+    assert_eq!(rig.item_count().await, 400);
+}

@@ -1,0 +1,132 @@
+//! A wrong set-up is refused by name, and never mistaken for poison: nothing of it goes to quarantine.
+
+use replicator::Fault;
+use serde_json::value::RawValue;
+
+use super::rig::{REPLICA, Rig, hand_over, invocation, sample};
+use super::story::{LABEL, Told, event, event_of};
+
+#[tokio::test]
+async fn a_payload_that_is_no_stream_event_fails_the_invocation() {
+    let rig = Rig::start().await;
+    let payload = RawValue::from_string(r#"{"version":"2.0"}"#.to_owned()).unwrap();
+    let fault = rig.replicator().handle(&payload, &invocation()).await.unwrap_err();
+    assert!(matches!(fault, Fault::NotAStreamEvent(_)) && fault.to_string().contains("Records"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_stream_without_new_images_is_named_and_nothing_is_put_aside() {
+    let rig = Rig::start().await;
+    let fault = rig.replicator().handle(&sample("keys-only"), &invocation()).await.unwrap_err().to_string();
+    for part in ["table/Users/stream", "KEYS_ONLY", "NEW_AND_OLD_IMAGES"] {
+        assert!(fault.contains(part), "{fault}");
+    }
+    assert!(rig.quarantined().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_missing_table_is_named_at_start_and_holds_the_position_later() {
+    let rig = Rig::start().await;
+    let replicator = rig.replicator_over("Absent");
+    let fault = replicator.check().await.unwrap_err().to_string();
+    assert!(fault.contains("REPLICA_TABLE Absent"), "{fault}");
+    let answer = hand_over(&replicator, &event(&[Told::named("a", 7, "Ada"), Told::named("b", 8, "Bob")])).await;
+    assert_eq!(answer.identifier(), Some("7"));
+    assert!(rig.quarantined().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_table_that_vanished_after_the_start_holds_the_position() {
+    let rig = Rig::start().await;
+    let replicator = rig.replicator();
+    replicator.check().await.unwrap();
+    rig.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();
+    let answer = hand_over(&replicator, &event(&[Told::named("a", 7, "Ada"), Told::named("b", 8, "Bob")])).await;
+    assert_eq!(answer.identifier(), Some("7"));
+    assert!(rig.quarantined().await.is_empty());
+}
+
+#[tokio::test]
+async fn another_key_schema_is_the_table_s_fault_and_holds_the_position() {
+    let rig = Rig::start().await;
+    for (table, key) in [("One", &[("id", "S")][..]), ("Types", &[("user_id", "S"), ("timestamp", "S")])] {
+        rig.create_table(table, key).await;
+        let replicator = rig.replicator_over(table);
+        let answer = hand_over(&replicator, &event(&[Told::named("a", 7, "Ada"), Told::named("b", 8, "Bob")])).await;
+        assert_eq!(answer.identifier(), Some("7"), "{table}");
+        assert!(rig.quarantined().await.is_empty(), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_made_anew_with_another_key_is_the_table_s_fault_until_it_is_mended() {
+    let rig = Rig::start().await;
+    let replicator = rig.replicator();
+    replicator.check().await.unwrap();
+    rig.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();
+    rig.create_table(REPLICA, &[("id", "S")]).await;
+    let batch = event(&[Told::named("a", 7, "Ada")]);
+    assert_eq!(hand_over(&replicator, &batch).await.identifier(), Some("7"));
+    assert!(rig.quarantined().await.is_empty());
+
+    rig.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();
+    rig.create_table(REPLICA, &[("user_id", "S"), ("timestamp", "N")]).await;
+    assert_eq!(hand_over(&replicator, &batch).await.identifier(), None, "mended, it needs no restart");
+    assert!(rig.item("a", "1").await.is_some());
+}
+
+#[tokio::test]
+async fn an_image_without_the_key_that_its_record_names_is_poison() {
+    let rig = Rig::start().await;
+    let told = [Told::image("a", 1, r#"{"name":{"S":"Ada"}}"#), Told::named("b", 2, "Bob")];
+    assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
+    assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-1.json")]);
+    assert!(rig.item("b", "1").await.is_some());
+}
+
+#[tokio::test]
+async fn a_replica_that_is_its_own_source_is_refused() {
+    let rig = Rig::start().await;
+    let arn = rig.create_table("Loop", &[("user_id", "S"), ("timestamp", "N")]).await;
+    let record = Told::named("a", 1, "Ada").record();
+    let record = record.replace("arn:aws:dynamodb:eu-west-1:123456789012:table/Users", &arn);
+    let replicator = rig.replicator_over("Loop");
+    let fault = replicator.handle(&event_of(&[record]), &invocation()).await.unwrap_err().to_string();
+    assert!(fault.contains("is the source") && fault.contains("REPLICA_TABLE"), "{fault}");
+    let scan = rig.dynamodb.scan().table_name("Loop").send().await.unwrap();
+    assert_eq!(scan.count, 0);
+}
+
+#[tokio::test]
+async fn poison_that_the_failure_bucket_does_not_take_is_resent() {
+    let rig = Rig::start().await;
+    let replicator = rig.replicator_without_a_bucket();
+    let poison = Told::named("b", 8, "Bob").record().replace("MODIFY", "RENAME");
+    let records = [Told::named("a", 7, "Ada").record(), poison, Told::named("c", 9, "Cleo").record()];
+    let answer = hand_over(&replicator, &event_of(&records)).await;
+    assert_eq!(answer.identifier(), Some("8"));
+    assert!(rig.item("c", "1").await.is_some(), "its neighbours are applied all the same");
+}
+
+#[tokio::test]
+async fn poison_without_a_position_is_resent_from_the_record_before_it_or_fails_the_invocation() {
+    let rig = Rig::start().await;
+    let replicator = rig.replicator_without_a_bucket();
+    let (good, poison) = (Told::named("a", 7, "Ada").record(), r#"{"eventName":"INSERT"}"#.to_owned());
+    let answer = hand_over(&replicator, &event_of(&[&good, &poison])).await;
+    assert_eq!(answer.identifier(), Some("7"));
+    let fault = replicator.handle(&event_of(&[&poison, &good]), &invocation()).await.unwrap_err();
+    assert!(matches!(fault, Fault::NoPosition(_)), "{fault}");
+}
+
+#[tokio::test]
+async fn an_item_in_the_replica_with_a_foreign_revision_is_not_overwritten() {
+    use aws_sdk_dynamodb::types::AttributeValue;
+    let rig = Rig::start().await;
+    let put = rig.dynamodb.put_item().table_name(REPLICA).item("_rev", AttributeValue::S("7".to_owned()));
+    let put = put.item("user_id", AttributeValue::S("a".to_owned()));
+    put.item("timestamp", AttributeValue::N("1".to_owned())).send().await.unwrap();
+    assert_eq!(hand_over(&rig.replicator(), &event(&[Told::named("a", 1, "Ada")])).await.identifier(), None);
+    assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-1.json")]);
+    assert!(!rig.item("a", "1").await.unwrap().contains_key("name"));
+}

@@ -1,0 +1,149 @@
+//! The replicator between two real engines, without a stream: a test tells it what the stream delivered.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use aws_sdk_s3::config::retry::RetryConfig;
+use local::clients;
+use replicator::Replicator;
+use replicator::config::Config;
+use replicator::sink::Sink;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use shared::invocation::Invocation;
+use shared::quarantine::Quarantine;
+use shared::stream::Answer;
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+pub(crate) const REPLICA: &str = "UsersReplica";
+pub(crate) const FAILURES: &str = "users-failures";
+/// When every invocation of the rig is.
+pub(crate) const NOW: i64 = 1_800_000_000;
+
+/// An item as the SDK reads it.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+pub(crate) struct Rig {
+    pub(crate) dynamodb: aws_sdk_dynamodb::Client,
+    pub(crate) s3: aws_sdk_s3::Client,
+    pub(crate) dynamodb_url: String,
+    _engines: (local::dynamodb::Engine, local::s3::Engine, TempDir),
+}
+
+impl Rig {
+    /// Two engines with the replica's table, of the key `user_id` (S) and `timestamp` (N), and the failure bucket.
+    pub(crate) async fn start() -> Self {
+        let root = TempDir::new().unwrap();
+        let dynamodb = local::dynamodb::Engine::start(listener().await, None).await.unwrap();
+        let s3 = local::s3::Engine::start(listener().await, root.path()).await.unwrap();
+        let rig = Self {
+            dynamodb: clients::dynamodb(dynamodb.endpoint()),
+            s3: clients::s3(s3.endpoint()),
+            dynamodb_url: dynamodb.endpoint().to_owned(),
+            _engines: (dynamodb, s3, root),
+        };
+        rig.create_table(REPLICA, &[("user_id", "S"), ("timestamp", "N")]).await;
+        rig.s3.create_bucket().bucket(FAILURES).send().await.unwrap();
+        rig
+    }
+
+    /// Creates a table of this key and answers its ARN.
+    pub(crate) async fn create_table(&self, table: &str, key: &[(&str, &str)]) -> String {
+        let mut create = self.dynamodb.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
+        for ((name, kind), role) in key.iter().zip([KeyType::Hash, KeyType::Range]) {
+            let kind = ScalarAttributeType::from(*kind);
+            let definition = AttributeDefinition::builder().attribute_name(*name).attribute_type(kind).build();
+            let element = KeySchemaElement::builder().attribute_name(*name).key_type(role).build();
+            create = create.attribute_definitions(definition.unwrap()).key_schema(element.unwrap());
+        }
+        create.send().await.unwrap().table_description.unwrap().table_arn.unwrap()
+    }
+
+    /// The function as configured by its environment.
+    pub(crate) fn replicator(&self) -> Replicator {
+        self.replicator_over(REPLICA)
+    }
+
+    /// The function with another table for its replica.
+    pub(crate) fn replicator_over(&self, table: &str) -> Replicator {
+        connect(table, self.dynamodb.clone(), self.s3.clone())
+    }
+
+    /// The function with a client of the replica that the test has spoiled.
+    pub(crate) fn replicator_through(&self, dynamodb: aws_sdk_dynamodb::Client) -> Replicator {
+        connect(REPLICA, dynamodb, self.s3.clone())
+    }
+
+    /// The function with a failure bucket that cannot be reached.
+    pub(crate) fn replicator_without_a_bucket(&self) -> Replicator {
+        // Nothing listens on port 1; without retries the refusal is immediate.
+        let s3 = clients::s3("http://127.0.0.1:1").config().to_builder().retry_config(RetryConfig::disabled());
+        connect(REPLICA, self.dynamodb.clone(), aws_sdk_s3::Client::from_conf(s3.build()))
+    }
+
+    /// The function over sinks of the test's own.
+    pub(crate) fn replicator_with(&self, sinks: Vec<Box<dyn Sink>>) -> Replicator {
+        Replicator::new(sinks, Quarantine::new(self.s3.clone(), FAILURES.to_owned(), "replicator"))
+    }
+
+    /// What stands in the replica under the key of a user.
+    pub(crate) async fn item(&self, user_id: &str, timestamp: &str) -> Option<Item> {
+        let read = self.dynamodb.get_item().table_name(REPLICA).consistent_read(true);
+        let read = read.key("user_id", AttributeValue::S(user_id.to_owned()));
+        read.key("timestamp", AttributeValue::N(timestamp.to_owned())).send().await.unwrap().item
+    }
+
+    pub(crate) async fn item_count(&self) -> i32 {
+        self.dynamodb.scan().table_name(REPLICA).consistent_read(true).send().await.unwrap().count
+    }
+
+    /// The keys in the failure bucket, sorted.
+    pub(crate) async fn quarantined(&self) -> Vec<String> {
+        let listed = self.s3.list_objects_v2().bucket(FAILURES).send().await.unwrap();
+        let mut keys: Vec<_> = listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect();
+        keys.sort();
+        keys
+    }
+
+    pub(crate) async fn quarantine_body(&self, key: &str) -> Value {
+        let object = self.s3.get_object().bucket(FAILURES).key(key).send().await.unwrap();
+        serde_json::from_slice(&object.body.collect().await.unwrap().into_bytes()).unwrap()
+    }
+}
+
+fn connect(table: &str, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> Replicator {
+    let variables = [("REPLICA_TABLE", table), ("FAILURE_BUCKET", FAILURES)];
+    let environment = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    replicator::connect(&Config::parse(&environment).unwrap(), dynamodb, s3)
+}
+
+async fn listener() -> TcpListener {
+    TcpListener::bind(("127.0.0.1", 0)).await.unwrap()
+}
+
+/// An invocation with a minute to go.
+pub(crate) fn invocation() -> Invocation {
+    invocation_within(Duration::from_mins(1))
+}
+
+pub(crate) fn invocation_within(remaining: Duration) -> Invocation {
+    let now = OffsetDateTime::from_unix_timestamp(NOW).unwrap();
+    Invocation { now, stop_at: Instant::now() + remaining, request_id: "request-1".to_owned() }
+}
+
+/// Hands a batch over, which must come back answered.
+pub(crate) async fn hand_over(replicator: &Replicator, event: &RawValue) -> Answer {
+    replicator.handle(event, &invocation()).await.unwrap()
+}
+
+/// One of the sample payloads.
+pub(crate) fn sample(name: &str) -> Box<RawValue> {
+    let path = format!("{}/../events/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}

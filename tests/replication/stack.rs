@@ -1,0 +1,117 @@
+//! The whole way on one machine: a write to the table, the stream, the mapping, the function, the replica.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use local::stack::{Options, Stack};
+
+use super::rig::Item;
+
+const USERS: &str = "Users";
+const REPLICA: &str = "UsersReplica";
+
+fn user(user_id: &str, name: &str) -> Item {
+    let s = |text: &str| AttributeValue::S(text.to_owned());
+    Item::from([
+        ("user_id".to_owned(), s(user_id)),
+        ("timestamp".to_owned(), AttributeValue::N("1".to_owned())),
+        ("name".to_owned(), s(name)),
+        ("exact".to_owned(), AttributeValue::N("0.12345678901234567890123456789012345678".to_owned())),
+        ("unknown_to_any_user".to_owned(), AttributeValue::M(Item::from([("deep".to_owned(), s(""))]))),
+    ])
+}
+
+fn key(user_id: &str) -> Item {
+    let mut key = user(user_id, "");
+    key.retain(|name, _| name == "user_id" || name == "timestamp");
+    key
+}
+
+async fn put(client: &Client, item: Item) {
+    client.put_item().table_name(USERS).set_item(Some(item)).send().await.unwrap();
+}
+
+/// All items of a table by user.
+async fn items(client: &Client, table: &str) -> BTreeMap<String, Item> {
+    let mut pages = client.scan().table_name(table).consistent_read(true).into_paginator().items().send();
+    let mut items = BTreeMap::new();
+    while let Some(item) = pages.try_next().await.unwrap() {
+        items.insert(item["user_id"].as_s().unwrap().clone(), item);
+    }
+    items
+}
+
+/// The replica as its readers take it: without tombstones and without revisions.
+async fn replica(client: &Client) -> BTreeMap<String, Item> {
+    let mut items = items(client, REPLICA).await;
+    items.retain(|_, item| !item.contains_key("_gone"));
+    for item in items.values_mut() {
+        assert!(item.remove("_rev").is_some(), "every item of a replica has its revision");
+    }
+    items
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replica_ends_equal_to_the_source() {
+    let stack = Stack::boot(Options::default()).await.unwrap();
+    let client = stack.dynamodb();
+    for n in 0..60 {
+        put(&client, user(&format!("u{n:02}"), "Created")).await;
+    }
+    for n in 0..30 {
+        put(&client, user(&format!("u{n:02}"), "Renamed")).await;
+    }
+    for n in 20..40 {
+        client.delete_item().table_name(USERS).set_key(Some(key(&format!("u{n:02}")))).send().await.unwrap();
+    }
+    for n in 35..45 {
+        put(&client, user(&format!("u{n:02}"), "Created again")).await;
+    }
+    stack.drained().await;
+
+    let source = items(&client, USERS).await;
+    assert_eq!(source.len(), 45);
+    assert_eq!(replica(&client).await, source);
+    assert_eq!(items(&client, REPLICA).await.len(), 60, "each deleted user has left a tombstone");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_user_is_gone_from_the_replica_too() {
+    let stack = Stack::boot(Options::default()).await.unwrap();
+    let client = stack.dynamodb();
+    let mut expired = user("bob", "Bob");
+    // Not longer ago: TTL passes over what expired more than five years ago.
+    let past = shared::clock::Clock::system().now() - time::Duration::days(30);
+    expired.insert("expires_at".to_owned(), AttributeValue::N(past.unix_timestamp().to_string()));
+    put(&client, expired).await;
+    put(&client, user("ada", "Ada")).await;
+    stack.expire_now().await.unwrap();
+    stack.drained().await;
+
+    let held = items(&client, REPLICA).await;
+    assert_eq!(held["bob"]["_expired"], AttributeValue::Bool(true));
+    assert!(held["bob"].contains_key("_gone") && !held["bob"].contains_key("name"));
+    assert_eq!(replica(&client).await, items(&client, USERS).await);
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_with_a_reserved_attribute_stops_nobody() {
+    let stack = Stack::boot(Options::default()).await.unwrap();
+    let client = stack.dynamodb();
+    put(&client, user("ada", "Ada")).await;
+    let mut poison = user("eve", "Eve");
+    poison.insert("_gone".to_owned(), AttributeValue::N("1".to_owned()));
+    put(&client, poison).await;
+    put(&client, user("fay", "Fay")).await;
+    stack.drained().await;
+
+    let held = replica(&client).await;
+    assert_eq!(held.keys().collect::<Vec<_>>(), ["ada", "fay"]);
+    let failures = stack.s3().list_objects_v2().bucket("users-failures").send().await.unwrap();
+    let keys: Vec<_> = failures.contents().iter().filter_map(|object| object.key()).collect();
+    assert!(matches!(keys[..], [key] if key.starts_with("quarantine/replicator/dynamodb/Users/")), "{keys:?}");
+    stack.stop().await;
+}

@@ -1,0 +1,277 @@
+//! The laws that every sink keeps, as functions over a sink and a way to read its replica back.
+//!
+//! A new sink joins by implementing [`Replica`] for its store and calling [`every_law_holds`]; no law may be bent for
+//! it. The changes are whole user records, which every kind of replica can hold, and each law uses users of its own,
+//! so that one store serves them all.
+
+use std::collections::BTreeMap;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use replicator::settle::settle;
+use replicator::sink::dynamodb::DynamoDbSink;
+use replicator::sink::{Decided, FailureKind, Outcome, Sink};
+use shared::revision::Revision;
+use shared::stream;
+use time::Duration;
+use tokio::runtime::Runtime;
+
+use crate::replication::rig::{REPLICA, Rig, invocation_within};
+use crate::replication::story::{LABEL, Told, event, user};
+
+/// A stream of the same table that began after that of [`LABEL`].
+const LATER_LABEL: &str = "2026-11-01T08:00:00.001";
+
+/// A replica as a law sees it.
+pub(crate) trait Replica: Sync {
+    /// What is held of a user's record with the timestamp 1.
+    fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<Held>>;
+
+    /// The image of a user's record that this kind of replica cannot hold.
+    fn poison(&self, user_id: &str) -> String;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) revision: Revision,
+    pub(crate) state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    Named(String),
+    Gone,
+}
+
+/// Runs the whole suite.
+pub(crate) fn every_law_holds(runtime: &Runtime, sink: &dyn Sink, replica: &dyn Replica) {
+    runtime.block_on(async {
+        sink.check().await.unwrap();
+        a_late_replay_changes_nothing(sink, replica).await;
+        an_older_change_after_a_newer_is_stale(sink, replica).await;
+        a_delete_leaves_a_tombstone_that_no_late_write_passes(sink, replica).await;
+        a_delete_that_comes_first_still_counts(sink, replica).await;
+        a_record_created_again_replaces_its_tombstone(sink, replica).await;
+        a_later_stream_outranks_a_higher_number(sink, replica).await;
+        numbers_are_compared_as_numbers(sink, replica).await;
+        a_change_the_sink_cannot_hold_spares_its_neighbours(sink, replica).await;
+        a_sink_without_time_claims_nothing(sink, replica).await;
+        nothing_comes_of_nothing(sink).await;
+    });
+    the_order_of_writes_is_free(runtime, sink, replica);
+}
+
+/// Settles the changes and applies them, with a minute to go.
+async fn apply(sink: &dyn Sink, told: &[Told]) -> Outcome {
+    apply_within(sink, told, std::time::Duration::from_mins(1)).await
+}
+
+async fn apply_within(sink: &dyn Sink, told: &[Told], time: std::time::Duration) -> Outcome {
+    let event = event(told);
+    let batch = stream::read(&event).unwrap();
+    let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
+    let settled: Vec<_> = settle(&changes).into_iter().map(|place| changes[place]).collect();
+    let outcome = sink.apply(Decided { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
+    let counted = outcome.applied + outcome.duplicate + outcome.stale + outcome.failures.len();
+    assert_eq!(counted, settled.len(), "each settled change is counted once: {outcome:?}");
+    outcome
+}
+
+fn applied(count: usize) -> Outcome {
+    Outcome { applied: count, ..Outcome::default() }
+}
+
+fn buried(count: usize) -> Outcome {
+    Outcome { applied: count, tombstones: count, ..Outcome::default() }
+}
+
+fn duplicate(count: usize) -> Outcome {
+    Outcome { duplicate: count, ..Outcome::default() }
+}
+
+fn stale(count: usize) -> Outcome {
+    Outcome { stale: count, ..Outcome::default() }
+}
+
+fn named(name: &str) -> State {
+    State::Named(name.to_owned())
+}
+
+async fn state(replica: &dyn Replica, user_id: &str) -> Option<State> {
+    replica.read(user_id).await.map(|held| held.state)
+}
+
+async fn a_late_replay_changes_nothing(sink: &dyn Sink, replica: &dyn Replica) {
+    let told = [Told::named("replay-a", 1, "Ada"), Told::named("replay-b", 2, "Bob"), Told::deleted("replay-c", 3)];
+    assert_eq!(apply(sink, &told).await, Outcome { applied: 3, tombstones: 1, ..Outcome::default() });
+    let mut before = Vec::new();
+    for one in &told {
+        before.push(replica.read(&one.user_id).await);
+    }
+    assert_eq!(apply(sink, &told).await, duplicate(3), "the very same revisions are duplicates, not stale");
+    for (one, before) in told.iter().zip(before) {
+        assert!(before.is_some());
+        assert_eq!(replica.read(&one.user_id).await, before);
+    }
+}
+
+async fn an_older_change_after_a_newer_is_stale(sink: &dyn Sink, replica: &dyn Replica) {
+    assert_eq!(apply(sink, &[Told::named("older", 5, "New")]).await, applied(1));
+    assert_eq!(apply(sink, &[Told::named("older", 4, "Old")]).await, stale(1));
+    assert_eq!(state(replica, "older").await, Some(named("New")));
+}
+
+async fn a_delete_leaves_a_tombstone_that_no_late_write_passes(sink: &dyn Sink, replica: &dyn Replica) {
+    assert_eq!(apply(sink, &[Told::named("deleted", 1, "Ada")]).await, applied(1));
+    assert_eq!(apply(sink, &[Told::deleted("deleted", 2)]).await, buried(1));
+    assert_eq!(apply(sink, &[Told::named("deleted", 1, "Ada")]).await, stale(1));
+    assert_eq!(state(replica, "deleted").await, Some(State::Gone));
+}
+
+async fn a_delete_that_comes_first_still_counts(sink: &dyn Sink, replica: &dyn Replica) {
+    assert_eq!(apply(sink, &[Told::expired("unborn", 2)]).await, buried(1));
+    assert_eq!(apply(sink, &[Told::named("unborn", 1, "Ada")]).await, stale(1));
+    assert_eq!(state(replica, "unborn").await, Some(State::Gone));
+}
+
+async fn a_record_created_again_replaces_its_tombstone(sink: &dyn Sink, replica: &dyn Replica) {
+    assert_eq!(apply(sink, &[Told::deleted("again", 1)]).await, buried(1));
+    assert_eq!(apply(sink, &[Told::named("again", 2, "Ada")]).await, applied(1));
+    assert_eq!(state(replica, "again").await, Some(named("Ada")));
+}
+
+async fn a_later_stream_outranks_a_higher_number(sink: &dyn Sink, replica: &dyn Replica) {
+    assert_eq!(apply(sink, &[Told::named("stream", 900, "Before")]).await, applied(1));
+    assert_eq!(apply(sink, &[Told::named("stream", 1, "After").of_stream(LATER_LABEL)]).await, applied(1));
+    assert_eq!(apply(sink, &[Told::named("stream", 901, "Before")]).await, stale(1));
+    assert_eq!(state(replica, "stream").await, Some(named("After")));
+}
+
+async fn numbers_are_compared_as_numbers(sink: &dyn Sink, replica: &dyn Replica) {
+    assert_eq!(apply(sink, &[Told::named("number", 9, "Nine")]).await, applied(1));
+    assert_eq!(apply(sink, &[Told::named("number", 10, "Ten")]).await, applied(1));
+    assert_eq!(apply(sink, &[Told::named("number", 9, "Nine")]).await, stale(1));
+    assert_eq!(state(replica, "number").await, Some(named("Ten")));
+}
+
+async fn a_change_the_sink_cannot_hold_spares_its_neighbours(sink: &dyn Sink, replica: &dyn Replica) {
+    let poison = Told::image("poison", 2, &replica.poison("poison"));
+    let outcome = apply(sink, &[Told::named("spared-a", 1, "Ada"), poison, Told::named("spared-b", 3, "Bob")]).await;
+    assert_eq!(outcome.applied, 2);
+    let [failure] = &outcome.failures[..] else { panic!("one failure: {outcome:?}") };
+    assert_eq!(failure.index, 1);
+    assert!(matches!(failure.kind, FailureKind::Permanent(_)), "{failure:?}");
+    assert_eq!(replica.read("poison").await, None);
+    assert_eq!(state(replica, "spared-b").await, Some(named("Bob")));
+}
+
+async fn a_sink_without_time_claims_nothing(sink: &dyn Sink, replica: &dyn Replica) {
+    let told: Vec<_> = (1..=50).map(|n| Told::named(&format!("late-{n}"), n, "Late")).collect();
+    let outcome = apply_within(sink, &told, std::time::Duration::ZERO).await;
+    for failure in &outcome.failures {
+        assert!(matches!(failure.kind, FailureKind::Transient(_)), "{failure:?}");
+    }
+    for (index, one) in told.iter().enumerate() {
+        if outcome.failures.iter().all(|failure| failure.index != index) {
+            assert_eq!(state(replica, &one.user_id).await, Some(named("Late")), "claimed but not there");
+        }
+    }
+    let again = apply(sink, &told).await;
+    assert_eq!((again.applied + again.duplicate, again.failures.len()), (50, 0), "the rest is applied next time");
+}
+
+async fn nothing_comes_of_nothing(sink: &dyn Sink) {
+    assert_eq!(apply(sink, &[]).await, Outcome::default());
+}
+
+/// What one item went through: a revision each, and where it ended.
+fn histories() -> impl Strategy<Value = (Vec<Told>, Vec<usize>)> {
+    let step = ((any::<bool>(), 1..30_u64), prop_oneof![2 => Just(0), 1 => Just(1), 1 => Just(2)]);
+    let history = proptest::collection::vec(step, 1..8).prop_map(|steps| {
+        let by_revision: BTreeMap<(bool, u64), u8> = steps.into_iter().collect();
+        let tell = |((later, number), what): ((bool, u64), u8)| {
+            let told = match what {
+                0 => Told::named("", number, &format!("{later}-{number}")),
+                1 => Told::deleted("", number),
+                _ => Told::expired("", number),
+            };
+            told.of_stream(if later { LATER_LABEL } else { LABEL })
+        };
+        by_revision.into_iter().map(tell).collect::<Vec<_>>()
+    });
+    // Every change is delivered at least once, in any order, and some again.
+    history.prop_flat_map(|told| {
+        let count = told.len();
+        let once = Just((0..count).collect::<Vec<_>>()).prop_shuffle();
+        let again = proptest::collection::vec(0..count, 0..6);
+        let deliveries = (once, again).prop_map(|(once, again)| [once, again].concat()).prop_shuffle();
+        (Just(told), deliveries)
+    })
+}
+
+fn the_order_of_writes_is_free(runtime: &Runtime, sink: &dyn Sink, replica: &dyn Replica) {
+    let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
+    let count = std::cell::Cell::new(0);
+    let holds = runner.run(&histories(), |(mut told, deliveries)| {
+        count.set(count.get() + 1);
+        let user_id = format!("order-{}", count.get());
+        for one in &mut told {
+            one.user_id.clone_from(&user_id);
+        }
+        let mut total = Outcome::default();
+        for chunk in deliveries.chunks(2) {
+            let chunk: Vec<_> = chunk.iter().map(|place| told[*place].clone()).collect();
+            let outcome = runtime.block_on(apply(sink, &chunk));
+            prop_assert_eq!(&outcome.failures, &[]);
+            total.applied += outcome.applied;
+        }
+        let last = told.last().unwrap();
+        let expected = match &last.what {
+            crate::replication::story::What::Named(name) => named(name),
+            _ => State::Gone,
+        };
+        let held = runtime.block_on(replica.read(&user_id)).unwrap();
+        prop_assert_eq!(held.state, expected);
+        prop_assert_eq!(held.revision.to_string(), format!("{}#{}", last.label, last.number));
+        prop_assert!(total.applied >= 1 && total.applied <= told.len(), "each change is applied at most once");
+        Ok(())
+    });
+    holds.unwrap();
+}
+
+impl Replica for Rig {
+    fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<Held>> {
+        async move {
+            let item = self.item(user_id, "1").await?;
+            let state = match item.get("name") {
+                Some(name) => named(name.as_s().unwrap()),
+                None => State::Gone,
+            };
+            assert_eq!(item.contains_key("_gone"), state == State::Gone, "a tombstone holds nothing else");
+            Some(Held { revision: Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap(), state })
+        }
+        .boxed()
+    }
+
+    fn poison(&self, user_id: &str) -> String {
+        user(user_id, "1", &"x".repeat(410 * 1024)).to_string()
+    }
+}
+
+#[test]
+fn the_dynamodb_sink_keeps_every_law() {
+    let runtime = Runtime::new().unwrap();
+    let rig = runtime.block_on(Rig::start());
+    let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 8, Duration::days(8));
+    every_law_holds(&runtime, &sink, &rig);
+}
+
+#[test]
+fn one_write_at_a_time_keeps_every_law_too() {
+    let runtime = Runtime::new().unwrap();
+    let rig = runtime.block_on(Rig::start());
+    let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 1, Duration::days(8));
+    every_law_holds(&runtime, &sink, &rig);
+}

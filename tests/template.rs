@@ -1,0 +1,224 @@
+//! The template agrees with the code: what deploys has the environment, the mappings and the routes that the
+//! functions were written for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use axum::body::Body;
+use http::{Request, StatusCode};
+use local::clients;
+use local::template::{Function, Mapping, Template};
+use saphyr::{LoadableYamlNode, Yaml};
+use shared::clock::Clock;
+use shared::environment::Environment;
+use tower::ServiceExt;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn template() -> Template {
+    Template::load(&workspace().join("template.yaml")).unwrap()
+}
+
+fn function(name: &str) -> Function {
+    template().functions.into_iter().find(|function| function.name == name).unwrap()
+}
+
+fn environment(name: &str) -> Environment {
+    function(name).environment.into_iter().collect()
+}
+
+fn mapping(name: &str) -> Mapping {
+    let mut mappings = function(name).mappings;
+    assert_eq!(mappings.len(), 1, "{name} reads one stream");
+    mappings.remove(0)
+}
+
+fn source(path: &str) -> String {
+    std::fs::read_to_string(workspace().join(path)).unwrap()
+}
+
+#[test]
+fn every_function_starts_with_the_environment_that_the_template_gives_it() {
+    api::config::Config::parse(&environment("api")).unwrap();
+    replicator::config::Config::parse(&environment("replicator")).unwrap();
+    archiver::config::Config::parse(&environment("archiver")).unwrap();
+    assert_eq!(template().functions.len(), 3, "a new function needs its line above");
+}
+
+#[test]
+fn every_variable_that_the_template_sets_is_read_by_its_function() {
+    for Function { name, environment, .. } in template().functions {
+        let config = source(&format!("functions/{name}/src/config.rs"));
+        for variable in environment.keys() {
+            let read = match variable.as_str() {
+                "LOG_LEVEL" => config.contains("telemetry::LOG_LEVEL"),
+                // lambda_http's own.
+                "AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH" => name == "api",
+                own => config.contains(&format!("\"{own}\"")),
+            };
+            assert!(read, "{name} does not read {variable}");
+        }
+    }
+}
+
+#[test]
+fn no_deployment_is_public() {
+    assert_eq!(function("api").environment["AUTH"], "iam");
+    let text = source("template.yaml");
+    assert!(text.contains("EnableIamAuthorizer: true") && text.contains("DefaultAuthorizer: AWS_IAM"));
+    assert!(!text.contains("Authorizer: NONE"), "a route without authorization");
+}
+
+#[test]
+fn the_users_table_streams_both_images_and_expires_by_expires_at() {
+    let tables: BTreeMap<String, _> = template().tables.into_iter().map(|table| (table.name.clone(), table)).collect();
+    let (users, replica) = (&tables["Users"], &tables["UsersReplica"]);
+    assert_eq!(users.stream_view.as_deref(), Some("NEW_AND_OLD_IMAGES"));
+    assert_eq!(users.ttl_attribute.as_deref(), Some("expires_at"));
+    assert_eq!(replica.stream_view, None, "nobody reads the replica's changes");
+    assert_eq!(replica.ttl_attribute.as_deref(), Some("_gone"), "only tombstones expire in a replica");
+    assert_eq!(users.keys, replica.keys);
+    let index = users.indexes.iter().find(|index| index.name == function("api").environment["EMAIL_INDEX"]).unwrap();
+    assert_eq!(index.projection, "ALL");
+    assert_eq!(index.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["email", "timestamp"]);
+}
+
+#[test]
+fn the_replicators_mapping_bounds_the_age_and_not_the_retries() {
+    let expected = Mapping {
+        name: "Changes".to_owned(),
+        table: "Users".to_owned(),
+        batch_size: 1000,
+        window_s: 0,
+        parallelization_factor: 4,
+        maximum_retry_attempts: -1,
+        maximum_record_age_s: 6 * 60 * 60,
+        bisect: true,
+        report_batch_item_failures: true,
+        filters: Vec::new(),
+        on_failure_bucket: Some("users-failures".to_owned()),
+        starting_position: "TRIM_HORIZON".to_owned(),
+    };
+    assert_eq!(mapping("replicator"), expected);
+}
+
+#[test]
+fn the_archivers_mapping_takes_removals_by_ttl_alone() {
+    let pattern =
+        r#"{"eventName":["REMOVE"],"userIdentity":{"type":["Service"],"principalId":["dynamodb.amazonaws.com"]}}"#;
+    let expected = Mapping {
+        name: "Expiries".to_owned(),
+        table: "Users".to_owned(),
+        batch_size: 3000,
+        window_s: 60,
+        parallelization_factor: 1,
+        maximum_retry_attempts: -1,
+        maximum_record_age_s: 18 * 60 * 60,
+        bisect: true,
+        report_batch_item_failures: true,
+        filters: vec![pattern.to_owned()],
+        on_failure_bucket: Some("users-failures".to_owned()),
+        starting_position: "TRIM_HORIZON".to_owned(),
+    };
+    assert_eq!(mapping("archiver"), expected);
+}
+
+#[test]
+fn both_mappings_count_their_events() {
+    let text = source("template.yaml");
+    assert_eq!(text.matches("Metrics: [EventCount]").count(), 2);
+    assert_eq!(text.matches("Type: DynamoDB\n").count(), 2, "a stream has at most two readers");
+}
+
+/// The router answers an unknown method with all that it knows: so the two lists can be compared without a table.
+#[tokio::test]
+async fn the_templates_routes_are_the_routers() {
+    let config = api::config::Config::parse(&environment("api")).unwrap();
+    let app = api::app(&config, clients::dynamodb("http://127.0.0.1:9"), Clock::system());
+    let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for route in template().routes {
+        assert_eq!(route.function, "api");
+        declared.entry(route.path).or_default().insert(route.method);
+    }
+    let rest = declared.remove("$default");
+    assert_eq!(rest, Some(BTreeSet::from(["ANY".to_owned()])), "what is unknown is answered by the api itself");
+
+    for (path, methods) in &declared {
+        let request = Request::builder().method("TRACE").uri(path.replace(['{', '}'], "")).body(Body::empty()).unwrap();
+        let answer = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path} is not a route of the api");
+        let allowed = answer.headers()["allow"].to_str().unwrap().split(',').map(|method| method.trim().to_owned());
+        // HEAD comes with GET and OPTIONS with every path: no routes of their own at API Gateway, `$default` takes them.
+        let allowed: BTreeSet<String> = allowed.filter(|method| method != "HEAD" && method != "OPTIONS").collect();
+        assert_eq!(&allowed, methods, "{path}");
+    }
+    let router = source("functions/api/src/router.rs");
+    let routes: BTreeSet<&str> = router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(routes, declared.keys().map(String::as_str).collect(), "a route that the template lacks");
+}
+
+/// Every `Action` of every role, with the role's logical id. CloudFormation's tags are of no matter for it.
+fn actions() -> Vec<(String, String)> {
+    fn strings(node: &Yaml<'_>, found: &mut Vec<String>) {
+        match node {
+            Yaml::Value(_) => found.extend(node.as_str().map(str::to_owned)),
+            Yaml::Sequence(items) => items.iter().for_each(|item| strings(item, found)),
+            other => panic!("an Action is a text or a list, not {other:?}"),
+        }
+    }
+    let documents = source("template.yaml");
+    let documents = Yaml::load_from_str(&documents).unwrap();
+    let resources = documents[0]["Resources"].as_mapping().unwrap();
+    let mut actions = Vec::new();
+    for (id, resource) in resources {
+        if resource["Type"].as_str() != Some("AWS::IAM::Role") {
+            continue;
+        }
+        for policy in resource["Properties"]["Policies"].as_sequence().unwrap() {
+            for statement in policy["PolicyDocument"]["Statement"].as_sequence().unwrap() {
+                let mut found = Vec::new();
+                strings(&statement["Action"], &mut found);
+                assert!(!found.is_empty());
+                actions.extend(found.into_iter().map(|action| (id.as_str().unwrap().to_owned(), action)));
+            }
+        }
+    }
+    actions
+}
+
+#[test]
+fn a_role_names_each_action_that_it_allows() {
+    let actions = actions();
+    let roles: BTreeSet<&str> = actions.iter().map(|(role, _)| role.as_str()).collect();
+    assert_eq!(roles, BTreeSet::from(["ApiRole", "ArchiverRole", "ReplicatorRole"]), "one role a function");
+    for (role, action) in &actions {
+        assert!(!action.contains('*'), "{role} allows {action}");
+    }
+}
+
+/// What each function's code calls on tables and buckets, and no more.
+#[test]
+fn a_role_allows_what_its_function_calls() {
+    let allowed = |role: &str| -> BTreeSet<String> {
+        let own = actions().into_iter().filter(|(id, _)| id == role).map(|(_, action)| action);
+        own.filter(|action| action.starts_with("dynamodb:") || action.starts_with("s3:")).collect()
+    };
+    let expected = |actions: &[&str]| -> BTreeSet<String> { actions.iter().map(|&action| action.to_owned()).collect() };
+    let stream =
+        ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"];
+    let api = [
+        "dynamodb:DeleteItem",
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:Scan",
+        "dynamodb:UpdateItem",
+    ];
+    assert_eq!(allowed("ApiRole"), expected(&api));
+    let failures = ["s3:ListBucket", "s3:PutObject"];
+    let replica = ["dynamodb:DescribeTable", "dynamodb:PutItem"];
+    assert_eq!(allowed("ReplicatorRole"), expected(&[&stream[..], &failures, &replica].concat()));
+    assert_eq!(allowed("ArchiverRole"), expected(&[&stream[..], &failures].concat()));
+}

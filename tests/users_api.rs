@@ -1,0 +1,12 @@
+//! What the API answers, on a real engine: stories of records, of conditions, of patches, of lists and of time.
+
+mod conditions;
+mod events;
+mod expiry;
+mod front;
+mod lists;
+mod numbers;
+mod patches;
+mod records;
+mod refusals;
+mod service;

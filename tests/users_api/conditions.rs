@@ -1,0 +1,127 @@
+use super::service::{Answer, Api, FIRST, JSON, MERGE, Service};
+
+/// `(method, content type, body)` of a conditional request.
+const REQUESTS: [(&str, (&str, &str), &str); 4] = [
+    ("GET", JSON, ""),
+    ("PUT", JSON, r#"{"name":"New"}"#),
+    ("PATCH", MERGE, r#"{"name":"New"}"#),
+    ("DELETE", JSON, ""),
+];
+
+async fn ask(api: &Api, request: (&str, (&str, &str), &str), conditions: &[(&str, &str)]) -> Answer {
+    let headers: Vec<_> = conditions.iter().copied().chain([request.1]).collect();
+    api.send(request.0, "/users/ada/7", &headers, request.2).await
+}
+
+#[tokio::test]
+async fn the_table_of_conditions_holds_over_a_record_and_over_none() {
+    let current = format!("\"{FIRST}\"");
+    let both = format!("\"1\", \"{FIRST}\"");
+    let weak = format!("W/\"{FIRST}\"");
+    // Over a record: GET, PUT, PATCH, DELETE. Over none: PUT; the others find nothing, whatever they demand.
+    for (header, tags, present, absent) in [
+        ("if-match", "*", [200, 200, 200, 204], 412),
+        ("if-match", &current, [200, 200, 200, 204], 412),
+        ("if-match", &both, [200, 200, 200, 204], 412),
+        ("if-match", "\"1\"", [412, 412, 412, 412], 412),
+        ("if-match", "\"not ours\"", [412, 412, 412, 412], 412),
+        ("if-match", &weak, [412, 412, 412, 412], 412),
+        ("if-none-match", "*", [304, 412, 412, 412], 201),
+        ("if-none-match", &current, [304, 412, 412, 412], 201),
+        ("if-none-match", &weak, [304, 412, 412, 412], 201),
+        ("if-none-match", "\"1\", \"2\"", [200, 200, 200, 204], 201),
+        ("if-none-match", "\"not ours\"", [200, 200, 200, 204], 201),
+    ] {
+        for (request, expected) in REQUESTS.into_iter().zip(present) {
+            let service = Service::start().await;
+            let api = service.api();
+            let over_none = ask(&api, request, &[(header, tags)]).await.status;
+            assert_eq!(over_none, if request.0 == "PUT" { absent } else { 404 }, "{} {header}: {tags}", request.0);
+            if over_none != 201 {
+                api.created("ada", 7).await;
+            }
+            let over_record = ask(&api, request, &[(header, tags)]).await;
+            assert_eq!(over_record.status, expected, "{} {header}: {tags}: {}", request.0, over_record.text);
+            if expected == 412 {
+                assert_eq!(over_record.problem(), "precondition-failed");
+                assert_eq!(api.get("/users/ada/7").await.version(), FIRST, "nothing was written");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn if_match_is_asked_before_if_none_match() {
+    let service = Service::start().await;
+    let api = service.api();
+    api.created("ada", 7).await;
+    let current = format!("\"{FIRST}\"");
+    for (conditions, expected) in [
+        ([("if-match", "\"1\""), ("if-none-match", current.as_str())], 412),
+        ([("if-match", current.as_str()), ("if-none-match", current.as_str())], 304),
+        ([("if-match", current.as_str()), ("if-none-match", "\"1\"")], 200),
+    ] {
+        assert_eq!(ask(&api, REQUESTS[0], &conditions).await.status, expected, "{conditions:?}");
+    }
+    let contradiction = [("if-match", "*"), ("if-none-match", "*")];
+    assert_eq!(ask(&api, REQUESTS[1], &contradiction).await.status, 412);
+}
+
+#[tokio::test]
+async fn an_unmodified_read_has_its_tag_and_no_body() {
+    let service = Service::start().await;
+    let api = service.api();
+    api.created("ada", 7).await;
+    let current = format!("\"{FIRST}\"");
+    for method in ["GET", "HEAD"] {
+        let answer = api.send(method, "/users/ada/7", &[("if-none-match", &current)], "").await;
+        assert_eq!((answer.status, answer.text.as_str(), answer.header("etag")), (304, "", current.as_str()));
+        assert_eq!(answer.header("cache-control"), "private, no-cache");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_update_is_refused() {
+    let service = Service::start().await;
+    let api = service.api();
+    api.created("ada", 7).await;
+    let tag = format!("\"{FIRST}\"");
+    let one = ask(&api, ("PUT", JSON, r#"{"name":"One"}"#), &[("if-match", &tag)]).await;
+    let two = ask(&api, ("PATCH", MERGE, r#"{"attributes":{"a":1}}"#), &[("if-match", &tag)]).await;
+    assert_eq!((one.status, two.status), (200, 412));
+    let again = ask(&api, ("PATCH", MERGE, r#"{"attributes":{"a":1}}"#), &[("if-match", one.header("etag"))]).await;
+    assert_eq!((again.status, again.version()), (200, FIRST + 2));
+}
+
+#[tokio::test]
+async fn of_many_writers_with_one_tag_one_wins() {
+    let service = Service::start().await;
+    let api = service.api();
+    api.created("ada", 7).await;
+    let tag = format!("\"{FIRST}\"");
+    let writes = (0..12).map(|writer| {
+        let (api, tag) = (api.clone(), tag.clone());
+        async move {
+            let body = format!(r#"{{"name":"Writer {writer}"}}"#);
+            let request = if writer % 2 == 0 { ("PUT", JSON) } else { ("PATCH", MERGE) };
+            api.send(request.0, "/users/ada/7", &[request.1, ("if-match", &tag)], &body).await.status
+        }
+    });
+    let mut statuses = futures::future::join_all(writes).await;
+    statuses.sort_unstable();
+    assert_eq!(statuses[0], 200);
+    assert!(statuses[1..].iter().all(|status| *status == 412), "{statuses:?}");
+}
+
+#[tokio::test]
+async fn of_many_creators_one_wins() {
+    let service = Service::start().await;
+    let api = service.api();
+    let creates = (0..8).map(|_| {
+        let api = api.clone();
+        async move { api.post(r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#).await.status }
+    });
+    let mut statuses = futures::future::join_all(creates).await;
+    statuses.sort_unstable();
+    assert_eq!(statuses, [201, 409, 409, 409, 409, 409, 409, 409]);
+}

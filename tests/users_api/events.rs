@@ -1,0 +1,73 @@
+//! API Gateway's payloads, as `lambda_http` hands them over.
+
+use std::path::Path;
+
+use axum::body::Body;
+use lambda_http::request::from_str;
+use tower::ServiceExt;
+
+use super::service::{Answer, Api, FIRST, Service};
+
+fn payload(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events").join(format!("api-{name}.json"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+async fn hand_over(api: &Api, payload: &str) -> Answer {
+    let request = from_str(payload).unwrap();
+    Answer::of(api.0.clone().oneshot(request).await.unwrap().map(Body::new)).await
+}
+
+#[tokio::test]
+async fn every_sample_call_is_answered() {
+    let service = Service::start().await;
+    let api = service.api();
+    assert_eq!(hand_over(&api, &payload("health")).await.status, 200);
+    let created = hand_over(&api, &payload("create-user")).await;
+    assert_eq!((created.status, created.version()), (201, FIRST), "{}", created.text);
+    assert_eq!(created.header("location"), "/users/ada/1795334400");
+    assert!(created.text.contains("0.12345678901234567890123456789012345678"), "{}", created.text);
+    for read in ["read-record", "read-latest"] {
+        let read = hand_over(&api, &payload(read)).await;
+        assert_eq!((read.status, &read.json["user"]), (200, &created.json["user"]));
+    }
+    for list in ["list-records", "list-users", "list-by-email"] {
+        assert_eq!(hand_over(&api, &payload(list)).await.seconds(), [1_795_334_400], "{list}");
+    }
+    let patched = hand_over(&api, &payload("patch-record")).await;
+    assert_eq!((patched.status, patched.version()), (200, FIRST + 1), "{}", patched.text);
+    assert_eq!(patched.json["user"]["attributes"]["title"], "Countess");
+    assert!(patched.json["user"].get("status").is_none());
+    let replaced = hand_over(&api, &payload("replace-record")).await;
+    assert_eq!((replaced.status, replaced.json["user"]["name"].as_str()), (200, Some("Ada King")));
+    assert_eq!(hand_over(&api, &payload("delete-record")).await.status, 204);
+    assert_eq!(hand_over(&api, &payload("read-record")).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_named_stage_stands_before_every_path_and_is_not_part_of_it() {
+    let service = Service::start().await;
+    let api = service.api();
+    let staged = |name: &str, stage: &str| {
+        payload(name)
+            .replace(r#""stage": "$default""#, &format!(r#""stage": "{stage}""#))
+            .replace(r#""rawPath": ""#, &format!(r#""rawPath": "/{stage}"#))
+    };
+    let created = hand_over(&api, &staged("create-user", "prod")).await;
+    assert_eq!((created.status, created.header("location")), (201, "/prod/users/ada/1795334400"), "{}", created.text);
+    let latest = hand_over(&api, &staged("read-latest", "prod")).await;
+    assert_eq!((latest.status, latest.header("content-location")), (200, "/prod/users/ada/1795334400"));
+    assert_eq!(hand_over(&api, &staged("list-by-email", "users")).await.seconds(), [1_795_334_400]);
+    assert_eq!(hand_over(&api, &staged("health", "prod")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_api_gateway_encoded_is_decoded() {
+    use base64::Engine as _;
+    let service = Service::start().await;
+    let mut event: serde_json::Value = serde_json::from_str(&payload("create-user")).unwrap();
+    let body = event["body"].as_str().unwrap();
+    event["body"] = base64::engine::general_purpose::STANDARD.encode(body).into();
+    event["isBase64Encoded"] = true.into();
+    assert_eq!(hand_over(&service.api(), &event.to_string()).await.status, 201);
+}

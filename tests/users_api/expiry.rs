@@ -1,0 +1,113 @@
+use super::service::{FIRST, MERGE, NOW, Service};
+use time::Duration;
+
+const RECORD: &str = "/users/ada/7";
+
+/// A record that has expired an hour after [`NOW`], and is still in the table.
+async fn expiring(service: &Service) {
+    let expires_at = NOW.unix_timestamp() + 3_600;
+    let body = format!(
+        r#"{{"user_id":"ada","timestamp":7,"name":"Old","email":"ada@example.com","status":"old","attributes":{{"a":1}},"expires_at":{expires_at}}}"#
+    );
+    assert_eq!(service.api().post(&body).await.status, 201);
+}
+
+#[tokio::test]
+async fn an_expired_record_is_absent_for_every_read_though_it_is_still_there() {
+    let service = Service::start().await;
+    expiring(&service).await;
+    let before = service.api_at(NOW + Duration::seconds(3_599));
+    let after = service.api_at(NOW + Duration::HOUR);
+    assert_eq!(before.get(RECORD).await.status, 200);
+    for path in [RECORD, "/users/ada/latest"] {
+        assert_eq!(after.get(path).await.status, 404, "{path}");
+    }
+    for path in ["/users/ada", "/users", "/users?email=ada@example.com"] {
+        assert_eq!(before.get(path).await.seconds(), [7], "{path}");
+        let empty = after.get(path).await;
+        assert_eq!(empty.text, r#"{"users":[],"next":null}"#, "{path}");
+    }
+    assert!(service.item("ada", 7).await.is_some());
+}
+
+#[tokio::test]
+async fn an_update_or_a_delete_of_an_expired_record_finds_nothing() {
+    let service = Service::start().await;
+    expiring(&service).await;
+    let api = service.api_at(NOW + Duration::HOUR);
+    let tag = format!("\"{FIRST}\"");
+    for body in [r#"{"name":"New"}"#, r#"{"attributes":{"a":2}}"#, r#"{"expires_at":null}"#] {
+        assert_eq!(api.patch(RECORD, body).await.status, 404, "{body}");
+        assert_eq!(api.send("PATCH", RECORD, &[MERGE, ("if-match", &tag)], body).await.status, 404, "{body}");
+    }
+    assert_eq!(api.delete(RECORD).await.status, 404);
+    assert!(service.item("ada", 7).await.is_some(), "it is left to TTL, and so to the archive");
+    let put = api.send("PUT", RECORD, &[super::service::JSON, ("if-match", "*")], r#"{"name":"New"}"#).await;
+    assert_eq!(put.status, 412, "there is nothing to match");
+}
+
+#[tokio::test]
+async fn a_create_over_an_expired_record_starts_anew() {
+    for method in ["POST", "PUT", "PUT if-none-match"] {
+        let service = Service::start().await;
+        expiring(&service).await;
+        let api = service.api_at(NOW + Duration::HOUR);
+        let created = match method {
+            "POST" => api.post(r#"{"user_id":"ada","timestamp":7,"name":"New"}"#).await,
+            "PUT" => api.put(RECORD, r#"{"name":"New"}"#).await,
+            _ => {
+                let headers = [super::service::JSON, ("if-none-match", "*")];
+                api.send("PUT", RECORD, &headers, r#"{"name":"New"}"#).await
+            }
+        };
+        assert_eq!((created.status, created.version()), (201, FIRST + 3_600_000_000), "{method}: {}", created.text);
+        let item = service.item("ada", 7).await.unwrap();
+        let mut names: Vec<_> = item.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            ["created_at", "name", "timestamp", "updated_at", "user_id", "version"],
+            "nothing of the old record shows through ({method})"
+        );
+        assert_eq!(api.get(RECORD).await.json["user"]["created_at"], "2026-11-22T11:00:00.123Z");
+    }
+}
+
+#[tokio::test]
+async fn a_record_may_be_ended_at_once_and_kept_while_it_lives() {
+    let service = Service::start().await;
+    let api = service.api();
+    api.created("ada", 7).await;
+    let kept = api.patch(RECORD, &format!(r#"{{"expires_at":{}}}"#, NOW.unix_timestamp() + 1)).await;
+    assert_eq!(kept.status, 200);
+    assert_eq!(api.patch(RECORD, r#"{"expires_at":null}"#).await.status, 200, "while it lives it can be kept");
+    assert_eq!(api.patch(RECORD, &format!(r#"{{"expires_at":{}}}"#, NOW.unix_timestamp())).await.status, 200);
+    assert_eq!(api.get(RECORD).await.status, 404);
+    let beyond = NOW.unix_timestamp() + 51 * 365 * 86_400;
+    let refused = api.post(&format!(r#"{{"name":"Ada","expires_at":{beyond}}}"#)).await;
+    assert_eq!((refused.status, refused.json["errors"][0]["pointer"].as_str()), (422, Some("/expires_at")));
+}
+
+#[tokio::test]
+async fn the_latest_record_is_found_behind_many_expired_ones() {
+    let service = Service::start().await;
+    let api = service.api();
+    api.created("ada", 1).await;
+    let expired = NOW.unix_timestamp().to_string();
+    for second in 2..40_u64 {
+        let expires_at = aws_sdk_dynamodb::types::AttributeValue::N(expired.clone());
+        let name = super::service::s("Old");
+        let id = super::service::s("ada");
+        service
+            .put(&[
+                ("user_id", id),
+                ("timestamp", super::service::n(second)),
+                ("name", name),
+                ("expires_at", expires_at),
+            ])
+            .await;
+    }
+    assert_eq!(api.get("/users/ada/latest").await.json["user"]["timestamp"], 1);
+    let page = api.get("/users/ada?limit=1").await;
+    assert_eq!((page.seconds(), page.json["next"].is_null()), (vec![1], true), "{}", page.text);
+}

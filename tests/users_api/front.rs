@@ -1,0 +1,36 @@
+//! The same router behind a socket, as the local stack serves it.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use local::stack::{Options, Stack};
+
+#[tokio::test]
+async fn the_stack_serves_the_api_over_http() {
+    let stack = Stack::boot(Options::default()).await.unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let send = async |method: &str, path: &str, body: &'static str| {
+        let request = Request::builder().method(method).uri(format!("{}{path}", stack.api_url()));
+        let request = request.header("content-type", "application/json").body(Full::from(body)).unwrap();
+        let (parts, body) = client.request(request).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (parts, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let (created, text) = send("POST", "/users", r#"{"user_id":"auth0|ada","name":"Ada"}"#).await;
+    assert_eq!(created.status, 201, "{text}");
+    let location = created.headers["location"].to_str().unwrap();
+    let (read, text) = send("GET", location, "").await;
+    assert_eq!(read.status, 200, "{text}");
+    assert_eq!(read.headers["etag"], created.headers["etag"]);
+    let stored = stack.dynamodb().scan().table_name("Users").send().await.unwrap();
+    assert_eq!(stored.items()[0]["name"].as_s().unwrap(), "Ada");
+    let (refused, text) = send("DELETE", "/users", "").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.headers["allow"].to_str().unwrap()),
+        (405, "GET, HEAD, POST, OPTIONS")
+    );
+    assert!(text.contains("urn:millrace:problem:method-not-allowed"), "{text}");
+    stack.stop().await;
+}

@@ -1,0 +1,123 @@
+use super::service::{Api, Service, n, s};
+
+/// Every page of a list, by its cursors.
+async fn pages(api: &Api, path: &str) -> Vec<Vec<u64>> {
+    let mut pages = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = api.get(&format!("{path}{cursor}")).await;
+        assert_eq!(page.status, 200, "{}", page.text);
+        pages.push(page.seconds());
+        match page.json["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return pages,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_user_s_records_come_newest_first_within_a_range_page_by_page() {
+    let service = Service::start().await;
+    let api = service.api();
+    for second in [1, 2, 3, 10, 20] {
+        api.created("ada", second).await;
+    }
+    api.created("eve", 15).await;
+    assert_eq!(api.get("/users/ada").await.seconds(), [20, 10, 3, 2, 1]);
+    assert_eq!(api.get("/users/ada?from=2&to=10").await.seconds(), [10, 3, 2]);
+    assert_eq!(api.get("/users/ada?from=11").await.seconds(), [20]);
+    assert_eq!(api.get("/users/ada?to=1").await.seconds(), [1]);
+    assert_eq!(api.get("/users/nobody").await.text, r#"{"users":[],"next":null}"#);
+    assert_eq!(pages(&api, "/users/ada?limit=2").await, [vec![20, 10], vec![3, 2], vec![1]]);
+    assert_eq!(pages(&api, "/users/ada?limit=3&from=2").await, [vec![20, 10, 3], vec![2]]);
+    assert_eq!(pages(&api, "/users/ada?limit=5").await, [vec![20, 10, 3, 2, 1]], "a last page knows that it is last");
+}
+
+#[tokio::test]
+async fn records_are_found_by_email_newest_first() {
+    let service = Service::start().await;
+    let api = service.api();
+    for (id, second) in [("ada", 1), ("ada", 3), ("eve", 2), ("eve", 3)] {
+        let body = format!(r#"{{"user_id":"{id}","timestamp":{second},"name":"A","email":"ours+news@example.com"}}"#);
+        assert_eq!(api.post(&body).await.status, 201);
+    }
+    api.created("nobody", 4).await;
+    for query in ["email=ours+news@example.com", "email=ours%2Bnews%40example.com"] {
+        assert_eq!(api.get(&format!("/users?{query}")).await.seconds(), [3, 3, 2, 1], "{query}");
+    }
+    let by_one = pages(&api, "/users?email=ours%2Bnews@example.com&limit=1").await;
+    assert_eq!(by_one, [vec![3], vec![3], vec![2], vec![1]], "two records of one second are two pages");
+    assert_eq!(api.get("/users?email=other@example.com").await.seconds(), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_scan_gives_every_record_once() {
+    let service = Service::start().await;
+    let api = service.api();
+    for user in 0..5 {
+        for second in [1, 2, 3] {
+            api.created(&format!("user-{user}"), user * 10 + second).await;
+        }
+    }
+    let pages = pages(&api, "/users?limit=4").await;
+    assert!(pages.iter().all(|page| page.len() <= 4));
+    let mut seconds = pages.concat();
+    seconds.sort_unstable();
+    let expected: Vec<u64> = (0..5).flat_map(|user| [1, 2, 3].map(|second| user * 10 + second)).collect();
+    assert_eq!(seconds, expected);
+}
+
+#[tokio::test]
+async fn a_cursor_serves_its_own_list_alone() {
+    let service = Service::start().await;
+    let api = service.api();
+    for second in 1..4 {
+        api.created("ada", second).await;
+        api.created("eve", second).await;
+    }
+    let next = api.get("/users/ada?limit=1").await.json["next"].as_str().unwrap().to_owned();
+    assert_eq!(api.get(&format!("/users/ada?limit=2&cursor={next}")).await.seconds(), [2, 1], "the limit may change");
+    for path in [
+        format!("/users/eve?cursor={next}"),
+        format!("/users/ada?from=1&cursor={next}"),
+        format!("/users?cursor={next}"),
+        format!("/users/ada?cursor={next}x"),
+        format!("/users/ada?cursor={}", &next[1..]),
+        "/users/ada?cursor=".to_owned(),
+    ] {
+        let refused = api.get(&path).await;
+        assert_eq!((refused.status, refused.problem()), (400, "invalid-request"), "{path}");
+        assert_eq!(refused.json["errors"][0]["parameter"], "cursor");
+    }
+}
+
+#[tokio::test]
+async fn an_item_that_is_no_user_hides_no_other() {
+    let service = Service::start().await;
+    let api = service.api();
+    for second in [1, 3] {
+        api.created("ada", second).await;
+    }
+    service.put(&[("user_id", s("ada")), ("timestamp", n(2)), ("name", n(7))]).await;
+    assert_eq!(api.get("/users/ada").await.seconds(), [3, 1]);
+    assert_eq!(pages(&api, "/users/ada?limit=1").await.concat(), [3, 1]);
+    let read = api.get("/users/ada/2").await;
+    assert_eq!((read.status, read.problem()), (500, "unreadable-record"));
+    service.put(&[("user_id", s("ada")), ("timestamp", n(9)), ("name", n(7))]).await;
+    assert_eq!(api.get("/users/ada/latest").await.status, 500, "an older record is not the latest");
+}
+
+#[tokio::test]
+async fn a_list_that_would_be_too_long_to_answer_is_cut_and_goes_on() {
+    let service = Service::start().await;
+    let api = service.api();
+    let long = "x".repeat(380_000);
+    for second in 1..13 {
+        let body = format!(r#"{{"user_id":"ada","timestamp":{second},"name":"A","attributes":{{"long":"{long}"}}}}"#);
+        assert_eq!(api.post(&body).await.status, 201);
+    }
+    let first = api.get("/users/ada?limit=12").await;
+    assert!(first.text.len() < 4 * 1024 * 1024, "{}", first.text.len());
+    let all = pages(&api, "/users/ada?limit=12").await.concat();
+    assert_eq!(all, (1..13).rev().collect::<Vec<_>>());
+}

@@ -1,0 +1,161 @@
+//! The API over an embedded DynamoDB, at a time of the story's choosing.
+
+use std::path::Path;
+
+use api::config::Config;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use axum::Router;
+use axum::body::Body;
+use http::{HeaderMap, Request};
+use http_body_util::BodyExt;
+use local::clients;
+use local::dynamodb::Engine;
+use local::template::Template;
+use serde_json::Value;
+use shared::clock::Clock;
+use shared::environment::Environment;
+use time::OffsetDateTime;
+use time::macros::datetime;
+use tokio::net::TcpListener;
+use tower::ServiceExt;
+
+/// When a story happens, unless it says otherwise.
+pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123456 UTC);
+/// [`NOW`] as a record's first version.
+pub(crate) const FIRST: u64 = 1_795_341_600_123_456;
+pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
+pub(crate) const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
+
+/// An engine with the template's tables.
+pub(crate) struct Service {
+    _engine: Engine,
+    pub(crate) dynamodb: Client,
+}
+
+impl Service {
+    pub(crate) async fn start() -> Self {
+        let engine = Engine::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), None).await.unwrap();
+        let template = Template::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml")).unwrap();
+        engine.create_tables(&template.tables).unwrap();
+        let dynamodb = clients::dynamodb(engine.endpoint());
+        Self { _engine: engine, dynamodb }
+    }
+
+    /// The API at [`NOW`].
+    pub(crate) fn api(&self) -> Api {
+        self.api_at(NOW)
+    }
+
+    /// The API at this time.
+    pub(crate) fn api_at(&self, now: OffsetDateTime) -> Api {
+        Api(api::app(&config("Users"), self.dynamodb.clone(), Clock::fixed(now)))
+    }
+
+    /// Writes an item as another program would.
+    pub(crate) async fn put(&self, attributes: &[(&str, AttributeValue)]) {
+        let item = attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        self.dynamodb.put_item().table_name("Users").set_item(Some(item)).send().await.unwrap();
+    }
+
+    /// The stored item, whether it has expired or not.
+    pub(crate) async fn item(
+        &self,
+        id: &str,
+        timestamp: u64,
+    ) -> Option<std::collections::HashMap<String, AttributeValue>> {
+        let call = self.dynamodb.get_item().table_name("Users").key("user_id", s(id)).key("timestamp", n(timestamp));
+        call.consistent_read(true).send().await.unwrap().item
+    }
+}
+
+pub(crate) fn s(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+pub(crate) fn n(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+pub(crate) fn config(table: &str) -> Config {
+    let environment = [("USERS_TABLE", table), ("EMAIL_INDEX", "EmailIndex"), ("AUTH", "none")];
+    let environment: Environment =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Config::parse(&environment).unwrap()
+}
+
+/// The API as its clients see it.
+#[derive(Clone)]
+pub(crate) struct Api(pub(crate) Router);
+
+impl Api {
+    pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(self.0.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+
+    pub(crate) async fn post(&self, body: &str) -> Answer {
+        self.send("POST", "/users", &[JSON], body).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &str) -> Answer {
+        self.send("PUT", path, &[JSON], body).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: &str) -> Answer {
+        self.send("PATCH", path, &[MERGE], body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, &[], "").await
+    }
+
+    /// Creates a record of this user and second, and expects it to be new.
+    pub(crate) async fn created(&self, id: &str, timestamp: u64) {
+        let answer = self.post(&format!(r#"{{"user_id":"{id}","timestamp":{timestamp},"name":"Ada"}}"#)).await;
+        assert_eq!(answer.status, 201, "{}", answer.text);
+    }
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    pub(crate) json: Value,
+}
+
+impl Answer {
+    pub(crate) async fn of(response: http::Response<Body>) -> Self {
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        let json = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
+        Self { status: parts.status.as_u16(), headers: parts.headers, text, json }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.json["user"]["version"].as_u64().unwrap()
+    }
+
+    /// The last part of the problem's type.
+    pub(crate) fn problem(&self) -> &str {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        self.json["type"].as_str().unwrap().rsplit(':').next().unwrap()
+    }
+
+    /// The seconds of the listed records.
+    pub(crate) fn seconds(&self) -> Vec<u64> {
+        let users = self.json["users"].as_array().unwrap_or_else(|| panic!("no list: {}", self.text));
+        users.iter().map(|user| user["timestamp"].as_u64().unwrap()).collect()
+    }
+}
