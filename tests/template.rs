@@ -154,8 +154,8 @@ async fn the_templates_routes_are_the_routers() {
         let allowed: BTreeSet<String> = allowed.filter(|method| method != "HEAD" && method != "OPTIONS").collect();
         assert_eq!(&allowed, methods, "{path}");
     }
-    let router = source("functions/api/src/router.rs");
-    let routes: BTreeSet<&str> = router.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let written = source("functions/api/src/router.rs");
+    let routes: BTreeSet<&str> = written.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert_eq!(routes, declared.keys().map(String::as_str).collect(), "a route that the template lacks");
 }
 

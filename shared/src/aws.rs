@@ -53,6 +53,26 @@ pub fn s3(config: &SdkConfig, environment: &Environment) -> aws_sdk_s3::Client {
 #[must_use]
 pub fn invocation(clock: &Clock, started: Instant, context: &lambda_runtime::Context) -> Invocation {
     let now = clock.now();
-    let remaining = OffsetDateTime::from(context.deadline()) - now;
-    Invocation::new(now, started, remaining.try_into().unwrap_or(Duration::ZERO), context.request_id.clone())
+    Invocation::new(now, started, remaining(context.deadline().into(), now), context.request_id.clone())
+}
+
+/// The time until a deadline. `cargo lambda watch` sends the time itself in its place, which reads as a moment of 1970.
+fn remaining(deadline: OffsetDateTime, now: OffsetDateTime) -> Duration {
+    let from = if deadline.year() == 1970 { OffsetDateTime::UNIX_EPOCH } else { now };
+    (deadline - from).try_into().unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_a_moment_on_lambda_and_a_length_in_cargo_lambda() {
+        let now = datetime!(2026-11-22 12:00 UTC);
+        assert_eq!(remaining(datetime!(2026-11-22 12:01 UTC), now), Duration::from_mins(1));
+        assert_eq!(remaining(datetime!(1970-01-01 00:10 UTC), now), Duration::from_mins(10));
+        assert_eq!(remaining(datetime!(2026-11-22 11:59 UTC), now), Duration::ZERO);
+    }
 }

@@ -1,0 +1,32 @@
+//! DynamoDB and S3 that accept everything at once and keep nothing: what is left is the function's own cost.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, header};
+use axum::response::{IntoResponse, Response};
+
+/// The user that every read finds.
+const ITEM: &str = r#"{"Item":{"user_id":{"S":"ada"},"timestamp":{"N":"1795334400"},"name":{"S":"Ada Lovelace"},"email":{"S":"ada@example.com"},"status":{"S":"active"},"attributes":{"M":{"plan":{"S":"team"},"seats":{"N":"12"}}},"version":{"N":"1795334400000000"},"created_at":{"S":"2026-11-22T08:00:00Z"},"updated_at":{"S":"2026-11-22T08:00:00Z"}}}"#;
+
+const TABLE: &str = r#"{"Table":{"TableName":"UsersReplica","TableStatus":"ACTIVE","TableArn":"arn:aws:dynamodb:eu-west-1:123456789012:table/UsersReplica","KeySchema":[{"AttributeName":"user_id","KeyType":"HASH"},{"AttributeName":"timestamp","KeyType":"RANGE"}],"AttributeDefinitions":[{"AttributeName":"user_id","AttributeType":"S"},{"AttributeName":"timestamp","AttributeType":"N"}]}}"#;
+
+/// Starts it on a free port of the loopback; answers its URL.
+pub(crate) async fn serve() -> std::io::Result<String> {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(accept)).await });
+    Ok(url)
+}
+
+/// The body is taken whole, as the real services do before they answer.
+async fn accept(method: Method, headers: HeaderMap, _body: Bytes) -> Response {
+    let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    let json = |body: &'static str| ([(header::CONTENT_TYPE, "application/x-amz-json-1.0")], body).into_response();
+    match target.rsplit('.').next().unwrap_or_default() {
+        "GetItem" => json(ITEM),
+        "DescribeTable" => json(TABLE),
+        "" if method == Method::PUT => [(header::ETAG, "\"0\"")].into_response(),
+        "" => "".into_response(),
+        _ => json("{}"),
+    }
+}

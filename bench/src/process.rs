@@ -1,0 +1,89 @@
+//! A function's process, and what the kernel says that it used.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::runtime_api::RuntimeApi;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// A running function, ended when dropped.
+pub(crate) struct Function {
+    api: RuntimeApi,
+    child: Child,
+    started: Instant,
+}
+
+impl Function {
+    /// Starts the binary with the environment that Lambda and the template give it.
+    pub(crate) async fn start(binary: &Path, endpoint: &str) -> Result<Self, Failure> {
+        let api = RuntimeApi::serve().await?;
+        let mut command = Command::new(binary);
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        for (name, value) in [
+            ("AWS_LAMBDA_RUNTIME_API", api.address.as_str()),
+            ("AWS_LAMBDA_FUNCTION_NAME", "bench"),
+            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512"),
+            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+            ("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/bench"),
+            ("AWS_LAMBDA_LOG_STREAM_NAME", "bench"),
+            ("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true"),
+            ("AWS_REGION", "eu-west-1"),
+            ("AWS_ACCESS_KEY_ID", "bench"),
+            ("AWS_SECRET_ACCESS_KEY", "bench"),
+            ("AWS_ENDPOINT_URL", endpoint),
+            ("USERS_TABLE", "Users"),
+            ("EMAIL_INDEX", "EmailIndex"),
+            ("AUTH", "none"),
+            ("REPLICA_TABLE", "UsersReplica"),
+            ("FAILURE_BUCKET", "failures"),
+            ("ARCHIVE_BUCKET", "archive"),
+        ] {
+            command.env(name, value);
+        }
+        let started = Instant::now();
+        Ok(Self { api, child: command.spawn()?, started })
+    }
+
+    /// Invokes it once; the answer must be a success.
+    pub(crate) async fn invoke(&mut self, event: Bytes) -> Result<Bytes, Failure> {
+        tokio::select! {
+            answer = self.api.invoke(event) => Ok(answer?),
+            ended = self.child.wait() => Err(format!("the function ended: {}", ended?).into()),
+        }
+    }
+
+    /// How long ago the process was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// CPU time that all its threads have used.
+    pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
+        let mut nanos = 0;
+        for task in fs::read_dir(self.proc("task")?)? {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            nanos += text.split_whitespace().next().ok_or("schedstat is empty")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// The most memory that it has held, in bytes.
+    pub(crate) fn peak_bytes(&self) -> Result<u64, Failure> {
+        let status = fs::read_to_string(self.proc("status")?)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in status")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+
+    fn proc(&self, file: &str) -> Result<String, Failure> {
+        let id = self.child.id().ok_or("the function has ended")?;
+        Ok(format!("/proc/{id}/{file}"))
+    }
+}

@@ -1,0 +1,122 @@
+//! What is measured, and how it is told.
+
+use std::path::Path;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use serde_json::json;
+
+use crate::{events, process::Function};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Batches of these sizes, of records of about 1.4 KB of event JSON.
+const SIZES: [usize; 3] = [100, 1_000, 3_500];
+/// Each size is measured over about this many records, after one batch that warms it up.
+const RECORDS: usize = 70_000;
+/// Cold starts are many and short: the median is told.
+const STARTS: usize = 15;
+const REQUESTS: usize = 5_000;
+
+/// The two functions that read the stream.
+pub(crate) async fn streams(binaries: &Path, endpoint: &str) -> Result<(), Failure> {
+    for (name, payload) in
+        [("replicator", events::changes as fn(usize) -> String), ("archiver", events::expiries as fn(usize) -> String)]
+    {
+        let binary = binaries.join(name);
+        println!("\n{name}: {} bytes a record", payload(1_000).len() / 1_000);
+        println!("  records a batch   CPU µs a record   peak MB");
+        let mut each = Vec::new();
+        for size in SIZES {
+            let (cpu, peak) = batches(&binary, endpoint, payload(size).into(), size).await?;
+            println!("  {size:>15}   {cpu:>15.1}   {peak:>7.1}");
+            each.push(cpu);
+        }
+        let growth = each.last().zip(each.first()).map_or(0.0, |(last, first)| last / first);
+        println!("  growth of CPU a record from {} to {}: {growth:.2}x", SIZES[0], SIZES[2]);
+        starts(&binary, endpoint, payload(1).into()).await?;
+    }
+    Ok(())
+}
+
+/// The API, over requests that it answers with one call to the table.
+pub(crate) async fn requests(binaries: &Path, endpoint: &str) -> Result<(), Failure> {
+    let binary = binaries.join("api");
+    let user = json!({
+        "user_id": "ada", "name": "Ada Lovelace", "email": "ada@example.com", "status": "active",
+        "attributes": {"plan": "team", "seats": 12},
+    });
+    println!("\napi");
+    println!("  request                       CPU µs   peak MB");
+    for (label, event, status) in [
+        ("GET /users/{id}/{timestamp}", events::request("GET", "/users/ada/1795334400", None), 200),
+        ("POST /users", events::request("POST", "/users", Some(&user)), 201),
+    ] {
+        let event = Bytes::from(event);
+        let mut function = Function::start(&binary, endpoint).await?;
+        let answer: serde_json::Value = serde_json::from_slice(&function.invoke(event.clone()).await?)?;
+        if answer["statusCode"] != status {
+            return Err(format!("{label} answered {answer}, not {status}").into());
+        }
+        let before = function.cpu()?;
+        for _ in 0..REQUESTS {
+            function.invoke(event.clone()).await?;
+        }
+        let cpu = micros(function.cpu()?.saturating_sub(before)) / count(REQUESTS);
+        println!("  {label:<27}   {cpu:>6.1}   {:>7.1}", megabytes(function.peak_bytes()?));
+    }
+    starts(&binary, endpoint, events::request("GET", "/users/ada/1795334400", None).into()).await
+}
+
+async fn batches(binary: &Path, endpoint: &str, payload: Bytes, size: usize) -> Result<(f64, f64), Failure> {
+    let mut function = Function::start(binary, endpoint).await?;
+    acknowledged(&function.invoke(payload.clone()).await?)?;
+    let before = function.cpu()?;
+    let rounds = RECORDS / size;
+    for _ in 0..rounds {
+        acknowledged(&function.invoke(payload.clone()).await?)?;
+    }
+    let cpu = function.cpu()?.saturating_sub(before);
+    Ok((micros(cpu) / count(rounds * size), megabytes(function.peak_bytes()?)))
+}
+
+/// A batch that the function did not take whole would make the figure a lie.
+fn acknowledged(answer: &Bytes) -> Result<(), Failure> {
+    let answer: serde_json::Value = serde_json::from_slice(answer)?;
+    match answer["batchItemFailures"].as_array() {
+        Some(failures) if failures.is_empty() => Ok(()),
+        _ => Err(format!("the batch was answered with {answer}").into()),
+    }
+}
+
+async fn starts(binary: &Path, endpoint: &str, event: Bytes) -> Result<(), Failure> {
+    let mut took = Vec::new();
+    for _ in 0..STARTS {
+        let mut function = Function::start(binary, endpoint).await?;
+        function.invoke(event.clone()).await?;
+        took.push(function.age());
+    }
+    took.sort();
+    let millis = |time: &Duration| time.as_secs_f64() * 1e3;
+    let (median, worst) = (&took[STARTS / 2], &took[STARTS - 1]);
+    println!(
+        "  start of the process to the first answer: {:.1} ms (median of {STARTS}; worst {:.1})",
+        millis(median),
+        millis(worst)
+    );
+    Ok(())
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts and sizes of a few millions")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a size of a few megabytes")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}

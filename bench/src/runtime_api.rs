@@ -1,0 +1,80 @@
+//! The Lambda Runtime API, as much of it as a function's runtime asks for:
+//! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Router, response::IntoResponse};
+use tokio::sync::{Mutex, mpsc};
+
+/// The longest that a function may take; the same as its deadline.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+struct Shared {
+    events: Mutex<mpsc::Receiver<Bytes>>,
+    answers: mpsc::Sender<Result<Bytes, String>>,
+}
+
+/// One function's runtime interface.
+pub(crate) struct RuntimeApi {
+    /// For the variable `AWS_LAMBDA_RUNTIME_API`.
+    pub(crate) address: String,
+    events: mpsc::Sender<Bytes>,
+    answers: mpsc::Receiver<Result<Bytes, String>>,
+}
+
+impl RuntimeApi {
+    /// Serves it on a free port of the loopback.
+    pub(crate) async fn serve() -> std::io::Result<Self> {
+        let (events, events_received) = mpsc::channel(1);
+        let (answers_sent, answers) = mpsc::channel(1);
+        let shared = Arc::new(Shared { events: Mutex::new(events_received), answers: answers_sent });
+        let router = Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(answer))
+            .with_state(shared);
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?.to_string();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(Self { address, events, answers })
+    }
+
+    /// Invokes the function and waits for its answer.
+    pub(crate) async fn invoke(&mut self, event: Bytes) -> Result<Bytes, String> {
+        self.events.send(event).await.map_err(|error| error.to_string())?;
+        let answer = tokio::time::timeout(TIMEOUT, self.answers.recv()).await;
+        answer.map_err(|_| format!("the function did not answer within {TIMEOUT:?}"))?.ok_or("no answer")?
+    }
+}
+
+async fn next(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let Some(event) = shared.events.lock().await.recv().await else {
+        return StatusCode::GONE.into_response();
+    };
+    let deadline = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default() + TIMEOUT;
+    let headers = [
+        ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd".to_owned()),
+        ("lambda-runtime-deadline-ms", deadline.as_millis().to_string()),
+        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-west-1:123456789012:function:bench".to_owned()),
+        ("content-type", "application/json".to_owned()),
+    ];
+    (headers, event).into_response()
+}
+
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    Path((_, outcome)): Path<(String, String)>,
+    body: Bytes,
+) -> StatusCode {
+    let answer = match outcome.as_str() {
+        "response" => Ok(body),
+        _ => Err(format!("the function failed: {}", String::from_utf8_lossy(&body))),
+    };
+    // Nobody waits any more only when the bench is over.
+    let _ = shared.answers.send(answer).await;
+    StatusCode::ACCEPTED
+}
