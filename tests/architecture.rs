@@ -219,14 +219,13 @@ fn imports_point_only_downwards() {
                 }
                 // A capital letter is an item that the crate's root shows: wiring.
                 let to = if module.starts_with(char::is_uppercase) { Some(Wiring) } else { room(krate, &module) };
+                let arrow = format!("{} ({from:?}) → {krate}::{module}", source.path.display());
                 match to {
                     Some(to) if may_import(from, to) => {}
-                    Some(to) => {
-                        wrong.push(format!("{} ({from:?}) → {krate}::{module} ({to:?})", source.path.display()))
-                    }
+                    Some(to) => wrong.push(format!("{arrow} ({to:?})")),
                     // A function of the crate's root, seen by wiring and the machine.
                     None if matches!(from, Wiring | Machine) => {}
-                    None => wrong.push(format!("{} → {krate}::{module}, which has no room", source.path.display())),
+                    None => wrong.push(format!("{arrow}, which has no room")),
                 }
             }
         }
