@@ -5,7 +5,7 @@
 //! standard ones, holds either `x` or `x/y` but not both, and refuses keys longer than about 150 bytes (the file name
 //! of an object's metadata spells the key in base64).
 //!
-//! Any credentials are accepted, and none: see [`unsign`].
+//! Any credentials are accepted, and none: signatures are taken off (`s3/unsign.rs`).
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

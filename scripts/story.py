@@ -1,0 +1,105 @@
+"""What the stories share: a running `local`, and checks that are printed and counted."""
+
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import boto3
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Program:
+    """A child in a process group of its own, whose output is read line by line and repeated on a failure."""
+
+    def __init__(self, *command, env=None):
+        self.command = command
+        self.lines = []
+        self.unread = queue.Queue()
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(line)
+            self.unread.put(line)
+        self.unread.put(None)
+
+    def wait_for(self, pattern, seconds):
+        """The lines up to the one that matches."""
+        seen = []
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                line = self.unread.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                self.fail(f"said nothing like {pattern!r} within {seconds} s")
+            if line is None:
+                self.fail(f"ended before it said anything like {pattern!r}")
+            seen.append(line)
+            if re.search(pattern, line):
+                return "".join(seen)
+
+    def fail(self, reason):
+        sys.exit(f"{' '.join(self.command)}: {reason}; its output:\n{''.join(self.lines)}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+class Local(Program):
+    """`local` on free ports, started and ready."""
+
+    def __init__(self, *options):
+        ports = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--expire-every", "1"]
+        super().__init__("cargo", "run", "--locked", "--quiet", "-p", "local", "--", *ports, *options)
+        banner = self.wait_for("Ctrl-C stops", 1200)
+        self.api, dynamodb, s3 = (
+            re.search(rf"^\s+{name}\s+(http://127\.0\.0\.1:\d+)$", banner, re.MULTILINE)[1]
+            for name in ("API", "DynamoDB", "S3")
+        )
+        # Whatever credentials: nothing here is checked against an account.
+        session = boto3.Session("anybody", "anything", region_name="eu-central-1")
+        self.dynamodb = session.client("dynamodb", endpoint_url=dynamodb)
+        self.s3 = session.client("s3", endpoint_url=s3)
+
+
+def eventually(what, look, seconds=30):
+    """What `look` finds, asked again until it finds something."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            print(f"  ok      {what}")
+            return found
+        if time.monotonic() > deadline:
+            sys.exit(f"  FAILED  {what}: not within {seconds} s")
+        time.sleep(0.1)
+
+
+def check(what, holds):
+    if not holds:
+        sys.exit(f"  FAILED  {what}")
+    print(f"  ok      {what}")
