@@ -1,6 +1,7 @@
 //! What the replicator does with a batch, on real engines: stories of one user, of poison, and of a wrong set-up.
 
 mod items;
+mod logs;
 mod refusals;
 pub(crate) mod rig;
 mod stack;
@@ -48,6 +49,16 @@ async fn an_expired_user_leaves_a_tombstone_that_says_so() {
     let tombstone = rig.item("bob", "1795334460").await.unwrap();
     assert_eq!(tombstone["_expired"], AttributeValue::Bool(true));
     assert!(tombstone.contains_key("_gone"));
+}
+
+#[tokio::test]
+async fn an_expired_user_without_its_last_image_leaves_a_tombstone_all_the_same() {
+    let rig = Rig::start().await;
+    hand_over(&rig.replicator(), &event(&[Told::named("bob", 1, "Bob")])).await;
+    let expired = Told::expired("bob", 2).record().replace("OldImage", "LostImage");
+    assert_eq!(hand_over(&rig.replicator(), &event_of(&[expired])).await.identifier(), None);
+    assert!(rig.item("bob", "1").await.unwrap().contains_key("_gone"), "a removal needs no more than its key");
+    assert!(rig.quarantined().await.is_empty());
 }
 
 #[tokio::test]

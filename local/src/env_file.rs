@@ -1,4 +1,4 @@
-//! The functions' environment as a file for `cargo lambda watch --env-file`: [`write`].
+//! The functions' environment as a file for `cargo lambda watch --env-file`: [`write()`].
 //!
 //! One file serves all functions, so a variable must mean the same to each. A file that this program did not write is
 //! left alone.

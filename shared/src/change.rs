@@ -217,7 +217,7 @@ pub enum Effect<'a> {
     Remove {
         /// Whether DynamoDB's TTL did it, not a caller.
         expired: bool,
-        /// The item until then; nothing if the stream's view carries no old images.
+        /// The item until then; nothing if the stream's view carries no old images, or the record lost its one.
         image: Option<Image<'a>>,
     },
 }

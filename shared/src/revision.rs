@@ -48,7 +48,7 @@ pub enum RevisionError {
     /// The sequence number is not 1 to 40 decimal digits.
     #[error("sequence number {0:?} is not 1 to 40 decimal digits")]
     Sequence(String),
-    /// The bytes are neither 23 nor 31 long, or hold a number of more than 40 digits.
+    /// The bytes are neither 23 nor 31 long.
     #[error("a revision of {0} bytes is not one: 23 are a streamed change, 31 a reconciled one")]
     Bytes(usize),
     /// The text is not `<label>#<sequence number>`, with `+<count>` after a reconciled one.

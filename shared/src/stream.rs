@@ -151,11 +151,11 @@ fn read_change<'a>(
     let key = Key::parse(change.keys.ok_or_else(|| missing("dynamodb.Keys"))?).map_err(unreadable)?;
     let name = wire.event_name.ok_or_else(|| missing("eventName"))?.0;
     let view = change.stream_view_type.map(|text| text.0);
-    let shows = |views: [&str; 2]| view.as_deref().is_none_or(|view| views.contains(&view));
+    let shows_new = view.as_deref().is_none_or(|view| ["NEW_IMAGE", "NEW_AND_OLD_IMAGES"].contains(&view));
     let effect = match &*name {
         "INSERT" | "MODIFY" => {
             let image = image("dynamodb.NewImage", change.new_image)?;
-            if image.is_none() && shows(["NEW_IMAGE", "NEW_AND_OLD_IMAGES"]) {
+            if image.is_none() && shows_new {
                 return Err(missing("dynamodb.NewImage"));
             }
             Effect::Write { image }
@@ -163,9 +163,6 @@ fn read_change<'a>(
         "REMOVE" => {
             let expired = wire.user_identity.is_some_and(|identity| identity.is_ttl());
             let image = image("dynamodb.OldImage", change.old_image)?;
-            if expired && image.is_none() && shows(["OLD_IMAGE", "NEW_AND_OLD_IMAGES"]) {
-                return Err(missing("dynamodb.OldImage"));
-            }
             Effect::Remove { expired, image }
         }
         other => {

@@ -120,6 +120,54 @@ async fn a_silent_endpoint_costs_the_deadline_and_the_first_unfinished_position_
 }
 
 #[tokio::test]
+async fn poison_beside_a_write_that_never_ends_is_put_aside_all_the_same() {
+    let rig = Rig::start().await;
+    let silent = |call: &Call<'_>| if call.body.contains("u4.") { Mishap::Silence } else { Mishap::None };
+    let replicator = replicator(&rig, 1, silent).await;
+    let poison = Told::image("u2.", 2, r#"{"user_id":{"S":"u2."},"timestamp":{"N":"1"},"_gone":{"N":"1"}}"#);
+    let told = [users(1).remove(0), poison, users(4).remove(3)];
+    let (started, time) = (Instant::now(), Duration::from_secs(2));
+    let answer = replicator.handle(&event(&told), &invocation_within(time)).await.unwrap();
+    assert_eq!(answer.identifier(), Some("4"), "each delivery ends like this one: the poison must not stay the lowest");
+    assert_eq!(rig.quarantined().await.len(), 1);
+    assert!(started.elapsed() < time + Duration::from_millis(300), "{:?}", started.elapsed());
+}
+
+/// The function, whose questions about the table meet with this error for as long as `out` is set.
+async fn questioning(rig: &Rig, error: (u16, &'static str), out: &Arc<AtomicBool>) -> Replicator {
+    let out = Arc::clone(out);
+    let plan = move |call: &Call<'_>| {
+        let hit = call.operation == "DescribeTable" && out.load(Ordering::Relaxed);
+        if hit { Mishap::Error(error.0, error.1) } else { Mishap::None }
+    };
+    let url = proxy::before(&rig.dynamodb_url, plan).await;
+    let config = clients::dynamodb(&url).config().to_builder().retry_config(RetryConfig::disabled()).build();
+    rig.replicator_through(aws_sdk_dynamodb::Client::from_conf(config))
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_described_for_a_passing_reason_stops_no_start() {
+    for error in [(400, "ThrottlingException"), (500, "InternalServerError"), (503, "ServiceUnavailable")] {
+        let rig = Rig::start().await;
+        let out = Arc::new(AtomicBool::new(true));
+        let replicator = questioning(&rig, error, &out).await;
+        assert!(replicator.check().await.is_ok(), "{error:?} is no misconfiguration");
+        assert_eq!(hand_over(&replicator, &event(&users(3))).await.identifier(), Some("1"), "{error:?}");
+        assert!(rig.quarantined().await.is_empty());
+        out.store(false, Ordering::Relaxed);
+        assert_eq!(hand_over(&replicator, &event(&users(3))).await.identifier(), None, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_may_not_be_described_stops_the_start_by_name() {
+    let rig = Rig::start().await;
+    let denied = questioning(&rig, (400, "AccessDeniedException"), &Arc::new(AtomicBool::new(true))).await;
+    let fault = denied.check().await.unwrap_err().to_string();
+    assert!(fault.contains("REPLICA_TABLE") && fault.contains("AccessDeniedException"), "{fault}");
+}
+
+#[tokio::test]
 async fn an_unreachable_endpoint_holds_the_position() {
     let rig = Rig::start().await;
     let retries = RetryConfig::disabled();

@@ -59,6 +59,20 @@ async fn another_key_schema_is_the_table_s_fault_and_holds_the_position() {
 }
 
 #[tokio::test]
+async fn a_key_unlike_that_of_its_neighbours_is_the_record_s_fault() {
+    let rig = Rig::start().await;
+    let damaged = Told::named("b", 8, "Bob").record().replacen(r#""timestamp""#, r#""time""#, 1);
+    assert!(damaged.contains(r#""Keys":{"time""#), "{damaged}");
+    let records = [Told::named("a", 7, "Ada").record(), damaged, Told::named("c", 9, "Cleo").record()];
+    assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+    let key = format!("quarantine/replicator/dynamodb/Users/{LABEL}-8.json");
+    assert_eq!(rig.quarantined().await, [key.as_str()]);
+    let reason = rig.quarantine_body(&key).await["reason"].to_string();
+    assert!(reason.contains("key") && reason.contains("user_id (S), timestamp (N)"), "{reason}");
+    assert_eq!(rig.item_count().await, 2);
+}
+
+#[tokio::test]
 async fn a_table_made_anew_with_another_key_is_the_table_s_fault_until_it_is_mended() {
     let rig = Rig::start().await;
     let replicator = rig.replicator();

@@ -122,7 +122,7 @@ impl Archiver {
         let answer = checkpoint::answer(records, unconfirmed.iter().copied());
         done.count();
         counter!(metric::RESENT).increment(u64::from(!unconfirmed.is_empty()));
-        report(records.len(), skipped, done, unconfirmed.len(), failure, answer.as_ref().ok());
+        report(&invocation.request_id, records.len(), skipped, done, unconfirmed.len(), failure, answer.as_ref().ok());
         Ok(answer?)
     }
 
@@ -164,6 +164,7 @@ impl Done {
 
 /// The batch's one line in the log.
 fn report(
+    request_id: &str,
     records: usize,
     skipped: usize,
     done: Done,
@@ -173,6 +174,7 @@ fn report(
 ) {
     if unconfirmed == 0 {
         tracing::info!(
+            request_id,
             batch.records = records,
             batch.skipped = skipped,
             archive.objects = done.objects,
@@ -185,6 +187,7 @@ fn report(
     }
     let cause = failure.map_or_else(|| "no time left".to_owned(), |failure| failure.to_string());
     tracing::warn!(
+        request_id,
         batch.records = records,
         batch.skipped = skipped,
         batch.unconfirmed = unconfirmed,

@@ -28,6 +28,10 @@ const READ: &str = "read";
 /// Puts into the failure bucket at once: poison is rare, and seldom comes alone.
 const PUTS_IN_FLIGHT: usize = 16;
 
+/// Of the time that is left to an invocation, a quarter at most: kept from the sinks for putting aside what they cannot
+/// hold. A sink that always runs out of time would leave its poison at the head of the shard for ever.
+const PUTTING_ASIDE: Duration = Duration::from_secs(3);
+
 /// The invocation fails, and Lambda delivers the whole batch again.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -103,9 +107,11 @@ impl Replicator {
         let settled: Vec<&Change<'_>> = settle(&changes).into_iter().map(|place| changes[place]).collect();
         let decided = Decided { changes: &changes, settled: &settled };
 
-        // The unreadable wait for no sink: one that always runs out of time would leave them at the head for ever.
+        let left = invocation.stop_at.saturating_duration_since(started);
+        let until = invocation.stop_at - PUTTING_ASIDE.min(left / 4);
+        let applying = Invocation { stop_at: until, ..invocation.clone() };
         let (outcomes, aside) = join(
-            join_all(self.sinks.iter().map(|sink| apply(&**sink, decided, invocation))),
+            join_all(self.sinks.iter().map(|sink| apply(&**sink, decided, &applying))),
             self.put_aside(&records, &unreadable, invocation),
         )
         .await;
@@ -129,11 +135,18 @@ impl Replicator {
             batch.quarantined = aside.quarantined,
             batch.failing = lacking.len() + aside.failing.len(),
             batch.lag_ms = lag,
-            stream.resend_from = resend_from,
-            failure.reason = first_transient(&outcomes),
             duration_ms = millis(started.elapsed()),
             "batch handled"
         );
+        if let Some(position) = resend_from {
+            let (request_id, reason) = (&invocation.request_id, first_transient(&outcomes));
+            tracing::warn!(
+                request_id,
+                stream.resend_from = position,
+                failure.reason = reason,
+                "not all of the batch is applied"
+            );
+        }
         Ok(answer?)
     }
 

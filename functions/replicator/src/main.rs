@@ -20,7 +20,7 @@ async fn main() -> Result<(), Error> {
     let sdk = aws::load().await;
     let replica = config.replica_client(&sdk).await;
     let replicator = replicator::connect(&config, replica, aws::s3(&sdk, &environment));
-    replicator.check().await?;
+    replicator.check().await.inspect_err(|fault| tracing::error!(error = %fault, "cannot start"))?;
     let (replicator, clock) = (&replicator, &Clock::system());
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {
         let invocation = aws::invocation(clock, Instant::now(), &event.context);

@@ -18,7 +18,8 @@ pub trait Sink: Send + Sync {
     /// The name in metrics, logs and quarantine keys: one lowercase word.
     fn name(&self) -> &'static str;
 
-    /// Proves, before the first batch, that the replica is there and of the right shape.
+    /// Proves, before the first batch, that the replica is there and of the right shape. A replica that cannot be
+    /// asked for a reason that may pass is none of the faults: each batch asks again.
     ///
     /// # Errors
     /// [`Broken`], which names the setting and the fix.
@@ -79,12 +80,14 @@ pub struct Failure {
     pub kind: FailureKind,
 }
 
-/// What to do about a failed change. The reason is a fragment for the log and holds none of the item's values.
+/// What to do about a failed change, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FailureKind {
-    /// Another delivery may succeed: throttles, timeouts, outages, and every fault of the sink as a whole.
+    /// Another delivery may succeed: throttles, timeouts, outages, and every fault of the sink as a whole. The reason is
+    /// for the log and holds none of the item's values.
     Transient(String),
-    /// No delivery will: this sink cannot hold this change. It goes to quarantine.
+    /// No delivery will: this sink cannot hold this change. It goes to quarantine with the reason, which may quote it
+    /// and is not logged.
     Permanent(String),
 }
 

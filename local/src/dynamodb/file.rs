@@ -65,6 +65,9 @@ pub(super) fn open(folder: &Path) -> Result<(Database, File), EngineError> {
         inspect(&path).map_err(unusable)?;
     }
     let database = Database::new(name).map_err(|error| unusable(format!("refused by the engine: {error}")))?;
+    // The engine's name for `synchronous = NORMAL`: its default waits for the disk at every write. With the write-ahead
+    // log that it keeps, a power cut may then cost the last writes, and never the file.
+    database.disable_bulk_loading()?;
     let second = Connection::open(&path)?;
     second.execute_batch(INDEXES)?;
     second.execute_batch(RETENTION)?;

@@ -78,7 +78,13 @@ pub fn select<'a>(records: &'a [Record<'_>]) -> Result<Selection<'a>, NoOldImage
             selection.skipped += 1;
             continue;
         };
-        let image = image.ok_or_else(|| no_old_image(change))?;
+        let Some(image) = image else {
+            if !shows_old_images(change) {
+                return Err(no_old_image(change));
+            }
+            refuse("dynamodb.OldImage is missing".to_owned());
+            continue;
+        };
         let removed_at = match removal_time(change.at) {
             Ok(removed_at) => removed_at,
             Err(reason) => {
@@ -117,6 +123,11 @@ fn removal_time(at: Option<OffsetDateTime>) -> Result<OffsetDateTime, String> {
         Some(at) => Err(format!("{FIELD} lies in the year {}; it must be epoch seconds of {YEARS:?}", at.year())),
         None => Err(format!("{FIELD} is missing or not a time in epoch seconds")),
     }
+}
+
+/// Whether the stream's images are those that an archive needs, as far as the record tells.
+fn shows_old_images(change: &Change<'_>) -> bool {
+    change.view.as_deref().is_none_or(|view| ["OLD_IMAGE", "NEW_AND_OLD_IMAGES"].contains(&view))
 }
 
 fn no_old_image(change: &Change<'_>) -> NoOldImage {

@@ -17,6 +17,7 @@ mod schema;
 mod verdict;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::SharedInterceptor;
@@ -24,16 +25,20 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use shared::change::{Change, Effect};
 use shared::invocation::Invocation;
+use tokio::time::timeout;
 
 use super::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
 use body::SplicedBody;
 use request::{Refused, Requests};
-use schema::Schema;
+use schema::{Schema, Unknown};
 use verdict::Verdict;
 
 const NAME: &str = "dynamodb";
 
 const UNFINISHED: &str = "unfinished when the time was up";
+
+/// Lambda gives the whole start 10 seconds.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A table that mirrors the source's items.
 #[derive(Debug)]
@@ -67,7 +72,7 @@ impl DynamoDbSink {
     }
 
     /// The table's schema, as last known.
-    async fn schema(&self) -> Result<Arc<Schema>, String> {
+    async fn schema(&self) -> Result<Arc<Schema>, Unknown> {
         let known = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match known {
             Some(schema) => Ok(schema),
@@ -75,15 +80,20 @@ impl DynamoDbSink {
         }
     }
 
-    async fn ask_schema(&self) -> Result<Arc<Schema>, String> {
+    async fn ask_schema(&self) -> Result<Arc<Schema>, Unknown> {
         let schema = Arc::new(Schema::of_table(&self.client, &self.table).await?);
         *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&schema));
         Ok(schema)
     }
 
-    async fn write(&self, change: &Change<'_>, schema: &Schema, invocation: &Invocation) -> Verdict {
-        if let Err(mismatch) = schema.admits(change.key.raw()) {
-            return Verdict::Fault(mismatch);
+    /// The table is asked anew next time: it may have been mended meanwhile.
+    fn forget_schema(&self) {
+        *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    async fn write(&self, change: &Change<'_>, misfit: Option<&String>, invocation: &Invocation) -> Verdict {
+        if let Some(misfit) = misfit {
+            return Verdict::Permanent(format!("the record's key is unlike that of the records beside it: {misfit}"));
         }
         let body = match self.requests.put(change, invocation.now) {
             Ok(body) => body,
@@ -103,7 +113,8 @@ impl DynamoDbSink {
     /// The table refuses a key that its schema, as last known, admits: either the table was made anew with other
     /// keys, which no record can help, or this image does not carry the key that its record names.
     async fn whose_key_is_wrong(&self, change: &Change<'_>, reason: &str) -> Verdict {
-        match self.ask_schema().await.and_then(|schema| schema.admits(change.key.raw())) {
+        let schema = self.ask_schema().await.map_err(|unknown| unknown.reason);
+        match schema.and_then(|schema| schema.admits(change.key.raw())) {
             Ok(()) => Verdict::Permanent(format!("the image does not carry the key that its record names: {reason}")),
             Err(fault) => Verdict::Fault(fault),
         }
@@ -116,16 +127,24 @@ impl DynamoDbSink {
         let schema = tokio::select! {
             biased;
             () = &mut deadline => Err(UNFINISHED.to_owned()),
-            schema = self.schema() => schema,
+            schema = self.schema() => schema.map_err(|unknown| unknown.reason),
         };
         let schema = match schema {
             Ok(schema) => schema,
             Err(reason) => return Ok(tally.close(&reason)),
         };
         refuse_the_source(&schema, decided.changes)?;
+        let misfit = |change: &&Change<'_>| schema.admits(change.key.raw()).err();
+        let misfits: Vec<Option<String>> = decided.settled.iter().map(misfit).collect();
+        if let Some(Some(misfit)) = misfits.first()
+            && misfits.iter().all(Option::is_some)
+        {
+            self.forget_schema();
+            return Ok(tally.close(misfit));
+        }
         let mut writes = stream::iter(0..decided.settled.len())
             .map(|place| {
-                let write = self.write(decided.settled[place], &schema, invocation);
+                let write = self.write(decided.settled[place], misfits[place].as_ref(), invocation);
                 async move { (place, write.await) }
             })
             .buffer_unordered(self.in_flight);
@@ -139,8 +158,7 @@ impl DynamoDbSink {
             let Some((place, verdict)) = next else { return Ok(tally.close(UNFINISHED)) };
             if let Verdict::Fault(reason) = verdict {
                 // The writes in flight are dropped; should one still land, the guard makes its redelivery a duplicate.
-                // The table is asked anew next time: it may have been mended meanwhile.
-                *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.forget_schema();
                 return Ok(tally.close(&reason));
             }
             tally.count(place, verdict);
@@ -154,7 +172,17 @@ impl Sink for DynamoDbSink {
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
-        async { self.ask_schema().await.map(drop).map_err(|reason| Broken { sink: NAME, reason }) }.boxed()
+        async {
+            let reason = match timeout(CHECK_TIMEOUT, self.ask_schema()).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(Unknown { may_pass: false, reason })) => return Err(Broken { sink: NAME, reason }),
+                Ok(Err(Unknown { reason, .. })) => reason,
+                Err(_) => format!("REPLICA_TABLE {} was not described in time", self.table),
+            };
+            tracing::warn!(sink = NAME, reason, "the replica was not checked at start; the first batch asks again");
+            Ok(())
+        }
+        .boxed()
     }
 
     fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {

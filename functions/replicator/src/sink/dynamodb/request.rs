@@ -63,13 +63,11 @@ impl Requests {
         let mut buffer = [0; REVISION_TEXT_BYTES];
         let revision = text(change.revision.encode().as_ref(), &mut buffer);
         let (attributes, gone) = match change.effect {
-            Effect::Write { image: Some(image) } => {
-                refuse_reserved(image.get())?;
-                (image.get(), None)
-            }
+            Effect::Write { image: Some(image) } => (image.get(), None),
             Effect::Write { image: None } => return Err(Refused::View),
             Effect::Remove { expired, .. } => (change.key.raw().get(), Some((now + self.tombstone, expired))),
         };
+        refuse_reserved(attributes)?;
         let attributes = attributes.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
         let attributes = attributes.ok_or(Refused::NotAMap)?.trim();
 
@@ -221,6 +219,12 @@ mod tests {
         ] {
             assert_eq!(written(image), Err(Refused::Reserved(name)), "{image}");
         }
+    }
+
+    #[test]
+    fn a_removal_of_a_reserved_key_is_refused_as_its_writes_are() {
+        let removed = put(r#""eventName":"REMOVE","dynamodb":{"Keys":{"_rev":{"S":"a"}},"SequenceNumber":"1"}"#);
+        assert_eq!(removed, Err(Refused::Reserved("_rev")));
     }
 
     #[test]

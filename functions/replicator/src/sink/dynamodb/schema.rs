@@ -1,17 +1,20 @@
 //! What a replica's table says of itself: who it is and what its keys are.
 //!
 //! A record whose key does not fit the table is the table's fault, not the record's: it would be so for every record
-//! of the stream, and all of them would end in quarantine. So keys are compared before a write is tried.
+//! of the stream, and all of them would end in quarantine. So keys are compared before a write is tried. Only beside
+//! others that fit is it the record's: a stream's keys are all alike.
 
 use std::fmt;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::request::Name;
+use super::verdict::{FAULTS, causes};
 
 /// A table's identity and key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,14 +24,41 @@ pub(super) struct Schema {
     key: Vec<(String, String)>,
 }
 
+/// Why a table's schema is not known.
+#[derive(Debug)]
+pub(super) struct Unknown {
+    /// Whether asking again may help without anything being mended: a throttle, an outage, an answer that did not come.
+    pub(super) may_pass: bool,
+    pub(super) reason: String,
+}
+
+impl Unknown {
+    fn because<R: fmt::Debug>(table: &str, error: &SdkError<DescribeTableError, R>) -> Self {
+        let may_pass = match error {
+            SdkError::TimeoutError(_) => true,
+            SdkError::ServiceError(refusal) => {
+                let code = refusal.err().code().unwrap_or_default();
+                code != "ValidationException" && !FAULTS.contains(&code)
+            }
+            _ => false,
+        };
+        let reason = match error.as_service_error() {
+            Some(refusal) => {
+                format!("{}: {}", refusal.code().unwrap_or("unknown error"), refusal.message().unwrap_or_default())
+            }
+            None => causes(error),
+        };
+        Self { may_pass, reason: format!("REPLICA_TABLE {table} cannot be described: {reason}") }
+    }
+}
+
 impl Schema {
     /// Asks the table.
-    pub(super) async fn of_table(client: &Client, table: &str) -> Result<Self, String> {
-        let described =
-            client.describe_table().table_name(table).send().await.map_err(|error| {
-                format!("REPLICA_TABLE {table} cannot be described: {}", DisplayErrorContext(&error))
-            })?;
-        let described = described.table.ok_or_else(|| format!("REPLICA_TABLE {table} has no description"))?;
+    pub(super) async fn of_table(client: &Client, table: &str) -> Result<Self, Unknown> {
+        let described = client.describe_table().table_name(table).send().await;
+        let described = described.map_err(|error| Unknown::because(table, &error))?;
+        let missing = || Unknown { may_pass: false, reason: format!("REPLICA_TABLE {table} has no description") };
+        let described = described.table.ok_or_else(missing)?;
         let type_of = |name: &str| {
             let definition = described.attribute_definitions().iter().find(|one| one.attribute_name() == name);
             definition.map(|one| one.attribute_type().as_str().to_owned()).unwrap_or_default()

@@ -12,7 +12,9 @@
 //! The sentences stand in the `DynamoDB` developer guide ("Error handling") only in part; those recognised here are
 //! the service's own.
 
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use std::error::Error;
+
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
@@ -35,7 +37,7 @@ pub(super) enum Verdict {
 }
 
 /// Codes that speak of the caller or the table, never of the item.
-const FAULTS: [&str; 9] = [
+pub(super) const FAULTS: [&str; 9] = [
     "AccessDeniedException",
     "ExpiredTokenException",
     "IncompleteSignatureException",
@@ -53,7 +55,7 @@ pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
     ours: Revision,
 ) -> Verdict {
     let Some(refusal) = error.as_service_error() else {
-        return Verdict::Transient(DisplayErrorContext(error).to_string());
+        return Verdict::Transient(causes(error));
     };
     if let PutItemError::ConditionalCheckFailedException(refusal) = refusal {
         return of_the_guard(refusal, ours);
@@ -68,6 +70,18 @@ pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
         code if FAULTS.contains(&code) => Verdict::Fault(reason),
         _ => Verdict::Transient(reason),
     }
+}
+
+/// An error and what caused it. Not the SDK's `DisplayErrorContext`, which shows the answer's bytes: they may be an item.
+pub(super) fn causes(error: &dyn Error) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        said.push_str(": ");
+        said.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    said
 }
 
 fn of_a_validation(message: &str, reason: String) -> Verdict {
@@ -165,6 +179,15 @@ mod tests {
         ] {
             assert!(matches!(said("ValidationException", message), Verdict::KeyRefused(_)), "{message}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_not_quoted() {
+        // What comes with a refusal is an item.
+        let cut = std::io::Error::other("unexpected end");
+        let unread = SdkError::<PutItemError, &str>::response_error(cut, r#"{"Item":{"email":{"S":"ada@example"#);
+        let Verdict::Transient(said) = of(&unread, revision("5")) else { panic!("another delivery may succeed") };
+        assert!(said.contains("unexpected end") && !said.contains("ada"), "{said}");
     }
 
     #[test]

@@ -1,0 +1,80 @@
+//! What is logged of a batch: positions and counts, and never what an item holds.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use tracing_subscriber::util::SubscriberInitExt;
+
+use super::rig::{Rig, hand_over};
+use super::story::{LABEL, Told, event_of};
+
+/// Somebody's data, which poison carries in places where an error message would quote it.
+const SECRET: &str = "ada@example.com";
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Takes what this thread logs, until the guard is dropped.
+    fn start(&self, level: tracing::Level) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        tracing_subscriber::fmt().json().with_max_level(level).with_writer(move || log.clone()).set_default()
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_poison_holds_is_in_quarantine_and_not_in_the_log() {
+    let rig = Rig::start().await;
+    let image = |user_id: &str, score: &str| {
+        format!(r#"{{"user_id":{{"S":"{user_id}"}},"timestamp":{{"N":"1"}},"score":{score}}}"#)
+    };
+    let records = [
+        // serde names a variant that it does not know, DynamoDB a text that is no number and a set's members.
+        Told::named(SECRET, 1, "Ada").record().replace(&format!(r#"{{"S":"{SECRET}"}}"#), &format!(r#""{SECRET}""#)),
+        Told::image("b", 2, &image("b", &format!(r#"{{"N":"{SECRET}"}}"#))).record(),
+        Told::image("c", 3, &image("c", &format!(r#"{{"SS":["{SECRET}","{SECRET}"]}}"#))).record(),
+        Told::named("d", 4, "Dan").record().replace(r#""userIdentity":null"#, &format!(r#""userIdentity":"{SECRET}""#)),
+    ];
+    let log = Log::default();
+    let logging = log.start(tracing::Level::INFO);
+    assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+    drop(logging);
+
+    let log = log.text();
+    let keys = rig.quarantined().await;
+    assert_eq!(keys.len(), 4, "{keys:?}");
+    assert!(keys.iter().all(|key| key.contains(LABEL) && log.contains(key.as_str())), "{keys:?} in {log}");
+    assert!(!log.contains(SECRET), "{log}");
+    let body = rig.quarantine_body(&keys[1]).await;
+    assert!(body["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "the reason stands there");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_to_come_again_is_a_warning_with_its_cause() {
+    let rig = Rig::start().await;
+    let log = Log::default();
+    let logging = log.start(tracing::Level::WARN);
+    let absent = rig.replicator_over("Absent");
+    let answer = hand_over(&absent, &event_of(&[Told::named("a", 7, "Ada").record()])).await;
+    drop(logging);
+    assert_eq!(answer.identifier(), Some("7"));
+    let log = log.text();
+    let line = log.lines().find(|line| line.contains("resend_from")).unwrap_or_else(|| panic!("{log}"));
+    for part in ["WARN", "request-1", r#""7""#, "dynamodb: REPLICA_TABLE Absent", "ResourceNotFoundException"] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+}
