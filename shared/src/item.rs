@@ -117,14 +117,16 @@ pub fn encode(user: &User) -> Result<Item, serde_dynamo::Error> {
     Ok(item)
 }
 
-/// Whether a record can be seen at `now`: it has no expiry, or a later one. The same rule as the table's condition.
+/// Whether a record can be seen at `now`: it has no expiry that is a number, or a later one. The same rule as the
+/// table's condition; TTL, too, ignores what is no number.
 #[must_use]
 pub fn is_live(item: &Item, now: OffsetDateTime) -> bool {
     match item.get(EXPIRES_AT) {
-        Some(AttributeValue::N(seconds)) => match seconds.parse::<i64>() {
-            Ok(seconds) => seconds > now.unix_timestamp(),
-            // Not whole seconds: not ours, and `decode` says so.
-            Err(_) => true,
+        Some(AttributeValue::N(seconds)) => match (seconds.split_once('.'), seconds.parse::<i64>()) {
+            (_, Ok(seconds)) => seconds > now.unix_timestamp(),
+            // Not whole seconds: not ours, and `decode` says so of one that is not past.
+            (Some((whole, _)), _) => whole.parse::<i64>().is_ok_and(|whole| whole >= now.unix_timestamp()),
+            (None, _) => !seconds.starts_with('-'),
         },
         _ => true,
     }

@@ -77,6 +77,9 @@ async fn an_unmodified_read_has_its_tag_and_no_body() {
         let answer = api.send(method, "/users/ada/7", &[("if-none-match", &current)], "").await;
         assert_eq!((answer.status, answer.text.as_str(), answer.header("etag")), (304, "", current.as_str()));
         assert_eq!(answer.header("cache-control"), "private, no-cache");
+        // RFC 9110, section 8.6: the length of the body that a 200 would have had, or none.
+        let length = api.get("/users/ada/7").await.text.len().to_string();
+        assert_eq!(answer.header("content-length"), length, "{method}");
     }
 }
 

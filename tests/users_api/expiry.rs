@@ -84,8 +84,44 @@ async fn a_record_may_be_ended_at_once_and_kept_while_it_lives() {
     assert_eq!(api.patch(RECORD, &format!(r#"{{"expires_at":{}}}"#, NOW.unix_timestamp())).await.status, 200);
     assert_eq!(api.get(RECORD).await.status, 404);
     let beyond = NOW.unix_timestamp() + 51 * 365 * 86_400;
-    let refused = api.post(&format!(r#"{{"name":"Ada","expires_at":{beyond}}}"#)).await;
-    assert_eq!((refused.status, refused.json["errors"][0]["pointer"].as_str()), (422, Some("/expires_at")));
+    // TTL would never remove what ended more than five years ago, and the archive never get it.
+    for expires_at in [0, beyond] {
+        let refused = api.post(&format!(r#"{{"name":"Ada","expires_at":{expires_at}}}"#)).await;
+        assert_eq!((refused.status, refused.json["errors"][0]["pointer"].as_str()), (422, Some("/expires_at")));
+    }
+}
+
+#[tokio::test]
+async fn an_expiry_that_is_no_number_ends_nothing_and_blocks_nothing() {
+    use super::service::{JSON, n, s};
+    use aws_sdk_dynamodb::types::AttributeValue;
+    for (expires_at, read) in [(AttributeValue::Null(true), 200), (s("tomorrow"), 500)] {
+        let service = Service::start().await;
+        let api = service.api();
+        let item = [("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("expires_at", expires_at)];
+        service.put(&item).await;
+        assert_eq!(api.get(RECORD).await.status, read);
+        assert_eq!(api.get("/users/ada/latest").await.status, read, "one record, one answer");
+        assert_eq!(api.get("/users/ada").await.seconds().len(), usize::from(read == 200));
+        assert_eq!(api.post(r#"{"user_id":"ada","timestamp":7,"name":"Eve"}"#).await.status, 409);
+        if read == 200 {
+            assert_eq!(api.patch(RECORD, r#"{"attributes":{"a":1}}"#).await.status, 200);
+        }
+        assert_eq!(api.send("PUT", RECORD, &[JSON], r#"{"name":"Ada King"}"#).await.status, 200);
+        service.put(&item).await;
+        assert_eq!(api.delete(RECORD).await.status, 204);
+    }
+}
+
+#[tokio::test]
+async fn a_fraction_of_a_second_does_not_keep_an_expired_item() {
+    use super::service::{n, s};
+    use aws_sdk_dynamodb::types::AttributeValue;
+    let service = Service::start().await;
+    let expires_at = AttributeValue::N(format!("{}.5", NOW.unix_timestamp() - 1));
+    service.put(&[("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("expires_at", expires_at)]).await;
+    assert_eq!(service.api().get(RECORD).await.status, 404);
+    assert_eq!(service.api().post(r#"{"user_id":"ada","timestamp":7,"name":"Eve"}"#).await.status, 201);
 }
 
 #[tokio::test]

@@ -121,3 +121,19 @@ async fn a_list_that_would_be_too_long_to_answer_is_cut_and_goes_on() {
     let all = pages(&api, "/users/ada?limit=12").await.concat();
     assert_eq!(all, (1..13).rev().collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_list_of_quotes_is_cut_by_what_quoting_them_again_costs() {
+    let service = Service::start().await;
+    let api = service.api();
+    let quotes = "\\\"".repeat(380_000);
+    for second in 1..7 {
+        let body =
+            format!(r#"{{"user_id":"ada","timestamp":{second},"name":"A","attributes":{{"quotes":"{quotes}"}}}}"#);
+        assert_eq!(api.post(&body).await.status, 201);
+    }
+    let first = api.get("/users/ada?limit=6").await;
+    let answer = serde_json::to_string(&first.text).unwrap();
+    assert!(answer.len() < 6 * 1024 * 1024, "a Lambda function's answer has at most 6 MB: {}", answer.len());
+    assert_eq!(pages(&api, "/users/ada?limit=6").await.concat(), [6, 5, 4, 3, 2, 1]);
+}

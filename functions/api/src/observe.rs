@@ -19,7 +19,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 use crate::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+pub(crate) const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// An answer with an entity tag may be kept, if it is asked about each time; nothing else may be kept.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 const KEEP_NOTHING: HeaderValue = HeaderValue::from_static("no-store");

@@ -7,8 +7,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use shared::number::canonical;
 use shared::table::{Listing, Position};
+use shared::user::json::Number;
 use shared::user::timestamp::Timestamp;
 
 use crate::query::Query;
@@ -21,6 +21,8 @@ const MAX_LIMIT: usize = 1_000;
 const FORMAT: u8 = 1;
 /// Bytes of the list's digest: enough to catch a cursor of another list, which is all that it is for.
 const BINDING_BYTES: usize = 8;
+/// DynamoDB's bound of a partition key.
+const MAX_KEY_BYTES: usize = 2_048;
 
 /// The parameter `limit`.
 pub(crate) fn limit(query: &mut Query) -> usize {
@@ -60,8 +62,8 @@ fn decode(text: &str, listing: Listing<'_>) -> Option<Position> {
     };
     let sound = format == FORMAT
         && bound == binding(listing)
-        && !position.user_id.is_empty()
-        && canonical(&position.timestamp).is_some()
+        && (1..=MAX_KEY_BYTES).contains(&position.user_id.len())
+        && Number::parse(&position.timestamp).is_ok()
         && lies_in(&position, listing);
     sound.then_some(position)
 }
@@ -71,9 +73,13 @@ fn lies_in(position: &Position, listing: Listing<'_>) -> bool {
     let Listing::User { id, from, to } = listing else {
         return true;
     };
-    let within =
-        |seconds: i64| from.is_none_or(|from| from.seconds() <= seconds) && to.is_none_or(|to| seconds <= to.seconds());
-    position.user_id == id.as_str() && position.timestamp.parse().map_or(true, within)
+    if position.user_id != id.as_str() || (from.is_none() && to.is_none()) {
+        return position.user_id == id.as_str();
+    }
+    let (from, to) = (from.map_or(0, Timestamp::seconds), to.map_or(Timestamp::MAX_SECONDS, Timestamp::seconds));
+    // Another program's record may stand between two seconds.
+    let (whole, fraction) = position.timestamp.split_once('.').unwrap_or((&position.timestamp, ""));
+    whole.parse().is_ok_and(|second: i64| from <= second && (second < to || (second == to && fraction.is_empty())))
 }
 
 fn binding(listing: Listing<'_>) -> [u8; BINDING_BYTES] {
@@ -140,6 +146,32 @@ mod tests {
         let id = UserId::parse("ada").unwrap();
         let listing = Listing::User { id: &id, from: Some(at(1_700_000_001)), to: Some(at(1_800_000_000)) };
         assert_eq!(decode(&encode(&position(), listing), listing), None);
+    }
+
+    #[test]
+    fn a_position_that_no_list_can_start_from_is_refused() {
+        let at_second = |timestamp: &str| Position { timestamp: timestamp.into(), ..position() };
+        let of_nobody = Position { user_id: "a".repeat(2_049), ..position() };
+        for position in [at_second(&"9".repeat(39)), at_second("1e200"), at_second("x"), of_nobody] {
+            assert_eq!(decode(&encode(&position, Listing::All), Listing::All), None, "{position:?}");
+        }
+        let id = UserId::parse("ada").unwrap();
+        let within = Listing::User { id: &id, from: Some(at(5)), to: Some(at(7)) };
+        let until = Listing::User { id: &id, from: None, to: Some(at(7)) };
+        for (timestamp, in_within, in_until) in [
+            ("4.5", false, true),
+            ("5", true, true),
+            ("6.5", true, true),
+            ("7", true, true),
+            ("7.5", false, false),
+            ("1e0", false, false),
+            ("-1", false, false),
+        ] {
+            for (listing, lies) in [(within, in_within), (until, in_until)] {
+                let decoded = decode(&encode(&at_second(timestamp), listing), listing);
+                assert_eq!(decoded.is_some(), lies, "{timestamp} in {listing:?}");
+            }
+        }
     }
 
     #[test]

@@ -37,8 +37,11 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tag
     let mut versions = Vec::new();
     for line in headers.get_all(name) {
         given = true;
-        let mut rest = line.to_str().map_err(|_| MALFORMED)?.trim();
-        if rest == "*" {
+        // A tag may have bytes above ASCII (section 8.8.3); what they spell matters to no tag of ours.
+        let line = String::from_utf8_lossy(line.as_bytes());
+        // A list may have empty elements (section 5.6.1.2).
+        let mut rest = line.trim_matches([',', ' ', '\t']);
+        if line.trim() == "*" {
             any = true;
             continue;
         }
@@ -54,7 +57,6 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tag
             count += 1;
             rest = after.trim_start();
             if !rest.is_empty() {
-                // A list may have empty elements (section 5.6.1.2).
                 rest = rest.strip_prefix(',').ok_or(MALFORMED)?.trim_start_matches([',', ' ', '\t']);
             }
         }
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     fn if_match(lines: &[&str]) -> Result<Option<Tags>, Problem> {
-        let lines = lines.iter().map(|line| (IF_MATCH, HeaderValue::from_str(line).unwrap()));
+        let lines = lines.iter().map(|line| (IF_MATCH, HeaderValue::from_bytes(line.as_bytes()).unwrap()));
         read(&lines.collect()).map(|precondition| precondition.if_match)
     }
 
@@ -101,6 +103,8 @@ mod tests {
             (vec!["\"7\", \"8\""], Some(versions(&[7, 8]))),
             (vec!["\"7\",, ,\"8\" ,"], Some(versions(&[7, 8]))),
             (vec!["\"7\"", "\"8\""], Some(versions(&[7, 8]))),
+            (vec![", \"7\"", " ,"], Some(versions(&[7]))),
+            (vec!["\"\u{e9}\", \"7\""], Some(versions(&[7]))),
             (vec![""], Some(versions(&[]))),
             (vec!["\"07\", \"0\", \"+7\", \"a,b\", \"\", \"99999999999999999999\""], Some(versions(&[]))),
             (vec![], None),

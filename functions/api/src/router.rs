@@ -11,7 +11,8 @@ use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 use tower::ServiceExt;
 
-use crate::observe::observe;
+use crate::body::MERGE_PATCH;
+use crate::observe::{ACCEPT_PATCH, observe};
 use crate::problem::Problem;
 use crate::users::{self, Users};
 
@@ -41,8 +42,12 @@ fn resource(methods: MethodRouter<Users>, allow: &'static str) -> MethodRouter<U
 
 fn other_method(method: &Method, allow: &'static str) -> Result<Response, Problem> {
     if method == Method::OPTIONS {
-        let allow = (ALLOW, HeaderValue::from_static(allow));
-        return Ok((StatusCode::NO_CONTENT, [allow]).into_response());
+        let mut response = (StatusCode::NO_CONTENT, [(ALLOW, HeaderValue::from_static(allow))]).into_response();
+        if allow == RECORD {
+            // What can be patched tells with what (RFC 5789, section 3.1).
+            response.headers_mut().insert(ACCEPT_PATCH, HeaderValue::from_static(MERGE_PATCH));
+        }
+        return Ok(response);
     }
     Err(Problem::MethodNotAllowed { allow })
 }

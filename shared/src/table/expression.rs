@@ -41,10 +41,12 @@ impl Expression {
         (Some(self.names).filter(|names| !names.is_empty()), Some(self.values).filter(|values| !values.is_empty()))
     }
 
-    /// A record's expiry is not past: [`item::is_live`] in DynamoDB's words.
+    /// A record's expiry is not past: [`item::is_live`] in DynamoDB's words. One that is no number compares as false,
+    /// whichever way it is compared.
     pub(super) fn live(&mut self, now: OffsetDateTime) -> String {
         let (expiry, now) = (self.name(item::EXPIRES_AT), self.value("now", item::whole(now.unix_timestamp())));
-        format!("(attribute_not_exists({expiry}) OR {expiry} > {now})")
+        let number = self.value("number", item::text("N"));
+        format!("(attribute_not_exists({expiry}) OR NOT attribute_type({expiry}, {number}) OR {expiry} > {now})")
     }
 
     /// Nothing is there, or what is there has expired.
@@ -178,16 +180,17 @@ mod tests {
 
     #[test]
     fn a_condition_says_what_the_precondition_demands() {
-        let live = "attribute_exists(#user_id) AND (attribute_not_exists(#expires_at) OR #expires_at > :now)";
-        assert_eq!(present(None, None), (live.to_owned(), 1));
-        assert_eq!(present(Some(Tags::Any), None), (live.to_owned(), 1));
+        let live = "attribute_exists(#user_id) AND (attribute_not_exists(#expires_at) OR \
+            NOT attribute_type(#expires_at, :number) OR #expires_at > :now)";
+        assert_eq!(present(None, None), (live.to_owned(), 2));
+        assert_eq!(present(Some(Tags::Any), None), (live.to_owned(), 2));
         assert_eq!(
             present(Some(Tags::Versions(vec![3, 4])), Some(Tags::Versions(vec![5]))),
-            (format!("{live} AND (#version IN (:is0, :is1)) AND NOT (#version IN (:not0))"), 4)
+            (format!("{live} AND (#version IN (:is0, :is1)) AND NOT (#version IN (:not0))"), 5)
         );
         assert_eq!(
             present(Some(Tags::Versions(vec![])), Some(Tags::Any)),
-            (format!("{live} AND attribute_not_exists(#user_id) AND NOT attribute_exists(#user_id)"), 1)
+            (format!("{live} AND attribute_not_exists(#user_id) AND NOT attribute_exists(#user_id)"), 2)
         );
     }
 

@@ -5,7 +5,8 @@ use std::fmt;
 use super::Invalid;
 
 /// 1 to 128 characters of `A-Za-z0-9._~:|@+-`: what identity providers put into a token's `sub`, and nothing that a
-/// path, a log line or a shell would need to escape twice.
+/// path, a log line or a shell would need to escape twice. `.` and `..` are refused: clients and proxies take them out
+/// of a path, percent-encoded or not (RFC 3986, section 5.2.4), so no path could name the record.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct UserId(String);
 
@@ -16,14 +17,14 @@ impl UserId {
     /// Reads an identifier.
     ///
     /// # Errors
-    /// The text is empty, too long, or has another character.
+    /// The text is empty, too long, has another character, or is `.` or `..`.
     pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
         let text = text.into();
-        let fits = (1..=Self::MAX_CHARS).contains(&text.len());
+        let fits = (1..=Self::MAX_CHARS).contains(&text.len()) && text != "." && text != "..";
         if fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~:|@+-".contains(&byte)) {
             Ok(Self(text))
         } else {
-            Err(Invalid("user_id must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : | @ + -"))
+            Err(Invalid("user_id must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : | @ + -, and not . or .."))
         }
     }
 
@@ -48,12 +49,15 @@ mod tests {
     fn an_identifier_of_every_allowed_character_is_kept_as_it_is() {
         let every = "ABCXYZabcxyz0189._~:|@+-";
         assert_eq!(UserId::parse(every).unwrap().as_str(), every);
+        for text in ["...", ".a", "a."] {
+            assert!(UserId::parse(text).is_ok(), "{text:?}");
+        }
         assert!(UserId::parse("a".repeat(128)).is_ok());
     }
 
     #[test]
     fn an_empty_a_long_or_a_strange_identifier_cannot_be_built() {
-        for text in ["", " ", "a b", "a/b", "a%20", "ä", "a\n", "a\0", "a#b", "a?b"] {
+        for text in ["", ".", "..", " ", "a b", "a/b", "a%20", "ä", "a\n", "a\0", "a#b", "a?b"] {
             assert!(UserId::parse(text).is_err(), "{text:?}");
         }
         assert!(UserId::parse("a".repeat(129)).is_err());

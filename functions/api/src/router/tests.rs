@@ -70,6 +70,8 @@ async fn every_method_is_either_allowed_or_refused_with_those_that_are() {
     ] {
         let (status, headers, _) = bare("OPTIONS", path).await;
         assert_eq!((status, headers["allow"].to_str().unwrap()), (StatusCode::NO_CONTENT, allow), "{path}");
+        let patches = headers.get("accept-patch").map(|types| types.to_str().unwrap());
+        assert_eq!(patches, allow.contains("PATCH").then_some("application/merge-patch+json"), "{path}");
         for method in methods {
             let (status, headers, _) = bare(method, path).await;
             let allowed = allow.split(", ").any(|allowed| allowed == method);

@@ -1,5 +1,7 @@
 //! A decimal number as text: exact, and within what DynamoDB's N can hold.
 
+use std::borrow::Cow;
+
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -25,11 +27,13 @@ impl Number {
     /// The text is no number, has more than 38 significant digits, or is too large or too small.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         const MAGNITUDE: Invalid = Invalid("number out of range: its magnitude must lie between 1E-130 and 1E+126");
-        let spelling = match canonical(text) {
-            Some(spelling) => spelling,
+        let Some(spelling) = canonical(text) else {
             // An exponent that no integer holds is out of range, unless the number is zero.
-            None if has_monstrous_exponent(text) => return Err(MAGNITUDE),
-            None => return Err(Invalid("not a number")),
+            return match mantissa_of_monstrous_exponent(text).as_deref() {
+                Some("0") => Ok(Self("0".into())),
+                Some(_) => Err(MAGNITUDE),
+                None => Err(Invalid("not a number")),
+            };
         };
         if spelling == "0" {
             return Ok(Self("0".into()));
@@ -63,11 +67,11 @@ impl Number {
     }
 }
 
-fn has_monstrous_exponent(text: &str) -> bool {
-    text.split_once(['e', 'E']).is_some_and(|(mantissa, exponent)| {
-        let digits = exponent.trim_start_matches(['+', '-']);
-        canonical(mantissa).is_some() && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
-    })
+fn mantissa_of_monstrous_exponent(text: &str) -> Option<Cow<'_, str>> {
+    let (mantissa, exponent) = text.split_once(['e', 'E'])?;
+    let digits = exponent.trim_start_matches(['+', '-']);
+    let is_exponent = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    canonical(mantissa).filter(|_| is_exponent)
 }
 
 impl Serialize for Number {
@@ -85,6 +89,9 @@ mod tests {
 
     #[test]
     fn a_number_keeps_its_spelling_where_json_can_read_it() {
+        for text in ["0e99999999999", "-0.0E-99999999999"] {
+            assert_eq!(Number::parse(text).unwrap().as_str(), "0", "{text}");
+        }
         for text in ["0", "1.50", "-1e5", "1E+125", "1e-130", "12345678901234567890123456789012345678"] {
             assert_eq!(Number::parse(text).unwrap().as_str(), text);
         }
