@@ -21,13 +21,9 @@ use shared::user::timestamp::Timestamp;
 use shared::user::{AttributesPatch, Edit, Edits, Profile, UserKey};
 use time::OffsetDateTime;
 
-use crate::problem::Problem;
+use crate::problem::{MAX_BODY_BYTES, MERGE_PATCH, Problem};
 use fields::Fields;
 
-/// More than a record of 400 KB takes as JSON, unless every character of it is escaped.
-pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
-/// The media type of a patch (RFC 7396).
-pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
 const JSON: &str = "application/json";
 
 /// What a POST asks for.

@@ -61,7 +61,7 @@ fn spell(problem: &Problem, request_id: &str, response: &mut Response) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     let told = match problem {
         Problem::MethodNotAllowed { allow } => (ALLOW, *allow),
-        Problem::NotAMergePatch => (ACCEPT_PATCH, crate::body::MERGE_PATCH),
+        Problem::NotAMergePatch => (ACCEPT_PATCH, crate::problem::MERGE_PATCH),
         Problem::Encoded => (ACCEPT_ENCODING, "identity"),
         Problem::Busy { .. } => (RETRY_AFTER, "1"),
         _ => return,

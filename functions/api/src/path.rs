@@ -1,4 +1,4 @@
-//! A record's key, from a path.
+//! What a path says: a record's key, and the stage before it.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -7,6 +7,10 @@ use shared::user::id::UserId;
 use shared::user::timestamp::Timestamp;
 
 use crate::problem::{Mistake, Problem};
+
+/// What a request's path started with before the router took it off; an answer's own paths start with it too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stage(pub(crate) String);
 
 /// `/users/{user_id}`
 pub(crate) struct OfUser(pub(crate) UserId);

@@ -10,7 +10,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use shared::table::{Fault, WriteError};
 
-use crate::body::{MAX_BODY_BYTES, MERGE_PATCH};
+/// More than a record of 400 KB takes as JSON, unless every character of it is escaped.
+pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// The media type of a patch (RFC 7396).
+pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// One thing that is wrong with a request, and where.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]

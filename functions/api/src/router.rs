@@ -11,9 +11,9 @@ use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 use tower::ServiceExt;
 
-use crate::body::MERGE_PATCH;
 use crate::observe::{ACCEPT_PATCH, observe};
-use crate::problem::Problem;
+use crate::path::Stage;
+use crate::problem::{MERGE_PATCH, Problem};
 use crate::users::{self, Users};
 
 const READ: &str = "GET, HEAD, OPTIONS";
@@ -60,10 +60,6 @@ async fn health() -> Response {
 async fn unknown() -> Problem {
     Problem::UnknownRoute
 }
-
-/// What a request's path started with before [`without_stage`] took it off; an answer's own paths start with it too.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Stage(pub(crate) String);
 
 /// API Gateway puts the name of a stage that is not `$default` before the path, and `lambda_http` adds it where it is
 /// missing, unless `AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH` is set. The routes know nothing of stages.

@@ -14,10 +14,9 @@ use shared::user::{User, UserKey};
 use time::OffsetDateTime;
 
 use crate::observe::new_uuid;
-use crate::path::{OfRecord, OfUser, seconds};
+use crate::path::{OfRecord, OfUser, Stage, seconds};
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::router::Stage;
 use crate::{body, page, precondition};
 
 /// A list's body stops before this, counted as a Lambda function's answer counts it: as a JSON string, of which it has at

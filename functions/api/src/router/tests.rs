@@ -147,7 +147,7 @@ async fn a_body_of_another_type_is_refused_with_the_type_to_send() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
-    let large = vec![b' '; crate::body::MAX_BODY_BYTES + 1];
+    let large = vec![b' '; crate::problem::MAX_BODY_BYTES + 1];
     let json = || request("POST", "/users").header("content-type", "application/json; charset=utf-8");
     let announced = json().header("content-length", large.len()).body(Body::from(large.clone())).unwrap();
     assert_eq!(answer(announced).await.0, StatusCode::PAYLOAD_TOO_LARGE);
