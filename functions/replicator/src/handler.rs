@@ -255,7 +255,8 @@ fn first_transient(outcomes: &[(&'static str, Outcome)]) -> Option<String> {
     })
 }
 
-/// Counts the batch, and answers its lag: the age of its oldest change when it was applied.
+/// Counts the batch, and answers its lag: the age of its oldest change when it was applied. A batch of which nothing was
+/// applied has none: a replay is old without any replica being behind.
 fn count(
     outcomes: &[(&'static str, Outcome)],
     changes: &[&Change<'_>],
@@ -273,6 +274,9 @@ fn count(
     }
     counter!(metric::QUARANTINED).increment(quarantined as u64);
     counter!(metric::RESENT).increment(u64::from(resent));
+    if outcomes.iter().all(|(_, outcome)| outcome.applied == 0) {
+        return None;
+    }
     let oldest = changes.iter().filter_map(|change| change.at).min()?;
     let lag = Duration::try_from(invocation.now - oldest).unwrap_or_default() + started.elapsed();
     histogram!(metric::REPLICATION_LAG).record(lag.as_secs_f64() * 1000.0);
