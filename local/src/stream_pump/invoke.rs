@@ -8,6 +8,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
+use shared::stream::Answer;
 
 /// An invocation that ended without an answer: on Lambda, a function error.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +38,10 @@ pub trait Invoke: Send + Sync {
     ) -> LocalBoxFuture<'a, Result<String, InvokeError>>;
 }
 
-fn body(answer: &shared::stream::Answer) -> Result<String, InvokeError> {
-    serde_json::to_string(answer).map_err(|error| InvokeError::of(&error))
+/// What Lambda would get: the answer's JSON, or the fault.
+fn spelled(answer: Result<Answer, impl std::error::Error>) -> Result<String, InvokeError> {
+    let answer = answer.map_err(|fault| InvokeError::of(&fault))?;
+    serde_json::to_string(&answer).map_err(|error| InvokeError::of(&error))
 }
 
 impl Invoke for replicator::Replicator {
@@ -47,10 +50,7 @@ impl Invoke for replicator::Replicator {
         event: &'a RawValue,
         invocation: Invocation,
     ) -> LocalBoxFuture<'a, Result<String, InvokeError>> {
-        Box::pin(async move {
-            let answer = self.handle(event, &invocation).await.map_err(|fault| InvokeError::of(&fault))?;
-            body(&answer)
-        })
+        Box::pin(async move { spelled(self.handle(event, &invocation).await) })
     }
 }
 
@@ -60,10 +60,7 @@ impl Invoke for archiver::Archiver {
         event: &'a RawValue,
         invocation: Invocation,
     ) -> LocalBoxFuture<'a, Result<String, InvokeError>> {
-        Box::pin(async move {
-            let answer = self.handle(event, &invocation).await.map_err(|fault| InvokeError::of(&fault))?;
-            body(&answer)
-        })
+        Box::pin(async move { spelled(self.handle(event, &invocation).await) })
     }
 }
 
