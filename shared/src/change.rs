@@ -94,9 +94,23 @@ impl<'a> Key<'a> {
 pub struct CanonicalKey(Box<str>);
 
 impl CanonicalKey {
+    /// Reads a key from DynamoDB JSON in any spelling, its own too.
+    ///
+    /// # Errors
+    /// [`KeyError`], which names the attribute.
+    pub fn parse(json: &str) -> Result<Self, KeyError> {
+        Self::of(serde_json::from_str(json).map_err(|error| KeyError::Shape(error.to_string()))?)
+    }
+
     fn of(raw: &RawValue) -> Result<Self, KeyError> {
         let shape = |error: serde_json::Error| KeyError::Shape(error.to_string());
-        let mut attributes: BTreeMap<Text<'_>, KeyAttribute<'_>> = serde_json::from_str(raw.get()).map_err(shape)?;
+        let attributes: BTreeMap<Text<'_>, KeyAttribute<'_>> = serde_json::from_str(raw.get()).map_err(shape)?;
+        Self::spell(attributes)
+    }
+
+    /// The one spelling of these attributes.
+    pub(crate) fn spell(mut attributes: BTreeMap<Text<'_>, KeyAttribute<'_>>) -> Result<Self, KeyError> {
+        let shape = |error: serde_json::Error| KeyError::Shape(error.to_string());
         if !(1..=2).contains(&attributes.len()) {
             return Err(KeyError::Count(attributes.len()));
         }
@@ -129,8 +143,9 @@ impl fmt::Display for CanonicalKey {
     }
 }
 
+/// The value of a key's attribute.
 #[derive(Debug, Deserialize, Serialize)]
-enum KeyAttribute<'a> {
+pub(crate) enum KeyAttribute<'a> {
     S(#[serde(borrow)] Text<'a>),
     N(#[serde(borrow)] Text<'a>),
     B(#[serde(borrow)] Text<'a>),

@@ -1,8 +1,8 @@
 //! The words and dialects that Millrace's functions have in common.
 //!
 //! Words ([`user`], [`revision`], [`change`], [`number`], [`clock`], [`invocation`], [`metric`]) know nothing of AWS. Dialects
-//! ([`stream`], [`item`]) turn a foreign shape into words and back, without a network. [`checkpoint`] decides;
-//! [`table`] and [`quarantine`] apply. [`environment`], [`telemetry`] and [`aws`] are process plumbing, for a
+//! ([`stream`], [`item`], [`raw_item`], [`held`]) turn a foreign shape into words and back, without a network. [`checkpoint`] decides;
+//! [`table`], [`raw_table`] and [`quarantine`] apply. [`environment`], [`telemetry`] and [`aws`] are process plumbing, for a
 //! function's `main` and `config` alone. Imports point only downwards, in that order from right to left.
 
 pub mod aws;
@@ -10,11 +10,14 @@ pub mod change;
 pub mod checkpoint;
 pub mod clock;
 pub mod environment;
+pub mod held;
 pub mod invocation;
 pub mod item;
 pub mod metric;
 pub mod number;
 pub mod quarantine;
+pub mod raw_item;
+pub mod raw_table;
 pub mod revision;
 pub mod stream;
 pub mod table;

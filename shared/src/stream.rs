@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use crate::change::{Change, Effect, Image, Key, Source, Text};
+use crate::change::{CanonicalKey, Change, Effect, Image, Key, Source, Text};
 use crate::revision::{Revision, SequenceNumber};
 
 /// The identity that a removal carries when TTL did it:
@@ -226,6 +226,27 @@ fn rescue<'a>(raw: &'a RawValue, error: &serde_json::Error) -> Record<'a> {
         source: parts.and_then(|parts| parts.arn).and_then(text).and_then(|arn| Source::parse(arn).ok()),
         read: Err(Unreadable(format!("the record is not that of a DynamoDB stream: {error}"))),
     }
+}
+
+/// The key of a record, whatever else is wrong with it: all that it takes to bring an item to its source's state.
+///
+/// # Errors
+/// [`Unreadable`] if it cannot be told.
+pub fn key_of(record: &RawValue) -> Result<CanonicalKey, Unreadable> {
+    #[derive(Deserialize)]
+    struct Outer<'a> {
+        #[serde(borrow)]
+        dynamodb: Option<Inner<'a>>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Inner<'a> {
+        #[serde(borrow)]
+        keys: Option<&'a RawValue>,
+    }
+    let outer: Outer<'_> = serde_json::from_str(record.get()).map_err(unreadable)?;
+    let keys = outer.dynamodb.and_then(|inner| inner.keys).ok_or_else(|| missing("dynamodb.Keys"))?;
+    Key::parse(keys).map(|key| key.canonical().clone()).map_err(unreadable)
 }
 
 fn missing(field: &str) -> Unreadable {

@@ -1,4 +1,5 @@
-//! What a replica is: [`Sink`], the one trait of this function, and what is said through it.
+//! What a replica is: [`Sink`], the one trait of this function, and what is said through it; and [`Replica`], a sink
+//! whose items can be read back, for maintenance.
 //!
 //! All sinks of a batch work side by side on the same [`Decided`] changes, and none knows of another. A sink answers
 //! for each change that it could not apply, and for no other. The laws that every sink keeps stand as a suite in
@@ -8,10 +9,13 @@
 //! format, and it does not write to the failure bucket; it says what failed and how, and the handler acts.
 
 pub mod dynamodb;
+mod replica;
 
 use futures::future::BoxFuture;
 use shared::change::Change;
 use shared::invocation::Invocation;
+
+pub use replica::{HeldPage, Over, Put, Reading, Replica, Target, Unread, Write};
 
 /// A replica that changes are applied to, under the one guard: only over nothing or over a lower revision.
 pub trait Sink: Send + Sync {

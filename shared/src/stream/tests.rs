@@ -159,3 +159,17 @@ fn an_answer_names_one_position_or_none() {
     assert_eq!(text(&resend), r#"{"batchItemFailures":[{"itemIdentifier":"4421584500000000017450439091"}]}"#);
     assert_eq!((resend.identifier(), Answer::done().identifier()), (Some("4421584500000000017450439091"), None));
 }
+
+#[test]
+fn a_key_is_told_of_a_record_that_is_otherwise_unreadable() {
+    let of = |record: &str| stream_key(record).map(|key| key.to_string());
+    let record = r#"{"eventName":7,"dynamodb":{"Keys":{"k":{"N":"1.0"}},"SequenceNumber":null}}"#;
+    assert_eq!(of(record).unwrap(), r#"{"k":{"N":"1"}}"#);
+    for (record, field) in [("{}", "dynamodb.Keys"), (r#"{"dynamodb":{"Keys":{"k":{"N":"x"}}}}"#, "dynamodb.Keys.k")] {
+        assert!(of(record).unwrap_err().to_string().contains(field), "{record}");
+    }
+}
+
+fn stream_key(record: &str) -> Result<CanonicalKey, Unreadable> {
+    key_of(&RawValue::from_string(record.to_owned()).unwrap())
+}

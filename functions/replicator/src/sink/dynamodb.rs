@@ -12,6 +12,7 @@
 //! a fault of the table (an outage would empty a stream into the failure bucket).
 
 mod body;
+mod replica;
 mod request;
 mod schema;
 mod verdict;
@@ -25,12 +26,13 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use shared::change::{Change, Effect};
 use shared::invocation::Invocation;
+use shared::raw_table::{RawTable, TableFault};
 use tokio::time::timeout;
 
 use super::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
 use body::SplicedBody;
 use request::{Refused, Requests};
-use schema::{Schema, Unknown};
+use schema::Schema;
 use verdict::Verdict;
 
 const NAME: &str = "dynamodb";
@@ -43,10 +45,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A table that mirrors the source's items.
 #[derive(Debug)]
 pub struct DynamoDbSink {
-    client: Client,
-    /// The same with [`SplicedBody`].
+    table: RawTable,
+    /// A client with [`SplicedBody`].
     writer: Client,
-    table: String,
     in_flight: usize,
     requests: Requests,
     /// What the table said of itself, asked once, and again after a fault.
@@ -59,12 +60,11 @@ impl DynamoDbSink {
     /// The client brings connections, credentials, Region, retries and timeouts.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>, in_flight: usize, tombstone: time::Duration) -> Self {
-        let table = table.into();
         let config = client.config().to_builder().interceptor(SharedInterceptor::permanent(SplicedBody)).build();
+        let table = RawTable::new(client, table);
         Self {
-            client,
             writer: Client::from_conf(config),
-            requests: Requests::new(&table, tombstone),
+            requests: Requests::new(table.name(), tombstone),
             table,
             in_flight: in_flight.max(1),
             schema: Mutex::new(None),
@@ -72,7 +72,7 @@ impl DynamoDbSink {
     }
 
     /// The table's schema, as last known.
-    async fn schema(&self) -> Result<Arc<Schema>, Unknown> {
+    async fn schema(&self) -> Result<Arc<Schema>, TableFault> {
         let known = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match known {
             Some(schema) => Ok(schema),
@@ -80,8 +80,8 @@ impl DynamoDbSink {
         }
     }
 
-    async fn ask_schema(&self) -> Result<Arc<Schema>, Unknown> {
-        let schema = Arc::new(Schema::of_table(&self.client, &self.table).await?);
+    async fn ask_schema(&self) -> Result<Arc<Schema>, TableFault> {
+        let schema = Arc::new(Schema::of_table(&self.table).await?);
         *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&schema));
         Ok(schema)
     }
@@ -100,7 +100,7 @@ impl DynamoDbSink {
             Err(Refused::View) => return Verdict::Fault(Refused::View.to_string()),
             Err(poison) => return Verdict::Permanent(poison.to_string()),
         };
-        let put = self.writer.put_item().table_name(&self.table);
+        let put = self.writer.put_item().table_name(self.table.name());
         match body::sent_with(body, put.send()).await {
             Ok(_) => Verdict::Applied,
             Err(error) => match verdict::of(&error, change.revision) {
@@ -113,7 +113,7 @@ impl DynamoDbSink {
     /// The table refuses a key that its schema, as last known, admits: either the table was made anew with other
     /// keys, which no record can help, or this image does not carry the key that its record names.
     async fn whose_key_is_wrong(&self, change: &Change<'_>, reason: &str) -> Verdict {
-        let schema = self.ask_schema().await.map_err(|unknown| unknown.reason);
+        let schema = self.ask_schema().await.map_err(|fault| in_words(&fault));
         match schema.and_then(|schema| schema.admits(change.key.raw())) {
             Ok(()) => Verdict::Permanent(format!("the image does not carry the key that its record names: {reason}")),
             Err(fault) => Verdict::Fault(fault),
@@ -127,7 +127,7 @@ impl DynamoDbSink {
         let schema = tokio::select! {
             biased;
             () = &mut deadline => Err(UNFINISHED.to_owned()),
-            schema = self.schema() => schema.map_err(|unknown| unknown.reason),
+            schema = self.schema() => schema.map_err(|fault| in_words(&fault)),
         };
         let schema = match schema {
             Ok(schema) => schema,
@@ -175,9 +175,9 @@ impl Sink for DynamoDbSink {
         async {
             let reason = match timeout(CHECK_TIMEOUT, self.ask_schema()).await {
                 Ok(Ok(_)) => return Ok(()),
-                Ok(Err(Unknown { may_pass: false, reason })) => return Err(Broken { sink: NAME, reason }),
-                Ok(Err(Unknown { reason, .. })) => reason,
-                Err(_) => format!("REPLICA_TABLE {} was not described in time", self.table),
+                Ok(Err(fault)) if !fault.may_pass => return Err(Broken { sink: NAME, reason: in_words(&fault) }),
+                Ok(Err(fault)) => in_words(&fault),
+                Err(_) => format!("REPLICA_TABLE {} was not described in time", self.table.name()),
             };
             tracing::warn!(sink = NAME, reason, "the replica was not checked at start; the first batch asks again");
             Ok(())
@@ -188,6 +188,11 @@ impl Sink for DynamoDbSink {
     fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
         self.apply_all(decided, invocation).boxed()
     }
+}
+
+/// By the name of the setting that would have to be mended.
+fn in_words(fault: &TableFault) -> String {
+    format!("REPLICA_TABLE {} {}", fault.table, fault.reason)
 }
 
 /// A replica that is its own source would feed its writes back into the stream, for ever.

@@ -9,11 +9,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use shared::change::{Change, Effect};
+use shared::held::RESERVED;
 use time::{Duration, OffsetDateTime};
 
-/// The attributes that a replica adds to an item. A source image with one of them cannot be told from a replica's
-/// own item, so it is refused: chained replication is not supported.
-const RESERVED: [&str; 3] = ["_rev", "_gone", "_expired"];
+use crate::sink::{Over, Target, Write};
 
 /// The reserved names as a key is written in JSON, unless it is written with escapes.
 const RESERVED_IN_JSON: [&str; 3] = ["\"_rev\"", "\"_gone\"", "\"_expired\""];
@@ -47,6 +46,8 @@ pub(super) enum Refused {
 /// Makes the requests to one table.
 #[derive(Debug)]
 pub(super) struct Requests {
+    /// The table's name as JSON.
+    table: String,
     /// The body up to the revision's text, the same for every change.
     head: String,
     tombstone: Duration,
@@ -54,8 +55,8 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(table: &str, tombstone: Duration) -> Self {
-        let table = serde_json::Value::from(table);
-        Self { head: format!("{{\"TableName\":{table}{GUARD}"), tombstone }
+        let table = serde_json::Value::from(table).to_string();
+        Self { head: format!("{{\"TableName\":{table}{GUARD}"), table, tombstone }
     }
 
     /// The body of the request that brings `change` to the replica, if the guard lets it.
@@ -67,32 +68,75 @@ impl Requests {
             Effect::Write { image: None } => return Err(Refused::View),
             Effect::Remove { expired, .. } => (change.key.raw().get(), Some((now + self.tombstone, expired))),
         };
-        refuse_reserved(attributes)?;
-        let attributes = attributes.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-        let attributes = attributes.ok_or(Refused::NotAMap)?.trim();
-
+        let attributes = own(attributes)?;
         let mut body = String::with_capacity(self.head.len() + attributes.len() + 2 * revision.len() + 96);
         body.push_str(&self.head);
         body.push_str(revision);
         body.push_str(r#""}},"Item":{"#);
-        if !attributes.is_empty() {
-            body.push_str(attributes);
-            body.push(',');
-        }
-        body.push_str(r#""_rev":{"B":""#);
-        body.push_str(revision);
-        body.push_str("\"}");
-        if let Some((gone, expired)) = gone {
-            body.push_str(r#","_gone":{"N":""#);
-            body.push_str(&gone.unix_timestamp().to_string());
-            body.push_str("\"}");
-            if expired {
-                body.push_str(r#","_expired":{"BOOL":true}"#);
-            }
-        }
-        body.push_str("}}");
+        push_item(&mut body, attributes, revision, gone);
         Ok(Bytes::from(body))
     }
+
+    /// The body of the request for a write beside the stream.
+    pub(super) fn write(&self, write: &Write<'_>, now: OffsetDateTime) -> Result<Bytes, Refused> {
+        let mut buffer = [0; REVISION_TEXT_BYTES];
+        let revision = text(write.revision.encode().as_ref(), &mut buffer);
+        let (attributes, gone) = match write.target {
+            Target::Item(item) => (Cow::Owned(item.encode()), None),
+            Target::Gone { expired } => (Cow::Borrowed(write.key.as_str()), Some((now + self.tombstone, expired))),
+        };
+        let attributes = own(&attributes)?;
+        let mut body = format!(r#"{{"TableName":{},"ConditionExpression":"#, self.table);
+        match write.over {
+            // Any attribute of the key tells whether anything is there.
+            Over::Nothing => {
+                let TopLevel { first, .. } = serde_json::from_str(write.key.as_str()).map_err(|_| Refused::Names)?;
+                let first = serde_json::Value::from(first).to_string();
+                body.push_str(r##""attribute_not_exists(#k)","ExpressionAttributeNames":{"#k":"##);
+                body.push_str(&first);
+            }
+            Over::Revision(None) => {
+                body.push_str(r##""attribute_not_exists(#r)","ExpressionAttributeNames":{"#r":"_rev""##);
+            }
+            Over::Revision(Some(there)) => {
+                let mut buffer = [0; REVISION_TEXT_BYTES];
+                body.push_str(r##""#r = :r","ExpressionAttributeNames":{"#r":"_rev"},"##);
+                body.push_str(r#""ExpressionAttributeValues":{":r":{"B":""#);
+                body.push_str(text(there.encode().as_ref(), &mut buffer));
+                body.push_str("\"}");
+            }
+        }
+        body.push_str(r#"},"Item":{"#);
+        push_item(&mut body, attributes, revision, gone);
+        Ok(Bytes::from(body))
+    }
+}
+
+/// What stands between the braces of an image that carries no reserved attribute.
+fn own(attributes: &str) -> Result<&str, Refused> {
+    refuse_reserved(attributes)?;
+    let inner = attributes.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    Ok(inner.ok_or(Refused::NotAMap)?.trim())
+}
+
+/// Adds the item's attributes and what replication adds to them, and closes the item and the body.
+fn push_item(body: &mut String, attributes: &str, revision: &str, gone: Option<(OffsetDateTime, bool)>) {
+    if !attributes.is_empty() {
+        body.push_str(attributes);
+        body.push(',');
+    }
+    body.push_str(r#""_rev":{"B":""#);
+    body.push_str(revision);
+    body.push_str("\"}");
+    if let Some((gone, expired)) = gone {
+        body.push_str(r#","_gone":{"N":""#);
+        body.push_str(&gone.unix_timestamp().to_string());
+        body.push_str("\"}");
+        if expired {
+            body.push_str(r#","_expired":{"BOOL":true}"#);
+        }
+    }
+    body.push_str("}}");
 }
 
 /// The revision in base64, on the stack.
@@ -107,12 +151,15 @@ fn refuse_reserved(image: &str) -> Result<(), Refused> {
     if !suspect {
         return Ok(());
     }
-    let TopLevel(reserved) = serde_json::from_str(image).map_err(|_| Refused::Names)?;
+    let TopLevel { reserved, .. } = serde_json::from_str(image).map_err(|_| Refused::Names)?;
     reserved.map_or(Ok(()), |name| Err(Refused::Reserved(name)))
 }
 
-/// The first reserved name among an image's own attributes; what is nested or a value does not count.
-struct TopLevel(Option<&'static str>);
+/// The first name and the first reserved one among an image's own attributes; what is nested or a value does not count.
+struct TopLevel {
+    first: String,
+    reserved: Option<&'static str>,
+}
 
 impl<'de> Deserialize<'de> for TopLevel {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -125,11 +172,14 @@ impl<'de> Deserialize<'de> for TopLevel {
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<TopLevel, M::Error> {
-                let mut found = None;
+                let mut top = TopLevel { first: String::new(), reserved: None };
                 while let Some((Name(name), IgnoredAny)) = map.next_entry()? {
-                    found = found.or_else(|| RESERVED.into_iter().find(|reserved| *reserved == name));
+                    top.reserved = top.reserved.or_else(|| RESERVED.into_iter().find(|reserved| *reserved == name));
+                    if top.first.is_empty() {
+                        top.first = name.into_owned();
+                    }
                 }
-                Ok(TopLevel(found))
+                Ok(top)
             }
         }
         deserializer.deserialize_map(Names)

@@ -6,68 +6,25 @@
 
 use std::fmt;
 
-use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use shared::raw_table::{Description, RawTable, TableFault};
 
 use super::request::Name;
-use super::verdict::{FAULTS, causes};
 
 /// A table's identity and key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Schema {
     pub(super) arn: String,
     /// Name and type (`S`, `N` or `B`) of the one or two key attributes, the partition key first.
-    key: Vec<(String, String)>,
-}
-
-/// Why a table's schema is not known.
-#[derive(Debug)]
-pub(super) struct Unknown {
-    /// Whether asking again may help without anything being mended: a throttle, an outage, an answer that did not come.
-    pub(super) may_pass: bool,
-    pub(super) reason: String,
-}
-
-impl Unknown {
-    fn because<R: fmt::Debug>(table: &str, error: &SdkError<DescribeTableError, R>) -> Self {
-        let may_pass = match error {
-            SdkError::TimeoutError(_) => true,
-            SdkError::ServiceError(refusal) => {
-                let code = refusal.err().code().unwrap_or_default();
-                code != "ValidationException" && !FAULTS.contains(&code)
-            }
-            _ => false,
-        };
-        let reason = match error.as_service_error() {
-            Some(refusal) => {
-                format!("{}: {}", refusal.code().unwrap_or("unknown error"), refusal.message().unwrap_or_default())
-            }
-            None => causes(error),
-        };
-        Self { may_pass, reason: format!("REPLICA_TABLE {table} cannot be described: {reason}") }
-    }
+    pub(super) key: Vec<(String, String)>,
 }
 
 impl Schema {
     /// Asks the table.
-    pub(super) async fn of_table(client: &Client, table: &str) -> Result<Self, Unknown> {
-        let described = client.describe_table().table_name(table).send().await;
-        let described = described.map_err(|error| Unknown::because(table, &error))?;
-        let missing = || Unknown { may_pass: false, reason: format!("REPLICA_TABLE {table} has no description") };
-        let described = described.table.ok_or_else(missing)?;
-        let type_of = |name: &str| {
-            let definition = described.attribute_definitions().iter().find(|one| one.attribute_name() == name);
-            definition.map(|one| one.attribute_type().as_str().to_owned()).unwrap_or_default()
-        };
-        let names = described.key_schema().iter().map(aws_sdk_dynamodb::types::KeySchemaElement::attribute_name);
-        Ok(Self {
-            key: names.map(|name| (name.to_owned(), type_of(name))).collect(),
-            arn: described.table_arn.unwrap_or_default(),
-        })
+    pub(super) async fn of_table(table: &RawTable) -> Result<Self, TableFault> {
+        table.describe().await.map(|Description { arn, key, .. }| Self { arn, key })
     }
 
     /// Whether the table can hold an item of this key, given as the stream's JSON.

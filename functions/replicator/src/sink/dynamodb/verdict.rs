@@ -12,12 +12,11 @@
 //! The sentences stand in the `DynamoDB` developer guide ("Error handling") only in part; those recognised here are
 //! the service's own.
 
-use std::error::Error;
-
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
+use shared::raw_table::{causes, is_fault};
 use shared::revision::Revision;
 
 /// What became of one write.
@@ -35,19 +34,6 @@ pub(super) enum Verdict {
     /// The service says that the item's key does not match the table's.
     KeyRefused(String),
 }
-
-/// Codes that speak of the caller or the table, never of the item.
-pub(super) const FAULTS: [&str; 9] = [
-    "AccessDeniedException",
-    "ExpiredTokenException",
-    "IncompleteSignatureException",
-    "InvalidSignatureException",
-    "MissingAuthenticationTokenException",
-    "NotAuthorizedException",
-    "OptInRequired",
-    "ResourceNotFoundException",
-    "UnrecognizedClientException",
-];
 
 /// The verdict on a write of revision `ours` that the SDK gave up.
 pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
@@ -67,21 +53,9 @@ pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
         "SerializationException" | "ItemCollectionSizeLimitExceededException" | "RequestEntityTooLarge" => {
             Verdict::Permanent(reason)
         }
-        code if FAULTS.contains(&code) => Verdict::Fault(reason),
+        code if is_fault(code) => Verdict::Fault(reason),
         _ => Verdict::Transient(reason),
     }
-}
-
-/// An error and what caused it. Not the SDK's `DisplayErrorContext`, which shows the answer's bytes: they may be an item.
-pub(super) fn causes(error: &dyn Error) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        said.push_str(": ");
-        said.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    said
 }
 
 fn of_a_validation(message: &str, reason: String) -> Verdict {
@@ -167,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_fault_of_the_table_is_never_the_record_s() {
-        for code in FAULTS {
+        for code in ["AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException"] {
             assert!(matches!(said(code, ""), Verdict::Fault(_)), "{code}");
         }
         let expression = "Invalid ConditionExpression: Syntax error; token: \"OR\"";

@@ -1,0 +1,5 @@
+//! Puts right what happened outside the promise.
+
+pub mod mend;
+pub mod reconcile;
+pub mod source;

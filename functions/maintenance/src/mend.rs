@@ -1,0 +1,121 @@
+//! Brings keys of a replica to the state of their source: reads, asks [`reconcile`], writes, and reads again until
+//! nothing is left to do.
+//!
+//! Many keys go side by side, but for all of them the label is read before the replica, and the replica before the
+//! source, in every round.
+//!
+//! [`reconcile`]: crate::reconcile
+
+use std::time::Duration;
+
+use replicator::sink::{Over, Put, Replica, Target, Unread, Write};
+use shared::change::CanonicalKey;
+use shared::held::Held;
+use shared::invocation::Invocation;
+use shared::revision::Revision;
+use tokio::time::Instant;
+
+use crate::reconcile::{Verdict, decide};
+use crate::source::{Source, SourceFault};
+
+/// A key that is written faster than it can be read so often is left to the stream.
+const ROUNDS: u32 = 10;
+/// After a failed write; it doubles a round.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// A key to be mended, and the revision of the record that brought it up, if one did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ailing {
+    /// The item's key.
+    pub key: CanonicalKey,
+    /// The record's age.
+    pub at_hand: Option<Revision>,
+}
+
+/// What became of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mended {
+    /// Nothing was to be done.
+    Well,
+    /// The source's state was written.
+    Written,
+    /// It is not as it should be, and why. The reason may quote the item and is not logged.
+    Left(String),
+}
+
+/// What cannot be mended because it cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum MendFault {
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceFault),
+    /// The replica.
+    #[error(transparent)]
+    Replica(#[from] Unread),
+}
+
+/// Mends these keys, each of which stands there once; answers for each of them, in their order.
+///
+/// # Errors
+/// [`MendFault`] if one side cannot be read. What was written until then is right and stays.
+pub async fn mend(
+    source: &Source,
+    replica: &dyn Replica,
+    ailing: &[Ailing],
+    invocation: &Invocation,
+) -> Result<Vec<Mended>, MendFault> {
+    let mut mended = vec![Mended::Well; ailing.len()];
+    let mut open: Vec<usize> = (0..ailing.len()).collect();
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..ROUNDS {
+        if open.is_empty() || Instant::now() >= invocation.stop_at {
+            break;
+        }
+        let keys: Vec<CanonicalKey> = open.iter().map(|place| ailing[*place].key.clone()).collect();
+        let label = source.label().await?;
+        let held = replica.read(&keys).await?.held;
+        let (items, _) = source.read(&keys).await?;
+
+        let (mut writes, mut places) = (Vec::new(), Vec::new());
+        for (((place, key), held), item) in open.into_iter().zip(&keys).zip(&held).zip(&items) {
+            match decide(label, ailing[place].at_hand, held.as_ref(), item.as_ref()) {
+                // What a former round wrote stays told as written.
+                Verdict::Settled if matches!(mended[place], Mended::Left(_)) => mended[place] = Mended::Written,
+                Verdict::Settled => {}
+                Verdict::Foreign(error) => {
+                    mended[place] =
+                        Mended::Left(format!("the replica's item has a _rev that is no revision ({error})"));
+                }
+                Verdict::Write { revision, over } => {
+                    let expired = held.as_ref().is_some_and(Held::expired);
+                    let target = item.as_ref().map_or(Target::Gone { expired }, Target::Item);
+                    writes.push(Write { key, target, revision, over: Over::Revision(over) });
+                    places.push(place);
+                }
+            }
+        }
+        let puts = replica.put(&writes, invocation).await;
+        let mut failed = false;
+        open = Vec::new();
+        for (place, put) in places.into_iter().zip(puts) {
+            let left = match put {
+                Put::Permanent(reason) => {
+                    mended[place] = Mended::Left(reason);
+                    continue;
+                }
+                Put::Written | Put::Refused => "it changes faster than it can be mended".to_owned(),
+                Put::Transient(reason) => {
+                    failed = true;
+                    reason
+                }
+            };
+            mended[place] = Mended::Left(left);
+            open.push(place);
+        }
+        if failed {
+            tokio::time::sleep_until(invocation.stop_at.min(Instant::now() + pause)).await;
+            pause *= 2;
+        }
+    }
+    Ok(mended)
+}

@@ -1,0 +1,82 @@
+//! The `DynamoDB` replica as maintenance sees it: read back, scanned, and written beside the stream.
+
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use shared::change::CanonicalKey;
+use shared::held::Held;
+use shared::invocation::Invocation;
+use shared::raw_table::{Segment, TableFault};
+use tokio::time::timeout_at;
+
+use super::verdict::{self, Verdict};
+use super::{DynamoDbSink, NAME, UNFINISHED, body, in_words};
+use crate::sink::{HeldPage, Put, Reading, Replica, Unread, Write};
+
+impl Replica for DynamoDbSink {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>> {
+        async {
+            let found = self.table.read(keys).await.map_err(unread)?;
+            Ok(Reading {
+                held: found.items.into_iter().map(|item| item.map(Held::decode)).collect(),
+                units: found.units,
+            })
+        }
+        .boxed()
+    }
+
+    fn scan<'s>(
+        &'s self,
+        segment: Segment,
+        after: Option<&'s CanonicalKey>,
+    ) -> BoxFuture<'s, Result<HeldPage, Unread>> {
+        async move {
+            let schema = self.schema().await.map_err(unread)?;
+            let names: Vec<String> = schema.key.iter().map(|(name, _)| name.clone()).collect();
+            let page = self.table.scan(segment, after, &names, None).await.map_err(unread)?;
+            let held = page.items.into_iter().map(|(key, item)| (key, Held::decode(item))).collect();
+            Ok(HeldPage { held, next: page.next, units: page.units })
+        }
+        .boxed()
+    }
+
+    fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {
+        async move {
+            let mut puts = vec![Put::Transient(UNFINISHED.to_owned()); writes.len()];
+            let mut open = stream::iter(0..writes.len())
+                .map(|place| async move { (place, self.put_one(&writes[place], invocation).await) })
+                .buffer_unordered(self.in_flight);
+            while let Ok(Some((place, put))) = timeout_at(invocation.stop_at, open.next()).await {
+                puts[place] = put;
+            }
+            puts
+        }
+        .boxed()
+    }
+}
+
+impl DynamoDbSink {
+    async fn put_one(&self, write: &Write<'_>, invocation: &Invocation) -> Put {
+        let body = match self.requests.write(write, invocation.now) {
+            Ok(body) => body,
+            Err(refused) => return Put::Permanent(refused.to_string()),
+        };
+        let put = self.writer.put_item().table_name(self.table.name());
+        let Err(error) = body::sent_with(body, put.send()).await else { return Put::Written };
+        if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
+            return Put::Refused;
+        }
+        match verdict::of(&error, write.revision) {
+            Verdict::Permanent(reason) => Put::Permanent(reason),
+            Verdict::Transient(reason) | Verdict::Fault(reason) | Verdict::KeyRefused(reason) => Put::Transient(reason),
+            // The guard's verdicts, of which this is none.
+            Verdict::Applied => Put::Written,
+            Verdict::Duplicate | Verdict::Stale => Put::Refused,
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
+fn unread(fault: TableFault) -> Unread {
+    Unread { sink: NAME, reason: in_words(&fault) }
+}

@@ -1,0 +1,219 @@
+//! An item of any table as the service gives it: [`RawItem`], told from others by value.
+//!
+//! The replicator moves items as the stream's own text and never opens them. Whoever compares a replica with its source
+//! must: DynamoDB hands sets out in any order and numbers in a spelling of its own, so equality is by value. Sets are
+//! compared without order, numbers by what they are (1 = 1.0 = 1e0), binary by its bytes, lists by place.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::change::{CanonicalKey, KeyAttribute, KeyError, Text};
+use crate::number;
+
+/// The text is not a DynamoDB JSON map of attributes.
+#[derive(Debug, thiserror::Error)]
+#[error("not a DynamoDB JSON map of attributes: {0}")]
+pub struct NotAnItem(#[source] serde_json::Error);
+
+/// Why an item's own key cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum NoKey {
+    /// It lacks an attribute of the key, or holds one that no key may be.
+    #[error("the item has no S, N or B attribute {0}, which is part of the key")]
+    Missing(String),
+    /// The attributes are not those of a key.
+    #[error(transparent)]
+    Malformed(#[from] KeyError),
+}
+
+/// An item's attributes.
+#[derive(Debug, Clone, Default)]
+pub struct RawItem(HashMap<String, AttributeValue>);
+
+impl RawItem {
+    /// Takes what the SDK read.
+    #[must_use]
+    pub fn new(attributes: HashMap<String, AttributeValue>) -> Self {
+        Self(attributes)
+    }
+
+    /// Reads DynamoDB JSON, e.g. `{"name":{"S":"Ada"}}`.
+    ///
+    /// # Errors
+    /// [`NotAnItem`] if it is none.
+    pub fn parse(json: &str) -> Result<Self, NotAnItem> {
+        let item: serde_dynamo::Item = serde_json::from_str(json).map_err(NotAnItem)?;
+        Ok(Self(item.into()))
+    }
+
+    /// The item as DynamoDB JSON, numbers in the spelling that they came in, attributes by name.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let value = |value: &AttributeValue| serde_dynamo::AttributeValue::from(value.clone());
+        let ordered: BTreeMap<&String, _> = self.0.iter().map(|(name, its)| (name, value(its))).collect();
+        // Texts, numbers as texts and flags: there is nothing that JSON cannot write.
+        serde_json::to_string(&ordered).unwrap_or_default()
+    }
+
+    /// What the SDK writes.
+    #[must_use]
+    pub fn into_attributes(self) -> HashMap<String, AttributeValue> {
+        self.0
+    }
+
+    /// An attribute.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&AttributeValue> {
+        self.0.get(name)
+    }
+
+    /// Takes an attribute out.
+    pub fn take(&mut self, name: &str) -> Option<AttributeValue> {
+        self.0.remove(name)
+    }
+
+    /// The item's key, of the attributes with these names.
+    ///
+    /// # Errors
+    /// [`NoKey`], which names the attribute.
+    pub fn key(&self, names: &[String]) -> Result<CanonicalKey, NoKey> {
+        let mut key = BTreeMap::new();
+        for name in names {
+            let value = match self.0.get(name) {
+                Some(AttributeValue::S(text)) => KeyAttribute::S(Text(text.into())),
+                Some(AttributeValue::N(number)) => KeyAttribute::N(Text(number.into())),
+                Some(AttributeValue::B(bytes)) => KeyAttribute::B(Text(BASE64.encode(bytes).into())),
+                _ => return Err(NoKey::Missing(name.clone())),
+            };
+            key.insert(Text(name.into()), value);
+        }
+        Ok(CanonicalKey::spell(key)?)
+    }
+
+    /// The names of the attributes that one of the two lacks or holds with another value, sorted.
+    #[must_use]
+    pub fn differing(&self, other: &Self) -> Vec<String> {
+        let changed =
+            |(name, value): &(&String, &AttributeValue)| !other.0.get(*name).is_some_and(|its| same(value, its));
+        let lacking = |name: &&String| !self.0.contains_key(*name);
+        let mut names: Vec<String> = self.0.iter().filter(changed).map(|(name, _)| name.clone()).collect();
+        names.extend(other.0.keys().filter(lacking).cloned());
+        names.sort_unstable();
+        names
+    }
+
+    /// Whether both hold the same attributes with the same values.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        same_maps(&self.0, &other.0)
+    }
+}
+
+fn same_maps(one: &HashMap<String, AttributeValue>, other: &HashMap<String, AttributeValue>) -> bool {
+    one.len() == other.len() && one.iter().all(|(name, value)| other.get(name).is_some_and(|its| same(value, its)))
+}
+
+fn same(one: &AttributeValue, other: &AttributeValue) -> bool {
+    use AttributeValue::{B, Bs, L, M, N, Ns, Ss};
+    match (one, other) {
+        (N(one), N(other)) => one == other || spelling(one) == spelling(other),
+        (Ns(one), Ns(other)) => {
+            let spelled = |set: &'_ [String]| sorted(set.iter().map(|number| spelling(number).into_owned()).collect());
+            spelled(one) == spelled(other)
+        }
+        (Ss(one), Ss(other)) => sorted(one.iter().collect()) == sorted(other.iter().collect()),
+        (Bs(one), Bs(other)) => {
+            sorted(one.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>())
+                == sorted(other.iter().map(AsRef::as_ref).collect())
+        }
+        (B(one), B(other)) => one.as_ref() == other.as_ref(),
+        (L(one), L(other)) => one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other)),
+        (M(one), M(other)) => same_maps(one, other),
+        (one, other) => one == other,
+    }
+}
+
+/// What is no number is only itself.
+fn spelling(number: &str) -> Cow<'_, str> {
+    number::canonical(number).unwrap_or(Cow::Borrowed(number))
+}
+
+fn sorted<T: Ord>(mut set: Vec<T>) -> Vec<T> {
+    set.sort_unstable();
+    set
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn item(json: &str) -> RawItem {
+        RawItem::parse(json).unwrap()
+    }
+
+    #[test]
+    fn equality_is_by_value() {
+        for (one, other) in [
+            (r#"{"n":{"N":"1"}}"#, r#"{"n":{"N":"1.0"}}"#),
+            (r#"{"n":{"N":"1e0"}}"#, r#"{"n":{"N":"1"}}"#),
+            (r#"{"s":{"SS":["a","b"]}}"#, r#"{"s":{"SS":["b","a"]}}"#),
+            (r#"{"s":{"NS":["1","2.0"]}}"#, r#"{"s":{"NS":["2","1e0"]}}"#),
+            (r#"{"s":{"BS":["AQ==","Ag=="]}}"#, r#"{"s":{"BS":["Ag==","AQ=="]}}"#),
+            (
+                r#"{"m":{"M":{"l":{"L":[{"N":"1"},{"NS":["1","2"]}]}}}}"#,
+                r#"{"m":{"M":{"l":{"L":[{"N":"1.0"},{"NS":["2","1"]}]}}}}"#,
+            ),
+            ("{}", "{}"),
+        ] {
+            assert!(item(one).is(&item(other)), "{one} {other}");
+            assert_eq!(item(one).differing(&item(other)), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn what_differs_is_named_and_not_shown() {
+        let (one, other) = (
+            r#"{"k":{"S":"x"},"a":{"S":"1"},"b":{"L":[{"N":"1"},{"N":"2"}]},"c":{"NULL":true},"e":{"S":"1"}}"#,
+            r#"{"k":{"S":"x"},"a":{"N":"1"},"b":{"L":[{"N":"2"},{"N":"1"}]},"d":{"BOOL":false},"e":{"B":"MQ=="}}"#,
+        );
+        assert_eq!(item(one).differing(&item(other)), ["a", "b", "c", "d", "e"]);
+        assert_eq!(item(other).differing(&item(one)), ["a", "b", "c", "d", "e"]);
+        assert!(!item(one).is(&item(other)));
+    }
+
+    #[test]
+    fn a_key_is_taken_in_its_one_spelling() {
+        let names = ["user_id".to_owned(), "timestamp".to_owned()];
+        let of = |json| item(json).key(&names).map(|key| key.to_string());
+        let ada = r#"{"timestamp":{"N":"7"},"user_id":{"S":"ada"}}"#;
+        assert_eq!(of(r#"{"x":{"S":""},"user_id":{"S":"ada"},"timestamp":{"N":"7.0"}}"#).unwrap(), ada);
+        assert!(of(r#"{"user_id":{"S":"ada"}}"#).unwrap_err().to_string().contains("timestamp"));
+        assert!(of(r#"{"user_id":{"BOOL":true},"timestamp":{"N":"7"}}"#).unwrap_err().to_string().contains("user_id"));
+        assert_eq!(CanonicalKey::parse(ada).unwrap().as_str(), ada);
+    }
+
+    #[test]
+    fn what_is_no_item_is_refused() {
+        for json in ["", "[]", r#"{"a":1}"#, r#"{"a":{"S":"x","N":"1"}}"#, r#"{"a":{"B":"*"}}"#] {
+            assert!(RawItem::parse(json).is_err(), "{json}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_item_is_written_as_it_was_read(digits in "-?[1-9][0-9]{0,37}", text in ".{0,9}", bytes: Vec<u8>) {
+            let json = serde_json::json!({
+                "n": {"N": digits}, "s": {"S": text}, "b": {"B": BASE64.encode(bytes)}, "z": {"NULL": true},
+                "l": {"L": [{"BOOL": false}, {"M": {"s": {"SS": ["b", "a"]}}}]},
+            });
+            let written: serde_json::Value = serde_json::from_str(&item(&json.to_string()).encode()).unwrap();
+            prop_assert_eq!(written, json);
+        }
+    }
+}
