@@ -44,13 +44,16 @@ fn every_function_starts_with_the_environment_that_the_template_gives_it() {
     api::config::Config::parse(&environment("api")).unwrap();
     replicator::config::Config::parse(&environment("replicator")).unwrap();
     archiver::config::Config::parse(&environment("archiver")).unwrap();
-    assert_eq!(template().functions.len(), 3, "a new function needs its line above");
+    maintenance::config::Config::parse(&environment("maintenance")).unwrap();
+    assert_eq!(template().functions.len(), 4, "a new function needs its line above");
 }
 
 #[test]
 fn every_variable_that_the_template_sets_is_read_by_its_function() {
     for Function { name, environment, .. } in template().functions {
-        let config = source(&format!("functions/{name}/src/config.rs"));
+        // Maintenance is told what the functions are that it works for, and reads it as they do.
+        let configs = if name == "maintenance" { vec!["maintenance", "replicator", "archiver"] } else { vec![&*name] };
+        let config: String = configs.iter().map(|of| source(&format!("functions/{of}/src/config.rs"))).collect();
         for variable in environment.keys() {
             let read = match variable.as_str() {
                 "LOG_LEVEL" => config.contains("telemetry::LOG_LEVEL"),
@@ -192,7 +195,11 @@ fn actions() -> Vec<(String, String)> {
 fn a_role_names_each_action_that_it_allows() {
     let actions = actions();
     let roles: BTreeSet<&str> = actions.iter().map(|(role, _)| role.as_str()).collect();
-    assert_eq!(roles, BTreeSet::from(["ApiRole", "ArchiverRole", "ReplicatorRole"]), "one role a function");
+    assert_eq!(
+        roles,
+        BTreeSet::from(["ApiRole", "ArchiverRole", "MaintenanceRole", "ReplicatorRole"]),
+        "one role a function"
+    );
     for (role, action) in &actions {
         assert!(!action.contains('*'), "{role} allows {action}");
     }
@@ -221,4 +228,7 @@ fn a_role_allows_what_its_function_calls() {
     let replica = ["dynamodb:DescribeTable", "dynamodb:PutItem"];
     assert_eq!(allowed("ReplicatorRole"), expected(&[&stream[..], &failures, &replica].concat()));
     assert_eq!(allowed("ArchiverRole"), expected(&[&stream[..], &failures].concat()));
+    let tables = ["dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:PutItem", "dynamodb:Scan"];
+    let buckets = ["s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"];
+    assert_eq!(allowed("MaintenanceRole"), expected(&[&tables[..], &buckets].concat()));
 }

@@ -2,7 +2,7 @@
 //!
 //! [`template`] reads what to run. [`dynamodb`] and [`s3`] are the engines, [`clients`] the official SDKs pointed at
 //! them. [`stream_pump`] is Lambda's event source mapping in small, [`expiry`] its TTL sweeper, [`http`] the front with
-//! [`metrics`] beside it. [`options`] is the command line, which [`banner`], [`env_file`] and [`tour`] belong to.
+//! [`metrics`] and [`lambda`] beside it. [`options`] is the command line, which [`banner`], [`env_file`] and [`tour`] belong to.
 //! Sees every other crate of the workspace; only the acceptance tests see it.
 
 pub mod banner;
@@ -11,6 +11,7 @@ pub mod dynamodb;
 pub mod env_file;
 pub mod expiry;
 pub mod http;
+pub mod lambda;
 pub mod metrics;
 pub mod options;
 pub mod s3;

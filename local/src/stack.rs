@@ -2,30 +2,32 @@
 //! and the streams to the functions.
 //!
 //! The order is that of trust: the template is read and every port is bound before anything is opened, and nothing is
-//! written before the data folder was found sound.
+//! written before the data folder was found sound. How a function is connected stands in `wiring`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use futures::future::join_all;
-use shared::clock::Clock;
-use shared::environment::{Environment, Problems};
+use shared::environment::Problems;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::expiry::Expiry;
-use crate::http::{Front, proxy};
-use crate::stream_pump::checkpoints::{CheckpointError, CheckpointFile};
-use crate::stream_pump::discard::Destination;
-use crate::stream_pump::filter::{Filter, FilterError};
-use crate::stream_pump::invoke::{Invoke, InvokeError, ServedFunction};
-use crate::stream_pump::settings::Settings;
-use crate::stream_pump::{self, Pump};
-use crate::template::{self, Function, Template, TemplateError};
+use crate::http::Front;
+use crate::lambda;
+use crate::stream_pump::Pump;
+use crate::stream_pump::checkpoints::CheckpointError;
+use crate::stream_pump::filter::FilterError;
+use crate::stream_pump::invoke::InvokeError;
+use crate::template::{Template, TemplateError};
 use crate::{clients, dynamodb, s3};
+
+mod wiring;
+
+pub use wiring::environment;
+use wiring::{Wiring, listed};
 
 /// The longest that a batch waits to be filled, unless windows are true.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(1);
@@ -137,6 +139,7 @@ pub struct Stack {
     pumps: Vec<Pump>,
     dynamodb: Arc<dynamodb::Engine>,
     s3: s3::Engine,
+    maintenance: Option<maintenance::config::Config>,
     /// Held until the end: without `--data` S3's objects are here.
     _objects: Option<TempDir>,
 }
@@ -161,20 +164,22 @@ impl Stack {
 
         let wiring = Wiring { options: &options, dynamodb: dynamodb.endpoint(), s3: s3.endpoint() };
         let mut mappings = Vec::new();
-        let mut api = None;
+        let (mut api, mut maintenance) = (None, None);
         for function in &template.functions {
             match function.name.as_str() {
                 "api" => api = Some(wiring.api(function)?),
+                "maintenance" => maintenance = Some(wiring.maintenance(function)?),
                 _ => mappings.extend(wiring.mappings(function).await?),
             }
         }
         let api = api.ok_or_else(|| wiring.unrunnable("has no function whose binary is api".to_owned()))?;
+        let api = api.merge(lambda::router(mappings.iter().map(listed).collect()));
         // Nothing runs before all is known to be sound.
         let pumps = mappings.into_iter().map(Pump::start).collect();
         let front = Front::start(front, api);
         let dynamodb = Arc::new(dynamodb);
         let expiry = Expiry::start(Arc::clone(&dynamodb), options.expire_every);
-        Ok(Self { options, template, api_url, front, expiry, pumps, dynamodb, s3, _objects: objects })
+        Ok(Self { options, template, api_url, front, expiry, pumps, dynamodb, s3, maintenance, _objects: objects })
     }
 
     /// Where the API listens.
@@ -211,6 +216,18 @@ impl Stack {
     #[must_use]
     pub fn s3(&self) -> aws_sdk_s3::Client {
         clients::s3(self.s3_url())
+    }
+
+    /// The maintenance function over these engines; nothing if the template has none.
+    #[must_use]
+    pub fn maintenance(&self) -> Option<maintenance::Maintenance> {
+        let clients = maintenance::Clients {
+            source: self.dynamodb(),
+            replica: self.dynamodb(),
+            s3: self.s3(),
+            lambda: clients::lambda(&self.api_url),
+        };
+        self.maintenance.as_ref().map(|config| maintenance::connect(config, clients))
     }
 
     /// What is run.
@@ -264,108 +281,4 @@ fn object_folder(data: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), Refu
     }
     let folder = tempfile::Builder::new().prefix("millrace-").tempdir().map_err(Refusal::Folder)?;
     Ok((folder.path().to_owned(), Some(folder)))
-}
-
-/// A function's environment on this machine: the template's, except that nobody signs requests here.
-#[must_use]
-pub fn environment(function: &Function) -> Environment {
-    let open = |name: &str, value: &str| if name == "AUTH" { "none".to_owned() } else { value.to_owned() };
-    function.environment.iter().map(|(name, value)| (name.clone(), open(name, value))).collect()
-}
-
-/// What it takes to connect a function.
-struct Wiring<'a> {
-    options: &'a Options,
-    dynamodb: &'a str,
-    s3: &'a str,
-}
-
-impl Wiring<'_> {
-    fn unrunnable(&self, problem: String) -> Refusal {
-        Refusal::Unrunnable { path: self.options.template.clone(), problem }
-    }
-
-    fn api(&self, function: &Function) -> Result<Router, Refusal> {
-        if let Some(base) = &self.options.functions {
-            return Ok(proxy(base));
-        }
-        let config = api::config::Config::parse(&environment(function)).map_err(misconfigured(function))?;
-        Ok(api::app(&config, clients::dynamodb(self.dynamodb), Clock::system()))
-    }
-
-    /// The function that the mappings of `function` invoke.
-    async fn invoked(&self, function: &Function) -> Result<Arc<dyn Invoke>, Refusal> {
-        if let Some(base) = &self.options.functions {
-            return Ok(Arc::new(ServedFunction::new(base, &function.name)?));
-        }
-        let environment = environment(function);
-        match function.name.as_str() {
-            "replicator" => {
-                let config = replicator::config::Config::parse(&environment).map_err(misconfigured(function))?;
-                let replica = clients::dynamodb(self.dynamodb);
-                let replicator = replicator::connect(&config, replica, clients::s3(self.s3));
-                let refused = |fault: replicator::Fault| Refusal::Function {
-                    function: function.name.clone(),
-                    reason: fault.to_string(),
-                };
-                replicator.check().await.map_err(refused)?;
-                Ok(Arc::new(replicator))
-            }
-            "archiver" => {
-                let config = archiver::config::Config::parse(&environment).map_err(misconfigured(function))?;
-                Ok(Arc::new(archiver::connect(&config, clients::s3(self.s3))))
-            }
-            name => Err(self.unrunnable(format!(
-                "{} is built from {name}, which local does not know: connect it in local/src/stack.rs",
-                function.logical_id
-            ))),
-        }
-    }
-
-    async fn mappings(&self, function: &Function) -> Result<Vec<stream_pump::Mapping>, Refusal> {
-        let invoke = self.invoked(function).await?;
-        let mut mappings = Vec::new();
-        for mapping in &function.mappings {
-            mappings.push(self.mapping(function, mapping, Arc::clone(&invoke)).await?);
-        }
-        Ok(mappings)
-    }
-
-    async fn mapping(
-        &self,
-        function: &Function,
-        mapping: &template::Mapping,
-        invoke: Arc<dyn Invoke>,
-    ) -> Result<stream_pump::Mapping, Refusal> {
-        let name = format!("{}-{}", function.name, mapping.name);
-        let described = clients::dynamodb(self.dynamodb).describe_table().table_name(&mapping.table).send().await;
-        let stream_arn = described.ok().and_then(|answer| answer.table?.latest_stream_arn);
-        let stream_arn = stream_arn.ok_or_else(|| {
-            self.unrunnable(format!("mapping {} reads table {}, which has no stream", mapping.name, mapping.table))
-        })?;
-        let destination = |bucket: &String| Destination { s3: clients::s3(self.s3), bucket: bucket.clone() };
-        let folder = self.options.data.as_ref().map(|data| data.join("checkpoints"));
-        let checkpoints = folder.map(|folder| CheckpointFile::new(&folder, &name));
-        let from = checkpoints.as_ref().map(|file| file.load(&stream_arn)).transpose()?;
-        Ok(stream_pump::Mapping {
-            settings: Settings::of(mapping, (!self.options.true_windows).then_some(LONGEST_WINDOW)),
-            filter: Filter::parse(&mapping.name, &mapping.filters)?,
-            stream_arn,
-            from_latest: mapping.starting_position == "LATEST",
-            streams: clients::streams(self.dynamodb),
-            function: function.name.clone(),
-            invoke,
-            timeout: Duration::from_secs(function.timeout_s.into()),
-            on_failure: mapping.on_failure_bucket.as_ref().map(destination),
-            from: from.unwrap_or_default(),
-            checkpoints,
-            clock: Clock::system(),
-            name,
-        })
-    }
-}
-
-fn misconfigured(function: &Function) -> impl FnOnce(Problems) -> Refusal {
-    let function = function.name.clone();
-    |problems| Refusal::Environment { function, problems }
 }

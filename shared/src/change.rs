@@ -135,6 +135,21 @@ impl CanonicalKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The key as the JSON object that it is.
+    #[must_use]
+    pub fn to_raw(&self) -> Box<RawValue> {
+        // It was written as JSON.
+        RawValue::from_string(self.0.clone().into_string()).unwrap_or_default()
+    }
+}
+
+/// From the text that it is written as.
+impl<'de> Deserialize<'de> for CanonicalKey {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
 }
 
 impl fmt::Display for CanonicalKey {

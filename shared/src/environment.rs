@@ -61,6 +61,19 @@ impl Reader<'_> {
         parsed.map_err(|problem| self.problems.push(format!("{name} {problem}"))).ok()
     }
 
+    /// What a part of the configuration reads from the same environment. A problem that is known already is not told twice.
+    pub fn part<T>(&mut self, parsed: Result<T, Problems>) -> Option<T> {
+        let new = |problem: &String| !self.problems.contains(problem);
+        match parsed {
+            Ok(part) => Some(part),
+            Err(Problems(theirs)) => {
+                let theirs: Vec<String> = theirs.into_iter().filter(new).collect();
+                self.problems.extend(theirs);
+                None
+            }
+        }
+    }
+
     /// Remembers a problem that takes more than one variable to see.
     pub fn refuse(&mut self, problem: String) {
         self.problems.push(problem);

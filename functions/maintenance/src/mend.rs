@@ -72,7 +72,7 @@ pub async fn mend(
             break;
         }
         let keys: Vec<CanonicalKey> = open.iter().map(|place| ailing[*place].key.clone()).collect();
-        let label = source.label().await?;
+        let (label, _) = source.stream().await?;
         let held = replica.read(&keys).await?.held;
         let (items, _) = source.read(&keys).await?;
 

@@ -40,13 +40,14 @@ impl Source {
         &self.description
     }
 
-    /// The label of the latest stream, as it is now.
+    /// The label of the latest stream, as it is now, and its ARN.
     ///
     /// # Errors
     /// [`SourceFault`] if the table does not answer, or has no stream.
-    pub async fn label(&self) -> Result<StreamLabel, SourceFault> {
+    pub async fn stream(&self) -> Result<(StreamLabel, String), SourceFault> {
         let description = self.table.describe().await?;
-        description.stream_label().ok_or_else(|| SourceFault::NoStream(self.table.name().to_owned()))
+        let stream = description.stream_label().zip(description.stream_arn);
+        stream.ok_or_else(|| SourceFault::NoStream(self.table.name().to_owned()))
     }
 
     /// The items under these keys, and what they cost in read capacity units.

@@ -9,8 +9,8 @@ use shared::telemetry;
 use time::Duration;
 
 use crate::handler::Replicator;
-use crate::sink::Sink;
 use crate::sink::dynamodb::DynamoDbSink;
+use crate::sink::{Replica, Sink};
 
 /// This function's name in logs, metrics and quarantine keys.
 pub const FUNCTION: &str = "replicator";
@@ -27,14 +27,14 @@ const TOMBSTONE_DAYS_LIMIT: u16 = 3_650;
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    replica: Replica,
+    replica: ReplicaTable,
     tombstone: Duration,
     failure_bucket: String,
 }
 
 /// The `DynamoDB` replica, maybe in another Region or account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Replica {
+struct ReplicaTable {
     table: String,
     region: Option<String>,
     role_arn: Option<String>,
@@ -60,7 +60,7 @@ impl Config {
         let (Some(table), Some(failure_bucket), true) = (table, failure_bucket, problems.is_empty()) else {
             return Err(problems);
         };
-        let replica = Replica { table, region, role_arn, in_flight };
+        let replica = ReplicaTable { table, region, role_arn, in_flight };
         Ok(Self { replica, tombstone: Duration::days(days.into()), failure_bucket })
     }
 
@@ -76,13 +76,23 @@ impl Config {
         }
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
+
+    /// The sinks that hold items, to be read back and mended.
+    #[must_use]
+    pub fn replicas(&self, replica: aws_sdk_dynamodb::Client) -> Vec<Box<dyn Replica>> {
+        vec![Box::new(self.dynamodb_sink(replica))]
+    }
+
+    fn dynamodb_sink(&self, client: aws_sdk_dynamodb::Client) -> DynamoDbSink {
+        let ReplicaTable { table, in_flight, .. } = &self.replica;
+        DynamoDbSink::new(client, table, *in_flight, self.tombstone)
+    }
 }
 
 /// Builds the function of its configuration and clients; no I/O happens before [`Replicator::check`].
 #[must_use]
 pub fn connect(config: &Config, replica: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> Replicator {
-    let Replica { table, in_flight, .. } = &config.replica;
-    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(DynamoDbSink::new(replica, table, *in_flight, config.tombstone))];
+    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(config.dynamodb_sink(replica))];
     Replicator::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
 }
 

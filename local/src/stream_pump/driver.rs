@@ -286,7 +286,7 @@ async fn discard(mapping: &Mapping, step: &Step<Body>, event: &RawValue) -> bool
     let (Work::Discard(reason), [first, ..], [.., last]) = (step.work, &step.records[..], &step.records[..]) else {
         return true;
     };
-    let function_arn = format!("arn:aws:lambda:{}:000000000000:function:{}", crate::clients::REGION, mapping.function);
+    let function_arn = crate::lambda::function_arn(&mapping.function);
     let given_up = GivenUp {
         mapping: &mapping.name,
         function_arn: &function_arn,

@@ -1,0 +1,133 @@
+//! The maintenance function's configuration: a value before the first task, with all that is wrong reported at once.
+
+use archiver::config::Config as ArchiverConfig;
+use archiver::store::Store;
+use replicator::config::Config as ReplicatorConfig;
+use shared::environment::{self, Environment, Problems};
+use shared::raw_table::RawTable;
+
+use crate::failure::Functions;
+use crate::failure_bucket::FailureBucket;
+use crate::handler::Maintenance;
+use crate::mapping::Mappings;
+
+/// This function's name in logs and metrics.
+pub const FUNCTION: &str = "maintenance";
+
+/// What the environment says: all that the replicator and the archiver are told, and where their source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    source: String,
+    replicator: ReplicatorConfig,
+    archiver: ArchiverConfig,
+    functions: Functions,
+}
+
+/// The clients, built once. The replica's may be of another Region or account.
+pub struct Clients {
+    /// Of the source.
+    pub source: aws_sdk_dynamodb::Client,
+    /// Of the replica.
+    pub replica: aws_sdk_dynamodb::Client,
+    /// Of both buckets.
+    pub s3: aws_sdk_s3::Client,
+    /// Of Lambda itself, which knows the mappings.
+    pub lambda: aws_sdk_lambda::Client,
+}
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// [`Problems`]: every variable that is missing or malformed.
+    pub fn parse(environment: &Environment) -> Result<Self, Problems> {
+        let mut read = environment.read();
+        let source = read.required("USERS_TABLE", environment::text);
+        let replicator_name = read.required("REPLICATOR_FUNCTION", environment::text);
+        let archiver_name = read.required("ARCHIVER_FUNCTION", environment::text);
+        let replicator = read.part(ReplicatorConfig::parse(environment));
+        let archiver = read.part(ArchiverConfig::parse(environment));
+        if let (Some(source), Some(replica)) = (&source, environment.get("REPLICA_TABLE"))
+            && source == replica
+            && environment.get("REPLICA_REGION").is_none()
+            && environment.get("REPLICA_ROLE_ARN").is_none()
+        {
+            read.refuse(format!("REPLICA_TABLE is {replica:?}, which is USERS_TABLE: set it to another table"));
+        }
+        let problems = read.problems();
+        match (source, replicator_name, archiver_name, replicator, archiver) {
+            (Some(source), Some(replicator_name), Some(archiver_name), Some(replicator), Some(archiver))
+                if problems.is_empty() =>
+            {
+                let functions = Functions { replicator: replicator_name, archiver: archiver_name };
+                Ok(Self { source, replicator, archiver, functions })
+            }
+            _ => Err(problems),
+        }
+    }
+
+    /// The replicator's part: it knows the replica's Region and account.
+    #[must_use]
+    pub fn replicator(&self) -> &ReplicatorConfig {
+        &self.replicator
+    }
+}
+
+/// Builds the function of its configuration and clients; no I/O happens before its first task.
+#[must_use]
+pub fn connect(config: &Config, clients: Clients) -> Maintenance {
+    let Clients { source, replica, s3, lambda } = clients;
+    Maintenance {
+        source: RawTable::new(source, config.source.clone()),
+        replicas: config.replicator.replicas(replica),
+        mappings: Mappings::new(lambda, config.functions.replicator.clone()),
+        failures: FailureBucket::new(s3.clone(), config.archiver.failure_bucket.clone()),
+        archive: Store::new(s3, config.archiver.archive_bucket.clone()),
+        compression: config.archiver.compression,
+        functions: config.functions.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WELL: [(&str, &str); 6] = [
+        ("USERS_TABLE", "Users"),
+        ("REPLICA_TABLE", "UsersReplica"),
+        ("FAILURE_BUCKET", "failures"),
+        ("ARCHIVE_BUCKET", "archive"),
+        ("REPLICATOR_FUNCTION", "replicator"),
+        ("ARCHIVER_FUNCTION", "archiver"),
+    ];
+
+    fn parse(variables: &[(&str, &str)]) -> Result<Config, String> {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Config::parse(&variables.iter().map(own).collect()).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn six_names_are_enough() {
+        let config = parse(&WELL).unwrap();
+        assert_eq!((config.source.as_str(), config.functions.archiver.as_str()), ("Users", "archiver"));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once_and_each_thing_once() {
+        let said =
+            parse(&[("TOMBSTONE_DAYS", "0"), ("ARCHIVE_COMPRESSION", "lzma"), ("LOG_LEVEL", "loud")]).unwrap_err();
+        let wrong = WELL.iter().map(|(name, _)| *name).chain(["TOMBSTONE_DAYS", "ARCHIVE_COMPRESSION", "LOG_LEVEL"]);
+        for name in wrong {
+            assert_eq!(said.matches(name).count(), 1, "{name} in: {said}");
+        }
+    }
+
+    #[test]
+    fn a_replica_that_is_the_source_is_refused() {
+        let mut variables = WELL;
+        variables[1].1 = "Users";
+        assert!(parse(&variables).unwrap_err().contains("REPLICA_TABLE"));
+        let elsewhere = [&variables[..], &[("REPLICA_REGION", "us-east-2")]].concat();
+        assert!(parse(&elsewhere).is_ok(), "a table of that name in another Region is another table");
+    }
+}

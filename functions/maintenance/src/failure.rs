@@ -1,0 +1,217 @@
+//! What lies in the failure bucket, read: an object of quarantine, or a batch that Lambda gave up. [`read`].
+//!
+//! Quarantine (`quarantine/<function>/<sink>/<table>/…`) holds one record with the reason; Lambda's own objects
+//! (`aws/lambda/<mapping>/<shard>/…`) hold an envelope around the event. AWS has been seen to write the event under
+//! `payload` both as an object and as a text of JSON, so both are read
+//! (<https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html>).
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Where records lie that a function put aside.
+pub const QUARANTINE: &str = "quarantine/";
+/// Where the batches lie that Lambda gave up.
+pub const GIVEN_UP: &str = "aws/lambda/";
+/// The layout of quarantine's objects that is known here.
+const FORMAT: u32 = 1;
+
+/// The function that a record failed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Function {
+    /// It replicates.
+    Replicator,
+    /// It archives.
+    Archiver,
+}
+
+impl Function {
+    /// As quarantine's keys and reports name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Replicator => "replicator",
+            Self::Archiver => "archiver",
+        }
+    }
+}
+
+/// What the functions are called where they are deployed: an envelope names one by its ARN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Functions {
+    /// The replicator's name.
+    pub replicator: String,
+    /// The archiver's name.
+    pub archiver: String,
+}
+
+impl Functions {
+    /// Which one an ARN names, with or without an alias.
+    fn of_arn(&self, arn: &str) -> Option<Function> {
+        let name = arn.split_once(":function:")?.1.split(':').next()?;
+        if name == self.replicator {
+            Some(Function::Replicator)
+        } else {
+            (name == self.archiver).then_some(Function::Archiver)
+        }
+    }
+}
+
+/// Records that failed together.
+#[derive(Debug)]
+pub struct Failure {
+    /// What they failed in.
+    pub function: Function,
+    /// The sink that cannot hold it; nothing if the batch failed as a whole, or the record could not be read.
+    pub sink: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// The event that would deliver them again.
+    pub event: Box<RawValue>,
+}
+
+/// Why an object is no failure that can be redriven.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAFailure {
+    /// The key is of neither kind.
+    #[error("its key is neither {QUARANTINE}<function>/<sink>/<table>/<record>.json nor below {GIVEN_UP}")]
+    Key,
+    /// The body is not what the key promises.
+    #[error("it is not {0}: {1}")]
+    Body(&'static str, #[source] serde_json::Error),
+    /// A later layout.
+    #[error("it is of format {0}, and {FORMAT} is what is known here")]
+    Format(u32),
+    /// The records are of a function that is not of this deployment.
+    #[error("it names function {0}, which is neither the replicator nor the archiver of this deployment")]
+    Function(String),
+}
+
+/// Reads an object of the failure bucket.
+///
+/// # Errors
+/// [`NotAFailure`], which says what it is not.
+pub fn read(key: &str, body: &[u8], functions: &Functions) -> Result<Failure, NotAFailure> {
+    if let Some(rest) = key.strip_prefix(QUARANTINE) {
+        let mut parts = rest.split('/');
+        let (Some(function), Some(sink), Some(_), Some(_)) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(NotAFailure::Key);
+        };
+        let function = match function {
+            "replicator" => Function::Replicator,
+            "archiver" => Function::Archiver,
+            other => return Err(NotAFailure::Function(other.to_owned())),
+        };
+        quarantined(function, sink, body)
+    } else if key.starts_with(GIVEN_UP) {
+        given_up(body, functions)
+    } else {
+        Err(NotAFailure::Key)
+    }
+}
+
+fn quarantined(function: Function, sink: &str, body: &[u8]) -> Result<Failure, NotAFailure> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        format: u32,
+        reason: String,
+        #[serde(borrow)]
+        record: &'a RawValue,
+    }
+    const WANTED: &str = "a quarantined record ({\"format\":…,\"reason\":…,\"record\":…})";
+    let wrong = |error| NotAFailure::Body(WANTED, error);
+    let Body { format, reason, record } = serde_json::from_slice(body).map_err(wrong)?;
+    if format != FORMAT {
+        return Err(NotAFailure::Format(format));
+    }
+    let event = RawValue::from_string(format!(r#"{{"Records":[{}]}}"#, record.get())).map_err(wrong)?;
+    // The replicator names the sink `read` for a record that could not be read, and so is in none of them.
+    let sink = (function == Function::Replicator && sink != "read").then(|| sink.to_owned());
+    Ok(Failure { function, sink, reason, event })
+}
+
+fn given_up(body: &[u8], functions: &Functions) -> Result<Failure, NotAFailure> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        request_context: Context<'a>,
+        #[serde(borrow)]
+        payload: &'a RawValue,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Context<'a> {
+        #[serde(borrow)]
+        function_arn: Cow<'a, str>,
+        #[serde(borrow)]
+        condition: Cow<'a, str>,
+    }
+    const WANTED: &str = "Lambda's envelope of a batch ({\"requestContext\":{\"functionArn\":…,…},…,\"payload\":…})";
+    let wrong = |error| NotAFailure::Body(WANTED, error);
+    let Envelope { request_context, payload } = serde_json::from_slice(body).map_err(wrong)?;
+    let unknown = || NotAFailure::Function(request_context.function_arn.clone().into_owned());
+    let function = functions.of_arn(&request_context.function_arn).ok_or_else(unknown)?;
+    let event = if payload.get().starts_with('"') {
+        let text: String = serde_json::from_str(payload.get()).map_err(wrong)?;
+        RawValue::from_string(text).map_err(wrong)?
+    } else {
+        payload.to_owned()
+    };
+    Ok(Failure { function, sink: None, reason: request_context.condition.into_owned(), event })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(key: &str, body: &str) -> Result<Failure, String> {
+        let functions = Functions { replicator: "stack-Replicator-1".into(), archiver: "stack-Archiver-2".into() };
+        read(key, body.as_bytes(), &functions).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_quarantined_record_is_an_event_of_one() {
+        let body = r#"{"format":1,"reason":"too large","record":{"eventID":"1"}}"#;
+        let failure = parsed("quarantine/replicator/dynamodb/Users/2026-1.json", body).unwrap();
+        assert_eq!((failure.function, failure.sink.as_deref()), (Function::Replicator, Some("dynamodb")));
+        assert_eq!(failure.event.get(), r#"{"Records":[{"eventID":"1"}]}"#);
+        let failure = parsed("quarantine/replicator/read/unknown/0f.json", body).unwrap();
+        assert_eq!(failure.sink, None, "read is no sink");
+        assert_eq!(parsed("quarantine/archiver/s3/Users/1.json", body).unwrap().function, Function::Archiver);
+    }
+
+    #[test]
+    fn an_envelope_is_read_with_its_payload_as_an_object_and_as_a_text() {
+        let envelope = |function: &str, payload: &str| {
+            let context = format!(r#"{{"requestId":"1","functionArn":"{function}","condition":"RecordAgeExceeded"}}"#);
+            format!(r#"{{"requestContext":{context},"version":"1.0","payload":{payload}}}"#)
+        };
+        let arn = "arn:aws:lambda:eu-west-1:123456789012:function:stack-Replicator-1:live";
+        for payload in [r#"{"Records":[{"a":"\""}]}"#, r#""{\"Records\":[{\"a\":\"\\\"\"}]}""#] {
+            let failure = parsed("aws/lambda/m/shard/2026/11/24/x", &envelope(arn, payload)).unwrap();
+            assert_eq!(failure.event.get(), r#"{"Records":[{"a":"\""}]}"#);
+            assert_eq!((failure.function, failure.reason.as_str()), (Function::Replicator, "RecordAgeExceeded"));
+        }
+        let other = envelope("arn:aws:lambda:eu-west-1:1:function:somebody", "{}");
+        assert!(parsed("aws/lambda/m/s/x", &other).unwrap_err().contains("somebody"));
+    }
+
+    #[test]
+    fn what_is_no_failure_says_what_it_is_not() {
+        for (key, body, said) in [
+            ("redriven/x", "{}", "its key is neither"),
+            ("quarantine/replicator/x.json", "{}", "its key is neither"),
+            ("quarantine/search/pg/Users/1.json", "{}", "search"),
+            ("quarantine/replicator/dynamodb/Users/1.json", "hello", "not a quarantined record"),
+            ("quarantine/replicator/dynamodb/Users/1.json", r#"{"format":2,"reason":"","record":1}"#, "format 2"),
+            ("aws/lambda/m/s/1", "{}", "not Lambda's envelope"),
+            ("aws/lambda/m/s/1", r#"{"requestContext":{}}"#, "functionArn"),
+        ] {
+            let error = parsed(key, body).unwrap_err();
+            assert!(error.contains(said), "{key} {body}: {error}");
+        }
+    }
+}

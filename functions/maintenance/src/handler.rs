@@ -1,0 +1,142 @@
+//! One invocation: an order is read, gone about until it is done or the time is up, and answered.
+
+use archiver::archive::Compression;
+use archiver::store::Store;
+use replicator::sink::Replica;
+use serde_json::value::RawValue;
+use shared::invocation::Invocation;
+use shared::raw_table::RawTable;
+
+use crate::failure::Functions;
+use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::mapping::Mappings;
+use crate::source::{Source, SourceFault};
+use crate::task::backfill::{self, BackfillFault};
+use crate::task::course::{Course, summary};
+use crate::task::redrive::{self, RedriveFault};
+use crate::task::verify::{self, VerifyFault};
+use crate::task::{Answer, BadOrder, Order, Task};
+
+/// Why an invocation has no answer. All that was confirmed until then stays.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The payload is no task.
+    #[error(transparent)]
+    Order(#[from] BadOrder),
+    /// The source cannot be worked from.
+    #[error(transparent)]
+    Source(#[from] SourceFault),
+    /// A backfill stopped.
+    #[error(transparent)]
+    Backfill(#[from] BackfillFault),
+    /// A comparison stopped.
+    #[error(transparent)]
+    Verify(#[from] VerifyFault),
+    /// A redrive stopped.
+    #[error(transparent)]
+    Redrive(#[from] RedriveFault),
+    /// The report cannot be written.
+    #[error(transparent)]
+    Bucket(#[from] BucketFault),
+}
+
+impl Fault {
+    /// What a state machine goes by: only a `TaskFailed` may pass by itself.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Order(_) | Self::Verify(VerifyFault::NoTime(_)) => "TaskInvalid",
+            Self::Backfill(BackfillFault::Unfed(_)) | Self::Source(SourceFault::NoStream(_)) => "TaskRefused",
+            _ => "TaskFailed",
+        }
+    }
+}
+
+/// The function: the source, its replicas, the archive, and the bucket of what failed.
+pub struct Maintenance {
+    /// The table that the replicas mirror.
+    pub source: RawTable,
+    /// Its replicas.
+    pub replicas: Vec<Box<dyn Replica>>,
+    /// The mappings that feed them.
+    pub mappings: Mappings,
+    /// What failed, and the reports.
+    pub failures: FailureBucket,
+    /// Where what TTL removed goes.
+    pub archive: Store,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// What the functions are called.
+    pub functions: Functions,
+}
+
+impl Maintenance {
+    /// Goes about a task.
+    ///
+    /// # Errors
+    /// [`Fault`], in words that say what to mend.
+    pub async fn handle(&self, payload: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+        let answer = self.go_about(payload, invocation).await;
+        let request_id = &invocation.request_id;
+        match &answer {
+            Ok(answer) => tracing::info!(
+                request_id,
+                task.name = answer.task,
+                task.run = answer.run,
+                task.segment = answer.segment,
+                task.segments = answer.segments,
+                task.done = answer.done,
+                task.progress = %answer.progress,
+                "task gone about"
+            ),
+            Err(fault) => tracing::error!(request_id, error.name = fault.name(), error = %fault, "task stopped"),
+        }
+        answer
+    }
+
+    async fn go_about(&self, payload: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+        let order = Order::parse(payload, invocation)?;
+        if let Task::Summary(_) = order.task {
+            return Ok(summary(&order, &self.failures).await?);
+        }
+        let source = Source::open(self.source.clone()).await?;
+        match &order.task {
+            Task::Backfill { capacity_units } => {
+                let mut course = Course::resume(&order, invocation)?;
+                let world = backfill::World {
+                    source: &source,
+                    replicas: &self.replicas,
+                    mappings: &self.mappings,
+                    bucket: &self.failures,
+                };
+                let done = backfill::run(&mut course, &world, *capacity_units, invocation).await?;
+                Ok(course.answer(done, &self.failures).await?)
+            }
+            Task::Verify(verify) => {
+                let mut course = Course::resume(&order, invocation)?;
+                let world = verify::World {
+                    source: &source,
+                    replicas: &self.replicas,
+                    bucket: &self.failures,
+                    functions: &self.functions,
+                };
+                let done = verify::run(&mut course, &world, *verify, invocation).await?;
+                Ok(course.answer(done, &self.failures).await?)
+            }
+            Task::Redrive(redrive) => {
+                let mut course = Course::resume(&order, invocation)?;
+                let world = redrive::World {
+                    source: &source,
+                    replicas: &self.replicas,
+                    archive: &self.archive,
+                    compression: self.compression,
+                    bucket: &self.failures,
+                    functions: &self.functions,
+                };
+                let done = redrive::run(&mut course, &world, redrive, invocation).await?;
+                Ok(course.answer(done, &self.failures).await?)
+            }
+            Task::Summary(_) => Ok(summary(&order, &self.failures).await?),
+        }
+    }
+}

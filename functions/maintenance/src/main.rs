@@ -1,0 +1,37 @@
+//! The maintenance function on Lambda.
+
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
+use maintenance::Clients;
+use maintenance::config::{self, Config};
+use serde_json::value::RawValue;
+use shared::clock::Clock;
+use shared::environment::Environment;
+use shared::{aws, telemetry};
+use tokio::time::Instant;
+
+/// As the other functions have it (docs/figures.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let environment = Environment::of_process();
+    let telemetry = telemetry::init(config::FUNCTION, &environment)?;
+    let config = Config::parse(&environment).inspect_err(|problems| tracing::error!(%problems, "cannot start"))?;
+    let sdk = aws::load().await;
+    let replica = config.replicator().replica_client(&sdk).await;
+    let (source, s3) = (aws::dynamodb(&sdk), aws::s3(&sdk, &environment));
+    let clients = Clients { source, replica, s3, lambda: aws_sdk_lambda::Client::new(&sdk) };
+    let (maintenance, clock) = (&maintenance::connect(&config, clients), &Clock::system());
+    lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {
+        let invocation = aws::invocation(clock, Instant::now(), &event.context);
+        let answer = maintenance.handle(&event.payload, &invocation).await;
+        telemetry.flush(&invocation.request_id);
+        let named = |fault: maintenance::Fault| Diagnostic {
+            error_type: fault.name().to_owned(),
+            error_message: fault.to_string(),
+        };
+        answer.map_err(named)
+    }))
+    .await
+}

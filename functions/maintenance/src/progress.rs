@@ -1,0 +1,67 @@
+//! How much of a task is done, in numbers that add up over invocations and segments.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Counts by name, e.g. `source.items` or `dynamodb.missing`; a name that is absent counts nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Progress(BTreeMap<String, u64>);
+
+impl Progress {
+    /// Adds to a count.
+    pub fn count(&mut self, name: impl Into<String>, more: usize) {
+        if more > 0 {
+            *self.0.entry(name.into()).or_default() += more as u64;
+        }
+    }
+
+    /// Adds all counts of another part.
+    pub fn add(&mut self, part: &Self) {
+        for (name, count) in &part.0 {
+            *self.0.entry(name.clone()).or_default() += count;
+        }
+    }
+
+    /// A count.
+    #[must_use]
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    /// The sum of all counts whose name ends so, e.g. `.missing` over all sinks.
+    #[must_use]
+    pub fn sum(&self, ending: &str) -> u64 {
+        self.0.iter().filter(|(name, _)| name.ends_with(ending)).map(|(_, count)| count).sum()
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (name, count)) in self.0.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{name} {count}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_add_up() {
+        let (mut one, mut other) = (Progress::default(), Progress::default());
+        one.count("source.items", 3);
+        one.count("dynamodb.missing", 0);
+        other.count("source.items", 4);
+        other.count("dynamodb.missing", 1);
+        other.count("postgres.missing", 2);
+        one.add(&other);
+        assert_eq!(one.to_string(), "dynamodb.missing 1, postgres.missing 2, source.items 7");
+        assert_eq!((one.get("source.items"), one.get("absent"), one.sum(".missing")), (7, 0, 3));
+    }
+}

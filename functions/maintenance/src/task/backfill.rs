@@ -1,0 +1,188 @@
+//! Fills replicas with the source's items that they have never heard of.
+//!
+//! An item is written at `(L, 0)`, where L is the label of the source's latest stream, read before the item was: above
+//! all of former streams, below every change of this one. And it is written only over nothing, neither an item nor a
+//! tombstone: whatever the stream has brought or will bring wins. That rests on every change since the page was read
+//! reaching the replica, so a backfill is refused unless the replicator's mapping is enabled and began at `TRIM_HORIZON`.
+//!
+//! Absent: the cache, which fills itself; and mending, for where something stands it is left alone (see `verify`).
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use replicator::sink::{Over, Put, Replica, Target, Write};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use shared::change::CanonicalKey;
+use shared::invocation::Invocation;
+use shared::raw_item::RawItem;
+use shared::revision::Revision;
+use tokio::time::Instant;
+
+use super::course::Course;
+use super::pace::Pace;
+use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::mapping::{Mappings, Unfed};
+use crate::source::{Source, SourceFault};
+
+/// A page whose writes fail is tried so often before the task fails; with the SDK's retries, that is half a minute.
+const TRIES: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Why a backfill stops before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BackfillFault {
+    /// Changes might pass the replica by.
+    #[error(transparent)]
+    Unfed(#[from] Unfed),
+    /// The source cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceFault),
+    /// A replica takes no writes.
+    #[error("sink {sink} took {failed} of {writes} items not at all: {reason}")]
+    Sink {
+        /// Its name.
+        sink: &'static str,
+        /// How many writes failed.
+        failed: usize,
+        /// Of how many.
+        writes: usize,
+        /// The first one's reason.
+        reason: String,
+    },
+    /// The report cannot be written.
+    #[error(transparent)]
+    Bucket(#[from] BucketFault),
+}
+
+/// Where a backfill is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub enum At {
+    /// At the segment's beginning.
+    #[default]
+    Start,
+    /// After this key.
+    After(CanonicalKey),
+}
+
+/// What a backfill works on.
+#[derive(Clone, Copy)]
+pub struct World<'w> {
+    /// The table that counts.
+    pub source: &'w Source,
+    /// Its replicas.
+    pub replicas: &'w [Box<dyn Replica>],
+    /// The mappings that feed them.
+    pub mappings: &'w Mappings,
+    /// Where the report goes.
+    pub bucket: &'w FailureBucket,
+}
+
+/// A line of the report: an item that a replica cannot hold.
+#[derive(Serialize)]
+struct Line<'a> {
+    sink: &'static str,
+    key: Box<RawValue>,
+    left: &'a str,
+}
+
+/// Goes on with a backfill; tells whether it is done.
+///
+/// # Errors
+/// [`BackfillFault`]; what was written until then is right and stays.
+pub async fn run(
+    course: &mut Course<At>,
+    world: &World<'_>,
+    capacity_units: Option<u32>,
+    invocation: &Invocation,
+) -> Result<bool, BackfillFault> {
+    let World { source, replicas, mappings, bucket } = *world;
+    let mut pace = Pace::new(capacity_units, course.segment().of, Instant::now());
+    let stop = Invocation { stop_at: course.stop_at, ..invocation.clone() };
+    let mut fed = None;
+    while course.wait_until(pace.ready_at()).await && !course.is_up() {
+        let (label, stream_arn) = source.stream().await?;
+        // Asked again when the stream is another one: its mapping is, too.
+        if fed.as_ref() != Some(&stream_arn) {
+            mappings.feed_all_of(&stream_arn).await?;
+            fed = Some(stream_arn);
+        }
+        let after = match &course.at {
+            At::Start => None,
+            At::After(key) => Some(key),
+        };
+        let found = source.scan(course.segment(), after).await?;
+        pace.spend(found.units, Instant::now());
+        let revision = Revision::floor(label);
+        let filled = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop))).await;
+        if let Some((sink, (failed, reason))) =
+            replicas.iter().zip(&filled).find_map(|(replica, filled)| Some((replica.name(), filled.failed.clone()?)))
+        {
+            // A page never outlives its invocation: the next one reads its label and its items anew.
+            let writes = found.items.len();
+            return if course.is_up() { Ok(false) } else { Err(BackfillFault::Sink { sink, failed, writes, reason }) };
+        }
+        for (replica, filled) in replicas.iter().zip(filled) {
+            let sink = replica.name();
+            for (key, reason) in &filled.left {
+                course.report(&Line { sink, key: key.to_raw(), left: reason });
+            }
+            course.count(format!("{sink}.filled"), filled.written);
+            course.count(format!("{sink}.held"), filled.refused);
+            course.count(format!("{sink}.left"), filled.left.len());
+        }
+        course.count("source.items", found.items.len());
+        course.write_if_large(bucket).await?;
+        match found.next {
+            Some(key) => course.at = At::After(key),
+            None => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+/// What came of a page in one replica.
+#[derive(Default)]
+struct Filled {
+    written: usize,
+    /// Something stood there.
+    refused: usize,
+    /// The replica can never hold these, and why.
+    left: Vec<(CanonicalKey, String)>,
+    /// How many writes are in doubt, and why the first of them.
+    failed: Option<(usize, String)>,
+}
+
+async fn fill(
+    replica: &dyn Replica,
+    items: &[(CanonicalKey, RawItem)],
+    revision: Revision,
+    invocation: &Invocation,
+) -> Filled {
+    let write = |(key, item)| Write { key, target: Target::Item(item), revision, over: Over::Nothing };
+    let mut open: Vec<Write<'_>> = items.iter().map(|(key, item)| write((key, item))).collect();
+    let (mut filled, mut pause) = (Filled::default(), FIRST_PAUSE);
+    for attempt in 1..=TRIES {
+        let mut failed: Option<String> = None;
+        let mut again = Vec::new();
+        for (write, put) in open.iter().zip(replica.put(&open, invocation).await) {
+            match put {
+                Put::Written => filled.written += 1,
+                Put::Refused => filled.refused += 1,
+                Put::Permanent(reason) => filled.left.push((write.key.clone(), reason)),
+                Put::Transient(reason) => {
+                    again.push(*write);
+                    failed.get_or_insert(reason);
+                }
+            }
+        }
+        open = again;
+        filled.failed = failed.map(|reason| (open.len(), reason));
+        if open.is_empty() || attempt == TRIES || Instant::now() + pause >= invocation.stop_at {
+            break;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    filled
+}

@@ -1,0 +1,60 @@
+//! Keeps a scan to so many capacity units a second, so that a task takes no more of a table than it was given.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A budget that fills as time passes; it may be overdrawn by one page, which is then waited for.
+#[derive(Debug)]
+pub struct Pace {
+    units_a_second: Option<f64>,
+    /// Until when the units spent so far are paid for.
+    paid_until: Instant,
+}
+
+impl Pace {
+    /// So many units a second, shared evenly by so many segments; `None` is without a limit.
+    #[must_use]
+    pub fn new(units_a_second: Option<u32>, segments: u32, now: Instant) -> Self {
+        let share = units_a_second.map(|units| f64::from(units) / f64::from(segments.max(1)));
+        Self { units_a_second: share, paid_until: now }
+    }
+
+    /// Tells that units were spent.
+    pub fn spend(&mut self, units: f64, now: Instant) {
+        let Some(rate) = self.units_a_second else { return };
+        let cost = Duration::try_from_secs_f64(units / rate).unwrap_or_default();
+        self.paid_until = self.paid_until.max(now) + cost;
+    }
+
+    /// When the next page may be asked for.
+    #[must_use]
+    pub fn ready_at(&self) -> Instant {
+        self.paid_until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spent_is_waited_for_and_idleness_is_not_saved_up() {
+        let start = Instant::now();
+        let mut pace = Pace::new(Some(100), 2, start);
+        assert_eq!(pace.ready_at(), start);
+        pace.spend(25.0, start);
+        assert_eq!(pace.ready_at() - start, Duration::from_millis(500));
+        let later = start + Duration::from_secs(10);
+        pace.spend(50.0, later);
+        assert_eq!(pace.ready_at() - later, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_waited_for() {
+        let start = Instant::now();
+        let mut pace = Pace::new(None, 1, start);
+        pace.spend(1e9, start);
+        assert_eq!(pace.ready_at(), start);
+    }
+}

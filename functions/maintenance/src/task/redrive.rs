@@ -1,0 +1,239 @@
+//! Gives records that failed another try, each in the function that it failed in, once the cause is gone.
+//!
+//! A replicator's record is never applied as it is: its image may be long out of date, and its item deleted since. Its key
+//! is mended in every sink, to the source's state and above the record's own age, so that it is right at any age of the
+//! record. An archiver's record becomes a row of the archive: what TTL removed stays removed, and readers drop
+//! repetitions. So running it twice changes nothing.
+//!
+//! An object is retired (moved below `redriven/`) only after the effect of each of its records is confirmed; whatever is
+//! not done stays where it is and is explained in the report.
+
+mod archive;
+mod replicate;
+
+use std::collections::BTreeMap;
+
+use archiver::archive::Compression;
+use archiver::store::Store;
+use futures::{StreamExt, TryStreamExt, stream};
+use replicator::sink::Replica;
+use serde::{Deserialize, Serialize};
+use shared::invocation::Invocation;
+use shared::stream::Record;
+
+use super::Redrive;
+use super::course::Course;
+use crate::failure::{self, Failure, Function, Functions};
+use crate::failure_bucket::{BucketFault, FailureBucket, Listed};
+use crate::mend::MendFault;
+use crate::source::Source;
+
+/// Objects that are gone about together: their keys are mended in one go.
+const OBJECTS: i32 = 100;
+const IN_FLIGHT: usize = 16;
+
+/// Why a redrive stops before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RedriveFault {
+    /// The failure bucket cannot be read, or the report not be written.
+    #[error(transparent)]
+    Bucket(#[from] BucketFault),
+    /// The source or a replica cannot be read.
+    #[error(transparent)]
+    Read(#[from] MendFault),
+}
+
+/// Where a redrive is: at which of its prefixes, and after which object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct At {
+    prefix: usize,
+    after: Option<String>,
+}
+
+/// What a redrive works on.
+pub struct World<'w> {
+    /// The table that counts.
+    pub source: &'w Source,
+    /// Its replicas.
+    pub replicas: &'w [Box<dyn Replica>],
+    /// Where rows go.
+    pub archive: &'w Store,
+    /// How they are compressed.
+    pub compression: Compression,
+    /// Where what failed lies.
+    pub bucket: &'w FailureBucket,
+    /// What the functions are called.
+    pub functions: &'w Functions,
+}
+
+/// An object under way.
+struct Object {
+    key: String,
+    body: Vec<u8>,
+    failure: Failure,
+    /// Why it is kept; nothing as long as nothing speaks against its retirement.
+    kept: Option<String>,
+}
+
+impl Object {
+    /// Keeps it; of several reasons the first.
+    fn keep(&mut self, reason: impl Into<String>) {
+        self.kept.get_or_insert(reason.into());
+    }
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+struct Line<'a> {
+    object: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_for: Option<&'a str>,
+    done: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+}
+
+/// Goes on with a redrive; tells whether it is done.
+///
+/// # Errors
+/// [`RedriveFault`]; what was redriven until then is confirmed, and its objects are retired or will be by another run.
+pub async fn run(
+    course: &mut Course<At>,
+    world: &World<'_>,
+    redrive: &Redrive,
+    invocation: &Invocation,
+) -> Result<bool, RedriveFault> {
+    while let Some(prefix) = redrive.prefixes.get(course.at.prefix) {
+        if course.is_up() {
+            return Ok(false);
+        }
+        let page = world.bucket.list(prefix, course.at.after.as_deref(), OBJECTS).await?;
+        let Some(last) = page.last().map(|object| object.key.clone()) else {
+            course.at = At { prefix: course.at.prefix + 1, after: None };
+            continue;
+        };
+        let segment = course.segment();
+        let wanted = |object: &Listed| {
+            hash(&object.key) % u64::from(segment.of) == u64::from(segment.segment)
+                && redrive.from.is_none_or(|from| object.modified.is_some_and(|at| at >= from))
+                && redrive.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
+        };
+        let mut objects = read(course, world, page.into_iter().filter(wanted)).await?;
+        if let Some(reason) = &redrive.reason {
+            objects.retain(|object| object.failure.reason.contains(reason.as_str()));
+        }
+        go_about(course, world, redrive, objects, invocation).await?;
+        course.at.after = Some(last);
+        course.write_if_large(world.bucket).await?;
+    }
+    Ok(true)
+}
+
+/// Objects are dealt out to segments by their keys. FNV-1a: a cursor may outlive the build that answered it.
+fn hash(key: &str) -> u64 {
+    key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Reads the objects; one that is no failure is reported and left.
+async fn read(
+    course: &mut Course<At>,
+    world: &World<'_>,
+    listed: impl Iterator<Item = Listed>,
+) -> Result<Vec<Object>, BucketFault> {
+    let bodies = stream::iter(listed).map(|Listed { key, .. }| async move {
+        let body = world.bucket.get(&key).await?;
+        Ok::<_, BucketFault>((key, body))
+    });
+    let bodies: Vec<_> = bodies.buffered(IN_FLIGHT).try_collect().await?;
+    let mut objects = Vec::new();
+    for (key, body) in bodies {
+        // Somebody else has redriven it meanwhile.
+        let Some(body) = body else { continue };
+        match failure::read(&key, &body, world.functions) {
+            Ok(failure) => objects.push(Object { key, body, failure, kept: None }),
+            Err(reason) => {
+                course.count("redrive.objects", 1);
+                course.count("redrive.kept", 1);
+                let why = Some(reason.to_string());
+                let (function, records, failed_for) = (None, None, None);
+                course.report(&Line { object: &key, function, records, failed_for, done: "kept", why: why.as_deref() });
+            }
+        }
+    }
+    Ok(objects)
+}
+
+async fn go_about(
+    course: &mut Course<At>,
+    world: &World<'_>,
+    redrive: &Redrive,
+    mut objects: Vec<Object>,
+    invocation: &Invocation,
+) -> Result<(), RedriveFault> {
+    let mut records = BTreeMap::new();
+    for object in &mut objects {
+        match shared::stream::read(&object.failure.event).map(|batch| batch.records.len()) {
+            Ok(count) => drop(records.insert(object.key.clone(), count)),
+            Err(error) => object.kept = Some(error.to_string()),
+        }
+    }
+    if redrive.dry_run {
+        replicate::check(world, &mut objects);
+        archive::check(world, &mut objects);
+    } else {
+        let written = replicate::redrive(world, &mut objects, invocation).await?;
+        course.count("redrive.written", written);
+        let rows = archive::redrive(world, &mut objects).await;
+        course.count("redrive.rows", rows);
+        retire(world, &mut objects).await;
+    }
+    for object in &objects {
+        let (done, count) = match (&object.kept, redrive.dry_run) {
+            (Some(_), _) => ("kept", "redrive.kept"),
+            (None, true) => ("would be redriven", "redrive.ready"),
+            (None, false) => ("redriven", "redrive.redriven"),
+        };
+        let its_records = records.get(&object.key).copied();
+        course.count("redrive.objects", 1);
+        course.count("redrive.records", its_records.unwrap_or_default());
+        course.count(count, 1);
+        course.report(&Line {
+            object: &object.key,
+            function: Some(object.failure.function.as_str()),
+            records: its_records,
+            failed_for: Some(&object.failure.reason),
+            done,
+            why: object.kept.as_deref(),
+        });
+    }
+    Ok(())
+}
+
+/// Moves out of the way what is done; what cannot be moved is done again by another run, which changes nothing.
+async fn retire(world: &World<'_>, objects: &mut [Object]) {
+    let moves = stream::iter(objects.iter_mut().filter(|object| object.kept.is_none())).map(|object| async move {
+        if let Err(fault) = world.bucket.retire(&object.key, object.body.clone()).await {
+            object.keep(fault.to_string());
+        }
+    });
+    moves.buffer_unordered(IN_FLIGHT).collect::<()>().await;
+}
+
+/// Why a record is none of this deployment's business: it tells of another table.
+fn stranger(record: &Record<'_>, source: &Source) -> Option<String> {
+    let ours = &source.description().arn;
+    match &record.source {
+        Some(its) if its.table_arn() == ours => None,
+        Some(its) => Some(format!("it tells of {}, not of the source {ours}", its.table_arn())),
+        None => Some("it does not tell which table it is of (eventSourceARN)".to_owned()),
+    }
+}
+
+/// The objects that failed in a function, and nothing speaks against.
+fn of_function(objects: &mut [Object], function: Function) -> impl Iterator<Item = &mut Object> {
+    objects.iter_mut().filter(move |object| object.failure.function == function && object.kept.is_none())
+}

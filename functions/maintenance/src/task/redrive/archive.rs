@@ -1,0 +1,83 @@
+//! The archiver's records: what TTL removed becomes rows of the archive.
+
+use std::collections::BTreeMap;
+
+use archiver::archive::{self, Hour, Row, Selection};
+use serde_json::value::RawValue;
+use shared::stream::{Record, read};
+
+use super::{Object, World, of_function, stranger};
+use crate::failure::Function;
+
+/// The records of an object that may be archived, and why others may not be, if so.
+fn own<'e>(event: &'e RawValue, world: &World<'_>) -> (Vec<Record<'e>>, Option<String>) {
+    let records = read(event).map(|batch| batch.records).unwrap_or_default();
+    let strange = |(place, record)| Some(format!("record {}: {}", place + 1, stranger(record, world.source)?));
+    let reason = records.iter().enumerate().find_map(strange);
+    (records.into_iter().filter(|record| stranger(record, world.source).is_none()).collect(), reason)
+}
+
+/// What becomes of an object's records, and why not of all, if so.
+fn selected<'r>(records: &'r [Record<'_>]) -> (Selection<'r>, Option<String>) {
+    match archive::select(records) {
+        Ok(selection) => {
+            let reason = selection.unarchivable.first().map(|one| format!("record {}: {}", one.index + 1, one.reason));
+            (selection, reason)
+        }
+        Err(fault) => (Selection::default(), Some(fault.to_string())),
+    }
+}
+
+/// The rows of a table and hour, and the places of the objects that they came in.
+#[derive(Default)]
+struct Partition<'r> {
+    rows: Vec<Row<'r>>,
+    holders: Vec<usize>,
+}
+
+/// Keeps what could not be redriven.
+pub(super) fn check(world: &World<'_>, objects: &mut [Object]) {
+    for object in of_function(objects, Function::Archiver) {
+        let event = object.failure.event.clone();
+        let (records, strange) = own(&event, world);
+        if let Some(reason) = strange.or_else(|| selected(&records).1) {
+            object.keep(reason);
+        }
+    }
+}
+
+/// Archives all that can be, one object of the archive a table and hour; answers how many rows that were.
+pub(super) async fn redrive(world: &World<'_>, objects: &mut [Object]) -> usize {
+    let mut objects: Vec<&mut Object> = of_function(objects, Function::Archiver).collect();
+    let events: Vec<Box<RawValue>> = objects.iter().map(|object| object.failure.event.clone()).collect();
+    let batches: Vec<_> = events.iter().map(|event| own(event, world)).collect();
+    let mut partitions: BTreeMap<(&str, Hour), Partition<'_>> = BTreeMap::new();
+    for (place, (records, strange)) in batches.iter().enumerate() {
+        let (selection, reason) = selected(records);
+        if let Some(reason) = strange.clone().or(reason) {
+            objects[place].keep(reason);
+        }
+        for partition in selection.partitions {
+            let whole = partitions.entry((partition.table, partition.hour)).or_default();
+            whole.rows.extend(partition.rows);
+            whole.holders.push(place);
+        }
+    }
+    let mut archived = 0;
+    for ((table, hour), Partition { rows, holders }) in partitions {
+        let count = rows.len();
+        match put(world, table, hour, rows).await {
+            Ok(()) => archived += count,
+            Err(reason) => holders.into_iter().for_each(|place| objects[place].keep(reason.clone())),
+        }
+    }
+    archived
+}
+
+async fn put(world: &World<'_>, table: &str, hour: Hour, rows: Vec<Row<'_>>) -> Result<(), String> {
+    let object = archive::write(table, hour, rows, world.compression).map_err(|error| error.to_string())?;
+    let metadata = object.description.encode().map_err(|error| error.to_string())?;
+    let key = object.key.to_string();
+    let put = world.archive.put(&key, object.bytes, object.description.sha256, metadata);
+    put.await.map_err(|error| error.to_string())
+}

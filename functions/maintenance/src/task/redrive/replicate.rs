@@ -1,0 +1,86 @@
+//! The replicator's records: their keys are mended in every sink.
+
+use std::collections::BTreeMap;
+
+use shared::change::CanonicalKey;
+use shared::invocation::Invocation;
+use shared::revision::Revision;
+use shared::stream::{Record, key_of, read};
+
+use super::{Object, World, of_function, stranger};
+use crate::failure::Function;
+use crate::mend::{Ailing, MendFault, Mended, mend};
+
+/// What a record asks for: its key, and that no delivery of its own age changes it any more.
+fn ailing(record: &Record<'_>, world: &World<'_>) -> Result<Ailing, String> {
+    if let Some(reason) = stranger(record, world.source) {
+        return Err(reason);
+    }
+    let key = key_of(record.raw).map_err(|reason| format!("its key cannot be told: {reason}"))?;
+    let at_hand =
+        record.source.as_ref().zip(record.number).map(|(source, number)| Revision::new(source.label(), number));
+    Ok(Ailing { key, at_hand })
+}
+
+/// The keys of an object's records; the object is kept for those that cannot be told.
+fn keys(object: &mut Object, world: &World<'_>) -> Vec<Ailing> {
+    let mut found = Vec::new();
+    let mut unknown = None;
+    if let Ok(batch) = read(&object.failure.event) {
+        for (place, record) in batch.records.iter().enumerate() {
+            match ailing(record, world) {
+                Ok(key) => found.push(key),
+                Err(reason) => drop(unknown.get_or_insert(format!("record {}: {reason}", place + 1))),
+            }
+        }
+    }
+    if let Some(reason) = unknown {
+        object.keep(reason);
+    }
+    found
+}
+
+/// Keeps what could not be redriven.
+pub(super) fn check(world: &World<'_>, objects: &mut [Object]) {
+    for object in of_function(objects, Function::Replicator) {
+        keys(object, world);
+    }
+}
+
+/// Mends the keys of all records that tell theirs; answers how many writes that took.
+pub(super) async fn redrive(
+    world: &World<'_>,
+    objects: &mut [Object],
+    invocation: &Invocation,
+) -> Result<usize, MendFault> {
+    let mut wanted: BTreeMap<CanonicalKey, Option<Revision>> = BTreeMap::new();
+    let mut holders: Vec<(&mut Object, Vec<CanonicalKey>)> = Vec::new();
+    for object in of_function(objects, Function::Replicator) {
+        let keys = keys(object, world);
+        for Ailing { key, at_hand } in &keys {
+            let highest = wanted.entry(key.clone()).or_default();
+            *highest = (*highest).max(*at_hand);
+        }
+        holders.push((object, keys.into_iter().map(|ailing| ailing.key).collect()));
+    }
+    let wanted: Vec<Ailing> = wanted.into_iter().map(|(key, at_hand)| Ailing { key, at_hand }).collect();
+    let (mut left, mut written) = (BTreeMap::new(), 0);
+    for replica in world.replicas {
+        let mended = mend(world.source, &**replica, &wanted, invocation).await?;
+        for (Ailing { key, .. }, mended) in wanted.iter().zip(mended) {
+            match mended {
+                Mended::Well => {}
+                Mended::Written => written += 1,
+                Mended::Left(reason) => {
+                    left.entry(key.clone()).or_insert_with(|| format!("sink {}: {reason}", replica.name()));
+                }
+            }
+        }
+    }
+    for (object, keys) in holders {
+        if let Some(reason) = keys.iter().find_map(|key| left.get(key)) {
+            object.keep(reason.clone());
+        }
+    }
+    Ok(written)
+}

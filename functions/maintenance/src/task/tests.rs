@@ -1,0 +1,75 @@
+//! What is an order, and what is said of what is none.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::*;
+
+fn parsed(json: &str) -> Result<Order, String> {
+    let payload = RawValue::from_string(json.to_owned()).unwrap();
+    let minute = Duration::from_mins(1);
+    let invocation = Invocation::new(OffsetDateTime::UNIX_EPOCH, Instant::now(), minute, "request-1".to_owned());
+    Order::parse(&payload, &invocation).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_task_alone_is_enough_and_the_careful_way_is_the_default() {
+    let order = parsed(r#"{"task":"repair"}"#).unwrap();
+    assert_eq!((order.run.as_str(), order.segment, order.cursor.is_none()), ("request-1", Segment::WHOLE, true));
+    let mend = Mend::DryRun;
+    assert_eq!(order.task, Task::Verify(Verify { lag: Duration::from_secs(5), capacity_units: None, mend }));
+    let Task::Redrive(redrive) = parsed(r#"{"task":"redrive"}"#).unwrap().task else { panic!("a redrive") };
+    assert!(redrive.dry_run);
+    assert_eq!(redrive.prefixes, ["aws/lambda/", "quarantine/"]);
+}
+
+#[test]
+fn all_fields_of_a_task_are_taken() {
+    let order = parsed(
+        r#"{"task":"redrive","run":"monday","segment":2,"segments":4,"cursor":null,"dry_run":false,
+            "prefix":"quarantine/archiver/","from":"2026-11-24T08:00:00Z","to":"2026-11-25T08:00:00+01:00","reason":"large"}"#,
+    )
+    .unwrap();
+    assert_eq!((order.run.as_str(), order.segment), ("monday", Segment { segment: 2, of: 4 }));
+    let Task::Redrive(redrive) = order.task else { panic!("a redrive") };
+    assert!(!redrive.dry_run && redrive.from < redrive.to && redrive.reason.as_deref() == Some("large"));
+    let verify = parsed(r#"{"task":"verify","lag_seconds":0,"capacity_units":50}"#).unwrap().task;
+    let mend = Mend::No;
+    assert_eq!(verify, Task::Verify(Verify { lag: Duration::ZERO, capacity_units: Some(50), mend }));
+}
+
+#[test]
+fn what_is_no_task_says_what_to_write() {
+    for (json, said) in [
+        ("[]", "not a task"),
+        (r#"{"segments":2}"#, "missing field `task`"),
+        (r#"{"task":"restroe"}"#, "none of backfill, verify, repair, redrive"),
+        (r#"{"task":"verify","dryrun":true}"#, "unknown field `dryrun`"),
+        (r#"{"task":"verify","dry_run":true}"#, "dry_run is not a field of verify"),
+        (r#"{"task":"backfill","lag_seconds":1}"#, "lag_seconds is not a field of backfill"),
+        (r#"{"task":"repair","lag_seconds":301}"#, "lag_seconds is 301: set it to a number from 0 to 300"),
+        (r#"{"task":"verify","segments":0}"#, "segments is 0"),
+        (r#"{"task":"verify","segment":1}"#, "segment is 1: set it to a number from 0 to 0"),
+        (r#"{"task":"redrive","prefix":"archive/"}"#, "prefix is \"archive/\""),
+        (r#"{"task":"redrive","from":"yesterday"}"#, "from is \"yesterday\": set it to an RFC 3339 time"),
+        (r#"{"task":"verify","run":"a/b"}"#, "run is \"a/b\""),
+        (r#"{"task":"backfill","capacity_units":0}"#, "capacity_units is 0"),
+        (r#"{"task":"verify","cursor":{"task":"verify"}}"#, "the cursor is not one of verify"),
+    ] {
+        let error = parsed(json).unwrap_err();
+        assert!(error.contains(said), "{json}: {error}");
+    }
+}
+
+#[test]
+fn a_cursor_of_another_task_or_segment_is_refused_by_name() {
+    let cursor = r#"{"task":"verify","run":"monday","segment":1,"segments":2,"part":3,"progress":{"x":1},"at":[]}"#;
+    let order = parsed(&format!(r#"{{"task":"verify","segment":1,"segments":2,"cursor":{cursor}}}"#)).unwrap();
+    assert_eq!(order.run, "monday", "a run goes on under its name");
+    assert_eq!(order.cursor.unwrap().part, 3);
+    for other in [r#""task":"backfill","segment":1,"segments":2"#, r#""task":"verify","segment":0,"segments":2"#] {
+        let error = parsed(&format!(r#"{{{other},"cursor":{cursor}}}"#)).unwrap_err();
+        assert!(error.contains("the cursor is of verify, segment 1 of 2"), "{error}");
+    }
+}

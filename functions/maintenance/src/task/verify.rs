@@ -1,0 +1,209 @@
+//! Compares the source with its replicas, and mends what is really different if told so.
+//!
+//! Both sides are scanned in the same segment, side by side. Tables of one key hand their items out in the same order as a
+//! rule, so nearly every item meets its like at once; what has met nothing by the next resting place is looked up by its
+//! key on the other side. Nothing rests on the order but the price.
+//!
+//! A replica is behind its source by nature. So a difference is looked at again after a while: it is *real* only if
+//! neither the source's item nor the replica's revision has moved meanwhile, and *moving* if either has.
+//!
+//! | real difference | the source has | the replica has |
+//! | --- | --- | --- |
+//! | `missing` | the item | nothing, or a tombstone |
+//! | `different` | the item | another one; the attributes are named, their values are not |
+//! | `resurrected` | nothing | an item that was replicated once |
+//! | `extra` | nothing | an item that somebody else wrote there |
+//! | `quarantined` | | any of these, of a key with an object in the failure bucket: redrive it |
+
+mod found;
+mod sides;
+
+use futures::future::try_join;
+use replicator::sink::Replica;
+use serde::{Deserialize, Serialize};
+use shared::change::CanonicalKey;
+use shared::invocation::Invocation;
+use tokio::time::Instant;
+
+use super::course::Course;
+use super::pace::Pace;
+use super::{Mend, Verify};
+use crate::failure::Functions;
+use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::mend::{Ailing, MendFault, Mended, mend};
+use crate::outstanding::Outstanding;
+use found::{Candidate, Finding, Kind};
+use sides::{Place, Sides};
+
+/// So many items are compared between two resting places, where a cursor may be taken.
+const STRETCH: usize = 20_000;
+
+/// Why a comparison stops before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyFault {
+    /// One side cannot be read.
+    #[error(transparent)]
+    Read(#[from] MendFault),
+    /// A difference cannot be watched within one invocation.
+    #[error("lag_seconds is {0}, more than this invocation has: set it lower, or give the function more time")]
+    NoTime(u64),
+    /// The failure bucket cannot be read, or the report not be written.
+    #[error(transparent)]
+    Bucket(#[from] BucketFault),
+}
+
+/// Where a comparison is: at which replica, and how far on both sides.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct At {
+    sink: usize,
+    source: Place,
+    replica: Place,
+}
+
+/// What a comparison works on.
+pub struct World<'w> {
+    /// The table that counts.
+    pub source: &'w crate::source::Source,
+    /// Its replicas.
+    pub replicas: &'w [Box<dyn Replica>],
+    /// Where the report goes, and what failed lies.
+    pub bucket: &'w FailureBucket,
+    /// What the functions are called.
+    pub functions: &'w Functions,
+}
+
+/// Goes on with a comparison; tells whether it is done.
+///
+/// # Errors
+/// [`VerifyFault`]; what was mended until then is right and stays.
+pub async fn run(
+    course: &mut Course<At>,
+    world: &World<'_>,
+    verify: Verify,
+    invocation: &Invocation,
+) -> Result<bool, VerifyFault> {
+    let mut pace = Pace::new(verify.capacity_units, course.segment().of, Instant::now());
+    let mut outstanding = Outstanding::default();
+    let scan_until = course.stop_at.checked_sub(verify.lag).filter(|until| *until > Instant::now());
+    let scan_until = scan_until.ok_or(VerifyFault::NoTime(verify.lag.as_secs()))?;
+    while let Some(replica) = world.replicas.get(course.at.sink) {
+        let replica = &**replica;
+        let from = course.at.clone();
+        let mut sides = Sides::new(world.source, replica, course.segment(), from.source, from.replica);
+        while sides.compared() < STRETCH && !sides.ended() {
+            if pace.ready_at().max(Instant::now()) >= scan_until {
+                break;
+            }
+            tokio::time::sleep_until(pace.ready_at()).await;
+            let spent = sides.advance().await?;
+            pace.spend(spent, Instant::now());
+        }
+        // At the end of the time the stretch is cut short, and what is open is looked at as at any resting place.
+        let (candidates, counts) = sides.rest().await?;
+        let sink = replica.name();
+        let Some(findings) = watch(course, world, replica, verify, candidates).await? else { return Ok(false) };
+        settle(course, world, replica, verify, findings, &mut outstanding, invocation).await?;
+        course.count("source.items", if course.at.sink == 0 { counts.source } else { 0 });
+        course.count(format!("{sink}.items"), counts.items);
+        course.count(format!("{sink}.tombstones"), counts.tombstones);
+        course.count(format!("{sink}.equal"), counts.equal);
+        course.write_if_large(world.bucket).await?;
+        let ended = sides.ended();
+        (course.at.source, course.at.replica) = sides.places();
+        if ended {
+            course.at = At { sink: course.at.sink + 1, ..At::default() };
+        }
+        if Instant::now() >= scan_until {
+            return Ok(course.at.sink == world.replicas.len());
+        }
+    }
+    Ok(true)
+}
+
+/// Looks at the candidates again after the lag. Nothing if there is no time for it: the stretch is then gone over again.
+async fn watch(
+    course: &mut Course<At>,
+    world: &World<'_>,
+    replica: &dyn Replica,
+    verify: Verify,
+    candidates: Vec<Candidate>,
+) -> Result<Option<Vec<Finding>>, VerifyFault> {
+    if candidates.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    if !course.wait_until(Instant::now() + verify.lag).await {
+        return Ok(None);
+    }
+    let keys: Vec<CanonicalKey> = candidates.iter().map(|candidate| candidate.key.clone()).collect();
+    let replica_now = async { replica.read(&keys).await.map_err(MendFault::from) };
+    let source_now = async { world.source.read(&keys).await.map_err(MendFault::from) };
+    let (held, (items, _)) = try_join(replica_now, source_now).await?;
+    let mut findings = Vec::new();
+    let mut moving = 0;
+    for ((candidate, held), item) in candidates.into_iter().zip(held.held).zip(items) {
+        match candidate.again(held.as_ref(), item.as_ref()) {
+            Some(finding) => findings.push(finding),
+            None => moving += 1,
+        }
+    }
+    course.count(format!("{}.moving", replica.name()), moving);
+    Ok(Some(findings))
+}
+
+/// Counts, mends if told so, and reports what is real.
+async fn settle(
+    course: &mut Course<At>,
+    world: &World<'_>,
+    replica: &dyn Replica,
+    verify: Verify,
+    findings: Vec<Finding>,
+    outstanding: &mut Outstanding,
+    invocation: &Invocation,
+) -> Result<(), VerifyFault> {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let sink = replica.name();
+    let mended: Vec<Option<Mended>> = if verify.mend == Mend::Yes {
+        let ailing = |finding: &Finding| Ailing { key: finding.key.clone(), at_hand: None };
+        let ailing: Vec<Ailing> = findings.iter().map(ailing).collect();
+        mend(world.source, replica, &ailing, invocation).await?.into_iter().map(Some).collect()
+    } else {
+        vec![None; findings.len()]
+    };
+    for (finding, mended) in findings.iter().zip(mended) {
+        let objects = outstanding.of(&finding.key, sink, world.bucket, world.functions).await?;
+        let kind = if objects.is_empty() { finding.kind } else { Kind::Quarantined };
+        course.count(format!("{sink}.{}", kind.as_str()), 1);
+        let (done, left) = match &mended {
+            Some(Mended::Written | Mended::Well) => (Some("mended"), None),
+            Some(Mended::Left(reason)) => (Some("left"), Some(reason.as_str())),
+            None if verify.mend == Mend::DryRun => (Some("would be mended"), None),
+            None => (None, None),
+        };
+        match mended {
+            Some(Mended::Written | Mended::Well) => course.count(format!("{sink}.mended"), 1),
+            Some(Mended::Left(_)) => course.count(format!("{sink}.left"), 1),
+            None => {}
+        }
+        let (kind, key) = (kind.as_str(), &*finding.key.to_raw());
+        course.report(&Line { sink, kind, key, attributes: &finding.attributes, objects: &objects, done, left });
+    }
+    Ok(())
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+struct Line<'a> {
+    sink: &'static str,
+    kind: &'static str,
+    key: &'a serde_json::value::RawValue,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    attributes: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    objects: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<&'a str>,
+}

@@ -1,0 +1,170 @@
+//! Two tables scanned side by side, item meeting item.
+
+use std::collections::BTreeMap;
+
+use futures::future::try_join;
+use replicator::sink::Replica;
+use serde::{Deserialize, Serialize};
+use shared::change::CanonicalKey;
+use shared::held::Held;
+use shared::raw_item::RawItem;
+use shared::raw_table::Segment;
+
+use super::found::Candidate;
+use crate::mend::MendFault;
+use crate::reconcile::is_as;
+use crate::source::Source;
+
+/// How far a side is scanned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Place {
+    /// Not at all.
+    #[default]
+    Start,
+    /// Up to and with this key.
+    After(CanonicalKey),
+    /// Wholly.
+    End,
+}
+
+impl Place {
+    fn key(&self) -> Option<&CanonicalKey> {
+        match self {
+            Self::After(key) => Some(key),
+            Self::Start | Self::End => None,
+        }
+    }
+
+    fn of(next: Option<CanonicalKey>) -> Self {
+        next.map_or(Self::End, Self::After)
+    }
+}
+
+/// What was seen between two resting places.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counts {
+    pub(super) source: usize,
+    pub(super) items: usize,
+    pub(super) tombstones: usize,
+    pub(super) equal: usize,
+}
+
+pub(super) struct Sides<'w> {
+    source: &'w Source,
+    replica: &'w dyn Replica,
+    segment: Segment,
+    source_at: Place,
+    replica_at: Place,
+    /// Items that have not met their like yet.
+    alone_in_source: BTreeMap<CanonicalKey, RawItem>,
+    alone_in_replica: BTreeMap<CanonicalKey, Held>,
+    /// Those that met one that is not like them.
+    candidates: Vec<Candidate>,
+    counts: Counts,
+}
+
+impl<'w> Sides<'w> {
+    pub(super) fn new(
+        source: &'w Source,
+        replica: &'w dyn Replica,
+        segment: Segment,
+        source_at: Place,
+        replica_at: Place,
+    ) -> Self {
+        let (alone_in_source, alone_in_replica) = (BTreeMap::new(), BTreeMap::new());
+        let (candidates, counts) = (Vec::new(), Counts::default());
+        Self { source, replica, segment, source_at, replica_at, alone_in_source, alone_in_replica, candidates, counts }
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.source_at == Place::End && self.replica_at == Place::End
+    }
+
+    pub(super) fn places(&self) -> (Place, Place) {
+        (self.source_at.clone(), self.replica_at.clone())
+    }
+
+    /// How many items were seen on the side that has shown more.
+    pub(super) fn compared(&self) -> usize {
+        self.counts.source.max(self.counts.items + self.counts.tombstones)
+    }
+
+    /// Reads a page of each side, or of the one that is behind; answers what it cost of the source.
+    pub(super) async fn advance(&mut self) -> Result<f64, MendFault> {
+        // Whose items wait for the other is ahead.
+        let (ahead, behind) = (self.alone_in_source.len(), self.alone_in_replica.len());
+        let read_source = self.source_at != Place::End && (ahead <= behind || self.replica_at == Place::End);
+        let read_replica = self.replica_at != Place::End && (behind <= ahead || self.source_at == Place::End);
+        let (source, replica) = (self.source, self.replica);
+        let (source_after, replica_after) = (self.source_at.key(), self.replica_at.key());
+        let segment = self.segment;
+        let of_source = async move {
+            if read_source { Ok::<_, MendFault>(Some(source.scan(segment, source_after).await?)) } else { Ok(None) }
+        };
+        let of_replica = async move {
+            if read_replica { Ok::<_, MendFault>(Some(replica.scan(segment, replica_after).await?)) } else { Ok(None) }
+        };
+        let (of_source, of_replica) = try_join(of_source, of_replica).await?;
+        let mut spent = 0.0;
+        if let Some(page) = of_source {
+            spent = page.units;
+            self.source_at = Place::of(page.next);
+            self.counts.source += page.items.len();
+            for (key, item) in page.items {
+                match self.alone_in_replica.remove(&key) {
+                    Some(held) => self.meet(key, &held, item),
+                    None => drop(self.alone_in_source.insert(key, item)),
+                }
+            }
+        }
+        if let Some(page) = of_replica {
+            self.replica_at = Place::of(page.next);
+            for (key, held) in page.held {
+                if held.item().is_none() {
+                    // As good as nothing: should the source have the item, it stays alone and is looked up.
+                    self.counts.tombstones += 1;
+                    continue;
+                }
+                self.counts.items += 1;
+                match self.alone_in_source.remove(&key) {
+                    Some(item) => self.meet(key, &held, item),
+                    None => drop(self.alone_in_replica.insert(key, held)),
+                }
+            }
+        }
+        Ok(spent)
+    }
+
+    fn meet(&mut self, key: CanonicalKey, held: &Held, item: RawItem) {
+        if is_as(Some(held), Some(&item)) {
+            self.counts.equal += 1;
+        } else {
+            self.candidates.extend(Candidate::of(key, Some(held), Some(item)));
+        }
+    }
+
+    /// Looks up what is still alone, and answers what differs and what was seen since the last rest.
+    pub(super) async fn rest(&mut self) -> Result<(Vec<Candidate>, Counts), MendFault> {
+        let (source_only, replica_only) =
+            (std::mem::take(&mut self.alone_in_source), std::mem::take(&mut self.alone_in_replica));
+        let wanted: Vec<CanonicalKey> = source_only.keys().cloned().collect();
+        let unwanted: Vec<CanonicalKey> = replica_only.keys().cloned().collect();
+        let (source, replica) = (self.source, self.replica);
+        let of_replica = async { replica.read(&wanted).await.map_err(MendFault::from) };
+        let of_source = async { source.read(&unwanted).await.map_err(MendFault::from) };
+        let (held, (items, _)) = try_join(of_replica, of_source).await?;
+        for ((key, item), held) in source_only.into_iter().zip(held.held) {
+            match held {
+                Some(held) => self.meet(key, &held, item),
+                None => self.candidates.extend(Candidate::of(key, None, Some(item))),
+            }
+        }
+        for ((key, held), item) in replica_only.into_iter().zip(items) {
+            // What the source has is compared when the source's own scan comes to it, in whichever segment: once.
+            if item.is_none() {
+                self.candidates.extend(Candidate::of(key, Some(&held), None));
+            }
+        }
+        Ok((std::mem::take(&mut self.candidates), std::mem::take(&mut self.counts)))
+    }
+}

@@ -1,0 +1,140 @@
+//! Connects the template's functions to the engines: each with the environment that the template gives it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use shared::clock::Clock;
+use shared::environment::{Environment, Problems};
+
+use super::{LONGEST_WINDOW, Options, Refusal};
+use crate::clients;
+use crate::http::proxy;
+use crate::lambda::MappingListed;
+use crate::stream_pump;
+use crate::stream_pump::checkpoints::CheckpointFile;
+use crate::stream_pump::discard::Destination;
+use crate::stream_pump::filter::Filter;
+use crate::stream_pump::invoke::{Invoke, ServedFunction};
+use crate::stream_pump::settings::Settings;
+use crate::template::{self, Function};
+
+/// A function's environment on this machine: the template's, except that nobody signs requests here.
+#[must_use]
+pub fn environment(function: &Function) -> Environment {
+    let open = |name: &str, value: &str| if name == "AUTH" { "none".to_owned() } else { value.to_owned() };
+    function.environment.iter().map(|(name, value)| (name.clone(), open(name, value))).collect()
+}
+
+/// What it takes to connect a function.
+pub(super) struct Wiring<'a> {
+    pub(super) options: &'a Options,
+    pub(super) dynamodb: &'a str,
+    pub(super) s3: &'a str,
+}
+
+impl Wiring<'_> {
+    pub(super) fn unrunnable(&self, problem: String) -> Refusal {
+        Refusal::Unrunnable { path: self.options.template.clone(), problem }
+    }
+
+    pub(super) fn api(&self, function: &Function) -> Result<Router, Refusal> {
+        if let Some(base) = &self.options.functions {
+            return Ok(proxy(base));
+        }
+        let config = api::config::Config::parse(&environment(function)).map_err(misconfigured(function))?;
+        Ok(api::app(&config, clients::dynamodb(self.dynamodb), Clock::system()))
+    }
+
+    pub(super) fn maintenance(&self, function: &Function) -> Result<maintenance::config::Config, Refusal> {
+        if !function.mappings.is_empty() {
+            return Err(self.unrunnable(format!("{} is invoked by nobody but its operators", function.logical_id)));
+        }
+        maintenance::config::Config::parse(&environment(function)).map_err(misconfigured(function))
+    }
+
+    /// The function that the mappings of `function` invoke.
+    async fn invoked(&self, function: &Function) -> Result<Arc<dyn Invoke>, Refusal> {
+        if let Some(base) = &self.options.functions {
+            return Ok(Arc::new(ServedFunction::new(base, &function.name)?));
+        }
+        let environment = environment(function);
+        match function.name.as_str() {
+            "replicator" => {
+                let config = replicator::config::Config::parse(&environment).map_err(misconfigured(function))?;
+                let replica = clients::dynamodb(self.dynamodb);
+                let replicator = replicator::connect(&config, replica, clients::s3(self.s3));
+                let refused = |fault: replicator::Fault| Refusal::Function {
+                    function: function.name.clone(),
+                    reason: fault.to_string(),
+                };
+                replicator.check().await.map_err(refused)?;
+                Ok(Arc::new(replicator))
+            }
+            "archiver" => {
+                let config = archiver::config::Config::parse(&environment).map_err(misconfigured(function))?;
+                Ok(Arc::new(archiver::connect(&config, clients::s3(self.s3))))
+            }
+            name => Err(self.unrunnable(format!(
+                "{} is built from {name}, which local does not know: connect it in local/src/stack.rs",
+                function.logical_id
+            ))),
+        }
+    }
+
+    pub(super) async fn mappings(&self, function: &Function) -> Result<Vec<stream_pump::Mapping>, Refusal> {
+        let invoke = self.invoked(function).await?;
+        let mut mappings = Vec::new();
+        for mapping in &function.mappings {
+            mappings.push(self.mapping(function, mapping, Arc::clone(&invoke)).await?);
+        }
+        Ok(mappings)
+    }
+
+    async fn mapping(
+        &self,
+        function: &Function,
+        mapping: &template::Mapping,
+        invoke: Arc<dyn Invoke>,
+    ) -> Result<stream_pump::Mapping, Refusal> {
+        let name = format!("{}-{}", function.name, mapping.name);
+        let described = clients::dynamodb(self.dynamodb).describe_table().table_name(&mapping.table).send().await;
+        let stream_arn = described.ok().and_then(|answer| answer.table?.latest_stream_arn);
+        let stream_arn = stream_arn.ok_or_else(|| {
+            self.unrunnable(format!("mapping {} reads table {}, which has no stream", mapping.name, mapping.table))
+        })?;
+        let destination = |bucket: &String| Destination { s3: clients::s3(self.s3), bucket: bucket.clone() };
+        let folder = self.options.data.as_ref().map(|data| data.join("checkpoints"));
+        let checkpoints = folder.map(|folder| CheckpointFile::new(&folder, &name));
+        let from = checkpoints.as_ref().map(|file| file.load(&stream_arn)).transpose()?;
+        Ok(stream_pump::Mapping {
+            settings: Settings::of(mapping, (!self.options.true_windows).then_some(LONGEST_WINDOW)),
+            filter: Filter::parse(&mapping.name, &mapping.filters)?,
+            stream_arn,
+            from_latest: mapping.starting_position == "LATEST",
+            streams: clients::streams(self.dynamodb),
+            function: function.name.clone(),
+            invoke,
+            timeout: Duration::from_secs(function.timeout_s.into()),
+            on_failure: mapping.on_failure_bucket.as_ref().map(destination),
+            from: from.unwrap_or_default(),
+            checkpoints,
+            clock: Clock::system(),
+            name,
+        })
+    }
+}
+
+pub(super) fn listed(mapping: &stream_pump::Mapping) -> MappingListed {
+    MappingListed {
+        name: mapping.name.clone(),
+        function: mapping.function.clone(),
+        stream_arn: mapping.stream_arn.clone(),
+        starting_position: if mapping.from_latest { "LATEST" } else { "TRIM_HORIZON" }.to_owned(),
+    }
+}
+
+fn misconfigured(function: &Function) -> impl FnOnce(Problems) -> Refusal {
+    let function = function.name.clone();
+    |problems| Refusal::Environment { function, problems }
+}
