@@ -13,6 +13,8 @@ use shared::clock::Clock;
 use shared::environment::Environment;
 use tower::ServiceExt;
 
+mod state_machine;
+
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -197,8 +199,8 @@ fn a_role_names_each_action_that_it_allows() {
     let roles: BTreeSet<&str> = actions.iter().map(|(role, _)| role.as_str()).collect();
     assert_eq!(
         roles,
-        BTreeSet::from(["ApiRole", "ArchiverRole", "MaintenanceRole", "ReplicatorRole"]),
-        "one role a function"
+        BTreeSet::from(["ApiRole", "ArchiverRole", "MaintenanceMachineRole", "MaintenanceRole", "ReplicatorRole"]),
+        "one role a function, and one of the state machine"
     );
     for (role, action) in &actions {
         assert!(!action.contains('*'), "{role} allows {action}");
@@ -231,4 +233,15 @@ fn a_role_allows_what_its_function_calls() {
     let tables = ["dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:PutItem", "dynamodb:Scan"];
     let buckets = ["s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"];
     assert_eq!(allowed("MaintenanceRole"), expected(&[&tables[..], &buckets].concat()));
+    assert_eq!(allowed("MaintenanceMachineRole"), expected(&[]), "the machine sees no data but what it carries");
+    let of_lambda = actions().into_iter().filter(|(_, action)| action.starts_with("lambda:"));
+    let of_lambda: Vec<(String, String)> = of_lambda.collect();
+    let pair = |role: &str, action: &str| (role.to_owned(), action.to_owned());
+    assert_eq!(
+        of_lambda,
+        [
+            pair("MaintenanceRole", "lambda:ListEventSourceMappings"),
+            pair("MaintenanceMachineRole", "lambda:InvokeFunction"),
+        ]
+    );
 }
