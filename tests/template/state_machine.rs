@@ -199,3 +199,20 @@ fn keys_of_items_are_in_no_log() {
     assert_eq!(logging["IncludeExecutionData"], false);
     assert_eq!(machine()["Tracing"]["Enabled"], true);
 }
+
+/// They are input of an execution, and of one invocation by hand.
+#[test]
+fn every_task_has_a_sample_which_is_an_order() {
+    let folder = super::workspace().join("events");
+    let mut tasks = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(task) = name.strip_prefix("task-").and_then(|name| name.strip_suffix(".json")) {
+            let order = parsed(&serde_json::from_str(&source(&format!("events/{name}"))).unwrap());
+            assert_eq!(order.task.name(), task, "{name}");
+            tasks.push(task.to_owned());
+        }
+    }
+    tasks.sort();
+    assert_eq!(tasks, ["backfill", "redrive", "repair", "summary", "verify"]);
+}
