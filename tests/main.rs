@@ -5,6 +5,7 @@
 mod architecture;
 mod archival;
 mod faults;
+mod maintenance;
 mod promises;
 mod replication;
 mod sink_contract;

@@ -1,4 +1,5 @@
-//! What is asked of Lambda itself: which event source mappings there are (`ListEventSourceMappings`).
+//! Lambda itself: what its functions and invocations are called, and which event source mappings there are
+//! (`ListEventSourceMappings`).
 //!
 //! A backfill asks before it writes. It is the one call of Lambda's API that anything here makes, so it is the one that is
 //! answered: <https://docs.aws.amazon.com/lambda/latest/api/API_ListEventSourceMappings.html>.
@@ -10,12 +11,13 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
+use time::OffsetDateTime;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::clients;
 
-/// Where Lambda answers it.
-const PATH: &str = "/2015-03-31/event-source-mappings/";
+/// Where Lambda answers it; its documentation ends the path in a slash, its SDKs do not.
+const PATHS: [&str; 2] = ["/2015-03-31/event-source-mappings", "/2015-03-31/event-source-mappings/"];
 
 /// A mapping as Lambda tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +38,17 @@ pub fn function_arn(function: &str) -> String {
     format!("arn:aws:lambda:{}:000000000000:function:{function}", clients::REGION)
 }
 
+/// The name of an invocation that is begun now; later ones sort after it.
+#[must_use]
+pub fn request_id(now: OffsetDateTime) -> Uuid {
+    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
+    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
+}
+
 /// The route that lists these mappings, each of which delivers.
 pub fn router(mappings: Vec<MappingListed>) -> Router {
-    Router::new().route(PATH, get(list)).with_state(Arc::new(mappings))
+    let route = |router: Router<_>, path| router.route(path, get(list));
+    PATHS.into_iter().fold(Router::new(), route).with_state(Arc::new(mappings))
 }
 
 #[derive(Deserialize)]

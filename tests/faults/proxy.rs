@@ -30,8 +30,13 @@ pub(crate) enum Mishap {
 
 /// A request as a plan sees it.
 pub(crate) struct Call<'c> {
-    /// E.g. `PutItem`.
+    /// E.g. `PUT`.
+    pub(crate) method: &'c str,
+    /// E.g. `/bucket/key`, of S3.
+    pub(crate) path: &'c str,
+    /// E.g. `PutItem`, of DynamoDB.
     pub(crate) operation: &'c str,
+    /// Empty if it is no text.
     pub(crate) body: &'c str,
 }
 
@@ -59,7 +64,12 @@ async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let target = parts.headers.get("x-amz-target").map_or("", |target| target.to_str().unwrap());
-    let call = Call { operation: target.rsplit('.').next().unwrap(), body: std::str::from_utf8(&body).unwrap() };
+    let call = Call {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        operation: target.rsplit('.').next().unwrap(),
+        body: std::str::from_utf8(&body).unwrap_or_default(),
+    };
     let mishap = (proxy.plan)(&call);
     Ok(match mishap {
         Mishap::Silence => pending().await,

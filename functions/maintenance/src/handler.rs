@@ -9,7 +9,7 @@ use shared::raw_table::RawTable;
 
 use crate::failure::Functions;
 use crate::failure_bucket::{BucketFault, FailureBucket};
-use crate::mapping::Mappings;
+use crate::mapping::{Mappings, Unfed};
 use crate::source::{Source, SourceFault};
 use crate::task::backfill::{self, BackfillFault};
 use crate::task::course::{Course, summary};
@@ -46,7 +46,9 @@ impl Fault {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Order(_) | Self::Verify(VerifyFault::NoTime(_)) => "TaskInvalid",
-            Self::Backfill(BackfillFault::Unfed(_)) | Self::Source(SourceFault::NoStream(_)) => "TaskRefused",
+            Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => "TaskFailed",
+            Self::Backfill(BackfillFault::Unfed(_) | BackfillFault::Source(SourceFault::NoStream(_)))
+            | Self::Source(SourceFault::NoStream(_)) => "TaskRefused",
             _ => "TaskFailed",
         }
     }

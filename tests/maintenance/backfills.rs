@@ -1,0 +1,127 @@
+//! A replica is filled with what it has never heard of, and with nothing else.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use maintenance::mapping::Mappings;
+use serde_json::{Value, json};
+use shared::revision::SequenceNumber;
+use tokio::net::TcpListener;
+
+use super::scene::{REPLICA, SOURCE, Scene, invoke, key, revision, text, to_its_end, user};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replica_lacks_is_filled_in_below_every_change_of_the_stream() {
+    let scene = Scene::start().await;
+    for name in ["ada", "bob", "cleo"] {
+        scene.put(SOURCE, user(name, "Created")).await;
+    }
+    scene.delete(SOURCE, "cleo").await;
+    scene.stack.drained().await;
+    scene.delete(REPLICA, "bob").await;
+    let before = scene.item(REPLICA, "ada").await.unwrap();
+
+    let answer = scene.task(json!({"task": "backfill"})).await;
+    assert_eq!(answer.progress.to_string(), "dynamodb.filled 1, dynamodb.held 1, source.items 2");
+    let bob = scene.item(REPLICA, "bob").await.unwrap();
+    assert_eq!(bob["name"], text("Created"));
+    assert_eq!(revision(&bob).sequence(), SequenceNumber::ZERO);
+    assert_eq!(revision(&bob).label(), revision(&before).label(), "of the latest stream");
+    assert_eq!(scene.item(REPLICA, "ada").await.unwrap(), before, "what stood there stands there still");
+    assert!(scene.item(REPLICA, "cleo").await.unwrap().contains_key("_gone"));
+
+    scene.put(SOURCE, user("bob", "Renamed")).await;
+    scene.stack.drained().await;
+    assert_eq!(scene.name("bob").await.as_deref(), Some("Renamed"), "any streamed change wins");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_goes_on_where_the_last_invocation_stopped() {
+    let scene = Scene::start().await;
+    scene.fill(1_200, 2_000).await;
+    scene.stack.drained().await;
+    scene.lose_replica().await;
+    // A pace at which no invocation of this length gets through: a page of 1 MB costs 250 units.
+    let order = json!({"task": "backfill", "run": "slow", "capacity_units": 250});
+    let maintenance = scene.maintenance();
+    let first = invoke(&maintenance, &order, Duration::from_secs(3)).await.unwrap();
+    assert!(!first.done && first.progress.get("source.items") > 0, "{first:?}");
+    let answer = to_its_end(&maintenance, order, Duration::from_secs(3)).await.unwrap();
+    assert_eq!((answer.progress.get("source.items"), answer.run.as_str()), (1_200, "slow"));
+    scene.replica_is_source().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_together_are_the_whole_table() {
+    let scene = Scene::start().await;
+    scene.fill(200, 10).await;
+    scene.stack.drained().await;
+    scene.lose_replica().await;
+    let mut parts = Vec::new();
+    for segment in 0..4 {
+        let order = json!({"task": "backfill", "run": "parts", "segment": segment, "segments": 4});
+        parts.push(scene.task(order).await.progress);
+    }
+    assert!(parts.iter().all(|part| part.get("source.items") < 200), "{parts:?}");
+    let summary = scene.task(json!({"task": "summary", "run": "parts", "parts": parts})).await;
+    assert_eq!(summary.progress.to_string(), "dynamodb.filled 200, source.items 200");
+    let kept: Value = serde_json::from_slice(&scene.object("reports/parts/summary.json").await).unwrap();
+    assert_eq!(kept["progress"]["dynamodb.filled"], 200);
+    scene.replica_is_source().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in() {
+    let scene = Scene::start().await;
+    let mut poison = user("eve", "Eve");
+    poison.insert("_gone".to_owned(), text("mine"));
+    scene.put(SOURCE, poison).await;
+    scene.put(SOURCE, user("ada", "Ada")).await;
+    scene.stack.drained().await;
+    scene.lose_replica().await;
+    let answer = scene.task(json!({"task": "backfill", "run": "poison"})).await;
+    assert_eq!(answer.progress.to_string(), "dynamodb.filled 1, dynamodb.left 1, source.items 2");
+    let report = scene.report("poison").await;
+    assert_eq!((report.len(), &report[0]["key"]["user_id"]["S"]), (1, &json!("eve")));
+    assert!(report[0]["left"].as_str().unwrap().contains("_gone"), "{report:?}");
+}
+
+/// The task, told by Lambda of these mappings.
+async fn refused(scene: &Scene, mappings: Value) -> (String, &'static str) {
+    let listed = move || async move { axum::Json(json!({"EventSourceMappings": mappings})) };
+    let router = Router::new().fallback(get(listed));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let mut maintenance = scene.maintenance();
+    maintenance.mappings = Mappings::new(local::clients::lambda(&url), "replicator".to_owned());
+    let fault = invoke(&maintenance, &json!({"task": "backfill"}), Duration::from_mins(1)).await.unwrap_err();
+    (fault.to_string(), fault.name())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
+    let scene = Scene::start().await;
+    scene.put(SOURCE, user("ada", "Ada")).await;
+    scene.stack.drained().await;
+    scene.delete(REPLICA, "ada").await;
+    let mapping = |function: &str, state: &str, position: &str| {
+        let arn = format!("arn:aws:lambda:us-east-1:000000000000:function:{function}");
+        json!([{"UUID": "u-1", "FunctionArn": arn, "State": state, "StartingPosition": position}])
+    };
+    for (mappings, said) in [
+        (json!([]), "no event source mapping feeds replicator"),
+        (mapping("archiver", "Enabled", "TRIM_HORIZON"), "no event source mapping feeds replicator"),
+        (mapping("replicator", "Disabled", "TRIM_HORIZON"), "u-1 of replicator is Disabled"),
+        (mapping("replicator:live", "Enabled", "LATEST"), "started from LATEST"),
+    ] {
+        let (fault, name) = refused(&scene, mappings).await;
+        assert!(fault.contains(said), "{fault}");
+        assert_eq!(name, "TaskRefused");
+    }
+    assert_eq!(scene.item(REPLICA, "ada").await, None);
+    assert!(
+        scene.item(SOURCE, "ada").await.is_some_and(|item| key("ada").iter().all(|(name, its)| item[name] == *its))
+    );
+}

@@ -1,0 +1,210 @@
+//! What failed gets another try, in the function that it failed in.
+
+use std::collections::HashMap;
+
+use archiver::archive::{KeyNames, Reader};
+use serde_json::{Value, json};
+use shared::revision::Revision;
+
+use super::scene::{ARCHIVE, FORMER, REPLICA, SOURCE, Scene, record as record_of, revision, text, user};
+use crate::replication::story::Told;
+
+/// The users of all rows in the archive, once for each row.
+async fn archived(scene: &Scene) -> Vec<String> {
+    let listed = scene.s3.list_objects_v2().bucket(ARCHIVE).prefix("archive/").send().await.unwrap();
+    let mut users = Vec::new();
+    for key in listed.contents().iter().map(|object| object.key().unwrap()) {
+        let object = scene.s3.get_object().bucket(ARCHIVE).key(key).send().await.unwrap();
+        let metadata: HashMap<String, String> = object.metadata().cloned().unwrap();
+        let bytes = object.body.collect().await.unwrap().to_vec();
+        let names = KeyNames::new(["user_id", "timestamp"]);
+        let rows = Reader::open(key, &metadata, names, bytes.as_slice()).unwrap();
+        users.extend(rows.map(|row| {
+            let item: Value = serde_json::from_str(row.unwrap().item.get()).unwrap();
+            item["user_id"]["S"].as_str().unwrap().to_owned()
+        }));
+    }
+    users.sort();
+    users
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image() {
+    let scene = Scene::start().await;
+    for name in ["renamed", "deleted", "kept"] {
+        scene.put(SOURCE, user(name, "Now")).await;
+    }
+    scene.delete(SOURCE, "deleted").await;
+    scene.stack.drained().await;
+    scene.lose_replica().await;
+    let records = vec![
+        record_of(Told::named("renamed", 5, "Then"), FORMER),
+        record_of(Told::named("deleted", 6, "Then"), FORMER),
+        record_of(Told::deleted("kept", 7), FORMER),
+    ];
+    let object = scene.give_up("replicator", records, false).await;
+
+    let dry = scene.task(json!({"task": "redrive", "run": "dry"})).await;
+    assert_eq!(dry.progress.to_string(), "redrive.objects 1, redrive.ready 1, redrive.records 3");
+    assert_eq!(scene.report("dry").await[0]["done"], "would be redriven");
+    assert!(scene.items(REPLICA).await.is_empty(), "showing it changes nothing");
+
+    let real = scene.task(json!({"task": "redrive", "run": "real", "dry_run": false})).await;
+    let expected = "redrive.objects 1, redrive.records 3, redrive.redriven 1, redrive.written 3";
+    assert_eq!(real.progress.to_string(), expected);
+    assert_eq!(
+        (scene.name("renamed").await.as_deref(), scene.name("kept").await.as_deref()),
+        (Some("Now"), Some("Now"))
+    );
+    assert!(scene.item(REPLICA, "deleted").await.unwrap().contains_key("_gone"));
+    scene.replica_is_source().await;
+    assert_eq!(scene.objects("aws/").await, [""; 0]);
+    assert_eq!(scene.objects("redriven/").await, [format!("redriven/{object}")], "it is moved, whole");
+
+    let before = scene.items(REPLICA).await.len();
+    let again = scene.task(json!({"task": "redrive", "run": "again", "dry_run": false})).await;
+    assert_eq!((again.progress.to_string().as_str(), scene.items(REPLICA).await.len()), ("", before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_object_redriven_twice_changes_nothing() {
+    let scene = Scene::start().await;
+    scene.put(SOURCE, user("ada", "Now")).await;
+    scene.stack.drained().await;
+    let records = vec![record_of(Told::named("ada", 5, "Then"), FORMER)];
+    let object = scene.give_up("replicator", records, true).await;
+    let body = scene.object(&object).await;
+    scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    let once = scene.item(REPLICA, "ada").await;
+    // As if the invocation had ended between the effect and the move.
+    scene.put_object(&object, body).await;
+    let again = scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    assert_eq!((again.progress.get("redrive.redriven"), again.progress.get("redrive.written")), (1, 0));
+    assert_eq!(scene.item(REPLICA, "ada").await, once);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_record_is_redriven_by_its_key() {
+    let scene = Scene::start().await;
+    scene.put(SOURCE, user("ada", "Now")).await;
+    scene.stack.drained().await;
+    scene.lose_replica().await;
+    let mut record = record_of(Told::named("ada", 5, "Then"), FORMER);
+    record["eventName"] = json!("RENAME");
+    let body = json!({"format": 1, "reason": "eventName is \"RENAME\"", "record": record}).to_string();
+    scene.put_object("quarantine/replicator/read/Users/x-5.json", body).await;
+    let answer = scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    assert_eq!(answer.progress.get("redrive.redriven"), 1);
+    assert_eq!(scene.name("ada").await.as_deref(), Some("Now"));
+    let least = Revision::parse(&format!("{FORMER}#5")).unwrap();
+    assert!(revision(&scene.item(REPLICA, "ada").await.unwrap()) > least);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ttl_removed_is_archived_once_and_what_a_user_deleted_is_not() {
+    let scene = Scene::start().await;
+    let expired = |name: &str, number| record_of(Told::expired(name, number), FORMER);
+    let records = vec![expired("ada", 1), record_of(Told::deleted("bob", 2), FORMER), expired("cleo", 3)];
+    scene.give_up("archiver", records.clone(), false).await;
+    scene.give_up("archiver", vec![expired("dan", 4)], true).await;
+    let record = json!({"format": 1, "reason": "once", "record": expired("eve", 5)});
+    scene.put_object("quarantine/archiver/s3/Users/x-5.json", record.to_string()).await;
+    let answer = scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    let expected = "redrive.objects 3, redrive.records 5, redrive.redriven 3, redrive.rows 4";
+    assert_eq!(answer.progress.to_string(), expected);
+    assert_eq!(archived(&scene).await, ["ada", "cleo", "dan", "eve"]);
+    assert!(scene.items(REPLICA).await.is_empty(), "an archiver's record is none of the replica's business");
+    // The same rows make the same object.
+    scene.give_up("archiver", records, false).await;
+    scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    let mut users = archived(&scene).await;
+    users.dedup();
+    assert_eq!(users, ["ada", "cleo", "dan", "eve"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
+    let scene = Scene::start().await;
+    scene.put(SOURCE, user("ada", "Now")).await;
+    let mut poison = user("eve", "Eve");
+    poison.insert("_expired".to_owned(), text("mine"));
+    scene.put(SOURCE, poison).await;
+    scene.stack.drained().await;
+    scene.lose_replica().await;
+    let good = scene.give_up("replicator", vec![record_of(Told::named("ada", 5, "Then"), FORMER)], false).await;
+    let stranger = scene.give_up("somebody", vec![record_of(Told::named("ada", 5, "Then"), FORMER)], false).await;
+    let mut other = record_of(Told::named("ada", 6, "Then"), FORMER);
+    other["eventSourceARN"] = json!("arn:aws:dynamodb:eu-west-1:1:table/Orders/stream/2026-01-01T00:00:00.000");
+    let other = scene.give_up("replicator", vec![other.clone()], false).await;
+    let keyless = scene
+        .give_up(
+            "replicator",
+            vec![json!({"eventSourceARN": record_of(Told::deleted("a", 1), FORMER)["eventSourceARN"]})],
+            false,
+        )
+        .await;
+    let timeless = {
+        let mut record = record_of(Told::expired("ada", 7), FORMER);
+        record["dynamodb"]["ApproximateCreationDateTime"] = json!(0);
+        scene.give_up("archiver", vec![record_of(Told::expired("bob", 8), FORMER), record], false).await
+    };
+    let no_envelope = "aws/lambda/mapping/shardId-1/2026/11/24/readme.txt".to_owned();
+    scene.put_object(&no_envelope, "hello").await;
+    let later = "quarantine/replicator/dynamodb/Users/later.json".to_owned();
+    scene.put_object(&later, r#"{"format":9,"reason":"","record":{}}"#).await;
+    let own =
+        scene.objects("quarantine/replicator/dynamodb/Users/").await.into_iter().find(|key| *key != later).unwrap();
+
+    for _ in 0..2 {
+        let run = format!("run-{}", scene.objects("reports/").await.len());
+        let answer = scene.task(json!({"task": "redrive", "run": run, "dry_run": false})).await;
+        assert_eq!(answer.progress.get("redrive.kept"), 7, "{}", answer.progress);
+        let report = scene.report(&run).await;
+        let why = |object: &str| {
+            let line = report.iter().find(|line| line["object"] == object).unwrap();
+            assert_eq!(line["done"], "kept");
+            line["why"].as_str().unwrap().to_owned()
+        };
+        assert!(why(&stranger).contains("function:somebody"));
+        assert!(why(&other).contains("table/Orders"));
+        assert!(why(&keyless).contains("record 1: its key cannot be told"));
+        assert!(why(&timeless).contains("record 2: dynamodb.ApproximateCreationDateTime"));
+        assert!(why(&no_envelope).contains("not Lambda's envelope"));
+        assert!(why(&later).contains("format 9"));
+        assert!(why(&own).contains("sink dynamodb: the image carries the attribute _expired"), "{}", why(&own));
+        for key in [&stranger, &other, &keyless, &timeless, &no_envelope, &later, &own] {
+            assert_eq!(scene.objects(key).await, [key.as_str()], "nothing is removed that is not done");
+        }
+    }
+    assert!(scene.objects(&good).await.is_empty());
+    assert_eq!(archived(&scene).await, ["bob"], "its neighbour is archived");
+    assert_eq!(scene.name("ada").await.as_deref(), Some("Now"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_takes_what_it_is_told_to_take() {
+    let scene = Scene::start().await;
+    let record = |name: &str, number| record_of(Told::named(name, number, "Then"), FORMER);
+    scene.give_up("replicator", vec![record("ada", 1)], false).await;
+    for (sink, reason, number) in [("dynamodb", "too large", 2), ("dynamodb", "reserved", 3), ("read", "too large", 4)]
+    {
+        let body = json!({"format": 1, "reason": reason, "record": record("bob", number)}).to_string();
+        scene.put_object(&format!("quarantine/replicator/{sink}/Users/x-{number}.json"), body).await;
+    }
+    let count = async |mut order: Value| {
+        order["task"] = json!("redrive");
+        scene.task(order).await.progress.get("redrive.ready")
+    };
+    assert_eq!(count(json!({})).await, 4);
+    assert_eq!(count(json!({"prefix": "quarantine/replicator/dynamodb/"})).await, 2);
+    assert_eq!(count(json!({"reason": "too large"})).await, 2);
+    assert_eq!(count(json!({"reason": "RecordAge"})).await, 1);
+    assert_eq!(count(json!({"reason": "large", "prefix": "quarantine/replicator/read/"})).await, 1);
+    assert_eq!(count(json!({"to": "2026-01-01T00:00:00Z"})).await, 0);
+    assert_eq!(count(json!({"from": "2026-01-01T00:00:00Z", "to": "2099-01-01T00:00:00Z"})).await, 4);
+    let mut parts = 0;
+    for segment in 0..3 {
+        parts += count(json!({"segment": segment, "segments": 3})).await;
+    }
+    assert_eq!(parts, 4, "each object is one segment's");
+}

@@ -1,0 +1,61 @@
+//! What cannot be done is refused in words that name it.
+
+use std::time::Duration;
+
+use maintenance::Maintenance;
+use maintenance::failure_bucket::FailureBucket;
+use serde_json::{Value, json};
+use shared::raw_table::RawTable;
+
+use super::scene::{SOURCE, Scene, invoke, user};
+
+async fn refused(maintenance: &Maintenance, order: Value) -> (&'static str, String) {
+    let fault = invoke(maintenance, &order, Duration::from_mins(1)).await.unwrap_err();
+    (fault.name(), fault.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_order_is_refused_before_anything_is_done() {
+    let scene = Scene::start().await;
+    let maintenance = scene.maintenance();
+    let cursor =
+        json!({"task": "verify", "run": "r", "segment": 0, "segments": 1, "part": 0, "progress": {}, "at": "x"});
+    for (order, said) in [
+        (json!({"task": "restart"}), "task \"restart\" is none of"),
+        (json!({"task": "redrive", "cursor": cursor}), "the cursor is of verify"),
+        (json!({"task": "verify", "cursor": cursor}), "the cursor is not one of verify"),
+        (json!("verify"), "not a task"),
+    ] {
+        let (name, fault) = refused(&maintenance, order).await;
+        assert!(fault.contains(said), "{fault}");
+        assert_eq!(name, "TaskInvalid");
+    }
+    assert!(scene.objects("").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_or_bucket_that_is_not_there_is_named_with_its_variable() {
+    let scene = Scene::start().await;
+    scene.put(SOURCE, user("ada", "Ada")).await;
+    scene.stack.drained().await;
+    let mut without_table = scene.maintenance();
+    without_table.source = RawTable::new(scene.dynamodb.clone(), "Uesrs");
+    let (name, fault) = refused(&without_table, json!({"task": "verify"})).await;
+    assert!(fault.contains("USERS_TABLE") && fault.contains("Uesrs"), "{fault}");
+    assert_eq!(name, "TaskFailed");
+
+    let mut without_bucket = scene.maintenance();
+    without_bucket.failures = FailureBucket::new(scene.s3.clone(), "no-such-bucket".to_owned());
+    let (_, fault) = refused(&without_bucket, json!({"task": "redrive"})).await;
+    assert!(fault.contains("FAILURE_BUCKET no-such-bucket") && fault.contains("NoSuchBucket"), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_without_a_stream_is_refused_by_name() {
+    let scene = Scene::start().await;
+    let mut streamless = scene.maintenance();
+    streamless.source = RawTable::new(scene.dynamodb.clone(), super::scene::REPLICA);
+    let (name, fault) = refused(&streamless, json!({"task": "backfill"})).await;
+    assert!(fault.contains("has no stream"), "{fault}");
+    assert_eq!(name, "TaskRefused");
+}

@@ -1,0 +1,106 @@
+//! What is really different is mended, by the rule of reconciling.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::json;
+
+use super::scene::{FORMER, REPLICA, SOURCE, Scene, record as record_of, revision, text, user};
+use crate::replication::story::Told;
+
+/// A scene in which ada is missing, bob different, cleo resurrected, and dan somebody else's.
+async fn mess() -> Scene {
+    let scene = Scene::start().await;
+    for name in ["ada", "bob", "cleo"] {
+        scene.put(SOURCE, user(name, "Created")).await;
+    }
+    scene.stack.drained().await;
+    let ghost = scene.item(REPLICA, "cleo").await.unwrap();
+    scene.delete(SOURCE, "cleo").await;
+    scene.stack.drained().await;
+    scene.put(REPLICA, ghost).await;
+    scene.delete(REPLICA, "ada").await;
+    let mut bob = scene.item(REPLICA, "bob").await.unwrap();
+    bob.insert("name".to_owned(), text("Wrong"));
+    scene.put(REPLICA, bob).await;
+    scene.put(REPLICA, user("dan", "Stranger")).await;
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_first_shows_what_it_would_do() {
+    let scene = mess().await;
+    let before = scene.items(REPLICA).await.len();
+    let answer = scene.task(json!({"task": "repair", "run": "dry", "lag_seconds": 0})).await;
+    assert_eq!((answer.progress.sum(".mended"), answer.progress.sum(".missing")), (0, 1));
+    let report = scene.report("dry").await;
+    assert_eq!(report.len(), 4);
+    assert!(report.iter().all(|line| line["done"] == "would be mended"), "{report:?}");
+    assert_eq!(scene.items(REPLICA).await.len(), before);
+    assert_eq!(scene.name("bob").await.as_deref(), Some("Wrong"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_mends_and_a_second_one_finds_nothing() {
+    let scene = mess().await;
+    let answer = scene.task(json!({"task": "repair", "run": "real", "dry_run": false, "lag_seconds": 0})).await;
+    assert_eq!((answer.progress.get("dynamodb.mended"), answer.progress.get("dynamodb.left")), (4, 0));
+    scene.replica_is_source().await;
+    for gone in ["cleo", "dan"] {
+        assert!(scene.item(REPLICA, gone).await.unwrap().contains_key("_gone"), "{gone} is remembered as deleted");
+    }
+    let again = scene.task(json!({"task": "repair", "run": "again", "dry_run": false, "lag_seconds": 0})).await;
+    let expected = "dynamodb.equal 2, dynamodb.items 2, dynamodb.tombstones 2, source.items 2";
+    assert_eq!(again.progress.to_string(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_mended_beats_every_replay_and_loses_to_the_next_change() {
+    let scene = mess().await;
+    let before = revision(&scene.item(REPLICA, "bob").await.unwrap());
+    scene.task(json!({"task": "repair", "dry_run": false, "lag_seconds": 0})).await;
+    let mended = revision(&scene.item(REPLICA, "bob").await.unwrap());
+    assert!(mended > before && mended.sequence() == before.sequence());
+    assert_eq!(mended.reconciled(), Some(1));
+    scene.put(SOURCE, user("bob", "Renamed")).await;
+    scene.stack.drained().await;
+    assert_eq!(scene.name("bob").await.as_deref(), Some("Renamed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_mended_is_left_and_told() {
+    let scene = Scene::start().await;
+    scene.put(SOURCE, user("ada", "Ada")).await;
+    scene.put(SOURCE, user("bob", "Bob")).await;
+    scene.stack.drained().await;
+    let mut foreign = user("ada", "Wrong");
+    foreign.insert("_rev".to_owned(), AttributeValue::S("7".to_owned()));
+    scene.put(REPLICA, foreign.clone()).await;
+    scene.delete(REPLICA, "bob").await;
+    let answer = scene.task(json!({"task": "repair", "run": "left", "dry_run": false, "lag_seconds": 0})).await;
+    assert_eq!((answer.progress.get("dynamodb.mended"), answer.progress.get("dynamodb.left")), (1, 1));
+    let report = scene.report("left").await;
+    let left = report.iter().find(|line| line["done"] == "left").unwrap();
+    assert!(left["left"].as_str().unwrap().contains("_rev that is no revision"), "{left}");
+    assert_eq!(scene.item(REPLICA, "ada").await, Some(foreign), "somebody else's item is not touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_of_a_former_stream_is_brought_above_it() {
+    let scene = Scene::start().await;
+    scene.put(SOURCE, user("ada", "Ada")).await;
+    scene.stack.drained().await;
+    // As if the stream had been switched off and on while ada was renamed: a change that no stream tells.
+    let mut old = user("ada", "Before the gap");
+    let revision_then = format!("{FORMER}#900");
+    let revision_then = shared::revision::Revision::parse(&revision_then).unwrap();
+    let bytes = aws_sdk_dynamodb::primitives::Blob::new(revision_then.encode().as_ref());
+    old.insert("_rev".to_owned(), AttributeValue::B(bytes));
+    scene.put(REPLICA, old).await;
+    scene.task(json!({"task": "repair", "dry_run": false, "lag_seconds": 0})).await;
+    assert_eq!(scene.name("ada").await.as_deref(), Some("Ada"));
+    let mended = revision(&scene.item(REPLICA, "ada").await.unwrap());
+    assert!(mended.label() > revision_then.label(), "a late record of the former stream is stale");
+    let late = scene.give_up("replicator", vec![record_of(Told::named("ada", 901, "Late"), FORMER)], false).await;
+    scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    assert_eq!(scene.name("ada").await.as_deref(), Some("Ada"));
+    assert!(scene.objects(&late).await.is_empty());
+}

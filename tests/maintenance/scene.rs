@@ -1,0 +1,196 @@
+//! A stack and its maintenance function, and hands to make a mess with.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures::{StreamExt as _, stream};
+use local::stack::{Options, Stack};
+use maintenance::task::Answer;
+use maintenance::{Fault, Maintenance};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::invocation::Invocation;
+use shared::revision::Revision;
+use tokio::time::Instant;
+
+use crate::replication::story::Told;
+
+pub(crate) const SOURCE: &str = "Users";
+pub(crate) const REPLICA: &str = "UsersReplica";
+pub(crate) const FAILURES: &str = "users-failures";
+pub(crate) const ARCHIVE: &str = "users-archive";
+/// The label of a stream that the source had long ago.
+pub(crate) const FORMER: &str = "2020-11-01T08:00:00.000";
+
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+pub(crate) struct Scene {
+    pub(crate) stack: Stack,
+    pub(crate) dynamodb: aws_sdk_dynamodb::Client,
+    pub(crate) s3: aws_sdk_s3::Client,
+}
+
+pub(crate) fn text(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+pub(crate) fn key(user_id: &str) -> Item {
+    let timestamp = AttributeValue::N("1".to_owned());
+    HashMap::from([("user_id".to_owned(), text(user_id)), ("timestamp".to_owned(), timestamp)])
+}
+
+pub(crate) fn user(user_id: &str, name: &str) -> Item {
+    let mut item = key(user_id);
+    item.insert("name".to_owned(), text(name));
+    item
+}
+
+impl Scene {
+    pub(crate) async fn start() -> Self {
+        let never = Duration::from_hours(24);
+        let stack = Stack::boot(Options { expire_every: never, ..Options::default() }).await.unwrap();
+        Self { dynamodb: stack.dynamodb(), s3: stack.s3(), stack }
+    }
+
+    pub(crate) async fn put(&self, table: &str, item: Item) {
+        self.dynamodb.put_item().table_name(table).set_item(Some(item)).send().await.unwrap();
+    }
+
+    /// Puts so many users of some size into the source.
+    pub(crate) async fn fill(&self, count: usize, filling: usize) {
+        let puts = (0..count).map(|n| {
+            let mut item = user(&format!("u{n:05}"), "Filled");
+            item.insert("filling".to_owned(), text(&"x".repeat(filling)));
+            self.put(SOURCE, item)
+        });
+        stream::iter(puts.collect::<Vec<_>>()).buffer_unordered(32).collect::<()>().await;
+    }
+
+    pub(crate) async fn delete(&self, table: &str, user_id: &str) {
+        self.dynamodb.delete_item().table_name(table).set_key(Some(key(user_id))).send().await.unwrap();
+    }
+
+    pub(crate) async fn item(&self, table: &str, user_id: &str) -> Option<Item> {
+        let get = self.dynamodb.get_item().table_name(table).set_key(Some(key(user_id)));
+        get.consistent_read(true).send().await.unwrap().item
+    }
+
+    pub(crate) async fn name(&self, user_id: &str) -> Option<String> {
+        self.item(REPLICA, user_id).await?.get("name").map(|name| name.as_s().unwrap().clone())
+    }
+
+    pub(crate) async fn items(&self, table: &str) -> Vec<Item> {
+        let pages = self.dynamodb.scan().table_name(table).consistent_read(true).into_paginator().items().send();
+        pages.collect::<Result<Vec<_>, _>>().await.unwrap()
+    }
+
+    /// All live items of a table by their user, without what replication adds.
+    pub(crate) async fn live(&self, table: &str) -> HashMap<String, Item> {
+        let live = self.items(table).await.into_iter().filter(|item| !item.contains_key("_gone")).map(|mut item| {
+            item.remove("_rev");
+            (item["user_id"].as_s().unwrap().clone(), item)
+        });
+        live.collect()
+    }
+
+    /// Everything that the replica holds is lost, its tombstones too.
+    pub(crate) async fn lose_replica(&self) {
+        let users: Vec<String> =
+            self.items(REPLICA).await.into_iter().map(|item| item["user_id"].as_s().unwrap().clone()).collect();
+        stream::iter(&users).map(|user| self.delete(REPLICA, user)).buffer_unordered(32).collect::<()>().await;
+    }
+
+    pub(crate) async fn replica_is_source(&self) {
+        assert_eq!(self.live(REPLICA).await, self.live(SOURCE).await);
+    }
+
+    pub(crate) fn maintenance(&self) -> Maintenance {
+        self.stack.maintenance().unwrap()
+    }
+
+    /// Goes about a task to its end, as the state machine does.
+    pub(crate) async fn task(&self, order: Value) -> Answer {
+        to_its_end(&self.maintenance(), order, Duration::from_mins(1)).await.unwrap()
+    }
+
+    /// The lines of a run's reports.
+    pub(crate) async fn report(&self, run: &str) -> Vec<Value> {
+        let mut lines = Vec::new();
+        for key in self.objects(&format!("reports/{run}/")).await {
+            let body = String::from_utf8(self.object(&key).await).unwrap();
+            lines.extend(body.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+        }
+        lines
+    }
+
+    /// The keys in the failure bucket below a prefix.
+    pub(crate) async fn objects(&self, prefix: &str) -> Vec<String> {
+        let listed = self.s3.list_objects_v2().bucket(FAILURES).prefix(prefix).send().await.unwrap();
+        let mut keys: Vec<String> = listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect();
+        keys.sort();
+        keys
+    }
+
+    pub(crate) async fn object(&self, key: &str) -> Vec<u8> {
+        let object = self.s3.get_object().bucket(FAILURES).key(key).send().await.unwrap();
+        object.body.collect().await.unwrap().to_vec()
+    }
+
+    pub(crate) async fn put_object(&self, key: &str, body: impl Into<Vec<u8>>) {
+        let body = aws_sdk_s3::primitives::ByteStream::from(body.into());
+        self.s3.put_object().bucket(FAILURES).key(key).body(body).send().await.unwrap();
+    }
+
+    /// Puts an object that Lambda would put for a batch that it gave up; answers its key.
+    pub(crate) async fn give_up(&self, function: &str, records: Vec<Value>, as_text: bool) -> String {
+        let event = json!({"Records": records});
+        let payload = if as_text { json!(event.to_string()) } else { event };
+        let envelope = json!({
+            "requestContext": {
+                "requestId": "1", "condition": "RecordAgeExceeded", "approximateInvokeCount": 0,
+                "functionArn": format!("arn:aws:lambda:us-east-1:000000000000:function:{function}"),
+            },
+            "version": "1.0", "timestamp": "2026-11-24T08:00:00.000Z",
+            "DDBStreamBatchInfo": {"shardId": "shardId-1", "batchSize": 1},
+            "payload": payload,
+        });
+        let nth = self.objects("").await.len();
+        let key = format!("aws/lambda/mapping/shardId-1/2026/11/24/2026-11-24T08.00.00-{nth:04}");
+        self.put_object(&key, envelope.to_string()).await;
+        key
+    }
+}
+
+/// A record of the source as its stream of this label would tell it.
+pub(crate) fn record(told: Told, label: &str) -> Value {
+    let mut record: Value = serde_json::from_str(&told.of_stream(label).record()).unwrap();
+    record["eventSourceARN"] = json!(format!("arn:aws:dynamodb:dynoxide:000000000000:table/{SOURCE}/stream/{label}"));
+    record
+}
+
+/// What an item's revision is.
+pub(crate) fn revision(item: &Item) -> Revision {
+    Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap()
+}
+
+/// One invocation that has so much time.
+pub(crate) async fn invoke(maintenance: &Maintenance, order: &Value, time: Duration) -> Result<Answer, Fault> {
+    let payload = RawValue::from_string(order.to_string()).unwrap();
+    let invocation = Invocation::new(Clock::system().now(), Instant::now(), time, "request-1".to_owned());
+    maintenance.handle(&payload, &invocation).await
+}
+
+/// Invocations of so much time each, until one answers that it is done.
+pub(crate) async fn to_its_end(maintenance: &Maintenance, mut order: Value, time: Duration) -> Result<Answer, Fault> {
+    for _ in 0..1_000 {
+        let answer = invoke(maintenance, &order, time).await?;
+        if answer.done {
+            assert!(answer.cursor.is_none());
+            return Ok(answer);
+        }
+        order["cursor"] = serde_json::to_value(answer.cursor.expect("what is not done has a cursor")).unwrap();
+    }
+    panic!("it does not end: {order}");
+}

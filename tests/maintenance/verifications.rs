@@ -1,0 +1,148 @@
+//! What a comparison finds, and what it does not take for a difference.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::{Value, json};
+
+use super::scene::{REPLICA, SOURCE, Scene, invoke, text, to_its_end, user};
+
+/// A scene whose replica is up to date with these users.
+async fn replicated(users: &[&str]) -> Scene {
+    let scene = Scene::start().await;
+    for name in users {
+        scene.put(SOURCE, user(name, "Created")).await;
+    }
+    scene.stack.drained().await;
+    scene
+}
+
+fn by_kind<'r>(report: &'r [Value], kind: &str) -> Vec<&'r str> {
+    let of_kind = report.iter().filter(|line| line["kind"] == kind);
+    of_kind.map(|line| line["key"]["user_id"]["S"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_real_difference_is_told_by_its_kind_and_by_names_without_values() {
+    let scene = replicated(&["same", "missing", "buried", "different", "resurrected", "poison"]).await;
+    // The stream is drained: whatever is done to one side now is done behind its back.
+    scene.delete(REPLICA, "missing").await;
+    let mut tombstone = scene.item(REPLICA, "buried").await.unwrap();
+    tombstone.remove("name");
+    tombstone.insert("_gone".to_owned(), AttributeValue::N("99999999999".to_owned()));
+    scene.put(REPLICA, tombstone).await;
+    let mut different = scene.item(REPLICA, "different").await.unwrap();
+    different.insert("name".to_owned(), text("Confidential"));
+    different.insert("more".to_owned(), text("Secret"));
+    scene.put(REPLICA, different).await;
+    let ghost = scene.item(REPLICA, "resurrected").await.unwrap();
+    scene.delete(SOURCE, "resurrected").await;
+    scene.stack.drained().await;
+    scene.put(REPLICA, ghost).await;
+    scene.put(REPLICA, user("extra", "Stranger")).await;
+    let mut poison = user("poison", "Changed");
+    poison.insert("_rev".to_owned(), text("mine"));
+    scene.put(SOURCE, poison).await;
+    scene.stack.drained().await;
+
+    let answer = scene.task(json!({"task": "verify", "run": "all", "lag_seconds": 0})).await;
+    let expected = "dynamodb.different 1, dynamodb.equal 1, dynamodb.extra 1, dynamodb.items 5, dynamodb.missing 2, \
+        dynamodb.quarantined 1, dynamodb.resurrected 1, dynamodb.tombstones 1, source.items 5";
+    assert_eq!(answer.progress.to_string(), expected);
+    let report = scene.report("all").await;
+    let mut missing = by_kind(&report, "missing");
+    missing.sort_unstable();
+    assert_eq!(missing, ["buried", "missing"]);
+    for kind in ["different", "extra", "resurrected"] {
+        assert_eq!(by_kind(&report, kind), [kind]);
+    }
+    let different = report.iter().find(|line| line["kind"] == "different").unwrap();
+    assert_eq!(different["attributes"], json!(["more", "name"]));
+    let quarantined = report.iter().find(|line| line["kind"] == "quarantined").unwrap();
+    assert_eq!(quarantined["key"]["user_id"]["S"], "poison");
+    assert!(quarantined["objects"][0].as_str().unwrap().starts_with("quarantine/replicator/dynamodb/Users/"));
+    let told = serde_json::to_string(&report).unwrap();
+    assert!(!told.contains("Confidential") && !told.contains("Secret"), "{told}");
+    assert_eq!(scene.live(REPLICA).await["different"]["name"], text("Confidential"), "a comparison changes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_well_has_no_report() {
+    let scene = replicated(&["ada", "bob"]).await;
+    scene.delete(SOURCE, "bob").await;
+    scene.stack.drained().await;
+    let answer = scene.task(json!({"task": "verify", "run": "well", "lag_seconds": 0})).await;
+    let expected = "dynamodb.equal 1, dynamodb.items 1, dynamodb.tombstones 1, source.items 1";
+    assert_eq!(answer.progress.to_string(), expected);
+    assert!(scene.report("well").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_compared_and_not_their_spelling() {
+    let scene = Scene::start().await;
+    let with = |number: &str, set: [&str; 2]| {
+        let mut item = user("ada", "Ada");
+        item.insert("n".to_owned(), AttributeValue::N(number.to_owned()));
+        item.insert("s".to_owned(), AttributeValue::Ss(set.map(str::to_owned).to_vec()));
+        item
+    };
+    scene.put(SOURCE, with("1500", ["a", "b"])).await;
+    scene.stack.drained().await;
+    let mut replica = with("1.5e3", ["b", "a"]);
+    replica.insert("_rev".to_owned(), scene.item(REPLICA, "ada").await.unwrap()["_rev"].clone());
+    scene.put(REPLICA, replica).await;
+    let answer = scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    assert_eq!(answer.progress.get("dynamodb.equal"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_during_the_lag_is_moving_and_not_different() {
+    let scene = replicated(&["ada", "bob"]).await;
+    scene.delete(REPLICA, "ada").await;
+    scene.delete(REPLICA, "bob").await;
+    let verify = json!({"task": "verify", "run": "moving", "lag_seconds": 2});
+    let change = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        scene.put(SOURCE, user("ada", "Renamed")).await;
+    };
+    let (answer, ()) = tokio::join!(scene.task(verify), change);
+    assert_eq!((answer.progress.get("dynamodb.moving"), answer.progress.get("dynamodb.missing")), (1, 1));
+    assert_eq!(by_kind(&scene.report("moving").await, "missing"), ["bob"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_item_is_counted_once_however_the_table_is_cut() {
+    let scene = Scene::start().await;
+    scene.fill(900, 3_000).await;
+    scene.stack.drained().await;
+    for n in (0..900).step_by(3) {
+        scene.delete(REPLICA, &format!("u{n:05}")).await;
+    }
+    for n in 0..50 {
+        scene.put(REPLICA, user(&format!("x{n:05}"), "Stranger")).await;
+    }
+    for segments in [1_u32, 3] {
+        let mut progress = maintenance::progress::Progress::default();
+        for segment in 0..segments {
+            let order = json!({"task": "verify", "lag_seconds": 0, "segment": segment, "segments": segments});
+            // So little time that a segment takes several invocations, at a pace that allows a page or two in each.
+            let paced = json!({"capacity_units": 600 * segments});
+            let mut order = order;
+            order["capacity_units"] = paced["capacity_units"].clone();
+            let answer = to_its_end(&scene.maintenance(), order, Duration::from_secs(2)).await.unwrap();
+            progress.add(&answer.progress);
+        }
+        let expected =
+            "dynamodb.equal 600, dynamodb.extra 50, dynamodb.items 650, dynamodb.missing 300, source.items 900";
+        assert_eq!(progress.to_string(), expected, "{segments} segments");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lag_that_fits_into_no_invocation_is_refused_by_name() {
+    let scene = replicated(&["ada"]).await;
+    let order = json!({"task": "verify", "lag_seconds": 120});
+    let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
+    assert_eq!(fault.name(), "TaskInvalid");
+    assert!(fault.to_string().contains("lag_seconds is 120"), "{fault}");
+}
