@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::clients;
+use crate::options::{DYNAMODB_PORT, PORT, S3_PORT};
 use crate::stack::{LONGEST_WINDOW, Stack};
 
 /// The banner of a stack that has started.
@@ -32,6 +33,12 @@ pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
     let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
     let replica = stack.template().tables.iter().find(|table| table.stream_view.is_none());
     let replica = replica.map_or("UsersReplica", |table| table.name.as_str());
+    let port = |option: &str, url: &str, usual: u16| {
+        let port = url.rsplit_once(':').map_or("", |(_, port)| port);
+        if port == usual.to_string() { String::new() } else { format!(" {option} {port}") }
+    };
+    let ports = [("--port", api, PORT), ("--dynamodb-port", dynamodb, DYNAMODB_PORT), ("--s3-port", s3, S3_PORT)];
+    let ports = ports.map(|(option, url, usual)| port(option, url, usual)).concat();
     format!(
         "\nMillrace is ready.
 
@@ -56,6 +63,10 @@ See it in the replica (any credentials do):
 
   AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} aws dynamodb scan --table-name {replica} \\
     --endpoint-url {dynamodb} --region {region}
+
+Compare the replica with the table (tasks: backfill, verify, repair, redrive):
+
+  cargo run -p local -- task '{{\"task\":\"verify\"}}'{ports}
 
 Ctrl-C stops.
 ",

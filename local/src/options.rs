@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use shared::clock::Clock;
 use shared::environment::Environment;
 use shared::telemetry;
 use tracing::level_filters::LevelFilter;
@@ -18,10 +19,17 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::stack::{Options, Stack};
+use crate::task::{self, Place, Ports};
 use crate::{banner, env_file, tour};
 
 /// The exit code of every refusal.
 pub const REFUSED: u8 = 2;
+/// The API's port, if none is named.
+pub const PORT: u16 = 8080;
+/// The tables' port, if none is named.
+pub const DYNAMODB_PORT: u16 = 8000;
+/// The buckets' port, if none is named.
+pub const S3_PORT: u16 = 8001;
 
 /// Millrace on one machine: tables, buckets, the API, the streams and the functions behind them, in one process.
 #[derive(Debug, Parser)]
@@ -31,13 +39,13 @@ struct CommandLine {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// The API's port; 0 is any
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = PORT)]
     port: u16,
     /// The tables' port; 0 is any
-    #[arg(long, value_name = "PORT", default_value_t = 8000)]
+    #[arg(long, value_name = "PORT", default_value_t = DYNAMODB_PORT)]
     dynamodb_port: u16,
     /// The buckets' port; 0 is any
-    #[arg(long, value_name = "PORT", default_value_t = 8001)]
+    #[arg(long, value_name = "PORT", default_value_t = S3_PORT)]
     s3_port: u16,
     /// Invoke what cargo lambda watch serves there (at its default, port 9000 of 127.0.0.1), the API too
     #[arg(long, value_name = "URL")]
@@ -62,6 +70,29 @@ struct CommandLine {
 enum Command {
     /// Tell a story of four users and a poison record on fresh engines, show what became of each, and check it
     Tour,
+    /// Run a maintenance task to its end on the `local` that listens on these ports: backfill, verify, repair, redrive
+    Task(TaskLine),
+}
+
+#[derive(Debug, clap::Args)]
+struct TaskLine {
+    /// The task as the function takes it, e.g. '{"task":"verify"}'; all of its segments are run
+    order: String,
+    /// The API's port
+    #[arg(long, default_value_t = PORT)]
+    port: u16,
+    /// The tables' port
+    #[arg(long, value_name = "PORT", default_value_t = DYNAMODB_PORT)]
+    dynamodb_port: u16,
+    /// The buckets' port
+    #[arg(long, value_name = "PORT", default_value_t = S3_PORT)]
+    s3_port: u16,
+    /// Open this folder instead, which no `local` may have open
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["port", "dynamodb_port", "s3_port"])]
+    data: Option<PathBuf>,
+    /// The template that names tables and buckets (default: as without a task)
+    #[arg(long, value_name = "PATH")]
+    template: Option<PathBuf>,
 }
 
 /// Runs the program to its end.
@@ -80,16 +111,20 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         Ok(level) => level.unwrap_or(LevelFilter::WARN),
         Err(problem) => return refuse(&format!("{} {problem}", telemetry::LOG_LEVEL)),
     };
-    log(level);
+    // What goes wrong with a task is said in its one line.
+    let is_told = matches!(line.command, Some(Command::Task(_))) && environment.get(telemetry::LOG_LEVEL).is_none();
+    log(level, if is_told { LevelFilter::OFF } else { level });
     match line.command {
         Some(Command::Tour) => tell(line).await,
+        Some(Command::Task(line)) => go_about(line).await,
         None => serve(line).await,
     }
 }
 
 /// Logs to standard error. The engine warns of every condition that is not met, which is daily business here.
-fn log(level: LevelFilter) {
+fn log(level: LevelFilter, of_maintenance: LevelFilter) {
     let targets = Targets::new().with_default(level).with_target("dynoxide", level.min(LevelFilter::ERROR));
+    let targets = targets.with_target("maintenance", of_maintenance);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     // Whoever logs in this process already sees these lines, too.
     let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
@@ -125,9 +160,35 @@ async fn tell(line: CommandLine) -> ExitCode {
     }
 }
 
+async fn go_about(line: TaskLine) -> ExitCode {
+    let template = template(line.template);
+    let place = if line.data.is_some() {
+        Place::Own(Box::new(Options { template, data: line.data, ..Options::default() }))
+    } else {
+        let ports = Ports { api: line.port, dynamodb: line.dynamodb_port, s3: line.s3_port };
+        Place::Running(ports, template)
+    };
+    match Box::pin(task::run(&line.order, place, &Clock::system())).await {
+        Ok(outcome) => {
+            print!("{outcome}");
+            outcome.code()
+        }
+        Err(failure) if failure.is_failure() => {
+            refuse(&failure.to_string());
+            ExitCode::FAILURE
+        }
+        Err(refusal) => refuse(&refusal.to_string()),
+    }
+}
+
+/// The template that is named, else the nearest, else the workspace's.
+fn template(named: Option<PathBuf>) -> PathBuf {
+    named.or_else(nearest_template).unwrap_or(Options::default().template)
+}
+
 fn options(line: CommandLine) -> Options {
     Options {
-        template: line.template.or_else(nearest_template).unwrap_or(Options::default().template),
+        template: template(line.template),
         data: line.data,
         port: line.port,
         dynamodb_port: line.dynamodb_port,
@@ -182,6 +243,9 @@ mod tests {
             (&["--data"], "--data"),
             (&["tuor"], "tuor"),
             (&["--port", "1", "tour"], "tour"),
+            (&["task"], "<ORDER>"),
+            (&["task", "{}", "--data", "d", "--s3-port", "1"], "--s3-port"),
+            (&["task", "{}", "--expire-every", "1"], "--expire-every"),
         ] {
             let said = parse(arguments).unwrap_err();
             assert!(said.contains(name) && said.lines().count() == 1, "{said}");

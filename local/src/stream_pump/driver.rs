@@ -17,13 +17,13 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use uuid::{NoContext, Timestamp, Uuid};
 
 use super::answer::Answer;
 use super::discard::GivenUp;
 use super::machine::{Checkpoint, Entry, Machine, ShardId, Step, Ticket, Work, hash_key};
 use super::reader::{Page, Reader};
 use super::{Mapping, event};
+use crate::lambda::request_id;
 
 /// How often an idle stream is asked for records: what a write's replication waits for at most.
 const POLL_EVERY: Duration = Duration::from_millis(50);
@@ -263,7 +263,7 @@ fn payload(step: &Step<Body>) -> Box<RawValue> {
 
 async fn deliver(mapping: &Mapping, step: &Step<Body>, event: &RawValue) -> Option<Answer> {
     let now = mapping.clock.now();
-    let invocation = Invocation::new(now, Instant::now(), mapping.timeout, identifier(now).to_string());
+    let invocation = Invocation::new(now, Instant::now(), mapping.timeout, request_id(now).to_string());
     let invoked = AssertUnwindSafe(mapping.invoke.invoke(event, invocation)).catch_unwind();
     let failure = match tokio::time::timeout(mapping.timeout, invoked).await {
         Ok(Ok(Ok(body))) => return Some(Answer::read(&body)),
@@ -309,7 +309,7 @@ async fn discard(mapping: &Mapping, step: &Step<Body>, event: &RawValue) -> bool
         return true;
     };
     let now = mapping.clock.now();
-    let put = given_up.put(destination, now, identifier(now)).await;
+    let put = given_up.put(destination, now, request_id(now)).await;
     match &put {
         Ok(key) => {
             tracing::warn!(function = mapping.function, batch.records = step.records.len(), key, "batch given up");
@@ -319,12 +319,6 @@ async fn discard(mapping: &Mapping, step: &Step<Body>, event: &RawValue) -> bool
         }
     }
     put.is_ok()
-}
-
-/// A request id.
-fn identifier(now: OffsetDateTime) -> Uuid {
-    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
-    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
 }
 
 #[cfg(test)]

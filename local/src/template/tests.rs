@@ -222,6 +222,6 @@ fn the_projects_template_is_understood() {
     let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
     assert_eq!(buckets, ["users-archive", "users-failures"]);
     let functions: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
-    assert_eq!(functions, ["api", "replicator", "archiver"]);
+    assert_eq!(functions, ["api", "replicator", "archiver", "maintenance"]);
     assert_eq!(template.tables[0].indexes[0].name, "EmailIndex");
 }

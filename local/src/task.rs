@@ -1,0 +1,144 @@
+//! `local task ORDER`: runs a maintenance task to its end, as the state machine does on AWS.
+//!
+//! The order is what the function takes. Each of its segments is gone about side by side, by invocations that go on with
+//! the cursor that the last one answered ([`segments`]); then their counts are added up and told ([`outcome`]). What it
+//! works on is a `local` that runs, or a data folder of one that does not ([`place`]).
+//!
+//! Unlike the state machine it tries nothing again: on one machine, what fails does not pass by itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use maintenance::Fault;
+use maintenance::task::{BadOrder, Order, Task};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use shared::clock::Clock;
+use shared::invocation::Invocation;
+use tokio::time::Instant;
+
+use crate::lambda::request_id;
+use crate::stack::Refusal;
+
+mod display;
+mod outcome;
+mod place;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use display::Display;
+pub use outcome::Outcome;
+use place::Opened;
+pub use place::{Place, Ports};
+
+/// How long an invocation may take, beside the time that it watches differences: long enough to get somewhere, short
+/// enough to be told of.
+const TURN: Duration = Duration::from_secs(30);
+
+/// Why a task does not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The order is none.
+    #[error(transparent)]
+    Order(#[from] BadOrder),
+    /// Whoever runs all segments gives their numbers and cursors.
+    #[error("{0} is for one invocation, and this runs all of them: leave it out")]
+    OneInvocation(&'static str),
+    /// There is nothing to work on.
+    #[error(
+        "nothing listens on port {port} of 127.0.0.1: start it with `cargo run -p local`, name another port with {option}, or a data folder with --data"
+    )]
+    Nobody {
+        /// The port.
+        port: u16,
+        /// The option that changes it.
+        option: &'static str,
+    },
+    /// There is nothing to work on.
+    #[error("{} is no folder: name the one that `local --data` was given", .0.display())]
+    NoFolder(PathBuf),
+    /// The template lacks the function.
+    #[error("the template has no function whose binary is maintenance")]
+    NoFunction,
+    /// The function's environment, the template, or the stack.
+    #[error(transparent)]
+    Refusal(#[from] Refusal),
+    /// The function's own words.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl TaskError {
+    /// Whether the task has begun, and something failed on its way; all else is a refusal.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Fault(fault) if fault.name() == "TaskFailed")
+    }
+}
+
+/// An order, to be run in all its segments.
+#[derive(Debug)]
+struct Whole {
+    task: &'static str,
+    order: Map<String, Value>,
+    run: String,
+    segments: u32,
+    turn: Duration,
+}
+
+impl Whole {
+    /// Reads the order as the function would. A run without a name gets one that sorts by time.
+    fn parse(text: &str, clock: &Clock) -> Result<Self, TaskError> {
+        let payload: &RawValue = serde_json::from_str(text).map_err(BadOrder::Shape)?;
+        let invocation = invocation(TURN, clock);
+        let Order { task, run, segment, .. } = Order::parse(payload, &invocation)?;
+        let mut order: Map<String, Value> = serde_json::from_str(text).map_err(BadOrder::Shape)?;
+        for field in ["segment", "cursor"] {
+            if order.contains_key(field) {
+                return Err(TaskError::OneInvocation(field));
+            }
+        }
+        order.insert("run".to_owned(), run.clone().into());
+        let lag = if let Task::Verify(verify) = &task { verify.lag } else { Duration::ZERO };
+        Ok(Self { task: task.name(), order, run, segments: segment.of, turn: TURN + lag })
+    }
+}
+
+fn invocation(turn: Duration, clock: &Clock) -> Invocation {
+    let now = clock.now();
+    Invocation::new(now, Instant::now(), turn, request_id(now).to_string())
+}
+
+/// Runs the task to its end, tells of its progress on standard error, and answers what came of it.
+///
+/// # Errors
+/// [`TaskError`]; what was confirmed until then stays.
+pub async fn run(text: &str, place: Place, clock: &Clock) -> Result<Outcome, TaskError> {
+    let whole = Whole::parse(text, clock)?;
+    let at = place.open().await?;
+    let outcome = Box::pin(gone_about(&whole, &at, clock)).await;
+    at.close().await;
+    outcome
+}
+
+async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome, TaskError> {
+    let (started, maintenance) = (Instant::now(), &at.maintenance);
+    // A guess that only the bar's length rests on.
+    let items = match whole.task {
+        "redrive" | "summary" => None,
+        _ => maintenance.source.describe().await.map(|description| description.items).ok(),
+    };
+    let display = Display::new(whole.segments, items);
+    let invoke = async |payload: Box<RawValue>| {
+        let invocation = invocation(whole.turn, clock);
+        Box::pin(maintenance.handle(&payload, &invocation)).await
+    };
+    let answer = segments::run(&whole.order, whole.segments, invoke, |answer| display.tell(answer)).await;
+    display.end();
+    let progress = answer?.progress;
+    let reports = maintenance.failures.list(&format!("reports/{}/", whole.run), None, 1_000).await;
+    let reports = reports.map_err(Fault::from)?.into_iter();
+    let reports = reports.map(|object| format!("s3://{}/{}", at.failure_bucket, object.key)).collect();
+    Ok(Outcome { task: whole.task, run: whole.run.clone(), progress, reports, took: started.elapsed() })
+}

@@ -1,0 +1,58 @@
+//! How far a task is, on standard error: a bar on a terminal, elsewhere a line an answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use maintenance::progress::Progress;
+use maintenance::task::Answer;
+
+/// How often the bar's clock moves.
+const TICK: Duration = Duration::from_millis(200);
+
+pub(super) struct Display {
+    segments: u32,
+    bar: ProgressBar,
+    /// What each segment has counted so far, and whether it is done.
+    so_far: Mutex<BTreeMap<u32, (Progress, bool)>>,
+}
+
+impl Display {
+    /// Of a task that goes through so many items, if that is known.
+    pub(super) fn new(segments: u32, items: Option<u64>) -> Self {
+        let bar = ProgressBar::with_draw_target(items, ProgressDrawTarget::stderr());
+        let template = match items {
+            Some(_) => "{elapsed:>4} [{bar:32}] {pos} of {len} items, {msg}",
+            None => "{elapsed:>4} {spinner} {pos} objects, {msg}",
+        };
+        // The template is a constant: if it were none, the bar would look as indicatif's own does.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        if !bar.is_hidden() {
+            bar.set_message(format!("0 of {segments} segments done"));
+            bar.enable_steady_tick(TICK);
+        }
+        Self { segments, bar, so_far: Mutex::new(BTreeMap::new()) }
+    }
+
+    pub(super) fn tell(&self, answer: &Answer) {
+        if self.bar.is_hidden() {
+            let state = if answer.done { "done" } else { "goes on" };
+            eprintln!("segment {} of {} {state}: {}", answer.segment, answer.segments, answer.progress);
+            return;
+        }
+        let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        so_far.insert(answer.segment, (answer.progress.clone(), answer.done));
+        let mut sum = Progress::default();
+        so_far.values().for_each(|(progress, _)| sum.add(progress));
+        let done = so_far.values().filter(|(_, done)| *done).count();
+        self.bar.set_position(sum.get("source.items").max(sum.get("redrive.objects")));
+        self.bar.set_message(format!("{done} of {} segments done", self.segments));
+    }
+
+    pub(super) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

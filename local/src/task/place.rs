@@ -1,0 +1,92 @@
+//! What a task works on: a `local` that runs, or the data folder of one that does not.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use maintenance::config::Config;
+use maintenance::{Clients, Maintenance};
+use tokio::net::TcpStream;
+
+use super::TaskError;
+use crate::clients;
+use crate::stack::{self, Options, Refusal, Stack};
+use crate::template::Template;
+
+/// The ports of a `local` that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// The API's.
+    pub api: u16,
+    /// The tables'.
+    pub dynamodb: u16,
+    /// The buckets'.
+    pub s3: u16,
+}
+
+/// What a task works on.
+#[derive(Debug)]
+pub enum Place {
+    /// What listens there, by the names of this template.
+    Running(Ports, PathBuf),
+    /// A stack of its own, with these options; it is gone after.
+    Own(Box<Options>),
+}
+
+/// The function, and what must be stopped once it has done its work.
+pub(super) struct Opened {
+    pub(super) maintenance: Maintenance,
+    pub(super) failure_bucket: String,
+    stack: Option<Stack>,
+}
+
+impl Place {
+    pub(super) async fn open(self) -> Result<Opened, TaskError> {
+        match self {
+            Self::Running(ports, path) => {
+                let template = Template::load(&path).map_err(Refusal::from)?;
+                for (port, option) in
+                    [(ports.api, "--port"), (ports.dynamodb, "--dynamodb-port"), (ports.s3, "--s3-port")]
+                {
+                    let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+                    connected.map_err(|_| TaskError::Nobody { port, option })?;
+                }
+                let url = |port: u16| format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
+                let clients = Clients {
+                    source: clients::dynamodb(&url(ports.dynamodb)),
+                    replica: clients::dynamodb(&url(ports.dynamodb)),
+                    s3: clients::s3(&url(ports.s3)),
+                    lambda: clients::lambda(&url(ports.api)),
+                };
+                let (config, failure_bucket) = config(&template)?;
+                Ok(Opened { maintenance: maintenance::connect(&config, clients), failure_bucket, stack: None })
+            }
+            Self::Own(options) => {
+                if let Some(folder) = options.data.as_ref().filter(|folder| !folder.is_dir()) {
+                    return Err(TaskError::NoFolder(folder.clone()));
+                }
+                let stack = Stack::boot(*options).await?;
+                let (_, failure_bucket) = config(stack.template())?;
+                let maintenance = stack.maintenance().ok_or(TaskError::NoFunction)?;
+                Ok(Opened { maintenance, failure_bucket, stack: Some(stack) })
+            }
+        }
+    }
+}
+
+impl Opened {
+    pub(super) async fn close(self) {
+        if let Some(stack) = self.stack {
+            stack.stop().await;
+        }
+    }
+}
+
+/// The function's configuration as the stack has it, and the name of the bucket that reports go to.
+fn config(template: &Template) -> Result<(Config, String), TaskError> {
+    let function = template.functions.iter().find(|function| function.name == maintenance::config::FUNCTION);
+    let function = function.ok_or(TaskError::NoFunction)?;
+    let environment = stack::environment(function);
+    let config = Config::parse(&environment)
+        .map_err(|problems| Refusal::Environment { function: function.name.clone(), problems })?;
+    Ok((config, environment.get("FAILURE_BUCKET").unwrap_or_default().to_owned()))
+}

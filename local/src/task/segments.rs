@@ -1,0 +1,46 @@
+//! All segments of an order, each a loop of invocations: [`run`].
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use maintenance::Fault;
+use maintenance::progress::Progress;
+use maintenance::task::Answer;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value, json};
+
+/// As many as the state machine goes about at once.
+const SIDE_BY_SIDE: usize = 10;
+
+/// Invokes until every segment is done, and once more for the sum, which it answers. Tells each answer on the way.
+pub(super) async fn run(
+    order: &Map<String, Value>,
+    segments: u32,
+    invoke: impl AsyncFn(Box<RawValue>) -> Result<Answer, Fault>,
+    tell: impl Fn(&Answer),
+) -> Result<Answer, Fault> {
+    let (invoke, tell) = (&invoke, &tell);
+    let branches = stream::iter(0..segments).map(|segment| branch(order, segment, invoke, tell));
+    let parts: Vec<Progress> = branches.buffered(SIDE_BY_SIDE).try_collect().await?;
+    let sum = json!({"task": "summary", "run": order.get("run"), "parts": parts});
+    invoke(raw(&sum)).await
+}
+
+async fn branch(
+    order: &Map<String, Value>,
+    segment: u32,
+    invoke: &impl AsyncFn(Box<RawValue>) -> Result<Answer, Fault>,
+    tell: &impl Fn(&Answer),
+) -> Result<Progress, Fault> {
+    let mut order = order.clone();
+    order.insert("segment".to_owned(), segment.into());
+    loop {
+        let answer = invoke(raw(&order)).await?;
+        tell(&answer);
+        let Answer { done: false, cursor, .. } = answer else { return Ok(answer.progress) };
+        order.insert("cursor".to_owned(), json!(cursor));
+    }
+}
+
+fn raw(order: &impl serde::Serialize) -> Box<RawValue> {
+    // An order is of texts and numbers: there is nothing that JSON cannot write.
+    to_raw_value(order).unwrap_or_default()
+}

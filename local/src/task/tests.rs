@@ -1,0 +1,190 @@
+//! A task is run to its end: its loop, what is said of it, and all of it on a stack.
+
+use std::cell::{Cell, RefCell};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use maintenance::progress::Progress;
+use maintenance::task::{Answer, Cursor};
+use serde_json::json;
+
+use super::*;
+use crate::stack::{Options, Stack};
+
+fn progress(counts: &[(&str, usize)]) -> Progress {
+    let mut progress = Progress::default();
+    for (name, count) in counts {
+        progress.count(*name, *count);
+    }
+    progress
+}
+
+/// The answer to a payload as the function would give it, if each segment took so many turns.
+fn answer(payload: &RawValue, turns: u32) -> Answer {
+    let told: Value = serde_json::from_str(payload.get()).unwrap();
+    let number = |value: &Value| u32::try_from(value.as_u64().unwrap_or_default()).unwrap();
+    let (segment, part) = (number(&told["segment"]), number(&told["cursor"]["part"]) + 1);
+    let (task, run) = (told["task"].as_str().unwrap().to_owned(), told["run"].as_str().unwrap().to_owned());
+    let progress = if task == "summary" {
+        let mut sum = Progress::default();
+        told["parts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .for_each(|part| sum.add(&serde_json::from_value(part.clone()).unwrap()));
+        sum
+    } else {
+        progress(&[("source.items", part as usize)])
+    };
+    let done = task == "summary" || part == turns;
+    let at = RawValue::from_string("null".to_owned()).unwrap();
+    let cursor =
+        Cursor { task: task.clone(), run: run.clone(), segment, segments: 3, part, progress: progress.clone(), at };
+    Answer { task, run, segment, segments: 3, done, cursor: (!done).then_some(cursor), progress }
+}
+
+fn order() -> Map<String, Value> {
+    serde_json::from_value(json!({"task": "verify", "run": "monday", "segments": 3})).unwrap()
+}
+
+#[tokio::test]
+async fn every_segment_goes_on_with_its_own_cursor_and_their_counts_are_added_up() {
+    let (heard, told) = (RefCell::new(Vec::new()), Cell::new(0));
+    let invoke = async |payload: Box<RawValue>| {
+        heard.borrow_mut().push(serde_json::from_str::<Value>(payload.get()).unwrap());
+        tokio::task::yield_now().await;
+        Ok(answer(&payload, 2))
+    };
+    let sum = segments::run(&order(), 3, invoke, |_| told.set(told.get() + 1)).await.unwrap();
+    assert_eq!((sum.task.as_str(), sum.progress), ("summary", progress(&[("source.items", 6)])));
+    assert_eq!(told.get(), 6, "the sum is told by itself");
+    let heard = heard.into_inner();
+    assert_eq!(heard.len(), 7);
+    for payload in &heard[..6] {
+        let cursor = payload.get("cursor").map(|cursor| (cursor["segment"].clone(), cursor["part"].clone()));
+        assert!(cursor.is_none() || cursor == Some((payload["segment"].clone(), json!(1))), "{payload}");
+        assert_eq!((&payload["run"], &payload["segments"]), (&json!("monday"), &json!(3)));
+    }
+    assert!(heard[..3].iter().all(|payload| payload.get("cursor").is_none()), "they are gone about side by side");
+}
+
+#[tokio::test]
+async fn a_fault_ends_the_task_and_nothing_is_added_up() {
+    let asked = Cell::new(0);
+    let invoke = async |_: Box<RawValue>| {
+        asked.set(asked.get() + 1);
+        Err(Fault::Order(BadOrder::Unknown("restroe".to_owned())))
+    };
+    let fault = segments::run(&order(), 1, invoke, |_| ()).await.unwrap_err();
+    assert_eq!((fault.name(), asked.get()), ("TaskInvalid", 1));
+}
+
+#[test]
+fn the_exit_code_says_whether_something_is_to_be_looked_at() {
+    let is_well = |task, counts: &[(&str, usize)]| {
+        let (run, progress) = ("monday".to_owned(), progress(counts));
+        Outcome { task, run, progress, reports: Vec::new(), took: Duration::ZERO }.is_well()
+    };
+    assert!(is_well("verify", &[("dynamodb.equal", 5), ("dynamodb.moving", 1), ("dynamodb.tombstones", 1)]));
+    for kind in ["missing", "different", "resurrected", "extra", "quarantined"] {
+        let counts = [(format!("dynamodb.{kind}"), 1)];
+        let counts: Vec<(&str, usize)> = counts.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        assert!(!is_well("verify", &counts), "{kind}");
+        assert!(is_well("repair", &counts), "what is found is mended, or left");
+    }
+    for (task, name) in [("repair", "dynamodb.left"), ("backfill", "postgres.left"), ("redrive", "redrive.kept")] {
+        assert!(!is_well(task, &[(name, 1)]), "{name}");
+    }
+    assert!(is_well("redrive", &[("redrive.ready", 3)]));
+}
+
+#[test]
+fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
+    let progress = progress(&[("source.items", 218), ("dynamodb.missing", 1)]);
+    let reports = vec!["s3://users-failures/reports/monday/summary.json".to_owned()];
+    let (task, run, took) = ("verify", "monday".to_owned(), Duration::from_millis(1_250));
+    let said = Outcome { task, run, progress, reports, took }.to_string();
+    let words: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    let expected = [
+        vec!["verify", "monday", "took", "1.2", "s"],
+        vec!["dynamodb.missing", "1"],
+        vec!["source.items", "218"],
+        vec!["report", "s3://users-failures/reports/monday/summary.json"],
+    ];
+    assert_eq!(words, expected);
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
+    let nowhere = || Place::Running(Ports { api: 1, dynamodb: 1, s3: 1 }, Options::default().template);
+    for (text, said) in [
+        ("{", "not a task"),
+        ("[]", "not a task"),
+        (r#"{"task":"restroe"}"#, "none of backfill, verify, repair, redrive"),
+        (r#"{"task":"verify","dry_run":true}"#, "dry_run is not a field of verify"),
+        (r#"{"task":"verify","segments":2,"segment":1}"#, "segment is for one invocation"),
+        (r#"{"task":"verify","cursor":null}"#, "cursor is for one invocation"),
+        (r#"{"task":"verify"}"#, "nothing listens on port 1 of 127.0.0.1"),
+    ] {
+        let refusal = run(text, nowhere(), &Clock::system()).await.unwrap_err();
+        assert!(!refusal.is_failure());
+        let refusal = refusal.to_string();
+        assert!(refusal.contains(said) && refusal.lines().count() == 1, "{text}: {refusal}");
+    }
+    let folder = Options { data: Some("/nonexistent/millrace".into()), ..Options::default() };
+    let refusal = run(r#"{"task":"verify"}"#, Place::Own(Box::new(folder)), &Clock::system()).await.unwrap_err();
+    assert!(refusal.to_string().contains("/nonexistent/millrace is no folder"), "{refusal}");
+}
+
+async fn ordered(stack: &Stack, text: &str) -> Outcome {
+    let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
+    let ports = Ports { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
+    let place = Place::Running(ports, stack.options().template.clone());
+    Box::pin(run(text, place, &Clock::system())).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_compared_and_mended_and_its_loss_made_good_on_a_stack_that_runs() {
+    let stack = Stack::boot(Options::default()).await.unwrap();
+    let dynamodb = stack.dynamodb();
+    let key = |number: u32| {
+        let (id, timestamp) = (format!("user-{number}"), number.to_string());
+        [("user_id", AttributeValue::S(id)), ("timestamp", AttributeValue::N(timestamp))]
+            .map(|(name, value)| (name.to_owned(), value))
+    };
+    for number in 0..20 {
+        dynamodb.put_item().table_name("Users").set_item(Some(key(number).into())).send().await.unwrap();
+    }
+    stack.drained().await;
+    let verify = r#"{"task":"verify","segments":4,"lag_seconds":0}"#;
+    let well = ordered(&stack, verify).await;
+    assert!(well.is_well(), "{well}");
+    assert_eq!((well.progress.get("source.items"), well.progress.get("dynamodb.equal")), (20, 20));
+    let summary = format!("s3://users-failures/reports/{}/summary.json", well.run);
+    assert_eq!(well.reports, [summary], "what is equal is in no report");
+
+    for number in 0..3 {
+        dynamodb.delete_item().table_name("UsersReplica").set_key(Some(key(number).into())).send().await.unwrap();
+    }
+    let different = ordered(&stack, verify).await;
+    assert!(!different.is_well() && different.progress.get("dynamodb.missing") == 3, "{different}");
+    let (reports, run) = (&different.reports, &different.run);
+    assert!(reports.len() > 1 && reports.iter().all(|key| key.contains(&format!("/reports/{run}/"))), "{reports:?}");
+
+    let filled = ordered(&stack, r#"{"task":"backfill"}"#).await;
+    assert!(filled.is_well() && filled.progress.get("dynamodb.filled") == 3, "{filled}");
+    assert!(ordered(&stack, verify).await.is_well());
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_is_opened_for_a_task_and_closed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = || {
+        let data = Some(folder.path().to_owned());
+        Place::Own(Box::new(Options { data, ..Options::default() }))
+    };
+    for _ in 0..2 {
+        let outcome = Box::pin(run(r#"{"task":"redrive"}"#, own(), &Clock::system())).await.unwrap();
+        assert!(outcome.is_well() && outcome.to_string().contains("nothing to count"), "{outcome}");
+    }
+}
