@@ -55,14 +55,7 @@ impl Rig {
 
     /// Creates a table of this key and answers its ARN.
     pub(crate) async fn create_table(&self, table: &str, key: &[(&str, &str)]) -> String {
-        let mut create = self.dynamodb.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
-        for ((name, kind), role) in key.iter().zip([KeyType::Hash, KeyType::Range]) {
-            let kind = ScalarAttributeType::from(*kind);
-            let definition = AttributeDefinition::builder().attribute_name(*name).attribute_type(kind).build();
-            let element = KeySchemaElement::builder().attribute_name(*name).key_type(role).build();
-            create = create.attribute_definitions(definition.unwrap()).key_schema(element.unwrap());
-        }
-        create.send().await.unwrap().table_description.unwrap().table_arn.unwrap()
+        create_table(&self.dynamodb, table, key).await
     }
 
     /// The function as configured by its environment.
@@ -121,6 +114,18 @@ fn connect(table: &str, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Clie
     let variables = [("REPLICA_TABLE", table), ("FAILURE_BUCKET", FAILURES)];
     let environment = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     replicator::connect(&Config::parse(&environment).unwrap(), dynamodb, s3)
+}
+
+/// Creates a table of this key and answers its ARN.
+pub(crate) async fn create_table(client: &aws_sdk_dynamodb::Client, table: &str, key: &[(&str, &str)]) -> String {
+    let mut create = client.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
+    for ((name, kind), role) in key.iter().zip([KeyType::Hash, KeyType::Range]) {
+        let kind = ScalarAttributeType::from(*kind);
+        let definition = AttributeDefinition::builder().attribute_name(*name).attribute_type(kind).build();
+        let element = KeySchemaElement::builder().attribute_name(*name).key_type(role).build();
+        create = create.attribute_definitions(definition.unwrap()).key_schema(element.unwrap());
+    }
+    create.send().await.unwrap().table_description.unwrap().table_arn.unwrap()
 }
 
 async fn listener() -> TcpListener {
