@@ -68,7 +68,7 @@ struct CommandLine {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Tell a story of four users and a poison record on fresh engines, show what became of each, and check it
+    /// Tell a story of four users, a poison record and two bad days on fresh engines, show what became of each, and check it
     Tour,
     /// Run a maintenance task to its end on the `local` that listens on these ports: backfill, verify, repair, redrive
     Task(TaskLine),

@@ -20,12 +20,12 @@ pub mod answer;
 pub mod checkpoints;
 pub mod discard;
 mod driver;
-mod event;
+pub(crate) mod event;
 pub mod filter;
 pub mod invoke;
 mod lane;
 pub mod machine;
-mod reader;
+pub(crate) mod reader;
 pub mod settings;
 
 use checkpoints::CheckpointFile;

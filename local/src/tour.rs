@@ -1,7 +1,8 @@
 //! The newcomer's proof: [`tell`] runs a story on fresh engines, shows what became of everybody, and checks it.
 //!
 //! The story goes over HTTP to the API, as a client would; what became of it is read with the official SDKs from the
-//! tables and buckets, as an operator would. Nothing is asked of the functions themselves.
+//! tables and buckets, as an operator would. Of the functions themselves only maintenance is asked, which is an
+//! operator's.
 
 use std::time::Duration;
 
@@ -14,10 +15,13 @@ use crate::stack::{Options, Refusal, Stack};
 mod browser;
 mod chapters;
 mod item;
+mod mending;
+mod operator;
 mod page;
 mod stores;
 
 use browser::{Answer, Browser};
+use operator::Operator;
 use page::Page;
 use stores::{LookError, Stores};
 
@@ -36,6 +40,12 @@ pub enum TourError {
     /// The engine did not remove what is expired.
     #[error(transparent)]
     Expiry(#[from] crate::dynamodb::EngineError),
+    /// The template has nothing to put things right with.
+    #[error("the template has no function whose binary is maintenance")]
+    NoMaintenance,
+    /// A task stopped.
+    #[error("a maintenance task stopped: {0}")]
+    Task(#[from] maintenance::Fault),
     /// Some record was not handled in time.
     #[error("the streams were not drained within {} s", DRAINED_WITHIN.as_secs())]
     NotDrained,
@@ -74,15 +84,23 @@ async fn shown(stack: &Stack, started: Instant) -> Result<Page, TourError> {
     let stores = Stores::of(stack)?;
     let browser = Browser::new(stack.api_url());
     let told = act(stack, &stores, &browser, started).await?;
-    tokio::time::timeout(DRAINED_WITHIN, stack.drained()).await.map_err(|_| TourError::NotDrained)?;
+    drained(stack).await?;
     let mut page = Page::new();
     chapters::ada(&mut page, &stores, &told).await?;
     chapters::grace(&mut page, &stores, &told).await?;
     chapters::edsger(&mut page, &stores, &told).await?;
     chapters::alan(&mut page, &stores, &told).await?;
     chapters::poison(&mut page, &stores, &told).await?;
+    let operator = Operator::of(stack)?;
+    mending::poison_gone(&mut page, &stores, &operator, &told).await?;
+    mending::replica_lost(&mut page, &stores, &operator).await?;
+    mending::weeks_late(&mut page, &stores, &operator, &told).await?;
     chapters::figures(&mut page, &browser, &told).await?;
     Ok(page)
+}
+
+async fn drained(stack: &Stack) -> Result<(), TourError> {
+    tokio::time::timeout(DRAINED_WITHIN, stack.drained()).await.map_err(|_| TourError::NotDrained)
 }
 
 /// The story itself. The poison record stands in its middle, so that all that follows shows that nothing waits for it.
@@ -92,7 +110,8 @@ async fn act(stack: &Stack, stores: &Stores, browser: &Browser, started: Instant
 
     let mut ada = vec![browser.send("POST", "/users", json, &person("ada", "Ada Byron").to_string()).await?];
     let replicated_ms = stores.replicated("ada", ada[0].timestamp()).await?;
-    stores.poison("mallory", ada[0].timestamp()).await?;
+    // No replica can hold a name that replication reserves.
+    stores.write("mallory", ada[0].timestamp(), "_rev").await?;
     let renamed = json!({"name": "Ada Lovelace", "email": "ada@example.com"}).to_string();
     ada.push(browser.send("PUT", &ada[0].path("ada"), json, &renamed).await?);
 

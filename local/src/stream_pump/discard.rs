@@ -28,20 +28,20 @@ pub struct Destination {
 
 /// A batch that was given up.
 #[derive(Debug)]
-pub(super) struct GivenUp<'a> {
-    pub(super) mapping: &'a str,
-    pub(super) function_arn: &'a str,
-    pub(super) shard: &'a str,
-    pub(super) stream_arn: &'a str,
-    pub(super) reason: Reason,
-    pub(super) invocations: u32,
+pub(crate) struct GivenUp<'a> {
+    pub(crate) mapping: &'a str,
+    pub(crate) function_arn: &'a str,
+    pub(crate) shard: &'a str,
+    pub(crate) stream_arn: &'a str,
+    pub(crate) reason: Reason,
+    pub(crate) invocations: u32,
     /// The first and the last record's sequence number.
-    pub(super) range: [String; 2],
+    pub(crate) range: [String; 2],
     /// Likewise their times.
-    pub(super) times: [Option<OffsetDateTime>; 2],
-    pub(super) count: usize,
+    pub(crate) times: [Option<OffsetDateTime>; 2],
+    pub(crate) count: usize,
     /// The event, as it was or would have been delivered.
-    pub(super) payload: &'a RawValue,
+    pub(crate) payload: &'a RawValue,
 }
 
 #[derive(Serialize)]
@@ -124,7 +124,7 @@ impl GivenUp<'_> {
     }
 
     /// Writes the object; the error is a sentence for the log.
-    pub(super) async fn put(&self, to: &Destination, now: OffsetDateTime, id: Uuid) -> Result<String, String> {
+    pub(crate) async fn put(&self, to: &Destination, now: OffsetDateTime, id: Uuid) -> Result<String, String> {
         let key = self.key(now, id).map_err(|error| error.to_string())?;
         let body = self.body(now, id).map_err(|error| error.to_string())?;
         let put = to.s3.put_object().bucket(&to.bucket).key(&key).content_type("application/json");

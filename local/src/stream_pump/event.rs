@@ -26,7 +26,7 @@ pub(super) fn keys(record: &Record) -> Option<Value> {
 }
 
 /// The record as an element of a Lambda event's `Records`.
-pub(super) fn encode(record: &Record, stream_arn: &str) -> Value {
+pub(crate) fn encode(record: &Record, stream_arn: &str) -> Value {
     let mut event = Map::new();
     let mut put = |name: &str, value: Option<Value>| value.and_then(|value| event.insert(name.to_owned(), value));
     put("eventID", record.event_id().map(Value::from));

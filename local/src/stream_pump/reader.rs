@@ -13,7 +13,7 @@ use super::machine::ShardId;
 /// Records a request may answer with; the service's own limit.
 const PAGE: i32 = 1000;
 
-pub(super) struct Reader {
+pub(crate) struct Reader {
     client: aws_sdk_dynamodbstreams::Client,
     stream_arn: String,
     from_latest: bool,
@@ -21,19 +21,19 @@ pub(super) struct Reader {
 }
 
 /// What one request found.
-pub(super) struct Page {
-    pub(super) records: Vec<Record>,
+pub(crate) struct Page {
+    pub(crate) records: Vec<Record>,
     /// The shard has ended: there will be no more.
-    pub(super) ended: bool,
+    pub(crate) ended: bool,
 }
 
 impl Reader {
-    pub(super) fn new(client: aws_sdk_dynamodbstreams::Client, stream_arn: String, from_latest: bool) -> Self {
+    pub(crate) fn new(client: aws_sdk_dynamodbstreams::Client, stream_arn: String, from_latest: bool) -> Self {
         Self { client, stream_arn, from_latest, iterators: HashMap::new() }
     }
 
     /// The stream's shards, each with its parent.
-    pub(super) async fn shards(&self) -> Result<Vec<(ShardId, Option<ShardId>)>, String> {
+    pub(crate) async fn shards(&self) -> Result<Vec<(ShardId, Option<ShardId>)>, String> {
         let (mut shards, mut after) = (Vec::new(), None);
         loop {
             let request = self.client.describe_stream().stream_arn(&self.stream_arn);
@@ -52,7 +52,7 @@ impl Reader {
     }
 
     /// The next records of a shard; those after `after` if it is read for the first time.
-    pub(super) async fn page(&mut self, shard: &ShardId, after: Option<SequenceNumber>) -> Result<Page, String> {
+    pub(crate) async fn page(&mut self, shard: &ShardId, after: Option<SequenceNumber>) -> Result<Page, String> {
         let iterator = match self.iterators.remove(shard) {
             Some(iterator) => iterator,
             None => self.iterator(shard, after).await?,

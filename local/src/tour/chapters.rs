@@ -10,9 +10,9 @@ use super::stores::{LookError, Stores};
 use super::{EXACT, Told, TourError};
 
 /// Where a person's item stands in the end.
-struct Ends {
-    source: Option<Item>,
-    replica: Option<Item>,
+pub(super) struct Ends {
+    pub(super) source: Option<Item>,
+    pub(super) replica: Option<Item>,
 }
 
 impl Ends {
@@ -24,7 +24,7 @@ impl Ends {
         Self::of(page, stores, user_id, timestamp).await
     }
 
-    async fn of(page: &mut Page, stores: &Stores, user_id: &str, timestamp: i64) -> Result<Self, LookError> {
+    pub(super) async fn of(page: &mut Page, stores: &Stores, user_id: &str, timestamp: i64) -> Result<Self, LookError> {
         let source = stores.item(&stores.source, user_id, timestamp).await?;
         let replica = stores.item(&stores.replica, user_id, timestamp).await?;
         for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
@@ -34,7 +34,7 @@ impl Ends {
     }
 
     /// The replica is the source and a revision.
-    fn agree(&self) -> bool {
+    pub(super) fn agree(&self) -> bool {
         let replica = self.replica.as_ref();
         has(replica, "_rev") && replica.map(without_revision) == self.source
     }

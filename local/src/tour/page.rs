@@ -15,7 +15,7 @@ pub(super) struct Page {
 impl Page {
     pub(super) fn new() -> Self {
         let mut page = Self::default();
-        page.line("\nMillrace tour: four users and a poison record, from the API to the replica and the archive");
+        page.line("\nMillrace tour: four users, a poison record and two bad days, from the API to the replica and the archive");
         page
     }
 
@@ -33,7 +33,7 @@ impl Page {
         if shown.len() < what.len() {
             shown.push('…');
         }
-        self.line(&format!("    {place:<31}  {shown}"));
+        self.line(&format!("    {place:<34}  {shown}"));
     }
 
     pub(super) fn check(&mut self, promise: &str, kept: bool) {

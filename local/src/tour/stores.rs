@@ -1,15 +1,20 @@
 //! The tables and buckets as an operator sees them: read with the official SDKs, named as the template names them.
 
+use std::collections::HashMap;
 use std::io::Cursor;
 use std::time::Duration;
 
 use archiver::archive::{ArchivedRow, KeyNames, Reader};
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodbstreams::types::Record;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::item::Item;
 use crate::stack::Stack;
+use crate::stream_pump::discard::Destination;
+use crate::stream_pump::machine::ShardId;
+use crate::stream_pump::reader;
 use crate::template::Template;
 
 /// How long the first write may take to the replica before the tour goes on without it; the checks then say so.
@@ -23,8 +28,15 @@ pub struct LookError {
     reason: String,
 }
 
+impl LookError {
+    pub(super) fn new(place: &str, reason: String) -> Self {
+        Self { place: place.to_owned(), reason }
+    }
+}
+
 pub(super) struct Stores {
     dynamodb: aws_sdk_dynamodb::Client,
+    streams: aws_sdk_dynamodbstreams::Client,
     s3: aws_sdk_s3::Client,
     pub(super) source: String,
     pub(super) replica: String,
@@ -55,6 +67,7 @@ impl Stores {
         let key_names = table.map(|table| table.keys.iter().map(|key| key.name.clone()).collect::<Vec<_>>());
         Ok(Self {
             dynamodb: stack.dynamodb(),
+            streams: stack.streams(),
             s3: stack.s3(),
             replica: variable(template, "replicator", "REPLICA_TABLE")?,
             archive: variable(template, "archiver", "ARCHIVE_BUCKET")?,
@@ -80,19 +93,70 @@ impl Stores {
         Ok(started.elapsed().as_millis())
     }
 
-    /// Writes an item past the API that no replica can hold: it carries a name that replication reserves.
-    pub(super) async fn poison(&self, user_id: &str, timestamp: i64) -> Result<(), LookError> {
+    /// All that a table holds.
+    pub(super) async fn items(&self, table: &str) -> Result<Vec<Item>, LookError> {
+        let scan = self.dynamodb.scan().table_name(table).consistent_read(true).send().await;
+        Ok(scan.map_err(|error| failed(table)(&error))?.items.unwrap_or_default())
+    }
+
+    /// Writes an item past the API, with one attribute beside its key.
+    pub(super) async fn write(&self, user_id: &str, timestamp: i64, attribute: &str) -> Result<(), LookError> {
         let put = self.dynamodb.put_item().table_name(&self.source);
         let put = put.item("user_id", AttributeValue::S(user_id.to_owned()));
         let put = put.item("timestamp", AttributeValue::N(timestamp.to_string()));
-        let put = put.item("_rev", AttributeValue::S("mine".to_owned()));
+        let put = put.item(attribute, AttributeValue::S("mine".to_owned()));
         put.send().await.map_err(|error| failed(&self.source)(&error))?;
         Ok(())
     }
 
+    /// Deletes all that the replica holds; answers how many items and tombstones that were.
+    pub(super) async fn lose_replica(&self) -> Result<[usize; 2], LookError> {
+        let held = self.items(&self.replica).await?;
+        for item in &held {
+            let is_key = |(name, _): &(&String, &AttributeValue)| ["user_id", "timestamp"].contains(&name.as_str());
+            let key = item.iter().filter(is_key).map(|(name, value)| (name.clone(), value.clone())).collect();
+            let delete = self.dynamodb.delete_item().table_name(&self.replica).set_key(Some(key));
+            delete.send().await.map_err(|error| failed(&self.replica)(&error))?;
+        }
+        let tombstones = held.iter().filter(|item| item.contains_key("_gone")).count();
+        Ok([held.len() - tombstones, tombstones])
+    }
+
+    /// The source's stream, and the first record of a user in it.
+    pub(super) async fn first_record(&self, user_id: &str) -> Result<(String, ShardId, Record), LookError> {
+        let described = self.dynamodb.describe_table().table_name(&self.source).send().await;
+        let described = described.map_err(|error| failed(&self.source)(&error))?;
+        let place = format!("the stream of {}", self.source);
+        let failed = |reason: String| LookError::new(&place, reason);
+        let stream = described.table.and_then(|table| table.latest_stream_arn);
+        let stream = stream.ok_or_else(|| failed("there is none".to_owned()))?;
+        let mut reader = reader::Reader::new(self.streams.clone(), stream.clone(), false);
+        for (shard, _) in reader.shards().await.map_err(failed)? {
+            let page = reader.page(&shard, None).await.map_err(failed)?;
+            let is_of = |record: &Record| {
+                let id = record.dynamodb().and_then(|change| change.keys()?.get("user_id")?.as_s().ok());
+                id.is_some_and(|id| id == user_id)
+            };
+            if let Some(record) = page.records.into_iter().find(is_of) {
+                return Ok((stream, shard, record));
+            }
+        }
+        Err(failed(format!("no record of {user_id}")))
+    }
+
+    /// Where the replicator's mapping puts what it gives up.
+    pub(super) fn given_up(&self) -> Destination {
+        Destination { s3: self.s3.clone(), bucket: self.failures.clone() }
+    }
+
+    /// The keys of the failure bucket below a prefix.
+    pub(super) async fn failures(&self, prefix: &str) -> Result<Vec<String>, LookError> {
+        self.keys(&self.failures, prefix).await
+    }
+
     pub(super) async fn quarantined(&self) -> Result<Vec<Quarantined>, LookError> {
         let mut found = Vec::new();
-        for key in self.keys(&self.failures, "quarantine/").await? {
+        for key in self.failures("quarantine/").await? {
             let (bytes, _) = self.object(&self.failures, &key).await?;
             let body = serde_json::from_slice(&bytes).map_err(|error| failed(&key)(&error))?;
             found.push(Quarantined { key, body });
@@ -118,11 +182,7 @@ impl Stores {
         Ok(list.contents().iter().filter_map(|object| object.key().map(ToOwned::to_owned)).collect())
     }
 
-    async fn object(
-        &self,
-        bucket: &str,
-        key: &str,
-    ) -> Result<(Vec<u8>, std::collections::HashMap<String, String>), LookError> {
+    async fn object(&self, bucket: &str, key: &str) -> Result<(Vec<u8>, HashMap<String, String>), LookError> {
         let object = self.s3.get_object().bucket(bucket).key(key).send().await;
         let object = object.map_err(|error| failed(bucket)(&error))?;
         let metadata = object.metadata().cloned().unwrap_or_default();
