@@ -1,29 +1,23 @@
 //! What the functions cost: the release binaries, driven through the Lambda Runtime API on loopback, against an
 //! endpoint that accepts everything. Reports CPU time a record, peak memory, and the time to the first answer.
 //!
-//! Usage: `scripts/bench`, which builds the binaries first. Linux only: it reads `/proc`.
+//! Usage: `scripts/bench`, which builds the binaries first. Linux only: it reads `/proc`. With the argument `maintenance`
+//! only what maintenance costs is measured, for which no binary is needed.
 
 mod endpoint;
 mod events;
+mod maintenance;
 mod process;
 mod report;
 mod runtime_api;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 #[tokio::main]
-async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::from(2)
-        }
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if std::env::args().any(|argument| argument == "maintenance") {
+        return Box::pin(maintenance::measure()).await;
     }
-}
-
-async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let binaries: PathBuf = std::env::current_exe()?.parent().ok_or("the bench has no folder")?.to_owned();
     for name in ["replicator", "archiver", "api"] {
         if !binaries.join(name).exists() {
@@ -32,5 +26,6 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
     let endpoint = endpoint::serve().await?;
     report::streams(&binaries, &endpoint).await?;
-    report::requests(&binaries, &endpoint).await
+    report::requests(&binaries, &endpoint).await?;
+    Box::pin(maintenance::measure()).await
 }

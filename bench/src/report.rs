@@ -116,7 +116,7 @@ async fn starts(binary: &Path, endpoint: &str, event: Bytes) -> Result<(), Failu
     Ok(())
 }
 
-fn median(mut parts: Vec<f64>) -> f64 {
+pub(crate) fn median(mut parts: Vec<f64>) -> f64 {
     parts.sort_by(f64::total_cmp);
     parts[parts.len() / 2]
 }

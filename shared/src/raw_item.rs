@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use aws_sdk_dynamodb::types::AttributeValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 
 use crate::change::{CanonicalKey, KeyAttribute, KeyError, Text};
 use crate::number;
@@ -53,8 +54,7 @@ impl RawItem {
     /// The item as DynamoDB JSON, numbers in the spelling that they came in, attributes by name.
     #[must_use]
     pub fn encode(&self) -> String {
-        let value = |value: &AttributeValue| serde_dynamo::AttributeValue::from(value.clone());
-        let ordered: BTreeMap<&String, _> = self.0.iter().map(|(name, its)| (name, value(its))).collect();
+        let ordered: BTreeMap<&String, Spelled<'_>> = self.0.iter().map(|(name, its)| (name, Spelled(its))).collect();
         // Texts, numbers as texts and flags: there is nothing that JSON cannot write.
         serde_json::to_string(&ordered).unwrap_or_default()
     }
@@ -110,6 +110,33 @@ impl RawItem {
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         same_maps(&self.0, &other.0)
+    }
+}
+
+/// A value as DynamoDB JSON. `serde_dynamo` writes the same, but only of a copy.
+struct Spelled<'a>(&'a AttributeValue);
+
+impl Serialize for Spelled<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use AttributeValue::{B, Bool, Bs, L, M, N, Ns, Null, S as Text, Ss};
+        let mut map = serializer.serialize_map(Some(1))?;
+        match self.0 {
+            B(bytes) => map.serialize_entry("B", &BASE64.encode(bytes))?,
+            Bool(flag) => map.serialize_entry("BOOL", flag)?,
+            Bs(set) => map.serialize_entry("BS", &set.iter().map(|bytes| BASE64.encode(bytes)).collect::<Vec<_>>())?,
+            L(list) => map.serialize_entry("L", &list.iter().map(Spelled).collect::<Vec<_>>())?,
+            M(members) => {
+                let ordered: BTreeMap<_, _> = members.iter().map(|(name, its)| (name, Spelled(its))).collect();
+                map.serialize_entry("M", &ordered)?;
+            }
+            N(number) => map.serialize_entry("N", number)?,
+            Ns(set) => map.serialize_entry("NS", set)?,
+            Null(flag) => map.serialize_entry("NULL", flag)?,
+            Text(text) => map.serialize_entry("S", text)?,
+            Ss(set) => map.serialize_entry("SS", set)?,
+            _ => return Err(S::Error::custom("a type of attribute that this version of the SDK does not know")),
+        }
+        map.end()
     }
 }
 

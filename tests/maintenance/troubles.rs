@@ -65,8 +65,8 @@ fn now_and_then(every: usize) -> impl Fn(&Call<'_>) -> Mishap + Clone + Send + S
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_of_ten_thousand_records_loses_none_amid_faults() {
     let scene = Scene::start().await;
-    // Half of the users are still there; the other half has been deleted since.
-    scene.fill(5_000, 10).await;
+    // One user of ten is still there; the others have been deleted since.
+    scene.fill(1_000, 10).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
     for batch in 0..20_u64 {
@@ -86,7 +86,7 @@ async fn a_redrive_of_ten_thousand_records_loses_none_amid_faults() {
     assert_eq!(scene.objects("redriven/").await.len(), 20);
     let items = scene.items(REPLICA).await;
     assert_eq!(items.len(), 10_000, "every record has left its mark");
-    assert_eq!(items.iter().filter(|item| item.contains_key("_gone")).count(), 5_000);
+    assert_eq!(items.iter().filter(|item| item.contains_key("_gone")).count(), 9_000);
     scene.replica_is_source().await;
 }
 

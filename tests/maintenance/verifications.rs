@@ -96,6 +96,26 @@ async fn values_are_compared_and_not_their_spelling() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_looked_up_in_whatever_spelling() {
+    let scene = Scene::start().await;
+    for timestamp in ["1.5", "1e2", "-0.25", "12345678901234567890123456789012345678"] {
+        let mut item = user("ada", "Ada");
+        item.insert("timestamp".to_owned(), AttributeValue::N(timestamp.to_owned()));
+        scene.put(SOURCE, item).await;
+    }
+    scene.stack.drained().await;
+    for item in scene.items(REPLICA).await {
+        let mut key = item;
+        key.retain(|name, _| name == "user_id" || name == "timestamp");
+        scene.dynamodb.delete_item().table_name(REPLICA).set_key(Some(key)).send().await.unwrap();
+    }
+    let answer = scene.task(json!({"task": "repair", "dry_run": false, "lag_seconds": 0})).await;
+    assert_eq!((answer.progress.get("dynamodb.missing"), answer.progress.get("dynamodb.mended")), (4, 4));
+    let again = scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    assert_eq!(again.progress.to_string(), "dynamodb.equal 4, dynamodb.items 4, source.items 4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_moves_during_the_lag_is_moving_and_not_different() {
     let scene = replicated(&["ada", "bob"]).await;
     scene.delete(REPLICA, "ada").await;

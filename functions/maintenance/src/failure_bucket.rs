@@ -29,6 +29,8 @@ pub struct Listed {
     pub key: String,
     /// When it was written.
     pub modified: Option<OffsetDateTime>,
+    /// How large it is.
+    pub size_bytes: u64,
 }
 
 /// The bucket.
@@ -55,7 +57,8 @@ impl FailureBucket {
         let listed = listed.map_err(|error| self.fault("cannot be listed".to_owned(), &error))?;
         let time = |time: &DateTime| OffsetDateTime::from_unix_timestamp_nanos(time.as_nanos()).ok();
         let object = |object: aws_sdk_s3::types::Object| {
-            Some(Listed { modified: object.last_modified().and_then(time), key: object.key? })
+            let size_bytes = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+            Some(Listed { modified: object.last_modified().and_then(time), size_bytes, key: object.key? })
         };
         let mut found: Vec<Listed> = listed.contents.unwrap_or_default().into_iter().filter_map(object).collect();
         // A server that knows no start-after would have a redrive go round for ever.

@@ -111,7 +111,7 @@ impl Maintenance {
                     mappings: &self.mappings,
                     bucket: &self.failures,
                 };
-                let done = backfill::run(&mut course, &world, *capacity_units, invocation).await?;
+                let done = backfill::run(&mut course, &world, *capacity_units, invocation).await;
                 Ok(course.answer(done, &self.failures).await?)
             }
             Task::Verify(verify) => {
@@ -122,7 +122,7 @@ impl Maintenance {
                     bucket: &self.failures,
                     functions: &self.functions,
                 };
-                let done = verify::run(&mut course, &world, *verify, invocation).await?;
+                let done = verify::run(&mut course, &world, *verify, invocation).await;
                 Ok(course.answer(done, &self.failures).await?)
             }
             Task::Redrive(redrive) => {
@@ -135,7 +135,7 @@ impl Maintenance {
                     bucket: &self.failures,
                     functions: &self.functions,
                 };
-                let done = redrive::run(&mut course, &world, redrive, invocation).await?;
+                let done = redrive::run(&mut course, &world, redrive, invocation).await;
                 Ok(course.answer(done, &self.failures).await?)
             }
             Task::Summary(_) => Ok(summary(&order, &self.failures).await?),

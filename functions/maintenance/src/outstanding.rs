@@ -60,26 +60,24 @@ async fn collect(
             let page = bucket.list(prefix, after.as_deref(), PAGE).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
-            let bodies = stream::iter(page).map(|Listed { key, .. }| async move {
-                let body = bucket.get(&key).await?;
-                Ok::<_, BucketFault>((key, body))
+            let keys = stream::iter(page).map(|Listed { key, .. }| async move {
+                let body = bucket.get(&key).await?.unwrap_or_default();
+                Ok::<_, BucketFault>(keys_of(&key, &body, functions))
             });
-            let bodies: Vec<_> = bodies.buffer_unordered(READS_IN_FLIGHT).try_collect().await?;
-            for (object, body) in bodies {
-                // What is no failure, and what has gone meanwhile, is outstanding for no key.
-                let Some(failure) = body.and_then(|body| failure::read(&object, &body, functions).ok()) else {
-                    continue;
-                };
-                if failure.function != Function::Replicator {
-                    continue;
-                }
-                let Ok(batch) = read(&failure.event) else { continue };
-                for key in batch.records.iter().filter_map(|record| key_of(record.raw).ok()) {
-                    let entry = Entry { sink: failure.sink.clone(), object: object.clone() };
-                    entries.entry(key).or_default().push(entry);
-                }
+            let keys: Vec<_> = keys.buffer_unordered(READS_IN_FLIGHT).try_collect().await?;
+            for (key, entry) in keys.into_iter().flatten() {
+                entries.entry(key).or_default().push(entry);
             }
         }
     }
     Ok(entries)
+}
+
+/// The keys of an object's records; none of what is no failure of the replicator.
+fn keys_of(object: &str, body: &[u8], functions: &Functions) -> Vec<(CanonicalKey, Entry)> {
+    let failure = failure::read(object, body, functions).ok();
+    let Some(failure) = failure.filter(|failure| failure.function == Function::Replicator) else { return Vec::new() };
+    let Ok(batch) = read(&failure.event) else { return Vec::new() };
+    let entry = |key| (key, Entry { sink: failure.sink.clone(), object: object.to_owned() });
+    batch.records.iter().filter_map(|record| key_of(record.raw).ok()).map(entry).collect()
 }

@@ -9,13 +9,14 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use replicator::sink::{Over, Put, Replica, Target, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::change::CanonicalKey;
 use shared::invocation::Invocation;
 use shared::raw_item::RawItem;
+use shared::raw_table::{Page, Segment};
 use shared::revision::Revision;
 use tokio::time::Instant;
 
@@ -65,6 +66,15 @@ pub enum At {
     After(CanonicalKey),
 }
 
+impl At {
+    fn after(&self) -> Option<&CanonicalKey> {
+        match self {
+            Self::Start => None,
+            Self::After(key) => Some(key),
+        }
+    }
+}
+
 /// What a backfill works on.
 #[derive(Clone, Copy)]
 pub struct World<'w> {
@@ -97,24 +107,31 @@ pub async fn run(
     invocation: &Invocation,
 ) -> Result<bool, BackfillFault> {
     let World { source, replicas, mappings, bucket } = *world;
-    let mut pace = Pace::new(capacity_units, course.segment().of, Instant::now());
+    let mut reading = Reading {
+        source,
+        mappings,
+        segment: course.segment(),
+        pace: Pace::new(capacity_units, course.segment().of, Instant::now()),
+        fed: None,
+    };
     let stop = Invocation { stop_at: course.stop_at, ..invocation.clone() };
-    let mut fed = None;
-    while course.wait_until(pace.ready_at()).await && !course.is_up() {
-        let (label, stream_arn) = source.stream().await?;
-        // Asked again when the stream is another one: its mapping is, too.
-        if fed.as_ref() != Some(&stream_arn) {
-            mappings.feed_all_of(&stream_arn).await?;
-            fed = Some(stream_arn);
-        }
-        let after = match &course.at {
-            At::Start => None,
-            At::After(key) => Some(key),
+    if course.is_up() {
+        return Ok(false);
+    }
+    let mut ready = reading.page(course.at().after()).await?;
+    loop {
+        let Ready { revision, page: found } = ready;
+        let fill_all = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop)));
+        // The next page is read while this one is written.
+        let ahead = async {
+            match &found.next {
+                Some(key) if course.wait_until(reading.pace.ready_at()).await => {
+                    reading.page(Some(key)).await.map(Some)
+                }
+                _ => Ok(None),
+            }
         };
-        let found = source.scan(course.segment(), after).await?;
-        pace.spend(found.units, Instant::now());
-        let revision = Revision::floor(label);
-        let filled = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop))).await;
+        let (filled, next) = join(fill_all, ahead).await;
         if let Some((sink, (failed, reason))) =
             replicas.iter().zip(&filled).find_map(|(replica, filled)| Some((replica.name(), filled.failed.clone()?)))
         {
@@ -134,11 +151,45 @@ pub async fn run(
         course.count("source.items", found.items.len());
         course.write_if_large(bucket).await?;
         match found.next {
-            Some(key) => course.at = At::After(key),
+            Some(key) => course.reach(At::After(key)),
             None => return Ok(true),
         }
+        match next? {
+            Some(page) if !course.is_up() => ready = page,
+            _ => return Ok(false),
+        }
     }
-    Ok(false)
+}
+
+/// A page, and the age at which its items are written.
+struct Ready {
+    revision: Revision,
+    page: Page,
+}
+
+/// Reads the source page by page.
+struct Reading<'w> {
+    source: &'w Source,
+    mappings: &'w Mappings,
+    segment: Segment,
+    pace: Pace,
+    /// The stream that is known to reach the replicator.
+    fed: Option<String>,
+}
+
+impl Reading<'_> {
+    /// The label before the items: what changes in between is streamed under it, or under a later one.
+    async fn page(&mut self, after: Option<&CanonicalKey>) -> Result<Ready, BackfillFault> {
+        let (label, stream_arn) = self.source.stream().await?;
+        // Asked again when the stream is another one: its mapping is, too.
+        if self.fed.as_ref() != Some(&stream_arn) {
+            self.mappings.feed_all_of(&stream_arn).await?;
+            self.fed = Some(stream_arn);
+        }
+        let page = self.source.scan(self.segment, after).await?;
+        self.pace.spend(page.units, Instant::now());
+        Ok(Ready { revision: Revision::floor(label), page })
+    }
 }
 
 /// What came of a page in one replica.

@@ -26,8 +26,9 @@ pub struct Course<P> {
     part: u32,
     progress: Progress,
     lines: Vec<u8>,
-    /// The place.
-    pub at: P,
+    at: P,
+    /// Whether this invocation has come on.
+    advanced: bool,
     /// When to stop working.
     pub stop_at: Instant,
 }
@@ -49,8 +50,21 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             progress: order.cursor.as_ref().map(|cursor| cursor.progress.clone()).unwrap_or_default(),
             lines: Vec::new(),
             at: at.map_err(|error| BadOrder::Cursor(task, error))?.unwrap_or_default(),
+            advanced: false,
             stop_at: invocation.stop_at - REPORTING.min(left / 4),
         })
+    }
+
+    /// The place.
+    #[must_use]
+    pub fn at(&self) -> &P {
+        &self.at
+    }
+
+    /// Comes to a place: all before it is done and confirmed.
+    pub fn reach(&mut self, place: P) {
+        self.at = place;
+        self.advanced = true;
     }
 
     /// Which part of the table.
@@ -103,11 +117,23 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
         Ok(())
     }
 
-    /// Writes what is left of the report, and answers.
+    /// Writes what is left of the report, and answers. A fault after some way is told by the next invocation, which meets
+    /// it at its start if it has not passed: so that the way is not gone again.
     ///
     /// # Errors
-    /// [`BucketFault`] if the report is not confirmed: what it told of is then gone about again.
-    pub async fn answer(mut self, done: bool, bucket: &FailureBucket) -> Result<Answer, BucketFault> {
+    /// The fault of a course that has not come on, or [`BucketFault`] if the report is not confirmed: what it told of is
+    /// then gone about again.
+    pub async fn answer<E>(mut self, done: Result<bool, E>, bucket: &FailureBucket) -> Result<Answer, E>
+    where
+        E: From<BucketFault> + std::error::Error,
+    {
+        let done = match done {
+            Err(fault) if self.advanced => {
+                tracing::warn!(task.name = self.task, task.run = self.run, error = %fault, "task interrupted");
+                false
+            }
+            done => done?,
+        };
         self.write(bucket).await?;
         let Segment { segment, of } = self.segment;
         let at = serde_json::value::to_raw_value(&self.at).unwrap_or_default();

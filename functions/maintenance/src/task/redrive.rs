@@ -28,8 +28,10 @@ use crate::failure_bucket::{BucketFault, FailureBucket, Listed};
 use crate::mend::MendFault;
 use crate::source::Source;
 
-/// Objects that are gone about together: their keys are mended in one go.
+/// Objects that are gone about together, so that their keys are mended in one go: at most so many,
 const OBJECTS: i32 = 100;
+/// and no more of them than have this size together. A batch that Lambda gave up may have 6 MB.
+const OBJECTS_BYTES: u64 = 16 * 1024 * 1024;
 const IN_FLIGHT: usize = 16;
 
 /// Why a redrive stops before its end.
@@ -107,13 +109,21 @@ pub async fn run(
     redrive: &Redrive,
     invocation: &Invocation,
 ) -> Result<bool, RedriveFault> {
-    while let Some(prefix) = redrive.prefixes.get(course.at.prefix) {
+    while let Some(prefix) = redrive.prefixes.get(course.at().prefix) {
         if course.is_up() {
             return Ok(false);
         }
-        let page = world.bucket.list(prefix, course.at.after.as_deref(), OBJECTS).await?;
+        let mut page = world.bucket.list(prefix, course.at().after.as_deref(), OBJECTS).await?;
+        let mut size_bytes = 0;
+        let within = page.iter().take_while(|object| {
+            let first = size_bytes == 0;
+            size_bytes += object.size_bytes.max(1);
+            first || size_bytes <= OBJECTS_BYTES
+        });
+        page.truncate(within.count());
         let Some(last) = page.last().map(|object| object.key.clone()) else {
-            course.at = At { prefix: course.at.prefix + 1, after: None };
+            let prefix = course.at().prefix + 1;
+            course.reach(At { prefix, after: None });
             continue;
         };
         let segment = course.segment();
@@ -127,7 +137,8 @@ pub async fn run(
             objects.retain(|object| object.failure.reason.contains(reason.as_str()));
         }
         go_about(course, world, redrive, objects, invocation).await?;
-        course.at.after = Some(last);
+        let prefix = course.at().prefix;
+        course.reach(At { prefix, after: Some(last) });
         course.write_if_large(world.bucket).await?;
     }
     Ok(true)
@@ -216,7 +227,7 @@ async fn go_about(
 /// Moves out of the way what is done; what cannot be moved is done again by another run, which changes nothing.
 async fn retire(world: &World<'_>, objects: &mut [Object]) {
     let moves = stream::iter(objects.iter_mut().filter(|object| object.kept.is_none())).map(|object| async move {
-        if let Err(fault) = world.bucket.retire(&object.key, object.body.clone()).await {
+        if let Err(fault) = world.bucket.retire(&object.key, std::mem::take(&mut object.body)).await {
             object.keep(fault.to_string());
         }
     });

@@ -35,8 +35,9 @@ use crate::outstanding::Outstanding;
 use found::{Candidate, Finding, Kind};
 use sides::{Place, Sides};
 
-/// So many items are compared between two resting places, where a cursor may be taken.
-const STRETCH: usize = 20_000;
+/// So many pages are read of a side between two resting places, where a cursor may be taken. A page has 1 MB at most, so no
+/// more than twice this of items wait for their like.
+const STRETCH_PAGES: usize = 24;
 
 /// Why a comparison stops before its end.
 #[derive(Debug, thiserror::Error)]
@@ -86,11 +87,11 @@ pub async fn run(
     let mut outstanding = Outstanding::default();
     let scan_until = course.stop_at.checked_sub(verify.lag).filter(|until| *until > Instant::now());
     let scan_until = scan_until.ok_or(VerifyFault::NoTime(verify.lag.as_secs()))?;
-    while let Some(replica) = world.replicas.get(course.at.sink) {
+    while let Some(replica) = world.replicas.get(course.at().sink) {
         let replica = &**replica;
-        let from = course.at.clone();
+        let from = course.at().clone();
         let mut sides = Sides::new(world.source, replica, course.segment(), from.source, from.replica);
-        while sides.compared() < STRETCH && !sides.ended() {
+        while sides.pages() < STRETCH_PAGES && !sides.ended() {
             if pace.ready_at().max(Instant::now()) >= scan_until {
                 break;
             }
@@ -103,18 +104,19 @@ pub async fn run(
         let sink = replica.name();
         let Some(findings) = watch(course, world, replica, verify, candidates).await? else { return Ok(false) };
         settle(course, world, replica, verify, findings, &mut outstanding, invocation).await?;
-        course.count("source.items", if course.at.sink == 0 { counts.source } else { 0 });
+        course.count("source.items", if from.sink == 0 { counts.source } else { 0 });
         course.count(format!("{sink}.items"), counts.items);
         course.count(format!("{sink}.tombstones"), counts.tombstones);
         course.count(format!("{sink}.equal"), counts.equal);
         course.write_if_large(world.bucket).await?;
-        let ended = sides.ended();
-        (course.at.source, course.at.replica) = sides.places();
-        if ended {
-            course.at = At { sink: course.at.sink + 1, ..At::default() };
-        }
+        let (source, replica) = sides.places();
+        course.reach(if sides.ended() {
+            At { sink: from.sink + 1, ..At::default() }
+        } else {
+            At { sink: from.sink, source, replica }
+        });
         if Instant::now() >= scan_until {
-            return Ok(course.at.sink == world.replicas.len());
+            return Ok(course.at().sink == world.replicas.len());
         }
     }
     Ok(true)

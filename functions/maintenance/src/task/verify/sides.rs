@@ -1,6 +1,6 @@
 //! Two tables scanned side by side, item meeting item.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use futures::future::try_join;
 use replicator::sink::Replica;
@@ -56,11 +56,13 @@ pub(super) struct Sides<'w> {
     source_at: Place,
     replica_at: Place,
     /// Items that have not met their like yet.
-    alone_in_source: BTreeMap<CanonicalKey, RawItem>,
-    alone_in_replica: BTreeMap<CanonicalKey, Held>,
+    alone_in_source: HashMap<CanonicalKey, RawItem>,
+    alone_in_replica: HashMap<CanonicalKey, Held>,
     /// Those that met one that is not like them.
     candidates: Vec<Candidate>,
     counts: Counts,
+    /// Read of the source and of the replica.
+    pages: (usize, usize),
 }
 
 impl<'w> Sides<'w> {
@@ -71,9 +73,20 @@ impl<'w> Sides<'w> {
         source_at: Place,
         replica_at: Place,
     ) -> Self {
-        let (alone_in_source, alone_in_replica) = (BTreeMap::new(), BTreeMap::new());
+        let (alone_in_source, alone_in_replica) = (HashMap::new(), HashMap::new());
         let (candidates, counts) = (Vec::new(), Counts::default());
-        Self { source, replica, segment, source_at, replica_at, alone_in_source, alone_in_replica, candidates, counts }
+        Self {
+            source,
+            replica,
+            segment,
+            source_at,
+            replica_at,
+            alone_in_source,
+            alone_in_replica,
+            candidates,
+            counts,
+            pages: (0, 0),
+        }
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -84,9 +97,9 @@ impl<'w> Sides<'w> {
         (self.source_at.clone(), self.replica_at.clone())
     }
 
-    /// How many items were seen on the side that has shown more.
-    pub(super) fn compared(&self) -> usize {
-        self.counts.source.max(self.counts.items + self.counts.tombstones)
+    /// How many pages were read of the side of which more were, since the last rest.
+    pub(super) fn pages(&self) -> usize {
+        self.pages.0.max(self.pages.1)
     }
 
     /// Reads a page of each side, or of the one that is behind; answers what it cost of the source.
@@ -108,6 +121,7 @@ impl<'w> Sides<'w> {
         let mut spent = 0.0;
         if let Some(page) = of_source {
             spent = page.units;
+            self.pages.0 += 1;
             self.source_at = Place::of(page.next);
             self.counts.source += page.items.len();
             for (key, item) in page.items {
@@ -118,6 +132,7 @@ impl<'w> Sides<'w> {
             }
         }
         if let Some(page) = of_replica {
+            self.pages.1 += 1;
             self.replica_at = Place::of(page.next);
             for (key, held) in page.held {
                 if held.item().is_none() {
@@ -165,6 +180,7 @@ impl<'w> Sides<'w> {
                 self.candidates.extend(Candidate::of(key, Some(&held), None));
             }
         }
+        self.pages = (0, 0);
         Ok((std::mem::take(&mut self.candidates), std::mem::take(&mut self.counts)))
     }
 }

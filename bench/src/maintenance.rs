@@ -1,0 +1,145 @@
+//! What maintenance costs, as ratios to what the engine does without it, all in one run: a comparison to plain parallel
+//! scans, a backfill to plain conditional puts. The engine is the embedded one, in this process, so the ratios tell and the
+//! rates do not.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use local::stack::{Options, Stack};
+use maintenance::Maintenance;
+use replicator::sink::dynamodb::DynamoDbSink;
+use serde_json::json;
+use serde_json::value::RawValue;
+use shared::clock::Clock;
+use shared::invocation::Invocation;
+use tokio::time::Instant;
+
+use crate::report::median;
+
+type Failure = Box<dyn std::error::Error>;
+
+const ITEMS: usize = 40_000;
+const IN_FLIGHT: usize = 128;
+const SEGMENTS: u32 = 4;
+/// The median of so many is told, each beside its like.
+const ROUNDS: usize = 5;
+
+/// Measures, and prints.
+pub(crate) async fn measure() -> Result<(), Failure> {
+    let stack = Stack::boot(Options { expire_every: Duration::from_hours(24), ..Options::default() }).await?;
+    let client = stack.dynamodb();
+    let maintenance = stack.maintenance().ok_or("the template has no maintenance function")?;
+    put_all(&client, "Users", false).await?;
+    stack.drained().await;
+
+    println!("\nmaintenance: {ITEMS} items of about 1 KB, {SEGMENTS} segments, on the embedded engine");
+    let (mut one, mut both, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let source = timed(scan_all(&client, "Users")).await?;
+        let replica = timed(scan_all(&client, "UsersReplica")).await?;
+        let verify = timed(verify(&maintenance)).await?;
+        one.push(source / verify);
+        both.push((source + replica) / verify);
+        rates.push(items() / source);
+    }
+    println!("  a plain parallel scan of the source: {:.0} items a second", median(rates));
+    println!("  verify, in items a second, to a plain parallel scan of the source alone: {:.2}", median(one));
+    println!("  the same to plain parallel scans of both tables, one after the other: {:.2}", median(both));
+
+    let (mut ratios, mut rates) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let (plain, filled) = (format!("Plain{round}"), format!("Filled{round}"));
+        create(&client, &plain).await?;
+        create(&client, &filled).await?;
+        let puts = timed(put_all(&client, &plain, true)).await?;
+        let sink = DynamoDbSink::new(client.clone(), filled, IN_FLIGHT, time::Duration::days(8));
+        let mut maintenance = stack.maintenance().ok_or("the template has no maintenance function")?;
+        maintenance.replicas = vec![Box::new(sink)];
+        let backfill = timed(run(&maintenance, json!({"task": "backfill"}))).await?;
+        ratios.push(backfill / puts);
+        rates.push(items() / puts);
+    }
+    println!("  plain conditional puts: {:.0} items a second", median(rates));
+    println!("  backfill, in time, to plain conditional puts of the same items: {:.2}", median(ratios));
+    stack.stop().await;
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of some thousands")]
+fn items() -> f64 {
+    ITEMS as f64
+}
+
+async fn timed<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<f64, Failure> {
+    let started = Instant::now();
+    work.await?;
+    Ok(started.elapsed().as_secs_f64())
+}
+
+fn item(n: usize) -> HashMap<String, AttributeValue> {
+    let text = |text: String| AttributeValue::S(text);
+    let mut item = HashMap::from([
+        ("user_id".to_owned(), text(format!("user-{n:08}"))),
+        ("timestamp".to_owned(), AttributeValue::N("1795334400".to_owned())),
+        ("name".to_owned(), text(format!("User {n}"))),
+        ("email".to_owned(), text(format!("user-{n:08}@example.com"))),
+        ("version".to_owned(), AttributeValue::N("1795334400000000".to_owned())),
+    ]);
+    item.extend((0..20).map(|label| (format!("label-{label}"), text(format!("a value of some length {n:08}")))));
+    item
+}
+
+async fn put_all(client: &Client, table: &str, conditional: bool) -> Result<(), Failure> {
+    let put = |n| async move {
+        let put = client.put_item().table_name(table).set_item(Some(item(n)));
+        let put = if conditional { put.condition_expression("attribute_not_exists(user_id)") } else { put };
+        put.send().await.map(drop).map_err(Failure::from)
+    };
+    stream::iter(0..ITEMS).map(put).buffer_unordered(IN_FLIGHT).try_collect().await
+}
+
+async fn scan_all(client: &Client, table: &str) -> Result<(), Failure> {
+    let segment = |segment| async move {
+        let scan = client.scan().table_name(table).consistent_read(true).segment(segment);
+        let scan = scan.total_segments(i32::try_from(SEGMENTS)?).into_paginator().items().send();
+        let items = scan.collect::<Result<Vec<_>, _>>().await?;
+        Ok::<usize, Failure>(items.len())
+    };
+    let counts: Vec<usize> =
+        stream::iter(0..i32::try_from(SEGMENTS)?).map(segment).buffer_unordered(IN_FLIGHT).try_collect().await?;
+    if counts.iter().sum::<usize>() == ITEMS { Ok(()) } else { Err(format!("{table} gave {counts:?}").into()) }
+}
+
+async fn verify(maintenance: &Maintenance) -> Result<(), Failure> {
+    let segment = |segment| run(maintenance, json!({"task": "verify", "segment": segment, "segments": SEGMENTS}));
+    stream::iter(0..SEGMENTS).map(segment).buffer_unordered(IN_FLIGHT).try_collect().await
+}
+
+/// A comparison that found a difference, or passed an item by, would make the figure a lie.
+async fn run(maintenance: &Maintenance, order: serde_json::Value) -> Result<(), Failure> {
+    let payload = RawValue::from_string(order.to_string())?;
+    let (now, started) = (Clock::system().now(), Instant::now());
+    let invocation = Invocation::new(now, started, Duration::from_mins(15), "bench".to_owned());
+    let answer = maintenance.handle(&payload, &invocation).await?;
+    let (seen, done) =
+        (answer.progress.get("source.items"), answer.progress.sum(".equal") + answer.progress.sum(".filled"));
+    if answer.done && seen > 0 && seen == done { Ok(()) } else { Err(format!("{}", answer.progress).into()) }
+}
+
+async fn create(client: &Client, table: &str) -> Result<(), Failure> {
+    let mut create = client.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
+    for (name, kind, role) in
+        [("user_id", ScalarAttributeType::S, KeyType::Hash), ("timestamp", ScalarAttributeType::N, KeyType::Range)]
+    {
+        create = create
+            .attribute_definitions(AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build()?)
+            .key_schema(KeySchemaElement::builder().attribute_name(name).key_type(role).build()?);
+    }
+    create.send().await?;
+    Ok(())
+}
