@@ -40,7 +40,9 @@ impl Display {
     pub(super) fn tell(&self, answer: &Answer) {
         if self.bar.is_hidden() {
             let state = if answer.done { "done" } else { "goes on" };
-            eprintln!("segment {} of {} {state}: {}", answer.segment, answer.segments, answer.progress);
+            let progress = answer.progress.to_string();
+            let counts = if progress.is_empty() { "nothing found" } else { &progress };
+            eprintln!("segment {} of {} {state}: {counts}", answer.segment, answer.segments);
             return;
         }
         let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
