@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The functions as processes, served by `cargo lambda watch` and fed by `local`; and one event sent by hand."""
+"""The functions as processes, served by `cargo lambda watch` and fed by `local`; an event and tasks sent by hand."""
 
 import json
 import os
@@ -52,16 +52,28 @@ def main():
             # The replicator is compiled at its first batch.
             eventually("and stream batches to the replicator", lambda: replica("edsger", "1700000000"), 900)
 
-            event = os.path.join("events", "user-renamed.json")
-            invoke = ["cargo", "lambda", "invoke", "replicator", "--data-file", event, *where]
-            with Program(*invoke, env=path) as invoking:
-                invoking.process.wait(120)
-            answer = "".join(invoking.lines)
-            if invoking.process.returncode != 0:
-                watching.fail(f"the replicator answered {answer}")
-            check("cargo lambda invoke sends an event of events/", json.loads(answer) == {"batchItemFailures": []})
+            def invoked(function, event):
+                data = os.path.join("events", f"{event}.json")
+                # A function is compiled at its first invocation.
+                with Program("cargo", "lambda", "invoke", function, "--data-file", data, *where, env=path) as invoking:
+                    invoking.process.wait(900)
+                answer = "".join(invoking.lines)
+                if invoking.process.returncode != 0:
+                    watching.fail(f"{function} answered {answer}")
+                return json.loads(answer)
+
+            answer = invoked("replicator", "user-renamed")
+            check("cargo lambda invoke sends an event of events/", answer == {"batchItemFailures": []})
             renamed = replica("ada", "1795334400")
             check("whose change the replica holds", renamed["name"] == {"S": "Ada King"})
+
+            found = invoked("maintenance", "task-verify")
+            check("maintenance goes about a task of events/", found["task"] == "verify" and found["done"])
+            # The event was sent by hand: nobody is called ada in the source.
+            counts = {"source.items": 1, "dynamodb.items": 2, "dynamodb.equal": 1, "dynamodb.resurrected": 1}
+            check("and finds what was never in the source", found["progress"] == counts)
+            filled = invoked("maintenance", "task-backfill")
+            check("a backfill knows the mappings from local", filled["progress"] == {"source.items": 1, "dynamodb.held": 1})
 
 
 if __name__ == "__main__":

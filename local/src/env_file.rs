@@ -42,6 +42,8 @@ pub fn write(path: &Path, stack: &Stack) -> Result<(), EnvFileError> {
         ("AWS_SECRET_ACCESS_KEY", clients::SECRET_ACCESS_KEY),
         ("AWS_REGION", clients::REGION),
         ("AWS_ENDPOINT_URL_DYNAMODB", stack.dynamodb_url()),
+        // Maintenance asks Lambda for its mappings: see `crate::lambda`.
+        ("AWS_ENDPOINT_URL_LAMBDA", stack.api_url()),
         ("AWS_ENDPOINT_URL_S3", stack.s3_url()),
     ]
     .into_iter()
