@@ -1,8 +1,8 @@
 //! `local task ORDER`: runs a maintenance task to its end, as the state machine does on AWS.
 //!
 //! The order is what the function takes. Each of its segments is gone about side by side, by invocations that go on with
-//! the cursor that the last one answered ([`segments`]); then their counts are added up and told ([`outcome`]). What it
-//! works on is a `local` that runs, or a data folder of one that does not ([`place`]).
+//! the cursor that the last one answered (`segments`); then their counts are added up and told (`outcome`). What it
+//! works on is a `local` that runs, or a data folder of one that does not (`place`).
 //!
 //! Unlike the state machine it tries nothing again: on one machine, what fails does not pass by itself.
 
