@@ -32,6 +32,7 @@ fn troubles() -> impl Strategy<Value = Vec<Trouble>> {
     let one = prop_oneof![
         numbers().prop_map(Trouble::Rejects),
         numbers().prop_map(Trouble::FailsAfterLanding),
+        (0..4_usize).prop_map(Trouble::Throttles),
         Just(Trouble::IsSlow(std::time::Duration::from_millis(1))),
     ];
     proptest::collection::vec(one, 0..4)

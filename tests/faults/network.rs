@@ -72,6 +72,36 @@ async fn a_write_whose_answer_was_lost_for_good_is_delivered_again() {
 }
 
 #[tokio::test]
+async fn a_write_that_was_cut_off_before_it_arrived_is_tried_again() {
+    let rig = Rig::start().await;
+    let first = first_of_its_kind();
+    let replicator = replicator(&rig, 3, move |call| if first(call) { Mishap::CutBefore } else { Mishap::None }).await;
+    assert_eq!(hand_over(&replicator, &event(&users(5))).await.identifier(), None);
+    assert_eq!(rig.item_count().await, 5);
+}
+
+#[tokio::test]
+async fn a_zombie_write_that_lands_after_everything_changes_nothing() {
+    let late = Duration::from_millis(300);
+    for (last, gone) in [(Told::named("u1.", 2, "Eve"), false), (Told::deleted("u1.", 2), true)] {
+        let rig = Rig::start().await;
+        let first = first_of_its_kind();
+        let zombie = move |call: &Call<'_>| call.body.contains("Ada") && first(call);
+        let mishap = move |call: &Call<'_>| if zombie(call) { Mishap::Zombie(late) } else { Mishap::None };
+        let replicator = replicator(&rig, 1, mishap).await;
+        let told = [Told::named("u1.", 1, "Ada"), last];
+        assert_eq!(hand_over(&replicator, &event(&told[..1])).await.identifier(), Some("1"));
+        assert!(rig.item("u1.", "1").await.is_none(), "it is still on its way");
+        assert_eq!(hand_over(&replicator, &event(&told[..1])).await.identifier(), None);
+        assert_eq!(hand_over(&replicator, &event(&told[1..])).await.identifier(), None);
+        let before = rig.item("u1.", "1").await;
+        assert_eq!(before.as_ref().unwrap().contains_key("_gone"), gone);
+        tokio::time::sleep(late * 2).await;
+        assert_eq!(rig.item("u1.", "1").await, before);
+    }
+}
+
+#[tokio::test]
 async fn an_outage_for_one_item_holds_its_position_and_quarantines_nothing() {
     for (status, code) in [(503, "ServiceUnavailable"), (500, "InternalServerError"), (400, "ThrottlingException")] {
         let rig = Rig::start().await;

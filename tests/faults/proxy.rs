@@ -4,11 +4,13 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::request::Parts;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -24,6 +26,10 @@ pub(crate) enum Mishap {
     Error(u16, &'static str),
     /// The engine does it, and the connection is cut before the answer is through.
     AnswerLost,
+    /// The connection is cut before the engine has seen it.
+    CutBefore,
+    /// The connection is cut, and the engine does it so much later: a write that nobody waits for any more.
+    Zombie(Duration),
     /// The engine never sees it, and nobody answers.
     Silence,
 }
@@ -71,23 +77,44 @@ async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response
         body: std::str::from_utf8(&body).unwrap_or_default(),
     };
     let mishap = (proxy.plan)(&call);
+    let of_s3 = call.operation.is_empty();
     Ok(match mishap {
         Mishap::Silence => pending().await,
+        Mishap::CutBefore => cut(),
         Mishap::Error(status, code) => {
-            let body = format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"as planned"}}"#);
+            let body = if of_s3 {
+                format!("<Error><Code>{code}</Code><Message>as planned</Message></Error>")
+            } else {
+                format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"as planned"}}"#)
+            };
             http::Response::builder().status(status).body(Body::from(body)).unwrap()
         }
-        Mishap::None | Mishap::AnswerLost => {
-            let mut forward =
-                http::Request::builder().method(parts.method).uri(format!("{}{}", proxy.engine, parts.uri));
-            *forward.headers_mut().unwrap() = parts.headers;
-            let answer = proxy.client.request(forward.body(Full::new(body)).unwrap()).await.unwrap();
-            if matches!(mishap, Mishap::AnswerLost) {
-                let cut = futures::stream::once(async { Err::<Bytes, _>(io::Error::other("the line is cut")) });
-                http::Response::new(Body::from_stream(cut))
-            } else {
-                answer.map(Body::new)
-            }
+        Mishap::Zombie(late) => {
+            tokio::spawn(async move {
+                tokio::time::sleep(late).await;
+                proxy.forward(parts, body).await
+            });
+            cut()
         }
+        Mishap::AnswerLost => {
+            proxy.forward(parts, body).await;
+            cut()
+        }
+        Mishap::None => proxy.forward(parts, body).await,
     })
+}
+
+impl Proxy {
+    /// What the engine answers.
+    async fn forward(&self, parts: Parts, body: Bytes) -> Response {
+        let mut forward = http::Request::builder().method(parts.method).uri(format!("{}{}", self.engine, parts.uri));
+        *forward.headers_mut().unwrap() = parts.headers;
+        self.client.request(forward.body(Full::new(body)).unwrap()).await.unwrap().map(Body::new)
+    }
+}
+
+/// An answer that ends before it is through: the client sees a connection that broke.
+fn cut() -> Response {
+    let cut = futures::stream::once(async { Err::<Bytes, _>(io::Error::other("the line is cut")) });
+    http::Response::new(Body::from_stream(cut))
 }

@@ -80,6 +80,19 @@ async fn a_hanging_sink_costs_the_deadline_and_holds_the_position() {
 }
 
 #[tokio::test]
+async fn a_throttled_sink_gets_on_by_what_it_can_take() {
+    let rig = Rig::start().await;
+    let replicator = between(&rig, &[Trouble::Throttles(2), Trouble::Throttles(1)], &[]).await;
+    let told = users(1..=4);
+    assert_eq!(position(&hand_over(&replicator, &event(&told)).await), Some("3"));
+    assert_eq!(position(&hand_over(&replicator, &event(&told[2..])).await), Some("4"));
+    assert_eq!(counts(&rig).await, (3, 4));
+    assert_eq!(position(&hand_over(&replicator, &event(&told[3..])).await), None);
+    assert_eq!(counts(&rig).await, (4, 4));
+    assert!(rig.quarantined().await.is_empty(), "a throttle is nobody's poison");
+}
+
+#[tokio::test]
 async fn a_slow_sink_is_waited_for() {
     let rig = Rig::start().await;
     let replicator = between(&rig, &[Trouble::IsSlow(Duration::from_millis(200))], &[]).await;

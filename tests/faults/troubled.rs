@@ -15,6 +15,8 @@ use shared::invocation::Invocation;
 pub(crate) enum Trouble {
     /// They are not written, and reported.
     Rejects(Vec<u64>),
+    /// So many are written; for the others there is no capacity.
+    Throttles(usize),
     /// They are written, and reported as if they were not: the answer was lost on its way.
     FailsAfterLanding(Vec<u64>),
     /// They are not written, and never will be.
@@ -60,9 +62,13 @@ impl<S: Sink> Troubled<S> {
                 let struck: Vec<_> = decided.settled.iter().copied().filter(|change| hit(numbers, change)).collect();
                 (decided.settled.to_vec(), struck, FailureKind::Transient("the answer was lost".to_owned()))
             }
+            Some(Trouble::Throttles(capacity)) => {
+                let (spared, struck) = decided.settled.split_at((*capacity).min(decided.settled.len()));
+                (spared.to_vec(), struck.to_vec(), FailureKind::Transient("throttled".to_owned()))
+            }
             Some(Trouble::Rejects(numbers)) => {
                 let (struck, spared) = decided.settled.iter().copied().partition(|change| hit(numbers, change));
-                (spared, struck, FailureKind::Transient("throttled".to_owned()))
+                (spared, struck, FailureKind::Transient("refused".to_owned()))
             }
             Some(Trouble::CannotHold(numbers)) => {
                 let (struck, spared) = decided.settled.iter().copied().partition(|change| hit(numbers, change));

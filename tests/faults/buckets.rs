@@ -1,0 +1,137 @@
+//! The buckets in trouble: what is to be put aside or archived is not acknowledged before S3 has confirmed it, and a put
+//! that comes twice or late overwrites itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use archiver::Archiver;
+use archiver::archive::Compression;
+use archiver::store::Store;
+use aws_sdk_s3::config::retry::RetryConfig;
+use local::clients;
+use replicator::Replicator;
+use replicator::sink::dynamodb::DynamoDbSink;
+use shared::quarantine::Quarantine;
+use shared::stream::Answer;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::proxy::{self, Call, Mishap};
+use crate::replication::rig::{FAILURES, REPLICA, Rig, hand_over, invocation_within};
+use crate::replication::story::{LABEL, Told, event};
+
+const ARCHIVE: &str = "users-archive";
+const LATE: Duration = Duration::from_millis(300);
+/// What an invocation has, where an answer may never come.
+const TIME: Duration = Duration::from_secs(2);
+
+/// An S3 on which the first puts meet with a mishap.
+struct Buckets {
+    /// Past the trouble.
+    s3: aws_sdk_s3::Client,
+    /// Through it, one attempt a call.
+    troubled: aws_sdk_s3::Client,
+    puts: Arc<AtomicUsize>,
+    _engine: (local::s3::Engine, TempDir),
+}
+
+impl Buckets {
+    async fn start(mishap: Mishap, struck: usize) -> Self {
+        let root = TempDir::new().unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let engine = local::s3::Engine::start(listener, root.path()).await.unwrap();
+        let s3 = clients::s3(engine.endpoint());
+        for bucket in [FAILURES, ARCHIVE] {
+            s3.create_bucket().bucket(bucket).send().await.unwrap();
+        }
+        let puts = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&puts);
+        let plan = move |call: &Call<'_>| {
+            let hit = call.method == "PUT" && counted.fetch_add(1, Ordering::Relaxed) < struck;
+            if hit { mishap } else { Mishap::None }
+        };
+        let url = proxy::before(engine.endpoint(), plan).await;
+        let retries = RetryConfig::disabled();
+        let config = clients::s3(&url).config().to_builder().retry_config(retries).build();
+        Self { s3, troubled: aws_sdk_s3::Client::from_conf(config), puts, _engine: (engine, root) }
+    }
+
+    fn quarantine(&self, function: &'static str) -> Quarantine {
+        Quarantine::new(self.troubled.clone(), FAILURES.to_owned(), function)
+    }
+
+    fn replicator(&self, rig: &Rig) -> Replicator {
+        let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 4, time::Duration::days(8));
+        Replicator::new(vec![Box::new(sink)], self.quarantine("replicator"))
+    }
+
+    fn archiver(&self) -> Archiver {
+        let store = Store::new(self.troubled.clone(), ARCHIVE.to_owned());
+        Archiver::new(store, self.quarantine("archiver"), Compression::Zstd)
+    }
+
+    async fn keys(&self, bucket: &str) -> Vec<String> {
+        let listed = self.s3.list_objects_v2().bucket(bucket).send().await.unwrap();
+        listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect()
+    }
+}
+
+/// Every mishap after which nobody knows, or knows too little.
+const MISHAPS: [Mishap; 6] = [
+    Mishap::Error(503, "SlowDown"),
+    Mishap::Error(500, "InternalError"),
+    Mishap::CutBefore,
+    Mishap::AnswerLost,
+    Mishap::Zombie(LATE),
+    Mishap::Silence,
+];
+
+async fn archive(archiver: &Archiver, told: &[Told]) -> Answer {
+    archiver.handle(&event(told), &invocation_within(TIME)).await.unwrap()
+}
+
+#[tokio::test]
+async fn poison_is_not_acknowledged_before_it_is_safe() {
+    for mishap in MISHAPS {
+        let (rig, buckets) = (Rig::start().await, Buckets::start(mishap, 1).await);
+        let replicator = buckets.replicator(&rig);
+        let poison = Told::image("b", 2, r#"{"user_id":{"S":"b"},"timestamp":{"N":"1"},"_rev":{"S":"x"}}"#);
+        let told = [Told::named("a", 1, "Ada"), poison, Told::named("c", 3, "Cy")];
+        let answer = replicator.handle(&event(&told), &invocation_within(TIME)).await.unwrap();
+        assert_eq!(answer.identifier(), Some("2"), "{mishap:?}");
+        assert_eq!(rig.item_count().await, 2, "{mishap:?}: its neighbours are applied");
+        assert_eq!(hand_over(&replicator, &event(&told[1..])).await.identifier(), None, "{mishap:?}");
+        tokio::time::sleep(LATE).await;
+        let expected = [format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json")];
+        assert_eq!(buckets.keys(FAILURES).await, expected, "{mishap:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_ttl_removed_is_not_acknowledged_before_it_is_archived() {
+    for mishap in MISHAPS {
+        let buckets = Buckets::start(mishap, 1).await;
+        let archiver = buckets.archiver();
+        let told = [Told::expired("a", 4), Told::expired("b", 5)];
+        assert_eq!(archive(&archiver, &told).await.identifier(), Some("4"), "{mishap:?}");
+        assert_eq!(archive(&archiver, &told).await.identifier(), None, "{mishap:?}");
+        tokio::time::sleep(LATE).await;
+        assert_eq!(buckets.keys(ARCHIVE).await.len(), 1, "{mishap:?}: the same rows are the same object");
+        assert_eq!(buckets.puts.load(Ordering::Relaxed), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_archive_in_trouble_does_not_keep_poison_from_quarantine() {
+    // Both are put side by side; the one that fails is the one that comes again.
+    let buckets = Buckets::start(Mishap::Error(503, "SlowDown"), 1).await;
+    let archiver = buckets.archiver();
+    let timeless = Told::expired("b", 5).record().replace("1799999999", "1799999999000");
+    let batch = crate::replication::story::event_of(&[Told::expired("a", 4).record(), timeless]);
+    let answer = archiver.handle(&batch, &invocation_within(TIME)).await.unwrap();
+    assert!(matches!(answer.identifier(), Some("4" | "5")), "{answer:?}");
+    assert_eq!(buckets.keys(FAILURES).await.len() + buckets.keys(ARCHIVE).await.len(), 1);
+    assert_eq!(archiver.handle(&batch, &invocation_within(TIME)).await.unwrap().identifier(), None);
+    assert_eq!((buckets.keys(FAILURES).await.len(), buckets.keys(ARCHIVE).await.len()), (1, 1));
+}
