@@ -5,6 +5,7 @@
 mod architecture;
 mod archival;
 mod faults;
+mod histories;
 mod maintenance;
 mod promises;
 mod replication;

@@ -1,0 +1,57 @@
+//! Histories: whatever happens, in any order, the replicas end as their source is, the archive holds what TTL removed, and
+//! the quarantine the poison.
+//!
+//! A history is drawn from one number: what happens at the source, how the stream is read and delivered, what goes wrong
+//! at which store, who dies in the middle, and what maintenance does beside it ([`act`]). It is played against the
+//! production functions with a hand that polls them call by call ([`world`], [`gate`]), and judged at its end ([`judge`]).
+//! It is played in memory, where a history takes a millisecond, and on the embedded engines.
+
+mod act;
+mod cloud;
+mod coverage;
+mod engine;
+mod gate;
+mod happen;
+mod judge;
+mod line;
+mod mapping;
+mod prove;
+mod shelf;
+mod source;
+mod stage;
+mod world;
+
+use coverage::EXPECTED;
+use prove::{On, Proof};
+use shared::environment::Environment;
+
+/// Where the histories of the test suite begin.
+const SEED: u64 = 1;
+/// Of the histories in memory the share that every run of the suite plays.
+const SHARE: u64 = 4_000;
+/// And of those on the engines.
+const ON_ENGINES: u64 = 1_000;
+
+#[test]
+fn every_history_in_memory_ends_right() {
+    let seen = prove::all_end_right(&Proof { seed: SEED, count: SHARE, threads: 2, on: On::Memory });
+    assert_eq!(seen.missing(EXPECTED), [""; 0], "these never occurred:\n{seen}");
+}
+
+#[test]
+fn every_history_on_the_engines_ends_right() {
+    let seen = prove::all_end_right(&Proof { seed: SEED, count: ON_ENGINES, threads: 6, on: On::Engines });
+    println!("{seen}");
+}
+
+/// `scripts/prove`: as many as asked for.
+#[test]
+#[ignore = "takes as long as it is told to: scripts/prove"]
+fn as_many_histories_as_asked_for_end_right() {
+    let environment = Environment::of_process();
+    let number = |name, otherwise: u64| environment.get(name).map_or(otherwise, |text| text.parse().unwrap());
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let on = if environment.get("ENGINES").is_some() { On::Engines } else { On::Memory };
+    let proof = Proof { seed: number("SEED", SEED), count: number("COUNT", 1_000_000), threads, on };
+    println!("{}", prove::all_end_right(&proof));
+}

@@ -1,0 +1,189 @@
+//! The services in memory: the source's table and the two buckets, as they answer the official SDK over HTTP. [`Cloud`].
+//!
+//! Only what the functions ask for is there. What is not is answered with an error, so that a new kind of request is
+//! noticed at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use shared::change::CanonicalKey;
+
+/// The source's name.
+pub(super) const SOURCE: &str = "Users";
+/// The bucket of quarantine and of what Lambda gives up.
+pub(super) const FAILURES: &str = "failures";
+/// The archive's bucket.
+pub(super) const ARCHIVE: &str = "archive";
+/// The source's ARN.
+pub(super) const SOURCE_ARN: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/Users";
+/// Items that a scan's page holds: few, so that a scan takes several.
+const PAGE: usize = 2;
+
+/// An object of a bucket.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Object {
+    pub(super) bytes: Vec<u8>,
+    pub(super) metadata: HashMap<String, String>,
+}
+
+/// A bucket's objects by their keys.
+pub(super) type Bucket = BTreeMap<String, Object>;
+
+#[derive(Debug, Default)]
+pub(super) struct Cloud {
+    /// The source's items as DynamoDB JSON.
+    pub(super) items: BTreeMap<CanonicalKey, String>,
+    /// The label of the source's latest stream.
+    pub(super) label: String,
+    pub(super) failures: Bucket,
+    pub(super) archive: Bucket,
+}
+
+/// A request, taken apart.
+pub(super) struct Asked<'r> {
+    pub(super) method: &'r str,
+    pub(super) path: &'r str,
+    pub(super) query: &'r str,
+    /// `PutItem`; nothing if it is S3's.
+    pub(super) operation: Option<&'r str>,
+    pub(super) headers: HashMap<&'r str, &'r str>,
+    pub(super) body: &'r [u8],
+}
+
+/// An answer.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Told {
+    pub(super) fn error(asked_dynamodb: bool, status: u16, code: &str) -> Self {
+        let body = if asked_dynamodb {
+            format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"as planned"}}"#)
+        } else {
+            format!("<Error><Code>{code}</Code><Message>as planned</Message></Error>")
+        };
+        Self { status, headers: Vec::new(), body: body.into_bytes() }
+    }
+
+    fn json(body: &Value) -> Self {
+        Self { status: 200, headers: Vec::new(), body: body.to_string().into_bytes() }
+    }
+}
+
+impl Cloud {
+    /// Answers; with `leave_one` a read of several keys leaves one of them to be asked for again.
+    pub(super) fn answer(&mut self, asked: &Asked<'_>, leave_one: bool) -> Told {
+        match asked.operation {
+            Some("DescribeTable") => Told::json(&describe(&self.label)),
+            Some("BatchGetItem") => Told::json(&self.read(asked.body, leave_one)),
+            Some("Scan") => Told::json(&self.scan(asked.body)),
+            Some(_) => Told::error(true, 400, "UnknownOperationException"),
+            None => self.answer_s3(asked),
+        }
+    }
+
+    fn read(&self, body: &[u8], leave_one: bool) -> Value {
+        let mut asked: Value = serde_json::from_slice(body).unwrap();
+        let mut keys: Vec<Value> = serde_json::from_value(asked["RequestItems"][SOURCE]["Keys"].take()).unwrap();
+        let left = if leave_one { keys.pop() } else { None };
+        let item = |key: &Value| {
+            let item = self.items.get(&CanonicalKey::parse(&key.to_string()).unwrap())?;
+            Some(serde_json::from_str::<Value>(item).unwrap())
+        };
+        let items: Vec<Value> = keys.iter().filter_map(item).collect();
+        let left = left.map_or(json!({}), |key| json!({SOURCE: {"Keys": [key], "ConsistentRead": true}}));
+        json!({"Responses": {SOURCE: items}, "UnprocessedKeys": left})
+    }
+
+    fn scan(&self, body: &[u8]) -> Value {
+        let asked: Value = serde_json::from_slice(body).unwrap();
+        let after = asked.get("ExclusiveStartKey").map(|key| CanonicalKey::parse(&key.to_string()).unwrap());
+        let rest = self.items.iter().filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after));
+        let page: Vec<_> = rest.take(PAGE + 1).collect();
+        let items: Vec<Value> = page.iter().take(PAGE).map(|(_, item)| serde_json::from_str(item).unwrap()).collect();
+        let mut answer = json!({"Count": items.len(), "Items": items});
+        if page.len() > PAGE {
+            answer["LastEvaluatedKey"] = serde_json::from_str(page[PAGE - 1].0.as_str()).unwrap();
+        }
+        answer
+    }
+
+    fn answer_s3(&mut self, asked: &Asked<'_>) -> Told {
+        let mut parts = asked.path.trim_start_matches('/').splitn(2, '/');
+        let bucket = match parts.next() {
+            Some(FAILURES) => &mut self.failures,
+            Some(ARCHIVE) => &mut self.archive,
+            _ => return Told::error(false, 404, "NoSuchBucket"),
+        };
+        let key = percent_decode_str(parts.next().unwrap_or_default()).decode_utf8().unwrap().into_owned();
+        match asked.method {
+            "PUT" => {
+                let entry = |(name, value): (&&str, &&str)| {
+                    Some((name.strip_prefix("x-amz-meta-")?.to_owned(), (*value).to_owned()))
+                };
+                let metadata = asked.headers.iter().filter_map(entry).collect();
+                bucket.insert(key, Object { bytes: asked.body.to_vec(), metadata });
+                let checksum = asked.headers.get("x-amz-checksum-sha256");
+                let headers = checksum.map(|sha256| ("x-amz-checksum-sha256".to_owned(), (*sha256).to_owned()));
+                Told { status: 200, headers: headers.into_iter().collect(), body: Vec::new() }
+            }
+            "DELETE" => {
+                bucket.remove(&key);
+                Told { status: 204, ..Told::default() }
+            }
+            "GET" if key.is_empty() => list(bucket, asked.query),
+            "GET" => bucket.get(&key).map_or_else(
+                || Told::error(false, 404, "NoSuchKey"),
+                |object| Told { status: 200, headers: Vec::new(), body: object.bytes.clone() },
+            ),
+            _ => Told::error(false, 405, "MethodNotAllowed"),
+        }
+    }
+}
+
+/// What a table of this latest stream says of itself.
+pub(super) fn describe(label: &str) -> Value {
+    json!({"Table": {
+        "TableName": SOURCE, "TableArn": SOURCE_ARN, "TableStatus": "ACTIVE", "ItemCount": 0,
+        "KeySchema": [{"AttributeName": "k", "KeyType": "HASH"}],
+        "AttributeDefinitions": [{"AttributeName": "k", "AttributeType": "N"}],
+        "LatestStreamLabel": label, "LatestStreamArn": format!("{SOURCE_ARN}/stream/{label}"),
+    }})
+}
+
+/// The replicator's mapping: it is well, and began with the oldest record.
+pub(super) fn mappings() -> Value {
+    json!({"EventSourceMappings": [{
+        "UUID": "1", "State": "Enabled", "StartingPosition": "TRIM_HORIZON",
+        "FunctionArn": "arn:aws:lambda:eu-west-1:123456789012:function:replicator:live",
+    }]})
+}
+
+fn list(bucket: &Bucket, query: &str) -> Told {
+    let parameter = |wanted: &str| {
+        let pair = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == wanted)?;
+        Some(percent_decode_str(pair.1).decode_utf8().unwrap().into_owned())
+    };
+    let (prefix, after) = (parameter("prefix").unwrap_or_default(), parameter("start-after").unwrap_or_default());
+    let most = parameter("max-keys").map_or(1_000, |most| most.parse().unwrap());
+    let found: Vec<_> = bucket.keys().filter(|key| key.starts_with(&prefix) && **key > after).take(most + 1).collect();
+    let mut body = format!(
+        "<ListBucketResult><IsTruncated>{}</IsTruncated><KeyCount>{}</KeyCount>",
+        found.len() > most,
+        found.len().min(most)
+    );
+    for key in found.into_iter().take(most) {
+        write!(
+            body,
+            "<Contents><Key>{key}</Key><LastModified>2026-11-24T08:00:00.000Z</LastModified><Size>1</Size></Contents>"
+        )
+        .unwrap();
+    }
+    body.push_str("</ListBucketResult>");
+    Told { status: 200, headers: Vec::new(), body: body.into_bytes() }
+}

@@ -1,0 +1,98 @@
+//! What occurred in a set of histories, and how often: a history that never meets a zombie proves nothing about one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Counts by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Coverage(BTreeMap<&'static str, u64>);
+
+impl Coverage {
+    pub(super) fn see(&mut self, what: &'static str) {
+        self.see_many(what, 1);
+    }
+
+    pub(super) fn see_many(&mut self, what: &'static str, times: usize) {
+        if times > 0 {
+            *self.0.entry(what).or_default() += times as u64;
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        for (what, times) in &other.0 {
+            *self.0.entry(what).or_default() += times;
+        }
+    }
+
+    /// Those of `names` that never occurred.
+    pub(super) fn missing(&self, names: &[&'static str]) -> Vec<&'static str> {
+        names.iter().copied().filter(|name| !self.0.contains_key(name)).collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(what, times)| writeln!(f, "{times:>12}  {what}"))
+    }
+}
+
+/// What must have occurred in a few thousand histories.
+pub(super) const EXPECTED: &[&str] = &[
+    "write: plain",
+    "write: changes nothing",
+    "write: reserved attribute",
+    "write: too large for one sink",
+    "write: unreadable record",
+    "write: recreates a deleted item",
+    "delete",
+    "expiry",
+    "expiry: unarchivable",
+    "delivery",
+    "delivery: answered in part",
+    "delivery: crashed",
+    "delivery: answer lost",
+    "delivery: time up",
+    "delivery again",
+    "delivery again: of a prefix",
+    "delivery again: reordered across items",
+    "given up: age",
+    "given up: retries",
+    "given up: not recorded",
+    "sink: applied",
+    "sink: duplicate",
+    "sink: stale",
+    "sink: tombstone",
+    "sink: tombstone held off a late write",
+    "sink: written beside the stream",
+    "sink: refused beside the stream",
+    "trouble: refused",
+    "trouble: throttled",
+    "trouble: cut before",
+    "trouble: answer lost",
+    "trouble: zombie",
+    "trouble: silence",
+    "trouble: silence after landing",
+    "trouble: left unread",
+    "zombie: left by a crash",
+    "zombie: landed",
+    "shard: split",
+    "shard: drained and its children read",
+    "stream: re-created, the old one drained",
+    "stream: re-created, the old one lost",
+    "stream: gap",
+    "replica: lost",
+    "tombstones: expired",
+    "backfill",
+    "repair",
+    "repair: left an item",
+    "redrive",
+    "redrive: after the tombstone expired",
+    "redrive: left a failure",
+    "redrive: rows for the archive",
+    "redrive: retired a failure",
+    "maintenance: crashed",
+    "source: a page after another",
+    "quarantine: put",
+    "archive: put",
+    "archive: a row in two objects",
+];

@@ -1,0 +1,170 @@
+//! A history's stores on the embedded engines: [`Engines`], the same DynamoDB and S3 that `local` runs.
+//!
+//! The tables and buckets serve one history after the other and are emptied in between. The stream is the history's own,
+//! so of the source's description the label is, too.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use aws_sdk_s3::primitives::ByteStream;
+use replicator::sink::Replica;
+use replicator::sink::dynamodb::DynamoDbSink;
+use shared::held::{GONE, Held};
+use shared::raw_item::RawItem;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::cloud::{ARCHIVE, Bucket, FAILURES, Object, SOURCE};
+use super::gate::Gate;
+use super::line::{Behind, Line};
+use super::shelf::Items;
+use super::source::key;
+use super::stage::{Clients, Stage, clients};
+
+const REPLICAS: [&str; 2] = ["replica-0", "replica-1"];
+const TOMBSTONE: time::Duration = time::Duration::days(8);
+const IN_FLIGHT: usize = 3;
+/// What is waited for in real time: the longest pause of a task between two tries, and no invocation's end.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The engines, their tables and buckets.
+pub(super) struct Engines {
+    root: TempDir,
+    /// Clients of the history's own, past the gate.
+    dynamodb: aws_sdk_dynamodb::Client,
+    s3: aws_sdk_s3::Client,
+    label: Arc<Mutex<String>>,
+    clients: Clients,
+    _running: (local::dynamodb::Engine, local::s3::Engine),
+}
+
+impl Engines {
+    pub(super) async fn start(gate: &Gate) -> Self {
+        let root = TempDir::new().unwrap();
+        let listener = || TcpListener::bind(("127.0.0.1", 0));
+        let dynamodb = local::dynamodb::Engine::start(listener().await.unwrap(), None).await.unwrap();
+        let s3 = local::s3::Engine::start(listener().await.unwrap(), root.path()).await.unwrap();
+        let label = Arc::new(Mutex::new(String::new()));
+        let behind = Behind::engine(REPLICAS, Arc::clone(&label));
+        let engines = Self {
+            root,
+            dynamodb: local::clients::dynamodb(dynamodb.endpoint()),
+            s3: local::clients::s3(s3.endpoint()),
+            label,
+            clients: clients(&Line { gate: gate.clone(), behind }, dynamodb.endpoint(), s3.endpoint()),
+            _running: (dynamodb, s3),
+        };
+        for table in [SOURCE, REPLICAS[0], REPLICAS[1]] {
+            engines.create_table(table).await;
+        }
+        engines
+    }
+
+    async fn create_table(&self, table: &str) {
+        let number = ScalarAttributeType::N;
+        let attribute = AttributeDefinition::builder().attribute_name("k").attribute_type(number).build().unwrap();
+        let element = KeySchemaElement::builder().attribute_name("k").key_type(KeyType::Hash).build().unwrap();
+        let create = self.dynamodb.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
+        create.attribute_definitions(attribute).key_schema(element).send().await.unwrap();
+    }
+
+    /// Empties everything for the next history.
+    pub(super) async fn reset(&self) {
+        for table in [SOURCE, REPLICAS[0], REPLICAS[1]] {
+            self.delete(table, |_| true).await;
+        }
+        for entry in fs::read_dir(self.root.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        }
+        for bucket in [FAILURES, ARCHIVE] {
+            fs::create_dir(self.root.path().join(bucket)).unwrap();
+        }
+    }
+
+    async fn items(&self, table: &str) -> Vec<HashMap<String, AttributeValue>> {
+        self.dynamodb.scan().table_name(table).consistent_read(true).send().await.unwrap().items.unwrap_or_default()
+    }
+
+    async fn delete(&self, table: &str, which: impl Fn(&HashMap<String, AttributeValue>) -> bool) -> usize {
+        let doomed: Vec<_> = self.items(table).await.into_iter().filter(which).collect();
+        for item in &doomed {
+            self.dynamodb.delete_item().table_name(table).key("k", item["k"].clone()).send().await.unwrap();
+        }
+        doomed.len()
+    }
+}
+
+impl Stage for Engines {
+    fn replicas(&self) -> [Arc<dyn Replica>; 2] {
+        REPLICAS.map(|table| -> Arc<dyn Replica> {
+            Arc::new(DynamoDbSink::new(self.clients.0.clone(), table, IN_FLIGHT, TOMBSTONE))
+        })
+    }
+
+    fn clients(&self) -> Clients {
+        self.clients.clone()
+    }
+
+    fn relabel(&self, label: &str) {
+        label.clone_into(&mut self.label.lock().unwrap());
+    }
+
+    async fn write(&self, item: usize, image: Option<String>) {
+        if let Some(image) = image {
+            let item = RawItem::parse(&image).unwrap().into_attributes();
+            self.dynamodb.put_item().table_name(SOURCE).set_item(Some(item)).send().await.unwrap();
+        } else {
+            let key = RawItem::parse(key(item).as_str()).unwrap().into_attributes();
+            self.dynamodb.delete_item().table_name(SOURCE).set_key(Some(key)).send().await.unwrap();
+        }
+    }
+
+    async fn held(&self, sink: usize) -> Items {
+        let names = ["k".to_owned()];
+        let items = self.items(REPLICAS[sink]).await.into_iter().map(RawItem::new);
+        items.map(|item| (item.key(&names).unwrap(), Held::decode(item))).collect()
+    }
+
+    async fn lose(&self, sink: usize) {
+        self.delete(REPLICAS[sink], |_| true).await;
+    }
+
+    async fn forget_tombstones(&self, sink: usize) -> usize {
+        self.delete(REPLICAS[sink], |item| item.contains_key(GONE)).await
+    }
+
+    async fn objects(&self, bucket: &str) -> Bucket {
+        let mut objects = Bucket::new();
+        if !holds_a_file(&self.root.path().join(bucket)) {
+            return objects;
+        }
+        let listed = self.s3.list_objects_v2().bucket(bucket).send().await.unwrap();
+        for key in listed.contents().iter().filter_map(|object| object.key()) {
+            let object = self.s3.get_object().bucket(bucket).key(key).send().await.unwrap();
+            let metadata = object.metadata().cloned().unwrap_or_default();
+            let bytes = object.body.collect().await.unwrap().to_vec();
+            objects.insert(key.to_owned(), Object { bytes, metadata });
+        }
+        objects
+    }
+
+    async fn put_object(&self, bucket: &str, key: &str, bytes: Vec<u8>) {
+        self.s3.put_object().bucket(bucket).key(key).body(ByteStream::from(bytes)).send().await.unwrap();
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time.min(PATIENCE)).await;
+    }
+}
+
+/// Most histories leave a bucket empty, and asking the folder costs nothing.
+fn holds_a_file(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}

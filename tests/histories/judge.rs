@@ -1,0 +1,256 @@
+//! How a history must end.
+//!
+//! Once the trouble is over and everything is delivered, each replica is as its source on every key that has no failure
+//! outstanding; what something outside of the promise has befallen is as its source after a backfill or a repair. The
+//! quarantine holds the poison and nothing else. Once the causes are gone and what failed is redriven, nothing is
+//! outstanding but what can never be archived, and all is equal. The archive holds what TTL removed and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Cursor;
+
+use archiver::archive::{KeyNames, Merge, Reader};
+use maintenance::failure;
+use shared::raw_item::RawItem;
+use shared::revision::{Revision, StreamLabel};
+use shared::stream;
+
+use super::act::Function;
+use super::cloud::{ARCHIVE, Bucket, FAILURES};
+use super::happen::{BACKFILL, LONG, REDRIVE, REPAIR};
+use super::source::{ITEMS, Kind, Poison, Record, What, item_of, key};
+use super::stage::Stage;
+use super::world::World;
+
+/// Orders of one kind until they have done all that they can; each may find that the last was in trouble.
+const ORDERS_MOST: usize = 3;
+
+/// What is not as it must be.
+pub(super) type Verdict = Result<(), String>;
+
+/// A record that failed, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Failed {
+    function: Function,
+    /// Nothing if it may be lacking in any.
+    sink: Option<String>,
+    /// The place of the record in the history.
+    record: usize,
+}
+
+impl<S: Stage> World<'_, S> {
+    /// Ends the history, and judges it.
+    pub(super) async fn finish(&mut self) -> Verdict {
+        self.gate.end_of_troubles();
+        self.drain().await;
+        self.land_all().await;
+        let outstanding = self.outstanding().await?;
+        self.is_as_the_source(&outstanding, true, "when all is delivered").await?;
+        self.quarantine_is_the_poison().await?;
+
+        if !self.unfilled.is_empty() {
+            self.carry_out(BACKFILL).await?;
+            let unfilled = std::mem::take(&mut self.unfilled);
+            let left = (0..ITEMS).filter(|item| self.source.items[*item].is_some_and(Kind::is_unusual));
+            self.untrusted.extend(left.flat_map(|item| unfilled.iter().map(move |sink| (*sink, item))));
+            self.is_as_the_source(&outstanding, true, "after a backfill").await?;
+        }
+        if !self.untrusted.is_empty() {
+            self.carry_out(REPAIR).await?;
+            // What the sink cannot hold is left, and has no failure outstanding if its record passed the sink by.
+            self.untrusted.retain(|(_, item)| self.source.items[*item].is_some_and(Kind::is_unusual));
+            self.is_as_the_source(&outstanding, true, "after a repair").await?;
+        }
+
+        // The causes go away.
+        self.replicas[1].grow();
+        for item in 0..ITEMS {
+            if let Some(Kind::Reserved(value)) = self.source.items[item] {
+                self.tell(item, What::Written(Kind::Plain(value)), None, 0).await;
+            }
+        }
+        self.drain().await;
+        if !self.untrusted.is_empty() {
+            self.carry_out(REPAIR).await?;
+            self.untrusted.clear();
+        }
+        if !outstanding.is_empty() {
+            self.is_as_the_source(&self.outstanding().await?, true, "once the causes are gone").await?;
+            let old = |failed: &Failed| self.now - self.source.records[failed.record].at >= LONG;
+            if outstanding.iter().any(old) {
+                self.gate.see("redrive: after the tombstone expired");
+            }
+            self.carry_out(REDRIVE).await?;
+        }
+        self.nothing_is_outstanding().await?;
+        self.is_as_the_source(&BTreeSet::new(), false, "after a redrive").await?;
+        self.archive_is_what_ttl_removed().await
+    }
+
+    /// Nothing but objects of the archiver's that hold what can never be archived.
+    async fn nothing_is_outstanding(&self) -> Verdict {
+        let left = self.failures(&self.stage.objects(FAILURES).await, "")?;
+        let timeless = |failed: &Failed| self.source.records[failed.record].poison == Some(Poison::Timeless);
+        let excused: BTreeSet<&String> =
+            left.iter().filter(|(failed, _)| timeless(failed)).map(|(_, object)| object).collect();
+        let inexcusable =
+            |(failed, object): &&(Failed, String)| failed.function == Function::Replicator || !excused.contains(object);
+        match left.iter().find(inexcusable) {
+            Some((failed, object)) => {
+                let record = &self.source.records[failed.record];
+                Err(format!("{object} is outstanding after a redrive: {record:?}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn carry_out(&mut self, order: &str) -> Verdict {
+        for _ in 0..ORDERS_MOST {
+            self.order(order);
+            self.run_all().await;
+        }
+        Ok(())
+    }
+
+    /// What lies in the failure bucket, by record.
+    async fn outstanding(&self) -> Result<BTreeSet<Failed>, String> {
+        self.failures(&self.stage.objects(FAILURES).await, "")
+            .map(|found| found.into_iter().map(|(failed, _)| failed).collect())
+    }
+
+    /// The failures below a prefix, each with an object that it stands in.
+    fn failures(&self, objects: &Bucket, below: &str) -> Result<Vec<(Failed, String)>, String> {
+        let mut found = Vec::new();
+        for (name, object) in objects {
+            let Some(name) = name.strip_prefix(below) else { continue };
+            if !name.starts_with(failure::QUARANTINE) && !name.starts_with(failure::GIVEN_UP) {
+                continue;
+            }
+            let failure = failure::read(name, &object.bytes, &self.maintenance.functions);
+            let failure = failure.map_err(|error| format!("{name}: {error}"))?;
+            let function = match failure.function {
+                failure::Function::Replicator => Function::Replicator,
+                failure::Function::Archiver => Function::Archiver,
+            };
+            let batch = stream::read(&failure.event).map_err(|error| format!("{name}: {error}"))?;
+            for record in batch.records {
+                let same = |known: &Record| known.json == record.raw.get();
+                let record = self.source.records.iter().position(same);
+                let record = record.ok_or_else(|| format!("{name} holds a record that the stream did not"))?;
+                found.push((Failed { function, sink: failure.sink.clone(), record }, name.to_owned()));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn is_as_the_source(&self, outstanding: &BTreeSet<Failed>, spared: bool, when: &str) -> Verdict {
+        for sink in 0..2 {
+            let held = self.stage.held(sink).await;
+            if let Some(stranger) = held.keys().find(|key| item_of(key) >= ITEMS) {
+                return Err(format!("sink {sink} holds {stranger}"));
+            }
+            let name = ["wide", "small"][sink];
+            for item in 0..ITEMS {
+                let failed = |failed: &Failed| {
+                    failed.function == Function::Replicator
+                        && self.source.records[failed.record].item == item
+                        && failed.sink.as_deref().is_none_or(|its| its == name)
+                };
+                let befallen = self.untrusted.contains(&(sink, item)) || self.unfilled.contains(&sink);
+                if spared && (befallen || outstanding.iter().any(failed)) {
+                    continue;
+                }
+                let expected = self.source.items[item].map(|kind| RawItem::parse(&kind.image(item)).unwrap());
+                let there = held.get(&key(item));
+                let equal = match (&expected, there.and_then(|held| held.item())) {
+                    (Some(expected), Some(there)) => expected.is(there),
+                    (None, None) => true,
+                    _ => false,
+                };
+                if !equal {
+                    let expected = self.source.items[item];
+                    return Err(format!("item {item} of sink {name} is {there:?} {when}, and not {expected:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where quarantine puts a record that it meets in a function, if it is poison there.
+    fn poisoned(&self, place: usize) -> Vec<(Function, &'static str)> {
+        let record = &self.source.records[place];
+        match (record.poison, record.what) {
+            (Some(Poison::Unreadable), _) => vec![(Function::Replicator, "read")],
+            (Some(Poison::Timeless), _) => vec![(Function::Archiver, "s3")],
+            (None, What::Written(Kind::Reserved(_))) => {
+                vec![(Function::Replicator, "wide"), (Function::Replicator, "small")]
+            }
+            (None, What::Written(Kind::Large(_))) => vec![(Function::Replicator, "small")],
+            _ => Vec::new(),
+        }
+    }
+
+    async fn quarantine_is_the_poison(&self) -> Verdict {
+        let objects = self.stage.objects(FAILURES).await;
+        let mut failed = self.failures(&objects, "")?;
+        failed.extend(self.failures(&objects, "redriven/")?);
+        let given_up: BTreeSet<(Function, usize)> = failed
+            .iter()
+            .filter(|(_, object)| object.starts_with(failure::GIVEN_UP))
+            .map(|(failed, _)| (failed.function, failed.record))
+            .collect();
+        let aside: BTreeSet<&String> =
+            failed.iter().map(|(_, object)| object).filter(|object| object.starts_with(failure::QUARANTINE)).collect();
+        let mut poison = BTreeSet::new();
+        for (place, record) in self.source.records.iter().enumerate() {
+            for (function, sink) in self.poisoned(place) {
+                let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
+                let name = format!("quarantine/{}/{sink}/Users/{label}-{}.json", function.name(), record.number);
+                // Settled, a change is superseded by a later one of its item that came in the same batch.
+                let superseded = function == Function::Replicator
+                    && sink != "read"
+                    && self.source.records[place + 1..].iter().any(|later| later.item == record.item);
+                let must = self.settled[place][function as usize] && !superseded;
+                if must && !aside.contains(&name) && !given_up.contains(&(function, place)) {
+                    return Err(format!("{name} is poison and not in quarantine: {record:?}"));
+                }
+                poison.insert(name);
+            }
+        }
+        match aside.iter().find(|name| !poison.contains(**name)) {
+            Some(name) => Err(format!("{name} is in quarantine, and no poison")),
+            None => Ok(()),
+        }
+    }
+
+    async fn archive_is_what_ttl_removed(&self) -> Verdict {
+        let objects = self.stage.objects(ARCHIVE).await;
+        let reader = |(name, object): (&String, &super::cloud::Object)| {
+            Reader::open(name, &object.metadata, KeyNames::new(["k"]), Cursor::new(object.bytes.clone()))
+        };
+        let readers: Vec<_> =
+            objects.iter().map(reader).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
+        let rows: Vec<_> = Merge::new(readers).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
+        let stated = |object: &super::cloud::Object| object.metadata["rows"].parse::<usize>().unwrap();
+        self.gate.see_many("archive: a row in two objects", objects.values().map(stated).sum::<usize>() - rows.len());
+        let mut archived = BTreeMap::new();
+        for row in rows {
+            archived.insert((item_of(&row.key), row.revision), row.item.get().to_owned());
+        }
+        for (place, record) in self.source.records.iter().enumerate().filter(|(_, record)| record.is_expiry()) {
+            let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
+            let row = archived.remove(&(record.item, Revision::new(label, record.number)));
+            let timeless = record.poison == Some(Poison::Timeless);
+            let must = self.settled[place][1] && !timeless;
+            let image = record.before.unwrap().image(record.item);
+            match row {
+                Some(row) if timeless || row != image => return Err(format!("{row} is in the archive for {record:?}")),
+                None if must => return Err(format!("{record:?} is not in the archive")),
+                _ => {}
+            }
+        }
+        match archived.into_iter().next() {
+            Some((row, _)) => Err(format!("{row:?} is in the archive, and TTL did not remove it")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Plays histories by their numbers, on every core, and shrinks the first that does not end right.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use tokio::runtime::{Builder, Runtime};
+
+use super::act::{History, histories};
+use super::coverage::Coverage;
+use super::engine::Engines;
+use super::gate::Gate;
+use super::judge::Verdict;
+use super::stage::{Memory, Stage};
+use super::world::World;
+
+/// Acts of a history.
+const ACTS_MOST: usize = 40;
+/// Histories that a thread takes at once.
+const BUNDLE: u64 = 16;
+
+/// What to play.
+pub(super) struct Proof {
+    /// The first history's number.
+    pub(super) seed: u64,
+    /// How many; each has the number after the one before.
+    pub(super) count: u64,
+    pub(super) threads: usize,
+    pub(super) on: On,
+}
+
+/// Plays histories; answers what occurred in them.
+pub(super) fn all_end_right(proof: &Proof) -> Coverage {
+    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let seen = Mutex::new(Coverage::default());
+    std::thread::scope(|scope| {
+        for _ in 0..proof.threads {
+            scope.spawn(|| {
+                let theatre = Theatre::new(proof.on);
+                loop {
+                    let from = next.fetch_add(BUNDLE, Ordering::Relaxed);
+                    if from >= proof.count || failed.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    for index in from..proof.count.min(from + BUNDLE) {
+                        let number = proof.seed.wrapping_add(index);
+                        if let Err(reason) = theatre.play_number(number) {
+                            failed.store(true, Ordering::Relaxed);
+                            panic!("history {number} does not end right: {reason}");
+                        }
+                    }
+                }
+                seen.lock().unwrap().add(&theatre.gate.coverage());
+            });
+        }
+    });
+    seen.into_inner().unwrap()
+}
+
+/// Where a history can be played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum On {
+    Memory,
+    Engines,
+}
+
+/// Where one thread plays its histories.
+struct Theatre {
+    on: On,
+    runtime: Runtime,
+    gate: Gate,
+    house: House,
+}
+
+enum House {
+    Memory(Memory),
+    Engines(Engines),
+}
+
+impl Theatre {
+    fn new(on: On) -> Self {
+        let gate = Gate::default();
+        let (runtime, house) = match on {
+            On::Memory => {
+                // Time stands still: what waits for it is woken by the history.
+                let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+                (runtime, House::Memory(Memory::new(&gate)))
+            }
+            On::Engines => {
+                let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+                let engines = runtime.block_on(Engines::start(&gate));
+                (runtime, House::Engines(engines))
+            }
+        };
+        Self { on, runtime, gate, house }
+    }
+
+    /// Plays the history of this number; if it does not end right, finds a short one that does not, and tells it.
+    fn play_number(&self, number: u64) -> Verdict {
+        let mut runner = runner(number);
+        let tree = histories(ACTS_MOST).new_tree(&mut runner).unwrap();
+        self.play(&tree.current()).map_err(|reason| {
+            eprintln!("history {number}: {reason}\nlooking for a shorter one");
+            let shrunk = runner.run_one(tree, |history| {
+                // A stage of its own: the last history may have ended in a panic.
+                Self::new(self.on).play(&history).map_err(TestCaseError::fail)
+            });
+            let Err(TestError::Fail(reason, history)) = shrunk else { return reason };
+            let acts: Vec<String> = history.acts.iter().map(|act| format!("{act:?}")).collect();
+            let acts = acts.join("\n    ");
+            let replay = format!("scripts/prove --seed {number} --count 1");
+            format!("{reason}\n  {:?}\n    {acts}\n  replay it with: {replay}", history.features)
+        })
+    }
+
+    fn play(&self, history: &History) -> Verdict {
+        let played = catch_unwind(AssertUnwindSafe(|| self.play_unguarded(history)));
+        played.unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(said.unwrap_or("it panics").to_owned())
+        })
+    }
+
+    fn play_unguarded(&self, history: &History) -> Verdict {
+        self.gate.reset();
+        self.runtime.block_on(async {
+            match &self.house {
+                House::Memory(memory) => {
+                    memory.reset();
+                    play(memory, &self.gate, history).await
+                }
+                House::Engines(engines) => {
+                    engines.reset().await;
+                    play(engines, &self.gate, history).await
+                }
+            }
+        })
+    }
+}
+
+/// Plays a history to its end.
+async fn play<S: Stage>(stage: &S, gate: &Gate, history: &History) -> Verdict {
+    let mut world = World::new(stage, gate.clone(), history.features);
+    for act in &history.acts {
+        world.happen(*act).await;
+    }
+    world.finish().await
+}
+
+/// What a history's number stands for.
+fn runner(number: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let config = Config { failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    TestRunner::new_with_rng(config, rng)
+}

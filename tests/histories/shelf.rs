@@ -1,0 +1,293 @@
+//! A replica in memory: [`Shelf`], a map under the one guard; and [`Bounded`], a replica that cannot hold everything.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use replicator::sink::{
+    Broken, Decided, Failure, FailureKind, HeldPage, Outcome, Over, Put, Reading, Replica, Sink, Target, Unread, Write,
+};
+use shared::change::{CanonicalKey, Change, Effect};
+use shared::held::{Held, RESERVED, State};
+use shared::invocation::Invocation;
+use shared::raw_item::RawItem;
+use shared::raw_table::Segment;
+use shared::revision::Revision;
+
+use super::gate::{Gate, Place};
+
+/// Writes under way at once.
+const IN_FLIGHT: usize = 3;
+const PAGE: usize = 2;
+/// The attribute that the smaller of the two sinks cannot hold.
+pub(super) const LARGE: &str = "large";
+
+/// What a replica holds.
+pub(super) type Items = BTreeMap<CanonicalKey, Held>;
+
+/// A replica in memory.
+#[derive(Clone)]
+pub(super) struct Shelf {
+    gate: Gate,
+    place: Place,
+    pub(super) items: Arc<Mutex<Items>>,
+}
+
+enum Done {
+    Applied { tombstone: bool },
+    Duplicate,
+    Stale,
+}
+
+impl Shelf {
+    pub(super) fn new(gate: Gate, place: Place) -> Self {
+        Self { gate, place, items: Arc::default() }
+    }
+
+    async fn write(&self, change: &Change<'_>) -> Result<Done, FailureKind> {
+        let state = match change.effect {
+            Effect::Write { image } => State::Item(holdable(image.unwrap().get()).map_err(FailureKind::Permanent)?),
+            Effect::Remove { expired, .. } => State::Gone { expired },
+        };
+        let (key, revision, items) = (change.key.canonical().clone(), change.revision, Arc::clone(&self.items));
+        let effect = async move {
+            let mut items = items.lock().unwrap();
+            let there = items.get(&key).and_then(|held| held.revision.clone()).and_then(Result::ok);
+            let done = match there {
+                Some(there) if there == revision => Done::Duplicate,
+                Some(there) if there > revision => Done::Stale,
+                _ => Done::Applied { tombstone: matches!(state, State::Gone { .. }) },
+            };
+            let held_off = matches!(done, Done::Stale) && matches!(items[&key].state, State::Gone { .. });
+            if let Done::Applied { .. } = done {
+                items.insert(key, Held { revision: Some(Ok(revision)), state });
+            }
+            (done, held_off)
+        };
+        let (done, held_off) = self
+            .gate
+            .pass(self.place, true, effect)
+            .await
+            .map_err(|trouble| FailureKind::Transient(format!("{trouble:?}")))?;
+        self.gate.see(match done {
+            Done::Applied { tombstone: false } => "sink: applied",
+            Done::Applied { tombstone: true } => "sink: tombstone",
+            Done::Duplicate => "sink: duplicate",
+            Done::Stale => "sink: stale",
+        });
+        if held_off {
+            self.gate.see("sink: tombstone held off a late write");
+        }
+        Ok(done)
+    }
+
+    async fn put_one(&self, write: &Write<'_>) -> Put {
+        let state = match write.target {
+            Target::Item(item) => match holdable(&item.encode()) {
+                Ok(item) => State::Item(item),
+                Err(reason) => return Put::Permanent(reason),
+            },
+            Target::Gone { expired } => State::Gone { expired },
+        };
+        let (key, revision, over, items) = (write.key.clone(), write.revision, write.over, Arc::clone(&self.items));
+        let effect = async move {
+            let mut items = items.lock().unwrap();
+            let there = items.get(&key);
+            let stands: Option<Revision> = there.and_then(|held| held.revision.clone()).and_then(Result::ok);
+            let may = match over {
+                Over::Nothing => there.is_none(),
+                Over::Revision(expected) => stands == expected,
+            };
+            if may {
+                items.insert(key, Held { revision: Some(Ok(revision)), state });
+            }
+            may
+        };
+        match self.gate.pass(self.place, true, effect).await {
+            Ok(true) => {
+                self.gate.see("sink: written beside the stream");
+                Put::Written
+            }
+            Ok(false) => {
+                self.gate.see("sink: refused beside the stream");
+                Put::Refused
+            }
+            Err(trouble) => Put::Transient(format!("{trouble:?}")),
+        }
+    }
+
+    fn unread(&self, trouble: super::gate::Trouble) -> Unread {
+        Unread { sink: self.name(), reason: format!("{trouble:?}") }
+    }
+}
+
+/// The item, if a replica's own marks do not stand in the way.
+fn holdable(image: &str) -> Result<RawItem, String> {
+    let item = RawItem::parse(image).unwrap();
+    match RESERVED.iter().find(|name| item.get(name).is_some()) {
+        Some(name) => Err(format!("the attribute {name} is reserved")),
+        None => Ok(item),
+    }
+}
+
+impl Sink for Shelf {
+    fn name(&self) -> &'static str {
+        "shelf"
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn apply<'s>(&'s self, decided: Decided<'s>, _: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+        async move {
+            let mut outcome = Outcome::default();
+            let mut writes = stream::iter(0..decided.settled.len())
+                .map(|place| async move { (decided.settled[place].index, self.write(decided.settled[place]).await) })
+                .buffer_unordered(IN_FLIGHT);
+            while let Some((index, done)) = writes.next().await {
+                match done {
+                    Ok(Done::Applied { tombstone }) => {
+                        outcome.applied += 1;
+                        outcome.tombstones += usize::from(tombstone);
+                    }
+                    Ok(Done::Duplicate) => outcome.duplicate += 1,
+                    Ok(Done::Stale) => outcome.stale += 1,
+                    Err(kind) => outcome.failures.push(Failure { index, kind }),
+                }
+            }
+            Ok(outcome)
+        }
+        .boxed()
+    }
+}
+
+impl Replica for Shelf {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>> {
+        async move {
+            let (items, keys) = (Arc::clone(&self.items), keys.to_vec());
+            let effect = async move {
+                let items = items.lock().unwrap();
+                keys.iter().map(|key| items.get(key).cloned()).collect()
+            };
+            let held = self.gate.pass(self.place, false, effect).await.map_err(|trouble| self.unread(trouble))?;
+            Ok(Reading { held, units: 1.0 })
+        }
+        .boxed()
+    }
+
+    fn scan<'s>(&'s self, _: Segment, after: Option<&'s CanonicalKey>) -> BoxFuture<'s, Result<HeldPage, Unread>> {
+        async move {
+            let (items, after) = (Arc::clone(&self.items), after.cloned());
+            let effect = async move {
+                let items = items.lock().unwrap();
+                let rest = items.iter().filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after));
+                let page: Vec<_> = rest.take(PAGE + 1).map(|(key, held)| (key.clone(), held.clone())).collect();
+                page
+            };
+            let mut held = self.gate.pass(self.place, false, effect).await.map_err(|trouble| self.unread(trouble))?;
+            let next = if held.len() > PAGE {
+                held.pop();
+                held.last().map(|(key, _)| key.clone())
+            } else {
+                None
+            };
+            Ok(HeldPage { held, next, units: 1.0 })
+        }
+        .boxed()
+    }
+
+    fn put<'s>(&'s self, writes: &'s [Write<'s>], _: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {
+        async move {
+            let mut puts = vec![Put::Transient("unfinished".to_owned()); writes.len()];
+            let mut open = stream::iter(0..writes.len())
+                .map(|place| async move { (place, self.put_one(&writes[place]).await) })
+                .buffer_unordered(IN_FLIGHT);
+            while let Some((place, put)) = open.next().await {
+                puts[place] = put;
+            }
+            puts
+        }
+        .boxed()
+    }
+}
+
+/// A replica with a name of its own that, as long as `refuses` stands, cannot hold items with the attribute [`LARGE`].
+#[derive(Clone)]
+pub(super) struct Bounded {
+    name: &'static str,
+    inner: Arc<dyn Replica>,
+    refuses: Arc<Mutex<bool>>,
+}
+
+impl Bounded {
+    pub(super) fn new(name: &'static str, inner: Arc<dyn Replica>, refuses: bool) -> Self {
+        Self { name, inner, refuses: Arc::new(Mutex::new(refuses)) }
+    }
+
+    /// From now on it holds everything.
+    pub(super) fn grow(&self) {
+        *self.refuses.lock().unwrap() = false;
+    }
+
+    fn is_too_large(&self, change: &Change<'_>) -> bool {
+        let large = |image: &str| image.contains(&format!("\"{LARGE}\""));
+        *self.refuses.lock().unwrap()
+            && matches!(change.effect, Effect::Write { image: Some(image) } if large(image.get()))
+    }
+}
+
+const TOO_LARGE: &str = "the item is too large";
+
+impl Sink for Bounded {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        self.inner.check()
+    }
+
+    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+        async move {
+            let (large, rest): (Vec<_>, Vec<_>) =
+                decided.settled.iter().copied().partition(|change| self.is_too_large(change));
+            let mut outcome =
+                self.inner.apply(Decided { changes: decided.changes, settled: &rest }, invocation).await?;
+            let kind = || FailureKind::Permanent(TOO_LARGE.to_owned());
+            outcome.failures.extend(large.iter().map(|change| Failure { index: change.index, kind: kind() }));
+            Ok(outcome)
+        }
+        .boxed()
+    }
+}
+
+impl Replica for Bounded {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>> {
+        self.inner.read(keys)
+    }
+
+    fn scan<'s>(
+        &'s self,
+        segment: Segment,
+        after: Option<&'s CanonicalKey>,
+    ) -> BoxFuture<'s, Result<HeldPage, Unread>> {
+        self.inner.scan(segment, after)
+    }
+
+    fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {
+        async move {
+            let refuses = *self.refuses.lock().unwrap();
+            let large =
+                |write: &Write<'_>| refuses && matches!(write.target, Target::Item(item) if item.get(LARGE).is_some());
+            let rest: Vec<Write<'_>> = writes.iter().filter(|write| !large(write)).copied().collect();
+            let mut puts = self.inner.put(&rest, invocation).await.into_iter();
+            let put = |write| {
+                if large(write) { Put::Permanent(TOO_LARGE.to_owned()) } else { puts.next().unwrap() }
+            };
+            writes.iter().map(put).collect()
+        }
+        .boxed()
+    }
+}

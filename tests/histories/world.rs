@@ -1,0 +1,359 @@
+//! A history under way: [`World`], the functions over their stores, and the hand that polls them.
+//!
+//! Every piece of work is a future that goes on only when the history says so, from one call at the gate to the next. The
+//! functions are the production ones; what is not is the stream, the clock and the order in which things happen.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use archiver::Archiver;
+use archiver::archive::Compression;
+use archiver::store::Store;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use local::stream_pump::answer::Answer;
+use local::stream_pump::machine::{Reason, Ticket, Work};
+use maintenance::Maintenance;
+use maintenance::failure::Functions;
+use maintenance::failure_bucket::FailureBucket;
+use maintenance::mapping::Mappings;
+use replicator::Replicator;
+use replicator::sink::{Replica, Sink};
+use serde_json::value::RawValue;
+use shared::invocation::Invocation;
+use shared::quarantine::Quarantine;
+use shared::raw_table::RawTable;
+use shared::revision::SequenceNumber;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::act::{Features, Function};
+use super::cloud::{ARCHIVE, FAILURES, SOURCE};
+use super::gate::Gate;
+use super::mapping::{Mapping, envelope, event};
+use super::shelf::Bounded;
+use super::source::{Source, What};
+use super::stage::Stage;
+
+/// What an invocation has. Enough for anything that does not hang.
+const INVOCATION: Duration = Duration::from_mins(1);
+/// A pause between tries, in a task that waits for nothing else.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Calls of one task; more is a task that goes round for ever.
+const CALLS_MOST: usize = 4_000;
+
+/// What a task is to the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A mapping waits for its answer.
+    Delivery {
+        mapping: usize,
+        ticket: Ticket,
+    },
+    /// Nobody waits for its answer.
+    Stray,
+    Maintenance,
+}
+
+pub(super) struct Task {
+    pub(super) role: Role,
+    /// The records that it was given, in order.
+    records: Vec<usize>,
+    future: LocalBoxFuture<'static, Option<String>>,
+}
+
+/// How far a task got.
+enum Gone {
+    On,
+    /// It waits for time to pass, or for ever.
+    Nowhere,
+    ToItsEnd,
+}
+
+pub(super) struct World<'s, S> {
+    pub(super) stage: &'s S,
+    pub(super) gate: Gate,
+    pub(super) features: Features,
+    pub(super) source: Source,
+    pub(super) mappings: Vec<Mapping>,
+    pub(super) tasks: Vec<Task>,
+    pub(super) now: OffsetDateTime,
+    pub(super) replicator: Rc<Replicator>,
+    pub(super) archiver: Archiver,
+    pub(super) maintenance: Rc<Maintenance>,
+    pub(super) replicas: [Bounded; 2],
+    /// By record: whether each function's mapping has an answer for it.
+    pub(super) settled: Vec<[bool; 2]>,
+    /// Sinks and items that something outside of the promise has befallen.
+    pub(super) untrusted: BTreeSet<(usize, usize)>,
+    /// Sinks that were lost and not filled since.
+    pub(super) unfilled: BTreeSet<usize>,
+    /// The oldest stream of which records may still be delivered again.
+    pub(super) again_from: usize,
+    pub(super) lose_answers: usize,
+    pub(super) fail_recordings: usize,
+    pub(super) given_up: usize,
+}
+
+impl<'s, S: Stage> World<'s, S> {
+    pub(super) fn new(stage: &'s S, gate: Gate, features: Features) -> Self {
+        let (dynamodb, s3, lambda) = stage.clients();
+        let [wide, small] = stage.replicas();
+        let replicas = [Bounded::new("wide", wide, false), Bounded::new("small", small, true)];
+        let sinks = || replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Sink>).collect();
+        let compression = Compression::Gzip;
+        let archive = Store::new(s3.clone(), ARCHIVE.to_owned());
+        let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
+        let maintenance = Maintenance {
+            source: RawTable::new(dynamodb, SOURCE),
+            replicas: replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
+            mappings: Mappings::new(lambda, Function::Replicator.name().to_owned()),
+            failures: FailureBucket::new(s3.clone(), FAILURES.to_owned()),
+            archive: archive.clone(),
+            compression,
+            functions: Functions { replicator: "replicator".to_owned(), archiver: "archiver".to_owned() },
+        };
+        let mut world = Self {
+            stage,
+            gate,
+            features,
+            source: Source::new(),
+            mappings: Vec::new(),
+            tasks: Vec::new(),
+            now: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
+            replicator: Rc::new(Replicator::new(sinks(), quarantine("replicator"))),
+            archiver: Archiver::new(archive, quarantine("archiver"), compression),
+            maintenance: Rc::new(maintenance),
+            replicas,
+            settled: Vec::new(),
+            untrusted: BTreeSet::new(),
+            unfilled: BTreeSet::new(),
+            again_from: 0,
+            lose_answers: 0,
+            fail_recordings: 0,
+            given_up: 0,
+        };
+        world.map_stream();
+        world
+    }
+
+    /// Both functions get a mapping on the latest stream.
+    pub(super) fn map_stream(&mut self) {
+        let stream = self.source.streams.len() - 1;
+        self.stage.relabel(&self.source.streams[stream].label);
+        for function in Function::BOTH {
+            self.mappings.push(Mapping::new(function, stream, &self.features));
+        }
+    }
+
+    /// Something happens at the source.
+    pub(super) async fn tell(&mut self, item: usize, what: What, poison: Option<super::source::Poison>, gap: u8) {
+        self.source.tell(item, what, poison, gap, self.now);
+        self.settled.push([false; 2]);
+        let image = self.source.items[item].map(|kind| kind.image(item));
+        self.stage.write(item, image).await;
+    }
+
+    fn invocation(&self) -> Invocation {
+        Invocation { now: self.now, stop_at: Instant::now() + INVOCATION, request_id: "1".to_owned() }
+    }
+
+    /// Hands records to a function.
+    pub(super) fn deliver(&mut self, function: Function, records: Vec<usize>, role: Role) {
+        let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
+        let event = RawValue::from_string(event).unwrap();
+        let invocation = self.invocation();
+        let future = match function {
+            Function::Replicator => {
+                let replicator = Rc::clone(&self.replicator);
+                async move { spelled(replicator.handle(&event, &invocation).await.ok()) }.boxed_local()
+            }
+            Function::Archiver => {
+                let archiver = self.archiver.clone();
+                async move { spelled(archiver.handle(&event, &invocation).await.ok()) }.boxed_local()
+            }
+        };
+        self.tasks.push(Task { role, records, future });
+    }
+
+    /// Gives maintenance an order.
+    pub(super) fn order(&mut self, order: &str) {
+        let order = RawValue::from_string(order.to_owned()).unwrap();
+        let (maintenance, invocation) = (Rc::clone(&self.maintenance), self.invocation());
+        let future = async move { spelled(maintenance.handle(&order, &invocation).await.ok()) };
+        self.spawn_maintenance(future.boxed_local());
+    }
+
+    /// Mends some items of a replica, without comparing first.
+    pub(super) fn mend(&mut self, sink: usize, items: Vec<usize>) {
+        let ailing = |item| maintenance::mend::Ailing { key: super::source::key(item), at_hand: None };
+        let ailing: Vec<_> = items.into_iter().map(ailing).collect();
+        let (replica, table) = (self.replicas[sink].clone(), self.maintenance.source.clone());
+        let (gate, invocation) = (self.gate.clone(), self.invocation());
+        let future = async move {
+            let source = maintenance::source::Source::open(table).await.ok()?;
+            let mended = maintenance::mend::mend(&source, &replica, &ailing, &invocation).await.ok()?;
+            if mended.iter().any(|mended| matches!(mended, maintenance::mend::Mended::Left(_))) {
+                gate.see("repair: left an item");
+            }
+            Some(String::new())
+        };
+        self.spawn_maintenance(future.boxed_local());
+    }
+
+    fn spawn_maintenance(&mut self, future: LocalBoxFuture<'static, Option<String>>) {
+        self.tasks.push(Task { role: Role::Maintenance, records: Vec::new(), future });
+    }
+
+    /// Polls a task until it has come to the gate and everything it has under way is done.
+    async fn poll(&mut self, at: usize) -> Gone {
+        self.gate.open();
+        let (task, gate) = (&mut self.tasks[at], &self.gate);
+        let output = poll_fn(|context| match task.future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if gate.progress().1 => Poll::Pending,
+            Poll::Pending => Poll::Ready(None),
+        });
+        match output.await {
+            Some(output) => {
+                let task = self.tasks.remove(at);
+                self.end(&task, output);
+                Gone::ToItsEnd
+            }
+            None if self.gate.progress().0 => Gone::On,
+            None => Gone::Nowhere,
+        }
+    }
+
+    /// Lets a task go on by so many calls.
+    pub(super) async fn step(&mut self, at: usize, times: usize) {
+        for _ in 0..times {
+            if !matches!(self.poll(at).await, Gone::On) {
+                return;
+            }
+        }
+    }
+
+    /// Lets a task go on to its end; one that hangs ends when its time is up, or dies.
+    pub(super) async fn run(&mut self, at: usize) {
+        let mut idle = 0;
+        for _ in 0..CALLS_MOST {
+            match self.poll(at).await {
+                Gone::ToItsEnd => return,
+                Gone::On => idle = 0,
+                Gone::Nowhere => {
+                    // What hangs is not worth a pause.
+                    idle = if self.gate.is_silent() { 5.max(idle + 1) } else { idle + 1 };
+                    match idle {
+                        1..=4 => self.stage.pass(PAUSE * 4_u32.pow(idle - 1)).await,
+                        5 => {
+                            self.gate.see("delivery: time up");
+                            self.stage.pass(INVOCATION).await;
+                        }
+                        _ => break,
+                    }
+                }
+            }
+        }
+        self.crash(at, false);
+    }
+
+    /// A task dies.
+    pub(super) fn crash(&mut self, at: usize, keep: bool) {
+        let task = self.tasks.remove(at);
+        self.gate.see(match task.role {
+            Role::Maintenance => "maintenance: crashed",
+            Role::Delivery { .. } | Role::Stray => "delivery: crashed",
+        });
+        self.gate.keep_what_is_dropped(keep);
+        drop(task.future);
+        self.gate.keep_what_is_dropped(false);
+        if let Role::Delivery { mapping, ticket } = task.role {
+            self.mappings[mapping].machine.answer(ticket, None, self.now);
+        }
+    }
+
+    /// A task has ended with this answer, or without one.
+    fn end(&mut self, task: &Task, output: Option<String>) {
+        let Role::Delivery { mapping, ticket } = task.role else {
+            let told = |what: &str| output.as_ref().is_some_and(|output| output.contains(what));
+            if told("\"redrive.kept\"") {
+                self.gate.see("redrive: left a failure");
+            }
+            if told("\"redrive.rows\"") {
+                self.gate.see("redrive: rows for the archive");
+            }
+            return;
+        };
+        self.gate.see("delivery");
+        if self.lose_answers > 0 {
+            self.lose_answers -= 1;
+            self.gate.see("delivery: answer lost");
+            self.mappings[mapping].machine.answer(ticket, None, self.now);
+            return;
+        }
+        let answer = output.map(|body| Answer::read(&body));
+        let from = match &answer {
+            Some(Answer::Done) => task.records.len(),
+            Some(Answer::Failures(numbers)) => {
+                self.gate.see("delivery: answered in part");
+                let number = SequenceNumber::parse(&numbers[0]).unwrap();
+                task.records.iter().position(|place| self.source.records[*place].number == number).unwrap()
+            }
+            Some(Answer::Malformed) | None => {
+                self.gate.see("delivery: failed whole");
+                0
+            }
+        };
+        let function = self.mappings[mapping].function as usize;
+        task.records[..from].iter().for_each(|place| self.settled[*place][function] = true);
+        self.mappings[mapping].machine.answer(ticket, answer.as_ref(), self.now);
+    }
+
+    /// A mapping starts all that it has to do now.
+    pub(super) async fn start(&mut self, mapping: usize) -> bool {
+        let mut started = false;
+        while let Some(step) = self.mappings[mapping].machine.next(self.now) {
+            started = true;
+            let function = self.mappings[mapping].function;
+            let records: Vec<usize> = step.records.iter().map(|entry| entry.body).collect();
+            match step.work {
+                Work::Deliver => self.deliver(function, records, Role::Delivery { mapping, ticket: step.ticket }),
+                Work::Discard(_) if self.fail_recordings > 0 => {
+                    self.fail_recordings -= 1;
+                    self.gate.see("given up: not recorded");
+                    self.mappings[mapping].machine.recorded(step.ticket, false, self.now);
+                }
+                Work::Discard(reason) => {
+                    self.gate.see(match reason {
+                        Reason::RecordAgeExceeded => "given up: age",
+                        Reason::RetryAttemptsExhausted => "given up: retries",
+                    });
+                    self.given_up += 1;
+                    let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
+                    let (key, body) = envelope(function, &step, reason, &event, self.given_up);
+                    self.stage.put_object(FAILURES, &key, body).await;
+                    for place in &records {
+                        self.settled[*place][function as usize] = true;
+                    }
+                    self.mappings[mapping].machine.recorded(step.ticket, true, self.now);
+                }
+            }
+        }
+        started
+    }
+
+    /// Runs every task to its end.
+    pub(super) async fn run_all(&mut self) {
+        while !self.tasks.is_empty() {
+            self.run(0).await;
+        }
+    }
+}
+
+fn spelled(answer: Option<impl serde::Serialize>) -> Option<String> {
+    answer.map(|answer| serde_json::to_string(&answer).unwrap())
+}
