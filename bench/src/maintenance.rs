@@ -1,6 +1,6 @@
-//! What maintenance costs, as ratios to what the engine does without it, all in one run: a comparison to plain parallel
-//! scans, a backfill to plain conditional puts. The engine is the embedded one, in this process, so the ratios tell and the
-//! rates do not.
+//! What maintenance costs, as ratios to what the engine does without it, all in one run: a backfill to plain conditional
+//! puts, a comparison to plain parallel scans. The engines are embedded ones, in this process, so the ratios tell and the
+//! rates do not. Source and replica are on an engine each, as two Regions would be: an engine does one thing at a time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +9,10 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
+use futures::future::try_join;
 use futures::{StreamExt, TryStreamExt, stream};
+use local::clients;
+use local::dynamodb::Engine;
 use local::stack::{Options, Stack};
 use maintenance::Maintenance;
 use replicator::sink::dynamodb::DynamoDbSink;
@@ -17,6 +20,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use shared::clock::Clock;
 use shared::invocation::Invocation;
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::report::median;
@@ -32,40 +36,46 @@ const ROUNDS: usize = 5;
 /// Measures, and prints.
 pub(crate) async fn measure() -> Result<(), Failure> {
     let stack = Stack::boot(Options { expire_every: Duration::from_hours(24), ..Options::default() }).await?;
-    let client = stack.dynamodb();
-    let maintenance = stack.maintenance().ok_or("the template has no maintenance function")?;
-    put_all(&client, "Users", false).await?;
+    let elsewhere = Engine::start(TcpListener::bind(("127.0.0.1", 0)).await?, None).await?;
+    let (here, there) = (stack.dynamodb(), clients::dynamodb(elsewhere.endpoint()));
+    let maintenance = |replica: &str| {
+        let sink = DynamoDbSink::new(there.clone(), replica, IN_FLIGHT, time::Duration::days(8));
+        let mut maintenance = stack.maintenance().ok_or("the template has no maintenance function")?;
+        maintenance.replicas = vec![Box::new(sink)];
+        Ok::<Maintenance, Failure>(maintenance)
+    };
+    put_all(&here, "Users", false).await?;
     stack.drained().await;
-
-    println!("\nmaintenance: {ITEMS} items of about 1 KB, {SEGMENTS} segments, on the embedded engine");
-    let (mut one, mut both, mut rates) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let source = timed(scan_all(&client, "Users")).await?;
-        let replica = timed(scan_all(&client, "UsersReplica")).await?;
-        let verify = timed(verify(&maintenance)).await?;
-        one.push(source / verify);
-        both.push((source + replica) / verify);
-        rates.push(items() / source);
-    }
-    println!("  a plain parallel scan of the source: {:.0} items a second", median(rates));
-    println!("  verify, in items a second, to a plain parallel scan of the source alone: {:.2}", median(one));
-    println!("  the same to plain parallel scans of both tables, one after the other: {:.2}", median(both));
+    println!("\nmaintenance: {ITEMS} items of about 1 KB, on embedded engines");
 
     let (mut ratios, mut rates) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let (plain, filled) = (format!("Plain{round}"), format!("Filled{round}"));
-        create(&client, &plain).await?;
-        create(&client, &filled).await?;
-        let puts = timed(put_all(&client, &plain, true)).await?;
-        let sink = DynamoDbSink::new(client.clone(), filled, IN_FLIGHT, time::Duration::days(8));
-        let mut maintenance = stack.maintenance().ok_or("the template has no maintenance function")?;
-        maintenance.replicas = vec![Box::new(sink)];
-        let backfill = timed(run(&maintenance, json!({"task": "backfill"}))).await?;
+        create(&there, &plain).await?;
+        create(&there, &filled).await?;
+        let puts = timed(put_all(&there, &plain, true)).await?;
+        let backfill = timed(run(&maintenance(&filled)?, json!({"task": "backfill"}))).await?;
         ratios.push(backfill / puts);
         rates.push(items() / puts);
     }
     println!("  plain conditional puts: {:.0} items a second", median(rates));
     println!("  backfill, in time, to plain conditional puts of the same items: {:.2}", median(ratios));
+
+    let (mut one, mut both, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let source = timed(scan_all(&here, "Users")).await?;
+        let side_by_side =
+            timed(async { try_join(scan_all(&here, "Users"), scan_all(&there, "Filled0")).await.map(drop) });
+        let side_by_side = side_by_side.await?;
+        let verify = timed(verify(&maintenance("Filled0")?)).await?;
+        one.push(source / verify);
+        both.push(side_by_side / verify);
+        rates.push(items() / source);
+    }
+    println!("  a plain parallel scan of the source, in {SEGMENTS} segments: {:.0} items a second", median(rates));
+    println!("  verify, in speed, to a plain parallel scan of the source alone: {:.2}", median(one));
+    println!("  verify, in speed, to plain parallel scans of both tables side by side: {:.2}", median(both));
+    elsewhere.stop().await;
     stack.stop().await;
     Ok(())
 }
@@ -125,7 +135,7 @@ async fn run(maintenance: &Maintenance, order: serde_json::Value) -> Result<(), 
     let payload = RawValue::from_string(order.to_string())?;
     let (now, started) = (Clock::system().now(), Instant::now());
     let invocation = Invocation::new(now, started, Duration::from_mins(15), "bench".to_owned());
-    let answer = maintenance.handle(&payload, &invocation).await?;
+    let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
     let (seen, done) =
         (answer.progress.get("source.items"), answer.progress.sum(".equal") + answer.progress.sum(".filled"));
     if answer.done && seen > 0 && seen == done { Ok(()) } else { Err(format!("{}", answer.progress).into()) }
