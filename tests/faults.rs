@@ -6,6 +6,6 @@
 
 mod deliveries;
 mod network;
-mod proxy;
+pub(crate) mod proxy;
 mod sinks;
 mod troubled;

@@ -6,6 +6,7 @@ mod expiry;
 mod front;
 mod lists;
 mod numbers;
+mod outages;
 mod patches;
 mod records;
 mod refusals;

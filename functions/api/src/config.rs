@@ -17,6 +17,8 @@ pub struct Config {
     pub email_index: String,
     /// Who lets requests in.
     pub auth: Auth,
+    /// Whether a write over a record must say which state it is over.
+    pub preconditions_required: bool,
 }
 
 impl Config {
@@ -29,14 +31,23 @@ impl Config {
         let users_table = read.required("USERS_TABLE", environment::text);
         let email_index = read.required("EMAIL_INDEX", environment::text);
         let auth = read.required("AUTH", Auth::parse);
+        let preconditions_required = read.optional("PRECONDITIONS", preconditions).unwrap_or(false);
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         let problems = read.problems();
         match (users_table, email_index, auth) {
             (Some(users_table), Some(email_index), Some(auth)) if problems.is_empty() => {
-                Ok(Self { users_table, email_index, auth })
+                Ok(Self { users_table, email_index, auth, preconditions_required })
             }
             _ => Err(problems),
         }
+    }
+}
+
+fn preconditions(text: &str) -> Result<bool, String> {
+    match text {
+        "required" => Ok(true),
+        "optional" => Ok(false),
+        _ => Err(format!("is {text:?}: set it to optional or required")),
     }
 }
 

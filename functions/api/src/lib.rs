@@ -25,5 +25,5 @@ use config::Config;
 /// The API. Building it does no I/O; a clone shares everything.
 pub fn app(config: &Config, client: Client, clock: Clock) -> Router {
     let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone());
-    router::routes(users::Users::new(table, clock))
+    router::routes(users::Users::new(table, clock, config.preconditions_required))
 }

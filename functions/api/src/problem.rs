@@ -1,6 +1,7 @@
 //! Every failure that the API answers, as RFC 9457 problem details: one enum, one match.
 //!
-//! What the client reads and what the log says are two: a cause stays in the log.
+//! What the client reads and what the log says are two: a cause stays in the log. docs/problems.md has a section for
+//! each type, which are names and never change.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -72,6 +73,8 @@ pub(crate) enum Problem {
     Exists,
     /// The record is not in the state that a header demands.
     PreconditionFailed,
+    /// This deployment takes no write that does not say which state it is over (RFC 6585, section 3).
+    PreconditionRequired,
     /// The table is throttled, out of reach or contended: come again.
     Busy { cause: String },
     /// What is stored is no user.
@@ -129,6 +132,12 @@ impl Problem {
                 "precondition-failed",
                 "precondition failed",
                 "the record is not in the state that if-match or if-none-match demands: read it again".into(),
+            ),
+            Self::PreconditionRequired => (
+                428,
+                "precondition-required",
+                "precondition required",
+                "send if-match with the etag of the record as you read it, or if-none-match: * to create it".into(),
             ),
             Self::Busy { .. } => (503, "busy", "busy", "the table cannot answer at the moment: come again".into()),
             Self::Unreadable { .. } => (

@@ -9,6 +9,7 @@ use shared::clock::Clock;
 use shared::table::{Fault, Listing, Page, Position, UserTable, WriteError};
 use shared::user::email::Email;
 use shared::user::id::UserId;
+use shared::user::precondition::Precondition;
 use shared::user::timestamp::Timestamp;
 use shared::user::{User, UserKey};
 use time::OffsetDateTime;
@@ -28,11 +29,19 @@ const MAX_LIST_BYTES: usize = 5 * 1024 * 1024;
 pub(crate) struct Users {
     table: UserTable,
     clock: Clock,
+    preconditions_required: bool,
 }
 
 impl Users {
-    pub(crate) fn new(table: UserTable, clock: Clock) -> Self {
-        Self { table, clock }
+    pub(crate) fn new(table: UserTable, clock: Clock, preconditions_required: bool) -> Self {
+        Self { table, clock, preconditions_required }
+    }
+
+    /// What a write demands of the record that it is over.
+    fn precondition(&self, headers: &HeaderMap) -> Result<Precondition, Problem> {
+        let precondition = precondition::read(headers)?;
+        let silent = precondition == Precondition::default();
+        if silent && self.preconditions_required { Err(Problem::PreconditionRequired) } else { Ok(precondition) }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -94,7 +103,7 @@ pub(crate) async fn latest(State(users): State<Users>, OfUser(id): OfUser, reque
 
 /// `PUT /users/{user_id}/{timestamp}`
 pub(crate) async fn replace(State(users): State<Users>, OfRecord(key): OfRecord, request: Request) -> Answer {
-    let precondition = precondition::read(request.headers())?;
+    let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
     let profile = body::replacement(&body::json(request).await?, &key, now)?;
     let replaced = users.table.replace(key, profile, &precondition, now).await?;
@@ -103,7 +112,7 @@ pub(crate) async fn replace(State(users): State<Users>, OfRecord(key): OfRecord,
 
 /// `PATCH /users/{user_id}/{timestamp}`
 pub(crate) async fn patch(State(users): State<Users>, OfRecord(key): OfRecord, request: Request) -> Answer {
-    let precondition = precondition::read(request.headers())?;
+    let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
     let edits = body::edits(&body::merge_patch(request).await?, &key, now)?;
     let user = users.table.patch(&key, &edits, &precondition, now).await?;
@@ -112,7 +121,7 @@ pub(crate) async fn patch(State(users): State<Users>, OfRecord(key): OfRecord, r
 
 /// `DELETE /users/{user_id}/{timestamp}`
 pub(crate) async fn delete(State(users): State<Users>, OfRecord(key): OfRecord, headers: HeaderMap) -> Answer {
-    let precondition = precondition::read(&headers)?;
+    let precondition = users.precondition(&headers)?;
     users.table.delete(&key, &precondition, users.clock.now()).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -193,7 +202,7 @@ struct Single<'a> {
     source: Option<&'static str>,
 }
 
-fn found(user: &User, precondition: &shared::user::precondition::Precondition, at: Option<String>) -> Answer {
+fn found(user: &User, precondition: &Precondition, at: Option<String>) -> Answer {
     // RFC 9110, section 13.2.2: If-Match first; then If-None-Match, whose refusal of a read is "not modified".
     if precondition.if_match.as_ref().is_some_and(|tags| !tags.name(Some(user.version))) {
         return Err(Problem::PreconditionFailed);

@@ -21,6 +21,7 @@ fn every() -> Vec<Problem> {
         Problem::NotFound,
         Problem::Exists,
         Problem::PreconditionFailed,
+        Problem::PreconditionRequired,
         Problem::Busy { cause: cause() },
         Problem::Unreadable { cause: cause() },
         Problem::Internal { cause: cause() },
@@ -40,6 +41,20 @@ fn every_problem_has_a_type_of_its_own_and_keeps_its_cause_to_itself() {
         assert!(!body.contains("the cause"), "{body}");
         assert_eq!(problem.cause().is_some(), problem.parts().0.is_server_error());
     }
+}
+
+#[test]
+fn every_type_has_its_section_in_the_docs_and_every_section_its_type() {
+    let page = include_str!("../../../../docs/problems.md");
+    let sections: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let types: BTreeSet<String> = every()
+        .iter()
+        .map(|problem| {
+            let (status, kind, title, _) = problem.parts();
+            format!("{} {title}: `urn:millrace:problem:{kind}`", status.as_u16())
+        })
+        .collect();
+    assert_eq!(sections, types.iter().map(String::as_str).collect());
 }
 
 #[test]

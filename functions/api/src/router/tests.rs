@@ -19,7 +19,7 @@ fn app() -> Router {
         .retry_config(aws_sdk_dynamodb::config::retry::RetryConfig::disabled())
         .build();
     let table = UserTable::new(aws_sdk_dynamodb::Client::from_conf(config), "Users".into(), "EmailIndex".into());
-    routes(Users::new(table, Clock::fixed(datetime!(2026-11-22 10:00 UTC))))
+    routes(Users::new(table, Clock::fixed(datetime!(2026-11-22 10:00 UTC)), false))
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {
@@ -43,7 +43,33 @@ async fn health_needs_no_table() {
     let (status, headers, json) = bare("GET", "/health").await;
     assert_eq!((status, json["status"].as_str()), (StatusCode::OK, Some("ok")));
     assert_eq!(headers["cache-control"], "no-store");
-    assert_eq!(headers["x-content-type-options"], "nosniff");
+}
+
+#[tokio::test]
+async fn every_answer_has_the_security_headers() {
+    for (method, path, status) in [
+        ("GET", "/health", 200),
+        ("OPTIONS", "/users", 204),
+        ("GET", "/users/ada/x", 400),
+        ("GET", "/nowhere", 404),
+        ("DELETE", "/users", 405),
+        ("POST", "/users", 415),
+        ("GET", "/users/ada/7", 503),
+    ] {
+        let (answered, headers, _) = bare(method, path).await;
+        assert_eq!(answered, status, "{method} {path}");
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("referrer-policy", "no-referrer"),
+            ("strict-transport-security", "max-age=63072000; includeSubDomains"),
+            ("cache-control", "no-store"),
+        ] {
+            assert_eq!(headers[name], value, "{method} {path}");
+        }
+        assert!(headers.contains_key("x-request-id"), "{method} {path}");
+    }
 }
 
 #[tokio::test]
