@@ -69,6 +69,7 @@ fn no_deployment_is_public() {
     let text = source("template.yaml");
     assert!(text.contains("EnableIamAuthorizer: true") && text.contains("DefaultAuthorizer: AWS_IAM"));
     assert!(!text.contains("Authorizer: NONE"), "a route without authorization");
+    assert!(!text.contains("FunctionUrlConfig"), "a door beside API Gateway's");
 }
 
 #[test]
@@ -135,7 +136,10 @@ fn both_mappings_count_their_events() {
 /// The router answers an unknown method with all that it knows: so the two lists can be compared without a table.
 #[tokio::test]
 async fn the_templates_routes_are_the_routers() {
-    let config = api::config::Config::parse(&environment("api")).unwrap();
+    // Who is not let in is told of no method.
+    let open = [("AUTH".to_owned(), "none".to_owned())];
+    let environment = function("api").environment.into_iter().chain(open).collect();
+    let config = api::config::Config::parse(&environment).unwrap();
     let app = api::app(&config, clients::dynamodb("http://127.0.0.1:9"), Clock::system());
     let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for route in template().routes {

@@ -11,3 +11,4 @@ mod patches;
 mod records;
 mod refusals;
 mod service;
+mod tokens;

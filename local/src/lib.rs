@@ -2,7 +2,7 @@
 //!
 //! [`template`] reads what to run. [`dynamodb`] and [`s3`] are the engines, [`clients`] the official SDKs pointed at
 //! them. [`stream_pump`] is Lambda's event source mapping in small, [`expiry`] its TTL sweeper, [`http`] the front with
-//! [`metrics`] beside it. [`options`] is the command line, which [`banner`], [`env_file`] and [`tour`] belong to.
+//! [`metrics`] beside it and [`token`]'s authorizer before it. [`options`] is the command line, which [`banner`], [`env_file`] and [`tour`] belong to.
 //! Sees every other crate of the workspace; only the acceptance tests see it.
 
 pub mod banner;
@@ -17,4 +17,5 @@ pub mod s3;
 pub mod stack;
 pub mod stream_pump;
 pub mod template;
+pub mod token;
 pub mod tour;

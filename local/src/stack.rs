@@ -25,6 +25,7 @@ use crate::stream_pump::invoke::{Invoke, InvokeError, ServedFunction};
 use crate::stream_pump::settings::Settings;
 use crate::stream_pump::{self, Pump};
 use crate::template::{self, Function, Template, TemplateError};
+use crate::token::{Auth, Authorizer, AuthorizerError};
 use crate::{clients, dynamodb, s3};
 
 /// The longest that a batch waits to be filled, unless windows are true.
@@ -49,6 +50,8 @@ pub struct Options {
     pub expire_every: Duration,
     /// Wait for batches as long as the template says, instead of a second.
     pub true_windows: bool,
+    /// Who lets requests in.
+    pub auth: Auth,
 }
 
 impl Default for Options {
@@ -63,6 +66,7 @@ impl Default for Options {
             functions: None,
             expire_every: Duration::from_secs(3),
             true_windows: false,
+            auth: Auth::None,
         }
     }
 }
@@ -122,6 +126,9 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// No token can be verified.
+    #[error(transparent)]
+    Authorizer(#[from] AuthorizerError),
     /// `--functions` is no URL.
     #[error("--functions: {0}")]
     Functions(#[from] InvokeError),
@@ -135,6 +142,7 @@ pub struct Stack {
     front: Front,
     expiry: Expiry,
     pumps: Vec<Pump>,
+    authorizer: Option<Arc<Authorizer>>,
     dynamodb: Arc<dynamodb::Engine>,
     s3: s3::Engine,
     /// Held until the end: without `--data` S3's objects are here.
@@ -168,13 +176,17 @@ impl Stack {
                 _ => mappings.extend(wiring.mappings(function).await?),
             }
         }
-        let api = api.ok_or_else(|| wiring.unrunnable("has no function whose binary is api".to_owned()))?;
+        let mut api = api.ok_or_else(|| wiring.unrunnable("has no function whose binary is api".to_owned()))?;
+        let authorizer = Authorizer::of(&options.auth)?;
+        if let Some(authorizer) = &authorizer {
+            api = Arc::clone(authorizer).before(api);
+        }
         // Nothing runs before all is known to be sound.
         let pumps = mappings.into_iter().map(Pump::start).collect();
         let front = Front::start(front, api);
         let dynamodb = Arc::new(dynamodb);
         let expiry = Expiry::start(Arc::clone(&dynamodb), options.expire_every);
-        Ok(Self { options, template, api_url, front, expiry, pumps, dynamodb, s3, _objects: objects })
+        Ok(Self { options, template, api_url, front, expiry, pumps, authorizer, dynamodb, s3, _objects: objects })
     }
 
     /// Where the API listens.
@@ -211,6 +223,12 @@ impl Stack {
     #[must_use]
     pub fn s3(&self) -> aws_sdk_s3::Client {
         clients::s3(self.s3_url())
+    }
+
+    /// A token for the API, where this program signs them.
+    #[must_use]
+    pub fn token(&self, subject: &str, scope: &str) -> Option<String> {
+        self.authorizer.as_ref()?.token(subject, scope, Clock::system().now().unix_timestamp())
     }
 
     /// What is run.
@@ -289,7 +307,11 @@ impl Wiring<'_> {
         if let Some(base) = &self.options.functions {
             return Ok(proxy(base));
         }
-        let config = api::config::Config::parse(&environment(function)).map_err(misconfigured(function))?;
+        let auth = if self.options.auth == Auth::None { "none" } else { "jwt" };
+        let variables = function.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let own = [("AUTH", auth)];
+        let environment = variables.chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let config = api::config::Config::parse(&environment).map_err(misconfigured(function))?;
         Ok(api::app(&config, clients::dynamodb(self.dynamodb), Clock::system()))
     }
 

@@ -1,9 +1,8 @@
 //! What the API needs to know before its first request.
 
 use shared::environment::{self, Environment, Problems};
+use shared::http::caller::Auth;
 use shared::telemetry;
-
-use crate::caller::Auth;
 
 /// The function's name, in metrics and logs.
 pub const FUNCTION: &str = "api";
@@ -68,8 +67,8 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_named_at_once() {
-        let problems = parse(&[("AUTH", "jwt"), ("LOG_LEVEL", "loud")]).unwrap_err().to_string();
-        for name in ["USERS_TABLE is not set", "EMAIL_INDEX is not set", "AUTH is \"jwt\"", "LOG_LEVEL is \"loud\""] {
+        let problems = parse(&[("AUTH", "open"), ("LOG_LEVEL", "loud")]).unwrap_err().to_string();
+        for name in ["USERS_TABLE is not set", "EMAIL_INDEX is not set", "AUTH is \"open\"", "LOG_LEVEL is \"loud\""] {
             assert!(problems.contains(name), "{problems}");
         }
         assert!(parse(&[("USERS_TABLE", "Users"), ("EMAIL_INDEX", "EmailIndex")]).is_err(), "AUTH has no default");

@@ -1,10 +1,10 @@
 //! The API over the Users table: HTTP in, records out.
 //!
 //! [`app`] is one axum router that runs behind API Gateway (through `lambda_http`) and on a socket (through hyper)
-//! alike. Nothing is cached, and nobody is told from anybody else, in this crate: see [`caller`].
+//! alike. Nothing is cached in this crate.
 
+mod access;
 mod body;
-pub mod caller;
 pub mod config;
 mod observe;
 mod page;
@@ -25,5 +25,6 @@ use config::Config;
 /// The API. Building it does no I/O; a clone shares everything.
 pub fn app(config: &Config, client: Client, clock: Clock) -> Router {
     let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone());
-    router::routes(users::Users::new(table, clock, config.preconditions_required))
+    let door = access::Door { auth: config.auth, clock: clock.clone() };
+    router::routes(users::Users::new(table, clock, config.preconditions_required), door)
 }

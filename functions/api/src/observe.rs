@@ -6,13 +6,14 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, REFERRER_POLICY, RETRY_AFTER,
-    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use lambda_http::RequestExt;
 use shared::clock::Clock;
+use shared::http::caller::{Auth, Scope};
 use shared::metric;
 use tokio::time::Instant;
 use uuid::{NoContext, Timestamp, Uuid};
@@ -74,9 +75,21 @@ fn spell(problem: &Problem, request_id: &str, response: &mut Response) {
         Problem::NotAMergePatch => (ACCEPT_PATCH, crate::problem::MERGE_PATCH),
         Problem::Encoded => (ACCEPT_ENCODING, "identity"),
         Problem::Busy { .. } => (RETRY_AFTER, "1"),
+        Problem::Unauthenticated { auth: Auth::Iam } => (WWW_AUTHENTICATE, "AWS4-HMAC-SHA256"),
+        Problem::Unauthenticated { .. } => (WWW_AUTHENTICATE, "Bearer"),
+        // RFC 6750, section 3.
+        Problem::InsufficientScope { scope } => (WWW_AUTHENTICATE, insufficient(*scope)),
         _ => return,
     };
     headers.insert(told.0, HeaderValue::from_static(told.1));
+}
+
+fn insufficient(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Read => r#"Bearer error="insufficient_scope", scope="users:read""#,
+        Scope::Write => r#"Bearer error="insufficient_scope", scope="users:write""#,
+        Scope::Admin => r#"Bearer error="insufficient_scope", scope="users:admin""#,
+    }
 }
 
 fn record(route: &str, status: u16, started: Instant, request_id: &str, problem: Option<&Problem>) {

@@ -9,6 +9,7 @@ use std::error::Error;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use shared::http::caller::{Auth, Scope};
 use shared::table::{Fault, WriteError};
 
 /// More than a record of 400 KB takes as JSON, unless every character of it is escaped.
@@ -49,6 +50,12 @@ pub(crate) enum Problem {
     UnknownRoute,
     /// What has this path has other methods.
     MethodNotAllowed { allow: &'static str },
+    /// Nobody is known to call.
+    Unauthenticated { auth: Auth },
+    /// The caller's token lacks a scope.
+    InsufficientScope { scope: Scope },
+    /// The body would write for another user.
+    ForeignUser { pointer: &'static str },
     /// The path, the query or a header is wrong.
     Request(Vec<Mistake>),
     /// The body did not arrive whole.
@@ -94,6 +101,24 @@ impl Problem {
             Self::UnknownRoute => (404, "unknown-route", "unknown route", "no resource has this path".into()),
             Self::MethodNotAllowed { allow } => {
                 (405, "method-not-allowed", "method not allowed", format!("this resource has {allow}").into())
+            }
+            Self::Unauthenticated { auth } => (
+                401,
+                "unauthenticated",
+                "unauthenticated",
+                match auth {
+                    Auth::Iam => "sign the request (AWS Signature Version 4)".into(),
+                    Auth::Jwt | Auth::None => "send authorization: Bearer with a valid token that has a sub".into(),
+                },
+            ),
+            Self::InsufficientScope { scope } => (
+                403,
+                "insufficient-scope",
+                "insufficient scope",
+                format!("this needs a token with the scope {}, or {}", scope.as_str(), Scope::Admin.as_str()).into(),
+            ),
+            Self::ForeignUser { .. } => {
+                (403, "foreign-user", "another user's record", "a record is written by its own user alone".into())
             }
             Self::Request(_) => (400, "invalid-request", "invalid request", "correct what `errors` names".into()),
             Self::BodyLost => {
@@ -173,8 +198,14 @@ impl Problem {
             Self::MalformedJson { line, column, .. } => (Some(*line), Some(*column)),
             _ => (None, None),
         };
+        let foreign;
         let errors = match self {
             Self::Request(errors) | Self::Body(errors) => Some(errors.as_slice()),
+            Self::ForeignUser { pointer } => {
+                let detail = "must be the token's sub: leave it out".to_owned();
+                foreign = [Mistake { place: Place::Pointer((*pointer).to_owned()), detail }];
+                Some(&foreign[..])
+            }
             _ => None,
         };
         let details = Details {

@@ -11,6 +11,7 @@ use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 use tower::ServiceExt;
 
+use crate::access::{Door, admit};
 use crate::observe::{ACCEPT_PATCH, observe};
 use crate::path::Stage;
 use crate::problem::{MERGE_PATCH, Problem};
@@ -20,8 +21,8 @@ const READ: &str = "GET, HEAD, OPTIONS";
 const COLLECTION: &str = "GET, HEAD, POST, OPTIONS";
 const RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
 
-/// Every route of the API, over these users.
-pub(crate) fn routes(users: Users) -> Router {
+/// Every route of the API, over these users, behind this door.
+pub(crate) fn routes(users: Users, door: Door) -> Router {
     let record = get(users::read).put(users::replace).patch(users::patch).delete(users::delete);
     let routes = Router::new()
         .route("/health", resource(get(health), READ))
@@ -30,6 +31,7 @@ pub(crate) fn routes(users: Users) -> Router {
         .route("/users/{user_id}/latest", resource(get(users::latest), READ))
         .route("/users/{user_id}/{timestamp}", resource(record, RECORD))
         .fallback(unknown)
+        .layer(middleware::from_fn_with_state(door, admit))
         .layer(middleware::from_fn_with_state(users.clock().clone(), observe))
         .with_state(users);
     Router::new().fallback_service(routes.map_request(without_stage))
@@ -88,4 +90,4 @@ fn without_stage(mut request: Request) -> Request {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -14,6 +14,7 @@ use shared::user::timestamp::Timestamp;
 use shared::user::{User, UserKey};
 use time::OffsetDateTime;
 
+use crate::access::By;
 use crate::observe::new_uuid;
 use crate::path::{OfRecord, OfUser, Stage, seconds};
 use crate::problem::Problem;
@@ -52,12 +53,17 @@ impl Users {
 type Answer = Result<Response, Problem>;
 
 /// `POST /users`
-pub(crate) async fn create(State(users): State<Users>, request: Request) -> Answer {
+pub(crate) async fn create(State(users): State<Users>, By(caller): By, request: Request) -> Answer {
     let now = users.clock.now();
     let stage = request.extensions().get::<Stage>().cloned().unwrap_or_default();
     let draft = body::draft(&body::json(request).await?, now)?;
-    let is_new_user = draft.id.is_none();
-    let id = draft.id.map_or_else(|| UserId::parse(new_uuid(&users.clock)), Ok);
+    let is_new_user = draft.id.is_none() && caller.bound_to().is_none();
+    let id = match (draft.id, caller.bound_to()) {
+        (Some(id), _) if !caller.owns(&id) => return Err(Problem::ForeignUser { pointer: "/user_id" }),
+        (Some(id), _) => Ok(id),
+        (None, Some(own)) => Ok(UserId::parse(own).map_err(|_| Problem::ForeignUser { pointer: "/user_id" })?),
+        (None, None) => UserId::parse(new_uuid(&users.clock)),
+    };
     let timestamp = draft.timestamp.map_or_else(|| Timestamp::parse(now.unix_timestamp()), Ok);
     let (Ok(id), Ok(timestamp)) = (id, timestamp) else {
         return Err(Problem::Internal { cause: "the clock shows no time since 1970".into() });

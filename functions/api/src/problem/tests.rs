@@ -9,6 +9,9 @@ fn every() -> Vec<Problem> {
     vec![
         Problem::UnknownRoute,
         Problem::MethodNotAllowed { allow: "GET" },
+        Problem::Unauthenticated { auth: Auth::Jwt },
+        Problem::InsufficientScope { scope: Scope::Read },
+        Problem::ForeignUser { pointer: "/user_id" },
         Problem::Request(vec![]),
         Problem::BodyLost,
         Problem::MalformedJson { line: 1, column: 2, reason: "x".into() },

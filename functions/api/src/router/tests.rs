@@ -5,12 +5,18 @@ use axum::body::Body;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use shared::clock::Clock;
+use shared::http::caller::Auth;
 use shared::table::UserTable;
 use time::macros::datetime;
 
 use super::*;
 
 fn app() -> Router {
+    app_with(Auth::None, Clock::fixed(datetime!(2026-11-22 10:00 UTC)))
+}
+
+/// The API with a table that has nowhere to go.
+pub(crate) fn app_with(auth: Auth, clock: Clock) -> Router {
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("us-east-1"))
@@ -19,7 +25,7 @@ fn app() -> Router {
         .retry_config(aws_sdk_dynamodb::config::retry::RetryConfig::disabled())
         .build();
     let table = UserTable::new(aws_sdk_dynamodb::Client::from_conf(config), "Users".into(), "EmailIndex".into());
-    routes(Users::new(table, Clock::fixed(datetime!(2026-11-22 10:00 UTC)), false))
+    routes(Users::new(table, clock.clone(), false), Door { auth, clock })
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {
