@@ -1,10 +1,12 @@
 //! What the API answers, on a real engine: stories of records, of conditions, of patches, of lists and of time.
 
+mod batches;
 mod conditions;
 mod events;
 mod expiry;
 mod front;
 mod lists;
+mod logs;
 mod numbers;
 mod outages;
 mod patches;

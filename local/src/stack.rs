@@ -31,6 +31,9 @@ use crate::{clients, dynamodb, s3};
 /// The longest that a batch waits to be filled, unless windows are true.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(1);
 
+/// What seals cursors on this machine: no secret, so that they outlive a restart.
+pub const CURSOR_KEYS: &str = "local:bm8gc2VjcmV0OiBmb3IgdGhpcyBtYWNoaW5lIG9ubHk=";
+
 /// How to run the stack.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -309,7 +312,7 @@ impl Wiring<'_> {
         }
         let auth = if self.options.auth == Auth::None { "none" } else { "jwt" };
         let variables = function.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let own = [("AUTH", auth)];
+        let own = [("AUTH", auth), ("CURSOR_KEYS", CURSOR_KEYS)];
         let environment = variables.chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let config = api::config::Config::parse(&environment).map_err(misconfigured(function))?;
         Ok(api::app(&config, clients::dynamodb(self.dynamodb), Clock::system()))

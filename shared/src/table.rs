@@ -9,24 +9,32 @@
 //! The SDK retries calls whose answer was lost. A conditional write whose first attempt landed then meets its own
 //! result and is refused; who must know reads the record.
 
+mod batch;
 mod expression;
 mod fault;
 mod listing;
+mod meter;
+
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+};
 use time::OffsetDateTime;
 
 use crate::item::{self, Item};
 use crate::user::precondition::{Precondition, Tags};
 use crate::user::{Edit, Edits, Profile, User, UserKey, spell_moment};
+pub use batch::{Batch, MAX_KEYS};
 use expression::{Assignments, Expression};
 pub use fault::Fault;
 use fault::{Refusal, refusal};
-pub use listing::{Listing, Page, Position};
+pub use listing::{Listing, Order, Page, Position, Segment};
+pub use meter::Meter;
 
 /// How often a write that another one overtook starts over before it gives up.
 const ATTEMPTS: usize = 8;
@@ -64,15 +72,22 @@ pub struct Replaced {
 #[derive(Clone, Debug)]
 pub struct UserTable {
     client: Client,
-    name: String,
-    email_index: String,
+    name: Arc<str>,
+    email_index: Arc<str>,
+    meter: Meter,
 }
 
 impl UserTable {
     /// The table of this name, reached with this client.
     #[must_use]
     pub fn new(client: Client, name: String, email_index: String) -> Self {
-        Self { client, name, email_index }
+        Self { client, name: name.into(), email_index: email_index.into(), meter: Meter::default() }
+    }
+
+    /// The same table, whose calls are counted here.
+    #[must_use]
+    pub fn metered(&self, meter: Meter) -> Self {
+        Self { meter, ..self.clone() }
     }
 
     /// Reads one record, consistently.
@@ -87,8 +102,11 @@ impl UserTable {
     }
 
     async fn item(&self, key: &UserKey) -> Result<Option<Item>, Fault> {
-        let call = self.client.get_item().table_name(&self.name).set_key(Some(item::key(key))).consistent_read(true);
-        Ok(call.send().await.map_err(Fault::of)?.item)
+        let call = self.client.get_item().table_name(&*self.name).set_key(Some(item::key(key))).consistent_read(true);
+        let call = call.return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let output = call.send().await.map_err(Fault::of)?;
+        self.meter.add(output.consumed_capacity());
+        Ok(output.item)
     }
 
     /// Writes a new record, over nothing or over an expired one.
@@ -109,7 +127,8 @@ impl UserTable {
         let (names, values) = expression.into_parts();
         self.client
             .put_item()
-            .table_name(&self.name)
+            .table_name(&*self.name)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_item(Some(item::encode(user).map_err(Fault::refused)?))
             .condition_expression(condition)
             .set_expression_attribute_names(names)
@@ -117,7 +136,7 @@ impl UserTable {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await
-            .map(drop)
+            .map(|output| self.meter.add(output.consumed_capacity()))
             .map_err(|error| {
                 refusal(error, |error| match error {
                     PutItemError::ConditionalCheckFailedException(failed) => Some(failed),
@@ -280,7 +299,8 @@ impl UserTable {
         let (names, values) = expression.into_parts();
         self.client
             .update_item()
-            .table_name(&self.name)
+            .table_name(&*self.name)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_key(Some(item::key(key)))
             .update_expression(assignments.into_text())
             .condition_expression(condition)
@@ -290,7 +310,10 @@ impl UserTable {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await
-            .map(|output| output.attributes)
+            .map(|output| {
+                self.meter.add(output.consumed_capacity());
+                output.attributes
+            })
             .map_err(|error| {
                 refusal(error, |error| match error {
                     UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed),
@@ -315,14 +338,19 @@ impl UserTable {
         let call = self
             .client
             .delete_item()
-            .table_name(&self.name)
+            .table_name(&*self.name)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_key(Some(item::key(key)))
             .condition_expression(condition)
             .set_expression_attribute_names(names)
             .set_expression_attribute_values(values)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let Err(error) = call.send().await else {
-            return Ok(());
+        let error = match call.send().await {
+            Ok(output) => {
+                self.meter.add(output.consumed_capacity());
+                return Ok(());
+            }
+            Err(error) => error,
         };
         let refused = refusal(error, |error| match error {
             DeleteItemError::ConditionalCheckFailedException(failed) => Some(failed),

@@ -92,7 +92,8 @@ pub(crate) fn config(table: &str) -> Config {
 }
 
 pub(crate) fn config_with(table: &str, variables: &[(&str, &str)]) -> Config {
-    let usual = [("USERS_TABLE", table), ("EMAIL_INDEX", "EmailIndex"), ("AUTH", "none")];
+    let key = "test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let usual = [("USERS_TABLE", table), ("EMAIL_INDEX", "EmailIndex"), ("AUTH", "none"), ("CURSOR_KEYS", key)];
     let environment: Environment =
         usual.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Config::parse(&environment).unwrap()

@@ -2,6 +2,7 @@
 
 use shared::environment::{self, Environment, Problems};
 use shared::http::caller::Auth;
+use shared::http::seal::Keys;
 use shared::telemetry;
 
 /// The function's name, in metrics and logs.
@@ -16,6 +17,8 @@ pub struct Config {
     pub email_index: String,
     /// Who lets requests in.
     pub auth: Auth,
+    /// What seals cursors.
+    pub cursor_keys: Keys,
     /// Whether a write over a record must say which state it is over.
     pub preconditions_required: bool,
 }
@@ -30,12 +33,13 @@ impl Config {
         let users_table = read.required("USERS_TABLE", environment::text);
         let email_index = read.required("EMAIL_INDEX", environment::text);
         let auth = read.required("AUTH", Auth::parse);
+        let cursor_keys = read.required("CURSOR_KEYS", Keys::parse);
         let preconditions_required = read.optional("PRECONDITIONS", preconditions).unwrap_or(false);
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         let problems = read.problems();
-        match (users_table, email_index, auth) {
-            (Some(users_table), Some(email_index), Some(auth)) if problems.is_empty() => {
-                Ok(Self { users_table, email_index, auth, preconditions_required })
+        match (users_table, email_index, auth, cursor_keys) {
+            (Some(users_table), Some(email_index), Some(auth), Some(cursor_keys)) if problems.is_empty() => {
+                Ok(Self { users_table, email_index, auth, cursor_keys, preconditions_required })
             }
             _ => Err(problems),
         }
@@ -60,15 +64,28 @@ mod tests {
 
     #[test]
     fn a_whole_environment_is_read() {
-        let config = parse(&[("USERS_TABLE", "Users"), ("EMAIL_INDEX", "EmailIndex"), ("AUTH", "iam")]).unwrap();
+        let variables = [
+            ("USERS_TABLE", "Users"),
+            ("EMAIL_INDEX", "EmailIndex"),
+            ("AUTH", "iam"),
+            ("CURSOR_KEYS", "one:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
+        ];
+        let config = parse(&variables).unwrap();
         assert_eq!((config.users_table.as_str(), config.email_index.as_str()), ("Users", "EmailIndex"));
         assert_eq!(config.auth, Auth::Iam);
     }
 
     #[test]
     fn everything_that_is_wrong_is_named_at_once() {
-        let problems = parse(&[("AUTH", "open"), ("LOG_LEVEL", "loud")]).unwrap_err().to_string();
-        for name in ["USERS_TABLE is not set", "EMAIL_INDEX is not set", "AUTH is \"open\"", "LOG_LEVEL is \"loud\""] {
+        let problems =
+            parse(&[("AUTH", "open"), ("LOG_LEVEL", "loud"), ("CURSOR_KEYS", "one:short")]).unwrap_err().to_string();
+        for name in [
+            "USERS_TABLE is not set",
+            "EMAIL_INDEX is not set",
+            "AUTH is \"open\"",
+            "CURSOR_KEYS has no key of 32 bytes in base64 under one",
+            "LOG_LEVEL is \"loud\"",
+        ] {
             assert!(problems.contains(name), "{problems}");
         }
         assert!(parse(&[("USERS_TABLE", "Users"), ("EMAIL_INDEX", "EmailIndex")]).is_err(), "AUTH has no default");

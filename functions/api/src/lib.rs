@@ -26,5 +26,5 @@ use config::Config;
 pub fn app(config: &Config, client: Client, clock: Clock) -> Router {
     let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone());
     let door = access::Door { auth: config.auth, clock: clock.clone() };
-    router::routes(users::Users::new(table, clock, config.preconditions_required), door)
+    router::routes(users::Users::new(table, clock, config.cursor_keys.clone(), config.preconditions_required), door)
 }

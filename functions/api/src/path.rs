@@ -3,6 +3,8 @@
 //! A key that another user owns is refused here, after a malformed one and before anything else is read: no handler has
 //! it.
 
+use std::convert::Infallible;
+
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use shared::user::UserKey;
@@ -15,6 +17,14 @@ use crate::problem::{Mistake, Problem};
 /// What a request's path started with before the router took it off; an answer's own paths start with it too.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stage(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Stage {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
 
 /// `/users/{user_id}`
 pub(crate) struct OfUser(pub(crate) UserId);

@@ -8,6 +8,8 @@ use crate::problem::{Mistake, Problem};
 /// The parameters, and what was found wrong with them on the way.
 pub(crate) struct Query {
     given: Vec<(String, String)>,
+    /// As they came, with their decoded names.
+    raw: Vec<(String, String)>,
     mistakes: Vec<Mistake>,
 }
 
@@ -15,7 +17,7 @@ impl Query {
     /// Reads the parameters of these names. A `+` is a plus: no parameter here may have a space, and addresses have
     /// pluses.
     pub(crate) fn parse(query: Option<&str>, known: &[&str]) -> Self {
-        let mut read = Self { given: Vec::new(), mistakes: Vec::new() };
+        let mut read = Self { given: Vec::new(), raw: Vec::new(), mistakes: Vec::new() };
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded = |text| percent_decode_str(text).decode_utf8().map(String::from);
@@ -27,7 +29,10 @@ impl Query {
                 (Ok(name), _) if read.given.iter().any(|(given, _)| *given == name) => {
                     read.mistakes.push(Mistake::parameter(name, &"is given twice"));
                 }
-                (Ok(name), Ok(value)) => read.given.push((name, value)),
+                (Ok(name), Ok(value)) => {
+                    read.raw.push((name.clone(), pair.to_owned()));
+                    read.given.push((name, value));
+                }
                 _ => read.mistakes.push(Mistake::parameter(name, &"is no percent-encoded UTF-8")),
             }
         }
@@ -44,6 +49,17 @@ impl Query {
                 None
             }
         }
+    }
+
+    /// Whether a parameter is given, be it right or wrong.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.given.iter().any(|(given, _)| given == name)
+    }
+
+    /// The query as it came, without this parameter.
+    pub(crate) fn without(&self, name: &str) -> String {
+        let others = self.raw.iter().filter(|(given, _)| given != name).map(|(_, pair)| pair.as_str());
+        others.collect::<Vec<_>>().join("&")
     }
 
     /// Whether nothing is wrong so far.
@@ -77,6 +93,9 @@ mod tests {
         assert_eq!(query.take("limit", whole), Some(7));
         assert!(query.finish().is_ok());
         assert!(Query::parse(None, &[]).finish().is_ok());
+        let query = Query::parse(Some("email=a%2Bb@c.de&%63ursor=x&limit=7"), &["email", "limit", "cursor"]);
+        assert_eq!(query.without("cursor"), "email=a%2Bb@c.de&limit=7");
+        assert!(query.has("cursor") && !query.has("fields"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 use tower::ServiceExt;
@@ -19,6 +19,7 @@ use crate::users::{self, Users};
 
 const READ: &str = "GET, HEAD, OPTIONS";
 const COLLECTION: &str = "GET, HEAD, POST, OPTIONS";
+const ACTION: &str = "POST, OPTIONS";
 const RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
 
 /// Every route of the API, over these users, behind this door.
@@ -27,6 +28,7 @@ pub(crate) fn routes(users: Users, door: Door) -> Router {
     let routes = Router::new()
         .route("/health", resource(get(health), READ))
         .route("/users", resource(get(users::list).post(users::create), COLLECTION))
+        .route("/users:batchGet", resource(post(users::read_batch), ACTION))
         .route("/users/{user_id}", resource(get(users::history), READ))
         .route("/users/{user_id}/latest", resource(get(users::latest), READ))
         .route("/users/{user_id}/{timestamp}", resource(record, RECORD))

@@ -29,6 +29,7 @@ async fn ask(app: &Router, method: &str, path: &str, authorizer: &Value) -> (u16
     let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
     let body = match method {
         "GET" | "HEAD" | "DELETE" | "OPTIONS" => "",
+        _ if path == "/users:batchGet" => r#"{"keys":[{"user_id":"ada","timestamp":7}]}"#,
         _ if path == "/users" => r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#,
         _ => r#"{"name":"Ada"}"#,
     };
@@ -69,6 +70,8 @@ async fn the_table_of_routes_and_callers_holds() {
         ("HEAD", "/users", [401, 403, 403, 403, 403, 403, 403, 503]),
         ("GET", "/users?email=ada@example.com", [401, 403, 403, 403, 403, 403, 403, 503]),
         ("POST", "/users", [401, 403, 403, 403, 503, 503, 403, 503]),
+        // Another user's keys are missing, and the table is not asked for them.
+        ("POST", "/users:batchGet", [401, 403, 403, 503, 403, 503, 200, 503]),
         ("GET", "/users/ada", [401, 403, 403, 503, 403, 503, 404, 503]),
         ("HEAD", "/users/ada", [401, 403, 403, 503, 403, 503, 404, 503]),
         ("GET", "/users/ada?limit=0", [401, 403, 403, 400, 403, 400, 404, 400]),

@@ -6,6 +6,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use shared::clock::Clock;
 use shared::http::caller::Auth;
+use shared::http::seal::Keys;
 use shared::table::UserTable;
 use time::macros::datetime;
 
@@ -25,7 +26,8 @@ pub(crate) fn app_with(auth: Auth, clock: Clock) -> Router {
         .retry_config(aws_sdk_dynamodb::config::retry::RetryConfig::disabled())
         .build();
     let table = UserTable::new(aws_sdk_dynamodb::Client::from_conf(config), "Users".into(), "EmailIndex".into());
-    routes(Users::new(table, clock.clone(), false), Door { auth, clock })
+    let keys = Keys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
+    routes(Users::new(table, clock.clone(), keys, false), Door { auth, clock })
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {
@@ -96,6 +98,7 @@ async fn every_method_is_either_allowed_or_refused_with_those_that_are() {
     for (path, allow) in [
         ("/health", READ),
         ("/users", COLLECTION),
+        ("/users:batchGet", ACTION),
         ("/users/ada", READ),
         ("/users/ada/latest", READ),
         ("/users/ada/7", RECORD),
@@ -145,6 +148,19 @@ async fn a_query_that_cannot_be_is_refused_before_anything_is_listed() {
         ("/users?cursor=AAAA", "cursor"),
         ("/users/ada?from=9&to=8", "from"),
         ("/users/ada?to=x", "to"),
+        ("/users/ada?order=up", "order"),
+        ("/users/ada?segment=0", "segment"),
+        ("/users/ada?fields=nmae", "fields"),
+        ("/users/ada/7?fields=", "fields"),
+        ("/users/ada/7?limit=1", "limit"),
+        ("/users/ada/latest?from=1", "from"),
+        ("/users?order=asc", "order"),
+        ("/users?segment=0", "segments"),
+        ("/users?segments=2", "segment"),
+        ("/users?segment=2&segments=2", "segment"),
+        ("/users?segment=0&segments=0", "segments"),
+        ("/users?segment=0&segments=1001", "segments"),
+        ("/users?email=a@b.cd&segment=0&segments=2", "segment"),
         ("/users/ada?email=a@b.cd", "email"),
     ] {
         let (status, _, json) = bare("GET", path).await;
