@@ -51,6 +51,7 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("shared", "lib", Machine),
     ("api", "access", Choreography),
     ("api", "body", Choreography),
+    ("api", "idempotency", Choreography),
     ("api", "path", Choreography),
     ("api", "query", Choreography),
     ("api", "precondition", Choreography),

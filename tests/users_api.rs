@@ -5,6 +5,7 @@ mod conditions;
 mod events;
 mod expiry;
 mod front;
+mod idempotency;
 mod lists;
 mod logs;
 mod numbers;

@@ -14,6 +14,7 @@ mod expression;
 mod fault;
 mod listing;
 mod meter;
+mod once;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub use fault::Fault;
 use fault::{Refusal, refusal};
 pub use listing::{Listing, Order, Page, Position, Segment};
 pub use meter::Meter;
+pub use once::{Attempt, CLAIM_SECONDS, KEPT_SECONDS, Once};
 
 /// How often a write that another one overtook starts over before it gives up.
 const ATTEMPTS: usize = 8;

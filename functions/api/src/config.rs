@@ -19,6 +19,8 @@ pub struct Config {
     pub auth: Auth,
     /// What seals cursors.
     pub cursor_keys: Keys,
+    /// The table of what was asked with an idempotency key; none takes no such keys.
+    pub idempotency_table: Option<String>,
     /// Whether a write over a record must say which state it is over.
     pub preconditions_required: bool,
 }
@@ -34,12 +36,13 @@ impl Config {
         let email_index = read.required("EMAIL_INDEX", environment::text);
         let auth = read.required("AUTH", Auth::parse);
         let cursor_keys = read.required("CURSOR_KEYS", Keys::parse);
+        let idempotency_table = read.optional("IDEMPOTENCY_TABLE", environment::text);
         let preconditions_required = read.optional("PRECONDITIONS", preconditions).unwrap_or(false);
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         let problems = read.problems();
         match (users_table, email_index, auth, cursor_keys) {
             (Some(users_table), Some(email_index), Some(auth), Some(cursor_keys)) if problems.is_empty() => {
-                Ok(Self { users_table, email_index, auth, cursor_keys, preconditions_required })
+                Ok(Self { users_table, email_index, auth, cursor_keys, idempotency_table, preconditions_required })
             }
             _ => Err(problems),
         }

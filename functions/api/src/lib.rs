@@ -6,6 +6,7 @@
 mod access;
 mod body;
 pub mod config;
+mod idempotency;
 mod observe;
 mod page;
 mod path;
@@ -26,5 +27,8 @@ use config::Config;
 pub fn app(config: &Config, client: Client, clock: Clock) -> Router {
     let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone());
     let door = access::Door { auth: config.auth, clock: clock.clone() };
-    router::routes(users::Users::new(table, clock, config.cursor_keys.clone(), config.preconditions_required), door)
+    let users = users::Users::new(table, clock, config.cursor_keys.clone())
+        .with_attempts(config.idempotency_table.as_deref())
+        .with_preconditions(config.preconditions_required);
+    router::routes(users, door)
 }

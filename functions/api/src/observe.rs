@@ -82,6 +82,9 @@ fn spell(problem: &Problem, request_id: &str, response: &mut Response) {
     *response.body_mut() = Body::from(problem.body(request_id));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Problem::IdempotencyKeyInUse { seconds } = problem {
+        headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+    }
     let told = match problem {
         Problem::MethodNotAllowed { allow } => (ALLOW, *allow),
         Problem::NotAMergePatch => (ACCEPT_PATCH, crate::problem::MERGE_PATCH),

@@ -78,6 +78,10 @@ pub(crate) enum Problem {
     NotFound,
     /// A record is there already.
     Exists,
+    /// An earlier request with this idempotency key is under way, for this many seconds at most.
+    IdempotencyKeyInUse { seconds: i64 },
+    /// This idempotency key came with another request.
+    IdempotencyKeyReused,
     /// The record is not in the state that a header demands.
     PreconditionFailed,
     /// This deployment takes no write that does not say which state it is over (RFC 6585, section 3).
@@ -151,6 +155,18 @@ impl Problem {
                 "exists",
                 "the record exists",
                 "a live record has this user_id and timestamp: choose another, or PUT over it".into(),
+            ),
+            Self::IdempotencyKeyInUse { .. } => (
+                409,
+                "idempotency-key-in-use",
+                "request in progress",
+                "an earlier request with this idempotency-key is under way: come again for its answer".into(),
+            ),
+            Self::IdempotencyKeyReused => (
+                422,
+                "idempotency-key-reused",
+                "idempotency key reused",
+                "this idempotency-key came with another body: take a new key for a new request".into(),
             ),
             Self::PreconditionFailed => (
                 412,

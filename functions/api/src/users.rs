@@ -2,32 +2,29 @@
 
 mod answer;
 mod batch;
+mod create;
 mod lists;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request};
-use axum::http::header::LOCATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use shared::clock::Clock;
 use shared::http::seal::Keys;
-use shared::table::{Fault, Listing, Meter, Order, UserTable, WriteError};
+use shared::table::{Fault, Listing, Meter, Order, UserTable};
 use shared::user::fields::Fields;
-use shared::user::id::UserId;
 use shared::user::precondition::Precondition;
-use shared::user::timestamp::Timestamp;
-use shared::user::{User, UserKey};
 
-use crate::access::By;
-use crate::observe::new_uuid;
 use crate::path::{OfRecord, OfUser, Stage};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::{body, precondition};
 use answer::{address, found, written};
 pub(crate) use batch::read_batch;
+pub(crate) use create::create;
 pub(crate) use lists::{history, list};
 
 /// The users, and the time.
@@ -36,12 +33,23 @@ pub(crate) struct Users {
     table: UserTable,
     clock: Clock,
     cursors: Keys,
+    attempts: Option<Arc<str>>,
     preconditions_required: bool,
 }
 
 impl Users {
-    pub(crate) fn new(table: UserTable, clock: Clock, cursors: Keys, preconditions_required: bool) -> Self {
-        Self { table, clock, cursors, preconditions_required }
+    pub(crate) fn new(table: UserTable, clock: Clock, cursors: Keys) -> Self {
+        Self { table, clock, cursors, attempts: None, preconditions_required: false }
+    }
+
+    /// Creates take idempotency keys, whose attempts stand in this table.
+    pub(crate) fn with_attempts(self, table: Option<&str>) -> Self {
+        Self { attempts: table.map(Into::into), ..self }
+    }
+
+    /// Whether a write must say what it is over.
+    pub(crate) fn with_preconditions(self, required: bool) -> Self {
+        Self { preconditions_required: required, ..self }
     }
 
     /// What a write demands of the record that it is over.
@@ -67,32 +75,6 @@ impl FromRequestParts<Users> for Users {
 }
 
 type Answer = Result<Response, Problem>;
-
-/// `POST /users`
-pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: Request) -> Answer {
-    let now = users.clock.now();
-    let draft = body::draft(&body::json(request).await?, now)?;
-    let is_new_user = draft.id.is_none() && caller.bound_to().is_none();
-    let id = match (draft.id, caller.bound_to()) {
-        (Some(id), _) if !caller.owns(&id) => return Err(Problem::ForeignUser { pointer: "/user_id" }),
-        (Some(id), _) => Ok(id),
-        (None, Some(own)) => Ok(UserId::parse(own).map_err(|_| Problem::ForeignUser { pointer: "/user_id" })?),
-        (None, None) => UserId::parse(new_uuid(&users.clock)),
-    };
-    let timestamp = draft.timestamp.map_or_else(|| Timestamp::parse(now.unix_timestamp()), Ok);
-    let (Ok(id), Ok(timestamp)) = (id, timestamp) else {
-        return Err(Problem::Internal { cause: "the clock shows no time since 1970".into() });
-    };
-    let user = User::created(UserKey { id, timestamp }, draft.profile, now);
-    match users.table.create(&user, now).await {
-        Ok(()) => {}
-        // Nobody else can know a new random identifier: an earlier attempt of this very call landed, unheard.
-        Err(WriteError::Exists) if is_new_user => {}
-        Err(error) => return Err(error.into()),
-    }
-    let location = stage.0 + &address(&user.key);
-    Ok(written(StatusCode::CREATED, &user, Some((LOCATION, location))))
-}
 
 /// `GET /users/{user_id}/{timestamp}`
 pub(crate) async fn read(users: Users, OfRecord(key): OfRecord, uri: Uri, headers: HeaderMap) -> Answer {

@@ -46,6 +46,18 @@ impl Fault {
         kind(Box::new(error))
     }
 
+    /// Names the kind of a transaction that was cancelled for this reason, which is no refused condition.
+    pub(super) fn of_reason(code: &str, message: &str, error: impl Into<Cause>) -> Self {
+        let kind = match code {
+            "ThrottlingError" | "ProvisionedThroughputExceeded" => Self::Throttled,
+            "ValidationError" if message.starts_with("Item size") => Self::TooLarge,
+            "ValidationError" | "ItemCollectionSizeLimitExceeded" => Self::Refused,
+            // A conflict with another transaction, and whatever reasons a later service adds.
+            _ => Self::Unavailable,
+        };
+        kind(error.into())
+    }
+
     pub(super) fn refused(error: impl Into<Cause>) -> Self {
         Self::Refused(error.into())
     }

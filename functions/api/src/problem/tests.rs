@@ -23,6 +23,8 @@ fn every() -> Vec<Problem> {
         Problem::Encoded,
         Problem::NotFound,
         Problem::Exists,
+        Problem::IdempotencyKeyInUse { seconds: 7 },
+        Problem::IdempotencyKeyReused,
         Problem::PreconditionFailed,
         Problem::PreconditionRequired,
         Problem::Busy { cause: cause() },

@@ -27,7 +27,7 @@ pub(crate) fn app_with(auth: Auth, clock: Clock) -> Router {
         .build();
     let table = UserTable::new(aws_sdk_dynamodb::Client::from_conf(config), "Users".into(), "EmailIndex".into());
     let keys = Keys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
-    routes(Users::new(table, clock.clone(), keys, false), Door { auth, clock })
+    routes(Users::new(table, clock.clone(), keys), Door { auth, clock })
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {
