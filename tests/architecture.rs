@@ -69,6 +69,7 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("api", "config", Wiring),
     ("replicator", "config", Wiring),
     ("archiver", "config", Wiring),
+    ("api", "contract", Choreography),
     ("api", "lib", Wiring),
     ("replicator", "lib", Wiring),
     ("archiver", "lib", Wiring),

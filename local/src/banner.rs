@@ -43,6 +43,7 @@ pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
   API         {api}
   DynamoDB    {dynamodb}
   S3          {s3}
+  contract    {api}/docs
   metrics     {api}/metrics
   data        {data}
   functions   {functions}

@@ -6,6 +6,7 @@
 mod access;
 mod body;
 pub mod config;
+pub mod contract;
 mod idempotency;
 mod observe;
 mod page;

@@ -51,6 +51,10 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tag
                 None => (rest, false),
             };
             let (opaque, after) = tag.strip_prefix('"').and_then(|tag| tag.split_once('"')).ok_or(MALFORMED)?;
+            // Section 8.8.3: no space and no control character; bytes above ASCII are in.
+            if opaque.chars().any(|letter| letter <= ' ' || letter == '\u{7f}') {
+                return Err(MALFORMED);
+            }
             if weak || !is_weak {
                 versions.extend(version(opaque));
             }
@@ -122,9 +126,15 @@ mod tests {
 
     #[test]
     fn what_is_no_list_of_tags_is_refused() {
-        for lines in
-            [vec!["7"], vec!["\"7"], vec!["\"7\" \"8\""], vec!["w/\"7\""], vec!["*", "\"7\""], vec!["*, \"7\""]]
-        {
+        for lines in [
+            vec!["7"],
+            vec!["\"7"],
+            vec!["\"7\" \"8\""],
+            vec!["w/\"7\""],
+            vec!["*", "\"7\""],
+            vec!["*, \"7\""],
+            vec!["\"a b\""],
+        ] {
             assert!(if_match(&lines).is_err(), "{lines:?}");
         }
         assert!(if_match(&[&"\"1\",".repeat(50)]).is_ok());

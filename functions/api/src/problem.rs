@@ -192,6 +192,21 @@ impl Problem {
         (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), kind, title, detail)
     }
 
+    /// The answer's status.
+    pub(crate) fn status(&self) -> u16 {
+        self.parts().0.as_u16()
+    }
+
+    /// The problem in a few words.
+    pub(crate) fn title(&self) -> &'static str {
+        self.parts().2
+    }
+
+    /// The problem's name, which never changes.
+    pub(crate) fn type_uri(&self) -> String {
+        format!("urn:millrace:problem:{}", self.parts().1)
+    }
+
     /// The problem's JSON.
     pub(crate) fn body(&self, request_id: &str) -> String {
         /// RFC 9457, section 3.1, and three extensions.
@@ -209,7 +224,7 @@ impl Problem {
             #[serde(skip_serializing_if = "Option::is_none")]
             errors: Option<&'a [Mistake]>,
         }
-        let (status, kind, title, detail) = self.parts();
+        let (status, _, title, detail) = self.parts();
         let (line, column) = match self {
             Self::MalformedJson { line, column, .. } => (Some(*line), Some(*column)),
             _ => (None, None),
@@ -225,7 +240,7 @@ impl Problem {
             _ => None,
         };
         let details = Details {
-            r#type: format!("urn:millrace:problem:{kind}"),
+            r#type: self.type_uri(),
             title,
             status: status.as_u16(),
             detail: &detail,
@@ -293,4 +308,4 @@ fn chain(error: &dyn Error) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,9 @@
 //! What each route does: read the request, ask the table, answer.
 
 mod answer;
-mod batch;
-mod create;
-mod lists;
+pub(crate) mod batch;
+pub(crate) mod create;
+pub(crate) mod lists;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use shared::table::{Fault, Listing, Meter, Order, UserTable};
 use shared::user::fields::Fields;
 use shared::user::precondition::Precondition;
 
+use crate::contract::schema;
 use crate::path::{OfRecord, OfUser, Stage};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -77,6 +78,19 @@ impl FromRequestParts<Users> for Users {
 type Answer = Result<Response, Problem>;
 
 /// `GET /users/{user_id}/{timestamp}`
+#[utoipa::path(
+    get,
+    path = "/users/{user_id}/{timestamp}",
+    operation_id = "readRecord",
+    tag = "users",
+    summary = "Read a record",
+    params(schema::OfRecord, schema::Projection, schema::Conditions),
+    responses(
+        (status = 200, description = "the record", body = schema::Read, headers(("etag" = String))),
+        (status = 304, description = "the record is one that if-none-match names", headers(("etag" = String))),
+    ),
+    security(("token" = ["users:read"]), ("token" = ["users:admin"])),
+)]
 pub(crate) async fn read(users: Users, OfRecord(key): OfRecord, uri: Uri, headers: HeaderMap) -> Answer {
     let fields = fields(&uri)?;
     let precondition = precondition::read(&headers)?;
@@ -85,6 +99,20 @@ pub(crate) async fn read(users: Users, OfRecord(key): OfRecord, uri: Uri, header
 }
 
 /// `GET /users/{user_id}/latest`
+#[utoipa::path(
+    get,
+    path = "/users/{user_id}/latest",
+    operation_id = "readLatest",
+    tag = "users",
+    summary = "Read a user's newest record",
+    params(schema::OfUser, schema::Projection, schema::Conditions),
+    responses(
+        (status = 200, description = "the user's newest record", body = schema::Read,
+            headers(("etag" = String), ("content-location" = String, description = "the record's own path"))),
+        (status = 304, description = "the record is one that if-none-match names", headers(("etag" = String))),
+    ),
+    security(("token" = ["users:read"]), ("token" = ["users:admin"])),
+)]
 pub(crate) async fn latest(users: Users, OfUser(id): OfUser, stage: Stage, uri: Uri, headers: HeaderMap) -> Answer {
     let fields = fields(&uri)?;
     let precondition = precondition::read(&headers)?;
@@ -106,6 +134,20 @@ pub(crate) async fn latest(users: Users, OfUser(id): OfUser, stage: Stage, uri: 
 }
 
 /// `PUT /users/{user_id}/{timestamp}`
+#[utoipa::path(
+    put,
+    path = "/users/{user_id}/{timestamp}",
+    operation_id = "replaceRecord",
+    tag = "users",
+    summary = "Create or replace a record",
+    params(schema::OfRecord, schema::Conditions),
+    request_body(content = schema::Replacement, description = "The whole record"),
+    responses(
+        (status = 200, description = "the record was replaced", body = schema::Written, headers(("etag" = String))),
+        (status = 201, description = "the record was created", body = schema::Written, headers(("etag" = String))),
+    ),
+    security(("token" = ["users:write"]), ("token" = ["users:admin"])),
+)]
 pub(crate) async fn replace(users: Users, OfRecord(key): OfRecord, request: Request) -> Answer {
     let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
@@ -115,6 +157,19 @@ pub(crate) async fn replace(users: Users, OfRecord(key): OfRecord, request: Requ
 }
 
 /// `PATCH /users/{user_id}/{timestamp}`
+#[utoipa::path(
+    patch,
+    path = "/users/{user_id}/{timestamp}",
+    operation_id = "patchRecord",
+    tag = "users",
+    summary = "Change a record",
+    params(schema::OfRecord, schema::Conditions),
+    request_body(content = schema::Patch, content_type = "application/merge-patch+json", description = "What changes"),
+    responses(
+        (status = 200, description = "the record as it is now", body = schema::Written, headers(("etag" = String))),
+    ),
+    security(("token" = ["users:write"]), ("token" = ["users:admin"])),
+)]
 pub(crate) async fn patch(users: Users, OfRecord(key): OfRecord, request: Request) -> Answer {
     let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
@@ -124,6 +179,18 @@ pub(crate) async fn patch(users: Users, OfRecord(key): OfRecord, request: Reques
 }
 
 /// `DELETE /users/{user_id}/{timestamp}`
+#[utoipa::path(
+    delete,
+    path = "/users/{user_id}/{timestamp}",
+    operation_id = "deleteRecord",
+    tag = "users",
+    summary = "Delete a record",
+    params(schema::OfRecord, schema::Conditions),
+    responses(
+        (status = 204, description = "the record is gone"),
+    ),
+    security(("token" = ["users:write"]), ("token" = ["users:admin"])),
+)]
 pub(crate) async fn delete(users: Users, OfRecord(key): OfRecord, headers: HeaderMap) -> Answer {
     let precondition = users.precondition(&headers)?;
     users.table.delete(&key, &precondition, users.clock.now()).await?;

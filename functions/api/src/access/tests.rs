@@ -64,6 +64,7 @@ async fn the_table_of_routes_and_callers_holds() {
     // No token, no scope, another scope; of ada: read, write, both; of eve: both; an admin.
     for (method, path, expected) in [
         ("GET", "/health", [200; 8]),
+        ("GET", "/openapi.json", [200; 8]),
         ("OPTIONS", "/users/ada/7", [204; 8]),
         ("GET", "/nowhere", [404; 8]),
         ("GET", "/users", [401, 403, 403, 403, 403, 403, 403, 503]),

@@ -4,7 +4,7 @@ use shared::item::Unreadable;
 
 use super::*;
 
-fn every() -> Vec<Problem> {
+pub(crate) fn every() -> Vec<Problem> {
     let cause = || "the cause".to_owned();
     vec![
         Problem::UnknownRoute,

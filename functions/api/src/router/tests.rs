@@ -82,7 +82,7 @@ async fn every_answer_has_the_security_headers() {
 
 #[tokio::test]
 async fn an_unknown_route_is_a_problem_with_the_request_s_id() {
-    for path in ["/", "/user", "/users/", "/users/ada/7/x", "/openapi.json"] {
+    for path in ["/", "/user", "/users/", "/users/ada/7/x", "/openapi.yaml"] {
         let (status, headers, json) = bare("GET", path).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
         assert_eq!(headers["content-type"], "application/problem+json");
@@ -97,6 +97,7 @@ async fn every_method_is_either_allowed_or_refused_with_those_that_are() {
     let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"];
     for (path, allow) in [
         ("/health", READ),
+        ("/openapi.json", READ),
         ("/users", COLLECTION),
         ("/users:batchGet", ACTION),
         ("/users/ada", READ),

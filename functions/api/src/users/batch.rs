@@ -10,6 +10,7 @@ use super::answer::{Listed, json};
 use super::{Answer, Users};
 use crate::access::By;
 use crate::body;
+use crate::contract::schema;
 use crate::query::Query;
 
 /// A key as it is answered.
@@ -28,6 +29,19 @@ impl<'a> From<&'a UserKey> for Key<'a> {
 /// Every key is answered in one place: its record is in `users`, or it is `missing` (another user's record is, and is not
 /// asked for), `unreadable`, or `unprocessed`: the table was too busy for it, or the answer too long. Those can be asked
 /// for again.
+#[utoipa::path(
+    post,
+    path = "/users:batchGet",
+    operation_id = "readBatch",
+    tag = "users",
+    summary = "Read up to 100 records",
+    params(schema::Projection),
+    request_body(content = schema::Keys, description = "The keys"),
+    responses(
+        (status = 200, description = "each key in its place", body = schema::Batch),
+    ),
+    security(("token" = ["users:read"]), ("token" = ["users:admin"])),
+)]
 pub(crate) async fn read_batch(users: Users, By(caller): By, request: Request) -> Answer {
     let now = users.clock.now();
     let mut query = Query::parse(request.uri().query(), &["fields"]);

@@ -14,12 +14,27 @@ use super::answer::{address, written};
 use super::{Answer, Users};
 use crate::access::By;
 use crate::body::{self, Draft};
+use crate::contract::schema;
 use crate::idempotency;
 use crate::observe::new_uuid;
 use crate::path::Stage;
 use crate::problem::Problem;
 
 /// `POST /users`
+#[utoipa::path(
+    post,
+    path = "/users",
+    operation_id = "createUser",
+    tag = "users",
+    summary = "Create a record",
+    params(schema::Once),
+    request_body(content = schema::Draft, description = "A new record"),
+    responses(
+        (status = 201, description = "the record was created, now or by an earlier request with this key", body = schema::Written,
+            headers(("location" = String, description = "the record's path"), ("etag" = String))),
+    ),
+    security(("token" = ["users:write"]), ("token" = ["users:admin"])),
+)]
 pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: Request) -> Answer {
     let now = users.clock.now();
     let given = idempotency::key(request.headers())?;

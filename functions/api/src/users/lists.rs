@@ -9,6 +9,7 @@ use shared::user::fields::Fields;
 use super::answer::{Listed, json};
 use super::{Answer, Users};
 use crate::access::By;
+use crate::contract::schema;
 use crate::observe::new_uuid;
 use crate::page::{self, Cursors};
 use crate::path::{OfUser, Stage, seconds};
@@ -19,6 +20,19 @@ use crate::query::Query;
 const MAX_SEGMENTS: u16 = 1_000;
 
 /// `GET /users`, of all or by email
+#[utoipa::path(
+    get,
+    path = "/users",
+    operation_id = "listUsers",
+    tag = "users",
+    summary = "List all records, or search by email",
+    params(schema::OfAll, schema::Projection, schema::Paging),
+    responses(
+        (status = 200, description = "a page of all records, or of those with an address", body = schema::Page,
+            headers(("link" = String, description = "the next page, if there is one"))),
+    ),
+    security(("token" = ["users:admin"])),
+)]
 pub(crate) async fn list(users: Users, By(caller): By, stage: Stage, uri: Uri) -> Answer {
     let known = ["email", "order", "segment", "segments", "fields", "limit", "cursor"];
     let mut query = Query::parse(uri.query(), &known);
@@ -40,6 +54,19 @@ pub(crate) async fn list(users: Users, By(caller): By, stage: Stage, uri: Uri) -
 }
 
 /// `GET /users/{user_id}`
+#[utoipa::path(
+    get,
+    path = "/users/{user_id}",
+    operation_id = "listRecords",
+    tag = "users",
+    summary = "List a user's records",
+    params(schema::OfUser, schema::Range, schema::Projection, schema::Paging),
+    responses(
+        (status = 200, description = "a page of the user's records", body = schema::Page,
+            headers(("link" = String, description = "the next page, if there is one"))),
+    ),
+    security(("token" = ["users:read"]), ("token" = ["users:admin"])),
+)]
 pub(crate) async fn history(users: Users, By(caller): By, OfUser(id): OfUser, stage: Stage, uri: Uri) -> Answer {
     let mut query = Query::parse(uri.query(), &["from", "to", "order", "fields", "limit", "cursor"]);
     let (from, to) = (query.take("from", seconds), query.take("to", seconds));
