@@ -82,6 +82,8 @@ fn version(opaque: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn if_match(lines: &[&str]) -> Result<Option<Tags>, Problem> {
@@ -139,5 +141,21 @@ mod tests {
         }
         assert!(if_match(&[&"\"1\",".repeat(50)]).is_ok());
         assert!(if_match(&[&"\"1\",".repeat(51)]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_precondition_or_a_refusal(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            tags in "[W/\"*,0-9 \ta-z]{0,60}",
+        ) {
+            for text in [&bytes[..], tags.as_bytes()] {
+                if let Ok(value) = HeaderValue::from_bytes(text) {
+                    let headers = [(IF_MATCH, value.clone()), (IF_NONE_MATCH, value)];
+                    let read = read(&HeaderMap::from_iter(headers));
+                    prop_assert!(matches!(read, Ok(_) | Err(Problem::Request(_))));
+                }
+            }
+        }
     }
 }
