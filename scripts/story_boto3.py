@@ -24,7 +24,7 @@ def main():
     with Local() as local:
         dynamodb, s3 = local.dynamodb, local.s3
         tables = {name: dynamodb.describe_table(TableName=name)["Table"] for name in dynamodb.list_tables()["TableNames"]}
-        check("the template's tables are there", {"Users", "UsersReplica", "Idempotency"} <= set(tables))
+        check("the template's tables are there", {"Users", "UsersReplica", "Idempotency", "Emails"} <= set(tables))
         # boto3 knows the engine by its description alone.
         streams = {name: table["StreamSpecification"] for name, table in tables.items() if "StreamSpecification" in table}
         views = {name: stream["StreamViewType"] for name, stream in streams.items()}

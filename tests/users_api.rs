@@ -2,6 +2,7 @@
 
 mod batches;
 mod conditions;
+mod emails;
 mod events;
 mod expiry;
 mod front;

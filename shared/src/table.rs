@@ -10,11 +10,13 @@
 //! result and is refused; who must know reads the record.
 
 mod batch;
+mod emails;
 mod expression;
 mod fault;
 mod listing;
 mod meter;
 mod once;
+mod unique;
 
 use std::sync::Arc;
 
@@ -50,6 +52,9 @@ pub enum WriteError {
     /// A live record is there.
     #[error("the record exists already")]
     Exists,
+    /// Another user has the address.
+    #[error("another user has the address")]
+    EmailTaken,
     /// The record is not in the state that the precondition demands.
     #[error("the record's version is not the one demanded")]
     PreconditionFailed,
@@ -76,6 +81,8 @@ pub struct UserTable {
     client: Client,
     name: Arc<str>,
     email_index: Arc<str>,
+    /// The table of addresses' markers, if addresses are unique.
+    markers: Option<Arc<str>>,
     meter: Meter,
 }
 
@@ -83,7 +90,13 @@ impl UserTable {
     /// The table of this name, reached with this client.
     #[must_use]
     pub fn new(client: Client, name: String, email_index: String) -> Self {
-        Self { client, name: name.into(), email_index: email_index.into(), meter: Meter::default() }
+        Self { client, name: name.into(), email_index: email_index.into(), markers: None, meter: Meter::default() }
+    }
+
+    /// The same table, in which an address is one user's: markers in this table see to it.
+    #[must_use]
+    pub fn with_unique_emails(self, markers: Option<&str>) -> Self {
+        Self { markers: markers.map(Into::into), ..self }
     }
 
     /// The same table, whose calls are counted here.
@@ -116,6 +129,9 @@ impl UserTable {
     /// # Errors
     /// [`WriteError::Exists`], or the table failed.
     pub async fn create(&self, user: &User, now: OffsetDateTime) -> Result<(), WriteError> {
+        if let (Some(markers), Some(_)) = (&self.markers, &user.profile.email) {
+            return self.create_unique(markers, user, now).await;
+        }
         match self.put_if_absent(user, now).await {
             Ok(()) => Ok(()),
             Err(Refusal::Condition(_)) => Err(WriteError::Exists),
@@ -158,6 +174,9 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<Replaced, WriteError> {
+        if let Some(markers) = &self.markers {
+            return self.replace_unique(markers, &key, &profile, precondition, now).await;
+        }
         let must_exist = precondition.if_match.is_some();
         let must_be_absent = precondition.if_none_match == Some(Tags::Any);
         if must_exist && must_be_absent {
@@ -233,6 +252,10 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<User, WriteError> {
+        let moves = edits.email != Edit::Keep || edits.expires_at != Edit::Keep;
+        if let Some(markers) = self.markers.as_ref().filter(|_| moves) {
+            return self.patch_unique(markers, key, edits, precondition, now).await;
+        }
         let refused = |old: Option<Item>| match old {
             Some(old) if item::is_live(&old, now) => WriteError::PreconditionFailed,
             _ => WriteError::Absent,
@@ -334,6 +357,9 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<(), WriteError> {
+        if let Some(markers) = &self.markers {
+            return self.delete_unique(markers, key, precondition, now).await;
+        }
         let mut expression = Expression::default();
         let condition = expression.present(precondition, now);
         let (names, values) = expression.into_parts();

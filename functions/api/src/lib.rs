@@ -26,7 +26,8 @@ use config::Config;
 
 /// The API. Building it does no I/O; a clone shares everything.
 pub fn app(config: &Config, client: Client, clock: Clock) -> Router {
-    let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone());
+    let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone())
+        .with_unique_emails(config.unique_emails_table.as_deref());
     let door = access::Door { auth: config.auth, clock: clock.clone() };
     let users = users::Users::new(table, clock, config.cursor_keys.clone())
         .with_attempts(config.idempotency_table.as_deref())

@@ -78,6 +78,8 @@ pub(crate) enum Problem {
     NotFound,
     /// A record is there already.
     Exists,
+    /// Another user has the address.
+    EmailTaken,
     /// An earlier request with this idempotency key is under way, for this many seconds at most.
     IdempotencyKeyInUse { seconds: i64 },
     /// This idempotency key came with another request.
@@ -156,6 +158,12 @@ impl Problem {
                 "the record exists",
                 "a live record has this user_id and timestamp: choose another, or PUT over it".into(),
             ),
+            Self::EmailTaken => (
+                409,
+                "email-taken",
+                "the address is taken",
+                "another user has this address: correct what `errors` names".into(),
+            ),
             Self::IdempotencyKeyInUse { .. } => (
                 409,
                 "idempotency-key-in-use",
@@ -229,13 +237,18 @@ impl Problem {
             Self::MalformedJson { line, column, .. } => (Some(*line), Some(*column)),
             _ => (None, None),
         };
-        let foreign;
+        let one;
         let errors = match self {
             Self::Request(errors) | Self::Body(errors) => Some(errors.as_slice()),
             Self::ForeignUser { pointer } => {
                 let detail = "must be the token's sub: leave it out".to_owned();
-                foreign = [Mistake { place: Place::Pointer((*pointer).to_owned()), detail }];
-                Some(&foreign[..])
+                one = [Mistake { place: Place::Pointer((*pointer).to_owned()), detail }];
+                Some(&one[..])
+            }
+            Self::EmailTaken => {
+                let detail = "is another user's: choose another, or leave it out".to_owned();
+                one = [Mistake { place: Place::Pointer("/email".to_owned()), detail }];
+                Some(&one[..])
             }
             _ => None,
         };
@@ -288,6 +301,7 @@ impl From<WriteError> for Problem {
         match error {
             WriteError::Absent => Self::NotFound,
             WriteError::Exists => Self::Exists,
+            WriteError::EmailTaken => Self::EmailTaken,
             WriteError::PreconditionFailed => Self::PreconditionFailed,
             WriteError::Contended => Self::Busy { cause: error.to_string() },
             WriteError::Fault(fault) => fault.into(),

@@ -16,14 +16,13 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, CancellationReason, Put, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
-    TransactWriteItem, Update,
+    AttributeValue, CancellationReason, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    Update,
 };
 use time::OffsetDateTime;
 
-use super::expression::Expression;
 use super::fault::{Fault, Refusal, refusal};
-use super::{UserTable, WriteError};
+use super::{ATTEMPTS, UserTable, WriteError, emails};
 use crate::item::{self, Item};
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
@@ -68,10 +67,12 @@ pub enum Once {
     OtherRequest,
 }
 
-/// Which of the transaction's two writes refused.
-enum Cancelled {
-    RecordExists,
-    ClaimLost,
+/// Which of a transaction's writes refused.
+pub(super) enum Cancelled {
+    /// The first one: the record's.
+    First,
+    /// Another one, or another transaction was at the same items.
+    Other,
     Fault(Fault),
 }
 
@@ -90,19 +91,46 @@ impl UserTable {
         if let Some(earlier) = self.claim(attempts, attempt, user, now).await? {
             return Ok(earlier);
         }
-        match self.create_and_answer(attempts, attempt, user, now).await {
-            Ok(()) => Ok(Once::Created(user.key.clone(), now)),
-            Err(Cancelled::RecordExists) => {
-                self.answer_exists(attempts, attempt).await?;
-                Ok(Once::Exists)
+        let mut failed = WriteError::Contended;
+        for _ in 0..ATTEMPTS {
+            let marks = match self.marks_of_new(user, now).await {
+                Ok(marks) => marks,
+                Err(error) => {
+                    failed = error;
+                    break;
+                }
+            };
+            match self.create_and_answer(attempts, attempt, user, marks, now).await {
+                Ok(()) => return Ok(Once::Created(user.key.clone(), now)),
+                Err(Cancelled::First) => {
+                    self.answer_exists(attempts, attempt).await?;
+                    return Ok(Once::Exists);
+                }
+                // The claim is lost, or a marker has changed meanwhile.
+                Err(Cancelled::Other) => match self.found(attempts, attempt, now).await? {
+                    None => {}
+                    Some(found) => return Ok(found),
+                },
+                Err(Cancelled::Fault(fault)) => {
+                    failed = fault.into();
+                    break;
+                }
             }
-            Err(Cancelled::ClaimLost) => self.found(attempts, attempt, now).await,
-            // It may have landed all the same. To give the claim back is to make sure that it has not, or to learn that
-            // it has.
-            Err(Cancelled::Fault(fault)) => match self.give_back(attempts, attempt, now).await {
-                Ok(Some(created)) => Ok(created),
-                Ok(None) | Err(_) => Err(fault.into()),
-            },
+        }
+        // It may have landed all the same. To give the claim back is to make sure that it has not, or to learn that it has.
+        match self.give_back(attempts, attempt, now).await {
+            Ok(Some(created)) => Ok(created),
+            Ok(None) | Err(_) => Err(failed),
+        }
+    }
+
+    async fn marks_of_new(&self, user: &User, now: OffsetDateTime) -> Result<Vec<TransactWriteItem>, WriteError> {
+        match (&self.markers, emails::of(user.profile.email.as_ref())) {
+            (Some(markers), Some(address)) => {
+                let address = Some((address, user.profile.expires_at));
+                self.marks(markers, &user.key, None, address, now).await
+            }
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -165,20 +193,10 @@ impl UserTable {
         attempts: &str,
         attempt: &Attempt,
         user: &User,
+        marks: Vec<TransactWriteItem>,
         now: OffsetDateTime,
     ) -> Result<(), Cancelled> {
-        let mut expression = Expression::default();
-        let condition = expression.absent(now);
-        let (names, values) = expression.into_parts();
-        let refused = |error: aws_sdk_dynamodb::error::BuildError| Cancelled::Fault(Fault::refused(error));
-        let put = Put::builder()
-            .table_name(&*self.name)
-            .set_item(Some(item::encode(user).map_err(|error| Cancelled::Fault(Fault::refused(error)))?))
-            .condition_expression(condition)
-            .set_expression_attribute_names(names)
-            .set_expression_attribute_values(values)
-            .build()
-            .map_err(refused)?;
+        let put = self.put_new(user, now).map_err(Cancelled::Fault)?;
         let answered = Update::builder()
             .table_name(attempts)
             .key(ID, item::text(&attempt.id))
@@ -188,14 +206,14 @@ impl UserTable {
             .expression_attribute_values(":owner", item::text(&attempt.owner))
             .expression_attribute_values(":created", item::text("created"))
             .build()
-            .map_err(refused)?;
+            .map_err(|error| Cancelled::Fault(Fault::refused(error)))?;
+        let mut writes = vec![put, TransactWriteItem::builder().update(answered).build()];
+        writes.extend(marks);
+        // The SDK gives each transaction a token of its own: one that landed, unheard, is not carried out twice.
         let written = self
             .client
             .transact_write_items()
-            .transact_items(TransactWriteItem::builder().put(put).build())
-            .transact_items(TransactWriteItem::builder().update(answered).build())
-            // The SDK's own second attempt at a transaction that landed is then no second transaction.
-            .client_request_token(&attempt.owner)
+            .set_transact_items(Some(writes))
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
             .await;
@@ -235,13 +253,15 @@ impl UserTable {
         }
     }
 
-    /// What the key says now.
-    async fn found(&self, attempts: &str, attempt: &Attempt, now: OffsetDateTime) -> Result<Once, WriteError> {
+    /// What the key says now; nothing if it is still this attempt's own.
+    async fn found(&self, attempts: &str, attempt: &Attempt, now: OffsetDateTime) -> Result<Option<Once>, WriteError> {
         let call = self.client.get_item().table_name(attempts).key(ID, item::text(&attempt.id)).consistent_read(true);
         let output = call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(Fault::of)?;
         self.meter.add(output.consumed_capacity());
-        let found = output.item.map(|item| read(&item, attempt, now.unix_timestamp())).transpose()?.flatten();
-        Ok(found.unwrap_or(Once::InProgress(1)))
+        match output.item {
+            Some(item) => Ok(read(&item, attempt, now.unix_timestamp())?),
+            None => Ok(Some(Once::InProgress(1))),
+        }
     }
 
     /// Gives the claim back, unless it was answered meanwhile.
@@ -304,19 +324,22 @@ fn read(item: &Item, attempt: &Attempt, seconds: i64) -> Result<Option<Once>, Fa
     }
 }
 
-fn cancelled(error: SdkError<TransactWriteItemsError, aws_sdk_dynamodb::config::http::HttpResponse>) -> Cancelled {
+/// Why a transaction did not happen.
+pub(super) fn cancelled(
+    error: SdkError<TransactWriteItemsError, aws_sdk_dynamodb::config::http::HttpResponse>,
+) -> Cancelled {
     let Some(TransactWriteItemsError::TransactionCanceledException(why)) = error.as_service_error() else {
         return Cancelled::Fault(Fault::of(error));
     };
     let reasons = why.cancellation_reasons();
-    let refuses = |at: usize| {
-        reasons.get(at).and_then(CancellationReason::code).is_some_and(|code| code == "ConditionalCheckFailed")
-    };
-    if refuses(1) {
-        return Cancelled::ClaimLost;
+    let has = |reason: &CancellationReason, code: &str| reason.code() == Some(code);
+    let refuses = |reason: &CancellationReason| has(reason, "ConditionalCheckFailed");
+    // The others first: a transaction that landed before finds its own record, and its own word that it has.
+    if reasons.iter().skip(1).any(refuses) || reasons.iter().any(|reason| has(reason, "TransactionConflict")) {
+        return Cancelled::Other;
     }
-    if refuses(0) {
-        return Cancelled::RecordExists;
+    if reasons.first().is_some_and(refuses) {
+        return Cancelled::First;
     }
     let reason = reasons.iter().find(|reason| reason.code().is_some_and(|code| code != "None"));
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();

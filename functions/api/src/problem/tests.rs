@@ -23,6 +23,7 @@ pub(crate) fn every() -> Vec<Problem> {
         Problem::Encoded,
         Problem::NotFound,
         Problem::Exists,
+        Problem::EmailTaken,
         Problem::IdempotencyKeyInUse { seconds: 7 },
         Problem::IdempotencyKeyReused,
         Problem::PreconditionFailed,
@@ -84,6 +85,7 @@ fn a_fault_of_the_table_is_the_problem_that_its_kind_asks_for() {
     for (error, status) in [
         (WriteError::Absent, 404),
         (WriteError::Exists, 409),
+        (WriteError::EmailTaken, 409),
         (WriteError::PreconditionFailed, 412),
         (WriteError::Contended, 503),
     ] {
