@@ -1,6 +1,6 @@
 """What the contract says in words alone, because JSON Schema cannot: cases are bent to it before they are sent.
 
-Only what is valid by schema is bent. A case that was made wrong on purpose stays wrong where its mistake is.
+Only what is valid by schema is bent. A case that was made wrong on purpose stays as wrong as it is.
 """
 
 import itertools
@@ -35,9 +35,9 @@ def before_call(context, case, kwargs):
         if name == "idempotency-key" and re.search(pattern, sent[name]):
             # A key names one request; the generator likes to give one key to many.
             sent[name] = f"case-{next(NUMBERS)}"
-    if isinstance(query, dict) and query:
+    if is_positive and isinstance(query, dict):
         bend_query(case.path, query)
-    if isinstance(body, dict):
+    if is_positive and isinstance(body, dict):
         bend_body(body)
 
 

@@ -1,5 +1,5 @@
 //! The API's contract, OpenAPI 3.1, made from the handlers: their `utoipa::path` attributes, the shapes of [`schema`], and
-//! every [`Problem`] that an operation can end in.
+//! every problem that an operation can end in.
 //!
 //! It is made when it changes, not when it is asked for: `cargo run -p api --example openapi` writes the document, the
 //! repository keeps it as `functions/api/openapi.json`, a test compares the two, and the function serves the file. So

@@ -1,6 +1,6 @@
 //! The shapes of bodies and parameters, as the contract tells them. The code does not read through these types: it parses
-//! raw JSON, so that numbers stay exact and every mistake is told (`body`). `scripts/contract` holds the two together. What
-//! a text must look like stands once in [`super::patterns`].
+//! raw JSON, so that numbers stay exact and every mistake is told (`body`); `scripts/story_contract.py` holds the two
+//! together. What a text must look like stands once in `contract::patterns`.
 //!
 //! What JSON Schema cannot say stands in words: how many digits a number of `attributes` has, how far an expiry lies from
 //! now, which parameters go together.
