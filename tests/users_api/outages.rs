@@ -1,5 +1,8 @@
 //! A table that is throttled or out of reach is 503 with a time to come again, whatever was asked: never 500.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use local::clients;
 use shared::clock::Clock;
@@ -63,5 +66,36 @@ async fn a_table_that_denies_access_is_an_operator_s_matter() {
         let answer = api.send(method, path, &[content_type], body).await;
         assert_eq!((answer.status, answer.problem()), (500, "internal"), "{method} {path}");
         assert!(!answer.text.contains("AccessDenied"), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_every_day_is_one_call() {
+    let service = Service::start().await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let url = proxy::before(service.endpoint(), move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Mishap::None
+    });
+    let api = Api(api::app(&config("Users"), clients::dynamodb(&url.await), Clock::fixed(NOW)));
+    for (method, path, content_type, body, status) in [
+        ("POST", "/users", JSON, r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#, 201),
+        ("POST", "/users", JSON, r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#, 409),
+        ("GET", "/users/ada/7", JSON, "", 200),
+        ("GET", "/users/ada/latest", JSON, "", 200),
+        ("GET", "/users/ada", JSON, "", 200),
+        ("GET", "/users?email=ada@example.com", JSON, "", 200),
+        ("GET", "/users", JSON, "", 200),
+        ("POST", "/users:batchGet", JSON, r#"{"keys":[{"user_id":"ada","timestamp":7}]}"#, 200),
+        ("PUT", "/users/ada/7", JSON, r#"{"name":"Ada King"}"#, 200),
+        ("PUT", "/users/ada/8", JSON, r#"{"name":"Ada King"}"#, 201),
+        ("PATCH", "/users/ada/7", MERGE, r#"{"name":"Ada"}"#, 200),
+        ("DELETE", "/users/ada/7", JSON, "", 204),
+        ("DELETE", "/users/ada/7", JSON, "", 404),
+    ] {
+        calls.store(0, Ordering::Relaxed);
+        let answer = api.send(method, path, &[content_type], body).await;
+        assert_eq!((answer.status, calls.load(Ordering::Relaxed)), (status, 1), "{method} {path}: {}", answer.text);
     }
 }

@@ -83,7 +83,7 @@ async fn every_answer_has_the_security_headers() {
 
 #[tokio::test]
 async fn an_unknown_route_is_a_problem_with_the_request_s_id() {
-    for path in ["/", "/user", "/users/", "/users/ada/7/x", "/openapi.yaml"] {
+    for path in ["/", "/user", "/users/", "/users/ada/7/x", "/openapi.yaml", "/docs"] {
         let (status, headers, json) = bare("GET", path).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
         assert_eq!(headers["content-type"], "application/problem+json");
