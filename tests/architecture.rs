@@ -53,7 +53,6 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("api", "body", Choreography),
     ("api", "idempotency", Choreography),
     ("api", "path", Choreography),
-    ("api", "query", Choreography),
     ("api", "precondition", Choreography),
     ("api", "page", Choreography),
     ("api", "problem", Choreography),

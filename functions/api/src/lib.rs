@@ -13,7 +13,6 @@ mod page;
 mod path;
 mod precondition;
 mod problem;
-mod query;
 mod router;
 mod users;
 

@@ -1,10 +1,9 @@
-//! Pages of a list: how many records, and from where on.
-//!
-//! A cursor is the key of the last record given, sealed ([`shared::http::seal`]) for the list that it was given for and
-//! the caller that it was given to, for a day. So it cannot be changed, read, kept for ever, or used elsewhere; that it
-//! names a place inside of the list follows.
+//! The cursors of the lists of users: the key of the last record given, for the list that it was given for and the caller
+//! that it was given to.
 
 use shared::http::caller::Caller;
+use shared::http::page;
+use shared::http::query::Query;
 use shared::http::seal::{Keys, Salt};
 use shared::table::{Listing, Order, Position};
 use shared::user::timestamp::Timestamp;
@@ -12,27 +11,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::problem::Problem;
-use crate::query::Query;
-
-/// Records in a page when the client does not say.
-const DEFAULT_LIMIT: usize = 100;
-/// Records in a page at most, whatever the client says.
-const MAX_LIMIT: usize = 1_000;
-/// How long a cursor may be used.
-const VALID_SECONDS: i64 = 24 * 60 * 60;
-
-/// The parameter `limit`: at least one; more than a page holds is as much as a page holds.
-pub(crate) fn limit(query: &mut Query) -> usize {
-    let limit = query.take("limit", |text| {
-        let digits = text.trim_start_matches('0');
-        if digits.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err("must be a whole number, 1 or more");
-        }
-        // What is too long for a number is more than a page holds.
-        Ok(digits.parse().unwrap_or(MAX_LIMIT).min(MAX_LIMIT))
-    });
-    limit.unwrap_or(DEFAULT_LIMIT)
-}
 
 /// The parameter `cursor`, for this list.
 pub(crate) fn cursor(query: &mut Query, cursors: &Cursors<'_>, now: OffsetDateTime) -> Option<Position> {
@@ -59,19 +37,15 @@ pub(crate) struct Cursors<'a> {
 impl Cursors<'_> {
     /// The cursor after this position.
     pub(crate) fn encode(&self, position: &Position, now: OffsetDateTime, salt: Salt) -> Result<String, Problem> {
-        let until = now.unix_timestamp() + VALID_SECONDS;
-        let text = format!("{until} {} {}", position.timestamp, position.user_id);
-        let sealed = self.keys.seal(text.as_bytes(), self.binding().as_bytes(), salt);
+        let place = format!("{} {}", position.timestamp, position.user_id);
+        let sealed = page::seal(self.keys, &place, &self.binding(), now, salt);
         sealed.ok_or_else(|| Problem::Internal { cause: "a cursor cannot be sealed".into() })
     }
 
     fn decode(&self, text: &str, now: OffsetDateTime) -> Option<Position> {
-        let text = String::from_utf8(self.keys.open(text, self.binding().as_bytes())?).ok()?;
-        let (until, rest) = text.split_once(' ')?;
-        let (timestamp, user_id) = rest.split_once(' ')?;
-        let until: i64 = until.parse().ok()?;
-        let position = Position { user_id: user_id.to_owned(), timestamp: timestamp.to_owned() };
-        (now.unix_timestamp() < until).then_some(position)
+        let place = page::open(self.keys, text, &self.binding(), now)?;
+        let (timestamp, user_id) = place.split_once(' ')?;
+        Some(Position { user_id: user_id.to_owned(), timestamp: timestamp.to_owned() })
     }
 
     /// What a cursor serves: the caller's name comes last, for it may have anything in it.
@@ -99,7 +73,6 @@ mod tests {
     use shared::table::Segment;
     use shared::user::email::Email;
     use shared::user::id::UserId;
-    use time::Duration;
     use time::macros::datetime;
 
     use super::*;
@@ -153,36 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_is_good_for_a_day() {
-        let (keys, caller) = (keys(), Caller::trusted("one".into()));
-        let cursors = Cursors { keys: &keys, listing: Listing::All { segment: None }, caller: &caller };
-        let cursor = cursors.encode(&position(), NOW, SALT).unwrap();
-        assert!(cursors.decode(&cursor, NOW + Duration::DAY - Duration::SECOND).is_some());
-        assert_eq!(cursors.decode(&cursor, NOW + Duration::DAY), None);
-        assert!(!cursor.contains("ada"), "nothing of it can be read");
-    }
-
-    #[test]
     fn another_program_s_key_survives_in_a_cursor() {
         let (keys, caller) = (keys(), Caller::trusted("one".into()));
         let cursors = Cursors { keys: &keys, listing: Listing::All { segment: None }, caller: &caller };
         let strange = Position { user_id: " a b\n\u{e9} ".into(), timestamp: "-1.5".into() };
         let cursor = cursors.encode(&strange, NOW, SALT).unwrap();
         assert_eq!(cursors.decode(&cursor, NOW), Some(strange));
-    }
-
-    #[test]
-    fn a_limit_is_at_least_one_and_clamped_to_a_page() {
-        let of = |text: &str| {
-            let mut query = Query::parse(Some(text), &["limit"]);
-            let limit = limit(&mut query);
-            query.finish().map(|()| limit).ok()
-        };
-        assert_eq!([of(""), of("limit=1"), of("limit=1000")], [Some(100), Some(1), Some(1_000)]);
-        assert_eq!([of("limit=1001"), of(&format!("limit={}", "9".repeat(99)))], [Some(1_000), Some(1_000)]);
-        for text in ["limit=0", "limit=00", "limit=-1", "limit=%2B1", "limit=", "limit=ten", "limit=1.5"] {
-            assert_eq!(of(text), None, "{text}");
-        }
     }
 
     proptest! {

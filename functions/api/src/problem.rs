@@ -8,40 +8,15 @@ use std::error::Error;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use shared::http::caller::{Auth, Scope};
+use shared::http::problem::{Details, type_uri};
+pub(crate) use shared::http::problem::{Mistake, Place};
 use shared::table::{Fault, WriteError};
 
 /// More than a record of 400 KB takes as JSON, unless every character of it is escaped.
 pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// The media type of a patch (RFC 7396).
 pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
-
-/// One thing that is wrong with a request, and where.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub(crate) struct Mistake {
-    #[serde(flatten)]
-    pub(crate) place: Place,
-    pub(crate) detail: String,
-}
-
-/// Where a mistake stands.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Place {
-    /// In the body, by JSON pointer.
-    Pointer(String),
-    /// In the path or the query, by name.
-    Parameter(String),
-    /// In a header, by name.
-    Header(&'static str),
-}
-
-impl Mistake {
-    pub(crate) fn parameter(name: impl Into<String>, detail: &impl ToString) -> Self {
-        Self { place: Place::Parameter(name.into()), detail: detail.to_string() }
-    }
-}
 
 /// A failure, by what the client does next.
 #[derive(Clone, Debug)]
@@ -212,58 +187,25 @@ impl Problem {
 
     /// The problem's name, which never changes.
     pub(crate) fn type_uri(&self) -> String {
-        format!("urn:millrace:problem:{}", self.parts().1)
+        type_uri(self.parts().1)
     }
 
     /// The problem's JSON.
     pub(crate) fn body(&self, request_id: &str) -> String {
-        /// RFC 9457, section 3.1, and three extensions.
-        #[derive(Serialize)]
-        struct Details<'a> {
-            r#type: String,
-            title: &'a str,
-            status: u16,
-            detail: &'a str,
-            instance: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            line: Option<usize>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            column: Option<usize>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            errors: Option<&'a [Mistake]>,
-        }
-        let (status, _, title, detail) = self.parts();
-        let (line, column) = match self {
-            Self::MalformedJson { line, column, .. } => (Some(*line), Some(*column)),
-            _ => (None, None),
-        };
-        let one;
+        let (status, kind, title, detail) = self.parts();
+        let one = |pointer: &str, detail: &str| vec![Mistake::pointer(pointer, detail)];
         let errors = match self {
-            Self::Request(errors) | Self::Body(errors) => Some(errors.as_slice()),
-            Self::ForeignUser { pointer } => {
-                let detail = "must be the token's sub: leave it out".to_owned();
-                one = [Mistake { place: Place::Pointer((*pointer).to_owned()), detail }];
-                Some(&one[..])
-            }
-            Self::EmailTaken => {
-                let detail = "is another user's: choose another, or leave it out".to_owned();
-                one = [Mistake { place: Place::Pointer("/email".to_owned()), detail }];
-                Some(&one[..])
-            }
+            Self::Request(errors) | Self::Body(errors) => Some(Cow::Borrowed(errors)),
+            Self::ForeignUser { pointer } => Some(Cow::Owned(one(pointer, "must be the token's sub: leave it out"))),
+            Self::EmailTaken => Some(Cow::Owned(one("/email", "is another user's: choose another, or leave it out"))),
             _ => None,
         };
-        let details = Details {
-            r#type: self.type_uri(),
-            title,
-            status: status.as_u16(),
-            detail: &detail,
-            instance: request_id,
-            line,
-            column,
-            errors,
+        let place = match self {
+            Self::MalformedJson { line, column, .. } => Some((*line, *column)),
+            _ => None,
         };
-        // Texts and numbers alone: nothing here can fail to be written.
-        serde_json::to_string(&details).unwrap_or_default()
+        let errors = errors.as_ref().map(|errors| errors.as_slice());
+        Details { kind, title, status: status.as_u16(), detail: &detail, instance: request_id, place, errors }.json()
     }
 
     /// What the log says beyond the status.

@@ -13,6 +13,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use shared::clock::Clock;
+use shared::http::query::Query;
 use shared::http::seal::Keys;
 use shared::table::{Fault, Listing, Meter, Order, UserTable};
 use shared::user::fields::Fields;
@@ -21,7 +22,6 @@ use shared::user::precondition::Precondition;
 use crate::contract::schema;
 use crate::path::{OfRecord, OfUser, Stage};
 use crate::problem::Problem;
-use crate::query::Query;
 use crate::{body, precondition};
 use answer::{address, found, written};
 pub(crate) use batch::read_batch;
@@ -201,5 +201,5 @@ pub(crate) async fn delete(users: Users, OfRecord(key): OfRecord, headers: Heade
 fn fields(uri: &Uri) -> Result<Fields, Problem> {
     let mut query = Query::parse(uri.query(), &["fields"]);
     let fields = query.take("fields", Fields::parse).unwrap_or(Fields::ALL);
-    query.finish().map(|()| fields)
+    query.finish().map(|()| fields).map_err(Problem::Request)
 }

@@ -64,17 +64,6 @@ fn every_type_has_its_section_in_the_docs_and_every_section_its_type() {
 }
 
 #[test]
-fn a_mistake_is_placed_by_pointer_parameter_or_header() {
-    for (place, text) in [
-        (Place::Pointer("/name".into()), r#"{"pointer":"/name","detail":"x"}"#),
-        (Place::Parameter("limit".into()), r#"{"parameter":"limit","detail":"x"}"#),
-        (Place::Header("if-match"), r#"{"header":"if-match","detail":"x"}"#),
-    ] {
-        assert_eq!(serde_json::to_string(&Mistake { place, detail: "x".into() }).unwrap(), text);
-    }
-}
-
-#[test]
 fn a_fault_of_the_table_is_the_problem_that_its_kind_asks_for() {
     let status = |fault: Fault| Problem::from(fault).parts().0.as_u16();
     assert_eq!(status(Fault::Throttled("x".into())), 503);

@@ -3,6 +3,7 @@
 use axum::extract::Request;
 use axum::http::StatusCode;
 use serde::Serialize;
+use shared::http::query::Query;
 use shared::user::UserKey;
 use shared::user::fields::Fields;
 
@@ -11,7 +12,7 @@ use super::{Answer, Users};
 use crate::access::By;
 use crate::body;
 use crate::contract::schema;
-use crate::query::Query;
+use crate::problem::Problem;
 
 /// A key as it is answered.
 #[derive(Serialize)]
@@ -46,7 +47,7 @@ pub(crate) async fn read_batch(users: Users, By(caller): By, request: Request) -
     let now = users.clock.now();
     let mut query = Query::parse(request.uri().query(), &["fields"]);
     let fields = query.take("fields", Fields::parse).unwrap_or(Fields::ALL);
-    query.finish()?;
+    query.finish().map_err(Problem::Request)?;
     let keys = body::keys(&body::json(request).await?)?;
     let own: Vec<UserKey> = keys.iter().filter(|key| caller.owns(&key.id)).cloned().collect();
     let batch = users.table.read_batch(&own, now).await?;

@@ -2,6 +2,8 @@
 
 use axum::http::header::LINK;
 use axum::http::{HeaderValue, StatusCode, Uri};
+use shared::http::page;
+use shared::http::query::Query;
 use shared::table::{Listing, Order, Segment};
 use shared::user::email::Email;
 use shared::user::fields::Fields;
@@ -11,10 +13,9 @@ use super::{Answer, Users};
 use crate::access::By;
 use crate::contract::schema;
 use crate::observe::new_uuid;
-use crate::page::{self, Cursors};
+use crate::page::{Cursors, cursor, salt};
 use crate::path::{OfUser, Stage, seconds};
 use crate::problem::Problem;
-use crate::query::Query;
 
 /// Segments that a scan may be cut into.
 const MAX_SEGMENTS: u16 = 1_000;
@@ -110,9 +111,9 @@ async fn listed(users: &Users, mut query: Query, cursors: Cursors<'_>, path: &st
     let fields = query.take("fields", Fields::parse).unwrap_or(Fields::ALL);
     let limit = page::limit(&mut query);
     // Of a list that cannot be told, no cursor can be told from a wrong one.
-    let after = if query.is_sound() { page::cursor(&mut query, &cursors, now) } else { None };
+    let after = if query.is_sound() { cursor(&mut query, &cursors, now) } else { None };
     let rest = query.without("cursor");
-    query.finish()?;
+    query.finish().map_err(Problem::Request)?;
 
     let page = users.table.list(cursors.listing, after.as_ref(), limit, now).await?;
     if let Some(first) = page.unreadable.first() {
@@ -134,7 +135,7 @@ async fn listed(users: &Users, mut query: Query, cursors: Cursors<'_>, path: &st
     }
     let cursor = match next {
         None => None,
-        Some(position) => Some(cursors.encode(&position, now, page::salt(new_uuid(&users.clock)))?),
+        Some(position) => Some(cursors.encode(&position, now, salt(new_uuid(&users.clock)))?),
     };
     listed.member("next", &cursor)?;
     let mut response = json(StatusCode::OK, listed.close());
