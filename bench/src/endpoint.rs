@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 
 /// The user that every read finds.
-const ITEM: &str = r#"{"Item":{"user_id":{"S":"ada"},"timestamp":{"N":"1795334400"},"name":{"S":"Ada Lovelace"},"email":{"S":"ada@example.com"},"status":{"S":"active"},"attributes":{"M":{"plan":{"S":"team"},"seats":{"N":"12"}}},"version":{"N":"1795334400000000"},"created_at":{"S":"2026-11-22T08:00:00Z"},"updated_at":{"S":"2026-11-22T08:00:00Z"}}}"#;
+const ITEM: &str = r#"{"Item":{"user_id":{"S":"ada"},"timestamp":{"N":"1795334400"},"name":{"S":"Ada Lovelace"},"email":{"S":"ada@example.com"},"status":{"S":"active"},"attributes":{"M":{"plan":{"S":"team"},"seats":{"N":"12"}}},"version":{"N":"1795334400000000"},"created_at":{"S":"2026-11-22T08:00:00Z"},"updated_at":{"S":"2026-11-22T08:00:00Z"}},"ConsumedCapacity":{"TableName":"Users","CapacityUnits":0.5}}"#;
 
 const TABLE: &str = r#"{"Table":{"TableName":"UsersReplica","TableStatus":"ACTIVE","TableArn":"arn:aws:dynamodb:eu-west-1:123456789012:table/UsersReplica","KeySchema":[{"AttributeName":"user_id","KeyType":"HASH"},{"AttributeName":"timestamp","KeyType":"RANGE"}],"AttributeDefinitions":[{"AttributeName":"user_id","AttributeType":"S"},{"AttributeName":"timestamp","AttributeType":"N"}]}}"#;
 
@@ -19,11 +19,17 @@ pub(crate) async fn serve() -> std::io::Result<String> {
 }
 
 /// The body is taken whole, as the real services do before they answer.
-async fn accept(method: Method, headers: HeaderMap, _body: Bytes) -> Response {
+async fn accept(method: Method, headers: HeaderMap, body: Bytes) -> Response {
     let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
     let json = |body: &'static str| ([(header::CONTENT_TYPE, "application/x-amz-json-1.0")], body).into_response();
     match target.rsplit('.').next().unwrap_or_default() {
         "GetItem" => json(ITEM),
+        // Who asks what a call cost is told.
+        "PutItem" | "UpdateItem" | "DeleteItem"
+            if String::from_utf8_lossy(&body).contains("ReturnConsumedCapacity") =>
+        {
+            json(r#"{"ConsumedCapacity":{"TableName":"Users","CapacityUnits":1.0}}"#)
+        }
         "DescribeTable" => json(TABLE),
         "" if method == Method::PUT => [(header::ETAG, "\"0\"")].into_response(),
         "" => "".into_response(),

@@ -1,8 +1,8 @@
 //! What the functions cost: the release binaries, driven through the Lambda Runtime API on loopback, against an
 //! endpoint that accepts everything. Reports CPU time a record, peak memory, and the time to the first answer.
 //!
-//! Usage: `scripts/bench`, which builds the binaries first. Linux only: it reads `/proc`. With the argument `maintenance`
-//! only what maintenance costs is measured, for which no binary is needed.
+//! Usage: `scripts/bench`, which builds the binaries first; `scripts/bench api` builds and measures that one alone. Linux
+//! only: it reads `/proc`. With `maintenance` only what maintenance costs is measured, for which no binary is needed.
 
 mod endpoint;
 mod events;
@@ -19,13 +19,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Box::pin(maintenance::measure()).await;
     }
     let binaries: PathBuf = std::env::current_exe()?.parent().ok_or("the bench has no folder")?.to_owned();
-    for name in ["replicator", "archiver", "api"] {
-        if !binaries.join(name).exists() {
-            return Err(format!("{} is missing: build it with scripts/bench", binaries.join(name).display()).into());
-        }
+    let asked = std::env::args().nth(1);
+    let mut names = vec!["replicator", "archiver", "api"];
+    names.retain(|name| asked.as_deref().is_none_or(|asked| asked == *name));
+    if let Some(name) = names.iter().find(|name| !binaries.join(name).exists()) {
+        return Err(format!("{} is missing: build it with scripts/bench", binaries.join(name).display()).into());
     }
     let endpoint = endpoint::serve().await?;
-    report::streams(&binaries, &endpoint).await?;
-    report::requests(&binaries, &endpoint).await?;
-    Box::pin(maintenance::measure()).await
+    report::streams(&binaries, &endpoint, &names).await?;
+    if names.contains(&"api") {
+        report::requests(&binaries, &endpoint).await?;
+    }
+    if asked.is_none() { Box::pin(maintenance::measure()).await } else { Ok(()) }
 }

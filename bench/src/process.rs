@@ -41,6 +41,7 @@ impl Function {
             ("USERS_TABLE", "Users"),
             ("EMAIL_INDEX", "EmailIndex"),
             ("AUTH", "none"),
+            ("CURSOR_KEYS", "bench:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
             ("REPLICA_TABLE", "UsersReplica"),
             ("FAILURE_BUCKET", "failures"),
             ("ARCHIVE_BUCKET", "archive"),

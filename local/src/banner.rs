@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::clients;
 use crate::options::{DYNAMODB_PORT, PORT, S3_PORT};
 use crate::stack::{LONGEST_WINDOW, Stack};
+use crate::token::Auth;
 
 /// The banner of a stack that has started.
 #[must_use]
@@ -15,11 +16,15 @@ pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
         || "in memory, gone when this ends (--data DIR keeps it)".to_owned(),
         |folder| folder.display().to_string(),
     );
-    let auth = if options.functions.is_some() {
-        "as the functions' environment says"
-    } else {
-        "none: everybody may do everything"
+    let auth = match &options.auth {
+        Auth::None if options.functions.is_some() => "as the functions' environment says".to_owned(),
+        Auth::None => "none: everybody may do everything (--auth jwt asks for tokens)".to_owned(),
+        Auth::Jwt(None) => "jwt, by a key made for this start".to_owned(),
+        Auth::Jwt(Some(path)) => format!("jwt, by the keys of {}", path.display()),
     };
+    let tokens = tokens(stack);
+    let bearer = if tokens.is_empty() { "" } else { " -H \"authorization: Bearer $ADA\"" };
+    let all = if tokens.is_empty() { "" } else { " -H \"authorization: Bearer $ADMIN\"" };
     let windows = if options.true_windows {
         "as in the template".to_owned()
     } else {
@@ -45,6 +50,7 @@ pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
   API         {api}
   DynamoDB    {dynamodb}
   S3          {s3}
+  contract    {api}/docs
   metrics     {api}/metrics
   data        {data}
   functions   {functions}
@@ -52,12 +58,12 @@ pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
   windows     {windows}
   expiry      every {expire} s, where AWS takes hours
 
-Create a user, read it, list all:
+{tokens}Create a user, read it, list all:
 
-  curl -X POST {api}/users -H 'content-type: application/json' \\
+  curl -X POST {api}/users -H 'content-type: application/json'{bearer} \\
     -d '{{\"user_id\":\"ada\",\"name\":\"Ada Lovelace\",\"email\":\"ada@example.com\"}}'
-  curl {api}/users/ada
-  curl {api}/users
+  curl {api}/users/ada{bearer}
+  curl {api}/users{all}
 
 See it in the replica (any credentials do):
 
@@ -72,4 +78,14 @@ Ctrl-C stops.
 ",
         expire = options.expire_every.as_secs(),
     )
+}
+
+/// What to paste into a shell before the calls, where this program signs tokens.
+fn tokens(stack: &Stack) -> String {
+    let own = stack.token("ada", "users:read users:write").map(|token| format!("  ADA={token}\n"));
+    let admin = stack.token("operator", "users:admin").map(|token| format!("  ADMIN={token}\n"));
+    match own.zip(admin) {
+        Some((own, admin)) => format!("Tokens, for twelve hours:\n\n{own}{admin}\n"),
+        None => String::new(),
+    }
 }

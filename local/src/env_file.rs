@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::clients;
-use crate::stack::Stack;
+use crate::stack::{CURSOR_KEYS, Stack};
 
 /// By this line a file of ours is known.
 const HEADER: &str =
@@ -51,8 +51,12 @@ pub fn write(path: &Path, stack: &Stack) -> Result<(), EnvFileError> {
     .collect();
     for function in &stack.template().functions {
         for (name, value) in &function.environment {
-            // Nobody signs requests on this machine.
-            let value = if name == "AUTH" { "none" } else { value };
+            // Nobody signs requests on this machine, and nobody keeps secrets.
+            let value = match name.as_str() {
+                "AUTH" => "none",
+                "CURSOR_KEYS" => CURSOR_KEYS,
+                _ => value,
+            };
             let former = variables.insert(name.clone(), value.to_owned());
             if former.is_some_and(|former| former != value) {
                 return Err(EnvFileError::Disagreement(name.clone()));

@@ -1,4 +1,5 @@
-//! The HTTP front: the API's own router, and `GET /metrics` beside it.
+//! The HTTP front: the API's own router, and beside it `GET /metrics` and, at `/docs`, the API's contract as a page, whose
+//! renderer comes with the program.
 //!
 //! With `--functions` the API is the one that `cargo lambda watch` serves: requests are handed on to its function URL.
 
@@ -14,6 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 /// Where `cargo lambda watch` serves a function's URL.
 const FUNCTION_URL: &str = "/lambda-url/api";
@@ -30,7 +32,9 @@ impl Front {
     pub fn start(listener: TcpListener, api: Router) -> Self {
         let metrics = crate::metrics::recorded();
         let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-        let router = api.route("/metrics", get(move || async move { (text, metrics.render()) }));
+        let router = api
+            .route("/metrics", get(move || async move { (text, metrics.render()) }))
+            .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")));
         let (stop, stopped) = oneshot::channel::<()>();
         let server = axum::serve(listener, router).with_graceful_shutdown(async {
             // A front that was dropped is one to stop.

@@ -2,8 +2,8 @@
 //!
 //! [`template`] reads what to run. [`dynamodb`] and [`s3`] are the engines, [`clients`] the official SDKs pointed at
 //! them. [`stream_pump`] is Lambda's event source mapping in small, [`expiry`] its TTL sweeper, [`http`] the front with
-//! [`metrics`] and [`lambda`] beside it. [`options`] is the command line, which [`banner`], [`env_file`], [`task`] and
-//! [`tour`] belong to.
+//! [`metrics`] and [`lambda`] beside it and [`token`]'s authorizer before it. [`options`] is the command line, which
+//! [`banner`], [`env_file`], [`task`] and [`tour`] belong to.
 //! Sees every other crate of the workspace; only the acceptance tests see it.
 
 pub mod banner;
@@ -20,4 +20,5 @@ pub mod stack;
 pub mod stream_pump;
 pub mod task;
 pub mod template;
+pub mod token;
 pub mod tour;

@@ -20,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::stack::{Options, Stack};
 use crate::task::{self, Place, Ports};
+use crate::token::Auth;
 use crate::{banner, env_file, tour};
 
 /// The exit code of every refusal.
@@ -62,8 +63,20 @@ struct CommandLine {
     /// Write the functions' environment there, for: cargo lambda watch -A 127.0.0.1 --env-file PATH
     #[arg(long, value_name = "PATH")]
     env_file: Option<PathBuf>,
+    /// Who lets requests into the API: nobody, or a token's signature
+    #[arg(long, value_enum, default_value_t = Mode::None)]
+    auth: Mode,
+    /// The JSON Web Key Set that verifies tokens (default: a key made at the start, with tokens for it)
+    #[arg(long, value_name = "PATH")]
+    key_set: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Mode {
+    None,
+    Jwt,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -131,6 +144,15 @@ fn log(level: LevelFilter, of_maintenance: LevelFilter) {
 }
 
 async fn serve(line: CommandLine) -> ExitCode {
+    match (line.auth, &line.key_set, &line.functions) {
+        (Mode::None, Some(_), _) => return refuse("--key-set verifies tokens: give --auth jwt with it"),
+        (Mode::Jwt, _, Some(_)) => {
+            return refuse(
+                "--auth jwt needs the API in this process: cargo lambda watch takes no claims with --functions",
+            );
+        }
+        _ => {}
+    }
     let env_file = line.env_file.clone();
     let stack = match Stack::boot(options(line)).await {
         Ok(stack) => stack,
@@ -196,6 +218,7 @@ fn options(line: CommandLine) -> Options {
         functions: line.functions,
         expire_every: Duration::from_secs(line.expire_every),
         true_windows: line.true_windows,
+        auth: if line.auth == Mode::Jwt { Auth::Jwt(line.key_set) } else { Auth::None },
     }
 }
 

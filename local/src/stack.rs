@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use shared::clock::Clock;
 use shared::environment::Problems;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -22,6 +23,7 @@ use crate::stream_pump::checkpoints::CheckpointError;
 use crate::stream_pump::filter::FilterError;
 use crate::stream_pump::invoke::InvokeError;
 use crate::template::{Template, TemplateError};
+use crate::token::{Auth, Authorizer, AuthorizerError};
 use crate::{clients, dynamodb, s3};
 
 mod wiring;
@@ -31,6 +33,9 @@ use wiring::{Wiring, listed};
 
 /// The longest that a batch waits to be filled, unless windows are true.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(1);
+
+/// What seals cursors on this machine: no secret, so that they outlive a restart.
+pub const CURSOR_KEYS: &str = "local:bm8gc2VjcmV0OiBmb3IgdGhpcyBtYWNoaW5lIG9ubHk=";
 
 /// How to run the stack.
 #[derive(Debug, Clone)]
@@ -51,6 +56,8 @@ pub struct Options {
     pub expire_every: Duration,
     /// Wait for batches as long as the template says, instead of a second.
     pub true_windows: bool,
+    /// Who lets requests in.
+    pub auth: Auth,
 }
 
 impl Default for Options {
@@ -65,6 +72,7 @@ impl Default for Options {
             functions: None,
             expire_every: Duration::from_secs(3),
             true_windows: false,
+            auth: Auth::None,
         }
     }
 }
@@ -124,6 +132,9 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// No token can be verified.
+    #[error(transparent)]
+    Authorizer(#[from] AuthorizerError),
     /// `--functions` is no URL.
     #[error("--functions: {0}")]
     Functions(#[from] InvokeError),
@@ -137,6 +148,7 @@ pub struct Stack {
     front: Front,
     expiry: Expiry,
     pumps: Vec<Pump>,
+    authorizer: Option<Arc<Authorizer>>,
     dynamodb: Arc<dynamodb::Engine>,
     s3: s3::Engine,
     maintenance: Option<maintenance::config::Config>,
@@ -172,14 +184,31 @@ impl Stack {
                 _ => mappings.extend(wiring.mappings(function).await?),
             }
         }
-        let api = api.ok_or_else(|| wiring.unrunnable("has no function whose binary is api".to_owned()))?;
+        let mut api = api.ok_or_else(|| wiring.unrunnable("has no function whose binary is api".to_owned()))?;
+        let authorizer = Authorizer::of(&options.auth)?;
+        if let Some(authorizer) = &authorizer {
+            api = Arc::clone(authorizer).before(api);
+        }
+        // Not behind the authorizer: it is Lambda's answer, and not the API's.
         let api = api.merge(lambda::router(mappings.iter().map(listed).collect()));
         // Nothing runs before all is known to be sound.
         let pumps = mappings.into_iter().map(Pump::start).collect();
         let front = Front::start(front, api);
         let dynamodb = Arc::new(dynamodb);
         let expiry = Expiry::start(Arc::clone(&dynamodb), options.expire_every);
-        Ok(Self { options, template, api_url, front, expiry, pumps, dynamodb, s3, maintenance, _objects: objects })
+        Ok(Self {
+            options,
+            template,
+            api_url,
+            front,
+            expiry,
+            pumps,
+            authorizer,
+            dynamodb,
+            s3,
+            maintenance,
+            _objects: objects,
+        })
     }
 
     /// Where the API listens.
@@ -228,6 +257,12 @@ impl Stack {
             lambda: clients::lambda(&self.api_url),
         };
         self.maintenance.as_ref().map(|config| maintenance::connect(config, clients))
+    }
+
+    /// A token for the API, where this program signs them.
+    #[must_use]
+    pub fn token(&self, subject: &str, scope: &str) -> Option<String> {
+        self.authorizer.as_ref()?.token(subject, scope, Clock::system().now().unix_timestamp())
     }
 
     /// What is run.

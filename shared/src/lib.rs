@@ -1,6 +1,7 @@
 //! The words and dialects that Millrace's functions have in common.
 //!
-//! Words ([`user`], [`revision`], [`change`], [`number`], [`clock`], [`invocation`], [`metric`]) know nothing of AWS. Dialects
+//! Words ([`user`], [`revision`], [`change`], [`number`], [`clock`], [`invocation`], [`metric`], [`http`]) know nothing
+//! of AWS. Dialects
 //! ([`stream`], [`item`], [`raw_item`], [`held`]) turn a foreign shape into words and back, without a network. [`checkpoint`] decides;
 //! [`table`], [`raw_table`] and [`quarantine`] apply. [`environment`], [`telemetry`] and [`aws`] are process plumbing, for a
 //! function's `main` and `config` alone. Imports point only downwards, in that order from right to left.
@@ -11,6 +12,7 @@ pub mod checkpoint;
 pub mod clock;
 pub mod environment;
 pub mod held;
+pub mod http;
 pub mod invocation;
 pub mod item;
 pub mod metric;

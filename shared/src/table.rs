@@ -9,24 +9,36 @@
 //! The SDK retries calls whose answer was lost. A conditional write whose first attempt landed then meets its own
 //! result and is refused; who must know reads the record.
 
+mod batch;
+mod emails;
 mod expression;
 mod fault;
 mod listing;
+mod meter;
+mod once;
+mod unique;
+
+use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+};
 use time::OffsetDateTime;
 
 use crate::item::{self, Item};
 use crate::user::precondition::{Precondition, Tags};
 use crate::user::{Edit, Edits, Profile, User, UserKey, spell_moment};
+pub use batch::{Batch, MAX_KEYS};
 use expression::{Assignments, Expression};
 pub use fault::Fault;
 use fault::{Refusal, refusal};
-pub use listing::{Listing, Page, Position};
+pub use listing::{Listing, Order, Page, Position, Segment};
+pub use meter::Meter;
+pub use once::{Attempt, CLAIM_SECONDS, KEPT_SECONDS, Once};
 
 /// How often a write that another one overtook starts over before it gives up.
 const ATTEMPTS: usize = 8;
@@ -40,6 +52,9 @@ pub enum WriteError {
     /// A live record is there.
     #[error("the record exists already")]
     Exists,
+    /// Another user has the address.
+    #[error("another user has the address")]
+    EmailTaken,
     /// The record is not in the state that the precondition demands.
     #[error("the record's version is not the one demanded")]
     PreconditionFailed,
@@ -64,15 +79,30 @@ pub struct Replaced {
 #[derive(Clone, Debug)]
 pub struct UserTable {
     client: Client,
-    name: String,
-    email_index: String,
+    name: Arc<str>,
+    email_index: Arc<str>,
+    /// The table of addresses' markers, if addresses are unique.
+    markers: Option<Arc<str>>,
+    meter: Meter,
 }
 
 impl UserTable {
     /// The table of this name, reached with this client.
     #[must_use]
     pub fn new(client: Client, name: String, email_index: String) -> Self {
-        Self { client, name, email_index }
+        Self { client, name: name.into(), email_index: email_index.into(), markers: None, meter: Meter::default() }
+    }
+
+    /// The same table, in which an address is one user's: markers in this table see to it.
+    #[must_use]
+    pub fn with_unique_emails(self, markers: Option<&str>) -> Self {
+        Self { markers: markers.map(Into::into), ..self }
+    }
+
+    /// The same table, whose calls are counted here.
+    #[must_use]
+    pub fn metered(&self, meter: Meter) -> Self {
+        Self { meter, ..self.clone() }
     }
 
     /// Reads one record, consistently.
@@ -87,8 +117,11 @@ impl UserTable {
     }
 
     async fn item(&self, key: &UserKey) -> Result<Option<Item>, Fault> {
-        let call = self.client.get_item().table_name(&self.name).set_key(Some(item::key(key))).consistent_read(true);
-        Ok(call.send().await.map_err(Fault::of)?.item)
+        let call = self.client.get_item().table_name(&*self.name).set_key(Some(item::key(key))).consistent_read(true);
+        let call = call.return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let output = call.send().await.map_err(Fault::of)?;
+        self.meter.add(output.consumed_capacity());
+        Ok(output.item)
     }
 
     /// Writes a new record, over nothing or over an expired one.
@@ -96,6 +129,9 @@ impl UserTable {
     /// # Errors
     /// [`WriteError::Exists`], or the table failed.
     pub async fn create(&self, user: &User, now: OffsetDateTime) -> Result<(), WriteError> {
+        if let (Some(markers), Some(_)) = (&self.markers, &user.profile.email) {
+            return self.create_unique(markers, user, now).await;
+        }
         match self.put_if_absent(user, now).await {
             Ok(()) => Ok(()),
             Err(Refusal::Condition(_)) => Err(WriteError::Exists),
@@ -109,7 +145,8 @@ impl UserTable {
         let (names, values) = expression.into_parts();
         self.client
             .put_item()
-            .table_name(&self.name)
+            .table_name(&*self.name)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_item(Some(item::encode(user).map_err(Fault::refused)?))
             .condition_expression(condition)
             .set_expression_attribute_names(names)
@@ -117,7 +154,7 @@ impl UserTable {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await
-            .map(drop)
+            .map(|output| self.meter.add(output.consumed_capacity()))
             .map_err(|error| {
                 refusal(error, |error| match error {
                     PutItemError::ConditionalCheckFailedException(failed) => Some(failed),
@@ -137,6 +174,9 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<Replaced, WriteError> {
+        if let Some(markers) = &self.markers {
+            return self.replace_unique(markers, &key, &profile, precondition, now).await;
+        }
         let must_exist = precondition.if_match.is_some();
         let must_be_absent = precondition.if_none_match == Some(Tags::Any);
         if must_exist && must_be_absent {
@@ -212,6 +252,10 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<User, WriteError> {
+        let moves = edits.email != Edit::Keep || edits.expires_at != Edit::Keep;
+        if let Some(markers) = self.markers.as_ref().filter(|_| moves) {
+            return self.patch_unique(markers, key, edits, precondition, now).await;
+        }
         let refused = |old: Option<Item>| match old {
             Some(old) if item::is_live(&old, now) => WriteError::PreconditionFailed,
             _ => WriteError::Absent,
@@ -280,7 +324,8 @@ impl UserTable {
         let (names, values) = expression.into_parts();
         self.client
             .update_item()
-            .table_name(&self.name)
+            .table_name(&*self.name)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_key(Some(item::key(key)))
             .update_expression(assignments.into_text())
             .condition_expression(condition)
@@ -290,7 +335,10 @@ impl UserTable {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await
-            .map(|output| output.attributes)
+            .map(|output| {
+                self.meter.add(output.consumed_capacity());
+                output.attributes
+            })
             .map_err(|error| {
                 refusal(error, |error| match error {
                     UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed),
@@ -309,20 +357,28 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<(), WriteError> {
+        if let Some(markers) = &self.markers {
+            return self.delete_unique(markers, key, precondition, now).await;
+        }
         let mut expression = Expression::default();
         let condition = expression.present(precondition, now);
         let (names, values) = expression.into_parts();
         let call = self
             .client
             .delete_item()
-            .table_name(&self.name)
+            .table_name(&*self.name)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_key(Some(item::key(key)))
             .condition_expression(condition)
             .set_expression_attribute_names(names)
             .set_expression_attribute_values(values)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let Err(error) = call.send().await else {
-            return Ok(());
+        let error = match call.send().await {
+            Ok(output) => {
+                self.meter.add(output.consumed_capacity());
+                return Ok(());
+            }
+            Err(error) => error,
         };
         let refused = refusal(error, |error| match error {
             DeleteItemError::ConditionalCheckFailedException(failed) => Some(failed),

@@ -8,6 +8,8 @@ use std::io;
 
 use metrics_cloudwatch_embedded::Collector;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::environment::Environment;
 use crate::metric;
@@ -40,13 +42,14 @@ pub struct Taken {
 /// [`Taken`] if something else logs or counts in this process.
 pub fn init(function: &'static str, environment: &Environment) -> Result<Telemetry, Taken> {
     let level = environment.get(LOG_LEVEL).and_then(|text| level(text).ok()).unwrap_or(LevelFilter::INFO);
-    let subscriber = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_current_span(true)
         .with_span_list(false)
         .with_max_level(level)
         .finish();
+    let subscriber = lines.with(targets(function, level));
     let taken = |part| move |cause: String| Taken { part, cause };
     tracing::subscriber::set_global_default(subscriber).map_err(|error| taken("logs")(error.to_string()))?;
     let collector = metrics_cloudwatch_embedded::Builder::new()
@@ -56,6 +59,12 @@ pub fn init(function: &'static str, environment: &Environment) -> Result<Telemet
         .map_err(|error| taken("metrics")(error.to_string()))?;
     metric::describe();
     Ok(Telemetry { collector })
+}
+
+/// Who may log how much. Below `info` the SDKs log requests and answers, items and all: at whatever level a function is
+/// run, only the workspace's own crates go below.
+fn targets(function: &'static str, level: LevelFilter) -> Targets {
+    Targets::new().with_default(level.min(LevelFilter::INFO)).with_targets([(function, level), ("shared", level)])
 }
 
 /// Reads a log level.
@@ -86,6 +95,17 @@ impl Telemetry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_level_lets_another_crate_log_what_it_sends() {
+        use tracing::Level;
+        let trace = targets("api", LevelFilter::TRACE);
+        assert!(trace.would_enable("api::users", &Level::TRACE) && trace.would_enable("shared::table", &Level::TRACE));
+        for target in ["aws_smithy_runtime::client::orchestrator", "hyper_util::client", "lambda_runtime"] {
+            assert!(trace.would_enable(target, &Level::INFO) && !trace.would_enable(target, &Level::DEBUG), "{target}");
+        }
+        assert!(!targets("api", LevelFilter::WARN).would_enable("lambda_runtime", &Level::INFO));
+    }
 
     #[test]
     fn levels_are_read_in_any_case_and_others_are_refused_with_the_fix() {

@@ -1,12 +1,13 @@
 //! A user's record, in words: what can be built from these types is what the service accepts.
 //!
 //! Every part is parsed once, at the door, and has private fields, so that no later line asks again whether a name is
-//! blank. Nothing here knows of DynamoDB's items or of HTTP; the JSON of a [`User`] stands here because every reader of
-//! users answers the same one.
+//! blank. Nothing here knows of DynamoDB's items or of HTTP; the JSON of a [`User`] stands here ([`fields`]) because every
+//! reader of users answers the same one.
 
 pub mod attributes;
 pub mod email;
 pub mod expiry;
+pub mod fields;
 pub mod id;
 pub mod json;
 pub mod name;
@@ -14,7 +15,6 @@ pub mod precondition;
 pub mod status;
 pub mod timestamp;
 
-use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -152,45 +152,6 @@ const MOMENT: &[BorrowedFormatItem<'_>] =
 pub fn spell_moment(moment: OffsetDateTime) -> String {
     // Formatting fails only for a year that RFC 3339 cannot spell, and no clock shows one.
     moment.to_offset(time::UtcOffset::UTC).format(MOMENT).unwrap_or_default()
-}
-
-impl Serialize for User {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        /// The JSON of a record, in the order in which it is read.
-        #[derive(Serialize)]
-        struct Flat<'a> {
-            user_id: &'a str,
-            timestamp: i64,
-            name: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            email: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            status: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            attributes: Option<&'a Attributes>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            expires_at: Option<i64>,
-            version: u64,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            created_at: Option<String>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            updated_at: Option<String>,
-        }
-        let profile = &self.profile;
-        Flat {
-            user_id: self.key.id.as_str(),
-            timestamp: self.key.timestamp.seconds(),
-            name: profile.name.as_str(),
-            email: profile.email.as_ref().map(Email::as_str),
-            status: profile.status.as_ref().map(Status::as_str),
-            attributes: profile.attributes.as_ref(),
-            expires_at: profile.expires_at.map(ExpiresAt::seconds),
-            version: self.version,
-            created_at: self.created_at.map(spell_moment),
-            updated_at: self.updated_at.map(spell_moment),
-        }
-        .serialize(serializer)
-    }
 }
 
 #[cfg(test)]

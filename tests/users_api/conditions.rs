@@ -24,13 +24,13 @@ async fn the_table_of_conditions_holds_over_a_record_and_over_none() {
         ("if-match", &current, [200, 200, 200, 204], 412),
         ("if-match", &both, [200, 200, 200, 204], 412),
         ("if-match", "\"1\"", [412, 412, 412, 412], 412),
-        ("if-match", "\"not ours\"", [412, 412, 412, 412], 412),
+        ("if-match", "\"not-ours\"", [412, 412, 412, 412], 412),
         ("if-match", &weak, [412, 412, 412, 412], 412),
         ("if-none-match", "*", [304, 412, 412, 412], 201),
         ("if-none-match", &current, [304, 412, 412, 412], 201),
         ("if-none-match", &weak, [304, 412, 412, 412], 201),
         ("if-none-match", "\"1\", \"2\"", [200, 200, 200, 204], 201),
-        ("if-none-match", "\"not ours\"", [200, 200, 200, 204], 201),
+        ("if-none-match", "\"not-ours\"", [200, 200, 200, 204], 201),
     ] {
         for (request, expected) in REQUESTS.into_iter().zip(present) {
             let service = Service::start().await;
@@ -127,4 +127,60 @@ async fn of_many_creators_one_wins() {
     let mut statuses = futures::future::join_all(creates).await;
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 409, 409, 409, 409, 409, 409, 409]);
+}
+
+#[tokio::test]
+async fn of_many_who_count_in_one_record_none_loses_a_count() {
+    const WRITERS: usize = 6;
+    const COUNTS: u64 = 5;
+    let service = Service::start().await;
+    let api = service.api();
+    assert_eq!(api.put("/users/ada/7", r#"{"name":"Ada","attributes":{"count":0}}"#).await.status, 201);
+    let refused = std::sync::atomic::AtomicUsize::new(0);
+    // Each reads, adds one to what it read, and writes it on the condition that nobody wrote meanwhile.
+    let count = async |writer: usize| {
+        let mut counted = 0;
+        while counted < COUNTS {
+            let read = api.get("/users/ada/7").await;
+            let next = read.json["user"]["attributes"]["count"].as_u64().unwrap() + 1;
+            let attributes = format!(r#""attributes":{{"count":{next}}}"#);
+            let (request, body) = if writer.is_multiple_of(2) {
+                (("PUT", JSON), format!(r#"{{"name":"Ada",{attributes}}}"#))
+            } else {
+                (("PATCH", MERGE), format!("{{{attributes}}}"))
+            };
+            let headers = [request.1, ("if-match", read.header("etag"))];
+            match api.send(request.0, "/users/ada/7", &headers, &body).await.status {
+                200 => counted += 1,
+                412 => drop(refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed)),
+                other => panic!("{other}"),
+            }
+        }
+    };
+    futures::future::join_all((0..WRITERS).map(count)).await;
+    let total = COUNTS * u64::try_from(WRITERS).unwrap();
+    let user = &api.get("/users/ada/7").await.json["user"];
+    assert_eq!((user["attributes"]["count"].as_u64(), user["version"].as_u64()), (Some(total), Some(FIRST + total)));
+    assert!(refused.into_inner() > 0, "they did race");
+}
+
+#[tokio::test]
+async fn where_preconditions_are_required_no_write_goes_without() {
+    let service = Service::start().await;
+    let api = service.api_with(&[("PRECONDITIONS", "required")]);
+    assert_eq!(
+        api.post(r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#).await.status,
+        201,
+        "a create is over nothing"
+    );
+    for request in &REQUESTS[1..] {
+        let refused = ask(&api, *request, &[]).await;
+        assert_eq!((refused.status, refused.problem()), (428, "precondition-required"), "{}", request.0);
+    }
+    assert_eq!(api.get("/users/ada/7").await.version(), FIRST, "nothing was written");
+    for (number, request) in (0..).zip(&REQUESTS[1..]) {
+        let tag = format!("\"{}\"", FIRST + number);
+        assert!(ask(&api, *request, &[("if-match", &tag)]).await.status < 300, "{}", request.0);
+    }
+    assert_eq!(ask(&api, REQUESTS[1], &[("if-none-match", "*")]).await.status, 201);
 }

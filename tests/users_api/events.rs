@@ -34,6 +34,8 @@ async fn every_sample_call_is_answered() {
     for list in ["list-records", "list-users", "list-by-email"] {
         assert_eq!(hand_over(&api, &payload(list)).await.seconds(), [1_795_334_400], "{list}");
     }
+    let batch = hand_over(&api, &payload("read-batch")).await;
+    assert_eq!((batch.seconds(), batch.json["missing"][0]["user_id"].as_str()), (vec![1_795_334_400], Some("eve")));
     let patched = hand_over(&api, &payload("patch-record")).await;
     assert_eq!((patched.status, patched.version()), (200, FIRST + 1), "{}", patched.text);
     assert_eq!(patched.json["user"]["attributes"]["title"], "Countess");
@@ -70,4 +72,26 @@ async fn a_body_that_api_gateway_encoded_is_decoded() {
     event["body"] = base64::engine::general_purpose::STANDARD.encode(body).into();
     event["isBase64Encoded"] = true.into();
     assert_eq!(hand_over(&service.api(), &event.to_string()).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_token_s_claims_are_read_from_where_api_gateway_puts_them() {
+    let service = Service::start().await;
+    service.api().created("ada", 1_795_334_400).await;
+    let api = service.api_with(&[("AUTH", "jwt")]);
+    let own = payload("read-own-record");
+    assert_eq!(hand_over(&api, &own).await.status, 200);
+    for (part, other, status) in [
+        (r#""sub": "ada""#, r#""sub": "eve""#, 404),
+        ("users:read", "users:other", 403),
+        ("1795345200", "1795341600", 401),
+        (r#""claims""#, r#""claimed""#, 401),
+    ] {
+        assert!(own.contains(part));
+        assert_eq!(hand_over(&api, &own.replace(part, other)).await.status, status, "{other}");
+    }
+    assert_eq!(hand_over(&api, &payload("read-record")).await.status, 401, "a signature is no token");
+    let signed = service.api_with(&[("AUTH", "iam")]);
+    assert_eq!(hand_over(&signed, &payload("read-record")).await.status, 200);
+    assert_eq!(hand_over(&signed, &own).await.status, 401, "a token is no signature");
 }

@@ -32,5 +32,14 @@ async fn the_stack_serves_the_api_over_http() {
         (405, "GET, HEAD, POST, OPTIONS")
     );
     assert!(text.contains("urn:millrace:problem:method-not-allowed"), "{text}");
+    let (page, text) = send("GET", "/docs/", "").await;
+    assert_eq!(page.status, 200, "{text}");
+    for file in ["swagger-ui-bundle.js", "swagger-ui.css", "swagger-initializer.js"] {
+        let (served, script) = send("GET", &format!("/docs/{file}"), "").await;
+        assert!(served.status == 200 && text.contains(file), "{file}: the renderer comes with the program");
+        assert!(file != "swagger-initializer.js" || script.contains("/openapi.json"), "{script}");
+    }
+    let (contract, text) = send("GET", "/openapi.json", "").await;
+    assert!(contract.status == 200 && text.contains("\"openapi\": \"3.1"), "{text}");
     stack.stop().await;
 }

@@ -84,6 +84,7 @@ async fn a_cursor_serves_its_own_list_alone() {
         format!("/users/ada?cursor={next}x"),
         format!("/users/ada?cursor={}", &next[1..]),
         "/users/ada?cursor=".to_owned(),
+        format!("/users/ada?order=asc&cursor={next}"),
     ] {
         let refused = api.get(&path).await;
         assert_eq!((refused.status, refused.problem()), (400, "invalid-request"), "{path}");
@@ -136,4 +137,90 @@ async fn a_list_of_quotes_is_cut_by_what_quoting_them_again_costs() {
     let answer = serde_json::to_string(&first.text).unwrap();
     assert!(answer.len() < 6 * 1024 * 1024, "a Lambda function's answer has at most 6 MB: {}", answer.len());
     assert_eq!(pages(&api, "/users/ada?limit=6").await.concat(), [6, 5, 4, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_list_goes_in_either_order() {
+    let service = Service::start().await;
+    let api = service.api();
+    for second in [1, 2, 3, 4] {
+        let body = format!(r#"{{"user_id":"ada","timestamp":{second},"name":"A","email":"ada@example.com"}}"#);
+        assert_eq!(api.post(&body).await.status, 201);
+    }
+    assert_eq!(pages(&api, "/users/ada?order=asc&limit=3").await, [vec![1, 2, 3], vec![4]]);
+    assert_eq!(pages(&api, "/users/ada?order=asc&limit=2&from=2").await, [vec![2, 3], vec![4]]);
+    assert_eq!(pages(&api, "/users/ada?order=desc&limit=3").await, [vec![4, 3, 2], vec![1]]);
+    assert_eq!(pages(&api, "/users?email=ada@example.com&order=asc&limit=3").await, [vec![1, 2, 3], vec![4]]);
+}
+
+#[tokio::test]
+async fn the_segments_of_a_scan_are_the_whole_and_share_nothing() {
+    let service = Service::start().await;
+    let api = service.api();
+    for user in 1..30 {
+        api.created(&format!("user-{user}"), user).await;
+    }
+    let mut seconds = Vec::new();
+    for segment in 0..4 {
+        seconds.extend(pages(&api, &format!("/users?segment={segment}&segments=4&limit=3")).await.concat());
+    }
+    seconds.sort_unstable();
+    assert_eq!(seconds, (1..30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn only_the_fields_that_are_asked_for_are_answered() {
+    let service = Service::start().await;
+    let api = service.api();
+    api.created("ada", 7).await;
+    let list = api.get("/users/ada?fields=timestamp,name,email").await;
+    assert_eq!(list.text, r#"{"users":[{"timestamp":7,"name":"Ada"}],"next":null}"#);
+    let record = api.get("/users/ada/7?fields=name").await;
+    assert_eq!(record.text, r#"{"user":{"name":"Ada"},"source":"database"}"#);
+    assert!(!record.header("etag").is_empty(), "the tag is the record's");
+    assert_eq!(api.get("/users/ada/latest?fields=user_id").await.json["user"], serde_json::json!({"user_id": "ada"}));
+}
+
+#[tokio::test]
+async fn the_link_to_the_next_page_is_the_next_page() {
+    let service = Service::start().await;
+    let api = service.api();
+    for second in [1, 2, 3] {
+        let body = format!(r#"{{"user_id":"ada","timestamp":{second},"name":"A","email":"a+b@example.com"}}"#);
+        assert_eq!(api.post(&body).await.status, 201);
+    }
+    for path in ["/users/ada?limit=2", "/users?email=a%2Bb@example.com&limit=1&fields=timestamp", "/users?limit=1"] {
+        let (mut seconds, mut path) = (Vec::new(), path.to_owned());
+        loop {
+            let page = api.get(&path).await;
+            assert_eq!(page.status, 200, "{path}: {}", page.text);
+            seconds.extend(page.seconds());
+            let link = page.header("link");
+            let Some(next) = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")) else {
+                assert_eq!((link, page.json["next"].is_null()), ("", true), "{path}");
+                break;
+            };
+            assert!(next.contains(page.json["next"].as_str().unwrap()));
+            path = next.to_owned();
+        }
+        seconds.sort_unstable();
+        assert_eq!(seconds, [1, 2, 3], "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_is_the_caller_s_own_and_ends_after_a_day() {
+    let service = Service::start().await;
+    let api = service.api();
+    for second in [1, 2] {
+        api.created("ada", second).await;
+    }
+    let next = api.get("/users/ada?limit=1").await.json["next"].as_str().unwrap().to_owned();
+    let path = format!("/users/ada?cursor={next}");
+    let day = time::Duration::DAY;
+    for (later, status) in [(time::Duration::ZERO, 200), (day - time::Duration::SECOND, 200), (day, 400)] {
+        assert_eq!(service.api_at(super::service::NOW + later).get(&path).await.status, status, "{later}");
+    }
+    let other = service.api_with(&[("CURSOR_KEYS", "other:YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXphYmNkZWY=")]);
+    assert_eq!(other.get(&path).await.status, 400, "sealed by a key that is not known any more");
 }

@@ -29,7 +29,7 @@ pub(crate) const MERGE: (&str, &str) = ("content-type", "application/merge-patch
 
 /// An engine with the template's tables.
 pub(crate) struct Service {
-    _engine: Engine,
+    engine: Engine,
     pub(crate) dynamodb: Client,
 }
 
@@ -39,7 +39,7 @@ impl Service {
         let template = Template::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml")).unwrap();
         engine.create_tables(&template.tables).unwrap();
         let dynamodb = clients::dynamodb(engine.endpoint());
-        Self { _engine: engine, dynamodb }
+        Self { engine, dynamodb }
     }
 
     /// The API at [`NOW`].
@@ -50,6 +50,16 @@ impl Service {
     /// The API at this time.
     pub(crate) fn api_at(&self, now: OffsetDateTime) -> Api {
         Api(api::app(&config("Users"), self.dynamodb.clone(), Clock::fixed(now)))
+    }
+
+    /// Where the engine answers.
+    pub(crate) fn endpoint(&self) -> &str {
+        self.engine.endpoint()
+    }
+
+    /// The API at [`NOW`] whose environment has these variables, too.
+    pub(crate) fn api_with(&self, variables: &[(&str, &str)]) -> Api {
+        Api(api::app(&config_with("Users", variables), self.dynamodb.clone(), Clock::fixed(NOW)))
     }
 
     /// Writes an item as another program would.
@@ -78,9 +88,14 @@ pub(crate) fn n(number: u64) -> AttributeValue {
 }
 
 pub(crate) fn config(table: &str) -> Config {
-    let environment = [("USERS_TABLE", table), ("EMAIL_INDEX", "EmailIndex"), ("AUTH", "none")];
+    config_with(table, &[])
+}
+
+pub(crate) fn config_with(table: &str, variables: &[(&str, &str)]) -> Config {
+    let key = "test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let usual = [("USERS_TABLE", table), ("EMAIL_INDEX", "EmailIndex"), ("AUTH", "none"), ("CURSOR_KEYS", key)];
     let environment: Environment =
-        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        usual.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Config::parse(&environment).unwrap()
 }
 

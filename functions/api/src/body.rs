@@ -4,6 +4,7 @@
 //! number in `attributes` keeps its digits.
 
 mod fields;
+mod keys;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -23,6 +24,7 @@ use time::OffsetDateTime;
 
 use crate::problem::{MAX_BODY_BYTES, MERGE_PATCH, Problem};
 use fields::Fields;
+pub(crate) use keys::keys;
 
 const JSON: &str = "application/json";
 

@@ -1,17 +1,18 @@
 //! The API over the Users table: HTTP in, records out.
 //!
 //! [`app`] is one axum router that runs behind API Gateway (through `lambda_http`) and on a socket (through hyper)
-//! alike. Nothing is cached, and nobody is told from anybody else, in this crate: see [`caller`].
+//! alike. Nothing is cached in this crate.
 
+mod access;
 mod body;
-pub mod caller;
 pub mod config;
+pub mod contract;
+mod idempotency;
 mod observe;
 mod page;
 mod path;
 mod precondition;
 mod problem;
-mod query;
 mod router;
 mod users;
 
@@ -24,6 +25,11 @@ use config::Config;
 
 /// The API. Building it does no I/O; a clone shares everything.
 pub fn app(config: &Config, client: Client, clock: Clock) -> Router {
-    let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone());
-    router::routes(users::Users::new(table, clock))
+    let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone())
+        .with_unique_emails(config.unique_emails_table.as_deref());
+    let door = access::Door { auth: config.auth, clock: clock.clone() };
+    let users = users::Users::new(table, clock, config.cursor_keys.clone())
+        .with_attempts(config.idempotency_table.as_deref())
+        .with_preconditions(config.preconditions_required);
+    router::routes(users, door)
 }

@@ -1,196 +1,145 @@
-//! Pages of a list: how many records, and from where on.
-//!
-//! A cursor is the key of the last record given, bound to the list that it was given for. It is opaque but not sealed:
-//! whoever may read the list may as well start anywhere in it. What protects it further belongs into [`encode`] and
-//! [`decode`].
+//! The cursors of the lists of users: the key of the last record given, for the list that it was given for and the caller
+//! that it was given to.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
-use shared::table::{Listing, Position};
-use shared::user::json::Number;
+use shared::http::caller::Caller;
+use shared::http::page;
+use shared::http::query::Query;
+use shared::http::seal::{Keys, Salt};
+use shared::table::{Listing, Order, Position};
 use shared::user::timestamp::Timestamp;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
-use crate::query::Query;
-
-/// Records in a page when the client does not say.
-const DEFAULT_LIMIT: usize = 100;
-/// Records in a page at most.
-const MAX_LIMIT: usize = 1_000;
-/// The cursor's layout; one of another layout is refused, not misread.
-const FORMAT: u8 = 1;
-/// Bytes of the list's digest: enough to catch a cursor of another list, which is all that it is for.
-const BINDING_BYTES: usize = 8;
-/// DynamoDB's bound of a partition key.
-const MAX_KEY_BYTES: usize = 2_048;
-
-/// The parameter `limit`.
-pub(crate) fn limit(query: &mut Query) -> usize {
-    let limit = query.take("limit", |text| match text.parse() {
-        Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
-        _ => Err(format!("must be a whole number from 1 to {MAX_LIMIT}")),
-    });
-    limit.unwrap_or(DEFAULT_LIMIT)
-}
+use crate::problem::Problem;
 
 /// The parameter `cursor`, for this list.
-pub(crate) fn cursor(query: &mut Query, listing: Listing<'_>) -> Option<Position> {
+pub(crate) fn cursor(query: &mut Query, cursors: &Cursors<'_>, now: OffsetDateTime) -> Option<Position> {
     query.take("cursor", |text| {
-        decode(text, listing).ok_or("is none that this list gave: start again without it, or with the same filters")
+        cursors.decode(text, now).ok_or(
+            "is none that this list gave you within a day: start again without it, or with the same filters and order",
+        )
     })
 }
 
-/// The cursor after this position.
-pub(crate) fn encode(position: &Position, listing: Listing<'_>) -> String {
-    let mut bytes = vec![FORMAT];
-    bytes.extend(binding(listing));
-    bytes.push(u8::try_from(position.timestamp.len()).unwrap_or(u8::MAX));
-    bytes.extend(position.timestamp.as_bytes());
-    bytes.extend(position.user_id.as_bytes());
-    URL_SAFE_NO_PAD.encode(bytes)
+/// The random bytes of one cursor, from a new identifier of version 7: 74 of its last 96 bits are random.
+pub(crate) fn salt(id: Uuid) -> Salt {
+    let [_, _, _, _, salt @ ..] = id.into_bytes();
+    salt
 }
 
-fn decode(text: &str, listing: Listing<'_>) -> Option<Position> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-    let (&format, rest) = bytes.split_first()?;
-    let (bound, rest) = rest.split_at_checked(BINDING_BYTES)?;
-    let (&length, rest) = rest.split_first()?;
-    let (timestamp, user_id) = rest.split_at_checked(usize::from(length))?;
-    let position = Position {
-        user_id: String::from_utf8(user_id.to_vec()).ok()?,
-        timestamp: String::from_utf8(timestamp.to_vec()).ok()?,
-    };
-    let sound = format == FORMAT
-        && bound == binding(listing)
-        && (1..=MAX_KEY_BYTES).contains(&position.user_id.len())
-        && Number::parse(&position.timestamp).is_ok()
-        && lies_in(&position, listing);
-    sound.then_some(position)
+/// The cursors of one list for one caller.
+pub(crate) struct Cursors<'a> {
+    pub(crate) keys: &'a Keys,
+    pub(crate) listing: Listing<'a>,
+    pub(crate) caller: &'a Caller,
 }
 
-/// DynamoDB refuses to start outside of what is asked for.
-fn lies_in(position: &Position, listing: Listing<'_>) -> bool {
-    let Listing::User { id, from, to } = listing else {
-        return true;
-    };
-    if position.user_id != id.as_str() || (from.is_none() && to.is_none()) {
-        return position.user_id == id.as_str();
+impl Cursors<'_> {
+    /// The cursor after this position.
+    pub(crate) fn encode(&self, position: &Position, now: OffsetDateTime, salt: Salt) -> Result<String, Problem> {
+        let place = format!("{} {}", position.timestamp, position.user_id);
+        let sealed = page::seal(self.keys, &place, &self.binding(), now, salt);
+        sealed.ok_or_else(|| Problem::Internal { cause: "a cursor cannot be sealed".into() })
     }
-    let (from, to) = (from.map_or(0, Timestamp::seconds), to.map_or(Timestamp::MAX_SECONDS, Timestamp::seconds));
-    // Another program's record may stand between two seconds.
-    let (whole, fraction) = position.timestamp.split_once('.').unwrap_or((&position.timestamp, ""));
-    whole.parse().is_ok_and(|second: i64| from <= second && (second < to || (second == to && fraction.is_empty())))
-}
 
-fn binding(listing: Listing<'_>) -> [u8; BINDING_BYTES] {
-    let bound = |second: Option<Timestamp>| second.map_or(String::new(), |second| second.seconds().to_string());
-    let filter = match listing {
-        Listing::All => "all".to_owned(),
-        Listing::Email(email) => format!("email {}", email.as_str()),
-        Listing::User { id, from, to } => format!("user {id} {} {}", bound(from), bound(to)),
-    };
-    let mut bytes = [0; BINDING_BYTES];
-    bytes.copy_from_slice(&Sha256::digest(filter)[..BINDING_BYTES]);
-    bytes
+    fn decode(&self, text: &str, now: OffsetDateTime) -> Option<Position> {
+        let place = page::open(self.keys, text, &self.binding(), now)?;
+        let (timestamp, user_id) = place.split_once(' ')?;
+        Some(Position { user_id: user_id.to_owned(), timestamp: timestamp.to_owned() })
+    }
+
+    /// What a cursor serves: the caller's name comes last, for it may have anything in it.
+    fn binding(&self) -> String {
+        let bound = |second: Option<Timestamp>| second.map_or(String::new(), |second| second.seconds().to_string());
+        let order = |order: Order| match order {
+            Order::NewestFirst => "desc",
+            Order::OldestFirst => "asc",
+        };
+        let list = match self.listing {
+            Listing::All { segment: None } => "all".to_owned(),
+            Listing::All { segment: Some(segment) } => format!("all {}/{}", segment.index, segment.of),
+            Listing::Email { email, order: by } => format!("email {} {}", email.as_str(), order(by)),
+            Listing::User { id, from, to, order: by } => {
+                format!("user {id} {}-{} {}", bound(from), bound(to), order(by))
+            }
+        };
+        format!("{list}\n{}", self.caller.name())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use shared::table::Segment;
     use shared::user::email::Email;
     use shared::user::id::UserId;
+    use time::macros::datetime;
 
     use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+    const SALT: Salt = [7; 12];
+
+    fn keys() -> Keys {
+        Keys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap()
+    }
 
     fn position() -> Position {
         Position { user_id: "ada".into(), timestamp: "1700000000".into() }
     }
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::parse(seconds).unwrap()
+    fn at(seconds: i64) -> Option<Timestamp> {
+        Timestamp::parse(seconds).ok()
     }
 
     #[test]
-    fn a_cursor_leads_back_to_its_position() {
-        let (id, email) = (UserId::parse("ada").unwrap(), Email::parse("a@b.cd").unwrap());
-        for listing in [Listing::All, Listing::Email(&email), Listing::User { id: &id, from: Some(at(0)), to: None }] {
-            let cursor = encode(&position(), listing);
-            assert_eq!(decode(&cursor, listing), Some(position()));
-            assert!(cursor.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{cursor}");
-        }
-    }
-
-    #[test]
-    fn a_cursor_of_another_list_is_refused() {
+    fn a_cursor_leads_back_to_its_position_for_its_own_list_and_caller_alone() {
         let (ada, eve) = (UserId::parse("ada").unwrap(), UserId::parse("eve").unwrap());
         let (one, other) = (Email::parse("a@b.cd").unwrap(), Email::parse("b@b.cd").unwrap());
+        let (desc, asc) = (Order::NewestFirst, Order::OldestFirst);
         let lists = [
-            Listing::All,
-            Listing::Email(&one),
-            Listing::Email(&other),
-            Listing::User { id: &ada, from: None, to: None },
-            Listing::User { id: &ada, from: Some(at(0)), to: None },
-            Listing::User { id: &ada, from: None, to: Some(at(1_800_000_000)) },
-            Listing::User { id: &eve, from: None, to: None },
+            Listing::All { segment: None },
+            Listing::All { segment: Some(Segment { index: 0, of: 2 }) },
+            Listing::All { segment: Some(Segment { index: 1, of: 2 }) },
+            Listing::All { segment: Some(Segment { index: 1, of: 3 }) },
+            Listing::Email { email: &one, order: desc },
+            Listing::Email { email: &one, order: asc },
+            Listing::Email { email: &other, order: desc },
+            Listing::User { id: &ada, from: None, to: None, order: desc },
+            Listing::User { id: &ada, from: None, to: None, order: asc },
+            Listing::User { id: &ada, from: at(5), to: None, order: desc },
+            Listing::User { id: &ada, from: None, to: at(5), order: desc },
+            Listing::User { id: &eve, from: None, to: None, order: desc },
         ];
-        for (given, listing) in lists.iter().enumerate() {
-            for (asked, other) in lists.iter().enumerate() {
-                let decoded = decode(&encode(&position(), *listing), *other);
-                assert_eq!(decoded.is_some(), given == asked && given != 6, "{listing:?} {other:?}");
+        let keys = keys();
+        let callers = ["one", "other"].map(|name| Caller::trusted(name.into()));
+        let all = || (0..lists.len()).flat_map(|list| (0..callers.len()).map(move |caller| (list, caller)));
+        let of =
+            |(list, caller): (usize, usize)| Cursors { keys: &keys, listing: lists[list], caller: &callers[caller] };
+        for given in all() {
+            let cursor = of(given).encode(&position(), NOW, SALT).unwrap();
+            for asked in all() {
+                let decoded = of(asked).decode(&cursor, NOW);
+                assert_eq!(decoded, (given == asked).then(position), "{given:?} {asked:?}");
             }
         }
     }
 
     #[test]
-    fn a_cursor_outside_of_its_own_range_is_refused() {
-        let id = UserId::parse("ada").unwrap();
-        let listing = Listing::User { id: &id, from: Some(at(1_700_000_001)), to: Some(at(1_800_000_000)) };
-        assert_eq!(decode(&encode(&position(), listing), listing), None);
-    }
-
-    #[test]
-    fn a_position_that_no_list_can_start_from_is_refused() {
-        let at_second = |timestamp: &str| Position { timestamp: timestamp.into(), ..position() };
-        let of_nobody = Position { user_id: "a".repeat(2_049), ..position() };
-        for position in [at_second(&"9".repeat(39)), at_second("1e200"), at_second("x"), of_nobody] {
-            assert_eq!(decode(&encode(&position, Listing::All), Listing::All), None, "{position:?}");
-        }
-        let id = UserId::parse("ada").unwrap();
-        let within = Listing::User { id: &id, from: Some(at(5)), to: Some(at(7)) };
-        let until = Listing::User { id: &id, from: None, to: Some(at(7)) };
-        for (timestamp, in_within, in_until) in [
-            ("4.5", false, true),
-            ("5", true, true),
-            ("6.5", true, true),
-            ("7", true, true),
-            ("7.5", false, false),
-            ("1e0", false, false),
-            ("-1", false, false),
-        ] {
-            for (listing, lies) in [(within, in_within), (until, in_until)] {
-                let decoded = decode(&encode(&at_second(timestamp), listing), listing);
-                assert_eq!(decoded.is_some(), lies, "{timestamp} in {listing:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_limit_is_at_least_one_and_at_most_a_thousand() {
-        let of = |text: &str| {
-            let mut query = Query::parse(Some(text), &["limit"]);
-            let limit = limit(&mut query);
-            query.finish().map(|()| limit).ok()
-        };
-        assert_eq!([of(""), of("limit=1"), of("limit=1000")], [Some(100), Some(1), Some(1_000)]);
-        for text in ["limit=0", "limit=-1", "limit=1001", "limit=", "limit=ten", "limit=1.5"] {
-            assert_eq!(of(text), None, "{text}");
-        }
+    fn another_program_s_key_survives_in_a_cursor() {
+        let (keys, caller) = (keys(), Caller::trusted("one".into()));
+        let cursors = Cursors { keys: &keys, listing: Listing::All { segment: None }, caller: &caller };
+        let strange = Position { user_id: " a b\n\u{e9} ".into(), timestamp: "-1.5".into() };
+        let cursor = cursors.encode(&strange, NOW, SALT).unwrap();
+        assert_eq!(cursors.decode(&cursor, NOW), Some(strange));
     }
 
     proptest! {
         #[test]
-        fn no_text_is_misread_as_a_cursor(text in "[A-Za-z0-9_-]{0,80}") {
-            prop_assert_eq!(decode(&text, Listing::All), None);
+        fn no_bytes_are_misread_as_a_cursor(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let (keys, caller) = (keys(), Caller::trusted("one".into()));
+            let cursors = Cursors { keys: &keys, listing: Listing::All { segment: None }, caller: &caller };
+            prop_assert_eq!(cursors.decode(&String::from_utf8_lossy(&bytes), NOW), None);
         }
     }
 }

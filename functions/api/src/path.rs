@@ -1,4 +1,9 @@
 //! What a path says: a record's key, and the stage before it.
+//!
+//! A key that another user owns is refused here, after a malformed one and before anything else is read: no handler has
+//! it.
+
+use std::convert::Infallible;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -6,11 +11,20 @@ use shared::user::UserKey;
 use shared::user::id::UserId;
 use shared::user::timestamp::Timestamp;
 
+use crate::access::owned;
 use crate::problem::{Mistake, Problem};
 
 /// What a request's path started with before the router took it off; an answer's own paths start with it too.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stage(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Stage {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
 
 /// `/users/{user_id}`
 pub(crate) struct OfUser(pub(crate) UserId);
@@ -23,7 +37,8 @@ impl<S: Send + Sync> FromRequestParts<S> for OfUser {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let params = params(parts, state).await?;
-        UserId::parse(param(&params, "user_id")).map(Self).map_err(|error| Problem::parameter("user_id", &error))
+        let id = UserId::parse(param(&params, "user_id")).map_err(|error| Problem::parameter("user_id", &error))?;
+        owned(parts, &id).map(|()| Self(id))
     }
 }
 
@@ -35,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OfRecord {
         let id = UserId::parse(param(&params, "user_id")).map_err(|error| Mistake::parameter("user_id", &error));
         let timestamp = seconds(param(&params, "timestamp")).map_err(|error| Mistake::parameter("timestamp", &error));
         match (id, timestamp) {
-            (Ok(id), Ok(timestamp)) => Ok(Self(UserKey { id, timestamp })),
+            (Ok(id), Ok(timestamp)) => owned(parts, &id).map(|()| Self(UserKey { id, timestamp })),
             (id, timestamp) => Err(Problem::Request([id.err(), timestamp.err()].into_iter().flatten().collect())),
         }
     }

@@ -51,6 +51,10 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tag
                 None => (rest, false),
             };
             let (opaque, after) = tag.strip_prefix('"').and_then(|tag| tag.split_once('"')).ok_or(MALFORMED)?;
+            // Section 8.8.3: no space and no control character; bytes above ASCII are in.
+            if opaque.chars().any(|letter| letter <= ' ' || letter == '\u{7f}') {
+                return Err(MALFORMED);
+            }
             if weak || !is_weak {
                 versions.extend(version(opaque));
             }
@@ -78,6 +82,8 @@ fn version(opaque: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn if_match(lines: &[&str]) -> Result<Option<Tags>, Problem> {
@@ -122,12 +128,34 @@ mod tests {
 
     #[test]
     fn what_is_no_list_of_tags_is_refused() {
-        for lines in
-            [vec!["7"], vec!["\"7"], vec!["\"7\" \"8\""], vec!["w/\"7\""], vec!["*", "\"7\""], vec!["*, \"7\""]]
-        {
+        for lines in [
+            vec!["7"],
+            vec!["\"7"],
+            vec!["\"7\" \"8\""],
+            vec!["w/\"7\""],
+            vec!["*", "\"7\""],
+            vec!["*, \"7\""],
+            vec!["\"a b\""],
+        ] {
             assert!(if_match(&lines).is_err(), "{lines:?}");
         }
         assert!(if_match(&[&"\"1\",".repeat(50)]).is_ok());
         assert!(if_match(&[&"\"1\",".repeat(51)]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_precondition_or_a_refusal(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            tags in "[W/\"*,0-9 \ta-z]{0,60}",
+        ) {
+            for text in [&bytes[..], tags.as_bytes()] {
+                if let Ok(value) = HeaderValue::from_bytes(text) {
+                    let headers = [(IF_MATCH, value.clone()), (IF_NONE_MATCH, value)];
+                    let read = read(&HeaderMap::from_iter(headers));
+                    prop_assert!(matches!(read, Ok(_) | Err(Problem::Request(_))));
+                }
+            }
+        }
     }
 }

@@ -1,45 +1,22 @@
 //! Every failure that the API answers, as RFC 9457 problem details: one enum, one match.
 //!
-//! What the client reads and what the log says are two: a cause stays in the log.
+//! What the client reads and what the log says are two: a cause stays in the log. docs/problems.md has a section for
+//! each type, which are names and never change.
 
 use std::borrow::Cow;
 use std::error::Error;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use shared::http::caller::{Auth, Scope};
+use shared::http::problem::{Details, type_uri};
+pub(crate) use shared::http::problem::{Mistake, Place};
 use shared::table::{Fault, WriteError};
 
 /// More than a record of 400 KB takes as JSON, unless every character of it is escaped.
 pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// The media type of a patch (RFC 7396).
 pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
-
-/// One thing that is wrong with a request, and where.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub(crate) struct Mistake {
-    #[serde(flatten)]
-    pub(crate) place: Place,
-    pub(crate) detail: String,
-}
-
-/// Where a mistake stands.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Place {
-    /// In the body, by JSON pointer.
-    Pointer(String),
-    /// In the path or the query, by name.
-    Parameter(String),
-    /// In a header, by name.
-    Header(&'static str),
-}
-
-impl Mistake {
-    pub(crate) fn parameter(name: impl Into<String>, detail: &impl ToString) -> Self {
-        Self { place: Place::Parameter(name.into()), detail: detail.to_string() }
-    }
-}
 
 /// A failure, by what the client does next.
 #[derive(Clone, Debug)]
@@ -48,6 +25,12 @@ pub(crate) enum Problem {
     UnknownRoute,
     /// What has this path has other methods.
     MethodNotAllowed { allow: &'static str },
+    /// Nobody is known to call.
+    Unauthenticated { auth: Auth },
+    /// The caller's token lacks a scope.
+    InsufficientScope { scope: Scope },
+    /// The body would write for another user.
+    ForeignUser { pointer: &'static str },
     /// The path, the query or a header is wrong.
     Request(Vec<Mistake>),
     /// The body did not arrive whole.
@@ -70,8 +53,16 @@ pub(crate) enum Problem {
     NotFound,
     /// A record is there already.
     Exists,
+    /// Another user has the address.
+    EmailTaken,
+    /// An earlier request with this idempotency key is under way, for this many seconds at most.
+    IdempotencyKeyInUse { seconds: i64 },
+    /// This idempotency key came with another request.
+    IdempotencyKeyReused,
     /// The record is not in the state that a header demands.
     PreconditionFailed,
+    /// This deployment takes no write that does not say which state it is over (RFC 6585, section 3).
+    PreconditionRequired,
     /// The table is throttled, out of reach or contended: come again.
     Busy { cause: String },
     /// What is stored is no user.
@@ -91,6 +82,24 @@ impl Problem {
             Self::UnknownRoute => (404, "unknown-route", "unknown route", "no resource has this path".into()),
             Self::MethodNotAllowed { allow } => {
                 (405, "method-not-allowed", "method not allowed", format!("this resource has {allow}").into())
+            }
+            Self::Unauthenticated { auth } => (
+                401,
+                "unauthenticated",
+                "unauthenticated",
+                match auth {
+                    Auth::Iam => "sign the request (AWS Signature Version 4)".into(),
+                    Auth::Jwt | Auth::None => "send authorization: Bearer with a valid token that has a sub".into(),
+                },
+            ),
+            Self::InsufficientScope { scope } => (
+                403,
+                "insufficient-scope",
+                "insufficient scope",
+                format!("this needs a token with the scope {}, or {}", scope.as_str(), Scope::Admin.as_str()).into(),
+            ),
+            Self::ForeignUser { .. } => {
+                (403, "foreign-user", "another user's record", "a record is written by its own user alone".into())
             }
             Self::Request(_) => (400, "invalid-request", "invalid request", "correct what `errors` names".into()),
             Self::BodyLost => {
@@ -124,11 +133,35 @@ impl Problem {
                 "the record exists",
                 "a live record has this user_id and timestamp: choose another, or PUT over it".into(),
             ),
+            Self::EmailTaken => (
+                409,
+                "email-taken",
+                "the address is taken",
+                "another user has this address: correct what `errors` names".into(),
+            ),
+            Self::IdempotencyKeyInUse { .. } => (
+                409,
+                "idempotency-key-in-use",
+                "request in progress",
+                "an earlier request with this idempotency-key is under way: come again for its answer".into(),
+            ),
+            Self::IdempotencyKeyReused => (
+                422,
+                "idempotency-key-reused",
+                "idempotency key reused",
+                "this idempotency-key came with another body: take a new key for a new request".into(),
+            ),
             Self::PreconditionFailed => (
                 412,
                 "precondition-failed",
                 "precondition failed",
                 "the record is not in the state that if-match or if-none-match demands: read it again".into(),
+            ),
+            Self::PreconditionRequired => (
+                428,
+                "precondition-required",
+                "precondition required",
+                "send if-match with the etag of the record as you read it, or if-none-match: * to create it".into(),
             ),
             Self::Busy { .. } => (503, "busy", "busy", "the table cannot answer at the moment: come again".into()),
             Self::Unreadable { .. } => (
@@ -142,44 +175,37 @@ impl Problem {
         (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), kind, title, detail)
     }
 
+    /// The answer's status.
+    pub(crate) fn status(&self) -> u16 {
+        self.parts().0.as_u16()
+    }
+
+    /// The problem in a few words.
+    pub(crate) fn title(&self) -> &'static str {
+        self.parts().2
+    }
+
+    /// The problem's name, which never changes.
+    pub(crate) fn type_uri(&self) -> String {
+        type_uri(self.parts().1)
+    }
+
     /// The problem's JSON.
     pub(crate) fn body(&self, request_id: &str) -> String {
-        /// RFC 9457, section 3.1, and three extensions.
-        #[derive(Serialize)]
-        struct Details<'a> {
-            r#type: String,
-            title: &'a str,
-            status: u16,
-            detail: &'a str,
-            instance: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            line: Option<usize>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            column: Option<usize>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            errors: Option<&'a [Mistake]>,
-        }
         let (status, kind, title, detail) = self.parts();
-        let (line, column) = match self {
-            Self::MalformedJson { line, column, .. } => (Some(*line), Some(*column)),
-            _ => (None, None),
-        };
+        let one = |pointer: &str, detail: &str| vec![Mistake::pointer(pointer, detail)];
         let errors = match self {
-            Self::Request(errors) | Self::Body(errors) => Some(errors.as_slice()),
+            Self::Request(errors) | Self::Body(errors) => Some(Cow::Borrowed(errors)),
+            Self::ForeignUser { pointer } => Some(Cow::Owned(one(pointer, "must be the token's sub: leave it out"))),
+            Self::EmailTaken => Some(Cow::Owned(one("/email", "is another user's: choose another, or leave it out"))),
             _ => None,
         };
-        let details = Details {
-            r#type: format!("urn:millrace:problem:{kind}"),
-            title,
-            status: status.as_u16(),
-            detail: &detail,
-            instance: request_id,
-            line,
-            column,
-            errors,
+        let place = match self {
+            Self::MalformedJson { line, column, .. } => Some((*line, *column)),
+            _ => None,
         };
-        // Texts and numbers alone: nothing here can fail to be written.
-        serde_json::to_string(&details).unwrap_or_default()
+        let errors = errors.as_ref().map(|errors| errors.as_slice());
+        Details { kind, title, status: status.as_u16(), detail: &detail, instance: request_id, place, errors }.json()
     }
 
     /// What the log says beyond the status.
@@ -217,6 +243,7 @@ impl From<WriteError> for Problem {
         match error {
             WriteError::Absent => Self::NotFound,
             WriteError::Exists => Self::Exists,
+            WriteError::EmailTaken => Self::EmailTaken,
             WriteError::PreconditionFailed => Self::PreconditionFailed,
             WriteError::Contended => Self::Busy { cause: error.to_string() },
             WriteError::Fault(fault) => fault.into(),
@@ -237,4 +264,4 @@ fn chain(error: &dyn Error) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,11 +6,13 @@ use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 use tower::ServiceExt;
 
+use crate::access::{Door, admit};
+use crate::contract::schema;
 use crate::observe::{ACCEPT_PATCH, observe};
 use crate::path::Stage;
 use crate::problem::{MERGE_PATCH, Problem};
@@ -18,18 +20,22 @@ use crate::users::{self, Users};
 
 const READ: &str = "GET, HEAD, OPTIONS";
 const COLLECTION: &str = "GET, HEAD, POST, OPTIONS";
+const ACTION: &str = "POST, OPTIONS";
 const RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
 
-/// Every route of the API, over these users.
-pub(crate) fn routes(users: Users) -> Router {
+/// Every route of the API, over these users, behind this door.
+pub(crate) fn routes(users: Users, door: Door) -> Router {
     let record = get(users::read).put(users::replace).patch(users::patch).delete(users::delete);
     let routes = Router::new()
         .route("/health", resource(get(health), READ))
+        .route("/openapi.json", resource(get(contract), READ))
         .route("/users", resource(get(users::list).post(users::create), COLLECTION))
+        .route("/users:batchGet", resource(post(users::read_batch), ACTION))
         .route("/users/{user_id}", resource(get(users::history), READ))
         .route("/users/{user_id}/latest", resource(get(users::latest), READ))
         .route("/users/{user_id}/{timestamp}", resource(record, RECORD))
         .fallback(unknown)
+        .layer(middleware::from_fn_with_state(door, admit))
         .layer(middleware::from_fn_with_state(users.clock().clone(), observe))
         .with_state(users);
     Router::new().fallback_service(routes.map_request(without_stage))
@@ -53,8 +59,31 @@ fn other_method(method: &Method, allow: &'static str) -> Result<Response, Proble
 }
 
 /// Says that the function runs. It asks the table nothing: a throttled table is no reason to replace a function.
+#[utoipa::path(
+    get,
+    path = "/health",
+    operation_id = "health",
+    tag = "users",
+    summary = "Say that the function runs",
+    responses(
+        (status = 200, description = "the function runs", body = schema::Health),
+    ),
+)]
 async fn health() -> Response {
     ([(CONTENT_TYPE, "application/json")], r#"{"status":"ok"}"#).into_response()
+}
+
+/// The contract, for clients and their generators.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "contract",
+    tag = "users",
+    summary = "Tell the contract",
+    responses((status = 200, description = "this document", body = Object)),
+)]
+async fn contract() -> Response {
+    ([(CONTENT_TYPE, "application/json")], crate::contract::SERVED).into_response()
 }
 
 async fn unknown() -> Problem {
@@ -88,4 +117,4 @@ fn without_stage(mut request: Request) -> Request {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use axum::Router;
 use shared::clock::Clock;
 use shared::environment::{Environment, Problems};
 
-use super::{LONGEST_WINDOW, Options, Refusal};
+use super::{CURSOR_KEYS, LONGEST_WINDOW, Options, Refusal};
 use crate::clients;
 use crate::http::proxy;
 use crate::lambda::MappingListed;
@@ -18,6 +18,7 @@ use crate::stream_pump::filter::Filter;
 use crate::stream_pump::invoke::{Invoke, ServedFunction};
 use crate::stream_pump::settings::Settings;
 use crate::template::{self, Function};
+use crate::token::Auth;
 
 /// A function's environment on this machine: the template's, except that nobody signs requests here.
 #[must_use]
@@ -42,7 +43,11 @@ impl Wiring<'_> {
         if let Some(base) = &self.options.functions {
             return Ok(proxy(base));
         }
-        let config = api::config::Config::parse(&environment(function)).map_err(misconfigured(function))?;
+        let auth = if self.options.auth == Auth::None { "none" } else { "jwt" };
+        let variables = function.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let own = [("AUTH", auth), ("CURSOR_KEYS", CURSOR_KEYS)];
+        let environment = variables.chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let config = api::config::Config::parse(&environment).map_err(misconfigured(function))?;
         Ok(api::app(&config, clients::dynamodb(self.dynamodb), Clock::system()))
     }
 

@@ -116,6 +116,8 @@ impl<'a> Scope<'a> {
         match self.kind(name, at, path)? {
             ("AWS::DynamoDB::Table", _) => Ok(names::table(name)),
             ("AWS::S3::Bucket", _) => Ok(names::bucket(name)),
+            // Nothing is looked up in it here: `stack` has its own in place of whatever a secret would give.
+            ("AWS::SecretsManager::Secret", _) => Ok(name.to_owned()),
             ("AWS::Serverless::Function", resource) => {
                 let binary = resource.get("Metadata").and_then(|metadata| metadata.get("BuildProperties"));
                 let binary = binary.and_then(|properties| properties.get("Binary")).and_then(Node::text);

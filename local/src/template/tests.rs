@@ -218,7 +218,7 @@ fn the_projects_template_is_understood() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml");
     let template = Template::load(Path::new(path)).unwrap();
     let tables: Vec<&str> = template.tables.iter().map(|table| table.name.as_str()).collect();
-    assert_eq!(tables, ["Users", "UsersReplica"]);
+    assert_eq!(tables, ["Users", "UsersReplica", "Idempotency", "Emails"]);
     let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
     assert_eq!(buckets, ["users-archive", "users-failures"]);
     let functions: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();

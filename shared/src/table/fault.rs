@@ -46,6 +46,18 @@ impl Fault {
         kind(Box::new(error))
     }
 
+    /// Names the kind of a transaction that was cancelled for this reason, which is no refused condition.
+    pub(super) fn of_reason(code: &str, message: &str, error: impl Into<Cause>) -> Self {
+        let kind = match code {
+            "ThrottlingError" | "ProvisionedThroughputExceeded" => Self::Throttled,
+            "ValidationError" if message.starts_with("Item size") => Self::TooLarge,
+            "ValidationError" | "ItemCollectionSizeLimitExceeded" => Self::Refused,
+            // A conflict with another transaction, and whatever reasons a later service adds.
+            _ => Self::Unavailable,
+        };
+        kind(error.into())
+    }
+
     pub(super) fn refused(error: impl Into<Cause>) -> Self {
         Self::Refused(error.into())
     }
@@ -54,7 +66,11 @@ impl Fault {
 fn kind_of(code: &str, message: &str, status: u16) -> fn(Cause) -> Fault {
     match code {
         "ProvisionedThroughputExceededException" | "ThrottlingException" | "RequestLimitExceeded" => Fault::Throttled,
-        "TransactionConflictException" | "ReplicatedWriteConflictException" => Fault::Unavailable,
+        "TransactionConflictException"
+        | "TransactionInProgressException"
+        | "ReplicatedWriteConflictException"
+        | "RequestTimeout"
+        | "RequestTimeoutException" => Fault::Unavailable,
         // DynamoDB has no code of its own for this: "Item size [to update] has exceeded the maximum allowed size".
         "ValidationException" if message.starts_with("Item size") => Fault::TooLarge,
         _ if status >= 500 => Fault::Unavailable,
@@ -111,6 +127,7 @@ mod tests {
             ("InternalServerError", "", 500, "unavailable"),
             ("", "", 503, "unavailable"),
             ("TransactionConflictException", "", 400, "unavailable"),
+            ("RequestTimeoutException", "", 408, "unavailable"),
             ("ValidationException", "Item size has exceeded the maximum allowed size", 400, "too large"),
             ("ValidationException", "Item size to update has exceeded the maximum allowed size", 400, "too large"),
             ("ValidationException", "something else", 400, "refused"),

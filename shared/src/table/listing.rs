@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use time::OffsetDateTime;
 
 use super::expression::Expression;
@@ -22,10 +22,29 @@ const CALLS: usize = 5;
 /// What a call after the first asks for at least: the first one showed that most records here have expired.
 const REFILL: usize = 200;
 
+/// By the records' seconds.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Order {
+    /// The latest second first.
+    #[default]
+    NewestFirst,
+    /// The earliest second first.
+    OldestFirst,
+}
+
+/// One part of a scan that is read in parts side by side.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Segment {
+    /// Which one, from 0.
+    pub index: u16,
+    /// How many there are.
+    pub of: u16,
+}
+
 /// Which records, and in which order.
 #[derive(Clone, Copy, Debug)]
 pub enum Listing<'a> {
-    /// The records of one user, newest first, from and to these seconds inclusive.
+    /// The records of one user, from and to these seconds inclusive.
     User {
         /// The user.
         id: &'a UserId,
@@ -33,11 +52,21 @@ pub enum Listing<'a> {
         from: Option<Timestamp>,
         /// The latest second.
         to: Option<Timestamp>,
+        /// Their order.
+        order: Order,
     },
-    /// The records with this address, newest first. Eventually consistent: it reads the index.
-    Email(&'a Email),
+    /// The records with this address. Eventually consistent: it reads the index.
+    Email {
+        /// The address.
+        email: &'a Email,
+        /// Their order.
+        order: Order,
+    },
     /// Every record, in the table's own order.
-    All,
+    All {
+        /// The part of them that is read, if not the whole.
+        segment: Option<Segment>,
+    },
 }
 
 /// A place in a list: the key of the record that the next page starts after. Its parts are the key's own texts, since
@@ -117,38 +146,43 @@ impl UserTable {
         let live = expression.live(now);
         let ask = i32::try_from(ask).unwrap_or(i32::MAX);
         let start = after.map(|position| start_key(listing, position));
-        let condition = match listing {
-            Listing::User { id, from, to } => of_user(&mut expression, id, from, to),
-            Listing::Email(email) => {
+        let (condition, order) = match listing {
+            Listing::User { id, from, to, order } => (of_user(&mut expression, id, from, to), order),
+            Listing::Email { email, order } => {
                 let (name, email) =
                     (expression.name(item::EMAIL), expression.value("email", item::text(email.as_str())));
-                format!("{name} = {email}")
+                (format!("{name} = {email}"), order)
             }
-            Listing::All => {
+            Listing::All { segment } => {
                 let (names, values) = expression.into_parts();
                 let call = self
                     .client
                     .scan()
-                    .table_name(&self.name)
+                    .table_name(&*self.name)
                     .consistent_read(true)
+                    .set_segment(segment.map(|segment| segment.index.into()))
+                    .set_total_segments(segment.map(|segment| segment.of.into()))
+                    .return_consumed_capacity(ReturnConsumedCapacity::Total)
                     .filter_expression(live)
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)
                     .set_exclusive_start_key(start)
                     .limit(ask);
                 let output = call.send().await.map_err(Fault::of)?;
+                self.meter.add(output.consumed_capacity());
                 return Ok((output.items.unwrap_or_default(), output.last_evaluated_key));
             }
         };
-        let by_email = matches!(listing, Listing::Email(_));
+        let by_email = matches!(listing, Listing::Email { .. });
         let (names, values) = expression.into_parts();
         let call = self
             .client
             .query()
-            .table_name(&self.name)
-            .set_index_name(by_email.then(|| self.email_index.clone()))
+            .table_name(&*self.name)
+            .set_index_name(by_email.then(|| self.email_index.to_string()))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .consistent_read(!by_email)
-            .scan_index_forward(false)
+            .scan_index_forward(order == Order::OldestFirst)
             .key_condition_expression(condition)
             .filter_expression(live)
             .set_expression_attribute_names(names)
@@ -156,6 +190,7 @@ impl UserTable {
             .set_exclusive_start_key(start)
             .limit(ask);
         let output = call.send().await.map_err(Fault::of)?;
+        self.meter.add(output.consumed_capacity());
         Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
     }
 }
@@ -186,7 +221,7 @@ fn start_key(listing: Listing<'_>, position: &Position) -> Item {
         (item::USER_ID.to_owned(), item::text(&position.user_id)),
         (item::TIMESTAMP.to_owned(), item::whole(&position.timestamp)),
     ]);
-    if let Listing::Email(email) = listing {
+    if let Listing::Email { email, .. } = listing {
         key.insert(item::EMAIL.to_owned(), item::text(email.as_str()));
     }
     key

@@ -50,13 +50,18 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// A list, unread.
+    pub(super) fn items(&mut self, name: &str) -> Edit<Vec<&'a RawValue>> {
+        self.take(name, |raw| serde_json::from_str(raw).map_err(|_| (String::new(), format!("{name} must be a list"))))
+    }
+
     /// The free part.
     pub(super) fn attributes(&mut self) -> Edit<Attributes> {
         self.take("attributes", |raw| Attributes::parse(raw).map_err(|error| (error.pointer, error.reason)))
     }
 
     /// Takes a member. One that is wrong counts as absent from then on; [`Fields::finish`] refuses the whole.
-    fn take<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, (String, String)>) -> Edit<T> {
+    fn take<T>(&mut self, name: &str, parse: impl FnOnce(&'a str) -> Result<T, (String, String)>) -> Edit<T> {
         let Some(place) = self.members.iter().position(|(given, _)| given == name) else {
             return Edit::Keep;
         };
@@ -80,7 +85,12 @@ impl<'a> Fields<'a> {
 
     /// Remembers what is wrong with a member.
     pub(super) fn refuse(&mut self, name: &str, detail: &str) {
-        self.mistakes.push(mistake(pointer(name), detail));
+        self.refuse_at(pointer(name), detail);
+    }
+
+    /// Remembers what is wrong below a member.
+    pub(super) fn refuse_at(&mut self, pointer: String, detail: impl Into<String>) {
+        self.mistakes.push(mistake(pointer, detail));
     }
 
     /// Remembers that a member is missing, unless it was there and wrong.

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use time::macros::datetime;
 
 use super::*;
@@ -129,4 +130,62 @@ fn a_patch_cannot_remove_the_name_nor_touch_what_the_service_sets() {
 fn a_body_of_nothing_but_mistakes_is_not_answered_with_all_of_them() {
     let members: Vec<_> = (0..5_000).map(|index| format!("\"{index}\":1")).collect();
     assert_eq!(mistakes(draft(format!("{{{}}}", members.join(",")).as_bytes(), NOW)).len(), 100);
+}
+
+/// Texts that are JSON, or nearly: the names that bodies have, with values that they do not.
+fn nearly_json() -> impl Strategy<Value = String> {
+    let names = "(user_id|timestamp|name|email|status|attributes|expires_at|version|keys|[a-z~/]{0,3})";
+    let values = prop_oneof![
+        "[-+]?[0-9]{1,40}(\\.[0-9]{0,40})?([eE][-+]?[0-9]{1,4})?",
+        "\"([ -!#-\\[\\]-~]|\\\\u[0-9a-fA-F]{4}|\\\\[nt\"/]|\\PC){0,20}\"",
+        Just("null".to_owned()),
+        Just("true".to_owned()),
+        Just(format!("{}1{}", "[".repeat(200), "]".repeat(200))),
+        Just(r#"[{"user_id":"a","timestamp":7},7]"#.to_owned()),
+        Just(r#"{"a":{"a":1,"a":2}}"#.to_owned()),
+        Just(r#"{"":1}"#.to_owned()),
+        "\\PC{0,8}",
+    ];
+    let members = proptest::collection::vec((names, values), 0..6);
+    members.prop_map(|members| {
+        let members: Vec<_> = members.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", members.join(","))
+    })
+}
+
+/// Whatever the bytes are: no panic, and a refusal says what is wrong.
+fn read_in_every_way(bytes: &[u8]) {
+    let refusals = [
+        draft(bytes, NOW).err(),
+        replacement(bytes, &key(), NOW).err(),
+        edits(bytes, &key(), NOW).err(),
+        keys(bytes).err(),
+    ];
+    for refusal in refusals.into_iter().flatten() {
+        match refusal {
+            Problem::MalformedJson { line, reason, .. } => assert!(line > 0 && !reason.is_empty()),
+            Problem::Body(mistakes) => {
+                assert!(!mistakes.is_empty() && mistakes.len() <= 100);
+                for mistake in mistakes {
+                    assert!(matches!(mistake.place, Place::Pointer(_)) && !mistake.detail.is_empty(), "{mistake:?}");
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn any_bytes_are_a_body_or_a_refusal_that_says_why(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        read_in_every_way(&bytes);
+    }
+
+    #[test]
+    fn nearly_json_is_a_body_or_a_refusal_that_says_why(text in nearly_json(), cut in 0_usize..300) {
+        read_in_every_way(text.as_bytes());
+        read_in_every_way(&text.as_bytes()[..cut.min(text.len())]);
+    }
 }

@@ -4,11 +4,14 @@ use shared::item::Unreadable;
 
 use super::*;
 
-fn every() -> Vec<Problem> {
+pub(crate) fn every() -> Vec<Problem> {
     let cause = || "the cause".to_owned();
     vec![
         Problem::UnknownRoute,
         Problem::MethodNotAllowed { allow: "GET" },
+        Problem::Unauthenticated { auth: Auth::Jwt },
+        Problem::InsufficientScope { scope: Scope::Read },
+        Problem::ForeignUser { pointer: "/user_id" },
         Problem::Request(vec![]),
         Problem::BodyLost,
         Problem::MalformedJson { line: 1, column: 2, reason: "x".into() },
@@ -20,7 +23,11 @@ fn every() -> Vec<Problem> {
         Problem::Encoded,
         Problem::NotFound,
         Problem::Exists,
+        Problem::EmailTaken,
+        Problem::IdempotencyKeyInUse { seconds: 7 },
+        Problem::IdempotencyKeyReused,
         Problem::PreconditionFailed,
+        Problem::PreconditionRequired,
         Problem::Busy { cause: cause() },
         Problem::Unreadable { cause: cause() },
         Problem::Internal { cause: cause() },
@@ -43,14 +50,17 @@ fn every_problem_has_a_type_of_its_own_and_keeps_its_cause_to_itself() {
 }
 
 #[test]
-fn a_mistake_is_placed_by_pointer_parameter_or_header() {
-    for (place, text) in [
-        (Place::Pointer("/name".into()), r#"{"pointer":"/name","detail":"x"}"#),
-        (Place::Parameter("limit".into()), r#"{"parameter":"limit","detail":"x"}"#),
-        (Place::Header("if-match"), r#"{"header":"if-match","detail":"x"}"#),
-    ] {
-        assert_eq!(serde_json::to_string(&Mistake { place, detail: "x".into() }).unwrap(), text);
-    }
+fn every_type_has_its_section_in_the_docs_and_every_section_its_type() {
+    let page = include_str!("../../../../docs/problems.md");
+    let sections: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let types: BTreeSet<String> = every()
+        .iter()
+        .map(|problem| {
+            let (status, kind, title, _) = problem.parts();
+            format!("{} {title}: `urn:millrace:problem:{kind}`", status.as_u16())
+        })
+        .collect();
+    assert_eq!(sections, types.iter().map(String::as_str).collect());
 }
 
 #[test]
@@ -64,6 +74,7 @@ fn a_fault_of_the_table_is_the_problem_that_its_kind_asks_for() {
     for (error, status) in [
         (WriteError::Absent, 404),
         (WriteError::Exists, 409),
+        (WriteError::EmailTaken, 409),
         (WriteError::PreconditionFailed, 412),
         (WriteError::Contended, 503),
     ] {

@@ -3,14 +3,22 @@
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use axum::body::Body;
 use http_body_util::BodyExt;
+use proptest::prelude::*;
 use serde_json::Value;
 use shared::clock::Clock;
+use shared::http::caller::Auth;
+use shared::http::seal::Keys;
 use shared::table::UserTable;
 use time::macros::datetime;
 
 use super::*;
 
 fn app() -> Router {
+    app_with(Auth::None, Clock::fixed(datetime!(2026-11-22 10:00 UTC)))
+}
+
+/// The API with a table that has nowhere to go.
+pub(crate) fn app_with(auth: Auth, clock: Clock) -> Router {
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("us-east-1"))
@@ -19,7 +27,8 @@ fn app() -> Router {
         .retry_config(aws_sdk_dynamodb::config::retry::RetryConfig::disabled())
         .build();
     let table = UserTable::new(aws_sdk_dynamodb::Client::from_conf(config), "Users".into(), "EmailIndex".into());
-    routes(Users::new(table, Clock::fixed(datetime!(2026-11-22 10:00 UTC))))
+    let keys = Keys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
+    routes(Users::new(table, clock.clone(), keys), Door { auth, clock })
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {
@@ -43,12 +52,38 @@ async fn health_needs_no_table() {
     let (status, headers, json) = bare("GET", "/health").await;
     assert_eq!((status, json["status"].as_str()), (StatusCode::OK, Some("ok")));
     assert_eq!(headers["cache-control"], "no-store");
-    assert_eq!(headers["x-content-type-options"], "nosniff");
+}
+
+#[tokio::test]
+async fn every_answer_has_the_security_headers() {
+    for (method, path, status) in [
+        ("GET", "/health", 200),
+        ("OPTIONS", "/users", 204),
+        ("GET", "/users/ada/x", 400),
+        ("GET", "/nowhere", 404),
+        ("DELETE", "/users", 405),
+        ("POST", "/users", 415),
+        ("GET", "/users/ada/7", 503),
+    ] {
+        let (answered, headers, _) = bare(method, path).await;
+        assert_eq!(answered, status, "{method} {path}");
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("referrer-policy", "no-referrer"),
+            ("strict-transport-security", "max-age=63072000; includeSubDomains"),
+            ("cache-control", "no-store"),
+        ] {
+            assert_eq!(headers[name], value, "{method} {path}");
+        }
+        assert!(headers.contains_key("x-request-id"), "{method} {path}");
+    }
 }
 
 #[tokio::test]
 async fn an_unknown_route_is_a_problem_with_the_request_s_id() {
-    for path in ["/", "/user", "/users/", "/users/ada/7/x", "/openapi.json"] {
+    for path in ["/", "/user", "/users/", "/users/ada/7/x", "/openapi.yaml", "/docs"] {
         let (status, headers, json) = bare("GET", path).await;
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
         assert_eq!(headers["content-type"], "application/problem+json");
@@ -63,7 +98,9 @@ async fn every_method_is_either_allowed_or_refused_with_those_that_are() {
     let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"];
     for (path, allow) in [
         ("/health", READ),
+        ("/openapi.json", READ),
         ("/users", COLLECTION),
+        ("/users:batchGet", ACTION),
         ("/users/ada", READ),
         ("/users/ada/latest", READ),
         ("/users/ada/7", RECORD),
@@ -113,6 +150,19 @@ async fn a_query_that_cannot_be_is_refused_before_anything_is_listed() {
         ("/users?cursor=AAAA", "cursor"),
         ("/users/ada?from=9&to=8", "from"),
         ("/users/ada?to=x", "to"),
+        ("/users/ada?order=up", "order"),
+        ("/users/ada?segment=0", "segment"),
+        ("/users/ada?fields=nmae", "fields"),
+        ("/users/ada/7?fields=", "fields"),
+        ("/users/ada/7?limit=1", "limit"),
+        ("/users/ada/latest?from=1", "from"),
+        ("/users?order=asc", "order"),
+        ("/users?segment=0", "segments"),
+        ("/users?segments=2", "segment"),
+        ("/users?segment=2&segments=2", "segment"),
+        ("/users?segment=0&segments=0", "segments"),
+        ("/users?segment=0&segments=1001", "segments"),
+        ("/users?email=a@b.cd&segment=0&segments=2", "segment"),
         ("/users/ada?email=a@b.cd", "email"),
     ] {
         let (status, _, json) = bare("GET", path).await;
@@ -170,4 +220,70 @@ async fn a_header_that_is_no_list_of_tags_is_refused() {
     let tagged = request("DELETE", "/users/ada/7").header("if-match", "7").body(Body::empty()).unwrap();
     let (status, _, json) = answer(tagged).await;
     assert_eq!((status, json["errors"][0]["header"].as_str()), (StatusCode::BAD_REQUEST, Some("if-match")));
+}
+
+/// Method, path, headers, body.
+type Wire = (String, String, Vec<(String, Vec<u8>)>, Vec<u8>);
+
+/// A request of whatever a client can put on the wire.
+fn any_request() -> impl Strategy<Value = Wire> {
+    let methods =
+        proptest::sample::select(vec!["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "X"]);
+    let part = "([a-zA-Z0-9._~:|@+-]|%[0-9a-f]{2}){0,12}";
+    let query = "((limit|cursor|email|from|to|order|fields|segment|segments|[a-z%]{0,3})=([a-z0-9._@+,-]|%[0-9a-f]{2}){0,9}&?){0,3}";
+    let path = prop_oneof![
+        (part, part, query).prop_map(|(id, second, query)| format!("/users/{id}/{second}?{query}")),
+        (part, query).prop_map(|(id, query)| format!("/users/{id}?{query}")),
+        (0_i64..20_000_000_000, query).prop_map(|(second, query)| format!("/users/ada/{second}?{query}")),
+        query.prop_map(|query| format!("/users?{query}")),
+        Just("/users:batchGet".to_owned()),
+        Just("/users".to_owned()),
+        Just("/users/ada/latest".to_owned()),
+        part.prop_map(|path| format!("/{path}")),
+    ];
+    let name = proptest::sample::select(vec![
+        "if-match",
+        "if-none-match",
+        "idempotency-key",
+        "content-encoding",
+        "content-length",
+        "accept",
+        "x-amzn-trace-id",
+    ]);
+    let headers =
+        proptest::collection::vec((name.prop_map(str::to_owned), proptest::collection::vec(any::<u8>(), 0..30)), 0..3);
+    let body = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..60),
+        Just(br#"{"name":"Ada"}"#.to_vec()),
+        Just(br#"{"keys":[{"user_id":"ada","timestamp":7}]}"#.to_vec()),
+        Just(br#"{"attributes":{"a":[1e400]}}"#.to_vec()),
+    ];
+    (methods.prop_map(str::to_owned), path, headers, body)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    #[test]
+    fn whatever_is_asked_nothing_is_an_internal_error((method, path, headers, body) in any_request()) {
+        let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let mut asked = request(&method, &path).header("content-type", content_type);
+        for (name, value) in &headers {
+            if let Ok(value) = http::HeaderValue::from_bytes(value) {
+                asked = asked.header(name, value);
+            }
+        }
+        let Ok(asked) = asked.body(Body::from(body)) else { return Ok(()) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (status, headers, json) = runtime.block_on(answer(asked));
+        // The table is out of reach: what got through to it is 503.
+        prop_assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{} {}: {}", method, path, json);
+        if status.is_client_error() && method != "HEAD" {
+            prop_assert_eq!(&headers["content-type"], "application/problem+json");
+            prop_assert!(!json["detail"].as_str().unwrap().is_empty());
+            if status == StatusCode::BAD_REQUEST && json["type"].as_str().unwrap().ends_with("invalid-request") {
+                prop_assert!(!json["errors"].as_array().unwrap().is_empty(), "{}", json);
+            }
+        }
+    }
 }

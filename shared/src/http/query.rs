@@ -3,19 +3,23 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::problem::{Mistake, Problem};
+use super::problem::Mistake;
 
 /// The parameters, and what was found wrong with them on the way.
-pub(crate) struct Query {
+#[derive(Debug)]
+pub struct Query {
     given: Vec<(String, String)>,
+    /// As they came, with their decoded names.
+    raw: Vec<(String, String)>,
     mistakes: Vec<Mistake>,
 }
 
 impl Query {
     /// Reads the parameters of these names. A `+` is a plus: no parameter here may have a space, and addresses have
     /// pluses.
-    pub(crate) fn parse(query: Option<&str>, known: &[&str]) -> Self {
-        let mut read = Self { given: Vec::new(), mistakes: Vec::new() };
+    #[must_use]
+    pub fn parse(query: Option<&str>, known: &[&str]) -> Self {
+        let mut read = Self { given: Vec::new(), raw: Vec::new(), mistakes: Vec::new() };
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded = |text| percent_decode_str(text).decode_utf8().map(String::from);
@@ -27,7 +31,10 @@ impl Query {
                 (Ok(name), _) if read.given.iter().any(|(given, _)| *given == name) => {
                     read.mistakes.push(Mistake::parameter(name, &"is given twice"));
                 }
-                (Ok(name), Ok(value)) => read.given.push((name, value)),
+                (Ok(name), Ok(value)) => {
+                    read.raw.push((name.clone(), pair.to_owned()));
+                    read.given.push((name, value));
+                }
                 _ => read.mistakes.push(Mistake::parameter(name, &"is no percent-encoded UTF-8")),
             }
         }
@@ -35,7 +42,7 @@ impl Query {
     }
 
     /// One parameter, if it is given; what is wrong with it is remembered.
-    pub(crate) fn take<T, E: ToString>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
+    pub fn take<T, E: ToString>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         let (_, value) = self.given.iter().find(|(given, _)| given == name)?;
         match parse(value) {
             Ok(value) => Some(value),
@@ -46,19 +53,36 @@ impl Query {
         }
     }
 
+    /// Whether a parameter is given, be it right or wrong.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.given.iter().any(|(given, _)| given == name)
+    }
+
+    /// The query as it came, without this parameter.
+    #[must_use]
+    pub fn without(&self, name: &str) -> String {
+        let others = self.raw.iter().filter(|(given, _)| given != name).map(|(_, pair)| pair.as_str());
+        others.collect::<Vec<_>>().join("&")
+    }
+
     /// Whether nothing is wrong so far.
-    pub(crate) fn is_sound(&self) -> bool {
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
         self.mistakes.is_empty()
     }
 
     /// Remembers what takes more than one parameter to see.
-    pub(crate) fn refuse(&mut self, name: &str, detail: &str) {
+    pub fn refuse(&mut self, name: &str, detail: &str) {
         self.mistakes.push(Mistake::parameter(name, &detail));
     }
 
+    /// Ends the reading.
+    ///
+    /// # Errors
     /// Everything that is wrong, at once.
-    pub(crate) fn finish(self) -> Result<(), Problem> {
-        if self.mistakes.is_empty() { Ok(()) } else { Err(Problem::Request(self.mistakes)) }
+    pub fn finish(self) -> Result<(), Vec<Mistake>> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(self.mistakes) }
     }
 }
 
@@ -77,13 +101,16 @@ mod tests {
         assert_eq!(query.take("limit", whole), Some(7));
         assert!(query.finish().is_ok());
         assert!(Query::parse(None, &[]).finish().is_ok());
+        let query = Query::parse(Some("email=a%2Bb@c.de&%63ursor=x&limit=7"), &["email", "limit", "cursor"]);
+        assert_eq!(query.without("cursor"), "email=a%2Bb@c.de&limit=7");
+        assert!(query.has("cursor") && !query.has("fields"));
     }
 
     #[test]
     fn everything_wrong_is_told_at_once() {
         let mut query = Query::parse(Some("emial=x&limit=1&limit=2&from=%ff&to=x"), &["limit", "from", "to"]);
         assert_eq!(query.take("to", whole), None);
-        let Err(Problem::Request(mistakes)) = query.finish() else { panic!("accepted") };
+        let Err(mistakes) = query.finish() else { panic!("accepted") };
         let told = serde_json::to_string(&mistakes).unwrap();
         for name in ["emial", "limit", "from", "to"] {
             assert!(told.contains(&format!("{{\"parameter\":\"{name}\"")), "{told}");

@@ -1,0 +1,88 @@
+//! What a text must look like, by the name of the member or parameter that it is: the rules of `shared::user` and of this
+//! crate's header parsers, as regular expressions.
+
+use utoipa::Modify;
+use utoipa::openapi::schema::AdditionalProperties;
+use utoipa::openapi::{OpenApi as Document, RefOr, Schema};
+
+/// The shapes that clients send: they have the members that are told, and no others.
+const SENT: [&str; 5] = ["Draft", "Replacement", "Patch", "Keys", "Key"];
+
+const USER_ID: &str = r"^([A-Za-z0-9_~:|@+-][A-Za-z0-9._~:|@+-]{0,127}|\.[A-Za-z0-9_~:|@+-][A-Za-z0-9._~:|@+-]{0,126}|\.\.[A-Za-z0-9._~:|@+-]{1,126})$";
+/// Neither blank nor with a control character.
+const WORDS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
+const EMAIL: &str = r"^(?=[^@]{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$";
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*"){0,9})?$"#;
+const KEY: &str = r#"^([!#-+\--\[\]-~]{1,255}|"[!#-+\--\[\]-~]{1,255}")$"#;
+
+/// The pattern of a name, and the most characters that the pattern does not count itself.
+fn of(name: &str) -> Option<(&'static str, Option<usize>)> {
+    match name {
+        "user_id" => Some((USER_ID, Some(128))),
+        "name" => Some((WORDS, Some(256))),
+        "status" => Some((WORDS, Some(64))),
+        "email" => Some((EMAIL, Some(254))),
+        "if-match" | "if-none-match" => Some((TAGS, None)),
+        "idempotency-key" => Some((KEY, None)),
+        _ => None,
+    }
+}
+
+/// Puts the patterns to what clients send; of its lists, each item comes once.
+pub(super) struct Patterns;
+
+impl Modify for Patterns {
+    fn modify(&self, document: &mut Document) {
+        let schemas = &mut document.components.get_or_insert_default().schemas;
+        for name in SENT {
+            if let Some(RefOr::T(Schema::Object(sent))) = schemas.get_mut(name) {
+                sent.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+                for (name, member) in &mut sent.properties {
+                    constrain(name, member);
+                }
+            }
+        }
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+            let parameters = operations.into_iter().flatten().filter_map(|operation| operation.parameters.as_mut());
+            for parameter in parameters.flatten() {
+                if let RefOr::T(parameter) = parameter
+                    && let Some(schema) = &mut parameter.schema
+                {
+                    constrain(&parameter.name, schema);
+                }
+            }
+        }
+    }
+}
+
+fn constrain(name: &str, schema: &mut RefOr<Schema>) {
+    if let RefOr::T(Schema::Array(array)) = schema {
+        array.unique_items = true;
+    }
+    if let RefOr::T(Schema::Object(object)) = schema
+        && let Some((pattern, longest)) = of(name)
+    {
+        object.pattern = Some(pattern.to_owned());
+        object.max_length = longest;
+    }
+    // However long a number is, it is a limit.
+    if let RefOr::T(Schema::Object(object)) = schema
+        && name == "limit"
+    {
+        object.format = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_that_a_client_may_shape_has_its_pattern() {
+        for name in ["user_id", "name", "status", "email", "if-match", "if-none-match", "idempotency-key"] {
+            assert!(of(name).is_some_and(|(pattern, _)| pattern.starts_with('^') && pattern.ends_with('$')), "{name}");
+        }
+        assert_eq!(of("cursor"), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! Which problems each operation can end in.
+
+use std::collections::BTreeMap;
+
+use shared::http::caller::{Auth, Scope};
+use utoipa::Modify;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, ResponseBuilder};
+
+use crate::problem::Problem;
+
+/// Adds to each operation the answers of its problems.
+pub(super) struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, document: &mut Document) {
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+            operations.into_iter().flatten().for_each(answer);
+        }
+    }
+}
+
+fn answer(operation: &mut Operation) {
+    let mut by_status: BTreeMap<u16, Vec<Problem>> = BTreeMap::new();
+    for problem in of(operation.operation_id.as_deref().unwrap_or_default()) {
+        by_status.entry(problem.status()).or_default().push(problem);
+    }
+    for (status, problems) in by_status {
+        let types: Vec<_> =
+            problems.iter().map(|problem| format!("`{}`: {}", problem.type_uri(), problem.title())).collect();
+        let content = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
+        let mut response =
+            ResponseBuilder::new().description(types.join("; ")).content("application/problem+json", content);
+        for name in headers(&problems) {
+            let schema = ObjectBuilder::new().schema_type(Type::String).build();
+            response = response.header(name, HeaderBuilder::new().schema(Some(schema)).build());
+        }
+        operation.responses.responses.insert(status.to_string(), RefOr::T(response.build()));
+    }
+}
+
+/// The headers that a problem brings, beside those of every answer.
+fn headers(problems: &[Problem]) -> Vec<&'static str> {
+    let mut names: Vec<_> = problems
+        .iter()
+        .filter_map(|problem| match problem {
+            Problem::Busy { .. } | Problem::IdempotencyKeyInUse { .. } => Some("retry-after"),
+            Problem::Unauthenticated { .. } | Problem::InsufficientScope { .. } => Some("www-authenticate"),
+            Problem::NotAMergePatch => Some("accept-patch"),
+            _ => None,
+        })
+        .collect();
+    names.dedup();
+    names
+}
+
+/// What an operation can end in; an operation without a line is one that cannot fail.
+pub(super) fn of(operation: &str) -> Vec<Problem> {
+    let cause = String::new;
+    let gated = || {
+        vec![
+            Problem::Unauthenticated { auth: Auth::Jwt },
+            Problem::InsufficientScope { scope: Scope::Read },
+            Problem::Request(Vec::new()),
+            Problem::Busy { cause: cause() },
+            Problem::Internal { cause: cause() },
+        ]
+    };
+    let body = [
+        Problem::BodyLost,
+        Problem::MalformedJson { line: 1, column: 1, reason: String::new() },
+        Problem::Body(Vec::new()),
+        Problem::BodyTooLarge,
+        Problem::Encoded,
+    ];
+    let unreadable = Problem::Unreadable { cause: cause() };
+    let own = match operation {
+        "createUser" => [
+            &body[..],
+            &[
+                Problem::NotJson,
+                Problem::RecordTooLarge,
+                Problem::ForeignUser { pointer: "/user_id" },
+                Problem::Exists,
+                Problem::EmailTaken,
+                Problem::IdempotencyKeyInUse { seconds: 1 },
+                Problem::IdempotencyKeyReused,
+            ],
+        ]
+        .concat(),
+        "listUsers" => Vec::new(),
+        "readBatch" => [&body[..], &[Problem::NotJson]].concat(),
+        "listRecords" => vec![Problem::NotFound],
+        "readLatest" | "readRecord" => vec![Problem::NotFound, Problem::PreconditionFailed, unreadable],
+        "replaceRecord" => {
+            let own = [
+                Problem::NotFound,
+                Problem::NotJson,
+                Problem::RecordTooLarge,
+                Problem::EmailTaken,
+                Problem::PreconditionFailed,
+                Problem::PreconditionRequired,
+                unreadable,
+            ];
+            [&body[..], &own].concat()
+        }
+        "patchRecord" => {
+            let own = [
+                Problem::NotFound,
+                Problem::NotAMergePatch,
+                Problem::RecordTooLarge,
+                Problem::EmailTaken,
+                Problem::PreconditionFailed,
+                Problem::PreconditionRequired,
+                unreadable,
+            ];
+            [&body[..], &own].concat()
+        }
+        "deleteRecord" => vec![Problem::NotFound, Problem::PreconditionFailed, Problem::PreconditionRequired],
+        _ => return Vec::new(),
+    };
+    [gated(), own].concat()
+}

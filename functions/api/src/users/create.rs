@@ -1,0 +1,94 @@
+//! `POST /users`, once for each idempotency key.
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use shared::http::caller::Caller;
+use shared::table::{Attempt, Once, WriteError};
+use shared::user::id::UserId;
+use shared::user::timestamp::Timestamp;
+use shared::user::{User, UserKey};
+use time::OffsetDateTime;
+
+use super::answer::{address, written};
+use super::{Answer, Users};
+use crate::access::By;
+use crate::body::{self, Draft};
+use crate::contract::schema;
+use crate::idempotency;
+use crate::observe::new_uuid;
+use crate::path::Stage;
+use crate::problem::Problem;
+
+/// `POST /users`
+#[utoipa::path(
+    post,
+    path = "/users",
+    operation_id = "createUser",
+    tag = "users",
+    summary = "Create a record",
+    params(schema::Once),
+    request_body(content = schema::Draft, description = "A new record"),
+    responses(
+        (status = 201, description = "the record was created, now or by an earlier request with this key", body = schema::Written,
+            headers(("location" = String, description = "the record's path"), ("etag" = String))),
+    ),
+    security(("token" = ["users:write"]), ("token" = ["users:admin"])),
+)]
+pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: Request) -> Answer {
+    let now = users.clock.now();
+    let given = idempotency::key(request.headers())?;
+    let body = body::json(request).await?;
+    let draft = body::draft(&body, now)?;
+    let is_new_user = draft.id.is_none() && caller.bound_to().is_none();
+    let key = key(&users, &caller, &draft, now)?;
+    let user = User::created(key, draft.profile, now);
+
+    let Some(given) = given else {
+        match users.table.create(&user, now).await {
+            Ok(()) => {}
+            // Nobody else can know a new random identifier: an earlier attempt of this very call landed, unheard.
+            Err(WriteError::Exists) if is_new_user => {}
+            Err(error) => return Err(error.into()),
+        }
+        return Ok(created(&user, stage));
+    };
+    let Some(attempts) = &users.attempts else {
+        return Err(idempotency::not_offered());
+    };
+    let attempt = Attempt {
+        id: given.id(&caller, "POST", "/users"),
+        fingerprint: idempotency::fingerprint(&body),
+        owner: new_uuid(&users.clock).to_string(),
+    };
+    match users.table.create_once(attempts, &attempt, &user, now).await? {
+        Once::Created(key, moment) if moment == now && key == user.key => Ok(created(&user, stage)),
+        // The same body, read as of then, with the key of then: the same answer.
+        Once::Created(key, moment) => {
+            Ok(created(&User::created(key, body::draft(&body, moment)?.profile, moment), stage))
+        }
+        Once::Exists => Err(Problem::Exists),
+        Once::InProgress(seconds) => Err(Problem::IdempotencyKeyInUse { seconds }),
+        Once::OtherRequest => Err(Problem::IdempotencyKeyReused),
+    }
+}
+
+/// The key of the record: what the body says, or else the caller's own identifier, or a new one, and the present second.
+fn key(users: &Users, caller: &Caller, draft: &Draft, now: OffsetDateTime) -> Result<UserKey, Problem> {
+    let foreign = Problem::ForeignUser { pointer: "/user_id" };
+    let id = match (&draft.id, caller.bound_to()) {
+        (Some(id), _) if !caller.owns(id) => return Err(foreign),
+        (Some(id), _) => Ok(id.clone()),
+        (None, Some(own)) => Ok(UserId::parse(own).map_err(|_| foreign)?),
+        (None, None) => UserId::parse(new_uuid(&users.clock)),
+    };
+    let timestamp = draft.timestamp.map_or_else(|| Timestamp::parse(now.unix_timestamp()), Ok);
+    match (id, timestamp) {
+        (Ok(id), Ok(timestamp)) => Ok(UserKey { id, timestamp }),
+        _ => Err(Problem::Internal { cause: "the clock shows no time since 1970".into() }),
+    }
+}
+
+fn created(user: &User, stage: Stage) -> axum::response::Response {
+    written(StatusCode::CREATED, user, Some((LOCATION, stage.0 + &address(&user.key))))
+}

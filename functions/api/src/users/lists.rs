@@ -1,0 +1,150 @@
+//! `GET /users` and `GET /users/{user_id}`: pages of records.
+
+use axum::http::header::LINK;
+use axum::http::{HeaderValue, StatusCode, Uri};
+use shared::http::page;
+use shared::http::query::Query;
+use shared::table::{Listing, Order, Segment};
+use shared::user::email::Email;
+use shared::user::fields::Fields;
+
+use super::answer::{Listed, json};
+use super::{Answer, Users};
+use crate::access::By;
+use crate::contract::schema;
+use crate::observe::new_uuid;
+use crate::page::{Cursors, cursor, salt};
+use crate::path::{OfUser, Stage, seconds};
+use crate::problem::Problem;
+
+/// Segments that a scan may be cut into.
+const MAX_SEGMENTS: u16 = 1_000;
+
+/// `GET /users`, of all or by email
+#[utoipa::path(
+    get,
+    path = "/users",
+    operation_id = "listUsers",
+    tag = "users",
+    summary = "List all records, or search by email",
+    params(schema::OfAll, schema::Projection, schema::Paging),
+    responses(
+        (status = 200, description = "a page of all records, or of those with an address", body = schema::Page,
+            headers(("link" = String, description = "the next page, if there is one"))),
+    ),
+    security(("token" = ["users:admin"])),
+)]
+pub(crate) async fn list(users: Users, By(caller): By, stage: Stage, uri: Uri) -> Answer {
+    let known = ["email", "order", "segment", "segments", "fields", "limit", "cursor"];
+    let mut query = Query::parse(uri.query(), &known);
+    let email = query.take("email", |text| Email::parse(text));
+    let by_email = query.has("email");
+    let order = order(&mut query);
+    if order.is_some() && !by_email {
+        query.refuse("order", "goes with email alone: all users have no order");
+    }
+    let segment = segment(&mut query);
+    if by_email && (query.has("segment") || query.has("segments")) {
+        query.refuse("segment", "goes without email: only all users are cut into segments");
+    }
+    let listing = match &email {
+        Some(email) => Listing::Email { email, order: order.unwrap_or_default() },
+        None => Listing::All { segment },
+    };
+    listed(&users, query, Cursors { keys: &users.cursors, listing, caller: &caller }, &(stage.0 + uri.path())).await
+}
+
+/// `GET /users/{user_id}`
+#[utoipa::path(
+    get,
+    path = "/users/{user_id}",
+    operation_id = "listRecords",
+    tag = "users",
+    summary = "List a user's records",
+    params(schema::OfUser, schema::Range, schema::Projection, schema::Paging),
+    responses(
+        (status = 200, description = "a page of the user's records", body = schema::Page,
+            headers(("link" = String, description = "the next page, if there is one"))),
+    ),
+    security(("token" = ["users:read"]), ("token" = ["users:admin"])),
+)]
+pub(crate) async fn history(users: Users, By(caller): By, OfUser(id): OfUser, stage: Stage, uri: Uri) -> Answer {
+    let mut query = Query::parse(uri.query(), &["from", "to", "order", "fields", "limit", "cursor"]);
+    let (from, to) = (query.take("from", seconds), query.take("to", seconds));
+    if let (Some(from), Some(to)) = (from, to)
+        && from > to
+    {
+        query.refuse("from", "must not be after to");
+    }
+    let order = order(&mut query).unwrap_or_default();
+    let listing = Listing::User { id: &id, from, to, order };
+    listed(&users, query, Cursors { keys: &users.cursors, listing, caller: &caller }, &(stage.0 + uri.path())).await
+}
+
+fn order(query: &mut Query) -> Option<Order> {
+    query.take("order", |text| match text {
+        "desc" => Ok(Order::NewestFirst),
+        "asc" => Ok(Order::OldestFirst),
+        _ => Err("must be desc (newest first) or asc (oldest first)"),
+    })
+}
+
+fn segment(query: &mut Query) -> Option<Segment> {
+    let of = query.take("segments", |text| match text.parse() {
+        Ok(of) if (1..=MAX_SEGMENTS).contains(&of) => Ok(of),
+        _ => Err(format!("must be a whole number from 1 to {MAX_SEGMENTS}")),
+    });
+    let index = query.take("segment", |text| {
+        text.parse::<u16>().map_err(|_| "must be a whole number from 0 to one less than segments")
+    });
+    match (index, of) {
+        (Some(index), Some(of)) if index >= of => query.refuse("segment", "must be less than segments"),
+        (None, Some(_)) if !query.has("segment") => query.refuse("segment", "must go with segments"),
+        (Some(_), None) if !query.has("segments") => query.refuse("segments", "must go with segment"),
+        _ => {}
+    }
+    index.zip(of).map(|(index, of)| Segment { index, of })
+}
+
+async fn listed(users: &Users, mut query: Query, cursors: Cursors<'_>, path: &str) -> Answer {
+    let now = users.clock.now();
+    let fields = query.take("fields", Fields::parse).unwrap_or(Fields::ALL);
+    let limit = page::limit(&mut query);
+    // Of a list that cannot be told, no cursor can be told from a wrong one.
+    let after = if query.is_sound() { cursor(&mut query, &cursors, now) } else { None };
+    let rest = query.without("cursor");
+    query.finish().map_err(Problem::Request)?;
+
+    let page = users.table.list(cursors.listing, after.as_ref(), limit, now).await?;
+    if let Some(first) = page.unreadable.first() {
+        tracing::warn!(
+            page.unreadable = page.unreadable.len(),
+            attribute = first.attribute,
+            "items left out of a list"
+        );
+    }
+    let mut listed = Listed::open(fields);
+    let mut next = page.next;
+    let mut last = None;
+    for user in &page.users {
+        if !listed.add(user)? {
+            next = last;
+            break;
+        }
+        last = Some((&user.key).into());
+    }
+    let cursor = match next {
+        None => None,
+        Some(position) => Some(cursors.encode(&position, now, salt(new_uuid(&users.clock)))?),
+    };
+    listed.member("next", &cursor)?;
+    let mut response = json(StatusCode::OK, listed.close());
+    if let Some(cursor) = cursor {
+        let separator = if rest.is_empty() { "" } else { "&" };
+        let link = format!("<{path}?{rest}{separator}cursor={cursor}>; rel=\"next\"");
+        let link = HeaderValue::try_from(link);
+        let link = link.map_err(|error| Problem::Internal { cause: format!("the link to the next page: {error}") })?;
+        response.headers_mut().insert(LINK, link);
+    }
+    Ok(response)
+}

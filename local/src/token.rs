@@ -1,0 +1,249 @@
+//! API Gateway's JWT authorizer in small: [`Authorizer`] verifies a bearer token against a key set and hands the claims
+//! to the API where API Gateway would, in the request's context and as text.
+//!
+//! Less than the original: any issuer and audience will do. A request without a token that holds is passed on without
+//! claims, so that it is the API that refuses it; API Gateway would not invoke it at all.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use http::header::AUTHORIZATION;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use lambda_http::request::RequestContext;
+use serde_json::{Map, Value, json};
+
+/// The key that is made at a start without a key set.
+const OWN_KEY: &str = "local";
+/// How long a token lives that this program signs.
+const TOKEN_SECONDS: i64 = 12 * 60 * 60;
+
+/// Who lets requests in on this machine.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Auth {
+    /// Nobody.
+    #[default]
+    None,
+    /// Tokens, by the keys of a file (RFC 7517), or by a key made at the start.
+    Jwt(Option<PathBuf>),
+}
+
+/// Why no token can be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorizerError {
+    /// The file cannot be read.
+    #[error("{}: {source}: name a JSON Web Key Set with --key-set", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The file is no key set, or has no public key.
+    #[error("{}: {reason}: name a JSON Web Key Set with public keys with --key-set", path.display())]
+    NoKeys {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No key can be made.
+    #[error("no key can be made: {0}")]
+    NoKey(String),
+}
+
+/// The keys that tokens are verified with.
+pub struct Authorizer {
+    keys: JwkSet,
+    own: Option<EncodingKey>,
+}
+
+impl Authorizer {
+    /// What this mode asks for.
+    ///
+    /// # Errors
+    /// As [`Authorizer::fresh`] and [`Authorizer::load`].
+    pub fn of(auth: &Auth) -> Result<Option<Arc<Self>>, AuthorizerError> {
+        let authorizer = match auth {
+            Auth::None => return Ok(None),
+            Auth::Jwt(None) => Self::fresh()?,
+            Auth::Jwt(Some(path)) => Self::load(path)?,
+        };
+        Ok(Some(Arc::new(authorizer)))
+    }
+
+    /// With a key of its own, which signs the tokens of [`Authorizer::token`].
+    ///
+    /// # Errors
+    /// The machine has no randomness for a key.
+    pub fn fresh() -> Result<Self, AuthorizerError> {
+        let failed = |error: &dyn std::fmt::Display| AuthorizerError::NoKey(error.to_string());
+        let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        let own = EncodingKey::from_ec_der(pair.map_err(|error| failed(&error))?.as_ref());
+        let mut key = Jwk::from_encoding_key(&own, Algorithm::ES256).map_err(|error| failed(&error))?;
+        key.common.key_id = Some(OWN_KEY.to_owned());
+        Ok(Self { keys: JwkSet { keys: vec![key] }, own: Some(own) })
+    }
+
+    /// With the keys of a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has no public key.
+    pub fn load(path: &Path) -> Result<Self, AuthorizerError> {
+        let text = std::fs::read(path);
+        let text = text.map_err(|source| AuthorizerError::Unreadable { path: path.to_owned(), source })?;
+        let refused = |reason: String| AuthorizerError::NoKeys { path: path.to_owned(), reason };
+        let keys: JwkSet = serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
+        if keys.keys.iter().any(|key| algorithm(key).is_some()) {
+            Ok(Self { keys, own: None })
+        } else {
+            Err(refused("no key of it verifies a signature".to_owned()))
+        }
+    }
+
+    /// A token that this program signs; none if the keys are somebody else's. Valid for twelve hours from `now`.
+    #[must_use]
+    pub fn token(&self, subject: &str, scope: &str, now: i64) -> Option<String> {
+        let claims = json!({"iss": "local", "sub": subject, "scope": scope, "iat": now, "exp": now.saturating_add(TOKEN_SECONDS)});
+        let header = Header { kid: Some(OWN_KEY.to_owned()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, &claims, self.own.as_ref()?).ok()
+    }
+
+    /// The router behind this authorizer.
+    pub fn before(self: Arc<Self>, router: Router) -> Router {
+        router.layer(from_fn(move |mut request: Request, next: Next| {
+            let authorizer = Arc::clone(&self);
+            async move {
+                if let Some(claims) = bearer(&request).and_then(|token| authorizer.verify(token))
+                    && let Some(context) = context(&request, &claims)
+                {
+                    request.extensions_mut().insert(context);
+                }
+                next.run(request).await
+            }
+        }))
+    }
+
+    /// The claims of a token that one of the keys has signed and that is not past its time.
+    fn verify(&self, token: &str) -> Option<Map<String, Value>> {
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        let named = |key: &&Jwk| header.kid.is_none() || key.common.key_id == header.kid;
+        self.keys.keys.iter().filter(named).find_map(|key| {
+            // The key says which algorithm it is for; the token's word for it counts for nothing.
+            let mut validation = Validation::new(algorithm(key)?);
+            validation.validate_aud = false;
+            validation.validate_nbf = true;
+            let key = DecodingKey::from_jwk(key).ok()?;
+            jsonwebtoken::decode::<Map<String, Value>>(token, &key, &validation).ok().map(|token| token.claims)
+        })
+    }
+}
+
+/// The algorithm that a key verifies with; none for a shared secret, which whoever verifies could sign with, too.
+fn algorithm(key: &Jwk) -> Option<Algorithm> {
+    let default = match &key.algorithm {
+        AlgorithmParameters::RSA(_) => Algorithm::RS256,
+        AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => Algorithm::ES256,
+        AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P384 => Algorithm::ES384,
+        AlgorithmParameters::OctetKeyPair(_) => Algorithm::EdDSA,
+        _ => return None,
+    };
+    match key.common.key_algorithm {
+        Some(named) => Algorithm::from_str(&named.to_string()).ok(),
+        None => Some(default),
+    }
+}
+
+fn bearer(request: &Request) -> Option<&str> {
+    let (scheme, token) = request.headers().get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// The context of a request, as API Gateway writes it around these claims.
+fn context(request: &Request, claims: &Map<String, Value>) -> Option<RequestContext> {
+    let claims: Map<String, Value> = claims.iter().map(|(name, claim)| (name.clone(), as_text(claim).into())).collect();
+    let context = json!({
+        "stage": "$default",
+        "timeEpoch": 0,
+        "authorizer": {"jwt": {"claims": claims, "scopes": null}},
+        "http": {
+            "method": request.method().as_str(), "path": request.uri().path(), "protocol": "HTTP/1.1",
+            "sourceIp": "127.0.0.1", "userAgent": "",
+        },
+    });
+    serde_json::from_value(context).ok()
+}
+
+fn as_text(claim: &Value) -> String {
+    match claim {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(as_text).collect::<Vec<_>>().join(" ")),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG_AGO: i64 = 1_000_000_000;
+    /// The year 2100: the library has its own clock.
+    const LATER: i64 = 4_102_444_800;
+
+    fn set(keys: &str) -> Result<Authorizer, AuthorizerError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        std::fs::write(&path, keys).unwrap();
+        Authorizer::load(&path)
+    }
+
+    #[test]
+    fn a_token_of_its_own_key_is_verified_and_no_other_is() {
+        let (one, other) = (Authorizer::fresh().unwrap(), Authorizer::fresh().unwrap());
+        let token = one.token("ada", "users:read", LATER).unwrap();
+        assert_eq!(one.verify(&token).unwrap()["sub"], "ada");
+        assert_eq!(other.verify(&token), None, "the same key id, another key");
+        assert_eq!(one.verify(&one.token("ada", "users:read", LONG_AGO).unwrap()), None, "past its time");
+        let mut parts: Vec<&str> = token.split('.').collect();
+        let forged = "eyJzdWIiOiJldmUiLCJleHAiOjQxMDI0NDQ4MDB9";
+        parts[1] = forged;
+        assert_eq!(one.verify(&parts.join(".")), None);
+        // {"alg":"none"}
+        assert_eq!(one.verify(&format!("eyJhbGciOiJub25lIn0.{forged}.")), None);
+        for text in ["", "a.b.c", "Bearer", "...."] {
+            assert_eq!(one.verify(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_public_half_in_a_file_verifies_and_cannot_sign() {
+        let signer = Authorizer::fresh().unwrap();
+        let public = set(&serde_json::to_string(&signer.keys).unwrap()).unwrap();
+        assert!(public.verify(&signer.token("ada", "", LATER).unwrap()).is_some());
+        assert_eq!(public.token("ada", "", LATER), None);
+    }
+
+    #[test]
+    fn a_file_without_public_keys_is_refused_with_what_to_do() {
+        let secret = r#"{"keys":[{"kty":"oct","kid":"a","alg":"HS256","k":"c2VjcmV0"}]}"#;
+        for keys in ["", "{}", r#"{"keys":[]}"#, secret] {
+            let Err(refused) = set(keys) else { panic!("accepted {keys}") };
+            assert!(refused.to_string().contains("--key-set"), "{refused}");
+        }
+        assert!(Authorizer::load(Path::new("/nowhere/keys.json")).is_err());
+    }
+
+    #[test]
+    fn claims_are_text_as_api_gateway_writes_them() {
+        for (claim, text) in [(json!("a b"), "a b"), (json!(7), "7"), (json!(true), "true"), (json!(["a", 1]), "[a 1]")]
+        {
+            assert_eq!(as_text(&claim), text);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""The API as its contract tells it, with tokens: the examples are valid, schemathesis finds nothing that the contract and
+the API disagree on, and a generated client creates, reads, changes and deletes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jsonschema_rs
+
+from story import ROOT, Local, check
+
+BIN = os.path.join(ROOT, ".venv-contract", "bin")
+CONTRACT = os.path.join(ROOT, "functions", "api", "openapi.json")
+CLIENT = os.path.join(ROOT, "target", "contract", "millrace_client")
+CASES = 2_000
+
+
+def examples_are_valid(contract):
+    """Every example beside a schema, against that schema."""
+    found = 0
+
+    def walk(node):
+        nonlocal found
+        if isinstance(node, dict):
+            if "example" in node:
+                schema = {**node.get("schema", node), "components": contract["components"]}
+                jsonschema_rs.validator_for(schema).validate(node["example"])
+                found += 1
+            for child in node.values():
+                walk(child)
+        elif isinstance(node, list):
+            for child in node:
+                walk(child)
+
+    walk(contract)
+    check(f"the contract's {found} examples are valid", found >= 5)
+
+
+def schemathesis_finds_nothing(local, token):
+    command = [
+        os.path.join(BIN, "schemathesis"),
+        *("--config-file", os.path.join(ROOT, "scripts", "schemathesis.toml")),
+        *("run", CONTRACT, "--url", local.api, "--checks", "all", "--workers", "2"),
+    ]
+    environment = {**os.environ, "TOKEN": token, "PYTHONPATH": os.path.join(ROOT, "scripts")}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    cases = re.search(r"(\d+) generated", run.stdout)
+    if run.returncode != 0 or cases is None:
+        sys.exit(f"schemathesis:\n{run.stdout}\n{run.stderr}")
+    check("the token opens every operation to schemathesis", "Authentication failed" not in run.stdout)
+    check(f"schemathesis has no objection in {cases[1]} cases", int(cases[1]) >= CASES)
+
+
+def a_generated_client_works(local, token):
+    generate = ["generate", "--path", CONTRACT, "--output-path", CLIENT, "--meta", "none", "--overwrite"]
+    os.makedirs(os.path.dirname(CLIENT), exist_ok=True)
+    path = {"PATH": BIN + os.pathsep + os.environ["PATH"]}
+    command = [os.path.join(BIN, "openapi-python-client"), *generate]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **path}, check=True, capture_output=True)
+    sys.path.insert(0, os.path.dirname(CLIENT))
+    from millrace_client import AuthenticatedClient
+    from millrace_client.api.users import (
+        create_user,
+        delete_record,
+        list_records,
+        patch_record,
+        read_batch,
+        read_record,
+        replace_record,
+    )
+    from millrace_client.models import Draft, Key, Keys, Patch, Replacement
+
+    with AuthenticatedClient(base_url=local.api, token=token) as client:
+        key = {"user_id": "ada", "timestamp": 1_700_000_000}
+        draft = Draft.from_dict({**key, "name": "Ada Lovelace", "attributes": {"plan": "team"}})
+        created = create_user.sync_detailed(client=client, body=draft, idempotency_key="8e03978e-40d5")
+        check("a generated client creates", created.status_code == 201)
+        again = create_user.sync_detailed(client=client, body=draft, idempotency_key="8e03978e-40d5")
+        check("once, however often it asks", again.content == created.content)
+
+        read = read_record.sync_detailed(client=client, **key)
+        check("reads what it wrote", read.parsed.user.name == "Ada Lovelace")
+        tag = read.headers["etag"]
+        unmodified = read_record.sync_detailed(client=client, **key, if_none_match=tag)
+        check("and is told when nothing is new", unmodified.status_code == 304)
+
+        patch = Patch.from_dict({"name": "Ada King", "attributes": {"plan": None, "seats": 2}})
+        patched = patch_record.sync_detailed(client=client, **key, body=patch, if_match=tag)
+        check("patches", patched.parsed.user.attributes.to_dict() == {"seats": 2})
+        stale = replace_record.sync_detailed(client=client, **key, body=Replacement(name="Eve"), if_match=tag)
+        check("cannot lose an update", (stale.status_code, stale.parsed.status) == (412, 412))
+        replaced = replace_record.sync_detailed(client=client, **key, body=Replacement(name="Ada"))
+        check("replaces", replaced.status_code == 200)
+
+        listed = list_records.sync(client=client, user_id="ada", limit=1)
+        check("lists", [user.name for user in listed.users] == ["Ada"])
+        batch = read_batch.sync(client=client, body=Keys(keys=[Key(**key), Key(user_id="eve", timestamp=1)]))
+        check("reads a batch", (len(batch.users), batch.missing[0].user_id) == (1, "eve"))
+
+        deleted = delete_record.sync_detailed(client=client, **key)
+        gone = read_record.sync_detailed(client=client, **key)
+        check("and deletes", (deleted.status_code, gone.status_code) == (204, 404))
+        check("a failure is a problem with a type", gone.parsed.type_ == "urn:millrace:problem:not-found")
+
+
+def main():
+    with open(CONTRACT, encoding="utf-8") as file:
+        contract = json.load(file)
+    examples_are_valid(contract)
+    with Local("--auth", "jwt") as local:
+        token = re.search(r"ADMIN=(\S+)", "".join(local.lines))[1]
+        a_generated_client_works(local, token)
+        schemathesis_finds_nothing(local, token)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+//! Who calls, and what they may do.
+//!
+//! Somebody in front of the API decides who is let in ([`Auth`]); what that decision says of the caller is read here
+//! once, at the door. The partition key is the boundary: a caller owns the records whose `user_id` is its token's `sub`.
+
+use std::collections::HashMap;
+
+use time::OffsetDateTime;
+
+use crate::user::id::UserId;
+
+/// Who lets requests in. Required, without a default: an API that is open to everyone must be so in so many words.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Auth {
+    /// API Gateway's JWT authorizer: each caller has its own records, within its token's scopes.
+    Jwt,
+    /// API Gateway, by the caller's IAM signature: whoever may sign may do everything.
+    Iam,
+    /// Nobody: for one machine, or behind something else that decides.
+    None,
+}
+
+impl Auth {
+    /// Reads a mode.
+    ///
+    /// # Errors
+    /// The text is no mode.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "jwt" => Ok(Self::Jwt),
+            "iam" => Ok(Self::Iam),
+            "none" => Ok(Self::None),
+            _ => Err(format!("is {text:?}: set it to jwt, iam or none")),
+        }
+    }
+}
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// `users:read`: reading the caller's own records.
+    Read,
+    /// `users:write`: writing them.
+    Write,
+    /// `users:admin`: everything, of everybody.
+    Admin,
+}
+
+impl Scope {
+    /// As a token spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "users:read",
+            Self::Write => "users:write",
+            Self::Admin => "users:admin",
+        }
+    }
+}
+
+/// Somebody who was let in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Caller {
+    name: String,
+    rights: Rights,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Rights {
+    Everything,
+    Scoped { subject: String, read: bool, write: bool },
+}
+
+impl Caller {
+    /// A caller about whom something else has decided already.
+    #[must_use]
+    pub fn trusted(name: String) -> Self {
+        Self { name, rights: Rights::Everything }
+    }
+
+    /// The caller that a verified token's claims describe, or nobody: a token without a `sub`, or past its `exp`.
+    ///
+    /// Scopes are the words of `scope` (RFC 8693, section 4.2) and of `scp`, which some providers write instead, as a
+    /// list: API Gateway hands a list on as `[a b]`. It hands every claim on as text, a time sometimes in exponents.
+    #[must_use]
+    pub fn of_claims(claims: &HashMap<String, String>, now: OffsetDateTime) -> Option<Self> {
+        let subject = claims.get("sub").filter(|subject| !subject.is_empty())?.clone();
+        let expired = claims.get("exp").and_then(|exp| exp.parse::<f64>().ok());
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in f64 for longer than years are")]
+        if expired.is_some_and(|exp| exp <= now.unix_timestamp() as f64) {
+            return None;
+        }
+        let mut scopes = ["scope", "scp"]
+            .into_iter()
+            .filter_map(|name| claims.get(name))
+            .flat_map(|text| text.trim_matches(['[', ']']).split([' ', ',']))
+            .collect::<Vec<_>>();
+        scopes.retain(|scope| !scope.is_empty());
+        let has = |scope: Scope| scopes.contains(&scope.as_str());
+        // The issuer is part of the name: two of them may know the same subject.
+        let name = format!("jwt {} {subject}", claims.get("iss").map_or("", String::as_str));
+        let rights = if has(Scope::Admin) {
+            Rights::Everything
+        } else {
+            Rights::Scoped { subject, read: has(Scope::Read), write: has(Scope::Write) }
+        };
+        Some(Self { name, rights })
+    }
+
+    /// Tells callers apart, where something is kept for one of them alone. Never logged.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether its token allows this at all.
+    #[must_use]
+    pub fn may(&self, scope: Scope) -> bool {
+        match (&self.rights, scope) {
+            (Rights::Everything, _) => true,
+            (Rights::Scoped { read, .. }, Scope::Read) => *read,
+            (Rights::Scoped { write, .. }, Scope::Write) => *write,
+            (Rights::Scoped { .. }, Scope::Admin) => false,
+        }
+    }
+
+    /// Whether the records of this user are its own.
+    #[must_use]
+    pub fn owns(&self, id: &UserId) -> bool {
+        self.bound_to().is_none_or(|subject| subject == id.as_str())
+    }
+
+    /// The only user whose records it may touch; none if it may touch all.
+    #[must_use]
+    pub fn bound_to(&self) -> Option<&str> {
+        match &self.rights {
+            Rights::Everything => None,
+            Rights::Scoped { subject, .. } => Some(subject),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+
+    fn caller(claims: &[(&str, &str)]) -> Option<Caller> {
+        let claims = claims.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Caller::of_claims(&claims, NOW)
+    }
+
+    fn id(text: &str) -> UserId {
+        UserId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_mode_that_is_not_known_is_refused_and_never_taken_for_another() {
+        let modes = ["jwt", "iam", "none"].map(Auth::parse);
+        assert_eq!(modes, [Ok(Auth::Jwt), Ok(Auth::Iam), Ok(Auth::None)]);
+        for text in ["", "IAM", "off", "None"] {
+            assert!(Auth::parse(text).unwrap_err().contains("set it to jwt, iam or none"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_without_a_subject_or_past_its_time_is_nobody_s() {
+        let past = NOW.unix_timestamp().to_string();
+        for claims in [vec![], vec![("sub", "")], vec![("scope", "users:admin")], vec![("sub", "ada"), ("exp", &past)]]
+        {
+            assert_eq!(caller(&claims), None, "{claims:?}");
+        }
+        for exp in ["1795341601", "1.795341601E9", "sometime"] {
+            assert!(caller(&[("sub", "ada"), ("exp", exp)]).is_some(), "{exp}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_read_from_every_spelling_and_no_scope_is_a_part_of_another() {
+        for (claim, text, read, write, admin) in [
+            ("scope", "openid users:read", true, false, false),
+            ("scope", "users:read users:write", true, true, false),
+            ("scp", "[users:write users:read]", true, true, false),
+            ("scp", "[users:admin]", true, true, true),
+            ("scope", "users:administrator xusers:read users:readx USERS:WRITE", false, false, false),
+            ("scopes", "users:admin", false, false, false),
+            ("scope", "", false, false, false),
+        ] {
+            let caller = caller(&[("sub", "ada"), (claim, text)]).unwrap();
+            let may = [Scope::Read, Scope::Write, Scope::Admin].map(|scope| caller.may(scope));
+            assert_eq!(may, [read, write, admin], "{claim}: {text}");
+            assert_eq!((caller.owns(&id("ada")), caller.owns(&id("eve"))), (true, admin), "{claim}: {text}");
+            assert_eq!(caller.bound_to().is_none(), admin);
+        }
+    }
+
+    #[test]
+    fn the_trusted_may_do_everything_and_subjects_of_two_issuers_are_two() {
+        let trusted = Caller::trusted("iam AIDA".into());
+        assert!(trusted.may(Scope::Admin) && trusted.owns(&id("eve")));
+        let of = |iss| caller(&[("sub", "ada"), ("iss", iss)]).unwrap();
+        assert_ne!(of("https://one.example").name(), of("https://two.example").name());
+    }
+}

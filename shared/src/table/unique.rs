@@ -1,0 +1,293 @@
+//! Writes that keep addresses unique: the record and its address's marker ([`super::emails`]) in one transaction.
+//!
+//! A write that gives, changes or takes an address reads first what is there, and is then written on the condition that
+//! nothing of it has changed; overtaken, it starts over. What that costs: a read or two, and twice the capacity of the write.
+
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::types::{Delete, Put, ReturnConsumedCapacity, TransactWriteItem, Update};
+use time::OffsetDateTime;
+
+use super::emails::{self, Marker};
+use super::expression::{Assignments, Expression};
+use super::once::{Cancelled, cancelled};
+use super::{ATTEMPTS, Fault, Replaced, UserTable, WriteError};
+use crate::item::{self, Item};
+use crate::user::expiry::ExpiresAt;
+use crate::user::precondition::Precondition;
+use crate::user::{Edit, Edits, Profile, User, UserKey, first_version};
+
+#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
+fn unbuilt(error: BuildError) -> Fault {
+    Fault::refused(error.to_string())
+}
+
+impl UserTable {
+    /// The marker writes of a record whose address changes from one to another.
+    pub(super) async fn marks(
+        &self,
+        markers: &str,
+        key: &UserKey,
+        before: Option<String>,
+        after: Option<(String, Option<ExpiresAt>)>,
+        now: OffsetDateTime,
+    ) -> Result<Vec<TransactWriteItem>, WriteError> {
+        let mut writes = Vec::new();
+        if let Some(address) = before.filter(|before| after.as_ref().is_none_or(|(after, _)| after != before)) {
+            let marker = self.marker(markers, &address).await?.without(key, now);
+            writes.extend(marker.write(markers, &address).map_err(unbuilt)?);
+        }
+        if let Some((address, ends)) = after {
+            let marker = self.marker(markers, &address).await?.with(key, ends, now);
+            let marker = marker.map_err(|emails::Taken| WriteError::EmailTaken)?;
+            writes.extend(marker.write(markers, &address).map_err(unbuilt)?);
+        }
+        Ok(writes)
+    }
+
+    async fn marker(&self, markers: &str, address: &str) -> Result<Marker, Fault> {
+        let call = self.client.get_item().table_name(markers).key(emails::ADDRESS, item::text(address));
+        let call = call.consistent_read(true).return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let output = call.send().await.map_err(Fault::of)?;
+        self.meter.add(output.consumed_capacity());
+        Marker::read(output.item.as_ref())
+    }
+
+    pub(super) async fn create_unique(
+        &self,
+        markers: &str,
+        user: &User,
+        now: OffsetDateTime,
+    ) -> Result<(), WriteError> {
+        for _ in 0..ATTEMPTS {
+            let mut writes = vec![self.put_new(user, now)?];
+            let address = emails::of(user.profile.email.as_ref()).map(|address| (address, user.profile.expires_at));
+            // An expired record that is written over has ended, and so has its hold on an address.
+            writes.extend(self.marks(markers, &user.key, None, address, now).await?);
+            match self.transact(writes).await {
+                Ok(()) => return Ok(()),
+                Err(Cancelled::First) => return Err(WriteError::Exists),
+                Err(Cancelled::Other) => {}
+                Err(Cancelled::Fault(fault)) => return Err(fault.into()),
+            }
+        }
+        Err(WriteError::Contended)
+    }
+
+    pub(super) async fn replace_unique(
+        &self,
+        markers: &str,
+        key: &UserKey,
+        profile: &Profile,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<Replaced, WriteError> {
+        for _ in 0..ATTEMPTS {
+            let current = self.item(key).await?;
+            let live = current.as_ref().filter(|item| item::is_live(item, now));
+            let version = live.map(item::version).transpose().map_err(Fault::from)?;
+            if !precondition.admits(version) {
+                return Err(WriteError::PreconditionFailed);
+            }
+            let mut user = User::created(key.clone(), profile.clone(), now);
+            let write = match live {
+                Some(live) => {
+                    user.version = next(version, now);
+                    user.created_at = item::created_at(live).map_err(Fault::from)?.or(user.created_at);
+                    let fields = item::encode(&user).map_err(Fault::refused)?;
+                    self.update_unchanged(key, live, fields, now)?
+                }
+                None => self.put_new(&user, now)?,
+            };
+            let before = live.and_then(emails::of_item);
+            let after = emails::of(profile.email.as_ref()).map(|address| (address, profile.expires_at));
+            if self.write_both(markers, key, write, (before, after), now).await? {
+                return Ok(Replaced { user, created: live.is_none() });
+            }
+        }
+        Err(WriteError::Contended)
+    }
+
+    /// For patches that touch the address, or when the record that holds it ends; others leave markers as they are.
+    pub(super) async fn patch_unique(
+        &self,
+        markers: &str,
+        key: &UserKey,
+        edits: &Edits,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<User, WriteError> {
+        for _ in 0..ATTEMPTS {
+            let current = self.item(key).await?;
+            let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::Absent)?;
+            let version = item::version(&live).map_err(Fault::from)?;
+            if !precondition.admits(Some(version)) {
+                return Err(WriteError::PreconditionFailed);
+            }
+            let fields = patched(live.clone(), edits);
+            let mut user = item::decode(fields.clone(), now).map_err(Fault::from)?;
+            (user.version, user.updated_at) = (next(Some(version), now), Some(now));
+            let after = emails::of(user.profile.email.as_ref()).map(|address| (address, user.profile.expires_at));
+            let write = self.update_unchanged(key, &live, fields, now)?;
+            if self.write_both(markers, key, write, (emails::of_item(&live), after), now).await? {
+                return Ok(user);
+            }
+        }
+        Err(WriteError::Contended)
+    }
+
+    pub(super) async fn delete_unique(
+        &self,
+        markers: &str,
+        key: &UserKey,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<(), WriteError> {
+        for _ in 0..ATTEMPTS {
+            let current = self.item(key).await?;
+            let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::Absent)?;
+            if !precondition.admits(Some(item::version(&live).map_err(Fault::from)?)) {
+                return Err(WriteError::PreconditionFailed);
+            }
+            let mut expression = Expression::default();
+            let condition = unchanged(&mut expression, &live);
+            let (names, values) = expression.into_parts();
+            let delete = Delete::builder()
+                .table_name(&*self.name)
+                .set_key(Some(item::key(key)))
+                .condition_expression(condition)
+                .set_expression_attribute_names(names)
+                .set_expression_attribute_values(values)
+                .build()
+                .map_err(unbuilt)?;
+            let write = TransactWriteItem::builder().delete(delete).build();
+            if self.write_both(markers, key, write, (emails::of_item(&live), None), now).await? {
+                return Ok(());
+            }
+        }
+        Err(WriteError::Contended)
+    }
+
+    /// Whether it was written; otherwise something of it changed meanwhile.
+    async fn write_both(
+        &self,
+        markers: &str,
+        key: &UserKey,
+        write: TransactWriteItem,
+        (before, after): (Option<String>, Option<(String, Option<ExpiresAt>)>),
+        now: OffsetDateTime,
+    ) -> Result<bool, WriteError> {
+        let mut writes = vec![write];
+        writes.extend(self.marks(markers, key, before, after, now).await?);
+        match self.transact(writes).await {
+            Ok(()) => Ok(true),
+            Err(Cancelled::First | Cancelled::Other) => Ok(false),
+            Err(Cancelled::Fault(fault)) => Err(fault.into()),
+        }
+    }
+
+    /// The SDK gives each transaction a token of its own: one that landed, unheard, is not refused by its own result.
+    async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<(), Cancelled> {
+        let call = self.client.transact_write_items().set_transact_items(Some(writes));
+        match call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {
+            Ok(output) => {
+                self.meter.add(output.consumed_capacity());
+                Ok(())
+            }
+            Err(error) => Err(cancelled(error)),
+        }
+    }
+
+    /// A new record, over nothing or over an expired one.
+    pub(super) fn put_new(&self, user: &User, now: OffsetDateTime) -> Result<TransactWriteItem, Fault> {
+        let mut expression = Expression::default();
+        let condition = expression.absent(now);
+        let (names, values) = expression.into_parts();
+        let put = Put::builder()
+            .table_name(&*self.name)
+            .set_item(Some(item::encode(user).map_err(Fault::refused)?))
+            .condition_expression(condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
+            .build()
+            .map_err(unbuilt)?;
+        Ok(TransactWriteItem::builder().put(put).build())
+    }
+
+    /// Writes over the record as it was read; what other programs keep in it stays.
+    fn update_unchanged(
+        &self,
+        key: &UserKey,
+        read: &Item,
+        mut fields: Item,
+        now: OffsetDateTime,
+    ) -> Result<TransactWriteItem, Fault> {
+        let mut expression = Expression::default();
+        let condition = unchanged(&mut expression, read);
+        let mut assignments = Assignments::default();
+        for attribute in [item::NAME, item::EMAIL, item::STATUS, item::ATTRIBUTES, item::EXPIRES_AT] {
+            match fields.remove(attribute) {
+                Some(value) => assignments.set(&mut expression, attribute, value),
+                None => assignments.remove(&mut expression, attribute),
+            }
+        }
+        assignments.touch(&mut expression, now);
+        let (names, values) = expression.into_parts();
+        let update = Update::builder()
+            .table_name(&*self.name)
+            .set_key(Some(item::key(key)))
+            .update_expression(assignments.into_text())
+            .condition_expression(condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values)
+            .build()
+            .map_err(unbuilt)?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+}
+
+/// The version that a write over this one has.
+fn next(version: Option<u64>, now: OffsetDateTime) -> u64 {
+    version.filter(|version| *version > 0).map_or_else(|| first_version(now), |version| version.saturating_add(1))
+}
+
+/// The item as it was read is still there.
+fn unchanged(expression: &mut Expression, read: &Item) -> String {
+    let version = expression.name(item::VERSION);
+    match read.get(item::VERSION) {
+        Some(value) => format!("{version} = {}", expression.value("read", value.clone())),
+        None => {
+            format!("attribute_exists({}) AND attribute_not_exists({version})", expression.name(item::USER_ID))
+        }
+    }
+}
+
+/// The item after a patch.
+fn patched(mut item: Item, edits: &Edits) -> Item {
+    let mut put = |attribute: &str, value| drop(item.insert(attribute.to_owned(), value));
+    if let Some(name) = &edits.name {
+        put(item::NAME, item::text(name.as_str()));
+    }
+    if let Edit::Set(email) = &edits.email {
+        put(item::EMAIL, item::text(email.as_str()));
+    }
+    if let Edit::Set(status) = &edits.status {
+        put(item::STATUS, item::text(status.as_str()));
+    }
+    if let Edit::Set(ends) = &edits.expires_at {
+        put(item::EXPIRES_AT, item::whole(ends.seconds()));
+    }
+    if let Edit::Set(patch) = &edits.attributes {
+        let merged = item::attributes::merge(item.remove(item::ATTRIBUTES), patch);
+        item.insert(item::ATTRIBUTES.to_owned(), merged);
+    }
+    let removed = [
+        (item::EMAIL, edits.email == Edit::Remove),
+        (item::STATUS, edits.status == Edit::Remove),
+        (item::EXPIRES_AT, edits.expires_at == Edit::Remove),
+        (item::ATTRIBUTES, edits.attributes == Edit::Remove),
+    ];
+    for (attribute, _) in removed.into_iter().filter(|(_, removed)| *removed) {
+        item.remove(attribute);
+    }
+    item
+}

@@ -1,0 +1,157 @@
+//! Which members of a user a client wants to see.
+
+use serde::{Serialize, Serializer};
+
+use super::attributes::Attributes;
+use super::email::Email;
+use super::expiry::ExpiresAt;
+use super::status::Status;
+use super::{User, spell_moment};
+
+/// The members, in the order in which they are written.
+const NAMES: [&str; 10] = [
+    "user_id",
+    "timestamp",
+    "name",
+    "email",
+    "status",
+    "attributes",
+    "expires_at",
+    "version",
+    "created_at",
+    "updated_at",
+];
+
+/// A choice of a user's members.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fields(u16);
+
+impl Fields {
+    /// All of them.
+    pub const ALL: Self = Self((1 << NAMES.len()) - 1);
+
+    /// Reads names, comma-separated.
+    ///
+    /// # Errors
+    /// A name is unknown, or comes twice.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut chosen = 0;
+        for name in text.split(',') {
+            let place = NAMES.iter().position(|known| *known == name);
+            let bit = 1 << place.ok_or_else(|| format!("must be a list of {}", NAMES.join(",")))?;
+            if chosen & bit != 0 {
+                return Err(format!("names {name} twice"));
+            }
+            chosen |= bit;
+        }
+        Ok(Self(chosen))
+    }
+
+    fn pick<T>(self, place: usize, value: T) -> Option<T> {
+        (self.0 & (1 << place) != 0).then_some(value)
+    }
+}
+
+/// A user of whom only some members are told.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected<'a> {
+    user: &'a User,
+    fields: Fields,
+}
+
+impl User {
+    /// The user with these members alone, as JSON.
+    #[must_use]
+    pub fn only(&self, fields: Fields) -> Selected<'_> {
+        Selected { user: self, fields }
+    }
+}
+
+impl Serialize for User {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.only(Fields::ALL).serialize(serializer)
+    }
+}
+
+impl Serialize for Selected<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// The JSON of a record, in the order in which it is read.
+        #[derive(Serialize)]
+        struct Flat<'a> {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            user_id: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            timestamp: Option<i64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            name: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            email: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            status: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            attributes: Option<&'a Attributes>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            expires_at: Option<i64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            version: Option<u64>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            created_at: Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            updated_at: Option<String>,
+        }
+        let (user, profile, fields) = (self.user, &self.user.profile, self.fields);
+        Flat {
+            user_id: fields.pick(0, user.key.id.as_str()),
+            timestamp: fields.pick(1, user.key.timestamp.seconds()),
+            name: fields.pick(2, profile.name.as_str()),
+            email: fields.pick(3, profile.email.as_ref().map(Email::as_str)).flatten(),
+            status: fields.pick(4, profile.status.as_ref().map(Status::as_str)).flatten(),
+            attributes: fields.pick(5, profile.attributes.as_ref()).flatten(),
+            expires_at: fields.pick(6, profile.expires_at.map(ExpiresAt::seconds)).flatten(),
+            version: fields.pick(7, user.version),
+            created_at: fields.pick(8, user.created_at).flatten().map(spell_moment),
+            updated_at: fields.pick(9, user.updated_at).flatten().map(spell_moment),
+        }
+        .serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::super::{Profile, UserKey, id::UserId, name::Name, timestamp::Timestamp};
+    use super::*;
+
+    #[test]
+    fn only_what_is_chosen_is_written_and_what_is_absent_is_not() {
+        let user = User::created(
+            UserKey { id: UserId::parse("ada").unwrap(), timestamp: Timestamp::parse(7).unwrap() },
+            Profile {
+                name: Name::parse("Ada").unwrap(),
+                email: None,
+                status: Some(Status::parse("on").unwrap()),
+                attributes: None,
+                expires_at: None,
+            },
+            datetime!(2026-11-22 10:00 UTC),
+        );
+        let json = |fields: &str| serde_json::to_string(&user.only(Fields::parse(fields).unwrap())).unwrap();
+        assert_eq!(json("status,user_id"), r#"{"user_id":"ada","status":"on"}"#);
+        assert_eq!(json("email"), "{}");
+        assert_eq!(json(&NAMES.join(",")), serde_json::to_string(&user).unwrap());
+        for name in NAMES {
+            let whole: serde_json::Value = serde_json::to_value(&user).unwrap();
+            let one: serde_json::Value = serde_json::from_str(&json(name)).unwrap();
+            assert_eq!(one.get(name), whole.get(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_or_repeated_name_is_refused() {
+        for text in ["", "name,", "nmae", "name,name", "Name", "name, email"] {
+            assert!(Fields::parse(text).is_err(), "{text:?}");
+        }
+        assert_eq!(Fields::parse(&NAMES.join(",")), Ok(Fields::ALL));
+    }
+}

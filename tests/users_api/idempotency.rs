@@ -1,0 +1,185 @@
+//! A create with an idempotency key happens once, whatever goes wrong on the way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration as Pause;
+
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use local::clients;
+use shared::clock::Clock;
+use shared::table::{CLAIM_SECONDS, KEPT_SECONDS};
+use time::{Duration, OffsetDateTime};
+
+use super::service::{Answer, Api, JSON, NOW, Service, config_with};
+use crate::faults::proxy::{self, Mishap};
+
+const TABLE: (&str, &str) = ("IDEMPOTENCY_TABLE", "Idempotency");
+const KEY: (&str, &str) = ("idempotency-key", "\"8e03978e-40d5-43e8-bc93-6894a57f9324\"");
+const BODY: &str = r#"{"name":"Ada","email":"ada@example.com","attributes":{"n":0.10}}"#;
+
+fn api(service: &Service, now: OffsetDateTime) -> Api {
+    Api(api::app(&config_with("Users", &[TABLE]), service.dynamodb.clone(), Clock::fixed(now)))
+}
+
+async fn post(api: &Api, body: &str) -> Answer {
+    api.send("POST", "/users", &[JSON, KEY], body).await
+}
+
+async fn users(service: &Service) -> usize {
+    service.dynamodb.scan().table_name("Users").send().await.unwrap().items().len()
+}
+
+#[tokio::test]
+async fn the_same_request_again_has_the_same_answer_and_no_second_effect() {
+    let service = Service::start().await;
+    let first = post(&api(&service, NOW), BODY).await;
+    assert_eq!(first.status, 201, "{}", first.text);
+    let address = first.header("location").to_owned();
+    let later = NOW + Duration::seconds(KEPT_SECONDS - 1);
+    for again in 0..3 {
+        let replayed = post(&api(&service, later), BODY).await;
+        assert_eq!((replayed.status, replayed.text.as_str()), (201, first.text.as_str()), "{again}");
+        assert_eq!((replayed.header("location"), replayed.header("etag")), (address.as_str(), first.header("etag")));
+        assert_eq!(users(&service).await, usize::from(again < 2));
+        // The answer is that of then, whatever has become of the record.
+        match again {
+            0 => assert_eq!(api(&service, later).patch(&address, r#"{"name":"Eve"}"#).await.status, 200),
+            _ => drop(api(&service, later).delete(&address).await),
+        }
+    }
+    let unquoted = [JSON, ("idempotency-key", KEY.1.trim_matches('"'))];
+    assert_eq!(api(&service, later).send("POST", "/users", &unquoted, BODY).await.text, first.text);
+    let free = post(&api(&service, NOW + Duration::seconds(KEPT_SECONDS)), BODY).await;
+    assert_eq!(free.status, 201, "after a day the key is free");
+    assert_ne!(free.json["user"]["user_id"], first.json["user"]["user_id"]);
+}
+
+#[tokio::test]
+async fn a_key_with_another_body_is_refused() {
+    let service = Service::start().await;
+    let api = api(&service, NOW);
+    assert_eq!(post(&api, BODY).await.status, 201);
+    let other = post(&api, r#"{"name":"Eve"}"#).await;
+    assert_eq!((other.status, other.problem()), (422, "idempotency-key-reused"));
+    let another = [JSON, ("idempotency-key", "another")];
+    assert_eq!(api.send("POST", "/users", &another, r#"{"name":"Eve"}"#).await.status, 201);
+    assert_eq!(users(&service).await, 2);
+}
+
+#[tokio::test]
+async fn a_refusal_is_remembered_and_a_mistake_is_not() {
+    let service = Service::start().await;
+    let api = api(&service, NOW);
+    let body = r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#;
+    assert_eq!(post(&api, r#"{"user_id":"ada","timestamp":7,"name":" "}"#).await.status, 422);
+    api.created("ada", 7).await;
+    assert_eq!(post(&api, body).await.problem(), "exists", "the mistake did not use up the key");
+    assert_eq!(api.delete("/users/ada/7").await.status, 204);
+    assert_eq!(post(&api, body).await.problem(), "exists", "the same request has the same answer");
+    assert_eq!(users(&service).await, 0);
+}
+
+#[tokio::test]
+async fn of_many_at_once_one_creates() {
+    let service = Service::start().await;
+    let api = api(&service, NOW);
+    let answers = futures::future::join_all((0..10).map(|_| post(&api, BODY))).await;
+    let mut created = Vec::new();
+    for answer in &answers {
+        if answer.status == 201 {
+            created.push(&answer.text);
+            continue;
+        }
+        assert_eq!((answer.status, answer.problem()), (409, "idempotency-key-in-use"), "{}", answer.text);
+        let seconds: i64 = answer.header("retry-after").parse().unwrap();
+        assert!((1..=CLAIM_SECONDS).contains(&seconds), "{seconds}");
+    }
+    assert!(!created.is_empty() && created.iter().all(|text| *text == created[0]), "{created:?}");
+    assert_eq!(users(&service).await, 1);
+}
+
+#[tokio::test]
+async fn where_keys_are_not_offered_none_is_silently_ignored() {
+    let service = Service::start().await;
+    let refused = post(&service.api(), BODY).await;
+    assert_eq!((refused.status, refused.json["errors"][0]["header"].as_str()), (400, Some("idempotency-key")));
+    let wrong = [JSON, ("idempotency-key", "a b")];
+    assert_eq!(api(&service, NOW).send("POST", "/users", &wrong, BODY).await.status, 400);
+    assert_eq!(users(&service).await, 0);
+}
+
+/// The API, on whose way to the tables things go wrong from call `from` on: that call alone, or every one after it.
+async fn troubled(
+    service: &Service,
+    from: usize,
+    for_good: bool,
+    mishap: Mishap,
+    retries: bool,
+) -> (Api, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let plan = move |_: &proxy::Call<'_>| {
+        let call = counted.fetch_add(1, Ordering::Relaxed);
+        if call == from || (for_good && call > from) { mishap } else { Mishap::None }
+    };
+    let url = proxy::before(service.endpoint(), plan).await;
+    let config = clients::dynamodb(&url).config().to_builder();
+    let retry = if retries { RetryConfig::standard().with_max_attempts(3) } else { RetryConfig::disabled() };
+    let client = aws_sdk_dynamodb::Client::from_conf(config.retry_config(retry).build());
+    (Api(api::app(&config_with("Users", &[TABLE]), client, Clock::fixed(NOW))), calls)
+}
+
+/// One crash and what comes after it; whether the first attempt was cut short.
+async fn crash(mishap: Mishap, from: usize, for_good: bool, retries: bool) -> bool {
+    let story = format!("{mishap:?} from call {from}, for good: {for_good}, retries: {retries}");
+    let service = Service::start().await;
+    let (broken, _) = troubled(&service, from, for_good, mishap, retries).await;
+    // Whoever waits too long is gone, and the process with it.
+    let first = tokio::time::timeout(Pause::from_millis(1_500), post(&broken, BODY)).await;
+    let first = first.ok().filter(|answer| answer.status == 201);
+
+    let at_once = post(&api(&service, NOW), BODY).await;
+    assert!([201, 409].contains(&at_once.status), "{story}: {}", at_once.text);
+    let after = post(&api(&service, NOW + Duration::seconds(CLAIM_SECONDS)), BODY).await;
+    assert_eq!(after.status, 201, "{story}: the key is free again or answered: {}", after.text);
+    for earlier in first.iter().chain(Some(&at_once).filter(|answer| answer.status == 201)) {
+        assert_eq!(earlier.text, after.text, "{story}: one answer");
+    }
+    assert_eq!(users(&service).await, 1, "{story}");
+    first.is_none()
+}
+
+#[tokio::test]
+async fn a_crash_at_any_call_never_creates_two_users() {
+    let mut crashes = Vec::new();
+    for mishap in [Mishap::Error(500, "InternalServerError"), Mishap::AnswerLost, Mishap::Silence] {
+        for (for_good, retries) in [(false, false), (true, false), (false, true), (true, true)] {
+            // The claim, the transaction, what gives the claim back, and one call more than there are.
+            crashes.extend((0..4).map(|from| crash(mishap, from, for_good, retries)));
+        }
+    }
+    let cut_short = futures::future::join_all(crashes).await.into_iter().filter(|cut_short| *cut_short).count();
+    assert!(cut_short >= 16, "the crashes did hit: {cut_short}");
+}
+
+#[tokio::test]
+async fn an_attempt_that_lost_its_claim_cannot_write_any_more() {
+    let service = Service::start().await;
+    let (slow, calls) = troubled(&service, 1, false, Mishap::Silence, false).await;
+    // It claims the key, and its transaction hangs.
+    assert!(tokio::time::timeout(Pause::from_millis(150), post(&slow, BODY)).await.is_err());
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+    let other = post(&api(&service, NOW + Duration::seconds(CLAIM_SECONDS)), BODY).await;
+    assert_eq!((other.status, users(&service).await), (201, 1));
+    let item = service.dynamodb.scan().table_name("Idempotency").send().await.unwrap().items.unwrap().remove(0);
+    // The transaction that lands late asks for a claim that is not its own by now.
+    let late = service.dynamodb.update_item().table_name("Idempotency").key("id", item["id"].clone());
+    let late = late.update_expression("SET outcome = :c").condition_expression("attribute_not_exists(outcome)");
+    let late = late.expression_attribute_values(":c", super::service::s("created")).send().await;
+    assert!(late.unwrap_err().into_service_error().is_conditional_check_failed_exception());
+    let kept: Vec<_> = item.keys().map(String::as_str).collect();
+    assert!(
+        !kept.iter().any(|name| ["name", "email", "attributes", "body"].contains(name)),
+        "no word of the user: {kept:?}"
+    );
+}

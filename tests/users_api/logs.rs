@@ -1,0 +1,132 @@
+//! What is logged of a request: one line, with ids and figures, and nothing of what a person told.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::sync::Once;
+
+use serde_json::Value;
+
+use super::service::{Api, JSON, MERGE, Service, config};
+
+/// What people tell; none of it may be in a log.
+const PERSONAL: [&str; 6] =
+    ["Grace Hopper", "grace.hopper@example.com", "on-parental-leave", "blood-group-o", "diagnosis", "secret-cursor"];
+
+thread_local! {
+    static TAKEN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Writes to whoever takes the log of this thread.
+struct Thread;
+
+impl Write for Thread {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        TAKEN.with_borrow_mut(|taken| taken.as_mut().map(|taken| taken.extend(bytes)));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What this thread logs meanwhile. The subscriber is the process's: those of single threads, started and ended side by
+/// side, now and then miss lines, since what nobody listens to is remembered process-wide.
+async fn logged(doing: impl Future<Output = ()>) -> Vec<String> {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        let lines = tracing_subscriber::fmt().json().flatten_event(true).with_max_level(tracing::Level::INFO);
+        lines.with_writer(|| Thread).init();
+    });
+    TAKEN.set(Some(Vec::new()));
+    doing.await;
+    let taken = TAKEN.take().unwrap();
+    String::from_utf8(taken).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Every route, with success and with every kind of refusal, each with somebody's data in it.
+async fn everything(api: &Api, elsewhere: &Api) -> usize {
+    let user = r#"{"user_id":"grace","timestamp":7,"name":"Grace Hopper","email":"grace.hopper@example.com",
+        "status":"on-parental-leave","attributes":{"diagnosis":"blood-group-o"}}"#;
+    let wrong = r#"{"user_id":"grace","name":"Grace Hopper","email":"grace.hopper@example.com blood-group-o","diagnosis":1,
+        "status":["on-parental-leave"],"attributes":{"diagnosis":1e999}}"#;
+    let broken = r#"{"name":"Grace Hopper","diagnosis":blood-group-o}"#;
+    let keys = r#"{"keys":[{"user_id":"grace","timestamp":7},{"user_id":"Grace Hopper","timestamp":"diagnosis"}]}"#;
+    let requests = [
+        ("POST", "/users", JSON, user),
+        ("POST", "/users", JSON, user),
+        ("POST", "/users", JSON, wrong),
+        ("POST", "/users", JSON, broken),
+        ("POST", "/users", ("content-type", "text/grace.hopper@example.com"), user),
+        ("GET", "/users?email=grace.hopper@example.com", JSON, ""),
+        ("GET", "/users?email=Grace%20Hopper&diagnosis=blood-group-o", JSON, ""),
+        ("GET", "/users?cursor=secret-cursor", JSON, ""),
+        ("GET", "/users/grace?order=diagnosis", JSON, ""),
+        ("GET", "/users/Grace%20Hopper/7", JSON, ""),
+        ("GET", "/users/grace/7", ("if-none-match", "grace.hopper@example.com"), ""),
+        ("GET", "/users/grace/7", ("x-amzn-trace-id", "Root=grace.hopper@example.com"), ""),
+        ("GET", "/users/grace/latest", JSON, ""),
+        ("PUT", "/users/grace/7", JSON, user),
+        ("PATCH", "/users/grace/7", MERGE, r#"{"name":"Grace Hopper","attributes":{"diagnosis":null}}"#),
+        ("PATCH", "/users/grace/7", MERGE, wrong),
+        ("POST", "/users:batchGet", JSON, keys),
+        ("DELETE", "/users/grace/8", JSON, ""),
+        ("DELETE", "/users", ("x-diagnosis", "blood-group-o"), ""),
+        ("GET", "/Grace-Hopper/grace.hopper@example.com", JSON, ""),
+        ("GET", "/health", JSON, ""),
+    ];
+    for api in [api, elsewhere] {
+        for (method, path, header, body) in requests {
+            api.send(method, path, &[header], body).await;
+        }
+    }
+    2 * requests.len()
+}
+
+#[tokio::test]
+async fn no_log_line_has_anybody_s_data() {
+    let service = Service::start().await;
+    // An item of another program, which is unreadable for what it holds.
+    let name = super::service::n(7);
+    let email = super::service::s("grace.hopper@example.com");
+    service
+        .put(&[
+            ("user_id", super::service::s("grace")),
+            ("timestamp", super::service::n(9)),
+            ("name", name),
+            ("email", email),
+        ])
+        .await;
+    let elsewhere =
+        Api(api::app(&config("Elsewhere"), service.dynamodb.clone(), shared::clock::Clock::fixed(super::service::NOW)));
+    let mut requests = 0;
+    let lines = logged(async { requests = everything(&service.api(), &elsewhere).await }).await;
+    assert!(lines.len() >= requests, "each request has its line: {} of {requests}", lines.len());
+    for line in &lines {
+        for personal in PERSONAL {
+            assert!(!line.contains(personal), "{personal} in {line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_one_line_with_its_figures_and_ids() {
+    let service = Service::start().await;
+    let api = service.api();
+    let trace = ("x-amzn-trace-id", "Root=1-6b02a0c0-0123456789abcdef01234567;Sampled=1");
+    let mut answers = Vec::new();
+    let lines = logged(async {
+        answers.push(api.send("PUT", "/users/grace/7", &[JSON, trace], r#"{"name":"Grace Hopper"}"#).await);
+        answers.push(api.send("GET", "/users/grace/7", &[trace], "").await);
+    });
+    let lines: Vec<Value> = lines.await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (line, (answer, status)) in lines.iter().zip(answers.iter().zip([201, 200])) {
+        assert_eq!(line["http.route"], "/users/{user_id}/{timestamp}");
+        assert_eq!(line["http.status"], status);
+        assert_eq!(line["request_id"], answer.header("x-request-id"));
+        assert_eq!(line["trace_id"], "1-6b02a0c0-0123456789abcdef01234567");
+        assert!(line["duration_ms"].as_f64().unwrap() > 0.0, "{line}");
+        assert!(line["capacity_units"].as_f64().unwrap() > 0.0, "{line}");
+    }
+}

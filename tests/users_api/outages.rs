@@ -1,0 +1,101 @@
+//! A table that is throttled or out of reach is 503 with a time to come again, whatever was asked: never 500.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use local::clients;
+use shared::clock::Clock;
+
+use super::service::{Api, JSON, MERGE, NOW, Service, config};
+use crate::faults::proxy::{self, Mishap};
+
+/// `(operation, method, path, content type, body)`
+type Request = (&'static str, &'static str, &'static str, (&'static str, &'static str), &'static str);
+
+/// Every request that asks the table, by the first call that it makes.
+const REQUESTS: [Request; 10] = [
+    ("PutItem", "POST", "/users", JSON, r#"{"name":"Ada"}"#),
+    ("Scan", "GET", "/users", JSON, ""),
+    ("Query", "GET", "/users?email=ada@example.com", JSON, ""),
+    ("Query", "GET", "/users/ada", JSON, ""),
+    ("Query", "GET", "/users/ada/latest", JSON, ""),
+    ("GetItem", "GET", "/users/ada/7", JSON, ""),
+    ("UpdateItem", "PUT", "/users/ada/7", JSON, r#"{"name":"Ada"}"#),
+    ("UpdateItem", "PATCH", "/users/ada/7", MERGE, r#"{"name":"Ada"}"#),
+    ("GetItem", "PATCH", "/users/ada/7", MERGE, r#"{"attributes":{"a":1}}"#),
+    ("DeleteItem", "DELETE", "/users/ada/7", JSON, ""),
+];
+
+/// The API, whose every call to the table meets with this mishap.
+async fn troubled(service: &Service, operation: &'static str, mishap: Mishap) -> Api {
+    let url = proxy::before(service.endpoint(), move |call| {
+        assert_eq!(call.operation, operation);
+        mishap
+    });
+    let retries = RetryConfig::disabled();
+    let client = clients::dynamodb(&url.await).config().to_builder().retry_config(retries).build();
+    Api(api::app(&config("Users"), aws_sdk_dynamodb::Client::from_conf(client), Clock::fixed(NOW)))
+}
+
+#[tokio::test]
+async fn throttling_and_outages_are_busy_and_never_an_internal_error() {
+    let service = Service::start().await;
+    for mishap in [
+        Mishap::Error(400, "ProvisionedThroughputExceededException"),
+        Mishap::Error(400, "ThrottlingException"),
+        Mishap::Error(400, "RequestLimitExceeded"),
+        Mishap::Error(500, "InternalServerError"),
+        Mishap::Error(503, "ServiceUnavailable"),
+        Mishap::AnswerLost,
+    ] {
+        for (operation, method, path, content_type, body) in REQUESTS {
+            let api = troubled(&service, operation, mishap).await;
+            let answer = api.send(method, path, &[content_type], body).await;
+            assert_eq!((answer.status, answer.problem()), (503, "busy"), "{method} {path} with {mishap:?}");
+            assert_eq!(answer.header("retry-after"), "1", "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_denies_access_is_an_operator_s_matter() {
+    let service = Service::start().await;
+    for (operation, method, path, content_type, body) in REQUESTS {
+        let api = troubled(&service, operation, Mishap::Error(400, "AccessDeniedException")).await;
+        let answer = api.send(method, path, &[content_type], body).await;
+        assert_eq!((answer.status, answer.problem()), (500, "internal"), "{method} {path}");
+        assert!(!answer.text.contains("AccessDenied"), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_every_day_is_one_call() {
+    let service = Service::start().await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let url = proxy::before(service.endpoint(), move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Mishap::None
+    });
+    let api = Api(api::app(&config("Users"), clients::dynamodb(&url.await), Clock::fixed(NOW)));
+    for (method, path, content_type, body, status) in [
+        ("POST", "/users", JSON, r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#, 201),
+        ("POST", "/users", JSON, r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#, 409),
+        ("GET", "/users/ada/7", JSON, "", 200),
+        ("GET", "/users/ada/latest", JSON, "", 200),
+        ("GET", "/users/ada", JSON, "", 200),
+        ("GET", "/users?email=ada@example.com", JSON, "", 200),
+        ("GET", "/users", JSON, "", 200),
+        ("POST", "/users:batchGet", JSON, r#"{"keys":[{"user_id":"ada","timestamp":7}]}"#, 200),
+        ("PUT", "/users/ada/7", JSON, r#"{"name":"Ada King"}"#, 200),
+        ("PUT", "/users/ada/8", JSON, r#"{"name":"Ada King"}"#, 201),
+        ("PATCH", "/users/ada/7", MERGE, r#"{"name":"Ada"}"#, 200),
+        ("DELETE", "/users/ada/7", JSON, "", 204),
+        ("DELETE", "/users/ada/7", JSON, "", 404),
+    ] {
+        calls.store(0, Ordering::Relaxed);
+        let answer = api.send(method, path, &[content_type], body).await;
+        assert_eq!((answer.status, calls.load(Ordering::Relaxed)), (status, 1), "{method} {path}: {}", answer.text);
+    }
+}

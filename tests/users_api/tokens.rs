@@ -1,0 +1,45 @@
+//! The whole way of a token: signed, verified as API Gateway does, and its claims checked by the API.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use local::stack::{Options, Stack};
+use local::token::Auth;
+
+#[tokio::test]
+async fn a_token_opens_its_own_user_s_records_and_no_other_s() {
+    let stack = Stack::boot(Options { auth: Auth::Jwt(None), ..Options::default() }).await.unwrap();
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let send = async |method: &str, path: &str, token: &str, body: &'static str| {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", stack.api_url()));
+        request = request.header("content-type", "application/json").header("x-request", "any");
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let (parts, body) = client.request(request.body(Full::from(body)).unwrap()).await.unwrap().into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        (parts.status.as_u16(), text.split(r#","instance""#).next().unwrap().to_owned())
+    };
+    let ada = stack.token("ada", "users:read users:write").unwrap();
+    let eve = stack.token("eve", "users:read users:write").unwrap();
+    let admin = stack.token("operator", "users:admin").unwrap();
+    let forged = format!("{}.{}", ada.rsplit_once('.').unwrap().0, eve.rsplit_once('.').unwrap().1);
+
+    let (status, created) = send("POST", "/users", &ada, r#"{"timestamp":7,"name":"Ada"}"#).await;
+    assert_eq!(status, 201, "{created}");
+    assert!(created.contains(r#""user_id":"ada""#), "the token's subject is the user: {created}");
+    for (token, expected) in [(&ada, 200), (&admin, 200), (&eve, 404), (&forged, 401), (&String::new(), 401)] {
+        assert_eq!(send("GET", "/users/ada/7", token, "").await.0, expected);
+    }
+    let foreign = send("GET", "/users/ada/7", &eve, "").await;
+    assert_eq!(foreign, send("GET", "/users/ada/8", &ada, "").await, "as if it were not there, to the byte");
+    assert_eq!(foreign, send("DELETE", "/users/ada/7", &eve, "").await);
+    assert_eq!(send("PUT", "/users/ada/9", &eve, r#"{"name":"Eve"}"#).await.0, 404);
+    assert_eq!(send("POST", "/users", &eve, r#"{"user_id":"ada","name":"Eve"}"#).await.0, 403);
+    assert_eq!((send("GET", "/users", &ada, "").await.0, send("GET", "/users", &admin, "").await.0), (403, 200));
+    let stored = stack.dynamodb().scan().table_name("Users").send().await.unwrap();
+    assert_eq!(stored.count(), 1, "nothing of eve's was written");
+    stack.stop().await;
+}
