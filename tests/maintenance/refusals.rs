@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use maintenance::Maintenance;
 use maintenance::failure_bucket::FailureBucket;
+use replicator::sink::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
 use shared::raw_table::RawTable;
 
 use super::scene::{SOURCE, Scene, invoke, user};
+use crate::replication::rig::create_table;
 
 async fn refused(maintenance: &Maintenance, order: Value) -> (&'static str, String) {
     let fault = invoke(maintenance, &order, Duration::from_mins(1)).await.unwrap_err();
@@ -55,7 +57,14 @@ async fn a_source_without_a_stream_is_refused_by_name() {
     let scene = Scene::start().await;
     let mut streamless = scene.maintenance();
     streamless.source = RawTable::new(scene.dynamodb.clone(), super::scene::REPLICA);
-    let (name, fault) = refused(&streamless, json!({"task": "backfill"})).await;
-    assert!(fault.contains("has no stream"), "{fault}");
-    assert_eq!(name, "TaskRefused");
+    // A table that the stream does not feed, so that there is something to mend.
+    create_table(&scene.dynamodb, "Elsewhere", &[("user_id", "S"), ("timestamp", "N")]).await;
+    streamless.replicas =
+        vec![Box::new(DynamoDbSink::new(scene.dynamodb.clone(), "Elsewhere", 1, time::Duration::days(8)))];
+    scene.put(super::scene::REPLICA, user("ada", "Ada")).await;
+    for order in [json!({"task": "backfill"}), json!({"task": "repair", "dry_run": false, "lag_seconds": 0})] {
+        let (name, fault) = refused(&streamless, order).await;
+        assert!(fault.contains("has no stream"), "{fault}");
+        assert_eq!(name, "TaskRefused");
+    }
 }

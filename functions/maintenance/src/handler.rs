@@ -10,6 +10,7 @@ use shared::raw_table::RawTable;
 use crate::failure::Functions;
 use crate::failure_bucket::{BucketFault, FailureBucket};
 use crate::mapping::{Mappings, Unfed};
+use crate::mend::MendFault;
 use crate::source::{Source, SourceFault};
 use crate::task::backfill::{self, BackfillFault};
 use crate::task::course::{Course, summary};
@@ -44,13 +45,17 @@ impl Fault {
     /// What a state machine goes by: only a `TaskFailed` may pass by itself.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Order(_) | Self::Verify(VerifyFault::NoTime(_)) => "TaskInvalid",
-            Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => "TaskFailed",
-            Self::Backfill(BackfillFault::Unfed(_) | BackfillFault::Source(SourceFault::NoStream(_)))
-            | Self::Source(SourceFault::NoStream(_)) => "TaskRefused",
-            _ => "TaskFailed",
-        }
+        let read = match self {
+            Self::Order(_) | Self::Verify(VerifyFault::NoTime(_)) => return "TaskInvalid",
+            Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => return "TaskFailed",
+            Self::Backfill(BackfillFault::Unfed(_)) => return "TaskRefused",
+            Self::Verify(VerifyFault::Read(MendFault::Source(fault)))
+            | Self::Redrive(RedriveFault::Read(MendFault::Source(fault)))
+            | Self::Backfill(BackfillFault::Source(fault))
+            | Self::Source(fault) => Some(fault),
+            _ => None,
+        };
+        if matches!(read, Some(SourceFault::NoStream(_))) { "TaskRefused" } else { "TaskFailed" }
     }
 }
 

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// So many segments are gone about at once: by the state machine, and by `local task`.
+const SIDE_BY_SIDE: u32 = 10;
+
 /// A budget that fills as time passes; it may be overdrawn by one page, which is then waited for.
 #[derive(Debug)]
 pub struct Pace {
@@ -13,10 +16,11 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So many units a second, shared evenly by so many segments; `None` is without a limit.
+    /// So many units a second, shared evenly by those of so many segments that are gone about at once; `None` is without a
+    /// limit.
     #[must_use]
     pub fn new(units_a_second: Option<u32>, segments: u32, now: Instant) -> Self {
-        let share = units_a_second.map(|units| f64::from(units) / f64::from(segments.max(1)));
+        let share = units_a_second.map(|units| f64::from(units) / f64::from(segments.clamp(1, SIDE_BY_SIDE)));
         Self { units_a_second: share, paid_until: now }
     }
 
@@ -48,6 +52,16 @@ mod tests {
         let later = start + Duration::from_secs(10);
         pace.spend(50.0, later);
         assert_eq!(pace.ready_at() - later, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn what_waits_for_its_turn_has_no_share() {
+        let start = Instant::now();
+        for (segments, seconds) in [(1, 1), (10, 10), (1_000, 10)] {
+            let mut pace = Pace::new(Some(100), segments, start);
+            pace.spend(100.0, start);
+            assert_eq!(pace.ready_at() - start, Duration::from_secs(seconds));
+        }
     }
 
     #[test]
