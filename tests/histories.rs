@@ -21,9 +21,11 @@ mod source;
 mod stage;
 mod world;
 
+use act::{Act, Features, History};
 use coverage::EXPECTED;
 use prove::{On, Proof};
 use shared::environment::Environment;
+use source::Kind;
 
 /// Where the histories of the test suite begin.
 const SEED: u64 = 1;
@@ -42,6 +44,48 @@ fn every_history_in_memory_ends_right() {
 fn every_history_on_the_engines_ends_right() {
     let seen = prove::all_end_right(&Proof { seed: SEED, count: ON_ENGINES, threads: 6, on: On::Engines });
     println!("{seen}");
+}
+
+/// Calls of one repair, and some more.
+const CALLS: std::ops::Range<usize> = 1..9;
+
+/// A repair of an item, with something in between after so many of its calls, that dies so many calls later.
+fn a_repair_amid(before: &[Act], between: &[Act]) {
+    let features = Features {
+        trouble: false,
+        interleaved: true,
+        poison: false,
+        maintenance: true,
+        incidents: false,
+        retries: None,
+        age: None,
+        bisect: false,
+        batch: 1,
+        lanes: 1,
+    };
+    let step = |times| Act::Step { task: 0, times };
+    for (calls, more) in CALLS.flat_map(|calls| CALLS.map(move |more| (calls, more))) {
+        let repair = [Act::Repair { sink: 0, items: 1, run: false }, step(calls)];
+        let acts = [before, &repair, between, &[step(more), Act::Crash { task: 0, keep: false }]].concat();
+        prove::ends_right(&History { features, acts });
+    }
+}
+
+fn named(value: u8) -> Act {
+    Act::Write { item: 0, kind: Kind::Plain(value), gap: 0, unreadable: false }
+}
+
+#[test]
+fn a_repair_that_dies_at_any_call_loses_no_change_that_was_delivered_meanwhile() {
+    let deliver = Act::Deliver { mapping: 0 };
+    a_repair_amid(&[named(0), deliver], &[named(1), deliver]);
+    a_repair_amid(&[named(0), deliver, named(1)], &[named(2), deliver]);
+}
+
+#[test]
+fn a_repair_that_dies_at_any_call_outranks_no_change_of_the_stream_before() {
+    let deliver = Act::Deliver { mapping: 0 };
+    a_repair_amid(&[named(0), deliver, named(1)], &[named(2), Act::NewStream { keep: true }]);
 }
 
 /// `scripts/prove`: as many as asked for.

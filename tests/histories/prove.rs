@@ -59,6 +59,12 @@ pub(super) fn all_end_right(proof: &Proof) -> Coverage {
     seen.into_inner().unwrap()
 }
 
+/// Plays a history in memory that a test tells itself.
+pub(super) fn ends_right(history: &History) {
+    let verdict = Theatre::new(On::Memory).play(history);
+    verdict.unwrap_or_else(|reason| panic!("{history:?} does not end right: {reason}"));
+}
+
 /// Where a history can be played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum On {
