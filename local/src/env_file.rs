@@ -82,6 +82,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_value_of_ours_has_what_cargo_lambda_does_not_read() {
+        assert!(!CURSOR_KEYS.contains(['=', ' ', '"', '#']));
+        shared::http::seal::Keys::parse(CURSOR_KEYS).unwrap();
+    }
+
+    #[test]
     fn only_a_file_of_ours_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(".env");

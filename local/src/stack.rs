@@ -34,8 +34,9 @@ use wiring::{Wiring, listed};
 /// The longest that a batch waits to be filled, unless windows are true.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(1);
 
-/// What seals cursors on this machine: no secret, so that they outlive a restart.
-pub const CURSOR_KEYS: &str = "local:bm8gc2VjcmV0OiBmb3IgdGhpcyBtYWNoaW5lIG9ubHk=";
+/// What seals cursors on this machine: no secret, so that they outlive a restart. Without padding, since `cargo lambda`
+/// reads no value with a `=` in it.
+pub const CURSOR_KEYS: &str = "local:bm8gc2VjcmV0OiBmb3IgdGhpcyBtYWNoaW5lIG9ubHk";
 
 /// How to run the stack.
 #[derive(Debug, Clone)]
