@@ -6,6 +6,7 @@ mod architecture;
 mod archival;
 mod faults;
 mod histories;
+mod logged;
 mod maintenance;
 mod promises;
 mod replication;

@@ -1,40 +1,11 @@
 //! What is logged of a batch: positions and counts, and never what an item holds.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
-
-use tracing_subscriber::util::SubscriberInitExt;
-
 use super::rig::{Rig, hand_over};
 use super::story::{LABEL, Told, event_of};
+use crate::logged::logged;
 
 /// Somebody's data, which poison carries in places where an error message would quote it.
 const SECRET: &str = "ada@example.com";
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// Takes what this thread logs, until the guard is dropped.
-    fn start(&self, level: tracing::Level) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        tracing_subscriber::fmt().json().with_max_level(level).with_writer(move || log.clone()).set_default()
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 #[tokio::test]
 async fn what_poison_holds_is_in_quarantine_and_not_in_the_log() {
@@ -49,12 +20,10 @@ async fn what_poison_holds_is_in_quarantine_and_not_in_the_log() {
         Told::image("c", 3, &image("c", &format!(r#"{{"SS":["{SECRET}","{SECRET}"]}}"#))).record(),
         Told::named("d", 4, "Dan").record().replace(r#""userIdentity":null"#, &format!(r#""userIdentity":"{SECRET}""#)),
     ];
-    let log = Log::default();
-    let logging = log.start(tracing::Level::INFO);
-    assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
-    drop(logging);
-
-    let log = log.text();
+    let log = logged(async {
+        assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+    });
+    let log = log.await.join("\n");
     let keys = rig.quarantined().await;
     assert_eq!(keys.len(), 4, "{keys:?}");
     assert!(keys.iter().all(|key| key.contains(LABEL) && log.contains(key.as_str())), "{keys:?} in {log}");
@@ -66,14 +35,13 @@ async fn what_poison_holds_is_in_quarantine_and_not_in_the_log() {
 #[tokio::test]
 async fn a_batch_that_is_to_come_again_is_a_warning_with_its_cause() {
     let rig = Rig::start().await;
-    let log = Log::default();
-    let logging = log.start(tracing::Level::WARN);
-    let absent = rig.replicator_over("Absent");
-    let answer = hand_over(&absent, &event_of(&[Told::named("a", 7, "Ada").record()])).await;
-    drop(logging);
-    assert_eq!(answer.identifier(), Some("7"));
-    let log = log.text();
-    let line = log.lines().find(|line| line.contains("resend_from")).unwrap_or_else(|| panic!("{log}"));
+    let log = logged(async {
+        let absent = rig.replicator_over("Absent");
+        let answer = hand_over(&absent, &event_of(&[Told::named("a", 7, "Ada").record()])).await;
+        assert_eq!(answer.identifier(), Some("7"));
+    });
+    let log = log.await;
+    let line = log.iter().find(|line| line.contains("resend_from")).unwrap_or_else(|| panic!("{log:?}"));
     for part in ["WARN", "request-1", r#""7""#, "dynamodb: REPLICA_TABLE Absent", "ResourceNotFoundException"] {
         assert!(line.contains(part), "{part} in {line}");
     }

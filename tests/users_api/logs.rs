@@ -1,48 +1,13 @@
 //! What is logged of a request: one line, with ids and figures, and nothing of what a person told.
 
-use std::cell::RefCell;
-use std::io::{self, Write};
-use std::sync::Once;
-
 use serde_json::Value;
 
 use super::service::{Api, JSON, MERGE, Service, config};
+use crate::logged::logged;
 
 /// What people tell; none of it may be in a log.
 const PERSONAL: [&str; 6] =
     ["Grace Hopper", "grace.hopper@example.com", "on-parental-leave", "blood-group-o", "diagnosis", "secret-cursor"];
-
-thread_local! {
-    static TAKEN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
-}
-
-/// Writes to whoever takes the log of this thread.
-struct Thread;
-
-impl Write for Thread {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        TAKEN.with_borrow_mut(|taken| taken.as_mut().map(|taken| taken.extend(bytes)));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What this thread logs meanwhile. The subscriber is the process's: those of single threads, started and ended side by
-/// side, now and then miss lines, since what nobody listens to is remembered process-wide.
-async fn logged(doing: impl Future<Output = ()>) -> Vec<String> {
-    static STARTED: Once = Once::new();
-    STARTED.call_once(|| {
-        let lines = tracing_subscriber::fmt().json().flatten_event(true).with_max_level(tracing::Level::INFO);
-        lines.with_writer(|| Thread).init();
-    });
-    TAKEN.set(Some(Vec::new()));
-    doing.await;
-    let taken = TAKEN.take().unwrap();
-    String::from_utf8(taken).unwrap().lines().map(str::to_owned).collect()
-}
 
 /// Every route, with success and with every kind of refusal, each with somebody's data in it.
 async fn everything(api: &Api, elsewhere: &Api) -> usize {
