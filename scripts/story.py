@@ -30,7 +30,8 @@ class Program:
             text=True,
             start_new_session=True,
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self):
         for line in self.process.stdout:
@@ -52,6 +53,12 @@ class Program:
             seen.append(line)
             if re.search(pattern, line):
                 return "".join(seen)
+
+    def output(self, seconds):
+        """All that it says until it ends. That it has ended does not mean yet that all of it was read."""
+        self.process.wait(seconds)
+        self.reader.join(seconds)
+        return "".join(self.lines)
 
     def fail(self, reason):
         sys.exit(f"{' '.join(self.command)}: {reason}; its output:\n{''.join(self.lines)}")

@@ -56,8 +56,7 @@ def main():
                 data = os.path.join("events", f"{event}.json")
                 # A function is compiled at its first invocation.
                 with Program("cargo", "lambda", "invoke", function, "--data-file", data, *where, env=path) as invoking:
-                    invoking.process.wait(900)
-                answer = "".join(invoking.lines)
+                    answer = invoking.output(900)
                 if invoking.process.returncode != 0:
                     watching.fail(f"{function} answered {answer}")
                 return json.loads(answer)
