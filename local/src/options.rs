@@ -70,7 +70,8 @@ struct CommandLine {
 enum Command {
     /// Tell a story of four users and a poison record on fresh engines, show what became of each, and check it
     Tour,
-    /// Run a maintenance task to its end on the `local` that listens on these ports: backfill, verify, repair, redrive
+    /// Run a maintenance task to its end on the `local` that listens on these ports: backfill, verify, repair, redrive,
+    /// compact, restore, export, audit
     Task(TaskLine),
 }
 

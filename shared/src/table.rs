@@ -12,6 +12,7 @@
 mod expression;
 mod fault;
 mod listing;
+mod restore;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
@@ -27,6 +28,7 @@ use expression::{Assignments, Expression};
 pub use fault::Fault;
 use fault::{Refusal, refusal};
 pub use listing::{Listing, Page, Position};
+pub use restore::{NotPut, Over, RestoreTable};
 
 /// How often a write that another one overtook starts over before it gives up.
 const ATTEMPTS: usize = 8;

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use shared::invocation::Invocation;
 use shared::stream::Record;
 
-use super::Redrive;
 use super::course::Course;
+use super::{Redrive, dealt_to};
 use crate::failure::{self, Failure, Function, Functions};
 use crate::failure_bucket::{BucketFault, FailureBucket, Listed};
 use crate::mend::MendFault;
@@ -118,7 +118,7 @@ pub async fn run(
         };
         let segment = course.segment();
         let wanted = |object: &Listed| {
-            hash(&object.key) % u64::from(segment.of) == u64::from(segment.segment)
+            dealt_to(segment, &object.key)
                 && redrive.from.is_none_or(|from| object.modified.is_some_and(|at| at >= from))
                 && redrive.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
         };
@@ -131,11 +131,6 @@ pub async fn run(
         course.write_if_large(world.bucket).await?;
     }
     Ok(true)
-}
-
-/// Objects are dealt out to segments by their keys. FNV-1a: a cursor may outlive the build that answered it.
-fn hash(key: &str) -> u64 {
-    key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Reads the objects; one that is no failure is reported and left.
