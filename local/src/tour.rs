@@ -15,6 +15,7 @@ mod browser;
 mod chapters;
 mod item;
 mod page;
+mod second_life;
 mod stores;
 
 use browser::{Answer, Browser};
@@ -36,6 +37,9 @@ pub enum TourError {
     /// The engine did not remove what is expired.
     #[error(transparent)]
     Expiry(#[from] crate::dynamodb::EngineError),
+    /// A maintenance task stopped.
+    #[error(transparent)]
+    Task(#[from] maintenance::Fault),
     /// Some record was not handled in time.
     #[error("the streams were not drained within {} s", DRAINED_WITHIN.as_secs())]
     NotDrained,
@@ -80,6 +84,7 @@ async fn shown(stack: &Stack, started: Instant) -> Result<Page, TourError> {
     chapters::grace(&mut page, &stores, &told).await?;
     chapters::edsger(&mut page, &stores, &told).await?;
     chapters::alan(&mut page, &stores, &told).await?;
+    second_life::show(&mut page, stack, &stores, &browser, &told).await?;
     chapters::poison(&mut page, &stores, &told).await?;
     chapters::figures(&mut page, &browser, &told).await?;
     Ok(page)
