@@ -1,8 +1,7 @@
-//! What the functions cost: the release binaries, driven through the Lambda Runtime API on loopback, against an
-//! endpoint that accepts everything. Reports CPU time a record, peak memory, and the time to the first answer.
-//!
-//! Usage: `scripts/bench`, which builds the binaries first. Linux only: it reads `/proc`.
+//! What the functions cost: driven through the Lambda Runtime API on loopback, against an endpoint that accepts everything.
+//! Usage: `scripts/bench` and `scripts/bench-archive`, which build the binaries first. Linux only: they read `/proc`.
 
+mod archive;
 mod endpoint;
 mod events;
 mod process;
@@ -25,6 +24,9 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let binaries: PathBuf = std::env::current_exe()?.parent().ok_or("the bench has no folder")?.to_owned();
+    if archive::ordered(&binaries, std::env::args().skip(1)).await? {
+        return Ok(());
+    }
     for name in ["replicator", "archiver", "api"] {
         if !binaries.join(name).exists() {
             return Err(format!("{} is missing: build it with scripts/bench", binaries.join(name).display()).into());
