@@ -1,7 +1,7 @@
 //! From the stream's batches to the archive's objects, over the embedded S3.
 
 mod failures;
-mod harness;
+pub(crate) mod harness;
 mod stack;
 
 use harness::{Harness, expired, payload, sequence};

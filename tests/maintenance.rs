@@ -1,9 +1,14 @@
 //! What the operators' tasks do, over the booted stack: the real engines, streams and functions.
 
+mod audits;
 mod backfills;
+mod compactions;
+mod exports;
+mod lives;
 mod redrives;
 mod refusals;
 mod repairs;
+mod restores;
 pub(crate) mod scene;
 mod stories;
 mod troubles;

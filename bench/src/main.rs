@@ -3,7 +3,9 @@
 //!
 //! Usage: `scripts/bench`, which builds the binaries first; `scripts/bench api` builds and measures that one alone. Linux
 //! only: it reads `/proc`. With `maintenance` only what maintenance costs is measured, for which no binary is needed.
+//! `compaction N` and `restore` are about the archive's tasks, each in a process of its own: `scripts/bench-archive`.
 
+mod archive;
 mod endpoint;
 mod events;
 mod maintenance;
@@ -11,15 +13,18 @@ mod process;
 mod report;
 mod runtime_api;
 
-use std::path::PathBuf;
-
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    if std::env::args().any(|argument| argument == "maintenance") {
-        return Box::pin(maintenance::measure()).await;
+    let binaries = std::env::current_exe()?.parent().ok_or("the bench has no folder")?.to_owned();
+    let mut arguments = std::env::args().skip(1);
+    let asked = arguments.next();
+    match (asked.as_deref(), arguments.next()) {
+        (Some("compaction"), Some(times)) => return archive::compaction(&binaries, times.parse()?).await,
+        (Some("restore"), None) => return archive::restore(&binaries).await,
+        (Some("maintenance"), None) => return Box::pin(maintenance::measure()).await,
+        (None | Some("replicator" | "archiver" | "api"), None) => {}
+        _ => return Err("it takes nothing, a function, maintenance, restore, or compaction N".into()),
     }
-    let binaries: PathBuf = std::env::current_exe()?.parent().ok_or("the bench has no folder")?.to_owned();
-    let asked = std::env::args().nth(1);
     let mut names = vec!["replicator", "archiver", "api"];
     names.retain(|name| asked.as_deref().is_none_or(|asked| asked == *name));
     if let Some(name) = names.iter().find(|name| !binaries.join(name).exists()) {

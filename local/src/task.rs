@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use maintenance::Fault;
-use maintenance::task::{BadOrder, Order, Task};
+use maintenance::task::{BadOrder, Order, Task, export};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use shared::clock::Clock;
@@ -126,7 +126,7 @@ async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome
     let (started, maintenance) = (Instant::now(), &at.maintenance);
     // A guess that only the bar's length rests on.
     let items = match whole.task {
-        "redrive" | "summary" => None,
+        "redrive" | "summary" | "compact" | "restore" | "export" | "audit" => None,
         _ => maintenance.source.describe().await.map(|description| description.items).ok(),
     };
     let display = Display::new(whole.segments, items);
@@ -140,5 +140,11 @@ async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome
     let reports = maintenance.failures.list(&format!("reports/{}/", whole.run), None, 1_000).await;
     let reports = reports.map_err(Fault::from)?.into_iter();
     let reports = reports.map(|object| format!("s3://{}/{}", at.failure_bucket, object.key)).collect();
-    Ok(Outcome { task: whole.task, run: whole.run.clone(), progress, reports, took: started.elapsed() })
+    let command = if whole.task == "export" {
+        let text = maintenance.archive.text(&export::command_key(&whole.run)).await;
+        text.ok().flatten().map(|text| String::from_utf8_lossy(&text).into_owned())
+    } else {
+        None
+    };
+    Ok(Outcome { task: whole.task, run: whole.run.clone(), progress, reports, command, took: started.elapsed() })
 }

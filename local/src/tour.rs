@@ -18,6 +18,7 @@ mod item;
 mod mending;
 mod operator;
 mod page;
+mod second_life;
 mod stores;
 
 use browser::{Answer, Browser};
@@ -90,6 +91,7 @@ async fn shown(stack: &Stack, started: Instant) -> Result<Page, TourError> {
     chapters::grace(&mut page, &stores, &told).await?;
     chapters::edsger(&mut page, &stores, &told).await?;
     chapters::alan(&mut page, &stores, &told).await?;
+    second_life::show(&mut page, stack, &stores, &browser, &told).await?;
     chapters::poison(&mut page, &stores, &told).await?;
     let operator = Operator::of(stack)?;
     mending::poison_gone(&mut page, &stores, &operator, &told).await?;

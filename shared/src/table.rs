@@ -16,6 +16,7 @@ mod fault;
 mod listing;
 mod meter;
 mod once;
+mod restore;
 mod unique;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use fault::{Refusal, refusal};
 pub use listing::{Listing, Order, Page, Position, Segment};
 pub use meter::Meter;
 pub use once::{Attempt, CLAIM_SECONDS, KEPT_SECONDS, Once};
+pub use restore::{NotPut, Over, RestoreTable};
 
 /// How often a write that another one overtook starts over before it gives up.
 const ATTEMPTS: usize = 8;

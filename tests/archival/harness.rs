@@ -22,18 +22,18 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-pub(super) const ARCHIVE: &str = "users-archive";
-pub(super) const FAILURES: &str = "users-failures";
+pub(crate) const ARCHIVE: &str = "users-archive";
+pub(crate) const FAILURES: &str = "users-failures";
 
-pub(super) struct Harness {
-    pub(super) root: tempfile::TempDir,
-    pub(super) s3: Client,
-    pub(super) archiver: Archiver,
+pub(crate) struct Harness {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) s3: Client,
+    pub(crate) archiver: Archiver,
     engine: local::s3::Engine,
 }
 
 impl Harness {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let root = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let engine = local::s3::Engine::start(listener, root.path()).await.unwrap();
@@ -44,51 +44,51 @@ impl Harness {
         Self { root, s3, archiver, engine }
     }
 
-    pub(super) fn with(self, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn with(self, variables: &[(&str, &str)]) -> Self {
         Self { archiver: archiver(variables, self.s3.clone()), ..self }
     }
 
     /// The same archiver and buckets after S3 went away.
-    pub(super) async fn without_s3(self) -> Archiver {
+    pub(crate) async fn without_s3(self) -> Archiver {
         self.engine.stop().await;
         self.archiver
     }
 
     /// From now on every put into this bucket fails: a file lies where the engine wants its folder.
-    pub(super) fn refuse(&self, bucket: &str) {
+    pub(crate) fn refuse(&self, bucket: &str) {
         let folder = self.root.path().join(bucket);
         std::fs::remove_dir(&folder).unwrap();
         std::fs::write(&folder, "").unwrap();
     }
 
     /// The bucket is back.
-    pub(super) fn accept(&self, bucket: &str) {
+    pub(crate) fn accept(&self, bucket: &str) {
         let folder = self.root.path().join(bucket);
         std::fs::remove_file(&folder).unwrap();
         std::fs::create_dir(&folder).unwrap();
     }
 
-    pub(super) async fn handle(&self, batch: &Value) -> Result<Answer, Fault> {
+    pub(crate) async fn handle(&self, batch: &Value) -> Result<Answer, Fault> {
         handle(&self.archiver, batch, Duration::from_secs(30)).await
     }
 
-    pub(super) async fn objects(&self) -> Vec<String> {
+    pub(crate) async fn objects(&self) -> Vec<String> {
         self.keys(ARCHIVE).await
     }
 
-    pub(super) async fn quarantined(&self) -> Vec<String> {
+    pub(crate) async fn quarantined(&self) -> Vec<String> {
         self.keys(FAILURES).await
     }
 
-    pub(super) async fn quarantine(&self, key: &str) -> Value {
+    pub(crate) async fn quarantine(&self, key: &str) -> Value {
         serde_json::from_slice(&self.get(FAILURES, key).await.0).unwrap()
     }
 
-    pub(super) async fn bytes(&self, key: &str) -> Vec<u8> {
+    pub(crate) async fn bytes(&self, key: &str) -> Vec<u8> {
         self.get(ARCHIVE, key).await.0
     }
 
-    pub(super) async fn rows(&self) -> Vec<ArchivedRow> {
+    pub(crate) async fn rows(&self) -> Vec<ArchivedRow> {
         rows(&self.s3).await
     }
 
@@ -102,40 +102,40 @@ impl Harness {
 }
 
 /// The rows of the whole archive.
-pub(super) async fn rows(s3: &Client) -> Vec<ArchivedRow> {
+pub(crate) async fn rows(s3: &Client) -> Vec<ArchivedRow> {
     let mut readers = Vec::new();
-    for key in keys(s3, ARCHIVE).await {
+    for key in keys(s3, ARCHIVE).await.into_iter().filter(|key| !key.starts_with("superseded/")) {
         let (bytes, metadata) = get(s3, ARCHIVE, &key).await;
         readers.push(open(&key, &metadata, bytes));
     }
     Merge::new(readers).map(Result::unwrap).collect()
 }
 
-async fn keys(s3: &Client, bucket: &str) -> Vec<String> {
+pub(crate) async fn keys(s3: &Client, bucket: &str) -> Vec<String> {
     let listed = s3.list_objects_v2().bucket(bucket).send().await.unwrap();
     let mut keys: Vec<_> = listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect();
     keys.sort();
     keys
 }
 
-async fn get(s3: &Client, bucket: &str, key: &str) -> (Vec<u8>, HashMap<String, String>) {
+pub(crate) async fn get(s3: &Client, bucket: &str, key: &str) -> (Vec<u8>, HashMap<String, String>) {
     let object = s3.get_object().bucket(bucket).key(key).send().await.unwrap();
     let metadata = object.metadata().cloned().unwrap_or_default();
     (object.body.collect().await.unwrap().to_vec(), metadata)
 }
 
 /// Reads an object as it is downloaded.
-pub(super) fn open(key: &str, metadata: &HashMap<String, String>, bytes: Vec<u8>) -> Reader<Cursor<Vec<u8>>> {
+pub(crate) fn open(key: &str, metadata: &HashMap<String, String>, bytes: Vec<u8>) -> Reader<Cursor<Vec<u8>>> {
     Reader::open(key, metadata, KeyNames::new(["user_id", "timestamp"]), Cursor::new(bytes)).unwrap()
 }
 
 /// One attempt a call: these tests say themselves when something comes again.
-pub(super) fn client(endpoint: &str) -> Client {
+pub(crate) fn client(endpoint: &str) -> Client {
     let config = local::clients::s3(endpoint).config().to_builder().retry_config(RetryConfig::disabled());
     Client::from_conf(config.build())
 }
 
-pub(super) fn archiver(variables: &[(&str, &str)], s3: Client) -> Archiver {
+pub(crate) fn archiver(variables: &[(&str, &str)], s3: Client) -> Archiver {
     let environment: Environment = [("ARCHIVE_BUCKET", ARCHIVE), ("FAILURE_BUCKET", FAILURES)]
         .iter()
         .chain(variables)
@@ -144,7 +144,7 @@ pub(super) fn archiver(variables: &[(&str, &str)], s3: Client) -> Archiver {
     archiver::connect(&Config::parse(&environment).unwrap(), s3)
 }
 
-pub(super) async fn handle(archiver: &Archiver, batch: &Value, time: Duration) -> Result<Answer, Fault> {
+pub(crate) async fn handle(archiver: &Archiver, batch: &Value, time: Duration) -> Result<Answer, Fault> {
     let event = RawValue::from_string(batch.to_string()).unwrap();
     // Spawned, because whoever invokes it may run on many threads.
     let archiver = archiver.clone();
@@ -157,22 +157,22 @@ pub(super) async fn handle(archiver: &Archiver, batch: &Value, time: Duration) -
 }
 
 /// A payload of `events/`.
-pub(super) fn event(story: &str) -> Value {
+pub(crate) fn event(story: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events").join(story).with_extension("json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-pub(super) fn payload(records: impl IntoIterator<Item = Value>) -> Value {
+pub(crate) fn payload(records: impl IntoIterator<Item = Value>) -> Value {
     json!({"Records": records.into_iter().collect::<Vec<_>>()})
 }
 
 /// The sequence number of the `n`th record of these tests; as text they do not sort.
-pub(super) fn sequence(n: u32) -> String {
+pub(crate) fn sequence(n: u32) -> String {
     (99_999_999_999_999_999_998_u128 + u128::from(n)).to_string()
 }
 
 /// The `n`th user's removal by TTL, so many seconds after half past nine.
-pub(super) fn expired(n: u32, seconds: i64) -> Value {
+pub(crate) fn expired(n: u32, seconds: i64) -> Value {
     let mut record = event("user-expired")["Records"][0].take();
     let change = &mut record["dynamodb"];
     change["SequenceNumber"] = json!(sequence(n));
@@ -183,7 +183,7 @@ pub(super) fn expired(n: u32, seconds: i64) -> Value {
     record
 }
 
-pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     let mut hex = String::new();
     for byte in Sha256::digest(bytes) {
         write!(hex, "{byte:02x}").unwrap();

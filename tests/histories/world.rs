@@ -27,6 +27,7 @@ use shared::invocation::Invocation;
 use shared::quarantine::Quarantine;
 use shared::raw_table::RawTable;
 use shared::revision::SequenceNumber;
+use shared::table::RestoreTable;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -108,7 +109,8 @@ impl<'s, S: Stage> World<'s, S> {
         let archive = Store::new(s3.clone(), ARCHIVE.to_owned());
         let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
         let maintenance = Maintenance {
-            source: RawTable::new(dynamodb, SOURCE),
+            source: RawTable::new(dynamodb.clone(), SOURCE),
+            restored: RestoreTable::new(dynamodb, SOURCE.to_owned()),
             replicas: replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
             mappings: Mappings::new(lambda, Function::Replicator.name().to_owned()),
             failures: FailureBucket::new(s3.clone(), FAILURES.to_owned()),

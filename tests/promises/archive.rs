@@ -6,14 +6,15 @@ use archiver::archive::{ArchivedRow, KeyNames, Merge, Reader};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
+use crate::archival::harness::keys;
 use crate::maintenance::scene::{ARCHIVE, FORMER, SOURCE, Scene, record, user};
 use crate::replication::story::Told;
 
 /// How many objects there are, and the rows of all as a reader takes them.
 async fn archived(scene: &Scene) -> (usize, Vec<ArchivedRow>) {
-    let listed = scene.s3.list_objects_v2().bucket(ARCHIVE).prefix("archive/").send().await.unwrap();
     let mut objects: Vec<(String, HashMap<String, String>, Vec<u8>)> = Vec::new();
-    for key in listed.contents().iter().map(|object| object.key().unwrap().to_owned()) {
+    let there = keys(&scene.s3, ARCHIVE).await;
+    for key in there.into_iter().filter(|key| key.starts_with("archive/") || key.starts_with("compacted/")) {
         let object = scene.s3.get_object().bucket(ARCHIVE).key(&key).send().await.unwrap();
         let metadata = object.metadata().cloned().unwrap();
         objects.push((key, metadata, object.body.collect().await.unwrap().to_vec()));
@@ -57,4 +58,45 @@ async fn promise_08_archiving_twice_is_archiving_once() {
     }
     let (objects, rows) = archived(&scene).await;
     assert_eq!((objects, rows.len()), (2, 3), "the slice is an object of its own, and its rows are read once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_21_a_compaction_loses_and_doubles_no_row() {
+    let scene = Scene::start().await;
+    let expired = |name: &str, number| record(Told::expired(name, number), FORMER);
+    for records in [vec![expired("ada", 1), expired("bob", 2)], vec![expired("bob", 2), expired("cleo", 3)]] {
+        scene.give_up("archiver", records, false).await;
+        scene.task(json!({"task": "redrive", "dry_run": false})).await;
+    }
+    let named = |rows: &[ArchivedRow]| rows.iter().map(|row| (row.key.clone(), row.revision)).collect::<Vec<_>>();
+    let before = archived(&scene).await;
+    for objects in [1, 1] {
+        scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
+        let after = archived(&scene).await;
+        assert_eq!((before.0, after.0), (2, objects), "twice is once");
+        assert_eq!(named(&after.1), named(&before.1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promise_22_a_restore_is_a_create_over_nothing_that_stands_there() {
+    let scene = Scene::start().await;
+    let past = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
+    for name in ["back", "taken"] {
+        let mut item = user(name, "Then");
+        item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
+        scene.put(SOURCE, item).await;
+    }
+    assert_eq!(scene.stack.expire_now().await.unwrap(), 2);
+    scene.put(SOURCE, user("taken", "Now")).await;
+    scene.stack.drained().await;
+    let order = json!({"task": "restore", "from": "2026-01-01T00:00:00Z", "no_expiry": true, "dry_run": false});
+    let answer = scene.task(order).await;
+    assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (1, 1));
+    scene.stack.drained().await;
+    assert_eq!(
+        (scene.name("back").await.as_deref(), scene.name("taken").await.as_deref()),
+        (Some("Then"), Some("Now"))
+    );
+    scene.replica_is_source().await;
 }

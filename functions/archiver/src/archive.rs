@@ -15,15 +15,21 @@
 //!   repetitions and, because each object is sorted, holds one row of each.
 //! - A row is one line: an image goes out as the bytes it came in, unless these hold a line break. No number is
 //!   parsed on the way.
+//! - Compacted objects hold the same rows in fewer and larger files, by the day: [`CompactedKey`]. [`Name`] is a key of
+//!   either layout.
 //! - The object's metadata is its [`Description`]; the format's number in it is [`FORMAT`].
 //!
 //! Architecture invariant: nothing here does I/O of its own, reads a clock or knows a user. [`select`] decides which
-//! records of a batch become rows, [`write()`] makes the object, [`Reader`] reads it back and refuses damage by name.
+//! records of a batch become rows, [`write()`] makes the object, [`Reader`] reads it back and refuses damage by name;
+//! [`Writer`] and [`prove()`] are for objects too large to be held.
 
+mod compacted;
 mod compression;
 mod description;
+mod items;
 mod key;
 mod merge;
+mod prove;
 mod read;
 mod row;
 mod select;
@@ -31,11 +37,14 @@ mod select;
 mod tests;
 mod write;
 
+pub use compacted::{COMPACTED, CompactedKey, Name, NotOfTheArchive};
 pub use compression::{Compression, UnknownCompression};
 pub use description::{Description, FORMAT};
-pub use key::{Hour, NotAnObjectKey, ObjectKey};
+pub use items::ItemWriter;
+pub use key::{ARCHIVE, Day, Hour, NotAnObjectKey, ObjectKey};
 pub use merge::Merge;
+pub use prove::prove;
 pub use read::{Damage, Flaw, KeyNames, Reader};
 pub use row::{ArchivedRow, Row};
 pub use select::{NoOldImage, Partition, Selection, Unarchivable, select};
-pub use write::{Object, write};
+pub use write::{Object, Writer, write};

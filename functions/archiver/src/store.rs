@@ -1,4 +1,4 @@
-//! Puts objects into the archive's bucket.
+//! The archive's bucket: objects are put, listed, read ([`Download`]) and retired.
 //!
 //! The object's SHA-256, which its metadata carries, goes along as the checksum that S3 compares with what arrived: the
 //! bytes are digested once, and neither side computes the SDK's default CRC. An object is confirmed or it is not; every
@@ -9,11 +9,19 @@
 //! `aws dynamodb import-table` expect; with the header, browsers and many HTTP clients would decompress on the way,
 //! and the bytes would no longer be those of the digest.
 
+mod download;
+mod read;
+
+use std::path::Path;
+
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+
+pub use download::Download;
+pub use read::{Level, Stored};
 
 const CONTENT_TYPE: &str = "application/x-ndjson";
 
@@ -24,12 +32,12 @@ pub struct Store {
     bucket: String,
 }
 
-/// The bucket did not confirm an object.
-#[derive(Debug, thiserror::Error)]
-#[error("the archive bucket {bucket} did not confirm {key}: {cause}")]
+/// The bucket did not do what it was asked: what an object is to say when it is not confirmed, for one.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the archive bucket {bucket} {what}: {cause}")]
 pub struct StoreError {
     bucket: String,
-    key: String,
+    what: String,
     cause: String,
 }
 
@@ -38,6 +46,12 @@ impl Store {
     #[must_use]
     pub fn new(client: Client, bucket: String) -> Self {
         Self { client, bucket }
+    }
+
+    /// The bucket's name.
+    #[must_use]
+    pub fn bucket(&self) -> &str {
+        &self.bucket
     }
 
     /// Puts the object of these bytes, whose SHA-256 is `sha256`; S3 has verified it once this returns.
@@ -51,15 +65,65 @@ impl Store {
         sha256: [u8; 32],
         metadata: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<(), StoreError> {
-        let failed = |cause| StoreError { bucket: self.bucket.clone(), key: key.to_owned(), cause };
+        self.put_body(key, CONTENT_TYPE, ByteStream::from(bytes), sha256, metadata).await
+    }
+
+    /// As [`Store::put`], of the bytes of a file.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it may not be there.
+    pub async fn put_file(
+        &self,
+        key: &str,
+        path: &Path,
+        sha256: [u8; 32],
+        metadata: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<(), StoreError> {
+        let body = ByteStream::from_path(path).await.map_err(|error| self.unconfirmed(key, error.to_string()))?;
+        self.put_body(key, CONTENT_TYPE, body, sha256, metadata).await
+    }
+
+    /// As [`Store::put`], of a text that is no rows.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it may not be there.
+    pub async fn put_text(
+        &self,
+        key: &str,
+        content_type: &str,
+        text: String,
+        sha256: [u8; 32],
+    ) -> Result<(), StoreError> {
+        self.put_body(key, content_type, ByteStream::from(text.into_bytes()), sha256, []).await
+    }
+
+    async fn put_body(
+        &self,
+        key: &str,
+        content_type: &str,
+        body: ByteStream,
+        sha256: [u8; 32],
+        metadata: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<(), StoreError> {
         let checksum = BASE64.encode(sha256);
         let metadata = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(CONTENT_TYPE);
-        let put = put.set_metadata(Some(metadata)).checksum_sha256(&checksum).body(ByteStream::from(bytes));
-        let confirmed = put.send().await.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
+        let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
+        let put = put.set_metadata(Some(metadata)).checksum_sha256(&checksum).body(body);
+        let confirmed = put.send().await;
+        let confirmed = confirmed.map_err(|error| self.unconfirmed(key, DisplayErrorContext(error).to_string()))?;
         match confirmed.checksum_sha256() {
-            Some(stored) if stored != checksum => Err(failed(format!("it stored other bytes, of SHA-256 {stored}"))),
+            Some(stored) if stored != checksum => {
+                Err(self.unconfirmed(key, format!("it stored other bytes, of SHA-256 {stored}")))
+            }
             _ => Ok(()),
         }
+    }
+
+    fn unconfirmed(&self, key: &str, cause: String) -> StoreError {
+        self.failed(format!("did not confirm {key}"), cause)
+    }
+
+    fn failed(&self, what: String, cause: String) -> StoreError {
+        StoreError { bucket: self.bucket.clone(), what, cause }
     }
 }

@@ -5,6 +5,7 @@ use archiver::store::Store;
 use replicator::config::Config as ReplicatorConfig;
 use shared::environment::{self, Environment, Problems};
 use shared::raw_table::RawTable;
+use shared::table::RestoreTable;
 
 use crate::failure::Functions;
 use crate::failure_bucket::FailureBucket;
@@ -78,7 +79,8 @@ impl Config {
 pub fn connect(config: &Config, clients: Clients) -> Maintenance {
     let Clients { source, replica, s3, lambda } = clients;
     Maintenance {
-        source: RawTable::new(source, config.source.clone()),
+        source: RawTable::new(source.clone(), config.source.clone()),
+        restored: RestoreTable::new(source, config.source.clone()),
         replicas: config.replicator.replicas(replica),
         mappings: Mappings::new(lambda, config.functions.replicator.clone()),
         failures: FailureBucket::new(s3.clone(), config.archiver.failure_bucket.clone()),

@@ -1,20 +1,26 @@
 //! One invocation: an order is read, gone about until it is done or the time is up, and answered.
 
-use archiver::archive::Compression;
+use archiver::archive::{Compression, KeyNames};
 use archiver::store::Store;
 use replicator::sink::Replica;
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
 use shared::raw_table::RawTable;
+use shared::table::RestoreTable;
 
 use crate::failure::Functions;
 use crate::failure_bucket::{BucketFault, FailureBucket};
 use crate::mapping::{Mappings, Unfed};
 use crate::mend::MendFault;
 use crate::source::{Source, SourceFault};
+use crate::sweep::Library;
+use crate::task::audit::{self, AuditFault};
 use crate::task::backfill::{self, BackfillFault};
+use crate::task::compact::{self, CompactFault};
 use crate::task::course::{Course, summary};
+use crate::task::export::{self, ExportFault};
 use crate::task::redrive::{self, RedriveFault};
+use crate::task::restore::{self, RestoreFault};
 use crate::task::verify::{self, VerifyFault};
 use crate::task::{Answer, BadOrder, Order, Task};
 
@@ -36,6 +42,18 @@ pub enum Fault {
     /// A redrive stopped.
     #[error(transparent)]
     Redrive(#[from] RedriveFault),
+    /// A compaction stopped.
+    #[error(transparent)]
+    Compact(#[from] CompactFault),
+    /// A restore stopped.
+    #[error(transparent)]
+    Restore(#[from] RestoreFault),
+    /// An export stopped.
+    #[error(transparent)]
+    Export(#[from] ExportFault),
+    /// An audit stopped.
+    #[error(transparent)]
+    Audit(#[from] AuditFault),
     /// The report cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketFault),
@@ -46,7 +64,17 @@ impl Fault {
     #[must_use]
     pub fn name(&self) -> &'static str {
         let read = match self {
-            Self::Order(_) | Self::Verify(VerifyFault::NoTime(_)) => return "TaskInvalid",
+            Self::Restore(RestoreFault::Sweep(fault))
+            | Self::Export(ExportFault::Sweep(fault))
+            | Self::Audit(AuditFault::Sweep(fault))
+                if fault.lasts() =>
+            {
+                return "TaskInvalid";
+            }
+            Self::Order(_)
+            | Self::Verify(VerifyFault::NoTime(_))
+            | Self::Compact(CompactFault::NoTime(_))
+            | Self::Export(ExportFault::Objects) => return "TaskInvalid",
             Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => return "TaskFailed",
             Self::Backfill(BackfillFault::Unfed(_)) => return "TaskRefused",
             Self::Verify(VerifyFault::Read(MendFault::Source(fault)))
@@ -63,6 +91,8 @@ impl Fault {
 pub struct Maintenance {
     /// The table that the replicas mirror.
     pub source: RawTable,
+    /// The same table, as a restore writes to it.
+    pub restored: RestoreTable,
     /// Its replicas.
     pub replicas: Vec<Box<dyn Replica>>,
     /// The mappings that feed them.
@@ -143,7 +173,48 @@ impl Maintenance {
                 let done = redrive::run(&mut course, &world, redrive, invocation).await;
                 Ok(course.answer(done, &self.failures).await?)
             }
+            Task::Compact(compact) => {
+                let mut course = Course::resume(&order, invocation)?;
+                let world = compact::World {
+                    archive: &self.archive,
+                    compression: self.compression,
+                    table: source.table_name(),
+                    key_names: KeyNames::new(source.description().key_names()),
+                    bucket: &self.failures,
+                };
+                let done = compact::run(&mut course, &world, compact).await;
+                Ok(course.answer(done, &self.failures).await?)
+            }
+            Task::Restore(restore) => {
+                let mut course = Course::resume(&order, invocation)?;
+                let library = self.library(&source);
+                let world = restore::World { library, source: &source, table: &self.restored, bucket: &self.failures };
+                let done = restore::run(&mut course, &world, restore, invocation.now).await;
+                Ok(course.answer(done, &self.failures).await?)
+            }
+            Task::Export(export) => {
+                let mut course = Course::resume(&order, invocation)?;
+                let (library, description) = (self.library(&source), source.description());
+                let world =
+                    export::World { library, compression: self.compression, description, bucket: &self.failures };
+                let done = export::run(&mut course, &world, export, &order.run).await;
+                Ok(course.answer(done, &self.failures).await?)
+            }
+            Task::Audit(audit) => {
+                let mut course = Course::resume(&order, invocation)?;
+                let library = self.library(&source);
+                let world = audit::World { library, replicas: &self.replicas, bucket: &self.failures };
+                let done = audit::run(&mut course, &world, audit).await;
+                Ok(course.answer(done, &self.failures).await?)
+            }
             Task::Summary(_) => Ok(summary(&order, &self.failures).await?),
+        }
+    }
+    fn library(&self, source: &Source) -> Library {
+        Library {
+            store: self.archive.clone(),
+            table: source.table_name().to_owned(),
+            key_names: KeyNames::new(source.description().key_names()),
         }
     }
 }

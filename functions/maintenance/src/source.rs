@@ -40,6 +40,12 @@ impl Source {
         &self.description
     }
 
+    /// The table's name, as its stream and so the archive's keys have it, whatever it was asked by.
+    #[must_use]
+    pub fn table_name(&self) -> &str {
+        self.description.arn.split_once(":table/").map_or(self.table.name(), |(_, name)| name)
+    }
+
     /// The label of the latest stream, as it is now, and its ARN.
     ///
     /// # Errors

@@ -3,10 +3,16 @@
 //! A task that does not fit into an invocation stops before the deadline and answers with a cursor; called again with it,
 //! it goes on. A table is worked on in segments, each a task of its own with cursors of its own, side by side.
 
+pub mod audit;
 pub mod backfill;
+pub mod compact;
 pub mod course;
+pub mod export;
+mod found;
 pub mod pace;
 pub mod redrive;
+pub mod restore;
+mod told;
 pub mod verify;
 
 use serde::{Deserialize, Serialize};
@@ -14,17 +20,16 @@ use serde_json::value::RawValue;
 use shared::invocation::Invocation;
 use shared::raw_table::Segment;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use crate::failure::{GIVEN_UP, QUARANTINE};
+use self::audit::Audit;
+use self::compact::Compact;
+use self::export::Export;
+use self::restore::Restore;
+use self::told::{Told, task, within};
 use crate::progress::Progress;
 
 /// `AWS Step Functions` makes no longer list of numbers for its map.
 const SEGMENTS_MOST: u32 = 1_000;
-/// Between two looks at a difference: a replica is behind by far less as a rule.
-const LAG_SECONDS: u32 = 5;
-/// A difference is watched within one invocation.
-const LAG_SECONDS_MOST: u32 = 300;
 
 /// Why an invocation is not a task; each names the field and the fix.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +38,7 @@ pub enum BadOrder {
     #[error("not a task ({{\"task\":\"verify\",…}}): {0}")]
     Shape(#[source] serde_json::Error),
     /// Nobody knows it.
-    #[error("task {0:?} is none of backfill, verify, repair, redrive, summary")]
+    #[error("task {0:?} is none of backfill, verify, repair, redrive, compact, restore, export, audit, summary")]
     Unknown(String),
     /// A field that this task does not take.
     #[error("{field} is not a field of {task}: leave it out")]
@@ -43,6 +48,9 @@ pub enum BadOrder {
         /// The field.
         field: &'static str,
     },
+    /// Of these, one is needed.
+    #[error("{0} needs {1}")]
+    Needs(&'static str, &'static str),
     /// A value out of its range.
     #[error("{field} is {found}: set it to {wanted}")]
     Value {
@@ -88,6 +96,14 @@ pub enum Task {
     Verify(Verify),
     /// Give what failed another try.
     Redrive(Redrive),
+    /// Merge the archive's objects.
+    Compact(Compact),
+    /// Bring archived items back.
+    Restore(Restore),
+    /// Make a new table of the archive.
+    Export(Export),
+    /// Prove that nothing is missing in the archive.
+    Audit(Audit),
     /// Add up what the segments of a task have counted.
     Summary(Vec<Progress>),
 }
@@ -138,6 +154,10 @@ impl Task {
             Self::Verify(Verify { mend: Mend::No, .. }) => "verify",
             Self::Verify(_) => "repair",
             Self::Redrive(_) => "redrive",
+            Self::Compact(_) => "compact",
+            Self::Restore(_) => "restore",
+            Self::Export(_) => "export",
+            Self::Audit(_) => "audit",
             Self::Summary(_) => "summary",
         }
     }
@@ -182,25 +202,6 @@ pub struct Answer {
     pub progress: Progress,
 }
 
-/// An order as it comes: every field of any task.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Told {
-    task: String,
-    run: Option<String>,
-    segment: Option<u32>,
-    segments: Option<u32>,
-    cursor: Option<Box<RawValue>>,
-    dry_run: Option<bool>,
-    lag_seconds: Option<u32>,
-    capacity_units: Option<u32>,
-    prefix: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-    reason: Option<String>,
-    parts: Option<Vec<Progress>>,
-}
-
 impl Order {
     /// Reads an invocation's payload. A run without a name takes the invocation's.
     ///
@@ -211,7 +212,7 @@ impl Order {
         let segments = within("segments", told.segments, 1..=SEGMENTS_MOST)?.unwrap_or(1);
         let segment = within("segment", told.segment, 0..=segments - 1)?.unwrap_or(0);
         let segment = Segment { segment, of: segments };
-        let task = task(&told)?;
+        let task = task(&told, invocation.now)?;
         let cursor = told.cursor.as_deref().filter(|json| json.get() != "null");
         let cursor = cursor.map(|json| cursor_of(&task, segment, json)).transpose()?;
         let run = told.run.or_else(|| cursor.as_ref().map(|cursor| cursor.run.clone()));
@@ -225,90 +226,11 @@ impl Order {
     }
 }
 
-fn task(told: &Told) -> Result<Task, BadOrder> {
-    let capacity_units = || within("capacity_units", told.capacity_units, 1..=1_000_000);
-    let lag = within("lag_seconds", told.lag_seconds, 0..=LAG_SECONDS_MOST)?.unwrap_or(LAG_SECONDS);
-    let lag = std::time::Duration::from_secs(lag.into());
-    match told.task.as_str() {
-        "backfill" => {
-            only(told, "backfill", &["capacity_units"])?;
-            Ok(Task::Backfill { capacity_units: capacity_units()? })
-        }
-        "verify" => {
-            only(told, "verify", &["lag_seconds", "capacity_units"])?;
-            Ok(Task::Verify(Verify { lag, capacity_units: capacity_units()?, mend: Mend::No }))
-        }
-        "repair" => {
-            only(told, "repair", &["lag_seconds", "capacity_units", "dry_run"])?;
-            let mend = if told.dry_run.unwrap_or(true) { Mend::DryRun } else { Mend::Yes };
-            Ok(Task::Verify(Verify { lag, capacity_units: capacity_units()?, mend }))
-        }
-        "redrive" => {
-            only(told, "redrive", &["dry_run", "prefix", "from", "to", "reason"])?;
-            Ok(Task::Redrive(redrive(told)?))
-        }
-        "summary" => {
-            only(told, "summary", &["parts"])?;
-            Ok(Task::Summary(told.parts.clone().unwrap_or_default()))
-        }
-        other => Err(BadOrder::Unknown(other.to_owned())),
-    }
-}
-
-fn redrive(told: &Told) -> Result<Redrive, BadOrder> {
-    let prefixes = match &told.prefix {
-        None => vec![GIVEN_UP.to_owned(), QUARANTINE.to_owned()],
-        Some(prefix) if prefix.starts_with(QUARANTINE) || prefix.starts_with(GIVEN_UP) => vec![prefix.clone()],
-        Some(other) => {
-            let wanted = format!("a prefix that begins with {QUARANTINE} or {GIVEN_UP}");
-            return Err(BadOrder::Value { field: "prefix", found: format!("{other:?}"), wanted });
-        }
-    };
-    let time = |field, text: &Option<String>| {
-        let parsed = |text: &String| {
-            let wanted = || "an RFC 3339 time such as 2026-11-24T08:00:00Z".to_owned();
-            let wrong = |_| BadOrder::Value { field, found: format!("{text:?}"), wanted: wanted() };
-            OffsetDateTime::parse(text, &Rfc3339).map_err(wrong)
-        };
-        text.as_ref().map(parsed).transpose()
-    };
-    Ok(Redrive {
-        dry_run: told.dry_run.unwrap_or(true),
-        prefixes,
-        from: time("from", &told.from)?,
-        to: time("to", &told.to)?,
-        reason: told.reason.clone(),
-    })
-}
-
-/// Refuses the fields of other tasks: to pass one over would be to do something else than was asked.
-fn only(told: &Told, task: &'static str, fields: &[&str]) -> Result<(), BadOrder> {
-    let given = [
-        ("dry_run", told.dry_run.is_some()),
-        ("lag_seconds", told.lag_seconds.is_some()),
-        ("capacity_units", told.capacity_units.is_some()),
-        ("prefix", told.prefix.is_some()),
-        ("from", told.from.is_some()),
-        ("to", told.to.is_some()),
-        ("reason", told.reason.is_some()),
-        ("parts", told.parts.is_some()),
-    ];
-    let stray = given.into_iter().find(|(field, is_given)| *is_given && !fields.contains(field));
-    stray.map_or(Ok(()), |(field, _)| Err(BadOrder::Field { task, field }))
-}
-
-fn within(
-    field: &'static str,
-    number: Option<u32>,
-    range: std::ops::RangeInclusive<u32>,
-) -> Result<Option<u32>, BadOrder> {
-    match number {
-        Some(number) if !range.contains(&number) => {
-            let wanted = format!("a number from {} to {}", range.start(), range.end());
-            Err(BadOrder::Value { field, found: number.to_string(), wanted })
-        }
-        number => Ok(number),
-    }
+/// Whether what has this name is a segment's business: for work that no scan of a table deals out. FNV-1a, because a
+/// cursor may outlive the build that answered it.
+fn dealt_to(segment: Segment, name: &str) -> bool {
+    let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, step) % u64::from(segment.of) == u64::from(segment.segment)
 }
 
 fn cursor_of(task: &Task, segment: Segment, json: &RawValue) -> Result<Cursor, BadOrder> {

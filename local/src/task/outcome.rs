@@ -8,8 +8,8 @@ use maintenance::progress::Progress;
 
 /// The counts of real differences.
 const DIFFERENCES: [&str; 5] = [".missing", ".different", ".resurrected", ".extra", ".quarantined"];
-/// The counts of what a task was to do and did not.
-const UNDONE: [&str; 2] = [".left", "redrive.kept"];
+/// The counts of what a task was to do and did not, and of what it could not read.
+const UNDONE: [&str; 6] = [".left", ".kept", ".refused", ".damaged", ".foreign", "audit.missing"];
 
 /// What came of a task.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Outcome {
     pub progress: Progress,
     /// The report: `s3://bucket/key` each.
     pub reports: Vec<String>,
+    /// What an export is imported with.
+    pub command: Option<String>,
     /// How long it took.
     pub took: Duration,
 }
@@ -54,6 +56,9 @@ impl fmt::Display for Outcome {
         }
         for report in &self.reports {
             writeln!(f, "report {report}")?;
+        }
+        if let Some(command) = &self.command {
+            write!(f, "import it with:\n\n{command}")?;
         }
         Ok(())
     }

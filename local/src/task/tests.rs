@@ -82,7 +82,7 @@ async fn a_fault_ends_the_task_and_nothing_is_added_up() {
 fn the_exit_code_says_whether_something_is_to_be_looked_at() {
     let is_well = |task, counts: &[(&str, usize)]| {
         let (run, progress) = ("monday".to_owned(), progress(counts));
-        Outcome { task, run, progress, reports: Vec::new(), took: Duration::ZERO }.is_well()
+        Outcome { task, run, progress, reports: Vec::new(), command: None, took: Duration::ZERO }.is_well()
     };
     assert!(is_well("verify", &[("dynamodb.equal", 5), ("dynamodb.moving", 1), ("dynamodb.tombstones", 1)]));
     for kind in ["missing", "different", "resurrected", "extra", "quarantined"] {
@@ -91,7 +91,16 @@ fn the_exit_code_says_whether_something_is_to_be_looked_at() {
         assert!(!is_well("verify", &counts), "{kind}");
         assert!(is_well("repair", &counts), "what is found is mended, or left");
     }
-    for (task, name) in [("repair", "dynamodb.left"), ("backfill", "postgres.left"), ("redrive", "redrive.kept")] {
+    for (task, name) in [
+        ("repair", "dynamodb.left"),
+        ("backfill", "postgres.left"),
+        ("redrive", "redrive.kept"),
+        ("compact", "compact.kept"),
+        ("restore", "restore.refused"),
+        ("export", "export.damaged"),
+        ("audit", "audit.missing"),
+        ("audit", "audit.foreign"),
+    ] {
         assert!(!is_well(task, &[(name, 1)]), "{name}");
     }
     assert!(is_well("redrive", &[("redrive.ready", 3)]));
@@ -102,13 +111,16 @@ fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
     let progress = progress(&[("source.items", 218), ("dynamodb.missing", 1)]);
     let reports = vec!["s3://users-failures/reports/monday/summary.json".to_owned()];
     let (task, run, took) = ("verify", "monday".to_owned(), Duration::from_millis(1_250));
-    let said = Outcome { task, run, progress, reports, took }.to_string();
+    let said = Outcome { task, run, progress, reports, command: Some("aws …\n".to_owned()), took }.to_string();
     let words: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
     let expected = [
         vec!["verify", "monday", "took", "1.2", "s"],
         vec!["dynamodb.missing", "1"],
         vec!["source.items", "218"],
         vec!["report", "s3://users-failures/reports/monday/summary.json"],
+        vec!["import", "it", "with:"],
+        vec![],
+        vec!["aws", "…"],
     ];
     assert_eq!(words, expected);
 }

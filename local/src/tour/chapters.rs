@@ -98,7 +98,7 @@ pub(super) async fn alan(page: &mut Page, stores: &Stores, told: &Told) -> Resul
 }
 
 /// The archived rows of a user, each with its object's key.
-async fn rows_of(stores: &Stores, user_id: &str) -> Result<Vec<(String, String)>, LookError> {
+pub(super) async fn rows_of(stores: &Stores, user_id: &str) -> Result<Vec<(String, String)>, LookError> {
     let mut found = Vec::new();
     for (key, rows) in stores.archived().await? {
         let of_the_user = |text: &str| {

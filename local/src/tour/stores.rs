@@ -167,7 +167,9 @@ impl Stores {
     /// Every object of the archive with its rows, each object read to its end and so proven sound.
     pub(super) async fn archived(&self) -> Result<Vec<(String, Vec<ArchivedRow>)>, LookError> {
         let mut found = Vec::new();
-        for key in self.keys(&self.archive, "archive/").await? {
+        let mut keys = self.keys(&self.archive, "archive/").await?;
+        keys.extend(self.keys(&self.archive, "compacted/").await?);
+        for key in keys {
             let (bytes, metadata) = self.object(&self.archive, &key).await?;
             let reader = Reader::open(&key, &metadata, self.key_names.clone(), Cursor::new(bytes));
             let rows = reader.and_then(Iterator::collect::<Result<Vec<_>, _>>);

@@ -50,15 +50,15 @@ impl Compression {
         }
     }
 
-    pub(super) fn encoder(self) -> io::Result<Encoder> {
+    pub(super) fn encoder<W: Write>(self, sink: W) -> io::Result<Encoder<W>> {
         match self {
             Self::Zstd => {
-                let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
+                let mut encoder = zstd::Encoder::new(sink, ZSTD_LEVEL)?;
                 encoder.include_checksum(true)?;
                 Ok(Encoder::Zstd(encoder))
             }
             // No time and no name in the header: the same rows are the same bytes.
-            Self::Gzip => Ok(Encoder::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::new(6)))),
+            Self::Gzip => Ok(Encoder::Gzip(GzEncoder::new(sink, flate2::Compression::new(6)))),
         }
     }
 
@@ -83,13 +83,13 @@ impl fmt::Display for Compression {
     }
 }
 
-/// Compresses into memory.
-pub(super) enum Encoder {
-    Zstd(zstd::Encoder<'static, Vec<u8>>),
-    Gzip(GzEncoder<Vec<u8>>),
+/// Compresses into a sink.
+pub(super) enum Encoder<W: Write> {
+    Zstd(zstd::Encoder<'static, W>),
+    Gzip(GzEncoder<W>),
 }
 
-impl Encoder {
+impl<W: Write> Encoder<W> {
     pub(super) fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
         match self {
             Self::Zstd(encoder) => encoder.write_all(content),
@@ -97,7 +97,7 @@ impl Encoder {
         }
     }
 
-    pub(super) fn finish(self) -> io::Result<Vec<u8>> {
+    pub(super) fn finish(self) -> io::Result<W> {
         match self {
             Self::Zstd(encoder) => encoder.finish(),
             Self::Gzip(encoder) => encoder.finish(),
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn what_was_compressed_is_read_back_and_bytes_behind_it_are_not_overlooked() {
         for compression in [Compression::Zstd, Compression::Gzip] {
-            let mut encoder = compression.encoder().unwrap();
+            let mut encoder = compression.encoder(Vec::new()).unwrap();
             encoder.write_all(b"one row\n").unwrap();
             let mut bytes = encoder.finish().unwrap();
             let mut content = String::new();

@@ -9,14 +9,57 @@ use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
 
 use super::Compression;
 
-const PREFIX: &str = "archive/";
+/// Where the archiver puts its objects.
+pub const ARCHIVE: &str = "archive/";
 /// Hex digits of the digest in a key: half of SHA-256, which no accident collides.
 const DIGEST_DIGITS: usize = 32;
+
+/// A day of UTC: one partition of what is compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(Date);
+
+impl Day {
+    /// The day that a time lies in.
+    #[must_use]
+    pub fn of(at: OffsetDateTime) -> Self {
+        Self(at.to_offset(UtcOffset::UTC).date())
+    }
+
+    /// Its first moment.
+    #[must_use]
+    pub fn start(self) -> OffsetDateTime {
+        OffsetDateTime::new_utc(self.0, Time::MIDNIGHT)
+    }
+
+    /// The moment at which it is over.
+    #[must_use]
+    pub fn end(self) -> OffsetDateTime {
+        self.start() + time::Duration::DAY
+    }
+
+    /// Reads `2026-11-22`; nothing if it is another spelling, or no day.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '-');
+        let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+        let month = Month::try_from(month.parse::<u8>().ok()?).ok()?;
+        let day = Self(Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?);
+        (day.to_string() == text).then_some(day)
+    }
+}
+
+/// As in a key, behind `dt=`: `2026-11-22`.
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = self.0.to_calendar_date();
+        write!(f, "{year:04}-{:02}-{day:02}", u8::from(month))
+    }
+}
 
 /// An hour of UTC: one partition of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hour {
-    date: Date,
+    day: Day,
     hour: u8,
 }
 
@@ -25,30 +68,31 @@ impl Hour {
     #[must_use]
     pub fn of(at: OffsetDateTime) -> Self {
         let at = at.to_offset(UtcOffset::UTC);
-        Self { date: at.date(), hour: at.hour() }
+        Self { day: Day::of(at), hour: at.hour() }
+    }
+
+    /// Its day.
+    #[must_use]
+    pub fn day(self) -> Day {
+        self.day
     }
 
     /// Its first moment.
     #[must_use]
     pub fn start(self) -> OffsetDateTime {
-        OffsetDateTime::new_utc(self.date, Time::MIDNIGHT) + time::Duration::hours(i64::from(self.hour))
+        self.day.start() + time::Duration::hours(i64::from(self.hour))
     }
 
     fn parse(date: &str, hour: &str) -> Option<Self> {
-        let mut parts = date.strip_prefix("dt=")?.splitn(3, '-');
-        let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
-        let month = Month::try_from(month.parse::<u8>().ok()?).ok()?;
-        let date = Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
         let hour = hour.strip_prefix("hr=")?.parse().ok().filter(|hour| *hour < 24)?;
-        Some(Self { date, hour })
+        Some(Self { day: Day::parse(date.strip_prefix("dt=")?)?, hour })
     }
 }
 
 /// As in a key: `dt=2026-11-22/hr=14`, which Athena and DuckDB read as partition columns.
 impl fmt::Display for Hour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = self.date.to_calendar_date();
-        write!(f, "dt={year:04}-{:02}-{day:02}/hr={:02}", u8::from(month), self.hour)
+        write!(f, "dt={}/hr={:02}", self.day, self.hour)
     }
 }
 
@@ -81,23 +125,33 @@ impl ObjectKey {
     }
 
     fn parts(text: &str) -> Option<Self> {
-        let mut parts = text.strip_prefix(PREFIX)?.splitn(4, '/');
+        let mut parts = text.strip_prefix(ARCHIVE)?.splitn(4, '/');
         let (table, date, hour, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let (digest, ending) = name.split_once(".ndjson.")?;
-        let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        if table.is_empty() || digest.len() != DIGEST_DIGITS || !digest.bytes().all(hex) {
+        let (digest, compression) = object_name(name)?;
+        if table.is_empty() || !is_digest(digest) {
             return None;
         }
-        let compression =
-            [Compression::Zstd, Compression::Gzip].into_iter().find(|compression| compression.ending() == ending)?;
         Some(Self { table: table.to_owned(), hour: Hour::parse(date, hour)?, digest: digest.to_owned(), compression })
     }
 }
 
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}{}/{}/{}.ndjson.{}", self.table, self.hour, self.digest, self.compression.ending())
+        write!(f, "{ARCHIVE}{}/{}/{}.ndjson.{}", self.table, self.hour, self.digest, self.compression.ending())
     }
+}
+
+/// An object's own name without its ending, and the compression that this names.
+pub(super) fn object_name(name: &str) -> Option<(&str, Compression)> {
+    let (name, ending) = name.split_once(".ndjson.")?;
+    let named =
+        [Compression::Zstd, Compression::Gzip].into_iter().find(|compression| compression.ending() == ending)?;
+    Some((name, named))
+}
+
+/// Whether a text is the first 32 hex digits of a digest.
+pub(super) fn is_digest(text: &str) -> bool {
+    text.len() == DIGEST_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The digest of an object's rows, to be fed in their order.

@@ -5,14 +5,16 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
-use std::io::Read;
 
-use super::{ArchivedRow, Damage, Reader};
+use super::ArchivedRow;
 
 /// The rows of several objects, in order, without repetitions. It ends at the first damage.
-pub struct Merge<R: Read> {
-    readers: Vec<Reader<R>>,
+///
+/// Each of `I` gives sorted rows: a [`Reader`](super::Reader), or several one after the other.
+pub struct Merge<I> {
+    readers: Vec<I>,
     heads: BinaryHeap<Head>,
+    repeated: u64,
     started: bool,
     ended: bool,
 }
@@ -23,14 +25,20 @@ struct Head {
     reader: usize,
 }
 
-impl<R: Read> Merge<R> {
+impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> Merge<I> {
     /// Reads these together; nothing is read before the first row is asked for.
     #[must_use]
-    pub fn new(readers: Vec<Reader<R>>) -> Self {
-        Self { readers, heads: BinaryHeap::new(), started: false, ended: false }
+    pub fn new(readers: Vec<I>) -> Self {
+        Self { readers, heads: BinaryHeap::new(), repeated: 0, started: false, ended: false }
     }
 
-    fn next_row(&mut self) -> Result<Option<ArchivedRow>, Damage> {
+    /// How many rows were dropped so far because they had been given before.
+    #[must_use]
+    pub fn repeated(&self) -> u64 {
+        self.repeated
+    }
+
+    fn next_row(&mut self) -> Result<Option<ArchivedRow>, E> {
         if !self.started {
             self.started = true;
             for reader in 0..self.readers.len() {
@@ -44,12 +52,13 @@ impl<R: Read> Merge<R> {
         {
             let reader = head.reader;
             self.heads.pop();
+            self.repeated += 1;
             self.advance(reader)?;
         }
         Ok(Some(row))
     }
 
-    fn advance(&mut self, reader: usize) -> Result<(), Damage> {
+    fn advance(&mut self, reader: usize) -> Result<(), E> {
         if let Some(row) = self.readers[reader].next() {
             self.heads.push(Head { row: row?, reader });
         }
@@ -57,8 +66,8 @@ impl<R: Read> Merge<R> {
     }
 }
 
-impl<R: Read> Iterator for Merge<R> {
-    type Item = Result<ArchivedRow, Damage>;
+impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> Iterator for Merge<I> {
+    type Item = Result<ArchivedRow, E>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {

@@ -4,12 +4,13 @@
 //! and including it is sound, and says at the end, once, if the whole is not what the key and the metadata say: whoever
 //! acts on rows before the end acts on rows of an object that may yet turn out damaged.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 
-use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use shared::change::{CanonicalKey, Key};
@@ -19,7 +20,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::compression::Decoder;
 use super::key::RowsDigest;
-use super::{ArchivedRow, Description, Hour, ObjectKey};
+use super::{ArchivedRow, Description, Name};
 
 /// No row is longer: an item has at most 400 KB, and the most talkative JSON of one is below 3 MB.
 const ROW_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -35,15 +36,56 @@ impl KeyNames {
     }
 
     fn key_of(&self, item: &RawValue) -> Result<CanonicalKey, Flaw> {
-        let attributes: BTreeMap<String, &RawValue> = serde_json::from_str(item.get()).map_err(Flaw::Row)?;
-        let mut key = BTreeMap::new();
-        for name in &self.0 {
-            key.insert(name, attributes.get(name).ok_or_else(|| Flaw::NoKey(name.clone()))?);
+        let mut json = serde_json::Deserializer::from_str(item.get());
+        let found = KeyOf(&self.0).deserialize(&mut json).map_err(Flaw::Row)?;
+        let mut key = Vec::with_capacity(64);
+        for (name, value) in self.0.iter().zip(found) {
+            let value = value.ok_or_else(|| Flaw::NoKey(name.clone()))?;
+            key.push(if key.is_empty() { b'{' } else { b',' });
+            name.serialize(&mut serde_json::Serializer::new(&mut key)).map_err(Flaw::Row)?;
+            key.push(b':');
+            key.extend_from_slice(value.get().as_bytes());
         }
-        let key = serde_json::value::to_raw_value(&key).map_err(Flaw::Row)?;
-        Key::parse(&key).map(|key| key.canonical().clone()).map_err(|_| Flaw::NoKey(self.0.join(", ")))
+        key.push(b'}');
+        let key: &RawValue = serde_json::from_slice(&key).map_err(Flaw::Row)?;
+        Key::parse(key).map(|key| key.canonical().clone()).map_err(|_| Flaw::NoKey(self.0.join(", ")))
     }
 }
+
+/// Picks the attributes of the key out of an item, and passes over the rest without a thought.
+struct KeyOf<'n>(&'n [String]);
+
+impl<'de> DeserializeSeed<'de> for KeyOf<'_> {
+    type Value = Vec<Option<&'de RawValue>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeyOf<'_> {
+    type Value = Vec<Option<&'de RawValue>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of attributes")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = vec![None; self.0.len()];
+        while let Some(Attribute(name)) = map.next_key()? {
+            match self.0.iter().position(|wanted| *wanted == name) {
+                Some(place) => found[place] = Some(map.next_value()?),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// An attribute's name, borrowed where it holds no escape.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Attribute<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// What is wrong with which object, and in which of its rows.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +112,7 @@ impl fmt::Display for Damage {
 pub enum Flaw {
     /// No archiver wrote such a key.
     #[error(transparent)]
-    Key(#[from] super::NotAnObjectKey),
+    Key(#[from] super::NotOfTheArchive),
     /// An entry of the metadata.
     #[error("metadata {0:?} is missing or malformed, or of another format than {format}", format = super::FORMAT)]
     Metadata(&'static str),
@@ -92,8 +134,8 @@ pub enum Flaw {
     /// A row whose item lacks a key attribute.
     #[error("Item has no key: {0}")]
     NoKey(String),
-    /// A row of another hour.
-    #[error("was removed outside of the hour in the object's key")]
+    /// A row of another hour or day.
+    #[error("was removed outside of the hour or day in the object's key")]
     Hour,
     /// A row that is not above the one before it.
     #[error("does not follow the row before it by (key, revision)")]
@@ -115,7 +157,7 @@ pub enum Flaw {
 /// Reads an object row by row. After an error it gives nothing more.
 pub struct Reader<R: Read> {
     object: String,
-    key: ObjectKey,
+    name: Name,
     description: Description,
     names: KeyNames,
     lines: BufReader<Decoder<BufReader<Hashing<R>>>>,
@@ -134,13 +176,13 @@ impl<R: Read> Reader<R> {
     /// [`Damage`] if the key or the metadata is not an archive object's.
     pub fn open(object: &str, metadata: &HashMap<String, String>, names: KeyNames, source: R) -> Result<Self, Damage> {
         let open = || {
-            let key = ObjectKey::parse(object)?;
+            let name = Name::parse(object)?;
             let description = Description::parse(metadata).map_err(Flaw::Metadata)?;
             let source = BufReader::new(Hashing { source, digest: Sha256::new() });
-            let decoder = key.compression.decoder(source).map_err(Flaw::Content)?;
+            let decoder = name.compression().decoder(source).map_err(Flaw::Content)?;
             Ok(Self {
                 object: object.to_owned(),
-                key,
+                name,
                 description,
                 names,
                 lines: BufReader::new(decoder),
@@ -163,7 +205,7 @@ impl<R: Read> Reader<R> {
         }
         let line = self.line.strip_suffix(b"\n").ok_or(Flaw::Unended)?;
         let row = parse(line, &self.names)?;
-        if Hour::of(row.removed_at) != self.key.hour {
+        if !self.name.holds(row.removed_at) {
             return Err(Flaw::Hour);
         }
         if self.last.as_ref().is_some_and(|(key, revision)| (key, *revision) >= (&row.key, row.revision)) {
@@ -187,7 +229,7 @@ impl<R: Read> Reader<R> {
             return Err(Flaw::Times);
         }
         let digest = std::mem::take(&mut self.digest).finish();
-        if digest != self.key.digest {
+        if self.name.digest().is_some_and(|named| named != digest) {
             return Err(Flaw::Digest(digest));
         }
         let sha256: [u8; 32] = self.lines.get_ref().source().get_ref().digest.clone().finalize().into();
@@ -241,9 +283,9 @@ fn parse(line: &[u8], names: &KeyNames) -> Result<ArchivedRow, Flaw> {
 }
 
 /// Passes the source's bytes on and digests them.
-struct Hashing<R> {
-    source: R,
-    digest: Sha256,
+pub(super) struct Hashing<R> {
+    pub(super) source: R,
+    pub(super) digest: Sha256,
 }
 
 impl<R: Read> Read for Hashing<R> {

@@ -62,6 +62,18 @@ impl ArchivedRow {
     pub fn order(&self, other: &Self) -> Ordering {
         self.key.cmp(&other.key).then_with(|| self.revision.cmp(&other.revision))
     }
+
+    /// The row as it is written; nothing if its item is no JSON object, which no reader gives.
+    #[must_use]
+    pub fn as_row(&self) -> Option<Row<'_>> {
+        Some(Row {
+            key: &self.key,
+            revision: self.revision,
+            removed_at: self.removed_at,
+            event_id: self.event_id.as_deref().map(Into::into),
+            item: Image::parse(&self.item)?,
+        })
+    }
 }
 
 /// Writes rows as lines. The texts of the stream's label and of the second are kept from row to row: nearly all rows of
@@ -118,7 +130,7 @@ impl LineWriter {
 }
 
 /// Adds the JSON as it is, or, if it stands on several lines, without the white space between its tokens.
-fn push_one_line(json: &str, line: &mut Vec<u8>) {
+pub(super) fn push_one_line(json: &str, line: &mut Vec<u8>) {
     let json = json.as_bytes();
     if memchr::memchr2(b'\n', b'\r', json).is_none() {
         line.extend_from_slice(json);

@@ -1,5 +1,6 @@
 //! The laws of the format, and of what becomes a row.
 
+mod compacted;
 mod damage;
 mod selection;
 

@@ -1,9 +1,11 @@
 //! Rows to an object: sorted, named by what they are, compressed, and described.
 
-use std::io;
+use std::io::{self, Write};
 
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
 
+use super::compression::Encoder;
 use super::key::RowsDigest;
 use super::row::LineWriter;
 use super::{Compression, Description, Hour, ObjectKey, Row};
@@ -32,28 +34,89 @@ pub fn write(table: &str, hour: Hour, mut rows: Vec<Row<'_>>, compression: Compr
     rows.sort_unstable_by(Row::order);
     rows.dedup_by(|later, kept| later.is_named_as(kept));
 
-    let mut encoder = compression.encoder()?;
     let mut digest = RowsDigest::default();
-    let mut line = LineWriter::default();
-    let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
+    let mut writer = Writer::new(compression, Vec::new())?;
     for row in &rows {
         digest.push(row.key, row.revision);
-        line.push(row, &mut piece)?;
-        if piece.len() >= PIECE_BYTES {
-            encoder.write_all(&piece)?;
-            piece.clear();
-        }
+        writer.push(row)?;
     }
-    encoder.write_all(&piece)?;
-    let bytes = encoder.finish()?;
-
-    let times = || rows.iter().map(|row| row.removed_at);
-    let description = Description {
-        rows: rows.len() as u64,
-        first: times().min().unwrap_or(hour.start()),
-        last: times().max().unwrap_or(hour.start()),
-        sha256: Sha256::digest(&bytes).into(),
-    };
+    let (description, bytes) = writer.finish(hour.start())?;
     let key = ObjectKey { table: table.to_owned(), hour, digest: digest.finish(), compression };
     Ok(Object { key, description, bytes })
+}
+
+/// Writes the content of an object, row by row in the order that they are to stand in; of any size, since it holds a
+/// piece of it.
+pub struct Writer<W: Write> {
+    encoder: Encoder<Hashed<W>>,
+    lines: LineWriter,
+    piece: Vec<u8>,
+    rows: u64,
+    times: Option<(OffsetDateTime, OffsetDateTime)>,
+    content_bytes: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins an object whose compressed bytes go to `sink`.
+    ///
+    /// # Errors
+    /// If the encoder has no memory.
+    pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
+        let encoder = compression.encoder(Hashed { sink, digest: Sha256::new() })?;
+        let piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
+        Ok(Self { encoder, lines: LineWriter::default(), piece, rows: 0, times: None, content_bytes: 0 })
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// If the sink or the encoder gives up, or the time lies outside of the years that RFC 3339 can write.
+    pub fn push(&mut self, row: &Row<'_>) -> io::Result<()> {
+        let before = self.piece.len();
+        self.lines.push(row, &mut self.piece)?;
+        self.content_bytes += (self.piece.len() - before) as u64;
+        self.rows += 1;
+        let (first, last) = self.times.unwrap_or((row.removed_at, row.removed_at));
+        self.times = Some((first.min(row.removed_at), last.max(row.removed_at)));
+        if self.piece.len() >= PIECE_BYTES {
+            self.encoder.write_all(&self.piece)?;
+            self.piece.clear();
+        }
+        Ok(())
+    }
+
+    /// How long the content is so far, before it is compressed.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        self.content_bytes
+    }
+
+    /// Ends the object; answers its description, whose times are `otherwise` if it holds no row, and the sink.
+    ///
+    /// # Errors
+    /// If the sink or the encoder gives up.
+    pub fn finish(mut self, otherwise: OffsetDateTime) -> io::Result<(Description, W)> {
+        self.encoder.write_all(&self.piece)?;
+        let Hashed { sink, digest } = self.encoder.finish()?;
+        let (first, last) = self.times.unwrap_or((otherwise, otherwise));
+        Ok((Description { rows: self.rows, first, last, sha256: digest.finalize().into() }, sink))
+    }
+}
+
+/// Passes bytes on and digests them.
+pub(super) struct Hashed<W> {
+    pub(super) sink: W,
+    pub(super) digest: Sha256,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.sink.write(bytes)?;
+        self.digest.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
 }

@@ -118,7 +118,7 @@ pub async fn run(
     if course.is_up() {
         return Ok(false);
     }
-    let mut ready = reading.page(course.at().after()).await?;
+    let mut ready = reading.page(course.at.after()).await?;
     loop {
         let Ready { revision, page: found } = ready;
         let fill_all = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop)));

@@ -26,7 +26,8 @@ pub struct Course<P> {
     part: u32,
     progress: Progress,
     lines: Vec<u8>,
-    at: P,
+    /// The place. Where all before it is confirmed and its counts are taken, it is told by [`Course::reach`].
+    pub at: P,
     /// Whether this invocation has come on.
     advanced: bool,
     /// When to stop working.
@@ -53,12 +54,6 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             advanced: false,
             stop_at: invocation.stop_at - REPORTING.min(left / 4),
         })
-    }
-
-    /// The place.
-    #[must_use]
-    pub fn at(&self) -> &P {
-        &self.at
     }
 
     /// Comes to a place: all before it is done and confirmed.

@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use shared::invocation::Invocation;
 use shared::stream::Record;
 
-use super::Redrive;
 use super::course::Course;
+use super::{Redrive, dealt_to};
 use crate::failure::{self, Failure, Function, Functions};
 use crate::failure_bucket::{BucketFault, FailureBucket, Listed};
 use crate::mend::MendFault;
@@ -109,11 +109,11 @@ pub async fn run(
     redrive: &Redrive,
     invocation: &Invocation,
 ) -> Result<bool, RedriveFault> {
-    while let Some(prefix) = redrive.prefixes.get(course.at().prefix) {
+    while let Some(prefix) = redrive.prefixes.get(course.at.prefix) {
         if course.is_up() {
             return Ok(false);
         }
-        let mut page = world.bucket.list(prefix, course.at().after.as_deref(), OBJECTS).await?;
+        let mut page = world.bucket.list(prefix, course.at.after.as_deref(), OBJECTS).await?;
         let mut size_bytes = 0;
         let within = page.iter().take_while(|object| {
             let first = size_bytes == 0;
@@ -122,13 +122,13 @@ pub async fn run(
         });
         page.truncate(within.count());
         let Some(last) = page.last().map(|object| object.key.clone()) else {
-            let prefix = course.at().prefix + 1;
+            let prefix = course.at.prefix + 1;
             course.reach(At { prefix, after: None });
             continue;
         };
         let segment = course.segment();
         let wanted = |object: &Listed| {
-            hash(&object.key) % u64::from(segment.of) == u64::from(segment.segment)
+            dealt_to(segment, &object.key)
                 && redrive.from.is_none_or(|from| object.modified.is_some_and(|at| at >= from))
                 && redrive.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
         };
@@ -137,16 +137,11 @@ pub async fn run(
             objects.retain(|object| object.failure.reason.contains(reason.as_str()));
         }
         go_about(course, world, redrive, objects, invocation).await?;
-        let prefix = course.at().prefix;
+        let prefix = course.at.prefix;
         course.reach(At { prefix, after: Some(last) });
         course.write_if_large(world.bucket).await?;
     }
     Ok(true)
-}
-
-/// Objects are dealt out to segments by their keys. FNV-1a: a cursor may outlive the build that answered it.
-fn hash(key: &str) -> u64 {
-    key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Reads the objects; one that is no failure is reported and left.

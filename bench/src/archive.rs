@@ -1,0 +1,222 @@
+//! What the archive's tasks cost: compaction of a day, and a restore beside plain conditional puts, against a `local` in a
+//! process of its own, so that CPU time and peak memory are the task's alone.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use archiver::archive::{self, Compression, Hour, Row};
+use archiver::store::Store;
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures::{StreamExt as _, stream};
+use maintenance::config::Config;
+use maintenance::progress::Progress;
+use maintenance::{Clients, Maintenance};
+use serde_json::json;
+use serde_json::value::RawValue;
+use shared::change::{CanonicalKey, Image};
+use shared::clock::Clock;
+use shared::environment::Environment;
+use shared::invocation::Invocation;
+use shared::raw_item::RawItem;
+use shared::revision::Revision;
+use time::OffsetDateTime;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::Instant;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// A batch of the archiver's: about 4 MB of content.
+const ROWS_AN_OBJECT: usize = 3_000;
+/// As many objects as a compaction reads at a time.
+const OBJECTS: usize = 32;
+/// 2026-11-22 14:00:00 UTC.
+const TIME: i64 = 1_795_356_000;
+const RESTORED: usize = 8_000;
+const IN_FLIGHT: usize = 32;
+/// Linux counts CPU time in these.
+const TICKS_A_SECOND: f64 = 100.0;
+
+struct Bench {
+    maintenance: Maintenance,
+    store: Store,
+    dynamodb: aws_sdk_dynamodb::Client,
+    _local: Child,
+    /// Held, so that what it prints has somewhere to go.
+    _said: Lines<BufReader<ChildStdout>>,
+    _data: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn start(binaries: &Path) -> Result<Self, Failure> {
+        let data = tempfile::tempdir()?;
+        let mut command = Command::new(binaries.join("local"));
+        command.args(["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--expire-every", "86400"]);
+        command.arg("--data").arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut local = command.spawn()?;
+        let mut lines = BufReader::new(local.stdout.take().ok_or("local has no output")?).lines();
+        let mut urls = std::collections::HashMap::new();
+        while let Some(line) = lines.next_line().await? {
+            if let [name, url] = line.split_whitespace().collect::<Vec<_>>()[..]
+                && url.starts_with("http://127.0.0.1:")
+            {
+                urls.insert(name.to_owned(), url.to_owned());
+            }
+            if line.contains("Ctrl-C stops") {
+                break;
+            }
+        }
+        let url = |name: &str| urls.get(name).cloned().ok_or_else(|| format!("local did not say where its {name} is"));
+        let dynamodb = local::clients::dynamodb(&url("DynamoDB")?);
+        let s3 = local::clients::s3(&url("S3")?);
+        let clients = Clients {
+            source: dynamodb.clone(),
+            replica: dynamodb.clone(),
+            s3: s3.clone(),
+            lambda: local::clients::lambda(&url("API")?),
+        };
+        let environment: Environment = [
+            ("USERS_TABLE", "Users"),
+            ("REPLICA_TABLE", "UsersReplica"),
+            ("FAILURE_BUCKET", "users-failures"),
+            ("ARCHIVE_BUCKET", "users-archive"),
+            ("REPLICATOR_FUNCTION", "replicator"),
+            ("ARCHIVER_FUNCTION", "archiver"),
+        ]
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+        let config = Config::parse(&environment).map_err(|problems| problems.to_string())?;
+        let maintenance = maintenance::connect(&config, clients);
+        let store = Store::new(s3, "users-archive".to_owned());
+        Ok(Self { maintenance, store, dynamodb, _local: local, _said: lines, _data: data })
+    }
+
+    /// Archives so many objects; answers how much content they have.
+    async fn fill(&self, objects: usize, rows_an_object: usize) -> Result<usize, Failure> {
+        let mut content = 0;
+        for object in 0..objects {
+            let mut parts = Vec::with_capacity(rows_an_object);
+            for row in 0..rows_an_object {
+                // Interleaved, as users expire in no order of their keys.
+                let index = row * objects + object;
+                let key = CanonicalKey::parse(&format!(
+                    r#"{{"user_id":{{"S":"user-{index:08}"}},"timestamp":{{"N":"1"}}}}"#
+                ))?;
+                let revision = Revision::parse(&format!("2026-11-01T08:00:00.000#{}", 44_215_845_000_000 + index))?;
+                parts.push((key, revision, RawValue::from_string(item(index))?));
+            }
+            content += parts.iter().map(|(_, _, item)| item.get().len() + 150).sum::<usize>();
+            let removed_at = OffsetDateTime::from_unix_timestamp(TIME)?;
+            let rows = parts.iter().filter_map(|(key, revision, item)| {
+                Some(Row { key, revision: *revision, removed_at, event_id: None, item: Image::parse(item)? })
+            });
+            let object = archive::write("Users", Hour::of(removed_at), rows.collect(), Compression::Zstd)?;
+            let metadata = object.description.encode()?;
+            self.store.put(&object.key.to_string(), object.bytes, object.description.sha256, metadata).await?;
+        }
+        Ok(content)
+    }
+
+    async fn task(&self, order: serde_json::Value) -> Result<Progress, Failure> {
+        let payload = RawValue::from_string(order.to_string())?;
+        let (now, hour) = (Clock::system().now(), Duration::from_hours(1));
+        let invocation = Invocation::new(now, Instant::now(), hour, "bench".to_owned());
+        let answer = Box::pin(self.maintenance.handle(&payload, &invocation)).await?;
+        if answer.done { Ok(answer.progress) } else { Err("the task did not come to its end".into()) }
+    }
+}
+
+/// Compacts a day of `times` the objects that are merged at a time.
+pub(crate) async fn compaction(binaries: &Path, times: usize) -> Result<(), Failure> {
+    let bench = Bench::start(binaries).await?;
+    let content = bench.fill(OBJECTS * times, ROWS_AN_OBJECT).await?;
+    let (before, started) = (cpu_seconds()?, Instant::now());
+    let progress = bench.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await?;
+    let (cpu, wall) = (cpu_seconds()? - before, started.elapsed().as_secs_f64());
+    // What rounds merge again is merged, too.
+    let merged =
+        megabytes(content) * count(progress.get("compact.rows")) / count((OBJECTS * times * ROWS_AN_OBJECT) as u64);
+    println!("compaction of {:.0} MB in {} objects: {progress}", megabytes(content), OBJECTS * times);
+    println!(
+        "  {:.0} MB merged in {cpu:.1} s of CPU time ({:.0} MB/s), {wall:.1} s ({:.0} MB/s)",
+        merged,
+        merged / cpu,
+        merged / wall
+    );
+    println!("  peak memory of the process {:.0} MB", peak_megabytes()?);
+    Ok(())
+}
+
+/// Restores items, and puts as many plainly, one condition each.
+pub(crate) async fn restore(binaries: &Path) -> Result<(), Failure> {
+    let bench = Bench::start(binaries).await?;
+    bench.fill(1, RESTORED).await?;
+    let started = Instant::now();
+    let order = json!({"task": "restore", "from": "2026-01-01T00:00:00Z", "no_expiry": true, "dry_run": false});
+    let restored = bench.task(order).await?.get("restore.restored");
+    let restore = count(restored) / started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    let puts = (0..RESTORED).map(|index| {
+        let dynamodb = bench.dynamodb.clone();
+        async move {
+            let mut item = RawItem::parse(&item(index))?.into_attributes();
+            item.insert("user_id".to_owned(), AttributeValue::S(format!("plain-{index:08}")));
+            let put = dynamodb.put_item().table_name("Users").set_item(Some(item));
+            put.condition_expression("attribute_not_exists(user_id)").send().await?;
+            Ok::<(), Failure>(())
+        }
+    });
+    let mut puts = stream::iter(puts).buffer_unordered(IN_FLIGHT);
+    while let Some(put) = puts.next().await {
+        put?;
+    }
+    let plain = count(RESTORED as u64) / started.elapsed().as_secs_f64();
+    println!(
+        "restore of {restored} items: {restore:.0} a second; plain conditional puts: {plain:.0} a second; {:.2}x",
+        plain / restore
+    );
+    Ok(())
+}
+
+/// An item of about 1.2 KB, half of it of no pattern.
+fn item(index: usize) -> String {
+    let mut noise = index as u64;
+    let more: serde_json::Map<_, _> = (0..12)
+        .map(|label| {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (format!("label-{label}"), json!({"S": format!("a value {noise:016x}{:016x}", noise.rotate_left(17))}))
+        })
+        .collect();
+    json!({
+        "user_id": {"S": format!("user-{index:08}")}, "timestamp": {"N": "1"}, "name": {"S": format!("User {index}")},
+        "email": {"S": format!("user-{index:08}@example.com")}, "status": {"S": "active"}, "attributes": {"M": more},
+        "version": {"N": format!("{TIME}000000")}, "created_at": {"S": "2026-11-22T08:00:00Z"},
+    })
+    .to_string()
+}
+
+fn cpu_seconds() -> Result<f64, Failure> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // Behind the name, which may hold spaces, user and system time are the 12th and 13th.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = fields.get(11).ok_or("no utime")?.parse::<f64>()? + fields.get(12).ok_or("no stime")?.parse::<f64>()?;
+    Ok(ticks / TICKS_A_SECOND)
+}
+
+fn peak_megabytes() -> Result<f64, Failure> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in status")?;
+    Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? * 1024.0 / 1e6)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a few millions")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a size of a few gigabytes")]
+fn megabytes(bytes: usize) -> f64 {
+    bytes as f64 / 1e6
+}

@@ -1,0 +1,191 @@
+//! Where a compacted object lies, and what a key of either layout says of its object: [`Name`].
+//!
+//! ```text
+//! compacted/<table>/dt=YYYY-MM-DD/<run>-<part>.ndjson.zst      (or .gz)
+//! ```
+//!
+//! A run is one merge: its parts are sorted as one, so whoever merges further reads them as one. It is named by the
+//! digest of what went into it and how it was cut, so the same merge writes the same objects however often it begins
+//! anew, and no other merge ever writes over them.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+
+use super::key::{Day, hex, is_digest, object_name};
+use super::{Compression, Hour, ObjectKey};
+
+/// Where compacted objects lie.
+pub const COMPACTED: &str = "compacted/";
+/// Digits of a part's number in a key.
+const PART_DIGITS: usize = 5;
+
+/// The key of a compacted object, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompactedKey {
+    /// The table that the rows were removed from.
+    pub table: String,
+    /// The day they were removed on.
+    pub day: Day,
+    /// The merge that wrote it.
+    pub run: String,
+    /// Its place in the run, from 0.
+    pub part: u32,
+    /// How the object is compressed.
+    pub compression: Compression,
+}
+
+impl CompactedKey {
+    /// The name of the merge of these objects, cut at `target_bytes`.
+    pub fn run_of<'k>(
+        inputs: impl IntoIterator<Item = &'k str>,
+        target_bytes: u64,
+        compression: Compression,
+    ) -> String {
+        let mut digest = Sha256::new();
+        digest.update(format!("{target_bytes} {compression}"));
+        for key in inputs {
+            digest.update([b'\n']);
+            digest.update(key);
+        }
+        let mut run = hex(&digest.finalize());
+        run.truncate(32);
+        run
+    }
+
+    fn parts(text: &str) -> Option<Self> {
+        let mut parts = text.strip_prefix(COMPACTED)?.splitn(3, '/');
+        let (table, day, name) = (parts.next()?, parts.next()?, parts.next()?);
+        let (name, compression) = object_name(name)?;
+        let (run, part) = name.split_once('-')?;
+        if table.is_empty() || !is_digest(run) || part.len() != PART_DIGITS {
+            return None;
+        }
+        let day = Day::parse(day.strip_prefix("dt=")?)?;
+        Some(Self { table: table.to_owned(), day, run: run.to_owned(), part: part.parse().ok()?, compression })
+    }
+}
+
+impl fmt::Display for CompactedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, day, run, part, compression } = self;
+        write!(f, "{COMPACTED}{table}/dt={day}/{run}-{part:0PART_DIGITS$}.ndjson.{}", compression.ending())
+    }
+}
+
+/// A key of either layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Name {
+    /// As the archiver wrote it.
+    Archived(ObjectKey),
+    /// As a merge wrote it.
+    Compacted(CompactedKey),
+}
+
+/// A key of neither layout.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the key is not archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz), \
+     nor compacted/<table>/dt=YYYY-MM-DD/<32 hex digits>-<5 digits>.ndjson.zst (or .gz)"
+)]
+pub struct NotOfTheArchive;
+
+impl Name {
+    /// Takes a key apart.
+    ///
+    /// # Errors
+    /// [`NotOfTheArchive`] if putting it together again would not give the same text.
+    pub fn parse(text: &str) -> Result<Self, NotOfTheArchive> {
+        if let Ok(key) = ObjectKey::parse(text) {
+            return Ok(Self::Archived(key));
+        }
+        match CompactedKey::parts(text) {
+            Some(key) if key.to_string() == text => Ok(Self::Compacted(key)),
+            _ => Err(NotOfTheArchive),
+        }
+    }
+
+    /// The table that the rows were removed from.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        match self {
+            Self::Archived(key) => &key.table,
+            Self::Compacted(key) => &key.table,
+        }
+    }
+
+    /// The day that its rows were removed on.
+    #[must_use]
+    pub fn day(&self) -> Day {
+        match self {
+            Self::Archived(key) => key.hour.day(),
+            Self::Compacted(key) => key.day,
+        }
+    }
+
+    /// How the object is compressed.
+    #[must_use]
+    pub fn compression(&self) -> Compression {
+        match self {
+            Self::Archived(key) => key.compression,
+            Self::Compacted(key) => key.compression,
+        }
+    }
+
+    /// Whether a row that was removed then may stand in it.
+    pub(super) fn holds(&self, removed_at: OffsetDateTime) -> bool {
+        match self {
+            Self::Archived(key) => Hour::of(removed_at) == key.hour,
+            Self::Compacted(key) => Day::of(removed_at) == key.day,
+        }
+    }
+
+    /// The digest of its rows, if the key tells it.
+    pub(super) fn digest(&self) -> Option<&str> {
+        match self {
+            Self::Archived(key) => Some(&key.digest),
+            Self::Compacted(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "compacted/Users/dt=2026-11-02/0123456789abcdef0123456789abcdef-00012.ndjson.zst";
+
+    #[test]
+    fn a_key_is_taken_apart_as_it_was_put_together() {
+        let Name::Compacted(key) = Name::parse(KEY).unwrap() else { panic!("a compacted object") };
+        assert_eq!((key.table.as_str(), key.part, key.to_string().as_str()), ("Users", 12, KEY));
+        assert!(matches!(Name::parse(&KEY.replace(".zst", ".gz")).unwrap().compression(), Compression::Gzip));
+    }
+
+    #[test]
+    fn a_foreign_key_is_refused() {
+        for (from, to) in [
+            ("compacted/", "columns/"),
+            ("Users", ""),
+            ("-11-02", "-11-31"),
+            ("cdef-", "cdeg-"),
+            ("-00012", "-12"),
+            ("-00012", "-+0012"),
+            (".zst", ".bz2"),
+        ] {
+            assert_eq!(Name::parse(&KEY.replace(from, to)), Err(NotOfTheArchive), "{from} → {to}");
+        }
+    }
+
+    #[test]
+    fn a_run_is_named_by_what_goes_into_it_and_how_it_is_cut() {
+        let run =
+            |inputs: &[&str], target, compression| CompactedKey::run_of(inputs.iter().copied(), target, compression);
+        let one = run(&["a", "b"], 1, Compression::Zstd);
+        assert!(is_digest(&one) && one == run(&["a", "b"], 1, Compression::Zstd));
+        assert_ne!(one, run(&["a", "b"], 2, Compression::Zstd));
+        assert_ne!(one, run(&["a", "b"], 1, Compression::Gzip));
+        assert_ne!(one, run(&["a", "b", "c"], 1, Compression::Zstd));
+    }
+}

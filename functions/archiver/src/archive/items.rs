@@ -1,0 +1,69 @@
+//! Items alone, a line each: what `aws dynamodb import-table` takes. [`ItemWriter`]
+//!
+//! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/S3DataImport.Format.html>: one JSON object a line,
+//! whose one member is `Item`; other members are an error of the import.
+
+use std::io::{self, Write};
+
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::Compression;
+use super::compression::Encoder;
+use super::row::push_one_line;
+use super::write::Hashed;
+
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Writes items to a sink, of any number.
+pub struct ItemWriter<W: Write> {
+    encoder: Encoder<Hashed<W>>,
+    piece: Vec<u8>,
+    items: u64,
+    content_bytes: u64,
+}
+
+impl<W: Write> ItemWriter<W> {
+    /// Begins an object whose compressed bytes go to `sink`.
+    ///
+    /// # Errors
+    /// If the encoder has no memory.
+    pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
+        let encoder = compression.encoder(Hashed { sink, digest: Sha256::new() })?;
+        Ok(Self { encoder, piece: Vec::with_capacity(2 * PIECE_BYTES), items: 0, content_bytes: 0 })
+    }
+
+    /// Adds an item, a DynamoDB JSON map.
+    ///
+    /// # Errors
+    /// If the sink or the encoder gives up.
+    pub fn push(&mut self, item: &RawValue) -> io::Result<()> {
+        let before = self.piece.len();
+        self.piece.extend_from_slice(b"{\"Item\":");
+        push_one_line(item.get(), &mut self.piece);
+        self.piece.extend_from_slice(b"}\n");
+        self.items += 1;
+        self.content_bytes += (self.piece.len() - before) as u64;
+        if self.piece.len() >= PIECE_BYTES {
+            self.encoder.write_all(&self.piece)?;
+            self.piece.clear();
+        }
+        Ok(())
+    }
+
+    /// How long the content is so far, before it is compressed.
+    #[must_use]
+    pub fn content_bytes(&self) -> u64 {
+        self.content_bytes
+    }
+
+    /// Ends the object; answers how many items it holds, and the SHA-256 of its bytes.
+    ///
+    /// # Errors
+    /// If the sink or the encoder gives up.
+    pub fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
+        self.encoder.write_all(&self.piece)?;
+        let Hashed { digest, .. } = self.encoder.finish()?;
+        Ok((self.items, digest.finalize().into()))
+    }
+}

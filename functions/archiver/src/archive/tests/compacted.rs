@@ -1,0 +1,66 @@
+//! Compacted objects are read by the same reader, and proven without looking at a row.
+
+use super::*;
+
+const NAME: &str = "compacted/Users/dt=2026-11-22/0123456789abcdef0123456789abcdef-00000.ndjson.zst";
+
+fn rows() -> Vec<Parts> {
+    // Of two hours of the day.
+    (0..40).map(|n| Parts::new(&format!("user-{n:03}"), "1", "111", 3_590 + n, "")).collect()
+}
+
+fn written(rows: &[Parts]) -> (HashMap<String, String>, Vec<u8>) {
+    let mut writer = Writer::new(Compression::Zstd, Vec::new()).unwrap();
+    for row in rows {
+        writer.push(&row.row()).unwrap();
+    }
+    assert!(writer.content_bytes() > 0);
+    let (description, bytes) = writer.finish(OffsetDateTime::UNIX_EPOCH).unwrap();
+    (description.encode().unwrap().map(|(name, value)| (name.to_owned(), value)).into(), bytes)
+}
+
+fn read(name: &str, metadata: &HashMap<String, String>, bytes: &[u8]) -> Result<Vec<String>, Damage> {
+    let reader = Reader::open(name, metadata, KeyNames::new(["user_id", "timestamp"]), bytes)?;
+    reader.map(|row| row.map(|row| text(&row))).collect()
+}
+
+#[test]
+fn a_day_s_rows_are_read_as_they_were_written() {
+    let (metadata, bytes) = written(&rows());
+    assert_eq!(read(NAME, &metadata, &bytes).unwrap(), rows().iter().map(Parts::text).collect::<Vec<_>>());
+    assert_eq!(prove(NAME, &metadata, bytes.as_slice()).unwrap(), Description::parse(&metadata).unwrap());
+}
+
+#[test]
+fn a_row_of_another_day_is_refused() {
+    let (metadata, bytes) = written(&rows());
+    let damage = read(&NAME.replace("11-22", "11-23"), &metadata, &bytes).unwrap_err();
+    assert_eq!((damage.row, damage.flaw.to_string().contains("hour or day")), (Some(1), true));
+}
+
+#[test]
+fn a_row_that_was_read_is_written_as_it_was() {
+    let (metadata, bytes) = written(&rows());
+    let reader = Reader::open(NAME, &metadata, KeyNames::new(["user_id", "timestamp"]), bytes.as_slice()).unwrap();
+    let mut writer = Writer::new(Compression::Zstd, Vec::new()).unwrap();
+    for row in reader {
+        writer.push(&row.unwrap().as_row().unwrap()).unwrap();
+    }
+    assert_eq!(writer.finish(OffsetDateTime::UNIX_EPOCH).unwrap().1, bytes);
+}
+
+#[test]
+fn no_damage_to_the_bytes_is_proven_sound() {
+    let (metadata, whole) = written(&rows());
+    for place in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1 << (place % 8);
+        assert!(prove(NAME, &metadata, bytes.as_slice()).is_err(), "byte {place}");
+        assert!(prove(NAME, &metadata, &whole[..place]).is_err(), "cut at {place}");
+    }
+    let mut fewer = metadata.clone();
+    fewer.insert("rows".to_owned(), "39".to_owned());
+    let damage = prove(NAME, &fewer, whole.as_slice()).unwrap_err();
+    assert_eq!(damage.flaw.to_string(), "holds 40 rows, its metadata says 39");
+    assert!(prove("export/notes.txt", &metadata, whole.as_slice()).is_err());
+}

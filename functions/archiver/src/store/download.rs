@@ -1,0 +1,80 @@
+//! An object's bytes as a source that blocks: [`Download`], between the bucket, which is asked asynchronously, and the
+//! format's reader, which is not.
+//!
+//! It asks for a piece at a time, the next one while this one is read, so that it holds two pieces whatever the object's
+//! size, and no connection waits open while a merge reads elsewhere. A piece that fails is asked for again by the client.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+
+use bytes::{Buf as _, Bytes};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::{Store, StoreError};
+
+const PIECE_BYTES: u64 = 512 * 1024;
+
+/// An object being read. Read it where blocking is allowed (`spawn_blocking`): elsewhere the runtime panics.
+///
+/// An error of the bucket is an [`io::Error`] around a [`StoreError`], so that it can be told from damage.
+pub struct Download {
+    store: Store,
+    key: String,
+    metadata: HashMap<String, String>,
+    bytes: u64,
+    asked: u64,
+    runtime: Handle,
+    piece: Bytes,
+    next: Option<JoinHandle<Result<Bytes, StoreError>>>,
+}
+
+impl Download {
+    pub(super) fn new(
+        store: Store,
+        key: String,
+        metadata: HashMap<String, String>,
+        bytes: u64,
+        runtime: Handle,
+    ) -> Self {
+        Self { store, key, metadata, bytes, asked: 0, runtime, piece: Bytes::new(), next: None }
+    }
+
+    /// The object's metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+
+    fn ask(&mut self) {
+        if self.next.is_none() && self.asked < self.bytes {
+            let (store, key) = (self.store.clone(), self.key.clone());
+            let (from, until) = (self.asked, self.bytes.min(self.asked + PIECE_BYTES));
+            self.asked = until;
+            self.next = Some(self.runtime.spawn(async move { store.range(&key, from, until).await }));
+        }
+    }
+}
+
+impl Read for Download {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            self.ask();
+            let Some(next) = self.next.take() else { return Ok(0) };
+            self.piece = self.runtime.block_on(next).map_err(io::Error::other)?.map_err(io::Error::other)?;
+            self.ask();
+        }
+        let read = buffer.len().min(self.piece.len());
+        self.piece.copy_to_slice(&mut buffer[..read]);
+        Ok(read)
+    }
+}
+
+/// What is under way is not waited for.
+impl Drop for Download {
+    fn drop(&mut self) {
+        if let Some(next) = &self.next {
+            next.abort();
+        }
+    }
+}

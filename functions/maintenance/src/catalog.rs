@@ -1,0 +1,74 @@
+//! What the archive holds of a table, by the day, in both layouts; and what lies there that is not its own.
+
+use std::collections::BTreeSet;
+
+use archiver::archive::{ARCHIVE, COMPACTED, Day, Name};
+use archiver::store::{Store, StoreError};
+
+/// An object of the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shelved {
+    /// Its key.
+    pub key: String,
+    /// The key taken apart.
+    pub name: Name,
+    /// Its size, compressed.
+    pub bytes: u64,
+}
+
+/// What the archive holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Shelf {
+    /// The objects, those of the archiver before the compacted ones.
+    pub objects: Vec<Shelved>,
+    /// Keys that neither the archiver nor a merge wrote.
+    pub foreign: Vec<String>,
+}
+
+/// The days of which there is something.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Days {
+    /// They, in order.
+    pub days: BTreeSet<Day>,
+    /// What lies beside them; a folder ends in a slash.
+    pub foreign: Vec<String>,
+}
+
+/// The days that the archive holds something of.
+///
+/// # Errors
+/// [`StoreError`] if it cannot be listed.
+pub async fn days(store: &Store, table: &str) -> Result<Days, StoreError> {
+    let mut found = Days::default();
+    for root in [ARCHIVE, COMPACTED] {
+        found.foreign.extend(store.level(root).await?.objects);
+        let prefix = format!("{root}{table}/");
+        let level = store.level(&prefix).await?;
+        found.foreign.extend(level.objects);
+        for folder in level.folders {
+            let day = folder.strip_prefix(&prefix).and_then(|of| of.strip_prefix("dt=")?.strip_suffix('/'));
+            match day.and_then(Day::parse) {
+                Some(day) => drop(found.days.insert(day)),
+                None => found.foreign.push(folder),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What the archive holds of a day.
+///
+/// # Errors
+/// [`StoreError`] if it cannot be listed.
+pub async fn shelf(store: &Store, table: &str, day: Day) -> Result<Shelf, StoreError> {
+    let mut shelf = Shelf::default();
+    for root in [ARCHIVE, COMPACTED] {
+        for stored in store.list(&format!("{root}{table}/dt={day}/")).await? {
+            match Name::parse(&stored.key) {
+                Ok(name) => shelf.objects.push(Shelved { key: stored.key, name, bytes: stored.bytes }),
+                Err(_) => shelf.foreign.push(stored.key),
+            }
+        }
+    }
+    Ok(shelf)
+}

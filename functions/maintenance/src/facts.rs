@@ -1,0 +1,85 @@
+//! What the archive tells of each key: its rows in the order of their age, each once. [`Facts`]
+
+use std::collections::BTreeMap;
+
+use archiver::archive::ArchivedRow;
+use shared::change::CanonicalKey;
+
+use crate::sweep::{Held, SweepFault};
+
+/// Which rows of a key count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// The one of the highest revision.
+    Latest,
+    /// All of them.
+    All,
+}
+
+/// Rows by their keys.
+#[derive(Debug, Default)]
+pub struct Facts(BTreeMap<CanonicalKey, Vec<ArchivedRow>>);
+
+impl Facts {
+    /// Adds an object's rows.
+    ///
+    /// # Errors
+    /// Never: it gives memory back, and takes none that was not counted when the rows were read.
+    pub fn add(&mut self, rows: Vec<ArchivedRow>, which: Rows, held: &mut Held) -> Result<(), SweepFault> {
+        for row in rows {
+            let facts = self.0.entry(row.key.clone()).or_default();
+            match facts.binary_search_by(|fact| fact.revision.cmp(&row.revision)) {
+                Ok(_) => held.give(&row),
+                Err(place) => facts.insert(place, row),
+            }
+            if which == Rows::Latest && facts.len() > 1 {
+                held.give(&facts.remove(0));
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys and their rows, in order.
+    #[must_use]
+    pub fn into_keys(self) -> Vec<(CanonicalKey, Vec<ArchivedRow>)> {
+        self.0.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+    use shared::revision::Revision;
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn row(user: &str, number: u32) -> ArchivedRow {
+        let item = format!(r#"{{"k":{{"S":"{user}"}}}}"#);
+        ArchivedRow {
+            key: CanonicalKey::parse(&item).unwrap(),
+            revision: Revision::parse(&format!("2026-01-01T00:00:00.000#{number}")).unwrap(),
+            removed_at: OffsetDateTime::UNIX_EPOCH,
+            event_id: None,
+            item: RawValue::from_string(item).unwrap(),
+        }
+    }
+
+    fn told(which: Rows) -> Vec<Vec<String>> {
+        let (mut facts, mut held) = (Facts::default(), Held::default());
+        facts.add(vec![row("a", 9), row("b", 1)], which, &mut held).unwrap();
+        facts.add(vec![row("a", 10), row("a", 9), row("a", 8)], which, &mut held).unwrap();
+        let numbers = |rows: Vec<ArchivedRow>| rows.iter().map(|row| row.revision.sequence().to_string()).collect();
+        facts.into_keys().into_iter().map(|(_, rows)| numbers(rows)).collect()
+    }
+
+    #[test]
+    fn the_latest_is_the_highest_as_a_number_whatever_order_the_objects_come_in() {
+        assert_eq!(told(Rows::Latest), [["10"], ["1"]]);
+    }
+
+    #[test]
+    fn all_are_told_once_in_the_order_of_their_age() {
+        assert_eq!(told(Rows::All), [vec!["8", "9", "10"], vec!["1"]]);
+    }
+}

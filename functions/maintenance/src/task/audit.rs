@@ -1,0 +1,161 @@
+//! Whether the archive has what it must: a row of every removal that the replica remembers, or of every key of a list.
+//!
+//! A removal by TTL leaves a tombstone in the replica that says so and carries the removal's revision; the archive must
+//! have the row of that key and revision. The two come by separate functions, so what one of them lost the other tells.
+//! Tombstones live for some days: an audit proves those.
+
+use std::collections::BTreeMap;
+
+use archiver::archive::ArchivedRow;
+use replicator::sink::{Replica, Unread};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use shared::change::CanonicalKey;
+use shared::revision::Revision;
+use time::OffsetDateTime;
+
+use super::course::Course;
+use super::dealt_to;
+use super::found::tell;
+use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::sweep::{Held, Library, Period, SweepFault, sweep};
+
+/// Removals that are looked for in one sweep of the archive.
+const SOUGHT: usize = 50_000;
+
+/// What to look for, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// Only in rows that were removed at or after this time.
+    pub from: Option<OffsetDateTime>,
+    /// Only in rows that were removed before this time.
+    pub to: Option<OffsetDateTime>,
+    /// The keys that must be there; the replica's tombstones if there is no list.
+    pub keys: Option<Vec<CanonicalKey>>,
+}
+
+/// Why an audit stops before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditFault {
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Sweep(#[from] SweepFault),
+    /// The replica cannot be read.
+    #[error(transparent)]
+    Replica(#[from] Unread),
+    /// The report cannot be written.
+    #[error(transparent)]
+    Bucket(#[from] BucketFault),
+}
+
+/// Where an audit is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct At {
+    /// Of which replica.
+    replica: usize,
+    /// After which of its keys.
+    after: Option<CanonicalKey>,
+    /// Whether damage has been told.
+    told: bool,
+}
+
+/// What an audit works on.
+pub struct World<'w> {
+    /// The archive.
+    pub library: Library,
+    /// The replicas, whose tombstones remember.
+    pub replicas: &'w [Box<dyn Replica>],
+    /// Where the report goes.
+    pub bucket: &'w FailureBucket,
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+struct Line<'a> {
+    kind: &'static str,
+    key: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<String>,
+    objects: usize,
+}
+
+/// What is sought: a revision of a key, or any; and in how many objects it was found.
+type Sought = BTreeMap<(CanonicalKey, Option<Revision>), usize>;
+
+/// Goes on with an audit; tells whether it is done.
+///
+/// # Errors
+/// [`AuditFault`].
+pub async fn run(course: &mut Course<At>, world: &World<'_>, audit: &Audit) -> Result<bool, AuditFault> {
+    if let Some(keys) = &audit.keys {
+        let segment = course.segment();
+        let own = keys.iter().filter(|key| dealt_to(segment, key.as_str()));
+        let sought = own.map(|key| ((key.clone(), None), 0)).collect();
+        look_for(course, world, audit, sought).await?;
+        return Ok(true);
+    }
+    while let Some(replica) = world.replicas.get(course.at.replica) {
+        if course.is_up() {
+            return Ok(false);
+        }
+        let (mut sought, mut after) = (Sought::new(), course.at.after.clone());
+        let ended = loop {
+            let page = replica.scan(course.segment(), after.as_ref()).await?;
+            for (key, held) in page.held {
+                // One that carries no revision is nobody's to prove; a repair's is no removal by TTL.
+                if let (true, Some(Ok(revision))) = (held.expired(), held.revision.clone())
+                    && revision.reconciled().is_none()
+                {
+                    sought.insert((key, Some(revision)), 0);
+                }
+            }
+            after = page.next;
+            if after.is_none() || sought.len() >= SOUGHT || course.is_up() {
+                break after.is_none();
+            }
+        };
+        look_for(course, world, audit, sought).await?;
+        course.at.after = after;
+        if ended {
+            course.at.replica += 1;
+        }
+        course.write_if_large(world.bucket).await?;
+    }
+    Ok(true)
+}
+
+async fn look_for(course: &mut Course<At>, world: &World<'_>, audit: &Audit, sought: Sought) -> Result<(), AuditFault> {
+    let period = Period { from: audit.from, to: audit.to };
+    let keys: std::collections::BTreeSet<CanonicalKey> = sought.keys().map(|(key, _)| key.clone()).collect();
+    let wanted = move |row: &ArchivedRow| keys.contains(&row.key);
+    let take = |sought: &mut Sought, rows: Vec<ArchivedRow>, held: &mut Held| {
+        for row in rows {
+            held.give(&row);
+            for name in [(row.key.clone(), None), (row.key, Some(row.revision))] {
+                if let Some(found) = sought.get_mut(&name) {
+                    *found += 1;
+                }
+            }
+        }
+        Ok(())
+    };
+    let (sought, seen) = sweep(&world.library, &period, course.stop_at, sought, wanted, take).await?;
+    if !course.at.told {
+        tell(course, "audit", &seen);
+        course.at.told = true;
+    }
+    for ((key, revision), objects) in sought {
+        let kind = match (objects, revision) {
+            (0, _) => "missing",
+            // Of a key alone there may be several rows, each a fact of its own.
+            (2.., Some(_)) => "doubled",
+            _ => "found",
+        };
+        course.count(format!("audit.{kind}"), 1);
+        if kind != "found" {
+            let revision = revision.map(|revision| revision.to_string());
+            course.report(&Line { kind, key: &key.to_raw(), revision, objects });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Merges the many small objects of a day, or of an hour, into few large ones: sorted, each row once.
+//!
+//! ```text
+//! plan    which objects are merged next                     plan.rs, pure
+//! merge   read, merged, written, and read back as a whole   step.rs, in bounded memory
+//! tell    a manifest: what went in, what came out           superseded/manifests/…
+//! retire  what went in moves below superseded/
+//! ```
+//!
+//! Nothing is retired before the rows of it stand in an object that was read back and a manifest that says so. So at
+//! every point each row stands in `archive/` or `compacted/`: in both for a while, and readers drop repetitions. Whoever
+//! begins anew finishes what manifests tell of, and plans by what lies there: a merge that was cut off has written
+//! objects that go into the next merge like any other. An archiver may write beside it; what comes late is merged by the
+//! next run. Where an object cannot be read, the rest is merged without it, and it stays and is reported.
+//!
+//! Memory does not grow with the day: a merge reads at most [`plan::FAN_IN`] runs at a time, and what is more takes
+//! several rounds, each a step that stands for itself.
+
+mod manifest;
+mod plan;
+mod step;
+
+use std::collections::BTreeSet;
+
+use archiver::archive::{Compression, Day, Hour, KeyNames};
+use archiver::store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use self::manifest::Manifest;
+use self::plan::Period;
+use self::step::{Step, Stepped};
+use super::course::Course;
+use super::dealt_to;
+use crate::archived::Unread;
+use crate::catalog;
+use crate::failure_bucket::{BucketFault, FailureBucket};
+
+/// What to merge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compact {
+    /// Only what was removed at or after this time.
+    pub from: Option<OffsetDateTime>,
+    /// Only what was removed before this time.
+    pub to: OffsetDateTime,
+    /// Whether an hour's objects are merged by themselves, instead of a day's with what is compacted of it.
+    pub hourly: bool,
+    /// How much content goes into an object, before it is compressed.
+    pub target_bytes: u64,
+}
+
+/// Why a compaction stops before its end. What was merged until then stays.
+#[derive(Debug, thiserror::Error)]
+pub enum CompactFault {
+    /// The archive cannot be read or written.
+    #[error("ARCHIVE_BUCKET: {0}")]
+    Store(#[from] StoreError),
+    /// An object went while it was read: another compaction is at it.
+    #[error("ARCHIVE_BUCKET: {0} went while it was read: another compaction is at work")]
+    Gone(String),
+    /// No object can be made here.
+    #[error("no object could be made: {0}")]
+    Spool(#[from] std::io::Error),
+    /// What was written is not what is read.
+    #[error("what was written is not what is read back, so nothing is retired: {0}")]
+    Unproven(String),
+    /// A merge does not fit into an invocation.
+    #[error("a merge of {0} does not fit into one invocation: compact by the hour, or give the function more time")]
+    NoTime(Day),
+    /// The report cannot be written.
+    #[error(transparent)]
+    Bucket(#[from] BucketFault),
+}
+
+impl From<Unread> for CompactFault {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Store(error) => Self::Store(error),
+            Unread::Gone(key) => Self::Gone(key),
+        }
+    }
+}
+
+/// Where a compaction is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct At {
+    /// The last day that is done.
+    day: Option<String>,
+    /// Of the day under way: the objects that cannot be read.
+    damaged: BTreeSet<String>,
+    /// Whether what lies beside the days has been told.
+    told: bool,
+}
+
+/// What a compaction works on.
+pub struct World<'w> {
+    /// The archive.
+    pub archive: &'w Store,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// The table whose rows they are.
+    pub table: &'w str,
+    /// Its key.
+    pub key_names: KeyNames,
+    /// Where the report goes.
+    pub bucket: &'w FailureBucket,
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Merged { day: String, run: &'a str, inputs: usize, outputs: Vec<&'a str>, rows: u64, repeated: u64 },
+    Kept { object: &'a str, done: &'static str, why: String },
+}
+
+/// Goes on with a compaction; tells whether it is done.
+///
+/// # Errors
+/// [`CompactFault`]; every row still stands where readers look.
+pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) -> Result<bool, CompactFault> {
+    let found = catalog::days(world.archive, world.table).await?;
+    if !course.at.told && course.segment().segment == 0 {
+        keep(course, &found.foreign);
+    }
+    course.at.told = true;
+    let done = course.at.day.as_deref().and_then(Day::parse);
+    let segment = course.segment();
+    let period = |day: &Day| {
+        compact.from.is_none_or(|from| day.end() > from)
+            && day.start() < compact.to
+            && done.is_none_or(|done| *day > done)
+            && dealt_to(segment, &day.to_string())
+    };
+    // One step at least is to be finished by each invocation: else no number of them comes to the end.
+    let mut advanced = false;
+    for day in found.days.into_iter().filter(period) {
+        loop {
+            if course.is_up() {
+                return Ok(false);
+            }
+            match step(course, world, compact, day).await? {
+                Advance::Merged => advanced = true,
+                Advance::Damaged => {}
+                Advance::Stopped if advanced => return Ok(false),
+                Advance::Stopped => return Err(CompactFault::NoTime(day)),
+                Advance::Done => break,
+            }
+        }
+        course.at = At { day: Some(day.to_string()), damaged: BTreeSet::new(), told: true };
+        course.write_if_large(world.bucket).await?;
+    }
+    Ok(true)
+}
+
+fn keep(course: &mut Course<At>, foreign: &[String]) {
+    for object in foreign {
+        let why = "neither the archiver nor a merge wrote it".to_owned();
+        course.count("compact.kept", 1);
+        course.report(&Line::Kept { object, done: "kept", why });
+    }
+}
+
+enum Advance {
+    Merged,
+    /// An object turned out damaged; the next step leaves it out.
+    Damaged,
+    Stopped,
+    Done,
+}
+
+async fn step(
+    course: &mut Course<At>,
+    world: &World<'_>,
+    compact: &Compact,
+    day: Day,
+) -> Result<Advance, CompactFault> {
+    let mut shelf = catalog::shelf(world.archive, world.table, day).await?;
+    let retired = manifest::finish(world.archive, world.table, day, &shelf).await?;
+    course.count("compact.retired", retired.len());
+    shelf.objects.retain(|object| !retired.contains(&object.key) && !course.at.damaged.contains(&object.key));
+    let period = Period { from: compact.from.map(Hour::of), to: compact.to, hourly: compact.hourly };
+    let Some(inputs) = plan::next(&shelf.objects, &period) else {
+        keep(course, &shelf.foreign);
+        return Ok(Advance::Done);
+    };
+    let step = Step {
+        store: world.archive.clone(),
+        table: world.table.to_owned(),
+        day,
+        key_names: world.key_names.clone(),
+        compression: world.compression,
+        target_bytes: compact.target_bytes,
+        stop_at: course.stop_at,
+        inputs,
+    };
+    let merged = match step.run().await? {
+        Stepped::Merged(merged) => merged,
+        Stepped::Stopped => return Ok(Advance::Stopped),
+        Stepped::Damaged(damage) => {
+            course.count("compact.kept", 1);
+            course.report(&Line::Kept { object: &damage.object, done: "kept", why: damage.to_string() });
+            course.at.damaged.insert(damage.object);
+            return Ok(Advance::Damaged);
+        }
+    };
+    let manifest = Manifest::of(world.table, day, &merged);
+    manifest.put(world.archive).await?;
+    let inputs: Vec<&str> = merged.inputs.iter().map(String::as_str).collect();
+    manifest::retire(world.archive, &inputs).await?;
+    let outputs: Vec<&str> = merged.outputs.iter().map(|output| output.key.as_str()).collect();
+    course.count("compact.objects", inputs.len());
+    course.count("compact.retired", inputs.len());
+    course.count("compact.written", outputs.len());
+    course.count("compact.rows", usize::try_from(merged.rows).unwrap_or(usize::MAX));
+    course.count("compact.repeated", usize::try_from(merged.repeated).unwrap_or(usize::MAX));
+    let (run, rows, repeated) = (merged.run.as_str(), merged.rows, merged.repeated);
+    course.report(&Line::Merged { day: day.to_string(), run, inputs: inputs.len(), outputs, rows, repeated });
+    Ok(Advance::Merged)
+}

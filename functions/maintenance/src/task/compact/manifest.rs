@@ -1,0 +1,79 @@
+//! What a merge was made of: written before anything of it is retired, so that whoever comes after can finish it.
+
+use std::collections::BTreeSet;
+
+use archiver::archive::Day;
+use archiver::store::{Store, StoreError};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::step::{Merged, Output};
+use crate::catalog::Shelf;
+
+const IN_FLIGHT: usize = 16;
+const FORMAT: u32 = 1;
+
+/// A merge, as it is told beside what it retired.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    format: u32,
+    table: String,
+    day: String,
+    run: String,
+    rows: u64,
+    inputs: Vec<String>,
+    outputs: Vec<Output>,
+}
+
+fn prefix(table: &str, day: Day) -> String {
+    format!("superseded/manifests/{table}/dt={day}/")
+}
+
+impl Manifest {
+    pub(super) fn of(table: &str, day: Day, merged: &Merged) -> Self {
+        Self {
+            format: FORMAT,
+            table: table.to_owned(),
+            day: day.to_string(),
+            run: merged.run.clone(),
+            rows: merged.rows,
+            inputs: merged.inputs.clone(),
+            outputs: merged.outputs.clone(),
+        }
+    }
+
+    pub(super) async fn put(&self, store: &Store) -> Result<(), StoreError> {
+        // Texts and numbers: there is nothing that JSON cannot write.
+        let text = serde_json::to_string_pretty(self).unwrap_or_default();
+        let key = format!("superseded/manifests/{}/dt={}/{}.json", self.table, self.day, self.run);
+        let sha256 = Sha256::digest(text.as_bytes()).into();
+        store.put_text(&key, "application/json", text, sha256).await
+    }
+}
+
+/// Retires what the day's manifests tell of and is still there: a merge was cut off, or an archiver wrote an object again
+/// whose rows are merged already. Answers their keys.
+pub(super) async fn finish(
+    store: &Store,
+    table: &str,
+    day: Day,
+    shelf: &Shelf,
+) -> Result<BTreeSet<String>, StoreError> {
+    let there: BTreeSet<&str> = shelf.objects.iter().map(|object| object.key.as_str()).collect();
+    let mut left = BTreeSet::new();
+    for stored in store.list(&prefix(table, day)).await? {
+        let Some(text) = store.text(&stored.key).await? else { continue };
+        // One that cannot be read says nothing of what may go: its objects are merged once more.
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { continue };
+        if manifest.format == FORMAT {
+            left.extend(manifest.inputs.into_iter().filter(|input| there.contains(input.as_str())));
+        }
+    }
+    retire(store, &left.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    Ok(left)
+}
+
+pub(super) async fn retire(store: &Store, keys: &[&str]) -> Result<(), StoreError> {
+    stream::iter(keys.iter().map(|key| store.retire(key))).buffer_unordered(IN_FLIGHT).try_collect::<()>().await
+}

@@ -1,0 +1,125 @@
+//! Which objects are merged next: pure.
+
+use std::collections::BTreeMap;
+
+use archiver::archive::{Hour, Name};
+use time::OffsetDateTime;
+
+use crate::catalog::Shelved;
+
+/// Runs that are merged at a time: each costs a decoder and two pieces of its object, 3.5 MB together.
+pub(super) const FAN_IN: usize = 32;
+
+/// Objects that are read one after the other, because they are sorted as one.
+pub(super) type Run = Vec<String>;
+
+/// Of what time objects are merged.
+pub(super) struct Period {
+    /// From the beginning of this hour.
+    pub(super) from: Option<Hour>,
+    /// Until then.
+    pub(super) to: OffsetDateTime,
+    /// An hour by itself.
+    pub(super) hourly: bool,
+}
+
+impl Period {
+    fn holds(&self, hour: Hour) -> bool {
+        self.from.is_none_or(|from| hour >= from) && hour.start() < self.to
+    }
+}
+
+/// The next merge of a day's objects; nothing if all is merged that is to be.
+///
+/// Small ones go first: what is large is then read again by few merges.
+pub(super) fn next(objects: &[Shelved], period: &Period) -> Option<Vec<Run>> {
+    let mut archived = Vec::new();
+    let mut runs: BTreeMap<&str, (u64, Vec<&Shelved>)> = BTreeMap::new();
+    for object in objects {
+        match &object.name {
+            Name::Archived(key) if period.holds(key.hour) => archived.push((key.hour, object)),
+            Name::Archived(_) => {}
+            Name::Compacted(key) => {
+                let (bytes, parts) = runs.entry(&key.run).or_default();
+                *bytes += object.bytes;
+                parts.push(object);
+            }
+        }
+    }
+    let first = archived.iter().map(|(hour, _)| *hour).min();
+    if period.hourly {
+        archived.retain(|(hour, _)| Some(*hour) == first);
+        runs.clear();
+    }
+    if archived.is_empty() && runs.len() < 2 {
+        return None;
+    }
+    let mut all: Vec<(u64, Run)> =
+        archived.into_iter().map(|(_, object)| (object.bytes, vec![object.key.clone()])).collect();
+    all.extend(runs.into_values().map(|(bytes, mut parts)| {
+        parts.sort_by(|one, other| one.key.cmp(&other.key));
+        (bytes, parts.into_iter().map(|part| part.key.clone()).collect())
+    }));
+    all.sort();
+    all.truncate(FAN_IN);
+    Some(all.into_iter().map(|(_, run)| run).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn archived(hour: u8, nth: u32, bytes: u64) -> Shelved {
+        shelved(format!("archive/T/dt=2026-11-22/hr={hour:02}/{nth:032x}.ndjson.zst"), bytes)
+    }
+
+    fn compacted(run: u32, part: u32, bytes: u64) -> Shelved {
+        shelved(format!("compacted/T/dt=2026-11-22/{run:032x}-{part:05}.ndjson.zst"), bytes)
+    }
+
+    fn shelved(key: String, bytes: u64) -> Shelved {
+        Shelved { name: Name::parse(&key).unwrap(), key, bytes }
+    }
+
+    fn daily() -> Period {
+        Period { from: None, to: datetime!(2026-11-23 0:00 UTC), hourly: false }
+    }
+
+    #[test]
+    fn a_day_is_merged_until_one_run_is_left() {
+        assert_eq!(next(&[], &daily()), None);
+        assert_eq!(next(&[compacted(1, 1, 9), compacted(1, 0, 9)], &daily()), None, "one run is what is wanted");
+        let (lone, part) = (archived(3, 1, 5), compacted(1, 0, 9));
+        assert_eq!(next(std::slice::from_ref(&lone), &daily()), Some(vec![vec![lone.key.clone()]]));
+        let late = next(&[lone.clone(), part.clone()], &daily()).unwrap();
+        assert_eq!(late, [vec![lone.key], vec![part.key]]);
+    }
+
+    #[test]
+    fn parts_of_a_run_are_read_one_after_the_other_and_the_smallest_runs_go_first() {
+        let mut objects: Vec<_> = (0..40).map(|n| archived(1, n, 100 - u64::from(n))).collect();
+        objects.extend([compacted(7, 1, 1), compacted(7, 0, 2)]);
+        let plan = next(&objects, &daily()).unwrap();
+        assert_eq!(plan.len(), FAN_IN);
+        assert_eq!(plan[0], [objects[41].key.clone(), objects[40].key.clone()]);
+        assert_eq!(plan[1], [objects[39].key.clone()]);
+    }
+
+    #[test]
+    fn an_hour_is_merged_by_itself() {
+        let objects = [archived(4, 1, 1), archived(3, 2, 1), archived(3, 3, 1), compacted(1, 0, 1), compacted(2, 0, 1)];
+        let hourly = Period { hourly: true, ..daily() };
+        assert_eq!(next(&objects, &hourly).unwrap(), [vec![objects[1].key.clone()], vec![objects[2].key.clone()]]);
+        assert_eq!(next(&objects[3..], &hourly), None, "what is merged stays");
+    }
+
+    #[test]
+    fn what_lies_outside_of_the_period_is_left() {
+        let objects = [archived(2, 1, 1), archived(3, 2, 1), archived(4, 3, 1)];
+        let from = Some(Hour::of(datetime!(2026-11-22 3:00 UTC)));
+        let three = Period { from, to: datetime!(2026-11-22 4:00 UTC), hourly: false };
+        assert_eq!(next(&objects, &three), Some(vec![vec![objects[1].key.clone()]]));
+    }
+}

@@ -1,0 +1,162 @@
+//! The archive as a table can be made of it: items alone, one row a key, of one compression, and the command.
+//!
+//! `aws dynamodb import-table` makes a new table of objects of `{"Item":…}` lines. Of two lines with the same key it keeps
+//! any, so each key stands there once: with its latest row, or the latest at a point in time. Keys are dealt out to segments
+//! by their text; a segment writes its items in the order of their keys, a few objects of the target size. Objects are
+//! named by the run, the segment and their place, so an export that is begun anew writes over what it wrote.
+
+use std::fs::File;
+use std::io;
+
+use archiver::archive::{ArchivedRow, Compression, ItemWriter};
+use archiver::store::StoreError;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use shared::raw_table::{Description, Segment};
+use tempfile::NamedTempFile;
+use time::OffsetDateTime;
+
+use super::course::Course;
+use super::dealt_to;
+use super::found::tell;
+use crate::facts::{Facts, Rows};
+use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::sweep::{Library, Period, SweepFault, sweep};
+
+/// The service takes no more.
+const OBJECTS_MOST: u32 = 50_000;
+
+/// What to export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Only rows of items that were removed at this time or before.
+    pub at: Option<OffsetDateTime>,
+    /// The name of the table that the command makes; `<table>-imported` if there is none.
+    pub table: Option<String>,
+    /// How much content goes into an object, before it is compressed.
+    pub target_bytes: u64,
+}
+
+/// Why an export stops before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportFault {
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Sweep(#[from] SweepFault),
+    /// The archive cannot be written.
+    #[error("ARCHIVE_BUCKET: {0}")]
+    Store(#[from] StoreError),
+    /// No object can be made here.
+    #[error("no object could be made: {0}")]
+    Spool(#[from] io::Error),
+    /// More objects than an import takes.
+    #[error("an import takes no more than {OBJECTS_MOST} objects: give fewer segments or a larger target_bytes")]
+    Objects,
+    /// The report cannot be written.
+    #[error(transparent)]
+    Bucket(#[from] BucketFault),
+}
+
+/// An export is begun anew where it did not come to its end: it has no place to go on from.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct At {}
+
+/// What an export works on.
+pub struct World<'w> {
+    /// The archive.
+    pub library: Library,
+    /// How the export is compressed.
+    pub compression: Compression,
+    /// The table, whose key the new one gets.
+    pub description: &'w Description,
+    /// Where the report goes.
+    pub bucket: &'w FailureBucket,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    object: &'a str,
+    items: u64,
+}
+
+#[derive(Serialize)]
+struct CommandLine<'a> {
+    object: &'a str,
+    command: &'a str,
+}
+
+/// Exports a segment.
+///
+/// # Errors
+/// [`ExportFault`]; what was written is written over by the next try.
+pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, run: &str) -> Result<bool, ExportFault> {
+    let to = export.at.map(|at| at + time::Duration::NANOSECOND);
+    let (segment, period) = (course.segment(), Period { from: None, to });
+    let wanted = move |row: &ArchivedRow| dealt_to(segment, row.key.as_str());
+    let take = |facts: &mut Facts, rows, held: &mut _| facts.add(rows, Rows::Latest, held);
+    let (facts, seen) = sweep(&world.library, &period, course.stop_at, Facts::default(), wanted, take).await?;
+    tell(course, "export", &seen);
+    let rows = facts.into_keys().into_iter().filter_map(|(_, mut rows)| rows.pop());
+    let mut rows = rows.peekable();
+    let mut part = 0;
+    while rows.peek().is_some() {
+        if part >= OBJECTS_MOST / segment.of {
+            return Err(ExportFault::Objects);
+        }
+        let file = NamedTempFile::new()?;
+        let mut writer: ItemWriter<File> = ItemWriter::new(world.compression, file.reopen()?)?;
+        while writer.content_bytes() < export.target_bytes
+            && let Some(row) = rows.next()
+        {
+            writer.push(&row.item)?;
+        }
+        let (items, sha256) = writer.finish()?;
+        let key = object(run, segment, part, world.compression);
+        world.library.store.put_file(&key, file.path(), sha256, []).await?;
+        course.count("export.written", 1);
+        course.count("export.items", usize::try_from(items).unwrap_or(usize::MAX));
+        course.report(&Line { object: &key, items });
+        part += 1;
+    }
+    if segment.segment == 0 {
+        let key = command_key(run);
+        let command = command(world, export, run);
+        let sha256 = Sha256::digest(command.as_bytes()).into();
+        world.library.store.put_text(&key, "text/x-shellscript", command.clone(), sha256).await?;
+        course.report(&CommandLine { object: &key, command: &command });
+    }
+    Ok(true)
+}
+
+fn object(run: &str, segment: Segment, part: u32, compression: Compression) -> String {
+    let Segment { segment, of } = segment;
+    format!("export/{run}/data/{segment:04}-of-{of:04}-{part:05}.json.{}", compression.ending())
+}
+
+/// Where the command of an export lies.
+#[must_use]
+pub fn command_key(run: &str) -> String {
+    format!("export/{run}/import-table.sh")
+}
+
+/// The command that makes a table of the export.
+fn command(world: &World<'_>, export: &Export, run: &str) -> String {
+    let types = ["HASH", "RANGE"];
+    let key = &world.description.key;
+    let element = |((name, _), kind): (&(String, String), &str)| json!({"AttributeName": name, "KeyType": kind});
+    let schema: Vec<_> = key.iter().zip(types).map(element).collect();
+    let attribute = |(name, of): &(String, String)| json!({"AttributeName": name, "AttributeType": of});
+    let attributes: Vec<_> = key.iter().map(attribute).collect();
+    let table = export.table.clone().unwrap_or_else(|| format!("{}-imported", world.library.table));
+    let parameters = json!({
+        "TableName": table, "KeySchema": schema, "AttributeDefinitions": attributes, "BillingMode": "PAY_PER_REQUEST",
+    });
+    let compression = world.compression.to_string().to_uppercase();
+    format!(
+        "aws dynamodb import-table \\\n  --s3-bucket-source S3Bucket={},S3KeyPrefix=export/{run}/data/ \\\n  \
+         --input-format DYNAMODB_JSON --input-compression-type {compression} \\\n  \
+         --table-creation-parameters '{parameters}'\n",
+        world.library.store.bucket(),
+    )
+}

@@ -1,0 +1,31 @@
+//! What a sweep came across and could not read is counted and told, the same way by every task.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::course::Course;
+use crate::sweep::Seen;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    object: &'a str,
+    done: &'static str,
+    why: String,
+}
+
+/// Tells of what is damaged or foreign, in the first segment's name: each sweeps the same objects.
+pub(super) fn tell<P: Default + Serialize + DeserializeOwned>(course: &mut Course<P>, task: &str, seen: &Seen) {
+    if course.segment().segment > 0 {
+        return;
+    }
+    course.count(format!("{task}.objects"), seen.objects);
+    course.count(format!("{task}.damaged"), seen.damaged.len());
+    course.count(format!("{task}.foreign"), seen.foreign.len());
+    for damage in &seen.damaged {
+        course.report(&Line { object: &damage.object, done: "damaged", why: damage.to_string() });
+    }
+    for object in &seen.foreign {
+        let why = "neither the archiver nor a merge wrote it".to_owned();
+        course.report(&Line { object, done: "foreign", why });
+    }
+}

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""A real DuckDB at the archive's files: as the archiver wrote them, after a compaction, and while both layouts are there.
+
+It reads the folder that `local --data` keeps its buckets in, with the view of docs/archive.md, and each time counts the
+same facts and sums the same numbers.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from urllib.parse import urlparse
+
+import duckdb
+from story import ROOT, Local, check, eventually
+
+USERS = 40
+BUCKET = "users-archive"
+
+
+def view(folder):
+    """The view of the documentation, over the layouts that are there."""
+    with open(os.path.join(ROOT, "docs", "archive.md"), encoding="utf-8") as page:
+        sql = re.search(r"^CREATE VIEW facts AS$.*?;$", page.read(), re.MULTILINE | re.DOTALL)[0]
+    there = [
+        f"'{folder}/{pattern}'"
+        for pattern in re.findall(r"'((?:archive|compacted)/[^']*)'", sql)
+        if os.path.isdir(os.path.join(folder, pattern.split("/")[0], "Users"))
+        and any(files for _, _, files in os.walk(os.path.join(folder, pattern.split("/")[0], "Users")))
+    ]
+    sql = re.sub(r"\['archive/.*?\]", "[" + ", ".join(there) + "]", sql, flags=re.DOTALL)
+    connection = duckdb.connect()
+    connection.execute(sql)
+    return connection
+
+
+def facts(folder):
+    """How many facts there are, of how many users, and the sum of their scores."""
+    return view(folder).execute(
+        """SELECT count(*), count(DISTINCT Item ->> '$.user_id.S'), sum(CAST(Item ->> '$.score.N' AS DECIMAL(20, 2)))
+           FROM facts"""
+    ).fetchone()
+
+
+def task(local, order):
+    """Runs a maintenance task against the `local` that runs."""
+    endpoints = {
+        "--port": local.api,
+        "--dynamodb-port": local.dynamodb.meta.endpoint_url,
+        "--s3-port": local.s3.meta.endpoint_url,
+    }
+    ports = [part for option, url in endpoints.items() for part in (option, str(urlparse(url).port))]
+    command = ["cargo", "run", "--locked", "--quiet", "-p", "local", "--", "task", json.dumps(order), *ports]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"  FAILED  {order}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def expire(local, users, score):
+    """Puts users who have expired, and waits for the archive to have them all."""
+    before = rows(local)
+    for user in users:
+        local.dynamodb.put_item(
+            TableName="Users",
+            Item={
+                "user_id": {"S": f"user-{user:03}"},
+                "timestamp": {"N": "1700000000"},
+                "name": {"S": "Expired"},
+                "score": {"N": score},
+                "expires_at": {"N": str(int(time.time()) - 60)},
+            },
+        )
+    eventually(f"{len(users)} expired users are archived", lambda: rows(local) >= before + len(users))
+
+
+def rows(local):
+    """How many rows the objects of both layouts have, by their metadata."""
+    count = 0
+    for prefix in ("archive/", "compacted/"):
+        for stored in local.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", []):
+            count += int(local.s3.head_object(Bucket=BUCKET, Key=stored["Key"])["Metadata"]["rows"])
+    return count
+
+
+def main():
+    with tempfile.TemporaryDirectory() as data, Local("--data", data) as local:
+        folder = os.path.join(data, "s3", BUCKET)
+        expire(local, range(USERS), "0.25")
+        as_it_lies = facts(folder)
+        check("DuckDB counts the archive as it lies", as_it_lies[:2] == (USERS, USERS) and as_it_lies[2] == USERS / 4)
+
+        task(local, {"task": "compact", "to": "2999-01-01T00:00:00Z"})
+        layout = local.s3.list_objects_v2(Bucket=BUCKET, Prefix="archive/").get("KeyCount", 0)
+        check("a compaction leaves nothing in the archiver's layout", layout == 0)
+        check("DuckDB counts the same after it", facts(folder) == as_it_lies)
+
+        expire(local, range(10), "1.00")
+        both = facts(folder)
+        check("of both layouts it reads each fact once", both == (USERS + 10, USERS, as_it_lies[2] + 10))
+        copies = local.s3.list_objects_v2(Bucket=BUCKET, Prefix="superseded/archive/")["Contents"]
+        for stored in copies:
+            key = stored["Key"].removeprefix("superseded/")
+            local.s3.copy_object(Bucket=BUCKET, Key=key, CopySource={"Bucket": BUCKET, "Key": stored["Key"]})
+        check("what an archiver writes again is not counted again", facts(folder) == both)
+
+        found = task(local, {"task": "audit"})
+        check("an audit finds a row for all that the replica remembers", "missing" not in found)
+        task(local, {"task": "restore", "user": "user-003", "extend_seconds": 3600, "dry_run": False})
+        key = {"user_id": {"S": "user-003"}, "timestamp": {"N": "1700000000"}}
+        restored = local.dynamodb.get_item(TableName="Users", Key=key, ConsistentRead=True)["Item"]
+        check("a restore brings the latest fact back", restored["score"]["N"] == "1.00" or restored["score"]["N"] == "1")
+        eventually(
+            "which reaches the replica",
+            lambda: "name" in local.dynamodb.get_item(TableName="UsersReplica", Key=key).get("Item", {}),
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

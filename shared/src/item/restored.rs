@@ -1,0 +1,110 @@
+//! An archived item as it is created again. [`restored`]
+//!
+//! A restore is a create: the item gets a new `version`, so that no cache and no client takes it for the one that it
+//! was, and another `expires_at`, because with its own it would expire at once. All else stays as it was archived,
+//! `created_at` too; `updated_at` is the restore's, if the item has one.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use time::OffsetDateTime;
+
+use super::{EXPIRES_AT, Item, UPDATED_AT, VERSION, is_live, text, version, whole};
+use crate::raw_item::RawItem;
+use crate::user::{first_version, spell_moment};
+
+/// When a restored item expires again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// It has no `expires_at` any more.
+    Never,
+    /// So many seconds after it is restored.
+    After(i64),
+}
+
+/// The item as it is created at `now`, over one of version `over` if that is given.
+#[must_use]
+pub fn restored(archived: RawItem, expiry: Expiry, over: Option<u64>, now: OffsetDateTime) -> Item {
+    let mut item = archived.into_attributes();
+    match expiry {
+        Expiry::Never => drop(item.remove(EXPIRES_AT)),
+        Expiry::After(seconds) => {
+            item.insert(EXPIRES_AT.to_owned(), whole(now.unix_timestamp().saturating_add(seconds)));
+        }
+    }
+    if item.contains_key(UPDATED_AT) {
+        item.insert(UPDATED_AT.to_owned(), text(spell_moment(now)));
+    }
+    let above = over.map_or(0, |over| over.saturating_add(1));
+    item.insert(VERSION.to_owned(), whole(first_version(now).max(above)));
+    item
+}
+
+/// Whether a live item is what a restore of the archived one makes, whenever that was.
+#[must_use]
+pub fn is_restored(live: &RawItem, archived: &RawItem) -> bool {
+    live.get(VERSION) != archived.get(VERSION)
+        && live.differing(archived).iter().all(|name| [VERSION, EXPIRES_AT, UPDATED_AT].contains(&name.as_str()))
+}
+
+/// What stands in a restore's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Obstacle {
+    /// Its version; nothing if it has none that is a whole number.
+    pub version: Option<u64>,
+    /// Whether it can be seen; one that has expired is yet to be removed, and archived.
+    pub is_live: bool,
+}
+
+impl Obstacle {
+    /// Of the item that is there.
+    #[must_use]
+    pub fn of(item: &RawItem, now: OffsetDateTime) -> Self {
+        let item = item.clone().into_attributes();
+        let has_one = matches!(item.get(VERSION), Some(AttributeValue::N(_)));
+        Self { version: version(&item).ok().filter(|_| has_one), is_live: is_live(&item, now) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn archived() -> RawItem {
+        RawItem::parse(
+            r#"{"user_id":{"S":"ada"},"timestamp":{"N":"1"},"version":{"N":"7"},"expires_at":{"N":"100"},
+                "updated_at":{"S":"2020-01-01T00:00:00Z"},"created_at":{"S":"2019-01-01T00:00:00Z"},"score":{"N":"1.50"}}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn it_gets_a_new_version_and_another_expiry_and_keeps_the_rest() {
+        let now = datetime!(2026-11-24 8:00 UTC);
+        let item = RawItem::new(restored(archived(), Expiry::After(60), None, now));
+        assert_eq!(item.differing(&archived()), ["expires_at", "updated_at", "version"]);
+        let number = |name| item.get(name).unwrap().as_n().unwrap().clone();
+        assert_eq!(number("version"), first_version(now).to_string());
+        assert_eq!(number("expires_at"), (now.unix_timestamp() + 60).to_string());
+        assert!(is_restored(&item, &archived()) && !is_restored(&archived(), &archived()));
+        let never = RawItem::new(restored(archived(), Expiry::Never, None, now));
+        assert!(never.get("expires_at").is_none());
+    }
+
+    #[test]
+    fn over_another_its_version_is_above_that() {
+        let now = datetime!(2026-11-24 8:00 UTC);
+        let ahead = first_version(now) + 5;
+        let item = restored(archived(), Expiry::Never, Some(ahead), now);
+        assert_eq!(item["version"], whole(ahead + 1));
+        assert_eq!(restored(archived(), Expiry::Never, Some(7), now)["version"], whole(first_version(now)));
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_told_by_its_version_and_whether_it_lives() {
+        let now = datetime!(2026-11-24 8:00 UTC);
+        assert_eq!(Obstacle::of(&archived(), now), Obstacle { version: Some(7), is_live: false });
+        let bare = RawItem::parse(r#"{"user_id":{"S":"ada"}}"#).unwrap();
+        assert_eq!(Obstacle::of(&bare, now), Obstacle { version: None, is_live: true });
+    }
+}

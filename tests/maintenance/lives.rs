@@ -1,0 +1,51 @@
+//! The life of one item, from its creation to its second end.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::json;
+
+use super::restores::expired;
+use super::scene::{ARCHIVE, REPLICA, SOURCE, Scene, revision};
+use crate::archival::harness::{keys, rows};
+
+async fn below(scene: &Scene, prefix: &str) -> usize {
+    keys(&scene.s3, ARCHIVE).await.iter().filter(|key| key.starts_with(prefix)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn created_expired_archived_compacted_restored_replicated_and_expired_again() {
+    let scene = Scene::start().await;
+
+    // Ada is created, expires, and is archived; the replica remembers why she is gone.
+    expired(&scene, &["ada"], "Ada Lovelace").await;
+    assert!(scene.item(SOURCE, "ada").await.is_none());
+    let first = revision(&scene.item(REPLICA, "ada").await.unwrap());
+    assert_eq!((below(&scene, "archive/").await, rows(&scene.s3).await.len()), (1, 1));
+
+    // The archive is compacted, and proven to be whole.
+    scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
+    assert_eq!((below(&scene, "archive/").await, below(&scene, "compacted/").await), (0, 1));
+    let audit = scene.task(json!({"task": "audit"})).await;
+    assert_eq!((audit.progress.get("audit.found"), audit.progress.get("audit.missing")), (1, 0));
+
+    // She is brought back for an hour, and her replica lives again, above the tombstone.
+    let restored =
+        scene.task(json!({"task": "restore", "user": "ada", "extend_seconds": 3600, "dry_run": false})).await;
+    assert_eq!(restored.progress.get("restore.restored"), 1);
+    scene.stack.drained().await;
+    scene.replica_is_source().await;
+    assert_eq!(scene.name("ada").await.as_deref(), Some("Ada Lovelace"));
+    assert!(revision(&scene.item(REPLICA, "ada").await.unwrap()) > first);
+
+    // The hour passes, and she expires again: a second fact of the same key.
+    let mut ada = scene.item(SOURCE, "ada").await.unwrap();
+    let past = (shared::clock::Clock::system().now() - time::Duration::days(1)).unix_timestamp();
+    ada.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
+    scene.put(SOURCE, ada).await;
+    assert_eq!(scene.stack.expire_now().await.unwrap(), 1);
+    scene.stack.drained().await;
+    let facts = rows(&scene.s3).await;
+    assert_eq!((facts.len(), &facts[0].key), (2, &facts[1].key));
+    assert_eq!(revision(&scene.item(REPLICA, "ada").await.unwrap()), facts[1].revision);
+    scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
+    assert_eq!((below(&scene, "compacted/").await, rows(&scene.s3).await.len()), (1, 2));
+}

@@ -1,0 +1,172 @@
+//! Archived items come back, as creates, and over nothing that lives.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+
+use super::scene::{Item, REPLICA, SOURCE, Scene, invoke, key, text, user};
+
+fn number(item: &Item, name: &str) -> i64 {
+    item[name].as_n().unwrap().parse().unwrap()
+}
+
+/// A user that has expired, with what the API gives an item.
+fn expiring(user_id: &str, name: &str) -> Item {
+    let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
+    let mut item = user(user_id, name);
+    item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
+    item.insert("version".to_owned(), AttributeValue::N("7".to_owned()));
+    item.insert("score".to_owned(), AttributeValue::N("0.12345678901234567890123456789012345678".to_owned()));
+    item
+}
+
+/// Lets these expire, be archived and be tombstoned.
+pub(super) async fn expired(scene: &Scene, users: &[&str], name: &str) {
+    for user in users {
+        scene.put(SOURCE, expiring(user, name)).await;
+    }
+    assert_eq!(scene.stack.expire_now().await.unwrap(), users.len());
+    scene.stack.drained().await;
+}
+
+fn order(more: Value) -> Value {
+    let mut order = json!({"task": "restore", "extend_seconds": 3600, "dry_run": false});
+    let Value::Object(more) = more else { panic!("fields") };
+    order.as_object_mut().unwrap().extend(more);
+    order
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_is_the_default_and_shows_what_would_come_back() {
+    let scene = Scene::start().await;
+    expired(&scene, &["ada", "bob"], "Then").await;
+    scene.put(SOURCE, user("bob", "Now")).await;
+    let order = json!({"task": "restore", "run": "dry", "from": "2026-01-01T00:00:00Z", "no_expiry": true});
+    let answer = scene.task(order).await;
+    let expected = "restore.objects 1, restore.ready 1, restore.refused 1, restore.rows 2";
+    assert_eq!(answer.progress.to_string(), expected);
+    let report = scene.report("dry").await;
+    assert_eq!((&report[0]["key"]["user_id"]["S"], &report[0]["done"]), (&json!("ada"), &json!("would be restored")));
+    assert!(report[1]["why"].as_str().unwrap().contains("a live item is there"), "{report:?}");
+    assert!(scene.item(SOURCE, "ada").await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_item_is_a_new_one_that_lasts_and_reaches_the_replica() {
+    let scene = Scene::start().await;
+    expired(&scene, &["ada", "bob", "cleo"], "Then").await;
+    let before = Clock::system().now();
+    let answer = scene.task(order(json!({"user": "ada"}))).await;
+    assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (1, 0));
+    let ada = scene.item(SOURCE, "ada").await.unwrap();
+    assert!(i128::from(number(&ada, "version")) >= before.unix_timestamp_nanos() / 1_000);
+    let lasts = number(&ada, "expires_at") - before.unix_timestamp();
+    assert!((3_600..3_700).contains(&lasts), "{lasts}");
+    let mut rest = ada.clone();
+    let mut archived = expiring("ada", "Then");
+    for changed in ["version", "expires_at"] {
+        rest.remove(changed);
+        archived.remove(changed);
+    }
+    assert_eq!(rest, archived, "nothing else has changed, to the digit");
+    scene.stack.drained().await;
+    scene.replica_is_source().await;
+    assert!(scene.item(REPLICA, "bob").await.unwrap().contains_key("_expired"), "others stay where they are");
+
+    let key = json!({"user_id": {"S": "bob"}, "timestamp": {"N": "1.0"}});
+    let mut forever = order(json!({"key": key}));
+    forever.as_object_mut().unwrap().remove("extend_seconds");
+    forever["no_expiry"] = json!(true);
+    assert_eq!(scene.task(forever).await.progress.get("restore.restored"), 1);
+    assert!(!scene.item(SOURCE, "bob").await.unwrap().contains_key("expires_at"));
+    assert!(scene.item(SOURCE, "cleo").await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_stands_there_is_overwritten_unless_told() {
+    let scene = Scene::start().await;
+    expired(&scene, &["ada", "bob"], "Then").await;
+    scene.put(SOURCE, user("ada", "Now")).await;
+    scene.put(SOURCE, expiring("bob", "Expired again")).await;
+    let since = json!({"run": "careful", "from": "2026-01-01T00:00:00Z"});
+    let answer = scene.task(order(since.clone())).await;
+    assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (0, 2));
+    let report = scene.report("careful").await;
+    assert!(report[0]["why"].as_str().unwrap().contains("a live item"), "{report:?}");
+    assert!(report[1]["why"].as_str().unwrap().contains("yet to remove"), "{report:?}");
+    assert_eq!(scene.item(SOURCE, "ada").await.unwrap()["name"], text("Now"));
+
+    let mut newer = expiring("ada", "Now");
+    newer.insert("version".to_owned(), AttributeValue::N("9000000000000000".to_owned()));
+    newer.remove("expires_at");
+    scene.put(SOURCE, newer).await;
+    let mut bold = order(since);
+    bold["overwrite"] = json!(true);
+    bold["run"] = json!("bold");
+    assert_eq!(scene.task(bold).await.progress.get("restore.restored"), 2);
+    let ada = scene.item(SOURCE, "ada").await.unwrap();
+    assert_eq!((&ada["name"], number(&ada, "version")), (&text("Then"), 9_000_000_000_000_001), "above what was there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_facts_of_a_key_the_latest_comes_back_and_a_second_restore_changes_nothing() {
+    let scene = Scene::start().await;
+    for name in ["First", "Second", "Third"] {
+        expired(&scene, &["ada"], name).await;
+    }
+    scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
+    scene.task(order(json!({"user": "ada"}))).await;
+    let ada = scene.item(SOURCE, "ada").await.unwrap();
+    assert_eq!(ada["name"], text("Third"));
+    let again = scene.task(order(json!({"user": "ada", "run": "again"}))).await;
+    assert_eq!((again.progress.get("restore.already"), again.progress.get("restore.refused")), (1, 0));
+    assert_eq!(scene.item(SOURCE, "ada").await.unwrap(), ada);
+
+    scene.delete(SOURCE, "ada").await;
+    let all = scene.task(order(json!({"user": "ada", "rows": "all", "run": "all"}))).await;
+    assert_eq!((all.progress.get("restore.rows"), all.progress.get("restore.restored")), (3, 1));
+    assert_eq!(scene.item(SOURCE, "ada").await.unwrap()["name"], text("Third"));
+    scene.stack.drained().await;
+    scene.replica_is_source().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_together_bring_everything_back_and_a_damaged_object_is_told() {
+    let scene = Scene::start().await;
+    let users: Vec<String> = (0..50).map(|n| format!("u{n:02}")).collect();
+    expired(&scene, &users.iter().map(String::as_str).collect::<Vec<_>>(), "Then").await;
+    let damaged = "archive/Users/dt=2026-11-22/hr=09/00000000000000000000000000000000.ndjson.zst";
+    let put = scene.s3.put_object().bucket(super::scene::ARCHIVE).key(damaged);
+    put.body(b"mine".to_vec().into()).send().await.unwrap();
+    let mut restored = 0;
+    for segment in 0..3 {
+        let more = json!({"from": "2026-01-01T00:00:00Z", "segment": segment, "segments": 3, "run": "parts"});
+        let answer = scene.task(order(more)).await;
+        restored += answer.progress.get("restore.restored");
+        assert_eq!(answer.progress.get("restore.damaged"), u64::from(segment == 0));
+    }
+    assert_eq!((restored, scene.live(SOURCE).await.len()), (50, 50));
+    let report = scene.report("parts").await;
+    assert!(report.iter().any(|line| line["object"] == damaged && line["done"] == "damaged"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_said_clearly_is_refused() {
+    let scene = Scene::start().await;
+    let past = json!("2026-01-01T00:00:00Z");
+    for (order, said) in [
+        (json!({"task": "restore", "user": "ada"}), "restore needs either extend_seconds"),
+        (json!({"task": "restore", "user": "ada", "extend_seconds": 1, "no_expiry": true}), "either extend_seconds"),
+        (json!({"task": "restore", "no_expiry": true}), "restore needs a key, a user, from or to"),
+        (json!({"task": "restore", "from": past, "no_expiry": true, "rows": "some"}), "\"latest\" or \"all\""),
+        (json!({"task": "restore", "key": {}, "no_expiry": true}), "key is no key"),
+        (json!({"task": "restore", "from": past, "no_expiry": true, "lag_seconds": 1}), "lag_seconds is not a field"),
+    ] {
+        let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
+        assert!(fault.to_string().contains(said), "{fault}");
+        assert_eq!(fault.name(), "TaskInvalid");
+    }
+    assert_eq!(key("ada").len(), 2);
+}
