@@ -13,17 +13,17 @@ use crate::dynamodb::Engine;
 pub struct Expiry(JoinHandle<()>);
 
 impl Expiry {
-    /// Sweeps now and then `every` so often.
+    /// Sweeps `every` so often, for the first time after as long: who expires items by hand is not forestalled.
     #[must_use]
     pub fn start(engine: Arc<Engine>, every: Duration) -> Self {
         Self(tokio::spawn(async move {
             loop {
+                tokio::time::sleep(every).await;
                 match engine.sweep_ttl().await {
                     Ok(0) => {}
                     Ok(items) => tracing::info!(items, "expired items removed"),
                     Err(error) => tracing::warn!(%error, "expired items not removed, trying again"),
                 }
-                tokio::time::sleep(every).await;
             }
         }))
     }
