@@ -88,6 +88,13 @@ fn a_repair_that_dies_at_any_call_outranks_no_change_of_the_stream_before() {
     a_repair_amid(&[named(0), deliver, named(1)], &[named(2), Act::NewStream { keep: true }]);
 }
 
+/// The one in half a million that ended otherwise: a record of a former stream comes after the replica was lost, and with it
+/// the tombstone of a delete that a later stream had told before. It takes a repair.
+#[test]
+fn a_replica_lost_while_a_former_stream_is_read_is_repaired() {
+    prove::all_end_right(&Proof { seed: 477_246, count: 1, threads: 1, on: On::Memory });
+}
+
 /// `scripts/prove`: as many as asked for.
 #[test]
 #[ignore = "takes as long as it is told to: scripts/prove"]

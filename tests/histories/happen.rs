@@ -221,6 +221,10 @@ impl<S: Stage> World<'_, S> {
             } else if record.stream == stream && !settled[0] {
                 // The mapping held it, and begins anew without it.
                 self.untrusted.extend([(0, record.item), (1, record.item)]);
+            } else if record.stream < stream && !record.trimmed && !settled[0] {
+                // It comes after the loss, and what came after it under a later label may have come before: a backfill
+                // takes nothing away.
+                self.untrusted.insert((sink, record.item));
             }
         }
         for mapping in &mut self.mappings {

@@ -5,6 +5,9 @@
 //! tombstone: whatever the stream has brought or will bring wins. That rests on every change since the page was read
 //! reaching the replica, so a backfill is refused unless the replicator's mapping is enabled and began at `TRIM_HORIZON`.
 //!
+//! It takes nothing away. What a former stream of the table brings after the replica was lost may be an item that was
+//! deleted since, whose tombstone is lost as well: where the stream was switched off and on, a repair follows.
+//!
 //! Absent: the cache, which fills itself; and mending, for where something stands it is left alone (see `verify`).
 
 use std::time::Duration;

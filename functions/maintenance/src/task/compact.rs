@@ -13,7 +13,7 @@
 //! objects that go into the next merge like any other. An archiver may write beside it; what comes late is merged by the
 //! next run. Where an object cannot be read, the rest is merged without it, and it stays and is reported.
 //!
-//! Memory does not grow with the day: a merge reads at most [`plan::FAN_IN`] runs at a time, and what is more takes
+//! Memory does not grow with the day: a merge reads at most 32 runs at a time, and what is more takes
 //! several rounds, each a step that stands for itself.
 
 mod manifest;
