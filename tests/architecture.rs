@@ -52,14 +52,19 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("shared", "telemetry", Plumbing),
     ("shared", "aws", Plumbing),
     ("shared", "lib", Machine),
+    ("front", "answer", Choreography),
+    ("front", "door", Choreography),
+    ("front", "identifier", Choreography),
+    ("front", "observe", Choreography),
+    ("front", "path", Choreography),
+    ("front", "problem", Choreography),
+    ("front", "route", Choreography),
+    ("front", "lib", Machine),
     ("api", "access", Choreography),
     ("api", "body", Choreography),
     ("api", "idempotency", Choreography),
-    ("api", "path", Choreography),
     ("api", "precondition", Choreography),
     ("api", "page", Choreography),
-    ("api", "problem", Choreography),
-    ("api", "observe", Choreography),
     ("api", "router", Choreography),
     ("api", "users", Choreography),
     ("replicator", "settle", Decide),
@@ -97,8 +102,9 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("archiver", "main", Wiring),
 ];
 
-const CRATES: [(&str, &str); 7] = [
+const CRATES: [(&str, &str); 8] = [
     ("shared", "shared/src"),
+    ("front", "front/src"),
     ("api", "functions/api/src"),
     ("replicator", "functions/replicator/src"),
     ("archiver", "functions/archiver/src"),

@@ -11,6 +11,7 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
+use front::problem::{MAX_BODY_BYTES, MERGE_PATCH, Problem};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use shared::user::attributes::Attributes;
 use shared::user::email::Email;
@@ -22,7 +23,6 @@ use shared::user::timestamp::Timestamp;
 use shared::user::{AttributesPatch, Edit, Edits, Profile, UserKey};
 use time::OffsetDateTime;
 
-use crate::problem::{MAX_BODY_BYTES, MERGE_PATCH, Problem};
 use fields::Fields;
 pub(crate) use keys::keys;
 

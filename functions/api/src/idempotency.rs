@@ -5,10 +5,9 @@
 use axum::http::{HeaderMap, HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use front::problem::{Mistake, Place, Problem};
 use sha2::{Digest, Sha256};
 use shared::http::caller::Caller;
-
-use crate::problem::{Mistake, Place, Problem};
 
 const NAME: &str = "idempotency-key";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(NAME);

@@ -8,16 +8,14 @@ mod body;
 pub mod config;
 pub mod contract;
 mod idempotency;
-mod observe;
 mod page;
-mod path;
 mod precondition;
-mod problem;
 mod router;
 mod users;
 
 use aws_sdk_dynamodb::Client;
 use axum::Router;
+use front::door::Door;
 use shared::clock::Clock;
 use shared::table::UserTable;
 
@@ -27,7 +25,7 @@ use config::Config;
 pub fn app(config: &Config, client: Client, clock: Clock) -> Router {
     let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone())
         .with_unique_emails(config.unique_emails_table.as_deref());
-    let door = access::Door { auth: config.auth, clock: clock.clone() };
+    let door = Door { auth: config.auth, clock: clock.clone(), need: access::need };
     let users = users::Users::new(table, clock, config.cursor_keys.clone())
         .with_attempts(config.idempotency_table.as_deref())
         .with_preconditions(config.preconditions_required);

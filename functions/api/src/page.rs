@@ -1,6 +1,7 @@
 //! The cursors of the lists of users: the key of the last record given, for the list that it was given for and the caller
 //! that it was given to.
 
+use front::problem::Problem;
 use shared::http::caller::Caller;
 use shared::http::page;
 use shared::http::query::Query;
@@ -8,9 +9,6 @@ use shared::http::seal::{Keys, Salt};
 use shared::table::{Listing, Order, Position};
 use shared::user::timestamp::Timestamp;
 use time::OffsetDateTime;
-use uuid::Uuid;
-
-use crate::problem::Problem;
 
 /// The parameter `cursor`, for this list.
 pub(crate) fn cursor(query: &mut Query, cursors: &Cursors<'_>, now: OffsetDateTime) -> Option<Position> {
@@ -19,12 +17,6 @@ pub(crate) fn cursor(query: &mut Query, cursors: &Cursors<'_>, now: OffsetDateTi
             "is none that this list gave you within a day: start again without it, or with the same filters and order",
         )
     })
-}
-
-/// The random bytes of one cursor, from a new identifier of version 7: 74 of its last 96 bits are random.
-pub(crate) fn salt(id: Uuid) -> Salt {
-    let [_, _, _, _, salt @ ..] = id.into_bytes();
-    salt
 }
 
 /// The cursors of one list for one caller.

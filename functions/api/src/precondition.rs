@@ -5,9 +5,8 @@
 
 use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue};
+use front::problem::{Mistake, Place, Problem};
 use shared::user::precondition::{Precondition, Tags};
-
-use crate::problem::{Mistake, Place, Problem};
 
 /// More tags than any client has a use for; a condition takes at most 100.
 const MAX_TAGS: usize = 50;

@@ -12,6 +12,8 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use front::path::{OfRecord, OfUser, Stage};
+use front::problem::Problem;
 use shared::clock::Clock;
 use shared::http::query::Query;
 use shared::http::seal::Keys;
@@ -20,8 +22,6 @@ use shared::user::fields::Fields;
 use shared::user::precondition::Precondition;
 
 use crate::contract::schema;
-use crate::path::{OfRecord, OfUser, Stage};
-use crate::problem::Problem;
 use crate::{body, precondition};
 use answer::{address, found, written};
 pub(crate) use batch::read_batch;
@@ -58,10 +58,6 @@ impl Users {
         let precondition = precondition::read(headers)?;
         let silent = precondition == Precondition::default();
         if silent && self.preconditions_required { Err(Problem::PreconditionRequired) } else { Ok(precondition) }
-    }
-
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.clock
     }
 }
 

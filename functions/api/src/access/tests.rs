@@ -3,10 +3,13 @@
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::HeaderMap;
 use http_body_util::BodyExt;
+use lambda_http::request::RequestContext;
 use serde_json::{Value, json};
 use shared::clock::Clock;
+use shared::http::caller::Auth;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tower::ServiceExt;

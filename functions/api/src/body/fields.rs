@@ -1,11 +1,10 @@
 //! The members of a body, taken one by one; what is left is unknown.
 
+use front::problem::{Mistake, Place, Problem};
 use serde_json::value::RawValue;
 use shared::user::attributes::Attributes;
 use shared::user::json::{Members, push_pointer};
 use shared::user::{Edit, Invalid};
-
-use crate::problem::{Mistake, Place, Problem};
 
 /// What the service alone sets.
 const READ_ONLY: [&str; 3] = ["version", "created_at", "updated_at"];

@@ -1,5 +1,6 @@
 //! The body of a batch: keys of records.
 
+use front::problem::{Mistake, Place, Problem};
 use serde_json::value::RawValue;
 use shared::table::MAX_KEYS;
 use shared::user::id::UserId;
@@ -7,7 +8,6 @@ use shared::user::timestamp::Timestamp;
 use shared::user::{Edit, UserKey};
 
 use super::fields::Fields;
-use crate::problem::{Mistake, Place, Problem};
 
 /// Reads `{"keys": [{"user_id": …, "timestamp": …}, …]}`: 1 to 100 keys, each once.
 pub(crate) fn keys(body: &[u8]) -> Result<Vec<UserKey>, Problem> {

@@ -1,8 +1,8 @@
+use front::problem::Place;
 use proptest::prelude::*;
 use time::macros::datetime;
 
 use super::*;
-use crate::problem::Place;
 
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use front::problem::Problem;
 use shared::http::caller::{Auth, Scope};
 use utoipa::Modify;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, ResponseBuilder};
-
-use crate::problem::Problem;
 
 /// Adds to each operation the answers of its problems.
 pub(super) struct Problems;

@@ -1,10 +1,11 @@
+use front::problem::every;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::problems::of;
 use super::*;
-use crate::problem::tests::every;
 
 fn document() -> Value {
     serde_json::from_str(SERVED).unwrap()

@@ -2,6 +2,8 @@
 
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -10,8 +12,10 @@ use shared::http::caller::Auth;
 use shared::http::seal::Keys;
 use shared::table::UserTable;
 use time::macros::datetime;
+use tower::ServiceExt;
 
 use super::*;
+use crate::access::need;
 
 fn app() -> Router {
     app_with(Auth::None, Clock::fixed(datetime!(2026-11-22 10:00 UTC)))
@@ -28,7 +32,7 @@ pub(crate) fn app_with(auth: Auth, clock: Clock) -> Router {
         .build();
     let table = UserTable::new(aws_sdk_dynamodb::Client::from_conf(config), "Users".into(), "EmailIndex".into());
     let keys = Keys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
-    routes(Users::new(table, clock.clone(), keys), Door { auth, clock })
+    routes(Users::new(table, clock.clone(), keys), Door { auth, clock, need })
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {
@@ -197,7 +201,7 @@ async fn a_body_of_another_type_is_refused_with_the_type_to_send() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
-    let large = vec![b' '; crate::problem::MAX_BODY_BYTES + 1];
+    let large = vec![b' '; front::problem::MAX_BODY_BYTES + 1];
     let json = || request("POST", "/users").header("content-type", "application/json; charset=utf-8");
     let announced = json().header("content-length", large.len()).body(Body::from(large.clone())).unwrap();
     assert_eq!(answer(announced).await.0, StatusCode::PAYLOAD_TOO_LARGE);

@@ -1,8 +1,10 @@
 //! How a record is answered: its JSON, its entity tag, and where it stands.
 
-use axum::http::header::{CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, ETAG};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_LOCATION, ETAG};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use front::answer::{json, unwritable};
+use front::problem::Problem;
 use serde::Serialize;
 use shared::user::fields::{Fields, Selected};
 use shared::user::precondition::Precondition;
@@ -10,7 +12,6 @@ use shared::user::{User, UserKey};
 
 use super::Answer;
 use crate::precondition;
-use crate::problem::Problem;
 
 #[derive(Serialize)]
 struct Single<'a> {
@@ -61,72 +62,7 @@ fn tag(response: &mut Response, user: &User, at: Option<(HeaderName, String)>) {
     }
 }
 
-pub(super) fn json(status: StatusCode, text: Vec<u8>) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], text).into_response()
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
-pub(super) fn unwritable(error: serde_json::Error) -> Problem {
-    Problem::Internal { cause: format!("a user cannot be written as JSON: {error}") }
-}
-
 /// A record's path. Of the characters that an identifier may have, only `|` may not stand in a path (RFC 3986).
 pub(super) fn address(key: &UserKey) -> String {
     format!("/users/{}/{}", key.id.as_str().replace('|', "%7C"), key.timestamp.seconds())
-}
-
-/// A list's body stops before this, counted as a Lambda function's answer counts it: as a JSON string, of which it has at
-/// most 6 MB. The largest single record stays below it.
-const MAX_LIST_BYTES: usize = 5 * 1024 * 1024;
-
-/// The JSON of many records, up to the longest that can be answered.
-pub(super) struct Listed {
-    text: Vec<u8>,
-    quoted_bytes: usize,
-    fields: Fields,
-    is_empty: bool,
-    is_closed: bool,
-}
-
-impl Listed {
-    pub(super) fn open(fields: Fields) -> Self {
-        Self { text: br#"{"users":["#.to_vec(), quoted_bytes: 0, fields, is_empty: true, is_closed: false }
-    }
-
-    /// Adds a record, unless it would make the answer too long.
-    pub(super) fn add(&mut self, user: &User) -> Result<bool, Problem> {
-        let before = self.text.len();
-        if !self.is_empty {
-            self.text.push(b',');
-        }
-        serde_json::to_writer(&mut self.text, &user.only(self.fields)).map_err(unwritable)?;
-        // JSON has no other characters that a JSON string escapes.
-        let escapes = self.text[before..].iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
-        self.quoted_bytes += self.text.len() - before + escapes;
-        let fits = self.is_empty || self.quoted_bytes <= MAX_LIST_BYTES;
-        if !fits {
-            self.text.truncate(before);
-        }
-        self.is_empty = false;
-        Ok(fits)
-    }
-
-    /// Ends the list and goes on with another member.
-    pub(super) fn member(&mut self, name: &str, value: &impl Serialize) -> Result<(), Problem> {
-        if !self.is_closed {
-            self.text.push(b']');
-            self.is_closed = true;
-        }
-        self.text.extend(format!(",\"{name}\":").as_bytes());
-        serde_json::to_writer(&mut self.text, value).map_err(unwritable)
-    }
-
-    /// The whole text.
-    pub(super) fn close(mut self) -> Vec<u8> {
-        if !self.is_closed {
-            self.text.push(b']');
-        }
-        self.text.push(b'}');
-        self.text
-    }
 }

@@ -2,17 +2,17 @@
 
 use axum::extract::Request;
 use axum::http::StatusCode;
+use front::answer::{Listed, json};
+use front::door::By;
+use front::problem::Problem;
 use serde::Serialize;
 use shared::http::query::Query;
 use shared::user::UserKey;
 use shared::user::fields::Fields;
 
-use super::answer::{Listed, json};
 use super::{Answer, Users};
-use crate::access::By;
 use crate::body;
 use crate::contract::schema;
-use crate::problem::Problem;
 
 /// A key as it is answered.
 #[derive(Serialize)]

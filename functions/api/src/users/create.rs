@@ -3,6 +3,10 @@
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use front::door::By;
+use front::identifier::new_uuid;
+use front::path::Stage;
+use front::problem::Problem;
 use shared::http::caller::Caller;
 use shared::table::{Attempt, Once, WriteError};
 use shared::user::id::UserId;
@@ -12,13 +16,9 @@ use time::OffsetDateTime;
 
 use super::answer::{address, written};
 use super::{Answer, Users};
-use crate::access::By;
 use crate::body::{self, Draft};
 use crate::contract::schema;
 use crate::idempotency;
-use crate::observe::new_uuid;
-use crate::path::Stage;
-use crate::problem::Problem;
 
 /// `POST /users`
 #[utoipa::path(

@@ -1,21 +1,20 @@
 //! `GET /users` and `GET /users/{user_id}`: pages of records.
 
-use axum::http::header::LINK;
-use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::http::{StatusCode, Uri};
+use front::answer::{Listed, json, link_next};
+use front::door::By;
+use front::identifier::{new_uuid, salt};
+use front::path::{OfUser, Stage, seconds};
+use front::problem::Problem;
 use shared::http::page;
 use shared::http::query::Query;
 use shared::table::{Listing, Order, Segment};
 use shared::user::email::Email;
 use shared::user::fields::Fields;
 
-use super::answer::{Listed, json};
 use super::{Answer, Users};
-use crate::access::By;
 use crate::contract::schema;
-use crate::observe::new_uuid;
-use crate::page::{Cursors, cursor, salt};
-use crate::path::{OfUser, Stage, seconds};
-use crate::problem::Problem;
+use crate::page::{Cursors, cursor};
 
 /// Segments that a scan may be cut into.
 const MAX_SEGMENTS: u16 = 1_000;
@@ -140,11 +139,7 @@ async fn listed(users: &Users, mut query: Query, cursors: Cursors<'_>, path: &st
     listed.member("next", &cursor)?;
     let mut response = json(StatusCode::OK, listed.close());
     if let Some(cursor) = cursor {
-        let separator = if rest.is_empty() { "" } else { "&" };
-        let link = format!("<{path}?{rest}{separator}cursor={cursor}>; rel=\"next\"");
-        let link = HeaderValue::try_from(link);
-        let link = link.map_err(|error| Problem::Internal { cause: format!("the link to the next page: {error}") })?;
-        response.headers_mut().insert(LINK, link);
+        link_next(&mut response, path, &rest, &cursor)?;
     }
     Ok(response)
 }

@@ -11,12 +11,12 @@ use shared::user::UserKey;
 use shared::user::id::UserId;
 use shared::user::timestamp::Timestamp;
 
-use crate::access::owned;
+use crate::door::owned;
 use crate::problem::{Mistake, Problem};
 
 /// What a request's path started with before the router took it off; an answer's own paths start with it too.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stage(pub(crate) String);
+pub struct Stage(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Stage {
     type Rejection = Infallible;
@@ -27,10 +27,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Stage {
 }
 
 /// `/users/{user_id}`
-pub(crate) struct OfUser(pub(crate) UserId);
+pub struct OfUser(pub UserId);
 
 /// `/users/{user_id}/{timestamp}`
-pub(crate) struct OfRecord(pub(crate) UserKey);
+pub struct OfRecord(pub UserKey);
 
 impl<S: Send + Sync> FromRequestParts<S> for OfUser {
     type Rejection = Problem;
@@ -68,7 +68,10 @@ fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
 }
 
 /// Seconds in their one decimal spelling: a resource has one path, so `007` and `+7` are not `7`.
-pub(crate) fn seconds(text: &str) -> Result<Timestamp, String> {
+///
+/// # Errors
+/// It is another text.
+pub fn seconds(text: &str) -> Result<Timestamp, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     match text.parse() {
         Ok(seconds) if digits => Timestamp::parse(seconds).map_err(|error| error.to_string()),

@@ -18,12 +18,13 @@ use shared::http::caller::{Auth, Scope};
 use shared::metric;
 use shared::table::Meter;
 use tokio::time::Instant;
-use uuid::{NoContext, Timestamp, Uuid};
 
+use crate::identifier::new_uuid;
 use crate::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-pub(crate) const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+/// What can be patched tells with what (RFC 5789, section 3.1).
+pub const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// An answer with an entity tag may be kept, if it is asked about each time; nothing else may be kept.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 const KEEP_NOTHING: HeaderValue = HeaderValue::from_static("no-store");
@@ -37,7 +38,8 @@ const SECURITY: [(HeaderName, HeaderValue); 5] = [
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
 
-pub(crate) async fn observe(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
+/// Answers, and tells of it.
+pub async fn observe(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let request_id = match request.lambda_context_ref() {
         Some(context) => context.request_id.clone(),
@@ -69,13 +71,6 @@ pub(crate) async fn observe(State(clock): State<Clock>, mut request: Request, ne
     };
     answered.record(problem.as_ref());
     response
-}
-
-/// A new identifier, by the time of this clock.
-pub(crate) fn new_uuid(clock: &Clock) -> Uuid {
-    let now = clock.now();
-    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
-    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
 }
 
 fn spell(problem: &Problem, request_id: &str, response: &mut Response) {

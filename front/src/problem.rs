@@ -1,4 +1,4 @@
-//! Every failure that the API answers, as RFC 9457 problem details: one enum, one match.
+//! Every failure that is answered, as RFC 9457 problem details: one enum, one match.
 //!
 //! What the client reads and what the log says are two: a cause stays in the log. docs/problems.md has a section for
 //! each type, which are names and never change.
@@ -10,33 +10,52 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use shared::http::caller::{Auth, Scope};
 use shared::http::problem::{Details, type_uri};
-pub(crate) use shared::http::problem::{Mistake, Place};
+pub use shared::http::problem::{Mistake, Place};
 use shared::table::{Fault, WriteError};
 
 /// More than a record of 400 KB takes as JSON, unless every character of it is escaped.
-pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// The media type of a patch (RFC 7396).
-pub(crate) const MERGE_PATCH: &str = "application/merge-patch+json";
+pub const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// A failure, by what the client does next.
 #[derive(Clone, Debug)]
-pub(crate) enum Problem {
+pub enum Problem {
     /// Nothing has this path.
     UnknownRoute,
     /// What has this path has other methods.
-    MethodNotAllowed { allow: &'static str },
+    MethodNotAllowed {
+        /// Those that it has.
+        allow: &'static str,
+    },
     /// Nobody is known to call.
-    Unauthenticated { auth: Auth },
+    Unauthenticated {
+        /// Who would have let it in.
+        auth: Auth,
+    },
     /// The caller's token lacks a scope.
-    InsufficientScope { scope: Scope },
+    InsufficientScope {
+        /// The one that is needed.
+        scope: Scope,
+    },
     /// The body would write for another user.
-    ForeignUser { pointer: &'static str },
+    ForeignUser {
+        /// Where the body names the other user.
+        pointer: &'static str,
+    },
     /// The path, the query or a header is wrong.
     Request(Vec<Mistake>),
     /// The body did not arrive whole.
     BodyLost,
     /// The body is no JSON.
-    MalformedJson { line: usize, column: usize, reason: String },
+    MalformedJson {
+        /// Where it stops being JSON, from 1.
+        line: usize,
+        /// Where in the line, from 1.
+        column: usize,
+        /// Why.
+        reason: String,
+    },
     /// The body's JSON is no user.
     Body(Vec<Mistake>),
     /// The body is too large to read.
@@ -56,7 +75,10 @@ pub(crate) enum Problem {
     /// Another user has the address.
     EmailTaken,
     /// An earlier request with this idempotency key is under way, for this many seconds at most.
-    IdempotencyKeyInUse { seconds: i64 },
+    IdempotencyKeyInUse {
+        /// The time left to it.
+        seconds: i64,
+    },
     /// This idempotency key came with another request.
     IdempotencyKeyReused,
     /// The record is not in the state that a header demands.
@@ -64,15 +86,26 @@ pub(crate) enum Problem {
     /// This deployment takes no write that does not say which state it is over (RFC 6585, section 3).
     PreconditionRequired,
     /// The table is throttled, out of reach or contended: come again.
-    Busy { cause: String },
+    Busy {
+        /// For the log alone.
+        cause: String,
+    },
     /// What is stored is no user.
-    Unreadable { cause: String },
+    Unreadable {
+        /// For the log alone.
+        cause: String,
+    },
     /// The table refuses what only an operator can mend.
-    Internal { cause: String },
+    Internal {
+        /// For the log alone.
+        cause: String,
+    },
 }
 
 impl Problem {
-    pub(crate) fn parameter(name: &str, detail: &impl ToString) -> Self {
+    /// One parameter of the path or the query is wrong.
+    #[must_use]
+    pub fn parameter(name: &str, detail: &impl ToString) -> Self {
         Self::Request(vec![Mistake::parameter(name, detail)])
     }
 
@@ -176,22 +209,26 @@ impl Problem {
     }
 
     /// The answer's status.
-    pub(crate) fn status(&self) -> u16 {
+    #[must_use]
+    pub fn status(&self) -> u16 {
         self.parts().0.as_u16()
     }
 
     /// The problem in a few words.
-    pub(crate) fn title(&self) -> &'static str {
+    #[must_use]
+    pub fn title(&self) -> &'static str {
         self.parts().2
     }
 
     /// The problem's name, which never changes.
-    pub(crate) fn type_uri(&self) -> String {
+    #[must_use]
+    pub fn type_uri(&self) -> String {
         type_uri(self.parts().1)
     }
 
     /// The problem's JSON.
-    pub(crate) fn body(&self, request_id: &str) -> String {
+    #[must_use]
+    pub fn body(&self, request_id: &str) -> String {
         let (status, kind, title, detail) = self.parts();
         let one = |pointer: &str, detail: &str| vec![Mistake::pointer(pointer, detail)];
         let errors = match self {
@@ -209,12 +246,45 @@ impl Problem {
     }
 
     /// What the log says beyond the status.
-    pub(crate) fn cause(&self) -> Option<&str> {
+    #[must_use]
+    pub fn cause(&self) -> Option<&str> {
         match self {
             Self::Busy { cause } | Self::Unreadable { cause } | Self::Internal { cause } => Some(cause),
             _ => None,
         }
     }
+}
+
+/// One of each kind, for whoever tells of them all.
+#[must_use]
+pub fn every() -> Vec<Problem> {
+    let cause = || "the cause".to_owned();
+    vec![
+        Problem::UnknownRoute,
+        Problem::MethodNotAllowed { allow: "GET" },
+        Problem::Unauthenticated { auth: Auth::Jwt },
+        Problem::InsufficientScope { scope: Scope::Read },
+        Problem::ForeignUser { pointer: "/user_id" },
+        Problem::Request(vec![]),
+        Problem::BodyLost,
+        Problem::MalformedJson { line: 1, column: 2, reason: "x".into() },
+        Problem::Body(vec![]),
+        Problem::BodyTooLarge,
+        Problem::RecordTooLarge,
+        Problem::NotJson,
+        Problem::NotAMergePatch,
+        Problem::Encoded,
+        Problem::NotFound,
+        Problem::Exists,
+        Problem::EmailTaken,
+        Problem::IdempotencyKeyInUse { seconds: 7 },
+        Problem::IdempotencyKeyReused,
+        Problem::PreconditionFailed,
+        Problem::PreconditionRequired,
+        Problem::Busy { cause: cause() },
+        Problem::Unreadable { cause: cause() },
+        Problem::Internal { cause: cause() },
+    ]
 }
 
 /// The body is written by [`crate::observe`], which knows the request's id.
@@ -264,4 +334,4 @@ fn chain(error: &dyn Error) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -1,0 +1,12 @@
+//! What Millrace's HTTP functions have in common: [`door`] says who may pass, [`observe`] what every answer has,
+//! [`problem`] how a failure is told, [`route`], [`path`] and [`answer`] how requests and answers are shaped.
+//!
+//! It knows records and callers, and no route of its own.
+
+pub mod answer;
+pub mod door;
+pub mod identifier;
+pub mod observe;
+pub mod path;
+pub mod problem;
+pub mod route;
