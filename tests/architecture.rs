@@ -48,6 +48,8 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("shared", "table", Apply),
     ("shared", "raw_table", Apply),
     ("shared", "quarantine", Apply),
+    ("shared", "token", Apply),
+    ("shared", "postgres", Apply),
     ("shared", "environment", Plumbing),
     ("shared", "telemetry", Plumbing),
     ("shared", "aws", Plumbing),

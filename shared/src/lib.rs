@@ -3,7 +3,7 @@
 //! Words ([`user`], [`revision`], [`change`], [`number`], [`clock`], [`invocation`], [`metric`], [`http`]) know nothing
 //! of AWS. Dialects
 //! ([`stream`], [`item`], [`raw_item`], [`held`]) turn a foreign shape into words and back, without a network. [`checkpoint`] decides;
-//! [`table`], [`raw_table`] and [`quarantine`] apply. [`environment`], [`telemetry`] and [`aws`] are process plumbing, for a
+//! [`table`], [`raw_table`] and [`quarantine`] apply, [`postgres`] is a line to a database and [`token`] its password. [`environment`], [`telemetry`] and [`aws`] are process plumbing, for a
 //! function's `main` and `config` alone. Imports point only downwards, in that order from right to left.
 
 pub mod aws;
@@ -17,6 +17,7 @@ pub mod invocation;
 pub mod item;
 pub mod metric;
 pub mod number;
+pub mod postgres;
 pub mod quarantine;
 pub mod raw_item;
 pub mod raw_table;
@@ -24,4 +25,5 @@ pub mod revision;
 pub mod stream;
 pub mod table;
 pub mod telemetry;
+pub mod token;
 pub mod user;

@@ -9,6 +9,7 @@
 //! format, and it does not write to the failure bucket; it says what failed and how, and the handler acts.
 
 pub mod dynamodb;
+pub mod postgres;
 mod replica;
 
 use futures::future::BoxFuture;

@@ -1,0 +1,261 @@
+//! A line to PostgreSQL: one connection, made when it is first needed and again when it is lost. [`Database`]
+//!
+//! A function instance handles one invocation at a time, so one connection is what it needs; statements of one invocation
+//! may share it and are pipelined. Between invocations Lambda freezes the process, and the line may be dead when it
+//! thaws: what fails on a connection that stood before is tried once more on a new one. So whatever runs through
+//! [`Database::run`] must be safe to run twice; reads are, and the guard by revision makes the replica's writes so.
+//!
+//! After a failover the name leads to another server. A server that is stopping, or that takes no writes any more, ends the
+//! connection, and the next one asks the name anew.
+//!
+//! What would break it: a statement without a time limit. Each has two: the client stops waiting at the time that it is
+//! given, and the server, which is told as many whole seconds, gives up then as well.
+
+mod address;
+mod fault;
+mod login;
+mod tls;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::join;
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::{Client, Error, NoTls, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+pub use address::Address;
+pub use fault::{Fault, FaultKind};
+pub use login::{Login, LoginBy};
+
+use address::Protection;
+use fault::Teller;
+
+/// To the server's port, not to its answer: a paused Aurora cluster takes the connection at once and answers when it has
+/// resumed, up to half a minute later.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long what was sent may stay without a sign of having arrived.
+const SILENCE: Duration = Duration::from_secs(10);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+/// Prepared statements that a session keeps. A query that is built of its caller's parts comes in few shapes.
+const STATEMENTS: usize = 64;
+
+/// Why a database cannot be used at all, before anything was asked of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} {reason}")]
+pub struct Unusable {
+    setting: &'static str,
+    reason: String,
+}
+
+/// One database and the line to it.
+pub struct Database {
+    setting: &'static str,
+    address: Address,
+    login: Login,
+    tls: Option<MakeRustlsConnect>,
+    setup: &'static str,
+    session: tokio::sync::Mutex<Option<Arc<Session>>>,
+}
+
+impl Database {
+    /// The database at `address`, which the variable `setting` names, so that faults can name it too; no I/O but reading
+    /// the file of `sslrootcert`. `setup` is SQL that each new connection begins with.
+    ///
+    /// # Errors
+    /// [`Unusable`] if that file is of no use.
+    pub fn new(setting: &'static str, address: Address, login: Login, setup: &'static str) -> Result<Self, Unusable> {
+        let tls = match &address.protection {
+            Protection::None => None,
+            Protection::Verified(file) => {
+                let connector = tls::connector(file.as_deref());
+                Some(connector.map_err(|reason| Unusable { setting, reason: format!("holds {reason}") })?)
+            }
+        };
+        Ok(Self { setting, address, login, tls, setup, session: tokio::sync::Mutex::new(None) })
+    }
+
+    /// The variable that names it.
+    #[must_use]
+    pub fn setting(&self) -> &'static str {
+        self.setting
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Does `work` over the line, within `until`. It may be done twice: see above.
+    ///
+    /// # Errors
+    /// [`Fault`], which names the setting and the fix. After one the work may have been done or not.
+    pub async fn run<T, W>(&self, until: Instant, work: impl Fn(Arc<Session>) -> W) -> Result<T, Fault>
+    where
+        W: Future<Output = Result<T, Error>>,
+    {
+        loop {
+            let (session, stood) =
+                timeout_at(until, self.session()).await.unwrap_or_else(|_| Err(self.teller().late()))?;
+            let Ok(done) = timeout_at(until, session.within(until, work(Arc::clone(&session)))).await else {
+                // It still waits for what nobody wants any more.
+                self.forget(&session).await;
+                return Err(self.teller().late());
+            };
+            let error = match done {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let fault = self.teller().tell(&error);
+            if session.client.is_closed() || fault.ends_the_session() {
+                self.forget(&session).await;
+                if stood && fault.kind != FaultKind::Setup && error.code().is_none_or(|code| !is_late(code)) {
+                    continue;
+                }
+            }
+            return Err(fault);
+        }
+    }
+
+    /// Does `work` with a connection of its own, which is closed after it: for what needs the whole of one.
+    ///
+    /// # Errors
+    /// [`Fault`] if there is none.
+    pub async fn alone(&self, until: Instant) -> Result<Client, Fault> {
+        timeout_at(until, self.connect()).await.unwrap_or_else(|_| Err(self.teller().late()))
+    }
+
+    /// What a statement's error means here.
+    #[must_use]
+    pub fn fault(&self, error: &Error) -> Fault {
+        self.teller().tell(error)
+    }
+
+    fn teller(&self) -> Teller<'_> {
+        Teller { setting: self.setting, address: &self.address }
+    }
+
+    /// The session, and whether it stood before.
+    async fn session(&self) -> Result<(Arc<Session>, bool), Fault> {
+        let mut held = self.session.lock().await;
+        if let Some(session) = &*held
+            && !session.client.is_closed()
+        {
+            return Ok((Arc::clone(session), true));
+        }
+        let session = Arc::new(Session::new(self.connect().await?));
+        *held = Some(Arc::clone(&session));
+        Ok((session, false))
+    }
+
+    async fn forget(&self, session: &Arc<Session>) {
+        let mut held = self.session.lock().await;
+        if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, session)) {
+            *held = None;
+        }
+    }
+
+    async fn connect(&self) -> Result<Client, Fault> {
+        let mut config = self.address.config.clone();
+        config
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(SILENCE)
+            .keepalives(true)
+            .keepalives_idle(KEEPALIVE_IDLE);
+        if config.get_application_name().is_none() {
+            config.application_name("millrace");
+        }
+        let password = self.login.password(&self.address).await;
+        if let Some(password) = password.map_err(|reason| self.teller().fault(FaultKind::Setup, &reason))? {
+            config.password(password);
+        }
+        let client = if let Some(tls) = &self.tls {
+            let (client, line) = config.connect(tls.clone()).await.map_err(|error| self.fault(&error))?;
+            tokio::spawn(line);
+            client
+        } else {
+            let (client, line) = config.connect(NoTls).await.map_err(|error| self.fault(&error))?;
+            tokio::spawn(line);
+            client
+        };
+        if !self.setup.is_empty() {
+            client.batch_execute(self.setup).await.map_err(|error| self.fault(&error))?;
+        }
+        Ok(client)
+    }
+}
+
+/// Its own statements took too long: it would take as long on a new connection.
+fn is_late(code: &tokio_postgres::error::SqlState) -> bool {
+    *code == tokio_postgres::error::SqlState::QUERY_CANCELED
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("setting", &self.setting)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection, and what has been prepared on it.
+pub struct Session {
+    client: Client,
+    prepared: Mutex<HashMap<String, Statement>>,
+    /// What the server was told last: how long a statement may take, in seconds.
+    limit_seconds: AtomicU64,
+}
+
+impl Session {
+    fn new(client: Client) -> Self {
+        Self { client, prepared: Mutex::default(), limit_seconds: AtomicU64::new(0) }
+    }
+
+    /// The driver's own.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The prepared statement of this text, prepared once a session: a round trip the first time, none after that.
+    ///
+    /// # Errors
+    /// The driver's, if the server refuses it.
+    pub async fn statement(&self, sql: &str) -> Result<Statement, Error> {
+        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare(sql).await?;
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if prepared.len() >= STATEMENTS {
+            prepared.clear();
+        }
+        prepared.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Does the work with the server told how long it may take. Both are sent at once, so it costs no round trip; told is
+    /// only what changed.
+    async fn within<T>(&self, until: Instant, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let left = until.saturating_duration_since(Instant::now());
+        let seconds = left.as_secs() + 1;
+        if self.limit_seconds.swap(seconds, Ordering::Relaxed) == seconds {
+            return work.await;
+        }
+        let limit = format!("set statement_timeout = '{seconds}s'");
+        let (told, done) = join(self.client.batch_execute(&limit), work).await;
+        done.and_then(|done| told.map(|()| done))
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("closed", &self.client.is_closed()).finish_non_exhaustive()
+    }
+}

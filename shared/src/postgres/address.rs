@@ -1,0 +1,214 @@
+//! Where a database is: a `postgres://` URL, read once. [`Address`]
+//!
+//! What libpq calls `sslmode` is decided here and nowhere else: a connection over a network is encrypted and the server's
+//! name is verified, whatever less the URL asks for; only one that stays on the machine is not, and one whose URL says
+//! `sslmode=disable`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode};
+
+/// What a URL should look like.
+const EXAMPLE: &str = "set it to postgres://<user>[:<password>]@<host>:5432/<database>";
+
+/// How a connection is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Protection {
+    /// Not at all.
+    None,
+    /// Encrypted, and the server proves its name: to the authorities of RDS and the public ones, or to those of a file.
+    Verified(Option<PathBuf>),
+}
+
+/// A database, as a URL names it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    pub(super) config: Config,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) user: String,
+    pub(super) database: String,
+    pub(super) protection: Protection,
+}
+
+impl Address {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// What is wrong, to follow a variable's name; it never shows a password.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(format!("is no URL of PostgreSQL: {EXAMPLE}"));
+        }
+        let (url, asked) = own_parameters(url)?;
+        // The parser names options and never shows values.
+        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
+            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            format!("is no URL of PostgreSQL ({cause}): {EXAMPLE}")
+        })?;
+        let host = match config.get_hosts() {
+            [Host::Tcp(host)] => host.clone(),
+            #[cfg(unix)]
+            [Host::Unix(path)] => path.display().to_string(),
+            [] => return Err(format!("names no host: {EXAMPLE}")),
+            _ => return Err(format!("names more than one host: {EXAMPLE}; a cluster's endpoint follows its writer")),
+        };
+        // A reserved letter in a password shifts the host, which errors and logs show.
+        if !host.starts_with('/') && !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte)) {
+            return Err(
+                "holds a host with letters that no host has: percent-encode the user and the password".to_owned()
+            );
+        }
+        let port = config.get_ports().first().copied().unwrap_or(5432);
+        let user = config.get_user().unwrap_or_default().to_owned();
+        if user.is_empty() {
+            return Err(format!("names no user: {EXAMPLE}"));
+        }
+        let database = config.get_dbname().unwrap_or(&user).to_owned();
+        let protection = asked.protection(&host)?;
+        config.ssl_mode(if protection == Protection::None { SslMode::Disable } else { SslMode::Require });
+        Ok(Self { config, host, port, user, database, protection })
+    }
+
+    /// The host's name.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Who logs in.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The database's name.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Whether the URL itself holds a password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some()
+    }
+}
+
+/// Without the password.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}/{}", self.host, self.port, self.database)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({}@{self})", self.user)
+    }
+}
+
+/// The parameters that are read here and not by the driver.
+#[derive(Default)]
+struct Asked {
+    mode: Option<String>,
+    root_certificate: Option<PathBuf>,
+}
+
+impl Asked {
+    fn protection(self, host: &str) -> Result<Protection, String> {
+        let verified = Protection::Verified(self.root_certificate.clone());
+        match self.mode.as_deref() {
+            Some("disable") => Ok(Protection::None),
+            // What asks for less gets all of it: without the name, anybody with any certificate is the server.
+            Some("require" | "verify-ca" | "verify-full") => Ok(verified),
+            Some(other) => Err(format!("has sslmode={other}: set it to verify-full, or to disable")),
+            None if self.root_certificate.is_none() && is_this_machine(host) => Ok(Protection::None),
+            None => Ok(verified),
+        }
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host.starts_with('/') || matches!(host, "localhost" | "127.0.0.1" | "::1")
+}
+
+/// Takes `sslmode` and `sslrootcert` out of the URL: the driver knows other values of the one, and not the other.
+fn own_parameters(url: &str) -> Result<(String, Asked), String> {
+    let mut asked = Asked::default();
+    let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), asked)) };
+    let mut rest = Vec::new();
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let value = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().map(String::from);
+        match parameter.split_once('=') {
+            Some(("sslmode", mode)) => asked.mode = value(mode).ok(),
+            Some(("sslrootcert", file)) => {
+                let file = value(file).map_err(|_| "has an sslrootcert that is no path".to_owned())?;
+                asked.root_certificate = Some(file.into());
+            }
+            _ => rest.push(parameter),
+        }
+    }
+    let query = if rest.is_empty() { String::new() } else { format!("?{}", rest.join("&")) };
+    Ok((format!("{base}{query}"), asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WELL: &str = "postgres://millrace:s3cret@db.example.com:6432/users";
+
+    #[test]
+    fn a_url_is_read_and_shown_without_its_password() {
+        let address = Address::parse(WELL).unwrap();
+        assert_eq!((address.host(), address.port(), address.user()), ("db.example.com", 6432, "millrace"));
+        assert_eq!(address.to_string(), "db.example.com:6432/users");
+        assert!(address.has_password() && !format!("{address:?}").contains("s3cret"));
+        let short = Address::parse("postgresql://ada@db.example.com").unwrap();
+        assert_eq!((short.port(), short.database(), short.has_password()), (5432, "ada", false));
+    }
+
+    #[test]
+    fn what_crosses_a_network_is_verified_unless_it_says_otherwise() {
+        let of = |url: &str| Address::parse(url).map(|address| address.protection);
+        let verified = Ok(Protection::Verified(None));
+        assert_eq!(of(WELL), verified);
+        for mode in ["require", "verify-ca", "verify-full"] {
+            assert_eq!(of(&format!("{WELL}?sslmode={mode}")), verified, "{mode}");
+        }
+        for local in ["localhost", "127.0.0.1"] {
+            assert_eq!(of(&format!("postgres://ada@{local}/users")), Ok(Protection::None));
+            assert_eq!(of(&format!("postgres://ada@{local}/users?sslmode=verify-full")), verified);
+        }
+        assert_eq!(of(&format!("{WELL}?sslmode=disable")), Ok(Protection::None));
+        let own = Ok(Protection::Verified(Some("/etc/own ca.pem".into())));
+        assert_eq!(of(&format!("{WELL}?sslrootcert=/etc/own%20ca.pem&application_name=x")), own);
+        assert_eq!(of("postgres://ada@localhost/users?sslrootcert=/etc/own%20ca.pem"), own);
+    }
+
+    #[test]
+    fn a_wrong_url_is_told_without_showing_its_password() {
+        for (url, says) in [
+            ("mysql://ada:s3cret@db/users", "no URL of PostgreSQL"),
+            ("postgres://ada:s3cret@db:port/users", "port"),
+            ("postgres://ada:s3cret@db/users?sslmode=prefer", "verify-full"),
+            ("postgres://ada:s3cret@db/users?colour=red", "colour"),
+            ("postgres://ada:s3cret@one,two/users", "more than one host"),
+            ("postgres://:s3cret@db/users", "no user"),
+            ("postgres://db/users", "no user"),
+            ("postgres://ada:pass@s3cret@db/users", "percent-encode"),
+        ] {
+            let said = Address::parse(url).unwrap_err();
+            assert!(said.contains(says) && !said.contains("s3cret"), "{url}: {said}");
+        }
+    }
+}
