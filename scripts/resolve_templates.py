@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Writes out what each choice of the two tiers deploys: template.yaml expanded as AWS SAM does it, and the nested templates
+that it names, each with its conditions decided.
+
+    resolve_templates.py template.yaml target/templates
+
+Nine folders come of it, one for each pair of RelationalTier and CacheTier, for cfn-lint to read: what is wrong only where
+a condition holds is wrong there. What no linter looks at is checked here: that everything named by Ref, GetAtt, Sub or
+DependsOn is made in that choice, across the nested stacks too; that a nested stack is told the parameters that it has; and
+that there is a network if there is a tier, and a function in it only if it uses one.
+"""
+
+import copy
+import itertools
+import json
+import os
+import re
+import sys
+
+from samtranslator.yaml_helper import yaml_parse
+
+from expand_template import expand
+
+PSEUDO = re.compile(r"^AWS::")
+NO_VALUE = {"Ref": "AWS::NoValue"}
+TIERS = {"RelationalTier": {"POSTGRES_URL", "POSTGRES_READER_URL"}, "CacheTier": {"CACHE_URL"}}
+
+
+class Wrong(Exception):
+    pass
+
+
+class Template:
+    """A template and the values of its parameters; None for one that is known only when it is deployed."""
+
+    def __init__(self, name, body, values):
+        self.name = name
+        self.body = copy.deepcopy(body)
+        self.parameters = self.body.get("Parameters", {})
+        self.values = {}
+        for parameter, declared in self.parameters.items():
+            if parameter not in values and "Default" not in declared:
+                raise Wrong(f"{name}: parameter {parameter} has no default and is not given")
+            self.values[parameter] = values.get(parameter, declared.get("Default"))
+        for parameter in values:
+            if parameter not in self.parameters:
+                raise Wrong(f"{name}: there is no parameter {parameter}")
+        for parameter, value in self.values.items():
+            allowed = self.parameters[parameter].get("AllowedValues")
+            if value is not None and allowed and str(value) not in map(str, allowed):
+                raise Wrong(f"{name}: parameter {parameter} does not allow {value}")
+        self.conditions = self.body.pop("Conditions", {})
+        resources = self.body["Resources"]
+        self.body["Resources"] = {
+            name: self.decide({key: value for key, value in resource.items() if key != "Condition"})
+            for name, resource in resources.items()
+            if self.holds(resource.get("Condition"))
+        }
+        self.body["Outputs"] = {
+            name: self.decide({key: value for key, value in output.items() if key != "Condition"})
+            for name, output in self.body.get("Outputs", {}).items()
+            if self.holds(output.get("Condition"))
+        }
+        self.check_references()
+
+    def holds(self, condition):
+        if condition is None:
+            return True
+        if isinstance(condition, str):
+            if condition not in self.conditions:
+                raise Wrong(f"{self.name}: there is no condition {condition}")
+            return self.holds(self.conditions[condition])
+        (function, argument), = condition.items()
+        if function == "Condition":
+            return self.holds(argument)
+        if function == "Fn::Not":
+            return not self.holds(argument[0])
+        if function == "Fn::And":
+            return all(self.holds(part) for part in argument)
+        if function == "Fn::Or":
+            return any(self.holds(part) for part in argument)
+        if function == "Fn::Equals":
+            left, right = (str(self.value(side)) for side in argument)
+            return left == right
+        raise Wrong(f"{self.name}: a condition by {function} is not decided here")
+
+    def value(self, side):
+        if not isinstance(side, dict):
+            return side
+        value = self.values.get(side.get("Ref"))
+        if value is None:
+            raise Wrong(f"{self.name}: a condition on {side} is not decided here")
+        return value
+
+    def decide(self, node):
+        if isinstance(node, list):
+            return [part for part in map(self.decide, node) if part != NO_VALUE]
+        if not isinstance(node, dict):
+            return node
+        if set(node) == {"Fn::If"}:
+            condition, then, otherwise = node["Fn::If"]
+            return self.decide(then if self.holds(condition) else otherwise)
+        decided = {key: self.decide(value) for key, value in node.items()}
+        return {key: value for key, value in decided.items() if value != NO_VALUE}
+
+    def references(self, node):
+        """Every (resource or parameter, attribute or None) that is named below this node."""
+        if isinstance(node, list):
+            for part in node:
+                yield from self.references(part)
+        elif isinstance(node, dict):
+            for key, value in node.items():
+                if key == "Ref" and isinstance(value, str):
+                    yield value, None
+                elif key == "Fn::GetAtt":
+                    yield tuple(value.split(".", 1)) if isinstance(value, str) else (value[0], value[1])
+                elif key == "Fn::Sub":
+                    pattern, own = (value, {}) if isinstance(value, str) else value
+                    yield from self.references(own)
+                    for found in re.findall(r"\$\{([^!}][^}]*)\}", pattern):
+                        name, _, attribute = found.partition(".")
+                        if name not in own:
+                            yield name, attribute or None
+                else:
+                    yield from self.references(value)
+
+    def check_references(self):
+        resources = self.body["Resources"]
+        for place, node in itertools.chain(resources.items(), self.body["Outputs"].items()):
+            for name, attribute in self.references(node):
+                known = name in resources or (attribute is None and (name in self.parameters or PSEUDO.match(name)))
+                if not known:
+                    raise Wrong(f"{self.name}: {place} names {name}, which is not made")
+            after = node.get("DependsOn", [])
+            for name in [after] if isinstance(after, str) else after:
+                if name not in resources:
+                    raise Wrong(f"{self.name}: {place} depends on {name}, which is not made")
+
+    def of_type(self, kind):
+        return {name: each for name, each in self.body["Resources"].items() if each["Type"] == kind}
+
+
+def nested(root, folder):
+    """The templates that a decided root deploys, by the logical id of the stack."""
+    stacks = {}
+    for name, stack in root.of_type("AWS::CloudFormation::Stack").items():
+        path = stack["Properties"]["TemplateURL"]
+        with open(os.path.join(folder, path), encoding="utf-8") as file:
+            body = yaml_parse(file)
+        given = stack["Properties"].get("Parameters", {})
+        values = {key: root.values.get(value.get("Ref")) if isinstance(value, dict) else value for key, value in given.items()}
+        stacks[name] = (path, Template(f"{root.name} {path}", body, values))
+    for place, node in itertools.chain(root.body["Resources"].items(), root.body["Outputs"].items()):
+        for name, attribute in root.references(node):
+            if name in stacks and attribute is not None:
+                output = attribute.removeprefix("Outputs.")
+                if output not in stacks[name][1].body["Outputs"]:
+                    raise Wrong(f"{root.name}: {place} names {name}.{attribute}, which {stacks[name][0]} does not give")
+    return stacks
+
+
+def check_tiers(root, stacks, tiers):
+    """A network if, and only if, there is a tier, no way out of it, and in it the functions alone that use one."""
+    on = {tier for tier, choice in tiers.items() if choice != "none"}
+    expected = {"NetworkStack"} if on else set()
+    expected |= {stack for tier, stack in (("RelationalTier", "RelationalStack"), ("CacheTier", "CacheStack")) if tier in on}
+    if set(stacks) != expected:
+        raise Wrong(f"{root.name}: makes {sorted(stacks)} and not {sorted(expected)}")
+    for _, template in stacks.values():
+        for kind in ("AWS::EC2::NatGateway", "AWS::EC2::InternetGateway", "AWS::EC2::EgressOnlyInternetGateway"):
+            if template.of_type(kind):
+                raise Wrong(f"{template.name}: {kind} leads outside")
+    for name, function in root.of_type("AWS::Lambda::Function").items():
+        variables = function["Properties"].get("Environment", {}).get("Variables", {})
+        uses = {tier for tier, needs in TIERS.items() if needs & set(variables)}
+        if bool(uses) != ("VpcConfig" in function["Properties"]):
+            raise Wrong(f"{root.name}: {name} uses {sorted(uses) or 'no tier'} and is {'' if not uses else 'not '}in the network")
+        if not uses <= on:
+            raise Wrong(f"{root.name}: {name} is told of {sorted(uses - on)}, which is off")
+
+
+def write(path, body):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(body, file, indent=1, default=str)
+
+
+def main(path, target):
+    folder = os.path.dirname(os.path.abspath(path))
+    expanded = expand(path)
+    choices = {tier: expanded["Parameters"][tier]["AllowedValues"] for tier in TIERS}
+    count = 0
+    for chosen in itertools.product(*choices.values()):
+        tiers = dict(zip(choices, chosen))
+        name = "+".join(chosen)
+        root = Template(name, expanded, tiers)
+        stacks = nested(root, folder)
+        check_tiers(root, stacks, tiers)
+        write(os.path.join(target, name, "template.json"), root.body)
+        for place, template in stacks.values():
+            write(os.path.join(target, name, place), template.body)
+        count += 1
+    print(f"{count} choices of {' and '.join(choices)} resolved into {target}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: resolve_templates.py template.yaml FOLDER")
+    try:
+        main(sys.argv[1], sys.argv[2])
+    except Wrong as wrong:
+        sys.exit(str(wrong))
