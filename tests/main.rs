@@ -4,6 +4,7 @@
 
 mod architecture;
 mod archival;
+mod cache;
 mod faults;
 mod histories;
 mod logged;

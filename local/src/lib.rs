@@ -7,6 +7,7 @@
 //! Sees every other crate of the workspace; only the acceptance tests see it.
 
 pub mod banner;
+pub mod cache;
 pub mod clients;
 pub mod dynamodb;
 pub mod env_file;

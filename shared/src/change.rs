@@ -252,6 +252,17 @@ pub enum Effect<'a> {
     },
 }
 
+/// What stood under the key until a change.
+#[derive(Debug, Clone, Copy)]
+pub enum Before<'a> {
+    /// Nothing: the change created the item.
+    Nothing,
+    /// This item.
+    Image(Image<'a>),
+    /// An item that the record does not show.
+    Unknown,
+}
+
 /// One change of one item.
 #[derive(Debug, Clone)]
 pub struct Change<'a> {
@@ -263,6 +274,8 @@ pub struct Change<'a> {
     pub revision: Revision,
     /// What it did.
     pub effect: Effect<'a>,
+    /// What stood there until then.
+    pub before: Before<'a>,
     /// The table's stream that it came from.
     pub source: Source<'a>,
     /// When it happened, to the second as a rule; nothing if the record says none, or none of the years 1970 to 9999.

@@ -6,6 +6,7 @@
 
 pub mod attributes;
 pub mod restored;
+mod seen;
 
 use std::collections::HashMap;
 
@@ -43,6 +44,8 @@ pub const VERSION: &str = "version";
 pub const CREATED_AT: &str = "created_at";
 /// When the record was last written (S, RFC 3339).
 pub const UPDATED_AT: &str = "updated_at";
+
+pub use seen::{key_of, version_of};
 
 /// A DynamoDB item.
 pub type Item = HashMap<String, AttributeValue>;

@@ -1,16 +1,19 @@
 //! The words and dialects that Millrace's functions have in common.
 //!
-//! Words ([`user`], [`revision`], [`change`], [`number`], [`clock`], [`invocation`], [`metric`], [`http`]) know nothing
+//! Words ([`user`], [`revision`], [`change`], [`number`], [`clock`], [`floor`], [`invocation`], [`metric`], [`http`]) know nothing
 //! of AWS. Dialects
 //! ([`stream`], [`item`], [`raw_item`], [`held`]) turn a foreign shape into words and back, without a network. [`checkpoint`] decides;
-//! [`table`], [`raw_table`] and [`quarantine`] apply, [`postgres`] is a line to a database and [`token`] its password. [`environment`], [`telemetry`] and [`aws`] are process plumbing, for a
+//! [`table`], [`raw_table`], [`cache`] and [`quarantine`] apply, [`postgres`] is a line to a database and [`token`] its password, or
+//! the cache's. [`environment`], [`telemetry`] and [`aws`] are process plumbing, for a
 //! function's `main` and `config` alone. Imports point only downwards, in that order from right to left.
 
 pub mod aws;
+pub mod cache;
 pub mod change;
 pub mod checkpoint;
 pub mod clock;
 pub mod environment;
+pub mod floor;
 pub mod held;
 pub mod http;
 pub mod invocation;

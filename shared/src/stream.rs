@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use crate::change::{CanonicalKey, Change, Effect, Image, Key, Source, Text};
+use crate::change::{Before, CanonicalKey, Change, Effect, Image, Key, Source, Text};
 use crate::revision::{Revision, SequenceNumber};
 
 /// The identity that a removal carries when TTL did it:
@@ -152,6 +152,12 @@ fn read_change<'a>(
     let name = wire.event_name.ok_or_else(|| missing("eventName"))?.0;
     let view = change.stream_view_type.map(|text| text.0);
     let shows_new = view.as_deref().is_none_or(|view| ["NEW_IMAGE", "NEW_AND_OLD_IMAGES"].contains(&view));
+    let old = image("dynamodb.OldImage", change.old_image);
+    let before = match (&*name, &old) {
+        ("INSERT", _) => Before::Nothing,
+        (_, Ok(Some(image))) => Before::Image(*image),
+        _ => Before::Unknown,
+    };
     let effect = match &*name {
         "INSERT" | "MODIFY" => {
             let image = image("dynamodb.NewImage", change.new_image)?;
@@ -162,8 +168,7 @@ fn read_change<'a>(
         }
         "REMOVE" => {
             let expired = wire.user_identity.is_some_and(|identity| identity.is_ttl());
-            let image = image("dynamodb.OldImage", change.old_image)?;
-            Effect::Remove { expired, image }
+            Effect::Remove { expired, image: old? }
         }
         other => {
             return Err(Unreadable(format!("eventName is {other:?}, not INSERT, MODIFY or REMOVE")));
@@ -174,6 +179,7 @@ fn read_change<'a>(
         key,
         revision: Revision::new(source.label(), number),
         effect,
+        before,
         source,
         at: change.approximate_creation_date_time.and_then(|json| time_of(json.get())),
         event_id: wire.event_id.map(|text| text.0),

@@ -3,12 +3,15 @@
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_dynamodb::config::{Region, SharedCredentialsProvider};
+use shared::cache::{Cache, Settings};
 use shared::environment::{self, Environment, Problems};
 use shared::quarantine::Quarantine;
 use shared::telemetry;
+use shared::token::TokenSigner;
 use time::Duration;
 
 use crate::handler::Replicator;
+use crate::sink::cache::CacheSink;
 use crate::sink::dynamodb::DynamoDbSink;
 use crate::sink::{Replica, Sink};
 
@@ -30,6 +33,8 @@ pub struct Config {
     replica: ReplicaTable,
     tombstone: Duration,
     failure_bucket: String,
+    /// The cache before the source, if there is one.
+    cache: Option<Settings>,
 }
 
 /// The `DynamoDB` replica, maybe in another Region or account.
@@ -54,6 +59,15 @@ impl Config {
         let in_flight = read.optional("REPLICA_IN_FLIGHT", within(IN_FLIGHT_LIMIT)).unwrap_or(IN_FLIGHT);
         let days = read.optional("TOMBSTONE_DAYS", within(TOMBSTONE_DAYS_LIMIT)).unwrap_or(TOMBSTONE_DAYS);
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
+        let cache = match Settings::parse(|name| environment.get(name)) {
+            Ok(cache) => cache,
+            Err(wrong) => {
+                for problem in wrong {
+                    read.refuse(problem);
+                }
+                None
+            }
+        };
         // Used by the telemetry, which starts first and cannot report it.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         let problems = read.problems();
@@ -61,7 +75,7 @@ impl Config {
             return Err(problems);
         };
         let replica = ReplicaTable { table, region, role_arn, in_flight };
-        Ok(Self { replica, tombstone: Duration::days(days.into()), failure_bucket })
+        Ok(Self { replica, tombstone: Duration::days(days.into()), failure_bucket, cache })
     }
 
     /// The client of the replica's Region and account; elsewhere than the function's own only if configured.
@@ -83,6 +97,12 @@ impl Config {
         vec![Box::new(self.dynamodb_sink(replica))]
     }
 
+    /// The cache before the source, if there is one; not yet connected.
+    #[must_use]
+    pub fn cache(&self, signer: Option<TokenSigner>) -> Option<Cache> {
+        self.cache.clone().map(|settings| Cache::new(settings, signer))
+    }
+
     fn dynamodb_sink(&self, client: aws_sdk_dynamodb::Client) -> DynamoDbSink {
         let ReplicaTable { table, in_flight, .. } = &self.replica;
         DynamoDbSink::new(client, table, *in_flight, self.tombstone)
@@ -91,8 +111,16 @@ impl Config {
 
 /// Builds the function of its configuration and clients; no I/O happens before [`Replicator::check`].
 #[must_use]
-pub fn connect(config: &Config, replica: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> Replicator {
-    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(config.dynamodb_sink(replica))];
+pub fn connect(
+    config: &Config,
+    replica: aws_sdk_dynamodb::Client,
+    cache: Option<Cache>,
+    s3: aws_sdk_s3::Client,
+) -> Replicator {
+    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(config.dynamodb_sink(replica))];
+    if let Some(cache) = cache {
+        sinks.push(Box::new(CacheSink::new(cache)));
+    }
     Replicator::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
 }
 
@@ -138,12 +166,19 @@ mod tests {
             ("REPLICA_IN_FLIGHT", "0"),
             ("TOMBSTONE_DAYS", "-8"),
             ("REPLICA_ROLE_ARN", "replicator"),
+            ("CACHE_URL", "cache"),
             ("LOG_LEVEL", "loud"),
         ]);
         let said = said.unwrap_err().to_string();
-        for name in
-            ["REPLICA_TABLE", "FAILURE_BUCKET", "REPLICA_IN_FLIGHT", "TOMBSTONE_DAYS", "REPLICA_ROLE_ARN", "LOG_LEVEL"]
-        {
+        for name in [
+            "REPLICA_TABLE",
+            "FAILURE_BUCKET",
+            "REPLICA_IN_FLIGHT",
+            "TOMBSTONE_DAYS",
+            "REPLICA_ROLE_ARN",
+            "CACHE_URL",
+            "LOG_LEVEL",
+        ] {
             assert!(said.contains(name), "{name} is missing in: {said}");
         }
     }

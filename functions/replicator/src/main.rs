@@ -5,6 +5,7 @@ use replicator::config::{self, Config};
 use serde_json::value::RawValue;
 use shared::clock::Clock;
 use shared::environment::Environment;
+use shared::token::TokenSigner;
 use shared::{aws, telemetry};
 use tokio::time::Instant;
 
@@ -19,7 +20,8 @@ async fn main() -> Result<(), Error> {
     let config = Config::parse(&environment).inspect_err(|problems| tracing::error!(%problems, "cannot start"))?;
     let sdk = aws::load().await;
     let replica = config.replica_client(&sdk).await;
-    let replicator = replicator::connect(&config, replica, aws::s3(&sdk, &environment));
+    let cache = config.cache(Some(TokenSigner::new(&sdk, Clock::system())));
+    let replicator = replicator::connect(&config, replica, cache, aws::s3(&sdk, &environment));
     replicator.check().await.inspect_err(|fault| tracing::error!(error = %fault, "cannot start"))?;
     let (replicator, clock) = (&replicator, &Clock::system());
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {

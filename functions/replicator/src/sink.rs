@@ -8,6 +8,7 @@
 //! Architecture invariant: a sink decides nothing about a batch. It does not settle, it does not know the answer's
 //! format, and it does not write to the failure bucket; it says what failed and how, and the handler acts.
 
+pub mod cache;
 pub mod dynamodb;
 pub mod postgres;
 mod replica;

@@ -245,12 +245,12 @@ fn a_child_shard_waits_until_its_parent_is_drained() {
     machine.open("b".into(), Some("a".into()), None);
     machine.open("orphan".into(), Some("trimmed".into()), None);
     let readable = |machine: &Machine<u32>| machine.readable().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
-    assert_eq!(readable(&machine), ["a".into(), "orphan".into()]);
+    assert_eq!(readable(&machine), [Arc::from("a"), "orphan".into()]);
     machine.close("a");
     machine.receive("b", [entry(7)], START);
-    assert_eq!(readable(&machine), ["orphan".into()]);
+    assert_eq!(readable(&machine), [Arc::from("orphan")]);
     assert_eq!(run(&mut machine, |_| Some(Answer::Done)).0, [vec![1]]);
-    assert_eq!(readable(&machine), ["b".into(), "orphan".into()]);
+    assert_eq!(readable(&machine), [Arc::from("b"), "orphan".into()]);
     assert!(machine.checkpoints()["a"].drained);
 }
 

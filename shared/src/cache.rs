@@ -1,0 +1,229 @@
+//! The cache beside the Users table: records by key, and marks that say from which version on they may be told.
+//!
+//! It holds nothing that the table does not, and decides nothing: whoever finds it silent asks the table. What keeps it
+//! from telling what is no more is [`crate::floor`]; what stands under a key, and what may replace it, is in `line`.
+//!
+//! A [`Cache`] connects when it is first asked for a [`Line`], and again when a line has failed. **What was looked up on a
+//! line is filled on that line alone**: a server that was started anew, or another that took its place, has lost its
+//! marks, and what was read before they were set must not reach it.
+
+mod entry;
+mod line;
+mod settings;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClientBuilder;
+use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
+use tokio::sync::Mutex as Gate;
+use tokio::time::Instant;
+
+pub use entry::{Entry, Held};
+use line::Link;
+pub use line::{Allowance, Line, Quota, key};
+pub use settings::{Login, Mode, Settings};
+
+use crate::token::TokenSigner;
+
+/// How long a connection may take to come about, TLS and login included.
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// `ElastiCache` ends a connection twelve hours after it was logged in to by a token:
+/// <https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html>.
+const TOKEN_LINE: Duration = Duration::from_hours(11);
+
+const LOGIN: &str = "correct its user and password, or set CACHE_LOGIN=iam";
+
+/// Why the cache did not do what it was asked. Nothing here holds a password.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The settings are at fault: no other try will do.
+    #[error("{0}")]
+    Refused(String),
+    /// Out of reach, overloaded or being replaced.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl CacheError {
+    /// What an error of the client's means, and which setting to mend.
+    fn of(error: &redis::RedisError, settings: &Settings) -> Self {
+        let place = settings.place();
+        let words = error.to_string();
+        let code = error.code().unwrap_or_default();
+        let fix = match code {
+            "WRONGPASS" | "NOAUTH" | "NOPERM" => LOGIN,
+            _ if error.kind() == redis::ErrorKind::AuthenticationFailed => LOGIN,
+            "READONLY" => "CACHE_URL names a replica: name the primary",
+            "MOVED" | "ASK" | "CROSSSLOT" => "it is a cluster: set CACHE_MODE=cluster",
+            _ if words.contains("cluster support disabled") => "it is no cluster: set CACHE_MODE=single",
+            _ if words.to_ascii_lowercase().contains("certificate") => {
+                "its certificate is not trusted: name it in CACHE_URL as the certificate does"
+            }
+            _ if error.is_io_error() || error.is_connection_refusal() => {
+                return Self::Unavailable(format!(
+                    "the cache at {place} is out of reach ({words}): look after CACHE_URL"
+                ));
+            }
+            _ => return Self::Unavailable(format!("the cache at {place} failed: {words}")),
+        };
+        Self::Refused(format!("the cache at {place} refuses ({words}): {fix}"))
+    }
+}
+
+/// A cache and how to reach it. A clone shares the connection.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    signer: Option<TokenSigner>,
+    roots: Option<Vec<u8>>,
+    open: Mutex<Option<Line>>,
+    /// One connects, the others wait for it.
+    gate: Arc<Gate<u64>>,
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Cache").field(&self.0.settings.place()).finish()
+    }
+}
+
+impl Cache {
+    /// The cache of these settings; `signer` signs for a login by IAM. Nothing is connected yet.
+    #[must_use]
+    pub fn new(settings: Settings, signer: Option<TokenSigner>) -> Self {
+        Self::trusting(settings, signer, None)
+    }
+
+    /// The same, whose certificate is of these authorities (PEM) instead of the public ones.
+    #[must_use]
+    pub fn trusting(settings: Settings, signer: Option<TokenSigner>, roots: Option<Vec<u8>>) -> Self {
+        let open = Mutex::new(None);
+        Self(Arc::new(Inner { settings, signer, roots, open, gate: Arc::new(Gate::new(0)) }))
+    }
+
+    /// Where it is, without its password.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.0.settings.place()
+    }
+
+    /// The line that is open, or a new one. A caller that gives up waiting does not stop the connecting: who comes later
+    /// finds it done.
+    ///
+    /// # Errors
+    /// [`CacheError`]
+    pub async fn line(&self) -> Result<Line, CacheError> {
+        if let Some(line) = self.opened() {
+            return Ok(line);
+        }
+        let mut number = Arc::clone(&self.0.gate).lock_owned().await;
+        if let Some(line) = self.opened() {
+            return Ok(line);
+        }
+        let cache = self.clone();
+        let connecting = tokio::spawn(async move {
+            *number += 1;
+            let connected = cache.connect().await?;
+            let line = Line::new(connected, *number, Instant::now(), cache.0.settings.clone());
+            *cache.0.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.clone());
+            Ok(line)
+        });
+        connecting.await.unwrap_or_else(|_| Err(CacheError::Unavailable("connecting was cut short".to_owned())))
+    }
+
+    fn opened(&self) -> Option<Line> {
+        let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        open.filter(|line| self.0.settings.login == Login::Password || line.since.elapsed() < TOKEN_LINE)
+    }
+
+    /// Gives a line up, which has failed: the next one is connected anew.
+    pub fn hang_up(&self, line: &Line) {
+        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.as_ref().is_some_and(|open| open.number == line.number) {
+            *open = None;
+        }
+    }
+
+    /// Whether nothing has gone wrong since this line was taken.
+    #[must_use]
+    pub fn is_open(&self, line: &Line) -> bool {
+        let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref().is_some_and(|open| open.number == line.number)
+    }
+
+    async fn connect(&self) -> Result<Link, CacheError> {
+        let connecting = async {
+            let info = self.login(self.0.settings.info()?).await?;
+            match self.0.settings.mode {
+                Mode::Single => self.connect_single(info).await.map(Link::Single),
+                Mode::Cluster => self.connect_cluster(info).await.map(|link| Link::Cluster(Box::new(link))),
+            }
+        };
+        let late = |_| {
+            Err(CacheError::Unavailable(format!(
+                "the cache at {} does not answer: look after CACHE_URL and its security group",
+                self.place()
+            )))
+        };
+        tokio::time::timeout(CONNECT_WITHIN, connecting).await.unwrap_or_else(late)
+    }
+
+    async fn login(&self, info: ConnectionInfo) -> Result<ConnectionInfo, CacheError> {
+        if self.0.settings.login == Login::Password {
+            return Ok(info);
+        }
+        let refused =
+            |reason: String| CacheError::Refused(format!("no login at the cache at {}: {reason}", self.place()));
+        let door = self.0.settings.door().ok_or_else(|| {
+            refused(
+                "CACHE_LOGIN=iam needs CACHE_URL to be ElastiCache's own endpoint, which names the cache".to_owned(),
+            )
+        })?;
+        let signer =
+            self.0.signer.as_ref().ok_or_else(|| refused("CACHE_LOGIN=iam has nothing to sign with".to_owned()))?;
+        let user = self.0.settings.user().unwrap_or_default();
+        let token = signer.sign(door.of(), &user).await.map_err(|error| refused(error.to_string()))?;
+        let login = info.redis_settings().clone().set_password(token.secret());
+        Ok(info.set_redis_settings(login))
+    }
+
+    async fn connect_single(&self, info: ConnectionInfo) -> Result<MultiplexedConnection, CacheError> {
+        let refused = |error: redis::RedisError| CacheError::of(&error, &self.0.settings);
+        let client = match self.certificates() {
+            Some(certificates) => Client::build_with_tls(info, certificates),
+            None => Client::open(info),
+        };
+        // Whoever asks has a deadline of its own.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        client.map_err(refused)?.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)
+    }
+
+    async fn connect_cluster(
+        &self,
+        info: ConnectionInfo,
+    ) -> Result<redis::cluster_async::ClusterConnection, CacheError> {
+        let refused = |error: redis::RedisError| CacheError::of(&error, &self.0.settings);
+        let certificates = self.certificates();
+        // A call that failed is not sent again behind the caller's back: see the module's rule of lines.
+        let mut builder = ClusterClientBuilder::new([info]).retries(0).connection_timeout(CONNECT_WITHIN);
+        if let Some(certificates) = certificates {
+            builder = builder.certs(certificates);
+        }
+        builder.build().map_err(refused)?.get_async_connection().await.map_err(refused)
+    }
+
+    fn certificates(&self) -> Option<TlsCertificates> {
+        let roots = self.0.roots.clone().filter(|_| self.0.settings.is_encrypted())?;
+        Some(TlsCertificates { client_tls: None, root_cert: Some(roots) })
+    }
+}
+
+impl Settings {
+    fn info(&self) -> Result<ConnectionInfo, CacheError> {
+        self.url.as_str().into_connection_info().map_err(|error| CacheError::of(&error, self))
+    }
+}

@@ -1,0 +1,125 @@
+//! What stands under a key, as text: a letter for its kind, a version of 20 digits, and of an entry the second in which it
+//! ends and the record's JSON. Digits and no number, because scripts compare them: a number of theirs is a float.
+//!
+//!     E00001795341600123456 00000000001900000000 {"user_id":"ada",…}
+//!     M00001795341600123457
+//!     N00000000000000000000
+//!
+//! without the spaces. The key names this format: another one takes another key.
+
+use crate::floor::Floor;
+
+const ENTRY: u8 = b'E';
+const MARK: u8 = b'M';
+const MISSING: u8 = b'N';
+/// What a script looks at: the kind and the version.
+const HEAD: usize = 1 + DIGITS;
+const DIGITS: usize = 20;
+
+/// A record as it is kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// The record's version.
+    pub version: u64,
+    /// The second from which on it is absent.
+    pub expires_at: Option<i64>,
+    /// The record as the API tells it.
+    pub json: Vec<u8>,
+}
+
+/// What is found under a key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Held {
+    /// A record.
+    Entry(Entry),
+    /// The table had no record a moment ago.
+    Missing,
+    /// Somebody wrote: ask the table.
+    Mark,
+    /// Nothing is known.
+    Nothing,
+}
+
+impl Entry {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let ends = self.expires_at.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(u64::MAX);
+        let mut text = Vec::with_capacity(HEAD + DIGITS + self.json.len());
+        text.push(ENTRY);
+        text.extend(digits(self.version).bytes());
+        text.extend(digits(ends).bytes());
+        text.extend(&self.json);
+        text
+    }
+
+    /// Whether the rules let it be kept: a version that tells it from what stood there before and after.
+    #[must_use]
+    pub fn may_be_kept(&self) -> bool {
+        (1..u64::MAX).contains(&self.version)
+    }
+}
+
+impl Held {
+    /// Reads what a lookup brought; a text of another form is nothing, as if nobody had written it.
+    pub(super) fn decode(text: Option<Vec<u8>>) -> Self {
+        let Some(mut text) = text else { return Self::Nothing };
+        let number =
+            |range: std::ops::Range<usize>| -> Option<u64> { std::str::from_utf8(text.get(range)?).ok()?.parse().ok() };
+        match text.first() {
+            Some(&MARK) => Self::Mark,
+            Some(&MISSING) => Self::Missing,
+            Some(&ENTRY) => match (number(1..HEAD), number(HEAD..HEAD + DIGITS)) {
+                (Some(version), Some(ends)) => {
+                    // Without a copy: what is left of the text is the record.
+                    text.drain(..HEAD + DIGITS);
+                    let expires_at = i64::try_from(ends).ok();
+                    Self::Entry(Entry { version, expires_at, json: text })
+                }
+                _ => Self::Nothing,
+            },
+            _ => Self::Nothing,
+        }
+    }
+}
+
+pub(super) fn digits(number: u64) -> String {
+    format!("{number:020}")
+}
+
+pub(super) fn mark(floor: Floor) -> String {
+    format!("M{:020}", floor.version())
+}
+
+pub(super) fn missing() -> String {
+    format!("N{:020}", 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_back() {
+        for (version, expires_at) in [(1, None), (u64::MAX - 1, Some(0)), (1_795_341_600_123_456, Some(1_900_000_000))]
+        {
+            let entry = Entry { version, expires_at, json: br#"{"user_id":"ada"}"#.to_vec() };
+            assert_eq!(Held::decode(Some(entry.encode())), Held::Entry(entry));
+        }
+        assert_eq!(Held::decode(Some(mark(Floor::HIGHEST).into_bytes())), Held::Mark);
+        assert_eq!(Held::decode(Some(missing().into_bytes())), Held::Missing);
+        assert_eq!(Held::decode(None), Held::Nothing);
+    }
+
+    #[test]
+    fn what_another_program_put_there_is_nothing() {
+        for text in ["", "E", "E1", "hello", "E0000179534160012345600000000001x00000000{}"] {
+            assert_eq!(Held::decode(Some(text.into())), Held::Nothing, "{text}");
+        }
+    }
+
+    #[test]
+    fn versions_compare_as_text_as_they_do_as_numbers() {
+        let mut numbers = [0, 1, 9, 10, 1 << 53, (1 << 53) + 1, u64::MAX - 1, u64::MAX];
+        numbers.sort_by_key(|number| digits(*number));
+        assert!(numbers.is_sorted());
+    }
+}

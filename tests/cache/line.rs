@@ -1,0 +1,308 @@
+//! What is said over a line, and what the server makes of it.
+
+use std::time::Duration;
+
+use local::cache::{Server, free_port};
+use shared::cache::{Allowance, Cache, CacheError, Entry, Held, Quota};
+use shared::floor::Floor;
+use tempfile::TempDir;
+
+use super::servers::{at, cache, settings, time_left, told, url};
+use crate::users_api::service::NOW;
+
+fn entry(version: u64) -> Entry {
+    Entry { version, expires_at: None, json: br#"{"user_id":"ada"}"#.to_vec() }
+}
+
+fn floor(version: u64) -> Floor {
+    Floor::of_write(0, version)
+}
+
+#[tokio::test]
+async fn a_record_is_taken_over_nothing_and_over_a_lower_one_alone() {
+    let line = cache().await.line().await.unwrap();
+    assert_eq!(line.get("k").await.unwrap(), Held::Nothing);
+    assert!(line.fill("k", &entry(7), NOW).await.unwrap());
+    assert_eq!(line.get("k").await.unwrap(), Held::Entry(entry(7)));
+    assert!(!line.fill("k", &entry(6), NOW).await.unwrap());
+    assert!(!line.fill("k", &entry(7), NOW).await.unwrap());
+    assert!(line.fill("k", &entry(8), NOW).await.unwrap());
+    assert_eq!(told(&line, "k").await, Some(8));
+}
+
+#[tokio::test]
+async fn a_mark_takes_away_what_is_below_and_lets_in_what_is_not() {
+    let line = cache().await.line().await.unwrap();
+    assert!(line.fill("k", &entry(7), NOW).await.unwrap());
+    line.mark("k", floor(7)).await.unwrap();
+    assert_eq!(told(&line, "k").await, Some(7), "it is the very state that the mark is of");
+    line.mark("k", floor(8)).await.unwrap();
+    assert_eq!(line.get("k").await.unwrap(), Held::Mark);
+    assert!(!line.fill("k", &entry(7), NOW).await.unwrap());
+    line.mark("k", floor(5)).await.unwrap();
+    assert!(!line.fill("k", &entry(7), NOW).await.unwrap(), "the highest stays");
+    assert!(line.fill("k", &entry(8), NOW).await.unwrap());
+}
+
+#[tokio::test]
+async fn versions_that_differ_by_one_differ_though_a_float_holds_neither() {
+    let line = cache().await.line().await.unwrap();
+    let version = (1 << 53) + 1;
+    line.mark("k", floor(version)).await.unwrap();
+    assert!(!line.fill("k", &entry(version - 1), NOW).await.unwrap());
+    assert!(line.fill("k", &entry(version), NOW).await.unwrap());
+}
+
+#[tokio::test]
+async fn that_a_record_is_missing_is_known_over_nothing_and_for_seconds() {
+    let url = url().await;
+    let line = at(&url).line().await.unwrap();
+    line.fill_missing("k").await.unwrap();
+    assert_eq!(line.get("k").await.unwrap(), Held::Missing);
+    assert!((1..=5_000).contains(&time_left(&url, "k").await));
+    line.mark("k", floor(1)).await.unwrap();
+    line.fill_missing("k").await.unwrap();
+    assert_eq!(line.get("k").await.unwrap(), Held::Mark, "somebody wrote meanwhile");
+    assert!(line.fill("k", &entry(1), NOW).await.unwrap());
+    line.fill_missing("k").await.unwrap();
+    assert_eq!(told(&line, "k").await, Some(1));
+}
+
+#[tokio::test]
+async fn a_mark_that_comes_again_stands_its_time_anew_and_so_does_a_higher_one_for_a_lower() {
+    let url = url().await;
+    let line = at(&url).line().await.unwrap();
+    line.mark("k", floor(9)).await.unwrap();
+    for again in [9, 3] {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let before = time_left(&url, "k").await;
+        line.mark("k", floor(again)).await.unwrap();
+        assert!(time_left(&url, "k").await > before, "{again}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_ends_soon_leaves_its_floor_for_as_long_as_a_mark_would() {
+    let url = url().await;
+    let line = at(&url).line().await.unwrap();
+    let ending = Entry { expires_at: Some(NOW.unix_timestamp() + 2), ..entry(7) };
+    assert!(line.fill("k", &ending, NOW).await.unwrap());
+    assert!((55_000..=60_000).contains(&time_left(&url, "k").await));
+    assert!(line.fill("j", &entry(7), NOW).await.unwrap());
+    assert!((800_000..=900_000).contains(&time_left(&url, "j").await));
+}
+
+#[tokio::test]
+async fn many_marks_are_one_round_trip_also_after_a_restart() {
+    let server = Server::start().await.unwrap();
+    let cache = at(&server.url());
+    let marks: Vec<_> = (1..=5_000).map(|n| (format!("k{n}"), floor(n))).collect();
+    let line = cache.line().await.unwrap();
+    line.mark_all(&marks).await.unwrap();
+    assert_eq!(line.get("k5000").await.unwrap(), Held::Mark);
+    let port = server.port();
+    drop(server);
+    assert!(line.mark_all(&marks).await.is_err());
+    cache.hang_up(&line);
+    let _server = Server::start_on(port, &[]).await.unwrap();
+    let line = cache.line().await.unwrap();
+    assert_eq!(line.get("k1").await.unwrap(), Held::Nothing);
+    line.mark_all(&marks).await.unwrap();
+    assert_eq!(line.get("k1").await.unwrap(), Held::Mark);
+}
+
+#[tokio::test]
+async fn a_line_that_failed_stays_failed_though_the_server_is_back() {
+    let server = Server::start().await.unwrap();
+    let (cache, port) = (at(&server.url()), server.port());
+    let line = cache.line().await.unwrap();
+    assert_eq!(line.get("k").await.unwrap(), Held::Nothing, "a reader looks, and goes to the table");
+    drop(server);
+    let _server = Server::start_on(port, &[]).await.unwrap();
+    assert!(line.fill("k", &entry(7), NOW).await.is_err(), "the marks since its look are lost");
+    assert!(cache.is_open(&line));
+    cache.hang_up(&line);
+    assert!(!cache.is_open(&line));
+    assert!(cache.line().await.unwrap().fill("k", &entry(7), NOW).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_quota_is_spent_and_comes_back_with_time() {
+    let line = cache().await.line().await.unwrap();
+    let quota = Quota { requests: 10, seconds: 1, burst: 3 };
+    for remaining in [2, 1, 0] {
+        let Allowance::Passes { remaining: left, .. } = line.spend("ada", quota).await.unwrap() else { panic!() };
+        assert_eq!(left, remaining);
+    }
+    let Allowance::Waits { next_in } = line.spend("ada", quota).await.unwrap() else { panic!("a fourth") };
+    assert!(next_in <= Duration::from_millis(100) && next_in > Duration::from_millis(10), "{next_in:?}");
+    assert!(matches!(line.spend("eve", quota).await.unwrap(), Allowance::Passes { .. }), "each has its own");
+    tokio::time::sleep(next_in).await;
+    assert!(matches!(line.spend("ada", quota).await.unwrap(), Allowance::Passes { remaining: 0, .. }));
+}
+
+#[tokio::test]
+async fn a_cluster_is_spoken_to_as_one() {
+    // It takes no writes before it has its slots.
+    let server = Server::spawn(free_port().unwrap(), &["--cluster-enabled", "yes"]).unwrap();
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = loop {
+        match client.get_multiplexed_async_connection().await {
+            Ok(connection) => break connection,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let slots = redis::cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(0).arg(16_383).exec_async(&mut connection).await;
+    slots.unwrap();
+    let cache = Cache::new(settings(&[("CACHE_URL", &server.url()), ("CACHE_MODE", "cluster")]), None);
+    let line = loop {
+        let proved = match cache.line().await {
+            Ok(line) => line.prove().await.map(|()| line.clone()).inspect_err(|_| cache.hang_up(&line)),
+            Err(error) => Err(error),
+        };
+        match proved {
+            Ok(line) => break line,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let key = |n: u64| format!("millrace:1:{{Users/u{n}/1}}");
+    let marks: Vec<_> = (1..=500).map(|n| (key(n), floor(n))).collect();
+    line.mark_all(&marks).await.unwrap();
+    assert!(!line.fill(&key(7), &entry(6), NOW).await.unwrap());
+    assert!(line.fill(&key(7), &entry(7), NOW).await.unwrap());
+    assert_eq!(told(&line, &key(7)).await, Some(7));
+    assert!(matches!(
+        line.spend("ada", Quota { requests: 1, seconds: 1, burst: 1 }).await.unwrap(),
+        Allowance::Passes { .. }
+    ));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_cache_names_the_setting() {
+    let told = async |cache: Cache| match cache.line().await {
+        Ok(line) => line.prove().await.unwrap_err(),
+        Err(error) => error,
+    };
+    let nobody = told(at("redis://127.0.0.1:1")).await;
+    assert!(
+        matches!(&nobody, CacheError::Unavailable(reason) if reason.contains("127.0.0.1:1") && reason.contains("CACHE_URL")),
+        "{nobody}"
+    );
+
+    let locked = Server::spawn(free_port().unwrap(), &["--requirepass", "secret"]).unwrap();
+    locked.ready(&format!("redis://:secret@127.0.0.1:{}", locked.port())).await.unwrap();
+    for url in [locked.url(), format!("redis://ada:wrong@127.0.0.1:{}", locked.port())] {
+        let refused = told(at(&url)).await;
+        assert!(matches!(&refused, CacheError::Refused(reason) if reason.contains("user and password")), "{refused}");
+        assert!(!refused.to_string().contains("wrong@"), "{refused}");
+    }
+
+    let primary = Server::start().await.unwrap();
+    let replica =
+        Server::spawn(free_port().unwrap(), &["--replicaof", "127.0.0.1", &primary.port().to_string()]).unwrap();
+    let refused = loop {
+        let refused = told(at(&replica.url())).await;
+        if matches!(refused, CacheError::Refused(_)) {
+            break refused.to_string();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(refused.contains("name the primary"), "{refused}");
+
+    let cluster = settings(&[("CACHE_URL", &primary.url()), ("CACHE_MODE", "cluster")]);
+    let refused = told(Cache::new(cluster, None)).await;
+    assert!(matches!(&refused, CacheError::Refused(reason) if reason.contains("CACHE_MODE=single")), "{refused}");
+}
+
+/// A certificate for `localhost`, by an authority that nobody else trusts.
+fn certificates(folder: &TempDir) -> Vec<u8> {
+    let run = |arguments: &[&str]| {
+        let made = std::process::Command::new("openssl").args(arguments).current_dir(folder.path()).output();
+        let made = made.expect("openssl is not on PATH: apt-get install openssl");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    };
+    run(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.crt",
+        "-subj",
+        "/CN=authority",
+    ]);
+    run(&[
+        "req",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-keyout",
+        "server.key",
+        "-out",
+        "server.csr",
+        "-subj",
+        "/CN=localhost",
+    ]);
+    std::fs::write(folder.path().join("names"), "subjectAltName=DNS:localhost\n").unwrap();
+    run(&[
+        "x509",
+        "-req",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-out",
+        "server.crt",
+        "-extfile",
+        "names",
+    ]);
+    std::fs::read(folder.path().join("ca.crt")).unwrap()
+}
+
+#[tokio::test]
+async fn an_encrypted_line_trusts_the_right_certificate_alone() {
+    let folder = TempDir::new().unwrap();
+    let authority = certificates(&folder);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (port, plain) = (free_port().unwrap().to_string(), free_port().unwrap());
+    let files = [path("server.crt"), path("server.key"), path("ca.crt")];
+    let _server = Server::start_on(
+        plain,
+        &[
+            "--tls-port",
+            &port,
+            "--tls-cert-file",
+            &files[0],
+            "--tls-key-file",
+            &files[1],
+            "--tls-ca-cert-file",
+            &files[2],
+            "--tls-auth-clients",
+            "no",
+        ],
+    )
+    .await
+    .unwrap();
+    let of = |host: &str| settings(&[("CACHE_URL", &format!("rediss://{host}:{port}"))]);
+    let trusted = Cache::trusting(of("localhost"), None, Some(authority.clone()));
+    let line = trusted.line().await.unwrap();
+    assert!(line.fill("k", &entry(7), NOW).await.unwrap());
+    for (settings, roots) in [(of("localhost"), None), (of("127.0.0.1"), Some(authority))] {
+        let refused = Cache::trusting(settings, None, roots).line().await.err().unwrap();
+        assert!(matches!(&refused, CacheError::Refused(reason) if reason.contains("certificate")), "{refused}");
+    }
+}

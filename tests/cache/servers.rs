@@ -1,0 +1,54 @@
+//! Real servers for tests: one for all that only want a place of their own, which a database of it is; and others that
+//! are killed.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use local::cache::Server;
+use shared::cache::{Cache, Held, Line, Settings};
+use tokio::sync::OnceCell;
+
+static SERVER: OnceCell<Server> = OnceCell::const_new();
+static DATABASE: AtomicU32 = AtomicU32::new(0);
+
+/// The URL of a database that nobody else uses.
+pub(crate) async fn url() -> String {
+    let start = || async {
+        let port = local::cache::free_port().unwrap();
+        // Its message says what to install.
+        Server::start_on(port, &["--databases", "4096"]).await.unwrap_or_else(|error| panic!("{error}"))
+    };
+    let server = SERVER.get_or_init(start).await;
+    format!("{}/{}", server.url(), DATABASE.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A cache that nobody else uses.
+pub(crate) async fn cache() -> Cache {
+    at(&url().await)
+}
+
+/// The cache at a URL.
+pub(crate) fn at(url: &str) -> Cache {
+    Cache::new(settings(&[("CACHE_URL", url)]), None)
+}
+
+pub(crate) fn settings(variables: &[(&str, &str)]) -> Settings {
+    Settings::parse(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
+        .unwrap()
+        .unwrap()
+}
+
+/// The version that is told of a key; 0 of a missing record, none if the table is to be asked.
+pub(crate) async fn told(line: &Line, key: &str) -> Option<u64> {
+    match line.get(key).await.unwrap() {
+        Held::Entry(entry) => Some(entry.version),
+        Held::Missing => Some(0),
+        Held::Mark | Held::Nothing => None,
+    }
+}
+
+/// How long a key still stands, in milliseconds; negative if it does not, or for ever.
+pub(crate) async fn time_left(url: &str, key: &str) -> i64 {
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("PTTL").arg(key).query_async(&mut connection).await.unwrap()
+}

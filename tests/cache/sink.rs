@@ -1,0 +1,178 @@
+//! The sink that marks: what it leaves in a real server, and what it answers for.
+//!
+//! Of the laws of `sink_contract` it keeps those of any sink: each settled change is counted once or fails, nothing comes
+//! of nothing, and what has no time is not claimed. The others are about what a replica holds: a cache holds no
+//! revisions, so nothing is stale or a duplicate to it, and there is no change that it cannot hold.
+
+use std::time::Duration;
+
+use local::cache::Server;
+use replicator::sink::cache::CacheSink;
+use replicator::sink::{Decided, FailureKind, Outcome, Sink};
+use serde_json::json;
+use serde_json::value::RawValue;
+use shared::cache::{Entry, Held, Line};
+use shared::stream;
+
+use super::servers::{at, cache, told};
+use crate::replication::rig::{self, Rig, hand_over, invocation_within};
+use crate::replication::story::event_of;
+use crate::users_api::service::NOW;
+
+/// A change of a record from one version to another; none is no item.
+fn change(user: &str, number: u64, old: Option<u64>, new: Option<u64>) -> String {
+    change_at(user, number, old, new, rig::NOW - 1)
+}
+
+fn change_at(user: &str, number: u64, old: Option<u64>, new: Option<u64>, at: i64) -> String {
+    let keys = json!({"user_id": {"S": user}, "timestamp": {"N": "1"}});
+    let image = |version: Option<u64>| {
+        version.map(
+            |version| json!({"user_id": {"S": user}, "timestamp": {"N": "1"}, "version": {"N": version.to_string()}}),
+        )
+    };
+    let name = match (old, new) {
+        (None, _) => "INSERT",
+        (_, None) => "REMOVE",
+        _ => "MODIFY",
+    };
+    let mut dynamodb = json!({
+        "ApproximateCreationDateTime": at, "Keys": keys, "SequenceNumber": number.to_string(), "StreamViewType": "NEW_AND_OLD_IMAGES",
+    });
+    if let Some(old) = image(old) {
+        dynamodb["OldImage"] = old;
+    }
+    if let Some(new) = image(new) {
+        dynamodb["NewImage"] = new;
+    }
+    json!({
+        "eventID": number.to_string(), "eventName": name, "dynamodb": dynamodb,
+        "eventSourceARN": "arn:aws:dynamodb:eu-west-1:123456789012:table/Users/stream/2026-11-01T08:00:00.000",
+    })
+    .to_string()
+}
+
+fn key(user: &str) -> String {
+    format!("millrace:1:{{Users/{user}/1}}")
+}
+
+async fn apply(sink: &dyn Sink, event: &RawValue, time: Duration) -> Outcome {
+    let batch = stream::read(event).unwrap();
+    let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
+    let settled: Vec<_> = replicator::settle::settle(&changes).into_iter().map(|place| changes[place]).collect();
+    let outcome = sink.apply(Decided { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
+    assert_eq!(outcome.applied + outcome.failures.len(), settled.len(), "each is counted once: {outcome:?}");
+    outcome
+}
+
+async fn marked(changes: &[String]) -> (Line, Outcome) {
+    let cache = cache().await;
+    let line = cache.line().await.unwrap();
+    for user in ["ada", "bob"] {
+        let entry = Entry { version: 7, expires_at: None, json: b"{}".to_vec() };
+        assert!(line.fill(&key(user), &entry, NOW).await.unwrap());
+    }
+    let outcome = apply(&CacheSink::new(cache), &event_of(changes), Duration::from_mins(1)).await;
+    (line, outcome)
+}
+
+#[tokio::test]
+async fn what_changed_is_marked_and_what_is_up_to_date_stays() {
+    let (line, outcome) = marked(&[change("ada", 1, Some(7), Some(8)), change("bob", 2, Some(6), Some(7))]).await;
+    assert_eq!(outcome, Outcome { applied: 2, ..Outcome::default() });
+    assert_eq!((told(&line, &key("ada")).await, told(&line, &key("bob")).await), (None, Some(7)));
+}
+
+#[tokio::test]
+async fn a_record_is_marked_by_the_highest_floor_of_all_its_changes() {
+    // It was created again by a machine whose clock is behind: the settled change has the lower version.
+    let (line, _) = marked(&[change("ada", 1, Some(7), None), change("ada", 2, None, Some(3))]).await;
+    assert_eq!(line.get(&key("ada")).await.unwrap(), Held::Mark);
+}
+
+#[tokio::test]
+async fn a_writer_that_counts_no_versions_is_noticed() {
+    for new in [7, 3, 0] {
+        let (line, _) = marked(&[change("ada", 1, Some(7), Some(new))]).await;
+        assert_eq!(line.get(&key("ada")).await.unwrap(), Held::Mark, "{new}");
+    }
+}
+
+#[tokio::test]
+async fn keys_that_are_no_record_s_are_nobody_s_to_ask_for() {
+    let stray = change("a d a", 1, None, Some(8));
+    let (_, outcome) = marked(&[stray, change("ada", 2, Some(7), Some(8))]).await;
+    assert_eq!(outcome, Outcome { applied: 2, ..Outcome::default() });
+}
+
+#[tokio::test]
+async fn what_cannot_be_marked_is_reported_by_the_change_whose_floor_it_is() {
+    let sink = CacheSink::new(at("redis://127.0.0.1:1"));
+    let event = event_of(&[
+        change("bob", 1, Some(7), Some(8)),
+        change("ada", 2, Some(7), None),
+        change("ada", 3, None, Some(3)),
+    ]);
+    let mut outcome = apply(&sink, &event, Duration::from_mins(1)).await;
+    outcome.failures.sort_by_key(|failure| failure.index);
+    let indexes: Vec<_> = outcome.failures.iter().map(|failure| failure.index).collect();
+    assert_eq!(indexes, [0, 1], "resent from the third, the deletion's floor would be lost");
+    let FailureKind::Transient(reason) = &outcome.failures[0].kind else { panic!("{outcome:?}") };
+    assert!(reason.contains("CACHE_URL"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_change_that_outlived_all_that_was_cached_before_it_holds_nothing_up() {
+    let sink = CacheSink::new(at("redis://127.0.0.1:1"));
+    let old = rig::NOW - 20 * 60 - 1;
+    let event = event_of(&[change_at("ada", 1, Some(7), Some(8), old), change_at("bob", 2, None, Some(3), old + 1)]);
+    let outcome = apply(&sink, &event, Duration::from_mins(1)).await;
+    assert_eq!(outcome.failures.iter().map(|failure| failure.index).collect::<Vec<_>>(), [1]);
+}
+
+#[tokio::test]
+async fn a_sink_without_time_claims_nothing_and_nothing_comes_of_nothing() {
+    let (server, changes) = (Server::start().await.unwrap(), [change("ada", 1, None, Some(8))]);
+    let sink = CacheSink::new(at(&server.url()));
+    let outcome = apply(&sink, &event_of(&changes), Duration::ZERO).await;
+    assert_eq!(outcome.failures.len(), 1);
+    assert_eq!(apply(&sink, &event_of(&[] as &[&str]), Duration::from_secs(1)).await, Outcome::default());
+    assert_eq!(apply(&sink, &event_of(&changes), Duration::from_secs(1)).await.failures, []);
+}
+
+#[tokio::test]
+async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_nothing_from_the_replica() {
+    let rig = Rig::start().await;
+    let server = Server::start().await.unwrap();
+    let port = server.port();
+    let sinks = || -> Vec<Box<dyn Sink>> {
+        let replica = replicator::sink::dynamodb::DynamoDbSink::new(
+            rig.dynamodb.clone(),
+            rig::REPLICA,
+            8,
+            time::Duration::days(8),
+        );
+        vec![Box::new(replica), Box::new(CacheSink::new(at(&format!("redis://127.0.0.1:{port}"))))]
+    };
+    let replicator = rig.replicator_with(sinks());
+    let event = event_of(&[change("ada", 1, Some(7), Some(8)), change("bob", 2, None, Some(3))]);
+    assert_eq!(hand_over(&replicator, &event).await.identifier(), None);
+    drop(server);
+    let event = event_of(&[change("ada", 3, Some(8), Some(9)), change("eve", 4, None, Some(3))]);
+    assert_eq!(hand_over(&replicator, &event).await.identifier(), Some("3"));
+    assert_eq!(rig.item_count().await, 3, "the replica has it all");
+    let server = Server::start_on(port, &[]).await.unwrap();
+    assert_eq!(hand_over(&replicator, &event).await.identifier(), None);
+    let line = at(&server.url()).line().await.unwrap();
+    assert_eq!(line.get(&key("ada")).await.unwrap(), Held::Mark);
+    assert!(rig.quarantined().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_cache_that_refuses_stops_the_start_and_one_out_of_reach_does_not() {
+    assert!(CacheSink::new(at("redis://127.0.0.1:1")).check().await.is_ok());
+    let server = Server::spawn(local::cache::free_port().unwrap(), &["--requirepass", "secret"]).unwrap();
+    server.ready(&format!("redis://:secret@127.0.0.1:{}", server.port())).await.unwrap();
+    let broken = CacheSink::new(at(&server.url())).check().await.unwrap_err().to_string();
+    assert!(broken.contains("sink cache") && broken.contains("CACHE_LOGIN"), "{broken}");
+}
