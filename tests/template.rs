@@ -15,6 +15,7 @@ use shared::http::caller::Auth;
 use tower::ServiceExt;
 
 mod state_machine;
+mod tiers;
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -252,6 +253,7 @@ fn a_role_allows_what_its_function_calls() {
     let buckets = ["s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"];
     assert_eq!(allowed("MaintenanceRole"), expected(&[&tables[..], &buckets].concat()));
     assert_eq!(allowed("MaintenanceMachineRole"), expected(&[]), "the machine sees no data but what it carries");
+    assert_eq!(allowed("SearchRole"), expected(&[]), "it reads PostgreSQL alone");
     let of_lambda = actions().into_iter().filter(|(_, action)| action.starts_with("lambda:"));
     let of_lambda: Vec<(String, String)> = of_lambda.collect();
     let pair = |role: &str, action: &str| (role.to_owned(), action.to_owned());

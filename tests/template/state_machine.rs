@@ -27,7 +27,7 @@ fn machine() -> Value {
     json_of(&documents[0]["Resources"]["MaintenanceMachine"]["Properties"])
 }
 
-fn json_of(node: &Yaml<'_>) -> Value {
+pub(super) fn json_of(node: &Yaml<'_>) -> Value {
     match node {
         Yaml::Tagged(tag, inner) => match json_of(inner) {
             Value::String(text) => json!(format!("!{} {text}", tag.suffix)),

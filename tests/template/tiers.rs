@@ -1,0 +1,187 @@
+//! The relational and the cache tier in the templates: off unless wanted, in a network that leads nowhere, and kept as data
+//! of users is to be kept. `scripts/resolve_templates.py` looks at what each choice of the two deploys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use saphyr::{LoadableYamlNode, Yaml};
+use serde_json::Value;
+
+use super::state_machine::json_of;
+use super::{source, template};
+
+const STACKS: [(&str, &str, &str); 3] = [
+    ("NetworkStack", "infra/network.yaml", "HasNetwork"),
+    ("RelationalStack", "infra/relational.yaml", "HasRelational"),
+    ("CacheStack", "infra/cache.yaml", "HasCache"),
+];
+
+fn section(path: &str, name: &str) -> BTreeMap<String, Value> {
+    let text = source(path);
+    let documents = Yaml::load_from_str(&text).unwrap();
+    let entries = documents[0][name].as_mapping().unwrap();
+    entries.iter().map(|(id, node)| (id.as_str().unwrap().to_owned(), json_of(node))).collect()
+}
+
+fn names(path: &str, section: &str) -> BTreeSet<String> {
+    let text = source(path);
+    let documents = Yaml::load_from_str(&text).unwrap();
+    documents[0][section].as_mapping().unwrap().keys().map(|id| id.as_str().unwrap().to_owned()).collect()
+}
+
+fn of_type(path: &str, kind: &str) -> BTreeMap<String, Value> {
+    section(path, "Resources").into_iter().filter(|(_, resource)| resource["Type"] == kind).collect()
+}
+
+#[test]
+fn a_nested_stack_is_told_what_it_asks_for_and_gives_what_is_read_of_it() {
+    let (resources, root) = (section("template.yaml", "Resources"), source("template.yaml"));
+    for (id, path, condition) in STACKS {
+        let stack = &resources[id];
+        assert_eq!((&stack["Condition"], &stack["Properties"]["TemplateURL"]), (&condition.into(), &path.into()));
+        let told: BTreeSet<String> = stack["Properties"]["Parameters"].as_object().unwrap().keys().cloned().collect();
+        assert_eq!(told, names(path, "Parameters"), "{id}");
+        let outputs = names(path, "Outputs");
+        let read: BTreeSet<&str> = root.split(&format!("{id}.Outputs.")).skip(1).map(word).collect();
+        assert!(read.iter().all(|name| outputs.contains(*name)), "{id} gives {outputs:?}, {read:?} is read");
+    }
+}
+
+fn word(text: &str) -> &str {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric()).next().unwrap()
+}
+
+#[test]
+fn no_tier_is_on_unless_wanted_and_then_no_function_is_in_a_network() {
+    for function in template().functions {
+        let of_a_tier =
+            |name: &&String| name.starts_with("POSTGRES") || name.starts_with("CACHE") || *name == "RATE_LIMIT";
+        assert_eq!(function.environment.keys().find(of_a_tier), None, "{}", function.name);
+    }
+    let functions = of_type("template.yaml", "AWS::Serverless::Function");
+    let condition = |function: &str| functions[function]["Properties"]["VpcConfig"][0].as_str();
+    assert_eq!(condition("ApiFunction"), Some("HasCache"));
+    assert_eq!(condition("ReplicatorFunction"), Some("HasNetwork"));
+    assert_eq!(condition("MaintenanceFunction"), Some("HasRelational"));
+    assert!(functions["ArchiverFunction"]["Properties"]["VpcConfig"].is_null(), "it calls nothing in a network");
+    let search = &functions["SearchFunction"];
+    assert!(search["Condition"] == "HasRelational" && search["Properties"]["VpcConfig"].is_object());
+}
+
+#[test]
+fn nothing_leads_out_of_the_network() {
+    let kinds: BTreeSet<String> = section("infra/network.yaml", "Resources")
+        .into_values()
+        .map(|resource| resource["Type"].as_str().unwrap().to_owned())
+        .collect();
+    for way in ["InternetGateway", "NatGateway", "Route", "EIP", "VPCPeeringConnection", "VPCGatewayAttachment"] {
+        assert!(!kinds.contains(&format!("AWS::EC2::{way}")), "{way}");
+    }
+    for (id, endpoint) in of_type("infra/network.yaml", "AWS::EC2::VPCEndpoint") {
+        let statements = endpoint["Properties"]["PolicyDocument"]["Statement"].as_array().unwrap();
+        let own = |statement: &Value| !statement["Condition"]["StringEquals"]["aws:PrincipalAccount"].is_null();
+        assert!(statements.iter().all(own), "{id} serves other accounts");
+        let gateway = ["DynamoDbEndpoint", "S3Endpoint"].contains(&id.as_str());
+        assert_eq!(endpoint["Properties"]["VpcEndpointType"], if gateway { "Gateway" } else { "Interface" });
+        assert_eq!(
+            endpoint["Condition"],
+            if gateway { Value::Null } else { "HasDatabase".into() },
+            "{id} costs by the hour"
+        );
+    }
+}
+
+#[test]
+fn a_security_group_lets_in_groups_and_nobody_else() {
+    for (id, group) in of_type("infra/network.yaml", "AWS::EC2::SecurityGroup") {
+        let properties = &group["Properties"];
+        assert!(
+            properties["SecurityGroupIngress"].is_null(),
+            "{id}: a rule of its own cannot name a group that names it"
+        );
+        let out = properties["SecurityGroupEgress"].as_array();
+        let out = out.unwrap_or_else(|| panic!("{id}: no rule at all lets everything out"));
+        for rule in out.iter().filter(|rule| rule["CidrIp"] == "0.0.0.0/0") {
+            assert_eq!((&rule["FromPort"], &rule["ToPort"]), (&443.into(), &443.into()), "{id}");
+        }
+    }
+    let mut doors = BTreeSet::new();
+    for (id, rule) in of_type("infra/network.yaml", "AWS::EC2::SecurityGroupIngress") {
+        let rule = &rule["Properties"];
+        assert!(rule["CidrIp"].is_null() && rule["CidrIpv6"].is_null(), "{id} lets in addresses");
+        let name = |key: &str| rule[key].as_str().unwrap().trim_start_matches("!Ref ").to_owned();
+        doors.insert((name("GroupId"), name("SourceSecurityGroupId")));
+    }
+    let expected = [
+        ("CacheGroup", "ApiGroup"),
+        ("CacheGroup", "ReplicatorGroup"),
+        ("DatabaseGroup", "MaintenanceGroup"),
+        ("DatabaseGroup", "ReplicatorGroup"),
+        ("DatabaseGroup", "RotationGroup"),
+        ("DatabaseGroup", "SearchGroup"),
+        ("EndpointsGroup", "MaintenanceGroup"),
+        ("EndpointsGroup", "RotationGroup"),
+    ];
+    assert_eq!(doors, expected.map(|(door, who)| (door.to_owned(), who.to_owned())).into());
+}
+
+#[test]
+fn either_database_is_encrypted_entered_by_tokens_over_tls_and_kept() {
+    let resources = section("infra/relational.yaml", "Resources");
+    for id in ["Cluster", "Instance"] {
+        let (database, properties) = (&resources[id], &resources[id]["Properties"]);
+        for flag in ["StorageEncrypted", "EnableIAMDatabaseAuthentication", "CopyTagsToSnapshot"] {
+            assert_eq!(properties[flag], true, "{id} {flag}");
+        }
+        assert_eq!(properties["KmsKeyId"], "!GetAtt Key.Arn", "{id}");
+        for set in [
+            "BackupRetentionPeriod",
+            "PreferredBackupWindow",
+            "PreferredMaintenanceWindow",
+            "EnableCloudwatchLogsExports",
+        ] {
+            assert!(!properties[set].is_null(), "{id} {set}");
+        }
+        assert_eq!(properties["DeletionProtection"][0], "IsProtected", "{id}");
+        assert_eq!(
+            (&database["DeletionPolicy"], &database["UpdateReplacePolicy"]),
+            (&"Snapshot".into(), &"Snapshot".into())
+        );
+    }
+    for id in ["Writer", "Reader", "Instance", "ReadReplica"] {
+        let properties = &resources[id]["Properties"];
+        assert_eq!(properties["PubliclyAccessible"], false, "{id}");
+        assert_eq!(properties["EnablePerformanceInsights"], true, "{id}");
+    }
+    assert_eq!(resources["Instance"]["Properties"]["MultiAZ"], true);
+    assert!(!resources["Instance"]["Properties"]["MaxAllocatedStorage"].is_null(), "its storage grows");
+    assert_eq!(resources["Cluster"]["Properties"]["ManageMasterUserPassword"], true);
+    assert_eq!(resources["MasterRotation"]["Type"], "AWS::SecretsManager::RotationSchedule");
+    for id in ["ClusterParameters", "InstanceParameters"] {
+        let parameters = &resources[id]["Properties"]["Parameters"];
+        assert_eq!(parameters["rds.force_ssl"], "1", "{id}");
+        for values in ["log_parameter_max_length", "log_parameter_max_length_on_error"] {
+            assert_eq!(parameters[values], "0", "{id}: what a statement is given holds names and addresses");
+        }
+        assert_eq!(parameters["log_error_verbosity"], "terse", "{id}: a failing row is logged");
+    }
+}
+
+#[test]
+fn either_cache_is_encrypted_and_entered_by_tokens_alone() {
+    let resources = section("infra/cache.yaml", "Resources");
+    let (user, group) = (&resources["FunctionsUser"]["Properties"], &resources["ReplicationGroup"]["Properties"]);
+    assert_eq!(user["AuthenticationMode"]["Type"], "iam");
+    assert_eq!(user["UserId"], user["UserName"], "a login by IAM wants both alike");
+    assert_eq!(resources["Users"]["Properties"]["UserIds"], serde_json::json!(["!Ref FunctionsUser"]));
+    for flag in ["TransitEncryptionEnabled", "AtRestEncryptionEnabled", "MultiAZEnabled", "AutomaticFailoverEnabled"] {
+        assert_eq!(group[flag], true, "{flag}");
+    }
+    assert_eq!((&group["TransitEncryptionMode"], &group["KmsKeyId"]), (&"required".into(), &"!GetAtt Key.Arn".into()));
+    assert!(!group["SnapshotRetentionLimit"].is_null());
+    let logs: Vec<&Value> =
+        group["LogDeliveryConfigurations"].as_array().unwrap().iter().map(|log| &log["LogType"]).collect();
+    assert_eq!(logs, ["engine-log"], "a slow log holds the arguments of commands");
+    let serverless = &resources["ServerlessCache"]["Properties"];
+    assert_eq!(serverless["UserGroupId"], "!Ref Users");
+    assert_eq!(serverless["KmsKeyId"], "!GetAtt Key.Arn");
+}
