@@ -9,6 +9,7 @@ mod faults;
 mod histories;
 mod logged;
 mod maintenance;
+mod postgres;
 mod promises;
 mod replication;
 mod sink_contract;

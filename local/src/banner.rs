@@ -44,6 +44,11 @@ pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
     };
     let ports = [("--port", api, PORT), ("--dynamodb-port", dynamodb, DYNAMODB_PORT), ("--s3-port", s3, S3_PORT)];
     let ports = ports.map(|(option, url, usual)| port(option, url, usual)).concat();
+    let tiers = stack.postgres_url().map_or_else(String::new, |url| {
+        // One that was named may have a password in it, and whoever named it knows it.
+        let shown = options.postgres.url().map_or(url, |_| "where --postgres says");
+        format!("  PostgreSQL  {shown}\n")
+    });
     format!(
         "\nMillrace is ready.
 
@@ -55,7 +60,7 @@ pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
   data        {data}
   functions   {functions}
 {watch}  AUTH        {auth}
-  windows     {windows}
+{tiers}  windows     {windows}
   expiry      every {expire} s, where AWS takes hours
 
 {tokens}Create a user, read it, list all:

@@ -20,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::stack::{Options, Stack};
 use crate::task::{self, Place, Ports};
+use crate::tier::{Tier, Urls};
 use crate::token::Auth;
 use crate::{banner, env_file, tour};
 
@@ -69,6 +70,10 @@ struct CommandLine {
     /// The JSON Web Key Set that verifies tokens (default: a key made at the start, with tokens for it)
     #[arg(long, value_name = "PATH")]
     key_set: Option<PathBuf>,
+    /// The relational tier: auto starts the PostgreSQL that is installed as a throwaway, a URL uses that one, off does without
+    /// (default: off)
+    #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
+    postgres: Tier,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -82,10 +87,17 @@ enum Mode {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Tell a story of four users, a poison record and two bad days on fresh engines, show what became of each, and check it
-    Tour,
+    Tour(TourLine),
     /// Run a maintenance task to its end on the `local` that listens on these ports: backfill, verify, repair, redrive,
     /// compact, restore, export, audit
     Task(TaskLine),
+}
+
+#[derive(Debug, clap::Args)]
+struct TourLine {
+    /// As without `tour` (default: off)
+    #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
+    postgres: Tier,
 }
 
 #[derive(Debug, clap::Args)]
@@ -104,6 +116,9 @@ struct TaskLine {
     /// Open this folder instead, which no `local` may have open
     #[arg(long, value_name = "DIR", conflicts_with_all = ["port", "dynamodb_port", "s3_port"])]
     data: Option<PathBuf>,
+    /// The PostgreSQL of the relational tier, if it is on: the URL that `local` printed
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
     /// The template that names tables and buckets (default: as without a task)
     #[arg(long, value_name = "PATH")]
     template: Option<PathBuf>,
@@ -129,7 +144,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
     let is_told = matches!(line.command, Some(Command::Task(_))) && environment.get(telemetry::LOG_LEVEL).is_none();
     log(level, if is_told { LevelFilter::OFF } else { level });
     match line.command {
-        Some(Command::Tour) => tell(line).await,
+        Some(Command::Tour(line)) => tell(line).await,
         Some(Command::Task(line)) => go_about(line).await,
         None => serve(line).await,
     }
@@ -174,9 +189,9 @@ async fn serve(line: CommandLine) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn tell(line: CommandLine) -> ExitCode {
-    let template = options(line).template;
-    match Box::pin(tour::tell(Options { template, ..Options::default() })).await {
+async fn tell(line: TourLine) -> ExitCode {
+    let options = Options { template: template(None), postgres: line.postgres, ..Options::default() };
+    match Box::pin(tour::tell(options)).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(refusal) => refuse(&refusal.to_string()),
@@ -186,10 +201,11 @@ async fn tell(line: CommandLine) -> ExitCode {
 async fn go_about(line: TaskLine) -> ExitCode {
     let template = template(line.template);
     let place = if line.data.is_some() {
-        Place::Own(Box::new(Options { template, data: line.data, ..Options::default() }))
+        let postgres = line.postgres.map_or(Tier::Off, Tier::At);
+        Place::Own(Box::new(Options { template, data: line.data, postgres, ..Options::default() }))
     } else {
         let ports = Ports { api: line.port, dynamodb: line.dynamodb_port, s3: line.s3_port };
-        Place::Running(ports, template)
+        Place::Running(ports, template, Urls { postgres: line.postgres })
     };
     match Box::pin(task::run(&line.order, place, &Clock::system())).await {
         Ok(outcome) => {
@@ -220,6 +236,7 @@ fn options(line: CommandLine) -> Options {
         expire_every: Duration::from_secs(line.expire_every),
         true_windows: line.true_windows,
         auth: if line.auth == Mode::Jwt { Auth::Jwt(line.key_set) } else { Auth::None },
+        postgres: line.postgres,
     }
 }
 
@@ -267,6 +284,7 @@ mod tests {
             (&["--data"], "--data"),
             (&["tuor"], "tuor"),
             (&["--port", "1", "tour"], "tour"),
+            (&["--postgres", "on"], "--postgres"),
             (&["task"], "<ORDER>"),
             (&["task", "{}", "--data", "d", "--s3-port", "1"], "--s3-port"),
             (&["task", "{}", "--expire-every", "1"], "--expire-every"),

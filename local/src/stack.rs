@@ -23,11 +23,14 @@ use crate::stream_pump::checkpoints::CheckpointError;
 use crate::stream_pump::filter::FilterError;
 use crate::stream_pump::invoke::InvokeError;
 use crate::template::{Template, TemplateError};
+use crate::tier::{Tier, Urls};
 use crate::token::{Auth, Authorizer, AuthorizerError};
-use crate::{clients, dynamodb, s3};
+use crate::{clients, dynamodb, postgres, s3};
 
+mod tiers;
 mod wiring;
 
+use tiers::Tiers;
 pub use wiring::environment;
 use wiring::{Wiring, listed};
 
@@ -59,6 +62,8 @@ pub struct Options {
     pub true_windows: bool,
     /// Who lets requests in.
     pub auth: Auth,
+    /// Which PostgreSQL the relational tier runs on.
+    pub postgres: Tier,
 }
 
 impl Default for Options {
@@ -74,6 +79,7 @@ impl Default for Options {
             expire_every: Duration::from_secs(3),
             true_windows: false,
             auth: Auth::None,
+            postgres: Tier::Off,
         }
     }
 }
@@ -133,6 +139,15 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// There is no PostgreSQL.
+    #[error("--postgres: {0}")]
+    Postgres(#[from] postgres::ServerError),
+    /// A tier's server would forget what the tables keep.
+    #[error("{option} auto keeps nothing, and --data does: give {option} the URL of a server that keeps its data, too")]
+    Forgetful {
+        /// The tier's option.
+        option: &'static str,
+    },
     /// No token can be verified.
     #[error(transparent)]
     Authorizer(#[from] AuthorizerError),
@@ -153,6 +168,8 @@ pub struct Stack {
     dynamodb: Arc<dynamodb::Engine>,
     s3: s3::Engine,
     maintenance: Option<maintenance::config::Config>,
+    urls: Urls,
+    postgres: Option<postgres::Server>,
     /// Held until the end: without `--data` S3's objects are here.
     _objects: Option<TempDir>,
 }
@@ -163,7 +180,9 @@ impl Stack {
     /// # Errors
     /// [`Refusal`], one clear line that names what to change.
     pub async fn boot(options: Options) -> Result<Self, Refusal> {
-        let template = Template::load(&options.template)?;
+        let tiers = Tiers::plan(&options)?;
+        let template = Template::load_with(&options.template, &tiers.urls.choices())?;
+        let urls = tiers.urls.clone();
         let (front, address) = bind(options.port, "--port").await?;
         let (dynamodb, _) = bind(options.dynamodb_port, "--dynamodb-port").await?;
         let (s3, _) = bind(options.s3_port, "--s3-port").await?;
@@ -174,6 +193,7 @@ impl Stack {
         let s3 = s3::Engine::start(s3, &folder).await?;
         dynamodb.create_tables(&template.tables)?;
         s3.create_buckets(&template.buckets)?;
+        let postgres = tiers.start().await?;
 
         let wiring = Wiring { options: &options, dynamodb: dynamodb.endpoint(), s3: s3.endpoint() };
         let mut mappings = Vec::new();
@@ -208,6 +228,8 @@ impl Stack {
             dynamodb,
             s3,
             maintenance,
+            urls,
+            postgres,
             _objects: objects,
         })
     }
@@ -260,6 +282,18 @@ impl Stack {
         self.maintenance.as_ref().map(|config| maintenance::connect(config, clients))
     }
 
+    /// The PostgreSQL that was started for the relational tier, if one was.
+    #[must_use]
+    pub fn postgres(&self) -> Option<&postgres::Server> {
+        self.postgres.as_ref()
+    }
+
+    /// Where the relational tier's PostgreSQL is, if the tier is on. It may hold a password.
+    #[must_use]
+    pub fn postgres_url(&self) -> Option<&str> {
+        self.urls.postgres.as_deref()
+    }
+
     /// A token for the API, where this program signs them.
     #[must_use]
     pub fn token(&self, subject: &str, scope: &str) -> Option<String> {
@@ -297,6 +331,7 @@ impl Stack {
         self.expiry.stop().await;
         join_all(self.pumps.into_iter().map(Pump::stop)).await;
         self.s3.stop().await;
+        drop(self.postgres);
         if let Some(engine) = Arc::into_inner(self.dynamodb) {
             engine.stop().await;
         }

@@ -34,6 +34,15 @@ struct Fault {
     problem: String,
 }
 
+/// What this machine decides in place of who deploys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choices {
+    /// Parameters with other values than their defaults.
+    pub parameters: BTreeMap<String, String>,
+    /// Outputs of nested stacks, which are not made here, as `Stack.Outputs.Name`.
+    pub outputs: BTreeMap<String, String>,
+}
+
 /// What `local` runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
@@ -54,9 +63,20 @@ impl Template {
     ///
     /// A [`TemplateError`] if the file cannot be read, is not YAML, or says something that `local` cannot run.
     pub fn load(path: &Path) -> Result<Self, TemplateError> {
+        Self::load_with(path, &Choices::default())
+    }
+
+    /// Reads the template of a file as this machine chooses.
+    ///
+    /// # Errors
+    ///
+    /// As [`Template::load`]; and if a choice is none that the template offers.
+    pub fn load_with(path: &Path, choices: &Choices) -> Result<Self, TemplateError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => Self::read(&text).map_err(|Fault { line, problem }| TemplateError { file, line, problem }),
+            Ok(text) => {
+                Self::read(&text, choices).map_err(|Fault { line, problem }| TemplateError { file, line, problem })
+            }
             Err(error) => {
                 let problem = format!("{error}: name the SAM template with --template");
                 Err(TemplateError { file, line: 0, problem })
@@ -71,12 +91,12 @@ impl Template {
     /// As [`Template::load`].
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let file = "template".to_owned();
-        Self::read(text).map_err(|Fault { line, problem }| TemplateError { file, line, problem })
+        Self::read(text, &Choices::default()).map_err(|Fault { line, problem }| TemplateError { file, line, problem })
     }
 
-    fn read(text: &str) -> Result<Self, Fault> {
+    fn read(text: &str, choices: &Choices) -> Result<Self, Fault> {
         let document = node::document(text)?;
-        resources::read(&document)
+        resources::read(&document, choices)
     }
 }
 

@@ -20,10 +20,14 @@ use crate::stream_pump::settings::Settings;
 use crate::template::{self, Function};
 use crate::token::Auth;
 
-/// A function's environment on this machine: the template's, except that nobody signs requests here.
+/// A function's environment on this machine: the template's, except that nobody signs requests or logins here.
 #[must_use]
 pub fn environment(function: &Function) -> Environment {
-    let open = |name: &str, value: &str| if name == "AUTH" { "none".to_owned() } else { value.to_owned() };
+    let open = |name: &str, value: &str| match name {
+        "AUTH" => "none".to_owned(),
+        "POSTGRES_LOGIN" | "CACHE_LOGIN" => "password".to_owned(),
+        _ => value.to_owned(),
+    };
     function.environment.iter().map(|(name, value)| (name.clone(), open(name, value))).collect()
 }
 

@@ -11,6 +11,7 @@ use super::TaskError;
 use crate::clients;
 use crate::stack::{self, Options, Refusal, Stack};
 use crate::template::Template;
+use crate::tier::Urls;
 
 /// The ports of a `local` that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +25,9 @@ pub struct Ports {
 }
 
 /// What a task works on.
-#[derive(Debug)]
 pub enum Place {
-    /// What listens there, by the names of this template.
-    Running(Ports, PathBuf),
+    /// What listens there, by the names of this template, and the servers of its tiers.
+    Running(Ports, PathBuf, Urls),
     /// A stack of its own, with these options; it is gone after.
     Own(Box<Options>),
 }
@@ -42,8 +42,8 @@ pub(super) struct Opened {
 impl Place {
     pub(super) async fn open(self) -> Result<Opened, TaskError> {
         match self {
-            Self::Running(ports, path) => {
-                let template = Template::load(&path).map_err(Refusal::from)?;
+            Self::Running(ports, path, urls) => {
+                let template = Template::load_with(&path, &urls.choices()).map_err(Refusal::from)?;
                 for (port, option) in
                     [(ports.api, "--port"), (ports.dynamodb, "--dynamodb-port"), (ports.s3, "--s3-port")]
                 {

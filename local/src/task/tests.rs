@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::stack::{Options, Stack};
+use crate::tier::Urls;
 
 fn progress(counts: &[(&str, usize)]) -> Progress {
     let mut progress = Progress::default();
@@ -127,7 +128,7 @@ fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
 
 #[tokio::test]
 async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
-    let nowhere = || Place::Running(Ports { api: 1, dynamodb: 1, s3: 1 }, Options::default().template);
+    let nowhere = || Place::Running(Ports { api: 1, dynamodb: 1, s3: 1 }, Options::default().template, Urls::default());
     for (text, said) in [
         ("{", "not a task"),
         ("[]", "not a task"),
@@ -150,7 +151,7 @@ async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
 async fn ordered(stack: &Stack, text: &str) -> Outcome {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let ports = Ports { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let place = Place::Running(ports, stack.options().template.clone());
+    let place = Place::Running(ports, stack.options().template.clone(), Urls::default());
     Box::pin(run(text, place, &Clock::system())).await.unwrap()
 }
 

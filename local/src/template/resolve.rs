@@ -1,13 +1,14 @@
 //! The intrinsic functions of `CloudFormation`, as far as the parts that `local` reads may use them.
 //!
-//! Parameters have their defaults, since nobody deploys here; a resource is its local name. `Ref`, `GetAtt` of `Arn`
+//! Parameters have their defaults, since nobody deploys here, unless this machine chooses; a resource is its local name,
+//! an output of a nested stack what this machine has in its place. `Ref`, `GetAtt` of `Arn`
 //! and `StreamArn`, `Sub`, `Join` and `If` are resolved, conditions by `Equals`, `Not`, `And`, `Or` and `Condition`.
 //! Every other function is refused by name: a guess would run something else than what deploys.
 
 use std::collections::BTreeMap;
 
 use super::node::{Node, Value};
-use super::{Fault, names};
+use super::{Choices, Fault, names};
 use crate::clients;
 
 /// The account and region that the DynamoDB engine writes into its ARNs.
@@ -17,18 +18,27 @@ const DEEPEST_CONDITION: usize = 50;
 
 /// What names in a template stand for.
 pub(super) struct Scope<'a> {
+    choices: &'a Choices,
     parameters: BTreeMap<&'a str, &'a Node>,
     conditions: BTreeMap<&'a str, &'a Node>,
     resources: BTreeMap<&'a str, &'a Node>,
 }
 
 impl<'a> Scope<'a> {
-    pub(super) fn of(template: &'a Node) -> Self {
+    /// # Errors
+    /// A parameter is chosen that the template does not have.
+    pub(super) fn of(template: &'a Node, choices: &'a Choices) -> Result<Self, Fault> {
         let section = |name: &str| -> BTreeMap<&'a str, &'a Node> {
             let section = template.get(name).map_or(&[][..], Node::entries);
             section.iter().map(|(name, node)| (name.as_str(), node)).collect()
         };
-        Self { parameters: section("Parameters"), conditions: section("Conditions"), resources: section("Resources") }
+        let parameters = section("Parameters");
+        if let Some(chosen) = choices.parameters.keys().find(|chosen| !parameters.contains_key(chosen.as_str())) {
+            return Err(
+                template.fault(format!("Parameters.{chosen}: wants to be there, for an option chooses its value"))
+            );
+        }
+        Ok(Self { choices, parameters, conditions: section("Conditions"), resources: section("Resources") })
     }
 
     /// Whether a resource is made: it has no condition, or one that holds.
@@ -107,6 +117,9 @@ impl<'a> Scope<'a> {
         if let Some(pseudo) = pseudo {
             return Ok(pseudo.to_owned());
         }
+        if let Some(chosen) = self.choices.parameters.get(name) {
+            return Ok(chosen.clone());
+        }
         if let Some(parameter) = self.parameters.get(name) {
             let default = parameter.get("Default").and_then(Node::text);
             let missing =
@@ -132,6 +145,11 @@ impl<'a> Scope<'a> {
             ("AWS::DynamoDB::Table", "Arn") => Ok(Value::Text(format!("{ENGINE}:table/{}", names::table(name)))),
             ("AWS::DynamoDB::Table", "StreamArn") => Ok(Value::Stream(names::table(name))),
             ("AWS::S3::Bucket", "Arn") => Ok(Value::Text(format!("arn:aws:s3:::{}", names::bucket(name)))),
+            ("AWS::CloudFormation::Stack", output) => {
+                let known = self.choices.outputs.get(&format!("{name}.{output}")).cloned();
+                let unknown = || at.fault(format!("{path}: local has nothing in place of {name}.{output}"));
+                known.map(Value::Text).ok_or_else(unknown)
+            }
             (kind, _) => Err(at
                 .fault(format!("{path}: local knows no {attribute} of {name}, which is {kind}: use Arn or StreamArn"))),
         }

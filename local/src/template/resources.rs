@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::node::{Node, Value};
 use super::place::Place;
 use super::resolve::Scope;
-use super::{Attribute, Bucket, Fault, Function, Index, KeyElement, Mapping, Route, Table, Template, names};
+use super::{Attribute, Bucket, Choices, Fault, Function, Index, KeyElement, Mapping, Route, Table, Template, names};
 
-pub(super) fn read(document: &Node) -> Result<Template, Fault> {
-    let scope = Scope::of(document);
+pub(super) fn read(document: &Node, choices: &Choices) -> Result<Template, Fault> {
+    let scope = Scope::of(document, choices)?;
     let resources = document.get("Resources").ok_or_else(|| document.fault("no Resources: name a SAM template"))?;
     let globals = document.get("Globals").and_then(|globals| globals.get("Function"));
     let mut template = Template { tables: Vec::new(), buckets: Vec::new(), functions: Vec::new(), routes: Vec::new() };

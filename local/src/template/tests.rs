@@ -1,6 +1,7 @@
 //! Small templates, and the real one.
 
 use super::*;
+use crate::tier::Urls;
 
 const TABLE: &str = "
   UsersTable:
@@ -205,6 +206,28 @@ fn what_local_does_not_run_is_never_passed_over() {
 fn a_resource_whose_condition_does_not_hold_is_absent() {
     let text = format!("Conditions: {{Never: !Equals [a, b]}}\nResources:{TABLE}    Condition: Never\n");
     assert_eq!(Template::parse(&text).unwrap().tables, []);
+}
+
+#[test]
+fn this_machine_chooses_parameters_and_stands_in_for_nested_stacks() {
+    let tier = "
+Parameters:
+  RelationalTier: {Type: String, Default: none}
+Conditions:
+  HasRelational: !Not [!Equals [!Ref RelationalTier, none]]
+";
+    let stack = "  RelationalStack: {Type: AWS::CloudFormation::Stack, Condition: HasRelational}\n";
+    let variable = "\nEnvironment: {Variables: {V: !If [HasRelational, !GetAtt RelationalStack.Outputs.WriterUrl, !Ref AWS::NoValue]}}";
+    let text = with_function(variable, &format!("{stack}{tier}"));
+    let read = |text: &str, urls: &Urls| Template::read(text, &urls.choices());
+    let of = |urls: &Urls| read(&text, urls).unwrap().functions[0].environment.get("V").cloned();
+    assert_eq!(of(&Urls::default()), None);
+    let on = Urls { postgres: Some("postgres://here".to_owned()) };
+    assert_eq!(of(&on).as_deref(), Some("postgres://here"));
+    let other = text.replace("WriterUrl", "Endpoint");
+    assert!(read(&other, &on).unwrap_err().problem.contains("nothing in place of RelationalStack.Outputs.Endpoint"));
+    let said = read(&with_function("\nTimeout: 3", ""), &on).unwrap_err().problem;
+    assert!(said.contains("Parameters.RelationalTier"), "{said}");
 }
 
 #[test]

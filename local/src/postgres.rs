@@ -1,0 +1,322 @@
+//! PostgreSQL on this machine: the server that is installed, on a port of its own and in a folder of its own. [`Server`]
+//!
+//! It is a real server, never an imitation. What it holds is worth nothing, so nothing waits for the disk; but what it has
+//! confirmed outlives its own crash. It refuses to run as root; where this process is root's, it runs as another user. When this process ends, however it ends, a guardian
+//! process ends the server and removes its folder: the guardian waits for the end of a pipe that only this process holds.
+
+mod programs;
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::NoTls;
+
+pub use programs::Programs;
+
+/// The role and the database that the template's URLs name.
+pub const NAME: &str = "millrace";
+/// The server's own superuser.
+const OWNER: &str = "postgres";
+/// Far more than a start takes.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Its programs are not there.
+    #[error("PostgreSQL is not installed: apt-get install postgresql, or brew install postgresql, or give its URL")]
+    NotInstalled,
+    /// There is nobody whom it could run as.
+    #[error("PostgreSQL does not run as root, and there is no user postgres or nobody here to run it as")]
+    OnlyRoot,
+    /// One of its programs failed.
+    #[error("{program} failed: {said}")]
+    Failed {
+        /// Which one.
+        program: &'static str,
+        /// Its last words.
+        said: String,
+    },
+    /// The operating system refused something.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// It runs and does not do what it should.
+    #[error("PostgreSQL does not answer as it should: {0}")]
+    Odd(String),
+}
+
+fn system(doing: &'static str) -> impl FnOnce(io::Error) -> ServerError {
+    move |source| ServerError::System { doing, source }
+}
+
+/// A server that is not started yet. Its port is taken, so its URL is known.
+#[derive(Debug)]
+pub struct Planned {
+    programs: Programs,
+    port: TcpListener,
+    folder: TempDir,
+    user: Option<(u32, u32)>,
+}
+
+impl Planned {
+    /// Finds the programs, a free port and a folder.
+    ///
+    /// # Errors
+    /// [`ServerError`], one line that names what to install.
+    pub fn new() -> Result<Self, ServerError> {
+        let programs = Programs::find().ok_or(ServerError::NotInstalled)?;
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(system("a free port"))?;
+        let folder = tempfile::Builder::new().prefix("millrace-postgres-").tempdir();
+        let folder = folder.map_err(system("a temporary folder"))?;
+        let owner = fs::metadata(folder.path()).map_err(system("a temporary folder"))?.uid();
+        let user = if owner == 0 { Some(programs::other_than_root().ok_or(ServerError::OnlyRoot)?) } else { None };
+        if let Some((uid, gid)) = user {
+            chown(folder.path(), Some(uid), Some(gid)).map_err(system("the folder's owner"))?;
+        }
+        Ok(Self { programs, port, folder, user })
+    }
+
+    /// The URL of its database.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url(self.port.local_addr().map_or(0, |address| address.port()), NAME)
+    }
+
+    /// Makes the cluster, starts it, and makes the database in it.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn start(self) -> Result<Server, ServerError> {
+        let port = self.port.local_addr().map_err(system("a free port"))?.port();
+        let data = self.folder.path().join("data");
+        let mut initdb = command(&self.programs.initdb, self.user);
+        initdb.arg("-D").arg(&data).args(["-U", OWNER, "-E", "UTF8", "--no-locale", "-A", "trust", "--no-sync"]);
+        let made = initdb.stdin(Stdio::null()).output().map_err(system("initdb"))?;
+        if !made.status.success() {
+            return Err(ServerError::Failed { program: "initdb", said: last_words(&made.stderr) });
+        }
+        drop(self.port);
+        let mut server =
+            Server { programs: self.programs, user: self.user, port, data, running: None, folder: self.folder };
+        server.start().await?;
+        let own = format!("create role {NAME} login");
+        server.owner(OWNER, &own).await?;
+        server.create_database(NAME).await?;
+        Ok(server)
+    }
+}
+
+/// The running server. Dropping it ends it at once and removes what it held.
+#[derive(Debug)]
+pub struct Server {
+    programs: Programs,
+    user: Option<(u32, u32)>,
+    port: u16,
+    data: PathBuf,
+    running: Option<Running>,
+    folder: TempDir,
+}
+
+#[derive(Debug)]
+struct Running {
+    server: Child,
+    guardian: Child,
+}
+
+impl Server {
+    /// The URL of the database of this name.
+    #[must_use]
+    pub fn url_of(&self, database: &str) -> String {
+        url(self.port, database)
+    }
+
+    /// The URL of the database [`NAME`].
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_of(NAME)
+    }
+
+    /// The folder of all that it has.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The number of its first process, if it runs.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        self.running.as_ref().map(|running| running.server.id())
+    }
+
+    /// Makes an empty database that the role [`NAME`] owns.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn create_database(&self, database: &str) -> Result<(), ServerError> {
+        self.owner(OWNER, &format!("create database {database} owner {NAME}")).await
+    }
+
+    /// Makes a database that is a copy of another, which nobody may be connected to.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn copy_database(&self, template: &str, database: &str) -> Result<(), ServerError> {
+        self.owner(OWNER, &format!("create database {database} template {template} owner {NAME}")).await
+    }
+
+    /// Runs SQL in a database as the server's owner.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn owner(&self, database: &str, sql: &str) -> Result<(), ServerError> {
+        let client = connect(self.port, database).await.map_err(|error| ServerError::Odd(told(&error)))?;
+        client.batch_execute(sql).await.map_err(|error| ServerError::Odd(told(&error)))
+    }
+
+    /// Starts it, if it does not run.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn start(&mut self) -> Result<(), ServerError> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        let log = fs::File::create(self.log()).map_err(system("the server's log"))?;
+        let mut postgres = command(&self.programs.postgres, self.user);
+        postgres.arg("-D").arg(&self.data).args(["-p", &self.port.to_string()]);
+        for setting in [
+            "listen_addresses=127.0.0.1",
+            "unix_socket_directories=",
+            "fsync=off",
+            "full_page_writes=off",
+            "wal_level=minimal",
+            "max_wal_senders=0",
+            "max_connections=200",
+        ] {
+            postgres.args(["-c", setting]);
+        }
+        // A group of its own: Ctrl-C is for this process, which ends the server when its own work is done.
+        postgres.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+        let server = postgres.spawn().map_err(system("postgres"))?;
+        let mut guardian = Command::new("sh");
+        // The postmaster ends its children; SIGQUIT is its immediate shutdown.
+        guardian.arg("-c").arg("read _; kill -QUIT \"$1\"; sleep 1; kill -KILL \"$1\"; rm -rf \"$2\"").arg("guardian");
+        guardian.arg(server.id().to_string()).arg(self.folder.path());
+        guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let guardian = guardian.spawn().map_err(system("sh"))?;
+        self.running = Some(Running { server, guardian });
+        self.answers().await
+    }
+
+    async fn answers(&mut self) -> Result<(), ServerError> {
+        let until = Instant::now() + STARTS_WITHIN;
+        loop {
+            let Err(error) = connect(self.port, OWNER).await else { return Ok(()) };
+            let ended = match &mut self.running {
+                Some(running) => running.server.try_wait().map_err(system("postgres"))?.is_some(),
+                None => true,
+            };
+            if ended || Instant::now() > until {
+                self.end();
+                let log = fs::read(self.log()).unwrap_or_default();
+                let said = if log.is_empty() { told(&error) } else { last_words(&log) };
+                return Err(ServerError::Failed { program: "postgres", said });
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends it at once, as a crash does: connections break, and the next start recovers.
+    pub fn kill(&mut self) {
+        self.end();
+    }
+
+    /// Ends it in order, with everything on disk.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub fn stop(&mut self) -> Result<(), ServerError> {
+        if self.running.is_some() {
+            self.pg_ctl("fast")?;
+            self.end();
+        }
+        Ok(())
+    }
+
+    fn pg_ctl(&self, mode: &str) -> Result<(), ServerError> {
+        let mut stop = command(&self.programs.pg_ctl, self.user);
+        stop.arg("-D").arg(&self.data).args(["stop", "-w", "-m", mode]).stdin(Stdio::null());
+        let stopped = stop.output().map_err(system("pg_ctl"))?;
+        if stopped.status.success() {
+            Ok(())
+        } else {
+            Err(ServerError::Failed { program: "pg_ctl", said: last_words(&stopped.stderr) })
+        }
+    }
+
+    /// Ends whatever runs. The guardian goes first, so that it never signals a number that is another process's by then.
+    fn end(&mut self) {
+        let Some(Running { mut server, mut guardian }) = self.running.take() else { return };
+        let _ = guardian.kill();
+        let _ = guardian.wait();
+        if matches!(server.try_wait(), Ok(None)) && self.pg_ctl("immediate").is_err() {
+            let _ = server.kill();
+        }
+        let _ = server.wait();
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn url(port: u16, database: &str) -> String {
+    format!("postgres://{NAME}@127.0.0.1:{port}/{database}")
+}
+
+async fn connect(port: u16, database: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(port).user(OWNER).dbname(database).connect_timeout(Duration::from_secs(2));
+    let (client, line) = config.connect(NoTls).await?;
+    tokio::spawn(line);
+    Ok(client)
+}
+
+fn command(program: &Path, user: Option<(u32, u32)>) -> Command {
+    let mut command = Command::new(program);
+    // Whatever language and time zone the shell has, what is read here has one.
+    command.env("LC_ALL", "C").env("TZ", "UTC").current_dir("/");
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+fn told(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned())
+}
+
+fn last_words(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(2)..].join(" ")
+}

@@ -1,0 +1,35 @@
+//! What the optional tiers need before the template is read, and after.
+//!
+//! A template says where a tier's server is by the outputs of a nested stack; here it is known once the server's port is
+//! taken. So a tier is planned first, then the template is read, and then the server is started.
+
+use super::{Options, Refusal};
+use crate::postgres::{Planned, Server};
+use crate::tier::{Tier, Urls};
+
+/// The tiers that are on.
+pub(super) struct Tiers {
+    /// Where their servers are, or will be.
+    pub(super) urls: Urls,
+    postgres: Option<Planned>,
+}
+
+impl Tiers {
+    pub(super) fn plan(options: &Options) -> Result<Self, Refusal> {
+        let planned = match &options.postgres {
+            Tier::Auto if options.data.is_some() => return Err(Refusal::Forgetful { option: "--postgres" }),
+            Tier::Auto => Some(Planned::new()?),
+            Tier::Off | Tier::At(_) => None,
+        };
+        let postgres = planned.as_ref().map(Planned::url).or_else(|| options.postgres.url().map(str::to_owned));
+        Ok(Self { urls: Urls { postgres }, postgres: planned })
+    }
+
+    /// Starts what is to be started.
+    pub(super) async fn start(self) -> Result<Option<Server>, Refusal> {
+        match self.postgres {
+            Some(planned) => Ok(Some(planned.start().await?)),
+            None => Ok(None),
+        }
+    }
+}
