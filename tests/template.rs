@@ -14,6 +14,7 @@ use shared::environment::Environment;
 use shared::http::caller::Auth;
 use tower::ServiceExt;
 
+mod cache_user;
 mod state_machine;
 mod tiers;
 

@@ -15,7 +15,7 @@ const STACKS: [(&str, &str, &str); 3] = [
     ("CacheStack", "infra/cache.yaml", "HasCache"),
 ];
 
-fn section(path: &str, name: &str) -> BTreeMap<String, Value> {
+pub(super) fn section(path: &str, name: &str) -> BTreeMap<String, Value> {
     let text = source(path);
     let documents = Yaml::load_from_str(&text).unwrap();
     let entries = documents[0][name].as_mapping().unwrap();

@@ -1,0 +1,94 @@
+//! The user that the functions are in the cache: what infra/cache.yaml allows it is what they call, and no more. On a real
+//! server, in both modes.
+
+use local::cache::{Server, free_port};
+use redis::aio::MultiplexedConnection;
+use shared::cache::{Cache, Entry, Held, Quota, key};
+use shared::floor::Floor;
+use shared::user::UserKey;
+use shared::user::id::UserId;
+use shared::user::timestamp::Timestamp;
+
+use super::tiers::section;
+use crate::cache::servers::settings;
+use crate::users_api::service::NOW;
+
+/// The words of the access string. A server before Valkey knows no `client|setinfo`, which the client does without.
+fn access() -> Vec<String> {
+    let resources = section("infra/cache.yaml", "Resources");
+    let words = resources["FunctionsUser"]["Properties"]["AccessString"].as_str().unwrap().to_owned();
+    words.split_whitespace().filter(|word| *word != "+client|setinfo").map(str::to_owned).collect()
+}
+
+/// A server with that user, and what reaches it as the user and as the one who may do everything.
+async fn server(mode: &str, arguments: &[&str]) -> (Server, Cache, MultiplexedConnection) {
+    let server = Server::spawn(free_port().unwrap(), arguments).unwrap_or_else(|error| panic!("{error}"));
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut all = loop {
+        if let Ok(connection) = client.get_multiplexed_async_connection().await {
+            break connection;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    if mode == "cluster" {
+        let mut slots = redis::cmd("CLUSTER");
+        slots.arg("ADDSLOTSRANGE").arg(0).arg(16383).exec_async(&mut all).await.unwrap();
+    }
+    let mut user = redis::cmd("ACL");
+    user.arg("SETUSER").arg("functions").arg(">secret").arg(access()).exec_async(&mut all).await.unwrap();
+    let url = format!("redis://functions:secret@127.0.0.1:{}", server.port());
+    let cache = Cache::new(settings(&[("CACHE_URL", &url), ("CACHE_MODE", mode)]), None);
+    (server, cache, all)
+}
+
+async fn everything_that_functions_do(cache: &Cache) {
+    let line = loop {
+        // A cluster that was made this moment is not yet one.
+        match cache.line().await {
+            Ok(line) if line.prove().await.is_ok() => break line,
+            _ => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+        }
+    };
+    let user = UserId::parse("ada").unwrap();
+    let record = key("Users", &UserKey { id: user, timestamp: Timestamp::parse(7).unwrap() });
+    let entry = Entry { version: 7, expires_at: None, json: b"{}".to_vec() };
+    line.fill_missing(&record).await.unwrap();
+    assert!(line.fill(&record, &entry, NOW).await.unwrap());
+    assert_eq!(line.get(&record).await.unwrap(), Held::Entry(entry));
+    line.mark(&record, Floor::of_write(0, 8)).await.unwrap();
+    line.mark_all(&[(record, Floor::of_write(0, 9))]).await.unwrap();
+    line.spend("ada", Quota { requests: 1, seconds: 1, burst: 2 }).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_user_of_the_functions_may_do_what_they_do_on_one_server() {
+    let (_server, cache, _) = server("single", &[]).await;
+    tokio::time::timeout(std::time::Duration::from_secs(10), everything_that_functions_do(&cache)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_user_of_the_functions_may_do_what_they_do_in_a_cluster() {
+    let (_server, cache, _) = server("cluster", &["--cluster-enabled", "yes"]).await;
+    tokio::time::timeout(std::time::Duration::from_secs(10), everything_that_functions_do(&cache)).await.unwrap();
+}
+
+#[tokio::test]
+async fn it_may_nothing_else_and_reach_no_other_key() {
+    let (_server, _, mut all) = server("single", &[]).await;
+    for refused in [
+        "get other",
+        "set other 1",
+        "keys *",
+        "scan 0",
+        "del millrace:1:{x}",
+        "flushall",
+        "config get *",
+        "acl list",
+        "info",
+    ] {
+        let mut dry = redis::cmd("ACL");
+        dry.arg("DRYRUN").arg("functions").arg(refused.split(' ').collect::<Vec<_>>());
+        let said: String = dry.query_async(&mut all).await.unwrap();
+        assert_ne!(said, "OK", "{refused}");
+    }
+}
