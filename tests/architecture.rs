@@ -81,6 +81,7 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("maintenance", "progress", Word),
     ("maintenance", "failure", Dialect),
     ("maintenance", "reconcile", Decide),
+    ("maintenance", "columns", Decide),
     ("maintenance", "facts", Choreography),
     ("maintenance", "sweep", Choreography),
     ("maintenance", "source", Apply),

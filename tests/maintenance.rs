@@ -1,7 +1,9 @@
 //! What the operators' tasks do, over the booted stack: the real engines, streams and functions.
 
+mod addresses;
 mod audits;
 mod backfills;
+mod columns;
 mod compactions;
 mod exports;
 mod lives;

@@ -250,7 +250,14 @@ fn a_role_allows_what_its_function_calls() {
     let replica = ["dynamodb:DescribeTable", "dynamodb:PutItem"];
     assert_eq!(allowed("ReplicatorRole"), expected(&[&stream[..], &failures, &replica].concat()));
     assert_eq!(allowed("ArchiverRole"), expected(&[&stream[..], &failures].concat()));
-    let tables = ["dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:PutItem", "dynamodb:Scan"];
+    let tables = [
+        "dynamodb:BatchGetItem",
+        "dynamodb:DeleteItem",
+        "dynamodb:DescribeTable",
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:Scan",
+    ];
     let buckets = ["s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"];
     assert_eq!(allowed("MaintenanceRole"), expected(&[&tables[..], &buckets].concat()));
     assert_eq!(allowed("MaintenanceMachineRole"), expected(&[]), "the machine sees no data but what it carries");

@@ -89,7 +89,7 @@ enum Command {
     /// Tell a story of four users, a poison record and two bad days on fresh engines, show what became of each, and check it
     Tour(TourLine),
     /// Run a maintenance task to its end on the `local` that listens on these ports: backfill, verify, repair, redrive,
-    /// compact, restore, export, audit
+    /// compact, columns, restore, export, audit
     Task(TaskLine),
 }
 

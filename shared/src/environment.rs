@@ -61,6 +61,16 @@ impl Reader<'_> {
         parsed.map_err(|problem| self.problems.push(format!("{name} {problem}"))).ok()
     }
 
+    /// A variable that counts only where another one is `true`, and must be set there.
+    pub fn only_if<T>(&mut self, switch: &str, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let is_on = self.optional(switch, flag).unwrap_or(false);
+        let value = self.optional(name, parse);
+        if is_on && self.environment.get(name).is_none() {
+            self.problems.push(format!("{name} is not set: {switch} needs it"));
+        }
+        value.filter(|_| is_on)
+    }
+
     /// What a part of the configuration reads from the same environment. A problem that is known already is not told twice.
     pub fn part<T>(&mut self, parsed: Result<T, Problems>) -> Option<T> {
         let new = |problem: &String| !self.problems.contains(problem);
@@ -118,6 +128,14 @@ impl fmt::Display for Problems {
 /// If it has white space at its ends, which no name of a table or bucket has.
 pub fn text(value: &str) -> Result<String, String> {
     if value.trim() == value { Ok(value.to_owned()) } else { Err("has white space at its ends: remove it".to_owned()) }
+}
+
+/// `true` or `false`.
+///
+/// # Errors
+/// If it is neither.
+pub fn flag(value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| format!("is {value:?}: set it to true or false"))
 }
 
 /// A number of the type that is asked for.

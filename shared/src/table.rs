@@ -14,6 +14,7 @@ mod emails;
 mod expression;
 mod fault;
 mod listing;
+mod marks;
 mod meter;
 mod once;
 mod restore;
@@ -40,7 +41,7 @@ use fault::{Refusal, refusal};
 pub use listing::{Listing, Order, Page, Position, Segment};
 pub use meter::Meter;
 pub use once::{Attempt, CLAIM_SECONDS, KEPT_SECONDS, Once};
-pub use restore::{NotPut, Over, RestoreTable};
+pub use restore::{NotPut, RestoreTable};
 
 /// How often a write that another one overtook starts over before it gives up.
 const ATTEMPTS: usize = 8;

@@ -104,7 +104,8 @@ impl Harness {
 /// The rows of the whole archive.
 pub(crate) async fn rows(s3: &Client) -> Vec<ArchivedRow> {
     let mut readers = Vec::new();
-    for key in keys(s3, ARCHIVE).await.into_iter().filter(|key| !key.starts_with("superseded/")) {
+    let of_rows = |key: &String| key.starts_with("archive/") || key.starts_with("compacted/");
+    for key in keys(s3, ARCHIVE).await.into_iter().filter(of_rows) {
         let (bytes, metadata) = get(s3, ARCHIVE, &key).await;
         readers.push(open(&key, &metadata, bytes));
     }

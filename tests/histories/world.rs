@@ -110,7 +110,7 @@ impl<'s, S: Stage> World<'s, S> {
         let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
         let maintenance = Maintenance {
             source: RawTable::new(dynamodb.clone(), SOURCE),
-            restored: RestoreTable::new(dynamodb, SOURCE.to_owned()),
+            restored: RestoreTable::new(dynamodb, SOURCE.to_owned(), None),
             replicas: replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
             mappings: Mappings::new(lambda, Function::Replicator.name().to_owned()),
             failures: FailureBucket::new(s3.clone(), FAILURES.to_owned()),

@@ -15,12 +15,12 @@ use crate::archival::harness::{self, expired, get, keys, payload};
 use crate::faults::proxy::{self, Call, Mishap};
 
 /// The day of the records that [`expired`] makes.
-fn order(run: &str) -> Value {
+pub(super) fn order(run: &str) -> Value {
     json!({"task": "compact", "run": run, "from": "2026-11-22T00:00:00Z", "to": "2026-11-23T00:00:00Z"})
 }
 
 /// Archives batches of users by their numbers, in the `hour`th hour after the first.
-async fn archived(scene: &Scene, hour: i64, batches: &[(u32, u32)]) {
+pub(super) async fn archived(scene: &Scene, hour: i64, batches: &[(u32, u32)]) {
     let archiver = harness::archiver(&[], scene.s3.clone());
     for (first, end) in batches {
         let records = payload((*first..*end).map(|n| expired(n, hour * 3_600)));
@@ -28,7 +28,7 @@ async fn archived(scene: &Scene, hour: i64, batches: &[(u32, u32)]) {
     }
 }
 
-async fn below(scene: &Scene, prefix: &str) -> Vec<String> {
+pub(super) async fn below(scene: &Scene, prefix: &str) -> Vec<String> {
     keys(&scene.s3, ARCHIVE).await.into_iter().filter(|key| key.starts_with(prefix)).collect()
 }
 
@@ -51,7 +51,7 @@ async fn read(scene: &Scene) -> BTreeMap<String, usize> {
     users
 }
 
-fn each_once(count: u32) -> BTreeMap<String, usize> {
+pub(super) fn each_once(count: u32) -> BTreeMap<String, usize> {
     (0..count).map(|n| (format!("user-{n:03}"), 1)).collect()
 }
 

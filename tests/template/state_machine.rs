@@ -214,5 +214,8 @@ fn every_task_has_a_sample_which_is_an_order() {
         }
     }
     tasks.sort();
-    assert_eq!(tasks, ["audit", "backfill", "compact", "export", "redrive", "repair", "restore", "summary", "verify"]);
+    assert_eq!(
+        tasks,
+        ["audit", "backfill", "columns", "compact", "export", "redrive", "repair", "restore", "summary", "verify"]
+    );
 }

@@ -39,12 +39,7 @@ impl Config {
         let auth = read.required("AUTH", Auth::parse);
         let cursor_keys = read.required("CURSOR_KEYS", Keys::parse);
         let idempotency_table = read.optional("IDEMPOTENCY_TABLE", environment::text);
-        let is_unique = read.optional("UNIQUE_EMAIL", flag).unwrap_or(false);
-        let emails_table = read.optional("EMAILS_TABLE", environment::text);
-        if is_unique && emails_table.is_none() {
-            read.refuse("EMAILS_TABLE is not set: UNIQUE_EMAIL needs it".to_owned());
-        }
-        let unique_emails_table = emails_table.filter(|_| is_unique);
+        let unique_emails_table = read.only_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
         let preconditions_required = read.optional("PRECONDITIONS", preconditions).unwrap_or(false);
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         let problems = read.problems();
@@ -61,10 +56,6 @@ impl Config {
             _ => Err(problems),
         }
     }
-}
-
-fn flag(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| format!("is {text:?}: set it to true or false"))
 }
 
 fn preconditions(text: &str) -> Result<bool, String> {

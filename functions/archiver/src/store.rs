@@ -23,7 +23,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 pub use download::Download;
 pub use read::{Level, Stored};
 
-const CONTENT_TYPE: &str = "application/x-ndjson";
+/// The content type of rows: JSON lines.
+pub const ROWS_TYPE: &str = "application/x-ndjson";
 
 /// The archive's bucket.
 #[derive(Debug, Clone)]
@@ -65,22 +66,23 @@ impl Store {
         sha256: [u8; 32],
         metadata: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<(), StoreError> {
-        self.put_body(key, CONTENT_TYPE, ByteStream::from(bytes), sha256, metadata).await
+        self.put_body(key, ROWS_TYPE, ByteStream::from(bytes), sha256, metadata).await
     }
 
-    /// As [`Store::put`], of the bytes of a file.
+    /// As [`Store::put`], of the bytes of a file, whatever they are.
     ///
     /// # Errors
     /// [`StoreError`] if it may not be there.
     pub async fn put_file(
         &self,
         key: &str,
+        content_type: &str,
         path: &Path,
         sha256: [u8; 32],
         metadata: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<(), StoreError> {
         let body = ByteStream::from_path(path).await.map_err(|error| self.unconfirmed(key, error.to_string()))?;
-        self.put_body(key, CONTENT_TYPE, body, sha256, metadata).await
+        self.put_body(key, content_type, body, sha256, metadata).await
     }
 
     /// As [`Store::put`], of a text that is no rows.

@@ -1,6 +1,6 @@
 //! What the archive holds of a table, by the day, in both layouts; and what lies there that is not its own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use archiver::archive::{ARCHIVE, COMPACTED, Day, Name};
 use archiver::store::{Store, StoreError};
@@ -71,4 +71,21 @@ pub async fn shelf(store: &Store, table: &str, day: Day) -> Result<Shelf, StoreE
         }
     }
     Ok(shelf)
+}
+
+/// The compacted runs among these objects: how large each is, and its parts in their order, which are sorted as one.
+#[must_use]
+pub fn runs(objects: &[Shelved]) -> Vec<(u64, Vec<String>)> {
+    let mut runs: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
+    for object in objects {
+        if let Name::Compacted(key) = &object.name {
+            let (bytes, parts) = runs.entry(&key.run).or_default();
+            *bytes += object.bytes;
+            parts.push(object.key.clone());
+        }
+    }
+    for (_, parts) in runs.values_mut() {
+        parts.sort();
+    }
+    runs.into_values().collect()
 }

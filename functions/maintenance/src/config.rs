@@ -19,6 +19,8 @@ pub const FUNCTION: &str = "maintenance";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     source: String,
+    /// The table of addresses' markers, if an address is one user's: restored items take theirs.
+    unique_emails_table: Option<String>,
     replicator: ReplicatorConfig,
     archiver: ArchiverConfig,
     functions: Functions,
@@ -44,6 +46,7 @@ impl Config {
     pub fn parse(environment: &Environment) -> Result<Self, Problems> {
         let mut read = environment.read();
         let source = read.required("USERS_TABLE", environment::text);
+        let unique_emails_table = read.only_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
         let replicator_name = read.required("REPLICATOR_FUNCTION", environment::text);
         let archiver_name = read.required("ARCHIVER_FUNCTION", environment::text);
         let replicator = read.part(ReplicatorConfig::parse(environment));
@@ -61,7 +64,7 @@ impl Config {
                 if problems.is_empty() =>
             {
                 let functions = Functions { replicator: replicator_name, archiver: archiver_name };
-                Ok(Self { source, replicator, archiver, functions })
+                Ok(Self { source, unique_emails_table, replicator, archiver, functions })
             }
             _ => Err(problems),
         }
@@ -80,7 +83,7 @@ pub fn connect(config: &Config, clients: Clients) -> Maintenance {
     let Clients { source, replica, s3, lambda } = clients;
     Maintenance {
         source: RawTable::new(source.clone(), config.source.clone()),
-        restored: RestoreTable::new(source, config.source.clone()),
+        restored: RestoreTable::new(source, config.source.clone(), config.unique_emails_table.clone()),
         replicas: config.replicator.replicas(replica),
         mappings: Mappings::new(lambda, config.functions.replicator.clone()),
         failures: FailureBucket::new(s3.clone(), config.archiver.failure_bucket.clone()),
@@ -122,6 +125,16 @@ mod tests {
         for name in wrong {
             assert_eq!(said.matches(name).count(), 1, "{name} in: {said}");
         }
+    }
+
+    #[test]
+    fn addresses_are_marked_only_where_they_are_unique() {
+        let markers = |variables: &[(&str, &str)]| parse(&[&WELL[..], variables].concat());
+        let table = ("EMAILS_TABLE", "Emails");
+        let marked = markers(&[("UNIQUE_EMAIL", "true"), table]).unwrap();
+        assert_eq!(marked.unique_emails_table.as_deref(), Some("Emails"));
+        assert_eq!(markers(&[("UNIQUE_EMAIL", "false"), table]).unwrap().unique_emails_table, None);
+        assert!(markers(&[("UNIQUE_EMAIL", "true")]).unwrap_err().contains("EMAILS_TABLE is not set"));
     }
 
     #[test]

@@ -16,9 +16,11 @@ use crate::source::{Source, SourceFault};
 use crate::sweep::Library;
 use crate::task::audit::{self, AuditFault};
 use crate::task::backfill::{self, BackfillFault};
-use crate::task::compact::{self, CompactFault};
+use crate::task::columns;
+use crate::task::compact;
 use crate::task::course::{Course, summary};
 use crate::task::export::{self, ExportFault};
+use crate::task::merge::MergeFault;
 use crate::task::redrive::{self, RedriveFault};
 use crate::task::restore::{self, RestoreFault};
 use crate::task::verify::{self, VerifyFault};
@@ -42,9 +44,9 @@ pub enum Fault {
     /// A redrive stopped.
     #[error(transparent)]
     Redrive(#[from] RedriveFault),
-    /// A compaction stopped.
+    /// A compaction stopped, or the writing of columns.
     #[error(transparent)]
-    Compact(#[from] CompactFault),
+    Merge(#[from] MergeFault),
     /// A restore stopped.
     #[error(transparent)]
     Restore(#[from] RestoreFault),
@@ -73,7 +75,7 @@ impl Fault {
             }
             Self::Order(_)
             | Self::Verify(VerifyFault::NoTime(_))
-            | Self::Compact(CompactFault::NoTime(_))
+            | Self::Merge(MergeFault::NoTime(_))
             | Self::Export(ExportFault::Objects) => return "TaskInvalid",
             Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => return "TaskFailed",
             Self::Backfill(BackfillFault::Unfed(_)) => return "TaskRefused",
@@ -185,6 +187,17 @@ impl Maintenance {
                 let done = compact::run(&mut course, &world, compact).await;
                 Ok(course.answer(done, &self.failures).await?)
             }
+            Task::Columns(columns) => {
+                let mut course = Course::resume(&order, invocation)?;
+                let world = columns::World {
+                    archive: &self.archive,
+                    table: source.table_name(),
+                    key_names: KeyNames::new(source.description().key_names()),
+                    bucket: &self.failures,
+                };
+                let done = columns::run(&mut course, &world, columns).await;
+                Ok(course.answer(done, &self.failures).await?)
+            }
             Task::Restore(restore) => {
                 let mut course = Course::resume(&order, invocation)?;
                 let library = self.library(&source);
@@ -210,6 +223,7 @@ impl Maintenance {
             Task::Summary(_) => Ok(summary(&order, &self.failures).await?),
         }
     }
+
     fn library(&self, source: &Source) -> Library {
         Library {
             store: self.archive.clone(),

@@ -1,6 +1,7 @@
 //! Puts right what happened outside the promise: a replica that is new or lost ([`task::backfill`]), one that may differ
 //! ([`task::verify`], which also repairs), records that failed ([`task::redrive`]); and
-//! makes the archive usable: its objects are merged ([`task::compact`]), items are brought back ([`task::restore`]) or
+//! makes the archive usable: its objects are merged ([`task::compact`]) and written as columns
+//! ([`task::columns`]), items are brought back ([`task::restore`]) or
 //! made a new table of ([`task::export`]), and that none is missing is proven ([`task::audit`]).
 //!
 //! One function, one JSON task an invocation ([`task`]), resumable: it stops before its deadline and is called again with
@@ -11,6 +12,7 @@
 
 pub mod archived;
 pub mod catalog;
+pub mod columns;
 pub mod config;
 pub mod facts;
 pub mod failure;

@@ -5,10 +5,12 @@
 
 pub mod audit;
 pub mod backfill;
+pub mod columns;
 pub mod compact;
 pub mod course;
 pub mod export;
 mod found;
+pub mod merge;
 pub mod pace;
 pub mod redrive;
 pub mod restore;
@@ -22,6 +24,7 @@ use shared::raw_table::Segment;
 use time::OffsetDateTime;
 
 use self::audit::Audit;
+use self::columns::Columns;
 use self::compact::Compact;
 use self::export::Export;
 use self::restore::Restore;
@@ -38,7 +41,9 @@ pub enum BadOrder {
     #[error("not a task ({{\"task\":\"verify\",…}}): {0}")]
     Shape(#[source] serde_json::Error),
     /// Nobody knows it.
-    #[error("task {0:?} is none of backfill, verify, repair, redrive, compact, restore, export, audit, summary")]
+    #[error(
+        "task {0:?} is none of backfill, verify, repair, redrive, compact, columns, restore, export, audit, summary"
+    )]
     Unknown(String),
     /// A field that this task does not take.
     #[error("{field} is not a field of {task}: leave it out")]
@@ -98,6 +103,8 @@ pub enum Task {
     Redrive(Redrive),
     /// Merge the archive's objects.
     Compact(Compact),
+    /// Write what is merged as columns.
+    Columns(Columns),
     /// Bring archived items back.
     Restore(Restore),
     /// Make a new table of the archive.
@@ -155,6 +162,7 @@ impl Task {
             Self::Verify(_) => "repair",
             Self::Redrive(_) => "redrive",
             Self::Compact(_) => "compact",
+            Self::Columns(_) => "columns",
             Self::Restore(_) => "restore",
             Self::Export(_) => "export",
             Self::Audit(_) => "audit",

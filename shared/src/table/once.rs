@@ -128,7 +128,7 @@ impl UserTable {
         match (&self.markers, emails::of(user.profile.email.as_ref())) {
             (Some(markers), Some(address)) => {
                 let address = Some((address, user.profile.expires_at));
-                self.marks(markers, &user.key, None, address, now).await
+                self.marks(markers).moved(&user.key, None, address, now).await
             }
             _ => Ok(Vec::new()),
         }

@@ -1,31 +1,45 @@
 //! Items created again from an archive: the one way to write to the table that is neither the API's nor a replica's.
+//!
+//! Where addresses are unique, an item that has one is put in one transaction with the address's marker, as the API puts
+//! it; an address that another user has by now is no longer this one's.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
+use time::OffsetDateTime;
 
 use super::fault::{Fault, Refusal, refusal};
+use super::marks::{Marks, unbuilt};
+use super::once::Cancelled;
+use super::{ATTEMPTS, Meter, WriteError, emails};
 use crate::item::{self, Item};
 use crate::raw_item::RawItem;
-
-/// What an item is put over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
-    /// Nothing: what is there stays, be it expired.
-    Nothing,
-    /// What is there, as long as it has this version, or none.
-    Version(Option<u64>),
-}
+use crate::user::UserKey;
+use crate::user::expiry::ExpiresAt;
+use crate::user::id::UserId;
+use crate::user::timestamp::Timestamp;
 
 /// Why an item was not put.
 #[derive(Debug)]
 pub enum NotPut {
     /// This is there instead; nothing, if it went before it could be told.
     Held(Option<RawItem>),
+    /// Another user has its address.
+    EmailTaken,
+    /// It has an address, and a key that no user can have: the address cannot be kept for it.
+    NoUser,
+    /// Other writes of its address overtook it again and again.
+    Overtaken,
     /// The table failed.
     Fault(Fault),
+}
+
+impl From<Fault> for NotPut {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
 }
 
 /// The table, as a restore writes to it.
@@ -33,35 +47,47 @@ pub enum NotPut {
 pub struct RestoreTable {
     client: Client,
     name: String,
+    markers: Option<String>,
+    meter: Meter,
 }
 
 impl RestoreTable {
-    /// The table of this name.
+    /// The table of this name; with the table of addresses' markers if an address is to be one user's.
     #[must_use]
-    pub fn new(client: Client, name: String) -> Self {
-        Self { client, name }
+    pub fn new(client: Client, name: String, markers: Option<String>) -> Self {
+        Self { client, name, markers, meter: Meter::default() }
     }
 
-    /// Puts an item.
+    /// Puts an item over nothing, be what is there expired; or over the item that is there, as long as that has the version
+    /// that it has here.
     ///
     /// # Errors
     /// [`NotPut`], with what is there instead.
-    pub async fn put(&self, item: Item, over: Over) -> Result<(), NotPut> {
-        let names = |names: &[&'static str]| -> HashMap<String, String> {
-            names.iter().map(|name| (format!("#{name}"), (*name).to_owned())).collect()
+    pub async fn put(&self, item: Item, over: Option<&RawItem>, now: OffsetDateTime) -> Result<(), NotPut> {
+        let addresses = (over.and_then(address_of), emails::of_item(&item));
+        match &self.markers {
+            Some(markers) if addresses != (None, None) => self.put_marked(markers, &item, over, addresses, now).await,
+            _ => self.put_alone(item, over).await,
+        }
+    }
+
+    /// Whether another user has the item's address, as of now.
+    ///
+    /// # Errors
+    /// The table of markers failed.
+    pub async fn is_taken(&self, item: &Item, now: OffsetDateTime) -> Result<bool, Fault> {
+        let (Some(markers), Some(address), Some(key)) = (&self.markers, emails::of_item(item), user_key(item)) else {
+            return Ok(false);
         };
-        let (condition, names, values) = match over {
-            Over::Nothing => ("attribute_not_exists(#user_id)", names(&[item::USER_ID]), None),
-            Over::Version(None) => (
-                "attribute_exists(#user_id) AND attribute_not_exists(#version)",
-                names(&[item::USER_ID, item::VERSION]),
-                None,
-            ),
-            Over::Version(Some(version)) => {
-                let values = HashMap::from([(":version".to_owned(), AttributeValue::N(version.to_string()))]);
-                ("#version = :version", names(&[item::VERSION]), Some(values))
-            }
-        };
+        Ok(self.marks(markers).read(&address).await?.with(&key, None, now).is_err())
+    }
+
+    fn marks<'t>(&'t self, markers: &'t str) -> Marks<'t> {
+        Marks { client: &self.client, meter: &self.meter, table: markers }
+    }
+
+    async fn put_alone(&self, item: Item, over: Option<&RawItem>) -> Result<(), NotPut> {
+        let (condition, names, values) = condition(over);
         let put = self.client.put_item().table_name(&self.name).set_item(Some(item)).condition_expression(condition);
         let put = put.set_expression_attribute_names(Some(names)).set_expression_attribute_values(values);
         let put =
@@ -77,4 +103,83 @@ impl RestoreTable {
             }
         })
     }
+
+    async fn put_marked(
+        &self,
+        markers: &str,
+        item: &Item,
+        over: Option<&RawItem>,
+        (before, after): (Option<String>, Option<String>),
+        now: OffsetDateTime,
+    ) -> Result<(), NotPut> {
+        let key = user_key(item).ok_or(NotPut::NoUser)?;
+        let after = after.map(|address| (address, ends_of(item, now)));
+        let marks = self.marks(markers);
+        for _ in 0..ATTEMPTS {
+            let (condition, names, values) = condition(over);
+            let put = Put::builder()
+                .table_name(&self.name)
+                .set_item(Some(item.clone()))
+                .condition_expression(condition)
+                .set_expression_attribute_names(Some(names))
+                .set_expression_attribute_values(values)
+                .build()
+                .map_err(unbuilt)?;
+            let mut writes = vec![TransactWriteItem::builder().put(put).build()];
+            match marks.moved(&key, before.clone(), after.clone(), now).await {
+                Ok(marked) => writes.extend(marked),
+                Err(WriteError::Fault(fault)) => return Err(fault.into()),
+                Err(_) => return Err(NotPut::EmailTaken),
+            }
+            match marks.transact(writes).await {
+                Ok(()) => return Ok(()),
+                Err(Cancelled::First) => return Err(NotPut::Held(self.there(&key).await?)),
+                Err(Cancelled::Other) => {}
+                Err(Cancelled::Fault(fault)) => return Err(fault.into()),
+            }
+        }
+        Err(NotPut::Overtaken)
+    }
+
+    async fn there(&self, key: &UserKey) -> Result<Option<RawItem>, Fault> {
+        let call = self.client.get_item().table_name(&self.name).set_key(Some(item::key(key))).consistent_read(true);
+        Ok(call.send().await.map_err(Fault::of)?.item.map(RawItem::new))
+    }
+}
+
+type Condition = (&'static str, HashMap<String, String>, Option<HashMap<String, AttributeValue>>);
+
+fn condition(over: Option<&RawItem>) -> Condition {
+    let names = |names: &[&'static str]| -> HashMap<String, String> {
+        names.iter().map(|name| (format!("#{name}"), (*name).to_owned())).collect()
+    };
+    match over.map(|there| there.get(item::VERSION)) {
+        None => ("attribute_not_exists(#user_id)", names(&[item::USER_ID]), None),
+        Some(None) => (
+            "attribute_exists(#user_id) AND attribute_not_exists(#version)",
+            names(&[item::USER_ID, item::VERSION]),
+            None,
+        ),
+        Some(Some(version)) => {
+            let values = HashMap::from([(":version".to_owned(), version.clone())]);
+            ("#version = :version", names(&[item::VERSION]), Some(values))
+        }
+    }
+}
+
+fn address_of(item: &RawItem) -> Option<String> {
+    item.get(item::EMAIL)?.as_s().ok().map(|email| emails::normalised(email))
+}
+
+fn number(item: &Item, name: &str) -> Option<i64> {
+    item.get(name)?.as_n().ok()?.parse().ok()
+}
+
+fn user_key(item: &Item) -> Option<UserKey> {
+    let id = UserId::parse(item.get(item::USER_ID)?.as_s().ok()?.clone()).ok()?;
+    Some(UserKey { id, timestamp: Timestamp::parse(number(item, item::TIMESTAMP)?).ok()? })
+}
+
+fn ends_of(item: &Item, now: OffsetDateTime) -> Option<ExpiresAt> {
+    ExpiresAt::parse(number(item, item::EXPIRES_AT)?, now).ok()
 }

@@ -3,53 +3,22 @@
 //! A write that gives, changes or takes an address reads first what is there, and is then written on the condition that
 //! nothing of it has changed; overtaken, it starts over. What that costs: a read or two, and twice the capacity of the write.
 
-use aws_sdk_dynamodb::error::BuildError;
-use aws_sdk_dynamodb::types::{Delete, Put, ReturnConsumedCapacity, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use time::OffsetDateTime;
 
-use super::emails::{self, Marker};
+use super::emails;
 use super::expression::{Assignments, Expression};
-use super::once::{Cancelled, cancelled};
+use super::marks::{Marks, unbuilt};
+use super::once::Cancelled;
 use super::{ATTEMPTS, Fault, Replaced, UserTable, WriteError};
 use crate::item::{self, Item};
 use crate::user::expiry::ExpiresAt;
 use crate::user::precondition::Precondition;
 use crate::user::{Edit, Edits, Profile, User, UserKey, first_version};
 
-#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
-fn unbuilt(error: BuildError) -> Fault {
-    Fault::refused(error.to_string())
-}
-
 impl UserTable {
-    /// The marker writes of a record whose address changes from one to another.
-    pub(super) async fn marks(
-        &self,
-        markers: &str,
-        key: &UserKey,
-        before: Option<String>,
-        after: Option<(String, Option<ExpiresAt>)>,
-        now: OffsetDateTime,
-    ) -> Result<Vec<TransactWriteItem>, WriteError> {
-        let mut writes = Vec::new();
-        if let Some(address) = before.filter(|before| after.as_ref().is_none_or(|(after, _)| after != before)) {
-            let marker = self.marker(markers, &address).await?.without(key, now);
-            writes.extend(marker.write(markers, &address).map_err(unbuilt)?);
-        }
-        if let Some((address, ends)) = after {
-            let marker = self.marker(markers, &address).await?.with(key, ends, now);
-            let marker = marker.map_err(|emails::Taken| WriteError::EmailTaken)?;
-            writes.extend(marker.write(markers, &address).map_err(unbuilt)?);
-        }
-        Ok(writes)
-    }
-
-    async fn marker(&self, markers: &str, address: &str) -> Result<Marker, Fault> {
-        let call = self.client.get_item().table_name(markers).key(emails::ADDRESS, item::text(address));
-        let call = call.consistent_read(true).return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let output = call.send().await.map_err(Fault::of)?;
-        self.meter.add(output.consumed_capacity());
-        Marker::read(output.item.as_ref())
+    pub(super) fn marks<'t>(&'t self, markers: &'t str) -> Marks<'t> {
+        Marks { client: &self.client, meter: &self.meter, table: markers }
     }
 
     pub(super) async fn create_unique(
@@ -62,8 +31,8 @@ impl UserTable {
             let mut writes = vec![self.put_new(user, now)?];
             let address = emails::of(user.profile.email.as_ref()).map(|address| (address, user.profile.expires_at));
             // An expired record that is written over has ended, and so has its hold on an address.
-            writes.extend(self.marks(markers, &user.key, None, address, now).await?);
-            match self.transact(writes).await {
+            writes.extend(self.marks(markers).moved(&user.key, None, address, now).await?);
+            match self.marks(markers).transact(writes).await {
                 Ok(()) => return Ok(()),
                 Err(Cancelled::First) => return Err(WriteError::Exists),
                 Err(Cancelled::Other) => {}
@@ -177,23 +146,11 @@ impl UserTable {
         now: OffsetDateTime,
     ) -> Result<bool, WriteError> {
         let mut writes = vec![write];
-        writes.extend(self.marks(markers, key, before, after, now).await?);
-        match self.transact(writes).await {
+        writes.extend(self.marks(markers).moved(key, before, after, now).await?);
+        match self.marks(markers).transact(writes).await {
             Ok(()) => Ok(true),
             Err(Cancelled::First | Cancelled::Other) => Ok(false),
             Err(Cancelled::Fault(fault)) => Err(fault.into()),
-        }
-    }
-
-    /// The SDK gives each transaction a token of its own: one that landed, unheard, is not refused by its own result.
-    async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<(), Cancelled> {
-        let call = self.client.transact_write_items().set_transact_items(Some(writes));
-        match call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {
-            Ok(output) => {
-                self.meter.add(output.consumed_capacity());
-                Ok(())
-            }
-            Err(error) => Err(cancelled(error)),
         }
     }
 

@@ -119,6 +119,14 @@ impl Store {
             Err(error) if error.code() == Some("NoSuchKey") => return Ok(()),
             Err(error) => return Err(self.failed(format!("does not copy {key}"), causes(&error))),
         }
+        self.remove(key).await
+    }
+
+    /// Removes an object; one that is no longer there has been removed before.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the object may still be there.
+    pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
         let removed = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
         removed.map(drop).map_err(|error| self.failed(format!("does not remove {key}"), causes(&error)))
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plan    which objects are merged next                     plan.rs, pure
-//! merge   read, merged, written, and read back as a whole   step.rs, in bounded memory
+//! merge   read, merged, written, and read back as a whole   super::merge and lines.rs, in bounded memory
 //! tell    a manifest: what went in, what came out           superseded/manifests/…
 //! retire  what went in moves below superseded/
 //! ```
@@ -16,25 +16,26 @@
 //! Memory does not grow with the day: a merge reads at most 32 runs at a time, and what is more takes
 //! several rounds, each a step that stands for itself.
 
+mod lines;
 mod manifest;
 mod plan;
-mod step;
 
 use std::collections::BTreeSet;
 
-use archiver::archive::{Compression, Day, Hour, KeyNames};
-use archiver::store::{Store, StoreError};
+use archiver::archive::{CompactedKey, Compression, Day, Hour, KeyNames};
+use archiver::store::Store;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tokio::runtime::Handle;
 
+use self::lines::Lines;
 use self::manifest::Manifest;
 use self::plan::Period;
-use self::step::{Step, Stepped};
 use super::course::Course;
 use super::dealt_to;
-use crate::archived::Unread;
+use super::merge::{MergeFault, Merged, Merging};
 use crate::catalog;
-use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::failure_bucket::FailureBucket;
 
 /// What to merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,38 +48,6 @@ pub struct Compact {
     pub hourly: bool,
     /// How much content goes into an object, before it is compressed.
     pub target_bytes: u64,
-}
-
-/// Why a compaction stops before its end. What was merged until then stays.
-#[derive(Debug, thiserror::Error)]
-pub enum CompactFault {
-    /// The archive cannot be read or written.
-    #[error("ARCHIVE_BUCKET: {0}")]
-    Store(#[from] StoreError),
-    /// An object went while it was read: another compaction is at it.
-    #[error("ARCHIVE_BUCKET: {0} went while it was read: another compaction is at work")]
-    Gone(String),
-    /// No object can be made here.
-    #[error("no object could be made: {0}")]
-    Spool(#[from] std::io::Error),
-    /// What was written is not what is read.
-    #[error("what was written is not what is read back, so nothing is retired: {0}")]
-    Unproven(String),
-    /// A merge does not fit into an invocation.
-    #[error("a merge of {0} does not fit into one invocation: compact by the hour, or give the function more time")]
-    NoTime(Day),
-    /// The report cannot be written.
-    #[error(transparent)]
-    Bucket(#[from] BucketFault),
-}
-
-impl From<Unread> for CompactFault {
-    fn from(unread: Unread) -> Self {
-        match unread {
-            Unread::Store(error) => Self::Store(error),
-            Unread::Gone(key) => Self::Gone(key),
-        }
-    }
 }
 
 /// Where a compaction is.
@@ -117,8 +86,8 @@ enum Line<'a> {
 /// Goes on with a compaction; tells whether it is done.
 ///
 /// # Errors
-/// [`CompactFault`]; every row still stands where readers look.
-pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) -> Result<bool, CompactFault> {
+/// [`MergeFault`]; every row still stands where readers look.
+pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) -> Result<bool, MergeFault> {
     let found = catalog::days(world.archive, world.table).await?;
     if !course.at.told && course.segment().segment == 0 {
         keep(course, &found.foreign);
@@ -143,7 +112,7 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) 
                 Advance::Merged => advanced = true,
                 Advance::Damaged => {}
                 Advance::Stopped if advanced => return Ok(false),
-                Advance::Stopped => return Err(CompactFault::NoTime(day)),
+                Advance::Stopped => return Err(MergeFault::NoTime(day)),
                 Advance::Done => break,
             }
         }
@@ -169,52 +138,54 @@ enum Advance {
     Done,
 }
 
-async fn step(
-    course: &mut Course<At>,
-    world: &World<'_>,
-    compact: &Compact,
-    day: Day,
-) -> Result<Advance, CompactFault> {
+async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day: Day) -> Result<Advance, MergeFault> {
     let mut shelf = catalog::shelf(world.archive, world.table, day).await?;
     let retired = manifest::finish(world.archive, world.table, day, &shelf).await?;
     course.count("compact.retired", retired.len());
     shelf.objects.retain(|object| !retired.contains(&object.key) && !course.at.damaged.contains(&object.key));
     let period = Period { from: compact.from.map(Hour::of), to: compact.to, hourly: compact.hourly };
-    let Some(inputs) = plan::next(&shelf.objects, &period) else {
+    let Some(runs) = plan::next(&shelf.objects, &period) else {
         keep(course, &shelf.foreign);
         return Ok(Advance::Done);
     };
-    let step = Step {
+    let inputs: Vec<String> = runs.iter().flatten().cloned().collect();
+    let run = CompactedKey::run_of(inputs.iter().map(String::as_str), compact.target_bytes, world.compression);
+    let lines = Lines {
         store: world.archive.clone(),
         table: world.table.to_owned(),
         day,
-        key_names: world.key_names.clone(),
+        run: run.clone(),
         compression: world.compression,
+        runtime: Handle::current(),
+    };
+    let merging = Merging {
+        store: world.archive.clone(),
+        key_names: world.key_names.clone(),
+        runs,
         target_bytes: compact.target_bytes,
         stop_at: course.stop_at,
-        inputs,
     };
-    let merged = match step.run().await? {
-        Stepped::Merged(merged) => merged,
-        Stepped::Stopped => return Ok(Advance::Stopped),
-        Stepped::Damaged(damage) => {
+    let (outputs, rows, repeated) = match merging.run(lines).await? {
+        Merged::Whole { outputs, rows, repeated } => (outputs, rows, repeated),
+        Merged::Stopped => return Ok(Advance::Stopped),
+        Merged::Damaged(damage) => {
             course.count("compact.kept", 1);
             course.report(&Line::Kept { object: &damage.object, done: "kept", why: damage.to_string() });
             course.at.damaged.insert(damage.object);
             return Ok(Advance::Damaged);
         }
     };
-    let manifest = Manifest::of(world.table, day, &merged);
+    let manifest = Manifest::of(world.table, day, run, rows, inputs, outputs);
     manifest.put(world.archive).await?;
-    let inputs: Vec<&str> = merged.inputs.iter().map(String::as_str).collect();
+    let inputs: Vec<&str> = manifest.inputs.iter().map(String::as_str).collect();
     manifest::retire(world.archive, &inputs).await?;
-    let outputs: Vec<&str> = merged.outputs.iter().map(|output| output.key.as_str()).collect();
+    let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.key.as_str()).collect();
     course.count("compact.objects", inputs.len());
     course.count("compact.retired", inputs.len());
     course.count("compact.written", outputs.len());
-    course.count("compact.rows", usize::try_from(merged.rows).unwrap_or(usize::MAX));
-    course.count("compact.repeated", usize::try_from(merged.repeated).unwrap_or(usize::MAX));
-    let (run, rows, repeated) = (merged.run.as_str(), merged.rows, merged.repeated);
+    course.count("compact.rows", usize::try_from(rows).unwrap_or(usize::MAX));
+    course.count("compact.repeated", usize::try_from(repeated).unwrap_or(usize::MAX));
+    let run = manifest.run.as_str();
     course.report(&Line::Merged { day: day.to_string(), run, inputs: inputs.len(), outputs, rows, repeated });
     Ok(Advance::Merged)
 }

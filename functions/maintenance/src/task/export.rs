@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 
 use archiver::archive::{ArchivedRow, Compression, ItemWriter};
-use archiver::store::StoreError;
+use archiver::store::{ROWS_TYPE, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -113,7 +113,7 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, ru
         }
         let (items, sha256) = writer.finish()?;
         let key = object(run, segment, part, world.compression);
-        world.library.store.put_file(&key, file.path(), sha256, []).await?;
+        world.library.store.put_file(&key, ROWS_TYPE, file.path(), sha256, []).await?;
         course.count("export.written", 1);
         course.count("export.items", usize::try_from(items).unwrap_or(usize::MAX));
         course.report(&Line { object: &key, items });

@@ -3,19 +3,20 @@
 //! A restore is a create, so it goes the way of every create: through the stream, to all replicas; and an item that
 //! expires again is archived again, as a fact of its own. It writes only where nothing stands, unless it is told to
 //! overwrite; an item that has expired and is yet to be removed is left too, because over it nothing would be archived.
+//! Where an address is one user's, it takes the address's marker along, and leaves an item whose address another user has.
 //!
 //! Keys are dealt out to segments by their text, and each segment holds the rows that it brings back. What is restored
 //! already, by an invocation whose answer was lost, is told as that and not as an obstacle.
 
 use archiver::archive::ArchivedRow;
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::change::CanonicalKey;
 use shared::item::USER_ID;
 use shared::item::restored::{Expiry, Obstacle, is_restored, restored};
 use shared::raw_item::{NotAnItem, RawItem};
-use shared::table::{Fault as TableFault, NotPut, Over, RestoreTable};
+use shared::table::{Fault as TableFault, NotPut, RestoreTable};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -32,6 +33,10 @@ const KEYS: usize = 100;
 const IN_FLIGHT: usize = 32;
 /// How often an item that others write to is tried to be overwritten.
 const TRIES: usize = 8;
+
+const TAKEN: &str = "another user has its address by now";
+const NO_USER: &str = "it has an address, which must be one user's, and a key that no user can have";
+const OVERTAKEN: &str = "other writes overtook it again and again";
 
 /// What to bring back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,16 +195,24 @@ async fn look(
 ) -> Result<Vec<Outcome>, RestoreFault> {
     let keys: Vec<CanonicalKey> = chunk.iter().map(|(key, _)| key.clone()).collect();
     let (items, _) = world.source.read(&keys).await?;
-    let outcome = |((_, rows), there): (&(_, Vec<ArchivedRow>), Option<RawItem>)| {
-        let (Some(there), Some(last)) = (there, rows.last()) else { return Outcome::Restored };
-        match item_of(last) {
-            Ok(item) if is_restored(&there, &item) => Outcome::Already,
-            Ok(_) if restore.overwrite => Outcome::Restored,
-            Ok(_) => Outcome::Refused(in_the_way(Obstacle::of(&there, now)).to_owned()),
-            Err(reason) => Outcome::Refused(reason),
+    let outcome = async |((_, rows), there): (&(_, Vec<ArchivedRow>), Option<RawItem>)| {
+        let Some(last) = rows.last() else { return Ok(Outcome::Restored) };
+        let item = match item_of(last) {
+            Ok(item) => item,
+            Err(reason) => return Ok(Outcome::Refused(reason)),
+        };
+        match there {
+            Some(there) if is_restored(&there, &item) => return Ok(Outcome::Already),
+            Some(there) if !restore.overwrite => {
+                return Ok(Outcome::Refused(in_the_way(Obstacle::of(&there, now)).to_owned()));
+            }
+            _ => {}
         }
+        let taken = world.table.is_taken(&item.into_attributes(), now).await?;
+        Ok(if taken { Outcome::Refused(TAKEN.to_owned()) } else { Outcome::Restored })
     };
-    Ok(chunk.iter().zip(items).map(outcome).collect())
+    let looks: Vec<_> = chunk.iter().zip(items).map(outcome).collect();
+    stream::iter(looks).buffered(IN_FLIGHT).try_collect().await
 }
 
 fn in_the_way(obstacle: Obstacle) -> &'static str {
@@ -221,43 +234,46 @@ async fn put_all(
     restore: &Restore,
     now: OffsetDateTime,
 ) -> Result<Outcome, RestoreFault> {
-    let (mut over, mut next, mut tries) = (Over::Nothing, 0, 0);
+    let (mut over, mut next, mut tries): (Option<RawItem>, _, _) = (None, 0, 0);
     while let Some(row) = rows.get(next) {
         let archived = match item_of(row) {
             Ok(archived) => archived,
             Err(reason) => return Ok(Outcome::Refused(reason)),
         };
-        let of_before = if let Over::Version(version) = over { version } else { None };
+        let of_before = over.as_ref().and_then(|there| Obstacle::of(there, now).version);
         let item = restored(archived, restore.expiry, of_before, now);
-        let written = Obstacle::of(&RawItem::new(item.clone()), now).version;
-        match table.put(item, over).await {
+        // Needed only by a row that follows.
+        let written = (next + 1 < rows.len()).then(|| RawItem::new(item.clone()));
+        match table.put(item, over.as_ref(), now).await {
             Ok(()) => {
-                over = Over::Version(written);
+                over = written;
                 next += 1;
             }
             Err(NotPut::Fault(TableFault::TooLarge(_))) => {
                 return Ok(Outcome::Refused("the item would be over 400 KB".to_owned()));
             }
             Err(NotPut::Fault(fault)) => return Err(fault.into()),
+            Err(NotPut::EmailTaken) => return Ok(Outcome::Refused(TAKEN.to_owned())),
+            Err(NotPut::NoUser) => return Ok(Outcome::Refused(NO_USER.to_owned())),
+            Err(NotPut::Overtaken) => return Ok(Outcome::Refused(OVERTAKEN.to_owned())),
             Err(NotPut::Held(there)) => {
                 tries += 1;
-                let obstacle = there.as_ref().map(|there| Obstacle::of(there, now));
                 // Of a restore that was cut off this much is done; the put may also have met its own result.
-                let done = there.and_then(|there| {
-                    rows[next..].iter().rposition(|row| item_of(row).is_ok_and(|item| is_restored(&there, &item)))
+                let done = there.as_ref().and_then(|there| {
+                    rows[next..].iter().rposition(|row| item_of(row).is_ok_and(|item| is_restored(there, &item)))
                 });
-                match (done, obstacle) {
+                match (done, there) {
                     (Some(done), _) if next + done + 1 == rows.len() => return Ok(Outcome::Already),
-                    (Some(done), obstacle) => {
+                    (Some(done), there) => {
                         next += done + 1;
-                        over = Over::Version(obstacle.and_then(|there| there.version));
+                        over = there;
                     }
-                    (None, _) if tries > TRIES => {
-                        return Ok(Outcome::Refused("other writes overtook it again and again".to_owned()));
+                    (None, _) if tries > TRIES => return Ok(Outcome::Refused(OVERTAKEN.to_owned())),
+                    (None, None) => over = None,
+                    (None, there) if restore.overwrite => over = there,
+                    (None, Some(there)) => {
+                        return Ok(Outcome::Refused(in_the_way(Obstacle::of(&there, now)).to_owned()));
                     }
-                    (None, None) => over = Over::Nothing,
-                    (None, Some(there)) if restore.overwrite => over = Over::Version(there.version),
-                    (None, Some(there)) => return Ok(Outcome::Refused(in_the_way(there).to_owned())),
                 }
             }
         }

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::audit::Audit;
+use super::columns::Columns;
 use super::compact::Compact;
 use super::export::Export;
 use super::restore::Restore;
@@ -88,6 +89,11 @@ pub(super) fn task(told: &Told, now: OffsetDateTime) -> Result<Task, BadOrder> {
         "compact" => {
             only(told, "compact", &["from", "to", "hourly", "target_bytes"])?;
             Ok(Task::Compact(compact(told, now)?))
+        }
+        "columns" => {
+            only(told, "columns", &["from", "to", "target_bytes"])?;
+            let Compact { from, to, target_bytes, .. } = compact(told, now)?;
+            Ok(Task::Columns(Columns { from, to, target_bytes }))
         }
         "restore" => {
             let fields = ["key", "user", "from", "to", "rows", "extend_seconds", "no_expiry", "overwrite", "dry_run"];

@@ -8,8 +8,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::step::{Merged, Output};
 use crate::catalog::Shelf;
+use crate::task::merge::Output;
 
 const IN_FLIGHT: usize = 16;
 const FORMAT: u32 = 1;
@@ -20,10 +20,10 @@ pub(super) struct Manifest {
     format: u32,
     table: String,
     day: String,
-    run: String,
+    pub(super) run: String,
     rows: u64,
-    inputs: Vec<String>,
-    outputs: Vec<Output>,
+    pub(super) inputs: Vec<String>,
+    pub(super) outputs: Vec<Output>,
 }
 
 fn prefix(table: &str, day: Day) -> String {
@@ -31,16 +31,8 @@ fn prefix(table: &str, day: Day) -> String {
 }
 
 impl Manifest {
-    pub(super) fn of(table: &str, day: Day, merged: &Merged) -> Self {
-        Self {
-            format: FORMAT,
-            table: table.to_owned(),
-            day: day.to_string(),
-            run: merged.run.clone(),
-            rows: merged.rows,
-            inputs: merged.inputs.clone(),
-            outputs: merged.outputs.clone(),
-        }
+    pub(super) fn of(table: &str, day: Day, run: String, rows: u64, inputs: Vec<String>, outputs: Vec<Output>) -> Self {
+        Self { format: FORMAT, table: table.to_owned(), day: day.to_string(), run, rows, inputs, outputs }
     }
 
     pub(super) async fn put(&self, store: &Store) -> Result<(), StoreError> {

@@ -1,17 +1,10 @@
 //! Which objects are merged next: pure.
 
-use std::collections::BTreeMap;
-
 use archiver::archive::{Hour, Name};
 use time::OffsetDateTime;
 
-use crate::catalog::Shelved;
-
-/// Runs that are merged at a time: each costs a decoder and two pieces of its object, 3.5 MB together.
-pub(super) const FAN_IN: usize = 32;
-
-/// Objects that are read one after the other, because they are sorted as one.
-pub(super) type Run = Vec<String>;
+use crate::catalog::{self, Shelved};
+use crate::task::merge::{FAN_IN, Run};
 
 /// Of what time objects are merged.
 pub(super) struct Period {
@@ -33,19 +26,12 @@ impl Period {
 ///
 /// Small ones go first: what is large is then read again by few merges.
 pub(super) fn next(objects: &[Shelved], period: &Period) -> Option<Vec<Run>> {
-    let mut archived = Vec::new();
-    let mut runs: BTreeMap<&str, (u64, Vec<&Shelved>)> = BTreeMap::new();
-    for object in objects {
-        match &object.name {
-            Name::Archived(key) if period.holds(key.hour) => archived.push((key.hour, object)),
-            Name::Archived(_) => {}
-            Name::Compacted(key) => {
-                let (bytes, parts) = runs.entry(&key.run).or_default();
-                *bytes += object.bytes;
-                parts.push(object);
-            }
-        }
-    }
+    let hour = |object: &'_ Shelved| match &object.name {
+        Name::Archived(key) if period.holds(key.hour) => Some(key.hour),
+        _ => None,
+    };
+    let mut archived: Vec<_> = objects.iter().filter_map(|object| Some((hour(object)?, object))).collect();
+    let mut runs = catalog::runs(objects);
     let first = archived.iter().map(|(hour, _)| *hour).min();
     if period.hourly {
         archived.retain(|(hour, _)| Some(*hour) == first);
@@ -56,10 +42,7 @@ pub(super) fn next(objects: &[Shelved], period: &Period) -> Option<Vec<Run>> {
     }
     let mut all: Vec<(u64, Run)> =
         archived.into_iter().map(|(_, object)| (object.bytes, vec![object.key.clone()])).collect();
-    all.extend(runs.into_values().map(|(bytes, mut parts)| {
-        parts.sort_by(|one, other| one.key.cmp(&other.key));
-        (bytes, parts.into_iter().map(|part| part.key.clone()).collect())
-    }));
+    all.extend(runs);
     all.sort();
     all.truncate(FAN_IN);
     Some(all.into_iter().map(|(_, run)| run).collect())

@@ -1,0 +1,62 @@
+//! What rows are, as a digest that is the same of the rows and of the columns that are read back: [`Fingerprint`].
+
+use archiver::archive::ArchivedRow;
+use arrow::array::{Array as _, AsArray as _, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use sha2::{Digest as _, Sha256};
+
+use super::{ITEM, KEY, REMOVED_AT, REVISION, micros};
+
+/// A file that lacks a column, or holds another type of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("column {0} is missing or of another type")]
+pub struct NotTheColumns(&'static str);
+
+/// The digest of rows in their order: of key, revision, time and item. The typed columns are made of the item.
+#[derive(Debug, Clone, Default)]
+pub struct Fingerprint {
+    rows: u64,
+    digest: Sha256,
+}
+
+impl Fingerprint {
+    /// Adds a row.
+    pub fn push(&mut self, row: &ArchivedRow) {
+        self.add(row.key.as_str(), &row.revision.to_string(), micros(row.removed_at), row.item.get());
+    }
+
+    /// Adds the rows that these columns hold.
+    ///
+    /// # Errors
+    /// [`NotTheColumns`] if they are not of this shape.
+    pub fn read(&mut self, columns: &RecordBatch) -> Result<(), NotTheColumns> {
+        let text = |name| {
+            let column = columns.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+            column.ok_or(NotTheColumns(name))
+        };
+        let (keys, revisions, items) = (text(KEY)?, text(REVISION)?, text(ITEM)?);
+        let times = columns.column_by_name(REMOVED_AT);
+        let times = times.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+        let times = times.ok_or(NotTheColumns(REMOVED_AT))?;
+        for row in 0..keys.len() {
+            self.add(keys.value(row), revisions.value(row), times.value(row), items.value(row));
+        }
+        Ok(())
+    }
+
+    /// Each part follows its length, so that no two lists of rows read the same.
+    fn add(&mut self, key: &str, revision: &str, removed_at: i64, item: &str) {
+        self.rows += 1;
+        for part in [key, revision, item] {
+            self.digest.update((part.len() as u64).to_be_bytes());
+            self.digest.update(part);
+        }
+        self.digest.update(removed_at.to_be_bytes());
+    }
+
+    /// How many rows there were, and their digest.
+    #[must_use]
+    pub fn finish(self) -> (u64, [u8; 32]) {
+        (self.rows, self.digest.finalize().into())
+    }
+}

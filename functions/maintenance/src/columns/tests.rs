@@ -1,0 +1,128 @@
+//! What becomes of an item's values.
+
+use arrow::array::{Array as _, AsArray as _};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+use shared::change::CanonicalKey;
+use shared::revision::Revision;
+use time::macros::datetime;
+
+use super::*;
+
+fn row(item: &str) -> ArchivedRow {
+    ArchivedRow {
+        key: CanonicalKey::parse(r#"{"user_id":{"S":"ada"},"timestamp":{"N":"1"}}"#).unwrap(),
+        revision: Revision::parse("2026-11-01T08:00:00.000#44215845000001").unwrap(),
+        removed_at: datetime!(2026-11-22 09:30:00.25 UTC),
+        event_id: None,
+        item: RawValue::from_string(item.to_owned()).unwrap(),
+    }
+}
+
+fn columns(items: &[&str]) -> RecordBatch {
+    let mut batch = Batch::default();
+    for item in items {
+        batch.push(&row(item));
+    }
+    assert_eq!((batch.rows(), batch.bytes()), (items.len(), items.iter().map(|item| item.len()).sum()));
+    batch.take().unwrap()
+}
+
+/// The values of a column as texts; `null` for none.
+fn shown(columns: &RecordBatch, name: &str) -> Vec<String> {
+    let column = columns.column_by_name(name).unwrap();
+    let value = |row| {
+        if column.is_null(row) {
+            "null".to_owned()
+        } else if let Some(texts) = column.as_string_opt::<i32>() {
+            texts.value(row).to_owned()
+        } else if let Some(times) = column.as_primitive_opt::<TimestampMicrosecondType>() {
+            times.value(row).to_string()
+        } else {
+            column.as_primitive::<Int64Type>().value(row).to_string()
+        }
+    };
+    (0..columns.num_rows()).map(value).collect()
+}
+
+#[test]
+fn what_has_a_column_s_type_stands_in_it_and_the_rest_is_null() {
+    let whole = r#"{"user_id":{"S":"ada"},"timestamp":{"N":"1795334400"},"name":{"S":"Ada \u0026 Co"},
+        "email":{"S":"a@b.cd"},"status":{"S":"new"},"expires_at":{"N":"1.7953344e9"},"version":{"N":"7.0"},
+        "created_at":{"S":"2026-11-22T08:00:00.123456789Z"},"updated_at":{"S":"2026-11-22T10:00:00+02:00"},
+        "attributes":{"M":{"n":{"N":"0.12345678901234567890123456789012345678"},"l":{"L":[{"NULL":true}]}}}}"#;
+    let other = r#"{"user_id":{"N":"1"},"timestamp":{"N":"0.5"},"name":{"NULL":true},"email":{"SS":["a"]},
+        "expires_at":{"N":"99999999999999999999"},"version":{"S":"7"},"created_at":{"S":"soon"},
+        "attributes":{"S":"text"}}"#;
+    let columns = columns(&[whole, other]);
+    for (name, expected) in [
+        ("user_id", ["ada", "null"]),
+        ("timestamp", ["1795334400", "null"]),
+        ("name", ["Ada & Co", "null"]),
+        ("email", ["a@b.cd", "null"]),
+        ("status", ["new", "null"]),
+        ("expires_at", ["1795334400", "null"]),
+        ("version", ["7", "null"]),
+        ("created_at", ["1795334400123456", "null"]),
+        ("updated_at", ["1795334400000000", "null"]),
+        ("attributes", [r#"{"l":[null],"n":0.12345678901234567890123456789012345678}"#, "\"text\""]),
+        ("removed_at", ["1795339800250000", "1795339800250000"]),
+        ("revision", ["2026-11-01T08:00:00.000#44215845000001"; 2]),
+        ("item", [whole, other]),
+    ] {
+        assert_eq!(shown(&columns, name), expected, "{name}");
+    }
+}
+
+#[test]
+fn revisions_sort_by_their_bytes_as_by_their_age() {
+    let mut batch = Batch::default();
+    for number in ["9", "10", "11"] {
+        let revision = Revision::parse(&format!("2026-11-01T08:00:00.000#{number}")).unwrap();
+        batch.push(&ArchivedRow { revision, ..row("{}") });
+    }
+    let columns = batch.take().unwrap();
+    let bytes = columns.column_by_name("revision_bytes").unwrap().as_binary::<i32>();
+    assert!(bytes.value(0) < bytes.value(1) && bytes.value(1) < bytes.value(2));
+}
+
+#[test]
+fn columns_of_another_shape_are_refused_by_name() {
+    let whole = columns(&["{}"]);
+    let lacking = whole.project(&[0, 1]).unwrap();
+    assert_eq!(
+        Fingerprint::default().read(&lacking).unwrap_err().to_string(),
+        "column key is missing or of another type"
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_file_gives_back_what_was_written(texts in prop::collection::vec(".{0,40}", 1..20), whole: i64) {
+        let mut batch = Batch::default();
+        let (mut written, mut read) = (Fingerprint::default(), Fingerprint::default());
+        for text in &texts {
+            let item = serde_json::json!({
+                "user_id": {"S": text}, "version": {"N": whole.to_string()}, "extra": {"SS": [text]},
+            });
+            let row = row(&item.to_string());
+            written.push(&row);
+            batch.push(&row);
+        }
+        let mut file = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut file, schema(), Some(properties())).unwrap();
+        writer.write(&batch.take().unwrap()).unwrap();
+        writer.close().unwrap();
+        for columns in ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file)).unwrap().build().unwrap() {
+            let columns = columns.unwrap();
+            prop_assert_eq!(&shown(&columns, "user_id"), &texts);
+            prop_assert!(shown(&columns, "version").iter().all(|shown| *shown == whole.to_string()));
+            read.read(&columns).unwrap();
+        }
+        prop_assert_eq!(written.finish(), read.finish());
+    }
+}

@@ -1,0 +1,172 @@
+//! Writes what is compacted once more as columns, in Parquet files that query engines read a part of.
+//!
+//! A day's compacted runs are merged, as they would be by another compaction, and written below `columns/`; each file is
+//! read back before it is put, row by row, and after it, byte by byte. Only when the last one is there, which says how many
+//! there are, those go that the day had before: so at every point a day is there as it was or as it is, or both, and
+//! readers drop repetitions. Files are named by what they are made of, so a day whose objects are the same is passed over,
+//! and one that was cut off is begun anew over what it wrote.
+//!
+//! What the archiver has written and no compaction has merged yet is not there: it is counted, and comes with the next run
+//! after the next compaction.
+
+mod sheet;
+
+use archiver::archive::{Day, KeyNames};
+use archiver::store::{Store, Stored};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio::runtime::Handle;
+
+use self::sheet::{PARTS, Sheet};
+use super::course::Course;
+use super::dealt_to;
+use super::merge::{FAN_IN, MergeFault, Merged, Merging};
+use crate::catalog;
+use crate::columns::ColumnsKey;
+use crate::failure_bucket::FailureBucket;
+
+/// What to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Columns {
+    /// Only days that hold this time or a later one.
+    pub from: Option<OffsetDateTime>,
+    /// Only days that begin before this time.
+    pub to: OffsetDateTime,
+    /// How long the items are that go into a file.
+    pub target_bytes: u64,
+}
+
+/// Where it is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct At {
+    /// The last day that is done.
+    day: Option<String>,
+}
+
+/// What it works on.
+pub struct World<'w> {
+    /// The archive.
+    pub archive: &'w Store,
+    /// The table whose rows they are.
+    pub table: &'w str,
+    /// Its key.
+    pub key_names: KeyNames,
+    /// Where the report goes.
+    pub bucket: &'w FailureBucket,
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Written { day: String, run: &'a str, inputs: usize, outputs: Vec<&'a str>, rows: u64 },
+    Left { object: &'a str, done: &'static str, why: String },
+}
+
+/// Goes on with it; tells whether it is done.
+///
+/// # Errors
+/// [`MergeFault`]; what was there before is there still.
+pub async fn run(course: &mut Course<At>, world: &World<'_>, columns: &Columns) -> Result<bool, MergeFault> {
+    let (segment, done) = (course.segment(), course.at.day.as_deref().and_then(Day::parse));
+    let wanted = |day: &Day| {
+        columns.from.is_none_or(|from| day.end() > from)
+            && day.start() < columns.to
+            && done.is_none_or(|done| *day > done)
+            && dealt_to(segment, &day.to_string())
+    };
+    let days = catalog::days(world.archive, world.table).await?.days;
+    // One day at least is to be finished by each invocation: else no number of them comes to the end.
+    let mut advanced = false;
+    for day in days.into_iter().filter(wanted) {
+        if course.is_up() {
+            return Ok(false);
+        }
+        if !written(course, world, columns, day).await? {
+            return if advanced { Ok(false) } else { Err(MergeFault::NoTime(day)) };
+        }
+        advanced = true;
+        course.reach(At { day: Some(day.to_string()) });
+        course.write_if_large(world.bucket).await?;
+    }
+    Ok(true)
+}
+
+/// Writes a day; not, if the time is up.
+async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, day: Day) -> Result<bool, MergeFault> {
+    let shelf = catalog::shelf(world.archive, world.table, day).await?;
+    let runs: Vec<Vec<String>> = catalog::runs(&shelf.objects).into_iter().map(|(_, parts)| parts).collect();
+    let inputs = runs.iter().map(Vec::len).sum();
+    course.count("columns.uncompacted", shelf.objects.len() - inputs);
+    if runs.is_empty() {
+        return Ok(true);
+    }
+    if runs.len() > FAN_IN {
+        let why = format!("{} compacted runs are more than {FAN_IN}: compact the whole day first", runs.len());
+        leave(course, "left", &ColumnsKey::prefix(world.table, day), why);
+        return Ok(true);
+    }
+    let run = ColumnsKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes);
+    let (there, foreign) = files(world, day).await?;
+    for object in &foreign {
+        leave(course, "foreign", object, "no run of this task wrote it".to_owned());
+    }
+    let (own, former): (Vec<_>, Vec<_>) = there.into_iter().partition(|key| key.run == run);
+    if !is_whole(world, &own).await? {
+        let sheet = Sheet {
+            store: world.archive.clone(),
+            table: world.table.to_owned(),
+            day,
+            run: run.clone(),
+            runtime: Handle::current(),
+        };
+        let merging = Merging {
+            store: world.archive.clone(),
+            key_names: world.key_names.clone(),
+            runs,
+            target_bytes: columns.target_bytes,
+            stop_at: course.stop_at,
+        };
+        let (outputs, rows) = match merging.run(sheet).await? {
+            Merged::Whole { outputs, rows, .. } => (outputs, rows),
+            Merged::Stopped => return Ok(false),
+            Merged::Damaged(damage) => {
+                leave(course, "damaged", &damage.object, damage.to_string());
+                return Ok(true);
+            }
+        };
+        course.count("columns.written", outputs.len());
+        course.count("columns.rows", usize::try_from(rows).unwrap_or(usize::MAX));
+        let outputs = outputs.iter().map(|output| output.key.as_str()).collect();
+        course.report(&Line::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
+    }
+    for key in former {
+        world.archive.remove(&key.to_string()).await?;
+        course.count("columns.removed", 1);
+    }
+    Ok(true)
+}
+
+fn leave(course: &mut Course<At>, done: &'static str, object: &str, why: String) {
+    course.count(format!("columns.{done}"), 1);
+    course.report(&Line::Left { object, done, why });
+}
+
+/// The day's files, and what else lies among them.
+async fn files(world: &World<'_>, day: Day) -> Result<(Vec<ColumnsKey>, Vec<String>), MergeFault> {
+    let (mut own, mut foreign) = (Vec::new(), Vec::new());
+    for Stored { key, .. } in world.archive.list(&ColumnsKey::prefix(world.table, day)).await? {
+        match ColumnsKey::parse(world.table, day, &key) {
+            Some(parsed) => own.push(parsed),
+            None => foreign.push(key),
+        }
+    }
+    Ok((own, foreign))
+}
+
+/// Whether all files of a run are there: its last one says how many there are.
+async fn is_whole(world: &World<'_>, files: &[ColumnsKey]) -> Result<bool, MergeFault> {
+    let Some(last) = files.iter().max_by_key(|key| key.part) else { return Ok(false) };
+    let Some(stored) = world.archive.open(&last.to_string()).await? else { return Ok(false) };
+    Ok(stored.metadata().get(PARTS).is_some_and(|parts| *parts == files.len().to_string()))
+}

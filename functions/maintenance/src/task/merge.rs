@@ -1,0 +1,144 @@
+//! Runs of rows, merged and written anew in parts of a target size: what a compaction and the columns have in common.
+//! [`Merging::run`]
+//!
+//! What is written is spooled in a temporary file, a part at a time: an upload must be given the object's metadata at its
+//! beginning, and count, times and digest are known at its end. Held in memory, a part that does not compress would cost
+//! its whole size. The file is gone once the part is put.
+
+use std::io;
+use std::sync::Arc;
+
+use archiver::archive::{ArchivedRow, Damage, Day, KeyNames, Merge};
+use archiver::store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::archived::{Chain, Unread, Unsound};
+use crate::failure_bucket::BucketFault;
+
+/// Runs that are merged at a time: each costs a decoder and two pieces of its object, 3.5 MB together.
+pub(super) const FAN_IN: usize = 32;
+/// How many rows are merged between two looks at the clock.
+const ROWS_A_LOOK: u64 = 1_024;
+
+/// Objects that are read one after the other, because they are sorted as one.
+pub(super) type Run = Vec<String>;
+
+/// Why a merge stops before its end. What was written until then stays.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeFault {
+    /// The archive cannot be read or written.
+    #[error("ARCHIVE_BUCKET: {0}")]
+    Store(#[from] StoreError),
+    /// An object went while it was read: a compaction is at it.
+    #[error("ARCHIVE_BUCKET: {0} went while it was read: another compaction is at work")]
+    Gone(String),
+    /// No object can be made here.
+    #[error("no object could be made: {0}")]
+    Spool(#[from] io::Error),
+    /// What was written is not what is read.
+    #[error("what was written is not what is read back, so nothing is retired: {0}")]
+    Unproven(String),
+    /// A merge does not fit into an invocation.
+    #[error("a merge of {0} does not fit into one invocation: compact by the hour, or give the function more time")]
+    NoTime(Day),
+    /// The report cannot be written.
+    #[error(transparent)]
+    Bucket(#[from] BucketFault),
+}
+
+impl From<Unread> for MergeFault {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Store(error) => Self::Store(error),
+            Unread::Gone(key) => Self::Gone(key),
+        }
+    }
+}
+
+/// What rows are written as: lines, or columns.
+pub(super) trait Kind {
+    /// A part being written.
+    type Part;
+
+    fn begin(&self) -> Result<Self::Part, MergeFault>;
+
+    /// Adds a row; answers how long the part's content is by now.
+    fn push(&self, part: &mut Self::Part, row: &ArchivedRow) -> Result<u64, MergeFault>;
+
+    /// Puts the part of this place and reads it back. On the last one hangs that the whole is there.
+    fn put(&self, part: Self::Part, place: u32, is_last: bool) -> Result<Output, MergeFault>;
+}
+
+/// An object that was written and read back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Output {
+    pub(super) key: String,
+    pub(super) rows: u64,
+}
+
+/// What is merged, and until when.
+pub(super) struct Merging {
+    pub(super) store: Store,
+    pub(super) key_names: KeyNames,
+    pub(super) runs: Vec<Run>,
+    /// How much content goes into a part.
+    pub(super) target_bytes: u64,
+    pub(super) stop_at: Instant,
+}
+
+/// What came of it.
+pub(super) enum Merged {
+    Whole {
+        outputs: Vec<Output>,
+        rows: u64,
+        repeated: u64,
+    },
+    /// An input is not to be read.
+    Damaged(Damage),
+    /// The time is up.
+    Stopped,
+}
+
+impl Merging {
+    /// Merges on a thread that may block.
+    pub(super) async fn run<K: Kind + Send + 'static>(self, kind: K) -> Result<Merged, MergeFault> {
+        let runtime = Handle::current();
+        let merging = tokio::task::spawn_blocking(move || self.merge(&kind, &runtime));
+        merging.await.map_err(|error| MergeFault::Spool(io::Error::other(error)))?
+    }
+
+    fn merge<K: Kind>(self, kind: &K, runtime: &Handle) -> Result<Merged, MergeFault> {
+        let names = Arc::new(self.key_names);
+        let chain = |run: Run| Chain::new(run, self.store.clone(), Arc::clone(&names), runtime.clone());
+        let mut merge = Merge::new(self.runs.into_iter().map(chain).collect());
+        let (mut outputs, mut rows, mut place) = (Vec::new(), 0_u64, 0);
+        let mut open: Option<(K::Part, u64)> = None;
+        for row in &mut merge {
+            let row = match row {
+                Ok(row) => row,
+                Err(Unsound::Damaged(damage)) => return Ok(Merged::Damaged(damage)),
+                Err(Unsound::Unread(unread)) => return Err(unread.into()),
+            };
+            if rows.is_multiple_of(ROWS_A_LOOK) && Instant::now() >= self.stop_at {
+                return Ok(Merged::Stopped);
+            }
+            rows += 1;
+            // A part is put when another is to follow: only so is it known which one is the last.
+            if let Some((full, _)) = open.take_if(|(_, bytes)| *bytes >= self.target_bytes) {
+                outputs.push(kind.put(full, place, false)?);
+                place += 1;
+            }
+            let (part, bytes) = match &mut open {
+                Some(open) => open,
+                none => none.insert((kind.begin()?, 0)),
+            };
+            *bytes = kind.push(part, &row)?;
+        }
+        if let Some((part, _)) = open {
+            outputs.push(kind.put(part, place, true)?);
+        }
+        Ok(Merged::Whole { outputs, rows, repeated: merge.repeated() })
+    }
+}

@@ -1,0 +1,166 @@
+//! Where an address is one user's, what comes back from the archive takes its own or stays where it is.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures::future::join;
+use maintenance::Maintenance;
+use maintenance::progress::Progress;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::table::{RestoreTable, UserTable, WriteError};
+use shared::user::email::Email;
+use shared::user::id::UserId;
+use shared::user::name::Name;
+use shared::user::timestamp::Timestamp;
+use shared::user::{Profile, User, UserKey};
+
+use super::scene::{Item, SOURCE, Scene, text, to_its_end, user};
+
+const MARKERS: &str = "Emails";
+const ADDRESS: &str = "Ada@Example.com";
+
+fn table(scene: &Scene) -> UserTable {
+    let table = UserTable::new(scene.dynamodb.clone(), SOURCE.to_owned(), "EmailIndex".to_owned());
+    table.with_unique_emails(Some(MARKERS))
+}
+
+/// The function, as it is where addresses are unique.
+fn maintenance(scene: &Scene) -> Maintenance {
+    let mut maintenance = scene.maintenance();
+    let markers = Some(MARKERS.to_owned());
+    maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned(), markers);
+    maintenance
+}
+
+fn with_address(user_id: &str, address: &str) -> Item {
+    let mut item = user(user_id, "Then");
+    item.insert("email".to_owned(), text(address));
+    item
+}
+
+/// Lets these expire and be archived, each with the address.
+async fn expired(scene: &Scene, users: &[&str]) {
+    let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
+    for user in users {
+        let mut item = with_address(user, ADDRESS);
+        item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
+        scene.put(SOURCE, item).await;
+    }
+    assert_eq!(scene.stack.expire_now().await.unwrap(), users.len());
+    scene.stack.drained().await;
+}
+
+async fn create(scene: &Scene, user_id: &str) -> Result<(), WriteError> {
+    let now = Clock::system().now();
+    let key = UserKey { id: UserId::parse(user_id.to_owned()).unwrap(), timestamp: Timestamp::parse(1).unwrap() };
+    let name = Name::parse("Now".to_owned()).unwrap();
+    let email = Some(Email::parse(ADDRESS.to_lowercase()).unwrap());
+    let profile = Profile { name, email, status: None, attributes: None, expires_at: None };
+    table(scene).create(&User::created(key, profile, now), now).await
+}
+
+async fn restore(scene: &Scene, more: Value) -> Progress {
+    let mut order = json!({"task": "restore", "run": "back", "extend_seconds": 3600, "dry_run": false});
+    order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    to_its_end(&maintenance(scene), order, std::time::Duration::from_mins(1)).await.unwrap().progress
+}
+
+fn all() -> Value {
+    json!({"from": "2026-01-01T00:00:00Z"})
+}
+
+async fn markers(scene: &Scene) -> Vec<(String, String)> {
+    let of = |item: &Item, name: &str| item[name].as_s().unwrap().clone();
+    scene.items(MARKERS).await.iter().map(|marker| (of(marker, "email"), of(marker, "user_id"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_item_takes_its_address_and_ends_with_it() {
+    let scene = Scene::start().await;
+    expired(&scene, &["ada"]).await;
+    assert_eq!(restore(&scene, all()).await.get("restore.restored"), 1);
+    assert_eq!(markers(&scene).await, [(ADDRESS.to_lowercase(), "ada".to_owned())]);
+    assert!(matches!(create(&scene, "eve").await, Err(WriteError::EmailTaken)));
+    let ends = scene.items(MARKERS).await[0]["expires_at"].clone();
+    assert_eq!(ends, scene.item(SOURCE, "ada").await.unwrap()["expires_at"], "the marker ends with the item");
+    assert_eq!(restore(&scene, all()).await.get("restore.already"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_another_user_has_by_now_is_left_to_it_and_the_key_is_told() {
+    let scene = Scene::start().await;
+    expired(&scene, &["ada"]).await;
+    create(&scene, "eve").await.unwrap();
+    for (dry, run, done) in [(true, "dry", "would be refused"), (false, "wet", "refused")] {
+        let more = json!({"from": "2026-01-01T00:00:00Z", "dry_run": dry, "run": run});
+        assert_eq!(restore(&scene, more).await.get("restore.refused"), 1, "{run}");
+        let report = scene.report(run).await;
+        assert_eq!((&report[0]["key"]["user_id"]["S"], &report[0]["done"]), (&json!("ada"), &json!(done)));
+        assert_eq!(report[0]["why"], "another user has its address by now");
+        assert!(!format!("{report:?}").to_lowercase().contains("@example.com"), "an address is nobody's to log");
+    }
+    assert!(scene.item(SOURCE, "ada").await.is_none());
+    assert_eq!(markers(&scene).await, [(ADDRESS.to_lowercase(), "eve".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_users_who_had_an_address_one_comes_back() {
+    let scene = Scene::start().await;
+    let users = ["ada", "bob", "cleo", "dora"];
+    expired(&scene, &users).await;
+    let progress = restore(&scene, all()).await;
+    assert_eq!((progress.get("restore.restored"), progress.get("restore.refused")), (1, 3));
+    let live = scene.live(SOURCE).await;
+    let owner = live.keys().next().unwrap().clone();
+    assert_eq!((live.len(), markers(&scene).await), (1, vec![(ADDRESS.to_lowercase(), owner)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_restore_and_a_create_at_the_same_time_one_has_the_address() {
+    let scene = Scene::start().await;
+    expired(&scene, &["ada"]).await;
+    for _ in 0..20 {
+        for user in ["ada", "eve"] {
+            scene.delete(SOURCE, user).await;
+        }
+        let marker = scene.dynamodb.delete_item().table_name(MARKERS).key("email", text(&ADDRESS.to_lowercase()));
+        marker.send().await.unwrap();
+        let (progress, created) = Box::pin(join(restore(&scene, all()), create(&scene, "eve"))).await;
+        let owners: Vec<String> = scene.live(SOURCE).await.into_keys().collect();
+        assert_eq!(owners.len(), 1, "{owners:?} {progress} {created:?}");
+        assert_eq!(markers(&scene).await, [(ADDRESS.to_lowercase(), owners[0].clone())]);
+        assert_eq!(progress.get("restore.restored") == 1, owners[0] == "ada");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_is_written_over_gives_its_address_back() {
+    let scene = Scene::start().await;
+    expired(&scene, &["ada"]).await;
+    let now = Clock::system().now();
+    let key = UserKey { id: UserId::parse("ada".to_owned()).unwrap(), timestamp: Timestamp::parse(1).unwrap() };
+    let (name, email) = (Name::parse("New".to_owned()).unwrap(), Email::parse("new@example.com".to_owned()).ok());
+    let profile = Profile { name, email, status: None, attributes: None, expires_at: None };
+    table(&scene).create(&User::created(key, profile, now), now).await.unwrap();
+    let more = json!({"from": "2026-01-01T00:00:00Z", "overwrite": true});
+    assert_eq!(restore(&scene, more).await.get("restore.restored"), 1);
+    assert_eq!(scene.item(SOURCE, "ada").await.unwrap()["email"], text(ADDRESS));
+    assert_eq!(markers(&scene).await, [(ADDRESS.to_lowercase(), "ada".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_address_and_what_no_user_can_have_is_told_apart() {
+    let scene = Scene::start().await;
+    let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
+    for mut item in [user("plain", "Then"), with_address("no user", ADDRESS)] {
+        item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
+        scene.put(SOURCE, item).await;
+    }
+    assert_eq!(scene.stack.expire_now().await.unwrap(), 2);
+    scene.stack.drained().await;
+    let progress = restore(&scene, all()).await;
+    assert_eq!((progress.get("restore.restored"), progress.get("restore.refused")), (1, 1));
+    assert!(markers(&scene).await.is_empty());
+    let report = scene.report("back").await;
+    let why = report.iter().find_map(|line| line["why"].as_str()).unwrap();
+    assert!(why.contains("a key that no user can have"), "{why}");
+}

@@ -1,0 +1,206 @@
+//! What is compacted stands in Parquet files, too: each row once, typed, and at no moment less than before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use archiver::store::Store;
+use arrow::array::{AsArray as _, RecordBatch};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::json;
+
+use super::compactions::{archived, below, each_once, order as compaction};
+use super::scene::{ARCHIVE, Scene, invoke, to_its_end};
+use crate::archival::harness::{self, get};
+use crate::faults::proxy::{self, Mishap};
+
+const DAY: &str = "columns/Users/dt=2026-11-22/";
+
+fn order(run: &str) -> serde_json::Value {
+    json!({"task": "columns", "run": run, "to": "2999-01-01T00:00:00Z"})
+}
+
+async fn sheets(scene: &Scene) -> Vec<RecordBatch> {
+    let mut sheets = Vec::new();
+    for key in below(scene, "columns/").await.into_iter().filter(|key| key.ends_with(".parquet")) {
+        let (bytes, metadata) = get(&scene.s3, ARCHIVE, &key).await;
+        assert_eq!(metadata["sha256"], harness::sha256_hex(&bytes));
+        let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).unwrap().build().unwrap();
+        sheets.extend(reader.map(Result::unwrap));
+    }
+    sheets
+}
+
+/// How many times the files hold each user.
+async fn read(scene: &Scene) -> BTreeMap<String, usize> {
+    let mut users = BTreeMap::new();
+    for sheet in sheets(scene).await {
+        for user in sheet.column_by_name("user_id").unwrap().as_string::<i32>() {
+            *users.entry(user.unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    users
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows() {
+    let scene = Scene::start().await;
+    archived(&scene, 0, &[(0, 40), (30, 60)]).await;
+    scene.task(compaction("merged")).await;
+    archived(&scene, 3, &[(60, 70)]).await;
+    let mut small = order("first");
+    small["target_bytes"] = json!(2_000);
+    let answer = scene.task(small).await;
+    assert_eq!(
+        (answer.progress.get("columns.rows"), answer.progress.get("columns.uncompacted")),
+        (60, 1),
+        "what is not compacted yet is counted"
+    );
+    let files = below(&scene, DAY).await;
+    assert_eq!((files.len() as u64, files.len() > 2), (answer.progress.get("columns.written"), true), "{files:?}");
+    assert_eq!(read(&scene).await, each_once(60));
+
+    let mut columns = BTreeMap::new();
+    for sheet in sheets(&scene).await {
+        let text = |name: &str| sheet.column_by_name(name).unwrap().as_string::<i32>().clone();
+        let (keys, revisions, items) = (text("key"), text("revision"), text("item"));
+        let times = sheet.column_by_name("removed_at").unwrap().as_primitive::<TimestampMicrosecondType>();
+        let seconds = sheet.column_by_name("timestamp").unwrap().as_primitive::<Int64Type>();
+        for row in 0..sheet.num_rows() {
+            let value = (items.value(row).to_owned(), times.value(row), seconds.value(row));
+            columns.insert((keys.value(row).to_owned(), revisions.value(row).to_owned()), value);
+        }
+    }
+    for row in harness::rows(&scene.s3).await.into_iter().filter(|row| !row.key.as_str().contains("user-06")) {
+        let (item, time, second) = &columns[&(row.key.to_string(), row.revision.to_string())];
+        assert_eq!(item, row.item.get(), "to the byte");
+        assert_eq!(i128::from(*time) * 1_000, row.removed_at.unix_timestamp_nanos());
+        assert!(row.key.as_str().contains(&format!("\"{second}\"")), "{} {second}", row.key);
+    }
+
+    let again = scene.task(json!({"task": "columns", "to": "2999-01-01T00:00:00Z", "target_bytes": 2_000})).await;
+    assert_eq!(again.progress.to_string(), "columns.uncompacted 1", "what is there is not written again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_next_compaction_a_day_is_written_anew_and_what_it_had_goes() {
+    let scene = Scene::start().await;
+    archived(&scene, 0, &[(0, 10)]).await;
+    scene.task(compaction("first")).await;
+    scene.task(order("first")).await;
+    let before = below(&scene, DAY).await;
+    archived(&scene, 1, &[(10, 20)]).await;
+    scene.task(compaction("late")).await;
+    let answer = scene.task(order("late")).await;
+    assert_eq!(answer.progress.to_string(), "columns.removed 1, columns.rows 20, columns.written 1");
+    let after = below(&scene, DAY).await;
+    assert!(after.len() == 1 && after != before, "{after:?}");
+    assert_eq!(read(&scene).await, each_once(20));
+    let report = scene.report("late").await;
+    assert_eq!((&report[0]["outputs"][0], &report[0]["rows"]), (&json!(after[0]), &json!(20)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_run_ends_it() {
+    let scene = Scene::start().await;
+    archived(&scene, 0, &[(0, 20)]).await;
+    scene.task(compaction("first")).await;
+    let mut order = order("crash");
+    order["target_bytes"] = json!(2_000);
+    scene.task(order.clone()).await;
+    let former = below(&scene, DAY).await;
+    let kept = {
+        let mut kept = Vec::new();
+        for key in &former {
+            kept.push((key, get(&scene.s3, ARCHIVE, key).await));
+        }
+        kept
+    };
+    archived(&scene, 1, &[(20, 30)]).await;
+    scene.task(compaction("late")).await;
+    let mut steps = 0;
+    for last in [Mishap::Error(503, "SlowDown"), Mishap::AnswerLost] {
+        for crash in 0.. {
+            for key in below(&scene, "columns/").await {
+                scene.s3.delete_object().bucket(ARCHIVE).key(key).send().await.unwrap();
+            }
+            for (key, (bytes, metadata)) in &kept {
+                let put = scene.s3.put_object().bucket(ARCHIVE).key(*key).set_metadata(Some(metadata.clone()));
+                put.body(bytes.clone().into()).send().await.unwrap();
+            }
+            let writes = Arc::new(AtomicUsize::new(0));
+            let url = proxy::before(scene.stack.s3_url(), move |call| {
+                if !matches!(call.method, "PUT" | "DELETE") || call.path.contains("/reports/") {
+                    return Mishap::None;
+                }
+                match writes.fetch_add(1, Ordering::Relaxed).cmp(&crash) {
+                    std::cmp::Ordering::Less => Mishap::None,
+                    std::cmp::Ordering::Equal => last,
+                    std::cmp::Ordering::Greater => Mishap::Error(503, "SlowDown"),
+                }
+            })
+            .await;
+            let mut maintenance = scene.maintenance();
+            maintenance.archive = Store::new(harness::client(&url), ARCHIVE.to_owned());
+            let ended = to_its_end(&maintenance, order.clone(), Duration::from_mins(1)).await;
+            let there = read(&scene).await;
+            assert!(each_once(20).keys().all(|user| there.contains_key(user)), "crash {crash}: nothing is missing");
+            if ended.is_ok() {
+                break;
+            }
+            steps += 1;
+            scene.task(order.clone()).await;
+            assert_eq!(read(&scene).await, each_once(30), "crash {crash}");
+        }
+    }
+    assert!(steps >= 12, "files written, and files that go: {steps}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_way_is_named_and_what_is_there_stays() {
+    let scene = Scene::start().await;
+    archived(&scene, 0, &[(0, 10)]).await;
+    scene.task(compaction("first")).await;
+    scene.task(order("first")).await;
+    let [compacted] = &below(&scene, "compacted/").await[..] else { panic!("one object") };
+    let (bytes, metadata) = get(&scene.s3, ARCHIVE, compacted).await;
+    let damaged = compacted.replace("-00000", "-00001");
+    for (key, body) in [(damaged.clone(), bytes[..bytes.len() / 2].to_vec()), (format!("{DAY}mine.csv"), vec![1])] {
+        let put = scene.s3.put_object().bucket(ARCHIVE).key(key).set_metadata(Some(metadata.clone()));
+        put.body(body.into()).send().await.unwrap();
+    }
+    let answer = scene.task(order("bad")).await;
+    assert_eq!(answer.progress.to_string(), "columns.damaged 1, columns.foreign 1");
+    let report = scene.report("bad").await;
+    assert_eq!((&report[0]["object"], &report[0]["done"]), (&json!(format!("{DAY}mine.csv")), &json!("foreign")));
+    assert_eq!((&report[1]["object"], &report[1]["done"]), (&json!(damaged), &json!("damaged")));
+    assert_eq!(read(&scene).await, each_once(10), "the day stands as it stood");
+
+    scene.s3.delete_object().bucket(ARCHIVE).key(&damaged).send().await.unwrap();
+    for run in 0..40 {
+        let key = format!("compacted/Users/dt=2026-11-22/{run:032x}-00000.ndjson.zst");
+        let put = scene.s3.put_object().bucket(ARCHIVE).key(key).set_metadata(Some(metadata.clone()));
+        put.body(bytes.clone().into()).send().await.unwrap();
+    }
+    let answer = scene.task(order("many")).await;
+    assert_eq!(answer.progress.get("columns.left"), 1);
+    assert!(scene.report("many").await[0]["why"].as_str().unwrap().contains("compact the whole day first"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_writing_of_columns_goes_on_where_its_last_invocation_stopped() {
+    let scene = Scene::start().await;
+    for day in 0..3 {
+        archived(&scene, day * 24, &[(0, 5)]).await;
+    }
+    scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
+    let hurried = invoke(&scene.maintenance(), &order("days"), Duration::ZERO).await.unwrap();
+    assert!(!hurried.done && below(&scene, "columns/").await.is_empty());
+    let answer = to_its_end(&scene.maintenance(), order("days"), Duration::from_mins(1)).await.unwrap();
+    assert_eq!((answer.progress.get("columns.rows"), below(&scene, "columns/").await.len()), (15, 3));
+    let half = json!({"task": "columns", "to": "2026-11-22T12:00:00Z", "target_bytes": 1_024});
+    assert_eq!(scene.task(half).await.progress.get("columns.rows"), 5, "a period is whole days");
+}
