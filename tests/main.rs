@@ -11,6 +11,7 @@ mod logged;
 mod maintenance;
 mod postgres;
 mod promises;
+mod relational;
 mod replication;
 mod sink_contract;
 mod template;

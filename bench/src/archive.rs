@@ -73,6 +73,7 @@ impl Bench {
         let clients = Clients {
             source: dynamodb.clone(),
             replica: dynamodb.clone(),
+            signer: None,
             s3: s3.clone(),
             lambda: local::clients::lambda(&url("API")?),
         };

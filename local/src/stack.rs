@@ -142,6 +142,9 @@ pub enum Refusal {
     /// There is no PostgreSQL.
     #[error("--postgres: {0}")]
     Postgres(#[from] postgres::ServerError),
+    /// Its tables cannot be made.
+    #[error("--postgres: {0}")]
+    Tables(String),
     /// A tier's server would forget what the tables keep.
     #[error("{option} auto keeps nothing, and --data does: give {option} the URL of a server that keeps its data, too")]
     Forgetful {
@@ -276,6 +279,7 @@ impl Stack {
         let clients = maintenance::Clients {
             source: self.dynamodb(),
             replica: self.dynamodb(),
+            signer: None,
             s3: self.s3(),
             lambda: clients::lambda(&self.api_url),
         };

@@ -84,6 +84,14 @@ impl Reader<'_> {
         }
     }
 
+    /// What is read from several variables, with all that is wrong with them, each by its name.
+    pub fn parts<T>(&mut self, parsed: Result<Option<T>, Vec<String>>) -> Option<T> {
+        parsed.unwrap_or_else(|problems| {
+            self.problems.extend(problems);
+            None
+        })
+    }
+
     /// Remembers a problem that takes more than one variable to see.
     pub fn refuse(&mut self, problem: String) {
         self.problems.push(problem);

@@ -5,6 +5,7 @@
 //! is left alone: it is not read here, and writes name the attributes that they change.
 
 pub mod attributes;
+pub mod columns;
 pub mod restored;
 mod seen;
 

@@ -14,6 +14,7 @@
 mod address;
 mod fault;
 mod login;
+mod settings;
 mod tls;
 
 use std::collections::HashMap;
@@ -25,11 +26,11 @@ use std::time::Duration;
 use futures::future::join;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Error, NoTls, Statement};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 pub use address::Address;
 pub use fault::{Fault, FaultKind};
-pub use login::{Login, LoginBy};
+pub use login::Login;
+pub use settings::Settings;
 
 use address::Protection;
 use fault::Teller;
@@ -43,39 +44,21 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 /// Prepared statements that a session keeps. A query that is built of its caller's parts comes in few shapes.
 const STATEMENTS: usize = 64;
 
-/// Why a database cannot be used at all, before anything was asked of it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{setting} {reason}")]
-pub struct Unusable {
-    setting: &'static str,
-    reason: String,
-}
-
 /// One database and the line to it.
 pub struct Database {
     setting: &'static str,
     address: Address,
     login: Login,
-    tls: Option<MakeRustlsConnect>,
     setup: &'static str,
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
 }
 
 impl Database {
-    /// The database at `address`, which the variable `setting` names, so that faults can name it too; no I/O but reading
-    /// the file of `sslrootcert`. `setup` is SQL that each new connection begins with.
-    ///
-    /// # Errors
-    /// [`Unusable`] if that file is of no use.
-    pub fn new(setting: &'static str, address: Address, login: Login, setup: &'static str) -> Result<Self, Unusable> {
-        let tls = match &address.protection {
-            Protection::None => None,
-            Protection::Verified(file) => {
-                let connector = tls::connector(file.as_deref());
-                Some(connector.map_err(|reason| Unusable { setting, reason: format!("holds {reason}") })?)
-            }
-        };
-        Ok(Self { setting, address, login, tls, setup, session: tokio::sync::Mutex::new(None) })
+    /// The database at `address`, which the variable `setting` names, so that faults can name it too; no I/O. `setup` is SQL
+    /// that each new connection begins with.
+    #[must_use]
+    pub fn new(setting: &'static str, address: Address, login: Login, setup: &'static str) -> Self {
+        Self { setting, address, login, setup, session: tokio::sync::Mutex::new(None) }
     }
 
     /// The variable that names it.
@@ -173,14 +156,19 @@ impl Database {
         if let Some(password) = password.map_err(|reason| self.teller().fault(FaultKind::Setup, &reason))? {
             config.password(password);
         }
-        let client = if let Some(tls) = &self.tls {
-            let (client, line) = config.connect(tls.clone()).await.map_err(|error| self.fault(&error))?;
-            tokio::spawn(line);
-            client
-        } else {
-            let (client, line) = config.connect(NoTls).await.map_err(|error| self.fault(&error))?;
-            tokio::spawn(line);
-            client
+        let client = match &self.address.protection {
+            Protection::Verified(own) => {
+                let tls = tls::connector(own.as_ref());
+                let tls = tls.map_err(|reason| self.teller().fault(FaultKind::Setup, &reason))?;
+                let (client, line) = config.connect(tls).await.map_err(|error| self.fault(&error))?;
+                tokio::spawn(line);
+                client
+            }
+            Protection::None => {
+                let (client, line) = config.connect(NoTls).await.map_err(|error| self.fault(&error))?;
+                tokio::spawn(line);
+                client
+            }
         };
         if !self.setup.is_empty() {
             client.batch_execute(self.setup).await.map_err(|error| self.fault(&error))?;

@@ -113,7 +113,7 @@ impl Rig {
 fn connect(table: &str, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> Replicator {
     let variables = [("REPLICA_TABLE", table), ("FAILURE_BUCKET", FAILURES)];
     let environment = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    replicator::connect(&Config::parse(&environment).unwrap(), dynamodb, None, s3)
+    replicator::connect(&Config::parse(&environment).unwrap(), dynamodb, None, None, s3)
 }
 
 /// Creates a table of this key and answers its ARN.

@@ -6,6 +6,7 @@ use replicator::config::Config as ReplicatorConfig;
 use shared::environment::{self, Environment, Problems};
 use shared::raw_table::RawTable;
 use shared::table::RestoreTable;
+use shared::token::TokenSigner;
 
 use crate::failure::Functions;
 use crate::failure_bucket::FailureBucket;
@@ -32,6 +33,8 @@ pub struct Clients {
     pub source: aws_sdk_dynamodb::Client,
     /// Of the replica.
     pub replica: aws_sdk_dynamodb::Client,
+    /// Signs logins; without one they are by password.
+    pub signer: Option<TokenSigner>,
     /// Of both buckets.
     pub s3: aws_sdk_s3::Client,
     /// Of Lambda itself, which knows the mappings.
@@ -80,11 +83,11 @@ impl Config {
 /// Builds the function of its configuration and clients; no I/O happens before its first task.
 #[must_use]
 pub fn connect(config: &Config, clients: Clients) -> Maintenance {
-    let Clients { source, replica, s3, lambda } = clients;
+    let Clients { source, replica, signer, s3, lambda } = clients;
     Maintenance {
         source: RawTable::new(source.clone(), config.source.clone()),
         restored: RestoreTable::new(source, config.source.clone(), config.unique_emails_table.clone()),
-        replicas: config.replicator.replicas(replica),
+        replicas: config.replicator.replicas(replica, config.replicator.postgres(signer)),
         mappings: Mappings::new(lambda, config.functions.replicator.clone()),
         failures: FailureBucket::new(s3.clone(), config.archiver.failure_bucket.clone()),
         archive: Store::new(s3, config.archiver.archive_bucket.clone()),

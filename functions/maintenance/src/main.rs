@@ -6,6 +6,7 @@ use maintenance::config::{self, Config};
 use serde_json::value::RawValue;
 use shared::clock::Clock;
 use shared::environment::Environment;
+use shared::token::TokenSigner;
 use shared::{aws, telemetry};
 use tokio::time::Instant;
 
@@ -21,7 +22,8 @@ async fn main() -> Result<(), Error> {
     let sdk = aws::load().await;
     let replica = config.replicator().replica_client(&sdk).await;
     let (source, s3) = (aws::dynamodb(&sdk), aws::s3(&sdk, &environment));
-    let clients = Clients { source, replica, s3, lambda: aws_sdk_lambda::Client::new(&sdk) };
+    let signer = Some(TokenSigner::new(&sdk, Clock::system()));
+    let clients = Clients { source, replica, signer, s3, lambda: aws_sdk_lambda::Client::new(&sdk) };
     let (maintenance, clock) = (&maintenance::connect(&config, clients), &Clock::system());
     lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {
         let invocation = aws::invocation(clock, Instant::now(), &event.context);

@@ -3,8 +3,9 @@
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_dynamodb::config::{Region, SharedCredentialsProvider};
-use shared::cache::{Cache, Settings};
+use shared::cache::{Cache, Settings as CacheSettings};
 use shared::environment::{self, Environment, Problems};
+use shared::postgres::Settings as PostgresSettings;
 use shared::quarantine::Quarantine;
 use shared::telemetry;
 use shared::token::TokenSigner;
@@ -13,6 +14,7 @@ use time::Duration;
 use crate::handler::Replicator;
 use crate::sink::cache::CacheSink;
 use crate::sink::dynamodb::DynamoDbSink;
+use crate::sink::postgres::{self, PostgresSink};
 use crate::sink::{Replica, Sink};
 
 /// This function's name in logs, metrics and quarantine keys.
@@ -34,7 +36,9 @@ pub struct Config {
     tombstone: Duration,
     failure_bucket: String,
     /// The cache before the source, if there is one.
-    cache: Option<Settings>,
+    cache: Option<CacheSettings>,
+    /// The relational replica, if there is one.
+    postgres: Option<PostgresSettings>,
 }
 
 /// The `DynamoDB` replica, maybe in another Region or account.
@@ -59,15 +63,8 @@ impl Config {
         let in_flight = read.optional("REPLICA_IN_FLIGHT", within(IN_FLIGHT_LIMIT)).unwrap_or(IN_FLIGHT);
         let days = read.optional("TOMBSTONE_DAYS", within(TOMBSTONE_DAYS_LIMIT)).unwrap_or(TOMBSTONE_DAYS);
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
-        let cache = match Settings::parse(|name| environment.get(name)) {
-            Ok(cache) => cache,
-            Err(wrong) => {
-                for problem in wrong {
-                    read.refuse(problem);
-                }
-                None
-            }
-        };
+        let cache = read.parts(CacheSettings::parse(|name| environment.get(name)));
+        let postgres = read.parts(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
         // Used by the telemetry, which starts first and cannot report it.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         let problems = read.problems();
@@ -75,7 +72,7 @@ impl Config {
             return Err(problems);
         };
         let replica = ReplicaTable { table, region, role_arn, in_flight };
-        Ok(Self { replica, tombstone: Duration::days(days.into()), failure_bucket, cache })
+        Ok(Self { replica, tombstone: Duration::days(days.into()), failure_bucket, cache, postgres })
     }
 
     /// The client of the replica's Region and account; elsewhere than the function's own only if configured.
@@ -93,8 +90,16 @@ impl Config {
 
     /// The sinks that hold items, to be read back and mended.
     #[must_use]
-    pub fn replicas(&self, replica: aws_sdk_dynamodb::Client) -> Vec<Box<dyn Replica>> {
-        vec![Box::new(self.dynamodb_sink(replica))]
+    pub fn replicas(&self, replica: aws_sdk_dynamodb::Client, postgres: Option<PostgresSink>) -> Vec<Box<dyn Replica>> {
+        let mut replicas: Vec<Box<dyn Replica>> = vec![Box::new(self.dynamodb_sink(replica))];
+        replicas.extend(postgres.map(|postgres| Box::new(postgres) as Box<dyn Replica>));
+        replicas
+    }
+
+    /// The relational replica, if there is one; not yet connected. Without a signer it logs in by password.
+    #[must_use]
+    pub fn postgres(&self, signer: Option<TokenSigner>) -> Option<PostgresSink> {
+        self.postgres.as_ref().map(|settings| PostgresSink::new(settings, signer, self.tombstone))
     }
 
     /// The cache before the source, if there is one; not yet connected.
@@ -114,13 +119,13 @@ impl Config {
 pub fn connect(
     config: &Config,
     replica: aws_sdk_dynamodb::Client,
+    postgres: Option<PostgresSink>,
     cache: Option<Cache>,
     s3: aws_sdk_s3::Client,
 ) -> Replicator {
     let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(config.dynamodb_sink(replica))];
-    if let Some(cache) = cache {
-        sinks.push(Box::new(CacheSink::new(cache)));
-    }
+    sinks.extend(postgres.map(|postgres| Box::new(postgres) as Box<dyn Sink>));
+    sinks.extend(cache.map(|cache| Box::new(CacheSink::new(cache)) as Box<dyn Sink>));
     Replicator::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
 }
 
@@ -167,6 +172,8 @@ mod tests {
             ("TOMBSTONE_DAYS", "-8"),
             ("REPLICA_ROLE_ARN", "replicator"),
             ("CACHE_URL", "cache"),
+            ("POSTGRES_URL", "db"),
+            ("POSTGRES_LOGIN", "kerberos"),
             ("LOG_LEVEL", "loud"),
         ]);
         let said = said.unwrap_err().to_string();
@@ -177,6 +184,8 @@ mod tests {
             "TOMBSTONE_DAYS",
             "REPLICA_ROLE_ARN",
             "CACHE_URL",
+            "POSTGRES_URL",
+            "POSTGRES_LOGIN",
             "LOG_LEVEL",
         ] {
             assert!(said.contains(name), "{name} is missing in: {said}");

@@ -20,8 +20,9 @@ async fn main() -> Result<(), Error> {
     let config = Config::parse(&environment).inspect_err(|problems| tracing::error!(%problems, "cannot start"))?;
     let sdk = aws::load().await;
     let replica = config.replica_client(&sdk).await;
-    let cache = config.cache(Some(TokenSigner::new(&sdk, Clock::system())));
-    let replicator = replicator::connect(&config, replica, cache, aws::s3(&sdk, &environment));
+    let signer = Some(TokenSigner::new(&sdk, Clock::system()));
+    let (postgres, cache) = (config.postgres(signer.clone()), config.cache(signer));
+    let replicator = replicator::connect(&config, replica, postgres, cache, aws::s3(&sdk, &environment));
     replicator.check().await.inspect_err(|fault| tracing::error!(error = %fault, "cannot start"))?;
     let (replicator, clock) = (&replicator, &Clock::system());
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {

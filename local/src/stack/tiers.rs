@@ -3,9 +3,18 @@
 //! A template says where a tier's server is by the outputs of a nested stack; here it is known once the server's port is
 //! taken. So a tier is planned first, then the template is read, and then the server is started.
 
+use std::time::Duration;
+
+use replicator::sink::postgres::{SETTING, migrate};
+use shared::postgres::Settings;
+use tokio::time::Instant;
+
 use super::{Options, Refusal};
 use crate::postgres::{Planned, Server};
 use crate::tier::{Tier, Urls};
+
+/// Far more than the steps take on tables that are empty.
+const MIGRATED_WITHIN: Duration = Duration::from_mins(1);
 
 /// The tiers that are on.
 pub(super) struct Tiers {
@@ -25,11 +34,20 @@ impl Tiers {
         Ok(Self { urls: Urls { postgres }, postgres: planned })
     }
 
-    /// Starts what is to be started.
+    /// Starts what is to be started, and makes the tables, as the task `migrate` does elsewhere.
     pub(super) async fn start(self) -> Result<Option<Server>, Refusal> {
-        match self.postgres {
-            Some(planned) => Ok(Some(planned.start().await?)),
-            None => Ok(None),
+        let server = match self.postgres {
+            Some(planned) => Some(planned.start().await?),
+            None => None,
+        };
+        if let Some(url) = &self.urls.postgres {
+            let settings = Settings::parse(SETTING, |name| (name == SETTING).then_some(url.as_str()));
+            let settings = settings.map_err(|problems| Refusal::Tables(problems.join("; ")))?;
+            if let Some(settings) = settings {
+                let migrated = migrate(&settings.database(None, ""), Instant::now() + MIGRATED_WITHIN).await;
+                migrated.map_err(|unmigrated| Refusal::Tables(unmigrated.to_string()))?;
+            }
         }
+        Ok(server)
     }
 }

@@ -72,7 +72,8 @@ impl Wiring<'_> {
             "replicator" => {
                 let config = replicator::config::Config::parse(&environment).map_err(misconfigured(function))?;
                 let replica = clients::dynamodb(self.dynamodb);
-                let replicator = replicator::connect(&config, replica, config.cache(None), clients::s3(self.s3));
+                let (postgres, cache) = (config.postgres(None), config.cache(None));
+                let replicator = replicator::connect(&config, replica, postgres, cache, clients::s3(self.s3));
                 let refused = |fault: replicator::Fault| Refusal::Function {
                     function: function.name.clone(),
                     reason: fault.to_string(),

@@ -54,6 +54,7 @@ impl Place {
                 let clients = Clients {
                     source: clients::dynamodb(&url(ports.dynamodb)),
                     replica: clients::dynamodb(&url(ports.dynamodb)),
+                    signer: None,
                     s3: clients::s3(&url(ports.s3)),
                     lambda: clients::lambda(&url(ports.api)),
                 };

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
+use super::tls::{Authorities, authorities};
+
 /// What a URL should look like.
 const EXAMPLE: &str = "set it to postgres://<user>[:<password>]@<host>:5432/<database>";
 
@@ -19,7 +21,7 @@ pub(super) enum Protection {
     /// Not at all.
     None,
     /// Encrypted, and the server proves its name: to the authorities of RDS and the public ones, or to those of a file.
-    Verified(Option<PathBuf>),
+    Verified(Option<Authorities>),
 }
 
 /// A database, as a URL names it.
@@ -125,13 +127,15 @@ struct Asked {
 
 impl Asked {
     fn protection(self, host: &str) -> Result<Protection, String> {
-        let verified = Protection::Verified(self.root_certificate.clone());
+        let own = self.root_certificate.as_deref().map(authorities).transpose()?;
+        let is_own = own.is_some();
+        let verified = Protection::Verified(own);
         match self.mode.as_deref() {
             Some("disable") => Ok(Protection::None),
             // What asks for less gets all of it: without the name, anybody with any certificate is the server.
             Some("require" | "verify-ca" | "verify-full") => Ok(verified),
             Some(other) => Err(format!("has sslmode={other}: set it to verify-full, or to disable")),
-            None if self.root_certificate.is_none() && is_this_machine(host) => Ok(Protection::None),
+            None if !is_own && is_this_machine(host) => Ok(Protection::None),
             None => Ok(verified),
         }
     }
@@ -190,9 +194,12 @@ mod tests {
             assert_eq!(of(&format!("postgres://ada@{local}/users?sslmode=verify-full")), verified);
         }
         assert_eq!(of(&format!("{WELL}?sslmode=disable")), Ok(Protection::None));
-        let own = Ok(Protection::Verified(Some("/etc/own ca.pem".into())));
-        assert_eq!(of(&format!("{WELL}?sslrootcert=/etc/own%20ca.pem&application_name=x")), own);
-        assert_eq!(of("postgres://ada@localhost/users?sslrootcert=/etc/own%20ca.pem"), own);
+        let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/certificates%2Frds.pem");
+        for host in ["db.example.com", "localhost"] {
+            let url = format!("postgres://ada@{host}/users?sslrootcert={authority}&application_name=x");
+            assert!(matches!(of(&url), Ok(Protection::Verified(Some(own))) if own.len() > 80), "{url}");
+        }
+        assert!(of(&format!("{WELL}?sslrootcert=/nowhere/ca.pem")).unwrap_err().contains("/nowhere/ca.pem"));
     }
 
     #[test]

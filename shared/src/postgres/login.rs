@@ -26,27 +26,3 @@ impl Login {
         }
     }
 }
-
-/// How `POSTGRES_LOGIN` or its like says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LoginBy {
-    /// `password`, which is the default.
-    #[default]
-    Password,
-    /// `iam`.
-    Iam,
-}
-
-impl LoginBy {
-    /// Reads the word.
-    ///
-    /// # Errors
-    /// What is wrong, to follow a variable's name.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "password" => Ok(Self::Password),
-            "iam" => Ok(Self::Iam),
-            other => Err(format!("is {other:?}: set it to password or iam")),
-        }
-    }
-}

@@ -1,4 +1,4 @@
-//! Whom a connection believes: the authorities of RDS, the public ones, or those of a file.
+//! Whom a connection believes: the authorities of RDS and the public ones, or those of a file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,23 +11,36 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// The file says where it comes from.
 const RDS: &[u8] = include_bytes!("../../certificates/rds.pem");
 
-/// A connector that believes the authorities of `file` alone, or, without one, those of RDS and the public ones, which
-/// an RDS proxy's certificates come from.
+/// The authorities of a file.
+pub(super) type Authorities = Vec<CertificateDer<'static>>;
+
+/// Reads a file of authorities.
 ///
 /// # Errors
-/// What is wrong with the file.
-pub(super) fn connector(file: Option<&Path>) -> Result<MakeRustlsConnect, String> {
+/// What is wrong with it.
+pub(super) fn authorities(file: &Path) -> Result<Authorities, String> {
+    let unusable = |error: &dyn std::fmt::Display| format!("has sslrootcert={}: {error}", file.display());
+    let pem = std::fs::read(file).map_err(|error| unusable(&error))?;
+    let found = certificates(&pem).map_err(|error| unusable(&error))?;
+    if found.is_empty() {
+        return Err(unusable(&"it holds no certificate"));
+    }
+    add(&mut RootCertStore::empty(), &found).map_err(|error| unusable(&error))?;
+    Ok(found)
+}
+
+/// A connector that believes `own` alone, or, without them, the authorities of RDS and the public ones, which an RDS
+/// proxy's certificates come from.
+///
+/// # Errors
+/// Why there is none.
+pub(super) fn connector(own: Option<&Authorities>) -> Result<MakeRustlsConnect, String> {
     let mut roots = RootCertStore::empty();
-    if let Some(file) = file {
-        let unread = |error: &dyn std::fmt::Display| format!("sslrootcert={} cannot be used: {error}", file.display());
-        let pem = std::fs::read(file).map_err(|error| unread(&error))?;
-        add(&mut roots, &pem).map_err(|error| unread(&error))?;
-        if roots.is_empty() {
-            return Err(unread(&"it holds no certificate"));
-        }
+    if let Some(own) = own {
+        add(&mut roots, own)?;
     } else {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        add(&mut roots, RDS)?;
+        add(&mut roots, &certificates(RDS)?)?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -35,12 +48,12 @@ pub(super) fn connector(file: Option<&Path>) -> Result<MakeRustlsConnect, String
     Ok(MakeRustlsConnect::new(config))
 }
 
-fn add(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| error.to_string())?;
-        roots.add(certificate).map_err(|error| error.to_string())?;
-    }
-    Ok(())
+fn certificates(pem: &[u8]) -> Result<Authorities, String> {
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
+fn add(roots: &mut RootCertStore, certificates: &Authorities) -> Result<(), String> {
+    certificates.iter().try_for_each(|one| roots.add(one.clone()).map_err(|error| error.to_string()))
 }
 
 #[cfg(test)]
@@ -50,7 +63,7 @@ mod tests {
     #[test]
     fn the_authorities_of_rds_are_all_readable() {
         let mut roots = RootCertStore::empty();
-        add(&mut roots, RDS).unwrap();
+        add(&mut roots, &certificates(RDS).unwrap()).unwrap();
         let carried = String::from_utf8_lossy(RDS).matches("BEGIN CERTIFICATE").count();
         assert!(carried > 80 && roots.len() == carried, "{} of {carried}", roots.len());
         assert!(connector(None).is_ok());
@@ -58,9 +71,10 @@ mod tests {
 
     #[test]
     fn a_file_that_is_of_no_use_is_named() {
-        let said = |file: &Path| connector(Some(file)).map(|_| ()).unwrap_err();
-        assert!(said(Path::new("/nowhere/ca.pem")).contains("/nowhere/ca.pem"));
+        assert!(authorities(Path::new("/nowhere/ca.pem")).unwrap_err().contains("/nowhere/ca.pem"));
         let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-        assert!(said(&own).contains("no certificate"), "{}", said(&own));
+        assert!(authorities(&own).unwrap_err().contains("no certificate"));
+        let rds = Path::new(env!("CARGO_MANIFEST_DIR")).join("certificates/rds.pem");
+        assert!(connector(Some(&authorities(&rds).unwrap())).is_ok());
     }
 }

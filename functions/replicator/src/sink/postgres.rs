@@ -1,5 +1,237 @@
-//! The PostgreSQL replica: its tables ([`migrate`]).
+//! The PostgreSQL replica: a row a user's record, written by one guarded statement a batch.
+//!
+//! The statement ([`statement`]) writes all rows over nothing or over a lower revision and counts what it did, in one round
+//! trip. A removed record leaves a tombstone: its row with `deleted_at`, its key and its revision, and nothing else; after
+//! `TOMBSTONE_DAYS` it is taken away, a thousand at a time, beside a batch every few minutes.
+//!
+//! A statement fails whole, so one row that the server cannot hold would hold up its neighbours. What is known to be such
+//! a row is never sent ([`row`]). What the server alone finds, with an error about a value, is looked for by halves; and
+//! before the row that is left is called poison, the table is asked whether it takes any row at all.
+//!
+//! What would break it: calling any other error permanent (an outage would empty a stream into the failure bucket), rows in
+//! another order than that of their keys (two invocations would wait for each other), or a plan that was made for an
+//! empty table (see [`statement::SETUP`]).
 
 mod migrations;
+mod replica;
+mod row;
+mod statement;
+mod write;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use shared::change::Change;
+use shared::invocation::Invocation;
+use shared::item::columns::NoRow;
+use shared::postgres::{Database, Fault, FaultKind, Settings};
+use shared::token::TokenSigner;
+use time::OffsetDateTime;
+use tokio::time::{Instant, timeout};
+
+use super::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
+use row::{Refused, Row};
+use write::{Counts, Left, Over, Written};
 
 pub use migrations::{Unmigrated, migrate, pending};
+
+const NAME: &str = "postgres";
+
+/// The variable that names the database.
+pub const SETTING: &str = "POSTGRES_URL";
+
+/// Lambda gives the whole start 10 seconds.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two looks for tombstones that have had their time.
+const PURGE_PAUSE_SECONDS: i64 = 600;
+/// How many are taken away at once: a few milliseconds' worth.
+const PURGE_ROWS: i64 = 1_000;
+
+/// A table of users that mirrors the source's.
+#[derive(Debug)]
+pub struct PostgresSink {
+    database: Database,
+    tombstone: time::Duration,
+    /// In epoch seconds.
+    purge_at: AtomicI64,
+}
+
+impl PostgresSink {
+    /// A sink for the database that `settings` describe, with tombstones that stay for `tombstone`; no I/O.
+    #[must_use]
+    pub fn new(settings: &Settings, signer: Option<TokenSigner>, tombstone: time::Duration) -> Self {
+        let database = settings.database(signer, statement::SETUP);
+        Self { database, tombstone, purge_at: AtomicI64::new(i64::MIN) }
+    }
+
+    /// The line to it.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    async fn apply_all(&self, decided: Decided<'_>, invocation: &Invocation) -> Outcome {
+        let settled = decided.settled;
+        if settled.is_empty() {
+            return Outcome::default();
+        }
+        let (mut rows, refused) = rows(settled, invocation.now);
+        if let Some(reason) = of_another_table(&rows, &refused) {
+            return Outcome::all_failed(settled, &reason);
+        }
+        Row::sort(&mut rows);
+        let Written { counts, left, .. } = self.write(&rows, Over::Lower, invocation.stop_at).await;
+        let Counts { applied, tombstones, duplicate, stale } = counts;
+        let refused = refused.into_iter().map(|(place, refused)| (place, refused.into()));
+        let failures = refused.chain(left.into_iter().map(|(place, left)| (place, left.into())));
+        let failures = failures.map(|(place, kind)| Failure { index: settled[place].index, kind }).collect();
+        if applied > 0 {
+            self.purge(invocation).await;
+        }
+        Outcome { applied, duplicate, stale, tombstones, failures }
+    }
+
+    /// Takes tombstones away that have had their time, now and then. Nothing depends on when, so nothing fails with it.
+    async fn purge(&self, invocation: &Invocation) {
+        let now = invocation.now.unix_timestamp();
+        if now < self.purge_at.load(Ordering::Relaxed) {
+            return;
+        }
+        let before = invocation.now - self.tombstone;
+        let purged = self.database.run(invocation.stop_at, |session| async move {
+            let statement = session.statement(statement::PURGE).await?;
+            session.client().execute(&statement, &[&before, &PURGE_ROWS]).await
+        });
+        let pause = match purged.await {
+            // There are more.
+            Ok(rows) if i64::try_from(rows).is_ok_and(|rows| rows >= PURGE_ROWS) => 0,
+            Ok(_) => PURGE_PAUSE_SECONDS,
+            Err(fault) => {
+                tracing::warn!(sink = NAME, error = %fault, "old tombstones were not taken away; another batch tries");
+                PURGE_PAUSE_SECONDS
+            }
+        };
+        self.purge_at.store(now + pause, Ordering::Relaxed);
+    }
+
+    async fn ask(&self, until: Instant) -> Result<(), NotServing> {
+        let asked =
+            self.database.run(until, |session| async move { session.client().query_one(statement::CHECK, &[]).await });
+        if asked.await?.try_get::<_, bool>(0).unwrap_or_default() {
+            let reason = "is read-only: it is a replica, not the writer; name the writer's endpoint";
+            return Err(NotServing::Broken(format!("{SETTING} {} {reason}", self.database.address())));
+        }
+        let pending = pending(&self.database, until).await?;
+        if !pending.is_empty() {
+            let (address, steps) = (self.database.address(), pending.join(", "));
+            let reason = format!("{SETTING} {address} is not migrated ({steps}): run the maintenance task migrate");
+            return Err(NotServing::Broken(reason));
+        }
+        self.takes_rows(until).await
+    }
+
+    /// Whether the table takes a row that is beyond doubt.
+    async fn takes_rows(&self, until: Instant) -> Result<(), NotServing> {
+        let probed =
+            self.database.run(until, |session| async move { session.client().batch_execute(statement::PROBE).await });
+        match probed.await {
+            Err(fault) if matches!(&fault.kind, FaultKind::Refused(code) if code.code() == statement::PROBED) => Ok(()),
+            Err(fault) if fault.is_about_a_value() => {
+                let reason = format!("{fault}: the table users takes no row at all; look for constraints added to it");
+                Err(NotServing::Broken(reason))
+            }
+            Err(fault) => Err(fault.into()),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// Why the replica serves nobody now.
+enum NotServing {
+    /// Someone has to mend it.
+    Broken(String),
+    /// It may pass.
+    Passing(String),
+}
+
+impl From<Fault> for NotServing {
+    fn from(fault: Fault) -> Self {
+        match fault.kind {
+            FaultKind::Unreachable => Self::Passing(fault.reason),
+            _ => Self::Broken(fault.reason),
+        }
+    }
+}
+
+impl From<Refused> for FailureKind {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::View => Self::Transient(refused.to_string()),
+            poison => Self::Permanent(poison.to_string()),
+        }
+    }
+}
+
+impl From<Left> for FailureKind {
+    fn from(left: Left) -> Self {
+        match left {
+            Left::Poison(reason) => Self::Permanent(reason),
+            Left::Fault(reason) => Self::Transient(reason),
+        }
+    }
+}
+
+impl From<Unmigrated> for NotServing {
+    fn from(unmigrated: Unmigrated) -> Self {
+        match unmigrated {
+            Unmigrated::Database(fault) => fault.into(),
+            other => Self::Broken(other.to_string()),
+        }
+    }
+}
+
+impl Sink for PostgresSink {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        async {
+            let reason = match timeout(CHECK_TIMEOUT, self.ask(Instant::now() + CHECK_TIMEOUT)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(NotServing::Broken(reason))) => return Err(Broken { sink: NAME, reason }),
+                Ok(Err(NotServing::Passing(reason))) => reason,
+                Err(_) => format!("{SETTING} {} did not answer in time", self.database.address()),
+            };
+            tracing::warn!(sink = NAME, reason, "the replica was not checked at start; the first batch asks again");
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+        self.apply_all(decided, invocation).map(Ok).boxed()
+    }
+}
+
+/// The rows of these changes, and what is none.
+fn rows<'c>(settled: &[&'c Change<'_>], now: OffsetDateTime) -> (Vec<Row<'c>>, Vec<(usize, Refused)>) {
+    let (mut rows, mut refused) = (Vec::with_capacity(settled.len()), Vec::new());
+    for (place, change) in settled.iter().enumerate() {
+        match Row::of_change(place, change, now) {
+            Ok(row) => rows.push(row),
+            Err(reason) => refused.push((place, reason)),
+        }
+    }
+    (rows, refused)
+}
+
+/// If every record's key is unlike a user's, it is the table that is unlike this one, and no record's fault.
+fn of_another_table(rows: &[Row<'_>], refused: &[(usize, Refused)]) -> Option<String> {
+    let other = |(_, refused): &(usize, Refused)| *refused == Refused::NoRow(NoRow::Key);
+    let all = rows.is_empty() && refused.iter().all(other);
+    all.then(|| format!("{SETTING} holds users, and this table's {}: leave it unset", NoRow::Key))
+}

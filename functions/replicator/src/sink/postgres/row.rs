@@ -1,0 +1,189 @@
+//! Rows of the table, made of changes and of writes, and the arrays that carry many of them in one statement.
+
+use std::borrow::Cow;
+
+use shared::change::{CanonicalKey, Change, Effect};
+use shared::item::columns::{self, Columns, NoRow};
+use shared::revision::{Revision, RevisionBytes};
+use time::OffsetDateTime;
+use tokio_postgres::types::ToSql;
+
+use crate::sink::{Over, Target, Write};
+
+/// Why a change is no row.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    #[error(transparent)]
+    NoRow(#[from] NoRow),
+    #[error("the image carries the attribute {0}, which is reserved for replicas: rename it in the source")]
+    Reserved(&'static str),
+    #[error("the stream carries no new images: set its view to NEW_IMAGE or NEW_AND_OLD_IMAGES")]
+    View,
+}
+
+/// A row to be written.
+#[derive(Debug)]
+pub(super) struct Row<'a> {
+    /// The place of what it was made of.
+    pub(super) place: usize,
+    key: &'a CanonicalKey,
+    user_id: Cow<'a, str>,
+    second: Cow<'a, str>,
+    revision: RevisionBytes,
+    columns: Columns<'a>,
+    item: Option<Cow<'a, str>>,
+    gone: Option<OffsetDateTime>,
+    expired: bool,
+    changed_at: Option<OffsetDateTime>,
+    /// The revision that must stand there, if the write asks for one.
+    expected: Option<RevisionBytes>,
+}
+
+impl<'a> Row<'a> {
+    /// The row that a change leaves; a tombstone is laid `now`.
+    pub(super) fn of_change(place: usize, change: &'a Change<'_>, now: OffsetDateTime) -> Result<Self, Refused> {
+        let key = change.key.canonical();
+        let row = Self::bare(place, key, change.revision, change.at)?;
+        match change.effect {
+            Effect::Write { image: Some(image) } => row.holding(Cow::Borrowed(image.get())),
+            Effect::Write { image: None } => Err(Refused::View),
+            Effect::Remove { expired, .. } => Ok(Self { gone: Some(now), expired, ..row }),
+        }
+    }
+
+    /// The row that a write beside the stream leaves.
+    pub(super) fn of_write(place: usize, write: &Write<'a>, now: OffsetDateTime) -> Result<Self, Refused> {
+        let mut row = Self::bare(place, write.key, write.revision, None)?;
+        if let Over::Revision(Some(there)) = write.over {
+            row.expected = Some(there.encode());
+        }
+        match write.target {
+            Target::Item(item) => row.holding(Cow::Owned(item.encode())),
+            Target::Gone { expired } => Ok(Self { gone: Some(now), expired, ..row }),
+        }
+    }
+
+    fn bare(
+        place: usize,
+        key: &'a CanonicalKey,
+        revision: Revision,
+        changed_at: Option<OffsetDateTime>,
+    ) -> Result<Self, Refused> {
+        let (user_id, second) = columns::key(key)?;
+        Ok(Self {
+            place,
+            key,
+            user_id,
+            second,
+            revision: revision.encode(),
+            columns: Columns::default(),
+            item: None,
+            gone: None,
+            expired: false,
+            changed_at,
+            expected: None,
+        })
+    }
+
+    fn holding(mut self, item: Cow<'a, str>) -> Result<Self, Refused> {
+        self.columns = match &item {
+            Cow::Borrowed(item) => Columns::read(item)?,
+            Cow::Owned(item) => Columns::read(item)?.into_owned(),
+        };
+        if let Some(name) = self.columns.reserved {
+            return Err(Refused::Reserved(name));
+        }
+        self.item = Some(item);
+        Ok(self)
+    }
+
+    /// Its user and its second, in their one spelling.
+    pub(super) fn names(&self) -> (&str, &str) {
+        (&self.user_id, &self.second)
+    }
+
+    /// Whether it is a write over exactly what was read.
+    pub(super) fn is_over_a_revision(&self) -> bool {
+        self.expected.is_some()
+    }
+
+    /// Rows are written in the order of their keys: two statements that lock the same rows in different orders would
+    /// wait for each other.
+    pub(super) fn sort(rows: &mut [Self]) {
+        rows.sort_unstable_by(|one, other| one.key.cmp(other.key));
+    }
+}
+
+/// Many rows, a list a column, in the order of the statements' parameters.
+pub(super) struct Lists<'r> {
+    user_id: Vec<&'r str>,
+    second: Vec<&'r str>,
+    revision: Vec<&'r [u8]>,
+    name: Vec<Option<&'r str>>,
+    email: Vec<Option<&'r str>>,
+    status: Vec<Option<&'r str>>,
+    attributes: Vec<Option<&'r str>>,
+    expires_at: Vec<Option<&'r str>>,
+    version: Vec<Option<&'r str>>,
+    created_at: Vec<Option<OffsetDateTime>>,
+    updated_at: Vec<Option<OffsetDateTime>>,
+    item: Vec<Option<&'r str>>,
+    deleted_at: Vec<Option<OffsetDateTime>>,
+    expired: Vec<bool>,
+    changed_at: Vec<Option<OffsetDateTime>>,
+    expected: Vec<Option<&'r [u8]>>,
+}
+
+impl<'r> Lists<'r> {
+    pub(super) fn of(rows: &'r [Row<'r>]) -> Self {
+        fn list<'r, T>(rows: &'r [Row<'r>], part: impl Fn(&'r Row<'r>) -> T) -> Vec<T> {
+            rows.iter().map(part).collect()
+        }
+        Self {
+            user_id: list(rows, |row| row.user_id.as_ref()),
+            second: list(rows, |row| row.second.as_ref()),
+            revision: list(rows, |row| row.revision.as_ref()),
+            name: list(rows, |row| row.columns.name.as_deref()),
+            email: list(rows, |row| row.columns.email.as_deref()),
+            status: list(rows, |row| row.columns.status.as_deref()),
+            attributes: list(rows, |row| row.columns.attributes.as_deref()),
+            expires_at: list(rows, |row| row.columns.expires_at.as_deref()),
+            version: list(rows, |row| row.columns.version.as_deref()),
+            created_at: list(rows, |row| row.columns.created_at),
+            updated_at: list(rows, |row| row.columns.updated_at),
+            item: list(rows, |row| row.item.as_deref()),
+            deleted_at: list(rows, |row| row.gone),
+            expired: list(rows, |row| row.expired),
+            changed_at: list(rows, |row| row.changed_at),
+            expected: list(rows, |row| row.expected.as_ref().map(AsRef::as_ref)),
+        }
+    }
+
+    /// The parameters of a statement that takes no expected revision.
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 15] {
+        [
+            &self.user_id,
+            &self.second,
+            &self.revision,
+            &self.name,
+            &self.email,
+            &self.status,
+            &self.attributes,
+            &self.expires_at,
+            &self.version,
+            &self.created_at,
+            &self.updated_at,
+            &self.item,
+            &self.deleted_at,
+            &self.expired,
+            &self.changed_at,
+        ]
+    }
+
+    /// The parameters of a statement over expected revisions.
+    pub(super) fn expecting(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let mut parameters = self.parameters().to_vec();
+        parameters.push(&self.expected);
+        parameters
+    }
+}

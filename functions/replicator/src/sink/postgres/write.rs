@@ -1,0 +1,135 @@
+//! Writes rows by a statement for all of them, and finds those that it fails for.
+
+use std::collections::HashMap;
+
+use shared::number;
+use shared::postgres::Fault;
+use tokio::time::Instant;
+
+use super::row::{Lists, Row};
+use super::{NotServing, PostgresSink, statement};
+
+/// Over what the rows go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Nothing or a lower revision: the guard.
+    Lower,
+    /// Nothing.
+    Nothing,
+    /// Exactly the revisions that the rows expect.
+    Expected,
+}
+
+/// What became of rows.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// How many the guard let through, and what it refused.
+    pub(super) counts: Counts,
+    /// The places of those that were written over nothing or over what they expected.
+    pub(super) places: Vec<usize>,
+    /// The places of those that are not written, or may not be, and why.
+    pub(super) left: Vec<(usize, Left)>,
+}
+
+/// What the guard came to.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) applied: usize,
+    pub(super) tombstones: usize,
+    pub(super) duplicate: usize,
+    pub(super) stale: usize,
+}
+
+impl Counts {
+    /// Adds what the statement answered for so many rows.
+    fn add(&mut self, answered: &tokio_postgres::Row, rows: usize) {
+        let count = |place: usize| answered.try_get::<_, i64>(place).ok().and_then(|count| usize::try_from(count).ok());
+        let [applied, tombstones, duplicate] = [0, 1, 2].map(|place| count(place).unwrap_or_default());
+        // A tombstone that was purged while the statement ran may be counted twice.
+        let duplicate = duplicate.min(rows.saturating_sub(applied));
+        self.applied += applied;
+        self.tombstones += tombstones;
+        self.duplicate += duplicate;
+        self.stale += rows.saturating_sub(applied + duplicate);
+    }
+}
+
+/// Why a row is left.
+#[derive(Debug, Clone)]
+pub(super) enum Left {
+    /// The server cannot hold it.
+    Poison(String),
+    /// Another try may succeed.
+    Fault(String),
+}
+
+impl PostgresSink {
+    /// Writes these rows, sorted by their keys: all at once if it goes, and by halves where the server finds an error about
+    /// a value.
+    pub(super) async fn write(&self, rows: &[Row<'_>], over: Over, until: Instant) -> Written {
+        let mut written = Written::default();
+        let mut open = if rows.is_empty() { Vec::new() } else { vec![rows] };
+        let mut trusted = false;
+        while let Some(rows) = open.pop() {
+            let Err(fault) = self.write_at_once(rows, over, until, &mut written).await else { continue };
+            if fault.is_about_a_value() && rows.len() > 1 {
+                let (low, high) = rows.split_at(rows.len() / 2);
+                open.extend([high, low]);
+                continue;
+            }
+            let mut reason = fault.to_string();
+            if fault.is_about_a_value() {
+                // Is it this row, or would the table take none?
+                match if trusted { Ok(()) } else { self.takes_rows(until).await } {
+                    Ok(()) => {
+                        trusted = true;
+                        written.left.extend(rows.iter().map(|row| (row.place, Left::Poison(reason.clone()))));
+                        continue;
+                    }
+                    Err(NotServing::Broken(why) | NotServing::Passing(why)) => reason = why,
+                }
+            }
+            // What is left would meet with the same.
+            let left = open.drain(..).chain([rows]).flatten();
+            written.left.extend(left.map(|row| (row.place, Left::Fault(reason.clone()))));
+        }
+        written
+    }
+
+    async fn write_at_once(
+        &self,
+        rows: &[Row<'_>],
+        over: Over,
+        until: Instant,
+        written: &mut Written,
+    ) -> Result<(), Fault> {
+        let lists = Lists::of(rows);
+        let lists = &lists;
+        let asked = self.database.run(until, |session| async move {
+            let (sql, expecting) = match over {
+                Over::Lower => (statement::APPLY, false),
+                Over::Nothing => (statement::INSERT, false),
+                Over::Expected => (statement::REPLACE, true),
+            };
+            let statement = session.statement(sql).await?;
+            let client = session.client();
+            if expecting {
+                client.query(&statement, &lists.expecting()).await
+            } else {
+                client.query(&statement, &lists.parameters()).await
+            }
+        });
+        let answered = asked.await?;
+        if let (Over::Lower, Some(row)) = (over, answered.first()) {
+            written.counts.add(row, rows.len());
+            return Ok(());
+        }
+        let places: HashMap<(&str, &str), usize> = rows.iter().map(|row| (row.names(), row.place)).collect();
+        let place = |row: &tokio_postgres::Row| {
+            let (user, second) = (row.try_get::<_, &str>(0).ok()?, row.try_get::<_, &str>(1).ok()?);
+            places.get(&(user, number::canonical(second)?.as_ref())).copied()
+        };
+        written.places.extend(answered.iter().filter_map(place));
+        Ok(())
+    }
+}

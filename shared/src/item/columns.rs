@@ -1,0 +1,184 @@
+//! A user's item as the columns of a relational table, read in one pass of its DynamoDB JSON. [`Columns`]
+//!
+//! The item itself stays the text that it came as. What has a column is taken out of it: texts, numbers as the text that
+//! they are, and `attributes` as plain JSON ([`plain`]). What another program wrote under a user's names and is of
+//! another type has no column to stand in: it is refused by the attribute's name, and never told by its value.
+
+pub mod plain;
+mod visit;
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{ATTRIBUTES, CREATED_AT, EMAIL, EXPIRES_AT, NAME, STATUS, TIMESTAMP, UPDATED_AT, USER_ID, VERSION};
+use crate::change::CanonicalKey;
+use crate::number;
+
+use visit::Value;
+
+/// A text that is longer is in no index: an entry has a third of a page of 8 KB, and some hold two texts and numbers.
+pub const TEXT_BYTES: usize = 1_024;
+
+/// Why an item has no place in the table. The text names the attribute and never a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoRow {
+    /// The key is not that of a user.
+    #[error("the key is not {USER_ID} (S) and {TIMESTAMP} (N)")]
+    Key,
+    /// The item is no DynamoDB JSON.
+    #[error("the image is not a map of attributes: {0}")]
+    Malformed(String),
+    /// A column's attribute is of another type.
+    #[error("attribute {attribute} is not {wanted}")]
+    Type {
+        /// Its name.
+        attribute: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// A column's text is too long for an index.
+    #[error("attribute {0} is longer than {TEXT_BYTES} bytes, which no index of PostgreSQL holds")]
+    Long(&'static str),
+    /// There is a zero character somewhere in it.
+    #[error("attribute {0} holds a zero character, which no text of PostgreSQL does")]
+    Zero(String),
+}
+
+/// What has a column.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Columns<'a> {
+    /// The user's name.
+    pub name: Option<Cow<'a, str>>,
+    /// The address.
+    pub email: Option<Cow<'a, str>>,
+    /// The status.
+    pub status: Option<Cow<'a, str>>,
+    /// Whatever else, as plain JSON.
+    pub attributes: Option<String>,
+    /// The expiry, in epoch seconds.
+    pub expires_at: Option<Cow<'a, str>>,
+    /// The optimistic lock.
+    pub version: Option<Cow<'a, str>>,
+    /// When the record was created.
+    pub created_at: Option<OffsetDateTime>,
+    /// When it was last written.
+    pub updated_at: Option<OffsetDateTime>,
+    /// The first of these names that the item has at its top; they are the caller's to refuse.
+    pub reserved: Option<&'static str>,
+}
+
+impl<'a> Columns<'a> {
+    /// Reads an item.
+    ///
+    /// # Errors
+    /// [`NoRow`], which names the attribute.
+    pub fn read(item: &'a str) -> Result<Self, NoRow> {
+        let found = visit::Found::read(item)?;
+        if let Some(name) = visit::with_zero(item)? {
+            return Err(NoRow::Zero(name));
+        }
+        Ok(Self {
+            name: text(NAME, found.name)?,
+            email: text(EMAIL, found.email)?,
+            status: text(STATUS, found.status)?,
+            attributes: found.attributes.map(plain::object).transpose()?.flatten(),
+            expires_at: whole(EXPIRES_AT, found.expires_at)?,
+            version: whole(VERSION, found.version)?,
+            created_at: moment(CREATED_AT, found.created_at)?,
+            updated_at: moment(UPDATED_AT, found.updated_at)?,
+            reserved: found.reserved,
+        })
+    }
+}
+
+impl Columns<'_> {
+    /// The same, of an item that need not be kept.
+    #[must_use]
+    pub fn into_owned(self) -> Columns<'static> {
+        let own = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
+        Columns {
+            name: own(self.name),
+            email: own(self.email),
+            status: own(self.status),
+            attributes: self.attributes,
+            expires_at: own(self.expires_at),
+            version: own(self.version),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            reserved: self.reserved,
+        }
+    }
+}
+
+/// The user and the second that a key names.
+///
+/// # Errors
+/// [`NoRow`] if it is another table's, or longer than an index holds.
+pub fn key(key: &CanonicalKey) -> Result<(Cow<'_, str>, Cow<'_, str>), NoRow> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct UserKey<'k> {
+        #[serde(borrow)]
+        user_id: OfText<'k>,
+        #[serde(borrow)]
+        timestamp: OfNumber<'k>,
+    }
+    #[derive(Deserialize)]
+    struct OfText<'k> {
+        #[serde(borrow, rename = "S")]
+        text: Cow<'k, str>,
+    }
+    #[derive(Deserialize)]
+    struct OfNumber<'k> {
+        #[serde(borrow, rename = "N")]
+        text: Cow<'k, str>,
+    }
+    let UserKey { user_id, timestamp } = serde_json::from_str(key.as_str()).map_err(|_| NoRow::Key)?;
+    let user_id = fitting(USER_ID, user_id.text)?;
+    Ok((user_id, timestamp.text))
+}
+
+fn fitting<'a>(attribute: &'static str, text: Cow<'a, str>) -> Result<Cow<'a, str>, NoRow> {
+    if text.len() > TEXT_BYTES {
+        Err(NoRow::Long(attribute))
+    } else if text.contains('\0') {
+        Err(NoRow::Zero(attribute.to_owned()))
+    } else {
+        Ok(text)
+    }
+}
+
+fn text<'a>(attribute: &'static str, value: Option<Value<'a>>) -> Result<Option<Cow<'a, str>>, NoRow> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Text(text)) => fitting(attribute, text).map(Some),
+        Some(_) => Err(NoRow::Type { attribute, wanted: "a text (S)" }),
+    }
+}
+
+fn whole<'a>(attribute: &'static str, value: Option<Value<'a>>) -> Result<Option<Cow<'a, str>>, NoRow> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(text)) if number::canonical(&text).is_some() => Ok(Some(text)),
+        Some(_) => Err(NoRow::Type { attribute, wanted: "a number (N)" }),
+    }
+}
+
+fn moment(attribute: &'static str, value: Option<Value<'_>>) -> Result<Option<OffsetDateTime>, NoRow> {
+    let wrong = NoRow::Type { attribute, wanted: "an RFC 3339 time (S)" };
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Text(text)) => OffsetDateTime::parse(&text, &Rfc3339).map(Some).map_err(|_| wrong),
+        Some(_) => Err(wrong),
+    }
+}
+
+fn attributes_wanted() -> NoRow {
+    NoRow::Type { attribute: ATTRIBUTES, wanted: "a map (M)" }
+}
+
+#[cfg(test)]
+mod tests;

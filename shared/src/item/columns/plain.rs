@@ -1,0 +1,203 @@
+//! DynamoDB JSON → plain JSON, text to text: what `attributes` looks like to whoever asks for a path in it.
+//!
+//! The same rules as [`attributes::decode`](crate::item::attributes::decode), without building the values: a number stays
+//! its text, a set is a sorted list, binary is base64 text.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{NoRow, attributes_wanted};
+use crate::change::Text;
+use crate::number;
+
+/// A map as a JSON object; nothing of a NULL.
+///
+/// # Errors
+/// [`NoRow`] if it is neither, or holds a type or a number that is none.
+pub fn object(map: &RawValue) -> Result<Option<String>, NoRow> {
+    let mut json = String::with_capacity(map.get().len());
+    let mut read = serde_json::Deserializer::from_str(map.get());
+    Spell(&mut json).deserialize(&mut read).map_err(|_| attributes_wanted())?;
+    match json.as_bytes().first() {
+        Some(b'{') => Ok(Some(json)),
+        Some(b'n') => Ok(None),
+        _ => Err(attributes_wanted()),
+    }
+}
+
+/// Writes a typed value as JSON behind what is there.
+struct Spell<'j>(&'j mut String);
+
+impl<'de> DeserializeSeed<'de> for Spell<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Spell<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value with its type")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        let Some(Text(kind)) = map.next_key::<Text<'_>>()? else { return Err(M::Error::custom("no type")) };
+        match kind.as_ref() {
+            "S" | "B" => push_text(self.0, &map.next_value::<Text<'_>>()?.0),
+            "N" => push_number(self.0, &map.next_value::<Text<'_>>()?.0)?,
+            "BOOL" => self.0.push_str(if map.next_value::<bool>()? { "true" } else { "false" }),
+            "NULL" => {
+                map.next_value::<IgnoredAny>()?;
+                self.0.push_str("null");
+            }
+            "M" => map.next_value_seed(Members(&mut *self.0))?,
+            "L" => map.next_value_seed(Items(&mut *self.0))?,
+            "SS" => push_set(self.0, map.next_value()?, |json, text| {
+                push_text(json, text);
+                Ok(())
+            })?,
+            "NS" => push_set(self.0, map.next_value()?, push_number)?,
+            "BS" => {
+                let mut set: Vec<Text<'_>> = map.next_value()?;
+                // By their bytes, as the API shows them.
+                set.sort_by_cached_key(|Text(text)| bytes(text));
+                push_list(self.0, &set, |json, text| {
+                    push_text(json, text);
+                    Ok(())
+                })?;
+            }
+            _ => return Err(M::Error::custom("another type")),
+        }
+        if map.next_key::<IgnoredAny>()?.is_some() { Err(M::Error::custom("two types")) } else { Ok(()) }
+    }
+}
+
+fn bytes(base64: &str) -> Vec<u8> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(base64).unwrap_or_default()
+}
+
+/// The members of a map.
+struct Members<'j>(&'j mut String);
+
+impl<'de> DeserializeSeed<'de> for Members<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of values")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        self.0.push('{');
+        let mut first = true;
+        while let Some(Text(name)) = map.next_key::<Text<'_>>()? {
+            if !std::mem::take(&mut first) {
+                self.0.push(',');
+            }
+            push_text(self.0, &name);
+            self.0.push(':');
+            map.next_value_seed(Spell(&mut *self.0))?;
+        }
+        self.0.push('}');
+        Ok(())
+    }
+}
+
+/// The items of a list.
+struct Items<'j>(&'j mut String);
+
+impl<'de> DeserializeSeed<'de> for Items<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of values")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
+        self.0.push('[');
+        let start = self.0.len();
+        loop {
+            let before = self.0.len();
+            if before > start {
+                self.0.push(',');
+            }
+            if list.next_element_seed(Spell(&mut *self.0))?.is_none() {
+                self.0.truncate(before);
+                break;
+            }
+        }
+        self.0.push(']');
+        Ok(())
+    }
+}
+
+fn push_set<E: serde::de::Error>(
+    json: &mut String,
+    mut set: Vec<Text<'_>>,
+    push: impl Fn(&mut String, &str) -> Result<(), E>,
+) -> Result<(), E> {
+    set.sort_unstable();
+    push_list(json, &set, push)
+}
+
+fn push_list<E: serde::de::Error>(
+    json: &mut String,
+    list: &[Text<'_>],
+    push: impl Fn(&mut String, &str) -> Result<(), E>,
+) -> Result<(), E> {
+    json.push('[');
+    for (place, Text(text)) in list.iter().enumerate() {
+        if place > 0 {
+            json.push(',');
+        }
+        push(json, text)?;
+    }
+    json.push(']');
+    Ok(())
+}
+
+fn push_text(json: &mut String, text: &str) {
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+    } else {
+        // A text is always written.
+        json.push_str(&serde_json::to_string(text).unwrap_or_default());
+    }
+}
+
+/// The number in its own spelling if JSON has it, else in its one spelling, which JSON has.
+fn push_number<E: serde::de::Error>(json: &mut String, text: &str) -> Result<(), E> {
+    let canonical = number::canonical(text).ok_or_else(|| E::custom("no number"))?;
+    let spelled: Cow<'_, str> = if is_json(text) { Cow::Borrowed(text) } else { canonical };
+    json.push_str(&spelled);
+    Ok(())
+}
+
+/// JSON knows no plus sign, no leading zero and no bare point.
+fn is_json(number: &str) -> bool {
+    serde_json::from_str::<&RawValue>(number).is_ok()
+}

@@ -1,0 +1,86 @@
+//! A database of the test's own on the one server of this process.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use local::postgres::Server;
+use replicator::settle::settle;
+use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
+use replicator::sink::{Decided, Outcome, Sink};
+use serde_json::value::RawValue;
+use shared::postgres::Settings;
+use shared::stream;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use crate::postgres::{connect, server};
+use crate::replication::rig::invocation_within;
+use crate::replication::story::{Told, event};
+
+/// The one server: to start one takes longer than most tests do. It ends with the process.
+static SERVER: OnceCell<Server> = OnceCell::const_new();
+static DATABASES: AtomicUsize = AtomicUsize::new(0);
+
+/// A migrated database, a sink for it, and a line of the test's own.
+pub(crate) struct Store {
+    pub(crate) sink: PostgresSink,
+    pub(crate) client: Client,
+    pub(crate) url: String,
+}
+
+impl Store {
+    pub(crate) async fn start() -> Self {
+        let url = empty().await;
+        let sink = sink(&url);
+        migrate(sink.database(), soon()).await.unwrap();
+        Self { sink, client: connect(&url).await, url }
+    }
+
+    /// How many rows a condition holds for.
+    pub(crate) async fn count(&self, condition: &str) -> i64 {
+        let sql = format!("select count(*) from users where {condition}");
+        self.client.query_one(&sql, &[]).await.unwrap().get(0)
+    }
+
+    /// Who has a row that is no tombstone, sorted.
+    pub(crate) async fn users(&self) -> Vec<String> {
+        let rows =
+            self.client.query("select user_id from users where deleted_at is null order by 1", &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+}
+
+/// The URL of an empty database.
+pub(crate) async fn empty() -> String {
+    let server = SERVER.get_or_init(server).await;
+    let name = format!("store{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+    server.create_database(&name).await.unwrap();
+    server.url_of(&name)
+}
+
+/// A sink for the database at a URL, as the function makes it.
+pub(crate) fn sink(url: &str) -> PostgresSink {
+    let settings = Settings::parse(SETTING, |name| (name == SETTING).then_some(url)).unwrap().unwrap();
+    PostgresSink::new(&settings, None, time::Duration::days(8))
+}
+
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+/// Settles the changes and applies them.
+pub(crate) async fn apply(sink: &PostgresSink, told: &[Told]) -> Outcome {
+    apply_within(sink, &event(told), Duration::from_mins(1)).await
+}
+
+/// Settles a batch and applies it, with so much time.
+pub(crate) async fn apply_within(sink: &PostgresSink, event: &RawValue, time: Duration) -> Outcome {
+    let batch = stream::read(event).unwrap();
+    let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
+    let settled: Vec<_> = settle(&changes).into_iter().map(|place| changes[place]).collect();
+    let outcome = sink.apply(Decided { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
+    let counted = outcome.applied + outcome.duplicate + outcome.stale + outcome.failures.len();
+    assert_eq!(counted, settled.len(), "each settled change is counted once: {outcome:?}");
+    outcome
+}

@@ -1,0 +1,165 @@
+//! What goes wrong with the server and on the way to it, and what must not come of it.
+
+use std::time::Duration;
+
+use replicator::sink::{FailureKind, Outcome};
+use tokio::time::Instant;
+
+use super::line::Line;
+use super::store::{Store, apply, apply_within, empty, sink, soon};
+use crate::postgres::{connect, server};
+use crate::replication::rig::Rig;
+use crate::replication::story::{Told, event};
+
+fn users(numbers: impl IntoIterator<Item = u64>) -> Vec<Told> {
+    numbers.into_iter().map(|number| Told::named(&format!("u{number:05}"), number, "Ada")).collect()
+}
+
+/// That all of it is to come again, and none of it is put aside; answers why.
+fn all_is_to_come_again(outcome: &Outcome, count: usize) -> String {
+    assert_eq!(outcome.failures.len(), count, "{outcome:?}");
+    let mut reasons = outcome.failures.iter().map(|failure| match &failure.kind {
+        FailureKind::Transient(reason) => reason.clone(),
+        FailureKind::Permanent(_) => panic!("nobody's poison: {failure:?}"),
+    });
+    reasons.next_back().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_and_started_again_costs_a_delivery_and_no_change() {
+    let mut server = server().await;
+    let url = server.url();
+    let sink = sink(&url);
+    replicator::sink::postgres::migrate(sink.database(), soon()).await.unwrap();
+    assert_eq!(apply(&sink, &users(1..=50)).await.applied, 50);
+    server.kill();
+    let started = Instant::now();
+    let outcome = apply(&sink, &users(51..=100)).await;
+    let reason = all_is_to_come_again(&outcome, 50);
+    assert!(reason.contains("POSTGRES_URL 127.0.0.1:"), "{reason}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    server.start().await.unwrap();
+    let outcome = apply(&sink, &users(1..=100)).await;
+    assert_eq!(outcome, Outcome { applied: 50, duplicate: 50, ..Outcome::default() });
+    let count: i64 = connect(&url).await.query_one("select count(*) from users", &[]).await.unwrap().get(0);
+    assert_eq!(count, 100);
+    // In order, and while nobody asks: the line is made anew without a word.
+    server.stop().unwrap();
+    server.start().await.unwrap();
+    assert_eq!(apply(&sink, &users(101..=150)).await.applied, 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_was_cut_is_made_anew_and_a_lost_answer_makes_duplicates() {
+    let store = Store::start().await;
+    let line = Line::to(&store.url).await;
+    let sink = sink(line.url());
+    assert_eq!(apply(&sink, &users(1..=5)).await.applied, 5);
+    line.cut();
+    assert_eq!(apply(&sink, &users(6..=9)).await.applied, 4, "what stood before is tried once more");
+    assert_eq!(line.connections(), 2);
+    line.lose_the_answer();
+    let outcome = apply(&sink, &users(10..=12)).await;
+    assert_eq!(outcome, Outcome { duplicate: 3, ..Outcome::default() }, "they were written, and nobody was told");
+    assert_eq!(store.count("true").await, 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_costs_the_time_and_not_a_moment_more() {
+    let store = Store::start().await;
+    let line = Line::to(&store.url).await;
+    let sink = sink(line.url());
+    assert_eq!(apply(&sink, &users(1..=5)).await.applied, 5);
+    line.silence(true);
+    let (started, time) = (Instant::now(), Duration::from_millis(600));
+    let outcome = apply_within(&sink, &event(&users(6..=9)), time).await;
+    assert!(all_is_to_come_again(&outcome, 4).contains("in time"));
+    assert!(started.elapsed() < time + Duration::from_millis(300), "{:?}", started.elapsed());
+    line.silence(false);
+    assert_eq!(apply(&sink, &users(6..=9)).await.applied, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_somebody_else_holds_are_waited_for_until_the_time_is_up() {
+    let store = Store::start().await;
+    assert_eq!(apply(&store.sink, &users(1..=5)).await.applied, 5);
+    store.client.batch_execute("begin; select * from users where user_id = 'u00003' for update").await.unwrap();
+    let later: Vec<_> = (1..=5).map(|n| Told::named(&format!("u{n:05}"), 10 + n, "Later")).collect();
+    let outcome = apply_within(&store.sink, &event(&later), Duration::from_millis(500)).await;
+    all_is_to_come_again(&outcome, 5);
+    store.client.batch_execute("rollback").await.unwrap();
+    // The server may have come to it after nobody waited any more: then they are duplicates.
+    let outcome = apply(&store.sink, &later).await;
+    assert_eq!(outcome.applied + outcome.duplicate, 5, "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_invocations_over_the_same_rows_never_wait_for_each_other_in_a_circle() {
+    let store = Store::start().await;
+    let rounds = 12_u64;
+    let worker = |own: u64, url: String| async move {
+        let sink = sink(&url);
+        for round in 0..rounds {
+            // The same rows, in opposite orders.
+            let number = |n: u64| 1 + round * 1_000 + own * 500 + n;
+            let told = |n: u64| Told::named(&format!("u{n:03}"), number(n), "Ada");
+            let mut batch: Vec<_> = (0..400).map(told).collect();
+            if own == 1 {
+                batch.reverse();
+            }
+            let outcome = apply(&sink, &batch).await;
+            assert_eq!(outcome.failures, [], "a deadlock would be one");
+        }
+    };
+    let (one, other) = (tokio::spawn(worker(0, store.url.clone())), tokio::spawn(worker(1, store.url.clone())));
+    one.await.unwrap();
+    other.await.unwrap();
+    assert_eq!(store.count("true").await, 400);
+    let deadlocks: i64 = {
+        let sql = "select deadlocks from pg_stat_database where datname = current_database()";
+        store.client.query_one(sql, &[]).await.unwrap().get(0)
+    };
+    assert_eq!(deadlocks, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_changes_are_one_round_trip() {
+    let store = Store::start().await;
+    let line = Line::to(&store.url).await;
+    let sink = sink(line.url());
+    assert_eq!(apply(&sink, &users(1..=10)).await.applied, 10);
+    let before = line.round_trips();
+    assert_eq!(apply(&sink, &users(11..=1_010)).await.applied, 1_000);
+    assert_eq!(line.round_trips() - before, 1, "what was written");
+    assert_eq!(apply(&sink, &users(11..=1_010)).await.duplicate, 1_000);
+    assert_eq!(line.round_trips() - before, 2, "what was there already");
+    assert_eq!(line.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_one_replica_holds_the_position_and_spares_the_other() {
+    let rig = Rig::start().await;
+    let url = empty().await;
+    let line = Line::to(&url).await;
+    let postgres = sink(line.url());
+    replicator::sink::postgres::migrate(postgres.database(), soon()).await.unwrap();
+    line.silence(true);
+    line.cut();
+    let dynamodb = replicator::sink::dynamodb::DynamoDbSink::new(
+        rig.dynamodb.clone(),
+        crate::replication::rig::REPLICA,
+        8,
+        time::Duration::days(8),
+    );
+    let replicator = rig.replicator_with(vec![Box::new(dynamodb), Box::new(postgres)]);
+    let invocation = crate::replication::rig::invocation_within(Duration::from_millis(800));
+    let answer = replicator.handle(&event(&users(7..=9)), &invocation).await.unwrap();
+    assert_eq!(answer.identifier(), Some("7"));
+    assert_eq!(rig.item_count().await, 3);
+    line.silence(false);
+    let answer = replicator.handle(&event(&users(7..=9)), &crate::replication::rig::invocation()).await.unwrap();
+    assert_eq!(answer.identifier(), None);
+    let count: i64 = connect(&url).await.query_one("select count(*) from users", &[]).await.unwrap().get(0);
+    assert_eq!(count, 3);
+    assert!(rig.quarantined().await.is_empty());
+}
