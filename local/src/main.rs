@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use shared::environment::Environment;
 
+/// As the functions have it (docs/figures.md): they run here.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

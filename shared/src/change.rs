@@ -108,6 +108,34 @@ impl CanonicalKey {
         Self::spell(attributes)
     }
 
+    /// The key of these attributes, each with its value as DynamoDB JSON; their names in order.
+    ///
+    /// # Errors
+    /// [`KeyError`], which names the attribute.
+    pub fn of_attributes<'a>(attributes: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Result<Self, KeyError> {
+        let length = attributes.clone().map(|(name, value)| name.len() + value.len() + "{\"\":".len()).sum::<usize>();
+        let mut json = String::with_capacity(length + 1);
+        json.push('{');
+        let (mut count, mut is_spelled) = (0, true);
+        for (name, value) in attributes {
+            count += 1;
+            is_spelled &= !has_escape(name) && is_one_spelling(value);
+            if count > 1 {
+                json.push(',');
+            }
+            if has_escape(name) {
+                json.push_str(&serde_json::to_string(name).map_err(|error| KeyError::Shape(error.to_string()))?);
+            } else {
+                json.extend(["\"", name, "\""]);
+            }
+            json.push(':');
+            json.push_str(value);
+        }
+        json.push('}');
+        // As nearly every key comes.
+        if is_spelled && (1..=2).contains(&count) { Ok(Self(json.into_boxed_str())) } else { Self::parse(&json) }
+    }
+
     /// The one spelling of these attributes.
     pub(crate) fn spell(mut attributes: BTreeMap<Text<'_>, KeyAttribute<'_>>) -> Result<Self, KeyError> {
         let shape = |error: serde_json::Error| KeyError::Shape(error.to_string());
@@ -141,6 +169,21 @@ impl CanonicalKey {
     pub fn to_raw(&self) -> Box<RawValue> {
         // It was written as JSON.
         RawValue::from_string(self.0.clone().into_string()).unwrap_or_default()
+    }
+}
+
+/// Whether JSON would spell it with a backslash.
+fn has_escape(text: &str) -> bool {
+    text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | ..b' '))
+}
+
+/// Whether a key attribute's JSON is surely in its one spelling.
+fn is_one_spelling(value: &str) -> bool {
+    let of = |kind| value.strip_prefix(kind)?.strip_suffix("\"}");
+    match (of("{\"S\":\""), of("{\"N\":\"")) {
+        (Some(text), _) => !has_escape(text),
+        (_, Some(number)) => number::is_plain_integer(number),
+        _ => false,
     }
 }
 
@@ -288,60 +331,4 @@ pub struct Change<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(json: &str) -> Result<String, KeyError> {
-        let raw = RawValue::from_string(json.to_owned()).unwrap();
-        Key::parse(&raw).map(|key| key.canonical().to_string())
-    }
-
-    #[test]
-    fn keys_of_the_same_item_are_equal() {
-        let one = key(r#"{"user_id":{"S":"ada"},"timestamp":{"N":"1"}}"#);
-        assert_eq!(one, key(r#"{ "timestamp" : {"N":"1.0"}, "user_id" : {"S":"\u0061da"} }"#));
-        assert_eq!(one.unwrap(), r#"{"timestamp":{"N":"1"},"user_id":{"S":"ada"}}"#);
-    }
-
-    #[test]
-    fn keys_of_different_items_differ() {
-        let all = [
-            r#"{"k":{"S":"1"}}"#,
-            r#"{"k":{"N":"1"}}"#,
-            r#"{"k":{"B":"MQ=="}}"#,
-            r#"{"j":{"S":"1"}}"#,
-            r#"{"k":{"S":"1"},"s":{"S":""}}"#,
-            r#"{"k":{"S":"1\"},\"s\":{\"S\":\""}}"#,
-        ];
-        let mut canonical: Vec<_> = all.iter().map(|json| key(json).unwrap()).collect();
-        canonical.sort();
-        canonical.dedup();
-        assert_eq!(canonical.len(), all.len());
-    }
-
-    #[test]
-    fn a_wrong_key_names_its_attribute() {
-        assert_eq!(key(r#"{"t":{"N":"soon"}}"#), Err(KeyError::Number("t".into())));
-        assert_eq!(key(r#"{"b":{"B":"*"}}"#), Err(KeyError::Binary("b".into())));
-        assert_eq!(key("{}"), Err(KeyError::Count(0)));
-        assert!(matches!(key(r#"{"t":{"BOOL":true}}"#), Err(KeyError::Shape(_))));
-        assert!(matches!(key("[]"), Err(KeyError::Shape(_))));
-    }
-
-    #[test]
-    fn a_source_is_read_from_the_stream_arn() {
-        let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/Users/stream/2015-06-27T00:48:05.899";
-        let source = Source::parse(arn.into()).unwrap();
-        assert_eq!(source.table(), "Users");
-        assert_eq!(source.table_arn(), "arn:aws:dynamodb:eu-west-1:123456789012:table/Users");
-        assert_eq!(source.label().to_string(), "2015-06-27T00:48:05.899");
-    }
-
-    #[test]
-    fn another_arn_is_refused() {
-        for arn in ["", "arn:aws:sqs:eu-west-1:1:queue", "arn:aws:dynamodb:r:1:table/Users", "x:table//stream/1"] {
-            assert!(matches!(Source::parse(arn.into()), Err(SourceError::Shape(_))), "{arn}");
-        }
-        assert!(matches!(Source::parse("x:table/T/stream/now".into()), Err(SourceError::Label(_))));
-    }
-}
+mod tests;

@@ -46,7 +46,7 @@ pub fn canonical(text: &str) -> Option<Cow<'_, str>> {
 }
 
 /// What nearly every key is: digits without a leading zero, already in their one spelling.
-fn is_plain_integer(text: &str) -> bool {
+pub(crate) fn is_plain_integer(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.len() <= 40 && bytes.iter().all(u8::is_ascii_digit) && matches!(bytes, [b'0'] | [b'1'..=b'9', ..])
 }

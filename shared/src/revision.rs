@@ -173,9 +173,12 @@ impl fmt::Display for SequenceNumber {
             for limb in limbs.iter_mut().rev() {
                 let wide = u128::from(remainder) << 64 | u128::from(*limb);
                 *limb = low(wide / u128::from(LIMB_BASE));
-                remainder = low(wide % u128::from(LIMB_BASE));
+                remainder = low(wide).wrapping_sub(limb.wrapping_mul(LIMB_BASE));
             }
             *chunk = remainder;
+            if limbs == [0; 3] {
+                break;
+            }
         }
         match chunks {
             [low, 0, 0] => write!(f, "{low}"),
@@ -262,6 +265,22 @@ impl Revision {
             sequence: SequenceNumber(sequence.try_into().map_err(|_| wrong())?),
             reconciled,
         })
+    }
+
+    /// As [`Revision::parse`], of a text that as a rule has the label of another one: it is not read again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parse_beside(text: &str, beside: &mut Option<(String, StreamLabel)>) -> Result<Self, RevisionError> {
+        if let Some((label_text, label)) = beside
+            && let Some(number) = text.strip_prefix(label_text.as_str()).and_then(|rest| rest.strip_prefix('#'))
+            && !number.contains('+')
+        {
+            return Ok(Self::new(*label, SequenceNumber::parse(number)?));
+        }
+        let revision = Self::parse(text)?;
+        *beside = text.split_once('#').map(|(label, _)| (label.to_owned(), revision.label));
+        Ok(revision)
     }
 
     /// Reads what `Display` wrote: `<label>#<sequence number>`, then `+<count>` on a reconciled one.

@@ -42,7 +42,7 @@ async fn of_all_that_leaves_the_table_only_what_ttl_removed_reaches_the_archive(
     let rows = harness::rows(&stack.s3()).await;
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].key.as_str(), r#"{"timestamp":{"N":"7"},"user_id":{"S":"expired"}}"#);
-    assert!(rows[0].item.get().contains("0.12345678901234567890123456789012345678"), "{}", rows[0].item);
+    assert!(rows[0].item.get().contains("0.12345678901234567890123456789012345678"), "{}", rows[0].item.get());
     assert!(rows[0].removed_at > datetime!(2026-01-01 0:00 UTC), "the time is the record's: {}", rows[0].removed_at);
     stack.stop().await;
 }

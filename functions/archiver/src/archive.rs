@@ -45,6 +45,6 @@ pub use key::{ARCHIVE, Day, Hour, NotAnObjectKey, ObjectKey};
 pub use merge::Merge;
 pub use prove::prove;
 pub use read::{Damage, Flaw, KeyNames, Reader};
-pub use row::{ArchivedRow, Row};
+pub use row::{ArchivedRow, ItemText, Row};
 pub use select::{NoOldImage, Partition, Selection, Unarchivable, select};
 pub use write::{Object, Writer, write};

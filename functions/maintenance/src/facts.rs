@@ -48,6 +48,7 @@ impl Facts {
 
 #[cfg(test)]
 mod tests {
+    use archiver::archive::ItemText;
     use serde_json::value::RawValue;
     use shared::revision::Revision;
     use time::OffsetDateTime;
@@ -61,7 +62,7 @@ mod tests {
             revision: Revision::parse(&format!("2026-01-01T00:00:00.000#{number}")).unwrap(),
             removed_at: OffsetDateTime::UNIX_EPOCH,
             event_id: None,
-            item: RawValue::from_string(item).unwrap(),
+            item: ItemText::of(&RawValue::from_string(item).unwrap()).unwrap(),
         }
     }
 

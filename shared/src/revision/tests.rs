@@ -107,3 +107,21 @@ fn bytes_of_another_length_are_refused() {
         assert_eq!(Revision::decode(&vec![0; length]), Err(RevisionError::Bytes(length)));
     }
 }
+
+#[test]
+fn a_text_beside_another_is_read_as_it_is_alone() {
+    let mut beside = None;
+    for text in [
+        "2015-05-11T21:21:33.291#1",
+        "2015-05-11T21:21:33.291#20500000000000000910398",
+        "2015-05-11T21:21:33.291#3+4",
+        "2015-05-11T21:21:33.291",
+        "2015-05-11T21:21:33.291#x",
+        "2016-05-11T21:21:33.291#5",
+        "2015-05-11T21:21:33.291#6",
+        "1431379293#7",
+        "1431379293.5#8",
+    ] {
+        assert_eq!(Revision::parse_beside(text, &mut beside), Revision::parse(text), "{text}");
+    }
+}

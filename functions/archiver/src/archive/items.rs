@@ -5,15 +5,12 @@
 
 use std::io::{self, Write};
 
-use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::Compression;
-use super::compression::Encoder;
+use super::compression::{Encoder, PIECE_BYTES};
 use super::row::push_one_line;
 use super::write::Hashed;
-
-const PIECE_BYTES: usize = 64 * 1024;
+use super::{Compression, ItemText};
 
 /// Writes items to a sink, of any number.
 pub struct ItemWriter<W: Write> {
@@ -30,14 +27,14 @@ impl<W: Write> ItemWriter<W> {
     /// If the encoder has no memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
         let encoder = compression.encoder(Hashed { sink, digest: Sha256::new() })?;
-        Ok(Self { encoder, piece: Vec::with_capacity(2 * PIECE_BYTES), items: 0, content_bytes: 0 })
+        Ok(Self { encoder, piece: Vec::new(), items: 0, content_bytes: 0 })
     }
 
     /// Adds an item, a DynamoDB JSON map.
     ///
     /// # Errors
     /// If the sink or the encoder gives up.
-    pub fn push(&mut self, item: &RawValue) -> io::Result<()> {
+    pub fn push(&mut self, item: &ItemText) -> io::Result<()> {
         let before = self.piece.len();
         self.piece.extend_from_slice(b"{\"Item\":");
         push_one_line(item.get(), &mut self.piece);

@@ -9,21 +9,24 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
-use shared::change::{CanonicalKey, Key};
-use shared::revision::Revision;
+use shared::change::CanonicalKey;
+use shared::revision::{Revision, StreamLabel};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::compression::Decoder;
 use super::key::RowsDigest;
+use super::row::ItemText;
 use super::{ArchivedRow, Description, Name};
 
 /// No row is longer: an item has at most 400 KB, and the most talkative JSON of one is below 3 MB.
 const ROW_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// What is read, and decompressed, at a time.
+const BLOCK_BYTES: usize = 64 * 1024;
 
 /// The names of a table's key attributes: they say which part of an item is its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,23 +35,21 @@ pub struct KeyNames(Vec<String>);
 impl KeyNames {
     /// Takes the names, in any order.
     pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self(names.into_iter().map(Into::into).collect())
+        let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
+        names.sort_unstable();
+        Self(names)
     }
 
-    fn key_of(&self, item: &RawValue) -> Result<CanonicalKey, Flaw> {
-        let mut json = serde_json::Deserializer::from_str(item.get());
+    /// The key of an item that is read to its end, and so is JSON.
+    fn key_of(&self, item: &str) -> Result<CanonicalKey, Flaw> {
+        let mut json = serde_json::Deserializer::from_str(item);
         let found = KeyOf(&self.0).deserialize(&mut json).map_err(Flaw::Row)?;
-        let mut key = Vec::with_capacity(64);
-        for (name, value) in self.0.iter().zip(found) {
-            let value = value.ok_or_else(|| Flaw::NoKey(name.clone()))?;
-            key.push(if key.is_empty() { b'{' } else { b',' });
-            name.serialize(&mut serde_json::Serializer::new(&mut key)).map_err(Flaw::Row)?;
-            key.push(b':');
-            key.extend_from_slice(value.get().as_bytes());
+        json.end().map_err(Flaw::Row)?;
+        if let Some((name, _)) = self.0.iter().zip(&found).find(|(_, value)| value.is_none()) {
+            return Err(Flaw::NoKey(name.clone()));
         }
-        key.push(b'}');
-        let key: &RawValue = serde_json::from_slice(&key).map_err(Flaw::Row)?;
-        Key::parse(key).map(|key| key.canonical().clone()).map_err(|_| Flaw::NoKey(self.0.join(", ")))
+        let named = self.0.iter().zip(&found).filter_map(|(name, value)| Some((name.as_str(), value.as_ref()?.get())));
+        CanonicalKey::of_attributes(named).map_err(|_| Flaw::NoKey(self.0.join(", ")))
     }
 }
 
@@ -164,9 +165,18 @@ pub struct Reader<R: Read> {
     line: Vec<u8>,
     rows: u64,
     times: Option<(OffsetDateTime, OffsetDateTime)>,
-    last: Option<(CanonicalKey, Revision)>,
+    /// The key and revision of the row before.
+    last: Option<(String, Revision)>,
+    repeating: Repeating,
     digest: RowsDigest,
     ended: bool,
+}
+
+/// What nearly all rows of an object have in common, and is not read again in each.
+#[derive(Default)]
+struct Repeating {
+    label: Option<(String, StreamLabel)>,
+    time: Option<(String, OffsetDateTime)>,
 }
 
 impl<R: Read> Reader<R> {
@@ -178,18 +188,19 @@ impl<R: Read> Reader<R> {
         let open = || {
             let name = Name::parse(object)?;
             let description = Description::parse(metadata).map_err(Flaw::Metadata)?;
-            let source = BufReader::new(Hashing { source, digest: Sha256::new() });
+            let source = BufReader::with_capacity(BLOCK_BYTES, Hashing { source, digest: Sha256::new() });
             let decoder = name.compression().decoder(source).map_err(Flaw::Content)?;
             Ok(Self {
                 object: object.to_owned(),
                 name,
                 description,
                 names,
-                lines: BufReader::new(decoder),
+                lines: BufReader::with_capacity(BLOCK_BYTES, decoder),
                 line: Vec::new(),
                 rows: 0,
                 times: None,
                 last: None,
+                repeating: Repeating::default(),
                 digest: RowsDigest::default(),
                 ended: false,
             })
@@ -204,17 +215,25 @@ impl<R: Read> Reader<R> {
             return Ok(None);
         }
         let line = self.line.strip_suffix(b"\n").ok_or(Flaw::Unended)?;
-        let row = parse(line, &self.names)?;
+        let row = parse(line, &self.names, &mut self.repeating)?;
         if !self.name.holds(row.removed_at) {
             return Err(Flaw::Hour);
         }
-        if self.last.as_ref().is_some_and(|(key, revision)| (key, *revision) >= (&row.key, row.revision)) {
-            return Err(Flaw::Order);
+        let (key, revision) = (row.key.as_str(), row.revision);
+        match &mut self.last {
+            Some((last, before)) if (last.as_str(), *before) >= (key, revision) => return Err(Flaw::Order),
+            Some((last, before)) => {
+                last.clear();
+                last.push_str(key);
+                *before = revision;
+            }
+            none => *none = Some((key.to_owned(), revision)),
         }
         let (first, last) = self.times.unwrap_or((row.removed_at, row.removed_at));
         self.times = Some((first.min(row.removed_at), last.max(row.removed_at)));
-        self.digest.push(&row.key, row.revision);
-        self.last = Some((row.key.clone(), row.revision));
+        if self.name.digest().is_some() {
+            self.digest.push(&row.key, row.revision);
+        }
         self.rows += 1;
         Ok(Some(row))
     }
@@ -259,27 +278,58 @@ impl<R: Read> Iterator for Reader<R> {
 struct Line<'a> {
     #[serde(borrow)]
     item: &'a RawValue,
-    metadata: Metadata,
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Metadata {
-    revision: String,
-    removed_at: String,
+struct Metadata<'a> {
+    #[serde(borrow)]
+    revision: Cow<'a, str>,
+    #[serde(borrow)]
+    removed_at: Cow<'a, str>,
     event_id: Option<String>,
 }
 
-fn parse(line: &[u8], names: &KeyNames) -> Result<ArchivedRow, Flaw> {
-    let Line { item, metadata } = serde_json::from_slice(line).map_err(Flaw::Row)?;
+fn parse(line: &[u8], names: &KeyNames, repeating: &mut Repeating) -> Result<ArchivedRow, Flaw> {
+    let (item, key, metadata) = if let Some(parts) = split(line, names) {
+        parts
+    } else {
+        let Line { item, metadata } = serde_json::from_slice(line).map_err(Flaw::Row)?;
+        (item.get(), names.key_of(item.get())?, metadata)
+    };
     Ok(ArchivedRow {
-        key: names.key_of(item)?,
-        revision: Revision::parse(&metadata.revision)?,
-        removed_at: OffsetDateTime::parse(&metadata.removed_at, &Rfc3339)
-            .map_err(|_| Flaw::Time(metadata.removed_at))?,
+        key,
+        revision: Revision::parse_beside(&metadata.revision, &mut repeating.label)?,
+        removed_at: repeating.time(&metadata.removed_at)?,
         event_id: metadata.event_id,
-        item: item.to_owned(),
+        item: ItemText::read(item),
     })
+}
+
+impl Repeating {
+    fn time(&mut self, text: &str) -> Result<OffsetDateTime, Flaw> {
+        match &self.time {
+            Some((last, time)) if last == text => Ok(*time),
+            _ => {
+                let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| Flaw::Time(text.to_owned()))?;
+                self.time = Some((text.to_owned(), time));
+                Ok(time)
+            }
+        }
+    }
+}
+
+/// Takes a line apart that has the shape in which they are written, so that its item is read once: as JSON and for its key at
+/// the same time. No string holds what stands between item and metadata, since its quotes would be escaped. What is of another
+/// shape, or is not sound, is none of these.
+fn split<'l>(line: &'l [u8], names: &KeyNames) -> Option<(&'l str, CanonicalKey, Metadata<'l>)> {
+    const METADATA: &str = ",\"Metadata\":";
+    let line = str::from_utf8(line).ok()?.strip_prefix("{\"Item\":")?.strip_suffix('}')?;
+    let end = memchr::memmem::rfind(line.as_bytes(), METADATA.as_bytes())?;
+    let (item, metadata) = (&line[..end], &line[end + METADATA.len()..]);
+    Some((item, names.key_of(item).ok()?, serde_json::from_str(metadata).ok()?))
 }
 
 /// Passes the source's bytes on and digests them.
@@ -293,5 +343,46 @@ impl<R: Read> Read for Hashing<R> {
         let read = self.source.read(buffer)?;
         self.digest.update(&buffer[..read]);
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<ArchivedRow, Flaw> {
+        parse(line.as_bytes(), &KeyNames::new(["user_id"]), &mut Repeating::default())
+    }
+
+    #[test]
+    fn a_row_is_read_in_whatever_shape_its_json_comes() {
+        let metadata = r#"{"Revision":"2026-11-01T08:00:00.000#7","RemovedAt":"2026-11-22T09:30:00Z"}"#;
+        let tricky = r#"{"user_id":{"S":"ada"},"Metadata":{"M":{"x":{"S":",\"Metadata\":{"}}}}"#;
+        for (line, item) in [
+            (format!(r#"{{"Item":{tricky},"Metadata":{metadata}}}"#), tricky),
+            (format!(r#"{{"Metadata":{metadata},"Item":{tricky}}}"#), tricky),
+            (format!(r#" {{ "Item" : {tricky} , "Metadata" : {metadata} }} "#), tricky),
+        ] {
+            let row = read(&line).unwrap();
+            assert_eq!((row.item.get(), row.key.as_str()), (item, r#"{"user_id":{"S":"ada"}}"#), "{line}");
+            assert_eq!(row.revision.to_string(), "2026-11-01T08:00:00.000#7");
+        }
+    }
+
+    #[test]
+    fn what_is_no_row_is_refused_in_whatever_shape_it_comes() {
+        let metadata = r#"{"Revision":"2026-11-01T08:00:00.000#7","RemovedAt":"2026-11-22T09:30:00Z"}"#;
+        for line in [
+            format!(r#"{{"Item":{{"user_id":{{"S":"ada"}}}} {{}},"Metadata":{metadata}}}"#),
+            format!(r#"{{"Item":{{"user_id":{{"S":"ada"}},"Metadata":{metadata}}}"#),
+            format!(r#"{{"Item":{{"user_id":{{"S":"ada"}}}},"Metadata":{metadata}}}}}"#),
+            format!(r#"{{"Item":[{{"user_id":1}}],"Metadata":{metadata}}}"#),
+            r#"{"Item":{"user_id":{"S":"ada"}},"Metadata":{"Revision":"x","Other":1}}"#.to_owned(),
+            String::new(),
+        ] {
+            assert!(matches!(read(&line), Err(Flaw::Row(_))), "{line}");
+        }
+        let without_key = format!(r#"{{"Item":{{"other":{{"S":"ada"}}}},"Metadata":{metadata}}}"#);
+        assert!(matches!(read(&without_key), Err(Flaw::NoKey(name)) if name == "user_id"));
     }
 }

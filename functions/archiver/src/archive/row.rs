@@ -22,8 +22,8 @@ pub struct Row<'a> {
     pub removed_at: OffsetDateTime,
     /// The record's own identifier.
     pub event_id: Option<Cow<'a, str>>,
-    /// The item as it was.
-    pub item: Image<'a>,
+    /// The item as it was: a DynamoDB JSON map.
+    pub item: &'a str,
 }
 
 impl Row<'_> {
@@ -32,12 +32,35 @@ impl Row<'_> {
     pub(super) fn order(&self, other: &Self) -> Ordering {
         let name = self.key.cmp(other.key).then_with(|| self.revision.cmp(&other.revision));
         name.then_with(|| self.removed_at.cmp(&other.removed_at))
-            .then_with(|| self.item.get().cmp(other.item.get()))
+            .then_with(|| self.item.cmp(other.item))
             .then_with(|| self.event_id.cmp(&other.event_id))
     }
 
     pub(super) fn is_named_as(&self, other: &Self) -> bool {
         self.revision == other.revision && self.key == other.key
+    }
+}
+
+/// An item's own text: a JSON map, as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemText(Box<str>);
+
+impl ItemText {
+    /// Takes JSON for an item's text, or nothing if it is not an object.
+    #[must_use]
+    pub fn of(json: &RawValue) -> Option<Self> {
+        Image::parse(json).map(|image| Self(image.get().into()))
+    }
+
+    /// Takes what has been read as an object.
+    pub(super) fn read(json: &str) -> Self {
+        Self(json.into())
+    }
+
+    /// The text, from `{` to `}`.
+    #[must_use]
+    pub fn get(&self) -> &str {
+        &self.0
     }
 }
 
@@ -53,7 +76,7 @@ pub struct ArchivedRow {
     /// The record's own identifier.
     pub event_id: Option<String>,
     /// The item as it was: a DynamoDB JSON map.
-    pub item: Box<RawValue>,
+    pub item: ItemText,
 }
 
 impl ArchivedRow {
@@ -63,16 +86,16 @@ impl ArchivedRow {
         self.key.cmp(&other.key).then_with(|| self.revision.cmp(&other.revision))
     }
 
-    /// The row as it is written; nothing if its item is no JSON object, which no reader gives.
+    /// The row as it is written.
     #[must_use]
-    pub fn as_row(&self) -> Option<Row<'_>> {
-        Some(Row {
+    pub fn as_row(&self) -> Row<'_> {
+        Row {
             key: &self.key,
             revision: self.revision,
             removed_at: self.removed_at,
             event_id: self.event_id.as_deref().map(Into::into),
-            item: Image::parse(&self.item)?,
-        })
+            item: self.item.get(),
+        }
     }
 }
 
@@ -88,7 +111,7 @@ impl LineWriter {
     /// Adds the row's line, and a line feed.
     pub(super) fn push(&mut self, row: &Row<'_>, lines: &mut Vec<u8>) -> io::Result<()> {
         lines.extend_from_slice(b"{\"Item\":");
-        push_one_line(row.item.get(), lines);
+        push_one_line(row.item, lines);
         lines.extend_from_slice(b",\"Metadata\":{\"Revision\":\"");
         self.push_revision(row.revision, lines);
         lines.extend_from_slice(b"\",\"RemovedAt\":\"");

@@ -112,7 +112,7 @@ fn row<'a>(change: &'a Change<'_>, removed_at: OffsetDateTime, item: Image<'a>) 
         revision: change.revision,
         removed_at,
         event_id: change.event_id.as_deref().map(Into::into),
-        item,
+        item: item.get(),
     }
 }
 

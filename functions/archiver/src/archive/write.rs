@@ -5,13 +5,10 @@ use std::io::{self, Write};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::compression::Encoder;
+use super::compression::{Encoder, PIECE_BYTES};
 use super::key::RowsDigest;
 use super::row::LineWriter;
 use super::{Compression, Description, Hour, ObjectKey, Row};
-
-/// Lines are handed to the encoder in pieces of about this size: row by row costs a call into it each.
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// An object, ready to be put.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +60,7 @@ impl<W: Write> Writer<W> {
     /// If the encoder has no memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
         let encoder = compression.encoder(Hashed { sink, digest: Sha256::new() })?;
-        let piece = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 8);
+        let piece = Vec::new();
         Ok(Self { encoder, lines: LineWriter::default(), piece, rows: 0, times: None, content_bytes: 0 })
     }
 

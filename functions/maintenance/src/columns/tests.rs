@@ -1,5 +1,6 @@
 //! What becomes of an item's values.
 
+use archiver::archive::ItemText;
 use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use bytes::Bytes;
@@ -19,7 +20,7 @@ fn row(item: &str) -> ArchivedRow {
         revision: Revision::parse("2026-11-01T08:00:00.000#44215845000001").unwrap(),
         removed_at: datetime!(2026-11-22 09:30:00.25 UTC),
         event_id: None,
-        item: RawValue::from_string(item.to_owned()).unwrap(),
+        item: ItemText::of(&RawValue::from_string(item.to_owned()).unwrap()).unwrap(),
     }
 }
 

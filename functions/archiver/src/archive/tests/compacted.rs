@@ -44,7 +44,7 @@ fn a_row_that_was_read_is_written_as_it_was() {
     let reader = Reader::open(NAME, &metadata, KeyNames::new(["user_id", "timestamp"]), bytes.as_slice()).unwrap();
     let mut writer = Writer::new(Compression::Zstd, Vec::new()).unwrap();
     for row in reader {
-        writer.push(&row.unwrap().as_row().unwrap()).unwrap();
+        writer.push(&row.unwrap().as_row()).unwrap();
     }
     assert_eq!(writer.finish(OffsetDateTime::UNIX_EPOCH).unwrap().1, bytes);
 }
