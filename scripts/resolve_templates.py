@@ -140,23 +140,24 @@ class Template:
         return {name: each for name, each in self.body["Resources"].items() if each["Type"] == kind}
 
 
-def nested(root, folder):
-    """The templates that a decided root deploys, by the logical id of the stack."""
+def nested(parent, folder, name):
+    """The templates that a decided one deploys, and those that they do: (path, template) by the logical id of the stack."""
     stacks = {}
-    for name, stack in root.of_type("AWS::CloudFormation::Stack").items():
-        path = stack["Properties"]["TemplateURL"]
-        with open(os.path.join(folder, path), encoding="utf-8") as file:
+    for stack_id, stack in parent.of_type("AWS::CloudFormation::Stack").items():
+        path = os.path.normpath(os.path.join(folder, stack["Properties"]["TemplateURL"]))
+        with open(path, encoding="utf-8") as file:
             body = yaml_parse(file)
         given = stack["Properties"].get("Parameters", {})
-        values = {key: root.values.get(value.get("Ref")) if isinstance(value, dict) else value for key, value in given.items()}
-        stacks[name] = (path, Template(f"{root.name} {path}", body, values))
-    for place, node in itertools.chain(root.body["Resources"].items(), root.body["Outputs"].items()):
-        for name, attribute in root.references(node):
-            if name in stacks and attribute is not None:
-                output = attribute.removeprefix("Outputs.")
-                if output not in stacks[name][1].body["Outputs"]:
-                    raise Wrong(f"{root.name}: {place} names {name}.{attribute}, which {stacks[name][0]} does not give")
-    return stacks
+        values = {key: parent.values.get(value.get("Ref")) if isinstance(value, dict) else value for key, value in given.items()}
+        stacks[stack_id] = (path, Template(f"{name} {os.path.basename(path)}", body, values))
+    for place, node in itertools.chain(parent.body["Resources"].items(), parent.body["Outputs"].items()):
+        for stack_id, attribute in parent.references(node):
+            if stack_id in stacks and attribute is not None:
+                path, template = stacks[stack_id]
+                if attribute.removeprefix("Outputs.") not in template.body["Outputs"]:
+                    raise Wrong(f"{parent.name}: {place} names {stack_id}.{attribute}, which {path} does not give")
+    within = [nested(template, os.path.dirname(path), name) for path, template in stacks.values()]
+    return stacks | {stack_id: stack for more in within for stack_id, stack in more.items()}
 
 
 def check_tiers(root, stacks, tiers):
@@ -164,6 +165,8 @@ def check_tiers(root, stacks, tiers):
     on = {tier for tier, choice in tiers.items() if choice != "none"}
     expected = {"NetworkStack"} if on else set()
     expected |= {stack for tier, stack in (("RelationalTier", "RelationalStack"), ("CacheTier", "CacheStack")) if tier in on}
+    if tiers["RelationalTier"] == "rds-postgres":
+        expected.add("RotationStack")
     if set(stacks) != expected:
         raise Wrong(f"{root.name}: makes {sorted(stacks)} and not {sorted(expected)}")
     for _, template in stacks.values():
@@ -194,11 +197,11 @@ def main(path, target):
         tiers = dict(zip(choices, chosen))
         name = "+".join(chosen)
         root = Template(name, expanded, tiers)
-        stacks = nested(root, folder)
+        stacks = nested(root, folder, name)
         check_tiers(root, stacks, tiers)
         write(os.path.join(target, name, "template.json"), root.body)
         for place, template in stacks.values():
-            write(os.path.join(target, name, place), template.body)
+            write(os.path.join(target, name, os.path.relpath(place, folder)), template.body)
         count += 1
     print(f"{count} choices of {' and '.join(choices)} resolved into {target}")
 

@@ -155,7 +155,7 @@ fn either_database_is_encrypted_entered_by_tokens_over_tls_and_kept() {
     assert_eq!(resources["Instance"]["Properties"]["MultiAZ"], true);
     assert!(!resources["Instance"]["Properties"]["MaxAllocatedStorage"].is_null(), "its storage grows");
     assert_eq!(resources["Cluster"]["Properties"]["ManageMasterUserPassword"], true);
-    assert_eq!(resources["MasterRotation"]["Type"], "AWS::SecretsManager::RotationSchedule");
+    assert_eq!(resources["RotationStack"]["Properties"]["TemplateURL"], "rotation.yaml");
     for id in ["ClusterParameters", "InstanceParameters"] {
         let parameters = &resources[id]["Properties"]["Parameters"];
         assert_eq!(parameters["rds.force_ssl"], "1", "{id}");
