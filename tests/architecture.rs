@@ -68,6 +68,7 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("api", "body", Choreography),
     ("api", "cache", Choreography),
     ("api", "idempotency", Choreography),
+    ("api", "limit", Choreography),
     ("api", "precondition", Choreography),
     ("api", "page", Choreography),
     ("api", "router", Choreography),

@@ -1,5 +1,9 @@
 //! The cache: on a real server, alone and before the table.
 
+mod aside;
+mod limit;
 mod line;
+mod proxy;
 pub(crate) mod servers;
 mod sink;
+pub(crate) mod suite;

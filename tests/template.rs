@@ -155,7 +155,7 @@ fn both_mappings_count_their_events() {
 async fn the_templates_routes_are_the_routers() {
     // Who is not let in is told of no method.
     let config = api::config::Config { auth: Auth::None, ..api::config::Config::parse(&environment("api")).unwrap() };
-    let app = api::app(&config, clients::dynamodb("http://127.0.0.1:9"), Clock::system());
+    let app = api::app(&config, clients::dynamodb("http://127.0.0.1:9"), None, Clock::system());
     let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for route in template().routes {
         assert_eq!(route.function, "api");

@@ -80,6 +80,9 @@ fn spell(problem: &Problem, request_id: &str, response: &mut Response) {
     if let Problem::IdempotencyKeyInUse { seconds } = problem {
         headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
     }
+    if let Problem::RateLimited { seconds } = problem {
+        headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+    }
     let told = match problem {
         Problem::MethodNotAllowed { allow } => (ALLOW, *allow),
         Problem::NotAMergePatch => (ACCEPT_PATCH, crate::problem::MERGE_PATCH),

@@ -85,6 +85,11 @@ pub enum Problem {
     PreconditionFailed,
     /// This deployment takes no write that does not say which state it is over (RFC 6585, section 3).
     PreconditionRequired,
+    /// The caller's quota is spent (RFC 6585, section 4).
+    RateLimited {
+        /// Until one more request may pass.
+        seconds: u64,
+    },
     /// The table is throttled, out of reach or contended: come again.
     Busy {
         /// For the log alone.
@@ -196,6 +201,9 @@ impl Problem {
                 "precondition required",
                 "send if-match with the etag of the record as you read it, or if-none-match: * to create it".into(),
             ),
+            Self::RateLimited { .. } => {
+                (429, "rate-limited", "too many requests", "your quota is spent: wait as retry-after says".into())
+            }
             Self::Busy { .. } => (503, "busy", "busy", "the table cannot answer at the moment: come again".into()),
             Self::Unreadable { .. } => (
                 500,

@@ -29,6 +29,15 @@ pub const REQUESTS: &str = "Requests";
 /// Milliseconds from a request's arrival to its answer (dimension `route`).
 pub const REQUEST_DURATION: &str = "RequestDuration";
 
+/// Records found in the cache.
+pub const CACHE_HITS: &str = "CacheHits";
+/// Records that the table was asked for, though there is a cache.
+pub const CACHE_MISSES: &str = "CacheMisses";
+/// Calls to the cache that failed or took too long.
+pub const CACHE_FAILURES: &str = "CacheFailures";
+/// Requests refused because their caller's quota was spent.
+pub const RATE_LIMITED: &str = "RateLimited";
+
 /// Tells the recorder in use the units; call once, after it is installed.
 pub fn describe() {
     describe_histogram!(REPLICATION_LAG, Unit::Milliseconds, "age of a batch's oldest change when it was applied");
@@ -41,5 +50,9 @@ pub fn describe() {
     describe_counter!(ARCHIVED_ROWS, Unit::Count, "rows written to the archive");
     describe_counter!(ARCHIVED_BYTES, Unit::Bytes, "bytes of archive objects");
     describe_counter!(REQUESTS, Unit::Count, "requests answered");
+    describe_counter!(CACHE_HITS, Unit::Count, "records found in the cache");
+    describe_counter!(CACHE_MISSES, Unit::Count, "records that the table was asked for");
+    describe_counter!(CACHE_FAILURES, Unit::Count, "calls to the cache that failed or took too long");
+    describe_counter!(RATE_LIMITED, Unit::Count, "requests over their caller's quota");
     describe_histogram!(REQUEST_DURATION, Unit::Milliseconds, "time from a request's arrival to its answer");
 }

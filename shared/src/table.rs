@@ -350,7 +350,7 @@ impl UserTable {
             })
     }
 
-    /// Deletes a live record.
+    /// Deletes a live record; answers the version that it had, 0 if it had none.
     ///
     /// # Errors
     /// [`WriteError::Absent`], [`WriteError::PreconditionFailed`], or the table failed.
@@ -359,7 +359,7 @@ impl UserTable {
         key: &UserKey,
         precondition: &Precondition,
         now: OffsetDateTime,
-    ) -> Result<(), WriteError> {
+    ) -> Result<u64, WriteError> {
         if let Some(markers) = &self.markers {
             return self.delete_unique(markers, key, precondition, now).await;
         }
@@ -375,11 +375,13 @@ impl UserTable {
             .condition_expression(condition)
             .set_expression_attribute_names(names)
             .set_expression_attribute_values(values)
+            .return_values(ReturnValue::AllOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         let error = match call.send().await {
             Ok(output) => {
                 self.meter.add(output.consumed_capacity());
-                return Ok(());
+                // One that is no version was never a record's, and nobody keeps it.
+                return Ok(output.attributes.as_ref().map_or(0, |old| item::version(old).unwrap_or(0)));
             }
             Err(error) => error,
         };

@@ -95,7 +95,7 @@ async fn busy(silent: usize) -> (Api, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (Api(api::app(&config("Users"), clients::dynamodb(&url), Clock::fixed(NOW))), calls)
+    (Api(api::app(&config("Users"), clients::dynamodb(&url), None, Clock::fixed(NOW))), calls)
 }
 
 #[tokio::test]

@@ -78,8 +78,7 @@ async fn an_unmodified_read_has_its_tag_and_no_body() {
         assert_eq!((answer.status, answer.text.as_str(), answer.header("etag")), (304, "", current.as_str()));
         assert_eq!(answer.header("cache-control"), "private, no-cache");
         // RFC 9110, section 8.6: the length of the body that a 200 would have had, or none.
-        let length = api.get("/users/ada/7").await.text.len().to_string();
-        assert_eq!(answer.header("content-length"), length, "{method}");
+        assert!(answer.is_as_long_as(&api.get("/users/ada/7").await), "{method}");
     }
 }
 

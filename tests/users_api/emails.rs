@@ -11,7 +11,7 @@ const UNIQUE: [(&str, &str); 3] =
     [("UNIQUE_EMAIL", "true"), ("EMAILS_TABLE", "Emails"), ("IDEMPOTENCY_TABLE", "Idempotency")];
 
 fn api_at(service: &Service, now: OffsetDateTime) -> Api {
-    Api(api::app(&config_with("Users", &UNIQUE), service.dynamodb.clone(), Clock::fixed(now)))
+    Api(api::app(&config_with("Users", &UNIQUE), service.dynamodb.clone(), service.cache.clone(), Clock::fixed(now)))
 }
 
 async fn create(api: &Api, id: &str, second: u64, email: &str, expires_at: Option<i64>) -> u16 {
@@ -158,7 +158,7 @@ async fn a_create_with_a_key_takes_the_address_with_the_record_or_neither() {
         _ => Mishap::None,
     });
     let client = local::clients::dynamodb(&url.await);
-    let broken = Api(api::app(&config_with("Users", &UNIQUE), client, Clock::fixed(NOW)));
+    let broken = Api(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
     assert_eq!(broken.send("POST", "/users", &key, body).await.status, 503);
     assert_eq!(markers(&service).await, 0);
     let api = api_at(&service, NOW);

@@ -18,7 +18,7 @@ const KEY: (&str, &str) = ("idempotency-key", "\"8e03978e-40d5-43e8-bc93-6894a57
 const BODY: &str = r#"{"name":"Ada","email":"ada@example.com","attributes":{"n":0.10}}"#;
 
 fn api(service: &Service, now: OffsetDateTime) -> Api {
-    Api(api::app(&config_with("Users", &[TABLE]), service.dynamodb.clone(), Clock::fixed(now)))
+    Api(api::app(&config_with("Users", &[TABLE]), service.dynamodb.clone(), service.cache.clone(), Clock::fixed(now)))
 }
 
 async fn post(api: &Api, body: &str) -> Answer {
@@ -126,7 +126,7 @@ async fn troubled(
     let config = clients::dynamodb(&url).config().to_builder();
     let retry = if retries { RetryConfig::standard().with_max_attempts(3) } else { RetryConfig::disabled() };
     let client = aws_sdk_dynamodb::Client::from_conf(config.retry_config(retry).build());
-    (Api(api::app(&config_with("Users", &[TABLE]), client, Clock::fixed(NOW))), calls)
+    (Api(api::app(&config_with("Users", &[TABLE]), client, None, Clock::fixed(NOW))), calls)
 }
 
 /// One crash and what comes after it; whether the first attempt was cut short.

@@ -35,7 +35,7 @@ async fn troubled(service: &Service, operation: &'static str, mishap: Mishap) ->
     });
     let retries = RetryConfig::disabled();
     let client = clients::dynamodb(&url.await).config().to_builder().retry_config(retries).build();
-    Api(api::app(&config("Users"), aws_sdk_dynamodb::Client::from_conf(client), Clock::fixed(NOW)))
+    Api(api::app(&config("Users"), aws_sdk_dynamodb::Client::from_conf(client), None, Clock::fixed(NOW)))
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn what_is_asked_every_day_is_one_call() {
         counted.fetch_add(1, Ordering::Relaxed);
         Mishap::None
     });
-    let api = Api(api::app(&config("Users"), clients::dynamodb(&url.await), Clock::fixed(NOW)));
+    let api = Api(api::app(&config("Users"), clients::dynamodb(&url.await), None, Clock::fixed(NOW)));
     for (method, path, content_type, body, status) in [
         ("POST", "/users", JSON, r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#, 201),
         ("POST", "/users", JSON, r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#, 409),

@@ -91,7 +91,7 @@ async fn a_head_is_a_get_without_its_body() {
         let (get, head) = (api.get(path).await, api.send("HEAD", path, &[], "").await);
         assert_eq!((head.status, head.text.as_str()), (200, ""), "{path}");
         assert_eq!(head.header("etag"), get.header("etag"), "{path}");
-        assert_eq!(head.header("content-length"), get.text.len().to_string(), "{path}");
+        assert!(head.is_as_long_as(&get), "{path}");
     }
     let missing = api.send("HEAD", "/users/ada/8", &[], "").await;
     assert_eq!((missing.status, missing.text.as_str()), (404, ""));

@@ -23,7 +23,7 @@ async fn a_record_over_400_kb_is_too_large_however_it_is_written() {
 #[tokio::test]
 async fn a_table_that_is_not_there_is_an_operator_s_matter() {
     let service = Service::start().await;
-    let api = Api(api::app(&config("Elsewhere"), service.dynamodb.clone(), Clock::fixed(NOW)));
+    let api = Api(api::app(&config("Elsewhere"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
     for (method, path) in [("GET", "/users/ada/7"), ("GET", "/users"), ("DELETE", "/users/ada/7")] {
         let refused = api.send(method, path, &[], "").await;
         assert_eq!((refused.status, refused.problem()), (500, "internal"), "{method} {path}");

@@ -1,7 +1,9 @@
 //! The API over an embedded DynamoDB, at a time of the story's choosing.
 
+use std::collections::HashMap;
 use std::path::Path;
 
+use api::cache::{CacheAside, Patience};
 use api::config::Config;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -13,12 +15,16 @@ use local::clients;
 use local::dynamodb::Engine;
 use local::template::Template;
 use serde_json::Value;
+use shared::cache::Cache;
 use shared::clock::Clock;
 use shared::environment::Environment;
+use shared::floor::Floor;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
+
+use crate::cache::suite;
 
 /// When a story happens, unless it says otherwise.
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123456 UTC);
@@ -31,6 +37,9 @@ pub(crate) const MERGE: (&str, &str) = ("content-type", "application/merge-patch
 pub(crate) struct Service {
     engine: Engine,
     pub(crate) dynamodb: Client,
+    /// One for all APIs over these tables: together they are an instance.
+    pub(crate) cache: Option<CacheAside>,
+    stream: Option<Cache>,
 }
 
 impl Service {
@@ -39,7 +48,15 @@ impl Service {
         let template = Template::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml")).unwrap();
         engine.create_tables(&template.tables).unwrap();
         let dynamodb = clients::dynamodb(engine.endpoint());
-        Self { engine, dynamodb }
+        let (cache, stream) = suite::cache().await.unzip();
+        Self { engine, dynamodb, cache, stream }
+    }
+
+    /// Tables with this cache before them, whatever the suite runs with.
+    pub(crate) async fn with_cache(cache: Cache, patience: Patience) -> Self {
+        let service = Self::start().await;
+        let aside = CacheAside::new(cache.clone(), "Users", patience);
+        Self { cache: Some(aside), stream: Some(cache), ..service }
     }
 
     /// The API at [`NOW`].
@@ -49,7 +66,7 @@ impl Service {
 
     /// The API at this time.
     pub(crate) fn api_at(&self, now: OffsetDateTime) -> Api {
-        Api(api::app(&config("Users"), self.dynamodb.clone(), Clock::fixed(now)))
+        Api(api::app(&config("Users"), self.dynamodb.clone(), self.cache.clone(), Clock::fixed(now)))
     }
 
     /// Where the engine answers.
@@ -59,21 +76,33 @@ impl Service {
 
     /// The API at [`NOW`] whose environment has these variables, too.
     pub(crate) fn api_with(&self, variables: &[(&str, &str)]) -> Api {
-        Api(api::app(&config_with("Users", variables), self.dynamodb.clone(), Clock::fixed(NOW)))
+        let config = config_with("Users", variables);
+        Api(api::app(&config, self.dynamodb.clone(), self.cache.clone(), Clock::fixed(NOW)))
     }
 
-    /// Writes an item as another program would.
+    /// Writes an item as another program would; a cache learns of it as it would from the stream.
     pub(crate) async fn put(&self, attributes: &[(&str, AttributeValue)]) {
-        let item = attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let item: HashMap<_, _> = attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let text = |name: &str| item[name].as_s().or_else(|_| item[name].as_n()).unwrap().clone();
+        let key = format!("millrace:1:{{Users/{}/{}}}", text("user_id"), text("timestamp"));
         self.dynamodb.put_item().table_name("Users").set_item(Some(item)).send().await.unwrap();
+        self.streamed(&key).await;
+    }
+
+    /// The stream comes again until it is heard.
+    async fn streamed(&self, key: &str) {
+        let Some(cache) = &self.stream else { return };
+        loop {
+            let Ok(line) = cache.line().await else { continue };
+            match line.mark(key, Floor::HIGHEST).await {
+                Ok(()) => break,
+                Err(_) => cache.hang_up(&line),
+            }
+        }
     }
 
     /// The stored item, whether it has expired or not.
-    pub(crate) async fn item(
-        &self,
-        id: &str,
-        timestamp: u64,
-    ) -> Option<std::collections::HashMap<String, AttributeValue>> {
+    pub(crate) async fn item(&self, id: &str, timestamp: u64) -> Option<HashMap<String, AttributeValue>> {
         let call = self.dynamodb.get_item().table_name("Users").key("user_id", s(id)).key("timestamp", n(timestamp));
         call.consistent_read(true).send().await.unwrap().item
     }
@@ -156,6 +185,13 @@ impl Answer {
 
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Whether its length is that of `other`, wherever the record of either was found.
+    pub(crate) fn is_as_long_as(&self, other: &Self) -> bool {
+        let sources = [r#""source":"cache""#, r#""source":"database""#];
+        let in_words = |source| other.text.replace(sources[0], source).replace(sources[1], source).len().to_string();
+        sources.into_iter().any(|source| in_words(source) == self.header("content-length"))
     }
 
     pub(crate) fn version(&self) -> u64 {

@@ -1,9 +1,14 @@
 //! What the API needs to know before its first request.
 
+use shared::cache::{Cache, Quota, Settings};
 use shared::environment::{self, Environment, Problems};
 use shared::http::caller::Auth;
 use shared::http::seal::Keys;
 use shared::telemetry;
+use shared::token::TokenSigner;
+
+use crate::cache::{CacheAside, Patience};
+use crate::limit;
 
 /// The function's name, in metrics and logs.
 pub const FUNCTION: &str = "api";
@@ -25,6 +30,10 @@ pub struct Config {
     pub idempotency_table: Option<String>,
     /// Whether a write over a record must say which state it is over.
     pub preconditions_required: bool,
+    /// The cache before the table, if there is one.
+    pub cache: Option<Settings>,
+    /// What a caller may ask for in a time, if there is a limit.
+    pub rate_limit: Option<Quota>,
 }
 
 impl Config {
@@ -41,6 +50,11 @@ impl Config {
         let idempotency_table = read.optional("IDEMPOTENCY_TABLE", environment::text);
         let unique_emails_table = read.only_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
         let preconditions_required = read.optional("PRECONDITIONS", preconditions).unwrap_or(false);
+        let cache = read.parts(Settings::parse(|name| environment.get(name)));
+        let rate_limit = read.optional("RATE_LIMIT", limit::quota);
+        if rate_limit.is_some() && environment.get("CACHE_URL").is_none() {
+            read.refuse("CACHE_URL is not set: RATE_LIMIT needs it, quotas are kept in the cache".to_owned());
+        }
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         let problems = read.problems();
         match (users_table, email_index, auth, cursor_keys) {
@@ -52,9 +66,20 @@ impl Config {
                 unique_emails_table,
                 idempotency_table,
                 preconditions_required,
+                cache,
+                rate_limit,
             }),
             _ => Err(problems),
         }
+    }
+}
+
+impl Config {
+    /// The cache before the table, if there is one; not yet connected.
+    #[must_use]
+    pub fn cache(&self, signer: Option<TokenSigner>) -> Option<CacheAside> {
+        let cache = Cache::new(self.cache.clone()?, signer);
+        Some(CacheAside::new(cache, &self.users_table, Patience::default()))
     }
 }
 
@@ -103,17 +128,39 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_kept_in_the_cache_and_refused_without_one() {
+        let usual = [
+            ("USERS_TABLE", "Users"),
+            ("EMAIL_INDEX", "EmailIndex"),
+            ("AUTH", "iam"),
+            ("CURSOR_KEYS", "one:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
+        ];
+        let with = |more: &[(&str, &str)]| parse(&[&usual[..], more].concat());
+        let (url, limit) = (("CACHE_URL", "redis://127.0.0.1:6379"), ("RATE_LIMIT", "100/1s burst 200"));
+        assert_eq!(with(&[url, limit]).unwrap().rate_limit, Some(Quota { requests: 100, seconds: 1, burst: 200 }));
+        assert_eq!((with(&[url]).unwrap().rate_limit, with(&[]).unwrap().cache), (None, None));
+        assert!(with(&[limit]).unwrap_err().to_string().contains("CACHE_URL is not set: RATE_LIMIT needs it"));
+        assert!(with(&[("CACHE_URL", "cache")]).unwrap_err().to_string().contains("CACHE_URL is no address"));
+    }
+
+    #[test]
     fn everything_that_is_wrong_is_named_at_once() {
-        let problems =
-            parse(&[("AUTH", "open"), ("LOG_LEVEL", "loud"), ("CURSOR_KEYS", "one:short"), ("UNIQUE_EMAIL", "true")])
-                .unwrap_err()
-                .to_string();
+        let problems = parse(&[
+            ("AUTH", "open"),
+            ("LOG_LEVEL", "loud"),
+            ("CURSOR_KEYS", "one:short"),
+            ("UNIQUE_EMAIL", "true"),
+            ("RATE_LIMIT", "many"),
+        ])
+        .unwrap_err()
+        .to_string();
         for name in [
             "USERS_TABLE is not set",
             "EMAIL_INDEX is not set",
             "AUTH is \"open\"",
             "CURSOR_KEYS has no key of 32 bytes in base64 under one",
             "EMAILS_TABLE is not set: UNIQUE_EMAIL needs it",
+            "RATE_LIMIT is \"many\"",
             "LOG_LEVEL is \"loud\"",
         ] {
             assert!(problems.contains(name), "{problems}");

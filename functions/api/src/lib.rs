@@ -1,13 +1,16 @@
 //! The API over the Users table: HTTP in, records out.
 //!
 //! [`app`] is one axum router that runs behind API Gateway (through `lambda_http`) and on a socket (through hyper)
-//! alike. Nothing is cached in this crate.
+//! alike. Single records are looked for in a cache first, where there is one
+//! ([`cache`]).
 
 mod access;
 mod body;
+pub mod cache;
 pub mod config;
 pub mod contract;
 mod idempotency;
+mod limit;
 mod page;
 mod precondition;
 mod router;
@@ -19,15 +22,18 @@ use front::door::Door;
 use shared::clock::Clock;
 use shared::table::UserTable;
 
+use cache::CacheAside;
 use config::Config;
 
-/// The API. Building it does no I/O; a clone shares everything.
-pub fn app(config: &Config, client: Client, clock: Clock) -> Router {
+/// The API, with a cache before its table or without one. Building it does no I/O; a clone shares everything.
+pub fn app(config: &Config, client: Client, cache: Option<CacheAside>, clock: Clock) -> Router {
     let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone())
         .with_unique_emails(config.unique_emails_table.as_deref());
     let door = Door { auth: config.auth, clock: clock.clone(), need: access::need };
     let users = users::Users::new(table, clock, config.cursor_keys.clone())
         .with_attempts(config.idempotency_table.as_deref())
-        .with_preconditions(config.preconditions_required);
-    router::routes(users, door)
+        .with_preconditions(config.preconditions_required)
+        .with_cache(cache.clone());
+    let limit = cache.zip(config.rate_limit).map(|(cache, quota)| limit::Limit { cache, quota });
+    router::routes(users, door, limit)
 }

@@ -4,6 +4,7 @@ use api::config::{self, Config};
 use lambda_http::{Error, Request, RequestExt, service_fn};
 use shared::clock::Clock;
 use shared::environment::Environment;
+use shared::token::TokenSigner;
 use shared::{aws, telemetry};
 use tower::ServiceExt;
 
@@ -16,7 +17,12 @@ async fn main() -> Result<(), Error> {
     let environment = Environment::of_process();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
     let config = Config::parse(&environment).inspect_err(|problems| tracing::error!(%problems, "cannot start"))?;
-    let app = api::app(&config, aws::dynamodb(&aws::load().await), Clock::system());
+    let sdk = aws::load().await;
+    let cache = config.cache(Some(TokenSigner::new(&sdk, Clock::system())));
+    if let Some(cache) = &cache {
+        cache.connect().await;
+    }
+    let app = api::app(&config, aws::dynamodb(&sdk), cache, Clock::system());
     lambda_http::run(service_fn(move |request: Request| {
         let request_id = request.lambda_context().request_id;
         let answer = app.clone().oneshot(request);

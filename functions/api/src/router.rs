@@ -2,12 +2,14 @@
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use front::door::Door;
 use front::route::{READ, behind, resource};
 
 use crate::contract::schema;
+use crate::limit::{Limit, ration};
 use crate::users::{self, Users};
 
 const COLLECTION: &str = "GET, HEAD, POST, OPTIONS";
@@ -15,7 +17,7 @@ const ACTION: &str = "POST, OPTIONS";
 const RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
 
 /// Every route of the API, over these users, behind this door.
-pub(crate) fn routes(users: Users, door: Door) -> Router {
+pub(crate) fn routes(users: Users, door: Door, limit: Option<Limit>) -> Router {
     let record = get(users::read).put(users::replace).patch(users::patch).delete(users::delete);
     let routes = Router::new()
         .route("/health", resource(get(health), READ))
@@ -24,7 +26,8 @@ pub(crate) fn routes(users: Users, door: Door) -> Router {
         .route("/users:batchGet", resource(post(users::read_batch), ACTION))
         .route("/users/{user_id}", resource(get(users::history), READ))
         .route("/users/{user_id}/latest", resource(get(users::latest), READ))
-        .route("/users/{user_id}/{timestamp}", resource(record, RECORD));
+        .route("/users/{user_id}/{timestamp}", resource(record, RECORD))
+        .layer(middleware::from_fn_with_state(limit, ration));
     behind(door, routes, users)
 }
 

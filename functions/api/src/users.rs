@@ -15,12 +15,16 @@ use axum::response::{IntoResponse, Response};
 use front::path::{OfRecord, OfUser, Stage};
 use front::problem::Problem;
 use shared::clock::Clock;
+use shared::floor::Floor;
 use shared::http::query::Query;
 use shared::http::seal::Keys;
 use shared::table::{Fault, Listing, Meter, Order, UserTable};
+use shared::user::UserKey;
 use shared::user::fields::Fields;
 use shared::user::precondition::Precondition;
+use time::OffsetDateTime;
 
+use crate::cache::{CacheAside, Found};
 use crate::contract::schema;
 use crate::{body, precondition};
 use answer::{address, found, written};
@@ -36,11 +40,12 @@ pub(crate) struct Users {
     cursors: Keys,
     attempts: Option<Arc<str>>,
     preconditions_required: bool,
+    cache: Option<CacheAside>,
 }
 
 impl Users {
     pub(crate) fn new(table: UserTable, clock: Clock, cursors: Keys) -> Self {
-        Self { table, clock, cursors, attempts: None, preconditions_required: false }
+        Self { table, clock, cursors, attempts: None, preconditions_required: false, cache: None }
     }
 
     /// Creates take idempotency keys, whose attempts stand in this table.
@@ -51,6 +56,26 @@ impl Users {
     /// Whether a write must say what it is over.
     pub(crate) fn with_preconditions(self, required: bool) -> Self {
         Self { preconditions_required: required, ..self }
+    }
+
+    /// Single records are looked for there first.
+    pub(crate) fn with_cache(self, cache: Option<CacheAside>) -> Self {
+        Self { cache, ..self }
+    }
+
+    /// One record, from the cache or from the table.
+    async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<Found>, Problem> {
+        match &self.cache {
+            Some(cache) => cache.read(key, &self.table, now).await,
+            None => Ok(self.table.read(key, now).await?.map(|user| Found::Stored(Arc::new(user)))),
+        }
+    }
+
+    /// Tells the cache, before a write is answered, what it may no longer tell.
+    async fn wrote(&self, key: &UserKey, floor: Floor) {
+        if let Some(cache) = &self.cache {
+            cache.mark(key, floor).await;
+        }
     }
 
     /// What a write demands of the record that it is over.
@@ -90,8 +115,8 @@ type Answer = Result<Response, Problem>;
 pub(crate) async fn read(users: Users, OfRecord(key): OfRecord, uri: Uri, headers: HeaderMap) -> Answer {
     let fields = fields(&uri)?;
     let precondition = precondition::read(&headers)?;
-    let user = users.table.read(&key, users.clock.now()).await?.ok_or(Problem::NotFound)?;
-    found(&user, fields, &precondition, None)
+    let record = users.read(&key, users.clock.now()).await?.ok_or(Problem::NotFound)?;
+    found(&record, fields, &precondition, None)
 }
 
 /// `GET /users/{user_id}/latest`
@@ -122,7 +147,10 @@ pub(crate) async fn latest(users: Users, OfUser(id): OfUser, stage: Stage, uri: 
             return Err(Fault::from(unreadable).into());
         }
         match (page.users.pop(), page.next) {
-            (Some(user), _) => return found(&user, fields, &precondition, Some(stage.0 + &address(&user.key))),
+            (Some(user), _) => {
+                let at = stage.0 + &address(&user.key);
+                return found(&Found::Stored(Arc::new(user)), fields, &precondition, Some(at));
+            }
             (None, None) => return Err(Problem::NotFound),
             (None, next) => after = next,
         }
@@ -149,6 +177,7 @@ pub(crate) async fn replace(users: Users, OfRecord(key): OfRecord, request: Requ
     let now = users.clock.now();
     let profile = body::replacement(&body::json(request).await?, &key, now)?;
     let replaced = users.table.replace(key, profile, &precondition, now).await?;
+    users.wrote(&replaced.user.key, Floor::of_write(0, replaced.user.version)).await;
     Ok(written(if replaced.created { StatusCode::CREATED } else { StatusCode::OK }, &replaced.user, None))
 }
 
@@ -171,6 +200,7 @@ pub(crate) async fn patch(users: Users, OfRecord(key): OfRecord, request: Reques
     let now = users.clock.now();
     let edits = body::edits(&body::merge_patch(request).await?, &key, now)?;
     let user = users.table.patch(&key, &edits, &precondition, now).await?;
+    users.wrote(&key, Floor::of_write(0, user.version)).await;
     Ok(written(StatusCode::OK, &user, None))
 }
 
@@ -189,7 +219,8 @@ pub(crate) async fn patch(users: Users, OfRecord(key): OfRecord, request: Reques
 )]
 pub(crate) async fn delete(users: Users, OfRecord(key): OfRecord, headers: HeaderMap) -> Answer {
     let precondition = users.precondition(&headers)?;
-    users.table.delete(&key, &precondition, users.clock.now()).await?;
+    let version = users.table.delete(&key, &precondition, users.clock.now()).await?;
+    users.wrote(&key, Floor::of_removal(version)).await;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -52,7 +52,7 @@ impl Wiring<'_> {
         let own = [("AUTH", auth), ("CURSOR_KEYS", CURSOR_KEYS)];
         let environment = variables.chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let config = api::config::Config::parse(&environment).map_err(misconfigured(function))?;
-        Ok(api::app(&config, clients::dynamodb(self.dynamodb), Clock::system()))
+        Ok(api::app(&config, clients::dynamodb(self.dynamodb), config.cache(None), Clock::system()))
     }
 
     pub(super) fn maintenance(&self, function: &Function) -> Result<maintenance::config::Config, Refusal> {

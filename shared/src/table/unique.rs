@@ -110,11 +110,12 @@ impl UserTable {
         key: &UserKey,
         precondition: &Precondition,
         now: OffsetDateTime,
-    ) -> Result<(), WriteError> {
+    ) -> Result<u64, WriteError> {
         for _ in 0..ATTEMPTS {
             let current = self.item(key).await?;
             let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::Absent)?;
-            if !precondition.admits(Some(item::version(&live).map_err(Fault::from)?)) {
+            let version = item::version(&live).map_err(Fault::from)?;
+            if !precondition.admits(Some(version)) {
                 return Err(WriteError::PreconditionFailed);
             }
             let mut expression = Expression::default();
@@ -130,7 +131,7 @@ impl UserTable {
                 .map_err(unbuilt)?;
             let write = TransactWriteItem::builder().delete(delete).build();
             if self.write_both(markers, key, write, (emails::of_item(&live), None), now).await? {
-                return Ok(());
+                return Ok(version);
             }
         }
         Err(WriteError::Contended)

@@ -5,6 +5,7 @@ use serde::{Serialize, Serializer};
 use super::attributes::Attributes;
 use super::email::Email;
 use super::expiry::ExpiresAt;
+use super::json::Members;
 use super::status::Status;
 use super::{User, spell_moment};
 
@@ -45,6 +46,29 @@ impl Fields {
             chosen |= bit;
         }
         Ok(Self(chosen))
+    }
+
+    /// The same choice from a user that is written already, whole.
+    ///
+    /// # Errors
+    /// The text is no JSON object.
+    pub fn of_json(self, user: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+        let Members(members) = serde_json::from_slice(user)?;
+        let mut text = vec![b'{'];
+        for (name, value) in members {
+            let place = NAMES.iter().position(|known| *known == name);
+            if place.and_then(|place| self.pick(place, ())).is_none() {
+                continue;
+            }
+            if text.len() > 1 {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut text, &name)?;
+            text.push(b':');
+            text.extend(value.get().as_bytes());
+        }
+        text.push(b'}');
+        Ok(text)
     }
 
     fn pick<T>(self, place: usize, value: T) -> Option<T> {
@@ -144,6 +168,11 @@ mod tests {
             let whole: serde_json::Value = serde_json::to_value(&user).unwrap();
             let one: serde_json::Value = serde_json::from_str(&json(name)).unwrap();
             assert_eq!(one.get(name), whole.get(name), "{name}");
+        }
+        let written = serde_json::to_vec(&user).unwrap();
+        for fields in ["status,user_id", "email", "version,name", &NAMES.join(",")] {
+            let of_json = Fields::parse(fields).unwrap().of_json(&written).unwrap();
+            assert_eq!(String::from_utf8(of_json).unwrap(), json(fields), "as from the user itself");
         }
     }
 

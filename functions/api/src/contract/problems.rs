@@ -47,10 +47,12 @@ fn headers(problems: &[Problem]) -> Vec<&'static str> {
         .iter()
         .filter_map(|problem| match problem {
             Problem::Busy { .. } | Problem::IdempotencyKeyInUse { .. } => Some("retry-after"),
+            Problem::RateLimited { .. } => Some("retry-after,ratelimit,ratelimit-policy"),
             Problem::Unauthenticated { .. } | Problem::InsufficientScope { .. } => Some("www-authenticate"),
             Problem::NotAMergePatch => Some("accept-patch"),
             _ => None,
         })
+        .flat_map(|names| names.split(','))
         .collect();
     names.dedup();
     names
@@ -64,6 +66,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
             Problem::Unauthenticated { auth: Auth::Jwt },
             Problem::InsufficientScope { scope: Scope::Read },
             Problem::Request(Vec::new()),
+            Problem::RateLimited { seconds: 1 },
             Problem::Busy { cause: cause() },
             Problem::Internal { cause: cause() },
         ]

@@ -32,7 +32,7 @@ pub(crate) fn app_with(auth: Auth, clock: Clock) -> Router {
         .build();
     let table = UserTable::new(aws_sdk_dynamodb::Client::from_conf(config), "Users".into(), "EmailIndex".into());
     let keys = Keys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
-    routes(Users::new(table, clock.clone(), keys), Door { auth, clock, need })
+    routes(Users::new(table, clock.clone(), keys), Door { auth, clock, need }, None)
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {

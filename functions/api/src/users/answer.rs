@@ -11,48 +11,46 @@ use shared::user::precondition::Precondition;
 use shared::user::{User, UserKey};
 
 use super::Answer;
+use crate::cache::Found;
 use crate::precondition;
 
 #[derive(Serialize)]
 struct Single<'a> {
     user: Selected<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'static str>,
 }
 
 /// The answer to a read.
-pub(super) fn found(user: &User, fields: Fields, precondition: &Precondition, at: Option<String>) -> Answer {
+pub(super) fn found(record: &Found, fields: Fields, precondition: &Precondition, at: Option<String>) -> Answer {
     // RFC 9110, section 13.2.2: If-Match first; then If-None-Match, whose refusal of a read is "not modified".
-    if precondition.if_match.as_ref().is_some_and(|tags| !tags.name(Some(user.version))) {
+    if precondition.if_match.as_ref().is_some_and(|tags| !tags.name(Some(record.version()))) {
         return Err(Problem::PreconditionFailed);
     }
-    let unmodified = precondition.if_none_match.as_ref().is_some_and(|tags| tags.name(Some(user.version)));
-    let single = Single { user: user.only(fields), source: Some("database") };
-    let text = serde_json::to_vec(&single).map_err(unwritable)?;
+    let unmodified = precondition.if_none_match.as_ref().is_some_and(|tags| tags.name(Some(record.version())));
+    let text = record.text(fields)?;
     let mut response = if unmodified {
         // Section 8.6: the length that a 200 would have. Left out, it would be filled in as that of no body.
         (StatusCode::NOT_MODIFIED, [(CONTENT_LENGTH, HeaderValue::from(text.len()))]).into_response()
     } else {
         json(StatusCode::OK, text)
     };
-    tag(&mut response, user, at.map(|at| (CONTENT_LOCATION, at)));
+    tag(&mut response, record.version(), at.map(|at| (CONTENT_LOCATION, at)));
     Ok(response)
 }
 
 /// The answer to a write.
 pub(super) fn written(status: StatusCode, user: &User, at: Option<(HeaderName, String)>) -> Response {
-    let single = Single { user: user.only(Fields::ALL), source: None };
+    let single = Single { user: user.only(Fields::ALL) };
     let mut response = match serde_json::to_vec(&single) {
         Ok(text) => json(status, text),
         Err(error) => unwritable(error).into_response(),
     };
-    tag(&mut response, user, at);
+    tag(&mut response, user.version, at);
     response
 }
 
-fn tag(response: &mut Response, user: &User, at: Option<(HeaderName, String)>) {
+fn tag(response: &mut Response, version: u64, at: Option<(HeaderName, String)>) {
     let headers = response.headers_mut();
-    if let Some(tag) = precondition::entity_tag(user.version) {
+    if let Some(tag) = precondition::entity_tag(version) {
         headers.insert(ETAG, tag);
     }
     if let Some((name, at)) = at

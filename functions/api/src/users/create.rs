@@ -7,6 +7,7 @@ use front::door::By;
 use front::identifier::new_uuid;
 use front::path::Stage;
 use front::problem::Problem;
+use shared::floor::Floor;
 use shared::http::caller::Caller;
 use shared::table::{Attempt, Once, WriteError};
 use shared::user::id::UserId;
@@ -51,6 +52,7 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
             Err(WriteError::Exists) if is_new_user => {}
             Err(error) => return Err(error.into()),
         }
+        users.wrote(&user.key, Floor::of_write(0, user.version)).await;
         return Ok(created(&user, stage));
     };
     let Some(attempts) = &users.attempts else {
@@ -62,7 +64,10 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
         owner: new_uuid(&users.clock).to_string(),
     };
     match users.table.create_once(attempts, &attempt, &user, now).await? {
-        Once::Created(key, moment) if moment == now && key == user.key => Ok(created(&user, stage)),
+        Once::Created(key, moment) if moment == now && key == user.key => {
+            users.wrote(&user.key, Floor::of_write(0, user.version)).await;
+            Ok(created(&user, stage))
+        }
         // The same body, read as of then, with the key of then: the same answer.
         Once::Created(key, moment) => {
             Ok(created(&User::created(key, body::draft(&body, moment)?.profile, moment), stage))

@@ -1,0 +1,62 @@
+//! A cache that failed is left alone for a while; then one call tries it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub(super) struct Breaker {
+    rest: Duration,
+    /// While it is set, only one call in each rest is let through.
+    closed_until: Mutex<Option<Instant>>,
+}
+
+impl Breaker {
+    pub(super) fn new(rest: Duration) -> Self {
+        Self { rest, closed_until: Mutex::new(None) }
+    }
+
+    /// Whether a call may be made now.
+    pub(super) fn admits(&self, now: Instant) -> bool {
+        let mut until = self.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
+        match *until {
+            None => true,
+            Some(moment) if moment > now => false,
+            Some(_) => {
+                // This one tries; the others wait for what comes of it.
+                *until = Some(now + self.rest);
+                true
+            }
+        }
+    }
+
+    pub(super) fn failed(&self, now: Instant) {
+        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + self.rest);
+    }
+
+    pub(super) fn well(&self) {
+        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_failure_one_call_in_each_rest_tries_until_one_succeeds() {
+        let rest = Duration::from_secs(1);
+        let breaker = Breaker::new(rest);
+        let start = Instant::now();
+        assert!(breaker.admits(start) && breaker.admits(start));
+        breaker.failed(start);
+        assert!(!breaker.admits(start + rest / 2));
+        assert!(breaker.admits(start + rest), "the one that tries");
+        assert!(!breaker.admits(start + rest), "and no other");
+        breaker.failed(start + rest);
+        assert!(!breaker.admits(start + rest + rest / 2));
+        assert!(breaker.admits(start + rest * 2));
+        breaker.well();
+        assert!(breaker.admits(start + rest * 2));
+    }
+}

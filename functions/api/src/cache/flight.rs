@@ -1,0 +1,107 @@
+//! One question at a time about one record. Who asks while another's question is under way waits for the next, which is
+//! put once for all who wait: none of them gets what was read before it asked, so that who wrote meanwhile, here or
+//! elsewhere, is heard.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use front::problem::Problem;
+use shared::user::User;
+use tokio::sync::{Mutex as Gate, OnceCell};
+
+type Answer = Result<Option<Arc<User>>, Problem>;
+
+#[derive(Default)]
+pub(super) struct Flights(Mutex<HashMap<String, Arc<Flight>>>);
+
+#[derive(Default)]
+struct Flight {
+    /// Held by the question that is under way.
+    under_way: Gate<()>,
+    /// The next one, which is not yet put.
+    next: Mutex<Arc<OnceCell<Answer>>>,
+}
+
+impl Flights {
+    /// What `ask` answers, or another's question that was put after this call.
+    pub(super) async fn join(&self, name: &str, ask: impl Future<Output = Answer>) -> Answer {
+        let flight = Arc::clone(self.locked().entry(name.to_owned()).or_default());
+        let next = Arc::clone(&flight.next.lock().unwrap_or_else(PoisonError::into_inner));
+        let put = async {
+            let _under_way = flight.under_way.lock().await;
+            flight.depart(&next);
+            ask.await
+        };
+        let answer = next.get_or_init(|| put).await.clone();
+        drop(next);
+        let mut flights = self.locked();
+        // The map's and this call's own: nobody else is here.
+        if Arc::strong_count(&flight) == 2 {
+            flights.remove(name);
+        }
+        answer
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    /// Who comes from now on waits for another one.
+    fn depart(&self, departing: &Arc<OnceCell<Answer>>) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&next, departing) {
+            *next = Arc::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_at_once_are_two_questions_and_none_gets_an_answer_from_before_it_asked() {
+        let (flights, table) = (Arc::new(Flights::default()), Arc::new(AtomicUsize::new(0)));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let mut all = JoinSet::new();
+        for caller in 0..100 {
+            let (flights, table, asked) = (Arc::clone(&flights), Arc::clone(&table), Arc::clone(&asked));
+            all.spawn(async move {
+                let before = table.load(Ordering::Relaxed);
+                let seen = Arc::new(AtomicUsize::new(usize::MAX));
+                let saw = Arc::clone(&seen);
+                let ask = async move {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    saw.store(table.load(Ordering::Relaxed), Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    table.fetch_add(1, Ordering::Relaxed);
+                    Ok(None)
+                };
+                flights.join("k", ask).await.unwrap();
+                let seen = seen.load(Ordering::Relaxed);
+                assert!(seen == usize::MAX || seen >= before, "{caller}");
+            });
+        }
+        while let Some(done) = all.join_next().await {
+            done.unwrap();
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2, "the first's, and one for the other ninety-nine");
+        assert!(flights.locked().is_empty(), "nothing is left of them");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_gives_up_leaves_its_question_to_the_next() {
+        let flights = Flights::default();
+        let never = flights.join("k", std::future::pending());
+        assert!(tokio::time::timeout(Duration::from_millis(5), never).await.is_err());
+        assert!(matches!(flights.join("k", async { Ok(None) }).await, Ok(None)));
+    }
+}

@@ -1,0 +1,308 @@
+//! The API with a cache before its table: what is told from where, and what is never told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use api::cache::Patience;
+use local::cache::Server;
+use local::clients;
+use shared::cache::{Cache, Held};
+use shared::clock::Clock;
+use tokio::time::Instant;
+
+use super::proxy::{self, Mishap};
+use super::servers::{self, at, cache};
+use crate::faults;
+use crate::users_api::service::{Answer, Api, FIRST, JSON, MERGE, NOW, Service, config, n, s};
+
+const KEY: &str = "millrace:1:{Users/ada/7}";
+/// Longer than any machine is busy: what is shown is not the time.
+const PATIENT: Patience = Patience { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+
+async fn service() -> (Service, Cache) {
+    let cache = cache().await;
+    (Service::with_cache(cache.clone(), PATIENT).await, cache)
+}
+
+fn source(answer: &Answer) -> &str {
+    answer.json["source"].as_str().unwrap_or_else(|| panic!("{}", answer.text))
+}
+
+#[tokio::test]
+async fn a_second_read_comes_from_the_cache_and_is_the_same_to_the_letter() {
+    let (service, _) = service().await;
+    let api = service.api();
+    let body = r#"{"user_id":"ada","timestamp":7,"name":"Ada","attributes":{"exact":0.12345678901234567890123456789012345678}}"#;
+    assert_eq!(api.post(body).await.status, 201);
+    let (first, second) = (api.get("/users/ada/7").await, api.get("/users/ada/7").await);
+    assert_eq!((source(&first), source(&second)), ("database", "cache"));
+    assert_eq!(second.text, first.text.replace("database", "cache"));
+    let told = |answer: &Answer| {
+        answer
+            .headers
+            .iter()
+            .filter(|(name, _)| *name != "x-request-id" && *name != "content-length")
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(&first), told(&second));
+
+    let chosen = api.get("/users/ada/7?fields=version,name").await;
+    assert_eq!(chosen.text, format!(r#"{{"user":{{"name":"Ada","version":{FIRST}}},"source":"cache"}}"#));
+    let tag = format!("\"{FIRST}\"");
+    let unmodified = api.send("GET", "/users/ada/7", &[("if-none-match", &tag)], "").await;
+    assert_eq!((unmodified.status, unmodified.header("etag")), (304, tag.as_str()));
+    assert_eq!(unmodified.header("content-length"), second.text.len().to_string());
+    assert_eq!(api.send("GET", "/users/ada/7", &[("if-match", "\"1\"")], "").await.status, 412);
+    assert_eq!(api.send("HEAD", "/users/ada/7", &[], "").await.header("content-length"), second.text.len().to_string());
+    assert_eq!(source(&api.get("/users/ada/latest").await), "database", "which record that is is a query");
+}
+
+#[tokio::test]
+async fn every_write_of_the_api_is_read_at_once() {
+    let (service, _) = service().await;
+    let table = ("IDEMPOTENCY_TABLE", "Idempotency");
+    let api = service.api_with(&[table]);
+    let named = async |name: &str| {
+        for expected in ["database", "cache"] {
+            let read = api.get("/users/ada/7").await;
+            assert_eq!((read.json["user"]["name"].as_str(), source(&read)), (Some(name), expected));
+        }
+    };
+    assert_eq!(api.get("/users/ada/7").await.status, 404);
+    let body = r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#;
+    assert_eq!(api.post(body).await.status, 201);
+    named("Ada").await;
+    assert_eq!(api.put("/users/ada/7", r#"{"name":"Bob"}"#).await.status, 200);
+    named("Bob").await;
+    assert_eq!(api.send("PATCH", "/users/ada/7", &[MERGE], r#"{"name":"Eve"}"#).await.status, 200);
+    named("Eve").await;
+    assert_eq!(api.delete("/users/ada/7").await.status, 204);
+    assert_eq!(api.get("/users/ada/7").await.status, 404);
+    let created = api.put("/users/ada/7", r#"{"name":"Ann"}"#).await;
+    assert_eq!(created.status, 201);
+    // By a clock that stands still it has the version of the first: for a minute nobody may bring what could be that one.
+    assert_eq!(source(&api.get("/users/ada/7").await), "database");
+    assert_eq!(source(&api.get("/users/ada/7").await), "database");
+    assert_eq!(api.get("/users/bob/7").await.status, 404);
+    let with_key = [JSON, ("idempotency-key", "\"one\"")];
+    let body = r#"{"user_id":"bob","timestamp":7,"name":"Bob"}"#;
+    assert_eq!(api.send("POST", "/users", &with_key, body).await.status, 201);
+    assert_eq!(api.get("/users/bob/7").await.status, 200, "that it was missing is not told any more");
+}
+
+#[tokio::test]
+async fn what_another_program_wrote_is_told_from_its_mark_on() {
+    let (service, cache) = service().await;
+    let api = service.api();
+    api.created("ada", 7).await;
+    api.get("/users/ada/7").await;
+    let item = [("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Eve")), ("version", n(FIRST))];
+    service.put(&item).await;
+    let read = api.get("/users/ada/7").await;
+    assert_eq!((read.json["user"]["name"].as_str(), source(&read)), (Some("Eve"), "database"));
+    assert_eq!(cache.line().await.unwrap().get(KEY).await.unwrap(), Held::Mark);
+}
+
+#[tokio::test]
+async fn a_record_without_a_version_is_never_kept() {
+    let (service, cache) = service().await;
+    let api = service.api();
+    service.put(&[("user_id", s("eve")), ("timestamp", n(7)), ("name", s("Eve"))]).await;
+    for _ in 0..2 {
+        assert_eq!(source(&api.get("/users/eve/7").await), "database");
+    }
+    let line = cache.line().await.unwrap();
+    assert_eq!(line.get("millrace:1:{Users/eve/7}").await.unwrap(), Held::Mark);
+}
+
+#[tokio::test]
+async fn that_a_record_is_missing_is_told_from_the_cache_and_that_it_is_there_at_once() {
+    let (service, cache) = service().await;
+    let api = service.api();
+    assert_eq!(api.get("/users/ada/7").await.status, 404);
+    let line = cache.line().await.unwrap();
+    assert_eq!(line.get(KEY).await.unwrap(), Held::Missing);
+    let missing = api.get("/users/ada/7").await;
+    assert_eq!((missing.status, missing.problem()), (404, "not-found"));
+    api.created("ada", 7).await;
+    assert_eq!(source(&api.get("/users/ada/7").await), "database");
+}
+
+#[tokio::test]
+async fn a_kept_record_ends_when_it_expires() {
+    let (service, _) = service().await;
+    let ends = NOW.unix_timestamp() + 100;
+    let body = format!(r#"{{"user_id":"ada","timestamp":7,"name":"Ada","expires_at":{ends}}}"#);
+    assert_eq!(service.api().post(&body).await.status, 201);
+    service.api().get("/users/ada/7").await;
+    let at = |seconds| service.api_at(NOW + time::Duration::seconds(seconds));
+    assert_eq!(source(&at(98).get("/users/ada/7").await), "cache");
+    assert_eq!(at(101).get("/users/ada/7").await.status, 404);
+    assert_eq!(at(101).put("/users/ada/7", r#"{"name":"Bob"}"#).await.status, 201, "nothing is there");
+    assert_eq!(at(101).get("/users/ada/7").await.json["user"]["name"], "Bob");
+}
+
+/// A service before whose cache a proxy stands, and the calls that came through.
+async fn troubled(
+    patience: Patience,
+    plan: impl Fn(&str) -> Mishap + Send + Sync + 'static,
+) -> (Service, Server, Arc<AtomicUsize>) {
+    let server = Server::start().await.unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let plan = move |said: &str| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        plan(said)
+    };
+    let port = proxy::before(server.port(), plan).await;
+    (Service::with_cache(at(&format!("redis://127.0.0.1:{port}")), patience).await, server, calls)
+}
+
+#[tokio::test]
+async fn a_silent_cache_costs_its_patience_once_and_is_then_left_alone() {
+    let patience = Patience { call: Duration::from_millis(25), rest: Duration::from_mins(1) };
+    let (service, _server, calls) = troubled(patience, |_| Mishap::Silence).await;
+    let api = Api(api::app(&config("Users"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
+    api.created("ada", 7).await;
+    let api = service.api();
+    let started = Instant::now();
+    assert_eq!(source(&api.get("/users/ada/7").await), "database");
+    assert!(started.elapsed() >= patience.call);
+    for _ in 0..20 {
+        assert_eq!(source(&api.get("/users/ada/7").await), "database");
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "twenty requests waited for nothing");
+}
+
+#[tokio::test]
+async fn a_cache_that_is_back_is_used_again() {
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = Arc::clone(&down);
+    let plan = move |_: &str| if is_down.load(Ordering::Relaxed) { Mishap::CutBefore } else { Mishap::None };
+    let (service, _server, _) = troubled(PATIENT, plan).await;
+    let api = service.api();
+    api.created("ada", 7).await;
+    assert_eq!(source(&api.get("/users/ada/7").await), "database");
+    down.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut sources = Vec::new();
+    for _ in 0..3 {
+        sources.push(source(&api.get("/users/ada/7").await).to_owned());
+    }
+    assert_eq!(sources.last().map(String::as_str), Some("cache"), "{sources:?}");
+}
+
+#[tokio::test]
+async fn a_mark_that_did_not_arrive_is_owed_and_what_it_was_to_take_away_is_not_told() {
+    for mishap in [Mishap::CutBefore, Mishap::AnswerLost] {
+        let marks_fail = Arc::new(AtomicBool::new(false));
+        let fail = Arc::clone(&marks_fail);
+        let plan = move |said: &str| {
+            if said.contains("PEXPIRE") && fail.load(Ordering::Relaxed) { mishap } else { Mishap::None }
+        };
+        let (service, server, _) = troubled(PATIENT, plan).await;
+        let api = service.api();
+        api.created("ada", 7).await;
+        for expected in ["database", "cache"] {
+            assert_eq!(source(&api.get("/users/ada/7").await), expected);
+        }
+        marks_fail.store(true, Ordering::Relaxed);
+        assert_eq!(api.delete("/users/ada/7").await.status, 204);
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert_eq!(api.get("/users/ada/7").await.status, 404, "{mishap:?}");
+        }
+        marks_fail.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(api.get("/users/ada/7").await.status, 404);
+        let line = at(&server.url()).line().await.unwrap();
+        assert_eq!(line.get(KEY).await.unwrap(), Held::Mark, "the debt is paid");
+    }
+}
+
+#[tokio::test]
+async fn of_many_who_read_one_record_at_once_one_asks_the_table_at_a_time() {
+    let (service, _) = service().await;
+    service.api().created("ada", 7).await;
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&reads);
+    let url = faults::proxy::before(service.endpoint(), move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        faults::proxy::Mishap::None
+    });
+    let client = clients::dynamodb(&url.await);
+    let api = Api(api::app(&config("Users"), client, service.cache.clone(), Clock::fixed(NOW)));
+    let readers = (0..50).map(|_| {
+        let api = api.clone();
+        tokio::spawn(async move { api.get("/users/ada/7").await.status })
+    });
+    for reader in readers.collect::<Vec<_>>() {
+        assert_eq!(reader.await.unwrap(), 200);
+    }
+    assert!(reads.load(Ordering::Relaxed) <= 3, "{reads:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_was_overtaken_brings_nothing_old() {
+    let (service, _) = service().await;
+    service.api().created("ada", 7).await;
+    let (held, open) = (Arc::new(AtomicBool::new(false)), Arc::new(tokio::sync::Notify::new()));
+    // A reader whose answer from the table is on its way while another writes.
+    let slow = {
+        let (held, open) = (Arc::clone(&held), Arc::clone(&open));
+        let (service_url, config) = (service.endpoint().to_owned(), config("Users"));
+        let cache = service.cache.clone();
+        tokio::spawn(async move {
+            let client = clients::dynamodb(&held_back(&service_url, held, open).await);
+            Api(api::app(&config, client, cache, Clock::fixed(NOW))).get("/users/ada/7").await
+        })
+    };
+    while !held.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(service.api().patch("/users/ada/7", r#"{"name":"Bob"}"#).await.status, 200);
+    open.notify_one();
+    let late = slow.await.unwrap();
+    assert_eq!((late.json["user"]["name"].as_str(), source(&late)), (Some("Ada"), "database"), "it asked before");
+    let read = service.api().get("/users/ada/7").await;
+    assert_eq!((read.json["user"]["name"].as_str(), source(&read)), (Some("Bob"), "database"));
+}
+
+/// The table, whose answer to a read is held back until `open` is told.
+async fn held_back(url: &str, held: Arc<AtomicBool>, open: Arc<tokio::sync::Notify>) -> String {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let own = format!("http://{}", listener.local_addr().unwrap());
+    let address = url.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut table = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut said, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        let count = client.read(&mut said).await.unwrap();
+        table.write_all(&said[..count]).await.unwrap();
+        let count = table.read(&mut answered).await.unwrap();
+        held.store(true, Ordering::Relaxed);
+        open.notified().await;
+        client.write_all(&answered[..count]).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut table).await;
+    });
+    own
+}
+
+#[tokio::test]
+async fn a_server_that_lost_its_marks_is_brought_nothing_that_was_read_before() {
+    let server = Server::start().await.unwrap();
+    let cache = servers::at(&server.url());
+    let service = Service::with_cache(cache.clone(), PATIENT).await;
+    service.api().created("ada", 7).await;
+    let port = server.port();
+    let line = cache.line().await.unwrap();
+    assert_eq!(line.get(KEY).await.unwrap(), Held::Mark);
+    drop(server);
+    let _server = Server::start_on(port, &[]).await.unwrap();
+    let read = service.api().get("/users/ada/7").await;
+    assert_eq!(source(&read), "database");
+    assert_eq!(at(&format!("redis://127.0.0.1:{port}")).line().await.unwrap().get(KEY).await.unwrap(), Held::Nothing);
+}

@@ -1,0 +1,65 @@
+//! The rate limit, as callers see it.
+
+use std::time::Duration;
+
+use api::cache::Patience;
+use local::cache::Server;
+use shared::cache::Cache;
+
+use super::servers::{at, cache, url};
+use crate::users_api::service::Service;
+
+const PATIENT: Patience = Patience { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+
+async fn limited(cache: Cache, url: &str) -> crate::users_api::service::Api {
+    let service = Service::with_cache(cache, PATIENT).await;
+    let variables = [("CACHE_URL", url), ("RATE_LIMIT", "10/60s burst 3")];
+    let api = service.api_with(&variables);
+    // The engine is to outlive this function.
+    std::mem::forget(service);
+    api
+}
+
+#[tokio::test]
+async fn who_asks_too_much_is_told_when_to_come_again() {
+    let url = url().await;
+    let api = limited(at(&url), &url).await;
+    for remaining in [2, 1, 0] {
+        let answer = api.get("/users/ada/7").await;
+        assert_eq!((answer.status, answer.header("ratelimit-policy")), (404, "\"caller\";q=10;w=60"));
+        assert!(
+            answer.header("ratelimit").starts_with(&format!("\"caller\";r={remaining};t=")),
+            "{:?}",
+            answer.headers
+        );
+    }
+    let refused = api.get("/users/ada/7").await;
+    assert_eq!((refused.status, refused.problem()), (429, "rate-limited"));
+    let seconds: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((1..=6).contains(&seconds), "{seconds}");
+    assert!(refused.header("ratelimit").starts_with("\"caller\";r=0;t="), "{:?}", refused.headers);
+    assert_eq!(api.post(r#"{"name":"Ada"}"#).await.status, 429, "whatever is asked");
+    for open in ["/health", "/openapi.json"] {
+        assert_eq!(api.get(open).await.status, 200, "{open} is nobody's");
+    }
+}
+
+#[tokio::test]
+async fn without_a_limit_nothing_is_told_of_one() {
+    let service = Service::with_cache(cache().await, PATIENT).await;
+    let answer = service.api().get("/users/ada/7").await;
+    assert_eq!((answer.status, answer.header("ratelimit-policy")), (404, ""));
+}
+
+#[tokio::test]
+async fn without_the_cache_everybody_passes() {
+    let server = Server::start().await.unwrap();
+    let url = server.url();
+    let api = limited(at(&url), &url).await;
+    assert!(!api.get("/users/ada/7").await.header("ratelimit").is_empty());
+    drop(server);
+    for _ in 0..10 {
+        let answer = api.get("/users/ada/7").await;
+        assert_eq!((answer.status, answer.header("ratelimit")), (404, ""));
+    }
+}

@@ -1,0 +1,74 @@
+//! A cache on whose line things go wrong.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mishap {
+    /// The server answers.
+    None,
+    /// The server never sees it, and the connection is cut.
+    CutBefore,
+    /// The server does it, and the connection is cut before the answer.
+    AnswerLost,
+    /// The server never sees it, and nobody answers.
+    Silence,
+}
+
+type Plan = dyn Fn(&str) -> Mishap + Send + Sync;
+
+/// Serves the cache at `port` with the mishaps of `plan`, which sees what is sent; answers the port to call instead. A
+/// connection's opening words pass.
+pub(crate) async fn before(port: u16, plan: impl Fn(&str) -> Mishap + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let own = listener.local_addr().unwrap().port();
+    let plan: Arc<Plan> = Arc::new(plan);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
+                tokio::spawn(serve(client, server, Arc::clone(&plan)));
+            }
+        }
+    });
+    own
+}
+
+async fn serve(mut client: TcpStream, mut server: TcpStream, plan: Arc<Plan>) {
+    let (mut said, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut silent = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut said) => {
+                let Ok(count @ 1..) = read else { return };
+                let text = String::from_utf8_lossy(&said[..count]);
+                let opening = text.contains("SELECT") || text.contains("CLIENT");
+                match if opening { Mishap::None } else { plan(&text) } {
+                    Mishap::None => {}
+                    Mishap::CutBefore => return,
+                    Mishap::Silence => {
+                        silent = true;
+                        continue;
+                    }
+                    Mishap::AnswerLost => {
+                        let _ = server.write_all(&said[..count]).await;
+                        // Its answer shows that it was done.
+                        let _ = server.read(&mut answered).await;
+                        return;
+                    }
+                }
+                if server.write_all(&said[..count]).await.is_err() {
+                    return;
+                }
+            }
+            read = server.read(&mut answered) => {
+                let Ok(count @ 1..) = read else { return };
+                if !silent && client.write_all(&answered[..count]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The whole suite of the API again, with a cache before the table: well, failing every other call, and killed again and
+//! again. It runs in a process of its own, which finds here what to run with.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use api::cache::{CacheAside, Patience};
+use local::cache::{Server, free_port};
+use shared::cache::Cache;
+use shared::environment::Environment;
+use tokio::sync::OnceCell;
+
+use super::proxy::{self, Mishap};
+use super::servers;
+
+const VARIABLE: &str = "MILLRACE_SUITE_CACHE";
+/// So short that the cache is asked again and again.
+const REST: Duration = Duration::from_millis(1);
+const LIVES: Duration = Duration::from_millis(150);
+
+static MORTAL: OnceCell<u16> = OnceCell::const_new();
+static DATABASE: AtomicU32 = AtomicU32::new(0);
+
+/// What the suite runs with, and a way to the server that the stream has.
+pub(crate) async fn cache() -> Option<(CacheAside, Cache)> {
+    let environment = Environment::of_process();
+    let mode = environment.get(VARIABLE)?;
+    let (url, through) = match mode {
+        "well" => {
+            let url = servers::url().await;
+            (url.clone(), url)
+        }
+        "failing" => {
+            let url = servers::url().await;
+            let (address, database) = url.rsplit_once('/').unwrap();
+            let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
+            let calls = AtomicUsize::new(0);
+            let plan = move |_: &str| match calls.fetch_add(1, Ordering::Relaxed) % 6 {
+                1 => Mishap::CutBefore,
+                3 => Mishap::AnswerLost,
+                5 => Mishap::Silence,
+                _ => Mishap::None,
+            };
+            let through = format!("redis://127.0.0.1:{}/{database}", proxy::before(port, plan).await);
+            (url, through)
+        }
+        "killed" => {
+            let port = MORTAL.get_or_init(|| async { mortal() }).await;
+            let url = format!("redis://127.0.0.1:{port}/{}", DATABASE.fetch_add(1, Ordering::Relaxed));
+            (url.clone(), url)
+        }
+        other => panic!("{VARIABLE} is {other}"),
+    };
+    let patience = Patience { rest: REST, ..Patience::default() };
+    Some((CacheAside::new(servers::at(&through), "Users", patience), servers::at(&url)))
+}
+
+/// A server that is killed and started anew for as long as the process lives.
+fn mortal() -> u16 {
+    let port = free_port().unwrap();
+    std::thread::spawn(move || {
+        loop {
+            let server = Server::spawn(port, &["--databases", "4096"]);
+            std::thread::sleep(LIVES);
+            drop(server.unwrap());
+        }
+    });
+    port
+}
+
+fn the_suite_passes(mode: &str) {
+    let program = std::env::current_exe().unwrap();
+    let run = Command::new(program).args(["users_api::", "--test-threads=4"]).env(VARIABLE, mode).output().unwrap();
+    let (said, told) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success(), "{said}\n{told}");
+    assert!(said.contains("test users_api::records"), "it was run: {said}");
+}
+
+#[test]
+fn the_whole_api_keeps_its_word_with_a_cache() {
+    the_suite_passes("well");
+}
+
+#[test]
+fn the_whole_api_keeps_its_word_with_a_cache_that_fails_every_other_call() {
+    the_suite_passes("failing");
+}
+
+#[test]
+fn the_whole_api_keeps_its_word_with_a_cache_that_is_killed_again_and_again() {
+    the_suite_passes("killed");
+}
