@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""A real DuckDB at the archive's files: as the archiver wrote them, after a compaction, and while both layouts are there.
+"""A real DuckDB at the archive's files: as the archiver wrote them, after a compaction, while both layouts are there, and as
+columns. Then the life of one item, queried at each of its ends.
 
-It reads the folder that `local --data` keeps its buckets in, with the view of docs/archive.md, and each time counts the
+It reads the folder that `local --data` keeps its buckets in, with the views of docs/archive.md, and each time counts the
 same facts and sums the same numbers.
 """
 
@@ -23,8 +24,7 @@ BUCKET = "users-archive"
 
 def view(folder):
     """The view of the documentation, over the layouts that are there."""
-    with open(os.path.join(ROOT, "docs", "archive.md"), encoding="utf-8") as page:
-        sql = re.search(r"^CREATE VIEW facts AS$.*?;$", page.read(), re.MULTILINE | re.DOTALL)[0]
+    sql = documented(r"^CREATE VIEW facts AS$.*?;$")
     there = [
         f"'{folder}/{pattern}'"
         for pattern in re.findall(r"'((?:archive|compacted)/[^']*)'", sql)
@@ -35,6 +35,27 @@ def view(folder):
     connection = duckdb.connect()
     connection.execute(sql)
     return connection
+
+
+def documented(pattern):
+    """A statement of the documentation."""
+    with open(os.path.join(ROOT, "docs", "archive.md"), encoding="utf-8") as page:
+        return re.search(pattern, page.read(), re.MULTILINE | re.DOTALL)[0]
+
+
+def columns(folder):
+    """DuckDB with the documentation's view of the columns."""
+    connection = duckdb.connect()
+    sql = documented(r"^CREATE VIEW columns AS$.*?;$")
+    connection.execute(sql.replace("'columns/", f"'{folder}/columns/"))
+    return connection
+
+
+def facts_in_columns(folder):
+    """As `facts`, of the columns."""
+    return columns(folder).execute(
+        """SELECT count(*), count(DISTINCT user_id), sum(CAST(item ->> '$.score.N' AS DECIMAL(20, 2))) FROM columns"""
+    ).fetchone()
 
 
 def facts(folder):
@@ -97,6 +118,8 @@ def main():
         layout = local.s3.list_objects_v2(Bucket=BUCKET, Prefix="archive/").get("KeyCount", 0)
         check("a compaction leaves nothing in the archiver's layout", layout == 0)
         check("DuckDB counts the same after it", facts(folder) == as_it_lies)
+        task(local, {"task": "columns", "to": "2999-01-01T00:00:00Z"})
+        check("and the same of its columns", facts_in_columns(folder) == as_it_lies)
 
         expire(local, range(10), "1.00")
         both = facts(folder)
@@ -106,6 +129,9 @@ def main():
             key = stored["Key"].removeprefix("superseded/")
             local.s3.copy_object(Bucket=BUCKET, Key=key, CopySource={"Bucket": BUCKET, "Key": stored["Key"]})
         check("what an archiver writes again is not counted again", facts(folder) == both)
+        task(local, {"task": "compact", "to": "2999-01-01T00:00:00Z"})
+        task(local, {"task": "columns", "to": "2999-01-01T00:00:00Z"})
+        check("columns hold the same once that is merged", facts_in_columns(folder) == both == facts(folder))
 
         found = task(local, {"task": "audit"})
         check("an audit finds a row for all that the replica remembers", "missing" not in found)
@@ -117,6 +143,42 @@ def main():
             "which reaches the replica",
             lambda: "name" in local.dynamodb.get_item(TableName="UsersReplica", Key=key).get("Item", {}),
         )
+        life(local, folder)
+
+
+def ends(folder):
+    """What DuckDB knows of Ada: the name and version that she had at each of her ends, and the latest of them."""
+    known = columns(folder)
+    rows = "SELECT name, version FROM columns WHERE user_id = 'ada' ORDER BY revision_bytes"
+    latest = "SELECT arg_max(version, revision_bytes) FROM columns WHERE user_id = 'ada' GROUP BY key"
+    return known.execute(rows).fetchall(), known.execute(latest).fetchone()
+
+
+def life(local, folder):
+    """Created, expired, archived, compacted, queried, restored, replicated, and expired again."""
+    key = {"user_id": {"S": "ada"}, "timestamp": {"N": "1700000000"}}
+    replica = lambda: local.dynamodb.get_item(TableName="UsersReplica", Key=key).get("Item", {})
+    merge = [{"task": name, "to": "2999-01-01T00:00:00Z"} for name in ("compact", "columns")]
+
+    ada = {**key, "name": {"S": "Ada Lovelace"}, "version": {"N": "7"}, "expires_at": {"N": str(int(time.time()) + 3)}}
+    local.dynamodb.put_item(TableName="Users", Item=ada)
+    eventually("Ada is created, and replicated", lambda: "name" in replica())
+    eventually("she expires, and the replica knows why", lambda: "_expired" in replica())
+    eventually("she is archived", lambda: view(folder).execute(
+        "SELECT count(*) FROM facts WHERE Item ->> '$.user_id.S' = 'ada'").fetchone() == (1,))
+    for order in merge:
+        task(local, order)
+    check("DuckDB finds her end", ends(folder) == ([("Ada Lovelace", 7)], (7,)))
+
+    task(local, {"task": "restore", "user": "ada", "extend_seconds": 3, "dry_run": False})
+    eventually("she is brought back, and her replica lives again", lambda: "name" in replica())
+    version = int(replica()["version"]["N"])
+    eventually("she expires again", lambda: "_expired" in replica())
+    eventually("which is a second fact", lambda: view(folder).execute(
+        "SELECT count(*) FROM facts WHERE Item ->> '$.user_id.S' = 'ada'").fetchone() == (2,))
+    for order in merge:
+        task(local, order)
+    check("and DuckDB finds both her ends", ends(folder) == ([("Ada Lovelace", 7), ("Ada Lovelace", version)], (version,)))
 
 
 if __name__ == "__main__":

@@ -16,3 +16,7 @@ mod replication;
 mod sink_contract;
 mod template;
 mod users_api;
+
+/// As the functions have it (docs/figures.md): histories are mostly many small things that come and go.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

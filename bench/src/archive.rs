@@ -1,6 +1,8 @@
 //! What the archive's tasks cost: compaction of a day, and a restore beside plain conditional puts, against a `local` in a
 //! process of its own, so that CPU time and peak memory are the task's alone.
 
+mod requests;
+
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -25,6 +27,8 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::Instant;
 
+use self::requests::Requests;
+
 /// As the functions have it (docs/figures.md): their tasks are measured in this process.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -46,6 +50,8 @@ struct Bench {
     maintenance: Maintenance,
     store: Store,
     dynamodb: aws_sdk_dynamodb::Client,
+    /// What the tasks ask of S3; not what fills the bucket.
+    requests: Requests,
     _local: Child,
     /// Held, so that what it prints has somewhere to go.
     _said: Lines<BufReader<ChildStdout>>,
@@ -74,11 +80,12 @@ impl Bench {
         let url = |name: &str| urls.get(name).cloned().ok_or_else(|| format!("local did not say where its {name} is"));
         let dynamodb = local::clients::dynamodb(&url("DynamoDB")?);
         let s3 = local::clients::s3(&url("S3")?);
+        let requests = Requests::default();
         let clients = Clients {
             source: dynamodb.clone(),
             replica: dynamodb.clone(),
             signer: None,
-            s3: s3.clone(),
+            s3: requests.of(&s3),
             lambda: local::clients::lambda(&url("API")?),
         };
         let environment: Environment = [
@@ -95,7 +102,7 @@ impl Bench {
         let config = Config::parse(&environment).map_err(|problems| problems.to_string())?;
         let maintenance = maintenance::connect(&config, clients);
         let store = Store::new(s3, "users-archive".to_owned());
-        Ok(Self { maintenance, store, dynamodb, _local: local, _said: lines, _data: data })
+        Ok(Self { maintenance, store, dynamodb, requests, _local: local, _said: lines, _data: data })
     }
 
     /// Archives so many objects; answers how much content they have.
@@ -148,12 +155,32 @@ pub(crate) async fn compaction(binaries: &Path, times: usize) -> Result<(), Fail
     let merged =
         megabytes(content) * count(progress.get("compact.rows")) / count((OBJECTS * times * ROWS_AN_OBJECT) as u64);
     println!("compaction of {:.0} MB in {} objects: {progress}", megabytes(content), OBJECTS * times);
+    println!("  S3 requests: {}", bench.requests);
     println!(
         "  {:.0} MB merged in {cpu:.1} s of CPU time ({:.0} MB/s), {wall:.1} s ({:.0} MB/s)",
         merged,
         merged / cpu,
         merged / wall
     );
+    println!("  peak memory of the process {:.0} MB", peak_megabytes()?);
+    Ok(())
+}
+
+/// Writes a compacted day as columns.
+pub(crate) async fn columns(binaries: &Path) -> Result<(), Failure> {
+    let bench = Bench::start(binaries).await?;
+    let content = bench.fill(OBJECTS, ROWS_AN_OBJECT).await?;
+    bench.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await?;
+    let asked = bench.requests.to_string();
+    let (before, started) = (cpu_seconds()?, Instant::now());
+    let progress = bench.task(json!({"task": "columns", "to": "2999-01-01T00:00:00Z"})).await?;
+    let (cpu, wall) = (cpu_seconds()? - before, started.elapsed().as_secs_f64());
+    println!("columns of {:.0} MB of rows: {progress}", megabytes(content));
+    println!("  {cpu:.1} s of CPU time ({:.0} MB/s), {wall:.1} s", megabytes(content) / cpu);
+    println!("  S3 requests: before {asked}; after {}", bench.requests);
+    for stored in bench.store.list("columns/").await?.into_iter().chain(bench.store.list("compacted/").await?) {
+        println!("  {} bytes {}", stored.bytes, stored.key);
+    }
     println!("  peak memory of the process {:.0} MB", peak_megabytes()?);
     Ok(())
 }
@@ -186,6 +213,7 @@ pub(crate) async fn restore(binaries: &Path) -> Result<(), Failure> {
         "restore of {restored} items: {restore:.0} a second; plain conditional puts: {plain:.0} a second; {:.2}x",
         plain / restore
     );
+    println!("  S3 requests: {}", bench.requests);
     Ok(())
 }
 

@@ -1,9 +1,20 @@
 //! DynamoDB and S3 that accept everything at once and keep nothing: what is left is the function's own cost.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
+
+/// Objects put, and their bytes.
+static PUTS: AtomicU64 = AtomicU64::new(0);
+static PUT_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// How many objects were put so far, and how many bytes they have together.
+pub(crate) fn puts() -> (u64, u64) {
+    (PUTS.load(Ordering::Relaxed), PUT_BYTES.load(Ordering::Relaxed))
+}
 
 /// The user that every read finds.
 const ITEM: &str = r#"{"Item":{"user_id":{"S":"ada"},"timestamp":{"N":"1795334400"},"name":{"S":"Ada Lovelace"},"email":{"S":"ada@example.com"},"status":{"S":"active"},"attributes":{"M":{"plan":{"S":"team"},"seats":{"N":"12"}}},"version":{"N":"1795334400000000"},"created_at":{"S":"2026-11-22T08:00:00Z"},"updated_at":{"S":"2026-11-22T08:00:00Z"}},"ConsumedCapacity":{"TableName":"Users","CapacityUnits":0.5}}"#;
@@ -31,7 +42,11 @@ async fn accept(method: Method, headers: HeaderMap, body: Bytes) -> Response {
             json(r#"{"ConsumedCapacity":{"TableName":"Users","CapacityUnits":1.0}}"#)
         }
         "DescribeTable" => json(TABLE),
-        "" if method == Method::PUT => [(header::ETAG, "\"0\"")].into_response(),
+        "" if method == Method::PUT => {
+            PUTS.fetch_add(1, Ordering::Relaxed);
+            PUT_BYTES.fetch_add(body.len() as u64, Ordering::Relaxed);
+            [(header::ETAG, "\"0\"")].into_response()
+        }
         "" => "".into_response(),
         _ => json("{}"),
     }

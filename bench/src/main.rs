@@ -1,9 +1,8 @@
 //! What the functions cost: the release binaries, driven through the Lambda Runtime API on loopback, against an
 //! endpoint that accepts everything. Reports CPU time a record, peak memory, and the time to the first answer.
-//!
 //! Usage: `scripts/bench`, which builds the binaries first; `scripts/bench api` builds and measures that one alone. Linux
 //! only: it reads `/proc`. With `maintenance` only what maintenance costs is measured, for which no binary is needed.
-//! `compaction N` and `restore` are about the archive's tasks, each in a process of its own: `scripts/bench-archive`.
+//! `compaction N`, `columns` and `restore` are about the archive's tasks, each in a process of its own: `scripts/bench-archive`.
 
 mod archive;
 mod endpoint;
@@ -20,10 +19,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let asked = arguments.next();
     match (asked.as_deref(), arguments.next()) {
         (Some("compaction"), Some(times)) => return archive::compaction(&binaries, times.parse()?).await,
+        (Some("columns"), None) => return archive::columns(&binaries).await,
         (Some("restore"), None) => return archive::restore(&binaries).await,
         (Some("maintenance"), None) => return Box::pin(maintenance::measure()).await,
         (None | Some("replicator" | "archiver" | "api"), None) => {}
-        _ => return Err("it takes nothing, a function, maintenance, restore, or compaction N".into()),
+        _ => return Err("it takes nothing, a function, maintenance, restore, columns, or compaction N".into()),
     }
     let mut names = vec!["replicator", "archiver", "api"];
     names.retain(|name| asked.as_deref().is_none_or(|asked| asked == *name));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use serde_json::json;
 
-use crate::{events, process::Function};
+use crate::{endpoint, events, process::Function};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -30,11 +30,15 @@ pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> 
         }
         let binary = binaries.join(name);
         println!("\n{name}: {} bytes a record", payload(1_000).len() / 1_000);
-        println!("  records a batch   CPU µs a record   peak MB");
+        println!("  records a batch   CPU µs a record   peak MB   PUTs a batch   bytes put a record");
         let mut each = Vec::new();
         for size in SIZES {
+            let before = endpoint::puts();
             let (cpu, peak) = batches(&binary, endpoint, payload(size).into(), size).await?;
-            println!("  {size:>15}   {cpu:>15.1}   {peak:>7.1}");
+            let (puts, bytes) = endpoint::puts();
+            let batches = count(PARTS * rounds(size) + 1);
+            let (puts, bytes) = (number(puts - before.0) / batches, number(bytes - before.1) / batches / count(size));
+            println!("  {size:>15}   {cpu:>15.1}   {peak:>7.1}   {puts:>12.2}   {bytes:>18.0}");
             each.push(cpu);
         }
         let growth = each.last().zip(each.first()).map_or(0.0, |(last, first)| last / first);
@@ -89,7 +93,7 @@ pub(crate) async fn requests(binaries: &Path, endpoint: &str) -> Result<(), Fail
 async fn batches(binary: &Path, endpoint: &str, payload: Bytes, size: usize) -> Result<(f64, f64), Failure> {
     let mut function = Function::start(binary, endpoint).await?;
     acknowledged(&function.invoke(payload.clone()).await?)?;
-    let rounds = (RECORDS / PARTS).div_ceil(size);
+    let rounds = rounds(size);
     let mut parts = Vec::new();
     for _ in 0..PARTS {
         let before = function.cpu()?;
@@ -99,6 +103,11 @@ async fn batches(binary: &Path, endpoint: &str, payload: Bytes, size: usize) -> 
         parts.push(micros(function.cpu()?.saturating_sub(before)) / count(rounds * size));
     }
     Ok((median(parts), megabytes(function.peak_bytes()?)))
+}
+
+/// How many batches a part has.
+fn rounds(size: usize) -> usize {
+    (RECORDS / PARTS).div_ceil(size)
 }
 
 /// A batch that the function did not take whole would make the figure a lie.
@@ -139,6 +148,11 @@ fn micros(time: Duration) -> f64 {
 
 #[expect(clippy::cast_precision_loss, reason = "counts and sizes of a few millions")]
 fn count(number: usize) -> f64 {
+    number as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts and sizes of a few millions")]
+fn number(number: u64) -> f64 {
     number as f64
 }
 

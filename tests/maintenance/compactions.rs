@@ -239,6 +239,84 @@ async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_without_its_key_is_named_by_object_and_row_and_kept() {
+    let scene = Scene::start().await;
+    archived(&scene, 0, &[(0, 10), (10, 20)]).await;
+    let object = &below(&scene, "archive/").await[0];
+    let (bytes, mut metadata) = get(&scene.s3, ARCHIVE, object).await;
+    let content = zstd::decode_all(bytes.as_slice()).unwrap();
+    let content = String::from_utf8(content).unwrap().replacen("\"user_id\"", "\"nobody\"", 3);
+    let bytes = zstd::encode_all(content.as_bytes(), 3).unwrap();
+    metadata.insert("sha256".to_owned(), harness::sha256_hex(&bytes));
+    let put = scene.s3.put_object().bucket(ARCHIVE).key(object).set_metadata(Some(metadata));
+    put.body(bytes.into()).send().await.unwrap();
+    let answer = scene.task(order("keyless")).await;
+    assert_eq!((answer.progress.get("compact.kept"), answer.progress.get("compact.rows")), (1, 10));
+    let report = scene.report("keyless").await;
+    let why = report.iter().find(|line| line["object"] == object.as_str()).unwrap()["why"].as_str().unwrap();
+    assert!(why.contains("row 1: Item has no key: user_id"), "{why}");
+    assert_eq!(below(&scene, "archive/").await, std::slice::from_ref(object));
+}
+
+/// What a reader finds while objects are moved under its hands: one that is gone where it looks makes it look anew.
+async fn read_meanwhile(scene: &Scene) -> std::collections::BTreeSet<String> {
+    'anew: loop {
+        let mut users = std::collections::BTreeSet::new();
+        for key in below(scene, "archive/").await.into_iter().chain(below(scene, "compacted/").await) {
+            let Ok(object) = scene.s3.get_object().bucket(ARCHIVE).key(&key).send().await else { continue 'anew };
+            let metadata = object.metadata().cloned().unwrap();
+            let Ok(bytes) = object.body.collect().await else { continue 'anew };
+            for row in harness::open(&key, &metadata, bytes.to_vec()) {
+                let item: Value = serde_json::from_str(row.unwrap().item.get()).unwrap();
+                users.insert(item["user_id"]["S"].as_str().unwrap().to_owned());
+            }
+        }
+        return users;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_a_running_archiver_no_row_is_missed_at_any_moment_and_none_is_left_over() {
+    const BATCHES: u32 = 60;
+    let scene = Scene::start().await;
+    let acknowledged = AtomicUsize::new(0);
+    let archiving = async {
+        for batch in 0..BATCHES {
+            // Every fifth batch is delivered once more, in other slices.
+            let first = if batch % 5 == 4 { batch * 10 - 5 } else { batch * 10 };
+            archived(&scene, i64::from(batch % 3), &[(first, batch * 10 + 10)]).await;
+            acknowledged.store(batch as usize * 10 + 10, Ordering::Release);
+        }
+    };
+    let compacting = async {
+        let (mut runs, mut written) = (0, 0);
+        while acknowledged.load(Ordering::Acquire) < BATCHES as usize * 10 {
+            written += scene.task(order(&format!("run-{runs}"))).await.progress.get("compact.written");
+            runs += 1;
+        }
+        written
+    };
+    let reading = async {
+        let mut reads = 0;
+        loop {
+            let safe = acknowledged.load(Ordering::Acquire);
+            let there = read_meanwhile(&scene).await;
+            let missed: Vec<_> = (0..safe).map(|n| format!("user-{n:03}")).filter(|n| !there.contains(n)).collect();
+            assert!(missed.is_empty(), "{missed:?} of {safe}");
+            reads += 1;
+            if safe == BATCHES as usize * 10 {
+                return reads;
+            }
+        }
+    };
+    let ((), merged, reads) = Box::pin(async { tokio::join!(archiving, compacting, reading) }).await;
+    assert!(merged > 2 && reads > 2, "{merged} merges, {reads} reads");
+    scene.task(order("last")).await;
+    assert_eq!((read(&scene).await, rows_told(&scene).await), (each_once(BATCHES * 10), u64::from(BATCHES) * 10));
+    assert!(below(&scene, "archive/").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_compaction_goes_on_where_its_last_invocation_stopped() {
     let scene = Scene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20)]).await;

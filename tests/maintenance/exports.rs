@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use shared::raw_item::RawItem;
 
 use super::restores::expired;
-use super::scene::{ARCHIVE, Item, Scene, text};
+use super::scene::{ARCHIVE, Item, Scene, invoke, text};
 use crate::archival::harness::{get, keys};
 
 const TABLE: &str = "UsersImported";
@@ -96,4 +96,28 @@ async fn at_a_point_in_time_what_was_removed_later_is_not_there() {
     expired(&scene, &["ada", "bob"], "Second").await;
     scene.task(json!({"task": "export", "run": "then", "table": TABLE, "at": at})).await;
     assert_eq!(by_name(&imported(&scene, "then").await), [("ada".to_owned(), "First".to_owned())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_is_begun_anew_leaves_nothing_of_what_it_was_and_another_under_its_name_is_refused() {
+    let scene = Scene::start().await;
+    expired(&scene, &["ada", "bob", "cleo", "dora"], "First").await;
+    let order = json!({"task": "export", "run": "anew", "table": TABLE, "target_bytes": 1024});
+    let mut small = order.clone();
+    small["target_bytes"] = json!(1024);
+    for user in ["e", "f", "g", "h", "i", "j", "k", "l"] {
+        expired(&scene, &[user], &"x".repeat(500)).await;
+    }
+    let written = scene.task(small).await.progress.get("export.written");
+    assert!(written > 2, "{written}");
+    let mut large = order;
+    large["target_bytes"] = json!(1_000_000);
+    let answer = scene.task(large.clone()).await;
+    assert_eq!((answer.progress.get("export.written"), answer.progress.get("export.removed")), (1, written - 1));
+    assert_eq!(imported(&scene, "anew").await.len(), 12, "each item once");
+
+    (large["segments"], large["segment"]) = (json!(2), json!(1));
+    let refused = invoke(&scene.maintenance(), &large, std::time::Duration::from_mins(1)).await.unwrap_err();
+    assert_eq!(refused.name(), "TaskInvalid");
+    assert!(refused.to_string().contains("give another run, or remove it"), "{refused}");
 }

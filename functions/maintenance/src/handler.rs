@@ -76,7 +76,7 @@ impl Fault {
             Self::Order(_)
             | Self::Verify(VerifyFault::NoTime(_))
             | Self::Merge(MergeFault::NoTime(_))
-            | Self::Export(ExportFault::Objects) => return "TaskInvalid",
+            | Self::Export(ExportFault::Objects | ExportFault::Taken { .. }) => return "TaskInvalid",
             Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => return "TaskFailed",
             Self::Backfill(BackfillFault::Unfed(_)) => return "TaskRefused",
             Self::Verify(VerifyFault::Read(MendFault::Source(fault)))

@@ -36,6 +36,7 @@ pub(super) async fn show(
         json!({"task": "compact", "to": TO}),
         json!({"task": "audit"}),
         json!({"task": "restore", "user": "alan", "extend_seconds": 3_600, "dry_run": false}),
+        json!({"task": "columns", "to": TO}),
     ] {
         let order = order.to_string();
         let Ok(payload) = RawValue::from_string(order.clone()) else { continue };
@@ -55,6 +56,9 @@ pub(super) async fn show(
     let count = |place: usize, name: &str| counted.get(place).map_or(0, |progress| progress.get(name));
     page.check("the archive is merged, and has a row of all that the replica remembers", {
         count(0, "compact.kept") == 0 && count(1, "audit.found") > 0 && count(1, "audit.missing") == 0
+    });
+    page.check("what is merged stands in columns, too, for whoever asks in SQL", {
+        count(3, "columns.rows") > 0 && count(3, "columns.rows") == count(0, "compact.rows")
     });
     page.check("he is back, and his replica lives above its tombstone", {
         count(2, "restore.restored") == 1 && source.is_some() && replica.as_ref().map(without_revision) == source

@@ -3,7 +3,8 @@
 //! `aws dynamodb import-table` makes a new table of objects of `{"Item":…}` lines. Of two lines with the same key it keeps
 //! any, so each key stands there once: with its latest row, or the latest at a point in time. Keys are dealt out to segments
 //! by their text; a segment writes its items in the order of their keys, a few objects of the target size. Objects are
-//! named by the run, the segment and their place, so an export that is begun anew writes over what it wrote.
+//! named by the run, the segment and their place, so an export that is begun anew writes over what it wrote; what it wrote
+//! beyond that goes, and one that was dealt out otherwise is refused, since an import takes all that lies there.
 
 use std::fs::File;
 use std::io;
@@ -53,6 +54,14 @@ pub enum ExportFault {
     /// More objects than an import takes.
     #[error("an import takes no more than {OBJECTS_MOST} objects: give fewer segments or a larger target_bytes")]
     Objects,
+    /// An export of this name, dealt out or compressed otherwise.
+    #[error("run {run} has {there} of another export, which an import would take, too: give another run, or remove it")]
+    Taken {
+        /// The run.
+        run: String,
+        /// An object that is there.
+        there: String,
+    },
     /// The report cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketFault),
@@ -91,6 +100,11 @@ struct CommandLine<'a> {
 /// # Errors
 /// [`ExportFault`]; what was written is written over by the next try.
 pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, run: &str) -> Result<bool, ExportFault> {
+    let there = world.library.store.list(&data(run)).await?;
+    let ours = |key: &str| is_of(key, run, course.segment().of, world.compression);
+    if let Some(other) = there.iter().find(|stored| !ours(&stored.key)) {
+        return Err(ExportFault::Taken { run: run.to_owned(), there: other.key.clone() });
+    }
     let to = export.at.map(|at| at + time::Duration::NANOSECOND);
     let (segment, period) = (course.segment(), Period { from: None, to });
     let wanted = move |row: &ArchivedRow| dealt_to(segment, row.key.as_str());
@@ -119,6 +133,12 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, ru
         course.report(&Line { object: &key, items });
         part += 1;
     }
+    let own = prefix(run, segment);
+    let next = object(run, segment, part, world.compression);
+    for stored in there.iter().filter(|stored| stored.key.starts_with(&own) && stored.key >= next) {
+        world.library.store.remove(&stored.key).await?;
+        course.count("export.removed", 1);
+    }
     if segment.segment == 0 {
         let key = command_key(run);
         let command = command(world, export, run);
@@ -129,9 +149,25 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, ru
     Ok(true)
 }
 
+/// Where the objects of an export lie.
+fn data(run: &str) -> String {
+    format!("export/{run}/data/")
+}
+
 fn object(run: &str, segment: Segment, part: u32, compression: Compression) -> String {
-    let Segment { segment, of } = segment;
-    format!("export/{run}/data/{segment:04}-of-{of:04}-{part:05}.json.{}", compression.ending())
+    format!("{}{part:05}.json.{}", prefix(run, segment), compression.ending())
+}
+
+/// What the names of a segment's objects begin with.
+fn prefix(run: &str, Segment { segment, of }: Segment) -> String {
+    format!("{}{segment:04}-of-{of:04}-", data(run))
+}
+
+/// Whether it is an object of an export that is dealt out and compressed so.
+fn is_of(key: &str, run: &str, of: u32, compression: Compression) -> bool {
+    let name =
+        key.strip_prefix(&data(run)).and_then(|name| name.strip_suffix(&format!(".json.{}", compression.ending())));
+    name.and_then(|name| name.split_once('-')).is_some_and(|(_, rest)| rest.starts_with(&format!("of-{of:04}-")))
 }
 
 /// Where the command of an export lies.

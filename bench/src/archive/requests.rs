@@ -1,0 +1,58 @@
+//! What a task asks of S3, counted as S3 bills it: [`Requests`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::BoxError;
+
+/// Counts that a client's every attempt adds to. DELETE is free.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Requests(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// PUT, COPY and LIST, which cost the same.
+    writes: AtomicU64,
+    /// GET and HEAD, which cost a twelfth of that.
+    reads: AtomicU64,
+}
+
+impl Requests {
+    /// The same client, counted.
+    pub(crate) fn of(&self, client: &aws_sdk_s3::Client) -> aws_sdk_s3::Client {
+        aws_sdk_s3::Client::from_conf(client.config().to_builder().interceptor(self.clone()).build())
+    }
+}
+
+impl fmt::Display for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        write!(f, "{} PUT, COPY and LIST, {} GET and HEAD", told(&self.0.writes), told(&self.0.reads))
+    }
+}
+
+impl Intercept for Requests {
+    fn name(&self) -> &'static str {
+        "Requests"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let request = context.request();
+        let count = match request.method() {
+            "PUT" | "POST" => &self.0.writes,
+            "GET" if request.uri().contains("list-type=2") => &self.0.writes,
+            "DELETE" => return Ok(()),
+            _ => &self.0.reads,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
