@@ -5,6 +5,7 @@ mod api;
 mod archive;
 mod delivery;
 mod maintenance;
+mod relational;
 
 use std::collections::BTreeSet;
 use std::fs;

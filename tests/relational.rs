@@ -1,8 +1,10 @@
 //! The PostgreSQL replica, on a real server: every law of a sink, and what is its own.
 
 mod contract;
-mod line;
+pub(crate) mod line;
+mod logins;
 mod setups;
 pub(crate) mod store;
 mod troubles;
+mod upkeep;
 mod values;

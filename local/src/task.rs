@@ -126,7 +126,7 @@ async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome
     let (started, maintenance) = (Instant::now(), &at.maintenance);
     // A guess that only the bar's length rests on.
     let items = match whole.task {
-        "redrive" | "summary" | "compact" | "columns" | "restore" | "export" | "audit" => None,
+        "redrive" | "summary" | "compact" | "columns" | "restore" | "export" | "audit" | "migrate" => None,
         _ => maintenance.source.describe().await.map(|description| description.items).ok(),
     };
     let display = Display::new(whole.segments, items);

@@ -54,6 +54,8 @@ impl Urls {
             for output in ["WriterUrl", "ReaderUrl"] {
                 choices.outputs.insert(format!("RelationalStack.Outputs.{output}"), url.clone());
             }
+            // Nobody keeps a secret here: unset.
+            choices.outputs.insert("RelationalStack.Outputs.MasterSecretArn".to_owned(), String::new());
         }
         choices
     }

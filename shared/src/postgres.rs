@@ -152,9 +152,12 @@ impl Database {
         if config.get_application_name().is_none() {
             config.application_name("millrace");
         }
-        let password = self.login.password(&self.address).await;
-        if let Some(password) = password.map_err(|reason| self.teller().fault(FaultKind::Setup, &reason))? {
-            config.password(password);
+        let pass = self.login.pass(&self.address).await;
+        if let Some(pass) = pass.map_err(|reason| self.teller().fault(FaultKind::Setup, &reason))? {
+            config.password(pass.password);
+            if let Some(user) = pass.user {
+                config.user(user);
+            }
         }
         let client = match &self.address.protection {
             Protection::Verified(own) => {

@@ -6,10 +6,11 @@
 //! <https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html>.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_credential_types::provider::ProvideCredentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use time::OffsetDateTime;
@@ -82,8 +83,7 @@ impl fmt::Debug for Token {
 /// Signs tokens with the function's own credentials.
 #[derive(Debug, Clone)]
 pub struct TokenSigner {
-    credentials: Option<SharedCredentialsProvider>,
-    region: Option<String>,
+    sdk: Arc<SdkConfig>,
     clock: Clock,
 }
 
@@ -91,8 +91,13 @@ impl TokenSigner {
     /// A signer with the credentials and the Region of `sdk`. What is missing there is told when a token is asked for.
     #[must_use]
     pub fn new(sdk: &SdkConfig, clock: Clock) -> Self {
-        let region = sdk.region().map(ToString::to_string);
-        Self { credentials: sdk.credentials_provider(), region, clock }
+        Self { sdk: Arc::new(sdk.clone()), clock }
+    }
+
+    /// What it signs with: a login by a secret asks AWS with the same.
+    #[must_use]
+    pub fn sdk(&self) -> &SdkConfig {
+        &self.sdk
     }
 
     /// A token that lets `user` in at `door`, from now on.
@@ -100,8 +105,9 @@ impl TokenSigner {
     /// # Errors
     /// [`TokenError`], which names what is missing.
     pub async fn sign(&self, door: Door<'_>, user: &str) -> Result<Token, TokenError> {
-        let region = self.region.as_deref().ok_or(TokenError::NoRegion)?;
-        let provider = self.credentials.as_ref().ok_or_else(|| TokenError::NoCredentials("none are set".to_owned()))?;
+        let region = self.sdk.region().ok_or(TokenError::NoRegion)?.as_ref();
+        let provider =
+            self.sdk.credentials_provider().ok_or_else(|| TokenError::NoCredentials("none are set".to_owned()))?;
         let credentials = provider.provide_credentials().await;
         let identity = credentials.map_err(|error| TokenError::NoCredentials(error.to_string()))?.into();
         let now = self.clock.now();
@@ -162,6 +168,7 @@ fn encoded(text: &str) -> String {
 mod tests {
     use aws_config::{BehaviorVersion, Region};
     use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
     use time::macros::datetime;
 
     use super::*;

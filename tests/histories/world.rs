@@ -109,6 +109,7 @@ impl<'s, S: Stage> World<'s, S> {
         let archive = Store::new(s3.clone(), ARCHIVE.to_owned());
         let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
         let maintenance = Maintenance {
+            owned: None,
             source: RawTable::new(dynamodb.clone(), SOURCE),
             restored: RestoreTable::new(dynamodb, SOURCE.to_owned(), None),
             replicas: replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),

@@ -216,6 +216,9 @@ fn every_task_has_a_sample_which_is_an_order() {
     tasks.sort();
     assert_eq!(
         tasks,
-        ["audit", "backfill", "columns", "compact", "export", "redrive", "repair", "restore", "summary", "verify"]
+        [
+            "audit", "backfill", "columns", "compact", "export", "migrate", "redrive", "repair", "restore", "summary",
+            "verify"
+        ]
     );
 }

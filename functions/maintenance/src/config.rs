@@ -84,7 +84,9 @@ impl Config {
 #[must_use]
 pub fn connect(config: &Config, clients: Clients) -> Maintenance {
     let Clients { source, replica, signer, s3, lambda } = clients;
+    let owned = config.replicator.postgres_settings().map(|settings| settings.owned(signer.clone()));
     Maintenance {
+        owned,
         source: RawTable::new(source.clone(), config.source.clone()),
         restored: RestoreTable::new(source, config.source.clone(), config.unique_emails_table.clone()),
         replicas: config.replicator.replicas(replica, config.replicator.postgres(signer)),

@@ -5,6 +5,7 @@ use archiver::store::Store;
 use replicator::sink::Replica;
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
+use shared::postgres::Database;
 use shared::raw_table::RawTable;
 use shared::table::RestoreTable;
 
@@ -21,6 +22,7 @@ use crate::task::compact;
 use crate::task::course::{Course, summary};
 use crate::task::export::{self, ExportFault};
 use crate::task::merge::MergeFault;
+use crate::task::migrate::{self, MigrateFault};
 use crate::task::redrive::{self, RedriveFault};
 use crate::task::restore::{self, RestoreFault};
 use crate::task::verify::{self, VerifyFault};
@@ -56,6 +58,9 @@ pub enum Fault {
     /// An audit stopped.
     #[error(transparent)]
     Audit(#[from] AuditFault),
+    /// A migration stopped.
+    #[error(transparent)]
+    Migrate(#[from] MigrateFault),
     /// The report cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketFault),
@@ -76,6 +81,7 @@ impl Fault {
             Self::Order(_)
             | Self::Verify(VerifyFault::NoTime(_))
             | Self::Merge(MergeFault::NoTime(_))
+            | Self::Migrate(MigrateFault::Absent)
             | Self::Export(ExportFault::Objects | ExportFault::Taken { .. }) => return "TaskInvalid",
             Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => return "TaskFailed",
             Self::Backfill(BackfillFault::Unfed(_)) => return "TaskRefused",
@@ -97,6 +103,8 @@ pub struct Maintenance {
     pub restored: RestoreTable,
     /// Its replicas.
     pub replicas: Vec<Box<dyn Replica>>,
+    /// The database of the relational one, as its owner sees it.
+    pub owned: Option<Database>,
     /// The mappings that feed them.
     pub mappings: Mappings,
     /// What failed, and the reports.
@@ -115,7 +123,7 @@ impl Maintenance {
     /// # Errors
     /// [`Fault`], in words that say what to mend.
     pub async fn handle(&self, payload: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
-        let answer = self.go_about(payload, invocation).await;
+        let answer = Box::pin(self.go_about(payload, invocation)).await;
         let request_id = &invocation.request_id;
         match &answer {
             Ok(answer) => tracing::info!(
@@ -135,12 +143,9 @@ impl Maintenance {
 
     async fn go_about(&self, payload: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
         let order = Order::parse(payload, invocation)?;
-        if let Task::Summary(_) = order.task {
-            return Ok(summary(&order, &self.failures).await?);
-        }
-        let source = Source::open(self.source.clone()).await?;
         match &order.task {
             Task::Backfill { capacity_units } => {
+                let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation)?;
                 let world = backfill::World {
                     source: &source,
@@ -152,6 +157,7 @@ impl Maintenance {
                 Ok(course.answer(done, &self.failures).await?)
             }
             Task::Verify(verify) => {
+                let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation)?;
                 let world = verify::World {
                     source: &source,
@@ -163,6 +169,7 @@ impl Maintenance {
                 Ok(course.answer(done, &self.failures).await?)
             }
             Task::Redrive(redrive) => {
+                let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation)?;
                 let world = redrive::World {
                     source: &source,
@@ -176,6 +183,7 @@ impl Maintenance {
                 Ok(course.answer(done, &self.failures).await?)
             }
             Task::Compact(compact) => {
+                let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation)?;
                 let world = compact::World {
                     archive: &self.archive,
@@ -188,6 +196,7 @@ impl Maintenance {
                 Ok(course.answer(done, &self.failures).await?)
             }
             Task::Columns(columns) => {
+                let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation)?;
                 let world = columns::World {
                     archive: &self.archive,
@@ -199,6 +208,7 @@ impl Maintenance {
                 Ok(course.answer(done, &self.failures).await?)
             }
             Task::Restore(restore) => {
+                let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation)?;
                 let library = self.library(&source);
                 let world = restore::World { library, source: &source, table: &self.restored, bucket: &self.failures };
@@ -206,6 +216,7 @@ impl Maintenance {
                 Ok(course.answer(done, &self.failures).await?)
             }
             Task::Export(export) => {
+                let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation)?;
                 let (library, description) = (self.library(&source), source.description());
                 let world =
@@ -214,14 +225,25 @@ impl Maintenance {
                 Ok(course.answer(done, &self.failures).await?)
             }
             Task::Audit(audit) => {
+                let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation)?;
                 let library = self.library(&source);
                 let world = audit::World { library, replicas: &self.replicas, bucket: &self.failures };
                 let done = audit::run(&mut course, &world, audit).await;
                 Ok(course.answer(done, &self.failures).await?)
             }
+            // Neither needs a source: the one comes before there is a replica of it, the other after all is done.
+            Task::Migrate => {
+                let mut course = Course::resume(&order, invocation)?;
+                let done = migrate::run(&mut course, self.owned.as_ref(), order.segment).await;
+                Ok(course.answer(done, &self.failures).await?)
+            }
             Task::Summary(_) => Ok(summary(&order, &self.failures).await?),
         }
+    }
+
+    async fn open(&self) -> Result<Source, SourceFault> {
+        Source::open(self.source.clone()).await
     }
 
     fn library(&self, source: &Source) -> Library {

@@ -11,6 +11,7 @@ pub mod course;
 pub mod export;
 mod found;
 pub mod merge;
+pub mod migrate;
 pub mod pace;
 pub mod redrive;
 pub mod restore;
@@ -42,7 +43,7 @@ pub enum BadOrder {
     Shape(#[source] serde_json::Error),
     /// Nobody knows it.
     #[error(
-        "task {0:?} is none of backfill, verify, repair, redrive, compact, columns, restore, export, audit, summary"
+        "task {0:?} is none of backfill, verify, repair, redrive, compact, columns, restore, export, audit, migrate, summary"
     )]
     Unknown(String),
     /// A field that this task does not take.
@@ -111,6 +112,8 @@ pub enum Task {
     Export(Export),
     /// Prove that nothing is missing in the archive.
     Audit(Audit),
+    /// Make the tables of the relational replica.
+    Migrate,
     /// Add up what the segments of a task have counted.
     Summary(Vec<Progress>),
 }
@@ -166,6 +169,7 @@ impl Task {
             Self::Restore(_) => "restore",
             Self::Export(_) => "export",
             Self::Audit(_) => "audit",
+            Self::Migrate => "migrate",
             Self::Summary(_) => "summary",
         }
     }

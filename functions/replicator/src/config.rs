@@ -102,6 +102,12 @@ impl Config {
         self.postgres.as_ref().map(|settings| PostgresSink::new(settings, signer, self.tombstone))
     }
 
+    /// The settings of the relational replica, if there is one: for its tables, which the replicator does not make.
+    #[must_use]
+    pub fn postgres_settings(&self) -> Option<&PostgresSettings> {
+        self.postgres.as_ref()
+    }
+
     /// The cache before the source, if there is one; not yet connected.
     #[must_use]
     pub fn cache(&self, signer: Option<TokenSigner>) -> Option<Cache> {

@@ -132,7 +132,7 @@ impl Teller<'_> {
             return self.fault(FaultKind::Setup, what);
         }
         if causes.contains("password missing") {
-            let what = "asks for a password, and there is none: put it into the URL, or set POSTGRES_LOGIN=iam";
+            let what = "asks for a password, and there is none: put it into the URL, name it by POSTGRES_SECRET, or set POSTGRES_LOGIN=iam";
             return self.fault(FaultKind::Setup, what);
         }
         let what =

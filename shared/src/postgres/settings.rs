@@ -2,8 +2,9 @@
 
 use crate::token::TokenSigner;
 
+use super::Database;
 use super::address::Address;
-use super::{Database, Login};
+use super::login::{Login, SECRET};
 
 /// How connections log in: `password` or `iam`.
 const LOGIN: &str = "POSTGRES_LOGIN";
@@ -14,6 +15,8 @@ pub struct Settings {
     setting: &'static str,
     address: Address,
     by_token: bool,
+    /// The ARN or the name of a secret.
+    secret: Option<String>,
 }
 
 impl Settings {
@@ -46,7 +49,15 @@ impl Settings {
         if by_token && address.as_ref().is_some_and(Address::has_password) {
             problems.push(format!("{setting} holds a password, and {LOGIN} is iam: leave one of them out"));
         }
-        if problems.is_empty() { Ok(address.map(|address| Self { setting, address, by_token })) } else { Err(problems) }
+        let secret = environment(SECRET).map(str::to_owned);
+        if secret.is_some() && address.as_ref().is_some_and(Address::has_password) {
+            problems.push(format!("{setting} holds a password, and {SECRET} names another: leave one of them out"));
+        }
+        if problems.is_empty() {
+            Ok(address.map(|address| Self { setting, address, by_token, secret }))
+        } else {
+            Err(problems)
+        }
     }
 
     /// Where the database is.
@@ -59,11 +70,19 @@ impl Settings {
     /// whatever the environment says: on a machine that is nobody's but the caller's.
     #[must_use]
     pub fn database(&self, signer: Option<TokenSigner>, setup: &'static str) -> Database {
-        let login = match signer {
-            Some(signer) if self.by_token => Login::Iam(signer),
+        let login = match (signer, &self.secret) {
+            (Some(signer), _) if self.by_token => Login::Iam(signer),
+            (Some(signer), Some(secret)) => Login::by_secret(&signer, secret),
             _ => Login::Password,
         };
         Database::new(self.setting, self.address.clone(), login, setup)
+    }
+
+    /// The same database as its owner sees it, who makes tables: by the secret, if there is one, even where all others log
+    /// in by token.
+    #[must_use]
+    pub fn owned(&self, signer: Option<TokenSigner>) -> Database {
+        Self { by_token: self.by_token && self.secret.is_none(), ..self.clone() }.database(signer, "")
     }
 }
 
@@ -89,6 +108,14 @@ mod tests {
         let both = [("POSTGRES_URL", "postgres://ada:s3cret@db/users"), ("POSTGRES_LOGIN", "iam")];
         let said = parse(&both).unwrap_err().join("\n");
         assert!(said.contains("leave one of them out") && !said.contains("s3cret"), "{said}");
+    }
+
+    #[test]
+    fn a_secret_beside_a_password_is_one_too_many() {
+        let both = [("POSTGRES_URL", "postgres://ada:s3cret@db/users"), ("POSTGRES_SECRET", "arn:of:it")];
+        let said = parse(&both).unwrap_err().join("\n");
+        assert!(said.contains("POSTGRES_SECRET") && !said.contains("s3cret"), "{said}");
+        assert!(parse(&[("POSTGRES_URL", "postgres://ada@db/users"), both[1]]).is_ok());
     }
 
     #[test]

@@ -111,6 +111,10 @@ pub(super) fn task(told: &Told, now: OffsetDateTime) -> Result<Task, BadOrder> {
             let (from, to) = (time("from", told.from.as_deref())?, time("to", told.to.as_deref())?);
             Ok(Task::Audit(Audit { from, to, keys: keys.transpose()? }))
         }
+        "migrate" => {
+            only(told, "migrate", &[])?;
+            Ok(Task::Migrate)
+        }
         "summary" => {
             only(told, "summary", &["parts"])?;
             Ok(Task::Summary(told.parts.clone().unwrap_or_default()))

@@ -35,7 +35,7 @@ use super::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
 use row::{Refused, Row};
 use write::{Counts, Left, Over, Written};
 
-pub use migrations::{Unmigrated, migrate, pending};
+pub use migrations::{Unmigrated, admit, migrate, pending};
 
 const NAME: &str = "postgres";
 

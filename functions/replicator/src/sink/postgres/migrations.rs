@@ -59,6 +59,27 @@ pub async fn migrate(database: &Database, until: Instant) -> Result<Vec<String>,
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
+/// Lets `user` in, if it is not the owner itself: makes the role, lets it log in by IAM where the server knows that, and
+/// grants it the rows of all tables.
+///
+/// # Errors
+/// [`Unmigrated`], which says what the server refuses.
+pub async fn admit(database: &Database, user: &str, until: Instant) -> Result<(), Unmigrated> {
+    let (name, text) = (user.replace('"', "\"\""), user.replace('\'', "''"));
+    let sql = format!(
+        r#"do $admit$ begin
+            if current_user = '{text}' then return; end if;
+            if not exists (select from pg_roles where rolname = '{text}') then create role "{name}" login; end if;
+            if exists (select from pg_roles where rolname = 'rds_iam') then grant rds_iam to "{name}"; end if;
+            grant usage on schema public to "{name}";
+            grant select, insert, update, delete on all tables in schema public to "{name}";
+        end $admit$"#
+    );
+    let sql = sql.as_str();
+    let asked = database.run(until, |session| async move { session.client().batch_execute(sql).await });
+    Ok(asked.await?)
+}
+
 /// The steps that are missing there, by name.
 ///
 /// # Errors

@@ -1,0 +1,139 @@
+//! What the PostgreSQL replica costs: CPU time of the replicator a record, rows a second into an empty table with all of its
+//! indexes, and how far that is from `COPY`, which is the fastest that the server takes rows at all.
+//!
+//! The server is the one that is installed, in a process of its own, and does not wait for the disk. The replicator's own
+//! code runs here, on a thread of its own with a runtime like the function's, so that its CPU time is that thread's alone.
+
+use std::time::Duration;
+
+use futures::SinkExt;
+use local::postgres::Planned;
+use replicator::settle::settle;
+use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
+use replicator::sink::{Decided, Sink};
+use serde_json::value::RawValue;
+use shared::invocation::Invocation;
+use shared::postgres::Settings;
+use shared::stream;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::events;
+use crate::report::median;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const ROWS: usize = 100_000;
+const BATCH: usize = 1_000;
+const ROUNDS: usize = 3;
+
+/// One round.
+struct Round {
+    cpu_micros: f64,
+    rows_a_second: f64,
+    again_a_second: f64,
+    copied_a_second: f64,
+}
+
+/// Measures, and prints.
+pub(crate) async fn measure() -> Result<(), Failure> {
+    let server = Planned::new()?.start().await?;
+    let payload = events::changes(BATCH);
+    println!(
+        "\npostgres: {ROWS} rows in batches of {BATCH}, {} bytes a record, with all indexes",
+        payload.len() / BATCH
+    );
+    let mut rounds = Vec::new();
+    for round in 0..ROUNDS {
+        let database = format!("bench{round}");
+        server.create_database(&database).await?;
+        let url = server.url_of(&database);
+        let round = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(one(&url))
+        });
+        rounds.push(round.join().map_err(|_| "a round ended early")??);
+    }
+    let of = |part: fn(&Round) -> f64| median(rounds.iter().map(part).collect());
+    println!("  CPU of the replicator a record, reading and settling included: {:.1} µs", of(|round| round.cpu_micros));
+    println!("  rows a second into an empty table: {:.0}", of(|round| round.rows_a_second));
+    println!("  the same batches again, all duplicates: {:.0} a second", of(|round| round.again_a_second));
+    println!("  COPY of the same rows, at once: {:.0} a second", of(|round| round.copied_a_second));
+    println!("  speed, to that of COPY: {:.2}", of(|round| round.rows_a_second / round.copied_a_second));
+    Ok(())
+}
+
+async fn one(url: &str) -> Result<Round, Failure> {
+    let settings =
+        Settings::parse(SETTING, |name| (name == SETTING).then_some(url)).map_err(|problems| problems.join(" "))?;
+    let settings = settings.ok_or("the server has no URL")?;
+    let sink = PostgresSink::new(&settings, None, time::Duration::days(8));
+    migrate(sink.database(), Instant::now() + Duration::from_mins(1)).await?;
+    sink.check().await?;
+
+    let batches: Vec<Box<RawValue>> = (0..ROWS / BATCH).map(batch).collect::<Result<_, _>>()?;
+    let (cpu, started) = (own_cpu()?, Instant::now());
+    let applied = all(&sink, &batches).await?;
+    let (took, cpu) = (started.elapsed(), own_cpu()?.saturating_sub(cpu));
+    if applied != ROWS {
+        return Err(format!("{applied} rows of {ROWS} were applied").into());
+    }
+    let started = Instant::now();
+    if all(&sink, &batches).await? != 0 {
+        return Err("a duplicate was applied".into());
+    }
+    let again = started.elapsed();
+
+    let (client, line) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(line);
+    let mut rows = Vec::new();
+    let mut out = std::pin::pin!(client.copy_out("copy users to stdout").await?);
+    while let Some(chunk) = futures::TryStreamExt::try_next(&mut out).await? {
+        rows.push(chunk);
+    }
+    client.batch_execute("truncate users").await?;
+    let started = Instant::now();
+    let mut into = std::pin::pin!(client.copy_in("copy users from stdin").await?);
+    for chunk in rows {
+        into.send(chunk).await?;
+    }
+    into.finish().await?;
+    let copied = started.elapsed();
+    let count = f64::from(u32::try_from(ROWS)?);
+    Ok(Round {
+        cpu_micros: cpu.as_secs_f64() * 1e6 / count,
+        rows_a_second: count / took.as_secs_f64(),
+        again_a_second: count / again.as_secs_f64(),
+        copied_a_second: count / copied.as_secs_f64(),
+    })
+}
+
+/// The nth batch, of users of its own.
+fn batch(nth: usize) -> Result<Box<RawValue>, serde_json::Error> {
+    RawValue::from_string(events::changes(BATCH).replace("user-0", &format!("user-{nth:03}-0")))
+}
+
+/// Reads, settles and applies them, one after the other; answers how many rows were applied.
+async fn all(sink: &PostgresSink, batches: &[Box<RawValue>]) -> Result<usize, Failure> {
+    let mut applied = 0;
+    for batch in batches {
+        let records = stream::read(batch)?.records;
+        let changes: Vec<_> = records.iter().filter_map(|record| record.read.as_ref().ok()).collect();
+        let settled: Vec<_> = settle(&changes).into_iter().map(|place| changes[place]).collect();
+        let stop_at = Instant::now() + Duration::from_mins(1);
+        let invocation = Invocation { now: OffsetDateTime::UNIX_EPOCH, stop_at, request_id: "bench".to_owned() };
+        let outcome = sink.apply(Decided { changes: &changes, settled: &settled }, &invocation).await?;
+        if let Some(failure) = outcome.failures.first() {
+            return Err(format!("{failure:?}").into());
+        }
+        applied += outcome.applied;
+    }
+    Ok(applied)
+}
+
+/// CPU time that this thread has used.
+fn own_cpu() -> Result<Duration, Failure> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanos = text.split_whitespace().next().ok_or("schedstat is empty")?.parse()?;
+    Ok(Duration::from_nanos(nanos))
+}
