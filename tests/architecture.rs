@@ -73,6 +73,19 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("api", "page", Choreography),
     ("api", "router", Choreography),
     ("api", "users", Choreography),
+    ("search", "access", Choreography),
+    ("search", "contract", Choreography),
+    ("search", "cursor", Choreography),
+    ("search", "filter", Choreography),
+    ("search", "sort", Choreography),
+    ("search", "statement", Choreography),
+    ("search", "question", Choreography),
+    ("search", "router", Choreography),
+    ("search", "users", Choreography),
+    ("search", "database", Choreography),
+    ("search", "config", Wiring),
+    ("search", "lib", Wiring),
+    ("search", "main", Wiring),
     ("replicator", "settle", Decide),
     ("replicator", "sink", Apply),
     ("replicator", "handler", Choreography),
@@ -109,13 +122,15 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("archiver", "main", Wiring),
 ];
 
-const CRATES: [(&str, &str); 8] = [
+const CRATES: [(&str, &str); 10] = [
     ("shared", "shared/src"),
     ("front", "front/src"),
     ("api", "functions/api/src"),
     ("replicator", "functions/replicator/src"),
     ("archiver", "functions/archiver/src"),
     ("maintenance", "functions/maintenance/src"),
+    ("search", "functions/search/src"),
+    ("contract", "contract/src"),
     ("local", "local/src"),
     ("bench", "bench/src"),
 ];
@@ -215,7 +230,7 @@ fn word(text: &str) -> Option<String> {
 }
 
 fn room(krate: &str, module: &str) -> Option<Room> {
-    if krate == "local" || krate == "bench" {
+    if ["contract", "local", "bench"].contains(&krate) {
         return Some(Machine);
     }
     ROOMS.iter().find(|(owner, name, _)| (*owner, *name) == (krate, module)).map(|(_, _, room)| *room)

@@ -13,6 +13,7 @@ mod postgres;
 mod promises;
 mod relational;
 mod replication;
+mod search;
 mod sink_contract;
 mod template;
 mod users_api;

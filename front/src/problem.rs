@@ -95,6 +95,13 @@ pub enum Problem {
         /// For the log alone.
         cause: String,
     },
+    /// What was asked takes longer than it may.
+    TooSlow {
+        /// The longest that it may take.
+        seconds: u64,
+        /// For the log alone.
+        cause: String,
+    },
     /// What is stored is no user.
     Unreadable {
         /// For the log alone.
@@ -115,6 +122,7 @@ impl Problem {
     }
 
     /// Status, the last part of the type's URI, title, and what to do.
+    #[expect(clippy::too_many_lines, reason = "one match, of which each problem has its line")]
     fn parts(&self) -> (StatusCode, &'static str, &'static str, Cow<'static, str>) {
         let (status, kind, title, detail) = match self {
             Self::UnknownRoute => (404, "unknown-route", "unknown route", "no resource has this path".into()),
@@ -205,6 +213,12 @@ impl Problem {
                 (429, "rate-limited", "too many requests", "your quota is spent: wait as retry-after says".into())
             }
             Self::Busy { .. } => (503, "busy", "busy", "the table cannot answer at the moment: come again".into()),
+            Self::TooSlow { seconds, .. } => (
+                504,
+                "too-slow",
+                "the question takes too long",
+                format!("it took more than {seconds} s: narrow it by status, name, domain or time").into(),
+            ),
             Self::Unreadable { .. } => (
                 500,
                 "unreadable-record",
@@ -257,7 +271,10 @@ impl Problem {
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
         match self {
-            Self::Busy { cause } | Self::Unreadable { cause } | Self::Internal { cause } => Some(cause),
+            Self::Busy { cause }
+            | Self::TooSlow { cause, .. }
+            | Self::Unreadable { cause }
+            | Self::Internal { cause } => Some(cause),
             _ => None,
         }
     }
@@ -289,7 +306,9 @@ pub fn every() -> Vec<Problem> {
         Problem::IdempotencyKeyReused,
         Problem::PreconditionFailed,
         Problem::PreconditionRequired,
+        Problem::RateLimited { seconds: 7 },
         Problem::Busy { cause: cause() },
+        Problem::TooSlow { seconds: 5, cause: cause() },
         Problem::Unreadable { cause: cause() },
         Problem::Internal { cause: cause() },
     ]

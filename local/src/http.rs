@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-/// Where `cargo lambda watch` serves a function's URL.
-const FUNCTION_URL: &str = "/lambda-url/api";
+/// Where `cargo lambda watch` serves a function's URL, before the function's name.
+const FUNCTION_URL: &str = "/lambda-url/";
 
 /// The running front.
 pub struct Front {
@@ -53,16 +53,16 @@ impl Front {
     }
 }
 
-/// A router that hands every request on to the `api` function at a base URL.
-pub fn proxy(base: &str) -> Router {
-    let base = base.trim_end_matches('/').to_owned();
+/// A router that hands every request on to a function at a base URL.
+pub fn proxy(base: &str, function: &str) -> Router {
+    let base = format!("{}{FUNCTION_URL}{function}", base.trim_end_matches('/'));
     let client: Client<HttpConnector, Body> = Client::builder(TokioExecutor::new()).build_http();
     Router::new().fallback(move |request: Request| forward(client.clone(), base.clone(), request))
 }
 
 async fn forward(client: Client<HttpConnector, Body>, base: String, mut request: Request) -> Response {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let target: Uri = match format!("{base}{FUNCTION_URL}{path}").parse() {
+    let target: Uri = match format!("{base}{path}").parse() {
         Ok(target) => target,
         Err(error) => return gone_wrong(&base, &error),
     };

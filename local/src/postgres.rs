@@ -103,7 +103,9 @@ impl Planned {
         let port = self.port.local_addr().map_err(system("a free port"))?.port();
         let data = self.folder.path().join("data");
         let mut initdb = command(&self.programs.initdb, self.user);
-        initdb.arg("-D").arg(&data).args(["-U", OWNER, "-E", "UTF8", "--no-locale", "-A", "trust", "--no-sync"]);
+        initdb.arg("-D").arg(&data).args(["-U", OWNER, "-E", "UTF8", "-A", "trust", "--no-sync"]);
+        // Text is ordered byte by byte, and its letters are known, whatever this machine speaks.
+        initdb.args(["--locale=C", if cfg!(target_os = "macos") { "--lc-ctype=UTF-8" } else { "--lc-ctype=C.UTF-8" }]);
         let made = initdb.stdin(Stdio::null()).output().map_err(system("initdb"))?;
         if !made.status.success() {
             return Err(ServerError::Failed { program: "initdb", said: last_words(&made.stderr) });

@@ -32,7 +32,7 @@ mod wiring;
 
 use tiers::Tiers;
 pub use wiring::environment;
-use wiring::{Wiring, listed};
+use wiring::{Wiring, beside, listed};
 
 /// The longest that a batch waits to be filled, unless windows are true.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(1);
@@ -200,15 +200,19 @@ impl Stack {
 
         let wiring = Wiring { options: &options, dynamodb: dynamodb.endpoint(), s3: s3.endpoint() };
         let mut mappings = Vec::new();
-        let (mut api, mut maintenance) = (None, None);
+        let (mut api, mut search, mut maintenance) = (None, None, None);
         for function in &template.functions {
             match function.name.as_str() {
                 "api" => api = Some(wiring.api(function)?),
+                "search" => search = Some(wiring.search(function)?),
                 "maintenance" => maintenance = Some(wiring.maintenance(function)?),
                 _ => mappings.extend(wiring.mappings(function).await?),
             }
         }
         let mut api = api.ok_or_else(|| wiring.unrunnable("has no function whose binary is api".to_owned()))?;
+        if let Some(search) = search {
+            api = beside(api, &search, &template);
+        }
         let authorizer = Authorizer::of(&options.auth)?;
         if let Some(authorizer) = &authorizer {
             api = Arc::clone(authorizer).before(api);

@@ -12,11 +12,7 @@ use time::OffsetDateTime;
 
 /// The parameter `cursor`, for this list.
 pub(crate) fn cursor(query: &mut Query, cursors: &Cursors<'_>, now: OffsetDateTime) -> Option<Position> {
-    query.take("cursor", |text| {
-        cursors.decode(text, now).ok_or(
-            "is none that this list gave you within a day: start again without it, or with the same filters and order",
-        )
-    })
+    query.take("cursor", |text| cursors.decode(text, now).ok_or(page::WRONG))
 }
 
 /// The cursors of one list for one caller.

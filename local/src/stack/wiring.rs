@@ -17,18 +17,29 @@ use crate::stream_pump::discard::Destination;
 use crate::stream_pump::filter::Filter;
 use crate::stream_pump::invoke::{Invoke, ServedFunction};
 use crate::stream_pump::settings::Settings;
-use crate::template::{self, Function};
+use crate::template::{self, Function, Template};
 use crate::token::Auth;
 
 /// A function's environment on this machine: the template's, except that nobody signs requests or logins here.
 #[must_use]
 pub fn environment(function: &Function) -> Environment {
+    opened(function).collect()
+}
+
+fn opened(function: &Function) -> impl Iterator<Item = (String, String)> {
     let open = |name: &str, value: &str| match name {
         "AUTH" => "none".to_owned(),
         "POSTGRES_LOGIN" | "CACHE_LOGIN" => "password".to_owned(),
         _ => value.to_owned(),
     };
-    function.environment.iter().map(|(name, value)| (name.clone(), open(name, value))).collect()
+    function.environment.iter().map(move |(name, value)| (name.clone(), open(name, value)))
+}
+
+/// The API with another function's routes beside its own, each at the path that the template gives it.
+pub(super) fn beside(api: Router, other: &Router, template: &Template) -> Router {
+    let paths = template.routes.iter().filter(|route| route.function == search::config::FUNCTION);
+    let routes = paths.fold(Router::new(), |routes, route| routes.route_service(&route.path, other.clone()));
+    routes.fallback_service(api)
 }
 
 /// What it takes to connect a function.
@@ -45,14 +56,27 @@ impl Wiring<'_> {
 
     pub(super) fn api(&self, function: &Function) -> Result<Router, Refusal> {
         if let Some(base) = &self.options.functions {
-            return Ok(proxy(base));
+            return Ok(proxy(base, api::config::FUNCTION));
         }
-        let auth = if self.options.auth == Auth::None { "none" } else { "jwt" };
-        let variables = function.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let own = [("AUTH", auth), ("CURSOR_KEYS", CURSOR_KEYS)];
-        let environment = variables.chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let config = api::config::Config::parse(&environment).map_err(misconfigured(function))?;
+        let config = api::config::Config::parse(&self.behind_a_door(function)).map_err(misconfigured(function))?;
         Ok(api::app(&config, clients::dynamodb(self.dynamodb), config.cache(None), Clock::system()))
+    }
+
+    pub(super) fn search(&self, function: &Function) -> Result<Router, Refusal> {
+        if let Some(base) = &self.options.functions {
+            return Ok(proxy(base, search::config::FUNCTION));
+        }
+        let config = search::config::Config::parse(&self.behind_a_door(function)).map_err(misconfigured(function))?;
+        Ok(search::app(&config, None, Clock::system()))
+    }
+
+    /// The environment of a function that answers requests: who lets them in is an option here, and what seals cursors no
+    /// secret.
+    fn behind_a_door(&self, function: &Function) -> Environment {
+        let auth = if self.options.auth == Auth::None { "none" } else { "jwt" };
+        let own = [("AUTH", auth), ("CURSOR_KEYS", CURSOR_KEYS)];
+        let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        opened(function).chain(own).collect()
     }
 
     pub(super) fn maintenance(&self, function: &Function) -> Result<maintenance::config::Config, Refusal> {

@@ -19,13 +19,25 @@ impl Query {
     /// pluses.
     #[must_use]
     pub fn parse(query: Option<&str>, known: &[&str]) -> Self {
+        Self::read(query, known, None)
+    }
+
+    /// Reads the parameters of these names and all whose names begin so.
+    #[must_use]
+    pub fn with_family(query: Option<&str>, known: &[&str], family: &str) -> Self {
+        Self::read(query, known, Some(family))
+    }
+
+    fn read(query: Option<&str>, known: &[&str], family: Option<&str>) -> Self {
+        let is_known = |name: &str| known.contains(&name) || family.is_some_and(|family| name.starts_with(family));
         let mut read = Self { given: Vec::new(), raw: Vec::new(), mistakes: Vec::new() };
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded = |text| percent_decode_str(text).decode_utf8().map(String::from);
             match (decoded(name), decoded(value)) {
-                (Ok(name), _) if !known.contains(&name.as_str()) => {
-                    let detail = format!("is unknown here: use {}", known.join(", "));
+                (Ok(name), _) if !is_known(&name) => {
+                    let family = family.map_or(String::new(), |family| format!(", {family}…"));
+                    let detail = format!("is unknown here: use {}{family}", known.join(", "));
                     read.mistakes.push(Mistake::parameter(name, &detail));
                 }
                 (Ok(name), _) if read.given.iter().any(|(given, _)| *given == name) => {
@@ -57,6 +69,12 @@ impl Query {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.given.iter().any(|(given, _)| given == name)
+    }
+
+    /// The names of the parameters given that begin so.
+    #[must_use]
+    pub fn family(&self, start: &str) -> Vec<String> {
+        self.given.iter().filter(|(name, _)| name.starts_with(start)).map(|(name, _)| name.clone()).collect()
     }
 
     /// The query as it came, without this parameter.

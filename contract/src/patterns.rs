@@ -1,5 +1,5 @@
-//! What a text must look like, by the name of the member or parameter that it is: the rules of `shared::user` and of this
-//! crate's header parsers, as regular expressions.
+//! What a text must look like, by the name of the member or parameter that it is: the rules of `shared::user` and of the
+//! API's header parsers, as regular expressions.
 
 use utoipa::Modify;
 use utoipa::openapi::schema::AdditionalProperties;
@@ -19,7 +19,7 @@ const KEY: &str = r#"^([!#-+\--\[\]-~]{1,255}|"[!#-+\--\[\]-~]{1,255}")$"#;
 fn of(name: &str) -> Option<(&'static str, Option<usize>)> {
     match name {
         "user_id" => Some((USER_ID, Some(128))),
-        "name" => Some((WORDS, Some(256))),
+        "name" | "name_prefix" | "name_like" => Some((WORDS, Some(256))),
         "status" => Some((WORDS, Some(64))),
         "email" => Some((EMAIL, Some(254))),
         "if-match" | "if-none-match" => Some((TAGS, None)),

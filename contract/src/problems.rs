@@ -58,6 +58,9 @@ fn headers(problems: &[Problem]) -> Vec<&'static str> {
     names
 }
 
+/// The operations of search.
+const SEARCH: [&str; 3] = ["searchUsers", "readSummary", "countUsers"];
+
 /// What an operation can end in; an operation without a line is one that cannot fail.
 pub(super) fn of(operation: &str) -> Vec<Problem> {
     let cause = String::new;
@@ -79,6 +82,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
         Problem::Encoded,
     ];
     let unreadable = Problem::Unreadable { cause: cause() };
+    let slow = Problem::TooSlow { seconds: 5, cause: cause() };
     let own = match operation {
         "createUser" => [
             &body[..],
@@ -94,6 +98,8 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
         ]
         .concat(),
         "listUsers" => Vec::new(),
+        "searchUsers" | "countUsers" => vec![slow],
+        "readSummary" => vec![Problem::NotFound, unreadable, slow],
         "readBatch" => [&body[..], &[Problem::NotJson]].concat(),
         "listRecords" => vec![Problem::NotFound],
         "readLatest" | "readRecord" => vec![Problem::NotFound, Problem::PreconditionFailed, unreadable],
@@ -124,5 +130,10 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
         "deleteRecord" => vec![Problem::NotFound, Problem::PreconditionFailed, Problem::PreconditionRequired],
         _ => return Vec::new(),
     };
-    [gated(), own].concat()
+    let mut all = [gated(), own].concat();
+    if SEARCH.contains(&operation) {
+        // The quota is the API's.
+        all.retain(|problem| !matches!(problem, Problem::RateLimited { .. }));
+    }
+    all
 }

@@ -1,0 +1,98 @@
+//! What search needs to know before its first request.
+
+use shared::environment::{Environment, Problems};
+use shared::http::caller::Auth;
+use shared::http::seal::Keys;
+use shared::postgres::Settings;
+use shared::telemetry;
+
+/// The function's name, in metrics and logs.
+pub const FUNCTION: &str = "search";
+/// Names the database, and the one that answers when the reader is gone.
+const WRITER: &str = "POSTGRES_URL";
+/// Names the database that is asked first.
+const READER: &str = "POSTGRES_READER_URL";
+
+/// The configuration of search.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who lets requests in.
+    pub auth: Auth,
+    /// What seals cursors.
+    pub cursor_keys: Keys,
+    /// The database that takes the replica's writes.
+    pub writer: Settings,
+    /// Its copy, which is asked first; none asks the writer alone.
+    pub reader: Option<Settings>,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// All that is missing or malformed, together and by name.
+    pub fn parse(environment: &Environment) -> Result<Self, Problems> {
+        let mut read = environment.read();
+        let auth = read.required("AUTH", Auth::parse);
+        let cursor_keys = read.required("CURSOR_KEYS", Keys::parse);
+        let mut database = |setting| match Settings::parse(setting, |name| environment.get(name)) {
+            Ok(settings) => settings,
+            Err(problems) => {
+                for problem in problems {
+                    read.refuse(problem);
+                }
+                None
+            }
+        };
+        let (writer, reader) = (database(WRITER), database(READER));
+        if environment.get(WRITER).is_none() {
+            read.refuse(format!("{WRITER} is not set"));
+        }
+        read.optional(telemetry::LOG_LEVEL, telemetry::level);
+        let problems = read.problems();
+        match (auth, cursor_keys, writer) {
+            (Some(auth), Some(cursor_keys), Some(writer)) if problems.is_empty() => {
+                Ok(Self { auth, cursor_keys, writer, reader })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(variables: &[(&str, &str)]) -> Result<Config, Problems> {
+        Config::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    const USUAL: [(&str, &str); 3] = [
+        ("AUTH", "iam"),
+        ("CURSOR_KEYS", "one:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
+        ("POSTGRES_URL", "postgres://millrace@127.0.0.1/users"),
+    ];
+
+    #[test]
+    fn a_reader_may_be_absent() {
+        assert!(parse(&USUAL).unwrap().reader.is_none());
+        let with = [&USUAL[..], &[("POSTGRES_READER_URL", "postgres://millrace@127.0.0.1/copy")]].concat();
+        assert!(parse(&with).unwrap().reader.is_some());
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_named_at_once_without_its_secrets() {
+        let wrong = [("AUTH", "open"), ("POSTGRES_READER_URL", "mysql://ada:s3cret@db/users"), ("LOG_LEVEL", "loud")];
+        let problems = parse(&wrong).unwrap_err().to_string();
+        for name in [
+            "AUTH is",
+            "CURSOR_KEYS is not set",
+            "POSTGRES_URL is not set",
+            "POSTGRES_READER_URL is no",
+            "LOG_LEVEL is",
+        ] {
+            assert!(problems.contains(name), "{name}: {problems}");
+        }
+        assert!(!problems.contains("s3cret"));
+    }
+}

@@ -1,0 +1,38 @@
+//! The cursors of a search: the place of the last record given, for the question that it was given for and the caller
+//! that it was given to.
+
+use shared::http::caller::Caller;
+use shared::http::page;
+use shared::http::seal::{Keys, Salt};
+use time::OffsetDateTime;
+
+use crate::question::Question;
+use crate::sort::Place;
+
+/// The cursors of one question of one caller.
+pub(crate) struct Cursors<'a> {
+    pub(crate) keys: &'a Keys,
+    pub(crate) question: &'a Question,
+    pub(crate) caller: &'a Caller,
+}
+
+impl Cursors<'_> {
+    /// The cursor after this place; nothing comes of it only if the place is longer than a cipher takes.
+    pub(crate) fn encode(&self, place: &Place, now: OffsetDateTime, salt: Salt) -> Option<String> {
+        page::seal(self.keys, &serde_json::to_string(place).ok()?, &self.binding(), now, salt)
+    }
+
+    pub(crate) fn decode(&self, text: &str, now: OffsetDateTime) -> Option<Place> {
+        let place = page::open(self.keys, text, &self.binding(), now)?;
+        let place: Place = serde_json::from_str(&place).ok()?;
+        place.fits(self.question.sort).then_some(place)
+    }
+
+    /// What a cursor serves.
+    fn binding(&self) -> String {
+        let asked = self.question;
+        let question = (asked.sort.as_str(), asked.order.as_str(), asked.filter.conditions(), self.caller.name());
+        // Texts in lists: nothing of it could be read in another way, and nothing fails to be written.
+        format!("search {}", serde_json::to_string(&question).unwrap_or_default())
+    }
+}

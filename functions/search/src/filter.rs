@@ -1,0 +1,203 @@
+//! Which records are asked for: a query's parameters as conditions, each a fixed piece of SQL with the values apart from
+//! it. Nothing that a caller sends is ever part of a statement's text.
+
+mod attribute;
+
+use shared::http::query::Query;
+use shared::user::name::Name;
+use shared::user::status::Status;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::statement::Sql;
+use front::path::seconds;
+
+/// The parameters that filter, beside `attributes.…`.
+pub(crate) const NAMES: [&str; 12] = [
+    "status",
+    "name_prefix",
+    "name_like",
+    "email_domain",
+    "from",
+    "to",
+    "created_from",
+    "created_to",
+    "updated_from",
+    "updated_to",
+    "expires_from",
+    "expires_to",
+];
+/// What starts the name of a parameter that asks for a value in `attributes`.
+pub(crate) const ATTRIBUTES: &str = "attributes.";
+/// Conditions on `attributes` in one question.
+const MOST_ATTRIBUTES: usize = 10;
+/// The longest domain (RFC 1035).
+const DOMAIN_CHARS: usize = 253;
+
+/// One condition: SQL with a `{}` for each value.
+type Condition = (&'static str, Vec<String>);
+
+/// The conditions, all of which hold.
+#[derive(Debug, Default)]
+pub(crate) struct Filter {
+    conditions: Vec<Condition>,
+    like: Option<String>,
+}
+
+impl Filter {
+    /// Reads the parameters; what is wrong with them is remembered in the query.
+    pub(crate) fn read(query: &mut Query) -> Self {
+        let mut filter = Self::default();
+        let status = query.take("status", |text| Status::parse(text).map(|status| status.as_str().to_owned()));
+        filter.add("status = {}", status);
+        let prefix = query.take("name_prefix", name);
+        filter.add("lower(name) like lower({}) || '%'", prefix.map(|prefix| literal(&prefix)));
+        filter.like = query.take("name_like", name);
+        filter.add("lower(name) % lower({})", filter.like.clone());
+        let domain = query.take("email_domain", domain);
+        filter.add("email is not null and lower(split_part(email, '@', 2)) = lower({})", domain);
+        let epoch = |text: &str| seconds(text).map(|second| second.seconds().to_string());
+        filter.range(query, ["from", "to"], ["\"timestamp\" >= {}::numeric", "\"timestamp\" <= {}::numeric"], epoch);
+        filter.range(
+            query,
+            ["created_from", "created_to"],
+            ["created_at >= {}::timestamptz", "created_at <= {}::timestamptz"],
+            moment,
+        );
+        filter.range(
+            query,
+            ["updated_from", "updated_to"],
+            ["updated_at >= {}::timestamptz", "updated_at <= {}::timestamptz"],
+            moment,
+        );
+        filter.range(
+            query,
+            ["expires_from", "expires_to"],
+            ["expires_at >= {}::numeric", "expires_at <= {}::numeric"],
+            epoch,
+        );
+        let asked = query.family(ATTRIBUTES);
+        if asked.len() > MOST_ATTRIBUTES {
+            query.refuse(&asked[MOST_ATTRIBUTES], &format!("is one too many: ask for {MOST_ATTRIBUTES} at most"));
+        }
+        for parameter in asked {
+            let path = &parameter[ATTRIBUTES.len()..];
+            let wanted = query.take(&parameter, |value| attribute::wanted(path, value));
+            if let Some([one, listed]) = wanted {
+                filter.conditions.push(("(attributes @> {}::jsonb or attributes @> {}::jsonb)", vec![one, listed]));
+            }
+        }
+        filter
+    }
+
+    fn add(&mut self, sql: &'static str, value: Option<String>) {
+        self.conditions.extend(value.map(|value| (sql, vec![value])));
+    }
+
+    fn range(
+        &mut self,
+        query: &mut Query,
+        names: [&str; 2],
+        sql: [&'static str; 2],
+        parse: impl Fn(&str) -> Result<String, String>,
+    ) {
+        for (name, sql) in names.into_iter().zip(sql) {
+            let value = query.take(name, &parse);
+            self.add(sql, value);
+        }
+    }
+
+    /// The name that others are to be like.
+    pub(crate) fn like(&self) -> Option<&str> {
+        self.like.as_deref()
+    }
+
+    /// Adds the conditions to a statement.
+    pub(crate) fn push(&self, sql: &mut Sql) {
+        for (condition, values) in &self.conditions {
+            let mut values = values.iter();
+            let mut parts = condition.split("{}");
+            sql.push(" and ");
+            sql.push(parts.next().unwrap_or_default());
+            for part in parts {
+                let parameter = sql.parameter(values.next().cloned().unwrap_or_default());
+                sql.push(&parameter);
+                sql.push(part);
+            }
+        }
+    }
+
+    /// What a cursor is bound to.
+    pub(crate) fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    Name::parse(text).map(|name| name.as_str().to_owned()).map_err(|error| error.to_string())
+}
+
+/// Without what `like` reads as something else than itself.
+fn literal(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}
+
+fn domain(text: &str) -> Result<String, String> {
+    let letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '.';
+    let is_domain = (1..=DOMAIN_CHARS).contains(&text.len()) && text.chars().all(letter);
+    if is_domain { Ok(text.to_owned()) } else { Err("must be a domain such as example.com".to_owned()) }
+}
+
+/// A moment of the years that PostgreSQL and RFC 3339 both spell.
+fn moment(text: &str) -> Result<String, String> {
+    match OffsetDateTime::parse(text, &Rfc3339) {
+        Ok(moment) if (1..=9999).contains(&moment.to_offset(time::UtcOffset::UTC).year()) => Ok(text.to_owned()),
+        _ => Err("must be a moment such as 2026-11-22T10:00:00Z".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Filter, String> {
+        let mut query = Query::with_family(Some(text), &NAMES, ATTRIBUTES);
+        let filter = Filter::read(&mut query);
+        query.finish().map(|()| filter).map_err(|mistakes| serde_json::to_string(&mistakes).unwrap())
+    }
+
+    #[test]
+    fn no_value_becomes_part_of_a_statement() {
+        let odd = "%27%3B%20drop%20table%20users--%20%22%7B%7D%24%31%5C%25";
+        let text =
+            format!("status={odd}&name_prefix={odd}&name_like={odd}&attributes.{}={odd}", odd.replace("%5C", ""));
+        let filter = read(&text).unwrap();
+        let mut sql = Sql::new("select 1 where true");
+        filter.push(&mut sql);
+        assert!(!sql.text().contains("drop"), "{}", sql.text());
+        assert_eq!(sql.parameters().len(), 5);
+        assert_eq!(sql.parameters()[1], "'; drop table users-- \"{}$1\\\\\\%");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        for (text, name) in [
+            ("status=%00", "status"),
+            ("name_prefix=", "name_prefix"),
+            ("email_domain=a@b.c", "email_domain"),
+            ("from=yesterday", "from"),
+            ("created_to=2026-11-22", "created_to"),
+            ("updated_from=2026-11-22T10:00:00", "updated_from"),
+            ("expires_to=-1", "expires_to"),
+            ("attributes.=1", "attributes."),
+            ("attributes.a.=1", "attributes.a."),
+            ("attributes.a=%00", "attributes.a"),
+            ("attribute.a=1", "attribute.a"),
+        ] {
+            let said = read(text).unwrap_err();
+            assert!(said.contains(&format!("{{\"parameter\":\"{name}\"")), "{text}: {said}");
+        }
+        let many: Vec<String> = (0..11).map(|n| format!("attributes.a{n}=1")).collect();
+        assert!(read(&many.join("&")).unwrap_err().contains("one too many"));
+    }
+}

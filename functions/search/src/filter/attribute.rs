@@ -1,0 +1,106 @@
+//! A value in `attributes`, by its path.
+//!
+//! `attributes.address.city=Paris` asks for records whose member `city` of the member `address` is the text `Paris`, or a
+//! list that has it. A value that reads as a JSON number, `true`, `false`, `null` or a quoted text is that; anything else
+//! is a text as it stands. Numbers are compared by value and exactly: `12` finds `12.0` and not `"12"`. In a name a `\`
+//! goes before a dot that belongs to it, and before another `\`.
+
+use std::collections::BTreeMap;
+
+use shared::user::json::{Json, MAX_DEPTH};
+
+/// What `attributes` must contain: the value itself, or a list with it.
+pub(super) fn wanted(path: &str, value: &str) -> Result<[String; 2], String> {
+    let names = names(path)?;
+    let value = scalar(value)?;
+    let below = |value: Json| {
+        let whole = names.iter().rev().fold(value, |inner, name| Json::Object(BTreeMap::from([(name.clone(), inner)])));
+        serde_json::to_string(&whole).map_err(|error| error.to_string())
+    };
+    Ok([below(value.clone())?, below(Json::Array(vec![value]))?])
+}
+
+fn names(path: &str) -> Result<Vec<String>, String> {
+    let mut names = vec![String::new()];
+    let mut letters = path.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '.' => names.push(String::new()),
+            '\\' => match letters.next() {
+                Some(escaped @ ('.' | '\\')) => names.iter_mut().last().into_iter().for_each(|name| name.push(escaped)),
+                _ => return Err("has a \\ that is before neither a dot nor another \\".to_owned()),
+            },
+            other => names.iter_mut().last().into_iter().for_each(|name| name.push(other)),
+        }
+    }
+    if names.iter().any(String::is_empty) {
+        return Err("has an empty name: write attributes.plan or attributes.address.city".to_owned());
+    }
+    if names.len() > MAX_DEPTH {
+        return Err(format!("is deeper than {MAX_DEPTH} levels, which nothing in attributes is"));
+    }
+    if path.contains('\0') {
+        return Err("has a zero character, which no name here has".to_owned());
+    }
+    Ok(names)
+}
+
+fn scalar(text: &str) -> Result<Json, String> {
+    let value = match text.as_bytes().first() {
+        Some(b'"' | b'-' | b'0'..=b'9') => match Json::parse(text) {
+            Ok(value) => value,
+            // A number that the table cannot hold is nobody's; anything else was meant as a text, as `12 High Street` is.
+            Err(error) if error.reason.starts_with("number ") => return Err(error.reason),
+            Err(_) => Json::String(text.to_owned()),
+        },
+        _ if ["true", "false", "null"].contains(&text) => Json::parse(text).map_err(|error| error.reason)?,
+        _ => Json::String(text.to_owned()),
+    };
+    match &value {
+        Json::String(text) if text.contains('\0') => Err("has a zero character, which no text here has".to_owned()),
+        _ => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(path: &str, value: &str) -> String {
+        wanted(path, value).map_or_else(|error| error, |[one, _]| one)
+    }
+
+    #[test]
+    fn a_path_leads_down_member_by_member() {
+        assert_eq!(one("plan", "pro"), r#"{"plan":"pro"}"#);
+        assert_eq!(one("address.city", "Paris"), r#"{"address":{"city":"Paris"}}"#);
+        assert_eq!(one(r"a\.b.c\\d", "x"), r#"{"a.b":{"c\\d":"x"}}"#);
+        assert_eq!(wanted("tags", "new").unwrap()[1], r#"{"tags":["new"]}"#);
+        for path in ["", ".", "a..b", "a.", r"a\b", "a\0"] {
+            assert!(wanted(path, "x").is_err(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_what_it_reads_as() {
+        for (value, json) in [
+            ("12", "12"),
+            ("-1.50", "-1.50"),
+            ("12345678901234567890123456789012345678", "12345678901234567890123456789012345678"),
+            ("true", "true"),
+            ("null", "null"),
+            ("\"12\"", "\"12\""),
+            ("12 High Street", "\"12 High Street\""),
+            ("2026-11-22", "\"2026-11-22\""),
+            ("True", "\"True\""),
+            ("[1]", "\"[1]\""),
+            ("{}", "\"{}\""),
+            ("", "\"\""),
+            ("say \"hi\"", r#""say \"hi\"""#),
+        ] {
+            assert_eq!(one("a", value), format!("{{\"a\":{json}}}"), "{value}");
+        }
+        assert!(wanted("a", "1e400").is_err() && wanted("a", &"9".repeat(39)).is_err());
+        assert!(wanted("a", "x\0").is_err() && wanted("a", "\"\\u0000\"").is_err());
+    }
+}

@@ -1,0 +1,169 @@
+//! In which order records are given, and where one of them stands in it: the place that a cursor holds.
+//!
+//! Every order ends in the record's key, so no two records share a place, and a page goes on after a place instead of
+//! counting what came before ("keyset"). A column that may be empty sorts as PostgreSQL's indexes do: the empty last when
+//! ascending, first when descending.
+
+use serde::{Deserialize, Serialize};
+
+use crate::statement::Sql;
+
+/// By which member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sort {
+    UpdatedAt,
+    CreatedAt,
+    Timestamp,
+    Name,
+    UserId,
+    Likeness,
+}
+
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Asc,
+    Desc,
+}
+
+/// One of the expressions that an order compares.
+#[derive(Clone, Copy)]
+struct Column {
+    sql: &'static str,
+    /// The type that a place's text is cast to.
+    kind: &'static str,
+    may_be_empty: bool,
+}
+
+const USER_ID: Column = Column { sql: "user_id", kind: "text", may_be_empty: false };
+const TIMESTAMP: Column = Column { sql: "\"timestamp\"", kind: "numeric", may_be_empty: false };
+
+/// A record's place: what the order compares, as texts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place(pub(crate) Vec<Option<String>>);
+
+impl Place {
+    /// Whether it is a place of this order at all.
+    pub(crate) fn fits(&self, sort: Sort) -> bool {
+        self.0.len() == sort.columns("").len() && self.0.iter().skip(1).all(Option::is_some)
+    }
+}
+
+/// The parameter `{likeness}` stands where the name is that others are compared with.
+const LIKENESS: Column =
+    Column { sql: "similarity(lower(name), lower({likeness}))::float8", kind: "float8", may_be_empty: true };
+
+impl Sort {
+    pub(crate) const NAMES: [&str; 6] = ["updated_at", "created_at", "timestamp", "name", "user_id", "likeness"];
+    const ALL: [Self; 6] =
+        [Self::UpdatedAt, Self::CreatedAt, Self::Timestamp, Self::Name, Self::UserId, Self::Likeness];
+
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|sort| sort.as_str() == text);
+        found.ok_or_else(|| format!("must be one of {}", Self::NAMES.join(", ")))
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::UpdatedAt => "updated_at",
+            Self::CreatedAt => "created_at",
+            Self::Timestamp => "timestamp",
+            Self::Name => "name",
+            Self::UserId => "user_id",
+            Self::Likeness => "likeness",
+        }
+    }
+
+    /// Names and identifiers are read from A, times and likeness from the top.
+    pub(crate) fn usual_order(self) -> Order {
+        if matches!(self, Self::Name | Self::UserId) { Order::Asc } else { Order::Desc }
+    }
+
+    fn own(self) -> Option<Column> {
+        let time = |sql| Column { sql, kind: "timestamptz", may_be_empty: true };
+        match self {
+            Self::UpdatedAt => Some(time("updated_at")),
+            Self::CreatedAt => Some(time("created_at")),
+            // By code points, whatever the database's locale.
+            Self::Name => Some(Column { sql: "lower(name) collate \"C\"", kind: "text", may_be_empty: true }),
+            Self::Likeness => Some(LIKENESS),
+            Self::Timestamp | Self::UserId => None,
+        }
+    }
+
+    /// What is compared, the first first. `likeness` is the SQL of the name that is compared with.
+    fn columns(self, likeness: &str) -> Vec<(String, Column)> {
+        let columns = match (self, self.own()) {
+            (Self::Timestamp, _) => vec![TIMESTAMP, USER_ID],
+            (_, None) => vec![USER_ID, TIMESTAMP],
+            (_, Some(own)) => vec![own, USER_ID, TIMESTAMP],
+        };
+        columns.into_iter().map(|column| (column.sql.replace("{likeness}", likeness), column)).collect()
+    }
+
+    /// The select list of a place's texts.
+    pub(crate) fn place(self, likeness: &str) -> String {
+        // Under names of their own: a column's name in the order would otherwise mean its text.
+        let texts =
+            self.columns(likeness).into_iter().zip(0..).map(|((sql, _), at)| format!("({sql})::text as at_{at}"));
+        texts.collect::<Vec<_>>().join(", ")
+    }
+
+    pub(crate) fn order_by(self, order: Order, likeness: &str) -> String {
+        let parts = self.columns(likeness).into_iter().map(|(sql, _)| format!("{sql} {}", order.as_str()));
+        parts.collect::<Vec<_>>().join(", ")
+    }
+
+    /// How many stretches follow a place: the rest of the one that it is in, and the empty or the full ones after it.
+    pub(crate) fn stretches(self, after: Option<&Place>, order: Order) -> usize {
+        let Some(Place(values)) = after else { return 1 };
+        let may_be_empty = self.own().is_some_and(|own| own.may_be_empty);
+        let is_empty = values.first().is_none_or(Option::is_none);
+        let goes_on = may_be_empty && (is_empty == (order == Order::Desc));
+        1 + usize::from(goes_on)
+    }
+
+    /// Adds the condition that a record follows this place, in one stretch: a single comparison of rows, so that an index
+    /// is entered where the place is.
+    pub(crate) fn follow(self, sql: &mut Sql, after: &Place, stretch: usize, order: Order, likeness: &str) {
+        let columns = self.columns(likeness);
+        let is_empty = after.0.first().is_none_or(Option::is_none);
+        let beyond = if order == Order::Asc { ">" } else { "<" };
+        match (stretch, is_empty) {
+            (0, false) => compare(sql, &columns, &after.0, beyond),
+            (0, true) => {
+                sql.push(&format!(" and {} is null", columns[0].0));
+                compare(sql, &columns[1..], &after.0[1..], beyond);
+            }
+            (_, false) => sql.push(&format!(" and {} is null", columns[0].0)),
+            (_, true) => sql.push(&format!(" and {} is not null", columns[0].0)),
+        }
+    }
+}
+
+fn compare(sql: &mut Sql, columns: &[(String, Column)], values: &[Option<String>], beyond: &str) {
+    let left = columns.iter().map(|(sql, _)| sql.as_str()).collect::<Vec<_>>().join(", ");
+    let right = columns
+        .iter()
+        .zip(values)
+        .map(|((_, column), value)| format!("{}::{}", sql.parameter(value.clone().unwrap_or_default()), column.kind));
+    let right = right.collect::<Vec<_>>().join(", ");
+    sql.push(&format!(" and ({left}) {beyond} ({right})"));
+}
+
+impl Order {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "asc" => Ok(Self::Asc),
+            "desc" => Ok(Self::Desc),
+            _ => Err("must be asc or desc"),
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Asc => "asc",
+            Self::Desc => "desc",
+        }
+    }
+}

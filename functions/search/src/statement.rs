@@ -1,0 +1,125 @@
+//! The statements: fixed pieces of SQL, and parameters apart from them.
+
+use crate::filter::Filter;
+use crate::sort::{Order, Place, Sort};
+
+/// Holds of a record that can be seen: no tombstone, and not expired at the second `$1`.
+macro_rules! live {
+    () => {
+        "deleted_at is null and (expires_at is null or expires_at > $1::text::numeric)"
+    };
+}
+
+/// A moment as records spell it: RFC 3339 in UTC with milliseconds.
+macro_rules! moment {
+    ($of:literal) => {
+        concat!("to_char(", $of, " at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')")
+    };
+}
+
+/// How fresh the replica is: when the newest change happened that it holds.
+pub(crate) const AS_OF: &str = concat!("select ", moment!("max(changed_at)"), " from users");
+
+/// Of the records of the user `$2`: the newest, how many there are, and the first and last times.
+pub(crate) const SUMMARY: &str = concat!(
+    "select latest.item::text, counted.records, counted.first::text, counted.last::text, ",
+    moment!("counted.created"),
+    ", ",
+    moment!("counted.updated"),
+    " from (select count(*) as records, min(\"timestamp\") as first, max(\"timestamp\") as last, ",
+    "min(created_at) as created, max(updated_at) as updated from users where user_id = $2::text and ",
+    live!(),
+    ") as counted cross join (select item from users where user_id = $2::text and ",
+    live!(),
+    " order by \"timestamp\" desc limit 1) as latest"
+);
+
+/// Of all records: how many there are, by status, by day of creation over the `$2` days before the second `$1`, and for the
+/// `$3` domains that have most. One statement, so that all of it is of one moment.
+pub(crate) const STATS: &str = concat!(
+    "select (select count(*) from users where ",
+    live!(),
+    "), (select coalesce(json_agg(each), '[]')::text from (select status, count(*) as records from users where ",
+    live!(),
+    " group by status order by records desc, status) as each), ",
+    "(select coalesce(json_agg(each), '[]')::text from (select to_char(day, 'YYYY-MM-DD') as day, records from (",
+    "select (created_at at time zone 'UTC')::date as day, count(*) as records from users where ",
+    live!(),
+    " and created_at >= (date_trunc('day', to_timestamp($1::text::float8), 'UTC') - ($2::text || ' days')::interval)",
+    " group by 1) as days order by day) as each), ",
+    "(select coalesce(json_agg(each), '[]')::text from (select lower(split_part(email, '@', 2)) as domain, ",
+    "count(*) as records from users where email is not null and ",
+    live!(),
+    " group by 1 order by records desc, domain limit $3::text::int8) as each)"
+);
+
+/// A statement as it grows.
+#[derive(Debug)]
+pub(crate) struct Sql {
+    text: String,
+    parameters: Vec<String>,
+}
+
+impl Sql {
+    pub(crate) fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), parameters: Vec::new() }
+    }
+
+    /// Adds a piece. A constant of this crate, never what a caller sent.
+    pub(crate) fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// Adds a value, and tells what stands for it in the text.
+    pub(crate) fn parameter(&mut self, value: String) -> String {
+        self.parameters.push(value);
+        format!("${}::text", self.parameters.len())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn parameters(&self) -> &[String] {
+        &self.parameters
+    }
+}
+
+/// What is looked for: whole items, each with its place.
+pub(crate) struct Wanted<'a> {
+    pub(crate) filter: &'a Filter,
+    pub(crate) sort: Sort,
+    pub(crate) order: Order,
+    pub(crate) after: Option<&'a Place>,
+    /// Epoch seconds.
+    pub(crate) now: i64,
+}
+
+impl Wanted<'_> {
+    /// Runs of records that follow each other in the list.
+    pub(crate) fn stretches(&self) -> usize {
+        self.sort.stretches(self.after, self.order)
+    }
+
+    /// The statement for at most `limit` records of one stretch.
+    pub(crate) fn statement(&self, stretch: usize, limit: usize) -> Sql {
+        let mut sql = Sql::new("");
+        sql.parameter(self.now.to_string());
+        let like = self.filter.like().filter(|_| self.sort == Sort::Likeness);
+        let likeness = like.map(|like| sql.parameter(like.to_owned())).unwrap_or_default();
+        sql.push("select item::text, ");
+        sql.push(&self.sort.place(&likeness));
+        sql.push(concat!(" from users where ", live!()));
+        self.filter.push(&mut sql);
+        if let Some(after) = self.after {
+            self.sort.follow(&mut sql, after, stretch, self.order, &likeness);
+        }
+        sql.push(" order by ");
+        sql.push(&self.sort.order_by(self.order, &likeness));
+        sql.push(" limit ");
+        let limit = sql.parameter(limit.to_string());
+        sql.push(&limit);
+        sql.push("::int8");
+        sql
+    }
+}

@@ -1,0 +1,285 @@
+//! What each route does: read the question, ask the database, answer.
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use front::answer::{Listed, json, link_next, unwritable};
+use front::door::By;
+use front::identifier::{new_uuid, salt};
+use front::path::{OfUser, Stage};
+use front::problem::Problem;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use shared::clock::Clock;
+use shared::http::page;
+use shared::http::query::Query;
+use shared::http::seal::Keys;
+use shared::item;
+use shared::postgres::Session;
+use shared::raw_item::RawItem;
+use shared::user::User;
+use shared::user::fields::{Fields, Selected};
+use std::sync::Arc;
+use time::OffsetDateTime;
+use tokio_postgres::{Error, Row};
+
+use crate::contract::schema;
+use crate::cursor::Cursors;
+use crate::database::{Databases, Failure, LIMIT};
+use crate::question::Question;
+use crate::sort::Place;
+use crate::statement::{AS_OF, STATS, SUMMARY, Wanted};
+
+/// Days and domains that are told of when nobody says how many, and at most.
+const DAYS: (u32, u32) = (30, 366);
+const DOMAINS: (u32, u32) = (10, 100);
+
+/// The databases, and the time.
+#[derive(Clone, Debug)]
+pub(crate) struct Search {
+    databases: Arc<Databases>,
+    clock: Clock,
+    cursors: Keys,
+}
+
+impl Search {
+    pub(crate) fn new(databases: Databases, clock: Clock, cursors: Keys) -> Self {
+        Self { databases: Arc::new(databases), clock, cursors }
+    }
+}
+
+type Answer = Result<Response, Problem>;
+
+/// Rows of text, and how fresh they are at least.
+struct Found {
+    rows: Vec<Row>,
+    as_of: Option<String>,
+}
+
+/// `GET /search/users`
+#[utoipa::path(
+    get,
+    path = "/search/users",
+    operation_id = "searchUsers",
+    tag = "search",
+    summary = "Find records by whatever they hold",
+    description = "There where the relational tier is on. Every condition that is given holds. The answer is as fresh as \
+        the replica, which says how fresh it is.",
+    params(schema::Filters, schema::Sorting, schema::Shown),
+    responses(
+        (status = 200, description = "a page of the records that were found", body = schema::Found,
+            headers(("link" = String, description = "the next page, if there is one"))),
+    ),
+    security(("token" = ["users:admin"])),
+)]
+pub(crate) async fn find(State(search): State<Search>, By(caller): By, stage: Stage, uri: Uri) -> Answer {
+    let mut query = Question::parameters(uri.query());
+    let question = Question::read(&mut query);
+    let now = search.clock.now();
+    let cursors = Cursors { keys: &search.cursors, question: &question, caller: &caller };
+    // Of a question that cannot be told, no cursor can be told from a wrong one.
+    let after = query.is_sound().then(|| query.take("cursor", |text| cursors.decode(text, now).ok_or(page::WRONG)));
+    let after = after.flatten();
+    let rest = query.without("cursor");
+    query.finish().map_err(Problem::Request)?;
+
+    let (wanted, limit) = (question.wanted(after.as_ref(), now.unix_timestamp()), question.limit);
+    let (wanted, asked) = (&wanted, limit + 1);
+    let found = search.databases.ask(|session| matching(session, wanted, asked)).await?;
+    let mut listed = Listed::open(question.fields);
+    let mut last = None;
+    let mut next = None;
+    for (count, row) in found.rows.iter().enumerate() {
+        if count == limit {
+            next = last;
+            break;
+        }
+        if let Some(user) = decoded(row, now)?
+            && !listed.add(&user)?
+        {
+            next = last;
+            break;
+        }
+        last = Some(place(row)?);
+    }
+    let cursor = match next {
+        None => None,
+        Some(place) => {
+            let sealed = cursors.encode(&place, now, salt(new_uuid(&search.clock)));
+            Some(sealed.ok_or_else(|| Problem::Internal { cause: "a cursor cannot be sealed".into() })?)
+        }
+    };
+    listed.member("next", &cursor)?;
+    listed.member("as_of", &found.as_of)?;
+    let mut response = json(StatusCode::OK, listed.close());
+    if let Some(cursor) = cursor {
+        link_next(&mut response, &(stage.0 + uri.path()), &rest, &cursor)?;
+    }
+    Ok(response)
+}
+
+/// Asks how fresh the replica is before the rest, so that the rest is as fresh at least.
+async fn matching(session: Arc<Session>, wanted: &Wanted<'_>, limit: usize) -> Result<Found, Error> {
+    let as_of = as_of(&session).await?;
+    let mut rows: Vec<Row> = Vec::new();
+    for stretch in 0..wanted.stretches() {
+        if rows.len() < limit {
+            let sql = wanted.statement(stretch, limit - rows.len());
+            rows.extend(asked(&session, sql.text(), sql.parameters()).await?);
+        }
+    }
+    Ok(Found { rows, as_of })
+}
+
+async fn as_of(session: &Session) -> Result<Option<String>, Error> {
+    let rows = asked(session, AS_OF, &[]).await?;
+    rows.first().map_or(Ok(None), |row| row.try_get(0))
+}
+
+async fn asked(session: &Session, sql: &str, parameters: &[String]) -> Result<Vec<Row>, Error> {
+    let statement = session.statement(sql).await?;
+    let parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = parameters.iter().map(|text| text as _).collect();
+    session.client().query(&statement, &parameters).await
+}
+
+/// The user of a row; nothing if its item is none, which is told and left out of a list.
+fn decoded(row: &Row, now: OffsetDateTime) -> Result<Option<User>, Problem> {
+    match user(text(row, 0)?.as_deref().unwrap_or_default(), now) {
+        Ok(user) => Ok(Some(user)),
+        Err(reason) => {
+            tracing::warn!(reason, "an item left out of a list");
+            Ok(None)
+        }
+    }
+}
+
+fn user(item: &str, now: OffsetDateTime) -> Result<User, String> {
+    let item = RawItem::parse(item).map_err(|_| "the item is no DynamoDB JSON".to_owned())?;
+    item::decode(item.into_attributes(), now).map_err(|error| error.to_string())
+}
+
+/// All after the item.
+fn place(row: &Row) -> Result<Place, Problem> {
+    (1..row.len()).map(|column| text(row, column)).collect::<Result<_, _>>().map(Place)
+}
+
+fn text(row: &Row, column: usize) -> Result<Option<String>, Problem> {
+    row.try_get(column).map_err(|error| Problem::Internal { cause: format!("an answer of another shape: {error}") })
+}
+
+/// The only row of an answer that has one.
+fn only(rows: &[Row]) -> Result<&Row, Problem> {
+    rows.first().ok_or_else(|| Problem::Internal { cause: "an answer without a row".into() })
+}
+
+/// `GET /users/{user_id}/summary`
+#[utoipa::path(
+    get,
+    path = "/users/{user_id}/summary",
+    operation_id = "readSummary",
+    tag = "search",
+    summary = "Read a user's newest record, and what all of its records come to",
+    description = "There where the relational tier is on.",
+    params(schema::OfUser),
+    responses((status = 200, description = "the user's newest record with counts and times", body = schema::Summary)),
+    security(("token" = ["users:read"]), ("token" = ["users:admin"])),
+)]
+pub(crate) async fn summary(State(search): State<Search>, OfUser(id): OfUser, uri: Uri) -> Answer {
+    #[derive(Serialize)]
+    struct Summary<'a> {
+        user: Selected<'a>,
+        records: i64,
+        first_timestamp: i64,
+        last_timestamp: i64,
+        first_created_at: Option<String>,
+        last_updated_at: Option<String>,
+        as_of: Option<String>,
+    }
+    Query::parse(uri.query(), &[]).finish().map_err(Problem::Request)?;
+    let now = search.clock.now();
+    let parameters = [now.unix_timestamp().to_string(), id.as_str().to_owned()];
+    let found = search.databases.ask(|session| one(session, SUMMARY, &parameters)).await?;
+    let row = found.rows.first().ok_or(Problem::NotFound)?;
+    let user =
+        user(text(row, 0)?.as_deref().unwrap_or_default(), now).map_err(|cause| Problem::Unreadable { cause })?;
+    let seconds = |column| {
+        let seconds = text(row, column)?.and_then(|text| text.parse().ok());
+        seconds.ok_or_else(|| Problem::Unreadable { cause: "a timestamp that is no whole second".into() })
+    };
+    let summary = Summary {
+        user: user.only(Fields::ALL),
+        records: number(row, 1)?,
+        first_timestamp: seconds(2)?,
+        last_timestamp: seconds(3)?,
+        first_created_at: text(row, 4)?,
+        last_updated_at: text(row, 5)?,
+        as_of: found.as_of,
+    };
+    Ok(json(StatusCode::OK, serde_json::to_vec(&summary).map_err(unwritable)?))
+}
+
+async fn one(session: Arc<Session>, sql: &str, parameters: &[String]) -> Result<Found, Error> {
+    let as_of = as_of(&session).await?;
+    Ok(Found { rows: asked(&session, sql, parameters).await?, as_of })
+}
+
+fn number(row: &Row, column: usize) -> Result<i64, Problem> {
+    row.try_get(column).map_err(|error| Problem::Internal { cause: format!("an answer of another shape: {error}") })
+}
+
+/// `GET /stats/users`
+#[utoipa::path(
+    get,
+    path = "/stats/users",
+    operation_id = "countUsers",
+    tag = "search",
+    summary = "Count records by status, day and domain",
+    description = "There where the relational tier is on. All counts are of one moment.",
+    params(schema::Counting),
+    responses((status = 200, description = "the counts", body = schema::Stats)),
+    security(("token" = ["users:admin"])),
+)]
+pub(crate) async fn stats(State(search): State<Search>, uri: Uri) -> Answer {
+    #[derive(Serialize)]
+    struct Stats<'a> {
+        records: i64,
+        statuses: &'a RawValue,
+        days: &'a RawValue,
+        domains: &'a RawValue,
+        as_of: Option<String>,
+    }
+    let mut query = Query::parse(uri.query(), &["days", "domains"]);
+    let mut count = |name, (usual, most): (u32, u32)| {
+        let count = query.take(name, |text| match text.parse::<u32>() {
+            Ok(count) if (1..=most).contains(&count) => Ok(count),
+            _ => Err(format!("must be a whole number from 1 to {most}")),
+        });
+        count.unwrap_or(usual)
+    };
+    let (days, domains) = (count("days", DAYS), count("domains", DOMAINS));
+    query.finish().map_err(Problem::Request)?;
+    // Today is one of the days.
+    let parameters = [search.clock.now().unix_timestamp().to_string(), (days - 1).to_string(), domains.to_string()];
+    let found = search.databases.ask(|session| one(session, STATS, &parameters)).await?;
+    let row = only(&found.rows)?;
+    let [statuses, days, domains] = [raw(row, 1)?, raw(row, 2)?, raw(row, 3)?];
+    let stats =
+        Stats { records: number(row, 0)?, statuses: &statuses, days: &days, domains: &domains, as_of: found.as_of };
+    Ok(json(StatusCode::OK, serde_json::to_vec(&stats).map_err(unwritable)?))
+}
+
+fn raw(row: &Row, column: usize) -> Result<Box<RawValue>, Problem> {
+    let json = text(row, column)?.unwrap_or_default();
+    RawValue::from_string(json)
+        .map_err(|error| Problem::Internal { cause: format!("counts that are no JSON: {error}") })
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Slow(fault) => Self::TooSlow { seconds: LIMIT.as_secs(), cause: fault.to_string() },
+            Failure::Gone(fault) => Self::Busy { cause: fault.to_string() },
+            Failure::Refused(fault) => Self::Internal { cause: fault.to_string() },
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Summaries, counts, and how fresh all of it is.
+
+use serde_json::json;
+
+use super::scene::{AS_OF, NOW, Person, Scene, ids};
+use crate::relational::store::apply;
+use crate::replication::story::Told;
+
+fn people() -> Vec<Person> {
+    let at = |id: &str, timestamp, created: i64, status: Option<&str>, email: Option<&str>| Person {
+        timestamp,
+        status: status.map(str::to_owned),
+        email: email.map(str::to_owned),
+        created_at: Some(NOW.unix_timestamp() - created),
+        updated_at: Some(NOW.unix_timestamp() - created),
+        ..Person::named(id, "Ada")
+    };
+    let day = 86_400;
+    vec![
+        at("ada", 5, 10, Some("active"), Some("ada@example.com")),
+        at("ada", 9, day, Some("inactive"), Some("ada@Example.com")),
+        at("ada", 7, 40 * day, Some("active"), Some("ada@x.org")),
+        at("eve", 7, 20, None, None),
+        Person { expires_at: Some(NOW.unix_timestamp()), ..at("ada", 11, 5, Some("active"), Some("ada@gone.org")) },
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_is_the_newest_live_record_with_counts_and_times() {
+    let scene = Scene::of(&people()).await;
+    let answer = scene.search.get("/users/ada/summary").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let told = &answer.json;
+    assert_eq!((told["user"]["timestamp"].as_i64(), told["user"]["status"].as_str()), (Some(9), Some("inactive")));
+    assert_eq!(
+        (told["records"].as_i64(), told["first_timestamp"].as_i64(), told["last_timestamp"].as_i64()),
+        (Some(3), Some(5), Some(9))
+    );
+    assert_eq!(told["first_created_at"], "2026-10-13T10:00:00.000Z");
+    assert_eq!(told["last_updated_at"], "2026-11-22T09:59:50.000Z");
+    assert_eq!(told["as_of"], AS_OF);
+    let nobody = scene.search.get("/users/nobody/summary").await;
+    assert_eq!((nobody.status, nobody.problem()), (404, "not-found"));
+    let wrong = scene.search.get("/users/ada/summary?fields=name").await;
+    assert_eq!((wrong.status, wrong.json["errors"][0]["parameter"].as_str()), (400, Some("fields")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_are_by_status_by_day_and_by_domain() {
+    let scene = Scene::of(&people()).await;
+    let answer = scene.search.get("/stats/users").await;
+    assert_eq!(
+        answer.json,
+        json!({
+            "records": 4,
+            "statuses": [{"status": "active", "records": 2}, {"status": "inactive", "records": 1}, {"status": null, "records": 1}],
+            "days": [{"day": "2026-11-21", "records": 1}, {"day": "2026-11-22", "records": 2}],
+            "domains": [{"domain": "example.com", "records": 2}, {"domain": "x.org", "records": 1}],
+            "as_of": AS_OF,
+        })
+    );
+    let fewer = scene.search.get("/stats/users?days=1&domains=1").await;
+    assert_eq!(fewer.json["days"], json!([{"day": "2026-11-22", "records": 2}]));
+    assert_eq!(fewer.json["domains"], json!([{"domain": "example.com", "records": 2}]));
+    let wrong = scene.search.get("/stats/users?days=0&domains=101&hours=1").await;
+    assert_eq!((wrong.status, wrong.json["errors"].as_array().unwrap().len()), (400, 3));
+    let none = Scene::of(&[]).await.search.get("/stats/users").await;
+    assert_eq!(none.json, json!({"records": 0, "statuses": [], "days": [], "domains": [], "as_of": null}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_or_has_expired_is_in_no_answer() {
+    let gone = Person { expires_at: Some(NOW.unix_timestamp()), ..Person::named("gone", "Ada") };
+    let scene = Scene::of(&[Person::named("ada", "Ada"), gone, Person::named("eve", "Eve")]).await;
+    apply(&scene.store.sink, &[Told::deleted("eve", 9)]).await;
+    assert_eq!(scene.find("").await, ["ada"]);
+    assert_eq!(scene.search.get("/stats/users").await.json["records"], 1);
+    for id in ["gone", "eve"] {
+        assert_eq!(scene.search.get(&format!("/users/{id}/summary")).await.status, 404);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_says_how_fresh_it_is() {
+    let scene = Scene::of(&[]).await;
+    let search = "/search/users";
+    assert_eq!(scene.search.get(search).await.json["as_of"], json!(null));
+    apply(&scene.store.sink, &[Person::named("ada", "Ada").told(1)]).await;
+    assert_eq!(scene.search.get(search).await.json["as_of"], AS_OF);
+    // A later change: a delete is one, too.
+    apply(&scene.store.sink, &[Told::deleted("ada", 2)]).await;
+    scene.store.client.execute("update users set changed_at = changed_at + interval '1.5 s'", &[]).await.unwrap();
+    let answer = scene.search.get(search).await;
+    assert_eq!((ids(&answer).len(), answer.json["as_of"].as_str()), (0, Some("2027-01-15T08:00:00.500Z")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_is_no_user_is_left_out_and_does_not_end_the_list() {
+    let foreign = Person { name: "\u{1}".into(), ..Person::named("bob", "") };
+    let people = [Person::named("ada", "Ada"), foreign, Person::named("eve", "Eve")];
+    let scene = Scene::of(&people).await;
+    assert_eq!(scene.find("sort=user_id").await, ["ada", "eve"]);
+    let first = scene.search.get("/search/users?sort=user_id&limit=1").await;
+    let second = scene
+        .search
+        .get(&format!("/search/users?sort=user_id&limit=1&cursor={}", first.json["next"].as_str().unwrap()))
+        .await;
+    let third = scene
+        .search
+        .get(&format!("/search/users?sort=user_id&limit=1&cursor={}", second.json["next"].as_str().unwrap()))
+        .await;
+    assert_eq!((ids(&first), ids(&second), ids(&third)), (vec!["ada".into()], vec![], vec!["eve".into()]));
+    let summary = scene.search.get("/users/bob/summary").await;
+    assert_eq!((summary.status, summary.problem()), (500, "unreadable-record"));
+}

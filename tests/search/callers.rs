@@ -1,0 +1,75 @@
+//! Who may ask what: the same door as the API's.
+
+use axum::body::Body;
+use http::Request;
+use lambda_http::request::RequestContext;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::scene::{Person, Scene, over};
+use crate::users_api::service::{Answer, Api};
+
+const NEXT: &str = "/search/users?limit=1";
+
+/// Asks as API Gateway does for somebody whose token has this subject and scope; without one for nobody.
+async fn ask(search: &Api, path: &str, caller: Option<(&str, &str)>) -> Answer {
+    let mut request = Request::builder().uri(path).header("authorization", "Bearer nobody.reads.this");
+    if let Some((subject, scope)) = caller {
+        let claims = json!({"sub": subject, "scope": scope, "iss": "https://issuer.example"});
+        let context: Value = json!({"stage": "$default", "requestId": "r", "timeEpoch": 0,
+            "authorizer": {"jwt": {"claims": claims, "scopes": null}},
+            "http": {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "t"}});
+        request = request.extension(serde_json::from_value::<RequestContext>(context).unwrap());
+    }
+    Answer::of(search.0.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_users_are_an_administrator_s_and_a_summary_its_own_user_s() {
+    let scene = Scene::of(&[Person::named("ada", "Ada"), Person::named("eve", "Eve")]).await;
+    let search = over(&[("POSTGRES_URL", &scene.store.url), ("AUTH", "jwt")]);
+    let (ada, admin) = (Some(("ada", "users:read users:write")), Some(("operator", "users:admin")));
+    for (path, caller, status) in [
+        ("/search/users", None, 401),
+        ("/search/users", ada, 403),
+        ("/search/users", admin, 200),
+        ("/stats/users", None, 401),
+        ("/stats/users", ada, 403),
+        ("/stats/users", admin, 200),
+        ("/users/ada/summary", None, 401),
+        ("/users/ada/summary", Some(("ada", "users:write")), 403),
+        ("/users/ada/summary", ada, 200),
+        ("/users/eve/summary", ada, 404),
+        ("/users/eve/summary", admin, 200),
+        ("/search/nothing", ada, 404),
+    ] {
+        assert_eq!(ask(&search, path, caller).await.status, status, "{path} {caller:?}");
+    }
+    let foreign = ask(&search, "/users/eve/summary", ada).await;
+    let missing = ask(&search, "/users/ada/summary", Some(("ada", "users:read"))).await;
+    assert_eq!(missing.status, 200);
+    let nobody = ask(&search, "/users/nobody/summary", Some(("nobody", "users:read"))).await;
+    let without_id = |answer: &Answer| answer.text.split(r#","instance""#).next().unwrap().to_owned();
+    assert_eq!(without_id(&foreign), without_id(&nobody), "as if it were not there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_is_its_caller_s_alone() {
+    let scene = Scene::of(&[Person::named("ada", "Ada"), Person::named("eve", "Eve")]).await;
+    let search = over(&[("POSTGRES_URL", &scene.store.url), ("AUTH", "jwt")]);
+    let first = ask(&search, NEXT, Some(("one", "users:admin"))).await;
+    let path = format!("{NEXT}&cursor={}", first.json["next"].as_str().unwrap());
+    assert_eq!(ask(&search, &path, Some(("one", "users:admin"))).await.status, 200);
+    assert_eq!(ask(&search, &path, Some(("other", "users:admin"))).await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_methods_are_refused_with_those_that_there_are() {
+    let scene = Scene::of(&[]).await;
+    for path in ["/search/users", "/stats/users", "/users/ada/summary"] {
+        let answer = scene.search.send("POST", path, &[], "{}").await;
+        assert_eq!((answer.status, answer.problem()), (405, "method-not-allowed"));
+        assert_eq!(answer.header("allow"), "GET, HEAD, OPTIONS");
+        assert_eq!(scene.search.send("OPTIONS", path, &[], "").await.status, 204);
+    }
+}

@@ -1,0 +1,198 @@
+//! What search should find, worked out record by record in memory: nothing of it is SQL.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::scene::{NOW, Person};
+
+/// People who collide in everything that is asked for, so that questions find some and orders have ties.
+pub(crate) fn person() -> impl Strategy<Value = Person> {
+    let names =
+        ["Ada Byron", "Ada Lovelace", "ada 100%", "Alan_Turing", "Grace Hopper", "Äda Å", "İpek", "O'Brien \\ Co"];
+    let email = prop_oneof![
+        Just(None),
+        (0..9_u8, prop_oneof![Just("example.com"), Just("Example.COM"), Just("x.org")])
+            .prop_map(|(n, domain)| Some(format!("p{n}@{domain}")))
+    ];
+    let status = prop_oneof![Just(None), Just(Some("active".to_owned())), Just(Some("it's \"odd\"%_".to_owned()))];
+    let plan = prop_oneof![
+        Just(None),
+        Just(Some(json!({"S": "pro"}))),
+        Just(Some(json!({"N": "12"}))),
+        Just(Some(json!({"N": "12.0"}))),
+        Just(Some(json!({"S": "12"}))),
+        Just(Some(json!({"BOOL": true}))),
+        Just(Some(json!({"NULL": true}))),
+        Just(Some(json!({"L": [{"S": "pro"}, {"N": "7"}]}))),
+        Just(Some(json!({"M": {"a.b": {"S": "deep"}}}))),
+    ];
+    let second = || prop_oneof![Just(None), (0..6_i64).prop_map(|n| Some(NOW.unix_timestamp() - 100 + n))];
+    let expiry = prop_oneof![3 => Just(None), 1 => (-2..3_i64).prop_map(|n| Some(NOW.unix_timestamp() + n))];
+    ((0..names.len()), 7..12_i64, email, status, plan, expiry, second(), second()).prop_map(
+        move |(name, timestamp, email, status, plan, expires_at, created_at, updated_at)| Person {
+            id: String::new(),
+            timestamp,
+            name: names[name].to_owned(),
+            email,
+            status,
+            attributes: plan.map(|plan| json!({"M": {"plan": plan}})),
+            expires_at,
+            created_at,
+            updated_at,
+        },
+    )
+}
+
+/// A condition: the parameter, and what it means.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    Status(String),
+    Prefix(String),
+    Like(String),
+    Domain(String),
+    From(i64),
+    To(i64),
+    CreatedFrom(i64),
+    UpdatedTo(i64),
+    ExpiresFrom(i64),
+    Attribute(&'static str, &'static str, Value),
+}
+
+pub(crate) fn asked() -> impl Strategy<Value = Asked> {
+    let second = || (0..6_i64).prop_map(|n| NOW.unix_timestamp() - 100 + n);
+    let texts = |texts: &'static [&'static str]| proptest::sample::select(texts).prop_map(str::to_owned);
+    prop_oneof![
+        texts(&["active", "it's \"odd\"%_", "ACTIVE"]).prop_map(Asked::Status),
+        texts(&["a", "ADA", "ada 100%", "alan_", "%", "äda", "o'brien \\"]).prop_map(Asked::Prefix),
+        texts(&["ada byrom", "lovelace", "grace", "zzz"]).prop_map(Asked::Like),
+        texts(&["example.com", "X.ORG", "org"]).prop_map(Asked::Domain),
+        (7..12_i64).prop_map(Asked::From),
+        (7..12_i64).prop_map(Asked::To),
+        second().prop_map(Asked::CreatedFrom),
+        second().prop_map(Asked::UpdatedTo),
+        (0..3_i64).prop_map(|n| Asked::ExpiresFrom(NOW.unix_timestamp() + n)),
+        proptest::sample::select(vec![
+            ("plan", "pro", json!({"S": "pro"})),
+            ("plan", "12", json!({"N": "12"})),
+            ("plan", "\"12\"", json!({"S": "12"})),
+            ("plan", "1.2e1", json!({"N": "12"})),
+            ("plan", "7", json!({"N": "7"})),
+            ("plan", "true", json!({"BOOL": true})),
+            ("plan", "null", json!({"NULL": true})),
+            (r"plan.a\.b", "deep", json!({"S": "deep"})),
+            ("plan.a", "deep", json!({"S": "deep"})),
+        ])
+        .prop_map(|(path, value, meant)| Asked::Attribute(path, value, meant)),
+    ]
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+fn moment(seconds: i64) -> String {
+    encoded(&shared::user::spell_moment(time::OffsetDateTime::from_unix_timestamp(seconds).unwrap()))
+}
+
+impl Asked {
+    pub(crate) fn parameter(&self) -> (String, String) {
+        let (name, value) = match self {
+            Self::Status(text) => ("status", encoded(text)),
+            Self::Prefix(text) => ("name_prefix", encoded(text)),
+            Self::Like(text) => ("name_like", encoded(text)),
+            Self::Domain(text) => ("email_domain", encoded(text)),
+            Self::From(second) => ("from", second.to_string()),
+            Self::To(second) => ("to", second.to_string()),
+            Self::CreatedFrom(second) => ("created_from", moment(*second)),
+            Self::UpdatedTo(second) => ("updated_to", moment(*second)),
+            Self::ExpiresFrom(second) => ("expires_from", second.to_string()),
+            Self::Attribute(path, value, _) => return (format!("attributes.{}", encoded(path)), encoded(value)),
+        };
+        (name.to_owned(), value)
+    }
+
+    fn holds(&self, person: &Person) -> bool {
+        match self {
+            Self::Status(status) => person.status.as_ref() == Some(status),
+            Self::Prefix(prefix) => lower(&person.name).starts_with(&lower(prefix)),
+            Self::Like(name) => likeness(&person.name, name) >= 0.3,
+            Self::Domain(domain) => {
+                let own = person.email.as_ref().and_then(|email| email.split_once('@'));
+                own.is_some_and(|(_, own)| own.eq_ignore_ascii_case(domain))
+            }
+            Self::From(second) => person.timestamp >= *second,
+            Self::To(second) => person.timestamp <= *second,
+            Self::CreatedFrom(second) => person.created_at.is_some_and(|created| created >= *second),
+            Self::UpdatedTo(second) => person.updated_at.is_some_and(|updated| updated <= *second),
+            Self::ExpiresFrom(second) => person.expires_at.is_some_and(|expires| expires >= *second),
+            Self::Attribute(path, _, wanted) => {
+                let names: &[&str] = match *path {
+                    "plan" => &["plan"],
+                    "plan.a" => &["plan", "a"],
+                    _ => &["plan", "a.b"],
+                };
+                let step = |value: Option<Value>, name: &&str| value.and_then(|value| value["M"].get(*name).cloned());
+                let found = names.iter().fold(person.attributes.clone(), step);
+                let is =
+                    |value: &Value| value == wanted || (number(value).is_some() && number(value) == number(wanted));
+                found.is_some_and(|found| is(&found) || found["L"].as_array().is_some_and(|items| items.iter().any(is)))
+            }
+        }
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value["N"].as_str()?.parse().ok()
+}
+
+/// As PostgreSQL does: letter by letter.
+fn lower(text: &str) -> String {
+    text.chars().map(|letter| letter.to_lowercase().next().unwrap()).collect()
+}
+
+/// Shared groups of three letters (`pg_trgm`): of each word, with two blanks before and one after it.
+fn likeness(one: &str, other: &str) -> f32 {
+    let groups = |text: &str| -> BTreeSet<Vec<char>> {
+        let text = lower(text);
+        let words = text.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
+        let padded = words.map(|word| format!("  {word} ").chars().collect::<Vec<_>>());
+        padded.flat_map(|word| word.windows(3).map(<[char]>::to_vec).collect::<Vec<_>>()).collect()
+    };
+    let (one, other) = (groups(one), groups(other));
+    let (shared, all) = (one.intersection(&other).count(), one.union(&other).count());
+    #[expect(clippy::cast_precision_loss, reason = "a name has few letters")]
+    if all == 0 { 0.0 } else { shared as f32 / all as f32 }
+}
+
+/// A sort and whether it ascends.
+pub(crate) fn sorted() -> impl Strategy<Value = (&'static str, bool)> {
+    (proptest::sample::select(vec!["updated_at", "created_at", "timestamp", "name", "user_id"]), any::<bool>())
+}
+
+fn compare(sort: &str, one: &Person, other: &Person) -> Ordering {
+    // Nothing is above everything, as in PostgreSQL.
+    let nothing_last = |second: Option<i64>| second.unwrap_or(i64::MAX);
+    let first = match sort {
+        "updated_at" => nothing_last(one.updated_at).cmp(&nothing_last(other.updated_at)),
+        "created_at" => nothing_last(one.created_at).cmp(&nothing_last(other.created_at)),
+        "timestamp" => one.timestamp.cmp(&other.timestamp),
+        "name" => lower(&one.name).cmp(&lower(&other.name)),
+        _ => Ordering::Equal,
+    };
+    first.then_with(|| (&one.id, one.timestamp).cmp(&(&other.id, other.timestamp)))
+}
+
+/// What is found, in order.
+pub(crate) fn found(people: &[Person], asked: &[Asked], sort: &str, ascends: bool) -> Vec<String> {
+    let live = |person: &&Person| person.expires_at.is_none_or(|expires| expires > NOW.unix_timestamp());
+    let mut found: Vec<_> = people.iter().filter(live).filter(|p| asked.iter().all(|asked| asked.holds(p))).collect();
+    found.sort_by(|one, other| {
+        let ordering = compare(sort, one, other);
+        if ascends { ordering } else { ordering.reverse() }
+    });
+    found.into_iter().map(|person| person.id.clone()).collect()
+}

@@ -1,0 +1,109 @@
+//! The reader gone, the writer gone, questions that take too long.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::scene::{Person, Scene, ids, nobody, over};
+use crate::logged::logged;
+use crate::postgres::{connect, server};
+use crate::relational::line::Line;
+use crate::relational::store::empty;
+
+const ALL: &str = "/search/users";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_reader_is_gone_the_writer_answers() {
+    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let reader = nobody().await;
+    let search = over(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &reader)]);
+    let lines = logged(async {
+        for _ in 0..3 {
+            let answer = search.get(ALL).await;
+            assert_eq!((answer.status, ids(&answer)), (200, vec!["ada".to_owned()]), "{}", answer.text);
+        }
+    });
+    let told: Vec<_> = lines.await.into_iter().filter(|line| line.contains("the reader is gone")).collect();
+    assert_eq!(told.len(), 1, "once, and then the writer is asked first: {told:?}");
+    assert!(told[0].contains("POSTGRES_READER_URL"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_lacks_its_tables_is_stood_in_for() {
+    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let search = over(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &empty().await)]);
+    assert_eq!(search.get(ALL).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_is_there_answers_and_the_writer_is_not_asked() {
+    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
+    assert_eq!(search.get(ALL).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_comes_back_is_asked_again() {
+    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let line = Line::to(&scene.store.url).await;
+    let mut server = server().await;
+    replicator::sink::postgres::migrate(
+        crate::relational::store::sink(&server.url()).database(),
+        crate::relational::store::soon(),
+    )
+    .await
+    .unwrap();
+    // The reader holds nobody, so who answers can be told.
+    let search = over(&[("POSTGRES_URL", line.url()), ("POSTGRES_READER_URL", &server.url())]);
+    assert_eq!(ids(&search.get(ALL).await), [""; 0]);
+    server.kill();
+    assert_eq!(ids(&search.get(ALL).await), ["ada"]);
+    server.start().await.unwrap();
+    assert_eq!(ids(&search.get(ALL).await), ["ada"], "not every request looks whether it is back");
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(ids(&search.get(ALL).await), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_server_clients_are_told_to_come_again() {
+    let (writer, reader) = (nobody().await, nobody().await);
+    for variables in
+        [&[("POSTGRES_URL", writer.as_str())][..], &[("POSTGRES_URL", &writer), ("POSTGRES_READER_URL", &reader)]]
+    {
+        let search = over(variables);
+        for path in [ALL, "/users/ada/summary", "/stats/users"] {
+            let answer = search.get(path).await;
+            assert_eq!((answer.status, answer.problem()), (503, "busy"), "{}", answer.text);
+            assert_eq!(answer.header("retry-after"), "1");
+            assert!(!answer.text.contains("127.0.0.1"), "where it is stays in the log: {}", answer.text);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_migration_is_an_operator_s_business() {
+    let search = over(&[("POSTGRES_URL", &empty().await)]);
+    let lines = logged(async {
+        let answer = search.get(ALL).await;
+        assert_eq!((answer.status, answer.problem()), (500, "internal"), "{}", answer.text);
+    });
+    let lines = lines.await;
+    assert!(lines.iter().any(|line| line.contains("run the maintenance task migrate")), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_takes_too_long_is_given_up_and_not_put_to_the_writer() {
+    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
+    assert_eq!(search.get(ALL).await.status, 200);
+    // Whoever holds the table keeps every question waiting.
+    let other = connect(&scene.store.url).await;
+    other.batch_execute("begin; lock table users in access exclusive mode").await.unwrap();
+    let started = Instant::now();
+    let answer = search.get(ALL).await;
+    assert_eq!((answer.status, answer.problem()), (504, "too-slow"), "{}", answer.text);
+    assert!(answer.json["detail"].as_str().unwrap().contains("5 s"), "{}", answer.text);
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    other.batch_execute("rollback").await.unwrap();
+    assert_eq!(search.get(ALL).await.status, 200, "the next question is a new one");
+}

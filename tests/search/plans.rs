@@ -1,0 +1,60 @@
+//! How questions are answered over many rows: by an index, and where a page begins.
+
+use search::statement;
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+
+use super::scene::{NOW, Scene};
+
+const ROWS: i64 = 60_000;
+
+/// Rows as the sink would write them, made by the server itself.
+async fn fill(client: &Client) {
+    let made = format!(
+        "insert into users (user_id, \"timestamp\", revision, name, email, status, attributes, version, created_at, \
+         updated_at, item, changed_at) select 'u' || n, n, '\\x01', 'Name ' || md5(n::text), \
+         'p' || n || '@d' || n % 500 || '.example.com', case when n % 200 = 0 then 'rare' else 'active' end, \
+         jsonb_build_object('plan', 'p' || n % 1000, 'n', n), 1, to_timestamp(1700000000 + n), \
+         to_timestamp(1700000000 + n), '{{}}', now() from generate_series(1, {ROWS}) as n"
+    );
+    client.batch_execute(&made).await.unwrap();
+    client.batch_execute("vacuum analyze users").await.unwrap();
+}
+
+async fn explained(client: &Client, question: &str, after: Option<&[&str]>) -> String {
+    let (sql, parameters) = statement(question, after, NOW.unix_timestamp()).unwrap();
+    let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|text| text as _).collect();
+    let rows = client.query(&format!("explain (costs off) {sql}"), &parameters).await.unwrap();
+    rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_filter_that_has_an_index_is_answered_by_it_and_a_page_begins_where_the_last_one_ended() {
+    let scene = Scene::of(&[]).await;
+    let client = &scene.store.client;
+    fill(client).await;
+    for (question, index) in [
+        ("", "users_updated_at"),
+        ("order=asc", "users_updated_at"),
+        ("updated_from=2023-11-15T00:00:00Z&updated_to=2023-11-15T00:01:00Z", "users_updated_at"),
+        ("status=rare", "users_status"),
+        ("status=active", "users_"),
+        ("email_domain=D7.example.com", "users_email_domain"),
+        ("name_prefix=name%20c4ca4238", "users_name"),
+        ("name_like=name%20c4ca4238a0b923820dcc509a6f75849b", "users_name"),
+        ("attributes.plan=p7", "users_attributes"),
+        ("attributes.n=4711", "users_attributes"),
+        ("sort=user_id", "users_pkey"),
+    ] {
+        let plan = explained(client, question, None).await;
+        assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{question}:\n{plan}");
+    }
+    for (question, columns) in
+        [("", "updated_at"), ("status=active", "updated_at"), ("status=rare&order=asc", "updated_at")]
+    {
+        let plan = explained(client, question, Some(&["2023-11-15 00:00:00+00", "u100", "100"])).await;
+        let entered = plan.lines().find(|line| line.contains("Index Cond")).unwrap_or_default();
+        assert!(entered.contains(&format!("ROW({columns}, user_id, \"timestamp\")")), "{question}:\n{plan}");
+        assert!(!plan.contains("Sort"), "{question}:\n{plan}");
+    }
+}

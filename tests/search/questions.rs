@@ -1,0 +1,150 @@
+//! Every filter, order and cursor, against what a walk through memory finds.
+
+use std::collections::BTreeMap;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
+use serde_json::json;
+
+use super::model::{Asked, asked, found, person, sorted};
+use super::scene::{NOW, Person, Scene, ids};
+
+const PEOPLE: usize = 120;
+const QUESTIONS: usize = 250;
+
+fn drawn<T>(runner: &mut TestRunner, strategy: &impl Strategy<Value = T>) -> T {
+    strategy.new_tree(runner).unwrap().current()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_question_finds_page_by_page_what_a_walk_through_memory_finds() {
+    let mut runner = TestRunner::deterministic();
+    let people: Vec<Person> =
+        (0..PEOPLE).map(|n| Person { id: format!("p{n:03}"), ..drawn(&mut runner, &person()) }).collect();
+    let scene = Scene::of(&people).await;
+    let mut found_some = 0;
+    for _ in 0..QUESTIONS {
+        let asked = drawn(&mut runner, &proptest::collection::vec(asked(), 0..3));
+        let asked: BTreeMap<_, _> = asked.into_iter().map(|asked| (asked.parameter().0, asked)).collect();
+        let asked: Vec<_> = asked.into_values().collect();
+        let ((sort, ascends), limit) = drawn(&mut runner, &(sorted(), 1..40_usize));
+        let order = if ascends { "asc" } else { "desc" };
+        let parameters: Vec<String> =
+            asked.iter().map(Asked::parameter).map(|(name, value)| format!("{name}={value}")).collect();
+        let question = format!("{}&sort={sort}&order={order}&limit={limit}", parameters.join("&"));
+        let mut pages = Vec::new();
+        let mut path = format!("/search/users?{question}");
+        loop {
+            let answer = scene.search.get(&path).await;
+            assert_eq!(answer.status, 200, "{question}: {}", answer.text);
+            let page = ids(&answer);
+            assert!(page.len() <= limit);
+            pages.extend(page);
+            let Some(cursor) = answer.json["next"].as_str() else { break };
+            let link = format!("</search/users?{question}&cursor={cursor}>; rel=\"next\"");
+            assert_eq!(answer.header("link"), link.replace("?&", "?"));
+            path = format!("/search/users?{question}&cursor={cursor}");
+        }
+        let wanted = found(&people, &asked, sort, ascends);
+        assert_eq!(pages, wanted, "{question} {asked:?}");
+        found_some += usize::from(!wanted.is_empty());
+    }
+    assert!(found_some > QUESTIONS / 3, "{found_some} of {QUESTIONS} questions found anything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
+    let names = ["Ada Lovelace", "Ada Lovelace King", "Ada", "Grace Hopper", "Lovelace Ada"];
+    let people: Vec<_> = (0..).zip(names).map(|(n, name)| Person::named(&format!("p{n}"), name)).collect();
+    let scene = Scene::of(&people).await;
+    // The order of words is none of likeness's business: the two that have all of them tie, by identifier from the top.
+    assert_eq!(scene.find("name_like=ada%20lovelace").await, ["p4", "p0", "p1", "p2"]);
+    let first = scene.search.get("/search/users?name_like=ada%20lovelace&limit=2").await;
+    let next = first.json["next"].as_str().unwrap();
+    assert_eq!(scene.find(&format!("name_like=ada%20lovelace&limit=2&cursor={next}")).await, ["p1", "p2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_serves_its_own_question_alone() {
+    let people: Vec<_> = (0..9).map(|n| Person::named(&format!("p{n}"), "Ada")).collect();
+    let scene = Scene::of(&people).await;
+    let first = scene.search.get("/search/users?name_prefix=a&limit=3").await;
+    let cursor = first.json["next"].as_str().unwrap();
+    for question in ["name_prefix=a&limit=5", "limit=2&name_prefix=a&fields=user_id"] {
+        let answer = scene.search.get(&format!("/search/users?{question}&cursor={cursor}")).await;
+        assert_eq!(answer.status, 200, "{question}: {}", answer.text);
+    }
+    for question in ["", "name_prefix=ad&", "name_prefix=a&order=asc&", "name_prefix=a&sort=name&", "name_like=a&"] {
+        let answer = scene.search.get(&format!("/search/users?{question}cursor={cursor}")).await;
+        assert_eq!((answer.status, answer.problem()), (400, "invalid-request"), "{question}");
+        assert_eq!(answer.json["errors"][0]["parameter"], "cursor");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_come_as_the_api_tells_them_and_no_number_is_rounded() {
+    let exact = "0.12345678901234567890123456789012345678";
+    let ada = Person {
+        email: Some("ada@example.com".into()),
+        status: Some("active".into()),
+        attributes: Some(json!({"M": {"exact": {"N": exact}, "deep": {"M": {"list": {"L": [{"BOOL": false}]}}}}})),
+        expires_at: Some(NOW.unix_timestamp() + 60),
+        ..Person::named("ada", "Ada")
+    };
+    let scene = Scene::of(&[ada]).await;
+    let answer = scene.search.get(&format!("/search/users?attributes.exact={exact}")).await;
+    let record = concat!(
+        r#"{"user_id":"ada","timestamp":1,"name":"Ada","email":"ada@example.com","status":"active","#,
+        r#""attributes":{"deep":{"list":[false]},"exact":0.12345678901234567890123456789012345678},"#,
+        r#""expires_at":1795341660,"version":1,"created_at":"2026-11-22T09:59:00.000Z","updated_at":"2026-11-22T09:59:00.000Z"}"#
+    );
+    assert!(answer.text.starts_with(&format!("{{\"users\":[{record}],\"next\":null,\"as_of\":")), "{}", answer.text);
+    let other = format!("/search/users?attributes.exact={}", exact.replace("678", "679"));
+    assert_eq!(ids(&scene.search.get(&other).await), [""; 0]);
+    let answer = scene.search.get("/search/users?fields=name").await;
+    assert!(answer.text.starts_with(r#"{"users":[{"name":"Ada"}]"#), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_characters_anywhere_find_nothing_and_harm_nothing() {
+    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let odd = ["'; drop table users; --", "\" or 1=1", "$1", "{}", "\\", "%", "_", "\u{1F600}", "null)", "/**/"];
+    let texts = ["status", "name_prefix", "name_like", "attributes.plan"];
+    for odd in odd {
+        let value = utf8_percent_encode(odd, NON_ALPHANUMERIC).to_string();
+        for name in texts {
+            assert_eq!(scene.find(&format!("{name}={value}")).await, [""; 0], "{name}={odd}");
+        }
+        for name in [
+            "email_domain",
+            "from",
+            "to",
+            "created_from",
+            "updated_to",
+            "expires_to",
+            "sort",
+            "order",
+            "limit",
+            "cursor",
+            "fields",
+            "nothing",
+        ] {
+            let answer = scene.search.get(&format!("/search/users?{name}={value}")).await;
+            assert_eq!((answer.status, answer.problem()), (400, "invalid-request"), "{name}={odd}: {}", answer.text);
+            assert_eq!(answer.json["errors"][0]["parameter"], name, "{}", answer.text);
+        }
+    }
+    assert_eq!(scene.find("").await, ["ada"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_misspelled_is_named_and_told_what_there_is() {
+    let scene = Scene::of(&[]).await;
+    let answer = scene.search.get("/search/users?state=active&sort=likeness&attribute.plan=pro").await;
+    assert_eq!(answer.status, 400);
+    for told in ["\"state\"", "\"attribute.plan\"", "attributes.…", "likeness goes with name_like"] {
+        assert!(answer.text.contains(told), "{told}: {}", answer.text);
+    }
+}

@@ -1,0 +1,107 @@
+//! A database with people in it, and search over it.
+
+use local::postgres::NAME;
+use search::config::Config;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::environment::Environment;
+use time::OffsetDateTime;
+use time::macros::datetime;
+
+use crate::relational::store::{Store, apply};
+use crate::replication::story::Told;
+use crate::users_api::service::{Answer, Api};
+
+pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+/// When every change of these stories happened, by the stream.
+pub(crate) const AS_OF: &str = "2027-01-15T07:59:59.000Z";
+
+/// A record of a user as the table holds it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Person {
+    pub(crate) id: String,
+    pub(crate) timestamp: i64,
+    pub(crate) name: String,
+    pub(crate) email: Option<String>,
+    pub(crate) status: Option<String>,
+    /// DynamoDB JSON of `attributes`.
+    pub(crate) attributes: Option<Value>,
+    pub(crate) expires_at: Option<i64>,
+    /// Seconds, both; another program may have left them out.
+    pub(crate) created_at: Option<i64>,
+    pub(crate) updated_at: Option<i64>,
+}
+
+impl Person {
+    pub(crate) fn named(id: &str, name: &str) -> Self {
+        let now = Some(NOW.unix_timestamp() - 60);
+        Self { id: id.into(), timestamp: 1, name: name.into(), created_at: now, updated_at: now, ..Self::default() }
+    }
+
+    pub(crate) fn told(&self, number: u64) -> Told {
+        let moment = |seconds: i64| {
+            let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+            json!({"S": shared::user::spell_moment(moment)})
+        };
+        let mut image = json!({"user_id": {"S": self.id}, "timestamp": {"N": self.timestamp.to_string()},
+            "name": {"S": self.name}, "version": {"N": "1"}});
+        let optional = [
+            ("email", self.email.as_ref().map(|text| json!({"S": text}))),
+            ("status", self.status.as_ref().map(|text| json!({"S": text}))),
+            ("attributes", self.attributes.clone()),
+            ("expires_at", self.expires_at.map(|seconds| json!({"N": seconds.to_string()}))),
+            ("created_at", self.created_at.map(moment)),
+            ("updated_at", self.updated_at.map(moment)),
+        ];
+        for (name, value) in optional {
+            if let Some(value) = value {
+                image[name] = value;
+            }
+        }
+        Told::image(&self.id, number, &image.to_string()).at(&self.timestamp.to_string())
+    }
+}
+
+/// A migrated database and search over it.
+pub(crate) struct Scene {
+    pub(crate) store: Store,
+    pub(crate) search: Api,
+}
+
+impl Scene {
+    pub(crate) async fn of(people: &[Person]) -> Self {
+        let store = Store::start().await;
+        let told: Vec<Told> = (1..).zip(people).map(|(number, person)| person.told(number)).collect();
+        for some in told.chunks(500) {
+            assert_eq!(apply(&store.sink, some).await.applied, some.len());
+        }
+        let search = over(&[("POSTGRES_URL", &store.url)]);
+        Self { store, search }
+    }
+
+    /// The identifiers that a question finds, in order.
+    pub(crate) async fn find(&self, question: &str) -> Vec<String> {
+        let answer = self.search.get(&format!("/search/users?{question}")).await;
+        assert_eq!(answer.status, 200, "{question}: {}", answer.text);
+        ids(&answer)
+    }
+}
+
+pub(crate) fn ids(answer: &Answer) -> Vec<String> {
+    answer.json["users"].as_array().unwrap().iter().map(|user| user["user_id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Search at [`NOW`] in this environment.
+pub(crate) fn over(variables: &[(&str, &str)]) -> Api {
+    let key = "test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+    let usual = [("AUTH", "none"), ("CURSOR_KEYS", key)];
+    let variables = usual.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let config = Config::parse(&variables.collect::<Environment>()).unwrap();
+    Api(search::app(&config, None, Clock::fixed(NOW)))
+}
+
+/// A URL at which nobody listens.
+pub(crate) async fn nobody() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("postgres://{NAME}@{}/{NAME}", listener.local_addr().unwrap())
+}
