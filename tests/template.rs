@@ -15,6 +15,7 @@ use shared::http::caller::Auth;
 use tower::ServiceExt;
 
 mod cache_user;
+mod choices;
 mod state_machine;
 mod tiers;
 
@@ -31,12 +32,16 @@ fn function(name: &str) -> Function {
 }
 
 /// What a deployment makes of the environment: a secret's generated text stands where the template refers to it.
-fn environment(name: &str) -> Environment {
+fn deployed(function: Function) -> Environment {
     let resolved = |value: String| match value.split_once("{{resolve:secretsmanager:") {
         Some((before, _)) => before.to_owned() + &"Ab3".repeat(15)[..43],
         None => value,
     };
-    function(name).environment.into_iter().map(|(name, value)| (name, resolved(value))).collect()
+    function.environment.into_iter().map(|(name, value)| (name, resolved(value))).collect()
+}
+
+fn environment(name: &str) -> Environment {
+    deployed(function(name))
 }
 
 fn mapping(name: &str) -> Mapping {
@@ -60,15 +65,32 @@ fn every_function_starts_with_the_environment_that_the_template_gives_it() {
 
 #[test]
 fn every_variable_that_the_template_sets_is_read_by_its_function() {
-    for Function { name, environment, .. } in template().functions {
+    every_variable_is_read(template());
+}
+
+/// Whoever imports the first reads the variables that are named in the others.
+const TIERS: [(&str, [&str; 3]); 2] = [
+    ("shared::cache", ["shared/src/cache.rs", "shared/src/cache/settings.rs", "shared/src/cache/line.rs"]),
+    ("shared::postgres", ["shared/src/postgres/login.rs", "shared/src/postgres/settings.rs", REPLICA]),
+];
+const REPLICA: &str = "functions/replicator/src/sink/postgres.rs";
+
+fn every_variable_is_read(template: Template) {
+    for Function { name, environment, .. } in template.functions {
         // Maintenance is told what the functions are that it works for, and reads it as they do.
         let configs = if name == "maintenance" { vec!["maintenance", "replicator", "archiver"] } else { vec![&*name] };
-        let config: String = configs.iter().map(|of| source(&format!("functions/{of}/src/config.rs"))).collect();
+        let mut config: String = configs.iter().map(|of| source(&format!("functions/{of}/src/config.rs"))).collect();
+        // What a tier takes is read where the tier is.
+        for (tier, files) in TIERS {
+            if config.contains(tier) {
+                config.extend(files.map(source));
+            }
+        }
         for variable in environment.keys() {
             let read = match variable.as_str() {
                 "LOG_LEVEL" => config.contains("telemetry::LOG_LEVEL"),
                 // lambda_http's own.
-                "AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH" => name == "api",
+                "AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH" => name == "api" || name == "search",
                 own => config.contains(&format!("\"{own}\"")),
             };
             assert!(read, "{name} does not read {variable}");

@@ -1,0 +1,77 @@
+//! What the functions are told where the tiers are on, with the endpoints that AWS gives them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use local::template::{Choices, Function, Template};
+
+use super::{deployed, every_variable_is_read, workspace};
+
+/// A database's writer and reader, a cache's URL and mode.
+type Endpoints = ([&'static str; 2], [&'static str; 2]);
+
+const AURORA_AND_SERVERLESS: (&str, &str, Endpoints) = (
+    "aurora-serverless",
+    "valkey-serverless",
+    (
+        [
+            "postgres://millrace@users.cluster-c1example.eu-west-1.rds.amazonaws.com:5432/millrace",
+            "postgres://millrace@users.cluster-ro-c1example.eu-west-1.rds.amazonaws.com:5432/millrace",
+        ],
+        ["rediss://millrace-1a2b3c4d@millrace-1a2b3c4d-c1exam.serverless.euw1.cache.amazonaws.com:6379", "cluster"],
+    ),
+);
+
+const INSTANCE_AND_GROUP: (&str, &str, Endpoints) = (
+    "rds-postgres",
+    "valkey-replication-group",
+    (
+        [
+            "postgres://millrace@users.c1example.eu-west-1.rds.amazonaws.com:5432/millrace",
+            "postgres://millrace@replica.c1example.eu-west-1.rds.amazonaws.com:5432/millrace",
+        ],
+        ["rediss://millrace-1a2b3c4d@master.users.c1exam.euw1.cache.amazonaws.com:6379", "single"],
+    ),
+);
+
+/// The template as a deployment with both tiers has it.
+fn with(choice: (&str, &str, Endpoints)) -> Template {
+    let (relational, cache, ([writer, reader], [url, mode])) = choice;
+    let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let parameters = [("RelationalTier", relational), ("CacheTier", cache), ("RateLimit", "100/1s burst 200")];
+    let outputs = [
+        ("RelationalStack.Outputs.WriterUrl", writer),
+        ("RelationalStack.Outputs.ReaderUrl", reader),
+        ("CacheStack.Outputs.Url", url),
+        ("CacheStack.Outputs.Mode", mode),
+    ];
+    let choices = Choices { parameters: texts(&parameters), outputs: texts(&outputs) };
+    Template::load_with(Path::new(&workspace().join("template.yaml")), &choices).unwrap()
+}
+
+fn function(template: &Template, name: &str) -> Function {
+    template.functions.iter().find(|function| function.name == name).unwrap().clone()
+}
+
+#[test]
+fn every_function_starts_with_what_it_is_told_of_the_tiers() {
+    for choice in [AURORA_AND_SERVERLESS, INSTANCE_AND_GROUP] {
+        let template = with(choice);
+        let environment = |name: &str| deployed(function(&template, name));
+        let api = api::config::Config::parse(&environment("api")).unwrap();
+        assert!(api.cache.is_some() && api.rate_limit.is_some(), "{}", choice.1);
+        let replicator = replicator::config::Config::parse(&environment("replicator")).unwrap();
+        assert!(replicator.postgres(None).is_some() && replicator.cache(None).is_some(), "{}", choice.0);
+        let maintenance = maintenance::config::Config::parse(&environment("maintenance")).unwrap();
+        assert!(maintenance.replicator().postgres(None).is_some(), "{}", choice.0);
+        let names: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
+        assert_eq!(names, ["api", "search", "replicator", "archiver", "maintenance"], "a new one needs its line above");
+    }
+}
+
+#[test]
+fn every_variable_of_a_tier_is_read_by_its_function() {
+    every_variable_is_read(with(AURORA_AND_SERVERLESS));
+}
