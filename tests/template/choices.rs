@@ -44,6 +44,7 @@ fn with(choice: (&str, &str, Endpoints)) -> Template {
     let outputs = [
         ("RelationalStack.Outputs.WriterUrl", writer),
         ("RelationalStack.Outputs.ReaderUrl", reader),
+        ("RelationalStack.Outputs.MasterSecretArn", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:rds!db-1"),
         ("CacheStack.Outputs.Url", url),
         ("CacheStack.Outputs.Mode", mode),
     ];
