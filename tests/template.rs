@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use axum::Router;
 use axum::body::Body;
 use http::{Request, StatusCode};
 use local::clients;
@@ -172,30 +173,39 @@ fn both_mappings_count_their_events() {
     assert_eq!(text.matches("Type: DynamoDB\n").count(), 2, "a stream has at most two readers");
 }
 
-/// The router answers an unknown method with all that it knows: so the two lists can be compared without a table.
 #[tokio::test]
 async fn the_templates_routes_are_the_routers() {
     // Who is not let in is told of no method.
     let config = api::config::Config { auth: Auth::None, ..api::config::Config::parse(&environment("api")).unwrap() };
     let app = api::app(&config, clients::dynamodb("http://127.0.0.1:9"), None, Clock::system());
-    let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for route in template().routes {
-        assert_eq!(route.function, "api");
-        declared.entry(route.path).or_default().insert(route.method);
-    }
+    let mut declared = routes(&template(), "api");
+    assert_eq!(declared.len(), template().routes.iter().map(|route| &route.path).collect::<BTreeSet<_>>().len());
     let rest = declared.remove("$default");
     assert_eq!(rest, Some(BTreeSet::from(["ANY".to_owned()])), "what is unknown is answered by the api itself");
+    are_the_routers(&declared, &app, "functions/api/src/router.rs").await;
+}
 
-    for (path, methods) in &declared {
+/// The methods of each path that the template leads to a function.
+fn routes(template: &Template, function: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for route in template.routes.iter().filter(|route| route.function == function) {
+        declared.entry(route.path.clone()).or_default().insert(route.method.clone());
+    }
+    declared
+}
+
+/// A router answers an unknown method with all that it knows: so the two lists can be compared without a database.
+async fn are_the_routers(declared: &BTreeMap<String, BTreeSet<String>>, app: &Router, file: &str) {
+    for (path, methods) in declared {
         let request = Request::builder().method("TRACE").uri(path.replace(['{', '}'], "")).body(Body::empty()).unwrap();
         let answer = app.clone().oneshot(request).await.unwrap();
-        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path} is not a route of the api");
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path} is not a route of {file}");
         let allowed = answer.headers()["allow"].to_str().unwrap().split(',').map(|method| method.trim().to_owned());
         // HEAD comes with GET and OPTIONS with every path: no routes of their own at API Gateway, `$default` takes them.
         let allowed: BTreeSet<String> = allowed.filter(|method| method != "HEAD" && method != "OPTIONS").collect();
         assert_eq!(&allowed, methods, "{path}");
     }
-    let written = source("functions/api/src/router.rs");
+    let written = source(file);
     let routes: BTreeSet<&str> = written.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     assert_eq!(routes, declared.keys().map(String::as_str).collect(), "a route that the template lacks");
 }

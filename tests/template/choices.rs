@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use local::template::{Choices, Function, Template};
+use shared::clock::Clock;
+use shared::http::caller::Auth;
 
-use super::{deployed, every_variable_is_read, workspace};
+use super::{are_the_routers, deployed, every_variable_is_read, routes, workspace};
 
 /// A database's writer and reader, a cache's URL and mode.
 type Endpoints = ([&'static str; 2], [&'static str; 2]);
@@ -67,6 +69,8 @@ fn every_function_starts_with_what_it_is_told_of_the_tiers() {
         assert!(replicator.postgres(None).is_some() && replicator.cache(None).is_some(), "{}", choice.0);
         let maintenance = maintenance::config::Config::parse(&environment("maintenance")).unwrap();
         assert!(maintenance.replicator().postgres(None).is_some(), "{}", choice.0);
+        let search = search::config::Config::parse(&environment("search")).unwrap();
+        assert!(search.reader.is_some(), "{}", choice.0);
         let names: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
         assert_eq!(names, ["api", "search", "replicator", "archiver", "maintenance"], "a new one needs its line above");
     }
@@ -75,4 +79,12 @@ fn every_function_starts_with_what_it_is_told_of_the_tiers() {
 #[test]
 fn every_variable_of_a_tier_is_read_by_its_function() {
     every_variable_is_read(with(AURORA_AND_SERVERLESS));
+}
+
+#[tokio::test]
+async fn with_the_relational_tier_the_templates_routes_are_the_routers_of_search_too() {
+    let template = with(INSTANCE_AND_GROUP);
+    let config = search::config::Config::parse(&deployed(function(&template, "search"))).unwrap();
+    let app = search::app(&search::config::Config { auth: Auth::None, ..config }, None, Clock::system());
+    are_the_routers(&routes(&template, "search"), &app, "functions/search/src/router.rs").await;
 }
