@@ -185,3 +185,26 @@ fn either_cache_is_encrypted_and_entered_by_tokens_alone() {
     assert_eq!(serverless["UserGroupId"], "!Ref Users");
     assert_eq!(serverless["KmsKeyId"], "!GetAtt Key.Arn");
 }
+
+#[test]
+fn the_manual_names_what_there_is_and_nothing_else() {
+    let manual = source("docs/operations.md");
+    let outputs = names("template.yaml", "Outputs");
+    for read in manual.split("$(output ").skip(1).map(word) {
+        assert!(outputs.contains(read), "{read} is no output");
+    }
+    let parameters = names("template.yaml", "Parameters");
+    let of_a_tier = |name: &&String| {
+        let tier = ["Database", "Cache", "Relational", "Vpc", "RateLimit", "FirstZone", "SecondZone"];
+        tier.iter().any(|start| name.starts_with(start))
+    };
+    for name in parameters.iter().filter(of_a_tier) {
+        assert!(manual.contains(&format!("`{name}`")), "{name} is not explained");
+    }
+    let alarms = |path: &str| of_type(path, "AWS::CloudWatch::Alarm").into_keys();
+    let of_the_tiers: BTreeSet<String> = alarms("infra/relational.yaml").chain(alarms("infra/cache.yaml")).collect();
+    let all: BTreeSet<String> = of_the_tiers.iter().cloned().chain(alarms("template.yaml")).collect();
+    let named: BTreeSet<String> = manual.split('`').filter(|word| word.ends_with("Alarm")).map(str::to_owned).collect();
+    assert_eq!(of_the_tiers.difference(&named).next(), None, "is not explained");
+    assert_eq!(named.difference(&all).next(), None, "is no alarm");
+}
