@@ -39,11 +39,11 @@ pub(super) async fn show(
             && summary["records"] == 1
             && summary["user"]["name"].as_str().is_some_and(|name| name.starts_with("Ada"))
     });
-    let (_, stats) = ask(page, "/stats/users").await?;
+    let (_, counted) = ask(page, "/stats/users").await?;
     let source = stores.items(&stores.source).await?;
-    page.check("the counts are those of the table's records", stats["records"] == source.len());
+    page.check("the counts are those of the table's records", counted["records"] == source.len());
     page.check("every answer says how fresh it is", {
-        [&misspelled, &summary, &stats].iter().all(|answer| answer["as_of"].is_string())
+        [&misspelled, &summary, &counted].iter().all(|answer| answer["as_of"].is_string())
     });
     let found = operator.orders(page, r#"{"task":"verify","lag_seconds":0}"#).await?;
     page.check("verify finds every row equal to the table's item", {
