@@ -3,7 +3,10 @@
 mod aside;
 mod limit;
 mod line;
+mod lives;
+mod load;
 mod proxy;
+mod rule;
 pub(crate) mod servers;
 mod sink;
 pub(crate) mod suite;

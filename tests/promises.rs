@@ -3,6 +3,7 @@
 
 mod api;
 mod archive;
+mod cache;
 mod delivery;
 mod maintenance;
 mod relational;

@@ -7,4 +7,3 @@ mod outages;
 mod plans;
 mod questions;
 mod scene;
-mod stack;

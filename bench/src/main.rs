@@ -1,9 +1,8 @@
-//! What the functions cost: the release binaries, driven through the Lambda Runtime API on loopback, against an endpoint that
-//! accepts everything: CPU time a record, peak memory, time to the first answer. `scripts/bench` builds and measures them,
-//! `scripts/bench api` that one alone, `maintenance` and `postgres` what those cost; it reads Linux's `/proc`.
-//! `compaction N`, `columns` and `restore` are the archive's, each in a process of its own: `scripts/bench-archive`.
+//! What the functions cost, through the Lambda Runtime API on loopback: CPU time, peak memory, time to the first answer. By
+//! `scripts/bench`; alone: a function, `cache`, `maintenance`, `postgres`; the archive's `compaction N`, `columns`, `restore`.
 
 mod archive;
+mod cache;
 mod endpoint;
 mod events;
 mod maintenance;
@@ -21,9 +20,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         (Some("columns"), None) => return archive::columns(&binaries).await,
         (Some("restore"), None) => return archive::restore(&binaries).await,
         (Some("maintenance"), None) => return Box::pin(maintenance::measure()).await,
+        (Some("cache"), None) => return Box::pin(cache::measure(&binaries)).await,
         (Some("postgres"), None) => return postgres::measure().await.map_err(|error| error as _),
         (None | Some("replicator" | "archiver" | "api"), None) => {}
-        _ => return Err("it takes nothing, a function, maintenance, postgres, restore, columns or compaction N".into()),
+        _ => return Err("usage: bench [FUNCTION|cache|maintenance|postgres|restore|columns|compaction N]".into()),
     }
     let mut names = vec!["replicator", "archiver", "api"];
     names.retain(|name| asked.as_deref().is_none_or(|asked| asked == *name));

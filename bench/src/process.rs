@@ -23,6 +23,11 @@ pub(crate) struct Function {
 impl Function {
     /// Starts the binary with the environment that Lambda and the template give it.
     pub(crate) async fn start(binary: &Path, endpoint: &str) -> Result<Self, Failure> {
+        Self::start_with(binary, endpoint, &[]).await
+    }
+
+    /// The same, with further variables.
+    pub(crate) async fn start_with(binary: &Path, endpoint: &str, variables: &[(&str, &str)]) -> Result<Self, Failure> {
         let api = RuntimeApi::serve().await?;
         let mut command = Command::new(binary);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
@@ -48,6 +53,7 @@ impl Function {
         ] {
             command.env(name, value);
         }
+        command.envs(variables.iter().copied());
         let started = Instant::now();
         Ok(Self { api, child: command.spawn()?, started })
     }

@@ -142,12 +142,12 @@ pub(crate) fn median(mut parts: Vec<f64>) -> f64 {
     parts[parts.len() / 2]
 }
 
-fn micros(time: Duration) -> f64 {
+pub(crate) fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts and sizes of a few millions")]
-fn count(number: usize) -> f64 {
+pub(crate) fn count(number: usize) -> f64 {
     number as f64
 }
 

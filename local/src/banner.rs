@@ -44,11 +44,13 @@ pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
     };
     let ports = [("--port", api, PORT), ("--dynamodb-port", dynamodb, DYNAMODB_PORT), ("--s3-port", s3, S3_PORT)];
     let ports = ports.map(|(option, url, usual)| port(option, url, usual)).concat();
-    let tiers = stack.postgres_url().map_or_else(String::new, |url| {
-        // One that was named may have a password in it, and whoever named it knows it.
-        let shown = options.postgres.url().map_or(url, |_| "where --postgres says");
-        format!("  PostgreSQL  {shown}\n")
-    });
+    // A server that was named may have a password in its URL, and whoever named it knows it.
+    let tier = |name: &str, url: Option<&str>, named: Option<&str>, says: &str| {
+        let shown = url.map(|url| named.map_or(url, |_| says));
+        shown.map_or_else(String::new, |shown| format!("  {name:<10}  {shown}\n"))
+    };
+    let postgres = tier("PostgreSQL", stack.postgres_url(), options.postgres.url(), "where --postgres says");
+    let tiers = postgres + &tier("cache", stack.cache_url(), options.cache.url(), "where --cache says");
     format!(
         "\nMillrace is ready.
 

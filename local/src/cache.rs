@@ -23,8 +23,6 @@ kill -9 $child"#;
 /// A server takes milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
-/// Between finding a free port and binding it another may come.
-const ATTEMPTS: u32 = 5;
 
 /// Why there is no cache.
 #[derive(Debug, thiserror::Error)]
@@ -54,15 +52,17 @@ impl Server {
     /// # Errors
     /// [`NoCache`], with what to install.
     pub async fn start() -> Result<Self, NoCache> {
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let port = free_port().map_err(|error| NoCache::NotStarted(error.to_string()))?;
-            match Self::start_on(port, &[]).await {
-                Err(NoCache::Unreachable(_)) if attempt < ATTEMPTS => {}
-                started => return started,
-            }
-        }
+        let server = Self::spawn_anywhere()?;
+        server.ready(&server.url()).await?;
+        Ok(server)
+    }
+
+    /// Starts a server on a free port and does not wait for it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn spawn_anywhere() -> Result<Self, NoCache> {
+        Self::spawn(free_port().map_err(|error| NoCache::NotStarted(error.to_string()))?, &[])
     }
 
     /// Starts a server on this port, with further arguments of its own.

@@ -74,6 +74,10 @@ struct CommandLine {
     /// (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
     postgres: Tier,
+    /// The cache tier: auto starts the Valkey or Redis that is installed as a throwaway, a URL uses that one, off does without
+    /// (default: off)
+    #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
+    cache: Tier,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -98,6 +102,9 @@ struct TourLine {
     /// As without `tour` (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
     postgres: Tier,
+    /// As without `tour` (default: off)
+    #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
+    cache: Tier,
 }
 
 #[derive(Debug, clap::Args)]
@@ -190,7 +197,8 @@ async fn serve(line: CommandLine) -> ExitCode {
 }
 
 async fn tell(line: TourLine) -> ExitCode {
-    let options = Options { template: template(None), postgres: line.postgres, ..Options::default() };
+    let options =
+        Options { template: template(None), postgres: line.postgres, cache: line.cache, ..Options::default() };
     match Box::pin(tour::tell(options)).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -205,7 +213,7 @@ async fn go_about(line: TaskLine) -> ExitCode {
         Place::Own(Box::new(Options { template, data: line.data, postgres, ..Options::default() }))
     } else {
         let ports = Ports { api: line.port, dynamodb: line.dynamodb_port, s3: line.s3_port };
-        Place::Running(ports, template, Urls { postgres: line.postgres })
+        Place::Running(ports, template, Urls { postgres: line.postgres, cache: None })
     };
     match Box::pin(task::run(&line.order, place, &Clock::system())).await {
         Ok(outcome) => {
@@ -237,6 +245,7 @@ fn options(line: CommandLine) -> Options {
         true_windows: line.true_windows,
         auth: if line.auth == Mode::Jwt { Auth::Jwt(line.key_set) } else { Auth::None },
         postgres: line.postgres,
+        cache: line.cache,
     }
 }
 
@@ -285,6 +294,7 @@ mod tests {
             (&["tuor"], "tuor"),
             (&["--port", "1", "tour"], "tour"),
             (&["--postgres", "on"], "--postgres"),
+            (&["--cache", "on"], "--cache"),
             (&["task"], "<ORDER>"),
             (&["task", "{}", "--data", "d", "--s3-port", "1"], "--s3-port"),
             (&["task", "{}", "--expire-every", "1"], "--expire-every"),

@@ -25,12 +25,12 @@ use crate::stream_pump::invoke::InvokeError;
 use crate::template::{Template, TemplateError};
 use crate::tier::{Tier, Urls};
 use crate::token::{Auth, Authorizer, AuthorizerError};
-use crate::{clients, dynamodb, postgres, s3};
+use crate::{cache, clients, dynamodb, postgres, s3};
 
 mod tiers;
 mod wiring;
 
-use tiers::Tiers;
+use tiers::{Servers, Tiers};
 pub use wiring::environment;
 use wiring::{Wiring, beside, listed};
 
@@ -64,6 +64,8 @@ pub struct Options {
     pub auth: Auth,
     /// Which PostgreSQL the relational tier runs on.
     pub postgres: Tier,
+    /// Which server the cache tier runs on.
+    pub cache: Tier,
 }
 
 impl Default for Options {
@@ -80,6 +82,7 @@ impl Default for Options {
             true_windows: false,
             auth: Auth::None,
             postgres: Tier::Off,
+            cache: Tier::Off,
         }
     }
 }
@@ -139,6 +142,9 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// There is no cache.
+    #[error("--cache: {0}")]
+    Cache(#[from] cache::NoCache),
     /// There is no PostgreSQL.
     #[error("--postgres: {0}")]
     Postgres(#[from] postgres::ServerError),
@@ -172,7 +178,7 @@ pub struct Stack {
     s3: s3::Engine,
     maintenance: Option<maintenance::config::Config>,
     urls: Urls,
-    postgres: Option<postgres::Server>,
+    servers: Servers,
     /// Held until the end: without `--data` S3's objects are here.
     _objects: Option<TempDir>,
 }
@@ -196,7 +202,7 @@ impl Stack {
         let s3 = s3::Engine::start(s3, &folder).await?;
         dynamodb.create_tables(&template.tables)?;
         s3.create_buckets(&template.buckets)?;
-        let postgres = tiers.start().await?;
+        let servers = tiers.start().await?;
 
         let wiring = Wiring { options: &options, dynamodb: dynamodb.endpoint(), s3: s3.endpoint() };
         let mut mappings = Vec::new();
@@ -211,7 +217,7 @@ impl Stack {
         }
         let mut api = api.ok_or_else(|| wiring.unrunnable("has no function whose binary is api".to_owned()))?;
         if let Some(search) = search {
-            api = beside(api, search, &template);
+            api = beside(api, &search, &template);
         }
         let authorizer = Authorizer::of(&options.auth)?;
         if let Some(authorizer) = &authorizer {
@@ -236,7 +242,7 @@ impl Stack {
             s3,
             maintenance,
             urls,
-            postgres,
+            servers,
             _objects: objects,
         })
     }
@@ -293,13 +299,19 @@ impl Stack {
     /// The PostgreSQL that was started for the relational tier, if one was.
     #[must_use]
     pub fn postgres(&self) -> Option<&postgres::Server> {
-        self.postgres.as_ref()
+        self.servers.postgres.as_ref()
     }
 
     /// Where the relational tier's PostgreSQL is, if the tier is on. It may hold a password.
     #[must_use]
     pub fn postgres_url(&self) -> Option<&str> {
         self.urls.postgres.as_deref()
+    }
+
+    /// Where the cache is, if the tier is on. It may hold a password.
+    #[must_use]
+    pub fn cache_url(&self) -> Option<&str> {
+        self.urls.cache.as_deref()
     }
 
     /// A token for the API, where this program signs them.
@@ -339,7 +351,7 @@ impl Stack {
         self.expiry.stop().await;
         join_all(self.pumps.into_iter().map(Pump::stop)).await;
         self.s3.stop().await;
-        drop(self.postgres);
+        drop(self.servers);
         if let Some(engine) = Arc::into_inner(self.dynamodb) {
             engine.stop().await;
         }

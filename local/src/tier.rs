@@ -42,6 +42,8 @@ impl Tier {
 pub struct Urls {
     /// PostgreSQL's: it is writer and reader.
     pub postgres: Option<String>,
+    /// The cache's.
+    pub cache: Option<String>,
 }
 
 impl Urls {
@@ -56,6 +58,11 @@ impl Urls {
             }
             // Nobody keeps a secret here: unset.
             choices.outputs.insert("RelationalStack.Outputs.MasterSecretArn".to_owned(), String::new());
+        }
+        if let Some(url) = &self.cache {
+            choices.parameters.insert("CacheTier".to_owned(), "valkey-replication-group".to_owned());
+            choices.outputs.insert("CacheStack.Outputs.Url".to_owned(), url.clone());
+            choices.outputs.insert("CacheStack.Outputs.Mode".to_owned(), "single".to_owned());
         }
         choices
     }

@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use crate::stack::{Options, Refusal, Stack};
 
 mod browser;
+mod cached;
 mod chapters;
 mod item;
 mod mending;
 mod operator;
 mod page;
-mod relational;
 mod second_life;
 mod stores;
 
@@ -98,7 +98,7 @@ async fn shown(stack: &Stack, started: Instant) -> Result<Page, TourError> {
     mending::poison_gone(&mut page, &stores, &operator, &told).await?;
     mending::replica_lost(&mut page, &stores, &operator).await?;
     mending::weeks_late(&mut page, &stores, &operator, &told).await?;
-    relational::show(&mut page, stack, &stores, &browser, &operator).await?;
+    cached::show(&mut page, stack, &stores, &browser, &told).await?;
     chapters::figures(&mut page, &browser, &told).await?;
     Ok(page)
 }

@@ -10,7 +10,8 @@ use shared::postgres::Settings;
 use tokio::time::Instant;
 
 use super::{Options, Refusal};
-use crate::postgres::{Planned, Server};
+use crate::cache;
+use crate::postgres::{self, Planned};
 use crate::tier::{Tier, Urls};
 
 /// Far more than the steps take on tables that are empty.
@@ -21,6 +22,14 @@ pub(super) struct Tiers {
     /// Where their servers are, or will be.
     pub(super) urls: Urls,
     postgres: Option<Planned>,
+    cache: Option<cache::Server>,
+}
+
+/// The servers that were started for the tiers; dropped, they end.
+#[derive(Default)]
+pub(super) struct Servers {
+    pub(super) postgres: Option<postgres::Server>,
+    _cache: Option<cache::Server>,
 }
 
 impl Tiers {
@@ -31,11 +40,17 @@ impl Tiers {
             Tier::Off | Tier::At(_) => None,
         };
         let postgres = planned.as_ref().map(Planned::url).or_else(|| options.postgres.url().map(str::to_owned));
-        Ok(Self { urls: Urls { postgres }, postgres: planned })
+        // A cache holds nothing that is not elsewhere: a throwaway serves kept data as well.
+        let started = match &options.cache {
+            Tier::Auto => Some(cache::Server::spawn_anywhere()?),
+            Tier::Off | Tier::At(_) => None,
+        };
+        let cache = started.as_ref().map(cache::Server::url).or_else(|| options.cache.url().map(str::to_owned));
+        Ok(Self { urls: Urls { postgres, cache }, postgres: planned, cache: started })
     }
 
     /// Starts what is to be started, and makes the tables, as the task `migrate` does elsewhere.
-    pub(super) async fn start(self) -> Result<Option<Server>, Refusal> {
+    pub(super) async fn start(self) -> Result<Servers, Refusal> {
         let server = match self.postgres {
             Some(planned) => Some(planned.start().await?),
             None => None,
@@ -48,6 +63,11 @@ impl Tiers {
                 migrated.map_err(|unmigrated| Refusal::Tables(unmigrated.to_string()))?;
             }
         }
-        Ok(server)
+        match (&self.cache, &self.urls.cache) {
+            (Some(started), _) => started.ready(&started.url()).await?,
+            (None, Some(url)) => cache::reach(url).await?,
+            (None, None) => {}
+        }
+        Ok(Servers { postgres: server, _cache: self.cache })
     }
 }

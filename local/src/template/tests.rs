@@ -222,7 +222,7 @@ Conditions:
     let read = |text: &str, urls: &Urls| Template::read(text, &urls.choices());
     let of = |urls: &Urls| read(&text, urls).unwrap().functions[0].environment.get("V").cloned();
     assert_eq!(of(&Urls::default()), None);
-    let on = Urls { postgres: Some("postgres://here".to_owned()) };
+    let on = Urls { postgres: Some("postgres://here".to_owned()), ..Urls::default() };
     assert_eq!(of(&on).as_deref(), Some("postgres://here"));
     let other = text.replace("WriterUrl", "Endpoint");
     assert!(read(&other, &on).unwrap_err().problem.contains("nothing in place of RelationalStack.Outputs.Endpoint"));

@@ -40,8 +40,6 @@ pub(super) struct Stores {
     s3: aws_sdk_s3::Client,
     pub(super) source: String,
     pub(super) replica: String,
-    /// How many stores the replicator writes to that can be compared with the table.
-    pub(super) replicas: usize,
     archive: String,
     failures: String,
     key_names: KeyNames,
@@ -72,7 +70,6 @@ impl Stores {
             streams: stack.streams(),
             s3: stack.s3(),
             replica: variable(template, "replicator", "REPLICA_TABLE")?,
-            replicas: 1 + usize::from(stack.postgres_url().is_some()),
             archive: variable(template, "archiver", "ARCHIVE_BUCKET")?,
             failures: variable(template, "replicator", "FAILURE_BUCKET")?,
             key_names: KeyNames::new(key_names.unwrap_or_default()),
@@ -109,6 +106,17 @@ impl Stores {
         let put = put.item("timestamp", AttributeValue::N(timestamp.to_string()));
         let put = put.item(attribute, AttributeValue::S("mine".to_owned()));
         put.send().await.map_err(|error| failed(&self.source)(&error))?;
+        Ok(())
+    }
+
+    /// Changes a user's name past the API, as a program would that knows no versions.
+    pub(super) async fn rename(&self, user_id: &str, timestamp: i64, name: &str) -> Result<(), LookError> {
+        let update = self.dynamodb.update_item().table_name(&self.source);
+        let update = update.key("user_id", AttributeValue::S(user_id.to_owned()));
+        let update = update.key("timestamp", AttributeValue::N(timestamp.to_string()));
+        let update = update.update_expression("SET #name = :name").expression_attribute_names("#name", "name");
+        let update = update.expression_attribute_values(":name", AttributeValue::S(name.to_owned()));
+        update.send().await.map_err(|error| failed(&self.source)(&error))?;
         Ok(())
     }
 

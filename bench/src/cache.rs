@@ -1,0 +1,115 @@
+//! What the cache is worth: the CPU time of a hit, and how much sooner the cache answers than the table. The table is the
+//! embedded engine, in this process; the cache is the server found on this machine.
+
+use std::path::Path;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use axum::body::Bytes;
+use futures::{StreamExt, stream};
+use local::cache::Server;
+use local::stack::{Options, Stack};
+use shared::cache::{Cache, Entry, Settings};
+use shared::clock::Clock;
+use tokio::time::Instant;
+
+use crate::events;
+use crate::process::Function;
+use crate::report::{count, median, micros};
+
+type Failure = Box<dyn std::error::Error>;
+
+const RECORD: &str = "/users/ada/1795334400";
+const HITS: usize = 5_000;
+const PARTS: usize = 7;
+const CALLS: usize = 5_000;
+/// Calls at once, of each kind.
+const LOADS: [usize; 2] = [1, 16];
+
+/// Measures, and prints.
+pub(crate) async fn measure(binaries: &Path) -> Result<(), Failure> {
+    let server = Server::start().await?;
+    let stack = Stack::boot(Options { expire_every: Duration::from_hours(24), ..Options::default() }).await?;
+    put(&stack).await?;
+    println!("\ncache: one record of about 0.3 KB");
+    hits(binaries, stack.dynamodb_url(), &server.url()).await?;
+    let url = server.url();
+    let settings = Settings::parse(|name| (name == "CACHE_URL").then_some(url.as_str()));
+    let settings = settings.map_err(|wrong| wrong.join("; "))?.ok_or("no cache is named")?;
+    calls(&stack, &Cache::new(settings, None)).await?;
+    stack.stop().await;
+    Ok(())
+}
+
+async fn put(stack: &Stack) -> Result<(), Failure> {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let number = |number: &str| AttributeValue::N(number.to_owned());
+    let put = stack.dynamodb().put_item().table_name("Users");
+    let put =
+        put.item("user_id", text("ada")).item("timestamp", number("1795334400")).item("name", text("Ada Lovelace"));
+    let put = put.item("email", text("ada@example.com")).item("status", text("active"));
+    put.item("version", number("1795334400000000")).send().await?;
+    Ok(())
+}
+
+async fn hits(binaries: &Path, endpoint: &str, cache: &str) -> Result<(), Failure> {
+    let event = Bytes::from(events::request("GET", RECORD, None));
+    let mut function = Function::start_with(&binaries.join("api"), endpoint, &[("CACHE_URL", cache)]).await?;
+    // The first is a miss.
+    function.invoke(event.clone()).await?;
+    let (mut parts, mut took) = (Vec::new(), Vec::new());
+    for _ in 0..PARTS {
+        let before = function.cpu()?;
+        for _ in 0..HITS / PARTS {
+            let sent = Instant::now();
+            let answer: serde_json::Value = serde_json::from_slice(&function.invoke(event.clone()).await?)?;
+            took.push(micros(sent.elapsed()));
+            // A miss among them would make the figure a lie.
+            if !answer["body"].as_str().is_some_and(|body| body.contains(r#""source":"cache""#)) {
+                return Err(format!("no hit: {answer}").into());
+            }
+        }
+        parts.push(micros(function.cpu()?.saturating_sub(before)) / count(HITS / PARTS));
+    }
+    println!(
+        "  a hit: {:.1} µs of CPU time, {:.0} µs (median) from the event to the answer",
+        median(parts),
+        median(took)
+    );
+    Ok(())
+}
+
+async fn calls(stack: &Stack, cache: &Cache) -> Result<(), Failure> {
+    let (table, line) = (stack.dynamodb(), cache.line().await?);
+    let entry = Entry { version: 7, expires_at: None, json: vec![b'x'; 300] };
+    line.fill("bench", &entry, Clock::system().now()).await?;
+    for at_once in LOADS {
+        let ask_cache = |_| {
+            let line = line.clone();
+            async move {
+                let sent = Instant::now();
+                line.get("bench").await?;
+                Ok::<_, Failure>(micros(sent.elapsed()))
+            }
+        };
+        let ask_table = |_| {
+            let get = table.get_item().table_name("Users").consistent_read(true);
+            let get = get.key("user_id", AttributeValue::S("ada".to_owned()));
+            let get = get.key("timestamp", AttributeValue::N("1795334400".to_owned()));
+            async move {
+                let sent = Instant::now();
+                get.send().await?;
+                Ok::<_, Failure>(micros(sent.elapsed()))
+            }
+        };
+        let of_cache: Vec<_> = stream::iter(0..CALLS).map(ask_cache).buffer_unordered(at_once).collect().await;
+        let of_table: Vec<_> = stream::iter(0..CALLS).map(ask_table).buffer_unordered(at_once).collect().await;
+        let of_cache = median(of_cache.into_iter().collect::<Result<_, _>>()?);
+        let of_table = median(of_table.into_iter().collect::<Result<_, _>>()?);
+        let ratio = of_table / of_cache;
+        println!(
+            "  {at_once} at once: the cache {of_cache:.0} µs, the table {of_table:.0} µs (medians): {ratio:.1} times"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! The cache is killed and started anew while the table is written to by another program.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use api::cache::{CacheAside, Patience};
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use futures::{StreamExt, stream};
+use local::cache::Server;
+use local::stack::{Options, Stack};
+use local::tier::Tier;
+use serde_json::json;
+use shared::clock::Clock;
+
+use super::servers::at;
+use crate::maintenance::scene::{Item, SOURCE, Scene};
+use crate::users_api::service::{Api, config};
+
+const CHANGES: u64 = 50_000;
+const RECORDS: u64 = 500;
+/// What one call takes.
+const AT_ONCE: u64 = 25;
+const KILLS: usize = 5;
+
+fn item(n: u64) -> Item {
+    Item::from([
+        ("user_id".to_owned(), AttributeValue::S(format!("u{}", n % RECORDS))),
+        ("timestamp".to_owned(), AttributeValue::N("1".to_owned())),
+        ("name".to_owned(), AttributeValue::S(format!("Name {n}"))),
+        // It counts no versions: each record has one, and keeps it.
+        ("version".to_owned(), AttributeValue::N("7".to_owned())),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_nothing_stale() {
+    let server = Server::start().await.unwrap();
+    let (port, url) = (server.port(), server.url());
+    let options =
+        Options { cache: Tier::At(url.clone()), expire_every: Duration::from_hours(24), ..Options::default() };
+    let stack = Stack::boot(options).await.unwrap();
+    let scene = Scene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
+    let patience = Patience { call: Duration::from_secs(2), rest: Duration::from_millis(1) };
+    let cache = CacheAside::new(at(&url), SOURCE, patience);
+    let api = Api(api::app(&config(SOURCE), scene.dynamodb.clone(), Some(cache), Clock::system()));
+
+    let (written, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mortal = {
+        let written = Arc::clone(&written);
+        tokio::spawn(async move {
+            let mut server = server;
+            for kill in 1..=KILLS {
+                let after = usize::try_from(CHANGES).unwrap() * kill / (KILLS + 1);
+                while written.load(Ordering::Relaxed) < after {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                drop(server);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                server = Server::start_on(port, &[]).await.unwrap();
+            }
+            server
+        })
+    };
+    let reader = {
+        let (api, done) = (api.clone(), Arc::clone(&done));
+        tokio::spawn(async move {
+            let mut reads = 0_u64;
+            while !done.load(Ordering::Relaxed) {
+                let answer = api.get(&format!("/users/u{}/1", reads * 7 % RECORDS)).await;
+                assert!(answer.status == 200 || answer.status == 404, "{}", answer.text);
+                reads += 1;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            reads
+        })
+    };
+    let put = |first| {
+        let request = |n| PutRequest::builder().set_item(Some(item(n))).build().unwrap();
+        let requests = (first..first + AT_ONCE).map(|n| WriteRequest::builder().put_request(request(n)).build());
+        let put = scene.dynamodb.batch_write_item().request_items(SOURCE, requests.collect());
+        let written = &written;
+        async move {
+            put.send().await.unwrap();
+            written.fetch_add(usize::try_from(AT_ONCE).unwrap(), Ordering::Relaxed);
+        }
+    };
+    // In turns, so that each record's last change is the one with the highest number.
+    for turn in 0..CHANGES / RECORDS {
+        let firsts = (turn * RECORDS..(turn + 1) * RECORDS).step_by(usize::try_from(AT_ONCE).unwrap());
+        stream::iter(firsts).map(put).buffer_unordered(8).collect::<Vec<()>>().await;
+    }
+    scene.stack.drained().await;
+    done.store(true, Ordering::Relaxed);
+    assert!(reader.await.unwrap() > 0);
+    let _server = mortal.await.unwrap();
+
+    let answer = scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    let progress = &answer.progress;
+    assert_eq!((progress.get("source.items"), progress.sum(".equal")), (RECORDS, RECORDS), "{progress}");
+    for n in 0..RECORDS {
+        let answer = api.get(&format!("/users/u{n}/1")).await;
+        let expected = format!("Name {}", CHANGES - RECORDS + n);
+        assert_eq!(answer.json["user"]["name"], expected, "told by the {}", answer.json["source"]);
+    }
+    scene.stack.stop().await;
+}

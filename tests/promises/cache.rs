@@ -1,0 +1,48 @@
+//! What is promised of the cache.
+
+use std::time::Duration;
+
+use api::cache::{CacheAside, Patience};
+use aws_sdk_dynamodb::types::AttributeValue;
+use local::stack::{Options, Stack};
+use local::tier::Tier;
+use shared::clock::Clock;
+
+use crate::cache::servers;
+use crate::users_api::service::{Api, config};
+
+#[tokio::test]
+async fn promise_24_nothing_is_told_from_the_cache_that_is_no_more() {
+    let url = servers::url().await;
+    let stack = Stack::boot(Options { cache: Tier::At(url.clone()), ..Options::default() }).await.unwrap();
+    let patience = Patience { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+    let cache = CacheAside::new(servers::at(&url), "Users", patience);
+    let api = Api(api::app(&config("Users"), stack.dynamodb(), Some(cache), Clock::system()));
+    let named = async || {
+        let answer = api.get("/users/ada/7").await;
+        let user = &answer.json["user"]["name"];
+        (answer.status, user.as_str().unwrap_or_default().to_owned(), answer.json["source"].as_str() == Some("cache"))
+    };
+    let text = |text: String| AttributeValue::S(text);
+    let number = |number: u64| AttributeValue::N(number.to_string());
+    for turn in 0..5 {
+        // By the API: from its answer on.
+        assert!(api.put("/users/ada/7", &format!(r#"{{"name":"Ada {turn}"}}"#)).await.status < 300);
+        assert_eq!(named().await, (200, format!("Ada {turn}"), false));
+        assert_eq!(named().await, (200, format!("Ada {turn}"), true));
+        // By another program, which knows no versions: from the stream's acknowledgement on.
+        let put = stack.dynamodb().put_item().table_name("Users").item("name", text(format!("Eve {turn}")));
+        let put =
+            put.item("user_id", text("ada".to_owned())).item("timestamp", number(7)).item("version", number(turn));
+        put.send().await.unwrap();
+        named().await;
+        stack.drained().await;
+        assert_eq!(named().await.1, format!("Eve {turn}"));
+        let delete = stack.dynamodb().delete_item().table_name("Users").key("user_id", text("ada".to_owned()));
+        delete.key("timestamp", number(7)).send().await.unwrap();
+        named().await;
+        stack.drained().await;
+        assert_eq!(named().await.0, 404);
+    }
+    stack.stop().await;
+}
