@@ -7,3 +7,4 @@ mod outages;
 mod plans;
 mod questions;
 mod scene;
+mod stack;

@@ -217,7 +217,7 @@ impl Stack {
         }
         let mut api = api.ok_or_else(|| wiring.unrunnable("has no function whose binary is api".to_owned()))?;
         if let Some(search) = search {
-            api = beside(api, &search, &template);
+            api = beside(api, search, &template);
         }
         let authorizer = Authorizer::of(&options.auth)?;
         if let Some(authorizer) = &authorizer {

@@ -19,6 +19,7 @@ mod item;
 mod mending;
 mod operator;
 mod page;
+mod relational;
 mod second_life;
 mod stores;
 
@@ -98,6 +99,7 @@ async fn shown(stack: &Stack, started: Instant) -> Result<Page, TourError> {
     mending::poison_gone(&mut page, &stores, &operator, &told).await?;
     mending::replica_lost(&mut page, &stores, &operator).await?;
     mending::weeks_late(&mut page, &stores, &operator, &told).await?;
+    relational::show(&mut page, stack, &stores, &browser, &operator).await?;
     cached::show(&mut page, stack, &stores, &browser, &told).await?;
     chapters::figures(&mut page, &browser, &told).await?;
     Ok(page)

@@ -269,7 +269,8 @@ pub(crate) async fn stats(State(search): State<Search>, uri: Uri) -> Answer {
 }
 
 fn raw(row: &Row, column: usize) -> Result<Box<RawValue>, Problem> {
-    let json = text(row, column)?.unwrap_or_default();
+    // PostgreSQL breaks lines between the items; no text of them has a line break that is not escaped.
+    let json = text(row, column)?.unwrap_or_default().replace('\n', "");
     RawValue::from_string(json)
         .map_err(|error| Problem::Internal { cause: format!("counts that are no JSON: {error}") })
 }

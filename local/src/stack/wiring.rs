@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::routing::any;
 use shared::clock::Clock;
 use shared::environment::{Environment, Problems};
+use tower::ServiceExt;
 
 use super::{CURSOR_KEYS, LONGEST_WINDOW, Options, Refusal};
 use crate::clients;
@@ -36,9 +39,14 @@ fn opened(function: &Function) -> impl Iterator<Item = (String, String)> {
 }
 
 /// The API with another function's routes beside its own, each at the path that the template gives it.
-pub(super) fn beside(api: Router, other: &Router, template: &Template) -> Router {
+pub(super) fn beside(api: Router, other: Router, template: &Template) -> Router {
     let paths = template.routes.iter().filter(|route| route.function == search::config::FUNCTION);
-    let routes = paths.fold(Router::new(), |routes, route| routes.route_service(&route.path, other.clone()));
+    let hand_on = move |mut request: Request| {
+        // Else the other's router would add its own path to this one's, and its door would know no such route.
+        request.extensions_mut().remove::<MatchedPath>();
+        other.clone().oneshot(request)
+    };
+    let routes = paths.fold(Router::new(), |routes, route| routes.route(&route.path, any(hand_on.clone())));
     routes.fallback_service(api)
 }
 

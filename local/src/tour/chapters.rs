@@ -122,10 +122,11 @@ pub(super) async fn poison(page: &mut Page, stores: &Stores, told: &Told) -> Res
         page.exhibit("  its reason", object.body["reason"].as_str().unwrap_or_default());
     }
     page.check("the replica does not have it", ends.source.is_some() && ends.replica.is_none());
-    page.check("the record is in quarantine, whole and with the reason, and nothing else is", {
+    page.check("the record is in quarantine for each replica, whole and with the reason, and nothing else is", {
         let about_rev = |body: &Value| body["reason"].as_str().is_some_and(|reason| reason.contains("_rev"));
         let of_mallory = |body: &Value| body["record"]["dynamodb"]["Keys"]["user_id"]["S"] == "mallory";
-        quarantined.len() == 1 && quarantined.iter().all(|object| about_rev(&object.body) && of_mallory(&object.body))
+        quarantined.len() == stores.replicas
+            && quarantined.iter().all(|object| about_rev(&object.body) && of_mallory(&object.body))
     });
     Ok(())
 }

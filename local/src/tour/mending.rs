@@ -28,16 +28,22 @@ pub(super) async fn poison_gone(
     stores.write("mallory", timestamp, "motto").await?;
     operator.waits().await?;
     let dry = operator.orders(page, r#"{"task":"redrive"}"#).await?;
-    let untouched = stores.quarantined().await?.len() == 1;
+    let replicas = stores.replicas;
+    let untouched = stores.quarantined().await?.len() == replicas;
     let real = operator.orders(page, r#"{"task":"redrive","dry_run":false}"#).await?;
     for key in stores.failures("redriven/").await? {
         page.exhibit("redriven", &key);
     }
     let ends = Ends::of(page, stores, "mallory", timestamp).await?;
-    page.check("a dry run tells what would be done, and does nothing", untouched && dry.get("redrive.ready") == 1);
+    page.check(
+        "a dry run tells what would be done, and does nothing",
+        untouched && dry.get("redrive.ready") == replicas as u64,
+    );
     page.check("the record is done with: out of quarantine, and kept below redriven/", {
         let redriven = stores.failures("redriven/quarantine/replicator/").await?;
-        real.get("redrive.redriven") == 1 && stores.quarantined().await?.is_empty() && redriven.len() == 1
+        real.get("redrive.redriven") == replicas as u64
+            && stores.quarantined().await?.is_empty()
+            && redriven.len() == replicas
     });
     page.check("the replica has the item as the source has it", ends.agree());
     Ok(())

@@ -40,6 +40,8 @@ pub(super) struct Stores {
     s3: aws_sdk_s3::Client,
     pub(super) source: String,
     pub(super) replica: String,
+    /// How many stores the replicator writes to that can be compared with the table.
+    pub(super) replicas: usize,
     archive: String,
     failures: String,
     key_names: KeyNames,
@@ -70,6 +72,7 @@ impl Stores {
             streams: stack.streams(),
             s3: stack.s3(),
             replica: variable(template, "replicator", "REPLICA_TABLE")?,
+            replicas: 1 + usize::from(stack.postgres_url().is_some()),
             archive: variable(template, "archiver", "ARCHIVE_BUCKET")?,
             failures: variable(template, "replicator", "FAILURE_BUCKET")?,
             key_names: KeyNames::new(key_names.unwrap_or_default()),

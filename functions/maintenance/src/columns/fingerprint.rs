@@ -1,8 +1,8 @@
 //! What rows are, as a digest that is the same of the rows and of the columns that are read back: [`Fingerprint`].
 
 use archiver::archive::ArchivedRow;
-use arrow::array::{Array as _, AsArray as _, RecordBatch};
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow_array::types::TimestampMicrosecondType;
+use arrow_array::{Array as _, RecordBatch, cast::AsArray as _};
 use sha2::{Digest as _, Sha256};
 
 use super::{ITEM, KEY, REMOVED_AT, REVISION, micros};

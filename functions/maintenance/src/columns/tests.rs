@@ -1,8 +1,8 @@
 //! What becomes of an item's values.
 
 use archiver::archive::ItemText;
-use arrow::array::{Array as _, AsArray as _};
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array as _, cast::AsArray as _};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;

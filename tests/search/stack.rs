@@ -1,0 +1,62 @@
+//! The whole way: written through the API, streamed, replicated, and found.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use local::stack::{Options, Stack};
+use local::tier::Tier;
+use local::token::Auth;
+use serde_json::Value;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_through_the_api_is_found_and_by_those_alone_who_may() {
+    let options = Options { auth: Auth::Jwt(None), postgres: Tier::Auto, ..Options::default() };
+    let stack = Stack::boot(options).await.unwrap_or_else(|refusal| panic!("{refusal}"));
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let send = async |method: &str, path: &str, token: &str, body: &'static str| {
+        let request = Request::builder().method(method).uri(format!("{}{path}", stack.api_url()));
+        let request =
+            request.header("content-type", "application/json").header("authorization", format!("Bearer {token}"));
+        let (parts, body) = client.request(request.body(Full::from(body)).unwrap()).await.unwrap().into_parts();
+        let text = body.collect().await.unwrap().to_bytes();
+        (parts.status.as_u16(), serde_json::from_slice::<Value>(&text).unwrap_or_default())
+    };
+    let ada = stack.token("ada", "users:read users:write").unwrap();
+    let admin = stack.token("operator", "users:admin").unwrap();
+    assert_eq!(send("POST", "/users", &ada, r#"{"timestamp":7,"name":"Ada","status":"active"}"#).await.0, 201);
+    stack.drained().await;
+    let (status, found) = send("GET", "/search/users?status=active", &admin, "").await;
+    assert_eq!((status, found["users"][0]["user_id"].as_str()), (200, Some("ada")), "{found}");
+    let (status, read) = send("GET", "/users/ada/7", &ada, "").await;
+    assert_eq!((status, &read["user"]), (200, &found["users"][0]), "search tells a record as the api does");
+    let (status, summary) = send("GET", "/users/ada/summary", &ada, "").await;
+    assert_eq!((status, summary["records"].as_u64()), (200, Some(1)), "{summary}");
+    assert_eq!(send("GET", "/stats/users", &admin, "").await.1["records"], 1);
+    for (path, token, status) in [
+        ("/search/users", &ada, 403),
+        ("/stats/users", &ada, 403),
+        ("/users/eve/summary", &ada, 404),
+        ("/search/users", &String::new(), 401),
+    ] {
+        assert_eq!(send("GET", path, token, "").await.0, status, "{path}");
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_tier_there_is_no_search() {
+    let stack = Stack::boot(Options::default()).await.unwrap();
+    assert!(stack.postgres_url().is_none());
+    assert!(stack.template().functions.iter().all(|function| function.name != "search"));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throwaway_server_is_refused_beside_data_that_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { data: Some(folder.path().to_owned()), postgres: Tier::Auto, ..Options::default() };
+    let refusal = Stack::boot(options).await.err().unwrap().to_string();
+    assert!(refusal.contains("--postgres") && refusal.lines().count() == 1, "{refusal}");
+}
