@@ -16,6 +16,7 @@ mod judge;
 mod line;
 mod mapping;
 mod prove;
+mod relational;
 mod shelf;
 mod source;
 mod stage;
@@ -33,6 +34,8 @@ const SEED: u64 = 1;
 const SHARE: u64 = 4_000;
 /// And of those on the engines.
 const ON_ENGINES: u64 = 1_000;
+/// And of those of which one replica is PostgreSQL's.
+const ON_POSTGRES: u64 = 400;
 
 #[test]
 fn every_history_in_memory_ends_right() {
@@ -43,6 +46,12 @@ fn every_history_in_memory_ends_right() {
 #[test]
 fn every_history_on_the_engines_ends_right() {
     let seen = prove::all_end_right(&Proof { seed: SEED, count: ON_ENGINES, threads: 6, on: On::Engines });
+    println!("{seen}");
+}
+
+#[test]
+fn every_history_with_a_relational_replica_ends_right() {
+    let seen = prove::all_end_right(&Proof { seed: SEED, count: ON_POSTGRES, threads: 4, on: On::Relational });
     println!("{seen}");
 }
 
@@ -102,7 +111,11 @@ fn as_many_histories_as_asked_for_end_right() {
     let environment = Environment::of_process();
     let number = |name, otherwise: u64| environment.get(name).map_or(otherwise, |text| text.parse().unwrap());
     let threads = std::thread::available_parallelism().unwrap().get();
-    let on = if environment.get("ENGINES").is_some() { On::Engines } else { On::Memory };
+    let on = match environment.get("ENGINES") {
+        Some("postgres") => On::Relational,
+        Some(_) => On::Engines,
+        None => On::Memory,
+    };
     let proof = Proof { seed: number("SEED", SEED), count: number("COUNT", 1_000_000), threads, on };
     println!("{}", prove::all_end_right(&proof));
 }

@@ -150,8 +150,10 @@ impl Cloud {
 pub(super) fn describe(label: &str) -> Value {
     json!({"Table": {
         "TableName": SOURCE, "TableArn": SOURCE_ARN, "TableStatus": "ACTIVE", "ItemCount": 0,
-        "KeySchema": [{"AttributeName": "k", "KeyType": "HASH"}],
-        "AttributeDefinitions": [{"AttributeName": "k", "AttributeType": "N"}],
+        "KeySchema": [{"AttributeName": "user_id", "KeyType": "HASH"}, {"AttributeName": "timestamp", "KeyType": "RANGE"}],
+        "AttributeDefinitions": [
+            {"AttributeName": "user_id", "AttributeType": "S"}, {"AttributeName": "timestamp", "AttributeType": "N"},
+        ],
         "LatestStreamLabel": label, "LatestStreamArn": format!("{SOURCE_ARN}/stream/{label}"),
     }})
 }

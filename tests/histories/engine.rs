@@ -1,7 +1,7 @@
 //! A history's stores on the embedded engines: [`Engines`], the same DynamoDB and S3 that `local` runs.
 //!
 //! The tables and buckets serve one history after the other and are emptied in between. The stream is the history's own,
-//! so of the source's description the label is, too.
+//! so of the source's description the label is, too. The second replica is a table like the first, or PostgreSQL's.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,20 +15,26 @@ use aws_sdk_dynamodb::types::{
 use aws_sdk_s3::primitives::ByteStream;
 use replicator::sink::Replica;
 use replicator::sink::dynamodb::DynamoDbSink;
+use replicator::sink::postgres::{PostgresSink, migrate};
 use shared::held::{GONE, Held};
 use shared::raw_item::RawItem;
+use shared::raw_table::Segment;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::cloud::{ARCHIVE, Bucket, FAILURES, Object, SOURCE};
-use super::gate::Gate;
+use super::gate::{Gate, Place};
 use super::line::{Behind, Line};
+use super::relational::Gated;
 use super::shelf::Items;
-use super::source::key;
+use super::source::{KEY, key};
 use super::stage::{Clients, Stage, clients};
+use crate::relational::store;
 
 const REPLICAS: [&str; 2] = ["replica-0", "replica-1"];
 const TOMBSTONE: time::Duration = time::Duration::days(8);
+/// When a tombstone has had its time is for the history to say.
+const FOREVER: time::Duration = time::Duration::days(36_500);
 const IN_FLIGHT: usize = 3;
 /// What is waited for in real time: the longest pause of a task between two tries, and no invocation's end.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -41,11 +47,20 @@ pub(super) struct Engines {
     s3: aws_sdk_s3::Client,
     label: Arc<Mutex<String>>,
     clients: Clients,
+    gate: Gate,
+    relational: Option<Arc<PostgresSink>>,
     _running: (local::dynamodb::Engine, local::s3::Engine),
 }
 
 impl Engines {
-    pub(super) async fn start(gate: &Gate) -> Self {
+    pub(super) async fn start(gate: &Gate, relational: bool) -> Self {
+        let relational = if relational {
+            let sink = store::sink_that_keeps(&store::empty().await, FOREVER);
+            migrate(sink.database(), store::soon()).await.unwrap();
+            Some(Arc::new(sink))
+        } else {
+            None
+        };
         let root = TempDir::new().unwrap();
         let listener = || TcpListener::bind(("127.0.0.1", 0));
         let dynamodb = local::dynamodb::Engine::start(listener().await.unwrap(), None).await.unwrap();
@@ -58,6 +73,8 @@ impl Engines {
             s3: local::clients::s3(s3.endpoint()),
             label,
             clients: clients(&Line { gate: gate.clone(), behind }, dynamodb.endpoint(), s3.endpoint()),
+            gate: gate.clone(),
+            relational,
             _running: (dynamodb, s3),
         };
         for table in [SOURCE, REPLICAS[0], REPLICAS[1]] {
@@ -67,17 +84,23 @@ impl Engines {
     }
 
     async fn create_table(&self, table: &str) {
-        let number = ScalarAttributeType::N;
-        let attribute = AttributeDefinition::builder().attribute_name("k").attribute_type(number).build().unwrap();
-        let element = KeySchemaElement::builder().attribute_name("k").key_type(KeyType::Hash).build().unwrap();
-        let create = self.dynamodb.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
-        create.attribute_definitions(attribute).key_schema(element).send().await.unwrap();
+        let mut create = self.dynamodb.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
+        let parts = [(ScalarAttributeType::S, KeyType::Hash), (ScalarAttributeType::N, KeyType::Range)];
+        for (name, (kind, role)) in KEY.into_iter().zip(parts) {
+            let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().unwrap();
+            let element = KeySchemaElement::builder().attribute_name(name).key_type(role).build().unwrap();
+            create = create.attribute_definitions(attribute).key_schema(element);
+        }
+        create.send().await.unwrap();
     }
 
     /// Empties everything for the next history.
     pub(super) async fn reset(&self) {
         for table in [SOURCE, REPLICAS[0], REPLICAS[1]] {
             self.delete(table, |_| true).await;
+        }
+        if let Some(sink) = &self.relational {
+            rows(sink, "delete from users").await;
         }
         for entry in fs::read_dir(self.root.path()).unwrap() {
             let path = entry.unwrap().path();
@@ -95,17 +118,32 @@ impl Engines {
     async fn delete(&self, table: &str, which: impl Fn(&HashMap<String, AttributeValue>) -> bool) -> usize {
         let doomed: Vec<_> = self.items(table).await.into_iter().filter(which).collect();
         for item in &doomed {
-            self.dynamodb.delete_item().table_name(table).key("k", item["k"].clone()).send().await.unwrap();
+            let key = KEY.into_iter().map(|name| (name.to_owned(), item[name].clone())).collect();
+            self.dynamodb.delete_item().table_name(table).set_key(Some(key)).send().await.unwrap();
         }
         doomed.len()
     }
+
+    /// The replica, if it is PostgreSQL's.
+    fn relational(&self, sink: usize) -> Option<&PostgresSink> {
+        self.relational.as_deref().filter(|_| sink == 1)
+    }
+}
+
+/// Changes rows past the gate; answers how many.
+async fn rows(sink: &PostgresSink, sql: &'static str) -> usize {
+    let done = sink.database().run(store::soon(), |session| async move { session.client().execute(sql, &[]).await });
+    usize::try_from(done.await.unwrap()).unwrap()
 }
 
 impl Stage for Engines {
     fn replicas(&self) -> [Arc<dyn Replica>; 2] {
-        REPLICAS.map(|table| -> Arc<dyn Replica> {
-            Arc::new(DynamoDbSink::new(self.clients.0.clone(), table, IN_FLIGHT, TOMBSTONE))
-        })
+        let table = |table| Arc::new(DynamoDbSink::new(self.clients.0.clone(), table, IN_FLIGHT, TOMBSTONE));
+        let second: Arc<dyn Replica> = match &self.relational {
+            Some(sink) => Arc::new(Gated { gate: self.gate.clone(), place: Place::Sink(1), inner: Arc::clone(sink) }),
+            None => table(REPLICAS[1]),
+        };
+        [table(REPLICAS[0]), second]
     }
 
     fn clients(&self) -> Clients {
@@ -127,17 +165,26 @@ impl Stage for Engines {
     }
 
     async fn held(&self, sink: usize) -> Items {
-        let names = ["k".to_owned()];
+        if let Some(replica) = self.relational(sink) {
+            return replica.scan(Segment::WHOLE, None).await.unwrap().held.into_iter().collect();
+        }
+        let names = KEY.map(str::to_owned);
         let items = self.items(REPLICAS[sink]).await.into_iter().map(RawItem::new);
         items.map(|item| (item.key(&names).unwrap(), Held::decode(item))).collect()
     }
 
     async fn lose(&self, sink: usize) {
-        self.delete(REPLICAS[sink], |_| true).await;
+        match self.relational(sink) {
+            Some(replica) => drop(rows(replica, "delete from users").await),
+            None => drop(self.delete(REPLICAS[sink], |_| true).await),
+        }
     }
 
     async fn forget_tombstones(&self, sink: usize) -> usize {
-        self.delete(REPLICAS[sink], |item| item.contains_key(GONE)).await
+        match self.relational(sink) {
+            Some(replica) => rows(replica, "delete from users where deleted_at is not null").await,
+            None => self.delete(REPLICAS[sink], |item| item.contains_key(GONE)).await,
+        }
     }
 
     async fn objects(&self, bucket: &str) -> Bucket {

@@ -17,7 +17,7 @@ use shared::stream;
 use super::act::Function;
 use super::cloud::{ARCHIVE, Bucket, FAILURES};
 use super::happen::{BACKFILL, LONG, REDRIVE, REPAIR};
-use super::source::{ITEMS, Kind, Poison, Record, What, item_of, key};
+use super::source::{ITEMS, KEY, Kind, Poison, Record, What, item_of, key};
 use super::stage::Stage;
 use super::world::World;
 
@@ -225,7 +225,7 @@ impl<S: Stage> World<'_, S> {
     async fn archive_is_what_ttl_removed(&self) -> Verdict {
         let objects = self.stage.objects(ARCHIVE).await;
         let reader = |(name, object): (&String, &super::cloud::Object)| {
-            Reader::open(name, &object.metadata, KeyNames::new(["k"]), Cursor::new(object.bytes.clone()))
+            Reader::open(name, &object.metadata, KeyNames::new(KEY), Cursor::new(object.bytes.clone()))
         };
         let readers: Vec<_> =
             objects.iter().map(reader).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;

@@ -70,6 +70,8 @@ pub(super) fn ends_right(history: &History) {
 pub(super) enum On {
     Memory,
     Engines,
+    /// The second replica is PostgreSQL's.
+    Relational,
 }
 
 /// Where one thread plays its histories.
@@ -94,9 +96,9 @@ impl Theatre {
                 let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
                 (runtime, House::Memory(Memory::new(&gate)))
             }
-            On::Engines => {
+            On::Engines | On::Relational => {
                 let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-                let engines = runtime.block_on(Engines::start(&gate));
+                let engines = runtime.block_on(Engines::start(&gate, on == On::Relational));
                 (runtime, House::Engines(engines))
             }
         };

@@ -40,13 +40,16 @@ impl Kind {
             Self::Reserved(_) => r#","_rev":{"S":"mine"}"#.to_owned(),
             Self::Large(_) => format!(r#","{LARGE}":{{"S":"…"}}"#),
         };
-        format!(r#"{{"k":{{"N":"{item}"}},"v":{{"N":"{}"}}{more}}}"#, self.value())
+        format!(r#"{{"user_id":{{"S":"u"}},"timestamp":{{"N":"{item}"}},"v":{{"N":"{}"}}{more}}}"#, self.value())
     }
 }
 
+/// The attributes of an item's key: those of a user's record, which every kind of replica can hold.
+pub(super) const KEY: [&str; 2] = ["user_id", "timestamp"];
+
 /// An item's key in its one spelling.
 pub(super) fn key(item: usize) -> CanonicalKey {
-    CanonicalKey::parse(&format!(r#"{{"k":{{"N":"{item}"}}}}"#)).unwrap()
+    CanonicalKey::parse(&format!(r#"{{"timestamp":{{"N":"{item}"}},"user_id":{{"S":"u"}}}}"#)).unwrap()
 }
 
 /// The item of a key.
@@ -230,7 +233,7 @@ fn json(
     // One number in several spellings, as it may reach a table.
     let spelled = ["", ".0", "e0"][usize::try_from(number % 3).unwrap()];
     format!(
-        r#"{{"eventID":"{number}","eventName":"{name}","eventSource":"aws:dynamodb",{identity}"eventSourceARN":"{SOURCE_ARN}/stream/{label}","dynamodb":{{"ApproximateCreationDateTime":{at},"Keys":{{"k":{{"N":"{item}{spelled}"}}}},{new}{}"SequenceNumber":"{number}","StreamViewType":"NEW_AND_OLD_IMAGES"}}}}"#,
+        r#"{{"eventID":"{number}","eventName":"{name}","eventSource":"aws:dynamodb",{identity}"eventSourceARN":"{SOURCE_ARN}/stream/{label}","dynamodb":{{"ApproximateCreationDateTime":{at},"Keys":{{"user_id":{{"S":"u"}},"timestamp":{{"N":"{item}{spelled}"}}}},{new}{}"SequenceNumber":"{number}","StreamViewType":"NEW_AND_OLD_IMAGES"}}}}"#,
         image("OldImage", before)
     )
 }

@@ -61,8 +61,13 @@ pub(crate) async fn empty() -> String {
 
 /// A sink for the database at a URL, as the function makes it.
 pub(crate) fn sink(url: &str) -> PostgresSink {
+    sink_that_keeps(url, time::Duration::days(8))
+}
+
+/// The same, with tombstones that stay for so long.
+pub(crate) fn sink_that_keeps(url: &str, tombstone: time::Duration) -> PostgresSink {
     let settings = Settings::parse(SETTING, |name| (name == SETTING).then_some(url)).unwrap().unwrap();
-    PostgresSink::new(&settings, None, time::Duration::days(8))
+    PostgresSink::new(&settings, None, tombstone)
 }
 
 pub(crate) fn soon() -> Instant {

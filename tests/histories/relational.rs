@@ -1,0 +1,166 @@
+//! A relational replica behind the gate: [`Gated`]. Each call is one statement, or few, and is befallen whole.
+//!
+//! A call's effect may come long after nobody waits for it any more, so it has all that it needs, and time of its own.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use replicator::sink::postgres::PostgresSink;
+use replicator::sink::{Broken, Decided, HeldPage, Outcome, Over, Put, Reading, Replica, Sink, Target, Unread, Write};
+use serde_json::value::RawValue;
+use shared::change::{CanonicalKey, Change, Effect};
+use shared::invocation::Invocation;
+use shared::raw_item::RawItem;
+use shared::raw_table::Segment;
+use shared::revision::Revision;
+use shared::stream;
+use tokio::time::Instant;
+
+use super::gate::{Gate, Place, Trouble};
+
+/// A statement takes a millisecond.
+const LATE: Duration = Duration::from_secs(20);
+
+/// The replica of PostgreSQL, on which things go wrong.
+pub(super) struct Gated {
+    pub(super) gate: Gate,
+    pub(super) place: Place,
+    pub(super) inner: Arc<PostgresSink>,
+}
+
+/// A write that outlives who asked for it.
+struct Owned {
+    key: CanonicalKey,
+    item: Option<RawItem>,
+    expired: bool,
+    revision: Revision,
+    over: Over,
+}
+
+fn later(invocation: &Invocation) -> Invocation {
+    Invocation { stop_at: Instant::now() + LATE, ..invocation.clone() }
+}
+
+/// The changes as a stream would deliver them once more.
+fn told_again(changes: &[&Change<'_>]) -> Box<RawValue> {
+    let mut event = String::from(r#"{"Records":["#);
+    for (place, change) in changes.iter().enumerate() {
+        let comma = if place == 0 { "" } else { "," };
+        let (name, image, expired) = match change.effect {
+            Effect::Write { image } => ("MODIFY", format!(r#""NewImage":{},"#, image.unwrap().get()), false),
+            Effect::Remove { expired, .. } => ("REMOVE", String::new(), expired),
+        };
+        let identity = r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"},"#;
+        let identity = if expired { identity } else { "" };
+        let (arn, keys, number) = (change.source.arn(), change.key.raw().get(), change.revision.sequence());
+        let told = write!(
+            event,
+            r#"{comma}{{"eventName":"{name}",{identity}"eventSourceARN":"{arn}","dynamodb":{{"Keys":{keys},{image}
+                "SequenceNumber":"{number}","StreamViewType":"NEW_AND_OLD_IMAGES"}}}}"#
+        );
+        told.unwrap();
+    }
+    event.push_str("]}");
+    RawValue::from_string(event).unwrap()
+}
+
+impl Gated {
+    fn unread(&self, trouble: Trouble) -> Unread {
+        Unread { sink: self.inner.name(), reason: format!("{trouble:?}") }
+    }
+}
+
+impl Sink for Gated {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        self.inner.check()
+    }
+
+    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+        async move {
+            let settled = decided.settled;
+            if settled.is_empty() {
+                return Ok(Outcome::default());
+            }
+            let (event, inner, invocation) = (told_again(settled), Arc::clone(&self.inner), invocation.clone());
+            let effect = async move {
+                let batch = stream::read(&event).unwrap();
+                let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
+                inner.apply(Decided { changes: &changes, settled: &changes }, &later(&invocation)).await
+            };
+            match self.gate.pass(self.place, true, effect).await {
+                Ok(outcome) => {
+                    let mut outcome = outcome?;
+                    for failure in &mut outcome.failures {
+                        failure.index = settled[failure.index].index;
+                    }
+                    Ok(outcome)
+                }
+                Err(trouble) => Ok(Outcome::all_failed(settled, &format!("{trouble:?}"))),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Replica for Gated {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>> {
+        async move {
+            let (keys, inner) = (keys.to_vec(), Arc::clone(&self.inner));
+            let effect = async move { inner.read(&keys).await };
+            self.gate.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
+        }
+        .boxed()
+    }
+
+    fn scan<'s>(
+        &'s self,
+        segment: Segment,
+        after: Option<&'s CanonicalKey>,
+    ) -> BoxFuture<'s, Result<HeldPage, Unread>> {
+        async move {
+            let (after, inner) = (after.cloned(), Arc::clone(&self.inner));
+            let effect = async move { inner.scan(segment, after.as_ref()).await };
+            self.gate.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
+        }
+        .boxed()
+    }
+
+    fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {
+        async move {
+            if writes.is_empty() {
+                return Vec::new();
+            }
+            let owned: Vec<Owned> = writes.iter().map(Owned::of).collect();
+            let (inner, invocation) = (Arc::clone(&self.inner), invocation.clone());
+            let effect = async move {
+                let writes: Vec<Write<'_>> = owned.iter().map(Owned::write).collect();
+                inner.put(&writes, &later(&invocation)).await
+            };
+            let put = self.gate.pass(self.place, true, effect).await;
+            put.unwrap_or_else(|trouble| vec![Put::Transient(format!("{trouble:?}")); writes.len()])
+        }
+        .boxed()
+    }
+}
+
+impl Owned {
+    fn of(write: &Write<'_>) -> Self {
+        let (item, expired) = match write.target {
+            Target::Item(item) => (Some(item.clone()), false),
+            Target::Gone { expired } => (None, expired),
+        };
+        Self { key: write.key.clone(), item, expired, revision: write.revision, over: write.over }
+    }
+
+    fn write(&self) -> Write<'_> {
+        let target = self.item.as_ref().map_or(Target::Gone { expired: self.expired }, Target::Item);
+        Write { key: &self.key, target, revision: self.revision, over: self.over }
+    }
+}
