@@ -7,6 +7,7 @@ mod cache;
 mod delivery;
 mod maintenance;
 mod relational;
+mod search;
 
 use std::collections::BTreeSet;
 use std::fs;

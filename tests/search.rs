@@ -2,9 +2,10 @@
 
 mod answers;
 mod callers;
+mod events;
 mod model;
 mod outages;
 mod plans;
 mod questions;
-mod scene;
+pub(crate) mod scene;
 mod stack;
