@@ -1,8 +1,8 @@
 //! Cache-aside: a single record is looked for in the cache, then read in the table (consistently) and brought to the cache.
 //!
 //! The cache decides nothing. Whatever is wrong with it, or takes it longer than [`Patience`] allows, the table is asked;
-//! after a failure it is left alone for a while ([`breaker`]). Writes are conditional at the table and then leave a mark
-//! here, before they are answered: who wrote reads what it wrote. A mark that could not be left is owed ([`owed`]), and
+//! after a failure it is left alone for a while (`breaker`). Writes are conditional at the table and then leave a mark
+//! here, before they are answered: who wrote reads what it wrote. A mark that could not be left is owed (`owed`), and
 //! until it is paid this instance does not believe the cache about that record; the stream's mark, a moment later, makes it
 //! so for the others.
 //!

@@ -1,9 +1,11 @@
 //! What stands under a key, as text: a letter for its kind, a version of 20 digits, and of an entry the second in which it
 //! ends and the record's JSON. Digits and no number, because scripts compare them: a number of theirs is a float.
 //!
-//!     E00001795341600123456 00000000001900000000 {"user_id":"ada",…}
-//!     M00001795341600123457
-//!     N00000000000000000000
+//! ```text
+//! E00001795341600123456 00000000001900000000 {"user_id":"ada",…}
+//! M00001795341600123457
+//! N00000000000000000000
+//! ```
 //!
 //! without the spaces. The key names this format: another one takes another key.
 

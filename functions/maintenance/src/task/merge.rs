@@ -1,5 +1,5 @@
 //! Runs of rows, merged and written anew in parts of a target size: what a compaction and the columns have in common.
-//! [`Merging::run`]
+//! `Merging::run`
 //!
 //! What is written is spooled in a temporary file, a part at a time: an upload must be given the object's metadata at its
 //! beginning, and count, times and digest are known at its end. Held in memory, a part that does not compress would cost

@@ -1,16 +1,16 @@
 //! The PostgreSQL replica: a row a user's record, written by one guarded statement a batch.
 //!
-//! The statement ([`statement`]) writes all rows over nothing or over a lower revision and counts what it did, in one round
+//! The statement (`statement`) writes all rows over nothing or over a lower revision and counts what it did, in one round
 //! trip. A removed record leaves a tombstone: its row with `deleted_at`, its key and its revision, and nothing else; after
 //! `TOMBSTONE_DAYS` it is taken away, a thousand at a time, beside a batch every few minutes.
 //!
 //! A statement fails whole, so one row that the server cannot hold would hold up its neighbours. What is known to be such
-//! a row is never sent ([`row`]). What the server alone finds, with an error about a value, is looked for by halves; and
+//! a row is never sent (`row`). What the server alone finds, with an error about a value, is looked for by halves; and
 //! before the row that is left is called poison, the table is asked whether it takes any row at all.
 //!
 //! What would break it: calling any other error permanent (an outage would empty a stream into the failure bucket), rows in
 //! another order than that of their keys (two invocations would wait for each other), or a plan that was made for an
-//! empty table (see [`statement::SETUP`]).
+//! empty table (see `statement::SETUP`).
 
 mod migrations;
 mod replica;
