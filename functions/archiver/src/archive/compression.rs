@@ -10,12 +10,12 @@ use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
 const ZSTD_LEVEL: i32 = 3;
-/// A reader refuses a frame that asks for a larger window than 8 MiB (frames of 1 MiB ask for that much; a stream at
+/// A reader refuses a frame that asks for a larger window than 8 MiB (frames of 512 KiB ask for that much; a stream at
 /// level 3, as earlier versions wrote, for 2): its memory is bounded by this.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Content is handed to the encoder in pieces of about this size. zstd makes a frame of each: of a piece that lies in one
-/// place it compresses twice as much a second as of a stream, and a reader needs half the window. The price is below 1% of size.
-pub(super) const PIECE_BYTES: usize = 1024 * 1024;
+/// place it compresses twice as much a second as of a stream, and a reader needs a quarter of the window. The price is below 1% of size.
+pub(super) const PIECE_BYTES: usize = 512 * 1024;
 
 /// A compression of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::{Store, StoreError};
 
-const PIECE_BYTES: u64 = 512 * 1024;
+const PIECE_BYTES: u64 = 256 * 1024;
 
 /// An object being read. Read it where blocking is allowed (`spawn_blocking`): elsewhere the runtime panics.
 ///
