@@ -4,6 +4,8 @@
 //! The server is the one that is installed, in a process of its own, and does not wait for the disk. The replicator's own
 //! code runs here, on a thread of its own with a runtime like the function's, so that its CPU time is that thread's alone.
 
+mod search;
+
 use std::time::Duration;
 
 use futures::SinkExt;
@@ -35,8 +37,11 @@ struct Round {
     copied_a_second: f64,
 }
 
-/// Measures, and prints.
-pub(crate) async fn measure() -> Result<(), Failure> {
+/// Measures the replica, or what is asked of it (`search`), and prints.
+pub(crate) async fn measure(what: &str) -> Result<(), Failure> {
+    if what == "search" {
+        return search::measure().await;
+    }
     let server = Planned::new()?.start().await?;
     let payload = events::changes(BATCH);
     println!(

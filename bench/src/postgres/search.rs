@@ -1,0 +1,141 @@
+//! What a search costs over a million rows: the time of each indexed filter through the function's own router and an idle
+//! connection, and the plan that the server makes of it.
+//!
+//! The server is the one that is installed, in a process of its own. The rows are made by the server itself; the
+//! indexes are those of the migrations.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use local::postgres::Planned;
+use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
+use search::config::Config;
+use shared::clock::Clock;
+use shared::environment::Environment;
+use shared::postgres::Settings;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+use tower::ServiceExt;
+
+use super::Failure;
+use crate::report::median;
+
+const ROWS: u32 = 1_000_000;
+const ASKED: u32 = 200;
+
+/// What is asked for, with a number that changes from one time to the next; and what it is called.
+const QUESTIONS: [(&str, &str); 10] = [
+    ("newest first", "limit=20"),
+    ("by status, newest first", "status=s{7}&limit=20"),
+    ("by domain, newest first", "email_domain=d{1000}.example.com&limit=20"),
+    ("by the beginning of a name", "name_prefix=name%20number%20{1000000}&limit=20"),
+    ("by a name's likeness", "name_like=name%20number%20{1000000}&limit=20"),
+    ("by an attribute", "attributes.plan=p{50000}&limit=20"),
+    ("by a number in attributes", "attributes.n={1000000}&limit=20"),
+    ("by status and attribute", "status=s{7}&attributes.plan=p{50000}&limit=20"),
+    ("by the time of the last write", "updated_to=2025-06-1{9}T00:00:00Z&limit=20"),
+    ("by user, from A", "sort=user_id&limit=20"),
+];
+
+/// Measures, and prints.
+pub(super) async fn measure() -> Result<(), Failure> {
+    let server = Planned::new()?.start().await?;
+    let url = server.url();
+    let settings = Settings::parse(SETTING, |name| (name == SETTING).then_some(url.as_str()));
+    let settings = settings.map_err(|problems| problems.join(" "))?.ok_or("the server has no URL")?;
+    let sink = PostgresSink::new(&settings, None, time::Duration::days(8));
+    migrate(sink.database(), Instant::now() + Duration::from_mins(1)).await?;
+    let (client, line) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+    tokio::spawn(line);
+    let started = Instant::now();
+    fill(&client).await?;
+    println!("\nsearch: {ROWS} rows, made in {:.0} s", started.elapsed().as_secs_f64());
+
+    let environment = [
+        ("AUTH", "none"),
+        ("CURSOR_KEYS", "bench:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
+        ("POSTGRES_URL", url.as_str()),
+    ];
+    let environment: Environment =
+        environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let app = search::app(&Config::parse(&environment)?, None, Clock::system());
+    for (what, question) in QUESTIONS {
+        let mut times = Vec::new();
+        for time in 0..ASKED {
+            times.push(asked(&app, &format!("/search/users?{}", numbered(question, time)?)).await?);
+        }
+        times.sort_by(f64::total_cmp);
+        let p95 = times.get(times.len() * 95 / 100).copied().unwrap_or_default();
+        println!("\n  {what}: p50 {:.2} ms, p95 {p95:.2} ms   ?{question}", median(times));
+        for line in explained(&client, &numbered(question, 1)?).await? {
+            println!("      {line}");
+        }
+    }
+    for path in ["/users/u0000001/summary", "/stats/users"] {
+        let mut times = Vec::new();
+        for _ in 0..5 {
+            times.push(asked(&app, path).await?);
+        }
+        println!("\n  GET {path}: {:.1} ms", median(times));
+    }
+    Ok(())
+}
+
+/// Rows as the sink writes them, each with its whole item.
+async fn fill(client: &Client) -> Result<(), Failure> {
+    let made = format!(
+        "create unlogged table made as select 'u' || lpad(n::text, 7, '0') as user_id, n::numeric as \"timestamp\", \
+         '\\x01'::bytea as revision, 'Name number ' || n as name, 'p' || n || '@d' || n % 1000 || '.example.com' as email, \
+         's' || n % 7 as status, jsonb_build_object('plan', 'p' || n % 50000, 'n', n) as attributes, \
+         1::numeric as version, to_timestamp(1700000000 + n * 60) as at from generate_series(1, {ROWS}) as n"
+    );
+    client.batch_execute(&made).await?;
+    let taken = "insert into users (user_id, \"timestamp\", revision, name, email, status, attributes, version, \
+        created_at, updated_at, changed_at, item) select user_id, \"timestamp\", revision, name, email, status, attributes, \
+        version, at, at, at, jsonb_build_object('user_id', jsonb_build_object('S', user_id), 'timestamp', \
+        jsonb_build_object('N', \"timestamp\"::text), 'name', jsonb_build_object('S', name), 'email', \
+        jsonb_build_object('S', email), 'status', jsonb_build_object('S', status), 'version', \
+        jsonb_build_object('N', '1')) from made";
+    client.batch_execute(taken).await?;
+    client.batch_execute("drop table made").await?;
+    client.batch_execute("vacuum analyze users").await?;
+    Ok(())
+}
+
+/// The question with its numbers in braces made to ones below them.
+fn numbered(question: &str, time: u32) -> Result<String, Failure> {
+    let mut text = String::new();
+    for (place, part) in question.split(['{', '}']).enumerate() {
+        if place % 2 == 0 {
+            text.push_str(part);
+        } else {
+            let below: u32 = part.parse()?;
+            // Numbers that are spread, and the same in every run.
+            let number = (time.wrapping_mul(2_654_435_761) >> 4) % below.min(ROWS);
+            text.push_str(&number.to_string());
+        }
+    }
+    Ok(text)
+}
+
+/// Milliseconds until the whole answer is there.
+async fn asked(app: &Router, path: &str) -> Result<f64, Failure> {
+    let request = Request::builder().uri(path).body(Body::empty())?;
+    let started = Instant::now();
+    let answer = app.clone().oneshot(request).await?;
+    let status = answer.status();
+    let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await?;
+    let took = started.elapsed().as_secs_f64() * 1_000.0;
+    if status.is_success() { Ok(took) } else { Err(format!("{path}: {}", String::from_utf8_lossy(&body)).into()) }
+}
+
+async fn explained(client: &Client, question: &str) -> Result<Vec<String>, Failure> {
+    let now = Clock::system().now().unix_timestamp();
+    let (sql, parameters) = search::statement(question, None, now)?;
+    let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|text| text as _).collect();
+    let rows = client.query(&format!("explain (costs off) {sql}"), &parameters).await?;
+    Ok(rows.iter().filter_map(|row| row.try_get(0).ok()).collect())
+}
