@@ -40,11 +40,12 @@ async fn every_filter_that_has_an_index_is_answered_by_it_and_a_page_begins_wher
         ("status=rare", "users_status"),
         ("status=active", "users_"),
         ("email_domain=D7.example.com", "users_email_domain"),
-        ("name_prefix=name%20c4ca4238", "users_name"),
-        ("name_like=name%20c4ca4238a0b923820dcc509a6f75849b", "users_name"),
+        ("name_prefix=name%20c4ca4238", "users_name_order"),
+        ("name_like=name%20c4ca4238a0b923820dcc509a6f75849b", "users_name_likeness"),
         ("attributes.plan=p7", "users_attributes"),
         ("attributes.n=4711", "users_attributes"),
         ("sort=user_id", "users_pkey"),
+        ("sort=name", "users_name_order"),
     ] {
         let plan = explained(client, question, None).await;
         assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{question}:\n{plan}");

@@ -51,7 +51,7 @@ impl Filter {
         let status = query.take("status", |text| Status::parse(text).map(|status| status.as_str().to_owned()));
         filter.add("status = {}", status);
         let prefix = query.take("name_prefix", name);
-        filter.add("lower(name) like lower({}) || '%'", prefix.map(|prefix| literal(&prefix)));
+        filter.add("lower(name) collate \"C\" like lower({}) || '%'", prefix.map(|prefix| literal(&prefix)));
         filter.like = query.take("name_like", name);
         filter.add("lower(name) % lower({})", filter.like.clone());
         let domain = query.take("email_domain", domain);
