@@ -110,7 +110,7 @@ def main():
     with open(CONTRACT, encoding="utf-8") as file:
         contract = json.load(file)
     examples_are_valid(contract)
-    with Local("--auth", "jwt") as local:
+    with Local("--auth", "jwt", "--postgres", "auto", "--cache", "auto") as local:
         token = re.search(r"ADMIN=(\S+)", "".join(local.lines))[1]
         a_generated_client_works(local, token)
         schemathesis_finds_nothing(local, token)

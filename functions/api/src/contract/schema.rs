@@ -162,6 +162,8 @@ pub struct Read {
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum Source {
+    /// The cache, where there is one.
+    Cache,
     /// The table.
     Database,
 }
