@@ -86,5 +86,5 @@ async fn with_the_relational_tier_the_templates_routes_are_the_routers_of_search
     let template = with(INSTANCE_AND_GROUP);
     let config = search::config::Config::parse(&deployed(function(&template, "search"))).unwrap();
     let app = search::app(&search::config::Config { auth: Auth::None, ..config }, None, Clock::system());
-    are_the_routers(&routes(&template, "search"), &app, "functions/search/src/router.rs").await;
+    are_the_routers("search", &routes(&template, "search"), &app).await;
 }
