@@ -1,5 +1,6 @@
 //! Connects the template's functions to the engines: each with the environment that the template gives it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,13 +41,15 @@ fn opened(function: &Function) -> impl Iterator<Item = (String, String)> {
 
 /// The API with another function's routes beside its own, each at the path that the template gives it.
 pub(super) fn beside(api: Router, other: Router, template: &Template) -> Router {
-    let paths = template.routes.iter().filter(|route| route.function == search::config::FUNCTION);
+    let routes = template.routes.iter().filter(|route| route.function == search::config::FUNCTION);
+    // A path has a route for each of its methods; the other router tells them apart itself.
+    let paths: BTreeSet<&str> = routes.map(|route| route.path.as_str()).collect();
     let hand_on = move |mut request: Request| {
         // Else the other's router would add its own path to this one's, and its door would know no such route.
         request.extensions_mut().remove::<MatchedPath>();
         other.clone().oneshot(request)
     };
-    let routes = paths.fold(Router::new(), |routes, route| routes.route(&route.path, any(hand_on.clone())));
+    let routes = paths.into_iter().fold(Router::new(), |routes, path| routes.route(path, any(hand_on.clone())));
     routes.fallback_service(api)
 }
 
