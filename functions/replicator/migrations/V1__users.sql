@@ -45,6 +45,9 @@ create index users_email_domain on users (lower(split_part(email, '@', 2)), upda
 -- Names by their beginning and in their order, by code points. Groups of letters would serve a beginning badly: "ann" is
 -- made of such as half of all names have.
 create index users_name_order on users (lower(name) collate "C", user_id, "timestamp") where deleted_at is null;
+-- How names are spread. The index's own statistics do not tell: PostgreSQL does not find them for an expression with another
+-- collation, takes every beginning for one name in two hundred, and walks through the newest instead.
+create statistics users_names on (lower(name)) from users;
 -- Names by likeness, attributes by containment.
 create index users_name_likeness on users using gin (lower(name) gin_trgm_ops) where deleted_at is null;
 create index users_attributes on users using gin (attributes jsonb_path_ops) where deleted_at is null;
