@@ -2,6 +2,7 @@
 //!
 //! Whatever is refused is one line on standard error, which names the option or file to change, and exit code 2.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use crate::stack::{Options, Stack};
 use crate::task::{self, Place, Ports};
 use crate::tier::{Tier, Urls};
 use crate::token::Auth;
+use crate::tour::DuckDb;
 use crate::{banner, env_file, tour};
 
 /// The exit code of every refusal.
@@ -105,6 +107,15 @@ struct TourLine {
     /// As without `tour` (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
     cache: Tier,
+    /// The DuckDB that is asked about the archive: what is found (`duckdb`, or `python3` with its module), the shell or the
+    /// Python at a path, none
+    #[arg(long, value_name = "auto|PROGRAM|off", value_parser = duckdb, default_value = "auto")]
+    duckdb: DuckDb,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "clap's signature")]
+fn duckdb(text: &str) -> Result<DuckDb, Infallible> {
+    Ok(text.into())
 }
 
 #[derive(Debug, clap::Args)]
@@ -199,7 +210,7 @@ async fn serve(line: CommandLine) -> ExitCode {
 async fn tell(line: TourLine) -> ExitCode {
     let options =
         Options { template: template(None), postgres: line.postgres, cache: line.cache, ..Options::default() };
-    match Box::pin(tour::tell(options)).await {
+    match Box::pin(tour::tell(options, &line.duckdb)).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(refusal) => refuse(&refusal.to_string()),

@@ -15,6 +15,7 @@ use crate::stack::{Options, Refusal, Stack};
 mod browser;
 mod cached;
 mod chapters;
+mod duckdb;
 mod item;
 mod mending;
 mod operator;
@@ -24,6 +25,7 @@ mod second_life;
 mod stores;
 
 use browser::{Answer, Browser};
+pub use duckdb::DuckDb;
 use operator::Operator;
 use page::Page;
 use stores::{LookError, Stores};
@@ -46,6 +48,9 @@ pub enum TourError {
     /// The template has nothing to put things right with.
     #[error("the template has no function whose binary is maintenance")]
     NoMaintenance,
+    /// What DuckDB is to read cannot be put into a folder.
+    #[error("a folder for DuckDB: {0}")]
+    Folder(std::io::Error),
     /// A task stopped.
     #[error("a maintenance task stopped: {0}")]
     Task(#[from] maintenance::Fault),
@@ -73,17 +78,17 @@ struct Told {
 ///
 /// # Errors
 /// [`TourError`] if it cannot be told to the end.
-pub async fn tell(options: Options) -> Result<bool, TourError> {
+pub async fn tell(options: Options, duckdb: &DuckDb) -> Result<bool, TourError> {
     let started = Instant::now();
     let stack = Stack::boot(options).await?;
-    let page = shown(&stack, started).await;
+    let page = shown(&stack, duckdb, started).await;
     stack.stop().await;
     let page = page?;
     println!("{}", page.text());
     Ok(page.failed() == 0)
 }
 
-async fn shown(stack: &Stack, started: Instant) -> Result<Page, TourError> {
+async fn shown(stack: &Stack, duckdb: &DuckDb, started: Instant) -> Result<Page, TourError> {
     let stores = Stores::of(stack)?;
     let browser = Browser::new(stack.api_url());
     let told = act(stack, &stores, &browser, started).await?;
@@ -93,7 +98,7 @@ async fn shown(stack: &Stack, started: Instant) -> Result<Page, TourError> {
     chapters::grace(&mut page, &stores, &told).await?;
     chapters::edsger(&mut page, &stores, &told).await?;
     chapters::alan(&mut page, &stores, &told).await?;
-    second_life::show(&mut page, stack, &stores, &browser, &told).await?;
+    second_life::show(&mut page, stack, &stores, &browser, &told, duckdb).await?;
     chapters::poison(&mut page, &stores, &told).await?;
     let operator = Operator::of(stack)?;
     mending::poison_gone(&mut page, &stores, &operator, &told).await?;

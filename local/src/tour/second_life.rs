@@ -1,15 +1,18 @@
-//! Alan's second life: merged with the rest of the archive, found in it, brought back, replicated, and expired again.
+//! Alan's second life: merged with the rest of the archive, found in it by SQL, brought back, replicated, and expired again.
 
 use std::time::Duration;
 
-use serde_json::json;
-use serde_json::value::RawValue;
+use maintenance::Maintenance;
+use maintenance::progress::Progress;
+use serde_json::value::to_raw_value;
+use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::invocation::Invocation;
 use tokio::time::Instant;
 
 use super::browser::{Answer, Browser};
 use super::chapters::rows_of;
+use super::duckdb::{Columns, DuckDb, TO_HAVE_IT};
 use super::item::{has, in_words, without_revision};
 use super::page::Page;
 use super::stores::Stores;
@@ -25,27 +28,25 @@ pub(super) async fn show(
     stores: &Stores,
     browser: &Browser,
     told: &Told,
+    duckdb: &DuckDb,
 ) -> Result<(), TourError> {
     page.heading("Alan is brought back from the archive, and expires again");
     let Some(maintenance) = stack.maintenance() else {
         page.check("the template has the maintenance function", false);
         return Ok(());
     };
-    let mut counted = Vec::new();
-    for order in [
-        json!({"task": "compact", "to": TO}),
-        json!({"task": "audit"}),
-        json!({"task": "restore", "user": "alan", "extend_seconds": 3_600, "dry_run": false}),
-        json!({"task": "columns", "to": TO}),
-    ] {
-        let order = order.to_string();
-        let Ok(payload) = RawValue::from_string(order.clone()) else { continue };
-        let (now, minute) = (Clock::system().now(), Duration::from_mins(1));
-        let invocation = Invocation::new(now, Instant::now(), minute, "tour".to_owned());
-        let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
-        page.exhibit(&format!("task {order}"), &answer.progress.to_string());
-        counted.push(answer.progress);
-    }
+    let merged = ordered(page, &maintenance, json!({"task": "compact", "to": TO})).await?;
+    let audited = ordered(page, &maintenance, json!({"task": "audit"})).await?;
+    page.check("the archive is merged, and has a row of all that the replica remembers", {
+        merged.get("compact.kept") == 0 && audited.get("audit.found") > 0 && audited.get("audit.missing") == 0
+    });
+    let columns = ordered(page, &maintenance, json!({"task": "columns", "to": TO})).await?;
+    page.check("what is merged stands in columns, too, for whoever asks in SQL", {
+        columns.get("columns.rows") > 0 && columns.get("columns.rows") == merged.get("compact.rows")
+    });
+    queried(page, stores, duckdb, columns.get("columns.rows")).await?;
+    let order = json!({"task": "restore", "user": "alan", "extend_seconds": 3_600, "dry_run": false});
+    let restored = ordered(page, &maintenance, order).await?;
     drained(stack).await?;
     let timestamp = told.alan.first().map_or(0, Answer::timestamp);
     let source = stores.item(&stores.source, "alan", timestamp).await?;
@@ -53,15 +54,8 @@ pub(super) async fn show(
     for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
         page.exhibit(table, &item.as_ref().map_or_else(|| "nothing".to_owned(), in_words));
     }
-    let count = |place: usize, name: &str| counted.get(place).map_or(0, |progress| progress.get(name));
-    page.check("the archive is merged, and has a row of all that the replica remembers", {
-        count(0, "compact.kept") == 0 && count(1, "audit.found") > 0 && count(1, "audit.missing") == 0
-    });
-    page.check("what is merged stands in columns, too, for whoever asks in SQL", {
-        count(3, "columns.rows") > 0 && count(3, "columns.rows") == count(0, "compact.rows")
-    });
     page.check("he is back, and his replica lives above its tombstone", {
-        count(2, "restore.restored") == 1 && source.is_some() && replica.as_ref().map(without_revision) == source
+        restored.get("restore.restored") == 1 && source.is_some() && replica.as_ref().map(without_revision) == source
     });
 
     let ended = json!({"expires_at": Clock::system().now().unix_timestamp() - 1}).to_string();
@@ -76,6 +70,37 @@ pub(super) async fn show(
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
     page.check("his second end is a second fact of the archive", {
         rows.len() == 2 && has(replica.as_ref(), "_expired")
+    });
+    Ok(())
+}
+
+/// Runs a task to its end, and shows what it counted.
+async fn ordered(page: &mut Page, maintenance: &Maintenance, order: Value) -> Result<Progress, TourError> {
+    let payload = to_raw_value(&order).map_err(|error| TourError::Api(error.to_string()))?;
+    let (now, minute) = (Clock::system().now(), Duration::from_mins(1));
+    let invocation = Invocation::new(now, Instant::now(), minute, "tour".to_owned());
+    let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
+    page.exhibit(&format!("task {order}"), &answer.progress.to_string());
+    Ok(answer.progress)
+}
+
+/// Asks DuckDB for Alan and for all the rows, where it is.
+async fn queried(page: &mut Page, stores: &Stores, duckdb: &DuckDb, rows: u64) -> Result<(), TourError> {
+    if *duckdb == DuckDb::Off {
+        return Ok(());
+    }
+    let Some(program) = duckdb.found() else {
+        page.exhibit("DuckDB", TO_HAVE_IT);
+        return Ok(());
+    };
+    let columns = Columns::of(&stores.columns().await?).map_err(TourError::Folder)?;
+    let alan = "user_id, name, email, expires_at > 0";
+    let said = columns.select(&program, alan, "where user_id = 'alan'");
+    let counted = columns.select(&program, "count(*)", "");
+    page.exhibit("DuckDB", said.as_ref().unwrap_or_else(|wrong| wrong));
+    page.check("DuckDB finds his end among the archive's columns, and counts as many rows", {
+        let said = said.map(|line| line.to_lowercase());
+        said.as_deref() == Ok("alan\talan turing\talan@example.com\ttrue") && counted == Ok(rows.to_string())
     });
     Ok(())
 }

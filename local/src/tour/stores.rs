@@ -192,6 +192,16 @@ impl Stores {
         Ok(found)
     }
 
+    /// The archive's columns.
+    pub(super) async fn columns(&self) -> Result<Vec<(String, Vec<u8>)>, LookError> {
+        let mut found = Vec::new();
+        for key in self.keys(&self.archive, "columns/").await? {
+            let (bytes, _) = self.object(&self.archive, &key).await?;
+            found.push((key, bytes));
+        }
+        Ok(found)
+    }
+
     async fn keys(&self, bucket: &str, prefix: &str) -> Result<Vec<String>, LookError> {
         let list = self.s3.list_objects_v2().bucket(bucket).prefix(prefix).send().await;
         let list = list.map_err(|error| failed(bucket)(&error))?;

@@ -1,0 +1,114 @@
+//! DuckDB on this machine, asked about the archive's columns: its own shell, or a Python that has the module.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// Which DuckDB the tour asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DuckDb {
+    /// The shell `duckdb` or the module of `python3`, if either is there.
+    #[default]
+    Auto,
+    /// This shell, or this Python.
+    At(PathBuf),
+    /// None.
+    Off,
+}
+
+/// How to get one.
+pub(super) const TO_HAVE_IT: &str = "not on this machine: pip install duckdb, and the tour asks it, too";
+/// Every column of each fact that there is, as the documentation of the archive has it.
+const COLUMNS: &str = "read_parquet('columns/*/*/*.parquet', hive_partitioning = true)";
+/// Rows as lines, their values parted by tabs, as the shell prints them in its mode `list`.
+const PYTHON: &str = "import sys, duckdb
+for row in duckdb.sql(sys.argv[1]).fetchall(): print(*row, sep='\\t')";
+
+impl From<&str> for DuckDb {
+    /// Reads `auto`, `off` or a program; whether it is one is seen when it is asked.
+    fn from(text: &str) -> Self {
+        match text {
+            "auto" => Self::Auto,
+            "off" => Self::Off,
+            // It runs in the folder of what it reads.
+            path if path.contains('/') => Self::At(std::path::absolute(path).unwrap_or_else(|_| path.into())),
+            name => Self::At(name.into()),
+        }
+    }
+}
+
+impl DuckDb {
+    /// What to ask, if there is one.
+    pub(super) fn found(&self) -> Option<PathBuf> {
+        match self {
+            Self::Off => None,
+            Self::At(path) => Some(path.clone()),
+            Self::Auto => {
+                ["duckdb", "python3"].into_iter().map(PathBuf::from).find(|it| ask(it, ".", "select 1").is_ok())
+            }
+        }
+    }
+}
+
+/// The archive's columns, in a folder as they lie in the bucket.
+pub(super) struct Columns(TempDir);
+
+impl Columns {
+    /// Writes them.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub(super) fn of(objects: &[(String, Vec<u8>)]) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("millrace-columns-").tempdir()?;
+        for (key, bytes) in objects {
+            let path = folder.path().join(key);
+            fs::create_dir_all(path.parent().unwrap_or(folder.path()))?;
+            fs::write(path, bytes)?;
+        }
+        Ok(Self(folder))
+    }
+
+    /// The rows that `select` finds in them: lines, with a tab between the values. What is wrong instead is one line.
+    ///
+    /// # Errors
+    /// The program cannot be run, or did not do it.
+    pub(super) fn select(&self, program: &Path, what: &str, rest: &str) -> Result<String, String> {
+        ask(program, self.0.path(), &format!("select {what} from {COLUMNS} {rest}"))
+    }
+}
+
+fn ask(program: &Path, folder: impl AsRef<Path>, sql: &str) -> Result<String, String> {
+    let is_python = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python"));
+    let mut command = Command::new(program);
+    if is_python {
+        command.args(["-c", PYTHON, sql]);
+    } else {
+        command.args(["-noheader", "-list", "-separator", "\t", "-c", sql]);
+    }
+    let done = command.current_dir(folder).stdin(Stdio::null()).output();
+    let done = done.map_err(|error| format!("{}: {error}", program.display()))?;
+    if done.status.success() {
+        return Ok(String::from_utf8_lossy(&done.stdout).trim_end().to_owned());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    Err(format!("{}: {}", program.display(), said.trim().lines().last().unwrap_or("it failed and said nothing")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_none_says_so_by_its_name() {
+        assert_eq!(DuckDb::from("off").found(), None);
+        let program = DuckDb::from("/nowhere/duckdb").found().unwrap();
+        let columns = Columns::of(&[("columns/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
+        let said = columns.select(&program, "1", "").unwrap_err();
+        assert!(said.starts_with("/nowhere/duckdb: "), "{said}");
+        // A program that runs and is no DuckDB.
+        assert!(columns.select(Path::new("false"), "1", "").unwrap_err().starts_with("false: "));
+    }
+}
