@@ -139,7 +139,7 @@ async fn starts(binary: &Path, endpoint: &str, event: Bytes) -> Result<(), Failu
 
 pub(crate) fn median(mut parts: Vec<f64>) -> f64 {
     parts.sort_by(f64::total_cmp);
-    parts[parts.len() / 2]
+    parts.get(parts.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 pub(crate) fn micros(time: Duration) -> f64 {

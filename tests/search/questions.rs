@@ -67,6 +67,20 @@ async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_that_begin_alike_come_as_in_a_register_unless_asked_otherwise() {
+    let names = ["Ada Lovelace", "adam", "Ada Byron", "Eve"];
+    let people = (0..).zip(names).map(|(n, name)| Person {
+        updated_at: Some(NOW.unix_timestamp() - n),
+        ..Person::named(&format!("p{n}"), name)
+    });
+    let scene = Scene::of(&people.collect::<Vec<_>>()).await;
+    assert_eq!(scene.find("name_prefix=ada").await, ["p2", "p0", "p1"]);
+    assert_eq!(scene.find("name_prefix=ada&order=desc").await, ["p1", "p0", "p2"]);
+    assert_eq!(scene.find("name_prefix=ada&sort=updated_at").await, ["p0", "p1", "p2"]);
+    assert_eq!(scene.find("name_prefix=ada&name_like=ada").await[0], "p1", "the likest first, where that is asked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_serves_its_own_question_alone() {
     let people: Vec<_> = (0..9).map(|n| Person::named(&format!("p{n}"), "Ada")).collect();
     let scene = Scene::of(&people).await;
@@ -76,7 +90,8 @@ async fn a_cursor_serves_its_own_question_alone() {
         let answer = scene.search.get(&format!("/search/users?{question}&cursor={cursor}")).await;
         assert_eq!(answer.status, 200, "{question}: {}", answer.text);
     }
-    for question in ["", "name_prefix=ad&", "name_prefix=a&order=asc&", "name_prefix=a&sort=name&", "name_like=a&"] {
+    for question in ["", "name_prefix=ad&", "name_prefix=a&order=desc&", "name_prefix=a&sort=user_id&", "name_like=a&"]
+    {
         let answer = scene.search.get(&format!("/search/users?{question}cursor={cursor}")).await;
         assert_eq!((answer.status, answer.problem()), (400, "invalid-request"), "{question}");
         assert_eq!(answer.json["errors"][0]["parameter"], "cursor");

@@ -29,7 +29,12 @@ impl Question {
     /// Reads all but the cursor; what is wrong is remembered in the query.
     pub(crate) fn read(query: &mut Query) -> Self {
         let filter = Filter::read(query);
-        let usual = if query.has("name_like") { Sort::Likeness } else { Sort::UpdatedAt };
+        let usual = match () {
+            () if query.has("name_like") => Sort::Likeness,
+            // As they are looked up in a register; and the index of names gives a page of them without the rest.
+            () if query.has("name_prefix") => Sort::Name,
+            () => Sort::UpdatedAt,
+        };
         let sort = query.take("sort", Sort::parse).unwrap_or(usual);
         if sort == Sort::Likeness && !query.has("name_like") {
             query.refuse("sort", "likeness goes with name_like alone");

@@ -69,7 +69,7 @@ pub struct Filters {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Sorting {
-    /// By which member; by default `updated_at`, with `name_like` by `likeness`.
+    /// By which member; by default `updated_at`, with `name_prefix` `name`, and with `name_like` `likeness`.
     #[param(nullable = false, inline)]
     pub sort: Option<Sort>,
     /// Which way; by default names and identifiers from A, all else from the top.
