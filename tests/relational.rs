@@ -2,6 +2,7 @@
 
 mod contract;
 pub(crate) mod line;
+mod load;
 mod logins;
 mod setups;
 pub(crate) mod store;

@@ -204,7 +204,6 @@ impl Server {
             "unix_socket_directories=",
             "fsync=off",
             "full_page_writes=off",
-            "wal_level=minimal",
             "max_wal_senders=0",
             "max_connections=200",
         ] {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::store::{Store, apply, empty, sink, soon};
 use crate::postgres::{connect, server};
 use crate::replication::story::Told;
+use crate::search::scene::{ids, nobody, over};
 
 async fn broken(sink: &PostgresSink) -> String {
     sink.check().await.unwrap_err().to_string()
@@ -63,6 +64,29 @@ async fn a_read_only_server_is_not_the_writer() {
     // What was a replica is promoted, under the same name: the next batch finds it.
     store.client.batch_execute(&format!("set transaction_read_only = off; {}", read_only(false))).await.unwrap();
     assert_eq!(apply(&sink, &[Told::named("a", 1, "Ada")]).await.applied, 1);
+}
+
+/// A server in recovery, as a failover or a reader's endpoint leaves one: all that it does not do is write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_not_the_writer_until_it_is_promoted_and_answers_searches_as_the_reader() {
+    let mut server = server().await;
+    let sink = sink(&server.url());
+    migrate(sink.database(), soon()).await.unwrap();
+    assert_eq!(apply(&sink, &[Told::named("a", 1, "Ada")]).await.applied, 1);
+    server.stop().unwrap();
+    std::fs::write(server.folder().join("data/standby.signal"), "").unwrap();
+    server.start().await.unwrap();
+
+    let said = broken(&sink).await;
+    assert!(said.contains("read-only") && said.contains("writer's endpoint"), "{said}");
+    let outcome = format!("{:?}", apply(&sink, &[Told::named("b", 2, "Bob")]).await);
+    assert!(outcome.contains("Transient") && outcome.contains("read-only"), "{outcome}");
+    let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &server.url())]);
+    let answer = search.get("/search/users?name_prefix=ad").await;
+    assert_eq!((answer.status, ids(&answer)), (200, vec!["a".to_owned()]), "{}", answer.text);
+
+    server.owner("postgres", "select pg_promote()").await.unwrap();
+    assert_eq!(apply(&sink, &[Told::named("b", 2, "Bob")]).await.applied, 1);
 }
 
 #[tokio::test]

@@ -49,6 +49,53 @@ async fn a_server_that_is_killed_and_started_again_costs_a_delivery_and_no_chang
     assert_eq!(apply(&sink, &users(101..=150)).await.applied, 50);
 }
 
+/// No file may grow beyond 16 MiB and half a page: PostgreSQL writes half of the next one, and calls that a full disk.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_missing() {
+    let mut server = server().await;
+    let sink = sink(&server.url());
+    replicator::sink::postgres::migrate(sink.database(), soon()).await.unwrap();
+    let filled = "insert into users (user_id, \"timestamp\", revision, item) select 'filling' || n, 1, '\\x01', \
+                  jsonb_build_object('x', repeat(md5(n::text), 40)) from generate_series(1, 11000) as n";
+    connect(&server.url()).await.batch_execute(filled).await.unwrap();
+    // By the server's own user, since nobody else may.
+    let limit = format!("prlimit --pid {} --fsize=16781312:", server.process().unwrap());
+    server.owner("postgres", &format!("copy (select 1) to program '{limit}'")).await.unwrap();
+
+    let batch = |nth: u64| {
+        let image = |n| {
+            let user = crate::replication::story::user(&format!("u{n:05}"), "1", &"Ada ".repeat(60));
+            Told::image(&format!("u{n:05}"), n, &user.to_string())
+        };
+        (1 + nth * 500..=500 + nth * 500).map(image).collect::<Vec<_>>()
+    };
+    let mut delivered = 0;
+    let outcome = loop {
+        let outcome = apply(&sink, &batch(delivered)).await;
+        if !outcome.failures.is_empty() {
+            break outcome;
+        }
+        delivered += 1;
+        assert!(delivered < 40, "the disk never filled");
+    };
+    let reason = all_is_to_come_again(&outcome, 500);
+    assert!(
+        reason.contains("POSTGRES_URL") && reason.contains("has no disk space left: enlarge its storage"),
+        "{reason}"
+    );
+    let outcome = apply(&sink, &batch(delivered)).await;
+    all_is_to_come_again(&outcome, 500);
+
+    // A server that is started anew has no such limit.
+    server.stop().unwrap();
+    server.start().await.unwrap();
+    assert_eq!(apply(&sink, &batch(delivered)).await.applied, 500);
+    let sql = "select count(*) from users where user_id like 'u%'";
+    let count: i64 = connect(&server.url()).await.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(u64::try_from(count).unwrap(), (delivered + 1) * 500);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_was_cut_is_made_anew_and_a_lost_answer_makes_duplicates() {
     let store = Store::start().await;

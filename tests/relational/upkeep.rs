@@ -1,23 +1,17 @@
 //! Maintenance over both replicas: what is filled, compared, mended and redriven in the one is in the other.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
 use maintenance::Maintenance;
 use maintenance::task::Answer;
-use replicator::Replicator;
 use replicator::sink::Sink as _;
-use replicator::sink::postgres::{admit, migrate};
+use replicator::sink::postgres::admit;
 use serde_json::{Value, json};
-use shared::quarantine::Quarantine;
-use shared::raw_item::RawItem;
 
 use super::store::{Store, empty, sink, soon};
-use crate::maintenance::scene::{FAILURES, FORMER, REPLICA, SOURCE, Scene, invoke, record, text, to_its_end, user};
+use crate::maintenance::scene::{FORMER, REPLICA, SOURCE, Scene, invoke, record, text, to_its_end, user};
 use crate::postgres::connect;
-use crate::replication::rig::hand_over;
-use crate::replication::story::{self, Told, What, event};
+use crate::replication::story::Told;
 
 /// The stack's own maintenance, with a relational replica beside the other.
 fn over_both(scene: &Scene, store: &Store) -> Maintenance {
@@ -148,68 +142,4 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
 
 fn settings(url: &str) -> shared::postgres::Settings {
     shared::postgres::Settings::parse("POSTGRES_URL", |name| (name == "POSTGRES_URL").then_some(url)).unwrap().unwrap()
-}
-
-/// What the nth change does to its user: every user is written often, and deleted now and then.
-fn nth(n: u64, users: u64) -> Told {
-    let user_id = format!("u{:05}", n * 7 % users);
-    match n % 11 {
-        0 => Told::deleted(&user_id, n),
-        1 => Told::expired(&user_id, n),
-        _ => Told::named(&user_id, n, &format!("Name {n}")),
-    }
-}
-
-/// Fifty batches, delivered as Lambda does, to a server that is killed twice among them.
-#[tokio::test(flavor = "multi_thread")]
-async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() {
-    const CHANGES: u64 = 50_000;
-    const USERS: u64 = 2_000;
-    let scene = Scene::start().await;
-    let mut server = crate::postgres::server().await;
-    let url = server.url();
-    migrate(sink(&url).database(), soon()).await.unwrap();
-    let quarantine = Quarantine::new(scene.s3.clone(), FAILURES.to_owned(), "replicator");
-    let replicator = Replicator::new(vec![Box::new(sink(&url))], quarantine);
-
-    let mut refused = 0;
-    let delivering = async {
-        let told: Vec<_> = (1..=CHANGES).map(|n| nth(n, USERS)).collect();
-        for batch in told.chunks(1_000) {
-            let mut from = 0;
-            // From the lowest position that is not safe, until all of it is.
-            while let Some(position) = hand_over(&replicator, &event(&batch[from..])).await.identifier() {
-                refused += 1;
-                from = batch.iter().position(|told| told.number.to_string() == position).unwrap();
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    };
-    let trouble = async {
-        for _ in 0..2 {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            server.kill();
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            server.start().await.unwrap();
-        }
-    };
-    tokio::join!(delivering, trouble);
-    assert!(refused > 0, "it was killed among them");
-    assert!(scene.objects("quarantine/").await.is_empty(), "nobody's poison");
-
-    // The source as those changes left it.
-    let last: BTreeMap<_, _> = (1..=CHANGES).map(|n| nth(n, USERS)).map(|told| (told.user_id.clone(), told)).collect();
-    let live: Vec<_> = last.values().filter(|told| matches!(told.what, What::Named(_))).collect();
-    stream::iter(&live).map(|told| put(&scene, told)).buffer_unordered(32).collect::<()>().await;
-    let mut maintenance = scene.maintenance();
-    maintenance.replicas = vec![Box::new(sink(&url))];
-    let answer = task(&maintenance, json!({"task": "verify", "run": "proof", "lag_seconds": 0})).await;
-    let (equal, tombstones) = (live.len(), last.len() - live.len());
-    assert_eq!(counted(&answer, "postgres"), format!("equal {equal}, items {equal}, tombstones {tombstones}"));
-}
-
-async fn put(scene: &Scene, told: &Told) {
-    let What::Named(name) = &told.what else { return };
-    let item = RawItem::parse(&story::user(&told.user_id, "1", name).to_string()).unwrap();
-    scene.put(SOURCE, item.into_attributes()).await;
 }
