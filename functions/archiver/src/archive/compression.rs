@@ -66,6 +66,18 @@ impl Compression {
         }
     }
 
+    /// An encoder that writes zstd as one frame, for readers of whom nobody says that they go on after the first.
+    pub(super) fn stream_encoder<W: Write>(self, sink: W) -> io::Result<Encoder<W>> {
+        match self {
+            Self::Zstd => {
+                let mut encoder = zstd::Encoder::new(sink, ZSTD_LEVEL)?;
+                encoder.include_checksum(true)?;
+                Ok(Encoder::ZstdStream(encoder))
+            }
+            Self::Gzip => self.encoder(sink),
+        }
+    }
+
     pub(super) fn decoder<R: BufRead>(self, source: R) -> io::Result<Decoder<R>> {
         match self {
             Self::Zstd => {
@@ -90,6 +102,7 @@ impl fmt::Display for Compression {
 /// Compresses into a sink, a piece at a time.
 pub(super) enum Encoder<W: Write> {
     Zstd(Frames<W>),
+    ZstdStream(zstd::Encoder<'static, W>),
     Gzip(GzEncoder<W>),
 }
 
@@ -124,6 +137,7 @@ impl<W: Write> Encoder<W> {
         match self {
             Self::Zstd(_) if content.is_empty() => Ok(()),
             Self::Zstd(frames) => frames.write_all(content),
+            Self::ZstdStream(encoder) => encoder.write_all(content),
             Self::Gzip(encoder) => encoder.write_all(content),
         }
     }
@@ -131,6 +145,7 @@ impl<W: Write> Encoder<W> {
     pub(super) fn finish(self) -> io::Result<W> {
         match self {
             Self::Zstd(frames) => frames.finish(),
+            Self::ZstdStream(encoder) => encoder.finish(),
             Self::Gzip(encoder) => encoder.finish(),
         }
     }
@@ -173,6 +188,24 @@ mod tests {
         for text in ["", "ZSTD", "zst", "brotli"] {
             assert_eq!(Compression::parse(text), Err(UnknownCompression(text.to_owned())));
         }
+    }
+
+    #[test]
+    fn a_stream_is_one_frame_whatever_its_size_and_pieces_are_a_frame_each() {
+        let piece = vec![b'a'; PIECE_BYTES];
+        let frames = |mut encoder: Encoder<Vec<u8>>| {
+            for _ in 0..3 {
+                encoder.write_all(&piece).unwrap();
+            }
+            let (bytes, mut at, mut frames) = (encoder.finish().unwrap(), 0, 0);
+            while at < bytes.len() {
+                at += zstd::zstd_safe::find_frame_compressed_size(&bytes[at..]).unwrap();
+                frames += 1;
+            }
+            frames
+        };
+        assert_eq!(frames(Compression::Zstd.stream_encoder(Vec::new()).unwrap()), 1);
+        assert_eq!(frames(Compression::Zstd.encoder(Vec::new()).unwrap()), 3);
     }
 
     #[test]
