@@ -201,7 +201,7 @@ async fn a_crash_at_any_step_loses_no_row_and_the_next_run_ends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
     let scene = Scene::start().await;
-    archived(&scene, 0, &[(0, 10), (10, 20), (20, 30), (30, 40)]).await;
+    archived(&scene, 0, &[(0, 10), (10, 20), (20, 30), (30, 40), (40, 50)]).await;
     let objects = below(&scene, "archive/").await;
     let put = async |key: &str, bytes: Vec<u8>, metadata: std::collections::HashMap<String, String>| {
         let put = scene.s3.put_object().bucket(ARCHIVE).key(key).set_metadata(Some(metadata));
@@ -215,13 +215,16 @@ async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
     put(&objects[1], bytes, metadata).await;
     let (bytes, metadata) = get(&scene.s3, ARCHIVE, &objects[2]).await;
     scene.s3.delete_object().bucket(ARCHIVE).key(&objects[2]).send().await.unwrap();
+    // And nothing at all.
+    let (_, of_nothing) = get(&scene.s3, ARCHIVE, &objects[3]).await;
+    put(&objects[3], Vec::new(), of_nothing).await;
     let mixed = objects[2].replace(".zst", ".gz");
     put(&mixed, bytes, metadata).await;
     for foreign in ["archive/notes.txt", "archive/Users/dt=2026-11-22/hr=09/mine.csv", "archive/Users/dt=soon/x.zst"] {
         put(foreign, b"mine".to_vec(), std::collections::HashMap::new()).await;
     }
     let answer = scene.task(order("bad")).await;
-    assert_eq!((answer.progress.get("compact.kept"), answer.progress.get("compact.rows")), (6, 10));
+    assert_eq!((answer.progress.get("compact.kept"), answer.progress.get("compact.rows")), (7, 10));
     let report = scene.report("bad").await;
     let why = |object: &str| {
         let line =
@@ -230,12 +233,13 @@ async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
     };
     assert!(why(&objects[0]).contains("ends too early"));
     assert!(why(&objects[1]).contains("SHA-256"));
+    assert!(why(&objects[3]).contains("ends too early"));
     assert!(why(&mixed).contains("cannot be decompressed"));
     for foreign in ["archive/notes.txt", "archive/Users/dt=2026-11-22/hr=09/mine.csv", "archive/Users/dt=soon/"] {
         assert!(why(foreign).contains("neither the archiver nor a merge"));
     }
     let left = below(&scene, "archive/").await;
-    assert_eq!(left.len(), 6, "what is not merged stays: {left:?}");
+    assert_eq!(left.len(), 7, "what is not merged stays: {left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@
 //! `aws dynamodb import-table` expect; with the header, browsers and many HTTP clients would decompress on the way,
 //! and the bytes would no longer be those of the digest.
 
+mod blocking;
 mod download;
 mod read;
 

@@ -57,7 +57,7 @@ impl Chain {
     }
 
     fn open(&self, object: &str) -> Result<Reader<Download>, Unsound> {
-        let opened = self.runtime.block_on(self.store.open(object));
+        let opened = self.store.blocking_open(object, &self.runtime);
         let opened = opened.map_err(|error| Unsound::Unread(error.into()))?;
         let source = opened.ok_or_else(|| Unsound::Unread(Unread::Gone(object.to_owned())))?;
         let metadata = source.metadata().clone();

@@ -1,7 +1,7 @@
 //! An object's bytes as a source that blocks: [`Download`], between the bucket, which is asked asynchronously, and the
 //! format's reader, which is not.
 //!
-//! It asks for a piece at a time, the next one while this one is read, so that it holds two pieces whatever the object's
+//! It comes with its first piece, and asks for the next one while one is read, so that it holds two pieces whatever the object's
 //! size, and no connection waits open while a merge reads elsewhere. A piece that fails is asked for again by the client.
 
 use std::collections::HashMap;
@@ -11,9 +11,8 @@ use bytes::{Buf as _, Bytes};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::read::Piece;
 use super::{Store, StoreError};
-
-const PIECE_BYTES: u64 = 256 * 1024;
 
 /// An object being read. Read it where blocking is allowed (`spawn_blocking`): elsewhere the runtime panics.
 ///
@@ -30,14 +29,13 @@ pub struct Download {
 }
 
 impl Download {
-    pub(super) fn new(
-        store: Store,
-        key: String,
-        metadata: HashMap<String, String>,
-        bytes: u64,
-        runtime: Handle,
-    ) -> Self {
-        Self { store, key, metadata, bytes, asked: 0, runtime, piece: Bytes::new(), next: None }
+    /// What is asked for at a time.
+    pub(super) const PIECE_BYTES: u64 = 512 * 1024;
+
+    pub(super) fn new(store: Store, key: String, first: Piece, runtime: Handle) -> Self {
+        let asked = first.bytes.len() as u64;
+        let (metadata, bytes) = (first.metadata, first.of);
+        Self { store, key, metadata, bytes, asked, runtime, piece: first.bytes, next: None }
     }
 
     /// The object's metadata.
@@ -49,7 +47,7 @@ impl Download {
     fn ask(&mut self) {
         if self.next.is_none() && self.asked < self.bytes {
             let (store, key) = (self.store.clone(), self.key.clone());
-            let (from, until) = (self.asked, self.bytes.min(self.asked + PIECE_BYTES));
+            let (from, until) = (self.asked, self.bytes.min(self.asked + Self::PIECE_BYTES));
             self.asked = until;
             self.next = Some(self.runtime.spawn(async move { store.range(&key, from, until).await }));
         }
@@ -58,8 +56,8 @@ impl Download {
 
 impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.ask();
         if self.piece.is_empty() {
-            self.ask();
             let Some(next) = self.next.take() else { return Ok(0) };
             self.piece = self.runtime.block_on(next).map_err(io::Error::other)?.map_err(io::Error::other)?;
             self.ask();

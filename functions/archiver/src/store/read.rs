@@ -1,5 +1,7 @@
 //! What lies in the bucket: listed, opened, and moved out of the readers' way.
 
+use std::collections::HashMap;
+
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use shared::raw_table::causes;
@@ -26,6 +28,23 @@ pub struct Level {
     pub objects: Vec<String>,
     /// Its folders, each with the prefix before it and a slash behind it.
     pub folders: Vec<String>,
+}
+
+/// Some bytes of an object, and what came with them.
+pub(super) struct Piece {
+    pub(super) metadata: HashMap<String, String>,
+    /// How many bytes the object has.
+    pub(super) of: u64,
+    pub(super) bytes: bytes::Bytes,
+}
+
+/// Why there are no bytes.
+enum NotGiven {
+    /// The object is not there.
+    Nothing,
+    /// It ends before them.
+    NoSuchBytes(StoreError),
+    Failed(StoreError),
 }
 
 impl Store {
@@ -63,18 +82,31 @@ impl Store {
         Ok(level)
     }
 
-    /// Opens an object to be read; nothing if it is no longer there.
+    /// Opens an object to be read; nothing if it is no longer there. Its first bytes come along: most objects are small.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the bucket does not give it.
+    pub async fn open(&self, key: &str) -> Result<Option<Download>, StoreError> {
+        match self.get(key, 0, Download::PIECE_BYTES).await {
+            Ok(first) => Ok(Some(Download::new(self.clone(), key.to_owned(), first, Handle::current()))),
+            Err(NotGiven::Nothing) => Ok(None),
+            // Only an object of no bytes has no first ones.
+            Err(NotGiven::NoSuchBytes(_)) => {
+                let Some(metadata) = self.metadata(key).await? else { return Ok(None) };
+                let first = Piece { metadata, of: 0, bytes: bytes::Bytes::new() };
+                Ok(Some(Download::new(self.clone(), key.to_owned(), first, Handle::current())))
+            }
+            Err(NotGiven::Failed(error)) => Err(error),
+        }
+    }
+
+    /// What an object says of itself; nothing if it is no longer there.
     ///
     /// # Errors
     /// [`StoreError`] if the bucket does not tell of it.
-    pub async fn open(&self, key: &str) -> Result<Option<Download>, StoreError> {
-        let head = self.client.head_object().bucket(&self.bucket).key(key).send().await;
-        match head {
-            Ok(head) => {
-                let bytes = head.content_length().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
-                let metadata = head.metadata.unwrap_or_default();
-                Ok(Some(Download::new(self.clone(), key.to_owned(), metadata, bytes, Handle::current())))
-            }
+    pub async fn metadata(&self, key: &str) -> Result<Option<HashMap<String, String>>, StoreError> {
+        match self.client.head_object().bucket(&self.bucket).key(key).send().await {
+            Ok(head) => Ok(Some(head.metadata.unwrap_or_default())),
             Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => Ok(None),
             Err(error) => Err(self.failed(format!("cannot be asked for {key}"), causes(&error))),
         }
@@ -98,11 +130,30 @@ impl Store {
 
     /// Some bytes of an object.
     pub(super) async fn range(&self, key: &str, from: u64, until: u64) -> Result<bytes::Bytes, StoreError> {
+        match self.get(key, from, until).await {
+            Ok(piece) => Ok(piece.bytes),
+            Err(NotGiven::Nothing) => {
+                Err(self.failed(format!("does not give {key}"), "it is no longer there".to_owned()))
+            }
+            Err(NotGiven::NoSuchBytes(error) | NotGiven::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn get(&self, key: &str, from: u64, until: u64) -> Result<Piece, NotGiven> {
         let unread = |cause| self.failed(format!("does not give {key}"), cause);
         let get = self.client.get_object().bucket(&self.bucket).key(key);
         let get = get.range(format!("bytes={from}-{}", until - 1)).send().await;
-        let body = get.map_err(|error| unread(causes(&error)))?.body.collect().await;
-        Ok(body.map_err(|error| unread(causes(&error)))?.into_bytes())
+        let mut given = get.map_err(|error| match error.code() {
+            Some("NoSuchKey") => NotGiven::Nothing,
+            Some("InvalidRange") => NotGiven::NoSuchBytes(unread(causes(&error))),
+            _ => NotGiven::Failed(unread(causes(&error))),
+        })?;
+        // "bytes 0-99/1234" (RFC 9110, section 14.4); without it these are all.
+        let of = given.content_range().and_then(|range| range.rsplit('/').next()?.parse().ok());
+        let metadata = given.metadata.take().unwrap_or_default();
+        let body = given.body.collect().await.map_err(|error| NotGiven::Failed(unread(causes(&error))))?;
+        let bytes = body.into_bytes();
+        Ok(Piece { metadata, of: of.unwrap_or(bytes.len() as u64), bytes })
     }
 
     /// Moves an object below `superseded/`: it is removed only after its copy is confirmed. One that is no longer there

@@ -167,6 +167,6 @@ async fn files(world: &World<'_>, day: Day) -> Result<(Vec<ColumnsKey>, Vec<Stri
 /// Whether all files of a run are there: its last one says how many there are.
 async fn is_whole(world: &World<'_>, files: &[ColumnsKey]) -> Result<bool, MergeFault> {
     let Some(last) = files.iter().max_by_key(|key| key.part) else { return Ok(false) };
-    let Some(stored) = world.archive.open(&last.to_string()).await? else { return Ok(false) };
-    Ok(stored.metadata().get(PARTS).is_some_and(|parts| *parts == files.len().to_string()))
+    let Some(metadata) = world.archive.metadata(&last.to_string()).await? else { return Ok(false) };
+    Ok(metadata.get(PARTS).is_some_and(|parts| *parts == files.len().to_string()))
 }

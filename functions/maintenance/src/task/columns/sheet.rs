@@ -91,9 +91,9 @@ impl Kind for Sheet {
         let (first, last) = times.unwrap_or((self.day.start(), self.day.start()));
         let metadata = Description { rows, first, last, sha256 }.encode().map_err(io::Error::other)?;
         let parts = is_last.then(|| (PARTS, (place + 1).to_string()));
-        let metadata = metadata.into_iter().chain(parts);
-        self.runtime.block_on(self.store.put_file(&key, CONTENT_TYPE, file.path(), sha256, metadata))?;
-        let Some(stored) = self.runtime.block_on(self.store.open(&key))? else {
+        let metadata = metadata.into_iter().chain(parts).collect();
+        self.store.blocking_put_file(&key, CONTENT_TYPE, file.path(), sha256, metadata, &self.runtime)?;
+        let Some(stored) = self.store.blocking_open(&key, &self.runtime)? else {
             return Err(MergeFault::Gone(key));
         };
         match self::sha256(stored) {

@@ -47,8 +47,9 @@ impl Kind for Lines {
         let (table, day, run) = (self.table.clone(), self.day, self.run.clone());
         let key = CompactedKey { table, day, run, part: place, compression: self.compression }.to_string();
         let metadata = written.encode().map_err(io::Error::other)?;
-        self.runtime.block_on(self.store.put_file(&key, ROWS_TYPE, file.path(), written.sha256, metadata))?;
-        let Some(stored) = self.runtime.block_on(self.store.open(&key))? else {
+        let metadata = metadata.into_iter().collect();
+        self.store.blocking_put_file(&key, ROWS_TYPE, file.path(), written.sha256, metadata, &self.runtime)?;
+        let Some(stored) = self.store.blocking_open(&key, &self.runtime)? else {
             return Err(MergeFault::Gone(key));
         };
         let metadata = stored.metadata().clone();

@@ -1,0 +1,54 @@
+//! The store for a thread that may block. Requests run on the runtime's own threads: run where the caller waits, each small
+//! piece of a body would wake it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::Path;
+
+use tokio::runtime::Handle;
+
+use super::{Download, Store, StoreError};
+
+impl Store {
+    /// As [`Store::open`].
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    ///
+    /// # Panics
+    /// On a thread of the runtime that may not block.
+    pub fn blocking_open(&self, key: &str, runtime: &Handle) -> Result<Option<Download>, StoreError> {
+        let (store, key) = (self.clone(), key.to_owned());
+        self.blocking(runtime, async move { store.open(&key).await })
+    }
+
+    /// As [`Store::put_file`].
+    ///
+    /// # Errors
+    /// As [`Store::put_file`].
+    ///
+    /// # Panics
+    /// On a thread of the runtime that may not block.
+    pub fn blocking_put_file(
+        &self,
+        key: &str,
+        content_type: &'static str,
+        path: &Path,
+        sha256: [u8; 32],
+        metadata: HashMap<&'static str, String>,
+        runtime: &Handle,
+    ) -> Result<(), StoreError> {
+        let (store, key, path) = (self.clone(), key.to_owned(), path.to_owned());
+        self.blocking(runtime, async move { store.put_file(&key, content_type, &path, sha256, metadata).await })
+    }
+
+    fn blocking<T: Send + 'static>(
+        &self,
+        runtime: &Handle,
+        asking: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let ended_early =
+            |error: tokio::task::JoinError| self.failed("was not asked to the end".to_owned(), error.to_string());
+        runtime.block_on(runtime.spawn(asking)).map_err(ended_early)?
+    }
+}
