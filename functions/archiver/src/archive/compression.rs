@@ -8,13 +8,18 @@ use std::io::{self, BufRead, Read, Write};
 
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
+use zstd::zstd_safe::CParameter;
 
 const ZSTD_LEVEL: i32 = 3;
-/// A reader refuses a frame that asks for a larger window than 8 MiB (frames of 512 KiB ask for that much; a stream at
-/// level 3, as earlier versions wrote, for 2): its memory is bounded by this.
+/// How far back zstd looks, and the tables in which it looks, as powers of two: smaller than the level's own, so that they
+/// stay in a core's caches. Rows compress a fifth to a third faster so, to between 4% less and 7% more than with the level's own, and a
+/// reader needs a window of 512 KiB instead of 2 MiB.
+const ZSTD_WINDOW_LOG: u32 = 19;
+const ZSTD_CHAIN_LOG: u32 = 14;
+const ZSTD_HASH_LOG: u32 = 15;
+/// A reader refuses a frame that asks for a larger window than 8 MiB, which nobody here wrote: its memory is bounded by this.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// Content is handed to the encoder in pieces of about this size. zstd makes a frame of each: of a piece that lies in one
-/// place it compresses twice as much a second as of a stream, and a reader needs a quarter of the window. The price is below 1% of size.
+/// Content is handed to the encoder in pieces of about this size.
 pub(super) const PIECE_BYTES: usize = 512 * 1024;
 
 /// A compression of the archive.
@@ -57,24 +62,15 @@ impl Compression {
     pub(super) fn encoder<W: Write>(self, sink: W) -> io::Result<Encoder<W>> {
         match self {
             Self::Zstd => {
-                let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
-                compressor.include_checksum(true)?;
-                Ok(Encoder::Zstd(Frames { sink, compressor, frame: Vec::new(), is_empty: true }))
+                let mut encoder = zstd::Encoder::new(sink, ZSTD_LEVEL)?;
+                encoder.include_checksum(true)?;
+                encoder.window_log(ZSTD_WINDOW_LOG)?;
+                encoder.set_parameter(CParameter::ChainLog(ZSTD_CHAIN_LOG))?;
+                encoder.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG))?;
+                Ok(Encoder::Zstd(encoder))
             }
             // No time and no name in the header: the same rows are the same bytes.
             Self::Gzip => Ok(Encoder::Gzip(GzEncoder::new(sink, flate2::Compression::new(6)))),
-        }
-    }
-
-    /// An encoder that writes zstd as one frame, for readers of whom nobody says that they go on after the first.
-    pub(super) fn stream_encoder<W: Write>(self, sink: W) -> io::Result<Encoder<W>> {
-        match self {
-            Self::Zstd => {
-                let mut encoder = zstd::Encoder::new(sink, ZSTD_LEVEL)?;
-                encoder.include_checksum(true)?;
-                Ok(Encoder::ZstdStream(encoder))
-            }
-            Self::Gzip => self.encoder(sink),
         }
     }
 
@@ -99,53 +95,25 @@ impl fmt::Display for Compression {
     }
 }
 
-/// Compresses into a sink, a piece at a time.
+/// Compresses into a sink: one zstd frame, or one gzip member. Several, one behind the other, would be a file as well (RFC 8878,
+/// section 3), but not every reader goes on behind the first, and one that does not says nothing of what it left out.
 pub(super) enum Encoder<W: Write> {
-    Zstd(Frames<W>),
-    ZstdStream(zstd::Encoder<'static, W>),
+    Zstd(zstd::Encoder<'static, W>),
     Gzip(GzEncoder<W>),
-}
-
-/// A zstd frame a piece, one behind the other, which is a zstd file (RFC 8878, section 3).
-pub(super) struct Frames<W> {
-    sink: W,
-    compressor: zstd::bulk::Compressor<'static>,
-    frame: Vec<u8>,
-    is_empty: bool,
-}
-
-impl<W: Write> Frames<W> {
-    fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
-        self.frame.clear();
-        self.frame.reserve(zstd::zstd_safe::compress_bound(content.len()));
-        self.compressor.compress_to_buffer(content, &mut self.frame)?;
-        self.is_empty = false;
-        self.sink.write_all(&self.frame)
-    }
-
-    fn finish(mut self) -> io::Result<W> {
-        if self.is_empty {
-            self.write_all(&[])?;
-        }
-        Ok(self.sink)
-    }
 }
 
 impl<W: Write> Encoder<W> {
     /// Adds a piece.
     pub(super) fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
         match self {
-            Self::Zstd(_) if content.is_empty() => Ok(()),
-            Self::Zstd(frames) => frames.write_all(content),
-            Self::ZstdStream(encoder) => encoder.write_all(content),
+            Self::Zstd(encoder) => encoder.write_all(content),
             Self::Gzip(encoder) => encoder.write_all(content),
         }
     }
 
     pub(super) fn finish(self) -> io::Result<W> {
         match self {
-            Self::Zstd(frames) => frames.finish(),
-            Self::ZstdStream(encoder) => encoder.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
             Self::Gzip(encoder) => encoder.finish(),
         }
     }
@@ -191,21 +159,16 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_one_frame_whatever_its_size_and_pieces_are_a_frame_each() {
-        let piece = vec![b'a'; PIECE_BYTES];
-        let frames = |mut encoder: Encoder<Vec<u8>>| {
-            for _ in 0..3 {
-                encoder.write_all(&piece).unwrap();
-            }
-            let (bytes, mut at, mut frames) = (encoder.finish().unwrap(), 0, 0);
-            while at < bytes.len() {
-                at += zstd::zstd_safe::find_frame_compressed_size(&bytes[at..]).unwrap();
-                frames += 1;
-            }
-            frames
-        };
-        assert_eq!(frames(Compression::Zstd.stream_encoder(Vec::new()).unwrap()), 1);
-        assert_eq!(frames(Compression::Zstd.encoder(Vec::new()).unwrap()), 3);
+    fn content_of_many_pieces_is_one_frame_that_a_small_window_reads() {
+        let mut encoder = Compression::Zstd.encoder(Vec::new()).unwrap();
+        for _ in 0..9 {
+            encoder.write_all(&vec![b'a'; PIECE_BYTES]).unwrap();
+        }
+        let bytes = encoder.finish().unwrap();
+        assert_eq!(zstd::zstd_safe::find_frame_compressed_size(&bytes), Ok(bytes.len()));
+        let mut decoder = zstd::Decoder::with_buffer(bytes.as_slice()).unwrap();
+        decoder.window_log_max(ZSTD_WINDOW_LOG).unwrap();
+        assert_eq!(io::copy(&mut decoder, &mut io::sink()).unwrap(), 9 * PIECE_BYTES as u64);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Items alone, a line each: what `aws dynamodb import-table` takes. [`ItemWriter`]
 //!
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/S3DataImport.Format.html>: one JSON object a line,
-//! whose one member is `Item`; other members are an error of the import. zstd is one frame: whether the import reads on
-//! behind the first is nowhere said.
+//! whose one member is `Item`; other members are an error of the import.
 
 use std::io::{self, Write};
 
@@ -27,7 +26,7 @@ impl<W: Write> ItemWriter<W> {
     /// # Errors
     /// If the encoder has no memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
-        let encoder = compression.stream_encoder(Hashed { sink, digest: Sha256::new() })?;
+        let encoder = compression.encoder(Hashed { sink, digest: Sha256::new() })?;
         Ok(Self { encoder, piece: Vec::new(), items: 0, content_bytes: 0 })
     }
 
