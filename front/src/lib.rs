@@ -1,11 +1,13 @@
 //! What Millrace's HTTP functions have in common: [`door`] says who may pass, [`observe`] what every answer has,
-//! [`problem`] how a failure is told, [`route`], [`path`] and [`answer`] how requests and answers are shaped.
+//! [`problem`] how a failure is told, [`route`], [`path`] and [`answer`] how requests and answers are shaped,
+//! [`lambda`] how a router is a function.
 //!
 //! It knows records and callers, and no route of its own.
 
 pub mod answer;
 pub mod door;
 pub mod identifier;
+pub mod lambda;
 pub mod observe;
 pub mod path;
 pub mod problem;

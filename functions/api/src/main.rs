@@ -1,12 +1,11 @@
 //! The API on Lambda, behind an API Gateway HTTP API.
 
 use api::config::{self, Config};
-use lambda_http::{Error, Request, RequestExt, service_fn};
+use lambda_http::Error;
 use shared::clock::Clock;
 use shared::environment::Environment;
 use shared::token::TokenSigner;
 use shared::{aws, telemetry};
-use tower::ServiceExt;
 
 /// Against glibc's allocator, a fifth less CPU time a record for the archiver, for some megabytes (docs/figures.md).
 #[global_allocator]
@@ -23,14 +22,5 @@ async fn main() -> Result<(), Error> {
         cache.connect().await;
     }
     let app = api::app(&config, aws::dynamodb(&sdk), cache, Clock::system());
-    lambda_http::run(service_fn(move |request: Request| {
-        let request_id = request.lambda_context().request_id;
-        let answer = app.clone().oneshot(request);
-        async move {
-            let answer = answer.await;
-            telemetry.flush(&request_id);
-            answer
-        }
-    }))
-    .await
+    front::lambda::serve(app, telemetry).await
 }

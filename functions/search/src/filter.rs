@@ -9,7 +9,7 @@ use shared::user::status::Status;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::statement::Sql;
+use crate::sql::Sql;
 use front::path::seconds;
 
 /// The parameters that filter, beside `attributes.…`.

@@ -12,6 +12,7 @@ mod filter;
 mod question;
 mod router;
 mod sort;
+mod sql;
 mod statement;
 mod users;
 

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::statement::Sql;
+use crate::sql::Sql;
 
 /// By which member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use crate::filter::Filter;
 use crate::sort::{Order, Place, Sort};
+use crate::sql::Sql;
 
 /// Holds of a record that can be seen: no tombstone, and not expired at the second `$1`.
 macro_rules! live {
@@ -52,38 +53,6 @@ pub(crate) const STATS: &str = concat!(
     live!(),
     " group by 1 order by records desc, domain limit $3::text::int8) as each)"
 );
-
-/// A statement as it grows.
-#[derive(Debug)]
-pub(crate) struct Sql {
-    text: String,
-    parameters: Vec<String>,
-}
-
-impl Sql {
-    pub(crate) fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), parameters: Vec::new() }
-    }
-
-    /// Adds a piece. A constant of this crate, never what a caller sent.
-    pub(crate) fn push(&mut self, text: &str) {
-        self.text.push_str(text);
-    }
-
-    /// Adds a value, and tells what stands for it in the text.
-    pub(crate) fn parameter(&mut self, value: String) -> String {
-        self.parameters.push(value);
-        format!("${}::text", self.parameters.len())
-    }
-
-    pub(crate) fn text(&self) -> &str {
-        &self.text
-    }
-
-    pub(crate) fn parameters(&self) -> &[String] {
-        &self.parameters
-    }
-}
 
 /// What is looked for: whole items, each with its place.
 pub(crate) struct Wanted<'a> {
