@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
-use bytes::{Buf as _, Bytes};
+use aws_sdk_s3::primitives::AggregatedBytes;
+use bytes::Buf as _;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -24,16 +25,16 @@ pub struct Download {
     bytes: u64,
     asked: u64,
     runtime: Handle,
-    piece: Bytes,
-    next: Option<JoinHandle<Result<Bytes, StoreError>>>,
+    piece: Option<AggregatedBytes>,
+    next: Option<JoinHandle<Result<Option<AggregatedBytes>, StoreError>>>,
 }
 
 impl Download {
     /// What is asked for at a time.
-    pub(super) const PIECE_BYTES: u64 = 512 * 1024;
+    pub(super) const PIECE_BYTES: u64 = 1024 * 1024;
 
     pub(super) fn new(store: Store, key: String, first: Piece, runtime: Handle) -> Self {
-        let asked = first.bytes.len() as u64;
+        let asked = first.bytes.as_ref().map_or(0, |bytes| bytes.remaining() as u64);
         let (metadata, bytes) = (first.metadata, first.of);
         Self { store, key, metadata, bytes, asked, runtime, piece: first.bytes, next: None }
     }
@@ -57,13 +58,14 @@ impl Download {
 impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.ask();
-        if self.piece.is_empty() {
+        if self.piece.as_ref().is_none_or(|piece| !piece.has_remaining()) {
             let Some(next) = self.next.take() else { return Ok(0) };
             self.piece = self.runtime.block_on(next).map_err(io::Error::other)?.map_err(io::Error::other)?;
             self.ask();
         }
-        let read = buffer.len().min(self.piece.len());
-        self.piece.copy_to_slice(&mut buffer[..read]);
+        let Some(piece) = &mut self.piece else { return Ok(0) };
+        let read = buffer.len().min(piece.remaining());
+        piece.copy_to_slice(&mut buffer[..read]);
         Ok(read)
     }
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
+use aws_sdk_s3::primitives::AggregatedBytes;
+use bytes::Buf as _;
 use shared::raw_table::causes;
 use tokio::runtime::Handle;
 
@@ -35,7 +37,8 @@ pub(super) struct Piece {
     pub(super) metadata: HashMap<String, String>,
     /// How many bytes the object has.
     pub(super) of: u64,
-    pub(super) bytes: bytes::Bytes,
+    /// As they came, in several places.
+    pub(super) bytes: Option<AggregatedBytes>,
 }
 
 /// Why there are no bytes.
@@ -93,7 +96,7 @@ impl Store {
             // Only an object of no bytes has no first ones.
             Err(NotGiven::NoSuchBytes(_)) => {
                 let Some(metadata) = self.metadata(key).await? else { return Ok(None) };
-                let first = Piece { metadata, of: 0, bytes: bytes::Bytes::new() };
+                let first = Piece { metadata, of: 0, bytes: None };
                 Ok(Some(Download::new(self.clone(), key.to_owned(), first, Handle::current())))
             }
             Err(NotGiven::Failed(error)) => Err(error),
@@ -129,7 +132,7 @@ impl Store {
     }
 
     /// Some bytes of an object.
-    pub(super) async fn range(&self, key: &str, from: u64, until: u64) -> Result<bytes::Bytes, StoreError> {
+    pub(super) async fn range(&self, key: &str, from: u64, until: u64) -> Result<Option<AggregatedBytes>, StoreError> {
         match self.get(key, from, until).await {
             Ok(piece) => Ok(piece.bytes),
             Err(NotGiven::Nothing) => {
@@ -152,8 +155,7 @@ impl Store {
         let of = given.content_range().and_then(|range| range.rsplit('/').next()?.parse().ok());
         let metadata = given.metadata.take().unwrap_or_default();
         let body = given.body.collect().await.map_err(|error| NotGiven::Failed(unread(causes(&error))))?;
-        let bytes = body.into_bytes();
-        Ok(Piece { metadata, of: of.unwrap_or(bytes.len() as u64), bytes })
+        Ok(Piece { metadata, of: of.unwrap_or(body.remaining() as u64), bytes: Some(body) })
     }
 
     /// Moves an object below `superseded/`: it is removed only after its copy is confirmed. One that is no longer there
