@@ -68,3 +68,16 @@ async fn every_filter_that_has_an_index_is_answered_by_it_and_a_page_begins_wher
         assert!(!plan.contains("Sort"), "{question}:\n{plan}");
     }
 }
+
+/// Without statistics of the index's expression PostgreSQL takes every beginning for one name in two hundred, and would look
+/// among the newest for one that is nearly unique.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beginning_that_few_names_have_is_looked_up_though_all_names_begin_alike() {
+    let scene = Scene::of(&[]).await;
+    let client = &scene.store.client;
+    fill(client).await;
+    client.batch_execute("update users set name = 'Name number ' || timestamp").await.unwrap();
+    client.batch_execute("vacuum analyze users").await.unwrap();
+    let plan = explained(client, "name_prefix=name%20number%2047110&sort=updated_at&limit=20", None).await;
+    assert!(plan.contains("users_name_order"), "{plan}");
+}
