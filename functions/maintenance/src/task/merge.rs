@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::archived::{Chain, Unread, Unsound};
 use crate::failure_bucket::BucketFault;
 
-/// Runs that are merged at a time: each costs a decoder and two pieces of its object, 1.5 MB together.
+/// Runs that are merged at a time: each costs a decoder and up to two pieces of its object, 2.5 MB together.
 pub(super) const FAN_IN: usize = 32;
 /// How many rows are merged between two looks at the clock.
 const ROWS_A_LOOK: u64 = 1_024;
