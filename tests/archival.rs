@@ -2,6 +2,7 @@
 
 mod failures;
 pub(crate) mod harness;
+mod pieces;
 mod stack;
 
 use harness::{Harness, expired, payload, sequence};

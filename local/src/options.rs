@@ -208,9 +208,13 @@ async fn serve(line: CommandLine) -> ExitCode {
 }
 
 async fn tell(line: TourLine) -> ExitCode {
+    let duckdb = match line.duckdb.found() {
+        Ok(duckdb) => duckdb,
+        Err(problem) => return refuse(&format!("--duckdb {problem}")),
+    };
     let options =
         Options { template: template(None), postgres: line.postgres, cache: line.cache, ..Options::default() };
-    match Box::pin(tour::tell(options, &line.duckdb)).await {
+    match Box::pin(tour::tell(options, &duckdb)).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(refusal) => refuse(&refusal.to_string()),

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures::StreamExt as _;
 use http::request::Parts;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
@@ -26,6 +27,8 @@ pub(crate) enum Mishap {
     Error(u16, &'static str),
     /// The engine does it, and the connection is cut before the answer is through.
     AnswerLost,
+    /// The engine does it, and the connection is cut in the middle of the answer's body.
+    HalfAnAnswer,
     /// The connection is cut before the engine has seen it.
     CutBefore,
     /// The connection is cut, and the engine does it so much later: a write that nobody waits for any more.
@@ -99,6 +102,17 @@ async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response
         Mishap::AnswerLost => {
             proxy.forward(parts, body).await;
             cut()
+        }
+        Mishap::HalfAnAnswer => {
+            let (head, body) = proxy.forward(parts, body).await.into_parts();
+            let body = to_bytes(body, usize::MAX).await.unwrap();
+            let half = futures::stream::iter([Ok(body.slice(..body.len() / 2))]);
+            let cut = futures::stream::once(async {
+                // What was said until now is to be through.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Err(io::Error::other("the line is cut"))
+            });
+            Response::from_parts(head, Body::from_stream(half.chain(cut)))
         }
         Mishap::None => proxy.forward(parts, body).await,
     })

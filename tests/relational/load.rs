@@ -1,4 +1,4 @@
-//! PostgreSQL is killed and started anew while the table is written to by another program, faster than it can be replicated.
+//! PostgreSQL is killed and started anew while the table is written to by another program.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use local::stack::{Options, Stack};
 use local::tier::Tier;
 use serde_json::json;
 
+use super::line::Line;
 use crate::maintenance::scene::{FAILURES, SOURCE, Scene, key, text, user};
 use crate::postgres::{connect, server};
 
@@ -46,8 +47,12 @@ fn request(n: usize) -> WriteRequest {
 async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() {
     let server = server().await;
     let url = server.url();
-    let options =
-        Options { postgres: Tier::At(url.clone()), expire_every: Duration::from_hours(24), ..Options::default() };
+    let wire = Line::to(&url).await;
+    let options = Options {
+        postgres: Tier::At(wire.url().to_owned()),
+        expire_every: Duration::from_hours(24),
+        ..Options::default()
+    };
     let stack = Stack::boot(options).await.unwrap();
     let scene = Scene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
 
@@ -64,7 +69,9 @@ async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() 
             for kill in 1..=KILLS {
                 reached(CHANGES * kill / (KILLS + 1)).await;
                 server.kill();
+                let before = wire.connections();
                 reached(CHANGES * kill / (KILLS + 1) + MISSED).await;
+                assert!(wire.connections() > before, "nobody tried while it was gone");
                 server.start().await.unwrap();
             }
             server

@@ -49,8 +49,24 @@ async fn a_server_that_is_killed_and_started_again_costs_a_delivery_and_no_chang
     assert_eq!(apply(&sink, &users(101..=150)).await.applied, 50);
 }
 
-/// No file may grow beyond 16 MiB and half a page: PostgreSQL writes half of the next one, and calls that a full disk.
-#[cfg(target_os = "linux")]
+/// No file of the server may grow beyond 16 MiB and half a page: it writes half of the next one, and calls that a full disk. From
+/// version 16 on, and where there are no such limits, the table itself says what a full disk says.
+async fn fill_the_disk(server: &local::postgres::Server) {
+    let client = connect(&server.url()).await;
+    let version = "select current_setting('server_version_num')::int";
+    let version: i32 = client.query_one(version, &[]).await.unwrap().get(0);
+    if cfg!(target_os = "linux") && version < 160_000 {
+        // By the server's own user, since nobody else may.
+        let limit = format!("prlimit --pid {} --fsize=16781312:", server.process().unwrap());
+        server.owner("postgres", &format!("copy (select 1) to program '{limit}'")).await.unwrap();
+    } else {
+        let says = "create function full_disk() returns trigger language plpgsql as \
+                    $$ begin raise exception 'could not extend file' using errcode = '53100'; end $$; \
+                    create trigger full_disk before insert on users execute function full_disk()";
+        client.batch_execute(says).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_missing() {
     let mut server = server().await;
@@ -59,9 +75,7 @@ async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_mi
     let filled = "insert into users (user_id, \"timestamp\", revision, item) select 'filling' || n, 1, '\\x01', \
                   jsonb_build_object('x', repeat(md5(n::text), 40)) from generate_series(1, 11000) as n";
     connect(&server.url()).await.batch_execute(filled).await.unwrap();
-    // By the server's own user, since nobody else may.
-    let limit = format!("prlimit --pid {} --fsize=16781312:", server.process().unwrap());
-    server.owner("postgres", &format!("copy (select 1) to program '{limit}'")).await.unwrap();
+    fill_the_disk(&server).await;
 
     let batch = |nth: u64| {
         let image = |n| {
@@ -90,6 +104,8 @@ async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_mi
     // A server that is started anew has no such limit.
     server.stop().unwrap();
     server.start().await.unwrap();
+    let room = "drop trigger if exists full_disk on users";
+    connect(&server.url()).await.batch_execute(room).await.unwrap();
     assert_eq!(apply(&sink, &batch(delivered)).await.applied, 500);
     let sql = "select count(*) from users where user_id like 'u%'";
     let count: i64 = connect(&server.url()).await.query_one(sql, &[]).await.unwrap().get(0);

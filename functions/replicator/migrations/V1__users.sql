@@ -40,9 +40,6 @@ create index users_segment on users (hashtextextended(user_id, 0));
 -- Lists, newest first, with the key as the tie-break that a keyset cursor needs.
 create index users_updated_at on users (updated_at, user_id, "timestamp") where deleted_at is null;
 create index users_status on users (status, updated_at, user_id, "timestamp") where deleted_at is null;
-create index users_created_at on users (created_at, user_id, "timestamp") where deleted_at is null;
-create index users_timestamp on users ("timestamp", user_id) where deleted_at is null;
-create index users_expires_at on users (expires_at) where deleted_at is null and expires_at is not null;
 create index users_email_domain on users (lower(split_part(email, '@', 2)), updated_at, user_id, "timestamp")
     where deleted_at is null and email is not null;
 -- Names by their beginning and in their order, by code points. Groups of letters would serve a beginning badly: "ann" is

@@ -21,7 +21,7 @@ pub enum DuckDb {
 
 /// How to get one.
 pub(super) const TO_HAVE_IT: &str = "not on this machine: pip install duckdb, and the tour asks it, too";
-/// Every column of each fact that there is, as the documentation of the archive has it.
+/// All files of columns that there are.
 const COLUMNS: &str = "read_parquet('columns/*/*/*.parquet', hive_partitioning = true)";
 /// Rows as lines, their values parted by tabs, as the shell prints them in its mode `list`.
 const PYTHON: &str = "import sys, duckdb
@@ -41,13 +41,18 @@ impl From<&str> for DuckDb {
 }
 
 impl DuckDb {
-    /// What to ask, if there is one.
-    pub(super) fn found(&self) -> Option<PathBuf> {
+    /// Looks for it: [`DuckDb::Auto`] becomes the one that is there, or stays.
+    ///
+    /// # Errors
+    /// The program that was named is none, in one line.
+    pub fn found(self) -> Result<Self, String> {
+        let answers = |program: &Path| ask(program, ".", "select 1").map(drop);
         match self {
-            Self::Off => None,
-            Self::At(path) => Some(path.clone()),
+            Self::Off => Ok(Self::Off),
+            Self::At(program) => answers(&program).map(|()| Self::At(program)),
             Self::Auto => {
-                ["duckdb", "python3"].into_iter().map(PathBuf::from).find(|it| ask(it, ".", "select 1").is_ok())
+                let mut usual = ["duckdb", "python3"].into_iter().map(PathBuf::from);
+                Ok(usual.find(|program| answers(program).is_ok()).map_or(Self::Auto, Self::At))
             }
         }
     }
@@ -86,7 +91,8 @@ fn ask(program: &Path, folder: impl AsRef<Path>, sql: &str) -> Result<String, St
     if is_python {
         command.args(["-c", PYTHON, sql]);
     } else {
-        command.args(["-noheader", "-list", "-separator", "\t", "-c", sql]);
+        // Whatever its owner has set up for it.
+        command.args(["-init", "/dev/null", "-noheader", "-list", "-separator", "\t", "-c", sql]);
     }
     let done = command.current_dir(folder).stdin(Stdio::null()).output();
     let done = done.map_err(|error| format!("{}: {error}", program.display()))?;
@@ -103,11 +109,10 @@ mod tests {
 
     #[test]
     fn a_program_that_is_none_says_so_by_its_name() {
-        assert_eq!(DuckDb::from("off").found(), None);
-        let program = DuckDb::from("/nowhere/duckdb").found().unwrap();
-        let columns = Columns::of(&[("columns/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
-        let said = columns.select(&program, "1", "").unwrap_err();
+        assert_eq!(DuckDb::from("off").found(), Ok(DuckDb::Off));
+        let said = DuckDb::from("/nowhere/duckdb").found().unwrap_err();
         assert!(said.starts_with("/nowhere/duckdb: "), "{said}");
+        let columns = Columns::of(&[("columns/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
         // A program that runs and is no DuckDB.
         assert!(columns.select(Path::new("false"), "1", "").unwrap_err().starts_with("false: "));
     }

@@ -172,6 +172,21 @@ mod tests {
     }
 
     #[test]
+    fn objects_of_several_frames_are_read_to_their_end() {
+        for compression in [Compression::Zstd, Compression::Gzip] {
+            let part = |content: &[u8]| {
+                let mut encoder = compression.encoder(Vec::new()).unwrap();
+                encoder.write_all(content).unwrap();
+                encoder.finish().unwrap()
+            };
+            let bytes = [part(b"one\n"), part(b""), part(b"two\n")].concat();
+            let mut content = String::new();
+            compression.decoder(bytes.as_slice()).unwrap().read_to_string(&mut content).unwrap();
+            assert_eq!(content, "one\ntwo\n", "{compression}");
+        }
+    }
+
+    #[test]
     fn what_was_compressed_is_read_back_and_bytes_behind_it_are_not_overlooked() {
         for compression in [Compression::Zstd, Compression::Gzip] {
             let mut encoder = compression.encoder(Vec::new()).unwrap();

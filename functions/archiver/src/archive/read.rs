@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
+use std::sync::LazyLock;
 
+use memchr::memmem::FinderRev;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -326,8 +328,9 @@ impl Repeating {
 /// shape, or is not sound, is none of these.
 fn split<'l>(line: &'l [u8], names: &KeyNames) -> Option<(&'l str, CanonicalKey, Metadata<'l>)> {
     const METADATA: &str = ",\"Metadata\":";
+    static BETWEEN: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(METADATA));
     let line = str::from_utf8(line).ok()?.strip_prefix("{\"Item\":")?.strip_suffix('}')?;
-    let end = memchr::memmem::rfind(line.as_bytes(), METADATA.as_bytes())?;
+    let end = BETWEEN.rfind(line.as_bytes())?;
     let (item, metadata) = (&line[..end], &line[end + METADATA.len()..]);
     Some((item, names.key_of(item).ok()?, serde_json::from_str(metadata).ok()?))
 }

@@ -2,13 +2,11 @@
 //! format's reader, which is not.
 //!
 //! It comes with its first piece, and asks for the next one while one is read, so that it holds two pieces whatever the object's
-//! size, and no connection waits open while a merge reads elsewhere. A piece that fails is asked for again by the client.
+//! size, and no connection waits open while a merge reads elsewhere. A piece that fails, or whose body breaks off, is asked for again.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
 
-use aws_sdk_s3::primitives::AggregatedBytes;
-use bytes::Buf as _;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -25,8 +23,10 @@ pub struct Download {
     bytes: u64,
     asked: u64,
     runtime: Handle,
-    piece: Option<AggregatedBytes>,
-    next: Option<JoinHandle<Result<Option<AggregatedBytes>, StoreError>>>,
+    piece: io::Cursor<Vec<u8>>,
+    /// The buffer of the piece before.
+    spare: Vec<u8>,
+    next: Option<JoinHandle<Result<Vec<u8>, StoreError>>>,
 }
 
 impl Download {
@@ -34,9 +34,19 @@ impl Download {
     pub(super) const PIECE_BYTES: u64 = 1024 * 1024;
 
     pub(super) fn new(store: Store, key: String, first: Piece, runtime: Handle) -> Self {
-        let asked = first.bytes.as_ref().map_or(0, |bytes| bytes.remaining() as u64);
-        let (metadata, bytes) = (first.metadata, first.of);
-        Self { store, key, metadata, bytes, asked, runtime, piece: first.bytes, next: None }
+        let Piece { metadata, of, bytes } = first;
+        let asked = bytes.len() as u64;
+        Self {
+            store,
+            key,
+            metadata,
+            bytes: of,
+            asked,
+            runtime,
+            piece: io::Cursor::new(bytes),
+            spare: Vec::new(),
+            next: None,
+        }
     }
 
     /// The object's metadata.
@@ -47,10 +57,10 @@ impl Download {
 
     fn ask(&mut self) {
         if self.next.is_none() && self.asked < self.bytes {
-            let (store, key) = (self.store.clone(), self.key.clone());
+            let (store, key, buffer) = (self.store.clone(), self.key.clone(), std::mem::take(&mut self.spare));
             let (from, until) = (self.asked, self.bytes.min(self.asked + Self::PIECE_BYTES));
             self.asked = until;
-            self.next = Some(self.runtime.spawn(async move { store.range(&key, from, until).await }));
+            self.next = Some(self.runtime.spawn(async move { store.range(&key, from, until, buffer).await }));
         }
     }
 }
@@ -58,15 +68,14 @@ impl Download {
 impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.ask();
-        if self.piece.as_ref().is_none_or(|piece| !piece.has_remaining()) {
-            let Some(next) = self.next.take() else { return Ok(0) };
-            self.piece = self.runtime.block_on(next).map_err(io::Error::other)?.map_err(io::Error::other)?;
+        if self.piece.position() == self.piece.get_ref().len() as u64
+            && let Some(next) = self.next.take()
+        {
+            let next = self.runtime.block_on(next).map_err(io::Error::other)?.map_err(io::Error::other)?;
+            self.spare = std::mem::replace(&mut self.piece, io::Cursor::new(next)).into_inner();
             self.ask();
         }
-        let Some(piece) = &mut self.piece else { return Ok(0) };
-        let read = buffer.len().min(piece.remaining());
-        piece.copy_to_slice(&mut buffer[..read]);
-        Ok(read)
+        self.piece.read(buffer)
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
-use aws_sdk_s3::primitives::AggregatedBytes;
-use bytes::Buf as _;
+use aws_sdk_s3::primitives::ByteStreamError;
 use shared::raw_table::causes;
 use tokio::runtime::Handle;
 
@@ -13,6 +13,9 @@ use super::{Download, Store, StoreError};
 
 /// Where an object goes that others have taken the place of; its key follows.
 const SUPERSEDED: &str = "superseded/";
+
+/// How often a body may break off before its request has failed: the client tries again only until an answer begins.
+const BROKEN_BODIES: usize = 2;
 
 /// An object of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +40,7 @@ pub(super) struct Piece {
     pub(super) metadata: HashMap<String, String>,
     /// How many bytes the object has.
     pub(super) of: u64,
-    /// As they came, in several places.
-    pub(super) bytes: Option<AggregatedBytes>,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// Why there are no bytes.
@@ -48,6 +50,18 @@ enum NotGiven {
     /// It ends before them.
     NoSuchBytes(StoreError),
     Failed(StoreError),
+}
+
+/// Takes the body into the buffer. Copied as it comes, the client's own buffer and this one serve again, and no page is asked
+/// for anew.
+async fn fill(buffer: &mut Vec<u8>, given: &mut GetObjectOutput, most: u64) -> Result<(), ByteStreamError> {
+    buffer.clear();
+    let length = given.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
+    buffer.reserve(usize::try_from(length.min(most)).unwrap_or_default());
+    while let Some(bytes) = given.body.try_next().await? {
+        buffer.extend_from_slice(&bytes);
+    }
+    Ok(())
 }
 
 impl Store {
@@ -90,13 +104,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`] if the bucket does not give it.
     pub async fn open(&self, key: &str) -> Result<Option<Download>, StoreError> {
-        match self.get(key, 0, Download::PIECE_BYTES).await {
+        match self.get(key, 0, Download::PIECE_BYTES, Vec::new()).await {
             Ok(first) => Ok(Some(Download::new(self.clone(), key.to_owned(), first, Handle::current()))),
             Err(NotGiven::Nothing) => Ok(None),
             // Only an object of no bytes has no first ones.
             Err(NotGiven::NoSuchBytes(_)) => {
                 let Some(metadata) = self.metadata(key).await? else { return Ok(None) };
-                let first = Piece { metadata, of: 0, bytes: None };
+                let first = Piece { metadata, of: 0, bytes: Vec::new() };
                 Ok(Some(Download::new(self.clone(), key.to_owned(), first, Handle::current())))
             }
             Err(NotGiven::Failed(error)) => Err(error),
@@ -131,9 +145,9 @@ impl Store {
         }
     }
 
-    /// Some bytes of an object.
-    pub(super) async fn range(&self, key: &str, from: u64, until: u64) -> Result<Option<AggregatedBytes>, StoreError> {
-        match self.get(key, from, until).await {
+    /// Some bytes of an object, in the place of those that are in `buffer`.
+    pub(super) async fn range(&self, key: &str, from: u64, until: u64, buffer: Vec<u8>) -> Result<Vec<u8>, StoreError> {
+        match self.get(key, from, until, buffer).await {
             Ok(piece) => Ok(piece.bytes),
             Err(NotGiven::Nothing) => {
                 Err(self.failed(format!("does not give {key}"), "it is no longer there".to_owned()))
@@ -142,20 +156,28 @@ impl Store {
         }
     }
 
-    async fn get(&self, key: &str, from: u64, until: u64) -> Result<Piece, NotGiven> {
+    async fn get(&self, key: &str, from: u64, until: u64, mut buffer: Vec<u8>) -> Result<Piece, NotGiven> {
         let unread = |cause| self.failed(format!("does not give {key}"), cause);
         let get = self.client.get_object().bucket(&self.bucket).key(key);
-        let get = get.range(format!("bytes={from}-{}", until - 1)).send().await;
-        let mut given = get.map_err(|error| match error.code() {
-            Some("NoSuchKey") => NotGiven::Nothing,
-            Some("InvalidRange") => NotGiven::NoSuchBytes(unread(causes(&error))),
-            _ => NotGiven::Failed(unread(causes(&error))),
-        })?;
-        // "bytes 0-99/1234" (RFC 9110, section 14.4); without it these are all.
-        let of = given.content_range().and_then(|range| range.rsplit('/').next()?.parse().ok());
-        let metadata = given.metadata.take().unwrap_or_default();
-        let body = given.body.collect().await.map_err(|error| NotGiven::Failed(unread(causes(&error))))?;
-        Ok(Piece { metadata, of: of.unwrap_or(body.remaining() as u64), bytes: Some(body) })
+        let get = get.range(format!("bytes={from}-{}", until - 1));
+        let mut broken = 0;
+        loop {
+            let mut given = get.clone().send().await.map_err(|error| match error.code() {
+                Some("NoSuchKey") => NotGiven::Nothing,
+                Some("InvalidRange") => NotGiven::NoSuchBytes(unread(causes(&error))),
+                _ => NotGiven::Failed(unread(causes(&error))),
+            })?;
+            match fill(&mut buffer, &mut given, until - from).await {
+                Ok(()) => {
+                    // "bytes 0-99/1234" (RFC 9110, section 14.4); without it these are all.
+                    let of = given.content_range().and_then(|range| range.rsplit('/').next()?.parse().ok());
+                    let metadata = given.metadata.unwrap_or_default();
+                    return Ok(Piece { metadata, of: of.unwrap_or(buffer.len() as u64), bytes: buffer });
+                }
+                Err(_) if broken < BROKEN_BODIES => broken += 1,
+                Err(error) => return Err(NotGiven::Failed(unread(causes(&error)))),
+            }
+        }
     }
 
     /// Moves an object below `superseded/`: it is removed only after its copy is confirmed. One that is no longer there

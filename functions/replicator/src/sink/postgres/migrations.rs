@@ -10,7 +10,10 @@ use shared::postgres::{Database, Fault, FaultKind};
 use tokio::time::{Instant, timeout_at};
 
 /// In order; a step that was applied somewhere is never changed.
-const STEPS: [(&str, &str); 1] = [("V1__users", include_str!("../../../migrations/V1__users.sql"))];
+const STEPS: [(&str, &str); 2] = [
+    ("V1__users", include_str!("../../../migrations/V1__users.sql")),
+    ("V2__times", include_str!("../../../migrations/V2__times.sql")),
+];
 
 /// Where refinery keeps what was applied.
 const HISTORY: &str = "select version from refinery_schema_history";
