@@ -69,6 +69,9 @@ async fn every_filter_that_has_an_index_is_answered_by_it_and_a_page_begins_wher
         assert!(entered.contains(&format!("ROW({columns}, user_id, \"timestamp\")")), "{question}:\n{plan}");
         assert!(!plan.contains("Sort"), "{question}:\n{plan}");
     }
+    let plan = explained(client, "sort=timestamp", Some(&["100", "u100"])).await;
+    let entered = plan.lines().find(|line| line.contains("Index Cond")).unwrap_or_default();
+    assert!(entered.contains("ROW(\"timestamp\", user_id)") && !plan.contains("Sort"), "{plan}");
 }
 
 /// Without statistics of the index's expression PostgreSQL takes every beginning for one name in two hundred, and would look
