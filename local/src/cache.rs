@@ -2,23 +2,25 @@
 //! persistence, ended with this process however that ends.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use shared::cache::{Cache, CacheError, Settings};
 use tempfile::TempDir;
 
+use crate::port::Port;
+
 /// What to do where no server is found.
 pub const INSTALL: &str = "install one: apt-get install valkey-server (or redis-server); on a Mac: brew install valkey";
 
 /// Starts what is found and tells its process id; ends it when standard input closes, which it does when the process on
-/// the other side is gone.
+/// the other side is gone. It waits for the server's end: until then the port is taken.
 const KEEPER: &str = r#"server=$(command -v valkey-server || command -v redis-server) || exit 127
 "$server" "$@" >&2 & child=$!
 echo $child
 read -r _
-kill -9 $child"#;
+kill -9 $child
+wait $child"#;
 
 /// A server takes milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -38,55 +40,75 @@ pub enum NoCache {
     Unreachable(#[from] CacheError),
 }
 
-/// A running server, ended when dropped.
+/// A server of its own port, ended when dropped.
 #[derive(Debug)]
 pub struct Server {
-    keeper: Child,
-    port: u16,
-    _folder: TempDir,
+    port: Port,
+    arguments: Vec<String>,
+    keeper: Option<Child>,
+    folder: TempDir,
 }
 
 impl Server {
-    /// Starts a server on a free port.
+    /// Starts a server.
     ///
     /// # Errors
     /// [`NoCache`], with what to install.
     pub async fn start() -> Result<Self, NoCache> {
-        let server = Self::spawn_anywhere()?;
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server with further arguments of its own.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn start_with(arguments: &[&str]) -> Result<Self, NoCache> {
+        let server = Self::spawn(arguments)?;
         server.ready(&server.url()).await?;
         Ok(server)
     }
 
-    /// Starts a server on a free port and does not wait for it.
+    /// The same, and does not wait for it.
     ///
     /// # Errors
     /// As above.
-    pub fn spawn_anywhere() -> Result<Self, NoCache> {
-        Self::spawn(free_port().map_err(|error| NoCache::NotStarted(error.to_string()))?, &[])
-    }
-
-    /// Starts a server on this port, with further arguments of its own.
-    ///
-    /// # Errors
-    /// As above.
-    pub async fn start_on(port: u16, arguments: &[&str]) -> Result<Self, NoCache> {
-        let server = Self::spawn(port, arguments)?;
-        server.ready(&server.url()).await?;
-        Ok(server)
-    }
-
-    /// Starts a server on this port and does not wait for it.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn spawn(port: u16, arguments: &[&str]) -> Result<Self, NoCache> {
-        let not_started = |error: std::io::Error| NoCache::NotStarted(error.to_string());
+    pub fn spawn(arguments: &[&str]) -> Result<Self, NoCache> {
+        let port = Port::claim().map_err(not_started)?;
         let folder = TempDir::new().map_err(not_started)?;
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut server = Self { port, arguments, keeper: None, folder };
+        server.spawn_again()?;
+        Ok(server)
+    }
+
+    /// Ends it, as if its machine were lost.
+    pub fn kill(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
+    }
+
+    /// Ends it if it runs, and starts it anew on its port, with nothing of what it held.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn start_again(&mut self) -> Result<(), NoCache> {
+        self.spawn_again()?;
+        self.ready(&self.url()).await
+    }
+
+    /// The same, and does not wait for it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn spawn_again(&mut self) -> Result<(), NoCache> {
+        self.kill();
         let mut keeper = Command::new("sh")
-            .args(["-c", KEEPER, "cache", "--bind", "127.0.0.1", "--port", &port.to_string(), "--dir"])
-            .arg(folder.path())
+            .args(["-c", KEEPER, "cache", "--bind", "127.0.0.1", "--port", &self.port().to_string(), "--dir"])
+            .arg(self.folder.path())
             .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"])
-            .args(arguments)
+            .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -100,7 +122,8 @@ impl Server {
             let _ = keeper.wait();
             return Err(NoCache::NotFound);
         }
-        Ok(Self { keeper, port, _folder: folder })
+        self.keeper = Some(keeper);
+        Ok(())
     }
 
     /// Waits until the server answers at `url`.
@@ -121,22 +144,25 @@ impl Server {
     /// Where it listens.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
     /// Its port.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 }
 
-/// Killed, as if the machine had lost it.
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
+        self.kill();
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err takes")]
+fn not_started(error: std::io::Error) -> NoCache {
+    NoCache::NotStarted(error.to_string())
 }
 
 /// Asks a cache whether it takes writes.
@@ -155,12 +181,4 @@ fn settings(url: &str) -> Result<Settings, CacheError> {
     let parsed = Settings::parse(|name| (name == "CACHE_URL").then_some(url));
     let none = || CacheError::Refused("no cache is named".to_owned());
     parsed.map_err(|wrong| CacheError::Refused(wrong.join("; ")))?.ok_or_else(none)
-}
-
-/// A port that nobody listens on now.
-///
-/// # Errors
-/// The machine has none.
-pub fn free_port() -> std::io::Result<u16> {
-    TcpListener::bind(("127.0.0.1", 0))?.local_addr().map(|address| address.port())
 }

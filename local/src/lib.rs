@@ -1,7 +1,7 @@
 //! Millrace on one machine: [`stack::Stack`] boots everything, from embedded engines to functions.
 //!
 //! [`template`] reads what to run. [`dynamodb`] and [`s3`] are the engines, [`clients`] the official SDKs pointed at
-//! them, [`postgres`] the server of an optional [`tier`]. [`stream_pump`] is Lambda's event source mapping in small, [`expiry`] its TTL sweeper, [`http`] the front with
+//! them, [`postgres`] and [`cache`] the servers of the optional [`tier`]s, each on a [`port`] of its own. [`stream_pump`] is Lambda's event source mapping in small, [`expiry`] its TTL sweeper, [`http`] the front with
 //! [`metrics`] and [`lambda`] beside it and [`token`]'s authorizer before it. [`options`] is the command line, which
 //! [`banner`], [`env_file`], [`task`] and [`tour`] belong to.
 //! Sees every other crate of the workspace; only the acceptance tests see it.
@@ -16,6 +16,7 @@ pub mod http;
 pub mod lambda;
 pub mod metrics;
 pub mod options;
+pub mod port;
 pub mod postgres;
 pub mod s3;
 pub mod stack;

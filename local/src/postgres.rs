@@ -8,7 +8,6 @@ mod programs;
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,8 @@ use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
 
 pub use programs::Programs;
+
+use crate::port::Port;
 
 /// The role and the database that the template's URLs name.
 pub const NAME: &str = "millrace";
@@ -66,7 +67,7 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> ServerError {
 #[derive(Debug)]
 pub struct Planned {
     programs: Programs,
-    port: TcpListener,
+    port: Port,
     folder: TempDir,
     user: Option<(u32, u32)>,
 }
@@ -78,7 +79,7 @@ impl Planned {
     /// [`ServerError`], one line that names what to install.
     pub fn new() -> Result<Self, ServerError> {
         let programs = Programs::find().ok_or(ServerError::NotInstalled)?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(system("a free port"))?;
+        let port = Port::claim().map_err(system("a free port"))?;
         let folder = tempfile::Builder::new().prefix("millrace-postgres-").tempdir();
         let folder = folder.map_err(system("a temporary folder"))?;
         let owner = fs::metadata(folder.path()).map_err(system("a temporary folder"))?.uid();
@@ -92,7 +93,7 @@ impl Planned {
     /// The URL of its database.
     #[must_use]
     pub fn url(&self) -> String {
-        url(self.port.local_addr().map_or(0, |address| address.port()), NAME)
+        url(self.port.number(), NAME)
     }
 
     /// Makes the cluster, starts it, and makes the database in it.
@@ -100,7 +101,6 @@ impl Planned {
     /// # Errors
     /// [`ServerError`].
     pub async fn start(self) -> Result<Server, ServerError> {
-        let port = self.port.local_addr().map_err(system("a free port"))?.port();
         let data = self.folder.path().join("data");
         let mut initdb = command(&self.programs.initdb, self.user);
         initdb.arg("-D").arg(&data).args(["-U", OWNER, "-E", "UTF8", "-A", "trust", "--no-sync"]);
@@ -110,9 +110,8 @@ impl Planned {
         if !made.status.success() {
             return Err(ServerError::Failed { program: "initdb", said: last_words(&made.stderr) });
         }
-        drop(self.port);
-        let mut server =
-            Server { programs: self.programs, user: self.user, port, data, running: None, folder: self.folder };
+        let Self { programs, port, folder, user } = self;
+        let mut server = Server { programs, user, port, data, running: None, folder };
         server.start().await?;
         let own = format!("create role {NAME} login");
         server.owner(OWNER, &own).await?;
@@ -126,7 +125,7 @@ impl Planned {
 pub struct Server {
     programs: Programs,
     user: Option<(u32, u32)>,
-    port: u16,
+    port: Port,
     data: PathBuf,
     running: Option<Running>,
     folder: TempDir,
@@ -142,7 +141,7 @@ impl Server {
     /// The URL of the database of this name.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
-        url(self.port, database)
+        url(self.port.number(), database)
     }
 
     /// The URL of the database [`NAME`].
@@ -184,7 +183,7 @@ impl Server {
     /// # Errors
     /// [`ServerError`].
     pub async fn owner(&self, database: &str, sql: &str) -> Result<(), ServerError> {
-        let client = connect(self.port, database).await.map_err(|error| ServerError::Odd(told(&error)))?;
+        let client = connect(self.port.number(), database).await.map_err(|error| ServerError::Odd(told(&error)))?;
         client.batch_execute(sql).await.map_err(|error| ServerError::Odd(told(&error)))
     }
 
@@ -198,7 +197,7 @@ impl Server {
         }
         let log = fs::File::create(self.log()).map_err(system("the server's log"))?;
         let mut postgres = command(&self.programs.postgres, self.user);
-        postgres.arg("-D").arg(&self.data).args(["-p", &self.port.to_string()]);
+        postgres.arg("-D").arg(&self.data).args(["-p", &self.port.number().to_string()]);
         for setting in [
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
@@ -225,7 +224,7 @@ impl Server {
     async fn answers(&mut self) -> Result<(), ServerError> {
         let until = Instant::now() + STARTS_WITHIN;
         loop {
-            let Err(error) = connect(self.port, OWNER).await else { return Ok(()) };
+            let Err(error) = connect(self.port.number(), OWNER).await else { return Ok(()) };
             let ended = match &mut self.running {
                 Some(running) => running.server.try_wait().map_err(system("postgres"))?.is_some(),
                 None => true,

@@ -293,16 +293,14 @@ async fn held_back(url: &str, held: Arc<AtomicBool>, open: Arc<tokio::sync::Noti
 
 #[tokio::test]
 async fn a_server_that_lost_its_marks_is_brought_nothing_that_was_read_before() {
-    let server = Server::start().await.unwrap();
+    let mut server = Server::start().await.unwrap();
     let cache = servers::at(&server.url());
     let service = Service::with_cache(cache.clone(), PATIENT).await;
     service.api().created("ada", 7).await;
-    let port = server.port();
     let line = cache.line().await.unwrap();
     assert_eq!(line.get(KEY).await.unwrap(), Held::Mark);
-    drop(server);
-    let _server = Server::start_on(port, &[]).await.unwrap();
+    server.start_again().await.unwrap();
     let read = service.api().get("/users/ada/7").await;
     assert_eq!(source(&read), "database");
-    assert_eq!(at(&format!("redis://127.0.0.1:{port}")).line().await.unwrap().get(KEY).await.unwrap(), Held::Nothing);
+    assert_eq!(at(&server.url()).line().await.unwrap().get(KEY).await.unwrap(), Held::Nothing);
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use local::cache::{Server, free_port};
+use local::cache::Server;
+use local::port::Port;
 use shared::cache::{Allowance, Cache, CacheError, Entry, Held, Quota};
 use shared::floor::Floor;
 use tempfile::TempDir;
@@ -94,17 +95,16 @@ async fn a_record_that_ends_soon_leaves_its_floor_for_as_long_as_a_mark_would() 
 
 #[tokio::test]
 async fn many_marks_are_one_round_trip_also_after_a_restart() {
-    let server = Server::start().await.unwrap();
+    let mut server = Server::start().await.unwrap();
     let cache = at(&server.url());
     let marks: Vec<_> = (1..=5_000).map(|n| (format!("k{n}"), floor(n))).collect();
     let line = cache.line().await.unwrap();
     line.mark_all(&marks).await.unwrap();
     assert_eq!(line.get("k5000").await.unwrap(), Held::Mark);
-    let port = server.port();
-    drop(server);
+    server.kill();
     assert!(line.mark_all(&marks).await.is_err());
     cache.hang_up(&line);
-    let _server = Server::start_on(port, &[]).await.unwrap();
+    server.start_again().await.unwrap();
     let line = cache.line().await.unwrap();
     assert_eq!(line.get("k1").await.unwrap(), Held::Nothing);
     line.mark_all(&marks).await.unwrap();
@@ -113,12 +113,11 @@ async fn many_marks_are_one_round_trip_also_after_a_restart() {
 
 #[tokio::test]
 async fn a_line_that_failed_stays_failed_though_the_server_is_back() {
-    let server = Server::start().await.unwrap();
-    let (cache, port) = (at(&server.url()), server.port());
+    let mut server = Server::start().await.unwrap();
+    let cache = at(&server.url());
     let line = cache.line().await.unwrap();
     assert_eq!(line.get("k").await.unwrap(), Held::Nothing, "a reader looks, and goes to the table");
-    drop(server);
-    let _server = Server::start_on(port, &[]).await.unwrap();
+    server.start_again().await.unwrap();
     assert!(line.fill("k", &entry(7), NOW).await.is_err(), "the marks since its look are lost");
     assert!(cache.is_open(&line));
     cache.hang_up(&line);
@@ -144,7 +143,7 @@ async fn a_quota_is_spent_and_comes_back_with_time() {
 #[tokio::test]
 async fn a_cluster_is_spoken_to_as_one() {
     // It takes no writes before it has its slots.
-    let server = Server::spawn(free_port().unwrap(), &["--cluster-enabled", "yes"]).unwrap();
+    let server = Server::spawn(&["--cluster-enabled", "yes"]).unwrap();
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = loop {
         match client.get_multiplexed_async_connection().await {
@@ -189,7 +188,7 @@ async fn what_is_wrong_with_a_cache_names_the_setting() {
         "{nobody}"
     );
 
-    let locked = Server::spawn(free_port().unwrap(), &["--requirepass", "secret"]).unwrap();
+    let locked = Server::spawn(&["--requirepass", "secret"]).unwrap();
     locked.ready(&format!("redis://:secret@127.0.0.1:{}", locked.port())).await.unwrap();
     for url in [locked.url(), format!("redis://ada:wrong@127.0.0.1:{}", locked.port())] {
         let refused = told(at(&url)).await;
@@ -198,8 +197,7 @@ async fn what_is_wrong_with_a_cache_names_the_setting() {
     }
 
     let primary = Server::start().await.unwrap();
-    let replica =
-        Server::spawn(free_port().unwrap(), &["--replicaof", "127.0.0.1", &primary.port().to_string()]).unwrap();
+    let replica = Server::spawn(&["--replicaof", "127.0.0.1", &primary.port().to_string()]).unwrap();
     let refused = loop {
         let refused = told(at(&replica.url())).await;
         if matches!(refused, CacheError::Refused(_)) {
@@ -278,23 +276,21 @@ async fn an_encrypted_line_trusts_the_right_certificate_alone() {
     let folder = TempDir::new().unwrap();
     let authority = certificates(&folder);
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let (port, plain) = (free_port().unwrap().to_string(), free_port().unwrap());
+    let encrypted = Port::claim().unwrap();
+    let port = encrypted.number().to_string();
     let files = [path("server.crt"), path("server.key"), path("ca.crt")];
-    let _server = Server::start_on(
-        plain,
-        &[
-            "--tls-port",
-            &port,
-            "--tls-cert-file",
-            &files[0],
-            "--tls-key-file",
-            &files[1],
-            "--tls-ca-cert-file",
-            &files[2],
-            "--tls-auth-clients",
-            "no",
-        ],
-    )
+    let _server = Server::start_with(&[
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &files[0],
+        "--tls-key-file",
+        &files[1],
+        "--tls-ca-cert-file",
+        &files[2],
+        "--tls-auth-clients",
+        "no",
+    ])
     .await
     .unwrap();
     let of = |host: &str| settings(&[("CACHE_URL", &format!("rediss://{host}:{port}"))]);

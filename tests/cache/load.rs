@@ -36,7 +36,7 @@ fn item(n: u64) -> Item {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_nothing_stale() {
     let server = Server::start().await.unwrap();
-    let (port, url) = (server.port(), server.url());
+    let url = server.url();
     let options =
         Options { cache: Tier::At(url.clone()), expire_every: Duration::from_hours(24), ..Options::default() };
     let stack = Stack::boot(options).await.unwrap();
@@ -55,9 +55,9 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
                 while written.load(Ordering::Relaxed) < after {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                drop(server);
+                server.kill();
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                server = Server::start_on(port, &[]).await.unwrap();
+                server.start_again().await.unwrap();
             }
             server
         })

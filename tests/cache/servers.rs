@@ -13,9 +13,8 @@ static DATABASE: AtomicU32 = AtomicU32::new(0);
 /// The URL of a database that nobody else uses.
 pub(crate) async fn url() -> String {
     let start = || async {
-        let port = local::cache::free_port().unwrap();
         // Its message says what to install.
-        Server::start_on(port, &["--databases", "4096"]).await.unwrap_or_else(|error| panic!("{error}"))
+        Server::start_with(&["--databases", "4096"]).await.unwrap_or_else(|error| panic!("{error}"))
     };
     let server = SERVER.get_or_init(start).await;
     format!("{}/{}", server.url(), DATABASE.fetch_add(1, Ordering::Relaxed))

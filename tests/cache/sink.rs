@@ -144,8 +144,8 @@ async fn a_sink_without_time_claims_nothing_and_nothing_comes_of_nothing() {
 #[tokio::test]
 async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_nothing_from_the_replica() {
     let rig = Rig::start().await;
-    let server = Server::start().await.unwrap();
-    let port = server.port();
+    let mut server = Server::start().await.unwrap();
+    let url = server.url();
     let sinks = || -> Vec<Box<dyn Sink>> {
         let replica = replicator::sink::dynamodb::DynamoDbSink::new(
             rig.dynamodb.clone(),
@@ -153,16 +153,16 @@ async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_noth
             8,
             time::Duration::days(8),
         );
-        vec![Box::new(replica), Box::new(CacheSink::new(at(&format!("redis://127.0.0.1:{port}"))))]
+        vec![Box::new(replica), Box::new(CacheSink::new(at(&url)))]
     };
     let replicator = rig.replicator_with(sinks());
     let event = event_of(&[change("ada", 1, Some(7), Some(8)), change("bob", 2, None, Some(3))]);
     assert_eq!(hand_over(&replicator, &event).await.identifier(), None);
-    drop(server);
+    server.kill();
     let event = event_of(&[change("ada", 3, Some(8), Some(9)), change("eve", 4, None, Some(3))]);
     assert_eq!(hand_over(&replicator, &event).await.identifier(), Some("3"));
     assert_eq!(rig.item_count().await, 3, "the replica has it all");
-    let server = Server::start_on(port, &[]).await.unwrap();
+    server.start_again().await.unwrap();
     assert_eq!(hand_over(&replicator, &event).await.identifier(), None);
     let line = at(&server.url()).line().await.unwrap();
     assert_eq!(line.get(&key("ada")).await.unwrap(), Held::Mark);
@@ -172,7 +172,7 @@ async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_noth
 #[tokio::test]
 async fn a_cache_that_refuses_stops_the_start_and_one_out_of_reach_does_not() {
     assert!(CacheSink::new(at("redis://127.0.0.1:1")).check().await.is_ok());
-    let server = Server::spawn(local::cache::free_port().unwrap(), &["--requirepass", "secret"]).unwrap();
+    let server = Server::spawn(&["--requirepass", "secret"]).unwrap();
     server.ready(&format!("redis://:secret@127.0.0.1:{}", server.port())).await.unwrap();
     let broken = CacheSink::new(at(&server.url())).check().await.unwrap_err().to_string();
     assert!(broken.contains("sink cache") && broken.contains("CACHE_LOGIN"), "{broken}");

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use api::cache::{CacheAside, Patience};
-use local::cache::{Server, free_port};
+use local::cache::Server;
 use shared::cache::Cache;
 use shared::environment::Environment;
 use tokio::sync::OnceCell;
@@ -58,12 +58,12 @@ pub(crate) async fn cache() -> Option<(CacheAside, Cache)> {
 
 /// A server that is killed and started anew for as long as the process lives.
 fn mortal() -> u16 {
-    let port = free_port().unwrap();
+    let mut server = Server::spawn(&["--databases", "4096"]).unwrap();
+    let port = server.port();
     std::thread::spawn(move || {
         loop {
-            let server = Server::spawn(port, &["--databases", "4096"]);
             std::thread::sleep(LIVES);
-            drop(server.unwrap());
+            server.spawn_again().unwrap();
         }
     });
     port

@@ -1,7 +1,7 @@
 //! The user that the functions are in the cache: what infra/cache.yaml allows it is what they call, and no more. On a real
 //! server, in both modes.
 
-use local::cache::{Server, free_port};
+use local::cache::Server;
 use redis::aio::MultiplexedConnection;
 use shared::cache::{Cache, Entry, Held, Quota, key};
 use shared::floor::Floor;
@@ -22,7 +22,7 @@ fn access() -> Vec<String> {
 
 /// A server with that user, and what reaches it as the user and as the one who may do everything.
 async fn server(mode: &str, arguments: &[&str]) -> (Server, Cache, MultiplexedConnection) {
-    let server = Server::spawn(free_port().unwrap(), arguments).unwrap_or_else(|error| panic!("{error}"));
+    let server = Server::spawn(arguments).unwrap_or_else(|error| panic!("{error}"));
     let client = redis::Client::open(server.url()).unwrap();
     let mut all = loop {
         if let Ok(connection) = client.get_multiplexed_async_connection().await {

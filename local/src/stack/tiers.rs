@@ -42,7 +42,7 @@ impl Tiers {
         let postgres = planned.as_ref().map(Planned::url).or_else(|| options.postgres.url().map(str::to_owned));
         // A cache holds nothing that is not elsewhere: a throwaway serves kept data as well.
         let started = match &options.cache {
-            Tier::Auto => Some(cache::Server::spawn_anywhere()?),
+            Tier::Auto => Some(cache::Server::spawn(&[])?),
             Tier::Off | Tier::At(_) => None,
         };
         let cache = started.as_ref().map(cache::Server::url).or_else(|| options.cache.url().map(str::to_owned));
