@@ -68,7 +68,21 @@ pub(crate) fn asked() -> impl Strategy<Value = Asked> {
     prop_oneof![
         texts(&["active", "it's \"odd\"%_", "ACTIVE"]).prop_map(Asked::Status),
         texts(&["a", "ADA", "ada 100%", "alan_", "%", "äda", "o'brien \\"]).prop_map(Asked::Prefix),
-        texts(&["ada byrom", "lovelace", "grace", "zzz"]).prop_map(Asked::Like),
+        texts(&[
+            "ada byrom",
+            "lovelcae",
+            "Turing, A.",
+            "obrien",
+            "grcae hoper",
+            "ad",
+            "a",
+            "lada",
+            "da",
+            "_",
+            "zzz",
+            "İPEK Q"
+        ])
+        .prop_map(Asked::Like),
         texts(&["example.com", "X.ORG", "org"]).prop_map(Asked::Domain),
         (7..12_i64).prop_map(Asked::From),
         (7..12_i64).prop_map(Asked::To),
@@ -90,7 +104,7 @@ pub(crate) fn asked() -> impl Strategy<Value = Asked> {
     ]
 }
 
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
@@ -119,7 +133,7 @@ impl Asked {
         match self {
             Self::Status(status) => person.status.as_ref() == Some(status),
             Self::Prefix(prefix) => lower(&person.name).starts_with(&lower(prefix)),
-            Self::Like(name) => likeness(&person.name, name) >= 0.3,
+            Self::Like(name) => is_like(&person.name, name),
             Self::Domain(domain) => {
                 let own = person.email.as_ref().and_then(|email| email.split_once('@'));
                 own.is_some_and(|(_, own)| own.eq_ignore_ascii_case(domain))
@@ -154,18 +168,28 @@ fn lower(text: &str) -> String {
     text.chars().map(|letter| letter.to_lowercase().next().unwrap()).collect()
 }
 
-/// Shared groups of three letters (`pg_trgm`): of each word, with two blanks before and one after it.
-fn likeness(one: &str, other: &str) -> f32 {
-    let groups = |text: &str| -> BTreeSet<Vec<char>> {
-        let text = lower(text);
-        let words = text.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
-        let padded = words.map(|word| format!("  {word} ").chars().collect::<Vec<_>>());
-        padded.flat_map(|word| word.windows(3).map(<[char]>::to_vec).collect::<Vec<_>>()).collect()
+/// Whether a name has each word that is asked for, or one like it.
+fn is_like(name: &str, asked: &str) -> bool {
+    let words = |text: &str| -> Vec<Vec<char>> {
+        let words = text.split([' ', '_', ',', '.']).map(|word| lower(word).chars().filter(|c| *c != '\'').collect());
+        words.filter(|word: &Vec<char>| !word.is_empty()).collect()
     };
-    let (one, other) = (groups(one), groups(other));
-    let (shared, all) = (one.intersection(&other).count(), one.union(&other).count());
-    #[expect(clippy::cast_precision_loss, reason = "a name has few letters")]
-    if all == 0 { 0.0 } else { shared as f32 / all as f32 }
+    let mut asked = words(asked);
+    if asked.iter().any(|word| word.len() > 1) {
+        asked.retain(|word| word.len() > 1);
+    }
+    let name = words(name);
+    !asked.is_empty() && asked.iter().all(|asked| name.iter().any(|word| differ_by_a_letter_at_most(asked, word)))
+}
+
+/// One that is missing, added, replaced or moved: without it they are the same.
+fn differ_by_a_letter_at_most(one: &[char], other: &[char]) -> bool {
+    let without_one = |word: &[char]| -> BTreeSet<Vec<char>> {
+        let removed =
+            (0..if word.len() > 2 { word.len() } else { 0 }).map(|at| [&word[..at], &word[at + 1..]].concat());
+        removed.chain([word.to_vec()]).collect()
+    };
+    !without_one(one).is_disjoint(&without_one(other))
 }
 
 /// A sort and whether it ascends.

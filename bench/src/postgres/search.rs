@@ -31,7 +31,7 @@ const STRIDE: u32 = 245_501;
 
 /// What is asked for, and what it is called. A number in braces becomes one below it that changes from one time to the next;
 /// a name in braces a name of that kind, and `slip` a family name without its second letter.
-const QUESTIONS: [(&str, &str); 17] = [
+const QUESTIONS: [(&str, &str); 21] = [
     ("newest first", "limit=20"),
     ("by status, newest first", "status=s{7}&limit=20"),
     ("by domain, newest first", "email_domain=d{1000}.example.com&limit=20"),
@@ -49,6 +49,10 @@ const QUESTIONS: [(&str, &str); 17] = [
     ("by name, from A", "sort=name&limit=20"),
     ("by a name's likeness", "name_like={given}%20{family}&limit=20"),
     ("by the likeness of a name misspelt", "name_like={given}%20{slip}&limit=20"),
+    ("by the likeness of a name misspelt, newest first", "name_like={given}%20{slip}&sort=updated_at&limit=20"),
+    ("by the likeness of a given name", "name_like={given}&limit=20"),
+    ("by the likeness of a family name misspelt", "name_like={slip}&limit=20"),
+    ("by the likeness of nobody's name", "name_like=xylophonist&sort=updated_at&limit=20"),
 ];
 
 /// Measures, and prints.

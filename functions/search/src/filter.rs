@@ -2,6 +2,7 @@
 //! it. Nothing that a caller sends is ever part of a statement's text.
 
 mod attribute;
+mod words;
 
 use shared::http::query::Query;
 use shared::user::name::Name;
@@ -53,7 +54,9 @@ impl Filter {
         let prefix = query.take("name_prefix", name);
         filter.add("lower(name) collate \"C\" like lower({}) || '%'", prefix.map(|prefix| literal(&prefix)));
         filter.like = query.take("name_like", name);
-        filter.add("lower(name) % lower({})", filter.like.clone());
+        for word in filter.like.as_deref().map(words::words).unwrap_or_default() {
+            filter.add("users_name_keys(name) && users_name_keys({})", Some(word));
+        }
         let domain = query.take("email_domain", domain);
         filter.add("email is not null and lower(split_part(email, '@', 2)) = lower({})", domain);
         let epoch = |text: &str| seconds(text).map(|second| second.seconds().to_string());
@@ -175,7 +178,8 @@ mod tests {
         let mut sql = Sql::new("select 1 where true");
         filter.push(&mut sql);
         assert!(!sql.text().contains("drop"), "{}", sql.text());
-        assert_eq!(sql.parameters().len(), 5);
+        // Four of them are the words of a name.
+        assert_eq!(sql.parameters().len(), 8);
         assert_eq!(sql.parameters()[1], "'; drop table users-- \"{}$1\\\\\\%");
     }
 

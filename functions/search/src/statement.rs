@@ -78,10 +78,17 @@ impl Wanted<'_> {
         let likeness = like.map(|like| sql.parameter(like.to_owned())).unwrap_or_default();
         sql.push("select item::text, ");
         sql.push(&self.sort.place(&likeness));
-        sql.push(concat!(" from users where ", live!()));
+        // Who is like a name is looked up in full and then put in order (`offset 0` is planned by itself). PostgreSQL would
+        // rather go through an order's index, compare each name by the way, and see the last one where there are few to find.
+        let is_looked_up = self.filter.like().is_some() && self.sort != Sort::Likeness;
+        sql.push(if is_looked_up { " from (select * from users where " } else { " from users where " });
+        sql.push(live!());
         self.filter.push(&mut sql);
         if let Some(after) = self.after {
             self.sort.follow(&mut sql, after, stretch, self.order, &likeness);
+        }
+        if is_looked_up {
+            sql.push(" offset 0) as users");
         }
         sql.push(" order by ");
         sql.push(&self.sort.order_by(self.order, &likeness));

@@ -12,7 +12,8 @@ pub struct Filters {
     /// Those whose name begins so, in whatever case.
     #[param(nullable = false, min_length = 1, max_length = 256)]
     pub name_prefix: Option<String>,
-    /// Those whose name is like this one: enough groups of three letters are the same.
+    /// Those whose name has every word of this one, or one like it: with at most one letter missing, added, replaced or moved
+    /// (words of three letters and more; a single letter counts only where there is nothing else).
     #[param(nullable = false, min_length = 1, max_length = 256)]
     pub name_like: Option<String>,
     /// Those with an address at this domain, in whatever case.

@@ -10,9 +10,10 @@ use shared::postgres::{Database, Fault, FaultKind};
 use tokio::time::{Instant, timeout_at};
 
 /// In order; a step that was applied somewhere is never changed.
-const STEPS: [(&str, &str); 2] = [
+const STEPS: [(&str, &str); 3] = [
     ("V1__users", include_str!("../../../migrations/V1__users.sql")),
     ("V2__times", include_str!("../../../migrations/V2__times.sql")),
+    ("V3__likeness", include_str!("../../../migrations/V3__likeness.sql")),
 ];
 
 /// Where refinery keeps what was applied.
