@@ -33,7 +33,7 @@ class Wrong(Exception):
 class Template:
     """A template and the values of its parameters; None for one that is known only when it is deployed."""
 
-    def __init__(self, name, body, values):
+    def __init__(self, name, body, values, checked=True):
         self.name = name
         self.body = copy.deepcopy(body)
         self.parameters = self.body.get("Parameters", {})
@@ -47,7 +47,7 @@ class Template:
                 raise Wrong(f"{name}: there is no parameter {parameter}")
         for parameter, value in self.values.items():
             allowed = self.parameters[parameter].get("AllowedValues")
-            if value is not None and allowed and str(value) not in map(str, allowed):
+            if checked and value is not None and allowed and str(value) not in map(str, allowed):
                 raise Wrong(f"{name}: parameter {parameter} does not allow {value}")
         self.conditions = self.body.pop("Conditions", {})
         resources = self.body["Resources"]
@@ -103,6 +103,11 @@ class Template:
         decided = {key: self.decide(value) for key, value in node.items()}
         return {key: value for key, value in decided.items() if value != NO_VALUE}
 
+    @staticmethod
+    def attribute(value):
+        """The resource and the attribute that a GetAtt names, in either way of writing it."""
+        return tuple(value.split(".", 1)) if isinstance(value, str) else (value[0], value[1])
+
     def references(self, node):
         """Every (resource or parameter, attribute or None) that is named below this node."""
         if isinstance(node, list):
@@ -113,7 +118,7 @@ class Template:
                 if key == "Ref" and isinstance(value, str):
                     yield value, None
                 elif key == "Fn::GetAtt":
-                    yield tuple(value.split(".", 1)) if isinstance(value, str) else (value[0], value[1])
+                    yield self.attribute(value)
                 elif key == "Fn::Sub":
                     pattern, own = (value, {}) if isinstance(value, str) else value
                     yield from self.references(own)

@@ -107,10 +107,10 @@ fn every_state_is_reached_and_every_way_ends() {
 }
 
 #[test]
-fn it_calls_the_maintenance_function_by_its_alias_and_may_call_nothing_else() {
+fn state_machine_invokes_the_maintenance_function_and_nothing_else() {
     for task in tasks() {
         assert_eq!(task["Resource"], "!Sub arn:${AWS::Partition}:states:::lambda:invoke");
-        assert_eq!(task["Arguments"]["FunctionName"], "!Ref MaintenanceFunction.Alias");
+        assert_eq!(task["Arguments"]["FunctionName"], "!GetAtt MaintenanceFunction.Arn");
         let function_s = i64::from(super::function("maintenance").timeout_s);
         assert!(task["TimeoutSeconds"].as_i64().unwrap() > function_s, "it would not wait for an answer");
     }
@@ -121,7 +121,7 @@ fn it_calls_the_maintenance_function_by_its_alias_and_may_call_nothing_else() {
     let invoking: Vec<&Value> = statements.iter().filter(|of| of.to_string().contains("lambda:")).collect();
     let [invoking] = invoking[..] else { panic!("one statement is about Lambda") };
     assert_eq!(invoking["Action"], "lambda:InvokeFunction");
-    assert_eq!(invoking["Resource"], "!Ref MaintenanceFunction.Alias");
+    assert_eq!(invoking["Resource"], "!GetAtt MaintenanceFunction.Arn");
     assert_eq!(machine()["Role"], "!GetAtt MaintenanceMachineRole.Arn");
     assert_eq!(role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"], "states.amazonaws.com");
 }

@@ -47,7 +47,7 @@ pub struct Functions {
 }
 
 impl Functions {
-    /// Which one an ARN names, with or without an alias.
+    /// Which one an ARN names, with or without a qualifier (an alias or a version).
     fn of_arn(&self, arn: &str) -> Option<Function> {
         let name = arn.split_once(":function:")?.1.split(':').next()?;
         if name == self.replicator {

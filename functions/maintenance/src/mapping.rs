@@ -96,7 +96,7 @@ impl Mappings {
     }
 }
 
-/// Whether an ARN is that of the function, an alias of it included.
+/// Whether an ARN is that of the function, with or without a qualifier (an alias or a version).
 fn is_of(arn: &str, function: &str) -> bool {
     arn.split_once(":function:").is_some_and(|(_, name)| name.split(':').next() == Some(function))
 }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_function_is_known_by_its_arn_with_and_without_an_alias() {
+    fn a_function_is_known_by_its_arn_with_and_without_a_qualifier() {
         let arn = "arn:aws:lambda:eu-west-1:123456789012:function:stack-Replicator-1";
         assert!(is_of(arn, "stack-Replicator-1") && is_of(&format!("{arn}:live"), "stack-Replicator-1"));
         assert!(!is_of(arn, "stack-Replicator") && !is_of("stack-Replicator-1", "stack-Replicator-1"));

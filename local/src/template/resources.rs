@@ -131,12 +131,9 @@ fn index(index: &Place) -> Result<Index, Fault> {
 }
 
 const FUNCTION_READ: [&str; 4] = ["Environment", "MemorySize", "Timeout", "Events"];
-const FUNCTION_PASSED: [&str; 17] = [
+const FUNCTION_PASSED: [&str; 14] = [
     "Architectures",
-    "AutoPublishAlias",
-    "AutoPublishAliasAllProperties",
     "CodeUri",
-    "DeploymentPreference",
     "Description",
     "EphemeralStorage",
     "FunctionName",
