@@ -173,24 +173,86 @@ fn names_of_faults() -> (BTreeSet<&'static str>, &'static str) {
     (lasting.iter().map(Fault::name).collect(), Fault::from(passing).name())
 }
 
+/// The retrier of a state that Step Functions takes for an error: the first, in their order, whose list has its name.
+fn retrier<'a>(task: &'a Value, error: &str) -> Option<&'a Value> {
+    let named = |retrier: &&Value| retrier["ErrorEquals"].as_array().unwrap().iter().any(|name| name == error);
+    task["Retry"].as_array().unwrap().iter().find(named)
+}
+
+/// The longest pauses, in seconds, before each retry of an error that does not pass.
+fn longest_pauses(retrier: &Value) -> Vec<f64> {
+    let number = |name: &str| retrier[name].as_f64().unwrap_or_else(|| panic!("{name} is not set"));
+    let attempts = retrier["MaxAttempts"].as_i64().unwrap();
+    let grown = std::iter::successors(Some(number("IntervalSeconds")), |pause| Some(pause * number("BackoffRate")));
+    grown.take(usize::try_from(attempts).unwrap()).map(|pause| pause.min(number("MaxDelaySeconds"))).collect()
+}
+
+/// What Step Functions calls a failure of the call itself that passes: Lambda's errors of an invocation, by its API, and
+/// those of Step Functions' own client.
+const PASSING: [&str; 19] = [
+    "Lambda.AWSLambdaException",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.EC2ThrottledException",
+    "Lambda.EC2UnexpectedException",
+    "Lambda.ENILimitReachedException",
+    "Lambda.ENINotReadyException",
+    "Lambda.KMSAccessDeniedException",
+    "Lambda.KMSDisabledException",
+    "Lambda.KMSInvalidStateException",
+    "Lambda.KMSNotFoundException",
+    "Lambda.ResourceConflictException",
+    "Lambda.ResourceNotReadyException",
+    "Lambda.SdkClientException",
+    "Lambda.ServiceException",
+    "Lambda.SubnetIPAddressLimitReachedException",
+    "Lambda.TooManyRequestsException",
+    "Lambda.Unknown",
+    "Sandbox.Timedout",
+    "States.Timeout",
+];
+
+/// Lambda's errors of an invocation that are the same however often it is tried.
+const LASTING: [&str; 10] = [
+    "Lambda.EC2AccessDeniedException",
+    "Lambda.InvalidParameterValueException",
+    "Lambda.InvalidRequestContentException",
+    "Lambda.InvalidRuntimeException",
+    "Lambda.InvalidSecurityGroupIDException",
+    "Lambda.InvalidSubnetIDException",
+    "Lambda.InvalidZipFileException",
+    "Lambda.RecursiveInvocationException",
+    "Lambda.RequestTooLargeException",
+    "Lambda.ResourceNotFoundException",
+];
+
 #[test]
 fn what_may_pass_is_tried_again_and_what_lasts_fails_at_once() {
     let (lasting, passing) = names_of_faults();
     for task in tasks() {
-        let names = |place: usize| -> BTreeSet<&str> {
-            task["Retry"][place]["ErrorEquals"].as_array().unwrap().iter().filter_map(Value::as_str).collect()
-        };
-        assert_eq!(names(0), lasting);
-        assert_eq!(task["Retry"][0]["MaxAttempts"], 0);
-        let own: Vec<&str> = names(1).into_iter().filter(|name| !name.contains('.')).collect();
-        assert_eq!(own, [passing], "the others are Lambda's and Step Functions' own");
-        assert!(names(1).contains("Lambda.TooManyRequestsException"));
-        assert!(
-            task["Retry"][1]["MaxAttempts"].as_i64() > Some(0) && task["Retry"][1]["BackoffRate"].as_i64() > Some(1)
-        );
-        assert_eq!(task["Retry"].as_array().unwrap().len(), 2);
+        for error in &lasting {
+            let retrier = retrier(&task, error).unwrap_or_else(|| panic!("{error} is in no list"));
+            assert_eq!(retrier["MaxAttempts"], 0, "{error}");
+        }
+        for error in LASTING {
+            assert_eq!(retrier(&task, error), None, "{error}");
+        }
+        for error in [&[passing][..], &PASSING].concat() {
+            let retrier = retrier(&task, error).unwrap_or_else(|| panic!("{error} fails the task at once"));
+            assert_eq!(retrier["JitterStrategy"], "FULL", "{error}");
+            let pauses = longest_pauses(retrier);
+            assert!(pauses.is_sorted() && pauses[0] * 2.0 <= pauses[1], "{error}: {pauses:?}");
+            // Interfaces take minutes to make.
+            assert!(pauses.iter().sum::<f64>() >= 600.0, "{error}: {pauses:?}");
+        }
+        let listed: Vec<&str> = task["Retry"].as_array().unwrap().iter().flat_map(names_of).collect();
+        let known: BTreeSet<&str> = lasting.iter().chain(&[passing]).chain(&PASSING).copied().collect();
+        assert_eq!(listed.len(), known.len(), "a name twice, or one that is not known here: {listed:?}");
         assert!(task.get("Catch").is_none(), "what is caught is no failed execution, and no alarm");
     }
+}
+
+fn names_of(retrier: &Value) -> impl Iterator<Item = &str> {
+    retrier["ErrorEquals"].as_array().unwrap().iter().filter_map(Value::as_str)
 }
 
 #[test]
