@@ -22,7 +22,7 @@ from resolve_templates import Template, Wrong, nested
 BASES = [
     {},
     {"RelationalTier": "aurora-serverless", "CacheTier": "valkey-serverless"},
-    {"RelationalTier": "rds-postgres", "CacheTier": "valkey-replication-group"},
+    {"RelationalTier": "rds-postgres", "CacheTier": "valkey-replication-group", "RateLimit": "100/1s"},
 ]
 # What a parameter must be seen to reach in one base or another.
 REACHES = {
@@ -35,6 +35,7 @@ REACHES = {
     "UniqueEmail": {"ApiFunction", "MaintenanceFunction"},
     "Preconditions": {"ApiFunction"},
     "RateLimit": {"ApiFunction"},
+    "RateLimitBurst": {"ApiFunction"},
 }
 # Copies of a configuration that are made when the resource is made and never again.
 COPIES = {"AWS::Lambda::Version", "AWS::Lambda::Alias", "AWS::StepFunctions::StateMachineVersion"}

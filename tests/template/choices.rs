@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use local::template::{Choices, Function, Template};
+use shared::cache::Quota;
 use shared::clock::Clock;
 use shared::http::caller::Auth;
 
@@ -38,11 +39,16 @@ const INSTANCE_AND_GROUP: (&str, &str, Endpoints) = (
 
 /// The template as a deployment with both tiers has it.
 fn with(choice: (&str, &str, Endpoints)) -> Template {
+    with_parameters(choice, &[("RateLimit", "100/1s"), ("RateLimitBurst", "200")])
+}
+
+/// The same with these parameters.
+fn with_parameters(choice: (&str, &str, Endpoints), parameters: &[(&str, &str)]) -> Template {
     let (relational, cache, ([writer, reader], [url, mode])) = choice;
     let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     };
-    let parameters = [("RelationalTier", relational), ("CacheTier", cache), ("RateLimit", "100/1s burst 200")];
+    let parameters = [&[("RelationalTier", relational), ("CacheTier", cache)], parameters].concat();
     let outputs = [
         ("RelationalStack.Outputs.WriterUrl", writer),
         ("RelationalStack.Outputs.ReaderUrl", reader),
@@ -64,7 +70,8 @@ fn every_function_starts_with_what_it_is_told_of_the_tiers() {
         let template = with(choice);
         let environment = |name: &str| deployed(function(&template, name));
         let api = api::config::Config::parse(&environment("api")).unwrap();
-        assert!(api.cache.is_some() && api.rate_limit.is_some(), "{}", choice.1);
+        let quota = Quota { requests: 100, seconds: 1, burst: 200 };
+        assert_eq!((api.cache.is_some(), api.rate_limit), (true, Some(quota)), "{}", choice.1);
         let replicator = replicator::config::Config::parse(&environment("replicator")).unwrap();
         assert!(replicator.postgres(None).is_some() && replicator.cache(None).is_some(), "{}", choice.0);
         let maintenance = maintenance::config::Config::parse(&environment("maintenance")).unwrap();
@@ -73,6 +80,32 @@ fn every_function_starts_with_what_it_is_told_of_the_tiers() {
         assert!(search.reader.is_some(), "{}", choice.0);
         let names: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
         assert_eq!(names, ["api", "search", "replicator", "archiver", "maintenance"], "a new one needs its line above");
+    }
+}
+
+#[test]
+fn rate_limit_has_a_burst_only_if_the_parameter_says_so() {
+    let quota = |parameters: &[(&str, &str)]| {
+        let template = with_parameters(INSTANCE_AND_GROUP, parameters);
+        api::config::Config::parse(&deployed(function(&template, "api"))).unwrap().rate_limit
+    };
+    assert_eq!(quota(&[]), None);
+    assert_eq!(quota(&[("RateLimitBurst", "200")]), None);
+    assert_eq!(quota(&[("RateLimit", "600/60s")]), Some(Quota { requests: 600, seconds: 60, burst: 600 }));
+}
+
+#[test]
+fn another_database_takes_the_place_of_the_stack_s_own() {
+    let url = "postgres://millrace@restored.c1example.eu-west-1.rds.amazonaws.com:5432/millrace";
+    let template = with_parameters(INSTANCE_AND_GROUP, &[("DatabaseUrl", url)]);
+    for (name, variables) in [
+        ("search", &["POSTGRES_URL", "POSTGRES_READER_URL"][..]),
+        ("replicator", &["POSTGRES_URL"]),
+        ("maintenance", &["POSTGRES_URL"]),
+    ] {
+        for variable in variables {
+            assert_eq!(function(&template, name).environment[*variable], url, "{name} {variable}");
+        }
     }
 }
 

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Checks that every parameter override which the documentation shows is what SAM CLI makes of it.
+
+    check_overrides.py template.yaml README.md docs/*.md samconfig.toml scripts/package
+
+SAM CLI takes each argument of `--parameter-overrides` apart by a pattern and drops what does not match: a value with a
+space loses everything after the space, and an empty value is no value. So each documented argument goes through SAM CLI's
+own option and must come out whole, name a parameter of the template and be a value that the parameter allows. The same for
+what the prose writes as `Name=value`, and for every default, so that whatever was set can be set back.
+"""
+
+import re
+import shlex
+import sys
+
+import click
+from samcli.commands._utils.options import parameter_override_option
+from samtranslator.yaml_helper import yaml_parse
+
+OPTION = "--parameter-overrides"
+# What the shell variables of the documented commands hold.
+VARIABLES = {
+    "architecture": "x86_64",
+    "host": "users-restored.c1example.eu-west-1.rds.amazonaws.com",
+    "resource": "db-ABCDEFGHIJKL01234EXAMPLE",
+    "version": "a1b2c3d4-5678-90ab-cdef-1234567890ab",
+    "previous": "b2c3d4e5-6789-0abc-def1-234567890abc",
+}
+
+
+class Wrong(Exception):
+    pass
+
+
+def taken(arguments):
+    """What SAM CLI takes these arguments of the option for."""
+
+    @click.command()
+    @parameter_override_option
+    def command(parameter_overrides):
+        return parameter_overrides
+
+    try:
+        return command.main([OPTION, *arguments], standalone_mode=False)
+    except click.ClickException as error:
+        raise Wrong(f"SAM CLI refuses it: {error.format_message()}") from error
+
+
+def check(parameters, arguments):
+    """These arguments as the shell hands them on."""
+    expected = dict(argument.split("=", 1) for argument in arguments)
+    got = taken(arguments)
+    if got != expected:
+        raise Wrong(f"SAM CLI takes {expected} for {got}")
+    for name, value in expected.items():
+        declared = parameters.get(name)
+        if declared is None:
+            raise Wrong(f"the template has no parameter {name}")
+        allowed = [str(each) for each in declared.get("AllowedValues", [value])]
+        if value not in allowed:
+            raise Wrong(f"{name}={value}: allowed are {', '.join(allowed)}")
+        if not re.search(declared.get("AllowedPattern", ""), value):
+            raise Wrong(f"{name}={value}: does not match {declared['AllowedPattern']}")
+        if declared["Type"] == "Number":
+            number = float(value)
+            if not declared.get("MinValue", number) <= number <= declared.get("MaxValue", number):
+                raise Wrong(f"{name}={value}: is out of range")
+
+
+def commands(text):
+    """The arguments of the option in every command of a text, as the shell would hand them on."""
+    # A command goes on after a backslash at the end of its line.
+    for line in text.replace("\\\n", " ").splitlines():
+        if not re.search(rf"\bsam (build|deploy)\b.* {OPTION} ", line):
+            continue
+        for variable in re.findall(r"\$\{?(\w+)", line):
+            if variable not in VARIABLES:
+                raise Wrong(f"{line.strip()}: nothing is known of ${variable}")
+        filled = re.sub(r"\$\{?(\w+)\}?", lambda found: VARIABLES[found[1]], line.lstrip("# "))
+        words = shlex.split(filled, comments=True)
+        after = words[words.index(OPTION) + 1 :]
+        end = next((at for at, word in enumerate(after) if re.match(r"-|[&;|)]", word)), len(after))
+        if not after[:end]:
+            raise Wrong(f"{line.strip()}: overrides nothing")
+        yield after[:end]
+
+
+def main(template, paths):
+    with open(template, encoding="utf-8") as file:
+        parameters = yaml_parse(file)["Parameters"]
+    documented = 0
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        prose = [f"{name}={value}" for name, value in re.findall(r"`([A-Z]\w+)=([^`]*)`", text) if name in parameters]
+        for arguments in [*commands(text), *([each] for each in prose)]:
+            try:
+                check(parameters, arguments)
+            except Wrong as wrong:
+                raise Wrong(f"{path}: {' '.join(arguments)}: {wrong}") from wrong
+            documented += 1
+    for name, declared in parameters.items():
+        if "Default" in declared:
+            try:
+                check(parameters, [f"{name}={declared['Default']}"])
+            except Wrong as wrong:
+                raise Wrong(f"the default of {name} cannot be set: {wrong}") from wrong
+    print(f"{documented} overrides of the documentation and {len(parameters)} defaults are what SAM CLI takes them for")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: check_overrides.py template.yaml FILE...")
+    try:
+        main(sys.argv[1], sys.argv[2:])
+    except Wrong as wrong:
+        sys.exit(str(wrong))
