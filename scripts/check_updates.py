@@ -22,7 +22,12 @@ from resolve_templates import Template, Wrong, nested
 BASES = [
     {},
     {"RelationalTier": "aurora-serverless", "CacheTier": "valkey-serverless"},
-    {"RelationalTier": "rds-postgres", "CacheTier": "valkey-replication-group", "RateLimit": "100/1s"},
+    {
+        "RelationalTier": "rds-postgres",
+        "CacheTier": "valkey-replication-group",
+        "RateLimit": "100/1s",
+        "CursorSecretVersion": "a1b2c3d4-5678-90ab-cdef-1234567890ab",
+    },
 ]
 # What a parameter must be seen to reach in one base or another.
 REACHES = {
@@ -36,6 +41,8 @@ REACHES = {
     "Preconditions": {"ApiFunction"},
     "RateLimit": {"ApiFunction"},
     "RateLimitBurst": {"ApiFunction"},
+    "CursorSecretVersion": {"ApiFunction", "SearchFunction"},
+    "PreviousCursorSecretVersion": {"ApiFunction", "SearchFunction"},
 }
 # Copies of a configuration that are made when the resource is made and never again.
 COPIES = {"AWS::Lambda::Version", "AWS::Lambda::Alias", "AWS::StepFunctions::StateMachineVersion"}

@@ -17,6 +17,7 @@ use tower::ServiceExt;
 
 mod cache_user;
 mod choices;
+mod rotation;
 mod state_machine;
 mod tiers;
 
@@ -34,11 +35,29 @@ fn function(name: &str) -> Function {
 
 /// What a deployment makes of the environment: a secret's generated text stands where the template refers to it.
 fn deployed(function: Function) -> Environment {
-    let resolved = |value: String| match value.split_once("{{resolve:secretsmanager:") {
-        Some((before, _)) => before.to_owned() + &"Ab3".repeat(15)[..43],
-        None => value,
+    deployed_with(function, "Ab3")
+}
+
+/// The same while the current version of every secret has this id.
+fn deployed_with(function: Function, current: &str) -> Environment {
+    function.environment.into_iter().map(|(name, value)| (name, resolved(&value, current))).collect()
+}
+
+/// A text whose references to Secrets Manager are replaced as `CloudFormation` does it.
+fn resolved(text: &str, current: &str) -> String {
+    let Some((before, rest)) = text.split_once("{{") else { return text.to_owned() };
+    let (reference, after) = rest.split_once("}}").unwrap_or_else(|| panic!("{text}: a reference without its end"));
+    let parts: Vec<&str> = reference.split(':').collect();
+    // A version is named by its stage or by its id; by neither it is the current one.
+    let version = match parts[..] {
+        ["resolve", "secretsmanager", "CursorSecret", "SecretString", "key"] => current,
+        ["resolve", "secretsmanager", "CursorSecret", "SecretString", "key", "", version] if version.len() >= 32 => {
+            version
+        }
+        _ => panic!("{reference} is no reference to a version of a secret"),
     };
-    function.environment.into_iter().map(|(name, value)| (name, resolved(value))).collect()
+    let key: String = version.chars().filter(char::is_ascii_alphanumeric).cycle().take(43).collect();
+    format!("{before}{key}{}", resolved(after, current))
 }
 
 fn environment(name: &str) -> Environment {

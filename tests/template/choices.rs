@@ -11,7 +11,7 @@ use shared::http::caller::Auth;
 use super::{are_the_routers, deployed, every_variable_is_read, routes, workspace};
 
 /// A database's writer and reader, a cache's URL and mode.
-type Endpoints = ([&'static str; 2], [&'static str; 2]);
+pub(super) type Endpoints = ([&'static str; 2], [&'static str; 2]);
 
 const AURORA_AND_SERVERLESS: (&str, &str, Endpoints) = (
     "aurora-serverless",
@@ -25,7 +25,7 @@ const AURORA_AND_SERVERLESS: (&str, &str, Endpoints) = (
     ),
 );
 
-const INSTANCE_AND_GROUP: (&str, &str, Endpoints) = (
+pub(super) const INSTANCE_AND_GROUP: (&str, &str, Endpoints) = (
     "rds-postgres",
     "valkey-replication-group",
     (
@@ -43,7 +43,7 @@ fn with(choice: (&str, &str, Endpoints)) -> Template {
 }
 
 /// The same with these parameters.
-fn with_parameters(choice: (&str, &str, Endpoints), parameters: &[(&str, &str)]) -> Template {
+pub(super) fn with_parameters(choice: (&str, &str, Endpoints), parameters: &[(&str, &str)]) -> Template {
     let (relational, cache, ([writer, reader], [url, mode])) = choice;
     let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

@@ -16,7 +16,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 /// The layout; a text of another one is refused, not misread.
 const FORMAT: u8 = 2;
 const KEY_BYTES: usize = 32;
-const MAX_ID_CHARS: usize = 32;
+/// As long as an id of a secret's version.
+const MAX_ID_CHARS: usize = 64;
 
 /// A generated secret of 43 letters and digits is a key too: its last character may carry two bits more than 256.
 const KEY_TEXT: GeneralPurpose = GeneralPurpose::new(
@@ -51,7 +52,7 @@ impl Keys {
             let (id, key) = pair.trim().split_once(':').unwrap_or_default();
             let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
             if !(1..=MAX_ID_CHARS).contains(&id.len()) || !id.bytes().all(letters) {
-                return Err(format!("has no id in its pair {place}: write id:base64, the id 1 to 32 of A-Za-z0-9-_"));
+                return Err(format!("has no id in its pair {place}: write id:base64, the id 1 to 64 of A-Za-z0-9-_"));
             }
             if keys.iter().any(|(known, _)| known == id) {
                 return Err(format!("has the id {id} twice: give each key its own"));
@@ -115,6 +116,9 @@ mod tests {
         assert_eq!(keys(ONE).open(&sealed, b"bound").unwrap(), b"the text");
         assert_eq!(keys(ONE).open(&sealed, b"bounD"), None);
         assert_eq!(keys(TWO).open(&sealed, b"bound"), None);
+        let version = ONE.replace("one:", "a1b2c3d4-5678-90ab-cdef-1234567890ab:");
+        let sealed_by_version = keys(&version).seal(b"the text", b"bound", [7; 12]).unwrap();
+        assert_eq!(keys(&version).open(&sealed_by_version, b"bound").unwrap(), b"the text");
         let impostor = ONE.replace("MDEy", "MDEz");
         assert_eq!(keys(&impostor).open(&sealed, b"bound"), None, "the same id is not the same key");
     }
@@ -136,6 +140,7 @@ mod tests {
             ("a b:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "pair 1"),
             (&format!("{ONE},"), "pair 2"),
             (&format!("{ONE},{ONE}"), "one twice"),
+            (&format!("{}:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "a".repeat(65)), "the id 1 to 64"),
             ("short:MDEyMzQ1", "under short"),
             ("odd:!!!!", "under odd"),
         ] {

@@ -1,0 +1,82 @@
+//! The rotation of the key that seals cursors: a parameter names the secret's version, which changes the text that a
+//! deployment resolves, and the former key is accepted as long as another parameter names it.
+
+use local::template::Function;
+use shared::http::seal::Keys;
+
+use super::choices::{INSTANCE_AND_GROUP, with_parameters};
+use super::{deployed_with, source};
+
+const FIRST: &str = "a1b2c3d4-5678-90ab-cdef-000000000001";
+const SECOND: &str = "b1b2c3d4-5678-90ab-cdef-000000000002";
+const THIRD: &str = "c1b2c3d4-5678-90ab-cdef-000000000003";
+const FUNCTIONS: [&str; 2] = ["api", "search"];
+
+/// A function as a deployment with these versions has it.
+fn function(name: &str, version: &str, previous: &str) -> Function {
+    let parameters = [("CursorSecretVersion", version), ("PreviousCursorSecretVersion", previous)];
+    let template = with_parameters(INSTANCE_AND_GROUP, &parameters);
+    template.functions.into_iter().find(|function| function.name == name).unwrap()
+}
+
+/// The keys that the function starts with, deployed while the secret's current version is the given one.
+fn keys(function: Function, current: &str) -> Keys {
+    let name = function.name.clone();
+    let environment = deployed_with(function, current);
+    match name.as_str() {
+        "api" => api::config::Config::parse(&environment).unwrap().cursor_keys,
+        _ => search::config::Config::parse(&environment).unwrap().cursor_keys,
+    }
+}
+
+#[test]
+fn rotation_changes_the_text_that_a_deployment_resolves() {
+    for name in FUNCTIONS {
+        let text = |version: &str, previous: &str| function(name, version, previous).environment["CURSOR_KEYS"].clone();
+        let steps = [text("none", "none"), text(SECOND, FIRST), text(THIRD, SECOND), text(THIRD, "none")];
+        for (place, step) in steps.iter().enumerate() {
+            assert!(!steps[..place].contains(step), "{name}: {step} would not be resolved again");
+        }
+        assert_eq!(text("none", FIRST), text("none", "none"), "{name}: previous to no version");
+        assert_eq!(text(THIRD, THIRD), text(THIRD, "none"), "{name}: one key under one id");
+    }
+}
+
+#[test]
+fn cursors_of_the_previous_key_are_accepted_and_older_ones_are_not() {
+    for name in FUNCTIONS {
+        let first = keys(function(name, "none", "none"), FIRST);
+        let second = keys(function(name, SECOND, FIRST), SECOND);
+        let third = keys(function(name, THIRD, SECOND), THIRD);
+        let last = keys(function(name, THIRD, "none"), THIRD);
+        let seal = |keys: &Keys| keys.seal(b"a cursor", b"a list", [7; 12]).unwrap();
+        let opens = |keys: &Keys, sealed: &str| keys.open(sealed, b"a list").as_deref() == Some(b"a cursor");
+        assert!(opens(&second, &seal(&first)), "{name}: lists go on over the first rotation");
+        assert!(opens(&third, &seal(&second)), "{name}: and over the next one");
+        assert!(!opens(&third, &seal(&first)), "{name}: a key is accepted for one rotation");
+        assert!(opens(&last, &seal(&third)) && !opens(&last, &seal(&second)), "{name}: and until it is named no more");
+        assert!(!opens(&second, &seal(&third)) && !opens(&first, &seal(&second)), "{name}: the new key seals");
+    }
+}
+
+/// CloudFormation resolves a reference again only if its text changes, so a secret that is rotated must be named with its
+/// version. The password of an instance is none of these: who rotates it changes it in the instance, and nothing here reads
+/// it from the template.
+#[test]
+fn every_reference_to_a_secret_names_a_version_or_needs_none() {
+    for path in
+        ["template.yaml", "infra/network.yaml", "infra/relational.yaml", "infra/cache.yaml", "infra/rotation.yaml"]
+    {
+        let text = source(path);
+        for rest in text.split("{{resolve:").skip(1) {
+            let reference = rest.split_once("}}").unwrap().0;
+            let has_version =
+                reference.contains("::${CursorSecretVersion") || reference.contains("::${PreviousCursorSecretVersion");
+            let is_without = reference == "secretsmanager:${CursorSecret}:SecretString:key";
+            let is_rotated_in_place = path == "infra/relational.yaml"
+                && reference == "secretsmanager:${MasterSecret}:SecretString:password"
+                && source("infra/rotation.yaml").contains("AWS::SecretsManager::RotationSchedule");
+            assert!(has_version || is_without || is_rotated_in_place, "{path}: {reference} is never read again");
+        }
+    }
+}
