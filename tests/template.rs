@@ -17,6 +17,7 @@ use tower::ServiceExt;
 
 mod cache_user;
 mod choices;
+mod retention;
 mod rotation;
 mod state_machine;
 mod tiers;
