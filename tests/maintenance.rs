@@ -6,6 +6,7 @@ mod backfills;
 mod columns;
 mod compactions;
 mod exports;
+mod interruptions;
 mod lives;
 mod redrives;
 mod refusals;

@@ -146,19 +146,18 @@ impl Maintenance {
         match &order.task {
             Task::Backfill { capacity_units } => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let world = backfill::World {
                     source: &source,
                     replicas: &self.replicas,
                     mappings: &self.mappings,
-                    bucket: &self.failures,
                 };
                 let done = backfill::run(&mut course, &world, *capacity_units, invocation).await;
-                Ok(course.answer(done, &self.failures).await?)
+                Ok(course.answer(done).await?)
             }
             Task::Verify(verify) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let world = verify::World {
                     source: &source,
                     replicas: &self.replicas,
@@ -166,11 +165,11 @@ impl Maintenance {
                     functions: &self.functions,
                 };
                 let done = verify::run(&mut course, &world, *verify, invocation).await;
-                Ok(course.answer(done, &self.failures).await?)
+                Ok(course.answer(done).await?)
             }
             Task::Redrive(redrive) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let world = redrive::World {
                     source: &source,
                     replicas: &self.replicas,
@@ -180,63 +179,60 @@ impl Maintenance {
                     functions: &self.functions,
                 };
                 let done = redrive::run(&mut course, &world, redrive, invocation).await;
-                Ok(course.answer(done, &self.failures).await?)
+                Ok(course.answer(done).await?)
             }
             Task::Compact(compact) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let world = compact::World {
                     archive: &self.archive,
                     compression: self.compression,
                     table: source.table_name(),
                     key_names: KeyNames::new(source.description().key_names()),
-                    bucket: &self.failures,
                 };
                 let done = compact::run(&mut course, &world, compact).await;
-                Ok(course.answer(done, &self.failures).await?)
+                Ok(course.answer(done).await?)
             }
             Task::Columns(columns) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let world = columns::World {
                     archive: &self.archive,
                     table: source.table_name(),
                     key_names: KeyNames::new(source.description().key_names()),
-                    bucket: &self.failures,
                 };
                 let done = columns::run(&mut course, &world, columns).await;
-                Ok(course.answer(done, &self.failures).await?)
+                Ok(course.answer(done).await?)
             }
             Task::Restore(restore) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let library = self.library(&source);
-                let world = restore::World { library, source: &source, table: &self.restored, bucket: &self.failures };
+                let world = restore::World { library, source: &source, table: &self.restored };
                 let done = restore::run(&mut course, &world, restore, invocation.now).await;
-                Ok(course.answer(done, &self.failures).await?)
+                Ok(course.answer(done).await?)
             }
             Task::Export(export) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let (library, description) = (self.library(&source), source.description());
-                let world =
-                    export::World { library, compression: self.compression, description, bucket: &self.failures };
+                let world = export::World { library, compression: self.compression, description };
                 let done = export::run(&mut course, &world, export, &order.run).await;
-                Ok(course.answer(done, &self.failures).await?)
+                Ok(course.answer(done).await?)
             }
             Task::Audit(audit) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let library = self.library(&source);
-                let world = audit::World { library, replicas: &self.replicas, bucket: &self.failures };
+                let world = audit::World { library, replicas: &self.replicas };
                 let done = audit::run(&mut course, &world, audit).await;
-                Ok(course.answer(done, &self.failures).await?)
+                Ok(course.answer(done).await?)
             }
             // Neither needs a source: the one comes before there is a replica of it, the other after all is done.
             Task::Migrate => {
-                let mut course = Course::resume(&order, invocation)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let done = migrate::run(&mut course, self.owned.as_ref(), order.segment).await;
-                Ok(course.answer(done, &self.failures).await?)
+                Ok(course.answer(done).await?)
             }
             Task::Summary(_) => Ok(summary(&order, &self.failures).await?),
         }

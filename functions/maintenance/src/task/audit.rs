@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use super::course::Course;
 use super::dealt_to;
 use super::found::tell;
-use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::failure_bucket::BucketFault;
 use crate::sweep::{Held, Library, Period, SweepFault, sweep};
 
 /// Removals that are looked for in one sweep of the archive.
@@ -49,7 +49,7 @@ pub enum AuditFault {
 }
 
 /// Where an audit is.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct At {
     /// Of which replica.
     replica: usize,
@@ -65,8 +65,6 @@ pub struct World<'w> {
     pub library: Library,
     /// The replicas, whose tombstones remember.
     pub replicas: &'w [Box<dyn Replica>],
-    /// Where the report goes.
-    pub bucket: &'w FailureBucket,
 }
 
 /// A line of the report.
@@ -94,11 +92,11 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, audit: &Audit) -> R
         look_for(course, world, audit, sought).await?;
         return Ok(true);
     }
-    while let Some(replica) = world.replicas.get(course.at.replica) {
+    while let Some(replica) = world.replicas.get(course.at().replica) {
         if course.is_up() {
             return Ok(false);
         }
-        let (mut sought, mut after) = (Sought::new(), course.at.after.clone());
+        let (mut sought, mut after) = (Sought::new(), course.at().after.clone());
         let ended = loop {
             let page = replica.scan(course.segment(), after.as_ref()).await?;
             for (key, held) in page.held {
@@ -115,11 +113,8 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, audit: &Audit) -> R
             }
         };
         look_for(course, world, audit, sought).await?;
-        course.at.after = after;
-        if ended {
-            course.at.replica += 1;
-        }
-        course.write_if_large(world.bucket).await?;
+        let replica = course.at().replica + usize::from(ended);
+        course.checkpoint(At { replica, after, told: true }).await?;
     }
     Ok(true)
 }
@@ -140,9 +135,8 @@ async fn look_for(course: &mut Course<At>, world: &World<'_>, audit: &Audit, sou
         Ok(())
     };
     let (sought, seen) = sweep(&world.library, &period, course.stop_at, sought, wanted, take).await?;
-    if !course.at.told {
+    if !course.at().told {
         tell(course, "audit", &seen);
-        course.at.told = true;
     }
     for ((key, revision), objects) in sought {
         let kind = match (objects, revision) {

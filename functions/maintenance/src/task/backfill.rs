@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::course::Course;
 use super::pace::Pace;
-use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::failure_bucket::BucketFault;
 use crate::mapping::{Mappings, Unfed};
 use crate::source::{Source, SourceFault};
 
@@ -87,8 +87,6 @@ pub struct World<'w> {
     pub replicas: &'w [Box<dyn Replica>],
     /// The mappings that feed them.
     pub mappings: &'w Mappings,
-    /// Where the report goes.
-    pub bucket: &'w FailureBucket,
 }
 
 /// A line of the report: an item that a replica cannot hold.
@@ -109,7 +107,7 @@ pub async fn run(
     capacity_units: Option<u32>,
     invocation: &Invocation,
 ) -> Result<bool, BackfillFault> {
-    let World { source, replicas, mappings, bucket } = *world;
+    let World { source, replicas, mappings } = *world;
     let mut reading = Reading {
         source,
         mappings,
@@ -121,7 +119,7 @@ pub async fn run(
     if course.is_up() {
         return Ok(false);
     }
-    let mut ready = reading.page(course.at.after()).await?;
+    let mut ready = reading.page(course.at().after()).await?;
     loop {
         let Ready { revision, page: found } = ready;
         let fill_all = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop)));
@@ -152,9 +150,8 @@ pub async fn run(
             course.count(format!("{sink}.left"), filled.left.len());
         }
         course.count("source.items", found.items.len());
-        course.write_if_large(bucket).await?;
         match found.next {
-            Some(key) => course.reach(At::After(key)),
+            Some(key) => course.checkpoint(At::After(key)).await?,
             None => return Ok(true),
         }
         match next? {

@@ -23,7 +23,6 @@ use super::dealt_to;
 use super::merge::{FAN_IN, MergeFault, Merged, Merging};
 use crate::catalog;
 use crate::columns::ColumnsKey;
-use crate::failure_bucket::FailureBucket;
 
 /// What to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +36,7 @@ pub struct Columns {
 }
 
 /// Where it is.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct At {
     /// The last day that is done.
     day: Option<String>,
@@ -51,8 +50,6 @@ pub struct World<'w> {
     pub table: &'w str,
     /// Its key.
     pub key_names: KeyNames,
-    /// Where the report goes.
-    pub bucket: &'w FailureBucket,
 }
 
 /// A line of the report.
@@ -68,7 +65,7 @@ enum Line<'a> {
 /// # Errors
 /// [`MergeFault`]; what was there before is there still.
 pub async fn run(course: &mut Course<At>, world: &World<'_>, columns: &Columns) -> Result<bool, MergeFault> {
-    let (segment, done) = (course.segment(), course.at.day.as_deref().and_then(Day::parse));
+    let (segment, done) = (course.segment(), course.at().day.as_deref().and_then(Day::parse));
     let wanted = |day: &Day| {
         columns.from.is_none_or(|from| day.end() > from)
             && day.start() < columns.to
@@ -86,8 +83,7 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, columns: &Columns) 
             return if advanced { Ok(false) } else { Err(MergeFault::NoTime(day)) };
         }
         advanced = true;
-        course.reach(At { day: Some(day.to_string()) });
-        course.write_if_large(world.bucket).await?;
+        course.checkpoint(At { day: Some(day.to_string()) }).await?;
     }
     Ok(true)
 }
@@ -96,21 +92,20 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, columns: &Columns) 
 async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, day: Day) -> Result<bool, MergeFault> {
     let shelf = catalog::shelf(world.archive, world.table, day).await?;
     let runs: Vec<Vec<String>> = catalog::runs(&shelf.objects).into_iter().map(|(_, parts)| parts).collect();
-    let inputs = runs.iter().map(Vec::len).sum();
-    course.count("columns.uncompacted", shelf.objects.len() - inputs);
+    let inputs: usize = runs.iter().map(Vec::len).sum();
+    let uncompacted = shelf.objects.len() - inputs;
     if runs.is_empty() {
+        course.count("columns.uncompacted", uncompacted);
         return Ok(true);
     }
     if runs.len() > FAN_IN {
         let why = format!("{} compacted runs are more than {FAN_IN}: compact the whole day first", runs.len());
         leave(course, "left", &ColumnsKey::prefix(world.table, day), why);
+        course.count("columns.uncompacted", uncompacted);
         return Ok(true);
     }
     let run = ColumnsKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes);
     let (there, foreign) = files(world, day).await?;
-    for object in &foreign {
-        leave(course, "foreign", object, "no run of this task wrote it".to_owned());
-    }
     let (own, former): (Vec<_>, Vec<_>) = there.into_iter().partition(|key| key.run == run);
     if !is_whole(world, &own).await? {
         let sheet = Sheet {
@@ -131,6 +126,7 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
             Merged::Whole { outputs, rows, .. } => (outputs, rows),
             Merged::Stopped => return Ok(false),
             Merged::Damaged(damage) => {
+                tell_of_the_rest(course, &foreign, uncompacted);
                 leave(course, "damaged", &damage.object, damage.to_string());
                 return Ok(true);
             }
@@ -139,12 +135,23 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
         course.count("columns.rows", usize::try_from(rows).unwrap_or(usize::MAX));
         let outputs = outputs.iter().map(|output| output.key.as_str()).collect();
         course.report(&Line::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
+        // The files are there: a fault from here on does not write them again, and so would not count them either.
+        course.checkpoint(course.at().clone()).await?;
     }
     for key in former {
         world.archive.remove(&key.to_string()).await?;
         course.count("columns.removed", 1);
     }
+    tell_of_the_rest(course, &foreign, uncompacted);
     Ok(true)
+}
+
+/// Reports what was found of a day besides its runs, once the day is done.
+fn tell_of_the_rest(course: &mut Course<At>, foreign: &[String], uncompacted: usize) {
+    course.count("columns.uncompacted", uncompacted);
+    for object in foreign {
+        leave(course, "foreign", object, "no run of this task wrote it".to_owned());
+    }
 }
 
 fn leave(course: &mut Course<At>, done: &'static str, object: &str, why: String) {

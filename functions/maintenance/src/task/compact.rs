@@ -23,7 +23,7 @@ mod plan;
 use std::collections::BTreeSet;
 
 use archiver::archive::{CompactedKey, Compression, Day, Hour, KeyNames};
-use archiver::store::Store;
+use archiver::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
@@ -35,7 +35,6 @@ use super::course::Course;
 use super::dealt_to;
 use super::merge::{MergeFault, Merged, Merging};
 use crate::catalog;
-use crate::failure_bucket::FailureBucket;
 
 /// What to merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +50,7 @@ pub struct Compact {
 }
 
 /// Where a compaction is.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct At {
     /// The last day that is done.
     day: Option<String>,
@@ -71,8 +70,6 @@ pub struct World<'w> {
     pub table: &'w str,
     /// Its key.
     pub key_names: KeyNames,
-    /// Where the report goes.
-    pub bucket: &'w FailureBucket,
 }
 
 /// A line of the report.
@@ -89,11 +86,10 @@ enum Line<'a> {
 /// [`MergeFault`]; every row still stands where readers look.
 pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) -> Result<bool, MergeFault> {
     let found = catalog::days(world.archive, world.table).await?;
-    if !course.at.told && course.segment().segment == 0 {
+    if !course.at().told && course.segment().segment == 0 {
         keep(course, &found.foreign);
     }
-    course.at.told = true;
-    let done = course.at.day.as_deref().and_then(Day::parse);
+    let done = course.at().day.as_deref().and_then(Day::parse);
     let segment = course.segment();
     let period = |day: &Day| {
         compact.from.is_none_or(|from| day.end() > from)
@@ -116,8 +112,7 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) 
                 Advance::Done => break,
             }
         }
-        course.at = At { day: Some(day.to_string()), damaged: BTreeSet::new(), told: true };
-        course.write_if_large(world.bucket).await?;
+        course.checkpoint(At { day: Some(day.to_string()), damaged: BTreeSet::new(), told: true }).await?;
     }
     Ok(true)
 }
@@ -138,11 +133,21 @@ enum Advance {
     Done,
 }
 
+/// Counts what has moved below `superseded/`, though not all of it may have.
+async fn retired_objects(course: &mut Course<At>, retired: usize, fault: Option<StoreError>) -> Result<(), MergeFault> {
+    if retired > 0 {
+        course.count("compact.retired", retired);
+        course.checkpoint(At { told: true, ..course.at().clone() }).await?;
+    }
+    fault.map_or(Ok(()), |fault| Err(fault.into()))
+}
+
 async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day: Day) -> Result<Advance, MergeFault> {
     let mut shelf = catalog::shelf(world.archive, world.table, day).await?;
-    let retired = manifest::finish(world.archive, world.table, day, &shelf).await?;
-    course.count("compact.retired", retired.len());
-    shelf.objects.retain(|object| !retired.contains(&object.key) && !course.at.damaged.contains(&object.key));
+    let left = manifest::left(world.archive, world.table, day, &shelf).await?;
+    let (retired, fault) = manifest::retire(world.archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    retired_objects(course, retired, fault).await?;
+    shelf.objects.retain(|object| !left.contains(&object.key) && !course.at().damaged.contains(&object.key));
     let period = Period { from: compact.from.map(Hour::of), to: compact.to, hourly: compact.hourly };
     let Some(runs) = plan::next(&shelf.objects, &period) else {
         keep(course, &shelf.foreign);
@@ -171,21 +176,25 @@ async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day
         Merged::Damaged(damage) => {
             course.count("compact.kept", 1);
             course.report(&Line::Kept { object: &damage.object, done: "kept", why: damage.to_string() });
-            course.at.damaged.insert(damage.object);
+            let mut at = At { told: true, ..course.at().clone() };
+            at.damaged.insert(damage.object);
+            course.checkpoint(at).await?;
             return Ok(Advance::Damaged);
         }
     };
     let manifest = Manifest::of(world.table, day, run, rows, inputs, outputs);
     manifest.put(world.archive).await?;
     let inputs: Vec<&str> = manifest.inputs.iter().map(String::as_str).collect();
-    manifest::retire(world.archive, &inputs).await?;
     let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.key.as_str()).collect();
     course.count("compact.objects", inputs.len());
-    course.count("compact.retired", inputs.len());
     course.count("compact.written", outputs.len());
     course.count("compact.rows", usize::try_from(rows).unwrap_or(usize::MAX));
     course.count("compact.repeated", usize::try_from(repeated).unwrap_or(usize::MAX));
     let run = manifest.run.as_str();
     course.report(&Line::Merged { day: day.to_string(), run, inputs: inputs.len(), outputs, rows, repeated });
+    // Whoever begins again finishes what the manifest tells of, and neither merges nor counts it a second time.
+    course.checkpoint(At { told: true, ..course.at().clone() }).await?;
+    let (retired, fault) = manifest::retire(world.archive, &inputs).await;
+    retired_objects(course, retired, fault).await?;
     Ok(Advance::Merged)
 }

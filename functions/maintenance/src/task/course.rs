@@ -1,4 +1,4 @@
-//! A segment of a task under way: where it is, what it has counted, what it has to report.
+//! A segment of a task under way: its place, its counts and its report, confirmed together by [`Course::checkpoint`].
 
 use std::time::Duration;
 
@@ -17,48 +17,78 @@ const REPORTING: Duration = Duration::from_secs(5);
 /// A part of a report is written when it has grown to this.
 const PART_BYTES: usize = 4 * 1024 * 1024;
 
-/// A segment of a task under way. `P` is the place that it has come to.
+/// A segment of a task under way. `P` is its place, from which another invocation can continue.
+///
+/// Counts and report entries are pending until a [`Course::checkpoint`] confirms them together with the place behind them.
+/// A fault drops what is pending, because the next invocation does that work again, and keeps what is confirmed.
 #[derive(Debug)]
 pub struct Course<P> {
     task: &'static str,
     run: String,
     segment: Segment,
+    bucket: FailureBucket,
     part: u32,
-    progress: Progress,
-    lines: Vec<u8>,
-    /// The place. Where all before it is confirmed and its counts are taken, it is told by [`Course::reach`].
-    pub at: P,
-    /// Whether this invocation has come on.
+    at: P,
+    confirmed: Work,
+    pending: Work,
+    /// Whether this invocation has confirmed anything.
     advanced: bool,
     /// When to stop working.
     pub stop_at: Instant,
 }
 
+/// What was counted, and the entries of the report that are not written yet.
+#[derive(Debug, Default)]
+struct Work {
+    progress: Progress,
+    lines: Vec<u8>,
+}
+
 impl<P: Default + Serialize + DeserializeOwned> Course<P> {
-    /// Begins, or goes on where the cursor says.
+    /// Begins, or continues where the cursor says. The report goes to `bucket`.
     ///
     /// # Errors
     /// [`BadOrder::Cursor`] if the cursor's place is not one of this task.
-    pub fn resume(order: &Order, invocation: &Invocation) -> Result<Self, BadOrder> {
+    pub fn resume(order: &Order, invocation: &Invocation, bucket: &FailureBucket) -> Result<Self, BadOrder> {
         let task = order.task.name();
         let at = order.cursor.as_ref().map(|cursor| serde_json::from_str(cursor.at.get())).transpose();
         let left = invocation.stop_at.saturating_duration_since(Instant::now());
+        let progress = order.cursor.as_ref().map(|cursor| cursor.progress.clone()).unwrap_or_default();
         Ok(Self {
             task,
             run: order.run.clone(),
             segment: order.segment,
+            bucket: bucket.clone(),
             part: order.cursor.as_ref().map_or(0, |cursor| cursor.part),
-            progress: order.cursor.as_ref().map(|cursor| cursor.progress.clone()).unwrap_or_default(),
-            lines: Vec::new(),
             at: at.map_err(|error| BadOrder::Cursor(task, error))?.unwrap_or_default(),
+            confirmed: Work { progress, lines: Vec::new() },
+            pending: Work::default(),
             advanced: false,
             stop_at: invocation.stop_at - REPORTING.min(left / 4),
         })
     }
 
-    /// Comes to a place: all before it is done and confirmed.
-    pub fn reach(&mut self, place: P) {
+    /// Where the next invocation would continue.
+    #[must_use]
+    pub fn at(&self) -> &P {
+        &self.at
+    }
+
+    /// Confirms what was counted and reported so far, and that all work before `place` is done: the only way to move the
+    /// cursor. Writes the report so far if it has grown large.
+    ///
+    /// # Errors
+    /// [`BucketFault`] if the report is not confirmed. It is kept, and written at the end of the invocation.
+    pub async fn checkpoint(&mut self, place: P) -> Result<(), BucketFault> {
         self.at = place;
+        self.confirm();
+        if self.confirmed.lines.len() < PART_BYTES { Ok(()) } else { self.write().await }
+    }
+
+    fn confirm(&mut self) {
+        let Work { progress, mut lines } = std::mem::take(&mut self.pending);
+        self.confirmed.progress.add(&progress);
+        self.confirmed.lines.append(&mut lines);
         self.advanced = true;
     }
 
@@ -82,43 +112,37 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
 
     /// Adds to a count.
     pub fn count(&mut self, name: impl Into<String>, more: usize) {
-        self.progress.count(name, more);
+        self.pending.progress.count(name, more);
     }
 
-    /// Adds a line to the report.
+    /// Adds an entry to the report.
     pub fn report(&mut self, line: &impl Serialize) {
-        // A line is of texts and numbers: there is nothing that JSON cannot write.
-        if serde_json::to_writer(&mut self.lines, line).is_ok() {
-            self.lines.push(b'\n');
+        // An entry consists of texts and numbers: there is nothing that JSON cannot write.
+        if serde_json::to_writer(&mut self.pending.lines, line).is_ok() {
+            self.pending.lines.push(b'\n');
         }
     }
 
-    /// Writes the report so far if it has grown large.
-    ///
-    /// # Errors
-    /// [`BucketFault`] if it is not confirmed.
-    pub async fn write_if_large(&mut self, bucket: &FailureBucket) -> Result<(), BucketFault> {
-        if self.lines.len() < PART_BYTES { Ok(()) } else { self.write(bucket).await }
-    }
-
-    async fn write(&mut self, bucket: &FailureBucket) -> Result<(), BucketFault> {
-        if self.lines.is_empty() {
+    /// Writes the confirmed entries as the report's next part. They are dropped only once the bucket has confirmed them.
+    async fn write(&mut self) -> Result<(), BucketFault> {
+        if self.confirmed.lines.is_empty() {
             return Ok(());
         }
         let Segment { segment, of } = self.segment;
         let key = format!("reports/{}/{}-{segment}-of-{of}-{:05}.jsonl", self.run, self.task, self.part);
-        bucket.put(&key, "application/x-ndjson", std::mem::take(&mut self.lines)).await?;
+        self.bucket.put(&key, "application/x-ndjson", self.confirmed.lines.clone()).await?;
+        self.confirmed.lines.clear();
         self.part += 1;
         Ok(())
     }
 
-    /// Writes what is left of the report, and answers. A fault after some way is told by the next invocation, which meets
-    /// it at its start if it has not passed: so that the way is not gone again.
+    /// Writes the rest of the report, and returns the answer. After a checkpoint a fault only ends the invocation: the next
+    /// one continues at the cursor and meets the fault at its start, unless it has passed.
     ///
     /// # Errors
-    /// The fault of a course that has not come on, or [`BucketFault`] if the report is not confirmed: what it told of is
-    /// then gone about again.
-    pub async fn answer<E>(mut self, done: Result<bool, E>, bucket: &FailureBucket) -> Result<Answer, E>
+    /// The fault of an invocation without a checkpoint, or [`BucketFault`] if the report is not confirmed: its entries
+    /// are then produced again from the former cursor.
+    pub async fn answer<E>(mut self, done: Result<bool, E>) -> Result<Answer, E>
     where
         E: From<BucketFault> + std::error::Error,
     {
@@ -129,7 +153,10 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             }
             done => done?,
         };
-        self.write(bucket).await?;
+        if done {
+            self.confirm();
+        }
+        self.write().await?;
         let Segment { segment, of } = self.segment;
         let at = serde_json::value::to_raw_value(&self.at).unwrap_or_default();
         let cursor = (!done).then(|| Cursor {
@@ -138,10 +165,10 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             segment,
             segments: of,
             part: self.part,
-            progress: self.progress.clone(),
+            progress: self.confirmed.progress.clone(),
             at,
         });
-        let (task, progress) = (self.task.to_owned(), self.progress);
+        let (task, progress) = (self.task.to_owned(), self.confirmed.progress);
         Ok(Answer { task, run: self.run, segment, segments: of, done, cursor, progress })
     }
 }
@@ -162,4 +189,80 @@ pub async fn summary(order: &Order, bucket: &FailureBucket) -> Result<Answer, Bu
     let body = serde_json::to_vec(&answer).unwrap_or_default();
     bucket.put(&format!("reports/{}/summary.json", order.run), "application/json", body).await?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+    use serde_json::value::RawValue;
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    /// A bucket that nobody serves.
+    fn nowhere() -> FailureBucket {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+            .region(aws_sdk_s3::config::Region::from_static("eu-west-1"))
+            .endpoint_url("http://127.0.0.1:1")
+            .retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
+            .build();
+        FailureBucket::new(aws_sdk_s3::Client::from_conf(config), "failures".to_owned())
+    }
+
+    fn begun() -> Course<u32> {
+        let payload = RawValue::from_string(json!({"task": "verify", "run": "monday"}).to_string()).unwrap();
+        let time = Duration::from_mins(1);
+        let invocation = Invocation::new(OffsetDateTime::UNIX_EPOCH, Instant::now(), time, "1".to_owned());
+        Course::resume(&Order::parse(&payload, &invocation).unwrap(), &invocation, &nowhere()).unwrap()
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("it may pass")]
+    struct Passing;
+
+    impl From<BucketFault> for Passing {
+        fn from(_: BucketFault) -> Self {
+            Self
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_after_a_checkpoint_keeps_the_cursor_and_the_counts_before_it_and_no_others() {
+        let mut course = begun();
+        course.count("source.items", 3);
+        course.checkpoint(7).await.unwrap();
+        course.count("source.items", 4);
+        let answer = course.answer(Err(Passing)).await.unwrap();
+        let cursor = answer.cursor.unwrap();
+        assert_eq!((answer.done, cursor.at.get(), cursor.progress.get("source.items")), (false, "7", 3));
+        assert_eq!(answer.progress.get("source.items"), 3, "the next invocation counts the others again");
+    }
+
+    #[tokio::test]
+    async fn a_fault_before_a_checkpoint_is_the_invocation_s() {
+        let mut course = begun();
+        course.count("source.items", 3);
+        assert!(course.answer(Err(Passing)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_done_needs_no_checkpoint() {
+        let mut course = begun();
+        course.count("source.items", 3);
+        let answer = course.answer(Ok::<_, BucketFault>(true)).await.unwrap();
+        assert_eq!((answer.done, answer.progress.get("source.items")), (true, 3));
+    }
+
+    #[tokio::test]
+    async fn a_report_that_is_not_confirmed_is_kept_until_it_is() {
+        let mut course = begun();
+        course.report(&json!({"key": "x".repeat(PART_BYTES)}));
+        assert!(course.checkpoint(1).await.is_err(), "it is large, and the bucket does not take it");
+        assert!(course.confirmed.lines.len() > PART_BYTES);
+        assert_eq!((*course.at(), course.part), (1, 0));
+        assert!(course.answer(Ok::<_, BucketFault>(true)).await.is_err(), "no answer without its report");
+    }
 }

@@ -22,7 +22,7 @@ use super::course::Course;
 use super::dealt_to;
 use super::found::tell;
 use crate::facts::{Facts, Rows};
-use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::failure_bucket::BucketFault;
 use crate::sweep::{Library, Period, SweepFault, sweep};
 
 /// The service takes no more.
@@ -79,8 +79,6 @@ pub struct World<'w> {
     pub compression: Compression,
     /// The table, whose key the new one gets.
     pub description: &'w Description,
-    /// Where the report goes.
-    pub bucket: &'w FailureBucket,
 }
 
 #[derive(Serialize)]

@@ -109,11 +109,11 @@ pub async fn run(
     redrive: &Redrive,
     invocation: &Invocation,
 ) -> Result<bool, RedriveFault> {
-    while let Some(prefix) = redrive.prefixes.get(course.at.prefix) {
+    while let Some(prefix) = redrive.prefixes.get(course.at().prefix) {
         if course.is_up() {
             return Ok(false);
         }
-        let mut page = world.bucket.list(prefix, course.at.after.as_deref(), OBJECTS).await?;
+        let mut page = world.bucket.list(prefix, course.at().after.as_deref(), OBJECTS).await?;
         let mut size_bytes = 0;
         let within = page.iter().take_while(|object| {
             let first = size_bytes == 0;
@@ -122,8 +122,8 @@ pub async fn run(
         });
         page.truncate(within.count());
         let Some(last) = page.last().map(|object| object.key.clone()) else {
-            let prefix = course.at.prefix + 1;
-            course.reach(At { prefix, after: None });
+            let prefix = course.at().prefix + 1;
+            course.checkpoint(At { prefix, after: None }).await?;
             continue;
         };
         let segment = course.segment();
@@ -137,9 +137,8 @@ pub async fn run(
             objects.retain(|object| object.failure.reason.contains(reason.as_str()));
         }
         go_about(course, world, redrive, objects, invocation).await?;
-        let prefix = course.at.prefix;
-        course.reach(At { prefix, after: Some(last) });
-        course.write_if_large(world.bucket).await?;
+        let prefix = course.at().prefix;
+        course.checkpoint(At { prefix, after: Some(last) }).await?;
     }
     Ok(true)
 }

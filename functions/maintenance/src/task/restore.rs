@@ -24,7 +24,7 @@ use super::course::Course;
 use super::dealt_to;
 use super::found::tell;
 use crate::facts::{Facts, Rows};
-use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::failure_bucket::BucketFault;
 use crate::source::{Source, SourceFault};
 use crate::sweep::{Library, Period, SweepFault, sweep};
 
@@ -94,8 +94,6 @@ pub struct World<'w> {
     pub source: &'w Source,
     /// The table, to be written to.
     pub table: &'w RestoreTable,
-    /// Where the report goes.
-    pub bucket: &'w FailureBucket,
 }
 
 /// A line of the report.
@@ -140,11 +138,11 @@ pub async fn run(
     let wanted = move |row: &ArchivedRow| dealt_to(segment, row.key.as_str()) && wants.wants(&row.key);
     let take = move |facts: &mut Facts, rows, held: &mut _| facts.add(rows, which, held);
     let (facts, seen) = sweep(&world.library, &period, course.stop_at, Facts::default(), wanted, take).await?;
-    if matches!(course.at, At::Start) {
+    if matches!(course.at(), At::Start) {
         tell(course, "restore", &seen);
     }
     let mut keys = facts.into_keys();
-    if let At::After(done) = &course.at {
+    if let At::After(done) = course.at() {
         keys.retain(|(key, _)| key > done);
     }
     let started = Instant::now();
@@ -154,19 +152,16 @@ pub async fn run(
             return Ok(false);
         }
         let chunk: Vec<(CanonicalKey, Vec<ArchivedRow>)> = keys.by_ref().take(KEYS).collect();
-        let Some(last) = chunk.last().map(|(key, _)| key.clone()) else { break };
         let now = now + started.elapsed();
-        let outcomes = if restore.dry_run {
-            look(world, &chunk, restore, now).await?
+        let (outcomes, fault) = if restore.dry_run {
+            (look(world, &chunk, restore, now).await?, None)
         } else {
-            let puts = chunk.iter().map(|(_, rows)| put_all(world.table, rows, restore, now));
-            let mut outcomes = Vec::with_capacity(chunk.len());
-            let mut puts = stream::iter(puts.collect::<Vec<_>>()).buffered(IN_FLIGHT);
-            while let Some(outcome) = puts.next().await {
-                outcomes.push(outcome?);
-            }
-            outcomes
+            put_until_fault(world.table, &chunk, restore, now).await
         };
+        let Some((last, _)) = outcomes.len().checked_sub(1).and_then(|last| chunk.get(last)) else {
+            return fault.map_or(Ok(true), Err);
+        };
+        let last = last.clone();
         for ((key, rows), outcome) in chunk.iter().zip(outcomes) {
             let (count, done, why) = match (&outcome, restore.dry_run) {
                 (Outcome::Restored, true) => ("restore.ready", "would be restored", None),
@@ -180,10 +175,31 @@ pub async fn run(
             let revision = rows.last().map(|row| row.revision.to_string());
             course.report(&Line { key: &key.to_raw(), revision, done, why });
         }
-        course.at = At::After(last);
-        course.write_if_large(world.bucket).await?;
+        course.checkpoint(At::After(last)).await?;
+        if let Some(fault) = fault {
+            return Err(fault);
+        }
     }
     Ok(true)
+}
+
+/// Puts these keys, and returns what became of those before the first fault: they are done, whatever comes after.
+async fn put_until_fault(
+    table: &RestoreTable,
+    chunk: &[(CanonicalKey, Vec<ArchivedRow>)],
+    restore: &Restore,
+    now: OffsetDateTime,
+) -> (Vec<Outcome>, Option<RestoreFault>) {
+    let puts = chunk.iter().map(|(_, rows)| put_all(table, rows, restore, now));
+    let mut outcomes = Vec::with_capacity(chunk.len());
+    let mut puts = stream::iter(puts.collect::<Vec<_>>()).buffered(IN_FLIGHT);
+    while let Some(outcome) = puts.next().await {
+        match outcome {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(fault) => return (outcomes, Some(fault)),
+        }
+    }
+    (outcomes, None)
 }
 
 /// What would become of these keys.

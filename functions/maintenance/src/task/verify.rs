@@ -87,9 +87,9 @@ pub async fn run(
     let mut outstanding = Outstanding::default();
     let scan_until = course.stop_at.checked_sub(verify.lag).filter(|until| *until > Instant::now());
     let scan_until = scan_until.ok_or(VerifyFault::NoTime(verify.lag.as_secs()))?;
-    while let Some(replica) = world.replicas.get(course.at.sink) {
+    while let Some(replica) = world.replicas.get(course.at().sink) {
         let replica = &**replica;
-        let from = course.at.clone();
+        let from = course.at().clone();
         let mut sides = Sides::new(world.source, replica, course.segment(), from.source, from.replica);
         while sides.pages() < STRETCH_PAGES && !sides.ended() {
             if pace.ready_at().max(Instant::now()) >= scan_until {
@@ -108,15 +108,15 @@ pub async fn run(
         course.count(format!("{sink}.items"), counts.items);
         course.count(format!("{sink}.tombstones"), counts.tombstones);
         course.count(format!("{sink}.equal"), counts.equal);
-        course.write_if_large(world.bucket).await?;
         let (source, replica) = sides.places();
-        course.reach(if sides.ended() {
+        let reached = if sides.ended() {
             At { sink: from.sink + 1, ..At::default() }
         } else {
             At { sink: from.sink, source, replica }
-        });
+        };
+        course.checkpoint(reached).await?;
         if Instant::now() >= scan_until {
-            return Ok(course.at.sink == world.replicas.len());
+            return Ok(course.at().sink == world.replicas.len());
         }
     }
     Ok(true)

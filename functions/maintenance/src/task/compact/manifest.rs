@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use archiver::archive::Day;
 use archiver::store::{Store, StoreError};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -44,14 +44,9 @@ impl Manifest {
     }
 }
 
-/// Retires what the day's manifests tell of and is still there: a merge was cut off, or an archiver wrote an object again
-/// whose rows are merged already. Answers their keys.
-pub(super) async fn finish(
-    store: &Store,
-    table: &str,
-    day: Day,
-    shelf: &Shelf,
-) -> Result<BTreeSet<String>, StoreError> {
+/// What the day's manifests tell of and is still there: a merge was cut off, or an archiver wrote an object again whose rows
+/// are merged already.
+pub(super) async fn left(store: &Store, table: &str, day: Day, shelf: &Shelf) -> Result<BTreeSet<String>, StoreError> {
     let there: BTreeSet<&str> = shelf.objects.iter().map(|object| object.key.as_str()).collect();
     let mut left = BTreeSet::new();
     for stored in store.list(&prefix(table, day)).await? {
@@ -62,10 +57,17 @@ pub(super) async fn finish(
             left.extend(manifest.inputs.into_iter().filter(|input| there.contains(input.as_str())));
         }
     }
-    retire(store, &left.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     Ok(left)
 }
 
-pub(super) async fn retire(store: &Store, keys: &[&str]) -> Result<(), StoreError> {
-    stream::iter(keys.iter().map(|key| store.retire(key))).buffer_unordered(IN_FLIGHT).try_collect::<()>().await
+/// Moves these objects below `superseded/`; returns how many were moved, and the first fault.
+pub(super) async fn retire(store: &Store, keys: &[&str]) -> (usize, Option<StoreError>) {
+    let moves = stream::iter(keys.iter().map(|key| store.retire(key))).buffer_unordered(IN_FLIGHT);
+    let tally = |(retired, fault): (usize, Option<StoreError>), moved: Result<(), StoreError>| {
+        std::future::ready(match moved {
+            Ok(()) => (retired + 1, fault),
+            Err(error) => (retired, fault.or(Some(error))),
+        })
+    };
+    moves.fold((0, None), tally).await
 }

@@ -1,0 +1,258 @@
+//! A fault that may pass ends an invocation after some way: its cursor, its counts and its report are kept.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use archiver::store::Store;
+use maintenance::Maintenance;
+use maintenance::failure_bucket::FailureBucket;
+use maintenance::task::Answer;
+use replicator::sink::dynamodb::DynamoDbSink;
+use serde_json::{Value, json};
+use shared::raw_table::RawTable;
+use shared::table::RestoreTable;
+
+use super::compactions::archived;
+use super::restores::expired;
+use super::scene::{ARCHIVE, FAILURES, FORMER, REPLICA, SOURCE, Scene, invoke, record, to_its_end};
+use crate::archival::harness;
+use crate::faults::proxy::{self, Call, Mishap};
+use crate::replication::rig::create_table;
+use crate::replication::story::Told;
+
+const LATER: &str = "Later";
+const UNAVAILABLE: Mishap = Mishap::Error(500, "InternalServerError");
+
+fn when(hit: bool) -> Mishap {
+    if hit { UNAVAILABLE } else { Mishap::None }
+}
+
+async fn table_behind(
+    scene: &Scene,
+    plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static,
+) -> aws_sdk_dynamodb::Client {
+    local::clients::dynamodb(&proxy::before(scene.stack.dynamodb_url(), plan).await)
+}
+
+async fn buckets_behind(
+    scene: &Scene,
+    plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static,
+) -> aws_sdk_s3::Client {
+    harness::client(&proxy::before(scene.stack.s3_url(), plan).await)
+}
+
+/// A second replica, whose table is not there yet.
+fn with_a_later_replica(scene: &Scene) -> Maintenance {
+    let mut maintenance = scene.maintenance();
+    let sink = DynamoDbSink::new(scene.dynamodb.clone(), LATER, 8, time::Duration::days(8));
+    maintenance.replicas.push(Box::new(sink));
+    maintenance
+}
+
+async fn make_the_later_replica(scene: &Scene) {
+    create_table(&scene.dynamodb, LATER, &[("user_id", "S"), ("timestamp", "N")]).await;
+}
+
+/// One invocation that is interrupted after some way: what it has done is in its answer and in its cursor.
+async fn interrupted(maintenance: &Maintenance, order: &Value) -> Answer {
+    let answer = invoke(maintenance, order, Duration::from_mins(1)).await.unwrap();
+    assert!(!answer.done, "{order}");
+    let cursor = answer.cursor.as_ref().unwrap();
+    assert_eq!(cursor.progress, answer.progress);
+    assert_ne!(answer.progress.to_string(), "", "{order}: counts are lost");
+    answer
+}
+
+/// The rest of it, with a function that meets no fault.
+async fn continued(maintenance: &Maintenance, order: &Value, interrupted: Answer) -> Answer {
+    let mut order = order.clone();
+    order["cursor"] = json!(interrupted.cursor);
+    to_its_end(maintenance, order, Duration::from_mins(1)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_backfill() {
+    let scene = Scene::start().await;
+    scene.fill(1_200, 2_000).await;
+    scene.stack.drained().await;
+    scene.lose_replica().await;
+    let mut maintenance = scene.maintenance();
+    let pages = AtomicUsize::new(0);
+    let second_page =
+        move |call: &Call<'_>| when(call.operation == "Scan" && pages.fetch_add(1, Ordering::Relaxed) > 0);
+    maintenance.source = RawTable::new(table_behind(&scene, second_page).await, SOURCE);
+    let order = json!({"task": "backfill", "run": "cut"});
+    let cut = interrupted(&maintenance, &order).await;
+    assert!(cut.progress.get("source.items") > 0 && cut.progress.get("source.items") < 1_200, "{}", cut.progress);
+    let answer = continued(&scene.maintenance(), &order, cut).await;
+    assert_eq!(answer.progress.to_string(), "dynamodb.filled 1200, source.items 1200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_comparison_and_of_a_repair() {
+    for order in [
+        json!({"task": "verify", "run": "verify", "lag_seconds": 0}),
+        json!({"task": "repair", "run": "repair", "lag_seconds": 0, "dry_run": false}),
+    ] {
+        let scene = Scene::start().await;
+        scene.fill(3, 10).await;
+        scene.stack.drained().await;
+        scene.delete(REPLICA, "u00001").await;
+        let maintenance = with_a_later_replica(&scene);
+        let cut = interrupted(&maintenance, &order).await;
+        assert_eq!((cut.progress.get("source.items"), cut.progress.get("dynamodb.missing")), (3, 1));
+        assert_eq!(scene.report(&cut.run).await.len(), 1, "the report is kept");
+        make_the_later_replica(&scene).await;
+        let answer = continued(&maintenance, &order, cut).await;
+        assert_eq!((answer.progress.get("source.items"), answer.progress.get("dynamodb.missing")), (3, 4));
+        assert_eq!(scene.report(&answer.run).await.len(), 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_redrive() {
+    let scene = Scene::start().await;
+    scene.give_up("replicator", vec![record(Told::named("ada", 1, "Then"), FORMER)], false).await;
+    let body = json!({"format": 1, "reason": "once", "record": record(Told::named("bob", 2, "Then"), FORMER)});
+    scene.put_object("quarantine/replicator/dynamodb/Users/x-2.json", body.to_string()).await;
+    let mut maintenance = scene.maintenance();
+    let listings = AtomicUsize::new(0);
+    // Of what Lambda gave up there is one listing with an object and one without; the next one is of the quarantine.
+    let quarantine = move |call: &Call<'_>| {
+        let lists = call.method == "GET" && call.path.trim_matches('/') == FAILURES;
+        when(lists && listings.fetch_add(1, Ordering::Relaxed) > 1)
+    };
+    maintenance.failures = FailureBucket::new(buckets_behind(&scene, quarantine).await, FAILURES.to_owned());
+    let order = json!({"task": "redrive", "run": "cut", "dry_run": false});
+    let cut = interrupted(&maintenance, &order).await;
+    assert_eq!(cut.progress.get("redrive.redriven"), 1);
+    assert_eq!(scene.report("cut").await.len(), 1);
+    let answer = continued(&scene.maintenance(), &order, cut).await;
+    assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.objects")), (2, 2));
+    assert_eq!(scene.report("cut").await.len(), 2);
+}
+
+/// Two days of the archive, and the function to which it does not take what is written of the second one.
+async fn without_a_second_day(scene: &Scene, below: &'static str) -> Maintenance {
+    let second_day = move |call: &Call<'_>| {
+        let path = call.path.replace("%3D", "=");
+        when(call.method == "PUT" && path.contains(below) && path.contains("dt=2026-11-23"))
+    };
+    let mut maintenance = scene.maintenance();
+    maintenance.archive = Store::new(buckets_behind(scene, second_day).await, ARCHIVE.to_owned());
+    maintenance
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_compaction() {
+    let scene = Scene::start().await;
+    archived(&scene, 0, &[(0, 10), (10, 20)]).await;
+    archived(&scene, 24, &[(20, 30), (30, 40)]).await;
+    let maintenance = without_a_second_day(&scene, "/compacted/").await;
+    let order = json!({"task": "compact", "run": "cut", "to": "2026-12-01T00:00:00Z"});
+    let cut = interrupted(&maintenance, &order).await;
+    assert_eq!((cut.progress.get("compact.rows"), cut.progress.get("compact.retired")), (20, 2));
+    assert_eq!(scene.report("cut").await.len(), 1);
+    let answer = continued(&scene.maintenance(), &order, cut).await;
+    let whole = "compact.objects 4, compact.retired 4, compact.rows 40, compact.written 2";
+    assert_eq!(answer.progress.to_string(), whole);
+    assert_eq!(scene.report("cut").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_compaction_that_was_cut_off_between_its_manifest_and_the_last_object_that_it_retires() {
+    let scene = Scene::start().await;
+    archived(&scene, 0, &[(0, 10), (10, 20), (20, 30)]).await;
+    let removed = AtomicUsize::new(0);
+    let one = move |call: &Call<'_>| when(call.method == "DELETE" && removed.fetch_add(1, Ordering::Relaxed) > 0);
+    let mut maintenance = scene.maintenance();
+    maintenance.archive = Store::new(buckets_behind(&scene, one).await, ARCHIVE.to_owned());
+    let order = json!({"task": "compact", "run": "cut", "to": "2026-12-01T00:00:00Z"});
+    let cut = interrupted(&maintenance, &order).await;
+    assert_eq!(cut.progress.to_string(), "compact.objects 3, compact.retired 1, compact.rows 30, compact.written 1");
+    let answer = continued(&scene.maintenance(), &order, cut).await;
+    assert_eq!(answer.progress.to_string(), "compact.objects 3, compact.retired 3, compact.rows 30, compact.written 1");
+    assert_eq!(scene.report("cut").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_writing_of_columns() {
+    let scene = Scene::start().await;
+    archived(&scene, 0, &[(0, 10)]).await;
+    archived(&scene, 24, &[(10, 20)]).await;
+    scene.task(json!({"task": "compact", "to": "2026-12-01T00:00:00Z"})).await;
+    let maintenance = without_a_second_day(&scene, "/columns/").await;
+    let order = json!({"task": "columns", "run": "cut", "to": "2026-12-01T00:00:00Z"});
+    let cut = interrupted(&maintenance, &order).await;
+    assert_eq!(cut.progress.to_string(), "columns.rows 10, columns.written 1");
+    let answer = continued(&scene.maintenance(), &order, cut).await;
+    assert_eq!(answer.progress.to_string(), "columns.rows 20, columns.written 2");
+    assert_eq!(scene.report("cut").await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_restore() {
+    let scene = Scene::start().await;
+    let users: Vec<String> = (0..150).map(|n| format!("u{n:03}")).collect();
+    expired(&scene, &users.iter().map(String::as_str).collect::<Vec<_>>(), "Then").await;
+    let one = |call: &Call<'_>| when(call.operation == "PutItem" && call.body.contains("\"u120\""));
+    let mut maintenance = scene.maintenance();
+    maintenance.restored = RestoreTable::new(table_behind(&scene, one).await, SOURCE.to_owned(), None);
+    let order =
+        json!({"task": "restore", "run": "cut", "from": "2026-01-01T00:00:00Z", "no_expiry": true, "dry_run": false});
+    let cut = interrupted(&maintenance, &order).await;
+    assert_eq!(cut.progress.get("restore.restored"), 120, "all before the one that cannot be put");
+    assert_eq!(scene.report("cut").await.len(), 120);
+    let answer = continued(&scene.maintenance(), &order, cut).await;
+    // Those that were under way beside it are there already.
+    assert_eq!(answer.progress.get("restore.restored") + answer.progress.get("restore.already"), 150);
+    let report = scene.report("cut").await;
+    let keys: HashSet<String> = report.iter().map(|line| line["key"].to_string()).collect();
+    assert_eq!((report.len(), keys.len(), scene.live(SOURCE).await.len()), (150, 150, 150), "each is told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_audit() {
+    let scene = Scene::start().await;
+    expired(&scene, &["ada", "bob"], "Then").await;
+    let damaged = "archive/Users/dt=2026-11-22/hr=09/00000000000000000000000000000000.ndjson.zst";
+    scene.s3.put_object().bucket(ARCHIVE).key(damaged).body(b"mine".to_vec().into()).send().await.unwrap();
+    let maintenance = with_a_later_replica(&scene);
+    let order = json!({"task": "audit", "run": "cut"});
+    let cut = interrupted(&maintenance, &order).await;
+    let told = "audit.damaged 1, audit.found 2, audit.objects";
+    assert!(cut.progress.to_string().starts_with(told), "{}", cut.progress);
+    assert_eq!(scene.report("cut").await.len(), 1);
+    let objects = cut.progress.get("audit.objects");
+    make_the_later_replica(&scene).await;
+    let answer = continued(&maintenance, &order, cut).await;
+    assert_eq!(answer.progress.to_string(), format!("{told} {objects}"), "what is damaged is told once");
+}
+
+/// The bucket of reports fails in the middle: what was to be told is told by the invocation's end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_is_refused_once_is_written_all_the_same() {
+    let scene = Scene::start().await;
+    // Keys that fill more than a part of the report, so that it is written on the way.
+    let filling = "k".repeat(1_000);
+    let users: Vec<String> = (0..4_300).map(|n| format!("{filling}{n:05}")).collect();
+    for user in &users {
+        scene.put(REPLICA, super::scene::user(user, "Stranger")).await;
+    }
+    let refused = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&refused);
+    // The first call, and none after.
+    let once = move |call: &Call<'_>| {
+        let report = call.method == "PUT" && call.path.contains("/reports/");
+        when(report && seen.fetch_add(1, Ordering::Relaxed) < 1)
+    };
+    let mut maintenance = scene.maintenance();
+    maintenance.failures = FailureBucket::new(buckets_behind(&scene, once).await, FAILURES.to_owned());
+    let order = json!({"task": "verify", "run": "large", "lag_seconds": 0});
+    let answer = to_its_end(&maintenance, order, Duration::from_mins(2)).await.unwrap();
+    assert!(refused.load(Ordering::Relaxed) > 1);
+    assert_eq!(answer.progress.get("dynamodb.extra"), 4_300);
+    assert_eq!(scene.report("large").await.len(), 4_300);
+}
