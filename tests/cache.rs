@@ -10,3 +10,4 @@ mod rule;
 pub(crate) mod servers;
 mod sink;
 pub(crate) mod suite;
+mod writes;

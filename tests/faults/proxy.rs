@@ -33,6 +33,8 @@ pub(crate) enum Mishap {
     CutBefore,
     /// The connection is cut, and the engine does it so much later: a write that nobody waits for any more.
     Zombie(Duration),
+    /// The engine does it, and nobody answers.
+    Landed,
     /// The engine never sees it, and nobody answers.
     Silence,
 }
@@ -83,6 +85,10 @@ async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response
     let of_s3 = call.operation.is_empty();
     Ok(match mishap {
         Mishap::Silence => pending().await,
+        Mishap::Landed => {
+            proxy.forward(parts, body).await;
+            pending().await
+        }
         Mishap::CutBefore => cut(),
         Mishap::Error(status, code) => {
             let body = if of_s3 {

@@ -4,7 +4,7 @@
 //! after a failure it is left alone for a while (`breaker`). Writes are conditional at the table and then leave a mark
 //! here, before they are answered: who wrote reads what it wrote. A mark that could not be left is owed (`owed`), and
 //! until it is paid this instance does not believe the cache about that record; the stream's mark, a moment later, makes it
-//! so for the others.
+//! so for the others. A write that was refused, failed or was given up may have landed, and leaves its mark, too.
 //!
 //! The newest record of a user is not looked for here: which one it is changes with every record of the user, and
 //! versions of different records have no order. It is a query, as any list.
@@ -215,12 +215,20 @@ impl CacheAside {
 
     /// Tells the cache of a write that is done.
     pub(crate) async fn mark(&self, key: &UserKey, floor: Floor) {
-        let name = shared::cache::key(&self.0.table, key);
+        self.mark_named(&shared::cache::key(&self.0.table, key), floor).await;
+    }
+
+    async fn mark_named(&self, name: &str, floor: Floor) {
         // Owed from the start: if this request ends here, its mark does not.
-        self.0.owed.owe(&name, floor, Instant::now());
-        if self.call(async |line: &Line| line.mark(&name, floor).await).await.is_some() {
-            self.0.owed.paid(&name, floor);
+        self.0.owed.owe(name, floor, Instant::now());
+        if self.call(async |line: &Line| line.mark(name, floor).await).await.is_some() {
+            self.0.owed.paid(name, floor);
         }
+    }
+
+    /// A write that begins, of which it is not known what will come.
+    pub(crate) fn unsettled(&self, key: &UserKey) -> Unsettled {
+        Unsettled { cache: self.clone(), name: Some(shared::cache::key(&self.0.table, key)) }
     }
 
     /// Takes a request off a caller's quota; nothing is known of it if the cache is silent.
@@ -267,6 +275,32 @@ impl CacheAside {
     fn silent(&self) -> CacheError {
         let (place, wait) = (self.0.cache.place(), self.0.patience.call);
         CacheError::Unavailable(format!("the cache at {place} was silent for {wait:?}"))
+    }
+}
+
+/// A write that is under way. Dropped before it is settled, it may have landed: its mark is owed.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    cache: CacheAside,
+    name: Option<String>,
+}
+
+impl Unsettled {
+    /// The write is over, and leaves this floor, or nothing.
+    pub(crate) async fn settle(mut self, floor: Option<Floor>) {
+        // From here on the mark is owed by itself.
+        let name = self.name.take();
+        if let (Some(name), Some(floor)) = (name, floor) {
+            self.cache.mark_named(&name, floor).await;
+        }
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if let Some(name) = self.name.take() {
+            self.cache.0.owed.owe(&name, Floor::HIGHEST, Instant::now());
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod answer;
 pub(crate) mod batch;
 pub(crate) mod create;
 pub(crate) mod lists;
+mod write;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use shared::floor::Floor;
 use shared::http::query::Query;
 use shared::http::seal::Keys;
 use shared::table::{Fault, Listing, Meter, Order, UserTable};
-use shared::user::UserKey;
 use shared::user::fields::Fields;
 use shared::user::precondition::Precondition;
+use shared::user::{UserKey, first_version};
 use time::OffsetDateTime;
 
 use crate::cache::{CacheAside, Found};
@@ -31,6 +32,7 @@ use answer::{address, found, written};
 pub(crate) use batch::read_batch;
 pub(crate) use create::create;
 pub(crate) use lists::{history, list};
+use write::Intent;
 
 /// The users, and the time.
 #[derive(Clone, Debug)]
@@ -71,7 +73,7 @@ impl Users {
         }
     }
 
-    /// Tells the cache, before a write is answered, what it may no longer tell.
+    /// Tells the cache, before a write that was done earlier is answered, what it may no longer tell.
     async fn wrote(&self, key: &UserKey, floor: Floor) {
         if let Some(cache) = &self.cache {
             cache.mark(key, floor).await;
@@ -176,8 +178,13 @@ pub(crate) async fn replace(users: Users, OfRecord(key): OfRecord, request: Requ
     let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
     let profile = body::replacement(&body::json(request).await?, &key, now)?;
-    let replaced = users.table.replace(key, profile, &precondition, now).await?;
-    users.wrote(&replaced.user.key, Floor::of_write(0, replaced.user.version)).await;
+    let intent = Intent { created: Some(first_version(now)), precondition };
+    let write = async {
+        let replaced = users.table.replace(key.clone(), profile, &intent.precondition, now).await?;
+        let floor = Floor::of_write(0, replaced.user.version);
+        Ok((replaced, Some(floor)))
+    };
+    let replaced = users.write(&key, &intent, Box::pin(write)).await?;
     Ok(written(if replaced.created { StatusCode::CREATED } else { StatusCode::OK }, &replaced.user, None))
 }
 
@@ -199,8 +206,13 @@ pub(crate) async fn patch(users: Users, OfRecord(key): OfRecord, request: Reques
     let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
     let edits = body::edits(&body::merge_patch(request).await?, &key, now)?;
-    let user = users.table.patch(&key, &edits, &precondition, now).await?;
-    users.wrote(&key, Floor::of_write(0, user.version)).await;
+    let intent = Intent { created: None, precondition };
+    let write = async {
+        let user = users.table.patch(&key, &edits, &intent.precondition, now).await?;
+        let floor = Floor::of_write(0, user.version);
+        Ok((user, Some(floor)))
+    };
+    let user = users.write(&key, &intent, Box::pin(write)).await?;
     Ok(written(StatusCode::OK, &user, None))
 }
 
@@ -219,8 +231,12 @@ pub(crate) async fn patch(users: Users, OfRecord(key): OfRecord, request: Reques
 )]
 pub(crate) async fn delete(users: Users, OfRecord(key): OfRecord, headers: HeaderMap) -> Answer {
     let precondition = users.precondition(&headers)?;
-    let version = users.table.delete(&key, &precondition, users.clock.now()).await?;
-    users.wrote(&key, Floor::of_removal(version)).await;
+    let intent = Intent { created: None, precondition };
+    let write = async {
+        let version = users.table.delete(&key, &intent.precondition, users.clock.now()).await?;
+        Ok(((), Some(Floor::of_removal(version))))
+    };
+    users.write(&key, &intent, Box::pin(write)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -16,6 +16,7 @@ use shared::user::{User, UserKey};
 use time::OffsetDateTime;
 
 use super::answer::{address, written};
+use super::write::Intent;
 use super::{Answer, Users};
 use crate::body::{self, Draft};
 use crate::contract::schema;
@@ -45,14 +46,17 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
     let key = key(&users, &caller, &draft, now)?;
     let user = User::created(key, draft.profile, now);
 
+    let intent = Intent { created: Some(user.version), ..Intent::default() };
     let Some(given) = given else {
-        match users.table.create(&user, now).await {
-            Ok(()) => {}
-            // Nobody else can know a new random identifier: an earlier attempt of this very call landed, unheard.
-            Err(WriteError::Exists) if is_new_user => {}
-            Err(error) => return Err(error.into()),
-        }
-        users.wrote(&user.key, Floor::of_write(0, user.version)).await;
+        let write = async {
+            match users.table.create(&user, now).await {
+                // Nobody else can know a new random identifier: an earlier attempt of this very call landed, unheard.
+                Err(WriteError::Exists) if is_new_user => {}
+                other => other?,
+            }
+            Ok(((), Some(Floor::of_write(0, user.version))))
+        };
+        users.write(&user.key, &intent, Box::pin(write)).await?;
         return Ok(created(&user, stage));
     };
     let Some(attempts) = &users.attempts else {
@@ -63,14 +67,18 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
         fingerprint: idempotency::fingerprint(&body),
         owner: new_uuid(&users.clock).to_string(),
     };
-    match users.table.create_once(attempts, &attempt, &user, now).await? {
-        Once::Created(key, moment) if moment == now && key == user.key => {
+    let write = async { Ok((users.table.create_once(attempts, &attempt, &user, now).await?, None)) };
+    match users.write(&user.key, &intent, Box::pin(write)).await? {
+        Once::Created(key, moment) => {
+            let user = if moment == now && key == user.key {
+                user
+            } else {
+                // The same body, read as of then, with the key of then: the same answer.
+                User::created(key, body::draft(&body, moment)?.profile, moment)
+            };
+            // Whoever wrote it may have ended before it could tell the cache.
             users.wrote(&user.key, Floor::of_write(0, user.version)).await;
             Ok(created(&user, stage))
-        }
-        // The same body, read as of then, with the key of then: the same answer.
-        Once::Created(key, moment) => {
-            Ok(created(&User::created(key, body::draft(&body, moment)?.profile, moment), stage))
         }
         Once::Exists => Err(Problem::Exists),
         Once::InProgress(seconds) => Err(Problem::IdempotencyKeyInUse { seconds }),

@@ -1,0 +1,177 @@
+//! What the API tells from the cache after a write whose call or answer was lost: whatever it answered, it then tells what the
+//! table holds, and so does every other instance.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration as Pause;
+
+use api::cache::{CacheAside, Patience};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use local::clients;
+use shared::cache::Cache;
+use shared::clock::Clock;
+use time::{Duration, OffsetDateTime};
+
+use super::servers::cache;
+use crate::faults::proxy::{self, Mishap};
+use crate::users_api::service::{Answer, Api, JSON, MERGE, NOW, Service, config_with, n};
+
+const ATTEMPTS: (&str, &str) = ("IDEMPOTENCY_TABLE", "Idempotency");
+/// Longer than any machine is busy.
+const PATIENT: Patience = Patience { call: Pause::from_secs(5), rest: Pause::from_millis(1) };
+
+/// An instance of the API, with connections of its own to the tables and the cache that all share.
+fn instance(client: Client, cache: Option<&Cache>, more: &[(&str, &str)], now: OffsetDateTime) -> Api {
+    let cache = cache.map(|cache| CacheAside::new(cache.clone(), "Users", PATIENT));
+    Api(api::app(&config_with("Users", &[&[ATTEMPTS], more].concat()), client, cache, Clock::fixed(now)))
+}
+
+/// A client on whose calls these mishaps happen, one after the other.
+async fn troubled(service: &Service, mishaps: Arc<Mutex<VecDeque<Mishap>>>, retries: u32) -> Client {
+    let plan = move |_: &proxy::Call<'_>| mishaps.lock().unwrap().pop_front().unwrap_or(Mishap::None);
+    let url = proxy::before(service.endpoint(), plan).await;
+    let retry = RetryConfig::standard().with_max_attempts(1 + retries).with_initial_backoff(Pause::from_millis(1));
+    Client::from_conf(clients::dynamodb(&url).config().to_builder().retry_config(retry).build())
+}
+
+fn mishaps(planned: &[Mishap]) -> Arc<Mutex<VecDeque<Mishap>>> {
+    Arc::new(Mutex::new(planned.iter().copied().collect()))
+}
+
+#[tokio::test]
+async fn a_replayed_create_is_told_by_whoever_replays_it() {
+    let (service, cache) = (Service::start().await, cache().await);
+    let body = r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#;
+    let headers = [JSON, ("idempotency-key", "\"one\"")];
+    // The transaction lands, and the process ends before it can tell the cache.
+    let lost = mishaps(&[Mishap::None, Mishap::AnswerLost, Mishap::Error(500, "InternalServerError")]);
+    let first = instance(troubled(&service, lost, 0).await, None, &[], NOW);
+    let (second, third) = (
+        instance(service.dynamodb.clone(), Some(&cache), &[], NOW),
+        instance(service.dynamodb.clone(), Some(&cache), &[], NOW),
+    );
+    for _ in 0..2 {
+        assert_eq!(second.get("/users/ada/7").await.status, 404);
+    }
+    assert_eq!(first.send("POST", "/users", &headers, body).await.status, 503);
+    assert_eq!(second.send("POST", "/users", &headers, body).await.status, 201, "it was created");
+    assert_eq!(second.get("/users/ada/7").await.status, 200);
+    assert_eq!(third.get("/users/ada/7").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_write_that_was_given_up_is_not_told_wrong() {
+    let (service, cache) = (Service::start().await, cache().await);
+    let sound = instance(service.dynamodb.clone(), Some(&cache), &[], NOW);
+    sound.created("ada", 7).await;
+    let aside = CacheAside::new(cache.clone(), "Users", PATIENT);
+    let over = |client| Api(api::app(&config_with("Users", &[]), client, Some(aside.clone()), Clock::fixed(NOW)));
+    let (slow, same) = (over(troubled(&service, mishaps(&[Mishap::Landed]), 0).await), over(service.dynamodb.clone()));
+    for source in ["database", "cache"] {
+        assert_eq!(same.get("/users/ada/7").await.json["source"], source);
+    }
+    // It lands, nobody hears of it, and the client does not wait any longer.
+    let given_up = tokio::time::timeout(Pause::from_millis(300), slow.put("/users/ada/7", r#"{"name":"Eve"}"#)).await;
+    assert!(given_up.is_err());
+    assert_eq!(same.get("/users/ada/7").await.json["user"]["name"], "Eve");
+}
+
+/// Numbers that look random, the same for a seed each time.
+struct Chance(u64);
+
+impl Chance {
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        choices[usize::try_from(self.0 >> 33).unwrap() % choices.len()]
+    }
+}
+
+/// One write of whatever kind, by this instance.
+async fn write(
+    api: &Api,
+    chance: &mut Chance,
+    path: &str,
+    id: &str,
+    step: usize,
+    version: Option<u64>,
+) -> (String, Answer) {
+    let name = format!(r#"{{"name":"{step}"}}"#);
+    let create = format!(r#"{{"user_id":"{id}","timestamp":7,"name":"{step}"}}"#);
+    let tag = format!("\"{}\"", version.unwrap_or(1));
+    let key = format!("{id}-{}", chance.of(&[0, 1, step]));
+    let condition = chance.of(&[None, Some("if-match"), Some("if-none-match")]);
+    let conditions: Vec<(&str, &str)> = match condition {
+        Some("if-none-match") => vec![("if-none-match", "*")],
+        Some(name) => vec![(name, tag.as_str())],
+        None => vec![],
+    };
+    let (kind, method, path, media, body) = chance.of(&[
+        ("POST", "POST", "/users", JSON, create.as_str()),
+        ("POST with a key", "POST", "/users", JSON, create.as_str()),
+        ("PUT", "PUT", path, JSON, name.as_str()),
+        ("PATCH", "PATCH", path, MERGE, name.as_str()),
+        ("PATCH of attributes", "PATCH", path, MERGE, r#"{"attributes":{"a":1}}"#),
+        ("DELETE", "DELETE", path, JSON, ""),
+        ("DELETE", "DELETE", path, JSON, ""),
+    ]);
+    let mut headers = vec![media];
+    match kind {
+        "POST" => {}
+        "POST with a key" => headers.push(("idempotency-key", &key)),
+        _ => headers.extend(&conditions),
+    }
+    (format!("{kind} {condition:?}"), api.send(method, path, &headers, body).await)
+}
+
+/// The life of one record under writes that go wrong.
+async fn live(service: &Service, cache: &Cache, seed: u64, unique: &str) {
+    let mut chance = Chance(seed);
+    let id = format!("life-{unique}-{seed}");
+    let path = format!("/users/{id}/7");
+    let more = [("UNIQUE_EMAIL", unique), ("EMAILS_TABLE", "Emails")];
+    let planned = mishaps(&[]);
+    let (with_retries, without) =
+        (troubled(service, Arc::clone(&planned), 2).await, troubled(service, Arc::clone(&planned), 0).await);
+    for step in 0..14 {
+        let now = NOW + Duration::seconds(i64::try_from(step).unwrap());
+        let client = chance.of(&[&with_retries, &without]).clone();
+        let (writer, reader) =
+            (instance(client, Some(cache), &more, now), instance(service.dynamodb.clone(), Some(cache), &more, now));
+        let mut read = reader.get(&path).await;
+        if chance.of(&[true, true, false]) {
+            read = reader.get(&path).await;
+        }
+        let version = (read.status == 200).then(|| read.version());
+        let wrong = chance.of(&[
+            Mishap::AnswerLost,
+            Mishap::AnswerLost,
+            Mishap::None,
+            Mishap::Error(500, "InternalServerError"),
+        ]);
+        let before = chance.of(&[0, 0, 1, 2]);
+        *planned.lock().unwrap() = [Mishap::None].repeat(before).into_iter().chain([wrong]).collect();
+        let (what, answer) = write(&writer, &mut chance, &path, &id, step, version).await;
+        planned.lock().unwrap().clear();
+        let stored = service.item(&id, 7).await.map(|item| item["version"].clone());
+        for (who, api) in [("the writer", &writer), ("another instance", &reader)] {
+            let told = api.get(&path).await;
+            let told = (told.status == 200).then(|| n(told.version()));
+            assert_eq!(
+                told, stored,
+                "{id}, step {step}, {what}, {wrong:?} after {before} calls: {} and {who}",
+                answer.status
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_a_write_is_answered_every_instance_tells_what_the_table_holds() {
+    let (service, cache) = (Service::start().await, cache().await);
+    for unique in ["false", "true"] {
+        for seed in 0..24 {
+            live(&service, &cache, seed, unique).await;
+        }
+    }
+}
