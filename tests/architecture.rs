@@ -63,6 +63,7 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("front", "path", Choreography),
     ("front", "problem", Choreography),
     ("front", "route", Choreography),
+    ("front", "uri", Choreography),
     ("front", "lambda", Wiring),
     ("front", "lib", Machine),
     ("api", "access", Choreography),

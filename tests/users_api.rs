@@ -3,7 +3,7 @@
 mod batches;
 mod conditions;
 mod emails;
-mod events;
+pub(crate) mod events;
 mod expiry;
 mod front;
 mod idempotency;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use front::problem::Problem;
 use shared::http::caller::{Auth, Scope};
+use shared::http::path::PathError;
 use utoipa::Modify;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
@@ -68,6 +69,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
         vec![
             Problem::Unauthenticated { auth: Auth::Jwt },
             Problem::InsufficientScope { scope: Scope::Read },
+            Problem::InvalidPath { error: PathError::EmptySegment },
             Problem::Request(Vec::new()),
             Problem::RateLimited { seconds: 1 },
             Problem::Busy { cause: cause() },

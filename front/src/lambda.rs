@@ -1,7 +1,18 @@
 //! A router as a function: [`serve`].
+//!
+//! `lambda_http` makes a URL of a payload's path by parsing it, though API Gateway has decoded it: a `#` would cut it, `..`
+//! would be resolved, `%` decoded again, and some characters panic. So path and query are taken out of the payload before
+//! ([`request`]), and become the request's URI by the rule of [`crate::uri`].
+
+use std::convert::Infallible;
 
 use axum::Router;
-use lambda_http::{Error, Request, RequestExt, service_fn};
+use axum::http::header::HOST;
+use axum::http::{HeaderValue, Uri};
+use lambda_http::lambda_runtime;
+use lambda_http::request::{LambdaRequest, RequestContext};
+use lambda_http::{Adapter, Error, LambdaEvent, Request, Service as _, service_fn};
+use shared::http::path::{PathError, RequestPath};
 use shared::telemetry::Telemetry;
 use tower::ServiceExt;
 
@@ -10,14 +21,108 @@ use tower::ServiceExt;
 /// # Errors
 /// The Runtime API cannot be asked.
 pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), Error> {
-    lambda_http::run(service_fn(move |request: Request| {
-        let request_id = request.lambda_context().request_id;
-        let answer = app.clone().oneshot(request);
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<LambdaRequest>| {
+        let (app, request_id) = (app.clone(), event.context.request_id.clone());
         async move {
-            let answer = answer.await;
+            let answer = answer(app, event).await;
             telemetry.flush(&request_id);
             answer
         }
     }))
     .await
+}
+
+/// The answer of a router to a payload, as Lambda takes it.
+async fn answer(
+    app: Router,
+    LambdaEvent { mut payload, context }: LambdaEvent<LambdaRequest>,
+) -> Result<impl serde::Serialize, Infallible> {
+    let taken = Taken::from_payload(&mut payload);
+    let router = service_fn(move |mut request: Request| {
+        taken.clone().put_back(&mut request);
+        app.clone().oneshot(request)
+    });
+    Adapter::from(router).call(LambdaEvent { payload, context }).await
+}
+
+/// The request of a payload.
+#[must_use]
+pub fn request(mut payload: LambdaRequest) -> Request {
+    let taken = Taken::from_payload(&mut payload);
+    let mut request = Request::from(payload);
+    taken.put_back(&mut request);
+    request
+}
+
+/// What `lambda_http` would parse as a URL: taken out of a payload, put back into its request.
+#[derive(Clone, Default)]
+struct Taken {
+    uri: Option<Result<Uri, PathError>>,
+    host: Option<HeaderValue>,
+    domain_name: Option<String>,
+}
+
+impl Taken {
+    fn from_payload(payload: &mut LambdaRequest) -> Self {
+        let LambdaRequest::ApiGatewayV2(event) = payload else { return Self::default() };
+        let path = event.raw_path.replace("/".to_owned());
+        let query = event.raw_query_string.replace(String::new());
+        let path = RequestPath::from_decoded(path.as_deref().unwrap_or_default());
+        Self {
+            uri: Some(path.and_then(|path| crate::uri::uri(&path, query.as_deref()))),
+            host: event.headers.remove(HOST),
+            domain_name: event.request_context.domain_name.take(),
+        }
+    }
+
+    fn put_back(self, request: &mut Request) {
+        if let Some(uri) = self.uri {
+            crate::uri::put(request, uri);
+        }
+        if let Some(host) = self.host {
+            request.headers_mut().insert(HOST, host);
+        }
+        if let Some(RequestContext::ApiGatewayV2(context)) = request.extensions_mut().get_mut() {
+            context.domain_name = self.domain_name;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use lambda_http::Context;
+    use serde_json::{Value, json};
+    use shared::clock::Clock;
+    use shared::http::caller::Auth;
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::door::Door;
+    use crate::route::{READ, behind, resource};
+
+    async fn answered(path: &str) -> Value {
+        let door = Door { auth: Auth::None, clock: Clock::fixed(datetime!(2026-11-22 10:00 UTC)), need: |_, _| None };
+        let routes =
+            Router::new().route("/users/{user_id}", resource(get(|uri: Uri| async move { uri.to_string() }), READ));
+        let payload = json!({
+            "version": "2.0", "rawPath": path, "rawQueryString": "a=b+c%2B", "headers": {"host": "api.example.com"},
+            "requestContext": {"domainName": "api.example.com", "stage": "$default", "timeEpoch": 0, "http": {
+                "method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7", "userAgent": ""}},
+            "isBase64Encoded": false,
+        });
+        let event = LambdaEvent { payload: serde_json::from_value(payload).unwrap(), context: Context::default() };
+        serde_json::to_value(answer(behind(door, routes, ()), event).await.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_payload_s_path_and_query_reach_the_route_as_they_are() {
+        let answer = answered("/users/auth0|ada").await;
+        assert_eq!((&answer["statusCode"], &answer["body"]), (&json!(200), &json!("/users/auth0%7Cada?a=b+c%2B")));
+        for path in ["/users/r1#0", "/users/./r1", "/users/r1/..", "/users\\r1", "/users/r\t1", "/users/%31"] {
+            let refused = answered(path).await;
+            assert_eq!(refused["statusCode"], 400, "{path:?}: {refused}");
+            assert!(refused["body"].as_str().unwrap().contains("urn:millrace:problem:invalid-path"), "{refused}");
+        }
+    }
 }

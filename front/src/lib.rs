@@ -1,5 +1,5 @@
 //! What Millrace's HTTP functions have in common: [`door`] says who may pass, [`observe`] what every answer has,
-//! [`problem`] how a failure is told, [`route`], [`path`] and [`answer`] how requests and answers are shaped,
+//! [`problem`] how a failure is told, [`uri`], [`route`], [`path`] and [`answer`] how requests and answers are shaped,
 //! [`lambda`] how a router is a function.
 //!
 //! It knows records and callers, and no route of its own.
@@ -12,3 +12,4 @@ pub mod observe;
 pub mod path;
 pub mod problem;
 pub mod route;
+pub mod uri;

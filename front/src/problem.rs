@@ -9,6 +9,7 @@ use std::error::Error;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use shared::http::caller::{Auth, Scope};
+use shared::http::path::PathError;
 use shared::http::problem::{Details, type_uri};
 pub use shared::http::problem::{Mistake, Place};
 use shared::table::{Fault, WriteError};
@@ -42,6 +43,11 @@ pub enum Problem {
     ForeignUser {
         /// Where the body names the other user.
         pointer: &'static str,
+    },
+    /// The path is not in canonical form.
+    InvalidPath {
+        /// Why not.
+        error: PathError,
     },
     /// The path, the query or a header is wrong.
     Request(Vec<Mistake>),
@@ -147,6 +153,7 @@ impl Problem {
             Self::ForeignUser { .. } => {
                 (403, "foreign-user", "another user's record", "a record is written by its own user alone".into())
             }
+            Self::InvalidPath { error } => (400, "invalid-path", "invalid path", error.to_string().into()),
             Self::Request(_) => (400, "invalid-request", "invalid request", "correct what `errors` names".into()),
             Self::BodyLost => {
                 (400, "body-lost", "incomplete body", "the body did not arrive whole: send it again".into())
@@ -290,6 +297,7 @@ pub fn every() -> Vec<Problem> {
         Problem::Unauthenticated { auth: Auth::Jwt },
         Problem::InsufficientScope { scope: Scope::Read },
         Problem::ForeignUser { pointer: "/user_id" },
+        Problem::InvalidPath { error: PathError::EmptySegment },
         Problem::Request(vec![]),
         Problem::BodyLost,
         Problem::MalformedJson { line: 1, column: 2, reason: "x".into() },

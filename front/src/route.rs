@@ -15,6 +15,7 @@ use crate::door::{Door, admit};
 use crate::observe::{ACCEPT_PATCH, observe};
 use crate::path::Stage;
 use crate::problem::{MERGE_PATCH, Problem};
+use crate::uri;
 
 /// What a resource that is only read has.
 pub const READ: &str = "GET, HEAD, OPTIONS";
@@ -25,9 +26,10 @@ pub fn behind<S: Clone + Send + Sync + 'static>(door: Door, routes: Router<S>, s
     let routes = routes
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(door, admit))
+        .layer(middleware::from_fn(uri::refuse))
         .layer(middleware::from_fn_with_state(clock, observe))
         .with_state(state);
-    Router::new().fallback_service(routes.map_request(without_stage))
+    Router::new().fallback_service(routes.map_request(without_stage).map_request(uri::canonical))
 }
 
 /// A resource refuses every other method with the ones that it has (RFC 9110, section 10.2.1), and tells them on request.
@@ -50,8 +52,7 @@ async fn unknown() -> Problem {
     Problem::UnknownRoute
 }
 
-/// API Gateway puts the name of a stage that is not `$default` before the path, and `lambda_http` adds it where it is
-/// missing, unless `AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH` is set. The routes know nothing of stages.
+/// API Gateway puts the name of a stage that is not `$default` before the path. The routes know nothing of stages.
 fn without_stage(mut request: Request) -> Request {
     let stage = match request.request_context_ref() {
         Some(RequestContext::ApiGatewayV2(context)) => context.stage.as_deref().filter(|stage| *stage != "$default"),

@@ -12,6 +12,7 @@ use http::{StatusCode, Uri, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use shared::http::path::RequestPath;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -61,8 +62,7 @@ pub fn proxy(base: &str, function: &str) -> Router {
 }
 
 async fn forward(client: Client<HttpConnector, Body>, base: String, mut request: Request) -> Response {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let target: Uri = match format!("{base}{path}").parse() {
+    let target: Uri = match target(&base, request.uri()).parse() {
         Ok(target) => target,
         Err(error) => return gone_wrong(&base, &error),
     };
@@ -74,9 +74,39 @@ async fn forward(client: Client<HttpConnector, Body>, base: String, mut request:
     }
 }
 
+/// Where a request goes. `cargo lambda watch` hands a path on as it came, and API Gateway decoded: so it is decoded here. A path
+/// that is not canonical is left as it is, for the function to refuse.
+fn target(base: &str, uri: &Uri) -> String {
+    let path = RequestPath::from_encoded(uri.path());
+    let path = path.as_ref().map_or(uri.path(), RequestPath::as_str);
+    match uri.query() {
+        Some(query) => format!("{base}{path}?{query}"),
+        None => format!("{base}{path}"),
+    }
+}
+
 fn gone_wrong(base: &str, error: &dyn std::error::Error) -> Response {
     let detail = format!("no answer from {base}: {error}: is cargo lambda watch running there?");
     let problem = serde_json::json!({"title": "Bad Gateway", "status": 502, "detail": detail});
     let content = [(header::CONTENT_TYPE, "application/problem+json")];
     (StatusCode::BAD_GATEWAY, content, problem.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_handed_on_decoded_as_api_gateway_does() {
+        let of = |uri: &'static str| target("http://f/lambda-url/api", &Uri::from_static(uri));
+        for (uri, path) in [
+            ("/users/auth0%7Cada/7?fields=name%2Cemail", "/users/auth0|ada/7?fields=name%2Cemail"),
+            ("/users/a%2Bb", "/users/a+b"),
+            ("/users/a/%2e%2e", "/users/a/%2e%2e"),
+            ("/", "/"),
+        ] {
+            assert_eq!(of(uri), format!("http://f/lambda-url/api{path}"));
+            assert!(of(uri).parse::<Uri>().is_ok(), "{uri}");
+        }
+    }
 }

@@ -1,17 +1,50 @@
-//! API Gateway's payload, as `lambda_http` hands it over.
-
-use axum::body::Body;
-use lambda_http::request::from_str;
-use tower::ServiceExt;
+//! API Gateway's payload, as the function takes it.
 
 use super::scene::{Person, Scene, ids};
-use crate::users_api::service::Answer;
+use crate::users_api::events::hand_over;
+
+const EVENT: &str = include_str!("../../events/search-users.json");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sample_call_is_answered() {
     let ada = Person { status: Some("active".into()), ..Person::named("ada", "Ada Lovelace") };
     let scene = Scene::of(&[ada, Person::named("eve", "Eve")]).await;
-    let request = from_str(include_str!("../../events/search-users.json")).unwrap();
-    let answer = Answer::of(scene.search.0.clone().oneshot(request).await.unwrap().map(Body::new)).await;
+    let answer = hand_over(&scene.search, EVENT).await;
     assert_eq!((answer.status, ids(&answer)), (200, vec!["ada".to_owned()]), "{}", answer.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_is_not_canonical_is_refused() {
+    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    for path in [
+        "/search/users#x",
+        "/search/users?x",
+        "/search\\users",
+        "/search/use\trs",
+        "/stats/../search/users",
+        "/search/%75sers",
+        "/search//users",
+        "/users/ada/summary#",
+        "/users/eve/../ada/summary",
+    ] {
+        let mut event: serde_json::Value = serde_json::from_str(EVENT).unwrap();
+        event["rawPath"] = path.into();
+        let refused = hand_over(&scene.search, &event.to_string()).await;
+        assert_eq!((refused.status, refused.problem()), (400, "invalid-path"), "{path:?}: {}", refused.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plus_in_a_query_is_a_space() {
+    let on_leave = Person { status: Some("on leave".into()), ..Person::named("ada", "Ada") };
+    let plus = Person { status: Some("on+leave".into()), ..Person::named("eve", "Eve") };
+    let scene = Scene::of(&[on_leave, plus]).await;
+    for (query, found) in [("on+leave", "ada"), ("on%20leave", "ada"), ("on%2Bleave", "eve")] {
+        assert_eq!(scene.find(&format!("status={query}")).await, [found], "{query}");
+        let mut event: serde_json::Value = serde_json::from_str(EVENT).unwrap();
+        event["rawQueryString"] = format!("status={query}").into();
+        assert_eq!(ids(&hand_over(&scene.search, &event.to_string()).await), [found], "{query}");
+    }
+    let refused = scene.search.get("/search/users?updated_from=2026-11-22T10:00:00+01:00").await;
+    assert!(refused.status == 400 && refused.text.contains("%2B"), "{}", refused.text);
 }

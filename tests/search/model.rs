@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -105,7 +104,7 @@ pub(crate) fn asked() -> impl Strategy<Value = Asked> {
 }
 
 pub(crate) fn encoded(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+    shared::http::percent::encode(text)
 }
 
 fn moment(seconds: i64) -> String {

@@ -1,9 +1,8 @@
-//! API Gateway's payloads, as `lambda_http` hands them over.
+//! API Gateway's payloads, as the functions take them.
 
 use std::path::Path;
 
 use axum::body::Body;
-use lambda_http::request::from_str;
 use tower::ServiceExt;
 
 use super::service::{Answer, Api, FIRST, Service};
@@ -13,8 +12,8 @@ fn payload(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-async fn hand_over(api: &Api, payload: &str) -> Answer {
-    let request = from_str(payload).unwrap();
+pub(crate) async fn hand_over(api: &Api, payload: &str) -> Answer {
+    let request = front::lambda::request(serde_json::from_str(payload).unwrap());
     Answer::of(api.0.clone().oneshot(request).await.unwrap().map(Body::new)).await
 }
 
@@ -94,4 +93,78 @@ async fn a_token_s_claims_are_read_from_where_api_gateway_puts_them() {
     let signed = service.api_with(&[("AUTH", "iam")]);
     assert_eq!(hand_over(&signed, &payload("read-record")).await.status, 200);
     assert_eq!(hand_over(&signed, &own).await.status, 401, "a token is no signature");
+}
+
+/// What API Gateway makes of a client's path: decoded once.
+const DECODED: [(&str, &str); 12] = [
+    ("/users/r1/1%230", "/users/r1/1#0"),
+    ("/users/r1/1%3Flimit=1", "/users/r1/1?limit=1"),
+    ("/users/r1%5C1", "/users/r1\\1"),
+    ("/users/r%091/1", "/users/r\t1/1"),
+    ("/users/r1/1%0A", "/users/r1/1\n"),
+    ("/users/r1/../r1/1", "/users/r1/../r1/1"),
+    ("/users/alice/%2e%2E/r1/1", "/users/alice/../r1/1"),
+    ("/users/./r1/1", "/users/./r1/1"),
+    ("/users/r1/%2531", "/users/r1/%31"),
+    ("/users/r1/1%00", "/users/r1/1\0"),
+    ("/users/r%C3%A9/1", "/users/r\u{e9}/1"),
+    ("/users//r1/1", "/users//r1/1"),
+];
+
+#[tokio::test]
+async fn a_path_that_is_not_canonical_is_400_on_lambda_and_behind_a_socket_and_changes_nothing() {
+    let service = Service::start().await;
+    let api = service.api();
+    api.created("r1", 1).await;
+    for (encoded, decoded) in DECODED {
+        let mut event: serde_json::Value = serde_json::from_str(&payload("delete-record")).unwrap();
+        event["rawPath"] = decoded.into();
+        event["requestContext"]["http"]["path"] = decoded.into();
+        for (host, query) in [(true, ""), (false, ""), (true, "fields=name&x=%23+#")] {
+            if !host {
+                event["headers"].as_object_mut().unwrap().remove("host");
+            }
+            event["rawQueryString"] = query.into();
+            let refused = hand_over(&api, &event.to_string()).await;
+            assert_eq!((refused.status, refused.problem()), (400, "invalid-path"), "{decoded:?}: {}", refused.text);
+        }
+        let refused = api.delete(encoded).await;
+        assert_eq!((refused.status, refused.problem()), (400, "invalid-path"), "{encoded}: {}", refused.text);
+    }
+    assert!(service.item("r1", 1).await.is_some(), "the record stays");
+}
+
+#[tokio::test]
+async fn a_path_that_is_authorized_as_another_route_is_refused() {
+    let service = Service::start().await;
+    let api = service.api();
+    api.created("r1", 1).await;
+    // `DELETE /users/r1%2F1`: one segment to a gateway that matches what is encoded.
+    let mut event: serde_json::Value = serde_json::from_str(&payload("delete-record")).unwrap();
+    event["rawPath"] = "/users/r1/1".into();
+    event["requestContext"]["routeKey"] = "DELETE /users/{user_id}".into();
+    let refused = hand_over(&api, &event.to_string()).await;
+    assert_eq!((refused.status, refused.problem()), (400, "invalid-path"), "{}", refused.text);
+    let refused = api.delete("/users/r1%2F1").await;
+    assert_eq!((refused.status, refused.problem()), (400, "invalid-path"), "{}", refused.text);
+    assert!(service.item("r1", 1).await.is_some());
+    event["requestContext"]["routeKey"] = "$default".into();
+    assert_eq!(hand_over(&api, &event.to_string()).await.status, 204, "a gateway without routes");
+}
+
+#[tokio::test]
+async fn an_identifier_s_every_character_comes_through_and_so_does_the_query() {
+    let service = Service::start().await;
+    let api = service.api();
+    let id = "auth0|a+b@c.d~e_f-g:h";
+    api.created(id, 7).await;
+    let mut event: serde_json::Value = serde_json::from_str(&payload("read-record")).unwrap();
+    event["rawPath"] = format!("/users/{id}/7").into();
+    event["rawQueryString"] = "fields=user%5Fid".into();
+    let read = hand_over(&api, &event.to_string()).await;
+    assert_eq!((read.status, read.json["user"]["user_id"].as_str()), (200, Some(id)), "{}", read.text);
+    assert_eq!(read.json["user"].as_object().unwrap().len(), 1, "the query is there");
+    for path in ["/users/auth0%7Ca+b@c.d~e_f-g:h/7", "/%75sers/auth0|a%2bb%40c.d~e_f-g:h/%37"] {
+        assert_eq!(api.get(path).await.json["user"], api.get("/users/auth0|a+b@c.d~e_f-g:h/7").await.json["user"]);
+    }
 }

@@ -42,9 +42,11 @@ async fn records_are_found_by_email_newest_first() {
         assert_eq!(api.post(&body).await.status, 201);
     }
     api.created("nobody", 4).await;
-    for query in ["email=ours+news@example.com", "email=ours%2Bnews%40example.com"] {
+    for query in ["email=ours%2Bnews@example.com", "email=ours%2Bnews%40example.com"] {
         assert_eq!(api.get(&format!("/users?{query}")).await.seconds(), [3, 3, 2, 1], "{query}");
     }
+    let plus = api.get("/users?email=ours+news@example.com").await;
+    assert!(plus.status == 400 && plus.text.contains("%2B"), "a + is a space: {}", plus.text);
     let by_one = pages(&api, "/users?email=ours%2Bnews@example.com&limit=1").await;
     assert_eq!(by_one, [vec![3], vec![3], vec![2], vec![1]], "two records of one second are two pages");
     assert_eq!(api.get("/users?email=other@example.com").await.seconds(), [0; 0]);

@@ -50,7 +50,8 @@ pub(super) fn beside(api: Router, other: Router, template: &Template) -> Router 
         other.clone().oneshot(request)
     };
     let routes = paths.into_iter().fold(Router::new(), |routes, path| routes.route(path, any(hand_on.clone())));
-    routes.fallback_service(api)
+    // Here, too, a path is compared in its one form.
+    Router::new().fallback_service(routes.fallback_service(api).map_request(front::uri::canonical))
 }
 
 /// What it takes to connect a function.

@@ -1,22 +1,32 @@
 //! A request's query: each parameter known, and given once. An unknown one is refused, because a misspelled filter
 //! would otherwise list everything.
+//!
+//! Queries are form-encoded, as browsers, curl and the HTTP libraries write them (WHATWG URL, application/x-www-form-urlencoded): a
+//! `+` is a space, a plus sign is `%2B`.
 
-use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 
+use super::percent::{decode, encode};
 use super::problem::Mistake;
 
 /// The parameters, and what was found wrong with them on the way.
 #[derive(Debug)]
 pub struct Query {
-    given: Vec<(String, String)>,
-    /// As they came, with their decoded names.
-    raw: Vec<(String, String)>,
+    given: Vec<Given>,
     mistakes: Vec<Mistake>,
 }
 
+/// A parameter, decoded.
+#[derive(Debug)]
+struct Given {
+    name: String,
+    value: String,
+    /// Whether a `+` came for a space.
+    has_plus: bool,
+}
+
 impl Query {
-    /// Reads the parameters of these names. A `+` is a plus: no parameter here may have a space, and addresses have
-    /// pluses.
+    /// Reads the parameters of these names.
     #[must_use]
     pub fn parse(query: Option<&str>, known: &[&str]) -> Self {
         Self::read(query, known, None)
@@ -30,24 +40,23 @@ impl Query {
 
     fn read(query: Option<&str>, known: &[&str], family: Option<&str>) -> Self {
         let is_known = |name: &str| known.contains(&name) || family.is_some_and(|family| name.starts_with(family));
-        let mut read = Self { given: Vec::new(), raw: Vec::new(), mistakes: Vec::new() };
+        let mut read = Self { given: Vec::new(), mistakes: Vec::new() };
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decoded = |text| percent_decode_str(text).decode_utf8().map(String::from);
-            match (decoded(name), decoded(value)) {
-                (Ok(name), _) if !is_known(&name) => {
-                    let family = family.map_or(String::new(), |family| format!(", {family}…"));
-                    let detail = format!("is unknown here: use {}{family}", known.join(", "));
-                    read.mistakes.push(Mistake::parameter(name, &detail));
-                }
-                (Ok(name), _) if read.given.iter().any(|(given, _)| *given == name) => {
-                    read.mistakes.push(Mistake::parameter(name, &"is given twice"));
-                }
-                (Ok(name), Ok(value)) => {
-                    read.raw.push((name.clone(), pair.to_owned()));
-                    read.given.push((name, value));
-                }
-                _ => read.mistakes.push(Mistake::parameter(name, &"is no percent-encoded UTF-8")),
+            let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(name) = form_decode(raw_name) else {
+                read.mistakes.push(Mistake::parameter(raw_name, &MALFORMED));
+                continue;
+            };
+            if !is_known(&name) {
+                let family = family.map_or(String::new(), |family| format!(", {family}…"));
+                let detail = format!("is unknown here: use {}{family}", known.join(", "));
+                read.mistakes.push(Mistake::parameter(name, &detail));
+            } else if read.given.iter().any(|given| given.name == name) {
+                read.mistakes.push(Mistake::parameter(name, &"is given twice"));
+            } else if let Some(value) = form_decode(raw_value) {
+                read.given.push(Given { name, value, has_plus: raw_value.contains('+') });
+            } else {
+                read.mistakes.push(Mistake::parameter(name, &MALFORMED));
             }
         }
         read
@@ -55,11 +64,12 @@ impl Query {
 
     /// One parameter, if it is given; what is wrong with it is remembered.
     pub fn take<T, E: ToString>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
-        let (_, value) = self.given.iter().find(|(given, _)| given == name)?;
-        match parse(value) {
+        let given = self.given.iter().find(|given| given.name == name)?;
+        match parse(&given.value) {
             Ok(value) => Some(value),
             Err(error) => {
-                self.mistakes.push(Mistake::parameter(name, &error));
+                let hint = if given.has_plus { "; a + is a space here: write %2B for a plus sign" } else { "" };
+                self.mistakes.push(Mistake::parameter(name, &format!("{}{hint}", error.to_string())));
                 None
             }
         }
@@ -68,20 +78,21 @@ impl Query {
     /// Whether a parameter is given, be it right or wrong.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.given.iter().any(|(given, _)| given == name)
+        self.given.iter().any(|given| given.name == name)
     }
 
     /// The names of the parameters given that begin so.
     #[must_use]
     pub fn family(&self, start: &str) -> Vec<String> {
-        self.given.iter().filter(|(name, _)| name.starts_with(start)).map(|(name, _)| name.clone()).collect()
+        self.given.iter().map(|given| &given.name).filter(|name| name.starts_with(start)).cloned().collect()
     }
 
-    /// The query as it came, without this parameter.
+    /// The query without this parameter, encoded again.
     #[must_use]
     pub fn without(&self, name: &str) -> String {
-        let others = self.raw.iter().filter(|(given, _)| given != name).map(|(_, pair)| pair.as_str());
-        others.collect::<Vec<_>>().join("&")
+        let others = self.given.iter().filter(|given| given.name != name);
+        let pair = |given: &Given| format!("{}={}", encode(&given.name), encode(&given.value));
+        others.map(pair).collect::<Vec<_>>().join("&")
     }
 
     /// Whether nothing is wrong so far.
@@ -104,6 +115,13 @@ impl Query {
     }
 }
 
+const MALFORMED: &str = "is not percent-encoded UTF-8: write a byte as % and two hex digits";
+
+fn form_decode(text: &str) -> Option<String> {
+    let spaced = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    decode(&spaced).map(Cow::into_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,16 +130,62 @@ mod tests {
         text.parse()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "a parser, as queries take them")]
+    fn text(text: &str) -> Result<String, String> {
+        Ok(text.to_owned())
+    }
+
     #[test]
-    fn a_parameter_is_decoded_and_its_plus_stays() {
-        let mut query = Query::parse(Some("email=a+b%2Bc%40d.e&limit=7&"), &["email", "limit"]);
-        assert_eq!(query.take("email", |text| Ok::<_, String>(text.to_owned())).unwrap(), "a+b+c@d.e");
+    fn a_parameter_is_form_decoded() {
+        let mut query = Query::parse(Some("email=a%2Bb%40d.e&status=on+leave&na%6De+x=%20&limit=7&"), &KNOWN);
+        assert_eq!(query.take("email", text).unwrap(), "a+b@d.e");
+        assert_eq!(query.take("status", text).unwrap(), "on leave");
+        assert_eq!(query.take("name x", text).unwrap(), " ");
         assert_eq!(query.take("limit", whole), Some(7));
         assert!(query.finish().is_ok());
         assert!(Query::parse(None, &[]).finish().is_ok());
-        let query = Query::parse(Some("email=a%2Bb@c.de&%63ursor=x&limit=7"), &["email", "limit", "cursor"]);
-        assert_eq!(query.without("cursor"), "email=a%2Bb@c.de&limit=7");
+    }
+
+    const KNOWN: [&str; 5] = ["email", "status", "name x", "limit", "cursor"];
+
+    #[test]
+    fn a_plus_that_was_meant_as_one_is_explained() {
+        let mut query = Query::parse(Some("email=a+b@c.de"), &KNOWN);
+        assert_eq!(query.take("email", |text| Err::<(), _>(format!("{text:?} is not an email"))), None);
+        let told = serde_json::to_string(&query.finish().unwrap_err()).unwrap();
+        assert!(told.contains("a b@c.de") && told.contains("%2B"), "{told}");
+    }
+
+    #[test]
+    fn the_rest_of_a_query_is_encoded_again() {
+        let query = Query::parse(Some("email=a%2Bb@c.de&status=on+leave%3E%26&%63ursor=x&limit=7"), &KNOWN);
+        assert_eq!(query.without("cursor"), "email=a%2Bb%40c.de&status=on%20leave%3E%26&limit=7");
         assert!(query.has("cursor") && !query.has("fields"));
+    }
+
+    #[test]
+    fn a_malformed_escape_is_told_by_the_parameter_s_name() {
+        for (query, name) in [
+            ("limit=%zz", "limit"),
+            ("limit=%", "limit"),
+            ("%6Cimit=%4", "limit"),
+            ("limit=%ff", "limit"),
+            ("%zz=1", "%zz"),
+        ] {
+            let mistakes = Query::parse(Some(query), &KNOWN).finish().unwrap_err();
+            assert_eq!(mistakes, [Mistake::parameter(name, &MALFORMED)], "{query}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_a_form_encoder_writes_is_read_back(value: String) {
+            let written = encode(&value).replace("%20", "+");
+            let mut query = Query::parse(Some(&format!("status={written}")), &KNOWN);
+            proptest::prop_assert_eq!(query.take("status", text), Some(value.clone()));
+            let mut again = Query::parse(Some(&query.without("cursor")), &KNOWN);
+            proptest::prop_assert_eq!(again.take("status", text), Some(value));
+        }
     }
 
     #[test]

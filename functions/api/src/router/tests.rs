@@ -135,12 +135,15 @@ async fn a_table_out_of_reach_is_busy_and_says_when_to_come_again() {
 
 #[tokio::test]
 async fn a_key_that_cannot_be_is_refused_by_its_parts() {
-    let (status, _, json) = bare("GET", "/users/a%20b/007").await;
+    let (status, _, json) = bare("GET", &format!("/users/{}/007", "a".repeat(129))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(json["errors"][0]["parameter"], "user_id");
     assert_eq!(json["errors"][1]["parameter"], "timestamp");
-    for path in ["/users/%ff/7", "/users/a%2Fb", "/users/a%00", "/users/a/1700000000000"] {
-        assert_eq!(bare("GET", path).await.0, StatusCode::BAD_REQUEST, "{path}");
+    assert_eq!(bare("GET", "/users/a/1700000000000").await.0, StatusCode::BAD_REQUEST);
+    for path in ["/users/%ff/7", "/users/a%2Fb", "/users/a%00", "/users/a%20b/7", "/users//7", "/users/a/%2e%2e"] {
+        let (status, _, json) = bare("GET", path).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
+        assert_eq!(json["type"], "urn:millrace:problem:invalid-path", "{path}");
     }
 }
 
@@ -289,5 +292,43 @@ proptest! {
                 prop_assert!(!json["errors"].as_array().unwrap().is_empty(), "{}", json);
             }
         }
+    }
+}
+
+/// A payload of API Gateway for `GET` with whatever it may decode a path to.
+fn payload(path: &str, query: &str, host: &str, stage: &str) -> String {
+    serde_json::json!({
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query,
+        "headers": {"host": host, "x-forwarded-proto": "https"}, "isBase64Encoded": false,
+        "requestContext": {
+            "domainName": host, "stage": stage, "timeEpoch": 0, "routeKey": "$default",
+            "http": {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7", "userAgent": "x"},
+        },
+    })
+    .to_string()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn whatever_api_gateway_hands_on_is_answered(
+        path in prop_oneof![any::<String>(), "/users(/|\\.|%2[ef]|[#?\\\\ \t\n%]|[a-z|+@:]|\\PC){0,12}"],
+        query in prop_oneof![any::<String>(), "(fields|limit|x)=(%[0-9a-f]{0,2}|[+a-z#&=]|\\PC){0,12}"],
+        host in prop_oneof![Just("api.example.com".to_owned()), "[ -~]{0,12}"],
+        stage in prop_oneof![Just("$default".to_owned()), "[a-z%#?/ ]{0,6}"],
+    ) {
+        let text = payload(&path, &query, &host, &stage);
+        let request = front::lambda::request(serde_json::from_str(&text).unwrap());
+        let sent = shared::http::path::RequestPath::from_decoded(&path);
+        if let Ok(canonical) = &sent {
+            prop_assert_eq!(request.uri().path(), canonical.uri(None));
+            prop_assert_eq!(request.uri().query().is_some(), !query.is_empty());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (status, _, json) = runtime.block_on(answer(request.map(Body::new)));
+        prop_assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{}: {}", path, json);
+        let is_refused = json["type"] == "urn:millrace:problem:invalid-path";
+        prop_assert_eq!(is_refused, sent.is_err(), "{}: {}", path, json);
     }
 }
