@@ -57,6 +57,7 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("shared", "aws", Plumbing),
     ("shared", "lib", Machine),
     ("front", "answer", Choreography),
+    ("front", "base_path", Choreography),
     ("front", "door", Choreography),
     ("front", "identifier", Choreography),
     ("front", "observe", Choreography),

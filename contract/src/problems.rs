@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use front::problem::Problem;
-use shared::http::caller::{Auth, Scope};
+use shared::http::caller::{Auth, Scope, ScopeMapping};
 use shared::http::path::PathError;
 use utoipa::Modify;
 use utoipa::openapi::header::HeaderBuilder;
@@ -68,7 +68,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
     let gated = || {
         vec![
             Problem::Unauthenticated { auth: Auth::Jwt },
-            Problem::InsufficientScope { scope: Scope::Read },
+            Problem::InsufficientScope { scope: Scope::Read, scopes: ScopeMapping::default() },
             Problem::InvalidPath { error: PathError::EmptySegment },
             Problem::Request(Vec::new()),
             Problem::RateLimited { seconds: 1 },

@@ -12,7 +12,7 @@ use axum::response::Response;
 use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 use shared::clock::Clock;
-use shared::http::caller::{Auth, Caller, Scope};
+use shared::http::caller::{Auth, Caller, Scope, ScopeMapping};
 use shared::user::id::UserId;
 
 use crate::problem::Problem;
@@ -25,6 +25,8 @@ pub type Need = fn(&str, &Method) -> Option<Scope>;
 pub struct Door {
     /// Who lets requests in.
     pub auth: Auth,
+    /// How tokens spell scopes.
+    pub scopes: ScopeMapping,
     /// The time, by which tokens expire.
     pub clock: Clock,
     /// What each route needs.
@@ -42,7 +44,7 @@ pub async fn admit(State(door): State<Door>, mut request: Request, next: Next) -
     };
     let caller = door.caller(&request).ok_or(Problem::Unauthenticated { auth: door.auth })?;
     if !caller.may(scope) {
-        return Err(Problem::InsufficientScope { scope });
+        return Err(Problem::InsufficientScope { scope, scopes: door.scopes });
     }
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
@@ -58,7 +60,7 @@ impl Door {
         };
         let authorizer = context.authorizer.as_ref()?;
         match self.auth {
-            Auth::Jwt => Caller::of_claims(&authorizer.jwt.as_ref()?.claims, self.clock.now()),
+            Auth::Jwt => Caller::of_claims(&authorizer.jwt.as_ref()?.claims, &self.scopes, self.clock.now()),
             Auth::Iam => {
                 let id = authorizer.iam.as_ref()?.caller_id.as_deref()?;
                 // A role's sessions have names of their own after the colon, and are one caller.

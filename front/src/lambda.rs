@@ -94,15 +94,17 @@ mod tests {
     use lambda_http::Context;
     use serde_json::{Value, json};
     use shared::clock::Clock;
-    use shared::http::caller::Auth;
+    use shared::http::caller::{Auth, ScopeMapping};
     use time::macros::datetime;
 
     use super::*;
+    use crate::base_path::BasePath;
     use crate::door::Door;
     use crate::route::{READ, behind, resource};
 
     async fn answered(path: &str) -> Value {
-        let door = Door { auth: Auth::None, clock: Clock::fixed(datetime!(2026-11-22 10:00 UTC)), need: |_, _| None };
+        let clock = Clock::fixed(datetime!(2026-11-22 10:00 UTC));
+        let door = Door { auth: Auth::None, scopes: ScopeMapping::default(), clock, need: |_, _| None };
         let routes =
             Router::new().route("/users/{user_id}", resource(get(|uri: Uri| async move { uri.to_string() }), READ));
         let payload = json!({
@@ -112,7 +114,7 @@ mod tests {
             "isBase64Encoded": false,
         });
         let event = LambdaEvent { payload: serde_json::from_value(payload).unwrap(), context: Context::default() };
-        serde_json::to_value(answer(behind(door, routes, ()), event).await.unwrap()).unwrap()
+        serde_json::to_value(answer(behind(door, BasePath::default(), routes, ()), event).await.unwrap()).unwrap()
     }
 
     #[tokio::test]

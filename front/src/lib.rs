@@ -1,10 +1,11 @@
 //! What Millrace's HTTP functions have in common: [`door`] says who may pass, [`observe`] what every answer has,
 //! [`problem`] how a failure is told, [`uri`], [`route`], [`path`] and [`answer`] how requests and answers are shaped,
-//! [`lambda`] how a router is a function.
+//! [`lambda`] how a router is a function, [`base_path`] what stands before the routes in a path.
 //!
 //! It knows records and callers, and no route of its own.
 
 pub mod answer;
+pub mod base_path;
 pub mod door;
 pub mod identifier;
 pub mod lambda;

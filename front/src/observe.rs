@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use lambda_http::RequestExt;
 use shared::clock::Clock;
-use shared::http::caller::{Auth, Scope};
+use shared::http::caller::{Auth, Scope, ScopeMapping};
 use shared::metric;
 use shared::table::Meter;
 use tokio::time::Instant;
@@ -83,6 +83,9 @@ fn spell(problem: &Problem, request_id: &str, response: &mut Response) {
     if let Problem::RateLimited { seconds } = problem {
         headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
     }
+    if let Problem::InsufficientScope { scope, scopes } = problem {
+        headers.extend(insufficient(*scope, scopes).map(|challenge| (WWW_AUTHENTICATE, challenge)));
+    }
     let told = match problem {
         Problem::MethodNotAllowed { allow } => (ALLOW, *allow),
         Problem::NotAMergePatch => (ACCEPT_PATCH, crate::problem::MERGE_PATCH),
@@ -90,19 +93,14 @@ fn spell(problem: &Problem, request_id: &str, response: &mut Response) {
         Problem::Busy { .. } => (RETRY_AFTER, "1"),
         Problem::Unauthenticated { auth: Auth::Iam } => (WWW_AUTHENTICATE, "AWS4-HMAC-SHA256"),
         Problem::Unauthenticated { .. } => (WWW_AUTHENTICATE, "Bearer"),
-        // RFC 6750, section 3.
-        Problem::InsufficientScope { scope } => (WWW_AUTHENTICATE, insufficient(*scope)),
         _ => return,
     };
     headers.insert(told.0, HeaderValue::from_static(told.1));
 }
 
-fn insufficient(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Read => r#"Bearer error="insufficient_scope", scope="users:read""#,
-        Scope::Write => r#"Bearer error="insufficient_scope", scope="users:write""#,
-        Scope::Admin => r#"Bearer error="insufficient_scope", scope="users:admin""#,
-    }
+/// The challenge of RFC 6750, section 3. A prefix has no character that a quoted text may not have.
+fn insufficient(scope: Scope, scopes: &ScopeMapping) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!(r#"Bearer error="insufficient_scope", scope="{}""#, scopes.spell(scope))).ok()
 }
 
 /// The root of the request's trace (X-Ray's `Root=1-<8 hex>-<24 hex>`), from Lambda's context or else API Gateway's

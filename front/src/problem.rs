@@ -8,7 +8,7 @@ use std::error::Error;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use shared::http::caller::{Auth, Scope};
+use shared::http::caller::{Auth, Scope, ScopeMapping};
 use shared::http::path::PathError;
 use shared::http::problem::{Details, type_uri};
 pub use shared::http::problem::{Mistake, Place};
@@ -24,6 +24,8 @@ pub const MERGE_PATCH: &str = "application/merge-patch+json";
 pub enum Problem {
     /// Nothing has this path.
     UnknownRoute,
+    /// What has this path is answered by the relational tier, which is off.
+    RelationalTierOff,
     /// What has this path has other methods.
     MethodNotAllowed {
         /// Those that it has.
@@ -38,6 +40,8 @@ pub enum Problem {
     InsufficientScope {
         /// The one that is needed.
         scope: Scope,
+        /// How tokens spell it.
+        scopes: ScopeMapping,
     },
     /// The body would write for another user.
     ForeignUser {
@@ -132,6 +136,14 @@ impl Problem {
     fn parts(&self) -> (StatusCode, &'static str, &'static str, Cow<'static, str>) {
         let (status, kind, title, detail) = match self {
             Self::UnknownRoute => (404, "unknown-route", "unknown route", "no resource has this path".into()),
+            Self::RelationalTierOff => (
+                404,
+                "relational-tier-off",
+                "relational tier off",
+                "this deployment has no relational replica: deploy it with the parameter RelationalTier, or start local \
+                 with --postgres"
+                    .into(),
+            ),
             Self::MethodNotAllowed { allow } => {
                 (405, "method-not-allowed", "method not allowed", format!("this resource has {allow}").into())
             }
@@ -144,12 +156,11 @@ impl Problem {
                     Auth::Jwt | Auth::None => "send authorization: Bearer with a valid token that has a sub".into(),
                 },
             ),
-            Self::InsufficientScope { scope } => (
-                403,
-                "insufficient-scope",
-                "insufficient scope",
-                format!("this needs a token with the scope {}, or {}", scope.as_str(), Scope::Admin.as_str()).into(),
-            ),
+            Self::InsufficientScope { scope, scopes } => {
+                let [scope, admin] = [*scope, Scope::Admin].map(|scope| scopes.spell(scope));
+                let detail = format!("this needs a token with the scope {scope}, or {admin}");
+                (403, "insufficient-scope", "insufficient scope", detail.into())
+            }
             Self::ForeignUser { .. } => {
                 (403, "foreign-user", "another user's record", "a record is written by its own user alone".into())
             }
@@ -293,9 +304,10 @@ pub fn every() -> Vec<Problem> {
     let cause = || "the cause".to_owned();
     vec![
         Problem::UnknownRoute,
+        Problem::RelationalTierOff,
         Problem::MethodNotAllowed { allow: "GET" },
         Problem::Unauthenticated { auth: Auth::Jwt },
-        Problem::InsufficientScope { scope: Scope::Read },
+        Problem::InsufficientScope { scope: Scope::Read, scopes: ScopeMapping::default() },
         Problem::ForeignUser { pointer: "/user_id" },
         Problem::InvalidPath { error: PathError::EmptySegment },
         Problem::Request(vec![]),

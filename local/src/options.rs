@@ -12,6 +12,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use shared::clock::Clock;
 use shared::environment::Environment;
+use shared::http::caller::ScopeMapping;
 use shared::telemetry;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
@@ -72,6 +73,12 @@ struct CommandLine {
     /// The JSON Web Key Set that verifies tokens (default: a key made at the start, with tokens for it)
     #[arg(long, value_name = "PATH")]
     key_set: Option<PathBuf>,
+    /// The claims of a token that list its scopes, separated by commas (default: the template's)
+    #[arg(long, value_name = "NAMES", value_parser = scope_claim)]
+    scope_claim: Option<String>,
+    /// What a token's issuer puts before each scope, such as millrace/ (default: the template's)
+    #[arg(long, value_name = "TEXT", value_parser = ScopeMapping::parse_prefix)]
+    scope_prefix: Option<String>,
     /// The relational tier: auto starts the PostgreSQL that is installed as a throwaway, a URL uses that one, off does without
     /// (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
@@ -180,6 +187,9 @@ fn log(level: LevelFilter, of_maintenance: LevelFilter) {
 async fn serve(line: CommandLine) -> ExitCode {
     match (line.auth, &line.key_set, &line.functions) {
         (Mode::None, Some(_), _) => return refuse("--key-set verifies tokens: give --auth jwt with it"),
+        (Mode::None, ..) if line.scope_claim.is_some() || line.scope_prefix.is_some() => {
+            return refuse("--scope-claim and --scope-prefix are about tokens: give --auth jwt with them");
+        }
         (Mode::Jwt, _, Some(_)) => {
             return refuse(
                 "--auth jwt needs the API in this process: cargo lambda watch takes no claims with --functions",
@@ -259,9 +269,15 @@ fn options(line: CommandLine) -> Options {
         expire_every: Duration::from_secs(line.expire_every),
         true_windows: line.true_windows,
         auth: if line.auth == Mode::Jwt { Auth::Jwt(line.key_set) } else { Auth::None },
+        scope_claim: line.scope_claim,
+        scope_prefix: line.scope_prefix,
         postgres: line.postgres,
         cache: line.cache,
     }
+}
+
+fn scope_claim(text: &str) -> Result<String, String> {
+    ScopeMapping::parse_claims(text).map(|names| names.join(","))
 }
 
 /// `template.yaml` in the current folder or the nearest one above it.
@@ -310,6 +326,8 @@ mod tests {
             (&["--port", "1", "tour"], "tour"),
             (&["--postgres", "on"], "--postgres"),
             (&["--cache", "on"], "--cache"),
+            (&["--scope-claim", "scp roles"], "--scope-claim"),
+            (&["--scope-prefix", "a b"], "--scope-prefix"),
             (&["task"], "<ORDER>"),
             (&["task", "{}", "--data", "d", "--s3-port", "1"], "--s3-port"),
             (&["task", "{}", "--expire-every", "1"], "--expire-every"),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use shared::clock::Clock;
 use shared::environment::Problems;
+use shared::http::caller::ScopeMapping;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -62,6 +63,10 @@ pub struct Options {
     pub true_windows: bool,
     /// Who lets requests in.
     pub auth: Auth,
+    /// The claims that list a token's scopes; none are the template's.
+    pub scope_claim: Option<String>,
+    /// What stands before each scope; none is the template's.
+    pub scope_prefix: Option<String>,
     /// Which PostgreSQL the relational tier runs on.
     pub postgres: Tier,
     /// Which server the cache tier runs on.
@@ -81,6 +86,8 @@ impl Default for Options {
             expire_every: Duration::from_secs(3),
             true_windows: false,
             auth: Auth::None,
+            scope_claim: None,
+            scope_prefix: None,
             postgres: Tier::Off,
             cache: Tier::Off,
         }
@@ -190,7 +197,12 @@ impl Stack {
     /// [`Refusal`], one clear line that names what to change.
     pub async fn boot(options: Options) -> Result<Self, Refusal> {
         let tiers = Tiers::plan(&options)?;
-        let template = Template::load_with(&options.template, &tiers.urls.choices())?;
+        let mut choices = tiers.urls.choices();
+        let scopes = [("ScopeClaim", &options.scope_claim), ("ScopePrefix", &options.scope_prefix)];
+        for (parameter, chosen) in scopes {
+            choices.parameters.extend(chosen.iter().map(|chosen| (parameter.to_owned(), chosen.clone())));
+        }
+        let template = Template::load_with(&options.template, &choices)?;
         let urls = tiers.urls.clone();
         let (front, address) = bind(options.port, "--port").await?;
         let (dynamodb, _) = bind(options.dynamodb_port, "--dynamodb-port").await?;
@@ -207,9 +219,13 @@ impl Stack {
         let wiring = Wiring { options: &options, dynamodb: dynamodb.endpoint(), s3: s3.endpoint() };
         let mut mappings = Vec::new();
         let (mut api, mut search, mut maintenance) = (None, None, None);
+        let mut scopes = ScopeMapping::default();
         for function in &template.functions {
             match function.name.as_str() {
-                "api" => api = Some(wiring.api(function)?),
+                "api" => {
+                    scopes = wiring.scopes(function)?;
+                    api = Some(wiring.api(function)?);
+                }
                 "search" => search = Some(wiring.search(function)?),
                 "maintenance" => maintenance = Some(wiring.maintenance(function)?),
                 _ => mappings.extend(wiring.mappings(function).await?),
@@ -219,7 +235,7 @@ impl Stack {
         if let Some(search) = search {
             api = beside(api, search, &template);
         }
-        let authorizer = Authorizer::of(&options.auth)?;
+        let authorizer = Authorizer::of(&options.auth, scopes)?;
         if let Some(authorizer) = &authorizer {
             api = Arc::clone(authorizer).before(api);
         }

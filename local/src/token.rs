@@ -18,6 +18,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use lambda_http::request::RequestContext;
 use serde_json::{Map, Value, json};
+use shared::http::caller::ScopeMapping;
 
 /// The key that is made at a start without a key set.
 const OWN_KEY: &str = "local";
@@ -62,20 +63,21 @@ pub enum AuthorizerError {
 pub struct Authorizer {
     keys: JwkSet,
     own: Option<EncodingKey>,
+    scopes: ScopeMapping,
 }
 
 impl Authorizer {
-    /// What this mode asks for.
+    /// What this mode asks for; its own tokens spell scopes in this way.
     ///
     /// # Errors
     /// As [`Authorizer::fresh`] and [`Authorizer::load`].
-    pub fn of(auth: &Auth) -> Result<Option<Arc<Self>>, AuthorizerError> {
+    pub fn of(auth: &Auth, scopes: ScopeMapping) -> Result<Option<Arc<Self>>, AuthorizerError> {
         let authorizer = match auth {
             Auth::None => return Ok(None),
             Auth::Jwt(None) => Self::fresh()?,
             Auth::Jwt(Some(path)) => Self::load(path)?,
         };
-        Ok(Some(Arc::new(authorizer)))
+        Ok(Some(Arc::new(Self { scopes, ..authorizer })))
     }
 
     /// With a key of its own, which signs the tokens of [`Authorizer::token`].
@@ -88,7 +90,7 @@ impl Authorizer {
         let own = EncodingKey::from_ec_der(pair.map_err(|error| failed(&error))?.as_ref());
         let mut key = Jwk::from_encoding_key(&own, Algorithm::ES256).map_err(|error| failed(&error))?;
         key.common.key_id = Some(OWN_KEY.to_owned());
-        Ok(Self { keys: JwkSet { keys: vec![key] }, own: Some(own) })
+        Ok(Self { keys: JwkSet { keys: vec![key] }, own: Some(own), scopes: ScopeMapping::default() })
     }
 
     /// With the keys of a file.
@@ -101,16 +103,24 @@ impl Authorizer {
         let refused = |reason: String| AuthorizerError::NoKeys { path: path.to_owned(), reason };
         let keys: JwkSet = serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
         if keys.keys.iter().any(|key| algorithm(key).is_some()) {
-            Ok(Self { keys, own: None })
+            Ok(Self { keys, own: None, scopes: ScopeMapping::default() })
         } else {
             Err(refused("no key of it verifies a signature".to_owned()))
         }
     }
 
-    /// A token that this program signs; none if the keys are somebody else's. Valid for twelve hours from `now`.
+    /// A token of these scopes that this program signs; none if the keys are somebody else's. Valid for twelve hours from `now`.
     #[must_use]
     pub fn token(&self, subject: &str, scope: &str, now: i64) -> Option<String> {
-        let claims = json!({"iss": "local", "sub": subject, "scope": scope, "iat": now, "exp": now.saturating_add(TOKEN_SECONDS)});
+        let words: Vec<String> = scope.split_whitespace().map(|word| self.scopes.prefixed(word)).collect();
+        // Of the issuers that have neither claim each writes a list.
+        let listed = match self.scopes.first_claim() {
+            "scope" | "scp" => words.join(" ").into(),
+            _ => Value::from(words),
+        };
+        let ends = now.saturating_add(TOKEN_SECONDS);
+        let mut claims = json!({"iss": "local", "sub": subject, "iat": now, "exp": ends});
+        claims[self.scopes.first_claim()] = listed;
         let header = Header { kid: Some(OWN_KEY.to_owned()), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, &claims, self.own.as_ref()?).ok()
     }

@@ -1,6 +1,6 @@
 //! API Gateway's payload, as the function takes it.
 
-use super::scene::{Person, Scene, ids};
+use super::scene::{Person, Scene, ids, over};
 use crate::users_api::events::hand_over;
 
 const EVENT: &str = include_str!("../../events/search-users.json");
@@ -47,4 +47,19 @@ async fn a_plus_in_a_query_is_a_space() {
     }
     let refused = scene.search.get("/search/users?updated_from=2026-11-22T10:00:00+01:00").await;
     assert!(refused.status == 400 && refused.text.contains("%2B"), "{}", refused.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn base_path_is_taken_off_and_stands_before_the_next_page() {
+    let scene = Scene::of(&[Person::named("ada", "Ada"), Person::named("eve", "Eve")]).await;
+    let mut event: serde_json::Value = serde_json::from_str(EVENT).unwrap();
+    event["rawPath"] = "/v1/search/users".into();
+    event["rawQueryString"] = "limit=1".into();
+    for (settings, status) in [(&[][..], 404), (&[("API_BASE_PATH", "/v1")], 200)] {
+        let search = over(&[&[("POSTGRES_URL", scene.store.url.as_str())], settings].concat());
+        let answer = hand_over(&search, &event.to_string()).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        let next = "</v1/search/users?limit=1&cursor=";
+        assert_eq!(answer.header("link").starts_with(next), status == 200, "{}", answer.header("link"));
+    }
 }

@@ -62,6 +62,45 @@ async fn a_named_stage_stands_before_every_path_and_is_not_part_of_it() {
     assert_eq!(hand_over(&api, &staged("health", "prod")).await.status, 200);
 }
 
+/// An event as the API mapping `key` of a custom domain hands it on.
+fn mapped(name: &str, key: &str) -> String {
+    payload(name)
+        .replace(
+            r#""domainName": "abcdefghij.execute-api.eu-west-1.amazonaws.com""#,
+            r#""domainName": "api.example.com""#,
+        )
+        .replace(r#""domainPrefix": "abcdefghij""#, r#""domainPrefix": "api""#)
+        .replace(r#""rawPath": ""#, &format!(r#""rawPath": "/{key}"#))
+}
+
+#[tokio::test]
+async fn base_path_is_taken_off_every_path_and_stands_before_those_of_an_answer() {
+    let service = Service::start().await;
+    assert_eq!(hand_over(&service.api(), &mapped("health", "v1")).await.status, 404, "no base path is configured");
+    let api = service.api_with(&[("API_BASE_PATH", "/v1")]);
+    assert_eq!(hand_over(&api, &mapped("health", "v1")).await.status, 200);
+    assert_eq!(hand_over(&api, &mapped("health", "v10")).await.status, 404, "a part of a segment is no base path");
+    let created = hand_over(&api, &mapped("create-user", "v1")).await;
+    assert_eq!((created.status, created.header("location")), (201, "/v1/users/ada/1795334400"), "{}", created.text);
+    let latest = hand_over(&api, &mapped("read-latest", "v1")).await;
+    assert_eq!((latest.status, latest.header("content-location")), (200, "/v1/users/ada/1795334400"));
+    service.api().created("ada", 7).await;
+    let listed = mapped("list-records", "v1");
+    let query = "from=1795334400&to=1795334499&limit=10";
+    assert!(listed.contains(query), "{listed}");
+    let page = hand_over(&api, &listed.replace(query, "limit=1")).await;
+    assert!(page.header("link").starts_with("</v1/users/ada?limit=1&cursor="), "{}", page.header("link"));
+    let contract = hand_over(&api, &mapped("health", "v1").replace("/v1/health", "/v1/openapi.json")).await;
+    assert_eq!(contract.json["servers"][0]["url"], "/v1");
+
+    // By the API's own host name there is no base path, and none in the answer.
+    assert_eq!(hand_over(&api, &payload("read-record")).await.status, 200);
+    assert_eq!(hand_over(&api, &payload("read-latest")).await.header("content-location"), "/users/ada/1795334400");
+    // A mapping to a named stage: the stage's name is in no path.
+    let staged = mapped("health", "v1").replace(r#""stage": "$default""#, r#""stage": "v1""#);
+    assert_eq!(hand_over(&api, &staged).await.status, 200);
+}
+
 #[tokio::test]
 async fn a_body_that_api_gateway_encoded_is_decoded() {
     use base64::Engine as _;
@@ -71,6 +110,62 @@ async fn a_body_that_api_gateway_encoded_is_decoded() {
     event["body"] = base64::engine::general_purpose::STANDARD.encode(body).into();
     event["isBase64Encoded"] = true.into();
     assert_eq!(hand_over(&service.api(), &event.to_string()).await.status, 201);
+}
+
+#[tokio::test]
+async fn scopes_are_read_in_the_spelling_of_the_token_s_issuer() {
+    let service = Service::start().await;
+    service.api().created("ada", 1_795_334_400).await;
+    let own = payload("read-own-record");
+    let scope = r#""scope": "openid users:read""#;
+    let cognito = own.replace(scope, r#""scope": "millrace/users:read""#);
+    let auth0 = own.replace(scope, r#""scope": "openid", "permissions": "[users:read users:write]""#);
+    let entra = own.replace(scope, r#""roles": "[users:read]""#);
+    assert!([&cognito, &auth0, &entra].iter().all(|event| **event != own));
+    let (prefix, permissions, roles) =
+        (("SCOPE_PREFIX", "millrace/"), ("SCOPE_CLAIM", "permissions"), ("SCOPE_CLAIM", "scp,roles"));
+    for (settings, event, status) in [
+        (&[][..], &own, 200),
+        (&[], &cognito, 403),
+        (&[prefix], &cognito, 200),
+        (&[prefix], &own, 403),
+        (&[permissions], &auth0, 200),
+        (&[permissions], &own, 403),
+        (&[roles], &entra, 200),
+        (&[], &entra, 403),
+    ] {
+        let api = service.api_with(&[&[("AUTH", "jwt")], settings].concat());
+        let answer = hand_over(&api, event).await;
+        assert_eq!(answer.status, status, "{settings:?}: {}", answer.text);
+    }
+    let refused = hand_over(&service.api_with(&[("AUTH", "jwt"), prefix]), &own).await;
+    let challenge = r#"Bearer error="insufficient_scope", scope="millrace/users:read""#;
+    assert_eq!(refused.header("www-authenticate"), challenge);
+    assert!(refused.json["detail"].as_str().unwrap().contains("millrace/users:admin"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn what_the_relational_tier_answers_is_404_with_the_setting_while_it_is_off() {
+    let service = Service::start().await;
+    let paths = ["/search/users?status=active", "/users/ada/summary", "/stats/users"];
+    for settings in [&[][..], &[("RELATIONAL_TIER", "none")], &[("RELATIONAL_TIER", "none"), ("AUTH", "jwt")]] {
+        let api = service.api_with(settings);
+        for (path, method) in paths.into_iter().flat_map(|path| [(path, "GET"), (path, "POST"), (path, "PUT")]) {
+            let answer = api.send(method, path, &[], "").await;
+            assert_eq!((answer.status, answer.problem()), (404, "relational-tier-off"), "{method} {path}");
+            let detail = answer.json["detail"].as_str().unwrap();
+            assert!(detail.contains("RelationalTier") && detail.contains("--postgres"), "{detail}");
+        }
+        let contract = api.get("/openapi.json").await.json;
+        assert!(paths.iter().all(|path| contract["paths"].get(path.split('?').next().unwrap()).is_none()));
+    }
+    // On, other methods than search's come here.
+    let api = service.api_with(&[("RELATIONAL_TIER", "rds-postgres")]);
+    for path in paths {
+        let answer = api.send("PUT", path, &[], "").await;
+        assert_eq!((answer.status, answer.header("allow")), (405, "GET, HEAD, OPTIONS"), "{path}");
+    }
+    assert!(api.get("/openapi.json").await.json["paths"].get("/search/users").is_some());
 }
 
 #[tokio::test]

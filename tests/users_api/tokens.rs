@@ -43,3 +43,25 @@ async fn a_token_opens_its_own_user_s_records_and_no_other_s() {
     assert_eq!(stored.count(), 1, "nothing of eve's was written");
     stack.stop().await;
 }
+
+#[tokio::test]
+async fn scopes_are_those_of_the_claim_and_prefix_that_are_chosen() {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    for (claim, prefix) in [(Some("permissions"), None), (None, Some("millrace/")), (Some("roles"), Some("api://m/"))] {
+        let (scope_claim, scope_prefix) = (claim.map(str::to_owned), prefix.map(str::to_owned));
+        let chosen = Options { auth: Auth::Jwt(None), scope_claim, scope_prefix, ..Options::default() };
+        let (usual, chosen) = (Options { auth: Auth::Jwt(None), ..Options::default() }, chosen);
+        let (usual, chosen) = (Stack::boot(usual).await.unwrap(), Stack::boot(chosen).await.unwrap());
+        let status = async |stack: &Stack, scope: &str| {
+            let bearer = format!("Bearer {}", stack.token("ada", scope).unwrap());
+            let request = Request::builder().uri(format!("{}/users/ada", stack.api_url()));
+            let request = request.header("authorization", bearer).body(Full::default()).unwrap();
+            client.request(request).await.unwrap().status().as_u16()
+        };
+        assert_eq!(status(&chosen, "users:read").await, 200, "{claim:?} {prefix:?}");
+        assert_eq!(status(&chosen, "users:write").await, 403, "{claim:?} {prefix:?}");
+        assert_eq!(status(&usual, &format!("{}users:read", prefix.unwrap_or("x"))).await, 403);
+        usual.stop().await;
+        chosen.stop().await;
+    }
+}

@@ -1,8 +1,9 @@
 //! What the API needs to know before its first request.
 
+use front::base_path::BasePath;
 use shared::cache::{Cache, Quota, Settings};
 use shared::environment::{self, Environment, Problems};
-use shared::http::caller::Auth;
+use shared::http::caller::{Auth, ScopeMapping};
 use shared::http::seal::Keys;
 use shared::telemetry;
 use shared::token::TokenSigner;
@@ -22,6 +23,12 @@ pub struct Config {
     pub email_index: String,
     /// Who lets requests in.
     pub auth: Auth,
+    /// How tokens spell scopes.
+    pub scopes: ScopeMapping,
+    /// What stands before the routes in a path.
+    pub base_path: BasePath,
+    /// Whether a relational replica answers searches beside the API.
+    pub has_relational: bool,
     /// What seals cursors.
     pub cursor_keys: Keys,
     /// The table of addresses' markers, if an address is to be one user's.
@@ -46,6 +53,10 @@ impl Config {
         let users_table = read.required("USERS_TABLE", environment::text);
         let email_index = read.required("EMAIL_INDEX", environment::text);
         let auth = read.required("AUTH", Auth::parse);
+        let claims = read.optional("SCOPE_CLAIM", ScopeMapping::parse_claims);
+        let scopes = ScopeMapping::new(claims, read.optional("SCOPE_PREFIX", ScopeMapping::parse_prefix));
+        let base_path = read.optional("API_BASE_PATH", BasePath::parse).unwrap_or_default();
+        let has_relational = read.optional("RELATIONAL_TIER", relational).unwrap_or(false);
         let cursor_keys = read.required("CURSOR_KEYS", Keys::parse);
         let idempotency_table = read.optional("IDEMPOTENCY_TABLE", environment::text);
         let unique_emails_table = read.only_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
@@ -62,6 +73,9 @@ impl Config {
                 users_table,
                 email_index,
                 auth,
+                scopes,
+                base_path,
+                has_relational,
                 cursor_keys,
                 unique_emails_table,
                 idempotency_table,
@@ -80,6 +94,15 @@ impl Config {
     pub fn cache(&self, signer: Option<TokenSigner>) -> Option<CacheAside> {
         let cache = Cache::new(self.cache.clone()?, signer);
         Some(CacheAside::new(cache, &self.users_table, Patience::default()))
+    }
+}
+
+/// Which tier it is makes no difference to the API.
+fn relational(text: &str) -> Result<bool, String> {
+    match text {
+        "none" => Ok(false),
+        "aurora-serverless" | "rds-postgres" => Ok(true),
+        _ => Err(format!("is {text:?}: set it to none, aurora-serverless or rds-postgres")),
     }
 }
 
@@ -151,6 +174,9 @@ mod tests {
             ("CURSOR_KEYS", "one:short"),
             ("UNIQUE_EMAIL", "true"),
             ("RATE_LIMIT", "many"),
+            ("RELATIONAL_TIER", "postgres"),
+            ("API_BASE_PATH", "/users"),
+            ("SCOPE_PREFIX", "a b"),
         ])
         .unwrap_err()
         .to_string();
@@ -162,6 +188,9 @@ mod tests {
             "EMAILS_TABLE is not set: UNIQUE_EMAIL needs it",
             "RATE_LIMIT is \"many\"",
             "LOG_LEVEL is \"loud\"",
+            "RELATIONAL_TIER is \"postgres\"",
+            "API_BASE_PATH is \"/users\"",
+            "SCOPE_PREFIX is \"a b\"",
         ] {
             assert!(problems.contains(name), "{problems}");
         }

@@ -1,13 +1,15 @@
 //! The API's part of the contract, OpenAPI 3.1, made from the handlers: their `utoipa::path` attributes and the shapes of
-//! [`schema`]. The crate `contract` puts the whole together; the function serves the file that came of it.
+//! [`schema`]. The crate `contract` puts the whole together; the function serves the file that came of it as far as its
+//! deployment keeps it ([`deployed`]).
 
+pub mod deployed;
 pub mod schema;
 
 use utoipa::OpenApi;
 
 use crate::{router, users};
 
-/// The document as the function serves it.
+/// The whole document, with every tier on and the scheme of tokens.
 pub const SERVED: &str = include_str!("../openapi.json");
 
 /// The operations of the API.

@@ -22,6 +22,7 @@ use front::door::Door;
 use shared::clock::Clock;
 use shared::table::UserTable;
 
+use crate::contract::deployed::Deployment;
 use cache::CacheAside;
 use config::Config;
 
@@ -29,11 +30,13 @@ use config::Config;
 pub fn app(config: &Config, client: Client, cache: Option<CacheAside>, clock: Clock) -> Router {
     let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone())
         .with_unique_emails(config.unique_emails_table.as_deref());
-    let door = Door { auth: config.auth, clock: clock.clone(), need: access::need };
+    let scopes = config.scopes.clone();
+    let deployment = Deployment { auth: config.auth, scopes: scopes.clone(), has_relational: config.has_relational };
+    let door = Door { auth: config.auth, scopes, clock: clock.clone(), need: access::need };
     let users = users::Users::new(table, clock, config.cursor_keys.clone())
         .with_attempts(config.idempotency_table.as_deref())
         .with_preconditions(config.preconditions_required)
         .with_cache(cache.clone());
     let limit = cache.zip(config.rate_limit).map(|(cache, quota)| limit::Limit { cache, quota });
-    router::routes(users, door, limit)
+    router::routes(users, door, &config.base_path, deployment, limit)
 }

@@ -1,13 +1,19 @@
 //! The routes, and what each answers to which method.
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{self, get, post};
+use front::answer::json;
+use front::base_path::BasePath;
 use front::door::Door;
+use front::path::Stage;
+use front::problem::Problem;
 use front::route::{READ, behind, resource};
 
+use crate::contract::deployed::{Deployment, SEARCH_PATHS};
 use crate::contract::schema;
 use crate::limit::{Limit, ration};
 use crate::users::{self, Users};
@@ -16,19 +22,31 @@ const COLLECTION: &str = "GET, HEAD, POST, OPTIONS";
 const ACTION: &str = "POST, OPTIONS";
 const RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
 
-/// Every route of the API, over these users, behind this door.
-pub(crate) fn routes(users: Users, door: Door, limit: Option<Limit>) -> Router {
+/// Every route of the API, over these users, behind this door and below this base path.
+pub(crate) fn routes(
+    users: Users,
+    door: Door,
+    base: &BasePath,
+    deployment: Deployment,
+    limit: Option<Limit>,
+) -> Router {
+    // With the relational tier API Gateway leads what is read there to search, and other methods here.
+    let elsewhere =
+        if deployment.has_relational { resource(get(unknown), READ) } else { routing::any(relational_tier_off) };
+    let search = SEARCH_PATHS.into_iter().fold(Router::new(), |routes, path| routes.route(path, elsewhere.clone()));
+    let describe = move |stage: Stage| async move { contract(&deployment, &stage) };
     let record = get(users::read).put(users::replace).patch(users::patch).delete(users::delete);
     let routes = Router::new()
         .route("/health", resource(get(health), READ))
-        .route("/openapi.json", resource(get(contract), READ))
+        .route("/openapi.json", resource(get(describe), READ))
         .route("/users", resource(get(users::list).post(users::create), COLLECTION))
         .route("/users:batchGet", resource(post(users::read_batch), ACTION))
         .route("/users/{user_id}", resource(get(users::history), READ))
         .route("/users/{user_id}/latest", resource(get(users::latest), READ))
         .route("/users/{user_id}/{timestamp}", resource(record, RECORD))
+        .merge(search)
         .layer(middleware::from_fn_with_state(limit, ration));
-    behind(door, routes, users)
+    behind(door, base.clone(), routes, users)
 }
 
 /// Says that the function runs. It asks the table nothing: a throttled table is no reason to replace a function.
@@ -46,7 +64,7 @@ async fn health() -> Response {
     ([(CONTENT_TYPE, "application/json")], r#"{"status":"ok"}"#).into_response()
 }
 
-/// The contract, for clients and their generators.
+/// The contract of this deployment, for clients and their generators.
 #[utoipa::path(
     get,
     path = "/openapi.json",
@@ -55,8 +73,18 @@ async fn health() -> Response {
     summary = "Tell the contract",
     responses((status = 200, description = "this document", body = Object)),
 )]
-async fn contract() -> Response {
-    ([(CONTENT_TYPE, "application/json")], crate::contract::SERVED).into_response()
+fn contract(deployment: &Deployment, stage: &Stage) -> Result<Response, Problem> {
+    let document = deployment.document(&stage.0);
+    let document = document.map_err(|error| Problem::Internal { cause: format!("the contract: {error}") })?;
+    Ok(json(StatusCode::OK, document))
+}
+
+async fn unknown() -> Problem {
+    Problem::UnknownRoute
+}
+
+async fn relational_tier_off() -> Problem {
+    Problem::RelationalTierOff
 }
 
 #[cfg(test)]

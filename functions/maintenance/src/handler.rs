@@ -147,11 +147,7 @@ impl Maintenance {
             Task::Backfill { capacity_units } => {
                 let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation, &self.failures)?;
-                let world = backfill::World {
-                    source: &source,
-                    replicas: &self.replicas,
-                    mappings: &self.mappings,
-                };
+                let world = backfill::World { source: &source, replicas: &self.replicas, mappings: &self.mappings };
                 let done = backfill::run(&mut course, &world, *capacity_units, invocation).await;
                 Ok(course.answer(done).await?)
             }

@@ -1,7 +1,8 @@
 //! What search needs to know before its first request.
 
+use front::base_path::BasePath;
 use shared::environment::{Environment, Problems};
-use shared::http::caller::Auth;
+use shared::http::caller::{Auth, ScopeMapping};
 use shared::http::seal::Keys;
 use shared::postgres::Settings;
 use shared::telemetry;
@@ -18,6 +19,10 @@ const READER: &str = "POSTGRES_READER_URL";
 pub struct Config {
     /// Who lets requests in.
     pub auth: Auth,
+    /// How tokens spell scopes.
+    pub scopes: ScopeMapping,
+    /// What stands before the routes in a path.
+    pub base_path: BasePath,
     /// What seals cursors.
     pub cursor_keys: Keys,
     /// The database that takes the replica's writes.
@@ -34,6 +39,9 @@ impl Config {
     pub fn parse(environment: &Environment) -> Result<Self, Problems> {
         let mut read = environment.read();
         let auth = read.required("AUTH", Auth::parse);
+        let claims = read.optional("SCOPE_CLAIM", ScopeMapping::parse_claims);
+        let scopes = ScopeMapping::new(claims, read.optional("SCOPE_PREFIX", ScopeMapping::parse_prefix));
+        let base_path = read.optional("API_BASE_PATH", BasePath::parse).unwrap_or_default();
         let cursor_keys = read.required("CURSOR_KEYS", Keys::parse);
         let mut database = |setting| match Settings::parse(setting, |name| environment.get(name)) {
             Ok(settings) => settings,
@@ -52,7 +60,7 @@ impl Config {
         let problems = read.problems();
         match (auth, cursor_keys, writer) {
             (Some(auth), Some(cursor_keys), Some(writer)) if problems.is_empty() => {
-                Ok(Self { auth, cursor_keys, writer, reader })
+                Ok(Self { auth, scopes, base_path, cursor_keys, writer, reader })
             }
             _ => Err(problems),
         }
@@ -82,7 +90,14 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_named_at_once_without_its_secrets() {
-        let wrong = [("AUTH", "open"), ("POSTGRES_READER_URL", "mysql://ada:s3cret@db/users"), ("LOG_LEVEL", "loud")];
+        let wrong = [
+            ("SCOPE_PREFIX", "a b"),
+            ("SCOPE_CLAIM", "scope scp"),
+            ("API_BASE_PATH", "v1"),
+            ("AUTH", "open"),
+            ("POSTGRES_READER_URL", "mysql://ada:s3cret@db/users"),
+            ("LOG_LEVEL", "loud"),
+        ];
         let problems = parse(&wrong).unwrap_err().to_string();
         for name in [
             "AUTH is",
@@ -90,6 +105,9 @@ mod tests {
             "POSTGRES_URL is not set",
             "POSTGRES_READER_URL is no",
             "LOG_LEVEL is",
+            "SCOPE_PREFIX is",
+            "SCOPE_CLAIM is",
+            "API_BASE_PATH is",
         ] {
             assert!(problems.contains(name), "{name}: {problems}");
         }

@@ -27,9 +27,9 @@ use config::Config;
 ///
 /// Without a signer logins are by password, whatever the configuration says.
 pub fn app(config: &Config, signer: Option<TokenSigner>, clock: Clock) -> Router {
-    let door = Door { auth: config.auth, clock: clock.clone(), need: access::need };
+    let door = Door { auth: config.auth, scopes: config.scopes.clone(), clock: clock.clone(), need: access::need };
     let databases = database::Databases::new(&config.writer, config.reader.as_ref(), signer);
-    router::routes(users::Search::new(databases, clock, config.cursor_keys.clone()), door)
+    router::routes(users::Search::new(databases, clock, config.cursor_keys.clone()), door, config.base_path.clone())
 }
 
 /// The statement that a query's question becomes, and its parameters, at this second and after the place of these texts:

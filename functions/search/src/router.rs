@@ -2,16 +2,17 @@
 
 use axum::Router;
 use axum::routing::get;
+use front::base_path::BasePath;
 use front::door::Door;
 use front::route::{READ, behind, resource};
 
 use crate::users::{self, Search};
 
-/// Every route of search, behind this door.
-pub(crate) fn routes(search: Search, door: Door) -> Router {
+/// Every route of search, behind this door and below this base path.
+pub(crate) fn routes(search: Search, door: Door, base: BasePath) -> Router {
     let routes = Router::new()
         .route("/search/users", resource(get(users::find), READ))
         .route("/users/{user_id}/summary", resource(get(users::summary), READ))
         .route("/stats/users", resource(get(users::stats), READ));
-    behind(door, routes, search)
+    behind(door, base, routes, search)
 }

@@ -9,6 +9,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::routing::any;
 use shared::clock::Clock;
 use shared::environment::{Environment, Problems};
+use shared::http::caller::ScopeMapping;
 use tower::ServiceExt;
 
 use super::{CURSOR_KEYS, LONGEST_WINDOW, Options, Refusal};
@@ -72,6 +73,12 @@ impl Wiring<'_> {
         }
         let config = api::config::Config::parse(&self.behind_a_door(function)).map_err(misconfigured(function))?;
         Ok(api::app(&config, clients::dynamodb(self.dynamodb), config.cache(None), Clock::system()))
+    }
+
+    /// How the API's tokens spell scopes.
+    pub(super) fn scopes(&self, function: &Function) -> Result<ScopeMapping, Refusal> {
+        let config = api::config::Config::parse(&self.behind_a_door(function)).map_err(misconfigured(function))?;
+        Ok(config.scopes)
     }
 
     pub(super) fn search(&self, function: &Function) -> Result<Router, Refusal> {

@@ -4,6 +4,7 @@
 //! once, at the door. The partition key is the boundary: a caller owns the records whose `user_id` is its token's `sub`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
@@ -58,6 +59,95 @@ impl Scope {
     }
 }
 
+/// How a token's issuer spells scopes: the claims that list them, and the prefix that it puts before each.
+///
+/// RFC 8693 has words in `scope`. Amazon Cognito puts the resource server's identifier before each of them, Auth0 lists
+/// permissions in `permissions`, Microsoft Entra ID writes `scp` for users and `roles` for programs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ScopeMapping {
+    claims: Arc<[String]>,
+    prefix: Arc<str>,
+}
+
+impl Default for ScopeMapping {
+    /// The words of `scope` and `scp`, without a prefix.
+    fn default() -> Self {
+        Self { claims: ["scope", "scp"].map(str::to_owned).into(), prefix: "".into() }
+    }
+}
+
+impl ScopeMapping {
+    /// The mapping of these claims, or the default ones, and this prefix, or none.
+    #[must_use]
+    pub fn new(claims: Option<Vec<String>>, prefix: Option<String>) -> Self {
+        let usual = Self::default();
+        Self { claims: claims.map_or(usual.claims, Into::into), prefix: prefix.map_or(usual.prefix, Into::into) }
+    }
+
+    /// Reads the names of claims, separated by commas.
+    ///
+    /// # Errors
+    /// A name is empty, or the text has a space.
+    pub fn parse_claims(text: &str) -> Result<Vec<String>, String> {
+        let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+        let is_name = |name: &String| !name.is_empty() && !name.contains(|letter: char| letter.is_whitespace());
+        if names.iter().all(is_name) {
+            Ok(names)
+        } else {
+            Err(format!("is {text:?}: set it to names of claims, separated by commas, such as scope or scp,roles"))
+        }
+    }
+
+    /// Reads a prefix: the characters that a scope may have (RFC 6749, section 3.3).
+    ///
+    /// # Errors
+    /// The text has another character.
+    pub fn parse_prefix(text: &str) -> Result<String, String> {
+        if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
+            Ok(text.to_owned())
+        } else {
+            Err(format!(
+                "is {text:?}: set it to what stands before each scope, such as millrace/, without spaces and quotes"
+            ))
+        }
+    }
+
+    /// A scope as a token of this issuer spells it.
+    #[must_use]
+    pub fn spell(&self, scope: Scope) -> String {
+        self.prefixed(scope.as_str())
+    }
+
+    /// A word as a token of this issuer spells it.
+    #[must_use]
+    pub fn prefixed(&self, word: &str) -> String {
+        format!("{}{word}", self.prefix)
+    }
+
+    /// The claim that a token of this issuer lists its scopes in, first of all.
+    #[must_use]
+    pub fn first_claim(&self) -> &str {
+        self.claims.first().map_or("scope", String::as_str)
+    }
+
+    /// Whether these claims have this scope. API Gateway hands a list on as `[a b]`. A word without the prefix is
+    /// another service's.
+    fn has(&self, claims: &HashMap<String, String>, scope: Scope) -> bool {
+        self.claims
+            .iter()
+            .filter_map(|name| claims.get(name))
+            .flat_map(|text| words(text))
+            .any(|word| word.strip_prefix(&*self.prefix).is_some_and(|word| word == scope.as_str()))
+    }
+}
+
+/// The words of a claim: of a text those between spaces, of a list its items.
+fn words(claim: &str) -> impl Iterator<Item = &str> {
+    let list = claim.strip_prefix('[').and_then(|list| list.strip_suffix(']'));
+    let separators: &[char] = if list.is_some() { &[' ', ','] } else { &[' '] };
+    list.unwrap_or(claim).split(separators).filter(|word| !word.is_empty())
+}
+
 /// Somebody who was let in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Caller {
@@ -80,23 +170,16 @@ impl Caller {
 
     /// The caller that a verified token's claims describe, or nobody: a token without a `sub`, or past its `exp`.
     ///
-    /// Scopes are the words of `scope` (RFC 8693, section 4.2) and of `scp`, which some providers write instead, as a
-    /// list: API Gateway hands a list on as `[a b]`. It hands every claim on as text, a time sometimes in exponents.
+    /// API Gateway hands every claim on as text, a time sometimes in exponents.
     #[must_use]
-    pub fn of_claims(claims: &HashMap<String, String>, now: OffsetDateTime) -> Option<Self> {
+    pub fn of_claims(claims: &HashMap<String, String>, scopes: &ScopeMapping, now: OffsetDateTime) -> Option<Self> {
         let subject = claims.get("sub").filter(|subject| !subject.is_empty())?.clone();
         let expired = claims.get("exp").and_then(|exp| exp.parse::<f64>().ok());
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in f64 for longer than years are")]
         if expired.is_some_and(|exp| exp <= now.unix_timestamp() as f64) {
             return None;
         }
-        let mut scopes = ["scope", "scp"]
-            .into_iter()
-            .filter_map(|name| claims.get(name))
-            .flat_map(|text| text.trim_matches(['[', ']']).split([' ', ',']))
-            .collect::<Vec<_>>();
-        scopes.retain(|scope| !scope.is_empty());
-        let has = |scope: Scope| scopes.contains(&scope.as_str());
+        let has = |scope: Scope| scopes.has(claims, scope);
         // The issuer is part of the name: two of them may know the same subject.
         let name = format!("jwt {} {subject}", claims.get("iss").map_or("", String::as_str));
         let rights = if has(Scope::Admin) {
@@ -149,8 +232,12 @@ mod tests {
     const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 
     fn caller(claims: &[(&str, &str)]) -> Option<Caller> {
+        caller_by(&ScopeMapping::default(), claims)
+    }
+
+    fn caller_by(scopes: &ScopeMapping, claims: &[(&str, &str)]) -> Option<Caller> {
         let claims = claims.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Caller::of_claims(&claims, NOW)
+        Caller::of_claims(&claims, scopes, NOW)
     }
 
     fn id(text: &str) -> UserId {
@@ -194,6 +281,46 @@ mod tests {
             assert_eq!(may, [read, write, admin], "{claim}: {text}");
             assert_eq!((caller.owns(&id("ada")), caller.owns(&id("eve"))), (true, admin), "{claim}: {text}");
             assert_eq!(caller.bound_to().is_none(), admin);
+        }
+    }
+
+    #[test]
+    fn scopes_are_read_as_each_issuer_spells_them() {
+        let mapping = |claims: &str, prefix: &str| {
+            let prefix = ScopeMapping::parse_prefix(prefix).unwrap();
+            ScopeMapping::new(Some(ScopeMapping::parse_claims(claims).unwrap()), Some(prefix))
+        };
+        let cognito = mapping("scope", "millrace/");
+        let (auth0, entra) = (mapping("permissions", ""), mapping("scp,roles", ""));
+        let entra_prefixed = mapping("roles", "api://millrace/");
+        for (scopes, claim, text, read, write, admin) in [
+            (&cognito, "scope", "openid millrace/users:read", true, false, false),
+            (&cognito, "scope", "millrace/users:read millrace/users:write", true, true, false),
+            (&cognito, "scope", "millrace/users:admin", true, true, true),
+            // Without the prefix, or with another one, a scope is another service's.
+            (&cognito, "scope", "users:admin other/users:admin xmillrace/users:admin", false, false, false),
+            (&cognito, "scope", "millrace/millrace/users:read", false, false, false),
+            (&cognito, "scp", "millrace/users:read", false, false, false),
+            (&auth0, "permissions", "[users:read users:write]", true, true, false),
+            (&auth0, "permissions", "[]", false, false, false),
+            (&auth0, "scope", "users:admin", false, false, false),
+            (&entra, "roles", "[users:admin]", true, true, true),
+            (&entra, "scp", "users:read users:write", true, true, false),
+            (&entra_prefixed, "roles", "[users:admin api://millrace/users:read]", true, false, false),
+            // One word with a comma is not two scopes, nor is half of a list one.
+            (&mapping("scope", ""), "scope", "x,users:admin", false, false, false),
+            (&mapping("scope", ""), "scope", "[users:admin", false, false, false),
+        ] {
+            let caller = caller_by(scopes, &[("sub", "ada"), (claim, text)]).unwrap();
+            let may = [Scope::Read, Scope::Write, Scope::Admin].map(|scope| caller.may(scope));
+            assert_eq!(may, [read, write, admin], "{scopes:?} {claim}: {text}");
+        }
+        assert_eq!(cognito.spell(Scope::Read), "millrace/users:read");
+        for text in ["", "scope,", "scope scp", ",roles"] {
+            assert!(ScopeMapping::parse_claims(text).unwrap_err().contains("separated by commas"), "{text}");
+        }
+        for text in ["millrace /", "\"", "a\\b", "é"] {
+            assert!(ScopeMapping::parse_prefix(text).unwrap_err().contains("such as millrace/"), "{text}");
         }
     }
 

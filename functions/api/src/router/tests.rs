@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use proptest::prelude::*;
 use serde_json::Value;
 use shared::clock::Clock;
-use shared::http::caller::Auth;
+use shared::http::caller::{Auth, ScopeMapping};
 use shared::http::seal::Keys;
 use shared::table::UserTable;
 use time::macros::datetime;
@@ -32,7 +32,10 @@ pub(crate) fn app_with(auth: Auth, clock: Clock) -> Router {
         .build();
     let table = UserTable::new(aws_sdk_dynamodb::Client::from_conf(config), "Users".into(), "EmailIndex".into());
     let keys = Keys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
-    routes(Users::new(table, clock.clone(), keys), Door { auth, clock, need }, None)
+    let scopes = ScopeMapping::default();
+    let deployment = Deployment { auth, scopes: scopes.clone(), has_relational: false };
+    let users = Users::new(table, clock.clone(), keys);
+    routes(users, Door { auth, scopes, clock, need }, &BasePath::default(), deployment, None)
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {

@@ -1,0 +1,165 @@
+//! What stands before the routes in a request's path: the name of a stage, and the base path of an API mapping.
+//!
+//! API Gateway leaves both in the path that it hands on. A stage's name is there where a request came by the API's own
+//! host name; a request that came by a custom domain has the mapping's base path instead. The routes know neither, and an
+//! answer's own paths (`Location`, `Link`) begin with what was taken off, so that a client can follow them.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::Uri;
+use lambda_http::RequestExt;
+use lambda_http::request::RequestContext;
+
+use crate::path::Stage;
+
+/// The stage whose name is in no path.
+const DEFAULT_STAGE: &str = "$default";
+/// The first segments of the routes of all HTTP functions: a base path that begins so would hide routes.
+const ROUTES: [&str; 6] = ["users", "users:batchGet", "search", "stats", "health", "openapi.json"];
+
+/// The base path of an API mapping; by default there is none.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct BasePath(Option<Arc<str>>);
+
+impl BasePath {
+    /// Reads a base path such as `/v1` or `/people/v1`.
+    ///
+    /// # Errors
+    /// It does not begin with a slash, ends with one, has other characters than letters, digits, `-`, `_` and `.`, or
+    /// begins as a route does.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let segments: Vec<&str> = text.strip_prefix('/').unwrap_or_default().split('/').collect();
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_segment = |segment: &&str| !matches!(*segment, "" | "." | "..") && segment.bytes().all(allowed);
+        if !segments.iter().all(is_segment) {
+            return Err(format!(
+                "is {text:?}: set it to a slash and the key of the API mapping, such as /v1, with letters, digits and -_."
+            ));
+        }
+        if ROUTES.contains(&segments[0]) {
+            return Err(format!("is {text:?}: choose another base path, routes begin with {}", ROUTES.join(", ")));
+        }
+        Ok(Self(Some(text.into())))
+    }
+
+    /// Takes stage and base path off a request.
+    pub(crate) fn take_off(&self, mut request: Request) -> Request {
+        let stage = match request.request_context_ref() {
+            Some(RequestContext::ApiGatewayV2(context)) => {
+                stage(context.stage.as_deref(), context.domain_name.as_deref(), context.apiid.as_deref())
+            }
+            _ => None,
+        };
+        let Some(path) = request.uri().path_and_query() else { return request };
+        let before = self.before(path.path(), stage);
+        if before == 0 {
+            return request;
+        }
+        let (before, rest) = path.as_str().split_at(before);
+        let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+        let before = Stage(before.to_owned());
+        if let Ok(uri) = Uri::try_from(rest) {
+            *request.uri_mut() = uri;
+            request.extensions_mut().insert(before);
+        }
+        request
+    }
+
+    /// How many bytes of a path stand before the routes.
+    fn before(&self, path: &str, stage: Option<&str>) -> usize {
+        let stage = stage.and_then(|stage| {
+            let name = path.strip_prefix('/')?;
+            whole_segments(name, stage).then_some(stage.len() + 1)
+        });
+        let stage = stage.unwrap_or(0);
+        let base = self.0.as_deref().filter(|base| whole_segments(&path[stage..], base));
+        stage + base.map_or(0, str::len)
+    }
+}
+
+/// Whether a path begins with these segments: `/v10` does not begin with `/v1`.
+fn whole_segments(path: &str, start: &str) -> bool {
+    path.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The stage whose name is in the path: none of a custom domain, whose mapping has chosen the stage already.
+fn stage<'a>(stage: Option<&'a str>, domain: Option<&str>, api: Option<&str>) -> Option<&'a str> {
+    let is_own = domain
+        .zip(api)
+        .is_none_or(|(domain, api)| domain.strip_prefix(api).is_some_and(|rest| rest.starts_with(".execute-api.")));
+    stage.filter(|stage| !stage.is_empty() && *stage != DEFAULT_STAGE && is_own)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    const OWN: &str = "abc.execute-api.eu-west-1.amazonaws.com";
+
+    /// What is taken off a request, and what the routes see.
+    fn taken(base: &str, stage: &str, domain: &str, path: &str) -> (String, String) {
+        let context: RequestContext = serde_json::from_value(json!({
+            "stage": stage, "apiId": "abc", "domainName": domain, "requestId": "r", "timeEpoch": 0,
+            "http": {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "t"},
+        }))
+        .unwrap();
+        let base = if base.is_empty() { BasePath::default() } else { BasePath::parse(base).unwrap() };
+        let request = Request::builder().uri(path).extension(context).body(Body::empty()).unwrap();
+        let request = base.take_off(request);
+        let before = request.extensions().get::<Stage>().cloned().unwrap_or_default();
+        (before.0, request.uri().to_string())
+    }
+
+    #[test]
+    fn base_path_is_taken_off_as_whole_segments() {
+        for (base, path, before, rest) in [
+            ("/v1", "/v1/users/ada?limit=1", "/v1", "/users/ada?limit=1"),
+            ("/v1", "/v1", "/v1", "/"),
+            ("/v1", "/v1?a=b", "/v1", "/?a=b"),
+            ("/v1", "/v1/", "/v1", "/"),
+            ("/people/v1", "/people/v1/health", "/people/v1", "/health"),
+            ("/v1", "/v10/users", "", "/v10/users"),
+            ("/v1", "/users/v1", "", "/users/v1"),
+            ("/v1", "/V1/users", "", "/V1/users"),
+            ("/people/v1", "/people/users", "", "/people/users"),
+            ("", "/v1/users", "", "/v1/users"),
+        ] {
+            let expected = (before.to_owned(), rest.to_owned());
+            assert_eq!(taken(base, "$default", "api.example.com", path), expected, "{base} {path}");
+        }
+    }
+
+    #[test]
+    fn stage_is_taken_off_paths_of_the_own_domain_alone() {
+        for (stage, domain, path, before, rest) in [
+            ("prod", OWN, "/prod/users", "/prod", "/users"),
+            ("prod", OWN, "/prod", "/prod", "/"),
+            ("prod", OWN, "/productions", "", "/productions"),
+            ("users", OWN, "/users/users", "/users", "/users"),
+            // A mapping has chosen the stage: its name is in no path of a custom domain.
+            ("users", "api.example.com", "/users/ada", "", "/users/ada"),
+            ("v1", "api.example.com", "/v1/users", "/v1", "/users"),
+            ("prod", "api.example.com", "/prod/users", "", "/prod/users"),
+            ("$default", OWN, "/$default/users", "", "/$default/users"),
+            ("prod", "abcd.execute-api.eu-west-1.amazonaws.com", "/prod/users", "", "/prod/users"),
+        ] {
+            let expected = (before.to_owned(), rest.to_owned());
+            assert_eq!(taken("/v1", stage, domain, path), expected, "{stage} {domain} {path}");
+        }
+    }
+
+    #[test]
+    fn base_path_that_no_mapping_has_is_refused() {
+        for text in ["v1", "/", "//", "/v1/", "/v1//a", "/a b", "/a%20b", "/..", "/v1/.", "/é", "/a?b", "/$v"] {
+            assert!(BasePath::parse(text).unwrap_err().contains("such as /v1"), "{text}");
+        }
+        for text in ["/users", "/users/v1", "/health", "/search"] {
+            assert!(BasePath::parse(text).unwrap_err().contains("choose another"), "{text}");
+        }
+        assert!(BasePath::parse("/users-v1").is_ok());
+    }
+}
