@@ -4,10 +4,11 @@ that it names, each with its conditions decided.
 
     resolve_templates.py template.yaml target/templates
 
-Nine folders come of it, one for each pair of RelationalTier and CacheTier, for cfn-lint to read: what is wrong only where
-a condition holds is wrong there. What no linter looks at is checked here: that everything named by Ref, GetAtt, Sub or
+Nine folders come of it, one for each pair of RelationalTier and CacheTier, and three more for the other choices of who may
+call the API and from where, for cfn-lint to read: what is wrong only where a condition holds is wrong there. What no linter looks at is checked here: that everything named by Ref, GetAtt, Sub or
 DependsOn is made in that choice, across the nested stacks too; that a nested stack is told the parameters that it has; and
-that there is a network if there is a tier, and a function in it only if it uses one.
+that there is a network if there is a tier, and a function in it only if it uses one; and that, in every choice, each route of
+the API has an authorizer, leads to a function, and that function may be invoked by this API and by no other.
 """
 
 import copy
@@ -22,6 +23,9 @@ from samtranslator.yaml_helper import yaml_parse
 from expand_template import expand
 
 PSEUDO = re.compile(r"^AWS::")
+TOKENS = {"JwtIssuer": "https://issuer.example", "JwtAudience": "users", "ScopePrefix": "millrace/"}
+CORS = {"CorsOrigins": "https://app.example,https://admin.example", "ApiBasePath": "v1"}
+ACCESS = {"": {}, "+jwt": TOKENS, "+cors": CORS, "+jwt+cors": TOKENS | CORS}
 NO_VALUE = {"Ref": "AWS::NoValue"}
 TIERS = {"RelationalTier": {"POSTGRES_URL", "POSTGRES_READER_URL"}, "CacheTier": {"CACHE_URL"}}
 
@@ -187,6 +191,38 @@ def check_tiers(root, stacks, tiers):
             raise Wrong(f"{root.name}: {name} is told of {sorted(uses - on)}, which is off")
 
 
+def check_api(root, access):
+    """Every route asks who calls, OPTIONS and $default included, and leads to a function that this API may invoke."""
+    resources = root.body["Resources"]
+    has_tokens, has_cors = "JwtIssuer" in access, "CorsOrigins" in access
+    routes = root.of_type("AWS::ApiGatewayV2::Route")
+    keys = [route["Properties"]["RouteKey"] for route in routes.values()]
+    if len(keys) < 12 or len(set(keys)) != len(keys):
+        raise Wrong(f"{root.name}: routes {sorted(keys)}")
+    for name, route in routes.items():
+        properties = route["Properties"]
+        authorization = (properties.get("AuthorizationType", "NONE"), properties.get("AuthorizerId"))
+        if authorization != (("JWT", {"Ref": "TokenAuthorizer"}) if has_tokens else ("AWS_IAM", None)):
+            raise Wrong(f"{root.name}: {name} is let in by {authorization}")
+        integration = resources[re.fullmatch(r"integrations/\$\{(\w+)\}", properties["Target"]["Fn::Sub"])[1]]
+        (function, _) = integration["Properties"]["IntegrationUri"]["Fn::GetAtt"]
+        invoked = [
+            permission["Properties"]
+            for permission in root.of_type("AWS::Lambda::Permission").values()
+            if permission["Properties"]["FunctionName"] == {"Fn::GetAtt": [function, "Arn"]}
+        ]
+        if len(invoked) != 1 or not invoked[0]["SourceArn"]["Fn::Sub"].endswith(":${Api}/*"):
+            raise Wrong(f"{root.name}: {function} may be invoked by {invoked}")
+    options = [key for key in keys if key == "$default" or key.split(" ")[0] in ("ANY", "OPTIONS")]
+    # A preflight request has neither token nor signature: a route that takes OPTIONS would refuse it.
+    if bool(options) == has_cors or ("CorsConfiguration" in resources["Api"]["Properties"]) != has_cors:
+        raise Wrong(f"{root.name}: with{'' if has_cors else 'out'} CORS, routes {options}")
+    for name, function in root.of_type("AWS::Lambda::Function").items():
+        auth = function["Properties"].get("Environment", {}).get("Variables", {}).get("AUTH")
+        if auth not in (None, "jwt" if has_tokens else "iam"):
+            raise Wrong(f"{root.name}: {name} is told AUTH={auth}")
+
+
 def write(path, body):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
@@ -198,17 +234,21 @@ def main(path, target):
     expanded = expand(path)
     choices = {tier: expanded["Parameters"][tier]["AllowedValues"] for tier in TIERS}
     count = 0
-    for chosen in itertools.product(*choices.values()):
+    everything = tuple(values[-1] for values in choices.values())
+    for chosen, (access_name, access) in itertools.product(itertools.product(*choices.values()), ACCESS.items()):
         tiers = dict(zip(choices, chosen))
-        name = "+".join(chosen)
-        root = Template(name, expanded, tiers)
+        name = "+".join(chosen) + access_name
+        root = Template(name, expanded, tiers | access)
         stacks = nested(root, folder, name)
         check_tiers(root, stacks, tiers)
+        check_api(root, access)
+        count += 1
+        if access and chosen != everything:
+            continue
         write(os.path.join(target, name, "template.json"), root.body)
         for place, template in stacks.values():
             write(os.path.join(target, name, os.path.relpath(place, folder)), template.body)
-        count += 1
-    print(f"{count} choices of {' and '.join(choices)} resolved into {target}")
+    print(f"{count} choices of {' and '.join(choices)}, and of who may call, resolved into {target}")
 
 
 if __name__ == "__main__":

@@ -121,10 +121,22 @@ fn every_variable_is_read(template: Template) {
 
 #[test]
 fn no_deployment_is_public() {
-    assert_eq!(function("api").environment["AUTH"], "iam");
+    // A route that says nothing, or NONE, is none that `local` reads: there is an authorization of each.
+    for choices in choices::apis() {
+        let template = choices::chosen(&choices);
+        let has_tokens = choices.iter().any(|(name, _)| *name == "JwtIssuer");
+        let (authorization, auth) = if has_tokens { ("JWT", "jwt") } else { ("AWS_IAM", "iam") };
+        for route in &template.routes {
+            assert_eq!(route.authorization, authorization, "{} {} {choices:?}", route.method, route.path);
+        }
+        let functions = template.functions.iter().filter(|function| function.environment.contains_key("AUTH"));
+        let functions: Vec<&str> = functions
+            .inspect(|function| assert_eq!(function.environment["AUTH"], auth, "{choices:?}"))
+            .map(|function| function.name.as_str())
+            .collect();
+        assert_eq!(functions, ["api", "search"], "whoever answers requests knows who lets them in");
+    }
     let text = source("template.yaml");
-    assert!(text.contains("EnableIamAuthorizer: true") && text.contains("DefaultAuthorizer: AWS_IAM"));
-    assert!(!text.contains("Authorizer: NONE"), "a route without authorization");
     assert!(!text.contains("FunctionUrlConfig"), "a door beside API Gateway's");
 }
 
@@ -203,6 +215,24 @@ async fn the_templates_routes_are_the_routers() {
     let rest = declared.remove("$default");
     assert_eq!(rest, Some(BTreeSet::from(["ANY".to_owned()])), "what is unknown is answered by the api itself");
     are_the_routers("api", &declared, &app).await;
+}
+
+#[test]
+fn cargo_lambda_watch_leads_each_path_where_the_template_does() {
+    let template = choices::chosen(choices::apis().last().unwrap());
+    let named = template.routes.iter().filter(|route| !route.path.contains("{proxy+}"));
+    let declared: BTreeMap<&str, &str> = named
+        .map(|route| (route.path.as_str(), route.function.as_str()))
+        .filter(|(path, _)| *path != "$default")
+        .collect();
+    let manifest = source("Cargo.toml");
+    let (_, router) = manifest.split_once("[workspace.metadata.lambda.watch.router]\n").unwrap();
+    let router = router.lines().take_while(|line| line.starts_with('"'));
+    let router: BTreeMap<&str, &str> = router
+        .map(|line| line.split_once(" = ").unwrap())
+        .map(|(path, to)| (path.trim_matches('"'), to.trim_matches('"')))
+        .collect();
+    assert_eq!(router, declared);
 }
 
 /// The methods of each path that the template leads to a function.

@@ -109,6 +109,8 @@ pub struct Route {
     pub method: String,
     /// `/users/{user_id}`, …; `$default` for what no other route takes.
     pub path: String,
+    /// Who lets requests in: `AWS_IAM` or `JWT`, and never nobody.
+    pub authorization: String,
 }
 
 /// A DynamoDB table.

@@ -6,7 +6,7 @@ use std::path::Path;
 use local::template::{Choices, Function, Template};
 use shared::cache::Quota;
 use shared::clock::Clock;
-use shared::http::caller::Auth;
+use shared::http::caller::{Auth, Scope};
 
 use super::{are_the_routers, deployed, every_variable_is_read, routes, workspace};
 
@@ -43,12 +43,11 @@ fn with(choice: (&str, &str, Endpoints)) -> Template {
 }
 
 /// The same with these parameters.
-pub(super) fn with_parameters(choice: (&str, &str, Endpoints), parameters: &[(&str, &str)]) -> Template {
+pub(super) fn with_parameters(choice: (&str, &str, Endpoints), chosen: &[(&str, &str)]) -> Template {
     let (relational, cache, ([writer, reader], [url, mode])) = choice;
     let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     };
-    let parameters = [&[("RelationalTier", relational), ("CacheTier", cache)], parameters].concat();
     let outputs = [
         ("RelationalStack.Outputs.WriterUrl", writer),
         ("RelationalStack.Outputs.ReaderUrl", reader),
@@ -56,8 +55,26 @@ pub(super) fn with_parameters(choice: (&str, &str, Endpoints), parameters: &[(&s
         ("CacheStack.Outputs.Url", url),
         ("CacheStack.Outputs.Mode", mode),
     ];
+    let parameters = [&[("RelationalTier", relational), ("CacheTier", cache)], chosen].concat();
     let choices = Choices { parameters: texts(&parameters), outputs: texts(&outputs) };
     Template::load_with(Path::new(&workspace().join("template.yaml")), &choices).unwrap()
+}
+
+/// Every choice of who may call the API and from where, with every tier on.
+pub(crate) fn apis() -> [Vec<(&'static str, &'static str)>; 4] {
+    let tokens = [("JwtIssuer", "https://issuer.example"), ("JwtAudience", "users,admins")];
+    let cors = [("CorsOrigins", "https://app.example,http://localhost:5173")];
+    [
+        vec![],
+        tokens.to_vec(),
+        cors.to_vec(),
+        [&tokens[..], &cors, &[("ApiBasePath", "v1"), ("ScopePrefix", "millrace/")]].concat(),
+    ]
+}
+
+/// The template with both tiers on and these parameters.
+pub(crate) fn chosen(parameters: &[(&str, &str)]) -> Template {
+    with_parameters(INSTANCE_AND_GROUP, parameters)
 }
 
 fn function(template: &Template, name: &str) -> Function {
@@ -120,4 +137,38 @@ async fn with_the_relational_tier_the_templates_routes_are_the_routers_of_search
     let config = search::config::Config::parse(&deployed(function(&template, "search"))).unwrap();
     let app = search::app(&search::config::Config { auth: Auth::None, ..config }, None, Clock::system());
     are_the_routers("search", &routes(&template, "search"), &app).await;
+}
+
+#[test]
+fn functions_start_with_each_choice_of_who_may_call() {
+    for parameters in apis() {
+        let template = chosen(&parameters);
+        let api = api::config::Config::parse(&deployed(function(&template, "api"))).unwrap();
+        let search = search::config::Config::parse(&deployed(function(&template, "search"))).unwrap();
+        assert_eq!((api.auth, &api.scopes, &api.base_path), (search.auth, &search.scopes, &search.base_path));
+        assert!(api.has_relational);
+        let has_all = parameters.iter().any(|(name, _)| *name == "ApiBasePath");
+        let base_path = function(&template, "api").environment.get("API_BASE_PATH").cloned();
+        assert_eq!(base_path.as_deref(), has_all.then_some("/v1"));
+        assert_eq!(api.scopes.spell(Scope::Read), if has_all { "millrace/users:read" } else { "users:read" });
+    }
+}
+
+/// A preflight request has no token: where there are any, no route takes OPTIONS, so that API Gateway answers it.
+#[test]
+fn every_other_method_is_the_api_s_and_preflight_is_api_gateway_s() {
+    for parameters in apis() {
+        let template = chosen(&parameters);
+        let methods = |path: &str| -> Vec<&str> {
+            template.routes.iter().filter(|route| route.path == path).map(|route| route.method.as_str()).collect()
+        };
+        let takes_options = template.routes.iter().any(|route| ["OPTIONS", "ANY"].contains(&route.method.as_str()));
+        let has_cors = parameters.iter().any(|(name, _)| *name == "CorsOrigins");
+        assert_eq!(takes_options, !has_cors, "{parameters:?}");
+        if has_cors {
+            assert_eq!(methods("/{proxy+}"), ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
+        } else {
+            assert_eq!((methods("$default"), methods("/{proxy+}")), (vec!["ANY"], vec![]));
+        }
+    }
 }

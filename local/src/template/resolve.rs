@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::node::{Node, Value};
 use super::{Choices, Fault, names};
 use crate::clients;
+use crate::lambda::function_arn;
 
 /// The account and region that the DynamoDB engine writes into its ARNs.
 const ENGINE: &str = "arn:aws:dynamodb:dynoxide:000000000000";
@@ -129,19 +130,22 @@ impl<'a> Scope<'a> {
         match self.kind(name, at, path)? {
             ("AWS::DynamoDB::Table", _) => Ok(names::table(name)),
             ("AWS::S3::Bucket", _) => Ok(names::bucket(name)),
-            // Nothing is looked up in it here: `stack` has its own in place of whatever a secret would give.
-            ("AWS::SecretsManager::Secret", _) => Ok(name.to_owned()),
-            ("AWS::Serverless::Function", resource) => {
-                let binary = resource.get("Metadata").and_then(|metadata| metadata.get("BuildProperties"));
-                let binary = binary.and_then(|properties| properties.get("Binary")).and_then(Node::text);
-                binary.map(str::to_owned).ok_or_else(|| at.fault(format!("{path}: function {name} names no Binary")))
+            // Nothing is looked up in it here: `stack` has its own in place of whatever a secret would give, and of the
+            // API's parts `resources` reads what their names lead to.
+            ("AWS::SecretsManager::Secret" | "AWS::ApiGatewayV2::Authorizer" | "AWS::ApiGatewayV2::Integration", _) => {
+                Ok(name.to_owned())
             }
+            ("AWS::Serverless::Function", resource) => binary(name, resource, at, path),
             (kind, _) => Err(at.fault(format!("{path}: local has no {kind}, so {name} has no value here"))),
         }
     }
 
     fn attribute(&self, name: &str, attribute: &str, at: &Node, path: &str) -> Result<Value, Fault> {
-        match (self.kind(name, at, path)?.0, attribute) {
+        let (kind, resource) = self.kind(name, at, path)?;
+        match (kind, attribute) {
+            ("AWS::Serverless::Function", "Arn") => {
+                binary(name, resource, at, path).map(|binary| Value::Text(function_arn(&binary)))
+            }
             ("AWS::DynamoDB::Table", "Arn") => Ok(Value::Text(format!("{ENGINE}:table/{}", names::table(name)))),
             ("AWS::DynamoDB::Table", "StreamArn") => Ok(Value::Stream(names::table(name))),
             ("AWS::S3::Bucket", "Arn") => Ok(Value::Text(format!("arn:aws:s3:::{}", names::bucket(name)))),
@@ -240,6 +244,13 @@ impl<'a> Scope<'a> {
             _ => Err(node.fault("Conditions: not a condition")),
         }
     }
+}
+
+/// The local name of a function.
+fn binary(name: &str, resource: &Node, at: &Node, path: &str) -> Result<String, Fault> {
+    let binary = resource.get("Metadata").and_then(|metadata| metadata.get("BuildProperties"));
+    let binary = binary.and_then(|properties| properties.get("Binary")).and_then(Node::text);
+    binary.map(str::to_owned).ok_or_else(|| at.fault(format!("{path}: function {name} names no Binary")))
 }
 
 /// `A.B`, or `[A, B]`.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::lambda::function_arn;
+
 use super::node::{Node, Value};
 use super::place::Place;
 use super::resolve::Scope;
@@ -26,12 +28,10 @@ pub(super) fn read(document: &Node, choices: &Choices) -> Result<Template, Fault
             "AWS::S3::Bucket" => {
                 template.buckets.push(Bucket { logical_id: id.clone(), name: names::bucket(id) });
             }
-            "AWS::Serverless::Function" => {
-                let (function, routes) = function(&scope, globals, id, resource)?;
-                template.functions.push(function);
-                template.routes.extend(routes);
-            }
+            "AWS::Serverless::Function" => template.functions.push(function(&scope, globals, id, resource)?),
+            "AWS::ApiGatewayV2::Route" => template.routes.push(route(&scope, resources, id, resource)?),
             "AWS::DynamoDB::GlobalTable" | "AWS::Serverless::SimpleTable" => return instead("an AWS::DynamoDB::Table"),
+            "AWS::Serverless::Api" | "AWS::Serverless::HttpApi" => return instead("an AWS::ApiGatewayV2::Api"),
             "AWS::Lambda::Function" => return instead("an AWS::Serverless::Function"),
             "AWS::Lambda::EventSourceMapping" => return instead("an event of its AWS::Serverless::Function"),
             _ => {}
@@ -148,12 +148,7 @@ const FUNCTION_PASSED: [&str; 14] = [
     "VpcConfig",
 ];
 
-fn function(
-    scope: &Scope<'_>,
-    globals: Option<&Node>,
-    id: &str,
-    resource: &Node,
-) -> Result<(Function, Vec<Route>), Fault> {
+fn function(scope: &Scope<'_>, globals: Option<&Node>, id: &str, resource: &Node) -> Result<Function, Fault> {
     let path = format!("Resources.{id}.Properties");
     // Events are resolved one by one below, each by what it reads.
     let (read, passed) = (&FUNCTION_READ[..3], [&FUNCTION_PASSED[..], &["Events"]].concat());
@@ -165,21 +160,24 @@ fn function(
     environment.extend(variables(&own)?);
     let timeout_s = own.number("Timeout", 1..=900, common.number("Timeout", 1..=900, 3)?)?;
     let memory_mb = own.number("MemorySize", 128..=10_240, common.number("MemorySize", 128..=10_240, 128)?)?;
-    let (mut mappings, mut routes) = (Vec::new(), Vec::new());
+    let mut mappings = Vec::new();
     let events = properties.and_then(|properties| properties.get("Events")).map_or(&[][..], Node::entries);
     for (event_name, event) in events {
         let path = format!("{path}.Events.{event_name}");
         let properties = event.get("Properties");
         match event.get("Type").and_then(Node::text) {
             Some("DynamoDB") => mappings.extend(mapping(scope, event_name, properties, &path)?),
-            Some("HttpApi") => routes.push(route(scope, &name, properties, &path)?),
+            Some("HttpApi") => {
+                let problem = "local runs DynamoDB events: write an AWS::ApiGatewayV2::Route instead of HttpApi";
+                return Err(event.fault(format!("{path}.Type: {problem}")));
+            }
             other => {
                 let other = other.unwrap_or("nothing");
-                return Err(event.fault(format!("{path}.Type: local runs DynamoDB and HttpApi events, not {other}")));
+                return Err(event.fault(format!("{path}.Type: local runs DynamoDB events, not {other}")));
             }
         }
     }
-    Ok((Function { logical_id: id.to_owned(), name, environment, timeout_s, memory_mb, mappings }, routes))
+    Ok(Function { logical_id: id.to_owned(), name, environment, timeout_s, memory_mb, mappings })
 }
 
 fn binary(id: &str, resource: &Node) -> Result<String, Fault> {
@@ -259,13 +257,43 @@ fn destination(place: &Place) -> Result<Option<String>, Fault> {
     bucket.map(|bucket| Some(bucket.to_owned())).ok_or_else(|| failure.wants("Destination", "GetAtt Arn of a bucket"))
 }
 
-fn route(scope: &Scope<'_>, function: &str, properties: Option<&Node>, path: &str) -> Result<Route, Fault> {
-    let passed = ["ApiId", "Auth", "PayloadFormatVersion", "RouteSettings", "TimeoutInMillis"];
-    let place = Place::resolve(scope, properties, &format!("{path}.Properties"), &["Method", "Path"], &passed)?;
-    let (method, path) = (place.text("Method")?, place.text("Path")?);
+/// A route, to the function that its integration invokes.
+fn route(scope: &Scope<'_>, resources: &Node, id: &str, resource: &Node) -> Result<Route, Fault> {
+    let path = format!("Resources.{id}.Properties");
+    let read = ["AuthorizationType", "AuthorizerId", "RouteKey", "Target"];
+    let place = Place::resolve(scope, resource.get("Properties"), &path, &read, &["ApiId", "OperationName"])?;
+    let key = place.required("RouteKey")?;
+    let (method, path) = match key.split_once(' ') {
+        Some((method, path)) if path.starts_with('/') => (method, path),
+        None if key == "$default" => ("ANY", key.as_str()),
+        _ => return Err(place.wants("RouteKey", "a method and a path, or $default")),
+    };
+    // What says nothing is open to everybody.
+    let authorization = place.word("AuthorizationType", &["AWS_IAM", "JWT"])?;
+    if authorization == "JWT" {
+        place.required("AuthorizerId")?;
+    }
+    let target = place.required("Target")?;
+    let integration = target.strip_prefix("integrations/").and_then(|id| Some((id, resources.get(id)?)));
+    let (target, integration) =
+        integration.ok_or_else(|| place.wants("Target", "integrations/ and an AWS::ApiGatewayV2::Integration"))?;
     Ok(Route {
-        function: function.to_owned(),
-        method: method.unwrap_or_else(|| "ANY".to_owned()).to_ascii_uppercase(),
-        path: path.unwrap_or_else(|| "$default".to_owned()),
+        function: integrated(scope, target, integration)?,
+        method: method.to_owned(),
+        path: path.to_owned(),
+        authorization,
     })
+}
+
+/// The local name of the function that an integration invokes.
+fn integrated(scope: &Scope<'_>, id: &str, resource: &Node) -> Result<String, Fault> {
+    let path = format!("Resources.{id}.Properties");
+    let read = ["IntegrationType", "IntegrationUri", "PayloadFormatVersion"];
+    let passed = ["ApiId", "Description", "TimeoutInMillis"];
+    let place = Place::resolve(scope, resource.get("Properties"), &path, &read, &passed)?;
+    place.word("IntegrationType", &["AWS_PROXY"])?;
+    place.word("PayloadFormatVersion", &["2.0"])?;
+    let invoked = place.required("IntegrationUri")?;
+    let function = invoked.strip_prefix(&function_arn(""));
+    function.map(str::to_owned).ok_or_else(|| place.wants("IntegrationUri", "GetAtt Arn of a function"))
 }

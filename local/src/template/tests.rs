@@ -64,6 +64,7 @@ Conditions:
         ("!Ref UsersTable", "Users"),
         ("!Ref FailureBucket", "users-failures"),
         ("!Ref Fn", "replicator"),
+        ("!GetAtt Fn.Arn", "arn:aws:lambda:us-east-1:000000000000:function:replicator"),
         ("!Ref AWS::Region", "us-east-1"),
         ("!GetAtt UsersTable.Arn", "arn:aws:dynamodb:dynoxide:000000000000:table/Users"),
         ("{Fn::GetAtt: [FailureBucket, Arn]}", "arn:aws:s3:::users-failures"),
@@ -193,12 +194,63 @@ fn what_local_does_not_run_is_never_passed_over() {
         ("Resources:\n  T: {Type: AWS::DynamoDB::GlobalTable}".to_owned(), "write an AWS::DynamoDB::Table instead"),
         ("Resources:\n  T: {Type: AWS::DynamoDB::Table}".to_owned(), "Resources.T.Properties: wants to be set"),
         ("Resources:\n  F: {Type: AWS::Serverless::Function}".to_owned(), "Binary: wants the name"),
-        (with_function("\nEvents: {S: {Type: Schedule}}", ""), "runs DynamoDB and HttpApi events, not Schedule"),
+        (with_function("\nEvents: {S: {Type: Schedule}}", ""), "local runs DynamoDB events, not Schedule"),
+        (with_function("\nEvents: {S: {Type: HttpApi}}", ""), "write an AWS::ApiGatewayV2::Route instead of HttpApi"),
+        ("Resources:\n  A: {Type: AWS::Serverless::HttpApi}".to_owned(), "write an AWS::ApiGatewayV2::Api instead"),
         (with_function("\nImageUri: x", ""), "ImageUri: local does not do this"),
         ("Parameters: {}".to_owned(), "no Resources"),
     ] {
         let said = refused(&text);
         assert!(said.contains(says), "{said}");
+    }
+}
+
+const API: &str = "  Tokens: {Type: AWS::ApiGatewayV2::Authorizer}
+  Integration:
+    Type: AWS::ApiGatewayV2::Integration
+    Properties: {ApiId: x, IntegrationType: AWS_PROXY, IntegrationUri: !GetAtt Fn.Arn, PayloadFormatVersion: '2.0'}
+  Route:
+    Type: AWS::ApiGatewayV2::Route
+    Properties:
+      ApiId: x
+      RouteKey: GET /users/{user_id}
+      Target: !Sub integrations/${Integration}
+      AuthorizationType: AWS_IAM
+";
+
+#[test]
+fn a_route_leads_to_the_function_of_its_integration() {
+    let routes = |api: &str| Template::parse(&with_function("", api)).unwrap().routes;
+    let expected = Route {
+        function: "replicator".to_owned(),
+        method: "GET".to_owned(),
+        path: "/users/{user_id}".to_owned(),
+        authorization: "AWS_IAM".to_owned(),
+    };
+    assert_eq!(routes(API), std::slice::from_ref(&expected));
+    let any = Route { method: "ANY".to_owned(), path: "$default".to_owned(), ..expected.clone() };
+    assert_eq!(routes(&API.replace("GET /users/{user_id}", "$default")), [any]);
+    let tokens = API.replace("AWS_IAM", "JWT\n      AuthorizerId: !Ref Tokens");
+    assert_eq!(routes(&tokens), [Route { authorization: "JWT".to_owned(), ..expected }]);
+}
+
+#[test]
+fn a_route_that_is_open_or_leads_elsewhere_is_refused() {
+    for (part, other, says) in [
+        ("      AuthorizationType: AWS_IAM\n", "", "AuthorizationType: wants to be set"),
+        ("AWS_IAM", "NONE", "AuthorizationType: wants one of AWS_IAM, JWT"),
+        ("AWS_IAM", "JWT", "AuthorizerId: wants to be set"),
+        ("GET /users/{user_id}", "GET", "RouteKey: wants a method and a path, or $default"),
+        ("integrations/${Integration}", "${Integration}", "Target: wants integrations/"),
+        ("integrations/${Integration}", "integrations/Elsewhere", "Target: wants integrations/"),
+        ("AWS_PROXY", "HTTP_PROXY", "IntegrationType: wants one of AWS_PROXY"),
+        ("'2.0'", "'1.0'", "PayloadFormatVersion: wants one of 2.0"),
+        ("!GetAtt Fn.Arn", "https://example.com", "IntegrationUri: wants GetAtt Arn of a function"),
+        ("ApiId: x\n", "ApiId: x\n      AuthorizationScopes: [a]\n", "AuthorizationScopes: local does not do this"),
+    ] {
+        assert!(API.contains(part), "{part}");
+        let said = refused(&with_function("", &API.replace(part, other)));
+        assert!(said.contains(says), "{part}: {said}");
     }
 }
 
