@@ -54,8 +54,8 @@ def another(declared, value):
     if allowed:
         return str(allowed[0])
     if declared["Type"] == "Number":
-        number = int(value)
-        return str(number + 1 if number + 1 <= int(declared.get("MaxValue", number + 1)) else number - 1)
+        number = float(value)
+        return f"{number + 1 if number + 1 <= float(declared.get('MaxValue', number + 1)) else number - 1:g}"
     return "another"
 
 

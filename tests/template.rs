@@ -15,6 +15,7 @@ use shared::environment::Environment;
 use shared::http::caller::Auth;
 use tower::ServiceExt;
 
+mod alarms;
 mod cache_user;
 mod choices;
 mod retention;
@@ -110,6 +111,7 @@ fn every_variable_is_read(template: Template) {
         for variable in environment.keys() {
             let read = match variable.as_str() {
                 "LOG_LEVEL" => config.contains("telemetry::LOG_LEVEL"),
+                "STACK_NAME" => config.contains("telemetry::STACK_NAME"),
                 // lambda_http's own.
                 "AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH" => name == "api" || name == "search",
                 own => config.contains(&format!("\"{own}\"")),

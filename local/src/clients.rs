@@ -8,6 +8,8 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 
 /// The region under which the clients sign; the DynamoDB engine writes `dynoxide` into its ARNs whatever is asked.
 pub const REGION: &str = "us-east-1";
+/// The name of the stack: what `AWS::StackName` is here, and the dimension `stack` of every metric.
+pub const STACK_NAME: &str = "local";
 /// The access key id that the printed examples show. Any other does as well.
 pub const ACCESS_KEY_ID: &str = "local";
 /// The secret key that the printed examples show. Any other does as well.

@@ -6,12 +6,14 @@ use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use crate::clients;
+
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// The process's metrics; they are recorded from the first call on.
 pub fn recorded() -> PrometheusHandle {
     let install = || {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        let recorder = PrometheusBuilder::new().add_global_label("stack", clients::STACK_NAME).build_recorder();
         let handle = recorder.handle();
         if ::metrics::set_global_recorder(recorder).is_ok() {
             shared::metric::describe();
@@ -30,6 +32,10 @@ mod tests {
         let handle = super::recorded();
         ::metrics::counter!(shared::metric::APPLIED, "sink" => "shown").increment(3);
         let text = handle.render();
-        assert!(text.lines().any(|line| line.contains("shown") && line.ends_with(" 3")), "{text}");
+        let line = text
+            .lines()
+            .find(|line| line.contains("shown") && line.ends_with(" 3"))
+            .unwrap_or_else(|| panic!("{text}"));
+        assert!(line.contains(r#"stack="local""#), "{line}");
     }
 }

@@ -1,8 +1,9 @@
 //! The names of what Millrace counts. On Lambda they become CloudWatch metrics (namespace `Millrace`) through the
 //! embedded metric format, on one machine the lines of `GET /metrics`.
 //!
-//! Dimensions are low in cardinality: the function, a sink's name, a route's template, a status class. No key, no
-//! user, no request id. Recorded once a batch or a request, never once a record.
+//! Dimensions are low in cardinality: the function and the stack, which every metric has
+//! ([`DIMENSIONS`](crate::telemetry::DIMENSIONS)), a sink's name, a route's template, a status class. No key, no user, no
+//! request id. Recorded once a batch or a request, never once a record.
 
 use metrics::{Unit, describe_counter, describe_histogram};
 

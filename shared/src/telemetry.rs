@@ -16,8 +16,14 @@ use crate::metric;
 
 /// The CloudWatch namespace of all metrics.
 pub const NAMESPACE: &str = "Millrace";
+/// The dimensions that every metric has, before those of its own.
+pub const DIMENSIONS: [&str; 2] = ["function", "stack"];
 /// The variable that sets how much is logged.
 pub const LOG_LEVEL: &str = "LOG_LEVEL";
+/// The variable that names the stack, by which the metrics of several in an account are told apart.
+pub const STACK_NAME: &str = "STACK_NAME";
+/// The stack of a function that is told none.
+const NO_STACK: &str = "default";
 
 /// A process's metrics, to be flushed at each invocation's end.
 #[derive(Clone, Copy)]
@@ -35,8 +41,8 @@ pub struct Taken {
 
 /// Starts the process's logs and metrics; call once, before anything is logged.
 ///
-/// A malformed `LOG_LEVEL` counts as `info` here: the function's configuration reads it too, with [`level`], and
-/// reports it together with whatever else is wrong.
+/// A malformed `LOG_LEVEL` counts as `info` here, and a malformed `STACK_NAME` as none: the function's configuration reads
+/// them too, with [`level`] and [`stack`], and reports them together with whatever else is wrong.
 ///
 /// # Errors
 /// [`Taken`] if something else logs or counts in this process.
@@ -52,11 +58,19 @@ pub fn init(function: &'static str, environment: &Environment) -> Result<Telemet
     let subscriber = lines.with(targets(function, level));
     let taken = |part| move |cause: String| Taken { part, cause };
     tracing::subscriber::set_global_default(subscriber).map_err(|error| taken("logs")(error.to_string()))?;
+    let stack = environment.get(STACK_NAME).and_then(|text| stack(text).ok());
+    collect(function, stack).map_err(taken("metrics"))
+}
+
+/// Starts the process's metrics.
+fn collect(function: &'static str, stack: Option<String>) -> Result<Telemetry, String> {
+    let [of_function, of_stack] = DIMENSIONS;
     let collector = metrics_cloudwatch_embedded::Builder::new()
         .cloudwatch_namespace(NAMESPACE)
-        .with_dimension("function", function)
+        .with_dimension(of_function, function)
+        .with_dimension(of_stack, stack.unwrap_or_else(|| NO_STACK.to_owned()))
         .init()
-        .map_err(|error| taken("metrics")(error.to_string()))?;
+        .map_err(|error| error.to_string())?;
     metric::describe();
     Ok(Telemetry { collector })
 }
@@ -82,13 +96,26 @@ pub fn level(text: &str) -> Result<LevelFilter, String> {
     }
 }
 
+/// Reads the name of a stack, which is the value of a dimension.
+///
+/// # Errors
+/// If the text is none.
+pub fn stack(text: &str) -> Result<String, String> {
+    let is_name = (1..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if is_name { Ok(text.to_owned()) } else { Err(format!("is {text:?}: set it to 1 to 128 of A-Za-z0-9-_.")) }
+}
+
 impl Telemetry {
     /// Writes what was counted since the last flush; call at the end of an invocation, whatever came of it.
     pub fn flush(self, request_id: &str) {
-        let written = self.collector.set_property("requestId", request_id).flush(io::stdout());
-        if let Err(error) = written {
+        if let Err(error) = self.write(request_id, io::stdout()) {
             tracing::warn!(error = %error, "metrics not written");
         }
+    }
+
+    fn write(self, request_id: &str, to: impl io::Write) -> io::Result<()> {
+        self.collector.set_property("requestId", request_id).flush(to)
     }
 }
 
@@ -105,6 +132,35 @@ mod tests {
             assert!(trace.would_enable(target, &Level::INFO) && !trace.would_enable(target, &Level::DEBUG), "{target}");
         }
         assert!(!targets("api", LevelFilter::WARN).would_enable("lambda_runtime", &Level::INFO));
+    }
+
+    /// The process's metrics are started by this test alone.
+    #[test]
+    fn every_metric_has_the_dimensions_function_and_stack() {
+        let telemetry = collect("replicator", stack("millrace-blue").ok()).unwrap();
+        metrics::counter!(metric::QUARANTINED).increment(1);
+        metrics::counter!(metric::APPLIED, "sink" => "dynamodb").increment(2);
+        metrics::histogram!(metric::REPLICATION_LAG).record(3.0);
+        let mut written = Vec::new();
+        telemetry.write("request-1", &mut written).unwrap();
+        let lines = String::from_utf8(written).unwrap();
+        let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2, "a document for each set of dimensions");
+        for (line, own) in lines.iter().zip([&[][..], &["sink"]]) {
+            let documented = &line["_aws"]["CloudWatchMetrics"][0];
+            assert_eq!(documented["Namespace"], NAMESPACE);
+            let dimensions = [&DIMENSIONS[..], own].concat();
+            assert_eq!(documented["Dimensions"], serde_json::json!([dimensions]));
+            assert_eq!((&line["function"], &line["stack"]), (&"replicator".into(), &"millrace-blue".into()));
+        }
+    }
+
+    #[test]
+    fn name_of_a_stack_is_a_value_of_a_dimension() {
+        assert_eq!(stack("millrace-2").as_deref(), Ok("millrace-2"));
+        for text in ["", "a b", "a:b", "ü", &"a".repeat(129)] {
+            assert!(stack(text).unwrap_err().contains("set it to 1 to 128 of A-Za-z0-9-_."), "{text}");
+        }
     }
 
     #[test]

@@ -67,6 +67,7 @@ impl Config {
             read.refuse("CACHE_URL is not set: RATE_LIMIT needs it, quotas are kept in the cache".to_owned());
         }
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
+        read.optional(telemetry::STACK_NAME, telemetry::stack);
         let problems = read.problems();
         match (users_table, email_index, auth, cursor_keys) {
             (Some(users_table), Some(email_index), Some(auth), Some(cursor_keys)) if problems.is_empty() => Ok(Self {
@@ -171,6 +172,7 @@ mod tests {
         let problems = parse(&[
             ("AUTH", "open"),
             ("LOG_LEVEL", "loud"),
+            ("STACK_NAME", "my stack"),
             ("CURSOR_KEYS", "one:short"),
             ("UNIQUE_EMAIL", "true"),
             ("RATE_LIMIT", "many"),
@@ -191,6 +193,7 @@ mod tests {
             "RELATIONAL_TIER is \"postgres\"",
             "API_BASE_PATH is \"/users\"",
             "SCOPE_PREFIX is \"a b\"",
+            "STACK_NAME is \"my stack\"",
         ] {
             assert!(problems.contains(name), "{problems}");
         }

@@ -35,6 +35,7 @@ impl Config {
             Compression::parse(text).map_err(|_| format!("is {text:?}: set it to zstd or gzip"))
         });
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
+        read.optional(telemetry::STACK_NAME, telemetry::stack);
         let problems = read.problems();
         let (Some(archive_bucket), Some(failure_bucket), true) = (archive_bucket, failure_bucket, problems.is_empty())
         else {
@@ -80,8 +81,9 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_said_at_once() {
-        let said = parse(&[("ARCHIVE_COMPRESSION", "lzma"), ("LOG_LEVEL", "loud")]).unwrap_err();
-        for part in ["ARCHIVE_BUCKET", "FAILURE_BUCKET", "set it to zstd or gzip", "LOG_LEVEL"] {
+        let said =
+            parse(&[("ARCHIVE_COMPRESSION", "lzma"), ("LOG_LEVEL", "loud"), ("STACK_NAME", "my stack")]).unwrap_err();
+        for part in ["ARCHIVE_BUCKET", "FAILURE_BUCKET", "set it to zstd or gzip", "LOG_LEVEL", "STACK_NAME"] {
             assert!(said.contains(part), "{part} in {said}");
         }
     }

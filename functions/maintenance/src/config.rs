@@ -124,9 +124,19 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_said_at_once_and_each_thing_once() {
-        let said =
-            parse(&[("TOMBSTONE_DAYS", "0"), ("ARCHIVE_COMPRESSION", "lzma"), ("LOG_LEVEL", "loud")]).unwrap_err();
-        let wrong = WELL.iter().map(|(name, _)| *name).chain(["TOMBSTONE_DAYS", "ARCHIVE_COMPRESSION", "LOG_LEVEL"]);
+        let said = parse(&[
+            ("TOMBSTONE_DAYS", "0"),
+            ("ARCHIVE_COMPRESSION", "lzma"),
+            ("LOG_LEVEL", "loud"),
+            ("STACK_NAME", "my stack"),
+        ])
+        .unwrap_err();
+        let wrong = WELL.iter().map(|(name, _)| *name).chain([
+            "TOMBSTONE_DAYS",
+            "ARCHIVE_COMPRESSION",
+            "LOG_LEVEL",
+            "STACK_NAME",
+        ]);
         for name in wrong {
             assert_eq!(said.matches(name).count(), 1, "{name} in: {said}");
         }

@@ -67,6 +67,7 @@ impl Config {
         let postgres = read.parts(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
         // Used by the telemetry, which starts first and cannot report it.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
+        read.optional(telemetry::STACK_NAME, telemetry::stack);
         let problems = read.problems();
         let (Some(table), Some(failure_bucket), true) = (table, failure_bucket, problems.is_empty()) else {
             return Err(problems);
@@ -181,6 +182,7 @@ mod tests {
             ("POSTGRES_URL", "db"),
             ("POSTGRES_LOGIN", "kerberos"),
             ("LOG_LEVEL", "loud"),
+            ("STACK_NAME", "my stack"),
         ]);
         let said = said.unwrap_err().to_string();
         for name in [
@@ -193,6 +195,7 @@ mod tests {
             "POSTGRES_URL",
             "POSTGRES_LOGIN",
             "LOG_LEVEL",
+            "STACK_NAME",
         ] {
             assert!(said.contains(name), "{name} is missing in: {said}");
         }

@@ -57,6 +57,7 @@ impl Config {
             read.refuse(format!("{WRITER} is not set"));
         }
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
+        read.optional(telemetry::STACK_NAME, telemetry::stack);
         let problems = read.problems();
         match (auth, cursor_keys, writer) {
             (Some(auth), Some(cursor_keys), Some(writer)) if problems.is_empty() => {
@@ -97,6 +98,7 @@ mod tests {
             ("AUTH", "open"),
             ("POSTGRES_READER_URL", "mysql://ada:s3cret@db/users"),
             ("LOG_LEVEL", "loud"),
+            ("STACK_NAME", "my stack"),
         ];
         let problems = parse(&wrong).unwrap_err().to_string();
         for name in [
@@ -108,6 +110,7 @@ mod tests {
             "SCOPE_PREFIX is",
             "SCOPE_CLAIM is",
             "API_BASE_PATH is",
+            "STACK_NAME is",
         ] {
             assert!(problems.contains(name), "{name}: {problems}");
         }

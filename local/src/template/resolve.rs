@@ -111,7 +111,7 @@ impl<'a> Scope<'a> {
             "AWS::AccountId" => Some("000000000000"),
             "AWS::Partition" => Some("aws"),
             "AWS::Region" => Some(clients::REGION),
-            "AWS::StackName" => Some("local"),
+            "AWS::StackName" => Some(clients::STACK_NAME),
             "AWS::URLSuffix" => Some("amazonaws.com"),
             _ => None,
         };

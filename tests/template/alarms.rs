@@ -1,0 +1,335 @@
+//! The alarms: those on the functions' own metrics name what the functions count, of their own stack alone, and one for each
+//! mapping rings when nothing is delivered, though nothing is invoked then that could fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use metrics::{
+    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
+use serde_json::Value;
+use shared::telemetry;
+
+use super::tiers::section;
+use crate::archival::harness::{Harness, expired, payload};
+use crate::replication::rig::{Rig, hand_over, sample};
+
+/// A metric's name, and the names of its own dimensions.
+type Counted = BTreeSet<(String, BTreeSet<String>)>;
+
+/// Records what is counted on this thread.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Counted>>);
+
+/// One metric; a count of nothing is not sent.
+struct One {
+    seen: Seen,
+    key: Key,
+}
+
+impl One {
+    fn see(&self) {
+        let labels = self.key.labels().map(|label| label.key().to_owned()).collect();
+        self.seen.0.lock().unwrap().insert((self.key.name().to_owned(), labels));
+    }
+}
+
+impl CounterFn for One {
+    fn increment(&self, value: u64) {
+        if value > 0 {
+            self.see();
+        }
+    }
+
+    fn absolute(&self, _: u64) {
+        self.see();
+    }
+}
+
+impl HistogramFn for One {
+    fn record(&self, _: f64) {
+        self.see();
+    }
+}
+
+impl Recorder for Seen {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(Arc::new(One { seen: self.clone(), key: key.clone() }))
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        panic!("{key} is a gauge: nothing here counts by one")
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(Arc::new(One { seen: self.clone(), key: key.clone() }))
+    }
+}
+
+/// What a function counts meanwhile, on the thread of this test.
+async fn counted(doing: impl Future<Output = ()>) -> Counted {
+    let seen = Seen::default();
+    let recording = metrics::set_default_local_recorder(&seen);
+    doing.await;
+    drop(recording);
+    let counted = seen.0.lock().unwrap();
+    counted.clone()
+}
+
+/// The metrics that a batch with poison makes each function of the stream count.
+async fn counted_by_function() -> BTreeMap<&'static str, Counted> {
+    let rig = Rig::start().await;
+    let replicator = counted(async {
+        hand_over(&rig.replicator(), &sample("unreadable-in-the-middle")).await;
+    });
+    let replicator = replicator.await;
+    let harness = Harness::start().await;
+    let mut poison = expired(2, 0);
+    poison["dynamodb"]["Keys"] = "eve".into();
+    let archiver = counted(async {
+        harness.handle(&payload([expired(1, 0), poison])).await.unwrap();
+    });
+    BTreeMap::from([("replicator", replicator), ("archiver", archiver.await)])
+}
+
+/// Every alarm of the template and of the nested ones, by its id.
+fn alarms() -> BTreeMap<String, Value> {
+    let files = ["template.yaml", "infra/network.yaml", "infra/relational.yaml", "infra/cache.yaml"];
+    let resources = files.into_iter().flat_map(|file| section(file, "Resources"));
+    let alarms = resources.filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
+    alarms.map(|(id, alarm)| (id, alarm["Properties"].clone())).collect()
+}
+
+/// The metrics that an alarm looks at: namespace, name and dimensions.
+fn metrics_of(alarm: &Value) -> Vec<(String, String, BTreeMap<String, Value>)> {
+    let listed = alarm["Metrics"].as_array().into_iter().flatten();
+    let mut looked_at: Vec<&Value> =
+        listed.map(|entry| &entry["MetricStat"]["Metric"]).filter(|metric| !metric.is_null()).collect();
+    if looked_at.is_empty() {
+        looked_at.push(alarm);
+    }
+    let dimension = |of: &Value| (of["Name"].as_str().unwrap().to_owned(), of["Value"].clone());
+    let metric = |of: &Value| {
+        let text = |name: &str| of[name].as_str().unwrap_or_else(|| panic!("no {name} in {of}")).to_owned();
+        (text("Namespace"), text("MetricName"), of["Dimensions"].as_array().unwrap().iter().map(dimension).collect())
+    };
+    looked_at.into_iter().map(metric).collect()
+}
+
+#[tokio::test]
+async fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_what_they_count() {
+    let counted = counted_by_function().await;
+    let mut checked = 0;
+    for (id, alarm) in alarms() {
+        for (namespace, name, mut dimensions) in metrics_of(&alarm) {
+            if namespace != telemetry::NAMESPACE {
+                // A metric of AWS is a stack's own by what it names.
+                let names_resources = dimensions.values().any(|value| value.as_str().unwrap().starts_with('!'));
+                assert!(names_resources, "{id}: {name} {dimensions:?} is that of every stack");
+                continue;
+            }
+            let [function, stack] = telemetry::DIMENSIONS.map(|own| dimensions.remove(own));
+            assert_eq!(stack, Some("!Ref AWS::StackName".into()), "{id} rings for other stacks, too");
+            let function = function.unwrap_or_else(|| panic!("{id}: every metric has a function"));
+            let own = &counted[function.as_str().unwrap()];
+            let labels: BTreeSet<String> = dimensions.into_keys().collect();
+            assert!(own.contains(&(name.clone(), labels.clone())), "{id}: {name} {labels:?} is not among {own:?}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 2, "what is quarantined rings for both functions of the stream");
+    for function in super::template().functions {
+        assert_eq!(function.environment[telemetry::STACK_NAME], local::clients::STACK_NAME, "{}", function.name);
+    }
+}
+
+/// CloudWatch's metric math, as far as the alarms of the mappings use it, in one period: a series has a value there or none,
+/// and what is compared without one counts as 0.
+struct Math<'a> {
+    rest: Vec<&'a str>,
+    values: &'a BTreeMap<&'a str, Option<f64>>,
+}
+
+impl<'a> Math<'a> {
+    fn evaluate(expression: &'a str, values: &'a BTreeMap<&'a str, Option<f64>>) -> f64 {
+        let mut words = Vec::new();
+        let mut rest = expression.trim_start();
+        while let Some(first) = rest.chars().next() {
+            let length = match first {
+                '(' | ')' | ',' => 1,
+                _ if first.is_alphanumeric() => rest.find(|of: char| !of.is_alphanumeric()).unwrap_or(rest.len()),
+                _ => rest.find(|of: char| !"=<>!".contains(of)).unwrap_or(rest.len()),
+            };
+            let (word, after) = rest.split_at(length);
+            words.push(word);
+            rest = after.trim_start();
+        }
+        words.reverse();
+        let mut math = Self { rest: words, values };
+        let value = math.either();
+        assert_eq!(math.rest, [""; 0], "{expression}");
+        value.unwrap_or_default()
+    }
+
+    fn next(&mut self) -> &'a str {
+        self.rest.pop().expect("an expression goes on")
+    }
+
+    fn skip(&mut self, word: &str) {
+        assert_eq!(self.next(), word);
+    }
+
+    fn goes_on_with(&mut self, word: &str) -> bool {
+        let goes_on = self.rest.last() == Some(&word);
+        if goes_on {
+            self.rest.pop();
+        }
+        goes_on
+    }
+
+    fn either(&mut self) -> Option<f64> {
+        let mut left = self.both();
+        while self.goes_on_with("OR") {
+            let right = self.both();
+            left = Some(truth(is_true(left) || is_true(right)));
+        }
+        left
+    }
+
+    fn both(&mut self) -> Option<f64> {
+        let mut left = self.compared();
+        while self.goes_on_with("AND") {
+            let right = self.compared();
+            left = Some(truth(is_true(left) && is_true(right)));
+        }
+        left
+    }
+
+    fn compared(&mut self) -> Option<f64> {
+        let left = self.value();
+        for (sign, holds) in [("==", f64::eq as fn(&f64, &f64) -> bool), (">=", f64::ge), (">", f64::gt)] {
+            if self.goes_on_with(sign) {
+                let right = self.value();
+                return Some(truth(holds(&left.unwrap_or_default(), &right.unwrap_or_default())));
+            }
+        }
+        left
+    }
+
+    fn value(&mut self) -> Option<f64> {
+        match self.next() {
+            "(" => {
+                let value = self.either();
+                self.skip(")");
+                value
+            }
+            "FILL" => {
+                self.skip("(");
+                let value = self.either();
+                self.skip(",");
+                let otherwise = self.either();
+                self.skip(")");
+                value.or(otherwise)
+            }
+            "IF" => {
+                self.skip("(");
+                let condition = self.either();
+                self.skip(",");
+                let then = self.either();
+                self.skip(",");
+                let otherwise = self.either();
+                self.skip(")");
+                if is_true(condition) { then } else { otherwise }
+            }
+            word => match word.parse() {
+                Ok(number) => Some(number),
+                Err(_) => *self.values.get(word).unwrap_or_else(|| panic!("{word} is no metric of the alarm")),
+            },
+        }
+    }
+}
+
+fn truth(holds: bool) -> f64 {
+    f64::from(u8::from(holds))
+}
+
+fn is_true(value: Option<f64>) -> bool {
+    value.is_some_and(|value| value != 0.0)
+}
+
+/// A mapping counts 0 for an empty poll, and nothing at all while it is disabled or gone.
+#[test]
+fn alarm_of_a_mapping_rings_if_nothing_is_delivered_although_the_table_is_written_to() {
+    let alarms = alarms();
+    for (id, own, other) in [
+        ("ReplicatorMappingAlarm", "!Ref ReplicatorFunctionChanges", "!Ref ArchiverFunctionExpiries"),
+        ("ArchiverMappingAlarm", "!Ref ArchiverFunctionExpiries", "!Ref ReplicatorFunctionChanges"),
+    ] {
+        let alarm = &alarms[id];
+        let entries = alarm["Metrics"].as_array().unwrap();
+        let of: BTreeMap<&str, (&str, &Value)> = entries
+            .iter()
+            .filter(|entry| entry["Expression"].is_null())
+            .map(|entry| {
+                assert_eq!(
+                    (&entry["ReturnData"], &entry["MetricStat"]["Stat"]),
+                    (&false.into(), &"Sum".into()),
+                    "{id}"
+                );
+                let metric = &entry["MetricStat"]["Metric"];
+                (
+                    entry["Id"].as_str().unwrap(),
+                    (metric["MetricName"].as_str().unwrap(), &metric["Dimensions"][0]["Value"]),
+                )
+            })
+            .collect();
+        assert_eq!(of["polled"], ("PolledEventCount", &own.into()), "{id}");
+        assert_eq!(of["other"], ("PolledEventCount", &other.into()), "{id}");
+        assert_eq!(of["invoked"], ("InvokedEventCount", &own.into()), "{id}");
+        assert_eq!(of["failed"], ("FailedInvokeEventCount", &own.into()), "{id}");
+        assert_eq!(of["writes"], ("ConsumedWriteCapacityUnits", &"!Ref UsersTable".into()), "{id}");
+        let expression = entries.iter().find_map(|entry| entry["Expression"].as_str()).unwrap();
+        let rings = |polled, other, writes, invoked, failed| {
+            let values =
+                [("polled", polled), ("other", other), ("writes", writes), ("invoked", invoked), ("failed", failed)];
+            Math::evaluate(expression, &BTreeMap::from(values)) > alarm["Threshold"].as_f64().unwrap()
+        };
+        let (none, zero) = (None, Some(0.0));
+        assert!(!rings(zero, zero, none, none, none), "{id}: nothing happens");
+        assert!(!rings(zero, zero, zero, zero, zero), "{id}: nothing happens");
+        assert!(!rings(Some(9.0), Some(9.0), Some(9.0), Some(9.0), zero), "{id}: all goes well");
+        assert!(!rings(Some(9.0), none, Some(9.0), Some(9.0), none), "{id}: the other mapping is off");
+        assert!(!rings(Some(9.0), Some(9.0), Some(9.0), none, none), "{id}: all that was read is filtered out");
+        assert!(!rings(Some(9.0), Some(9.0), Some(9.0), Some(9.0), Some(3.0)), "{id}: some of it fails");
+        assert!(rings(none, Some(9.0), Some(9.0), none, none), "{id}: it is disabled");
+        assert!(rings(none, none, Some(9.0), none, none), "{id}: both are disabled or gone");
+        assert!(rings(none, Some(9.0), none, none, none), "{id}: it is disabled, and only TTL writes");
+        assert!(rings(zero, Some(9.0), Some(9.0), none, none), "{id}: it reads nothing");
+        assert!(rings(Some(9.0), Some(9.0), Some(9.0), zero, Some(9.0)), "{id}: it may not invoke the function");
+        // A write may be read in the next period.
+        let periods = alarm["EvaluationPeriods"].as_i64().unwrap();
+        assert!(periods >= 3 && alarm["DatapointsToAlarm"].is_null(), "{id}");
+        assert_eq!(alarm["TreatMissingData"], "breaching", "{id}");
+        assert!(alarm["AlarmDescription"].as_str().unwrap().contains("list-event-source-mappings"), "{id}");
+    }
+}
+
+#[test]
+fn each_mapping_has_an_alarm_of_its_own() {
+    let alarms = alarms();
+    let mappings = super::template().functions.into_iter().flat_map(|function| {
+        function.mappings.into_iter().map(move |mapping| format!("!Ref {}{}", function.logical_id, mapping.name))
+    });
+    for mapping in mappings {
+        let watched = |alarm: &Value| {
+            metrics_of(alarm).first().is_some_and(|(_, name, dimensions)| {
+                name == "PolledEventCount" && dimensions["EventSourceMappingUUID"] == mapping.as_str()
+            })
+        };
+        assert_eq!(alarms.values().filter(|alarm| watched(alarm)).count(), 1, "{mapping}");
+    }
+}
