@@ -58,6 +58,7 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("shared", "lib", Machine),
     ("front", "answer", Choreography),
     ("front", "base_path", Choreography),
+    ("front", "deadline", Choreography),
     ("front", "door", Choreography),
     ("front", "identifier", Choreography),
     ("front", "observe", Choreography),

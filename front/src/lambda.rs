@@ -12,8 +12,12 @@ use axum::http::{HeaderValue, Uri};
 use lambda_http::lambda_runtime;
 use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::{Adapter, Error, LambdaEvent, Request, Service as _, service_fn};
+use shared::aws::request_budget;
+use shared::clock::Clock;
 use shared::http::path::{PathError, RequestPath};
 use shared::telemetry::Telemetry;
+use time::OffsetDateTime;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 /// Answers what API Gateway sends, one request at a time, until Lambda ends the process. Metrics are flushed with each answer.
@@ -24,7 +28,7 @@ pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), Error> {
     lambda_runtime::run(service_fn(move |event: LambdaEvent<LambdaRequest>| {
         let (app, request_id) = (app.clone(), event.context.request_id.clone());
         async move {
-            let answer = answer(app, event).await;
+            let answer = answer(app, Clock::system().now(), event).await;
             telemetry.flush(&request_id);
             answer
         }
@@ -35,11 +39,14 @@ pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), Error> {
 /// The answer of a router to a payload, as Lambda takes it.
 async fn answer(
     app: Router,
+    now: OffsetDateTime,
     LambdaEvent { mut payload, context }: LambdaEvent<LambdaRequest>,
 ) -> Result<impl serde::Serialize, Infallible> {
+    let budget = request_budget(Instant::now(), context.deadline().into(), now);
     let taken = Taken::from_payload(&mut payload);
     let router = service_fn(move |mut request: Request| {
         taken.clone().put_back(&mut request);
+        request.extensions_mut().insert(budget);
         app.clone().oneshot(request)
     });
     Adapter::from(router).call(LambdaEvent { payload, context }).await
@@ -90,10 +97,11 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use axum::routing::get;
     use lambda_http::Context;
     use serde_json::{Value, json};
-    use shared::clock::Clock;
     use shared::http::caller::{Auth, ScopeMapping};
     use time::macros::datetime;
 
@@ -102,29 +110,47 @@ mod tests {
     use crate::door::Door;
     use crate::route::{READ, behind, resource};
 
-    async fn answered(path: &str) -> Value {
-        let clock = Clock::fixed(datetime!(2026-11-22 10:00 UTC));
-        let door = Door { auth: Auth::None, scopes: ScopeMapping::default(), clock, need: |_, _| None };
-        let routes =
-            Router::new().route("/users/{user_id}", resource(get(|uri: Uri| async move { uri.to_string() }), READ));
+    const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+
+    /// The answer to `GET` of a path, of a function that has this much time.
+    async fn answered(path: &str, time: Duration) -> Value {
+        let door =
+            Door { auth: Auth::None, scopes: ScopeMapping::default(), clock: Clock::fixed(NOW), need: |_, _| None };
+        let routes = Router::new()
+            .route("/users/{user_id}", resource(get(|uri: Uri| async move { uri.to_string() }), READ))
+            .route("/users/{user_id}/latest", resource(get(std::future::pending::<String>), READ));
         let payload = json!({
             "version": "2.0", "rawPath": path, "rawQueryString": "a=b+c%2B", "headers": {"host": "api.example.com"},
             "requestContext": {"domainName": "api.example.com", "stage": "$default", "timeEpoch": 0, "http": {
                 "method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7", "userAgent": ""}},
             "isBase64Encoded": false,
         });
-        let event = LambdaEvent { payload: serde_json::from_value(payload).unwrap(), context: Context::default() };
-        serde_json::to_value(answer(behind(door, BasePath::default(), routes, ()), event).await.unwrap()).unwrap()
+        let mut context = Context::default();
+        context.deadline = u64::try_from((NOW + time).unix_timestamp_nanos() / 1_000_000).unwrap();
+        let event = LambdaEvent { payload: serde_json::from_value(payload).unwrap(), context };
+        serde_json::to_value(answer(behind(door, BasePath::default(), routes, ()), NOW, event).await.unwrap()).unwrap()
     }
 
     #[tokio::test]
     async fn a_payload_s_path_and_query_reach_the_route_as_they_are() {
-        let answer = answered("/users/auth0|ada").await;
+        let answer = answered("/users/auth0|ada", Duration::from_secs(10)).await;
         assert_eq!((&answer["statusCode"], &answer["body"]), (&json!(200), &json!("/users/auth0%7Cada?a=b+c%2B")));
         for path in ["/users/r1#0", "/users/./r1", "/users/r1/..", "/users\\r1", "/users/r\t1", "/users/%31"] {
-            let refused = answered(path).await;
+            let refused = answered(path, Duration::from_secs(10)).await;
             assert_eq!(refused["statusCode"], 400, "{path:?}: {refused}");
             assert!(refused["body"].as_str().unwrap().contains("urn:millrace:problem:invalid-path"), "{refused}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_answered_before_lambda_ends_it() {
+        for seconds in [10, 3, 1] {
+            let (started, time) = (Instant::now(), Duration::from_secs(seconds));
+            let late = answered("/users/ada/latest", time).await;
+            assert_eq!(late["statusCode"], 503, "{late}");
+            assert_eq!(late["headers"]["retry-after"], "1", "{late}");
+            let took = started.elapsed();
+            assert!(took < time && took >= time / 2, "{seconds} s: {took:?}");
         }
     }
 }

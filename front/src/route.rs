@@ -9,6 +9,7 @@ use axum::routing::MethodRouter;
 use tower::ServiceExt;
 
 use crate::base_path::BasePath;
+use crate::deadline::limit;
 use crate::door::{Door, admit};
 use crate::observe::{ACCEPT_PATCH, observe};
 use crate::problem::{MERGE_PATCH, Problem};
@@ -24,6 +25,7 @@ pub fn behind<S: Clone + Send + Sync + 'static>(door: Door, base: BasePath, rout
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(door, admit))
         .layer(middleware::from_fn(uri::refuse))
+        .layer(middleware::from_fn(limit))
         .layer(middleware::from_fn_with_state(clock, observe))
         .with_state(state);
     Router::new()

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::environment::Environment;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, RequestBudget};
 
 /// Attempts at one call, within one invocation. What still fails is reported, and Lambda resends it.
 const ATTEMPTS: u32 = 3;
@@ -54,6 +54,13 @@ pub fn s3(config: &SdkConfig, environment: &Environment) -> aws_sdk_s3::Client {
 pub fn invocation(clock: &Clock, started: Instant, context: &lambda_runtime::Context) -> Invocation {
     let now = clock.now();
     Invocation::new(now, started, remaining(context.deadline().into(), now), context.request_id.clone())
+}
+
+/// The time that a request has, by a deadline; without one, what an HTTP function has.
+#[must_use]
+pub fn request_budget(started: Instant, deadline: OffsetDateTime, now: OffsetDateTime) -> RequestBudget {
+    let remaining = remaining(deadline, now);
+    RequestBudget::new(started, if deadline == OffsetDateTime::UNIX_EPOCH { RequestBudget::DEFAULT } else { remaining })
 }
 
 /// The time until a deadline. `cargo lambda watch` sends the time itself in its place, which reads as a moment of 1970.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use local::postgres::NAME;
 use tokio::time::Instant;
 
 use super::scene::{Person, Scene, ids, nobody, over};
@@ -9,6 +10,7 @@ use crate::logged::logged;
 use crate::postgres::{connect, server};
 use crate::relational::line::Line;
 use crate::relational::store::empty;
+use crate::users_api::service::Api;
 
 const ALL: &str = "/search/users";
 
@@ -106,4 +108,46 @@ async fn a_question_that_takes_too_long_is_given_up_and_not_put_to_the_writer() 
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     other.batch_execute("rollback").await.unwrap();
     assert_eq!(search.get(ALL).await.status, 200, "the next question is a new one");
+}
+
+/// A URL at which somebody takes connections and says nothing.
+async fn silent() -> (tokio::net::TcpListener, String) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://{NAME}@{}/{NAME}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_reader_and_a_silent_writer_have_less_than_the_request_together() {
+    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let ((_reader, reader), (_writer, writer)) = (silent().await, silent().await);
+    let time = Duration::from_secs(4);
+    let within = |variables: &[(&str, &str)]| Api(front::deadline::within(over(variables).0, time));
+    for path in [ALL, "/users/ada/summary", "/stats/users"] {
+        let started = Instant::now();
+        let search = within(&[("POSTGRES_URL", &writer), ("POSTGRES_READER_URL", &reader)]);
+        let answer = search.get(path).await;
+        assert_eq!((answer.status, answer.problem()), (503, "busy"), "{path}: {}", answer.text);
+        assert_eq!(answer.header("retry-after"), "1");
+        assert!(started.elapsed() < time, "{path}: {:?}", started.elapsed());
+    }
+    let search = within(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &reader)]);
+    assert_eq!(ids(&search.get(ALL).await), ["ada"], "the writer has time left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_question_ends_before_a_short_request_does() {
+    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let time = Duration::from_secs(2);
+    let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
+    let search = Api(front::deadline::within(search.0, time));
+    assert_eq!(search.get(ALL).await.status, 200);
+    let other = connect(&scene.store.url).await;
+    other.batch_execute("begin; lock table users in access exclusive mode").await.unwrap();
+    let started = Instant::now();
+    let answer = search.get(ALL).await;
+    assert_eq!((answer.status, answer.problem()), (503, "busy"), "it had less than its time: {}", answer.text);
+    assert!(started.elapsed() < time, "{:?}", started.elapsed());
+    other.batch_execute("rollback").await.unwrap();
+    assert_eq!(search.get(ALL).await.status, 200);
 }

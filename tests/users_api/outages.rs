@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use local::clients;
 use shared::clock::Clock;
+use tokio::time::Instant;
 
-use super::service::{Api, JSON, MERGE, NOW, Service, config};
+use super::service::{Api, JSON, MERGE, NOW, Service, config, config_with};
 use crate::faults::proxy::{self, Mishap};
 
 /// `(operation, method, path, content type, body)`
@@ -98,4 +100,28 @@ async fn what_is_asked_every_day_is_one_call() {
         let answer = api.send(method, path, &[content_type], body).await;
         assert_eq!((answer.status, calls.load(Ordering::Relaxed)), (status, 1), "{method} {path}: {}", answer.text);
     }
+}
+
+#[tokio::test]
+async fn a_table_that_is_silent_is_busy_before_the_function_s_time_is_up() {
+    let service = Service::start().await;
+    let time = Duration::from_secs(2);
+    let url = proxy::before(service.endpoint(), |_| Mishap::Silence).await;
+    let more = [("IDEMPOTENCY_TABLE", "Idempotency"), ("UNIQUE_EMAIL", "true"), ("EMAILS_TABLE", "Emails")];
+    let api = api::app(&config_with("Users", &more), clients::dynamodb(&url), None, Clock::fixed(NOW));
+    let api = Api(front::deadline::within(api, time));
+    let keys = r#"{"keys":[{"user_id":"ada","timestamp":7}]}"#;
+    let batch = ("BatchGetItem", "POST", "/users:batchGet", JSON, keys);
+    let asked = REQUESTS.into_iter().chain([batch]).map(async |(_, method, path, content_type, body)| {
+        let started = Instant::now();
+        for key in [None, Some(("idempotency-key", "one"))] {
+            let headers: Vec<_> = [content_type].into_iter().chain(key).collect();
+            let answer = api.send(method, path, &headers, body).await;
+            assert_eq!((answer.status, answer.problem()), (503, "busy"), "{method} {path}");
+            assert_eq!(answer.header("retry-after"), "1", "{method} {path}");
+        }
+        // Two requests, each within its own time.
+        assert!(started.elapsed() < time * 2, "{method} {path}: {:?}", started.elapsed());
+    });
+    futures::future::join_all(asked).await;
 }

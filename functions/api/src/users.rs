@@ -19,6 +19,7 @@ use shared::clock::Clock;
 use shared::floor::Floor;
 use shared::http::query::Query;
 use shared::http::seal::Keys;
+use shared::invocation::RequestBudget;
 use shared::table::{Fault, Listing, Meter, Order, UserTable};
 use shared::user::fields::Fields;
 use shared::user::precondition::Precondition;
@@ -43,11 +44,13 @@ pub(crate) struct Users {
     attempts: Option<Arc<str>>,
     preconditions_required: bool,
     cache: Option<CacheAside>,
+    /// The time of the request that this is for.
+    budget: Option<RequestBudget>,
 }
 
 impl Users {
     pub(crate) fn new(table: UserTable, clock: Clock, cursors: Keys) -> Self {
-        Self { table, clock, cursors, attempts: None, preconditions_required: false, cache: None }
+        Self { table, clock, cursors, attempts: None, preconditions_required: false, cache: None, budget: None }
     }
 
     /// Creates take idempotency keys, whose attempts stand in this table.
@@ -94,7 +97,8 @@ impl FromRequestParts<Users> for Users {
 
     async fn from_request_parts(parts: &mut Parts, users: &Users) -> Result<Self, Infallible> {
         let meter = parts.extensions.get::<Meter>().cloned().unwrap_or_default();
-        Ok(Self { table: users.table.metered(meter), ..users.clone() })
+        let budget = parts.extensions.get::<RequestBudget>().copied();
+        Ok(Self { table: users.table.metered(meter), budget, ..users.clone() })
     }
 }
 

@@ -13,7 +13,7 @@ use shared::token::TokenSigner;
 use tokio::time::Instant;
 use tokio_postgres::Error;
 
-/// The longest that a question may take. Twice this, for the reader and then the writer, is the function's own time.
+/// The longest that a question may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 /// How long a reader that was gone is not asked.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -27,6 +27,8 @@ const SETUP: &str = "set default_transaction_read_only = on; set timezone = 'UTC
 pub(crate) enum Failure {
     /// The question took too long.
     Slow(Fault),
+    /// The question had less time than a question may take, and took it.
+    Late(Fault),
     /// The databases are out of reach.
     Gone(Fault),
     /// A database refuses what an operator must mend.
@@ -51,19 +53,19 @@ impl Databases {
         }
     }
 
-    /// Asks.
-    pub(crate) async fn ask<T, W>(&self, work: impl Fn(Arc<Session>) -> W) -> Result<T, Failure>
+    /// Asks, and is done by this time: the writer has what the reader left.
+    pub(crate) async fn ask<T, W>(&self, done_by: Instant, work: impl Fn(Arc<Session>) -> W) -> Result<T, Failure>
     where
         W: Future<Output = Result<T, Error>>,
     {
         if let Some(reader) = self.reader.as_ref().filter(|_| self.is_reader_asked()) {
-            match ask(reader, &work).await {
+            match ask(reader, reader_share(left(done_by)), &work).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::Slow(fault)) => return Err(Failure::Slow(fault)),
+                Err(failure @ (Failure::Slow(_) | Failure::Late(_))) => return Err(failure),
                 Err(Failure::Gone(fault) | Failure::Refused(fault)) => self.pause_reader(&fault),
             }
         }
-        ask(&self.writer, &work).await
+        ask(&self.writer, left(done_by).min(LIMIT), &work).await
     }
 
     fn is_reader_asked(&self) -> bool {
@@ -77,11 +79,21 @@ impl Databases {
     }
 }
 
-async fn ask<T, W>(database: &Database, work: &impl Fn(Arc<Session>) -> W) -> Result<T, Failure>
+/// The reader's part of a request's time. The writer needs the rest if the reader is gone: of the 9 s that a function of 10 s
+/// works, the reader has 5 and the writer 4.
+fn reader_share(left: Duration) -> Duration {
+    (left * 3 / 5).min(LIMIT)
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+async fn ask<T, W>(database: &Database, limit: Duration, work: &impl Fn(Arc<Session>) -> W) -> Result<T, Failure>
 where
     W: Future<Output = Result<T, Error>>,
 {
-    let until = Instant::now() + LIMIT;
+    let until = Instant::now() + limit;
     let is_asked = AtomicBool::new(false);
     let asked = database.run(until, |session| {
         is_asked.store(true, Ordering::Relaxed);
@@ -89,8 +101,32 @@ where
     });
     asked.await.map_err(|fault| match fault.kind {
         // A connection was there, and the time ran out over the question.
-        _ if is_asked.load(Ordering::Relaxed) && Instant::now() >= until => Failure::Slow(fault),
+        _ if is_asked.load(Ordering::Relaxed) && Instant::now() >= until => {
+            if limit == LIMIT {
+                Failure::Slow(fault)
+            } else {
+                Failure::Late(fault)
+            }
+        }
         FaultKind::Unreachable => Failure::Gone(fault),
         _ => Failure::Refused(fault),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reader_and_the_writer_together_have_no_more_than_the_request() {
+        for millis in (0..30_000).step_by(53) {
+            let time = Duration::from_millis(millis);
+            let reader = reader_share(time);
+            let writer = (time - reader).min(LIMIT);
+            assert!(reader + writer <= time && reader <= LIMIT, "{millis}");
+            assert!(writer >= time * 2 / 5 || writer == LIMIT, "{millis}: the writer has time to answer");
+        }
+        let usual = Duration::from_secs(9);
+        assert_eq!((reader_share(usual), usual - reader_share(usual)), (LIMIT, Duration::from_secs(4)));
+    }
 }

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use front::answer::{Listed, json, link_next, unwritable};
+use front::deadline::Budget;
 use front::door::By;
 use front::identifier::{new_uuid, salt};
 use front::path::{OfUser, Stage};
@@ -72,7 +73,13 @@ struct Found {
     ),
     security(("token" = ["users:admin"])),
 )]
-pub(crate) async fn find(State(search): State<Search>, By(caller): By, stage: Stage, uri: Uri) -> Answer {
+pub(crate) async fn find(
+    State(search): State<Search>,
+    By(caller): By,
+    Budget(budget): Budget,
+    stage: Stage,
+    uri: Uri,
+) -> Answer {
     let mut query = Question::parameters(uri.query());
     let question = Question::read(&mut query);
     let now = search.clock.now();
@@ -85,7 +92,7 @@ pub(crate) async fn find(State(search): State<Search>, By(caller): By, stage: St
 
     let (wanted, limit) = (question.wanted(after.as_ref(), now.unix_timestamp()), question.limit);
     let (wanted, asked) = (&wanted, limit + 1);
-    let found = search.databases.ask(|session| matching(session, wanted, asked)).await?;
+    let found = search.databases.ask(budget.work_until(), |session| matching(session, wanted, asked)).await?;
     let mut listed = Listed::open(question.fields);
     let mut last = None;
     let mut next = None;
@@ -184,7 +191,12 @@ fn only(rows: &[Row]) -> Result<&Row, Problem> {
     responses((status = 200, description = "the user's newest record with counts and times", body = schema::Summary)),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn summary(State(search): State<Search>, OfUser(id): OfUser, uri: Uri) -> Answer {
+pub(crate) async fn summary(
+    State(search): State<Search>,
+    Budget(budget): Budget,
+    OfUser(id): OfUser,
+    uri: Uri,
+) -> Answer {
     #[derive(Serialize)]
     struct Summary<'a> {
         user: Selected<'a>,
@@ -198,7 +210,7 @@ pub(crate) async fn summary(State(search): State<Search>, OfUser(id): OfUser, ur
     Query::parse(uri.query(), &[]).finish().map_err(Problem::Request)?;
     let now = search.clock.now();
     let parameters = [now.unix_timestamp().to_string(), id.as_str().to_owned()];
-    let found = search.databases.ask(|session| one(session, SUMMARY, &parameters)).await?;
+    let found = search.databases.ask(budget.work_until(), |session| one(session, SUMMARY, &parameters)).await?;
     let row = found.rows.first().ok_or(Problem::NotFound)?;
     let user =
         user(text(row, 0)?.as_deref().unwrap_or_default(), now).map_err(|cause| Problem::Unreadable { cause })?;
@@ -239,7 +251,7 @@ fn number(row: &Row, column: usize) -> Result<i64, Problem> {
     responses((status = 200, description = "the counts", body = schema::Stats)),
     security(("token" = ["users:admin"])),
 )]
-pub(crate) async fn stats(State(search): State<Search>, uri: Uri) -> Answer {
+pub(crate) async fn stats(State(search): State<Search>, Budget(budget): Budget, uri: Uri) -> Answer {
     #[derive(Serialize)]
     struct Stats<'a> {
         records: i64,
@@ -260,7 +272,7 @@ pub(crate) async fn stats(State(search): State<Search>, uri: Uri) -> Answer {
     query.finish().map_err(Problem::Request)?;
     // Today is one of the days.
     let parameters = [search.clock.now().unix_timestamp().to_string(), (days - 1).to_string(), domains.to_string()];
-    let found = search.databases.ask(|session| one(session, STATS, &parameters)).await?;
+    let found = search.databases.ask(budget.work_until(), |session| one(session, STATS, &parameters)).await?;
     let row = only(&found.rows)?;
     let [statuses, days, domains] = [raw(row, 1)?, raw(row, 2)?, raw(row, 3)?];
     let stats =
@@ -279,7 +291,7 @@ impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Slow(fault) => Self::TooSlow { seconds: LIMIT.as_secs(), cause: fault.to_string() },
-            Failure::Gone(fault) => Self::Busy { cause: fault.to_string() },
+            Failure::Late(fault) | Failure::Gone(fault) => Self::Busy { cause: fault.to_string() },
             Failure::Refused(fault) => Self::Internal { cause: fault.to_string() },
         }
     }

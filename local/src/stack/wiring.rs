@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::routing::any;
+use front::deadline::within;
 use shared::clock::Clock;
 use shared::environment::{Environment, Problems};
 use shared::http::caller::ScopeMapping;
@@ -72,7 +73,8 @@ impl Wiring<'_> {
             return Ok(proxy(base, api::config::FUNCTION));
         }
         let config = api::config::Config::parse(&self.behind_a_door(function)).map_err(misconfigured(function))?;
-        Ok(api::app(&config, clients::dynamodb(self.dynamodb), config.cache(None), Clock::system()))
+        let api = api::app(&config, clients::dynamodb(self.dynamodb), config.cache(None), Clock::system());
+        Ok(within(api, Duration::from_secs(function.timeout_s.into())))
     }
 
     /// How the API's tokens spell scopes.
@@ -86,7 +88,7 @@ impl Wiring<'_> {
             return Ok(proxy(base, search::config::FUNCTION));
         }
         let config = search::config::Config::parse(&self.behind_a_door(function)).map_err(misconfigured(function))?;
-        Ok(search::app(&config, None, Clock::system()))
+        Ok(within(search::app(&config, None, Clock::system()), Duration::from_secs(function.timeout_s.into())))
     }
 
     /// The environment of a function that answers requests: who lets them in is an option here, and what seals cursors no

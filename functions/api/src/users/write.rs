@@ -7,9 +7,10 @@ use std::future::Future;
 
 use front::problem::Problem;
 use shared::floor::Floor;
-use shared::table::WriteError;
+use shared::table::{Fault, WriteError};
 use shared::user::UserKey;
 use shared::user::precondition::{Precondition, Tags};
+use tokio::time::timeout_at;
 
 use super::Users;
 
@@ -32,7 +33,12 @@ impl Users {
     ) -> Result<T, Problem> {
         // If the request is given up here, nobody knows what came of the write.
         let unsettled = self.cache.as_ref().map(|cache| cache.unsettled(key));
-        let written = write.await;
+        let late = |_| WriteError::Fault(Fault::Unavailable("the request's time is up".into()));
+        let written = match self.budget {
+            // What is left of the time is the mark's and the answer's.
+            Some(budget) => timeout_at(budget.work_until(), write).await.map_err(late).flatten(),
+            None => write.await,
+        };
         let floor = match &written {
             Ok((_, floor)) => *floor,
             Err(error) => unconfirmed(error, intent),
@@ -67,8 +73,6 @@ fn unconfirmed(error: &WriteError, intent: &Intent) -> Option<Floor> {
 
 #[cfg(test)]
 mod tests {
-    use shared::table::Fault;
-
     use super::*;
 
     #[test]
