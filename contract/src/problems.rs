@@ -47,7 +47,7 @@ fn headers(problems: &[Problem]) -> Vec<&'static str> {
     let mut names: Vec<_> = problems
         .iter()
         .filter_map(|problem| match problem {
-            Problem::Busy { .. } | Problem::IdempotencyKeyInUse { .. } => Some("retry-after"),
+            Problem::Busy { .. } | Problem::IdempotencyKeyInUse { .. } | Problem::TooManyExpired => Some("retry-after"),
             Problem::RateLimited { .. } => Some("retry-after,ratelimit,ratelimit-policy"),
             Problem::Unauthenticated { .. } | Problem::InsufficientScope { .. } => Some("www-authenticate"),
             Problem::NotAMergePatch => Some("accept-patch"),
@@ -104,7 +104,10 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
         "readSummary" => vec![Problem::NotFound, unreadable, slow],
         "readBatch" => [&body[..], &[Problem::NotJson]].concat(),
         "listRecords" => vec![Problem::NotFound],
-        "readLatest" | "readRecord" => vec![Problem::NotFound, Problem::PreconditionFailed, unreadable],
+        "readRecord" => vec![Problem::NotFound, Problem::PreconditionFailed, unreadable],
+        "readLatest" => {
+            vec![Problem::NotFound, Problem::PreconditionFailed, unreadable, Problem::TooManyExpired]
+        }
         "replaceRecord" => {
             let own = [
                 Problem::NotFound,

@@ -91,6 +91,8 @@ fn spell(problem: &Problem, request_id: &str, response: &mut Response) {
         Problem::NotAMergePatch => (ACCEPT_PATCH, crate::problem::MERGE_PATCH),
         Problem::Encoded => (ACCEPT_ENCODING, "identity"),
         Problem::Busy { .. } => (RETRY_AFTER, "1"),
+        // TTL takes hours.
+        Problem::TooManyExpired => (RETRY_AFTER, "3600"),
         Problem::Unauthenticated { auth: Auth::Iam } => (WWW_AUTHENTICATE, "AWS4-HMAC-SHA256"),
         Problem::Unauthenticated { .. } => (WWW_AUTHENTICATE, "Bearer"),
         _ => return,

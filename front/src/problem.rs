@@ -112,6 +112,8 @@ pub enum Problem {
         /// For the log alone.
         cause: String,
     },
+    /// More expired records than are read for one request are newer than the newest live one.
+    TooManyExpired,
     /// What is stored is no user.
     Unreadable {
         /// For the log alone.
@@ -237,6 +239,12 @@ impl Problem {
                 "the question takes too long",
                 format!("it took more than {seconds} s: narrow it by status, name, domain or time").into(),
             ),
+            Self::TooManyExpired => (
+                503,
+                "too-many-expired",
+                "too many expired records",
+                "expired records hide the newest live one until TTL removes them: list the user's records by their cursors".into(),
+            ),
             Self::Unreadable { .. } => (
                 500,
                 "unreadable-record",
@@ -329,6 +337,7 @@ pub fn every() -> Vec<Problem> {
         Problem::RateLimited { seconds: 7 },
         Problem::Busy { cause: cause() },
         Problem::TooSlow { seconds: 5, cause: cause() },
+        Problem::TooManyExpired,
         Problem::Unreadable { cause: cause() },
         Problem::Internal { cause: cause() },
     ]

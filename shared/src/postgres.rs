@@ -19,11 +19,12 @@ mod tls;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Error, NoTls, Statement};
 
@@ -90,7 +91,12 @@ impl Database {
                 return Err(self.teller().late());
             };
             let error = match done {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    if session.is_abandoned.load(Ordering::Relaxed) {
+                        self.forget(&session).await;
+                    }
+                    return Ok(done);
+                }
                 Err(error) => error,
             };
             let fault = self.teller().tell(&error);
@@ -109,7 +115,7 @@ impl Database {
     /// # Errors
     /// [`Fault`] if there is none.
     pub async fn alone(&self, until: Instant) -> Result<Client, Fault> {
-        timeout_at(until, self.connect()).await.unwrap_or_else(|_| Err(self.teller().late()))
+        timeout_at(until, self.connect()).await.unwrap_or_else(|_| Err(self.teller().late())).map(|(client, _)| client)
     }
 
     /// What a statement's error means here.
@@ -130,7 +136,8 @@ impl Database {
         {
             return Ok((Arc::clone(session), true));
         }
-        let session = Arc::new(Session::new(self.connect().await?));
+        let (client, line) = self.connect().await?;
+        let session = Arc::new(Session::new(client, line));
         *held = Some(Arc::clone(&session));
         Ok((session, false))
     }
@@ -142,7 +149,7 @@ impl Database {
         }
     }
 
-    async fn connect(&self) -> Result<Client, Fault> {
+    async fn connect(&self) -> Result<(Client, AbortHandle), Fault> {
         let mut config = self.address.config.clone();
         config
             .connect_timeout(CONNECT_TIMEOUT)
@@ -159,24 +166,22 @@ impl Database {
                 config.user(user);
             }
         }
-        let client = match &self.address.protection {
+        let (client, line) = match &self.address.protection {
             Protection::Verified(own) => {
                 let tls = tls::connector(own.as_ref());
                 let tls = tls.map_err(|reason| self.teller().fault(FaultKind::Setup, &reason))?;
                 let (client, line) = config.connect(tls).await.map_err(|error| self.fault(&error))?;
-                tokio::spawn(line);
-                client
+                (client, tokio::spawn(line).abort_handle())
             }
             Protection::None => {
                 let (client, line) = config.connect(NoTls).await.map_err(|error| self.fault(&error))?;
-                tokio::spawn(line);
-                client
+                (client, tokio::spawn(line).abort_handle())
             }
         };
         if !self.setup.is_empty() {
             client.batch_execute(self.setup).await.map_err(|error| self.fault(&error))?;
         }
-        Ok(client)
+        Ok((client, line))
     }
 }
 
@@ -200,11 +205,21 @@ pub struct Session {
     prepared: Mutex<HashMap<String, Statement>>,
     /// What the server was told last: how long a statement may take, in seconds.
     limit_seconds: AtomicU64,
+    line: AbortHandle,
+    is_abandoned: AtomicBool,
 }
 
 impl Session {
-    fn new(client: Client) -> Self {
-        Self { client, prepared: Mutex::default(), limit_seconds: AtomicU64::new(0) }
+    fn new(client: Client, line: AbortHandle) -> Self {
+        let (prepared, limit_seconds) = (Mutex::default(), AtomicU64::new(0));
+        Self { client, prepared, limit_seconds, line, is_abandoned: AtomicBool::new(false) }
+    }
+
+    /// Ends the connection, on which the server still sends what nobody reads: to read it all to the end could take longer
+    /// than a new one.
+    pub fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+        self.line.abort();
     }
 
     /// The driver's own.

@@ -17,6 +17,8 @@ pub(crate) struct Line {
 struct State {
     round_trips: AtomicUsize,
     connections: AtomicUsize,
+    /// What the server said, in bytes.
+    answered_bytes: AtomicUsize,
     /// Whether the server was the last to speak.
     answered: AtomicBool,
     silent: AtomicBool,
@@ -61,6 +63,11 @@ impl Line {
         self.state.connections.load(Ordering::SeqCst)
     }
 
+    /// How much the server has said so far.
+    pub(crate) fn answered_bytes(&self) -> usize {
+        self.state.answered_bytes.load(Ordering::SeqCst)
+    }
+
     /// Cuts every connection that stands.
     pub(crate) fn cut(&self) {
         self.state.cut.notify_waiters();
@@ -94,6 +101,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, line: &State) {
             read = server.read(&mut told) => {
                 let Ok(length @ 1..) = read else { return };
                 line.answered.store(true, Ordering::SeqCst);
+                line.answered_bytes.fetch_add(length, Ordering::SeqCst);
                 if line.deaf.swap(false, Ordering::SeqCst) {
                     return;
                 }

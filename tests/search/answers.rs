@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::scene::{AS_OF, NOW, Person, Scene, ids};
+use super::scene::{AS_OF, NOW, Person, Scene, ids, over};
+use crate::relational::line::Line;
 use crate::relational::store::apply;
 use crate::replication::story::Told;
 
@@ -112,4 +113,39 @@ async fn an_item_that_is_no_user_is_left_out_and_does_not_end_the_list() {
     assert_eq!((ids(&first), ids(&second), ids(&third)), (vec!["ada".into()], vec![], vec!["eve".into()]));
     let summary = scene.search.get("/users/bob/summary").await;
     assert_eq!((summary.status, summary.problem()), (500, "unreadable-record"));
+}
+
+/// As much as a record may have, nearly.
+const LARGE: usize = 390_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_large_records_is_bounded_in_bytes_and_so_is_what_is_read_for_it() {
+    let large = |number: usize| Person {
+        attributes: Some(json!({"M": {"text": {"S": "x".repeat(LARGE)}}})),
+        ..Person::named(&format!("user-{number:03}"), "Large")
+    };
+    let people: Vec<Person> = (0..100).map(large).collect();
+    let scene = Scene::of(&people).await;
+    let line = Line::to(&scene.store.url).await;
+    let search = over(&[("POSTGRES_URL", line.url())]);
+    let mut found = Vec::new();
+    let mut path = "/search/users?sort=user_id&limit=1000".to_owned();
+    loop {
+        let before = line.answered_bytes();
+        let page = search.get(&path).await;
+        assert_eq!(page.status, 200, "{}", &page.text[..page.text.len().min(500)]);
+        let quoted = serde_json::to_string(&page.text).unwrap().len();
+        assert!(quoted < 6 * 1024 * 1024, "a Lambda function's answer has at most 6 MB: {quoted}");
+        // Of 39 MB; what is on its way when the page is full is in the buffers of two connections.
+        let read = line.answered_bytes() - before;
+        assert!(read < 20 * 1024 * 1024, "{read} bytes were read for a page of {quoted}");
+        assert!(!ids(&page).is_empty());
+        found.extend(ids(&page));
+        match page.json["next"].as_str() {
+            Some(next) => path = format!("/search/users?sort=user_id&limit=1000&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(found, people.iter().map(|person| person.id.clone()).collect::<Vec<_>>(), "each record once, in order");
+    assert!(line.connections() > 1, "a connection that still sends is left");
 }

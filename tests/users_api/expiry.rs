@@ -1,5 +1,12 @@
-use super::service::{FIRST, MERGE, NOW, Service};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use local::clients;
+use shared::clock::Clock;
 use time::Duration;
+
+use super::service::{Api, FIRST, MERGE, NOW, Service, config, n, s};
+use crate::faults::proxy::{self, Mishap};
 
 const RECORD: &str = "/users/ada/7";
 
@@ -146,4 +153,45 @@ async fn the_latest_record_is_found_behind_many_expired_ones() {
     assert_eq!(api.get("/users/ada/latest").await.json["user"]["timestamp"], 1);
     let page = api.get("/users/ada?limit=1").await;
     assert_eq!((page.seconds(), page.json["next"].is_null()), (vec![1], true), "{}", page.text);
+}
+
+#[tokio::test]
+async fn the_latest_is_looked_for_among_so_many_expired_records_and_is_never_wrongly_missing() {
+    let service = Service::start().await;
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&reads);
+    let url = proxy::before(service.endpoint(), move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Mishap::None
+    });
+    let api = Api(api::app(&config("Users"), clients::dynamodb(&url.await), None, Clock::fixed(NOW)));
+    let past = n(u64::try_from(NOW.unix_timestamp()).unwrap() - 1);
+    let long = "x".repeat(390_000);
+    let put = async |second: u64| {
+        let item = [("user_id", s("ada")), ("timestamp", n(second)), ("name", s("A")), ("expires_at", past.clone())];
+        service.put(&[&item[..], &[("long", s(&long))]].concat()).await;
+    };
+    service.api().created("ada", 1).await;
+    for second in 100..110 {
+        put(second).await;
+    }
+    let latest = api.get("/users/ada/latest").await;
+    assert_eq!((latest.status, latest.json["user"]["timestamp"].as_u64()), (200, Some(1)), "beyond a few it is found");
+    for second in 110..160 {
+        put(second).await;
+    }
+    reads.store(0, Ordering::Relaxed);
+    let latest = api.get("/users/ada/latest").await;
+    assert_eq!((latest.status, latest.problem()), (503, "too-many-expired"), "{}", latest.text);
+    assert_eq!(latest.header("retry-after"), "3600");
+    assert!(reads.load(Ordering::Relaxed) <= 20, "{reads:?} reads");
+    // What it says to do leads there.
+    let mut path = "/users/ada?limit=1".to_owned();
+    loop {
+        let page = api.get(&path).await;
+        match page.seconds().first() {
+            Some(second) => break assert_eq!(*second, 1),
+            None => path = format!("/users/ada?limit=1&cursor={}", page.json["next"].as_str().unwrap()),
+        }
+    }
 }

@@ -226,3 +226,24 @@ async fn a_cursor_is_the_caller_s_own_and_ends_after_a_day() {
     let other = service.api_with(&[("CURSOR_KEYS", "other:YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXphYmNkZWY=")]);
     assert_eq!(other.get(&path).await.status, 400, "sealed by a key that is not known any more");
 }
+
+#[tokio::test]
+async fn every_list_of_large_records_is_bounded_in_bytes_and_complete_over_its_pages() {
+    let service = Service::start().await;
+    let api = service.api();
+    let long = "x".repeat(390_000);
+    for second in 1..19 {
+        let body = format!(
+            r#"{{"user_id":"ada","timestamp":{second},"name":"A","email":"ada@example.com","attributes":{{"long":"{long}"}}}}"#
+        );
+        assert_eq!(api.post(&body).await.status, 201);
+    }
+    for path in ["/users/ada?limit=1000", "/users?email=ada@example.com&limit=1000", "/users?limit=1000"] {
+        let first = api.get(path).await;
+        let quoted = serde_json::to_string(&first.text).unwrap().len();
+        assert!(quoted < 6 * 1024 * 1024, "{path}: {quoted}");
+        let mut all = pages(&api, path).await.concat();
+        all.sort_unstable();
+        assert_eq!(all, (1..19).collect::<Vec<_>>(), "{path}");
+    }
+}

@@ -35,6 +35,9 @@ pub(crate) use create::create;
 pub(crate) use lists::{history, list};
 use write::Intent;
 
+/// Pages that are looked through for the newest live record; each reads some hundred records or 5 MB.
+const LATEST_PAGES: usize = 4;
+
 /// The users, and the time.
 #[derive(Clone, Debug)]
 pub(crate) struct Users {
@@ -146,7 +149,7 @@ pub(crate) async fn latest(users: Users, OfUser(id): OfUser, stage: Stage, uri: 
     let listing = Listing::User { id: &id, from: None, to: None, order: Order::NewestFirst };
     let now = users.clock.now();
     let mut after = None;
-    loop {
+    for _ in 0..LATEST_PAGES {
         let mut page = users.table.list(listing, after.as_ref(), 1, now).await?;
         if let Some(unreadable) = page.unreadable.pop() {
             // It is newer than the newest that can be read: an older one must not pass for the latest.
@@ -161,6 +164,7 @@ pub(crate) async fn latest(users: Users, OfUser(id): OfUser, stage: Stage, uri: 
             (None, next) => after = next,
         }
     }
+    Err(Problem::TooManyExpired)
 }
 
 /// `PUT /users/{user_id}/{timestamp}`

@@ -9,6 +9,7 @@ use front::door::By;
 use front::identifier::{new_uuid, salt};
 use front::path::{OfUser, Stage};
 use front::problem::Problem;
+use futures::TryStreamExt as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::clock::Clock;
@@ -20,6 +21,7 @@ use shared::postgres::Session;
 use shared::raw_item::RawItem;
 use shared::user::User;
 use shared::user::fields::{Fields, Selected};
+use std::pin::pin;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio_postgres::{Error, Row};
@@ -90,26 +92,11 @@ pub(crate) async fn find(
     let rest = query.without("cursor");
     query.finish().map_err(Problem::Request)?;
 
-    let (wanted, limit) = (question.wanted(after.as_ref(), now.unix_timestamp()), question.limit);
-    let (wanted, asked) = (&wanted, limit + 1);
-    let found = search.databases.ask(budget.work_until(), |session| matching(session, wanted, asked)).await?;
-    let mut listed = Listed::open(question.fields);
-    let mut last = None;
-    let mut next = None;
-    for (count, row) in found.rows.iter().enumerate() {
-        if count == limit {
-            next = last;
-            break;
-        }
-        if let Some(user) = decoded(row, now)?
-            && !listed.add(&user)?
-        {
-            next = last;
-            break;
-        }
-        last = Some(place(row)?);
-    }
-    let cursor = match next {
+    let wanted = question.wanted(after.as_ref(), now.unix_timestamp());
+    let (wanted, question) = (&wanted, &question);
+    let page = search.databases.ask(budget.work_until(), |session| page(session, wanted, question, now)).await??;
+    let mut listed = page.listed;
+    let cursor = match page.next {
         None => None,
         Some(place) => {
             let sealed = cursors.encode(&place, now, salt(new_uuid(&search.clock)));
@@ -117,7 +104,7 @@ pub(crate) async fn find(
         }
     };
     listed.member("next", &cursor)?;
-    listed.member("as_of", &found.as_of)?;
+    listed.member("as_of", &page.as_of)?;
     let mut response = json(StatusCode::OK, listed.close());
     if let Some(cursor) = cursor {
         link_next(&mut response, &(stage.0 + uri.path()), &rest, &cursor)?;
@@ -125,17 +112,58 @@ pub(crate) async fn find(
     Ok(response)
 }
 
-/// Asks how fresh the replica is before the rest, so that the rest is as fresh at least.
-async fn matching(session: Arc<Session>, wanted: &Wanted<'_>, limit: usize) -> Result<Found, Error> {
+/// A page of what was found.
+struct Page {
+    listed: Listed,
+    /// After which place the next page starts.
+    next: Option<Place>,
+    as_of: Option<String>,
+}
+
+/// Asks how fresh the replica is before the rest, so that the rest is as fresh at least. Rows are read one by one until the
+/// page is full, by their number or by their bytes: of the others none is in memory.
+async fn page(
+    session: Arc<Session>,
+    wanted: &Wanted<'_>,
+    question: &Question,
+    now: OffsetDateTime,
+) -> Result<Result<Page, Problem>, Error> {
     let as_of = as_of(&session).await?;
-    let mut rows: Vec<Row> = Vec::new();
+    let mut page = Page { listed: Listed::open(question.fields), next: None, as_of };
+    let mut count = 0;
+    let mut last = None;
     for stretch in 0..wanted.stretches() {
-        if rows.len() < limit {
-            let sql = wanted.statement(stretch, limit - rows.len());
-            rows.extend(asked(&session, sql.text(), sql.parameters()).await?);
+        // One more than the page has, which says that there is a next one.
+        let sql = wanted.statement(stretch, question.limit + 1 - count);
+        let statement = session.statement(sql.text()).await?;
+        let mut rows = pin!(session.client().query_raw(&statement, sql.parameters()).await?);
+        while let Some(row) = rows.try_next().await? {
+            if count == question.limit {
+                page.next = last;
+                return Ok(Ok(page));
+            }
+            match add(&mut page.listed, &row, now) {
+                Ok((true, place)) => last = Some(place),
+                Ok((false, _)) => {
+                    session.abandon();
+                    page.next = last;
+                    return Ok(Ok(page));
+                }
+                Err(problem) => return Ok(Err(problem)),
+            }
+            count += 1;
         }
     }
-    Ok(Found { rows, as_of })
+    Ok(Ok(page))
+}
+
+/// Adds a row to a list, unless it is full; and the row's place.
+fn add(listed: &mut Listed, row: &Row, now: OffsetDateTime) -> Result<(bool, Place), Problem> {
+    let fits = match decoded(row, now)? {
+        Some(user) => listed.add(&user)?,
+        None => true,
+    };
+    Ok((fits, place(row)?))
 }
 
 async fn as_of(session: &Session) -> Result<Option<String>, Error> {

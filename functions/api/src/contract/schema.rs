@@ -342,7 +342,7 @@ pub struct Paging {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct OfAll {
-    /// Those with this address.
+    /// Those with this address. A plus sign is written `%2B`: in a query a `+` is a space.
     #[param(nullable = false)]
     pub email: Option<String>,
     /// Their order; with `email` alone, `desc` by default.
