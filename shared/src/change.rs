@@ -10,6 +10,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -58,6 +59,20 @@ pub enum KeyError {
     Binary(String),
 }
 
+/// How the image of an item contradicts the key that its record names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImageKeyError {
+    /// The image lacks an attribute of the key.
+    #[error("has no attribute {0:?}, which is part of the key in dynamodb.Keys")]
+    Missing(String),
+    /// The image holds another value of an attribute of the key.
+    #[error("and dynamodb.Keys differ in the key attribute {0:?}: they are of two items")]
+    Different(String),
+    /// The names of the image's attributes cannot be read.
+    #[error("cannot be read: {0}")]
+    Malformed(String),
+}
+
 /// An item's primary key: the text that it came as, and its one spelling.
 #[derive(Debug, Clone)]
 pub struct Key<'a> {
@@ -84,6 +99,110 @@ impl<'a> Key<'a> {
     #[must_use]
     pub fn canonical(&self) -> &CanonicalKey {
         &self.canonical
+    }
+
+    /// Checks that an image is of the item that this key names: every attribute of the key is there, with the same value.
+    ///
+    /// The image's top level is read once. Nothing is copied; a value is decoded only if its spelling differs.
+    ///
+    /// # Errors
+    /// [`ImageKeyError`], which names the attribute and shows no value.
+    pub fn check_image(&self, image: Image<'_>) -> Result<(), ImageKeyError> {
+        let malformed = |error: serde_json::Error| ImageKeyError::Malformed(error.to_string());
+        let attributes: KeyAttributes<'_> = serde_json::from_str(self.raw.get()).map_err(malformed)?;
+        let mut json = serde_json::Deserializer::from_str(image.get());
+        let found = KeySearch(&attributes).deserialize(&mut json).map_err(malformed)?;
+        for (attribute, found) in attributes.0.iter().zip(found) {
+            match (attribute, found) {
+                (Some((name, _)), None) => return Err(ImageKeyError::Missing(name.to_string())),
+                (Some((name, _)), Some(false)) => return Err(ImageKeyError::Different(name.to_string())),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The one or two attributes of a key, each with its value's own text.
+struct KeyAttributes<'a>([Option<(Cow<'a, str>, &'a RawValue)>; 2]);
+
+impl<'de> Deserialize<'de> for KeyAttributes<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Attributes;
+        impl<'de> Visitor<'de> for Attributes {
+            type Value = KeyAttributes<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of one or two key attributes")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut attributes: [Option<(Cow<'de, str>, &'de RawValue)>; 2] = [None, None];
+                while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+                    // Of a name that is given twice the last value counts, as everywhere.
+                    let free = |slot: &Option<(Cow<'_, str>, _)>| slot.as_ref().is_none_or(|(known, _)| *known == name);
+                    let slot = attributes.iter_mut().find(|slot| free(slot));
+                    *slot.ok_or_else(|| serde::de::Error::custom("more than two attributes"))? = Some((name, value));
+                }
+                Ok(KeyAttributes(attributes))
+            }
+        }
+        deserializer.deserialize_map(Attributes)
+    }
+}
+
+/// Looks for the attributes of a key at the top level of an image. The result says of each whether its value is the key's;
+/// nothing if it is not there.
+struct KeySearch<'k, 'a>(&'k KeyAttributes<'a>);
+
+impl<'de> DeserializeSeed<'de> for KeySearch<'_, '_> {
+    type Value = [Option<bool>; 2];
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeySearch<'_, '_> {
+    type Value = [Option<bool>; 2];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of attributes")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut found = [None, None];
+        while let Some(Text(name)) = map.next_key::<Text<'de>>()? {
+            let of_key = |slot: &Option<(Cow<'_, str>, _)>| slot.as_ref().is_some_and(|(known, _)| *known == name);
+            let Some(place) = self.0.0.iter().position(of_key) else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let value = map.next_value::<&'de RawValue>()?;
+            let is_same = self.0.0[place].as_ref().is_some_and(|(_, own)| is_same_value(own, value));
+            // A name that is given twice must be right both times.
+            found[place] = Some(found[place].unwrap_or(true) && is_same);
+        }
+        Ok(found)
+    }
+}
+
+/// Whether two attributes have one value: numbers by what they are, binaries by their bytes.
+fn is_same_value(one: &RawValue, other: &RawValue) -> bool {
+    use KeyAttribute::{B, N, S};
+    if one.get() == other.get() {
+        return true;
+    }
+    match (serde_json::from_str(one.get()).ok(), serde_json::from_str(other.get()).ok()) {
+        (Some(S(Text(one))), Some(S(Text(other)))) => one == other,
+        (Some(N(Text(one))), Some(N(Text(other)))) => {
+            number::canonical(&one).is_some_and(|one| number::canonical(&other).is_some_and(|other| one == other))
+        }
+        (Some(B(Text(one))), Some(B(Text(other)))) => {
+            let bytes = |text: &str| BASE64.decode(text.as_bytes()).ok();
+            bytes(&one).is_some_and(|one| bytes(&other).is_some_and(|other| one == other))
+        }
+        _ => false,
     }
 }
 

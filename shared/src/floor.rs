@@ -95,7 +95,9 @@ mod tests {
     }
 
     fn floor(name: &str, old: Option<u64>, new: Option<u64>) -> Floor {
-        let image = |version: Option<u64>| version.map(|version| json!({"version": {"N": version.to_string()}}));
+        let image = |version: Option<u64>| {
+            version.map(|version| json!({"k": {"S": "a"}, "version": {"N": version.to_string()}}))
+        };
         let event = json!({"Records": [{
             "eventName": name, "eventSourceARN": "arn:aws:dynamodb:r:1:table/Users/stream/2026-11-01T08:00:00.000",
             "dynamodb": {"Keys": {"k": {"S": "a"}}, "SequenceNumber": "1", "OldImage": image(old), "NewImage": image(new)},

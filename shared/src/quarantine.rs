@@ -2,7 +2,8 @@
 //!
 //! A poison record would block its shard until the stream trims it, and all changes behind it; dropped, it would be
 //! lost. So it is put aside under a name of its own, and the batch goes on. The name is made of the record's
-//! position, so that a retry overwrites itself. If the put fails, the caller reports the record as one to resend.
+//! position, so that a retry overwrites itself; of several records of one position, the further ones are named by their
+//! content besides. If the put fails, the caller reports the record as one to resend.
 //!
 //! Absent: reading them back. That is the redrive task's business, which gives each record to the function and the
 //! sink that its key names.
@@ -22,6 +23,19 @@ use crate::stream::Record;
 const FORMAT: u32 = 1;
 /// Stands in an object's key for the table of a record whose ARN cannot be read.
 const UNKNOWN_TABLE: &str = "unknown";
+
+/// Stands in an object's key for the replica, where the archive holds another record of the same item and sequence number.
+/// To archive it, too, would be to overwrite that one.
+pub const CONTRADICTING: &str = "contradicting";
+
+/// How an object is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// By the record's position.
+    Position,
+    /// By the record's position and its content: another record has the same position.
+    Content,
+}
 
 /// The failure bucket did not take a record.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +74,14 @@ impl Quarantine {
     ///
     /// # Errors
     /// [`QuarantineError`] if S3 did not confirm the object; the record is then to be reported as failed.
-    pub async fn put(&self, sink: &str, record: &Record<'_>, reason: &str) -> Result<(), QuarantineError> {
-        let key = object_key(self.function, sink, record);
+    pub async fn put(
+        &self,
+        sink: &str,
+        record: &Record<'_>,
+        naming: Naming,
+        reason: &str,
+    ) -> Result<(), QuarantineError> {
+        let key = object_key(self.function, sink, record, naming);
         let body = Body { format: FORMAT, reason, record: record.raw };
         let failed = |cause| QuarantineError { bucket: self.bucket.clone(), key: key.clone(), cause };
         let body = serde_json::to_vec(&body).map_err(|error| failed(error.to_string()))?;
@@ -81,11 +101,15 @@ impl Quarantine {
     }
 }
 
-/// `quarantine/<function>/<sink>/<table>/<label>-<number>.json`, or the record's digest if it has no position.
-fn object_key(function: &str, sink: &str, record: &Record<'_>) -> String {
+/// `quarantine/<function>/<sink>/<table>/<label>-<number>.json`, with the record's digest after the number if it is named by
+/// its content; or the digest alone if the record has no position.
+fn object_key(function: &str, sink: &str, record: &Record<'_>, naming: Naming) -> String {
     let table = record.source.as_ref().map_or(UNKNOWN_TABLE, |source| source.table());
-    let name = match (&record.source, record.number) {
-        (Some(source), Some(number)) => format!("{}-{number}", source.label()),
+    let name = match (&record.source, record.number, naming) {
+        (Some(source), Some(number), Naming::Position) => format!("{}-{number}", source.label()),
+        (Some(source), Some(number), Naming::Content) => {
+            format!("{}-{number}-{}", source.label(), digest(record.raw))
+        }
         _ => digest(record.raw),
     };
     format!("quarantine/{function}/{sink}/{table}/{name}.json")
@@ -107,9 +131,13 @@ mod tests {
     use crate::stream;
 
     fn key_of(record: &str) -> String {
+        key_named(record, Naming::Position)
+    }
+
+    fn key_named(record: &str, naming: Naming) -> String {
         let payload = RawValue::from_string(format!(r#"{{"Records":[{record}]}}"#)).unwrap();
         let batch = stream::read(&payload).unwrap();
-        object_key("replicator", "dynamodb", &batch.records[0])
+        object_key("replicator", "dynamodb", &batch.records[0], naming)
     }
 
     #[test]
@@ -117,6 +145,21 @@ mod tests {
         let record = r#"{"eventSourceARN":"arn:aws:dynamodb:r:1:table/Users/stream/2015-06-27T00:48:05.899",
             "dynamodb":{"SequenceNumber":"000111"}}"#;
         assert_eq!(key_of(record), "quarantine/replicator/dynamodb/Users/2015-06-27T00:48:05.899-111.json");
+    }
+
+    #[test]
+    fn of_one_position_records_are_told_apart_by_their_content() {
+        let record = |name: &str| {
+            format!(
+                r#"{{"eventName":"{name}","eventSourceARN":"arn:aws:dynamodb:r:1:table/Users/stream/2015-06-27T00:48:05.899",
+                "dynamodb":{{"SequenceNumber":"111"}}}}"#
+            )
+        };
+        let (one, other) = (record("INSERT"), record("MODIFY"));
+        let by_content = |record: &str| key_named(record, Naming::Content);
+        assert!(by_content(&one).starts_with("quarantine/replicator/dynamodb/Users/2015-06-27T00:48:05.899-111-"));
+        assert_ne!(by_content(&one), by_content(&other));
+        assert_eq!(by_content(&one), by_content(&one), "a retry overwrites itself");
     }
 
     #[test]

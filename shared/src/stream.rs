@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use crate::change::{Before, CanonicalKey, Change, Effect, Image, Key, Source, Text};
+use crate::change::{Before, CanonicalKey, Change, Effect, Image, ImageKeyError, Key, Source, Text};
+use crate::raw_item::RawItem;
 use crate::revision::{Revision, SequenceNumber};
 
 /// The identity that a removal carries when TTL did it:
@@ -152,7 +153,7 @@ fn read_change<'a>(
     let name = wire.event_name.ok_or_else(|| missing("eventName"))?.0;
     let view = change.stream_view_type.map(|text| text.0);
     let shows_new = view.as_deref().is_none_or(|view| ["NEW_IMAGE", "NEW_AND_OLD_IMAGES"].contains(&view));
-    let old = image("dynamodb.OldImage", change.old_image);
+    let old = old_image(&key, change.old_image)?;
     let before = match (&*name, &old) {
         ("INSERT", _) => Before::Nothing,
         (_, Ok(Some(image))) => Before::Image(*image),
@@ -163,6 +164,10 @@ fn read_change<'a>(
             let image = image("dynamodb.NewImage", change.new_image)?;
             if image.is_none() && shows_new {
                 return Err(missing("dynamodb.NewImage"));
+            }
+            if let Some(image) = image {
+                // Or it would be written under its own key, and acknowledged under another.
+                key.check_image(image).map_err(|error| Unreadable(format!("dynamodb.NewImage {error}")))?;
             }
             Effect::Write { image }
         }
@@ -185,6 +190,24 @@ fn read_change<'a>(
         event_id: wire.event_id.map(|text| text.0),
         view,
     })
+}
+
+/// The old image, if it is that of an item. One without the key shows none: nothing but the archive needs it, and tools
+/// that write a record again make an absent image an empty one.
+///
+/// The outer error is that of a record whose old image is another item's, the inner one that of an image which is none.
+fn old_image<'a>(
+    key: &Key<'_>,
+    json: Option<&'a RawValue>,
+) -> Result<Result<Option<Image<'a>>, Unreadable>, Unreadable> {
+    const FIELD: &str = "dynamodb.OldImage";
+    let old = image(FIELD, json);
+    let Ok(Some(image)) = old else { return Ok(old) };
+    match key.check_image(image) {
+        Ok(()) => Ok(Ok(Some(image))),
+        Err(error @ ImageKeyError::Different(_)) => Err(Unreadable(format!("{FIELD} {error}"))),
+        Err(_) => Ok(Ok(None)),
+    }
 }
 
 fn image<'a>(field: &str, json: Option<&'a RawValue>) -> Result<Option<Image<'a>>, Unreadable> {
@@ -231,6 +254,36 @@ fn rescue<'a>(raw: &'a RawValue, error: &serde_json::Error) -> Record<'a> {
         sequence,
         source: parts.and_then(|parts| parts.arn).and_then(text).and_then(|arn| Source::parse(arn).ok()),
         read: Err(Unreadable(format!("the record is not that of a DynamoDB stream: {error}"))),
+    }
+}
+
+/// Whether two records of one item and one sequence number tell of the same change: the same effect, and images that are
+/// equal by value. Such a record was delivered twice; otherwise they are two changes that contradict each other.
+#[must_use]
+pub fn is_same_change(one: &Change<'_>, other: &Change<'_>) -> bool {
+    let is_same_effect = match (one.effect, other.effect) {
+        (Effect::Write { image: one }, Effect::Write { image: other }) => is_same_image(one, other),
+        (Effect::Remove { expired, image }, Effect::Remove { expired: also_expired, image: other }) => {
+            expired == also_expired && is_same_image(image, other)
+        }
+        _ => false,
+    };
+    let is_same_before = match (one.before, other.before) {
+        (Before::Nothing, Before::Nothing) | (Before::Unknown, Before::Unknown) => true,
+        (Before::Image(one), Before::Image(other)) => is_same_image(Some(one), Some(other)),
+        _ => false,
+    };
+    is_same_effect && is_same_before
+}
+
+fn is_same_image(one: Option<Image<'_>>, other: Option<Image<'_>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) if one.get() == other.get() => true,
+        (Some(one), Some(other)) => match (RawItem::parse(one.get()), RawItem::parse(other.get())) {
+            (Ok(one), Ok(other)) => one.is(&other),
+            _ => false,
+        },
+        (one, other) => one.is_none() && other.is_none(),
     }
 }
 

@@ -102,6 +102,41 @@ async fn a_stream_without_old_images_fails_the_invocation_and_nothing_is_put_asi
 }
 
 #[tokio::test]
+async fn a_removal_whose_image_is_of_another_item_is_put_aside_and_never_archived() {
+    let harness = Harness::start().await;
+    let (mut foreign, mut keyless, mut spelled) = (expired(2, 0), expired(3, 0), expired(4, 0));
+    foreign["dynamodb"]["OldImage"]["user_id"]["S"] = json!("intruder");
+    keyless["dynamodb"]["OldImage"].as_object_mut().unwrap().remove("user_id");
+    let second = spelled["dynamodb"]["Keys"]["timestamp"]["N"].as_str().unwrap().to_owned();
+    spelled["dynamodb"]["OldImage"]["timestamp"]["N"] = json!(format!("{second}.0"));
+    let batch = payload([expired(1, 0), foreign, keyless, spelled]);
+    assert_eq!(harness.handle(&batch).await.unwrap().identifier(), None);
+    assert_eq!(harness.rows().await.len(), 2, "the neighbour, and the same key in another spelling");
+    let quarantined = harness.quarantined().await;
+    assert_eq!(quarantined.len(), 2, "{quarantined:?}");
+    let reason = harness.quarantine(&quarantined[0]).await["reason"].to_string();
+    assert!(reason.contains("dynamodb.OldImage and dynamodb.Keys differ") && reason.contains("user_id"), "{reason}");
+}
+
+#[tokio::test]
+async fn of_two_different_removals_of_one_number_neither_disappears() {
+    let harness = Harness::start().await;
+    let mut other = expired(1, 0);
+    other["dynamodb"]["OldImage"]["name"]["S"] = json!("Somebody else");
+    let batch = payload([expired(1, 0), other.clone(), expired(1, 0), expired(2, 0)]);
+    for delivery in 1..=2 {
+        assert_eq!(harness.handle(&batch).await.unwrap().identifier(), None);
+        assert_eq!(harness.rows().await.len(), 2, "delivery {delivery}");
+        let quarantined = harness.quarantined().await;
+        assert_eq!(quarantined.len(), 1, "the same name each time: {quarantined:?}");
+        assert!(quarantined[0].starts_with("quarantine/archiver/contradicting/Users/"), "{quarantined:?}");
+        let body = harness.quarantine(&quarantined[0]).await;
+        assert_eq!(body["record"], other);
+        assert!(body["reason"].as_str().unwrap().contains("same sequence number"), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_batch_fails_the_invocation() {
     let harness = Harness::start().await;
     assert!(harness.handle(&json!({"Message": "hello"})).await.is_err());

@@ -148,6 +148,9 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
         record["dynamodb"]["ApproximateCreationDateTime"] = json!(0);
         scene.give_up("archiver", vec![record_of(Told::expired("bob", 8), FORMER), record], false).await
     };
+    let contradicting = "quarantine/archiver/contradicting/Users/x-8-0f.json".to_owned();
+    let record = json!({"format": 1, "reason": "twice", "record": record_of(Told::expired("bob", 8), FORMER)});
+    scene.put_object(&contradicting, record.to_string()).await;
     let no_envelope = "aws/lambda/mapping/shardId-1/2026/11/24/readme.txt".to_owned();
     scene.put_object(&no_envelope, "hello").await;
     let later = "quarantine/replicator/dynamodb/Users/later.json".to_owned();
@@ -158,7 +161,7 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
     for _ in 0..2 {
         let run = format!("run-{}", scene.objects("reports/").await.len());
         let answer = scene.task(json!({"task": "redrive", "run": run, "dry_run": false})).await;
-        assert_eq!(answer.progress.get("redrive.kept"), 7, "{}", answer.progress);
+        assert_eq!(answer.progress.get("redrive.kept"), 8, "{}", answer.progress);
         let report = scene.report(&run).await;
         let why = |object: &str| {
             let line = report.iter().find(|line| line["object"] == object).unwrap();
@@ -169,10 +172,11 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
         assert!(why(&other).contains("table/Orders"));
         assert!(why(&keyless).contains("record 1: its key cannot be told"));
         assert!(why(&timeless).contains("record 2: dynamodb.ApproximateCreationDateTime"));
+        assert!(why(&contradicting).contains("another record of this item and sequence number"));
         assert!(why(&no_envelope).contains("not Lambda's envelope"));
         assert!(why(&later).contains("format 9"));
         assert!(why(&own).contains("sink dynamodb: the image carries the attribute _expired"), "{}", why(&own));
-        for key in [&stranger, &other, &keyless, &timeless, &no_envelope, &later, &own] {
+        for key in [&stranger, &other, &keyless, &timeless, &contradicting, &no_envelope, &later, &own] {
             assert_eq!(scene.objects(key).await, [key.as_str()], "nothing is removed that is not done");
         }
     }

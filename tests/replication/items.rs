@@ -122,10 +122,10 @@ async fn a_number_key_is_one_key_however_it_is_spelled() {
 #[tokio::test]
 async fn an_image_with_a_reserved_attribute_is_put_aside() {
     let rig = Rig::start().await;
-    let image = |extra: &str| format!(r#"{{"user_id":{{"S":"a"}},"timestamp":{{"N":"1"}},{extra}}}"#);
+    let image = |user: &str, extra: &str| format!(r#"{{"user_id":{{"S":"{user}"}},"timestamp":{{"N":"1"}},{extra}}}"#);
     let told = [
-        Told::image("a", 1, &image(r#""_gone":{"N":"1"}"#)),
-        Told::image("b", 2, &image(r#""\u005frev":{"S":"x"}"#)),
+        Told::image("a", 1, &image("a", r#""_gone":{"N":"1"}"#)),
+        Told::image("b", 2, &image("b", r#""\u005frev":{"S":"x"}"#)),
         Told::named("c", 3, "Cleo"),
     ];
     assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);

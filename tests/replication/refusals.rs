@@ -61,7 +61,7 @@ async fn another_key_schema_is_the_table_s_fault_and_holds_the_position() {
 #[tokio::test]
 async fn a_key_unlike_that_of_its_neighbours_is_the_record_s_fault() {
     let rig = Rig::start().await;
-    let damaged = Told::named("b", 8, "Bob").record().replacen(r#""timestamp""#, r#""time""#, 1);
+    let damaged = Told::named("b", 8, "Bob").record().replace(r#""timestamp""#, r#""time""#);
     assert!(damaged.contains(r#""Keys":{"time""#), "{damaged}");
     let records = [Told::named("a", 7, "Ada").record(), damaged, Told::named("c", 9, "Cleo").record()];
     assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
@@ -94,8 +94,79 @@ async fn an_image_without_the_key_that_its_record_names_is_poison() {
     let rig = Rig::start().await;
     let told = [Told::image("a", 1, r#"{"name":{"S":"Ada"}}"#), Told::named("b", 2, "Bob")];
     assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
-    assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-1.json")]);
+    assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/read/Users/{LABEL}-1.json")]);
     assert!(rig.item("b", "1").await.is_some());
+}
+
+#[tokio::test]
+async fn an_image_of_another_item_than_its_record_names_is_poison_and_written_nowhere() {
+    let rig = Rig::start().await;
+    let foreign = |number, user: &str, timestamp: &str| {
+        Told::image("a", number, &super::story::user(user, timestamp, "Ada").to_string())
+    };
+    let deleted = Told::deleted("d", 5).record().replace(r#""OldImage":{"#, r#""OldImage":{"x":{"S":"y"},"#);
+    let deleted = deleted.replace(r#""user_id":{"S":"d"},"version""#, r#""user_id":{"S":"e"},"version""#);
+    assert!(deleted.contains(r#""S":"e""#), "{deleted}");
+    let records = [
+        foreign(1, "intruder", "1").record(),
+        foreign(2, "a", "2").record(),
+        Told::named("b", 3, "Bob").record(),
+        // The same number in another spelling is the same item.
+        Told::image("c", 4, &super::story::user("c", "1.0", "Cleo").to_string()).record(),
+        deleted,
+    ];
+    assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+    let key = |number: u64| format!("quarantine/replicator/read/Users/{LABEL}-{number}.json");
+    assert_eq!(rig.quarantined().await, [key(1), key(2), key(5)]);
+    let reason = rig.quarantine_body(&key(1)).await["reason"].to_string();
+    assert!(reason.contains("dynamodb.NewImage and dynamodb.Keys differ") && reason.contains("user_id"), "{reason}");
+    assert_eq!(rig.item_count().await, 2, "those of b and c");
+    assert!(rig.item("b", "1").await.is_some() && rig.item("c", "1").await.is_some());
+}
+
+#[tokio::test]
+async fn of_two_different_records_of_one_number_the_second_is_put_aside_whole() {
+    let rig = Rig::start().await;
+    let records = [
+        Told::named("a", 1, "First").record(),
+        Told::named("a", 1, "Second").record(),
+        Told::deleted("a", 1).record(),
+        Told::named("a", 1, "First").record(),
+        Told::named("b", 2, "Bob").record(),
+    ];
+    let replicator = rig.replicator();
+    for delivery in 1..=2 {
+        assert_eq!(hand_over(&replicator, &event_of(&records)).await.identifier(), None);
+        assert_eq!(rig.item("a", "1").await.unwrap()["name"].as_s().unwrap(), "First", "delivery {delivery}");
+        let quarantined = rig.quarantined().await;
+        assert_eq!(quarantined.len(), 2, "each under a name of its own, the same each time: {quarantined:?}");
+        let mut names = Vec::new();
+        for key in quarantined {
+            assert!(key.starts_with(&format!("quarantine/replicator/read/Users/{LABEL}-1-")), "{key}");
+            let body = rig.quarantine_body(&key).await;
+            assert!(body["reason"].as_str().unwrap().contains("same sequence number"), "{body}");
+            names.push(body["record"]["eventName"].as_str().unwrap().to_owned());
+        }
+        names.sort();
+        assert_eq!(names, ["MODIFY", "REMOVE"]);
+    }
+}
+
+#[tokio::test]
+async fn of_two_poison_records_of_one_number_neither_overwrites_the_other() {
+    let rig = Rig::start().await;
+    let poison = |name: &str| Told::named("a", 1, name).record().replace("MODIFY", "RENAME");
+    let records = [poison("one"), poison("two"), poison("one"), Told::named("b", 2, "Bob").record()];
+    assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+    assert_eq!(rig.quarantined().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_contradiction_that_the_failure_bucket_does_not_take_is_resent() {
+    let rig = Rig::start().await;
+    let told = [Told::named("b", 6, "Bob"), Told::named("a", 7, "First"), Told::named("a", 7, "Second")];
+    let answer = hand_over(&rig.replicator_without_a_bucket(), &event(&told)).await;
+    assert_eq!(answer.identifier(), Some("7"));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use shared::checkpoint::{self, NoPosition};
 use shared::invocation::Invocation;
 use shared::metric;
-use shared::quarantine::{Quarantine, QuarantineError};
+use shared::quarantine::{CONTRADICTING, Naming, Quarantine, QuarantineError};
 use shared::stream::{Answer, NotAStreamEvent, Record};
 use tokio::time::timeout_at;
 
@@ -130,8 +130,10 @@ impl Archiver {
         let place = task.place();
         let outcome = match task {
             Task::Archive(partition) => self.archive(partition).await,
-            Task::Quarantine(Unarchivable { index, reason }) => {
-                let put = self.quarantine.put(SINK, &records[index], &reason).await;
+            Task::Quarantine(Unarchivable { index, reason, contradicts }) => {
+                let (sink, naming) =
+                    if contradicts { (CONTRADICTING, Naming::Content) } else { (SINK, naming(index, records)) };
+                let put = self.quarantine.put(sink, &records[index], naming, &reason).await;
                 put.map(|()| Done { quarantined: 1, ..Done::default() }).map_err(Into::into)
             }
         };
@@ -145,6 +147,16 @@ impl Archiver {
         self.store.put(&key.to_string(), bytes, description.sha256, metadata).await?;
         Ok(Done { objects: 1, rows: description.rows, bytes: size, ..Done::default() })
     }
+}
+
+/// By its content, too, where an earlier and different record of the batch has the same position: it may be in quarantine
+/// under that.
+fn naming(index: usize, records: &[Record<'_>]) -> Naming {
+    let (record, earlier) = (&records[index], &records[..index]);
+    let is_namesake = |other: &Record<'_>| {
+        other.number.is_some() && other.number == record.number && other.raw.get() != record.raw.get()
+    };
+    if earlier.iter().any(is_namesake) { Naming::Content } else { Naming::Position }
 }
 
 impl Done {

@@ -4,7 +4,7 @@
 //! sink may lack is answered by its lowest position, and Lambda delivers from there again; the guard makes what was
 //! applied meanwhile a duplicate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures::future::{join, join_all};
@@ -15,15 +15,21 @@ use shared::change::{Change, Effect};
 use shared::checkpoint::{self, NoPosition};
 use shared::invocation::Invocation;
 use shared::metric;
-use shared::quarantine::Quarantine;
+use shared::quarantine::{Naming, Quarantine};
+use shared::revision::Revision;
 use shared::stream::{self as dialect, Answer, NotAStreamEvent, Record};
 use tokio::time::{Instant, timeout_at};
 
-use crate::settle::settle;
+use crate::settle::{Settlement, decide};
 use crate::sink::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
 
-/// Stands for the sink in the quarantine key of a record that cannot be read, and so in none of them.
+/// Stands for the sink in the quarantine key of a record that is offered to none of them: it cannot be read, or contradicts
+/// another one.
 const READ: &str = "read";
+
+/// Why a record is put aside that no replica could tell from another one.
+const CONTRADICTION: &str = "another record of this item has the same sequence number and tells something else: that one was \
+     applied; a redrive brings the item to the table's state";
 
 /// Puts into the failure bucket at once: poison is rare, and seldom comes alone.
 const PUTS_IN_FLIGHT: usize = 16;
@@ -67,6 +73,7 @@ pub struct Replicator {
 struct Poison {
     sink: &'static str,
     index: usize,
+    naming: Naming,
     reason: String,
 }
 
@@ -102,9 +109,16 @@ impl Replicator {
     async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
         let started = Instant::now();
         let records = dialect::read(event)?.records;
-        let (changes, unreadable) = readable(&records);
+        let (changes, mut unfit) = readable(&records);
         refuse_view_without_images(&changes)?;
-        let settled: Vec<&Change<'_>> = settle(&changes).into_iter().map(|place| changes[place]).collect();
+        let Settlement { survivors, contradicting } = decide(&changes);
+        unfit.extend(contradicting.into_iter().map(|place| Poison {
+            sink: READ,
+            index: changes[place].index,
+            naming: Naming::Content,
+            reason: CONTRADICTION.to_owned(),
+        }));
+        let settled: Vec<&Change<'_>> = survivors.into_iter().map(|place| changes[place]).collect();
         let decided = Decided { changes: &changes, settled: &settled };
 
         let left = invocation.stop_at.saturating_duration_since(started);
@@ -112,12 +126,12 @@ impl Replicator {
         let applying = Invocation { stop_at: until, ..invocation.clone() };
         let (outcomes, aside) = join(
             join_all(self.sinks.iter().map(|sink| apply(&**sink, decided, &applying))),
-            self.put_aside(&records, &unreadable, invocation),
+            self.put_aside(&records, &name_apart(unfit, &records), invocation),
         )
         .await;
         let outcomes: Vec<(&'static str, Outcome)> = outcomes.into_iter().collect::<Result<_, Broken>>()?;
         let (poison, lacking) = sort_failures(&outcomes);
-        let aside = aside.and(self.put_aside(&records, &poison, invocation).await);
+        let aside = aside.and(self.put_aside(&records, &name_apart(poison, &records), invocation).await);
 
         let failing = lacking.iter().chain(&aside.failing).copied();
         let answer = checkpoint::answer(&records, failing);
@@ -157,8 +171,8 @@ impl Replicator {
         let mut first_error = None;
         let mut puts = stream::iter(0..poison.len())
             .map(|place| async move {
-                let Poison { sink, index, reason } = &poison[place];
-                (place, self.quarantine.put(sink, &records[*index], reason).await)
+                let Poison { sink, index, naming, reason } = &poison[place];
+                (place, self.quarantine.put(sink, &records[*index], *naming, reason).await)
             })
             .buffer_unordered(PUTS_IN_FLIGHT);
         while let Ok(Some((place, put))) = timeout_at(invocation.stop_at, puts.next()).await {
@@ -202,10 +216,28 @@ fn readable<'b, 'a>(records: &'b [Record<'a>]) -> (Vec<&'b Change<'a>>, Vec<Pois
     for (index, record) in records.iter().enumerate() {
         match &record.read {
             Ok(change) => changes.push(change),
-            Err(reason) => unreadable.push(Poison { sink: READ, index, reason: reason.to_string() }),
+            Err(reason) => {
+                let (naming, reason) = (Naming::Position, reason.to_string());
+                unreadable.push(Poison { sink: READ, index, naming, reason });
+            }
         }
     }
     (changes, unreadable)
+}
+
+/// Names a record by its content, too, where another one of its batch that is put aside for the same sink has its position:
+/// the second object would overwrite the first.
+fn name_apart(mut poison: Vec<Poison>, records: &[Record<'_>]) -> Vec<Poison> {
+    let mut first_of: HashMap<(&'static str, Revision), usize> = HashMap::new();
+    for Poison { sink, index, naming, .. } in &mut poison {
+        let record = &records[*index];
+        let Some((source, number)) = record.source.as_ref().zip(record.number) else { continue };
+        let first = *first_of.entry((*sink, Revision::new(source.label(), number))).or_insert(*index);
+        if records[first].raw.get() != record.raw.get() {
+            *naming = Naming::Content;
+        }
+    }
+    poison
 }
 
 /// A written item without its image is no fault of the record: every record of such a stream is like it.
@@ -239,7 +271,9 @@ fn sort_failures(outcomes: &[(&'static str, Outcome)]) -> (Vec<Poison>, BTreeSet
         for Failure { index, kind } in &outcome.failures {
             match kind {
                 FailureKind::Transient(_) => drop(lacking.insert(*index)),
-                FailureKind::Permanent(reason) => poison.push(Poison { sink, index: *index, reason: reason.clone() }),
+                FailureKind::Permanent(reason) => {
+                    poison.push(Poison { sink, index: *index, naming: Naming::Position, reason: reason.clone() });
+                }
             }
         }
     }

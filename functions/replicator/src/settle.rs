@@ -4,6 +4,9 @@
 //! so only that one is written: the others would be refused by the guard or overwritten. Pure and total: no clock, no
 //! client, no failure.
 //!
+//! Two different changes of one item with one sequence number come from no stream of DynamoDB's. The first of them is
+//! applied; every replica takes the other for a repetition of it, so it is named here and put aside.
+//!
 //! What it costs: where a sink cannot hold the latest change of an item, the changes it superseded are not applied
 //! either. The latest is quarantined whole, and a redrive brings the item to the source's state.
 
@@ -11,6 +14,16 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use shared::change::Change;
+use shared::stream::is_same_change;
+
+/// What a batch comes to, as places in its changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settlement {
+    /// For every item the change with the highest revision, ascending.
+    pub survivors: Vec<usize>,
+    /// The changes that have the item and the revision of an earlier survivor and tell something else, ascending.
+    pub contradicting: Vec<usize>,
+}
 
 /// The places in `changes` of the survivors, ascending: for every item the change with the highest revision.
 ///
@@ -18,6 +31,16 @@ use shared::change::Change;
 /// delivered twice the earlier place survives, so that the answer never names a position after one that failed.
 #[must_use]
 pub fn settle(changes: &[&Change<'_>]) -> Vec<usize> {
+    decide(changes).survivors
+}
+
+/// As [`settle`], with what contradicts the survivors.
+///
+/// A change that contradicts a superseded one is superseded, too. So the decision is that of the changes alone: it is the
+/// same for a batch that comes again, longer, shorter or cut in two, as long as each item's changes come in their order.
+#[must_use]
+pub fn decide(changes: &[&Change<'_>]) -> Settlement {
+    let mut contradicting = Vec::new();
     let mut latest = HashMap::with_capacity(changes.len());
     for (place, change) in changes.iter().enumerate() {
         match latest.entry(change.key.canonical()) {
@@ -25,15 +48,23 @@ pub fn settle(changes: &[&Change<'_>]) -> Vec<usize> {
                 entry.insert(place);
             }
             Entry::Occupied(mut entry) => {
-                if change.revision > changes[*entry.get()].revision {
+                let known = changes[*entry.get()];
+                if change.revision > known.revision {
                     entry.insert(place);
+                } else if change.revision == known.revision && !is_same_change(known, change) {
+                    contradicting.push(place);
                 }
             }
         }
     }
+    let is_of_a_survivor = |place: &usize| {
+        let change = changes[*place];
+        latest.get(change.key.canonical()).is_some_and(|survivor| changes[*survivor].revision == change.revision)
+    };
+    contradicting.retain(is_of_a_survivor);
     let mut survivors: Vec<usize> = latest.into_values().collect();
     survivors.sort_unstable();
-    survivors
+    Settlement { survivors, contradicting }
 }
 
 #[cfg(test)]
@@ -125,6 +156,60 @@ mod tests {
             let rest = [left(head), left(tail)].concat();
             prop_assert_eq!(survivors(&rest).1, survivors(&told).1);
         }
+    }
+
+    /// A record of the item `a` with this name, image and number.
+    fn told(name: &str, number: u64, images: &str) -> String {
+        let arn = "arn:aws:dynamodb:r:1:table/Users/stream/2015-01-01T00:00:00.000";
+        format!(
+            r#"{{"eventName":"{name}","eventSourceARN":"{arn}","dynamodb":{{"Keys":{{"k":{{"S":"a"}}}},{images}"SequenceNumber":"{number}"}}}}"#
+        )
+    }
+
+    fn decided(records: &[String]) -> Settlement {
+        let payload = RawValue::from_string(format!(r#"{{"Records":[{}]}}"#, records.join(","))).unwrap();
+        let batch = stream::read(&payload).unwrap();
+        let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
+        decide(&changes)
+    }
+
+    const NEW: &str = r#""NewImage":{"k":{"S":"a"},"n":{"N":"1"},"s":{"SS":["x","y"]}},"#;
+    const SPELLED: &str = r#""NewImage":{"s":{"SS":["y","x"]},"n":{"N":"1.0"},"k":{"S":"\u0061"}},"#;
+    const OTHER: &str = r#""NewImage":{"k":{"S":"a"},"n":{"N":"2"}},"#;
+    const OLD: &str = r#""OldImage":{"k":{"S":"a"}},"#;
+
+    #[test]
+    fn two_changes_of_one_number_contradict_each_other_unless_they_are_equal_by_value() {
+        let found = |one: &str, other: &str| decided(&[one.to_owned(), other.to_owned()]);
+        let duplicate = Settlement { survivors: vec![0], contradicting: vec![] };
+        let contradiction = Settlement { survivors: vec![0], contradicting: vec![1] };
+        assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, NEW)), duplicate);
+        assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, SPELLED)), duplicate);
+        assert_eq!(found(&told("REMOVE", 5, OLD), &told("REMOVE", 5, OLD)), duplicate);
+        assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, OTHER)), contradiction);
+        assert_eq!(found(&told("INSERT", 5, NEW), &told("MODIFY", 5, &format!("{NEW}{OLD}"))), contradiction);
+        assert_eq!(found(&told("MODIFY", 5, NEW), &told("REMOVE", 5, OLD)), contradiction);
+        assert_eq!(found(&told("REMOVE", 5, OLD), &told("REMOVE", 5, "")), contradiction);
+    }
+
+    #[test]
+    fn a_contradiction_that_a_later_change_superseded_is_superseded_with_it_in_any_order() {
+        let (one, other, later) = (told("MODIFY", 5, NEW), told("MODIFY", 5, OTHER), told("MODIFY", 6, NEW));
+        for (batch, survivor) in [
+            ([one.clone(), other.clone(), later.clone()], 2),
+            ([one.clone(), later.clone(), other.clone()], 1),
+            ([later, one, other], 0),
+        ] {
+            assert_eq!(decided(&batch), Settlement { survivors: vec![survivor], contradicting: vec![] });
+        }
+    }
+
+    #[test]
+    fn every_further_contradiction_is_named() {
+        let (one, other) = (told("MODIFY", 5, NEW), told("MODIFY", 5, OTHER));
+        let third = told("MODIFY", 5, r#""NewImage":{"k":{"S":"a"}},"#);
+        let found = decided(&[one.clone(), other, one, third]);
+        assert_eq!(found, Settlement { survivors: vec![0], contradicting: vec![1, 3] });
     }
 
     #[test]

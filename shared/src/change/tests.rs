@@ -55,6 +55,59 @@ proptest! {
     }
 }
 
+fn checked(key: &str, image: &str) -> Result<(), ImageKeyError> {
+    let (key, image) = [key, image].map(|json| RawValue::from_string(json.to_owned()).unwrap()).into();
+    Key::parse(&key).unwrap().check_image(Image::parse(&image).unwrap())
+}
+
+#[test]
+fn an_image_is_of_its_key_by_value() {
+    let key = r#"{"user_id":{"S":"a\"d"},"n":{"N":"1.50"}}"#;
+    for image in [
+        r#"{"user_id":{"S":"a\"d"},"n":{"N":"1.50"}}"#,
+        r#"{"x":{"M":{"n":{"N":"7"}}}, "n" : {"N":"15e-1"},"us\u0065r_id":{ "S" : "\u0061\u0022d"},"y":{"S":"}"}}"#,
+    ] {
+        assert_eq!(checked(key, image), Ok(()), "{image}");
+    }
+    assert_eq!(checked(r#"{"b":{"B":"MQ=="}}"#, r#"{"b":{"B":"MQ=="},"c":{"NULL":true}}"#), Ok(()));
+}
+
+#[test]
+fn an_image_of_another_key_names_the_attribute_and_no_value() {
+    use ImageKeyError::{Different, Missing};
+    let key = r#"{"k":{"S":"ada"},"n":{"N":"1"}}"#;
+    for (image, error) in [
+        (r#"{"k":{"S":"ada"},"n":{"N":"2"}}"#, Different("n".into())),
+        (r#"{"k":{"S":"bob"},"n":{"N":"1"}}"#, Different("k".into())),
+        (r#"{"k":{"S":"Ada"},"n":{"N":"1"}}"#, Different("k".into())),
+        (r#"{"k":{"S":"ada"},"n":{"S":"1"}}"#, Different("n".into())),
+        (r#"{"k":{"S":"ada"},"n":{"N":"one"}}"#, Different("n".into())),
+        (r#"{"k":{"S":"bob"},"k":{"S":"ada"},"n":{"N":"1"}}"#, Different("k".into())),
+        // The right key somewhere else than at the top.
+        (r#"{"m":{"M":{"k":{"S":"ada"},"n":{"N":"1"}}},"k":{"S":"bob"},"n":{"N":"1"}}"#, Different("k".into())),
+        (r#"{"m":{"M":{"k":{"S":"ada"},"n":{"N":"1"}}},"n":{"N":"1"}}"#, Missing("k".into())),
+        (r#"{"k":{"S":"ada"}}"#, Missing("n".into())),
+        ("{}", Missing("k".into())),
+    ] {
+        assert_eq!(checked(key, image), Err(error.clone()), "{image}");
+        assert!(!error.to_string().contains("ada"));
+    }
+    assert_eq!(checked(r#"{"b":{"B":"MQ=="}}"#, r#"{"b":{"B":"Mg=="}}"#), Err(Different("b".into())));
+}
+
+proptest! {
+    #[test]
+    fn an_image_is_of_its_key_exactly_if_its_own_key_is_the_same(
+        one in ("[ab]{1,2}", 0..4_u8), other in ("[ab]{1,2}", 0..4_u8), spelling in prop_oneof![Just(""), Just(".0"), Just("e0")],
+        more in "[a-z{}\"\\\\:,]{0,9}",
+    ) {
+        let key = serde_json::json!({"id": {"S": one.0}, "at": {"N": one.1.to_string()}}).to_string();
+        let number = format!("{}{spelling}", other.1);
+        let image = serde_json::json!({"more": {"S": more}, "id": {"S": other.0}, "at": {"N": number}, "z": {"L": []}});
+        prop_assert_eq!(checked(&key, &image.to_string()).is_ok(), one == other);
+    }
+}
+
 #[test]
 fn a_source_is_read_from_the_stream_arn() {
     let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/Users/stream/2015-06-27T00:48:05.899";

@@ -25,6 +25,44 @@ fn with(path: &str, value: serde_json::Value) -> serde_json::Value {
     record
 }
 
+/// A change of `created`'s item, from one image to another.
+fn changed(name: &str, old: serde_json::Value, new: serde_json::Value) -> serde_json::Value {
+    let mut record = created("100");
+    record["eventName"] = json!(name);
+    record["dynamodb"]["OldImage"] = old;
+    record["dynamodb"]["NewImage"] = new;
+    record
+}
+
+#[test]
+fn a_record_with_an_image_of_another_item_is_unreadable_whichever_image_it_is() {
+    let (own, foreign) = (json!({"k": {"S": "a"}, "n": {"N": "1"}}), json!({"k": {"S": "b"}, "n": {"N": "1"}}));
+    for (record, field) in [
+        (changed("INSERT", json!(null), foreign.clone()), "dynamodb.NewImage"),
+        (changed("MODIFY", own.clone(), foreign.clone()), "dynamodb.NewImage"),
+        (changed("MODIFY", foreign.clone(), own.clone()), "dynamodb.OldImage"),
+        (changed("REMOVE", foreign, json!(null)), "dynamodb.OldImage"),
+        (changed("MODIFY", own, json!({"n": {"N": "1"}})), "dynamodb.NewImage has no attribute"),
+    ] {
+        let (said, position, source) = middle(&record);
+        assert!(said.contains(field) && said.contains("\"k\""), "{said}");
+        assert_eq!((position.as_deref(), source), (Some("100"), true), "{said}");
+    }
+}
+
+#[test]
+fn an_old_image_without_the_key_shows_nothing() {
+    for old in [json!({}), json!({"n": {"N": "1"}})] {
+        for name in ["MODIFY", "REMOVE"] {
+            let payload = raw(&json!({"Records": [changed(name, old.clone(), json!({"k": {"S": "a"}}))]}));
+            let batch = read(&payload).unwrap();
+            let change = batch.records[0].read.as_ref().unwrap();
+            assert!(matches!(change.before, Before::Unknown), "{name} {old}");
+            assert!(!matches!(change.effect, Effect::Remove { image: Some(_), .. }), "{name} {old}");
+        }
+    }
+}
+
 /// The reason, the position and the source of the middle one of three records.
 fn middle(record: &serde_json::Value) -> (String, Option<String>, bool) {
     let payload = raw(&json!({"Records": [created("1"), record, created("3")]}));
@@ -49,7 +87,8 @@ fn a_record_becomes_a_change() {
 
 #[test]
 fn an_image_keeps_its_own_text() {
-    let image = r#"{ "n" : {"N":"12345678901234567890123456789012345678"}, "u":{"S":"\u00e9 / \/"} }"#;
+    let image =
+        r#"{ "k":{"S":"\u0061"}, "n" : {"N":"12345678901234567890123456789012345678"}, "u":{"S":"\u00e9 / \/"} }"#;
     let text = format!(
         r#"{{"Records":[{{"eventName":"MODIFY","eventSourceARN":"{ARN}","dynamodb":
         {{"Keys":{{"k":{{"S":"a"}}}},"NewImage":{image},"SequenceNumber":"5"}}}}]}}"#

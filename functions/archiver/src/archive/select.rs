@@ -1,9 +1,10 @@
 //! Which records of a batch become rows of which object.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use shared::change::{Change, Effect, Image};
-use shared::stream::Record;
+use shared::change::{CanonicalKey, Change, Effect, Image};
+use shared::revision::Revision;
+use shared::stream::{Record, is_same_change};
 use time::OffsetDateTime;
 
 use super::{Hour, Row};
@@ -44,6 +45,9 @@ pub struct Unarchivable {
     pub index: usize,
     /// Why, in words that name the field.
     pub reason: String,
+    /// Whether it has the item and the sequence number of an earlier record and tells something else: the archive knows no
+    /// name for a second one.
+    pub contradicts: bool,
 }
 
 /// The stream does not show what TTL removes: a fault of the table's stream, not of a record.
@@ -65,8 +69,14 @@ pub struct NoOldImage {
 pub fn select<'a>(records: &'a [Record<'_>]) -> Result<Selection<'a>, NoOldImage> {
     let mut selection = Selection::default();
     let mut places: BTreeMap<(&str, Hour), usize> = BTreeMap::new();
+    let contradicting = contradicting(records);
     for (index, record) in records.iter().enumerate() {
-        let mut refuse = |reason| selection.unarchivable.push(Unarchivable { index, reason });
+        let contradicts = contradicting.contains(&index);
+        let mut refuse = |reason| selection.unarchivable.push(Unarchivable { index, reason, contradicts });
+        if contradicts {
+            refuse(CONTRADICTION.to_owned());
+            continue;
+        }
         let change = match &record.read {
             Ok(change) => change,
             Err(unreadable) => {
@@ -82,7 +92,7 @@ pub fn select<'a>(records: &'a [Record<'_>]) -> Result<Selection<'a>, NoOldImage
             if !shows_old_images(change) {
                 return Err(no_old_image(change));
             }
-            refuse("dynamodb.OldImage is missing".to_owned());
+            refuse("dynamodb.OldImage is missing, or lacks the key".to_owned());
             continue;
         };
         let removed_at = match removal_time(change.at) {
@@ -104,6 +114,29 @@ pub fn select<'a>(records: &'a [Record<'_>]) -> Result<Selection<'a>, NoOldImage
         partition.rows.push(row(change, removed_at, image));
     }
     Ok(selection)
+}
+
+const CONTRADICTION: &str =
+    "another record of this item has the same sequence number and tells something else: that one was archived";
+
+/// The removals by TTL that contradict an earlier one. A shard's records come in the ascending order of their numbers, so
+/// there is nothing to look for unless the order is broken.
+fn contradicting(records: &[Record<'_>]) -> BTreeSet<usize> {
+    if records.is_sorted_by(|one, next| one.number < next.number) {
+        return BTreeSet::new();
+    }
+    let mut first_of: HashMap<(&CanonicalKey, Revision), &Change<'_>> = HashMap::new();
+    let mut contradicting = BTreeSet::new();
+    for (index, record) in records.iter().enumerate() {
+        let Ok(change) = &record.read else { continue };
+        if let Effect::Remove { expired: true, .. } = change.effect {
+            let first = first_of.entry((change.key.canonical(), change.revision)).or_insert(change);
+            if !is_same_change(first, change) {
+                contradicting.insert(index);
+            }
+        }
+    }
+    contradicting
 }
 
 fn row<'a>(change: &'a Change<'_>, removed_at: OffsetDateTime, item: Image<'a>) -> Row<'a> {

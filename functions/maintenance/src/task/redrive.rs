@@ -34,6 +34,9 @@ const OBJECTS: i32 = 100;
 const OBJECTS_BYTES: u64 = 16 * 1024 * 1024;
 const IN_FLIGHT: usize = 16;
 
+/// Where the archiver's records lie whose rows would overwrite others (`shared::quarantine::CONTRADICTING`).
+const CONTRADICTING_ROWS: &str = "quarantine/archiver/contradicting/";
+
 /// Why a redrive stops before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum RedriveFault {
@@ -184,6 +187,9 @@ async fn go_about(
         match shared::stream::read(&object.failure.event).map(|batch| batch.records.len()) {
             Ok(count) => drop(records.insert(object.key.clone(), count)),
             Err(error) => object.kept = Some(error.to_string()),
+        }
+        if object.key.starts_with(CONTRADICTING_ROWS) {
+            object.keep("the archive holds another record of this item and sequence number: compare them by hand");
         }
     }
     if redrive.dry_run {

@@ -96,7 +96,49 @@ fn a_stream_without_old_images_is_a_fault_of_the_mapping_and_of_no_record() {
 fn a_record_that_lost_its_image_is_a_reason_for_quarantine() {
     selected(&[with("/dynamodb/OldImage", json!(null)), expired("6", 0)], |selection| {
         let selection = selection.unwrap();
-        assert_eq!(selection.unarchivable, [Unarchivable { index: 0, reason: "dynamodb.OldImage is missing".into() }]);
+        let [Unarchivable { index: 0, reason, contradicts: false }] = &selection.unarchivable[..] else { panic!() };
+        assert!(reason.contains("dynamodb.OldImage is missing"), "{reason}");
         assert_eq!(selection.partitions[0].rows.len(), 1);
+    });
+}
+
+#[test]
+fn an_old_image_without_the_key_is_a_reason_for_quarantine() {
+    for image in [json!({}), json!({"name": {"S": "Ada"}}), json!({"m": {"M": {"k": {"S": "a"}}}})] {
+        selected(&[with("/dynamodb/OldImage", image.clone()), expired("6", 0)], |selection| {
+            let selection = selection.unwrap();
+            assert_eq!(selection.unarchivable.len(), 1, "{image}");
+            assert!(selection.unarchivable[0].reason.contains("lacks the key"), "{image}");
+            assert_eq!(selection.partitions[0].rows.len(), 1);
+        });
+    }
+}
+
+#[test]
+fn an_old_image_of_another_item_is_a_reason_for_quarantine() {
+    selected(&[with("/dynamodb/OldImage", json!({"k": {"S": "b"}})), expired("6", 0)], |selection| {
+        let selection = selection.unwrap();
+        assert_eq!(selection.unarchivable.len(), 1);
+        assert!(selection.unarchivable[0].reason.contains("differ in the key attribute \"k\""));
+        assert_eq!(selection.partitions[0].rows.len(), 1);
+    });
+}
+
+#[test]
+fn of_two_different_removals_of_one_number_the_first_is_a_row_and_the_other_is_put_aside() {
+    let image = |name: &str| with("/dynamodb/OldImage", json!({"k": {"S": "a"}, "name": {"S": name}}));
+    // The last is a repetition of the first.
+    selected(&[image("one"), image("two"), expired("6", 0), image("one")], |selection| {
+        let selection = selection.unwrap();
+        let found: Vec<_> = selection.unarchivable.iter().map(|one| (one.index, one.contradicts)).collect();
+        assert_eq!(found, [(1, true)]);
+        assert_eq!(selection.partitions[0].rows.len(), 3);
+    });
+    let mut later = image("two");
+    later["dynamodb"]["ApproximateCreationDateTime"] = json!(HOUR + 3600);
+    selected(&[image("one"), later], |selection| {
+        let selection = selection.unwrap();
+        assert_eq!(selection.unarchivable.len(), 1, "in whatever hour");
+        assert_eq!(selection.partitions.len(), 1);
     });
 }

@@ -262,10 +262,10 @@ mod tests {
     fn a_reserved_attribute_is_refused_however_it_is_spelled() {
         for (name, image) in [
             ("_rev", r#"{"k":{"S":"a"},"_rev":{"B":""}}"#),
-            ("_gone", r#"{"_gone":{"N":"1"}}"#),
-            ("_expired", r#"{"_expired" : {"BOOL":true}}"#),
-            ("_rev", r#"{"\u005frev":{"S":"a"}}"#),
-            ("_gone", r#"{"_g\u006Fne":{"S":"a"}}"#),
+            ("_gone", r#"{"_gone":{"N":"1"},"k":{"S":"a"}}"#),
+            ("_expired", r#"{"_expired" : {"BOOL":true},"k":{"S":"a"}}"#),
+            ("_rev", r#"{"\u005frev":{"S":"a"},"k":{"S":"a"}}"#),
+            ("_gone", r#"{"k":{"S":"a"},"_g\u006Fne":{"S":"a"}}"#),
         ] {
             assert_eq!(written(image), Err(Refused::Reserved(name)), "{image}");
         }
@@ -280,11 +280,11 @@ mod tests {
     #[test]
     fn a_reserved_name_elsewhere_than_at_the_top_is_data() {
         for image in [
-            r#"{"a":{"M":{"_rev":{"S":"x"},"_gone":{"S":"x"}}}}"#,
-            r#"{"a":{"S":"_rev"}}"#,
-            r#"{"a":{"L":[{"S":"_expired"}]}}"#,
-            r#"{"_reverse":{"S":"\u0000"}}"#,
-            r#"{"\\u005frev":{"S":"a"}}"#,
+            r#"{"k":{"S":"a"},"a":{"M":{"_rev":{"S":"x"},"_gone":{"S":"x"}}}}"#,
+            r#"{"k":{"S":"a"},"a":{"S":"_rev"}}"#,
+            r#"{"k":{"S":"a"},"a":{"L":[{"S":"_expired"}]}}"#,
+            r#"{"k":{"S":"a"},"_reverse":{"S":"\u0000"}}"#,
+            r#"{"k":{"S":"a"},"\\u005frev":{"S":"a"}}"#,
         ] {
             assert!(written(image).is_ok(), "{image}");
         }
