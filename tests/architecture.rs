@@ -38,6 +38,7 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("shared", "number", Word),
     ("shared", "clock", Word),
     ("shared", "floor", Word),
+    ("shared", "folding", Word),
     ("shared", "invocation", Word),
     ("shared", "metric", Word),
     ("shared", "http", Word),

@@ -1,6 +1,6 @@
 //! The words and dialects that Millrace's functions have in common.
 //!
-//! Words ([`user`], [`revision`], [`change`], [`number`], [`clock`], [`floor`], [`invocation`], [`metric`], [`http`]) know nothing
+//! Words ([`user`], [`revision`], [`change`], [`number`], [`clock`], [`floor`], [`folding`], [`invocation`], [`metric`], [`http`]) know nothing
 //! of AWS. Dialects
 //! ([`stream`], [`item`], [`raw_item`], [`held`]) turn a foreign shape into words and back, without a network. [`checkpoint`] decides;
 //! [`table`], [`raw_table`], [`cache`] and [`quarantine`] apply, [`postgres`] is a line to a database and [`token`] its password, or
@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod clock;
 pub mod environment;
 pub mod floor;
+pub mod folding;
 pub mod held;
 pub mod http;
 pub mod invocation;

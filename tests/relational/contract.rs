@@ -12,7 +12,7 @@ use crate::sink_contract::{Held, Replica, State, every_law_holds};
 impl Replica for Store {
     fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<Held>> {
         async move {
-            let sql = r#"select revision, name, deleted_at is not null, num_nonnulls(name, email, status, attributes,
+            let sql = r#"select revision, name, deleted_at is not null, num_nonnulls(name, name_folded, email, email_domain, status, attributes,
                 expires_at, version, created_at, updated_at, item) from users where user_id = $1 and "timestamp" = 1"#;
             let row = self.client.query_opt(sql, &[&user_id]).await.unwrap()?;
             let (name, gone, told): (Option<String>, bool, i32) = (row.get(1), row.get(2), row.get(3));

@@ -4,6 +4,7 @@
 mod attribute;
 mod words;
 
+use shared::folding::fold_case;
 use shared::http::query::Query;
 use shared::user::name::Name;
 use shared::user::status::Status;
@@ -52,13 +53,13 @@ impl Filter {
         let status = query.take("status", |text| Status::parse(text).map(|status| status.as_str().to_owned()));
         filter.add("status = {}", status);
         let prefix = query.take("name_prefix", name);
-        filter.add("lower(name) collate \"C\" like lower({}) || '%'", prefix.map(|prefix| literal(&prefix)));
+        filter.add("name_folded like {} || '%'", prefix.map(|prefix| literal(&prefix)));
         filter.like = query.take("name_like", name);
         for word in filter.like.as_deref().map(words::words).unwrap_or_default() {
-            filter.add("users_name_keys(name) && users_name_keys({})", Some(word));
+            filter.add("users_name_keys(name_folded) && users_name_keys({})", Some(word));
         }
         let domain = query.take("email_domain", domain);
-        filter.add("email is not null and lower(split_part(email, '@', 2)) = lower({})", domain);
+        filter.add("email_domain = {}", domain);
         let epoch = |text: &str| seconds(text).map(|second| second.seconds().to_string());
         filter.range(query, ["from", "to"], ["\"timestamp\" >= {}::numeric", "\"timestamp\" <= {}::numeric"], epoch);
         filter.range(
@@ -136,8 +137,9 @@ impl Filter {
     }
 }
 
+/// A name as the replica holds it for comparisons.
 fn name(text: &str) -> Result<String, String> {
-    Name::parse(text).map(|name| name.as_str().to_owned()).map_err(|error| error.to_string())
+    Name::parse(text).map(|name| fold_case(name.as_str()).into_owned()).map_err(|error| error.to_string())
 }
 
 /// Without what `like` reads as something else than itself.
@@ -145,10 +147,11 @@ fn literal(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
+/// A domain as the replica holds it for comparisons. An email with other letters is not a user's, and in no answer.
 fn domain(text: &str) -> Result<String, String> {
     let letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '.';
     let is_domain = (1..=DOMAIN_CHARS).contains(&text.len()) && text.chars().all(letter);
-    if is_domain { Ok(text.to_owned()) } else { Err("must be a domain such as example.com".to_owned()) }
+    if is_domain { Ok(fold_case(text).into_owned()) } else { Err("must be a domain such as example.com".to_owned()) }
 }
 
 /// A moment of the years that PostgreSQL and RFC 3339 both spell.

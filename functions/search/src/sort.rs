@@ -51,7 +51,7 @@ impl Place {
 
 /// The parameter `{likeness}` stands where the name is that others are compared with.
 const LIKENESS: Column =
-    Column { sql: "similarity(lower(name), lower({likeness}))::float8", kind: "float8", may_be_empty: true };
+    Column { sql: "similarity(name_folded, {likeness})::float8", kind: "float8", may_be_empty: true };
 
 impl Sort {
     pub(crate) const NAMES: [&str; 6] = ["updated_at", "created_at", "timestamp", "name", "user_id", "likeness"];
@@ -84,8 +84,8 @@ impl Sort {
         match self {
             Self::UpdatedAt => Some(time("updated_at")),
             Self::CreatedAt => Some(time("created_at")),
-            // By code points, whatever the database's locale.
-            Self::Name => Some(Column { sql: "lower(name) collate \"C\"", kind: "text", may_be_empty: true }),
+            // By code points, whatever the database's locale: the column is collated so.
+            Self::Name => Some(Column { sql: "name_folded", kind: "text", may_be_empty: true }),
             Self::Likeness => Some(LIKENESS),
             Self::Timestamp | Self::UserId => None,
         }

@@ -48,8 +48,8 @@ pub(crate) const STATS: &str = concat!(
     live!(),
     " and created_at >= (date_trunc('day', to_timestamp($1::text::float8), 'UTC') - ($2::text || ' days')::interval)",
     " group by 1) as days order by day) as each), ",
-    "(select coalesce(json_agg(each), '[]')::text from (select lower(split_part(email, '@', 2)) as domain, ",
-    "count(*) as records from users where email is not null and ",
+    "(select coalesce(json_agg(each), '[]')::text from (select email_domain as domain, ",
+    "count(*) as records from users where email_domain is not null and ",
     live!(),
     " group by 1 order by records desc, domain limit $3::text::int8) as each)"
 );

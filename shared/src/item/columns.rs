@@ -15,6 +15,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{ATTRIBUTES, CREATED_AT, EMAIL, EXPIRES_AT, NAME, STATUS, TIMESTAMP, UPDATED_AT, USER_ID, VERSION};
 use crate::change::CanonicalKey;
+use crate::folding::fold_case;
 use crate::number;
 
 use visit::Value;
@@ -52,8 +53,12 @@ pub enum NoRow {
 pub struct Columns<'a> {
     /// The user's name.
     pub name: Option<Cow<'a, str>>,
+    /// The name as searches compare it ([`fold_case`]).
+    pub name_folded: Option<Cow<'a, str>>,
     /// The address.
     pub email: Option<Cow<'a, str>>,
+    /// What follows the last `@` of the email, folded; none if nothing does.
+    pub email_domain: Option<Cow<'a, str>>,
     /// The status.
     pub status: Option<Cow<'a, str>>,
     /// Whatever else, as plain JSON.
@@ -80,9 +85,13 @@ impl<'a> Columns<'a> {
         if let Some(name) = visit::with_zero(item)? {
             return Err(NoRow::Zero(name));
         }
+        let name = text(NAME, found.name)?;
+        let email = text(EMAIL, found.email)?;
         Ok(Self {
-            name: text(NAME, found.name)?,
-            email: text(EMAIL, found.email)?,
+            name_folded: name.as_ref().map(folded),
+            name,
+            email_domain: email.as_ref().and_then(domain),
+            email,
             status: text(STATUS, found.status)?,
             attributes: found.attributes.map(plain::object).transpose()?.flatten(),
             expires_at: whole(EXPIRES_AT, found.expires_at)?,
@@ -101,7 +110,9 @@ impl Columns<'_> {
         let own = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
         Columns {
             name: own(self.name),
+            name_folded: own(self.name_folded),
             email: own(self.email),
+            email_domain: own(self.email_domain),
             status: own(self.status),
             attributes: self.attributes,
             expires_at: own(self.expires_at),
@@ -156,6 +167,24 @@ fn text<'a>(attribute: &'static str, value: Option<Value<'a>>) -> Result<Option<
         None | Some(Value::Null) => Ok(None),
         Some(Value::Text(text)) => fitting(attribute, text).map(Some),
         Some(_) => Err(NoRow::Type { attribute, wanted: "a text (S)" }),
+    }
+}
+
+/// Borrows of what the text borrows, where folding leaves it as it is.
+fn folded<'a>(text: &Cow<'a, str>) -> Cow<'a, str> {
+    match text {
+        Cow::Borrowed(text) => fold_case(text),
+        Cow::Owned(text) => Cow::Owned(fold_case(text).into_owned()),
+    }
+}
+
+fn domain<'a>(email: &Cow<'a, str>) -> Option<Cow<'a, str>> {
+    fn after_at(email: &str) -> Option<&str> {
+        email.rsplit_once('@').map(|(_, domain)| domain).filter(|domain| !domain.is_empty())
+    }
+    match email {
+        Cow::Borrowed(email) => after_at(email).map(fold_case),
+        Cow::Owned(email) => after_at(email).map(|domain| Cow::Owned(fold_case(domain).into_owned())),
     }
 }
 

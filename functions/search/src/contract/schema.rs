@@ -9,7 +9,7 @@ pub struct Filters {
     /// Those with this status.
     #[param(nullable = false)]
     pub status: Option<String>,
-    /// Those whose name begins so, in whatever case.
+    /// Those whose name begins so, in whatever case and Unicode spelling.
     #[param(nullable = false, min_length = 1, max_length = 256)]
     pub name_prefix: Option<String>,
     /// Those whose name has every word of this one, or one like it: with at most one letter missing, added, replaced or moved
@@ -88,7 +88,7 @@ pub enum Sort {
     CreatedAt,
     /// The record's second.
     Timestamp,
-    /// The name, in small letters, by code points.
+    /// The name without case (`ß` as `ss`), composed (NFC), by code points.
     Name,
     /// Whose record it is.
     UserId,

@@ -10,10 +10,11 @@ use shared::postgres::{Database, Fault, FaultKind};
 use tokio::time::{Instant, timeout_at};
 
 /// In order; a step that was applied somewhere is never changed.
-const STEPS: [(&str, &str); 3] = [
+const STEPS: [(&str, &str); 4] = [
     ("V1__users", include_str!("../../../migrations/V1__users.sql")),
     ("V2__times", include_str!("../../../migrations/V2__times.sql")),
     ("V3__likeness", include_str!("../../../migrations/V3__likeness.sql")),
+    ("V4__folding", include_str!("../../../migrations/V4__folding.sql")),
 ];
 
 /// Where refinery keeps what was applied.

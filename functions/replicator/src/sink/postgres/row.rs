@@ -131,6 +131,8 @@ pub(super) struct Lists<'r> {
     deleted_at: Vec<Option<OffsetDateTime>>,
     expired: Vec<bool>,
     changed_at: Vec<Option<OffsetDateTime>>,
+    name_folded: Vec<Option<&'r str>>,
+    email_domain: Vec<Option<&'r str>>,
     expected: Vec<Option<&'r [u8]>>,
 }
 
@@ -155,12 +157,14 @@ impl<'r> Lists<'r> {
             deleted_at: list(rows, |row| row.gone),
             expired: list(rows, |row| row.expired),
             changed_at: list(rows, |row| row.changed_at),
+            name_folded: list(rows, |row| row.columns.name_folded.as_deref()),
+            email_domain: list(rows, |row| row.columns.email_domain.as_deref()),
             expected: list(rows, |row| row.expected.as_ref().map(AsRef::as_ref)),
         }
     }
 
     /// The parameters of a statement that takes no expected revision.
-    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 15] {
+    pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 17] {
         [
             &self.user_id,
             &self.second,
@@ -177,6 +181,8 @@ impl<'r> Lists<'r> {
             &self.deleted_at,
             &self.expired,
             &self.changed_at,
+            &self.name_folded,
+            &self.email_domain,
         ]
     }
 

@@ -11,7 +11,7 @@ pub(super) const SETUP: &str = "set enable_seqscan = off; set enable_hashjoin = 
 macro_rules! columns {
     () => {
         r#"user_id, "timestamp", revision, name, email, status, attributes, expires_at, version, created_at,
-           updated_at, item, deleted_at, expired, changed_at"#
+           updated_at, item, deleted_at, expired, changed_at, name_folded, email_domain"#
     };
 }
 
@@ -47,7 +47,11 @@ macro_rules! typed {
             $name,
             ".expired, ",
             $name,
-            ".changed_at"
+            ".changed_at, ",
+            $name,
+            ".name_folded, ",
+            $name,
+            ".email_domain"
         )
     };
 }
@@ -55,14 +59,15 @@ macro_rules! typed {
 macro_rules! lists {
     () => {
         "$1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], \
-         $10::timestamptz[], $11::timestamptz[], $12::text[], $13::timestamptz[], $14::bool[], $15::timestamptz[]"
+         $10::timestamptz[], $11::timestamptz[], $12::text[], $13::timestamptz[], $14::bool[], $15::timestamptz[], \
+         $16::text[], $17::text[]"
     };
 }
 
 macro_rules! list_names {
     () => {
         "user_id, second, revision, name, email, status, attributes, expires_at, version, created_at, updated_at, \
-         item, deleted_at, expired, changed_at"
+         item, deleted_at, expired, changed_at, name_folded, email_domain"
     };
 }
 
@@ -96,7 +101,11 @@ macro_rules! replaced_by {
             $name,
             ".expired, changed_at = ",
             $name,
-            ".changed_at"
+            ".changed_at, name_folded = ",
+            $name,
+            ".name_folded, email_domain = ",
+            $name,
+            ".email_domain"
         )
     };
 }
@@ -145,14 +154,14 @@ pub(super) const INSERT: &str = concat!(
     r#") on conflict (user_id, "timestamp") do nothing returning user_id, "timestamp"::text"#
 );
 
-/// A write over exactly the revisions of `$16`; it answers the keys that were written. Rows are locked in the lists' order
+/// A write over exactly the revisions of `$18`; it answers the keys that were written. Rows are locked in the lists' order
 /// before any is changed.
 pub(super) const REPLACE: &str = concat!(
     "with told as materialized (select ",
     typed!("list"),
     ", list.expected, list.place from unnest(",
     lists!(),
-    ", $16::bytea[]) with ordinality as list (",
+    ", $18::bytea[]) with ordinality as list (",
     list_names!(),
     r#", expected, place)),
     locked as materialized (select told.place from told join users on users.user_id = told.user_id
@@ -168,8 +177,8 @@ pub(super) const REPLACE: &str = concat!(
 /// Whether the table takes a row that is beyond doubt: the insert is undone by the error that follows it.
 pub(super) const PROBE: &str = r#"do $$ begin
     insert into users (user_id, "timestamp", revision, name, email, status, attributes, expires_at, version, created_at,
-        updated_at, item, changed_at)
-    values (' probe', 0, '\x00', 'a', 'a@b.c', 'a', '{}', 0, 0, now(), now(), '{}', now());
+        updated_at, item, changed_at, name_folded, email_domain)
+    values (' probe', 0, '\x00', 'a', 'a@b.c', 'a', '{}', 0, 0, now(), now(), '{}', now(), 'a', 'b.c');
     raise sqlstate 'MR001';
 end $$"#;
 
