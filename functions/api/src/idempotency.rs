@@ -8,10 +8,23 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use front::problem::{Mistake, Place, Problem};
 use sha2::{Digest, Sha256};
 use shared::http::caller::Caller;
+use shared::table::CLAIM_SECONDS;
+use shared::user::email::Email;
+use shared::user::expiry::ExpiresAt;
+use shared::user::id::UserId;
+use shared::user::json::{write_canonical_object, write_canonical_text};
+use shared::user::status::Status;
+use shared::user::timestamp::Timestamp;
+
+use crate::body::Draft;
 
 const NAME: &str = "idempotency-key";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(NAME);
 const MAX_CHARS: usize = 255;
+/// The time of the function: a request that is older has ended, one way or the other.
+const LONGEST_REQUEST_SECONDS: i64 = 10;
+/// The shortest time that `Retry-After` can say.
+const SOON_SECONDS: i64 = 1;
 
 /// A key as a client gave it.
 #[derive(Debug, Eq, PartialEq)]
@@ -56,9 +69,43 @@ impl Key {
     }
 }
 
-/// Which request it was.
-pub(crate) fn fingerprint(body: &[u8]) -> String {
-    digest(&[body])
+/// Which request it was, as it is read: two bodies that differ in the order of members, in white space, escapes or the
+/// spelling of numbers alone are one request, and a member that is null is one that is not given. One given twice has been
+/// refused before ([`crate::body`]).
+pub(crate) fn fingerprint(draft: &Draft) -> String {
+    let Draft { id, timestamp, profile } = draft;
+    let mut text = String::from("{");
+    let mut member = |name: &str, write: &dyn Fn(&mut String)| {
+        write_canonical_text(name, &mut text);
+        text.push(':');
+        write(&mut text);
+        text.push(',');
+    };
+    let texts = [
+        ("user_id", id.as_ref().map(UserId::as_str)),
+        ("name", Some(profile.name.as_str())),
+        ("email", profile.email.as_ref().map(Email::as_str)),
+        ("status", profile.status.as_ref().map(Status::as_str)),
+    ];
+    for (name, value) in texts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        member(name, &|text| write_canonical_text(value, text));
+    }
+    let seconds =
+        [("timestamp", timestamp.map(Timestamp::seconds)), ("expires_at", profile.expires_at.map(ExpiresAt::seconds))];
+    for (name, value) in seconds.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        member(name, &|text| text.push_str(&value.to_string()));
+    }
+    if let Some(attributes) = &profile.attributes {
+        member("attributes", &|text| write_canonical_object(attributes.members(), text));
+    }
+    digest(&[text.as_bytes()])
+}
+
+/// When to come again for a key that is claimed for `left` more seconds. Work takes milliseconds; but a claim that is older than
+/// any request was cut short, and its key is free when it ends, not before.
+pub(crate) fn retry_after(left: i64) -> i64 {
+    let age = CLAIM_SECONDS - left;
+    if age < LONGEST_REQUEST_SECONDS { left.clamp(1, SOON_SECONDS) } else { left.max(1) }
 }
 
 /// Each part with its length before it: two lists of parts never read alike.
@@ -75,8 +122,10 @@ fn digest(parts: &[&[u8]]) -> String {
 mod tests {
     use axum::http::HeaderValue;
     use proptest::prelude::*;
+    use time::macros::datetime;
 
     use super::*;
+    use crate::body;
 
     fn read(values: &[&[u8]]) -> Result<Option<Key>, Problem> {
         key(&values.iter().map(|value| (IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap())).collect())
@@ -109,6 +158,48 @@ mod tests {
         for values in wrong {
             assert!(matches!(read(values), Err(Problem::Request(_))), "{values:?}");
         }
+    }
+
+    #[test]
+    fn a_request_in_another_form_is_the_same_request() {
+        let now = datetime!(2026-11-22 10:00 UTC);
+        let of = |body: &str| body::draft(body.as_bytes(), now).map(|draft| fingerprint(&draft)).ok();
+        let body = r#"{"user_id":"ada","timestamp":7,"name":"Ad\u0061","email":"ada@example.com","status":"on","expires_at":1900000000,"attributes":{"a":[1,{"b":1.50}],"c":"/"}}"#;
+        let told = of(body).unwrap();
+        for same in [
+            r#"{"attributes":{"c":"\/","a":[1.0,{"b":15e-1}]},"expires_at":1900000000,"status":"on","email":"ada@example.com","name":"Ada","timestamp":7,"user_id":"ada"}"#,
+            &body.replace(',', " ,\n\t").replace(':', " : "),
+            &body.replace("\"name\"", "\"na\\u006de\""),
+        ] {
+            assert_eq!(of(same).as_ref(), Some(&told), "{same}");
+        }
+        for (part, other) in [
+            ("\"ada\"", "\"eve\""),
+            (":7", ":8"),
+            ("0061", "0062"),
+            ("ada@", "eve@"),
+            ("\"on\"", "\"off\""),
+            ("1900000000", "1900000001"),
+            ("1.50", "1.51"),
+            ("[1,", "[\"1\","),
+            ("\"c\":", "\"d\":"),
+            ("\"status\":\"on\",", ""),
+        ] {
+            assert!(body.contains(part));
+            let other = of(&body.replacen(part, other, 1));
+            assert!(other.is_some() && other.as_ref() != Some(&told), "{part}");
+        }
+        assert_eq!(of(r#"{"name":"A","status":null}"#), of(r#"{"name":"A"}"#), "read alike");
+        assert_ne!(of(r#"{"name":"A","attributes":{}}"#), of(r#"{"name":"A"}"#));
+        for twice in [r#"{"name":"A","name":"A"}"#, r#"{"name":"A","attributes":{"a":1,"a":1}}"#] {
+            assert_eq!(of(twice), None, "given twice is refused: {twice}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_waited_for_as_long_as_it_is_known_to_last() {
+        let after = [30, 29, 25, 21, 20, 15, 1, 0].map(retry_after);
+        assert_eq!(after, [1, 1, 1, 1, 20, 15, 1, 1]);
     }
 
     #[test]

@@ -7,12 +7,14 @@
 mod members;
 mod number;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::number::canonical;
 pub use members::Members;
 pub use number::Number;
 
@@ -86,6 +88,58 @@ impl Json {
         let raw = serde_json::from_str::<&RawValue>(text).map_err(malformed)?;
         parse(raw.get(), 0)
     }
+}
+
+impl Json {
+    /// Appends the value in canonical form: members by name, no white space, one spelling of each text, and numbers by value.
+    pub fn write_canonical(&self, out: &mut String) {
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+            Self::Number(number) => out.push_str(&canonical(number.as_str()).unwrap_or(Cow::Borrowed(number.as_str()))),
+            Self::String(text) => write_canonical_text(text, out),
+            Self::Array(items) => {
+                out.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    item.write_canonical(out);
+                }
+                out.push(']');
+            }
+            Self::Object(members) => write_canonical_object(members, out),
+        }
+    }
+}
+
+/// Appends an object in canonical form.
+pub fn write_canonical_object(members: &BTreeMap<String, Json>, out: &mut String) {
+    out.push('{');
+    for (index, (name, value)) in members.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        write_canonical_text(name, out);
+        out.push(':');
+        value.write_canonical(out);
+    }
+    out.push('}');
+}
+
+/// Appends a text in canonical form: only what JSON demands is escaped, each in one way.
+pub fn write_canonical_text(text: &str, out: &mut String) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            '\0'..='\u{1f}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(character));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
 }
 
 fn parse(text: &str, depth: usize) -> Result<Json, JsonError> {

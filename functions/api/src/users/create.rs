@@ -44,10 +44,11 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
     let draft = body::draft(&body, now)?;
     let is_new_user = draft.id.is_none() && caller.bound_to().is_none();
     let key = key(&users, &caller, &draft, now)?;
+    let fingerprint = given.as_ref().map(|_| idempotency::fingerprint(&draft));
     let user = User::created(key, draft.profile, now);
 
     let intent = Intent { created: Some(user.version), ..Intent::default() };
-    let Some(given) = given else {
+    let (Some(given), Some(fingerprint)) = (given, fingerprint) else {
         let write = async {
             match users.table.create(&user, now).await {
                 // Nobody else can know a new random identifier: an earlier attempt of this very call landed, unheard.
@@ -62,11 +63,8 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
     let Some(attempts) = &users.attempts else {
         return Err(idempotency::not_offered());
     };
-    let attempt = Attempt {
-        id: given.id(&caller, "POST", "/users"),
-        fingerprint: idempotency::fingerprint(&body),
-        owner: new_uuid(&users.clock).to_string(),
-    };
+    let attempt =
+        Attempt { id: given.id(&caller, "POST", "/users"), fingerprint, owner: new_uuid(&users.clock).to_string() };
     let write = async { Ok((users.table.create_once(attempts, &attempt, &user, now).await?, None)) };
     match users.write(&user.key, &intent, Box::pin(write)).await? {
         Once::Created(key, moment) => {
@@ -81,7 +79,7 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
             Ok(created(&user, stage))
         }
         Once::Exists => Err(Problem::Exists),
-        Once::InProgress(seconds) => Err(Problem::IdempotencyKeyInUse { seconds }),
+        Once::InProgress(left) => Err(Problem::IdempotencyKeyInUse { seconds: idempotency::retry_after(left) }),
         Once::OtherRequest => Err(Problem::IdempotencyKeyReused),
     }
 }

@@ -74,7 +74,62 @@ pub(crate) fn any_json() -> impl Strategy<Value = Json> {
     })
 }
 
+/// Whether two values are equal, numbers by value.
+fn same(one: &Json, other: &Json) -> bool {
+    match (one, other) {
+        (Json::Number(one), Json::Number(other)) => canonical(one.as_str()) == canonical(other.as_str()),
+        (Json::Array(one), Json::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Json::Object(one), Json::Object(other)) => {
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .zip(other)
+                    .all(|((name, one), (other_name, other))| name == other_name && same(one, other))
+        }
+        _ => one == other,
+    }
+}
+
+fn canonical_form(json: &Json) -> String {
+    let mut text = String::new();
+    json.write_canonical(&mut text);
+    text
+}
+
+#[test]
+fn one_value_has_one_canonical_form() {
+    let canonical = |text: &str| canonical_form(&Json::parse(text).unwrap());
+    for same in [
+        [r#"{"a":1,"b":[2,"x"]}"#, " { \"b\" : [ 2.0 , \"\\u0078\" ] , \"\\u0061\" : 10e-1 } "],
+        [r#"["\/","\n","\u00e9",-0,1.50]"#, "[\"/\",\"\\u000a\",\"\u{e9}\",0,15E-1]"],
+    ] {
+        assert_eq!(canonical(same[0]), canonical(same[1]));
+    }
+    let different =
+        ["1", "\"1\"", "[1]", "{\"1\":1}", "true", "null", "\"null\"", "\"\\\"\"", "\"\\\\\"", "1.1", "[]", "{}"];
+    let forms: std::collections::BTreeSet<String> = different.iter().map(|text| canonical(text)).collect();
+    assert_eq!(forms.len(), different.len());
+}
+
 proptest! {
+    #[test]
+    fn a_canonical_form_is_json_of_the_same_value(json in any_json()) {
+        let form = canonical_form(&json);
+        let read = Json::parse(&form).unwrap();
+        prop_assert_eq!(canonical_form(&read), form);
+        // By any other writer's text, too.
+        let other = Json::parse(&serde_json::to_string_pretty(&json).unwrap()).unwrap();
+        prop_assert_eq!(canonical_form(&other), canonical_form(&json));
+    }
+
+    #[test]
+    fn values_that_differ_have_different_forms(one in any_json(), other in any_json()) {
+        let by_value = |json: &Json| canonical_form(json);
+        prop_assert_eq!(by_value(&one) == by_value(&other), same(&one, &other));
+    }
+
     #[test]
     fn what_is_written_is_read_back_the_same(json in any_json()) {
         let text = serde_json::to_string(&json).unwrap();
