@@ -5,12 +5,15 @@
 //! template's shape are each refused before anything is written.
 //!
 //! Three things differ from AWS and are the stream pump's to absorb: a stream has one shard that never closes, its
-//! label is an epoch, and TTL removes items only when [`Engine::sweep_ttl`] is called.
+//! label is an epoch, and TTL removes items only when [`Engine::sweep_ttl`] is called ([`ttl`]).
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dynoxide::Database;
+use dynoxide::storage::Storage;
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -19,6 +22,7 @@ use crate::template::Table;
 
 mod file;
 mod schema;
+mod ttl;
 
 /// How long a stop waits for requests under way before it cuts them off.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -81,6 +85,8 @@ impl From<rusqlite::Error> for EngineError {
 pub struct Engine {
     endpoint: String,
     database: Database,
+    /// A second connection, for TTL.
+    second: Arc<Mutex<Storage>>,
     stop: oneshot::Sender<()>,
     server: JoinHandle<Result<(), String>>,
     /// The data folder's lock, held until the database is closed.
@@ -97,10 +103,10 @@ impl Engine {
         let address = listener.local_addr().map_err(EngineError::Listener)?;
         let folder = data.map(Path::to_path_buf);
         let opened = tokio::task::spawn_blocking(move || match folder {
-            Some(folder) => file::open(&folder).map(|(database, lock)| (database, Some(lock))),
-            None => file::memory().map(|database| (database, None)),
+            Some(folder) => file::open(&folder).map(|(database, second, lock)| (database, second, Some(lock))),
+            None => file::memory().map(|(database, second)| (database, second, None)),
         });
-        let (database, held) = opened.await.map_err(|panic| EngineError::Engine(panic.to_string()))??;
+        let (database, second, held) = opened.await.map_err(|panic| EngineError::Engine(panic.to_string()))??;
         let (stop, stopped) = oneshot::channel();
         let shared = database.clone();
         let server = tokio::spawn(async move {
@@ -110,7 +116,8 @@ impl Engine {
             })
             .await
         });
-        Ok(Self { endpoint: format!("http://{address}"), database, stop, server, held })
+        let second = Arc::new(Mutex::new(second));
+        Ok(Self { endpoint: format!("http://{address}"), database, second, stop, server, held })
     }
 
     /// The URL that SDKs take as their DynamoDB (and streams) endpoint.
@@ -130,28 +137,30 @@ impl Engine {
         tables.iter().try_for_each(|table| schema::create(&self.database, table))
     }
 
-    /// Removes every item whose TTL is past, as DynamoDB does by and by, and answers how many.
+    /// Removes every item whose TTL is past at `now`, as DynamoDB does by and by, and answers how many.
     ///
     /// # Errors
     ///
     /// [`EngineError::Engine`] if the engine fails.
-    pub async fn sweep_ttl(&self) -> Result<usize, EngineError> {
-        let database = self.database.clone();
-        // The sweep takes the database's lock a page at a time and waits in between: not on the runtime's thread.
-        let swept = tokio::task::spawn_blocking(move || database.sweep_ttl());
-        Ok(swept.await.map_err(|panic| EngineError::Engine(panic.to_string()))??)
+    pub async fn sweep_ttl(&self, now: OffsetDateTime) -> Result<usize, EngineError> {
+        let second = Arc::clone(&self.second);
+        // The sweep waits for the engine's writes: not on the runtime's thread.
+        let swept = tokio::task::spawn_blocking(move || {
+            ttl::sweep(&second.lock().unwrap_or_else(PoisonError::into_inner), now)
+        });
+        swept.await.map_err(|panic| EngineError::Engine(panic.to_string()))?
     }
 
     /// Stops serving, lets requests under way finish, and closes the database.
     pub async fn stop(self) {
-        let Self { database, stop, mut server, held, .. } = self;
+        let Self { database, second, stop, mut server, held, .. } = self;
         // The server may have ended by itself: there is nothing to stop then.
         let _ = stop.send(());
         if tokio::time::timeout(STOP_WITHIN, &mut server).await.is_err() {
             server.abort();
             let _ = server.await;
         }
-        drop(database);
+        drop((database, second));
         drop(held);
     }
 }
@@ -159,6 +168,8 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use aws_sdk_dynamodb::types::AttributeValue;
+
+    use shared::clock::Clock;
 
     use super::*;
     use crate::clients;
@@ -200,8 +211,9 @@ mod tests {
         let engine = start(None).await;
         engine.create_tables(&[users()]).unwrap();
         put(&engine, "stays", "99999999999").await;
-        put(&engine, "goes", "1").await;
-        assert_eq!(engine.sweep_ttl().await.unwrap(), 1);
+        let now = Clock::system().now();
+        put(&engine, "goes", &(now.unix_timestamp() - 1).to_string()).await;
+        assert_eq!(engine.sweep_ttl(now).await.unwrap(), 1);
 
         let streams = clients::streams(engine.endpoint());
         let listed = streams.list_streams().table_name("Users").send().await.unwrap();

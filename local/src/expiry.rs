@@ -1,10 +1,11 @@
-//! TTL on this machine: the engine removes expired items when it is told to, so it is told every few seconds.
+//! TTL on this machine: a sweep every few seconds, which removes what DynamoDB's TTL removes.
 //!
 //! DynamoDB takes hours to days; nothing may rest on the haste here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::clock::Clock;
 use tokio::task::JoinHandle;
 
 use crate::dynamodb::Engine;
@@ -15,11 +16,11 @@ pub struct Expiry(JoinHandle<()>);
 impl Expiry {
     /// Sweeps `every` so often, for the first time after as long: who expires items by hand is not forestalled.
     #[must_use]
-    pub fn start(engine: Arc<Engine>, every: Duration) -> Self {
+    pub fn start(engine: Arc<Engine>, every: Duration, clock: Clock) -> Self {
         Self(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
-                match engine.sweep_ttl().await {
+                match engine.sweep_ttl(clock.now()).await {
                     Ok(0) => {}
                     Ok(items) => tracing::info!(items, "expired items removed"),
                     Err(error) => tracing::warn!(%error, "expired items not removed, trying again"),

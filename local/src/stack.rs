@@ -245,7 +245,7 @@ impl Stack {
         let pumps = mappings.into_iter().map(Pump::start).collect();
         let front = Front::start(front, api);
         let dynamodb = Arc::new(dynamodb);
-        let expiry = Expiry::start(Arc::clone(&dynamodb), options.expire_every);
+        let expiry = Expiry::start(Arc::clone(&dynamodb), options.expire_every, Clock::system());
         Ok(Self {
             options,
             template,
@@ -353,7 +353,7 @@ impl Stack {
     /// # Errors
     /// [`dynamodb::EngineError`] if the engine fails.
     pub async fn expire_now(&self) -> Result<usize, dynamodb::EngineError> {
-        self.dynamodb.sweep_ttl().await
+        self.dynamodb.sweep_ttl(Clock::system().now()).await
     }
 
     /// Waits until every mapping has handed over and finished all records that are in the streams now.

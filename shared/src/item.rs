@@ -122,19 +122,19 @@ pub fn encode(user: &User) -> Result<Item, serde_dynamo::Error> {
     Ok(item)
 }
 
-/// Whether a record can be seen at `now`: it has no expiry that is a number, or a later one. The same rule as the
-/// table's condition; TTL, too, ignores what is no number.
+/// When a stored record ends, as DynamoDB's TTL understands it; none if TTL never removes it.
+#[must_use]
+pub fn expires_at(item: &Item, now: OffsetDateTime) -> Option<ExpiresAt> {
+    match item.get(EXPIRES_AT) {
+        Some(AttributeValue::N(number)) => ExpiresAt::of_stored(number, now),
+        _ => None,
+    }
+}
+
+/// Whether a record can be seen at `now`: TTL is not to remove it yet. The same rule as the table's condition.
 #[must_use]
 pub fn is_live(item: &Item, now: OffsetDateTime) -> bool {
-    match item.get(EXPIRES_AT) {
-        Some(AttributeValue::N(seconds)) => match (seconds.split_once('.'), seconds.parse::<i64>()) {
-            (_, Ok(seconds)) => seconds > now.unix_timestamp(),
-            // Not whole seconds: not ours, and `decode` says so of one that is not past.
-            (Some((whole, _)), _) => whole.parse::<i64>().is_ok_and(|whole| whole >= now.unix_timestamp()),
-            (None, _) => !seconds.starts_with('-'),
-        },
-        _ => true,
-    }
+    expires_at(item, now).is_none_or(|ends| !ends.is_past(now))
 }
 
 /// The version of a stored record; 0 if another program wrote it without one.
@@ -153,12 +153,12 @@ pub fn created_at(item: &Item) -> Result<Option<OffsetDateTime>, Unreadable> {
     moment(item.get(CREATED_AT).cloned(), CREATED_AT)
 }
 
-/// Reads a record.
+/// Reads a record. An expiry that TTL never acts on is left out, and one with a fraction is the next whole second.
 ///
 /// # Errors
 /// An attribute that a user needs is missing or of another type, or holds what no user can hold.
 pub fn decode(mut item: Item, now: OffsetDateTime) -> Result<User, Unreadable> {
-    let version = version(&item)?;
+    let (version, expires_at) = (version(&item)?, expires_at(&item, now));
     let mut take = |attribute| item.remove(attribute);
     Ok(User {
         key: UserKey {
@@ -176,10 +176,7 @@ pub fn decode(mut item: Item, now: OffsetDateTime) -> Result<User, Unreadable> {
                 .transpose()
                 .or_else(|e| part(STATUS, Err(e)))?,
             attributes: take(ATTRIBUTES).map(attributes::decode).transpose().or_else(|e| part(ATTRIBUTES, Err(e)))?,
-            expires_at: optional(take(EXPIRES_AT), EXPIRES_AT)?
-                .map(|seconds| ExpiresAt::parse(seconds, now))
-                .transpose()
-                .or_else(|e| part(EXPIRES_AT, Err(e)))?,
+            expires_at,
         },
         version,
         created_at: moment(take(CREATED_AT), CREATED_AT)?,

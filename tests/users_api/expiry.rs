@@ -1,12 +1,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use local::clients;
+use serde_json::json;
 use shared::clock::Clock;
+use shared::raw_item::RawItem;
 use time::Duration;
 
-use super::service::{Api, FIRST, MERGE, NOW, Service, config, n, s};
+use super::service::{Answer, Api, FIRST, JSON, MERGE, NOW, Service, config, n, s};
 use crate::faults::proxy::{self, Mishap};
+use crate::relational::store::apply;
+use crate::replication::story::Told;
+use crate::search::scene::{Scene, ids};
 
 const RECORD: &str = "/users/ada/7";
 
@@ -49,7 +55,7 @@ async fn an_update_or_a_delete_of_an_expired_record_finds_nothing() {
     }
     assert_eq!(api.delete(RECORD).await.status, 404);
     assert!(service.item("ada", 7).await.is_some(), "it is left to TTL, and so to the archive");
-    let put = api.send("PUT", RECORD, &[super::service::JSON, ("if-match", "*")], r#"{"name":"New"}"#).await;
+    let put = api.send("PUT", RECORD, &[JSON, ("if-match", "*")], r#"{"name":"New"}"#).await;
     assert_eq!(put.status, 412, "there is nothing to match");
 }
 
@@ -63,7 +69,7 @@ async fn a_create_over_an_expired_record_starts_anew() {
             "POST" => api.post(r#"{"user_id":"ada","timestamp":7,"name":"New"}"#).await,
             "PUT" => api.put(RECORD, r#"{"name":"New"}"#).await,
             _ => {
-                let headers = [super::service::JSON, ("if-none-match", "*")];
+                let headers = [JSON, ("if-none-match", "*")];
                 api.send("PUT", RECORD, &headers, r#"{"name":"New"}"#).await
             }
         };
@@ -100,30 +106,122 @@ async fn a_record_may_be_ended_at_once_and_kept_while_it_lives() {
 
 #[tokio::test]
 async fn an_expiry_that_is_no_number_ends_nothing_and_blocks_nothing() {
-    use super::service::{JSON, n, s};
-    use aws_sdk_dynamodb::types::AttributeValue;
-    for (expires_at, read) in [(AttributeValue::Null(true), 200), (s("tomorrow"), 500)] {
+    for expires_at in [AttributeValue::Null(true), s("tomorrow"), AttributeValue::N("0".to_owned())] {
         let service = Service::start().await;
         let api = service.api();
         let item = [("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("expires_at", expires_at)];
         service.put(&item).await;
-        assert_eq!(api.get(RECORD).await.status, read);
-        assert_eq!(api.get("/users/ada/latest").await.status, read, "one record, one answer");
-        assert_eq!(api.get("/users/ada").await.seconds().len(), usize::from(read == 200));
+        assert_eq!(api.get(RECORD).await.status, 200);
+        assert_eq!(api.get("/users/ada/latest").await.status, 200, "one record, one answer");
+        assert_eq!(api.get("/users/ada").await.seconds(), [7]);
         assert_eq!(api.post(r#"{"user_id":"ada","timestamp":7,"name":"Eve"}"#).await.status, 409);
-        if read == 200 {
-            assert_eq!(api.patch(RECORD, r#"{"attributes":{"a":1}}"#).await.status, 200);
-        }
+        assert_eq!(api.patch(RECORD, r#"{"attributes":{"a":1}}"#).await.status, 200);
         assert_eq!(api.send("PUT", RECORD, &[JSON], r#"{"name":"Ada King"}"#).await.status, 200);
         service.put(&item).await;
         assert_eq!(api.delete(RECORD).await.status, 204);
     }
 }
 
+/// Whatever may be stored as an expiry; whether its record can be seen at [`NOW`], and which expiry is shown of it.
+fn expiries() -> Vec<(AttributeValue, bool, Option<i64>)> {
+    let (now, year) = (NOW.unix_timestamp(), 31_557_600);
+    let number = |text: String| AttributeValue::N(text);
+    vec![
+        (number((now + 1).to_string()), true, Some(now + 1)),
+        (number(now.to_string()), false, None),
+        (number(format!("{}.5", now + 3_600)), true, Some(now + 3_601)),
+        (number(format!("{now}.5")), true, Some(now + 1)),
+        (number(format!("{}.5", now - 6)), false, None),
+        (number("0".to_owned()), true, None),
+        (number("-1".to_owned()), true, None),
+        (number((now - 4 * year).to_string()), false, None),
+        (number((now - 5 * year + 1).to_string()), false, None),
+        (number((now - 5 * year).to_string()), true, None),
+        (number((now - 6 * year).to_string()), true, None),
+        (number((now * 1_000).to_string()), true, Some(now * 1_000)),
+        (number("1.9E+9".to_owned()), true, Some(1_900_000_000)),
+        (number("1.7E+9".to_owned()), false, None),
+        (number("12345678901234567890123456789012345678".to_owned()), true, None),
+        (s("tomorrow"), true, None),
+        (s(&now.to_string()), true, None),
+        (AttributeValue::Bool(true), true, None),
+        (AttributeValue::Null(true), true, None),
+        (AttributeValue::Ns(vec!["1".to_owned()]), true, None),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expiry_means_the_same_to_the_api_to_ttl_and_to_search() {
+    let (service, search) = (Service::start().await, Scene::of(&[]).await);
+    let api = service.api();
+    let rows = expiries();
+    let id = |row: usize| format!("user-{row:02}");
+    for (row, (expires_at, _, _)) in rows.iter().enumerate() {
+        let item = [
+            ("user_id", s(&id(row))),
+            ("timestamp", n(7)),
+            ("name", s("Ada")),
+            ("email", s("ada@example.com")),
+            ("expires_at", expires_at.clone()),
+        ];
+        service.put(&item).await;
+        let image = RawItem::new(item.map(|(name, value)| (name.to_owned(), value)).into()).encode();
+        let told = Told::image(&id(row), 1 + u64::try_from(row).unwrap(), &image).at("7");
+        assert_eq!(apply(&search.store.sink, &[told]).await.applied, 1, "{expires_at:?}");
+    }
+    let live: Vec<String> = (0..rows.len()).filter(|row| rows[*row].1).map(id).collect();
+    let listed = |answer: &Answer| -> Vec<String> {
+        let mut ids = ids(answer);
+        ids.sort_unstable();
+        ids
+    };
+    for path in ["/users?limit=100", "/users?email=ada@example.com&limit=100"] {
+        assert_eq!(listed(&api.get(path).await), live, "{path}");
+    }
+    let found = search.search.get("/search/users?limit=100&sort=user_id").await;
+    assert_eq!(listed(&found), live, "search");
+    assert_eq!(search.search.get("/stats/users").await.json["records"], live.len());
+    let keys: Vec<_> = (0..rows.len()).map(|row| json!({"user_id": id(row), "timestamp": 7})).collect();
+    let batch = api.send("POST", "/users:batchGet", &[JSON], &json!({"keys": keys}).to_string()).await;
+    assert_eq!(listed(&batch), live, "{}", batch.text);
+    let found = found.json["users"].as_array().unwrap();
+    for (row, (value, is_live, shown)) in rows.iter().enumerate() {
+        let status = if *is_live { 200 } else { 404 };
+        for path in [format!("/users/{}/7", id(row)), format!("/users/{}/latest", id(row))] {
+            let read = api.get(&path).await;
+            assert_eq!(read.status, status, "{value:?} {path}");
+            assert_eq!(read.json["user"]["expires_at"].as_i64(), *shown, "{value:?} {path}");
+        }
+        let searched = found.iter().find(|user| user["user_id"] == id(row).as_str());
+        assert_eq!(searched.and_then(|user| user["expires_at"].as_i64()), *shown, "{value:?}");
+    }
+    // TTL removes what cannot be seen, and nothing else.
+    assert_eq!(service.expire(NOW).await, rows.len() - live.len());
+    for (row, (value, is_live, _)) in rows.iter().enumerate() {
+        assert_eq!(service.item(&id(row), 7).await.is_some(), *is_live, "{value:?}");
+        let again = format!(r#"{{"user_id":"{}","timestamp":7,"name":"Eve"}}"#, id(row));
+        assert_eq!(api.post(&again).await.status, if *is_live { 409 } else { 201 }, "{value:?}");
+        let patched = api.patch(&format!("/users/{}/7", id(row)), r#"{"attributes":{"a":1}}"#).await;
+        assert_eq!(patched.status, 200, "{value:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_has_expired_by_any_spelling_is_written_over() {
+    for (value, is_live, _) in expiries() {
+        let service = Service::start().await;
+        let api = service.api();
+        service
+            .put(&[("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("expires_at", value.clone())])
+            .await;
+        let deleted = api.delete(RECORD).await.status;
+        assert_eq!(deleted, if is_live { 204 } else { 404 }, "{value:?}");
+        assert_eq!(api.post(r#"{"user_id":"ada","timestamp":7,"name":"Eve"}"#).await.status, 201, "{value:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_fraction_of_a_second_does_not_keep_an_expired_item() {
-    use super::service::{n, s};
-    use aws_sdk_dynamodb::types::AttributeValue;
     let service = Service::start().await;
     let expires_at = AttributeValue::N(format!("{}.5", NOW.unix_timestamp() - 1));
     service.put(&[("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("expires_at", expires_at)]).await;

@@ -101,6 +101,11 @@ impl Service {
         }
     }
 
+    /// TTL removes at this time what it is to remove.
+    pub(crate) async fn expire(&self, now: OffsetDateTime) -> usize {
+        self.engine.sweep_ttl(now).await.unwrap()
+    }
+
     /// The stored item, whether it has expired or not.
     pub(crate) async fn item(&self, id: &str, timestamp: u64) -> Option<HashMap<String, AttributeValue>> {
         let call = self.dynamodb.get_item().table_name("Users").key("user_id", s(id)).key("timestamp", n(timestamp));

@@ -27,6 +27,7 @@ use shared::item::{
 };
 use shared::number;
 use shared::raw_item::RawItem;
+use shared::user::expiry::whole_seconds;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -125,7 +126,7 @@ impl Batch {
         self.email.append_option(text(&item, EMAIL));
         self.status.append_option(text(&item, STATUS));
         self.attributes.append_option(json(&item, ATTRIBUTES));
-        self.expires_at.append_option(whole(&item, EXPIRES_AT));
+        self.expires_at.append_option(expiry(&item));
         self.version.append_option(whole(&item, VERSION));
         self.created_at.append_option(moment(&item, CREATED_AT));
         self.updated_at.append_option(moment(&item, UPDATED_AT));
@@ -186,6 +187,11 @@ fn text<'i>(item: &'i RawItem, name: &str) -> Option<&'i str> {
 /// A number that is whole and fits, whatever its spelling.
 fn whole(item: &RawItem, name: &str) -> Option<i64> {
     number::canonical(item.get(name)?.as_n().ok()?)?.parse().ok()
+}
+
+/// The second from which on the item was absent: a fraction counts, as it does for TTL.
+fn expiry(item: &RawItem) -> Option<i64> {
+    whole_seconds(item.get(EXPIRES_AT)?.as_n().ok()?)
 }
 
 /// A time to the microsecond.

@@ -4,10 +4,12 @@ use crate::filter::Filter;
 use crate::sort::{Order, Place, Sort};
 use crate::sql::Sql;
 
-/// Holds of a record that can be seen: no tombstone, and not expired at the second `$1`.
+/// Holds of a record that can be seen: no tombstone, and not expired at the second `$1`. As for DynamoDB's TTL, what ended more
+/// than five years ago has not expired.
 macro_rules! live {
     () => {
-        "deleted_at is null and (expires_at is null or expires_at > $1::text::numeric)"
+        "deleted_at is null and (expires_at is null or expires_at > $1::text::numeric \
+         or expires_at <= $1::text::numeric - 157788000)"
     };
 }
 

@@ -3,13 +3,15 @@
 //! dynoxide asks for the highest sequence number of a table on every streamed write and sorts the stream by number
 //! on every read, both by an expression that no index of its own covers: a write costs as much as the stream is
 //! long. Two expression indexes cure it. They are made over a second connection, which is why the in-memory database
-//! lives in the engine's `memdb` file system: there a second connection of the process reaches it by name.
+//! lives in the engine's `memdb` file system: there a second connection of the process reaches it by name. TTL's sweep has
+//! such a connection, too.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dynoxide::Database;
+use dynoxide::storage::Storage;
 use rusqlite::{Connection, OpenFlags};
 
 use super::EngineError;
@@ -32,17 +34,17 @@ const RETENTION: &str = "
     WHERE created_at < unixepoch() - 24 * 60 * 60
       AND id NOT IN (SELECT MAX(id) FROM _stream_records GROUP BY table_name)";
 
-/// Opens a new database that only this process's memory holds.
-pub(super) fn memory() -> Result<Database, EngineError> {
+/// Opens a new database that only this process's memory holds, and a second connection to it.
+pub(super) fn memory() -> Result<(Database, Storage), EngineError> {
     static OPENED: AtomicU64 = AtomicU64::new(0);
     let name = format!("file:/millrace-{}?vfs=memdb", OPENED.fetch_add(1, Ordering::Relaxed));
     let database = Database::new(&name)?;
     Connection::open(&name)?.execute_batch(INDEXES)?;
-    Ok(database)
+    Ok((database, Storage::new(&name)?))
 }
 
-/// Opens the database of a data folder, made if it is not there, and locks the folder.
-pub(super) fn open(folder: &Path) -> Result<(Database, File), EngineError> {
+/// Opens the database of a data folder, made if it is not there, and a second connection to it, and locks the folder.
+pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), EngineError> {
     let at = |path: &Path| {
         let path = path.to_path_buf();
         move |source| EngineError::Folder { path, source }
@@ -71,7 +73,7 @@ pub(super) fn open(folder: &Path) -> Result<(Database, File), EngineError> {
     let second = Connection::open(&path)?;
     second.execute_batch(INDEXES)?;
     second.execute_batch(RETENTION)?;
-    Ok((database, lock))
+    Ok((database, Storage::new(name)?, lock))
 }
 
 fn holds_bytes(path: &Path) -> Result<bool, EngineError> {

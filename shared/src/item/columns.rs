@@ -13,10 +13,11 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{ATTRIBUTES, CREATED_AT, EMAIL, EXPIRES_AT, NAME, STATUS, TIMESTAMP, UPDATED_AT, USER_ID, VERSION};
+use super::{ATTRIBUTES, CREATED_AT, EMAIL, NAME, STATUS, TIMESTAMP, UPDATED_AT, USER_ID, VERSION};
 use crate::change::CanonicalKey;
 use crate::folding::fold_case;
 use crate::number;
+use crate::user::expiry::whole_seconds;
 
 use visit::Value;
 
@@ -63,7 +64,7 @@ pub struct Columns<'a> {
     pub status: Option<Cow<'a, str>>,
     /// Whatever else, as plain JSON.
     pub attributes: Option<String>,
-    /// The expiry, in epoch seconds.
+    /// The expiry, in epoch seconds. As for TTL a fraction counts, and zero, a negative number and another type are none.
     pub expires_at: Option<Cow<'a, str>>,
     /// The optimistic lock.
     pub version: Option<Cow<'a, str>>,
@@ -94,7 +95,7 @@ impl<'a> Columns<'a> {
             email,
             status: text(STATUS, found.status)?,
             attributes: found.attributes.map(plain::object).transpose()?.flatten(),
-            expires_at: whole(EXPIRES_AT, found.expires_at)?,
+            expires_at: expiry(found.expires_at),
             version: whole(VERSION, found.version)?,
             created_at: moment(CREATED_AT, found.created_at)?,
             updated_at: moment(UPDATED_AT, found.updated_at)?,
@@ -193,6 +194,17 @@ fn whole<'a>(attribute: &'static str, value: Option<Value<'a>>) -> Result<Option
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(text)) if number::canonical(&text).is_some() => Ok(Some(text)),
         Some(_) => Err(NoRow::Type { attribute, wanted: "a number (N)" }),
+    }
+}
+
+/// As DynamoDB's TTL understands it, but for what is too old, which depends on the time.
+fn expiry(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
+    let Some(Value::Number(text)) = value else { return None };
+    let spelled = number::canonical(&text)?;
+    match spelled.as_bytes() {
+        [b'-', ..] | b"0" => None,
+        _ if spelled.contains("E-") => whole_seconds(&spelled).map(|seconds| seconds.to_string().into()),
+        _ => Some(text),
     }
 }
 

@@ -71,8 +71,6 @@ fn an_item_that_is_no_user_names_its_attribute_and_no_value() {
     assert_eq!(unreadable(|item| drop(item.insert(EMAIL.into(), text("nobody")))), EMAIL);
     assert_eq!(unreadable(|item| drop(item.insert(STATUS.into(), whole(1)))), STATUS);
     assert_eq!(unreadable(|item| drop(item.insert(ATTRIBUTES.into(), text("{}")))), ATTRIBUTES);
-    assert_eq!(unreadable(|item| drop(item.insert(EXPIRES_AT.into(), whole("1.5")))), EXPIRES_AT);
-    assert_eq!(unreadable(|item| drop(item.insert(EXPIRES_AT.into(), whole(9_999_999_999_i64)))), EXPIRES_AT);
     assert_eq!(unreadable(|item| drop(item.insert(VERSION.into(), text("1")))), VERSION);
     assert_eq!(unreadable(|item| drop(item.insert(CREATED_AT.into(), text("yesterday")))), CREATED_AT);
     let mut item = encode(&full()).unwrap();
@@ -88,4 +86,27 @@ fn a_record_is_live_until_the_second_of_its_expiry() {
     assert!(is_live(&at(now + 1), NOW));
     assert!(!is_live(&at(now), NOW));
     assert!(!is_live(&at(now - 1), NOW));
+}
+
+#[test]
+fn an_expiry_of_another_program_is_read_as_ttl_reads_it() {
+    let now = NOW.unix_timestamp();
+    for (value, live, shown) in [
+        (whole(format!("{now}.5")), true, Some(now + 1)),
+        (whole(format!("{}.5", now - 1)), false, Some(now)),
+        (whole(0), true, None),
+        (whole(-1), true, None),
+        (whole(now - ExpiresAt::TTL_SECONDS), true, None),
+        (whole(now - ExpiresAt::TTL_SECONDS + 1), false, Some(now - ExpiresAt::TTL_SECONDS + 1)),
+        (whole(now * 1_000), true, Some(now * 1_000)),
+        (whole("12345678901234567890123456789012345678"), true, None),
+        (text(now.to_string()), true, None),
+        (AttributeValue::Null(true), true, None),
+    ] {
+        let mut item = encode(&full()).unwrap();
+        item.insert(EXPIRES_AT.into(), value.clone());
+        assert_eq!(is_live(&item, NOW), live, "{value:?}");
+        let user = decode(item, NOW).unwrap();
+        assert_eq!(user.profile.expires_at.map(ExpiresAt::seconds), shown, "{value:?}");
+    }
 }

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use time::OffsetDateTime;
 
 use crate::item;
+use crate::user::expiry::ExpiresAt;
 use crate::user::precondition::{Precondition, Tags};
 use crate::user::{Edit, first_version, spell_moment};
 
@@ -44,16 +45,25 @@ impl Expression {
     /// A record's expiry is not past: [`item::is_live`] in DynamoDB's words. One that is no number compares as false,
     /// whichever way it is compared.
     pub(super) fn live(&mut self, now: OffsetDateTime) -> String {
-        let (expiry, now) = (self.name(item::EXPIRES_AT), self.value("now", item::whole(now.unix_timestamp())));
+        let (expiry, now, forgotten) = self.expiry(now);
         let number = self.value("number", item::text("N"));
-        format!("(attribute_not_exists({expiry}) OR NOT attribute_type({expiry}, {number}) OR {expiry} > {now})")
+        format!(
+            "(attribute_not_exists({expiry}) OR NOT attribute_type({expiry}, {number}) OR {expiry} > {now} \
+             OR {expiry} <= {forgotten})"
+        )
     }
 
     /// Nothing is there, or what is there has expired.
     pub(super) fn absent(&mut self, now: OffsetDateTime) -> String {
-        let (key, expiry) = (self.name(item::USER_ID), self.name(item::EXPIRES_AT));
-        let now = self.value("now", item::whole(now.unix_timestamp()));
-        format!("attribute_not_exists({key}) OR {expiry} <= {now}")
+        let key = self.name(item::USER_ID);
+        let (expiry, now, forgotten) = self.expiry(now);
+        format!("attribute_not_exists({key}) OR ({expiry} <= {now} AND {expiry} > {forgotten})")
+    }
+
+    /// The expiry, and between which seconds it is past.
+    fn expiry(&mut self, now: OffsetDateTime) -> (String, String, String) {
+        let forgotten = self.value("forgotten", item::whole(ExpiresAt::last_forgotten(now)));
+        (self.name(item::EXPIRES_AT), self.value("now", item::whole(now.unix_timestamp())), forgotten)
     }
 
     /// A live record is there and satisfies the precondition.
@@ -181,16 +191,16 @@ mod tests {
     #[test]
     fn a_condition_says_what_the_precondition_demands() {
         let live = "attribute_exists(#user_id) AND (attribute_not_exists(#expires_at) OR \
-            NOT attribute_type(#expires_at, :number) OR #expires_at > :now)";
-        assert_eq!(present(None, None), (live.to_owned(), 2));
-        assert_eq!(present(Some(Tags::Any), None), (live.to_owned(), 2));
+            NOT attribute_type(#expires_at, :number) OR #expires_at > :now OR #expires_at <= :forgotten)";
+        assert_eq!(present(None, None), (live.to_owned(), 3));
+        assert_eq!(present(Some(Tags::Any), None), (live.to_owned(), 3));
         assert_eq!(
             present(Some(Tags::Versions(vec![3, 4])), Some(Tags::Versions(vec![5]))),
-            (format!("{live} AND (#version IN (:is0, :is1)) AND NOT (#version IN (:not0))"), 5)
+            (format!("{live} AND (#version IN (:is0, :is1)) AND NOT (#version IN (:not0))"), 6)
         );
         assert_eq!(
             present(Some(Tags::Versions(vec![])), Some(Tags::Any)),
-            (format!("{live} AND attribute_not_exists(#user_id) AND NOT attribute_exists(#user_id)"), 2)
+            (format!("{live} AND attribute_not_exists(#user_id) AND NOT attribute_exists(#user_id)"), 3)
         );
     }
 

@@ -3,9 +3,12 @@
 use time::OffsetDateTime;
 
 use super::Invalid;
+use crate::number;
 
-/// Whole seconds since 1970, at most 4 years ago and at most 50 years from now. A past second is allowed: it
-/// ends the record at once, and TTL then hands it to the archive.
+/// The second from which on a record is absent.
+///
+/// What a client gives is [parsed](Self::parse) strictly. What is stored may be another program's, and is
+/// [read](Self::of_stored) as DynamoDB's TTL reads it: a record is absent if and only if TTL is to remove it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ExpiresAt(i64);
 
@@ -13,10 +16,16 @@ impl ExpiresAt {
     /// How far ahead an expiry may lie: 50 years of 365.25 days.
     pub const MAX_AHEAD_SECONDS: i64 = 50 * 31_557_600;
     /// How long ago an expiry may lie: 4 years of 365.25 days. DynamoDB's TTL leaves alone what ended more than five
-    /// years ago, so such a record would be absent and yet never be removed or archived; TTL has the fifth year to act.
+    /// years ago, so such a record would never be removed or archived; TTL has the fifth year to act.
     pub const MAX_PAST_SECONDS: i64 = 4 * 31_557_600;
+    /// How long ago an expiry may lie for DynamoDB's TTL to act on it: 5 years of 365.25 days.
+    pub const TTL_SECONDS: i64 = 5 * 31_557_600;
+    /// The latest expiry that is one: the largest integer that every reader of JSON holds exactly. What is stored and
+    /// later, in 285 million years, never comes.
+    pub const MAX_STORED_SECONDS: i64 = (1 << 53) - 1;
 
-    /// Reads an expiry.
+    /// Reads an expiry that a client gives: whole seconds since 1970, at most 4 years ago and at most 50 years from now.
+    /// A past second ends the record at once, and TTL then hands it to the archive.
     ///
     /// # Errors
     /// It is negative, more than 4 years before `now` or more than 50 years after it.
@@ -32,6 +41,29 @@ impl ExpiresAt {
         }
     }
 
+    /// Reads the number of a stored item as DynamoDB's TTL does; none if TTL never removes the item.
+    ///
+    /// A fraction counts: the record is absent from the next whole second on. TTL acts on nothing that is zero, negative
+    /// or more than 5 years past, and on no value of another type than Number.
+    #[must_use]
+    pub fn of_stored(number: &str, now: OffsetDateTime) -> Option<Self> {
+        let seconds = whole_seconds(number)?;
+        let is_one = Self::last_forgotten(now) < seconds && seconds <= Self::MAX_STORED_SECONDS;
+        is_one.then_some(Self(seconds))
+    }
+
+    /// The last second of an expiry that is too old for TTL.
+    #[must_use]
+    pub fn last_forgotten(now: OffsetDateTime) -> i64 {
+        now.unix_timestamp().saturating_sub(Self::TTL_SECONDS).max(0)
+    }
+
+    /// Whether the record is absent at `now`.
+    #[must_use]
+    pub fn is_past(self, now: OffsetDateTime) -> bool {
+        self.0 <= now.unix_timestamp()
+    }
+
     /// Seconds since 1970.
     #[must_use]
     pub fn seconds(self) -> i64 {
@@ -39,8 +71,28 @@ impl ExpiresAt {
     }
 }
 
+/// A decimal number of seconds, rounded up; none if the text is no number, or one beyond 64 bits.
+#[must_use]
+pub fn whole_seconds(number: &str) -> Option<i64> {
+    let spelled = number::canonical(number)?;
+    let Some((digits, power)) = spelled.split_once('E') else {
+        return spelled.parse().ok();
+    };
+    // A positive power is only written of more than 40 digits.
+    let fraction = usize::try_from(power.parse::<i64>().ok()?.checked_neg()?).ok()?;
+    let (sign, digits) = digits.strip_prefix('-').map_or((1, digits), |digits| (-1, digits));
+    let whole = match digits.len().checked_sub(fraction) {
+        None | Some(0) => 0,
+        Some(whole) => digits[..whole].parse::<i64>().ok()?,
+    };
+    // The last digit of the fraction is not zero.
+    if sign < 0 { Some(-whole) } else { whole.checked_add(1) }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: OffsetDateTime = time::macros::datetime!(2026-11-22 10:00 UTC);
@@ -54,6 +106,63 @@ mod tests {
         }
         for seconds in [-1, 0, first - 1, last + 1, i64::MAX, NOW.unix_timestamp() * 1_000] {
             assert!(ExpiresAt::parse(seconds, NOW).is_err(), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_stored_number_is_read_as_ttl_reads_it() {
+        let now = NOW.unix_timestamp();
+        let forgotten = now - ExpiresAt::TTL_SECONDS;
+        for (number, expected) in [
+            (now.to_string(), Some(now)),
+            (format!("{now}.000"), Some(now)),
+            (format!("{now}.5"), Some(now + 1)),
+            (format!("{}.00000000000000000001", now - 1), Some(now)),
+            (format!("{}e-1", now * 10 + 1), Some(now + 1)),
+            ("2E+9".to_owned(), Some(2_000_000_000)),
+            ((now * 1_000).to_string(), Some(now * 1_000)),
+            (ExpiresAt::MAX_STORED_SECONDS.to_string(), Some(ExpiresAt::MAX_STORED_SECONDS)),
+            ((ExpiresAt::MAX_STORED_SECONDS + 1).to_string(), None),
+            ("12345678901234567890123456789012345678".to_owned(), None),
+            ("9.9E+125".to_owned(), None),
+            ((forgotten + 1).to_string(), Some(forgotten + 1)),
+            (format!("{forgotten}.5"), Some(forgotten + 1)),
+            (forgotten.to_string(), None),
+            ("0".to_owned(), None),
+            ("0.5".to_owned(), None),
+            ("-1".to_owned(), None),
+            ("-0.5".to_owned(), None),
+            ("1E-130".to_owned(), None),
+            ("tomorrow".to_owned(), None),
+        ] {
+            assert_eq!(ExpiresAt::of_stored(&number, NOW).map(ExpiresAt::seconds), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn whole_seconds_are_rounded_up() {
+        for (number, expected) in
+            [("1.5", Some(2)), ("-1.5", Some(-1)), ("0.1", Some(1)), ("-0.1", Some(0)), ("x", None)]
+        {
+            assert_eq!(whole_seconds(number), expected, "{number}");
+        }
+        assert_eq!(whole_seconds("9223372036854775807"), Some(i64::MAX));
+        assert_eq!(whole_seconds("9223372036854775807.5"), None);
+        assert_eq!(whole_seconds("1E+60"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_client_may_give_is_read_back(seconds: u32) {
+            let given = ExpiresAt::parse(seconds.into(), NOW);
+            if let Ok(given) = given {
+                prop_assert_eq!(ExpiresAt::of_stored(&seconds.to_string(), NOW), Some(given));
+            }
+        }
+
+        #[test]
+        fn a_fraction_is_the_next_whole_second(seconds in 1..4_000_000_000_i64, fraction in "0{0,20}[1-9]") {
+            prop_assert_eq!(whole_seconds(&format!("{seconds}.{fraction}")), Some(seconds + 1));
         }
     }
 }

@@ -31,7 +31,8 @@ pub struct User {
     /// Whatever else the client keeps. Numbers are exact to 38 digits.
     #[schema(nullable = false, value_type = Option<std::collections::HashMap<String, Value>>)]
     pub attributes: Option<Value>,
-    /// From this second on the record is absent.
+    /// From this second on the record is absent. A fraction that another program stored is rounded up; what DynamoDB's TTL
+    /// never acts on is left out.
     #[schema(nullable = false)]
     pub expires_at: Option<i64>,
     /// The entity tag, and 0 for a record that another program wrote without one.

@@ -51,6 +51,15 @@ fn shown(columns: &RecordBatch, name: &str) -> Vec<String> {
 }
 
 #[test]
+fn an_expiry_with_a_fraction_is_the_second_from_which_on_the_item_was_absent() {
+    let items = ["1795334399.5", "1.7953344E+9", "0.5", "1E+30"].map(|number| {
+        format!(r#"{{"user_id":{{"S":"ada"}},"timestamp":{{"N":"1"}},"expires_at":{{"N":"{number}"}}}}"#)
+    });
+    let columns = columns(&items.each_ref().map(String::as_str));
+    assert_eq!(shown(&columns, "expires_at"), ["1795334400", "1795334400", "1", "null"]);
+}
+
+#[test]
 fn what_has_a_column_s_type_stands_in_it_and_the_rest_is_null() {
     let whole = r#"{"user_id":{"S":"ada"},"timestamp":{"N":"1795334400"},"name":{"S":"Ada \u0026 Co"},
         "email":{"S":"a@b.cd"},"status":{"S":"new"},"expires_at":{"N":"1.7953344e9"},"version":{"N":"7.0"},

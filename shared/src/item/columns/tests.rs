@@ -28,6 +28,27 @@ fn what_has_a_column_is_taken_out_and_no_number_is_rounded() {
 }
 
 #[test]
+fn an_expiry_that_is_no_number_is_none_as_it_is_for_ttl() {
+    for value in [r#"{"M":{}}"#, r#"{"S":"tomorrow"}"#, r#"{"S":"1900000000"}"#, r#"{"NULL":true}"#] {
+        let item = format!(r#"{{"name":{{"S":"Ada"}},"expires_at":{value}}}"#);
+        let columns = Columns::read(&item).unwrap();
+        assert_eq!((columns.name.as_deref(), columns.expires_at), (Some("Ada"), None), "{value}");
+    }
+    for (number, expected) in [
+        ("1900000000.5", Some("1900000001")),
+        ("1.9E+9", Some("1.9E+9")),
+        ("12345678901234567890123456789012345678", Some("12345678901234567890123456789012345678")),
+        ("0", None),
+        ("0.0", None),
+        ("-1", None),
+        ("-0.5", None),
+    ] {
+        let item = format!(r#"{{"expires_at":{{"N":"{number}"}}}}"#);
+        assert_eq!(Columns::read(&item).unwrap().expires_at.as_deref(), expected, "{number}");
+    }
+}
+
+#[test]
 fn another_type_under_a_column_s_name_is_refused_by_name_and_not_shown() {
     for (name, value) in [
         ("name", r#"{"N":"52"}"#),
@@ -35,7 +56,6 @@ fn another_type_under_a_column_s_name_is_refused_by_name_and_not_shown() {
         ("status", r#"{"BOOL":true}"#),
         ("version", r#"{"S":"s3cret"}"#),
         ("version", r#"{"N":"s3cret"}"#),
-        ("expires_at", r#"{"M":{}}"#),
         ("created_at", r#"{"S":"s3cret"}"#),
         ("updated_at", r#"{"N":"1"}"#),
         ("attributes", r#"{"S":"s3cret"}"#),
