@@ -9,6 +9,7 @@
 mod act;
 mod cloud;
 mod coverage;
+mod emails;
 mod engine;
 mod gate;
 mod happen;
@@ -36,6 +37,8 @@ const SHARE: u64 = 4_000;
 const ON_ENGINES: u64 = 1_000;
 /// And of those of which one replica is PostgreSQL's.
 const ON_POSTGRES: u64 = 400;
+/// And of those of emails.
+const ON_EMAILS: u32 = 400;
 
 #[test]
 fn every_history_in_memory_ends_right() {
@@ -53,6 +56,11 @@ fn every_history_on_the_engines_ends_right() {
 fn every_history_with_a_relational_replica_ends_right() {
     let seen = prove::all_end_right(&Proof { seed: SEED, count: ON_POSTGRES, threads: 4, on: On::Relational });
     println!("{seen}");
+}
+
+#[test]
+fn every_history_of_emails_ends_right() {
+    emails::all_end_right(SEED, ON_EMAILS);
 }
 
 /// Calls of one repair, and some more.

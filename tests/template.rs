@@ -342,6 +342,7 @@ fn a_role_allows_what_its_function_calls() {
         "dynamodb:DescribeTable",
         "dynamodb:GetItem",
         "dynamodb:PutItem",
+        "dynamodb:Query",
         "dynamodb:Scan",
     ];
     let buckets = ["s3:DeleteObject", "s3:GetObject", "s3:ListBucket", "s3:PutObject"];

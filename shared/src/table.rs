@@ -14,9 +14,10 @@ mod emails;
 mod expression;
 mod fault;
 mod listing;
-mod marks;
 mod meter;
+mod nonce;
 mod once;
+mod reservations;
 mod restore;
 mod unique;
 
@@ -40,7 +41,9 @@ pub use fault::Fault;
 use fault::{Refusal, refusal};
 pub use listing::{Listing, Order, Page, Position, Segment};
 pub use meter::Meter;
+pub use nonce::Nonces;
 pub use once::{Attempt, CLAIM_SECONDS, KEPT_SECONDS, Once};
+use reservations::ReservationTable;
 pub use restore::{NotPut, RestoreTable};
 
 /// How often a write that another one overtook starts over before it gives up.
@@ -55,8 +58,8 @@ pub enum WriteError {
     /// A live record is there.
     #[error("the record exists already")]
     Exists,
-    /// Another user has the address.
-    #[error("another user has the address")]
+    /// Another user has the email.
+    #[error("another user has the email")]
     EmailTaken,
     /// The record is not in the state that the precondition demands.
     #[error("the record's version is not the one demanded")]
@@ -84,8 +87,8 @@ pub struct UserTable {
     client: Client,
     name: Arc<str>,
     email_index: Arc<str>,
-    /// The table of addresses' markers, if addresses are unique.
-    markers: Option<Arc<str>>,
+    /// The reservations of emails, if emails are unique.
+    emails: Option<ReservationTable>,
     meter: Meter,
 }
 
@@ -93,13 +96,13 @@ impl UserTable {
     /// The table of this name, reached with this client.
     #[must_use]
     pub fn new(client: Client, name: String, email_index: String) -> Self {
-        Self { client, name: name.into(), email_index: email_index.into(), markers: None, meter: Meter::default() }
+        Self { client, name: name.into(), email_index: email_index.into(), emails: None, meter: Meter::default() }
     }
 
-    /// The same table, in which an address is one user's: markers in this table see to it.
+    /// The same table, in which an email is one user's, by reservations in this table with nonces from this source.
     #[must_use]
-    pub fn with_unique_emails(self, markers: Option<&str>) -> Self {
-        Self { markers: markers.map(Into::into), ..self }
+    pub fn with_unique_emails(self, emails: Option<&str>, nonces: Nonces) -> Self {
+        Self { emails: emails.map(|name| ReservationTable::new(name, nonces)), ..self }
     }
 
     /// The same table, whose calls are counted here.
@@ -132,8 +135,8 @@ impl UserTable {
     /// # Errors
     /// [`WriteError::Exists`], or the table failed.
     pub async fn create(&self, user: &User, now: OffsetDateTime) -> Result<(), WriteError> {
-        if let (Some(markers), Some(_)) = (&self.markers, &user.profile.email) {
-            return self.create_unique(markers, user, now).await;
+        if let (Some(emails), Some(_)) = (&self.emails, &user.profile.email) {
+            return self.create_unique(emails, user, now).await;
         }
         match self.put_if_absent(user, now).await {
             Ok(()) => Ok(()),
@@ -177,8 +180,8 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<Replaced, WriteError> {
-        if let Some(markers) = &self.markers {
-            return self.replace_unique(markers, &key, &profile, precondition, now).await;
+        if let Some(emails) = &self.emails {
+            return self.replace_unique(emails, &key, &profile, precondition, now).await;
         }
         let must_exist = precondition.if_match.is_some();
         let must_be_absent = precondition.if_none_match == Some(Tags::Any);
@@ -256,8 +259,8 @@ impl UserTable {
         now: OffsetDateTime,
     ) -> Result<User, WriteError> {
         let moves = edits.email != Edit::Keep || edits.expires_at != Edit::Keep;
-        if let Some(markers) = self.markers.as_ref().filter(|_| moves) {
-            return self.patch_unique(markers, key, edits, precondition, now).await;
+        if let Some(emails) = self.emails.as_ref().filter(|_| moves) {
+            return self.patch_unique(emails, key, edits, precondition, now).await;
         }
         let refused = |old: Option<Item>| match old {
             Some(old) if item::is_live(&old, now) => WriteError::PreconditionFailed,
@@ -360,8 +363,8 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<u64, WriteError> {
-        if let Some(markers) = &self.markers {
-            return self.delete_unique(markers, key, precondition, now).await;
+        if let Some(emails) = &self.emails {
+            return self.delete_unique(emails, key, precondition, now).await;
         }
         let mut expression = Expression::default();
         let condition = expression.present(precondition, now);

@@ -1,7 +1,7 @@
 //! HTTP in front of an engine, on which things go wrong.
 
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use http::request::Parts;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
@@ -52,20 +53,35 @@ pub(crate) struct Call<'c> {
 }
 
 type Plan = dyn Fn(&Call<'_>) -> Mishap + Send + Sync;
+/// What a request of an operation waits for.
+type Turn = dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync;
 
 #[derive(Clone)]
 struct Proxy {
     engine: String,
     client: Client<HttpConnector, Full<Bytes>>,
+    turn: Arc<Turn>,
     plan: Arc<Plan>,
 }
 
 /// Serves the engine at `engine` with the mishaps of `plan`, for as long as the runtime lives; answers its URL.
 pub(crate) async fn before(engine: &str, plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static) -> String {
+    serve(engine, Arc::new(|_| ready(()).boxed()), Arc::new(plan)).await
+}
+
+/// Serves the engine at `engine`, whose requests wait for their turn by their operation; answers its URL.
+pub(crate) async fn before_with<F>(engine: &str, turn: impl Fn(&str) -> F + Send + Sync + 'static) -> String
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    serve(engine, Arc::new(move |operation| turn(operation).boxed()), Arc::new(|_| Mishap::None)).await
+}
+
+async fn serve(engine: &str, turn: Arc<Turn>, plan: Arc<Plan>) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let proxy = Proxy { engine: engine.to_owned(), client, plan: Arc::new(plan) };
+    let proxy = Proxy { engine: engine.to_owned(), client, turn, plan };
     let router = Router::new().fallback(answer).with_state(proxy);
     tokio::spawn(async move { axum::serve(listener, router).await });
     url
@@ -81,6 +97,7 @@ async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response
         operation: target.rsplit('.').next().unwrap(),
         body: std::str::from_utf8(&body).unwrap_or_default(),
     };
+    (proxy.turn)(call.operation).await;
     let mishap = (proxy.plan)(&call);
     let of_s3 = call.operation.is_empty();
     Ok(match mishap {

@@ -27,12 +27,22 @@ use super::gate::{Gate, Place, Trouble};
 /// Where Lambda tells of its event source mappings.
 const MAPPINGS: &str = "/2015-03-31/event-source-mappings";
 
+/// HTTP to an engine.
+pub(super) type Wire = Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
+
+pub(super) fn wire() -> Wire {
+    let mut connector = hyper_util::client::legacy::connect::HttpConnector::new();
+    // Or a request in two packets waits for the acknowledgement of the first.
+    connector.set_nodelay(true);
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
 /// What stands at the far end.
 #[derive(Clone)]
 pub(super) enum Behind {
     Memory(Arc<Mutex<Cloud>>),
     Engine {
-        client: Box<Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>>,
+        client: Box<Wire>,
         /// The replicas' tables.
         replicas: [&'static str; 2],
         label: Arc<Mutex<String>>,
@@ -85,11 +95,7 @@ impl HttpConnector for Line {
 
 impl Behind {
     pub(super) fn engine(replicas: [&'static str; 2], label: Arc<Mutex<String>>) -> Self {
-        let mut connector = hyper_util::client::legacy::connect::HttpConnector::new();
-        // Or a request in two packets waits for the acknowledgement of the first.
-        connector.set_nodelay(true);
-        let client = Box::new(Client::builder(TokioExecutor::new()).build(connector));
-        Self::Engine { client, replicas, label }
+        Self::Engine { client: Box::new(wire()), replicas, label }
     }
 
     /// Where a request goes, whether it writes, and whether it is in DynamoDB's dialect.
@@ -146,10 +152,7 @@ impl Behind {
     }
 }
 
-async fn forward(
-    client: &Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
-    request: HttpRequest,
-) -> Result<HttpResponse, ConnectorError> {
+pub(super) async fn forward(client: &Wire, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let request = request.try_into_http1x().unwrap();
     let request = request.map(|body| Full::new(Bytes::copy_from_slice(body.bytes().unwrap())));
     let broken = |error: Box<dyn std::error::Error + Send + Sync>| ConnectorError::io(error);

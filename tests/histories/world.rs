@@ -111,7 +111,7 @@ impl<'s, S: Stage> World<'s, S> {
         let maintenance = Maintenance {
             owned: None,
             source: RawTable::new(dynamodb.clone(), SOURCE),
-            restored: RestoreTable::new(dynamodb, SOURCE.to_owned(), None),
+            restored: RestoreTable::new(dynamodb, SOURCE.to_owned()),
             replicas: replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
             mappings: Mappings::new(lambda, Function::Replicator.name().to_owned()),
             failures: FailureBucket::new(s3.clone(), FAILURES.to_owned()),

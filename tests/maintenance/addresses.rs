@@ -6,7 +6,7 @@ use maintenance::Maintenance;
 use maintenance::progress::Progress;
 use serde_json::{Value, json};
 use shared::clock::Clock;
-use shared::table::{RestoreTable, UserTable, WriteError};
+use shared::table::{Nonces, RestoreTable, UserTable, WriteError};
 use shared::user::email::Email;
 use shared::user::id::UserId;
 use shared::user::name::Name;
@@ -15,19 +15,19 @@ use shared::user::{Profile, User, UserKey};
 
 use super::scene::{Item, SOURCE, Scene, text, to_its_end, user};
 
-const MARKERS: &str = "Emails";
+const EMAILS: &str = "Emails";
 const ADDRESS: &str = "Ada@Example.com";
 
 fn table(scene: &Scene) -> UserTable {
     let table = UserTable::new(scene.dynamodb.clone(), SOURCE.to_owned(), "EmailIndex".to_owned());
-    table.with_unique_emails(Some(MARKERS))
+    table.with_unique_emails(Some(EMAILS), Nonces::of(Clock::system()))
 }
 
 /// The function, as it is where addresses are unique.
 fn maintenance(scene: &Scene) -> Maintenance {
     let mut maintenance = scene.maintenance();
-    let markers = Some(MARKERS.to_owned());
-    maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned(), markers);
+    maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
+        .with_unique_emails(Some(EMAILS), Nonces::of(Clock::system()));
     maintenance
 }
 
@@ -68,9 +68,12 @@ fn all() -> Value {
     json!({"from": "2026-01-01T00:00:00Z"})
 }
 
-async fn markers(scene: &Scene) -> Vec<(String, String)> {
+/// The emails that have an owner, and their owners.
+async fn owners(scene: &Scene) -> Vec<(String, String)> {
     let of = |item: &Item, name: &str| item[name].as_s().unwrap().clone();
-    scene.items(MARKERS).await.iter().map(|marker| (of(marker, "email"), of(marker, "user_id"))).collect()
+    let items = scene.items(EMAILS).await;
+    let owners = items.iter().filter(|item| item["record"] == text("#owner"));
+    owners.map(|owner| (of(owner, "email"), of(owner, "user_id"))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,10 +81,12 @@ async fn a_restored_item_takes_its_address_and_ends_with_it() {
     let scene = Scene::start().await;
     expired(&scene, &["ada"]).await;
     assert_eq!(restore(&scene, all()).await.get("restore.restored"), 1);
-    assert_eq!(markers(&scene).await, [(ADDRESS.to_lowercase(), "ada".to_owned())]);
+    assert_eq!(owners(&scene).await, [(ADDRESS.to_lowercase(), "ada".to_owned())]);
     assert!(matches!(create(&scene, "eve").await, Err(WriteError::EmailTaken)));
-    let ends = scene.items(MARKERS).await[0]["expires_at"].clone();
-    assert_eq!(ends, scene.item(SOURCE, "ada").await.unwrap()["expires_at"], "the marker ends with the item");
+    let ends = scene.item(SOURCE, "ada").await.unwrap()["expires_at"].clone();
+    let reservation = scene.items(EMAILS).await;
+    assert_eq!(reservation.len(), 2);
+    assert!(reservation.iter().all(|item| item["expires_at"] == ends), "the reservation ends with the item");
     assert_eq!(restore(&scene, all()).await.get("restore.already"), 1);
 }
 
@@ -99,7 +104,7 @@ async fn an_address_that_another_user_has_by_now_is_left_to_it_and_the_key_is_to
         assert!(!format!("{report:?}").to_lowercase().contains("@example.com"), "an address is nobody's to log");
     }
     assert!(scene.item(SOURCE, "ada").await.is_none());
-    assert_eq!(markers(&scene).await, [(ADDRESS.to_lowercase(), "eve".to_owned())]);
+    assert_eq!(owners(&scene).await, [(ADDRESS.to_lowercase(), "eve".to_owned())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +116,7 @@ async fn of_several_users_who_had_an_address_one_comes_back() {
     assert_eq!((progress.get("restore.restored"), progress.get("restore.refused")), (1, 3));
     let live = scene.live(SOURCE).await;
     let owner = live.keys().next().unwrap().clone();
-    assert_eq!((live.len(), markers(&scene).await), (1, vec![(ADDRESS.to_lowercase(), owner)]));
+    assert_eq!((live.len(), owners(&scene).await), (1, vec![(ADDRESS.to_lowercase(), owner)]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,13 +127,15 @@ async fn of_a_restore_and_a_create_at_the_same_time_one_has_the_address() {
         for user in ["ada", "eve"] {
             scene.delete(SOURCE, user).await;
         }
-        let marker = scene.dynamodb.delete_item().table_name(MARKERS).key("email", text(&ADDRESS.to_lowercase()));
-        marker.send().await.unwrap();
+        for item in scene.items(EMAILS).await {
+            let key = ["email", "record"].map(|name| (name.to_owned(), item[name].clone())).into();
+            scene.dynamodb.delete_item().table_name(EMAILS).set_key(Some(key)).send().await.unwrap();
+        }
         let (progress, created) = Box::pin(join(restore(&scene, all()), create(&scene, "eve"))).await;
-        let owners: Vec<String> = scene.live(SOURCE).await.into_keys().collect();
-        assert_eq!(owners.len(), 1, "{owners:?} {progress} {created:?}");
-        assert_eq!(markers(&scene).await, [(ADDRESS.to_lowercase(), owners[0].clone())]);
-        assert_eq!(progress.get("restore.restored") == 1, owners[0] == "ada");
+        let users: Vec<String> = scene.live(SOURCE).await.into_keys().collect();
+        assert_eq!(users.len(), 1, "{users:?} {progress} {created:?}");
+        assert_eq!(owners(&scene).await, [(ADDRESS.to_lowercase(), users[0].clone())]);
+        assert_eq!(progress.get("restore.restored") == 1, users[0] == "ada");
     }
 }
 
@@ -144,7 +151,7 @@ async fn an_item_that_is_written_over_gives_its_address_back() {
     let more = json!({"from": "2026-01-01T00:00:00Z", "overwrite": true});
     assert_eq!(restore(&scene, more).await.get("restore.restored"), 1);
     assert_eq!(scene.item(SOURCE, "ada").await.unwrap()["email"], text(ADDRESS));
-    assert_eq!(markers(&scene).await, [(ADDRESS.to_lowercase(), "ada".to_owned())]);
+    assert_eq!(owners(&scene).await, [(ADDRESS.to_lowercase(), "ada".to_owned())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +166,7 @@ async fn what_has_no_address_and_what_no_user_can_have_is_told_apart() {
     scene.stack.drained().await;
     let progress = restore(&scene, all()).await;
     assert_eq!((progress.get("restore.restored"), progress.get("restore.refused")), (1, 1));
-    assert!(markers(&scene).await.is_empty());
+    assert!(owners(&scene).await.is_empty());
     let report = scene.report("back").await;
     let why = report.iter().find_map(|line| line["why"].as_str()).unwrap();
     assert!(why.contains("a key that no user can have"), "{why}");

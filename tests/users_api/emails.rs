@@ -1,10 +1,14 @@
 //! Where addresses are unique: one user has one, however many records it has, for as long as one of them lasts.
 
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use serde_json::json;
 use shared::clock::Clock;
 use time::{Duration, OffsetDateTime};
+use tokio::sync::{Notify, Semaphore};
 
-use super::service::{Api, FIRST, JSON, NOW, Service, config_with};
+use super::service::{Api, FIRST, JSON, NOW, Service, config_with, s};
 use crate::faults::proxy::{self, Mishap};
 
 const UNIQUE: [(&str, &str); 3] =
@@ -23,8 +27,10 @@ async fn create(api: &Api, id: &str, second: u64, email: &str, expires_at: Optio
     answer.status
 }
 
-async fn markers(service: &Service) -> usize {
-    service.dynamodb.scan().table_name("Emails").send().await.unwrap().items().len()
+/// How many emails have an owner.
+async fn owned(service: &Service) -> usize {
+    let scanned = service.dynamodb.scan().table_name("Emails").send().await.unwrap();
+    scanned.items().iter().filter(|item| item["record"] == super::service::s("#owner")).count()
 }
 
 #[tokio::test]
@@ -43,7 +49,7 @@ async fn an_address_is_one_user_s_however_many_records_it_has() {
         assert_eq!((taken.status, taken.problem()), (409, "email-taken"), "{method}");
     }
     assert_eq!(api.get("/users/eve/1").await.version(), FIRST, "nothing was written");
-    assert_eq!((markers(&service).await, api.get("/users").await.seconds().len()), (2, 3));
+    assert_eq!((owned(&service).await, api.get("/users").await.seconds().len()), (2, 3));
 }
 
 #[tokio::test]
@@ -66,7 +72,7 @@ async fn an_address_is_freed_by_the_last_record_that_leaves_it() {
         assert!(left.status < 300, "{leave}: {}", left.text);
         assert_eq!(create(&api, "eve", 1, "ada@example.com", None).await, 201, "{leave}");
         let moved = leave == "PUT" || leave == "PATCH";
-        assert_eq!(markers(&service).await, if moved { 2 } else { 1 }, "{leave}");
+        assert_eq!(owned(&service).await, if moved { 2 } else { 1 }, "{leave}");
         if leave != "DELETE" {
             assert_eq!(left.version(), FIRST + 1);
             assert_eq!(
@@ -88,7 +94,7 @@ async fn an_address_ends_with_its_records() {
     assert_eq!(
         create(&after, "eve", 1, "ada@example.com", None).await,
         201,
-        "though neither record nor marker is gone"
+        "though neither the record nor its reservation is gone"
     );
     assert_eq!(create(&after, "ada", 1, "ada@example.com", None).await, 409);
     // A record that is kept keeps its address, too.
@@ -123,12 +129,12 @@ async fn one_user_s_records_that_race_are_all_counted() {
     assert_eq!(futures::future::join_all(deletes).await, [204; 3]);
     assert_eq!(create(&api, "eve", 1, "ada@example.com", None).await, 409, "one is left");
     assert_eq!(api.delete("/users/ada/4").await.status, 204);
-    assert_eq!((create(&api, "eve", 1, "ada@example.com", None).await, markers(&service).await), (201, 1));
+    assert_eq!((create(&api, "eve", 1, "ada@example.com", None).await, owned(&service).await), (201, 1));
 }
 
 #[tokio::test]
 async fn conditions_and_the_rest_of_an_item_hold_in_transactions_too() {
-    use super::service::{MERGE, n, s};
+    use super::service::{MERGE, n};
     let service = Service::start().await;
     let api = api_at(&service, NOW);
     service.put(&[("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("mark", s("theirs"))]).await;
@@ -160,10 +166,10 @@ async fn a_create_with_a_key_takes_the_address_with_the_record_or_neither() {
     let client = local::clients::dynamodb(&url.await);
     let broken = Api(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
     assert_eq!(broken.send("POST", "/users", &key, body).await.status, 503);
-    assert_eq!(markers(&service).await, 0);
+    assert_eq!(owned(&service).await, 0);
     let api = api_at(&service, NOW);
     let created = api.send("POST", "/users", &key, body).await;
-    assert_eq!((created.status, markers(&service).await), (201, 1), "{}", created.text);
+    assert_eq!((created.status, owned(&service).await), (201, 1), "{}", created.text);
     assert_eq!(api.send("POST", "/users", &key, body).await.text, created.text);
     let other = api.send("POST", "/users", &[JSON, ("idempotency-key", "two")], body).await;
     assert_eq!((other.status, other.problem()), (409, "email-taken"));
@@ -171,4 +177,164 @@ async fn a_create_with_a_key_takes_the_address_with_the_record_or_neither() {
     assert!(free, "{}", other.text);
     let again = api.send("POST", "/users", &[JSON, ("idempotency-key", "two")], body).await;
     assert_eq!(again.status, 201, "a taken address is no answer for a day: {}", again.text);
+}
+
+/// What a transaction of the API waits for, and how it tells that it waits.
+#[derive(Default)]
+struct Held {
+    arrived: Notify,
+    go: Notify,
+}
+
+/// The API, whose first transaction is held until it may go.
+async fn api_that_waits(service: &Service, held: &Arc<Held>) -> Api {
+    let (held, once) = (Arc::clone(held), Arc::new(Semaphore::new(1)));
+    let url = proxy::before_with(service.endpoint(), move |operation| {
+        let wait = operation == "TransactWriteItems" && once.try_acquire().map(|permit| permit.forget()).is_ok();
+        let held = Arc::clone(&held);
+        async move {
+            if wait {
+                held.arrived.notify_one();
+                held.go.notified().await;
+            }
+        }
+    });
+    let client = local::clients::dynamodb(&url.await);
+    Api(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)))
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_late_takes_no_email_from_its_next_user() {
+    // What ada writes late, after the record that holds the email was deleted and eve has taken it.
+    let late = [
+        ("POST", "/users", r#"{"user_id":"ada","timestamp":2,"name":"A","email":"ada@example.com"}"#),
+        ("PUT", "/users/ada/2", r#"{"name":"A","email":"ada@example.com"}"#),
+        ("PATCH", "/users/ada/3", r#"{"email":"ada@example.com"}"#),
+    ];
+    for (method, path, body) in late {
+        let service = Service::start().await;
+        let api = api_at(&service, NOW);
+        assert_eq!(create(&api, "ada", 1, "ada@example.com", None).await, 201);
+        assert_eq!(create(&api, "ada", 3, "other@example.com", None).await, 201);
+        let held = Arc::new(Held::default());
+        let slow = api_that_waits(&service, &held).await;
+        let written = tokio::spawn(async move {
+            let content_type = if method == "PATCH" { super::service::MERGE } else { JSON };
+            slow.send(method, path, &[content_type], body).await.status
+        });
+        held.arrived.notified().await;
+        assert_eq!(api.delete("/users/ada/1").await.status, 204);
+        assert_eq!(create(&api, "eve", 1, "ada@example.com", None).await, 201, "{method}: it is free");
+        held.go.notify_one();
+        assert_eq!(written.await.unwrap(), 409, "{method}");
+        let users = api.get("/users?email=ada@example.com").await;
+        assert_eq!(users.json["users"][0]["user_id"], "eve", "{method}");
+        assert_eq!(users.seconds(), [1], "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_late_forgets_no_record_of_its_own_user() {
+    let service = Service::start().await;
+    let api = api_at(&service, NOW);
+    assert_eq!(create(&api, "ada", 1, "ada@example.com", None).await, 201);
+    let held = Arc::new(Held::default());
+    let slow = api_that_waits(&service, &held).await;
+    let second = tokio::spawn(async move { create(&slow, "ada", 2, "ada@example.com", None).await });
+    held.arrived.notified().await;
+    assert_eq!(api.delete("/users/ada/1").await.status, 204);
+    assert_eq!(create(&api, "ada", 3, "ada@example.com", None).await, 201);
+    held.go.notify_one();
+    assert_eq!(second.await.unwrap(), 201);
+    assert_eq!(api.delete("/users/ada/2").await.status, 204);
+    assert_eq!(create(&api, "eve", 1, "ada@example.com", None).await, 409, "the third record has it");
+    assert_eq!(api.delete("/users/ada/3").await.status, 204);
+    assert_eq!(create(&api, "eve", 1, "ada@example.com", None).await, 201, "no record has it");
+}
+
+/// Gives the user so many records with the email, by the items that the API would write.
+async fn hold(service: &Service, records: std::ops::Range<u64>) {
+    let written = service.dynamodb.scan().table_name("Emails").send().await.unwrap();
+    let of_record = written.items().iter().find(|item| item["record"] == s("ada/1")).unwrap().clone();
+    let puts: Vec<WriteRequest> = records
+        .map(|second| {
+            let mut item = of_record.clone();
+            item.insert("record".to_owned(), AttributeValue::S(format!("ada/{second}")));
+            let put = PutRequest::builder().set_item(Some(item)).build().unwrap();
+            WriteRequest::builder().put_request(put).build()
+        })
+        .collect();
+    for chunk in puts.chunks(25) {
+        let written = service.dynamodb.batch_write_item().request_items("Emails", chunk.to_vec()).send().await.unwrap();
+        assert!(written.unprocessed_items().is_none_or(std::collections::HashMap::is_empty));
+    }
+}
+
+#[tokio::test]
+async fn a_reservation_costs_the_same_however_many_records_hold_the_email() {
+    let service = Service::start().await;
+    let calls = Arc::new(Mutex::new(Vec::<(String, usize)>::new()));
+    let seen = Arc::clone(&calls);
+    let url = proxy::before(service.endpoint(), move |call| {
+        seen.lock().unwrap().push((call.operation.to_owned(), call.body.len()));
+        Mishap::None
+    });
+    let client = local::clients::dynamodb(&url.await);
+    let api = Api(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
+    let mut costs = Vec::new();
+    // The same number of digits, so that requests differ in nothing.
+    for (created, held) in [(1_u64, 0..0_u64), (10_001, 20_000..20_098), (10_002, 30_000..32_900)] {
+        if !held.is_empty() {
+            hold(&service, held).await;
+        }
+        calls.lock().unwrap().clear();
+        assert_eq!(create(&api, "ada", created, "ada@example.com", None).await, 201);
+        costs.push(calls.lock().unwrap().clone());
+    }
+    let operations = |cost: &[(String, usize)]| cost.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert!(costs.iter().all(|cost| operations(cost) == ["GetItem", "TransactWriteItems"]), "{costs:?}");
+    assert_eq!(costs[1], costs[2], "at 100 records and at 3,000");
+    assert!(costs[1][1].1 < 2_000, "{costs:?}");
+    // A delete looks for one more record that holds the email, and no further.
+    calls.lock().unwrap().clear();
+    assert_eq!(api.delete("/users/ada/10001").await.status, 204);
+    assert_eq!(operations(&calls.lock().unwrap()), ["GetItem", "Query", "TransactWriteItems"]);
+    assert_eq!(create(&api, "eve", 1, "ada@example.com", None).await, 409);
+}
+
+#[tokio::test]
+async fn an_email_is_taken_over_once_the_last_of_many_records_has_ended() {
+    let service = Service::start().await;
+    let api = api_at(&service, NOW);
+    let end = NOW.unix_timestamp() + 60;
+    assert_eq!(create(&api, "ada", 1, "ada@example.com", Some(end)).await, 201);
+    // More than one page of ended records, and a last one that has not.
+    hold(&service, 1_000..2_500).await;
+    assert_eq!(create(&api, "ada", 9_999, "ada@example.com", Some(end + 60)).await, 201);
+    let after = |seconds| api_at(&service, NOW + Duration::seconds(seconds));
+    assert_eq!(create(&after(119), "eve", 1, "ada@example.com", None).await, 409);
+    assert_eq!(create(&after(120), "eve", 1, "ada@example.com", None).await, 201);
+    assert_eq!(create(&after(120), "ada", 2, "ada@example.com", None).await, 409);
+}
+
+#[tokio::test]
+async fn no_item_of_a_deleted_user_s_email_stays_that_ttl_does_not_remove() {
+    // The expiry of the record that is left last, after those of the others that leave before it.
+    for (first, patched) in [(None, Some(60)), (Some(3_600), Some(60)), (Some(60), Some(30))] {
+        let service = Service::start().await;
+        let api = api_at(&service, NOW);
+        let seconds = |after: Option<i64>| after.map(|after| NOW.unix_timestamp() + after);
+        assert_eq!(create(&api, "ada", 1, "ada@example.com", seconds(first)).await, 201);
+        assert_eq!(create(&api, "ada", 2, "ada@example.com", None).await, 201);
+        assert_eq!(api.delete("/users/ada/2").await.status, 204);
+        let ends = json!({"expires_at": seconds(patched)}).to_string();
+        assert_eq!(api.patch("/users/ada/1", &ends).await.status, 200);
+        let items = service.dynamodb.scan().table_name("Emails").send().await.unwrap().items.unwrap();
+        let wanted = AttributeValue::N(seconds(patched).unwrap().to_string());
+        assert_eq!(items.len(), 2);
+        assert!(items.iter().all(|item| item.get("expires_at") == Some(&wanted)), "{items:?}");
+        assert_eq!(api.delete("/users/ada/1").await.status, 204);
+        let left = service.dynamodb.scan().table_name("Emails").send().await.unwrap().items.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }

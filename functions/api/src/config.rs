@@ -31,7 +31,7 @@ pub struct Config {
     pub has_relational: bool,
     /// What seals cursors.
     pub cursor_keys: Keys,
-    /// The table of addresses' markers, if an address is to be one user's.
+    /// The table of email reservations, if an email is to be one user's.
     pub unique_emails_table: Option<String>,
     /// The table of what was asked with an idempotency key; none takes no such keys.
     pub idempotency_table: Option<String>,

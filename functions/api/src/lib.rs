@@ -20,7 +20,7 @@ use aws_sdk_dynamodb::Client;
 use axum::Router;
 use front::door::Door;
 use shared::clock::Clock;
-use shared::table::UserTable;
+use shared::table::{Nonces, UserTable};
 
 use crate::contract::deployed::Deployment;
 use cache::CacheAside;
@@ -29,7 +29,7 @@ use config::Config;
 /// The API, with a cache before its table or without one. Building it does no I/O; a clone shares everything.
 pub fn app(config: &Config, client: Client, cache: Option<CacheAside>, clock: Clock) -> Router {
     let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone())
-        .with_unique_emails(config.unique_emails_table.as_deref());
+        .with_unique_emails(config.unique_emails_table.as_deref(), Nonces::of(clock.clone()));
     let scopes = config.scopes.clone();
     let deployment = Deployment { auth: config.auth, scopes: scopes.clone(), has_relational: config.has_relational };
     let door = Door { auth: config.auth, scopes, clock: clock.clone(), need: access::need };

@@ -3,9 +3,10 @@
 use archiver::config::Config as ArchiverConfig;
 use archiver::store::Store;
 use replicator::config::Config as ReplicatorConfig;
+use shared::clock::Clock;
 use shared::environment::{self, Environment, Problems};
 use shared::raw_table::RawTable;
-use shared::table::RestoreTable;
+use shared::table::{Nonces, RestoreTable};
 use shared::token::TokenSigner;
 
 use crate::failure::Functions;
@@ -20,7 +21,7 @@ pub const FUNCTION: &str = "maintenance";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     source: String,
-    /// The table of addresses' markers, if an address is one user's: restored items take theirs.
+    /// The table of email reservations, if an email is one user's: restored items reserve theirs.
     unique_emails_table: Option<String>,
     replicator: ReplicatorConfig,
     archiver: ArchiverConfig,
@@ -85,10 +86,12 @@ impl Config {
 pub fn connect(config: &Config, clients: Clients) -> Maintenance {
     let Clients { source, replica, signer, s3, lambda } = clients;
     let owned = config.replicator.postgres_settings().map(|settings| settings.owned(signer.clone()));
+    let restored = RestoreTable::new(source.clone(), config.source.clone())
+        .with_unique_emails(config.unique_emails_table.as_deref(), Nonces::of(Clock::system()));
     Maintenance {
         owned,
-        source: RawTable::new(source.clone(), config.source.clone()),
-        restored: RestoreTable::new(source, config.source.clone(), config.unique_emails_table.clone()),
+        source: RawTable::new(source, config.source.clone()),
+        restored,
         replicas: config.replicator.replicas(replica, config.replicator.postgres(signer)),
         mappings: Mappings::new(lambda, config.functions.replicator.clone()),
         failures: FailureBucket::new(s3.clone(), config.archiver.failure_bucket.clone()),

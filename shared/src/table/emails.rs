@@ -1,11 +1,18 @@
-//! Markers: which user has an address, and by which of its records, so that no other user takes it.
+//! Email reservations: which user has an email, and by which of its records, so that no other user takes it.
 //!
-//! A marker is an item of a table of its own, under the address in lower case. It knows each record that holds the address
-//! and when that record ends; a record that ended counts for nothing, though TTL removes it later, and so does a marker
-//! whose records all ended: it may be taken over, and TTL removes it as well. Arithmetic without a network; `unique`
-//! writes.
+//! A reservation is some items of a table of its own, under the email in lower case:
+//!
+//! - an owner item (`#owner`): the user, a nonce, and until when the last of the user's records holds the email;
+//! - one item for each record that holds the email, until when it does.
+//!
+//! Every transaction that adds, changes or removes a record's item puts the owner's item with a new nonce, on the
+//! condition that the nonce is the one that it read, or that no owner was there. A nonce never repeats, unlike a count that
+//! starts again when an item was deleted: a transaction that is late cannot take a reservation of after for the one of
+//! before. A record that has expired holds nothing, though TTL removes its item later.
+//!
+//! Arithmetic without a network; `reservations` reads and writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
@@ -13,128 +20,176 @@ use time::OffsetDateTime;
 
 use super::Fault;
 use crate::item::{self, Item};
-use crate::user::UserKey;
-use crate::user::email::Email;
 use crate::user::expiry::ExpiresAt;
+use crate::user::{Profile, UserKey};
 
-pub(super) const ADDRESS: &str = "email";
-const OWNER: &str = "user_id";
-const RECORDS: &str = "records";
+/// The partition key.
+pub(super) const EMAIL: &str = "email";
+/// The sort key.
+pub(super) const RECORD: &str = "record";
+/// The sort key of an owner's item: it sorts before every record's, because no identifier of a user begins so low.
+pub(super) const OWNER: &str = "#owner";
+const USER_ID: &str = "user_id";
+const NONCE: &str = "nonce";
 const EXPIRES_AT: &str = "expires_at";
-const VERSION: &str = "version";
 
-/// The spelling under which an address is somebody's: mail providers tell no case apart, though an index does.
-pub(super) fn normalised(email: &str) -> String {
+/// The spelling under which an email is somebody's: mail providers tell no case apart, though an index does.
+fn normalised(email: &str) -> String {
     email.to_ascii_lowercase()
 }
 
-/// Another user has the address.
-#[derive(Debug, Eq, PartialEq)]
-pub(super) struct Taken;
-
-/// An address's marker. The default is none: nobody has it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Marker {
-    /// 0 if it is not stored.
-    version: u64,
-    owner: String,
-    /// The seconds of the owner's records that hold the address, and when each ends, if it does.
-    records: BTreeMap<i64, Option<i64>>,
+/// The sort key of a record's item.
+pub(super) fn record_of(key: &UserKey) -> String {
+    format!("{}/{}", key.id, key.timestamp.seconds())
 }
 
-impl Marker {
-    pub(super) fn read(item: Option<&Item>) -> Result<Self, Fault> {
-        let Some(item) = item else {
-            return Ok(Self::default());
-        };
+/// The key of an item of a reservation.
+pub(super) fn key_of(email: &str, record: &str) -> Item {
+    HashMap::from([(EMAIL.to_owned(), item::text(email)), (RECORD.to_owned(), item::text(record))])
+}
+
+/// From which second on something holds an email no more.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct HeldUntil(i64);
+
+impl HeldUntil {
+    const FOREVER: Self = Self(i64::MAX);
+
+    fn read(item: &Item) -> Option<Self> {
+        match item.get(EXPIRES_AT) {
+            None => Some(Self::FOREVER),
+            Some(seconds) => seconds.as_n().ok()?.parse().ok().map(Self),
+        }
+    }
+
+    fn write(self, item: &mut Item) {
+        if self != Self::FOREVER {
+            item.insert(EXPIRES_AT.to_owned(), item::whole(self.0));
+        }
+    }
+
+    pub(super) fn is_past(self, now: OffsetDateTime) -> bool {
+        self.0 <= now.unix_timestamp()
+    }
+}
+
+impl From<Option<ExpiresAt>> for HeldUntil {
+    fn from(ends: Option<ExpiresAt>) -> Self {
+        ends.map_or(Self::FOREVER, |ends| Self(ends.seconds()))
+    }
+}
+
+/// An email as a record holds it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct HeldEmail {
+    /// In lower case.
+    pub(super) email: String,
+    pub(super) until: HeldUntil,
+}
+
+impl HeldEmail {
+    pub(super) fn of_item(item: &Item, now: OffsetDateTime) -> Option<Self> {
+        let email = normalised(item.get(item::EMAIL)?.as_s().ok()?);
+        Some(Self { email, until: item::expires_at(item, now).into() })
+    }
+
+    pub(super) fn of_profile(profile: &Profile) -> Option<Self> {
+        let email = normalised(profile.email.as_ref()?.as_str());
+        Some(Self { email, until: profile.expires_at.into() })
+    }
+}
+
+/// The owner of an email, as read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct EmailOwner {
+    user_id: String,
+    nonce: String,
+    /// Until when the last of its records holds the email.
+    pub(super) until: HeldUntil,
+}
+
+impl EmailOwner {
+    pub(super) fn parse(item: &Item) -> Result<Self, Fault> {
         let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
-        let number = |value: &AttributeValue| value.as_n().ok().and_then(|number| number.parse::<i64>().ok());
-        let read = || {
-            let mut records = BTreeMap::new();
-            for (second, end) in item.get(RECORDS)?.as_m().ok()? {
-                records.insert(second.parse().ok()?, Some(number(end)?).filter(|end| *end > 0));
-            }
-            let version = u64::try_from(number(item.get(VERSION)?)?).ok()?;
-            Some(Self { version, owner: text(OWNER)?, records })
+        let read = || Some(Self { user_id: text(USER_ID)?, nonce: text(NONCE)?, until: HeldUntil::read(item)? });
+        read().ok_or_else(|| Fault::refused("the owner of an email cannot be read"))
+    }
+
+    pub(super) fn is(&self, key: &UserKey) -> bool {
+        self.user_id == key.id.as_str()
+    }
+}
+
+/// Until when a record's item holds the email.
+pub(super) fn held_until(item: &Item) -> Result<HeldUntil, Fault> {
+    HeldUntil::read(item).ok_or_else(|| Fault::refused("the expiry of an email's record cannot be read"))
+}
+
+/// What a transaction does to a reservation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReservationWrite<'w> {
+    pub(super) table: &'w str,
+    pub(super) email: &'w str,
+    pub(super) key: &'w UserKey,
+    /// The owner as it was read.
+    pub(super) owner: Option<&'w EmailOwner>,
+    /// The owner's next nonce.
+    pub(super) nonce: &'w str,
+}
+
+impl ReservationWrite<'_> {
+    /// The record holds the email until then, and the last of the user's records until `last`.
+    pub(super) fn take(&self, until: HeldUntil, last: HeldUntil) -> Result<[TransactWriteItem; 2], BuildError> {
+        let mut record = key_of(self.email, &record_of(self.key));
+        until.write(&mut record);
+        let record = Put::builder().table_name(self.table).set_item(Some(record)).build()?;
+        Ok([self.put_owner(last)?, TransactWriteItem::builder().put(record).build()])
+    }
+
+    /// The record leaves the email, which others of the user's hold until `last`, or none.
+    pub(super) fn leave(&self, last: Option<HeldUntil>) -> Result<[TransactWriteItem; 2], BuildError> {
+        let owner = match last {
+            Some(last) => self.put_owner(last)?,
+            None => self.delete_owner()?,
         };
-        read().ok_or_else(|| Fault::refused("an address's marker cannot be read"))
+        let record = key_of(self.email, &record_of(self.key));
+        let record = Delete::builder().table_name(self.table).set_key(Some(record)).build()?;
+        Ok([owner, TransactWriteItem::builder().delete(record).build()])
     }
 
-    /// The marker after this record of this user holds the address.
-    pub(super) fn with(mut self, key: &UserKey, ends: Option<ExpiresAt>, now: OffsetDateTime) -> Result<Self, Taken> {
-        self.forget_ended(now);
-        if self.owner != key.id.as_str() {
-            if !self.records.is_empty() {
-                return Err(Taken);
-            }
-            key.id.as_str().clone_into(&mut self.owner);
-        }
-        self.records.insert(key.timestamp.seconds(), ends.map(ExpiresAt::seconds));
-        Ok(self)
-    }
-
-    /// The marker after this record of this user does not hold the address.
-    pub(super) fn without(mut self, key: &UserKey, now: OffsetDateTime) -> Self {
-        self.forget_ended(now);
-        if self.owner == key.id.as_str() {
-            self.records.remove(&key.timestamp.seconds());
-        }
-        self
-    }
-
-    fn forget_ended(&mut self, now: OffsetDateTime) {
-        self.records.retain(|_, ends| ends.is_none_or(|ends| ends > now.unix_timestamp()));
-    }
-
-    /// When its last record ends, if every one does.
-    fn expires_at(&self) -> Option<i64> {
-        self.records.values().copied().max_by_key(|ends| ends.unwrap_or(i64::MAX)).flatten()
-    }
-
-    /// The write that stores it, on the condition that what is stored is as it was read; none if nothing was or is.
-    pub(super) fn write(&self, table: &str, address: &str) -> Result<Option<TransactWriteItem>, BuildError> {
-        let unchanged = if self.version == 0 { "attribute_not_exists(email)" } else { "version = :before" };
-        let before = (self.version > 0).then(|| HashMap::from([(":before".to_owned(), item::whole(self.version))]));
-        if self.records.is_empty() {
-            if self.version == 0 {
-                return Ok(None);
-            }
-            let delete = Delete::builder()
-                .table_name(table)
-                .key(ADDRESS, item::text(address))
-                .condition_expression(unchanged)
-                .set_expression_attribute_values(before)
-                .build()?;
-            return Ok(Some(TransactWriteItem::builder().delete(delete).build()));
-        }
-        let records = self.records.iter().map(|(second, ends)| (second.to_string(), item::whole(ends.unwrap_or(0))));
-        let mut stored = HashMap::from([
-            (ADDRESS.to_owned(), item::text(address)),
-            (OWNER.to_owned(), item::text(&self.owner)),
-            (RECORDS.to_owned(), AttributeValue::M(records.collect())),
-            (VERSION.to_owned(), item::whole(self.version + 1)),
-        ]);
-        if let Some(ends) = self.expires_at() {
-            stored.insert(EXPIRES_AT.to_owned(), item::whole(ends));
-        }
+    fn put_owner(&self, until: HeldUntil) -> Result<TransactWriteItem, BuildError> {
+        let mut owner = key_of(self.email, OWNER);
+        owner.insert(USER_ID.to_owned(), item::text(self.key.id.as_str()));
+        owner.insert(NONCE.to_owned(), item::text(self.nonce));
+        until.write(&mut owner);
+        let (condition, values) = self.as_read();
         let put = Put::builder()
-            .table_name(table)
-            .set_item(Some(stored))
-            .condition_expression(unchanged)
-            .set_expression_attribute_values(before)
+            .table_name(self.table)
+            .set_item(Some(owner))
+            .condition_expression(condition)
+            .set_expression_attribute_values(values)
             .build()?;
-        Ok(Some(TransactWriteItem::builder().put(put).build()))
+        Ok(TransactWriteItem::builder().put(put).build())
     }
-}
 
-/// The address of an item, as a marker's key.
-pub(super) fn of_item(item: &Item) -> Option<String> {
-    item.get(item::EMAIL).and_then(|email| email.as_s().ok()).map(|email| normalised(email))
-}
+    fn delete_owner(&self) -> Result<TransactWriteItem, BuildError> {
+        let (condition, values) = self.as_read();
+        let delete = Delete::builder()
+            .table_name(self.table)
+            .set_key(Some(key_of(self.email, OWNER)))
+            .condition_expression(condition)
+            .set_expression_attribute_values(values)
+            .build()?;
+        Ok(TransactWriteItem::builder().delete(delete).build())
+    }
 
-/// The address of a user, as a marker's key.
-pub(super) fn of(email: Option<&Email>) -> Option<String> {
-    email.map(|email| normalised(email.as_str()))
+    /// Nothing of the reservation has changed since it was read.
+    fn as_read(&self) -> (&'static str, Option<HashMap<String, AttributeValue>>) {
+        match self.owner {
+            None => ("attribute_not_exists(email)", None),
+            Some(owner) => ("nonce = :nonce", Some(HashMap::from([(":nonce".to_owned(), item::text(&owner.nonce))]))),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,56 +206,59 @@ mod tests {
         UserKey { id: UserId::parse(id).unwrap(), timestamp: Timestamp::parse(second).unwrap() }
     }
 
-    fn ends(after: i64) -> Option<ExpiresAt> {
-        ExpiresAt::parse(NOW.unix_timestamp() + after, NOW).ok()
+    fn ends(after: i64) -> HeldUntil {
+        ExpiresAt::parse(NOW.unix_timestamp() + after, NOW).ok().into()
     }
 
-    fn stored(marker: &Marker) -> Option<Item> {
-        let write = marker.write("Emails", "a@b.cd").unwrap()?;
-        write.put.map(|put| put.item)
-    }
-
-    #[test]
-    fn an_address_is_one_user_s_however_many_of_its_records_hold_it() {
-        let one = Marker::default().with(&key("ada", 1), None, NOW).unwrap();
-        let two = one.clone().with(&key("ada", 2), ends(10), NOW).unwrap();
-        assert_eq!(two.clone().with(&key("eve", 1), None, NOW), Err(Taken));
-        let left = two.clone().without(&key("ada", 1), NOW);
-        assert_eq!(left.clone().with(&key("eve", 1), None, NOW), Err(Taken), "one record is enough");
-        assert!(
-            left.without(&key("ada", 2), NOW).with(&key("eve", 1), None, NOW).is_ok(),
-            "without records it is free"
-        );
-        assert_eq!(two.clone().without(&key("eve", 1), NOW), two, "another user's record frees nothing");
+    fn write<'w>(key: &'w UserKey, owner: Option<&'w EmailOwner>) -> ReservationWrite<'w> {
+        ReservationWrite { table: "Emails", email: "a@b.cd", key, owner, nonce: "next" }
     }
 
     #[test]
-    fn records_that_ended_hold_nothing() {
-        let marker = Marker::default().with(&key("ada", 1), ends(10), NOW).unwrap();
-        let at = |seconds| NOW + time::Duration::seconds(seconds);
-        assert_eq!(marker.clone().with(&key("eve", 1), None, at(9)), Err(Taken));
-        let taken_over = marker.with(&key("eve", 1), None, at(10)).unwrap();
-        assert_eq!((taken_over.owner.as_str(), taken_over.records.len()), ("eve", 1));
-    }
-
-    #[test]
-    fn a_marker_ends_with_the_last_of_its_records_if_every_one_ends() {
-        let mut marker = Marker::default();
-        for (second, after, expected) in [(1, 20, Some(20)), (2, 10, Some(20)), (3, 30, Some(30))] {
-            marker = marker.with(&key("ada", second), ends(after), NOW).unwrap();
-            assert_eq!(marker.expires_at(), expected.map(|after| NOW.unix_timestamp() + after));
+    fn an_owner_is_read_back_as_it_was_put() {
+        for until in [ends(5), None.into()] {
+            let [owner, record] = write(&key("ada", 7), None).take(until, until).unwrap();
+            let (owner, record) = (owner.put.unwrap(), record.put.unwrap());
+            let read = EmailOwner::parse(&owner.item).unwrap();
+            assert_eq!(read, EmailOwner { user_id: "ada".to_owned(), nonce: "next".to_owned(), until });
+            assert!(read.is(&key("ada", 1)) && !read.is(&key("eve", 7)));
+            assert_eq!(held_until(&record.item).unwrap(), until);
+            assert_eq!(record.item[RECORD], item::text("ada/7"));
         }
-        assert_eq!(marker.with(&key("ada", 4), None, NOW).unwrap().expires_at(), None);
+        assert!(EmailOwner::parse(&HashMap::new()).is_err());
     }
 
     #[test]
-    fn a_stored_marker_is_read_back_one_version_on() {
-        let marker =
-            Marker::default().with(&key("ada", 1), ends(5), NOW).unwrap().with(&key("ada", 2), None, NOW).unwrap();
-        let item = stored(&marker).unwrap();
-        assert_eq!(Marker::read(Some(&item)).unwrap(), Marker { version: 1, ..marker });
-        assert_eq!(Marker::read(None).unwrap(), Marker::default());
-        assert!(Marker::read(Some(&HashMap::new())).is_err());
-        assert!(Marker::default().write("Emails", "a@b.cd").unwrap().is_none(), "nothing was and nothing is");
+    fn every_write_is_over_the_nonce_that_was_read() {
+        let read = EmailOwner { user_id: "ada".to_owned(), nonce: "read".to_owned(), until: ends(5) };
+        let (key, nonce) = (key("ada", 7), HashMap::from([(":nonce".to_owned(), item::text("read"))]));
+        for [owner, _] in [
+            write(&key, Some(&read)).take(ends(1), ends(5)).unwrap(),
+            write(&key, Some(&read)).leave(Some(ends(5))).unwrap(),
+        ] {
+            let put = owner.put.unwrap();
+            assert_eq!(put.condition_expression.as_deref(), Some("nonce = :nonce"));
+            assert_eq!(put.expression_attribute_values, Some(nonce.clone()));
+            assert_eq!(put.item[NONCE], item::text("next"));
+        }
+        let [owner, record] = write(&key, Some(&read)).leave(None).unwrap();
+        let delete = owner.delete.unwrap();
+        assert_eq!((delete.key, delete.expression_attribute_values), (key_of("a@b.cd", OWNER), Some(nonce)));
+        assert_eq!(record.delete.unwrap().key, key_of("a@b.cd", "ada/7"));
+        let [owner, _] = write(&key, None).take(ends(1), ends(1)).unwrap();
+        assert_eq!(owner.put.unwrap().condition_expression.as_deref(), Some("attribute_not_exists(email)"));
+    }
+
+    #[test]
+    fn what_does_not_end_outlasts_everything_and_a_second_is_past_once_it_begins() {
+        assert!(HeldUntil::from(None) > ends(1_000));
+        assert!(ends(0).is_past(NOW) && !ends(1).is_past(NOW) && !HeldUntil::from(None).is_past(NOW));
+    }
+
+    #[test]
+    fn an_owner_sorts_before_every_record() {
+        for id in ["+", "-", ".a", "0", "A", "|"] {
+            assert!(*OWNER < *record_of(&key(id, 0)), "{id}");
+        }
     }
 }

@@ -21,8 +21,9 @@ use aws_sdk_dynamodb::types::{
 };
 use time::OffsetDateTime;
 
+use super::emails::HeldEmail;
 use super::fault::{Fault, Refusal, refusal};
-use super::{ATTEMPTS, UserTable, WriteError, emails};
+use super::{ATTEMPTS, UserTable, WriteError};
 use crate::item::{self, Item};
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
@@ -93,20 +94,20 @@ impl UserTable {
         }
         let mut failed = WriteError::Contended;
         for _ in 0..ATTEMPTS {
-            let marks = match self.marks_of_new(user, now).await {
-                Ok(marks) => marks,
+            let reservations = match self.reservations_of_new(user, now).await {
+                Ok(reservations) => reservations,
                 Err(error) => {
                     failed = error;
                     break;
                 }
             };
-            match self.create_and_answer(attempts, attempt, user, marks, now).await {
+            match self.create_and_answer(attempts, attempt, user, reservations, now).await {
                 Ok(()) => return Ok(Once::Created(user.key.clone(), now)),
                 Err(Cancelled::First) => {
                     self.answer_exists(attempts, attempt).await?;
                     return Ok(Once::Exists);
                 }
-                // The claim is lost, or a marker has changed meanwhile.
+                // The claim is lost, or the email's reservation has changed meanwhile.
                 Err(Cancelled::Other) => match self.found(attempts, attempt, now).await? {
                     None => {}
                     Some(found) => return Ok(found),
@@ -124,12 +125,13 @@ impl UserTable {
         }
     }
 
-    async fn marks_of_new(&self, user: &User, now: OffsetDateTime) -> Result<Vec<TransactWriteItem>, WriteError> {
-        match (&self.markers, emails::of(user.profile.email.as_ref())) {
-            (Some(markers), Some(address)) => {
-                let address = Some((address, user.profile.expires_at));
-                self.marks(markers).moved(&user.key, None, address, now).await
-            }
+    async fn reservations_of_new(
+        &self,
+        user: &User,
+        now: OffsetDateTime,
+    ) -> Result<Vec<TransactWriteItem>, WriteError> {
+        match (&self.emails, HeldEmail::of_profile(&user.profile)) {
+            (Some(emails), held @ Some(_)) => self.reservations(emails).moved(&user.key, None, held, now).await,
             _ => Ok(Vec::new()),
         }
     }
@@ -193,7 +195,7 @@ impl UserTable {
         attempts: &str,
         attempt: &Attempt,
         user: &User,
-        marks: Vec<TransactWriteItem>,
+        reservations: Vec<TransactWriteItem>,
         now: OffsetDateTime,
     ) -> Result<(), Cancelled> {
         let put = self.put_new(user, now).map_err(Cancelled::Fault)?;
@@ -208,7 +210,7 @@ impl UserTable {
             .build()
             .map_err(|error| Cancelled::Fault(Fault::refused(error)))?;
         let mut writes = vec![put, TransactWriteItem::builder().update(answered).build()];
-        writes.extend(marks);
+        writes.extend(reservations);
         // The SDK gives each transaction a token of its own: one that landed, unheard, is not carried out twice.
         let written = self
             .client

@@ -1,7 +1,7 @@
 //! Items created again from an archive: the one way to write to the table that is neither the API's nor a replica's.
 //!
-//! Where addresses are unique, an item that has one is put in one transaction with the address's marker, as the API puts
-//! it; an address that another user has by now is no longer this one's.
+//! Where emails are unique, an item that has one is put in one transaction with the email's reservation, as the API puts
+//! it; an email that another user has by now is no longer this one's.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
 use time::OffsetDateTime;
 
+use super::emails::HeldEmail;
 use super::fault::{Fault, Refusal, refusal};
-use super::marks::{Marks, unbuilt};
 use super::once::Cancelled;
-use super::{ATTEMPTS, Meter, WriteError, emails};
+use super::reservations::{EmailReservations, ReservationTable, unbuilt};
+use super::{ATTEMPTS, Meter, Nonces, WriteError};
 use crate::item::{self, Item};
 use crate::raw_item::RawItem;
 use crate::user::UserKey;
-use crate::user::expiry::ExpiresAt;
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
 
@@ -26,11 +26,11 @@ use crate::user::timestamp::Timestamp;
 pub enum NotPut {
     /// This is there instead; nothing, if it went before it could be told.
     Held(Option<RawItem>),
-    /// Another user has its address.
+    /// Another user has its email.
     EmailTaken,
-    /// It has an address, and a key that no user can have: the address cannot be kept for it.
+    /// It has an email, and a key that no user can have: the email cannot be kept for it.
     NoUser,
-    /// Other writes of its address overtook it again and again.
+    /// Other writes of its email overtook it again and again.
     Overtaken,
     /// The table failed.
     Fault(Fault),
@@ -47,15 +47,21 @@ impl From<Fault> for NotPut {
 pub struct RestoreTable {
     client: Client,
     name: String,
-    markers: Option<String>,
+    emails: Option<ReservationTable>,
     meter: Meter,
 }
 
 impl RestoreTable {
-    /// The table of this name; with the table of addresses' markers if an address is to be one user's.
+    /// The table of this name.
     #[must_use]
-    pub fn new(client: Client, name: String, markers: Option<String>) -> Self {
-        Self { client, name, markers, meter: Meter::default() }
+    pub fn new(client: Client, name: String) -> Self {
+        Self { client, name, emails: None, meter: Meter::default() }
+    }
+
+    /// The same table, in which an email is one user's, by reservations in this table with nonces from this source.
+    #[must_use]
+    pub fn with_unique_emails(self, emails: Option<&str>, nonces: Nonces) -> Self {
+        Self { emails: emails.map(|name| ReservationTable::new(name, nonces)), ..self }
     }
 
     /// Puts an item over nothing, be what is there expired; or over the item that is there, as long as that has the version
@@ -64,26 +70,29 @@ impl RestoreTable {
     /// # Errors
     /// [`NotPut`], with what is there instead.
     pub async fn put(&self, item: Item, over: Option<&RawItem>, now: OffsetDateTime) -> Result<(), NotPut> {
-        let addresses = (over.and_then(address_of), emails::of_item(&item));
-        match &self.markers {
-            Some(markers) if addresses != (None, None) => self.put_marked(markers, &item, over, addresses, now).await,
-            _ => self.put_alone(item, over).await,
+        let Some(emails) = &self.emails else {
+            return self.put_alone(item, over).await;
+        };
+        let before = over.and_then(|over| HeldEmail::of_item(&over.clone().into_attributes(), now));
+        match (before, HeldEmail::of_item(&item, now)) {
+            (None, None) => self.put_alone(item, over).await,
+            held => self.put_reserved(emails, &item, over, held, now).await,
         }
     }
 
-    /// Whether another user has the item's address, as of now.
+    /// Whether another user has the item's email, as of now.
     ///
     /// # Errors
-    /// The table of markers failed.
+    /// The table of reservations failed.
     pub async fn is_taken(&self, item: &Item, now: OffsetDateTime) -> Result<bool, Fault> {
-        let (Some(markers), Some(address), Some(key)) = (&self.markers, emails::of_item(item), user_key(item)) else {
-            return Ok(false);
-        };
-        Ok(self.marks(markers).read(&address).await?.with(&key, None, now).is_err())
+        match (&self.emails, HeldEmail::of_item(item, now), user_key(item)) {
+            (Some(emails), Some(held), Some(key)) => self.reservations(emails).is_taken(&key, &held.email, now).await,
+            _ => Ok(false),
+        }
     }
 
-    fn marks<'t>(&'t self, markers: &'t str) -> Marks<'t> {
-        Marks { client: &self.client, meter: &self.meter, table: markers }
+    fn reservations<'t>(&'t self, emails: &'t ReservationTable) -> EmailReservations<'t> {
+        EmailReservations { client: &self.client, meter: &self.meter, table: emails }
     }
 
     async fn put_alone(&self, item: Item, over: Option<&RawItem>) -> Result<(), NotPut> {
@@ -104,17 +113,16 @@ impl RestoreTable {
         })
     }
 
-    async fn put_marked(
+    async fn put_reserved(
         &self,
-        markers: &str,
+        emails: &ReservationTable,
         item: &Item,
         over: Option<&RawItem>,
-        (before, after): (Option<String>, Option<String>),
+        (before, after): (Option<HeldEmail>, Option<HeldEmail>),
         now: OffsetDateTime,
     ) -> Result<(), NotPut> {
         let key = user_key(item).ok_or(NotPut::NoUser)?;
-        let after = after.map(|address| (address, ends_of(item, now)));
-        let marks = self.marks(markers);
+        let reservations = self.reservations(emails);
         for _ in 0..ATTEMPTS {
             let (condition, names, values) = condition(over);
             let put = Put::builder()
@@ -126,12 +134,12 @@ impl RestoreTable {
                 .build()
                 .map_err(unbuilt)?;
             let mut writes = vec![TransactWriteItem::builder().put(put).build()];
-            match marks.moved(&key, before.clone(), after.clone(), now).await {
-                Ok(marked) => writes.extend(marked),
+            match reservations.moved(&key, before.clone(), after.clone(), now).await {
+                Ok(reserved) => writes.extend(reserved),
                 Err(WriteError::Fault(fault)) => return Err(fault.into()),
                 Err(_) => return Err(NotPut::EmailTaken),
             }
-            match marks.transact(writes).await {
+            match reservations.transact(writes).await {
                 Ok(()) => return Ok(()),
                 Err(Cancelled::First) => return Err(NotPut::Held(self.there(&key).await?)),
                 Err(Cancelled::Other) => {}
@@ -167,10 +175,6 @@ fn condition(over: Option<&RawItem>) -> Condition {
     }
 }
 
-fn address_of(item: &RawItem) -> Option<String> {
-    item.get(item::EMAIL)?.as_s().ok().map(|email| emails::normalised(email))
-}
-
 fn number(item: &Item, name: &str) -> Option<i64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
@@ -178,8 +182,4 @@ fn number(item: &Item, name: &str) -> Option<i64> {
 fn user_key(item: &Item) -> Option<UserKey> {
     let id = UserId::parse(item.get(item::USER_ID)?.as_s().ok()?.clone()).ok()?;
     Some(UserKey { id, timestamp: Timestamp::parse(number(item, item::TIMESTAMP)?).ok()? })
-}
-
-fn ends_of(item: &Item, now: OffsetDateTime) -> Option<ExpiresAt> {
-    ExpiresAt::parse(number(item, item::EXPIRES_AT)?, now).ok()
 }

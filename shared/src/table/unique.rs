@@ -1,38 +1,38 @@
-//! Writes that keep addresses unique: the record and its address's marker ([`super::emails`]) in one transaction.
+//! Writes that keep emails unique: the record and its email's reservation ([`super::emails`]) in one transaction.
 //!
-//! A write that gives, changes or takes an address reads first what is there, and is then written on the condition that
-//! nothing of it has changed; overtaken, it starts over. What that costs: a read or two, and twice the capacity of the write.
+//! A write that gives, changes or takes an email reads first what is there, and is then written on the condition that
+//! nothing of it has changed; overtaken, it starts over. It costs a read or two, twice the capacity of the write, and for
+//! each email two small items, however many records hold it.
 
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use time::OffsetDateTime;
 
-use super::emails;
+use super::emails::HeldEmail;
 use super::expression::{Assignments, Expression};
-use super::marks::{Marks, unbuilt};
 use super::once::Cancelled;
+use super::reservations::{EmailReservations, ReservationTable, unbuilt};
 use super::{ATTEMPTS, Fault, Replaced, UserTable, WriteError};
 use crate::item::{self, Item};
-use crate::user::expiry::ExpiresAt;
 use crate::user::precondition::Precondition;
 use crate::user::{Edit, Edits, Profile, User, UserKey, first_version};
 
 impl UserTable {
-    pub(super) fn marks<'t>(&'t self, markers: &'t str) -> Marks<'t> {
-        Marks { client: &self.client, meter: &self.meter, table: markers }
+    pub(super) fn reservations<'t>(&'t self, emails: &'t ReservationTable) -> EmailReservations<'t> {
+        EmailReservations { client: &self.client, meter: &self.meter, table: emails }
     }
 
     pub(super) async fn create_unique(
         &self,
-        markers: &str,
+        emails: &ReservationTable,
         user: &User,
         now: OffsetDateTime,
     ) -> Result<(), WriteError> {
         for _ in 0..ATTEMPTS {
             let mut writes = vec![self.put_new(user, now)?];
-            let address = emails::of(user.profile.email.as_ref()).map(|address| (address, user.profile.expires_at));
-            // An expired record that is written over has ended, and so has its hold on an address.
-            writes.extend(self.marks(markers).moved(&user.key, None, address, now).await?);
-            match self.marks(markers).transact(writes).await {
+            // An expired record that is written over has ended, and so has its hold on an email.
+            let held = HeldEmail::of_profile(&user.profile);
+            writes.extend(self.reservations(emails).moved(&user.key, None, held, now).await?);
+            match self.reservations(emails).transact(writes).await {
                 Ok(()) => return Ok(()),
                 Err(Cancelled::First) => return Err(WriteError::Exists),
                 Err(Cancelled::Other) => {}
@@ -44,7 +44,7 @@ impl UserTable {
 
     pub(super) async fn replace_unique(
         &self,
-        markers: &str,
+        emails: &ReservationTable,
         key: &UserKey,
         profile: &Profile,
         precondition: &Precondition,
@@ -67,19 +67,18 @@ impl UserTable {
                 }
                 None => self.put_new(&user, now)?,
             };
-            let before = live.and_then(emails::of_item);
-            let after = emails::of(profile.email.as_ref()).map(|address| (address, profile.expires_at));
-            if self.write_both(markers, key, write, (before, after), now).await? {
+            let before = live.and_then(|live| HeldEmail::of_item(live, now));
+            if self.write_both(emails, key, write, (before, HeldEmail::of_profile(profile)), now).await? {
                 return Ok(Replaced { user, created: live.is_none() });
             }
         }
         Err(WriteError::Contended)
     }
 
-    /// For patches that touch the address, or when the record that holds it ends; others leave markers as they are.
+    /// For patches that touch the email, or when the record that holds it ends; others leave reservations as they are.
     pub(super) async fn patch_unique(
         &self,
-        markers: &str,
+        emails: &ReservationTable,
         key: &UserKey,
         edits: &Edits,
         precondition: &Precondition,
@@ -95,9 +94,9 @@ impl UserTable {
             let fields = patched(live.clone(), edits);
             let mut user = item::decode(fields.clone(), now).map_err(Fault::from)?;
             (user.version, user.updated_at) = (next(Some(version), now), Some(now));
-            let after = emails::of(user.profile.email.as_ref()).map(|address| (address, user.profile.expires_at));
             let write = self.update_unchanged(key, &live, fields, now)?;
-            if self.write_both(markers, key, write, (emails::of_item(&live), after), now).await? {
+            let held = (HeldEmail::of_item(&live, now), HeldEmail::of_profile(&user.profile));
+            if self.write_both(emails, key, write, held, now).await? {
                 return Ok(user);
             }
         }
@@ -106,7 +105,7 @@ impl UserTable {
 
     pub(super) async fn delete_unique(
         &self,
-        markers: &str,
+        emails: &ReservationTable,
         key: &UserKey,
         precondition: &Precondition,
         now: OffsetDateTime,
@@ -130,7 +129,7 @@ impl UserTable {
                 .build()
                 .map_err(unbuilt)?;
             let write = TransactWriteItem::builder().delete(delete).build();
-            if self.write_both(markers, key, write, (emails::of_item(&live), None), now).await? {
+            if self.write_both(emails, key, write, (HeldEmail::of_item(&live, now), None), now).await? {
                 return Ok(version);
             }
         }
@@ -140,15 +139,15 @@ impl UserTable {
     /// Whether it was written; otherwise something of it changed meanwhile.
     async fn write_both(
         &self,
-        markers: &str,
+        emails: &ReservationTable,
         key: &UserKey,
         write: TransactWriteItem,
-        (before, after): (Option<String>, Option<(String, Option<ExpiresAt>)>),
+        (before, after): (Option<HeldEmail>, Option<HeldEmail>),
         now: OffsetDateTime,
     ) -> Result<bool, WriteError> {
         let mut writes = vec![write];
-        writes.extend(self.marks(markers).moved(key, before, after, now).await?);
-        match self.marks(markers).transact(writes).await {
+        writes.extend(self.reservations(emails).moved(key, before, after, now).await?);
+        match self.reservations(emails).transact(writes).await {
             Ok(()) => Ok(true),
             Err(Cancelled::First | Cancelled::Other) => Ok(false),
             Err(Cancelled::Fault(fault)) => Err(fault.into()),

@@ -3,7 +3,7 @@
 //! A restore is a create, so it goes the way of every create: through the stream, to all replicas; and an item that
 //! expires again is archived again, as a fact of its own. It writes only where nothing stands, unless it is told to
 //! overwrite; an item that has expired and is yet to be removed is left too, because over it nothing would be archived.
-//! Where an address is one user's, it takes the address's marker along, and leaves an item whose address another user has.
+//! Where an email is one user's, it reserves the email along with the item, and leaves an item whose email another user has.
 //!
 //! Keys are dealt out to segments by their text, and each segment holds the rows that it brings back. What is restored
 //! already, by an invocation whose answer was lost, is told as that and not as an obstacle.

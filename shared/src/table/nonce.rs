@@ -1,0 +1,50 @@
+//! Texts that never repeat, drawn from a source that is handed over: [`Nonces`]
+
+use std::fmt;
+use std::sync::Arc;
+
+use uuid::{NoContext, Timestamp, Uuid};
+
+use crate::clock::Clock;
+
+/// A source of texts that never repeat. A clone draws from the same.
+#[derive(Clone)]
+pub struct Nonces(Arc<dyn Fn() -> String + Send + Sync>);
+
+impl Nonces {
+    /// Random identifiers by the time of this clock.
+    #[must_use]
+    pub fn of(clock: Clock) -> Self {
+        Self(Arc::new(move || {
+            let now = clock.now();
+            let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
+            Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond())).to_string()
+        }))
+    }
+
+    pub(super) fn draw(&self) -> String {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Nonces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nonces")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    #[test]
+    fn nonces_of_one_moment_differ() {
+        let nonces = Nonces::of(Clock::fixed(OffsetDateTime::UNIX_EPOCH));
+        let drawn: HashSet<String> = (0..1_000).map(|_| nonces.clone().draw()).collect();
+        assert_eq!(drawn.len(), 1_000);
+    }
+}
