@@ -9,8 +9,12 @@ pub(crate) mod story;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use rig::{Item, NOW, Rig, hand_over, sample};
+use shared::item::size::MAX_ATTRIBUTES_BYTES;
+use shared::raw_item::RawItem;
 use shared::revision::Revision;
 use story::{LABEL, Told, event, event_of};
+
+use crate::users_api::service::{Service, longest};
 
 fn text<'i>(item: &'i Item, name: &str) -> &'i str {
     item[name].as_s().unwrap()
@@ -127,6 +131,21 @@ async fn an_item_too_large_with_its_revision_is_put_aside_and_its_neighbours_are
     assert!(reason.contains("size"), "{reason}");
     assert!(rig.item("a", "1").await.is_some() && rig.item("c", "1").await.is_some());
     assert_eq!(rig.item("big", "1").await, None);
+}
+
+#[tokio::test]
+async fn the_largest_record_that_the_api_takes_is_replicated() {
+    let (service, rig) = (Service::start().await, Rig::start().await);
+    let user_id = "u".repeat(128);
+    let path = format!("/users/{user_id}/253402300799");
+    let written = service.api().put(&path, &longest(MAX_ATTRIBUTES_BYTES).to_string()).await;
+    assert_eq!(written.status, 201, "{}", written.json["detail"]);
+    let item = service.item(&user_id, 253_402_300_799).await.unwrap();
+    let image = RawItem::new(item).encode();
+    let told = [Told::image(&user_id, 1, &image).at("253402300799")];
+    assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
+    assert_eq!(rig.quarantined().await, [""; 0]);
+    assert!(rig.item(&user_id, "253402300799").await.is_some());
 }
 
 #[tokio::test]

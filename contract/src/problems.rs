@@ -90,7 +90,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
             &body[..],
             &[
                 Problem::NotJson,
-                Problem::RecordTooLarge,
+                Problem::RecordTooLarge { cause: String::new() },
                 Problem::ForeignUser { pointer: "/user_id" },
                 Problem::Exists,
                 Problem::EmailTaken,
@@ -112,7 +112,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
             let own = [
                 Problem::NotFound,
                 Problem::NotJson,
-                Problem::RecordTooLarge,
+                Problem::RecordTooLarge { cause: String::new() },
                 Problem::EmailTaken,
                 Problem::PreconditionFailed,
                 Problem::PreconditionRequired,
@@ -124,7 +124,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
             let own = [
                 Problem::NotFound,
                 Problem::NotAMergePatch,
-                Problem::RecordTooLarge,
+                Problem::RecordTooLarge { cause: String::new() },
                 Problem::EmailTaken,
                 Problem::PreconditionFailed,
                 Problem::PreconditionRequired,

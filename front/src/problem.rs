@@ -70,8 +70,11 @@ pub enum Problem {
     Body(Vec<Mistake>),
     /// The body is too large to read.
     BodyTooLarge,
-    /// The record is too large to store.
-    RecordTooLarge,
+    /// The record is too large to store, or to replicate.
+    RecordTooLarge {
+        /// What is too large, and what is allowed.
+        cause: String,
+    },
     /// The body says that it is no JSON.
     NotJson,
     /// The body says that it is no merge patch.
@@ -181,12 +184,9 @@ impl Problem {
             Self::BodyTooLarge => {
                 (413, "body-too-large", "body too large", format!("send at most {MAX_BODY_BYTES} bytes").into())
             }
-            Self::RecordTooLarge => (
-                413,
-                "record-too-large",
-                "record too large",
-                "a record, names and values together, has at most 400 KB: shorten `attributes`".into(),
-            ),
+            Self::RecordTooLarge { cause } => {
+                (413, "record-too-large", "record too large", format!("{cause}: shorten `attributes`").into())
+            }
             Self::NotJson => (415, "not-json", "unsupported media type", "send content-type application/json".into()),
             Self::NotAMergePatch => {
                 (415, "not-a-merge-patch", "unsupported media type", format!("send content-type {MERGE_PATCH}").into())
@@ -323,7 +323,7 @@ pub fn every() -> Vec<Problem> {
         Problem::MalformedJson { line: 1, column: 2, reason: "x".into() },
         Problem::Body(vec![]),
         Problem::BodyTooLarge,
-        Problem::RecordTooLarge,
+        Problem::RecordTooLarge { cause: "x".into() },
         Problem::NotJson,
         Problem::NotAMergePatch,
         Problem::Encoded,
@@ -357,7 +357,7 @@ impl From<Fault> for Problem {
         let cause = chain(&fault);
         match fault {
             Fault::Throttled(_) | Fault::Unavailable(_) => Self::Busy { cause },
-            Fault::TooLarge(_) => Self::RecordTooLarge,
+            Fault::TooLarge(_) | Fault::AttributesTooLarge(_) => Self::RecordTooLarge { cause: fault.to_string() },
             Fault::Unreadable(_) => Self::Unreadable { cause },
             Fault::Refused(_) => Self::Internal { cause },
         }

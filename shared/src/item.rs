@@ -8,6 +8,7 @@ pub mod attributes;
 pub mod columns;
 pub mod restored;
 mod seen;
+pub mod size;
 
 use std::collections::HashMap;
 

@@ -4,6 +4,7 @@
 //! - Every write carries its condition. A refused one returns the item that refused it, so that "absent", "exists" and
 //!   "changed meanwhile" are told apart without a second call.
 //! - Writes over a record name the attributes that they change: what other programs put there stays.
+//! - A record leaves room for what a replica's item has besides, within DynamoDB's 400 KB ([`MAX_ATTRIBUTES_BYTES`]).
 //! - Reads are consistent, except those through the email index, which DynamoDB offers only eventually.
 //!
 //! The SDK retries calls whose answer was lost. A conditional write whose first attempt landed then meets its own
@@ -32,6 +33,7 @@ use aws_sdk_dynamodb::types::{
 };
 use time::OffsetDateTime;
 
+use crate::item::size::{MAX_ATTRIBUTES_BYTES, size};
 use crate::item::{self, Item};
 use crate::user::precondition::{Precondition, Tags};
 use crate::user::{Edit, Edits, Profile, User, UserKey, spell_moment};
@@ -79,6 +81,19 @@ pub struct Replaced {
     pub user: User,
     /// Whether no record was there before.
     pub created: bool,
+}
+
+/// A record as an item, which leaves room for what a replica's has besides.
+fn encode(user: &User) -> Result<Item, Fault> {
+    let item = item::encode(user).map_err(Fault::refused)?;
+    item.get(item::ATTRIBUTES).map_or(Ok(()), check_size)?;
+    Ok(item)
+}
+
+/// `attributes` alone, so that a write of other members never meets the limit: they have limits of their own.
+fn check_size(attributes: &AttributeValue) -> Result<(), Fault> {
+    let bytes = size(attributes);
+    if bytes > MAX_ATTRIBUTES_BYTES { Err(Fault::AttributesTooLarge(bytes)) } else { Ok(()) }
 }
 
 /// The Users table and its email index.
@@ -153,7 +168,7 @@ impl UserTable {
             .put_item()
             .table_name(&*self.name)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .set_item(Some(item::encode(user).map_err(Fault::refused)?))
+            .set_item(Some(encode(user)?))
             .condition_expression(condition)
             .set_expression_attribute_names(names)
             .set_expression_attribute_values(values)
@@ -233,7 +248,7 @@ impl UserTable {
             expression.absent_or_present(precondition, now)
         };
         let mut assignments = Assignments::default();
-        let mut fields = item::encode(user).map_err(Fault::refused)?;
+        let mut fields = encode(user)?;
         for attribute in [item::NAME, item::EMAIL, item::STATUS, item::ATTRIBUTES, item::EXPIRES_AT] {
             match fields.remove(attribute) {
                 Some(value) => assignments.set(&mut expression, attribute, value),
@@ -283,6 +298,7 @@ impl UserTable {
                 return Err(WriteError::PreconditionFailed);
             }
             let merged = item::attributes::merge(item.remove(item::ATTRIBUTES), patch);
+            check_size(&merged)?;
             match self.edit(key, edits, Some(merged), &Precondition::exactly(version), now).await {
                 Ok(user) => return Ok(user),
                 Err(Refusal::Condition(newer)) => current = newer,

@@ -121,6 +121,16 @@ pub(crate) fn n(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
+/// The members of a record at their longest, with `attributes` of so many bytes as DynamoDB counts them.
+pub(crate) fn longest(bytes: usize) -> Value {
+    let domain = ["b".repeat(63), "c".repeat(63), "d".repeat(63), "e".repeat(60)].join(".");
+    // A map is three bytes, its member one, and its name another.
+    serde_json::json!({
+        "name": "\u{10ffff}".repeat(256), "email": format!("a@{domain}"), "status": "\u{10ffff}".repeat(64),
+        "expires_at": 3_000_000_000_u64, "attributes": {"x": "a".repeat(bytes - 5)},
+    })
+}
+
 pub(crate) fn config(table: &str) -> Config {
     config_with(table, &[])
 }

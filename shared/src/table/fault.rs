@@ -4,6 +4,7 @@ use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
 
+use crate::item::size::MAX_ATTRIBUTES_BYTES;
 use crate::item::{Item, Unreadable};
 
 type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -20,6 +21,9 @@ pub enum Fault {
     /// The item would be over DynamoDB's 400 KB: send less.
     #[error("the item would be over 400 KB")]
     TooLarge(#[source] Cause),
+    /// `attributes` would leave no room for the rest of a record and for what a replica's item has besides: send less.
+    #[error("`attributes` takes {0} bytes: at most {MAX_ATTRIBUTES_BYTES} are allowed")]
+    AttributesTooLarge(usize),
     /// What is stored under the key is no user; another program wrote it.
     #[error("the stored item is no user")]
     Unreadable(#[from] Unreadable),
@@ -112,7 +116,7 @@ mod tests {
         match kind_of(code, message, status)("cause".into()) {
             Fault::Throttled(_) => "throttled",
             Fault::Unavailable(_) => "unavailable",
-            Fault::TooLarge(_) => "too large",
+            Fault::TooLarge(_) | Fault::AttributesTooLarge(_) => "too large",
             Fault::Unreadable(_) => "unreadable",
             Fault::Refused(_) => "refused",
         }

@@ -89,6 +89,7 @@ impl UserTable {
         user: &User,
         now: OffsetDateTime,
     ) -> Result<Once, WriteError> {
+        let put = self.put_new(user, now)?;
         if let Some(earlier) = self.claim(attempts, attempt, user, now).await? {
             return Ok(earlier);
         }
@@ -101,7 +102,7 @@ impl UserTable {
                     break;
                 }
             };
-            match self.create_and_answer(attempts, attempt, user, reservations, now).await {
+            match self.create_and_answer(attempts, attempt, put.clone(), reservations).await {
                 Ok(()) => return Ok(Once::Created(user.key.clone(), now)),
                 Err(Cancelled::First) => {
                     self.answer_exists(attempts, attempt).await?;
@@ -194,11 +195,9 @@ impl UserTable {
         &self,
         attempts: &str,
         attempt: &Attempt,
-        user: &User,
+        put: TransactWriteItem,
         reservations: Vec<TransactWriteItem>,
-        now: OffsetDateTime,
     ) -> Result<(), Cancelled> {
-        let put = self.put_new(user, now).map_err(Cancelled::Fault)?;
         let answered = Update::builder()
             .table_name(attempts)
             .key(ID, item::text(&attempt.id))

@@ -11,7 +11,7 @@ use super::emails::HeldEmail;
 use super::expression::{Assignments, Expression};
 use super::once::Cancelled;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
-use super::{ATTEMPTS, Fault, Replaced, UserTable, WriteError};
+use super::{ATTEMPTS, Fault, Replaced, UserTable, WriteError, check_size, encode};
 use crate::item::{self, Item};
 use crate::user::precondition::Precondition;
 use crate::user::{Edit, Edits, Profile, User, UserKey, first_version};
@@ -62,7 +62,7 @@ impl UserTable {
                 Some(live) => {
                     user.version = next(version, now);
                     user.created_at = item::created_at(live).map_err(Fault::from)?.or(user.created_at);
-                    let fields = item::encode(&user).map_err(Fault::refused)?;
+                    let fields = encode(&user)?;
                     self.update_unchanged(key, live, fields, now)?
                 }
                 None => self.put_new(&user, now)?,
@@ -92,6 +92,9 @@ impl UserTable {
                 return Err(WriteError::PreconditionFailed);
             }
             let fields = patched(live.clone(), edits);
+            if let (Edit::Set(_), Some(attributes)) = (&edits.attributes, fields.get(item::ATTRIBUTES)) {
+                check_size(attributes)?;
+            }
             let mut user = item::decode(fields.clone(), now).map_err(Fault::from)?;
             (user.version, user.updated_at) = (next(Some(version), now), Some(now));
             let write = self.update_unchanged(key, &live, fields, now)?;
@@ -161,7 +164,7 @@ impl UserTable {
         let (names, values) = expression.into_parts();
         let put = Put::builder()
             .table_name(&*self.name)
-            .set_item(Some(item::encode(user).map_err(Fault::refused)?))
+            .set_item(Some(encode(user)?))
             .condition_expression(condition)
             .set_expression_attribute_names(names)
             .set_expression_attribute_values(values)

@@ -98,7 +98,7 @@ pub struct Draft {
     /// 1 to 64 characters, not all blank, none of them a control character.
     pub status: Option<String>,
     /// Any JSON object, nested at most 32 levels, whose names are not empty and whose numbers have at most 38 digits and a
-    /// magnitude from 1e-130 to 9.9e125.
+    /// magnitude from 1e-130 to 9.9e125. At most 398 KB (407552 bytes) as DynamoDB counts them.
     #[schema(value_type = Option<std::collections::HashMap<String, Value>>)]
     pub attributes: Option<Value>,
     /// From this second on the record is absent: at most 4 years ago and 50 years from now.
