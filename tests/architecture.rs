@@ -93,6 +93,7 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("search", "lib", Wiring),
     ("search", "main", Wiring),
     ("replicator", "settle", Decide),
+    ("replicator", "confirmed", Decide),
     ("replicator", "sink", Apply),
     ("replicator", "handler", Choreography),
     ("archiver", "archive", Decide),

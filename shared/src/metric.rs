@@ -15,6 +15,8 @@ pub const APPLIED: &str = "Applied";
 pub const DUPLICATE: &str = "Duplicate";
 /// Changes refused because a replica held a later one (dimension `sink`).
 pub const STALE: &str = "Stale";
+/// Changes of a batch that came again, which a replica was spared because it had confirmed them (dimension `sink`).
+pub const CONFIRMED_BEFORE: &str = "PreviouslyConfirmedChanges";
 /// Deletes written as tombstones, part of [`APPLIED`] (dimension `sink`).
 pub const TOMBSTONES: &str = "Tombstones";
 /// Records put aside with their reason in the failure bucket.
@@ -45,6 +47,7 @@ pub fn describe() {
     describe_counter!(APPLIED, Unit::Count, "changes written to a replica");
     describe_counter!(DUPLICATE, Unit::Count, "changes a replica already held");
     describe_counter!(STALE, Unit::Count, "changes refused because a replica held a later one");
+    describe_counter!(CONFIRMED_BEFORE, Unit::Count, "changes a replica was spared because it had confirmed them");
     describe_counter!(TOMBSTONES, Unit::Count, "deletes written as tombstones");
     describe_counter!(QUARANTINED, Unit::Count, "records put aside in the failure bucket");
     describe_counter!(RESENT, Unit::Count, "batches answered with a position to resend from");

@@ -1,16 +1,20 @@
 //! A sink in trouble, beside one that is well.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use replicator::Replicator;
-use replicator::sink::Sink;
 use replicator::sink::dynamodb::DynamoDbSink;
+use replicator::sink::{Broken, Decided, Outcome, Sink};
+use shared::invocation::Invocation;
 use shared::stream::Answer;
 use tokio::time::Instant;
 
 use super::troubled::{Trouble, Troubled};
 use crate::replication::rig::{REPLICA, Rig, hand_over, invocation_within};
-use crate::replication::story::{LABEL, Told, event};
+use crate::replication::story::{LABEL, Told, event, event_of};
 
 const SECOND: &str = "SecondReplica";
 
@@ -125,4 +129,138 @@ async fn a_settled_change_that_failed_is_reported_by_its_own_position() {
     assert_eq!(position(&hand_over(&replicator, &event(&told)).await), Some("4"), "what it superseded needs no resend");
     assert_eq!(position(&hand_over(&replicator, &event(&told[2..])).await), None);
     assert_eq!(rig.item("a", "1").await.unwrap()["name"].as_s().unwrap(), "Four");
+}
+
+/// A sink that notes what it is given: the sequence numbers of the settled changes of each call.
+struct Noting<S> {
+    inner: S,
+    given: Arc<Mutex<Vec<Vec<u64>>>>,
+}
+
+impl<S: Sink> Sink for Noting<S> {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        self.inner.check()
+    }
+
+    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+        let number = |change: &&shared::change::Change<'_>| change.revision.sequence().to_string().parse().unwrap();
+        self.given.lock().unwrap().push(decided.settled.iter().map(number).collect());
+        self.inner.apply(decided, invocation).boxed()
+    }
+}
+
+/// A replica that is well and one in these troubles, and what the first is given.
+async fn well_beside(rig: &Rig, troubles: Vec<Trouble>) -> (Replicator, Arc<Mutex<Vec<Vec<u64>>>>) {
+    rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
+    let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
+    let given = Arc::default();
+    let sinks: Vec<Box<dyn Sink>> = vec![
+        Box::new(Noting { inner: sink(REPLICA), given: Arc::clone(&given) }),
+        Box::new(Troubled::new(sink(SECOND), troubles)),
+    ];
+    (rig.replicator_with(sinks), given)
+}
+
+fn taken(given: &Mutex<Vec<Vec<u64>>>) -> Vec<Vec<u64>> {
+    std::mem::take(&mut *given.lock().unwrap())
+}
+
+#[tokio::test]
+async fn a_sink_that_is_well_writes_a_batch_once_however_often_it_comes_again_for_another() {
+    let rig = Rig::start().await;
+    let (replicator, given) = well_beside(&rig, vec![Trouble::Rejects((1..=20).collect()); 11]).await;
+    for delivery in 0..11 {
+        assert_eq!(position(&hand_over(&replicator, &event(&users(1..=20))).await), Some("1"));
+        let expected = if delivery == 0 { vec![(1..=20).collect()] } else { Vec::<Vec<u64>>::new() };
+        assert_eq!(taken(&given), expected, "delivery {delivery}");
+    }
+    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=20))).await), None);
+    assert_eq!(taken(&given), Vec::<Vec<u64>>::new());
+    assert_eq!(counts(&rig).await, (20, 20));
+    // What is acknowledged is forgotten: the guard alone answers for a replay.
+    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=20))).await), None);
+    assert_eq!(taken(&given).concat().len(), 20);
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_again_in_other_slices_is_compared_change_by_change() {
+    let rig = Rig::start().await;
+    let (replicator, given) = well_beside(&rig, vec![Trouble::Rejects((1..=20).collect()); 5]).await;
+    for (delivered, expected) in
+        [(1..=4, vec![vec![1, 2, 3, 4]]), (1..=2, vec![]), (3..=6, vec![vec![5, 6]]), (1..=7, vec![vec![7]])]
+    {
+        hand_over(&replicator, &event(&users(delivered.clone()))).await;
+        assert_eq!(taken(&given), expected, "{delivered:?}");
+    }
+    // Another change of an item that was confirmed is written.
+    let renamed = [Told::named("u1", 1, "Ada"), Told::named("u2", 2, "Ada"), Told::named("u1", 8, "Eve")];
+    hand_over(&replicator, &event(&renamed)).await;
+    assert_eq!(taken(&given), [[8]]);
+    assert_eq!(rig.item("u1", "1").await.unwrap()["name"].as_s().unwrap(), "Eve");
+}
+
+#[tokio::test]
+async fn what_lies_below_the_answered_position_is_not_remembered() {
+    let rig = Rig::start().await;
+    let (replicator, given) = well_beside(&rig, vec![Trouble::Rejects(vec![3]); 2]).await;
+    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=4))).await), Some("3"));
+    assert_eq!(taken(&given), [[1, 2, 3, 4]]);
+    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=4))).await), Some("3"));
+    assert_eq!(taken(&given), [[1, 2]]);
+}
+
+#[tokio::test]
+async fn what_a_sink_did_not_confirm_is_given_to_it_again() {
+    let rig = Rig::start().await;
+    let (replicator, _) = well_beside(
+        &rig,
+        vec![Trouble::Rejects(vec![2]), Trouble::FailsAfterLanding(vec![2, 3]), Trouble::Throttles(1)],
+    )
+    .await;
+    let told = users(1..=3);
+    for delivery in 1..=3 {
+        let answer = hand_over(&replicator, &event(&told)).await;
+        assert_eq!(position(&answer), Some("2"), "delivery {delivery}");
+    }
+    assert_eq!(position(&hand_over(&replicator, &event(&told)).await), None);
+    assert_eq!(counts(&rig).await, (3, 3));
+    assert!(rig.quarantined().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_sink_that_was_out_of_reach_is_given_all_of_it_again() {
+    // It may be another one that is back: a table made anew, the other node of a failover.
+    let rig = Rig::start().await;
+    let all = Trouble::Rejects((1..=4).collect());
+    rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
+    let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
+    let given = Arc::<Mutex<Vec<Vec<u64>>>>::default();
+    let first = Noting { inner: sink(REPLICA), given: Arc::clone(&given) };
+    let replicator = rig.replicator_with(vec![
+        Box::new(Troubled::new(first, [Trouble::IsSlow(Duration::ZERO), all.clone()])),
+        Box::new(Troubled::new(sink(SECOND), vec![all; 3])),
+    ]);
+    hand_over(&replicator, &event(&users(1..=3))).await;
+    assert_eq!(taken(&given), [[1, 2, 3]]);
+    // The fourth is new, and the sink fails for it: of all that it was given it confirmed nothing.
+    hand_over(&replicator, &event(&users(1..=4))).await;
+    taken(&given);
+    hand_over(&replicator, &event(&users(1..=4))).await;
+    assert_eq!(taken(&given), [[1, 2, 3, 4]]);
+}
+
+#[tokio::test]
+async fn a_key_unlike_the_others_stays_the_record_s_fault_when_its_neighbours_are_spared() {
+    let rig = Rig::start().await;
+    let (replicator, _) = well_beside(&rig, vec![Trouble::Rejects(vec![1, 3])]).await;
+    let damaged = Told::named("b", 2, "Bob").record().replace(r#""timestamp""#, r#""time""#);
+    let records = [Told::named("u1", 1, "Ada").record(), damaged, Told::named("u3", 3, "Cleo").record()];
+    assert_eq!(position(&hand_over(&replicator, &event_of(&records)).await), Some("1"));
+    let answer = hand_over(&replicator, &event_of(&records)).await;
+    assert_eq!(position(&answer), None, "to the sink that is well the misfit comes alone");
+    assert_eq!(counts(&rig).await, (2, 2));
 }

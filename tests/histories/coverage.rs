@@ -61,6 +61,7 @@ pub(super) const EXPECTED: &[&str] = &[
     "sink: applied",
     "sink: duplicate",
     "sink: stale",
+    "sink: spared what it had confirmed",
     "sink: tombstone",
     "sink: tombstone held off a late write",
     "sink: written beside the stream",

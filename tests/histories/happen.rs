@@ -212,6 +212,8 @@ impl<S: Stage> World<'_, S> {
         }
         self.gate.forget_zombies(Place::Sink(sink));
         self.stage.lose(sink).await;
+        // Who puts another replica in its place starts the function anew: what the lost one confirmed counts no more.
+        self.restart_replicator();
         self.unfilled.insert(sink);
         let stream = self.source.streams.len() - 1;
         self.again_from = stream;

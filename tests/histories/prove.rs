@@ -1,9 +1,10 @@
 //! Plays histories by their numbers, on every core, and shrinks the first that does not end right.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use tokio::runtime::{Builder, Runtime};
@@ -63,6 +64,39 @@ pub(super) fn all_end_right(proof: &Proof) -> Coverage {
 pub(super) fn ends_right(history: &History) {
     let verdict = Theatre::new(On::Memory).play(history);
     verdict.unwrap_or_else(|reason| panic!("{history:?} does not end right: {reason}"));
+}
+
+/// Takes what the functions count for what the history has seen.
+struct Counts(Gate);
+
+/// A sink was spared changes that it had confirmed.
+struct Spared(Gate);
+
+impl CounterFn for Spared {
+    fn increment(&self, value: u64) {
+        self.0.see_many("sink: spared what it had confirmed", usize::try_from(value).unwrap());
+    }
+
+    fn absolute(&self, _: u64) {}
+}
+
+impl Recorder for Counts {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        let is_seen = key.name() == shared::metric::CONFIRMED_BEFORE;
+        if is_seen { Counter::from_arc(Arc::new(Spared(self.0.clone()))) } else { Counter::noop() }
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
 }
 
 /// Where a history can be played.
@@ -134,6 +168,10 @@ impl Theatre {
 
     fn play_unguarded(&self, history: &History) -> Verdict {
         self.gate.reset();
+        metrics::with_local_recorder(&Counts(self.gate.clone()), || self.play_counted(history))
+    }
+
+    fn play_counted(&self, history: &History) -> Verdict {
         self.runtime.block_on(async {
             match &self.house {
                 House::Memory(memory) => {

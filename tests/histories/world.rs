@@ -104,10 +104,8 @@ impl<'s, S: Stage> World<'s, S> {
         let (dynamodb, s3, lambda) = stage.clients();
         let [wide, small] = stage.replicas();
         let replicas = [Bounded::new("wide", wide, false), Bounded::new("small", small, true)];
-        let sinks = || replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Sink>).collect();
         let compression = Compression::Gzip;
         let archive = Store::new(s3.clone(), ARCHIVE.to_owned());
-        let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
         let maintenance = Maintenance {
             owned: None,
             source: RawTable::new(dynamodb.clone(), SOURCE),
@@ -127,8 +125,8 @@ impl<'s, S: Stage> World<'s, S> {
             mappings: Vec::new(),
             tasks: Vec::new(),
             now: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
-            replicator: Rc::new(Replicator::new(sinks(), quarantine("replicator"))),
-            archiver: Archiver::new(archive, quarantine("archiver"), compression),
+            replicator: Rc::new(replicator(&replicas, s3.clone())),
+            archiver: Archiver::new(archive, Quarantine::new(s3, FAILURES.to_owned(), "archiver"), compression),
             maintenance: Rc::new(maintenance),
             replicas,
             settled: Vec::new(),
@@ -141,6 +139,12 @@ impl<'s, S: Stage> World<'s, S> {
         };
         world.map_stream();
         world
+    }
+
+    /// The replicator's environment ends, and with it all that it remembers.
+    pub(super) fn restart_replicator(&mut self) {
+        let (_, s3, _) = self.stage.clients();
+        self.replicator = Rc::new(replicator(&self.replicas, s3));
     }
 
     /// Both functions get a mapping on the latest stream.
@@ -355,6 +359,11 @@ impl<'s, S: Stage> World<'s, S> {
             self.run(0).await;
         }
     }
+}
+
+fn replicator(replicas: &[Bounded; 2], s3: aws_sdk_s3::Client) -> Replicator {
+    let sinks = replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Sink>).collect();
+    Replicator::new(sinks, Quarantine::new(s3, FAILURES.to_owned(), "replicator"))
 }
 
 fn spelled(answer: Option<impl serde::Serialize>) -> Option<String> {

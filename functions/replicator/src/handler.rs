@@ -2,24 +2,27 @@
 //!
 //! Nothing is acknowledged that is not in every replica, in quarantine, or superseded by a change that is. What a
 //! sink may lack is answered by its lowest position, and Lambda delivers from there again; the guard makes what was
-//! applied meanwhile a duplicate.
+//! applied meanwhile a duplicate, and a sink that confirmed it in this environment is spared it ([`Confirmations`]).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{join, join_all};
 use futures::{StreamExt, stream};
 use metrics::{counter, histogram};
 use serde_json::value::RawValue;
-use shared::change::{Change, Effect};
+use shared::change::{CanonicalKey, Change, Effect};
 use shared::checkpoint::{self, NoPosition};
 use shared::invocation::Invocation;
 use shared::metric;
 use shared::quarantine::{Naming, Quarantine};
-use shared::revision::Revision;
+use shared::revision::{Revision, SequenceNumber};
 use shared::stream::{self as dialect, Answer, NotAStreamEvent, Record};
+use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
+use crate::confirmed::Confirmations;
 use crate::settle::{Settlement, decide};
 use crate::sink::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
 
@@ -63,10 +66,44 @@ pub enum Fault {
     NoPosition(#[from] NoPosition),
 }
 
-/// The function: its sinks and its corner of the failure bucket.
+/// The function: its sinks, its corner of the failure bucket, and what the sinks confirmed of batches that come again.
 pub struct Replicator {
     sinks: Vec<Box<dyn Sink>>,
     quarantine: Quarantine,
+    confirmed: Mutex<Confirmations>,
+}
+
+/// What a sink is given of a batch of which it confirmed a part before.
+struct Share<'b> {
+    changes: Vec<&'b Change<'b>>,
+    settled: Vec<&'b Change<'b>>,
+}
+
+impl Share<'_> {
+    fn decided(&self) -> Decided<'_> {
+        Decided { changes: &self.changes, settled: &self.settled }
+    }
+}
+
+/// What became of a batch in one sink.
+struct Applied<'b> {
+    /// The sink's place among all.
+    place: usize,
+    sink: &'static str,
+    /// What it was given; nothing if that was the whole batch.
+    share: Option<Share<'b>>,
+    outcome: Outcome,
+}
+
+impl Applied<'_> {
+    fn given<'s>(&'s self, decided: Decided<'s>) -> Decided<'s> {
+        self.share.as_ref().map_or(decided, Share::decided)
+    }
+
+    /// How many of the settled changes the sink was spared, because it confirmed them before.
+    fn confirmed_before(&self, decided: Decided<'_>) -> usize {
+        decided.settled.len() - self.given(decided).settled.len()
+    }
 }
 
 /// A record that no delivery will bring into a sink.
@@ -81,18 +118,22 @@ impl Replicator {
     /// The function over these sinks.
     #[must_use]
     pub fn new(sinks: Vec<Box<dyn Sink>>, quarantine: Quarantine) -> Self {
-        Self { sinks, quarantine }
+        Self { sinks, quarantine, confirmed: Mutex::default() }
     }
 
-    /// Proves before the first batch that every replica is there and of the right shape.
+    /// Proves before the first batch that every replica is there and of the right shape. All are asked at once: together
+    /// they have no more time than Lambda gives the start.
     ///
     /// # Errors
-    /// [`Fault::Broken`], which names the sink and the setting to mend.
+    /// [`Fault::Broken`], which names the sink and the setting to mend; of several, all are in the log.
     pub async fn check(&self) -> Result<(), Fault> {
-        for sink in &self.sinks {
-            sink.check().await?;
+        let checked = join_all(self.sinks.iter().map(|sink| sink.check())).await;
+        let mut broken = checked.into_iter().filter_map(Result::err);
+        let first = broken.next();
+        for other in broken {
+            tracing::error!(error = %other, "cannot start");
         }
-        Ok(())
+        first.map_or(Ok(()), |first| Err(first.into()))
     }
 
     /// Handles the records of one invocation.
@@ -124,20 +165,35 @@ impl Replicator {
         let left = invocation.stop_at.saturating_duration_since(started);
         let until = invocation.stop_at - PUTTING_ASIDE.min(left / 4);
         let applying = Invocation { stop_at: until, ..invocation.clone() };
-        let (outcomes, aside) = join(
-            join_all(self.sinks.iter().map(|sink| apply(&**sink, decided, &applying))),
+        let shares = self.shares(decided, invocation.now);
+        let sinks = self.sinks.iter().zip(shares).enumerate();
+        let (tried, aside) = join(
+            join_all(sinks.map(|(place, (sink, share))| apply(place, &**sink, share, decided, &applying))),
             self.put_aside(&records, &name_apart(unfit, &records), invocation),
         )
         .await;
-        let outcomes: Vec<(&'static str, Outcome)> = outcomes.into_iter().collect::<Result<_, Broken>>()?;
+        if tried.iter().any(Result::is_err) {
+            // The batch comes again whole, and the sinks that are well have it already.
+            self.remember(tried.iter().flatten(), decided, None, invocation.now);
+        }
+        let outcomes: Vec<Applied<'_>> = tried.into_iter().collect::<Result<_, Broken>>()?;
         let (poison, lacking) = sort_failures(&outcomes);
         let aside = aside.and(self.put_aside(&records, &name_apart(poison, &records), invocation).await);
 
         let failing = lacking.iter().chain(&aside.failing).copied();
         let answer = checkpoint::answer(&records, failing);
         let resend_from = answer.as_ref().map_or(Some("the whole batch"), Answer::identifier);
-        let lag = count(&outcomes, &changes, aside.quarantined, resend_from.is_some(), invocation, started);
-        let sum = |part: fn(&Outcome) -> usize| outcomes.iter().map(|(_, outcome)| part(outcome)).sum::<usize>();
+        match answer.as_ref().map(Answer::identifier) {
+            Ok(None) => self.confirmed().acknowledge(&changes),
+            // What is below that position does not come again.
+            Ok(Some(position)) => {
+                let from = SequenceNumber::parse(position).ok();
+                self.remember(outcomes.iter(), decided, from, invocation.now);
+            }
+            Err(_) => self.remember(outcomes.iter(), decided, None, invocation.now),
+        }
+        let lag = count(&outcomes, decided, aside.quarantined, resend_from.is_some(), invocation, started);
+        let sum = |part: fn(&Outcome) -> usize| outcomes.iter().map(|applied| part(&applied.outcome)).sum::<usize>();
         tracing::info!(
             request_id = invocation.request_id,
             batch.records = records.len(),
@@ -145,6 +201,7 @@ impl Replicator {
             batch.applied = sum(|outcome| outcome.applied),
             batch.duplicate = sum(|outcome| outcome.duplicate),
             batch.stale = sum(|outcome| outcome.stale),
+            batch.confirmed_before = outcomes.iter().map(|applied| applied.confirmed_before(decided)).sum::<usize>(),
             batch.tombstones = sum(|outcome| outcome.tombstones),
             batch.quarantined = aside.quarantined,
             batch.failing = lacking.len() + aside.failing.len(),
@@ -162,6 +219,63 @@ impl Replicator {
             );
         }
         Ok(answer?)
+    }
+
+    fn confirmed(&self) -> MutexGuard<'_, Confirmations> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What each sink is to be given of a batch; nothing if that is all of it.
+    fn shares<'b>(&self, decided: Decided<'b>, now: OffsetDateTime) -> Vec<Option<Share<'b>>> {
+        let mut confirmed = self.confirmed();
+        confirmed.expire(now);
+        let share = |place: usize| {
+            // As nearly always.
+            if confirmed.is_empty() {
+                return None;
+            }
+            let lacking = confirmed.lacking(place, decided.changes);
+            // An older change may be among them, which shows that the replica has to take all of the item anew.
+            confirmed.forget_items(place, &lacking);
+            let of = |changes: &[&'b Change<'b>]| {
+                changes.iter().copied().filter(|change| lacking.contains(change.key.canonical())).collect()
+            };
+            Some(Share { changes: of(decided.changes), settled: of(decided.settled) })
+        };
+        (0..self.sinks.len()).map(share).collect()
+    }
+
+    /// Remembers what the sinks confirmed of a batch that comes again from this number on, or whole.
+    fn remember<'a>(
+        &self,
+        outcomes: impl Iterator<Item = &'a Applied<'a>>,
+        decided: Decided<'a>,
+        from: Option<SequenceNumber>,
+        now: OffsetDateTime,
+    ) {
+        let mut confirmed = self.confirmed();
+        for applied in outcomes {
+            let given = applied.given(decided);
+            let failing: HashSet<&CanonicalKey> = applied
+                .outcome
+                .failures
+                .iter()
+                .filter_map(|failure| {
+                    let place = given.changes.binary_search_by_key(&failure.index, |change| change.index).ok()?;
+                    Some(given.changes[place].key.canonical())
+                })
+                .collect();
+            // Whatever a sink failed for, its mark or its row may be that of another change of the item.
+            let is_whole = |change: &&&Change<'_>| !failing.contains(change.key.canonical());
+            if !failing.is_empty() && !given.changes.iter().any(|change| is_whole(&change)) {
+                // It is out of reach, and may come back as another one, e.g. after a failover.
+                confirmed.forget_sink(applied.place);
+                continue;
+            }
+            let comes_again = |change: &&&Change<'_>| from.is_none_or(|from| change.revision.sequence() >= from);
+            let kept = given.changes.iter().filter(is_whole).filter(comes_again).copied();
+            confirmed.confirm(applied.place, kept, now);
+        }
     }
 
     /// Puts records into quarantine, until the time is up.
@@ -249,25 +363,29 @@ fn refuse_view_without_images(changes: &[&Change<'_>]) -> Result<(), Fault> {
     })
 }
 
-async fn apply(
+async fn apply<'b>(
+    place: usize,
     sink: &dyn Sink,
-    decided: Decided<'_>,
+    share: Option<Share<'b>>,
+    decided: Decided<'b>,
     invocation: &Invocation,
-) -> Result<(&'static str, Outcome), Broken> {
-    if decided.changes.is_empty() {
-        return Ok((sink.name(), Outcome::default()));
-    }
-    let outcome = match timeout_at(invocation.stop_at, sink.apply(decided, invocation)).await {
-        Ok(outcome) => outcome?,
-        Err(_) => Outcome::all_failed(decided.settled, "the sink did not answer in time"),
+) -> Result<Applied<'b>, Broken> {
+    let given = share.as_ref().map_or(decided, Share::decided);
+    let outcome = if given.changes.is_empty() {
+        Outcome::default()
+    } else {
+        match timeout_at(invocation.stop_at, sink.apply(given, invocation)).await {
+            Ok(outcome) => outcome?,
+            Err(_) => Outcome::all_failed(given.settled, "the sink did not answer in time"),
+        }
     };
-    Ok((sink.name(), outcome))
+    Ok(Applied { place, sink: sink.name(), share, outcome })
 }
 
 /// What to put aside, and what some sink lacks until another delivery.
-fn sort_failures(outcomes: &[(&'static str, Outcome)]) -> (Vec<Poison>, BTreeSet<usize>) {
+fn sort_failures(outcomes: &[Applied<'_>]) -> (Vec<Poison>, BTreeSet<usize>) {
     let (mut poison, mut lacking) = (Vec::new(), BTreeSet::new());
-    for (sink, outcome) in outcomes {
+    for Applied { sink, outcome, .. } in outcomes {
         for Failure { index, kind } in &outcome.failures {
             match kind {
                 FailureKind::Transient(_) => drop(lacking.insert(*index)),
@@ -280,8 +398,8 @@ fn sort_failures(outcomes: &[(&'static str, Outcome)]) -> (Vec<Poison>, BTreeSet
     (poison, lacking)
 }
 
-fn first_transient(outcomes: &[(&'static str, Outcome)]) -> Option<String> {
-    outcomes.iter().find_map(|(sink, outcome)| {
+fn first_transient(outcomes: &[Applied<'_>]) -> Option<String> {
+    outcomes.iter().find_map(|Applied { sink, outcome, .. }| {
         outcome.failures.iter().find_map(|failure| match &failure.kind {
             FailureKind::Transient(reason) => Some(format!("{sink}: {reason}")),
             FailureKind::Permanent(_) => None,
@@ -292,26 +410,31 @@ fn first_transient(outcomes: &[(&'static str, Outcome)]) -> Option<String> {
 /// Counts the batch, and answers its lag: the age of its oldest change when it was applied. A batch of which nothing was
 /// applied has none: a replay is old without any replica being behind.
 fn count(
-    outcomes: &[(&'static str, Outcome)],
-    changes: &[&Change<'_>],
+    outcomes: &[Applied<'_>],
+    decided: Decided<'_>,
     quarantined: usize,
     resent: bool,
     invocation: &Invocation,
     started: Instant,
 ) -> Option<u64> {
     let add = |name, sink, count: usize| counter!(name, "sink" => sink).increment(count as u64);
-    for (sink, outcome) in outcomes {
+    for applied in outcomes {
+        let Applied { sink, outcome, .. } = applied;
         add(metric::APPLIED, *sink, outcome.applied);
         add(metric::DUPLICATE, *sink, outcome.duplicate);
         add(metric::STALE, *sink, outcome.stale);
         add(metric::TOMBSTONES, *sink, outcome.tombstones);
+        let confirmed_before = applied.confirmed_before(decided);
+        if confirmed_before > 0 {
+            add(metric::CONFIRMED_BEFORE, *sink, confirmed_before);
+        }
     }
     counter!(metric::QUARANTINED).increment(quarantined as u64);
     counter!(metric::RESENT).increment(u64::from(resent));
-    if outcomes.iter().all(|(_, outcome)| outcome.applied == 0) {
+    if outcomes.iter().all(|applied| applied.outcome.applied == 0) {
         return None;
     }
-    let oldest = changes.iter().filter_map(|change| change.at).min()?;
+    let oldest = decided.changes.iter().filter_map(|change| change.at).min()?;
     let lag = Duration::try_from(invocation.now - oldest).unwrap_or_default() + started.elapsed();
     histogram!(metric::REPLICATION_LAG).record(lag.as_secs_f64() * 1000.0);
     Some(millis(lag))

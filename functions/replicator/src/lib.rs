@@ -6,6 +6,7 @@
 //! does not matter here: keys come from the record, images stay unread.
 
 pub mod config;
+pub mod confirmed;
 pub mod handler;
 pub mod settle;
 pub mod sink;

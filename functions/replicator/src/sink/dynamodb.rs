@@ -52,6 +52,8 @@ pub struct DynamoDbSink {
     requests: Requests,
     /// What the table said of itself, asked once, and again after a fault.
     schema: Mutex<Option<Arc<Schema>>>,
+    /// The stream that has had a key which fits that.
+    fitting: Mutex<Option<Box<str>>>,
 }
 
 impl DynamoDbSink {
@@ -68,6 +70,7 @@ impl DynamoDbSink {
             table,
             in_flight: in_flight.max(1),
             schema: Mutex::new(None),
+            fitting: Mutex::new(None),
         }
     }
 
@@ -88,7 +91,21 @@ impl DynamoDbSink {
 
     /// The table is asked anew next time: it may have been mended meanwhile.
     fn forget_schema(&self) {
+        *self.fitting.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether the table is of the kind of this stream's keys, as far as a batch before has shown. A stream's keys are all
+    /// alike, so a misfit is the record's fault then, also where its neighbours are not beside it any more.
+    fn has_fitted(&self, change: &Change<'_>) -> bool {
+        self.fitting.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(change.source.arn())
+    }
+
+    fn fits(&self, change: &Change<'_>) {
+        let mut fitting = self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+        if fitting.as_deref() != Some(change.source.arn()) {
+            *fitting = Some(change.source.arn().into());
+        }
     }
 
     async fn write(&self, change: &Change<'_>, misfit: Option<&String>, invocation: &Invocation) -> Verdict {
@@ -136,11 +153,15 @@ impl DynamoDbSink {
         refuse_the_source(&schema, decided.changes)?;
         let misfit = |change: &&Change<'_>| schema.admits(change.key.raw()).err();
         let misfits: Vec<Option<String>> = decided.settled.iter().map(misfit).collect();
-        if let Some(Some(misfit)) = misfits.first()
+        if let (Some(first), Some(Some(misfit))) = (decided.settled.first(), misfits.first())
             && misfits.iter().all(Option::is_some)
+            && !self.has_fitted(first)
         {
             self.forget_schema();
             return Ok(tally.close(misfit));
+        }
+        if let Some(place) = misfits.iter().position(Option::is_none) {
+            self.fits(decided.settled[place]);
         }
         let mut writes = stream::iter(0..decided.settled.len())
             .map(|place| {

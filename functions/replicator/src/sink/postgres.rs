@@ -19,6 +19,7 @@ mod statement;
 mod write;
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -30,6 +31,7 @@ use shared::postgres::{Database, Fault, FaultKind, Settings};
 use shared::token::TokenSigner;
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
+use tokio_postgres::error::SqlState;
 
 use super::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
 use row::{Refused, Row};
@@ -57,6 +59,8 @@ pub struct PostgresSink {
     tombstone: time::Duration,
     /// In epoch seconds.
     purge_at: AtomicI64,
+    /// The stream that has had a user's key.
+    fitting: Mutex<Option<Box<str>>>,
 }
 
 impl PostgresSink {
@@ -64,7 +68,7 @@ impl PostgresSink {
     #[must_use]
     pub fn new(settings: &Settings, signer: Option<TokenSigner>, tombstone: time::Duration) -> Self {
         let database = settings.database(signer, statement::SETUP);
-        Self { database, tombstone, purge_at: AtomicI64::new(i64::MIN) }
+        Self { database, tombstone, purge_at: AtomicI64::new(i64::MIN), fitting: Mutex::default() }
     }
 
     /// The line to it.
@@ -79,8 +83,13 @@ impl PostgresSink {
             return Outcome::default();
         }
         let (mut rows, refused) = rows(settled, invocation.now);
-        if let Some(reason) = of_another_table(&rows, &refused) {
+        if let Some(reason) = of_another_table(&rows, &refused)
+            && !self.has_fitted(settled[0])
+        {
             return Outcome::all_failed(settled, &reason);
+        }
+        if !rows.is_empty() {
+            self.fits(settled[0]);
         }
         Row::sort(&mut rows);
         let Written { counts, left, .. } = self.write(&rows, Over::Lower, invocation.stop_at).await;
@@ -92,6 +101,19 @@ impl PostgresSink {
             self.purge(invocation).await;
         }
         Outcome { applied, duplicate, stale, tombstones, failures }
+    }
+
+    /// Whether a batch before has shown that this stream is one of users. Its keys are all alike, so a key that is none is
+    /// the record's fault then, also where its neighbours are not beside it any more.
+    fn has_fitted(&self, change: &Change<'_>) -> bool {
+        self.fitting.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(change.source.arn())
+    }
+
+    fn fits(&self, change: &Change<'_>) {
+        let mut fitting = self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+        if fitting.as_deref() != Some(change.source.arn()) {
+            *fitting = Some(change.source.arn().into());
+        }
     }
 
     /// Takes tombstones away that have had their time, now and then. Nothing depends on when, so nothing fails with it.
@@ -161,9 +183,16 @@ impl From<Fault> for NotServing {
     fn from(fault: Fault) -> Self {
         match fault.kind {
             FaultKind::Unreachable => Self::Passing(fault.reason),
+            FaultKind::Refused(code) if passes(&code) => Self::Passing(fault.reason),
             _ => Self::Broken(fault.reason),
         }
     }
+}
+
+/// Whether a server that refuses a statement so may take it a moment later: it lacks a resource, is in maintenance, is
+/// busy with another transaction or has an error of its own. SQLSTATE classes 40, 53, 55, 57, 58 and XX.
+fn passes(code: &SqlState) -> bool {
+    ["40", "53", "55", "57", "58", "XX"].iter().any(|class| code.code().starts_with(class))
 }
 
 impl From<Refused> for FailureKind {

@@ -1,0 +1,217 @@
+//! The laws of what is remembered.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_json::json;
+use serde_json::value::RawValue;
+use shared::stream;
+
+use super::*;
+
+/// An item, which of its revisions, and which of two streams.
+type Told = (u8, u64, bool);
+
+const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+fn with<T>(told: &[Told], check: impl FnOnce(&[&Change<'_>]) -> T) -> T {
+    let records: Vec<_> = told
+        .iter()
+        .map(|(item, number, other)| {
+            let keys = json!({"k": {"N": item.to_string()}});
+            let arn = format!(
+                "arn:aws:dynamodb:r:1:table/{}/stream/2026-01-01T00:00:00.000",
+                if *other { "Other" } else { "Users" }
+            );
+            json!({
+                "eventName": "MODIFY", "eventSourceARN": arn,
+                "dynamodb": {"Keys": keys, "NewImage": keys, "SequenceNumber": number.to_string()},
+            })
+        })
+        .collect();
+    let payload = RawValue::from_string(json!({ "Records": records }).to_string()).unwrap();
+    let batch = stream::read(&payload).unwrap();
+    let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
+    check(&changes)
+}
+
+/// Which changes of a batch a sink is given.
+fn given(memory: &Confirmations, sink: usize, told: &[Told]) -> Vec<Told> {
+    with(told, |changes| {
+        let lacking = memory.lacking(sink, changes);
+        let is_given = |(change, _): &(&&Change<'_>, &Told)| lacking.contains(change.key.canonical());
+        changes.iter().zip(told).filter(is_given).map(|(_, told)| *told).collect()
+    })
+}
+
+fn confirm(memory: &mut Confirmations, sink: usize, told: &[Told], now: OffsetDateTime) {
+    with(told, |changes| memory.confirm(sink, changes.iter().copied(), now));
+}
+
+/// What happens to the memory.
+#[derive(Debug, Clone)]
+enum Step {
+    Confirm(usize, Vec<Told>),
+    Acknowledge(Vec<Told>),
+    ForgetSink(usize),
+    /// What a sink is given is forgotten, as the handler does before it.
+    Give(usize, Vec<Told>),
+    Pass(i64),
+}
+
+fn batch() -> impl Strategy<Value = Vec<Told>> {
+    proptest::collection::vec((0..4_u8, 0..5_u64, proptest::bool::weighted(0.1)), 0..6)
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let sink = 0..3_usize;
+    let step = prop_oneof![
+        4 => (sink.clone(), batch()).prop_map(|(sink, told)| Step::Confirm(sink, told)),
+        2 => batch().prop_map(Step::Acknowledge),
+        1 => sink.clone().prop_map(Step::ForgetSink),
+        3 => (sink, batch()).prop_map(|(sink, told)| Step::Give(sink, told)),
+        1 => (0..1_200_i64).prop_map(Step::Pass),
+    ];
+    proptest::collection::vec(step, 0..24)
+}
+
+proptest! {
+    /// A sink is spared a change only if it confirmed this very change, not long ago, and was not given the item since.
+    #[test]
+    fn a_sink_is_spared_exactly_what_it_confirmed(steps in steps(), asked in batch(), sink in 0..3_usize) {
+        let mut memory = Confirmations::default();
+        let mut now = START;
+        let mut model: Vec<(usize, Told, OffsetDateTime)> = Vec::new();
+        for step in &steps {
+            memory.expire(now);
+            model.retain(|(_, _, at)| now - *at < LASTS);
+            match step {
+                Step::Confirm(sink, told) => {
+                    confirm(&mut memory, *sink, told, now);
+                    for one in told {
+                        // The first confirmation by any sink says how long it counts.
+                        let first = model.iter().find(|(_, known, _)| known == one).map_or(now, |(_, _, at)| *at);
+                        if !model.iter().any(|(of, known, _)| of == sink && known == one) {
+                            model.push((*sink, *one, first));
+                        }
+                    }
+                }
+                Step::Acknowledge(told) => {
+                    with(told, |changes| memory.acknowledge(changes));
+                    model.retain(|(_, known, _)| !told.contains(known));
+                }
+                Step::ForgetSink(sink) => {
+                    memory.forget_sink(*sink);
+                    model.retain(|(of, ..)| of != sink);
+                }
+                Step::Give(sink, told) => {
+                    let given = given(&memory, *sink, told);
+                    with(told, |changes| {
+                        let lacking = memory.lacking(*sink, changes);
+                        memory.forget_items(*sink, &lacking);
+                    });
+                    model.retain(|(of, known, _)| of != sink || !given.iter().any(|one| one.0 == known.0));
+                }
+                Step::Pass(seconds) => now += Duration::seconds(*seconds),
+            }
+        }
+        memory.expire(now);
+        model.retain(|(_, _, at)| now - *at < LASTS);
+        let is_confirmed = |one: &Told| model.iter().any(|(of, known, _)| *of == sink && known == one);
+        let lacking: BTreeSet<u8> = asked.iter().filter(|one| !is_confirmed(one)).map(|one| one.0).collect();
+        let expected: Vec<Told> = asked.iter().filter(|one| lacking.contains(&one.0)).copied().collect();
+        prop_assert_eq!(given(&memory, sink, &asked), expected);
+        prop_assert_eq!(memory.is_empty(), model.is_empty(), "what nobody confirmed takes no room");
+        prop_assert_eq!(memory.weight() == 0, model.is_empty());
+    }
+
+    /// Over replicas that keep the guard, and whatever fails, the end is the same as without a memory.
+    #[test]
+    fn what_is_spared_changes_nothing(
+        deliveries in proptest::collection::vec((0..8_usize, 0..8_usize, any::<[u8; 2]>()), 1..20),
+    ) {
+        let story: Vec<Told> = [(0, 1), (1, 2), (0, 3), (2, 4), (1, 5), (0, 6), (3, 7), (1, 8)].map(|(item, number)| (item, number, false)).into();
+        let mut memory = Confirmations::default();
+        let (mut spared, mut plain) = ([[0_u64; 4]; 2], [[0_u64; 4]; 2]);
+        for (from, count, failing) in deliveries {
+            let delivered: Vec<Told> = story.iter().skip(from).take(count + 1).copied().collect();
+            let mut all_well = true;
+            for sink in 0..2 {
+                let given = given(&memory, sink, &delivered);
+                with(&given, |changes| {
+                    let items = changes.iter().map(|change| change.key.canonical()).collect();
+                    memory.forget_items(sink, &items);
+                });
+                let fails = |one: &Told| (failing[sink] >> (one.0 * 2)) % 4 == 0;
+                for one in given.iter().filter(|one| !fails(one)) {
+                    let held = &mut spared[sink][usize::from(one.0)];
+                    *held = (*held).max(one.1);
+                }
+                for one in delivered.iter().filter(|one| !fails(one)) {
+                    let held = &mut plain[sink][usize::from(one.0)];
+                    *held = (*held).max(one.1);
+                }
+                let done: Vec<Told> = given.iter().filter(|one| !fails(one)).copied().collect();
+                all_well &= done.len() == given.len();
+                confirm(&mut memory, sink, &done, START);
+            }
+            if all_well {
+                with(&delivered, |changes| memory.acknowledge(changes));
+            }
+            prop_assert_eq!(spared, plain);
+        }
+    }
+}
+
+#[test]
+fn of_one_sink_s_word_another_is_not_spared() {
+    let mut memory = Confirmations::default();
+    confirm(&mut memory, 0, &[(1, 1, false)], START);
+    assert_eq!(given(&memory, 0, &[(1, 1, false)]), []);
+    for (sink, told) in [(1, (1, 1, false)), (0, (1, 2, false)), (0, (2, 1, false)), (0, (1, 1, true))] {
+        assert_eq!(given(&memory, sink, &[told]), [told]);
+    }
+}
+
+#[test]
+fn a_change_that_is_new_takes_the_others_of_its_item_along() {
+    let mut memory = Confirmations::default();
+    confirm(&mut memory, 0, &[(1, 2, false), (2, 3, false)], START);
+    let again = [(1, 1, false), (1, 2, false), (2, 3, false)];
+    assert_eq!(given(&memory, 0, &again), [(1, 1, false), (1, 2, false)]);
+}
+
+#[test]
+fn a_confirmation_lasts_from_the_first_delivery_on() {
+    let mut memory = Confirmations::default();
+    confirm(&mut memory, 0, &[(1, 1, false)], START);
+    let later = START + LASTS - Duration::seconds(1);
+    memory.expire(later);
+    confirm(&mut memory, 0, &[(1, 1, false)], later);
+    assert!(!memory.is_empty());
+    memory.expire(START + LASTS);
+    assert!(memory.is_empty(), "it is not prolonged by what rests on it");
+}
+
+#[test]
+fn there_is_room_for_so_much_and_what_is_new_goes_first() {
+    let many = |from: u64| -> Vec<Told> { (from..from + 20_000).map(|number| (1, number, false)).collect() };
+    let mut memory = Confirmations::default();
+    for batch in 0..4 {
+        confirm(&mut memory, 0, &many(batch * 20_000), START + Duration::seconds(i64::try_from(batch).unwrap()));
+        assert!(memory.weight() <= ROOM, "{}", memory.weight());
+        assert_eq!(given(&memory, 0, &many(batch * 20_000)), [], "the latest batch is remembered whole");
+    }
+    assert!(!given(&memory, 0, &many(0)).is_empty(), "the first is forgotten");
+    let too_many: Vec<Told> = (0..70_000).map(|number| (2, number, false)).collect();
+    confirm(&mut memory, 0, &too_many, START + Duration::minutes(1));
+    assert!(memory.weight() <= ROOM);
+}
+
+#[test]
+fn beyond_the_last_bit_nothing_is_remembered() {
+    let mut memory = Confirmations::default();
+    confirm(&mut memory, SINKS, &[(1, 1, false)], START);
+    assert_eq!(given(&memory, SINKS, &[(1, 1, false)]), [(1, 1, false)]);
+    assert_eq!(given(&memory, 0, &[(1, 1, false)]), [(1, 1, false)]);
+}
