@@ -107,6 +107,7 @@ const ROOMS: &[(&str, &str, Room)] = &[
     ("maintenance", "sweep", Choreography),
     ("maintenance", "source", Apply),
     ("maintenance", "mapping", Apply),
+    ("maintenance", "deployment", Apply),
     ("maintenance", "failure_bucket", Apply),
     ("maintenance", "archived", Choreography),
     ("maintenance", "catalog", Choreography),

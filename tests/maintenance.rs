@@ -13,6 +13,7 @@ mod refusals;
 mod repairs;
 mod restores;
 pub(crate) mod scene;
+mod sinks;
 mod stories;
 mod troubles;
 mod verifications;

@@ -356,6 +356,7 @@ fn a_role_allows_what_its_function_calls() {
         of_lambda,
         [
             pair("MaintenanceRole", "lambda:ListEventSourceMappings"),
+            pair("MaintenanceRole", "lambda:GetFunctionConfiguration"),
             pair("MaintenanceMachineRole", "lambda:InvokeFunction"),
         ]
     );

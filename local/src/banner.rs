@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::clients;
+use crate::lambda::without_password;
 use crate::options::{DYNAMODB_PORT, PORT, S3_PORT};
 use crate::stack::{LONGEST_WINDOW, Stack};
 use crate::token::Auth;
@@ -49,6 +50,8 @@ pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
         let shown = url.map(|url| named.map_or(url, |_| says));
         shown.map_or_else(String::new, |shown| format!("  {name:<10}  {shown}\n"))
     };
+    // A task that is not told of a tier refuses, or keeps what concerns it.
+    let told = stack.postgres_url().map_or_else(String::new, |url| format!(" --postgres '{}'", without_password(url)));
     let postgres = tier("PostgreSQL", stack.postgres_url(), options.postgres.url(), "where --postgres says");
     let tiers = postgres + &tier("cache", stack.cache_url(), options.cache.url(), "where --cache says");
     format!(
@@ -79,7 +82,7 @@ See it in the replica (any credentials do):
 
 Compare the replica with the table (tasks: backfill, verify, repair, redrive):
 
-  cargo run -p local -- task '{{\"task\":\"verify\"}}'{ports}
+  cargo run -p local -- task '{{\"task\":\"verify\"}}'{ports}{told}
 
 Ctrl-C stops.
 ",

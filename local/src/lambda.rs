@@ -1,12 +1,15 @@
-//! Lambda itself: what its functions and invocations are called, and which event source mappings there are
-//! (`ListEventSourceMappings`).
+//! Lambda itself: what its functions and invocations are called, which event source mappings there are
+//! (`ListEventSourceMappings`), and how a function is configured (`GetFunctionConfiguration`).
 //!
-//! A backfill asks before it writes. It is the one call of Lambda's API that anything here makes, so it is the one that is
-//! answered: <https://docs.aws.amazon.com/lambda/latest/api/API_ListEventSourceMappings.html>.
+//! Maintenance makes these two calls before it writes, so they are the ones that are answered:
+//! <https://docs.aws.amazon.com/lambda/latest/api/API_ListEventSourceMappings.html>,
+//! <https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionConfiguration.html>.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderName, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -18,6 +21,14 @@ use crate::clients;
 
 /// Where Lambda answers it; its documentation ends the path in a slash, its SDKs do not.
 const PATHS: [&str; 2] = ["/2015-03-31/event-source-mappings", "/2015-03-31/event-source-mappings/"];
+
+/// Where Lambda returns a function's configuration.
+const CONFIGURATION: &str = "/2015-03-31/functions/{function}/configuration";
+/// What names an error of Lambda's API.
+const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+
+/// A function's environment by its name.
+pub type Environments = BTreeMap<String, BTreeMap<String, String>>;
 
 /// A mapping as Lambda tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +56,43 @@ pub fn request_id(now: OffsetDateTime) -> Uuid {
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
 }
 
-/// The route that lists these mappings, each of which delivers.
-pub fn router(mappings: Vec<MappingListed>) -> Router {
+/// The routes that list these mappings, each of which delivers, and return the configuration of these functions.
+pub fn router(mappings: Vec<MappingListed>, functions: Environments) -> Router {
     let route = |router: Router<_>, path| router.route(path, get(list));
-    PATHS.into_iter().fold(Router::new(), route).with_state(Arc::new(mappings))
+    let listing = PATHS.into_iter().fold(Router::new(), route).with_state(Arc::new(mappings));
+    let configurations = Router::new().route(CONFIGURATION, get(configuration)).with_state(Arc::new(functions));
+    listing.merge(configurations)
+}
+
+type Configured = Result<Json<Value>, (StatusCode, [(HeaderName, &'static str); 1], Json<Value>)>;
+
+async fn configuration(State(functions): State<Arc<Environments>>, Path(asked): Path<String>) -> Configured {
+    let name = asked.split_once(":function:").map_or(asked.as_str(), |(_, name)| name);
+    let name = name.split(':').next().unwrap_or(name);
+    let Some(variables) = functions.get(name) else {
+        let body = json!({"Type": "User", "Message": format!("Function not found: {}", function_arn(name))});
+        return Err((StatusCode::NOT_FOUND, [(ERROR_TYPE, "ResourceNotFoundException")], Json(body)));
+    };
+    let variables: BTreeMap<&str, String> =
+        variables.iter().map(|(name, value)| (name.as_str(), without_password(value))).collect();
+    Ok(Json(json!({
+        "FunctionName": name,
+        "FunctionArn": function_arn(name),
+        "State": "Active",
+        "Environment": {"Variables": variables},
+    })))
+}
+
+/// A URL without the password that it may hold; any other text as it is.
+#[must_use]
+pub fn without_password(text: &str) -> String {
+    let parts = text.split_once("://").and_then(|(scheme, rest)| {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let (login, _) = authority.rsplit_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        Some(format!("{scheme}://{user}:PASSWORD{}", &rest[login.len()..]))
+    });
+    parts.unwrap_or_else(|| text.to_owned())
 }
 
 #[derive(Deserialize)]
@@ -81,4 +125,40 @@ fn identifier(name: &str) -> [u8; 16] {
         *place = byte;
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_in_no_configuration() {
+        for (url, shown) in [
+            ("postgres://ada:s3:c@ret@db:5432/users", "postgres://ada:PASSWORD@db:5432/users"),
+            ("postgres://ada@db/users?x=a:b@c", "postgres://ada@db/users?x=a:b@c"),
+            ("redis://:secret@cache:6379", "redis://:PASSWORD@cache:6379"),
+            ("100/1s burst 200", "100/1s burst 200"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_function_is_described_by_its_name_and_by_its_arn_and_no_other_is() {
+        let variables = BTreeMap::from([("POSTGRES_URL".to_owned(), "postgres://a:b@c/d".to_owned())]);
+        let router = router(Vec::new(), BTreeMap::from([("replicator".to_owned(), variables)]));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = clients::lambda(&format!("http://{}", listener.local_addr().unwrap()));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let configuration = |name: String| client.get_function_configuration().function_name(name).send();
+        for name in
+            ["replicator".to_owned(), function_arn("replicator"), format!("{}:live", function_arn("replicator"))]
+        {
+            let told = configuration(name).await.unwrap();
+            let variables = told.environment().unwrap().variables().unwrap();
+            assert_eq!(variables["POSTGRES_URL"], "postgres://a:PASSWORD@c/d");
+        }
+        let refusal = configuration("nobody".to_owned()).await.unwrap_err().into_service_error();
+        assert!(refusal.is_resource_not_found_exception(), "{refusal:?}");
+    }
 }

@@ -33,7 +33,7 @@ mod wiring;
 
 use tiers::{Servers, Tiers};
 pub use wiring::environment;
-use wiring::{Wiring, beside, listed};
+use wiring::{Wiring, beside, listed, variables};
 
 /// The longest that a batch waits to be filled, unless windows are true.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(1);
@@ -240,7 +240,9 @@ impl Stack {
             api = Arc::clone(authorizer).before(api);
         }
         // Not behind the authorizer: it is Lambda's answer, and not the API's.
-        let api = api.merge(lambda::router(mappings.iter().map(listed).collect()));
+        let environments =
+            template.functions.iter().map(|function| (function.name.clone(), variables(function))).collect();
+        let api = api.merge(lambda::router(mappings.iter().map(listed).collect(), environments));
         // Nothing runs before all is known to be sound.
         let pumps = mappings.into_iter().map(Pump::start).collect();
         let front = Front::start(front, api);

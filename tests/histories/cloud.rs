@@ -166,6 +166,11 @@ pub(super) fn mappings() -> Value {
     }]})
 }
 
+/// The replicator's configuration, which turns both sinks on.
+pub(super) fn configuration() -> Value {
+    json!({"FunctionName": "replicator", "Environment": {"Variables": {"WIDE": "on", "SMALL": "on"}}})
+}
+
 fn list(bucket: &Bucket, query: &str) -> Told {
     let parameter = |wanted: &str| {
         let pair = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == wanted)?;

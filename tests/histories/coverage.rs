@@ -87,6 +87,7 @@ pub(super) const EXPECTED: &[&str] = &[
     "repair",
     "repair: left an item",
     "redrive",
+    "redrive: by one that does not know a sink",
     "redrive: after the tombstone expired",
     "redrive: left a failure",
     "redrive: rows for the archive",

@@ -1,5 +1,6 @@
 //! What an act does to the world.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::act::{Act, Function};
@@ -89,7 +90,13 @@ impl<S: Stage> World<'_, S> {
             }
             Act::Redrive { run } => {
                 self.gate.see("redrive");
-                self.order(REDRIVE);
+                // Not drawn: a draw of its own would make another history of every number.
+                if self.settled.len().is_multiple_of(2) {
+                    self.gate.see("redrive: by one that does not know a sink");
+                    self.order_to(Rc::clone(&self.partial), REDRIVE);
+                } else {
+                    self.order(REDRIVE);
+                }
                 self.run_last_if(run).await;
             }
             Act::LoseReplica { sink } => self.lose_replica(sink).await,

@@ -21,11 +21,13 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use super::cloud::{ARCHIVE, Asked, Cloud, SOURCE, Told, describe, mappings};
+use super::cloud::{ARCHIVE, Asked, Cloud, SOURCE, Told, configuration, describe, mappings};
 use super::gate::{Gate, Place, Trouble};
 
 /// Where Lambda tells of its event source mappings.
 const MAPPINGS: &str = "/2015-03-31/event-source-mappings";
+/// Where Lambda returns how a function is configured.
+const FUNCTIONS: &str = "/2015-03-31/functions/";
 
 /// HTTP to an engine.
 pub(super) type Wire = Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
@@ -102,7 +104,7 @@ impl Behind {
     fn whither(&self, request: &HttpRequest) -> (Place, bool, bool) {
         let Some(operation) = operation(request) else {
             let (path, _) = path_and_query(request);
-            let place = if path.starts_with(MAPPINGS) {
+            let place = if path.starts_with(MAPPINGS) || path.starts_with(FUNCTIONS) {
                 Place::Source
             } else if path.starts_with(&format!("/{ARCHIVE}")) {
                 Place::Archive
@@ -123,8 +125,10 @@ impl Behind {
     }
 
     async fn answer(self, request: HttpRequest, leave_one: bool) -> Result<HttpResponse, ConnectorError> {
-        if path_and_query(&request).0.starts_with(MAPPINGS) {
-            return response(Told { status: 200, headers: Vec::new(), body: mappings().to_string().into_bytes() });
+        let path = path_and_query(&request).0;
+        if path.starts_with(MAPPINGS) || path.starts_with(FUNCTIONS) {
+            let told = if path.starts_with(MAPPINGS) { mappings() } else { configuration() };
+            return response(Told { status: 200, headers: Vec::new(), body: told.to_string().into_bytes() });
         }
         match self {
             Self::Memory(cloud) => {

@@ -17,11 +17,12 @@ use futures::future::LocalBoxFuture;
 use local::stream_pump::answer::Answer;
 use local::stream_pump::machine::{Reason, Ticket, Work};
 use maintenance::Maintenance;
+use maintenance::deployment::Deployment;
 use maintenance::failure::Functions;
 use maintenance::failure_bucket::FailureBucket;
 use maintenance::mapping::Mappings;
 use replicator::Replicator;
-use replicator::sink::{Replica, Sink};
+use replicator::sink::{Replica, Sink, SinkSetting};
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
 use shared::quarantine::Quarantine;
@@ -45,6 +46,12 @@ const INVOCATION: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Calls of one task; more is a task that goes round for ever.
 const CALLS_MOST: usize = 4_000;
+
+/// What turns the two sinks on, where the replicator is configured.
+const SETTINGS: [SinkSetting; 2] = [
+    SinkSetting { sink: "wide", variable: "WIDE", stores_items: true },
+    SinkSetting { sink: "small", variable: "SMALL", stores_items: true },
+];
 
 /// What a task is to the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +92,8 @@ pub(super) struct World<'s, S> {
     pub(super) replicator: Rc<Replicator>,
     pub(super) archiver: Archiver,
     pub(super) maintenance: Rc<Maintenance>,
+    /// The same, told of the first of the two sinks alone.
+    pub(super) partial: Rc<Maintenance>,
     pub(super) replicas: [Bounded; 2],
     /// By record: whether each function's mapping has an answer for it.
     pub(super) settled: Vec<[bool; 2]>,
@@ -106,17 +115,20 @@ impl<'s, S: Stage> World<'s, S> {
         let replicas = [Bounded::new("wide", wide, false), Bounded::new("small", small, true)];
         let compression = Compression::Gzip;
         let archive = Store::new(s3.clone(), ARCHIVE.to_owned());
-        let maintenance = Maintenance {
+        let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
+        let maintenance = |known: &[Bounded]| Maintenance {
             owned: None,
             source: RawTable::new(dynamodb.clone(), SOURCE),
-            restored: RestoreTable::new(dynamodb, SOURCE.to_owned()),
-            replicas: replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
-            mappings: Mappings::new(lambda, Function::Replicator.name().to_owned()),
+            restored: RestoreTable::new(dynamodb.clone(), SOURCE.to_owned()),
+            replicas: known.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
+            mappings: Mappings::new(lambda.clone(), Function::Replicator.name().to_owned()),
+            deployment: Deployment::new(lambda.clone(), Function::Replicator.name().to_owned(), SETTINGS.to_vec()),
             failures: FailureBucket::new(s3.clone(), FAILURES.to_owned()),
             archive: archive.clone(),
             compression,
             functions: Functions { replicator: "replicator".to_owned(), archiver: "archiver".to_owned() },
         };
+        let (whole, partial) = (Rc::new(maintenance(&replicas)), Rc::new(maintenance(&replicas[..1])));
         let mut world = Self {
             stage,
             gate,
@@ -126,8 +138,9 @@ impl<'s, S: Stage> World<'s, S> {
             tasks: Vec::new(),
             now: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
             replicator: Rc::new(replicator(&replicas, s3.clone())),
-            archiver: Archiver::new(archive, Quarantine::new(s3, FAILURES.to_owned(), "archiver"), compression),
-            maintenance: Rc::new(maintenance),
+            archiver: Archiver::new(archive, quarantine("archiver"), compression),
+            maintenance: whole,
+            partial,
             replicas,
             settled: Vec::new(),
             untrusted: BTreeSet::new(),
@@ -188,8 +201,13 @@ impl<'s, S: Stage> World<'s, S> {
 
     /// Gives maintenance an order.
     pub(super) fn order(&mut self, order: &str) {
+        self.order_to(Rc::clone(&self.maintenance), order);
+    }
+
+    /// Gives this one an order.
+    pub(super) fn order_to(&mut self, maintenance: Rc<Maintenance>, order: &str) {
         let order = RawValue::from_string(order.to_owned()).unwrap();
-        let (maintenance, invocation) = (Rc::clone(&self.maintenance), self.invocation());
+        let invocation = self.invocation();
         let future = async move { spelled(maintenance.handle(&order, &invocation).await.ok()) };
         self.spawn_maintenance(future.boxed_local());
     }

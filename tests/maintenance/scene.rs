@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt as _, stream};
 use local::stack::{Options, Stack};
+use local::tier::Tier;
 use maintenance::task::Answer;
 use maintenance::{Fault, Maintenance};
 use serde_json::value::RawValue;
@@ -49,8 +50,12 @@ pub(crate) fn user(user_id: &str, name: &str) -> Item {
 
 impl Scene {
     pub(crate) async fn start() -> Self {
+        Self::with_postgres(Tier::Off).await
+    }
+
+    pub(crate) async fn with_postgres(postgres: Tier) -> Self {
         let never = Duration::from_hours(24);
-        let stack = Stack::boot(Options { expire_every: never, ..Options::default() }).await.unwrap();
+        let stack = Stack::boot(Options { expire_every: never, postgres, ..Options::default() }).await.unwrap();
         Self { dynamodb: stack.dynamodb(), s3: stack.s3(), stack }
     }
 

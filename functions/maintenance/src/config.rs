@@ -3,12 +3,14 @@
 use archiver::config::Config as ArchiverConfig;
 use archiver::store::Store;
 use replicator::config::Config as ReplicatorConfig;
+use replicator::sink::SINK_SETTINGS;
 use shared::clock::Clock;
 use shared::environment::{self, Environment, Problems};
 use shared::raw_table::RawTable;
 use shared::table::{Nonces, RestoreTable};
 use shared::token::TokenSigner;
 
+use crate::deployment::Deployment;
 use crate::failure::Functions;
 use crate::failure_bucket::FailureBucket;
 use crate::handler::Maintenance;
@@ -93,7 +95,8 @@ pub fn connect(config: &Config, clients: Clients) -> Maintenance {
         source: RawTable::new(source, config.source.clone()),
         restored,
         replicas: config.replicator.replicas(replica, config.replicator.postgres(signer)),
-        mappings: Mappings::new(lambda, config.functions.replicator.clone()),
+        mappings: Mappings::new(lambda.clone(), config.functions.replicator.clone()),
+        deployment: Deployment::new(lambda, config.functions.replicator.clone(), SINK_SETTINGS.to_vec()),
         failures: FailureBucket::new(s3.clone(), config.archiver.failure_bucket.clone()),
         archive: Store::new(s3, config.archiver.archive_bucket.clone()),
         compression: config.archiver.compression,

@@ -9,6 +9,7 @@ use shared::postgres::Database;
 use shared::raw_table::RawTable;
 use shared::table::RestoreTable;
 
+use crate::deployment::{Deployment, SinksUnknown, Unserved};
 use crate::failure::Functions;
 use crate::failure_bucket::{BucketFault, FailureBucket};
 use crate::mapping::{Mappings, Unfed};
@@ -37,6 +38,12 @@ pub enum Fault {
     /// The source cannot be worked from.
     #[error(transparent)]
     Source(#[from] SourceFault),
+    /// It is not known which sinks there are.
+    #[error(transparent)]
+    Sinks(#[from] SinksUnknown),
+    /// A sink would be passed over.
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
     /// A backfill stopped.
     #[error(transparent)]
     Backfill(#[from] BackfillFault),
@@ -84,7 +91,10 @@ impl Fault {
             | Self::Migrate(MigrateFault::Absent)
             | Self::Export(ExportFault::Objects | ExportFault::Taken { .. }) => return "TaskInvalid",
             Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => return "TaskFailed",
-            Self::Backfill(BackfillFault::Unfed(_)) => return "TaskRefused",
+            Self::Backfill(BackfillFault::Unfed(_)) | Self::Unserved(_) => return "TaskRefused",
+            Self::Sinks(unknown) | Self::Redrive(RedriveFault::Sinks(unknown)) => {
+                return if unknown.may_pass() { "TaskFailed" } else { "TaskRefused" };
+            }
             Self::Verify(VerifyFault::Read(MendFault::Source(fault)))
             | Self::Redrive(RedriveFault::Read(MendFault::Source(fault)))
             | Self::Backfill(BackfillFault::Source(fault))
@@ -107,6 +117,8 @@ pub struct Maintenance {
     pub owned: Option<Database>,
     /// The mappings that feed them.
     pub mappings: Mappings,
+    /// The replicator, whose sinks are to be among the replicas.
+    pub deployment: Deployment,
     /// What failed, and the reports.
     pub failures: FailureBucket,
     /// Where what TTL removed goes.
@@ -145,6 +157,7 @@ impl Maintenance {
         let order = Order::parse(payload, invocation)?;
         match &order.task {
             Task::Backfill { capacity_units } => {
+                self.serves_all_sinks().await?;
                 let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let world = backfill::World { source: &source, replicas: &self.replicas, mappings: &self.mappings };
@@ -152,6 +165,7 @@ impl Maintenance {
                 Ok(course.answer(done).await?)
             }
             Task::Verify(verify) => {
+                self.serves_all_sinks().await?;
                 let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let world = verify::World {
@@ -173,6 +187,7 @@ impl Maintenance {
                     compression: self.compression,
                     bucket: &self.failures,
                     functions: &self.functions,
+                    deployment: &self.deployment,
                 };
                 let done = redrive::run(&mut course, &world, redrive, invocation).await;
                 Ok(course.answer(done).await?)
@@ -232,6 +247,17 @@ impl Maintenance {
             }
             Task::Summary(_) => Ok(summary(&order, &self.failures).await?),
         }
+    }
+
+    /// The names of the replicas.
+    fn sinks(&self) -> Vec<&'static str> {
+        self.replicas.iter().map(|replica| replica.name()).collect()
+    }
+
+    /// Refuses to work on a part of the deployment's sinks: the others would be passed over without a word.
+    async fn serves_all_sinks(&self) -> Result<(), Fault> {
+        let unserved = self.deployment.unserved(&self.sinks()).await?;
+        unserved.into_iter().next().map_or(Ok(()), |unserved| Err(unserved.into()))
     }
 
     async fn open(&self) -> Result<Source, SourceFault> {

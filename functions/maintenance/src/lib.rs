@@ -14,6 +14,7 @@ pub mod archived;
 pub mod catalog;
 pub mod columns;
 pub mod config;
+pub mod deployment;
 pub mod facts;
 pub mod failure;
 pub mod failure_bucket;

@@ -19,6 +19,24 @@ use shared::invocation::Invocation;
 
 pub use replica::{HeldPage, Over, Put, Reading, Replica, Target, Unread, Write};
 
+/// What turns a sink on where the replicator is deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SinkSetting {
+    /// The sink's name.
+    pub sink: &'static str,
+    /// The variable of the replicator that turns it on.
+    pub variable: &'static str,
+    /// Whether it stores items, so that they can be read back. What others lack, such as a cache, expires by itself.
+    pub stores_items: bool,
+}
+
+/// Every sink, and what turns it on.
+pub const SINK_SETTINGS: [SinkSetting; 3] = [
+    SinkSetting { sink: dynamodb::NAME, variable: "REPLICA_TABLE", stores_items: true },
+    SinkSetting { sink: postgres::NAME, variable: postgres::SETTING, stores_items: true },
+    SinkSetting { sink: cache::NAME, variable: "CACHE_URL", stores_items: false },
+];
+
 /// A replica that changes are applied to, under the one guard: only over nothing or over a lower revision.
 pub trait Sink: Send + Sync {
     /// The name in metrics, logs and quarantine keys: one lowercase word.

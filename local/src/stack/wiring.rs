@@ -1,6 +1,6 @@
 //! Connects the template's functions to the engines: each with the environment that the template gives it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,11 @@ use crate::token::Auth;
 /// A function's environment on this machine: the template's, except that nobody signs requests or logins here.
 #[must_use]
 pub fn environment(function: &Function) -> Environment {
+    opened(function).collect()
+}
+
+/// The same, as names and values.
+pub(super) fn variables(function: &Function) -> BTreeMap<String, String> {
     opened(function).collect()
 }
 

@@ -5,6 +5,9 @@
 //! record. An archiver's record becomes a row of the archive: what TTL removed stays removed, and readers drop
 //! repetitions. So running it twice changes nothing.
 //!
+//! An object that failed in a sink which this function does not know, or in a batch as a whole while the deployment has
+//! such a sink, is none of its business: it is kept, with the setting that makes the sink known.
+//!
 //! An object is retired (moved below `redriven/`) only after the effect of each of its records is confirmed; whatever is
 //! not done stays where it is and is explained in the report.
 
@@ -23,6 +26,7 @@ use shared::stream::Record;
 
 use super::course::Course;
 use super::{Redrive, dealt_to};
+use crate::deployment::{Deployment, SinksUnknown};
 use crate::failure::{self, Failure, Function, Functions};
 use crate::failure_bucket::{BucketFault, FailureBucket, Listed};
 use crate::mend::MendFault;
@@ -43,6 +47,9 @@ pub enum RedriveFault {
     /// The failure bucket cannot be read, or the report not be written.
     #[error(transparent)]
     Bucket(#[from] BucketFault),
+    /// It is not known which sinks there are, for now.
+    #[error(transparent)]
+    Sinks(SinksUnknown),
     /// The source or a replica cannot be read.
     #[error(transparent)]
     Read(#[from] MendFault),
@@ -69,6 +76,8 @@ pub struct World<'w> {
     pub bucket: &'w FailureBucket,
     /// What the functions are called.
     pub functions: &'w Functions,
+    /// The replicator, which tells of its sinks.
+    pub deployment: &'w Deployment,
 }
 
 /// An object under way.
@@ -112,6 +121,12 @@ pub async fn run(
     redrive: &Redrive,
     invocation: &Invocation,
 ) -> Result<bool, RedriveFault> {
+    let known: Vec<&str> = world.replicas.iter().map(|replica| replica.name()).collect();
+    let unserved = match world.deployment.unserved(&known).await {
+        Ok(unserved) => unserved.first().map(ToString::to_string),
+        Err(unknown) if unknown.may_pass() => return Err(RedriveFault::Sinks(unknown)),
+        Err(unknown) => Some(unknown.to_string()),
+    };
     while let Some(prefix) = redrive.prefixes.get(course.at().prefix) {
         if course.is_up() {
             return Ok(false);
@@ -136,6 +151,16 @@ pub async fn run(
                 && redrive.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
         };
         let mut objects = read(course, world, page.into_iter().filter(wanted)).await?;
+        for object in of_function(&mut objects, Function::Replicator) {
+            let unknown = match &object.failure.sink {
+                Some(sink) => world.deployment.refusal(sink, &known),
+                // It may be missing in any sink.
+                None => unserved.clone(),
+            };
+            if let Some(reason) = unknown {
+                object.keep(reason);
+            }
+        }
         if let Some(reason) = &redrive.reason {
             objects.retain(|object| object.failure.reason.contains(reason.as_str()));
         }
@@ -186,7 +211,7 @@ async fn go_about(
     for object in &mut objects {
         match shared::stream::read(&object.failure.event).map(|batch| batch.records.len()) {
             Ok(count) => drop(records.insert(object.key.clone(), count)),
-            Err(error) => object.kept = Some(error.to_string()),
+            Err(error) => object.keep(error.to_string()),
         }
         if object.key.starts_with(CONTRADICTING_ROWS) {
             object.keep("the archive holds another record of this item and sequence number: compare them by hand");

@@ -27,7 +27,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
 
-const NAME: &str = "cache";
+/// The sink's name.
+pub const NAME: &str = "cache";
 
 /// A batch's marks take milliseconds. The other sinks' answers are not to wait for a cache that is silent.
 const MARKED_WITHIN: Duration = Duration::from_secs(3);

@@ -35,7 +35,8 @@ use request::{Refused, Requests};
 use schema::Schema;
 use verdict::Verdict;
 
-const NAME: &str = "dynamodb";
+/// The sink's name.
+pub const NAME: &str = "dynamodb";
 
 const UNFINISHED: &str = "unfinished when the time was up";
 

@@ -39,7 +39,8 @@ use write::{Counts, Left, Over, Written};
 
 pub use migrations::{Unmigrated, admit, migrate, pending};
 
-const NAME: &str = "postgres";
+/// The sink's name.
+pub const NAME: &str = "postgres";
 
 /// The variable that names the database.
 pub const SETTING: &str = "POSTGRES_URL";

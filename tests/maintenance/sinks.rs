@@ -1,0 +1,174 @@
+//! A task takes the sinks that it knows for all of them only if the deployment says so.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderName, StatusCode};
+use axum::routing::get;
+use local::task::{Outcome, Place, Ports, TaskError};
+use local::tier::{Tier, Urls};
+use local::{banner, clients};
+use maintenance::Maintenance;
+use maintenance::deployment::Deployment;
+use replicator::sink::SINK_SETTINGS;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use tokio::net::TcpListener;
+
+use super::scene::{FORMER, REPLICA, SOURCE, Scene, invoke, record, text, user};
+use crate::relational::store::{empty, sink};
+use crate::replication::story::Told;
+
+/// `local task`, which is told of PostgreSQL or not.
+async fn task(scene: &Scene, order: Value, postgres: Option<&str>) -> Result<Outcome, TaskError> {
+    let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
+    let stack = &scene.stack;
+    let ports = Ports { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
+    let urls = Urls { postgres: postgres.map(str::to_owned), cache: None };
+    let place = Place::Running(ports, stack.options().template.clone(), urls);
+    Box::pin(local::task::run(&order.to_string(), place, &Clock::system())).await
+}
+
+fn why<'r>(report: &'r [Value], object: &str) -> &'r str {
+    let line = report.iter().find(|line| line["object"] == object).unwrap();
+    assert_eq!(line["done"], "kept");
+    line["why"].as_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_the_setting() {
+    let url = empty().await;
+    let scene = Scene::with_postgres(Tier::At(url.clone())).await;
+    // PostgreSQL has no text with a zero in it.
+    scene.put(SOURCE, user("zero", "a\u{0}b")).await;
+    scene.put(SOURCE, user("ada", "Now")).await;
+    scene.stack.drained().await;
+    let [poison] = &scene.objects("quarantine/replicator/postgres/").await[..] else { panic!("one poison record") };
+    let batch = scene.give_up("replicator", vec![record(Told::named("ada", 5, "Then"), FORMER)], false).await;
+    let own = "quarantine/replicator/dynamodb/Users/x-6.json".to_owned();
+    let body = json!({"format": 1, "reason": "once", "record": record(Told::named("ada", 6, "Then"), FORMER)});
+    scene.put_object(&own, body.to_string()).await;
+
+    for dry_run in [true, false] {
+        let run = format!("partial-{dry_run}");
+        let order = json!({"task": "redrive", "run": run, "dry_run": dry_run});
+        let outcome = task(&scene, order, None).await.unwrap();
+        assert!(!outcome.is_well() && outcome.progress.get("redrive.kept") == 2, "{outcome}");
+        let report = scene.report(&run).await;
+        for object in [poison, &batch] {
+            let why = why(&report, object);
+            assert!(why.contains("sink postgres") && why.contains("POSTGRES_URL"), "{why}");
+            assert!(why.contains("--postgres"), "{why}");
+            assert_eq!(scene.objects(object).await, [object.as_str()]);
+        }
+    }
+    assert!(scene.objects(&own).await.is_empty(), "what failed in its own sink alone is its business");
+
+    // With the option that the reason names, nothing is in the way once the cause is gone.
+    scene.put(SOURCE, user("zero", "mended")).await;
+    scene.stack.drained().await;
+    let order = json!({"task": "redrive", "run": "whole", "dry_run": false});
+    let outcome = task(&scene, order, Some(&url)).await.unwrap();
+    assert!(outcome.is_well() && outcome.progress.get("redrive.redriven") == 2, "{outcome}");
+    assert!(scene.objects("quarantine/").await.is_empty() && scene.objects("aws/").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_is_not() {
+    let url = empty().await;
+    let scene = Scene::with_postgres(Tier::At(url.clone())).await;
+    scene.put(SOURCE, user("ada", "Ada")).await;
+    scene.stack.drained().await;
+    for order in [
+        json!({"task": "verify", "lag_seconds": 0}),
+        json!({"task": "repair", "lag_seconds": 0, "dry_run": false}),
+        json!({"task": "backfill"}),
+    ] {
+        let refusal = task(&scene, order.clone(), None).await.unwrap_err();
+        assert!(!refusal.is_failure(), "it is refused, and has not failed");
+        let said = refusal.to_string();
+        assert!(
+            said.contains("sink postgres") && said.contains("POSTGRES_URL") && said.contains("--postgres"),
+            "{said}"
+        );
+        let outcome = task(&scene, order, Some(&url)).await.unwrap();
+        assert!(outcome.is_well(), "{outcome}");
+    }
+    let printed = banner::of(&scene.stack, None);
+    let command = printed.lines().find(|line| line.contains("-- task")).unwrap();
+    assert!(command.contains(&format!("--postgres '{url}'")), "{command}");
+    assert!(!banner::of(&Scene::start().await.stack, None).contains("--postgres"));
+}
+
+/// The stack's maintenance, to which Lambda tells this of the replicator.
+async fn told(scene: &Scene, status: StatusCode, error: &'static str, body: Value) -> Maintenance {
+    let answer =
+        move || async move { (status, [(HeaderName::from_static("x-amzn-errortype"), error)], axum::Json(body)) };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = clients::lambda(&format!("http://{}", listener.local_addr().unwrap()));
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(get(answer))).await });
+    let mut maintenance = scene.maintenance();
+    maintenance.deployment = Deployment::new(client, "replicator".to_owned(), SINK_SETTINGS.to_vec());
+    maintenance
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_all_are_known() {
+    let scene = Scene::start().await;
+    scene.put(SOURCE, user("ada", "Ada")).await;
+    scene.stack.drained().await;
+    let batch = scene.give_up("replicator", vec![record(Told::named("ada", 5, "Then"), FORMER)], false).await;
+    let encrypted =
+        json!({"Environment": {"Error": {"ErrorCode": "AccessDeniedException", "Message": "no kms:Decrypt"}}});
+    for (status, error, body, name, said) in [
+        (
+            StatusCode::FORBIDDEN,
+            "AccessDeniedException",
+            json!({"Message": "no"}),
+            "TaskRefused",
+            "lambda:GetFunctionConfiguration",
+        ),
+        (
+            StatusCode::NOT_FOUND,
+            "ResourceNotFoundException",
+            json!({}),
+            "TaskRefused",
+            "REPLICATOR_FUNCTION names replicator",
+        ),
+        (StatusCode::OK, "", encrypted, "TaskRefused", "no kms:Decrypt"),
+        (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", json!({}), "TaskFailed", "which sinks"),
+    ] {
+        let maintenance = told(&scene, status, error, body).await;
+        let fault = invoke(&maintenance, &json!({"task": "verify"}), Duration::from_mins(1)).await.unwrap_err();
+        assert!(fault.name() == name && fault.to_string().contains(said), "{fault}");
+        let order = json!({"task": "redrive", "run": error, "dry_run": false});
+        let order =
+            if error.is_empty() { json!({"task": "redrive", "run": "encrypted", "dry_run": false}) } else { order };
+        let redriven = invoke(&maintenance, &order, Duration::from_mins(1)).await;
+        if name == "TaskFailed" {
+            assert_eq!(redriven.unwrap_err().name(), name);
+        } else {
+            assert_eq!(redriven.unwrap().progress.get("redrive.kept"), 1);
+            let report = scene.report(order["run"].as_str().unwrap()).await;
+            assert!(why(&report, &batch).contains(said), "{report:?}");
+        }
+        assert_eq!(scene.objects("aws/").await, [batch.as_str()]);
+    }
+    // A cache expires what it lacks, and is none of maintenance's business.
+    let on =
+        json!({"Environment": {"Variables": {"REPLICA_TABLE": REPLICA, "CACHE_URL": "redis://c", "POSTGRES_URL": ""}}});
+    let maintenance = told(&scene, StatusCode::OK, "", on.clone()).await;
+    let order = json!({"task": "redrive", "run": "cache", "dry_run": false});
+    assert_eq!(invoke(&maintenance, &order, Duration::from_mins(1)).await.unwrap().progress.get("redrive.redriven"), 1);
+    assert_eq!(scene.item(REPLICA, "ada").await.unwrap()["name"], text("Ada"));
+
+    // A second replica that the deployment does not write, or not yet, is no fault.
+    let mut more = told(&scene, StatusCode::OK, "", on).await;
+    more.replicas.push(Box::new(sink(&empty_and_migrated().await)));
+    let answer = invoke(&more, &json!({"task": "backfill"}), Duration::from_mins(1)).await.unwrap();
+    assert_eq!(answer.progress.get("postgres.filled"), 1);
+}
+
+async fn empty_and_migrated() -> String {
+    crate::relational::store::Store::start().await.url
+}
