@@ -16,4 +16,5 @@ pub(crate) mod scene;
 mod sinks;
 mod stories;
 mod troubles;
+mod uploads;
 mod verifications;

@@ -14,8 +14,10 @@ mod download;
 mod read;
 
 use std::path::Path;
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
@@ -26,6 +28,31 @@ pub use read::{Level, Stored};
 
 /// The content type of rows: JSON lines.
 pub const ROWS_TYPE: &str = "application/x-ndjson";
+
+/// A body of this size or less is sent within the client's own time limit.
+const SMALL_BYTES: u64 = 4 * 1024 * 1024;
+/// What is sent or copied a second at least: a function's network gives many times as much.
+const LEAST_BYTES_A_SECOND: u64 = 4 * 1024 * 1024;
+/// Besides the transfer.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
+/// S3 copies an object of the largest size that is written here in far less.
+const COPIED_WITHIN: Duration = Duration::from_mins(1);
+
+/// The time that an attempt to send so many bytes may take; nothing where the client's own limit does.
+#[must_use]
+pub fn upload_time(bytes: u64) -> Option<Duration> {
+    (bytes > SMALL_BYTES).then(|| ANSWERED_WITHIN + Duration::from_secs(bytes.div_ceil(LEAST_BYTES_A_SECOND)))
+}
+
+/// A client's configuration, but for the time that an attempt may take.
+#[must_use]
+pub fn within(time: Option<Duration>) -> aws_sdk_s3::config::Builder {
+    let config = aws_sdk_s3::Config::builder();
+    match time {
+        Some(time) => config.timeout_config(TimeoutConfig::builder().operation_attempt_timeout(time).build()),
+        None => config,
+    }
+}
 
 /// The archive's bucket.
 #[derive(Debug, Clone)]
@@ -109,10 +136,12 @@ impl Store {
         metadata: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<(), StoreError> {
         let checksum = BASE64.encode(sha256);
+        let (least, most) = body.size_hint();
+        let bytes = most.unwrap_or(least);
         let metadata = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
         let put = put.set_metadata(Some(metadata)).checksum_sha256(&checksum).body(body);
-        let confirmed = put.send().await;
+        let confirmed = put.customize().config_override(within(upload_time(bytes))).send().await;
         let confirmed = confirmed.map_err(|error| self.unconfirmed(key, DisplayErrorContext(error).to_string()))?;
         match confirmed.checksum_sha256() {
             Some(stored) if stored != checksum => {
@@ -128,5 +157,21 @@ impl Store {
 
     fn failed(&self, what: String, cause: String) -> StoreError {
         StoreError { bucket: self.bucket.clone(), what, cause }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_an_upload_fits_its_size() {
+        assert_eq!((upload_time(0), upload_time(SMALL_BYTES)), (None, None));
+        let mut before = Duration::ZERO;
+        for megabytes in [5, 32, 128, 192, 1_024] {
+            let time = upload_time(megabytes * 1024 * 1024).unwrap();
+            assert!(time > before && time >= Duration::from_secs(megabytes / 4), "{megabytes} MB in {time:?}");
+            before = time;
+        }
     }
 }

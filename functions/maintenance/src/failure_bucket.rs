@@ -2,6 +2,7 @@
 //!
 //! Nothing is removed that was not first written elsewhere and confirmed.
 
+use archiver::store::{upload_time, within};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
@@ -90,7 +91,9 @@ impl FailureBucket {
     /// [`BucketFault`] if it is not confirmed.
     pub async fn put(&self, key: &str, content_type: &str, body: Vec<u8>) -> Result<(), BucketFault> {
         let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
-        let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256).body(ByteStream::from(body)).send().await;
+        let time = upload_time(body.len() as u64);
+        let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256).body(ByteStream::from(body));
+        let put = put.customize().config_override(within(time)).send().await;
         put.map(drop).map_err(|error| self.fault(format!("{key} is not confirmed"), &error))
     }
 

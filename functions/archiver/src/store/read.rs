@@ -9,7 +9,7 @@ use aws_sdk_s3::primitives::ByteStreamError;
 use shared::raw_table::causes;
 use tokio::runtime::Handle;
 
-use super::{Download, Store, StoreError};
+use super::{COPIED_WITHIN, Download, Store, StoreError, within};
 
 /// Where an object goes that others have taken the place of; its key follows.
 const SUPERSEDED: &str = "superseded/";
@@ -189,7 +189,8 @@ impl Store {
         let copy = self.client.copy_object().bucket(&self.bucket).key(format!("{SUPERSEDED}{key}"));
         // Of our own keys none holds a character that a URL would spell otherwise, but for the `=` of a partition.
         let source = format!("{}/{}", self.bucket, key.replace('=', "%3D"));
-        match copy.copy_source(source).send().await {
+        let copy = copy.copy_source(source).customize().config_override(within(Some(COPIED_WITHIN)));
+        match copy.send().await {
             Ok(_) => {}
             Err(error) if error.code() == Some("NoSuchKey") => return Ok(()),
             Err(error) => return Err(self.failed(format!("does not copy {key}"), causes(&error))),

@@ -28,8 +28,9 @@ const LAG_SECONDS_MOST: u32 = 300;
 /// Content of a compacted object: what a query engine reads in one go, and few enough objects.
 const TARGET_BYTES: u64 = 128 * 1024 * 1024;
 const TARGET_BYTES_LEAST: u64 = 1_024;
-/// One upload holds 5 GB.
-const TARGET_BYTES_MOST: u64 = 4 * 1024 * 1024 * 1024;
+/// An object is spooled in a file before it is put. A file of columns may have twice the bytes of its items, and the function
+/// has 512 MB of `/tmp`.
+const TARGET_BYTES_MOST: u64 = 192 * 1024 * 1024;
 
 /// As far ahead as the API lets a user expire: 50 years of 365.25 days.
 const EXTEND_SECONDS_MOST: u32 = 50 * 31_557_600;
@@ -154,8 +155,13 @@ fn compact(told: &Told, now: OffsetDateTime) -> Result<Compact, BadOrder> {
 }
 
 fn target_bytes(told: &Told) -> Result<u64, BadOrder> {
-    let target = within("target_bytes", told.target_bytes, TARGET_BYTES_LEAST..=TARGET_BYTES_MOST)?;
-    Ok(target.unwrap_or(TARGET_BYTES))
+    let target = told.target_bytes.unwrap_or(TARGET_BYTES);
+    if (TARGET_BYTES_LEAST..=TARGET_BYTES_MOST).contains(&target) {
+        return Ok(target);
+    }
+    let wanted =
+        format!("a number from {TARGET_BYTES_LEAST} to {TARGET_BYTES_MOST}, of which a file fits into the 512 MB of /tmp");
+    Err(BadOrder::Value { field: "target_bytes", found: target.to_string(), wanted })
 }
 
 fn restore(told: &Told) -> Result<Restore, BadOrder> {

@@ -1,0 +1,32 @@
+//! A large object is uploaded in the time that its size takes.
+
+use std::time::Duration;
+
+use archiver::store::Store;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use sha2::{Digest as _, Sha256};
+
+use super::scene::{ARCHIVE, Scene};
+use crate::faults::proxy::{self, Call, Mishap};
+
+/// A slow network, which takes longer for an object than the client waits for a small one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_large_upload_has_the_time_that_its_size_takes() {
+    let scene = Scene::start().await;
+    let slow = |call: &Call<'_>| {
+        if call.method == "PUT" && call.path.contains("/large") {
+            std::thread::sleep(Duration::from_millis(700));
+        }
+        Mishap::None
+    };
+    let url = proxy::before(scene.stack.s3_url(), slow).await;
+    let limit = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(300)).build();
+    let config = local::clients::s3(&url).config().to_builder().timeout_config(limit).build();
+    let store = Store::new(aws_sdk_s3::Client::from_conf(config), ARCHIVE.to_owned());
+    let put = async |key: &str, bytes: Vec<u8>| {
+        let sha256 = Sha256::digest(&bytes).into();
+        store.put(key, bytes, sha256, []).await
+    };
+    put("large/object", vec![7; 5 * 1024 * 1024]).await.unwrap();
+    assert!(put("large/small", vec![7; 1024]).await.is_err(), "a small one is tried again instead");
+}
