@@ -56,7 +56,7 @@ pub fn invocation(clock: &Clock, started: Instant, context: &lambda_runtime::Con
     Invocation::new(now, started, remaining(context.deadline().into(), now), context.request_id.clone())
 }
 
-/// The time that a request has, by a deadline; without one, what an HTTP function has.
+/// The time that a request has, by a deadline; without one, what API Gateway waits.
 #[must_use]
 pub fn request_budget(started: Instant, deadline: OffsetDateTime, now: OffsetDateTime) -> RequestBudget {
     let remaining = remaining(deadline, now);

@@ -46,8 +46,8 @@ pub struct RequestBudget {
 }
 
 impl RequestBudget {
-    /// The time of a request of which nobody says how long it may take: that of the HTTP functions in the template.
-    pub const DEFAULT: Duration = Duration::from_secs(10);
+    /// The time of a request of which nobody says how long it may take: API Gateway waits no longer.
+    pub const DEFAULT: Duration = Duration::from_secs(30);
 
     /// A request that has `remaining` time until its caller gives up. Of a very short time the margins take a half at most.
     #[must_use]
