@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use maintenance::Fault;
-use maintenance::task::{BadOrder, Order, Task, export};
+use maintenance::task::summary::is_result;
+use maintenance::task::{Answer, BadOrder, Order, Task, export};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use shared::clock::Clock;
@@ -136,15 +137,26 @@ async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome
     };
     let answer = segments::run(&whole.order, whole.segments, invoke, |answer| display.tell(answer)).await;
     display.end();
-    let progress = answer?.progress;
-    let reports = maintenance.failures.list(&format!("reports/{}/", whole.run), None, 1_000).await;
-    let reports = reports.map_err(Fault::from)?.into_iter();
-    let reports = reports.map(|object| format!("s3://{}/{}", at.failure_bucket, object.key)).collect();
+    let Answer { progress, sinks, differences, .. } = answer?;
+    let reports = reports(whole, at).await?;
     let command = if whole.task == "export" {
         let text = maintenance.archive.text(&export::command_key(&whole.run)).await;
         text.ok().flatten().map(|text| String::from_utf8_lossy(&text).into_owned())
     } else {
         None
     };
-    Ok(Outcome { task: whole.task, run: whole.run.clone(), progress, reports, command, took: started.elapsed() })
+    let (task, run, took) = (whole.task, whole.run.clone(), started.elapsed());
+    Ok(Outcome { task, run, progress, sinks, differences, reports, command, took })
+}
+
+/// Where the reports of the run are, page by page: there is a result beside them for each segment.
+async fn reports(whole: &Whole, at: &Opened) -> Result<Vec<String>, TaskError> {
+    let (prefix, mut after, mut reports) = (format!("reports/{}/", whole.run), None::<String>, Vec::new());
+    loop {
+        let page = at.maintenance.failures.list(&prefix, after.as_deref(), 1_000).await.map_err(Fault::from)?;
+        let Some(last) = page.last() else { return Ok(reports) };
+        after = Some(last.key.clone());
+        let own = page.into_iter().filter(|object| !is_result(&object.key));
+        reports.extend(own.map(|object| format!("s3://{}/{}", at.failure_bucket, object.key)));
+    }
 }

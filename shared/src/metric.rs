@@ -27,6 +27,8 @@ pub const RESENT: &str = "Resent";
 pub const ARCHIVED_ROWS: &str = "ArchivedRows";
 /// Bytes of archive objects, compressed.
 pub const ARCHIVED_BYTES: &str = "ArchivedBytes";
+/// Differences that a `verify` found, or rows that an `audit` missed; one value for each segment that is done.
+pub const DIFFERENCES: &str = "Differences";
 /// Requests answered (dimensions `route`, `class`).
 pub const REQUESTS: &str = "Requests";
 /// Milliseconds from a request's arrival to its answer (dimension `route`).
@@ -53,6 +55,7 @@ pub fn describe() {
     describe_counter!(RESENT, Unit::Count, "batches answered with a position to resend from");
     describe_counter!(ARCHIVED_ROWS, Unit::Count, "rows written to the archive");
     describe_counter!(ARCHIVED_BYTES, Unit::Bytes, "bytes of archive objects");
+    describe_counter!(DIFFERENCES, Unit::Count, "differences that a verify found, or rows that an audit missed");
     describe_counter!(REQUESTS, Unit::Count, "requests answered");
     describe_counter!(CACHE_HITS, Unit::Count, "records found in the cache");
     describe_counter!(CACHE_MISSES, Unit::Count, "records that the table was asked for");

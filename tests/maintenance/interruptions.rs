@@ -199,7 +199,7 @@ async fn of_a_restore() {
     expired(&scene, &users.iter().map(String::as_str).collect::<Vec<_>>(), "Then").await;
     let one = |call: &Call<'_>| when(call.operation == "PutItem" && call.body.contains("\"u120\""));
     let mut maintenance = scene.maintenance();
-    maintenance.restored = RestoreTable::new(table_behind(&scene, one).await, SOURCE.to_owned(), None);
+    maintenance.restored = RestoreTable::new(table_behind(&scene, one).await, SOURCE.to_owned());
     let order =
         json!({"task": "restore", "run": "cut", "from": "2026-01-01T00:00:00Z", "no_expiry": true, "dry_run": false});
     let cut = interrupted(&maintenance, &order).await;

@@ -8,6 +8,7 @@ use futures::{StreamExt as _, stream};
 use local::stack::{Options, Stack};
 use local::tier::Tier;
 use maintenance::task::Answer;
+use maintenance::task::summary::is_result;
 use maintenance::{Fault, Maintenance};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -123,7 +124,8 @@ impl Scene {
     /// The lines of a run's reports.
     pub(crate) async fn report(&self, run: &str) -> Vec<Value> {
         let mut lines = Vec::new();
-        for key in self.objects(&format!("reports/{run}/")).await {
+        let reports = self.objects(&format!("reports/{run}/")).await;
+        for key in reports.into_iter().filter(|key| !is_result(key)) {
             let body = String::from_utf8(self.object(&key).await).unwrap();
             lines.extend(body.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
         }

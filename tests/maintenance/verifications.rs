@@ -67,6 +67,45 @@ async fn every_real_difference_is_told_by_its_kind_and_by_names_without_values()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn differences_are_in_the_answer_and_in_a_metric_and_a_repair_s_are_not() {
+    let counted = || {
+        let text = local::metrics::recorded().render();
+        let line = text.lines().find(|line| line.starts_with(shared::metric::DIFFERENCES)).unwrap_or("0");
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let scene = replicated(&["ada", "bob", "cleo"]).await;
+    scene.delete(REPLICA, "ada").await;
+    scene.delete(REPLICA, "bob").await;
+    let before = counted();
+    let found = scene.task(json!({"task": "verify", "run": "found", "lag_seconds": 0})).await;
+    assert_eq!((found.differences, found.sinks), (2, vec!["dynamodb".to_owned()]));
+    assert!(counted() >= before + 2, "other tests of this process count as well");
+    let order = json!({"task": "summary", "run": "found", "of_task": "verify"});
+    let sum = scene.task(order).await;
+    assert_eq!((sum.differences, sum.sinks, sum.of_task.as_deref()), (2, vec!["dynamodb".to_owned()], Some("verify")));
+    let repaired = scene.task(json!({"task": "repair", "lag_seconds": 0, "dry_run": false})).await;
+    assert_eq!((repaired.differences, repaired.progress.get("dynamodb.mended")), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_without_a_result_have_no_sum() {
+    let scene = replicated(&["ada"]).await;
+    let verify =
+        |segment: u32| json!({"task": "verify", "run": "half", "lag_seconds": 0, "segment": segment, "segments": 2});
+    scene.task(verify(0)).await;
+    let order = json!({"task": "summary", "run": "half", "of_task": "verify", "segments": 2});
+    let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
+    let said = fault.to_string();
+    assert!(said.contains("segment 1 of verify is not done in run half"), "{said}");
+    assert_eq!(fault.name(), "TaskInvalid");
+    scene.task(verify(1)).await;
+    let sum = scene.task(order).await;
+    assert_eq!(sum.progress.to_string(), "dynamodb.equal 1, dynamodb.items 1, source.items 1");
+    let kept: Value = serde_json::from_slice(&scene.object("reports/half/summary.json").await).unwrap();
+    assert_eq!((&kept["sinks"], &kept["differences"]), (&json!(["dynamodb"]), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_is_well_has_no_report() {
     let scene = replicated(&["ada", "bob"]).await;
     scene.delete(SOURCE, "bob").await;

@@ -8,6 +8,7 @@ use maintenance::Fault;
 use maintenance::mapping::Unfed;
 use maintenance::source::SourceFault;
 use maintenance::task::backfill::BackfillFault;
+use maintenance::task::summary::Summary;
 use maintenance::task::verify::VerifyFault;
 use maintenance::task::{Mend, Order, Task, Verify};
 use saphyr::{LoadableYamlNode, Yaml};
@@ -66,7 +67,7 @@ fn after(state: &Value) -> (Vec<String>, bool) {
     follow(&state["Default"]);
     state["Choices"].as_array().into_iter().flatten().for_each(|choice| follow(&choice["Next"]));
     follow(&state["ItemProcessor"]["StartAt"]);
-    (next, state["End"] == true || state["Type"] == "Succeed")
+    (next, state["End"] == true || state["Type"] == "Succeed" || state["Type"] == "Fail")
 }
 
 fn tasks() -> Vec<Value> {
@@ -101,7 +102,7 @@ fn every_state_is_reached_and_every_way_ends() {
     assert_eq!(reached, states.keys().cloned().collect());
     assert!(reached.iter().any(|name| after(&states[name]).1), "it never ends");
     // Back to the work as long as it is not done, and forward once it is.
-    let choice = states.values().find(|state| state["Type"] == "Choice").unwrap();
+    let choice = &states["IsDone"];
     assert_eq!(states[choice["Default"].as_str().unwrap()]["Type"], "Task");
     assert_eq!(choice["Choices"][0]["Condition"], "{% $states.input.done %}");
 }
@@ -136,7 +137,7 @@ fn what_it_calls_with_is_an_order() {
     let payload = r#"{% $merge([$order, {"segment": $states.input.segment, "cursor": $states.input.cursor}]) %}"#;
     assert_eq!(states["Work"]["Arguments"]["Payload"], payload);
     let carried: Vec<&str> = states["Work"]["Output"].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(carried, ["cursor", "done", "progress", "segment"], "the loop grows by what else it carries");
+    assert_eq!(carried, ["cursor", "done", "segment"], "the loop grows by what else it carries");
 
     let first = parsed(&json!({"segments": 8, "run": "monday", "task": "verify", "lag_seconds": 2, "segment": 7}));
     let verify = Verify { lag: Duration::from_secs(2), capacity_units: None, mend: Mend::No };
@@ -148,13 +149,263 @@ fn what_it_calls_with_is_an_order() {
     let next = json!({"segments": 8, "run": "monday", "task": "verify", "segment": 7, "cursor": cursor});
     assert_eq!(parsed(&next).cursor.unwrap().part, 1);
 
-    let sum = json!({"task": "summary", "run": "{% $order.run %}", "parts": "{% $states.input %}"});
+    let sum = json!({
+        "task": "summary", "run": "{% $order.run %}", "of_task": "{% $order.task %}", "segments": "{% $order.segments %}",
+    });
     assert_eq!(states["Summary"]["Arguments"]["Payload"], sum);
-    let sum = parsed(&json!({"task": "summary", "run": "monday", "parts": [{"source.items": 3}, {}]}));
-    let Task::Summary(parts) = sum.task else { panic!("a summary") };
-    assert_eq!((sum.run.as_str(), parts.len()), ("monday", 2));
+    let sum = parsed(&json!({"task": "summary", "run": "monday", "of_task": "verify", "segments": 8}));
+    let of_verify = Task::Summary(Summary::SegmentsOf("verify"));
+    assert_eq!((sum.run.as_str(), sum.segment.of, &sum.task), ("monday", 8, &of_verify));
     // As many parts as segments, at least one: of none, the sum would say that all is well.
     assert_eq!(states["Segments"]["Items"], "{% [0..$max([$order.segments - 1, 0])] %}");
+}
+
+/// What a state's payload may hold (<https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>).
+const PAYLOAD_BYTES: usize = 256 * 1024;
+
+/// What an expression is evaluated in.
+struct Scope<'s> {
+    order: &'s Value,
+    input: &'s Value,
+    result: &'s Value,
+    index: u32,
+}
+
+/// An execution of the definition, whose function is a closure; remembers the largest payload of each state.
+struct Execution<F> {
+    states: BTreeMap<String, Value>,
+    function: F,
+    largest: BTreeMap<String, usize>,
+}
+
+impl<F: FnMut(&Value) -> Value> Execution<F> {
+    /// Plays the order to its end; returns the last state and what it ends with.
+    fn play(order: &Value, function: F) -> (String, Value, BTreeMap<String, usize>) {
+        let definition = &machine()["Definition"];
+        let mut execution = Self { states: states(definition), function, largest: BTreeMap::new() };
+        let start = definition["StartAt"].as_str().unwrap();
+        let (last, output) = execution.run(start, order.clone(), &Value::Null, 0);
+        (last, output, execution.largest)
+    }
+
+    /// The states from this one on, until one ends.
+    fn run(&mut self, start: &str, input: Value, order: &Value, index: u32) -> (String, Value) {
+        let (mut name, mut input, mut order) = (start.to_owned(), input, order.clone());
+        loop {
+            let state = self.states[&name].clone();
+            self.carry(&name, &input);
+            let mut result = Value::Null;
+            match state["Type"].as_str().unwrap() {
+                "Map" => {
+                    let scope = Scope { order: &order, input: &input, result: &Value::Null, index };
+                    let items = evaluated(&state["Items"], &scope);
+                    let start = state["ItemProcessor"]["StartAt"].as_str().unwrap().to_owned();
+                    let mut outputs = Vec::new();
+                    for item in items.as_array().unwrap().clone() {
+                        let index = u32::try_from(item.as_u64().unwrap()).unwrap();
+                        let scope = Scope { order: &order, input: &input, result: &Value::Null, index };
+                        let selected = evaluated(&state["ItemSelector"], &scope);
+                        outputs.push(self.run(&start, selected, &order, index).1);
+                    }
+                    result = Value::Array(outputs);
+                }
+                "Task" => {
+                    let scope = Scope { order: &order, input: &input, result: &Value::Null, index };
+                    let payload = evaluated(&state["Arguments"]["Payload"], &scope);
+                    self.carry(&name, &payload);
+                    result = json!({"Payload": (self.function)(&payload)});
+                    self.carry(&name, &result);
+                }
+                _ => {}
+            }
+            let scope = Scope { order: &order, input: &input, result: &result, index };
+            let next = state["Choices"].as_array().into_iter().flatten().find_map(|choice| {
+                let holds = evaluated(&choice["Condition"], &scope);
+                (holds == true).then(|| choice["Next"].clone())
+            });
+            let next = next.or(state.get("Default").cloned()).or(state.get("Next").cloned());
+            let output = match state.get("Output") {
+                Some(output) => evaluated(output, &scope),
+                None if state["Type"] == "Map" => result.clone(),
+                None if state["Type"] == "Fail" => {
+                    json!({"Error": state["Error"], "Cause": evaluated(&state["Cause"], &scope)})
+                }
+                None => input.clone(),
+            };
+            self.carry(&name, &output);
+            if let Some(assigned) = state["Assign"].get("order") {
+                let assigned = evaluated(assigned, &scope);
+                self.carry(&name, &assigned);
+                order = assigned;
+            }
+            match next {
+                Some(next) => (name, input) = (next.as_str().unwrap().to_owned(), output),
+                None => return (name, output),
+            }
+        }
+    }
+
+    fn carry(&mut self, state: &str, payload: &Value) {
+        let bytes = payload.to_string().len();
+        let largest = self.largest.entry(state.to_owned()).or_default();
+        *largest = bytes.max(*largest);
+    }
+}
+
+/// The definition's expressions, and JSON around them. What is not there is left out, as `JSONata` does.
+fn evaluated(template: &Value, scope: &Scope<'_>) -> Value {
+    let text = match template {
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| (name.clone(), evaluated(value, scope)));
+            return Value::Object(fields.filter(|(_, value)| !value.is_null()).collect());
+        }
+        Value::String(text) => text,
+        other => return other.clone(),
+    };
+    let Some(expression) = text.strip_prefix("{% ").and_then(|text| text.strip_suffix(" %}")) else {
+        return template.clone();
+    };
+    let merged = |parts: &[&Value]| {
+        let fields = parts.iter().flat_map(|part| part.as_object().unwrap().clone());
+        Value::Object(fields.filter(|(_, value)| !value.is_null()).collect())
+    };
+    match expression {
+        r#"$merge([{"segments": 1, "run": $states.context.Execution.Name}, $states.input])"# => {
+            merged(&[&json!({"segments": 1, "run": "e".repeat(80)}), scope.input])
+        }
+        r#"$merge([$order, {"segment": $states.input.segment, "cursor": $states.input.cursor}])"# => {
+            merged(&[scope.order, &json!({"segment": scope.input["segment"], "cursor": scope.input["cursor"]})])
+        }
+        "[0..$max([$order.segments - 1, 0])]" => {
+            (0..scope.order["segments"].as_u64().unwrap().max(1)).collect::<Vec<_>>().into()
+        }
+        "$states.context.Map.Item.Value" => scope.index.into(),
+        "$states.input.differences > 0" => (scope.input["differences"].as_u64().unwrap() > 0).into(),
+        cause if cause.starts_with("$states.input.of_task & ") => {
+            let told = |name: &str| scope.input[name].to_string().replace('"', "");
+            format!(
+                "{} found {} differences: {}; the report is below reports/{}/",
+                told("of_task"),
+                told("differences"),
+                scope.input["progress"],
+                told("run")
+            )
+            .into()
+        }
+        path => {
+            let (root, rest) = match path.strip_prefix("$states.") {
+                Some(rest) if rest.starts_with("input.") => (scope.input, &rest[6..]),
+                Some(rest) if rest.starts_with("result.") => (scope.result, &rest[7..]),
+                _ => (scope.order, path.strip_prefix("$order.").unwrap_or_else(|| panic!("{path} is not known here"))),
+            };
+            rest.split('.').fold(root.clone(), |value, name| value[name].clone())
+        }
+    }
+}
+
+/// All that a task can count, as large as a count can be.
+fn most_progress() -> Value {
+    let of_a_sink = [
+        "items",
+        "tombstones",
+        "equal",
+        "moving",
+        "missing",
+        "different",
+        "resurrected",
+        "extra",
+        "quarantined",
+        "mended",
+        "left",
+        "unattributed",
+        "filled",
+        "held",
+    ];
+    let sinks = ["dynamodb", "postgres", "cache"];
+    let names = sinks.iter().flat_map(|sink| of_a_sink.map(|name| format!("{sink}.{name}")));
+    names.chain(["source.items".to_owned()]).map(|name| (name, json!(u64::MAX))).collect()
+}
+
+/// The function at its most talkative: a segment takes three invocations, and its cursors are as long as they get.
+fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
+    move |payload: &Value| {
+        let sinks = json!(["dynamodb", "postgres"]);
+        let mut answer = json!({
+            "task": payload["task"], "run": payload["run"], "segments": payload["segments"], "done": true,
+            "progress": most_progress(), "sinks": sinks, "differences": 0,
+        });
+        if payload["task"] == "summary" {
+            assert_eq!((&payload["of_task"], &payload["segments"]), (&json!(task), &json!(1_000)));
+            answer["of_task"] = json!(task);
+            return answer;
+        }
+        assert_eq!(payload["task"], task);
+        answer["segment"] = payload["segment"].clone();
+        // Of a few segments: the others would only take time here.
+        let turn = payload["cursor"]["part"].as_u64().unwrap_or(0);
+        if turn < 2 && payload["segment"].as_u64().unwrap() % 100 == 0 {
+            answer["done"] = json!(false);
+            answer["cursor"] = json!({
+                "task": task, "run": payload["run"], "segment": payload["segment"], "segments": 1_000,
+                "part": turn + 1, "progress": most_progress(), "at": at,
+            });
+        }
+        answer
+    }
+}
+
+#[test]
+fn a_thousand_segments_carry_no_more_than_a_state_may() {
+    let key = || json!({"user_id": {"S": "\u{1}".repeat(2_048)}, "timestamp": {"B": "k".repeat(1_368)}});
+    let damaged = format!("archive/{}/dt=2026-11-22/hr=05/{:032x}.ndjson.zst", "T".repeat(255), 7);
+    let places = [
+        ("verify", json!({"sink": 1, "source": {"After": key()}, "replica": {"After": key()}})),
+        ("redrive", json!({"prefix": 1, "after": "k".repeat(1_024)})),
+        ("compact", json!({"day": "2026-11-22", "damaged": vec![damaged; maintenance::task::compact::DAMAGED_MOST]})),
+    ];
+    for (task, at) in places {
+        let order = json!({"task": task, "segments": 1_000, "run": "r".repeat(128)});
+        let mut calls = 0;
+        let mut function = talkative(task, at);
+        let (last, output, largest) = Execution::play(&order, |payload: &Value| {
+            calls += 1;
+            function(payload)
+        });
+        assert_eq!((last.as_str(), calls), ("Summed", 1_021), "{task}");
+        assert_eq!(output["progress"], most_progress());
+        for (state, bytes) in largest {
+            assert!(bytes < PAYLOAD_BYTES, "{task}: {state} carries {bytes} bytes");
+        }
+    }
+}
+
+#[test]
+fn differences_end_it_in_a_state_of_their_own_and_nothing_else_does() {
+    for (differences, end) in [(0, "Summed"), (3, "DifferencesFound")] {
+        let order = json!({"task": "verify", "segments": 2});
+        let (last, output, _) = Execution::play(&order, |payload: &Value| {
+            json!({"task": payload["task"], "run": payload["run"], "of_task": "verify", "done": true, "differences": differences,
+                "progress": {"dynamodb.missing": differences}})
+        });
+        assert_eq!(last, end);
+        if differences > 0 {
+            assert_eq!(output["Error"], "DifferencesFound");
+            let cause = output["Cause"].as_str().unwrap();
+            assert!(
+                cause.starts_with(r#"verify found 3 differences: {"dynamodb.missing":3}; the report is below"#),
+                "{cause}"
+            );
+        }
+    }
+    let alarm = alarm_of("DifferencesAlarm");
+    assert_eq!((alarm["MetricName"].as_str(), alarm["Namespace"].as_str()), (Some("Differences"), Some("Millrace")));
+    assert_eq!(alarm["MetricName"], shared::metric::DIFFERENCES);
+}
+
+fn alarm_of(id: &str) -> Value {
+    let text = source("template.yaml");
+    let documents = Yaml::load_from_str(&text).unwrap();
+    json_of(&documents[0]["Resources"][id]["Properties"])
 }
 
 /// The faults that nobody but an operator can end, and one that may pass.

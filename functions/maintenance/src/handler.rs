@@ -2,9 +2,11 @@
 
 use archiver::archive::{Compression, KeyNames};
 use archiver::store::Store;
+use metrics::counter;
 use replicator::sink::Replica;
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
+use shared::metric;
 use shared::postgres::Database;
 use shared::raw_table::RawTable;
 use shared::table::RestoreTable;
@@ -20,14 +22,18 @@ use crate::task::audit::{self, AuditFault};
 use crate::task::backfill::{self, BackfillFault};
 use crate::task::columns;
 use crate::task::compact;
-use crate::task::course::{Course, summary};
+use crate::task::course::Course;
 use crate::task::export::{self, ExportFault};
 use crate::task::merge::MergeFault;
 use crate::task::migrate::{self, MigrateFault};
 use crate::task::redrive::{self, RedriveFault};
 use crate::task::restore::{self, RestoreFault};
+use crate::task::summary::{self, SummaryFault};
 use crate::task::verify::{self, VerifyFault};
 use crate::task::{Answer, BadOrder, Order, Task};
+
+/// The tasks that only look: what they find is counted as a metric, a segment at a time.
+const LOOKING: [&str; 2] = ["audit", "verify"];
 
 /// Why an invocation has no answer. All that was confirmed until then stays.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +74,9 @@ pub enum Fault {
     /// A migration stopped.
     #[error(transparent)]
     Migrate(#[from] MigrateFault),
+    /// Of the segments there is no sum.
+    #[error(transparent)]
+    Summary(#[from] SummaryFault),
     /// The report cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketFault),
@@ -87,8 +96,9 @@ impl Fault {
             }
             Self::Order(_)
             | Self::Verify(VerifyFault::NoTime(_))
-            | Self::Merge(MergeFault::NoTime(_))
+            | Self::Merge(MergeFault::NoTime(_) | MergeFault::TooDamaged(_))
             | Self::Migrate(MigrateFault::Absent)
+            | Self::Summary(SummaryFault::Missing { .. } | SummaryFault::Unreadable { .. })
             | Self::Export(ExportFault::Objects | ExportFault::Taken { .. }) => return "TaskInvalid",
             Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => return "TaskFailed",
             Self::Backfill(BackfillFault::Unfed(_)) | Self::Unserved(_) => return "TaskRefused",
@@ -146,9 +156,16 @@ impl Maintenance {
                 task.segments = answer.segments,
                 task.done = answer.done,
                 task.progress = %answer.progress,
+                task.sinks = ?answer.sinks,
                 "task gone about"
             ),
             Err(fault) => tracing::error!(request_id, error.name = fault.name(), error = %fault, "task stopped"),
+        }
+        if let Ok(Answer { done: true, task, differences, .. }) = &answer
+            && LOOKING.contains(&task.as_str())
+        {
+            // A segment that found none counts 0, so that an alarm recovers.
+            counter!(metric::DIFFERENCES).increment(*differences);
         }
         answer
     }
@@ -159,7 +176,7 @@ impl Maintenance {
             Task::Backfill { capacity_units } => {
                 self.serves_all_sinks().await?;
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?.over(&self.sinks());
                 let world = backfill::World { source: &source, replicas: &self.replicas, mappings: &self.mappings };
                 let done = backfill::run(&mut course, &world, *capacity_units, invocation).await;
                 Ok(course.answer(done).await?)
@@ -167,7 +184,7 @@ impl Maintenance {
             Task::Verify(verify) => {
                 self.serves_all_sinks().await?;
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?.over(&self.sinks());
                 let world = verify::World {
                     source: &source,
                     replicas: &self.replicas,
@@ -179,7 +196,7 @@ impl Maintenance {
             }
             Task::Redrive(redrive) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?.over(&self.sinks());
                 let world = redrive::World {
                     source: &source,
                     replicas: &self.replicas,
@@ -233,7 +250,7 @@ impl Maintenance {
             }
             Task::Audit(audit) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?;
+                let mut course = Course::resume(&order, invocation, &self.failures)?.over(&self.sinks());
                 let library = self.library(&source);
                 let world = audit::World { library, replicas: &self.replicas };
                 let done = audit::run(&mut course, &world, audit).await;
@@ -245,7 +262,7 @@ impl Maintenance {
                 let done = migrate::run(&mut course, self.owned.as_ref(), order.segment).await;
                 Ok(course.answer(done).await?)
             }
-            Task::Summary(_) => Ok(summary(&order, &self.failures).await?),
+            Task::Summary(summary) => Ok(summary::run(summary, &order.run, order.segment.of, &self.failures).await?),
         }
     }
 

@@ -15,6 +15,7 @@ pub mod migrate;
 pub mod pace;
 pub mod redrive;
 pub mod restore;
+pub mod summary;
 mod told;
 pub mod verify;
 
@@ -29,6 +30,7 @@ use self::columns::Columns;
 use self::compact::Compact;
 use self::export::Export;
 use self::restore::Restore;
+use self::summary::Summary;
 use self::told::{Told, task, within};
 use crate::progress::Progress;
 
@@ -115,7 +117,7 @@ pub enum Task {
     /// Make the tables of the relational replica.
     Migrate,
     /// Add up what the segments of a task have counted.
-    Summary(Vec<Progress>),
+    Summary(Summary),
 }
 
 /// How to compare.
@@ -212,6 +214,34 @@ pub struct Answer {
     pub cursor: Option<Cursor>,
     /// All that was counted in this segment so far.
     pub progress: Progress,
+    /// The sinks that it worked on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<String>,
+    /// What a `verify` or an `audit` has found so far.
+    #[serde(default)]
+    pub differences: u64,
+    /// Of a sum: the task whose segments were added up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_task: Option<String>,
+}
+
+impl Answer {
+    /// The answer of a segment that is done and has counted nothing.
+    #[must_use]
+    pub fn done(task: &str, run: &str, Segment { segment, of }: Segment) -> Self {
+        Self {
+            task: task.to_owned(),
+            run: run.to_owned(),
+            segment,
+            segments: of,
+            done: true,
+            cursor: None,
+            progress: Progress::default(),
+            sinks: Vec::new(),
+            differences: 0,
+            of_task: None,
+        }
+    }
 }
 
 impl Order {

@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use maintenance::progress::Progress;
 
-/// The counts of real differences.
-const DIFFERENCES: [&str; 5] = [".missing", ".different", ".resurrected", ".extra", ".quarantined"];
 /// The counts of what a task was to do and did not, and of what it could not read.
-const UNDONE: [&str; 6] = [".left", ".kept", ".refused", ".damaged", ".foreign", "audit.missing"];
+const UNDONE: [&str; 5] = [".left", ".kept", ".refused", ".damaged", ".foreign"];
 
 /// What came of a task.
 #[derive(Debug)]
@@ -20,6 +18,10 @@ pub struct Outcome {
     pub run: String,
     /// All that was counted, in all segments.
     pub progress: Progress,
+    /// The sinks that it worked on.
+    pub sinks: Vec<String>,
+    /// What a `verify` or an `audit` found.
+    pub differences: u64,
     /// The report: `s3://bucket/key` each.
     pub reports: Vec<String>,
     /// What an export is imported with.
@@ -32,8 +34,7 @@ impl Outcome {
     /// Whether nothing is left to be looked at: a comparison found no difference, and no task left anything undone.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        let none = |endings: &[&str]| endings.iter().all(|ending| self.progress.sum(ending) == 0);
-        none(&UNDONE) && (self.task != "verify" || none(&DIFFERENCES))
+        self.differences == 0 && UNDONE.iter().all(|ending| self.progress.sum(ending) == 0)
     }
 
     /// 0 if all is well, 1 if something is to be looked at.
@@ -53,6 +54,9 @@ impl fmt::Display for Outcome {
             if let Some((name, number)) = count.rsplit_once(' ') {
                 writeln!(f, "  {name:<24} {number:>12}")?;
             }
+        }
+        if !self.sinks.is_empty() {
+            writeln!(f, "sinks {}", self.sinks.join(", "))?;
         }
         for report in &self.reports {
             writeln!(f, "report {report}")?;

@@ -2,7 +2,6 @@
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use maintenance::Fault;
-use maintenance::progress::Progress;
 use maintenance::task::Answer;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
@@ -19,8 +18,10 @@ pub(super) async fn run(
 ) -> Result<Answer, Fault> {
     let (invoke, tell) = (&invoke, &tell);
     let branches = stream::iter(0..segments).map(|segment| branch(order, segment, invoke, tell));
-    let parts: Vec<Progress> = branches.buffered(SIDE_BY_SIDE).try_collect().await?;
-    let sum = json!({"task": "summary", "run": order.get("run"), "parts": parts});
+    branches.buffered(SIDE_BY_SIDE).try_collect::<()>().await?;
+    let sum = json!({
+        "task": "summary", "run": order.get("run"), "of_task": order.get("task"), "segments": segments,
+    });
     invoke(raw(&sum)).await
 }
 
@@ -29,13 +30,13 @@ async fn branch(
     segment: u32,
     invoke: &impl AsyncFn(Box<RawValue>) -> Result<Answer, Fault>,
     tell: &impl Fn(&Answer),
-) -> Result<Progress, Fault> {
+) -> Result<(), Fault> {
     let mut order = order.clone();
     order.insert("segment".to_owned(), segment.into());
     loop {
         let answer = invoke(raw(&order)).await?;
         tell(&answer);
-        let Answer { done: false, cursor, .. } = answer else { return Ok(answer.progress) };
+        let Answer { done: false, cursor, .. } = answer else { return Ok(()) };
         order.insert("cursor".to_owned(), json!(cursor));
     }
 }

@@ -4,8 +4,10 @@ use std::cell::{Cell, RefCell};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use maintenance::progress::Progress;
+use maintenance::task::summary::differences;
 use maintenance::task::{Answer, Cursor};
 use serde_json::json;
+use shared::raw_table::Segment;
 
 use super::*;
 use crate::stack::{Options, Stack};
@@ -25,22 +27,14 @@ fn answer(payload: &RawValue, turns: u32) -> Answer {
     let number = |value: &Value| u32::try_from(value.as_u64().unwrap_or_default()).unwrap();
     let (segment, part) = (number(&told["segment"]), number(&told["cursor"]["part"]) + 1);
     let (task, run) = (told["task"].as_str().unwrap().to_owned(), told["run"].as_str().unwrap().to_owned());
-    let progress = if task == "summary" {
-        let mut sum = Progress::default();
-        told["parts"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .for_each(|part| sum.add(&serde_json::from_value(part.clone()).unwrap()));
-        sum
-    } else {
-        progress(&[("source.items", part as usize)])
-    };
-    let done = task == "summary" || part == turns;
+    let progress = progress(&[("source.items", part as usize)]);
+    let mut answer = Answer::done(&task, &run, Segment { segment, of: 3 });
+    answer.progress.clone_from(&progress);
+    answer.done = task == "summary" || part == turns;
     let at = RawValue::from_string("null".to_owned()).unwrap();
-    let cursor =
-        Cursor { task: task.clone(), run: run.clone(), segment, segments: 3, part, progress: progress.clone(), at };
-    Answer { task, run, segment, segments: 3, done, cursor: (!done).then_some(cursor), progress }
+    let cursor = Cursor { task, run, segment, segments: 3, part, progress, at };
+    answer.cursor = (!answer.done).then_some(cursor);
+    answer
 }
 
 fn order() -> Map<String, Value> {
@@ -56,10 +50,12 @@ async fn every_segment_goes_on_with_its_own_cursor_and_their_counts_are_added_up
         Ok(answer(&payload, 2))
     };
     let sum = segments::run(&order(), 3, invoke, |_| told.set(told.get() + 1)).await.unwrap();
-    assert_eq!((sum.task.as_str(), sum.progress), ("summary", progress(&[("source.items", 6)])));
+    assert_eq!(sum.task, "summary");
     assert_eq!(told.get(), 6, "the sum is told by itself");
     let heard = heard.into_inner();
     assert_eq!(heard.len(), 7);
+    let of_all = json!({"task": "summary", "run": "monday", "of_task": "verify", "segments": 3});
+    assert_eq!(heard[6], of_all, "the segments keep their counts themselves");
     for payload in &heard[..6] {
         let cursor = payload.get("cursor").map(|cursor| (cursor["segment"].clone(), cursor["part"].clone()));
         assert!(cursor.is_none() || cursor == Some((payload["segment"].clone(), json!(1))), "{payload}");
@@ -79,12 +75,15 @@ async fn a_fault_ends_the_task_and_nothing_is_added_up() {
     assert_eq!((fault.name(), asked.get()), ("TaskInvalid", 1));
 }
 
+fn outcome(task: &'static str, progress: Progress) -> Outcome {
+    let (run, differences) = ("monday".to_owned(), differences(task, &progress));
+    let (sinks, reports) = (Vec::new(), Vec::new());
+    Outcome { task, run, progress, sinks, differences, reports, command: None, took: Duration::ZERO }
+}
+
 #[test]
 fn the_exit_code_says_whether_something_is_to_be_looked_at() {
-    let is_well = |task, counts: &[(&str, usize)]| {
-        let (run, progress) = ("monday".to_owned(), progress(counts));
-        Outcome { task, run, progress, reports: Vec::new(), command: None, took: Duration::ZERO }.is_well()
-    };
+    let is_well = |task, counts: &[(&str, usize)]| outcome(task, progress(counts)).is_well();
     assert!(is_well("verify", &[("dynamodb.equal", 5), ("dynamodb.moving", 1), ("dynamodb.tombstones", 1)]));
     for kind in ["missing", "different", "resurrected", "extra", "quarantined"] {
         let counts = [(format!("dynamodb.{kind}"), 1)];
@@ -110,14 +109,17 @@ fn the_exit_code_says_whether_something_is_to_be_looked_at() {
 #[test]
 fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
     let progress = progress(&[("source.items", 218), ("dynamodb.missing", 1)]);
-    let reports = vec!["s3://users-failures/reports/monday/summary.json".to_owned()];
-    let (task, run, took) = ("verify", "monday".to_owned(), Duration::from_millis(1_250));
-    let said = Outcome { task, run, progress, reports, command: Some("aws …\n".to_owned()), took }.to_string();
+    let mut outcome = outcome("verify", progress);
+    outcome.reports = vec!["s3://users-failures/reports/monday/summary.json".to_owned()];
+    outcome.sinks = vec!["dynamodb".to_owned(), "postgres".to_owned()];
+    (outcome.took, outcome.command) = (Duration::from_millis(1_250), Some("aws …\n".to_owned()));
+    let said = outcome.to_string();
     let words: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
     let expected = [
         vec!["verify", "monday", "took", "1.2", "s"],
         vec!["dynamodb.missing", "1"],
         vec!["source.items", "218"],
+        vec!["sinks", "dynamodb,", "postgres"],
         vec!["report", "s3://users-failures/reports/monday/summary.json"],
         vec!["import", "it", "with:"],
         vec![],
@@ -172,6 +174,7 @@ async fn a_replica_is_compared_and_mended_and_its_loss_made_good_on_a_stack_that
     let well = ordered(&stack, verify).await;
     assert!(well.is_well(), "{well}");
     assert_eq!((well.progress.get("source.items"), well.progress.get("dynamodb.equal")), (20, 20));
+    assert_eq!(well.sinks, ["dynamodb"]);
     let summary = format!("s3://users-failures/reports/{}/summary.json", well.run);
     assert_eq!(well.reports, [summary], "what is equal is in no report");
 

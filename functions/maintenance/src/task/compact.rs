@@ -36,6 +36,9 @@ use super::dealt_to;
 use super::merge::{MergeFault, Merged, Merging};
 use crate::catalog;
 
+/// So many objects of a day may be left unread: their names are in the cursor, which a state machine carries.
+pub const DAMAGED_MOST: usize = 500;
+
 /// What to merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compact {
@@ -177,6 +180,9 @@ async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day
             course.count("compact.kept", 1);
             course.report(&Line::Kept { object: &damage.object, done: "kept", why: damage.to_string() });
             let mut at = At { told: true, ..course.at().clone() };
+            if at.damaged.len() >= DAMAGED_MOST {
+                return Err(MergeFault::TooDamaged(day));
+            }
             at.damaged.insert(damage.object);
             course.checkpoint(at).await?;
             return Ok(Advance::Damaged);

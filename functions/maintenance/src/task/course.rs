@@ -8,7 +8,7 @@ use shared::invocation::Invocation;
 use shared::raw_table::Segment;
 use tokio::time::Instant;
 
-use super::{Answer, BadOrder, Cursor, Order, Task};
+use super::{Answer, BadOrder, Cursor, Order, summary};
 use crate::failure_bucket::{BucketFault, FailureBucket};
 use crate::progress::Progress;
 
@@ -27,6 +27,7 @@ pub struct Course<P> {
     run: String,
     segment: Segment,
     bucket: FailureBucket,
+    sinks: Vec<String>,
     part: u32,
     at: P,
     confirmed: Work,
@@ -59,6 +60,7 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             run: order.run.clone(),
             segment: order.segment,
             bucket: bucket.clone(),
+            sinks: Vec::new(),
             part: order.cursor.as_ref().map_or(0, |cursor| cursor.part),
             at: at.map_err(|error| BadOrder::Cursor(task, error))?.unwrap_or_default(),
             confirmed: Work { progress, lines: Vec::new() },
@@ -66,6 +68,13 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             advanced: false,
             stop_at: invocation.stop_at - REPORTING.min(left / 4),
         })
+    }
+
+    /// Names the sinks that it works on.
+    #[must_use]
+    pub fn over(mut self, sinks: &[&str]) -> Self {
+        self.sinks = sinks.iter().map(|sink| (*sink).to_owned()).collect();
+        self
     }
 
     /// Where the next invocation would continue.
@@ -140,8 +149,8 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
     /// one continues at the cursor and meets the fault at its start, unless it has passed.
     ///
     /// # Errors
-    /// The fault of an invocation without a checkpoint, or [`BucketFault`] if the report is not confirmed: its entries
-    /// are then produced again from the former cursor.
+    /// The fault of an invocation without a checkpoint, or [`BucketFault`] if the report, or the result of a segment that is
+    /// done, is not confirmed: they are then produced again from the former cursor.
     pub async fn answer<E>(mut self, done: Result<bool, E>) -> Result<Answer, E>
     where
         E: From<BucketFault> + std::error::Error,
@@ -157,38 +166,26 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             self.confirm();
         }
         self.write().await?;
-        let Segment { segment, of } = self.segment;
-        let at = serde_json::value::to_raw_value(&self.at).unwrap_or_default();
-        let cursor = (!done).then(|| Cursor {
-            task: self.task.to_owned(),
-            run: self.run.clone(),
-            segment,
-            segments: of,
-            part: self.part,
-            progress: self.confirmed.progress.clone(),
-            at,
-        });
-        let (task, progress) = (self.task.to_owned(), self.confirmed.progress);
-        Ok(Answer { task, run: self.run, segment, segments: of, done, cursor, progress })
-    }
-}
-
-/// Adds the parts up and keeps the sum beside the reports.
-///
-/// # Errors
-/// [`BucketFault`] if the sum is not confirmed.
-pub async fn summary(order: &Order, bucket: &FailureBucket) -> Result<Answer, BucketFault> {
-    let mut progress = Progress::default();
-    if let Task::Summary(parts) = &order.task {
-        for part in parts {
-            progress.add(part);
+        let mut answer = Answer::done(self.task, &self.run, self.segment);
+        answer.sinks = self.sinks;
+        answer.differences = summary::differences(self.task, &self.confirmed.progress);
+        answer.progress = self.confirmed.progress;
+        if done {
+            summary::keep(&answer, &self.bucket).await?;
+            return Ok(answer);
         }
+        answer.done = false;
+        answer.cursor = Some(Cursor {
+            task: self.task.to_owned(),
+            run: self.run,
+            segment: answer.segment,
+            segments: answer.segments,
+            part: self.part,
+            progress: answer.progress.clone(),
+            at: serde_json::value::to_raw_value(&self.at).unwrap_or_default(),
+        });
+        Ok(answer)
     }
-    let (task, run) = (order.task.name().to_owned(), order.run.clone());
-    let answer = Answer { task, run, segment: 0, segments: 1, done: true, cursor: None, progress };
-    let body = serde_json::to_vec(&answer).unwrap_or_default();
-    bucket.put(&format!("reports/{}/summary.json", order.run), "application/json", body).await?;
-    Ok(answer)
 }
 
 #[cfg(test)]
@@ -249,11 +246,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_done_needs_no_checkpoint() {
+    async fn no_segment_is_done_whose_result_is_not_kept() {
         let mut course = begun();
         course.count("source.items", 3);
-        let answer = course.answer(Ok::<_, BucketFault>(true)).await.unwrap();
-        assert_eq!((answer.done, answer.progress.get("source.items")), (true, 3));
+        course.confirm();
+        assert_eq!(course.confirmed.progress.get("source.items"), 3);
+        assert!(course.answer(Ok::<_, BucketFault>(true)).await.is_err(), "its result is kept in the bucket first");
     }
 
     #[tokio::test]

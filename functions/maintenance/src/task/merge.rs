@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::compact::DAMAGED_MOST;
 use crate::archived::{Chain, Unread, Unsound};
 use crate::failure_bucket::BucketFault;
 
@@ -43,6 +44,9 @@ pub enum MergeFault {
     /// A merge does not fit into an invocation.
     #[error("a merge of {0} does not fit into one invocation: compact by the hour, or give the function more time")]
     NoTime(Day),
+    /// More objects cannot be read than a cursor names.
+    #[error("more than {DAMAGED_MOST} objects of {0} cannot be read: move them elsewhere, then compact again")]
+    TooDamaged(Day),
     /// The report cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketFault),

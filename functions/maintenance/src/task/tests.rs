@@ -55,9 +55,15 @@ fn what_is_no_task_says_what_to_write() {
         (r#"{"task":"redrive","from":"yesterday"}"#, "from is \"yesterday\": set it to an RFC 3339 time"),
         (r#"{"task":"verify","run":"a/b"}"#, "run is \"a/b\""),
         (r#"{"task":"backfill","capacity_units":0}"#, "capacity_units is 0"),
-        (r#"{"task":"compact","target_bytes":201326593}"#, "target_bytes is 201326593: set it to a number from 1024 to"),
+        (
+            r#"{"task":"compact","target_bytes":201326593}"#,
+            "target_bytes is 201326593: set it to a number from 1024 to",
+        ),
         (r#"{"task":"columns","target_bytes":4294967296}"#, "of which a file fits into the 512 MB of /tmp"),
         (r#"{"task":"export","target_bytes":268435456}"#, "512 MB of /tmp"),
+        (r#"{"task":"summary"}"#, "summary needs either of_task"),
+        (r#"{"task":"summary","of_task":"summary"}"#, "of_task is \"summary\": set it to one of backfill"),
+        (r#"{"task":"verify","of_task":"verify"}"#, "of_task is not a field of verify"),
         (r#"{"task":"verify","cursor":{"task":"verify"}}"#, "the cursor is not one of verify"),
     ] {
         let error = parsed(json).unwrap_err();

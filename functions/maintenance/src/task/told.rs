@@ -16,6 +16,7 @@ use super::columns::Columns;
 use super::compact::Compact;
 use super::export::Export;
 use super::restore::Restore;
+use super::summary::Summary;
 use super::{BadOrder, Mend, Redrive, Task, Verify};
 use crate::facts::Rows;
 use crate::failure::{GIVEN_UP, QUARANTINE};
@@ -52,6 +53,7 @@ pub(super) struct Told {
     to: Option<String>,
     reason: Option<String>,
     parts: Option<Vec<Progress>>,
+    of_task: Option<String>,
     hourly: Option<bool>,
     target_bytes: Option<u64>,
     key: Option<Box<RawValue>>,
@@ -117,10 +119,27 @@ pub(super) fn task(told: &Told, now: OffsetDateTime) -> Result<Task, BadOrder> {
             Ok(Task::Migrate)
         }
         "summary" => {
-            only(told, "summary", &["parts"])?;
-            Ok(Task::Summary(told.parts.clone().unwrap_or_default()))
+            only(told, "summary", &["parts", "of_task"])?;
+            Ok(Task::Summary(summary(told)?))
         }
         other => Err(BadOrder::Unknown(other.to_owned())),
+    }
+}
+
+/// The tasks whose segments can be added up.
+const SUMMED: [&str; 10] =
+    ["backfill", "verify", "repair", "redrive", "compact", "columns", "restore", "export", "audit", "migrate"];
+
+fn summary(told: &Told) -> Result<Summary, BadOrder> {
+    match (&told.parts, told.of_task.as_deref()) {
+        (Some(parts), None) => Ok(Summary::Parts(parts.clone())),
+        (None, Some(name)) => {
+            let task = SUMMED.into_iter().find(|task| *task == name);
+            let wanted = || format!("one of {}", SUMMED.join(", "));
+            let unknown = || BadOrder::Value { field: "of_task", found: format!("{name:?}"), wanted: wanted() };
+            Ok(Summary::SegmentsOf(task.ok_or_else(unknown)?))
+        }
+        _ => Err(BadOrder::Needs("summary", "either of_task, the task whose segments it adds up, or parts")),
     }
 }
 
@@ -159,8 +178,9 @@ fn target_bytes(told: &Told) -> Result<u64, BadOrder> {
     if (TARGET_BYTES_LEAST..=TARGET_BYTES_MOST).contains(&target) {
         return Ok(target);
     }
-    let wanted =
-        format!("a number from {TARGET_BYTES_LEAST} to {TARGET_BYTES_MOST}, of which a file fits into the 512 MB of /tmp");
+    let wanted = format!(
+        "a number from {TARGET_BYTES_LEAST} to {TARGET_BYTES_MOST}, of which a file fits into the 512 MB of /tmp"
+    );
     Err(BadOrder::Value { field: "target_bytes", found: target.to_string(), wanted })
 }
 
@@ -218,6 +238,7 @@ fn only(told: &Told, task: &'static str, fields: &[&str]) -> Result<(), BadOrder
         ("to", told.to.is_some()),
         ("reason", told.reason.is_some()),
         ("parts", told.parts.is_some()),
+        ("of_task", told.of_task.is_some()),
         ("hourly", told.hourly.is_some()),
         ("target_bytes", told.target_bytes.is_some()),
         ("key", told.key.is_some()),

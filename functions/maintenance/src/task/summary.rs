@@ -1,0 +1,150 @@
+//! Adds up what the segments of a run have counted: [`run`].
+//!
+//! Each segment leaves its result in the failure bucket when it is done ([`keep`]), so that a state machine with a thousand
+//! of them carries none of it: its payload holds 256 KB, which the counts of a thousand segments exceed.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use shared::raw_table::Segment;
+
+use super::Answer;
+use crate::failure_bucket::{BucketFault, FailureBucket};
+use crate::progress::Progress;
+
+const IN_FLIGHT: usize = 16;
+/// What a run's result keys have in common; its reports are beside them.
+const RESULTS: &str = "results/";
+
+/// What to add up.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Summary {
+    /// These counts.
+    Parts(Vec<Progress>),
+    /// The results of the segments of the task with this name.
+    SegmentsOf(&'static str),
+}
+
+/// Why there is no sum.
+#[derive(Debug, thiserror::Error)]
+pub enum SummaryFault {
+    /// A segment is not done, or its result has expired.
+    #[error("FAILURE_BUCKET: {key} is not there: segment {segment} of {task} is not done in run {run}")]
+    Missing {
+        /// The result.
+        key: String,
+        /// Whose.
+        segment: u32,
+        /// Of which task.
+        task: &'static str,
+        /// Of which run.
+        run: String,
+    },
+    /// Somebody else wrote it.
+    #[error("FAILURE_BUCKET: {key} is not the result of a segment: {cause}")]
+    Unreadable {
+        /// The object.
+        key: String,
+        /// Why not.
+        cause: serde_json::Error,
+    },
+    /// A result cannot be read, or the sum not be written.
+    #[error(transparent)]
+    Bucket(#[from] BucketFault),
+}
+
+/// Whether a key is that of a segment's result.
+#[must_use]
+pub fn is_result(key: &str) -> bool {
+    key.strip_prefix("reports/").and_then(|key| key.split_once('/')).is_some_and(|(_, name)| name.starts_with(RESULTS))
+}
+
+fn result_key(run: &str, task: &str, Segment { segment, of }: Segment) -> String {
+    format!("reports/{run}/{RESULTS}{task}-{segment:04}-of-{of:04}.json")
+}
+
+/// Keeps the answer of a segment that is done.
+///
+/// # Errors
+/// [`BucketFault`] if it is not confirmed.
+pub(super) async fn keep(answer: &Answer, bucket: &FailureBucket) -> Result<(), BucketFault> {
+    let segment = Segment { segment: answer.segment, of: answer.segments };
+    let body = serde_json::to_vec(answer).unwrap_or_default();
+    bucket.put(&result_key(&answer.run, &answer.task, segment), "application/json", body).await
+}
+
+/// Adds up, and keeps the sum beside the reports.
+///
+/// # Errors
+/// [`SummaryFault`]: of a part of the segments there is no sum.
+pub async fn run(summary: &Summary, run: &str, segments: u32, bucket: &FailureBucket) -> Result<Answer, SummaryFault> {
+    let mut sum = Answer::done("summary", run, Segment { segment: 0, of: segments });
+    match summary {
+        Summary::Parts(parts) => parts.iter().for_each(|part| sum.progress.add(part)),
+        Summary::SegmentsOf(task) => {
+            let results = stream::iter(0..segments).map(|segment| read(task, run, segment, segments, bucket));
+            let mut results = results.buffered(IN_FLIGHT);
+            let mut sinks = BTreeSet::new();
+            while let Some(result) = results.try_next().await? {
+                sum.progress.add(&result.progress);
+                sinks.extend(result.sinks);
+            }
+            sum.sinks = sinks.into_iter().collect();
+            sum.differences = differences(task, &sum.progress);
+            sum.of_task = Some((*task).to_owned());
+        }
+    }
+    let body = serde_json::to_vec(&sum).unwrap_or_default();
+    bucket.put(&format!("reports/{run}/summary.json"), "application/json", body).await?;
+    Ok(sum)
+}
+
+async fn read(
+    task: &'static str,
+    run: &str,
+    segment: u32,
+    of: u32,
+    bucket: &FailureBucket,
+) -> Result<Answer, SummaryFault> {
+    let key = result_key(run, task, Segment { segment, of });
+    let Some(body) = bucket.get(&key).await? else {
+        return Err(SummaryFault::Missing { key, segment, task, run: run.to_owned() });
+    };
+    serde_json::from_slice(&body).map_err(|cause| SummaryFault::Unreadable { key, cause })
+}
+
+/// How many differences a task that only looks has found: those of a replica that last, or rows that the archive lacks.
+/// 0 for a task that acts on what it finds.
+#[must_use]
+pub fn differences(task: &str, progress: &Progress) -> u64 {
+    let kinds: &[&str] = match task {
+        "verify" => &[".missing", ".different", ".resurrected", ".extra", ".quarantined"],
+        "audit" => &["audit.missing"],
+        _ => &[],
+    };
+    kinds.iter().map(|kind| progress.sum(kind)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_looks_finds_differences() {
+        let mut progress = Progress::default();
+        for (name, count) in
+            [("dynamodb.missing", 2), ("postgres.extra", 3), ("dynamodb.equal", 9), ("dynamodb.moving", 1)]
+        {
+            progress.count(name, count);
+        }
+        assert_eq!((differences("verify", &progress), differences("repair", &progress)), (5, 0));
+        progress.count("audit.missing", 4);
+        assert_eq!(differences("audit", &progress), 4);
+    }
+
+    #[test]
+    fn a_result_is_told_from_a_report() {
+        assert!(is_result(&result_key("monday", "verify", Segment { segment: 3, of: 8 })));
+        assert!(!is_result("reports/monday/summary.json") && !is_result("reports/results/verify-0-of-1-00000.jsonl"));
+    }
+}
