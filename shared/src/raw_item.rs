@@ -4,6 +4,8 @@
 //! must: DynamoDB hands sets out in any order and numbers in a spelling of its own, so equality is by value. Sets are
 //! compared without order, numbers by what they are (1 = 1.0 = 1e0), binary by its bytes, lists by place.
 
+mod size;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,6 +16,8 @@ use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 
 use crate::change::{CanonicalKey, KeyAttribute, KeyError, Text};
 use crate::number;
+
+pub use size::ITEM_BYTES_MOST;
 
 /// The text is not a DynamoDB JSON map of attributes.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +61,12 @@ impl RawItem {
         let ordered: BTreeMap<&String, Spelled<'_>> = self.0.iter().map(|(name, its)| (name, Spelled(its))).collect();
         // Texts, numbers as texts and flags: there is nothing that JSON cannot write.
         serde_json::to_string(&ordered).unwrap_or_default()
+    }
+
+    /// Its size as `DynamoDB` counts it against [`ITEM_BYTES_MOST`].
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        size::of_attributes(&self.0)
     }
 
     /// What the SDK writes.

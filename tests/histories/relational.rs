@@ -17,6 +17,7 @@ use shared::raw_item::RawItem;
 use shared::raw_table::Segment;
 use shared::revision::Revision;
 use shared::stream;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::gate::{Gate, Place, Trouble};
@@ -130,6 +131,10 @@ impl Replica for Gated {
             self.gate.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
         }
         .boxed()
+    }
+
+    fn refusal(&self, write: &Write<'_>, now: OffsetDateTime) -> Option<String> {
+        self.inner.refusal(write, now)
     }
 
     fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {

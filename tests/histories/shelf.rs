@@ -14,6 +14,7 @@ use shared::invocation::Invocation;
 use shared::raw_item::RawItem;
 use shared::raw_table::Segment;
 use shared::revision::Revision;
+use time::OffsetDateTime;
 
 use super::gate::{Gate, Place};
 
@@ -198,6 +199,11 @@ impl Replica for Shelf {
         .boxed()
     }
 
+    fn refusal(&self, write: &Write<'_>, _: OffsetDateTime) -> Option<String> {
+        let Target::Item(item) = write.target else { return None };
+        holdable(&item.encode()).err()
+    }
+
     fn put<'s>(&'s self, writes: &'s [Write<'s>], _: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {
         async move {
             let mut puts = vec![Put::Transient("unfinished".to_owned()); writes.len()];
@@ -274,6 +280,12 @@ impl Replica for Bounded {
         after: Option<&'s CanonicalKey>,
     ) -> BoxFuture<'s, Result<HeldPage, Unread>> {
         self.inner.scan(segment, after)
+    }
+
+    fn refusal(&self, write: &Write<'_>, now: OffsetDateTime) -> Option<String> {
+        let large =
+            *self.refuses.lock().unwrap() && matches!(write.target, Target::Item(item) if item.get(LARGE).is_some());
+        if large { Some(TOO_LARGE.to_owned()) } else { self.inner.refusal(write, now) }
     }
 
     fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {

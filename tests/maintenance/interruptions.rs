@@ -73,7 +73,7 @@ async fn continued(maintenance: &Maintenance, order: &Value, interrupted: Answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_backfill() {
+async fn an_interrupted_backfill_keeps_its_cursor_and_its_counts() {
     let scene = Scene::start().await;
     scene.fill(1_200, 2_000).await;
     scene.stack.drained().await;
@@ -91,7 +91,7 @@ async fn of_a_backfill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_comparison_and_of_a_repair() {
+async fn an_interrupted_verify_or_repair_keeps_its_cursor_its_counts_and_its_report() {
     for order in [
         json!({"task": "verify", "run": "verify", "lag_seconds": 0}),
         json!({"task": "repair", "run": "repair", "lag_seconds": 0, "dry_run": false}),
@@ -112,7 +112,7 @@ async fn of_a_comparison_and_of_a_repair() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_redrive() {
+async fn an_interrupted_redrive_keeps_its_cursor_its_counts_and_its_report() {
     let scene = Scene::start().await;
     scene.give_up("replicator", vec![record(Told::named("ada", 1, "Then"), FORMER)], false).await;
     let body = json!({"format": 1, "reason": "once", "record": record(Told::named("bob", 2, "Then"), FORMER)});
@@ -146,7 +146,7 @@ async fn without_a_second_day(scene: &Scene, below: &'static str) -> Maintenance
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_compaction() {
+async fn an_interrupted_compaction_keeps_its_cursor_its_counts_and_its_report() {
     let scene = Scene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20)]).await;
     archived(&scene, 24, &[(20, 30), (30, 40)]).await;
@@ -162,7 +162,7 @@ async fn of_a_compaction() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_compaction_that_was_cut_off_between_its_manifest_and_the_last_object_that_it_retires() {
+async fn a_compaction_that_was_interrupted_while_it_retires_objects_counts_each_of_them_once() {
     let scene = Scene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20), (20, 30)]).await;
     let removed = AtomicUsize::new(0);
@@ -178,7 +178,7 @@ async fn of_a_compaction_that_was_cut_off_between_its_manifest_and_the_last_obje
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_the_writing_of_columns() {
+async fn interrupted_columns_keep_their_cursor_their_counts_and_their_report() {
     let scene = Scene::start().await;
     archived(&scene, 0, &[(0, 10)]).await;
     archived(&scene, 24, &[(10, 20)]).await;
@@ -193,7 +193,7 @@ async fn of_the_writing_of_columns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_restore() {
+async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report() {
     let scene = Scene::start().await;
     let users: Vec<String> = (0..150).map(|n| format!("u{n:03}")).collect();
     expired(&scene, &users.iter().map(String::as_str).collect::<Vec<_>>(), "Then").await;
@@ -214,7 +214,7 @@ async fn of_a_restore() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_an_audit() {
+async fn an_interrupted_audit_keeps_its_cursor_its_counts_and_its_report() {
     let scene = Scene::start().await;
     expired(&scene, &["ada", "bob"], "Then").await;
     let damaged = "archive/Users/dt=2026-11-22/hr=09/00000000000000000000000000000000.ndjson.zst";

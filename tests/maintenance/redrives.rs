@@ -1,12 +1,17 @@
 //! What failed gets another try, in the function that it failed in.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use archiver::archive::{KeyNames, Reader};
+use maintenance::failure_bucket::FailureBucket;
 use serde_json::{Value, json};
 use shared::revision::Revision;
 
-use super::scene::{ARCHIVE, FORMER, REPLICA, SOURCE, Scene, record as record_of, revision, text, user};
+use super::scene::{
+    ARCHIVE, FAILURES, FORMER, REPLICA, SOURCE, Scene, invoke, record as record_of, revision, text, user,
+};
+use crate::faults::proxy::{self, Call, Mishap};
 use crate::replication::story::Told;
 
 /// The users of all rows in the archive, once for each row.
@@ -211,4 +216,28 @@ async fn a_redrive_takes_what_it_is_told_to_take() {
         parts += count(json!({"segment": segment, "segments": 3})).await;
     }
     assert_eq!(parts, 4, "each object is one segment's");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_not_looked_at_before_the_deadline_is_kept() {
+    let scene = Scene::start().await;
+    scene.put(SOURCE, user("ada", "Now")).await;
+    scene.stack.drained().await;
+    scene.lose_replica().await;
+    let object = scene.give_up("replicator", vec![record_of(Told::named("ada", 1, "Then"), FORMER)], false).await;
+    let slow = |call: &Call<'_>| {
+        if call.method == "GET" && call.path.contains("/aws/lambda/") {
+            std::thread::sleep(Duration::from_secs(4));
+        }
+        Mishap::None
+    };
+    let mut maintenance = scene.maintenance();
+    let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), slow).await);
+    maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
+    let order = json!({"task": "redrive", "run": "late", "dry_run": false});
+    let answer = invoke(&maintenance, &order, Duration::from_secs(3)).await.unwrap();
+    assert_eq!((answer.progress.get("redrive.kept"), answer.progress.get("redrive.redriven")), (1, 0));
+    assert_eq!(scene.objects("aws/").await, [object.as_str()], "its record was not looked at");
+    let report = scene.report("late").await;
+    assert!(report[0]["why"].as_str().unwrap().contains("the time was up"), "{report:?}");
 }

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::telemetry;
 
 use super::tiers::section;
 use crate::archival::harness::{Harness, expired, payload};
+use crate::maintenance::scene::{REPLICA, Scene, user};
 use crate::replication::rig::{Rig, hand_over, sample};
 
 /// A metric's name, and the names of its own dimensions.
@@ -80,7 +81,7 @@ async fn counted(doing: impl Future<Output = ()>) -> Counted {
     counted.clone()
 }
 
-/// The metrics that a batch with poison makes each function of the stream count.
+/// The metrics that each function counts: those of the stream of a batch with poison, maintenance of a difference.
 async fn counted_by_function() -> BTreeMap<&'static str, Counted> {
     let rig = Rig::start().await;
     let replicator = counted(async {
@@ -93,7 +94,13 @@ async fn counted_by_function() -> BTreeMap<&'static str, Counted> {
     let archiver = counted(async {
         harness.handle(&payload([expired(1, 0), poison])).await.unwrap();
     });
-    BTreeMap::from([("replicator", replicator), ("archiver", archiver.await)])
+    let archiver = archiver.await;
+    let scene = Scene::start().await;
+    scene.put(REPLICA, user("ghost", "Extra")).await;
+    let maintenance = counted(async {
+        scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    });
+    BTreeMap::from([("replicator", replicator), ("archiver", archiver), ("maintenance", maintenance.await)])
 }
 
 /// Every alarm of the template and of the nested ones, by its id.
@@ -141,7 +148,7 @@ async fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_w
             checked += 1;
         }
     }
-    assert!(checked >= 2, "what is quarantined rings for both functions of the stream");
+    assert!(checked >= 3, "what is quarantined rings for both functions of the stream, a difference for maintenance");
     for function in super::template().functions {
         assert_eq!(function.environment[telemetry::STACK_NAME], local::clients::STACK_NAME, "{}", function.name);
     }

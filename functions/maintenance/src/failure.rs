@@ -14,6 +14,8 @@ use serde_json::value::RawValue;
 pub const QUARANTINE: &str = "quarantine/";
 /// Where the batches lie that Lambda gave up.
 pub const GIVEN_UP: &str = "aws/lambda/";
+/// More than any failure has: a batch has 6 MB, and twice that as a text of JSON.
+pub const OBJECT_BYTES_MOST: u64 = 16 * 1024 * 1024;
 /// The layout of quarantine's objects that is known here.
 const FORMAT: u32 = 1;
 

@@ -23,6 +23,8 @@ const ROUNDS: u32 = 10;
 /// After a failed write; it doubles a round.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
+const UNSEEN: &str = "the time was up before it was looked at";
+
 /// A key to be mended, and the revision of the record that brought it up, if one did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ailing {
@@ -64,6 +66,37 @@ pub async fn mend(
     ailing: &[Ailing],
     invocation: &Invocation,
 ) -> Result<Vec<Mended>, MendFault> {
+    carry_out(source, replica, ailing, invocation, Writes::Made).await
+}
+
+/// What [`mend`] would return, as far as it is known without a write: the same reads and the same decisions, and in place
+/// of a write the replica's own word whether it can hold it.
+///
+/// # Errors
+/// As [`mend`].
+pub async fn predict(
+    source: &Source,
+    replica: &dyn Replica,
+    ailing: &[Ailing],
+    invocation: &Invocation,
+) -> Result<Vec<Mended>, MendFault> {
+    carry_out(source, replica, ailing, invocation, Writes::Predicted).await
+}
+
+/// Whether the replica is written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    Made,
+    Predicted,
+}
+
+async fn carry_out(
+    source: &Source,
+    replica: &dyn Replica,
+    ailing: &[Ailing],
+    invocation: &Invocation,
+    mode: Writes,
+) -> Result<Vec<Mended>, MendFault> {
     let mut mended = vec![Mended::Well; ailing.len()];
     let mut open: Vec<usize> = (0..ailing.len()).collect();
     let mut pause = FIRST_PAUSE;
@@ -94,6 +127,13 @@ pub async fn mend(
                 }
             }
         }
+        if mode == Writes::Predicted {
+            for (place, write) in places.into_iter().zip(&writes) {
+                mended[place] = replica.refusal(write, invocation.now).map_or(Mended::Written, Mended::Left);
+            }
+            open = Vec::new();
+            break;
+        }
         let puts = replica.put(&writes, invocation).await;
         let mut failed = false;
         open = Vec::new();
@@ -115,6 +155,12 @@ pub async fn mend(
         if failed {
             tokio::time::sleep_until(invocation.stop_at.min(Instant::now() + pause)).await;
             pause *= 2;
+        }
+    }
+    // A key that was never looked at is not known to be well.
+    for place in open {
+        if mended[place] == Mended::Well {
+            mended[place] = Mended::Left(UNSEEN.to_owned());
         }
     }
     Ok(mended)

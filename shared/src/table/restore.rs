@@ -16,7 +16,7 @@ use super::once::Cancelled;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
 use super::{ATTEMPTS, Meter, Nonces, WriteError};
 use crate::item::{self, Item};
-use crate::raw_item::RawItem;
+use crate::raw_item::{ITEM_BYTES_MOST, RawItem};
 use crate::user::UserKey;
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
@@ -89,6 +89,43 @@ impl RestoreTable {
             (Some(emails), Some(held), Some(key)) => self.reservations(emails).is_taken(&key, &held.email, now).await,
             _ => Ok(false),
         }
+    }
+
+    /// What [`RestoreTable::put`] would return if `there` stood under the item's key. Writes nothing.
+    ///
+    /// # Errors
+    /// As [`RestoreTable::put`].
+    pub async fn predict(
+        &self,
+        item: &Item,
+        over: Option<&RawItem>,
+        there: Option<&RawItem>,
+        now: OffsetDateTime,
+    ) -> Result<(), NotPut> {
+        let held = over.and_then(|over| self.held_email(&over.clone().into_attributes(), now));
+        if held.or_else(|| self.held_email(item, now)).is_some() {
+            user_key(item).ok_or(NotPut::NoUser)?;
+            if self.is_taken(item, now).await? {
+                return Err(NotPut::EmailTaken);
+            }
+        }
+        // The service refuses the size of a request before it looks at a condition.
+        let size = RawItem::new(item.clone()).size_bytes();
+        if size > ITEM_BYTES_MOST {
+            return Err(Fault::TooLarge(format!("the item has {size} bytes").into()).into());
+        }
+        let may_go = match (over, there) {
+            (None, None) => true,
+            (Some(over), Some(there)) => over.get(item::VERSION) == there.get(item::VERSION),
+            _ => false,
+        };
+        if may_go { Ok(()) } else { Err(NotPut::Held(there.cloned())) }
+    }
+
+    /// The email that the item would hold, if an email is to be one user's.
+    #[must_use]
+    pub fn held_email(&self, item: &Item, now: OffsetDateTime) -> Option<String> {
+        self.emails.as_ref().and_then(|_| HeldEmail::of_item(item, now)).map(|held| held.email)
     }
 
     fn reservations<'t>(&'t self, emails: &'t ReservationTable) -> EmailReservations<'t> {

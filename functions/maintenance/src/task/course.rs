@@ -36,6 +36,8 @@ pub struct Course<P> {
     advanced: bool,
     /// When to stop working.
     pub stop_at: Instant,
+    /// What the invocation has after that.
+    reporting: Duration,
 }
 
 /// What was counted, and the entries of the report that are not written yet.
@@ -67,6 +69,7 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             pending: Work::default(),
             advanced: false,
             stop_at: invocation.stop_at - REPORTING.min(left / 4),
+            reporting: REPORTING.min(left / 4),
         })
     }
 
@@ -111,6 +114,13 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
     #[must_use]
     pub fn is_up(&self) -> bool {
         Instant::now() >= self.stop_at
+    }
+
+    /// When the report is to be complete at the latest, though the work is to stop before: half of the time that is left for
+    /// writing it is enough.
+    #[must_use]
+    pub fn report_by(&self) -> Instant {
+        self.stop_at + self.reporting / 2
     }
 
     /// Waits until `time`, or until it is time to stop; tells whether the former came first.

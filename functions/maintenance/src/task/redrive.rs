@@ -177,6 +177,12 @@ async fn read(
     world: &World<'_>,
     listed: impl Iterator<Item = Listed>,
 ) -> Result<Vec<Object>, BucketFault> {
+    let (listed, too_large): (Vec<Listed>, Vec<Listed>) =
+        listed.partition(|object| object.size_bytes <= failure::OBJECT_BYTES_MOST);
+    for Listed { key, size_bytes, .. } in &too_large {
+        let reason = format!("it has {size_bytes} bytes, and no failure has more than {}", failure::OBJECT_BYTES_MOST);
+        keep_unread(course, key, &reason);
+    }
     let bodies = stream::iter(listed).map(|Listed { key, .. }| async move {
         let body = world.bucket.get(&key).await?;
         Ok::<_, BucketFault>((key, body))
@@ -188,16 +194,18 @@ async fn read(
         let Some(body) = body else { continue };
         match failure::read(&key, &body, world.functions) {
             Ok(failure) => objects.push(Object { key, body, failure, kept: None }),
-            Err(reason) => {
-                course.count("redrive.objects", 1);
-                course.count("redrive.kept", 1);
-                let why = Some(reason.to_string());
-                let (function, records, failed_for) = (None, None, None);
-                course.report(&Line { object: &key, function, records, failed_for, done: "kept", why: why.as_deref() });
-            }
+            Err(reason) => keep_unread(course, &key, &reason.to_string()),
         }
     }
     Ok(objects)
+}
+
+/// Reports an object that is no failure.
+fn keep_unread(course: &mut Course<At>, object: &str, reason: &str) {
+    course.count("redrive.objects", 1);
+    course.count("redrive.kept", 1);
+    let (function, records, failed_for) = (None, None, None);
+    course.report(&Line { object, function, records, failed_for, done: "kept", why: Some(reason) });
 }
 
 async fn go_about(
@@ -217,13 +225,10 @@ async fn go_about(
             object.keep("the archive holds another record of this item and sequence number: compare them by hand");
         }
     }
-    if redrive.dry_run {
-        replicate::check(world, &mut objects);
-        archive::check(world, &mut objects);
-    } else {
-        let written = replicate::redrive(world, &mut objects, invocation).await?;
+    let written = replicate::redrive(world, &mut objects, invocation, redrive.dry_run).await?;
+    let rows = archive::redrive(world, &mut objects, redrive.dry_run).await;
+    if !redrive.dry_run {
         course.count("redrive.written", written);
-        let rows = archive::redrive(world, &mut objects).await;
         course.count("redrive.rows", rows);
         retire(world, &mut objects).await;
     }

@@ -8,13 +8,16 @@
 //! Keys are dealt out to segments by their text, and each segment holds the rows that it brings back. What is restored
 //! already, by an invocation whose answer was lost, is told as that and not as an obstacle.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use archiver::archive::ArchivedRow;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::change::CanonicalKey;
-use shared::item::USER_ID;
 use shared::item::restored::{Expiry, Obstacle, is_restored, restored};
+use shared::item::{Item, USER_ID};
 use shared::raw_item::{NotAnItem, RawItem};
 use shared::table::{Fault as TableFault, NotPut, RestoreTable};
 use time::OffsetDateTime;
@@ -145,7 +148,7 @@ pub async fn run(
     if let At::After(done) = course.at() {
         keys.retain(|(key, _)| key > done);
     }
-    let started = Instant::now();
+    let (started, claims) = (Instant::now(), Claims::default());
     let mut keys = keys.into_iter().peekable();
     while keys.peek().is_some() {
         if course.is_up() {
@@ -153,11 +156,21 @@ pub async fn run(
         }
         let chunk: Vec<(CanonicalKey, Vec<ArchivedRow>)> = keys.by_ref().take(KEYS).collect();
         let now = now + started.elapsed();
-        let (outcomes, fault) = if restore.dry_run {
-            (look(world, &chunk, restore, now).await?, None)
+        let there = if restore.dry_run {
+            let keys: Vec<CanonicalKey> = chunk.iter().map(|(key, _)| key.clone()).collect();
+            world.source.read(&keys).await?.0
         } else {
-            put_until_fault(world.table, &chunk, restore, now).await
+            chunk.iter().map(|_| None).collect()
         };
+        let target = |there| {
+            if restore.dry_run {
+                Target::Copy { table: world.table, there, claims: &claims }
+            } else {
+                Target::Table(world.table)
+            }
+        };
+        let puts = chunk.iter().zip(there).map(|((_, rows), there)| put_all(target(there), rows, restore, now));
+        let (outcomes, fault) = until_fault(puts.collect()).await;
         let Some((last, _)) = outcomes.len().checked_sub(1).and_then(|last| chunk.get(last)) else {
             return fault.map_or(Ok(true), Err);
         };
@@ -183,16 +196,12 @@ pub async fn run(
     Ok(true)
 }
 
-/// Puts these keys, and returns what became of those before the first fault: they are done, whatever comes after.
-async fn put_until_fault(
-    table: &RestoreTable,
-    chunk: &[(CanonicalKey, Vec<ArchivedRow>)],
-    restore: &Restore,
-    now: OffsetDateTime,
+/// What became of the keys before the first fault: they are done, whatever comes after.
+async fn until_fault(
+    puts: Vec<impl Future<Output = Result<Outcome, RestoreFault>>>,
 ) -> (Vec<Outcome>, Option<RestoreFault>) {
-    let puts = chunk.iter().map(|(_, rows)| put_all(table, rows, restore, now));
-    let mut outcomes = Vec::with_capacity(chunk.len());
-    let mut puts = stream::iter(puts.collect::<Vec<_>>()).buffered(IN_FLIGHT);
+    let mut outcomes = Vec::with_capacity(puts.len());
+    let mut puts = stream::iter(puts).buffered(IN_FLIGHT);
     while let Some(outcome) = puts.next().await {
         match outcome {
             Ok(outcome) => outcomes.push(outcome),
@@ -202,33 +211,48 @@ async fn put_until_fault(
     (outcomes, None)
 }
 
-/// What would become of these keys.
-async fn look(
-    world: &World<'_>,
-    chunk: &[(CanonicalKey, Vec<ArchivedRow>)],
-    restore: &Restore,
-    now: OffsetDateTime,
-) -> Result<Vec<Outcome>, RestoreFault> {
-    let keys: Vec<CanonicalKey> = chunk.iter().map(|(key, _)| key.clone()).collect();
-    let (items, _) = world.source.read(&keys).await?;
-    let outcome = async |((_, rows), there): (&(_, Vec<ArchivedRow>), Option<RawItem>)| {
-        let Some(last) = rows.last() else { return Ok(Outcome::Restored) };
-        let item = match item_of(last) {
-            Ok(item) => item,
-            Err(reason) => return Ok(Outcome::Refused(reason)),
+/// Where the rows of a key are put: the table; or, in a dry run, a copy of what it holds under the key, for which the table
+/// predicts what it would return.
+enum Target<'t> {
+    Table(&'t RestoreTable),
+    Copy { table: &'t RestoreTable, there: Option<RawItem>, claims: &'t Claims },
+}
+
+/// The addresses that keys of this dry run take, and whose they would be by then.
+#[derive(Debug, Default)]
+struct Claims(Mutex<HashMap<String, Option<String>>>);
+
+impl Claims {
+    /// Takes an address for a user, unless it is another one's.
+    fn take(&self, address: &str, user: Option<&String>) -> bool {
+        let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        claims.entry(address.to_owned()).or_insert_with(|| user.cloned()).as_ref() == user
+    }
+
+    fn give_back(&self, address: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+    }
+}
+
+impl Target<'_> {
+    async fn put(&mut self, item: Item, over: Option<&RawItem>, now: OffsetDateTime) -> Result<(), NotPut> {
+        let (table, there, claims) = match self {
+            Self::Table(table) => return table.put(item, over, now).await,
+            Self::Copy { table, there, claims } => (table, there, claims),
         };
-        match there {
-            Some(there) if is_restored(&there, &item) => return Ok(Outcome::Already),
-            Some(there) if !restore.overwrite => {
-                return Ok(Outcome::Refused(in_the_way(Obstacle::of(&there, now)).to_owned()));
-            }
-            _ => {}
+        table.predict(&item, over, there.as_ref(), now).await?;
+        let address = table.held_email(&item, now);
+        let user = item.get(USER_ID).and_then(|id| id.as_s().ok());
+        if address.as_ref().is_some_and(|address| !claims.take(address, user)) {
+            return Err(NotPut::EmailTaken);
         }
-        let taken = world.table.is_taken(&item.into_attributes(), now).await?;
-        Ok(if taken { Outcome::Refused(TAKEN.to_owned()) } else { Outcome::Restored })
-    };
-    let looks: Vec<_> = chunk.iter().zip(items).map(outcome).collect();
-    stream::iter(looks).buffered(IN_FLIGHT).try_collect().await
+        let before = there.take().and_then(|there| table.held_email(&there.into_attributes(), now));
+        if let Some(before) = before.filter(|before| Some(before) != address.as_ref()) {
+            claims.give_back(&before);
+        }
+        *there = Some(RawItem::new(item));
+        Ok(())
+    }
 }
 
 fn in_the_way(obstacle: Obstacle) -> &'static str {
@@ -243,9 +267,9 @@ fn item_of(row: &ArchivedRow) -> Result<RawItem, String> {
     RawItem::parse(row.item.get()).map_err(|error: NotAnItem| error.to_string())
 }
 
-/// Puts a key's rows, each over the one before it.
+/// Puts a key's rows, each over the one before it: in a dry run, too, whose decisions are therefore the same.
 async fn put_all(
-    table: &RestoreTable,
+    mut table: Target<'_>,
     rows: &[ArchivedRow],
     restore: &Restore,
     now: OffsetDateTime,

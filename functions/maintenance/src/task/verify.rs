@@ -18,6 +18,8 @@
 mod found;
 mod sides;
 
+use std::time::Duration;
+
 use futures::future::try_join;
 use replicator::sink::Replica;
 use serde::{Deserialize, Serialize};
@@ -30,14 +32,17 @@ use super::pace::Pace;
 use super::{Mend, Verify};
 use crate::failure::Functions;
 use crate::failure_bucket::{BucketFault, FailureBucket};
-use crate::mend::{Ailing, MendFault, Mended, mend};
-use crate::outstanding::Outstanding;
+use crate::mend::{Ailing, MendFault, Mended, mend, predict};
+use crate::outstanding::{self, Outstanding};
 use found::{Candidate, Finding, Kind};
 use sides::{Place, Sides};
 
 /// So many pages are read of a side between two resting places, where a cursor may be taken. A page has 1 MB at most, so no
 /// more than twice this of items wait for their like.
 const STRETCH_PAGES: usize = 24;
+
+/// At most so much of an invocation is kept free for reading the failure bucket, once something differs.
+const FAILURES_READ_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a comparison stops before its end.
 #[derive(Debug, thiserror::Error)]
@@ -84,9 +89,11 @@ pub async fn run(
     invocation: &Invocation,
 ) -> Result<bool, VerifyFault> {
     let mut pace = Pace::new(verify.capacity_units, course.segment().of, Instant::now());
-    let mut outstanding = Outstanding::default();
     let scan_until = course.stop_at.checked_sub(verify.lag).filter(|until| *until > Instant::now());
     let scan_until = scan_until.ok_or(VerifyFault::NoTime(verify.lag.as_secs()))?;
+    let left = scan_until.saturating_duration_since(Instant::now());
+    let scan_until = scan_until - FAILURES_READ_WITHIN.min(left / 4);
+    let any_failed = outstanding::any(world.bucket).await?;
     while let Some(replica) = world.replicas.get(course.at().sink) {
         let replica = &**replica;
         let from = course.at().clone();
@@ -103,7 +110,7 @@ pub async fn run(
         let (candidates, counts) = sides.rest().await?;
         let sink = replica.name();
         let Some(findings) = watch(course, world, replica, verify, candidates).await? else { return Ok(false) };
-        settle(course, world, replica, verify, findings, &mut outstanding, invocation).await?;
+        settle(course, world, replica, verify, findings, any_failed, invocation).await?;
         course.count("source.items", if from.sink == 0 { counts.source } else { 0 });
         course.count(format!("{sink}.items"), counts.items);
         course.count(format!("{sink}.tombstones"), counts.tombstones);
@@ -159,37 +166,52 @@ async fn settle(
     replica: &dyn Replica,
     verify: Verify,
     findings: Vec<Finding>,
-    outstanding: &mut Outstanding,
+    any_failed: bool,
     invocation: &Invocation,
 ) -> Result<(), VerifyFault> {
     if findings.is_empty() {
         return Ok(());
     }
     let sink = replica.name();
-    let mended: Vec<Option<Mended>> = if verify.mend == Mend::Yes {
-        let ailing = |finding: &Finding| Ailing { key: finding.key.clone(), at_hand: None };
-        let ailing: Vec<Ailing> = findings.iter().map(ailing).collect();
-        mend(world.source, replica, &ailing, invocation).await?.into_iter().map(Some).collect()
+    let ailing = |finding: &Finding| Ailing { key: finding.key.clone(), at_hand: None };
+    let ailing = || findings.iter().map(ailing).collect::<Vec<_>>();
+    let mended: Vec<Option<Mended>> = match verify.mend {
+        Mend::No => vec![None; findings.len()],
+        Mend::DryRun => predict(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect(),
+        Mend::Yes => mend(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect(),
+    };
+    let dry_run = verify.mend == Mend::DryRun;
+    let outstanding = if any_failed {
+        let keys = findings.iter().map(|finding| &finding.key);
+        match outstanding::of_keys(keys, sink, world.bucket, world.functions, course.report_by()).await {
+            // What was mended is told all the same: another invocation would find it equal.
+            Err(fault) if verify.mend == Mend::Yes => {
+                tracing::warn!(error = %fault, "the failure bucket was not read");
+                Outstanding::unread()
+            }
+            read => read?,
+        }
     } else {
-        vec![None; findings.len()]
+        Outstanding::none()
     };
     for (finding, mended) in findings.iter().zip(mended) {
-        let objects = outstanding.of(&finding.key, sink, world.bucket, world.functions).await?;
+        let objects = outstanding.of(&finding.key);
+        let unattributed = objects.is_empty() && !outstanding.is_complete;
+        course.count(format!("{sink}.unattributed"), usize::from(unattributed));
         let kind = if objects.is_empty() { finding.kind } else { Kind::Quarantined };
         course.count(format!("{sink}.{}", kind.as_str()), 1);
         let (done, left) = match &mended {
-            Some(Mended::Written | Mended::Well) => (Some("mended"), None),
-            Some(Mended::Left(reason)) => (Some("left"), Some(reason.as_str())),
-            None if verify.mend == Mend::DryRun => (Some("would be mended"), None),
+            Some(Mended::Written | Mended::Well) => (Some(if dry_run { "would be mended" } else { "mended" }), None),
+            Some(Mended::Left(why)) => (Some(if dry_run { "would be left" } else { "left" }), Some(why.as_str())),
             None => (None, None),
         };
         match mended {
-            Some(Mended::Written | Mended::Well) => course.count(format!("{sink}.mended"), 1),
+            Some(Mended::Written | Mended::Well) if !dry_run => course.count(format!("{sink}.mended"), 1),
             Some(Mended::Left(_)) => course.count(format!("{sink}.left"), 1),
-            None => {}
+            _ => {}
         }
         let (kind, key) = (kind.as_str(), &*finding.key.to_raw());
-        course.report(&Line { sink, kind, key, attributes: &finding.attributes, objects: &objects, done, left });
+        course.report(&Line { sink, kind, key, attributes: &finding.attributes, objects, unattributed, done, left });
     }
     Ok(())
 }
@@ -204,6 +226,9 @@ struct Line<'a> {
     attributes: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     objects: &'a [String],
+    /// The deadline passed before the failure bucket was read to its end: it may have an object of the key.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unattributed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     done: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ use shared::invocation::Invocation;
 use shared::raw_item::RawItem;
 use shared::raw_table::Segment;
 use shared::revision::Revision;
+use time::OffsetDateTime;
 
 use super::Sink;
 
@@ -105,6 +106,10 @@ pub trait Replica: Sink {
     /// [`Unread`] if the replica does not tell it.
     fn scan<'s>(&'s self, segment: Segment, after: Option<&'s CanonicalKey>)
     -> BoxFuture<'s, Result<HeldPage, Unread>>;
+
+    /// Why this replica can never hold what a write would leave, as far as that is known without asking it. [`Replica::put`]
+    /// refuses at least that, and returns it as [`Put::Permanent`].
+    fn refusal(&self, write: &Write<'_>, now: OffsetDateTime) -> Option<String>;
 
     /// Does these writes, one an item, and returns by `invocation.stop_at` at the latest; answers for each of them, in
     /// their order.

@@ -35,19 +35,9 @@ struct Partition<'r> {
     holders: Vec<usize>,
 }
 
-/// Keeps what could not be redriven.
-pub(super) fn check(world: &World<'_>, objects: &mut [Object]) {
-    for object in of_function(objects, Function::Archiver) {
-        let event = object.failure.event.clone();
-        let (records, strange) = own(&event, world);
-        if let Some(reason) = strange.or_else(|| selected(&records).1) {
-            object.keep(reason);
-        }
-    }
-}
-
-/// Archives all that can be, one object of the archive a table and hour; answers how many rows that were.
-pub(super) async fn redrive(world: &World<'_>, objects: &mut [Object]) -> usize {
+/// Archives all that can be, one object of the archive a table and hour; answers how many rows that were. A dry run makes
+/// the same objects, and puts none.
+pub(super) async fn redrive(world: &World<'_>, objects: &mut [Object], dry_run: bool) -> usize {
     let mut objects: Vec<&mut Object> = of_function(objects, Function::Archiver).collect();
     let events: Vec<Box<RawValue>> = objects.iter().map(|object| object.failure.event.clone()).collect();
     let batches: Vec<_> = events.iter().map(|event| own(event, world)).collect();
@@ -66,7 +56,7 @@ pub(super) async fn redrive(world: &World<'_>, objects: &mut [Object]) -> usize 
     let mut archived = 0;
     for ((table, hour), Partition { rows, holders }) in partitions {
         let count = rows.len();
-        match put(world, table, hour, rows).await {
+        match put(world, table, hour, rows, dry_run).await {
             Ok(()) => archived += count,
             Err(reason) => holders.into_iter().for_each(|place| objects[place].keep(reason.clone())),
         }
@@ -74,9 +64,12 @@ pub(super) async fn redrive(world: &World<'_>, objects: &mut [Object]) -> usize 
     archived
 }
 
-async fn put(world: &World<'_>, table: &str, hour: Hour, rows: Vec<Row<'_>>) -> Result<(), String> {
+async fn put(world: &World<'_>, table: &str, hour: Hour, rows: Vec<Row<'_>>, dry_run: bool) -> Result<(), String> {
     let object = archive::write(table, hour, rows, world.compression).map_err(|error| error.to_string())?;
     let metadata = object.description.encode().map_err(|error| error.to_string())?;
+    if dry_run {
+        return Ok(());
+    }
     let key = object.key.to_string();
     let put = world.archive.put(&key, object.bytes, object.description.sha256, metadata);
     put.await.map_err(|error| error.to_string())

@@ -9,7 +9,7 @@ use shared::stream::{Record, key_of, read};
 
 use super::{Object, World, of_function, stranger};
 use crate::failure::Function;
-use crate::mend::{Ailing, MendFault, Mended, mend};
+use crate::mend::{Ailing, MendFault, Mended, mend, predict};
 
 /// What a record asks for: its key, and that no delivery of its own age changes it any more.
 fn ailing(record: &Record<'_>, world: &World<'_>) -> Result<Ailing, String> {
@@ -40,18 +40,13 @@ fn keys(object: &mut Object, world: &World<'_>) -> Vec<Ailing> {
     found
 }
 
-/// Keeps what could not be redriven.
-pub(super) fn check(world: &World<'_>, objects: &mut [Object]) {
-    for object in of_function(objects, Function::Replicator) {
-        keys(object, world);
-    }
-}
-
-/// Mends the keys of all records that tell theirs; answers how many writes that took.
+/// Mends the keys of all records that tell theirs; answers how many writes that took. A dry run goes the same way, and
+/// makes no write.
 pub(super) async fn redrive(
     world: &World<'_>,
     objects: &mut [Object],
     invocation: &Invocation,
+    dry_run: bool,
 ) -> Result<usize, MendFault> {
     let mut wanted: BTreeMap<CanonicalKey, Option<Revision>> = BTreeMap::new();
     let mut holders: Vec<(&mut Object, Vec<CanonicalKey>)> = Vec::new();
@@ -66,7 +61,11 @@ pub(super) async fn redrive(
     let wanted: Vec<Ailing> = wanted.into_iter().map(|(key, at_hand)| Ailing { key, at_hand }).collect();
     let (mut left, mut written) = (BTreeMap::new(), 0);
     for replica in world.replicas {
-        let mended = mend(world.source, &**replica, &wanted, invocation).await?;
+        let mended = if dry_run {
+            predict(world.source, &**replica, &wanted, invocation).await?
+        } else {
+            mend(world.source, &**replica, &wanted, invocation).await?
+        };
         for (Ailing { key, .. }, mended) in wanted.iter().zip(mended) {
             match mended {
                 Mended::Well => {}

@@ -6,12 +6,17 @@ use futures::{FutureExt, StreamExt, stream};
 use shared::change::CanonicalKey;
 use shared::held::Held;
 use shared::invocation::Invocation;
+use shared::raw_item::ITEM_BYTES_MOST;
 use shared::raw_table::{Segment, TableFault};
+use time::OffsetDateTime;
 use tokio::time::timeout_at;
 
 use super::verdict::{self, Verdict};
 use super::{DynamoDbSink, NAME, UNFINISHED, body, in_words};
-use crate::sink::{HeldPage, Put, Reading, Replica, Unread, Write};
+use crate::sink::{HeldPage, Put, Reading, Replica, Target, Unread, Write};
+
+/// The attribute that a replica's item has besides the source's.
+const REVISION_NAME: &str = "_rev";
 
 impl Replica for DynamoDbSink {
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>> {
@@ -38,6 +43,16 @@ impl Replica for DynamoDbSink {
             Ok(HeldPage { held, next: page.next, units: page.units })
         }
         .boxed()
+    }
+
+    fn refusal(&self, write: &Write<'_>, now: OffsetDateTime) -> Option<String> {
+        if let Err(refused) = self.requests.write(write, now) {
+            return Some(refused.to_string());
+        }
+        let Target::Item(item) = write.target else { return None };
+        let size = item.size_bytes() + REVISION_NAME.len() + write.revision.encode().as_ref().len();
+        (size > ITEM_BYTES_MOST)
+            .then(|| format!("the item has {size} bytes with {REVISION_NAME}, and DynamoDB takes {ITEM_BYTES_MOST}"))
     }
 
     fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {

@@ -10,6 +10,7 @@ use shared::postgres::{Fault, FaultKind};
 use shared::raw_item::RawItem;
 use shared::raw_table::Segment;
 use shared::revision::Revision;
+use time::OffsetDateTime;
 use tokio::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;
 
@@ -87,6 +88,10 @@ impl Replica for PostgresSink {
             Ok(HeldPage { held, next, units: 0.0 })
         }
         .boxed()
+    }
+
+    fn refusal(&self, write: &Write<'_>, now: OffsetDateTime) -> Option<String> {
+        Row::of_write(0, write, now).err().map(|refused| refused.to_string())
     }
 
     fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {

@@ -1,0 +1,83 @@
+//! The size of an item as DynamoDB counts it against its limit of 400 KB: pure.
+//!
+//! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>. That page says
+//! "approximately" of numbers; here the digits before and after the point take a byte for each two, as measured.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+
+/// What an item may have, in bytes.
+pub const ITEM_BYTES_MOST: usize = 400 * 1024;
+
+/// A list or a map, whatever is in it.
+const NESTED_BYTES: usize = 3;
+
+pub(super) fn of_attributes(attributes: &HashMap<String, AttributeValue>) -> usize {
+    attributes.iter().map(|(name, value)| name.len() + of_value(value)).sum()
+}
+
+fn of_value(value: &AttributeValue) -> usize {
+    match value {
+        AttributeValue::S(text) => text.len(),
+        AttributeValue::N(number) => of_number(number),
+        AttributeValue::B(bytes) => bytes.as_ref().len(),
+        AttributeValue::Ss(texts) => texts.iter().map(String::len).sum(),
+        AttributeValue::Ns(numbers) => numbers.iter().map(|number| of_number(number)).sum(),
+        AttributeValue::Bs(all) => all.iter().map(|bytes| bytes.as_ref().len()).sum(),
+        AttributeValue::L(values) => NESTED_BYTES + values.iter().map(|value| 1 + of_value(value)).sum::<usize>(),
+        AttributeValue::M(fields) => NESTED_BYTES + fields.len() + of_attributes(fields),
+        // A flag, or nothing.
+        _ => 1,
+    }
+}
+
+fn of_number(text: &str) -> usize {
+    let unsigned = text.trim_start_matches(['-', '+']);
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = [whole, fraction].concat();
+    let significant = digits.trim_start_matches('0');
+    let leading = digits.len() - significant.len();
+    let significant = significant.trim_end_matches('0').len();
+    let signed = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+    // How many of the significant digits are before the point.
+    let before = signed(whole.len()) - signed(leading) + exponent.parse::<i64>().unwrap_or_default();
+    let before = usize::try_from(before.clamp(0, signed(significant))).unwrap_or_default();
+    let sign = usize::from(text.starts_with('-') && significant > 0);
+    before.div_ceil(2) + (significant - before).div_ceil(2) + 1 + sign
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_takes_a_byte_for_two_digits_on_each_side_of_the_point() {
+        for (number, bytes) in [
+            ("0", 1),
+            ("-0", 1),
+            ("7", 2),
+            ("42", 2),
+            ("-42", 3),
+            ("1.5", 3),
+            ("1500", 2),
+            ("1E+125", 2),
+            ("0.001", 2),
+            ("1.5e3", 2),
+        ] {
+            assert_eq!(of_number(number), bytes, "{number}");
+        }
+        assert_eq!(of_number(&"9".repeat(38)), 20);
+    }
+
+    #[test]
+    fn names_values_and_what_nests_them_are_counted() {
+        let item = crate::raw_item::RawItem::parse(
+            r#"{"k":{"S":"ä"},"f":{"BOOL":true},"z":{"NULL":true},"b":{"B":"AAAA"},"s":{"SS":["a","bc"]},
+                "l":{"L":[{"S":"x"},{"N":"1"}]},"m":{"M":{"in":{"S":"y"}}}}"#,
+        );
+        // Names 7; ä 2, flags 1 and 1, bytes 3, set 3; list 3 + 2 + 1 + 2; map 3 + 1 + 2 + 1.
+        assert_eq!(item.unwrap().size_bytes(), 7 + 2 + 1 + 1 + 3 + 3 + 8 + 7);
+    }
+}

@@ -1,0 +1,87 @@
+//! A failure bucket of any size costs a comparison neither its memory nor its deadline.
+
+use std::time::Duration;
+
+use futures::{StreamExt as _, stream};
+use maintenance::failure_bucket::FailureBucket;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::scene::{FAILURES, FORMER, REPLICA, SOURCE, Scene, invoke, record, user};
+use crate::faults::proxy::{self, Call, Mishap};
+use crate::replication::story::Told;
+
+const OBJECTS: usize = 3_000;
+
+/// A replica that lacks ada, and thousands of failure objects, of which the last one is hers.
+async fn with_many_failures() -> Scene {
+    let scene = Scene::start().await;
+    for name in ["ada", "bob"] {
+        scene.put(SOURCE, user(name, "Now")).await;
+    }
+    scene.stack.drained().await;
+    scene.delete(REPLICA, "ada").await;
+    let puts = (0..OBJECTS).map(|n| {
+        let name = if n == OBJECTS - 1 { "ada".to_owned() } else { format!("u{n:05}") };
+        let body = json!({"format": 1, "reason": "once", "record": record(Told::named(&name, 1, "Then"), FORMER)});
+        let key = format!("quarantine/replicator/dynamodb/Users/x-{n:05}.json");
+        let scene = &scene;
+        async move { scene.put_object(&key, body.to_string()).await }
+    });
+    stream::iter(puts.collect::<Vec<_>>()).buffer_unordered(32).collect::<()>().await;
+    scene
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_comparison_reads_the_failure_bucket_until_its_deadline_and_says_so() {
+    let scene = with_many_failures().await;
+    // Each object takes a while, so that all of them take longer than the invocation has.
+    let slow = |call: &Call<'_>| {
+        if call.method == "GET" && call.path.contains("/quarantine/") {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Mishap::None
+    };
+    let mut maintenance = scene.maintenance();
+    let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), slow).await);
+    maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
+    let time = Duration::from_secs(8);
+    let started = Instant::now();
+    let hurried = json!({"task": "verify", "run": "hurried", "lag_seconds": 0});
+    let answer = invoke(&maintenance, &hurried, time).await.unwrap();
+    assert!(started.elapsed() < time, "{:?}", started.elapsed());
+    assert!(answer.done, "the comparison itself is done");
+    let counts = "dynamodb.equal 1, dynamodb.items 1, dynamodb.missing 1, dynamodb.unattributed 1, source.items 2";
+    assert_eq!(answer.progress.to_string(), counts);
+    let report = scene.report("hurried").await;
+    assert_eq!((&report[0]["kind"], &report[0]["unattributed"]), (&json!("missing"), &json!(true)));
+
+    let patient = json!({"task": "verify", "run": "patient", "lag_seconds": 0});
+    let answer = invoke(&scene.maintenance(), &patient, Duration::from_mins(2)).await.unwrap();
+    assert_eq!((answer.progress.get("dynamodb.quarantined"), answer.progress.get("dynamodb.unattributed")), (1, 0));
+    let report = scene.report("patient").await;
+    let object = format!("quarantine/replicator/dynamodb/Users/x-{:05}.json", OBJECTS - 1);
+    assert_eq!((&report[0]["objects"], report[0].get("unattributed")), (&json!([object]), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_no_failure_can_be_is_not_read() {
+    let scene = Scene::start().await;
+    scene.put(SOURCE, user("ada", "Now")).await;
+    scene.stack.drained().await;
+    scene.delete(REPLICA, "ada").await;
+    let dump = "quarantine/replicator/dynamodb/Users/dump.json";
+    scene.put_object(dump, vec![b' '; 17 * 1024 * 1024]).await;
+    let never = |call: &Call<'_>| {
+        if call.path.contains("dump") { Mishap::Error(500, "InternalError") } else { Mishap::None }
+    };
+    let mut maintenance = scene.maintenance();
+    let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), never).await);
+    maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
+    let time = Duration::from_mins(1);
+    let answer = invoke(&maintenance, &json!({"task": "verify", "lag_seconds": 0}), time).await.unwrap();
+    assert_eq!((answer.progress.get("dynamodb.missing"), answer.progress.get("dynamodb.unattributed")), (1, 0));
+    let order = json!({"task": "redrive", "run": "large", "dry_run": false});
+    assert_eq!(invoke(&maintenance, &order, time).await.unwrap().progress.get("redrive.kept"), 1);
+    assert!(scene.report("large").await[0]["why"].as_str().unwrap().contains("17825792 bytes"));
+}
