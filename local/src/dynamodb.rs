@@ -5,7 +5,7 @@
 //! template's shape are each refused before anything is written.
 //!
 //! Three things differ from AWS and are the stream pump's to absorb: a stream has one shard that never closes, its
-//! label is an epoch, and TTL removes items only when [`Engine::sweep_ttl`] is called ([`ttl`]).
+//! label is an epoch, and TTL removes items only when [`Engine::sweep_ttl`] is called (`ttl.rs`).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

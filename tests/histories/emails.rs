@@ -287,7 +287,7 @@ impl World<'_> {
                 delete.set_key(Some(shared::item::key(&key))).send().await.unwrap();
             }
         }
-        for item in self.reservations().await.into_iter().flat_map(|(_, items)| items) {
+        for item in self.reservations().await.into_values().flatten() {
             if self.is_past(item.get("expires_at")) {
                 let key = item.into_iter().filter(|(name, _)| ["email", "record"].contains(&name.as_str())).collect();
                 let delete = self.service.dynamodb.delete_item().table_name(EMAILS_TABLE).set_key(Some(key));

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use serde_json::json;
 use shared::clock::Clock;
 use time::{Duration, OffsetDateTime};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::service::{Api, FIRST, JSON, NOW, Service, config_with, s};
 use crate::faults::proxy::{self, Mishap};
@@ -190,7 +190,7 @@ struct Held {
 async fn api_that_waits(service: &Service, held: &Arc<Held>) -> Api {
     let (held, once) = (Arc::clone(held), Arc::new(Semaphore::new(1)));
     let url = proxy::before_with(service.endpoint(), move |operation| {
-        let wait = operation == "TransactWriteItems" && once.try_acquire().map(|permit| permit.forget()).is_ok();
+        let wait = operation == "TransactWriteItems" && once.try_acquire().map(SemaphorePermit::forget).is_ok();
         let held = Arc::clone(&held);
         async move {
             if wait {

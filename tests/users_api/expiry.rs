@@ -125,7 +125,7 @@ async fn an_expiry_that_is_no_number_ends_nothing_and_blocks_nothing() {
 /// Whatever may be stored as an expiry; whether its record can be seen at [`NOW`], and which expiry is shown of it.
 fn expiries() -> Vec<(AttributeValue, bool, Option<i64>)> {
     let (now, year) = (NOW.unix_timestamp(), 31_557_600);
-    let number = |text: String| AttributeValue::N(text);
+    let number = AttributeValue::N;
     vec![
         (number((now + 1).to_string()), true, Some(now + 1)),
         (number(now.to_string()), false, None),

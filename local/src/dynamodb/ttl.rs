@@ -47,7 +47,7 @@ impl ExpiringTable {
         }
         let keys = list(Some(&table.key_schema))?;
         let indexes = list(table.gsi_definitions.as_deref())?;
-        Ok(table.ttl_attribute.clone().map(|attribute| Self { attribute, keys, indexes, table }))
+        Ok(table.ttl_attribute.clone().map(|attribute| Self { table, attribute, keys, indexes }))
     }
 
     /// The item, if TTL removes it at `now`.

@@ -103,7 +103,16 @@ mod tests {
     #[test]
     fn what_is_in_the_way_is_told_by_its_version_and_whether_it_lives() {
         let now = datetime!(2026-11-24 8:00 UTC);
-        assert_eq!(Obstacle::of(&archived(), now), Obstacle { version: Some(7), is_live: false });
+        for (ends, is_live) in [(now.unix_timestamp() - 1, false), (now.unix_timestamp() + 1, true), (100, true)] {
+            let mut item = archived().into_attributes();
+            item.insert("expires_at".to_owned(), whole(ends));
+            let obstacle = Obstacle::of(&RawItem::new(item), now);
+            assert_eq!(
+                obstacle,
+                Obstacle { version: Some(7), is_live },
+                "TTL never removes what ended long ago: {ends}"
+            );
+        }
         let bare = RawItem::parse(r#"{"user_id":{"S":"ada"}}"#).unwrap();
         assert_eq!(Obstacle::of(&bare, now), Obstacle { version: None, is_live: true });
     }
