@@ -52,7 +52,7 @@ impl RequestBudget {
     /// A request that has `remaining` time until its caller gives up. Of a very short time the margins take a half at most.
     #[must_use]
     pub fn new(started: Instant, remaining: Duration) -> Self {
-        let before = |margin: Duration, part| started + (remaining - margin.min(remaining / part));
+        let before = |margin: Duration, part| started + remaining.saturating_sub(margin.min(remaining / part));
         Self { work_until: before(WORK_MARGIN, 2), answer_by: before(ANSWER_MARGIN, 4) }
     }
 
