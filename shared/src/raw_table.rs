@@ -238,7 +238,9 @@ impl RawTable {
         R: fmt::Debug,
     {
         let may_pass = match error {
-            SdkError::TimeoutError(_) => true,
+            SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
+            // A refused or broken connection, a name that is not resolved, an answer that does not come.
+            SdkError::DispatchFailure(failure) => failure.is_io() || failure.is_timeout(),
             SdkError::ServiceError(refusal) => {
                 let code = refusal.err().code().unwrap_or_default();
                 code != "ValidationException" && !is_fault(code)

@@ -7,12 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use local::clients;
 use replicator::Replicator;
+use replicator::sink::Sink;
+use replicator::sink::cache::CacheSink;
+use replicator::sink::dynamodb::DynamoDbSink;
 use tokio::time::Instant;
 
 use super::proxy::{self, Call, Mishap};
-use crate::replication::rig::{Rig, hand_over, invocation_within};
+use crate::replication::rig::{REPLICA, Rig, hand_over, invocation_within};
 use crate::replication::story::{Told, event};
 
 /// The function, whose writes meet with what `plan` says; other requests pass.
@@ -198,12 +202,63 @@ async fn a_table_that_may_not_be_described_stops_the_start_by_name() {
 }
 
 #[tokio::test]
-async fn an_unreachable_endpoint_holds_the_position() {
+async fn an_unreachable_endpoint_stops_no_start_and_holds_the_position() {
+    let rig = Rig::start().await;
+    // A refused connection; a name that nobody knows; a server that takes connections and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    for endpoint in ["http://127.0.0.1:1", "http://nowhere.invalid:8000", &silent] {
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(300)).build();
+        let config = clients::dynamodb(endpoint).config().to_builder();
+        let config = config.retry_config(RetryConfig::disabled()).timeout_config(timeouts).build();
+        let replicator = rig.replicator_through(aws_sdk_dynamodb::Client::from_conf(config));
+        assert!(replicator.check().await.is_ok(), "{endpoint} is out of reach, and that may pass");
+        assert_eq!(hand_over(&replicator, &event(&users(3))).await.identifier(), Some("1"), "{endpoint}");
+        assert!(rig.quarantined().await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_replica_out_of_reach_at_the_start_keeps_nothing_from_the_others() {
     let rig = Rig::start().await;
     let retries = RetryConfig::disabled();
     let config = clients::dynamodb("http://127.0.0.1:1").config().to_builder().retry_config(retries).build();
-    let replicator = rig.replicator_through(aws_sdk_dynamodb::Client::from_conf(config));
-    assert!(replicator.check().await.is_err());
+    let gone = aws_sdk_dynamodb::Client::from_conf(config);
+    let sink = |client| DynamoDbSink::new(client, REPLICA, 8, time::Duration::days(8));
+    let nobody = "postgres://millrace@127.0.0.1:1/users";
+    let sinks: Vec<Box<dyn Sink>> = vec![
+        Box::new(sink(gone)),
+        Box::new(crate::relational::store::sink(nobody)),
+        Box::new(CacheSink::new(crate::cache::servers::at("redis://127.0.0.1:1"))),
+        Box::new(sink(rig.dynamodb.clone())),
+    ];
+    let replicator = rig.replicator_with(sinks);
+    replicator.check().await.unwrap();
     assert_eq!(hand_over(&replicator, &event(&users(3))).await.identifier(), Some("1"));
-    assert!(rig.quarantined().await.is_empty());
+    assert_eq!(rig.item_count().await, 3, "the sink that is well has it all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_connections_or_still_starting_stops_no_start() {
+    use crate::relational::store::{Store, sink};
+    let store = Store::start().await;
+    let name = store.url.rsplit('/').next().unwrap();
+    // Its limit counts for all but superusers.
+    store.client.batch_execute(&format!("alter database {name} connection limit 0")).await.unwrap();
+    let refused = sink(&store.url).check().await;
+    assert!(refused.is_ok(), "{refused:?}");
+    store.client.batch_execute(&format!("alter database {name} connection limit -1")).await.unwrap();
+    sink(&store.url).check().await.unwrap();
+    // What the server says of itself when it cannot go on, whatever it was asked.
+    for code in ["53200", "55P03", "57P03", "58030", "XX000", "40001"] {
+        let says = format!(
+            "create or replace function unwell() returns trigger language plpgsql as \
+             $$ begin raise exception 'unwell' using errcode = '{code}'; end $$; \
+             drop trigger if exists unwell on users; \
+             create trigger unwell before insert on users execute function unwell()"
+        );
+        store.client.batch_execute(&says).await.unwrap();
+        let checked = sink(&store.url).check().await;
+        assert!(checked.is_ok(), "{code}: {checked:?}");
+    }
 }
