@@ -19,6 +19,7 @@ pub mod options;
 pub mod port;
 pub mod postgres;
 pub mod s3;
+mod serve;
 pub mod stack;
 pub mod stream_pump;
 pub mod task;

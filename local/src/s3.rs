@@ -1,25 +1,29 @@
-//! S3 on this machine: s3s and its file system store, served on a listener of ours from one directory.
+//! S3 on this machine: s3s's protocol over a store of files (`s3/service.rs`), served on a listener of ours from one directory.
 //!
-//! Enough of S3 for what the functions do: put, get, list, head and delete with checksums and metadata. What it does
-//! not do as AWS does: it keeps an object that it refused for its digest, drops tags, knows no storage class but the
-//! standard ones, holds either `x` or `x/y` but not both, and refuses keys longer than about 150 bytes (the file name
-//! of an object's metadata spells the key in base64).
+//! Buckets and objects with their metadata and checksums: put, get, head, list, copy and delete, uploads in parts, conditional
+//! requests. What it does not do as AWS does: it has no versions, encryption, access control and lifecycle, drops tags, and
+//! knows no storage class but the standard ones.
 //!
-//! Any credentials are accepted, and none: signatures are taken off (`s3/unsign.rs`).
+//! Any credentials are accepted, and none: signatures are taken off (`s3/unsign.rs`). Keys that differ in case alone need a file
+//! system that tells them apart.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use s3s::service::{S3Service, S3ServiceBuilder};
-use tokio::net::{TcpListener, TcpStream};
+use s3s::HttpError;
+use s3s::service::S3ServiceBuilder;
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::serve::serve;
 use crate::template::Bucket;
 
+mod condition;
+mod file_name;
+mod listing;
+mod object_file;
+mod service;
 mod unsign;
 
 /// How long a stop waits for requests under way before it cuts them off.
@@ -35,14 +39,6 @@ pub enum EngineError {
         path: PathBuf,
         /// What the operating system says.
         source: std::io::Error,
-    },
-    /// The store refused the directory.
-    #[error("s3 folder {}: {reason}: choose another with --data", path.display())]
-    Store {
-        /// The directory.
-        path: PathBuf,
-        /// What the store says.
-        reason: String,
     },
     /// The listener has no address.
     #[error("s3 listener: {0}")]
@@ -68,11 +64,20 @@ impl Engine {
         tokio::fs::create_dir_all(root)
             .await
             .map_err(|source| EngineError::Folder { path: root.to_path_buf(), source })?;
-        let store = s3s_fs::FileSystem::new(root)
-            .map_err(|error| EngineError::Store { path: root.to_path_buf(), reason: format!("{error:?}") })?;
-        let service = S3ServiceBuilder::new(store).build();
+        let files = object_file::ObjectFiles::open(root)
+            .map_err(|source| EngineError::Folder { path: root.to_path_buf(), source })?;
+        let service = S3ServiceBuilder::new(service::ObjectStore::new(files)).build();
+        let unsigned = hyper::service::service_fn(move |request| {
+            let service = service.clone();
+            async move {
+                match unsign::unsign(request).await {
+                    Ok(request) => service.call(request).await,
+                    Err(refused) => refused.to_http_response().map_err(|error| HttpError::new(Box::new(error))),
+                }
+            }
+        });
         let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(serve(listener, service, stopped));
+        let server = tokio::spawn(serve("s3", listener, unsigned, stopped));
         Ok(Self { endpoint: format!("http://{address}"), root: root.to_path_buf(), stop, server })
     }
 
@@ -105,46 +110,6 @@ impl Engine {
     }
 }
 
-async fn serve(listener: TcpListener, service: S3Service, mut stopped: oneshot::Receiver<()>) {
-    let graceful = GracefulShutdown::new();
-    loop {
-        tokio::select! {
-            // An engine that was dropped is an engine to stop.
-            _ = &mut stopped => break,
-            accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => {
-                    // Head and body of an answer are two small writes: held back, the second costs 40 ms.
-                    if let Err(error) = socket.set_nodelay(true) {
-                        tracing::debug!(error = %error, "s3 answers may be held back");
-                    }
-                    answer(socket, service.clone(), &graceful);
-                }
-                // Out of file descriptors: accepting at once again would only spin.
-                Err(error) => {
-                    tracing::warn!(error = %error, "s3 connection not accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
-        }
-    }
-    drop(listener);
-    graceful.shutdown().await;
-}
-
-fn answer(socket: TcpStream, service: S3Service, graceful: &GracefulShutdown) {
-    let unsigned = hyper::service::service_fn(move |request| {
-        let service = service.clone();
-        async move { service.call(unsign::unsign(request).await?).await }
-    });
-    let server = auto::Builder::new(TokioExecutor::new());
-    let connection = graceful.watch(server.serve_connection(TokioIo::new(socket), unsigned).into_owned());
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error = %error, "s3 connection ended");
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -152,6 +117,7 @@ mod tests {
     use aws_sdk_s3::config::Credentials;
     use aws_sdk_s3::presigning::PresigningConfig;
     use aws_sdk_s3::types::ChecksumAlgorithm;
+    use hyper_util::rt::TokioExecutor;
 
     use super::*;
     use crate::clients;
@@ -194,6 +160,215 @@ mod tests {
         engine.stop().await;
     }
 
+    async fn text(client: &aws_sdk_s3::Client, key: &str) -> String {
+        let got = client.get_object().bucket("users-archive").key(key).send().await.unwrap();
+        String::from_utf8(got.body.collect().await.unwrap().to_vec()).unwrap()
+    }
+
+    /// Sends a request as it is, and returns the status, the code of a refusal and the body.
+    async fn raw(
+        engine: &Engine,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, String, String) {
+        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http::<s3s::Body>();
+        let mut request = http::Request::builder().method(method).uri(format!("{}{path}", engine.endpoint()));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = http.request(request.body(s3s::Body::from(body.to_owned())).unwrap()).await.unwrap();
+        let status = answer.status().as_u16();
+        let bytes = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let code = text.split("<Code>").nth(1).and_then(|rest| rest.split("</Code>").next()).unwrap_or_default();
+        (status, code.to_owned(), text)
+    }
+
+    #[tokio::test]
+    async fn a_refused_put_leaves_the_object_as_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = start(root.path()).await;
+        let client = clients::s3(engine.endpoint());
+        let first =
+            client.put_object().bucket("users-archive").key("k").metadata("n", "1").body(b"first".to_vec().into());
+        first.send().await.unwrap();
+        // SHA-256 of nothing.
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let chunked = "5\r\nhello\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n";
+        let streaming = ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER");
+        for (headers, body, code) in [
+            (vec![("x-amz-checksum-sha256", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=")], "hello", "BadDigest"),
+            (vec![("x-amz-checksum-crc32", "AAAAAA==")], "hello", "BadDigest"),
+            (vec![("content-md5", "iwThCcPMCN+MRWOoQLE8Tg==")], "hello", "BadDigest"),
+            (vec![("content-md5", "none")], "hello", "InvalidDigest"),
+            (vec![("x-amz-content-sha256", empty)], "hello", "XAmzContentSHA256Mismatch"),
+            (vec![streaming, ("x-amz-trailer", "x-amz-checksum-crc32")], chunked, "BadDigest"),
+            (vec![streaming, ("x-amz-trailer", "x-amz-checksum-crc32c")], chunked, "InvalidRequest"),
+            (vec![streaming, ("x-amz-decoded-content-length", "6")], "5\r\nhello\r\n0\r\n\r\n", "IncompleteBody"),
+            (vec![streaming], "6\r\nhello\r\n0\r\n\r\n", "IncompleteBody"),
+            (vec![("if-none-match", "*")], "hello", "PreconditionFailed"),
+            (vec![("if-match", "\"00\"")], "hello", "PreconditionFailed"),
+            (vec![("x-amz-storage-class", "GLACIER")], "hello", "InvalidStorageClass"),
+        ] {
+            let (status, said, text) = raw(&engine, "PUT", "/users-archive/k", &headers, body).await;
+            assert!((400..500).contains(&status) && said == code, "{headers:?}: {status} {text}");
+            let kept = client.get_object().bucket("users-archive").key("k").send().await.unwrap();
+            assert_eq!(kept.metadata().unwrap()["n"], "1");
+            assert_eq!(text_of(kept).await, "first", "{headers:?}");
+        }
+        let left: Vec<_> = std::fs::read_dir(root.path().join(".incoming")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        let right = [streaming, ("x-amz-decoded-content-length", "5")];
+        assert_eq!(raw(&engine, "PUT", "/users-archive/k", &right, "5\r\nhello\r\n0\r\n\r\n").await.0, 200);
+        assert_eq!(text(&client, "k").await, "hello");
+        engine.stop().await;
+    }
+
+    async fn text_of(got: aws_sdk_s3::operation::get_object::GetObjectOutput) -> String {
+        String::from_utf8(got.body.collect().await.unwrap().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn keys_are_kept_listed_and_deleted_as_they_are() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = start(root.path()).await;
+        let client = clients::s3(engine.endpoint());
+        let long = format!("q/{}", "x".repeat(1_000));
+        let mut keys = ["a+b", "a b", "a//b", "a/b", "a", "a/", "é/%41", "..", "../a", "a.txt", "a.txt/b", "<&\">"]
+            .map(|key| format!("q/{key}"))
+            .to_vec();
+        keys.push(long);
+        for key in &keys {
+            let put = client.put_object().bucket("users-archive").key(key).body(key.clone().into_bytes().into());
+            put.send().await.unwrap();
+        }
+        keys.sort();
+        for key in &keys {
+            assert_eq!(text(&client, key).await, *key);
+        }
+        let list = client.list_objects_v2().bucket("users-archive").prefix("q/");
+        let mut listed = Vec::new();
+        let mut pages = list.clone().max_keys(2).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.unwrap();
+            assert!(page.contents().len() <= 2);
+            listed.extend(page.contents().iter().map(|object| object.key().unwrap().to_owned()));
+        }
+        assert_eq!(listed, keys);
+        let folders = list.clone().delimiter("/").send().await.unwrap();
+        let folders: Vec<_> = folders.common_prefixes().iter().map(|common| common.prefix().unwrap()).collect();
+        assert_eq!(folders, ["q/../", "q/a.txt/", "q/a/", "q/é/"]);
+        for (version, marker) in [("?list-type=2", "StartAfter"), ("?max-keys=99", "Marker")] {
+            let parameter = if marker == "Marker" { "marker" } else { "start-after" };
+            let path = format!("/users-archive{version}&encoding-type=url&prefix=q/a&{parameter}=q/a%20a");
+            let (status, _, xml) = raw(&engine, "GET", &path, &[], "").await;
+            assert_eq!(status, 200, "{xml}");
+            assert!(xml.contains("<Key>q/a%2Bb</Key>") && xml.contains("<Key>q/a+b</Key>"), "{xml}");
+            assert!(xml.contains(&format!("<{marker}>q/a+a</{marker}>")), "{xml}");
+        }
+        let copied = client.copy_object().bucket("users-archive").key("q/copy+").copy_source("users-archive/q/a%2Bb");
+        copied.send().await.unwrap();
+        assert_eq!(text(&client, "q/copy+").await, "q/a+b");
+        let refused = client.delete_bucket().bucket("users-archive").send().await.unwrap_err();
+        assert_eq!(refused.into_service_error().meta().code(), Some("BucketNotEmpty"));
+        for key in keys.iter().map(String::as_str).chain(["q/copy+"]) {
+            client.delete_object().bucket("users-archive").key(key).send().await.unwrap();
+            let gone = client.get_object().bucket("users-archive").key(key).send().await.unwrap_err();
+            assert!(gone.into_service_error().is_no_such_key(), "{key}");
+        }
+        client.delete_bucket().bucket("users-archive").send().await.unwrap();
+        assert_eq!(client.list_buckets().send().await.unwrap().buckets().len(), 0);
+        engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_read_is_conditional() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = start(root.path()).await;
+        let client = clients::s3(engine.endpoint());
+        let put = client.put_object().bucket("users-archive").key("k").body(b"rows".to_vec().into());
+        let tag = put.send().await.unwrap().e_tag().unwrap().to_owned();
+        for method in ["GET", "HEAD"] {
+            for (name, value, status) in [
+                ("if-match", tag.as_str(), 200),
+                ("if-match", "\"other\"", 412),
+                ("if-none-match", tag.as_str(), 304),
+                ("if-none-match", "*", 304),
+                ("if-none-match", "\"other\"", 200),
+                ("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT", 304),
+                ("if-unmodified-since", "Fri, 01 Jan 2010 00:00:00 GMT", 412),
+                ("range", "bytes=1-2", if method == "GET" { 206 } else { 200 }),
+            ] {
+                let (answered, _, text) = raw(&engine, method, "/users-archive/k", &[(name, value)], "").await;
+                assert_eq!(answered, status, "{method} {name}: {value}: {text}");
+            }
+        }
+        assert_eq!(raw(&engine, "GET", "/users-archive/k", &[("range", "bytes=1-2")], "").await.2, "ow");
+        assert_eq!(raw(&engine, "GET", "/users-archive/k", &[("range", "bytes=9-")], "").await.1, "InvalidRange");
+        assert_eq!(raw(&engine, "PUT", "/users-archive/empty", &[], "").await.0, 200);
+        assert_eq!(raw(&engine, "GET", "/users-archive/empty", &[("range", "bytes=-9")], "").await.1, "InvalidRange");
+        assert_eq!(raw(&engine, "GET", "/absent/k", &[], "").await.1, "NoSuchBucket");
+        engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_bucket_says_what_it_has() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = start(root.path()).await;
+        let client = clients::s3(engine.endpoint());
+        let versioning = client.get_bucket_versioning().bucket("users-archive").send().await.unwrap();
+        assert_eq!(versioning.status(), None);
+        assert!(client.get_bucket_location().bucket("users-archive").send().await.is_ok());
+        let encryption = client.get_bucket_encryption().bucket("users-archive").send().await.unwrap_err();
+        assert_eq!(
+            encryption.into_service_error().meta().code(),
+            Some("ServerSideEncryptionConfigurationNotFoundError")
+        );
+        let again = client.create_bucket().bucket("users-archive").send().await.unwrap_err();
+        assert_eq!(again.into_service_error().meta().code(), Some("BucketAlreadyOwnedByYou"));
+        engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_upload_in_parts_is_listed_until_it_is_completed_or_aborted() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = start(root.path()).await;
+        let client = clients::s3(engine.endpoint());
+        let begin = client.create_multipart_upload().bucket("users-archive").key("a+b").metadata("n", "1");
+        let id = begin.send().await.unwrap().upload_id().unwrap().to_owned();
+        let uploads = client.list_multipart_uploads().bucket("users-archive").send().await.unwrap();
+        assert_eq!((uploads.uploads()[0].key(), uploads.uploads()[0].upload_id()), (Some("a+b"), Some(id.as_str())));
+        let mut parts = Vec::new();
+        for (number, body) in [(1, vec![b'x'; 5 * 1024 * 1024]), (3, b"end".to_vec())] {
+            let part = client.upload_part().bucket("users-archive").key("a+b").upload_id(&id).part_number(number);
+            let tag = part.body(body.into()).send().await.unwrap().e_tag;
+            parts.push(aws_sdk_s3::types::CompletedPart::builder().part_number(number).set_e_tag(tag).build());
+        }
+        let listed = client.list_parts().bucket("users-archive").key("a+b").upload_id(&id).send().await.unwrap();
+        assert_eq!(listed.parts().iter().map(|part| part.size().unwrap()).collect::<Vec<_>>(), [5_242_880, 3]);
+        let complete = |parts: Vec<_>| {
+            let named = aws_sdk_s3::types::CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+            let complete = client.complete_multipart_upload().bucket("users-archive").key("a+b").upload_id(&id);
+            complete.multipart_upload(named).send()
+        };
+        let code = complete(parts.iter().rev().cloned().collect()).await.unwrap_err().into_service_error();
+        assert_eq!(code.meta().code(), Some("InvalidPartOrder"));
+        complete(parts).await.unwrap();
+        let got = client.get_object().bucket("users-archive").key("a+b").send().await.unwrap();
+        assert_eq!((got.content_length(), got.metadata().unwrap()["n"].as_str()), (Some(5_242_883), "1"));
+        assert!(got.e_tag().unwrap().ends_with("-2\""));
+        let other = client.create_multipart_upload().bucket("users-archive").key("other").send().await.unwrap();
+        let abort = client.abort_multipart_upload().bucket("users-archive").key("other");
+        abort.clone().upload_id(other.upload_id().unwrap()).send().await.unwrap();
+        let gone = abort.upload_id(other.upload_id().unwrap()).send().await.unwrap_err();
+        assert_eq!(gone.into_service_error().meta().code(), Some("NoSuchUpload"));
+        let uploads = client.list_multipart_uploads().bucket("users-archive").send().await.unwrap();
+        assert!(uploads.uploads().is_empty());
+        engine.stop().await;
+    }
+
     #[tokio::test]
     async fn a_presigned_url_needs_no_secret_of_ours() {
         let root = tempfile::tempdir().unwrap();
@@ -205,6 +380,10 @@ mod tests {
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http::<s3s::Body>();
         let answer = http.get(url.uri().parse().unwrap()).await.unwrap();
         assert_eq!(answer.status(), 200);
+        let old = "/users-archive/k?AWSAccessKeyId=any&Signature=a%2Bb%3D&Expires=1&response-content-type=text%2Fcsv";
+        assert_eq!(raw(&engine, "GET", old, &[], "").await, (200, String::new(), "rows".to_owned()));
+        assert_eq!(raw(&engine, "PUT", &old.replace("&response-content-type=text%2Fcsv", ""), &[], "new").await.0, 200);
+        assert_eq!(text(&client, "k").await, "new");
         engine.stop().await;
     }
 }

@@ -3,18 +3,22 @@
 //! s3s either knows the caller's secret or refuses whatever is signed. Nothing is protected here and a newcomer's
 //! credentials are not ours to know, so the store gets every request unsigned. What AWS's SDKs wrap into the
 //! signature's framing is unwrapped with it: a body in `aws-chunked` encoding is joined, and the checksum in its
-//! trailer becomes a header, which the store verifies.
+//! trailer becomes a header, which the store verifies. The digest that a signature has of a body is kept for the store, too.
 
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use s3s::{Body, HttpError, HttpRequest};
+use s3s::{Body, HttpRequest, S3Error, S3ErrorCode, S3Result, s3_error};
+
+/// Header with the digest that the signature had of the body, for the store.
+pub(super) const CONTENT_SHA256: &str = "x-millrace-content-sha256";
 
 /// Query parameters of a presigned URL that are the signature's alone.
-const SIGNATURE_PARAMETERS: [&str; 7] = [
+const SIGNATURE_PARAMETERS: [&str; 8] = [
     "x-amz-algorithm",
+    "x-amz-content-sha256",
     "x-amz-credential",
     "x-amz-date",
     "x-amz-expires",
@@ -23,22 +27,36 @@ const SIGNATURE_PARAMETERS: [&str; 7] = [
     "x-amz-signedheaders",
 ];
 
+/// The same of version 2 of the signature, which boto3 takes for a presigned URL unless it is told otherwise.
+const OLD_SIGNATURE_PARAMETERS: [&str; 4] = ["awsaccesskeyid", "signature", "expires", "x-amz-security-token"];
+
 /// The request as it would be without credentials.
-pub(super) async fn unsign(request: Request<Incoming>) -> Result<HttpRequest, HttpError> {
+pub(super) async fn unsign(request: Request<Incoming>) -> S3Result<HttpRequest> {
     let (mut parts, body) = request.into_parts();
     parts.headers.remove(AUTHORIZATION);
     parts.headers.remove("x-amz-security-token");
     if let Some(uri) = without_signature(&parts.uri) {
         parts.uri = uri;
     }
+    parts.headers.remove(CONTENT_SHA256);
     let content = parts.headers.remove("x-amz-content-sha256");
-    if !content.is_some_and(|content| content.as_bytes().starts_with(b"STREAMING-")) {
+    if !content.as_ref().is_some_and(|content| content.as_bytes().starts_with(b"STREAMING-")) {
+        let digest = content.filter(|digest| digest.len() == 64 && digest.as_bytes().iter().all(u8::is_ascii_hexdigit));
+        parts.headers.extend(digest.map(|digest| (HeaderName::from_static(CONTENT_SHA256), digest)));
         return Ok(Request::from_parts(parts, Body::from(body)));
     }
-    let framed = body.collect().await.map_err(|error| HttpError::new(Box::new(error)))?.to_bytes();
-    let joined = join(&framed, &mut parts.headers).map_err(|error| HttpError::new(error.into()))?;
-    for name in ["x-amz-decoded-content-length", "x-amz-trailer"] {
-        parts.headers.remove(name);
+    let framed = body.collect().await.map_err(|error| incomplete(error.into()))?.to_bytes();
+    let joined = join(&framed, &mut parts.headers).map_err(|reason| incomplete(reason.into()))?;
+    if let Some(length) = parts.headers.remove("x-amz-decoded-content-length")
+        && length.to_str().ok().and_then(|length| length.parse().ok()) != Some(joined.len())
+    {
+        let own = joined.len();
+        return Err(s3_error!(IncompleteBody, "the body has {own} bytes, x-amz-decoded-content-length is {length:?}"));
+    }
+    if let Some(trailer) = parts.headers.remove("x-amz-trailer")
+        && !trailer.to_str().is_ok_and(|name| parts.headers.contains_key(name.trim()))
+    {
+        return Err(s3_error!(InvalidRequest, "x-amz-trailer announces {trailer:?}, which the body does not end with"));
     }
     parts.headers.remove(TRANSFER_ENCODING);
     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(joined.len()));
@@ -49,10 +67,10 @@ pub(super) async fn unsign(request: Request<Incoming>) -> Result<HttpRequest, Ht
 /// The URI of a presigned request without the signature; none if it has none.
 fn without_signature(uri: &Uri) -> Option<Uri> {
     let query = uri.query()?;
-    let is_signature = |parameter: &&str| {
-        let name = parameter.split('=').next().unwrap_or_default().to_ascii_lowercase();
-        SIGNATURE_PARAMETERS.contains(&name.as_str())
-    };
+    let name = |parameter: &str| parameter.split('=').next().unwrap_or_default().to_ascii_lowercase();
+    let is_old = query.split('&').any(|parameter| name(parameter) == OLD_SIGNATURE_PARAMETERS[0]);
+    let own = if is_old { &OLD_SIGNATURE_PARAMETERS[..] } else { &SIGNATURE_PARAMETERS };
+    let is_signature = |parameter: &&str| own.contains(&name(parameter).as_str());
     let (signature, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(is_signature);
     if signature.is_empty() {
         return None;
@@ -62,6 +80,10 @@ fn without_signature(uri: &Uri) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(path_and_query.parse().ok()?);
     Uri::from_parts(parts).ok()
+}
+
+fn incomplete(source: s3s::StdError) -> S3Error {
+    S3Error::with_source(S3ErrorCode::IncompleteBody, source)
 }
 
 /// Joins a body of `<hex length>[;chunk-signature=…]\r\n<bytes>\r\n` chunks; its trailing headers join the others.
@@ -146,7 +168,9 @@ mod tests {
         let uri = without_signature(&presigned.parse().unwrap()).unwrap();
         assert_eq!(uri, "/b/k?x-id=GetObject&versionId=7");
         assert_eq!(without_signature(&"/b/k?X-Amz-Signature=00".parse().unwrap()).unwrap(), "/b/k");
-        assert_eq!(without_signature(&"/b?list-type=2".parse().unwrap()), None);
+        assert_eq!(without_signature(&"/b?list-type=2&expires=1".parse().unwrap()), None);
+        let old = "/b/k?AWSAccessKeyId=any&Signature=a%2Bb%3D&Expires=1&response-expires=2";
+        assert_eq!(without_signature(&old.parse().unwrap()).unwrap(), "/b/k?response-expires=2");
     }
 
     #[test]

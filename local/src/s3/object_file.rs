@@ -1,0 +1,547 @@
+//! Objects as files: an object's bytes at its path below its bucket, what else is known of it as JSON at the same path below
+//! `.objects`. [`ObjectFiles`]
+//!
+//! A body is received into a temporary file and verified there. Only then does it take the place of what the key had, so that
+//! a refused or broken upload changes nothing.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use s3s::checksum::ChecksumHasher;
+use s3s::crypto::{Checksum as _, Md5, Sha256};
+use s3s::dto::{Checksum, Timestamp};
+use s3s::{S3Error, S3ErrorCode, S3Result, StdError, s3_error};
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+use time::OffsetDateTime;
+use tokio::sync::Mutex;
+
+use super::condition::WriteCondition;
+use super::file_name::{folder_path, key_at, object_path};
+
+/// Folders of the store's own. No bucket's name begins with a dot.
+const ATTRIBUTES: &str = ".objects";
+const INCOMING: &str = ".incoming";
+const UPLOADS: &str = ".uploads";
+
+const UPLOAD_ID_CHARS: usize = 32;
+
+/// What is known of an object beside its bytes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct ObjectAttributes {
+    /// The bytes that these attributes are of: those of a file that was put there by other means are not believed.
+    size: u64,
+    pub(super) etag: String,
+    pub(super) checksums: Checksums,
+    pub(super) headers: ObjectHeaders,
+}
+
+/// What a client may say of an object, and is told again.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct ObjectHeaders {
+    pub(super) metadata: Option<HashMap<String, String>>,
+    pub(super) cache_control: Option<String>,
+    pub(super) content_disposition: Option<String>,
+    pub(super) content_encoding: Option<String>,
+    pub(super) content_language: Option<String>,
+    pub(super) content_type: Option<String>,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) website_redirect_location: Option<String>,
+}
+
+/// Checksums in base64, as headers carry them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Checksums {
+    pub(super) crc32: Option<String>,
+    pub(super) crc32c: Option<String>,
+    pub(super) crc64nvme: Option<String>,
+    pub(super) sha1: Option<String>,
+    pub(super) sha256: Option<String>,
+}
+
+/// An object that is there.
+#[derive(Debug)]
+pub(super) struct StoredObject {
+    pub(super) file: std::fs::File,
+    pub(super) size: u64,
+    pub(super) modified: OffsetDateTime,
+    pub(super) attributes: ObjectAttributes,
+}
+
+/// What a body must come to.
+#[derive(Debug, Default)]
+pub(super) struct Expected {
+    pub(super) length: Option<i64>,
+    pub(super) md5: Option<String>,
+    /// In hexadecimal, as the signature has it.
+    pub(super) sha256: Option<String>,
+    pub(super) checksums: Checksums,
+    /// An algorithm whose checksum is to be computed, though none is given.
+    pub(super) algorithm: Option<String>,
+}
+
+/// A body that has been verified and stands nowhere yet.
+#[derive(Debug)]
+pub(super) struct ReceivedBody {
+    file: NamedTempFile,
+    pub(super) size: u64,
+    pub(super) md5: [u8; 16],
+    pub(super) checksums: Checksums,
+}
+
+/// An upload in parts that is not complete.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PendingUpload {
+    pub(super) bucket: String,
+    pub(super) key: String,
+    pub(super) headers: ObjectHeaders,
+}
+
+/// A part of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct StoredPart {
+    pub(super) number: i32,
+    pub(super) size: u64,
+    pub(super) md5: [u8; 16],
+}
+
+impl StoredPart {
+    pub(super) fn etag(&self) -> String {
+        hex(&self.md5)
+    }
+}
+
+/// The directory that all buckets lie in.
+#[derive(Debug)]
+pub(super) struct ObjectFiles {
+    root: PathBuf,
+    /// Held while a key changes what it names: bytes and attributes are two files.
+    changing: Mutex<()>,
+}
+
+impl ObjectFiles {
+    /// Takes the directory, and clears what a process that ended has left half received.
+    pub(super) fn open(root: &Path) -> std::io::Result<Self> {
+        let incoming = root.join(INCOMING);
+        match std::fs::remove_dir_all(&incoming) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => std::fs::create_dir_all(&incoming)?,
+        }
+        std::fs::create_dir_all(root.join(UPLOADS))?;
+        Ok(Self { root: root.to_path_buf(), changing: Mutex::new(()) })
+    }
+
+    /// The names of all buckets.
+    pub(super) fn buckets(&self) -> S3Result<Vec<(String, SystemTime)>> {
+        let mut buckets = Vec::new();
+        for entry in std::fs::read_dir(&self.root).map_err(S3Error::internal_error)? {
+            let entry = entry.map_err(S3Error::internal_error)?;
+            let metadata = entry.metadata().map_err(S3Error::internal_error)?;
+            if let Ok(name) = entry.file_name().into_string()
+                && metadata.is_dir()
+                && !name.starts_with('.')
+            {
+                buckets.push((name, metadata.modified().map_err(S3Error::internal_error)?));
+            }
+        }
+        buckets.sort();
+        Ok(buckets)
+    }
+
+    /// The folder of a bucket that is there.
+    pub(super) fn bucket(&self, name: &str) -> S3Result<PathBuf> {
+        let path = self.root.join(name);
+        if path.is_dir() { Ok(path) } else { Err(s3_error!(NoSuchBucket, "there is no bucket {name}")) }
+    }
+
+    pub(super) fn create_bucket(&self, name: &str) -> S3Result<()> {
+        match std::fs::create_dir(self.root.join(name)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(s3_error!(BucketAlreadyOwnedByYou)),
+            Err(error) => Err(S3Error::internal_error(error)),
+        }
+    }
+
+    /// Removes a bucket without objects.
+    pub(super) async fn delete_bucket(&self, name: &str) -> S3Result<()> {
+        let bucket = self.bucket(name)?;
+        let _changing = self.changing.lock().await;
+        if holds_a_file(&bucket).map_err(S3Error::internal_error)? {
+            return Err(s3_error!(BucketNotEmpty, "bucket {name} holds objects: delete them first"));
+        }
+        remove(&self.root.join(ATTRIBUTES).join(name), |path| std::fs::remove_dir_all(path))?;
+        remove(&bucket, |path| std::fs::remove_dir_all(path))
+    }
+
+    /// All keys of the bucket that may begin so, in the order of their bytes.
+    pub(super) fn keys(&self, bucket: &str, prefix: &str) -> S3Result<Vec<String>> {
+        let bucket = self.bucket(bucket)?;
+        let mut keys = Vec::new();
+        let mut folders = vec![bucket.join(folder_path(prefix))];
+        while let Some(folder) = folders.pop() {
+            let entries = match std::fs::read_dir(&folder) {
+                Ok(entries) => entries,
+                // No key begins so, or the last one went meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(S3Error::internal_error(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(S3Error::internal_error)?;
+                if entry.file_type().map_err(S3Error::internal_error)?.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    keys.extend(entry.path().strip_prefix(&bucket).ok().and_then(key_at));
+                }
+            }
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// The object of a key.
+    pub(super) async fn find(&self, bucket: &str, key: &str) -> S3Result<StoredObject> {
+        let folder = self.bucket(bucket)?;
+        let _changing = self.changing.lock().await;
+        self.look(&folder, bucket, key)?.ok_or_else(|| s3_error!(NoSuchKey))
+    }
+
+    fn look(&self, folder: &Path, bucket: &str, key: &str) -> S3Result<Option<StoredObject>> {
+        let file = match std::fs::File::open(folder.join(object_path(key))) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(S3Error::internal_error(error)),
+        };
+        let metadata = file.metadata().map_err(S3Error::internal_error)?;
+        let modified = metadata.modified().map_err(S3Error::internal_error)?.into();
+        let known = std::fs::read(self.attributes_path(bucket, key)).ok();
+        let known = known.and_then(|json| serde_json::from_slice::<ObjectAttributes>(&json).ok());
+        let attributes = match known.filter(|attributes| attributes.size == metadata.len()) {
+            Some(attributes) => attributes,
+            None => ObjectAttributes { etag: hex(&md5_of(&file)?), ..ObjectAttributes::default() },
+        };
+        Ok(Some(StoredObject { file, size: metadata.len(), modified, attributes }))
+    }
+
+    fn attributes_path(&self, bucket: &str, key: &str) -> PathBuf {
+        let mut path = self.root.join(ATTRIBUTES).join(bucket).join(object_path(key)).into_os_string();
+        path.push(".json");
+        path.into()
+    }
+
+    /// Receives a body, and fails unless it is what it should be.
+    pub(super) async fn receive<S, E>(&self, mut body: S, expected: Expected) -> S3Result<ReceivedBody>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+        E: Into<StdError>,
+    {
+        let mut file = NamedTempFile::new_in(self.root.join(INCOMING)).map_err(S3Error::internal_error)?;
+        let mut md5 = Md5::new();
+        let mut sha256 = expected.sha256.as_ref().map(|_| Sha256::new());
+        let mut hasher = expected.hasher()?;
+        let mut size = 0_u64;
+        while let Some(bytes) = body.next().await {
+            let bytes = bytes.map_err(|error| S3Error::with_source(S3ErrorCode::IncompleteBody, error.into()))?;
+            md5.update(&bytes);
+            hasher.update(&bytes);
+            if let Some(sha256) = &mut sha256 {
+                sha256.update(&bytes);
+            }
+            size += bytes.len() as u64;
+            file.write_all(&bytes).map_err(S3Error::internal_error)?;
+        }
+        let md5 = md5.finalize();
+        let checksums = Checksums::from(hasher.finalize());
+        expected.verify(size, md5, sha256.map(Sha256::finalize).as_ref().map(|digest| &digest[..]), &checksums)?;
+        Ok(ReceivedBody { file, size, md5, checksums })
+    }
+
+    /// Lets the key name this body, if the condition holds.
+    pub(super) async fn put(
+        &self,
+        (bucket, key): (&str, &str),
+        body: ReceivedBody,
+        (etag, headers): (String, ObjectHeaders),
+        condition: &WriteCondition,
+    ) -> S3Result<Timestamp> {
+        let folder = self.bucket(bucket)?;
+        let attributes = ObjectAttributes { size: body.size, etag, checksums: body.checksums, headers };
+        let mut known = NamedTempFile::new_in(self.root.join(INCOMING)).map_err(S3Error::internal_error)?;
+        serde_json::to_writer(&mut known, &attributes).map_err(S3Error::internal_error)?;
+
+        let _changing = self.changing.lock().await;
+        let there = self.look(&folder, bucket, key)?;
+        condition.check(there.as_ref().map(|object| object.attributes.etag.as_str()))?;
+        let path = folder.join(object_path(key));
+        persist(body.file, &path)?;
+        persist(known, &self.attributes_path(bucket, key))?;
+        modified(&path)
+    }
+
+    /// Takes the object of a key away, if there is one.
+    pub(super) async fn delete(&self, bucket: &str, key: &str) -> S3Result<()> {
+        let folder = self.bucket(bucket)?;
+        let _changing = self.changing.lock().await;
+        for (path, top) in [
+            (folder.join(object_path(key)), folder),
+            (self.attributes_path(bucket, key), self.root.join(ATTRIBUTES).join(bucket)),
+        ] {
+            remove(&path, |path| std::fs::remove_file(path))?;
+            // Folders are there for files alone.
+            let above = path.ancestors().skip(1).take_while(|above| above.starts_with(&top) && *above != top);
+            for above in above {
+                if std::fs::remove_dir(above).is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins an upload in parts, and returns its id.
+    pub(super) fn begin(&self, upload: &PendingUpload) -> S3Result<String> {
+        self.bucket(&upload.bucket)?;
+        // A name that nothing there has.
+        let folder =
+            tempfile::Builder::new().prefix("").rand_bytes(UPLOAD_ID_CHARS).tempdir_in(self.root.join(UPLOADS));
+        let folder = folder.map_err(S3Error::internal_error)?.keep();
+        let id = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+        let json = serde_json::to_vec(upload).map_err(S3Error::internal_error)?;
+        std::fs::write(folder.join("upload.json"), json).map_err(S3Error::internal_error)?;
+        Ok(id)
+    }
+
+    /// An upload of this key that has begun.
+    pub(super) fn upload(&self, id: &str, (bucket, key): (&str, &str)) -> S3Result<PendingUpload> {
+        let gone =
+            || s3_error!(NoSuchUpload, "there is no upload {id} of this key: it was completed, aborted or never begun");
+        let is_id = id.len() == UPLOAD_ID_CHARS && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let json = is_id.then(|| std::fs::read(self.root.join(UPLOADS).join(id).join("upload.json")).ok()).flatten();
+        let upload = json.and_then(|json| serde_json::from_slice::<PendingUpload>(&json).ok()).ok_or_else(gone)?;
+        if upload.bucket == bucket && upload.key == key { Ok(upload) } else { Err(gone()) }
+    }
+
+    /// The uploads of a bucket that have begun, by key and id, and when.
+    pub(super) fn uploads(&self, bucket: &str) -> S3Result<Vec<(PendingUpload, String, Timestamp)>> {
+        self.bucket(bucket)?;
+        let mut uploads = Vec::new();
+        for entry in std::fs::read_dir(self.root.join(UPLOADS)).map_err(S3Error::internal_error)? {
+            let path = entry.map_err(S3Error::internal_error)?.path();
+            let upload = std::fs::read(path.join("upload.json")).ok();
+            let upload = upload.and_then(|json| serde_json::from_slice::<PendingUpload>(&json).ok());
+            if let (Some(upload), Some(id)) = (upload, path.file_name().and_then(|name| name.to_str()))
+                && upload.bucket == bucket
+            {
+                uploads.push((upload, id.to_owned(), modified(&path.join("upload.json"))?));
+            }
+        }
+        uploads.sort_by(|(one, one_id, _), (other, other_id, _)| (&one.key, one_id).cmp(&(&other.key, other_id)));
+        Ok(uploads)
+    }
+
+    /// Keeps a part of an upload.
+    pub(super) fn put_part(&self, id: &str, number: i32, body: ReceivedBody) -> S3Result<StoredPart> {
+        let folder = self.root.join(UPLOADS).join(id);
+        let part = StoredPart { number, size: body.size, md5: body.md5 };
+        let json = serde_json::to_vec(&part).map_err(S3Error::internal_error)?;
+        body.file.persist(folder.join(format!("part-{number}"))).map_err(S3Error::internal_error)?;
+        std::fs::write(folder.join(format!("part-{number}.json")), json).map_err(S3Error::internal_error)?;
+        Ok(part)
+    }
+
+    /// The parts of an upload that are there, by number, and since when.
+    pub(super) fn parts(&self, id: &str) -> S3Result<Vec<(StoredPart, Timestamp)>> {
+        let mut parts = Vec::new();
+        for entry in std::fs::read_dir(self.root.join(UPLOADS).join(id)).map_err(S3Error::internal_error)? {
+            let path = entry.map_err(S3Error::internal_error)?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.strip_prefix("part-").is_some_and(|part| part.strip_suffix(".json").is_some()) {
+                let json = std::fs::read(&path).map_err(S3Error::internal_error)?;
+                let part = serde_json::from_slice::<StoredPart>(&json).map_err(S3Error::internal_error)?;
+                parts.push((part, modified(&path)?));
+            }
+        }
+        parts.sort_by_key(|(part, _)| part.number);
+        Ok(parts)
+    }
+
+    /// The bytes of these parts as one body.
+    pub(super) fn join(&self, id: &str, parts: &[StoredPart]) -> S3Result<ReceivedBody> {
+        let mut file = NamedTempFile::new_in(self.root.join(INCOMING)).map_err(S3Error::internal_error)?;
+        for part in parts {
+            let path = self.root.join(UPLOADS).join(id).join(format!("part-{}", part.number));
+            let mut part = std::fs::File::open(path).map_err(S3Error::internal_error)?;
+            std::io::copy(&mut part, &mut file).map_err(S3Error::internal_error)?;
+        }
+        let size = parts.iter().map(|part| part.size).sum();
+        Ok(ReceivedBody { file, size, md5: [0; 16], checksums: Checksums::default() })
+    }
+
+    /// Forgets an upload and its parts.
+    pub(super) fn end(&self, id: &str) -> S3Result<()> {
+        remove(&self.root.join(UPLOADS).join(id), |path| std::fs::remove_dir_all(path))
+    }
+}
+
+impl Expected {
+    /// What computes the checksums that are given or asked for.
+    fn hasher(&self) -> S3Result<ChecksumHasher> {
+        let given = &self.checksums;
+        let wanted = |name: &str, given: &Option<String>| given.is_some() || self.algorithm.as_deref() == Some(name);
+        if let Some(algorithm) = self.algorithm.as_deref()
+            && !["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"].contains(&algorithm)
+        {
+            let known = "expected CRC32, CRC32C, CRC64NVME, SHA1 or SHA256";
+            return Err(s3_error!(InvalidRequest, "unknown checksum algorithm {algorithm:?}: {known}"));
+        }
+        Ok(ChecksumHasher {
+            crc32: wanted("CRC32", &given.crc32).then(Default::default),
+            crc32c: wanted("CRC32C", &given.crc32c).then(Default::default),
+            crc64nvme: wanted("CRC64NVME", &given.crc64nvme).then(Default::default),
+            sha1: wanted("SHA1", &given.sha1).then(Default::default),
+            sha256: wanted("SHA256", &given.sha256).then(Default::default),
+        })
+    }
+
+    fn verify(&self, size: u64, md5: [u8; 16], sha256: Option<&[u8]>, computed: &Checksums) -> S3Result<()> {
+        if let Some(length) = self.length
+            && u64::try_from(length) != Ok(size)
+        {
+            return Err(s3_error!(IncompleteBody, "the body has {size} bytes, its length is given as {length}"));
+        }
+        if let Some(given) = &self.md5 {
+            let digest = BASE64_STANDARD.decode(given).ok().filter(|digest| digest.len() == md5.len());
+            let digest =
+                digest.ok_or_else(|| s3_error!(InvalidDigest, "Content-MD5 {given:?} is not an MD5 in base64"))?;
+            if digest != md5 {
+                let own = BASE64_STANDARD.encode(md5);
+                return Err(s3_error!(BadDigest, "Content-MD5 is given as {given}, the body's is {own}"));
+            }
+        }
+        if let (Some(given), Some(sha256)) = (&self.sha256, sha256)
+            && !given.eq_ignore_ascii_case(&hex(sha256))
+        {
+            let reason = format!("x-amz-content-sha256 is given as {given}, the body's is {}", hex(sha256));
+            let mut error = S3Error::with_message(S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into()), reason);
+            error.set_status_code(http::StatusCode::BAD_REQUEST);
+            return Err(error);
+        }
+        let given = &self.checksums;
+        for (name, given, own) in [
+            ("crc32", &given.crc32, &computed.crc32),
+            ("crc32c", &given.crc32c, &computed.crc32c),
+            ("crc64nvme", &given.crc64nvme, &computed.crc64nvme),
+            ("sha1", &given.sha1, &computed.sha1),
+            ("sha256", &given.sha256, &computed.sha256),
+        ] {
+            if given.is_some() && given != own {
+                let (given, own) = (given.as_deref().unwrap_or_default(), own.as_deref().unwrap_or_default());
+                return Err(s3_error!(BadDigest, "checksum {name} is given as {given}, the body's is {own}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<Checksum> for Checksums {
+    fn from(computed: Checksum) -> Self {
+        Self {
+            crc32: computed.checksum_crc32,
+            crc32c: computed.checksum_crc32c,
+            crc64nvme: computed.checksum_crc64nvme,
+            sha1: computed.checksum_sha1,
+            sha256: computed.checksum_sha256,
+        }
+    }
+}
+
+impl Checksums {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// One of the algorithms.
+    pub(super) fn algorithm(&self) -> Option<&'static str> {
+        let all = [
+            ("CRC32", &self.crc32),
+            ("CRC32C", &self.crc32c),
+            ("CRC64NVME", &self.crc64nvme),
+            ("SHA1", &self.sha1),
+            ("SHA256", &self.sha256),
+        ];
+        all.into_iter().find(|(_, sum)| sum.is_some()).map(|(name, _)| name)
+    }
+}
+
+/// In small hexadecimal digits, as tags are.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
+}
+
+/// The tag of an object in parts: of the parts' digests, and how many they are.
+pub(super) fn etag_of_parts(parts: &[StoredPart]) -> String {
+    let mut md5 = Md5::new();
+    for part in parts {
+        md5.update(&part.md5);
+    }
+    format!("{}-{}", hex(&md5.finalize()), parts.len())
+}
+
+fn md5_of(mut file: &std::fs::File) -> S3Result<[u8; 16]> {
+    struct Hashing(Md5);
+    impl Write for Hashing {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hashing = Hashing(Md5::new());
+    std::io::copy(&mut file, &mut hashing).map_err(S3Error::internal_error)?;
+    std::io::Seek::rewind(&mut file).map_err(S3Error::internal_error)?;
+    Ok(hashing.0.finalize())
+}
+
+fn modified(path: &Path) -> S3Result<Timestamp> {
+    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    modified.map(Timestamp::from).map_err(S3Error::internal_error)
+}
+
+fn persist(file: NamedTempFile, path: &Path) -> S3Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(S3Error::internal_error)?;
+    }
+    file.persist(path).map(drop).map_err(S3Error::internal_error)
+}
+
+fn remove(path: &Path, how: impl Fn(&Path) -> std::io::Result<()>) -> S3Result<()> {
+    match how(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(S3Error::internal_error(error)),
+        _ => Ok(()),
+    }
+}
+
+fn holds_a_file(folder: &Path) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() || holds_a_file(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

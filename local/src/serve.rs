@@ -1,0 +1,69 @@
+//! Serves one service on a listener until it is told to stop: the embedded engines' HTTP.
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Answers every connection, and returns when those are done that were open at the stop. `name` is for the log.
+pub(crate) async fn serve<S, B>(
+    name: &'static str,
+    listener: TcpListener,
+    service: S,
+    mut stopped: oneshot::Receiver<()>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Cause>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Cause>,
+{
+    let graceful = GracefulShutdown::new();
+    loop {
+        tokio::select! {
+            // An engine that was dropped is an engine to stop.
+            _ = &mut stopped => break,
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => answer(name, socket, service.clone(), &graceful),
+                // Out of file descriptors: accepting at once again would only spin.
+                Err(error) => {
+                    tracing::warn!(error = %error, "{name} connection not accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+fn answer<S, B>(name: &'static str, socket: TcpStream, service: S, graceful: &GracefulShutdown)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Cause>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Cause>,
+{
+    // Head and body of an answer are two small writes: held back, the second costs 40 ms.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(error = %error, "{name} answers may be held back");
+    }
+    let server = auto::Builder::new(TokioExecutor::new());
+    let connection = graceful.watch(server.serve_connection(TokioIo::new(socket), service).into_owned());
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %error, "{name} connection ended");
+        }
+    });
+}
