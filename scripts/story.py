@@ -88,9 +88,13 @@ class Local(Program):
             for name in ("API", "DynamoDB", "S3")
         )
         # Whatever credentials: nothing here is checked against an account.
-        session = boto3.Session("anybody", "anything", region_name="eu-central-1")
-        self.dynamodb = session.client("dynamodb", endpoint_url=dynamodb)
-        self.s3 = session.client("s3", endpoint_url=s3)
+        self.session = boto3.Session("anybody", "anything", region_name="eu-central-1")
+        self.dynamodb = self.client("dynamodb", dynamodb)
+        self.s3 = self.client("s3", s3)
+
+    def client(self, service, endpoint=None, **options):
+        """A client of its own; S3's unless another endpoint is given."""
+        return self.session.client(service, endpoint_url=endpoint or self.s3.meta.endpoint_url, **options)
 
 
 def eventually(what, look, seconds=30):

@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
 """A user of boto3 at the endpoints that `local` prints: writes to the table, reads the replica and the archive."""
 
+import datetime
+import hashlib
 import io
 import json
 import sys
 import time
 import urllib.request
+
+import botocore.exceptions
+from botocore.config import Config
 
 from story import Local, check, eventually
 
@@ -68,6 +73,153 @@ def main():
 
         s3.upload_fileobj(io.BytesIO(b"mine"), "users-failures", "mine.txt")
         check("boto3 writes objects too", s3.get_object(Bucket="users-failures", Key="mine.txt")["Body"].read() == b"mine")
+        buckets(local)
+        streams_as_on_aws(local)
+
+
+def code(call, *arguments, **named):
+    """The code of the refusal that a call ends with; none if it succeeds."""
+    try:
+        call(*arguments, **named)
+    except botocore.exceptions.ClientError as refused:
+        return refused.response["Error"]["Code"]
+    return None
+
+
+def buckets(local):
+    """What other clients expect of S3: keys of any characters, verified uploads, conditions, presigned URLs."""
+    s3, bucket = local.s3, "keys-of-all-kinds"
+    check("a bucket is created", s3.create_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPStatusCode"] == 200)
+    keys = sorted(f"q/{key}" for key in ("a+b", "a b", "a//b", "a/b", "a", "a/", "é/%2B", "..", "../a", "x" * 900))
+    for key in keys:
+        s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="q/", PaginationConfig={"PageSize": 3})
+    check("keys of all kinds are listed as they are", [o["Key"] for page in pages for o in page["Contents"]] == keys)
+    check("by the first version, too", [o["Key"] for o in s3.list_objects(Bucket=bucket)["Contents"]] == keys)
+    check("and read", all(s3.get_object(Bucket=bucket, Key=k)["Body"].read() == k.encode() for k in keys))
+    folders = s3.list_objects_v2(Bucket=bucket, Prefix="q/", Delimiter="/")["CommonPrefixes"]
+    check("folders are theirs", [folder["Prefix"] for folder in folders] == ["q/../", "q/a/", "q/é/"])
+    check("a bucket that holds objects is not deleted", code(s3.delete_bucket, Bucket=bucket) == "BucketNotEmpty")
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
+    check("what was listed can be deleted", s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0)
+
+    s3.put_object(Bucket=bucket, Key="k", Body=b"first")
+    wrong = {
+        "a wrong checksum": {"ChecksumSHA256": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="},
+        "a wrong MD5": {"ContentMD5": "iwThCcPMCN+MRWOoQLE8Tg=="},
+    }
+    for what, named in wrong.items():
+        refused = code(s3.put_object, Bucket=bucket, Key="k", Body=b"hello", **named)
+        kept = s3.get_object(Bucket=bucket, Key="k")["Body"].read()
+        check(f"{what} is refused, and the object stays", (refused, kept) == ("BadDigest", b"first"))
+    tag = s3.head_object(Bucket=bucket, Key="k")["ETag"]
+    check("the ETag is the MD5", tag == f'"{hashlib.md5(b"first").hexdigest()}"')
+    get = lambda **condition: code(s3.get_object, Bucket=bucket, Key="k", **condition)
+    check("nothing new is 304", get(IfNoneMatch=tag) == "304")
+    check("another object is 412", get(IfMatch='"other"') == "PreconditionFailed")
+    later = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=1)
+    check("dates are heeded", (get(IfModifiedSince=later), get(IfUnmodifiedSince=later)) == ("304", None))
+    put = lambda **condition: code(s3.put_object, Bucket=bucket, Key="k", Body=b"second", **condition)
+    check("a create over an object is refused", put(IfNoneMatch="*") == "PreconditionFailed")
+    check("a write over the object that was read is not", put(IfMatch=tag) is None)
+
+    old, new = (local.client("s3", config=Config(signature_version=version)) for version in ("s3", "s3v4"))
+    for version, client in (("by default", s3), ("of version 2", old), ("of version 4", new)):
+        named = {"Bucket": bucket, "Key": "presigned a+b"}
+        url = client.generate_presigned_url("put_object", Params=named)
+        request = urllib.request.Request(url, data=b"presigned", method="PUT", headers={"Content-Type": ""})
+        with urllib.request.urlopen(request) as answer:
+            check(f"a presigned URL {version} writes", answer.status == 200)
+        with urllib.request.urlopen(client.generate_presigned_url("get_object", Params=named)) as answer:
+            check("and another reads", answer.read() == b"presigned")
+
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="in parts")["UploadId"]
+    listed = s3.list_multipart_uploads(Bucket=bucket)["Uploads"]
+    check("an upload in parts is listed", [(u["Key"], u["UploadId"]) for u in listed] == [("in parts", upload)])
+    s3.abort_multipart_upload(Bucket=bucket, Key="in parts", UploadId=upload)
+    check("until it is aborted", "Uploads" not in s3.list_multipart_uploads(Bucket=bucket))
+    large = bytes(range(256)) * 4096 * 9
+    s3.upload_fileobj(io.BytesIO(large), bucket, "large")
+    check("a large file is uploaded in parts", s3.get_object(Bucket=bucket, Key="large")["Body"].read() == large)
+    check("no bucket has versions", "Status" not in s3.get_bucket_versioning(Bucket=bucket))
+    encryption = code(s3.get_bucket_encryption, Bucket=bucket)
+    check("or encryption", encryption == "ServerSideEncryptionConfigurationNotFoundError")
+    check("or a region", s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] is None)
+
+
+def streams_as_on_aws(local):
+    """The table's stream, read as boto3 reads AWS's."""
+    dynamodb, streams = local.dynamodb, local.client("dynamodbstreams", local.dynamodb.meta.endpoint_url)
+    backups = dynamodb.describe_continuous_backups(TableName="Users")["ContinuousBackupsDescription"]
+    check("there are no backups", backups["ContinuousBackupsStatus"] == "DISABLED")
+    check("of a table that is not there, either",
+          code(dynamodb.describe_continuous_backups, TableName="Absent") == "TableNotFoundException")
+
+    def create():
+        return dynamodb.create_table(
+            TableName="Own",
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+            StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+        )["TableDescription"]
+
+    def records(arn):
+        """All records of a stream, as a reader of AWS's goes about it."""
+        found = []
+        for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
+            iterator = streams.get_shard_iterator(
+                StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+            )["ShardIterator"]
+            while page := streams.get_records(ShardIterator=iterator, Limit=2):
+                found += page["Records"]
+                iterator = page.get("NextShardIterator")
+                if not page["Records"] or iterator is None:
+                    break
+        return found
+
+    table = create()
+    arn, label = table["LatestStreamArn"], table["LatestStreamLabel"]
+    described = streams.describe_stream(StreamArn=arn)["StreamDescription"]
+    datetime.datetime.strptime(label, "%Y-%m-%dT%H:%M:%S.%f")
+    check("a stream's label is a time", arn.endswith(f"/stream/{label}") and described["StreamLabel"] == label)
+    check("a stream says whose it is", (described["TableName"], described["StreamViewType"], described["KeySchema"])
+          == ("Own", "NEW_AND_OLD_IMAGES", [{"AttributeName": "id", "KeyType": "HASH"}]))
+    check("and since when", described["CreationRequestDateTime"].year >= 2026)
+    listed = streams.list_streams(TableName="Own")["Streams"]
+    check("it is listed so", [(s["StreamArn"], s["StreamLabel"]) for s in listed] == [(arn, label)])
+    again = dynamodb.describe_table(TableName="Own")["Table"]
+    check("the table says the same", (again["LatestStreamArn"], again["LatestStreamLabel"]) == (arn, label))
+    check("an own table's shard is long enough for botocore", len(described["Shards"][0]["ShardId"]) >= 28)
+
+    for n in range(3):
+        dynamodb.put_item(TableName="Own", Item={"id": {"S": "a"}, "n": {"N": str(n)}})
+    dynamodb.delete_item(TableName="Own", Key={"id": {"S": "a"}})
+    names = [record["eventName"] for record in records(arn)]
+    check("its records are read page by page", names == ["INSERT", "MODIFY", "MODIFY", "REMOVE"])
+    shard = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"][0]
+    second = records(arn)[1]["dynamodb"]["SequenceNumber"]
+    after = streams.get_shard_iterator(
+        StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="AFTER_SEQUENCE_NUMBER", SequenceNumber=second
+    )["ShardIterator"]
+    check("and from a sequence number on", len(streams.get_records(ShardIterator=after)["Records"]) == 2)
+    latest = streams.get_shard_iterator(StreamArn=arn, ShardId=shard["ShardId"], ShardIteratorType="LATEST")
+    check("and from now on", streams.get_records(ShardIterator=latest["ShardIterator"])["Records"] == [])
+
+    expired = [record for record in records(local.dynamodb.describe_table(TableName="Users")["Table"]["LatestStreamArn"])
+               if record["eventName"] == "REMOVE" and "userIdentity" in record]
+    service = {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}
+    check("a removal by TTL names the service", [record["userIdentity"] for record in expired] == [service])
+
+    dynamodb.delete_table(TableName="Own")
+    check("a deleted table's stream is gone", code(streams.describe_stream, StreamArn=arn) == "ResourceNotFoundException")
+    time.sleep(0.01)
+    new = create()["LatestStreamArn"]
+    check("a table that is made again has another stream", new != arn)
+    check("the former one stays gone", code(streams.describe_stream, StreamArn=arn) == "ResourceNotFoundException")
+    check("with its iterators", code(streams.get_records, ShardIterator=after) == "ResourceNotFoundException")
+    check("and the new one is empty", records(new) == [])
+    dynamodb.delete_table(TableName="Own")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,11 @@
 //! tables, and a folder that another process uses, a file that is damaged, and a table that no longer has the
 //! template's shape are each refused before anything is written.
 //!
-//! Three things differ from AWS and are the stream pump's to absorb: a stream has one shard that never closes, its
-//! label is an epoch, and TTL removes items only when [`Engine::sweep_ttl`] is called (`ttl.rs`).
+//! The engine's own server listens on a second port, and a front on ours answers what it does not, streams above all
+//! (`front`, `streams`).
+//!
+//! Two things differ from AWS and are the stream pump's to absorb: a stream has one shard that never closes, and TTL removes
+//! items only when [`Engine::sweep_ttl`] is called (`ttl`).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,10 +21,13 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::serve::serve;
 use crate::template::Table;
 
 mod file;
+mod front;
 mod schema;
+mod streams;
 mod ttl;
 
 /// How long a stop waits for requests under way before it cuts them off.
@@ -88,7 +94,8 @@ pub struct Engine {
     /// A second connection, for TTL.
     second: Arc<Mutex<Storage>>,
     stop: oneshot::Sender<()>,
-    server: JoinHandle<Result<(), String>>,
+    /// The front, and behind it the engine's own server.
+    server: JoinHandle<()>,
     /// The data folder's lock, held until the database is closed.
     held: Option<std::fs::File>,
 }
@@ -107,14 +114,25 @@ impl Engine {
             None => file::memory().map(|(database, second)| (database, second, None)),
         });
         let (database, second, held) = opened.await.map_err(|panic| EngineError::Engine(panic.to_string()))??;
-        let (stop, stopped) = oneshot::channel();
+        let behind = TcpListener::bind("127.0.0.1:0").await.map_err(EngineError::Listener)?;
+        let engine = behind.local_addr().map_err(EngineError::Listener)?;
+        let engine = engine.to_string().parse().map_err(|_| EngineError::Engine(format!("no address: {engine}")))?;
+        let front = front::EngineFront::new(database.clone(), engine);
+        let front = hyper::service::service_fn(move |request| front.clone().answer(request));
+        let ((stop, stopped), (end, ended)) = (oneshot::channel(), oneshot::channel::<()>());
         let shared = database.clone();
         let server = tokio::spawn(async move {
-            dynoxide::server::serve_with_shutdown(listener, shared, async {
-                // An engine that was dropped is an engine to stop.
-                let _ = stopped.await;
-            })
-            .await
+            let behind = dynoxide::server::serve_with_shutdown(behind, shared, async {
+                // A front that was dropped has nobody behind it to ask.
+                let _ = ended.await;
+            });
+            let front = async {
+                serve("dynamodb", listener, front, stopped).await;
+                drop(end);
+            };
+            if let (Err(error), ()) = tokio::join!(behind, front) {
+                tracing::warn!(error, "dynamodb engine ended");
+            }
         });
         let second = Arc::new(Mutex::new(second));
         Ok(Self { endpoint: format!("http://{address}"), database, second, stop, server, held })
@@ -230,7 +248,58 @@ mod tests {
             .map(aws_sdk_dynamodbstreams::types::OperationType::as_str)
             .collect();
         assert_eq!(events, ["INSERT", "INSERT", "REMOVE"]);
-        assert!(read.records()[2].user_identity().is_some(), "a removal by ttl names the service");
+        let service = read.records()[2].user_identity().unwrap();
+        assert_eq!((service.r#type(), service.principal_id()), (Some("Service"), Some("dynamodb.amazonaws.com")));
+        engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_described_as_aws_does_and_another_one_after_its_table_is_made_again() {
+        let engine = start(None).await;
+        engine.create_tables(&[users()]).unwrap();
+        let (tables, streams) = (clients::dynamodb(engine.endpoint()), clients::streams(engine.endpoint()));
+        let table = tables.describe_table().table_name("Users").send().await.unwrap().table.unwrap();
+        let (arn, label) = (table.latest_stream_arn().unwrap(), table.latest_stream_label().unwrap());
+        assert!(arn.ends_with(label) && shared::revision::StreamLabel::parse(label).unwrap().to_string() == label);
+        let described = streams.describe_stream().stream_arn(arn).send().await.unwrap().stream_description.unwrap();
+        let keys: Vec<_> =
+            described.key_schema().iter().map(|key| (key.attribute_name(), key.key_type().as_str())).collect();
+        assert_eq!(keys, [("user_id", "HASH"), ("timestamp", "RANGE")]);
+        assert_eq!((described.stream_label(), described.table_name()), (Some(label), Some("Users")));
+        let shard = described.shards()[0].shard_id().unwrap();
+        assert!((28..=65).contains(&shard.len()), "botocore takes no other: {shard}");
+        let rest = streams.describe_stream().stream_arn(arn).exclusive_start_shard_id(shard).send().await.unwrap();
+        assert_eq!(rest.stream_description.unwrap().shards(), []);
+        let iterate = |arn: &str, shard: &str| {
+            let iterate = streams.get_shard_iterator().stream_arn(arn).shard_id(shard);
+            iterate.shard_iterator_type("TRIM_HORIZON".into()).send()
+        };
+        put(&engine, "old", "99999999999").await;
+        let iterator = iterate(arn, shard).await.unwrap().shard_iterator.unwrap();
+        assert!(
+            iterate(arn, "shardId-00000001-Users")
+                .await
+                .unwrap_err()
+                .into_service_error()
+                .is_resource_not_found_exception()
+        );
+        assert!(tables.describe_continuous_backups().table_name("Users").send().await.is_ok());
+
+        tables.delete_table().table_name("Users").send().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        engine.create_tables(&[users()]).unwrap();
+        let again = tables.describe_table().table_name("Users").send().await.unwrap().table.unwrap();
+        assert_ne!(again.latest_stream_arn(), Some(arn));
+        let gone = streams.describe_stream().stream_arn(arn).send().await.unwrap_err();
+        assert!(gone.into_service_error().is_resource_not_found_exception());
+        let gone = streams.get_records().shard_iterator(iterator).send().await.unwrap_err();
+        assert!(gone.into_service_error().is_resource_not_found_exception());
+        put(&engine, "new", "99999999999").await;
+        let arn = again.latest_stream_arn().unwrap();
+        let described = streams.describe_stream().stream_arn(arn).send().await.unwrap().stream_description.unwrap();
+        let iterator = iterate(arn, described.shards()[0].shard_id().unwrap()).await.unwrap().shard_iterator;
+        let read = streams.get_records().set_shard_iterator(iterator).send().await.unwrap();
+        assert_eq!(read.records().len(), 1, "the former stream's records are none of this one's");
         engine.stop().await;
     }
 

@@ -1,10 +1,11 @@
-//! Where the engine keeps its rows: opened safely, and with the indexes that its stream table lacks.
+//! Where the engine keeps its rows: opened safely, and with what its stream table lacks.
 //!
 //! dynoxide asks for the highest sequence number of a table on every streamed write and sorts the stream by number
 //! on every read, both by an expression that no index of its own covers: a write costs as much as the stream is
-//! long. Two expression indexes cure it. They are made over a second connection, which is why the in-memory database
-//! lives in the engine's `memdb` file system: there a second connection of the process reaches it by name. TTL's sweep has
-//! such a connection, too.
+//! long. Two expression indexes cure it. And it keeps the records of a stream that is no more, and would give them as those
+//! of the next stream of a table with that name; two triggers end them with their stream. All are made over a second
+//! connection, which is why the in-memory database lives in the engine's `memdb` file system: there a second connection of
+//! the process reaches it by name. TTL's sweep has such a connection, too.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,11 +22,16 @@ const FILE: &str = "dynamodb.sqlite";
 /// The name of the file whose lock says that a data folder is in use.
 const LOCK: &str = "lock";
 
-const INDEXES: &str = "
+const ADDED: &str = "
     CREATE INDEX IF NOT EXISTS stream_records_by_table
         ON _stream_records (table_name, CAST(sequence_number AS INTEGER));
     CREATE INDEX IF NOT EXISTS stream_records_by_shard
-        ON _stream_records (table_name, shard_id, CAST(sequence_number AS INTEGER));";
+        ON _stream_records (table_name, shard_id, CAST(sequence_number AS INTEGER));
+    CREATE TRIGGER IF NOT EXISTS stream_records_end_with_table AFTER DELETE ON _tables
+        BEGIN DELETE FROM _stream_records WHERE table_name = OLD.table_name; END;
+    CREATE TRIGGER IF NOT EXISTS stream_records_end_with_stream AFTER UPDATE OF stream_label ON _tables
+        WHEN OLD.stream_label IS NOT NEW.stream_label
+        BEGIN DELETE FROM _stream_records WHERE table_name = OLD.table_name; END;";
 
 /// A stream keeps its records for 24 hours; the engine keeps them for ever. The newest record of a table stays, so
 /// that the next sequence number is above it whatever the clock says.
@@ -39,7 +45,7 @@ pub(super) fn memory() -> Result<(Database, Storage), EngineError> {
     static OPENED: AtomicU64 = AtomicU64::new(0);
     let name = format!("file:/millrace-{}?vfs=memdb", OPENED.fetch_add(1, Ordering::Relaxed));
     let database = Database::new(&name)?;
-    Connection::open(&name)?.execute_batch(INDEXES)?;
+    Connection::open(&name)?.execute_batch(ADDED)?;
     Ok((database, Storage::new(&name)?))
 }
 
@@ -71,7 +77,7 @@ pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), EngineErr
     // log that it keeps, a power cut may then cost the last writes, and never the file.
     database.disable_bulk_loading()?;
     let second = Connection::open(&path)?;
-    second.execute_batch(INDEXES)?;
+    second.execute_batch(ADDED)?;
     second.execute_batch(RETENTION)?;
     Ok((database, Storage::new(name)?, lock))
 }

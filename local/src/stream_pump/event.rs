@@ -1,8 +1,7 @@
 //! A stream record of the SDK as the JSON that Lambda hands to a function: [`encode`].
 //!
-//! The only place that knows the embedded engine's quirks: a TTL removal's identity arrives without its fields, since
-//! the engine spells them in lower case, so on a REMOVE its mere presence means the service; and a write that changes
-//! nothing emits a MODIFY, which DynamoDB does not ([`changes_nothing`]).
+//! The only place that knows the embedded engine's quirk: a write that changes nothing emits a MODIFY, which DynamoDB does
+//! not ([`changes_nothing`]).
 
 use std::collections::HashMap;
 
@@ -10,9 +9,6 @@ use aws_sdk_dynamodbstreams::types::{AttributeValue, OperationType, Record};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
-
-/// The principal that removes expired items.
-const SERVICE: &str = "dynamodb.amazonaws.com";
 
 /// Whether DynamoDB would have emitted no record: the images are there and equal.
 pub(super) fn changes_nothing(record: &Record) -> bool {
@@ -60,13 +56,7 @@ fn seconds(time: &aws_sdk_dynamodbstreams::primitives::DateTime) -> Value {
 
 fn identity(record: &Record) -> Option<Value> {
     let identity = record.user_identity()?;
-    match (identity.r#type(), identity.principal_id()) {
-        (None, None) if record.event_name() == Some(&OperationType::Remove) => {
-            Some(json!({"type": "Service", "principalId": SERVICE}))
-        }
-        (None, None) => None,
-        (kind, principal) => Some(json!({"type": kind, "principalId": principal})),
-    }
+    Some(json!({"type": identity.r#type(), "principalId": identity.principal_id()}))
 }
 
 /// Attributes in the order of their names, so that the same image always has the same text.
@@ -150,16 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_removal_s_bare_identity_means_the_service() {
-        let identity = Identity::builder().build();
-        let removal = record(OperationType::Remove).user_identity(identity.clone()).build();
-        assert_eq!(encode(&removal, ARN)["userIdentity"], json!({"type": "Service", "principalId": SERVICE}));
-        let insert = record(OperationType::Insert).user_identity(identity).build();
-        assert_eq!(encode(&insert, ARN).get("userIdentity"), None);
+    fn a_removal_s_identity_is_spelled_as_lambda_does() {
+        let service = json!({"type": "Service", "principalId": "dynamodb.amazonaws.com"});
+        let identity = Identity::builder().r#type("Service").principal_id("dynamodb.amazonaws.com").build();
+        let removal = record(OperationType::Remove).user_identity(identity).build();
+        assert_eq!(encode(&removal, ARN)["userIdentity"], service);
         assert_eq!(encode(&record(OperationType::Remove).build(), ARN).get("userIdentity"), None);
-        let user = Identity::builder().r#type("User").principal_id("me").build();
-        let removal = record(OperationType::Remove).user_identity(user).build();
-        assert_eq!(encode(&removal, ARN)["userIdentity"]["principalId"], "me");
     }
 
     #[test]

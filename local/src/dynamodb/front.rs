@@ -1,0 +1,157 @@
+//! What stands before the engine's own server: operations that it does not know, or does not answer as AWS does.
+//!
+//! Streams are answered here ([`super::streams`]), and so is whether a table has backups. Descriptions of tables pass with
+//! their stream's label rewritten, everything else as it is.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use bytes::Bytes;
+use dynoxide::{Database, DynoxideError};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+use super::streams;
+
+const PREFIX: &str = "DynamoDB_20120810.";
+const JSON: &str = "application/x-amz-json-1.0";
+/// The engine's checksum of a body.
+const CRC32: &str = "x-amz-crc32";
+
+/// An error as it is answered.
+struct Refusal {
+    status: StatusCode,
+    json: String,
+}
+
+impl From<DynoxideError> for Refusal {
+    fn from(error: DynoxideError) -> Self {
+        let status = StatusCode::from_u16(error.status_code()).unwrap_or(StatusCode::BAD_REQUEST);
+        Self { status, json: error.to_json() }
+    }
+}
+
+impl Refusal {
+    fn internal(error: &dyn std::error::Error) -> Self {
+        DynoxideError::InternalServerError(error.to_string()).into()
+    }
+
+    fn into_response(self) -> Response<Body> {
+        json_response(self.status, self.json)
+    }
+}
+
+/// A front to the engine's server at an address.
+#[derive(Clone)]
+pub(super) struct EngineFront {
+    database: Database,
+    engine: Authority,
+    client: Client<HttpConnector, Incoming>,
+}
+
+impl EngineFront {
+    pub(super) fn new(database: Database, engine: Authority) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Self { database, engine, client: Client::builder(TokioExecutor::new()).build(connector) }
+    }
+
+    /// Answers a request.
+    pub(super) async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+        let answer = if let Some(operation) = target.strip_prefix(streams::PREFIX) {
+            let operation = operation.to_owned();
+            self.own(request, |database, body| Ok(streams::answer(database, &operation, body)?)).await
+        } else {
+            match target.strip_prefix(PREFIX) {
+                Some("DescribeContinuousBackups") => self.own(request, backups).await,
+                Some("CreateTable" | "UpdateTable" | "DescribeTable" | "DeleteTable") => {
+                    match self.engine(request).await {
+                        Ok(answer) => relabelled(answer).await,
+                        Err(refusal) => refusal.into_response(),
+                    }
+                }
+                _ => self.engine(request).await.unwrap_or_else(Refusal::into_response),
+            }
+        };
+        Ok(answer)
+    }
+
+    async fn own(
+        &self,
+        request: Request<Incoming>,
+        decide: impl Fn(&Database, &[u8]) -> Result<Value, Refusal>,
+    ) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let mut answer = match body.collect().await {
+            Ok(body) => match decide(&self.database, &body.to_bytes()) {
+                Ok(answer) => json_response(StatusCode::OK, answer.to_string()),
+                Err(refusal) => refusal.into_response(),
+            },
+            Err(error) => Refusal::internal(&error).into_response(),
+        };
+        if parts.headers.contains_key(ORIGIN) {
+            answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+        answer
+    }
+
+    async fn engine(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+        let (mut parts, body) = request.into_parts();
+        let mut uri = std::mem::take(&mut parts.uri).into_parts();
+        uri.scheme = Some(Scheme::HTTP);
+        uri.authority = Some(self.engine.clone());
+        parts.uri = Uri::from_parts(uri).map_err(|error| Refusal::internal(&error))?;
+        let answer = self.client.request(Request::from_parts(parts, body)).await;
+        let answer = answer.map_err(|error| Refusal::internal(&error))?;
+        Ok(answer.map(Body::new))
+    }
+}
+
+/// A description of a table, with its stream's label in the form of AWS's.
+async fn relabelled(answer: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = answer.into_parts();
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return Refusal::internal(&error).into_response(),
+    };
+    let Ok(mut value) = serde_json::from_slice::<Value>(&body) else {
+        return Response::from_parts(parts, Body::from(body));
+    };
+    streams::relabel(&mut value);
+    let body = Bytes::from(value.to_string());
+    parts.headers.remove(CRC32);
+    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    Response::from_parts(parts, Body::from(body))
+}
+
+/// Whether a table has backups: none has.
+fn backups(database: &Database, body: &[u8]) -> Result<Value, Refusal> {
+    let request: Value = serde_json::from_slice(body).unwrap_or_default();
+    let name = request["TableName"].as_str().unwrap_or_default();
+    // A table may be named by its ARN, too.
+    let name = name.rsplit_once(":table/").map_or(name, |(_, name)| name);
+    if database.get_table_metadata(name)?.is_none() {
+        let kind = "com.amazonaws.dynamodb.v20120810#TableNotFoundException";
+        let json = json!({"__type": kind, "message": format!("Table not found: {name}")}).to_string();
+        return Err(Refusal { status: StatusCode::BAD_REQUEST, json });
+    }
+    Ok(json!({"ContinuousBackupsDescription": {
+        "ContinuousBackupsStatus": "DISABLED",
+        "PointInTimeRecoveryDescription": {"PointInTimeRecoveryStatus": "DISABLED"},
+    }}))
+}
+
+fn json_response(status: StatusCode, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    *response.headers_mut() = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(JSON))]);
+    response
+}
