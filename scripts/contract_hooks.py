@@ -17,8 +17,9 @@ YEAR = 31_557_600
 NUMBERS = itertools.count()
 
 
-# The generator makes no text for these patterns and sends "0" as valid; each has one that is.
-VALID = {"email": "ada@example.com", "if-match": '"1", "2"', "if-none-match": 'W/"1"', "idempotency-key": "0"}
+# Of a header's text the generator's coverage phase makes letters and digits alone: where the pattern demands a quote it
+# sends "0" beside the parameter that it is about, and calls the case valid.
+VALID = {"if-match": '"1", "2"', "if-none-match": 'W/"1"'}
 
 
 # What search answers comes by the stream, a moment after the write (docs/PROMISES.md: no bound on the lag is promised). A
@@ -37,7 +38,7 @@ def before_call(context, case, kwargs):
         name, pattern = parameter["name"], parameter["schema"].get("pattern")
         if not pattern or not sent or not isinstance(sent.get(name), str):
             continue
-        if is_positive and not re.search(pattern, sent[name]):
+        if is_positive and name in VALID and not re.search(pattern, sent[name]):
             sent[name] = VALID[name]
         if name == "idempotency-key" and re.search(pattern, sent[name]):
             # A key names one request; the generator likes to give one key to many.

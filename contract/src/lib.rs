@@ -15,14 +15,14 @@ use utoipa::{Modify, OpenApi};
 use patterns::Patterns;
 use problems::Problems;
 
-/// How a caller shows who it is, where the deployment asks for tokens.
+/// How a caller shows who it is, where the deployment asks for tokens. Of a deployment that asks for a signature, or for
+/// nothing, the API serves the document with that instead.
 struct Token;
 
 impl Modify for Token {
     fn modify(&self, document: &mut Document) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(
-            "AUTH=jwt: a token with a sub and one of the scopes users:read, users:write, users:admin. \
-             AUTH=iam: AWS Signature Version 4 instead. AUTH=none: nothing.",
+            "A token of the deployment's issuer, with a sub and the scopes that the operation names.",
         ));
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(scheme.build()));

@@ -12,20 +12,32 @@ const USER_ID: &str = r"^([A-Za-z0-9_~:|@+-][A-Za-z0-9._~:|@+-]{0,127}|\.[A-Za-z
 /// Neither blank nor with a control character.
 const WORDS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
 const EMAIL: &str = r"^(?=[^@]{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$";
-const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*"){0,9})?$"#;
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*"){0,9})$"#;
 const KEY: &str = r#"^([!#-+\--\[\]-~]{1,255}|"[!#-+\--\[\]-~]{1,255}")$"#;
 
-/// The pattern of a name, and the most characters that the pattern does not count itself.
-fn of(name: &str) -> Option<(&'static str, Option<usize>)> {
-    match name {
-        "user_id" => Some((USER_ID, Some(128))),
-        "name" | "name_prefix" | "name_like" => Some((WORDS, Some(256))),
-        "status" => Some((WORDS, Some(64))),
-        "email" => Some((EMAIL, Some(254))),
-        "if-match" | "if-none-match" => Some((TAGS, None)),
-        "idempotency-key" => Some((KEY, None)),
-        _ => None,
-    }
+/// A sealed text in base64url, of which the key's id, the nonce, the time and the tag take this much at least.
+const SEALED: (&str, usize) = ("^[A-Za-z0-9_-]+$", 50);
+
+/// What a text must be like: its pattern, and the characters that it has at least and at most.
+struct Text {
+    pattern: &'static str,
+    shortest: usize,
+    longest: Option<usize>,
+}
+
+/// The rule of a name.
+fn of(name: &str) -> Option<Text> {
+    let (pattern, shortest, longest) = match name {
+        "user_id" => (USER_ID, 1, Some(128)),
+        "name" | "name_prefix" | "name_like" => (WORDS, 1, Some(256)),
+        "status" => (WORDS, 1, Some(64)),
+        "email" => (EMAIL, 5, Some(254)),
+        "if-match" | "if-none-match" => (TAGS, 1, None),
+        "idempotency-key" => (KEY, 1, None),
+        "cursor" => (SEALED.0, SEALED.1, None),
+        _ => return None,
+    };
+    Some(Text { pattern, shortest, longest })
 }
 
 /// Puts the patterns to what clients send; of its lists, each item comes once.
@@ -61,9 +73,10 @@ fn constrain(name: &str, schema: &mut RefOr<Schema>) {
         array.unique_items = true;
     }
     if let RefOr::T(Schema::Object(object)) = schema
-        && let Some((pattern, longest)) = of(name)
+        && let Some(Text { pattern, shortest, longest }) = of(name)
     {
         object.pattern = Some(pattern.to_owned());
+        object.min_length = Some(shortest);
         object.max_length = longest;
     }
     // However long a number is, it is a limit.
@@ -80,9 +93,11 @@ mod tests {
 
     #[test]
     fn every_text_that_a_client_may_shape_has_its_pattern() {
-        for name in ["user_id", "name", "status", "email", "if-match", "if-none-match", "idempotency-key"] {
-            assert!(of(name).is_some_and(|(pattern, _)| pattern.starts_with('^') && pattern.ends_with('$')), "{name}");
+        for name in ["user_id", "name", "status", "email", "if-match", "if-none-match", "idempotency-key", "cursor"] {
+            let is_whole =
+                |text: Text| text.pattern.starts_with('^') && text.pattern.ends_with('$') && text.shortest > 0;
+            assert!(of(name).is_some_and(is_whole), "{name}");
         }
-        assert_eq!(of("cursor"), None);
+        assert!(of("attributes").is_none());
     }
 }

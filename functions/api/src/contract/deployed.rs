@@ -1,5 +1,5 @@
 //! The contract as one deployment keeps it: without the paths of a tier that is off, with the scheme by which callers are
-//! let in and the scopes as their tokens spell them, and with the base path.
+//! let in, the scopes as their tokens spell them and API Gateway's refusals, and with the base path.
 //!
 //! Texts of the whole document that do not change are taken over as they stand ([`RawValue`]), so that members keep
 //! their order.
@@ -80,6 +80,9 @@ impl Deployment {
         let security = match self.auth {
             Auth::None => {
                 operation.0.retain(|(name, _)| name != "security");
+                let mut responses: Members = operation.take("responses")?;
+                responses.0.retain(|(status, _)| status != "401" && status != "403");
+                operation.set("responses", raw(&responses)?);
                 return raw(&operation);
             }
             Auth::Iam => json!([{SIGNATURE: []}]),
@@ -87,7 +90,29 @@ impl Deployment {
             Auth::Jwt => scoped.iter().map(|scheme| json!({TOKEN: self.spelled(&scheme[TOKEN])})).collect(),
         };
         operation.set("security", raw(&security)?);
+        operation.set("responses", self.with_refusal(operation.take("responses")?)?);
         raw(&operation)
+    }
+
+    /// The answers of an operation, and that of API Gateway to a request that it does not hand on, in its own form.
+    fn with_refusal(&self, mut responses: Members) -> Result<Box<RawValue>, Error> {
+        let (status, description) = match self.auth {
+            Auth::Iam => ("403", "API Gateway found no valid signature, or one that may not call this"),
+            Auth::Jwt | Auth::None => ("401", "API Gateway found no valid token"),
+        };
+        let form = json!({"schema": {"type": "object", "properties": {"message": {"type": "string"}}}});
+        let response = match responses.get(status) {
+            Some(response) => {
+                let mut response: Members = serde_json::from_str(response.get())?;
+                let mut content = response.take("content")?;
+                content.set("application/json", raw(&form)?);
+                response.set("content", raw(&content)?);
+                raw(&response)?
+            }
+            None => raw(&json!({"description": description, "content": {"application/json": form}}))?,
+        };
+        responses.set(status, response);
+        raw(&responses)
     }
 
     fn spelled(&self, scopes: &Value) -> Vec<String> {
@@ -223,6 +248,15 @@ mod tests {
             assert_eq!(served["paths"][open]["get"].get("security"), None);
             let operation = document["paths"][open]["get"].as_object_mut().unwrap();
             assert_eq!(operation.remove("security"), Some(json!([{"token": []}])), "{open}");
+            let refusal = operation["responses"].as_object_mut().unwrap().remove("401").unwrap();
+            assert_eq!(refusal["content"].as_object().unwrap().len(), 1, "API Gateway's alone");
+        }
+        let paths = document["paths"].as_object_mut().unwrap().values_mut();
+        for operation in paths.flat_map(|methods| methods.as_object_mut().unwrap().values_mut()) {
+            if let Some(refusal) = operation["responses"].get_mut("401") {
+                let own = refusal["content"].as_object_mut().unwrap().remove("application/json");
+                assert!(own.is_some() && refusal["content"].get("application/problem+json").is_some());
+            }
         }
         // The file lists shapes that nothing refers to: generators of clients want them.
         for document in [&mut served, &mut document] {
@@ -275,6 +309,20 @@ mod tests {
             assert_eq!(*security, expected, "{path}");
         }
         assert_eq!(jwt["components"]["securitySchemes"]["token"]["scheme"], "bearer");
+    }
+
+    #[test]
+    fn refusals_of_api_gateway_are_told_of_every_operation() {
+        for (auth, status) in [(Auth::Iam, "403"), (Auth::Jwt, "401")] {
+            for (path, operation) in operations(&document(&deployment(auth, true), "")) {
+                let message = &operation["responses"][status]["content"]["application/json"]["schema"]["properties"];
+                assert!(message.get("message").is_some(), "{path}");
+            }
+        }
+        for (path, operation) in operations(&document(&deployment(Auth::None, true), "")) {
+            let refused = ["401", "403"].map(|status| operation["responses"].get(status));
+            assert_eq!(refused, [None, None], "nobody is refused: {path}");
+        }
     }
 
     #[test]

@@ -343,8 +343,8 @@ pub struct Paging {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct OfAll {
-    /// Those with this address. A plus sign is written `%2B`: in a query a `+` is a space.
-    #[param(nullable = false)]
+    /// Those with this email. A plus sign is written `%2B`: in a query a `+` is a space.
+    #[param(nullable = false, example = "ada@example.com")]
     pub email: Option<String>,
     /// Their order; with `email` alone, `desc` by default.
     #[param(nullable = false, inline)]
@@ -377,10 +377,10 @@ pub struct Range {
 #[into_params(parameter_in = Header, rename_all = "kebab-case")]
 pub struct Conditions {
     /// `*` or entity tags: the record must be one of these.
-    #[param(nullable = false)]
+    #[param(nullable = false, example = "\"1795341600123456\"")]
     pub if_match: Option<String>,
     /// `*` or entity tags: the record must be none of these.
-    #[param(nullable = false)]
+    #[param(nullable = false, example = "\"1795341600123456\"")]
     pub if_none_match: Option<String>,
 }
 
@@ -389,6 +389,6 @@ pub struct Conditions {
 #[into_params(parameter_in = Header, rename_all = "kebab-case")]
 pub struct Once {
     /// The request's own key, a UUID for example, quoted or not. Kept for 24 hours.
-    #[param(nullable = false)]
+    #[param(nullable = false, example = "8e03978e-40d5-43e8-bc93-6894a57f9324")]
     pub idempotency_key: Option<String>,
 }

@@ -1,5 +1,7 @@
 //! What is decided before the table is asked: its client here has nowhere to go.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use axum::body::Body;
 use axum::extract::Request;
@@ -123,6 +125,31 @@ async fn every_method_is_either_allowed_or_refused_with_those_that_are() {
             if !allowed {
                 assert_eq!(headers["allow"], allow, "{method} {path}");
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn served_contract_lists_the_routes_that_answer_and_no_others() {
+    let (status, _, contract) = bare("GET", "/openapi.json").await;
+    assert_eq!(status, StatusCode::OK);
+    let paths = contract["paths"].as_object().unwrap();
+    for (path, methods) in paths {
+        let (status, headers, _) = bare("OPTIONS", &path.replace(['{', '}'], "")).await;
+        assert_eq!(status, StatusCode::NO_CONTENT, "{path}");
+        let allowed =
+            headers["allow"].to_str().unwrap().split(", ").filter(|method| !["HEAD", "OPTIONS"].contains(method));
+        let allowed: BTreeSet<String> = allowed.map(str::to_ascii_lowercase).collect();
+        assert_eq!(allowed, methods.as_object().unwrap().keys().cloned().collect(), "{path}");
+    }
+    assert_eq!(paths.len(), 7);
+    for path in SEARCH_PATHS {
+        assert!(!paths.contains_key(path), "{path}");
+        for method in ["GET", "HEAD", "POST", "OPTIONS"] {
+            let (status, _, problem) = bare(method, &path.replace(['{', '}'], "")).await;
+            assert_eq!(status, StatusCode::NOT_FOUND, "{method} {path}");
+            let is_told = method == "HEAD" || problem["type"] == "urn:millrace:problem:relational-tier-off";
+            assert!(is_told, "{method} {path}: {problem}");
         }
     }
 }
