@@ -221,7 +221,9 @@ impl Problem {
                 412,
                 "precondition-failed",
                 "precondition failed",
-                "the record is not in the state that if-match or if-none-match demands: read it again".into(),
+                "the record is not in the state that if-match or if-none-match demands: read it again (a weak tag, W/\"…\", \
+                 never matches if-match: send it without W/)"
+                    .into(),
             ),
             Self::PreconditionRequired => (
                 428,

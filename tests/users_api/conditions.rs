@@ -51,6 +51,23 @@ async fn the_table_of_conditions_holds_over_a_record_and_over_none() {
 }
 
 #[tokio::test]
+async fn a_tag_that_a_proxy_weakened_is_refused_by_if_match_with_the_cure_and_known_to_if_none_match() {
+    let service = Service::start().await;
+    let api = service.api();
+    api.created("ada", 7).await;
+    let strong = api.get("/users/ada/7").await.header("etag").to_owned();
+    assert!(!strong.starts_with("W/"), "the API's own tags are strong");
+    let weakened = format!("W/{strong}");
+    for request in REQUESTS {
+        let refused = ask(&api, request, &[("if-match", &weakened)]).await;
+        assert_eq!((refused.status, refused.problem()), (412, "precondition-failed"), "{}", request.0);
+        assert!(refused.json["detail"].as_str().unwrap().contains("send it without W/"), "{}", refused.text);
+    }
+    assert_eq!(ask(&api, REQUESTS[0], &[("if-none-match", &weakened)]).await.status, 304);
+    assert_eq!(ask(&api, REQUESTS[1], &[("if-match", &strong)]).await.status, 200, "the cure");
+}
+
+#[tokio::test]
 async fn if_match_is_asked_before_if_none_match() {
     let service = Service::start().await;
     let api = service.api();
