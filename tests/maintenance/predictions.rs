@@ -8,7 +8,7 @@ use maintenance::Maintenance;
 use maintenance::task::Answer;
 use serde_json::{Value, json};
 use shared::clock::Clock;
-use shared::table::RestoreTable;
+use shared::table::{Nonces, RestoreTable};
 
 use super::restores::expired;
 use super::scene::{FORMER, Item, REPLICA, SOURCE, Scene, record, text, to_its_end, user};
@@ -151,7 +151,8 @@ async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
     for (overwrite, rows) in [(false, "latest"), (true, "latest"), (true, "all"), (false, "all")] {
         let scene = Scene::start().await;
         let mut maintenance = scene.maintenance();
-        maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned(), Some("Emails".to_owned()));
+        maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
+            .with_unique_emails(Some("Emails"), Nonces::of(Clock::system()));
         let with_email = |name: &str, email: &str| {
             let mut item = user(name, "Then");
             item.insert("email".to_owned(), text(email));
