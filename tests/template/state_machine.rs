@@ -343,7 +343,7 @@ fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
         answer["segment"] = payload["segment"].clone();
         // Of a few segments: the others would only take time here.
         let turn = payload["cursor"]["part"].as_u64().unwrap_or(0);
-        if turn < 2 && payload["segment"].as_u64().unwrap() % 100 == 0 {
+        if turn < 2 && payload["segment"].as_u64().unwrap().is_multiple_of(100) {
             answer["done"] = json!(false);
             answer["cursor"] = json!({
                 "task": task, "run": payload["run"], "segment": payload["segment"], "segments": 1_000,
