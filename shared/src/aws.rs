@@ -22,17 +22,31 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Loads credentials, Region and endpoints as every AWS SDK does, from the process's environment.
 pub async fn load() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
-                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-                .build(),
-        )
+        .retry_config(retries())
+        .timeout_config(timeouts())
         // Every body here is small and in memory: the attempt's timeout bounds it.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .load()
         .await
+}
+
+/// How often a call is tried.
+#[must_use]
+pub fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(ATTEMPTS)
+}
+
+/// How long a call is waited for. The connection of an attempt that took too long is not used again.
+#[must_use]
+pub fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build()
+}
+
+/// The failure of an invocation under a name of our own. Lambda shows it as `errorType`; by default it would be the name of a
+/// Rust type.
+#[must_use]
+pub fn diagnostic(name: &str, error: &dyn std::error::Error) -> lambda_runtime::Diagnostic {
+    lambda_runtime::Diagnostic { error_type: name.to_owned(), error_message: error.to_string() }
 }
 
 /// A DynamoDB client.

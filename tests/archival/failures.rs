@@ -137,6 +137,24 @@ async fn of_two_different_removals_of_one_number_neither_disappears() {
 }
 
 #[tokio::test]
+async fn a_failed_invocation_is_named_by_words_of_our_own() {
+    let harness = Harness::start().await;
+    harness.refuse(harness::FAILURES);
+    let mut keys_only = expired(1, 0);
+    keys_only["dynamodb"]["StreamViewType"] = json!("KEYS_ONLY");
+    keys_only["dynamodb"].as_object_mut().unwrap().remove("OldImage");
+    for (batch, name) in [
+        (json!({"Message": "hello"}), "NotAStreamEvent"),
+        (payload([keys_only]), "StreamViewWithoutImages"),
+        (payload([json!({"eventName": "REMOVE"})]), "QuarantineUnavailable"),
+    ] {
+        let fault = harness.handle(&batch).await.unwrap_err();
+        let shown = serde_json::to_value(shared::aws::diagnostic(fault.name(), &fault)).unwrap();
+        assert_eq!((&shown["errorType"], &shown["errorMessage"]), (&json!(name), &json!(fault.to_string())));
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_batch_fails_the_invocation() {
     let harness = Harness::start().await;
     assert!(harness.handle(&json!({"Message": "hello"})).await.is_err());

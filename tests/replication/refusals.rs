@@ -14,6 +14,32 @@ async fn a_payload_that_is_no_stream_event_fails_the_invocation() {
     assert!(matches!(fault, Fault::NotAStreamEvent(_)) && fault.to_string().contains("Records"), "{fault}");
 }
 
+/// What Lambda shows of a failed invocation, by the conversion that the runtime does.
+fn shown(fault: &Fault) -> serde_json::Value {
+    serde_json::to_value(shared::aws::diagnostic(fault.name(), fault)).unwrap()
+}
+
+#[tokio::test]
+async fn a_failed_invocation_is_named_by_words_of_our_own() {
+    let rig = Rig::start().await;
+    let arn = rig.create_table("Loop", &[("user_id", "S"), ("timestamp", "N")]).await;
+    let own = Told::named("a", 1, "Ada").record();
+    let own = own.replace("arn:aws:dynamodb:eu-west-1:123456789012:table/Users", &arn);
+    let no_event = RawValue::from_string(r#"{"version":"2.0"}"#.to_owned()).unwrap();
+    let no_position = event_of(&[r#"{"eventName":"INSERT"}"#]);
+    for (replicator, event, name) in [
+        (rig.replicator(), no_event, "NotAStreamEvent"),
+        (rig.replicator(), sample("keys-only"), "StreamViewWithoutImages"),
+        (rig.replicator_over("Loop"), event_of(&[own]), "SinkMisconfigured"),
+        (rig.replicator_without_a_bucket(), no_position, "QuarantineUnavailable"),
+    ] {
+        let fault = replicator.handle(&event, &invocation()).await.unwrap_err();
+        let shown = shown(&fault);
+        assert_eq!(shown["errorType"], name);
+        assert_eq!(shown["errorMessage"], fault.to_string());
+    }
+}
+
 #[tokio::test]
 async fn a_stream_without_new_images_is_named_and_nothing_is_put_aside() {
     let rig = Rig::start().await;

@@ -37,6 +37,19 @@ pub enum Fault {
     Position(#[from] NoPosition),
 }
 
+impl Fault {
+    /// What Lambda shows as `errorType`; docs/operations.md lists them.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Event(_) => "NotAStreamEvent",
+            Self::Mapping(_) => "StreamViewWithoutImages",
+            // A readable record has a position of its own, so it is one that the failure bucket did not take.
+            Self::Position(_) => "QuarantineUnavailable",
+        }
+    }
+}
+
 /// Archives batches.
 #[derive(Debug, Clone)]
 pub struct Archiver {

@@ -23,7 +23,8 @@ async fn main() -> Result<(), Error> {
         let invocation = aws::invocation(clock, Instant::now(), &event.context);
         let answer = archiver.handle(&event.payload, &invocation).await;
         telemetry.flush(&invocation.request_id);
-        answer.inspect_err(|fault| tracing::error!(error = %fault, "batch failed")).map_err(Error::from)
+        let answer = answer.inspect_err(|fault| tracing::error!(error = %fault, "batch failed"));
+        answer.map_err(|fault| aws::diagnostic(fault.name(), &fault))
     }))
     .await
 }

@@ -66,6 +66,20 @@ pub enum Fault {
     NoPosition(#[from] NoPosition),
 }
 
+impl Fault {
+    /// What Lambda shows as `errorType`; docs/operations.md lists them.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotAStreamEvent(_) => "NotAStreamEvent",
+            Self::View { .. } => "StreamViewWithoutImages",
+            Self::Broken(_) => "SinkMisconfigured",
+            // A readable record has a position of its own, so it is one that the failure bucket did not take.
+            Self::NoPosition(_) => "QuarantineUnavailable",
+        }
+    }
+}
+
 /// The function: its sinks, its corner of the failure bucket, and what the sinks confirmed of batches that come again.
 pub struct Replicator {
     sinks: Vec<Box<dyn Sink>>,

@@ -29,7 +29,7 @@ async fn main() -> Result<(), Error> {
         let invocation = aws::invocation(clock, Instant::now(), &event.context);
         let answer = replicator.handle(&event.payload, &invocation).await;
         telemetry.flush(&invocation.request_id);
-        answer.map_err(Error::from)
+        answer.map_err(|fault| aws::diagnostic(fault.name(), &fault))
     }))
     .await
 }
