@@ -8,5 +8,6 @@ mod buckets;
 mod deliveries;
 mod network;
 pub(crate) mod proxy;
+mod silence;
 mod sinks;
 mod troubled;

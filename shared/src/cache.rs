@@ -5,7 +5,8 @@
 //!
 //! A [`Cache`] connects when it is first asked for a [`Line`], and again when a line has failed. **What was looked up on a
 //! line is filled on that line alone**: a server that was started anew, or another that took its place, has lost its
-//! marks, and what was read before they were set must not reach it.
+//! marks, and what was read before they were set must not reach it. A call that is dropped before its answer has come gives its
+//! line up: its caller's time was up, and the line may lead nowhere.
 
 mod entry;
 mod line;
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClientBuilder;
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use tokio::sync::Mutex as Gate;
 use tokio::time::Instant;
@@ -29,6 +32,12 @@ use crate::token::TokenSigner;
 
 /// How long a connection may take to come about, TLS and login included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// How long an answer may take, whatever its caller waits for. No answer takes a tenth of it.
+const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
+/// How long what was sent may stay without a sign of having arrived, and an idle connection without one of life. After a
+/// failover nobody ends the connections to the node that is gone: without these they are kept for a quarter of an hour.
+const SILENCE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// `ElastiCache` ends a connection twelve hours after it was logged in to by a token:
 /// <https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html>.
 const TOKEN_LINE: Duration = Duration::from_hours(11);
@@ -128,7 +137,7 @@ impl Cache {
         let connecting = tokio::spawn(async move {
             *number += 1;
             let connected = cache.connect().await?;
-            let line = Line::new(connected, *number, Instant::now(), cache.0.settings.clone());
+            let line = Line::new(connected, *number, Instant::now(), Arc::downgrade(&cache.0));
             *cache.0.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.clone());
             Ok(line)
         });
@@ -193,12 +202,14 @@ impl Cache {
 
     async fn connect_single(&self, info: ConnectionInfo) -> Result<MultiplexedConnection, CacheError> {
         let refused = |error: redis::RedisError| CacheError::of(&error, &self.0.settings);
+        let info = info.set_tcp_settings(tcp_settings());
         let client = match self.certificates() {
             Some(certificates) => Client::build_with_tls(info, certificates),
             None => Client::open(info),
         };
-        // Whoever asks has a deadline of its own.
-        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        // Connecting has a deadline of its own, below.
+        let config =
+            AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_WITHIN)).set_connection_timeout(None);
         client.map_err(refused)?.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)
     }
 
@@ -210,6 +221,7 @@ impl Cache {
         let certificates = self.certificates();
         // A call that failed is not sent again behind the caller's back: see the module's rule of lines.
         let mut builder = ClusterClientBuilder::new([info]).retries(0).connection_timeout(CONNECT_WITHIN);
+        builder = builder.response_timeout(RESPONSE_WITHIN).tcp_settings(tcp_settings());
         if let Some(certificates) = certificates {
             builder = builder.certs(certificates);
         }
@@ -220,6 +232,15 @@ impl Cache {
         let roots = self.0.roots.clone().filter(|_| self.0.settings.is_encrypted())?;
         Some(TlsCertificates { client_tls: None, root_cert: Some(roots) })
     }
+}
+
+/// What makes a connection that leads nowhere end by itself.
+fn tcp_settings() -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(KEEPALIVE_INTERVAL);
+    let settings = TcpSettings::default().set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(SILENCE);
+    settings
 }
 
 impl Settings {

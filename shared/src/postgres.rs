@@ -42,6 +42,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long what was sent may stay without a sign of having arrived.
 const SILENCE: Duration = Duration::from_secs(10);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_PROBES: u32 = 2;
 /// Prepared statements that a session keeps. A query that is built of its caller's parts comes in few shapes.
 const STATEMENTS: usize = 64;
 
@@ -85,11 +87,11 @@ impl Database {
         loop {
             let (session, stood) =
                 timeout_at(until, self.session()).await.unwrap_or_else(|_| Err(self.teller().late()))?;
+            let call = InFlight { session: &session, is_over: false };
             let Ok(done) = timeout_at(until, session.within(until, work(Arc::clone(&session)))).await else {
-                // It still waits for what nobody wants any more.
-                self.forget(&session).await;
                 return Err(self.teller().late());
             };
+            call.end();
             let error = match done {
                 Ok(done) => {
                     if session.is_abandoned.load(Ordering::Relaxed) {
@@ -133,6 +135,7 @@ impl Database {
         let mut held = self.session.lock().await;
         if let Some(session) = &*held
             && !session.client.is_closed()
+            && !session.is_abandoned.load(Ordering::Relaxed)
         {
             return Ok((Arc::clone(session), true));
         }
@@ -155,7 +158,9 @@ impl Database {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_user_timeout(SILENCE)
             .keepalives(true)
-            .keepalives_idle(KEEPALIVE_IDLE);
+            .keepalives_idle(KEEPALIVE_IDLE)
+            .keepalives_interval(KEEPALIVE_INTERVAL)
+            .keepalives_retries(KEEPALIVE_PROBES);
         if config.get_application_name().is_none() {
             config.application_name("millrace");
         }
@@ -206,7 +211,31 @@ pub struct Session {
     /// What the server was told last: how long a statement may take, in seconds.
     limit_seconds: AtomicU64,
     line: AbortHandle,
+    /// Whether work on it was given up before its answer came: the line may lead nowhere, and if it does not, it still waits
+    /// for what nobody wants any more.
     is_abandoned: AtomicBool,
+}
+
+/// Work whose answer has not come. If it is dropped so, by its own time limit or by that of whoever waits for it, the next work
+/// takes another connection.
+struct InFlight<'s> {
+    session: &'s Session,
+    is_over: bool,
+}
+
+impl InFlight<'_> {
+    fn end(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            // Others may be at work on it: they end it, and nobody begins.
+            self.session.is_abandoned.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Session {

@@ -10,6 +10,7 @@
 //! An entry stands for as long as a mark at least, even if the record ends sooner (its second is in it): the floor that
 //! it replaced has to last. A key is one key: nothing here reaches across a cluster's slots.
 
+use std::sync::Weak;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -20,7 +21,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::entry::{self, Entry, Held};
-use super::{CacheError, Settings};
+use super::{Cache, CacheError, Inner};
 use crate::floor::{Floor, LONGEST, MARK};
 use crate::user::UserKey;
 
@@ -100,12 +101,38 @@ pub struct Line {
     link: Link,
     pub(super) number: u64,
     pub(super) since: Instant,
-    settings: Settings,
+    cache: Weak<Inner>,
+}
+
+/// A call whose answer has not come. If it is dropped so, its line is given up: the next call takes another one.
+struct InFlight<'l> {
+    line: &'l Line,
+    is_over: bool,
+}
+
+impl InFlight<'_> {
+    fn end(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if !self.is_over
+            && let Some(cache) = self.line.cache.upgrade()
+        {
+            Cache(cache).hang_up(self.line);
+        }
+    }
 }
 
 impl Line {
-    pub(super) fn new(link: Link, number: u64, since: Instant, settings: Settings) -> Self {
-        Self { link, number, since, settings }
+    pub(super) fn new(link: Link, number: u64, since: Instant, cache: Weak<Inner>) -> Self {
+        Self { link, number, since, cache }
+    }
+
+    fn in_flight(&self) -> InFlight<'_> {
+        InFlight { line: self, is_over: false }
     }
 
     /// What stands under a key.
@@ -165,7 +192,10 @@ impl Line {
                         let mark = pipe.cmd("EVALSHA").arg(name).arg(1).arg(key.as_str());
                         mark.arg(entry::mark(*floor)).arg(millis(MARK)).ignore();
                     }
-                    pipe.query_async::<()>(&mut connection.clone()).await.map_err(|error| self.failed(&error))?;
+                    let call = self.in_flight();
+                    let marked = pipe.query_async::<()>(&mut connection.clone()).await;
+                    call.end();
+                    marked.map_err(|error| self.failed(&error))?;
                 }
                 Link::Cluster(_) => self.mark_each(marks).await?,
             }
@@ -211,15 +241,20 @@ impl Line {
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
+        let call = self.in_flight();
         let answer = match &self.link {
             Link::Single(connection) => command.query_async(&mut connection.clone()).await,
             Link::Cluster(connection) => command.query_async(&mut (**connection).clone()).await,
         };
+        call.end();
         answer.map_err(|error: RedisError| self.failed(&error))
     }
 
     fn failed(&self, error: &RedisError) -> CacheError {
-        CacheError::of(error, &self.settings)
+        match self.cache.upgrade() {
+            Some(cache) => CacheError::of(error, &cache.settings),
+            None => CacheError::Unavailable(format!("the cache is given up: {error}")),
+        }
     }
 }
 
