@@ -142,7 +142,7 @@ proptest! {
                     let items = changes.iter().map(|change| change.key.canonical()).collect();
                     memory.forget_items(sink, &items);
                 });
-                let fails = |one: &Told| (failing[sink] >> (one.0 * 2)) % 4 == 0;
+                let fails = |one: &Told| (failing[sink] >> (one.0 * 2)).is_multiple_of(4);
                 for one in given.iter().filter(|one| !fails(one)) {
                     let held = &mut spared[sink][usize::from(one.0)];
                     *held = (*held).max(one.1);
