@@ -87,19 +87,24 @@ async fn a_retry_in_another_form_is_the_same_request() {
     assert_eq!(users(&service).await, 1);
 }
 
-#[tokio::test]
-async fn a_claim_that_was_cut_short_says_when_its_key_is_free() {
-    let service = Service::start().await;
-    let (slow, calls) = troubled(&service, 1, false, Mishap::Silence, false).await;
+/// An attempt whose second call hangs, and whose client is then gone.
+async fn hang(slow: &Api, calls: &AtomicUsize) {
     let hanging = async {
         while calls.load(Ordering::Relaxed) < 2 {
             tokio::time::sleep(Pause::from_millis(5)).await;
         }
     };
     tokio::select! {
-        answer = post(&slow, BODY) => panic!("{}", answer.text),
+        answer = post(slow, BODY) => panic!("{}", answer.text),
         () = hanging => {}
     }
+}
+
+#[tokio::test]
+async fn a_claim_that_was_cut_short_says_when_its_key_is_free() {
+    let service = Service::start().await;
+    let (slow, calls) = troubled(&service, 1, false, Mishap::Silence, false).await;
+    hang(&slow, &calls).await;
     for (seconds, retry_after) in [(0, "1"), (9, "1"), (10, "20"), (29, "1")] {
         let answer = post(&api(&service, NOW + Duration::seconds(seconds)), BODY).await;
         assert_eq!((answer.status, answer.header("retry-after")), (409, retry_after), "after {seconds} s");
@@ -207,7 +212,7 @@ async fn an_attempt_that_lost_its_claim_cannot_write_any_more() {
     let service = Service::start().await;
     let (slow, calls) = troubled(&service, 1, false, Mishap::Silence, false).await;
     // It claims the key, and its transaction hangs.
-    assert!(tokio::time::timeout(Pause::from_millis(150), post(&slow, BODY)).await.is_err());
+    hang(&slow, &calls).await;
     assert_eq!(calls.load(Ordering::Relaxed), 2);
     let other = post(&api(&service, NOW + Duration::seconds(CLAIM_SECONDS)), BODY).await;
     assert_eq!((other.status, users(&service).await), (201, 1));
