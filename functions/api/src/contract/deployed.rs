@@ -66,7 +66,7 @@ impl Deployment {
         if !base.is_empty() {
             document.set("servers", raw(&json!([{"url": base}]))?);
         }
-        serde_json::to_vec(&document)
+        serde_json::to_vec_pretty(&document)
     }
 
     /// An operation with the security of this deployment. API Gateway lets nobody in without a signature or a token,
@@ -330,6 +330,6 @@ mod tests {
         let deployment = deployment(Auth::None, false);
         assert_eq!(document(&deployment, "/v1")["servers"], json!([{"url": "/v1"}]));
         assert_eq!(document(&deployment, "").get("servers"), None);
-        assert!(deployment.document("").unwrap().starts_with(br#"{"openapi":"3.1"#), "members keep their order");
+        assert!(deployment.document("").unwrap().starts_with(b"{\n  \"openapi\": \"3.1"), "members keep their order");
     }
 }
