@@ -185,7 +185,10 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_dynamodb::types::AttributeValue;
+    use aws_sdk_dynamodb::types::{
+        AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, LocalSecondaryIndex, Projection,
+        ProjectionType, ScalarAttributeType, TimeToLiveSpecification,
+    };
 
     use shared::clock::Clock;
 
@@ -250,6 +253,61 @@ mod tests {
         assert_eq!(events, ["INSERT", "INSERT", "REMOVE"]);
         let service = read.records()[2].user_identity().unwrap();
         assert_eq!((service.r#type(), service.principal_id()), (Some("Service"), Some("dynamodb.amazonaws.com")));
+        engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn ttl_sweep_removes_rows_of_local_secondary_indexes() {
+        let engine = start(None).await;
+        let client = clients::dynamodb(engine.endpoint());
+        let key = |name: &str, role: KeyType| {
+            KeySchemaElement::builder().attribute_name(name).key_type(role).build().unwrap()
+        };
+        let attribute = |name: &str, kind: ScalarAttributeType| {
+            AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().unwrap()
+        };
+        let index = LocalSecondaryIndex::builder()
+            .index_name("ByEmail")
+            .key_schema(key("user_id", KeyType::Hash))
+            .key_schema(key("email", KeyType::Range))
+            .projection(Projection::builder().projection_type(ProjectionType::All).build())
+            .build()
+            .unwrap();
+        client
+            .create_table()
+            .table_name("Users")
+            .billing_mode(BillingMode::PayPerRequest)
+            .key_schema(key("user_id", KeyType::Hash))
+            .key_schema(key("timestamp", KeyType::Range))
+            .attribute_definitions(attribute("user_id", ScalarAttributeType::S))
+            .attribute_definitions(attribute("timestamp", ScalarAttributeType::N))
+            .attribute_definitions(attribute("email", ScalarAttributeType::S))
+            .local_secondary_indexes(index)
+            .send()
+            .await
+            .unwrap();
+        let ttl = TimeToLiveSpecification::builder().attribute_name("expires_at").enabled(true).build().unwrap();
+        client.update_time_to_live().table_name("Users").time_to_live_specification(ttl).send().await.unwrap();
+        let now = Clock::system().now();
+        let past = (now.unix_timestamp() - 1).to_string();
+        for (timestamp, email, expires_at) in
+            [("1", "gone@example.com", past.as_str()), ("2", "kept@example.com", "99999999999")]
+        {
+            let put = client.put_item().table_name("Users").item("user_id", AttributeValue::S("one".to_owned()));
+            let put = put.item("timestamp", AttributeValue::N(timestamp.to_owned()));
+            let put = put.item("email", AttributeValue::S(email.to_owned()));
+            put.item("expires_at", AttributeValue::N(expires_at.to_owned())).send().await.unwrap();
+        }
+        let emails = async || {
+            let query = client.query().table_name("Users").index_name("ByEmail");
+            let query = query.key_condition_expression("user_id = :id");
+            let query = query.expression_attribute_values(":id", AttributeValue::S("one".to_owned()));
+            let rows = query.send().await.unwrap().items.unwrap_or_default();
+            rows.iter().map(|row| row["email"].as_s().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(emails().await, ["gone@example.com", "kept@example.com"]);
+        assert_eq!(engine.sweep_ttl(now).await.unwrap(), 1);
+        assert_eq!(emails().await, ["kept@example.com"]);
         engine.stop().await;
     }
 

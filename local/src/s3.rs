@@ -116,7 +116,9 @@ mod tests {
 
     use aws_sdk_s3::config::Credentials;
     use aws_sdk_s3::presigning::PresigningConfig;
-    use aws_sdk_s3::types::ChecksumAlgorithm;
+    use aws_sdk_s3::primitives::DateTime;
+    use aws_sdk_s3::types::builders::ObjectIdentifierBuilder;
+    use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, Delete, ObjectIdentifier};
     use hyper_util::rt::TokioExecutor;
 
     use super::*;
@@ -310,6 +312,140 @@ mod tests {
         assert_eq!(raw(&engine, "PUT", "/users-archive/empty", &[], "").await.0, 200);
         assert_eq!(raw(&engine, "GET", "/users-archive/empty", &[("range", "bytes=-9")], "").await.1, "InvalidRange");
         assert_eq!(raw(&engine, "GET", "/absent/k", &[], "").await.1, "NoSuchBucket");
+        engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn delete_with_if_match_deletes_only_the_matching_object() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = start(root.path()).await;
+        let client = clients::s3(engine.endpoint());
+        let put = || client.put_object().bucket("users-archive").key("k").body(b"rows".to_vec().into()).send();
+        let tag = put().await.unwrap().e_tag().unwrap().to_owned();
+        for (path, headers, status, code) in [
+            ("/users-archive/k", vec![("if-match", "\"other\"")], 412, "PreconditionFailed"),
+            ("/users-archive/k", vec![("x-amz-if-match-size", "4")], 501, "NotImplemented"),
+            (
+                "/users-archive/k",
+                vec![
+                    ("if-match", tag.as_str()),
+                    ("x-amz-if-match-last-modified-time", "Fri, 01 Jan 2010 00:00:00 GMT"),
+                ],
+                501,
+                "NotImplemented",
+            ),
+            ("/users-archive/k?versionId=1", vec![], 501, "NotImplemented"),
+            ("/users-archive/absent", vec![("if-match", "*")], 404, "NoSuchKey"),
+            ("/users-archive/absent", vec![], 204, ""),
+        ] {
+            let (answered, said, xml) = raw(&engine, "DELETE", path, &headers, "").await;
+            assert_eq!((answered, said.as_str()), (status, code), "{path} {headers:?}: {xml}");
+            let named = ["IfMatchSize", "IfMatchLastModifiedTime", "VersionId"].iter().any(|name| xml.contains(name));
+            assert_eq!(named, status == 501, "{path} {headers:?}: {xml}");
+            assert_eq!(text(&client, "k").await, "rows", "{path} {headers:?}");
+        }
+        for (path, headers) in [
+            ("/users-archive/k", vec![("if-match", tag.as_str())]),
+            ("/users-archive/k", vec![("if-match", "*")]),
+            ("/users-archive/k?versionId=null", vec![]),
+        ] {
+            put().await.unwrap();
+            assert_eq!(raw(&engine, "DELETE", path, &headers, "").await.0, 204, "{path} {headers:?}");
+            let gone = client.get_object().bucket("users-archive").key("k").send().await.unwrap_err();
+            assert!(gone.into_service_error().is_no_such_key(), "{path} {headers:?}");
+        }
+        engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn delete_of_many_reports_an_error_for_each_key_whose_condition_fails() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = start(root.path()).await;
+        let client = clients::s3(engine.endpoint());
+        let mut tag = String::new();
+        for key in ["any", "other", "plain", "same"] {
+            let put = client.put_object().bucket("users-archive").key(key).body(b"rows".to_vec().into());
+            tag = put.send().await.unwrap().e_tag().unwrap().to_owned();
+        }
+        let delete = |objects: Vec<ObjectIdentifierBuilder>, quiet| {
+            let objects = objects.into_iter().map(|object| object.build().unwrap()).collect();
+            let delete = Delete::builder().set_objects(Some(objects)).quiet(quiet).build().unwrap();
+            client.delete_objects().bucket("users-archive").delete(delete).send()
+        };
+        let object = |key: &str| ObjectIdentifier::builder().key(key);
+        let keys = async || {
+            let listed = client.list_objects_v2().bucket("users-archive").send().await.unwrap();
+            listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for (unsupported, name) in [
+            (object("same").size(4), "Size"),
+            (object("same").last_modified_time(DateTime::from_secs(1)), "LastModifiedTime"),
+            (object("same").version_id("1"), "VersionId"),
+        ] {
+            let refused = delete(vec![object("plain"), unsupported], false).await.unwrap_err().into_service_error();
+            assert_eq!(refused.meta().code(), Some("NotImplemented"));
+            assert!(refused.meta().message().unwrap().starts_with(name), "{refused:?}");
+        }
+        assert_eq!(keys().await, ["any", "other", "plain", "same"]);
+        let conditional = || vec![object("absent").e_tag("*"), object("other").e_tag("\"other\"")];
+        let mut objects = conditional();
+        objects.extend([object("any").e_tag("*"), object("plain"), object("same").e_tag(&tag)]);
+        let done = delete(objects, false).await.unwrap();
+        let deleted: Vec<_> = done.deleted().iter().map(|object| object.key().unwrap()).collect();
+        assert_eq!(deleted, ["any", "plain", "same"]);
+        for done in [&done, &delete(conditional(), true).await.unwrap()] {
+            let errors: Vec<_> = done.errors().iter().map(|error| (error.key(), error.code())).collect();
+            assert_eq!(errors, [(Some("absent"), Some("NoSuchKey")), (Some("other"), Some("PreconditionFailed"))]);
+        }
+        assert_eq!(keys().await, ["other"]);
+        engine.stop().await;
+    }
+
+    #[tokio::test]
+    async fn attributes_of_replaced_bytes_are_ignored() {
+        let root = tempfile::tempdir().unwrap();
+        let engine = start(root.path()).await;
+        let client = clients::s3(engine.endpoint());
+        let put = async |body: &'static [u8]| {
+            let put = client.put_object().bucket("users-archive").key("k.txt").metadata("n", "1");
+            let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256).body(body.to_vec().into());
+            put.send().await.unwrap().e_tag.unwrap()
+        };
+        let head = async |client: &aws_sdk_s3::Client| {
+            let head = client.head_object().bucket("users-archive").key("k.txt").checksum_mode(ChecksumMode::Enabled);
+            let head = head.send().await.unwrap();
+            let is_described = head.metadata().is_some_and(|metadata| metadata.contains_key("n"));
+            assert_eq!(head.checksum_sha256().is_some(), is_described);
+            (head.e_tag.unwrap(), is_described)
+        };
+        let (object, attributes) =
+            (root.path().join("users-archive/k.txt"), root.path().join(".objects/users-archive/k.txt.json"));
+        let first = put(b"first").await;
+        assert_eq!(head(&client).await, (first.clone(), true));
+        let former = std::fs::read(&attributes).unwrap();
+        // Two writes within one tick of the kernel's clock have one modification time.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let other = put(b"other").await;
+        assert_ne!(first, other);
+        let latter = std::fs::read(&attributes).unwrap();
+
+        // The process ended between the two renames.
+        std::fs::write(&attributes, former).unwrap();
+        assert_eq!(head(&client).await, (other.clone(), false));
+        std::fs::write(&attributes, latter).unwrap();
+        assert_eq!(head(&client).await, (other.clone(), true));
+
+        // A file of the same size took the object's place.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        std::fs::write(&object, b"first").unwrap();
+        assert_eq!(head(&client).await, (first, false));
+        assert_eq!(text(&client, "k.txt").await, "first");
+
+        // An object that is put again is described, by the next process too.
+        assert_eq!(put(b"other").await, other);
+        engine.stop().await;
+        let engine = start(root.path()).await;
+        assert_eq!(head(&clients::s3(engine.endpoint())).await, (other, true));
         engine.stop().await;
     }
 

@@ -36,7 +36,8 @@ struct ExpiringTable {
     table: TableMetadata,
     attribute: String,
     keys: Vec<KeyElement>,
-    indexes: Vec<Index>,
+    global_indexes: Vec<Index>,
+    local_indexes: Vec<Index>,
 }
 
 impl ExpiringTable {
@@ -46,8 +47,10 @@ impl ExpiringTable {
                 .map_err(|error| EngineError::Engine(error.to_string()))
         }
         let keys = list(Some(&table.key_schema))?;
-        let indexes = list(table.gsi_definitions.as_deref())?;
-        Ok(table.ttl_attribute.clone().map(|attribute| Self { table, attribute, keys, indexes }))
+        let global_indexes = list(table.gsi_definitions.as_deref())?;
+        let local_indexes = list(table.lsi_definitions.as_deref())?;
+        let attribute = table.ttl_attribute.clone();
+        Ok(attribute.map(|attribute| Self { table, attribute, keys, global_indexes, local_indexes }))
     }
 
     /// The item, if TTL removes it at `now`.
@@ -99,8 +102,11 @@ impl ExpiringTable {
         let Some(json) = storage.get_item(name, partition, sort)? else { return Ok(false) };
         let Some(item) = self.expired(&json, now) else { return Ok(false) };
         storage.delete_item(name, partition, sort)?;
-        for index in &self.indexes {
+        for index in &self.global_indexes {
             storage.delete_gsi_item(name, &index.name, partition, sort)?;
+        }
+        for index in &self.local_indexes {
+            storage.delete_lsi_item(name, &index.name, partition, sort)?;
         }
         if self.table.stream_enabled {
             let keys: BTreeMap<&str, &AttributeValue> = self

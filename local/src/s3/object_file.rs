@@ -2,7 +2,8 @@
 //! `.objects`. [`ObjectFiles`]
 //!
 //! A body is received into a temporary file and verified there. Only then does it take the place of what the key had, so that
-//! a refused or broken upload changes nothing.
+//! a refused or broken upload changes nothing. Bytes and attributes are two renames: the attributes name the size and the
+//! modification time of their bytes, and are ignored if the file has another.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Md5, Sha256};
-use s3s::dto::{Checksum, Timestamp};
+use s3s::dto::{Checksum, ETagCondition, Timestamp};
 use s3s::{S3Error, S3ErrorCode, S3Result, StdError, s3_error};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
@@ -36,8 +37,13 @@ const UPLOAD_ID_CHARS: usize = 32;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct ObjectAttributes {
-    /// The bytes that these attributes are of: those of a file that was put there by other means are not believed.
+    /// The size of the file that these attributes describe.
     size: u64,
+    /// Its modification time, in nanoseconds since the epoch.
+    ///
+    /// Attributes of a file with another size or time are ignored, unless its bytes have the `ETag`: the file was replaced by
+    /// other means, or the process ended between the renames of bytes and attributes.
+    modified_nanos: i128,
     pub(super) etag: String,
     pub(super) checksums: Checksums,
     pub(super) headers: ObjectHeaders,
@@ -221,12 +227,20 @@ impl ObjectFiles {
             Err(error) => return Err(S3Error::internal_error(error)),
         };
         let metadata = file.metadata().map_err(S3Error::internal_error)?;
-        let modified = metadata.modified().map_err(S3Error::internal_error)?.into();
+        let modified = modification_time(&metadata)?;
         let known = std::fs::read(self.attributes_path(bucket, key)).ok();
         let known = known.and_then(|json| serde_json::from_slice::<ObjectAttributes>(&json).ok());
-        let attributes = match known.filter(|attributes| attributes.size == metadata.len()) {
-            Some(attributes) => attributes,
-            None => ObjectAttributes { etag: hex(&md5_of(&file)?), ..ObjectAttributes::default() },
+        let describes_file = |attributes: &ObjectAttributes| {
+            attributes.size == metadata.len() && attributes.modified_nanos == modified.unix_timestamp_nanos()
+        };
+        let attributes = match known {
+            Some(attributes) if describes_file(&attributes) => attributes,
+            // A copied folder has the same bytes and other times.
+            known => {
+                let etag = hex(&md5_of(&file)?);
+                let known = known.filter(|attributes| attributes.etag == etag);
+                known.unwrap_or_else(|| ObjectAttributes { etag, ..ObjectAttributes::default() })
+            }
         };
         Ok(Some(StoredObject { file, size: metadata.len(), modified, attributes }))
     }
@@ -273,7 +287,10 @@ impl ObjectFiles {
         condition: &WriteCondition,
     ) -> S3Result<Timestamp> {
         let folder = self.bucket(bucket)?;
-        let attributes = ObjectAttributes { size: body.size, etag, checksums: body.checksums, headers };
+        // A rename keeps the modification time.
+        let metadata = body.file.as_file().metadata().map_err(S3Error::internal_error)?;
+        let modified_nanos = modification_time(&metadata)?.unix_timestamp_nanos();
+        let attributes = ObjectAttributes { size: body.size, modified_nanos, etag, checksums: body.checksums, headers };
         let mut known = NamedTempFile::new_in(self.root.join(INCOMING)).map_err(S3Error::internal_error)?;
         serde_json::to_writer(&mut known, &attributes).map_err(S3Error::internal_error)?;
 
@@ -286,10 +303,18 @@ impl ObjectFiles {
         modified(&path)
     }
 
-    /// Takes the object of a key away, if there is one.
-    pub(super) async fn delete(&self, bucket: &str, key: &str) -> S3Result<()> {
+    /// Deletes the object of a key, if there is one.
+    ///
+    /// Fails with 412 if the object has a tag that `matching` excludes, with 404 if `matching` is set and there is no object.
+    pub(super) async fn delete(&self, bucket: &str, key: &str, matching: Option<ETagCondition>) -> S3Result<()> {
         let folder = self.bucket(bucket)?;
         let _changing = self.changing.lock().await;
+        // The lookup of a file without attributes reads all of it.
+        if matching.is_some() {
+            let there = self.look(&folder, bucket, key)?;
+            let condition = WriteCondition { matching, none_matching: None };
+            condition.check(there.as_ref().map(|object| object.attributes.etag.as_str()))?;
+        }
         for (path, top) in [
             (folder.join(object_path(key)), folder),
             (self.attributes_path(bucket, key), self.root.join(ATTRIBUTES).join(bucket)),
@@ -515,6 +540,10 @@ fn md5_of(mut file: &std::fs::File) -> S3Result<[u8; 16]> {
     std::io::copy(&mut file, &mut hashing).map_err(S3Error::internal_error)?;
     std::io::Seek::rewind(&mut file).map_err(S3Error::internal_error)?;
     Ok(hashing.0.finalize())
+}
+
+fn modification_time(metadata: &std::fs::Metadata) -> S3Result<OffsetDateTime> {
+    metadata.modified().map(OffsetDateTime::from).map_err(S3Error::internal_error)
 }
 
 fn modified(path: &Path) -> S3Result<Timestamp> {

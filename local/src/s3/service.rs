@@ -13,15 +13,16 @@ use s3s::dto::{
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyObjectInput, CopyObjectOutput,
     CopyObjectResult, CopyPartResult, CopySource, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput,
     CreateMultipartUploadOutput, DeleteBucketInput, DeleteBucketOutput, DeleteObjectInput, DeleteObjectOutput,
-    DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag, EncodingType, GetBucketEncryptionInput,
-    GetBucketEncryptionOutput, GetBucketLocationInput, GetBucketLocationOutput, GetBucketVersioningInput,
-    GetBucketVersioningOutput, GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput,
-    HeadObjectOutput, ListBucketsInput, ListBucketsOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput,
-    ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput,
-    MetadataDirective, MultipartUpload, Object, ObjectStorageClass, Part, PutObjectInput, PutObjectOutput, Range,
-    StorageClass, StreamingBlob, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag, ETagCondition, EncodingType, Error as DeleteError,
+    GetBucketEncryptionInput, GetBucketEncryptionOutput, GetBucketLocationInput, GetBucketLocationOutput,
+    GetBucketVersioningInput, GetBucketVersioningOutput, GetObjectInput, GetObjectOutput, HeadBucketInput,
+    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput, ListBucketsOutput,
+    ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
+    ListObjectsV2Output, ListPartsInput, ListPartsOutput, MetadataDirective, MultipartUpload, Object,
+    ObjectStorageClass, Part, PutObjectInput, PutObjectOutput, Range, StorageClass, StreamingBlob, UploadPartCopyInput,
+    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
 };
-use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::condition::{ReadCondition, WriteCondition};
@@ -58,7 +59,7 @@ impl ObjectStore {
             let found = match self.files.find(bucket, key).await {
                 Ok(found) => found,
                 // It went meanwhile.
-                Err(error) if *error.code() == s3s::S3ErrorCode::NoSuchKey => continue,
+                Err(error) if *error.code() == S3ErrorCode::NoSuchKey => continue,
                 Err(error) => return Err(error),
             };
             objects.push(Object {
@@ -383,19 +384,49 @@ impl S3 for ObjectStore {
     }
 
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.files.delete(&req.input.bucket, &req.input.key).await?;
+        let input = req.input;
+        implemented(&[
+            ("IfMatchLastModifiedTime", input.if_match_last_modified_time.is_none()),
+            ("IfMatchSize", input.if_match_size.is_none()),
+            ("VersionId", is_only_version(input.version_id.as_deref())),
+        ])?;
+        self.files.delete(&input.bucket, &input.key, input.if_match).await?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
     async fn delete_objects(&self, req: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
         let DeleteObjectsInput { bucket, delete, .. } = req.input;
-        let mut deleted = Vec::new();
+        self.files.bucket(&bucket)?;
+        // A request with an unsupported condition deletes nothing, whatever its other keys are.
+        for object in &delete.objects {
+            implemented(&[
+                ("LastModifiedTime", object.last_modified_time.is_none()),
+                ("Size", object.size.is_none()),
+                ("VersionId", is_only_version(object.version_id.as_deref())),
+            ])?;
+        }
+        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
         for object in delete.objects {
-            self.files.delete(&bucket, &object.key).await?;
-            deleted.push(DeletedObject { key: Some(object.key), ..DeletedObject::default() });
+            // An `ETag` element has the values of an If-Match header; s3s parses `*` as a tag.
+            let matching = object.e_tag.map(|etag| match etag.value() {
+                "*" => ETagCondition::Any,
+                _ => ETagCondition::ETag(etag),
+            });
+            match self.files.delete(&bucket, &object.key, matching).await {
+                Ok(()) => deleted.push(DeletedObject { key: Some(object.key), ..DeletedObject::default() }),
+                // s3s logs the source of an error that fails the request.
+                Err(error) if *error.code() == S3ErrorCode::InternalError => return Err(error),
+                Err(error) => errors.push(DeleteError {
+                    code: Some(error.code().as_str().to_owned()),
+                    key: Some(object.key),
+                    message: error.message().map(str::to_owned),
+                    version_id: object.version_id,
+                }),
+            }
         }
         let deleted = (delete.quiet != Some(true)).then_some(deleted);
-        Ok(S3Response::new(DeleteObjectsOutput { deleted, ..DeleteObjectsOutput::default() }))
+        let errors = (!errors.is_empty()).then_some(errors);
+        Ok(S3Response::new(DeleteObjectsOutput { deleted, errors, ..DeleteObjectsOutput::default() }))
     }
 
     async fn create_multipart_upload(
@@ -623,6 +654,21 @@ fn complete(named: &[CompletedPart], there: &[StoredPart]) -> S3Result<Vec<Store
         parts.push(part.clone());
     }
     Ok(parts)
+}
+
+/// Fails with the name of the first request member that is set and not implemented.
+fn implemented(members: &[(&str, bool)]) -> S3Result<()> {
+    match members.iter().find(|(_, is_implemented)| !is_implemented) {
+        Some((name, _)) => {
+            Err(s3_error!(NotImplemented, "{name} is not implemented for deletes: expected IfMatch only"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns whether the version is the one that an object of an unversioned bucket has.
+fn is_only_version(version_id: Option<&str>) -> bool {
+    version_id.is_none_or(|version_id| version_id == "null")
 }
 
 /// How keys are spelled in a list.
