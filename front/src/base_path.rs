@@ -45,14 +45,17 @@ impl BasePath {
 
     /// Takes stage and base path off a request.
     pub(crate) fn take_off(&self, mut request: Request) -> Request {
-        let stage = match request.request_context_ref() {
+        let (stage, is_own) = match request.request_context_ref() {
             Some(RequestContext::ApiGatewayV2(context)) => {
-                stage(context.stage.as_deref(), context.domain_name.as_deref(), context.apiid.as_deref())
+                let is_own = is_own_host(context.domain_name.as_deref(), context.apiid.as_deref());
+                (stage(context.stage.as_deref(), is_own), is_own)
             }
-            _ => None,
+            _ => (None, None),
         };
         let Some(path) = request.uri().path_and_query() else { return request };
-        let before = self.before(path.path(), stage);
+        // By the API's own host name a base path is no mapping's: what was authorized is another path.
+        let base = self.0.as_deref().filter(|_| is_own != Some(true));
+        let before = before(path.path(), stage, base);
         if before == 0 {
             return request;
         }
@@ -65,17 +68,17 @@ impl BasePath {
         }
         request
     }
+}
 
-    /// How many bytes of a path stand before the routes.
-    fn before(&self, path: &str, stage: Option<&str>) -> usize {
-        let stage = stage.and_then(|stage| {
-            let name = path.strip_prefix('/')?;
-            whole_segments(name, stage).then_some(stage.len() + 1)
-        });
-        let stage = stage.unwrap_or(0);
-        let base = self.0.as_deref().filter(|base| whole_segments(&path[stage..], base));
-        stage + base.map_or(0, str::len)
-    }
+/// How many bytes of a path stand before the routes.
+fn before(path: &str, stage: Option<&str>, base: Option<&str>) -> usize {
+    let stage = stage.and_then(|stage| {
+        let name = path.strip_prefix('/')?;
+        whole_segments(name, stage).then_some(stage.len() + 1)
+    });
+    let stage = stage.unwrap_or(0);
+    let base = base.filter(|base| whole_segments(&path[stage..], base));
+    stage + base.map_or(0, str::len)
 }
 
 /// Whether a path begins with these segments: `/v10` does not begin with `/v1`.
@@ -83,12 +86,15 @@ fn whole_segments(path: &str, start: &str) -> bool {
     path.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Whether the request came by the API's own host name, if that is known.
+fn is_own_host(domain: Option<&str>, api: Option<&str>) -> Option<bool> {
+    let (domain, api) = domain.zip(api)?;
+    Some(domain.strip_prefix(api).is_some_and(|rest| rest.starts_with(".execute-api.")))
+}
+
 /// The stage whose name is in the path: none of a custom domain, whose mapping has chosen the stage already.
-fn stage<'a>(stage: Option<&'a str>, domain: Option<&str>, api: Option<&str>) -> Option<&'a str> {
-    let is_own = domain
-        .zip(api)
-        .is_none_or(|(domain, api)| domain.strip_prefix(api).is_some_and(|rest| rest.starts_with(".execute-api.")));
-    stage.filter(|stage| !stage.is_empty() && *stage != DEFAULT_STAGE && is_own)
+fn stage(stage: Option<&str>, is_own: Option<bool>) -> Option<&str> {
+    stage.filter(|stage| !stage.is_empty() && *stage != DEFAULT_STAGE && is_own != Some(false))
 }
 
 #[cfg(test)]
@@ -145,6 +151,9 @@ mod tests {
             ("v1", "api.example.com", "/v1/users", "/v1", "/users"),
             ("prod", "api.example.com", "/prod/users", "", "/prod/users"),
             ("$default", OWN, "/$default/users", "", "/$default/users"),
+            // The base path is a mapping's: by the own host name another path was authorized.
+            ("$default", OWN, "/v1/users/bob/1", "", "/v1/users/bob/1"),
+            ("prod", OWN, "/prod/v1/users", "/prod", "/v1/users"),
             ("prod", "abcd.execute-api.eu-west-1.amazonaws.com", "/prod/users", "", "/prod/users"),
         ] {
             let expected = (before.to_owned(), rest.to_owned());

@@ -55,6 +55,7 @@ async fn base_path_is_taken_off_and_stands_before_the_next_page() {
     let mut event: serde_json::Value = serde_json::from_str(EVENT).unwrap();
     event["rawPath"] = "/v1/search/users".into();
     event["rawQueryString"] = "limit=1".into();
+    event["requestContext"]["domainName"] = "api.example.com".into();
     for (settings, status) in [(&[][..], 404), (&[("API_BASE_PATH", "/v1")], 200)] {
         let search = over(&[&[("POSTGRES_URL", scene.store.url.as_str())], settings].concat());
         let answer = hand_over(&search, &event.to_string()).await;

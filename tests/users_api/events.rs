@@ -90,7 +90,8 @@ async fn base_path_is_taken_off_every_path_and_stands_before_those_of_an_answer(
     assert!(listed.contains(query), "{listed}");
     let page = hand_over(&api, &listed.replace(query, "limit=1")).await;
     assert!(page.header("link").starts_with("</v1/users/ada?limit=1&cursor="), "{}", page.header("link"));
-    let contract = hand_over(&api, &mapped("health", "v1").replace("/v1/health", "/v1/openapi.json")).await;
+    let contract = mapped("health", "v1").replace("/health", "/openapi.json");
+    let contract = hand_over(&api, &contract).await;
     assert_eq!(contract.json["servers"][0]["url"], "/v1");
 
     // By the API's own host name there is no base path, and none in the answer.
@@ -245,6 +246,23 @@ async fn a_path_that_is_authorized_as_another_route_is_refused() {
     assert!(service.item("r1", 1).await.is_some());
     event["requestContext"]["routeKey"] = "$default".into();
     assert_eq!(hand_over(&api, &event.to_string()).await.status, 204, "a gateway without routes");
+}
+
+#[tokio::test]
+async fn a_route_of_the_gateway_whose_parameters_fit_is_the_router_s() {
+    let service = Service::start().await;
+    let api = service.api();
+    for (name, path, status, problem) in [
+        ("read-record", "/users/ada/summary", 404, "relational-tier-off"),
+        ("replace-record", "/users/ada/latest", 405, "method-not-allowed"),
+        ("delete-record", "/users/ada/latest", 405, "method-not-allowed"),
+    ] {
+        let mut event: serde_json::Value = serde_json::from_str(&payload(name)).unwrap();
+        assert!(event["requestContext"]["routeKey"].as_str().unwrap().ends_with("/users/{user_id}/{timestamp}"));
+        event["rawPath"] = path.into();
+        let refused = hand_over(&api, &event.to_string()).await;
+        assert_eq!((refused.status, refused.problem()), (status, problem), "{path}: {}", refused.text);
+    }
 }
 
 #[tokio::test]

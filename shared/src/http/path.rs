@@ -123,19 +123,19 @@ fn check(segment: &str, is_last: bool) -> Result<(), PathError> {
 }
 
 /// Whether the route that a gateway authorized, as `GET /users/{user_id}`, may be the one that a router matched, as
-/// `/users/{user_id}`. One that stands for every path may be any.
+/// `/users/{user_id}`: both have the same number of segments, and a parameter of the gateway's route stands for any segment
+/// (`/users/{user_id}/{timestamp}` for `/users/{user_id}/latest`, too). A route that stands for every path may be any.
 #[must_use]
 pub fn is_route(authorized: &str, matched: &str) -> bool {
     let Some((_, template)) = authorized.split_once(' ') else { return true };
     if template.contains("+}") {
         return true;
     }
-    let shape = |template: &str| {
-        let segment = |segment: &str| if segment.starts_with('{') { "{}".to_owned() } else { segment.to_owned() };
-        template.split('/').map(segment).collect::<Vec<_>>().join("/")
-    };
-    // The gateway's may have a base path before it.
-    shape(template).ends_with(&shape(matched))
+    let is_parameter = |segment: &str| segment.starts_with('{');
+    // The gateway's may have a base path before it, which is no parameter.
+    let mut authorized = template.rsplit('/');
+    let same = |of: &str| authorized.next().is_some_and(|own| is_parameter(own) || own == of);
+    matched.trim_start_matches('/').rsplit('/').all(same) && !authorized.any(is_parameter)
 }
 
 #[cfg(test)]
@@ -217,6 +217,8 @@ mod tests {
             ("GET /users/{user_id}/{timestamp}", "/users/{user_id}/{timestamp}"),
             ("GET /users/{id}", "/users/{user_id}"),
             ("ANY /v1/users/{user_id}", "/users/{user_id}"),
+            ("GET /users/{user_id}/{timestamp}", "/users/{user_id}/latest"),
+            ("PUT /users/{user_id}/{timestamp}", "/users/{user_id}/summary"),
             ("$default", "/users"),
             ("ANY /{proxy+}", "/users/{user_id}"),
         ] {
@@ -224,7 +226,7 @@ mod tests {
         }
         for (authorized, matched) in [
             ("GET /users/{user_id}", "/users/{user_id}/{timestamp}"),
-            ("GET /users/{user_id}/{timestamp}", "/users/{user_id}/latest"),
+            ("GET /users/{user_id}/{timestamp}", "/users/{user_id}"),
             ("GET /users/{user_id}/latest", "/users/{user_id}/{timestamp}"),
             ("GET /users", "/users/{user_id}"),
         ] {
