@@ -17,7 +17,7 @@ use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 use crate::change::{CanonicalKey, KeyAttribute, KeyError, Text};
 use crate::number;
 
-pub use size::ITEM_BYTES_MOST;
+pub use size::{ITEM_BYTES_MOST, value_bytes};
 
 /// The text is not a DynamoDB JSON map of attributes.
 #[derive(Debug, thiserror::Error)]

@@ -240,7 +240,10 @@ impl RawTable {
         let may_pass = match error {
             SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
             // A refused or broken connection, a name that is not resolved, an answer that does not come.
-            SdkError::DispatchFailure(failure) => failure.is_io() || failure.is_timeout(),
+            // The client calls a connection that ended before the answer neither, and says that trying again may help.
+            SdkError::DispatchFailure(failure) => {
+                failure.is_io() || failure.is_timeout() || failure.as_other().is_some()
+            }
             SdkError::ServiceError(refusal) => {
                 let code = refusal.err().code().unwrap_or_default();
                 code != "ValidationException" && !is_fault(code)

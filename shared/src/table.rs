@@ -33,8 +33,9 @@ use aws_sdk_dynamodb::types::{
 };
 use time::OffsetDateTime;
 
-use crate::item::size::{MAX_ATTRIBUTES_BYTES, size};
+use crate::item::size::MAX_ATTRIBUTES_BYTES;
 use crate::item::{self, Item};
+use crate::raw_item::value_bytes;
 use crate::user::precondition::{Precondition, Tags};
 use crate::user::{Edit, Edits, Profile, User, UserKey, spell_moment};
 pub use batch::{Batch, MAX_KEYS};
@@ -92,7 +93,7 @@ fn encode(user: &User) -> Result<Item, Fault> {
 
 /// `attributes` alone, so that a write of other members never meets the limit: they have limits of their own.
 fn check_size(attributes: &AttributeValue) -> Result<(), Fault> {
-    let bytes = size(attributes);
+    let bytes = value_bytes(attributes);
     if bytes > MAX_ATTRIBUTES_BYTES { Err(Fault::AttributesTooLarge(bytes)) } else { Ok(()) }
 }
 

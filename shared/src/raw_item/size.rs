@@ -14,10 +14,12 @@ pub const ITEM_BYTES_MOST: usize = 400 * 1024;
 const NESTED_BYTES: usize = 3;
 
 pub(super) fn of_attributes(attributes: &HashMap<String, AttributeValue>) -> usize {
-    attributes.iter().map(|(name, value)| name.len() + of_value(value)).sum()
+    attributes.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
 }
 
-fn of_value(value: &AttributeValue) -> usize {
+/// The size of a value, in bytes.
+#[must_use]
+pub fn value_bytes(value: &AttributeValue) -> usize {
     match value {
         AttributeValue::S(text) => text.len(),
         AttributeValue::N(number) => of_number(number),
@@ -25,7 +27,7 @@ fn of_value(value: &AttributeValue) -> usize {
         AttributeValue::Ss(texts) => texts.iter().map(String::len).sum(),
         AttributeValue::Ns(numbers) => numbers.iter().map(|number| of_number(number)).sum(),
         AttributeValue::Bs(all) => all.iter().map(|bytes| bytes.as_ref().len()).sum(),
-        AttributeValue::L(values) => NESTED_BYTES + values.iter().map(|value| 1 + of_value(value)).sum::<usize>(),
+        AttributeValue::L(values) => NESTED_BYTES + values.iter().map(|value| 1 + value_bytes(value)).sum::<usize>(),
         AttributeValue::M(fields) => NESTED_BYTES + fields.len() + of_attributes(fields),
         // A flag, or nothing.
         _ => 1,
@@ -50,7 +52,10 @@ fn of_number(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::primitives::Blob;
+
     use super::*;
+    use crate::item::{text, whole};
 
     #[test]
     fn a_number_takes_a_byte_for_two_digits_on_each_side_of_the_point() {
@@ -65,6 +70,11 @@ mod tests {
             ("1E+125", 2),
             ("0.001", 2),
             ("1.5e3", 2),
+            ("042.0", 2),
+            ("123", 3),
+            ("0.005", 2),
+            ("12345678901234567890123456789012345678", 20),
+            ("-1.2345678901234567890123456789012345678", 22),
         ] {
             assert_eq!(of_number(number), bytes, "{number}");
         }
@@ -79,5 +89,23 @@ mod tests {
         );
         // Names 7; ä 2, flags 1 and 1, bytes 3, set 3; list 3 + 2 + 1 + 2; map 3 + 1 + 2 + 1.
         assert_eq!(item.unwrap().size_bytes(), 7 + 2 + 1 + 1 + 3 + 3 + 8 + 7);
+    }
+
+    #[test]
+    fn every_type_has_its_size() {
+        let blob = || Blob::new([1, 2]);
+        for (value, expected) in [
+            (text("é"), 2),
+            (AttributeValue::B(blob()), 2),
+            (AttributeValue::Bool(true), 1),
+            (AttributeValue::Null(true), 1),
+            (AttributeValue::Ss(vec!["a".into(), "bc".into()]), 3),
+            (AttributeValue::Ns(vec!["1".into(), "23".into()]), 4),
+            (AttributeValue::Bs(vec![blob()]), 2),
+            (AttributeValue::L(vec![text("a"), whole(1)]), 8),
+            (AttributeValue::M(HashMap::from([("name".to_owned(), text("a"))])), 9),
+        ] {
+            assert_eq!(value_bytes(&value), expected, "{value:?}");
+        }
     }
 }

@@ -76,9 +76,16 @@ impl EmailReservations<'_> {
     /// Whether another user has the email.
     pub(super) async fn is_taken(&self, key: &UserKey, email: &str, now: OffsetDateTime) -> Result<bool, Fault> {
         match self.owner(email).await? {
-            Some(owner) if !owner.is(key) => Ok(self.read(email, None, now).await?.others.is_some()),
+            Some(owner) if !owner.is(key) => self.is_another_s(key, email, now).await,
             _ => Ok(false),
         }
+    }
+
+    /// Whether another user has the email by a live record. Owner and records are of one read: since the owner was read
+    /// before, this user may have taken the email over itself.
+    async fn is_another_s(&self, key: &UserKey, email: &str, now: OffsetDateTime) -> Result<bool, Fault> {
+        let Reservation { owner, others } = self.read(email, None, now).await?;
+        Ok(others.is_some() && owner.is_some_and(|owner| !owner.is(key)))
     }
 
     async fn take(
@@ -98,10 +105,13 @@ impl EmailReservations<'_> {
                 others.map_or(*until, |others| others.max(*until))
             }
             Some(own) => own.until.max(*until),
-            None if owner.is_some() && self.read(email, None, now).await?.others.is_some() => {
-                return Err(WriteError::EmailTaken);
+            None => {
+                let is_taken = owner.is_some() && self.is_another_s(key, email, now).await?;
+                if is_taken {
+                    return Err(WriteError::EmailTaken);
+                }
+                *until
             }
-            None => *until,
         };
         let write = ReservationWrite { table: &self.table.name, email, key, owner: owner.as_ref(), nonce };
         Ok(write.take(*until, last).map_err(unbuilt)?)

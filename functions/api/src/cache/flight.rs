@@ -27,24 +27,36 @@ impl Flights {
     /// What `ask` answers, or another's question that was put after this call.
     pub(super) async fn join(&self, name: &str, ask: impl Future<Output = Answer>) -> Answer {
         let flight = Arc::clone(self.locked().entry(name.to_owned()).or_default());
+        let seat = Seat { flights: self, name, flight };
+        let flight = &seat.flight;
         let next = Arc::clone(&flight.next.lock().unwrap_or_else(PoisonError::into_inner));
         let put = async {
             let _under_way = flight.under_way.lock().await;
             flight.depart(&next);
             ask.await
         };
-        let answer = next.get_or_init(|| put).await.clone();
-        drop(next);
-        let mut flights = self.locked();
-        // The map's and this call's own: nobody else is here.
-        if Arc::strong_count(&flight) == 2 {
-            flights.remove(name);
-        }
-        answer
+        next.get_or_init(|| put).await.clone()
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A call's part in a flight. The last to leave it, with its answer or dropped without one, removes it from the map.
+struct Seat<'f> {
+    flights: &'f Flights,
+    name: &'f str,
+    flight: Arc<Flight>,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.flights.locked();
+        // The map's and this call's own: nobody else is here.
+        if Arc::strong_count(&self.flight) == 2 {
+            flights.remove(self.name);
+        }
     }
 }
 
@@ -102,6 +114,7 @@ mod tests {
         let flights = Flights::default();
         let never = flights.join("k", std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(5), never).await.is_err());
+        assert!(flights.locked().is_empty(), "nothing is left of a question that was given up");
         assert!(matches!(flights.join("k", async { Ok(None) }).await, Ok(None)));
     }
 }
