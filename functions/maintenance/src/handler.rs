@@ -249,6 +249,9 @@ impl Maintenance {
                 Ok(course.answer(done).await?)
             }
             Task::Audit(audit) => {
+                if audit.keys.is_none() {
+                    self.serves_all_sinks().await?;
+                }
                 let source = self.open().await?;
                 let mut course = Course::resume(&order, invocation, &self.failures)?.over(&self.sinks());
                 let library = self.library(&source);

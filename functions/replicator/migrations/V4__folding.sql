@@ -4,7 +4,7 @@
 -- The folded forms of rows that are there already are not the server's to make.
 do $$ begin
     if exists (select from users where deleted_at is null) then
-        raise exception 'rows of an earlier version have no folded names: truncate the table users, run migrate again, then backfill';
+        raise exception 'the table users has rows without folded names: on AWS, turn the relational tier off and on again; elsewhere, disable the replicator''s mapping, truncate users, migrate, enable the mapping, backfill, repair';
     end if;
 end $$;
 

@@ -24,11 +24,11 @@ use time::{Duration, OffsetDateTime};
 /// For how long a confirmation counts. Lambda tries again within seconds or minutes.
 pub const LASTS: Duration = Duration::minutes(15);
 
-/// How much is remembered at most, in bytes: some 40,000 changes with usual keys, four of the largest batches.
+/// How much is remembered at most, in bytes: some 25,000 changes with usual keys, two of the largest batches.
 pub const ROOM: usize = 8 * 1024 * 1024;
 
 /// What a confirmation takes besides its key.
-const WEIGHT: usize = 128;
+const WEIGHT: usize = 256;
 
 /// A place among the sinks; of those beyond nothing is remembered.
 const SINKS: usize = 64;
@@ -110,7 +110,7 @@ impl Confirmations {
         for change in changes {
             let key = change.key.canonical();
             if !self.of_item.contains_key(key) {
-                self.of_item.insert(key.clone(), Vec::new());
+                self.of_item.insert(key.clone(), Vec::with_capacity(1));
             }
             let Some(known) = self.of_item.get_mut(key) else { continue };
             let place = match place_of(known, change) {

@@ -281,7 +281,11 @@ impl Replicator {
                 .collect();
             // Whatever a sink failed for, its mark or its row may be that of another change of the item.
             let is_whole = |change: &&&Change<'_>| !failing.contains(change.key.canonical());
-            if !failing.is_empty() && !given.changes.iter().any(|change| is_whole(&change)) {
+            // What it can never hold says nothing of its reach.
+            let is_transient = |failure: &Failure| matches!(failure.kind, FailureKind::Transient(_));
+            if applied.outcome.failures.iter().any(is_transient)
+                && !given.changes.iter().any(|change| is_whole(&change))
+            {
                 // It is out of reach, and may come back as another one, e.g. after a failover.
                 confirmed.forget_sink(applied.place);
                 continue;

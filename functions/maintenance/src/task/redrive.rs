@@ -127,6 +127,8 @@ pub async fn run(
         Err(unknown) if unknown.may_pass() => return Err(RedriveFault::Sinks(unknown)),
         Err(unknown) => Some(unknown.to_string()),
     };
+    // What is left after that is for retiring and reporting what was done.
+    let working = Invocation { stop_at: course.stop_at, ..invocation.clone() };
     while let Some(prefix) = redrive.prefixes.get(course.at().prefix) {
         if course.is_up() {
             return Ok(false);
@@ -164,7 +166,7 @@ pub async fn run(
         if let Some(reason) = &redrive.reason {
             objects.retain(|object| object.failure.reason.contains(reason.as_str()));
         }
-        go_about(course, world, redrive, objects, invocation).await?;
+        go_about(course, world, redrive, objects, &working).await?;
         let prefix = course.at().prefix;
         course.checkpoint(At { prefix, after: Some(last) }).await?;
     }
