@@ -211,11 +211,11 @@ def check_api(root, access):
             for permission in root.of_type("AWS::Lambda::Permission").values()
             if permission["Properties"]["FunctionName"] == {"Fn::GetAtt": [function, "Arn"]}
         ]
-        if len(invoked) != 1 or not invoked[0]["SourceArn"]["Fn::Sub"].endswith(":${Api}/*"):
+        if len(invoked) != 1 or not invoked[0]["SourceArn"]["Fn::Sub"].endswith(":${UsersApi}/*"):
             raise Wrong(f"{root.name}: {function} may be invoked by {invoked}")
     options = [key for key in keys if key == "$default" or key.split(" ")[0] in ("ANY", "OPTIONS")]
     # A preflight request has neither token nor signature: a route that takes OPTIONS would refuse it.
-    if bool(options) == has_cors or ("CorsConfiguration" in resources["Api"]["Properties"]) != has_cors:
+    if bool(options) == has_cors or ("CorsConfiguration" in resources["UsersApi"]["Properties"]) != has_cors:
         raise Wrong(f"{root.name}: with{'' if has_cors else 'out'} CORS, routes {options}")
     for name, function in root.of_type("AWS::Lambda::Function").items():
         auth = function["Properties"].get("Environment", {}).get("Variables", {}).get("AUTH")
