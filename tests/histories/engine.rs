@@ -102,12 +102,12 @@ impl Engines {
         if let Some(sink) = &self.relational {
             rows(sink, "delete from users").await;
         }
-        for entry in fs::read_dir(self.root.path()).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
-        }
-        for bucket in [FAILURES, ARCHIVE] {
-            fs::create_dir(self.root.path().join(bucket)).unwrap();
+        // The store's own folders stay: they are made when it starts.
+        for bucket in [FAILURES, ARCHIVE].map(|bucket| self.root.path().join(bucket)) {
+            if bucket.exists() {
+                fs::remove_dir_all(&bucket).unwrap();
+            }
+            fs::create_dir(bucket).unwrap();
         }
     }
 
