@@ -104,7 +104,9 @@ impl Database {
             let fault = self.teller().tell(&error);
             if session.client.is_closed() || fault.ends_the_session() {
                 self.forget(&session).await;
-                if stood && fault.kind != FaultKind::Setup && error.code().is_none_or(|code| !is_late(code)) {
+                // Another's work may have ended a connection that was made for this one.
+                let is_new = !stood && !session.is_abandoned.load(Ordering::Relaxed);
+                if !is_new && fault.kind != FaultKind::Setup && error.code().is_none_or(|code| !is_late(code)) {
                     continue;
                 }
             }

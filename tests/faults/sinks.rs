@@ -232,6 +232,24 @@ async fn what_a_sink_did_not_confirm_is_given_to_it_again() {
 }
 
 #[tokio::test]
+async fn poison_in_a_sink_does_not_make_it_write_the_neighbours_again() {
+    let rig = Rig::start().await;
+    rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
+    let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
+    let given = Arc::<Mutex<Vec<Vec<u64>>>>::default();
+    let first = Noting { inner: sink(REPLICA), given: Arc::clone(&given) };
+    let replicator = rig.replicator_with(vec![
+        Box::new(Troubled::new(first, vec![Trouble::CannotHold(vec![2]); 4])),
+        Box::new(Troubled::new(sink(SECOND), vec![Trouble::Rejects(vec![1, 2, 3]); 4])),
+    ]);
+    for delivery in 0..4 {
+        assert_eq!(position(&hand_over(&replicator, &event(&users(1..=3))).await), Some("1"));
+        let written = taken(&given).concat();
+        assert_eq!(written, if delivery == 0 { vec![1, 3] } else { vec![] }, "delivery {delivery}");
+    }
+}
+
+#[tokio::test]
 async fn a_sink_that_was_out_of_reach_is_given_all_of_it_again() {
     // It may be another one that is back: a table made anew, the other node of a failover.
     let rig = Rig::start().await;

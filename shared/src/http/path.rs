@@ -131,11 +131,15 @@ pub fn is_route(authorized: &str, matched: &str) -> bool {
     if template.contains("+}") {
         return true;
     }
-    let is_parameter = |segment: &str| segment.starts_with('{');
-    // The gateway's may have a base path before it, which is no parameter.
-    let mut authorized = template.rsplit('/');
-    let same = |of: &str| authorized.next().is_some_and(|own| is_parameter(own) || own == of);
-    matched.trim_start_matches('/').rsplit('/').all(same) && !authorized.any(is_parameter)
+    let is_parameter = |segment: &&str| segment.starts_with('{');
+    let own: Vec<&str> = template.split('/').skip(1).collect();
+    let of: Vec<&str> = matched.split('/').skip(1).collect();
+    let Some(base) = own.len().checked_sub(of.len()) else { return false };
+    // The gateway's may have a base path before it. Behind that it begins with the same name.
+    let (base, own) = own.split_at(base);
+    !base.iter().any(is_parameter)
+        && own.first() == of.first()
+        && own.iter().zip(&of).all(|(own, of)| is_parameter(own) || own == of)
 }
 
 #[cfg(test)]

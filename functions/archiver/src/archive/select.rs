@@ -129,7 +129,11 @@ fn contradicting(records: &[Record<'_>]) -> BTreeSet<usize> {
     let mut contradicting = BTreeSet::new();
     for (index, record) in records.iter().enumerate() {
         let Ok(change) = &record.read else { continue };
-        if let Effect::Remove { expired: true, .. } = change.effect {
+        // One that can become no row is refused for that, and is not what a second one contradicts.
+        let is_row = removal_time(change.at).is_ok();
+        if let Effect::Remove { expired: true, image: Some(_) } = change.effect
+            && is_row
+        {
             let first = first_of.entry((change.key.canonical(), change.revision)).or_insert(change);
             if !is_same_change(first, change) {
                 contradicting.insert(index);

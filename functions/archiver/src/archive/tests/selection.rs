@@ -141,4 +141,12 @@ fn of_two_different_removals_of_one_number_the_first_is_a_row_and_the_other_is_p
         assert_eq!(selection.unarchivable.len(), 1, "in whatever hour");
         assert_eq!(selection.partitions.len(), 1);
     });
+    let mut timeless = image("one");
+    timeless["dynamodb"]["ApproximateCreationDateTime"] = json!(0);
+    selected(&[timeless, image("two")], |selection| {
+        let selection = selection.unwrap();
+        let found: Vec<_> = selection.unarchivable.iter().map(|one| (one.index, one.contradicts)).collect();
+        assert_eq!(found, [(0, false)], "what is no row contradicts none");
+        assert_eq!(selection.partitions[0].rows.len(), 1);
+    });
 }
