@@ -1,6 +1,6 @@
 //! Adds up what the segments of a run have counted: [`run`].
 //!
-//! Each segment leaves its result in the failure bucket when it is done ([`keep`]), so that a state machine with a thousand
+//! Each segment leaves its result in the failure bucket when it is done, so that a state machine with a thousand
 //! of them carries none of it: its payload holds 256 KB, which the counts of a thousand segments exceed.
 
 use std::collections::BTreeSet;
