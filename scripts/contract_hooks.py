@@ -23,8 +23,8 @@ VALID = {"if-match": '"1", "2"', "if-none-match": 'W/"1"'}
 
 
 # What search answers comes by the stream, a moment after the write (docs/PROMISES.md: no bound on the lag is promised). A
-# walk that has just created or deleted a record looks when it has arrived.
-ARRIVAL_SECONDS = 0.5
+# walk that has just created or deleted a record looks when it has arrived, also behind what the phases before have written.
+ARRIVAL_SECONDS = 2
 
 
 @schemathesis.hook
