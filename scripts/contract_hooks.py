@@ -7,6 +7,7 @@ import itertools
 import re
 import time
 
+import requests
 import schemathesis
 
 # DynamoDB's numbers, and how far an expiry may lie from now.
@@ -23,14 +24,23 @@ VALID = {"if-match": '"1", "2"', "if-none-match": 'W/"1"'}
 
 
 # What search answers comes by the stream, a moment after the write (docs/PROMISES.md: no bound on the lag is promised). A
-# walk that has just created or deleted a record looks when it has arrived, also behind what the phases before have written.
-ARRIVAL_SECONDS = 2
+# walk that has just created a record waits until it has arrived, also behind what the phases before have written.
+ARRIVAL_SECONDS = 10
+
+
+def wait_for_arrival(case, kwargs):
+    request = case.as_transport_kwargs(headers=kwargs.get("headers"))
+    until = time.monotonic() + ARRIVAL_SECONDS
+    while requests.get(request["url"], headers=request["headers"], timeout=30).status_code == 404:
+        if time.monotonic() > until:
+            return
+        time.sleep(0.1)
 
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
     if case.path == "/users/{user_id}/summary" and case.meta is not None and case.meta.phase.name == "stateful":
-        time.sleep(ARRIVAL_SECONDS)
+        wait_for_arrival(case, kwargs)
     query, headers, body = case.query, case.headers, case.body
     is_positive = case.meta is not None and case.meta.generation.mode.is_positive
     for parameter in case.operation.definition.raw.get("parameters", []):
