@@ -18,7 +18,7 @@ const KEY: &str = r#"^([!#-+\--\[\]-~]{1,255}|"[!#-+\--\[\]-~]{1,255}")$"#;
 /// A sealed text in base64url, of which the key's id, the nonce, the time and the tag take this much at least.
 const SEALED: (&str, usize) = ("^[A-Za-z0-9_-]+$", 50);
 
-/// What a text must be like: its pattern, and the characters that it has at least and at most.
+/// The constraints of a text: its pattern, and its minimum and maximum length in characters.
 struct Text {
     pattern: &'static str,
     shortest: usize,
