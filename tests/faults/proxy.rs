@@ -32,6 +32,8 @@ pub(crate) enum Mishap {
     HalfAnAnswer,
     /// The connection is cut before the engine has seen it.
     CutBefore,
+    /// The engine does it so much later, and answers. A plan that sleeps in place would hold up the runtime's timers.
+    Slow(Duration),
     /// The connection is cut, and the engine does it so much later: a write that nobody waits for any more.
     Zombie(Duration),
     /// The engine does it, and nobody answers.
@@ -121,6 +123,10 @@ async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response
                 proxy.forward(parts, body).await
             });
             cut()
+        }
+        Mishap::Slow(time) => {
+            tokio::time::sleep(time).await;
+            proxy.forward(parts, body).await
         }
         Mishap::AnswerLost => {
             proxy.forward(parts, body).await;

@@ -227,7 +227,7 @@ async fn what_was_not_looked_at_before_the_deadline_is_kept() {
     let object = scene.give_up("replicator", vec![record_of(Told::named("ada", 1, "Then"), FORMER)], false).await;
     let slow = |call: &Call<'_>| {
         if call.method == "GET" && call.path.contains("/aws/lambda/") {
-            std::thread::sleep(Duration::from_secs(4));
+            return Mishap::Slow(Duration::from_secs(4));
         }
         Mishap::None
     };

@@ -15,7 +15,7 @@ async fn a_large_upload_has_the_time_that_its_size_takes() {
     let scene = Scene::start().await;
     let slow = |call: &Call<'_>| {
         if call.method == "PUT" && call.path.contains("/large") {
-            std::thread::sleep(Duration::from_millis(700));
+            return Mishap::Slow(Duration::from_millis(700));
         }
         Mishap::None
     };
