@@ -18,6 +18,7 @@ mod line;
 mod mapping;
 mod prove;
 mod relational;
+mod runs;
 mod shelf;
 mod source;
 mod stage;

@@ -24,6 +24,8 @@ pub(super) enum Place {
     Source,
     Failures,
     Archive,
+    /// The reports in the failure bucket: their calls meet the faults of that bucket, and no interruption.
+    Reports,
 }
 
 impl Place {
@@ -33,7 +35,7 @@ impl Place {
         match self {
             Self::Sink(index) => index,
             Self::Source => 2,
-            Self::Failures => 3,
+            Self::Failures | Self::Reports => 3,
             Self::Archive => 4,
         }
     }
@@ -93,6 +95,8 @@ struct State {
     /// Something has happened since the round began.
     moved: bool,
     troubles: [VecDeque<Trouble>; 5],
+    /// Calls until a task is interrupted, for each interruption that is due.
+    interruptions: VecDeque<usize>,
     keep: bool,
     zombies: Vec<(Place, BoxFuture<'static, ()>)>,
     coverage: Coverage,
@@ -129,6 +133,12 @@ impl Gate {
 
     pub(super) fn end_of_troubles(&self) {
         self.lock().troubles.iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// Fails a call with a transient error after each of these numbers of calls, whichever store it is to. A call that
+    /// writes a report is neither counted nor failed, because the entries of a report that is not written are lost.
+    pub(super) fn interrupt(&self, calls: impl IntoIterator<Item = usize>) {
+        self.lock().interruptions = calls.into_iter().collect();
     }
 
     /// What waits may go on.
@@ -200,7 +210,7 @@ impl Gate {
     {
         let trouble = {
             let mut state = self.lock();
-            let trouble = state.troubles[place.index()].pop_front();
+            let trouble = state.troubles[place.index()].pop_front().or_else(|| state.interruption(place));
             let trouble = trouble.map(|trouble| if writes { trouble } else { trouble.of_a_read() });
             if let Some(trouble) = trouble {
                 state.coverage.see(name_of(trouble));
@@ -229,6 +239,20 @@ impl Gate {
                 Err(other)
             }
         }
+    }
+}
+
+impl State {
+    /// The transient error of an interruption that is due at this call.
+    fn interruption(&mut self, place: Place) -> Option<Trouble> {
+        let calls = self.interruptions.front_mut().filter(|_| place != Place::Reports)?;
+        if *calls > 0 {
+            *calls -= 1;
+            return None;
+        }
+        self.interruptions.pop_front();
+        self.coverage.see("task: interrupted");
+        Some(Trouble::Refused)
     }
 }
 

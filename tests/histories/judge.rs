@@ -3,7 +3,9 @@
 //! Once the trouble is over and everything is delivered, each replica is as its source on every key that has no failure
 //! outstanding; what something outside of the promise has befallen is as its source after a backfill or a repair. The
 //! quarantine holds the poison and nothing else. Once the causes are gone and what failed is redriven, nothing is
-//! outstanding but what can never be archived, and all is equal. The archive holds what TTL removed and nothing else.
+//! outstanding but what can never be archived, and all is equal; in every third history a verify confirms it. The archive
+//! holds what TTL removed and nothing else. Every run of a task has counted what its report says, and a run that transient
+//! errors interrupted has counted and reported everything once ([`super::runs`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -16,13 +18,10 @@ use shared::stream;
 
 use super::act::Function;
 use super::cloud::{ARCHIVE, Bucket, FAILURES};
-use super::happen::{BACKFILL, LONG, REDRIVE, REPAIR};
+use super::happen::{BACKFILL, LONG, REDRIVE, REPAIR, VERIFY};
 use super::source::{ITEMS, KEY, Kind, Poison, Record, What, item_of, key};
 use super::stage::Stage;
 use super::world::World;
-
-/// Orders of one kind until they have done all that they can; each may find that the last was in trouble.
-const ORDERS_MOST: usize = 3;
 
 /// What is not as it must be.
 pub(super) type Verdict = Result<(), String>;
@@ -83,6 +82,10 @@ impl<S: Stage> World<'_, S> {
         }
         self.nothing_is_outstanding().await?;
         self.is_as_the_source(&BTreeSet::new(), false, "after a redrive").await?;
+        if self.source.records.len().is_multiple_of(3) {
+            self.carry_out(VERIFY).await?;
+        }
+        self.reports_agree_with_counts().await?;
         self.archive_is_what_ttl_removed().await
     }
 
@@ -101,14 +104,6 @@ impl<S: Stage> World<'_, S> {
             }
             None => Ok(()),
         }
-    }
-
-    async fn carry_out(&mut self, order: &str) -> Verdict {
-        for _ in 0..ORDERS_MOST {
-            self.order(order);
-            self.run_all().await;
-        }
-        Ok(())
     }
 
     /// What lies in the failure bucket, by record.

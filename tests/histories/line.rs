@@ -21,7 +21,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use super::cloud::{ARCHIVE, Asked, Cloud, SOURCE, Told, configuration, describe, mappings};
+use super::cloud::{ARCHIVE, Asked, Cloud, FAILURES, SOURCE, Told, configuration, describe, mappings};
 use super::gate::{Gate, Place, Trouble};
 
 /// Where Lambda tells of its event source mappings.
@@ -108,6 +108,8 @@ impl Behind {
                 Place::Source
             } else if path.starts_with(&format!("/{ARCHIVE}")) {
                 Place::Archive
+            } else if path.starts_with(&format!("/{FAILURES}/reports/")) {
+                Place::Reports
             } else {
                 Place::Failures
             };

@@ -3,6 +3,7 @@
 //! Every piece of work is a future that goes on only when the history says so, from one call at the gate to the next. The
 //! functions are the production ones; what is not is the stream, the clock and the order in which things happen.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -21,9 +22,11 @@ use maintenance::deployment::Deployment;
 use maintenance::failure::Functions;
 use maintenance::failure_bucket::FailureBucket;
 use maintenance::mapping::Mappings;
+use maintenance::task::Answer as TaskResponse;
 use replicator::Replicator;
 use replicator::sink::{Replica, Sink, SinkSetting};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use shared::invocation::Invocation;
 use shared::quarantine::Quarantine;
 use shared::raw_table::RawTable;
@@ -46,6 +49,8 @@ const INVOCATION: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Calls of one task; more is a task that goes round for ever.
 const CALLS_MOST: usize = 4_000;
+/// Invocations of one run of a task; more is a task that never ends.
+const INVOCATIONS_MOST: usize = 20;
 
 /// What turns the two sinks on, where the replicator is configured.
 const SETTINGS: [SinkSetting; 2] = [
@@ -106,6 +111,9 @@ pub(super) struct World<'s, S> {
     pub(super) lose_answers: usize,
     pub(super) fail_recordings: usize,
     pub(super) given_up: usize,
+    pub(super) runs_started: usize,
+    /// The responses of the runs that are done, each the last of its run.
+    pub(super) runs: Rc<RefCell<Vec<TaskResponse>>>,
 }
 
 impl<'s, S: Stage> World<'s, S> {
@@ -149,6 +157,8 @@ impl<'s, S: Stage> World<'s, S> {
             lose_answers: 0,
             fail_recordings: 0,
             given_up: 0,
+            runs_started: 0,
+            runs: Rc::default(),
         };
         world.map_stream();
         world
@@ -178,7 +188,7 @@ impl<'s, S: Stage> World<'s, S> {
     }
 
     fn invocation(&self) -> Invocation {
-        Invocation { now: self.now, stop_at: Instant::now() + INVOCATION, request_id: "1".to_owned() }
+        invocation(self.now)
     }
 
     /// Hands records to a function.
@@ -204,11 +214,41 @@ impl<'s, S: Stage> World<'s, S> {
         self.order_to(Rc::clone(&self.maintenance), order);
     }
 
-    /// Gives this one an order.
+    /// Gives this one an order. A failed invocation ends the run.
     pub(super) fn order_to(&mut self, maintenance: Rc<Maintenance>, order: &str) {
-        let order = RawValue::from_string(order.to_owned()).unwrap();
-        let invocation = self.invocation();
-        let future = async move { spelled(maintenance.handle(&order, &invocation).await.ok()) };
+        self.start_run(maintenance, order, 0);
+    }
+
+    /// Starts a run of a task: invocation after invocation, each from the last cursor, until the task is done. As the
+    /// state machine does, it retries up to `retries` failed invocations.
+    pub(super) fn start_run(&mut self, maintenance: Rc<Maintenance>, request: &str, retries: usize) {
+        self.runs_started += 1;
+        let mut request: Value = serde_json::from_str(request).unwrap();
+        request["run"] = json!(format!("run-{}", self.runs_started));
+        let (now, gate, runs) = (self.now, self.gate.clone(), Rc::clone(&self.runs));
+        let future = async move {
+            let mut failures = 0;
+            for _ in 0..INVOCATIONS_MOST {
+                let payload = RawValue::from_string(request.to_string()).unwrap();
+                match maintenance.handle(&payload, &invocation(now)).await {
+                    Ok(response) if response.done => {
+                        let output = spelled(Some(&response));
+                        runs.borrow_mut().push(response);
+                        return output;
+                    }
+                    Ok(response) => {
+                        gate.see("task: continued from its cursor");
+                        request["cursor"] = json!(response.cursor);
+                    }
+                    Err(_) if failures < retries => {
+                        gate.see("task: retried after a failed invocation");
+                        failures += 1;
+                    }
+                    Err(_) => return None,
+                }
+            }
+            None
+        };
         self.spawn_maintenance(future.boxed_local());
     }
 
@@ -377,6 +417,10 @@ impl<'s, S: Stage> World<'s, S> {
             self.run(0).await;
         }
     }
+}
+
+fn invocation(now: OffsetDateTime) -> Invocation {
+    Invocation { now, stop_at: Instant::now() + INVOCATION, request_id: "1".to_owned() }
 }
 
 fn replicator(replicas: &[Bounded; 2], s3: aws_sdk_s3::Client) -> Replicator {
