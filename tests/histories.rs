@@ -4,11 +4,13 @@
 //! A history is drawn from one number: what happens at the source, how the stream is read and delivered, what goes wrong
 //! at which store, who dies in the middle, and what maintenance does beside it ([`act`]). It is played against the
 //! production functions with a hand that polls them call by call ([`world`], [`gate`]), and judged at its end ([`judge`]).
-//! It is played in memory, where a history takes a millisecond, and on the embedded engines.
+//! It is played in memory, where a history takes a millisecond, and on the embedded engines. Histories of their own are those
+//! of unique emails ([`emails`]) and of idempotent creates with a cache ([`creates`]), because the API's writes run in these.
 
 mod act;
 mod cloud;
 mod coverage;
+mod creates;
 mod emails;
 mod engine;
 mod gate;
@@ -40,6 +42,8 @@ const ON_ENGINES: u64 = 1_000;
 const ON_POSTGRES: u64 = 400;
 /// And of those of emails.
 const ON_EMAILS: u32 = 400;
+/// And of those of idempotent creates.
+const ON_CREATES: u32 = 200;
 
 #[test]
 fn every_history_in_memory_ends_right() {
@@ -62,6 +66,11 @@ fn every_history_with_a_relational_replica_ends_right() {
 #[test]
 fn every_history_of_emails_ends_right() {
     emails::all_end_right(SEED, ON_EMAILS);
+}
+
+#[test]
+fn every_history_of_idempotent_creates_ends_right() {
+    creates::all_end_right(SEED, ON_CREATES);
 }
 
 /// Calls of one repair, and some more.
