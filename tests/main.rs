@@ -13,6 +13,7 @@ mod postgres;
 mod promises;
 mod relational;
 mod replication;
+mod repository;
 mod search;
 mod sink_contract;
 mod template;

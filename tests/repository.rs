@@ -1,0 +1,101 @@
+//! The documents of the repository: scripts and examples are listed, and every file that a document names exists.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The documents whose links and paths are checked.
+const DOCUMENTS: [&str; 7] = [
+    "CHANGELOG.md",
+    "CODE_OF_CONDUCT.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "examples/README.md",
+    "scripts/README.md",
+    ".github/pull_request_template.md",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The names of the files in a folder, without its README.
+fn files(folder: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(root().join(folder)).unwrap().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    files.map(|entry| entry.file_name().into_string().unwrap()).filter(|name| name != "README.md").collect()
+}
+
+/// The targets of a Markdown text's inline links.
+fn links(text: &str) -> BTreeSet<String> {
+    text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_owned()).collect()
+}
+
+/// The paths in a text's code spans: text with a slash that starts with a top-level entry of the repository and has no
+/// placeholder or argument.
+fn code_paths(text: &str) -> BTreeSet<String> {
+    let is_path = |span: &&str| {
+        let named = |letter: char| letter.is_alphanumeric() || "_-./".contains(letter);
+        let first = span.split('/').next().unwrap_or_default();
+        span.contains('/') && span.chars().all(named) && !first.is_empty() && root().join(first).exists()
+    };
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).filter(is_path).map(str::to_owned).collect()
+}
+
+#[test]
+fn scripts_and_examples_are_listed_in_their_readme() {
+    for folder in ["scripts", "examples"] {
+        let linked = links(&read(&format!("{folder}/README.md")));
+        let own: BTreeSet<String> = linked.into_iter().filter(|target| !target.contains('/')).collect();
+        assert_eq!(own, files(folder), "{folder}/README.md and the files of {folder}/ differ");
+    }
+}
+
+#[test]
+fn documents_name_existing_files() {
+    let mut missing = Vec::new();
+    for document in DOCUMENTS {
+        let text = read(document);
+        let folder = Path::new(document).parent().unwrap();
+        for link in links(&text).iter().filter(|link| !link.contains("://") && !link.starts_with('#')) {
+            let target = link.split('#').next().unwrap_or_default();
+            if !root().join(folder).join(target).exists() {
+                missing.push(format!("{document}: link to {link}"));
+            }
+        }
+        // Environments and build output are created later.
+        let created = |path: &String| path.starts_with(".venv") || path.starts_with("target/");
+        for path in code_paths(&text).into_iter().filter(|path| !created(path)) {
+            if !root().join(&path).exists() {
+                missing.push(format!("{document}: path {path}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "documents name files that do not exist:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn links_and_paths_are_found() {
+    let text =
+        "See [a](docs/a.md#b) and [c](https://example.com).\n`scripts/test`, `scripts/<name>`, `a/b`, `GET /users/x`.";
+    assert_eq!(links(text).into_iter().collect::<Vec<_>>(), ["docs/a.md#b", "https://example.com"]);
+    assert_eq!(code_paths(text).into_iter().collect::<Vec<_>>(), ["scripts/test"]);
+}
+
+#[test]
+fn test_script_times_are_listed_for_every_step() {
+    let steps: Vec<String> = read("scripts/test")
+        .lines()
+        .filter_map(|line| line.strip_prefix("step \""))
+        .filter_map(|rest| rest.split_once('"'))
+        .map(|(step, _)| step.to_owned())
+        .collect();
+    let guide = read("CONTRIBUTING.md");
+    let listed = guide.split("| step | seconds |").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    let listed: Vec<&str> = listed.lines().skip(2).filter_map(|row| row.split('|').nth(1)).map(str::trim).collect();
+    assert_eq!(listed, steps, "the table of CONTRIBUTING.md and the steps of scripts/test differ");
+}
