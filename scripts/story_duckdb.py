@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """A real DuckDB at the archive's files: as the archiver wrote them, after a compaction, while both layouts are there, and as
-columns. Then the life of one item, queried at each of its ends.
+Parquet. Then the life of one item, queried at each of its ends.
 
 It reads the folder that `local --data` keeps its buckets in, with the views of docs/archive.md, and each time counts the
-same facts and sums the same numbers.
+same rows and sums the same numbers.
 """
 
 import json
@@ -25,7 +25,7 @@ BUCKET = "users-archive"
 
 def view(folder):
     """The view of the documentation, over the layouts that are there."""
-    sql = documented(r"^CREATE VIEW facts AS$.*?;$")
+    sql = documented(r"^CREATE VIEW expired_items_raw AS$.*?;$")
     there = [
         f"'{folder}/{pattern}'"
         for pattern in re.findall(r"'((?:archive|compacted)/[^']*)'", sql)
@@ -45,25 +45,25 @@ def documented(pattern):
 
 
 def columns(folder):
-    """DuckDB with the documentation's view of the columns."""
+    """DuckDB with the documentation's view of the Parquet files."""
     connection = duckdb.connect()
-    sql = documented(r"^CREATE VIEW columns AS$.*?;$")
-    connection.execute(sql.replace("'columns/", f"'{folder}/columns/"))
+    sql = documented(r"^CREATE VIEW expired_items AS$.*?;$")
+    connection.execute(sql.replace("'parquet/", f"'{folder}/parquet/"))
     return connection
 
 
 def facts_in_columns(folder):
-    """As `facts`, of the columns."""
+    """As `facts`, of the Parquet files."""
     return columns(folder).execute(
-        """SELECT count(*), count(DISTINCT user_id), sum(CAST(item ->> '$.score.N' AS DECIMAL(20, 2))) FROM columns"""
+        """SELECT count(*), count(DISTINCT user_id), sum(CAST(item ->> '$.score.N' AS DECIMAL(20, 2))) FROM expired_items"""
     ).fetchone()
 
 
 def facts(folder):
-    """How many facts there are, of how many users, and the sum of their scores."""
+    """How many rows there are, of how many users, and the sum of their scores."""
     return view(folder).execute(
         """SELECT count(*), count(DISTINCT Item ->> '$.user_id.S'), sum(CAST(Item ->> '$.score.N' AS DECIMAL(20, 2)))
-           FROM facts"""
+           FROM expired_items_raw"""
     ).fetchone()
 
 
@@ -119,27 +119,27 @@ def main():
         layout = local.s3.list_objects_v2(Bucket=BUCKET, Prefix="archive/").get("KeyCount", 0)
         check("a compaction leaves nothing in the archiver's layout", layout == 0)
         check("DuckDB counts the same after it", facts(folder) == as_it_lies)
-        task(local, {"task": "columns", "to": "2999-01-01T00:00:00Z"})
-        check("and the same of its columns", facts_in_columns(folder) == as_it_lies)
+        task(local, {"task": "export-parquet", "to": "2999-01-01T00:00:00Z"})
+        check("and the same of its Parquet files", facts_in_columns(folder) == as_it_lies)
 
         expire(local, range(10), "1.00")
         both = facts(folder)
-        check("of both layouts it reads each fact once", both == (USERS + 10, USERS, as_it_lies[2] + 10))
+        check("of both layouts it reads each row once", both == (USERS + 10, USERS, as_it_lies[2] + 10))
         copies = local.s3.list_objects_v2(Bucket=BUCKET, Prefix="superseded/archive/")["Contents"]
         for stored in copies:
             key = stored["Key"].removeprefix("superseded/")
             local.s3.copy_object(Bucket=BUCKET, Key=key, CopySource={"Bucket": BUCKET, "Key": stored["Key"]})
         check("what an archiver writes again is not counted again", facts(folder) == both)
         task(local, {"task": "compact", "to": "2999-01-01T00:00:00Z"})
-        task(local, {"task": "columns", "to": "2999-01-01T00:00:00Z"})
-        check("columns hold the same once that is merged", facts_in_columns(folder) == both == facts(folder))
+        task(local, {"task": "export-parquet", "to": "2999-01-01T00:00:00Z"})
+        check("the Parquet files contain the same once that is merged", facts_in_columns(folder) == both == facts(folder))
 
         found = task(local, {"task": "audit"})
         check("an audit finds a row for all that the replica remembers", "missing" not in found)
         task(local, {"task": "restore", "user": "user-003", "extend_seconds": 3600, "dry_run": False})
         key = {"user_id": {"S": "user-003"}, "timestamp": {"N": "1700000000"}}
         restored = local.dynamodb.get_item(TableName="Users", Key=key, ConsistentRead=True)["Item"]
-        check("a restore brings the latest fact back", restored["score"]["N"] == "1.00" or restored["score"]["N"] == "1")
+        check("a restore brings the latest row back", restored["score"]["N"] == "1.00" or restored["score"]["N"] == "1")
         eventually(
             "which reaches the replica",
             lambda: "name" in local.dynamodb.get_item(TableName="UsersReplica", Key=key).get("Item", {}),
@@ -164,7 +164,7 @@ NUMBERS = {
 
 
 def numbers(local, folder):
-    """Keys of every size: archived, queried in both layouts and as columns, restored and exported, each exact."""
+    """Keys of every size: archived, queried in both layouts and as Parquet, restored and exported, each exact."""
     for number in NUMBERS:
         item = {
             "user_id": {"S": "numbers"},
@@ -181,14 +181,14 @@ def numbers(local, folder):
             f"SELECT {name}, timestamp_text, timestamp FROM {view} WHERE user_id = 'numbers'"
         ).fetchall()
     }
-    lines = lambda: known(view(folder), "facts", "Item ->> '$.name.S'")
+    lines = lambda: known(view(folder), "expired_items_raw", "Item ->> '$.name.S'")
     eventually("keys of every size are archived, and DuckDB reads them exactly", lambda: lines() == exact)
-    for order in ("compact", "columns"):
+    for order in ("compact", "export-parquet"):
         task(local, {"task": order, "to": "2999-01-01T00:00:00Z"})
     check("the same once they are compacted", lines() == exact)
-    check("and as columns", known(columns(folder), "columns", "name") == exact)
+    check("and as Parquet", known(columns(folder), "expired_items", "name") == exact)
 
-    task(local, {"task": "export", "run": "numbers"})
+    task(local, {"task": "export-import-table", "run": "numbers"})
     objects = local.s3.list_objects_v2(Bucket=BUCKET, Prefix="export/numbers/data/")["Contents"]
     files = [os.path.join(folder, stored["Key"]) for stored in objects]
     exported = duckdb.connect().execute(
@@ -213,10 +213,10 @@ def numbers(local, folder):
 
 
 def ends(folder):
-    """What DuckDB knows of Ada: the name and version that she had at each of her ends, and the latest of them."""
+    """The rows of Ada that DuckDB finds: the name and version that she had at each of her ends, and the latest of them."""
     known = columns(folder)
-    rows = "SELECT name, version FROM columns WHERE user_id = 'ada' ORDER BY revision_bytes"
-    latest = "SELECT arg_max(version, revision_bytes) FROM columns WHERE user_id = 'ada' GROUP BY key"
+    rows = "SELECT name, version FROM expired_items WHERE user_id = 'ada' ORDER BY revision_bytes"
+    latest = "SELECT arg_max(version, revision_bytes) FROM expired_items WHERE user_id = 'ada' GROUP BY key"
     return known.execute(rows).fetchall(), known.execute(latest).fetchone()
 
 
@@ -224,14 +224,14 @@ def life(local, folder):
     """Created, expired, archived, compacted, queried, restored, replicated, and expired again."""
     key = {"user_id": {"S": "ada"}, "timestamp": {"N": "1700000000"}}
     replica = lambda: local.dynamodb.get_item(TableName="UsersReplica", Key=key).get("Item", {})
-    merge = [{"task": name, "to": "2999-01-01T00:00:00Z"} for name in ("compact", "columns")]
+    merge = [{"task": name, "to": "2999-01-01T00:00:00Z"} for name in ("compact", "export-parquet")]
 
     ada = {**key, "name": {"S": "Ada Lovelace"}, "version": {"N": "7"}, "expires_at": {"N": str(int(time.time()) + 3)}}
     local.dynamodb.put_item(TableName="Users", Item=ada)
     eventually("Ada is created, and replicated", lambda: "name" in replica())
     eventually("she expires, and the replica knows why", lambda: "_expired" in replica())
     eventually("she is archived", lambda: view(folder).execute(
-        "SELECT count(*) FROM facts WHERE Item ->> '$.user_id.S' = 'ada'").fetchone() == (1,))
+        "SELECT count(*) FROM expired_items_raw WHERE Item ->> '$.user_id.S' = 'ada'").fetchone() == (1,))
     for order in merge:
         task(local, order)
     check("DuckDB finds her end", ends(folder) == ([("Ada Lovelace", 7)], (7,)))
@@ -240,8 +240,8 @@ def life(local, folder):
     eventually("she is brought back, and her replica lives again", lambda: "name" in replica())
     version = int(replica()["version"]["N"])
     eventually("she expires again", lambda: "_expired" in replica())
-    eventually("which is a second fact", lambda: view(folder).execute(
-        "SELECT count(*) FROM facts WHERE Item ->> '$.user_id.S' = 'ada'").fetchone() == (2,))
+    eventually("which is a second row", lambda: view(folder).execute(
+        "SELECT count(*) FROM expired_items_raw WHERE Item ->> '$.user_id.S' = 'ada'").fetchone() == (2,))
     for order in merge:
         task(local, order)
     check("and DuckDB finds both her ends", ends(folder) == ([("Ada Lovelace", 7), ("Ada Lovelace", version)], (version,)))

@@ -167,7 +167,7 @@ pub(crate) async fn compaction(binaries: &Path, times: usize) -> Result<(), Fail
     Ok(())
 }
 
-/// Writes a compacted day as columns.
+/// Exports a compacted day as Parquet.
 pub(crate) async fn columns(binaries: &Path) -> Result<(), Failure> {
     let bench = Bench::start(binaries).await?;
     let content = bench.fill(OBJECTS, ROWS_AN_OBJECT).await?;
@@ -175,12 +175,12 @@ pub(crate) async fn columns(binaries: &Path) -> Result<(), Failure> {
     let asked = bench.requests.to_string();
     let held_before = forget_peak()?;
     let (before, started) = (cpu_seconds()?, Instant::now());
-    let progress = bench.task(json!({"task": "columns", "to": "2999-01-01T00:00:00Z"})).await?;
+    let progress = bench.task(json!({"task": "export-parquet", "to": "2999-01-01T00:00:00Z"})).await?;
     let (cpu, wall) = (cpu_seconds()? - before, started.elapsed().as_secs_f64());
-    println!("columns of {:.0} MB of rows: {progress}", megabytes(content));
+    println!("export-parquet of {:.0} MB of rows: {progress}", megabytes(content));
     println!("  {cpu:.1} s of CPU time ({:.0} MB/s), {wall:.1} s", megabytes(content) / cpu);
     println!("  S3 requests: before {asked}; after {}", bench.requests);
-    for stored in bench.store.list("columns/").await?.into_iter().chain(bench.store.list("compacted/").await?) {
+    for stored in bench.store.list("parquet/").await?.into_iter().chain(bench.store.list("compacted/").await?) {
         println!("  {} bytes {}", stored.bytes, stored.key);
     }
     println!("  peak memory of the process {:.0} MB; before the task {held_before:.0} MB", status_megabytes("VmHWM:")?);

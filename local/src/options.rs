@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use maintenance::task::TASK_NAMES;
 use shared::clock::Clock;
 use shared::environment::Environment;
 use shared::http::caller::ScopeMapping;
@@ -101,8 +102,7 @@ enum Mode {
 enum Command {
     /// Tell a story of four users, a poison record and two bad days on fresh engines, show what became of each, and check it
     Tour(TourLine),
-    /// Run a maintenance task to its end on the `local` that listens on these ports: backfill, verify, repair, redrive,
-    /// compact, columns, restore, export, audit
+    #[command(about = task_help())]
     Task(TaskLine),
 }
 
@@ -118,6 +118,12 @@ struct TourLine {
     /// Python at a path, none
     #[arg(long, value_name = "auto|PROGRAM|off", value_parser = duckdb, default_value = "auto")]
     duckdb: DuckDb,
+}
+
+fn task_help() -> String {
+    // `summary` runs automatically after the segments.
+    let names: Vec<&str> = TASK_NAMES.into_iter().filter(|name| *name != "summary").collect();
+    format!("Run a maintenance task to completion against a running `local`: {}", names.join(", "))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap's signature")]

@@ -127,7 +127,14 @@ async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome
     let (started, maintenance) = (Instant::now(), &at.maintenance);
     // A guess that only the bar's length rests on.
     let items = match whole.task {
-        "redrive" | "summary" | "compact" | "columns" | "restore" | "export" | "audit" | "migrate" => None,
+        "redrive"
+        | "summary"
+        | "compact"
+        | "export-parquet"
+        | "restore"
+        | "export-import-table"
+        | "audit"
+        | "migrate" => None,
         _ => maintenance.source.describe().await.map(|description| description.items).ok(),
     };
     let display = Display::new(whole.segments, items);
@@ -139,7 +146,7 @@ async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome
     display.end();
     let Answer { progress, sinks, differences, .. } = answer?;
     let reports = reports(whole, at).await?;
-    let command = if whole.task == "export" {
+    let command = if whole.task == "export-import-table" {
         let text = maintenance.archive.text(&export::command_key(&whole.run)).await;
         text.ok().flatten().map(|text| String::from_utf8_lossy(&text).into_owned())
     } else {

@@ -17,15 +17,15 @@ use super::scene::{ARCHIVE, Scene, invoke, to_its_end};
 use crate::archival::harness::{self, get};
 use crate::faults::proxy::{self, Mishap};
 
-const DAY: &str = "columns/Users/dt=2026-11-22/";
+const DAY: &str = "parquet/Users/dt=2026-11-22/";
 
 fn order(run: &str) -> serde_json::Value {
-    json!({"task": "columns", "run": run, "to": "2999-01-01T00:00:00Z"})
+    json!({"task": "export-parquet", "run": run, "to": "2999-01-01T00:00:00Z"})
 }
 
 async fn sheets(scene: &Scene) -> Vec<RecordBatch> {
     let mut sheets = Vec::new();
-    for key in below(scene, "columns/").await.into_iter().filter(|key| key.ends_with(".parquet")) {
+    for key in below(scene, "parquet/").await.into_iter().filter(|key| key.ends_with(".parquet")) {
         let (bytes, metadata) = get(&scene.s3, ARCHIVE, &key).await;
         assert_eq!(metadata["sha256"], harness::sha256_hex(&bytes));
         let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).unwrap().build().unwrap();
@@ -55,12 +55,16 @@ async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows(
     small["target_bytes"] = json!(2_000);
     let answer = scene.task(small).await;
     assert_eq!(
-        (answer.progress.get("columns.rows"), answer.progress.get("columns.uncompacted")),
+        (answer.progress.get("export-parquet.rows"), answer.progress.get("export-parquet.uncompacted")),
         (60, 1),
         "what is not compacted yet is counted"
     );
     let files = below(&scene, DAY).await;
-    assert_eq!((files.len() as u64, files.len() > 2), (answer.progress.get("columns.written"), true), "{files:?}");
+    assert_eq!(
+        (files.len() as u64, files.len() > 2),
+        (answer.progress.get("export-parquet.written"), true),
+        "{files:?}"
+    );
     assert_eq!(read(&scene).await, each_once(60));
 
     let mut columns = BTreeMap::new();
@@ -81,8 +85,9 @@ async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows(
         assert!(row.key.as_str().contains(&format!("\"{second}\"")), "{} {second}", row.key);
     }
 
-    let again = scene.task(json!({"task": "columns", "to": "2999-01-01T00:00:00Z", "target_bytes": 2_000})).await;
-    assert_eq!(again.progress.to_string(), "columns.uncompacted 1", "what is there is not written again");
+    let again =
+        scene.task(json!({"task": "export-parquet", "to": "2999-01-01T00:00:00Z", "target_bytes": 2_000})).await;
+    assert_eq!(again.progress.to_string(), "export-parquet.uncompacted 1", "what is there is not written again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +100,10 @@ async fn after_the_next_compaction_a_day_is_written_anew_and_what_it_had_goes() 
     archived(&scene, 1, &[(10, 20)]).await;
     scene.task(compaction("late")).await;
     let answer = scene.task(order("late")).await;
-    assert_eq!(answer.progress.to_string(), "columns.removed 1, columns.rows 20, columns.written 1");
+    assert_eq!(
+        answer.progress.to_string(),
+        "export-parquet.removed 1, export-parquet.rows 20, export-parquet.written 1"
+    );
     let after = below(&scene, DAY).await;
     assert!(after.len() == 1 && after != before, "{after:?}");
     assert_eq!(read(&scene).await, each_once(20));
@@ -124,7 +132,7 @@ async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_ru
     let mut steps = 0;
     for last in [Mishap::Error(503, "SlowDown"), Mishap::AnswerLost] {
         for crash in 0.. {
-            for key in below(&scene, "columns/").await {
+            for key in below(&scene, "parquet/").await {
                 scene.s3.delete_object().bucket(ARCHIVE).key(key).send().await.unwrap();
             }
             for (key, (bytes, metadata)) in &kept {
@@ -173,7 +181,7 @@ async fn what_stands_in_the_way_is_named_and_what_is_there_stays() {
         put.body(body.into()).send().await.unwrap();
     }
     let answer = scene.task(order("bad")).await;
-    assert_eq!(answer.progress.to_string(), "columns.damaged 1, columns.foreign 1");
+    assert_eq!(answer.progress.to_string(), "export-parquet.damaged 1, export-parquet.foreign 1");
     let report = scene.report("bad").await;
     assert_eq!((&report[0]["object"], &report[0]["done"]), (&json!(format!("{DAY}mine.csv")), &json!("foreign")));
     assert_eq!((&report[1]["object"], &report[1]["done"]), (&json!(damaged), &json!("damaged")));
@@ -186,7 +194,7 @@ async fn what_stands_in_the_way_is_named_and_what_is_there_stays() {
         put.body(bytes.clone().into()).send().await.unwrap();
     }
     let answer = scene.task(order("many")).await;
-    assert_eq!(answer.progress.get("columns.left"), 1);
+    assert_eq!(answer.progress.get("export-parquet.left"), 1);
     assert!(scene.report("many").await[0]["why"].as_str().unwrap().contains("compact the whole day first"));
 }
 
@@ -198,9 +206,9 @@ async fn the_writing_of_columns_goes_on_where_its_last_invocation_stopped() {
     }
     scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
     let hurried = invoke(&scene.maintenance(), &order("days"), Duration::ZERO).await.unwrap();
-    assert!(!hurried.done && below(&scene, "columns/").await.is_empty());
+    assert!(!hurried.done && below(&scene, "parquet/").await.is_empty());
     let answer = to_its_end(&scene.maintenance(), order("days"), Duration::from_mins(1)).await.unwrap();
-    assert_eq!((answer.progress.get("columns.rows"), below(&scene, "columns/").await.len()), (15, 3));
-    let half = json!({"task": "columns", "to": "2026-11-22T12:00:00Z", "target_bytes": 1_024});
-    assert_eq!(scene.task(half).await.progress.get("columns.rows"), 5, "a period is whole days");
+    assert_eq!((answer.progress.get("export-parquet.rows"), below(&scene, "parquet/").await.len()), (15, 3));
+    let half = json!({"task": "export-parquet", "to": "2026-11-22T12:00:00Z", "target_bytes": 1_024});
+    assert_eq!(scene.task(half).await.progress.get("export-parquet.rows"), 5, "a period is whole days");
 }

@@ -183,12 +183,12 @@ async fn interrupted_columns_keep_their_cursor_their_counts_and_their_report() {
     archived(&scene, 0, &[(0, 10)]).await;
     archived(&scene, 24, &[(10, 20)]).await;
     scene.task(json!({"task": "compact", "to": "2026-12-01T00:00:00Z"})).await;
-    let maintenance = without_a_second_day(&scene, "/columns/").await;
-    let order = json!({"task": "columns", "run": "cut", "to": "2026-12-01T00:00:00Z"});
+    let maintenance = without_a_second_day(&scene, "/parquet/").await;
+    let order = json!({"task": "export-parquet", "run": "cut", "to": "2026-12-01T00:00:00Z"});
     let cut = interrupted(&maintenance, &order).await;
-    assert_eq!(cut.progress.to_string(), "columns.rows 10, columns.written 1");
+    assert_eq!(cut.progress.to_string(), "export-parquet.rows 10, export-parquet.written 1");
     let answer = continued(&scene.maintenance(), &order, cut).await;
-    assert_eq!(answer.progress.to_string(), "columns.rows 20, columns.written 2");
+    assert_eq!(answer.progress.to_string(), "export-parquet.rows 20, export-parquet.written 2");
     assert_eq!(scene.report("cut").await.len(), 2);
 }
 

@@ -23,7 +23,7 @@ async fn a_wrong_order_is_refused_before_anything_is_done() {
     let cursor =
         json!({"task": "verify", "run": "r", "segment": 0, "segments": 1, "part": 0, "progress": {}, "at": "x"});
     for (order, said) in [
-        (json!({"task": "restart"}), "task \"restart\" is none of"),
+        (json!({"task": "restart"}), "unknown task \"restart\": expected one of"),
         (json!({"task": "redrive", "cursor": cursor}), "the cursor is of verify"),
         (json!({"task": "verify", "cursor": cursor}), "the cursor is not one of verify"),
         (json!("verify"), "not a task"),

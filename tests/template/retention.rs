@@ -12,8 +12,8 @@ use super::tiers::section;
 /// Kept without end: the archive itself, and what failed and is nowhere else.
 const KEPT: [(&str, &str); 5] = [
     ("ArchiveBucket", "archive/"),
-    ("ArchiveBucket", "columns/"),
     ("ArchiveBucket", "compacted/"),
+    ("ArchiveBucket", "parquet/"),
     ("FailureBucket", "aws/"),
     ("FailureBucket", "quarantine/"),
 ];

@@ -530,7 +530,16 @@ fn every_task_has_a_sample_which_is_an_order() {
     assert_eq!(
         tasks,
         [
-            "audit", "backfill", "columns", "compact", "export", "migrate", "redrive", "repair", "restore", "summary",
+            "audit",
+            "backfill",
+            "compact",
+            "export-import-table",
+            "export-parquet",
+            "migrate",
+            "redrive",
+            "repair",
+            "restore",
+            "summary",
             "verify"
         ]
     );

@@ -1,4 +1,4 @@
-//! Rows of the archive as columns: the shape of the Parquet files below `columns/`. [`Batch`]
+//! Rows of the archive as columns: the shape of the Parquet files below `parquet/`. [`Batch`]
 //!
 //! This is the one place of maintenance that knows what a user has. A column holds an attribute where the item has it in
 //! the column's type, and exactly: a whole number that fits 64 bits, a text, a time. What does not fit is null there and
@@ -32,7 +32,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub use fingerprint::{Fingerprint, NotTheColumns};
-pub use key::{COLUMNS, ColumnsKey};
+pub use key::{ColumnsKey, PARQUET};
 
 /// The number of this shape; files carry it in their metadata, and a new one is written anew.
 pub const FORMAT: &str = "1";

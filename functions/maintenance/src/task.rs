@@ -34,6 +34,21 @@ use self::summary::Summary;
 use self::told::{Told, task, within};
 use crate::progress::Progress;
 
+/// The names of all tasks, as requests and reports have them.
+pub const TASK_NAMES: [&str; 11] = [
+    "backfill",
+    "verify",
+    "repair",
+    "redrive",
+    "compact",
+    "export-parquet",
+    "restore",
+    "export-import-table",
+    "audit",
+    "migrate",
+    "summary",
+];
+
 /// `AWS Step Functions` makes no longer list of numbers for its map.
 const SEGMENTS_MOST: u32 = 1_000;
 
@@ -43,10 +58,8 @@ pub enum BadOrder {
     /// Not JSON, a field that no task has, or a field of another type.
     #[error("not a task ({{\"task\":\"verify\",…}}): {0}")]
     Shape(#[source] serde_json::Error),
-    /// Nobody knows it.
-    #[error(
-        "task {0:?} is none of backfill, verify, repair, redrive, compact, columns, restore, export, audit, migrate, summary"
-    )]
+    /// No task has this name.
+    #[error("unknown task {0:?}: expected one of {names}", names = TASK_NAMES.join(", "))]
     Unknown(String),
     /// A field that this task does not take.
     #[error("{field} is not a field of {task}: leave it out")]
@@ -106,7 +119,7 @@ pub enum Task {
     Redrive(Redrive),
     /// Merge the archive's objects.
     Compact(Compact),
-    /// Write what is merged as columns.
+    /// Write the compacted rows as Parquet files.
     Columns(Columns),
     /// Bring archived items back.
     Restore(Restore),
@@ -167,9 +180,9 @@ impl Task {
             Self::Verify(_) => "repair",
             Self::Redrive(_) => "redrive",
             Self::Compact(_) => "compact",
-            Self::Columns(_) => "columns",
+            Self::Columns(_) => "export-parquet",
             Self::Restore(_) => "restore",
-            Self::Export(_) => "export",
+            Self::Export(_) => "export-import-table",
             Self::Audit(_) => "audit",
             Self::Migrate => "migrate",
             Self::Summary(_) => "summary",

@@ -97,7 +97,7 @@ fn the_exit_code_says_whether_something_is_to_be_looked_at() {
         ("redrive", "redrive.kept"),
         ("compact", "compact.kept"),
         ("restore", "restore.refused"),
-        ("export", "export.damaged"),
+        ("export-import-table", "export-import-table.damaged"),
         ("audit", "audit.missing"),
         ("audit", "audit.foreign"),
     ] {
@@ -134,7 +134,7 @@ async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
     for (text, said) in [
         ("{", "not a task"),
         ("[]", "not a task"),
-        (r#"{"task":"restroe"}"#, "none of backfill, verify, repair, redrive"),
+        (r#"{"task":"restroe"}"#, "expected one of backfill, verify, repair, redrive"),
         (r#"{"task":"verify","dry_run":true}"#, "dry_run is not a field of verify"),
         (r#"{"task":"verify","segments":2,"segment":1}"#, "segment is for one invocation"),
         (r#"{"task":"verify","cursor":null}"#, "cursor is for one invocation"),

@@ -22,7 +22,7 @@ pub enum DuckDb {
 /// How to get one.
 pub(super) const TO_HAVE_IT: &str = "not on this machine: pip install duckdb, and the tour asks it, too";
 /// All files of columns that there are.
-const COLUMNS: &str = "read_parquet('columns/*/*/*.parquet', hive_partitioning = true)";
+const COLUMNS: &str = "read_parquet('parquet/*/*/*.parquet', hive_partitioning = true)";
 /// Rows as lines, their values parted by tabs, as the shell prints them in its mode `list`.
 const PYTHON: &str = "import sys, duckdb
 for row in duckdb.sql(sys.argv[1]).fetchall(): print(*row, sep='\\t')";
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(DuckDb::from("off").found(), Ok(DuckDb::Off));
         let said = DuckDb::from("/nowhere/duckdb").found().unwrap_err();
         assert!(said.starts_with("/nowhere/duckdb: "), "{said}");
-        let columns = Columns::of(&[("columns/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
+        let columns = Columns::of(&[("parquet/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
         // A program that runs and is no DuckDB.
         assert!(columns.select(Path::new("false"), "1", "").unwrap_err().starts_with("false: "));
     }

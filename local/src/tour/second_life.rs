@@ -40,11 +40,11 @@ pub(super) async fn show(
     page.check("the archive is merged, and has a row of all that the replica remembers", {
         merged.get("compact.kept") == 0 && audited.get("audit.found") > 0 && audited.get("audit.missing") == 0
     });
-    let columns = ordered(page, &maintenance, json!({"task": "columns", "to": TO})).await?;
-    page.check("what is merged stands in columns, too, for whoever asks in SQL", {
-        columns.get("columns.rows") > 0 && columns.get("columns.rows") == merged.get("compact.rows")
+    let columns = ordered(page, &maintenance, json!({"task": "export-parquet", "to": TO})).await?;
+    page.check("the compacted rows are exported as Parquet, for queries in SQL", {
+        columns.get("export-parquet.rows") > 0 && columns.get("export-parquet.rows") == merged.get("compact.rows")
     });
-    queried(page, stores, duckdb, columns.get("columns.rows")).await?;
+    queried(page, stores, duckdb, columns.get("export-parquet.rows")).await?;
     let order = json!({"task": "restore", "user": "alan", "extend_seconds": 3_600, "dry_run": false});
     let restored = ordered(page, &maintenance, order).await?;
     drained(stack).await?;
@@ -68,7 +68,7 @@ pub(super) async fn show(
         page.exhibit("archive", key);
     }
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
-    page.check("his second end is a second fact of the archive", {
+    page.check("his second removal is a second row of the archive", {
         rows.len() == 2 && has(replica.as_ref(), "_expired")
     });
     Ok(())
@@ -101,7 +101,7 @@ async fn queried(page: &mut Page, stores: &Stores, duckdb: &DuckDb, rows: u64) -
     for answer in [&said, &counted] {
         page.exhibit("DuckDB", answer.as_ref().unwrap_or_else(|wrong| wrong));
     }
-    page.check("DuckDB finds his end among the archive's columns, and counts as many rows", {
+    page.check("DuckDB finds his row in the archive's Parquet files, and counts as many rows", {
         let said = said.map(|line| line.to_lowercase());
         said.as_deref() == Ok("alan\talan turing\talan@example.com\ttrue") && counted == Ok(rows.to_string())
     });

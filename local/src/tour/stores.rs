@@ -192,10 +192,10 @@ impl Stores {
         Ok(found)
     }
 
-    /// The archive's columns.
+    /// The archive's Parquet files.
     pub(super) async fn columns(&self) -> Result<Vec<(String, Vec<u8>)>, LookError> {
         let mut found = Vec::new();
-        for key in self.keys(&self.archive, "columns/").await? {
+        for key in self.keys(&self.archive, "parquet/").await? {
             let (bytes, _) = self.object(&self.archive, &key).await?;
             found.push((key, bytes));
         }

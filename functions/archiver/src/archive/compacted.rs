@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_foreign_key_is_refused() {
         for (from, to) in [
-            ("compacted/", "columns/"),
+            ("compacted/", "parquet/"),
             ("Users", ""),
             ("-11-02", "-11-31"),
             ("cdef-", "cdeg-"),

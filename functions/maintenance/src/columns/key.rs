@@ -1,7 +1,7 @@
 //! Where a file of columns lies.
 //!
 //! ```text
-//! columns/<table>/dt=YYYY-MM-DD/<run>-<part>.parquet
+//! parquet/<table>/dt=YYYY-MM-DD/<run>-<part>.parquet
 //! ```
 //!
 //! A run is what one day's compacted objects were turned into, named by them and how it was cut: the same objects give the
@@ -13,7 +13,7 @@ use archiver::archive::Day;
 use sha2::{Digest as _, Sha256};
 
 /// Where the files lie.
-pub const COLUMNS: &str = "columns/";
+pub const PARQUET: &str = "parquet/";
 const RUN_DIGITS: usize = 32;
 const PART_DIGITS: usize = 5;
 
@@ -47,7 +47,7 @@ impl ColumnsKey {
     /// Where the files of a day lie.
     #[must_use]
     pub fn prefix(table: &str, day: Day) -> String {
-        format!("{COLUMNS}{table}/dt={day}/")
+        format!("{PARQUET}{table}/dt={day}/")
     }
 
     /// Takes a key below [`ColumnsKey::prefix`] apart; nothing if it is not one that is written here.
@@ -79,7 +79,7 @@ mod tests {
         let run = ColumnsKey::run_of(["a", "b"], 1);
         let key = ColumnsKey { table: "Users".to_owned(), day, run, part: 7 };
         let text = key.to_string();
-        assert!(text.starts_with("columns/Users/dt=2026-11-22/") && text.ends_with("-00007.parquet"), "{text}");
+        assert!(text.starts_with("parquet/Users/dt=2026-11-22/") && text.ends_with("-00007.parquet"), "{text}");
         assert_eq!(ColumnsKey::parse("Users", day, &text), Some(key));
         for (from, to) in [("-00007", "-7"), ("-00007", "-+0007"), (".parquet", ".orc"), ("Users", "Others")] {
             assert_eq!(ColumnsKey::parse("Users", day, &text.replace(from, to)), None, "{from} → {to}");

@@ -1,6 +1,6 @@
 //! Writes what is compacted once more as columns, in Parquet files that query engines read a part of.
 //!
-//! A day's compacted runs are merged, as they would be by another compaction, and written below `columns/`; each file is
+//! A day's compacted runs are merged, as they would be by another compaction, and written below `parquet/`; each file is
 //! read back before it is put, row by row, and after it, byte by byte. Only when the last one is there, which says how many
 //! there are, those go that the day had before: so at every point a day is there as it was or as it is, or both, and
 //! readers drop repetitions. Files are named by what they are made of, so a day whose objects are the same is passed over,
@@ -95,13 +95,13 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
     let inputs: usize = runs.iter().map(Vec::len).sum();
     let uncompacted = shelf.objects.len() - inputs;
     if runs.is_empty() {
-        course.count("columns.uncompacted", uncompacted);
+        course.count("export-parquet.uncompacted", uncompacted);
         return Ok(true);
     }
     if runs.len() > FAN_IN {
         let why = format!("{} compacted runs are more than {FAN_IN}: compact the whole day first", runs.len());
         leave(course, "left", &ColumnsKey::prefix(world.table, day), why);
-        course.count("columns.uncompacted", uncompacted);
+        course.count("export-parquet.uncompacted", uncompacted);
         return Ok(true);
     }
     let run = ColumnsKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes);
@@ -131,8 +131,8 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
                 return Ok(true);
             }
         };
-        course.count("columns.written", outputs.len());
-        course.count("columns.rows", usize::try_from(rows).unwrap_or(usize::MAX));
+        course.count("export-parquet.written", outputs.len());
+        course.count("export-parquet.rows", usize::try_from(rows).unwrap_or(usize::MAX));
         let outputs = outputs.iter().map(|output| output.key.as_str()).collect();
         course.report(&Line::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
         // The files are there: a fault from here on does not write them again, and so would not count them either.
@@ -140,7 +140,7 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
     }
     for key in former {
         world.archive.remove(&key.to_string()).await?;
-        course.count("columns.removed", 1);
+        course.count("export-parquet.removed", 1);
     }
     tell_of_the_rest(course, &foreign, uncompacted);
     Ok(true)
@@ -148,14 +148,14 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
 
 /// Reports what was found of a day besides its runs, once the day is done.
 fn tell_of_the_rest(course: &mut Course<At>, foreign: &[String], uncompacted: usize) {
-    course.count("columns.uncompacted", uncompacted);
+    course.count("export-parquet.uncompacted", uncompacted);
     for object in foreign {
         leave(course, "foreign", object, "no run of this task wrote it".to_owned());
     }
 }
 
 fn leave(course: &mut Course<At>, done: &'static str, object: &str, why: String) {
-    course.count(format!("columns.{done}"), 1);
+    course.count(format!("export-parquet.{done}"), 1);
     course.report(&Line::Left { object, done, why });
 }
 

@@ -108,7 +108,7 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, ru
     let wanted = move |row: &ArchivedRow| dealt_to(segment, row.key.as_str());
     let take = |facts: &mut Facts, rows, held: &mut _| facts.add(rows, Rows::Latest, held);
     let (facts, seen) = sweep(&world.library, &period, course.stop_at, Facts::default(), wanted, take).await?;
-    tell(course, "export", &seen);
+    tell(course, "export-import-table", &seen);
     let rows = facts.into_keys().into_iter().filter_map(|(_, mut rows)| rows.pop());
     let mut rows = rows.peekable();
     let mut part = 0;
@@ -126,8 +126,8 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, ru
         let (items, sha256) = writer.finish()?;
         let key = object(run, segment, part, world.compression);
         world.library.store.put_file(&key, ROWS_TYPE, file.path(), sha256, []).await?;
-        course.count("export.written", 1);
-        course.count("export.items", usize::try_from(items).unwrap_or(usize::MAX));
+        course.count("export-import-table.written", 1);
+        course.count("export-import-table.items", usize::try_from(items).unwrap_or(usize::MAX));
         course.report(&Line { object: &key, items });
         part += 1;
     }
@@ -135,7 +135,7 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, ru
     let next = object(run, segment, part, world.compression);
     for stored in there.iter().filter(|stored| stored.key.starts_with(&own) && stored.key >= next) {
         world.library.store.remove(&stored.key).await?;
-        course.count("export.removed", 1);
+        course.count("export-import-table.removed", 1);
     }
     if segment.segment == 0 {
         let key = command_key(run);

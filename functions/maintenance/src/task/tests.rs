@@ -25,6 +25,24 @@ fn a_task_alone_is_enough_and_the_careful_way_is_the_default() {
 }
 
 #[test]
+fn task_names_are_those_that_requests_are_parsed_by() {
+    for name in TASK_NAMES {
+        match parsed(&format!(r#"{{"task":"{name}"}}"#)) {
+            Ok(order) => assert_eq!(order.task.name(), name),
+            Err(error) => assert!(error.starts_with(&format!("{name} needs ")), "{error}"),
+        }
+    }
+    for former in ["columns", "export"] {
+        let error = parsed(&format!(r#"{{"task":"{former}"}}"#)).unwrap_err();
+        let names = "export-parquet, restore, export-import-table, audit, migrate, summary";
+        assert!(
+            error.starts_with(&format!("unknown task {former:?}: expected one of")) && error.ends_with(names),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn all_fields_of_a_task_are_taken() {
     let order = parsed(
         r#"{"task":"redrive","run":"monday","segment":2,"segments":4,"cursor":null,"dry_run":false,
@@ -44,7 +62,7 @@ fn what_is_no_task_says_what_to_write() {
     for (json, said) in [
         ("[]", "not a task"),
         (r#"{"segments":2}"#, "missing field `task`"),
-        (r#"{"task":"restroe"}"#, "none of backfill, verify, repair, redrive"),
+        (r#"{"task":"restroe"}"#, "unknown task \"restroe\": expected one of backfill, verify, repair, redrive"),
         (r#"{"task":"verify","dryrun":true}"#, "unknown field `dryrun`"),
         (r#"{"task":"verify","dry_run":true}"#, "dry_run is not a field of verify"),
         (r#"{"task":"backfill","lag_seconds":1}"#, "lag_seconds is not a field of backfill"),
@@ -59,8 +77,8 @@ fn what_is_no_task_says_what_to_write() {
             r#"{"task":"compact","target_bytes":201326593}"#,
             "target_bytes is 201326593: set it to a number from 1024 to",
         ),
-        (r#"{"task":"columns","target_bytes":4294967296}"#, "of which a file fits into the 512 MB of /tmp"),
-        (r#"{"task":"export","target_bytes":268435456}"#, "512 MB of /tmp"),
+        (r#"{"task":"export-parquet","target_bytes":4294967296}"#, "of which a file fits into the 512 MB of /tmp"),
+        (r#"{"task":"export-import-table","target_bytes":268435456}"#, "512 MB of /tmp"),
         (r#"{"task":"summary"}"#, "summary needs either of_task"),
         (r#"{"task":"summary","of_task":"summary"}"#, "of_task is \"summary\": set it to one of backfill"),
         (r#"{"task":"verify","of_task":"verify"}"#, "of_task is not a field of verify"),

@@ -17,7 +17,7 @@ use super::compact::Compact;
 use super::export::Export;
 use super::restore::Restore;
 use super::summary::Summary;
-use super::{BadOrder, Mend, Redrive, Task, Verify};
+use super::{BadOrder, Mend, Redrive, TASK_NAMES, Task, Verify};
 use crate::facts::Rows;
 use crate::failure::{GIVEN_UP, QUARANTINE};
 use crate::progress::Progress;
@@ -93,8 +93,8 @@ pub(super) fn task(told: &Told, now: OffsetDateTime) -> Result<Task, BadOrder> {
             only(told, "compact", &["from", "to", "hourly", "target_bytes"])?;
             Ok(Task::Compact(compact(told, now)?))
         }
-        "columns" => {
-            only(told, "columns", &["from", "to", "target_bytes"])?;
+        "export-parquet" => {
+            only(told, "export-parquet", &["from", "to", "target_bytes"])?;
             let Compact { from, to, target_bytes, .. } = compact(told, now)?;
             Ok(Task::Columns(Columns { from, to, target_bytes }))
         }
@@ -103,8 +103,8 @@ pub(super) fn task(told: &Told, now: OffsetDateTime) -> Result<Task, BadOrder> {
             only(told, "restore", &fields)?;
             Ok(Task::Restore(restore(told)?))
         }
-        "export" => {
-            only(told, "export", &["at", "table", "target_bytes"])?;
+        "export-import-table" => {
+            only(told, "export-import-table", &["at", "table", "target_bytes"])?;
             let (at, target_bytes) = (time("at", told.at.as_deref())?, target_bytes(told)?);
             Ok(Task::Export(Export { at, table: told.table.clone(), target_bytes }))
         }
@@ -126,16 +126,13 @@ pub(super) fn task(told: &Told, now: OffsetDateTime) -> Result<Task, BadOrder> {
     }
 }
 
-/// The tasks whose segments can be added up.
-const SUMMED: [&str; 10] =
-    ["backfill", "verify", "repair", "redrive", "compact", "columns", "restore", "export", "audit", "migrate"];
-
 fn summary(told: &Told) -> Result<Summary, BadOrder> {
     match (&told.parts, told.of_task.as_deref()) {
         (Some(parts), None) => Ok(Summary::Parts(parts.clone())),
         (None, Some(name)) => {
-            let task = SUMMED.into_iter().find(|task| *task == name);
-            let wanted = || format!("one of {}", SUMMED.join(", "));
+            let summed = TASK_NAMES.into_iter().filter(|task| *task != "summary");
+            let wanted = || format!("one of {}", summed.clone().collect::<Vec<_>>().join(", "));
+            let task = summed.clone().find(|task| *task == name);
             let unknown = || BadOrder::Value { field: "of_task", found: format!("{name:?}"), wanted: wanted() };
             Ok(Summary::SegmentsOf(task.ok_or_else(unknown)?))
         }
