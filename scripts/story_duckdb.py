@@ -136,7 +136,7 @@ def main():
 
         found = task(local, {"task": "audit"})
         check("an audit finds a row for all that the replica remembers", "missing" not in found)
-        task(local, {"task": "restore", "user": "user-003", "extend_seconds": 3600, "dry_run": False})
+        task(local, {"task": "restore", "user_id": "user-003", "expires_in_seconds": 3600, "dry_run": False})
         key = {"user_id": {"S": "user-003"}, "timestamp": {"N": "1700000000"}}
         restored = local.dynamodb.get_item(TableName="Users", Key=key, ConsistentRead=True)["Item"]
         check("a restore brings the latest row back", restored["score"]["N"] == "1.00" or restored["score"]["N"] == "1")
@@ -188,7 +188,7 @@ def numbers(local, folder):
     check("the same once they are compacted", lines() == exact)
     check("and as Parquet", known(columns(folder), "expired_items", "name") == exact)
 
-    task(local, {"task": "export-import-table", "run": "numbers"})
+    task(local, {"task": "export-import-table", "run_id": "numbers"})
     objects = local.s3.list_objects_v2(Bucket=BUCKET, Prefix="export/numbers/data/")["Contents"]
     files = [os.path.join(folder, stored["Key"]) for stored in objects]
     exported = duckdb.connect().execute(
@@ -199,7 +199,7 @@ def numbers(local, folder):
     )
     check("an export has them", {name: Decimal(text) for name, text in exported.fetchall()} == {n: Decimal(n) for n in NUMBERS})
 
-    task(local, {"task": "restore", "user": "numbers", "extend_seconds": 3600, "dry_run": False})
+    task(local, {"task": "restore", "user_id": "numbers", "expires_in_seconds": 3600, "dry_run": False})
     restored = local.dynamodb.query(
         TableName="Users",
         KeyConditionExpression="user_id = :user",
@@ -236,7 +236,7 @@ def life(local, folder):
         task(local, order)
     check("DuckDB finds her end", ends(folder) == ([("Ada Lovelace", 7)], (7,)))
 
-    task(local, {"task": "restore", "user": "ada", "extend_seconds": 3, "dry_run": False})
+    task(local, {"task": "restore", "user_id": "ada", "expires_in_seconds": 3, "dry_run": False})
     eventually("she is brought back, and her replica lives again", lambda: "name" in replica())
     version = int(replica()["version"]["N"])
     eventually("she expires again", lambda: "_expired" in replica())

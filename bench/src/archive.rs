@@ -192,7 +192,7 @@ pub(crate) async fn restore(binaries: &Path) -> Result<(), Failure> {
     let bench = Bench::start(binaries).await?;
     bench.fill(1, RESTORED).await?;
     let started = Instant::now();
-    let order = json!({"task": "restore", "from": "2026-01-01T00:00:00Z", "no_expiry": true, "dry_run": false});
+    let order = json!({"task": "restore", "from": "2026-01-01T00:00:00Z", "never_expires": true, "dry_run": false});
     let restored = bench.task(order).await?.get("restore.restored");
     let restore = count(restored) / started.elapsed().as_secs_f64();
     let started = Instant::now();

@@ -93,14 +93,14 @@ impl Whole {
     fn parse(text: &str, clock: &Clock) -> Result<Self, TaskError> {
         let payload: &RawValue = serde_json::from_str(text).map_err(BadOrder::Shape)?;
         let invocation = invocation(TURN, clock);
-        let Order { task, run, segment, .. } = Order::parse(payload, &invocation)?;
+        let Order { task, run_id: run, segment, .. } = Order::parse(payload, &invocation)?;
         let mut order: Map<String, Value> = serde_json::from_str(text).map_err(BadOrder::Shape)?;
         for field in ["segment", "cursor"] {
             if order.contains_key(field) {
                 return Err(TaskError::OneInvocation(field));
             }
         }
-        order.insert("run".to_owned(), run.clone().into());
+        order.insert("run_id".to_owned(), run.clone().into());
         let lag = if let Task::Verify(verify) = &task { verify.lag } else { Duration::ZERO };
         Ok(Self { task: task.name(), order, run, segments: segment.of, turn: TURN + lag })
     }

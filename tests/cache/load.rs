@@ -95,7 +95,7 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
     assert!(reader.await.unwrap() > 0);
     let _server = mortal.await.unwrap();
 
-    let answer = scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     let progress = &answer.progress;
     assert_eq!((progress.get("source.items"), progress.sum(".equal")), (RECORDS, RECORDS), "{progress}");
     for n in 0..RECORDS {

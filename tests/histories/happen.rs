@@ -312,7 +312,7 @@ impl<S: Stage> World<'_, S> {
     }
 }
 
-pub(super) const REPAIR: &str = r#"{"task":"repair","dry_run":false,"lag_seconds":0}"#;
-pub(super) const VERIFY: &str = r#"{"task":"verify","lag_seconds":0}"#;
+pub(super) const REPAIR: &str = r#"{"task":"repair","dry_run":false,"recheck_after_seconds":0}"#;
+pub(super) const VERIFY: &str = r#"{"task":"verify","recheck_after_seconds":0}"#;
 pub(super) const BACKFILL: &str = r#"{"task":"backfill"}"#;
 pub(super) const REDRIVE: &str = r#"{"task":"redrive","dry_run":false}"#;

@@ -59,7 +59,7 @@ async fn create(scene: &Scene, user_id: &str) -> Result<(), WriteError> {
 }
 
 async fn restore(scene: &Scene, more: Value) -> Progress {
-    let mut order = json!({"task": "restore", "run": "back", "extend_seconds": 3600, "dry_run": false});
+    let mut order = json!({"task": "restore", "run_id": "back", "expires_in_seconds": 3600, "dry_run": false});
     order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     to_its_end(&maintenance(scene), order, std::time::Duration::from_mins(1)).await.unwrap().progress
 }
@@ -96,7 +96,7 @@ async fn an_address_that_another_user_has_by_now_is_left_to_it_and_the_key_is_to
     expired(&scene, &["ada"]).await;
     create(&scene, "eve").await.unwrap();
     for (dry, run, done) in [(true, "dry", "would be refused"), (false, "wet", "refused")] {
-        let more = json!({"from": "2026-01-01T00:00:00Z", "dry_run": dry, "run": run});
+        let more = json!({"from": "2026-01-01T00:00:00Z", "dry_run": dry, "run_id": run});
         assert_eq!(restore(&scene, more).await.get("restore.refused"), 1, "{run}");
         let report = scene.report(run).await;
         assert_eq!((&report[0]["key"]["user_id"]["S"], &report[0]["done"]), (&json!("ada"), &json!(done)));

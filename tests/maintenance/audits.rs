@@ -14,7 +14,7 @@ async fn every_removal_that_the_replica_remembers_has_its_row_in_either_layout()
     let answer = scene.task(json!({"task": "audit"})).await;
     assert_eq!(answer.progress.to_string(), "audit.found 3, audit.objects 2");
     scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
-    let answer = scene.task(json!({"task": "audit", "run": "merged"})).await;
+    let answer = scene.task(json!({"task": "audit", "run_id": "merged"})).await;
     assert_eq!(answer.progress.to_string(), "audit.found 3, audit.objects 1");
     assert!(scene.report("merged").await.is_empty());
 }
@@ -35,7 +35,7 @@ async fn what_is_missing_doubled_or_damaged_is_told() {
     let damaged = format!("archive/{day}/hr=00/{:032x}.ndjson.zst", 8);
     scene.s3.put_object().bucket(ARCHIVE).key(&damaged).body(b"mine".to_vec().into()).send().await.unwrap();
 
-    let answer = scene.task(json!({"task": "audit", "run": "bad"})).await;
+    let answer = scene.task(json!({"task": "audit", "run_id": "bad"})).await;
     let expected = "audit.damaged 1, audit.doubled 1, audit.missing 1, audit.objects 3";
     assert_eq!(answer.progress.to_string(), expected);
     let report = scene.report("bad").await;
@@ -50,7 +50,7 @@ async fn a_list_of_keys_is_proven_by_any_row_of_each() {
     expired(&scene, &["ada"], "First").await;
     expired(&scene, &["ada"], "Second").await;
     let key = |user: &str| json!({"user_id": {"S": user}, "timestamp": {"N": "1"}});
-    let order = json!({"task": "audit", "run": "list", "keys": [key("ada"), key("nobody")]});
+    let order = json!({"task": "audit", "run_id": "list", "keys": [key("ada"), key("nobody")]});
     let answer = scene.task(order).await;
     assert_eq!(answer.progress.to_string(), "audit.found 1, audit.missing 1, audit.objects 2");
     assert_eq!(scene.report("list").await[0]["key"], key("nobody"));

@@ -43,7 +43,7 @@ async fn a_backfill_goes_on_where_the_last_invocation_stopped() {
     scene.stack.drained().await;
     scene.lose_replica().await;
     // A pace at which no invocation of this length gets through: a page of 1 MB costs 250 units.
-    let mut order = json!({"task": "backfill", "run": "slow", "capacity_units": 250});
+    let mut order = json!({"task": "backfill", "run_id": "slow", "max_read_capacity_units": 250});
     let (maintenance, mut interrupted) = (scene.maintenance(), 0);
     let answer = loop {
         let answer = invoke(&maintenance, &order, Duration::from_secs(4)).await.unwrap();
@@ -54,7 +54,7 @@ async fn a_backfill_goes_on_where_the_last_invocation_stopped() {
         order["cursor"] = json!(answer.cursor);
     };
     assert!(interrupted > 0);
-    assert_eq!((answer.progress.get("source.items"), answer.run.as_str()), (1_200, "slow"));
+    assert_eq!((answer.progress.get("source.items"), answer.run_id.as_str()), (1_200, "slow"));
     scene.replica_is_source().await;
 }
 
@@ -66,11 +66,11 @@ async fn segments_together_are_the_whole_table() {
     scene.lose_replica().await;
     let mut parts = Vec::new();
     for segment in 0..4 {
-        let order = json!({"task": "backfill", "run": "parts", "segment": segment, "segments": 4});
-        parts.push(scene.task(order).await.progress);
+        let order = json!({"task": "backfill", "run_id": "parts", "segment": segment, "segments": 4});
+        parts.push(scene.task(order).await);
     }
-    assert!(parts.iter().all(|part| part.get("source.items") < 200), "{parts:?}");
-    let summary = scene.task(json!({"task": "summary", "run": "parts", "parts": parts})).await;
+    assert!(parts.iter().all(|part| part.progress.get("source.items") < 200), "{parts:?}");
+    let summary = scene.task(json!({"task": "summary", "run_id": "parts", "segment_results": parts})).await;
     assert_eq!(summary.progress.to_string(), "dynamodb.filled 200, source.items 200");
     let kept: Value = serde_json::from_slice(&scene.object("reports/parts/summary.json").await).unwrap();
     assert_eq!(kept["progress"]["dynamodb.filled"], 200);
@@ -86,7 +86,7 @@ async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in()
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
-    let answer = scene.task(json!({"task": "backfill", "run": "poison"})).await;
+    let answer = scene.task(json!({"task": "backfill", "run_id": "poison"})).await;
     assert_eq!(answer.progress.to_string(), "dynamodb.filled 1, dynamodb.left 1, source.items 2");
     let report = scene.report("poison").await;
     assert_eq!((report.len(), &report[0]["key"]["user_id"]["S"]), (1, &json!("eve")));

@@ -20,7 +20,7 @@ use crate::faults::proxy::{self, Mishap};
 const DAY: &str = "parquet/Users/dt=2026-11-22/";
 
 fn order(run: &str) -> serde_json::Value {
-    json!({"task": "export-parquet", "run": run, "to": "2999-01-01T00:00:00Z"})
+    json!({"task": "export-parquet", "run_id": run, "to": "2999-01-01T00:00:00Z"})
 }
 
 async fn sheets(scene: &Scene) -> Vec<RecordBatch> {
@@ -52,7 +52,7 @@ async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows(
     scene.task(compaction("merged")).await;
     archived(&scene, 3, &[(60, 70)]).await;
     let mut small = order("first");
-    small["target_bytes"] = json!(2_000);
+    small["target_file_size_bytes"] = json!(2_000);
     let answer = scene.task(small).await;
     assert_eq!(
         (answer.progress.get("export-parquet.rows"), answer.progress.get("export-parquet.uncompacted")),
@@ -85,8 +85,9 @@ async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows(
         assert!(row.key.as_str().contains(&format!("\"{second}\"")), "{} {second}", row.key);
     }
 
-    let again =
-        scene.task(json!({"task": "export-parquet", "to": "2999-01-01T00:00:00Z", "target_bytes": 2_000})).await;
+    let again = scene
+        .task(json!({"task": "export-parquet", "to": "2999-01-01T00:00:00Z", "target_file_size_bytes": 2_000}))
+        .await;
     assert_eq!(again.progress.to_string(), "export-parquet.uncompacted 1", "what is there is not written again");
 }
 
@@ -117,7 +118,7 @@ async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_ru
     archived(&scene, 0, &[(0, 20)]).await;
     scene.task(compaction("first")).await;
     let mut order = order("crash");
-    order["target_bytes"] = json!(2_000);
+    order["target_file_size_bytes"] = json!(2_000);
     scene.task(order.clone()).await;
     let former = below(&scene, DAY).await;
     let kept = {
@@ -209,6 +210,6 @@ async fn the_writing_of_columns_goes_on_where_its_last_invocation_stopped() {
     assert!(!hurried.done && below(&scene, "parquet/").await.is_empty());
     let answer = to_its_end(&scene.maintenance(), order("days"), Duration::from_mins(1)).await.unwrap();
     assert_eq!((answer.progress.get("export-parquet.rows"), below(&scene, "parquet/").await.len()), (15, 3));
-    let half = json!({"task": "export-parquet", "to": "2026-11-22T12:00:00Z", "target_bytes": 1_024});
+    let half = json!({"task": "export-parquet", "to": "2026-11-22T12:00:00Z", "target_file_size_bytes": 1_024});
     assert_eq!(scene.task(half).await.progress.get("export-parquet.rows"), 5, "a period is whole days");
 }

@@ -16,7 +16,7 @@ use crate::faults::proxy::{self, Call, Mishap};
 
 /// The day of the records that [`expired`] makes.
 pub(super) fn order(run: &str) -> Value {
-    json!({"task": "compact", "run": run, "from": "2026-11-22T00:00:00Z", "to": "2026-11-23T00:00:00Z"})
+    json!({"task": "compact", "run_id": run, "from": "2026-11-22T00:00:00Z", "to": "2026-11-23T00:00:00Z"})
 }
 
 /// Archives batches of users by their numbers, in the `hour`th hour after the first.
@@ -116,7 +116,7 @@ async fn more_objects_than_are_read_at_a_time_take_rounds_and_end_as_one_run_of_
     let batches: Vec<_> = (0..70).map(|n| (n * 5, n * 5 + 6)).collect();
     archived(&scene, 0, &batches).await;
     let mut order = order("rounds");
-    order["target_bytes"] = json!(40_000);
+    order["target_file_size_bytes"] = json!(40_000);
     let answer = scene.task(order).await;
     assert_eq!(answer.progress.get("compact.kept"), 0);
     let objects = below(&scene, "compacted/").await;
@@ -140,7 +140,7 @@ async fn an_hour_is_merged_by_itself_and_the_day_later() {
     archived(&scene, 0, &[(0, 10), (10, 20)]).await;
     archived(&scene, 1, &[(20, 30), (30, 40)]).await;
     let mut hourly = order("hour");
-    hourly["hourly"] = json!(true);
+    hourly["granularity"] = json!("hour");
     hourly["to"] = json!("2026-11-22T10:00:00Z");
     assert_eq!(scene.task(hourly).await.progress.get("compact.rows"), 20);
     assert_eq!((below(&scene, "archive/").await.len(), below(&scene, "compacted/").await.len()), (2, 1));
@@ -161,7 +161,7 @@ async fn behind(scene: &Scene, plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync 
 async fn a_crash_at_any_step_loses_no_row_and_the_next_run_ends_it() {
     let scene = Scene::start().await;
     let mut order = order("crash");
-    order["target_bytes"] = json!(20_000);
+    order["target_file_size_bytes"] = json!(20_000);
     let mut steps = 0;
     for last in [Mishap::Error(503, "SlowDown"), Mishap::AnswerLost] {
         for crash in 0.. {

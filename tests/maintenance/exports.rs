@@ -72,8 +72,8 @@ async fn the_latest_row_of_each_key_is_imported_whole_and_once() {
     let mut items = 0;
     for segment in 0..2 {
         let order = json!({
-            "task": "export-import-table", "run": "whole", "table": TABLE, "segment": segment, "segments": 2,
-            "target_bytes": 1024,
+            "task": "export-import-table", "run_id": "whole", "table": TABLE, "segment": segment, "segments": 2,
+            "target_file_size_bytes": 1024,
         });
         items += scene.task(order).await.progress.get("export-import-table.items");
     }
@@ -95,7 +95,7 @@ async fn at_a_point_in_time_what_was_removed_later_is_not_there() {
     let at = shared::clock::Clock::system().now() - time::Duration::seconds(1);
     let at = at.format(&time::format_description::well_known::Rfc3339).unwrap();
     expired(&scene, &["ada", "bob"], "Second").await;
-    scene.task(json!({"task": "export-import-table", "run": "then", "table": TABLE, "at": at})).await;
+    scene.task(json!({"task": "export-import-table", "run_id": "then", "table": TABLE, "as_of": at})).await;
     assert_eq!(by_name(&imported(&scene, "then").await), [("ada".to_owned(), "First".to_owned())]);
 }
 
@@ -103,16 +103,17 @@ async fn at_a_point_in_time_what_was_removed_later_is_not_there() {
 async fn an_export_that_is_begun_anew_leaves_nothing_of_what_it_was_and_another_under_its_name_is_refused() {
     let scene = Scene::start().await;
     expired(&scene, &["ada", "bob", "cleo", "dora"], "First").await;
-    let order = json!({"task": "export-import-table", "run": "anew", "table": TABLE, "target_bytes": 1024});
+    let order =
+        json!({"task": "export-import-table", "run_id": "anew", "table": TABLE, "target_file_size_bytes": 1024});
     let mut small = order.clone();
-    small["target_bytes"] = json!(1024);
+    small["target_file_size_bytes"] = json!(1024);
     for user in ["e", "f", "g", "h", "i", "j", "k", "l"] {
         expired(&scene, &[user], &"x".repeat(500)).await;
     }
     let written = scene.task(small).await.progress.get("export-import-table.written");
     assert!(written > 2, "{written}");
     let mut large = order;
-    large["target_bytes"] = json!(1_000_000);
+    large["target_file_size_bytes"] = json!(1_000_000);
     let answer = scene.task(large.clone()).await;
     assert_eq!(
         (answer.progress.get("export-import-table.written"), answer.progress.get("export-import-table.removed")),
@@ -123,5 +124,5 @@ async fn an_export_that_is_begun_anew_leaves_nothing_of_what_it_was_and_another_
     (large["segments"], large["segment"]) = (json!(2), json!(1));
     let refused = invoke(&scene.maintenance(), &large, std::time::Duration::from_mins(1)).await.unwrap_err();
     assert_eq!(refused.name(), "TaskInvalid");
-    assert!(refused.to_string().contains("give another run, or remove it"), "{refused}");
+    assert!(refused.to_string().contains("choose another run_id or delete it"), "{refused}");
 }

@@ -47,7 +47,7 @@ async fn a_comparison_reads_the_failure_bucket_until_its_deadline_and_says_so() 
     maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
     let time = Duration::from_secs(8);
     let started = Instant::now();
-    let hurried = json!({"task": "verify", "run": "hurried", "lag_seconds": 0});
+    let hurried = json!({"task": "verify", "run_id": "hurried", "recheck_after_seconds": 0});
     let answer = invoke(&maintenance, &hurried, time).await.unwrap();
     assert!(started.elapsed() < time, "{:?}", started.elapsed());
     assert!(answer.done, "the comparison itself is done");
@@ -56,7 +56,7 @@ async fn a_comparison_reads_the_failure_bucket_until_its_deadline_and_says_so() 
     let report = scene.report("hurried").await;
     assert_eq!((&report[0]["kind"], &report[0]["unattributed"]), (&json!("missing"), &json!(true)));
 
-    let patient = json!({"task": "verify", "run": "patient", "lag_seconds": 0});
+    let patient = json!({"task": "verify", "run_id": "patient", "recheck_after_seconds": 0});
     let answer = invoke(&scene.maintenance(), &patient, Duration::from_mins(2)).await.unwrap();
     assert_eq!((answer.progress.get("dynamodb.quarantined"), answer.progress.get("dynamodb.unattributed")), (1, 0));
     let report = scene.report("patient").await;
@@ -79,9 +79,9 @@ async fn an_object_that_no_failure_can_be_is_not_read() {
     let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), never).await);
     maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
     let time = Duration::from_mins(1);
-    let answer = invoke(&maintenance, &json!({"task": "verify", "lag_seconds": 0}), time).await.unwrap();
+    let answer = invoke(&maintenance, &json!({"task": "verify", "recheck_after_seconds": 0}), time).await.unwrap();
     assert_eq!((answer.progress.get("dynamodb.missing"), answer.progress.get("dynamodb.unattributed")), (1, 0));
-    let order = json!({"task": "redrive", "run": "large", "dry_run": false});
+    let order = json!({"task": "redrive", "run_id": "large", "dry_run": false});
     assert_eq!(invoke(&maintenance, &order, time).await.unwrap().progress.get("redrive.kept"), 1);
     assert!(scene.report("large").await[0]["why"].as_str().unwrap().contains("17825792 bytes"));
 }

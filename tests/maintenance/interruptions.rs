@@ -83,7 +83,7 @@ async fn an_interrupted_backfill_keeps_its_cursor_and_its_counts() {
     let second_page =
         move |call: &Call<'_>| when(call.operation == "Scan" && pages.fetch_add(1, Ordering::Relaxed) > 0);
     maintenance.source = RawTable::new(table_behind(&scene, second_page).await, SOURCE);
-    let order = json!({"task": "backfill", "run": "cut"});
+    let order = json!({"task": "backfill", "run_id": "cut"});
     let cut = interrupted(&maintenance, &order).await;
     assert!(cut.progress.get("source.items") > 0 && cut.progress.get("source.items") < 1_200, "{}", cut.progress);
     let answer = continued(&scene.maintenance(), &order, cut).await;
@@ -93,8 +93,8 @@ async fn an_interrupted_backfill_keeps_its_cursor_and_its_counts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_verify_or_repair_keeps_its_cursor_its_counts_and_its_report() {
     for order in [
-        json!({"task": "verify", "run": "verify", "lag_seconds": 0}),
-        json!({"task": "repair", "run": "repair", "lag_seconds": 0, "dry_run": false}),
+        json!({"task": "verify", "run_id": "verify", "recheck_after_seconds": 0}),
+        json!({"task": "repair", "run_id": "repair", "recheck_after_seconds": 0, "dry_run": false}),
     ] {
         let scene = Scene::start().await;
         scene.fill(3, 10).await;
@@ -103,11 +103,11 @@ async fn an_interrupted_verify_or_repair_keeps_its_cursor_its_counts_and_its_rep
         let maintenance = with_a_later_replica(&scene);
         let cut = interrupted(&maintenance, &order).await;
         assert_eq!((cut.progress.get("source.items"), cut.progress.get("dynamodb.missing")), (3, 1));
-        assert_eq!(scene.report(&cut.run).await.len(), 1, "the report is kept");
+        assert_eq!(scene.report(&cut.run_id).await.len(), 1, "the report is kept");
         make_the_later_replica(&scene).await;
         let answer = continued(&maintenance, &order, cut).await;
         assert_eq!((answer.progress.get("source.items"), answer.progress.get("dynamodb.missing")), (3, 4));
-        assert_eq!(scene.report(&answer.run).await.len(), 4);
+        assert_eq!(scene.report(&answer.run_id).await.len(), 4);
     }
 }
 
@@ -125,7 +125,7 @@ async fn an_interrupted_redrive_keeps_its_cursor_its_counts_and_its_report() {
         when(lists && listings.fetch_add(1, Ordering::Relaxed) > 1)
     };
     maintenance.failures = FailureBucket::new(buckets_behind(&scene, quarantine).await, FAILURES.to_owned());
-    let order = json!({"task": "redrive", "run": "cut", "dry_run": false});
+    let order = json!({"task": "redrive", "run_id": "cut", "dry_run": false});
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.get("redrive.redriven"), 1);
     assert_eq!(scene.report("cut").await.len(), 1);
@@ -151,7 +151,7 @@ async fn an_interrupted_compaction_keeps_its_cursor_its_counts_and_its_report() 
     archived(&scene, 0, &[(0, 10), (10, 20)]).await;
     archived(&scene, 24, &[(20, 30), (30, 40)]).await;
     let maintenance = without_a_second_day(&scene, "/compacted/").await;
-    let order = json!({"task": "compact", "run": "cut", "to": "2026-12-01T00:00:00Z"});
+    let order = json!({"task": "compact", "run_id": "cut", "to": "2026-12-01T00:00:00Z"});
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!((cut.progress.get("compact.rows"), cut.progress.get("compact.retired")), (20, 2));
     assert_eq!(scene.report("cut").await.len(), 1);
@@ -169,7 +169,7 @@ async fn a_compaction_that_was_interrupted_while_it_retires_objects_counts_each_
     let one = move |call: &Call<'_>| when(call.method == "DELETE" && removed.fetch_add(1, Ordering::Relaxed) > 0);
     let mut maintenance = scene.maintenance();
     maintenance.archive = Store::new(buckets_behind(&scene, one).await, ARCHIVE.to_owned());
-    let order = json!({"task": "compact", "run": "cut", "to": "2026-12-01T00:00:00Z"});
+    let order = json!({"task": "compact", "run_id": "cut", "to": "2026-12-01T00:00:00Z"});
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.to_string(), "compact.objects 3, compact.retired 1, compact.rows 30, compact.written 1");
     let answer = continued(&scene.maintenance(), &order, cut).await;
@@ -184,7 +184,7 @@ async fn interrupted_columns_keep_their_cursor_their_counts_and_their_report() {
     archived(&scene, 24, &[(10, 20)]).await;
     scene.task(json!({"task": "compact", "to": "2026-12-01T00:00:00Z"})).await;
     let maintenance = without_a_second_day(&scene, "/parquet/").await;
-    let order = json!({"task": "export-parquet", "run": "cut", "to": "2026-12-01T00:00:00Z"});
+    let order = json!({"task": "export-parquet", "run_id": "cut", "to": "2026-12-01T00:00:00Z"});
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.to_string(), "export-parquet.rows 10, export-parquet.written 1");
     let answer = continued(&scene.maintenance(), &order, cut).await;
@@ -200,8 +200,7 @@ async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report(
     let one = |call: &Call<'_>| when(call.operation == "PutItem" && call.body.contains("\"u120\""));
     let mut maintenance = scene.maintenance();
     maintenance.restored = RestoreTable::new(table_behind(&scene, one).await, SOURCE.to_owned());
-    let order =
-        json!({"task": "restore", "run": "cut", "from": "2026-01-01T00:00:00Z", "no_expiry": true, "dry_run": false});
+    let order = json!({"task": "restore", "run_id": "cut", "from": "2026-01-01T00:00:00Z", "never_expires": true, "dry_run": false});
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.get("restore.restored"), 120, "all before the one that cannot be put");
     assert_eq!(scene.report("cut").await.len(), 120);
@@ -220,7 +219,7 @@ async fn an_interrupted_audit_keeps_its_cursor_its_counts_and_its_report() {
     let damaged = "archive/Users/dt=2026-11-22/hr=09/00000000000000000000000000000000.ndjson.zst";
     scene.s3.put_object().bucket(ARCHIVE).key(damaged).body(b"mine".to_vec().into()).send().await.unwrap();
     let maintenance = with_a_later_replica(&scene);
-    let order = json!({"task": "audit", "run": "cut"});
+    let order = json!({"task": "audit", "run_id": "cut"});
     let cut = interrupted(&maintenance, &order).await;
     let told = "audit.damaged 1, audit.found 2, audit.objects";
     assert!(cut.progress.to_string().starts_with(told), "{}", cut.progress);
@@ -250,7 +249,7 @@ async fn a_report_that_is_refused_once_is_written_all_the_same() {
     };
     let mut maintenance = scene.maintenance();
     maintenance.failures = FailureBucket::new(buckets_behind(&scene, once).await, FAILURES.to_owned());
-    let order = json!({"task": "verify", "run": "large", "lag_seconds": 0});
+    let order = json!({"task": "verify", "run_id": "large", "recheck_after_seconds": 0});
     let answer = to_its_end(&maintenance, order, Duration::from_mins(2)).await.unwrap();
     assert!(refused.load(Ordering::Relaxed) > 1);
     assert_eq!(answer.progress.get("dynamodb.extra"), 4_300);

@@ -29,7 +29,7 @@ async fn created_expired_archived_compacted_restored_replicated_and_expired_agai
 
     // She is brought back for an hour, and her replica lives again, above the tombstone.
     let restored =
-        scene.task(json!({"task": "restore", "user": "ada", "extend_seconds": 3600, "dry_run": false})).await;
+        scene.task(json!({"task": "restore", "user_id": "ada", "expires_in_seconds": 3600, "dry_run": false})).await;
     assert_eq!(restored.progress.get("restore.restored"), 1);
     scene.stack.drained().await;
     scene.replica_is_source().await;

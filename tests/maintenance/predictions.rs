@@ -18,7 +18,7 @@ use crate::replication::story::Told;
 async fn run(maintenance: &Maintenance, order: &Value, dry_run: bool) -> Answer {
     let mut order = order.clone();
     order["dry_run"] = json!(dry_run);
-    order["run"] = json!(if dry_run { "dry" } else { "real" });
+    order["run_id"] = json!(if dry_run { "dry" } else { "real" });
     to_its_end(maintenance, order, Duration::from_mins(1)).await.unwrap()
 }
 
@@ -130,7 +130,7 @@ async fn a_dry_run_of_a_repair_tells_the_outcome_of_each_key() {
     scene.put(REPLICA, foreign).await;
     let maintenance = scene.maintenance();
 
-    let order = json!({"task": "repair", "lag_seconds": 0});
+    let order = json!({"task": "repair", "recheck_after_seconds": 0});
     let dry = run(&maintenance, &order, true).await;
     let real = run(&maintenance, &order, false).await;
     let (predicted, done) = (outcomes(&scene, "dry", "key").await, outcomes(&scene, "real", "key").await);
@@ -175,7 +175,8 @@ async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
         scene.put(SOURCE, user("live", "Now")).await;
         scene.put(SOURCE, expiring(user("dead", "Now"))).await;
         let order = json!({
-            "task": "restore", "from": "2026-01-01T00:00:00Z", "extend_seconds": 3600, "overwrite": overwrite, "rows": rows,
+            "task": "restore", "from": "2026-01-01T00:00:00Z", "expires_in_seconds": 3600, "overwrite": overwrite,
+            "versions": rows,
         });
         let dry = run(&maintenance, &order, true).await;
         let real = run(&maintenance, &order, false).await;

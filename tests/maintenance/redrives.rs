@@ -49,12 +49,12 @@ async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image()
     ];
     let object = scene.give_up("replicator", records, false).await;
 
-    let dry = scene.task(json!({"task": "redrive", "run": "dry"})).await;
+    let dry = scene.task(json!({"task": "redrive", "run_id": "dry"})).await;
     assert_eq!(dry.progress.to_string(), "redrive.objects 1, redrive.ready 1, redrive.records 3");
     assert_eq!(scene.report("dry").await[0]["done"], "would be redriven");
     assert!(scene.items(REPLICA).await.is_empty(), "showing it changes nothing");
 
-    let real = scene.task(json!({"task": "redrive", "run": "real", "dry_run": false})).await;
+    let real = scene.task(json!({"task": "redrive", "run_id": "real", "dry_run": false})).await;
     let expected = "redrive.objects 1, redrive.records 3, redrive.redriven 1, redrive.written 3";
     assert_eq!(real.progress.to_string(), expected);
     assert_eq!(
@@ -67,7 +67,7 @@ async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image()
     assert_eq!(scene.objects("redriven/").await, [format!("redriven/{object}")], "it is moved, whole");
 
     let before = scene.items(REPLICA).await.len();
-    let again = scene.task(json!({"task": "redrive", "run": "again", "dry_run": false})).await;
+    let again = scene.task(json!({"task": "redrive", "run_id": "again", "dry_run": false})).await;
     assert_eq!((again.progress.to_string().as_str(), scene.items(REPLICA).await.len()), ("", before));
 }
 
@@ -165,7 +165,7 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
 
     for _ in 0..2 {
         let run = format!("run-{}", scene.objects("reports/").await.len());
-        let answer = scene.task(json!({"task": "redrive", "run": run, "dry_run": false})).await;
+        let answer = scene.task(json!({"task": "redrive", "run_id": run, "dry_run": false})).await;
         assert_eq!(answer.progress.get("redrive.kept"), 8, "{}", answer.progress);
         let report = scene.report(&run).await;
         let why = |object: &str| {
@@ -206,9 +206,9 @@ async fn a_redrive_takes_what_it_is_told_to_take() {
     };
     assert_eq!(count(json!({})).await, 4);
     assert_eq!(count(json!({"prefix": "quarantine/replicator/dynamodb/"})).await, 2);
-    assert_eq!(count(json!({"reason": "too large"})).await, 2);
-    assert_eq!(count(json!({"reason": "RecordAge"})).await, 1);
-    assert_eq!(count(json!({"reason": "large", "prefix": "quarantine/replicator/read/"})).await, 1);
+    assert_eq!(count(json!({"error_contains": "too large"})).await, 2);
+    assert_eq!(count(json!({"error_contains": "RecordAge"})).await, 1);
+    assert_eq!(count(json!({"error_contains": "large", "prefix": "quarantine/replicator/read/"})).await, 1);
     assert_eq!(count(json!({"to": "2026-01-01T00:00:00Z"})).await, 0);
     assert_eq!(count(json!({"from": "2026-01-01T00:00:00Z", "to": "2099-01-01T00:00:00Z"})).await, 4);
     let mut parts = 0;
@@ -234,7 +234,7 @@ async fn what_was_not_looked_at_before_the_deadline_is_kept() {
     let mut maintenance = scene.maintenance();
     let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), slow).await);
     maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
-    let order = json!({"task": "redrive", "run": "late", "dry_run": false});
+    let order = json!({"task": "redrive", "run_id": "late", "dry_run": false});
     let answer = invoke(&maintenance, &order, Duration::from_secs(3)).await.unwrap();
     assert_eq!((answer.progress.get("redrive.kept"), answer.progress.get("redrive.redriven")), (1, 0));
     assert_eq!(scene.objects("aws/").await, [object.as_str()], "its record was not looked at");

@@ -21,12 +21,12 @@ async fn a_wrong_order_is_refused_before_anything_is_done() {
     let scene = Scene::start().await;
     let maintenance = scene.maintenance();
     let cursor =
-        json!({"task": "verify", "run": "r", "segment": 0, "segments": 1, "part": 0, "progress": {}, "at": "x"});
+        json!({"task": "verify", "run_id": "r", "segment": 0, "segments": 1, "part": 0, "progress": {}, "at": "x"});
     for (order, said) in [
         (json!({"task": "restart"}), "unknown task \"restart\": expected one of"),
-        (json!({"task": "redrive", "cursor": cursor}), "the cursor is of verify"),
-        (json!({"task": "verify", "cursor": cursor}), "the cursor is not one of verify"),
-        (json!("verify"), "not a task"),
+        (json!({"task": "redrive", "cursor": cursor}), "the cursor belongs to verify"),
+        (json!({"task": "verify", "cursor": cursor}), "the cursor is not a cursor of verify"),
+        (json!("verify"), "invalid task request"),
     ] {
         let (name, fault) = refused(&maintenance, order).await;
         assert!(fault.contains(said), "{fault}");
@@ -62,7 +62,8 @@ async fn a_source_without_a_stream_is_refused_by_name() {
     streamless.replicas =
         vec![Box::new(DynamoDbSink::new(scene.dynamodb.clone(), "Elsewhere", 1, time::Duration::days(8)))];
     scene.put(super::scene::REPLICA, user("ada", "Ada")).await;
-    for order in [json!({"task": "backfill"}), json!({"task": "repair", "dry_run": false, "lag_seconds": 0})] {
+    for order in [json!({"task": "backfill"}), json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})]
+    {
         let (name, fault) = refused(&streamless, order).await;
         assert!(fault.contains("has no stream"), "{fault}");
         assert_eq!(name, "TaskRefused");

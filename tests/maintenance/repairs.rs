@@ -29,7 +29,7 @@ async fn mess() -> Scene {
 async fn a_repair_first_shows_what_it_would_do() {
     let scene = mess().await;
     let before = scene.items(REPLICA).await.len();
-    let answer = scene.task(json!({"task": "repair", "run": "dry", "lag_seconds": 0})).await;
+    let answer = scene.task(json!({"task": "repair", "run_id": "dry", "recheck_after_seconds": 0})).await;
     assert_eq!((answer.progress.sum(".mended"), answer.progress.sum(".missing")), (0, 1));
     let report = scene.report("dry").await;
     assert_eq!(report.len(), 4);
@@ -41,13 +41,15 @@ async fn a_repair_first_shows_what_it_would_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_mends_and_a_second_one_finds_nothing() {
     let scene = mess().await;
-    let answer = scene.task(json!({"task": "repair", "run": "real", "dry_run": false, "lag_seconds": 0})).await;
+    let answer =
+        scene.task(json!({"task": "repair", "run_id": "real", "dry_run": false, "recheck_after_seconds": 0})).await;
     assert_eq!((answer.progress.get("dynamodb.mended"), answer.progress.get("dynamodb.left")), (4, 0));
     scene.replica_is_source().await;
     for gone in ["cleo", "dan"] {
         assert!(scene.item(REPLICA, gone).await.unwrap().contains_key("_gone"), "{gone} is remembered as deleted");
     }
-    let again = scene.task(json!({"task": "repair", "run": "again", "dry_run": false, "lag_seconds": 0})).await;
+    let again =
+        scene.task(json!({"task": "repair", "run_id": "again", "dry_run": false, "recheck_after_seconds": 0})).await;
     let expected = "dynamodb.equal 2, dynamodb.items 2, dynamodb.tombstones 2, source.items 2";
     assert_eq!(again.progress.to_string(), expected);
 }
@@ -56,7 +58,7 @@ async fn a_repair_mends_and_a_second_one_finds_nothing() {
 async fn what_was_mended_beats_every_replay_and_loses_to_the_next_change() {
     let scene = mess().await;
     let before = revision(&scene.item(REPLICA, "bob").await.unwrap());
-    scene.task(json!({"task": "repair", "dry_run": false, "lag_seconds": 0})).await;
+    scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
     let mended = revision(&scene.item(REPLICA, "bob").await.unwrap());
     assert!(mended > before && mended.sequence() == before.sequence());
     assert_eq!(mended.reconciled(), Some(1));
@@ -75,7 +77,8 @@ async fn what_cannot_be_mended_is_left_and_told() {
     foreign.insert("_rev".to_owned(), AttributeValue::S("7".to_owned()));
     scene.put(REPLICA, foreign.clone()).await;
     scene.delete(REPLICA, "bob").await;
-    let answer = scene.task(json!({"task": "repair", "run": "left", "dry_run": false, "lag_seconds": 0})).await;
+    let answer =
+        scene.task(json!({"task": "repair", "run_id": "left", "dry_run": false, "recheck_after_seconds": 0})).await;
     assert_eq!((answer.progress.get("dynamodb.mended"), answer.progress.get("dynamodb.left")), (1, 1));
     let report = scene.report("left").await;
     let left = report.iter().find(|line| line["done"] == "left").unwrap();
@@ -95,7 +98,7 @@ async fn a_replica_of_a_former_stream_is_brought_above_it() {
     let bytes = aws_sdk_dynamodb::primitives::Blob::new(revision_then.encode().as_ref());
     old.insert("_rev".to_owned(), AttributeValue::B(bytes));
     scene.put(REPLICA, old).await;
-    scene.task(json!({"task": "repair", "dry_run": false, "lag_seconds": 0})).await;
+    scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
     assert_eq!(scene.name("ada").await.as_deref(), Some("Ada"));
     let mended = revision(&scene.item(REPLICA, "ada").await.unwrap());
     assert!(mended.label() > revision_then.label(), "a late record of the former stream is stale");

@@ -32,7 +32,7 @@ pub(super) async fn expired(scene: &Scene, users: &[&str], name: &str) {
 }
 
 fn order(more: Value) -> Value {
-    let mut order = json!({"task": "restore", "extend_seconds": 3600, "dry_run": false});
+    let mut order = json!({"task": "restore", "expires_in_seconds": 3600, "dry_run": false});
     let Value::Object(more) = more else { panic!("fields") };
     order.as_object_mut().unwrap().extend(more);
     order
@@ -43,7 +43,7 @@ async fn a_dry_run_is_the_default_and_shows_what_would_come_back() {
     let scene = Scene::start().await;
     expired(&scene, &["ada", "bob"], "Then").await;
     scene.put(SOURCE, user("bob", "Now")).await;
-    let order = json!({"task": "restore", "run": "dry", "from": "2026-01-01T00:00:00Z", "no_expiry": true});
+    let order = json!({"task": "restore", "run_id": "dry", "from": "2026-01-01T00:00:00Z", "never_expires": true});
     let answer = scene.task(order).await;
     let expected = "restore.objects 1, restore.ready 1, restore.refused 1, restore.rows 2";
     assert_eq!(answer.progress.to_string(), expected);
@@ -58,7 +58,7 @@ async fn a_restored_item_is_a_new_one_that_lasts_and_reaches_the_replica() {
     let scene = Scene::start().await;
     expired(&scene, &["ada", "bob", "cleo"], "Then").await;
     let before = Clock::system().now();
-    let answer = scene.task(order(json!({"user": "ada"}))).await;
+    let answer = scene.task(order(json!({"user_id": "ada"}))).await;
     assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (1, 0));
     let ada = scene.item(SOURCE, "ada").await.unwrap();
     assert!(i128::from(number(&ada, "version")) >= before.unix_timestamp_nanos() / 1_000);
@@ -77,8 +77,8 @@ async fn a_restored_item_is_a_new_one_that_lasts_and_reaches_the_replica() {
 
     let key = json!({"user_id": {"S": "bob"}, "timestamp": {"N": "1.0"}});
     let mut forever = order(json!({"key": key}));
-    forever.as_object_mut().unwrap().remove("extend_seconds");
-    forever["no_expiry"] = json!(true);
+    forever.as_object_mut().unwrap().remove("expires_in_seconds");
+    forever["never_expires"] = json!(true);
     assert_eq!(scene.task(forever).await.progress.get("restore.restored"), 1);
     assert!(!scene.item(SOURCE, "bob").await.unwrap().contains_key("expires_at"));
     assert!(scene.item(SOURCE, "cleo").await.is_none());
@@ -90,7 +90,7 @@ async fn nothing_that_stands_there_is_overwritten_unless_told() {
     expired(&scene, &["ada", "bob"], "Then").await;
     scene.put(SOURCE, user("ada", "Now")).await;
     scene.put(SOURCE, expiring("bob", "Expired again")).await;
-    let since = json!({"run": "careful", "from": "2026-01-01T00:00:00Z"});
+    let since = json!({"run_id": "careful", "from": "2026-01-01T00:00:00Z"});
     let answer = scene.task(order(since.clone())).await;
     assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (0, 2));
     let report = scene.report("careful").await;
@@ -104,7 +104,7 @@ async fn nothing_that_stands_there_is_overwritten_unless_told() {
     scene.put(SOURCE, newer).await;
     let mut bold = order(since);
     bold["overwrite"] = json!(true);
-    bold["run"] = json!("bold");
+    bold["run_id"] = json!("bold");
     assert_eq!(scene.task(bold).await.progress.get("restore.restored"), 2);
     let ada = scene.item(SOURCE, "ada").await.unwrap();
     assert_eq!((&ada["name"], number(&ada, "version")), (&text("Then"), 9_000_000_000_000_001), "above what was there");
@@ -117,15 +117,15 @@ async fn of_several_facts_of_a_key_the_latest_comes_back_and_a_second_restore_ch
         expired(&scene, &["ada"], name).await;
     }
     scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
-    scene.task(order(json!({"user": "ada"}))).await;
+    scene.task(order(json!({"user_id": "ada"}))).await;
     let ada = scene.item(SOURCE, "ada").await.unwrap();
     assert_eq!(ada["name"], text("Third"));
-    let again = scene.task(order(json!({"user": "ada", "run": "again"}))).await;
+    let again = scene.task(order(json!({"user_id": "ada", "run_id": "again"}))).await;
     assert_eq!((again.progress.get("restore.already"), again.progress.get("restore.refused")), (1, 0));
     assert_eq!(scene.item(SOURCE, "ada").await.unwrap(), ada);
 
     scene.delete(SOURCE, "ada").await;
-    let all = scene.task(order(json!({"user": "ada", "rows": "all", "run": "all"}))).await;
+    let all = scene.task(order(json!({"user_id": "ada", "versions": "all", "run_id": "all"}))).await;
     assert_eq!((all.progress.get("restore.rows"), all.progress.get("restore.restored")), (3, 1));
     assert_eq!(scene.item(SOURCE, "ada").await.unwrap()["name"], text("Third"));
     scene.stack.drained().await;
@@ -142,7 +142,7 @@ async fn segments_together_bring_everything_back_and_a_damaged_object_is_told() 
     put.body(b"mine".to_vec().into()).send().await.unwrap();
     let mut restored = 0;
     for segment in 0..3 {
-        let more = json!({"from": "2026-01-01T00:00:00Z", "segment": segment, "segments": 3, "run": "parts"});
+        let more = json!({"from": "2026-01-01T00:00:00Z", "segment": segment, "segments": 3, "run_id": "parts"});
         let answer = scene.task(order(more)).await;
         restored += answer.progress.get("restore.restored");
         assert_eq!(answer.progress.get("restore.damaged"), u64::from(segment == 0));
@@ -157,12 +157,18 @@ async fn what_is_not_said_clearly_is_refused() {
     let scene = Scene::start().await;
     let past = json!("2026-01-01T00:00:00Z");
     for (order, said) in [
-        (json!({"task": "restore", "user": "ada"}), "restore needs either extend_seconds"),
-        (json!({"task": "restore", "user": "ada", "extend_seconds": 1, "no_expiry": true}), "either extend_seconds"),
-        (json!({"task": "restore", "no_expiry": true}), "restore needs a key, a user, from or to"),
-        (json!({"task": "restore", "from": past, "no_expiry": true, "rows": "some"}), "\"latest\" or \"all\""),
-        (json!({"task": "restore", "key": {}, "no_expiry": true}), "key is no key"),
-        (json!({"task": "restore", "from": past, "no_expiry": true, "lag_seconds": 1}), "lag_seconds is not a field"),
+        (json!({"task": "restore", "user_id": "ada"}), "restore needs either expires_in_seconds"),
+        (
+            json!({"task": "restore", "user_id": "ada", "expires_in_seconds": 1, "never_expires": true}),
+            "either expires_in_seconds",
+        ),
+        (json!({"task": "restore", "never_expires": true}), "restore needs a key, a user_id, from or to"),
+        (json!({"task": "restore", "from": past, "never_expires": true, "versions": "some"}), "\"latest\" or \"all\""),
+        (json!({"task": "restore", "key": {}, "never_expires": true}), "key is not a key"),
+        (
+            json!({"task": "restore", "from": past, "never_expires": true, "recheck_after_seconds": 1}),
+            "recheck_after_seconds is not a field",
+        ),
     ] {
         let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
         assert!(fault.to_string().contains(said), "{fault}");

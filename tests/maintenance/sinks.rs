@@ -51,7 +51,7 @@ async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_t
 
     for dry_run in [true, false] {
         let run = format!("partial-{dry_run}");
-        let order = json!({"task": "redrive", "run": run, "dry_run": dry_run});
+        let order = json!({"task": "redrive", "run_id": run, "dry_run": dry_run});
         let outcome = task(&scene, order, None).await.unwrap();
         assert!(!outcome.is_well() && outcome.progress.get("redrive.kept") == 2, "{outcome}");
         let report = scene.report(&run).await;
@@ -67,7 +67,7 @@ async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_t
     // With the option that the reason names, nothing is in the way once the cause is gone.
     scene.put(SOURCE, user("zero", "mended")).await;
     scene.stack.drained().await;
-    let order = json!({"task": "redrive", "run": "whole", "dry_run": false});
+    let order = json!({"task": "redrive", "run_id": "whole", "dry_run": false});
     let outcome = task(&scene, order, Some(&url)).await.unwrap();
     assert!(outcome.is_well() && outcome.progress.get("redrive.redriven") == 2, "{outcome}");
     assert!(scene.objects("quarantine/").await.is_empty() && scene.objects("aws/").await.is_empty());
@@ -80,8 +80,8 @@ async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
     for order in [
-        json!({"task": "verify", "lag_seconds": 0}),
-        json!({"task": "repair", "lag_seconds": 0, "dry_run": false}),
+        json!({"task": "verify", "recheck_after_seconds": 0}),
+        json!({"task": "repair", "recheck_after_seconds": 0, "dry_run": false}),
         json!({"task": "backfill"}),
     ] {
         let refusal = task(&scene, order.clone(), None).await.unwrap_err();
@@ -141,15 +141,15 @@ async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_
         let maintenance = told(&scene, status, error, body).await;
         let fault = invoke(&maintenance, &json!({"task": "verify"}), Duration::from_mins(1)).await.unwrap_err();
         assert!(fault.name() == name && fault.to_string().contains(said), "{fault}");
-        let order = json!({"task": "redrive", "run": error, "dry_run": false});
+        let order = json!({"task": "redrive", "run_id": error, "dry_run": false});
         let order =
-            if error.is_empty() { json!({"task": "redrive", "run": "encrypted", "dry_run": false}) } else { order };
+            if error.is_empty() { json!({"task": "redrive", "run_id": "encrypted", "dry_run": false}) } else { order };
         let redriven = invoke(&maintenance, &order, Duration::from_mins(1)).await;
         if name == "TaskFailed" {
             assert_eq!(redriven.unwrap_err().name(), name);
         } else {
             assert_eq!(redriven.unwrap().progress.get("redrive.kept"), 1);
-            let report = scene.report(order["run"].as_str().unwrap()).await;
+            let report = scene.report(order["run_id"].as_str().unwrap()).await;
             assert!(why(&report, &batch).contains(said), "{report:?}");
         }
         assert_eq!(scene.objects("aws/").await, [batch.as_str()]);
@@ -158,7 +158,7 @@ async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_
     let on =
         json!({"Environment": {"Variables": {"REPLICA_TABLE": REPLICA, "CACHE_URL": "redis://c", "POSTGRES_URL": ""}}});
     let maintenance = told(&scene, StatusCode::OK, "", on.clone()).await;
-    let order = json!({"task": "redrive", "run": "cache", "dry_run": false});
+    let order = json!({"task": "redrive", "run_id": "cache", "dry_run": false});
     assert_eq!(invoke(&maintenance, &order, Duration::from_mins(1)).await.unwrap().progress.get("redrive.redriven"), 1);
     assert_eq!(scene.item(REPLICA, "ada").await.unwrap()["name"], text("Ada"));
 

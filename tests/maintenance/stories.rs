@@ -10,7 +10,7 @@ async fn a_lost_replica_is_rebuilt_while_the_table_is_written_to() {
     scene.fill(300, 100).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
-    let backfill = scene.task(json!({"task": "backfill", "run": "rebuild"}));
+    let backfill = scene.task(json!({"task": "backfill", "run_id": "rebuild"}));
     let life = async {
         for n in (0..300).step_by(7) {
             scene.put(SOURCE, user(&format!("u{n:05}"), "Renamed")).await;
@@ -20,7 +20,7 @@ async fn a_lost_replica_is_rebuilt_while_the_table_is_written_to() {
     tokio::join!(backfill, life);
     scene.stack.drained().await;
     scene.replica_is_source().await;
-    let answer = scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     let differences = [".missing", ".different", ".extra", ".resurrected"].map(|kind| answer.progress.sum(kind));
     assert_eq!((differences, answer.progress.get("dynamodb.equal")), ([0; 4], 300 - 43));
 }

@@ -102,7 +102,7 @@ async fn a_repair_and_a_backfill_end_right_amid_faults() {
     for n in 0..300 {
         scene.delete(REPLICA, &format!("u{n:05}")).await;
     }
-    retried(&maintenance, json!({"task": "repair", "dry_run": false, "lag_seconds": 0})).await;
+    retried(&maintenance, json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
     scene.replica_is_source().await;
 }
 
@@ -115,7 +115,7 @@ async fn nothing_leaves_the_failure_bucket_before_its_copy_is_confirmed() {
         if is_copy { Mishap::Error(503, "SlowDown") } else { Mishap::None }
     };
     let maintenance = amid(&scene, refuse_copies).await;
-    let answer = retried(&maintenance, json!({"task": "redrive", "run": "kept", "dry_run": false})).await;
+    let answer = retried(&maintenance, json!({"task": "redrive", "run_id": "kept", "dry_run": false})).await;
     assert_eq!(answer.progress.get("redrive.kept"), 1);
     assert_eq!(scene.objects("aws/").await, [object.as_str()]);
     assert!(scene.report("kept").await[0]["why"].as_str().unwrap().contains("is not confirmed"));

@@ -45,7 +45,7 @@ async fn every_real_difference_is_told_by_its_kind_and_by_names_without_values()
     scene.put(SOURCE, poison).await;
     scene.stack.drained().await;
 
-    let answer = scene.task(json!({"task": "verify", "run": "all", "lag_seconds": 0})).await;
+    let answer = scene.task(json!({"task": "verify", "run_id": "all", "recheck_after_seconds": 0})).await;
     let expected = "dynamodb.different 1, dynamodb.equal 1, dynamodb.extra 1, dynamodb.items 5, dynamodb.missing 2, \
         dynamodb.quarantined 1, dynamodb.resurrected 1, dynamodb.tombstones 1, source.items 5";
     assert_eq!(answer.progress.to_string(), expected);
@@ -77,23 +77,22 @@ async fn differences_are_in_the_answer_and_in_a_metric_and_a_repair_s_are_not() 
     scene.delete(REPLICA, "ada").await;
     scene.delete(REPLICA, "bob").await;
     let before = counted();
-    let found = scene.task(json!({"task": "verify", "run": "found", "lag_seconds": 0})).await;
+    let found = scene.task(json!({"task": "verify", "run_id": "found", "recheck_after_seconds": 0})).await;
     assert_eq!((found.differences, found.sinks), (2, vec!["dynamodb".to_owned()]));
     assert!(counted() >= before + 2, "other tests of this process count as well");
-    let order = json!({"task": "summary", "run": "found", "of_task": "verify"});
+    let order = json!({"task": "summary", "run_id": "found", "of_task": "verify"});
     let sum = scene.task(order).await;
     assert_eq!((sum.differences, sum.sinks, sum.of_task.as_deref()), (2, vec!["dynamodb".to_owned()], Some("verify")));
-    let repaired = scene.task(json!({"task": "repair", "lag_seconds": 0, "dry_run": false})).await;
+    let repaired = scene.task(json!({"task": "repair", "recheck_after_seconds": 0, "dry_run": false})).await;
     assert_eq!((repaired.differences, repaired.progress.get("dynamodb.mended")), (0, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_without_a_result_have_no_sum() {
     let scene = replicated(&["ada"]).await;
-    let verify =
-        |segment: u32| json!({"task": "verify", "run": "half", "lag_seconds": 0, "segment": segment, "segments": 2});
+    let verify = |segment: u32| json!({"task": "verify", "run_id": "half", "recheck_after_seconds": 0, "segment": segment, "segments": 2});
     scene.task(verify(0)).await;
-    let order = json!({"task": "summary", "run": "half", "of_task": "verify", "segments": 2});
+    let order = json!({"task": "summary", "run_id": "half", "of_task": "verify", "segments": 2});
     let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
     let said = fault.to_string();
     assert!(said.contains("segment 1 of verify is not done in run half"), "{said}");
@@ -110,7 +109,7 @@ async fn a_replica_that_is_well_has_no_report() {
     let scene = replicated(&["ada", "bob"]).await;
     scene.delete(SOURCE, "bob").await;
     scene.stack.drained().await;
-    let answer = scene.task(json!({"task": "verify", "run": "well", "lag_seconds": 0})).await;
+    let answer = scene.task(json!({"task": "verify", "run_id": "well", "recheck_after_seconds": 0})).await;
     let expected = "dynamodb.equal 1, dynamodb.items 1, dynamodb.tombstones 1, source.items 1";
     assert_eq!(answer.progress.to_string(), expected);
     assert!(scene.report("well").await.is_empty());
@@ -130,7 +129,7 @@ async fn values_are_compared_and_not_their_spelling() {
     let mut replica = with("1.5e3", ["b", "a"]);
     replica.insert("_rev".to_owned(), scene.item(REPLICA, "ada").await.unwrap()["_rev"].clone());
     scene.put(REPLICA, replica).await;
-    let answer = scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     assert_eq!(answer.progress.get("dynamodb.equal"), 1);
 }
 
@@ -148,9 +147,9 @@ async fn a_key_is_looked_up_in_whatever_spelling() {
         key.retain(|name, _| name == "user_id" || name == "timestamp");
         scene.dynamodb.delete_item().table_name(REPLICA).set_key(Some(key)).send().await.unwrap();
     }
-    let answer = scene.task(json!({"task": "repair", "dry_run": false, "lag_seconds": 0})).await;
+    let answer = scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
     assert_eq!((answer.progress.get("dynamodb.missing"), answer.progress.get("dynamodb.mended")), (4, 4));
-    let again = scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    let again = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     assert_eq!(again.progress.to_string(), "dynamodb.equal 4, dynamodb.items 4, source.items 4");
 }
 
@@ -159,7 +158,7 @@ async fn what_moves_during_the_lag_is_moving_and_not_different() {
     let scene = replicated(&["ada", "bob"]).await;
     scene.delete(REPLICA, "ada").await;
     scene.delete(REPLICA, "bob").await;
-    let verify = json!({"task": "verify", "run": "moving", "lag_seconds": 2});
+    let verify = json!({"task": "verify", "run_id": "moving", "recheck_after_seconds": 2});
     let change = async {
         tokio::time::sleep(Duration::from_millis(700)).await;
         scene.put(SOURCE, user("ada", "Renamed")).await;
@@ -183,11 +182,11 @@ async fn each_item_is_counted_once_however_the_table_is_cut() {
     for segments in [1_u32, 3] {
         let mut progress = maintenance::progress::Progress::default();
         for segment in 0..segments {
-            let order = json!({"task": "verify", "lag_seconds": 0, "segment": segment, "segments": segments});
+            let order = json!({"task": "verify", "recheck_after_seconds": 0, "segment": segment, "segments": segments});
             // So little time that a segment takes several invocations, at a pace that allows a page or two in each.
-            let paced = json!({"capacity_units": 600 * segments});
+            let paced = json!({"max_read_capacity_units": 600 * segments});
             let mut order = order;
-            order["capacity_units"] = paced["capacity_units"].clone();
+            order["max_read_capacity_units"] = paced["max_read_capacity_units"].clone();
             let answer = to_its_end(&scene.maintenance(), order, Duration::from_secs(2)).await.unwrap();
             progress.add(&answer.progress);
         }
@@ -200,8 +199,8 @@ async fn each_item_is_counted_once_however_the_table_is_cut() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lag_that_fits_into_no_invocation_is_refused_by_name() {
     let scene = replicated(&["ada"]).await;
-    let order = json!({"task": "verify", "lag_seconds": 120});
+    let order = json!({"task": "verify", "recheck_after_seconds": 120});
     let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
     assert_eq!(fault.name(), "TaskInvalid");
-    assert!(fault.to_string().contains("lag_seconds is 120"), "{fault}");
+    assert!(fault.to_string().contains("recheck_after_seconds is 120"), "{fault}");
 }

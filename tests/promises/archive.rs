@@ -90,7 +90,7 @@ async fn promise_22_a_restore_is_a_create_over_nothing_that_stands_there() {
     assert_eq!(scene.stack.expire_now().await.unwrap(), 2);
     scene.put(SOURCE, user("taken", "Now")).await;
     scene.stack.drained().await;
-    let order = json!({"task": "restore", "from": "2026-01-01T00:00:00Z", "no_expiry": true, "dry_run": false});
+    let order = json!({"task": "restore", "from": "2026-01-01T00:00:00Z", "never_expires": true, "dry_run": false});
     let answer = scene.task(order).await;
     assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (1, 1));
     scene.stack.drained().await;

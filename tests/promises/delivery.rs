@@ -82,7 +82,7 @@ async fn promise_04_items_arrive_whole() {
     scene.put(SOURCE, item).await;
     scene.stack.drained().await;
     scene.replica_is_source().await;
-    let answer = scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     assert_eq!(answer.progress.get("dynamodb.equal"), 1);
 }
 

@@ -32,7 +32,7 @@ async fn promise_13_a_failure_object_is_removed_only_after_its_effect() {
     let records = vec![record(Told::named("ada", 2, "Then"), FORMER), json!({"eventName": "INSERT"})];
     let half = scene.give_up("replicator", records, false).await;
     let body = scene.object(&whole).await;
-    let answer = scene.task(json!({"task": "redrive", "run": "once", "dry_run": false})).await;
+    let answer = scene.task(json!({"task": "redrive", "run_id": "once", "dry_run": false})).await;
     assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.kept")), (1, 1));
     assert_eq!(scene.objects("aws/").await, [half.as_str()], "a record in it is not done");
     assert_eq!(scene.object(&format!("redriven/{whole}")).await, body, "what was done is kept, to the byte");
@@ -65,10 +65,10 @@ async fn promise_15_verify_finds_what_is_really_different() {
     let scene = Scene::start().await;
     scene.fill(200, 10).await;
     scene.stack.drained().await;
-    let clean = scene.task(json!({"task": "verify", "run": "clean", "lag_seconds": 0})).await;
+    let clean = scene.task(json!({"task": "verify", "run_id": "clean", "recheck_after_seconds": 0})).await;
     assert_eq!(clean.progress.to_string(), "dynamodb.equal 200, dynamodb.items 200, source.items 200");
     scene.delete(REPLICA, "u00017").await;
-    let found = scene.task(json!({"task": "verify", "run": "found", "lag_seconds": 0})).await;
+    let found = scene.task(json!({"task": "verify", "run_id": "found", "recheck_after_seconds": 0})).await;
     assert_eq!((found.progress.get("dynamodb.missing"), found.progress.get("dynamodb.equal")), (1, 199));
     let report = scene.report("found").await;
     assert_eq!((report.len(), &report[0]["key"]["user_id"]["S"]), (1, &json!("u00017")));
@@ -84,7 +84,7 @@ async fn promise_16_a_repair_mends_what_is_really_different() {
     let before = revision(&wrong);
     wrong.insert("name".to_owned(), text("Wrong"));
     scene.put(REPLICA, wrong).await;
-    let answer = scene.task(json!({"task": "repair", "dry_run": false, "lag_seconds": 0})).await;
+    let answer = scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
     assert_eq!((answer.progress.get("dynamodb.mended"), answer.progress.get("dynamodb.left")), (2, 0));
     scene.replica_is_source().await;
     assert!(revision(&scene.item(REPLICA, "u00004").await.unwrap()) > before, "a late delivery is stale");

@@ -95,7 +95,7 @@ async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() 
 
     let left = CHANGES - RECORDS..CHANGES;
     let live = left.clone().filter(|n| !is_delete(*n)).count();
-    let answer = scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     let told: BTreeSet<String> = answer.progress.to_string().split(", ").map(str::to_owned).collect();
     for replica in ["dynamodb", "postgres"] {
         let own: Vec<_> = told.iter().filter_map(|count| count.strip_prefix(&format!("{replica}."))).collect();

@@ -39,13 +39,14 @@ async fn a_new_replica_is_filled_in_segments_and_found_equal() {
     scene.stack.drained().await;
     let maintenance = over_both(&scene, &store);
     for segment in 0..3 {
-        let order = json!({"task": "backfill", "run": "first", "segment": segment, "segments": 3});
+        let order = json!({"task": "backfill", "run_id": "first", "segment": segment, "segments": 3});
         task(&maintenance, order).await;
     }
     assert_eq!(store.count("deleted_at is null").await, 700);
     let mut equal = 0;
     for segment in 0..3 {
-        let order = json!({"task": "verify", "run": "proof", "segment": segment, "segments": 3, "lag_seconds": 0});
+        let order =
+            json!({"task": "verify", "run_id": "proof", "segment": segment, "segments": 3, "recheck_after_seconds": 0});
         let answer = task(&maintenance, order).await;
         let said = counted(&answer, "postgres");
         assert!(!said.contains("missing") && !said.contains("different") && !said.contains("extra"), "{said}");
@@ -56,7 +57,7 @@ async fn a_new_replica_is_filled_in_segments_and_found_equal() {
     // A second time there is nothing to fill in, and a change is never written over.
     let moved = "update users set revision = '\\xff'::bytea || revision where user_id = 'u00007'";
     assert_eq!(store.client.execute(moved, &[]).await.unwrap(), 1);
-    task(&maintenance, json!({"task": "backfill", "run": "second"})).await;
+    task(&maintenance, json!({"task": "backfill", "run_id": "second"})).await;
     assert_eq!(store.count("substr(revision, 1, 1) = '\\xff'").await, 1);
 }
 
@@ -68,7 +69,7 @@ async fn what_differs_is_found_and_mended_and_then_equal() {
     }
     scene.stack.drained().await;
     let maintenance = over_both(&scene, &store);
-    task(&maintenance, json!({"task": "backfill", "run": "first"})).await;
+    task(&maintenance, json!({"task": "backfill", "run_id": "first"})).await;
     scene.delete(SOURCE, "deleted").await;
     scene.stack.drained().await;
     let mess = r#"delete from users where user_id = 'missing';
@@ -76,15 +77,16 @@ async fn what_differs_is_found_and_mended_and_then_equal() {
         insert into users (user_id, "timestamp", revision, item)
             select 'extra', 1, revision, item from users where user_id = 'same'"#;
     store.client.batch_execute(mess).await.unwrap();
-    let answer = task(&maintenance, json!({"task": "verify", "run": "found", "lag_seconds": 0})).await;
+    let answer = task(&maintenance, json!({"task": "verify", "run_id": "found", "recheck_after_seconds": 0})).await;
     assert_eq!(counted(&answer, "postgres"), "different 1, equal 1, items 4, missing 1, resurrected 2");
     let report = scene.report("found").await;
     let different = report.iter().find(|line| line["kind"] == "different").unwrap();
     assert_eq!((&different["sink"], &different["attributes"]), (&json!("postgres"), &json!(["name"])));
     assert!(!serde_json::to_string(&report).unwrap().contains("Confidential"));
 
-    task(&maintenance, json!({"task": "repair", "run": "mended", "lag_seconds": 0, "dry_run": false})).await;
-    let answer = task(&maintenance, json!({"task": "verify", "run": "proof", "lag_seconds": 0})).await;
+    task(&maintenance, json!({"task": "repair", "run_id": "mended", "recheck_after_seconds": 0, "dry_run": false}))
+        .await;
+    let answer = task(&maintenance, json!({"task": "verify", "run_id": "proof", "recheck_after_seconds": 0})).await;
     assert_eq!(counted(&answer, "postgres"), "equal 3, items 3, tombstones 2");
     let name = "select name from users where user_id = 'different'";
     assert_eq!(store.client.query_one(name, &[]).await.unwrap().get::<_, &str>(0), "Created", "the columns as well");
@@ -99,7 +101,7 @@ async fn what_failed_weeks_ago_is_brought_to_the_source_s_state_in_both() {
     let records = vec![old(Told::named("kept", 5, "Old")), old(Told::named("deleted", 6, "Old"))];
     scene.give_up("replicator", records, false).await;
     let maintenance = over_both(&scene, &store);
-    let answer = task(&maintenance, json!({"task": "redrive", "run": "again", "dry_run": false})).await;
+    let answer = task(&maintenance, json!({"task": "redrive", "run_id": "again", "dry_run": false})).await;
     assert!(answer.done);
     assert!(scene.objects("aws/").await.is_empty(), "it is retired");
     assert_eq!(store.users().await, ["kept"]);
@@ -121,7 +123,7 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
     // The owner is another than who the functions log in as.
     let owner = sink(&url.replace("millrace@", "postgres@"));
     maintenance.owned = Some(settings(&url.replace("millrace@", "postgres@")).owned(None));
-    let answer = task(&maintenance, json!({"task": "migrate", "run": "first"})).await;
+    let answer = task(&maintenance, json!({"task": "migrate", "run_id": "first"})).await;
     assert!(answer.progress.to_string().contains("postgres.steps"), "{}", answer.progress);
     assert!(!scene.report("first").await.is_empty());
     let line = connect(&url.replace("millrace@", "postgres@")).await;
@@ -135,7 +137,7 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
     let made = connect(&url.replace("millrace@", "reader@")).await.batch_execute("create table mine ()").await;
     assert!(made.is_err(), "it makes no tables");
 
-    let answer = task(&maintenance, json!({"task": "migrate", "run": "second"})).await;
+    let answer = task(&maintenance, json!({"task": "migrate", "run_id": "second"})).await;
     assert_eq!(answer.progress.to_string(), "", "a second time there is nothing to do");
     line.batch_execute("drop owned by reader; drop role reader; drop role rds_iam").await.unwrap();
 }

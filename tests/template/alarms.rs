@@ -98,7 +98,7 @@ async fn counted_by_function() -> BTreeMap<&'static str, Counted> {
     let scene = Scene::start().await;
     scene.put(REPLICA, user("ghost", "Extra")).await;
     let maintenance = counted(async {
-        scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+        scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     });
     BTreeMap::from([("replicator", replicator), ("archiver", archiver), ("maintenance", maintenance.await)])
 }

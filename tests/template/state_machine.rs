@@ -132,30 +132,31 @@ fn state_machine_invokes_the_maintenance_function_and_nothing_else() {
 fn what_it_calls_with_is_an_order() {
     let definition = &machine()["Definition"];
     let states = states(definition);
-    let order = r#"{% $merge([{"segments": 1, "run": $states.context.Execution.Name}, $states.input]) %}"#;
+    let order = r#"{% $merge([{"segments": 1, "run_id": $states.context.Execution.Name}, $states.input]) %}"#;
     assert_eq!(states["Order"]["Assign"], json!({"order": order}));
     let payload = r#"{% $merge([$order, {"segment": $states.input.segment, "cursor": $states.input.cursor}]) %}"#;
     assert_eq!(states["Work"]["Arguments"]["Payload"], payload);
     let carried: Vec<&str> = states["Work"]["Output"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(carried, ["cursor", "done", "segment"], "the loop grows by what else it carries");
 
-    let first = parsed(&json!({"segments": 8, "run": "monday", "task": "verify", "lag_seconds": 2, "segment": 7}));
+    let first =
+        parsed(&json!({"segments": 8, "run_id": "monday", "task": "verify", "recheck_after_seconds": 2, "segment": 7}));
     let verify = Verify { lag: Duration::from_secs(2), capacity_units: None, mend: Mend::No };
-    assert_eq!((first.task, first.run.as_str()), (Task::Verify(verify), "monday"));
+    assert_eq!((first.task, first.run_id.as_str()), (Task::Verify(verify), "monday"));
     assert_eq!((first.segment, first.cursor.is_none()), (Segment { segment: 7, of: 8 }, true));
     let cursor = json!({
-        "task": "verify", "run": "monday", "segment": 7, "segments": 8, "part": 1, "progress": {"source.items": 3}, "at": {},
+        "task": "verify", "run_id": "monday", "segment": 7, "segments": 8, "part": 1, "progress": {"source.items": 3}, "at": {},
     });
-    let next = json!({"segments": 8, "run": "monday", "task": "verify", "segment": 7, "cursor": cursor});
+    let next = json!({"segments": 8, "run_id": "monday", "task": "verify", "segment": 7, "cursor": cursor});
     assert_eq!(parsed(&next).cursor.unwrap().part, 1);
 
     let sum = json!({
-        "task": "summary", "run": "{% $order.run %}", "of_task": "{% $order.task %}", "segments": "{% $order.segments %}",
+        "task": "summary", "run_id": "{% $order.run_id %}", "of_task": "{% $order.task %}", "segments": "{% $order.segments %}",
     });
     assert_eq!(states["Summary"]["Arguments"]["Payload"], sum);
-    let sum = parsed(&json!({"task": "summary", "run": "monday", "of_task": "verify", "segments": 8}));
+    let sum = parsed(&json!({"task": "summary", "run_id": "monday", "of_task": "verify", "segments": 8}));
     let of_verify = Task::Summary(Summary::SegmentsOf("verify"));
-    assert_eq!((sum.run.as_str(), sum.segment.of, &sum.task), ("monday", 8, &of_verify));
+    assert_eq!((sum.run_id.as_str(), sum.segment.of, &sum.task), ("monday", 8, &of_verify));
     // As many parts as segments, at least one: of none, the sum would say that all is well.
     assert_eq!(states["Segments"]["Items"], "{% [0..$max([$order.segments - 1, 0])] %}");
 }
@@ -270,8 +271,8 @@ fn evaluated(template: &Value, scope: &Scope<'_>) -> Value {
         Value::Object(fields.filter(|(_, value)| !value.is_null()).collect())
     };
     match expression {
-        r#"$merge([{"segments": 1, "run": $states.context.Execution.Name}, $states.input])"# => {
-            merged(&[&json!({"segments": 1, "run": "e".repeat(80)}), scope.input])
+        r#"$merge([{"segments": 1, "run_id": $states.context.Execution.Name}, $states.input])"# => {
+            merged(&[&json!({"segments": 1, "run_id": "e".repeat(80)}), scope.input])
         }
         r#"$merge([$order, {"segment": $states.input.segment, "cursor": $states.input.cursor}])"# => {
             merged(&[scope.order, &json!({"segment": scope.input["segment"], "cursor": scope.input["cursor"]})])
@@ -288,7 +289,7 @@ fn evaluated(template: &Value, scope: &Scope<'_>) -> Value {
                 told("of_task"),
                 told("differences"),
                 scope.input["progress"],
-                told("run")
+                told("run_id")
             )
             .into()
         }
@@ -331,7 +332,7 @@ fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
     move |payload: &Value| {
         let sinks = json!(["dynamodb", "postgres"]);
         let mut answer = json!({
-            "task": payload["task"], "run": payload["run"], "segments": payload["segments"], "done": true,
+            "task": payload["task"], "run_id": payload["run_id"], "segments": payload["segments"], "done": true,
             "progress": most_progress(), "sinks": sinks, "differences": 0,
         });
         if payload["task"] == "summary" {
@@ -346,7 +347,7 @@ fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
         if turn < 2 && payload["segment"].as_u64().unwrap().is_multiple_of(100) {
             answer["done"] = json!(false);
             answer["cursor"] = json!({
-                "task": task, "run": payload["run"], "segment": payload["segment"], "segments": 1_000,
+                "task": task, "run_id": payload["run_id"], "segment": payload["segment"], "segments": 1_000,
                 "part": turn + 1, "progress": most_progress(), "at": at,
             });
         }
@@ -364,7 +365,7 @@ fn a_thousand_segments_carry_no_more_than_a_state_may() {
         ("compact", json!({"day": "2026-11-22", "damaged": vec![damaged; maintenance::task::compact::DAMAGED_MOST]})),
     ];
     for (task, at) in places {
-        let order = json!({"task": task, "segments": 1_000, "run": "r".repeat(128)});
+        let order = json!({"task": task, "segments": 1_000, "run_id": "r".repeat(128)});
         let mut calls = 0;
         let mut function = talkative(task, at);
         let (last, output, largest) = Execution::play(&order, |payload: &Value| {
@@ -384,7 +385,7 @@ fn differences_end_it_in_a_state_of_their_own_and_nothing_else_does() {
     for (differences, end) in [(0, "Summed"), (3, "DifferencesFound")] {
         let order = json!({"task": "verify", "segments": 2});
         let (last, output, _) = Execution::play(&order, |payload: &Value| {
-            json!({"task": payload["task"], "run": payload["run"], "of_task": "verify", "done": true, "differences": differences,
+            json!({"task": payload["task"], "run_id": payload["run_id"], "of_task": "verify", "done": true, "differences": differences,
                 "progress": {"dynamodb.missing": differences}})
         });
         assert_eq!(last, end);

@@ -151,7 +151,7 @@ impl Maintenance {
             Ok(answer) => tracing::info!(
                 request_id,
                 task.name = answer.task,
-                task.run = answer.run,
+                task.run_id = answer.run_id,
                 task.segment = answer.segment,
                 task.segments = answer.segments,
                 task.done = answer.done,
@@ -245,7 +245,7 @@ impl Maintenance {
                 let mut course = Course::resume(&order, invocation, &self.failures)?;
                 let (library, description) = (self.library(&source), source.description());
                 let world = export::World { library, compression: self.compression, description };
-                let done = export::run(&mut course, &world, export, &order.run).await;
+                let done = export::run(&mut course, &world, export, &order.run_id).await;
                 Ok(course.answer(done).await?)
             }
             Task::Audit(audit) => {
@@ -265,7 +265,7 @@ impl Maintenance {
                 let done = migrate::run(&mut course, self.owned.as_ref(), order.segment).await;
                 Ok(course.answer(done).await?)
             }
-            Task::Summary(summary) => Ok(summary::run(summary, &order.run, order.segment.of, &self.failures).await?),
+            Task::Summary(summary) => Ok(summary::run(summary, &order.run_id, order.segment.of, &self.failures).await?),
         }
     }
 

@@ -56,18 +56,20 @@ const SEGMENTS_MOST: u32 = 1_000;
 #[derive(Debug, thiserror::Error)]
 pub enum BadOrder {
     /// Not JSON, a field that no task has, or a field of another type.
-    #[error("not a task ({{\"task\":\"verify\",…}}): {0}")]
+    #[error("invalid task request: {0}")]
     Shape(#[source] serde_json::Error),
     /// No task has this name.
     #[error("unknown task {0:?}: expected one of {names}", names = TASK_NAMES.join(", "))]
     Unknown(String),
     /// A field that this task does not take.
-    #[error("{field} is not a field of {task}: leave it out")]
+    #[error("{field} is not a field of {task}: expected one of {fields}", fields = listed(known))]
     Field {
         /// The task.
         task: &'static str,
         /// The field.
         field: &'static str,
+        /// The task's own fields.
+        known: &'static [&'static str],
     },
     /// Of these, one is needed.
     #[error("{0} needs {1}")]
@@ -84,12 +86,19 @@ pub enum BadOrder {
     },
     /// The cursor is another task's, or another segment's.
     #[error(
-        "the cursor is of {0}, this task is {1}: give each task the cursor that it answered itself, or none to begin anew"
+        "the cursor belongs to {0} but this is {1}: pass the cursor returned by this task, or omit it to start over"
     )]
     OtherCursor(String, String),
     /// The cursor was not answered by this version.
-    #[error("the cursor is not one of {0}: {1}; give none to begin anew")]
+    #[error("the cursor is not a cursor of {0}: {1}; omit it to start over")]
     Cursor(&'static str, #[source] serde_json::Error),
+}
+
+/// The fields that every task takes.
+const COMMON_FIELDS: [&str; 4] = ["run_id", "segments", "segment", "cursor"];
+
+fn listed(known: &[&str]) -> String {
+    known.iter().chain(&COMMON_FIELDS).copied().collect::<Vec<_>>().join(", ")
 }
 
 /// A task and where to go on with it.
@@ -97,8 +106,8 @@ pub enum BadOrder {
 pub struct Order {
     /// What to do.
     pub task: Task,
-    /// Names the whole task, over all of its segments and invocations: its reports stand under it.
-    pub run: String,
+    /// Identifies the task over all of its segments and invocations; part of the keys of its reports.
+    pub run_id: String,
     /// Which part of the table.
     pub segment: Segment,
     /// Where the last invocation stopped.
@@ -166,7 +175,7 @@ pub struct Redrive {
     pub from: Option<OffsetDateTime>,
     /// Only what was put there before this time.
     pub to: Option<OffsetDateTime>,
-    /// Only what failed for a reason that holds this text.
+    /// Only records whose error contains this text.
     pub reason: Option<String>,
 }
 
@@ -196,8 +205,8 @@ impl Task {
 pub struct Cursor {
     /// The task's name.
     pub task: String,
-    /// The run's name.
-    pub run: String,
+    /// The run's ID.
+    pub run_id: String,
     /// The segment.
     pub segment: u32,
     /// Of how many.
@@ -215,8 +224,8 @@ pub struct Cursor {
 pub struct Answer {
     /// The task's name.
     pub task: String,
-    /// The run's name.
-    pub run: String,
+    /// The run's ID.
+    pub run_id: String,
     /// The segment.
     pub segment: u32,
     /// Of how many.
@@ -244,7 +253,7 @@ impl Answer {
     pub fn done(task: &str, run: &str, Segment { segment, of }: Segment) -> Self {
         Self {
             task: task.to_owned(),
-            run: run.to_owned(),
+            run_id: run.to_owned(),
             segment,
             segments: of,
             done: true,
@@ -258,7 +267,7 @@ impl Answer {
 }
 
 impl Order {
-    /// Reads an invocation's payload. A run without a name takes the invocation's.
+    /// Reads an invocation's payload. Without a run ID, the request ID of the invocation is used.
     ///
     /// # Errors
     /// [`BadOrder`], which names the field and the fix.
@@ -270,14 +279,14 @@ impl Order {
         let task = task(&told, invocation.now)?;
         let cursor = told.cursor.as_deref().filter(|json| json.get() != "null");
         let cursor = cursor.map(|json| cursor_of(&task, segment, json)).transpose()?;
-        let run = told.run.or_else(|| cursor.as_ref().map(|cursor| cursor.run.clone()));
-        let run = run.unwrap_or_else(|| invocation.request_id.clone());
+        let run_id = told.run_id.or_else(|| cursor.as_ref().map(|cursor| cursor.run_id.clone()));
+        let run_id = run_id.unwrap_or_else(|| invocation.request_id.clone());
         let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
-        if run.is_empty() || run.len() > 128 || !run.chars().all(plain) {
+        if run_id.is_empty() || run_id.len() > 128 || !run_id.chars().all(plain) {
             let wanted = "1 to 128 letters, digits, dots, dashes or underscores".to_owned();
-            return Err(BadOrder::Value { field: "run", found: format!("{run:?}"), wanted });
+            return Err(BadOrder::Value { field: "run_id", found: format!("{run_id:?}"), wanted });
         }
-        Ok(Self { task, run, segment, cursor })
+        Ok(Self { task, run_id, segment, cursor })
     }
 }
 

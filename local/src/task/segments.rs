@@ -20,7 +20,7 @@ pub(super) async fn run(
     let branches = stream::iter(0..segments).map(|segment| branch(order, segment, invoke, tell));
     branches.buffered(SIDE_BY_SIDE).try_collect::<()>().await?;
     let sum = json!({
-        "task": "summary", "run": order.get("run"), "of_task": order.get("task"), "segments": segments,
+        "task": "summary", "run_id": order.get("run_id"), "of_task": order.get("task"), "segments": segments,
     });
     invoke(raw(&sum)).await
 }

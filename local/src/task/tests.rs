@@ -26,19 +26,19 @@ fn answer(payload: &RawValue, turns: u32) -> Answer {
     let told: Value = serde_json::from_str(payload.get()).unwrap();
     let number = |value: &Value| u32::try_from(value.as_u64().unwrap_or_default()).unwrap();
     let (segment, part) = (number(&told["segment"]), number(&told["cursor"]["part"]) + 1);
-    let (task, run) = (told["task"].as_str().unwrap().to_owned(), told["run"].as_str().unwrap().to_owned());
+    let (task, run_id) = (told["task"].as_str().unwrap().to_owned(), told["run_id"].as_str().unwrap().to_owned());
     let progress = progress(&[("source.items", part as usize)]);
-    let mut answer = Answer::done(&task, &run, Segment { segment, of: 3 });
+    let mut answer = Answer::done(&task, &run_id, Segment { segment, of: 3 });
     answer.progress.clone_from(&progress);
     answer.done = task == "summary" || part == turns;
     let at = RawValue::from_string("null".to_owned()).unwrap();
-    let cursor = Cursor { task, run, segment, segments: 3, part, progress, at };
+    let cursor = Cursor { task, run_id, segment, segments: 3, part, progress, at };
     answer.cursor = (!answer.done).then_some(cursor);
     answer
 }
 
 fn order() -> Map<String, Value> {
-    serde_json::from_value(json!({"task": "verify", "run": "monday", "segments": 3})).unwrap()
+    serde_json::from_value(json!({"task": "verify", "run_id": "monday", "segments": 3})).unwrap()
 }
 
 #[tokio::test]
@@ -54,12 +54,12 @@ async fn every_segment_goes_on_with_its_own_cursor_and_their_counts_are_added_up
     assert_eq!(told.get(), 6, "the sum is told by itself");
     let heard = heard.into_inner();
     assert_eq!(heard.len(), 7);
-    let of_all = json!({"task": "summary", "run": "monday", "of_task": "verify", "segments": 3});
+    let of_all = json!({"task": "summary", "run_id": "monday", "of_task": "verify", "segments": 3});
     assert_eq!(heard[6], of_all, "the segments keep their counts themselves");
     for payload in &heard[..6] {
         let cursor = payload.get("cursor").map(|cursor| (cursor["segment"].clone(), cursor["part"].clone()));
         assert!(cursor.is_none() || cursor == Some((payload["segment"].clone(), json!(1))), "{payload}");
-        assert_eq!((&payload["run"], &payload["segments"]), (&json!("monday"), &json!(3)));
+        assert_eq!((&payload["run_id"], &payload["segments"]), (&json!("monday"), &json!(3)));
     }
     assert!(heard[..3].iter().all(|payload| payload.get("cursor").is_none()), "they are gone about side by side");
 }
@@ -132,8 +132,8 @@ fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
 async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
     let nowhere = || Place::Running(Ports { api: 1, dynamodb: 1, s3: 1 }, Options::default().template, Urls::default());
     for (text, said) in [
-        ("{", "not a task"),
-        ("[]", "not a task"),
+        ("{", "invalid task request"),
+        ("[]", "invalid task request"),
         (r#"{"task":"restroe"}"#, "expected one of backfill, verify, repair, redrive"),
         (r#"{"task":"verify","dry_run":true}"#, "dry_run is not a field of verify"),
         (r#"{"task":"verify","segments":2,"segment":1}"#, "segment is for one invocation"),
@@ -170,7 +170,7 @@ async fn a_replica_is_compared_and_mended_and_its_loss_made_good_on_a_stack_that
         dynamodb.put_item().table_name("Users").set_item(Some(key(number).into())).send().await.unwrap();
     }
     stack.drained().await;
-    let verify = r#"{"task":"verify","segments":4,"lag_seconds":0}"#;
+    let verify = r#"{"task":"verify","segments":4,"recheck_after_seconds":0}"#;
     let well = ordered(&stack, verify).await;
     assert!(well.is_well(), "{well}");
     assert_eq!((well.progress.get("source.items"), well.progress.get("dynamodb.equal")), (20, 20));

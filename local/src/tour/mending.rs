@@ -54,7 +54,7 @@ pub(super) async fn replica_lost(page: &mut Page, stores: &Stores, operator: &Op
     let [items, tombstones] = stores.lose_replica().await?;
     page.exhibit(&stores.replica, &format!("{items} items and {tombstones} tombstones are deleted, which is all"));
     let filled = operator.orders(page, r#"{"task":"backfill"}"#).await?;
-    let found = operator.orders(page, r#"{"task":"verify","lag_seconds":0}"#).await?;
+    let found = operator.orders(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
     let (source, replica) = (stores.items(&stores.source).await?, stores.items(&stores.replica).await?);
     page.check("the backfill brought back every item that the table has", {
         let all: Vec<Item> = replica.iter().map(without_revision).collect();

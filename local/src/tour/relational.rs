@@ -45,7 +45,7 @@ pub(super) async fn show(
     page.check("every answer says how fresh it is", {
         [&misspelled, &summary, &counted].iter().all(|answer| answer["as_of"].is_string())
     });
-    let found = operator.orders(page, r#"{"task":"verify","lag_seconds":0}"#).await?;
+    let found = operator.orders(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
     page.check("verify finds every row equal to the table's item", {
         let differences = ["missing", "different", "resurrected", "extra", "moving"];
         let none = differences.iter().all(|kind| found.get(&format!("postgres.{kind}")) == 0);

@@ -45,7 +45,7 @@ pub(super) async fn show(
         columns.get("export-parquet.rows") > 0 && columns.get("export-parquet.rows") == merged.get("compact.rows")
     });
     queried(page, stores, duckdb, columns.get("export-parquet.rows")).await?;
-    let order = json!({"task": "restore", "user": "alan", "extend_seconds": 3_600, "dry_run": false});
+    let order = json!({"task": "restore", "user_id": "alan", "expires_in_seconds": 3_600, "dry_run": false});
     let restored = ordered(page, &maintenance, order).await?;
     drained(stack).await?;
     let timestamp = told.alan.first().map_or(0, Answer::timestamp);

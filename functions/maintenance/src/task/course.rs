@@ -59,7 +59,7 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
         let progress = order.cursor.as_ref().map(|cursor| cursor.progress.clone()).unwrap_or_default();
         Ok(Self {
             task,
-            run: order.run.clone(),
+            run: order.run_id.clone(),
             segment: order.segment,
             bucket: bucket.clone(),
             sinks: Vec::new(),
@@ -167,7 +167,7 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
     {
         let done = match done {
             Err(fault) if self.advanced => {
-                tracing::warn!(task.name = self.task, task.run = self.run, error = %fault, "task interrupted");
+                tracing::warn!(task.name = self.task, task.run_id = self.run, error = %fault, "task interrupted");
                 false
             }
             done => done?,
@@ -187,7 +187,7 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
         answer.done = false;
         answer.cursor = Some(Cursor {
             task: self.task.to_owned(),
-            run: self.run,
+            run_id: self.run,
             segment: answer.segment,
             segments: answer.segments,
             part: self.part,
@@ -220,7 +220,7 @@ mod tests {
     }
 
     fn begun() -> Course<u32> {
-        let payload = RawValue::from_string(json!({"task": "verify", "run": "monday"}).to_string()).unwrap();
+        let payload = RawValue::from_string(json!({"task": "verify", "run_id": "monday"}).to_string()).unwrap();
         let time = Duration::from_mins(1);
         let invocation = Invocation::new(OffsetDateTime::UNIX_EPOCH, Instant::now(), time, "1".to_owned());
         Course::resume(&Order::parse(&payload, &invocation).unwrap(), &invocation, &nowhere()).unwrap()

@@ -52,10 +52,12 @@ pub enum ExportFault {
     #[error("no object could be made: {0}")]
     Spool(#[from] io::Error),
     /// More objects than an import takes.
-    #[error("an import takes no more than {OBJECTS_MOST} objects: give fewer segments or a larger target_bytes")]
+    #[error("an import accepts at most {OBJECTS_MOST} objects: use fewer segments or a larger target_file_size_bytes")]
     Objects,
     /// An export of this name, dealt out or compressed otherwise.
-    #[error("run {run} has {there} of another export, which an import would take, too: give another run, or remove it")]
+    #[error(
+        "run {run} already contains {there} from a different export, and the import would include it: choose another run_id or delete it"
+    )]
     Taken {
         /// The run.
         run: String,

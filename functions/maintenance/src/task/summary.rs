@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Deserialize;
 use shared::raw_table::Segment;
 
 use super::Answer;
@@ -19,10 +20,24 @@ const RESULTS: &str = "results/";
 /// What to add up.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Summary {
-    /// These counts.
-    Parts(Vec<Progress>),
+    /// These results.
+    Results(Vec<SegmentResult>),
     /// The results of the segments of the task with this name.
     SegmentsOf(&'static str),
+}
+
+/// The result of a segment, as far as it is added up; a member of its last response.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct SegmentResult {
+    /// Whether the segment is done.
+    pub done: bool,
+    /// Its counts.
+    pub progress: Progress,
+    /// The differences that it found.
+    pub differences: u64,
+    /// The sinks that it worked on.
+    #[serde(default)]
+    pub sinks: Vec<String>,
 }
 
 /// Why there is no sum.
@@ -70,7 +85,7 @@ fn result_key(run: &str, task: &str, Segment { segment, of }: Segment) -> String
 pub(super) async fn keep(answer: &Answer, bucket: &FailureBucket) -> Result<(), BucketFault> {
     let segment = Segment { segment: answer.segment, of: answer.segments };
     let body = serde_json::to_vec(answer).unwrap_or_default();
-    bucket.put(&result_key(&answer.run, &answer.task, segment), "application/json", body).await
+    bucket.put(&result_key(&answer.run_id, &answer.task, segment), "application/json", body).await
 }
 
 /// Adds up, and keeps the sum beside the reports.
@@ -79,21 +94,24 @@ pub(super) async fn keep(answer: &Answer, bucket: &FailureBucket) -> Result<(), 
 /// [`SummaryFault`]: of a part of the segments there is no sum.
 pub async fn run(summary: &Summary, run: &str, segments: u32, bucket: &FailureBucket) -> Result<Answer, SummaryFault> {
     let mut sum = Answer::done("summary", run, Segment { segment: 0, of: segments });
+    let mut sinks = BTreeSet::new();
+    let mut add = |result: SegmentResult| {
+        sum.progress.add(&result.progress);
+        sum.differences += result.differences;
+        sinks.extend(result.sinks);
+    };
     match summary {
-        Summary::Parts(parts) => parts.iter().for_each(|part| sum.progress.add(part)),
+        Summary::Results(results) => results.iter().cloned().for_each(add),
         Summary::SegmentsOf(task) => {
             let results = stream::iter(0..segments).map(|segment| read(task, run, segment, segments, bucket));
             let mut results = results.buffered(IN_FLIGHT);
-            let mut sinks = BTreeSet::new();
             while let Some(result) = results.try_next().await? {
-                sum.progress.add(&result.progress);
-                sinks.extend(result.sinks);
+                add(result);
             }
-            sum.sinks = sinks.into_iter().collect();
-            sum.differences = differences(task, &sum.progress);
             sum.of_task = Some((*task).to_owned());
         }
     }
+    sum.sinks = sinks.into_iter().collect();
     let body = serde_json::to_vec(&sum).unwrap_or_default();
     bucket.put(&format!("reports/{run}/summary.json"), "application/json", body).await?;
     Ok(sum)
@@ -105,7 +123,7 @@ async fn read(
     segment: u32,
     of: u32,
     bucket: &FailureBucket,
-) -> Result<Answer, SummaryFault> {
+) -> Result<SegmentResult, SummaryFault> {
     let key = result_key(run, task, Segment { segment, of });
     let Some(body) = bucket.get(&key).await? else {
         return Err(SummaryFault::Missing { key, segment, task, run: run.to_owned() });

@@ -16,7 +16,7 @@ fn parsed(json: &str) -> Result<Order, String> {
 #[test]
 fn a_task_alone_is_enough_and_the_careful_way_is_the_default() {
     let order = parsed(r#"{"task":"repair"}"#).unwrap();
-    assert_eq!((order.run.as_str(), order.segment, order.cursor.is_none()), ("request-1", Segment::WHOLE, true));
+    assert_eq!((order.run_id.as_str(), order.segment, order.cursor.is_none()), ("request-1", Segment::WHOLE, true));
     let mend = Mend::DryRun;
     assert_eq!(order.task, Task::Verify(Verify { lag: Duration::from_secs(5), capacity_units: None, mend }));
     let Task::Redrive(redrive) = parsed(r#"{"task":"redrive"}"#).unwrap().task else { panic!("a redrive") };
@@ -45,14 +45,14 @@ fn task_names_are_those_that_requests_are_parsed_by() {
 #[test]
 fn all_fields_of_a_task_are_taken() {
     let order = parsed(
-        r#"{"task":"redrive","run":"monday","segment":2,"segments":4,"cursor":null,"dry_run":false,
-            "prefix":"quarantine/archiver/","from":"2026-11-24T08:00:00Z","to":"2026-11-25T08:00:00+01:00","reason":"large"}"#,
+        r#"{"task":"redrive","run_id":"monday","segment":2,"segments":4,"cursor":null,"dry_run":false,
+            "prefix":"quarantine/archiver/","from":"2026-11-24T08:00:00Z","to":"2026-11-25T08:00:00+01:00","error_contains":"large"}"#,
     )
     .unwrap();
-    assert_eq!((order.run.as_str(), order.segment), ("monday", Segment { segment: 2, of: 4 }));
+    assert_eq!((order.run_id.as_str(), order.segment), ("monday", Segment { segment: 2, of: 4 }));
     let Task::Redrive(redrive) = order.task else { panic!("a redrive") };
     assert!(!redrive.dry_run && redrive.from < redrive.to && redrive.reason.as_deref() == Some("large"));
-    let verify = parsed(r#"{"task":"verify","lag_seconds":0,"capacity_units":50}"#).unwrap().task;
+    let verify = parsed(r#"{"task":"verify","recheck_after_seconds":0,"max_read_capacity_units":50}"#).unwrap().task;
     let mend = Mend::No;
     assert_eq!(verify, Task::Verify(Verify { lag: Duration::ZERO, capacity_units: Some(50), mend }));
 }
@@ -60,29 +60,38 @@ fn all_fields_of_a_task_are_taken() {
 #[test]
 fn what_is_no_task_says_what_to_write() {
     for (json, said) in [
-        ("[]", "not a task"),
+        ("[]", "invalid task request: invalid length 0, expected a JSON object such as {\"task\":\"verify\"}"),
         (r#"{"segments":2}"#, "missing field `task`"),
         (r#"{"task":"restroe"}"#, "unknown task \"restroe\": expected one of backfill, verify, repair, redrive"),
         (r#"{"task":"verify","dryrun":true}"#, "unknown field `dryrun`"),
-        (r#"{"task":"verify","dry_run":true}"#, "dry_run is not a field of verify"),
-        (r#"{"task":"backfill","lag_seconds":1}"#, "lag_seconds is not a field of backfill"),
-        (r#"{"task":"repair","lag_seconds":301}"#, "lag_seconds is 301: set it to a number from 0 to 300"),
+        (
+            r#"{"task":"verify","dry_run":true}"#,
+            "dry_run is not a field of verify: expected one of recheck_after_seconds, max_read_capacity_units, run_id, segments, segment, cursor",
+        ),
+        (r#"{"task":"backfill","recheck_after_seconds":1}"#, "recheck_after_seconds is not a field of backfill"),
+        (
+            r#"{"task":"repair","recheck_after_seconds":301}"#,
+            "recheck_after_seconds is 301: set it to a number from 0 to 300",
+        ),
         (r#"{"task":"verify","segments":0}"#, "segments is 0"),
         (r#"{"task":"verify","segment":1}"#, "segment is 1: set it to a number from 0 to 0"),
         (r#"{"task":"redrive","prefix":"archive/"}"#, "prefix is \"archive/\""),
         (r#"{"task":"redrive","from":"yesterday"}"#, "from is \"yesterday\": set it to an RFC 3339 time"),
-        (r#"{"task":"verify","run":"a/b"}"#, "run is \"a/b\""),
-        (r#"{"task":"backfill","capacity_units":0}"#, "capacity_units is 0"),
+        (r#"{"task":"verify","run_id":"a/b"}"#, "run_id is \"a/b\""),
+        (r#"{"task":"backfill","max_read_capacity_units":0}"#, "max_read_capacity_units is 0"),
         (
-            r#"{"task":"compact","target_bytes":201326593}"#,
-            "target_bytes is 201326593: set it to a number from 1024 to",
+            r#"{"task":"compact","target_file_size_bytes":201326593}"#,
+            "target_file_size_bytes is 201326593: set it to a number from 1024 to",
         ),
-        (r#"{"task":"export-parquet","target_bytes":4294967296}"#, "of which a file fits into the 512 MB of /tmp"),
-        (r#"{"task":"export-import-table","target_bytes":268435456}"#, "512 MB of /tmp"),
+        (
+            r#"{"task":"export-parquet","target_file_size_bytes":4294967296}"#,
+            "of which a file fits into the 512 MB of /tmp",
+        ),
+        (r#"{"task":"export-import-table","target_file_size_bytes":268435456}"#, "512 MB of /tmp"),
         (r#"{"task":"summary"}"#, "summary needs either of_task"),
         (r#"{"task":"summary","of_task":"summary"}"#, "of_task is \"summary\": set it to one of backfill"),
         (r#"{"task":"verify","of_task":"verify"}"#, "of_task is not a field of verify"),
-        (r#"{"task":"verify","cursor":{"task":"verify"}}"#, "the cursor is not one of verify"),
+        (r#"{"task":"verify","cursor":{"task":"verify"}}"#, "the cursor is not a cursor of verify"),
     ] {
         let error = parsed(json).unwrap_err();
         assert!(error.contains(said), "{json}: {error}");
@@ -90,13 +99,59 @@ fn what_is_no_task_says_what_to_write() {
 }
 
 #[test]
+fn former_fields_are_unknown_and_the_error_lists_the_known_ones() {
+    for (task, former, value) in [
+        ("verify", "lag_seconds", "1"),
+        ("verify", "capacity_units", "1"),
+        ("verify", "run", "\"monday\""),
+        ("compact", "target_bytes", "1024"),
+        ("compact", "hourly", "true"),
+        ("restore", "extend_seconds", "1"),
+        ("restore", "no_expiry", "true"),
+        ("restore", "rows", "\"all\""),
+        ("restore", "user", "\"ada\""),
+        ("export-import-table", "at", "\"2026-11-24T08:00:00Z\""),
+        ("redrive", "reason", "\"large\""),
+        ("summary", "parts", "[]"),
+    ] {
+        let error = parsed(&format!(r#"{{"task":"{task}","{former}":{value}}}"#)).unwrap_err();
+        let begin = format!("invalid task request: unknown field `{former}`, expected one of `task`, `run_id`, ");
+        assert!(error.starts_with(&begin), "{error}");
+    }
+}
+
+#[test]
+fn granularity_is_a_day_or_an_hour() {
+    let hourly = |json: &str| match parsed(json).unwrap().task {
+        Task::Compact(compact) => compact.hourly,
+        other => panic!("{other:?}"),
+    };
+    assert!(hourly(r#"{"task":"compact","granularity":"hour"}"#));
+    assert!(!hourly(r#"{"task":"compact","granularity":"day"}"#) && !hourly(r#"{"task":"compact"}"#));
+    let error = parsed(r#"{"task":"compact","granularity":"minute"}"#).unwrap_err();
+    assert_eq!(error, r#"granularity is "minute": set it to "day" or "hour""#);
+}
+
+#[test]
+fn segment_results_are_those_of_segments_that_are_done() {
+    let result = |done| format!(r#"{{"task":"verify","done":{done},"progress":{{"source.items":1}},"differences":2}}"#);
+    let order = |results: &[String]| format!(r#"{{"task":"summary","segment_results":[{}]}}"#, results.join(","));
+    let Task::Summary(Summary::Results(results)) = parsed(&order(&[result(true), result(true)])).unwrap().task else {
+        panic!("a summary of results");
+    };
+    assert_eq!(results.iter().map(|result| result.differences).sum::<u64>(), 4);
+    let error = parsed(&order(&[result(true), result(false)])).unwrap_err();
+    assert!(error.starts_with("segment_results is a list whose entry 1 is of a segment that is not done"), "{error}");
+}
+
+#[test]
 fn a_cursor_of_another_task_or_segment_is_refused_by_name() {
-    let cursor = r#"{"task":"verify","run":"monday","segment":1,"segments":2,"part":3,"progress":{"x":1},"at":[]}"#;
+    let cursor = r#"{"task":"verify","run_id":"monday","segment":1,"segments":2,"part":3,"progress":{"x":1},"at":[]}"#;
     let order = parsed(&format!(r#"{{"task":"verify","segment":1,"segments":2,"cursor":{cursor}}}"#)).unwrap();
-    assert_eq!(order.run, "monday", "a run goes on under its name");
+    assert_eq!(order.run_id, "monday", "a run continues under its ID");
     assert_eq!(order.cursor.unwrap().part, 3);
     for other in [r#""task":"backfill","segment":1,"segments":2"#, r#""task":"verify","segment":0,"segments":2"#] {
         let error = parsed(&format!(r#"{{{other},"cursor":{cursor}}}"#)).unwrap_err();
-        assert!(error.contains("the cursor is of verify, segment 1 of 2"), "{error}");
+        assert!(error.contains("the cursor belongs to verify, segment 1 of 2 but this is"), "{error}");
     }
 }

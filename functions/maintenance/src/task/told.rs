@@ -16,11 +16,10 @@ use super::columns::Columns;
 use super::compact::Compact;
 use super::export::Export;
 use super::restore::Restore;
-use super::summary::Summary;
+use super::summary::{SegmentResult, Summary};
 use super::{BadOrder, Mend, Redrive, TASK_NAMES, Task, Verify};
 use crate::facts::Rows;
 use crate::failure::{GIVEN_UP, QUARANTINE};
-use crate::progress::Progress;
 
 /// Between two looks at a difference: a replica is behind by far less as a rule.
 const LAG_SECONDS: u32 = 5;
@@ -33,79 +32,82 @@ const TARGET_BYTES_LEAST: u64 = 1_024;
 /// has 512 MB of `/tmp`.
 const TARGET_BYTES_MOST: u64 = 192 * 1024 * 1024;
 
+/// What a restore takes besides the fields of every task.
+const RESTORE_FIELDS: [&str; 9] =
+    ["key", "user_id", "from", "to", "versions", "expires_in_seconds", "never_expires", "overwrite", "dry_run"];
+
 /// As far ahead as the API lets a user expire: 50 years of 365.25 days.
 const EXTEND_SECONDS_MOST: u32 = 50 * 31_557_600;
 
 /// An order as it comes: every field of any task.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object such as {\"task\":\"verify\"}")]
 pub(super) struct Told {
     task: String,
-    pub(super) run: Option<String>,
+    pub(super) run_id: Option<String>,
     pub(super) segment: Option<u32>,
     pub(super) segments: Option<u32>,
     pub(super) cursor: Option<Box<RawValue>>,
     dry_run: Option<bool>,
-    lag_seconds: Option<u32>,
-    capacity_units: Option<u32>,
+    recheck_after_seconds: Option<u32>,
+    max_read_capacity_units: Option<u32>,
     prefix: Option<String>,
     from: Option<String>,
     to: Option<String>,
-    reason: Option<String>,
-    parts: Option<Vec<Progress>>,
+    error_contains: Option<String>,
+    segment_results: Option<Vec<SegmentResult>>,
     of_task: Option<String>,
-    hourly: Option<bool>,
-    target_bytes: Option<u64>,
+    granularity: Option<String>,
+    target_file_size_bytes: Option<u64>,
     key: Option<Box<RawValue>>,
     keys: Option<Vec<Box<RawValue>>>,
-    user: Option<String>,
-    rows: Option<String>,
-    extend_seconds: Option<u32>,
-    no_expiry: Option<bool>,
+    user_id: Option<String>,
+    versions: Option<String>,
+    expires_in_seconds: Option<u32>,
+    never_expires: Option<bool>,
     overwrite: Option<bool>,
-    at: Option<String>,
+    as_of: Option<String>,
     table: Option<String>,
 }
 
 pub(super) fn task(told: &Told, now: OffsetDateTime) -> Result<Task, BadOrder> {
-    let capacity_units = || within("capacity_units", told.capacity_units, 1..=1_000_000);
-    let lag = within("lag_seconds", told.lag_seconds, 0..=LAG_SECONDS_MOST)?.unwrap_or(LAG_SECONDS);
+    let capacity_units = || within("max_read_capacity_units", told.max_read_capacity_units, 1..=1_000_000);
+    let lag = within("recheck_after_seconds", told.recheck_after_seconds, 0..=LAG_SECONDS_MOST)?.unwrap_or(LAG_SECONDS);
     let lag = std::time::Duration::from_secs(lag.into());
     match told.task.as_str() {
         "backfill" => {
-            only(told, "backfill", &["capacity_units"])?;
+            only(told, "backfill", &["max_read_capacity_units"])?;
             Ok(Task::Backfill { capacity_units: capacity_units()? })
         }
         "verify" => {
-            only(told, "verify", &["lag_seconds", "capacity_units"])?;
+            only(told, "verify", &["recheck_after_seconds", "max_read_capacity_units"])?;
             Ok(Task::Verify(Verify { lag, capacity_units: capacity_units()?, mend: Mend::No }))
         }
         "repair" => {
-            only(told, "repair", &["lag_seconds", "capacity_units", "dry_run"])?;
+            only(told, "repair", &["recheck_after_seconds", "max_read_capacity_units", "dry_run"])?;
             let mend = if told.dry_run.unwrap_or(true) { Mend::DryRun } else { Mend::Yes };
             Ok(Task::Verify(Verify { lag, capacity_units: capacity_units()?, mend }))
         }
         "redrive" => {
-            only(told, "redrive", &["dry_run", "prefix", "from", "to", "reason"])?;
+            only(told, "redrive", &["dry_run", "prefix", "from", "to", "error_contains"])?;
             Ok(Task::Redrive(redrive(told)?))
         }
         "compact" => {
-            only(told, "compact", &["from", "to", "hourly", "target_bytes"])?;
+            only(told, "compact", &["from", "to", "granularity", "target_file_size_bytes"])?;
             Ok(Task::Compact(compact(told, now)?))
         }
         "export-parquet" => {
-            only(told, "export-parquet", &["from", "to", "target_bytes"])?;
+            only(told, "export-parquet", &["from", "to", "target_file_size_bytes"])?;
             let Compact { from, to, target_bytes, .. } = compact(told, now)?;
             Ok(Task::Columns(Columns { from, to, target_bytes }))
         }
         "restore" => {
-            let fields = ["key", "user", "from", "to", "rows", "extend_seconds", "no_expiry", "overwrite", "dry_run"];
-            only(told, "restore", &fields)?;
+            only(told, "restore", &RESTORE_FIELDS)?;
             Ok(Task::Restore(restore(told)?))
         }
         "export-import-table" => {
-            only(told, "export-import-table", &["at", "table", "target_bytes"])?;
-            let (at, target_bytes) = (time("at", told.at.as_deref())?, target_bytes(told)?);
+            only(told, "export-import-table", &["as_of", "table", "target_file_size_bytes"])?;
+            let (at, target_bytes) = (time("as_of", told.as_of.as_deref())?, target_bytes(told)?);
             Ok(Task::Export(Export { at, table: told.table.clone(), target_bytes }))
         }
         "audit" => {
@@ -119,7 +121,7 @@ pub(super) fn task(told: &Told, now: OffsetDateTime) -> Result<Task, BadOrder> {
             Ok(Task::Migrate)
         }
         "summary" => {
-            only(told, "summary", &["parts", "of_task"])?;
+            only(told, "summary", &["segment_results", "of_task"])?;
             Ok(Task::Summary(summary(told)?))
         }
         other => Err(BadOrder::Unknown(other.to_owned())),
@@ -127,8 +129,15 @@ pub(super) fn task(told: &Told, now: OffsetDateTime) -> Result<Task, BadOrder> {
 }
 
 fn summary(told: &Told) -> Result<Summary, BadOrder> {
-    match (&told.parts, told.of_task.as_deref()) {
-        (Some(parts), None) => Ok(Summary::Parts(parts.clone())),
+    match (&told.segment_results, told.of_task.as_deref()) {
+        (Some(results), None) => match results.iter().position(|result| !result.done) {
+            None => Ok(Summary::Results(results.clone())),
+            Some(index) => Err(BadOrder::Value {
+                field: "segment_results",
+                found: format!("a list whose entry {index} is of a segment that is not done"),
+                wanted: "the last response of each segment".to_owned(),
+            }),
+        },
         (None, Some(name)) => {
             let summed = TASK_NAMES.into_iter().filter(|task| *task != "summary");
             let wanted = || format!("one of {}", summed.clone().collect::<Vec<_>>().join(", "));
@@ -136,7 +145,7 @@ fn summary(told: &Told) -> Result<Summary, BadOrder> {
             let unknown = || BadOrder::Value { field: "of_task", found: format!("{name:?}"), wanted: wanted() };
             Ok(Summary::SegmentsOf(task.ok_or_else(unknown)?))
         }
-        _ => Err(BadOrder::Needs("summary", "either of_task, the task whose segments it adds up, or parts")),
+        _ => Err(BadOrder::Needs("summary", "either of_task, the task whose segments it adds up, or segment_results")),
     }
 }
 
@@ -154,12 +163,19 @@ fn redrive(told: &Told) -> Result<Redrive, BadOrder> {
         prefixes,
         from: time("from", told.from.as_deref())?,
         to: time("to", told.to.as_deref())?,
-        reason: told.reason.clone(),
+        reason: told.error_contains.clone(),
     })
 }
 
 fn compact(told: &Told, now: OffsetDateTime) -> Result<Compact, BadOrder> {
-    let hourly = told.hourly.unwrap_or_default();
+    let hourly = match told.granularity.as_deref() {
+        None | Some("day") => false,
+        Some("hour") => true,
+        Some(other) => {
+            let wanted = "\"day\" or \"hour\"".to_owned();
+            return Err(BadOrder::Value { field: "granularity", found: format!("{other:?}"), wanted });
+        }
+    };
     // What is not over yet grows: it would be merged again and again.
     let over = if hourly { Hour::of(now).start() } else { Day::of(now).start() };
     Ok(Compact {
@@ -171,47 +187,47 @@ fn compact(told: &Told, now: OffsetDateTime) -> Result<Compact, BadOrder> {
 }
 
 fn target_bytes(told: &Told) -> Result<u64, BadOrder> {
-    let target = told.target_bytes.unwrap_or(TARGET_BYTES);
+    let target = told.target_file_size_bytes.unwrap_or(TARGET_BYTES);
     if (TARGET_BYTES_LEAST..=TARGET_BYTES_MOST).contains(&target) {
         return Ok(target);
     }
     let wanted = format!(
         "a number from {TARGET_BYTES_LEAST} to {TARGET_BYTES_MOST}, of which a file fits into the 512 MB of /tmp"
     );
-    Err(BadOrder::Value { field: "target_bytes", found: target.to_string(), wanted })
+    Err(BadOrder::Value { field: "target_file_size_bytes", found: target.to_string(), wanted })
 }
 
 fn restore(told: &Told) -> Result<Restore, BadOrder> {
-    let extend = within("extend_seconds", told.extend_seconds, 1..=EXTEND_SECONDS_MOST)?;
-    let expiry = match (extend, told.no_expiry) {
+    let extend = within("expires_in_seconds", told.expires_in_seconds, 1..=EXTEND_SECONDS_MOST)?;
+    let expiry = match (extend, told.never_expires) {
         (Some(seconds), None | Some(false)) => Expiry::After(seconds.into()),
         (None, Some(true)) => Expiry::Never,
         _ => {
-            let needs = "either extend_seconds, after which the items expire again, or \"no_expiry\":true";
+            let needs = "either expires_in_seconds, after which the items expire again, or \"never_expires\": true";
             return Err(BadOrder::Needs("restore", needs));
         }
     };
     let (from, to) = (time("from", told.from.as_deref())?, time("to", told.to.as_deref())?);
-    if told.key.is_none() && told.user.is_none() && from.is_none() && to.is_none() {
-        return Err(BadOrder::Needs("restore", "a key, a user, from or to: which items shall come back"));
+    if told.key.is_none() && told.user_id.is_none() && from.is_none() && to.is_none() {
+        return Err(BadOrder::Needs("restore", "a key, a user_id, from or to: the items to restore"));
     }
-    let rows = match told.rows.as_deref() {
+    let rows = match told.versions.as_deref() {
         None | Some("latest") => Rows::Latest,
         Some("all") => Rows::All,
         Some(other) => {
             let wanted = "\"latest\" or \"all\"".to_owned();
-            return Err(BadOrder::Value { field: "rows", found: format!("{other:?}"), wanted });
+            return Err(BadOrder::Value { field: "versions", found: format!("{other:?}"), wanted });
         }
     };
     let key = told.key.as_deref().map(|json| key("key", json)).transpose()?;
-    let (user, overwrite) = (told.user.clone(), told.overwrite.unwrap_or_default());
+    let (user, overwrite) = (told.user_id.clone(), told.overwrite.unwrap_or_default());
     Ok(Restore { dry_run: told.dry_run.unwrap_or(true), key, user, from, to, rows, expiry, overwrite })
 }
 
 fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, BadOrder> {
     CanonicalKey::parse(json.get()).map_err(|error| BadOrder::Value {
         field,
-        found: format!("no key ({error})"),
+        found: format!("not a key ({error})"),
         wanted: "DynamoDB JSON such as {\"user_id\":{\"S\":\"ada\"},\"timestamp\":{\"N\":\"1\"}}".to_owned(),
     })
 }
@@ -224,32 +240,32 @@ fn time(field: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime
     text.map(parsed).transpose()
 }
 
-/// Refuses the fields of other tasks: to pass one over would be to do something else than was asked.
-fn only(told: &Told, task: &'static str, fields: &[&str]) -> Result<(), BadOrder> {
+/// Rejects the fields of other tasks: ignoring one would do something else than was requested.
+fn only(told: &Told, task: &'static str, known: &'static [&'static str]) -> Result<(), BadOrder> {
     let given = [
         ("dry_run", told.dry_run.is_some()),
-        ("lag_seconds", told.lag_seconds.is_some()),
-        ("capacity_units", told.capacity_units.is_some()),
+        ("recheck_after_seconds", told.recheck_after_seconds.is_some()),
+        ("max_read_capacity_units", told.max_read_capacity_units.is_some()),
         ("prefix", told.prefix.is_some()),
         ("from", told.from.is_some()),
         ("to", told.to.is_some()),
-        ("reason", told.reason.is_some()),
-        ("parts", told.parts.is_some()),
+        ("error_contains", told.error_contains.is_some()),
+        ("segment_results", told.segment_results.is_some()),
         ("of_task", told.of_task.is_some()),
-        ("hourly", told.hourly.is_some()),
-        ("target_bytes", told.target_bytes.is_some()),
+        ("granularity", told.granularity.is_some()),
+        ("target_file_size_bytes", told.target_file_size_bytes.is_some()),
         ("key", told.key.is_some()),
         ("keys", told.keys.is_some()),
-        ("user", told.user.is_some()),
-        ("rows", told.rows.is_some()),
-        ("extend_seconds", told.extend_seconds.is_some()),
-        ("no_expiry", told.no_expiry.is_some()),
+        ("user_id", told.user_id.is_some()),
+        ("versions", told.versions.is_some()),
+        ("expires_in_seconds", told.expires_in_seconds.is_some()),
+        ("never_expires", told.never_expires.is_some()),
         ("overwrite", told.overwrite.is_some()),
-        ("at", told.at.is_some()),
+        ("as_of", told.as_of.is_some()),
         ("table", told.table.is_some()),
     ];
-    let stray = given.into_iter().find(|(field, is_given)| *is_given && !fields.contains(field));
-    stray.map_or(Ok(()), |(field, _)| Err(BadOrder::Field { task, field }))
+    let stray = given.into_iter().find(|(field, is_given)| *is_given && !known.contains(field));
+    stray.map_or(Ok(()), |(field, _)| Err(BadOrder::Field { task, field, known }))
 }
 
 pub(super) fn within<N: PartialOrd + Display>(

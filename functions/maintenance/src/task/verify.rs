@@ -51,7 +51,9 @@ pub enum VerifyFault {
     #[error(transparent)]
     Read(#[from] MendFault),
     /// A difference cannot be watched within one invocation.
-    #[error("lag_seconds is {0}, more than this invocation has: set it lower, or give the function more time")]
+    #[error(
+        "recheck_after_seconds is {0}, longer than this invocation: set a lower value, or a longer timeout of the function"
+    )]
     NoTime(u64),
     /// The failure bucket cannot be read, or the report not be written.
     #[error(transparent)]
