@@ -124,7 +124,7 @@ async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
     ] {
         let (fault, name) = refused(&scene, mappings).await;
         assert!(fault.contains(said), "{fault}");
-        assert_eq!(name, "TaskRefused");
+        assert_eq!(name, "TaskPreconditionFailed");
     }
     assert_eq!(scene.item(REPLICA, "ada").await, None);
     assert!(

@@ -66,6 +66,6 @@ async fn a_source_without_a_stream_is_refused_by_name() {
     {
         let (name, fault) = refused(&streamless, order).await;
         assert!(fault.contains("has no stream"), "{fault}");
-        assert_eq!(name, "TaskRefused");
+        assert_eq!(name, "TaskPreconditionFailed");
     }
 }

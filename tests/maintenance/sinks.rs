@@ -125,17 +125,17 @@ async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_
             StatusCode::FORBIDDEN,
             "AccessDeniedException",
             json!({"Message": "no"}),
-            "TaskRefused",
+            "TaskPreconditionFailed",
             "lambda:GetFunctionConfiguration",
         ),
         (
             StatusCode::NOT_FOUND,
             "ResourceNotFoundException",
             json!({}),
-            "TaskRefused",
+            "TaskPreconditionFailed",
             "REPLICATOR_FUNCTION names replicator",
         ),
-        (StatusCode::OK, "", encrypted, "TaskRefused", "no kms:Decrypt"),
+        (StatusCode::OK, "", encrypted, "TaskPreconditionFailed", "no kms:Decrypt"),
         (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", json!({}), "TaskFailed", "which sinks"),
     ] {
         let maintenance = told(&scene, status, error, body).await;

@@ -101,9 +101,9 @@ impl Fault {
             | Self::Summary(SummaryFault::Missing { .. } | SummaryFault::Unreadable { .. })
             | Self::Export(ExportFault::Objects | ExportFault::Taken { .. }) => return "TaskInvalid",
             Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => return "TaskFailed",
-            Self::Backfill(BackfillFault::Unfed(_)) | Self::Unserved(_) => return "TaskRefused",
+            Self::Backfill(BackfillFault::Unfed(_)) | Self::Unserved(_) => return "TaskPreconditionFailed",
             Self::Sinks(unknown) | Self::Redrive(RedriveFault::Sinks(unknown)) => {
-                return if unknown.may_pass() { "TaskFailed" } else { "TaskRefused" };
+                return if unknown.may_pass() { "TaskFailed" } else { "TaskPreconditionFailed" };
             }
             Self::Verify(VerifyFault::Read(MendFault::Source(fault)))
             | Self::Redrive(RedriveFault::Read(MendFault::Source(fault)))
@@ -111,7 +111,7 @@ impl Fault {
             | Self::Source(fault) => Some(fault),
             _ => None,
         };
-        if matches!(read, Some(SourceFault::NoStream(_))) { "TaskRefused" } else { "TaskFailed" }
+        if matches!(read, Some(SourceFault::NoStream(_))) { "TaskPreconditionFailed" } else { "TaskFailed" }
     }
 }
 
