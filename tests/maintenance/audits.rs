@@ -41,7 +41,7 @@ async fn what_is_missing_doubled_or_damaged_is_told() {
     let report = scene.report("bad").await;
     let of = |kind: &str| report.iter().find(|line| line["kind"] == kind).unwrap()["key"]["user_id"]["S"].clone();
     assert_eq!((of("missing"), of("doubled")), (json!("ada"), json!("bob")));
-    assert!(report.iter().any(|line| line["object"] == damaged.as_str() && line["done"] == "damaged"));
+    assert!(report.iter().any(|line| line["object"] == damaged.as_str() && line["outcome"] == "damaged"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

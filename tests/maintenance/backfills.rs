@@ -90,7 +90,7 @@ async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in()
     assert_eq!(answer.progress.to_string(), "dynamodb.filled 1, dynamodb.left 1, source.items 2");
     let report = scene.report("poison").await;
     assert_eq!((report.len(), &report[0]["key"]["user_id"]["S"]), (1, &json!("eve")));
-    assert!(report[0]["left"].as_str().unwrap().contains("_gone"), "{report:?}");
+    assert!(report[0]["reason"].as_str().unwrap().contains("_gone"), "{report:?}");
 }
 
 /// The task, told by Lambda of these mappings.

@@ -184,8 +184,8 @@ async fn what_stands_in_the_way_is_named_and_what_is_there_stays() {
     let answer = scene.task(order("bad")).await;
     assert_eq!(answer.progress.to_string(), "export-parquet.damaged 1, export-parquet.foreign 1");
     let report = scene.report("bad").await;
-    assert_eq!((&report[0]["object"], &report[0]["done"]), (&json!(format!("{DAY}mine.csv")), &json!("foreign")));
-    assert_eq!((&report[1]["object"], &report[1]["done"]), (&json!(damaged), &json!("damaged")));
+    assert_eq!((&report[0]["object"], &report[0]["outcome"]), (&json!(format!("{DAY}mine.csv")), &json!("foreign")));
+    assert_eq!((&report[1]["object"], &report[1]["outcome"]), (&json!(damaged), &json!("damaged")));
     assert_eq!(read(&scene).await, each_once(10), "the day stands as it stood");
 
     scene.s3.delete_object().bucket(ARCHIVE).key(&damaged).send().await.unwrap();
@@ -196,7 +196,7 @@ async fn what_stands_in_the_way_is_named_and_what_is_there_stays() {
     }
     let answer = scene.task(order("many")).await;
     assert_eq!(answer.progress.get("export-parquet.left"), 1);
-    assert!(scene.report("many").await[0]["why"].as_str().unwrap().contains("compact the whole day first"));
+    assert!(scene.report("many").await[0]["reason"].as_str().unwrap().contains("compact the whole day first"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

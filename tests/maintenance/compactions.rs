@@ -229,7 +229,7 @@ async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
     let why = |object: &str| {
         let line =
             report.iter().find(|line| line["object"] == object).unwrap_or_else(|| panic!("{object}: {report:?}"));
-        line["why"].as_str().unwrap().to_owned()
+        line["reason"].as_str().unwrap().to_owned()
     };
     assert!(why(&objects[0]).contains("ends too early"));
     assert!(why(&objects[1]).contains("SHA-256"));
@@ -257,7 +257,7 @@ async fn a_row_without_its_key_is_named_by_object_and_row_and_kept() {
     let answer = scene.task(order("keyless")).await;
     assert_eq!((answer.progress.get("compact.kept"), answer.progress.get("compact.rows")), (1, 10));
     let report = scene.report("keyless").await;
-    let why = report.iter().find(|line| line["object"] == object.as_str()).unwrap()["why"].as_str().unwrap();
+    let why = report.iter().find(|line| line["object"] == object.as_str()).unwrap()["reason"].as_str().unwrap();
     assert!(why.contains("row 1: Item has no key: user_id"), "{why}");
     assert_eq!(below(&scene, "archive/").await, std::slice::from_ref(object));
 }

@@ -83,5 +83,5 @@ async fn an_object_that_no_failure_can_be_is_not_read() {
     assert_eq!((answer.progress.get("dynamodb.missing"), answer.progress.get("dynamodb.unattributed")), (1, 0));
     let order = json!({"task": "redrive", "run_id": "large", "dry_run": false});
     assert_eq!(invoke(&maintenance, &order, time).await.unwrap().progress.get("redrive.kept"), 1);
-    assert!(scene.report("large").await[0]["why"].as_str().unwrap().contains("17825792 bytes"));
+    assert!(scene.report("large").await[0]["reason"].as_str().unwrap().contains("17825792 bytes"));
 }

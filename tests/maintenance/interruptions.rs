@@ -200,7 +200,9 @@ async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report(
     let one = |call: &Call<'_>| when(call.operation == "PutItem" && call.body.contains("\"u120\""));
     let mut maintenance = scene.maintenance();
     maintenance.restored = RestoreTable::new(table_behind(&scene, one).await, SOURCE.to_owned());
-    let order = json!({"task": "restore", "run_id": "cut", "from": "2026-01-01T00:00:00Z", "never_expires": true, "dry_run": false});
+    let order = json!({
+        "task": "restore", "run_id": "cut", "from": "2026-01-01T00:00:00Z", "never_expires": true, "dry_run": false,
+    });
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.get("restore.restored"), 120, "all before the one that cannot be put");
     assert_eq!(scene.report("cut").await.len(), 120);

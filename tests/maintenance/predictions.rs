@@ -32,10 +32,10 @@ async fn outcomes(scene: &Scene, run: &str, of: &str) -> BTreeMap<String, (Strin
         ("would be refused", "refused"),
     ];
     let line = |line: Value| {
-        let done = line["done"].as_str().unwrap_or_default();
+        let done = line["outcome"].as_str().unwrap_or_default();
         let done = words.iter().find(|(dry, _)| *dry == done).map_or(done, |(_, real)| real);
         // What is too large is told with its size, or as the table tells it.
-        let why = line["why"].as_str().or(line["left"].as_str()).unwrap_or_default();
+        let why = line["reason"].as_str().unwrap_or_default();
         let why = if why.contains("bytes") || why.contains("size") { "its size" } else { why };
         (format!("{}{}", line[of], line["sink"]), (done.to_owned(), why.to_owned()))
     };

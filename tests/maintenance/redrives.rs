@@ -51,7 +51,7 @@ async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image()
 
     let dry = scene.task(json!({"task": "redrive", "run_id": "dry"})).await;
     assert_eq!(dry.progress.to_string(), "redrive.objects 1, redrive.ready 1, redrive.records 3");
-    assert_eq!(scene.report("dry").await[0]["done"], "would be redriven");
+    assert_eq!(scene.report("dry").await[0]["outcome"], "would be redriven");
     assert!(scene.items(REPLICA).await.is_empty(), "showing it changes nothing");
 
     let real = scene.task(json!({"task": "redrive", "run_id": "real", "dry_run": false})).await;
@@ -170,8 +170,8 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
         let report = scene.report(&run).await;
         let why = |object: &str| {
             let line = report.iter().find(|line| line["object"] == object).unwrap();
-            assert_eq!(line["done"], "kept");
-            line["why"].as_str().unwrap().to_owned()
+            assert_eq!(line["outcome"], "kept");
+            line["reason"].as_str().unwrap().to_owned()
         };
         assert!(why(&stranger).contains("function:somebody"));
         assert!(why(&other).contains("table/Orders"));
@@ -239,5 +239,5 @@ async fn what_was_not_looked_at_before_the_deadline_is_kept() {
     assert_eq!((answer.progress.get("redrive.kept"), answer.progress.get("redrive.redriven")), (1, 0));
     assert_eq!(scene.objects("aws/").await, [object.as_str()], "its record was not looked at");
     let report = scene.report("late").await;
-    assert!(report[0]["why"].as_str().unwrap().contains("the time was up"), "{report:?}");
+    assert!(report[0]["reason"].as_str().unwrap().contains("the time was up"), "{report:?}");
 }

@@ -33,7 +33,7 @@ async fn a_repair_first_shows_what_it_would_do() {
     assert_eq!((answer.progress.sum(".mended"), answer.progress.sum(".missing")), (0, 1));
     let report = scene.report("dry").await;
     assert_eq!(report.len(), 4);
-    assert!(report.iter().all(|line| line["done"] == "would be mended"), "{report:?}");
+    assert!(report.iter().all(|line| line["outcome"] == "would be mended"), "{report:?}");
     assert_eq!(scene.items(REPLICA).await.len(), before);
     assert_eq!(scene.name("bob").await.as_deref(), Some("Wrong"));
 }
@@ -81,8 +81,8 @@ async fn what_cannot_be_mended_is_left_and_told() {
         scene.task(json!({"task": "repair", "run_id": "left", "dry_run": false, "recheck_after_seconds": 0})).await;
     assert_eq!((answer.progress.get("dynamodb.mended"), answer.progress.get("dynamodb.left")), (1, 1));
     let report = scene.report("left").await;
-    let left = report.iter().find(|line| line["done"] == "left").unwrap();
-    assert!(left["left"].as_str().unwrap().contains("_rev that is no revision"), "{left}");
+    let left = report.iter().find(|line| line["outcome"] == "left").unwrap();
+    assert!(left["reason"].as_str().unwrap().contains("_rev that is no revision"), "{left}");
     assert_eq!(scene.item(REPLICA, "ada").await, Some(foreign), "somebody else's item is not touched");
 }
 

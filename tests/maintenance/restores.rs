@@ -48,8 +48,11 @@ async fn a_dry_run_is_the_default_and_shows_what_would_come_back() {
     let expected = "restore.objects 1, restore.ready 1, restore.refused 1, restore.rows 2";
     assert_eq!(answer.progress.to_string(), expected);
     let report = scene.report("dry").await;
-    assert_eq!((&report[0]["key"]["user_id"]["S"], &report[0]["done"]), (&json!("ada"), &json!("would be restored")));
-    assert!(report[1]["why"].as_str().unwrap().contains("a live item is there"), "{report:?}");
+    assert_eq!(
+        (&report[0]["key"]["user_id"]["S"], &report[0]["outcome"]),
+        (&json!("ada"), &json!("would be restored"))
+    );
+    assert!(report[1]["reason"].as_str().unwrap().contains("a live item is there"), "{report:?}");
     assert!(scene.item(SOURCE, "ada").await.is_none());
 }
 
@@ -94,8 +97,8 @@ async fn nothing_that_stands_there_is_overwritten_unless_told() {
     let answer = scene.task(order(since.clone())).await;
     assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (0, 2));
     let report = scene.report("careful").await;
-    assert!(report[0]["why"].as_str().unwrap().contains("a live item"), "{report:?}");
-    assert!(report[1]["why"].as_str().unwrap().contains("yet to remove"), "{report:?}");
+    assert!(report[0]["reason"].as_str().unwrap().contains("a live item"), "{report:?}");
+    assert!(report[1]["reason"].as_str().unwrap().contains("yet to remove"), "{report:?}");
     assert_eq!(scene.item(SOURCE, "ada").await.unwrap()["name"], text("Now"));
 
     let mut newer = expiring("ada", "Now");
@@ -149,7 +152,7 @@ async fn segments_together_bring_everything_back_and_a_damaged_object_is_told() 
     }
     assert_eq!((restored, scene.live(SOURCE).await.len()), (50, 50));
     let report = scene.report("parts").await;
-    assert!(report.iter().any(|line| line["object"] == damaged && line["done"] == "damaged"));
+    assert!(report.iter().any(|line| line["object"] == damaged && line["outcome"] == "damaged"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,8 +31,8 @@ async fn task(scene: &Scene, order: Value, postgres: Option<&str>) -> Result<Out
 
 fn why<'r>(report: &'r [Value], object: &str) -> &'r str {
     let line = report.iter().find(|line| line["object"] == object).unwrap();
-    assert_eq!(line["done"], "kept");
-    line["why"].as_str().unwrap()
+    assert_eq!(line["outcome"], "kept");
+    line["reason"].as_str().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,7 +118,7 @@ async fn nothing_leaves_the_failure_bucket_before_its_copy_is_confirmed() {
     let answer = retried(&maintenance, json!({"task": "redrive", "run_id": "kept", "dry_run": false})).await;
     assert_eq!(answer.progress.get("redrive.kept"), 1);
     assert_eq!(scene.objects("aws/").await, [object.as_str()]);
-    assert!(scene.report("kept").await[0]["why"].as_str().unwrap().contains("is not confirmed"));
+    assert!(scene.report("kept").await[0]["reason"].as_str().unwrap().contains("is not confirmed"));
 
     let deletes = Mutex::new(HashSet::new());
     let deletes = std::sync::Arc::new(deletes);

@@ -90,7 +90,12 @@ async fn differences_are_in_the_answer_and_in_a_metric_and_a_repair_s_are_not() 
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_without_a_result_have_no_sum() {
     let scene = replicated(&["ada"]).await;
-    let verify = |segment: u32| json!({"task": "verify", "run_id": "half", "recheck_after_seconds": 0, "segment": segment, "segments": 2});
+    let verify = |segment: u32| {
+        let order = json!({"task": "verify", "run_id": "half", "recheck_after_seconds": 0, "segments": 2});
+        let mut order = order.as_object().unwrap().clone();
+        order.insert("segment".to_owned(), json!(segment));
+        Value::Object(order)
+    };
     scene.task(verify(0)).await;
     let order = json!({"task": "summary", "run_id": "half", "of_task": "verify", "segments": 2});
     let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();

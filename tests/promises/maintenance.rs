@@ -37,7 +37,7 @@ async fn promise_13_a_failure_object_is_removed_only_after_its_effect() {
     assert_eq!(scene.objects("aws/").await, [half.as_str()], "a record in it is not done");
     assert_eq!(scene.object(&format!("redriven/{whole}")).await, body, "what was done is kept, to the byte");
     let kept = scene.report("once").await.into_iter().find(|line| line["object"] == half.as_str()).unwrap();
-    assert!(kept["why"].as_str().unwrap().contains("record 2"), "{kept}");
+    assert!(kept["reason"].as_str().unwrap().contains("record 2"), "{kept}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,7 +94,7 @@ pub struct World<'w> {
 struct Line<'a> {
     sink: &'static str,
     key: Box<RawValue>,
-    left: &'a str,
+    reason: &'a str,
 }
 
 /// Goes on with a backfill; tells whether it is done.
@@ -143,7 +143,7 @@ pub async fn run(
         for (replica, filled) in replicas.iter().zip(filled) {
             let sink = replica.name();
             for (key, reason) in &filled.left {
-                course.report(&Line { sink, key: key.to_raw(), left: reason });
+                course.report(&Line { sink, key: key.to_raw(), reason });
             }
             course.count(format!("{sink}.filled"), filled.written);
             course.count(format!("{sink}.held"), filled.refused);

@@ -57,7 +57,7 @@ pub struct World<'w> {
 #[serde(untagged)]
 enum Line<'a> {
     Written { day: String, run: &'a str, inputs: usize, outputs: Vec<&'a str>, rows: u64 },
-    Left { object: &'a str, done: &'static str, why: String },
+    Left { object: &'a str, outcome: &'static str, reason: String },
 }
 
 /// Goes on with it; tells whether it is done.
@@ -99,8 +99,8 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
         return Ok(true);
     }
     if runs.len() > FAN_IN {
-        let why = format!("{} compacted runs are more than {FAN_IN}: compact the whole day first", runs.len());
-        leave(course, "left", &ColumnsKey::prefix(world.table, day), why);
+        let reason = format!("{} compacted runs are more than {FAN_IN}: compact the whole day first", runs.len());
+        leave(course, "left", &ColumnsKey::prefix(world.table, day), reason);
         course.count("export-parquet.uncompacted", uncompacted);
         return Ok(true);
     }
@@ -154,9 +154,9 @@ fn tell_of_the_rest(course: &mut Course<At>, foreign: &[String], uncompacted: us
     }
 }
 
-fn leave(course: &mut Course<At>, done: &'static str, object: &str, why: String) {
-    course.count(format!("export-parquet.{done}"), 1);
-    course.report(&Line::Left { object, done, why });
+fn leave(course: &mut Course<At>, outcome: &'static str, object: &str, reason: String) {
+    course.count(format!("export-parquet.{outcome}"), 1);
+    course.report(&Line::Left { object, outcome, reason });
 }
 
 /// The day's files, and what else lies among them.

@@ -80,7 +80,7 @@ pub struct World<'w> {
 #[serde(untagged)]
 enum Line<'a> {
     Merged { day: String, run: &'a str, inputs: usize, outputs: Vec<&'a str>, rows: u64, repeated: u64 },
-    Kept { object: &'a str, done: &'static str, why: String },
+    Kept { object: &'a str, outcome: &'static str, reason: String },
 }
 
 /// Goes on with a compaction; tells whether it is done.
@@ -122,9 +122,9 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) 
 
 fn keep(course: &mut Course<At>, foreign: &[String]) {
     for object in foreign {
-        let why = "neither the archiver nor a merge wrote it".to_owned();
+        let reason = "neither the archiver nor a merge wrote it".to_owned();
         course.count("compact.kept", 1);
-        course.report(&Line::Kept { object, done: "kept", why });
+        course.report(&Line::Kept { object, outcome: "kept", reason });
     }
 }
 
@@ -178,7 +178,7 @@ async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day
         Merged::Stopped => return Ok(Advance::Stopped),
         Merged::Damaged(damage) => {
             course.count("compact.kept", 1);
-            course.report(&Line::Kept { object: &damage.object, done: "kept", why: damage.to_string() });
+            course.report(&Line::Kept { object: &damage.object, outcome: "kept", reason: damage.to_string() });
             let mut at = At { told: true, ..course.at().clone() };
             if at.damaged.len() >= DAMAGED_MOST {
                 return Err(MergeFault::TooDamaged(day));

@@ -9,8 +9,8 @@ use crate::sweep::Seen;
 #[derive(Serialize)]
 struct Line<'a> {
     object: &'a str,
-    done: &'static str,
-    why: String,
+    outcome: &'static str,
+    reason: String,
 }
 
 /// Tells of what is damaged or foreign, in the first segment's name: each sweeps the same objects.
@@ -22,10 +22,10 @@ pub(super) fn tell<P: Default + Serialize + DeserializeOwned>(course: &mut Cours
     course.count(format!("{task}.damaged"), seen.damaged.len());
     course.count(format!("{task}.foreign"), seen.foreign.len());
     for damage in &seen.damaged {
-        course.report(&Line { object: &damage.object, done: "damaged", why: damage.to_string() });
+        course.report(&Line { object: &damage.object, outcome: "damaged", reason: damage.to_string() });
     }
     for object in &seen.foreign {
-        let why = "neither the archiver nor a merge wrote it".to_owned();
-        course.report(&Line { object, done: "foreign", why });
+        let reason = "neither the archiver nor a merge wrote it".to_owned();
+        course.report(&Line { object, outcome: "foreign", reason });
     }
 }

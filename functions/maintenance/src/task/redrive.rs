@@ -105,10 +105,10 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     records: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    failed_for: Option<&'a str>,
-    done: &'static str,
+    failure_reason: Option<&'a str>,
+    outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<&'a str>,
+    reason: Option<&'a str>,
 }
 
 /// Goes on with a redrive; tells whether it is done.
@@ -206,8 +206,8 @@ async fn read(
 fn keep_unread(course: &mut Course<At>, object: &str, reason: &str) {
     course.count("redrive.objects", 1);
     course.count("redrive.kept", 1);
-    let (function, records, failed_for) = (None, None, None);
-    course.report(&Line { object, function, records, failed_for, done: "kept", why: Some(reason) });
+    let (function, records, failure_reason) = (None, None, None);
+    course.report(&Line { object, function, records, failure_reason, outcome: "kept", reason: Some(reason) });
 }
 
 async fn go_about(
@@ -235,7 +235,7 @@ async fn go_about(
         retire(world, &mut objects).await;
     }
     for object in &objects {
-        let (done, count) = match (&object.kept, redrive.dry_run) {
+        let (outcome, count) = match (&object.kept, redrive.dry_run) {
             (Some(_), _) => ("kept", "redrive.kept"),
             (None, true) => ("would be redriven", "redrive.ready"),
             (None, false) => ("redriven", "redrive.redriven"),
@@ -248,9 +248,9 @@ async fn go_about(
             object: &object.key,
             function: Some(object.failure.function.as_str()),
             records: its_records,
-            failed_for: Some(&object.failure.reason),
-            done,
-            why: object.kept.as_deref(),
+            failure_reason: Some(&object.failure.reason),
+            outcome,
+            reason: object.kept.as_deref(),
         });
     }
     Ok(())

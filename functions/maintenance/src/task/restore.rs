@@ -104,9 +104,9 @@ pub struct World<'w> {
 struct Line<'a> {
     key: &'a RawValue,
     revision: Option<String>,
-    done: &'static str,
+    outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<&'a str>,
+    reason: Option<&'a str>,
 }
 
 /// What became of a key.
@@ -175,18 +175,18 @@ pub async fn run(
             return fault.map_or(Ok(true), Err);
         };
         let last = last.clone();
-        for ((key, rows), outcome) in chunk.iter().zip(outcomes) {
-            let (count, done, why) = match (&outcome, restore.dry_run) {
+        for ((key, rows), result) in chunk.iter().zip(outcomes) {
+            let (count, outcome, reason) = match (&result, restore.dry_run) {
                 (Outcome::Restored, true) => ("restore.ready", "would be restored", None),
                 (Outcome::Restored, false) => ("restore.restored", "restored", None),
                 (Outcome::Already, _) => ("restore.already", "restored already", None),
-                (Outcome::Refused(why), true) => ("restore.refused", "would be refused", Some(why.as_str())),
-                (Outcome::Refused(why), false) => ("restore.refused", "refused", Some(why.as_str())),
+                (Outcome::Refused(reason), true) => ("restore.refused", "would be refused", Some(reason.as_str())),
+                (Outcome::Refused(reason), false) => ("restore.refused", "refused", Some(reason.as_str())),
             };
             course.count(count, 1);
             course.count("restore.rows", rows.len());
             let revision = rows.last().map(|row| row.revision.to_string());
-            course.report(&Line { key: &key.to_raw(), revision, done, why });
+            course.report(&Line { key: &key.to_raw(), revision, outcome, reason });
         }
         course.checkpoint(At::After(last)).await?;
         if let Some(fault) = fault {

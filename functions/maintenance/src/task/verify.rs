@@ -202,7 +202,7 @@ async fn settle(
         course.count(format!("{sink}.unattributed"), usize::from(unattributed));
         let kind = if objects.is_empty() { finding.kind } else { Kind::Quarantined };
         course.count(format!("{sink}.{}", kind.as_str()), 1);
-        let (done, left) = match &mended {
+        let (outcome, reason) = match &mended {
             Some(Mended::Written | Mended::Well) => (Some(if dry_run { "would be mended" } else { "mended" }), None),
             Some(Mended::Left(why)) => (Some(if dry_run { "would be left" } else { "left" }), Some(why.as_str())),
             None => (None, None),
@@ -213,7 +213,16 @@ async fn settle(
             _ => {}
         }
         let (kind, key) = (kind.as_str(), &*finding.key.to_raw());
-        course.report(&Line { sink, kind, key, attributes: &finding.attributes, objects, unattributed, done, left });
+        course.report(&Line {
+            sink,
+            kind,
+            key,
+            attributes: &finding.attributes,
+            objects,
+            unattributed,
+            outcome,
+            reason,
+        });
     }
     Ok(())
 }
@@ -232,7 +241,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unattributed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    done: Option<&'static str>,
+    outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    left: Option<&'a str>,
+    reason: Option<&'a str>,
 }
