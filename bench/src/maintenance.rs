@@ -137,7 +137,7 @@ async fn run(maintenance: &Maintenance, order: serde_json::Value) -> Result<(), 
     let invocation = Invocation::new(now, started, Duration::from_mins(15), "bench".to_owned());
     let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
     let (seen, done) =
-        (answer.progress.get("source.items"), answer.progress.sum(".equal") + answer.progress.sum(".filled"));
+        (answer.progress.get("source.items"), answer.progress.sum(".equal") + answer.progress.sum(".written"));
     if answer.done && seen > 0 && seen == done { Ok(()) } else { Err(format!("{}", answer.progress).into()) }
 }
 

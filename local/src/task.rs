@@ -6,6 +6,7 @@
 //!
 //! Unlike the state machine it tries nothing again: on one machine, what fails does not pass by itself.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,16 +66,24 @@ pub enum TaskError {
     /// The function's environment, the template, or the stack.
     #[error(transparent)]
     Refusal(#[from] Refusal),
-    /// The function's own words.
+    /// The function rejected the request before it started.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Rejected(Fault),
+    /// The task failed after it started.
+    #[error(transparent)]
+    Failed(Fault),
 }
 
 impl TaskError {
-    /// Whether the task has begun, and something failed on its way; all else is a refusal.
+    /// Whether the task failed after it started; everything else is a rejection.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        matches!(self, Self::Fault(fault) if fault.name() == "TaskFailed")
+        matches!(self, Self::Failed(_))
+    }
+
+    /// The error of a task that a fault ended, `started` if a segment had made progress by then.
+    fn from_fault(fault: Fault, started: bool) -> Self {
+        if fault.is_rejection() && !started { Self::Rejected(fault) } else { Self::Failed(fault) }
     }
 }
 
@@ -142,9 +151,15 @@ async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome
         let invocation = invocation(whole.turn, clock);
         Box::pin(maintenance.handle(&payload, &invocation)).await
     };
-    let answer = segments::run(&whole.order, whole.segments, invoke, |answer| display.tell(answer)).await;
+    let started_segments = Cell::new(false);
+    let tell = |answer: &Answer| {
+        started_segments.set(true);
+        display.tell(answer);
+    };
+    let answer = segments::run(&whole.order, whole.segments, invoke, tell).await;
     display.end();
-    let Answer { progress, sinks, differences, .. } = answer?;
+    let answer = answer.map_err(|fault| TaskError::from_fault(fault, started_segments.get()))?;
+    let Answer { progress, sinks, problems, .. } = answer;
     let reports = reports(whole, at).await?;
     let command = if whole.task == "export-import-table" {
         let text = maintenance.archive.text(&export::command_key(&whole.run)).await;
@@ -153,14 +168,15 @@ async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome
         None
     };
     let (task, run, took) = (whole.task, whole.run.clone(), started.elapsed());
-    Ok(Outcome { task, run, progress, sinks, differences, reports, command, took })
+    Ok(Outcome { task, run, progress, sinks, problems, reports, command, took })
 }
 
 /// Where the reports of the run are, page by page: there is a result beside them for each segment.
 async fn reports(whole: &Whole, at: &Opened) -> Result<Vec<String>, TaskError> {
     let (prefix, mut after, mut reports) = (format!("reports/{}/", whole.run), None::<String>, Vec::new());
     loop {
-        let page = at.maintenance.failures.list(&prefix, after.as_deref(), 1_000).await.map_err(Fault::from)?;
+        let page = at.maintenance.failures.list(&prefix, after.as_deref(), 1_000).await;
+        let page = page.map_err(|fault| TaskError::Failed(fault.into()))?;
         let Some(last) = page.last() else { return Ok(reports) };
         after = Some(last.key.clone());
         let own = page.into_iter().filter(|object| !is_result(&object.key));

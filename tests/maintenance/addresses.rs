@@ -87,7 +87,7 @@ async fn a_restored_item_takes_its_address_and_ends_with_it() {
     let reservation = scene.items(EMAILS).await;
     assert_eq!(reservation.len(), 2);
     assert!(reservation.iter().all(|item| item["expires_at"] == ends), "the reservation ends with the item");
-    assert_eq!(restore(&scene, all()).await.get("restore.already"), 1);
+    assert_eq!(restore(&scene, all()).await.get("restore.already_restored"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,9 +95,9 @@ async fn an_address_that_another_user_has_by_now_is_left_to_it_and_the_key_is_to
     let scene = Scene::start().await;
     expired(&scene, &["ada"]).await;
     create(&scene, "eve").await.unwrap();
-    for (dry, run, done) in [(true, "dry", "would be refused"), (false, "wet", "refused")] {
+    for (dry, run, done) in [(true, "dry", "would_refuse"), (false, "wet", "refused")] {
         let more = json!({"from": "2026-01-01T00:00:00Z", "dry_run": dry, "run_id": run});
-        assert_eq!(restore(&scene, more).await.get("restore.refused"), 1, "{run}");
+        assert_eq!(restore(&scene, more).await.get(&format!("restore.{done}")), 1, "{run}");
         let report = scene.report(run).await;
         assert_eq!((&report[0]["key"]["user_id"]["S"], &report[0]["outcome"]), (&json!("ada"), &json!(done)));
         assert_eq!(report[0]["reason"], "another user has its address by now");

@@ -36,12 +36,13 @@ async fn what_is_missing_doubled_or_damaged_is_told() {
     scene.s3.put_object().bucket(ARCHIVE).key(&damaged).body(b"mine".to_vec().into()).send().await.unwrap();
 
     let answer = scene.task(json!({"task": "audit", "run_id": "bad"})).await;
-    let expected = "audit.damaged 1, audit.doubled 1, audit.missing 1, audit.objects 3";
+    let expected = "audit.corrupt 1, audit.duplicated 1, audit.missing 1, audit.objects 3";
     assert_eq!(answer.progress.to_string(), expected);
+    assert_eq!((answer.differences, answer.problems), (1, 2), "a duplicated row is no problem");
     let report = scene.report("bad").await;
     let of = |kind: &str| report.iter().find(|line| line["kind"] == kind).unwrap()["key"]["user_id"]["S"].clone();
-    assert_eq!((of("missing"), of("doubled")), (json!("ada"), json!("bob")));
-    assert!(report.iter().any(|line| line["object"] == damaged.as_str() && line["outcome"] == "damaged"));
+    assert_eq!((of("missing"), of("duplicated")), (json!("ada"), json!("bob")));
+    assert!(report.iter().any(|line| line["object"] == damaged.as_str() && line["outcome"] == "corrupt"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

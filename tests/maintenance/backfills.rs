@@ -23,7 +23,8 @@ async fn what_a_replica_lacks_is_filled_in_below_every_change_of_the_stream() {
     let before = scene.item(REPLICA, "ada").await.unwrap();
 
     let answer = scene.task(json!({"task": "backfill"})).await;
-    assert_eq!(answer.progress.to_string(), "dynamodb.filled 1, dynamodb.held 1, source.items 2");
+    assert_eq!(answer.progress.to_string(), "dynamodb.skipped 1, dynamodb.written 1, source.items 2");
+    assert_eq!(answer.problems, 0, "an item that the replica has is no problem");
     let bob = scene.item(REPLICA, "bob").await.unwrap();
     assert_eq!(bob["name"], text("Created"));
     assert_eq!(revision(&bob).sequence(), SequenceNumber::ZERO);
@@ -71,9 +72,9 @@ async fn segments_together_are_the_whole_table() {
     }
     assert!(parts.iter().all(|part| part.progress.get("source.items") < 200), "{parts:?}");
     let summary = scene.task(json!({"task": "summary", "run_id": "parts", "segment_results": parts})).await;
-    assert_eq!(summary.progress.to_string(), "dynamodb.filled 200, source.items 200");
+    assert_eq!(summary.progress.to_string(), "dynamodb.written 200, source.items 200");
     let kept: Value = serde_json::from_slice(&scene.object("reports/parts/summary.json").await).unwrap();
-    assert_eq!(kept["progress"]["dynamodb.filled"], 200);
+    assert_eq!(kept["progress"]["dynamodb.written"], 200);
     scene.replica_is_source().await;
 }
 
@@ -87,9 +88,11 @@ async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in()
     scene.stack.drained().await;
     scene.lose_replica().await;
     let answer = scene.task(json!({"task": "backfill", "run_id": "poison"})).await;
-    assert_eq!(answer.progress.to_string(), "dynamodb.filled 1, dynamodb.left 1, source.items 2");
+    assert_eq!(answer.progress.to_string(), "dynamodb.failed 1, dynamodb.written 1, source.items 2");
+    assert_eq!((answer.differences, answer.problems), (0, 1));
     let report = scene.report("poison").await;
     assert_eq!((report.len(), &report[0]["key"]["user_id"]["S"]), (1, &json!("eve")));
+    assert_eq!(report[0]["outcome"], "failed");
     assert!(report[0]["reason"].as_str().unwrap().contains("_gone"), "{report:?}");
 }
 

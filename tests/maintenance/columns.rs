@@ -55,7 +55,7 @@ async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows(
     small["target_file_size_bytes"] = json!(2_000);
     let answer = scene.task(small).await;
     assert_eq!(
-        (answer.progress.get("export-parquet.rows"), answer.progress.get("export-parquet.uncompacted")),
+        (answer.progress.get("export-parquet.rows"), answer.progress.get("export-parquet.not_compacted")),
         (60, 1),
         "what is not compacted yet is counted"
     );
@@ -88,7 +88,7 @@ async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows(
     let again = scene
         .task(json!({"task": "export-parquet", "to": "2999-01-01T00:00:00Z", "target_file_size_bytes": 2_000}))
         .await;
-    assert_eq!(again.progress.to_string(), "export-parquet.uncompacted 1", "what is there is not written again");
+    assert_eq!(again.progress.to_string(), "export-parquet.not_compacted 1", "what is there is not written again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,10 +182,14 @@ async fn what_stands_in_the_way_is_named_and_what_is_there_stays() {
         put.body(body.into()).send().await.unwrap();
     }
     let answer = scene.task(order("bad")).await;
-    assert_eq!(answer.progress.to_string(), "export-parquet.damaged 1, export-parquet.foreign 1");
+    assert_eq!(answer.progress.to_string(), "export-parquet.corrupt 1, export-parquet.unrecognized 1");
+    assert_eq!((answer.differences, answer.problems), (0, 2));
     let report = scene.report("bad").await;
-    assert_eq!((&report[0]["object"], &report[0]["outcome"]), (&json!(format!("{DAY}mine.csv")), &json!("foreign")));
-    assert_eq!((&report[1]["object"], &report[1]["outcome"]), (&json!(damaged), &json!("damaged")));
+    assert_eq!(
+        (&report[0]["object"], &report[0]["outcome"]),
+        (&json!(format!("{DAY}mine.csv")), &json!("unrecognized"))
+    );
+    assert_eq!((&report[1]["object"], &report[1]["outcome"]), (&json!(damaged), &json!("corrupt")));
     assert_eq!(read(&scene).await, each_once(10), "the day stands as it stood");
 
     scene.s3.delete_object().bucket(ARCHIVE).key(&damaged).send().await.unwrap();
@@ -195,7 +199,7 @@ async fn what_stands_in_the_way_is_named_and_what_is_there_stays() {
         put.body(bytes.clone().into()).send().await.unwrap();
     }
     let answer = scene.task(order("many")).await;
-    assert_eq!(answer.progress.get("export-parquet.left"), 1);
+    assert_eq!((answer.progress.get("export-parquet.failed"), answer.problems), (1, 1));
     assert!(scene.report("many").await[0]["reason"].as_str().unwrap().contains("compact the whole day first"));
 }
 

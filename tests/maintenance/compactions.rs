@@ -72,7 +72,8 @@ async fn a_day_becomes_one_sorted_run_and_what_it_was_made_of_is_kept_with_a_man
     archived(&scene, 3, &[(60, 100)]).await;
     let before = below(&scene, "archive/").await;
     let answer = scene.task(order("first")).await;
-    let expected = "compact.objects 3, compact.repeated 10, compact.retired 3, compact.rows 100, compact.written 1";
+    let expected =
+        "compact.duplicates_dropped 10, compact.objects 3, compact.rows 100, compact.superseded 3, compact.written 1";
     assert_eq!(counts(&answer), expected);
     assert!(below(&scene, "archive/").await.is_empty());
     let [object] = &below(&scene, "compacted/").await[..] else { panic!("one object") };
@@ -105,7 +106,7 @@ async fn what_comes_late_is_merged_by_the_next_run_and_what_comes_again_is_retir
     archived(&scene, 0, &[(60, 70), (0, 40)]).await;
     assert_eq!(read(&scene).await, each_once(70), "a reader takes both layouts for one");
     let answer = scene.task(order("late")).await;
-    assert_eq!((answer.progress.get("compact.rows"), answer.progress.get("compact.repeated")), (70, 0));
+    assert_eq!((answer.progress.get("compact.rows"), answer.progress.get("compact.duplicates_dropped")), (70, 0));
     assert_eq!((read(&scene).await, rows_told(&scene).await), (each_once(70), 70));
     assert!(below(&scene, "archive/").await.is_empty());
 }
@@ -118,7 +119,7 @@ async fn more_objects_than_are_read_at_a_time_take_rounds_and_end_as_one_run_of_
     let mut order = order("rounds");
     order["target_file_size_bytes"] = json!(40_000);
     let answer = scene.task(order).await;
-    assert_eq!(answer.progress.get("compact.kept"), 0);
+    assert_eq!(answer.progress.get("compact.skipped"), 0);
     let objects = below(&scene, "compacted/").await;
     let runs: std::collections::BTreeSet<&str> = objects.iter().map(|key| key.split('-').nth(2).unwrap()).collect();
     assert!(objects.len() > 2 && runs.len() == 1, "{objects:?}");
@@ -224,7 +225,8 @@ async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
         put(foreign, b"mine".to_vec(), std::collections::HashMap::new()).await;
     }
     let answer = scene.task(order("bad")).await;
-    assert_eq!((answer.progress.get("compact.kept"), answer.progress.get("compact.rows")), (7, 10));
+    assert_eq!((answer.progress.get("compact.skipped"), answer.progress.get("compact.rows")), (7, 10));
+    assert_eq!(answer.problems, 7);
     let report = scene.report("bad").await;
     let why = |object: &str| {
         let line =
@@ -255,7 +257,7 @@ async fn a_row_without_its_key_is_named_by_object_and_row_and_kept() {
     let put = scene.s3.put_object().bucket(ARCHIVE).key(object).set_metadata(Some(metadata));
     put.body(bytes.into()).send().await.unwrap();
     let answer = scene.task(order("keyless")).await;
-    assert_eq!((answer.progress.get("compact.kept"), answer.progress.get("compact.rows")), (1, 10));
+    assert_eq!((answer.progress.get("compact.skipped"), answer.progress.get("compact.rows")), (1, 10));
     let report = scene.report("keyless").await;
     let why = report.iter().find(|line| line["object"] == object.as_str()).unwrap()["reason"].as_str().unwrap();
     assert!(why.contains("row 1: Item has no key: user_id"), "{why}");

@@ -82,6 +82,6 @@ async fn an_object_that_no_failure_can_be_is_not_read() {
     let answer = invoke(&maintenance, &json!({"task": "verify", "recheck_after_seconds": 0}), time).await.unwrap();
     assert_eq!((answer.progress.get("dynamodb.missing"), answer.progress.get("dynamodb.unattributed")), (1, 0));
     let order = json!({"task": "redrive", "run_id": "large", "dry_run": false});
-    assert_eq!(invoke(&maintenance, &order, time).await.unwrap().progress.get("redrive.kept"), 1);
+    assert_eq!(invoke(&maintenance, &order, time).await.unwrap().progress.get("redrive.skipped"), 1);
     assert!(scene.report("large").await[0]["reason"].as_str().unwrap().contains("17825792 bytes"));
 }

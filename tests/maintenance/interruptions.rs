@@ -87,7 +87,7 @@ async fn an_interrupted_backfill_keeps_its_cursor_and_its_counts() {
     let cut = interrupted(&maintenance, &order).await;
     assert!(cut.progress.get("source.items") > 0 && cut.progress.get("source.items") < 1_200, "{}", cut.progress);
     let answer = continued(&scene.maintenance(), &order, cut).await;
-    assert_eq!(answer.progress.to_string(), "dynamodb.filled 1200, source.items 1200");
+    assert_eq!(answer.progress.to_string(), "dynamodb.written 1200, source.items 1200");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,6 +107,9 @@ async fn an_interrupted_verify_or_repair_keeps_its_cursor_its_counts_and_its_rep
         make_the_later_replica(&scene).await;
         let answer = continued(&maintenance, &order, cut).await;
         assert_eq!((answer.progress.get("source.items"), answer.progress.get("dynamodb.missing")), (3, 4));
+        // A repair counts what it could not repair.
+        let found = if order["task"] == "verify" { 4 } else { 0 };
+        assert_eq!((answer.differences, answer.problems), (found, found));
         assert_eq!(scene.report(&answer.run_id).await.len(), 4);
     }
 }
@@ -153,10 +156,10 @@ async fn an_interrupted_compaction_keeps_its_cursor_its_counts_and_its_report() 
     let maintenance = without_a_second_day(&scene, "/compacted/").await;
     let order = json!({"task": "compact", "run_id": "cut", "to": "2026-12-01T00:00:00Z"});
     let cut = interrupted(&maintenance, &order).await;
-    assert_eq!((cut.progress.get("compact.rows"), cut.progress.get("compact.retired")), (20, 2));
+    assert_eq!((cut.progress.get("compact.rows"), cut.progress.get("compact.superseded")), (20, 2));
     assert_eq!(scene.report("cut").await.len(), 1);
     let answer = continued(&scene.maintenance(), &order, cut).await;
-    let whole = "compact.objects 4, compact.retired 4, compact.rows 40, compact.written 2";
+    let whole = "compact.objects 4, compact.rows 40, compact.superseded 4, compact.written 2";
     assert_eq!(answer.progress.to_string(), whole);
     assert_eq!(scene.report("cut").await.len(), 2);
 }
@@ -171,9 +174,12 @@ async fn a_compaction_that_was_interrupted_while_it_retires_objects_counts_each_
     maintenance.archive = Store::new(buckets_behind(&scene, one).await, ARCHIVE.to_owned());
     let order = json!({"task": "compact", "run_id": "cut", "to": "2026-12-01T00:00:00Z"});
     let cut = interrupted(&maintenance, &order).await;
-    assert_eq!(cut.progress.to_string(), "compact.objects 3, compact.retired 1, compact.rows 30, compact.written 1");
+    assert_eq!(cut.progress.to_string(), "compact.objects 3, compact.rows 30, compact.superseded 1, compact.written 1");
     let answer = continued(&scene.maintenance(), &order, cut).await;
-    assert_eq!(answer.progress.to_string(), "compact.objects 3, compact.retired 3, compact.rows 30, compact.written 1");
+    assert_eq!(
+        answer.progress.to_string(),
+        "compact.objects 3, compact.rows 30, compact.superseded 3, compact.written 1"
+    );
     assert_eq!(scene.report("cut").await.len(), 1);
 }
 
@@ -208,7 +214,7 @@ async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report(
     assert_eq!(scene.report("cut").await.len(), 120);
     let answer = continued(&scene.maintenance(), &order, cut).await;
     // Those that were under way beside it are there already.
-    assert_eq!(answer.progress.get("restore.restored") + answer.progress.get("restore.already"), 150);
+    assert_eq!(answer.progress.get("restore.restored") + answer.progress.get("restore.already_restored"), 150);
     let report = scene.report("cut").await;
     let keys: HashSet<String> = report.iter().map(|line| line["key"].to_string()).collect();
     assert_eq!((report.len(), keys.len(), scene.live(SOURCE).await.len()), (150, 150, 150), "each is told once");
@@ -223,7 +229,7 @@ async fn an_interrupted_audit_keeps_its_cursor_its_counts_and_its_report() {
     let maintenance = with_a_later_replica(&scene);
     let order = json!({"task": "audit", "run_id": "cut"});
     let cut = interrupted(&maintenance, &order).await;
-    let told = "audit.damaged 1, audit.found 2, audit.objects";
+    let told = "audit.corrupt 1, audit.found 2, audit.objects";
     assert!(cut.progress.to_string().starts_with(told), "{}", cut.progress);
     assert_eq!(scene.report("cut").await.len(), 1);
     let objects = cut.progress.get("audit.objects");

@@ -24,16 +24,17 @@ async fn run(maintenance: &Maintenance, order: &Value, dry_run: bool) -> Answer 
 
 /// The outcomes of a run by what they are of, with the reason; a dry run's in the words of the real one.
 async fn outcomes(scene: &Scene, run: &str, of: &str) -> BTreeMap<String, (String, String)> {
-    let words = [
-        ("would be redriven", "redriven"),
-        ("would be mended", "mended"),
-        ("would be left", "left"),
-        ("would be restored", "restored"),
-        ("would be refused", "refused"),
+    let outcomes = [
+        ("would_redrive", "redriven"),
+        ("would_skip", "skipped"),
+        ("would_repair", "repaired"),
+        ("would_fail", "failed"),
+        ("would_restore", "restored"),
+        ("would_refuse", "refused"),
     ];
     let line = |line: Value| {
         let done = line["outcome"].as_str().unwrap_or_default();
-        let done = words.iter().find(|(dry, _)| *dry == done).map_or(done, |(_, real)| real);
+        let done = outcomes.iter().find(|(dry, _)| *dry == done).map_or(done, |(_, real)| real);
         // What is too large is told with its size, or as the table tells it.
         let why = line["reason"].as_str().unwrap_or_default();
         let why = if why.contains("bytes") || why.contains("size") { "its size" } else { why };
@@ -98,9 +99,11 @@ async fn a_dry_run_of_a_redrive_tells_the_outcome_of_each_object() {
     let real = run(&maintenance, &order, false).await;
     let (predicted, done) = (outcomes(&scene, "dry", "object").await, outcomes(&scene, "real", "object").await);
     assert_eq!(predicted, done);
-    assert_eq!(dry.progress.get("redrive.ready"), real.progress.get("redrive.redriven"));
-    assert_eq!(dry.progress.get("redrive.kept"), real.progress.get("redrive.kept"));
-    assert!(counted(&done, "kept") >= 10 && counted(&done, "redriven") >= 8, "{done:?}");
+    assert_eq!(dry.progress.get("redrive.would_redrive"), real.progress.get("redrive.redriven"));
+    assert_eq!(dry.progress.get("redrive.would_skip"), real.progress.get("redrive.skipped"));
+    assert_eq!((dry.differences, dry.problems), (0, real.progress.get("redrive.skipped")));
+    assert_eq!((real.differences, real.problems), (0, real.progress.get("redrive.skipped")));
+    assert!(counted(&done, "skipped") >= 10 && counted(&done, "redriven") >= 8, "{done:?}");
     let of_rev: Vec<_> = done.values().filter(|(_, why)| why.contains("_rev, which is reserved")).collect();
     assert!(of_rev.len() >= 3, "poison whose source carries _rev still: {done:?}");
 }
@@ -135,9 +138,11 @@ async fn a_dry_run_of_a_repair_tells_the_outcome_of_each_key() {
     let real = run(&maintenance, &order, false).await;
     let (predicted, done) = (outcomes(&scene, "dry", "key").await, outcomes(&scene, "real", "key").await);
     assert_eq!(predicted, done);
-    assert_eq!((counted(&done, "mended"), counted(&done, "left")), (4, 3), "{done:?}");
-    assert_eq!((dry.progress.sum(".mended"), dry.progress.sum(".left")), (0, 3));
-    assert_eq!(real.progress.sum(".left"), 3);
+    assert_eq!((counted(&done, "repaired"), counted(&done, "failed")), (4, 3), "{done:?}");
+    assert_eq!((dry.progress.sum(".repaired"), dry.progress.sum(".failed")), (0, 0));
+    assert_eq!((dry.progress.sum(".would_repair"), dry.progress.sum(".would_fail")), (4, 3));
+    assert_eq!((real.progress.sum(".repaired"), real.progress.sum(".failed")), (4, 3));
+    assert_eq!((dry.problems, real.problems), (3, 3));
 }
 
 fn expiring(mut item: Item) -> Item {
@@ -180,10 +185,19 @@ async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
         });
         let dry = run(&maintenance, &order, true).await;
         let real = run(&maintenance, &order, false).await;
-        assert_eq!(dry.progress.get("restore.ready"), real.progress.get("restore.restored"), "{overwrite} {rows}");
-        for name in ["restore.refused", "restore.already", "restore.rows"] {
-            assert_eq!(dry.progress.get(name), real.progress.get(name), "{name} {overwrite} {rows}");
+        assert_eq!(
+            dry.progress.get("restore.would_restore"),
+            real.progress.get("restore.restored"),
+            "{overwrite} {rows}"
+        );
+        for (predicted, name) in [
+            ("restore.would_refuse", "restore.refused"),
+            ("restore.already_restored", "restore.already_restored"),
+            ("restore.rows", "restore.rows"),
+        ] {
+            assert_eq!(dry.progress.get(predicted), real.progress.get(name), "{name} {overwrite} {rows}");
         }
+        assert_eq!((dry.problems, real.problems), (real.progress.get("restore.refused"), dry.problems));
         let (mut predicted, mut done) = (outcomes(&scene, "dry", "key").await, outcomes(&scene, "real", "key").await);
         // One of the three gets the address that all of them had: which one is decided by the run.
         let one_of_three = |key: &String| ["first", "second", "third"].iter().any(|name| key.contains(name));

@@ -50,8 +50,8 @@ async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image()
     let object = scene.give_up("replicator", records, false).await;
 
     let dry = scene.task(json!({"task": "redrive", "run_id": "dry"})).await;
-    assert_eq!(dry.progress.to_string(), "redrive.objects 1, redrive.ready 1, redrive.records 3");
-    assert_eq!(scene.report("dry").await[0]["outcome"], "would be redriven");
+    assert_eq!(dry.progress.to_string(), "redrive.objects 1, redrive.records 3, redrive.would_redrive 1");
+    assert_eq!(scene.report("dry").await[0]["outcome"], "would_redrive");
     assert!(scene.items(REPLICA).await.is_empty(), "showing it changes nothing");
 
     let real = scene.task(json!({"task": "redrive", "run_id": "real", "dry_run": false})).await;
@@ -166,11 +166,11 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
     for _ in 0..2 {
         let run = format!("run-{}", scene.objects("reports/").await.len());
         let answer = scene.task(json!({"task": "redrive", "run_id": run, "dry_run": false})).await;
-        assert_eq!(answer.progress.get("redrive.kept"), 8, "{}", answer.progress);
+        assert_eq!((answer.progress.get("redrive.skipped"), answer.problems), (8, 8), "{}", answer.progress);
         let report = scene.report(&run).await;
         let why = |object: &str| {
             let line = report.iter().find(|line| line["object"] == object).unwrap();
-            assert_eq!(line["outcome"], "kept");
+            assert_eq!(line["outcome"], "skipped");
             line["reason"].as_str().unwrap().to_owned()
         };
         assert!(why(&stranger).contains("function:somebody"));
@@ -202,7 +202,7 @@ async fn a_redrive_takes_what_it_is_told_to_take() {
     }
     let count = async |mut order: Value| {
         order["task"] = json!("redrive");
-        scene.task(order).await.progress.get("redrive.ready")
+        scene.task(order).await.progress.get("redrive.would_redrive")
     };
     assert_eq!(count(json!({})).await, 4);
     assert_eq!(count(json!({"prefix": "quarantine/replicator/dynamodb/"})).await, 2);
@@ -236,7 +236,7 @@ async fn what_was_not_looked_at_before_the_deadline_is_kept() {
     maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
     let order = json!({"task": "redrive", "run_id": "late", "dry_run": false});
     let answer = invoke(&maintenance, &order, Duration::from_secs(3)).await.unwrap();
-    assert_eq!((answer.progress.get("redrive.kept"), answer.progress.get("redrive.redriven")), (1, 0));
+    assert_eq!((answer.progress.get("redrive.skipped"), answer.progress.get("redrive.redriven")), (1, 0));
     assert_eq!(scene.objects("aws/").await, [object.as_str()], "its record was not looked at");
     let report = scene.report("late").await;
     assert!(report[0]["reason"].as_str().unwrap().contains("the time was up"), "{report:?}");

@@ -20,8 +20,8 @@ async fn refused(maintenance: &Maintenance, order: Value) -> (&'static str, Stri
 async fn a_wrong_order_is_refused_before_anything_is_done() {
     let scene = Scene::start().await;
     let maintenance = scene.maintenance();
-    let cursor =
-        json!({"task": "verify", "run_id": "r", "segment": 0, "segments": 1, "part": 0, "progress": {}, "at": "x"});
+    let cursor = json!({"task": "verify", "run_id": "r", "segment": 0, "segments": 1, "part": 0, "progress": {},
+            "differences": 0, "problems": 0, "at": "x"});
     for (order, said) in [
         (json!({"task": "restart"}), "unknown task \"restart\": expected one of"),
         (json!({"task": "redrive", "cursor": cursor}), "the cursor belongs to verify"),

@@ -30,10 +30,11 @@ async fn a_repair_first_shows_what_it_would_do() {
     let scene = mess().await;
     let before = scene.items(REPLICA).await.len();
     let answer = scene.task(json!({"task": "repair", "run_id": "dry", "recheck_after_seconds": 0})).await;
-    assert_eq!((answer.progress.sum(".mended"), answer.progress.sum(".missing")), (0, 1));
+    assert_eq!((answer.progress.sum(".repaired"), answer.progress.sum(".missing")), (0, 1));
+    assert_eq!((answer.progress.get("dynamodb.would_repair"), answer.problems), (4, 0));
     let report = scene.report("dry").await;
     assert_eq!(report.len(), 4);
-    assert!(report.iter().all(|line| line["outcome"] == "would be mended"), "{report:?}");
+    assert!(report.iter().all(|line| line["outcome"] == "would_repair"), "{report:?}");
     assert_eq!(scene.items(REPLICA).await.len(), before);
     assert_eq!(scene.name("bob").await.as_deref(), Some("Wrong"));
 }
@@ -43,7 +44,8 @@ async fn a_repair_mends_and_a_second_one_finds_nothing() {
     let scene = mess().await;
     let answer =
         scene.task(json!({"task": "repair", "run_id": "real", "dry_run": false, "recheck_after_seconds": 0})).await;
-    assert_eq!((answer.progress.get("dynamodb.mended"), answer.progress.get("dynamodb.left")), (4, 0));
+    assert_eq!((answer.progress.get("dynamodb.repaired"), answer.progress.get("dynamodb.failed")), (4, 0));
+    assert_eq!((answer.differences, answer.problems), (0, 0));
     scene.replica_is_source().await;
     for gone in ["cleo", "dan"] {
         assert!(scene.item(REPLICA, gone).await.unwrap().contains_key("_gone"), "{gone} is remembered as deleted");
@@ -79,9 +81,10 @@ async fn what_cannot_be_mended_is_left_and_told() {
     scene.delete(REPLICA, "bob").await;
     let answer =
         scene.task(json!({"task": "repair", "run_id": "left", "dry_run": false, "recheck_after_seconds": 0})).await;
-    assert_eq!((answer.progress.get("dynamodb.mended"), answer.progress.get("dynamodb.left")), (1, 1));
+    assert_eq!((answer.progress.get("dynamodb.repaired"), answer.progress.get("dynamodb.failed")), (1, 1));
+    assert_eq!((answer.differences, answer.problems), (0, 1));
     let report = scene.report("left").await;
-    let left = report.iter().find(|line| line["outcome"] == "left").unwrap();
+    let left = report.iter().find(|line| line["outcome"] == "failed").unwrap();
     assert!(left["reason"].as_str().unwrap().contains("_rev that is no revision"), "{left}");
     assert_eq!(scene.item(REPLICA, "ada").await, Some(foreign), "somebody else's item is not touched");
 }

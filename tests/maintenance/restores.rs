@@ -45,13 +45,11 @@ async fn a_dry_run_is_the_default_and_shows_what_would_come_back() {
     scene.put(SOURCE, user("bob", "Now")).await;
     let order = json!({"task": "restore", "run_id": "dry", "from": "2026-01-01T00:00:00Z", "never_expires": true});
     let answer = scene.task(order).await;
-    let expected = "restore.objects 1, restore.ready 1, restore.refused 1, restore.rows 2";
+    let expected = "restore.objects 1, restore.rows 2, restore.would_refuse 1, restore.would_restore 1";
     assert_eq!(answer.progress.to_string(), expected);
+    assert_eq!((answer.differences, answer.problems), (0, 1));
     let report = scene.report("dry").await;
-    assert_eq!(
-        (&report[0]["key"]["user_id"]["S"], &report[0]["outcome"]),
-        (&json!("ada"), &json!("would be restored"))
-    );
+    assert_eq!((&report[0]["key"]["user_id"]["S"], &report[0]["outcome"]), (&json!("ada"), &json!("would_restore")));
     assert!(report[1]["reason"].as_str().unwrap().contains("a live item is there"), "{report:?}");
     assert!(scene.item(SOURCE, "ada").await.is_none());
 }
@@ -96,6 +94,7 @@ async fn nothing_that_stands_there_is_overwritten_unless_told() {
     let since = json!({"run_id": "careful", "from": "2026-01-01T00:00:00Z"});
     let answer = scene.task(order(since.clone())).await;
     assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (0, 2));
+    assert_eq!(answer.problems, 2);
     let report = scene.report("careful").await;
     assert!(report[0]["reason"].as_str().unwrap().contains("a live item"), "{report:?}");
     assert!(report[1]["reason"].as_str().unwrap().contains("yet to remove"), "{report:?}");
@@ -124,7 +123,8 @@ async fn of_several_facts_of_a_key_the_latest_comes_back_and_a_second_restore_ch
     let ada = scene.item(SOURCE, "ada").await.unwrap();
     assert_eq!(ada["name"], text("Third"));
     let again = scene.task(order(json!({"user_id": "ada", "run_id": "again"}))).await;
-    assert_eq!((again.progress.get("restore.already"), again.progress.get("restore.refused")), (1, 0));
+    assert_eq!((again.progress.get("restore.already_restored"), again.progress.get("restore.refused")), (1, 0));
+    assert_eq!(again.problems, 0);
     assert_eq!(scene.item(SOURCE, "ada").await.unwrap(), ada);
 
     scene.delete(SOURCE, "ada").await;
@@ -148,11 +148,12 @@ async fn segments_together_bring_everything_back_and_a_damaged_object_is_told() 
         let more = json!({"from": "2026-01-01T00:00:00Z", "segment": segment, "segments": 3, "run_id": "parts"});
         let answer = scene.task(order(more)).await;
         restored += answer.progress.get("restore.restored");
-        assert_eq!(answer.progress.get("restore.damaged"), u64::from(segment == 0));
+        assert_eq!(answer.progress.get("restore.corrupt"), u64::from(segment == 0));
+        assert_eq!(answer.problems, u64::from(segment == 0));
     }
     assert_eq!((restored, scene.live(SOURCE).await.len()), (50, 50));
     let report = scene.report("parts").await;
-    assert!(report.iter().any(|line| line["object"] == damaged && line["outcome"] == "damaged"));
+    assert!(report.iter().any(|line| line["object"] == damaged && line["outcome"] == "corrupt"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

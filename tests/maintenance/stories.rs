@@ -35,7 +35,7 @@ async fn a_poison_record_is_redriven_once_its_cause_is_gone() {
     assert_eq!(scene.objects("quarantine/").await.len(), 1);
 
     let too_early = scene.task(json!({"task": "redrive", "dry_run": false})).await;
-    assert_eq!((too_early.progress.get("redrive.kept"), scene.objects("quarantine/").await.len()), (1, 1));
+    assert_eq!((too_early.progress.get("redrive.skipped"), scene.objects("quarantine/").await.len()), (1, 1));
 
     scene.put(SOURCE, user("mallory", "Mallory")).await;
     scene.stack.drained().await;

@@ -116,7 +116,7 @@ async fn nothing_leaves_the_failure_bucket_before_its_copy_is_confirmed() {
     };
     let maintenance = amid(&scene, refuse_copies).await;
     let answer = retried(&maintenance, json!({"task": "redrive", "run_id": "kept", "dry_run": false})).await;
-    assert_eq!(answer.progress.get("redrive.kept"), 1);
+    assert_eq!(answer.progress.get("redrive.skipped"), 1);
     assert_eq!(scene.objects("aws/").await, [object.as_str()]);
     assert!(scene.report("kept").await[0]["reason"].as_str().unwrap().contains("is not confirmed"));
 

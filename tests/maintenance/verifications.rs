@@ -78,13 +78,14 @@ async fn differences_are_in_the_answer_and_in_a_metric_and_a_repair_s_are_not() 
     scene.delete(REPLICA, "bob").await;
     let before = counted();
     let found = scene.task(json!({"task": "verify", "run_id": "found", "recheck_after_seconds": 0})).await;
-    assert_eq!((found.differences, found.sinks), (2, vec!["dynamodb".to_owned()]));
+    assert_eq!((found.differences, found.problems, found.sinks), (2, 2, vec!["dynamodb".to_owned()]));
     assert!(counted() >= before + 2, "other tests of this process count as well");
     let order = json!({"task": "summary", "run_id": "found", "of_task": "verify"});
     let sum = scene.task(order).await;
     assert_eq!((sum.differences, sum.sinks, sum.of_task.as_deref()), (2, vec!["dynamodb".to_owned()], Some("verify")));
     let repaired = scene.task(json!({"task": "repair", "recheck_after_seconds": 0, "dry_run": false})).await;
-    assert_eq!((repaired.differences, repaired.progress.get("dynamodb.mended")), (0, 2));
+    assert_eq!((repaired.differences, repaired.progress.get("dynamodb.repaired")), (0, 2));
+    assert_eq!((repaired.problems, sum.problems), (0, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,7 +154,7 @@ async fn a_key_is_looked_up_in_whatever_spelling() {
         scene.dynamodb.delete_item().table_name(REPLICA).set_key(Some(key)).send().await.unwrap();
     }
     let answer = scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
-    assert_eq!((answer.progress.get("dynamodb.missing"), answer.progress.get("dynamodb.mended")), (4, 4));
+    assert_eq!((answer.progress.get("dynamodb.missing"), answer.progress.get("dynamodb.repaired")), (4, 4));
     let again = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     assert_eq!(again.progress.to_string(), "dynamodb.equal 4, dynamodb.items 4, source.items 4");
 }
@@ -169,7 +170,7 @@ async fn what_moves_during_the_lag_is_moving_and_not_different() {
         scene.put(SOURCE, user("ada", "Renamed")).await;
     };
     let (answer, ()) = tokio::join!(scene.task(verify), change);
-    assert_eq!((answer.progress.get("dynamodb.moving"), answer.progress.get("dynamodb.missing")), (1, 1));
+    assert_eq!((answer.progress.get("dynamodb.in_flux"), answer.progress.get("dynamodb.missing")), (1, 1));
     assert_eq!(by_kind(&scene.report("moving").await, "missing"), ["bob"]);
 }
 

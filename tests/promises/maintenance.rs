@@ -16,7 +16,7 @@ async fn promise_12_a_redrive_ends_the_exception() {
     scene.stack.drained().await;
     scene.give_up("replicator", vec![record(Told::named("nobody", 1, "Then"), FORMER)], true).await;
     let answer = scene.task(json!({"task": "redrive", "dry_run": false})).await;
-    assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.kept")), (2, 0));
+    assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.skipped")), (2, 0));
     scene.replica_is_source().await;
     let before = scene.items(REPLICA).await.len();
     let again = scene.task(json!({"task": "redrive", "dry_run": false})).await;
@@ -33,7 +33,7 @@ async fn promise_13_a_failure_object_is_removed_only_after_its_effect() {
     let half = scene.give_up("replicator", records, false).await;
     let body = scene.object(&whole).await;
     let answer = scene.task(json!({"task": "redrive", "run_id": "once", "dry_run": false})).await;
-    assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.kept")), (1, 1));
+    assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.skipped")), (1, 1));
     assert_eq!(scene.objects("aws/").await, [half.as_str()], "a record in it is not done");
     assert_eq!(scene.object(&format!("redriven/{whole}")).await, body, "what was done is kept, to the byte");
     let kept = scene.report("once").await.into_iter().find(|line| line["object"] == half.as_str()).unwrap();
@@ -53,7 +53,7 @@ async fn promise_14_a_backfill_undoes_nothing() {
     scene.put(REPLICA, ahead.clone()).await;
     scene.delete(REPLICA, "lost").await;
     let answer = scene.task(json!({"task": "backfill"})).await;
-    assert_eq!((answer.progress.get("dynamodb.filled"), answer.progress.get("dynamodb.held")), (1, 1));
+    assert_eq!((answer.progress.get("dynamodb.written"), answer.progress.get("dynamodb.skipped")), (1, 1));
     assert_eq!(scene.item(REPLICA, "kept").await, Some(ahead));
     scene.delete(SOURCE, "lost").await;
     scene.stack.drained().await;
@@ -85,7 +85,7 @@ async fn promise_16_a_repair_mends_what_is_really_different() {
     wrong.insert("name".to_owned(), text("Wrong"));
     scene.put(REPLICA, wrong).await;
     let answer = scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
-    assert_eq!((answer.progress.get("dynamodb.mended"), answer.progress.get("dynamodb.left")), (2, 0));
+    assert_eq!((answer.progress.get("dynamodb.repaired"), answer.progress.get("dynamodb.failed")), (2, 0));
     scene.replica_is_source().await;
     assert!(revision(&scene.item(REPLICA, "u00004").await.unwrap()) > before, "a late delivery is stale");
     scene.put(SOURCE, user("u00004", "Renamed")).await;

@@ -124,7 +124,7 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
     let owner = sink(&url.replace("millrace@", "postgres@"));
     maintenance.owned = Some(settings(&url.replace("millrace@", "postgres@")).owned(None));
     let answer = task(&maintenance, json!({"task": "migrate", "run_id": "first"})).await;
-    assert!(answer.progress.to_string().contains("postgres.steps"), "{}", answer.progress);
+    assert!(answer.progress.to_string().contains("postgres.migrations_applied"), "{}", answer.progress);
     assert!(!scene.report("first").await.is_empty());
     let line = connect(&url.replace("millrace@", "postgres@")).await;
     line.batch_execute("drop role if exists reader; create role rds_iam").await.unwrap();

@@ -145,7 +145,8 @@ fn what_it_calls_with_is_an_order() {
     assert_eq!((first.task, first.run_id.as_str()), (Task::Verify(verify), "monday"));
     assert_eq!((first.segment, first.cursor.is_none()), (Segment { segment: 7, of: 8 }, true));
     let cursor = json!({
-        "task": "verify", "run_id": "monday", "segment": 7, "segments": 8, "part": 1, "progress": {"source.items": 3}, "at": {},
+        "task": "verify", "run_id": "monday", "segment": 7, "segments": 8, "part": 1, "progress": {"source.items": 3},
+        "differences": 0, "problems": 0, "at": {},
     });
     let next = json!({"segments": 8, "run_id": "monday", "task": "verify", "segment": 7, "cursor": cursor});
     assert_eq!(parsed(&next).cursor.unwrap().part, 1);
@@ -310,17 +311,19 @@ fn most_progress() -> Value {
         "items",
         "tombstones",
         "equal",
-        "moving",
+        "in_flux",
         "missing",
         "different",
         "resurrected",
         "extra",
         "quarantined",
-        "mended",
-        "left",
+        "repaired",
+        "would_repair",
+        "failed",
+        "would_fail",
         "unattributed",
-        "filled",
-        "held",
+        "written",
+        "skipped",
     ];
     let sinks = ["dynamodb", "postgres", "cache"];
     let names = sinks.iter().flat_map(|sink| of_a_sink.map(|name| format!("{sink}.{name}")));
@@ -333,7 +336,7 @@ fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
         let sinks = json!(["dynamodb", "postgres"]);
         let mut answer = json!({
             "task": payload["task"], "run_id": payload["run_id"], "segments": payload["segments"], "done": true,
-            "progress": most_progress(), "sinks": sinks, "differences": 0,
+            "progress": most_progress(), "sinks": sinks, "differences": 0, "problems": 0,
         });
         if payload["task"] == "summary" {
             assert_eq!((&payload["of_task"], &payload["segments"]), (&json!(task), &json!(1_000)));
@@ -348,7 +351,7 @@ fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
             answer["done"] = json!(false);
             answer["cursor"] = json!({
                 "task": task, "run_id": payload["run_id"], "segment": payload["segment"], "segments": 1_000,
-                "part": turn + 1, "progress": most_progress(), "at": at,
+                "part": turn + 1, "progress": most_progress(), "differences": u64::MAX, "problems": u64::MAX, "at": at,
             });
         }
         answer
@@ -386,6 +389,7 @@ fn differences_end_it_in_a_state_of_their_own_and_nothing_else_does() {
         let order = json!({"task": "verify", "segments": 2});
         let (last, output, _) = Execution::play(&order, |payload: &Value| {
             json!({"task": payload["task"], "run_id": payload["run_id"], "of_task": "verify", "done": true, "differences": differences,
+                "problems": differences,
                 "progress": {"dynamodb.missing": differences}})
         });
         assert_eq!(last, end);

@@ -113,6 +113,17 @@ impl Fault {
         };
         if matches!(read, Some(SourceFault::NoStream(_))) { "TaskPreconditionFailed" } else { "TaskFailed" }
     }
+
+    /// Whether the request was rejected before any of its work was done.
+    #[must_use]
+    pub fn is_rejection(&self) -> bool {
+        let while_running = match self {
+            Self::Merge(_) | Self::Restore(_) | Self::Audit(_) | Self::Summary(_) => true,
+            Self::Export(fault) => !matches!(fault, ExportFault::Taken { .. }),
+            _ => false,
+        };
+        !while_running && self.name() != "TaskFailed"
+    }
 }
 
 /// The function: the source, its replicas, the archive, and the bucket of what failed.

@@ -38,6 +38,44 @@ impl Progress {
     }
 }
 
+/// What a count says about the result of the task. The exit code is computed from it, never from the count's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountOutcome {
+    /// Items that were processed, or a number that needs no attention.
+    Success,
+    /// Differences that were found and are not repaired by this task.
+    Difference,
+    /// Items or objects that were not processed, or cannot be read; in a dry run, those that would not be.
+    NotProcessed,
+}
+
+/// How many of what was counted needs attention.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProblemCounts {
+    /// The differences that were found and not repaired.
+    pub differences: u64,
+    /// The differences, and what was not processed.
+    pub problems: u64,
+}
+
+impl ProblemCounts {
+    /// Counts `more` items of this outcome.
+    pub fn count(&mut self, outcome: CountOutcome, more: usize) {
+        let more = more as u64;
+        match outcome {
+            CountOutcome::Success => {}
+            CountOutcome::Difference => self.add(Self { differences: more, problems: more }),
+            CountOutcome::NotProcessed => self.problems += more,
+        }
+    }
+
+    /// Adds the counts of another part.
+    pub fn add(&mut self, part: Self) {
+        self.differences += part.differences;
+        self.problems += part.problems;
+    }
+}
+
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, (name, count)) in self.0.iter().enumerate() {
@@ -51,6 +89,17 @@ impl fmt::Display for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn problem_counts_are_of_differences_and_of_what_was_not_processed() {
+        let mut counts = ProblemCounts::default();
+        counts.count(CountOutcome::Success, 100);
+        assert_eq!(counts, ProblemCounts::default());
+        counts.count(CountOutcome::Difference, 2);
+        counts.count(CountOutcome::NotProcessed, 3);
+        counts.add(ProblemCounts { differences: 1, problems: 4 });
+        assert_eq!(counts, ProblemCounts { differences: 3, problems: 9 });
+    }
 
     #[test]
     fn parts_add_up() {

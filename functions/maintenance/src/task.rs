@@ -215,6 +215,10 @@ pub struct Cursor {
     pub part: u32,
     /// All that was counted so far.
     pub progress: Progress,
+    /// How many differences were found so far.
+    pub differences: u64,
+    /// How many problems were found so far.
+    pub problems: u64,
     /// The place; its shape is the task's own.
     pub at: Box<RawValue>,
 }
@@ -239,9 +243,10 @@ pub struct Answer {
     /// The sinks that it worked on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<String>,
-    /// What a `verify` or an `audit` has found so far.
-    #[serde(default)]
+    /// The differences that a `verify` or an `audit` has found so far.
     pub differences: u64,
+    /// The differences, and the items and objects that were not processed so far: the task succeeds if there are none.
+    pub problems: u64,
     /// Of a sum: the task whose segments were added up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of_task: Option<String>,
@@ -261,6 +266,7 @@ impl Answer {
             progress: Progress::default(),
             sinks: Vec::new(),
             differences: 0,
+            problems: 0,
             of_task: None,
         }
     }

@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use maintenance::progress::Progress;
 
-/// The counts of what a task was to do and did not, and of what it could not read.
-const UNDONE: [&str; 5] = [".left", ".kept", ".refused", ".damaged", ".foreign"];
-
 /// What came of a task.
 #[derive(Debug)]
 pub struct Outcome {
@@ -20,8 +17,8 @@ pub struct Outcome {
     pub progress: Progress,
     /// The sinks that it worked on.
     pub sinks: Vec<String>,
-    /// What a `verify` or an `audit` found.
-    pub differences: u64,
+    /// The differences that it found, and the items and objects that it did not process.
+    pub problems: u64,
     /// The report: `s3://bucket/key` each.
     pub reports: Vec<String>,
     /// What an export is imported with.
@@ -31,13 +28,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether nothing is left to be looked at: a comparison found no difference, and no task left anything undone.
+    /// Whether the task succeeded: it found no differences and processed every item.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.differences == 0 && UNDONE.iter().all(|ending| self.progress.sum(ending) == 0)
+        self.problems == 0
     }
 
-    /// 0 if all is well, 1 if something is to be looked at.
+    /// 0 if the task succeeded, 1 if it has problems to report.
     #[must_use]
     pub fn code(&self) -> ExitCode {
         if self.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -48,12 +45,15 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {} took {:.1} s", self.task, self.run, self.took.as_secs_f64())?;
         if self.progress == Progress::default() {
-            writeln!(f, "  there was nothing to count")?;
+            writeln!(f, "  no items processed")?;
         }
         for count in self.progress.to_string().split(", ") {
             if let Some((name, number)) = count.rsplit_once(' ') {
                 writeln!(f, "  {name:<24} {number:>12}")?;
             }
+        }
+        if self.problems > 0 {
+            writeln!(f, "problems {}", self.problems)?;
         }
         if !self.sinks.is_empty() {
             writeln!(f, "sinks {}", self.sinks.join(", "))?;

@@ -1,10 +1,15 @@
 //! A task is run to its end: its loop, what is said of it, and all of it on a stack.
 
 use std::cell::{Cell, RefCell};
+use std::process::ExitCode;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use maintenance::progress::Progress;
-use maintenance::task::summary::differences;
+use maintenance::task::backfill::BackfillFault;
+use maintenance::task::export::ExportFault;
+use maintenance::task::merge::MergeFault;
+use maintenance::task::migrate::MigrateFault;
+use maintenance::task::verify::VerifyFault;
 use maintenance::task::{Answer, Cursor};
 use serde_json::json;
 use shared::raw_table::Segment;
@@ -32,7 +37,7 @@ fn answer(payload: &RawValue, turns: u32) -> Answer {
     answer.progress.clone_from(&progress);
     answer.done = task == "summary" || part == turns;
     let at = RawValue::from_string("null".to_owned()).unwrap();
-    let cursor = Cursor { task, run_id, segment, segments: 3, part, progress, at };
+    let cursor = Cursor { task, run_id, segment, segments: 3, part, progress, differences: 0, problems: 0, at };
     answer.cursor = (!answer.done).then_some(cursor);
     answer
 }
@@ -75,41 +80,47 @@ async fn a_fault_ends_the_task_and_nothing_is_added_up() {
     assert_eq!((fault.name(), asked.get()), ("TaskInvalid", 1));
 }
 
-fn outcome(task: &'static str, progress: Progress) -> Outcome {
-    let (run, differences) = ("monday".to_owned(), differences(task, &progress));
-    let (sinks, reports) = (Vec::new(), Vec::new());
-    Outcome { task, run, progress, sinks, differences, reports, command: None, took: Duration::ZERO }
+fn outcome(task: &'static str, progress: Progress, problems: u64) -> Outcome {
+    let (run, sinks, reports) = ("monday".to_owned(), Vec::new(), Vec::new());
+    Outcome { task, run, progress, sinks, problems, reports, command: None, took: Duration::ZERO }
 }
 
 #[test]
-fn the_exit_code_says_whether_something_is_to_be_looked_at() {
-    let is_well = |task, counts: &[(&str, usize)]| outcome(task, progress(counts)).is_well();
-    assert!(is_well("verify", &[("dynamodb.equal", 5), ("dynamodb.moving", 1), ("dynamodb.tombstones", 1)]));
-    for kind in ["missing", "different", "resurrected", "extra", "quarantined"] {
-        let counts = [(format!("dynamodb.{kind}"), 1)];
-        let counts: Vec<(&str, usize)> = counts.iter().map(|(name, count)| (name.as_str(), *count)).collect();
-        assert!(!is_well("verify", &counts), "{kind}");
-        assert!(is_well("repair", &counts), "what is found is mended, or left");
-    }
-    for (task, name) in [
-        ("repair", "dynamodb.left"),
-        ("backfill", "postgres.left"),
-        ("redrive", "redrive.kept"),
-        ("compact", "compact.kept"),
-        ("restore", "restore.refused"),
-        ("export-import-table", "export-import-table.damaged"),
-        ("audit", "audit.missing"),
-        ("audit", "audit.foreign"),
+fn exit_code_is_computed_from_the_problems_and_not_from_the_names_of_counters() {
+    let code = |counts: &[(&str, usize)], problems| {
+        let outcome = outcome("backfill", progress(counts), problems);
+        (outcome.is_well(), format!("{:?}", outcome.code()))
+    };
+    let (success, failure) = (format!("{:?}", ExitCode::SUCCESS), format!("{:?}", ExitCode::FAILURE));
+    assert_eq!(code(&[("dynamodb.skipped", 5), ("redrive.skipped", 2), ("dynamodb.failed", 1)], 0), (true, success));
+    assert_eq!(code(&[("dynamodb.written", 5)], 1), (false, failure));
+}
+
+#[test]
+fn an_error_is_a_rejection_only_if_nothing_has_started() {
+    let day = archiver::archive::Day::parse("2026-11-22").unwrap();
+    let sink = || BackfillFault::Sink { sink: "dynamodb", failed: 1, writes: 2, reason: "throttled".to_owned() };
+    let unknown = || Fault::from(BadOrder::Unknown("restroe".to_owned()));
+    for (fault, started, rejected) in [
+        (unknown(), false, true),
+        (unknown(), true, false),
+        (Fault::from(VerifyFault::NoTime(300)), false, true),
+        (Fault::from(MigrateFault::Absent), false, true),
+        // The same request would fail again, but a part of the work was done.
+        (Fault::from(MergeFault::NoTime(day)), false, false),
+        (Fault::from(ExportFault::Objects), false, false),
+        (Fault::from(ExportFault::Taken { run: "r".to_owned(), there: "k".to_owned() }), false, true),
+        (Fault::from(sink()), false, false),
     ] {
-        assert!(!is_well(task, &[(name, 1)]), "{name}");
+        let name = format!("{fault:?}");
+        assert_eq!(TaskError::from_fault(fault, started).is_failure(), !rejected, "{name}, started: {started}");
     }
-    assert!(is_well("redrive", &[("redrive.ready", 3)]));
 }
 
 #[test]
 fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
     let progress = progress(&[("source.items", 218), ("dynamodb.missing", 1)]);
-    let mut outcome = outcome("verify", progress);
+    let mut outcome = outcome("verify", progress, 1);
     outcome.reports = vec!["s3://users-failures/reports/monday/summary.json".to_owned()];
     outcome.sinks = vec!["dynamodb".to_owned(), "postgres".to_owned()];
     (outcome.took, outcome.command) = (Duration::from_millis(1_250), Some("aws …\n".to_owned()));
@@ -119,6 +130,7 @@ fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
         vec!["verify", "monday", "took", "1.2", "s"],
         vec!["dynamodb.missing", "1"],
         vec!["source.items", "218"],
+        vec!["problems", "1"],
         vec!["sinks", "dynamodb,", "postgres"],
         vec!["report", "s3://users-failures/reports/monday/summary.json"],
         vec!["import", "it", "with:"],
@@ -187,7 +199,7 @@ async fn a_replica_is_compared_and_mended_and_its_loss_made_good_on_a_stack_that
     assert!(reports.len() > 1 && reports.iter().all(|key| key.contains(&format!("/reports/{run}/"))), "{reports:?}");
 
     let filled = ordered(&stack, r#"{"task":"backfill"}"#).await;
-    assert!(filled.is_well() && filled.progress.get("dynamodb.filled") == 3, "{filled}");
+    assert!(filled.is_well() && filled.progress.get("dynamodb.written") == 3, "{filled}");
     assert!(ordered(&stack, verify).await.is_well());
     stack.stop().await;
 }
@@ -201,6 +213,6 @@ async fn a_data_folder_is_opened_for_a_task_and_closed_again() {
     };
     for _ in 0..2 {
         let outcome = Box::pin(run(r#"{"task":"redrive"}"#, own(), &Clock::system())).await.unwrap();
-        assert!(outcome.is_well() && outcome.to_string().contains("nothing to count"), "{outcome}");
+        assert!(outcome.is_well() && outcome.to_string().contains("no items processed"), "{outcome}");
     }
 }

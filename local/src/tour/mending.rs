@@ -37,7 +37,7 @@ pub(super) async fn poison_gone(
     let ends = Ends::of(page, stores, "mallory", timestamp).await?;
     page.check(
         "a dry run tells what would be done, and does nothing",
-        untouched && dry.get("redrive.ready") == replicas as u64,
+        untouched && dry.get("redrive.would_redrive") == replicas as u64,
     );
     page.check("the record is done with: out of quarantine, and kept below redriven/", {
         let redriven = stores.failures("redriven/quarantine/replicator/").await?;
@@ -59,14 +59,14 @@ pub(super) async fn replica_lost(page: &mut Page, stores: &Stores, operator: &Op
     page.check("the backfill brought back every item that the table has", {
         let all: Vec<Item> = replica.iter().map(without_revision).collect();
         let is_back = |item: &Item| all.contains(item);
-        filled.get("dynamodb.filled") == source.len() as u64 && source.iter().all(is_back)
+        filled.get("dynamodb.written") == source.len() as u64 && source.iter().all(is_back)
     });
     page.check("verify finds no difference", {
-        let differences = [".missing", ".different", ".resurrected", ".extra", ".quarantined", ".moving"];
+        let differences = [".missing", ".different", ".resurrected", ".extra", ".quarantined", ".in_flux"];
         let none = differences.iter().all(|kind| found.sum(kind) == 0);
         none && found.get("dynamodb.equal") == source.len() as u64
     });
-    page.check("who was deleted is remembered no more: a backfill knows only what the table has", {
+    page.check("tombstones are not restored: a backfill copies only items that are in the table", {
         tombstones > 0 && replica.iter().all(|item| !has(Some(item), "_gone"))
     });
     Ok(())

@@ -47,7 +47,7 @@ pub(super) async fn show(
     });
     let found = operator.orders(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
     page.check("verify finds every row equal to the table's item", {
-        let differences = ["missing", "different", "resurrected", "extra", "moving"];
+        let differences = ["missing", "different", "resurrected", "extra", "in_flux"];
         let none = differences.iter().all(|kind| found.get(&format!("postgres.{kind}")) == 0);
         none && found.get("postgres.equal") == source.len() as u64
     });

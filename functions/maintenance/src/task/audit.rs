@@ -18,6 +18,7 @@ use super::course::Course;
 use super::dealt_to;
 use super::found::tell;
 use crate::failure_bucket::BucketFault;
+use crate::progress::CountOutcome;
 use crate::sweep::{Held, Library, Period, SweepFault, sweep};
 
 /// Removals that are looked for in one sweep of the archive.
@@ -139,13 +140,13 @@ async fn look_for(course: &mut Course<At>, world: &World<'_>, audit: &Audit, sou
         tell(course, "audit", &seen);
     }
     for ((key, revision), objects) in sought {
-        let kind = match (objects, revision) {
-            (0, _) => "missing",
-            // Of a key alone there may be several rows, each a fact of its own.
-            (2.., Some(_)) => "doubled",
-            _ => "found",
+        let (kind, outcome) = match (objects, revision) {
+            (0, _) => ("missing", CountOutcome::Difference),
+            // Of a key alone there may be several rows, each a removal of its own.
+            (2.., Some(_)) => ("duplicated", CountOutcome::Success),
+            _ => ("found", CountOutcome::Success),
         };
-        course.count(format!("audit.{kind}"), 1);
+        course.count_as(outcome, format!("audit.{kind}"), 1);
         if kind != "found" {
             let revision = revision.map(|revision| revision.to_string());
             course.report(&Line { kind, key: &key.to_raw(), revision, objects });

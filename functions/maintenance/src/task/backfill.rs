@@ -27,6 +27,7 @@ use super::course::Course;
 use super::pace::Pace;
 use crate::failure_bucket::BucketFault;
 use crate::mapping::{Mappings, Unfed};
+use crate::progress::CountOutcome;
 use crate::source::{Source, SourceFault};
 
 /// A page whose writes fail is tried so often before the task fails; with the SDK's retries, that is half a minute.
@@ -94,6 +95,7 @@ pub struct World<'w> {
 struct Line<'a> {
     sink: &'static str,
     key: Box<RawValue>,
+    outcome: &'static str,
     reason: &'a str,
 }
 
@@ -143,11 +145,11 @@ pub async fn run(
         for (replica, filled) in replicas.iter().zip(filled) {
             let sink = replica.name();
             for (key, reason) in &filled.left {
-                course.report(&Line { sink, key: key.to_raw(), reason });
+                course.report(&Line { sink, key: key.to_raw(), outcome: "failed", reason });
             }
-            course.count(format!("{sink}.filled"), filled.written);
-            course.count(format!("{sink}.held"), filled.refused);
-            course.count(format!("{sink}.left"), filled.left.len());
+            course.count(format!("{sink}.written"), filled.written);
+            course.count(format!("{sink}.skipped"), filled.refused);
+            course.count_as(CountOutcome::NotProcessed, format!("{sink}.failed"), filled.left.len());
         }
         course.count("source.items", found.items.len());
         match found.next {

@@ -23,6 +23,7 @@ use super::dealt_to;
 use super::merge::{FAN_IN, MergeFault, Merged, Merging};
 use crate::catalog;
 use crate::columns::ColumnsKey;
+use crate::progress::CountOutcome;
 
 /// What to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,13 +96,13 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
     let inputs: usize = runs.iter().map(Vec::len).sum();
     let uncompacted = shelf.objects.len() - inputs;
     if runs.is_empty() {
-        course.count("export-parquet.uncompacted", uncompacted);
+        course.count("export-parquet.not_compacted", uncompacted);
         return Ok(true);
     }
     if runs.len() > FAN_IN {
         let reason = format!("{} compacted runs are more than {FAN_IN}: compact the whole day first", runs.len());
-        leave(course, "left", &ColumnsKey::prefix(world.table, day), reason);
-        course.count("export-parquet.uncompacted", uncompacted);
+        leave(course, "failed", &ColumnsKey::prefix(world.table, day), reason);
+        course.count("export-parquet.not_compacted", uncompacted);
         return Ok(true);
     }
     let run = ColumnsKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes);
@@ -127,7 +128,7 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
             Merged::Stopped => return Ok(false),
             Merged::Damaged(damage) => {
                 tell_of_the_rest(course, &foreign, uncompacted);
-                leave(course, "damaged", &damage.object, damage.to_string());
+                leave(course, "corrupt", &damage.object, damage.to_string());
                 return Ok(true);
             }
         };
@@ -148,14 +149,14 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
 
 /// Reports what was found of a day besides its runs, once the day is done.
 fn tell_of_the_rest(course: &mut Course<At>, foreign: &[String], uncompacted: usize) {
-    course.count("export-parquet.uncompacted", uncompacted);
+    course.count("export-parquet.not_compacted", uncompacted);
     for object in foreign {
-        leave(course, "foreign", object, "no run of this task wrote it".to_owned());
+        leave(course, "unrecognized", object, "no run of this task wrote it".to_owned());
     }
 }
 
 fn leave(course: &mut Course<At>, outcome: &'static str, object: &str, reason: String) {
-    course.count(format!("export-parquet.{outcome}"), 1);
+    course.count_as(CountOutcome::NotProcessed, format!("export-parquet.{outcome}"), 1);
     course.report(&Line::Left { object, outcome, reason });
 }
 

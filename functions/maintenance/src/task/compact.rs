@@ -35,6 +35,7 @@ use super::course::Course;
 use super::dealt_to;
 use super::merge::{MergeFault, Merged, Merging};
 use crate::catalog;
+use crate::progress::CountOutcome;
 
 /// So many objects of a day may be left unread: their names are in the cursor, which a state machine carries.
 pub const DAMAGED_MOST: usize = 500;
@@ -79,7 +80,7 @@ pub struct World<'w> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Line<'a> {
-    Merged { day: String, run: &'a str, inputs: usize, outputs: Vec<&'a str>, rows: u64, repeated: u64 },
+    Merged { day: String, run: &'a str, inputs: usize, outputs: Vec<&'a str>, rows: u64, duplicates_dropped: u64 },
     Kept { object: &'a str, outcome: &'static str, reason: String },
 }
 
@@ -123,8 +124,8 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) 
 fn keep(course: &mut Course<At>, foreign: &[String]) {
     for object in foreign {
         let reason = "neither the archiver nor a merge wrote it".to_owned();
-        course.count("compact.kept", 1);
-        course.report(&Line::Kept { object, outcome: "kept", reason });
+        course.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
+        course.report(&Line::Kept { object, outcome: "skipped", reason });
     }
 }
 
@@ -139,7 +140,7 @@ enum Advance {
 /// Counts what has moved below `superseded/`, though not all of it may have.
 async fn retired_objects(course: &mut Course<At>, retired: usize, fault: Option<StoreError>) -> Result<(), MergeFault> {
     if retired > 0 {
-        course.count("compact.retired", retired);
+        course.count("compact.superseded", retired);
         course.checkpoint(At { told: true, ..course.at().clone() }).await?;
     }
     fault.map_or(Ok(()), |fault| Err(fault.into()))
@@ -177,8 +178,8 @@ async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day
         Merged::Whole { outputs, rows, repeated } => (outputs, rows, repeated),
         Merged::Stopped => return Ok(Advance::Stopped),
         Merged::Damaged(damage) => {
-            course.count("compact.kept", 1);
-            course.report(&Line::Kept { object: &damage.object, outcome: "kept", reason: damage.to_string() });
+            course.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
+            course.report(&Line::Kept { object: &damage.object, outcome: "skipped", reason: damage.to_string() });
             let mut at = At { told: true, ..course.at().clone() };
             if at.damaged.len() >= DAMAGED_MOST {
                 return Err(MergeFault::TooDamaged(day));
@@ -195,9 +196,16 @@ async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day
     course.count("compact.objects", inputs.len());
     course.count("compact.written", outputs.len());
     course.count("compact.rows", usize::try_from(rows).unwrap_or(usize::MAX));
-    course.count("compact.repeated", usize::try_from(repeated).unwrap_or(usize::MAX));
+    course.count("compact.duplicates_dropped", usize::try_from(repeated).unwrap_or(usize::MAX));
     let run = manifest.run.as_str();
-    course.report(&Line::Merged { day: day.to_string(), run, inputs: inputs.len(), outputs, rows, repeated });
+    course.report(&Line::Merged {
+        day: day.to_string(),
+        run,
+        inputs: inputs.len(),
+        outputs,
+        rows,
+        duplicates_dropped: repeated,
+    });
     // Whoever begins again finishes what the manifest tells of, and neither merges nor counts it a second time.
     course.checkpoint(At { told: true, ..course.at().clone() }).await?;
     let (retired, fault) = manifest::retire(world.archive, &inputs).await;

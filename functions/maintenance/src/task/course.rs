@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Answer, BadOrder, Cursor, Order, summary};
 use crate::failure_bucket::{BucketFault, FailureBucket};
-use crate::progress::Progress;
+use crate::progress::{CountOutcome, ProblemCounts, Progress};
 
 /// Left for writing the report, of the time that an invocation has; of a short time, a quarter.
 const REPORTING: Duration = Duration::from_secs(5);
@@ -44,6 +44,7 @@ pub struct Course<P> {
 #[derive(Debug, Default)]
 struct Work {
     progress: Progress,
+    problems: ProblemCounts,
     lines: Vec<u8>,
 }
 
@@ -57,6 +58,10 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
         let at = order.cursor.as_ref().map(|cursor| serde_json::from_str(cursor.at.get())).transpose();
         let left = invocation.stop_at.saturating_duration_since(Instant::now());
         let progress = order.cursor.as_ref().map(|cursor| cursor.progress.clone()).unwrap_or_default();
+        let problems = order.cursor.as_ref().map_or_else(ProblemCounts::default, |cursor| ProblemCounts {
+            differences: cursor.differences,
+            problems: cursor.problems,
+        });
         Ok(Self {
             task,
             run: order.run_id.clone(),
@@ -65,7 +70,7 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             sinks: Vec::new(),
             part: order.cursor.as_ref().map_or(0, |cursor| cursor.part),
             at: at.map_err(|error| BadOrder::Cursor(task, error))?.unwrap_or_default(),
-            confirmed: Work { progress, lines: Vec::new() },
+            confirmed: Work { progress, problems, lines: Vec::new() },
             pending: Work::default(),
             advanced: false,
             stop_at: invocation.stop_at - REPORTING.min(left / 4),
@@ -98,8 +103,9 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
     }
 
     fn confirm(&mut self) {
-        let Work { progress, mut lines } = std::mem::take(&mut self.pending);
+        let Work { progress, problems, mut lines } = std::mem::take(&mut self.pending);
         self.confirmed.progress.add(&progress);
+        self.confirmed.problems.add(problems);
         self.confirmed.lines.append(&mut lines);
         self.advanced = true;
     }
@@ -129,8 +135,14 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
         time <= self.stop_at
     }
 
-    /// Adds to a count.
+    /// Adds to a count that needs no attention.
     pub fn count(&mut self, name: impl Into<String>, more: usize) {
+        self.count_as(CountOutcome::Success, name, more);
+    }
+
+    /// Adds to a count of this outcome.
+    pub fn count_as(&mut self, outcome: CountOutcome, name: impl Into<String>, more: usize) {
+        self.pending.problems.count(outcome, more);
         self.pending.progress.count(name, more);
     }
 
@@ -178,7 +190,7 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
         self.write().await?;
         let mut answer = Answer::done(self.task, &self.run, self.segment);
         answer.sinks = self.sinks;
-        answer.differences = summary::differences(self.task, &self.confirmed.progress);
+        ProblemCounts { differences: answer.differences, problems: answer.problems } = self.confirmed.problems;
         answer.progress = self.confirmed.progress;
         if done {
             summary::keep(&answer, &self.bucket).await?;
@@ -192,6 +204,8 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             segments: answer.segments,
             part: self.part,
             progress: answer.progress.clone(),
+            differences: answer.differences,
+            problems: answer.problems,
             at: serde_json::value::to_raw_value(&self.at).unwrap_or_default(),
         });
         Ok(answer)
@@ -240,12 +254,17 @@ mod tests {
     async fn a_fault_after_a_checkpoint_keeps_the_cursor_and_the_counts_before_it_and_no_others() {
         let mut course = begun();
         course.count("source.items", 3);
+        course.count_as(CountOutcome::Difference, "dynamodb.missing", 2);
+        course.count_as(CountOutcome::NotProcessed, "dynamodb.failed", 1);
         course.checkpoint(7).await.unwrap();
         course.count("source.items", 4);
+        course.count_as(CountOutcome::Difference, "dynamodb.missing", 5);
         let answer = course.answer(Err(Passing)).await.unwrap();
         let cursor = answer.cursor.unwrap();
         assert_eq!((answer.done, cursor.at.get(), cursor.progress.get("source.items")), (false, "7", 3));
         assert_eq!(answer.progress.get("source.items"), 3, "the next invocation counts the others again");
+        assert_eq!((answer.differences, answer.problems), (2, 3));
+        assert_eq!((cursor.differences, cursor.problems), (2, 3));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::course::Course;
+use crate::progress::CountOutcome;
 use crate::sweep::Seen;
 
 #[derive(Serialize)]
@@ -19,13 +20,13 @@ pub(super) fn tell<P: Default + Serialize + DeserializeOwned>(course: &mut Cours
         return;
     }
     course.count(format!("{task}.objects"), seen.objects);
-    course.count(format!("{task}.damaged"), seen.damaged.len());
-    course.count(format!("{task}.foreign"), seen.foreign.len());
+    course.count_as(CountOutcome::NotProcessed, format!("{task}.corrupt"), seen.damaged.len());
+    course.count_as(CountOutcome::NotProcessed, format!("{task}.unrecognized"), seen.foreign.len());
     for damage in &seen.damaged {
-        course.report(&Line { object: &damage.object, outcome: "damaged", reason: damage.to_string() });
+        course.report(&Line { object: &damage.object, outcome: "corrupt", reason: damage.to_string() });
     }
     for object in &seen.foreign {
         let reason = "neither the archiver nor a merge wrote it".to_owned();
-        course.report(&Line { object, outcome: "foreign", reason });
+        course.report(&Line { object, outcome: "unrecognized", reason });
     }
 }

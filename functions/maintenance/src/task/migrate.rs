@@ -41,7 +41,7 @@ pub async fn run(course: &mut Course<At>, owned: Option<&Database>, segment: Seg
     }
     let applied = migrate(database, course.stop_at).await?;
     admit(database, database.address().user(), course.stop_at).await?;
-    course.count("postgres.steps", applied.len());
+    course.count("postgres.migrations_applied", applied.len());
     for step in &applied {
         course.report(&json!({"kind": "applied", "step": step}));
     }

@@ -30,6 +30,7 @@ use crate::deployment::{Deployment, SinksUnknown};
 use crate::failure::{self, Failure, Function, Functions};
 use crate::failure_bucket::{BucketFault, FailureBucket, Listed};
 use crate::mend::MendFault;
+use crate::progress::CountOutcome;
 use crate::source::Source;
 
 /// Objects that are gone about together, so that their keys are mended in one go: at most so many,
@@ -152,7 +153,7 @@ pub async fn run(
                 && redrive.from.is_none_or(|from| object.modified.is_some_and(|at| at >= from))
                 && redrive.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
         };
-        let mut objects = read(course, world, page.into_iter().filter(wanted)).await?;
+        let mut objects = read(course, world, redrive, page.into_iter().filter(wanted)).await?;
         for object in of_function(&mut objects, Function::Replicator) {
             let unknown = match &object.failure.sink {
                 Some(sink) => world.deployment.refusal(sink, &known),
@@ -177,13 +178,14 @@ pub async fn run(
 async fn read(
     course: &mut Course<At>,
     world: &World<'_>,
+    redrive: &Redrive,
     listed: impl Iterator<Item = Listed>,
 ) -> Result<Vec<Object>, BucketFault> {
     let (listed, too_large): (Vec<Listed>, Vec<Listed>) =
         listed.partition(|object| object.size_bytes <= failure::OBJECT_BYTES_MOST);
     for Listed { key, size_bytes, .. } in &too_large {
         let reason = format!("it has {size_bytes} bytes, and no failure has more than {}", failure::OBJECT_BYTES_MOST);
-        keep_unread(course, key, &reason);
+        keep_unread(course, redrive, key, &reason);
     }
     let bodies = stream::iter(listed).map(|Listed { key, .. }| async move {
         let body = world.bucket.get(&key).await?;
@@ -196,18 +198,24 @@ async fn read(
         let Some(body) = body else { continue };
         match failure::read(&key, &body, world.functions) {
             Ok(failure) => objects.push(Object { key, body, failure, kept: None }),
-            Err(reason) => keep_unread(course, &key, &reason.to_string()),
+            Err(reason) => keep_unread(course, redrive, &key, &reason.to_string()),
         }
     }
     Ok(objects)
 }
 
 /// Reports an object that is no failure.
-fn keep_unread(course: &mut Course<At>, object: &str, reason: &str) {
+fn keep_unread(course: &mut Course<At>, redrive: &Redrive, object: &str, reason: &str) {
     course.count("redrive.objects", 1);
-    course.count("redrive.kept", 1);
+    let outcome = skipped(redrive.dry_run);
+    course.count_as(CountOutcome::NotProcessed, format!("redrive.{outcome}"), 1);
     let (function, records, failure_reason) = (None, None, None);
-    course.report(&Line { object, function, records, failure_reason, outcome: "kept", reason: Some(reason) });
+    course.report(&Line { object, function, records, failure_reason, outcome, reason: Some(reason) });
+}
+
+/// The outcome of an object that stays where it is.
+fn skipped(dry_run: bool) -> &'static str {
+    if dry_run { "would_skip" } else { "skipped" }
 }
 
 async fn go_about(
@@ -236,14 +244,14 @@ async fn go_about(
     }
     for object in &objects {
         let (outcome, count) = match (&object.kept, redrive.dry_run) {
-            (Some(_), _) => ("kept", "redrive.kept"),
-            (None, true) => ("would be redriven", "redrive.ready"),
-            (None, false) => ("redriven", "redrive.redriven"),
+            (Some(_), dry_run) => (skipped(dry_run), CountOutcome::NotProcessed),
+            (None, true) => ("would_redrive", CountOutcome::Success),
+            (None, false) => ("redriven", CountOutcome::Success),
         };
         let its_records = records.get(&object.key).copied();
         course.count("redrive.objects", 1);
         course.count("redrive.records", its_records.unwrap_or_default());
-        course.count(count, 1);
+        course.count_as(count, format!("redrive.{outcome}"), 1);
         course.report(&Line {
             object: &object.key,
             function: Some(object.failure.function.as_str()),

@@ -28,6 +28,7 @@ use super::dealt_to;
 use super::found::tell;
 use crate::facts::{Facts, Rows};
 use crate::failure_bucket::BucketFault;
+use crate::progress::CountOutcome;
 use crate::source::{Source, SourceFault};
 use crate::sweep::{Library, Period, SweepFault, sweep};
 
@@ -177,13 +178,13 @@ pub async fn run(
         let last = last.clone();
         for ((key, rows), result) in chunk.iter().zip(outcomes) {
             let (count, outcome, reason) = match (&result, restore.dry_run) {
-                (Outcome::Restored, true) => ("restore.ready", "would be restored", None),
-                (Outcome::Restored, false) => ("restore.restored", "restored", None),
-                (Outcome::Already, _) => ("restore.already", "restored already", None),
-                (Outcome::Refused(reason), true) => ("restore.refused", "would be refused", Some(reason.as_str())),
-                (Outcome::Refused(reason), false) => ("restore.refused", "refused", Some(reason.as_str())),
+                (Outcome::Restored, true) => (CountOutcome::Success, "would_restore", None),
+                (Outcome::Restored, false) => (CountOutcome::Success, "restored", None),
+                (Outcome::Already, _) => (CountOutcome::Success, "already_restored", None),
+                (Outcome::Refused(reason), true) => (CountOutcome::NotProcessed, "would_refuse", Some(reason.as_str())),
+                (Outcome::Refused(reason), false) => (CountOutcome::NotProcessed, "refused", Some(reason.as_str())),
             };
-            course.count(count, 1);
+            course.count_as(count, format!("restore.{outcome}"), 1);
             course.count("restore.rows", rows.len());
             let revision = rows.last().map(|row| row.revision.to_string());
             course.report(&Line { key: &key.to_raw(), revision, outcome, reason });

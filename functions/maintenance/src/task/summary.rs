@@ -35,6 +35,8 @@ pub struct SegmentResult {
     pub progress: Progress,
     /// The differences that it found.
     pub differences: u64,
+    /// The problems that it found.
+    pub problems: u64,
     /// The sinks that it worked on.
     #[serde(default)]
     pub sinks: Vec<String>,
@@ -98,6 +100,7 @@ pub async fn run(summary: &Summary, run: &str, segments: u32, bucket: &FailureBu
     let mut add = |result: SegmentResult| {
         sum.progress.add(&result.progress);
         sum.differences += result.differences;
+        sum.problems += result.problems;
         sinks.extend(result.sinks);
     };
     match summary {
@@ -131,34 +134,9 @@ async fn read(
     serde_json::from_slice(&body).map_err(|cause| SummaryFault::Unreadable { key, cause })
 }
 
-/// How many differences a task that only looks has found: those of a replica that last, or rows that the archive lacks.
-/// 0 for a task that acts on what it finds.
-#[must_use]
-pub fn differences(task: &str, progress: &Progress) -> u64 {
-    let kinds: &[&str] = match task {
-        "verify" => &[".missing", ".different", ".resurrected", ".extra", ".quarantined"],
-        "audit" => &["audit.missing"],
-        _ => &[],
-    };
-    kinds.iter().map(|kind| progress.sum(kind)).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_only_looks_finds_differences() {
-        let mut progress = Progress::default();
-        for (name, count) in
-            [("dynamodb.missing", 2), ("postgres.extra", 3), ("dynamodb.equal", 9), ("dynamodb.moving", 1)]
-        {
-            progress.count(name, count);
-        }
-        assert_eq!((differences("verify", &progress), differences("repair", &progress)), (5, 0));
-        progress.count("audit.missing", 4);
-        assert_eq!(differences("audit", &progress), 4);
-    }
 
     #[test]
     fn a_result_is_told_from_a_report() {

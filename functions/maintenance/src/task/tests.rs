@@ -134,19 +134,21 @@ fn granularity_is_a_day_or_an_hour() {
 
 #[test]
 fn segment_results_are_those_of_segments_that_are_done() {
-    let result = |done| format!(r#"{{"task":"verify","done":{done},"progress":{{"source.items":1}},"differences":2}}"#);
+    let result = |done| {
+        format!(r#"{{"task":"verify","done":{done},"progress":{{"source.items":1}},"differences":2,"problems":3}}"#)
+    };
     let order = |results: &[String]| format!(r#"{{"task":"summary","segment_results":[{}]}}"#, results.join(","));
     let Task::Summary(Summary::Results(results)) = parsed(&order(&[result(true), result(true)])).unwrap().task else {
         panic!("a summary of results");
     };
-    assert_eq!(results.iter().map(|result| result.differences).sum::<u64>(), 4);
+    assert_eq!(results.iter().map(|result| (result.differences, result.problems)).collect::<Vec<_>>(), [(2, 3); 2]);
     let error = parsed(&order(&[result(true), result(false)])).unwrap_err();
     assert!(error.starts_with("segment_results is a list whose entry 1 is of a segment that is not done"), "{error}");
 }
 
 #[test]
 fn a_cursor_of_another_task_or_segment_is_refused_by_name() {
-    let cursor = r#"{"task":"verify","run_id":"monday","segment":1,"segments":2,"part":3,"progress":{"x":1},"at":[]}"#;
+    let cursor = r#"{"task":"verify","run_id":"monday","segment":1,"segments":2,"part":3,"progress":{"x":1},"differences":0,"problems":0,"at":[]}"#;
     let order = parsed(&format!(r#"{{"task":"verify","segment":1,"segments":2,"cursor":{cursor}}}"#)).unwrap();
     assert_eq!(order.run_id, "monday", "a run continues under its ID");
     assert_eq!(order.cursor.unwrap().part, 3);

@@ -5,7 +5,7 @@
 //! key on the other side. Nothing rests on the order but the price.
 //!
 //! A replica is behind its source by nature. So a difference is looked at again after a while: it is *real* only if
-//! neither the source's item nor the replica's revision has moved meanwhile, and *moving* if either has.
+//! neither the source's item nor the replica's revision has moved meanwhile, and *in flux* if either has.
 //!
 //! | real difference | the source has | the replica has |
 //! | --- | --- | --- |
@@ -34,6 +34,7 @@ use crate::failure::Functions;
 use crate::failure_bucket::{BucketFault, FailureBucket};
 use crate::mend::{Ailing, MendFault, Mended, mend, predict};
 use crate::outstanding::{self, Outstanding};
+use crate::progress::CountOutcome;
 use found::{Candidate, Finding, Kind};
 use sides::{Place, Sides};
 
@@ -157,7 +158,7 @@ async fn watch(
             None => moving += 1,
         }
     }
-    course.count(format!("{}.moving", replica.name()), moving);
+    course.count(format!("{}.in_flux", replica.name()), moving);
     Ok(Some(findings))
 }
 
@@ -183,6 +184,8 @@ async fn settle(
         Mend::Yes => mend(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect(),
     };
     let dry_run = verify.mend == Mend::DryRun;
+    // A repair counts what it found by the outcome of the repair.
+    let found = if verify.mend == Mend::No { CountOutcome::Difference } else { CountOutcome::Success };
     let outstanding = if any_failed {
         let keys = findings.iter().map(|finding| &finding.key);
         match outstanding::of_keys(keys, sink, world.bucket, world.functions, course.report_by()).await {
@@ -201,16 +204,15 @@ async fn settle(
         let unattributed = objects.is_empty() && !outstanding.is_complete;
         course.count(format!("{sink}.unattributed"), usize::from(unattributed));
         let kind = if objects.is_empty() { finding.kind } else { Kind::Quarantined };
-        course.count(format!("{sink}.{}", kind.as_str()), 1);
+        course.count_as(found, format!("{sink}.{}", kind.as_str()), 1);
         let (outcome, reason) = match &mended {
-            Some(Mended::Written | Mended::Well) => (Some(if dry_run { "would be mended" } else { "mended" }), None),
-            Some(Mended::Left(why)) => (Some(if dry_run { "would be left" } else { "left" }), Some(why.as_str())),
+            Some(Mended::Written | Mended::Well) => (Some(if dry_run { "would_repair" } else { "repaired" }), None),
+            Some(Mended::Left(reason)) => (Some(if dry_run { "would_fail" } else { "failed" }), Some(reason.as_str())),
             None => (None, None),
         };
-        match mended {
-            Some(Mended::Written | Mended::Well) if !dry_run => course.count(format!("{sink}.mended"), 1),
-            Some(Mended::Left(_)) => course.count(format!("{sink}.left"), 1),
-            _ => {}
+        if let Some(outcome) = outcome {
+            let count = if reason.is_some() { CountOutcome::NotProcessed } else { CountOutcome::Success };
+            course.count_as(count, format!("{sink}.{outcome}"), 1);
         }
         let (kind, key) = (kind.as_str(), &*finding.key.to_raw());
         course.report(&Line {
