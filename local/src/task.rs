@@ -45,7 +45,7 @@ pub enum TaskError {
     #[error(transparent)]
     Order(#[from] BadOrder),
     /// Whoever runs all segments gives their numbers and cursors.
-    #[error("{0} is for one invocation, and this runs all of them: leave it out")]
+    #[error("{0} is for a single invocation, and this command runs all segments: omit it")]
     OneInvocation(&'static str),
     /// There is nothing to work on.
     #[error(
@@ -58,7 +58,7 @@ pub enum TaskError {
         option: &'static str,
     },
     /// There is nothing to work on.
-    #[error("{} is no folder: name the one that `local --data` was given", .0.display())]
+    #[error("{} is not a directory: pass the directory given to `local --data`", .0.display())]
     NoFolder(PathBuf),
     /// The template lacks the function.
     #[error("the template has no function whose binary is maintenance")]

@@ -100,7 +100,7 @@ async fn an_address_that_another_user_has_by_now_is_left_to_it_and_the_key_is_to
         assert_eq!(restore(&scene, more).await.get(&format!("restore.{done}")), 1, "{run}");
         let report = scene.report(run).await;
         assert_eq!((&report[0]["key"]["user_id"]["S"], &report[0]["outcome"]), (&json!("ada"), &json!(done)));
-        assert_eq!(report[0]["reason"], "another user has its address by now");
+        assert_eq!(report[0]["reason"], "another user has taken its email");
         assert!(!format!("{report:?}").to_lowercase().contains("@example.com"), "an address is nobody's to log");
     }
     assert!(scene.item(SOURCE, "ada").await.is_none());
@@ -169,5 +169,5 @@ async fn what_has_no_address_and_what_no_user_can_have_is_told_apart() {
     assert!(owners(&scene).await.is_empty());
     let report = scene.report("back").await;
     let why = report.iter().find_map(|line| line["reason"].as_str()).unwrap();
-    assert!(why.contains("a key that no user can have"), "{why}");
+    assert!(why.contains("its key is not a valid user key"), "{why}");
 }

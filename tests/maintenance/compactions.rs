@@ -238,7 +238,7 @@ async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
     assert!(why(&objects[3]).contains("ends too early"));
     assert!(why(&mixed).contains("cannot be decompressed"));
     for foreign in ["archive/notes.txt", "archive/Users/dt=2026-11-22/hr=09/mine.csv", "archive/Users/dt=soon/"] {
-        assert!(why(foreign).contains("neither the archiver nor a merge"));
+        assert!(why(foreign).contains("not written by the archiver or a compaction"));
     }
     let left = below(&scene, "archive/").await;
     assert_eq!(left.len(), 7, "what is not merged stays: {left:?}");

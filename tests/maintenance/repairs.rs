@@ -85,7 +85,7 @@ async fn what_cannot_be_mended_is_left_and_told() {
     assert_eq!((answer.differences, answer.problems), (0, 1));
     let report = scene.report("left").await;
     let left = report.iter().find(|line| line["outcome"] == "failed").unwrap();
-    assert!(left["reason"].as_str().unwrap().contains("_rev that is no revision"), "{left}");
+    assert!(left["reason"].as_str().unwrap().contains("_rev that is not a revision"), "{left}");
     assert_eq!(scene.item(REPLICA, "ada").await, Some(foreign), "somebody else's item is not touched");
 }
 

@@ -50,7 +50,7 @@ async fn a_dry_run_is_the_default_and_shows_what_would_come_back() {
     assert_eq!((answer.differences, answer.problems), (0, 1));
     let report = scene.report("dry").await;
     assert_eq!((&report[0]["key"]["user_id"]["S"], &report[0]["outcome"]), (&json!("ada"), &json!("would_restore")));
-    assert!(report[1]["reason"].as_str().unwrap().contains("a live item is there"), "{report:?}");
+    assert!(report[1]["reason"].as_str().unwrap().contains("a live item exists"), "{report:?}");
     assert!(scene.item(SOURCE, "ada").await.is_none());
 }
 
@@ -97,7 +97,7 @@ async fn nothing_that_stands_there_is_overwritten_unless_told() {
     assert_eq!(answer.problems, 2);
     let report = scene.report("careful").await;
     assert!(report[0]["reason"].as_str().unwrap().contains("a live item"), "{report:?}");
-    assert!(report[1]["reason"].as_str().unwrap().contains("yet to remove"), "{report:?}");
+    assert!(report[1]["reason"].as_str().unwrap().contains("an expired item is still in the table"), "{report:?}");
     assert_eq!(scene.item(SOURCE, "ada").await.unwrap()["name"], text("Now"));
 
     let mut newer = expiring("ada", "Now");

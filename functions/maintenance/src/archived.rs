@@ -15,7 +15,7 @@ pub enum Unread {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The object is no longer there: it was merged meanwhile.
-    #[error("{0} went while it was read")]
+    #[error("{0} was deleted while it was being read")]
     Gone(String),
 }
 

@@ -23,7 +23,7 @@ const ROUNDS: u32 = 10;
 /// After a failed write; it doubles a round.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-const UNSEEN: &str = "the time was up before it was looked at";
+const UNSEEN: &str = "the deadline passed before it was processed";
 
 /// A key to be mended, and the revision of the record that brought it up, if one did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +117,7 @@ async fn carry_out(
                 Verdict::Settled => {}
                 Verdict::Foreign(error) => {
                     mended[place] =
-                        Mended::Left(format!("the replica's item has a _rev that is no revision ({error})"));
+                        Mended::Left(format!("the replica's item has a _rev that is not a revision ({error})"));
                 }
                 Verdict::Write { revision, over } => {
                     let expired = held.as_ref().is_some_and(Held::expired);
@@ -143,7 +143,9 @@ async fn carry_out(
                     mended[place] = Mended::Left(reason);
                     continue;
                 }
-                Put::Written | Put::Refused => "it changes faster than it can be mended".to_owned(),
+                Put::Written | Put::Refused => {
+                    "gave up: the item was modified concurrently on every attempt".to_owned()
+                }
                 Put::Transient(reason) => {
                     failed = true;
                     reason

@@ -56,15 +56,15 @@ pub enum SweepFault {
     #[error("ARCHIVE_BUCKET: {0}")]
     Unread(#[from] Unread),
     /// It takes longer than an invocation.
-    #[error("the archive's objects of this period are not read in one invocation: name a shorter one with from and to")]
+    #[error("reading this period takes longer than one invocation: set a shorter range with from and to")]
     NoTime,
     /// It takes more memory than there is.
     #[error(
-        "more than {HELD_BYTES} bytes of rows are asked for at once: give the task more segments, or a shorter period"
+        "the requested rows exceed {HELD_BYTES} bytes of memory: use more segments, or a shorter range with from and to"
     )]
     TooMuch,
     /// The reading thread ended.
-    #[error("the archive could not be read: {0}")]
+    #[error("cannot read the archive: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
 

@@ -148,8 +148,8 @@ async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
         ("[]", "invalid task request"),
         (r#"{"task":"restroe"}"#, "expected one of backfill, verify, repair, redrive"),
         (r#"{"task":"verify","dry_run":true}"#, "dry_run is not a field of verify"),
-        (r#"{"task":"verify","segments":2,"segment":1}"#, "segment is for one invocation"),
-        (r#"{"task":"verify","cursor":null}"#, "cursor is for one invocation"),
+        (r#"{"task":"verify","segments":2,"segment":1}"#, "segment is for a single invocation"),
+        (r#"{"task":"verify","cursor":null}"#, "cursor is for a single invocation"),
         (r#"{"task":"verify"}"#, "nothing listens on port 1 of 127.0.0.1"),
     ] {
         let refusal = run(text, nowhere(), &Clock::system()).await.unwrap_err();
@@ -159,7 +159,7 @@ async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
     }
     let folder = Options { data: Some("/nonexistent/millrace".into()), ..Options::default() };
     let refusal = run(r#"{"task":"verify"}"#, Place::Own(Box::new(folder)), &Clock::system()).await.unwrap_err();
-    assert!(refusal.to_string().contains("/nonexistent/millrace is no folder"), "{refusal}");
+    assert!(refusal.to_string().contains("/nonexistent/millrace is not a directory"), "{refusal}");
 }
 
 async fn ordered(stack: &Stack, text: &str) -> Outcome {

@@ -44,7 +44,7 @@ pub enum BackfillFault {
     #[error(transparent)]
     Source(#[from] SourceFault),
     /// A replica takes no writes.
-    #[error("sink {sink} took {failed} of {writes} items not at all: {reason}")]
+    #[error("sink {sink}: {failed} of {writes} writes failed: {reason}")]
     Sink {
         /// Its name.
         sink: &'static str,

@@ -100,7 +100,7 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
         return Ok(true);
     }
     if runs.len() > FAN_IN {
-        let reason = format!("{} compacted runs are more than {FAN_IN}: compact the whole day first", runs.len());
+        let reason = format!("{} compacted runs exceed the limit of {FAN_IN}: compact the whole day first", runs.len());
         leave(course, "failed", &ColumnsKey::prefix(world.table, day), reason);
         course.count("export-parquet.not_compacted", uncompacted);
         return Ok(true);
@@ -151,7 +151,7 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
 fn tell_of_the_rest(course: &mut Course<At>, foreign: &[String], uncompacted: usize) {
     course.count("export-parquet.not_compacted", uncompacted);
     for object in foreign {
-        leave(course, "unrecognized", object, "no run of this task wrote it".to_owned());
+        leave(course, "unrecognized", object, "not written by export-parquet".to_owned());
     }
 }
 

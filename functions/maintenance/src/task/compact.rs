@@ -123,7 +123,7 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) 
 
 fn keep(course: &mut Course<At>, foreign: &[String]) {
     for object in foreign {
-        let reason = "neither the archiver nor a merge wrote it".to_owned();
+        let reason = "not written by the archiver or a compaction".to_owned();
         course.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
         course.report(&Line::Kept { object, outcome: "skipped", reason });
     }

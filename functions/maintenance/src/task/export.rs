@@ -49,7 +49,7 @@ pub enum ExportFault {
     #[error("ARCHIVE_BUCKET: {0}")]
     Store(#[from] StoreError),
     /// No object can be made here.
-    #[error("no object could be made: {0}")]
+    #[error("cannot create the temporary file: {0}")]
     Spool(#[from] io::Error),
     /// More objects than an import takes.
     #[error("an import accepts at most {OBJECTS_MOST} objects: use fewer segments or a larger target_file_size_bytes")]

@@ -26,7 +26,7 @@ pub(super) fn tell<P: Default + Serialize + DeserializeOwned>(course: &mut Cours
         course.report(&Line { object: &damage.object, outcome: "corrupt", reason: damage.to_string() });
     }
     for object in &seen.foreign {
-        let reason = "neither the archiver nor a merge wrote it".to_owned();
+        let reason = "not written by the archiver or a compaction".to_owned();
         course.report(&Line { object, outcome: "unrecognized", reason });
     }
 }

@@ -33,19 +33,21 @@ pub enum MergeFault {
     #[error("ARCHIVE_BUCKET: {0}")]
     Store(#[from] StoreError),
     /// An object went while it was read: a compaction is at it.
-    #[error("ARCHIVE_BUCKET: {0} went while it was read: another compaction is at work")]
+    #[error("ARCHIVE_BUCKET: {0} was deleted while it was being read: another compaction is running")]
     Gone(String),
     /// No object can be made here.
-    #[error("no object could be made: {0}")]
+    #[error("cannot create the temporary file: {0}")]
     Spool(#[from] io::Error),
     /// What was written is not what is read.
-    #[error("what was written is not what is read back, so nothing is retired: {0}")]
+    #[error("verification failed: the object read back differs from the object written; no input was removed: {0}")]
     Unproven(String),
     /// A merge does not fit into an invocation.
-    #[error("a merge of {0} does not fit into one invocation: compact by the hour, or give the function more time")]
+    #[error(
+        "merging {0} exceeds one invocation: compact with \"granularity\": \"hour\", or raise the function timeout"
+    )]
     NoTime(Day),
     /// More objects cannot be read than a cursor names.
-    #[error("more than {DAMAGED_MOST} objects of {0} cannot be read: move them elsewhere, then compact again")]
+    #[error("more than {DAMAGED_MOST} objects of {0} are corrupt: move them to another prefix, then compact again")]
     TooDamaged(Day),
     /// The report cannot be written.
     #[error(transparent)]

@@ -184,7 +184,8 @@ async fn read(
     let (listed, too_large): (Vec<Listed>, Vec<Listed>) =
         listed.partition(|object| object.size_bytes <= failure::OBJECT_BYTES_MOST);
     for Listed { key, size_bytes, .. } in &too_large {
-        let reason = format!("it has {size_bytes} bytes, and no failure has more than {}", failure::OBJECT_BYTES_MOST);
+        let reason =
+            format!("its size is {size_bytes} bytes: a failure object has at most {}", failure::OBJECT_BYTES_MOST);
         keep_unread(course, redrive, key, &reason);
     }
     let bodies = stream::iter(listed).map(|Listed { key, .. }| async move {
@@ -232,7 +233,7 @@ async fn go_about(
             Err(error) => object.keep(error.to_string()),
         }
         if object.key.starts_with(CONTRADICTING_ROWS) {
-            object.keep("the archive holds another record of this item and sequence number: compare them by hand");
+            object.keep("the archive contains another record of this item and sequence number: compare them manually");
         }
     }
     let written = replicate::redrive(world, &mut objects, invocation, redrive.dry_run).await?;
@@ -279,8 +280,8 @@ fn stranger(record: &Record<'_>, source: &Source) -> Option<String> {
     let ours = &source.description().arn;
     match &record.source {
         Some(its) if its.table_arn() == ours => None,
-        Some(its) => Some(format!("it tells of {}, not of the source {ours}", its.table_arn())),
-        None => Some("it does not tell which table it is of (eventSourceARN)".to_owned()),
+        Some(its) => Some(format!("the record is of {}, not of the source {ours}", its.table_arn())),
+        None => Some("eventSourceARN is missing: the record names no table".to_owned()),
     }
 }
 

@@ -38,9 +38,9 @@ const IN_FLIGHT: usize = 32;
 /// How often an item that others write to is tried to be overwritten.
 const TRIES: usize = 8;
 
-const TAKEN: &str = "another user has its address by now";
-const NO_USER: &str = "it has an address, which must be one user's, and a key that no user can have";
-const OVERTAKEN: &str = "other writes overtook it again and again";
+const TAKEN: &str = "another user has taken its email";
+const NO_USER: &str = "it has an email, which must belong to one user, and its key is not a valid user key";
+const OVERTAKEN: &str = "gave up: the item was modified concurrently on every attempt";
 
 /// What to bring back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub enum RestoreFault {
     #[error(transparent)]
     Source(#[from] SourceFault),
     /// The table does not take an item, and may take it later.
-    #[error("USERS_TABLE: an item cannot be put: {0}")]
+    #[error("USERS_TABLE: cannot write an item: {0}")]
     Table(#[from] TableFault),
     /// The report cannot be written.
     #[error(transparent)]
@@ -258,9 +258,9 @@ impl Target<'_> {
 
 fn in_the_way(obstacle: Obstacle) -> &'static str {
     if obstacle.is_live {
-        "a live item is there; tell overwrite to write over it"
+        "a live item exists: set \"overwrite\": true to replace it"
     } else {
-        "an item that has expired is there, which TTL is yet to remove and the archiver to archive"
+        "an expired item is still in the table: retry after TTL has deleted it"
     }
 }
 

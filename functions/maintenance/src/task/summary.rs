@@ -46,7 +46,7 @@ pub struct SegmentResult {
 #[derive(Debug, thiserror::Error)]
 pub enum SummaryFault {
     /// A segment is not done, or its result has expired.
-    #[error("FAILURE_BUCKET: {key} is not there: segment {segment} of {task} is not done in run {run}")]
+    #[error("FAILURE_BUCKET: {key} does not exist: segment {segment} of {task} is not done in run {run}")]
     Missing {
         /// The result.
         key: String,

@@ -85,7 +85,7 @@ impl Kind for Sheet {
         let key = key.to_string();
         let (rows, digest) = written.finish();
         if read_back(file.reopen()?).map_err(|why| MergeFault::Unproven(format!("{key}: {why}")))? != (rows, digest) {
-            return Err(MergeFault::Unproven(format!("{key} holds other rows")));
+            return Err(MergeFault::Unproven(format!("{key} contains other rows")));
         }
         let sha256 = sha256(file.reopen()?)?;
         let (first, last) = times.unwrap_or((self.day.start(), self.day.start()));

@@ -16,7 +16,7 @@ fn ailing(record: &Record<'_>, world: &World<'_>) -> Result<Ailing, String> {
     if let Some(reason) = stranger(record, world.source) {
         return Err(reason);
     }
-    let key = key_of(record.raw).map_err(|reason| format!("its key cannot be told: {reason}"))?;
+    let key = key_of(record.raw).map_err(|reason| format!("cannot read its key: {reason}"))?;
     let at_hand =
         record.source.as_ref().zip(record.number).map(|(source, number)| Revision::new(source.label(), number));
     Ok(Ailing { key, at_hand })
