@@ -98,7 +98,7 @@ mod tests {
     fn an_archives_key_is_its_own_path() {
         for key in [
             "archive/Users/dt=2026-11-22/hr=09/4f.ndjson.zst",
-            "columns/Users/dt=2026-11-22/run-00000.parquet",
+            "parquet/Users/dt=2026-11-22/run-00000.parquet",
             "quarantine/replicator/dynamodb/Users/2026-11-01T08:00:00.000-5.json",
             "mine.txt",
         ] {
