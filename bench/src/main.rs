@@ -1,5 +1,5 @@
 //! What the functions cost, through the Lambda Runtime API on loopback: CPU time, peak memory, time to the first answer. By
-//! `scripts/bench`; alone: a function, `cache`, `maintenance`, `postgres`, `search`; the archive's `compaction N`, `export-parquet`, `restore`.
+//! `scripts/bench`; alone: a function, `cache`, `maintenance`, `postgres`, `search`; the archive's `compaction N`, `parquet`, `restore`.
 
 mod archive;
 mod cache;
@@ -17,17 +17,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (asked, more) = (std::env::args().nth(1), std::env::args().nth(2));
     match (asked.as_deref(), more) {
         (Some("compaction"), Some(times)) => return archive::compaction(&binaries, times.parse()?).await,
-        (Some("export-parquet"), None) => return archive::columns(&binaries).await,
+        (Some("parquet"), None) => return archive::columns(&binaries).await,
         (Some("restore"), None) => return archive::restore(&binaries).await,
         (Some("maintenance"), None) => return Box::pin(maintenance::measure()).await,
         (Some("cache"), None) => return Box::pin(cache::measure(&binaries)).await,
         (Some(it @ ("postgres" | "search")), None) => return postgres::measure(it).await.map_err(|it| it as _),
         (None | Some("replicator" | "archiver" | "api"), None) => {}
-        _ => {
-            return Err(
-                "usage: bench FUNCTION|cache|maintenance|postgres|search|restore|export-parquet|compaction N".into()
-            );
-        }
+        _ => return Err("usage: bench FUNCTION|cache|maintenance|postgres|search|restore|parquet|compaction N".into()),
     }
     let mut names = vec!["replicator", "archiver", "api"];
     names.retain(|name| asked.as_deref().is_none_or(|asked| asked == *name));
