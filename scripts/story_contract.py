@@ -71,11 +71,11 @@ def a_generated_client_works(local, token):
         read_record,
         replace_record,
     )
-    from millrace_client.models import Draft, Key, Keys, Patch, Replacement
+    from millrace_client.models import BatchGetUsersRequest, CreateUserRequest, Key, Patch, Replacement
 
     with AuthenticatedClient(base_url=local.api, token=token) as client:
         key = {"user_id": "ada", "timestamp": 1_700_000_000}
-        draft = Draft.from_dict({**key, "name": "Ada Lovelace", "attributes": {"plan": "team"}})
+        draft = CreateUserRequest.from_dict({**key, "name": "Ada Lovelace", "attributes": {"plan": "team"}})
         created = create_user.sync_detailed(client=client, body=draft, idempotency_key="8e03978e-40d5")
         check("a generated client creates", created.status_code == 201)
         again = create_user.sync_detailed(client=client, body=draft, idempotency_key="8e03978e-40d5")
@@ -97,7 +97,8 @@ def a_generated_client_works(local, token):
 
         listed = list_records.sync(client=client, user_id="ada", limit=1)
         check("lists", [user.name for user in listed.users] == ["Ada"])
-        batch = read_batch.sync(client=client, body=Keys(keys=[Key(**key), Key(user_id="eve", timestamp=1)]))
+        wanted = BatchGetUsersRequest(keys=[Key(**key), Key(user_id="eve", timestamp=1)])
+        batch = read_batch.sync(client=client, body=wanted)
         check("reads a batch", (len(batch.users), batch.missing[0].user_id) == (1, "eve"))
 
         deleted = delete_record.sync_detailed(client=client, **key)

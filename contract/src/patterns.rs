@@ -6,7 +6,7 @@ use utoipa::openapi::schema::AdditionalProperties;
 use utoipa::openapi::{OpenApi as Document, RefOr, Schema};
 
 /// The shapes that clients send: they have the members that are told, and no others.
-const SENT: [&str; 5] = ["Draft", "Replacement", "Patch", "Keys", "Key"];
+const SENT: [&str; 5] = ["CreateUserRequest", "Replacement", "Patch", "BatchGetUsersRequest", "Key"];
 
 const USER_ID: &str = r"^([A-Za-z0-9_~:|@+-][A-Za-z0-9._~:|@+-]{0,127}|\.[A-Za-z0-9_~:|@+-][A-Za-z0-9._~:|@+-]{0,126}|\.\.[A-Za-z0-9._~:|@+-]{1,126})$";
 /// Neither blank nor with a control character.

@@ -35,6 +35,6 @@ pub const SERVED: &str = include_str!("../openapi.json");
         router::health,
         router::contract,
     ),
-    components(schemas(schema::Problem, schema::Field))
+    components(schemas(schema::Problem, schema::UserField))
 )]
 pub struct Contract;

@@ -116,7 +116,7 @@ type Answer = Result<Response, Problem>;
     summary = "Read a record",
     params(schema::OfRecord, schema::Projection, schema::Conditions),
     responses(
-        (status = 200, description = "the record", body = schema::Read, headers(("etag" = String))),
+        (status = 200, description = "the record", body = schema::ReadUserResponse, headers(("etag" = String))),
         (status = 304, description = "the record is one that if-none-match names", headers(("etag" = String))),
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
@@ -137,7 +137,7 @@ pub(crate) async fn read(users: Users, OfRecord(key): OfRecord, uri: Uri, header
     summary = "Read a user's newest record",
     params(schema::OfUser, schema::Projection, schema::Conditions),
     responses(
-        (status = 200, description = "the user's newest record", body = schema::Read,
+        (status = 200, description = "the user's newest record", body = schema::ReadUserResponse,
             headers(("etag" = String), ("content-location" = String, description = "the record's own path"))),
         (status = 304, description = "the record is one that if-none-match names", headers(("etag" = String))),
     ),
@@ -177,8 +177,8 @@ pub(crate) async fn latest(users: Users, OfUser(id): OfUser, stage: Stage, uri: 
     params(schema::OfRecord, schema::Conditions),
     request_body(content = schema::Replacement, description = "The whole record"),
     responses(
-        (status = 200, description = "the record was replaced", body = schema::Written, headers(("etag" = String))),
-        (status = 201, description = "the record was created", body = schema::Written, headers(("etag" = String))),
+        (status = 200, description = "the record was replaced", body = schema::WriteUserResponse, headers(("etag" = String))),
+        (status = 201, description = "the record was created", body = schema::WriteUserResponse, headers(("etag" = String))),
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]
@@ -206,7 +206,7 @@ pub(crate) async fn replace(users: Users, OfRecord(key): OfRecord, request: Requ
     params(schema::OfRecord, schema::Conditions),
     request_body(content = schema::Patch, content_type = "application/merge-patch+json", description = "What changes"),
     responses(
-        (status = 200, description = "the record as it is now", body = schema::Written, headers(("etag" = String))),
+        (status = 200, description = "the record as it is now", body = schema::WriteUserResponse, headers(("etag" = String))),
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]

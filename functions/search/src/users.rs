@@ -70,7 +70,7 @@ struct Found {
         the replica, which says how fresh it is.",
     params(schema::Filters, schema::Sorting, schema::Shown),
     responses(
-        (status = 200, description = "a page of the records that were found", body = schema::Found,
+        (status = 200, description = "a page of the records that were found", body = schema::SearchUsersResponse,
             headers(("link" = String, description = "the next page, if there is one"))),
     ),
     security(("token" = ["users:admin"])),

@@ -48,7 +48,7 @@ pub struct User {
 
 /// Those members of a record that `fields` names, or all of them.
 #[derive(ToSchema)]
-pub struct Selected {
+pub struct PartialUser {
     /// Whose record it is.
     #[schema(nullable = false)]
     pub user_id: Option<String>,
@@ -85,7 +85,7 @@ pub struct Selected {
 #[derive(ToSchema)]
 #[schema(example = json!({"user_id": "ada", "timestamp": 1_795_334_400,
     "name": "Ada Lovelace", "email": "ada@example.com", "attributes": {"plan": "team", "seats": 12}}))]
-pub struct Draft {
+pub struct CreateUserRequest {
     /// Whose record it is. By default the token's sub, and without a token a new UUID of version 7.
     pub user_id: Option<String>,
     /// The record's second, since 1970; by default the present one.
@@ -145,24 +145,24 @@ pub struct Patch {
 
 /// A record that was written.
 #[derive(ToSchema)]
-pub struct Written {
+pub struct WriteUserResponse {
     /// The record as it is now.
     pub user: User,
 }
 
 /// A record that was read.
 #[derive(ToSchema)]
-pub struct Read {
+pub struct ReadUserResponse {
     /// The record.
-    pub user: Selected,
+    pub user: PartialUser,
     /// Where it was read.
-    pub source: Source,
+    pub source: ReadSource,
 }
 
 /// Where a record was read.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
-pub enum Source {
+pub enum ReadSource {
     /// The cache, where there is one.
     Cache,
     /// The table.
@@ -172,9 +172,9 @@ pub enum Source {
 /// A page of records.
 #[derive(ToSchema)]
 #[schema(example = json!({"users": [{"user_id": "ada", "timestamp": 1_795_334_400, "name": "Ada"}], "next": null}))]
-pub struct Page {
+pub struct ListUsersResponse {
     /// At most `limit` records.
-    pub users: Vec<Selected>,
+    pub users: Vec<PartialUser>,
     /// The cursor of the next page; null after the last one.
     #[schema(required)]
     pub next: Option<String>,
@@ -193,7 +193,7 @@ pub struct Key {
 /// The keys of up to 100 records, each once.
 #[derive(ToSchema)]
 #[schema(example = json!({"keys": [{"user_id": "ada", "timestamp": 1_795_334_400}]}))]
-pub struct Keys {
+pub struct BatchGetUsersRequest {
     /// The keys.
     #[schema(min_items = 1, max_items = 100)]
     pub keys: Vec<Key>,
@@ -201,9 +201,9 @@ pub struct Keys {
 
 /// Each key of a batch in its place.
 #[derive(ToSchema)]
-pub struct Batch {
+pub struct BatchGetUsersResponse {
     /// The records that were found, in the order of the keys.
-    pub users: Vec<Selected>,
+    pub users: Vec<PartialUser>,
     /// Keys without a live record.
     pub missing: Vec<Key>,
     /// Keys whose item is no user.
@@ -244,12 +244,12 @@ pub struct Problem {
     pub column: Option<u64>,
     /// What is wrong, and where.
     #[schema(nullable = false)]
-    pub errors: Option<Vec<Mistake>>,
+    pub errors: Option<Vec<FieldError>>,
 }
 
 /// One thing that is wrong with a request; one of `pointer`, `parameter` and `header` says where.
 #[derive(ToSchema)]
-pub struct Mistake {
+pub struct FieldError {
     /// A JSON pointer into the body.
     #[schema(nullable = false)]
     pub pointer: Option<String>,
@@ -266,7 +266,7 @@ pub struct Mistake {
 /// A member of a record.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
-pub enum Field {
+pub enum UserField {
     /// `user_id`
     UserId,
     /// `timestamp`
@@ -324,7 +324,7 @@ pub struct OfRecord {
 pub struct Projection {
     /// The members to answer; all by default.
     #[param(style = Form, explode = false, min_items = 1, nullable = false)]
-    pub fields: Option<Vec<Field>>,
+    pub fields: Option<Vec<UserField>>,
 }
 
 /// What any list may ask for.

@@ -41,9 +41,9 @@ impl<'a> From<&'a UserKey> for Key<'a> {
     tag = "users",
     summary = "Read up to 100 records",
     params(schema::Projection),
-    request_body(content = schema::Keys, description = "The keys"),
+    request_body(content = schema::BatchGetUsersRequest, description = "The keys"),
     responses(
-        (status = 200, description = "each key in its place", body = schema::Batch),
+        (status = 200, description = "each key in its place", body = schema::BatchGetUsersResponse),
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]

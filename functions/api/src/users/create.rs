@@ -30,9 +30,9 @@ use crate::idempotency;
     tag = "users",
     summary = "Create a record",
     params(schema::Once),
-    request_body(content = schema::Draft, description = "A new record"),
+    request_body(content = schema::CreateUserRequest, description = "A new record"),
     responses(
-        (status = 201, description = "the record was created, now or by an earlier request with this key", body = schema::Written,
+        (status = 201, description = "the record was created, now or by an earlier request with this key", body = schema::WriteUserResponse,
             headers(("location" = String, description = "the record's path"), ("etag" = String))),
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),

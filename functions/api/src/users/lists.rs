@@ -28,7 +28,7 @@ const MAX_SEGMENTS: u16 = 1_000;
     summary = "List all records, or search by email",
     params(schema::OfAll, schema::Projection, schema::Paging),
     responses(
-        (status = 200, description = "a page of all records, or of those with an address", body = schema::Page,
+        (status = 200, description = "a page of all records, or of those with an address", body = schema::ListUsersResponse,
             headers(("link" = String, description = "the next page, if there is one"))),
     ),
     security(("token" = ["users:admin"])),
@@ -62,7 +62,7 @@ pub(crate) async fn list(users: Users, By(caller): By, stage: Stage, uri: Uri) -
     summary = "List a user's records",
     params(schema::OfUser, schema::Range, schema::Projection, schema::Paging),
     responses(
-        (status = 200, description = "a page of the user's records", body = schema::Page,
+        (status = 200, description = "a page of the user's records", body = schema::ListUsersResponse,
             headers(("link" = String, description = "the next page, if there is one"))),
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),

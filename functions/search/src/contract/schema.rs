@@ -109,7 +109,7 @@ pub enum Way {
 #[into_params(parameter_in = Query)]
 pub struct Shown {
     /// The members to answer; all by default.
-    #[param(style = Form, explode = false, min_items = 1, nullable = false, value_type = Option<Vec<Field>>)]
+    #[param(style = Form, explode = false, min_items = 1, nullable = false, value_type = Option<Vec<UserField>>)]
     pub fields: Option<Vec<String>>,
     /// Records in a page: 100 by default, 1,000 at most, whatever more is asked for.
     #[param(minimum = 1, nullable = false)]
@@ -141,11 +141,11 @@ pub struct Counting {
 
 /// The API's own; named here, described there.
 #[derive(ToSchema)]
-pub struct Field;
+pub struct UserField;
 
 /// The API's own.
 #[derive(ToSchema)]
-pub struct Selected;
+pub struct PartialUser;
 
 /// The API's own.
 #[derive(ToSchema)]
@@ -153,9 +153,9 @@ pub struct User;
 
 /// A page of records that were found.
 #[derive(ToSchema)]
-pub struct Found {
+pub struct SearchUsersResponse {
     /// At most `limit` records.
-    pub users: Vec<Selected>,
+    pub users: Vec<PartialUser>,
     /// The cursor of the next page; null after the last one.
     #[schema(required)]
     pub next: Option<String>,
@@ -194,11 +194,11 @@ pub struct Stats {
     #[schema(minimum = 0)]
     pub records: u64,
     /// By status, the commonest first.
-    pub statuses: Vec<OfStatus>,
+    pub statuses: Vec<StatusCount>,
     /// By day of creation, in UTC; days without records are left out.
-    pub days: Vec<OfDay>,
+    pub days: Vec<DayCount>,
     /// By the address's domain, the commonest first.
-    pub domains: Vec<OfDomain>,
+    pub domains: Vec<DomainCount>,
     /// When the newest change happened that the replica holds; null if it holds none of the stream's.
     #[schema(required)]
     pub as_of: Option<String>,
@@ -206,7 +206,7 @@ pub struct Stats {
 
 /// Records with a status.
 #[derive(ToSchema)]
-pub struct OfStatus {
+pub struct StatusCount {
     /// The status; null for records without one.
     #[schema(required)]
     pub status: Option<String>,
@@ -217,7 +217,7 @@ pub struct OfStatus {
 
 /// Records of a day.
 #[derive(ToSchema)]
-pub struct OfDay {
+pub struct DayCount {
     /// The day, as 2026-11-22.
     pub day: String,
     /// How many.
@@ -227,7 +227,7 @@ pub struct OfDay {
 
 /// Records at a domain.
 #[derive(ToSchema)]
-pub struct OfDomain {
+pub struct DomainCount {
     /// The domain, in small letters.
     pub domain: String,
     /// How many.
