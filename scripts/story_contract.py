@@ -63,13 +63,13 @@ def a_generated_client_works(local, token):
     sys.path.insert(0, os.path.dirname(CLIENT))
     from millrace_client import AuthenticatedClient
     from millrace_client.api.users import (
+        batch_get_users,
         create_user,
-        delete_record,
-        list_records,
-        patch_record,
-        read_batch,
-        read_record,
-        replace_record,
+        delete_user,
+        get_user,
+        list_user_history,
+        replace_user,
+        update_user,
     )
     from millrace_client.models import BatchGetUsersRequest, CreateUserRequest, Key, Patch, Replacement
 
@@ -81,28 +81,28 @@ def a_generated_client_works(local, token):
         again = create_user.sync_detailed(client=client, body=draft, idempotency_key="8e03978e-40d5")
         check("once, however often it asks", again.content == created.content)
 
-        read = read_record.sync_detailed(client=client, **key)
+        read = get_user.sync_detailed(client=client, **key)
         check("reads what it wrote", read.parsed.user.name == "Ada Lovelace")
         tag = read.headers["etag"]
-        unmodified = read_record.sync_detailed(client=client, **key, if_none_match=tag)
+        unmodified = get_user.sync_detailed(client=client, **key, if_none_match=tag)
         check("and is told when nothing is new", unmodified.status_code == 304)
 
         patch = Patch.from_dict({"name": "Ada King", "attributes": {"plan": None, "seats": 2}})
-        patched = patch_record.sync_detailed(client=client, **key, body=patch, if_match=tag)
+        patched = update_user.sync_detailed(client=client, **key, body=patch, if_match=tag)
         check("patches", patched.parsed.user.attributes.to_dict() == {"seats": 2})
-        stale = replace_record.sync_detailed(client=client, **key, body=Replacement(name="Eve"), if_match=tag)
+        stale = replace_user.sync_detailed(client=client, **key, body=Replacement(name="Eve"), if_match=tag)
         check("cannot lose an update", (stale.status_code, stale.parsed.status) == (412, 412))
-        replaced = replace_record.sync_detailed(client=client, **key, body=Replacement(name="Ada"))
+        replaced = replace_user.sync_detailed(client=client, **key, body=Replacement(name="Ada"))
         check("replaces", replaced.status_code == 200)
 
-        listed = list_records.sync(client=client, user_id="ada", limit=1)
+        listed = list_user_history.sync(client=client, user_id="ada", limit=1)
         check("lists", [user.name for user in listed.users] == ["Ada"])
         wanted = BatchGetUsersRequest(keys=[Key(**key), Key(user_id="eve", timestamp=1)])
-        batch = read_batch.sync(client=client, body=wanted)
+        batch = batch_get_users.sync(client=client, body=wanted)
         check("reads a batch", (len(batch.users), batch.missing[0].user_id) == (1, "eve"))
 
-        deleted = delete_record.sync_detailed(client=client, **key)
-        gone = read_record.sync_detailed(client=client, **key)
+        deleted = delete_user.sync_detailed(client=client, **key)
+        gone = get_user.sync_detailed(client=client, **key)
         check("and deletes", (deleted.status_code, gone.status_code) == (204, 404))
         check("a failure is a problem with a type", gone.parsed.type_ == "urn:millrace:problem:not-found")
 

@@ -60,7 +60,7 @@ fn headers(problems: &[Problem]) -> Vec<&'static str> {
 }
 
 /// The operations of search.
-const SEARCH: [&str; 3] = ["searchUsers", "readSummary", "countUsers"];
+const SEARCH: [&str; 3] = ["searchUsers", "getUserSummary", "getUserStats"];
 
 /// What an operation can end in; an operation without a line is one that cannot fail.
 pub(super) fn of(operation: &str) -> Vec<Problem> {
@@ -100,15 +100,15 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
         ]
         .concat(),
         "listUsers" => Vec::new(),
-        "searchUsers" | "countUsers" => vec![slow],
-        "readSummary" => vec![Problem::NotFound, unreadable, slow],
-        "readBatch" => [&body[..], &[Problem::NotJson]].concat(),
-        "listRecords" => vec![Problem::NotFound],
-        "readRecord" => vec![Problem::NotFound, Problem::PreconditionFailed, unreadable],
-        "readLatest" => {
+        "searchUsers" | "getUserStats" => vec![slow],
+        "getUserSummary" => vec![Problem::NotFound, unreadable, slow],
+        "batchGetUsers" => [&body[..], &[Problem::NotJson]].concat(),
+        "listUserHistory" => vec![Problem::NotFound],
+        "getUser" => vec![Problem::NotFound, Problem::PreconditionFailed, unreadable],
+        "getLatestUser" => {
             vec![Problem::NotFound, Problem::PreconditionFailed, unreadable, Problem::TooManyExpired]
         }
-        "replaceRecord" => {
+        "replaceUser" => {
             let own = [
                 Problem::NotFound,
                 Problem::NotJson,
@@ -120,7 +120,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
             ];
             [&body[..], &own].concat()
         }
-        "patchRecord" => {
+        "updateUser" => {
             let own = [
                 Problem::NotFound,
                 Problem::NotAMergePatch,
@@ -132,7 +132,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
             ];
             [&body[..], &own].concat()
         }
-        "deleteRecord" => vec![Problem::NotFound, Problem::PreconditionFailed, Problem::PreconditionRequired],
+        "deleteUser" => vec![Problem::NotFound, Problem::PreconditionFailed, Problem::PreconditionRequired],
         _ => return Vec::new(),
     };
     let mut all = [gated(), own].concat();

@@ -26,23 +26,23 @@ async fn every_sample_call_is_answered() {
     assert_eq!((created.status, created.version()), (201, FIRST), "{}", created.text);
     assert_eq!(created.header("location"), "/users/ada/1795334400");
     assert!(created.text.contains("0.12345678901234567890123456789012345678"), "{}", created.text);
-    for read in ["read-record", "read-latest"] {
+    for read in ["get-user", "get-latest-user"] {
         let read = hand_over(&api, &payload(read)).await;
         assert_eq!((read.status, &read.json["user"]), (200, &created.json["user"]));
     }
-    for list in ["list-records", "list-users", "list-by-email"] {
+    for list in ["list-user-history", "list-users", "list-by-email"] {
         assert_eq!(hand_over(&api, &payload(list)).await.seconds(), [1_795_334_400], "{list}");
     }
-    let batch = hand_over(&api, &payload("read-batch")).await;
+    let batch = hand_over(&api, &payload("batch-get-users")).await;
     assert_eq!((batch.seconds(), batch.json["missing"][0]["user_id"].as_str()), (vec![1_795_334_400], Some("eve")));
-    let patched = hand_over(&api, &payload("patch-record")).await;
+    let patched = hand_over(&api, &payload("update-user")).await;
     assert_eq!((patched.status, patched.version()), (200, FIRST + 1), "{}", patched.text);
     assert_eq!(patched.json["user"]["attributes"]["title"], "Countess");
     assert!(patched.json["user"].get("status").is_none());
-    let replaced = hand_over(&api, &payload("replace-record")).await;
+    let replaced = hand_over(&api, &payload("replace-user")).await;
     assert_eq!((replaced.status, replaced.json["user"]["name"].as_str()), (200, Some("Ada King")));
-    assert_eq!(hand_over(&api, &payload("delete-record")).await.status, 204);
-    assert_eq!(hand_over(&api, &payload("read-record")).await.status, 404);
+    assert_eq!(hand_over(&api, &payload("delete-user")).await.status, 204);
+    assert_eq!(hand_over(&api, &payload("get-user")).await.status, 404);
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_named_stage_stands_before_every_path_and_is_not_part_of_it() {
     };
     let created = hand_over(&api, &staged("create-user", "prod")).await;
     assert_eq!((created.status, created.header("location")), (201, "/prod/users/ada/1795334400"), "{}", created.text);
-    let latest = hand_over(&api, &staged("read-latest", "prod")).await;
+    let latest = hand_over(&api, &staged("get-latest-user", "prod")).await;
     assert_eq!((latest.status, latest.header("content-location")), (200, "/prod/users/ada/1795334400"));
     assert_eq!(hand_over(&api, &staged("list-by-email", "users")).await.seconds(), [1_795_334_400]);
     assert_eq!(hand_over(&api, &staged("health", "prod")).await.status, 200);
@@ -82,10 +82,10 @@ async fn base_path_is_taken_off_every_path_and_stands_before_those_of_an_answer(
     assert_eq!(hand_over(&api, &mapped("health", "v10")).await.status, 404, "a part of a segment is no base path");
     let created = hand_over(&api, &mapped("create-user", "v1")).await;
     assert_eq!((created.status, created.header("location")), (201, "/v1/users/ada/1795334400"), "{}", created.text);
-    let latest = hand_over(&api, &mapped("read-latest", "v1")).await;
+    let latest = hand_over(&api, &mapped("get-latest-user", "v1")).await;
     assert_eq!((latest.status, latest.header("content-location")), (200, "/v1/users/ada/1795334400"));
     service.api().created("ada", 7).await;
-    let listed = mapped("list-records", "v1");
+    let listed = mapped("list-user-history", "v1");
     let query = "from=1795334400&to=1795334499&limit=10";
     assert!(listed.contains(query), "{listed}");
     let page = hand_over(&api, &listed.replace(query, "limit=1")).await;
@@ -95,8 +95,8 @@ async fn base_path_is_taken_off_every_path_and_stands_before_those_of_an_answer(
     assert_eq!(contract.json["servers"][0]["url"], "/v1");
 
     // By the API's own host name there is no base path, and none in the answer.
-    assert_eq!(hand_over(&api, &payload("read-record")).await.status, 200);
-    assert_eq!(hand_over(&api, &payload("read-latest")).await.header("content-location"), "/users/ada/1795334400");
+    assert_eq!(hand_over(&api, &payload("get-user")).await.status, 200);
+    assert_eq!(hand_over(&api, &payload("get-latest-user")).await.header("content-location"), "/users/ada/1795334400");
     // A mapping to a named stage: the stage's name is in no path.
     let staged = mapped("health", "v1").replace(r#""stage": "$default""#, r#""stage": "v1""#);
     assert_eq!(hand_over(&api, &staged).await.status, 200);
@@ -117,7 +117,7 @@ async fn a_body_that_api_gateway_encoded_is_decoded() {
 async fn scopes_are_read_in_the_spelling_of_the_token_s_issuer() {
     let service = Service::start().await;
     service.api().created("ada", 1_795_334_400).await;
-    let own = payload("read-own-record");
+    let own = payload("get-own-user");
     let scope = r#""scope": "openid users:read""#;
     let cognito = own.replace(scope, r#""scope": "millrace/users:read""#);
     let auth0 = own.replace(scope, r#""scope": "openid", "permissions": "[users:read users:write]""#);
@@ -174,7 +174,7 @@ async fn a_token_s_claims_are_read_from_where_api_gateway_puts_them() {
     let service = Service::start().await;
     service.api().created("ada", 1_795_334_400).await;
     let api = service.api_with(&[("AUTH", "jwt")]);
-    let own = payload("read-own-record");
+    let own = payload("get-own-user");
     assert_eq!(hand_over(&api, &own).await.status, 200);
     for (part, other, status) in [
         (r#""sub": "ada""#, r#""sub": "eve""#, 404),
@@ -185,9 +185,9 @@ async fn a_token_s_claims_are_read_from_where_api_gateway_puts_them() {
         assert!(own.contains(part));
         assert_eq!(hand_over(&api, &own.replace(part, other)).await.status, status, "{other}");
     }
-    assert_eq!(hand_over(&api, &payload("read-record")).await.status, 401, "a signature is no token");
+    assert_eq!(hand_over(&api, &payload("get-user")).await.status, 401, "a signature is no token");
     let signed = service.api_with(&[("AUTH", "iam")]);
-    assert_eq!(hand_over(&signed, &payload("read-record")).await.status, 200);
+    assert_eq!(hand_over(&signed, &payload("get-user")).await.status, 200);
     assert_eq!(hand_over(&signed, &own).await.status, 401, "a token is no signature");
 }
 
@@ -213,7 +213,7 @@ async fn a_path_that_is_not_canonical_is_400_on_lambda_and_behind_a_socket_and_c
     let api = service.api();
     api.created("r1", 1).await;
     for (encoded, decoded) in DECODED {
-        let mut event: serde_json::Value = serde_json::from_str(&payload("delete-record")).unwrap();
+        let mut event: serde_json::Value = serde_json::from_str(&payload("delete-user")).unwrap();
         event["rawPath"] = decoded.into();
         event["requestContext"]["http"]["path"] = decoded.into();
         for (host, query) in [(true, ""), (false, ""), (true, "fields=name&x=%23+#")] {
@@ -236,7 +236,7 @@ async fn a_path_that_is_authorized_as_another_route_is_refused() {
     let api = service.api();
     api.created("r1", 1).await;
     // `DELETE /users/r1%2F1`: one segment to a gateway that matches what is encoded.
-    let mut event: serde_json::Value = serde_json::from_str(&payload("delete-record")).unwrap();
+    let mut event: serde_json::Value = serde_json::from_str(&payload("delete-user")).unwrap();
     event["rawPath"] = "/users/r1/1".into();
     event["requestContext"]["routeKey"] = "DELETE /users/{user_id}".into();
     let refused = hand_over(&api, &event.to_string()).await;
@@ -253,9 +253,9 @@ async fn a_route_of_the_gateway_whose_parameters_fit_is_the_router_s() {
     let service = Service::start().await;
     let api = service.api();
     for (name, path, status, problem) in [
-        ("read-record", "/users/ada/summary", 404, "relational-tier-off"),
-        ("replace-record", "/users/ada/latest", 405, "method-not-allowed"),
-        ("delete-record", "/users/ada/latest", 405, "method-not-allowed"),
+        ("get-user", "/users/ada/summary", 404, "relational-tier-off"),
+        ("replace-user", "/users/ada/latest", 405, "method-not-allowed"),
+        ("delete-user", "/users/ada/latest", 405, "method-not-allowed"),
     ] {
         let mut event: serde_json::Value = serde_json::from_str(&payload(name)).unwrap();
         assert!(event["requestContext"]["routeKey"].as_str().unwrap().ends_with("/users/{user_id}/{timestamp}"));
@@ -271,7 +271,7 @@ async fn an_identifier_s_every_character_comes_through_and_so_does_the_query() {
     let api = service.api();
     let id = "auth0|a+b@c.d~e_f-g:h";
     api.created(id, 7).await;
-    let mut event: serde_json::Value = serde_json::from_str(&payload("read-record")).unwrap();
+    let mut event: serde_json::Value = serde_json::from_str(&payload("get-user")).unwrap();
     event["rawPath"] = format!("/users/{id}/7").into();
     event["rawQueryString"] = "fields=user%5Fid".into();
     let read = hand_over(&api, &event.to_string()).await;

@@ -70,7 +70,7 @@ async fn health() -> Response {
 #[utoipa::path(
     get,
     path = "/openapi.json",
-    operation_id = "contract",
+    operation_id = "getOpenApi",
     tag = "users",
     summary = "Tell the contract",
     description = "As this deployment keeps it: with the paths that are on, and the security that it demands. On a \

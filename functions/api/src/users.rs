@@ -111,7 +111,7 @@ type Answer = Result<Response, Problem>;
 #[utoipa::path(
     get,
     path = "/users/{user_id}/{timestamp}",
-    operation_id = "readRecord",
+    operation_id = "getUser",
     tag = "users",
     summary = "Read a record",
     params(schema::OfRecord, schema::Projection, schema::Conditions),
@@ -132,7 +132,7 @@ pub(crate) async fn read(users: Users, OfRecord(key): OfRecord, uri: Uri, header
 #[utoipa::path(
     get,
     path = "/users/{user_id}/latest",
-    operation_id = "readLatest",
+    operation_id = "getLatestUser",
     tag = "users",
     summary = "Read a user's newest record",
     params(schema::OfUser, schema::Projection, schema::Conditions),
@@ -171,7 +171,7 @@ pub(crate) async fn latest(users: Users, OfUser(id): OfUser, stage: Stage, uri: 
 #[utoipa::path(
     put,
     path = "/users/{user_id}/{timestamp}",
-    operation_id = "replaceRecord",
+    operation_id = "replaceUser",
     tag = "users",
     summary = "Create or replace a record",
     params(schema::OfRecord, schema::Conditions),
@@ -200,7 +200,7 @@ pub(crate) async fn replace(users: Users, OfRecord(key): OfRecord, request: Requ
 #[utoipa::path(
     patch,
     path = "/users/{user_id}/{timestamp}",
-    operation_id = "patchRecord",
+    operation_id = "updateUser",
     tag = "users",
     summary = "Change a record",
     params(schema::OfRecord, schema::Conditions),
@@ -228,7 +228,7 @@ pub(crate) async fn patch(users: Users, OfRecord(key): OfRecord, request: Reques
 #[utoipa::path(
     delete,
     path = "/users/{user_id}/{timestamp}",
-    operation_id = "deleteRecord",
+    operation_id = "deleteUser",
     tag = "users",
     summary = "Delete a record",
     params(schema::OfRecord, schema::Conditions),

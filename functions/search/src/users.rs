@@ -211,7 +211,7 @@ fn only(rows: &[Row]) -> Result<&Row, Problem> {
 #[utoipa::path(
     get,
     path = "/users/{user_id}/summary",
-    operation_id = "readSummary",
+    operation_id = "getUserSummary",
     tag = "search",
     summary = "Read a user's newest record, and what all of its records come to",
     description = "There where the relational tier is on.",
@@ -271,7 +271,7 @@ fn number(row: &Row, column: usize) -> Result<i64, Problem> {
 #[utoipa::path(
     get,
     path = "/stats/users",
-    operation_id = "countUsers",
+    operation_id = "getUserStats",
     tag = "search",
     summary = "Count records by status, day and domain",
     description = "There where the relational tier is on. All counts are of one moment.",

@@ -301,7 +301,7 @@ mod tests {
                 ("/users", "listUsers") | ("/search/users" | "/stats/users", _) => {
                     json!([{"token": ["millrace/users:admin"]}])
                 }
-                (_, "createUser" | "replaceRecord" | "patchRecord" | "deleteRecord") => {
+                (_, "createUser" | "replaceUser" | "updateUser" | "deleteUser") => {
                     json!([{"token": ["millrace/users:write"]}, {"token": ["millrace/users:admin"]}])
                 }
                 _ => json!([{"token": ["millrace/users:read"]}, {"token": ["millrace/users:admin"]}]),

@@ -37,7 +37,7 @@ impl<'a> From<&'a UserKey> for Key<'a> {
 #[utoipa::path(
     post,
     path = "/users:batchGet",
-    operation_id = "readBatch",
+    operation_id = "batchGetUsers",
     tag = "users",
     summary = "Read up to 100 records",
     params(schema::Projection),

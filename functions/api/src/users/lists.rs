@@ -57,7 +57,7 @@ pub(crate) async fn list(users: Users, By(caller): By, stage: Stage, uri: Uri) -
 #[utoipa::path(
     get,
     path = "/users/{user_id}",
-    operation_id = "listRecords",
+    operation_id = "listUserHistory",
     tag = "users",
     summary = "List a user's records",
     params(schema::OfUser, schema::Range, schema::Projection, schema::Paging),
