@@ -13,7 +13,7 @@ async fn promise_25_what_is_searched_is_what_was_replicated() {
     assert_eq!(scene.find("status=active&sort=user_id").await, ["ada", "mallory"]);
     let first = scene.search.get("/search/users?status=active&sort=user_id&limit=1").await;
     assert_eq!(first.json["as_of"], AS_OF);
-    let next = first.json["next"].as_str().unwrap();
+    let next = first.json["next_cursor"].as_str().unwrap();
     assert_eq!(scene.find(&format!("status=active&sort=user_id&limit=1&cursor={next}")).await, ["mallory"]);
     assert_eq!(scene.find("status=%27%20or%201%3D1%20--").await, [""; 0]);
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &nobody().await)]);

@@ -104,11 +104,11 @@ async fn an_item_that_is_no_user_is_left_out_and_does_not_end_the_list() {
     let first = scene.search.get("/search/users?sort=user_id&limit=1").await;
     let second = scene
         .search
-        .get(&format!("/search/users?sort=user_id&limit=1&cursor={}", first.json["next"].as_str().unwrap()))
+        .get(&format!("/search/users?sort=user_id&limit=1&cursor={}", first.json["next_cursor"].as_str().unwrap()))
         .await;
     let third = scene
         .search
-        .get(&format!("/search/users?sort=user_id&limit=1&cursor={}", second.json["next"].as_str().unwrap()))
+        .get(&format!("/search/users?sort=user_id&limit=1&cursor={}", second.json["next_cursor"].as_str().unwrap()))
         .await;
     assert_eq!((ids(&first), ids(&second), ids(&third)), (vec!["ada".into()], vec![], vec!["eve".into()]));
     let summary = scene.search.get("/users/bob/summary").await;
@@ -141,7 +141,7 @@ async fn a_page_of_large_records_is_bounded_in_bytes_and_so_is_what_is_read_for_
         assert!(read < 20 * 1024 * 1024, "{read} bytes were read for a page of {quoted}");
         assert!(!ids(&page).is_empty());
         found.extend(ids(&page));
-        match page.json["next"].as_str() {
+        match page.json["next_cursor"].as_str() {
             Some(next) => path = format!("/search/users?sort=user_id&limit=1000&cursor={next}"),
             None => break,
         }

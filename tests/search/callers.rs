@@ -58,7 +58,7 @@ async fn a_cursor_is_its_caller_s_alone() {
     let scene = Scene::of(&[Person::named("ada", "Ada"), Person::named("eve", "Eve")]).await;
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("AUTH", "jwt")]);
     let first = ask(&search, NEXT, Some(("one", "users:admin"))).await;
-    let path = format!("{NEXT}&cursor={}", first.json["next"].as_str().unwrap());
+    let path = format!("{NEXT}&cursor={}", first.json["next_cursor"].as_str().unwrap());
     assert_eq!(ask(&search, &path, Some(("one", "users:admin"))).await.status, 200);
     assert_eq!(ask(&search, &path, Some(("other", "users:admin"))).await.status, 400);
 }

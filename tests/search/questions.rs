@@ -42,7 +42,7 @@ async fn every_question_finds_page_by_page_what_a_walk_through_memory_finds() {
             let page = ids(&answer);
             assert!(page.len() <= limit);
             pages.extend(page);
-            let Some(cursor) = answer.json["next"].as_str() else { break };
+            let Some(cursor) = answer.json["next_cursor"].as_str() else { break };
             let link = format!("</search/users?{question}&cursor={cursor}>; rel=\"next\"");
             assert_eq!(answer.header("link"), link.replace("?&", "?"));
             path = format!("/search/users?{question}&cursor={cursor}");
@@ -62,7 +62,7 @@ async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
     // The order of words is none of likeness's business: the two that have all of them tie, by identifier from the top.
     assert_eq!(scene.find("name_like=ada%20lovelace").await, ["p4", "p0", "p2", "p1"]);
     let first = scene.search.get("/search/users?name_like=ada%20lovelace&limit=2").await;
-    let next = first.json["next"].as_str().unwrap();
+    let next = first.json["next_cursor"].as_str().unwrap();
     assert_eq!(scene.find(&format!("name_like=ada%20lovelace&limit=2&cursor={next}")).await, ["p2", "p1"]);
 }
 
@@ -156,7 +156,7 @@ async fn a_cursor_serves_its_own_question_alone() {
     let people: Vec<_> = (0..9).map(|n| Person::named(&format!("p{n}"), "Ada")).collect();
     let scene = Scene::of(&people).await;
     let first = scene.search.get("/search/users?name_prefix=a&limit=3").await;
-    let cursor = first.json["next"].as_str().unwrap();
+    let cursor = first.json["next_cursor"].as_str().unwrap();
     for question in ["name_prefix=a&limit=5", "limit=2&name_prefix=a&fields=user_id"] {
         let answer = scene.search.get(&format!("/search/users?{question}&cursor={cursor}")).await;
         assert_eq!(answer.status, 200, "{question}: {}", answer.text);

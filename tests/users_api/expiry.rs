@@ -38,7 +38,7 @@ async fn an_expired_record_is_absent_for_every_read_though_it_is_still_there() {
     for path in ["/users/ada", "/users", "/users?email=ada@example.com"] {
         assert_eq!(before.get(path).await.seconds(), [7], "{path}");
         let empty = after.get(path).await;
-        assert_eq!(empty.text, r#"{"users":[],"next":null}"#, "{path}");
+        assert_eq!(empty.text, r#"{"users":[],"next_cursor":null}"#, "{path}");
     }
     assert!(service.item("ada", 7).await.is_some());
 }
@@ -250,7 +250,7 @@ async fn the_latest_record_is_found_behind_many_expired_ones() {
     }
     assert_eq!(api.get("/users/ada/latest").await.json["user"]["timestamp"], 1);
     let page = api.get("/users/ada?limit=1").await;
-    assert_eq!((page.seconds(), page.json["next"].is_null()), (vec![1], true), "{}", page.text);
+    assert_eq!((page.seconds(), page.json["next_cursor"].is_null()), (vec![1], true), "{}", page.text);
 }
 
 #[tokio::test]
@@ -289,7 +289,7 @@ async fn the_latest_is_looked_for_among_so_many_expired_records_and_is_never_wro
         let page = api.get(&path).await;
         match page.seconds().first() {
             Some(second) => break assert_eq!(*second, 1),
-            None => path = format!("/users/ada?limit=1&cursor={}", page.json["next"].as_str().unwrap()),
+            None => path = format!("/users/ada?limit=1&cursor={}", page.json["next_cursor"].as_str().unwrap()),
         }
     }
 }

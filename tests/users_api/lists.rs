@@ -8,7 +8,7 @@ async fn pages(api: &Api, path: &str) -> Vec<Vec<u64>> {
         let page = api.get(&format!("{path}{cursor}")).await;
         assert_eq!(page.status, 200, "{}", page.text);
         pages.push(page.seconds());
-        match page.json["next"].as_str() {
+        match page.json["next_cursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => return pages,
         }
@@ -27,7 +27,7 @@ async fn a_user_s_records_come_newest_first_within_a_range_page_by_page() {
     assert_eq!(api.get("/users/ada?from=2&to=10").await.seconds(), [10, 3, 2]);
     assert_eq!(api.get("/users/ada?from=11").await.seconds(), [20]);
     assert_eq!(api.get("/users/ada?to=1").await.seconds(), [1]);
-    assert_eq!(api.get("/users/nobody").await.text, r#"{"users":[],"next":null}"#);
+    assert_eq!(api.get("/users/nobody").await.text, r#"{"users":[],"next_cursor":null}"#);
     assert_eq!(pages(&api, "/users/ada?limit=2").await, [vec![20, 10], vec![3, 2], vec![1]]);
     assert_eq!(pages(&api, "/users/ada?limit=3&from=2").await, [vec![20, 10, 3], vec![2]]);
     assert_eq!(pages(&api, "/users/ada?limit=5").await, [vec![20, 10, 3, 2, 1]], "a last page knows that it is last");
@@ -77,7 +77,7 @@ async fn a_cursor_serves_its_own_list_alone() {
         api.created("ada", second).await;
         api.created("eve", second).await;
     }
-    let next = api.get("/users/ada?limit=1").await.json["next"].as_str().unwrap().to_owned();
+    let next = api.get("/users/ada?limit=1").await.json["next_cursor"].as_str().unwrap().to_owned();
     assert_eq!(api.get(&format!("/users/ada?limit=2&cursor={next}")).await.seconds(), [2, 1], "the limit may change");
     for path in [
         format!("/users/eve?cursor={next}"),
@@ -176,7 +176,7 @@ async fn only_the_fields_that_are_asked_for_are_answered() {
     let api = service.api();
     api.created("ada", 7).await;
     let list = api.get("/users/ada?fields=timestamp,name,email").await;
-    assert_eq!(list.text, r#"{"users":[{"timestamp":7,"name":"Ada"}],"next":null}"#);
+    assert_eq!(list.text, r#"{"users":[{"timestamp":7,"name":"Ada"}],"next_cursor":null}"#);
     let record = api.get("/users/ada/7?fields=name").await;
     assert_eq!(record.text, r#"{"user":{"name":"Ada"},"source":"database"}"#);
     assert!(!record.header("etag").is_empty(), "the tag is the record's");
@@ -199,10 +199,10 @@ async fn the_link_to_the_next_page_is_the_next_page() {
             seconds.extend(page.seconds());
             let link = page.header("link");
             let Some(next) = link.strip_prefix('<').and_then(|link| link.strip_suffix(">; rel=\"next\"")) else {
-                assert_eq!((link, page.json["next"].is_null()), ("", true), "{path}");
+                assert_eq!((link, page.json["next_cursor"].is_null()), ("", true), "{path}");
                 break;
             };
-            assert!(next.contains(page.json["next"].as_str().unwrap()));
+            assert!(next.contains(page.json["next_cursor"].as_str().unwrap()));
             path = next.to_owned();
         }
         seconds.sort_unstable();
@@ -217,7 +217,7 @@ async fn a_cursor_is_the_caller_s_own_and_ends_after_a_day() {
     for second in [1, 2] {
         api.created("ada", second).await;
     }
-    let next = api.get("/users/ada?limit=1").await.json["next"].as_str().unwrap().to_owned();
+    let next = api.get("/users/ada?limit=1").await.json["next_cursor"].as_str().unwrap().to_owned();
     let path = format!("/users/ada?cursor={next}");
     let day = time::Duration::DAY;
     for (later, status) in [(time::Duration::ZERO, 200), (day - time::Duration::SECOND, 200), (day, 400)] {

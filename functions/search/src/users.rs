@@ -103,7 +103,7 @@ pub(crate) async fn find(
             Some(sealed.ok_or_else(|| Problem::Internal { cause: "a cursor cannot be sealed".into() })?)
         }
     };
-    listed.member("next", &cursor)?;
+    listed.member("next_cursor", &cursor)?;
     listed.member("as_of", &page.as_of)?;
     let mut response = json(StatusCode::OK, listed.close());
     if let Some(cursor) = cursor {

@@ -171,13 +171,13 @@ pub enum ReadSource {
 
 /// A page of records.
 #[derive(ToSchema)]
-#[schema(example = json!({"users": [{"user_id": "ada", "timestamp": 1_795_334_400, "name": "Ada"}], "next": null}))]
+#[schema(example = json!({"users": [{"user_id": "ada", "timestamp": 1_795_334_400, "name": "Ada"}], "next_cursor": null}))]
 pub struct ListUsersResponse {
     /// At most `limit` records.
     pub users: Vec<PartialUser>,
     /// The cursor of the next page; null after the last one.
     #[schema(required)]
-    pub next: Option<String>,
+    pub next_cursor: Option<String>,
 }
 
 /// The key of a record.
@@ -334,7 +334,7 @@ pub struct Paging {
     /// Records in a page: 100 by default, 1,000 at most, whatever more is asked for.
     #[param(minimum = 1, nullable = false)]
     pub limit: Option<u64>,
-    /// `next` of the page before: of the same list, for the same caller, within a day.
+    /// `next_cursor` of the previous page: of the same list, for the same caller, within a day.
     #[param(nullable = false)]
     pub cursor: Option<String>,
 }

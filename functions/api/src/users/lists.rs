@@ -136,7 +136,7 @@ async fn listed(users: &Users, mut query: Query, cursors: Cursors<'_>, path: &st
         None => None,
         Some(position) => Some(cursors.encode(&position, now, salt(new_uuid(&users.clock)))?),
     };
-    listed.member("next", &cursor)?;
+    listed.member("next_cursor", &cursor)?;
     let mut response = json(StatusCode::OK, listed.close());
     if let Some(cursor) = cursor {
         link_next(&mut response, path, &rest, &cursor)?;

@@ -114,7 +114,7 @@ pub struct Shown {
     /// Records in a page: 100 by default, 1,000 at most, whatever more is asked for.
     #[param(minimum = 1, nullable = false)]
     pub limit: Option<u64>,
-    /// `next` of the page before: of the same question, for the same caller, within a day.
+    /// `next_cursor` of the previous page: of the same question, for the same caller, within a day.
     #[param(nullable = false)]
     pub cursor: Option<String>,
 }
@@ -158,7 +158,7 @@ pub struct SearchUsersResponse {
     pub users: Vec<PartialUser>,
     /// The cursor of the next page; null after the last one.
     #[schema(required)]
-    pub next: Option<String>,
+    pub next_cursor: Option<String>,
     /// When the newest change happened that the replica holds; null if it holds none of the stream's.
     #[schema(required)]
     pub as_of: Option<String>,
