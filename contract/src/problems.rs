@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use front::problem::Problem;
+use front::problem::{JSON, MERGE_PATCH, Problem};
 use shared::http::caller::{Auth, Scope, ScopeMapping};
 use shared::http::path::PathError;
 use utoipa::Modify;
@@ -47,10 +47,12 @@ fn headers(problems: &[Problem]) -> Vec<&'static str> {
     let mut names: Vec<_> = problems
         .iter()
         .filter_map(|problem| match problem {
-            Problem::Busy { .. } | Problem::IdempotencyKeyInUse { .. } | Problem::TooManyExpired => Some("retry-after"),
+            Problem::ServiceUnavailable { .. } | Problem::IdempotencyKeyInUse { .. } | Problem::TooManyExpired => {
+                Some("retry-after")
+            }
             Problem::RateLimited { .. } => Some("retry-after,ratelimit,ratelimit-policy"),
             Problem::Unauthenticated { .. } | Problem::InsufficientScope { .. } => Some("www-authenticate"),
-            Problem::NotAMergePatch => Some("accept-patch"),
+            Problem::UnsupportedMediaType { expected: MERGE_PATCH } => Some("accept-patch"),
             _ => None,
         })
         .flat_map(|names| names.split(','))
@@ -72,27 +74,27 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
             Problem::InvalidPath { error: PathError::EmptySegment },
             Problem::Request(Vec::new()),
             Problem::RateLimited { seconds: 1 },
-            Problem::Busy { cause: cause() },
+            Problem::ServiceUnavailable { cause: cause() },
             Problem::Internal { cause: cause() },
         ]
     };
     let body = [
-        Problem::BodyLost,
+        Problem::IncompleteBody,
         Problem::MalformedJson { line: 1, column: 1, reason: String::new() },
         Problem::Body(Vec::new()),
         Problem::BodyTooLarge,
-        Problem::Encoded,
+        Problem::UnsupportedContentEncoding,
     ];
-    let unreadable = Problem::Unreadable { cause: cause() };
-    let slow = Problem::TooSlow { seconds: 5, cause: cause() };
+    let corrupt = Problem::CorruptRecord { cause: cause() };
+    let timeout = Problem::QueryTimeout { seconds: 5, cause: cause() };
     let own = match operation {
         "createUser" => [
             &body[..],
             &[
-                Problem::NotJson,
+                Problem::UnsupportedMediaType { expected: JSON },
                 Problem::RecordTooLarge { cause: String::new() },
-                Problem::ForeignUser { pointer: "/user_id" },
-                Problem::Exists,
+                Problem::UserIdMismatch { pointer: "/user_id" },
+                Problem::AlreadyExists,
                 Problem::EmailTaken,
                 Problem::IdempotencyKeyInUse { seconds: 1 },
                 Problem::IdempotencyKeyReused,
@@ -100,35 +102,35 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
         ]
         .concat(),
         "listUsers" => Vec::new(),
-        "searchUsers" | "getUserStats" => vec![slow],
-        "getUserSummary" => vec![Problem::NotFound, unreadable, slow],
-        "batchGetUsers" => [&body[..], &[Problem::NotJson]].concat(),
+        "searchUsers" | "getUserStats" => vec![timeout],
+        "getUserSummary" => vec![Problem::NotFound, corrupt, timeout],
+        "batchGetUsers" => [&body[..], &[Problem::UnsupportedMediaType { expected: JSON }]].concat(),
         "listUserHistory" => vec![Problem::NotFound],
-        "getUser" => vec![Problem::NotFound, Problem::PreconditionFailed, unreadable],
+        "getUser" => vec![Problem::NotFound, Problem::PreconditionFailed, corrupt],
         "getLatestUser" => {
-            vec![Problem::NotFound, Problem::PreconditionFailed, unreadable, Problem::TooManyExpired]
+            vec![Problem::NotFound, Problem::PreconditionFailed, corrupt, Problem::TooManyExpired]
         }
         "replaceUser" => {
             let own = [
                 Problem::NotFound,
-                Problem::NotJson,
+                Problem::UnsupportedMediaType { expected: JSON },
                 Problem::RecordTooLarge { cause: String::new() },
                 Problem::EmailTaken,
                 Problem::PreconditionFailed,
                 Problem::PreconditionRequired,
-                unreadable,
+                corrupt,
             ];
             [&body[..], &own].concat()
         }
         "updateUser" => {
             let own = [
                 Problem::NotFound,
-                Problem::NotAMergePatch,
+                Problem::UnsupportedMediaType { expected: MERGE_PATCH },
                 Problem::RecordTooLarge { cause: String::new() },
                 Problem::EmailTaken,
                 Problem::PreconditionFailed,
                 Problem::PreconditionRequired,
-                unreadable,
+                corrupt,
             ];
             [&body[..], &own].concat()
         }

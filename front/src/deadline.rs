@@ -41,10 +41,10 @@ pub fn within(router: Router, time: Duration) -> Router {
 /// Answers before the request's time is up, whatever is under way.
 ///
 /// # Errors
-/// [`Problem::Busy`] if it is not done by then.
+/// [`Problem::ServiceUnavailable`] if it is not done by then.
 pub async fn limit(mut request: Request, next: Next) -> Result<Response, Problem> {
     let default = || RequestBudget::new(Instant::now(), RequestBudget::DEFAULT);
     let budget = *request.extensions_mut().get_or_insert_with(default);
-    let late = |_| Problem::Busy { cause: "the request's time is up".into() };
+    let late = |_| Problem::ServiceUnavailable { cause: "the request's deadline has passed".into() };
     timeout_at(budget.answer_by(), next.run(request)).await.map_err(late)
 }

@@ -20,7 +20,7 @@ use shared::table::Meter;
 use tokio::time::Instant;
 
 use crate::identifier::new_uuid;
-use crate::problem::Problem;
+use crate::problem::{MERGE_PATCH, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What can be patched tells with what (RFC 5789, section 3.1).
@@ -88,9 +88,9 @@ fn spell(problem: &Problem, request_id: &str, response: &mut Response) {
     }
     let told = match problem {
         Problem::MethodNotAllowed { allow } => (ALLOW, *allow),
-        Problem::NotAMergePatch => (ACCEPT_PATCH, crate::problem::MERGE_PATCH),
-        Problem::Encoded => (ACCEPT_ENCODING, "identity"),
-        Problem::Busy { .. } => (RETRY_AFTER, "1"),
+        Problem::UnsupportedMediaType { expected: MERGE_PATCH } => (ACCEPT_PATCH, MERGE_PATCH),
+        Problem::UnsupportedContentEncoding => (ACCEPT_ENCODING, "identity"),
+        Problem::ServiceUnavailable { .. } => (RETRY_AFTER, "1"),
         // TTL takes hours.
         Problem::TooManyExpired => (RETRY_AFTER, "3600"),
         Problem::Unauthenticated { auth: Auth::Iam } => (WWW_AUTHENTICATE, "AWS4-HMAC-SHA256"),

@@ -1,7 +1,7 @@
-//! Every failure that is answered, as RFC 9457 problem details: one enum, one match.
+//! The failures of the HTTP API as RFC 9457 problem details: one enum, one match.
 //!
-//! What the client reads and what the log says are two: a cause stays in the log. docs/problems.md has a section for
-//! each type, which are names and never change.
+//! The client gets status, type, title and detail; the log alone gets the cause. docs/problems.md has a section for
+//! each type. A type's name never changes.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -14,129 +14,132 @@ use shared::http::problem::{Details, type_uri};
 pub use shared::http::problem::{Mistake, Place};
 use shared::table::{Fault, WriteError};
 
-/// More than a record of 400 KB takes as JSON, unless every character of it is escaped.
+/// The largest body that is read. A record of 400 KB is smaller as JSON unless every character of it is escaped.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// The media type of a record and of a batch.
+pub const JSON: &str = "application/json";
 /// The media type of a patch (RFC 7396).
 pub const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// A failure, by what the client does next.
+/// A failure of a request, by what the client does next.
 #[derive(Clone, Debug)]
 pub enum Problem {
-    /// Nothing has this path.
+    /// No resource has this path.
     UnknownRoute,
-    /// What has this path is answered by the relational tier, which is off.
+    /// The relational tier serves this path, and the deployment has none.
     RelationalTierOff,
-    /// What has this path has other methods.
+    /// The resource does not have this method.
     MethodNotAllowed {
-        /// Those that it has.
+        /// The methods that it has.
         allow: &'static str,
     },
-    /// Nobody is known to call.
+    /// The request has no valid credentials.
     Unauthenticated {
-        /// Who would have let it in.
+        /// The deployment's authentication mode.
         auth: Auth,
     },
     /// The caller's token lacks a scope.
     InsufficientScope {
-        /// The one that is needed.
+        /// The required scope.
         scope: Scope,
-        /// How tokens spell it.
+        /// The names of scopes in tokens.
         scopes: ScopeMapping,
     },
-    /// The body would write for another user.
-    ForeignUser {
-        /// Where the body names the other user.
+    /// The body's user is not the token's subject.
+    UserIdMismatch {
+        /// The body's member with the other user.
         pointer: &'static str,
     },
     /// The path is not in canonical form.
     InvalidPath {
-        /// Why not.
+        /// The violated rule.
         error: PathError,
     },
-    /// The path, the query or a header is wrong.
+    /// The path, the query or a header is invalid.
     Request(Vec<Mistake>),
-    /// The body did not arrive whole.
-    BodyLost,
-    /// The body is no JSON.
+    /// The body was truncated.
+    IncompleteBody,
+    /// The body is not valid JSON.
     MalformedJson {
-        /// Where it stops being JSON, from 1.
+        /// The line of the first error, from 1.
         line: usize,
-        /// Where in the line, from 1.
+        /// The column of the first error, from 1.
         column: usize,
-        /// Why.
+        /// The parser's message.
         reason: String,
     },
-    /// The body's JSON is no user.
+    /// The body is valid JSON with invalid members.
     Body(Vec<Mistake>),
-    /// The body is too large to read.
+    /// The body exceeds [`MAX_BODY_BYTES`].
     BodyTooLarge,
-    /// The record is too large to store, or to replicate.
+    /// The record is too large to store or to replicate.
     RecordTooLarge {
-        /// What is too large, and what is allowed.
+        /// The part that is too large, and the limit.
         cause: String,
     },
-    /// The body says that it is no JSON.
-    NotJson,
-    /// The body says that it is no merge patch.
-    NotAMergePatch,
+    /// The body's `Content-Type` is not the one that the operation accepts.
+    UnsupportedMediaType {
+        /// The media type to send.
+        expected: &'static str,
+    },
     /// The body is compressed.
-    Encoded,
-    /// No such record, or an expired one.
+    UnsupportedContentEncoding,
+    /// No live record has this key.
     NotFound,
-    /// A record is there already.
-    Exists,
-    /// Another user has the address.
+    /// A live record has this key already.
+    AlreadyExists,
+    /// Another user has this email.
     EmailTaken,
-    /// An earlier request with this idempotency key is under way, for this many seconds at most.
+    /// An earlier request with this idempotency key is in progress, for this many seconds at most.
     IdempotencyKeyInUse {
-        /// The time left to it.
+        /// The seconds after which to retry.
         seconds: i64,
     },
-    /// This idempotency key came with another request.
+    /// This idempotency key was used for another request.
     IdempotencyKeyReused,
-    /// The record is not in the state that a header demands.
+    /// The record's state does not satisfy a conditional header.
     PreconditionFailed,
-    /// This deployment takes no write that does not say which state it is over (RFC 6585, section 3).
+    /// This deployment requires a precondition of every write (RFC 6585, section 3).
     PreconditionRequired,
-    /// The caller's quota is spent (RFC 6585, section 4).
+    /// The caller's quota is exhausted (RFC 6585, section 4).
     RateLimited {
-        /// Until one more request may pass.
+        /// The seconds until one more request is allowed.
         seconds: u64,
     },
-    /// The table is throttled, out of reach or contended: come again.
-    Busy {
-        /// For the log alone.
+    /// The table or the database is throttled, unreachable or contended: the client retries.
+    ServiceUnavailable {
+        /// For the log only.
         cause: String,
     },
-    /// What was asked takes longer than it may.
-    TooSlow {
-        /// The longest that it may take.
+    /// The query exceeded its time limit.
+    QueryTimeout {
+        /// The limit.
         seconds: u64,
-        /// For the log alone.
+        /// For the log only.
         cause: String,
     },
-    /// More expired records than are read for one request are newer than the newest live one.
+    /// More expired records precede the latest live one than are read for one request.
     TooManyExpired,
-    /// What is stored is no user.
-    Unreadable {
-        /// For the log alone.
+    /// The stored item is not a valid user record.
+    CorruptRecord {
+        /// For the log only.
         cause: String,
     },
-    /// The table refuses what only an operator can mend.
+    /// A failure that only an operator can fix.
     Internal {
-        /// For the log alone.
+        /// For the log only.
         cause: String,
     },
 }
 
 impl Problem {
-    /// One parameter of the path or the query is wrong.
+    /// One parameter of the path or the query is invalid.
     #[must_use]
     pub fn parameter(name: &str, detail: &impl ToString) -> Self {
         Self::Request(vec![Mistake::parameter(name, detail)])
     }
 
-    /// Status, the last part of the type's URI, title, and what to do.
+    /// Status, the last part of the type's URI, title and detail.
     #[expect(clippy::too_many_lines, reason = "one match, of which each problem has its line")]
     fn parts(&self) -> (StatusCode, &'static str, &'static str, Cow<'static, str>) {
         let (status, kind, title, detail) = match self {
@@ -145,132 +148,176 @@ impl Problem {
                 404,
                 "relational-tier-off",
                 "relational tier off",
-                "this deployment has no relational replica: deploy it with the parameter RelationalTier, or start local \
-                 with --postgres"
+                "this deployment has no relational replica: deploy it with the parameter RelationalTier, or start \
+                 local with --postgres"
                     .into(),
             ),
             Self::MethodNotAllowed { allow } => {
-                (405, "method-not-allowed", "method not allowed", format!("this resource has {allow}").into())
+                let detail = format!("the resource does not have this method: use one of {allow}");
+                (405, "method-not-allowed", "method not allowed", detail.into())
             }
             Self::Unauthenticated { auth } => (
                 401,
                 "unauthenticated",
                 "unauthenticated",
                 match auth {
-                    Auth::Iam => "sign the request (AWS Signature Version 4)".into(),
-                    Auth::Jwt | Auth::None => "send authorization: Bearer with a valid token that has a sub".into(),
+                    Auth::Iam => "the request is not signed: sign it with AWS Signature Version 4".into(),
+                    Auth::Jwt | Auth::None => {
+                        "the request has no valid token: send Authorization: Bearer with a token that has a sub and \
+                         has not expired"
+                            .into()
+                    }
                 },
             ),
             Self::InsufficientScope { scope, scopes } => {
                 let [scope, admin] = [*scope, Scope::Admin].map(|scope| scopes.spell(scope));
-                let detail = format!("this needs a token with the scope {scope}, or {admin}");
+                let detail = format!("the token lacks the required scope: expected {scope} or {admin}");
                 (403, "insufficient-scope", "insufficient scope", detail.into())
             }
-            Self::ForeignUser { .. } => {
-                (403, "foreign-user", "another user's record", "a record is written by its own user alone".into())
-            }
+            Self::UserIdMismatch { .. } => (
+                403,
+                "user-id-mismatch",
+                "user id mismatch",
+                "the body's user_id is not the token's sub: omit user_id to use the sub".into(),
+            ),
             Self::InvalidPath { error } => (400, "invalid-path", "invalid path", error.to_string().into()),
-            Self::Request(_) => (400, "invalid-request", "invalid request", "correct what `errors` names".into()),
-            Self::BodyLost => {
-                (400, "body-lost", "incomplete body", "the body did not arrive whole: send it again".into())
+            Self::Request(_) => (
+                400,
+                "invalid-request",
+                "invalid request",
+                "the path, the query or a header is invalid: correct the parts listed in `errors`".into(),
+            ),
+            Self::IncompleteBody => {
+                (400, "incomplete-body", "incomplete body", "the body was truncated: send the request again".into())
             }
             Self::MalformedJson { line, column, reason } => (
                 400,
                 "malformed-json",
                 "malformed JSON",
-                format!("the body is no JSON at line {line}, column {column}: {reason}").into(),
+                format!("the body is not valid JSON at line {line}, column {column}: {reason}").into(),
             ),
-            Self::Body(_) => (422, "invalid-user", "invalid user", "correct what `errors` names".into()),
+            Self::Body(_) => (
+                422,
+                "invalid-user",
+                "invalid user",
+                "the body has invalid members: correct the members listed in `errors`".into(),
+            ),
             Self::BodyTooLarge => {
-                (413, "body-too-large", "body too large", format!("send at most {MAX_BODY_BYTES} bytes").into())
+                let detail = format!("the body is too large: send at most {MAX_BODY_BYTES} bytes");
+                (413, "body-too-large", "body too large", detail.into())
             }
             Self::RecordTooLarge { cause } => {
                 (413, "record-too-large", "record too large", format!("{cause}: shorten `attributes`").into())
             }
-            Self::NotJson => (415, "not-json", "unsupported media type", "send content-type application/json".into()),
-            Self::NotAMergePatch => {
-                (415, "not-a-merge-patch", "unsupported media type", format!("send content-type {MERGE_PATCH}").into())
-            }
-            Self::Encoded => (415, "encoded", "unsupported content encoding", "send the body uncompressed".into()),
-            Self::NotFound => (404, "not-found", "no such record", "no live record has this key".into()),
-            Self::Exists => (
+            Self::UnsupportedMediaType { expected } => (
+                415,
+                "unsupported-media-type",
+                "unsupported media type",
+                format!("the Content-Type is missing or not supported: expected {expected}").into(),
+            ),
+            Self::UnsupportedContentEncoding => (
+                415,
+                "unsupported-content-encoding",
+                "unsupported content encoding",
+                "the Content-Encoding is not supported: send the body uncompressed".into(),
+            ),
+            Self::NotFound => (404, "not-found", "record not found", "no live record has this key".into()),
+            Self::AlreadyExists => (
                 409,
-                "exists",
-                "the record exists",
-                "a live record has this user_id and timestamp: choose another, or PUT over it".into(),
+                "already-exists",
+                "record already exists",
+                "a live record has this user_id and timestamp: choose another timestamp, or replace the record with PUT"
+                    .into(),
             ),
             Self::EmailTaken => (
                 409,
                 "email-taken",
-                "the address is taken",
-                "another user has this address: correct what `errors` names".into(),
+                "email taken",
+                "another user has this email: correct the member listed in `errors`".into(),
             ),
             Self::IdempotencyKeyInUse { .. } => (
                 409,
                 "idempotency-key-in-use",
                 "request in progress",
-                "an earlier request with this idempotency-key is under way: come again for its answer".into(),
+                "a request with this Idempotency-Key is still in progress: retry after the time in Retry-After".into(),
             ),
             Self::IdempotencyKeyReused => (
                 422,
                 "idempotency-key-reused",
                 "idempotency key reused",
-                "this idempotency-key came with another body: take a new key for a new request".into(),
+                "this Idempotency-Key was used with a different body: use a new key for a new request".into(),
             ),
             Self::PreconditionFailed => (
                 412,
                 "precondition-failed",
                 "precondition failed",
-                "the record is not in the state that if-match or if-none-match demands: read it again (a weak tag, W/\"…\", \
-                 never matches if-match: send it without W/)"
+                "the record's state does not satisfy If-Match or If-None-Match: read the record again (a weak tag, \
+                 W/\"…\", never matches If-Match: send it without W/)"
                     .into(),
             ),
             Self::PreconditionRequired => (
                 428,
                 "precondition-required",
                 "precondition required",
-                "send if-match with the etag of the record as you read it, or if-none-match: * to create it".into(),
+                "this deployment requires a precondition: send If-Match with the ETag from your last read of the \
+                 record, or If-None-Match: * to create it"
+                    .into(),
             ),
-            Self::RateLimited { .. } => {
-                (429, "rate-limited", "too many requests", "your quota is spent: wait as retry-after says".into())
-            }
-            Self::Busy { .. } => (503, "busy", "busy", "the table cannot answer at the moment: come again".into()),
-            Self::TooSlow { seconds, .. } => (
+            Self::RateLimited { .. } => (
+                429,
+                "rate-limited",
+                "too many requests",
+                "the caller's quota is exhausted: retry after the time in Retry-After".into(),
+            ),
+            Self::ServiceUnavailable { .. } => (
+                503,
+                "service-unavailable",
+                "service unavailable",
+                "the table or the database is temporarily unavailable: retry after the time in Retry-After".into(),
+            ),
+            Self::QueryTimeout { seconds, .. } => (
                 504,
-                "too-slow",
-                "the question takes too long",
-                format!("it took more than {seconds} s: narrow it by status, name, domain or time").into(),
+                "query-timeout",
+                "query timeout",
+                format!("the query took longer than {seconds} s: narrow it by status, name, domain or time").into(),
             ),
             Self::TooManyExpired => (
                 503,
                 "too-many-expired",
                 "too many expired records",
-                "expired records hide the newest live one until TTL removes them: list the user's records by their cursors".into(),
+                "too many expired records precede the latest live one, and TTL has not deleted them yet: list the \
+                 user's records page by page"
+                    .into(),
             ),
-            Self::Unreadable { .. } => (
+            Self::CorruptRecord { .. } => (
                 500,
-                "unreadable-record",
-                "unreadable record",
-                "what is stored under this key is no user: an operator must mend it".into(),
+                "corrupt-record",
+                "corrupt record",
+                "the stored item is not a valid user record; contact the operator and quote the request id".into(),
             ),
-            Self::Internal { .. } => (500, "internal", "internal error", "an operator must look into it".into()),
+            Self::Internal { .. } => (
+                500,
+                "internal",
+                "internal error",
+                "the request failed for an internal reason; contact the operator and quote the request id".into(),
+            ),
         };
         (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), kind, title, detail)
     }
 
-    /// The answer's status.
+    /// The response's status.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.parts().0.as_u16()
     }
 
-    /// The problem in a few words.
+    /// The problem's title.
     #[must_use]
     pub fn title(&self) -> &'static str {
         self.parts().2
     }
 
-    /// The problem's name, which never changes.
+    /// The problem's type, a URI that never changes.
     #[must_use]
     pub fn type_uri(&self) -> String {
         type_uri(self.parts().1)
@@ -283,8 +330,8 @@ impl Problem {
         let one = |pointer: &str, detail: &str| vec![Mistake::pointer(pointer, detail)];
         let errors = match self {
             Self::Request(errors) | Self::Body(errors) => Some(Cow::Borrowed(errors)),
-            Self::ForeignUser { pointer } => Some(Cow::Owned(one(pointer, "must be the token's sub: leave it out"))),
-            Self::EmailTaken => Some(Cow::Owned(one("/email", "is another user's: choose another, or leave it out"))),
+            Self::UserIdMismatch { pointer } => Some(Cow::Owned(one(pointer, "must be the token's sub: omit it"))),
+            Self::EmailTaken => Some(Cow::Owned(one("/email", "belongs to another user: choose another, or omit it"))),
             _ => None,
         };
         let place = match self {
@@ -295,20 +342,20 @@ impl Problem {
         Details { kind, title, status: status.as_u16(), detail: &detail, instance: request_id, place, errors }.json()
     }
 
-    /// What the log says beyond the status.
+    /// The cause, for the log.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
         match self {
-            Self::Busy { cause }
-            | Self::TooSlow { cause, .. }
-            | Self::Unreadable { cause }
+            Self::ServiceUnavailable { cause }
+            | Self::QueryTimeout { cause, .. }
+            | Self::CorruptRecord { cause }
             | Self::Internal { cause } => Some(cause),
             _ => None,
         }
     }
 }
 
-/// One of each kind, for whoever tells of them all.
+/// One problem of each type, for the documentation and its tests.
 #[must_use]
 pub fn every() -> Vec<Problem> {
     let cause = || "the cause".to_owned();
@@ -318,29 +365,28 @@ pub fn every() -> Vec<Problem> {
         Problem::MethodNotAllowed { allow: "GET" },
         Problem::Unauthenticated { auth: Auth::Jwt },
         Problem::InsufficientScope { scope: Scope::Read, scopes: ScopeMapping::default() },
-        Problem::ForeignUser { pointer: "/user_id" },
+        Problem::UserIdMismatch { pointer: "/user_id" },
         Problem::InvalidPath { error: PathError::EmptySegment },
         Problem::Request(vec![]),
-        Problem::BodyLost,
+        Problem::IncompleteBody,
         Problem::MalformedJson { line: 1, column: 2, reason: "x".into() },
         Problem::Body(vec![]),
         Problem::BodyTooLarge,
         Problem::RecordTooLarge { cause: "x".into() },
-        Problem::NotJson,
-        Problem::NotAMergePatch,
-        Problem::Encoded,
+        Problem::UnsupportedMediaType { expected: JSON },
+        Problem::UnsupportedContentEncoding,
         Problem::NotFound,
-        Problem::Exists,
+        Problem::AlreadyExists,
         Problem::EmailTaken,
         Problem::IdempotencyKeyInUse { seconds: 7 },
         Problem::IdempotencyKeyReused,
         Problem::PreconditionFailed,
         Problem::PreconditionRequired,
         Problem::RateLimited { seconds: 7 },
-        Problem::Busy { cause: cause() },
-        Problem::TooSlow { seconds: 5, cause: cause() },
+        Problem::ServiceUnavailable { cause: cause() },
+        Problem::QueryTimeout { seconds: 5, cause: cause() },
         Problem::TooManyExpired,
-        Problem::Unreadable { cause: cause() },
+        Problem::CorruptRecord { cause: cause() },
         Problem::Internal { cause: cause() },
     ]
 }
@@ -358,9 +404,9 @@ impl From<Fault> for Problem {
     fn from(fault: Fault) -> Self {
         let cause = chain(&fault);
         match fault {
-            Fault::Throttled(_) | Fault::Unavailable(_) => Self::Busy { cause },
+            Fault::Throttled(_) | Fault::Unavailable(_) => Self::ServiceUnavailable { cause },
             Fault::TooLarge(_) | Fault::AttributesTooLarge(_) => Self::RecordTooLarge { cause: fault.to_string() },
-            Fault::Unreadable(_) => Self::Unreadable { cause },
+            Fault::Unreadable(_) => Self::CorruptRecord { cause },
             Fault::Refused(_) => Self::Internal { cause },
         }
     }
@@ -370,10 +416,10 @@ impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Absent => Self::NotFound,
-            WriteError::Exists => Self::Exists,
+            WriteError::Exists => Self::AlreadyExists,
             WriteError::EmailTaken => Self::EmailTaken,
             WriteError::PreconditionFailed => Self::PreconditionFailed,
-            WriteError::Contended => Self::Busy { cause: error.to_string() },
+            WriteError::Contended => Self::ServiceUnavailable { cause: error.to_string() },
             WriteError::Fault(fault) => fault.into(),
         }
     }

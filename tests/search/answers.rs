@@ -112,7 +112,7 @@ async fn an_item_that_is_no_user_is_left_out_and_does_not_end_the_list() {
         .await;
     assert_eq!((ids(&first), ids(&second), ids(&third)), (vec!["ada".into()], vec![], vec!["eve".into()]));
     let summary = scene.search.get("/users/bob/summary").await;
-    assert_eq!((summary.status, summary.problem()), (500, "unreadable-record"));
+    assert_eq!((summary.status, summary.problem()), (500, "corrupt-record"));
 }
 
 /// As much as a record may have, nearly.

@@ -75,7 +75,7 @@ async fn without_any_server_clients_are_told_to_come_again() {
         let search = over(variables);
         for path in [ALL, "/users/ada/summary", "/stats/users"] {
             let answer = search.get(path).await;
-            assert_eq!((answer.status, answer.problem()), (503, "busy"), "{}", answer.text);
+            assert_eq!((answer.status, answer.problem()), (503, "service-unavailable"), "{}", answer.text);
             assert_eq!(answer.header("retry-after"), "1");
             assert!(!answer.text.contains("127.0.0.1"), "where it is stays in the log: {}", answer.text);
         }
@@ -103,7 +103,7 @@ async fn a_question_that_takes_too_long_is_given_up_and_not_put_to_the_writer() 
     other.batch_execute("begin; lock table users in access exclusive mode").await.unwrap();
     let started = Instant::now();
     let answer = search.get(ALL).await;
-    assert_eq!((answer.status, answer.problem()), (504, "too-slow"), "{}", answer.text);
+    assert_eq!((answer.status, answer.problem()), (504, "query-timeout"), "{}", answer.text);
     assert!(answer.json["detail"].as_str().unwrap().contains("5 s"), "{}", answer.text);
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     other.batch_execute("rollback").await.unwrap();
@@ -127,7 +127,7 @@ async fn a_silent_reader_and_a_silent_writer_have_less_than_the_request_together
         let started = Instant::now();
         let search = within(&[("POSTGRES_URL", &writer), ("POSTGRES_READER_URL", &reader)]);
         let answer = search.get(path).await;
-        assert_eq!((answer.status, answer.problem()), (503, "busy"), "{path}: {}", answer.text);
+        assert_eq!((answer.status, answer.problem()), (503, "service-unavailable"), "{path}: {}", answer.text);
         assert_eq!(answer.header("retry-after"), "1");
         assert!(started.elapsed() < time, "{path}: {:?}", started.elapsed());
     }
@@ -146,7 +146,12 @@ async fn a_slow_question_ends_before_a_short_request_does() {
     other.batch_execute("begin; lock table users in access exclusive mode").await.unwrap();
     let started = Instant::now();
     let answer = search.get(ALL).await;
-    assert_eq!((answer.status, answer.problem()), (503, "busy"), "it had less than its time: {}", answer.text);
+    assert_eq!(
+        (answer.status, answer.problem()),
+        (503, "service-unavailable"),
+        "it had less than its time: {}",
+        answer.text
+    );
     assert!(started.elapsed() < time, "{:?}", started.elapsed());
     other.batch_execute("rollback").await.unwrap();
     assert_eq!(search.get(ALL).await.status, 200);

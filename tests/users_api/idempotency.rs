@@ -119,9 +119,9 @@ async fn a_refusal_is_remembered_and_a_mistake_is_not() {
     let body = r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#;
     assert_eq!(post(&api, r#"{"user_id":"ada","timestamp":7,"name":" "}"#).await.status, 422);
     api.created("ada", 7).await;
-    assert_eq!(post(&api, body).await.problem(), "exists", "the mistake did not use up the key");
+    assert_eq!(post(&api, body).await.problem(), "already-exists", "the mistake did not use up the key");
     assert_eq!(api.delete("/users/ada/7").await.status, 204);
-    assert_eq!(post(&api, body).await.problem(), "exists", "the same request has the same answer");
+    assert_eq!(post(&api, body).await.problem(), "already-exists", "the same request has the same answer");
     assert_eq!(users(&service).await, 0);
 }
 

@@ -105,7 +105,7 @@ async fn an_item_that_is_no_user_hides_no_other() {
     assert_eq!(api.get("/users/ada").await.seconds(), [3, 1]);
     assert_eq!(pages(&api, "/users/ada?limit=1").await.concat(), [3, 1]);
     let read = api.get("/users/ada/2").await;
-    assert_eq!((read.status, read.problem()), (500, "unreadable-record"));
+    assert_eq!((read.status, read.problem()), (500, "corrupt-record"));
     service.put(&[("user_id", s("ada")), ("timestamp", n(9)), ("name", n(7))]).await;
     assert_eq!(api.get("/users/ada/latest").await.status, 500, "an older record is not the latest");
 }

@@ -54,7 +54,11 @@ async fn throttling_and_outages_are_busy_and_never_an_internal_error() {
         for (operation, method, path, content_type, body) in REQUESTS {
             let api = troubled(&service, operation, mishap).await;
             let answer = api.send(method, path, &[content_type], body).await;
-            assert_eq!((answer.status, answer.problem()), (503, "busy"), "{method} {path} with {mishap:?}");
+            assert_eq!(
+                (answer.status, answer.problem()),
+                (503, "service-unavailable"),
+                "{method} {path} with {mishap:?}"
+            );
             assert_eq!(answer.header("retry-after"), "1", "{method} {path}");
         }
     }
@@ -117,7 +121,7 @@ async fn a_table_that_is_silent_is_busy_before_the_function_s_time_is_up() {
         for key in [None, Some(("idempotency-key", "one"))] {
             let headers: Vec<_> = [content_type].into_iter().chain(key).collect();
             let answer = api.send(method, path, &headers, body).await;
-            assert_eq!((answer.status, answer.problem()), (503, "busy"), "{method} {path}");
+            assert_eq!((answer.status, answer.problem()), (503, "service-unavailable"), "{method} {path}");
             assert_eq!(answer.header("retry-after"), "1", "{method} {path}");
         }
         // Two requests, each within its own time.

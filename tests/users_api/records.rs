@@ -43,7 +43,7 @@ async fn a_live_record_is_not_created_again() {
     let api = service.api();
     api.created("ada", 7).await;
     let again = api.post(r#"{"user_id":"ada","timestamp":7,"name":"Eve"}"#).await;
-    assert_eq!((again.status, again.problem()), (409, "exists"));
+    assert_eq!((again.status, again.problem()), (409, "already-exists"));
     assert_eq!(api.get("/users/ada/7").await.json["user"]["name"], "Ada");
     assert_eq!(api.post(r#"{"user_id":"ada","timestamp":8,"name":"Ada"}"#).await.status, 201, "another second is free");
 }

@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
-use front::problem::{MAX_BODY_BYTES, MERGE_PATCH, Problem};
+use front::problem::{JSON, MAX_BODY_BYTES, MERGE_PATCH, Problem};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use shared::user::attributes::Attributes;
 use shared::user::email::Email;
@@ -26,8 +26,6 @@ use time::OffsetDateTime;
 use fields::Fields;
 pub(crate) use keys::keys;
 
-const JSON: &str = "application/json";
-
 /// What a POST asks for.
 pub(crate) struct Draft {
     pub(crate) id: Option<UserId>,
@@ -38,7 +36,7 @@ pub(crate) struct Draft {
 /// Reads a body of JSON.
 pub(crate) async fn json(request: Request) -> Result<Bytes, Problem> {
     if media_type(request.headers()).is_none_or(|media_type| !media_type.eq_ignore_ascii_case(JSON)) {
-        return Err(Problem::NotJson);
+        return Err(Problem::UnsupportedMediaType { expected: JSON });
     }
     read(request).await
 }
@@ -46,7 +44,7 @@ pub(crate) async fn json(request: Request) -> Result<Bytes, Problem> {
 /// Reads a body that is a merge patch.
 pub(crate) async fn merge_patch(request: Request) -> Result<Bytes, Problem> {
     if media_type(request.headers()).is_none_or(|media_type| !media_type.eq_ignore_ascii_case(MERGE_PATCH)) {
-        return Err(Problem::NotAMergePatch);
+        return Err(Problem::UnsupportedMediaType { expected: MERGE_PATCH });
     }
     read(request).await
 }
@@ -59,7 +57,7 @@ fn media_type(headers: &HeaderMap) -> Option<&str> {
 async fn read(request: Request) -> Result<Bytes, Problem> {
     let headers = request.headers();
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Err(Problem::Encoded);
+        return Err(Problem::UnsupportedContentEncoding);
     }
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > MAX_BODY_BYTES) {
@@ -72,7 +70,7 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
     match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::BodyTooLarge),
-        Err(_) => Err(Problem::BodyLost),
+        Err(_) => Err(Problem::IncompleteBody),
     }
 }
 

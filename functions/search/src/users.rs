@@ -241,10 +241,10 @@ pub(crate) async fn summary(
     let found = search.databases.ask(budget.work_until(), |session| one(session, SUMMARY, &parameters)).await?;
     let row = found.rows.first().ok_or(Problem::NotFound)?;
     let user =
-        user(text(row, 0)?.as_deref().unwrap_or_default(), now).map_err(|cause| Problem::Unreadable { cause })?;
+        user(text(row, 0)?.as_deref().unwrap_or_default(), now).map_err(|cause| Problem::CorruptRecord { cause })?;
     let seconds = |column| {
         let seconds = text(row, column)?.and_then(|text| text.parse().ok());
-        seconds.ok_or_else(|| Problem::Unreadable { cause: "a timestamp that is no whole second".into() })
+        seconds.ok_or_else(|| Problem::CorruptRecord { cause: "a timestamp that is no whole second".into() })
     };
     let summary = Summary {
         user: user.only(Fields::ALL),
@@ -318,8 +318,8 @@ fn raw(row: &Row, column: usize) -> Result<Box<RawValue>, Problem> {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Slow(fault) => Self::TooSlow { seconds: LIMIT.as_secs(), cause: fault.to_string() },
-            Failure::Late(fault) | Failure::Gone(fault) => Self::Busy { cause: fault.to_string() },
+            Failure::Slow(fault) => Self::QueryTimeout { seconds: LIMIT.as_secs(), cause: fault.to_string() },
+            Failure::Late(fault) | Failure::Gone(fault) => Self::ServiceUnavailable { cause: fault.to_string() },
             Failure::Refused(fault) => Self::Internal { cause: fault.to_string() },
         }
     }

@@ -221,7 +221,7 @@ pub struct Health {
 
 /// What went wrong (RFC 9457).
 #[derive(ToSchema)]
-#[schema(example = json!({"type": "urn:millrace:problem:not-found", "title": "no such record", "status": 404,
+#[schema(example = json!({"type": "urn:millrace:problem:not-found", "title": "record not found", "status": 404,
     "detail": "no live record has this key", "instance": "8476a536-e9f4-11e8-9739-2dfe598c3fcd"}))]
 pub struct Problem {
     /// Which problem; docs/problems.md explains each.

@@ -159,7 +159,7 @@ async fn a_table_out_of_reach_is_busy_and_says_when_to_come_again() {
     let (status, headers, json) = bare("GET", "/users/ada/7").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(headers["retry-after"], "1");
-    assert_eq!(json["type"], "urn:millrace:problem:busy");
+    assert_eq!(json["type"], "urn:millrace:problem:service-unavailable");
     assert!(!json.to_string().contains("127.0.0.1"), "the cause is the log's alone: {json}");
 }
 
@@ -217,15 +217,19 @@ async fn a_body_of_another_type_is_refused_with_the_type_to_send() {
     ] {
         for content_type in types {
             let typed = request(method, path).header("content-type", content_type);
-            let (status, headers, _) = answer(typed.body(Body::from("{}")).unwrap()).await;
+            let (status, headers, json) = answer(typed.body(Body::from("{}")).unwrap()).await;
             assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{method} {content_type}");
             assert_eq!(headers.contains_key("accept-patch"), method == "PATCH");
+            assert_eq!(json["type"], "urn:millrace:problem:unsupported-media-type");
+            let expected = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+            assert!(json["detail"].as_str().unwrap().ends_with(&format!("expected {expected}")), "{json}");
         }
         assert_eq!(bare(method, path).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{method} without a type");
     }
     let encoded =
         request("POST", "/users").header("content-type", "application/json").header("content-encoding", "gzip");
-    let (status, headers, _) = answer(encoded.body(Body::from("x")).unwrap()).await;
+    let (status, headers, json) = answer(encoded.body(Body::from("x")).unwrap()).await;
+    assert_eq!(json["type"], "urn:millrace:problem:unsupported-content-encoding");
     assert_eq!(
         (status, headers["accept-encoding"].to_str().unwrap()),
         (StatusCode::UNSUPPORTED_MEDIA_TYPE, "identity")

@@ -78,7 +78,7 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
             users.wrote(&user.key, Floor::of_write(0, user.version)).await;
             Ok(created(&user, stage))
         }
-        Once::Exists => Err(Problem::Exists),
+        Once::Exists => Err(Problem::AlreadyExists),
         Once::InProgress(left) => Err(Problem::IdempotencyKeyInUse { seconds: idempotency::retry_after(left) }),
         Once::OtherRequest => Err(Problem::IdempotencyKeyReused),
     }
@@ -86,11 +86,11 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
 
 /// The key of the record: what the body says, or else the caller's own identifier, or a new one, and the present second.
 fn key(users: &Users, caller: &Caller, draft: &Draft, now: OffsetDateTime) -> Result<UserKey, Problem> {
-    let foreign = Problem::ForeignUser { pointer: "/user_id" };
+    let mismatch = Problem::UserIdMismatch { pointer: "/user_id" };
     let id = match (&draft.id, caller.bound_to()) {
-        (Some(id), _) if !caller.owns(id) => return Err(foreign),
+        (Some(id), _) if !caller.owns(id) => return Err(mismatch),
         (Some(id), _) => Ok(id.clone()),
-        (None, Some(own)) => Ok(UserId::parse(own).map_err(|_| foreign)?),
+        (None, Some(own)) => Ok(UserId::parse(own).map_err(|_| mismatch)?),
         (None, None) => UserId::parse(new_uuid(&users.clock)),
     };
     let timestamp = draft.timestamp.map_or_else(|| Timestamp::parse(now.unix_timestamp()), Ok);
