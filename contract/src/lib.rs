@@ -22,7 +22,7 @@ struct Token;
 impl Modify for Token {
     fn modify(&self, document: &mut Document) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(
-            "A token of the deployment's issuer, with a sub and the scopes that the operation names.",
+            "A JWT from the deployment's issuer with a `sub` and one of the scopes that the operation lists.",
         ));
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(scheme.build()));

@@ -59,7 +59,7 @@ async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
     let names = ["Ada Lovelace", "Ada Lovelace King", "Adam Lovelace", "Grace Hopper", "Lovelace Ada"];
     let people: Vec<_> = (0..).zip(names).map(|(n, name)| Person::named(&format!("p{n}"), name)).collect();
     let scene = Scene::of(&people).await;
-    // The order of words is none of likeness's business: the two that have all of them tie, by identifier from the top.
+    // The order of words is irrelevant to similarity: the two that have all of them tie, by identifier from the top.
     assert_eq!(scene.find("name_like=ada%20lovelace").await, ["p4", "p0", "p2", "p1"]);
     let first = scene.search.get("/search/users?name_like=ada%20lovelace&limit=2").await;
     let next = first.json["next_cursor"].as_str().unwrap();
@@ -228,9 +228,12 @@ async fn odd_characters_anywhere_find_nothing_and_harm_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_misspelled_is_named_and_told_what_there_is() {
     let scene = Scene::of(&[]).await;
-    let answer = scene.search.get("/search/users?state=active&sort=likeness&attribute.plan=pro").await;
+    let answer = scene.search.get("/search/users?state=active&sort=similarity&attribute.plan=pro").await;
     assert_eq!(answer.status, 400);
-    for told in ["\"state\"", "\"attribute.plan\"", "attributes.…", "likeness goes with name_like"] {
+    for told in ["\"state\"", "\"attribute.plan\"", "attributes.…", "similarity requires the parameter name_like"] {
         assert!(answer.text.contains(told), "{told}: {}", answer.text);
     }
+    let unknown = scene.search.get("/search/users?name_like=ada&sort=likeness").await;
+    assert_eq!((unknown.status, unknown.json["errors"][0]["parameter"].as_str()), (400, Some("sort")));
+    assert!(unknown.text.contains("must be one of updated_at"), "{}", unknown.text);
 }

@@ -35,12 +35,12 @@ async fn a_batch_gives_each_key_its_place() {
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(answer.seconds(), [3, 1], "in the order of the keys");
     assert_eq!(seconds(&answer.json["missing"]), [5, 9]);
-    assert_eq!(seconds(&answer.json["unreadable"]), [4]);
+    assert_eq!(seconds(&answer.json["corrupt"]), [4]);
     assert_eq!(seconds(&answer.json["unprocessed"]), [0; 0]);
     assert_eq!(answer.json["users"][0], api.get("/users/ada/3").await.json["user"]);
     let keys = r#"{"keys":[{"user_id":"ada","timestamp":1}]}"#;
     let names = api.send("POST", "/users:batchGet?fields=name", &[JSON], keys).await;
-    assert_eq!(names.text, r#"{"users":[{"name":"Ada"}],"missing":[],"unreadable":[],"unprocessed":[]}"#);
+    assert_eq!(names.text, r#"{"users":[{"name":"Ada"}],"missing":[],"corrupt":[],"unprocessed":[]}"#);
 }
 
 #[tokio::test]

@@ -47,12 +47,12 @@ const QUESTIONS: [(&str, &str); 21] = [
     ("by expiry", "expires_to=410000{9}000&limit=20"),
     ("by user, from A", "sort=user_id&limit=20"),
     ("by name, from A", "sort=name&limit=20"),
-    ("by a name's likeness", "name_like={given}%20{family}&limit=20"),
-    ("by the likeness of a name misspelt", "name_like={given}%20{slip}&limit=20"),
-    ("by the likeness of a name misspelt, newest first", "name_like={given}%20{slip}&sort=updated_at&limit=20"),
-    ("by the likeness of a given name", "name_like={given}&limit=20"),
-    ("by the likeness of a family name misspelt", "name_like={slip}&limit=20"),
-    ("by the likeness of nobody's name", "name_like=xylophonist&sort=updated_at&limit=20"),
+    ("by similarity to a name", "name_like={given}%20{family}&limit=20"),
+    ("by similarity to a misspelt name", "name_like={given}%20{slip}&limit=20"),
+    ("by similarity to a misspelt name, newest first", "name_like={given}%20{slip}&sort=updated_at&limit=20"),
+    ("by similarity to a given name", "name_like={given}&limit=20"),
+    ("by similarity to a misspelt family name", "name_like={slip}&limit=20"),
+    ("by similarity to a name without matches", "name_like=xylophonist&sort=updated_at&limit=20"),
 ];
 
 /// Measures, and prints.

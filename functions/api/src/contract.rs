@@ -18,8 +18,9 @@ pub const SERVED: &str = include_str!("../openapi.json");
     info(
         title = "Millrace users",
         version = "1",
-        description = "Records of users, each at its own second. Every resource answers OPTIONS, and HEAD where it \
-            answers GET. Unknown parameters and members are refused by name. docs/problems.md explains every problem type.",
+        description = "Stores user records. A record is identified by the user's id and a timestamp in epoch seconds. Every \
+            resource supports OPTIONS, and HEAD if it supports GET. Unknown parameters and members are rejected by name. \
+            docs/problems.md describes every problem type.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(

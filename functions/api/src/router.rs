@@ -49,33 +49,33 @@ pub(crate) fn routes(
     behind(door, base.clone(), routes, users)
 }
 
-/// Says that the function runs. It asks the table nothing: a throttled table is no reason to replace a function.
+/// Reports that the function runs. It does not read the table: a throttled table is no reason to replace a function.
 #[utoipa::path(
     get,
     path = "/health",
     operation_id = "health",
     tag = "users",
-    summary = "Say that the function runs",
-    description = "Shows nothing of anybody. On a deployment API Gateway lets in nobody without a signature (403) or a \
-        token (401), here neither.",
+    summary = "Check that the function runs",
+    description = "Returns no user data and reads no table. On AWS, API Gateway rejects requests without a valid signature \
+        (403) or token (401).",
     responses(
-        (status = 200, description = "the function runs", body = schema::Health),
+        (status = 200, description = "The function runs", body = schema::Health),
     ),
 )]
 async fn health() -> Response {
     ([(CONTENT_TYPE, "application/json")], r#"{"status":"ok"}"#).into_response()
 }
 
-/// The contract of this deployment, for clients and their generators.
+/// The OpenAPI document of this deployment, for clients and their generators.
 #[utoipa::path(
     get,
     path = "/openapi.json",
     operation_id = "getOpenApi",
     tag = "users",
-    summary = "Tell the contract",
-    description = "As this deployment keeps it: with the paths that are on, and the security that it demands. On a \
-        deployment API Gateway lets in nobody without a signature (403) or a token (401), here neither.",
-    responses((status = 200, description = "this document", body = Object)),
+    summary = "Get the OpenAPI document",
+    description = "Returns the document of this deployment: its enabled paths and its security scheme. On AWS, API Gateway \
+        rejects requests without a valid signature (403) or token (401).",
+    responses((status = 200, description = "The OpenAPI document", body = Object)),
 )]
 fn contract(deployment: &Deployment, stage: &Stage) -> Result<Response, Problem> {
     let document = deployment.document(&stage.0);

@@ -30,14 +30,14 @@ impl Question {
     pub(crate) fn read(query: &mut Query) -> Self {
         let filter = Filter::read(query);
         let usual = match () {
-            () if query.has("name_like") => Sort::Likeness,
+            () if query.has("name_like") => Sort::Similarity,
             // As they are looked up in a register; and the index of names gives a page of them without the rest.
             () if query.has("name_prefix") => Sort::Name,
             () => Sort::UpdatedAt,
         };
         let sort = query.take("sort", Sort::parse).unwrap_or(usual);
-        if sort == Sort::Likeness && !query.has("name_like") {
-            query.refuse("sort", "likeness goes with name_like alone");
+        if sort == Sort::Similarity && !query.has("name_like") {
+            query.refuse("sort", "similarity requires the parameter name_like");
         }
         let order = query.take("order", Order::parse).unwrap_or(sort.usual_order());
         let fields = query.take("fields", Fields::parse).unwrap_or(Fields::ALL);

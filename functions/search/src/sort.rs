@@ -16,7 +16,7 @@ pub(crate) enum Sort {
     Timestamp,
     Name,
     UserId,
-    Likeness,
+    Similarity,
 }
 
 /// Which way.
@@ -49,14 +49,14 @@ impl Place {
     }
 }
 
-/// The parameter `{likeness}` stands where the name is that others are compared with.
-const LIKENESS: Column =
-    Column { sql: "similarity(name_folded, {likeness})::float8", kind: "float8", may_be_empty: true };
+/// `{similar_to}` is the SQL parameter with the name that others are compared with.
+const SIMILARITY: Column =
+    Column { sql: "similarity(name_folded, {similar_to})::float8", kind: "float8", may_be_empty: true };
 
 impl Sort {
-    pub(crate) const NAMES: [&str; 6] = ["updated_at", "created_at", "timestamp", "name", "user_id", "likeness"];
+    pub(crate) const NAMES: [&str; 6] = ["updated_at", "created_at", "timestamp", "name", "user_id", "similarity"];
     const ALL: [Self; 6] =
-        [Self::UpdatedAt, Self::CreatedAt, Self::Timestamp, Self::Name, Self::UserId, Self::Likeness];
+        [Self::UpdatedAt, Self::CreatedAt, Self::Timestamp, Self::Name, Self::UserId, Self::Similarity];
 
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|sort| sort.as_str() == text);
@@ -70,11 +70,11 @@ impl Sort {
             Self::Timestamp => "timestamp",
             Self::Name => "name",
             Self::UserId => "user_id",
-            Self::Likeness => "likeness",
+            Self::Similarity => "similarity",
         }
     }
 
-    /// Names and identifiers are read from A, times and likeness from the top.
+    /// Names and identifiers sort ascending by default, times and similarity descending.
     pub(crate) fn usual_order(self) -> Order {
         if matches!(self, Self::Name | Self::UserId) { Order::Asc } else { Order::Desc }
     }
@@ -86,31 +86,31 @@ impl Sort {
             Self::CreatedAt => Some(time("created_at")),
             // By code points, whatever the database's locale: the column is collated so.
             Self::Name => Some(Column { sql: "name_folded", kind: "text", may_be_empty: true }),
-            Self::Likeness => Some(LIKENESS),
+            Self::Similarity => Some(SIMILARITY),
             Self::Timestamp | Self::UserId => None,
         }
     }
 
-    /// What is compared, the first first. `likeness` is the SQL of the name that is compared with.
-    fn columns(self, likeness: &str) -> Vec<(String, Column)> {
+    /// The compared columns in order of precedence. `similar_to` is the SQL of the name that others are compared with.
+    fn columns(self, similar_to: &str) -> Vec<(String, Column)> {
         let columns = match (self, self.own()) {
             (Self::Timestamp, _) => vec![TIMESTAMP, USER_ID],
             (_, None) => vec![USER_ID, TIMESTAMP],
             (_, Some(own)) => vec![own, USER_ID, TIMESTAMP],
         };
-        columns.into_iter().map(|column| (column.sql.replace("{likeness}", likeness), column)).collect()
+        columns.into_iter().map(|column| (column.sql.replace("{similar_to}", similar_to), column)).collect()
     }
 
     /// The select list of a place's texts.
-    pub(crate) fn place(self, likeness: &str) -> String {
+    pub(crate) fn place(self, similar_to: &str) -> String {
         // Under names of their own: a column's name in the order would otherwise mean its text.
         let texts =
-            self.columns(likeness).into_iter().zip(0..).map(|((sql, _), at)| format!("({sql})::text as at_{at}"));
+            self.columns(similar_to).into_iter().zip(0..).map(|((sql, _), at)| format!("({sql})::text as at_{at}"));
         texts.collect::<Vec<_>>().join(", ")
     }
 
-    pub(crate) fn order_by(self, order: Order, likeness: &str) -> String {
-        let parts = self.columns(likeness).into_iter().map(|(sql, _)| format!("{sql} {}", order.as_str()));
+    pub(crate) fn order_by(self, order: Order, similar_to: &str) -> String {
+        let parts = self.columns(similar_to).into_iter().map(|(sql, _)| format!("{sql} {}", order.as_str()));
         parts.collect::<Vec<_>>().join(", ")
     }
 
@@ -125,8 +125,8 @@ impl Sort {
 
     /// Adds the condition that a record follows this place, in one stretch: a single comparison of rows, so that an index
     /// is entered where the place is.
-    pub(crate) fn follow(self, sql: &mut Sql, after: &Place, stretch: usize, order: Order, likeness: &str) {
-        let columns = self.columns(likeness);
+    pub(crate) fn follow(self, sql: &mut Sql, after: &Place, stretch: usize, order: Order, similar_to: &str) {
+        let columns = self.columns(similar_to);
         let is_empty = after.0.first().is_none_or(Option::is_none);
         let beyond = if order == Order::Asc { ">" } else { "<" };
         match (stretch, is_empty) {

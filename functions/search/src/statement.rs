@@ -76,24 +76,24 @@ impl Wanted<'_> {
     pub(crate) fn statement(&self, stretch: usize, limit: usize) -> Sql {
         let mut sql = Sql::new("");
         sql.parameter(self.now.to_string());
-        let like = self.filter.like().filter(|_| self.sort == Sort::Likeness);
-        let likeness = like.map(|like| sql.parameter(like.to_owned())).unwrap_or_default();
+        let like = self.filter.like().filter(|_| self.sort == Sort::Similarity);
+        let similar_to = like.map(|like| sql.parameter(like.to_owned())).unwrap_or_default();
         sql.push("select item::text, ");
-        sql.push(&self.sort.place(&likeness));
+        sql.push(&self.sort.place(&similar_to));
         // Who is like a name is looked up in full and then put in order (`offset 0` is planned by itself). PostgreSQL would
         // rather go through an order's index, compare each name by the way, and see the last one where there are few to find.
-        let is_looked_up = self.filter.like().is_some() && self.sort != Sort::Likeness;
+        let is_looked_up = self.filter.like().is_some() && self.sort != Sort::Similarity;
         sql.push(if is_looked_up { " from (select * from users where " } else { " from users where " });
         sql.push(live!());
         self.filter.push(&mut sql);
         if let Some(after) = self.after {
-            self.sort.follow(&mut sql, after, stretch, self.order, &likeness);
+            self.sort.follow(&mut sql, after, stretch, self.order, &similar_to);
         }
         if is_looked_up {
             sql.push(" offset 0) as users");
         }
         sql.push(" order by ");
-        sql.push(&self.sort.order_by(self.order, &likeness));
+        sql.push(&self.sort.order_by(self.order, &similar_to));
         sql.push(" limit ");
         let limit = sql.parameter(limit.to_string());
         sql.push(&limit);

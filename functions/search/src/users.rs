@@ -65,13 +65,13 @@ struct Found {
     path = "/search/users",
     operation_id = "searchUsers",
     tag = "search",
-    summary = "Find records by whatever they hold",
-    description = "There where the relational tier is on. Every condition that is given holds. The answer is as fresh as \
-        the replica, which says how fresh it is.",
+    summary = "Search users",
+    description = "Searches the relational replica; available if the relational tier is on. A record must satisfy all \
+        filters. `as_of` is the time of the latest change in the replica.",
     params(schema::Filters, schema::Sorting, schema::Shown),
     responses(
-        (status = 200, description = "a page of the records that were found", body = schema::SearchUsersResponse,
-            headers(("link" = String, description = "the next page, if there is one"))),
+        (status = 200, description = "A page of search results", body = schema::SearchUsersResponse,
+            headers(("link" = String, description = "The URL of the next page, except on the last page"))),
     ),
     security(("token" = ["users:admin"])),
 )]
@@ -213,10 +213,10 @@ fn only(rows: &[Row]) -> Result<&Row, Problem> {
     path = "/users/{user_id}/summary",
     operation_id = "getUserSummary",
     tag = "search",
-    summary = "Read a user's newest record, and what all of its records come to",
-    description = "There where the relational tier is on.",
+    summary = "Get a user's latest record and aggregates over all of the user's records",
+    description = "Reads the relational replica; available if the relational tier is on.",
     params(schema::OfUser),
-    responses((status = 200, description = "the user's newest record with counts and times", body = schema::Summary)),
+    responses((status = 200, description = "The latest record and the aggregates", body = schema::Summary)),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
 pub(crate) async fn summary(
@@ -273,10 +273,10 @@ fn number(row: &Row, column: usize) -> Result<i64, Problem> {
     path = "/stats/users",
     operation_id = "getUserStats",
     tag = "search",
-    summary = "Count records by status, day and domain",
-    description = "There where the relational tier is on. All counts are of one moment.",
+    summary = "Get the number of records by status, day and domain",
+    description = "Reads the relational replica; available if the relational tier is on. All counts are from one snapshot.",
     params(schema::Counting),
-    responses((status = 200, description = "the counts", body = schema::Stats)),
+    responses((status = 200, description = "The statistics", body = schema::Stats)),
     security(("token" = ["users:admin"])),
 )]
 pub(crate) async fn stats(State(search): State<Search>, Budget(budget): Budget, uri: Uri) -> Answer {

@@ -27,7 +27,7 @@ impl Email {
         }
         match text.split_once('@') {
             Some((local, domain)) if is_local(local) && is_domain(domain) => Ok(Self(text)),
-            _ => Err(Invalid("email must be one address such as ada@example.com")),
+            _ => Err(Invalid("email must be a valid email such as ada@example.com")),
         }
     }
 

@@ -97,8 +97,11 @@ impl Deployment {
     /// The answers of an operation, and that of API Gateway to a request that it does not hand on, in its own form.
     fn with_refusal(&self, mut responses: Members) -> Result<Box<RawValue>, Error> {
         let (status, description) = match self.auth {
-            Auth::Iam => ("403", "API Gateway found no valid signature, or one that may not call this"),
-            Auth::Jwt | Auth::None => ("401", "API Gateway found no valid token"),
+            Auth::Iam => (
+                "403",
+                "API Gateway rejected the request: the signature is missing or invalid, or its principal is not authorized",
+            ),
+            Auth::Jwt | Auth::None => ("401", "API Gateway rejected the request: the token is missing or invalid"),
         };
         let form = json!({"schema": {"type": "object", "properties": {"message": {"type": "string"}}}});
         let response = match responses.get(status) {
@@ -129,7 +132,7 @@ fn signature() -> Value {
         "type": "apiKey",
         "name": "Authorization",
         "in": "header",
-        "description": "AWS Signature Version 4, of a caller that may execute-api:Invoke",
+        "description": "AWS Signature Version 4 of a principal with the permission execute-api:Invoke",
         "x-amazon-apigateway-authtype": "awsSigv4",
     })
 }

@@ -1,82 +1,82 @@
-//! The shapes of bodies and parameters, as the contract tells them. The code does not read through these types: it parses
-//! raw JSON, so that numbers stay exact and every mistake is told (`body`); `scripts/story_contract.py` holds the two
-//! together. What a text must look like stands once in `contract::patterns`.
+//! The OpenAPI schemas of bodies and parameters. The handlers do not deserialize into these types: `body` parses raw JSON, so
+//! that numbers stay exact and every error is reported. `scripts/story_contract.py` verifies that both agree. The patterns
+//! of strings are in `contract::patterns`.
 //!
-//! What JSON Schema cannot say stands in words: how many digits a number of `attributes` has, how far an expiry lies from
-//! now, which parameters go together.
+//! Descriptions contain the rules that JSON Schema cannot express: the digits of a number in `attributes`, the distance of
+//! an expiry from the current time, parameters that depend on each other.
 
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-/// One record of a user.
+/// A user record.
 #[derive(ToSchema)]
 #[schema(example = json!({"user_id": "ada", "timestamp": 1_795_334_400, "name": "Ada Lovelace", "email": "ada@example.com",
     "attributes": {"plan": "team", "seats": 12}, "version": 1_795_341_600_123_456_u64,
     "created_at": "2026-11-22T10:00:00.123Z", "updated_at": "2026-11-22T10:00:00.123Z"}))]
 pub struct User {
-    /// Whose record it is.
+    /// The user's identifier.
     #[schema(min_length = 1, max_length = 128)]
     pub user_id: String,
-    /// The record's second, since 1970.
+    /// The record's timestamp in epoch seconds.
     #[schema(minimum = 0, maximum = 253_402_300_799_i64)]
     pub timestamp: i64,
     /// The user's name.
     pub name: String,
-    /// The user's address.
+    /// The user's email.
     #[schema(nullable = false)]
     pub email: Option<String>,
-    /// A word of the client's own.
+    /// A status that the client defines.
     #[schema(nullable = false)]
     pub status: Option<String>,
-    /// Whatever else the client keeps. Numbers are exact to 38 digits.
+    /// Additional data that the client defines. Numbers are exact to 38 digits.
     #[schema(nullable = false, value_type = Option<std::collections::HashMap<String, Value>>)]
     pub attributes: Option<Value>,
-    /// From this second on the record is absent. A fraction that another program stored is rounded up; what DynamoDB's TTL
-    /// never acts on is left out.
+    /// The expiry in epoch seconds; from then on the record is absent. A fraction stored by another program is rounded up. A
+    /// value that DynamoDB TTL ignores is omitted.
     #[schema(nullable = false)]
     pub expires_at: Option<i64>,
-    /// The entity tag, and 0 for a record that another program wrote without one.
+    /// The version, which is also the entity tag. 0 for a record that another program wrote without a version.
     #[schema(minimum = 0)]
     pub version: u64,
-    /// When it was created.
+    /// The time of creation (RFC 3339).
     #[schema(nullable = false)]
     pub created_at: Option<String>,
-    /// When it was last written.
+    /// The time of the last write (RFC 3339).
     #[schema(nullable = false)]
     pub updated_at: Option<String>,
 }
 
-/// Those members of a record that `fields` names, or all of them.
+/// A user record with the members that `fields` selects; all members by default.
 #[derive(ToSchema)]
 pub struct PartialUser {
-    /// Whose record it is.
+    /// The user's identifier.
     #[schema(nullable = false)]
     pub user_id: Option<String>,
-    /// The record's second, since 1970.
+    /// The record's timestamp in epoch seconds.
     #[schema(nullable = false)]
     pub timestamp: Option<i64>,
     /// The user's name.
     #[schema(nullable = false)]
     pub name: Option<String>,
-    /// The user's address.
+    /// The user's email.
     #[schema(nullable = false)]
     pub email: Option<String>,
-    /// A word of the client's own.
+    /// A status that the client defines.
     #[schema(nullable = false)]
     pub status: Option<String>,
-    /// Whatever else the client keeps.
+    /// Additional data that the client defines.
     #[schema(nullable = false, value_type = Option<std::collections::HashMap<String, Value>>)]
     pub attributes: Option<Value>,
-    /// From this second on the record is absent.
+    /// The expiry in epoch seconds; from then on the record is absent.
     #[schema(nullable = false)]
     pub expires_at: Option<i64>,
-    /// The entity tag.
+    /// The version, which is also the entity tag.
     #[schema(nullable = false)]
     pub version: Option<u64>,
-    /// When it was created.
+    /// The time of creation (RFC 3339).
     #[schema(nullable = false)]
     pub created_at: Option<String>,
-    /// When it was last written.
+    /// The time of the last write (RFC 3339).
     #[schema(nullable = false)]
     pub updated_at: Option<String>,
 }
@@ -86,84 +86,84 @@ pub struct PartialUser {
 #[schema(example = json!({"user_id": "ada", "timestamp": 1_795_334_400,
     "name": "Ada Lovelace", "email": "ada@example.com", "attributes": {"plan": "team", "seats": 12}}))]
 pub struct CreateUserRequest {
-    /// Whose record it is. By default the token's sub, and without a token a new UUID of version 7.
+    /// The user's identifier. Defaults to the token's `sub`, or, without a token, to a new UUID of version 7.
     pub user_id: Option<String>,
-    /// The record's second, since 1970; by default the present one.
+    /// The record's timestamp in epoch seconds. Defaults to the current time.
     #[schema(minimum = 0, maximum = 253_402_300_799_i64)]
     pub timestamp: Option<i64>,
-    /// 1 to 256 characters, not all blank, none of them a control character.
+    /// The user's name: 1 to 256 characters, not only white space, no control characters.
     pub name: String,
-    /// One address.
+    /// The user's email.
     pub email: Option<String>,
-    /// 1 to 64 characters, not all blank, none of them a control character.
+    /// A status that the client defines: 1 to 64 characters, not only white space, no control characters.
     pub status: Option<String>,
-    /// Any JSON object, nested at most 32 levels, whose names are not empty and whose numbers have at most 38 digits and a
-    /// magnitude from 1e-130 to 9.9e125. At most 398 KB (407552 bytes) as DynamoDB counts them.
+    /// Any JSON object of at most 32 levels, with non-empty names. Numbers have at most 38 digits and a magnitude from 1e-130
+    /// to 9.9e125. The size is at most 398 KB (407552 bytes) in DynamoDB's item size.
     #[schema(value_type = Option<std::collections::HashMap<String, Value>>)]
     pub attributes: Option<Value>,
-    /// From this second on the record is absent: at most 4 years ago and 50 years from now.
+    /// The expiry in epoch seconds; from then on the record is absent. At most 4 years ago and 50 years from now.
     #[schema(minimum = 0, maximum = 253_402_300_799_i64)]
     pub expires_at: Option<i64>,
 }
 
-/// A whole record, without its key, which it may repeat.
+/// A complete record. The key is optional and must equal the key in the path.
 #[derive(ToSchema)]
 #[schema(example = json!({"name": "Ada King", "status": "active"}))]
 pub struct Replacement {
-    /// 1 to 256 characters, not all blank, none of them a control character.
+    /// The user's name: 1 to 256 characters, not only white space, no control characters.
     pub name: String,
-    /// One address.
+    /// The user's email.
     pub email: Option<String>,
-    /// 1 to 64 characters, not all blank, none of them a control character.
+    /// A status that the client defines: 1 to 64 characters, not only white space, no control characters.
     pub status: Option<String>,
-    /// As in a new record.
+    /// The same rules as in `CreateUserRequest`.
     #[schema(value_type = Option<std::collections::HashMap<String, Value>>)]
     pub attributes: Option<Value>,
-    /// From this second on the record is absent: at most 4 years ago and 50 years from now.
+    /// The expiry in epoch seconds; from then on the record is absent. At most 4 years ago and 50 years from now.
     #[schema(minimum = 0, maximum = 253_402_300_799_i64)]
     pub expires_at: Option<i64>,
 }
 
-/// A merge patch (RFC 7396): what it does not name stays, `null` removes, `attributes` are merged member by member.
+/// A JSON merge patch (RFC 7396): omitted members do not change, `null` removes a member, `attributes` is merged recursively.
 #[derive(ToSchema)]
 #[schema(example = json!({"name": "Ada King", "status": null, "attributes": {"seats": null}}))]
 pub struct Patch {
-    /// 1 to 256 characters, not all blank, none of them a control character. It cannot be removed.
+    /// The user's name: 1 to 256 characters, not only white space, no control characters. Cannot be removed.
     #[schema(nullable = false)]
     pub name: Option<String>,
-    /// One address.
+    /// The user's email.
     pub email: Option<String>,
-    /// 1 to 64 characters, not all blank, none of them a control character.
+    /// A status that the client defines: 1 to 64 characters, not only white space, no control characters.
     pub status: Option<String>,
-    /// As in a new record.
+    /// The same rules as in `CreateUserRequest`.
     #[schema(value_type = Option<std::collections::HashMap<String, Value>>)]
     pub attributes: Option<Value>,
-    /// From this second on the record is absent: at most 4 years ago and 50 years from now.
+    /// The expiry in epoch seconds; from then on the record is absent. At most 4 years ago and 50 years from now.
     #[schema(minimum = 0, maximum = 253_402_300_799_i64)]
     pub expires_at: Option<i64>,
 }
 
-/// A record that was written.
+/// The response to a write.
 #[derive(ToSchema)]
 pub struct WriteUserResponse {
-    /// The record as it is now.
+    /// The record after the write.
     pub user: User,
 }
 
-/// A record that was read.
+/// The response to a read of one record.
 #[derive(ToSchema)]
 pub struct ReadUserResponse {
     /// The record.
     pub user: PartialUser,
-    /// Where it was read.
+    /// The source of the record.
     pub source: ReadSource,
 }
 
-/// Where a record was read.
+/// The source of a record.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum ReadSource {
-    /// The cache, where there is one.
+    /// The cache, if the deployment has one.
     Cache,
     /// The table.
     Database,
@@ -175,7 +175,7 @@ pub enum ReadSource {
 pub struct ListUsersResponse {
     /// At most `limit` records.
     pub users: Vec<PartialUser>,
-    /// The cursor of the next page; null after the last one.
+    /// The cursor of the next page; null on the last page.
     #[schema(required)]
     pub next_cursor: Option<String>,
 }
@@ -183,14 +183,14 @@ pub struct ListUsersResponse {
 /// The key of a record.
 #[derive(ToSchema)]
 pub struct Key {
-    /// Whose record it is.
+    /// The user's identifier.
     pub user_id: String,
-    /// The record's second, since 1970.
+    /// The record's timestamp in epoch seconds.
     #[schema(minimum = 0, maximum = 253_402_300_799_i64)]
     pub timestamp: i64,
 }
 
-/// The keys of up to 100 records, each once.
+/// The keys of up to 100 records, without duplicates.
 #[derive(ToSchema)]
 #[schema(example = json!({"keys": [{"user_id": "ada", "timestamp": 1_795_334_400}]}))]
 pub struct BatchGetUsersRequest {
@@ -199,67 +199,67 @@ pub struct BatchGetUsersRequest {
     pub keys: Vec<Key>,
 }
 
-/// Each key of a batch in its place.
+/// The records of a batch. Each requested key is in exactly one of the lists.
 #[derive(ToSchema)]
 pub struct BatchGetUsersResponse {
-    /// The records that were found, in the order of the keys.
+    /// The records found, in the order of the keys.
     pub users: Vec<PartialUser>,
-    /// Keys without a live record.
+    /// The keys without a live record.
     pub missing: Vec<Key>,
-    /// Keys whose item is no user.
-    pub unreadable: Vec<Key>,
-    /// Keys to ask for again: the table was too busy, or the answer too long.
+    /// The keys of stored items that are not valid user records.
+    pub corrupt: Vec<Key>,
+    /// The keys to request again: the table throttled the read, or the response was full.
     pub unprocessed: Vec<Key>,
 }
 
-/// That the function runs.
+/// The health of the function.
 #[derive(ToSchema)]
 pub struct Health {
-    /// `ok`.
+    /// Always `ok`.
     pub status: String,
 }
 
-/// What went wrong (RFC 9457).
+/// Problem details of an error (RFC 9457).
 #[derive(ToSchema)]
 #[schema(example = json!({"type": "urn:millrace:problem:not-found", "title": "record not found", "status": 404,
     "detail": "no live record has this key", "instance": "8476a536-e9f4-11e8-9739-2dfe598c3fcd"}))]
 pub struct Problem {
-    /// Which problem; docs/problems.md explains each.
+    /// The problem type; docs/problems.md describes each.
     #[schema(pattern = "^urn:millrace:problem:[a-z-]+$")]
     pub r#type: String,
-    /// The problem in a few words.
+    /// The title of the problem type.
     pub title: String,
-    /// The status.
+    /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
-    /// What to do.
+    /// The cause and what to do.
     pub detail: String,
-    /// The request's id.
+    /// The request id.
     pub instance: String,
-    /// The line of malformed JSON.
+    /// The line of the first error in malformed JSON.
     #[schema(nullable = false)]
     pub line: Option<u64>,
-    /// The column of malformed JSON.
+    /// The column of the first error in malformed JSON.
     #[schema(nullable = false)]
     pub column: Option<u64>,
-    /// What is wrong, and where.
+    /// The invalid parts of the request.
     #[schema(nullable = false)]
     pub errors: Option<Vec<FieldError>>,
 }
 
-/// One thing that is wrong with a request; one of `pointer`, `parameter` and `header` says where.
+/// An invalid part of a request, located by one of `pointer`, `parameter` and `header`.
 #[derive(ToSchema)]
 pub struct FieldError {
-    /// A JSON pointer into the body.
+    /// The JSON pointer to a member of the body.
     #[schema(nullable = false)]
     pub pointer: Option<String>,
-    /// The name of a parameter of the path or the query.
+    /// The name of a path or query parameter.
     #[schema(nullable = false)]
     pub parameter: Option<String>,
     /// The name of a header.
     #[schema(nullable = false)]
     pub header: Option<String>,
-    /// What is wrong, and the fix.
+    /// The violated rule and the correction.
     pub detail: String,
 }
 
@@ -289,7 +289,7 @@ pub enum UserField {
     UpdatedAt,
 }
 
-/// By the records' seconds.
+/// The sort order by timestamp.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum Order {
@@ -303,7 +303,7 @@ pub enum Order {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfUser {
-    /// Whose records they are.
+    /// The user's identifier.
     pub user_id: String,
 }
 
@@ -311,63 +311,63 @@ pub struct OfUser {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfRecord {
-    /// Whose record it is.
+    /// The user's identifier.
     pub user_id: String,
-    /// The record's second, since 1970.
+    /// The record's timestamp in epoch seconds.
     #[param(minimum = 0, maximum = 253_402_300_799_i64)]
     pub timestamp: i64,
 }
 
-/// What any read may ask for.
+/// The projection of a read.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Projection {
-    /// The members to answer; all by default.
+    /// The members to return. Defaults to all.
     #[param(style = Form, explode = false, min_items = 1, nullable = false)]
     pub fields: Option<Vec<UserField>>,
 }
 
-/// What any list may ask for.
+/// The paging parameters of a list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Paging {
-    /// Records in a page: 100 by default, 1,000 at most, whatever more is asked for.
+    /// The maximum number of records in a page. Defaults to 100; values above 1,000 count as 1,000.
     #[param(minimum = 1, nullable = false)]
     pub limit: Option<u64>,
-    /// `next_cursor` of the previous page: of the same list, for the same caller, within a day.
+    /// The `next_cursor` of the previous page. Valid for the same list, the same caller and one day.
     #[param(nullable = false)]
     pub cursor: Option<String>,
 }
 
-/// Which of all records.
+/// The filters of the list of all records.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct OfAll {
-    /// Those with this email. A plus sign is written `%2B`: in a query a `+` is a space.
+    /// Return only records with this email. Encode a plus sign as `%2B`; a `+` in a query is a space.
     #[param(nullable = false, example = "ada@example.com")]
     pub email: Option<String>,
-    /// Their order; with `email` alone, `desc` by default.
+    /// The sort order by timestamp. Allowed only with `email`. Defaults to `desc`.
     #[param(nullable = false, inline)]
     pub order: Option<Order>,
-    /// One of `segments` parts, from 0; without `email` alone.
+    /// The segment of a parallel scan to read, from 0. Requires `segments`. Not allowed with `email`.
     #[param(nullable = false, minimum = 0, maximum = 999)]
     pub segment: Option<u16>,
-    /// How many parts there are.
+    /// The number of segments of a parallel scan. Requires `segment`.
     #[param(nullable = false, minimum = 1, maximum = 1000)]
     pub segments: Option<u16>,
 }
 
-/// Which of a user's records.
+/// The filters of a user's records.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Range {
-    /// The earliest second.
+    /// The lowest timestamp in epoch seconds, inclusive.
     #[param(nullable = false, minimum = 0, maximum = 253_402_300_799_i64)]
     pub from: Option<i64>,
-    /// The latest second.
+    /// The highest timestamp in epoch seconds, inclusive.
     #[param(nullable = false, minimum = 0, maximum = 253_402_300_799_i64)]
     pub to: Option<i64>,
-    /// Their order, `desc` by default.
+    /// The sort order by timestamp. Defaults to `desc`.
     #[param(nullable = false, inline)]
     pub order: Option<Order>,
 }
@@ -376,19 +376,19 @@ pub struct Range {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header, rename_all = "kebab-case")]
 pub struct Conditions {
-    /// `*` or entity tags: the record must be one of these.
+    /// `*` or a list of entity tags. The request succeeds only if the record's entity tag matches.
     #[param(nullable = false, example = "\"1795341600123456\"")]
     pub if_match: Option<String>,
-    /// `*` or entity tags: the record must be none of these.
+    /// `*` or a list of entity tags. The request succeeds only if the record's entity tag does not match.
     #[param(nullable = false, example = "\"1795341600123456\"")]
     pub if_none_match: Option<String>,
 }
 
-/// At most one effect, however often a request is sent.
+/// Idempotent creation.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header, rename_all = "kebab-case")]
 pub struct Once {
-    /// The request's own key, a UUID for example, quoted or not. Kept for 24 hours.
+    /// A unique key of the request, such as a UUID, with or without quotes. Stored for 24 hours.
     #[param(nullable = false, example = "8e03978e-40d5-43e8-bc93-6894a57f9324")]
     pub idempotency_key: Option<String>,
 }

@@ -31,19 +31,19 @@ impl<'a> From<&'a UserKey> for Key<'a> {
     }
 }
 
-/// Every key is answered in one place: its record is in `users`, or it is `missing` (another user's record is, and is not
-/// asked for), `unreadable`, or `unprocessed`: the table was too busy for it, or the answer too long. Those can be asked
-/// for again.
+/// Each key is in exactly one list: its record is in `users`, or the key is in `missing`, `corrupt` or `unprocessed`. Keys of
+/// another user's records are `missing` and are not read. Request the `unprocessed` keys again: the table throttled the
+/// read, or the response was full.
 #[utoipa::path(
     post,
     path = "/users:batchGet",
     operation_id = "batchGetUsers",
     tag = "users",
-    summary = "Read up to 100 records",
+    summary = "Get up to 100 records by key",
     params(schema::Projection),
-    request_body(content = schema::BatchGetUsersRequest, description = "The keys"),
+    request_body(content = schema::BatchGetUsersRequest, description = "The keys of the records"),
     responses(
-        (status = 200, description = "each key in its place", body = schema::BatchGetUsersResponse),
+        (status = 200, description = "The records, and the keys without one", body = schema::BatchGetUsersResponse),
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
@@ -55,7 +55,7 @@ pub(crate) async fn read_batch(users: Users, By(caller): By, request: Request) -
     let keys = body::keys(&body::json(request).await?)?;
 
     let mut listed = Listed::open(fields);
-    let (mut missing, mut unprocessed, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut missing, mut unprocessed, mut corrupt) = (Vec::new(), Vec::new(), Vec::new());
     let mut is_full = false;
     for part in keys.chunks(KEYS_AT_ONCE) {
         let own = part.iter().filter(|key| !is_full && caller.owns(&key.id));
@@ -73,17 +73,17 @@ pub(crate) async fn read_batch(users: Users, By(caller): By, request: Request) -
             } else if batch.unprocessed.contains(key) {
                 unprocessed.push(Key::from(key));
             } else if batch.unreadable.contains(key) {
-                unreadable.push(Key::from(key));
+                corrupt.push(Key::from(key));
             } else {
                 missing.push(Key::from(key));
             }
         }
     }
-    if !unreadable.is_empty() {
-        tracing::warn!(batch.unreadable = unreadable.len(), "items left out of a batch");
+    if !corrupt.is_empty() {
+        tracing::warn!(batch.unreadable = corrupt.len(), "items left out of a batch");
     }
     listed.member("missing", &missing)?;
-    listed.member("unreadable", &unreadable)?;
+    listed.member("corrupt", &corrupt)?;
     listed.member("unprocessed", &unprocessed)?;
     Ok(json(StatusCode::OK, listed.close()))
 }

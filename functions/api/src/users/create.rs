@@ -28,12 +28,13 @@ use crate::idempotency;
     path = "/users",
     operation_id = "createUser",
     tag = "users",
-    summary = "Create a record",
+    summary = "Create a user record",
     params(schema::Once),
-    request_body(content = schema::CreateUserRequest, description = "A new record"),
+    request_body(content = schema::CreateUserRequest, description = "The new record"),
     responses(
-        (status = 201, description = "the record was created, now or by an earlier request with this key", body = schema::WriteUserResponse,
-            headers(("location" = String, description = "the record's path"), ("etag" = String))),
+        (status = 201, description = "The record was created by this request or by an earlier one with the same Idempotency-Key",
+            body = schema::WriteUserResponse,
+            headers(("location" = String, description = "The path of the record"), ("etag" = String))),
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]

@@ -25,11 +25,11 @@ const MAX_SEGMENTS: u16 = 1_000;
     path = "/users",
     operation_id = "listUsers",
     tag = "users",
-    summary = "List all records, or search by email",
+    summary = "List all records, or the records with an email",
     params(schema::OfAll, schema::Projection, schema::Paging),
     responses(
-        (status = 200, description = "a page of all records, or of those with an address", body = schema::ListUsersResponse,
-            headers(("link" = String, description = "the next page, if there is one"))),
+        (status = 200, description = "A page of records", body = schema::ListUsersResponse,
+            headers(("link" = String, description = "The URL of the next page, except on the last page"))),
     ),
     security(("token" = ["users:admin"])),
 )]
@@ -62,8 +62,8 @@ pub(crate) async fn list(users: Users, By(caller): By, stage: Stage, uri: Uri) -
     summary = "List a user's records",
     params(schema::OfUser, schema::Range, schema::Projection, schema::Paging),
     responses(
-        (status = 200, description = "a page of the user's records", body = schema::ListUsersResponse,
-            headers(("link" = String, description = "the next page, if there is one"))),
+        (status = 200, description = "A page of the user's records", body = schema::ListUsersResponse,
+            headers(("link" = String, description = "The URL of the next page, except on the last page"))),
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]

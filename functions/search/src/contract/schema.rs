@@ -1,120 +1,122 @@
-//! The shapes of parameters and answers, as the contract tells them. A record is the API's own `User`.
+//! The OpenAPI schemas of parameters and responses. The schema of a record is the API's `User`.
 
 use utoipa::{IntoParams, ToSchema};
 
-/// Which records. Each condition that is given holds.
+/// The filters. A record must satisfy all of them.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Filters {
-    /// Those with this status.
+    /// Return only records with this status.
     #[param(nullable = false)]
     pub status: Option<String>,
-    /// Those whose name begins so, in whatever case and Unicode spelling.
+    /// Return only records with a name that starts with this prefix, ignoring case and Unicode normalization.
     #[param(nullable = false, min_length = 1, max_length = 256)]
     pub name_prefix: Option<String>,
-    /// Those whose name has every word of this one, or one like it: with at most one letter missing, added, replaced or moved
-    /// (words of three letters and more; a single letter counts only where there is nothing else).
+    /// Return only records with a name that contains every word of this name or a similar word. A similar word differs by at
+    /// most one missing, added, replaced or moved letter and has three letters or more. Single letters are ignored unless the
+    /// name consists of single letters only.
     #[param(nullable = false, min_length = 1, max_length = 256)]
     pub name_like: Option<String>,
-    /// Those with an address at this domain, in whatever case.
+    /// Return only records with an email at this domain, ignoring case.
     #[param(nullable = false, pattern = "^[A-Za-z0-9.-]{1,253}$")]
     pub email_domain: Option<String>,
-    /// The earliest second.
+    /// The lowest timestamp in epoch seconds, inclusive.
     #[param(nullable = false, minimum = 0, maximum = 253_402_300_799_i64)]
     pub from: Option<i64>,
-    /// The latest second.
+    /// The highest timestamp in epoch seconds, inclusive.
     #[param(nullable = false, minimum = 0, maximum = 253_402_300_799_i64)]
     pub to: Option<i64>,
-    /// Those created at this moment or after it.
+    /// The earliest time of creation (RFC 3339), inclusive.
     #[param(
         nullable = false,
         pattern = "^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?Z$",
         example = "2026-11-22T10:00:00Z"
     )]
     pub created_from: Option<String>,
-    /// Those created at this moment or before it.
+    /// The latest time of creation (RFC 3339), inclusive.
     #[param(
         nullable = false,
         pattern = "^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?Z$",
         example = "2026-11-22T10:00:00Z"
     )]
     pub created_to: Option<String>,
-    /// Those last written at this moment or after it.
+    /// The earliest time of the last write (RFC 3339), inclusive.
     #[param(
         nullable = false,
         pattern = "^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?Z$",
         example = "2026-11-22T10:00:00Z"
     )]
     pub updated_from: Option<String>,
-    /// Those last written at this moment or before it.
+    /// The latest time of the last write (RFC 3339), inclusive.
     #[param(
         nullable = false,
         pattern = "^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?Z$",
         example = "2026-11-22T10:00:00Z"
     )]
     pub updated_to: Option<String>,
-    /// Those that expire at this second or after it.
+    /// The lowest expiry in epoch seconds, inclusive.
     #[param(nullable = false, minimum = 0, maximum = 253_402_300_799_i64)]
     pub expires_from: Option<i64>,
-    /// Those that expire at this second or before it.
+    /// The highest expiry in epoch seconds, inclusive.
     #[param(nullable = false, minimum = 0, maximum = 253_402_300_799_i64)]
     pub expires_to: Option<i64>,
-    /// Those with this value in `attributes`, or a list with it: `plan` stands for any path, with dots between its names
-    /// (`attributes.address.city`). What reads as a JSON number, true, false, null or quoted text is that, anything else a
-    /// text.
+    /// Return only records with this value at this path of `attributes`, or with a list that contains it. `plan` is an
+    /// example: any path is allowed, with dots between its names (`attributes.address.city`). A JSON number, true, false,
+    /// null or quoted string is parsed as JSON; any other value is a string.
     #[param(rename = "attributes.plan", nullable = false)]
     pub attributes: Option<String>,
 }
 
-/// In which order.
+/// The sort order.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Sorting {
-    /// By which member; by default `updated_at`, with `name_prefix` `name`, and with `name_like` `likeness`.
+    /// The member to sort by. Defaults to `similarity` with `name_like`, to `name` with `name_prefix`, and otherwise to
+    /// `updated_at`. `similarity` requires `name_like`.
     #[param(nullable = false, inline)]
     pub sort: Option<Sort>,
-    /// Which way; by default names and identifiers from A, all else from the top.
+    /// The sort direction. Defaults to `asc` for `name` and `user_id`, and otherwise to `desc`.
     #[param(nullable = false, inline)]
     pub order: Option<Way>,
 }
 
-/// A member that records are sorted by.
+/// A sortable member.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 pub enum Sort {
-    /// When it was last written.
+    /// The time of the last write.
     UpdatedAt,
-    /// When it was created.
+    /// The time of creation.
     CreatedAt,
-    /// The record's second.
+    /// The record's timestamp.
     Timestamp,
-    /// The name without case (`ß` as `ss`), composed (NFC), by code points.
+    /// The case-folded name (`ß` as `ss`) in NFC, by code point.
     Name,
-    /// Whose record it is.
+    /// The user's identifier.
     UserId,
 }
 
-/// Which way.
+/// A sort direction.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
 pub enum Way {
-    /// From the bottom.
+    /// Ascending.
     Asc,
-    /// From the top.
+    /// Descending.
     Desc,
 }
 
-/// What of the records, and how many.
+/// The projection and the paging parameters.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Shown {
-    /// The members to answer; all by default.
+    /// The members to return. Defaults to all.
     #[param(style = Form, explode = false, min_items = 1, nullable = false, value_type = Option<Vec<UserField>>)]
     pub fields: Option<Vec<String>>,
-    /// Records in a page: 100 by default, 1,000 at most, whatever more is asked for.
+    /// The maximum number of records in a page. Defaults to 100; values above 1,000 count as 1,000.
     #[param(minimum = 1, nullable = false)]
     pub limit: Option<u64>,
-    /// `next_cursor` of the previous page: of the same question, for the same caller, within a day.
+    /// The `next_cursor` of the previous page. Valid for the same query, the same caller and one day.
     #[param(nullable = false)]
     pub cursor: Option<String>,
 }
@@ -123,114 +125,114 @@ pub struct Shown {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub struct OfUser {
-    /// Whose records they are.
+    /// The user's identifier.
     pub user_id: String,
 }
 
-/// How much to count.
+/// The limits of the statistics.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Counting {
-    /// How many days back days are counted, today among them; 30 by default.
+    /// The number of days to count, including today. Defaults to 30.
     #[param(nullable = false, minimum = 1, maximum = 366)]
     pub days: Option<u32>,
-    /// How many domains are told, those with most records; 10 by default.
+    /// The number of domains to return, most frequent first. Defaults to 10.
     #[param(nullable = false, minimum = 1, maximum = 100)]
     pub domains: Option<u32>,
 }
 
-/// The API's own; named here, described there.
+/// The API's schema; a placeholder for references.
 #[derive(ToSchema)]
 pub struct UserField;
 
-/// The API's own.
+/// The API's schema; a placeholder for references.
 #[derive(ToSchema)]
 pub struct PartialUser;
 
-/// The API's own.
+/// The API's schema; a placeholder for references.
 #[derive(ToSchema)]
 pub struct User;
 
-/// A page of records that were found.
+/// A page of search results.
 #[derive(ToSchema)]
 pub struct SearchUsersResponse {
     /// At most `limit` records.
     pub users: Vec<PartialUser>,
-    /// The cursor of the next page; null after the last one.
+    /// The cursor of the next page; null on the last page.
     #[schema(required)]
     pub next_cursor: Option<String>,
-    /// When the newest change happened that the replica holds; null if it holds none of the stream's.
+    /// The time of the latest change in the replica (RFC 3339); null if the replica has no change from the stream.
     #[schema(required)]
     pub as_of: Option<String>,
 }
 
-/// A user's newest record, and what all of its records come to.
+/// A user's latest record and aggregates over all of the user's records.
 #[derive(ToSchema)]
 pub struct Summary {
-    /// The newest record.
+    /// The latest record.
     pub user: User,
-    /// How many there are.
+    /// The number of records.
     #[schema(minimum = 1)]
     pub records: u64,
-    /// The second of the oldest.
+    /// The timestamp of the oldest record in epoch seconds.
     pub first_timestamp: i64,
-    /// The second of the newest.
+    /// The timestamp of the latest record in epoch seconds.
     pub last_timestamp: i64,
-    /// When the first was created.
+    /// The earliest time of creation (RFC 3339).
     #[schema(required)]
     pub first_created_at: Option<String>,
-    /// When one was last written.
+    /// The latest time of a write (RFC 3339).
     #[schema(required)]
     pub last_updated_at: Option<String>,
-    /// When the newest change happened that the replica holds; null if it holds none of the stream's.
+    /// The time of the latest change in the replica (RFC 3339); null if the replica has no change from the stream.
     #[schema(required)]
     pub as_of: Option<String>,
 }
 
-/// Counts of records.
+/// Statistics over all records.
 #[derive(ToSchema)]
 pub struct Stats {
-    /// How many there are.
+    /// The number of records.
     #[schema(minimum = 0)]
     pub records: u64,
-    /// By status, the commonest first.
+    /// The number of records by status, most frequent first.
     pub statuses: Vec<StatusCount>,
-    /// By day of creation, in UTC; days without records are left out.
+    /// The number of records by day of creation in UTC. Days without records are omitted.
     pub days: Vec<DayCount>,
-    /// By the address's domain, the commonest first.
+    /// The number of records by email domain, most frequent first.
     pub domains: Vec<DomainCount>,
-    /// When the newest change happened that the replica holds; null if it holds none of the stream's.
+    /// The time of the latest change in the replica (RFC 3339); null if the replica has no change from the stream.
     #[schema(required)]
     pub as_of: Option<String>,
 }
 
-/// Records with a status.
+/// The number of records with a status.
 #[derive(ToSchema)]
 pub struct StatusCount {
-    /// The status; null for records without one.
+    /// The status; null for records without a status.
     #[schema(required)]
     pub status: Option<String>,
-    /// How many.
+    /// The number of records.
     #[schema(minimum = 1)]
     pub records: u64,
 }
 
-/// Records of a day.
+/// The number of records created on a day.
 #[derive(ToSchema)]
 pub struct DayCount {
-    /// The day, as 2026-11-22.
+    /// The day, such as `2026-11-22`.
     pub day: String,
-    /// How many.
+    /// The number of records.
     #[schema(minimum = 1)]
     pub records: u64,
 }
 
-/// Records at a domain.
+/// The number of records with an email at a domain.
 #[derive(ToSchema)]
 pub struct DomainCount {
-    /// The domain, in small letters.
+    /// The domain in lower case.
     pub domain: String,
-    /// How many.
+    /// The number of records.
     #[schema(minimum = 1)]
     pub records: u64,
 }
