@@ -148,7 +148,11 @@ async fn names_that_begin_alike_come_as_in_a_register_unless_asked_otherwise() {
     assert_eq!(scene.find("name_prefix=ada").await, ["p2", "p0", "p1"]);
     assert_eq!(scene.find("name_prefix=ada&order=desc").await, ["p1", "p0", "p2"]);
     assert_eq!(scene.find("name_prefix=ada&sort=updated_at").await, ["p0", "p1", "p2"]);
-    assert_eq!(scene.find("name_prefix=ada&name_like=ada").await[0], "p1", "the likest first, where that is asked");
+    assert_eq!(
+        scene.find("name_prefix=ada&name_like=ada").await[0],
+        "p1",
+        "the most similar first, if name_like is given"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

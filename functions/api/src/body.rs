@@ -119,7 +119,7 @@ pub(crate) fn edits(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<E
 fn profile(mut fields: Fields<'_>, now: OffsetDateTime) -> Result<Profile, Problem> {
     let name = fields.text("name", Name::parse).set();
     if name.is_none() {
-        fields.require("name", "name is missing: give the user's name");
+        fields.require("name", "name is required");
     }
     let email = fields.text("email", Email::parse).set();
     let status = fields.text("status", Status::parse).set();
@@ -135,11 +135,11 @@ fn profile(mut fields: Fields<'_>, now: OffsetDateTime) -> Result<Profile, Probl
 fn same_key(fields: &mut Fields<'_>, key: &UserKey) {
     let id = fields.text("user_id", UserId::parse);
     if !matches!(&id, Edit::Keep) && id != Edit::Set(key.id.clone()) {
-        fields.refuse("user_id", "user_id cannot change: it is the one in the path");
+        fields.refuse("user_id", "user_id must equal the one in the path");
     }
     let timestamp = fields.whole("timestamp", Timestamp::parse);
     if !matches!(timestamp, Edit::Keep) && timestamp != Edit::Set(key.timestamp) {
-        fields.refuse("timestamp", "timestamp cannot change: it is the one in the path");
+        fields.refuse("timestamp", "timestamp must equal the one in the path");
     }
 }
 

@@ -47,15 +47,13 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
     };
     match text.filter(is_key) {
         Some(text) => Ok(Some(Key(text.to_owned()))),
-        None => {
-            Err(refused("must be given once, with 1 to 255 visible characters, none of them a comma, a quote or \\"))
-        }
+        None => Err(refused("must be sent once, with 1 to 255 visible ASCII characters except comma, quote and \\")),
     }
 }
 
 /// A key would be ignored here, and its client rely on what it is not given.
 pub(crate) fn not_offered() -> Problem {
-    refused("is not offered by this deployment: leave it out")
+    refused("is not supported by this deployment: omit it")
 }
 
 fn refused(detail: &str) -> Problem {

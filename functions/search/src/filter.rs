@@ -82,7 +82,7 @@ impl Filter {
         );
         let asked = query.family(ATTRIBUTES);
         if asked.len() > MOST_ATTRIBUTES {
-            query.refuse(&asked[MOST_ATTRIBUTES], &format!("is one too many: ask for {MOST_ATTRIBUTES} at most"));
+            query.refuse(&asked[MOST_ATTRIBUTES], &format!("is one too many: at most {MOST_ATTRIBUTES} are allowed"));
         }
         for parameter in asked {
             let path = &parameter[ATTRIBUTES.len()..];
@@ -158,7 +158,7 @@ fn domain(text: &str) -> Result<String, String> {
 fn moment(text: &str) -> Result<String, String> {
     match OffsetDateTime::parse(text, &Rfc3339) {
         Ok(moment) if (1..=9999).contains(&moment.to_offset(time::UtcOffset::UTC).year()) => Ok(text.to_owned()),
-        _ => Err("must be a moment such as 2026-11-22T10:00:00Z".to_owned()),
+        _ => Err("must be an RFC 3339 timestamp such as 2026-11-22T10:00:00Z".to_owned()),
     }
 }
 

@@ -12,9 +12,9 @@ use super::seal::{Keys, Salt};
 const DEFAULT_LIMIT: usize = 100;
 /// Records in a page at most, whatever the client says.
 const MAX_LIMIT: usize = 1_000;
-/// What is wrong with a cursor that cannot be opened.
+/// The error for a cursor that cannot be opened.
 pub const WRONG: &str =
-    "is none that this list gave you within a day: start again without it, or with the same filters and order";
+    "is modified, older than a day, or issued for other parameters or another caller: restart without it";
 /// How long a cursor may be used.
 const VALID_SECONDS: i64 = 24 * 60 * 60;
 

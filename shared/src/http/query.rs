@@ -49,10 +49,10 @@ impl Query {
             };
             if !is_known(&name) {
                 let family = family.map_or(String::new(), |family| format!(", {family}…"));
-                let detail = format!("is unknown here: use {}{family}", known.join(", "));
+                let detail = format!("is unknown: expected one of {}{family}", known.join(", "));
                 read.mistakes.push(Mistake::parameter(name, &detail));
             } else if read.given.iter().any(|given| given.name == name) {
-                read.mistakes.push(Mistake::parameter(name, &"is given twice"));
+                read.mistakes.push(Mistake::parameter(name, &"is repeated"));
             } else if let Some(value) = form_decode(raw_value) {
                 read.given.push(Given { name, value, has_plus: raw_value.contains('+') });
             } else {
@@ -68,7 +68,7 @@ impl Query {
         match parse(&given.value) {
             Ok(value) => Some(value),
             Err(error) => {
-                let hint = if given.has_plus { "; a + is a space here: write %2B for a plus sign" } else { "" };
+                let hint = if given.has_plus { "; a + is decoded as a space: encode a plus sign as %2B" } else { "" };
                 self.mistakes.push(Mistake::parameter(name, &format!("{}{hint}", error.to_string())));
                 None
             }

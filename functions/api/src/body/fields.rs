@@ -37,7 +37,7 @@ impl<'a> Fields<'a> {
     pub(super) fn text<T>(&mut self, name: &str, parse: impl FnOnce(String) -> Result<T, Invalid>) -> Edit<T> {
         self.take(name, |raw| match serde_json::from_str(raw) {
             Ok(text) => parse(text).map_err(|error| (String::new(), error.to_string())),
-            Err(_) => Err((String::new(), format!("{name} must be a text of Unicode characters"))),
+            Err(_) => Err((String::new(), format!("{name} must be a string of Unicode characters"))),
         })
     }
 
@@ -45,13 +45,15 @@ impl<'a> Fields<'a> {
     pub(super) fn whole<T>(&mut self, name: &str, parse: impl FnOnce(i64) -> Result<T, Invalid>) -> Edit<T> {
         self.take(name, |raw| match serde_json::from_str(raw) {
             Ok(number) => parse(number).map_err(|error| (String::new(), error.to_string())),
-            Err(_) => Err((String::new(), format!("{name} must be a whole number of seconds, without quotes"))),
+            Err(_) => Err((String::new(), format!("{name} must be an integer number of seconds, without quotes"))),
         })
     }
 
     /// A list, unread.
     pub(super) fn items(&mut self, name: &str) -> Edit<Vec<&'a RawValue>> {
-        self.take(name, |raw| serde_json::from_str(raw).map_err(|_| (String::new(), format!("{name} must be a list"))))
+        self.take(name, |raw| {
+            serde_json::from_str(raw).map_err(|_| (String::new(), format!("{name} must be an array")))
+        })
     }
 
     /// The free part.
@@ -67,7 +69,7 @@ impl<'a> Fields<'a> {
         let (_, raw) = self.members.remove(place);
         if self.members.iter().any(|(given, _)| given == name) {
             self.members.retain(|(given, _)| given != name);
-            self.refuse(name, &format!("{name} is given twice"));
+            self.refuse(name, &format!("{name} is repeated"));
             return Edit::Keep;
         }
         if raw.get() == "null" {
@@ -104,9 +106,9 @@ impl<'a> Fields<'a> {
     pub(super) fn finish(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.members) {
             let detail = if READ_ONLY.contains(&name.as_str()) {
-                format!("{name} is set by the service: leave it out")
+                format!("{name} is read-only: omit it")
             } else {
-                "unknown member: what is not a user's own goes into attributes".to_owned()
+                "unknown member: put additional data into attributes".to_owned()
             };
             self.mistakes.push(mistake(pointer(&name), detail));
         }

@@ -19,15 +19,15 @@ pub(crate) fn keys(body: &[u8]) -> Result<Vec<UserKey>, Problem> {
             for (index, item) in items.into_iter().enumerate() {
                 match key(item) {
                     Ok(key) if keys.contains(&key) => {
-                        mistakes.push((index, String::new(), "is given twice".to_owned()));
+                        mistakes.push((index, String::new(), "is a duplicate of another key".to_owned()));
                     }
                     Ok(key) => keys.push(key),
                     Err(of_key) => mistakes.extend(of_key.into_iter().map(|(below, detail)| (index, below, detail))),
                 }
             }
         }
-        Edit::Set(_) => fields.refuse("keys", &format!("keys must be 1 to {MAX_KEYS}")),
-        Edit::Keep | Edit::Remove => fields.require("keys", "keys is missing: give a list of keys"),
+        Edit::Set(_) => fields.refuse("keys", &format!("keys must contain 1 to {MAX_KEYS} keys")),
+        Edit::Keep | Edit::Remove => fields.require("keys", "keys is required: an array of keys"),
     }
     for (index, below, detail) in mistakes {
         fields.refuse_at(format!("/keys/{index}{below}"), detail);
@@ -43,10 +43,10 @@ fn key(item: &RawValue) -> Result<UserKey, Vec<(String, String)>> {
         let id = fields.text("user_id", UserId::parse).set();
         let timestamp = fields.whole("timestamp", Timestamp::parse).set();
         if id.is_none() {
-            fields.require("user_id", "user_id is missing: give the record's user");
+            fields.require("user_id", "user_id is required");
         }
         if timestamp.is_none() {
-            fields.require("timestamp", "timestamp is missing: give the record's second");
+            fields.require("timestamp", "timestamp is required");
         }
         fields.finish().map(|()| id.zip(timestamp))
     };

@@ -40,11 +40,11 @@ pub(crate) async fn list(users: Users, By(caller): By, stage: Stage, uri: Uri) -
     let by_email = query.has("email");
     let order = order(&mut query);
     if order.is_some() && !by_email {
-        query.refuse("order", "goes with email alone: all users have no order");
+        query.refuse("order", "requires email: the list of all records has no order");
     }
     let segment = segment(&mut query);
     if by_email && (query.has("segment") || query.has("segments")) {
-        query.refuse("segment", "goes without email: only all users are cut into segments");
+        query.refuse("segment", "cannot be combined with email: segments divide the list of all records");
     }
     let listing = match &email {
         Some(email) => Listing::Email { email, order: order.unwrap_or_default() },
@@ -98,8 +98,8 @@ fn segment(query: &mut Query) -> Option<Segment> {
     });
     match (index, of) {
         (Some(index), Some(of)) if index >= of => query.refuse("segment", "must be less than segments"),
-        (None, Some(_)) if !query.has("segment") => query.refuse("segment", "must go with segments"),
-        (Some(_), None) if !query.has("segments") => query.refuse("segments", "must go with segment"),
+        (None, Some(_)) if !query.has("segment") => query.refuse("segment", "is required if segments is given"),
+        (Some(_), None) if !query.has("segments") => query.refuse("segments", "is required if segment is given"),
         _ => {}
     }
     index.zip(of).map(|(index, of)| Segment { index, of })

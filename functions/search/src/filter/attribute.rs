@@ -28,19 +28,21 @@ fn names(path: &str) -> Result<Vec<String>, String> {
             '.' => names.push(String::new()),
             '\\' => match letters.next() {
                 Some(escaped @ ('.' | '\\')) => names.iter_mut().last().into_iter().for_each(|name| name.push(escaped)),
-                _ => return Err("has a \\ that is before neither a dot nor another \\".to_owned()),
+                _ => return Err("contains a \\ that is not followed by a dot or another \\".to_owned()),
             },
             other => names.iter_mut().last().into_iter().for_each(|name| name.push(other)),
         }
     }
     if names.iter().any(String::is_empty) {
-        return Err("has an empty name: write attributes.plan or attributes.address.city".to_owned());
+        return Err(
+            "contains an empty name: expected a path such as attributes.plan or attributes.address.city".to_owned()
+        );
     }
     if names.len() > MAX_DEPTH {
-        return Err(format!("is deeper than {MAX_DEPTH} levels, which nothing in attributes is"));
+        return Err(format!("is too deep: attributes has at most {MAX_DEPTH} levels"));
     }
     if path.contains('\0') {
-        return Err("has a zero character, which no name here has".to_owned());
+        return Err("contains a NUL character (U+0000), which is not allowed in a name".to_owned());
     }
     Ok(names)
 }
@@ -57,7 +59,9 @@ fn scalar(text: &str) -> Result<Json, String> {
         _ => Json::String(text.to_owned()),
     };
     match &value {
-        Json::String(text) if text.contains('\0') => Err("has a zero character, which no text here has".to_owned()),
+        Json::String(text) if text.contains('\0') => {
+            Err("contains a NUL character (U+0000), which is not allowed in a string".to_owned())
+        }
         _ => Ok(value),
     }
 }
