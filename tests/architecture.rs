@@ -309,6 +309,15 @@ fn only_the_stream_dialect_names_the_event_crate() {
 }
 
 #[test]
+fn only_the_metric_registry_emits_metrics() {
+    for source in sources() {
+        let emits = ["counter!(", "gauge!(", "histogram!("].iter().any(|call| code(&source).contains(call));
+        let registry = source.krate == "shared" && source.module == "metric";
+        assert!(!emits || registry, "{} emits a metric that is not in the registry", source.path.display());
+    }
+}
+
+#[test]
 fn main_files_only_wire() {
     for source in sources().iter().filter(|source| source.path.ends_with("main.rs")) {
         let lines = source.text.lines().count();

@@ -10,4 +10,4 @@ mod network;
 pub(crate) mod proxy;
 mod silence;
 mod sinks;
-mod troubled;
+pub(crate) mod troubled;

@@ -16,6 +16,7 @@ mod replication;
 mod repository;
 mod search;
 mod sink_contract;
+mod telemetry;
 mod template;
 mod users_api;
 

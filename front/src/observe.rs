@@ -129,15 +129,15 @@ struct Answered<'a> {
 impl Answered<'_> {
     fn record(&self, problem: Option<&Problem>) {
         let Self { route, status, duration_ms, capacity_units, request_id, trace_id } = *self;
-        let class = match status {
+        let status_class = match status {
             100..200 => "1xx",
             200..300 => "2xx",
             300..400 => "3xx",
             400..500 => "4xx",
             _ => "5xx",
         };
-        metrics::counter!(metric::REQUESTS, "route" => route.to_owned(), "class" => class).increment(1);
-        metrics::histogram!(metric::REQUEST_DURATION, "route" => route.to_owned()).record(duration_ms);
+        metric::REQUESTS.increment([route, status_class], 1);
+        metric::REQUEST_DURATION.record([route], duration_ms);
         if let Some(cause) = problem.and_then(Problem::cause) {
             tracing::error!(
                 http.route = route,

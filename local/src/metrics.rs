@@ -30,7 +30,7 @@ mod tests {
     #[test]
     fn what_is_counted_is_shown() {
         let handle = super::recorded();
-        ::metrics::counter!(shared::metric::APPLIED, "sink" => "shown").increment(3);
+        shared::metric::APPLIED_CHANGES.increment(["shown"], 3);
         let text = handle.render();
         let line = text
             .lines()

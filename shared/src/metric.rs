@@ -1,65 +1,143 @@
-//! The names of what Millrace counts. On Lambda they become CloudWatch metrics (namespace `Millrace`) through the
-//! embedded metric format, on one machine the lines of `GET /metrics`.
+//! The metric registry: name, kind, unit and own dimensions of every metric that the functions emit.
 //!
-//! Dimensions are low in cardinality: the function and the stack, which every metric has
-//! ([`DIMENSIONS`](crate::telemetry::DIMENSIONS)), a sink's name, a route's template, a status class. No key, no user, no
-//! request id. Recorded once a batch or a request, never once a record.
+//! On Lambda the metrics are written in CloudWatch's embedded metric format (namespace `Millrace`), on one machine they are
+//! served by `GET /metrics`. No other module names the `metrics` crate's macros, so a metric that is not in [`REGISTRY`] cannot
+//! be emitted. docs/metrics.md describes the same metrics and is compared with the registry by a test.
+//!
+//! Dimensions have few values: the function and the stack, which every metric has
+//! ([`DIMENSIONS`](crate::telemetry::DIMENSIONS)), a sink's name, a route's template, a status class. A key, a user or a request
+//! id is never a dimension. Metrics are recorded once per batch or request, never once per record.
 
-use metrics::{Unit, describe_counter, describe_histogram};
+use metrics::{Label, Unit};
 
-/// Milliseconds between the oldest change of a batch and its being applied; one value a batch.
-pub const REPLICATION_LAG: &str = "ReplicationLag";
-/// Changes written to a replica (dimension `sink`).
-pub const APPLIED: &str = "Applied";
-/// Changes that a replica already held at the same revision (dimension `sink`).
-pub const DUPLICATE: &str = "Duplicate";
-/// Changes refused because a replica held a later one (dimension `sink`).
-pub const STALE: &str = "Stale";
-/// Changes of a batch that came again, which a replica was spared because it had confirmed them (dimension `sink`).
-pub const CONFIRMED_BEFORE: &str = "PreviouslyConfirmedChanges";
-/// Deletes written as tombstones, part of [`APPLIED`] (dimension `sink`).
-pub const TOMBSTONES: &str = "Tombstones";
-/// Records put aside with their reason in the failure bucket.
-pub const QUARANTINED: &str = "Quarantined";
-/// Batches answered with a position to resend from.
-pub const RESENT: &str = "Resent";
-/// Rows written to the archive.
-pub const ARCHIVED_ROWS: &str = "ArchivedRows";
-/// Bytes of archive objects, compressed.
-pub const ARCHIVED_BYTES: &str = "ArchivedBytes";
-/// Differences that a `verify` found, or rows that an `audit` missed; one value for each segment that is done.
-pub const DIFFERENCES: &str = "Differences";
-/// Requests answered (dimensions `route`, `class`).
-pub const REQUESTS: &str = "Requests";
-/// Milliseconds from a request's arrival to its answer (dimension `route`).
-pub const REQUEST_DURATION: &str = "RequestDuration";
+/// What a metric measures, and how CloudWatch aggregates it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Occurrences: the sum is of interest.
+    Counter,
+    /// Single values: average and percentiles are of interest.
+    Histogram,
+}
 
-/// Records found in the cache.
-pub const CACHE_HITS: &str = "CacheHits";
-/// Records that the table was asked for, though there is a cache.
-pub const CACHE_MISSES: &str = "CacheMisses";
-/// Calls to the cache that failed or took too long.
-pub const CACHE_FAILURES: &str = "CacheFailures";
-/// Requests refused because their caller's quota was spent.
-pub const RATE_LIMITED: &str = "RateLimited";
+/// A metric's entry in the [`REGISTRY`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricDefinition {
+    /// The name in CloudWatch and in `GET /metrics`.
+    pub name: &'static str,
+    /// Whether it is a counter or a histogram.
+    pub kind: MetricKind,
+    /// The unit.
+    pub unit: Unit,
+    /// The dimensions in addition to those of every metric.
+    pub dimensions: &'static [&'static str],
+    /// What is measured.
+    pub description: &'static str,
+}
 
-/// Tells the recorder in use the units; call once, after it is installed.
+/// A counter with `N` dimensions of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct CounterMetric<const N: usize>(MetricDefinition);
+
+/// A histogram with `N` dimensions of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct HistogramMetric<const N: usize>(MetricDefinition);
+
+impl<const N: usize> CounterMetric<N> {
+    /// The name in CloudWatch and in `GET /metrics`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    /// Adds to the counter with these values of the own dimensions.
+    pub fn increment(&self, values: [&str; N], count: u64) {
+        metrics::counter!(self.0.name, labels(self.0.dimensions, values)).increment(count);
+    }
+}
+
+impl<const N: usize> HistogramMetric<N> {
+    /// The name in CloudWatch and in `GET /metrics`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    /// Records a value with these values of the own dimensions.
+    pub fn record(&self, values: [&str; N], value: f64) {
+        metrics::histogram!(self.0.name, labels(self.0.dimensions, values)).record(value);
+    }
+}
+
+fn labels<const N: usize>(dimensions: &[&'static str], values: [&str; N]) -> Vec<Label> {
+    dimensions.iter().zip(values).map(|(name, value)| Label::new(*name, value.to_owned())).collect()
+}
+
+macro_rules! registry {
+    ($($constant:ident: $kind:ident, $name:literal, $unit:ident, [$($dimension:literal),*], $description:literal;)+) => {
+        $(
+            #[doc = concat!("`", $name, "`: ", $description, ".")]
+            pub const $constant: registry!(@type $kind, { <[&str]>::len(&[$($dimension),*]) }) =
+                registry!(@new $kind, MetricDefinition {
+                    name: $name,
+                    kind: MetricKind::$kind,
+                    unit: Unit::$unit,
+                    dimensions: &[$($dimension),*],
+                    description: $description,
+                });
+        )+
+
+        /// Every metric that the functions emit.
+        pub const REGISTRY: &[MetricDefinition] = &[$($constant.0),+];
+    };
+    (@type Counter, $dimensions:block) => { CounterMetric<$dimensions> };
+    (@type Histogram, $dimensions:block) => { HistogramMetric<$dimensions> };
+    (@new Counter, $definition:expr) => { CounterMetric($definition) };
+    (@new Histogram, $definition:expr) => { HistogramMetric($definition) };
+}
+
+registry! {
+    REPLICATION_LAG: Histogram, "ReplicationLag", Milliseconds, [],
+        "age of a batch's oldest change when the batch was applied";
+    APPLIED_CHANGES: Counter, "AppliedChanges", Count, ["sink"],
+        "changes written to a replica";
+    DUPLICATE_CHANGES: Counter, "DuplicateChanges", Count, ["sink"],
+        "changes that a replica already had at the same revision";
+    STALE_CHANGES: Counter, "StaleChanges", Count, ["sink"],
+        "changes not written because the replica had a later one";
+    PREVIOUSLY_CONFIRMED_CHANGES: Counter, "PreviouslyConfirmedChanges", Count, ["sink"],
+        "changes of a redelivered batch that were not sent again to a sink that had confirmed them";
+    TOMBSTONES: Counter, "Tombstones", Count, ["sink"],
+        "deletes written as tombstones, included in AppliedChanges";
+    QUARANTINED: Counter, "Quarantined", Count, [],
+        "records written to the failure bucket because they can never be applied";
+    PARTIAL_BATCH_FAILURES: Counter, "PartialBatchFailures", Count, [],
+        "batches of which Lambda redelivers a part, or all if no part can be named";
+    ARCHIVED_ROWS: Counter, "ArchivedRows", Count, [],
+        "rows written to the archive";
+    ARCHIVED_BYTES: Counter, "ArchivedBytes", Bytes, [],
+        "compressed bytes written to the archive";
+    DIFFERENCES: Counter, "Differences", Count, [],
+        "differences that a verify found, or rows that an audit found missing, per completed segment";
+    REQUESTS: Counter, "Requests", Count, ["route", "status_class"],
+        "HTTP requests";
+    REQUEST_DURATION: Histogram, "RequestDuration", Milliseconds, ["route"],
+        "time from a request's arrival to its response";
+    CACHE_HITS: Counter, "CacheHits", Count, [],
+        "reads of a single record that the cache answered";
+    CACHE_MISSES: Counter, "CacheMisses", Count, [],
+        "reads of a single record that went to the table although a cache is configured";
+    CACHE_ERRORS: Counter, "CacheErrors", Count, [],
+        "calls to the cache that failed or timed out";
+    RATE_LIMITED_REQUESTS: Counter, "RateLimitedRequests", Count, [],
+        "requests rejected because the caller's quota was exhausted";
+}
+
+/// Registers units and descriptions with the recorder in use; call once, after it is installed.
 pub fn describe() {
-    describe_histogram!(REPLICATION_LAG, Unit::Milliseconds, "age of a batch's oldest change when it was applied");
-    describe_counter!(APPLIED, Unit::Count, "changes written to a replica");
-    describe_counter!(DUPLICATE, Unit::Count, "changes a replica already held");
-    describe_counter!(STALE, Unit::Count, "changes refused because a replica held a later one");
-    describe_counter!(CONFIRMED_BEFORE, Unit::Count, "changes a replica was spared because it had confirmed them");
-    describe_counter!(TOMBSTONES, Unit::Count, "deletes written as tombstones");
-    describe_counter!(QUARANTINED, Unit::Count, "records put aside in the failure bucket");
-    describe_counter!(RESENT, Unit::Count, "batches answered with a position to resend from");
-    describe_counter!(ARCHIVED_ROWS, Unit::Count, "rows written to the archive");
-    describe_counter!(ARCHIVED_BYTES, Unit::Bytes, "bytes of archive objects");
-    describe_counter!(DIFFERENCES, Unit::Count, "differences that a verify found, or rows that an audit missed");
-    describe_counter!(REQUESTS, Unit::Count, "requests answered");
-    describe_counter!(CACHE_HITS, Unit::Count, "records found in the cache");
-    describe_counter!(CACHE_MISSES, Unit::Count, "records that the table was asked for");
-    describe_counter!(CACHE_FAILURES, Unit::Count, "calls to the cache that failed or took too long");
-    describe_counter!(RATE_LIMITED, Unit::Count, "requests over their caller's quota");
-    describe_histogram!(REQUEST_DURATION, Unit::Milliseconds, "time from a request's arrival to its answer");
+    for MetricDefinition { name, kind, unit, description, .. } in REGISTRY.iter().copied() {
+        match kind {
+            MetricKind::Counter => metrics::describe_counter!(name, unit, description),
+            MetricKind::Histogram => metrics::describe_histogram!(name, unit, description),
+        }
+    }
 }

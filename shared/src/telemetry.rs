@@ -115,7 +115,7 @@ impl Telemetry {
     }
 
     fn write(self, request_id: &str, to: impl io::Write) -> io::Result<()> {
-        self.collector.set_property("requestId", request_id).flush(to)
+        self.collector.set_property("request_id", request_id).flush(to)
     }
 }
 
@@ -138,9 +138,9 @@ mod tests {
     #[test]
     fn every_metric_has_the_dimensions_function_and_stack() {
         let telemetry = collect("replicator", stack("millrace-blue").ok()).unwrap();
-        metrics::counter!(metric::QUARANTINED).increment(1);
-        metrics::counter!(metric::APPLIED, "sink" => "dynamodb").increment(2);
-        metrics::histogram!(metric::REPLICATION_LAG).record(3.0);
+        metric::QUARANTINED.increment([], 1);
+        metric::APPLIED_CHANGES.increment(["dynamodb"], 2);
+        metric::REPLICATION_LAG.record([], 3.0);
         let mut written = Vec::new();
         telemetry.write("request-1", &mut written).unwrap();
         let lines = String::from_utf8(written).unwrap();
@@ -152,6 +152,7 @@ mod tests {
             let dimensions = [&DIMENSIONS[..], own].concat();
             assert_eq!(documented["Dimensions"], serde_json::json!([dimensions]));
             assert_eq!((&line["function"], &line["stack"]), (&"replicator".into(), &"millrace-blue".into()));
+            assert_eq!(line["request_id"], "request-1");
         }
     }
 

@@ -70,7 +70,7 @@ async fn every_real_difference_is_told_by_its_kind_and_by_names_without_values()
 async fn differences_are_in_the_answer_and_in_a_metric_and_a_repair_s_are_not() {
     let counted = || {
         let text = local::metrics::recorded().render();
-        let line = text.lines().find(|line| line.starts_with(shared::metric::DIFFERENCES)).unwrap_or("0");
+        let line = text.lines().find(|line| line.starts_with(shared::metric::DIFFERENCES.name())).unwrap_or("0");
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };
     let scene = replicated(&["ada", "bob", "cleo"]).await;

@@ -2,106 +2,12 @@
 //! mapping rings when nothing is delivered, though nothing is invoked then that could fail.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
 
-use metrics::{
-    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
-use serde_json::{Value, json};
+use serde_json::Value;
 use shared::telemetry;
 
 use super::tiers::section;
-use crate::archival::harness::{Harness, expired, payload};
-use crate::maintenance::scene::{REPLICA, Scene, user};
-use crate::replication::rig::{Rig, hand_over, sample};
-
-/// A metric's name, and the names of its own dimensions.
-type Counted = BTreeSet<(String, BTreeSet<String>)>;
-
-/// Records what is counted on this thread.
-#[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Counted>>);
-
-/// One metric; a count of nothing is not sent.
-struct One {
-    seen: Seen,
-    key: Key,
-}
-
-impl One {
-    fn see(&self) {
-        let labels = self.key.labels().map(|label| label.key().to_owned()).collect();
-        self.seen.0.lock().unwrap().insert((self.key.name().to_owned(), labels));
-    }
-}
-
-impl CounterFn for One {
-    fn increment(&self, value: u64) {
-        if value > 0 {
-            self.see();
-        }
-    }
-
-    fn absolute(&self, _: u64) {
-        self.see();
-    }
-}
-
-impl HistogramFn for One {
-    fn record(&self, _: f64) {
-        self.see();
-    }
-}
-
-impl Recorder for Seen {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(Arc::new(One { seen: self.clone(), key: key.clone() }))
-    }
-
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        panic!("{key} is a gauge: nothing here counts by one")
-    }
-
-    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(Arc::new(One { seen: self.clone(), key: key.clone() }))
-    }
-}
-
-/// What a function counts meanwhile, on the thread of this test.
-async fn counted(doing: impl Future<Output = ()>) -> Counted {
-    let seen = Seen::default();
-    let recording = metrics::set_default_local_recorder(&seen);
-    doing.await;
-    drop(recording);
-    let counted = seen.0.lock().unwrap();
-    counted.clone()
-}
-
-/// The metrics that each function counts: those of the stream of a batch with poison, maintenance of a difference.
-async fn counted_by_function() -> BTreeMap<&'static str, Counted> {
-    let rig = Rig::start().await;
-    let replicator = counted(async {
-        hand_over(&rig.replicator(), &sample("unreadable-in-the-middle")).await;
-    });
-    let replicator = replicator.await;
-    let harness = Harness::start().await;
-    let mut poison = expired(2, 0);
-    poison["dynamodb"]["Keys"] = "eve".into();
-    let archiver = counted(async {
-        harness.handle(&payload([expired(1, 0), poison])).await.unwrap();
-    });
-    let archiver = archiver.await;
-    let scene = Scene::start().await;
-    scene.put(REPLICA, user("ghost", "Extra")).await;
-    let maintenance = counted(async {
-        scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
-    });
-    BTreeMap::from([("replicator", replicator), ("archiver", archiver), ("maintenance", maintenance.await)])
-}
+use crate::telemetry::metrics::printed_by;
 
 /// Every alarm of the template and of the nested ones, by its id.
 fn alarms() -> BTreeMap<String, Value> {
@@ -127,9 +33,8 @@ fn metrics_of(alarm: &Value) -> Vec<(String, String, BTreeMap<String, Value>)> {
     looked_at.into_iter().map(metric).collect()
 }
 
-#[tokio::test]
-async fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_what_they_count() {
-    let counted = counted_by_function().await;
+#[test]
+fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_what_they_print() {
     let mut checked = 0;
     for (id, alarm) in alarms() {
         for (namespace, name, mut dimensions) in metrics_of(&alarm) {
@@ -142,7 +47,7 @@ async fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_w
             let [function, stack] = telemetry::DIMENSIONS.map(|own| dimensions.remove(own));
             assert_eq!(stack, Some("!Ref AWS::StackName".into()), "{id} rings for other stacks, too");
             let function = function.unwrap_or_else(|| panic!("{id}: every metric has a function"));
-            let own = &counted[function.as_str().unwrap()];
+            let own = printed_by(function.as_str().unwrap());
             let labels: BTreeSet<String> = dimensions.into_keys().collect();
             assert!(own.contains(&(name.clone(), labels.clone())), "{id}: {name} {labels:?} is not among {own:?}");
             checked += 1;

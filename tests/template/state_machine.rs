@@ -404,7 +404,7 @@ fn differences_end_it_in_a_state_of_their_own_and_nothing_else_does() {
     }
     let alarm = alarm_of("DifferencesAlarm");
     assert_eq!((alarm["MetricName"].as_str(), alarm["Namespace"].as_str()), (Some("Differences"), Some("Millrace")));
-    assert_eq!(alarm["MetricName"], shared::metric::DIFFERENCES);
+    assert_eq!(alarm["MetricName"], shared::metric::DIFFERENCES.name());
 }
 
 fn alarm_of(id: &str) -> Value {

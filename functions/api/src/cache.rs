@@ -151,12 +151,12 @@ impl CacheAside {
         let name = shared::cache::key(&self.0.table, key);
         let looked = match self.look(&name, now).await {
             Look::Told(found) => {
-                metrics::counter!(metric::CACHE_HITS).increment(1);
+                metric::CACHE_HITS.increment([], 1);
                 return Ok(found);
             }
             Look::Ask(looked) => looked,
         };
-        metrics::counter!(metric::CACHE_MISSES).increment(1);
+        metric::CACHE_MISSES.increment([], 1);
         let read = Box::pin(async {
             let user = table.read(key, now).await?;
             if let Some(looked) = looked {
@@ -268,7 +268,7 @@ impl CacheAside {
             self.0.cache.hang_up(line);
         }
         self.0.breaker.failed(Instant::now());
-        metrics::counter!(metric::CACHE_FAILURES).increment(1);
+        metric::CACHE_ERRORS.increment([], 1);
         tracing::warn!(%error, "the table is asked instead of the cache");
     }
 

@@ -58,7 +58,7 @@ pub(crate) async fn ration(State(limit): State<Option<Limit>>, request: Request,
     let (mut response, remaining, time) = match allowance {
         Allowance::Passes { remaining, full_in } => (next.run(request).await, remaining, full_in),
         Allowance::Waits { next_in } => {
-            metrics::counter!(metric::RATE_LIMITED).increment(1);
+            metric::RATE_LIMITED_REQUESTS.increment([], 1);
             (Problem::RateLimited { seconds: whole_seconds(next_in) }.into_response(), 0, next_in)
         }
     };

@@ -5,7 +5,6 @@ use std::io;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use metrics::counter;
 use serde_json::value::RawValue;
 use shared::checkpoint::{self, NoPosition};
 use shared::invocation::Invocation;
@@ -134,7 +133,7 @@ impl Archiver {
 
         let answer = checkpoint::answer(records, unconfirmed.iter().copied());
         done.count();
-        counter!(metric::RESENT).increment(u64::from(!unconfirmed.is_empty()));
+        metric::PARTIAL_BATCH_FAILURES.increment([], u64::from(!unconfirmed.is_empty()));
         report(&invocation.request_id, records.len(), skipped, done, unconfirmed.len(), failure, answer.as_ref().ok());
         Ok(answer?)
     }
@@ -181,9 +180,9 @@ impl Done {
     }
 
     fn count(self) {
-        counter!(metric::ARCHIVED_ROWS).increment(self.rows);
-        counter!(metric::ARCHIVED_BYTES).increment(self.bytes);
-        counter!(metric::QUARANTINED).increment(self.quarantined);
+        metric::ARCHIVED_ROWS.increment([], self.rows);
+        metric::ARCHIVED_BYTES.increment([], self.bytes);
+        metric::QUARANTINED.increment([], self.quarantined);
     }
 }
 

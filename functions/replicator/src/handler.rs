@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use futures::{StreamExt, stream};
-use metrics::{counter, histogram};
 use serde_json::value::RawValue;
 use shared::change::{CanonicalKey, Change, Effect};
 use shared::checkpoint::{self, NoPosition};
 use shared::invocation::Invocation;
-use shared::metric;
+use shared::metric::{self, CounterMetric};
 use shared::quarantine::{Naming, Quarantine};
 use shared::revision::{Revision, SequenceNumber};
 use shared::stream::{self as dialect, Answer, NotAStreamEvent, Record};
@@ -431,30 +430,30 @@ fn count(
     outcomes: &[Applied<'_>],
     decided: Decided<'_>,
     quarantined: usize,
-    resent: bool,
+    redelivered: bool,
     invocation: &Invocation,
     started: Instant,
 ) -> Option<u64> {
-    let add = |name, sink, count: usize| counter!(name, "sink" => sink).increment(count as u64);
+    let add = |metric: CounterMetric<1>, sink, count: usize| metric.increment([sink], count as u64);
     for applied in outcomes {
         let Applied { sink, outcome, .. } = applied;
-        add(metric::APPLIED, *sink, outcome.applied);
-        add(metric::DUPLICATE, *sink, outcome.duplicate);
-        add(metric::STALE, *sink, outcome.stale);
+        add(metric::APPLIED_CHANGES, *sink, outcome.applied);
+        add(metric::DUPLICATE_CHANGES, *sink, outcome.duplicate);
+        add(metric::STALE_CHANGES, *sink, outcome.stale);
         add(metric::TOMBSTONES, *sink, outcome.tombstones);
         let confirmed_before = applied.confirmed_before(decided);
         if confirmed_before > 0 {
-            add(metric::CONFIRMED_BEFORE, *sink, confirmed_before);
+            add(metric::PREVIOUSLY_CONFIRMED_CHANGES, *sink, confirmed_before);
         }
     }
-    counter!(metric::QUARANTINED).increment(quarantined as u64);
-    counter!(metric::RESENT).increment(u64::from(resent));
+    metric::QUARANTINED.increment([], quarantined as u64);
+    metric::PARTIAL_BATCH_FAILURES.increment([], u64::from(redelivered));
     if outcomes.iter().all(|applied| applied.outcome.applied == 0) {
         return None;
     }
     let oldest = decided.changes.iter().filter_map(|change| change.at).min()?;
     let lag = Duration::try_from(invocation.now - oldest).unwrap_or_default() + started.elapsed();
-    histogram!(metric::REPLICATION_LAG).record(lag.as_secs_f64() * 1000.0);
+    metric::REPLICATION_LAG.record([], lag.as_secs_f64() * 1000.0);
     Some(millis(lag))
 }
 

@@ -134,13 +134,14 @@ pub(super) async fn poison(page: &mut Page, stores: &Stores, told: &Told) -> Res
 pub(super) async fn figures(page: &mut Page, browser: &Browser, told: &Told) -> Result<(), TourError> {
     page.heading("The figures");
     let metrics = browser.send("GET", "/metrics", "text/plain", "").await?;
-    for name in [metric::APPLIED, metric::TOMBSTONES, metric::QUARANTINED, metric::ARCHIVED_ROWS] {
+    let applied = metric::APPLIED_CHANGES.name();
+    for name in [applied, metric::TOMBSTONES.name(), metric::QUARANTINED.name(), metric::ARCHIVED_ROWS.name()] {
         for line in metrics.body.lines().filter(|line| line.starts_with(name)) {
             page.exhibit("GET /metrics", line);
         }
     }
     page.exhibit("first write", &format!("in the replica {} ms after the API's answer", told.replicated_ms));
     page.exhibit("the whole story", &format!("{:.1} s", told.started.elapsed().as_secs_f64()));
-    page.check("what was done is counted", metrics.status == 200 && metrics.body.contains(metric::APPLIED));
+    page.check("what was done is counted", metrics.status == 200 && metrics.body.contains(applied));
     Ok(())
 }

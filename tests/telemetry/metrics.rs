@@ -1,0 +1,58 @@
+//! The metrics: those that the functions print and those of docs/metrics.md are those of the registry.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use shared::metric::{MetricKind, REGISTRY};
+use shared::telemetry::{DIMENSIONS, NAMESPACE};
+
+use super::scenarios::REQUEST_ID;
+use super::{FUNCTIONS, STACK, printed};
+
+/// The metrics of a document in the embedded metric format: names, and the names of the dimensions.
+fn directive(document: &Value) -> (Vec<&Value>, Vec<&str>) {
+    let [directive] = &document["_aws"]["CloudWatchMetrics"].as_array().unwrap()[..] else { panic!("{document}") };
+    assert_eq!(directive["Namespace"], NAMESPACE, "{document}");
+    let [dimensions] = &directive["Dimensions"].as_array().unwrap()[..] else { panic!("{document}") };
+    let dimensions = dimensions.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    (directive["Metrics"].as_array().unwrap().iter().collect(), dimensions)
+}
+
+/// The metrics that a function prints: names, and the names of their dimensions without those of every metric.
+pub(crate) fn printed_by(function: &str) -> BTreeSet<(String, BTreeSet<String>)> {
+    let mut metrics = BTreeSet::new();
+    for document in &printed(function).metrics {
+        let (printed, dimensions) = directive(document);
+        let own: BTreeSet<String> =
+            dimensions.into_iter().filter(|name| !DIMENSIONS.contains(name)).map(str::to_owned).collect();
+        metrics.extend(printed.into_iter().map(|metric| (metric["Name"].as_str().unwrap().to_owned(), own.clone())));
+    }
+    metrics
+}
+
+#[test]
+fn every_printed_metric_has_the_dimensions_function_and_stack_and_is_registered() {
+    let mut names = BTreeSet::new();
+    for function in FUNCTIONS {
+        for document in &printed(function).metrics {
+            let (metrics, dimensions) = directive(document);
+            assert_eq!(dimensions[..2], DIMENSIONS, "{document}");
+            assert_eq!((&document["function"], &document["stack"]), (&json!(function), &json!(STACK)), "{document}");
+            assert_eq!((&document["request_id"], &document["requestId"]), (&json!(REQUEST_ID), &Value::Null));
+            assert!(dimensions.iter().all(|name| document[*name].is_string()), "{document}");
+            for metric in metrics {
+                let name = metric["Name"].as_str().unwrap();
+                let registered = REGISTRY.iter().find(|registered| registered.name == name);
+                let registered = registered.unwrap_or_else(|| panic!("{name} is not in the registry: {document}"));
+                assert_eq!(dimensions[2..], *registered.dimensions, "{name}");
+                assert_eq!(metric["Unit"], format!("{:?}", registered.unit), "{name}");
+                let is_list = document[name].is_array();
+                assert_eq!(is_list, registered.kind == MetricKind::Histogram, "{name}: {}", document[name]);
+                names.insert(name);
+            }
+        }
+    }
+    let registered: BTreeSet<&str> = REGISTRY.iter().map(|metric| metric.name).collect();
+    assert_eq!(names, registered, "the scenarios emit every metric of the registry");
+    assert_eq!(registered.len(), REGISTRY.len(), "a name is registered once");
+}

@@ -1,0 +1,131 @@
+//! What each function does while its standard output is read: all that it counts, and its warnings and errors.
+
+use std::time::Duration;
+
+use api::cache::Patience;
+use local::cache::Server;
+use replicator::sink::Sink;
+use replicator::sink::dynamodb::DynamoDbSink;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::environment::Environment;
+use shared::telemetry;
+
+use super::{FUNCTIONS, printed};
+use crate::archival::harness::{self, Harness, expired, payload};
+use crate::cache::servers::at;
+use crate::faults::troubled::{Trouble, Troubled};
+use crate::maintenance::scene::{self, Scene, user};
+use crate::replication::rig::{self, Rig, hand_over, invocation, sample};
+use crate::replication::story::{Told, event, event_of};
+use crate::search::scene::{nobody, over};
+use crate::users_api::service::{Api, NOW, Service, config};
+
+/// The variable that names the function whose scenario a child process plays.
+pub(super) const FUNCTION: &str = "MILLRACE_TELEMETRY_OF";
+pub(super) const REQUEST_ID: &str = "request-1";
+
+#[tokio::test]
+async fn every_function_prints_metrics_and_logs() {
+    let environment = Environment::of_process();
+    let Some(name) = environment.get(FUNCTION) else {
+        for function in FUNCTIONS {
+            let printed = printed(function);
+            assert!(!printed.metrics.is_empty() && !printed.logs.is_empty(), "{function} prints both");
+        }
+        return;
+    };
+    let function = FUNCTIONS.into_iter().find(|function| *function == name).unwrap();
+    let telemetry = telemetry::init(function, &environment).unwrap();
+    match function {
+        "api" => api().await,
+        "search" => search().await,
+        "replicator" => replicator().await,
+        "archiver" => archiver().await,
+        _ => maintenance().await,
+    }
+    telemetry.flush(REQUEST_ID);
+}
+
+/// A miss, a hit, a request over the quota, a cache that is gone, and a table that does not exist.
+async fn api() {
+    let server = Server::start().await.unwrap();
+    let url = server.url();
+    let patience = Patience { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+    let service = Service::with_cache(at(&url), patience).await;
+    let api = service.api_with(&[("CACHE_URL", &url), ("RATE_LIMIT", "10/60s burst 3")]);
+    api.created("ada", 7).await;
+    for (source, status) in [(Some("database"), 200), (Some("cache"), 200), (None, 429)] {
+        let answer = api.get("/users/ada/7").await;
+        assert_eq!((answer.json["source"].as_str(), answer.status), (source, status));
+    }
+    drop(server);
+    assert_eq!(api.get("/users/ada/7").await.status, 200);
+    let elsewhere = Api(::api::app(&config("Elsewhere"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
+    assert_eq!(elsewhere.get("/users/ada/7").await.status, 500);
+}
+
+/// A database that is gone.
+async fn search() {
+    let (writer, reader) = (nobody().await, nobody().await);
+    let search = over(&[("POSTGRES_URL", &writer), ("POSTGRES_READER_URL", &reader)]);
+    assert_eq!(search.get("/search/users").await.status, 503);
+}
+
+/// Every outcome of a change, a sink that fails, a batch that is redelivered, and a failure bucket that is gone.
+async fn replicator() {
+    const SECOND: &str = "SecondReplica";
+    let rig = Rig::start().await;
+    let replicator = rig.replicator();
+    hand_over(&replicator, &sample("unreadable-in-the-middle")).await;
+    let named = Told::named("ada", 7, "Ada");
+    for told in [named.clone(), named, Told::named("ada", 6, "Eve"), Told::deleted("ada", 8)] {
+        assert_eq!(hand_over(&replicator, &event(&[told])).await.identifier(), None);
+    }
+
+    rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
+    let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
+    let first = Troubled::new(sink(rig::REPLICA), [Trouble::Rejects(vec![9])]);
+    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(first), Box::new(sink(SECOND))];
+    let replicator = rig.replicator_with(sinks);
+    let batch = event(&[Told::named("bob", 9, "Bob")]);
+    assert_eq!(hand_over(&replicator, &batch).await.identifier(), Some("9"));
+    assert_eq!(hand_over(&replicator, &batch).await.identifier(), None);
+
+    let replicator = rig.replicator_without_a_bucket();
+    let record = |number: u64| Told::image("eve", number, r#"{"user_id":{"N":"eve"}}"#).record();
+    assert_eq!(hand_over(&replicator, &event_of(&[record(10)])).await.identifier(), Some("10"));
+    let nameless = record(11).replace(r#""SequenceNumber":"11""#, r#""SequenceNumber":null"#);
+    assert!(replicator.handle(&event_of(&[nameless]), &invocation()).await.is_err());
+}
+
+/// Rows, poison records, and buckets that refuse them.
+async fn archiver() {
+    let poison = |n: u32| {
+        let mut record = expired(n, 0);
+        record["dynamodb"]["Keys"] = "eve".into();
+        record
+    };
+    let batch = |n: u32| payload([expired(n, 0), poison(n + 1)]);
+    let harness = Harness::start().await;
+    assert_eq!(harness.handle(&batch(1)).await.unwrap().identifier(), None);
+    for bucket in [harness::ARCHIVE, harness::FAILURES] {
+        let harness = Harness::start().await;
+        harness.refuse(bucket);
+        assert!(harness.handle(&batch(3)).await.unwrap().identifier().is_some());
+    }
+    let harness = Harness::start().await;
+    harness.refuse(harness::FAILURES);
+    let mut nameless = poison(5);
+    nameless["dynamodb"]["SequenceNumber"] = Value::Null;
+    assert!(harness.handle(&payload([nameless])).await.is_err());
+}
+
+/// A difference, and a task that does not exist.
+async fn maintenance() {
+    let scene = Scene::start().await;
+    scene.put(scene::REPLICA, user("ghost", "Extra")).await;
+    scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    let unknown = json!({"task": "unknown"});
+    assert!(scene::invoke(&scene.maintenance(), &unknown, Duration::from_secs(30)).await.is_err());
+}
