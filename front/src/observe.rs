@@ -138,7 +138,7 @@ impl Answered<'_> {
         };
         metric::REQUESTS.increment([route, status_class], 1);
         metric::REQUEST_DURATION.record([route], duration_ms);
-        if let Some(cause) = problem.and_then(Problem::cause) {
+        if let Some((problem, error)) = problem.and_then(|problem| Some((problem, problem.cause()?))) {
             tracing::error!(
                 http.route = route,
                 http.status = status,
@@ -146,7 +146,8 @@ impl Answered<'_> {
                 capacity_units,
                 request_id,
                 trace_id,
-                cause,
+                error.kind = problem.kind(),
+                error,
                 "request failed"
             );
         } else {

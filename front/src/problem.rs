@@ -317,6 +317,12 @@ impl Problem {
         self.parts().2
     }
 
+    /// The last part of the problem's type URI, which never changes.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.parts().1
+    }
+
     /// The problem's type, a URI that never changes.
     #[must_use]
     pub fn type_uri(&self) -> String {

@@ -1,5 +1,7 @@
 //! What is logged of a batch: positions and counts, and never what an item holds.
 
+use serde_json::Value;
+
 use super::rig::{Rig, hand_over};
 use super::story::{LABEL, Told, event_of};
 use crate::logged::logged;
@@ -33,16 +35,20 @@ async fn what_poison_holds_is_in_quarantine_and_not_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_to_come_again_is_a_warning_with_its_cause() {
+async fn redelivered_batch_is_logged_as_a_warning_with_its_error() {
     let rig = Rig::start().await;
     let log = logged(async {
         let absent = rig.replicator_over("Absent");
         let answer = hand_over(&absent, &event_of(&[Told::named("a", 7, "Ada").record()])).await;
         assert_eq!(answer.identifier(), Some("7"));
     });
-    let log = log.await;
-    let line = log.iter().find(|line| line.contains("resend_from")).unwrap_or_else(|| panic!("{log:?}"));
-    for part in ["WARN", "request-1", r#""7""#, "dynamodb: REPLICA_TABLE Absent", "ResourceNotFoundException"] {
-        assert!(line.contains(part), "{part} in {line}");
+    let log: Vec<Value> = log.await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let line = log.iter().find(|line| !line["batch.retry_all"].is_null()).unwrap_or_else(|| panic!("{log:?}"));
+    assert_eq!((&line["level"], &line["request_id"]), (&"WARN".into(), &"request-1".into()), "{line}");
+    assert_eq!((&line["batch.retry_from_sequence"], &line["batch.retry_all"]), (&"7".into(), &false.into()), "{line}");
+    assert_eq!(line["batch.failed"], 1, "{line}");
+    let error = line["error"].as_str().unwrap();
+    for part in ["dynamodb: REPLICA_TABLE Absent", "ResourceNotFoundException"] {
+        assert!(error.contains(part), "{part} in {error}");
     }
 }

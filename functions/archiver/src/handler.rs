@@ -1,6 +1,6 @@
 //! A batch from the stream to the archive: read, select, put, answer.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 
 use futures::StreamExt as _;
@@ -82,6 +82,21 @@ impl Task<'_> {
             Self::Quarantine(record) => record.index,
         }
     }
+
+    fn pending(&self) -> Pending {
+        match self {
+            Self::Archive(partition) => Pending { records: partition.rows.len(), is_quarantine: false },
+            Self::Quarantine(_) => Pending { records: 1, is_quarantine: true },
+        }
+    }
+}
+
+/// A put that S3 has not confirmed.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    /// The records that it stores.
+    records: usize,
+    is_quarantine: bool,
 }
 
 /// What has been confirmed.
@@ -105,13 +120,27 @@ impl Archiver {
     /// # Errors
     /// [`Fault`] if the whole batch is to come again.
     pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+        let handled = self.handle_batch(event, invocation).await;
+        handled.inspect_err(|fault| {
+            tracing::error!(
+                request_id = invocation.request_id,
+                batch.retry_all = true,
+                error.kind = fault.name(),
+                error = %fault,
+                "batch failed"
+            );
+        })
+    }
+
+    async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
         let batch = shared::stream::read(event)?;
         let records = batch.records.as_slice();
         let Selection { partitions, unarchivable, skipped } = archive::select(records)?;
         let tasks = partitions.into_iter().map(Task::Archive);
         let tasks: Vec<_> = tasks.chain(unarchivable.into_iter().map(Task::Quarantine)).collect();
 
-        let mut unconfirmed: BTreeSet<usize> = tasks.iter().map(Task::place).collect();
+        let mut unconfirmed: BTreeMap<usize, Pending> =
+            tasks.iter().map(|task| (task.place(), task.pending())).collect();
         let mut done = Done::default();
         let mut failure = None;
         // An object is made when its turn comes: no more than those in flight are held.
@@ -131,10 +160,10 @@ impl Archiver {
         }
         drop(in_flight);
 
-        let answer = checkpoint::answer(records, unconfirmed.iter().copied());
+        let answer = checkpoint::answer(records, unconfirmed.keys().copied());
         done.count();
         metric::PARTIAL_BATCH_FAILURES.increment([], u64::from(!unconfirmed.is_empty()));
-        report(&invocation.request_id, records.len(), skipped, done, unconfirmed.len(), failure, answer.as_ref().ok());
+        report(&invocation.request_id, records.len(), skipped, done, &unconfirmed, failure, &answer);
         Ok(answer?)
     }
 
@@ -192,11 +221,11 @@ fn report(
     records: usize,
     skipped: usize,
     done: Done,
-    unconfirmed: usize,
+    unconfirmed: &BTreeMap<usize, Pending>,
     failure: Option<Unconfirmed>,
-    answer: Option<&Answer>,
+    answer: &Result<Answer, NoPosition>,
 ) {
-    if unconfirmed == 0 {
+    if unconfirmed.is_empty() {
         tracing::info!(
             request_id,
             batch.records = records,
@@ -204,23 +233,25 @@ fn report(
             archive.objects = done.objects,
             archive.rows = done.rows,
             archive.bytes = done.bytes,
-            quarantine.records = done.quarantined,
+            batch.quarantined = done.quarantined,
             "batch archived"
         );
         return;
     }
-    let cause = failure.map_or_else(|| "no time left".to_owned(), |failure| failure.to_string());
+    let error = failure.map_or_else(|| "the deadline has passed".to_owned(), |failure| failure.to_string());
     tracing::warn!(
         request_id,
         batch.records = records,
         batch.skipped = skipped,
-        batch.unconfirmed = unconfirmed,
         archive.objects = done.objects,
         archive.rows = done.rows,
         archive.bytes = done.bytes,
-        quarantine.records = done.quarantined,
-        stream.resend_from = answer.and_then(Answer::identifier),
-        error = cause,
-        "batch not fully archived"
+        batch.quarantined = done.quarantined,
+        batch.quarantine_failed = unconfirmed.values().filter(|pending| pending.is_quarantine).count(),
+        batch.failed = unconfirmed.values().map(|pending| pending.records).sum::<usize>(),
+        batch.retry_from_sequence = answer.as_ref().ok().and_then(Answer::identifier),
+        batch.retry_all = answer.is_err(),
+        error,
+        "batch not fully processed"
     );
 }

@@ -16,14 +16,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<(), Error> {
     let environment = Environment::of_process();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
-    let config = Config::parse(&environment).inspect_err(|problems| tracing::error!(%problems, "cannot start"))?;
+    let config = Config::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let s3 = aws::s3(&aws::load().await, &environment);
     let (archiver, clock) = (&archiver::connect(&config, s3), &Clock::system());
     lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {
         let invocation = aws::invocation(clock, Instant::now(), &event.context);
         let answer = archiver.handle(&event.payload, &invocation).await;
         telemetry.flush(&invocation.request_id);
-        let answer = answer.inspect_err(|fault| tracing::error!(error = %fault, "batch failed"));
         answer.map_err(|fault| aws::diagnostic(fault.name(), &fault))
     }))
     .await

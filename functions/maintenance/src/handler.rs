@@ -167,9 +167,9 @@ impl Maintenance {
                 task.done = answer.done,
                 task.progress = %answer.progress,
                 task.sinks = ?answer.sinks,
-                "task gone about"
+                "task processed"
             ),
-            Err(fault) => tracing::error!(request_id, error.name = fault.name(), error = %fault, "task stopped"),
+            Err(fault) => tracing::error!(request_id, error.kind = fault.name(), error = %fault, "task failed"),
         }
         if let Ok(Answer { done: true, task, differences, .. }) = &answer
             && LOOKING.contains(&task.as_str())

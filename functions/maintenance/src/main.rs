@@ -18,7 +18,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<(), Error> {
     let environment = Environment::of_process();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
-    let config = Config::parse(&environment).inspect_err(|problems| tracing::error!(%problems, "cannot start"))?;
+    let config = Config::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let sdk = aws::load().await;
     let replica = config.replicator().replica_client(&sdk).await;
     let (source, s3) = (aws::dynamodb(&sdk), aws::s3(&sdk, &environment));

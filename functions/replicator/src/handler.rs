@@ -156,7 +156,13 @@ impl Replicator {
     pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
         let handled = self.handle_batch(event, invocation).await;
         handled.inspect_err(|fault| {
-            tracing::error!(request_id = invocation.request_id, error = %fault, "the whole batch is to come again");
+            tracing::error!(
+                request_id = invocation.request_id,
+                batch.retry_all = true,
+                error.kind = fault.name(),
+                error = %fault,
+                "batch failed"
+            );
         })
     }
 
@@ -193,9 +199,10 @@ impl Replicator {
         let (poison, lacking) = sort_failures(&outcomes);
         let aside = aside.and(self.put_aside(&records, &name_apart(poison, &records), invocation).await);
 
-        let failing = lacking.iter().chain(&aside.failing).copied();
-        let answer = checkpoint::answer(&records, failing);
-        let resend_from = answer.as_ref().map_or(Some("the whole batch"), Answer::identifier);
+        let failed: BTreeSet<usize> = lacking.union(&aside.failing).copied().collect();
+        let answer = checkpoint::answer(&records, failed.iter().copied());
+        let (retry_from, retry_all) = (answer.as_ref().ok().and_then(Answer::identifier), answer.is_err());
+        let is_redelivered = retry_all || retry_from.is_some();
         match answer.as_ref().map(Answer::identifier) {
             Ok(None) => self.confirmed().acknowledge(&changes),
             // What is below that position does not come again.
@@ -205,30 +212,31 @@ impl Replicator {
             }
             Err(_) => self.remember(outcomes.iter(), decided, None, invocation.now),
         }
-        let lag = count(&outcomes, decided, aside.quarantined, resend_from.is_some(), invocation, started);
+        let lag = count(&outcomes, decided, aside.quarantined, is_redelivered, invocation, started);
         let sum = |part: fn(&Outcome) -> usize| outcomes.iter().map(|applied| part(&applied.outcome)).sum::<usize>();
         tracing::info!(
             request_id = invocation.request_id,
             batch.records = records.len(),
-            batch.settled = settled.len(),
+            batch.deduplicated = settled.len(),
             batch.applied = sum(|outcome| outcome.applied),
             batch.duplicate = sum(|outcome| outcome.duplicate),
             batch.stale = sum(|outcome| outcome.stale),
             batch.confirmed_before = outcomes.iter().map(|applied| applied.confirmed_before(decided)).sum::<usize>(),
             batch.tombstones = sum(|outcome| outcome.tombstones),
             batch.quarantined = aside.quarantined,
-            batch.failing = lacking.len() + aside.failing.len(),
+            batch.failed = failed.len(),
             batch.lag_ms = lag,
             duration_ms = millis(started.elapsed()),
             "batch handled"
         );
-        if let Some(position) = resend_from {
-            let (request_id, reason) = (&invocation.request_id, first_transient(&outcomes));
+        if is_redelivered {
             tracing::warn!(
-                request_id,
-                stream.resend_from = position,
-                failure.reason = reason,
-                "not all of the batch is applied"
+                request_id = invocation.request_id,
+                batch.failed = failed.len(),
+                batch.retry_from_sequence = retry_from,
+                batch.retry_all = retry_all,
+                error = first_transient(&outcomes).or(aside.error),
+                "batch not fully processed"
             );
         }
         Ok(answer?)
@@ -312,19 +320,18 @@ impl Replicator {
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
-        if !open.is_empty() {
-            let error = first_error.map(|error| error.to_string());
-            let error = error.as_deref().unwrap_or("the time was up");
-            let (request_id, records) = (&invocation.request_id, open.len());
+        let error = (!open.is_empty())
+            .then(|| first_error.map_or_else(|| "the deadline has passed".to_owned(), |error| error.to_string()));
+        if let Some(error) = &error {
             tracing::error!(
-                request_id,
+                request_id = invocation.request_id,
+                batch.quarantine_failed = open.len(),
                 error,
-                quarantine.missing = records,
-                "records not safe in quarantine are resent"
+                "records not quarantined: Lambda redelivers them"
             );
         }
         let failing = open.iter().map(|place| poison[*place].index).collect();
-        Aside { quarantined: poison.len() - open.len(), failing }
+        Aside { quarantined: poison.len() - open.len(), failing, error }
     }
 }
 
@@ -332,12 +339,18 @@ impl Replicator {
 struct Aside {
     quarantined: usize,
     failing: BTreeSet<usize>,
+    /// Why records were not quarantined.
+    error: Option<String>,
 }
 
 impl Aside {
     fn and(mut self, mut other: Self) -> Self {
         self.failing.append(&mut other.failing);
-        Self { quarantined: self.quarantined + other.quarantined, failing: self.failing }
+        Self {
+            quarantined: self.quarantined + other.quarantined,
+            failing: self.failing,
+            error: self.error.or(other.error),
+        }
     }
 }
 

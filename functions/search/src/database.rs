@@ -75,7 +75,7 @@ impl Databases {
 
     fn pause_reader(&self, fault: &Fault) {
         *self.reader_back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
-        tracing::warn!(reason = %fault, pause_s = PAUSE.as_secs(), "the reader is gone: the writer answers");
+        tracing::warn!(error = %fault, pause_s = PAUSE.as_secs(), "the reader is gone: the writer answers");
     }
 }
 

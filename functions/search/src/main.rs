@@ -15,7 +15,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<(), Error> {
     let environment = Environment::of_process();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
-    let config = Config::parse(&environment).inspect_err(|problems| tracing::error!(%problems, "cannot start"))?;
+    let config = Config::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let signer = TokenSigner::new(&aws::load().await, Clock::system());
     let app = search::app(&config, Some(signer), Clock::system());
     front::lambda::serve(app, telemetry).await

@@ -181,8 +181,8 @@ async fn asked(session: &Session, sql: &str, parameters: &[String]) -> Result<Ve
 fn decoded(row: &Row, now: OffsetDateTime) -> Result<Option<User>, Problem> {
     match user(text(row, 0)?.as_deref().unwrap_or_default(), now) {
         Ok(user) => Ok(Some(user)),
-        Err(reason) => {
-            tracing::warn!(reason, "an item left out of a list");
+        Err(error) => {
+            tracing::warn!(error, "an item left out of a list");
             Ok(None)
         }
     }

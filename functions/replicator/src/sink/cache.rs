@@ -104,8 +104,10 @@ impl Sink for CacheSink {
             match tokio::time::timeout(MARKED_WITHIN, proof).await {
                 Ok(Ok(())) => {}
                 Ok(Err(CacheError::Refused(reason))) => return Err(Broken { sink: NAME, reason }),
-                Ok(Err(CacheError::Unavailable(reason))) => tracing::warn!(reason, "the cache cannot be marked yet"),
-                Err(_) => tracing::warn!(cache.place = self.cache.place(), "the cache is silent: look after CACHE_URL"),
+                Ok(Err(CacheError::Unavailable(error))) => tracing::warn!(error, "the cache cannot be marked yet"),
+                Err(_) => {
+                    tracing::warn!(cache.endpoint = self.cache.place(), "the cache is silent: look after CACHE_URL")
+                }
             }
             Ok(())
         }

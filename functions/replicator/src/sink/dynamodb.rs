@@ -201,7 +201,11 @@ impl Sink for DynamoDbSink {
                 Ok(Err(fault)) => in_words(&fault),
                 Err(_) => format!("REPLICA_TABLE {} was not described in time", self.table.name()),
             };
-            tracing::warn!(sink = NAME, reason, "the replica was not checked at start; the first batch asks again");
+            tracing::warn!(
+                sink = NAME,
+                error = reason,
+                "the replica was not checked at start; the first batch asks again"
+            );
             Ok(())
         }
         .boxed()

@@ -236,7 +236,11 @@ impl Sink for PostgresSink {
                 Ok(Err(NotServing::Passing(reason))) => reason,
                 Err(_) => format!("{SETTING} {} did not answer in time", self.database.address()),
             };
-            tracing::warn!(sink = NAME, reason, "the replica was not checked at start; the first batch asks again");
+            tracing::warn!(
+                sink = NAME,
+                error = reason,
+                "the replica was not checked at start; the first batch asks again"
+            );
             Ok(())
         }
         .boxed()
