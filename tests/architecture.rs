@@ -147,14 +147,14 @@ const MAIN_LINES: usize = 40;
 const EMPTY_NAMES: [&str; 10] =
     ["utils", "util", "common", "helpers", "helper", "types", "models", "base", "core", "misc"];
 
-struct Source {
-    krate: &'static str,
-    path: PathBuf,
+pub(crate) struct Source {
+    pub(crate) krate: &'static str,
+    pub(crate) path: PathBuf,
     module: String,
     text: String,
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
@@ -169,7 +169,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn sources() -> Vec<Source> {
+pub(crate) fn sources() -> Vec<Source> {
     let mut sources = Vec::new();
     for (krate, folder) in CRATES {
         let base = root().join(folder);
@@ -188,13 +188,13 @@ fn sources() -> Vec<Source> {
 }
 
 /// Without comments, and without the tests: they may look at anything.
-fn code(source: &Source) -> String {
+pub(crate) fn code(source: &Source) -> String {
     let production = source.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
     production.lines().filter(is_code).collect::<Vec<_>>().join("\n")
 }
 
-fn is_test(source: &Source) -> bool {
+pub(crate) fn is_test(source: &Source) -> bool {
     source.path.file_stem().is_some_and(|stem| stem.to_string_lossy().contains("tests"))
         || source.path.components().any(|part| part.as_os_str() == "tests")
 }

@@ -10,6 +10,8 @@ use tracing_subscriber::filter::dynamic_filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::telemetry;
+
 thread_local! {
     static TAKEN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
@@ -28,7 +30,7 @@ impl Write for Thread {
     }
 }
 
-/// What this thread logs meanwhile, down to `INFO`, a JSON line each. The subscriber is the process's: those of single
+/// What this thread logs meanwhile, down to `INFO`, a JSON line each, with the fields of docs/logging.md. The subscriber is the process's: those of single
 /// threads, started and ended side by side, now and then miss lines, since what nobody listens to is remembered
 /// process-wide. What a thread logs of which nobody takes the log costs next to nothing.
 pub(crate) async fn logged(doing: impl Future<Output = ()>) -> Vec<String> {
@@ -43,5 +45,8 @@ pub(crate) async fn logged(doing: impl Future<Output = ()>) -> Vec<String> {
     TAKEN.set(Some(Vec::new()));
     doing.await;
     let taken = TAKEN.take().unwrap();
-    String::from_utf8(taken).unwrap().lines().map(str::to_owned).collect()
+    let lines: Vec<String> = String::from_utf8(taken).unwrap().lines().map(str::to_owned).collect();
+    let parsed = lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    parsed.filter(telemetry::is_own).for_each(|line| telemetry::logging::assert_documented(&line));
+    lines
 }

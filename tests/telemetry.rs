@@ -1,9 +1,10 @@
 //! Metrics and logs as the functions write them to standard output, and the documents that describe them.
 
+pub(crate) mod logging;
 pub(crate) mod metrics;
 mod scenarios;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::LazyLock;
 
@@ -12,6 +13,8 @@ use shared::telemetry::STACK_NAME;
 
 /// The functions, by their names in metrics and logs.
 pub(crate) const FUNCTIONS: [&str; 5] = ["api", "search", "replicator", "archiver", "maintenance"];
+/// Those that a stream's event source mapping invokes.
+const STREAM_FUNCTIONS: [&str; 2] = ["replicator", "archiver"];
 /// The stack that the functions are configured with.
 const STACK: &str = "millrace-blue";
 
@@ -41,11 +44,26 @@ fn run(function: &str) -> Printed {
     // The test harness writes lines of its own in between.
     let lines = stdout.lines().filter_map(|line| line.find('{').and_then(|at| serde_json::from_str(&line[at..]).ok()));
     let (metrics, logs): (Vec<Value>, Vec<Value>) = lines.partition(|line: &Value| line["_aws"].is_object());
-    // Libraries and the local stack log, too.
-    let is_own = |line: &Value| {
-        let target = line["target"].as_str().unwrap_or_default();
-        let owner = target.split("::").next().unwrap_or_default();
-        FUNCTIONS.contains(&owner) || ["front", "shared"].contains(&owner)
-    };
     Printed { metrics, logs: logs.into_iter().filter(is_own).collect() }
+}
+
+/// Whether a log line is from the functions' own code: libraries and the local stack log, too.
+pub(crate) fn is_own(line: &Value) -> bool {
+    let owner = line["target"].as_str().and_then(|target| target.split("::").next()).unwrap_or_default();
+    FUNCTIONS.contains(&owner) || ["front", "shared"].contains(&owner)
+}
+
+/// The rows of the first table below a heading of a Markdown document, without the table's head.
+fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
+    let (_, section) = document.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
+    let rows = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let cells = |row: &str| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.skip(2).map(cells).collect();
+    assert!(!rows.is_empty(), "the table of {heading} is empty");
+    rows
+}
+
+/// The names in a cell of a table; none of a dash.
+fn names(cell: &str) -> BTreeSet<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

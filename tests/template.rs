@@ -15,7 +15,7 @@ use shared::environment::Environment;
 use shared::http::caller::Auth;
 use tower::ServiceExt;
 
-mod alarms;
+pub(crate) mod alarms;
 mod cache_user;
 mod choices;
 mod retention;

@@ -32,10 +32,10 @@ const REPORTED: [&str; 11] = [
     "resurrected",
     "extra",
     "quarantined",
-    "mended",
-    "left",
+    "repaired",
+    "failed",
     "objects",
-    "kept",
+    "skipped",
     "redriven",
     "records",
 ];
@@ -71,7 +71,7 @@ impl<S: Stage> World<'_, S> {
         };
         let of_every_item: &[(&str, &[&str])] = match done.task.as_str() {
             "backfill" => {
-                &[("source", &["items"]), ("wide", &["filled", "held", "left"]), ("small", &["filled", "held", "left"])]
+                &[("source", &["items"]), ("wide", &["written", "skipped", "failed"]), ("small", &["written", "skipped", "failed"])]
             }
             "verify" => &[("source", &["items"]), ("wide", &["equal"]), ("small", &["equal"])],
             "repair" => &[("source", &["items"])],
@@ -128,13 +128,11 @@ fn counts_of(done: &TaskResponse, entry: &Value) -> Vec<(String, u64)> {
     let text = |member: &str| entry[member].as_str();
     if done.task == "redrive" {
         let records = entry["records"].as_u64().unwrap_or_default();
-        let outcome = format!("redrive.{}", text("done").unwrap());
+        let outcome = format!("redrive.{}", text("outcome").unwrap());
         return vec![("redrive.objects".to_owned(), 1), ("redrive.records".to_owned(), records), (outcome, 1)];
     }
     let sink = text("sink").unwrap();
-    let left = text("left").map(|_| "left");
-    let mended = text("done").filter(|outcome| *outcome == "mended");
-    [text("kind"), mended, left].into_iter().flatten().map(|kind| (format!("{sink}.{kind}"), 1)).collect()
+    [text("kind"), text("outcome")].into_iter().flatten().map(|kind| (format!("{sink}.{kind}"), 1)).collect()
 }
 
 /// The entries of a run's report.

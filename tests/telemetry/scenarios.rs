@@ -65,10 +65,11 @@ async fn api() {
     assert_eq!(elsewhere.get("/users/ada/7").await.status, 500);
 }
 
-/// A database that is gone.
+/// A request without the database, and one while it is gone.
 async fn search() {
     let (writer, reader) = (nobody().await, nobody().await);
     let search = over(&[("POSTGRES_URL", &writer), ("POSTGRES_READER_URL", &reader)]);
+    assert_eq!(search.get("/nowhere").await.status, 404);
     assert_eq!(search.get("/search/users").await.status, 503);
 }
 

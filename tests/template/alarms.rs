@@ -59,6 +59,12 @@ fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_what_th
     }
 }
 
+/// The alarms that look at a metric, by their ids.
+pub(crate) fn on_metric(namespace: &str, name: &str) -> BTreeSet<String> {
+    let looks_at = |alarm: &Value| metrics_of(alarm).iter().any(|(of, is, _)| of == namespace && is == name);
+    alarms().into_iter().filter(|(_, alarm)| looks_at(alarm)).map(|(id, _)| id).collect()
+}
+
 /// CloudWatch's metric math, as far as the alarms of the mappings use it, in one period: a series has a value there or none,
 /// and what is compared without one counts as 0.
 struct Math<'a> {
