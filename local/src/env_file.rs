@@ -55,7 +55,7 @@ pub fn write(path: &Path, stack: &Stack) -> Result<(), EnvFileError> {
             let value = match name.as_str() {
                 "AUTH" => "none",
                 "CURSOR_KEYS" => CURSOR_KEYS,
-                "POSTGRES_LOGIN" | "CACHE_LOGIN" => "password",
+                "POSTGRES_AUTH" | "CACHE_AUTH" => "password",
                 _ => value,
             };
             let former = variables.insert(name.clone(), value.to_owned());

@@ -42,7 +42,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// <https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html>.
 const TOKEN_LINE: Duration = Duration::from_hours(11);
 
-const LOGIN: &str = "correct its user and password, or set CACHE_LOGIN=iam";
+const LOGIN: &str = "correct its user and password, or set CACHE_AUTH=iam";
 
 /// Why the cache did not do what it was asked. Nothing here holds a password.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -188,12 +188,10 @@ impl Cache {
         let refused =
             |reason: String| CacheError::Refused(format!("no login at the cache at {}: {reason}", self.place()));
         let door = self.0.settings.door().ok_or_else(|| {
-            refused(
-                "CACHE_LOGIN=iam needs CACHE_URL to be ElastiCache's own endpoint, which names the cache".to_owned(),
-            )
+            refused("CACHE_AUTH=iam needs CACHE_URL to be ElastiCache's own endpoint, which names the cache".to_owned())
         })?;
         let signer =
-            self.0.signer.as_ref().ok_or_else(|| refused("CACHE_LOGIN=iam has nothing to sign with".to_owned()))?;
+            self.0.signer.as_ref().ok_or_else(|| refused("CACHE_AUTH=iam has nothing to sign with".to_owned()))?;
         let user = self.0.settings.user().unwrap_or_default();
         let token = signer.sign(door.of(), &user).await.map_err(|error| refused(error.to_string()))?;
         let login = info.redis_settings().clone().set_password(token.secret());

@@ -6,6 +6,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+/// The variables that were renamed: the old name and the new one.
+///
+/// A value under an old name would have no effect, so [`Environment::read`] reports each one that is set.
+pub const RENAMED_VARIABLES: [(&str, &str); 5] = [
+    ("CACHE_LOGIN", "CACHE_AUTH"),
+    ("POSTGRES_LOGIN", "POSTGRES_AUTH"),
+    ("PRECONDITIONS", "REQUIRE_PRECONDITIONS"),
+    ("REPLICA_IN_FLIGHT", "REPLICA_MAX_CONCURRENCY"),
+    ("TOMBSTONE_DAYS", "TOMBSTONE_RETENTION_DAYS"),
+];
+
 /// Environment variables by name. An empty value counts as unset: that is how a template says "absent".
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
@@ -26,10 +37,14 @@ impl Environment {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Starts reading; problems are collected on the way.
+    /// Starts reading; problems are collected on the way. A variable that is set under a former name is the first of them.
     #[must_use]
     pub fn read(&self) -> Reader<'_> {
-        Reader { environment: self, problems: Vec::new() }
+        let renamed = RENAMED_VARIABLES.iter().filter_map(|(old, new)| {
+            let value = self.get(old)?;
+            Some(format!("{old} is {value:?}, but this variable was renamed: set {new} instead"))
+        });
+        Reader { environment: self, problems: renamed.collect() }
     }
 }
 
@@ -135,7 +150,11 @@ impl fmt::Display for Problems {
 /// # Errors
 /// If it has white space at its ends, which no name of a table or bucket has.
 pub fn text(value: &str) -> Result<String, String> {
-    if value.trim() == value { Ok(value.to_owned()) } else { Err("has white space at its ends: remove it".to_owned()) }
+    if value.trim() == value {
+        Ok(value.to_owned())
+    } else {
+        Err(format!("is {value:?}: remove the white space at its ends"))
+    }
 }
 
 /// `true` or `false`.
@@ -173,10 +192,25 @@ mod tests {
         assert_eq!(read.optional("ABSENT", text), None);
         let said = read.problems().to_string();
         for part in
-            ["4 problem(s)", "BUCKET is not set", "EMPTY is not set", "DAYS is \"soon\"", "TABLE has white space"]
+            ["4 problem(s)", "BUCKET is not set", "EMPTY is not set", "DAYS is \"soon\"", "TABLE is \" Users\": remove"]
         {
             assert!(said.contains(part), "{said}");
         }
+    }
+
+    #[test]
+    fn renamed_variables_are_reported_with_their_new_names() {
+        let wrong = environment(&[("TOMBSTONE_DAYS", "30"), ("POSTGRES_LOGIN", "iam"), ("CACHE_LOGIN", "")]);
+        let said = wrong.read().problems().to_string();
+        for part in [
+            "2 problem(s)",
+            "TOMBSTONE_DAYS is \"30\", but this variable was renamed: set TOMBSTONE_RETENTION_DAYS instead",
+            "POSTGRES_LOGIN is \"iam\", but this variable was renamed: set POSTGRES_AUTH instead",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        let new = RENAMED_VARIABLES.map(|(_, new)| (new, "1"));
+        assert!(environment(&new).read().problems().is_empty(), "a new name is not a former one");
     }
 
     #[test]

@@ -175,5 +175,5 @@ async fn a_cache_that_refuses_stops_the_start_and_one_out_of_reach_does_not() {
     let server = Server::spawn(&["--requirepass", "secret"]).unwrap();
     server.ready(&format!("redis://:secret@127.0.0.1:{}", server.port())).await.unwrap();
     let broken = CacheSink::new(at(&server.url())).check().await.unwrap_err().to_string();
-    assert!(broken.contains("sink cache") && broken.contains("CACHE_LOGIN"), "{broken}");
+    assert!(broken.contains("sink cache") && broken.contains("CACHE_AUTH"), "{broken}");
 }

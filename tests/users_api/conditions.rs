@@ -183,7 +183,7 @@ async fn of_many_who_count_in_one_record_none_loses_a_count() {
 #[tokio::test]
 async fn where_preconditions_are_required_no_write_goes_without() {
     let service = Service::start().await;
-    let api = service.api_with(&[("PRECONDITIONS", "required")]);
+    let api = service.api_with(&[("REQUIRE_PRECONDITIONS", "true")]);
     assert_eq!(
         api.post(r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#).await.status,
         201,

@@ -60,7 +60,7 @@ impl Config {
         let cursor_keys = read.required("CURSOR_KEYS", Keys::parse);
         let idempotency_table = read.optional("IDEMPOTENCY_TABLE", environment::text);
         let unique_emails_table = read.only_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
-        let preconditions_required = read.optional("PRECONDITIONS", preconditions).unwrap_or(false);
+        let preconditions_required = read.optional("REQUIRE_PRECONDITIONS", environment::flag).unwrap_or(false);
         let cache = read.parts(Settings::parse(|name| environment.get(name)));
         let rate_limit = read.optional("RATE_LIMIT", limit::quota);
         if rate_limit.is_some() && environment.get("CACHE_URL").is_none() {
@@ -104,14 +104,6 @@ fn relational(text: &str) -> Result<bool, String> {
         "none" => Ok(false),
         "aurora-serverless" | "rds-postgres" => Ok(true),
         _ => Err(format!("is {text:?}: set it to none, aurora-serverless or rds-postgres")),
-    }
-}
-
-fn preconditions(text: &str) -> Result<bool, String> {
-    match text {
-        "required" => Ok(true),
-        "optional" => Ok(false),
-        _ => Err(format!("is {text:?}: set it to optional or required")),
     }
 }
 
@@ -164,7 +156,37 @@ mod tests {
         assert_eq!(with(&[url, limit]).unwrap().rate_limit, Some(Quota { requests: 100, seconds: 1, burst: 200 }));
         assert_eq!((with(&[url]).unwrap().rate_limit, with(&[]).unwrap().cache), (None, None));
         assert!(with(&[limit]).unwrap_err().to_string().contains("CACHE_URL is not set: RATE_LIMIT needs it"));
-        assert!(with(&[("CACHE_URL", "cache")]).unwrap_err().to_string().contains("CACHE_URL is no address"));
+        assert!(
+            with(&[("CACHE_URL", "cache")]).unwrap_err().to_string().contains("CACHE_URL is not the URL of a cache")
+        );
+    }
+
+    #[test]
+    fn preconditions_are_required_only_if_they_are_switched_on() {
+        let usual = [
+            ("USERS_TABLE", "Users"),
+            ("EMAIL_INDEX", "EmailIndex"),
+            ("AUTH", "iam"),
+            ("CURSOR_KEYS", "one:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
+        ];
+        let required =
+            |flag| parse(&[&usual[..], &[("REQUIRE_PRECONDITIONS", flag)]].concat()).unwrap().preconditions_required;
+        assert_eq!((required("true"), required("false"), required("")), (true, false, false));
+    }
+
+    #[test]
+    fn a_renamed_variable_is_rejected_with_its_new_name() {
+        let usual = [
+            ("USERS_TABLE", "Users"),
+            ("EMAIL_INDEX", "EmailIndex"),
+            ("AUTH", "iam"),
+            ("CURSOR_KEYS", "one:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="),
+        ];
+        for (old, new) in environment::RENAMED_VARIABLES {
+            let problems = parse(&[&usual[..], &[(old, "1")]].concat()).unwrap_err().to_string();
+            assert!(problems.contains(&format!("{old} is \"1\"")) && problems.contains(new), "{problems}");
+            assert!(problems.contains("1 problem(s)"), "{problems}");
+        }
     }
 
     #[test]
@@ -179,6 +201,7 @@ mod tests {
             ("RELATIONAL_TIER", "postgres"),
             ("API_BASE_PATH", "/users"),
             ("SCOPE_PREFIX", "a b"),
+            ("REQUIRE_PRECONDITIONS", "required"),
         ])
         .unwrap_err()
         .to_string();
@@ -193,6 +216,7 @@ mod tests {
             "RELATIONAL_TIER is \"postgres\"",
             "API_BASE_PATH is \"/users\"",
             "SCOPE_PREFIX is \"a b\"",
+            "REQUIRE_PRECONDITIONS is \"required\": set it to true or false",
             "STACK_NAME is \"my stack\"",
         ] {
             assert!(problems.contains(name), "{problems}");

@@ -43,7 +43,11 @@ pub(crate) fn quota(text: &str) -> Result<Quota, String> {
         sound.then_some(Quota { requests, seconds, burst })
     });
     parsed.ok_or_else(|| {
-        format!("is {text:?}: set it to <requests>/<seconds>s, or <requests>/<seconds>s burst <requests>")
+        format!(
+            "is {text:?}: set it to <requests>/<seconds>s or <requests>/<seconds>s burst <requests>, with 1–{} requests \
+             in 1–{LONGEST_SECONDS} seconds",
+            u32::MAX
+        )
     })
 }
 

@@ -129,16 +129,25 @@ mod tests {
     }
 
     #[test]
+    fn a_renamed_variable_is_rejected_with_its_new_name() {
+        for (old, new) in environment::RENAMED_VARIABLES {
+            let problems = parse(&[&WELL[..], &[(old, "1")]].concat()).unwrap_err();
+            assert!(problems.contains(&format!("{old} is \"1\"")) && problems.contains(new), "{problems}");
+            assert!(problems.contains("1 problem(s)"), "{problems}");
+        }
+    }
+
+    #[test]
     fn all_that_is_wrong_is_said_at_once_and_each_thing_once() {
         let said = parse(&[
-            ("TOMBSTONE_DAYS", "0"),
+            ("TOMBSTONE_RETENTION_DAYS", "0"),
             ("ARCHIVE_COMPRESSION", "lzma"),
             ("LOG_LEVEL", "loud"),
             ("STACK_NAME", "my stack"),
         ])
         .unwrap_err();
         let wrong = WELL.iter().map(|(name, _)| *name).chain([
-            "TOMBSTONE_DAYS",
+            "TOMBSTONE_RETENTION_DAYS",
             "ARCHIVE_COMPRESSION",
             "LOG_LEVEL",
             "STACK_NAME",

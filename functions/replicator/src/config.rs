@@ -25,9 +25,9 @@ const IN_FLIGHT: usize = 128;
 /// More would not find sockets: a Lambda environment has 1,024 file descriptors.
 const IN_FLIGHT_LIMIT: usize = 900;
 /// A stream keeps records for one day; a week more for what waits in the failure bucket.
-const TOMBSTONE_DAYS: u16 = 8;
+const TOMBSTONE_RETENTION_DAYS: u16 = 8;
 /// Ten years, beyond which a mistyped unit is likelier than a wish.
-const TOMBSTONE_DAYS_LIMIT: u16 = 3_650;
+const TOMBSTONE_RETENTION_DAYS_LIMIT: u16 = 3_650;
 
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +60,10 @@ impl Config {
         let table = read.required("REPLICA_TABLE", environment::text);
         let region = read.optional("REPLICA_REGION", environment::text);
         let role_arn = read.optional("REPLICA_ROLE_ARN", role_arn);
-        let in_flight = read.optional("REPLICA_IN_FLIGHT", within(IN_FLIGHT_LIMIT)).unwrap_or(IN_FLIGHT);
-        let days = read.optional("TOMBSTONE_DAYS", within(TOMBSTONE_DAYS_LIMIT)).unwrap_or(TOMBSTONE_DAYS);
+        let in_flight = read.optional("REPLICA_MAX_CONCURRENCY", within(IN_FLIGHT_LIMIT)).unwrap_or(IN_FLIGHT);
+        let days = read
+            .optional("TOMBSTONE_RETENTION_DAYS", within(TOMBSTONE_RETENTION_DAYS_LIMIT))
+            .unwrap_or(TOMBSTONE_RETENTION_DAYS);
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
         let cache = read.parts(CacheSettings::parse(|name| environment.get(name)));
         let postgres = read.parts(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
@@ -173,14 +175,24 @@ mod tests {
     }
 
     #[test]
+    fn a_renamed_variable_is_rejected_with_its_new_name() {
+        let usual = [("REPLICA_TABLE", "UsersReplica"), ("FAILURE_BUCKET", "users-failures")];
+        for (old, new) in environment::RENAMED_VARIABLES {
+            let problems = parse(&[&usual[..], &[(old, "1")]].concat()).unwrap_err().to_string();
+            assert!(problems.contains(&format!("{old} is \"1\"")) && problems.contains(new), "{problems}");
+            assert!(problems.contains("1 problem(s)"), "{problems}");
+        }
+    }
+
+    #[test]
     fn everything_wrong_is_said_at_once() {
         let said = parse(&[
-            ("REPLICA_IN_FLIGHT", "0"),
-            ("TOMBSTONE_DAYS", "-8"),
+            ("REPLICA_MAX_CONCURRENCY", "0"),
+            ("TOMBSTONE_RETENTION_DAYS", "-8"),
             ("REPLICA_ROLE_ARN", "replicator"),
             ("CACHE_URL", "cache"),
             ("POSTGRES_URL", "db"),
-            ("POSTGRES_LOGIN", "kerberos"),
+            ("POSTGRES_AUTH", "kerberos"),
             ("LOG_LEVEL", "loud"),
             ("STACK_NAME", "my stack"),
         ]);
@@ -188,12 +200,12 @@ mod tests {
         for name in [
             "REPLICA_TABLE",
             "FAILURE_BUCKET",
-            "REPLICA_IN_FLIGHT",
-            "TOMBSTONE_DAYS",
+            "REPLICA_MAX_CONCURRENCY",
+            "TOMBSTONE_RETENTION_DAYS",
             "REPLICA_ROLE_ARN",
             "CACHE_URL",
             "POSTGRES_URL",
-            "POSTGRES_LOGIN",
+            "POSTGRES_AUTH",
             "LOG_LEVEL",
             "STACK_NAME",
         ] {

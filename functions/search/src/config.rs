@@ -70,6 +70,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use shared::environment::RENAMED_VARIABLES;
+
     use super::*;
 
     fn parse(variables: &[(&str, &str)]) -> Result<Config, Problems> {
@@ -90,6 +92,15 @@ mod tests {
     }
 
     #[test]
+    fn a_renamed_variable_is_rejected_with_its_new_name() {
+        for (old, new) in RENAMED_VARIABLES {
+            let problems = parse(&[&USUAL[..], &[(old, "1")]].concat()).unwrap_err().to_string();
+            assert!(problems.contains(&format!("{old} is \"1\"")) && problems.contains(new), "{problems}");
+            assert!(problems.contains("1 problem(s)"), "{problems}");
+        }
+    }
+
+    #[test]
     fn everything_that_is_wrong_is_named_at_once_without_its_secrets() {
         let wrong = [
             ("SCOPE_PREFIX", "a b"),
@@ -105,7 +116,7 @@ mod tests {
             "AUTH is",
             "CURSOR_KEYS is not set",
             "POSTGRES_URL is not set",
-            "POSTGRES_READER_URL is no",
+            "POSTGRES_READER_URL is not a URL of PostgreSQL",
             "LOG_LEVEL is",
             "SCOPE_PREFIX is",
             "SCOPE_CLAIM is",

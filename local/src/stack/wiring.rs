@@ -40,7 +40,7 @@ pub(super) fn variables(function: &Function) -> BTreeMap<String, String> {
 fn opened(function: &Function) -> impl Iterator<Item = (String, String)> {
     let open = |name: &str, value: &str| match name {
         "AUTH" => "none".to_owned(),
-        "POSTGRES_LOGIN" | "CACHE_LOGIN" => "password".to_owned(),
+        "POSTGRES_AUTH" | "CACHE_AUTH" => "password".to_owned(),
         _ => value.to_owned(),
     };
     function.environment.iter().map(move |(name, value)| (name.clone(), open(name, value)))

@@ -1,4 +1,4 @@
-//! What the environment says of the cache: `CACHE_URL`, `CACHE_MODE`, `CACHE_LOGIN`.
+//! What the environment says of the cache: `CACHE_URL`, `CACHE_MODE`, `CACHE_AUTH`.
 
 use std::fmt;
 
@@ -77,24 +77,26 @@ impl Settings {
             }
         };
         let mode = if choice("CACHE_MODE", "single", "cluster") { Mode::Cluster } else { Mode::Single };
-        let login = if choice("CACHE_LOGIN", "password", "iam") { Login::Iam } else { Login::Password };
+        let login = if choice("CACHE_AUTH", "password", "iam") { Login::Iam } else { Login::Password };
         let Some(url) = variable("CACHE_URL") else {
-            let stray = ["CACHE_MODE", "CACHE_LOGIN"].into_iter().filter(|name| variable(name).is_some());
+            let stray = ["CACHE_MODE", "CACHE_AUTH"].into_iter().filter(|name| variable(name).is_some());
             wrong.extend(stray.map(|name| format!("{name} is set and CACHE_URL is not: set both or neither")));
             return if wrong.is_empty() { Ok(None) } else { Err(wrong) };
         };
         match info(url) {
             None => {
-                wrong
-                    .push("CACHE_URL is no address: set it to redis://host:port or rediss://user@host:port".to_owned());
+                wrong.push(
+                    "CACHE_URL is not the URL of a cache: set it to redis://host:port or rediss://user@host:port"
+                        .to_owned(),
+                );
             }
             Some(info) => {
                 let user = info.redis_settings().username();
                 if login == Login::Iam && user.is_none_or(|user| user == "default") {
-                    wrong.push("CACHE_URL names no user: CACHE_LOGIN=iam needs rediss://user@host:port".to_owned());
+                    wrong.push("CACHE_URL names no user: CACHE_AUTH=iam needs rediss://user@host:port".to_owned());
                 }
                 if login == Login::Iam && !is_encrypted(&info) {
-                    wrong.push("CACHE_URL is not encrypted: CACHE_LOGIN=iam needs rediss://".to_owned());
+                    wrong.push("CACHE_URL is not encrypted: CACHE_AUTH=iam needs rediss://".to_owned());
                 }
                 if mode == Mode::Cluster && info.redis_settings().db() != 0 {
                     wrong.push("CACHE_URL names a database: a cluster has none but 0".to_owned());
@@ -170,7 +172,7 @@ mod tests {
     #[test]
     fn without_a_url_there_is_no_cache() {
         assert_eq!(parse(&[]), Ok(None));
-        assert_eq!(parse(&[("CACHE_MODE", "cluster"), ("CACHE_LOGIN", "iam")]).unwrap_err().len(), 2);
+        assert_eq!(parse(&[("CACHE_MODE", "cluster"), ("CACHE_AUTH", "iam")]).unwrap_err().len(), 2);
     }
 
     #[test]
@@ -178,7 +180,7 @@ mod tests {
         let settings = parse(&[("CACHE_URL", "redis://127.0.0.1:6379/3")]).unwrap().unwrap();
         assert_eq!((settings.mode, settings.login, settings.is_encrypted()), (Mode::Single, Login::Password, false));
         let url = ("CACHE_URL", "rediss://millrace@cache.example.com:6380");
-        let settings = parse(&[url, ("CACHE_MODE", "cluster"), ("CACHE_LOGIN", "iam")]).unwrap().unwrap();
+        let settings = parse(&[url, ("CACHE_MODE", "cluster"), ("CACHE_AUTH", "iam")]).unwrap().unwrap();
         assert_eq!((settings.mode, settings.login, settings.is_encrypted()), (Mode::Cluster, Login::Iam, true));
         assert_eq!((settings.user().as_deref(), settings.door()), (Some("millrace"), None));
     }
@@ -187,7 +189,7 @@ mod tests {
     fn a_token_is_for_the_cache_that_the_endpoint_names() {
         let door = |host: &'static str| {
             let url: &'static str = format!("rediss://millrace@{host}:6379").leak();
-            let settings = parse(&[("CACHE_URL", url), ("CACHE_LOGIN", "iam")]).unwrap().unwrap();
+            let settings = parse(&[("CACHE_URL", url), ("CACHE_AUTH", "iam")]).unwrap().unwrap();
             settings.door().map(|door| (door.name, door.serverless))
         };
         let named = |name: &str, serverless| Some((name.to_owned(), serverless));
@@ -201,13 +203,13 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_is_said_at_once_and_no_password_with_it() {
-        let wrong = parse(&[("CACHE_URL", "http://ada:secret@x"), ("CACHE_MODE", "many"), ("CACHE_LOGIN", "key")]);
+        let wrong = parse(&[("CACHE_URL", "http://ada:secret@x"), ("CACHE_MODE", "many"), ("CACHE_AUTH", "key")]);
         let wrong = wrong.unwrap_err().join("\n");
-        for part in ["CACHE_URL is no address", "CACHE_MODE is \"many\"", "CACHE_LOGIN is \"key\""] {
+        for part in ["CACHE_URL is not the URL of a cache", "CACHE_MODE is \"many\"", "CACHE_AUTH is \"key\""] {
             assert!(wrong.contains(part), "{wrong}");
         }
         assert!(!wrong.contains("secret"));
-        let wrong = parse(&[("CACHE_URL", "redis://x:1/2"), ("CACHE_MODE", "cluster"), ("CACHE_LOGIN", "iam")]);
+        let wrong = parse(&[("CACHE_URL", "redis://x:1/2"), ("CACHE_MODE", "cluster"), ("CACHE_AUTH", "iam")]);
         assert_eq!(wrong.unwrap_err().len(), 3);
         for url in ["", "redis://", "cache:6379", "unix:///tmp/x", "redis://x:port"] {
             let variables = [("CACHE_URL", url)];

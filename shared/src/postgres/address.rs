@@ -42,13 +42,13 @@ impl Address {
     /// What is wrong, to follow a variable's name; it never shows a password.
     pub fn parse(url: &str) -> Result<Self, String> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(format!("is no URL of PostgreSQL: {EXAMPLE}"));
+            return Err(format!("is not a URL of PostgreSQL: {EXAMPLE}"));
         }
         let (url, asked) = own_parameters(url)?;
         // The parser names options and never shows values.
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            format!("is no URL of PostgreSQL ({cause}): {EXAMPLE}")
+            format!("is not a URL of PostgreSQL ({cause}): {EXAMPLE}")
         })?;
         let host = match config.get_hosts() {
             [Host::Tcp(host)] => host.clone(),
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_wrong_url_is_told_without_showing_its_password() {
         for (url, says) in [
-            ("mysql://ada:s3cret@db/users", "no URL of PostgreSQL"),
+            ("mysql://ada:s3cret@db/users", "not a URL of PostgreSQL"),
             ("postgres://ada:s3cret@db:port/users", "port"),
             ("postgres://ada:s3cret@db/users?sslmode=prefer", "verify-full"),
             ("postgres://ada:s3cret@db/users?colour=red", "colour"),

@@ -90,7 +90,7 @@ impl Teller<'_> {
             "28P01" | "28000" => (
                 FaultKind::Setup,
                 format!(
-                    "refuses the login of {user} ({message}): mend the password; for POSTGRES_LOGIN=iam grant {user} \
+                    "refuses the login of {user} ({message}): correct the password; for POSTGRES_AUTH=iam grant {user} \
                      rds_iam in the database and rds-db:connect to the function's role"
                 ),
             ),
@@ -132,7 +132,7 @@ impl Teller<'_> {
             return self.fault(FaultKind::Setup, what);
         }
         if causes.contains("password missing") {
-            let what = "asks for a password, and there is none: put it into the URL, name it by POSTGRES_SECRET, or set POSTGRES_LOGIN=iam";
+            let what = "asks for a password, and there is none: put it into the URL, name it by POSTGRES_SECRET, or set POSTGRES_AUTH=iam";
             return self.fault(FaultKind::Setup, what);
         }
         let what =

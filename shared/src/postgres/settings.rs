@@ -7,7 +7,7 @@ use super::address::Address;
 use super::login::{Login, SECRET};
 
 /// How connections log in: `password` or `iam`.
-const LOGIN: &str = "POSTGRES_LOGIN";
+const LOGIN: &str = "POSTGRES_AUTH";
 
 /// A database, as the environment describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,14 +98,14 @@ mod tests {
     #[test]
     fn an_unset_url_is_an_absent_tier() {
         assert_eq!(parse(&[]), Ok(None));
-        assert_eq!(parse(&[("POSTGRES_LOGIN", "iam")]), Ok(None));
+        assert_eq!(parse(&[("POSTGRES_AUTH", "iam")]), Ok(None));
     }
 
     #[test]
     fn all_that_is_wrong_is_said_by_name_and_no_password_is_shown() {
-        let said = parse(&[("POSTGRES_URL", "db:s3cret"), ("POSTGRES_LOGIN", "kerberos")]).unwrap_err().join("\n");
-        assert!(said.contains("POSTGRES_URL") && said.contains("POSTGRES_LOGIN"), "{said}");
-        let both = [("POSTGRES_URL", "postgres://ada:s3cret@db/users"), ("POSTGRES_LOGIN", "iam")];
+        let said = parse(&[("POSTGRES_URL", "db:s3cret"), ("POSTGRES_AUTH", "kerberos")]).unwrap_err().join("\n");
+        assert!(said.contains("POSTGRES_URL") && said.contains("POSTGRES_AUTH"), "{said}");
+        let both = [("POSTGRES_URL", "postgres://ada:s3cret@db/users"), ("POSTGRES_AUTH", "iam")];
         let said = parse(&both).unwrap_err().join("\n");
         assert!(said.contains("leave one of them out") && !said.contains("s3cret"), "{said}");
     }
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn logins_are_by_password_unless_the_environment_says_otherwise() {
-        let by_token = |login| parse(&[("POSTGRES_URL", "postgres://ada@db/users"), ("POSTGRES_LOGIN", login)]);
+        let by_token = |login| parse(&[("POSTGRES_URL", "postgres://ada@db/users"), ("POSTGRES_AUTH", login)]);
         assert!(by_token("iam").unwrap().unwrap().by_token);
         assert!(!by_token("password").unwrap().unwrap().by_token);
     }

@@ -2,7 +2,7 @@
 //!
 //! The statement (`statement`) writes all rows over nothing or over a lower revision and counts what it did, in one round
 //! trip. A removed record leaves a tombstone: its row with `deleted_at`, its key and its revision, and nothing else; after
-//! `TOMBSTONE_DAYS` it is taken away, a thousand at a time, beside a batch every few minutes.
+//! `TOMBSTONE_RETENTION_DAYS` it is deleted, 1,000 at a time, next to a batch every few minutes.
 //!
 //! A statement fails whole, so one row that the server cannot hold would hold up its neighbours. What is known to be such
 //! a row is never sent (`row`). What the server alone finds, with an error about a value, is looked for by halves; and
