@@ -58,8 +58,10 @@ def main():
         check("the API reads what boto3 wrote", users[0]["name"] == "Grace Hopper")
 
         dynamodb.delete_item(TableName="Users", Key=KEY)
-        tombstone = eventually("a delete leaves a tombstone", lambda: "_gone" in (replica() or {}) and replica())
-        check("which is no expiry", "_expired" not in tombstone)
+        tombstone = eventually(
+            "a delete leaves a tombstone", lambda: "_tombstone_expires_at" in (replica() or {}) and replica()
+        )
+        check("which is no expiry", "_deleted_by_ttl" not in tombstone)
 
         past = {**ITEM, "expires_at": {"N": str(int(time.time()) - 60)}}
         dynamodb.put_item(TableName="Users", Item=past)
@@ -69,7 +71,7 @@ def main():
         )
         archived = s3.get_object(Bucket="users-archive", Key=objects[0]["Key"])
         check("as one row", archived["Metadata"]["rows"] == "1")
-        eventually("and the replica knows that it expired", lambda: "_expired" in (replica() or {}))
+        eventually("and the replica knows that it expired", lambda: "_deleted_by_ttl" in (replica() or {}))
 
         s3.upload_fileobj(io.BytesIO(b"mine"), "users-failures", "mine.txt")
         check("boto3 writes objects too", s3.get_object(Bucket="users-failures", Key="mine.txt")["Body"].read() == b"mine")

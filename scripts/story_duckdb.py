@@ -229,7 +229,7 @@ def life(local, folder):
     ada = {**key, "name": {"S": "Ada Lovelace"}, "version": {"N": "7"}, "expires_at": {"N": str(int(time.time()) + 3)}}
     local.dynamodb.put_item(TableName="Users", Item=ada)
     eventually("Ada is created, and replicated", lambda: "name" in replica())
-    eventually("she expires, and the replica knows why", lambda: "_expired" in replica())
+    eventually("she expires, and the replica knows why", lambda: "_deleted_by_ttl" in replica())
     eventually("she is archived", lambda: view(folder).execute(
         "SELECT count(*) FROM expired_items_raw WHERE Item ->> '$.user_id.S' = 'ada'").fetchone() == (1,))
     for order in merge:
@@ -239,7 +239,7 @@ def life(local, folder):
     task(local, {"task": "restore", "user_id": "ada", "expires_in_seconds": 3, "dry_run": False})
     eventually("she is brought back, and her replica lives again", lambda: "name" in replica())
     version = int(replica()["version"]["N"])
-    eventually("she expires again", lambda: "_expired" in replica())
+    eventually("she expires again", lambda: "_deleted_by_ttl" in replica())
     eventually("which is a second row", lambda: view(folder).execute(
         "SELECT count(*) FROM expired_items_raw WHERE Item ->> '$.user_id.S' = 'ada'").fetchone() == (2,))
     for order in merge:

@@ -42,8 +42,8 @@ async fn a_user_is_created_renamed_and_deleted_in_the_replica() {
     let tombstone = rig.item("ada", "1795334400").await.unwrap();
     let mut names: Vec<_> = tombstone.keys().map(String::as_str).collect();
     names.sort_unstable();
-    assert_eq!(names, ["_gone", "_rev", "timestamp", "user_id"], "nothing of the user is left");
-    assert_eq!(tombstone["_gone"], AttributeValue::N((NOW + 8 * 86_400).to_string()));
+    assert_eq!(names, ["_rev", "_tombstone_expires_at", "timestamp", "user_id"], "nothing of the user is left");
+    assert_eq!(tombstone["_tombstone_expires_at"], AttributeValue::N((NOW + 8 * 86_400).to_string()));
 }
 
 #[tokio::test]
@@ -51,8 +51,8 @@ async fn an_expired_user_leaves_a_tombstone_that_says_so() {
     let rig = Rig::start().await;
     hand_over(&rig.replicator(), &sample("user-expired")).await;
     let tombstone = rig.item("bob", "1795334460").await.unwrap();
-    assert_eq!(tombstone["_expired"], AttributeValue::Bool(true));
-    assert!(tombstone.contains_key("_gone"));
+    assert_eq!(tombstone["_deleted_by_ttl"], AttributeValue::Bool(true));
+    assert!(tombstone.contains_key("_tombstone_expires_at"));
 }
 
 #[tokio::test]
@@ -61,7 +61,10 @@ async fn an_expired_user_without_its_last_image_leaves_a_tombstone_all_the_same(
     hand_over(&rig.replicator(), &event(&[Told::named("bob", 1, "Bob")])).await;
     let expired = Told::expired("bob", 2).record().replace("OldImage", "LostImage");
     assert_eq!(hand_over(&rig.replicator(), &event_of(&[expired])).await.identifier(), None);
-    assert!(rig.item("bob", "1").await.unwrap().contains_key("_gone"), "a removal needs no more than its key");
+    assert!(
+        rig.item("bob", "1").await.unwrap().contains_key("_tombstone_expires_at"),
+        "a removal needs no more than its key"
+    );
     assert!(rig.quarantined().await.is_empty());
 }
 
@@ -85,7 +88,7 @@ async fn many_changes_of_a_user_in_a_batch_end_in_the_last() {
     hand_over(&rig.replicator(), &sample("user-many-times")).await;
     let cleo = rig.item("cleo", "1795334520").await.unwrap();
     assert_eq!(revision(&cleo), format!("{LABEL}#4421584500000000017450439195"));
-    assert!(rig.item("dan", "1795334525").await.unwrap().contains_key("_gone"));
+    assert!(rig.item("dan", "1795334525").await.unwrap().contains_key("_tombstone_expires_at"));
     assert_eq!(rig.item_count().await, 2);
 }
 

@@ -249,7 +249,11 @@ impl Replica for Rig {
                 Some(name) => named(name.as_s().unwrap()),
                 None => State::Gone,
             };
-            assert_eq!(item.contains_key("_gone"), state == State::Gone, "a tombstone holds nothing else");
+            assert_eq!(
+                item.contains_key("_tombstone_expires_at"),
+                state == State::Gone,
+                "a tombstone holds nothing else"
+            );
             Some(Held { revision: Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap(), state })
         }
         .boxed()

@@ -149,7 +149,7 @@ fn the_users_table_streams_both_images_and_expires_by_expires_at() {
     assert_eq!(users.stream_view.as_deref(), Some("NEW_AND_OLD_IMAGES"));
     assert_eq!(users.ttl_attribute.as_deref(), Some("expires_at"));
     assert_eq!(replica.stream_view, None, "nobody reads the replica's changes");
-    assert_eq!(replica.ttl_attribute.as_deref(), Some("_gone"), "only tombstones expire in a replica");
+    assert_eq!(replica.ttl_attribute.as_deref(), Some("_tombstone_expires_at"), "only tombstones expire in a replica");
     assert_eq!(users.keys, replica.keys);
     for own in ["Idempotency", "Emails"] {
         assert_eq!(tables[own].stream_view, None, "{own}: what the API keeps for itself never reaches a replica");

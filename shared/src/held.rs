@@ -1,8 +1,8 @@
 //! What a replica holds under a key: [`Held`], the item and what replication adds to it.
 //!
 //! A replica marks what it holds with three attributes of its own: `_rev`, the revision that it was written with, and on
-//! a tombstone `_gone`, when the tombstone expires itself, and `_expired`, if TTL removed the item. They are reserved: a
-//! source's item that carries one cannot be told from a replica's own, so it is refused.
+//! a tombstone `_tombstone_expires_at`, and `_deleted_by_ttl` if TTL deleted the item. They are reserved: a source item
+//! that contains one cannot be distinguished from a replica's own, so it is rejected.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -11,12 +11,12 @@ use crate::revision::{Revision, RevisionError};
 
 /// The attribute that holds a revision (B).
 pub const REVISION: &str = "_rev";
-/// The attribute that makes a tombstone (N): when it expires itself, in epoch seconds.
-pub const GONE: &str = "_gone";
-/// The attribute of a tombstone that TTL made (BOOL).
-pub const EXPIRED: &str = "_expired";
+/// The attribute that makes an item a tombstone (N): the expiry of the tombstone itself in epoch seconds, for TTL.
+pub const TOMBSTONE_EXPIRES_AT: &str = "_tombstone_expires_at";
+/// The attribute of the tombstone of an item that TTL deleted (BOOL).
+pub const DELETED_BY_TTL: &str = "_deleted_by_ttl";
 /// All that replication adds.
-pub const RESERVED: [&str; 3] = [REVISION, GONE, EXPIRED];
+pub const RESERVED: [&str; 3] = [REVISION, TOMBSTONE_EXPIRES_AT, DELETED_BY_TTL];
 
 /// What a replica holds under a key.
 #[derive(Debug, Clone)]
@@ -47,8 +47,8 @@ impl Held {
             AttributeValue::B(bytes) => Revision::decode(bytes.as_ref()),
             _ => Err(RevisionError::Bytes(0)),
         });
-        let gone = item.take(GONE).is_some();
-        let expired = matches!(item.take(EXPIRED), Some(AttributeValue::Bool(true)));
+        let gone = item.take(TOMBSTONE_EXPIRES_AT).is_some();
+        let expired = matches!(item.take(DELETED_BY_TTL), Some(AttributeValue::Bool(true)));
         Self { revision, state: if gone { State::Gone { expired } } else { State::Item(item) } }
     }
 
@@ -85,9 +85,9 @@ mod tests {
 
     #[test]
     fn a_tombstone_is_no_item() {
-        let gone = held(r#"{"k":{"S":"a"},"_gone":{"N":"1"}}"#);
+        let gone = held(r#"{"k":{"S":"a"},"_tombstone_expires_at":{"N":"1"}}"#);
         assert!(gone.item().is_none() && !gone.expired() && gone.revision.is_none());
-        assert!(held(r#"{"k":{"S":"a"},"_gone":{"N":"1"},"_expired":{"BOOL":true}}"#).expired());
+        assert!(held(r#"{"k":{"S":"a"},"_tombstone_expires_at":{"N":"1"},"_deleted_by_ttl":{"BOOL":true}}"#).expired());
     }
 
     #[test]

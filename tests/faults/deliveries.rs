@@ -42,7 +42,7 @@ fn troubles() -> impl Strategy<Value = Vec<Trouble>> {
 async fn held(rig: &Rig, user_id: &str) -> Option<(Revision, bool)> {
     let item = rig.item(user_id, "1").await?;
     let revision = Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap();
-    Some((revision, item.contains_key("_gone")))
+    Some((revision, item.contains_key("_tombstone_expires_at")))
 }
 
 fn number(revision: Revision) -> u64 {

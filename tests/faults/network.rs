@@ -99,7 +99,7 @@ async fn a_zombie_write_that_lands_after_everything_changes_nothing() {
         assert_eq!(hand_over(&replicator, &event(&told[..1])).await.identifier(), None);
         assert_eq!(hand_over(&replicator, &event(&told[1..])).await.identifier(), None);
         let before = rig.item("u1.", "1").await;
-        assert_eq!(before.as_ref().unwrap().contains_key("_gone"), gone);
+        assert_eq!(before.as_ref().unwrap().contains_key("_tombstone_expires_at"), gone);
         tokio::time::sleep(late * 2).await;
         assert_eq!(rig.item("u1.", "1").await, before);
     }
@@ -158,7 +158,8 @@ async fn poison_beside_a_write_that_never_ends_is_put_aside_all_the_same() {
     let rig = Rig::start().await;
     let silent = |call: &Call<'_>| if call.body.contains("u4.") { Mishap::Silence } else { Mishap::None };
     let replicator = replicator(&rig, 1, silent).await;
-    let poison = Told::image("u2.", 2, r#"{"user_id":{"S":"u2."},"timestamp":{"N":"1"},"_gone":{"N":"1"}}"#);
+    let poison =
+        Told::image("u2.", 2, r#"{"user_id":{"S":"u2."},"timestamp":{"N":"1"},"_tombstone_expires_at":{"N":"1"}}"#);
     let told = [users(1).remove(0), poison, users(4).remove(3)];
     let (started, time) = (Instant::now(), Duration::from_secs(2));
     let answer = replicator.handle(&event(&told), &invocation_within(time)).await.unwrap();

@@ -16,7 +16,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use replicator::sink::Replica;
 use replicator::sink::dynamodb::DynamoDbSink;
 use replicator::sink::postgres::{PostgresSink, migrate};
-use shared::held::{GONE, Held};
+use shared::held::{Held, TOMBSTONE_EXPIRES_AT};
 use shared::raw_item::RawItem;
 use shared::raw_table::Segment;
 use tempfile::TempDir;
@@ -183,7 +183,7 @@ impl Stage for Engines {
     async fn forget_tombstones(&self, sink: usize) -> usize {
         match self.relational(sink) {
             Some(replica) => rows(replica, "delete from users where deleted_at is not null").await,
-            None => self.delete(REPLICAS[sink], |item| item.contains_key(GONE)).await,
+            None => self.delete(REPLICAS[sink], |item| item.contains_key(TOMBSTONE_EXPIRES_AT)).await,
         }
     }
 

@@ -30,7 +30,7 @@ async fn what_a_replica_lacks_is_filled_in_below_every_change_of_the_stream() {
     assert_eq!(revision(&bob).sequence(), SequenceNumber::ZERO);
     assert_eq!(revision(&bob).label(), revision(&before).label(), "of the latest stream");
     assert_eq!(scene.item(REPLICA, "ada").await.unwrap(), before, "what stood there stands there still");
-    assert!(scene.item(REPLICA, "cleo").await.unwrap().contains_key("_gone"));
+    assert!(scene.item(REPLICA, "cleo").await.unwrap().contains_key("_tombstone_expires_at"));
 
     scene.put(SOURCE, user("bob", "Renamed")).await;
     scene.stack.drained().await;
@@ -82,7 +82,7 @@ async fn segments_together_are_the_whole_table() {
 async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in() {
     let scene = Scene::start().await;
     let mut poison = user("eve", "Eve");
-    poison.insert("_gone".to_owned(), text("mine"));
+    poison.insert("_tombstone_expires_at".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
@@ -93,7 +93,7 @@ async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in()
     let report = scene.report("poison").await;
     assert_eq!((report.len(), &report[0]["key"]["user_id"]["S"]), (1, &json!("eve")));
     assert_eq!(report[0]["outcome"], "failed");
-    assert!(report[0]["reason"].as_str().unwrap().contains("_gone"), "{report:?}");
+    assert!(report[0]["reason"].as_str().unwrap().contains("_tombstone_expires_at"), "{report:?}");
 }
 
 /// The task, told by Lambda of these mappings.

@@ -61,7 +61,7 @@ async fn a_dry_run_of_a_redrive_tells_the_outcome_of_each_object() {
     let mut maintenance = scene.maintenance();
     maintenance.replicas.push(Box::new(store.sink));
     scene.put(SOURCE, user("well", "Now")).await;
-    for (name, attribute) in [("rev", "_rev"), ("gone", "_gone"), ("mended", "_rev")] {
+    for (name, attribute) in [("rev", "_rev"), ("gone", "_tombstone_expires_at"), ("mended", "_rev")] {
         let mut poison = user(name, "Poison");
         poison.insert(attribute.to_owned(), text("mine"));
         scene.put(SOURCE, poison).await;

@@ -61,7 +61,7 @@ async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image()
         (scene.name("renamed").await.as_deref(), scene.name("kept").await.as_deref()),
         (Some("Now"), Some("Now"))
     );
-    assert!(scene.item(REPLICA, "deleted").await.unwrap().contains_key("_gone"));
+    assert!(scene.item(REPLICA, "deleted").await.unwrap().contains_key("_tombstone_expires_at"));
     scene.replica_is_source().await;
     assert_eq!(scene.objects("aws/").await, [""; 0]);
     assert_eq!(scene.objects("redriven/").await, [format!("redriven/{object}")], "it is moved, whole");
@@ -132,7 +132,7 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
     let scene = Scene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
     let mut poison = user("eve", "Eve");
-    poison.insert("_expired".to_owned(), text("mine"));
+    poison.insert("_deleted_by_ttl".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
@@ -180,7 +180,7 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
         assert!(why(&contradicting).contains("another record of this item and sequence number"));
         assert!(why(&no_envelope).contains("not Lambda's envelope"));
         assert!(why(&later).contains("format 9"));
-        assert!(why(&own).contains("sink dynamodb: the image carries the attribute _expired"), "{}", why(&own));
+        assert!(why(&own).contains("sink dynamodb: the image carries the attribute _deleted_by_ttl"), "{}", why(&own));
         for key in [&stranger, &other, &keyless, &timeless, &contradicting, &no_envelope, &later, &own] {
             assert_eq!(scene.objects(key).await, [key.as_str()], "nothing is removed that is not done");
         }

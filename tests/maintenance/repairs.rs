@@ -48,7 +48,10 @@ async fn a_repair_mends_and_a_second_one_finds_nothing() {
     assert_eq!((answer.differences, answer.problems), (0, 0));
     scene.replica_is_source().await;
     for gone in ["cleo", "dan"] {
-        assert!(scene.item(REPLICA, gone).await.unwrap().contains_key("_gone"), "{gone} is remembered as deleted");
+        assert!(
+            scene.item(REPLICA, gone).await.unwrap().contains_key("_tombstone_expires_at"),
+            "{gone} is remembered as deleted"
+        );
     }
     let again =
         scene.task(json!({"task": "repair", "run_id": "again", "dry_run": false, "recheck_after_seconds": 0})).await;

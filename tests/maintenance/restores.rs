@@ -74,7 +74,7 @@ async fn a_restored_item_is_a_new_one_that_lasts_and_reaches_the_replica() {
     assert_eq!(rest, archived, "nothing else has changed, to the digit");
     scene.stack.drained().await;
     scene.replica_is_source().await;
-    assert!(scene.item(REPLICA, "bob").await.unwrap().contains_key("_expired"), "others stay where they are");
+    assert!(scene.item(REPLICA, "bob").await.unwrap().contains_key("_deleted_by_ttl"), "others stay where they are");
 
     let key = json!({"user_id": {"S": "bob"}, "timestamp": {"N": "1.0"}});
     let mut forever = order(json!({"key": key}));

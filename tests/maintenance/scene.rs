@@ -94,10 +94,12 @@ impl Scene {
 
     /// All live items of a table by their user, without what replication adds.
     pub(crate) async fn live(&self, table: &str) -> HashMap<String, Item> {
-        let live = self.items(table).await.into_iter().filter(|item| !item.contains_key("_gone")).map(|mut item| {
-            item.remove("_rev");
-            (item["user_id"].as_s().unwrap().clone(), item)
-        });
+        let live = self.items(table).await.into_iter().filter(|item| !item.contains_key("_tombstone_expires_at")).map(
+            |mut item| {
+                item.remove("_rev");
+                (item["user_id"].as_s().unwrap().clone(), item)
+            },
+        );
         live.collect()
     }
 

@@ -63,7 +63,7 @@ async fn a_redrive_weeks_late_brings_no_deleted_item_back() {
 
     scene.task(json!({"task": "redrive", "dry_run": false})).await;
     let tombstone = scene.item(REPLICA, "edsger").await.unwrap();
-    assert!(tombstone.contains_key("_gone") && !tombstone.contains_key("name"));
+    assert!(tombstone.contains_key("_tombstone_expires_at") && !tombstone.contains_key("name"));
     assert!(revision(&tombstone) > of_the_life, "every delivery of that life is stale from now on");
     assert!(scene.objects("aws/").await.is_empty());
     scene.replica_is_source().await;

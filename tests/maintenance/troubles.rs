@@ -86,7 +86,7 @@ async fn a_redrive_of_ten_thousand_records_loses_none_amid_faults() {
     assert_eq!(scene.objects("redriven/").await.len(), 20);
     let items = scene.items(REPLICA).await;
     assert_eq!(items.len(), 10_000, "every record has left its mark");
-    assert_eq!(items.iter().filter(|item| item.contains_key("_gone")).count(), 9_000);
+    assert_eq!(items.iter().filter(|item| item.contains_key("_tombstone_expires_at")).count(), 9_000);
     scene.replica_is_source().await;
 }
 

@@ -29,7 +29,7 @@ async fn every_real_difference_is_told_by_its_kind_and_by_names_without_values()
     scene.delete(REPLICA, "missing").await;
     let mut tombstone = scene.item(REPLICA, "buried").await.unwrap();
     tombstone.remove("name");
-    tombstone.insert("_gone".to_owned(), AttributeValue::N("99999999999".to_owned()));
+    tombstone.insert("_tombstone_expires_at".to_owned(), AttributeValue::N("99999999999".to_owned()));
     scene.put(REPLICA, tombstone).await;
     let mut different = scene.item(REPLICA, "different").await.unwrap();
     different.insert("name".to_owned(), text("Confidential"));

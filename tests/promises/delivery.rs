@@ -59,7 +59,7 @@ async fn promise_03_a_deleted_item_stays_deleted() {
     hand_over(&replicator, &event(&[Told::named("ada", 1, "Ada"), Told::named("bob", 2, "Bob")])).await;
     for user_id in ["ada", "bob"] {
         let tombstone = rig.item(user_id, "1").await.unwrap();
-        assert!(tombstone.contains_key("_gone") && !tombstone.contains_key("name"), "{user_id}");
+        assert!(tombstone.contains_key("_tombstone_expires_at") && !tombstone.contains_key("name"), "{user_id}");
     }
 }
 
@@ -138,5 +138,5 @@ async fn promise_17_an_outage_holds_the_position() {
     tokio::time::timeout(Duration::from_mins(1), scene.stack.drained()).await.unwrap();
     let written = scene.live(REPLICA).await;
     assert_eq!(written.len(), 19);
-    assert!(scene.item(REPLICA, "u7").await.unwrap().contains_key("_gone"));
+    assert!(scene.item(REPLICA, "u7").await.unwrap().contains_key("_tombstone_expires_at"));
 }

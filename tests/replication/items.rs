@@ -106,7 +106,7 @@ async fn a_key_of_bytes_names_its_item() {
     };
     assert_eq!(read().await["x"], AttributeValue::N("1".to_owned()));
     hand_over(&replicator, &event_of(&[record(2, "REMOVE", "")])).await;
-    assert!(read().await.contains_key("_gone"));
+    assert!(read().await.contains_key("_tombstone_expires_at"));
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn an_image_with_a_reserved_attribute_is_put_aside() {
     let rig = Rig::start().await;
     let image = |user: &str, extra: &str| format!(r#"{{"user_id":{{"S":"{user}"}},"timestamp":{{"N":"1"}},{extra}}}"#);
     let told = [
-        Told::image("a", 1, &image("a", r#""_gone":{"N":"1"}"#)),
+        Told::image("a", 1, &image("a", r#""_tombstone_expires_at":{"N":"1"}"#)),
         Told::image("b", 2, &image("b", r#""\u005frev":{"S":"x"}"#)),
         Told::named("c", 3, "Cleo"),
     ];

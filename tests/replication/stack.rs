@@ -45,7 +45,7 @@ async fn items(client: &Client, table: &str) -> BTreeMap<String, Item> {
 /// The replica as its readers take it: without tombstones and without revisions.
 async fn replica(client: &Client) -> BTreeMap<String, Item> {
     let mut items = items(client, REPLICA).await;
-    items.retain(|_, item| !item.contains_key("_gone"));
+    items.retain(|_, item| !item.contains_key("_tombstone_expires_at"));
     for item in items.values_mut() {
         assert!(item.remove("_rev").is_some(), "every item of a replica has its revision");
     }
@@ -91,8 +91,8 @@ async fn an_expired_user_is_gone_from_the_replica_too() {
     stack.drained().await;
 
     let held = items(&client, REPLICA).await;
-    assert_eq!(held["bob"]["_expired"], AttributeValue::Bool(true));
-    assert!(held["bob"].contains_key("_gone") && !held["bob"].contains_key("name"));
+    assert_eq!(held["bob"]["_deleted_by_ttl"], AttributeValue::Bool(true));
+    assert!(held["bob"].contains_key("_tombstone_expires_at") && !held["bob"].contains_key("name"));
     assert_eq!(replica(&client).await, items(&client, USERS).await);
     stack.stop().await;
 }
@@ -103,7 +103,7 @@ async fn an_item_with_a_reserved_attribute_stops_nobody() {
     let client = stack.dynamodb();
     put(&client, user("ada", "Ada")).await;
     let mut poison = user("eve", "Eve");
-    poison.insert("_gone".to_owned(), AttributeValue::N("1".to_owned()));
+    poison.insert("_tombstone_expires_at".to_owned(), AttributeValue::N("1".to_owned()));
     put(&client, poison).await;
     put(&client, user("fay", "Fay")).await;
     stack.drained().await;

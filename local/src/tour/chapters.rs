@@ -73,7 +73,9 @@ pub(super) async fn edsger(page: &mut Page, stores: &Stores, told: &Told) -> Res
     let ends = Ends::show(page, stores, &told.edsger, "edsger").await?;
     page.check("the API deleted him and finds him no more", statuses(&told.edsger) == [201, 204, 404]);
     page.check("the source has nothing, the replica a tombstone that no late replay passes", {
-        ends.source.is_none() && has(ends.replica.as_ref(), "_gone") && !has(ends.replica.as_ref(), "_expired")
+        ends.source.is_none()
+            && has(ends.replica.as_ref(), "_tombstone_expires_at")
+            && !has(ends.replica.as_ref(), "_deleted_by_ttl")
     });
     page.check("who was deleted by a user is not archived", rows_of(stores, "edsger").await?.is_empty());
     Ok(())
@@ -89,7 +91,9 @@ pub(super) async fn alan(page: &mut Page, stores: &Stores, told: &Told) -> Resul
     }
     page.check("the API hid him as soon as he had expired", statuses(&told.alan) == [201, 404]);
     page.check("the source has nothing, the replica a tombstone that says why", {
-        ends.source.is_none() && has(ends.replica.as_ref(), "_gone") && has(ends.replica.as_ref(), "_expired")
+        ends.source.is_none()
+            && has(ends.replica.as_ref(), "_tombstone_expires_at")
+            && has(ends.replica.as_ref(), "_deleted_by_ttl")
     });
     page.check("the archive has him once, whole", {
         rows.len() == 1 && rows.iter().all(|(_, item)| item.contains("Alan Turing") && item.contains("expires_at"))

@@ -85,12 +85,12 @@ mod tests {
     fn an_item_is_told_by_name_with_ours_last() {
         let item: Item = [
             ("version".to_owned(), AttributeValue::N("2".to_owned())),
-            ("_gone".to_owned(), AttributeValue::N("9".to_owned())),
+            ("_tombstone_expires_at".to_owned(), AttributeValue::N("9".to_owned())),
             ("name".to_owned(), AttributeValue::S("Ada".to_owned())),
             ("user_id".to_owned(), AttributeValue::S("ada".to_owned())),
         ]
         .into();
-        assert_eq!(in_words(&item), r#"name "Ada", version 2, _gone 9"#);
+        assert_eq!(in_words(&item), r#"name "Ada", version 2, _tombstone_expires_at 9"#);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(super) async fn replica_lost(page: &mut Page, stores: &Stores, operator: &Op
         none && found.get("dynamodb.equal") == source.len() as u64
     });
     page.check("tombstones are not restored: a backfill copies only items that are in the table", {
-        tombstones > 0 && replica.iter().all(|item| !has(Some(item), "_gone"))
+        tombstones > 0 && replica.iter().all(|item| !has(Some(item), "_tombstone_expires_at"))
     });
     Ok(())
 }
@@ -92,7 +92,9 @@ pub(super) async fn weeks_late(
         unknown && real.get("redrive.redriven") == 1 && redriven == [format!("redriven/{key}")]
     });
     page.check("he has not come back: a tombstone is written in his place", {
-        after.source.is_none() && has(after.replica.as_ref(), "_gone") && !has(after.replica.as_ref(), "name")
+        after.source.is_none()
+            && has(after.replica.as_ref(), "_tombstone_expires_at")
+            && !has(after.replica.as_ref(), "name")
     });
     page.check("which is above the record, so that every further delivery of it is stale", {
         let bytes = after.replica.as_ref().and_then(|item| item.get("_rev")?.as_b().ok());

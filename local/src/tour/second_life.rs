@@ -69,7 +69,7 @@ pub(super) async fn show(
     }
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
     page.check("his second removal is a second row of the archive", {
-        rows.len() == 2 && has(replica.as_ref(), "_expired")
+        rows.len() == 2 && has(replica.as_ref(), "_deleted_by_ttl")
     });
     Ok(())
 }

@@ -132,7 +132,7 @@ impl Stores {
             let delete = self.dynamodb.delete_item().table_name(&self.replica).set_key(Some(key));
             delete.send().await.map_err(|error| failed(&self.replica)(&error))?;
         }
-        let tombstones = held.iter().filter(|item| item.contains_key("_gone")).count();
+        let tombstones = held.iter().filter(|item| item.contains_key("_tombstone_expires_at")).count();
         Ok([held.len() - tombstones, tombstones])
     }
 

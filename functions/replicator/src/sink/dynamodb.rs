@@ -4,8 +4,8 @@
 //! its own, many in flight at once. The guard makes all of them safe to repeat: a retry by the SDK, a redelivery and
 //! a write that lands after its invocation gave up are refused or change nothing.
 //!
-//! A written item is the source's image with `_rev`, a removed one leaves a tombstone: its key with `_rev`, `_gone`
-//! (epoch seconds of the tombstone's own expiry, the replica's TTL attribute) and, if TTL removed it, `_expired`.
+//! A written item is the source's image with `_rev`. A deleted item leaves a tombstone: its key with `_rev`,
+//! `_tombstone_expires_at` (epoch seconds, the replica's TTL attribute) and, if TTL deleted it, `_deleted_by_ttl`.
 //! Without the tombstone a late delivery would bring the item back.
 //!
 //! What would break it: counting a refusal as a failure (a replay would never be acknowledged), or quarantining for

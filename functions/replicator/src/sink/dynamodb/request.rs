@@ -15,7 +15,7 @@ use time::{Duration, OffsetDateTime};
 use crate::sink::{Over, Target, Write};
 
 /// The reserved names as a key is written in JSON, unless it is written with escapes.
-const RESERVED_IN_JSON: [&str; 3] = ["\"_rev\"", "\"_gone\"", "\"_expired\""];
+const RESERVED_IN_JSON: [&str; 3] = ["\"_rev\"", "\"_tombstone_expires_at\"", "\"_deleted_by_ttl\""];
 
 /// How an escaped ASCII letter begins in JSON.
 const ESCAPED_ASCII: &str = "\\u00";
@@ -69,7 +69,7 @@ impl Requests {
             Effect::Remove { expired, .. } => (change.key.raw().get(), Some((now + self.tombstone, expired))),
         };
         let attributes = own(attributes)?;
-        let mut body = String::with_capacity(self.head.len() + attributes.len() + 2 * revision.len() + 96);
+        let mut body = String::with_capacity(self.head.len() + attributes.len() + 2 * revision.len() + 128);
         body.push_str(&self.head);
         body.push_str(revision);
         body.push_str(r#""}},"Item":{"#);
@@ -129,11 +129,11 @@ fn push_item(body: &mut String, attributes: &str, revision: &str, gone: Option<(
     body.push_str(revision);
     body.push_str("\"}");
     if let Some((gone, expired)) = gone {
-        body.push_str(r#","_gone":{"N":""#);
+        body.push_str(r#","_tombstone_expires_at":{"N":""#);
         body.push_str(&gone.unix_timestamp().to_string());
         body.push_str("\"}");
         if expired {
-            body.push_str(r#","_expired":{"BOOL":true}"#);
+            body.push_str(r#","_deleted_by_ttl":{"BOOL":true}"#);
         }
     }
     body.push_str("}}");
@@ -252,20 +252,23 @@ mod tests {
         };
         let gone = (NOW + 8 * 86_400).to_string();
         let deleted = item(&format!(r#""eventName":"REMOVE",{keys}"#));
-        assert_eq!(deleted, json!({"k": {"S": "a"}, "_gone": {"N": gone}}));
+        assert_eq!(deleted, json!({"k": {"S": "a"}, "_tombstone_expires_at": {"N": gone}}));
         let identity = r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#;
         let expired = item(&format!(r#""eventName":"REMOVE",{identity},{keys}"#));
-        assert_eq!(expired, json!({"k": {"S": "a"}, "_gone": {"N": gone}, "_expired": {"BOOL": true}}));
+        assert_eq!(
+            expired,
+            json!({"k": {"S": "a"}, "_tombstone_expires_at": {"N": gone}, "_deleted_by_ttl": {"BOOL": true}})
+        );
     }
 
     #[test]
     fn a_reserved_attribute_is_refused_however_it_is_spelled() {
         for (name, image) in [
             ("_rev", r#"{"k":{"S":"a"},"_rev":{"B":""}}"#),
-            ("_gone", r#"{"_gone":{"N":"1"},"k":{"S":"a"}}"#),
-            ("_expired", r#"{"_expired" : {"BOOL":true},"k":{"S":"a"}}"#),
+            ("_tombstone_expires_at", r#"{"_tombstone_expires_at":{"N":"1"},"k":{"S":"a"}}"#),
+            ("_deleted_by_ttl", r#"{"_deleted_by_ttl" : {"BOOL":true},"k":{"S":"a"}}"#),
             ("_rev", r#"{"\u005frev":{"S":"a"},"k":{"S":"a"}}"#),
-            ("_gone", r#"{"k":{"S":"a"},"_g\u006Fne":{"S":"a"}}"#),
+            ("_tombstone_expires_at", r#"{"k":{"S":"a"},"_tombst\u006Fne_expires_at":{"S":"a"}}"#),
         ] {
             assert_eq!(written(image), Err(Refused::Reserved(name)), "{image}");
         }
@@ -280,9 +283,9 @@ mod tests {
     #[test]
     fn a_reserved_name_elsewhere_than_at_the_top_is_data() {
         for image in [
-            r#"{"k":{"S":"a"},"a":{"M":{"_rev":{"S":"x"},"_gone":{"S":"x"}}}}"#,
+            r#"{"k":{"S":"a"},"a":{"M":{"_rev":{"S":"x"},"_tombstone_expires_at":{"S":"x"}}}}"#,
             r#"{"k":{"S":"a"},"a":{"S":"_rev"}}"#,
-            r#"{"k":{"S":"a"},"a":{"L":[{"S":"_expired"}]}}"#,
+            r#"{"k":{"S":"a"},"a":{"L":[{"S":"_deleted_by_ttl"}]}}"#,
             r#"{"k":{"S":"a"},"_reverse":{"S":"\u0000"}}"#,
             r#"{"k":{"S":"a"},"\\u005frev":{"S":"a"}}"#,
         ] {
