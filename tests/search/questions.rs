@@ -190,7 +190,11 @@ async fn records_come_as_the_api_tells_them_and_no_number_is_rounded() {
         r#""attributes":{"deep":{"list":[false]},"exact":0.12345678901234567890123456789012345678},"#,
         r#""expires_at":1795341660,"version":1,"created_at":"2026-11-22T09:59:00.000Z","updated_at":"2026-11-22T09:59:00.000Z"}"#
     );
-    assert!(answer.text.starts_with(&format!("{{\"users\":[{record}],\"next\":null,\"as_of\":")), "{}", answer.text);
+    assert!(
+        answer.text.starts_with(&format!("{{\"users\":[{record}],\"next_cursor\":null,\"as_of\":")),
+        "{}",
+        answer.text
+    );
     let other = format!("/search/users?attributes.exact={}", exact.replace("678", "679"));
     assert_eq!(ids(&scene.search.get(&other).await), [""; 0]);
     let answer = scene.search.get("/search/users?fields=name").await;
