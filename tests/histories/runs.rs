@@ -56,7 +56,7 @@ impl<S: Stage> World<'_, S> {
             self.run_all().await;
             self.gate.interrupt([]);
             let done =
-                self.runs.borrow().last().filter(|done| done.run == format!("run-{}", self.runs_started)).cloned();
+                self.runs.borrow().last().filter(|done| done.run_id == format!("run-{}", self.runs_started)).cloned();
             let done = done.ok_or_else(|| format!("{request} does not end"))?;
             self.is_complete(&done, failed).await.map_err(|reason| format!("{request}: {reason}"))?;
         }
@@ -87,7 +87,7 @@ impl<S: Stage> World<'_, S> {
             return Err(format!("differences where there are none: {}", done.progress));
         }
         if done.task == "redrive" {
-            let report = report(&self.stage.objects(FAILURES).await, &done.run);
+            let report = report(&self.stage.objects(FAILURES).await, &done.run_id);
             let mut reported: Vec<&str> = report.iter().map(|entry| entry["object"].as_str().unwrap()).collect();
             reported.sort_unstable();
             if reported != failed {
@@ -105,7 +105,7 @@ impl<S: Stage> World<'_, S> {
         let objects = self.stage.objects(FAILURES).await;
         for done in &*self.runs.borrow() {
             let mut reported = BTreeMap::<String, u64>::new();
-            for entry in report(&objects, &done.run) {
+            for entry in report(&objects, &done.run_id) {
                 for (name, more) in counts_of(done, &entry) {
                     *reported.entry(name).or_default() += more;
                 }
@@ -115,7 +115,7 @@ impl<S: Stage> World<'_, S> {
             counted.retain(|name, _| name.rsplit_once('.').is_some_and(|(_, kind)| REPORTED.contains(&kind)));
             reported.retain(|_, count| *count > 0);
             if counted != reported {
-                let (task, run) = (&done.task, &done.run);
+                let (task, run) = (&done.task, &done.run_id);
                 return Err(format!("{run} of {task} counted {counted:?}, and its report has {reported:?}"));
             }
         }
