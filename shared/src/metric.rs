@@ -107,7 +107,7 @@ registry! {
     PREVIOUSLY_CONFIRMED_CHANGES: Counter, "PreviouslyConfirmedChanges", Count, ["sink"],
         "changes of a redelivered batch that were not sent again to a sink that had confirmed them";
     TOMBSTONES: Counter, "Tombstones", Count, ["sink"],
-        "deletes written as tombstones, included in AppliedChanges";
+        "deletes written as tombstones, included in `AppliedChanges`";
     QUARANTINED: Counter, "Quarantined", Count, [],
         "records written to the failure bucket because they can never be applied";
     PARTIAL_BATCH_FAILURES: Counter, "PartialBatchFailures", Count, [],
