@@ -151,9 +151,9 @@ fn the_users_table_streams_both_images_and_expires_by_expires_at() {
     assert_eq!(replica.stream_view, None, "nobody reads the replica's changes");
     assert_eq!(replica.ttl_attribute.as_deref(), Some("_tombstone_expires_at"), "only tombstones expire in a replica");
     assert_eq!(users.keys, replica.keys);
-    for own in ["Idempotency", "Emails"] {
+    for (own, ttl) in [("Idempotency", "expiration"), ("Emails", "expires_at")] {
         assert_eq!(tables[own].stream_view, None, "{own}: what the API keeps for itself never reaches a replica");
-        assert_eq!(tables[own].ttl_attribute.as_deref(), Some("expires_at"), "{own}");
+        assert_eq!(tables[own].ttl_attribute.as_deref(), Some(ttl), "{own}");
     }
     let index = users.indexes.iter().find(|index| index.name == function("api").environment["EMAIL_INDEX"]).unwrap();
     assert_eq!(index.projection, "ALL");

@@ -219,12 +219,17 @@ async fn an_attempt_that_lost_its_claim_cannot_write_any_more() {
     let item = service.dynamodb.scan().table_name("Idempotency").send().await.unwrap().items.unwrap().remove(0);
     // The transaction that lands late asks for a claim that is not its own by now.
     let late = service.dynamodb.update_item().table_name("Idempotency").key("id", item["id"].clone());
-    let late = late.update_expression("SET outcome = :c").condition_expression("attribute_not_exists(outcome)");
-    let late = late.expression_attribute_values(":c", super::service::s("created")).send().await;
+    let late = late.update_expression("SET #status = :completed").condition_expression("#status = :in_progress");
+    let late = late.expression_attribute_names("#status", "status");
+    let late = late.expression_attribute_values(":completed", super::service::s("COMPLETED"));
+    let late = late.expression_attribute_values(":in_progress", super::service::s("INPROGRESS")).send().await;
     assert!(late.unwrap_err().into_service_error().is_conditional_check_failed_exception());
-    let kept: Vec<_> = item.keys().map(String::as_str).collect();
-    assert!(
-        !kept.iter().any(|name| ["name", "email", "attributes", "body"].contains(name)),
-        "no word of the user: {kept:?}"
-    );
+    let mut kept: Vec<_> = item.keys().map(String::as_str).collect();
+    kept.sort_unstable();
+    assert_eq!(kept, ["data", "expiration", "id", "owner_token", "status", "validation"]);
+    assert_eq!(item["status"], super::service::s("COMPLETED"));
+    let data: serde_json::Map<String, serde_json::Value> = serde_json::from_str(item["data"].as_s().unwrap()).unwrap();
+    let mut members: Vec<_> = data.keys().map(String::as_str).collect();
+    members.sort_unstable();
+    assert_eq!(members, ["created_at", "outcome", "timestamp", "user_id"], "no word of the user");
 }

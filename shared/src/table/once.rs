@@ -5,8 +5,19 @@
 //! claim, which ends by itself, or the whole: there is no moment at which a record is there and its key does not say so.
 //! An attempt that lost its claim cannot write any more, since the transaction asks for the claim.
 //!
-//! What is kept is what it takes to give the same answer again, without a word of the user: which request it was (a
-//! digest), which key and moment the record got, and what came of it.
+//! The item is an idempotency record in the format of Powertools for AWS Lambda, with `owner_token` in addition:
+//!
+//! | attribute | type | content |
+//! | --- | --- | --- |
+//! | `id` | S | digest of the caller and its idempotency key |
+//! | `status` | S | `INPROGRESS` or `COMPLETED` |
+//! | `in_progress_expiration` | N | when the claim expires, in epoch milliseconds; absent once completed |
+//! | `expiration` | N | when the record expires, in epoch seconds; the table's TTL attribute |
+//! | `validation` | S | digest of the request |
+//! | `data` | S | JSON of the `outcome`: `already_exists`, or `created` with `user_id`, `timestamp`, `created_at` |
+//! | `owner_token` | S | identifies the attempt that holds the claim |
+//!
+//! It contains no data of the user but the key of the created record.
 
 use std::collections::HashMap;
 
@@ -19,7 +30,9 @@ use aws_sdk_dynamodb::types::{
     AttributeValue, CancellationReason, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
     Update,
 };
-use time::OffsetDateTime;
+use serde::{Deserialize, Serialize};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
 
 use super::emails::HeldEmail;
 use super::fault::{Fault, Refusal, refusal};
@@ -35,14 +48,22 @@ pub const KEPT_SECONDS: i64 = 24 * 60 * 60;
 pub const CLAIM_SECONDS: i64 = 30;
 
 const ID: &str = "id";
-const FINGERPRINT: &str = "fingerprint";
-const OWNER: &str = "owner";
-const LOCKED_UNTIL: &str = "locked_until";
-const EXPIRES_AT: &str = "expires_at";
-const OUTCOME: &str = "outcome";
-const USER_ID: &str = "user_id";
-const TIMESTAMP: &str = "timestamp";
-const MOMENT: &str = "moment";
+const STATUS: &str = "status";
+const IN_PROGRESS_EXPIRATION: &str = "in_progress_expiration";
+const EXPIRATION: &str = "expiration";
+const VALIDATION: &str = "validation";
+const DATA: &str = "data";
+const OWNER_TOKEN: &str = "owner_token";
+
+/// The status of a record whose attempt has claimed the key and not completed.
+const IN_PROGRESS: &str = "INPROGRESS";
+/// The status of a record whose attempt has created the user's record or found another one.
+const COMPLETED: &str = "COMPLETED";
+
+/// The condition that the attempt still holds its claim.
+const HOLDS_CLAIM: &str = "owner_token = :owner AND #status = :in_progress";
+/// The update that completes the record.
+const COMPLETE: &str = "SET #status = :completed, #data = :data REMOVE in_progress_expiration";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -68,6 +89,35 @@ pub enum Once {
     OtherRequest,
 }
 
+/// The outcome of a completed attempt as JSON in the attribute `data`.
+#[derive(Deserialize, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+enum StoredOutcome {
+    Created { user_id: String, timestamp: i64, created_at: String },
+    AlreadyExists,
+}
+
+impl StoredOutcome {
+    fn from_created(key: &UserKey, created_at: OffsetDateTime) -> Result<Self, Fault> {
+        let created_at = created_at.format(&Rfc3339).map_err(Fault::refused)?;
+        Ok(Self::Created { user_id: key.id.as_str().to_owned(), timestamp: key.timestamp.seconds(), created_at })
+    }
+
+    fn encode(&self) -> Result<AttributeValue, Fault> {
+        serde_json::to_string(self).map(item::text).map_err(Fault::refused)
+    }
+
+    fn decode(data: &str) -> Option<Once> {
+        match serde_json::from_str(data).ok()? {
+            Self::Created { user_id, timestamp, created_at } => {
+                let key = UserKey { id: UserId::parse(user_id).ok()?, timestamp: Timestamp::parse(timestamp).ok()? };
+                Some(Once::Created(key, OffsetDateTime::parse(&created_at, &Rfc3339).ok()?))
+            }
+            Self::AlreadyExists => Some(Once::Exists),
+        }
+    }
+}
+
 /// Which of a transaction's writes refused.
 pub(super) enum Cancelled {
     /// The first one: the record's.
@@ -90,7 +140,8 @@ impl UserTable {
         now: OffsetDateTime,
     ) -> Result<Once, WriteError> {
         let put = self.put_new(user, now)?;
-        if let Some(earlier) = self.claim(attempts, attempt, user, now).await? {
+        let created = StoredOutcome::from_created(&user.key, now)?.encode()?;
+        if let Some(earlier) = self.claim(attempts, attempt, now).await? {
             return Ok(earlier);
         }
         let mut failed = WriteError::Contended;
@@ -102,7 +153,7 @@ impl UserTable {
                     break;
                 }
             };
-            match self.create_and_answer(attempts, attempt, put.clone(), reservations).await {
+            match self.create_and_answer(attempts, attempt, &created, put.clone(), reservations).await {
                 Ok(()) => return Ok(Once::Created(user.key.clone(), now)),
                 Err(Cancelled::First) => {
                     self.answer_exists(attempts, attempt).await?;
@@ -138,23 +189,15 @@ impl UserTable {
     }
 
     /// Claims the key; answers what an earlier attempt came to, if there was one.
-    async fn claim(
-        &self,
-        attempts: &str,
-        attempt: &Attempt,
-        user: &User,
-        now: OffsetDateTime,
-    ) -> Result<Option<Once>, Fault> {
+    async fn claim(&self, attempts: &str, attempt: &Attempt, now: OffsetDateTime) -> Result<Option<Once>, Fault> {
         let seconds = now.unix_timestamp();
         let item = HashMap::from([
             (ID.to_owned(), item::text(&attempt.id)),
-            (FINGERPRINT.to_owned(), item::text(&attempt.fingerprint)),
-            (OWNER.to_owned(), item::text(&attempt.owner)),
-            (LOCKED_UNTIL.to_owned(), item::whole(seconds + CLAIM_SECONDS)),
-            (EXPIRES_AT.to_owned(), item::whole(seconds + KEPT_SECONDS)),
-            (USER_ID.to_owned(), item::text(user.key.id.as_str())),
-            (TIMESTAMP.to_owned(), item::whole(user.key.timestamp.seconds())),
-            (MOMENT.to_owned(), item::whole(now.unix_timestamp_nanos())),
+            (STATUS.to_owned(), item::text(IN_PROGRESS)),
+            (IN_PROGRESS_EXPIRATION.to_owned(), item::whole(milliseconds(now + Duration::seconds(CLAIM_SECONDS)))),
+            (EXPIRATION.to_owned(), item::whole(seconds + KEPT_SECONDS)),
+            (VALIDATION.to_owned(), item::text(&attempt.fingerprint)),
+            (OWNER_TOKEN.to_owned(), item::text(&attempt.owner)),
         ]);
         let claimed = self
             .client
@@ -162,11 +205,14 @@ impl UserTable {
             .table_name(attempts)
             .set_item(Some(item))
             .condition_expression(
-                "attribute_not_exists(id) OR expires_at <= :now OR \
-                 (fingerprint = :fingerprint AND attribute_not_exists(outcome) AND locked_until <= :now)",
+                "attribute_not_exists(id) OR expiration <= :now OR \
+                 (validation = :validation AND #status = :in_progress AND in_progress_expiration <= :now_in_millis)",
             )
+            .expression_attribute_names("#status", STATUS)
             .expression_attribute_values(":now", item::whole(seconds))
-            .expression_attribute_values(":fingerprint", item::text(&attempt.fingerprint))
+            .expression_attribute_values(":now_in_millis", item::whole(milliseconds(now)))
+            .expression_attribute_values(":in_progress", item::text(IN_PROGRESS))
+            .expression_attribute_values(":validation", item::text(&attempt.fingerprint))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
@@ -183,7 +229,7 @@ impl UserTable {
             _ => None,
         });
         match refused {
-            Refusal::Condition(Some(earlier)) => read(&earlier, attempt, seconds),
+            Refusal::Condition(Some(earlier)) => read(&earlier, attempt, now),
             // It was deleted between the check and the answer: the next attempt finds the key free.
             Refusal::Condition(None) => Ok(Some(Once::InProgress(1))),
             Refusal::Fault(fault) => Err(fault),
@@ -195,17 +241,21 @@ impl UserTable {
         &self,
         attempts: &str,
         attempt: &Attempt,
+        created: &AttributeValue,
         put: TransactWriteItem,
         reservations: Vec<TransactWriteItem>,
     ) -> Result<(), Cancelled> {
         let answered = Update::builder()
             .table_name(attempts)
             .key(ID, item::text(&attempt.id))
-            .update_expression("SET outcome = :created REMOVE locked_until")
-            .condition_expression("#owner = :owner AND attribute_not_exists(outcome)")
-            .expression_attribute_names("#owner", OWNER)
+            .update_expression(COMPLETE)
+            .condition_expression(HOLDS_CLAIM)
+            .expression_attribute_names("#status", STATUS)
+            .expression_attribute_names("#data", DATA)
             .expression_attribute_values(":owner", item::text(&attempt.owner))
-            .expression_attribute_values(":created", item::text("created"))
+            .expression_attribute_values(":in_progress", item::text(IN_PROGRESS))
+            .expression_attribute_values(":completed", item::text(COMPLETED))
+            .expression_attribute_values(":data", created.clone())
             .build()
             .map_err(|error| Cancelled::Fault(Fault::refused(error)))?;
         let mut writes = vec![put, TransactWriteItem::builder().update(answered).build()];
@@ -233,11 +283,13 @@ impl UserTable {
             .update_item()
             .table_name(attempts)
             .key(ID, item::text(&attempt.id))
-            .update_expression("SET outcome = :exists REMOVE locked_until")
-            .condition_expression("#owner = :owner")
-            .expression_attribute_names("#owner", OWNER)
+            .update_expression(COMPLETE)
+            .condition_expression("owner_token = :owner")
+            .expression_attribute_names("#status", STATUS)
+            .expression_attribute_names("#data", DATA)
             .expression_attribute_values(":owner", item::text(&attempt.owner))
-            .expression_attribute_values(":exists", item::text("exists"))
+            .expression_attribute_values(":completed", item::text(COMPLETED))
+            .expression_attribute_values(":data", StoredOutcome::AlreadyExists.encode()?)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         match call.send().await {
             Ok(output) => {
@@ -260,7 +312,7 @@ impl UserTable {
         let output = call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(Fault::of)?;
         self.meter.add(output.consumed_capacity());
         match output.item {
-            Some(item) => Ok(read(&item, attempt, now.unix_timestamp())?),
+            Some(item) => Ok(read(&item, attempt, now)?),
             None => Ok(Some(Once::InProgress(1))),
         }
     }
@@ -272,9 +324,10 @@ impl UserTable {
             .delete_item()
             .table_name(attempts)
             .key(ID, item::text(&attempt.id))
-            .condition_expression("#owner = :owner AND attribute_not_exists(outcome)")
-            .expression_attribute_names("#owner", OWNER)
+            .condition_expression(HOLDS_CLAIM)
+            .expression_attribute_names("#status", STATUS)
             .expression_attribute_values(":owner", item::text(&attempt.owner))
+            .expression_attribute_values(":in_progress", item::text(IN_PROGRESS))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let error = match call.send().await {
@@ -289,8 +342,8 @@ impl UserTable {
             _ => None,
         });
         match refused {
-            Refusal::Condition(Some(there)) if there.get(OWNER) == Some(&item::text(&attempt.owner)) => {
-                read(&there, attempt, now.unix_timestamp())
+            Refusal::Condition(Some(there)) if there.get(OWNER_TOKEN) == Some(&item::text(&attempt.owner)) => {
+                read(&there, attempt, now)
             }
             Refusal::Condition(_) => Ok(None),
             Refusal::Fault(fault) => Err(fault),
@@ -299,30 +352,42 @@ impl UserTable {
 }
 
 /// What a key's item says; nothing if it is this attempt's own claim, still open.
-fn read(item: &Item, attempt: &Attempt, seconds: i64) -> Result<Option<Once>, Fault> {
+fn read(item: &Item, attempt: &Attempt, now: OffsetDateTime) -> Result<Option<Once>, Fault> {
     let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).map(String::as_str);
-    let number = |name: &str| item.get(name).and_then(|value: &AttributeValue| value.as_n().ok());
-    if text(FINGERPRINT) != Some(attempt.fingerprint.as_str()) {
+    if text(VALIDATION) != Some(attempt.fingerprint.as_str()) {
         return Ok(Some(Once::OtherRequest));
     }
-    match text(OUTCOME) {
-        None if text(OWNER) == Some(attempt.owner.as_str()) => Ok(None),
-        None => {
-            let until = number(LOCKED_UNTIL).and_then(|until| until.parse().ok()).unwrap_or(seconds);
-            Ok(Some(Once::InProgress((until - seconds).clamp(1, CLAIM_SECONDS))))
+    match text(STATUS) {
+        Some(IN_PROGRESS) if text(OWNER_TOKEN) == Some(attempt.owner.as_str()) => Ok(None),
+        Some(IN_PROGRESS) => {
+            let number = item.get(IN_PROGRESS_EXPIRATION).and_then(|value| value.as_n().ok());
+            let expiration = number.and_then(|number| number.parse::<i128>().ok());
+            let expiration = expiration.ok_or_else(|| corrupt(item, IN_PROGRESS_EXPIRATION, "epoch milliseconds"))?;
+            // Rounded up: the claim has expired when the caller retries.
+            let seconds = (expiration - milliseconds(now) + 999).div_euclid(1_000);
+            Ok(Some(Once::InProgress(i64::try_from(seconds).unwrap_or(CLAIM_SECONDS).clamp(1, CLAIM_SECONDS))))
         }
-        Some("exists") => Ok(Some(Once::Exists)),
-        Some(_) => {
-            let id = text(USER_ID).and_then(|id| UserId::parse(id).ok());
-            let timestamp = number(TIMESTAMP).and_then(|seconds| Timestamp::parse(seconds.parse().ok()?).ok());
-            let moment = number(MOMENT).and_then(|nanos| nanos.parse().ok());
-            let moment = moment.and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok());
-            match (id, timestamp, moment) {
-                (Some(id), Some(timestamp), Some(moment)) => Ok(Some(Once::Created(UserKey { id, timestamp }, moment))),
-                _ => Err(Fault::refused("what an idempotency key was answered with cannot be read")),
-            }
-        }
+        Some(COMPLETED) => text(DATA)
+            .and_then(StoredOutcome::decode)
+            .map(Some)
+            .ok_or_else(|| corrupt(item, DATA, "JSON with the outcome created or already_exists")),
+        _ => Err(corrupt(item, STATUS, "INPROGRESS or COMPLETED")),
     }
+}
+
+/// The record has an attribute that no attempt writes.
+fn corrupt(item: &Item, attribute: &str, expected: &str) -> Fault {
+    let found = match item.get(attribute) {
+        None => "missing".to_owned(),
+        // It contains the user's id, which no log shows.
+        Some(AttributeValue::S(text)) if attribute == DATA => format!("a text of {} bytes", text.len()),
+        Some(value) => format!("{value:?}"),
+    };
+    Fault::refused(format!("the idempotency record is corrupt: {attribute} is {found}: expected {expected}"))
+}
+
+fn milliseconds(time: OffsetDateTime) -> i128 {
+    time.unix_timestamp_nanos().div_euclid(1_000_000)
 }
 
 /// Why a transaction did not happen.
@@ -346,4 +411,78 @@ pub(super) fn cancelled(
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let (code, message) = reason.map(|reason| (text(reason.code()), text(reason.message()))).unwrap_or_default();
     Cancelled::Fault(Fault::of_reason(&code, &message, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123456789 UTC);
+
+    fn attempt() -> Attempt {
+        Attempt { id: "id".to_owned(), fingerprint: "request".to_owned(), owner: "me".to_owned() }
+    }
+
+    fn record(attributes: &[(&str, AttributeValue)]) -> Item {
+        let own = |(name, value): &(&str, AttributeValue)| ((*name).to_owned(), value.clone());
+        [(VALIDATION.to_owned(), item::text("request"))].into_iter().chain(attributes.iter().map(own)).collect()
+    }
+
+    fn completed(data: impl Into<String>) -> Result<Option<Once>, Fault> {
+        read(&record(&[(STATUS, item::text(COMPLETED)), (DATA, item::text(data))]), &attempt(), NOW)
+    }
+
+    #[test]
+    fn stored_outcomes_are_read_as_they_were_written() {
+        let key = UserKey { id: UserId::parse("ada").unwrap(), timestamp: Timestamp::parse(7).unwrap() };
+        let data = StoredOutcome::from_created(&key, NOW).unwrap().encode().unwrap();
+        let written =
+            r#"{"outcome":"created","user_id":"ada","timestamp":7,"created_at":"2026-11-22T10:00:00.123456789Z"}"#;
+        assert_eq!(data, item::text(written));
+        assert_eq!(completed(written).unwrap(), Some(Once::Created(key, NOW)));
+        let data = StoredOutcome::AlreadyExists.encode().unwrap();
+        assert_eq!(data, item::text(r#"{"outcome":"already_exists"}"#));
+        assert_eq!(completed(data.as_s().unwrap()).unwrap(), Some(Once::Exists));
+    }
+
+    #[test]
+    fn in_progress_record_says_how_long_its_claim_lasts() {
+        let of = |owner: &str, milliseconds: i128| {
+            let attributes = [
+                (STATUS, item::text(IN_PROGRESS)),
+                (OWNER_TOKEN, item::text(owner)),
+                (IN_PROGRESS_EXPIRATION, item::whole(super::milliseconds(NOW) + milliseconds)),
+            ];
+            read(&record(&attributes), &attempt(), NOW).unwrap()
+        };
+        assert_eq!(of("me", 5_000), None);
+        for (left, seconds) in [(30_000, 30), (29_001, 30), (29_000, 29), (1, 1), (0, 1), (-9_000, 1)] {
+            assert_eq!(of("other", left), Some(Once::InProgress(seconds)), "{left}");
+        }
+    }
+
+    #[test]
+    fn record_of_another_request_is_not_an_outcome() {
+        let item = Item::from([(VALIDATION.to_owned(), item::text("another"))]);
+        assert_eq!(read(&item, &attempt(), NOW).unwrap(), Some(Once::OtherRequest));
+    }
+
+    #[test]
+    fn corrupt_record_is_an_error_that_names_the_attribute() {
+        let error = |item: &Item| match read(item, &attempt(), NOW) {
+            Err(Fault::Refused(cause)) => cause.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let status = |status: &str| record(&[(STATUS, item::text(status))]);
+        assert!(error(&record(&[])).contains("status is missing: expected INPROGRESS or COMPLETED"));
+        assert!(error(&status("EXPIRED")).contains("status is S(\"EXPIRED\"): expected INPROGRESS or COMPLETED"));
+        assert!(error(&status(IN_PROGRESS)).contains("in_progress_expiration is missing: expected epoch"));
+        assert!(error(&status(COMPLETED)).contains("data is missing: expected JSON with the outcome"));
+        for data in ["", "{}", r#"{"outcome":"deleted"}"#, r#"{"outcome":"created","user_id":"ada","timestamp":7}"#] {
+            let item = record(&[(STATUS, item::text(COMPLETED)), (DATA, item::text(data))]);
+            assert!(error(&item).contains(&format!("data is a text of {} bytes: expected JSON", data.len())), "{data}");
+        }
+    }
 }
