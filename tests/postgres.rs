@@ -4,13 +4,17 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use local::postgres::{NAME, Planned, Server};
+use local::postgres::{NAME, PlannedServer, PostgresServer};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_postgres::{Client, NoTls};
 
 /// A server of the test's own, which it may kill.
-pub(crate) async fn server() -> Server {
-    Planned::new().unwrap_or_else(|error| panic!("{error}")).start().await.unwrap_or_else(|error| panic!("{error}"))
+pub(crate) async fn server() -> PostgresServer {
+    PlannedServer::new()
+        .unwrap_or_else(|error| panic!("{error}"))
+        .start()
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 pub(crate) async fn connect(url: &str) -> Client {

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use replicator::settle::settle;
 use replicator::sink::dynamodb::DynamoDbSink;
-use replicator::sink::{Decided, FailureKind, Outcome, Sink};
+use replicator::sink::{DeduplicatedBatch, FailureKind, Sink, SinkOutcome};
 use shared::revision::Revision;
 use shared::stream;
 use time::Duration;
@@ -64,35 +64,36 @@ pub(crate) fn every_law_holds(runtime: &Runtime, sink: &dyn Sink, replica: &dyn 
 }
 
 /// Settles the changes and applies them, with a minute to go.
-async fn apply(sink: &dyn Sink, told: &[Told]) -> Outcome {
+async fn apply(sink: &dyn Sink, told: &[Told]) -> SinkOutcome {
     apply_within(sink, told, std::time::Duration::from_mins(1)).await
 }
 
-async fn apply_within(sink: &dyn Sink, told: &[Told], time: std::time::Duration) -> Outcome {
+async fn apply_within(sink: &dyn Sink, told: &[Told], time: std::time::Duration) -> SinkOutcome {
     let event = event(told);
     let batch = stream::read(&event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
     let settled: Vec<_> = settle(&changes).into_iter().map(|place| changes[place]).collect();
-    let outcome = sink.apply(Decided { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
+    let outcome =
+        sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
     let counted = outcome.applied + outcome.duplicate + outcome.stale + outcome.failures.len();
     assert_eq!(counted, settled.len(), "each settled change is counted once: {outcome:?}");
     outcome
 }
 
-fn applied(count: usize) -> Outcome {
-    Outcome { applied: count, ..Outcome::default() }
+fn applied(count: usize) -> SinkOutcome {
+    SinkOutcome { applied: count, ..SinkOutcome::default() }
 }
 
-fn buried(count: usize) -> Outcome {
-    Outcome { applied: count, tombstones: count, ..Outcome::default() }
+fn buried(count: usize) -> SinkOutcome {
+    SinkOutcome { applied: count, tombstones: count, ..SinkOutcome::default() }
 }
 
-fn duplicate(count: usize) -> Outcome {
-    Outcome { duplicate: count, ..Outcome::default() }
+fn duplicate(count: usize) -> SinkOutcome {
+    SinkOutcome { duplicate: count, ..SinkOutcome::default() }
 }
 
-fn stale(count: usize) -> Outcome {
-    Outcome { stale: count, ..Outcome::default() }
+fn stale(count: usize) -> SinkOutcome {
+    SinkOutcome { stale: count, ..SinkOutcome::default() }
 }
 
 fn named(name: &str) -> State {
@@ -105,7 +106,7 @@ async fn state(replica: &dyn Replica, user_id: &str) -> Option<State> {
 
 async fn a_late_replay_changes_nothing(sink: &dyn Sink, replica: &dyn Replica) {
     let told = [Told::named("replay-a", 1, "Ada"), Told::named("replay-b", 2, "Bob"), Told::deleted("replay-c", 3)];
-    assert_eq!(apply(sink, &told).await, Outcome { applied: 3, tombstones: 1, ..Outcome::default() });
+    assert_eq!(apply(sink, &told).await, SinkOutcome { applied: 3, tombstones: 1, ..SinkOutcome::default() });
     let mut before = Vec::new();
     for one in &told {
         before.push(replica.read(&one.user_id).await);
@@ -183,7 +184,7 @@ async fn a_sink_without_time_claims_nothing(sink: &dyn Sink, replica: &dyn Repli
 }
 
 async fn nothing_comes_of_nothing(sink: &dyn Sink) {
-    assert_eq!(apply(sink, &[]).await, Outcome::default());
+    assert_eq!(apply(sink, &[]).await, SinkOutcome::default());
 }
 
 /// What one item went through: a revision each, and where it ended.
@@ -220,7 +221,7 @@ fn the_order_of_writes_is_free(runtime: &Runtime, sink: &dyn Sink, replica: &dyn
         for one in &mut told {
             one.user_id.clone_from(&user_id);
         }
-        let mut total = Outcome::default();
+        let mut total = SinkOutcome::default();
         for chunk in deliveries.chunks(2) {
             let chunk: Vec<_> = chunk.iter().map(|place| told[*place].clone()).collect();
             let outcome = runtime.block_on(apply(sink, &chunk));

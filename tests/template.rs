@@ -8,11 +8,11 @@ use axum::Router;
 use axum::body::Body;
 use http::{Request, StatusCode};
 use local::clients;
-use local::template::{Function, Mapping, Template};
+use local::template::{FunctionResource, MappingResource, SamTemplate};
 use saphyr::{LoadableYamlNode, Yaml};
 use shared::clock::Clock;
 use shared::environment::Environment;
-use shared::http::caller::Auth;
+use shared::http::caller::AuthMode;
 use tower::ServiceExt;
 
 pub(crate) mod alarms;
@@ -27,21 +27,21 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-fn template() -> Template {
-    Template::load(&workspace().join("template.yaml")).unwrap()
+fn template() -> SamTemplate {
+    SamTemplate::load(&workspace().join("template.yaml")).unwrap()
 }
 
-fn function(name: &str) -> Function {
+fn function(name: &str) -> FunctionResource {
     template().functions.into_iter().find(|function| function.name == name).unwrap()
 }
 
 /// What a deployment makes of the environment: a secret's generated text stands where the template refers to it.
-fn deployed(function: Function) -> Environment {
+fn deployed(function: FunctionResource) -> Environment {
     deployed_with(function, "Ab3")
 }
 
 /// The same while the current version of every secret has this id.
-fn deployed_with(function: Function, current: &str) -> Environment {
+fn deployed_with(function: FunctionResource, current: &str) -> Environment {
     function.environment.into_iter().map(|(name, value)| (name, resolved(&value, current))).collect()
 }
 
@@ -66,7 +66,7 @@ fn environment(name: &str) -> Environment {
     deployed(function(name))
 }
 
-fn mapping(name: &str) -> Mapping {
+fn mapping(name: &str) -> MappingResource {
     let mut mappings = function(name).mappings;
     assert_eq!(mappings.len(), 1, "{name} reads one stream");
     mappings.remove(0)
@@ -78,10 +78,10 @@ fn source(path: &str) -> String {
 
 #[test]
 fn every_function_starts_with_the_environment_that_the_template_gives_it() {
-    api::config::Config::parse(&environment("api")).unwrap();
-    replicator::config::Config::parse(&environment("replicator")).unwrap();
-    archiver::config::Config::parse(&environment("archiver")).unwrap();
-    maintenance::config::Config::parse(&environment("maintenance")).unwrap();
+    api::config::ApiConfig::parse(&environment("api")).unwrap();
+    replicator::config::ReplicatorConfig::parse(&environment("replicator")).unwrap();
+    archiver::config::ArchiverConfig::parse(&environment("archiver")).unwrap();
+    maintenance::config::MaintenanceConfig::parse(&environment("maintenance")).unwrap();
     assert_eq!(template().functions.len(), 4, "a new function needs its line above");
 }
 
@@ -97,8 +97,8 @@ const TIERS: [(&str, [&str; 3]); 2] = [
 ];
 const REPLICA: &str = "functions/replicator/src/sink/postgres.rs";
 
-fn every_variable_is_read(template: Template) {
-    for Function { name, environment, .. } in template.functions {
+fn every_variable_is_read(template: SamTemplate) {
+    for FunctionResource { name, environment, .. } in template.functions {
         // Maintenance is told what the functions are that it works for, and reads it as they do.
         let configs = if name == "maintenance" { vec!["maintenance", "replicator", "archiver"] } else { vec![&*name] };
         let mut config: String = configs.iter().map(|of| source(&format!("functions/{of}/src/config.rs"))).collect();
@@ -162,7 +162,7 @@ fn the_users_table_streams_both_images_and_expires_by_expires_at() {
 
 #[test]
 fn the_replicators_mapping_bounds_the_age_and_not_the_retries() {
-    let expected = Mapping {
+    let expected = MappingResource {
         name: "Changes".to_owned(),
         table: "Users".to_owned(),
         batch_size: 1000,
@@ -183,7 +183,7 @@ fn the_replicators_mapping_bounds_the_age_and_not_the_retries() {
 fn the_archivers_mapping_takes_removals_by_ttl_alone() {
     let pattern =
         r#"{"eventName":["REMOVE"],"userIdentity":{"type":["Service"],"principalId":["dynamodb.amazonaws.com"]}}"#;
-    let expected = Mapping {
+    let expected = MappingResource {
         name: "Expiries".to_owned(),
         table: "Users".to_owned(),
         batch_size: 3000,
@@ -210,7 +210,8 @@ fn both_mappings_count_their_events() {
 #[tokio::test]
 async fn the_templates_routes_are_the_routers() {
     // Who is not let in is told of no method.
-    let config = api::config::Config { auth: Auth::None, ..api::config::Config::parse(&environment("api")).unwrap() };
+    let config =
+        api::config::ApiConfig { auth: AuthMode::None, ..api::config::ApiConfig::parse(&environment("api")).unwrap() };
     let app = api::app(&config, clients::dynamodb("http://127.0.0.1:9"), None, Clock::system());
     let mut declared = routes(&template(), "api");
     assert_eq!(declared.len(), template().routes.iter().map(|route| &route.path).collect::<BTreeSet<_>>().len());
@@ -238,7 +239,7 @@ fn cargo_lambda_watch_leads_each_path_where_the_template_does() {
 }
 
 /// The methods of each path that the template leads to a function.
-fn routes(template: &Template, function: &str) -> BTreeMap<String, BTreeSet<String>> {
+fn routes(template: &SamTemplate, function: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for route in template.routes.iter().filter(|route| route.function == function) {
         declared.entry(route.path.clone()).or_default().insert(route.method.clone());

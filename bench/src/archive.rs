@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use archiver::archive::{self, Compression, Hour, Row};
-use archiver::store::Store;
+use archiver::archive::{self, ArchiveHour, ArchiveRow, Compression};
+use archiver::store::ArchiveStore;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt as _, stream};
-use maintenance::config::Config;
-use maintenance::progress::Progress;
-use maintenance::{Clients, Maintenance};
+use maintenance::config::MaintenanceConfig;
+use maintenance::progress::TaskProgress;
+use maintenance::{AwsClients, MaintenanceHandler};
 use serde_json::json;
 use serde_json::value::RawValue;
 use shared::change::CanonicalKey;
@@ -27,13 +27,13 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::Instant;
 
-use self::requests::Requests;
+use self::requests::RequestCounter;
 
 /// As the functions have it (docs/figures.md): their tasks are measured in this process.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-type Failure = Box<dyn std::error::Error>;
+type BenchError = Box<dyn std::error::Error>;
 
 /// A batch of the archiver's: about 4 MB of content.
 const ROWS_AN_OBJECT: usize = 3_000;
@@ -46,20 +46,20 @@ const IN_FLIGHT: usize = 32;
 /// Linux counts CPU time in these.
 const TICKS_A_SECOND: f64 = 100.0;
 
-struct Bench {
-    maintenance: Maintenance,
-    store: Store,
+struct ArchiveBench {
+    maintenance: MaintenanceHandler,
+    store: ArchiveStore,
     dynamodb: aws_sdk_dynamodb::Client,
     /// What the tasks ask of S3; not what fills the bucket.
-    requests: Requests,
+    requests: RequestCounter,
     _local: Child,
     /// Held, so that what it prints has somewhere to go.
     _said: Lines<BufReader<ChildStdout>>,
     _data: tempfile::TempDir,
 }
 
-impl Bench {
-    async fn start(binaries: &Path) -> Result<Self, Failure> {
+impl ArchiveBench {
+    async fn start(binaries: &Path) -> Result<Self, BenchError> {
         let data = tempfile::tempdir()?;
         let mut command = Command::new(binaries.join("local"));
         command.args(["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--expire-every", "86400"]);
@@ -80,8 +80,8 @@ impl Bench {
         let url = |name: &str| urls.get(name).cloned().ok_or_else(|| format!("local did not say where its {name} is"));
         let dynamodb = local::clients::dynamodb(&url("DynamoDB")?);
         let s3 = local::clients::s3(&url("S3")?);
-        let requests = Requests::default();
-        let clients = Clients {
+        let requests = RequestCounter::default();
+        let clients = AwsClients {
             source: dynamodb.clone(),
             replica: dynamodb.clone(),
             signer: None,
@@ -99,14 +99,14 @@ impl Bench {
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-        let config = Config::parse(&environment).map_err(|problems| problems.to_string())?;
+        let config = MaintenanceConfig::parse(&environment).map_err(|problems| problems.to_string())?;
         let maintenance = maintenance::connect(&config, clients);
-        let store = Store::new(s3, "users-archive".to_owned());
+        let store = ArchiveStore::new(s3, "users-archive".to_owned());
         Ok(Self { maintenance, store, dynamodb, requests, _local: local, _said: lines, _data: data })
     }
 
     /// Archives so many objects; answers how much content they have.
-    async fn fill(&self, objects: usize, rows_an_object: usize) -> Result<usize, Failure> {
+    async fn fill(&self, objects: usize, rows_an_object: usize) -> Result<usize, BenchError> {
         let mut content = 0;
         for object in 0..objects {
             let mut parts = Vec::with_capacity(rows_an_object);
@@ -121,21 +121,21 @@ impl Bench {
             }
             content += parts.iter().map(|(_, _, item)| item.get().len() + 150).sum::<usize>();
             let removed_at = OffsetDateTime::from_unix_timestamp(TIME)?;
-            let rows = parts.iter().map(|(key, revision, item)| Row {
+            let rows = parts.iter().map(|(key, revision, item)| ArchiveRow {
                 key,
                 revision: *revision,
                 removed_at,
                 event_id: None,
                 item: item.get(),
             });
-            let object = archive::write("Users", Hour::of(removed_at), rows.collect(), Compression::Zstd)?;
+            let object = archive::write("Users", ArchiveHour::of(removed_at), rows.collect(), Compression::Zstd)?;
             let metadata = object.description.encode()?;
             self.store.put(&object.key.to_string(), object.bytes, object.description.sha256, metadata).await?;
         }
         Ok(content)
     }
 
-    async fn task(&self, order: serde_json::Value) -> Result<Progress, Failure> {
+    async fn task(&self, order: serde_json::Value) -> Result<TaskProgress, BenchError> {
         let payload = RawValue::from_string(order.to_string())?;
         let (now, hour) = (Clock::system().now(), Duration::from_hours(1));
         let invocation = Invocation::new(now, Instant::now(), hour, "bench".to_owned());
@@ -145,8 +145,8 @@ impl Bench {
 }
 
 /// Compacts a day of `times` the objects that are merged at a time.
-pub(crate) async fn compaction(binaries: &Path, times: usize) -> Result<(), Failure> {
-    let bench = Bench::start(binaries).await?;
+pub(crate) async fn compaction(binaries: &Path, times: usize) -> Result<(), BenchError> {
+    let bench = ArchiveBench::start(binaries).await?;
     let content = bench.fill(OBJECTS * times, ROWS_AN_OBJECT).await?;
     let held_before = forget_peak()?;
     let (before, started) = (cpu_seconds()?, Instant::now());
@@ -168,8 +168,8 @@ pub(crate) async fn compaction(binaries: &Path, times: usize) -> Result<(), Fail
 }
 
 /// Exports a compacted day as Parquet.
-pub(crate) async fn columns(binaries: &Path) -> Result<(), Failure> {
-    let bench = Bench::start(binaries).await?;
+pub(crate) async fn columns(binaries: &Path) -> Result<(), BenchError> {
+    let bench = ArchiveBench::start(binaries).await?;
     let content = bench.fill(OBJECTS, ROWS_AN_OBJECT).await?;
     bench.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await?;
     let asked = bench.requests.to_string();
@@ -188,8 +188,8 @@ pub(crate) async fn columns(binaries: &Path) -> Result<(), Failure> {
 }
 
 /// Restores items, and puts as many plainly, one condition each.
-pub(crate) async fn restore(binaries: &Path) -> Result<(), Failure> {
-    let bench = Bench::start(binaries).await?;
+pub(crate) async fn restore(binaries: &Path) -> Result<(), BenchError> {
+    let bench = ArchiveBench::start(binaries).await?;
     bench.fill(1, RESTORED).await?;
     let started = Instant::now();
     let order = json!({"task": "restore", "from": "2026-01-01T00:00:00Z", "never_expires": true, "dry_run": false});
@@ -203,7 +203,7 @@ pub(crate) async fn restore(binaries: &Path) -> Result<(), Failure> {
             item.insert("user_id".to_owned(), AttributeValue::S(format!("plain-{index:08}")));
             let put = dynamodb.put_item().table_name("Users").set_item(Some(item));
             put.condition_expression("attribute_not_exists(user_id)").send().await?;
-            Ok::<(), Failure>(())
+            Ok::<(), BenchError>(())
         }
     });
     let mut puts = stream::iter(puts).buffer_unordered(IN_FLIGHT);
@@ -236,7 +236,7 @@ fn item(index: usize) -> String {
     .to_string()
 }
 
-fn cpu_seconds() -> Result<f64, Failure> {
+fn cpu_seconds() -> Result<f64, BenchError> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // Behind the name, which may hold spaces, user and system time are the 12th and 13th.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -246,12 +246,12 @@ fn cpu_seconds() -> Result<f64, Failure> {
 
 /// Has the peak begin anew, so that it is not that of what filled the bucket; answers what is held, which its allocator keeps
 /// for the task.
-fn forget_peak() -> Result<f64, Failure> {
+fn forget_peak() -> Result<f64, BenchError> {
     std::fs::write("/proc/self/clear_refs", "5")?;
     status_megabytes("VmRSS:")
 }
 
-fn status_megabytes(name: &str) -> Result<f64, Failure> {
+fn status_megabytes(name: &str) -> Result<f64, BenchError> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("no {name} in status"))?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? * 1024.0 / 1e6)

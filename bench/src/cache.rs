@@ -7,17 +7,17 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::body::Bytes;
 use futures::{StreamExt, stream};
-use local::cache::Server;
-use local::stack::{Options, Stack};
-use shared::cache::{Cache, Entry, Settings};
+use local::cache::CacheServer;
+use local::stack::{LocalStack, StackOptions};
+use shared::cache::{Cache, CacheEntry, CacheSettings};
 use shared::clock::Clock;
 use tokio::time::Instant;
 
 use crate::events;
-use crate::process::Function;
+use crate::process::FunctionProcess;
 use crate::report::{count, median, micros};
 
-type Failure = Box<dyn std::error::Error>;
+type BenchError = Box<dyn std::error::Error>;
 
 const RECORD: &str = "/users/ada/1795334400";
 const HITS: usize = 5_000;
@@ -27,21 +27,22 @@ const CALLS: usize = 5_000;
 const LOADS: [usize; 2] = [1, 16];
 
 /// Measures, and prints.
-pub(crate) async fn measure(binaries: &Path) -> Result<(), Failure> {
-    let server = Server::start().await?;
-    let stack = Stack::boot(Options { expire_every: Duration::from_hours(24), ..Options::default() }).await?;
+pub(crate) async fn measure(binaries: &Path) -> Result<(), BenchError> {
+    let server = CacheServer::start().await?;
+    let stack =
+        LocalStack::boot(StackOptions { expire_every: Duration::from_hours(24), ..StackOptions::default() }).await?;
     put(&stack).await?;
     println!("\ncache: one record of about 0.3 KB");
     hits(binaries, stack.dynamodb_url(), &server.url()).await?;
     let url = server.url();
-    let settings = Settings::parse(|name| (name == "CACHE_URL").then_some(url.as_str()));
+    let settings = CacheSettings::parse(|name| (name == "CACHE_URL").then_some(url.as_str()));
     let settings = settings.map_err(|wrong| wrong.join("; "))?.ok_or("no cache is named")?;
     calls(&stack, &Cache::new(settings, None)).await?;
     stack.stop().await;
     Ok(())
 }
 
-async fn put(stack: &Stack) -> Result<(), Failure> {
+async fn put(stack: &LocalStack) -> Result<(), BenchError> {
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let number = |number: &str| AttributeValue::N(number.to_owned());
     let put = stack.dynamodb().put_item().table_name("Users");
@@ -52,9 +53,9 @@ async fn put(stack: &Stack) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn hits(binaries: &Path, endpoint: &str, cache: &str) -> Result<(), Failure> {
+async fn hits(binaries: &Path, endpoint: &str, cache: &str) -> Result<(), BenchError> {
     let event = Bytes::from(events::request("GET", RECORD, None));
-    let mut function = Function::start_with(&binaries.join("api"), endpoint, &[("CACHE_URL", cache)]).await?;
+    let mut function = FunctionProcess::start_with(&binaries.join("api"), endpoint, &[("CACHE_URL", cache)]).await?;
     // The first is a miss.
     function.invoke(event.clone()).await?;
     let (mut parts, mut took) = (Vec::new(), Vec::new());
@@ -79,9 +80,9 @@ async fn hits(binaries: &Path, endpoint: &str, cache: &str) -> Result<(), Failur
     Ok(())
 }
 
-async fn calls(stack: &Stack, cache: &Cache) -> Result<(), Failure> {
+async fn calls(stack: &LocalStack, cache: &Cache) -> Result<(), BenchError> {
     let (table, line) = (stack.dynamodb(), cache.line().await?);
-    let entry = Entry { version: 7, expires_at: None, json: vec![b'x'; 300] };
+    let entry = CacheEntry { version: 7, expires_at: None, json: vec![b'x'; 300] };
     line.fill("bench", &entry, Clock::system().now()).await?;
     for at_once in LOADS {
         let ask_cache = |_| {
@@ -89,7 +90,7 @@ async fn calls(stack: &Stack, cache: &Cache) -> Result<(), Failure> {
             async move {
                 let sent = Instant::now();
                 line.get("bench").await?;
-                Ok::<_, Failure>(micros(sent.elapsed()))
+                Ok::<_, BenchError>(micros(sent.elapsed()))
             }
         };
         let ask_table = |_| {
@@ -99,7 +100,7 @@ async fn calls(stack: &Stack, cache: &Cache) -> Result<(), Failure> {
             async move {
                 let sent = Instant::now();
                 get.send().await?;
-                Ok::<_, Failure>(micros(sent.elapsed()))
+                Ok::<_, BenchError>(micros(sent.elapsed()))
             }
         };
         let of_cache: Vec<_> = stream::iter(0..CALLS).map(ask_cache).buffer_unordered(at_once).collect().await;

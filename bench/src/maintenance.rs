@@ -12,9 +12,9 @@ use aws_sdk_dynamodb::types::{
 use futures::future::try_join;
 use futures::{StreamExt, TryStreamExt, stream};
 use local::clients;
-use local::dynamodb::Engine;
-use local::stack::{Options, Stack};
-use maintenance::Maintenance;
+use local::dynamodb::DynamoDbEngine;
+use local::stack::{LocalStack, StackOptions};
+use maintenance::MaintenanceHandler;
 use replicator::sink::dynamodb::DynamoDbSink;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::report::median;
 
-type Failure = Box<dyn std::error::Error>;
+type BenchError = Box<dyn std::error::Error>;
 
 const ITEMS: usize = 40_000;
 const IN_FLIGHT: usize = 128;
@@ -34,15 +34,16 @@ const SEGMENTS: u32 = 4;
 const ROUNDS: usize = 5;
 
 /// Measures, and prints.
-pub(crate) async fn measure() -> Result<(), Failure> {
-    let stack = Stack::boot(Options { expire_every: Duration::from_hours(24), ..Options::default() }).await?;
-    let elsewhere = Engine::start(TcpListener::bind(("127.0.0.1", 0)).await?, None).await?;
+pub(crate) async fn measure() -> Result<(), BenchError> {
+    let stack =
+        LocalStack::boot(StackOptions { expire_every: Duration::from_hours(24), ..StackOptions::default() }).await?;
+    let elsewhere = DynamoDbEngine::start(TcpListener::bind(("127.0.0.1", 0)).await?, None).await?;
     let (here, there) = (stack.dynamodb(), clients::dynamodb(elsewhere.endpoint()));
     let maintenance = |replica: &str| {
         let sink = DynamoDbSink::new(there.clone(), replica, IN_FLIGHT, time::Duration::days(8));
         let mut maintenance = stack.maintenance().ok_or("the template has no maintenance function")?;
         maintenance.replicas = vec![Box::new(sink)];
-        Ok::<Maintenance, Failure>(maintenance)
+        Ok::<MaintenanceHandler, BenchError>(maintenance)
     };
     put_all(&here, "Users", false).await?;
     stack.drained().await;
@@ -85,7 +86,7 @@ fn items() -> f64 {
     ITEMS as f64
 }
 
-async fn timed<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<f64, Failure> {
+async fn timed<T>(work: impl Future<Output = Result<T, BenchError>>) -> Result<f64, BenchError> {
     let started = Instant::now();
     work.await?;
     Ok(started.elapsed().as_secs_f64())
@@ -104,34 +105,34 @@ fn item(n: usize) -> HashMap<String, AttributeValue> {
     item
 }
 
-async fn put_all(client: &Client, table: &str, conditional: bool) -> Result<(), Failure> {
+async fn put_all(client: &Client, table: &str, conditional: bool) -> Result<(), BenchError> {
     let put = |n| async move {
         let put = client.put_item().table_name(table).set_item(Some(item(n)));
         let put = if conditional { put.condition_expression("attribute_not_exists(user_id)") } else { put };
-        put.send().await.map(drop).map_err(Failure::from)
+        put.send().await.map(drop).map_err(BenchError::from)
     };
     stream::iter(0..ITEMS).map(put).buffer_unordered(IN_FLIGHT).try_collect().await
 }
 
-async fn scan_all(client: &Client, table: &str) -> Result<(), Failure> {
+async fn scan_all(client: &Client, table: &str) -> Result<(), BenchError> {
     let segment = |segment| async move {
         let scan = client.scan().table_name(table).consistent_read(true).segment(segment);
         let scan = scan.total_segments(i32::try_from(SEGMENTS)?).into_paginator().items().send();
         let items = scan.collect::<Result<Vec<_>, _>>().await?;
-        Ok::<usize, Failure>(items.len())
+        Ok::<usize, BenchError>(items.len())
     };
     let counts: Vec<usize> =
         stream::iter(0..i32::try_from(SEGMENTS)?).map(segment).buffer_unordered(IN_FLIGHT).try_collect().await?;
     if counts.iter().sum::<usize>() == ITEMS { Ok(()) } else { Err(format!("{table} gave {counts:?}").into()) }
 }
 
-async fn verify(maintenance: &Maintenance) -> Result<(), Failure> {
+async fn verify(maintenance: &MaintenanceHandler) -> Result<(), BenchError> {
     let segment = |segment| run(maintenance, json!({"task": "verify", "segment": segment, "segments": SEGMENTS}));
     stream::iter(0..SEGMENTS).map(segment).buffer_unordered(IN_FLIGHT).try_collect().await
 }
 
 /// A comparison that found a difference, or passed an item by, would make the figure a lie.
-async fn run(maintenance: &Maintenance, order: serde_json::Value) -> Result<(), Failure> {
+async fn run(maintenance: &MaintenanceHandler, order: serde_json::Value) -> Result<(), BenchError> {
     let payload = RawValue::from_string(order.to_string())?;
     let (now, started) = (Clock::system().now(), Instant::now());
     let invocation = Invocation::new(now, started, Duration::from_mins(15), "bench".to_owned());
@@ -141,7 +142,7 @@ async fn run(maintenance: &Maintenance, order: serde_json::Value) -> Result<(), 
     if answer.done && seen > 0 && seen == done { Ok(()) } else { Err(format!("{}", answer.progress).into()) }
 }
 
-async fn create(client: &Client, table: &str) -> Result<(), Failure> {
+async fn create(client: &Client, table: &str) -> Result<(), BenchError> {
     let mut create = client.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
     for (name, kind, role) in
         [("user_id", ScalarAttributeType::S, KeyType::Hash), ("timestamp", ScalarAttributeType::N, KeyType::Range)]

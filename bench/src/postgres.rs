@@ -9,13 +9,13 @@ mod search;
 use std::time::Duration;
 
 use futures::SinkExt;
-use local::postgres::Planned;
+use local::postgres::PlannedServer;
 use replicator::settle::settle;
 use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
-use replicator::sink::{Decided, Sink};
+use replicator::sink::{DeduplicatedBatch, Sink};
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
-use shared::postgres::Settings;
+use shared::postgres::PostgresSettings;
 use shared::stream;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -23,14 +23,14 @@ use tokio::time::Instant;
 use crate::events;
 use crate::report::median;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
 const ROWS: usize = 100_000;
 const BATCH: usize = 1_000;
 const ROUNDS: usize = 3;
 
 /// One round.
-struct Round {
+struct BenchRound {
     cpu_micros: f64,
     rows_a_second: f64,
     again_a_second: f64,
@@ -38,11 +38,11 @@ struct Round {
 }
 
 /// Measures the replica, or what is asked of it (`search`), and prints.
-pub(crate) async fn measure(what: &str) -> Result<(), Failure> {
+pub(crate) async fn measure(what: &str) -> Result<(), BenchError> {
     if what == "search" {
         return search::measure().await;
     }
-    let server = Planned::new()?.start().await?;
+    let server = PlannedServer::new()?.start().await?;
     let payload = events::changes(BATCH);
     println!(
         "\npostgres: {ROWS} rows in batches of {BATCH}, {} bytes a record, with all indexes",
@@ -59,7 +59,7 @@ pub(crate) async fn measure(what: &str) -> Result<(), Failure> {
         });
         rounds.push(round.join().map_err(|_| "a round ended early")??);
     }
-    let of = |part: fn(&Round) -> f64| median(rounds.iter().map(part).collect());
+    let of = |part: fn(&BenchRound) -> f64| median(rounds.iter().map(part).collect());
     println!("  CPU of the replicator a record, reading and settling included: {:.1} µs", of(|round| round.cpu_micros));
     println!("  rows a second into an empty table: {:.0}", of(|round| round.rows_a_second));
     println!("  the same batches again, all duplicates: {:.0} a second", of(|round| round.again_a_second));
@@ -68,9 +68,9 @@ pub(crate) async fn measure(what: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn one(url: &str) -> Result<Round, Failure> {
-    let settings =
-        Settings::parse(SETTING, |name| (name == SETTING).then_some(url)).map_err(|problems| problems.join(" "))?;
+async fn one(url: &str) -> Result<BenchRound, BenchError> {
+    let settings = PostgresSettings::parse(SETTING, |name| (name == SETTING).then_some(url))
+        .map_err(|problems| problems.join(" "))?;
     let settings = settings.ok_or("the server has no URL")?;
     let sink = PostgresSink::new(&settings, None, time::Duration::days(8));
     migrate(sink.database(), Instant::now() + Duration::from_mins(1)).await?;
@@ -105,7 +105,7 @@ async fn one(url: &str) -> Result<Round, Failure> {
     into.finish().await?;
     let copied = started.elapsed();
     let count = f64::from(u32::try_from(ROWS)?);
-    Ok(Round {
+    Ok(BenchRound {
         cpu_micros: cpu.as_secs_f64() * 1e6 / count,
         rows_a_second: count / took.as_secs_f64(),
         again_a_second: count / again.as_secs_f64(),
@@ -119,7 +119,7 @@ fn batch(nth: usize) -> Result<Box<RawValue>, serde_json::Error> {
 }
 
 /// Reads, settles and applies them, one after the other; answers how many rows were applied.
-async fn all(sink: &PostgresSink, batches: &[Box<RawValue>]) -> Result<usize, Failure> {
+async fn all(sink: &PostgresSink, batches: &[Box<RawValue>]) -> Result<usize, BenchError> {
     let mut applied = 0;
     for batch in batches {
         let records = stream::read(batch)?.records;
@@ -127,7 +127,7 @@ async fn all(sink: &PostgresSink, batches: &[Box<RawValue>]) -> Result<usize, Fa
         let settled: Vec<_> = settle(&changes).into_iter().map(|place| changes[place]).collect();
         let stop_at = Instant::now() + Duration::from_mins(1);
         let invocation = Invocation { now: OffsetDateTime::UNIX_EPOCH, stop_at, request_id: "bench".to_owned() };
-        let outcome = sink.apply(Decided { changes: &changes, settled: &settled }, &invocation).await?;
+        let outcome = sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation).await?;
         if let Some(failure) = outcome.failures.first() {
             return Err(format!("{failure:?}").into());
         }
@@ -137,7 +137,7 @@ async fn all(sink: &PostgresSink, batches: &[Box<RawValue>]) -> Result<usize, Fa
 }
 
 /// CPU time that this thread has used.
-fn own_cpu() -> Result<Duration, Failure> {
+fn own_cpu() -> Result<Duration, BenchError> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanos = text.split_whitespace().next().ok_or("schedstat is empty")?.parse()?;
     Ok(Duration::from_nanos(nanos))

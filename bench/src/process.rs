@@ -11,23 +11,27 @@ use tokio::time::Instant;
 
 use crate::runtime_api::RuntimeApi;
 
-type Failure = Box<dyn std::error::Error>;
+type BenchError = Box<dyn std::error::Error>;
 
 /// A running function, ended when dropped.
-pub(crate) struct Function {
+pub(crate) struct FunctionProcess {
     api: RuntimeApi,
     child: Child,
     started: Instant,
 }
 
-impl Function {
+impl FunctionProcess {
     /// Starts the binary with the environment that Lambda and the template give it.
-    pub(crate) async fn start(binary: &Path, endpoint: &str) -> Result<Self, Failure> {
+    pub(crate) async fn start(binary: &Path, endpoint: &str) -> Result<Self, BenchError> {
         Self::start_with(binary, endpoint, &[]).await
     }
 
     /// The same, with further variables.
-    pub(crate) async fn start_with(binary: &Path, endpoint: &str, variables: &[(&str, &str)]) -> Result<Self, Failure> {
+    pub(crate) async fn start_with(
+        binary: &Path,
+        endpoint: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<Self, BenchError> {
         let api = RuntimeApi::serve().await?;
         let mut command = Command::new(binary);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
@@ -59,7 +63,7 @@ impl Function {
     }
 
     /// Invokes it once; the answer must be a success.
-    pub(crate) async fn invoke(&mut self, event: Bytes) -> Result<Bytes, Failure> {
+    pub(crate) async fn invoke(&mut self, event: Bytes) -> Result<Bytes, BenchError> {
         tokio::select! {
             answer = self.api.invoke(event) => Ok(answer?),
             ended = self.child.wait() => Err(format!("the function ended: {}", ended?).into()),
@@ -72,7 +76,7 @@ impl Function {
     }
 
     /// CPU time that all its threads have used.
-    pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
+    pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
         let mut nanos = 0;
         for task in fs::read_dir(self.proc("task")?)? {
             let text = fs::read_to_string(task?.path().join("schedstat"))?;
@@ -82,14 +86,14 @@ impl Function {
     }
 
     /// The most memory that it has held, in bytes.
-    pub(crate) fn peak_bytes(&self) -> Result<u64, Failure> {
+    pub(crate) fn peak_bytes(&self) -> Result<u64, BenchError> {
         let status = fs::read_to_string(self.proc("status")?)?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in status")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
     }
 
-    fn proc(&self, file: &str) -> Result<String, Failure> {
+    fn proc(&self, file: &str) -> Result<String, BenchError> {
         let id = self.child.id().ok_or("the function has ended")?;
         Ok(format!("/proc/{id}/{file}"))
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use axum::body::Bytes;
 use serde_json::json;
 
-use crate::{endpoint, events, process::Function};
+use crate::{endpoint, events, process::FunctionProcess};
 
-type Failure = Box<dyn std::error::Error>;
+type BenchError = Box<dyn std::error::Error>;
 
 /// Batches of these sizes, of records of about 1.4 KB of event JSON.
 const SIZES: [usize; 3] = [100, 1_000, 3_500];
@@ -21,7 +21,7 @@ const STARTS: usize = 15;
 const REQUESTS: usize = 5_000;
 
 /// The two functions that read the stream.
-pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> Result<(), Failure> {
+pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> Result<(), BenchError> {
     for (name, payload) in
         [("replicator", events::changes as fn(usize) -> String), ("archiver", events::expiries as fn(usize) -> String)]
     {
@@ -51,7 +51,7 @@ pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> 
 /// The API, over requests that it answers with one call to the table. What each costs is the time of the function's
 /// process, the runtime's own share of it included: `GET /health` asks no table and shows how much that is. The
 /// median time is from handing the event over to having the answer, the runtime interface's and the endpoint's part included.
-pub(crate) async fn requests(binaries: &Path, endpoint: &str) -> Result<(), Failure> {
+pub(crate) async fn requests(binaries: &Path, endpoint: &str) -> Result<(), BenchError> {
     let binary = binaries.join("api");
     let user = json!({
         "user_id": "ada", "name": "Ada Lovelace", "email": "ada@example.com", "status": "active",
@@ -69,7 +69,7 @@ pub(crate) async fn requests(binaries: &Path, endpoint: &str) -> Result<(), Fail
         ("DELETE /users/{id}/{timestamp}", events::request("DELETE", record, None), 204),
     ] {
         let event = Bytes::from(event);
-        let mut function = Function::start(&binary, endpoint).await?;
+        let mut function = FunctionProcess::start(&binary, endpoint).await?;
         let answer: serde_json::Value = serde_json::from_slice(&function.invoke(event.clone()).await?)?;
         if answer["statusCode"] != status {
             return Err(format!("{label} answered {answer}, not {status}").into());
@@ -90,8 +90,8 @@ pub(crate) async fn requests(binaries: &Path, endpoint: &str) -> Result<(), Fail
     starts(&binary, endpoint, events::request("GET", "/users/ada/1795334400", None).into()).await
 }
 
-async fn batches(binary: &Path, endpoint: &str, payload: Bytes, size: usize) -> Result<(f64, f64), Failure> {
-    let mut function = Function::start(binary, endpoint).await?;
+async fn batches(binary: &Path, endpoint: &str, payload: Bytes, size: usize) -> Result<(f64, f64), BenchError> {
+    let mut function = FunctionProcess::start(binary, endpoint).await?;
     acknowledged(&function.invoke(payload.clone()).await?)?;
     let rounds = rounds(size);
     let mut parts = Vec::new();
@@ -111,7 +111,7 @@ fn rounds(size: usize) -> usize {
 }
 
 /// A batch that the function did not take whole would make the figure a lie.
-fn acknowledged(answer: &Bytes) -> Result<(), Failure> {
+fn acknowledged(answer: &Bytes) -> Result<(), BenchError> {
     let answer: serde_json::Value = serde_json::from_slice(answer)?;
     match answer["batchItemFailures"].as_array() {
         Some(failures) if failures.is_empty() => Ok(()),
@@ -119,10 +119,10 @@ fn acknowledged(answer: &Bytes) -> Result<(), Failure> {
     }
 }
 
-async fn starts(binary: &Path, endpoint: &str, event: Bytes) -> Result<(), Failure> {
+async fn starts(binary: &Path, endpoint: &str, event: Bytes) -> Result<(), BenchError> {
     let mut took = Vec::new();
     for _ in 0..STARTS {
-        let mut function = Function::start(binary, endpoint).await?;
+        let mut function = FunctionProcess::start(binary, endpoint).await?;
         function.invoke(event.clone()).await?;
         took.push(function.age());
     }

@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, mpsc};
 /// The longest that a function may take; the same as its deadline.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-struct Shared {
+struct ApiState {
     events: Mutex<mpsc::Receiver<Bytes>>,
     answers: mpsc::Sender<Result<Bytes, String>>,
 }
@@ -32,7 +32,7 @@ impl RuntimeApi {
     pub(crate) async fn serve() -> std::io::Result<Self> {
         let (events, events_received) = mpsc::channel(1);
         let (answers_sent, answers) = mpsc::channel(1);
-        let shared = Arc::new(Shared { events: Mutex::new(events_received), answers: answers_sent });
+        let shared = Arc::new(ApiState { events: Mutex::new(events_received), answers: answers_sent });
         let router = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(answer))
@@ -51,7 +51,7 @@ impl RuntimeApi {
     }
 }
 
-async fn next(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+async fn next(State(shared): State<Arc<ApiState>>) -> impl IntoResponse {
     let Some(event) = shared.events.lock().await.recv().await else {
         return StatusCode::GONE.into_response();
     };
@@ -66,7 +66,7 @@ async fn next(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 }
 
 async fn answer(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiState>>,
     Path((_, outcome)): Path<(String, String)>,
     body: Bytes,
 ) -> StatusCode {

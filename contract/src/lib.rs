@@ -12,14 +12,14 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use patterns::Patterns;
-use problems::Problems;
+use patterns::PatternModifier;
+use problems::ProblemResponses;
 
 /// How a caller shows who it is, where the deployment asks for tokens. Of a deployment that asks for a signature, or for
 /// nothing, the API serves the document with that instead.
-struct Token;
+struct TokenScheme;
 
-impl Modify for Token {
+impl Modify for TokenScheme {
     fn modify(&self, document: &mut Document) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").description(Some(
             "A JWT from the deployment's issuer with a `sub` and one of the scopes that the operation lists.",
@@ -34,10 +34,10 @@ impl Modify for Token {
 /// # Errors
 /// It cannot be written as JSON.
 pub fn openapi() -> Result<String, serde_json::Error> {
-    let mut document = api::contract::Contract::openapi();
+    let mut document = api::contract::UsersContract::openapi();
     // What both have is the API's: a record is described there.
-    document.merge(search::contract::Contract::openapi());
-    for modifier in [&Token as &dyn Modify, &Patterns, &Problems] {
+    document.merge(search::contract::SearchContract::openapi());
+    for modifier in [&TokenScheme as &dyn Modify, &PatternModifier, &ProblemResponses] {
         modifier.modify(&mut document);
     }
     serde_json::to_string_pretty(&document).map(|text| text + "\n")

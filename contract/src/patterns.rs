@@ -19,14 +19,14 @@ const KEY: &str = r#"^([!#-+\--\[\]-~]{1,255}|"[!#-+\--\[\]-~]{1,255}")$"#;
 const SEALED: (&str, usize) = ("^[A-Za-z0-9_-]+$", 50);
 
 /// The constraints of a text: its pattern, and its minimum and maximum length in characters.
-struct Text {
+struct TextConstraints {
     pattern: &'static str,
     shortest: usize,
     longest: Option<usize>,
 }
 
 /// The rule of a name.
-fn of(name: &str) -> Option<Text> {
+fn of(name: &str) -> Option<TextConstraints> {
     let (pattern, shortest, longest) = match name {
         "user_id" => (USER_ID, 1, Some(128)),
         "name" | "name_prefix" | "name_like" => (WORDS, 1, Some(256)),
@@ -37,13 +37,13 @@ fn of(name: &str) -> Option<Text> {
         "cursor" => (SEALED.0, SEALED.1, None),
         _ => return None,
     };
-    Some(Text { pattern, shortest, longest })
+    Some(TextConstraints { pattern, shortest, longest })
 }
 
 /// Puts the patterns to what clients send; of its lists, each item comes once.
-pub(super) struct Patterns;
+pub(super) struct PatternModifier;
 
-impl Modify for Patterns {
+impl Modify for PatternModifier {
     fn modify(&self, document: &mut Document) {
         let schemas = &mut document.components.get_or_insert_default().schemas;
         for name in SENT {
@@ -73,7 +73,7 @@ fn constrain(name: &str, schema: &mut RefOr<Schema>) {
         array.unique_items = true;
     }
     if let RefOr::T(Schema::Object(object)) = schema
-        && let Some(Text { pattern, shortest, longest }) = of(name)
+        && let Some(TextConstraints { pattern, shortest, longest }) = of(name)
     {
         object.pattern = Some(pattern.to_owned());
         object.min_length = Some(shortest);
@@ -94,8 +94,9 @@ mod tests {
     #[test]
     fn every_text_that_a_client_may_shape_has_its_pattern() {
         for name in ["user_id", "name", "status", "email", "if-match", "if-none-match", "idempotency-key", "cursor"] {
-            let is_whole =
-                |text: Text| text.pattern.starts_with('^') && text.pattern.ends_with('$') && text.shortest > 0;
+            let is_whole = |text: TextConstraints| {
+                text.pattern.starts_with('^') && text.pattern.ends_with('$') && text.shortest > 0
+            };
             assert!(of(name).is_some_and(is_whole), "{name}");
         }
         assert!(of("attributes").is_none());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use front::problem::{JSON, MERGE_PATCH, Problem};
-use shared::http::caller::{Auth, Scope, ScopeMapping};
+use shared::http::caller::{AuthMode, Scope, ScopeMapping};
 use shared::http::path::PathError;
 use utoipa::Modify;
 use utoipa::openapi::header::HeaderBuilder;
@@ -12,9 +12,9 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, ResponseBuilder};
 
 /// Adds to each operation the answers of its problems.
-pub(super) struct Problems;
+pub(super) struct ProblemResponses;
 
-impl Modify for Problems {
+impl Modify for ProblemResponses {
     fn modify(&self, document: &mut Document) {
         for item in document.paths.paths.values_mut() {
             let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
@@ -69,7 +69,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
     let cause = String::new;
     let gated = || {
         vec![
-            Problem::Unauthenticated { auth: Auth::Jwt },
+            Problem::Unauthenticated { auth: AuthMode::Jwt },
             Problem::InsufficientScope { scope: Scope::Read, scopes: ScopeMapping::default() },
             Problem::InvalidPath { error: PathError::EmptySegment },
             Problem::Request(Vec::new()),

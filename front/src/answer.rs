@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use shared::user::User;
-use shared::user::fields::Fields;
+use shared::user::fields::FieldMask;
 
 use crate::problem::Problem;
 
@@ -40,18 +40,18 @@ pub fn link_next(response: &mut Response, path: &str, query: &str, cursor: &str)
 
 /// The JSON of many records, up to the longest that can be answered.
 #[derive(Debug)]
-pub struct Listed {
+pub struct UserListWriter {
     text: Vec<u8>,
     quoted_bytes: usize,
-    fields: Fields,
+    fields: FieldMask,
     is_empty: bool,
     is_closed: bool,
 }
 
-impl Listed {
+impl UserListWriter {
     /// A list that shows these fields.
     #[must_use]
-    pub fn open(fields: Fields) -> Self {
+    pub fn open(fields: FieldMask) -> Self {
         Self { text: br#"{"users":["#.to_vec(), quoted_bytes: 0, fields, is_empty: true, is_closed: false }
     }
 

@@ -11,7 +11,7 @@ use axum::http::Uri;
 use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 
-use crate::path::Stage;
+use crate::path::StagePrefix;
 
 /// The stage whose name is in no path.
 const DEFAULT_STAGE: &str = "$default";
@@ -61,7 +61,7 @@ impl BasePath {
         }
         let (before, rest) = path.as_str().split_at(before);
         let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
-        let before = Stage(before.to_owned());
+        let before = StagePrefix(before.to_owned());
         if let Ok(uri) = Uri::try_from(rest) {
             *request.uri_mut() = uri;
             request.extensions_mut().insert(before);
@@ -116,7 +116,7 @@ mod tests {
         let base = if base.is_empty() { BasePath::default() } else { BasePath::parse(base).unwrap() };
         let request = Request::builder().uri(path).extension(context).body(Body::empty()).unwrap();
         let request = base.take_off(request);
-        let before = request.extensions().get::<Stage>().cloned().unwrap_or_default();
+        let before = request.extensions().get::<StagePrefix>().cloned().unwrap_or_default();
         (before.0, request.uri().to_string())
     }
 

@@ -19,9 +19,9 @@ use crate::problem::Problem;
 
 /// The request's time.
 #[derive(Clone, Copy, Debug)]
-pub struct Budget(pub RequestBudget);
+pub struct RequestDeadline(pub RequestBudget);
 
-impl<S: Send + Sync> FromRequestParts<S> for Budget {
+impl<S: Send + Sync> FromRequestParts<S> for RequestDeadline {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {

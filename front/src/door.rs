@@ -1,5 +1,5 @@
 //! The door: who calls, and whether what is asked for is theirs to ask. What a route needs is a function's own table
-//! ([`Door::need`]); the key of a record is only had through [`crate::path`], which asks who owns it.
+//! ([`AuthLayer::need`]); the key of a record is only had through [`crate::path`], which asks who owns it.
 //!
 //! API Gateway has verified the token or the signature before it invokes the function; what it found is in the request's
 //! context and nowhere else. No header is believed.
@@ -12,32 +12,32 @@ use axum::response::Response;
 use lambda_http::RequestExt;
 use lambda_http::request::RequestContext;
 use shared::clock::Clock;
-use shared::http::caller::{Auth, Caller, Scope, ScopeMapping};
+use shared::http::caller::{AuthMode, Caller, Scope, ScopeMapping};
 use shared::user::id::UserId;
 
 use crate::problem::Problem;
 
 /// The scope that a request for a route, by its template, needs; none if it shows nothing of anybody.
-pub type Need = fn(&str, &Method) -> Option<Scope>;
+pub type RequiredScope = fn(&str, &Method) -> Option<Scope>;
 
 /// What the door knows.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct AuthLayer {
     /// Who lets requests in.
-    pub auth: Auth,
+    pub auth: AuthMode,
     /// How tokens spell scopes.
     pub scopes: ScopeMapping,
     /// The time, by which tokens expire.
     pub clock: Clock,
     /// What each route needs.
-    pub need: Need,
+    pub need: RequiredScope,
 }
 
 /// Lets a request in, with its [`Caller`], or answers why not.
 ///
 /// # Errors
 /// Nobody is known to call, or the caller's token lacks the scope.
-pub async fn admit(State(door): State<Door>, mut request: Request, next: Next) -> Result<Response, Problem> {
+pub async fn admit(State(door): State<AuthLayer>, mut request: Request, next: Next) -> Result<Response, Problem> {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let Some(scope) = route.as_ref().and_then(|route| (door.need)(route.as_str(), request.method())) else {
         return Ok(next.run(request).await);
@@ -50,9 +50,9 @@ pub async fn admit(State(door): State<Door>, mut request: Request, next: Next) -
     Ok(next.run(request).await)
 }
 
-impl Door {
+impl AuthLayer {
     fn caller(&self, request: &Request) -> Option<Caller> {
-        if self.auth == Auth::None {
+        if self.auth == AuthMode::None {
             return Some(Caller::trusted("anybody".to_owned()));
         }
         let Some(RequestContext::ApiGatewayV2(context)) = request.request_context_ref() else {
@@ -60,23 +60,23 @@ impl Door {
         };
         let authorizer = context.authorizer.as_ref()?;
         match self.auth {
-            Auth::Jwt => Caller::of_claims(&authorizer.jwt.as_ref()?.claims, &self.scopes, self.clock.now()),
-            Auth::Iam => {
+            AuthMode::Jwt => Caller::of_claims(&authorizer.jwt.as_ref()?.claims, &self.scopes, self.clock.now()),
+            AuthMode::Iam => {
                 let id = authorizer.iam.as_ref()?.caller_id.as_deref()?;
                 // A role's sessions have names of their own after the colon, and are one caller.
                 let id = id.split(':').next().filter(|id| !id.is_empty())?;
                 Some(Caller::trusted(format!("iam {id}")))
             }
-            Auth::None => None,
+            AuthMode::None => None,
         }
     }
 }
 
 /// Whom the door let in.
 #[derive(Clone, Debug)]
-pub struct By(pub Caller);
+pub struct AuthenticatedCaller(pub Caller);
 
-impl<S: Send + Sync> FromRequestParts<S> for By {
+impl<S: Send + Sync> FromRequestParts<S> for AuthenticatedCaller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {

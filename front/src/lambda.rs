@@ -43,7 +43,7 @@ async fn answer(
     LambdaEvent { mut payload, context }: LambdaEvent<LambdaRequest>,
 ) -> Result<impl serde::Serialize, Infallible> {
     let budget = request_budget(Instant::now(), context.deadline().into(), now);
-    let taken = Taken::from_payload(&mut payload);
+    let taken = OriginalUri::from_payload(&mut payload);
     let router = service_fn(move |mut request: Request| {
         taken.clone().put_back(&mut request);
         request.extensions_mut().insert(budget);
@@ -55,7 +55,7 @@ async fn answer(
 /// The request of a payload.
 #[must_use]
 pub fn request(mut payload: LambdaRequest) -> Request {
-    let taken = Taken::from_payload(&mut payload);
+    let taken = OriginalUri::from_payload(&mut payload);
     let mut request = Request::from(payload);
     taken.put_back(&mut request);
     request
@@ -63,13 +63,13 @@ pub fn request(mut payload: LambdaRequest) -> Request {
 
 /// What `lambda_http` would parse as a URL: taken out of a payload, put back into its request.
 #[derive(Clone, Default)]
-struct Taken {
+struct OriginalUri {
     uri: Option<Result<Uri, PathError>>,
     host: Option<HeaderValue>,
     domain_name: Option<String>,
 }
 
-impl Taken {
+impl OriginalUri {
     fn from_payload(payload: &mut LambdaRequest) -> Self {
         let LambdaRequest::ApiGatewayV2(event) = payload else { return Self::default() };
         let path = event.raw_path.replace("/".to_owned());
@@ -102,20 +102,24 @@ mod tests {
     use axum::routing::get;
     use lambda_http::Context;
     use serde_json::{Value, json};
-    use shared::http::caller::{Auth, ScopeMapping};
+    use shared::http::caller::{AuthMode, ScopeMapping};
     use time::macros::datetime;
 
     use super::*;
     use crate::base_path::BasePath;
-    use crate::door::Door;
+    use crate::door::AuthLayer;
     use crate::route::{READ, behind, resource};
 
     const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 
     /// The answer to `GET` of a path, of a function that has this much time.
     async fn answered(path: &str, time: Duration) -> Value {
-        let door =
-            Door { auth: Auth::None, scopes: ScopeMapping::default(), clock: Clock::fixed(NOW), need: |_, _| None };
+        let door = AuthLayer {
+            auth: AuthMode::None,
+            scopes: ScopeMapping::default(),
+            clock: Clock::fixed(NOW),
+            need: |_, _| None,
+        };
         let routes = Router::new()
             .route("/users/{user_id}", resource(get(|uri: Uri| async move { uri.to_string() }), READ))
             .route("/users/{user_id}/latest", resource(get(std::future::pending::<String>), READ));

@@ -14,9 +14,9 @@ use axum::middleware::Next;
 use axum::response::Response;
 use lambda_http::RequestExt;
 use shared::clock::Clock;
-use shared::http::caller::{Auth, Scope, ScopeMapping};
+use shared::http::caller::{AuthMode, Scope, ScopeMapping};
 use shared::metric;
-use shared::table::Meter;
+use shared::table::CapacityMeter;
 use tokio::time::Instant;
 
 use crate::identifier::new_uuid;
@@ -47,7 +47,7 @@ pub async fn observe(State(clock): State<Clock>, mut request: Request, next: Nex
     };
     let route = request.extensions().get::<MatchedPath>().cloned();
     let trace_id = trace_id(&request);
-    let meter = Meter::default();
+    let meter = CapacityMeter::default();
     request.extensions_mut().insert(meter.clone());
     let mut response = next.run(request).await;
     let problem = response.extensions_mut().remove::<Problem>();
@@ -61,7 +61,7 @@ pub async fn observe(State(clock): State<Clock>, mut request: Request, next: Nex
     if let Ok(request_id) = HeaderValue::from_str(&request_id) {
         headers.insert(REQUEST_ID, request_id);
     }
-    let answered = Answered {
+    let answered = RequestLog {
         route: route.as_ref().map_or("unknown", MatchedPath::as_str),
         status: response.status().as_u16(),
         duration_ms: started.elapsed().as_secs_f64() * 1_000.0,
@@ -93,7 +93,7 @@ fn spell(problem: &Problem, request_id: &str, response: &mut Response) {
         Problem::ServiceUnavailable { .. } => (RETRY_AFTER, "1"),
         // TTL takes hours.
         Problem::TooManyExpired => (RETRY_AFTER, "3600"),
-        Problem::Unauthenticated { auth: Auth::Iam } => (WWW_AUTHENTICATE, "AWS4-HMAC-SHA256"),
+        Problem::Unauthenticated { auth: AuthMode::Iam } => (WWW_AUTHENTICATE, "AWS4-HMAC-SHA256"),
         Problem::Unauthenticated { .. } => (WWW_AUTHENTICATE, "Bearer"),
         _ => return,
     };
@@ -117,7 +117,7 @@ fn trace_id(request: &Request) -> Option<String> {
 }
 
 /// What is told of a request.
-struct Answered<'a> {
+struct RequestLog<'a> {
     route: &'a str,
     status: u16,
     duration_ms: f64,
@@ -126,7 +126,7 @@ struct Answered<'a> {
     trace_id: &'a str,
 }
 
-impl Answered<'_> {
+impl RequestLog<'_> {
     fn record(&self, problem: Option<&Problem>) {
         let Self { route, status, duration_ms, capacity_units, request_id, trace_id } = *self;
         let status_class = match status {

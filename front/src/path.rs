@@ -12,13 +12,13 @@ use shared::user::id::UserId;
 use shared::user::timestamp::Timestamp;
 
 use crate::door::owned;
-use crate::problem::{Mistake, Problem};
+use crate::problem::{FieldError, Problem};
 
 /// What a request's path started with before the router took it off; an answer's own paths start with it too.
 #[derive(Clone, Debug, Default)]
-pub struct Stage(pub String);
+pub struct StagePrefix(pub String);
 
-impl<S: Send + Sync> FromRequestParts<S> for Stage {
+impl<S: Send + Sync> FromRequestParts<S> for StagePrefix {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
@@ -27,12 +27,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Stage {
 }
 
 /// `/users/{user_id}`
-pub struct OfUser(pub UserId);
+pub struct UserIdPath(pub UserId);
 
 /// `/users/{user_id}/{timestamp}`
-pub struct OfRecord(pub UserKey);
+pub struct UserKeyPath(pub UserKey);
 
-impl<S: Send + Sync> FromRequestParts<S> for OfUser {
+impl<S: Send + Sync> FromRequestParts<S> for UserIdPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
@@ -42,13 +42,14 @@ impl<S: Send + Sync> FromRequestParts<S> for OfUser {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for OfRecord {
+impl<S: Send + Sync> FromRequestParts<S> for UserKeyPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let params = params(parts, state).await?;
-        let id = UserId::parse(param(&params, "user_id")).map_err(|error| Mistake::parameter("user_id", &error));
-        let timestamp = seconds(param(&params, "timestamp")).map_err(|error| Mistake::parameter("timestamp", &error));
+        let id = UserId::parse(param(&params, "user_id")).map_err(|error| FieldError::parameter("user_id", &error));
+        let timestamp =
+            seconds(param(&params, "timestamp")).map_err(|error| FieldError::parameter("timestamp", &error));
         match (id, timestamp) {
             (Ok(id), Ok(timestamp)) => owned(parts, &id).map(|()| Self(UserKey { id, timestamp })),
             (id, timestamp) => Err(Problem::Request([id.err(), timestamp.err()].into_iter().flatten().collect())),

@@ -8,11 +8,11 @@ use std::error::Error;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use shared::http::caller::{Auth, Scope, ScopeMapping};
+use shared::http::caller::{AuthMode, Scope, ScopeMapping};
 use shared::http::path::PathError;
-use shared::http::problem::{Details, type_uri};
-pub use shared::http::problem::{Mistake, Place};
-use shared::table::{Fault, WriteError};
+pub use shared::http::problem::{ErrorLocation, FieldError};
+use shared::http::problem::{ProblemDetails, type_uri};
+use shared::table::{TableError, WriteError};
 
 /// The largest body that is read. A record of 400 KB is smaller as JSON unless every character of it is escaped.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -36,7 +36,7 @@ pub enum Problem {
     /// The request has no valid credentials.
     Unauthenticated {
         /// The deployment's authentication mode.
-        auth: Auth,
+        auth: AuthMode,
     },
     /// The caller's token lacks a scope.
     InsufficientScope {
@@ -56,7 +56,7 @@ pub enum Problem {
         error: PathError,
     },
     /// The path, the query or a header is invalid.
-    Request(Vec<Mistake>),
+    Request(Vec<FieldError>),
     /// The body was truncated.
     IncompleteBody,
     /// The body is not valid JSON.
@@ -69,7 +69,7 @@ pub enum Problem {
         reason: String,
     },
     /// The body is valid JSON with invalid members.
-    Body(Vec<Mistake>),
+    Body(Vec<FieldError>),
     /// The body exceeds [`MAX_BODY_BYTES`].
     BodyTooLarge,
     /// The record is too large to store or to replicate.
@@ -136,7 +136,7 @@ impl Problem {
     /// One parameter of the path or the query is invalid.
     #[must_use]
     pub fn parameter(name: &str, detail: &impl ToString) -> Self {
-        Self::Request(vec![Mistake::parameter(name, detail)])
+        Self::Request(vec![FieldError::parameter(name, detail)])
     }
 
     /// Status, the last part of the type's URI, title and detail.
@@ -161,8 +161,8 @@ impl Problem {
                 "unauthenticated",
                 "unauthenticated",
                 match auth {
-                    Auth::Iam => "the request is not signed: sign it with AWS Signature Version 4".into(),
-                    Auth::Jwt | Auth::None => {
+                    AuthMode::Iam => "the request is not signed: sign it with AWS Signature Version 4".into(),
+                    AuthMode::Jwt | AuthMode::None => {
                         "the request has no valid token: send Authorization: Bearer with a token that has a sub and \
                          has not expired"
                             .into()
@@ -333,7 +333,7 @@ impl Problem {
     #[must_use]
     pub fn body(&self, request_id: &str) -> String {
         let (status, kind, title, detail) = self.parts();
-        let one = |pointer: &str, detail: &str| vec![Mistake::pointer(pointer, detail)];
+        let one = |pointer: &str, detail: &str| vec![FieldError::pointer(pointer, detail)];
         let errors = match self {
             Self::Request(errors) | Self::Body(errors) => Some(Cow::Borrowed(errors)),
             Self::UserIdMismatch { pointer } => Some(Cow::Owned(one(pointer, "must be the token's sub: omit it"))),
@@ -345,7 +345,8 @@ impl Problem {
             _ => None,
         };
         let errors = errors.as_ref().map(|errors| errors.as_slice());
-        Details { kind, title, status: status.as_u16(), detail: &detail, instance: request_id, place, errors }.json()
+        ProblemDetails { kind, title, status: status.as_u16(), detail: &detail, instance: request_id, place, errors }
+            .json()
     }
 
     /// The cause, for the log.
@@ -369,7 +370,7 @@ pub fn every() -> Vec<Problem> {
         Problem::UnknownRoute,
         Problem::RelationalTierOff,
         Problem::MethodNotAllowed { allow: "GET" },
-        Problem::Unauthenticated { auth: Auth::Jwt },
+        Problem::Unauthenticated { auth: AuthMode::Jwt },
         Problem::InsufficientScope { scope: Scope::Read, scopes: ScopeMapping::default() },
         Problem::UserIdMismatch { pointer: "/user_id" },
         Problem::InvalidPath { error: PathError::EmptySegment },
@@ -406,14 +407,16 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<Fault> for Problem {
-    fn from(fault: Fault) -> Self {
+impl From<TableError> for Problem {
+    fn from(fault: TableError) -> Self {
         let cause = chain(&fault);
         match fault {
-            Fault::Throttled(_) | Fault::Unavailable(_) => Self::ServiceUnavailable { cause },
-            Fault::TooLarge(_) | Fault::AttributesTooLarge(_) => Self::RecordTooLarge { cause: fault.to_string() },
-            Fault::Unreadable(_) => Self::CorruptRecord { cause },
-            Fault::Refused(_) => Self::Internal { cause },
+            TableError::Throttled(_) | TableError::Unavailable(_) => Self::ServiceUnavailable { cause },
+            TableError::TooLarge(_) | TableError::AttributesTooLarge(_) => {
+                Self::RecordTooLarge { cause: fault.to_string() }
+            }
+            TableError::Unreadable(_) => Self::CorruptRecord { cause },
+            TableError::Refused(_) => Self::Internal { cause },
         }
     }
 }

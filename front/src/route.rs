@@ -10,7 +10,7 @@ use tower::ServiceExt;
 
 use crate::base_path::BasePath;
 use crate::deadline::limit;
-use crate::door::{Door, admit};
+use crate::door::{AuthLayer, admit};
 use crate::observe::{ACCEPT_PATCH, observe};
 use crate::problem::{MERGE_PATCH, Problem};
 use crate::uri;
@@ -19,7 +19,12 @@ use crate::uri;
 pub const READ: &str = "GET, HEAD, OPTIONS";
 
 /// These routes behind this door and below this base path, each answer told of.
-pub fn behind<S: Clone + Send + Sync + 'static>(door: Door, base: BasePath, routes: Router<S>, state: S) -> Router {
+pub fn behind<S: Clone + Send + Sync + 'static>(
+    door: AuthLayer,
+    base: BasePath,
+    routes: Router<S>,
+    state: S,
+) -> Router {
     let clock = door.clock.clone();
     let routes = routes
         .fallback(unknown)

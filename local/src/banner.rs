@@ -5,12 +5,12 @@ use std::path::Path;
 use crate::clients;
 use crate::lambda::without_password;
 use crate::options::{DYNAMODB_PORT, PORT, S3_PORT};
-use crate::stack::{LONGEST_WINDOW, Stack};
-use crate::token::Auth;
+use crate::stack::{LONGEST_WINDOW, LocalStack};
+use crate::token::LocalAuth;
 
 /// The banner of a stack that has started.
 #[must_use]
-pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
+pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     let (api, dynamodb, s3) = (stack.api_url(), stack.dynamodb_url(), stack.s3_url());
     let options = stack.options();
     let data = options.data.as_ref().map_or_else(
@@ -18,10 +18,10 @@ pub fn of(stack: &Stack, env_file: Option<&Path>) -> String {
         |folder| folder.display().to_string(),
     );
     let auth = match &options.auth {
-        Auth::None if options.functions.is_some() => "as the functions' environment says".to_owned(),
-        Auth::None => "none: everybody may do everything (--auth jwt asks for tokens)".to_owned(),
-        Auth::Jwt(None) => "jwt, by a key made for this start".to_owned(),
-        Auth::Jwt(Some(path)) => format!("jwt, by the keys of {}", path.display()),
+        LocalAuth::None if options.functions.is_some() => "as the functions' environment says".to_owned(),
+        LocalAuth::None => "none: everybody may do everything (--auth jwt asks for tokens)".to_owned(),
+        LocalAuth::Jwt(None) => "jwt, by a key made for this start".to_owned(),
+        LocalAuth::Jwt(Some(path)) => format!("jwt, by the keys of {}", path.display()),
     };
     let tokens = tokens(stack);
     let bearer = if tokens.is_empty() { "" } else { " -H \"authorization: Bearer $ADA\"" };
@@ -91,7 +91,7 @@ Ctrl-C stops.
 }
 
 /// What to paste into a shell before the calls, where this program signs tokens.
-fn tokens(stack: &Stack) -> String {
+fn tokens(stack: &LocalStack) -> String {
     let own = stack.token("ada", "users:read users:write").map(|token| format!("  ADA={token}\n"));
     let admin = stack.token("operator", "users:admin").map(|token| format!("  ADMIN={token}\n"));
     match own.zip(admin) {

@@ -5,10 +5,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use shared::cache::{Cache, CacheError, Settings};
+use shared::cache::{Cache, CacheError, CacheSettings};
 use tempfile::TempDir;
 
-use crate::port::Port;
+use crate::port::ReservedPort;
 
 /// What to do where no server is found.
 pub const INSTALL: &str = "install one: apt-get install valkey-server (or redis-server); on a Mac: brew install valkey";
@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Why there is no cache.
 #[derive(Debug, thiserror::Error)]
-pub enum NoCache {
+pub enum CacheServerError {
     /// None is installed.
     #[error("no valkey-server and no redis-server is on PATH: {INSTALL}")]
     NotFound,
@@ -42,19 +42,19 @@ pub enum NoCache {
 
 /// A server of its own port, ended when dropped.
 #[derive(Debug)]
-pub struct Server {
-    port: Port,
+pub struct CacheServer {
+    port: ReservedPort,
     arguments: Vec<String>,
     keeper: Option<Child>,
     folder: TempDir,
 }
 
-impl Server {
+impl CacheServer {
     /// Starts a server.
     ///
     /// # Errors
-    /// [`NoCache`], with what to install.
-    pub async fn start() -> Result<Self, NoCache> {
+    /// [`CacheServerError`], with what to install.
+    pub async fn start() -> Result<Self, CacheServerError> {
         Self::start_with(&[]).await
     }
 
@@ -62,7 +62,7 @@ impl Server {
     ///
     /// # Errors
     /// As above.
-    pub async fn start_with(arguments: &[&str]) -> Result<Self, NoCache> {
+    pub async fn start_with(arguments: &[&str]) -> Result<Self, CacheServerError> {
         let server = Self::spawn(arguments)?;
         server.ready(&server.url()).await?;
         Ok(server)
@@ -72,8 +72,8 @@ impl Server {
     ///
     /// # Errors
     /// As above.
-    pub fn spawn(arguments: &[&str]) -> Result<Self, NoCache> {
-        let port = Port::claim().map_err(not_started)?;
+    pub fn spawn(arguments: &[&str]) -> Result<Self, CacheServerError> {
+        let port = ReservedPort::claim().map_err(not_started)?;
         let folder = TempDir::new().map_err(not_started)?;
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut server = Self { port, arguments, keeper: None, folder };
@@ -93,7 +93,7 @@ impl Server {
     ///
     /// # Errors
     /// As above.
-    pub async fn start_again(&mut self) -> Result<(), NoCache> {
+    pub async fn start_again(&mut self) -> Result<(), CacheServerError> {
         self.spawn_again()?;
         self.ready(&self.url()).await
     }
@@ -102,7 +102,7 @@ impl Server {
     ///
     /// # Errors
     /// As above.
-    pub fn spawn_again(&mut self) -> Result<(), NoCache> {
+    pub fn spawn_again(&mut self) -> Result<(), CacheServerError> {
         self.kill();
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "cache", "--bind", "127.0.0.1", "--port", &self.port().to_string(), "--dir"])
@@ -115,12 +115,12 @@ impl Server {
             .spawn()
             .map_err(not_started)?;
         let mut told = String::new();
-        let output = keeper.stdout.take().ok_or_else(|| NoCache::NotStarted("it has no output".to_owned()))?;
+        let output = keeper.stdout.take().ok_or_else(|| CacheServerError::NotStarted("it has no output".to_owned()))?;
         BufReader::new(output).read_line(&mut told).map_err(not_started)?;
         if told.is_empty() {
             // It is waited for, so that nothing of it is left.
             let _ = keeper.wait();
-            return Err(NoCache::NotFound);
+            return Err(CacheServerError::NotFound);
         }
         self.keeper = Some(keeper);
         Ok(())
@@ -130,7 +130,7 @@ impl Server {
     ///
     /// # Errors
     /// As above.
-    pub async fn ready(&self, url: &str) -> Result<(), NoCache> {
+    pub async fn ready(&self, url: &str) -> Result<(), CacheServerError> {
         let cache = Cache::new(settings(url)?, None);
         let started = tokio::time::Instant::now();
         loop {
@@ -154,22 +154,22 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for CacheServer {
     fn drop(&mut self) {
         self.kill();
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err takes")]
-fn not_started(error: std::io::Error) -> NoCache {
-    NoCache::NotStarted(error.to_string())
+fn not_started(error: std::io::Error) -> CacheServerError {
+    CacheServerError::NotStarted(error.to_string())
 }
 
 /// Asks a cache whether it takes writes.
 ///
 /// # Errors
-/// [`NoCache::Unreachable`], which names the address and the fix.
-pub async fn reach(url: &str) -> Result<(), NoCache> {
+/// [`CacheServerError::Unreachable`], which names the address and the fix.
+pub async fn reach(url: &str) -> Result<(), CacheServerError> {
     Ok(prove(&Cache::new(settings(url)?, None)).await?)
 }
 
@@ -177,8 +177,8 @@ async fn prove(cache: &Cache) -> Result<(), CacheError> {
     cache.line().await?.prove().await
 }
 
-fn settings(url: &str) -> Result<Settings, CacheError> {
-    let parsed = Settings::parse(|name| (name == "CACHE_URL").then_some(url));
+fn settings(url: &str) -> Result<CacheSettings, CacheError> {
+    let parsed = CacheSettings::parse(|name| (name == "CACHE_URL").then_some(url));
     let none = || CacheError::Refused("no cache is named".to_owned());
     parsed.map_err(|wrong| CacheError::Refused(wrong.join("; ")))?.ok_or_else(none)
 }

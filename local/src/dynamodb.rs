@@ -8,7 +8,7 @@
 //! (`front`, `streams`).
 //!
 //! Two things differ from AWS and are the stream pump's to absorb: a stream has one shard that never closes, and TTL removes
-//! items only when [`Engine::sweep_ttl`] is called (`ttl`).
+//! items only when [`DynamoDbEngine::sweep_ttl`] is called (`ttl`).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::serve::serve;
-use crate::template::Table;
+use crate::template::TableResource;
 
 mod file;
 mod front;
@@ -35,7 +35,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why the DynamoDB engine does not start or does not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum EngineError {
+pub enum DynamoDbEngineError {
     /// The folder cannot be made, read or written.
     #[error("data folder {}: {source}: choose another with --data", path.display())]
     Folder {
@@ -75,20 +75,20 @@ pub enum EngineError {
     Listener(std::io::Error),
 }
 
-impl From<dynoxide::DynoxideError> for EngineError {
+impl From<dynoxide::DynoxideError> for DynamoDbEngineError {
     fn from(error: dynoxide::DynoxideError) -> Self {
         Self::Engine(error.to_string())
     }
 }
 
-impl From<rusqlite::Error> for EngineError {
+impl From<rusqlite::Error> for DynamoDbEngineError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Engine(error.to_string())
     }
 }
 
 /// A running engine. Dropping it stops it too, without waiting.
-pub struct Engine {
+pub struct DynamoDbEngine {
     endpoint: String,
     database: Database,
     /// A second connection, for TTL.
@@ -100,23 +100,25 @@ pub struct Engine {
     held: Option<std::fs::File>,
 }
 
-impl Engine {
+impl DynamoDbEngine {
     /// Serves a new in-memory database on `listener`, or the one kept in the folder `data`.
     ///
     /// # Errors
     ///
-    /// An [`EngineError`] if the folder is unusable, in use, or holds a damaged file.
-    pub async fn start(listener: TcpListener, data: Option<&Path>) -> Result<Self, EngineError> {
-        let address = listener.local_addr().map_err(EngineError::Listener)?;
+    /// An [`DynamoDbEngineError`] if the folder is unusable, in use, or holds a damaged file.
+    pub async fn start(listener: TcpListener, data: Option<&Path>) -> Result<Self, DynamoDbEngineError> {
+        let address = listener.local_addr().map_err(DynamoDbEngineError::Listener)?;
         let folder = data.map(Path::to_path_buf);
         let opened = tokio::task::spawn_blocking(move || match folder {
             Some(folder) => file::open(&folder).map(|(database, second, lock)| (database, second, Some(lock))),
             None => file::memory().map(|(database, second)| (database, second, None)),
         });
-        let (database, second, held) = opened.await.map_err(|panic| EngineError::Engine(panic.to_string()))??;
-        let behind = TcpListener::bind("127.0.0.1:0").await.map_err(EngineError::Listener)?;
-        let engine = behind.local_addr().map_err(EngineError::Listener)?;
-        let engine = engine.to_string().parse().map_err(|_| EngineError::Engine(format!("no address: {engine}")))?;
+        let (database, second, held) =
+            opened.await.map_err(|panic| DynamoDbEngineError::Engine(panic.to_string()))??;
+        let behind = TcpListener::bind("127.0.0.1:0").await.map_err(DynamoDbEngineError::Listener)?;
+        let engine = behind.local_addr().map_err(DynamoDbEngineError::Listener)?;
+        let engine =
+            engine.to_string().parse().map_err(|_| DynamoDbEngineError::Engine(format!("no address: {engine}")))?;
         let front = front::EngineFront::new(database.clone(), engine);
         let front = hyper::service::service_fn(move |request| front.clone().answer(request));
         let ((stop, stopped), (end, ended)) = (oneshot::channel(), oneshot::channel::<()>());
@@ -149,9 +151,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::OtherShape`] if a kept table differs from the template, [`EngineError::Engine`] if the engine
+    /// [`DynamoDbEngineError::OtherShape`] if a kept table differs from the template, [`DynamoDbEngineError::Engine`] if the engine
     /// refuses one.
-    pub fn create_tables(&self, tables: &[Table]) -> Result<(), EngineError> {
+    pub fn create_tables(&self, tables: &[TableResource]) -> Result<(), DynamoDbEngineError> {
         tables.iter().try_for_each(|table| schema::create(&self.database, table))
     }
 
@@ -159,14 +161,14 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Engine`] if the engine fails.
-    pub async fn sweep_ttl(&self, now: OffsetDateTime) -> Result<usize, EngineError> {
+    /// [`DynamoDbEngineError::Engine`] if the engine fails.
+    pub async fn sweep_ttl(&self, now: OffsetDateTime) -> Result<usize, DynamoDbEngineError> {
         let second = Arc::clone(&self.second);
         // The sweep waits for the engine's writes: not on the runtime's thread.
         let swept = tokio::task::spawn_blocking(move || {
             ttl::sweep(&second.lock().unwrap_or_else(PoisonError::into_inner), now)
         });
-        swept.await.map_err(|panic| EngineError::Engine(panic.to_string()))?
+        swept.await.map_err(|panic| DynamoDbEngineError::Engine(panic.to_string()))?
     }
 
     /// Stops serving, lets requests under way finish, and closes the database.
@@ -194,17 +196,17 @@ mod tests {
 
     use super::*;
     use crate::clients;
-    use crate::template::{Attribute, Index, KeyElement};
+    use crate::template::{AttributeType, KeyDefinition, SecondaryIndex};
 
-    fn users() -> Table {
-        let key = |name: &str, role: &str| KeyElement { name: name.to_owned(), role: role.to_owned() };
-        let attribute = |name: &str, kind: &str| Attribute { name: name.to_owned(), kind: kind.to_owned() };
-        Table {
+    fn users() -> TableResource {
+        let key = |name: &str, role: &str| KeyDefinition { name: name.to_owned(), role: role.to_owned() };
+        let attribute = |name: &str, kind: &str| AttributeType { name: name.to_owned(), kind: kind.to_owned() };
+        TableResource {
             logical_id: "UsersTable".to_owned(),
             name: "Users".to_owned(),
             keys: vec![key("user_id", "HASH"), key("timestamp", "RANGE")],
             attributes: vec![attribute("user_id", "S"), attribute("timestamp", "N"), attribute("email", "S")],
-            indexes: vec![Index {
+            indexes: vec![SecondaryIndex {
                 name: "EmailIndex".to_owned(),
                 keys: vec![key("email", "HASH"), key("timestamp", "RANGE")],
                 projection: "ALL".to_owned(),
@@ -215,12 +217,12 @@ mod tests {
         }
     }
 
-    async fn start(data: Option<&Path>) -> Engine {
+    async fn start(data: Option<&Path>) -> DynamoDbEngine {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Engine::start(listener, data).await.unwrap()
+        DynamoDbEngine::start(listener, data).await.unwrap()
     }
 
-    async fn put(engine: &Engine, id: &str, expires_at: &str) {
+    async fn put(engine: &DynamoDbEngine, id: &str, expires_at: &str) {
         let client = clients::dynamodb(engine.endpoint());
         let put = client.put_item().table_name("Users").item("user_id", AttributeValue::S(id.to_owned()));
         let put = put.item("timestamp", AttributeValue::N("1".to_owned()));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::clients;
-use crate::stack::{CURSOR_KEYS, Stack};
+use crate::stack::{CURSOR_KEYS, LocalStack};
 
 /// By this line a file of ours is known.
 const HEADER: &str =
@@ -36,7 +36,7 @@ pub enum EnvFileError {
 ///
 /// # Errors
 /// [`EnvFileError`]; the file is then as it was.
-pub fn write(path: &Path, stack: &Stack) -> Result<(), EnvFileError> {
+pub fn write(path: &Path, stack: &LocalStack) -> Result<(), EnvFileError> {
     let mut variables: BTreeMap<String, String> = [
         ("AWS_ACCESS_KEY_ID", clients::ACCESS_KEY_ID),
         ("AWS_SECRET_ACCESS_KEY", clients::SECRET_ACCESS_KEY),
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn no_value_of_ours_has_what_cargo_lambda_does_not_read() {
         assert!(!CURSOR_KEYS.contains(['=', ' ', '"', '#']));
-        shared::http::seal::Keys::parse(CURSOR_KEYS).unwrap();
+        shared::http::seal::SealKeys::parse(CURSOR_KEYS).unwrap();
     }
 
     #[test]

@@ -8,15 +8,15 @@ use std::time::Duration;
 use shared::clock::Clock;
 use tokio::task::JoinHandle;
 
-use crate::dynamodb::Engine;
+use crate::dynamodb::DynamoDbEngine;
 
 /// The running sweeps.
-pub struct Expiry(JoinHandle<()>);
+pub struct TtlSweeper(JoinHandle<()>);
 
-impl Expiry {
+impl TtlSweeper {
     /// Sweeps `every` so often, for the first time after as long: who expires items by hand is not forestalled.
     #[must_use]
-    pub fn start(engine: Arc<Engine>, every: Duration, clock: Clock) -> Self {
+    pub fn start(engine: Arc<DynamoDbEngine>, every: Duration, clock: Clock) -> Self {
         Self(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(every).await;

@@ -22,12 +22,12 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 const FUNCTION_URL: &str = "/lambda-url/";
 
 /// The running front.
-pub struct Front {
+pub struct HttpServer {
     stop: oneshot::Sender<()>,
     task: JoinHandle<std::io::Result<()>>,
 }
 
-impl Front {
+impl HttpServer {
     /// Serves the router and the metrics.
     #[must_use]
     pub fn start(listener: TcpListener, api: Router) -> Self {

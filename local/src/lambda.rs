@@ -28,11 +28,11 @@ const CONFIGURATION: &str = "/2015-03-31/functions/{function}/configuration";
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 /// A function's environment by its name.
-pub type Environments = BTreeMap<String, BTreeMap<String, String>>;
+pub type FunctionEnvironments = BTreeMap<String, BTreeMap<String, String>>;
 
 /// A mapping as Lambda tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MappingListed {
+pub struct ListedMapping {
     /// The mapping's name on this machine.
     pub name: String,
     /// The function that it invokes.
@@ -57,16 +57,19 @@ pub fn request_id(now: OffsetDateTime) -> Uuid {
 }
 
 /// The routes that list these mappings, each of which delivers, and return the configuration of these functions.
-pub fn router(mappings: Vec<MappingListed>, functions: Environments) -> Router {
+pub fn router(mappings: Vec<ListedMapping>, functions: FunctionEnvironments) -> Router {
     let route = |router: Router<_>, path| router.route(path, get(list));
     let listing = PATHS.into_iter().fold(Router::new(), route).with_state(Arc::new(mappings));
     let configurations = Router::new().route(CONFIGURATION, get(configuration)).with_state(Arc::new(functions));
     listing.merge(configurations)
 }
 
-type Configured = Result<Json<Value>, (StatusCode, [(HeaderName, &'static str); 1], Json<Value>)>;
+type ConfiguredFunctions = Result<Json<Value>, (StatusCode, [(HeaderName, &'static str); 1], Json<Value>)>;
 
-async fn configuration(State(functions): State<Arc<Environments>>, Path(asked): Path<String>) -> Configured {
+async fn configuration(
+    State(functions): State<Arc<FunctionEnvironments>>,
+    Path(asked): Path<String>,
+) -> ConfiguredFunctions {
     let name = asked.split_once(":function:").map_or(asked.as_str(), |(_, name)| name);
     let name = name.split(':').next().unwrap_or(name);
     let Some(variables) = functions.get(name) else {
@@ -97,18 +100,18 @@ pub fn without_password(text: &str) -> String {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Asked {
+struct ListMappingsQuery {
     event_source_arn: Option<String>,
 }
 
-async fn list(State(mappings): State<Arc<Vec<MappingListed>>>, Query(asked): Query<Asked>) -> Json<Value> {
+async fn list(State(mappings): State<Arc<Vec<ListedMapping>>>, Query(asked): Query<ListMappingsQuery>) -> Json<Value> {
     let wanted =
-        |mapping: &&MappingListed| asked.event_source_arn.as_ref().is_none_or(|arn| *arn == mapping.stream_arn);
+        |mapping: &&ListedMapping| asked.event_source_arn.as_ref().is_none_or(|arn| *arn == mapping.stream_arn);
     let listed: Vec<Value> = mappings.iter().filter(wanted).map(told).collect();
     Json(json!({"EventSourceMappings": listed}))
 }
 
-fn told(mapping: &MappingListed) -> Value {
+fn told(mapping: &ListedMapping) -> Value {
     json!({
         "UUID": Uuid::from_bytes(identifier(&mapping.name)).to_string(),
         "EventSourceArn": mapping.stream_arn,

@@ -1,4 +1,4 @@
-//! Millrace on one machine: [`stack::Stack`] boots everything, from embedded engines to functions.
+//! Millrace on one machine: [`stack::LocalStack`] boots everything, from embedded engines to functions.
 //!
 //! [`template`] reads what to run. [`dynamodb`] and [`s3`] are the engines, [`clients`] the official SDKs pointed at
 //! them, [`postgres`] and [`cache`] the servers of the optional [`tier`]s, each on a [`port`] of its own. [`stream_pump`] is Lambda's event source mapping in small, [`expiry`] its TTL sweeper, [`http`] the front with

@@ -21,10 +21,10 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::stack::{Options, Stack};
-use crate::task::{self, Place, Ports};
-use crate::tier::{Tier, Urls};
-use crate::token::Auth;
+use crate::stack::{LocalStack, StackOptions};
+use crate::task::{self, StackPorts, TaskTarget};
+use crate::tier::{TierServer, TierUrls};
+use crate::token::LocalAuth;
 use crate::tour::DuckDb;
 use crate::{banner, env_file, tour};
 
@@ -69,8 +69,8 @@ struct CommandLine {
     #[arg(long, value_name = "PATH")]
     env_file: Option<PathBuf>,
     /// Who lets requests into the API: nobody, or a token's signature
-    #[arg(long, value_enum, default_value_t = Mode::None)]
-    auth: Mode,
+    #[arg(long, value_enum, default_value_t = RunMode::None)]
+    auth: RunMode,
     /// The JSON Web Key Set that verifies tokens (default: a key made at the start, with tokens for it)
     #[arg(long, value_name = "PATH")]
     key_set: Option<PathBuf>,
@@ -82,24 +82,24 @@ struct CommandLine {
     scope_prefix: Option<String>,
     /// The relational tier: auto starts the PostgreSQL that is installed as a throwaway, a URL uses that one, off does without
     /// (default: off)
-    #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
-    postgres: Tier,
+    #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
+    postgres: TierServer,
     /// The cache tier: auto starts the Valkey or Redis that is installed as a throwaway, a URL uses that one, off does without
     /// (default: off)
-    #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
-    cache: Tier,
+    #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
+    cache: TierServer,
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<LocalCommand>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-enum Mode {
+enum RunMode {
     None,
     Jwt,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum LocalCommand {
     /// Tell a story of four users, a poison record and two bad days on fresh engines, show what became of each, and check it
     Tour(TourLine),
     #[command(about = task_help())]
@@ -109,11 +109,11 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct TourLine {
     /// As without `tour` (default: off)
-    #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
-    postgres: Tier,
+    #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
+    postgres: TierServer,
     /// As without `tour` (default: off)
-    #[arg(long, value_name = "auto|URL|off", value_parser = Tier::parse, default_value = "off", hide_default_value = true)]
-    cache: Tier,
+    #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
+    cache: TierServer,
     /// The DuckDB that is asked about the archive: what is found (`duckdb`, or `python3` with its module), the shell or the
     /// Python at a path, none
     #[arg(long, value_name = "auto|PROGRAM|off", value_parser = duckdb, default_value = "auto")]
@@ -172,11 +172,12 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         Err(problem) => return refuse(&format!("{} {problem}", telemetry::LOG_LEVEL)),
     };
     // What goes wrong with a task is said in its one line.
-    let is_told = matches!(line.command, Some(Command::Task(_))) && environment.get(telemetry::LOG_LEVEL).is_none();
+    let is_told =
+        matches!(line.command, Some(LocalCommand::Task(_))) && environment.get(telemetry::LOG_LEVEL).is_none();
     log(level, if is_told { LevelFilter::OFF } else { level });
     match line.command {
-        Some(Command::Tour(line)) => tell(line).await,
-        Some(Command::Task(line)) => go_about(line).await,
+        Some(LocalCommand::Tour(line)) => tell(line).await,
+        Some(LocalCommand::Task(line)) => go_about(line).await,
         None => serve(line).await,
     }
 }
@@ -192,11 +193,11 @@ fn log(level: LevelFilter, of_maintenance: LevelFilter) {
 
 async fn serve(line: CommandLine) -> ExitCode {
     match (line.auth, &line.key_set, &line.functions) {
-        (Mode::None, Some(_), _) => return refuse("--key-set verifies tokens: give --auth jwt with it"),
-        (Mode::None, ..) if line.scope_claim.is_some() || line.scope_prefix.is_some() => {
+        (RunMode::None, Some(_), _) => return refuse("--key-set verifies tokens: give --auth jwt with it"),
+        (RunMode::None, ..) if line.scope_claim.is_some() || line.scope_prefix.is_some() => {
             return refuse("--scope-claim and --scope-prefix are about tokens: give --auth jwt with them");
         }
-        (Mode::Jwt, _, Some(_)) => {
+        (RunMode::Jwt, _, Some(_)) => {
             return refuse(
                 "--auth jwt needs the API in this process: cargo lambda watch takes no claims with --functions",
             );
@@ -204,7 +205,7 @@ async fn serve(line: CommandLine) -> ExitCode {
         _ => {}
     }
     let env_file = line.env_file.clone();
-    let stack = match Stack::boot(options(line)).await {
+    let stack = match LocalStack::boot(options(line)).await {
         Ok(stack) => stack,
         Err(refusal) => return refuse(&refusal.to_string()),
     };
@@ -228,8 +229,12 @@ async fn tell(line: TourLine) -> ExitCode {
         Ok(duckdb) => duckdb,
         Err(problem) => return refuse(&format!("--duckdb {problem}")),
     };
-    let options =
-        Options { template: template(None), postgres: line.postgres, cache: line.cache, ..Options::default() };
+    let options = StackOptions {
+        template: template(None),
+        postgres: line.postgres,
+        cache: line.cache,
+        ..StackOptions::default()
+    };
     match Box::pin(tour::tell(options, &duckdb)).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -240,11 +245,11 @@ async fn tell(line: TourLine) -> ExitCode {
 async fn go_about(line: TaskLine) -> ExitCode {
     let template = template(line.template);
     let place = if line.data.is_some() {
-        let postgres = line.postgres.map_or(Tier::Off, Tier::At);
-        Place::Own(Box::new(Options { template, data: line.data, postgres, ..Options::default() }))
+        let postgres = line.postgres.map_or(TierServer::Off, TierServer::At);
+        TaskTarget::Own(Box::new(StackOptions { template, data: line.data, postgres, ..StackOptions::default() }))
     } else {
-        let ports = Ports { api: line.port, dynamodb: line.dynamodb_port, s3: line.s3_port };
-        Place::Running(ports, template, Urls { postgres: line.postgres, cache: None })
+        let ports = StackPorts { api: line.port, dynamodb: line.dynamodb_port, s3: line.s3_port };
+        TaskTarget::Running(ports, template, TierUrls { postgres: line.postgres, cache: None })
     };
     match Box::pin(task::run(&line.order, place, &Clock::system())).await {
         Ok(outcome) => {
@@ -261,11 +266,11 @@ async fn go_about(line: TaskLine) -> ExitCode {
 
 /// The template that is named, else the nearest, else the workspace's.
 fn template(named: Option<PathBuf>) -> PathBuf {
-    named.or_else(nearest_template).unwrap_or(Options::default().template)
+    named.or_else(nearest_template).unwrap_or(StackOptions::default().template)
 }
 
-fn options(line: CommandLine) -> Options {
-    Options {
+fn options(line: CommandLine) -> StackOptions {
+    StackOptions {
         template: template(line.template),
         data: line.data,
         port: line.port,
@@ -274,7 +279,7 @@ fn options(line: CommandLine) -> Options {
         functions: line.functions,
         expire_every: Duration::from_secs(line.expire_every),
         true_windows: line.true_windows,
-        auth: if line.auth == Mode::Jwt { Auth::Jwt(line.key_set) } else { Auth::None },
+        auth: if line.auth == RunMode::Jwt { LocalAuth::Jwt(line.key_set) } else { LocalAuth::None },
         scope_claim: line.scope_claim,
         scope_prefix: line.scope_prefix,
         postgres: line.postgres,

@@ -15,12 +15,12 @@ const COUNT: u16 = 10_000;
 
 /// A port of the loopback that is kept for whoever holds this.
 #[derive(Debug)]
-pub struct Port {
+pub struct ReservedPort {
     number: u16,
     _claim: UdpSocket,
 }
 
-impl Port {
+impl ReservedPort {
     /// Claims a port that nobody listens on.
     ///
     /// # Errors
@@ -59,15 +59,15 @@ mod tests {
 
     #[test]
     fn a_port_is_one_holder_s_and_open_to_its_server() {
-        let ports: Vec<Port> = (0..50).map(|_| Port::claim().unwrap()).collect();
-        let numbers: BTreeSet<u16> = ports.iter().map(Port::number).collect();
+        let ports: Vec<ReservedPort> = (0..50).map(|_| ReservedPort::claim().unwrap()).collect();
+        let numbers: BTreeSet<u16> = ports.iter().map(ReservedPort::number).collect();
         assert_eq!(numbers.len(), ports.len());
         let number = ports[0].number();
-        assert!(Port::take(number).is_err(), "it is claimed");
+        assert!(ReservedPort::take(number).is_err(), "it is claimed");
         let server = TcpListener::bind((Ipv4Addr::LOCALHOST, number)).unwrap();
         drop(ports);
-        assert!(Port::take(number).is_err(), "somebody listens there");
+        assert!(ReservedPort::take(number).is_err(), "somebody listens there");
         drop(server);
-        assert_eq!(Port::take(number).unwrap().number(), number);
+        assert_eq!(ReservedPort::take(number).unwrap().number(), number);
     }
 }

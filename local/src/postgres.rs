@@ -1,4 +1,4 @@
-//! PostgreSQL on this machine: the server that is installed, on a port of its own and in a folder of its own. [`Server`]
+//! PostgreSQL on this machine: the server that is installed, on a port of its own and in a folder of its own. [`PostgresServer`]
 //!
 //! It is a real server, never an imitation. What it holds is worth nothing, so nothing waits for the disk; but what it has
 //! confirmed outlives its own crash. It refuses to run as root; where this process is root's, it runs as another user. When this process ends, however it ends, a guardian
@@ -18,9 +18,9 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::NoTls;
 
-pub use programs::Programs;
+pub use programs::PostgresPrograms;
 
-use crate::port::Port;
+use crate::port::ReservedPort;
 
 /// The role and the database that the template's URLs name.
 pub const NAME: &str = "millrace";
@@ -31,7 +31,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerError {
+pub enum PostgresServerError {
     /// Its programs are not there.
     #[error("PostgreSQL is not installed: apt-get install postgresql, or brew install postgresql, or give its URL")]
     NotInstalled,
@@ -59,31 +59,32 @@ pub enum ServerError {
     Odd(String),
 }
 
-fn system(doing: &'static str) -> impl FnOnce(io::Error) -> ServerError {
-    move |source| ServerError::System { doing, source }
+fn system(doing: &'static str) -> impl FnOnce(io::Error) -> PostgresServerError {
+    move |source| PostgresServerError::System { doing, source }
 }
 
 /// A server that is not started yet. Its port is taken, so its URL is known.
 #[derive(Debug)]
-pub struct Planned {
-    programs: Programs,
-    port: Port,
+pub struct PlannedServer {
+    programs: PostgresPrograms,
+    port: ReservedPort,
     folder: TempDir,
     user: Option<(u32, u32)>,
 }
 
-impl Planned {
+impl PlannedServer {
     /// Finds the programs, a free port and a folder.
     ///
     /// # Errors
-    /// [`ServerError`], one line that names what to install.
-    pub fn new() -> Result<Self, ServerError> {
-        let programs = Programs::find().ok_or(ServerError::NotInstalled)?;
-        let port = Port::claim().map_err(system("a free port"))?;
+    /// [`PostgresServerError`], one line that names what to install.
+    pub fn new() -> Result<Self, PostgresServerError> {
+        let programs = PostgresPrograms::find().ok_or(PostgresServerError::NotInstalled)?;
+        let port = ReservedPort::claim().map_err(system("a free port"))?;
         let folder = tempfile::Builder::new().prefix("millrace-postgres-").tempdir();
         let folder = folder.map_err(system("a temporary folder"))?;
         let owner = fs::metadata(folder.path()).map_err(system("a temporary folder"))?.uid();
-        let user = if owner == 0 { Some(programs::other_than_root().ok_or(ServerError::OnlyRoot)?) } else { None };
+        let user =
+            if owner == 0 { Some(programs::other_than_root().ok_or(PostgresServerError::OnlyRoot)?) } else { None };
         if let Some((uid, gid)) = user {
             chown(folder.path(), Some(uid), Some(gid)).map_err(system("the folder's owner"))?;
         }
@@ -99,8 +100,8 @@ impl Planned {
     /// Makes the cluster, starts it, and makes the database in it.
     ///
     /// # Errors
-    /// [`ServerError`].
-    pub async fn start(self) -> Result<Server, ServerError> {
+    /// [`PostgresServerError`].
+    pub async fn start(self) -> Result<PostgresServer, PostgresServerError> {
         let data = self.folder.path().join("data");
         let mut initdb = command(&self.programs.initdb, self.user);
         initdb.arg("-D").arg(&data).args(["-U", OWNER, "-E", "UTF8", "-A", "trust", "--no-sync"]);
@@ -108,10 +109,10 @@ impl Planned {
         initdb.args(["--locale=C", if cfg!(target_os = "macos") { "--lc-ctype=UTF-8" } else { "--lc-ctype=C.UTF-8" }]);
         let made = initdb.stdin(Stdio::null()).output().map_err(system("initdb"))?;
         if !made.status.success() {
-            return Err(ServerError::Failed { program: "initdb", said: last_words(&made.stderr) });
+            return Err(PostgresServerError::Failed { program: "initdb", said: last_words(&made.stderr) });
         }
         let Self { programs, port, folder, user } = self;
-        let mut server = Server { programs, user, port, data, running: None, folder };
+        let mut server = PostgresServer { programs, user, port, data, running: None, folder };
         server.start().await?;
         let own = format!("create role {NAME} login");
         server.owner(OWNER, &own).await?;
@@ -122,22 +123,22 @@ impl Planned {
 
 /// The running server. Dropping it ends it at once and removes what it held.
 #[derive(Debug)]
-pub struct Server {
-    programs: Programs,
+pub struct PostgresServer {
+    programs: PostgresPrograms,
     user: Option<(u32, u32)>,
-    port: Port,
+    port: ReservedPort,
     data: PathBuf,
-    running: Option<Running>,
+    running: Option<RunningServer>,
     folder: TempDir,
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningServer {
     server: Child,
     guardian: Child,
 }
 
-impl Server {
+impl PostgresServer {
     /// The URL of the database of this name.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
@@ -165,33 +166,34 @@ impl Server {
     /// Makes an empty database that the role [`NAME`] owns.
     ///
     /// # Errors
-    /// [`ServerError`].
-    pub async fn create_database(&self, database: &str) -> Result<(), ServerError> {
+    /// [`PostgresServerError`].
+    pub async fn create_database(&self, database: &str) -> Result<(), PostgresServerError> {
         self.owner(OWNER, &format!("create database {database} owner {NAME}")).await
     }
 
     /// Makes a database that is a copy of another, which nobody may be connected to.
     ///
     /// # Errors
-    /// [`ServerError`].
-    pub async fn copy_database(&self, template: &str, database: &str) -> Result<(), ServerError> {
+    /// [`PostgresServerError`].
+    pub async fn copy_database(&self, template: &str, database: &str) -> Result<(), PostgresServerError> {
         self.owner(OWNER, &format!("create database {database} template {template} owner {NAME}")).await
     }
 
     /// Runs SQL in a database as the server's owner.
     ///
     /// # Errors
-    /// [`ServerError`].
-    pub async fn owner(&self, database: &str, sql: &str) -> Result<(), ServerError> {
-        let client = connect(self.port.number(), database).await.map_err(|error| ServerError::Odd(told(&error)))?;
-        client.batch_execute(sql).await.map_err(|error| ServerError::Odd(told(&error)))
+    /// [`PostgresServerError`].
+    pub async fn owner(&self, database: &str, sql: &str) -> Result<(), PostgresServerError> {
+        let client =
+            connect(self.port.number(), database).await.map_err(|error| PostgresServerError::Odd(told(&error)))?;
+        client.batch_execute(sql).await.map_err(|error| PostgresServerError::Odd(told(&error)))
     }
 
     /// Starts it, if it does not run.
     ///
     /// # Errors
-    /// [`ServerError`].
-    pub async fn start(&mut self) -> Result<(), ServerError> {
+    /// [`PostgresServerError`].
+    pub async fn start(&mut self) -> Result<(), PostgresServerError> {
         if self.running.is_some() {
             return Ok(());
         }
@@ -217,11 +219,11 @@ impl Server {
         guardian.arg(server.id().to_string()).arg(self.folder.path());
         guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let guardian = guardian.spawn().map_err(system("sh"))?;
-        self.running = Some(Running { server, guardian });
+        self.running = Some(RunningServer { server, guardian });
         self.answers().await
     }
 
-    async fn answers(&mut self) -> Result<(), ServerError> {
+    async fn answers(&mut self) -> Result<(), PostgresServerError> {
         let until = Instant::now() + STARTS_WITHIN;
         loop {
             let Err(error) = connect(self.port.number(), OWNER).await else { return Ok(()) };
@@ -233,7 +235,7 @@ impl Server {
                 self.end();
                 let log = fs::read(self.log()).unwrap_or_default();
                 let said = if log.is_empty() { told(&error) } else { last_words(&log) };
-                return Err(ServerError::Failed { program: "postgres", said });
+                return Err(PostgresServerError::Failed { program: "postgres", said });
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -247,8 +249,8 @@ impl Server {
     /// Ends it in order, with everything on disk.
     ///
     /// # Errors
-    /// [`ServerError`].
-    pub fn stop(&mut self) -> Result<(), ServerError> {
+    /// [`PostgresServerError`].
+    pub fn stop(&mut self) -> Result<(), PostgresServerError> {
         if self.running.is_some() {
             self.pg_ctl("fast")?;
             self.end();
@@ -256,20 +258,20 @@ impl Server {
         Ok(())
     }
 
-    fn pg_ctl(&self, mode: &str) -> Result<(), ServerError> {
+    fn pg_ctl(&self, mode: &str) -> Result<(), PostgresServerError> {
         let mut stop = command(&self.programs.pg_ctl, self.user);
         stop.arg("-D").arg(&self.data).args(["stop", "-w", "-m", mode]).stdin(Stdio::null());
         let stopped = stop.output().map_err(system("pg_ctl"))?;
         if stopped.status.success() {
             Ok(())
         } else {
-            Err(ServerError::Failed { program: "pg_ctl", said: last_words(&stopped.stderr) })
+            Err(PostgresServerError::Failed { program: "pg_ctl", said: last_words(&stopped.stderr) })
         }
     }
 
     /// Ends whatever runs. The guardian goes first, so that it never signals a number that is another process's by then.
     fn end(&mut self) {
-        let Some(Running { mut server, mut guardian }) = self.running.take() else { return };
+        let Some(RunningServer { mut server, mut guardian }) = self.running.take() else { return };
         let _ = guardian.kill();
         let _ = guardian.wait();
         if matches!(server.try_wait(), Ok(None)) && self.pg_ctl("immediate").is_err() {
@@ -283,7 +285,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for PostgresServer {
     fn drop(&mut self) {
         self.end();
     }

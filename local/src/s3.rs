@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::serve::serve;
-use crate::template::Bucket;
+use crate::template::BucketResource;
 
 mod condition;
 mod file_name;
@@ -31,7 +31,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why the S3 engine does not start or cannot make a bucket.
 #[derive(Debug, thiserror::Error)]
-pub enum EngineError {
+pub enum S3EngineError {
     /// The directory cannot be made, read or written.
     #[error("s3 folder {}: {source}: choose another with --data", path.display())]
     Folder {
@@ -46,26 +46,26 @@ pub enum EngineError {
 }
 
 /// A running engine. Dropping it stops it too, without waiting.
-pub struct Engine {
+pub struct S3Engine {
     endpoint: String,
     root: PathBuf,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
 
-impl Engine {
+impl S3Engine {
     /// Serves the buckets in the directory `root`, which is made if it is not there.
     ///
     /// # Errors
     ///
-    /// An [`EngineError`] if the directory cannot be used.
-    pub async fn start(listener: TcpListener, root: &Path) -> Result<Self, EngineError> {
-        let address = listener.local_addr().map_err(EngineError::Listener)?;
+    /// An [`S3EngineError`] if the directory cannot be used.
+    pub async fn start(listener: TcpListener, root: &Path) -> Result<Self, S3EngineError> {
+        let address = listener.local_addr().map_err(S3EngineError::Listener)?;
         tokio::fs::create_dir_all(root)
             .await
-            .map_err(|source| EngineError::Folder { path: root.to_path_buf(), source })?;
+            .map_err(|source| S3EngineError::Folder { path: root.to_path_buf(), source })?;
         let files = object_file::ObjectFiles::open(root)
-            .map_err(|source| EngineError::Folder { path: root.to_path_buf(), source })?;
+            .map_err(|source| S3EngineError::Folder { path: root.to_path_buf(), source })?;
         let service = S3ServiceBuilder::new(service::ObjectStore::new(files)).build();
         let unsigned = hyper::service::service_fn(move |request| {
             let service = service.clone();
@@ -91,12 +91,11 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Folder`] if one cannot be made.
-    pub fn create_buckets(&self, buckets: &[Bucket]) -> Result<(), EngineError> {
-        buckets
-            .iter()
-            .map(|bucket| self.root.join(&bucket.name))
-            .try_for_each(|path| std::fs::create_dir_all(&path).map_err(|source| EngineError::Folder { path, source }))
+    /// [`S3EngineError::Folder`] if one cannot be made.
+    pub fn create_buckets(&self, buckets: &[BucketResource]) -> Result<(), S3EngineError> {
+        buckets.iter().map(|bucket| self.root.join(&bucket.name)).try_for_each(|path| {
+            std::fs::create_dir_all(&path).map_err(|source| S3EngineError::Folder { path, source })
+        })
     }
 
     /// Stops accepting, and lets requests under way finish.
@@ -124,10 +123,10 @@ mod tests {
     use super::*;
     use crate::clients;
 
-    async fn start(root: &Path) -> Engine {
+    async fn start(root: &Path) -> S3Engine {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let engine = Engine::start(listener, root).await.unwrap();
-        let bucket = Bucket { logical_id: "ArchiveBucket".to_owned(), name: "users-archive".to_owned() };
+        let engine = S3Engine::start(listener, root).await.unwrap();
+        let bucket = BucketResource { logical_id: "ArchiveBucket".to_owned(), name: "users-archive".to_owned() };
         engine.create_buckets(&[bucket.clone(), bucket]).unwrap();
         engine
     }
@@ -169,7 +168,7 @@ mod tests {
 
     /// Sends a request as it is, and returns the status, the code of a refusal and the body.
     async fn raw(
-        engine: &Engine,
+        engine: &S3Engine,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],

@@ -11,7 +11,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+type ServeError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Answers every connection, and returns when those are done that were open at the stop. `name` is for the log.
 pub(crate) async fn serve<S, B>(
@@ -22,10 +22,10 @@ pub(crate) async fn serve<S, B>(
 ) where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    S::Error: Into<Cause>,
+    S::Error: Into<ServeError>,
     B: Body + Send + 'static,
     B::Data: Send,
-    B::Error: Into<Cause>,
+    B::Error: Into<ServeError>,
 {
     let graceful = GracefulShutdown::new();
     loop {
@@ -50,10 +50,10 @@ fn answer<S, B>(name: &'static str, socket: TcpStream, service: S, graceful: &Gr
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
-    S::Error: Into<Cause>,
+    S::Error: Into<ServeError>,
     B: Body + Send + 'static,
     B::Data: Send,
-    B::Error: Into<Cause>,
+    B::Error: Into<ServeError>,
 {
     // Head and body of an answer are two small writes: held back, the second costs 40 ms.
     if let Err(error) = socket.set_nodelay(true) {

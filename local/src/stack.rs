@@ -1,4 +1,4 @@
-//! Everything on one machine: [`Stack::boot`] reads the template, starts the engines, connects the functions to them
+//! Everything on one machine: [`LocalStack::boot`] reads the template, starts the engines, connects the functions to them
 //! and the streams to the functions.
 //!
 //! The order is that of trust: the template is read and every port is bound before anything is opened, and nothing is
@@ -11,29 +11,29 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use shared::clock::Clock;
-use shared::environment::Problems;
+use shared::environment::EnvironmentError;
 use shared::http::caller::ScopeMapping;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::expiry::Expiry;
-use crate::http::Front;
+use crate::expiry::TtlSweeper;
+use crate::http::HttpServer;
 use crate::lambda;
-use crate::stream_pump::Pump;
+use crate::stream_pump::EventSourceMapping;
 use crate::stream_pump::checkpoints::CheckpointError;
 use crate::stream_pump::filter::FilterError;
 use crate::stream_pump::invoke::InvokeError;
-use crate::template::{Template, TemplateError};
-use crate::tier::{Tier, Urls};
-use crate::token::{Auth, Authorizer, AuthorizerError};
+use crate::template::{SamTemplate, TemplateError};
+use crate::tier::{TierServer, TierUrls};
+use crate::token::{AuthorizerError, LocalAuth, TokenAuthorizer};
 use crate::{cache, clients, dynamodb, postgres, s3};
 
 mod tiers;
 mod wiring;
 
-use tiers::{Servers, Tiers};
+use tiers::{EnabledTiers, TierServers};
 pub use wiring::environment;
-use wiring::{Wiring, beside, listed, variables};
+use wiring::{FunctionWiring, beside, listed, variables};
 
 /// The longest that a batch waits to be filled, unless windows are true.
 pub const LONGEST_WINDOW: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ pub const CURSOR_KEYS: &str = "local:bm8gc2VjcmV0OiBmb3IgdGhpcyBtYWNoaW5lIG9ubHk
 
 /// How to run the stack.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct StackOptions {
     /// The template that says what to run.
     pub template: PathBuf,
     /// Where to keep data; `None` keeps none.
@@ -62,18 +62,18 @@ pub struct Options {
     /// Wait for batches as long as the template says, instead of a second.
     pub true_windows: bool,
     /// Who lets requests in.
-    pub auth: Auth,
+    pub auth: LocalAuth,
     /// The claims that list a token's scopes; none are the template's.
     pub scope_claim: Option<String>,
     /// What stands before each scope; none is the template's.
     pub scope_prefix: Option<String>,
     /// Which PostgreSQL the relational tier runs on.
-    pub postgres: Tier,
+    pub postgres: TierServer,
     /// Which server the cache tier runs on.
-    pub cache: Tier,
+    pub cache: TierServer,
 }
 
-impl Default for Options {
+impl Default for StackOptions {
     /// The workspace's own template in memory, on free ports.
     fn default() -> Self {
         Self {
@@ -85,18 +85,18 @@ impl Default for Options {
             functions: None,
             expire_every: Duration::from_secs(3),
             true_windows: false,
-            auth: Auth::None,
+            auth: LocalAuth::None,
             scope_claim: None,
             scope_prefix: None,
-            postgres: Tier::Off,
-            cache: Tier::Off,
+            postgres: TierServer::Off,
+            cache: TierServer::Off,
         }
     }
 }
 
 /// Why the stack does not start.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum StartError {
     /// The template cannot be read, or lacks something.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -123,10 +123,10 @@ pub enum Refusal {
     Folder(#[source] std::io::Error),
     /// The DynamoDB engine refused its data or tables.
     #[error(transparent)]
-    DynamoDb(#[from] dynamodb::EngineError),
+    DynamoDb(#[from] dynamodb::DynamoDbEngineError),
     /// The S3 engine refused its folder.
     #[error(transparent)]
-    S3(#[from] s3::EngineError),
+    S3(#[from] s3::S3EngineError),
     /// A filter cannot be honoured.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -139,7 +139,7 @@ pub enum Refusal {
         /// The function.
         function: String,
         /// All that is wrong.
-        problems: Problems,
+        problems: EnvironmentError,
     },
     /// A function does not start.
     #[error("function {function}: {reason}")]
@@ -151,10 +151,10 @@ pub enum Refusal {
     },
     /// There is no cache.
     #[error("--cache: {0}")]
-    Cache(#[from] cache::NoCache),
+    Cache(#[from] cache::CacheServerError),
     /// There is no PostgreSQL.
     #[error("--postgres: {0}")]
-    Postgres(#[from] postgres::ServerError),
+    Postgres(#[from] postgres::PostgresServerError),
     /// Its tables cannot be made.
     #[error("--postgres: {0}")]
     Tables(String),
@@ -173,50 +173,50 @@ pub enum Refusal {
 }
 
 /// The running stack. Dropping it stops it too, without waiting for anything.
-pub struct Stack {
-    options: Options,
-    template: Template,
+pub struct LocalStack {
+    options: StackOptions,
+    template: SamTemplate,
     api_url: String,
-    front: Front,
-    expiry: Expiry,
-    pumps: Vec<Pump>,
-    authorizer: Option<Arc<Authorizer>>,
-    dynamodb: Arc<dynamodb::Engine>,
-    s3: s3::Engine,
-    maintenance: Option<maintenance::config::Config>,
-    urls: Urls,
-    servers: Servers,
+    front: HttpServer,
+    expiry: TtlSweeper,
+    pumps: Vec<EventSourceMapping>,
+    authorizer: Option<Arc<TokenAuthorizer>>,
+    dynamodb: Arc<dynamodb::DynamoDbEngine>,
+    s3: s3::S3Engine,
+    maintenance: Option<maintenance::config::MaintenanceConfig>,
+    urls: TierUrls,
+    servers: TierServers,
     /// Held until the end: without `--data` S3's objects are here.
     _objects: Option<TempDir>,
 }
 
-impl Stack {
+impl LocalStack {
     /// Starts everything; when it returns, requests are answered and streams are read.
     ///
     /// # Errors
-    /// [`Refusal`], one clear line that names what to change.
-    pub async fn boot(options: Options) -> Result<Self, Refusal> {
-        let tiers = Tiers::plan(&options)?;
+    /// [`StartError`], one clear line that names what to change.
+    pub async fn boot(options: StackOptions) -> Result<Self, StartError> {
+        let tiers = EnabledTiers::plan(&options)?;
         let mut choices = tiers.urls.choices();
         let scopes = [("ScopeClaim", &options.scope_claim), ("ScopePrefix", &options.scope_prefix)];
         for (parameter, chosen) in scopes {
             choices.parameters.extend(chosen.iter().map(|chosen| (parameter.to_owned(), chosen.clone())));
         }
-        let template = Template::load_with(&options.template, &choices)?;
+        let template = SamTemplate::load_with(&options.template, &choices)?;
         let urls = tiers.urls.clone();
         let (front, address) = bind(options.port, "--port").await?;
         let (dynamodb, _) = bind(options.dynamodb_port, "--dynamodb-port").await?;
         let (s3, _) = bind(options.s3_port, "--s3-port").await?;
         let api_url = format!("http://{address}");
 
-        let dynamodb = dynamodb::Engine::start(dynamodb, options.data.as_deref()).await?;
+        let dynamodb = dynamodb::DynamoDbEngine::start(dynamodb, options.data.as_deref()).await?;
         let (folder, objects) = object_folder(options.data.as_deref())?;
-        let s3 = s3::Engine::start(s3, &folder).await?;
+        let s3 = s3::S3Engine::start(s3, &folder).await?;
         dynamodb.create_tables(&template.tables)?;
         s3.create_buckets(&template.buckets)?;
         let servers = tiers.start().await?;
 
-        let wiring = Wiring { options: &options, dynamodb: dynamodb.endpoint(), s3: s3.endpoint() };
+        let wiring = FunctionWiring { options: &options, dynamodb: dynamodb.endpoint(), s3: s3.endpoint() };
         let mut mappings = Vec::new();
         let (mut api, mut search, mut maintenance) = (None, None, None);
         let mut scopes = ScopeMapping::default();
@@ -235,7 +235,7 @@ impl Stack {
         if let Some(search) = search {
             api = beside(api, search, &template);
         }
-        let authorizer = Authorizer::of(&options.auth, scopes)?;
+        let authorizer = TokenAuthorizer::of(&options.auth, scopes)?;
         if let Some(authorizer) = &authorizer {
             api = Arc::clone(authorizer).before(api);
         }
@@ -244,10 +244,10 @@ impl Stack {
             template.functions.iter().map(|function| (function.name.clone(), variables(function))).collect();
         let api = api.merge(lambda::router(mappings.iter().map(listed).collect(), environments));
         // Nothing runs before all is known to be sound.
-        let pumps = mappings.into_iter().map(Pump::start).collect();
-        let front = Front::start(front, api);
+        let pumps = mappings.into_iter().map(EventSourceMapping::start).collect();
+        let front = HttpServer::start(front, api);
         let dynamodb = Arc::new(dynamodb);
-        let expiry = Expiry::start(Arc::clone(&dynamodb), options.expire_every, Clock::system());
+        let expiry = TtlSweeper::start(Arc::clone(&dynamodb), options.expire_every, Clock::system());
         Ok(Self {
             options,
             template,
@@ -303,8 +303,8 @@ impl Stack {
 
     /// The maintenance function over these engines; nothing if the template has none.
     #[must_use]
-    pub fn maintenance(&self) -> Option<maintenance::Maintenance> {
-        let clients = maintenance::Clients {
+    pub fn maintenance(&self) -> Option<maintenance::MaintenanceHandler> {
+        let clients = maintenance::AwsClients {
             source: self.dynamodb(),
             replica: self.dynamodb(),
             signer: None,
@@ -316,7 +316,7 @@ impl Stack {
 
     /// The PostgreSQL that was started for the relational tier, if one was.
     #[must_use]
-    pub fn postgres(&self) -> Option<&postgres::Server> {
+    pub fn postgres(&self) -> Option<&postgres::PostgresServer> {
         self.servers.postgres.as_ref()
     }
 
@@ -340,34 +340,34 @@ impl Stack {
 
     /// What is run.
     #[must_use]
-    pub fn template(&self) -> &Template {
+    pub fn template(&self) -> &SamTemplate {
         &self.template
     }
 
     /// How it is run.
     #[must_use]
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &StackOptions {
         &self.options
     }
 
     /// Removes what is expired now, without waiting for the next sweep; answers how many items that were.
     ///
     /// # Errors
-    /// [`dynamodb::EngineError`] if the engine fails.
-    pub async fn expire_now(&self) -> Result<usize, dynamodb::EngineError> {
+    /// [`dynamodb::DynamoDbEngineError`] if the engine fails.
+    pub async fn expire_now(&self) -> Result<usize, dynamodb::DynamoDbEngineError> {
         self.dynamodb.sweep_ttl(Clock::system().now()).await
     }
 
     /// Waits until every mapping has handed over and finished all records that are in the streams now.
     pub async fn drained(&self) {
-        join_all(self.pumps.iter().map(Pump::drained)).await;
+        join_all(self.pumps.iter().map(EventSourceMapping::drained)).await;
     }
 
     /// Stops in the order of the flow, so that what is under way still finds what it needs.
     pub async fn stop(self) {
         self.front.stop().await;
         self.expiry.stop().await;
-        join_all(self.pumps.into_iter().map(Pump::stop)).await;
+        join_all(self.pumps.into_iter().map(EventSourceMapping::stop)).await;
         self.s3.stop().await;
         drop(self.servers);
         if let Some(engine) = Arc::into_inner(self.dynamodb) {
@@ -376,18 +376,18 @@ impl Stack {
     }
 }
 
-async fn bind(port: u16, option: &'static str) -> Result<(TcpListener, SocketAddr), Refusal> {
-    let refused = |source| Refusal::Port { port, option, source };
+async fn bind(port: u16, option: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |source| StartError::Port { port, option, source };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     Ok((listener, address))
 }
 
 /// Where S3's objects are, and the temporary folder around them if they are not to be kept.
-fn object_folder(data: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), Refusal> {
+fn object_folder(data: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), StartError> {
     if let Some(data) = data {
         return Ok((data.join("s3"), None));
     }
-    let folder = tempfile::Builder::new().prefix("millrace-").tempdir().map_err(Refusal::Folder)?;
+    let folder = tempfile::Builder::new().prefix("millrace-").tempdir().map_err(StartError::Folder)?;
     Ok((folder.path().to_owned(), Some(folder)))
 }

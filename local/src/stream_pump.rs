@@ -2,11 +2,11 @@
 //!
 //! [`machine`] decides: pure, deterministic, without a clock of its own, over records of any type. It cuts batches,
 //! reads answers, splits, retries, gives up and keeps the checkpoints; it serves simulators as well as this process.
-//! [`Pump`] does: it polls one table's stream with the official SDK, makes Lambda's event JSON of the records,
+//! [`EventSourceMapping`] does: it polls one table's stream with the official SDK, makes Lambda's event JSON of the records,
 //! filters, invokes a function (in this process or over HTTP) and writes what was given up to the on-failure bucket.
 //!
 //! Every setting is the template's. Two things differ from AWS: windows may be capped (see
-//! [`settings::Settings::of`]), and the back-off between retries is short, since somebody sits in front of it.
+//! [`settings::MappingSettings::of`]), and the back-off between retries is short, since somebody sits in front of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,22 +29,22 @@ pub(crate) mod reader;
 pub mod settings;
 
 use checkpoints::CheckpointFile;
-use discard::Destination;
-use driver::Driver;
-use filter::Filter;
-use invoke::Invoke;
-use machine::{Checkpoint, Machine, ShardId};
-use reader::Reader;
-use settings::Settings;
+use discard::FailureDestination;
+use driver::MappingDriver;
+use filter::RecordFilter;
+use invoke::StreamFunction;
+use machine::{MappingState, ShardId, ShardPosition};
+use reader::ShardReader;
+use settings::MappingSettings;
 
 /// What a mapping is made of.
-pub struct Mapping {
+pub struct MappingConfig {
     /// Its name, in logs, checkpoints and the keys of on-failure objects.
     pub name: String,
     /// How it delivers.
-    pub settings: Settings,
+    pub settings: MappingSettings,
     /// What it wants.
-    pub filter: Filter,
+    pub filter: RecordFilter,
     /// The stream it reads.
     pub stream_arn: String,
     /// Start with what is written from now on, instead of with the oldest record.
@@ -54,13 +54,13 @@ pub struct Mapping {
     /// The function's name.
     pub function: String,
     /// The function.
-    pub invoke: Arc<dyn Invoke>,
+    pub invoke: Arc<dyn StreamFunction>,
     /// How long an invocation may take.
     pub timeout: Duration,
     /// Where given-up batches go.
-    pub on_failure: Option<Destination>,
+    pub on_failure: Option<FailureDestination>,
     /// How far a former run got.
-    pub from: BTreeMap<ShardId, Checkpoint>,
+    pub from: BTreeMap<ShardId, ShardPosition>,
     /// Where its checkpoints are kept, if they outlive the process.
     pub checkpoints: Option<CheckpointFile>,
     /// The time.
@@ -68,21 +68,21 @@ pub struct Mapping {
 }
 
 /// A running mapping. Dropping it ends it too, in the middle of whatever it does.
-pub struct Pump {
+pub struct EventSourceMapping {
     drains: mpsc::UnboundedSender<oneshot::Sender<()>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
-impl Pump {
+impl EventSourceMapping {
     /// Starts reading.
     #[must_use]
-    pub fn start(mapping: Mapping) -> Self {
-        let reader = Reader::new(mapping.streams.clone(), mapping.stream_arn.clone(), mapping.from_latest);
-        let machine = Machine::new(mapping.settings.clone());
+    pub fn start(mapping: MappingConfig) -> Self {
+        let reader = ShardReader::new(mapping.streams.clone(), mapping.stream_arn.clone(), mapping.from_latest);
+        let machine = MappingState::new(mapping.settings.clone());
         let (drains, asked) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(Driver::new(mapping, machine, reader).run(asked, stopped));
+        let task = tokio::spawn(MappingDriver::new(mapping, machine, reader).run(asked, stopped));
         Self { drains, stop, task }
     }
 

@@ -10,9 +10,9 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use maintenance::Fault;
+use maintenance::TaskError;
 use maintenance::task::summary::is_result;
-use maintenance::task::{Answer, BadOrder, Order, Task, export};
+use maintenance::task::{InvalidRequest, TaskRequest, TaskResponse, TaskSpec, export};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use shared::clock::Clock;
@@ -20,7 +20,7 @@ use shared::invocation::Invocation;
 use tokio::time::Instant;
 
 use crate::lambda::request_id;
-use crate::stack::Refusal;
+use crate::stack::StartError;
 
 mod display;
 mod outcome;
@@ -29,10 +29,10 @@ mod segments;
 #[cfg(test)]
 mod tests;
 
-use display::Display;
-pub use outcome::Outcome;
-use place::Opened;
-pub use place::{Place, Ports};
+use display::ProgressDisplay;
+pub use outcome::TaskOutcome;
+use place::ConnectedTarget;
+pub use place::{StackPorts, TaskTarget};
 
 /// How long an invocation may take, beside the time that it watches differences: long enough to get somewhere, short
 /// enough to be told of.
@@ -40,10 +40,10 @@ const TURN: Duration = Duration::from_secs(30);
 
 /// Why a task does not come to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum TaskError {
+pub enum RunTaskError {
     /// The order is none.
     #[error(transparent)]
-    Order(#[from] BadOrder),
+    Order(#[from] InvalidRequest),
     /// Whoever runs all segments gives their numbers and cursors.
     #[error("{0} is for a single invocation, and this command runs all segments: omit it")]
     OneInvocation(&'static str),
@@ -65,16 +65,16 @@ pub enum TaskError {
     NoFunction,
     /// The function's environment, the template, or the stack.
     #[error(transparent)]
-    Refusal(#[from] Refusal),
+    Refusal(#[from] StartError),
     /// The function rejected the request before it started.
     #[error(transparent)]
-    Rejected(Fault),
+    Rejected(TaskError),
     /// The task failed after it started.
     #[error(transparent)]
-    Failed(Fault),
+    Failed(TaskError),
 }
 
-impl TaskError {
+impl RunTaskError {
     /// Whether the task failed after it started; everything else is a rejection.
     #[must_use]
     pub fn is_failure(&self) -> bool {
@@ -82,14 +82,14 @@ impl TaskError {
     }
 
     /// The error of a task that a fault ended, `started` if a segment had made progress by then.
-    fn from_fault(fault: Fault, started: bool) -> Self {
+    fn from_fault(fault: TaskError, started: bool) -> Self {
         if fault.is_rejection() && !started { Self::Rejected(fault) } else { Self::Failed(fault) }
     }
 }
 
 /// An order, to be run in all its segments.
 #[derive(Debug)]
-struct Whole {
+struct SegmentedTask {
     task: &'static str,
     order: Map<String, Value>,
     run: String,
@@ -97,20 +97,20 @@ struct Whole {
     turn: Duration,
 }
 
-impl Whole {
+impl SegmentedTask {
     /// Reads the order as the function would. A run without a name gets one that sorts by time.
-    fn parse(text: &str, clock: &Clock) -> Result<Self, TaskError> {
-        let payload: &RawValue = serde_json::from_str(text).map_err(BadOrder::Shape)?;
+    fn parse(text: &str, clock: &Clock) -> Result<Self, RunTaskError> {
+        let payload: &RawValue = serde_json::from_str(text).map_err(InvalidRequest::Shape)?;
         let invocation = invocation(TURN, clock);
-        let Order { task, run_id: run, segment, .. } = Order::parse(payload, &invocation)?;
-        let mut order: Map<String, Value> = serde_json::from_str(text).map_err(BadOrder::Shape)?;
+        let TaskRequest { task, run_id: run, segment, .. } = TaskRequest::parse(payload, &invocation)?;
+        let mut order: Map<String, Value> = serde_json::from_str(text).map_err(InvalidRequest::Shape)?;
         for field in ["segment", "cursor"] {
             if order.contains_key(field) {
-                return Err(TaskError::OneInvocation(field));
+                return Err(RunTaskError::OneInvocation(field));
             }
         }
         order.insert("run_id".to_owned(), run.clone().into());
-        let lag = if let Task::Verify(verify) = &task { verify.lag } else { Duration::ZERO };
+        let lag = if let TaskSpec::Verify(verify) = &task { verify.lag } else { Duration::ZERO };
         Ok(Self { task: task.name(), order, run, segments: segment.of, turn: TURN + lag })
     }
 }
@@ -123,16 +123,16 @@ fn invocation(turn: Duration, clock: &Clock) -> Invocation {
 /// Runs the task to its end, tells of its progress on standard error, and answers what came of it.
 ///
 /// # Errors
-/// [`TaskError`]; what was confirmed until then stays.
-pub async fn run(text: &str, place: Place, clock: &Clock) -> Result<Outcome, TaskError> {
-    let whole = Whole::parse(text, clock)?;
+/// [`RunTaskError`]; what was confirmed until then stays.
+pub async fn run(text: &str, place: TaskTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
+    let whole = SegmentedTask::parse(text, clock)?;
     let at = place.open().await?;
     let outcome = Box::pin(gone_about(&whole, &at, clock)).await;
     at.close().await;
     outcome
 }
 
-async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome, TaskError> {
+async fn gone_about(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
     let (started, maintenance) = (Instant::now(), &at.maintenance);
     // A guess that only the bar's length rests on.
     let items = match whole.task {
@@ -146,20 +146,20 @@ async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome
         | "migrate" => None,
         _ => maintenance.source.describe().await.map(|description| description.items).ok(),
     };
-    let display = Display::new(whole.segments, items);
+    let display = ProgressDisplay::new(whole.segments, items);
     let invoke = async |payload: Box<RawValue>| {
         let invocation = invocation(whole.turn, clock);
         Box::pin(maintenance.handle(&payload, &invocation)).await
     };
     let started_segments = Cell::new(false);
-    let tell = |answer: &Answer| {
+    let tell = |answer: &TaskResponse| {
         started_segments.set(true);
         display.tell(answer);
     };
     let answer = segments::run(&whole.order, whole.segments, invoke, tell).await;
     display.end();
-    let answer = answer.map_err(|fault| TaskError::from_fault(fault, started_segments.get()))?;
-    let Answer { progress, sinks, problems, .. } = answer;
+    let answer = answer.map_err(|fault| RunTaskError::from_fault(fault, started_segments.get()))?;
+    let TaskResponse { progress, sinks, problems, .. } = answer;
     let reports = reports(whole, at).await?;
     let command = if whole.task == "export-import-table" {
         let text = maintenance.archive.text(&export::command_key(&whole.run)).await;
@@ -168,15 +168,15 @@ async fn gone_about(whole: &Whole, at: &Opened, clock: &Clock) -> Result<Outcome
         None
     };
     let (task, run, took) = (whole.task, whole.run.clone(), started.elapsed());
-    Ok(Outcome { task, run, progress, sinks, problems, reports, command, took })
+    Ok(TaskOutcome { task, run, progress, sinks, problems, reports, command, took })
 }
 
 /// Where the reports of the run are, page by page: there is a result beside them for each segment.
-async fn reports(whole: &Whole, at: &Opened) -> Result<Vec<String>, TaskError> {
+async fn reports(whole: &SegmentedTask, at: &ConnectedTarget) -> Result<Vec<String>, RunTaskError> {
     let (prefix, mut after, mut reports) = (format!("reports/{}/", whole.run), None::<String>, Vec::new());
     loop {
         let page = at.maintenance.failures.list(&prefix, after.as_deref(), 1_000).await;
-        let page = page.map_err(|fault| TaskError::Failed(fault.into()))?;
+        let page = page.map_err(|fault| RunTaskError::Failed(fault.into()))?;
         let Some(last) = page.last() else { return Ok(reports) };
         after = Some(last.key.clone());
         let own = page.into_iter().filter(|object| !is_result(&object.key));

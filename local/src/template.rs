@@ -29,14 +29,14 @@ pub struct TemplateError {
 
 /// What a part of the template is refused for, before the file's name is known.
 #[derive(Debug, PartialEq, Eq)]
-struct Fault {
+struct PropertyError {
     line: usize,
     problem: String,
 }
 
 /// What this machine decides in place of who deploys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Choices {
+pub struct ParameterOverrides {
     /// Parameters with other values than their defaults.
     pub parameters: BTreeMap<String, String>,
     /// Outputs of nested stacks, which are not made here, as `Stack.Outputs.Name`.
@@ -45,38 +45,40 @@ pub struct Choices {
 
 /// What `local` runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
+pub struct SamTemplate {
     /// The tables.
-    pub tables: Vec<Table>,
+    pub tables: Vec<TableResource>,
     /// The buckets.
-    pub buckets: Vec<Bucket>,
+    pub buckets: Vec<BucketResource>,
     /// The functions.
-    pub functions: Vec<Function>,
+    pub functions: Vec<FunctionResource>,
     /// The HTTP API's routes.
-    pub routes: Vec<Route>,
+    pub routes: Vec<ApiRoute>,
 }
 
-impl Template {
+impl SamTemplate {
     /// Reads the template of a file.
     ///
     /// # Errors
     ///
     /// A [`TemplateError`] if the file cannot be read, is not YAML, or says something that `local` cannot run.
     pub fn load(path: &Path) -> Result<Self, TemplateError> {
-        Self::load_with(path, &Choices::default())
+        Self::load_with(path, &ParameterOverrides::default())
     }
 
     /// Reads the template of a file as this machine chooses.
     ///
     /// # Errors
     ///
-    /// As [`Template::load`]; and if a choice is none that the template offers.
-    pub fn load_with(path: &Path, choices: &Choices) -> Result<Self, TemplateError> {
+    /// As [`SamTemplate::load`]; and if a choice is none that the template offers.
+    pub fn load_with(path: &Path, choices: &ParameterOverrides) -> Result<Self, TemplateError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => {
-                Self::read(&text, choices).map_err(|Fault { line, problem }| TemplateError { file, line, problem })
-            }
+            Ok(text) => Self::read(&text, choices).map_err(|PropertyError { line, problem }| TemplateError {
+                file,
+                line,
+                problem,
+            }),
             Err(error) => {
                 let problem = format!("{error}: name the SAM template with --template");
                 Err(TemplateError { file, line: 0, problem })
@@ -88,13 +90,17 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// As [`Template::load`].
+    /// As [`SamTemplate::load`].
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let file = "template".to_owned();
-        Self::read(text, &Choices::default()).map_err(|Fault { line, problem }| TemplateError { file, line, problem })
+        Self::read(text, &ParameterOverrides::default()).map_err(|PropertyError { line, problem }| TemplateError {
+            file,
+            line,
+            problem,
+        })
     }
 
-    fn read(text: &str, choices: &Choices) -> Result<Self, Fault> {
+    fn read(text: &str, choices: &ParameterOverrides) -> Result<Self, PropertyError> {
         let document = node::document(text)?;
         resources::read(&document, choices)
     }
@@ -102,7 +108,7 @@ impl Template {
 
 /// A route of the HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
+pub struct ApiRoute {
     /// The local name of the function that answers.
     pub function: String,
     /// `GET`, …; `ANY` for every method.
@@ -115,17 +121,17 @@ pub struct Route {
 
 /// A DynamoDB table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct TableResource {
     /// The resource's name in the template.
     pub logical_id: String,
     /// The table's name on this machine.
     pub name: String,
     /// The primary key: the partition key, then the sort key if there is one.
-    pub keys: Vec<KeyElement>,
+    pub keys: Vec<KeyDefinition>,
     /// The types of the attributes that keys and indexes name.
-    pub attributes: Vec<Attribute>,
+    pub attributes: Vec<AttributeType>,
     /// The global secondary indexes.
-    pub indexes: Vec<Index>,
+    pub indexes: Vec<SecondaryIndex>,
     /// The attribute that says when an item expires.
     pub ttl_attribute: Option<String>,
     /// What a stream record carries; none without a stream.
@@ -134,7 +140,7 @@ pub struct Table {
 
 /// One attribute of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyElement {
+pub struct KeyDefinition {
     /// The attribute's name.
     pub name: String,
     /// `HASH` or `RANGE`.
@@ -143,7 +149,7 @@ pub struct KeyElement {
 
 /// The type of an attribute of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attribute {
+pub struct AttributeType {
     /// The attribute's name.
     pub name: String,
     /// `S`, `N` or `B`.
@@ -152,11 +158,11 @@ pub struct Attribute {
 
 /// A global secondary index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Index {
+pub struct SecondaryIndex {
     /// The index's name.
     pub name: String,
     /// Its key.
-    pub keys: Vec<KeyElement>,
+    pub keys: Vec<KeyDefinition>,
     /// `ALL`, `KEYS_ONLY` or `INCLUDE`.
     pub projection: String,
     /// The attributes of an `INCLUDE` projection.
@@ -165,7 +171,7 @@ pub struct Index {
 
 /// An S3 bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bucket {
+pub struct BucketResource {
     /// The resource's name in the template.
     pub logical_id: String,
     /// The bucket's name on this machine.
@@ -174,7 +180,7 @@ pub struct Bucket {
 
 /// A Lambda function.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Function {
+pub struct FunctionResource {
     /// The resource's name in the template.
     pub logical_id: String,
     /// The cargo binary that it is built from.
@@ -186,12 +192,12 @@ pub struct Function {
     /// Its memory, and by it its share of a CPU.
     pub memory_mb: u32,
     /// The streams that invoke it.
-    pub mappings: Vec<Mapping>,
+    pub mappings: Vec<MappingResource>,
 }
 
 /// An event source mapping: how Lambda reads a table's stream for a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mapping {
+pub struct MappingResource {
     /// The event's name in the template.
     pub name: String,
     /// The local name of the table.

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::template::Choices;
+use crate::template::ParameterOverrides;
 
 /// Which server an optional tier runs on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Tier {
+pub enum TierServer {
     /// None: the tier is off.
     #[default]
     Off,
@@ -16,7 +16,7 @@ pub enum Tier {
     At(String),
 }
 
-impl Tier {
+impl TierServer {
     /// Reads `auto`, `off` or a URL.
     ///
     /// # Errors
@@ -39,18 +39,18 @@ impl Tier {
 
 /// Where the servers of the tiers are that are on.
 #[derive(Clone, Default)]
-pub struct Urls {
+pub struct TierUrls {
     /// PostgreSQL's: it is writer and reader.
     pub postgres: Option<String>,
     /// The cache's.
     pub cache: Option<String>,
 }
 
-impl Urls {
+impl TierUrls {
     /// What a template is read with, so that these tiers are on and their nested stacks have these servers in their place.
     #[must_use]
-    pub fn choices(&self) -> Choices {
-        let mut choices = Choices::default();
+    pub fn choices(&self) -> ParameterOverrides {
+        let mut choices = ParameterOverrides::default();
         if let Some(url) = &self.postgres {
             choices.parameters.insert("RelationalTier".to_owned(), "rds-postgres".to_owned());
             for output in ["WriterUrl", "ReaderUrl"] {
@@ -69,7 +69,7 @@ impl Urls {
 }
 
 /// Without what a URL says.
-impl fmt::Display for Tier {
+impl fmt::Display for TierServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Off => "off",
@@ -85,11 +85,11 @@ mod tests {
 
     #[test]
     fn a_tier_is_auto_off_or_a_url_and_no_password_is_shown() {
-        assert_eq!(Tier::parse("off"), Ok(Tier::Off));
-        assert_eq!(Tier::parse("auto"), Ok(Tier::Auto));
+        assert_eq!(TierServer::parse("off"), Ok(TierServer::Off));
+        assert_eq!(TierServer::parse("auto"), Ok(TierServer::Auto));
         let url = "postgres://ada:s3cret@db/users";
-        let named = Tier::parse(url).unwrap();
+        let named = TierServer::parse(url).unwrap();
         assert!(named.url() == Some(url) && !named.to_string().contains("s3cret"));
-        assert!(!Tier::parse("s3cret").unwrap_err().contains("s3cret"));
+        assert!(!TierServer::parse("s3cret").unwrap_err().contains("s3cret"));
     }
 }

@@ -1,4 +1,4 @@
-//! API Gateway's JWT authorizer in small: [`Authorizer`] verifies a bearer token against a key set and hands the claims
+//! API Gateway's JWT authorizer in small: [`TokenAuthorizer`] verifies a bearer token against a key set and hands the claims
 //! to the API where API Gateway would, in the request's context and as text.
 //!
 //! Less than the original: any issuer and audience will do. A request without a token that holds is passed on without
@@ -27,7 +27,7 @@ const TOKEN_SECONDS: i64 = 12 * 60 * 60;
 
 /// Who lets requests in on this machine.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum Auth {
+pub enum LocalAuth {
     /// Nobody.
     #[default]
     None,
@@ -60,27 +60,27 @@ pub enum AuthorizerError {
 }
 
 /// The keys that tokens are verified with.
-pub struct Authorizer {
+pub struct TokenAuthorizer {
     keys: JwkSet,
     own: Option<EncodingKey>,
     scopes: ScopeMapping,
 }
 
-impl Authorizer {
+impl TokenAuthorizer {
     /// What this mode asks for; its own tokens spell scopes in this way.
     ///
     /// # Errors
-    /// As [`Authorizer::fresh`] and [`Authorizer::load`].
-    pub fn of(auth: &Auth, scopes: ScopeMapping) -> Result<Option<Arc<Self>>, AuthorizerError> {
+    /// As [`TokenAuthorizer::fresh`] and [`TokenAuthorizer::load`].
+    pub fn of(auth: &LocalAuth, scopes: ScopeMapping) -> Result<Option<Arc<Self>>, AuthorizerError> {
         let authorizer = match auth {
-            Auth::None => return Ok(None),
-            Auth::Jwt(None) => Self::fresh()?,
-            Auth::Jwt(Some(path)) => Self::load(path)?,
+            LocalAuth::None => return Ok(None),
+            LocalAuth::Jwt(None) => Self::fresh()?,
+            LocalAuth::Jwt(Some(path)) => Self::load(path)?,
         };
         Ok(Some(Arc::new(Self { scopes, ..authorizer })))
     }
 
-    /// With a key of its own, which signs the tokens of [`Authorizer::token`].
+    /// With a key of its own, which signs the tokens of [`TokenAuthorizer::token`].
     ///
     /// # Errors
     /// The machine has no randomness for a key.
@@ -206,16 +206,16 @@ mod tests {
     /// The year 2100: the library has its own clock.
     const LATER: i64 = 4_102_444_800;
 
-    fn set(keys: &str) -> Result<Authorizer, AuthorizerError> {
+    fn set(keys: &str) -> Result<TokenAuthorizer, AuthorizerError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.json");
         std::fs::write(&path, keys).unwrap();
-        Authorizer::load(&path)
+        TokenAuthorizer::load(&path)
     }
 
     #[test]
     fn a_token_of_its_own_key_is_verified_and_no_other_is() {
-        let (one, other) = (Authorizer::fresh().unwrap(), Authorizer::fresh().unwrap());
+        let (one, other) = (TokenAuthorizer::fresh().unwrap(), TokenAuthorizer::fresh().unwrap());
         let token = one.token("ada", "users:read", LATER).unwrap();
         assert_eq!(one.verify(&token).unwrap()["sub"], "ada");
         assert_eq!(other.verify(&token), None, "the same key id, another key");
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_public_half_in_a_file_verifies_and_cannot_sign() {
-        let signer = Authorizer::fresh().unwrap();
+        let signer = TokenAuthorizer::fresh().unwrap();
         let public = set(&serde_json::to_string(&signer.keys).unwrap()).unwrap();
         assert!(public.verify(&signer.token("ada", "", LATER).unwrap()).is_some());
         assert_eq!(public.token("ada", "", LATER), None);
@@ -246,7 +246,7 @@ mod tests {
             let Err(refused) = set(keys) else { panic!("accepted {keys}") };
             assert!(refused.to_string().contains("--key-set"), "{refused}");
         }
-        assert!(Authorizer::load(Path::new("/nowhere/keys.json")).is_err());
+        assert!(TokenAuthorizer::load(Path::new("/nowhere/keys.json")).is_err());
     }
 
     #[test]

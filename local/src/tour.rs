@@ -10,7 +10,7 @@ use serde_json::json;
 use shared::clock::Clock;
 use tokio::time::Instant;
 
-use crate::stack::{Options, Refusal, Stack};
+use crate::stack::{LocalStack, StackOptions, StartError};
 
 mod browser;
 mod cached;
@@ -24,27 +24,27 @@ mod relational;
 mod second_life;
 mod stores;
 
-use browser::{Answer, Browser};
+use browser::{ApiClient, ApiResponse};
 pub use duckdb::DuckDb;
-use operator::Operator;
-use page::Page;
-use stores::{LookError, Stores};
+use operator::TaskRunner;
+use page::DemoReport;
+use stores::{InspectError, StoreInspector};
 
 /// Why the tour cannot be told; a check that fails is no such reason.
 #[derive(Debug, thiserror::Error)]
-pub enum TourError {
+pub enum DemoError {
     /// The stack does not start.
     #[error(transparent)]
-    Refusal(#[from] Refusal),
+    Refusal(#[from] StartError),
     /// The API cannot be reached.
     #[error("the api did not answer: {0}")]
     Api(String),
     /// A table or bucket cannot be looked at.
     #[error(transparent)]
-    Look(#[from] LookError),
+    Look(#[from] InspectError),
     /// The engine did not remove what is expired.
     #[error(transparent)]
-    Expiry(#[from] crate::dynamodb::EngineError),
+    Expiry(#[from] crate::dynamodb::DynamoDbEngineError),
     /// The template has nothing to put things right with.
     #[error("the template has no function whose binary is maintenance")]
     NoMaintenance,
@@ -53,7 +53,7 @@ pub enum TourError {
     Folder(std::io::Error),
     /// A task stopped.
     #[error("a maintenance task stopped: {0}")]
-    Task(#[from] maintenance::Fault),
+    Task(#[from] maintenance::TaskError),
     /// Some record was not handled in time.
     #[error("the streams were not drained within {} s", DRAINED_WITHIN.as_secs())]
     NotDrained,
@@ -65,22 +65,22 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(20);
 const EXACT: &str = "12345678901234567890123456789012345678";
 
 /// What was answered in the course of the story.
-struct Told {
-    ada: Vec<Answer>,
+struct DemoState {
+    ada: Vec<ApiResponse>,
     replicated_ms: u128,
-    grace: Vec<Answer>,
-    edsger: Vec<Answer>,
-    alan: Vec<Answer>,
+    grace: Vec<ApiResponse>,
+    edsger: Vec<ApiResponse>,
+    alan: Vec<ApiResponse>,
     started: Instant,
 }
 
 /// Tells the story, prints the page, and answers whether every check passed. The stack is in memory and gone after.
 ///
 /// # Errors
-/// [`TourError`] if it cannot be told to the end.
-pub async fn tell(options: Options, duckdb: &DuckDb) -> Result<bool, TourError> {
+/// [`DemoError`] if it cannot be told to the end.
+pub async fn tell(options: StackOptions, duckdb: &DuckDb) -> Result<bool, DemoError> {
     let started = Instant::now();
-    let stack = Stack::boot(options).await?;
+    let stack = LocalStack::boot(options).await?;
     let page = shown(&stack, duckdb, started).await;
     stack.stop().await;
     let page = page?;
@@ -88,19 +88,19 @@ pub async fn tell(options: Options, duckdb: &DuckDb) -> Result<bool, TourError> 
     Ok(page.failed() == 0)
 }
 
-async fn shown(stack: &Stack, duckdb: &DuckDb, started: Instant) -> Result<Page, TourError> {
-    let stores = Stores::of(stack)?;
-    let browser = Browser::new(stack.api_url());
+async fn shown(stack: &LocalStack, duckdb: &DuckDb, started: Instant) -> Result<DemoReport, DemoError> {
+    let stores = StoreInspector::of(stack)?;
+    let browser = ApiClient::new(stack.api_url());
     let told = act(stack, &stores, &browser, started).await?;
     drained(stack).await?;
-    let mut page = Page::new();
+    let mut page = DemoReport::new();
     chapters::ada(&mut page, &stores, &told).await?;
     chapters::grace(&mut page, &stores, &told).await?;
     chapters::edsger(&mut page, &stores, &told).await?;
     chapters::alan(&mut page, &stores, &told).await?;
     second_life::show(&mut page, stack, &stores, &browser, &told, duckdb).await?;
     chapters::poison(&mut page, &stores, &told).await?;
-    let operator = Operator::of(stack)?;
+    let operator = TaskRunner::of(stack)?;
     mending::poison_gone(&mut page, &stores, &operator, &told).await?;
     mending::replica_lost(&mut page, &stores, &operator).await?;
     mending::weeks_late(&mut page, &stores, &operator, &told).await?;
@@ -110,12 +110,17 @@ async fn shown(stack: &Stack, duckdb: &DuckDb, started: Instant) -> Result<Page,
     Ok(page)
 }
 
-async fn drained(stack: &Stack) -> Result<(), TourError> {
-    tokio::time::timeout(DRAINED_WITHIN, stack.drained()).await.map_err(|_| TourError::NotDrained)
+async fn drained(stack: &LocalStack) -> Result<(), DemoError> {
+    tokio::time::timeout(DRAINED_WITHIN, stack.drained()).await.map_err(|_| DemoError::NotDrained)
 }
 
 /// The story itself. The poison record stands in its middle, so that all that follows shows that nothing waits for it.
-async fn act(stack: &Stack, stores: &Stores, browser: &Browser, started: Instant) -> Result<Told, TourError> {
+async fn act(
+    stack: &LocalStack,
+    stores: &StoreInspector,
+    browser: &ApiClient,
+    started: Instant,
+) -> Result<DemoState, DemoError> {
     let person = |id: &str, name: &str| json!({"user_id": id, "name": name, "email": format!("{id}@example.com")});
     let json = "application/json";
 
@@ -143,5 +148,5 @@ async fn act(stack: &Stack, stores: &Stores, browser: &Browser, started: Instant
     }
     let expired = browser.send("GET", &alan.path("alan"), json, "").await?;
     stack.expire_now().await?;
-    Ok(Told { ada, replicated_ms, grace, edsger: vec![edsger, deleted, gone], alan: vec![alan, expired], started })
+    Ok(DemoState { ada, replicated_ms, grace, edsger: vec![edsger, deleted, gone], alan: vec![alan, expired], started })
 }

@@ -3,7 +3,7 @@
 //! It holds nothing that the table does not, and decides nothing: whoever finds it silent asks the table. What keeps it
 //! from telling what is no more is [`crate::floor`]; what stands under a key, and what may replace it, is in `line`.
 //!
-//! A [`Cache`] connects when it is first asked for a [`Line`], and again when a line has failed. **What was looked up on a
+//! A [`Cache`] connects when it is first asked for a [`CacheConnection`], and again when a line has failed. **What was looked up on a
 //! line is filled on that line alone**: a server that was started anew, or another that took its place, has lost its
 //! marks, and what was read before they were set must not reach it. A call that is dropped before its answer has come gives its
 //! line up: its caller's time was up, and the line may lead nowhere.
@@ -23,10 +23,10 @@ use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, T
 use tokio::sync::Mutex as Gate;
 use tokio::time::Instant;
 
-pub use entry::{Entry, Held};
-use line::Link;
-pub use line::{Allowance, Line, Quota, key};
-pub use settings::{Login, Mode, Settings};
+pub use entry::{CacheEntry, CacheSlot};
+use line::CacheTransport;
+pub use line::{CacheConnection, QuotaDecision, RequestQuota, key};
+pub use settings::{CacheAuth, CacheMode, CacheSettings};
 
 use crate::token::TokenSigner;
 
@@ -57,7 +57,7 @@ pub enum CacheError {
 
 impl CacheError {
     /// What an error of the client's means, and which setting to mend.
-    fn of(error: &redis::RedisError, settings: &Settings) -> Self {
+    fn of(error: &redis::RedisError, settings: &CacheSettings) -> Self {
         let place = settings.place();
         let words = error.to_string();
         let code = error.code().unwrap_or_default();
@@ -83,13 +83,13 @@ impl CacheError {
 
 /// A cache and how to reach it. A clone shares the connection.
 #[derive(Clone)]
-pub struct Cache(Arc<Inner>);
+pub struct Cache(Arc<CacheInner>);
 
-struct Inner {
-    settings: Settings,
+struct CacheInner {
+    settings: CacheSettings,
     signer: Option<TokenSigner>,
     roots: Option<Vec<u8>>,
-    open: Mutex<Option<Line>>,
+    open: Mutex<Option<CacheConnection>>,
     /// One connects, the others wait for it.
     gate: Arc<Gate<u64>>,
 }
@@ -103,15 +103,15 @@ impl std::fmt::Debug for Cache {
 impl Cache {
     /// The cache of these settings; `signer` signs for a login by IAM. Nothing is connected yet.
     #[must_use]
-    pub fn new(settings: Settings, signer: Option<TokenSigner>) -> Self {
+    pub fn new(settings: CacheSettings, signer: Option<TokenSigner>) -> Self {
         Self::trusting(settings, signer, None)
     }
 
     /// The same, whose certificate is of these authorities (PEM) instead of the public ones.
     #[must_use]
-    pub fn trusting(settings: Settings, signer: Option<TokenSigner>, roots: Option<Vec<u8>>) -> Self {
+    pub fn trusting(settings: CacheSettings, signer: Option<TokenSigner>, roots: Option<Vec<u8>>) -> Self {
         let open = Mutex::new(None);
-        Self(Arc::new(Inner { settings, signer, roots, open, gate: Arc::new(Gate::new(0)) }))
+        Self(Arc::new(CacheInner { settings, signer, roots, open, gate: Arc::new(Gate::new(0)) }))
     }
 
     /// Where it is, without its password.
@@ -125,7 +125,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`]
-    pub async fn line(&self) -> Result<Line, CacheError> {
+    pub async fn line(&self) -> Result<CacheConnection, CacheError> {
         if let Some(line) = self.opened() {
             return Ok(line);
         }
@@ -137,20 +137,20 @@ impl Cache {
         let connecting = tokio::spawn(async move {
             *number += 1;
             let connected = cache.connect().await?;
-            let line = Line::new(connected, *number, Instant::now(), Arc::downgrade(&cache.0));
+            let line = CacheConnection::new(connected, *number, Instant::now(), Arc::downgrade(&cache.0));
             *cache.0.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.clone());
             Ok(line)
         });
         connecting.await.unwrap_or_else(|_| Err(CacheError::Unavailable("connecting was cut short".to_owned())))
     }
 
-    fn opened(&self) -> Option<Line> {
+    fn opened(&self) -> Option<CacheConnection> {
         let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        open.filter(|line| self.0.settings.login == Login::Password || line.since.elapsed() < TOKEN_LINE)
+        open.filter(|line| self.0.settings.login == CacheAuth::Password || line.since.elapsed() < TOKEN_LINE)
     }
 
     /// Gives a line up, which has failed: the next one is connected anew.
-    pub fn hang_up(&self, line: &Line) {
+    pub fn hang_up(&self, line: &CacheConnection) {
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.as_ref().is_some_and(|open| open.number == line.number) {
             *open = None;
@@ -159,17 +159,19 @@ impl Cache {
 
     /// Whether nothing has gone wrong since this line was taken.
     #[must_use]
-    pub fn is_open(&self, line: &Line) -> bool {
+    pub fn is_open(&self, line: &CacheConnection) -> bool {
         let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.as_ref().is_some_and(|open| open.number == line.number)
     }
 
-    async fn connect(&self) -> Result<Link, CacheError> {
+    async fn connect(&self) -> Result<CacheTransport, CacheError> {
         let connecting = async {
             let info = self.login(self.0.settings.info()?).await?;
             match self.0.settings.mode {
-                Mode::Single => self.connect_single(info).await.map(Link::Single),
-                Mode::Cluster => self.connect_cluster(info).await.map(|link| Link::Cluster(Box::new(link))),
+                CacheMode::Single => self.connect_single(info).await.map(CacheTransport::Single),
+                CacheMode::Cluster => {
+                    self.connect_cluster(info).await.map(|link| CacheTransport::Cluster(Box::new(link)))
+                }
             }
         };
         let late = |_| {
@@ -182,7 +184,7 @@ impl Cache {
     }
 
     async fn login(&self, info: ConnectionInfo) -> Result<ConnectionInfo, CacheError> {
-        if self.0.settings.login == Login::Password {
+        if self.0.settings.login == CacheAuth::Password {
             return Ok(info);
         }
         let refused =
@@ -241,7 +243,7 @@ fn tcp_settings() -> TcpSettings {
     settings
 }
 
-impl Settings {
+impl CacheSettings {
     fn info(&self) -> Result<ConnectionInfo, CacheError> {
         self.url.as_str().into_connection_info().map_err(|error| CacheError::of(&error, self))
     }

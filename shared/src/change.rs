@@ -20,9 +20,9 @@ use crate::revision::{Revision, RevisionError, StreamLabel};
 
 /// An item as the stream carried it: a DynamoDB JSON map, e.g. `{"name":{"S":"Ada"}}`.
 #[derive(Debug, Clone, Copy)]
-pub struct Image<'a>(&'a RawValue);
+pub struct ItemImage<'a>(&'a RawValue);
 
-impl<'a> Image<'a> {
+impl<'a> ItemImage<'a> {
     /// Takes the JSON as an item's image, or nothing if it is not an object.
     #[must_use]
     pub fn parse(json: &'a RawValue) -> Option<Self> {
@@ -75,12 +75,12 @@ pub enum ImageKeyError {
 
 /// An item's primary key: the text that it came as, and its one spelling.
 #[derive(Debug, Clone)]
-pub struct Key<'a> {
+pub struct ItemKey<'a> {
     raw: &'a RawValue,
     canonical: CanonicalKey,
 }
 
-impl<'a> Key<'a> {
+impl<'a> ItemKey<'a> {
     /// Decodes a record's `Keys`, a DynamoDB JSON map of one or two S, N or B attributes.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl<'a> Key<'a> {
     ///
     /// # Errors
     /// [`ImageKeyError`], which names the attribute and shows no value.
-    pub fn check_image(&self, image: Image<'_>) -> Result<(), ImageKeyError> {
+    pub fn check_image(&self, image: ItemImage<'_>) -> Result<(), ImageKeyError> {
         let malformed = |error: serde_json::Error| ImageKeyError::Malformed(error.to_string());
         let attributes: KeyAttributes<'_> = serde_json::from_str(self.raw.get()).map_err(malformed)?;
         let mut json = serde_json::Deserializer::from_str(image.get());
@@ -138,7 +138,7 @@ impl<'de> Deserialize<'de> for KeyAttributes<'de> {
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
                 let mut attributes: [Option<(Cow<'de, str>, &'de RawValue)>; 2] = [None, None];
-                while let Some((Text(name), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
+                while let Some((BorrowedText(name), value)) = map.next_entry::<BorrowedText<'de>, &'de RawValue>()? {
                     // Of a name that is given twice the last value counts, as everywhere.
                     let free = |slot: &Option<(Cow<'_, str>, _)>| slot.as_ref().is_none_or(|(known, _)| *known == name);
                     let slot = attributes.iter_mut().find(|slot| free(slot));
@@ -172,7 +172,7 @@ impl<'de> Visitor<'de> for KeySearch<'_, '_> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
         let mut found = [None, None];
-        while let Some(Text(name)) = map.next_key::<Text<'de>>()? {
+        while let Some(BorrowedText(name)) = map.next_key::<BorrowedText<'de>>()? {
             let of_key = |slot: &Option<(Cow<'_, str>, _)>| slot.as_ref().is_some_and(|(known, _)| *known == name);
             let Some(place) = self.0.0.iter().position(of_key) else {
                 map.next_value::<IgnoredAny>()?;
@@ -194,11 +194,11 @@ fn is_same_value(one: &RawValue, other: &RawValue) -> bool {
         return true;
     }
     match (serde_json::from_str(one.get()).ok(), serde_json::from_str(other.get()).ok()) {
-        (Some(S(Text(one))), Some(S(Text(other)))) => one == other,
-        (Some(N(Text(one))), Some(N(Text(other)))) => {
+        (Some(S(BorrowedText(one))), Some(S(BorrowedText(other)))) => one == other,
+        (Some(N(BorrowedText(one))), Some(N(BorrowedText(other)))) => {
             number::canonical(&one).is_some_and(|one| number::canonical(&other).is_some_and(|other| one == other))
         }
-        (Some(B(Text(one))), Some(B(Text(other)))) => {
+        (Some(B(BorrowedText(one))), Some(B(BorrowedText(other)))) => {
             let bytes = |text: &str| BASE64.decode(text.as_bytes()).ok();
             bytes(&one).is_some_and(|one| bytes(&other).is_some_and(|other| one == other))
         }
@@ -223,7 +223,8 @@ impl CanonicalKey {
 
     fn of(raw: &RawValue) -> Result<Self, KeyError> {
         let shape = |error: serde_json::Error| KeyError::Shape(error.to_string());
-        let attributes: BTreeMap<Text<'_>, KeyAttribute<'_>> = serde_json::from_str(raw.get()).map_err(shape)?;
+        let attributes: BTreeMap<BorrowedText<'_>, KeyAttribute<'_>> =
+            serde_json::from_str(raw.get()).map_err(shape)?;
         Self::spell(attributes)
     }
 
@@ -256,7 +257,7 @@ impl CanonicalKey {
     }
 
     /// The one spelling of these attributes.
-    pub(crate) fn spell(mut attributes: BTreeMap<Text<'_>, KeyAttribute<'_>>) -> Result<Self, KeyError> {
+    pub(crate) fn spell(mut attributes: BTreeMap<BorrowedText<'_>, KeyAttribute<'_>>) -> Result<Self, KeyError> {
         let shape = |error: serde_json::Error| KeyError::Shape(error.to_string());
         if !(1..=2).contains(&attributes.len()) {
             return Err(KeyError::Count(attributes.len()));
@@ -264,11 +265,11 @@ impl CanonicalKey {
         for (name, attribute) in &mut attributes {
             match attribute {
                 KeyAttribute::S(_) => {}
-                KeyAttribute::N(Text(text)) => {
+                KeyAttribute::N(BorrowedText(text)) => {
                     let canonical = number::canonical(text).ok_or_else(|| KeyError::Number(name.0.to_string()))?;
                     *text = Cow::Owned(canonical.into_owned());
                 }
-                KeyAttribute::B(Text(text)) => {
+                KeyAttribute::B(BorrowedText(text)) => {
                     let bytes = BASE64.decode(text.as_bytes()).map_err(|_| KeyError::Binary(name.0.to_string()))?;
                     *text = Cow::Owned(BASE64.encode(bytes));
                 }
@@ -323,20 +324,20 @@ impl fmt::Display for CanonicalKey {
 /// The value of a key's attribute.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum KeyAttribute<'a> {
-    S(#[serde(borrow)] Text<'a>),
-    N(#[serde(borrow)] Text<'a>),
-    B(#[serde(borrow)] Text<'a>),
+    S(#[serde(borrow)] BorrowedText<'a>),
+    N(#[serde(borrow)] BorrowedText<'a>),
+    B(#[serde(borrow)] BorrowedText<'a>),
 }
 
 /// A string that borrows from its JSON where it holds no escape. serde borrows a bare `Cow` field, but not one inside
 /// an `Option` or a map.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+pub(crate) struct BorrowedText<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 /// Where a change comes from: a table's stream, as its ARN names them.
 #[derive(Debug, Clone)]
-pub struct Source<'a> {
+pub struct StreamSource<'a> {
     arn: Cow<'a, str>,
     label: StreamLabel,
     table_arn_length: usize,
@@ -345,7 +346,7 @@ pub struct Source<'a> {
 
 /// Why an ARN is not that of a table's stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SourceError {
+pub enum StreamArnError {
     /// The ARN is of another shape.
     #[error("eventSourceARN {0:?} is not arn:…:table/<table>/stream/<label>")]
     Shape(String),
@@ -354,19 +355,19 @@ pub enum SourceError {
     Label(#[from] RevisionError),
 }
 
-impl<'a> Source<'a> {
+impl<'a> StreamSource<'a> {
     /// Reads `arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>`.
     ///
     /// # Errors
-    /// [`SourceError`], which shows the ARN or its label.
-    pub fn parse(arn: Cow<'a, str>) -> Result<Self, SourceError> {
+    /// [`StreamArnError`], which shows the ARN or its label.
+    pub fn parse(arn: Cow<'a, str>) -> Result<Self, StreamArnError> {
         let parts = arn.split_once(":table/").and_then(|(before, rest)| {
             let (table, label) = rest.split_once("/stream/")?;
             let table_start = before.len() + ":table/".len();
             (!table.is_empty() && !table.contains('/')).then_some((table_start, table_start + table.len(), label))
         });
         let Some((table_start, table_arn_length, label)) = parts else {
-            return Err(SourceError::Shape(arn.into_owned()));
+            return Err(StreamArnError::Shape(arn.into_owned()));
         };
         let label = StreamLabel::parse(label)?;
         Ok(Self { arn, label, table_arn_length, table_start })
@@ -399,28 +400,28 @@ impl<'a> Source<'a> {
 
 /// What a change did to its item.
 #[derive(Debug, Clone, Copy)]
-pub enum Effect<'a> {
+pub enum ChangeKind<'a> {
     /// The item was created or changed.
     Write {
         /// The item since then; nothing if the stream's view carries no new images.
-        image: Option<Image<'a>>,
+        image: Option<ItemImage<'a>>,
     },
     /// The item was removed.
     Remove {
         /// Whether DynamoDB's TTL did it, not a caller.
         expired: bool,
         /// The item until then; nothing if the stream's view carries no old images, or the record lost its one.
-        image: Option<Image<'a>>,
+        image: Option<ItemImage<'a>>,
     },
 }
 
 /// What stood under the key until a change.
 #[derive(Debug, Clone, Copy)]
-pub enum Before<'a> {
+pub enum OldImage<'a> {
     /// Nothing: the change created the item.
     Nothing,
     /// This item.
-    Image(Image<'a>),
+    Image(ItemImage<'a>),
     /// An item that the record does not show.
     Unknown,
 }
@@ -431,15 +432,15 @@ pub struct Change<'a> {
     /// Its place in the batch.
     pub index: usize,
     /// The item's key.
-    pub key: Key<'a>,
+    pub key: ItemKey<'a>,
     /// Its age.
     pub revision: Revision,
     /// What it did.
-    pub effect: Effect<'a>,
+    pub effect: ChangeKind<'a>,
     /// What stood there until then.
-    pub before: Before<'a>,
+    pub before: OldImage<'a>,
     /// The table's stream that it came from.
-    pub source: Source<'a>,
+    pub source: StreamSource<'a>,
     /// When it happened, to the second as a rule; nothing if the record says none, or none of the years 1970 to 9999.
     /// A clock, never a version.
     pub at: Option<OffsetDateTime>,

@@ -5,13 +5,13 @@
 //! position is answered, the lowest, compared as numbers. Answering a higher one would acknowledge a change that is
 //! in no replica.
 
-use crate::stream::{Answer, Record};
+use crate::stream::{BatchResponse, StreamRecord};
 
 /// Records failed, and neither they nor any before them have a position to resend from: the invocation must fail,
 /// so that the whole batch comes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("record {index} of the batch failed, and no record up to it has a sequence number to resend from")]
-pub struct NoPosition {
+pub struct MissingSequenceNumber {
     /// The record's place in the batch.
     pub index: usize,
 }
@@ -22,18 +22,21 @@ pub struct NoPosition {
 /// A record without a number is reported by the nearest earlier one that has one.
 ///
 /// # Errors
-/// [`NoPosition`] if a failing record has no such earlier one.
-pub fn answer(records: &[Record<'_>], failing: impl IntoIterator<Item = usize>) -> Result<Answer, NoPosition> {
+/// [`MissingSequenceNumber`] if a failing record has no such earlier one.
+pub fn answer(
+    records: &[StreamRecord<'_>],
+    failing: impl IntoIterator<Item = usize>,
+) -> Result<BatchResponse, MissingSequenceNumber> {
     let mut lowest: Option<(&str, crate::revision::SequenceNumber)> = None;
     for index in failing {
         let Some(up_to) = records.get(..=index) else { continue };
         let position = up_to.iter().rev().find_map(|record| Some((record.sequence.as_deref()?, record.number?)));
-        let (text, number) = position.ok_or(NoPosition { index })?;
+        let (text, number) = position.ok_or(MissingSequenceNumber { index })?;
         if lowest.is_none_or(|(_, low)| number < low) {
             lowest = Some((text, number));
         }
     }
-    Ok(lowest.map_or_else(Answer::done, |(text, _)| Answer::resend_from(text)))
+    Ok(lowest.map_or_else(BatchResponse::done, |(text, _)| BatchResponse::resend_from(text)))
 }
 
 #[cfg(test)]
@@ -50,7 +53,7 @@ mod tests {
         RawValue::from_string(serde_json::json!({ "Records": records }).to_string()).unwrap()
     }
 
-    fn answered(numbers: &[Option<&str>], failing: &[usize]) -> Result<Option<String>, NoPosition> {
+    fn answered(numbers: &[Option<&str>], failing: &[usize]) -> Result<Option<String>, MissingSequenceNumber> {
         let numbers: Vec<_> = numbers.iter().map(|number| number.map(str::to_owned)).collect();
         let payload = payload(&numbers);
         let batch = stream::read(&payload).unwrap();
@@ -72,7 +75,7 @@ mod tests {
     #[test]
     fn a_record_without_a_number_is_reported_by_the_nearest_earlier_one() {
         assert_eq!(answered(&[Some("1"), Some("2"), None, Some("4")], &[2]), Ok(Some("2".into())));
-        assert_eq!(answered(&[None, Some("2")], &[0, 1]), Err(NoPosition { index: 0 }));
+        assert_eq!(answered(&[None, Some("2")], &[0, 1]), Err(MissingSequenceNumber { index: 0 }));
     }
 
     proptest! {
@@ -100,7 +103,7 @@ mod tests {
                     let first = *failing.iter().min().unwrap();
                     prop_assert!(numbers[from + 1..=first].iter().all(Option::is_none), "no more is resent than needed");
                 }
-                Err(NoPosition { index }) => {
+                Err(MissingSequenceNumber { index }) => {
                     prop_assert!(failing.contains(&index));
                     prop_assert!(numbers[..=index].iter().all(Option::is_none));
                 }

@@ -39,12 +39,12 @@ impl Environment {
 
     /// Starts reading; problems are collected on the way. A variable that is set under a former name is the first of them.
     #[must_use]
-    pub fn read(&self) -> Reader<'_> {
+    pub fn read(&self) -> VariableReader<'_> {
         let renamed = RENAMED_VARIABLES.iter().filter_map(|(old, new)| {
             let value = self.get(old)?;
             Some(format!("{old} is {value:?}, but this variable was renamed: set {new} instead"))
         });
-        Reader { environment: self, problems: renamed.collect() }
+        VariableReader { environment: self, problems: renamed.collect() }
     }
 }
 
@@ -56,12 +56,12 @@ impl FromIterator<(String, String)> for Environment {
 
 /// Reads variables one by one and remembers what is wrong with them.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub struct VariableReader<'a> {
     environment: &'a Environment,
     problems: Vec<String>,
 }
 
-impl Reader<'_> {
+impl VariableReader<'_> {
     /// A variable that must be set. Nothing is returned if it is not, or malformed, and the problem is remembered.
     pub fn required<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         if self.environment.get(name).is_none() {
@@ -87,11 +87,11 @@ impl Reader<'_> {
     }
 
     /// What a part of the configuration reads from the same environment. A problem that is known already is not told twice.
-    pub fn part<T>(&mut self, parsed: Result<T, Problems>) -> Option<T> {
+    pub fn part<T>(&mut self, parsed: Result<T, EnvironmentError>) -> Option<T> {
         let new = |problem: &String| !self.problems.contains(problem);
         match parsed {
             Ok(part) => Some(part),
-            Err(Problems(theirs)) => {
+            Err(EnvironmentError(theirs)) => {
                 let theirs: Vec<String> = theirs.into_iter().filter(new).collect();
                 self.problems.extend(theirs);
                 None
@@ -114,23 +114,23 @@ impl Reader<'_> {
 
     /// What was wrong with all that was read.
     #[must_use]
-    pub fn problems(self) -> Problems {
-        Problems(self.problems)
+    pub fn problems(self) -> EnvironmentError {
+        EnvironmentError(self.problems)
     }
 }
 
 /// All that is wrong with an environment, one line a variable.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Problems(Vec<String>);
+pub struct EnvironmentError(Vec<String>);
 
 /// As `Display`: a process that ends with this error shows it so.
-impl fmt::Debug for Problems {
+impl fmt::Debug for EnvironmentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl Problems {
+impl EnvironmentError {
     /// Whether nothing is wrong.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -138,7 +138,7 @@ impl Problems {
     }
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for EnvironmentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the environment has {} problem(s):", self.0.len())?;
         self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::change::{Before, Change, Effect, Image};
+use crate::change::{Change, ChangeKind, ItemImage, OldImage};
 
 /// How long a mark stands.
 pub const MARK: Duration = Duration::from_mins(1);
@@ -23,9 +23,9 @@ pub const OUTLIVED: Duration = Duration::from_mins(20);
 
 /// The lowest version that is not older than a change.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Floor(u64);
+pub struct MinVersion(u64);
 
-impl Floor {
+impl MinVersion {
     /// Above every version: of a change that does not tell what it was over.
     pub const HIGHEST: Self = Self(u64::MAX);
 
@@ -46,15 +46,15 @@ impl Floor {
 
     /// That of a change of the stream, whose images' versions `version` reads.
     #[must_use]
-    pub fn of_change(change: &Change<'_>, version: impl Fn(Image<'_>) -> Option<u64>) -> Self {
+    pub fn of_change(change: &Change<'_>, version: impl Fn(ItemImage<'_>) -> Option<u64>) -> Self {
         let before = match change.before {
-            Before::Nothing => Some(0),
-            Before::Image(image) => version(image),
-            Before::Unknown => None,
+            OldImage::Nothing => Some(0),
+            OldImage::Image(image) => version(image),
+            OldImage::Unknown => None,
         };
         match (before, change.effect) {
-            (Some(before), Effect::Remove { .. }) => Self::of_removal(before),
-            (Some(before), Effect::Write { image: Some(image) }) => {
+            (Some(before), ChangeKind::Remove { .. }) => Self::of_removal(before),
+            (Some(before), ChangeKind::Write { image: Some(image) }) => {
                 version(image).map_or(Self::HIGHEST, |after| Self::of_write(before, after))
             }
             _ => Self::HIGHEST,
@@ -79,22 +79,22 @@ mod tests {
 
     #[test]
     fn a_write_s_floor_is_its_version_and_above_both_if_that_did_not_grow() {
-        assert_eq!(Floor::of_write(7, 8), Floor(8));
-        assert_eq!(Floor::of_write(0, 8), Floor(8));
-        assert_eq!(Floor::of_write(8, 8), Floor(9), "somebody wrote without counting");
-        assert_eq!(Floor::of_write(8, 3), Floor(9), "or counts otherwise");
-        assert_eq!(Floor::of_write(0, 0), Floor(1), "what is remembered as missing has the version 0");
+        assert_eq!(MinVersion::of_write(7, 8), MinVersion(8));
+        assert_eq!(MinVersion::of_write(0, 8), MinVersion(8));
+        assert_eq!(MinVersion::of_write(8, 8), MinVersion(9), "somebody wrote without counting");
+        assert_eq!(MinVersion::of_write(8, 3), MinVersion(9), "or counts otherwise");
+        assert_eq!(MinVersion::of_write(0, 0), MinVersion(1), "what is remembered as missing has the version 0");
     }
 
     proptest! {
         #[test]
         fn nothing_from_before_a_change_reaches_its_floor(before in 0..u64::MAX, after in any::<u64>()) {
-            prop_assert!(Floor::of_write(before, after).0 > before);
-            prop_assert!(Floor::of_removal(before).0 > before);
+            prop_assert!(MinVersion::of_write(before, after).0 > before);
+            prop_assert!(MinVersion::of_removal(before).0 > before);
         }
     }
 
-    fn floor(name: &str, old: Option<u64>, new: Option<u64>) -> Floor {
+    fn floor(name: &str, old: Option<u64>, new: Option<u64>) -> MinVersion {
         let image = |version: Option<u64>| {
             version.map(|version| json!({"k": {"S": "a"}, "version": {"N": version.to_string()}}))
         };
@@ -104,21 +104,21 @@ mod tests {
         }]});
         let event = RawValue::from_string(event.to_string()).unwrap();
         let batch = stream::read(&event).unwrap();
-        Floor::of_change(batch.records[0].read.as_ref().unwrap(), item::version_of)
+        MinVersion::of_change(batch.records[0].read.as_ref().unwrap(), item::version_of)
     }
 
     #[test]
     fn a_change_of_the_stream_has_the_floor_of_what_it_did() {
-        assert_eq!(floor("INSERT", None, Some(7)), Floor(7));
-        assert_eq!(floor("MODIFY", Some(7), Some(8)), Floor(8));
-        assert_eq!(floor("MODIFY", Some(7), Some(7)), Floor(8));
-        assert_eq!(floor("REMOVE", Some(7), None), Floor(8));
-        assert_eq!(floor("REMOVE", Some(0), None), Floor(1));
+        assert_eq!(floor("INSERT", None, Some(7)), MinVersion(7));
+        assert_eq!(floor("MODIFY", Some(7), Some(8)), MinVersion(8));
+        assert_eq!(floor("MODIFY", Some(7), Some(7)), MinVersion(8));
+        assert_eq!(floor("REMOVE", Some(7), None), MinVersion(8));
+        assert_eq!(floor("REMOVE", Some(0), None), MinVersion(1));
     }
 
     #[test]
     fn a_change_that_does_not_tell_what_it_was_over_is_above_everything() {
-        assert_eq!(floor("MODIFY", None, Some(8)), Floor::HIGHEST);
-        assert_eq!(floor("REMOVE", None, None), Floor::HIGHEST);
+        assert_eq!(floor("MODIFY", None, Some(8)), MinVersion::HIGHEST);
+        assert_eq!(floor("REMOVE", None, None), MinVersion::HIGHEST);
     }
 }

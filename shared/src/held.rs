@@ -1,4 +1,4 @@
-//! What a replica holds under a key: [`Held`], the item and what replication adds to it.
+//! What a replica holds under a key: [`ReplicaItem`], the item and what replication adds to it.
 //!
 //! A replica marks what it holds with three attributes of its own: `_rev`, the revision that it was written with, and on
 //! a tombstone `_tombstone_expires_at`, and `_deleted_by_ttl` if TTL deleted the item. They are reserved: a source item
@@ -20,16 +20,16 @@ pub const RESERVED: [&str; 3] = [REVISION, TOMBSTONE_EXPIRES_AT, DELETED_BY_TTL]
 
 /// What a replica holds under a key.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct ReplicaItem {
     /// The age of it, or why that cannot be told; nothing if somebody else wrote it.
     pub revision: Option<Result<Revision, RevisionError>>,
     /// What it is.
-    pub state: State,
+    pub state: ReplicaState,
 }
 
 /// What stands under a key that a replica knows.
 #[derive(Debug, Clone)]
-pub enum State {
+pub enum ReplicaState {
     /// An item, without what replication adds.
     Item(RawItem),
     /// A tombstone.
@@ -39,7 +39,7 @@ pub enum State {
     },
 }
 
-impl Held {
+impl ReplicaItem {
     /// Takes apart what replication adds and what the item is.
     #[must_use]
     pub fn decode(mut item: RawItem) -> Self {
@@ -49,22 +49,22 @@ impl Held {
         });
         let gone = item.take(TOMBSTONE_EXPIRES_AT).is_some();
         let expired = matches!(item.take(DELETED_BY_TTL), Some(AttributeValue::Bool(true)));
-        Self { revision, state: if gone { State::Gone { expired } } else { State::Item(item) } }
+        Self { revision, state: if gone { ReplicaState::Gone { expired } } else { ReplicaState::Item(item) } }
     }
 
     /// The item, if it is one. A tombstone is as good as nothing.
     #[must_use]
     pub fn item(&self) -> Option<&RawItem> {
         match &self.state {
-            State::Item(item) => Some(item),
-            State::Gone { .. } => None,
+            ReplicaState::Item(item) => Some(item),
+            ReplicaState::Gone { .. } => None,
         }
     }
 
     /// Whether it is the tombstone of an item that TTL removed.
     #[must_use]
     pub fn expired(&self) -> bool {
-        matches!(self.state, State::Gone { expired: true })
+        matches!(self.state, ReplicaState::Gone { expired: true })
     }
 }
 
@@ -72,8 +72,8 @@ impl Held {
 mod tests {
     use super::*;
 
-    fn held(json: &str) -> Held {
-        Held::decode(RawItem::parse(json).unwrap())
+    fn held(json: &str) -> ReplicaItem {
+        ReplicaItem::decode(RawItem::parse(json).unwrap())
     }
 
     #[test]

@@ -21,10 +21,10 @@ use time::format_description::well_known::Rfc3339;
 use crate::user::email::Email;
 use crate::user::expiry::ExpiresAt;
 use crate::user::id::UserId;
-use crate::user::name::Name;
-use crate::user::status::Status;
+use crate::user::name::UserName;
+use crate::user::status::UserStatus;
 use crate::user::timestamp::Timestamp;
-use crate::user::{Profile, User, UserKey, spell_moment};
+use crate::user::{User, UserKey, UserProfile, spell_moment};
 
 /// The partition key (S).
 pub const USER_ID: &str = "user_id";
@@ -50,12 +50,12 @@ pub const UPDATED_AT: &str = "updated_at";
 pub use seen::{key_of, version_of};
 
 /// A DynamoDB item.
-pub type Item = HashMap<String, AttributeValue>;
+pub type AttributeMap = HashMap<String, AttributeValue>;
 
 /// A stored item that is no user: another program wrote it. The text names the attribute and never a value.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("attribute {attribute}: {reason}")]
-pub struct Unreadable {
+pub struct ItemParseError {
     /// The attribute at fault.
     pub attribute: &'static str,
     /// What is wrong with it.
@@ -77,13 +77,13 @@ pub fn whole(value: impl ToString) -> AttributeValue {
 
 /// The key of a record.
 #[must_use]
-pub fn key(key: &UserKey) -> Item {
+pub fn key(key: &UserKey) -> AttributeMap {
     HashMap::from([(USER_ID.to_owned(), text(key.id.as_str())), (TIMESTAMP.to_owned(), whole(key.timestamp.seconds()))])
 }
 
 /// The flat part of an item; its field names are the attributes' names above.
 #[derive(Serialize)]
-struct Flat<'a> {
+struct StoredUser<'a> {
     user_id: &'a str,
     timestamp: i64,
     name: &'a str,
@@ -104,14 +104,14 @@ struct Flat<'a> {
 ///
 /// # Errors
 /// `serde_dynamo` refuses the flat part; no user that can be built makes it do so.
-pub fn encode(user: &User) -> Result<Item, serde_dynamo::Error> {
+pub fn encode(user: &User) -> Result<AttributeMap, serde_dynamo::Error> {
     let profile = &user.profile;
-    let mut item: Item = serde_dynamo::to_item(Flat {
+    let mut item: AttributeMap = serde_dynamo::to_item(StoredUser {
         user_id: user.key.id.as_str(),
         timestamp: user.key.timestamp.seconds(),
         name: profile.name.as_str(),
         email: profile.email.as_ref().map(Email::as_str),
-        status: profile.status.as_ref().map(Status::as_str),
+        status: profile.status.as_ref().map(UserStatus::as_str),
         expires_at: profile.expires_at.map(ExpiresAt::seconds),
         version: user.version,
         created_at: user.created_at.map(spell_moment),
@@ -125,7 +125,7 @@ pub fn encode(user: &User) -> Result<Item, serde_dynamo::Error> {
 
 /// When a stored record ends, as DynamoDB's TTL understands it; none if TTL never removes it.
 #[must_use]
-pub fn expires_at(item: &Item, now: OffsetDateTime) -> Option<ExpiresAt> {
+pub fn expires_at(item: &AttributeMap, now: OffsetDateTime) -> Option<ExpiresAt> {
     match item.get(EXPIRES_AT) {
         Some(AttributeValue::N(number)) => ExpiresAt::of_stored(number, now),
         _ => None,
@@ -134,7 +134,7 @@ pub fn expires_at(item: &Item, now: OffsetDateTime) -> Option<ExpiresAt> {
 
 /// Whether a record can be seen at `now`: TTL is not to remove it yet. The same rule as the table's condition.
 #[must_use]
-pub fn is_live(item: &Item, now: OffsetDateTime) -> bool {
+pub fn is_live(item: &AttributeMap, now: OffsetDateTime) -> bool {
     expires_at(item, now).is_none_or(|ends| !ends.is_past(now))
 }
 
@@ -142,7 +142,7 @@ pub fn is_live(item: &Item, now: OffsetDateTime) -> bool {
 ///
 /// # Errors
 /// The version is no whole number.
-pub fn version(item: &Item) -> Result<u64, Unreadable> {
+pub fn version(item: &AttributeMap) -> Result<u64, ItemParseError> {
     Ok(optional(item.get(VERSION).cloned(), VERSION)?.unwrap_or(0))
 }
 
@@ -150,7 +150,7 @@ pub fn version(item: &Item) -> Result<u64, Unreadable> {
 ///
 /// # Errors
 /// The attribute is no RFC 3339 text.
-pub fn created_at(item: &Item) -> Result<Option<OffsetDateTime>, Unreadable> {
+pub fn created_at(item: &AttributeMap) -> Result<Option<OffsetDateTime>, ItemParseError> {
     moment(item.get(CREATED_AT).cloned(), CREATED_AT)
 }
 
@@ -158,7 +158,7 @@ pub fn created_at(item: &Item) -> Result<Option<OffsetDateTime>, Unreadable> {
 ///
 /// # Errors
 /// An attribute that a user needs is missing or of another type, or holds what no user can hold.
-pub fn decode(mut item: Item, now: OffsetDateTime) -> Result<User, Unreadable> {
+pub fn decode(mut item: AttributeMap, now: OffsetDateTime) -> Result<User, ItemParseError> {
     let (version, expires_at) = (version(&item)?, expires_at(&item, now));
     let mut take = |attribute| item.remove(attribute);
     Ok(User {
@@ -166,14 +166,14 @@ pub fn decode(mut item: Item, now: OffsetDateTime) -> Result<User, Unreadable> {
             id: part(USER_ID, UserId::parse(required::<String>(take(USER_ID), USER_ID)?))?,
             timestamp: part(TIMESTAMP, Timestamp::parse(required(take(TIMESTAMP), TIMESTAMP)?))?,
         },
-        profile: Profile {
-            name: part(NAME, Name::parse(required::<String>(take(NAME), NAME)?))?,
+        profile: UserProfile {
+            name: part(NAME, UserName::parse(required::<String>(take(NAME), NAME)?))?,
             email: optional::<String>(take(EMAIL), EMAIL)?
                 .map(Email::parse)
                 .transpose()
                 .or_else(|e| part(EMAIL, Err(e)))?,
             status: optional::<String>(take(STATUS), STATUS)?
-                .map(Status::parse)
+                .map(UserStatus::parse)
                 .transpose()
                 .or_else(|e| part(STATUS, Err(e)))?,
             attributes: take(ATTRIBUTES).map(attributes::decode).transpose().or_else(|e| part(ATTRIBUTES, Err(e)))?,
@@ -185,35 +185,35 @@ pub fn decode(mut item: Item, now: OffsetDateTime) -> Result<User, Unreadable> {
     })
 }
 
-fn part<T>(attribute: &'static str, parsed: Result<T, impl std::fmt::Display>) -> Result<T, Unreadable> {
-    parsed.map_err(|error| Unreadable { attribute, reason: error.to_string() })
+fn part<T>(attribute: &'static str, parsed: Result<T, impl std::fmt::Display>) -> Result<T, ItemParseError> {
+    parsed.map_err(|error| ItemParseError { attribute, reason: error.to_string() })
 }
 
 fn required<T: for<'de> Deserialize<'de>>(
     value: Option<AttributeValue>,
     attribute: &'static str,
-) -> Result<T, Unreadable> {
-    optional(value, attribute)?.ok_or_else(|| Unreadable { attribute, reason: "missing".into() })
+) -> Result<T, ItemParseError> {
+    optional(value, attribute)?.ok_or_else(|| ItemParseError { attribute, reason: "missing".into() })
 }
 
 /// A missing attribute, like a NULL, is none. `serde_dynamo`'s own words would show the value: they are not passed on.
 fn optional<T: for<'de> Deserialize<'de>>(
     value: Option<AttributeValue>,
     attribute: &'static str,
-) -> Result<Option<T>, Unreadable> {
+) -> Result<Option<T>, ItemParseError> {
     match value {
         None | Some(AttributeValue::Null(_)) => Ok(None),
         Some(value) => from_attribute_value(value)
             .map(Some)
-            .map_err(|_| Unreadable { attribute, reason: "of another type, or out of its range".into() }),
+            .map_err(|_| ItemParseError { attribute, reason: "of another type, or out of its range".into() }),
     }
 }
 
-fn moment(value: Option<AttributeValue>, attribute: &'static str) -> Result<Option<OffsetDateTime>, Unreadable> {
+fn moment(value: Option<AttributeValue>, attribute: &'static str) -> Result<Option<OffsetDateTime>, ItemParseError> {
     optional::<String>(value, attribute)?
         .map(|text| OffsetDateTime::parse(&text, &Rfc3339))
         .transpose()
-        .map_err(|_| Unreadable { attribute, reason: "must be an RFC 3339 time".into() })
+        .map_err(|_| ItemParseError { attribute, reason: "must be an RFC 3339 time".into() })
 }
 
 #[cfg(test)]

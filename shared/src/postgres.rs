@@ -1,9 +1,9 @@
-//! A line to PostgreSQL: one connection, made when it is first needed and again when it is lost. [`Database`]
+//! A line to PostgreSQL: one connection, made when it is first needed and again when it is lost. [`PostgresDatabase`]
 //!
 //! A function instance handles one invocation at a time, so one connection is what it needs; statements of one invocation
 //! may share it and are pipelined. Between invocations Lambda freezes the process, and the line may be dead when it
 //! thaws: what fails on a connection that stood before is tried once more on a new one. So whatever runs through
-//! [`Database::run`] must be safe to run twice; reads are, and the guard by revision makes the replica's writes so.
+//! [`PostgresDatabase::run`] must be safe to run twice; reads are, and the guard by revision makes the replica's writes so.
 //!
 //! After a failover the name leads to another server. A server that is stopping, or that takes no writes any more, ends the
 //! connection, and the next one asks the name anew.
@@ -28,13 +28,13 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Error, NoTls, Statement};
 
-pub use address::Address;
-pub use fault::{Fault, FaultKind};
-pub use login::Login;
-pub use settings::Settings;
+pub use address::DatabaseUrl;
+pub use fault::{PostgresError, PostgresErrorKind};
+pub use login::PostgresAuth;
+pub use settings::PostgresSettings;
 
-use address::Protection;
-use fault::Teller;
+use address::TlsMode;
+use fault::ErrorClassifier;
 
 /// To the server's port, not to its answer: a paused Aurora cluster takes the connection at once and answers when it has
 /// resumed, up to half a minute later.
@@ -48,19 +48,19 @@ const KEEPALIVE_PROBES: u32 = 2;
 const STATEMENTS: usize = 64;
 
 /// One database and the line to it.
-pub struct Database {
+pub struct PostgresDatabase {
     setting: &'static str,
-    address: Address,
-    login: Login,
+    address: DatabaseUrl,
+    login: PostgresAuth,
     setup: &'static str,
-    session: tokio::sync::Mutex<Option<Arc<Session>>>,
+    session: tokio::sync::Mutex<Option<Arc<PostgresSession>>>,
 }
 
-impl Database {
+impl PostgresDatabase {
     /// The database at `address`, which the variable `setting` names, so that faults can name it too; no I/O. `setup` is SQL
     /// that each new connection begins with.
     #[must_use]
-    pub fn new(setting: &'static str, address: Address, login: Login, setup: &'static str) -> Self {
+    pub fn new(setting: &'static str, address: DatabaseUrl, login: PostgresAuth, setup: &'static str) -> Self {
         Self { setting, address, login, setup, session: tokio::sync::Mutex::new(None) }
     }
 
@@ -72,22 +72,22 @@ impl Database {
 
     /// Where it is.
     #[must_use]
-    pub fn address(&self) -> &Address {
+    pub fn address(&self) -> &DatabaseUrl {
         &self.address
     }
 
     /// Does `work` over the line, within `until`. It may be done twice: see above.
     ///
     /// # Errors
-    /// [`Fault`], which names the setting and the fix. After one the work may have been done or not.
-    pub async fn run<T, W>(&self, until: Instant, work: impl Fn(Arc<Session>) -> W) -> Result<T, Fault>
+    /// [`PostgresError`], which names the setting and the fix. After one the work may have been done or not.
+    pub async fn run<T, W>(&self, until: Instant, work: impl Fn(Arc<PostgresSession>) -> W) -> Result<T, PostgresError>
     where
         W: Future<Output = Result<T, Error>>,
     {
         loop {
             let (session, stood) =
                 timeout_at(until, self.session()).await.unwrap_or_else(|_| Err(self.teller().late()))?;
-            let call = InFlight { session: &session, is_over: false };
+            let call = PendingQuery { session: &session, is_over: false };
             let Ok(done) = timeout_at(until, session.within(until, work(Arc::clone(&session)))).await else {
                 return Err(self.teller().late());
             };
@@ -106,7 +106,7 @@ impl Database {
                 self.forget(&session).await;
                 // Another's work may have ended a connection that was made for this one.
                 let is_new = !stood && !session.is_abandoned.load(Ordering::Relaxed);
-                if !is_new && fault.kind != FaultKind::Setup && error.code().is_none_or(|code| !is_late(code)) {
+                if !is_new && fault.kind != PostgresErrorKind::Setup && error.code().is_none_or(|code| !is_late(code)) {
                     continue;
                 }
             }
@@ -117,23 +117,23 @@ impl Database {
     /// Does `work` with a connection of its own, which is closed after it: for what needs the whole of one.
     ///
     /// # Errors
-    /// [`Fault`] if there is none.
-    pub async fn alone(&self, until: Instant) -> Result<Client, Fault> {
+    /// [`PostgresError`] if there is none.
+    pub async fn alone(&self, until: Instant) -> Result<Client, PostgresError> {
         timeout_at(until, self.connect()).await.unwrap_or_else(|_| Err(self.teller().late())).map(|(client, _)| client)
     }
 
     /// What a statement's error means here.
     #[must_use]
-    pub fn fault(&self, error: &Error) -> Fault {
+    pub fn fault(&self, error: &Error) -> PostgresError {
         self.teller().tell(error)
     }
 
-    fn teller(&self) -> Teller<'_> {
-        Teller { setting: self.setting, address: &self.address }
+    fn teller(&self) -> ErrorClassifier<'_> {
+        ErrorClassifier { setting: self.setting, address: &self.address }
     }
 
     /// The session, and whether it stood before.
-    async fn session(&self) -> Result<(Arc<Session>, bool), Fault> {
+    async fn session(&self) -> Result<(Arc<PostgresSession>, bool), PostgresError> {
         let mut held = self.session.lock().await;
         if let Some(session) = &*held
             && !session.client.is_closed()
@@ -142,19 +142,19 @@ impl Database {
             return Ok((Arc::clone(session), true));
         }
         let (client, line) = self.connect().await?;
-        let session = Arc::new(Session::new(client, line));
+        let session = Arc::new(PostgresSession::new(client, line));
         *held = Some(Arc::clone(&session));
         Ok((session, false))
     }
 
-    async fn forget(&self, session: &Arc<Session>) {
+    async fn forget(&self, session: &Arc<PostgresSession>) {
         let mut held = self.session.lock().await;
         if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, session)) {
             *held = None;
         }
     }
 
-    async fn connect(&self) -> Result<(Client, AbortHandle), Fault> {
+    async fn connect(&self) -> Result<(Client, AbortHandle), PostgresError> {
         let mut config = self.address.config.clone();
         config
             .connect_timeout(CONNECT_TIMEOUT)
@@ -167,20 +167,20 @@ impl Database {
             config.application_name("millrace");
         }
         let pass = self.login.pass(&self.address).await;
-        if let Some(pass) = pass.map_err(|reason| self.teller().fault(FaultKind::Setup, &reason))? {
+        if let Some(pass) = pass.map_err(|reason| self.teller().fault(PostgresErrorKind::Setup, &reason))? {
             config.password(pass.password);
             if let Some(user) = pass.user {
                 config.user(user);
             }
         }
         let (client, line) = match &self.address.protection {
-            Protection::Verified(own) => {
+            TlsMode::Verified(own) => {
                 let tls = tls::connector(own.as_ref());
-                let tls = tls.map_err(|reason| self.teller().fault(FaultKind::Setup, &reason))?;
+                let tls = tls.map_err(|reason| self.teller().fault(PostgresErrorKind::Setup, &reason))?;
                 let (client, line) = config.connect(tls).await.map_err(|error| self.fault(&error))?;
                 (client, tokio::spawn(line).abort_handle())
             }
-            Protection::None => {
+            TlsMode::None => {
                 let (client, line) = config.connect(NoTls).await.map_err(|error| self.fault(&error))?;
                 (client, tokio::spawn(line).abort_handle())
             }
@@ -197,7 +197,7 @@ fn is_late(code: &tokio_postgres::error::SqlState) -> bool {
     *code == tokio_postgres::error::SqlState::QUERY_CANCELED
 }
 
-impl fmt::Debug for Database {
+impl fmt::Debug for PostgresDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database")
             .field("setting", &self.setting)
@@ -207,7 +207,7 @@ impl fmt::Debug for Database {
 }
 
 /// A connection, and what has been prepared on it.
-pub struct Session {
+pub struct PostgresSession {
     client: Client,
     prepared: Mutex<HashMap<String, Statement>>,
     /// What the server was told last: how long a statement may take, in seconds.
@@ -220,18 +220,18 @@ pub struct Session {
 
 /// Work whose answer has not come. If it is dropped so, by its own time limit or by that of whoever waits for it, the next work
 /// takes another connection.
-struct InFlight<'s> {
-    session: &'s Session,
+struct PendingQuery<'s> {
+    session: &'s PostgresSession,
     is_over: bool,
 }
 
-impl InFlight<'_> {
+impl PendingQuery<'_> {
     fn end(mut self) {
         self.is_over = true;
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for PendingQuery<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             // Others may be at work on it: they end it, and nobody begins.
@@ -240,7 +240,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-impl Session {
+impl PostgresSession {
     fn new(client: Client, line: AbortHandle) -> Self {
         let (prepared, limit_seconds) = (Mutex::default(), AtomicU64::new(0));
         Self { client, prepared, limit_seconds, line, is_abandoned: AtomicBool::new(false) }
@@ -291,7 +291,7 @@ impl Session {
     }
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for PostgresSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("closed", &self.client.is_closed()).finish_non_exhaustive()
     }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use crate::stream::Record;
+use crate::stream::StreamRecord;
 
 /// The layout of the object's body; a reader refuses what it does not know.
 const FORMAT: u32 = 1;
@@ -30,7 +30,7 @@ pub const CONTRADICTING: &str = "contradicting";
 
 /// How an object is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Naming {
+pub enum ObjectNaming {
     /// By the record's position.
     Position,
     /// By the record's position and its content: another record has the same position.
@@ -47,7 +47,7 @@ pub struct QuarantineError {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct QuarantineBody<'a> {
     format: u32,
     reason: &'a str,
     record: &'a RawValue,
@@ -77,12 +77,12 @@ impl Quarantine {
     pub async fn put(
         &self,
         sink: &str,
-        record: &Record<'_>,
-        naming: Naming,
+        record: &StreamRecord<'_>,
+        naming: ObjectNaming,
         reason: &str,
     ) -> Result<(), QuarantineError> {
         let key = object_key(self.function, sink, record, naming);
-        let body = Body { format: FORMAT, reason, record: record.raw };
+        let body = QuarantineBody { format: FORMAT, reason, record: record.raw };
         let failed = |cause| QuarantineError { bucket: self.bucket.clone(), key: key.clone(), cause };
         let body = serde_json::to_vec(&body).map_err(|error| failed(error.to_string()))?;
         self.client
@@ -103,11 +103,11 @@ impl Quarantine {
 
 /// `quarantine/<function>/<sink>/<table>/<label>-<number>.json`, with the record's digest after the number if it is named by
 /// its content; or the digest alone if the record has no position.
-fn object_key(function: &str, sink: &str, record: &Record<'_>, naming: Naming) -> String {
+fn object_key(function: &str, sink: &str, record: &StreamRecord<'_>, naming: ObjectNaming) -> String {
     let table = record.source.as_ref().map_or(UNKNOWN_TABLE, |source| source.table());
     let name = match (&record.source, record.number, naming) {
-        (Some(source), Some(number), Naming::Position) => format!("{}-{number}", source.label()),
-        (Some(source), Some(number), Naming::Content) => {
+        (Some(source), Some(number), ObjectNaming::Position) => format!("{}-{number}", source.label()),
+        (Some(source), Some(number), ObjectNaming::Content) => {
             format!("{}-{number}-{}", source.label(), digest(record.raw))
         }
         _ => digest(record.raw),
@@ -131,10 +131,10 @@ mod tests {
     use crate::stream;
 
     fn key_of(record: &str) -> String {
-        key_named(record, Naming::Position)
+        key_named(record, ObjectNaming::Position)
     }
 
-    fn key_named(record: &str, naming: Naming) -> String {
+    fn key_named(record: &str, naming: ObjectNaming) -> String {
         let payload = RawValue::from_string(format!(r#"{{"Records":[{record}]}}"#)).unwrap();
         let batch = stream::read(&payload).unwrap();
         object_key("replicator", "dynamodb", &batch.records[0], naming)
@@ -156,7 +156,7 @@ mod tests {
             )
         };
         let (one, other) = (record("INSERT"), record("MODIFY"));
-        let by_content = |record: &str| key_named(record, Naming::Content);
+        let by_content = |record: &str| key_named(record, ObjectNaming::Content);
         assert!(by_content(&one).starts_with("quarantine/replicator/dynamodb/Users/2015-06-27T00:48:05.899-111-"));
         assert_ne!(by_content(&one), by_content(&other));
         assert_eq!(by_content(&one), by_content(&one), "a retry overwrites itself");

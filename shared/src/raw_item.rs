@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::ser::{Error as _, Serialize, SerializeMap as _, Serializer};
 
-use crate::change::{CanonicalKey, KeyAttribute, KeyError, Text};
+use crate::change::{BorrowedText, CanonicalKey, KeyAttribute, KeyError};
 use crate::number;
 
 pub use size::{ITEM_BYTES_MOST, value_bytes};
@@ -22,11 +22,11 @@ pub use size::{ITEM_BYTES_MOST, value_bytes};
 /// The text is not a DynamoDB JSON map of attributes.
 #[derive(Debug, thiserror::Error)]
 #[error("not a DynamoDB JSON map of attributes: {0}")]
-pub struct NotAnItem(#[source] serde_json::Error);
+pub struct ItemSyntaxError(#[source] serde_json::Error);
 
 /// Why an item's own key cannot be told.
 #[derive(Debug, thiserror::Error)]
-pub enum NoKey {
+pub enum KeyAttributeError {
     /// It lacks an attribute of the key, or holds one that no key may be.
     #[error("the item has no S, N or B attribute {0}, which is part of the key")]
     Missing(String),
@@ -49,16 +49,17 @@ impl RawItem {
     /// Reads DynamoDB JSON, e.g. `{"name":{"S":"Ada"}}`.
     ///
     /// # Errors
-    /// [`NotAnItem`] if it is none.
-    pub fn parse(json: &str) -> Result<Self, NotAnItem> {
-        let item: serde_dynamo::Item = serde_json::from_str(json).map_err(NotAnItem)?;
+    /// [`ItemSyntaxError`] if it is none.
+    pub fn parse(json: &str) -> Result<Self, ItemSyntaxError> {
+        let item: serde_dynamo::Item = serde_json::from_str(json).map_err(ItemSyntaxError)?;
         Ok(Self(item.into()))
     }
 
     /// The item as DynamoDB JSON, numbers in the spelling that they came in, attributes by name.
     #[must_use]
     pub fn encode(&self) -> String {
-        let ordered: BTreeMap<&String, Spelled<'_>> = self.0.iter().map(|(name, its)| (name, Spelled(its))).collect();
+        let ordered: BTreeMap<&String, DynamoDbJson<'_>> =
+            self.0.iter().map(|(name, its)| (name, DynamoDbJson(its))).collect();
         // Texts, numbers as texts and flags: there is nothing that JSON cannot write.
         serde_json::to_string(&ordered).unwrap_or_default()
     }
@@ -89,17 +90,17 @@ impl RawItem {
     /// The item's key, of the attributes with these names.
     ///
     /// # Errors
-    /// [`NoKey`], which names the attribute.
-    pub fn key(&self, names: &[String]) -> Result<CanonicalKey, NoKey> {
+    /// [`KeyAttributeError`], which names the attribute.
+    pub fn key(&self, names: &[String]) -> Result<CanonicalKey, KeyAttributeError> {
         let mut key = BTreeMap::new();
         for name in names {
             let value = match self.0.get(name) {
-                Some(AttributeValue::S(text)) => KeyAttribute::S(Text(text.into())),
-                Some(AttributeValue::N(number)) => KeyAttribute::N(Text(number.into())),
-                Some(AttributeValue::B(bytes)) => KeyAttribute::B(Text(BASE64.encode(bytes).into())),
-                _ => return Err(NoKey::Missing(name.clone())),
+                Some(AttributeValue::S(text)) => KeyAttribute::S(BorrowedText(text.into())),
+                Some(AttributeValue::N(number)) => KeyAttribute::N(BorrowedText(number.into())),
+                Some(AttributeValue::B(bytes)) => KeyAttribute::B(BorrowedText(BASE64.encode(bytes).into())),
+                _ => return Err(KeyAttributeError::Missing(name.clone())),
             };
-            key.insert(Text(name.into()), value);
+            key.insert(BorrowedText(name.into()), value);
         }
         Ok(CanonicalKey::spell(key)?)
     }
@@ -124,25 +125,25 @@ impl RawItem {
 }
 
 /// A value as DynamoDB JSON. `serde_dynamo` writes the same, but only of a copy.
-struct Spelled<'a>(&'a AttributeValue);
+struct DynamoDbJson<'a>(&'a AttributeValue);
 
-impl Serialize for Spelled<'_> {
+impl Serialize for DynamoDbJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use AttributeValue::{B, Bool, Bs, L, M, N, Ns, Null, S as Text, Ss};
+        use AttributeValue::{B, Bool, Bs, L, M, N, Ns, Null, S as BorrowedText, Ss};
         let mut map = serializer.serialize_map(Some(1))?;
         match self.0 {
             B(bytes) => map.serialize_entry("B", &BASE64.encode(bytes))?,
             Bool(flag) => map.serialize_entry("BOOL", flag)?,
             Bs(set) => map.serialize_entry("BS", &set.iter().map(|bytes| BASE64.encode(bytes)).collect::<Vec<_>>())?,
-            L(list) => map.serialize_entry("L", &list.iter().map(Spelled).collect::<Vec<_>>())?,
+            L(list) => map.serialize_entry("L", &list.iter().map(DynamoDbJson).collect::<Vec<_>>())?,
             M(members) => {
-                let ordered: BTreeMap<_, _> = members.iter().map(|(name, its)| (name, Spelled(its))).collect();
+                let ordered: BTreeMap<_, _> = members.iter().map(|(name, its)| (name, DynamoDbJson(its))).collect();
                 map.serialize_entry("M", &ordered)?;
             }
             N(number) => map.serialize_entry("N", number)?,
             Ns(set) => map.serialize_entry("NS", set)?,
             Null(flag) => map.serialize_entry("NULL", flag)?,
-            Text(text) => map.serialize_entry("S", text)?,
+            BorrowedText(text) => map.serialize_entry("S", text)?,
             Ss(set) => map.serialize_entry("SS", set)?,
             _ => return Err(S::Error::custom("a type of attribute that this version of the SDK does not know")),
         }

@@ -1,4 +1,4 @@
-//! Any table, read without knowing whose: described, read by keys, scanned in segments. [`RawTable`].
+//! Any table, read without knowing whose: described, read by keys, scanned in segments. [`TableReader`].
 //!
 //! All reads are consistent: whoever repairs a replica compares what is, not what was. What a page or a read has cost is
 //! told, so that a caller can keep to a budget of capacity units.
@@ -14,8 +14,8 @@ use aws_sdk_dynamodb::types::{
     ConsumedCapacity, KeySchemaElement, KeysAndAttributes, ReturnConsumedCapacity, TableDescription,
 };
 
-use crate::change::{CanonicalKey, Source};
-use crate::raw_item::{NoKey, RawItem};
+use crate::change::{CanonicalKey, StreamSource};
+use crate::raw_item::{KeyAttributeError, RawItem};
 use crate::revision::StreamLabel;
 
 /// `BatchGetItem`'s limit.
@@ -46,7 +46,7 @@ pub fn is_fault(code: &str) -> bool {
 /// A table that cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("table {table}: {reason}")]
-pub struct TableFault {
+pub struct TableReadError {
     /// The table.
     pub table: String,
     /// Whether asking again may help without anything being mended: a throttle, an outage, an answer that did not come.
@@ -57,7 +57,7 @@ pub struct TableFault {
 
 /// What a table says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Description {
+pub struct SourceDescription {
     /// Its ARN.
     pub arn: String,
     /// Name and type (`S`, `N` or `B`) of the one or two attributes of its key, the partition key first.
@@ -68,7 +68,7 @@ pub struct Description {
     pub items: u64,
 }
 
-impl Description {
+impl SourceDescription {
     /// The names of the key's attributes.
     #[must_use]
     pub fn key_names(&self) -> Vec<String> {
@@ -79,27 +79,27 @@ impl Description {
     #[must_use]
     pub fn stream_label(&self) -> Option<StreamLabel> {
         let arn = self.stream_arn.as_deref()?;
-        Source::parse(arn.into()).ok().map(|source| source.label())
+        StreamSource::parse(arn.into()).ok().map(|source| source.label())
     }
 }
 
 /// One of the equal parts that a table is scanned in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
+pub struct ScanSegment {
     /// Which part, from 0.
     pub segment: u32,
     /// How many there are.
     pub of: u32,
 }
 
-impl Segment {
+impl ScanSegment {
     /// The whole table.
     pub const WHOLE: Self = Self { segment: 0, of: 1 };
 }
 
 /// A page of a scan.
 #[derive(Debug, Default)]
-pub struct Page {
+pub struct ScanPage {
     /// Its items, each with its key.
     pub items: Vec<(CanonicalKey, RawItem)>,
     /// Where to go on; nothing at the end.
@@ -110,7 +110,7 @@ pub struct Page {
 
 /// The items under some keys.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct BatchGetOutput {
     /// One for each key, in their order.
     pub items: Vec<Option<RawItem>>,
     /// What it cost, in read capacity units.
@@ -119,12 +119,12 @@ pub struct Found {
 
 /// A table by name.
 #[derive(Debug, Clone)]
-pub struct RawTable {
+pub struct TableReader {
     client: Client,
     name: String,
 }
 
-impl RawTable {
+impl TableReader {
     /// The table of this name. The client brings Region, credentials and retries.
     #[must_use]
     pub fn new(client: Client, name: impl Into<String>) -> Self {
@@ -140,8 +140,8 @@ impl RawTable {
     /// Asks the table.
     ///
     /// # Errors
-    /// [`TableFault`] if it does not answer, or is not there.
-    pub async fn describe(&self) -> Result<Description, TableFault> {
+    /// [`TableReadError`] if it does not answer, or is not there.
+    pub async fn describe(&self) -> Result<SourceDescription, TableReadError> {
         let described = self.client.describe_table().table_name(&self.name).send().await;
         let described = described.map_err(|error| self.fault("cannot be described", &error))?;
         let missing = || self.broken("has no description".to_owned());
@@ -151,19 +151,19 @@ impl RawTable {
     /// Reads the items under these keys, consistently.
     ///
     /// # Errors
-    /// [`TableFault`] if the table does not tell all of them.
-    pub async fn read(&self, keys: &[CanonicalKey]) -> Result<Found, TableFault> {
-        let mut found = Found { items: Vec::with_capacity(keys.len()), units: 0.0 };
+    /// [`TableReadError`] if the table does not tell all of them.
+    pub async fn read(&self, keys: &[CanonicalKey]) -> Result<BatchGetOutput, TableReadError> {
+        let mut found = BatchGetOutput { items: Vec::with_capacity(keys.len()), units: 0.0 };
         for keys in keys.chunks(KEYS_A_READ) {
-            let Found { items, units } = self.read_chunk(keys).await?;
+            let BatchGetOutput { items, units } = self.read_chunk(keys).await?;
             found.items.extend(items);
             found.units += units;
         }
         Ok(found)
     }
 
-    async fn read_chunk(&self, keys: &[CanonicalKey]) -> Result<Found, TableFault> {
-        let Some(first) = keys.first() else { return Ok(Found::default()) };
+    async fn read_chunk(&self, keys: &[CanonicalKey]) -> Result<BatchGetOutput, TableReadError> {
+        let Some(first) = keys.first() else { return Ok(BatchGetOutput::default()) };
         let names = self.parsed(first)?.into_attributes().into_keys().collect::<Vec<_>>();
         // One request must not name a key twice.
         let mut open: Vec<&CanonicalKey> = keys.iter().collect();
@@ -188,24 +188,24 @@ impl RawTable {
             let left = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&self.name));
             asked = left.map(|left| left.keys).unwrap_or_default();
             if asked.is_empty() {
-                return Ok(Found { items: keys.iter().map(|key| by_key.get(key).cloned()).collect(), units });
+                return Ok(BatchGetOutput { items: keys.iter().map(|key| by_key.get(key).cloned()).collect(), units });
             }
         }
         let reason = "keeps leaving keys unread: its read capacity is exhausted".to_owned();
-        Err(TableFault { table: self.name.clone(), may_pass: true, reason })
+        Err(TableReadError { table: self.name.clone(), may_pass: true, reason })
     }
 
     /// Reads a page of a segment, after the key `after` if that is given, consistently.
     ///
     /// # Errors
-    /// [`TableFault`] if the table does not tell it.
+    /// [`TableReadError`] if the table does not tell it.
     pub async fn scan(
         &self,
-        segment: Segment,
+        segment: ScanSegment,
         after: Option<&CanonicalKey>,
         key_names: &[String],
         limit: Option<i32>,
-    ) -> Result<Page, TableFault> {
+    ) -> Result<ScanPage, TableReadError> {
         let after = after.map(|key| self.parsed(key)).transpose()?;
         let scan = self.client.scan().table_name(&self.name).consistent_read(true).set_limit(limit);
         let scan = scan.set_exclusive_start_key(after.map(RawItem::into_attributes));
@@ -217,22 +217,22 @@ impl RawTable {
         let keyed = |item: RawItem| Ok((self.key_of(&item, key_names)?, item));
         let items = answer.items.unwrap_or_default().into_iter().map(|item| keyed(RawItem::new(item)));
         let next = answer.last_evaluated_key.map(|key| self.key_of(&RawItem::new(key), key_names)).transpose()?;
-        Ok(Page { items: items.collect::<Result<_, TableFault>>()?, next, units })
+        Ok(ScanPage { items: items.collect::<Result<_, TableReadError>>()?, next, units })
     }
 
-    fn key_of(&self, item: &RawItem, names: &[String]) -> Result<CanonicalKey, TableFault> {
-        item.key(names).map_err(|error: NoKey| self.broken(format!("has an item without its key: {error}")))
+    fn key_of(&self, item: &RawItem, names: &[String]) -> Result<CanonicalKey, TableReadError> {
+        item.key(names).map_err(|error: KeyAttributeError| self.broken(format!("has an item without its key: {error}")))
     }
 
-    fn parsed(&self, key: &CanonicalKey) -> Result<RawItem, TableFault> {
+    fn parsed(&self, key: &CanonicalKey) -> Result<RawItem, TableReadError> {
         RawItem::parse(key.as_str()).map_err(|error| self.broken(format!("cannot be asked for a key that is {error}")))
     }
 
-    fn broken(&self, reason: String) -> TableFault {
-        TableFault { table: self.name.clone(), may_pass: false, reason }
+    fn broken(&self, reason: String) -> TableReadError {
+        TableReadError { table: self.name.clone(), may_pass: false, reason }
     }
 
-    fn fault<E, R>(&self, what: &str, error: &SdkError<E, R>) -> TableFault
+    fn fault<E, R>(&self, what: &str, error: &SdkError<E, R>) -> TableReadError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: fmt::Debug,
@@ -256,7 +256,7 @@ impl RawTable {
             }
             None => causes(error),
         };
-        TableFault { table: self.name.clone(), may_pass, reason: format!("{what}: {reason}") }
+        TableReadError { table: self.name.clone(), may_pass, reason: format!("{what}: {reason}") }
     }
 }
 
@@ -277,13 +277,13 @@ fn cost(capacity: &ConsumedCapacity) -> f64 {
     capacity.capacity_units().unwrap_or_default()
 }
 
-fn description(table: TableDescription) -> Description {
+fn description(table: TableDescription) -> SourceDescription {
     let type_of = |name: &str| {
         let definition = table.attribute_definitions().iter().find(|one| one.attribute_name() == name);
         definition.map(|one| one.attribute_type().as_str().to_owned()).unwrap_or_default()
     };
     let names = table.key_schema().iter().map(KeySchemaElement::attribute_name);
-    Description {
+    SourceDescription {
         key: names.map(|name| (name.to_owned(), type_of(name))).collect(),
         items: table.item_count().and_then(|count| u64::try_from(count).ok()).unwrap_or_default(),
         arn: table.table_arn.unwrap_or_default(),

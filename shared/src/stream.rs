@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-use crate::change::{Before, CanonicalKey, Change, Effect, Image, ImageKeyError, Key, Source, Text};
+use crate::change::{
+    BorrowedText, CanonicalKey, Change, ChangeKind, ImageKeyError, ItemImage, ItemKey, OldImage, StreamSource,
+};
 use crate::raw_item::RawItem;
 use crate::revision::{Revision, SequenceNumber};
 
@@ -23,23 +25,23 @@ const TTL_PRINCIPAL: &str = "dynamodb.amazonaws.com";
 /// The payload is not a stream event at all.
 #[derive(Debug, thiserror::Error)]
 #[error("the payload is not a DynamoDB stream event ({{\"Records\": […]}}): {0}")]
-pub struct NotAStreamEvent(#[source] serde_json::Error);
+pub struct EventParseError(#[source] serde_json::Error);
 
 /// Why a record cannot be read; it never will be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unreadable(String);
+pub struct RecordParseError(String);
 
 /// The records of one invocation, in the order of delivery.
 #[derive(Debug)]
-pub struct Batch<'a> {
+pub struct StreamBatch<'a> {
     /// One for each delivered record, readable or not.
-    pub records: Vec<Record<'a>>,
+    pub records: Vec<StreamRecord<'a>>,
 }
 
 /// One delivered record.
 #[derive(Debug)]
-pub struct Record<'a> {
+pub struct StreamRecord<'a> {
     /// The record's own text.
     pub raw: &'a RawValue,
     /// Its sequence number as delivered: what an answer must repeat to the letter.
@@ -47,24 +49,24 @@ pub struct Record<'a> {
     /// Its sequence number, if it is one.
     pub number: Option<SequenceNumber>,
     /// The stream that it came from, if it says so.
-    pub source: Option<Source<'a>>,
+    pub source: Option<StreamSource<'a>>,
     /// The change that it tells of, or why it cannot be told.
-    pub read: Result<Change<'a>, Unreadable>,
+    pub read: Result<Change<'a>, RecordParseError>,
 }
 
 /// Reads an invocation's payload.
 ///
 /// # Errors
-/// [`NotAStreamEvent`] if there is no list of records; a record that cannot be read is a value in the batch.
-pub fn read(payload: &RawValue) -> Result<Batch<'_>, NotAStreamEvent> {
+/// [`EventParseError`] if there is no list of records; a record that cannot be read is a value in the batch.
+pub fn read(payload: &RawValue) -> Result<StreamBatch<'_>, EventParseError> {
     #[derive(Deserialize)]
     struct Event<'a> {
         #[serde(borrow, rename = "Records")]
         records: Vec<&'a RawValue>,
     }
-    let event: Event<'_> = serde_json::from_str(payload.get()).map_err(NotAStreamEvent)?;
+    let event: Event<'_> = serde_json::from_str(payload.get()).map_err(EventParseError)?;
     // All records of an invocation come from one stream: its ARN is read once, and compared.
-    let mut last: Option<Source<'_>> = None;
+    let mut last: Option<StreamSource<'_>> = None;
     let records = event.records.into_iter().enumerate().map(|(index, raw)| {
         let record = read_record(index, raw, last.as_ref());
         if let Some(source) = &record.source {
@@ -72,41 +74,41 @@ pub fn read(payload: &RawValue) -> Result<Batch<'_>, NotAStreamEvent> {
         }
         record
     });
-    Ok(Batch { records: records.collect() })
+    Ok(StreamBatch { records: records.collect() })
 }
 
 #[derive(Deserialize)]
-struct Wire<'a> {
+struct RawRecord<'a> {
     #[serde(borrow, rename = "eventID")]
-    event_id: Option<Text<'a>>,
+    event_id: Option<BorrowedText<'a>>,
     #[serde(borrow, rename = "eventName")]
-    event_name: Option<Text<'a>>,
+    event_name: Option<BorrowedText<'a>>,
     #[serde(borrow, rename = "eventSourceARN")]
-    arn: Option<Text<'a>>,
+    arn: Option<BorrowedText<'a>>,
     #[serde(borrow, rename = "userIdentity")]
-    user_identity: Option<WireIdentity<'a>>,
+    user_identity: Option<RawIdentity<'a>>,
     #[serde(borrow)]
-    dynamodb: Option<WireChange<'a>>,
+    dynamodb: Option<RawChange<'a>>,
 }
 
 #[derive(Deserialize)]
-struct WireIdentity<'a> {
+struct RawIdentity<'a> {
     #[serde(borrow, rename = "type", alias = "Type")]
-    kind: Option<Text<'a>>,
+    kind: Option<BorrowedText<'a>>,
     #[serde(borrow, rename = "principalId", alias = "PrincipalId")]
-    principal: Option<Text<'a>>,
+    principal: Option<BorrowedText<'a>>,
 }
 
-impl WireIdentity<'_> {
+impl RawIdentity<'_> {
     fn is_ttl(&self) -> bool {
-        let is = |text: &Option<Text<'_>>, wanted| text.as_ref().is_some_and(|text| text.0 == wanted);
+        let is = |text: &Option<BorrowedText<'_>>, wanted| text.as_ref().is_some_and(|text| text.0 == wanted);
         is(&self.kind, "Service") && is(&self.principal, TTL_PRINCIPAL)
     }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct WireChange<'a> {
+struct RawChange<'a> {
     #[serde(borrow)]
     approximate_creation_date_time: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -116,13 +118,13 @@ struct WireChange<'a> {
     #[serde(borrow)]
     old_image: Option<&'a RawValue>,
     #[serde(borrow)]
-    sequence_number: Option<Text<'a>>,
+    sequence_number: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    stream_view_type: Option<Text<'a>>,
+    stream_view_type: Option<BorrowedText<'a>>,
 }
 
-fn read_record<'a>(index: usize, raw: &'a RawValue, last: Option<&Source<'a>>) -> Record<'a> {
-    let mut wire: Wire<'a> = match serde_json::from_str(raw.get()) {
+fn read_record<'a>(index: usize, raw: &'a RawValue, last: Option<&StreamSource<'a>>) -> StreamRecord<'a> {
+    let mut wire: RawRecord<'a> = match serde_json::from_str(raw.get()) {
         Ok(wire) => wire,
         Err(error) => return rescue(raw, &error),
     };
@@ -130,7 +132,7 @@ fn read_record<'a>(index: usize, raw: &'a RawValue, last: Option<&Source<'a>>) -
     let number = sequence.as_deref().map(SequenceNumber::parse);
     let source = wire.arn.take().map(|arn| match last {
         Some(last) if last.arn() == arn.0 => Ok(last.clone()),
-        _ => Source::parse(arn.0),
+        _ => StreamSource::parse(arn.0),
     });
     let source_known = source.as_ref().and_then(|source| source.as_ref().ok()).cloned();
     let number_known = number.as_ref().and_then(|number| number.as_ref().ok()).copied();
@@ -139,25 +141,25 @@ fn read_record<'a>(index: usize, raw: &'a RawValue, last: Option<&Source<'a>>) -
         let source = source.ok_or_else(|| missing("eventSourceARN"))?.map_err(unreadable)?;
         read_change(index, wire, source, number)
     })();
-    Record { raw, sequence, number: number_known, source: source_known, read }
+    StreamRecord { raw, sequence, number: number_known, source: source_known, read }
 }
 
 fn read_change<'a>(
     index: usize,
-    wire: Wire<'a>,
-    source: Source<'a>,
+    wire: RawRecord<'a>,
+    source: StreamSource<'a>,
     number: SequenceNumber,
-) -> Result<Change<'a>, Unreadable> {
+) -> Result<Change<'a>, RecordParseError> {
     let change = wire.dynamodb.ok_or_else(|| missing("dynamodb"))?;
-    let key = Key::parse(change.keys.ok_or_else(|| missing("dynamodb.Keys"))?).map_err(unreadable)?;
+    let key = ItemKey::parse(change.keys.ok_or_else(|| missing("dynamodb.Keys"))?).map_err(unreadable)?;
     let name = wire.event_name.ok_or_else(|| missing("eventName"))?.0;
     let view = change.stream_view_type.map(|text| text.0);
     let shows_new = view.as_deref().is_none_or(|view| ["NEW_IMAGE", "NEW_AND_OLD_IMAGES"].contains(&view));
     let old = old_image(&key, change.old_image)?;
     let before = match (&*name, &old) {
-        ("INSERT", _) => Before::Nothing,
-        (_, Ok(Some(image))) => Before::Image(*image),
-        _ => Before::Unknown,
+        ("INSERT", _) => OldImage::Nothing,
+        (_, Ok(Some(image))) => OldImage::Image(*image),
+        _ => OldImage::Unknown,
     };
     let effect = match &*name {
         "INSERT" | "MODIFY" => {
@@ -167,16 +169,16 @@ fn read_change<'a>(
             }
             if let Some(image) = image {
                 // Or it would be written under its own key, and acknowledged under another.
-                key.check_image(image).map_err(|error| Unreadable(format!("dynamodb.NewImage {error}")))?;
+                key.check_image(image).map_err(|error| RecordParseError(format!("dynamodb.NewImage {error}")))?;
             }
-            Effect::Write { image }
+            ChangeKind::Write { image }
         }
         "REMOVE" => {
             let expired = wire.user_identity.is_some_and(|identity| identity.is_ttl());
-            Effect::Remove { expired, image: old? }
+            ChangeKind::Remove { expired, image: old? }
         }
         other => {
-            return Err(Unreadable(format!("eventName is {other:?}, not INSERT, MODIFY or REMOVE")));
+            return Err(RecordParseError(format!("eventName is {other:?}, not INSERT, MODIFY or REMOVE")));
         }
     };
     Ok(Change {
@@ -197,21 +199,22 @@ fn read_change<'a>(
 ///
 /// The outer error is that of a record whose old image is another item's, the inner one that of an image which is none.
 fn old_image<'a>(
-    key: &Key<'_>,
+    key: &ItemKey<'_>,
     json: Option<&'a RawValue>,
-) -> Result<Result<Option<Image<'a>>, Unreadable>, Unreadable> {
+) -> Result<Result<Option<ItemImage<'a>>, RecordParseError>, RecordParseError> {
     const FIELD: &str = "dynamodb.OldImage";
     let old = image(FIELD, json);
     let Ok(Some(image)) = old else { return Ok(old) };
     match key.check_image(image) {
         Ok(()) => Ok(Ok(Some(image))),
-        Err(error @ ImageKeyError::Different(_)) => Err(Unreadable(format!("{FIELD} {error}"))),
+        Err(error @ ImageKeyError::Different(_)) => Err(RecordParseError(format!("{FIELD} {error}"))),
         Err(_) => Ok(Ok(None)),
     }
 }
 
-fn image<'a>(field: &str, json: Option<&'a RawValue>) -> Result<Option<Image<'a>>, Unreadable> {
-    json.map(|json| Image::parse(json).ok_or_else(|| Unreadable(format!("{field} is not an object")))).transpose()
+fn image<'a>(field: &str, json: Option<&'a RawValue>) -> Result<Option<ItemImage<'a>>, RecordParseError> {
+    json.map(|json| ItemImage::parse(json).ok_or_else(|| RecordParseError(format!("{field} is not an object"))))
+        .transpose()
 }
 
 /// Epoch seconds, as an integer, a decimal fraction or a float.
@@ -229,7 +232,7 @@ fn time_of(json: &str) -> Option<OffsetDateTime> {
 }
 
 /// What can still be told of a record whose shape is wrong: its position is needed to report it.
-fn rescue<'a>(raw: &'a RawValue, error: &serde_json::Error) -> Record<'a> {
+fn rescue<'a>(raw: &'a RawValue, error: &serde_json::Error) -> StreamRecord<'a> {
     #[derive(Deserialize)]
     struct Parts<'a> {
         #[serde(borrow, rename = "eventSourceARN")]
@@ -243,17 +246,17 @@ fn rescue<'a>(raw: &'a RawValue, error: &serde_json::Error) -> Record<'a> {
         sequence: Option<&'a RawValue>,
     }
     fn text(json: &RawValue) -> Option<Cow<'_, str>> {
-        serde_json::from_str::<Text<'_>>(json.get()).ok().map(|text| text.0)
+        serde_json::from_str::<BorrowedText<'_>>(json.get()).ok().map(|text| text.0)
     }
     let parts = serde_json::from_str::<Parts<'a>>(raw.get()).ok();
     let inner = parts.as_ref().and_then(|parts| serde_json::from_str::<Inner<'a>>(parts.dynamodb?.get()).ok());
     let sequence = inner.and_then(|inner| inner.sequence).and_then(text);
-    Record {
+    StreamRecord {
         raw,
         number: sequence.as_deref().and_then(|text| SequenceNumber::parse(text).ok()),
         sequence,
-        source: parts.and_then(|parts| parts.arn).and_then(text).and_then(|arn| Source::parse(arn).ok()),
-        read: Err(Unreadable(format!("the record is not that of a DynamoDB stream: {error}"))),
+        source: parts.and_then(|parts| parts.arn).and_then(text).and_then(|arn| StreamSource::parse(arn).ok()),
+        read: Err(RecordParseError(format!("the record is not that of a DynamoDB stream: {error}"))),
     }
 }
 
@@ -262,21 +265,21 @@ fn rescue<'a>(raw: &'a RawValue, error: &serde_json::Error) -> Record<'a> {
 #[must_use]
 pub fn is_same_change(one: &Change<'_>, other: &Change<'_>) -> bool {
     let is_same_effect = match (one.effect, other.effect) {
-        (Effect::Write { image: one }, Effect::Write { image: other }) => is_same_image(one, other),
-        (Effect::Remove { expired, image }, Effect::Remove { expired: also_expired, image: other }) => {
+        (ChangeKind::Write { image: one }, ChangeKind::Write { image: other }) => is_same_image(one, other),
+        (ChangeKind::Remove { expired, image }, ChangeKind::Remove { expired: also_expired, image: other }) => {
             expired == also_expired && is_same_image(image, other)
         }
         _ => false,
     };
     let is_same_before = match (one.before, other.before) {
-        (Before::Nothing, Before::Nothing) | (Before::Unknown, Before::Unknown) => true,
-        (Before::Image(one), Before::Image(other)) => is_same_image(Some(one), Some(other)),
+        (OldImage::Nothing, OldImage::Nothing) | (OldImage::Unknown, OldImage::Unknown) => true,
+        (OldImage::Image(one), OldImage::Image(other)) => is_same_image(Some(one), Some(other)),
         _ => false,
     };
     is_same_effect && is_same_before
 }
 
-fn is_same_image(one: Option<Image<'_>>, other: Option<Image<'_>>) -> bool {
+fn is_same_image(one: Option<ItemImage<'_>>, other: Option<ItemImage<'_>>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) if one.get() == other.get() => true,
         (Some(one), Some(other)) => match (RawItem::parse(one.get()), RawItem::parse(other.get())) {
@@ -290,8 +293,8 @@ fn is_same_image(one: Option<Image<'_>>, other: Option<Image<'_>>) -> bool {
 /// The key of a record, whatever else is wrong with it: all that it takes to bring an item to its source's state.
 ///
 /// # Errors
-/// [`Unreadable`] if it cannot be told.
-pub fn key_of(record: &RawValue) -> Result<CanonicalKey, Unreadable> {
+/// [`RecordParseError`] if it cannot be told.
+pub fn key_of(record: &RawValue) -> Result<CanonicalKey, RecordParseError> {
     #[derive(Deserialize)]
     struct Outer<'a> {
         #[serde(borrow)]
@@ -305,16 +308,16 @@ pub fn key_of(record: &RawValue) -> Result<CanonicalKey, Unreadable> {
     }
     let outer: Outer<'_> = serde_json::from_str(record.get()).map_err(unreadable)?;
     let keys = outer.dynamodb.and_then(|inner| inner.keys).ok_or_else(|| missing("dynamodb.Keys"))?;
-    Key::parse(keys).map(|key| key.canonical().clone()).map_err(unreadable)
+    ItemKey::parse(keys).map(|key| key.canonical().clone()).map_err(unreadable)
 }
 
-fn missing(field: &str) -> Unreadable {
-    Unreadable(format!("{field} is missing"))
+fn missing(field: &str) -> RecordParseError {
+    RecordParseError(format!("{field} is missing"))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
-fn unreadable(reason: impl ToString) -> Unreadable {
-    Unreadable(reason.to_string())
+fn unreadable(reason: impl ToString) -> RecordParseError {
+    RecordParseError(reason.to_string())
 }
 
 /// What a function answers: everything done, or where Lambda shall resend from.
@@ -323,9 +326,9 @@ fn unreadable(reason: impl ToString) -> Unreadable {
 /// unknown would fail the whole batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Answer(DynamoDbEventResponse);
+pub struct BatchResponse(DynamoDbEventResponse);
 
-impl Answer {
+impl BatchResponse {
     /// Every record is dealt with.
     #[must_use]
     pub fn done() -> Self {

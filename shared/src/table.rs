@@ -34,20 +34,20 @@ use aws_sdk_dynamodb::types::{
 use time::OffsetDateTime;
 
 use crate::item::size::MAX_ATTRIBUTES_BYTES;
-use crate::item::{self, Item};
+use crate::item::{self, AttributeMap};
 use crate::raw_item::value_bytes;
-use crate::user::precondition::{Precondition, Tags};
-use crate::user::{Edit, Edits, Profile, User, UserKey, spell_moment};
-pub use batch::{Batch, MAX_KEYS};
-use expression::{Assignments, Expression};
-pub use fault::Fault;
-use fault::{Refusal, refusal};
-pub use listing::{Listing, Order, Page, Position, Segment};
-pub use meter::Meter;
-pub use nonce::Nonces;
-pub use once::{Attempt, CLAIM_SECONDS, KEPT_SECONDS, Once};
+use crate::user::precondition::{EntityTags, Precondition};
+use crate::user::{FieldPatch, User, UserKey, UserPatch, UserProfile, spell_moment};
+pub use batch::{MAX_KEYS, UserBatch};
+use expression::{ExpressionBuilder, UpdateExpression};
+pub use fault::TableError;
+use fault::{ConditionalWriteError, refusal};
+pub use listing::{ListOrder, ListQuery, ListSegment, PageKey, UserPage};
+pub use meter::CapacityMeter;
+pub use nonce::NonceSource;
+pub use once::{CLAIM_SECONDS, IdempotencyOutcome, IdempotencyRecord, KEPT_SECONDS};
 use reservations::ReservationTable;
-pub use restore::{NotPut, RestoreTable};
+pub use restore::{RestorePutError, RestoreTable};
 
 /// How often a write that another one overtook starts over before it gives up.
 const ATTEMPTS: usize = 8;
@@ -72,12 +72,12 @@ pub enum WriteError {
     Contended,
     /// The table failed.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Fault(#[from] TableError),
 }
 
 /// What a replacement did.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Replaced {
+pub struct PutOutcome {
     /// The record as it is now.
     pub user: User,
     /// Whether no record was there before.
@@ -85,16 +85,16 @@ pub struct Replaced {
 }
 
 /// A record as an item, which leaves room for what a replica's has besides.
-fn encode(user: &User) -> Result<Item, Fault> {
-    let item = item::encode(user).map_err(Fault::refused)?;
+fn encode(user: &User) -> Result<AttributeMap, TableError> {
+    let item = item::encode(user).map_err(TableError::refused)?;
     item.get(item::ATTRIBUTES).map_or(Ok(()), check_size)?;
     Ok(item)
 }
 
 /// `attributes` alone, so that a write of other members never meets the limit: they have limits of their own.
-fn check_size(attributes: &AttributeValue) -> Result<(), Fault> {
+fn check_size(attributes: &AttributeValue) -> Result<(), TableError> {
     let bytes = value_bytes(attributes);
-    if bytes > MAX_ATTRIBUTES_BYTES { Err(Fault::AttributesTooLarge(bytes)) } else { Ok(()) }
+    if bytes > MAX_ATTRIBUTES_BYTES { Err(TableError::AttributesTooLarge(bytes)) } else { Ok(()) }
 }
 
 /// The Users table and its email index.
@@ -105,25 +105,31 @@ pub struct UserTable {
     email_index: Arc<str>,
     /// The reservations of emails, if emails are unique.
     emails: Option<ReservationTable>,
-    meter: Meter,
+    meter: CapacityMeter,
 }
 
 impl UserTable {
     /// The table of this name, reached with this client.
     #[must_use]
     pub fn new(client: Client, name: String, email_index: String) -> Self {
-        Self { client, name: name.into(), email_index: email_index.into(), emails: None, meter: Meter::default() }
+        Self {
+            client,
+            name: name.into(),
+            email_index: email_index.into(),
+            emails: None,
+            meter: CapacityMeter::default(),
+        }
     }
 
     /// The same table, in which an email is one user's, by reservations in this table with nonces from this source.
     #[must_use]
-    pub fn with_unique_emails(self, emails: Option<&str>, nonces: Nonces) -> Self {
+    pub fn with_unique_emails(self, emails: Option<&str>, nonces: NonceSource) -> Self {
         Self { emails: emails.map(|name| ReservationTable::new(name, nonces)), ..self }
     }
 
     /// The same table, whose calls are counted here.
     #[must_use]
-    pub fn metered(&self, meter: Meter) -> Self {
+    pub fn metered(&self, meter: CapacityMeter) -> Self {
         Self { meter, ..self.clone() }
     }
 
@@ -131,17 +137,17 @@ impl UserTable {
     ///
     /// # Errors
     /// The table failed, or what is stored there is no user.
-    pub async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<User>, Fault> {
+    pub async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<User>, TableError> {
         match self.item(key).await?.filter(|item| item::is_live(item, now)) {
             Some(item) => Ok(Some(item::decode(item, now)?)),
             None => Ok(None),
         }
     }
 
-    async fn item(&self, key: &UserKey) -> Result<Option<Item>, Fault> {
+    async fn item(&self, key: &UserKey) -> Result<Option<AttributeMap>, TableError> {
         let call = self.client.get_item().table_name(&*self.name).set_key(Some(item::key(key))).consistent_read(true);
         let call = call.return_consumed_capacity(ReturnConsumedCapacity::Total);
-        let output = call.send().await.map_err(Fault::of)?;
+        let output = call.send().await.map_err(TableError::of)?;
         self.meter.add(output.consumed_capacity());
         Ok(output.item)
     }
@@ -156,13 +162,13 @@ impl UserTable {
         }
         match self.put_if_absent(user, now).await {
             Ok(()) => Ok(()),
-            Err(Refusal::Condition(_)) => Err(WriteError::Exists),
-            Err(Refusal::Fault(fault)) => Err(fault.into()),
+            Err(ConditionalWriteError::Condition(_)) => Err(WriteError::Exists),
+            Err(ConditionalWriteError::Fault(fault)) => Err(fault.into()),
         }
     }
 
-    async fn put_if_absent(&self, user: &User, now: OffsetDateTime) -> Result<(), Refusal> {
-        let mut expression = Expression::default();
+    async fn put_if_absent(&self, user: &User, now: OffsetDateTime) -> Result<(), ConditionalWriteError> {
+        let mut expression = ExpressionBuilder::default();
         let condition = expression.absent(now);
         let (names, values) = expression.into_parts();
         self.client
@@ -192,15 +198,15 @@ impl UserTable {
     pub async fn replace(
         &self,
         key: UserKey,
-        profile: Profile,
+        profile: UserProfile,
         precondition: &Precondition,
         now: OffsetDateTime,
-    ) -> Result<Replaced, WriteError> {
+    ) -> Result<PutOutcome, WriteError> {
         if let Some(emails) = &self.emails {
             return self.replace_unique(emails, &key, &profile, precondition, now).await;
         }
         let must_exist = precondition.if_match.is_some();
-        let must_be_absent = precondition.if_none_match == Some(Tags::Any);
+        let must_be_absent = precondition.if_none_match == Some(EntityTags::Any);
         if must_exist && must_be_absent {
             return Err(WriteError::PreconditionFailed);
         }
@@ -210,26 +216,30 @@ impl UserTable {
                 match self.overwrite(&user, precondition, now).await {
                     Ok(Some(old)) => {
                         if old.contains_key(item::VERSION) {
-                            user.version = item::version(&old).map_err(Fault::from)?.saturating_add(1);
+                            user.version = item::version(&old).map_err(TableError::from)?.saturating_add(1);
                         }
-                        user.created_at = item::created_at(&old).map_err(Fault::from)?.or(user.created_at);
-                        return Ok(Replaced { user, created: false });
+                        user.created_at = item::created_at(&old).map_err(TableError::from)?.or(user.created_at);
+                        return Ok(PutOutcome { user, created: false });
                     }
-                    Ok(None) => return Ok(Replaced { user, created: true }),
-                    Err(Refusal::Condition(Some(old))) if item::is_live(&old, now) => {
+                    Ok(None) => return Ok(PutOutcome { user, created: true }),
+                    Err(ConditionalWriteError::Condition(Some(old))) if item::is_live(&old, now) => {
                         return Err(WriteError::PreconditionFailed);
                     }
-                    Err(Refusal::Condition(_)) if must_exist => return Err(WriteError::PreconditionFailed),
-                    Err(Refusal::Condition(_)) => {}
-                    Err(Refusal::Fault(fault)) => return Err(fault.into()),
+                    Err(ConditionalWriteError::Condition(_)) if must_exist => {
+                        return Err(WriteError::PreconditionFailed);
+                    }
+                    Err(ConditionalWriteError::Condition(_)) => {}
+                    Err(ConditionalWriteError::Fault(fault)) => return Err(fault.into()),
                 }
             }
             // Nothing is there, or what is there has expired: its leftovers must not show through the new record.
             match self.put_if_absent(&user, now).await {
-                Ok(()) => return Ok(Replaced { user, created: true }),
-                Err(Refusal::Condition(_)) if must_be_absent => return Err(WriteError::PreconditionFailed),
-                Err(Refusal::Condition(_)) => {}
-                Err(Refusal::Fault(fault)) => return Err(fault.into()),
+                Ok(()) => return Ok(PutOutcome { user, created: true }),
+                Err(ConditionalWriteError::Condition(_)) if must_be_absent => {
+                    return Err(WriteError::PreconditionFailed);
+                }
+                Err(ConditionalWriteError::Condition(_)) => {}
+                Err(ConditionalWriteError::Fault(fault)) => return Err(fault.into()),
             }
         }
         Err(WriteError::Contended)
@@ -241,14 +251,14 @@ impl UserTable {
         user: &User,
         precondition: &Precondition,
         now: OffsetDateTime,
-    ) -> Result<Option<Item>, Refusal> {
-        let mut expression = Expression::default();
+    ) -> Result<Option<AttributeMap>, ConditionalWriteError> {
+        let mut expression = ExpressionBuilder::default();
         let condition = if precondition.if_match.is_some() {
             expression.present(precondition, now)
         } else {
             expression.absent_or_present(precondition, now)
         };
-        let mut assignments = Assignments::default();
+        let mut assignments = UpdateExpression::default();
         let mut fields = encode(user)?;
         for attribute in [item::NAME, item::EMAIL, item::STATUS, item::ATTRIBUTES, item::EXPIRES_AT] {
             match fields.remove(attribute) {
@@ -270,23 +280,23 @@ impl UserTable {
     pub async fn patch(
         &self,
         key: &UserKey,
-        edits: &Edits,
+        edits: &UserPatch,
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<User, WriteError> {
-        let moves = edits.email != Edit::Keep || edits.expires_at != Edit::Keep;
+        let moves = edits.email != FieldPatch::Keep || edits.expires_at != FieldPatch::Keep;
         if let Some(emails) = self.emails.as_ref().filter(|_| moves) {
             return self.patch_unique(emails, key, edits, precondition, now).await;
         }
-        let refused = |old: Option<Item>| match old {
+        let refused = |old: Option<AttributeMap>| match old {
             Some(old) if item::is_live(&old, now) => WriteError::PreconditionFailed,
             _ => WriteError::Absent,
         };
-        let Edit::Set(patch) = &edits.attributes else {
+        let FieldPatch::Set(patch) = &edits.attributes else {
             return match self.edit(key, edits, None, precondition, now).await {
                 Ok(user) => Ok(user),
-                Err(Refusal::Condition(old)) => Err(refused(old)),
-                Err(Refusal::Fault(fault)) => Err(fault.into()),
+                Err(ConditionalWriteError::Condition(old)) => Err(refused(old)),
+                Err(ConditionalWriteError::Fault(fault)) => Err(fault.into()),
             };
         };
         let mut current = self.item(key).await?;
@@ -294,7 +304,7 @@ impl UserTable {
             let Some(mut item) = current.filter(|item| item::is_live(item, now)) else {
                 return Err(WriteError::Absent);
             };
-            let version = item::version(&item).map_err(Fault::from)?;
+            let version = item::version(&item).map_err(TableError::from)?;
             if !precondition.admits(Some(version)) {
                 return Err(WriteError::PreconditionFailed);
             }
@@ -302,8 +312,8 @@ impl UserTable {
             check_size(&merged)?;
             match self.edit(key, edits, Some(merged), &Precondition::exactly(version), now).await {
                 Ok(user) => return Ok(user),
-                Err(Refusal::Condition(newer)) => current = newer,
-                Err(Refusal::Fault(fault)) => return Err(fault.into()),
+                Err(ConditionalWriteError::Condition(newer)) => current = newer,
+                Err(ConditionalWriteError::Fault(fault)) => return Err(fault.into()),
             }
         }
         Err(WriteError::Contended)
@@ -312,14 +322,14 @@ impl UserTable {
     async fn edit(
         &self,
         key: &UserKey,
-        edits: &Edits,
+        edits: &UserPatch,
         merged: Option<AttributeValue>,
         precondition: &Precondition,
         now: OffsetDateTime,
-    ) -> Result<User, Refusal> {
-        let mut expression = Expression::default();
+    ) -> Result<User, ConditionalWriteError> {
+        let mut expression = ExpressionBuilder::default();
         let condition = expression.present(precondition, now);
-        let mut assignments = Assignments::default();
+        let mut assignments = UpdateExpression::default();
         if let Some(name) = &edits.name {
             assignments.set(&mut expression, item::NAME, item::text(name.as_str()));
         }
@@ -328,22 +338,22 @@ impl UserTable {
         assignments.edit(&mut expression, item::EXPIRES_AT, &edits.expires_at, |at| item::whole(at.seconds()));
         match (merged, &edits.attributes) {
             (Some(merged), _) => assignments.set(&mut expression, item::ATTRIBUTES, merged),
-            (None, Edit::Remove) => assignments.remove(&mut expression, item::ATTRIBUTES),
+            (None, FieldPatch::Remove) => assignments.remove(&mut expression, item::ATTRIBUTES),
             (None, _) => {}
         }
         assignments.touch(&mut expression, now);
         let item = self.update(key, assignments, condition, expression, ReturnValue::AllNew).await?;
-        Ok(item::decode(item.unwrap_or_default(), now).map_err(Fault::from)?)
+        Ok(item::decode(item.unwrap_or_default(), now).map_err(TableError::from)?)
     }
 
     async fn update(
         &self,
         key: &UserKey,
-        assignments: Assignments,
+        assignments: UpdateExpression,
         condition: String,
-        expression: Expression,
+        expression: ExpressionBuilder,
         answer: ReturnValue,
-    ) -> Result<Option<Item>, Refusal> {
+    ) -> Result<Option<AttributeMap>, ConditionalWriteError> {
         let (names, values) = expression.into_parts();
         self.client
             .update_item()
@@ -383,7 +393,7 @@ impl UserTable {
         if let Some(emails) = &self.emails {
             return self.delete_unique(emails, key, precondition, now).await;
         }
-        let mut expression = Expression::default();
+        let mut expression = ExpressionBuilder::default();
         let condition = expression.present(precondition, now);
         let (names, values) = expression.into_parts();
         let call = self
@@ -410,9 +420,9 @@ impl UserTable {
             _ => None,
         });
         Err(match refused {
-            Refusal::Condition(Some(old)) if item::is_live(&old, now) => WriteError::PreconditionFailed,
-            Refusal::Condition(_) => WriteError::Absent,
-            Refusal::Fault(fault) => fault.into(),
+            ConditionalWriteError::Condition(Some(old)) if item::is_live(&old, now) => WriteError::PreconditionFailed,
+            ConditionalWriteError::Condition(_) => WriteError::Absent,
+            ConditionalWriteError::Fault(fault) => fault.into(),
         })
     }
 }

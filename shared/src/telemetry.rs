@@ -34,7 +34,7 @@ pub struct Telemetry {
 /// The logs or the metrics of the process were started before.
 #[derive(Debug, thiserror::Error)]
 #[error("the process's {part} are taken already: {cause}")]
-pub struct Taken {
+pub struct TelemetryError {
     part: &'static str,
     cause: String,
 }
@@ -45,8 +45,8 @@ pub struct Taken {
 /// them too, with [`level`] and [`stack`], and reports them together with whatever else is wrong.
 ///
 /// # Errors
-/// [`Taken`] if something else logs or counts in this process.
-pub fn init(function: &'static str, environment: &Environment) -> Result<Telemetry, Taken> {
+/// [`TelemetryError`] if something else logs or counts in this process.
+pub fn init(function: &'static str, environment: &Environment) -> Result<Telemetry, TelemetryError> {
     let level = environment.get(LOG_LEVEL).and_then(|text| level(text).ok()).unwrap_or(LevelFilter::INFO);
     let lines = tracing_subscriber::fmt()
         .json()
@@ -56,7 +56,7 @@ pub fn init(function: &'static str, environment: &Environment) -> Result<Telemet
         .with_max_level(level)
         .finish();
     let subscriber = lines.with(targets(function, level));
-    let taken = |part| move |cause: String| Taken { part, cause };
+    let taken = |part| move |cause: String| TelemetryError { part, cause };
     tracing::subscriber::set_global_default(subscriber).map_err(|error| taken("logs")(error.to_string()))?;
     let stack = environment.get(STACK_NAME).and_then(|text| stack(text).ok());
     collect(function, stack).map_err(taken("metrics"))

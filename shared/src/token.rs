@@ -22,7 +22,7 @@ pub const LASTS: Duration = Duration::from_mins(15);
 
 /// What a token opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door<'d> {
+pub enum AuthTarget<'d> {
     /// A database of RDS or Aurora, by its endpoint.
     Rds {
         /// The endpoint's name.
@@ -55,12 +55,12 @@ pub enum TokenError {
 
 /// A password for a while. It is shown nowhere.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token {
+pub struct AuthToken {
     text: String,
     until: OffsetDateTime,
 }
 
-impl Token {
+impl AuthToken {
     /// What to log in with.
     #[must_use]
     pub fn secret(&self) -> &str {
@@ -74,7 +74,7 @@ impl Token {
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for AuthToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Token(until {})", self.until)
     }
@@ -104,7 +104,7 @@ impl TokenSigner {
     ///
     /// # Errors
     /// [`TokenError`], which names what is missing.
-    pub async fn sign(&self, door: Door<'_>, user: &str) -> Result<Token, TokenError> {
+    pub async fn sign(&self, door: AuthTarget<'_>, user: &str) -> Result<AuthToken, TokenError> {
         let region = self.sdk.region().ok_or(TokenError::NoRegion)?.as_ref();
         let provider =
             self.sdk.credentials_provider().ok_or_else(|| TokenError::NoCredentials("none are set".to_owned()))?;
@@ -138,19 +138,19 @@ impl TokenSigner {
             text.push('=');
             text.push_str(&encoded(value));
         }
-        Ok(Token { text, until: now + LASTS })
+        Ok(AuthToken { text, until: now + LASTS })
     }
 }
 
 /// The service's name in signatures, the host and the query of the request that a token is.
-fn asked_of(door: Door<'_>, user: &str) -> Result<(&'static str, String, String), TokenError> {
+fn asked_of(door: AuthTarget<'_>, user: &str) -> Result<(&'static str, String, String), TokenError> {
     if user.is_empty() {
         return Err(TokenError::Unsigned("the URL names no user".to_owned()));
     }
     let user = encoded(user);
     Ok(match door {
-        Door::Rds { host, port } => ("rds-db", format!("{host}:{port}"), format!("Action=connect&DBUser={user}")),
-        Door::ElastiCache { cache, serverless } => {
+        AuthTarget::Rds { host, port } => ("rds-db", format!("{host}:{port}"), format!("Action=connect&DBUser={user}")),
+        AuthTarget::ElastiCache { cache, serverless } => {
             let kind = if serverless { "&ResourceType=ServerlessCache" } else { "" };
             ("elasticache", cache.to_owned(), format!("Action=connect&User={user}{kind}"))
         }
@@ -184,7 +184,7 @@ mod tests {
     /// The vector that `aws-sdk-rds` is tested with.
     #[tokio::test]
     async fn a_token_of_rds_is_that_of_aws_s_own_sdks() {
-        let door = Door::Rds { host: "prod-instance.us-east-1.rds.amazonaws.com", port: 3306 };
+        let door = AuthTarget::Rds { host: "prod-instance.us-east-1.rds.amazonaws.com", port: 3306 };
         let token = signer(Some("us-east-1")).sign(door, "peccy").await.unwrap();
         assert_eq!(
             token.secret(),
@@ -200,7 +200,7 @@ mod tests {
     async fn a_token_of_elasticache_names_the_cache_and_its_kind() {
         let signer = signer(Some("eu-west-1"));
         let of = async |serverless| {
-            let door = Door::ElastiCache { cache: "users-cache", serverless };
+            let door = AuthTarget::ElastiCache { cache: "users-cache", serverless };
             signer.sign(door, "mill race").await.unwrap().secret().to_owned()
         };
         let (group, serverless) = (of(false).await, of(true).await);
@@ -212,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_missing_is_named_and_nothing_is_shown() {
-        let door = Door::Rds { host: "db", port: 5432 };
+        let door = AuthTarget::Rds { host: "db", port: 5432 };
         let said = signer(None).sign(door, "ada").await.unwrap_err().to_string();
         assert!(said.contains("AWS_REGION"), "{said}");
         assert!(signer(Some("eu-west-1")).sign(door, "").await.is_err());

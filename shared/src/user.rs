@@ -19,20 +19,20 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use attributes::Attributes;
+use attributes::UserAttributes;
 use email::Email;
 use expiry::ExpiresAt;
 use id::UserId;
-use json::Json;
-use name::Name;
-use status::Status;
+use json::JsonValue;
+use name::UserName;
+use status::UserStatus;
 use timestamp::Timestamp;
 
 /// The reason why a text or a number is not the part of a user that it was given as. It names the part and the fix,
 /// and never the value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
-pub struct Invalid(pub(crate) &'static str);
+pub struct InvalidField(pub(crate) &'static str);
 
 /// Where a record stands: one user has many records, each at its own second.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,15 +45,15 @@ pub struct UserKey {
 
 /// What a client writes of a record.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Profile {
+pub struct UserProfile {
     /// The user's name.
-    pub name: Name,
+    pub name: UserName,
     /// The user's address; records without one are not found by email.
     pub email: Option<Email>,
     /// A word of the client's own about the user.
-    pub status: Option<Status>,
+    pub status: Option<UserStatus>,
     /// Whatever else the client keeps.
-    pub attributes: Option<Attributes>,
+    pub attributes: Option<UserAttributes>,
     /// From this second on the record is absent.
     pub expires_at: Option<ExpiresAt>,
 }
@@ -64,7 +64,7 @@ pub struct User {
     /// Where it stands.
     pub key: UserKey,
     /// What was written.
-    pub profile: Profile,
+    pub profile: UserProfile,
     /// The optimistic lock and the entity tag: the creation time in microseconds, and one more with every later write.
     /// 0 is a record that another program wrote without a version.
     pub version: u64,
@@ -77,7 +77,7 @@ pub struct User {
 impl User {
     /// The record that a create at `now` writes.
     #[must_use]
-    pub fn created(key: UserKey, profile: Profile, now: OffsetDateTime) -> Self {
+    pub fn created(key: UserKey, profile: UserProfile, now: OffsetDateTime) -> Self {
         Self { key, profile, version: first_version(now), created_at: Some(now), updated_at: Some(now) }
     }
 }
@@ -91,7 +91,7 @@ pub fn first_version(now: OffsetDateTime) -> u64 {
 
 /// What a merge patch does to one optional part.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub enum Edit<T> {
+pub enum FieldPatch<T> {
     /// The patch does not name it.
     #[default]
     Keep,
@@ -101,7 +101,7 @@ pub enum Edit<T> {
     Set(T),
 }
 
-impl<T> Edit<T> {
+impl<T> FieldPatch<T> {
     /// The value that it gives, if it gives one.
     pub fn set(self) -> Option<T> {
         match self {
@@ -113,33 +113,33 @@ impl<T> Edit<T> {
 
 /// A merge patch (RFC 7396) of a record, parsed: what it would do is valid whatever the record holds.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Edits {
+pub struct UserPatch {
     /// A new name; a name cannot be removed.
-    pub name: Option<Name>,
+    pub name: Option<UserName>,
     /// What happens to the address.
-    pub email: Edit<Email>,
+    pub email: FieldPatch<Email>,
     /// What happens to the status.
-    pub status: Edit<Status>,
+    pub status: FieldPatch<UserStatus>,
     /// What happens to the expiry.
-    pub expires_at: Edit<ExpiresAt>,
+    pub expires_at: FieldPatch<ExpiresAt>,
     /// The patch of `attributes`, merged member by member into what is there.
-    pub attributes: Edit<AttributesPatch>,
+    pub attributes: FieldPatch<AttributesPatch>,
 }
 
 /// A merge patch of `attributes`: an object whose `null` members remove.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct AttributesPatch(Json);
+pub struct AttributesPatch(JsonValue);
 
 impl AttributesPatch {
     /// Takes attributes for a patch of attributes.
     #[must_use]
-    pub fn new(members: Attributes) -> Self {
-        Self(Json::Object(members.into_members()))
+    pub fn new(members: UserAttributes) -> Self {
+        Self(JsonValue::Object(members.into_members()))
     }
 
     /// The patch as JSON, always an object.
     #[must_use]
-    pub fn json(&self) -> &Json {
+    pub fn json(&self) -> &JsonValue {
         &self.0
     }
 }
@@ -162,11 +162,11 @@ mod tests {
     fn user() -> User {
         User::created(
             UserKey { id: UserId::parse("ada").unwrap(), timestamp: Timestamp::parse(7).unwrap() },
-            Profile {
-                name: Name::parse("Ada").unwrap(),
+            UserProfile {
+                name: UserName::parse("Ada").unwrap(),
                 email: None,
                 status: None,
-                attributes: Some(Attributes::parse(r#"{"n": 0.12345678901234567890123456789012345678}"#).unwrap()),
+                attributes: Some(UserAttributes::parse(r#"{"n": 0.12345678901234567890123456789012345678}"#).unwrap()),
                 expires_at: None,
             },
             datetime!(2026-11-22 10:00:00.123456 UTC),

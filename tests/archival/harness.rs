@@ -6,18 +6,18 @@ use std::io::Cursor;
 use std::path::Path;
 use std::time::Duration;
 
-use archiver::archive::{ArchivedRow, KeyNames, Merge, Reader};
-use archiver::config::Config;
-use archiver::{Archiver, Fault};
+use archiver::archive::{ArchivedRow, KeyNames, MergeIterator, RowReader};
+use archiver::config::ArchiverConfig;
+use archiver::{Archiver, ArchiverError};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
-use local::template::Bucket;
+use local::template::BucketResource;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use shared::environment::Environment;
 use shared::invocation::Invocation;
-use shared::stream::Answer;
+use shared::stream::BatchResponse;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -29,15 +29,15 @@ pub(crate) struct Harness {
     pub(crate) root: tempfile::TempDir,
     pub(crate) s3: Client,
     pub(crate) archiver: Archiver,
-    engine: local::s3::Engine,
+    engine: local::s3::S3Engine,
 }
 
 impl Harness {
     pub(crate) async fn start() -> Self {
         let root = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let engine = local::s3::Engine::start(listener, root.path()).await.unwrap();
-        let bucket = |name: &str| Bucket { logical_id: String::new(), name: name.to_owned() };
+        let engine = local::s3::S3Engine::start(listener, root.path()).await.unwrap();
+        let bucket = |name: &str| BucketResource { logical_id: String::new(), name: name.to_owned() };
         engine.create_buckets(&[bucket(ARCHIVE), bucket(FAILURES)]).unwrap();
         let s3 = client(engine.endpoint());
         let archiver = archiver(&[], s3.clone());
@@ -68,7 +68,7 @@ impl Harness {
         std::fs::create_dir(&folder).unwrap();
     }
 
-    pub(crate) async fn handle(&self, batch: &Value) -> Result<Answer, Fault> {
+    pub(crate) async fn handle(&self, batch: &Value) -> Result<BatchResponse, ArchiverError> {
         handle(&self.archiver, batch, Duration::from_secs(30)).await
     }
 
@@ -109,7 +109,7 @@ pub(crate) async fn rows(s3: &Client) -> Vec<ArchivedRow> {
         let (bytes, metadata) = get(s3, ARCHIVE, &key).await;
         readers.push(open(&key, &metadata, bytes));
     }
-    Merge::new(readers).map(Result::unwrap).collect()
+    MergeIterator::new(readers).map(Result::unwrap).collect()
 }
 
 pub(crate) async fn keys(s3: &Client, bucket: &str) -> Vec<String> {
@@ -126,8 +126,8 @@ pub(crate) async fn get(s3: &Client, bucket: &str, key: &str) -> (Vec<u8>, HashM
 }
 
 /// Reads an object as it is downloaded.
-pub(crate) fn open(key: &str, metadata: &HashMap<String, String>, bytes: Vec<u8>) -> Reader<Cursor<Vec<u8>>> {
-    Reader::open(key, metadata, KeyNames::new(["user_id", "timestamp"]), Cursor::new(bytes)).unwrap()
+pub(crate) fn open(key: &str, metadata: &HashMap<String, String>, bytes: Vec<u8>) -> RowReader<Cursor<Vec<u8>>> {
+    RowReader::open(key, metadata, KeyNames::new(["user_id", "timestamp"]), Cursor::new(bytes)).unwrap()
 }
 
 /// One attempt a call: these tests say themselves when something comes again.
@@ -142,10 +142,10 @@ pub(crate) fn archiver(variables: &[(&str, &str)], s3: Client) -> Archiver {
         .chain(variables)
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    archiver::connect(&Config::parse(&environment).unwrap(), s3)
+    archiver::connect(&ArchiverConfig::parse(&environment).unwrap(), s3)
 }
 
-pub(crate) async fn handle(archiver: &Archiver, batch: &Value, time: Duration) -> Result<Answer, Fault> {
+pub(crate) async fn handle(archiver: &Archiver, batch: &Value, time: Duration) -> Result<BatchResponse, ArchiverError> {
     let event = RawValue::from_string(batch.to_string()).unwrap();
     // Spawned, because whoever invokes it may run on many threads.
     let archiver = archiver.clone();

@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use archiver::store::Store;
+use archiver::store::ArchiveStore;
 use tokio::runtime::Handle;
 
 use super::harness;
@@ -33,7 +33,7 @@ async fn put(scene: &Scene, length: usize) -> Vec<u8> {
     bytes
 }
 
-async fn read(store: Store) -> io::Result<Vec<u8>> {
+async fn read(store: ArchiveStore) -> io::Result<Vec<u8>> {
     let runtime = Handle::current();
     let reading = tokio::task::spawn_blocking(move || {
         let mut object = store.blocking_open(KEY, &runtime).map_err(io::Error::other)?.unwrap();
@@ -47,7 +47,7 @@ async fn read(store: Store) -> io::Result<Vec<u8>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_of_any_size_is_read_piece_by_piece_as_it_lies() {
     let scene = Scene::start().await;
-    let store = Store::new(scene.s3.clone(), ARCHIVE.to_owned());
+    let store = ArchiveStore::new(scene.s3.clone(), ARCHIVE.to_owned());
     for length in [1, MIB - 1, MIB, MIB + 1, 2 * MIB, 5 * MIB / 2] {
         let bytes = put(&scene, length).await;
         assert!(read(store.clone()).await.unwrap() == bytes, "{length}");
@@ -68,12 +68,12 @@ async fn a_body_that_breaks_off_is_asked_for_again_and_one_that_always_does_is_n
         if counted.fetch_add(1, Ordering::SeqCst).is_multiple_of(3) { Mishap::None } else { Mishap::HalfAnAnswer }
     };
     let url = proxy::before(scene.stack.s3_url(), plan).await;
-    let store = Store::new(harness::client(&url), ARCHIVE.to_owned());
+    let store = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
     assert!(read(store).await.unwrap() == bytes);
     assert_eq!(calls.load(Ordering::SeqCst), 7, "three pieces, the last two at their third attempt");
 
     let url = proxy::before(scene.stack.s3_url(), |_| Mishap::HalfAnAnswer).await;
-    let store = Store::new(harness::client(&url), ARCHIVE.to_owned());
+    let store = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
     let said = store.open(KEY).await.err().unwrap().to_string();
     assert!(said.contains("does not give some/object"), "{said}");
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::stack::{Options, Stack};
+use local::stack::{LocalStack, StackOptions};
 use time::macros::datetime;
 
 use super::harness;
 
 /// Puts a user that expires at an epoch second, or never.
-async fn put(stack: &Stack, user: &str, expires_at: Option<i64>) {
+async fn put(stack: &LocalStack, user: &str, expires_at: Option<i64>) {
     let number = |text: &str| AttributeValue::N(text.to_owned());
     let mut put = stack.dynamodb().put_item().table_name("Users");
     put = put.item("user_id", AttributeValue::S(user.to_owned())).item("timestamp", number("7"));
@@ -20,7 +20,7 @@ async fn put(stack: &Stack, user: &str, expires_at: Option<i64>) {
     put.send().await.unwrap();
 }
 
-async fn delete(stack: &Stack, user: &str) {
+async fn delete(stack: &LocalStack, user: &str) {
     let delete = stack.dynamodb().delete_item().table_name("Users");
     let delete = delete.key("user_id", AttributeValue::S(user.to_owned()));
     delete.key("timestamp", AttributeValue::N("7".into())).send().await.unwrap();
@@ -29,7 +29,7 @@ async fn delete(stack: &Stack, user: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_all_that_leaves_the_table_only_what_ttl_removed_reaches_the_archive() {
     let never = Duration::from_hours(24);
-    let stack = Stack::boot(Options { expire_every: never, ..Options::default() }).await.unwrap();
+    let stack = LocalStack::boot(StackOptions { expire_every: never, ..StackOptions::default() }).await.unwrap();
     // A month ago: TTL passes over what expired more than five years ago.
     let expired = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     put(&stack, "alive", None).await;

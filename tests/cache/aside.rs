@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use api::cache::Patience;
-use local::cache::Server;
+use api::cache::CacheTimeouts;
+use local::cache::CacheServer;
 use local::clients;
-use shared::cache::{Cache, Held};
+use shared::cache::{Cache, CacheSlot};
 use shared::clock::Clock;
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::users_api::service::{Answer, Api, FIRST, JSON, MERGE, NOW, Service, c
 
 const KEY: &str = "millrace:1:{Users/ada/7}";
 /// Longer than any machine is busy: what is shown is not the time.
-const PATIENT: Patience = Patience { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+const PATIENT: CacheTimeouts = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
 
 async fn service() -> (Service, Cache) {
     let cache = cache().await;
@@ -102,7 +102,7 @@ async fn what_another_program_wrote_is_told_from_its_mark_on() {
     service.put(&item).await;
     let read = api.get("/users/ada/7").await;
     assert_eq!((read.json["user"]["name"].as_str(), source(&read)), (Some("Eve"), "database"));
-    assert_eq!(cache.line().await.unwrap().get(KEY).await.unwrap(), Held::Mark);
+    assert_eq!(cache.line().await.unwrap().get(KEY).await.unwrap(), CacheSlot::Mark);
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn a_record_without_a_version_is_never_kept() {
         assert_eq!(source(&api.get("/users/eve/7").await), "database");
     }
     let line = cache.line().await.unwrap();
-    assert_eq!(line.get("millrace:1:{Users/eve/7}").await.unwrap(), Held::Mark);
+    assert_eq!(line.get("millrace:1:{Users/eve/7}").await.unwrap(), CacheSlot::Mark);
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn that_a_record_is_missing_is_told_from_the_cache_and_that_it_is_there_at
     let api = service.api();
     assert_eq!(api.get("/users/ada/7").await.status, 404);
     let line = cache.line().await.unwrap();
-    assert_eq!(line.get(KEY).await.unwrap(), Held::Missing);
+    assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Missing);
     let missing = api.get("/users/ada/7").await;
     assert_eq!((missing.status, missing.problem()), (404, "not-found"));
     api.created("ada", 7).await;
@@ -146,10 +146,10 @@ async fn a_kept_record_ends_when_it_expires() {
 
 /// A service before whose cache a proxy stands, and the calls that came through.
 async fn troubled(
-    patience: Patience,
+    patience: CacheTimeouts,
     plan: impl Fn(&str) -> Mishap + Send + Sync + 'static,
-) -> (Service, Server, Arc<AtomicUsize>) {
-    let server = Server::start().await.unwrap();
+) -> (Service, CacheServer, Arc<AtomicUsize>) {
+    let server = CacheServer::start().await.unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let plan = move |said: &str| {
@@ -162,7 +162,7 @@ async fn troubled(
 
 #[tokio::test]
 async fn a_silent_cache_costs_its_patience_once_and_is_then_left_alone() {
-    let patience = Patience { call: Duration::from_millis(25), rest: Duration::from_mins(1) };
+    let patience = CacheTimeouts { call: Duration::from_millis(25), rest: Duration::from_mins(1) };
     let (service, _server, calls) = troubled(patience, |_| Mishap::Silence).await;
     let api = Api(api::app(&config("Users"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
     api.created("ada", 7).await;
@@ -218,7 +218,7 @@ async fn a_mark_that_did_not_arrive_is_owed_and_what_it_was_to_take_away_is_not_
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert_eq!(api.get("/users/ada/7").await.status, 404);
         let line = at(&server.url()).line().await.unwrap();
-        assert_eq!(line.get(KEY).await.unwrap(), Held::Mark, "the debt is paid");
+        assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Mark, "the debt is paid");
     }
 }
 
@@ -293,14 +293,14 @@ async fn held_back(url: &str, held: Arc<AtomicBool>, open: Arc<tokio::sync::Noti
 
 #[tokio::test]
 async fn a_server_that_lost_its_marks_is_brought_nothing_that_was_read_before() {
-    let mut server = Server::start().await.unwrap();
+    let mut server = CacheServer::start().await.unwrap();
     let cache = servers::at(&server.url());
     let service = Service::with_cache(cache.clone(), PATIENT).await;
     service.api().created("ada", 7).await;
     let line = cache.line().await.unwrap();
-    assert_eq!(line.get(KEY).await.unwrap(), Held::Mark);
+    assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Mark);
     server.start_again().await.unwrap();
     let read = service.api().get("/users/ada/7").await;
     assert_eq!(source(&read), "database");
-    assert_eq!(at(&server.url()).line().await.unwrap().get(KEY).await.unwrap(), Held::Nothing);
+    assert_eq!(at(&server.url()).line().await.unwrap().get(KEY).await.unwrap(), CacheSlot::Nothing);
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use api::cache::Patience;
-use local::cache::Server;
+use api::cache::CacheTimeouts;
+use local::cache::CacheServer;
 use shared::cache::Cache;
 
 use super::servers::{at, cache, url};
 use crate::users_api::service::Service;
 
-const PATIENT: Patience = Patience { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+const PATIENT: CacheTimeouts = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
 
 async fn limited(cache: Cache, url: &str) -> crate::users_api::service::Api {
     let service = Service::with_cache(cache, PATIENT).await;
@@ -53,7 +53,7 @@ async fn without_a_limit_nothing_is_told_of_one() {
 
 #[tokio::test]
 async fn without_the_cache_everybody_passes() {
-    let server = Server::start().await.unwrap();
+    let server = CacheServer::start().await.unwrap();
     let url = server.url();
     let api = limited(at(&url), &url).await;
     assert!(!api.get("/users/ada/7").await.header("ratelimit").is_empty());

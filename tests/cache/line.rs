@@ -2,29 +2,29 @@
 
 use std::time::Duration;
 
-use local::cache::Server;
-use local::port::Port;
-use shared::cache::{Allowance, Cache, CacheError, Entry, Held, Quota};
-use shared::floor::Floor;
+use local::cache::CacheServer;
+use local::port::ReservedPort;
+use shared::cache::{Cache, CacheEntry, CacheError, CacheSlot, QuotaDecision, RequestQuota};
+use shared::floor::MinVersion;
 use tempfile::TempDir;
 
 use super::servers::{at, cache, settings, time_left, told, url};
 use crate::users_api::service::NOW;
 
-fn entry(version: u64) -> Entry {
-    Entry { version, expires_at: None, json: br#"{"user_id":"ada"}"#.to_vec() }
+fn entry(version: u64) -> CacheEntry {
+    CacheEntry { version, expires_at: None, json: br#"{"user_id":"ada"}"#.to_vec() }
 }
 
-fn floor(version: u64) -> Floor {
-    Floor::of_write(0, version)
+fn floor(version: u64) -> MinVersion {
+    MinVersion::of_write(0, version)
 }
 
 #[tokio::test]
 async fn a_record_is_taken_over_nothing_and_over_a_lower_one_alone() {
     let line = cache().await.line().await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), Held::Nothing);
+    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Nothing);
     assert!(line.fill("k", &entry(7), NOW).await.unwrap());
-    assert_eq!(line.get("k").await.unwrap(), Held::Entry(entry(7)));
+    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Entry(entry(7)));
     assert!(!line.fill("k", &entry(6), NOW).await.unwrap());
     assert!(!line.fill("k", &entry(7), NOW).await.unwrap());
     assert!(line.fill("k", &entry(8), NOW).await.unwrap());
@@ -38,7 +38,7 @@ async fn a_mark_takes_away_what_is_below_and_lets_in_what_is_not() {
     line.mark("k", floor(7)).await.unwrap();
     assert_eq!(told(&line, "k").await, Some(7), "it is the very state that the mark is of");
     line.mark("k", floor(8)).await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), Held::Mark);
+    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Mark);
     assert!(!line.fill("k", &entry(7), NOW).await.unwrap());
     line.mark("k", floor(5)).await.unwrap();
     assert!(!line.fill("k", &entry(7), NOW).await.unwrap(), "the highest stays");
@@ -59,11 +59,11 @@ async fn that_a_record_is_missing_is_known_over_nothing_and_for_seconds() {
     let url = url().await;
     let line = at(&url).line().await.unwrap();
     line.fill_missing("k").await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), Held::Missing);
+    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Missing);
     assert!((1..=5_000).contains(&time_left(&url, "k").await));
     line.mark("k", floor(1)).await.unwrap();
     line.fill_missing("k").await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), Held::Mark, "somebody wrote meanwhile");
+    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Mark, "somebody wrote meanwhile");
     assert!(line.fill("k", &entry(1), NOW).await.unwrap());
     line.fill_missing("k").await.unwrap();
     assert_eq!(told(&line, "k").await, Some(1));
@@ -86,7 +86,7 @@ async fn a_mark_that_comes_again_stands_its_time_anew_and_so_does_a_higher_one_f
 async fn a_record_that_ends_soon_leaves_its_floor_for_as_long_as_a_mark_would() {
     let url = url().await;
     let line = at(&url).line().await.unwrap();
-    let ending = Entry { expires_at: Some(NOW.unix_timestamp() + 2), ..entry(7) };
+    let ending = CacheEntry { expires_at: Some(NOW.unix_timestamp() + 2), ..entry(7) };
     assert!(line.fill("k", &ending, NOW).await.unwrap());
     assert!((55_000..=60_000).contains(&time_left(&url, "k").await));
     assert!(line.fill("j", &entry(7), NOW).await.unwrap());
@@ -95,28 +95,28 @@ async fn a_record_that_ends_soon_leaves_its_floor_for_as_long_as_a_mark_would() 
 
 #[tokio::test]
 async fn many_marks_are_one_round_trip_also_after_a_restart() {
-    let mut server = Server::start().await.unwrap();
+    let mut server = CacheServer::start().await.unwrap();
     let cache = at(&server.url());
     let marks: Vec<_> = (1..=5_000).map(|n| (format!("k{n}"), floor(n))).collect();
     let line = cache.line().await.unwrap();
     line.mark_all(&marks).await.unwrap();
-    assert_eq!(line.get("k5000").await.unwrap(), Held::Mark);
+    assert_eq!(line.get("k5000").await.unwrap(), CacheSlot::Mark);
     server.kill();
     assert!(line.mark_all(&marks).await.is_err());
     cache.hang_up(&line);
     server.start_again().await.unwrap();
     let line = cache.line().await.unwrap();
-    assert_eq!(line.get("k1").await.unwrap(), Held::Nothing);
+    assert_eq!(line.get("k1").await.unwrap(), CacheSlot::Nothing);
     line.mark_all(&marks).await.unwrap();
-    assert_eq!(line.get("k1").await.unwrap(), Held::Mark);
+    assert_eq!(line.get("k1").await.unwrap(), CacheSlot::Mark);
 }
 
 #[tokio::test]
 async fn a_line_that_failed_stays_failed_though_the_server_is_back() {
-    let mut server = Server::start().await.unwrap();
+    let mut server = CacheServer::start().await.unwrap();
     let cache = at(&server.url());
     let line = cache.line().await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), Held::Nothing, "a reader looks, and goes to the table");
+    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Nothing, "a reader looks, and goes to the table");
     server.start_again().await.unwrap();
     assert!(line.fill("k", &entry(7), NOW).await.is_err(), "the marks since its look are lost");
     assert!(cache.is_open(&line));
@@ -128,22 +128,22 @@ async fn a_line_that_failed_stays_failed_though_the_server_is_back() {
 #[tokio::test]
 async fn a_quota_is_spent_and_comes_back_with_time() {
     let line = cache().await.line().await.unwrap();
-    let quota = Quota { requests: 10, seconds: 1, burst: 3 };
+    let quota = RequestQuota { requests: 10, seconds: 1, burst: 3 };
     for remaining in [2, 1, 0] {
-        let Allowance::Passes { remaining: left, .. } = line.spend("ada", quota).await.unwrap() else { panic!() };
+        let QuotaDecision::Passes { remaining: left, .. } = line.spend("ada", quota).await.unwrap() else { panic!() };
         assert_eq!(left, remaining);
     }
-    let Allowance::Waits { next_in } = line.spend("ada", quota).await.unwrap() else { panic!("a fourth") };
+    let QuotaDecision::Waits { next_in } = line.spend("ada", quota).await.unwrap() else { panic!("a fourth") };
     assert!(next_in <= Duration::from_millis(100) && next_in > Duration::from_millis(10), "{next_in:?}");
-    assert!(matches!(line.spend("eve", quota).await.unwrap(), Allowance::Passes { .. }), "each has its own");
+    assert!(matches!(line.spend("eve", quota).await.unwrap(), QuotaDecision::Passes { .. }), "each has its own");
     tokio::time::sleep(next_in).await;
-    assert!(matches!(line.spend("ada", quota).await.unwrap(), Allowance::Passes { remaining: 0, .. }));
+    assert!(matches!(line.spend("ada", quota).await.unwrap(), QuotaDecision::Passes { remaining: 0, .. }));
 }
 
 #[tokio::test]
 async fn a_cluster_is_spoken_to_as_one() {
     // It takes no writes before it has its slots.
-    let server = Server::spawn(&["--cluster-enabled", "yes"]).unwrap();
+    let server = CacheServer::spawn(&["--cluster-enabled", "yes"]).unwrap();
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = loop {
         match client.get_multiplexed_async_connection().await {
@@ -171,8 +171,8 @@ async fn a_cluster_is_spoken_to_as_one() {
     assert!(line.fill(&key(7), &entry(7), NOW).await.unwrap());
     assert_eq!(told(&line, &key(7)).await, Some(7));
     assert!(matches!(
-        line.spend("ada", Quota { requests: 1, seconds: 1, burst: 1 }).await.unwrap(),
-        Allowance::Passes { .. }
+        line.spend("ada", RequestQuota { requests: 1, seconds: 1, burst: 1 }).await.unwrap(),
+        QuotaDecision::Passes { .. }
     ));
 }
 
@@ -188,7 +188,7 @@ async fn what_is_wrong_with_a_cache_names_the_setting() {
         "{nobody}"
     );
 
-    let locked = Server::spawn(&["--requirepass", "secret"]).unwrap();
+    let locked = CacheServer::spawn(&["--requirepass", "secret"]).unwrap();
     locked.ready(&format!("redis://:secret@127.0.0.1:{}", locked.port())).await.unwrap();
     for url in [locked.url(), format!("redis://ada:wrong@127.0.0.1:{}", locked.port())] {
         let refused = told(at(&url)).await;
@@ -196,8 +196,8 @@ async fn what_is_wrong_with_a_cache_names_the_setting() {
         assert!(!refused.to_string().contains("wrong@"), "{refused}");
     }
 
-    let primary = Server::start().await.unwrap();
-    let replica = Server::spawn(&["--replicaof", "127.0.0.1", &primary.port().to_string()]).unwrap();
+    let primary = CacheServer::start().await.unwrap();
+    let replica = CacheServer::spawn(&["--replicaof", "127.0.0.1", &primary.port().to_string()]).unwrap();
     let refused = loop {
         let refused = told(at(&replica.url())).await;
         if matches!(refused, CacheError::Refused(_)) {
@@ -276,10 +276,10 @@ async fn an_encrypted_line_trusts_the_right_certificate_alone() {
     let folder = TempDir::new().unwrap();
     let authority = certificates(&folder);
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let encrypted = Port::claim().unwrap();
+    let encrypted = ReservedPort::claim().unwrap();
     let port = encrypted.number().to_string();
     let files = [path("server.crt"), path("server.key"), path("ca.crt")];
-    let _server = Server::start_with(&[
+    let _server = CacheServer::start_with(&[
         "--tls-port",
         &port,
         "--tls-cert-file",

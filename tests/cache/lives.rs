@@ -1,7 +1,7 @@
 //! The lives of [`super::rule`] on a real server: whatever the model tells, the scripts tell.
 
 use redis::aio::MultiplexedConnection;
-use shared::cache::{Entry, Line};
+use shared::cache::{CacheConnection, CacheEntry};
 
 use super::rule::{Done, Weakness, live};
 use super::servers::{at, told, url};
@@ -16,13 +16,13 @@ async fn pass(server: &mut MultiplexedConnection, key: &str, seconds: u64) {
     redis::cmd("PEXPIRE").arg(key).arg(left.max(0)).exec_async(server).await.unwrap();
 }
 
-async fn follow(line: &Line, server: &mut MultiplexedConnection, key: &str, done: &[Done]) {
+async fn follow(line: &CacheConnection, server: &mut MultiplexedConnection, key: &str, done: &[Done]) {
     for (step, one) in done.iter().enumerate() {
         match *one {
             Done::Look(version) => assert_eq!(told(line, key).await, version, "{key}, step {step}: {done:#?}"),
             Done::Fill { version, ends_in } => {
                 let expires_at = ends_in.map(|seconds| NOW.unix_timestamp() + i64::try_from(seconds).unwrap());
-                line.fill(key, &Entry { version, expires_at, json: b"{}".to_vec() }, NOW).await.map(drop).unwrap();
+                line.fill(key, &CacheEntry { version, expires_at, json: b"{}".to_vec() }, NOW).await.map(drop).unwrap();
             }
             Done::FillMissing => line.fill_missing(key).await.unwrap(),
             Done::Mark(floor) => line.mark(key, floor).await.unwrap(),

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use api::cache::{CacheAside, Patience};
+use api::cache::{CacheAside, CacheTimeouts};
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use futures::{StreamExt, stream};
-use local::cache::Server;
-use local::stack::{Options, Stack};
-use local::tier::Tier;
+use local::cache::CacheServer;
+use local::stack::{LocalStack, StackOptions};
+use local::tier::TierServer;
 use serde_json::json;
 use shared::clock::Clock;
 
@@ -35,13 +35,16 @@ fn item(n: u64) -> Item {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_nothing_stale() {
-    let server = Server::start().await.unwrap();
+    let server = CacheServer::start().await.unwrap();
     let url = server.url();
-    let options =
-        Options { cache: Tier::At(url.clone()), expire_every: Duration::from_hours(24), ..Options::default() };
-    let stack = Stack::boot(options).await.unwrap();
+    let options = StackOptions {
+        cache: TierServer::At(url.clone()),
+        expire_every: Duration::from_hours(24),
+        ..StackOptions::default()
+    };
+    let stack = LocalStack::boot(options).await.unwrap();
     let scene = Scene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
-    let patience = Patience { call: Duration::from_secs(2), rest: Duration::from_millis(1) };
+    let patience = CacheTimeouts { call: Duration::from_secs(2), rest: Duration::from_millis(1) };
     let cache = CacheAside::new(at(&url), SOURCE, patience);
     let api = Api(api::app(&config(SOURCE), scene.dynamodb.clone(), Some(cache), Clock::system()));
 

@@ -4,7 +4,7 @@
 //! What must never be: that a state of the record is told which is older than a change whose mark stands. And the rule is
 //! no stricter than it must be: each way to weaken it is found out.
 
-use shared::floor::Floor;
+use shared::floor::MinVersion;
 
 /// A way to have it wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,10 +131,10 @@ impl Model {
         let old = before.unwrap_or(0);
         match after {
             None if self.weakness == Weakness::RemovalCountsNothing => old,
-            None => Floor::of_removal(old).version(),
+            None => MinVersion::of_removal(old).version(),
             Some(new) if self.weakness == Weakness::WriteIsBelieved => new.max(1),
             Some(new) if self.weakness == Weakness::LowerWriteIsBelieved && new < old => new + 1,
-            Some(new) => Floor::of_write(old, new).version(),
+            Some(new) => MinVersion::of_write(old, new).version(),
         }
     }
 }
@@ -149,7 +149,7 @@ pub(super) enum Done {
         ends_in: Option<u64>,
     },
     FillMissing,
-    Mark(Floor),
+    Mark(MinVersion),
     Pass(u64),
 }
 
@@ -235,7 +235,7 @@ impl Life {
     fn mark(&mut self, floor: u64) {
         self.model.mark(floor);
         // What is a floor to the model is one to the server.
-        self.done.push(Done::Mark(Floor::of_write(0, floor)));
+        self.done.push(Done::Mark(MinVersion::of_write(0, floor)));
     }
 
     /// By the API, which marks at once, if the mark arrives.

@@ -3,18 +3,18 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use local::cache::Server;
-use shared::cache::{Cache, Held, Line, Settings};
+use local::cache::CacheServer;
+use shared::cache::{Cache, CacheConnection, CacheSettings, CacheSlot};
 use tokio::sync::OnceCell;
 
-static SERVER: OnceCell<Server> = OnceCell::const_new();
+static SERVER: OnceCell<CacheServer> = OnceCell::const_new();
 static DATABASE: AtomicU32 = AtomicU32::new(0);
 
 /// The URL of a database that nobody else uses.
 pub(crate) async fn url() -> String {
     let start = || async {
         // Its message says what to install.
-        Server::start_with(&["--databases", "4096"]).await.unwrap_or_else(|error| panic!("{error}"))
+        CacheServer::start_with(&["--databases", "4096"]).await.unwrap_or_else(|error| panic!("{error}"))
     };
     let server = SERVER.get_or_init(start).await;
     format!("{}/{}", server.url(), DATABASE.fetch_add(1, Ordering::Relaxed))
@@ -30,18 +30,18 @@ pub(crate) fn at(url: &str) -> Cache {
     Cache::new(settings(&[("CACHE_URL", url)]), None)
 }
 
-pub(crate) fn settings(variables: &[(&str, &str)]) -> Settings {
-    Settings::parse(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
+pub(crate) fn settings(variables: &[(&str, &str)]) -> CacheSettings {
+    CacheSettings::parse(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
         .unwrap()
         .unwrap()
 }
 
 /// The version that is told of a key; 0 of a missing record, none if the table is to be asked.
-pub(crate) async fn told(line: &Line, key: &str) -> Option<u64> {
+pub(crate) async fn told(line: &CacheConnection, key: &str) -> Option<u64> {
     match line.get(key).await.unwrap() {
-        Held::Entry(entry) => Some(entry.version),
-        Held::Missing => Some(0),
-        Held::Mark | Held::Nothing => None,
+        CacheSlot::Entry(entry) => Some(entry.version),
+        CacheSlot::Missing => Some(0),
+        CacheSlot::Mark | CacheSlot::Nothing => None,
     }
 }
 

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use local::cache::Server;
+use local::cache::CacheServer;
 use replicator::sink::cache::CacheSink;
-use replicator::sink::{Decided, FailureKind, Outcome, Sink};
+use replicator::sink::{DeduplicatedBatch, FailureKind, Sink, SinkOutcome};
 use serde_json::json;
 use serde_json::value::RawValue;
-use shared::cache::{Entry, Held, Line};
+use shared::cache::{CacheConnection, CacheEntry, CacheSlot};
 use shared::stream;
 
 use super::servers::{at, cache, told};
@@ -56,20 +56,21 @@ fn key(user: &str) -> String {
     format!("millrace:1:{{Users/{user}/1}}")
 }
 
-async fn apply(sink: &dyn Sink, event: &RawValue, time: Duration) -> Outcome {
+async fn apply(sink: &dyn Sink, event: &RawValue, time: Duration) -> SinkOutcome {
     let batch = stream::read(event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
     let settled: Vec<_> = replicator::settle::settle(&changes).into_iter().map(|place| changes[place]).collect();
-    let outcome = sink.apply(Decided { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
+    let outcome =
+        sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
     assert_eq!(outcome.applied + outcome.failures.len(), settled.len(), "each is counted once: {outcome:?}");
     outcome
 }
 
-async fn marked(changes: &[String]) -> (Line, Outcome) {
+async fn marked(changes: &[String]) -> (CacheConnection, SinkOutcome) {
     let cache = cache().await;
     let line = cache.line().await.unwrap();
     for user in ["ada", "bob"] {
-        let entry = Entry { version: 7, expires_at: None, json: b"{}".to_vec() };
+        let entry = CacheEntry { version: 7, expires_at: None, json: b"{}".to_vec() };
         assert!(line.fill(&key(user), &entry, NOW).await.unwrap());
     }
     let outcome = apply(&CacheSink::new(cache), &event_of(changes), Duration::from_mins(1)).await;
@@ -79,7 +80,7 @@ async fn marked(changes: &[String]) -> (Line, Outcome) {
 #[tokio::test]
 async fn what_changed_is_marked_and_what_is_up_to_date_stays() {
     let (line, outcome) = marked(&[change("ada", 1, Some(7), Some(8)), change("bob", 2, Some(6), Some(7))]).await;
-    assert_eq!(outcome, Outcome { applied: 2, ..Outcome::default() });
+    assert_eq!(outcome, SinkOutcome { applied: 2, ..SinkOutcome::default() });
     assert_eq!((told(&line, &key("ada")).await, told(&line, &key("bob")).await), (None, Some(7)));
 }
 
@@ -87,14 +88,14 @@ async fn what_changed_is_marked_and_what_is_up_to_date_stays() {
 async fn a_record_is_marked_by_the_highest_floor_of_all_its_changes() {
     // It was created again by a machine whose clock is behind: the settled change has the lower version.
     let (line, _) = marked(&[change("ada", 1, Some(7), None), change("ada", 2, None, Some(3))]).await;
-    assert_eq!(line.get(&key("ada")).await.unwrap(), Held::Mark);
+    assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Mark);
 }
 
 #[tokio::test]
 async fn a_writer_that_counts_no_versions_is_noticed() {
     for new in [7, 3, 0] {
         let (line, _) = marked(&[change("ada", 1, Some(7), Some(new))]).await;
-        assert_eq!(line.get(&key("ada")).await.unwrap(), Held::Mark, "{new}");
+        assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Mark, "{new}");
     }
 }
 
@@ -102,7 +103,7 @@ async fn a_writer_that_counts_no_versions_is_noticed() {
 async fn keys_that_are_no_record_s_are_nobody_s_to_ask_for() {
     let stray = change("a d a", 1, None, Some(8));
     let (_, outcome) = marked(&[stray, change("ada", 2, Some(7), Some(8))]).await;
-    assert_eq!(outcome, Outcome { applied: 2, ..Outcome::default() });
+    assert_eq!(outcome, SinkOutcome { applied: 2, ..SinkOutcome::default() });
 }
 
 #[tokio::test]
@@ -132,19 +133,22 @@ async fn a_change_that_outlived_all_that_was_cached_before_it_holds_nothing_up()
 
 #[tokio::test]
 async fn a_sink_without_time_claims_nothing_and_nothing_comes_of_nothing() {
-    let (server, changes) = (Server::start().await.unwrap(), [change("ada", 1, None, Some(8))]);
+    let (server, changes) = (CacheServer::start().await.unwrap(), [change("ada", 1, None, Some(8))]);
     let sink = CacheSink::new(at(&server.url()));
     let outcome = apply(&sink, &event_of(&changes), Duration::ZERO).await;
     let line = at(&server.url()).line().await.unwrap();
-    assert!(outcome.failures.len() == 1 || line.get(&key("ada")).await.unwrap() == Held::Mark, "claimed and not there");
-    assert_eq!(apply(&sink, &event_of(&[] as &[&str]), Duration::from_secs(1)).await, Outcome::default());
+    assert!(
+        outcome.failures.len() == 1 || line.get(&key("ada")).await.unwrap() == CacheSlot::Mark,
+        "claimed and not there"
+    );
+    assert_eq!(apply(&sink, &event_of(&[] as &[&str]), Duration::from_secs(1)).await, SinkOutcome::default());
     assert_eq!(apply(&sink, &event_of(&changes), Duration::from_secs(1)).await.failures, []);
 }
 
 #[tokio::test]
 async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_nothing_from_the_replica() {
     let rig = Rig::start().await;
-    let mut server = Server::start().await.unwrap();
+    let mut server = CacheServer::start().await.unwrap();
     let url = server.url();
     let sinks = || -> Vec<Box<dyn Sink>> {
         let replica = replicator::sink::dynamodb::DynamoDbSink::new(
@@ -165,14 +169,14 @@ async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_noth
     server.start_again().await.unwrap();
     assert_eq!(hand_over(&replicator, &event).await.identifier(), None);
     let line = at(&server.url()).line().await.unwrap();
-    assert_eq!(line.get(&key("ada")).await.unwrap(), Held::Mark);
+    assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Mark);
     assert!(rig.quarantined().await.is_empty());
 }
 
 #[tokio::test]
 async fn a_cache_that_refuses_stops_the_start_and_one_out_of_reach_does_not() {
     assert!(CacheSink::new(at("redis://127.0.0.1:1")).check().await.is_ok());
-    let server = Server::spawn(&["--requirepass", "secret"]).unwrap();
+    let server = CacheServer::spawn(&["--requirepass", "secret"]).unwrap();
     server.ready(&format!("redis://:secret@127.0.0.1:{}", server.port())).await.unwrap();
     let broken = CacheSink::new(at(&server.url())).check().await.unwrap_err().to_string();
     assert!(broken.contains("sink cache") && broken.contains("CACHE_AUTH"), "{broken}");

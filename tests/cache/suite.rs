@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use api::cache::{CacheAside, Patience};
-use local::cache::Server;
+use api::cache::{CacheAside, CacheTimeouts};
+use local::cache::CacheServer;
 use shared::cache::Cache;
 use shared::environment::Environment;
 use tokio::sync::OnceCell;
@@ -52,13 +52,13 @@ pub(crate) async fn cache() -> Option<(CacheAside, Cache)> {
         }
         other => panic!("{VARIABLE} is {other}"),
     };
-    let patience = Patience { rest: REST, ..Patience::default() };
+    let patience = CacheTimeouts { rest: REST, ..CacheTimeouts::default() };
     Some((CacheAside::new(servers::at(&through), "Users", patience), servers::at(&url)))
 }
 
 /// A server that is killed and started anew for as long as the process lives.
 fn mortal() -> u16 {
-    let mut server = Server::spawn(&["--databases", "4096"]).unwrap();
+    let mut server = CacheServer::spawn(&["--databases", "4096"]).unwrap();
     let port = server.port();
     std::thread::spawn(move || {
         loop {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration as Pause;
 
-use api::cache::{CacheAside, Patience};
+use api::cache::{CacheAside, CacheTimeouts};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use local::clients;
@@ -19,7 +19,7 @@ use crate::users_api::service::{Answer, Api, JSON, MERGE, NOW, Service, config_w
 
 const ATTEMPTS: (&str, &str) = ("IDEMPOTENCY_TABLE", "Idempotency");
 /// Longer than any machine is busy.
-const PATIENT: Patience = Patience { call: Pause::from_secs(5), rest: Pause::from_millis(1) };
+const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), rest: Pause::from_millis(1) };
 
 /// An instance of the API, with connections of its own to the tables and the cache that all share.
 fn instance(client: Client, cache: Option<&Cache>, more: &[(&str, &str)], now: OffsetDateTime) -> Api {

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use archiver::Archiver;
 use archiver::archive::Compression;
-use archiver::store::Store;
+use archiver::store::ArchiveStore;
 use aws_sdk_s3::config::retry::RetryConfig;
 use local::clients;
-use replicator::Replicator;
+use replicator::ReplicatorHandler;
 use replicator::sink::dynamodb::DynamoDbSink;
 use shared::quarantine::Quarantine;
-use shared::stream::Answer;
+use shared::stream::BatchResponse;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -33,14 +33,14 @@ struct Buckets {
     /// Through it, one attempt a call.
     troubled: aws_sdk_s3::Client,
     puts: Arc<AtomicUsize>,
-    _engine: (local::s3::Engine, TempDir),
+    _engine: (local::s3::S3Engine, TempDir),
 }
 
 impl Buckets {
     async fn start(mishap: Mishap, struck: usize) -> Self {
         let root = TempDir::new().unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let engine = local::s3::Engine::start(listener, root.path()).await.unwrap();
+        let engine = local::s3::S3Engine::start(listener, root.path()).await.unwrap();
         let s3 = clients::s3(engine.endpoint());
         for bucket in [FAILURES, ARCHIVE] {
             s3.create_bucket().bucket(bucket).send().await.unwrap();
@@ -61,13 +61,13 @@ impl Buckets {
         Quarantine::new(self.troubled.clone(), FAILURES.to_owned(), function)
     }
 
-    fn replicator(&self, rig: &Rig) -> Replicator {
+    fn replicator(&self, rig: &Rig) -> ReplicatorHandler {
         let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 4, time::Duration::days(8));
-        Replicator::new(vec![Box::new(sink)], self.quarantine("replicator"))
+        ReplicatorHandler::new(vec![Box::new(sink)], self.quarantine("replicator"))
     }
 
     fn archiver(&self) -> Archiver {
-        let store = Store::new(self.troubled.clone(), ARCHIVE.to_owned());
+        let store = ArchiveStore::new(self.troubled.clone(), ARCHIVE.to_owned());
         Archiver::new(store, self.quarantine("archiver"), Compression::Zstd)
     }
 
@@ -87,7 +87,7 @@ const MISHAPS: [Mishap; 6] = [
     Mishap::Silence,
 ];
 
-async fn archive(archiver: &Archiver, told: &[Told]) -> Answer {
+async fn archive(archiver: &Archiver, told: &[Told]) -> BatchResponse {
     archiver.handle(&event(told), &invocation_within(TIME)).await.unwrap()
 }
 

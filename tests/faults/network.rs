@@ -9,7 +9,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use local::clients;
-use replicator::Replicator;
+use replicator::ReplicatorHandler;
 use replicator::sink::Sink;
 use replicator::sink::cache::CacheSink;
 use replicator::sink::dynamodb::DynamoDbSink;
@@ -24,7 +24,7 @@ async fn replicator(
     rig: &Rig,
     attempts: u32,
     plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static,
-) -> Replicator {
+) -> ReplicatorHandler {
     let plan = move |call: &Call<'_>| if call.operation == "PutItem" { plan(call) } else { Mishap::None };
     let url = proxy::before(&rig.dynamodb_url, plan).await;
     let retries = RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(Duration::from_millis(5));
@@ -169,7 +169,7 @@ async fn poison_beside_a_write_that_never_ends_is_put_aside_all_the_same() {
 }
 
 /// The function, whose questions about the table meet with this error for as long as `out` is set.
-async fn questioning(rig: &Rig, error: (u16, &'static str), out: &Arc<AtomicBool>) -> Replicator {
+async fn questioning(rig: &Rig, error: (u16, &'static str), out: &Arc<AtomicBool>) -> ReplicatorHandler {
     let out = Arc::clone(out);
     let plan = move |call: &Call<'_>| {
         let hit = call.operation == "DescribeTable" && out.load(Ordering::Relaxed);

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::StalledStreamProtectionConfig;
-use local::cache::Server;
+use local::cache::CacheServer;
 use local::clients;
 use replicator::sink::cache::CacheSink;
-use replicator::sink::{Outcome, Sink};
+use replicator::sink::{Sink, SinkOutcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -93,7 +93,7 @@ fn users(numbers: std::ops::RangeInclusive<u64>) -> Vec<Told> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cache_of_the_replicator_is_reached_on_another_connection() {
-    let server = Server::start().await.unwrap();
+    let server = CacheServer::start().await.unwrap();
     let way = Way::to(server.port()).await;
     let rig = Rig::start().await;
     let sink = CacheSink::new(at(&format!("redis://127.0.0.1:{}", way.port)));
@@ -115,7 +115,7 @@ async fn the_cache_of_the_replicator_is_reached_on_another_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_to_the_cache_that_is_dropped_gives_its_line_up() {
-    let server = Server::start().await.unwrap();
+    let server = CacheServer::start().await.unwrap();
     let way = Way::to(server.port()).await;
     let cache = at(&format!("redis://127.0.0.1:{}", way.port));
     let line = cache.line().await.unwrap();
@@ -149,7 +149,7 @@ async fn the_database_of_the_replicator_is_reached_on_another_connection() {
     way.lose();
     assert!(timeout(Duration::from_millis(300), apply(&sink, &users(7..=9))).await.is_err());
     let again = timeout(Duration::from_secs(5), apply(&sink, &users(7..=9))).await.unwrap();
-    assert_eq!(again, Outcome { applied: 3, ..Outcome::default() });
+    assert_eq!(again, SinkOutcome { applied: 3, ..SinkOutcome::default() });
     assert_eq!(way.connections(), 3);
     sink.check().await.unwrap();
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use replicator::Replicator;
+use replicator::ReplicatorHandler;
 use replicator::sink::dynamodb::DynamoDbSink;
-use replicator::sink::{Broken, Decided, Outcome, Sink};
+use replicator::sink::{DeduplicatedBatch, Sink, SinkMisconfiguredError, SinkOutcome};
 use shared::invocation::Invocation;
-use shared::stream::Answer;
+use shared::stream::BatchResponse;
 use tokio::time::Instant;
 
 use super::troubled::{Trouble, Troubled};
@@ -19,7 +19,7 @@ use crate::replication::story::{LABEL, Told, event, event_of};
 const SECOND: &str = "SecondReplica";
 
 /// The function over the replica, in these troubles, and a second one, in those.
-async fn between(rig: &Rig, first: &[Trouble], second: &[Trouble]) -> Replicator {
+async fn between(rig: &Rig, first: &[Trouble], second: &[Trouble]) -> ReplicatorHandler {
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
     let sinks: Vec<Box<dyn Sink>> = vec![
@@ -38,7 +38,7 @@ async fn counts(rig: &Rig) -> (i32, i32) {
     (rig.item_count().await, second)
 }
 
-fn position(answer: &Answer) -> Option<&str> {
+fn position(answer: &BatchResponse) -> Option<&str> {
     answer.identifier()
 }
 
@@ -142,11 +142,15 @@ impl<S: Sink> Sink for Noting<S> {
         self.inner.name()
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         self.inner.check()
     }
 
-    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         let number = |change: &&shared::change::Change<'_>| change.revision.sequence().to_string().parse().unwrap();
         self.given.lock().unwrap().push(decided.settled.iter().map(number).collect());
         self.inner.apply(decided, invocation).boxed()
@@ -154,7 +158,7 @@ impl<S: Sink> Sink for Noting<S> {
 }
 
 /// A replica that is well and one in these troubles, and what the first is given.
-async fn well_beside(rig: &Rig, troubles: Vec<Trouble>) -> (Replicator, Arc<Mutex<Vec<Vec<u64>>>>) {
+async fn well_beside(rig: &Rig, troubles: Vec<Trouble>) -> (ReplicatorHandler, Arc<Mutex<Vec<Vec<u64>>>>) {
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
     let given = Arc::default();

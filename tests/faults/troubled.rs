@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use replicator::sink::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
+use replicator::sink::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
 use shared::change::Change;
 use shared::invocation::Invocation;
 
@@ -42,7 +42,11 @@ impl<S: Sink> Troubled<S> {
         Self { inner, troubles: Mutex::new(troubles) }
     }
 
-    async fn apply_in_trouble(&self, decided: Decided<'_>, invocation: &Invocation) -> Result<Outcome, Broken> {
+    async fn apply_in_trouble(
+        &self,
+        decided: DeduplicatedBatch<'_>,
+        invocation: &Invocation,
+    ) -> Result<SinkOutcome, SinkMisconfiguredError> {
         let trouble = self.troubles.lock().unwrap().pop();
         let hit = |numbers: &[u64], change: &Change<'_>| {
             numbers.iter().any(|number| number.to_string() == change.revision.sequence().to_string())
@@ -75,9 +79,9 @@ impl<S: Sink> Troubled<S> {
                 (spared, struck, FailureKind::Permanent("too large".to_owned()))
             }
         };
-        let spared = Decided { changes: decided.changes, settled: &spared };
+        let spared = DeduplicatedBatch { changes: decided.changes, settled: &spared };
         let mut outcome = self.inner.apply(spared, invocation).await?;
-        outcome.failures.extend(struck.iter().map(|change| Failure { index: change.index, kind: kind.clone() }));
+        outcome.failures.extend(struck.iter().map(|change| FailedChange { index: change.index, kind: kind.clone() }));
         Ok(outcome)
     }
 }
@@ -87,11 +91,15 @@ impl<S: Sink> Sink for Troubled<S> {
         self.inner.name()
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         self.inner.check()
     }
 
-    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         self.apply_in_trouble(decided, invocation).boxed()
     }
 }

@@ -26,14 +26,14 @@ use proptest::prelude::*;
 use proptest::strategy::Union;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use shared::clock::Clock;
-use shared::table::{Attempt, Nonces, UserTable, WriteError};
+use shared::table::{IdempotencyRecord, NonceSource, UserTable, WriteError};
 use shared::user::email::Email;
 use shared::user::expiry::ExpiresAt;
 use shared::user::id::UserId;
-use shared::user::name::Name;
+use shared::user::name::UserName;
 use shared::user::precondition::Precondition;
 use shared::user::timestamp::Timestamp;
-use shared::user::{Edit, Edits, Profile, User, UserKey};
+use shared::user::{FieldPatch, User, UserKey, UserPatch, UserProfile};
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -189,7 +189,7 @@ struct World<'s> {
 
 fn table(client: Client) -> UserTable {
     UserTable::new(client, "Users".to_owned(), "EmailIndex".to_owned())
-        .with_unique_emails(Some(EMAILS_TABLE), Nonces::of(Clock::system()))
+        .with_unique_emails(Some(EMAILS_TABLE), NonceSource::of(Clock::system()))
 }
 
 impl World<'_> {
@@ -202,9 +202,15 @@ impl World<'_> {
         format!("{}-{}@example.com", ["shared", "other"][email], self.number)
     }
 
-    fn profile(&self, email: Option<usize>, ends: Option<u8>) -> Profile {
+    fn profile(&self, email: Option<usize>, ends: Option<u8>) -> UserProfile {
         let email = email.map(|email| Email::parse(self.email(email)).unwrap());
-        Profile { name: Name::parse("A").unwrap(), email, status: None, attributes: None, expires_at: self.ends(ends) }
+        UserProfile {
+            name: UserName::parse("A").unwrap(),
+            email,
+            status: None,
+            attributes: None,
+            expires_at: self.ends(ends),
+        }
     }
 
     fn ends(&self, ends: Option<u8>) -> Option<ExpiresAt> {
@@ -227,15 +233,16 @@ impl World<'_> {
         let edits = match write {
             Write::Move { email } => {
                 let email = email.map(|email| Email::parse(self.email(email)).unwrap());
-                Edits { email: email.map_or(Edit::Remove, Edit::Set), ..Edits::default() }
+                UserPatch { email: email.map_or(FieldPatch::Remove, FieldPatch::Set), ..UserPatch::default() }
             }
-            Write::End { ends } => {
-                Edits { expires_at: self.ends(ends).map_or(Edit::Remove, Edit::Set), ..Edits::default() }
-            }
-            Write::Create { .. } | Write::Replace { .. } | Write::Delete => Edits::default(),
+            Write::End { ends } => UserPatch {
+                expires_at: self.ends(ends).map_or(FieldPatch::Remove, FieldPatch::Set),
+                ..UserPatch::default()
+            },
+            Write::Create { .. } | Write::Replace { .. } | Write::Delete => UserPatch::default(),
         };
         self.started += 1;
-        let attempt = Attempt {
+        let attempt = IdempotencyRecord {
             id: format!("{}-{}", self.number, self.started),
             fingerprint: String::new(),
             owner: format!("{}-{}", self.number, self.started),
@@ -300,7 +307,7 @@ impl World<'_> {
         ends.is_some_and(|ends| ends.as_n().unwrap().parse::<i64>().unwrap() <= self.now.unix_timestamp())
     }
 
-    async fn reservations(&self) -> BTreeMap<String, Vec<shared::item::Item>> {
+    async fn reservations(&self) -> BTreeMap<String, Vec<shared::item::AttributeMap>> {
         let mut found = BTreeMap::new();
         for email in (0..EMAILS).map(|email| self.email(email)) {
             let query = self.service.dynamodb.query().table_name(EMAILS_TABLE).consistent_read(true);

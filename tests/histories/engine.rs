@@ -16,9 +16,9 @@ use aws_sdk_s3::primitives::ByteStream;
 use replicator::sink::Replica;
 use replicator::sink::dynamodb::DynamoDbSink;
 use replicator::sink::postgres::{PostgresSink, migrate};
-use shared::held::{Held, TOMBSTONE_EXPIRES_AT};
+use shared::held::{ReplicaItem, TOMBSTONE_EXPIRES_AT};
 use shared::raw_item::RawItem;
-use shared::raw_table::Segment;
+use shared::raw_table::ScanSegment;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -49,7 +49,7 @@ pub(super) struct Engines {
     clients: Clients,
     gate: Gate,
     relational: Option<Arc<PostgresSink>>,
-    _running: (local::dynamodb::Engine, local::s3::Engine),
+    _running: (local::dynamodb::DynamoDbEngine, local::s3::S3Engine),
 }
 
 impl Engines {
@@ -63,8 +63,8 @@ impl Engines {
         };
         let root = TempDir::new().unwrap();
         let listener = || TcpListener::bind(("127.0.0.1", 0));
-        let dynamodb = local::dynamodb::Engine::start(listener().await.unwrap(), None).await.unwrap();
-        let s3 = local::s3::Engine::start(listener().await.unwrap(), root.path()).await.unwrap();
+        let dynamodb = local::dynamodb::DynamoDbEngine::start(listener().await.unwrap(), None).await.unwrap();
+        let s3 = local::s3::S3Engine::start(listener().await.unwrap(), root.path()).await.unwrap();
         let label = Arc::new(Mutex::new(String::new()));
         let behind = Behind::engine(REPLICAS, Arc::clone(&label));
         let engines = Self {
@@ -166,11 +166,11 @@ impl Stage for Engines {
 
     async fn held(&self, sink: usize) -> Items {
         if let Some(replica) = self.relational(sink) {
-            return replica.scan(Segment::WHOLE, None).await.unwrap().held.into_iter().collect();
+            return replica.scan(ScanSegment::WHOLE, None).await.unwrap().held.into_iter().collect();
         }
         let names = KEY.map(str::to_owned);
         let items = self.items(REPLICAS[sink]).await.into_iter().map(RawItem::new);
-        items.map(|item| (item.key(&names).unwrap(), Held::decode(item))).collect()
+        items.map(|item| (item.key(&names).unwrap(), ReplicaItem::decode(item))).collect()
     }
 
     async fn lose(&self, sink: usize) {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 
-use archiver::archive::{KeyNames, Merge, Reader};
+use archiver::archive::{KeyNames, MergeIterator, RowReader};
 use maintenance::failure;
 use shared::raw_item::RawItem;
 use shared::revision::{Revision, StreamLabel};
@@ -123,8 +123,8 @@ impl<S: Stage> World<'_, S> {
             let failure = failure::read(name, &object.bytes, &self.maintenance.functions);
             let failure = failure.map_err(|error| format!("{name}: {error}"))?;
             let function = match failure.function {
-                failure::Function::Replicator => Function::Replicator,
-                failure::Function::Archiver => Function::Archiver,
+                failure::FailedFunction::Replicator => Function::Replicator,
+                failure::FailedFunction::Archiver => Function::Archiver,
             };
             let batch = stream::read(&failure.event).map_err(|error| format!("{name}: {error}"))?;
             for record in batch.records {
@@ -220,11 +220,12 @@ impl<S: Stage> World<'_, S> {
     async fn archive_is_what_ttl_removed(&self) -> Verdict {
         let objects = self.stage.objects(ARCHIVE).await;
         let reader = |(name, object): (&String, &super::cloud::Object)| {
-            Reader::open(name, &object.metadata, KeyNames::new(KEY), Cursor::new(object.bytes.clone()))
+            RowReader::open(name, &object.metadata, KeyNames::new(KEY), Cursor::new(object.bytes.clone()))
         };
         let readers: Vec<_> =
             objects.iter().map(reader).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
-        let rows: Vec<_> = Merge::new(readers).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
+        let rows: Vec<_> =
+            MergeIterator::new(readers).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
         let stated = |object: &super::cloud::Object| object.metadata["rows"].parse::<usize>().unwrap();
         self.gate.see_many("archive: a row in two objects", objects.values().map(stated).sum::<usize>() - rows.len());
         let mut archived = BTreeMap::new();

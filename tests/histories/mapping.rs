@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use local::stream_pump::machine::{Entry, Machine, Reason, ShardId, Step, hash_key};
-use local::stream_pump::settings::Settings;
+use local::stream_pump::machine::{DiscardReason, MappingAction, MappingState, RecordEntry, ShardId, hash_key};
+use local::stream_pump::settings::MappingSettings;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -17,14 +17,14 @@ pub(super) struct Mapping {
     pub(super) function: Function,
     pub(super) stream: usize,
     /// Its records are the places in [`Source::records`].
-    pub(super) machine: Machine<usize>,
+    pub(super) machine: MappingState<usize>,
     pub(super) received: BTreeSet<usize>,
 }
 
 impl Mapping {
     /// A mapping that begins with the oldest record.
     pub(super) fn new(function: Function, stream: usize, features: &Features) -> Self {
-        let settings = Settings {
+        let settings = MappingSettings {
             batch_size: features.batch,
             window: Duration::ZERO,
             lanes: features.lanes,
@@ -34,9 +34,9 @@ impl Mapping {
             partial_answers: true,
             first_back_off: Duration::from_secs(1),
             longest_back_off: Duration::from_secs(4),
-            ..Settings::default()
+            ..MappingSettings::default()
         };
-        Self { function, stream, machine: Machine::new(settings), received: BTreeSet::new() }
+        Self { function, stream, machine: MappingState::new(settings), received: BTreeSet::new() }
     }
 
     /// Reads so many records of every shard that may be read; answers how many there were and whether a shard ended.
@@ -53,7 +53,7 @@ impl Mapping {
                 let here = record.stream == self.stream && record.shard == shard && !record.trimmed;
                 if here && after.is_none_or(|after| record.number > after) && page.len() < count {
                     self.received.insert(place);
-                    page.push(Entry {
+                    page.push(RecordEntry {
                         number: record.number,
                         key_hash: hash_key(key(record.item).as_str()),
                         at: Some(record.at),
@@ -93,14 +93,14 @@ pub(super) fn event<'r>(records: impl Iterator<Item = &'r str>) -> String {
 /// text.
 pub(super) fn envelope(
     function: Function,
-    step: &Step<usize>,
-    reason: Reason,
+    step: &MappingAction<usize>,
+    reason: DiscardReason,
     event: &str,
     count: usize,
 ) -> (String, Vec<u8>) {
     let condition = match reason {
-        Reason::RetryAttemptsExhausted => "RetryAttemptsExhausted",
-        Reason::RecordAgeExceeded => "RecordAgeExceeded",
+        DiscardReason::RetryAttemptsExhausted => "RetryAttemptsExhausted",
+        DiscardReason::RecordAgeExceeded => "RecordAgeExceeded",
     };
     let payload = if count.is_multiple_of(2) { event.to_owned() } else { json!(event).to_string() };
     let (name, shard, size) = (function.name(), &step.shard, step.records.len());

@@ -9,12 +9,15 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use replicator::sink::postgres::PostgresSink;
-use replicator::sink::{Broken, Decided, HeldPage, Outcome, Over, Put, Reading, Replica, Sink, Target, Unread, Write};
+use replicator::sink::{
+    DeduplicatedBatch, Replica, ReplicaCondition, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, Sink,
+    SinkMisconfiguredError, SinkOutcome, WriteResult, WriteTarget,
+};
 use serde_json::value::RawValue;
-use shared::change::{CanonicalKey, Change, Effect};
+use shared::change::{CanonicalKey, Change, ChangeKind};
 use shared::invocation::Invocation;
 use shared::raw_item::RawItem;
-use shared::raw_table::Segment;
+use shared::raw_table::ScanSegment;
 use shared::revision::Revision;
 use shared::stream;
 use time::OffsetDateTime;
@@ -38,7 +41,7 @@ struct Owned {
     item: Option<RawItem>,
     expired: bool,
     revision: Revision,
-    over: Over,
+    over: ReplicaCondition,
 }
 
 fn later(invocation: &Invocation) -> Invocation {
@@ -51,8 +54,8 @@ fn told_again(changes: &[&Change<'_>]) -> Box<RawValue> {
     for (place, change) in changes.iter().enumerate() {
         let comma = if place == 0 { "" } else { "," };
         let (name, image, expired) = match change.effect {
-            Effect::Write { image } => ("MODIFY", format!(r#""NewImage":{},"#, image.unwrap().get()), false),
-            Effect::Remove { expired, .. } => ("REMOVE", String::new(), expired),
+            ChangeKind::Write { image } => ("MODIFY", format!(r#""NewImage":{},"#, image.unwrap().get()), false),
+            ChangeKind::Remove { expired, .. } => ("REMOVE", String::new(), expired),
         };
         let identity = r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"},"#;
         let identity = if expired { identity } else { "" };
@@ -69,8 +72,8 @@ fn told_again(changes: &[&Change<'_>]) -> Box<RawValue> {
 }
 
 impl Gated {
-    fn unread(&self, trouble: Trouble) -> Unread {
-        Unread { sink: self.inner.name(), reason: format!("{trouble:?}") }
+    fn unread(&self, trouble: Trouble) -> ReplicaReadError {
+        ReplicaReadError { sink: self.inner.name(), reason: format!("{trouble:?}") }
     }
 }
 
@@ -79,21 +82,25 @@ impl Sink for Gated {
         self.inner.name()
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         self.inner.check()
     }
 
-    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
             let settled = decided.settled;
             if settled.is_empty() {
-                return Ok(Outcome::default());
+                return Ok(SinkOutcome::default());
             }
             let (event, inner, invocation) = (told_again(settled), Arc::clone(&self.inner), invocation.clone());
             let effect = async move {
                 let batch = stream::read(&event).unwrap();
                 let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
-                inner.apply(Decided { changes: &changes, settled: &changes }, &later(&invocation)).await
+                inner.apply(DeduplicatedBatch { changes: &changes, settled: &changes }, &later(&invocation)).await
             };
             match self.gate.pass(self.place, true, effect).await {
                 Ok(outcome) => {
@@ -103,7 +110,7 @@ impl Sink for Gated {
                     }
                     Ok(outcome)
                 }
-                Err(trouble) => Ok(Outcome::all_failed(settled, &format!("{trouble:?}"))),
+                Err(trouble) => Ok(SinkOutcome::all_failed(settled, &format!("{trouble:?}"))),
             }
         }
         .boxed()
@@ -111,7 +118,7 @@ impl Sink for Gated {
 }
 
 impl Replica for Gated {
-    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>> {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async move {
             let (keys, inner) = (keys.to_vec(), Arc::clone(&self.inner));
             let effect = async move { inner.read(&keys).await };
@@ -122,9 +129,9 @@ impl Replica for Gated {
 
     fn scan<'s>(
         &'s self,
-        segment: Segment,
+        segment: ScanSegment,
         after: Option<&'s CanonicalKey>,
-    ) -> BoxFuture<'s, Result<HeldPage, Unread>> {
+    ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
         async move {
             let (after, inner) = (after.cloned(), Arc::clone(&self.inner));
             let effect = async move { inner.scan(segment, after.as_ref()).await };
@@ -133,11 +140,15 @@ impl Replica for Gated {
         .boxed()
     }
 
-    fn refusal(&self, write: &Write<'_>, now: OffsetDateTime) -> Option<String> {
+    fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
         self.inner.refusal(write, now)
     }
 
-    fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {
+    fn put<'s>(
+        &'s self,
+        writes: &'s [ReplicaWrite<'s>],
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Vec<WriteResult>> {
         async move {
             if writes.is_empty() {
                 return Vec::new();
@@ -145,27 +156,27 @@ impl Replica for Gated {
             let owned: Vec<Owned> = writes.iter().map(Owned::of).collect();
             let (inner, invocation) = (Arc::clone(&self.inner), invocation.clone());
             let effect = async move {
-                let writes: Vec<Write<'_>> = owned.iter().map(Owned::write).collect();
+                let writes: Vec<ReplicaWrite<'_>> = owned.iter().map(Owned::write).collect();
                 inner.put(&writes, &later(&invocation)).await
             };
             let put = self.gate.pass(self.place, true, effect).await;
-            put.unwrap_or_else(|trouble| vec![Put::Transient(format!("{trouble:?}")); writes.len()])
+            put.unwrap_or_else(|trouble| vec![WriteResult::Transient(format!("{trouble:?}")); writes.len()])
         }
         .boxed()
     }
 }
 
 impl Owned {
-    fn of(write: &Write<'_>) -> Self {
+    fn of(write: &ReplicaWrite<'_>) -> Self {
         let (item, expired) = match write.target {
-            Target::Item(item) => (Some(item.clone()), false),
-            Target::Gone { expired } => (None, expired),
+            WriteTarget::Item(item) => (Some(item.clone()), false),
+            WriteTarget::Gone { expired } => (None, expired),
         };
         Self { key: write.key.clone(), item, expired, revision: write.revision, over: write.over }
     }
 
-    fn write(&self) -> Write<'_> {
-        let target = self.item.as_ref().map_or(Target::Gone { expired: self.expired }, Target::Item);
-        Write { key: &self.key, target, revision: self.revision, over: self.over }
+    fn write(&self) -> ReplicaWrite<'_> {
+        let target = self.item.as_ref().map_or(WriteTarget::Gone { expired: self.expired }, WriteTarget::Item);
+        ReplicaWrite { key: &self.key, target, revision: self.revision, over: self.over }
     }
 }

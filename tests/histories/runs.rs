@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use maintenance::failure;
-use maintenance::task::Answer as TaskResponse;
+use maintenance::task::TaskResponse;
 use maintenance::task::summary::is_result;
 use serde_json::Value;
 
@@ -70,9 +70,11 @@ impl<S: Stage> World<'_, S> {
             names.iter().map(|name| done.progress.get(&format!("{sink}.{name}"))).sum()
         };
         let of_every_item: &[(&str, &[&str])] = match done.task.as_str() {
-            "backfill" => {
-                &[("source", &["items"]), ("wide", &["written", "skipped", "failed"]), ("small", &["written", "skipped", "failed"])]
-            }
+            "backfill" => &[
+                ("source", &["items"]),
+                ("wide", &["written", "skipped", "failed"]),
+                ("small", &["written", "skipped", "failed"]),
+            ],
             "verify" => &[("source", &["items"]), ("wide", &["equal"]), ("small", &["equal"])],
             "repair" => &[("source", &["items"])],
             _ => &[],

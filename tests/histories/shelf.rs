@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use replicator::sink::{
-    Broken, Decided, Failure, FailureKind, HeldPage, Outcome, Over, Put, Reading, Replica, Sink, Target, Unread, Write,
+    DeduplicatedBatch, FailedChange, FailureKind, Replica, ReplicaCondition, ReplicaPage, ReplicaReadError,
+    ReplicaReadOutput, ReplicaWrite, Sink, SinkMisconfiguredError, SinkOutcome, WriteResult, WriteTarget,
 };
-use shared::change::{CanonicalKey, Change, Effect};
-use shared::held::{Held, RESERVED, State};
+use shared::change::{CanonicalKey, Change, ChangeKind};
+use shared::held::{RESERVED, ReplicaItem, ReplicaState};
 use shared::invocation::Invocation;
 use shared::raw_item::RawItem;
-use shared::raw_table::Segment;
+use shared::raw_table::ScanSegment;
 use shared::revision::Revision;
 use time::OffsetDateTime;
 
@@ -25,7 +26,7 @@ const PAGE: usize = 2;
 pub(super) const LARGE: &str = "large";
 
 /// What a replica holds.
-pub(super) type Items = BTreeMap<CanonicalKey, Held>;
+pub(super) type Items = BTreeMap<CanonicalKey, ReplicaItem>;
 
 /// A replica in memory.
 #[derive(Clone)]
@@ -48,8 +49,10 @@ impl Shelf {
 
     async fn write(&self, change: &Change<'_>) -> Result<Done, FailureKind> {
         let state = match change.effect {
-            Effect::Write { image } => State::Item(holdable(image.unwrap().get()).map_err(FailureKind::Permanent)?),
-            Effect::Remove { expired, .. } => State::Gone { expired },
+            ChangeKind::Write { image } => {
+                ReplicaState::Item(holdable(image.unwrap().get()).map_err(FailureKind::Permanent)?)
+            }
+            ChangeKind::Remove { expired, .. } => ReplicaState::Gone { expired },
         };
         let (key, revision, items) = (change.key.canonical().clone(), change.revision, Arc::clone(&self.items));
         let effect = async move {
@@ -58,11 +61,11 @@ impl Shelf {
             let done = match there {
                 Some(there) if there == revision => Done::Duplicate,
                 Some(there) if there > revision => Done::Stale,
-                _ => Done::Applied { tombstone: matches!(state, State::Gone { .. }) },
+                _ => Done::Applied { tombstone: matches!(state, ReplicaState::Gone { .. }) },
             };
-            let held_off = matches!(done, Done::Stale) && matches!(items[&key].state, State::Gone { .. });
+            let held_off = matches!(done, Done::Stale) && matches!(items[&key].state, ReplicaState::Gone { .. });
             if let Done::Applied { .. } = done {
-                items.insert(key, Held { revision: Some(Ok(revision)), state });
+                items.insert(key, ReplicaItem { revision: Some(Ok(revision)), state });
             }
             (done, held_off)
         };
@@ -83,13 +86,13 @@ impl Shelf {
         Ok(done)
     }
 
-    async fn put_one(&self, write: &Write<'_>) -> Put {
+    async fn put_one(&self, write: &ReplicaWrite<'_>) -> WriteResult {
         let state = match write.target {
-            Target::Item(item) => match holdable(&item.encode()) {
-                Ok(item) => State::Item(item),
-                Err(reason) => return Put::Permanent(reason),
+            WriteTarget::Item(item) => match holdable(&item.encode()) {
+                Ok(item) => ReplicaState::Item(item),
+                Err(reason) => return WriteResult::Permanent(reason),
             },
-            Target::Gone { expired } => State::Gone { expired },
+            WriteTarget::Gone { expired } => ReplicaState::Gone { expired },
         };
         let (key, revision, over, items) = (write.key.clone(), write.revision, write.over, Arc::clone(&self.items));
         let effect = async move {
@@ -97,29 +100,29 @@ impl Shelf {
             let there = items.get(&key);
             let stands: Option<Revision> = there.and_then(|held| held.revision.clone()).and_then(Result::ok);
             let may = match over {
-                Over::Nothing => there.is_none(),
-                Over::Revision(expected) => stands == expected,
+                ReplicaCondition::Nothing => there.is_none(),
+                ReplicaCondition::Revision(expected) => stands == expected,
             };
             if may {
-                items.insert(key, Held { revision: Some(Ok(revision)), state });
+                items.insert(key, ReplicaItem { revision: Some(Ok(revision)), state });
             }
             may
         };
         match self.gate.pass(self.place, true, effect).await {
             Ok(true) => {
                 self.gate.see("sink: written beside the stream");
-                Put::Written
+                WriteResult::Written
             }
             Ok(false) => {
                 self.gate.see("sink: refused beside the stream");
-                Put::Refused
+                WriteResult::Refused
             }
-            Err(trouble) => Put::Transient(format!("{trouble:?}")),
+            Err(trouble) => WriteResult::Transient(format!("{trouble:?}")),
         }
     }
 
-    fn unread(&self, trouble: super::gate::Trouble) -> Unread {
-        Unread { sink: self.name(), reason: format!("{trouble:?}") }
+    fn unread(&self, trouble: super::gate::Trouble) -> ReplicaReadError {
+        ReplicaReadError { sink: self.name(), reason: format!("{trouble:?}") }
     }
 }
 
@@ -137,13 +140,17 @@ impl Sink for Shelf {
         "shelf"
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async { Ok(()) }.boxed()
     }
 
-    fn apply<'s>(&'s self, decided: Decided<'s>, _: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        _: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
-            let mut outcome = Outcome::default();
+            let mut outcome = SinkOutcome::default();
             let mut writes = stream::iter(0..decided.settled.len())
                 .map(|place| async move { (decided.settled[place].index, self.write(decided.settled[place]).await) })
                 .buffer_unordered(IN_FLIGHT);
@@ -155,7 +162,7 @@ impl Sink for Shelf {
                     }
                     Ok(Done::Duplicate) => outcome.duplicate += 1,
                     Ok(Done::Stale) => outcome.stale += 1,
-                    Err(kind) => outcome.failures.push(Failure { index, kind }),
+                    Err(kind) => outcome.failures.push(FailedChange { index, kind }),
                 }
             }
             Ok(outcome)
@@ -165,7 +172,7 @@ impl Sink for Shelf {
 }
 
 impl Replica for Shelf {
-    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>> {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async move {
             let (items, keys) = (Arc::clone(&self.items), keys.to_vec());
             let effect = async move {
@@ -173,12 +180,16 @@ impl Replica for Shelf {
                 keys.iter().map(|key| items.get(key).cloned()).collect()
             };
             let held = self.gate.pass(self.place, false, effect).await.map_err(|trouble| self.unread(trouble))?;
-            Ok(Reading { held, units: 1.0 })
+            Ok(ReplicaReadOutput { held, units: 1.0 })
         }
         .boxed()
     }
 
-    fn scan<'s>(&'s self, _: Segment, after: Option<&'s CanonicalKey>) -> BoxFuture<'s, Result<HeldPage, Unread>> {
+    fn scan<'s>(
+        &'s self,
+        _: ScanSegment,
+        after: Option<&'s CanonicalKey>,
+    ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
         async move {
             let (items, after) = (Arc::clone(&self.items), after.cloned());
             let effect = async move {
@@ -194,19 +205,19 @@ impl Replica for Shelf {
             } else {
                 None
             };
-            Ok(HeldPage { held, next, units: 1.0 })
+            Ok(ReplicaPage { held, next, units: 1.0 })
         }
         .boxed()
     }
 
-    fn refusal(&self, write: &Write<'_>, _: OffsetDateTime) -> Option<String> {
-        let Target::Item(item) = write.target else { return None };
+    fn refusal(&self, write: &ReplicaWrite<'_>, _: OffsetDateTime) -> Option<String> {
+        let WriteTarget::Item(item) = write.target else { return None };
         holdable(&item.encode()).err()
     }
 
-    fn put<'s>(&'s self, writes: &'s [Write<'s>], _: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {
+    fn put<'s>(&'s self, writes: &'s [ReplicaWrite<'s>], _: &'s Invocation) -> BoxFuture<'s, Vec<WriteResult>> {
         async move {
-            let mut puts = vec![Put::Transient("unfinished".to_owned()); writes.len()];
+            let mut puts = vec![WriteResult::Transient("unfinished".to_owned()); writes.len()];
             let mut open = stream::iter(0..writes.len())
                 .map(|place| async move { (place, self.put_one(&writes[place]).await) })
                 .buffer_unordered(IN_FLIGHT);
@@ -240,7 +251,7 @@ impl Bounded {
     fn is_too_large(&self, change: &Change<'_>) -> bool {
         let large = |image: &str| image.contains(&format!("\"{LARGE}\""));
         *self.refuses.lock().unwrap()
-            && matches!(change.effect, Effect::Write { image: Some(image) } if large(image.get()))
+            && matches!(change.effect, ChangeKind::Write { image: Some(image) } if large(image.get()))
     }
 }
 
@@ -251,18 +262,22 @@ impl Sink for Bounded {
         self.name
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         self.inner.check()
     }
 
-    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
             let (large, rest): (Vec<_>, Vec<_>) =
                 decided.settled.iter().copied().partition(|change| self.is_too_large(change));
             let mut outcome =
-                self.inner.apply(Decided { changes: decided.changes, settled: &rest }, invocation).await?;
+                self.inner.apply(DeduplicatedBatch { changes: decided.changes, settled: &rest }, invocation).await?;
             let kind = || FailureKind::Permanent(TOO_LARGE.to_owned());
-            outcome.failures.extend(large.iter().map(|change| Failure { index: change.index, kind: kind() }));
+            outcome.failures.extend(large.iter().map(|change| FailedChange { index: change.index, kind: kind() }));
             Ok(outcome)
         }
         .boxed()
@@ -270,33 +285,38 @@ impl Sink for Bounded {
 }
 
 impl Replica for Bounded {
-    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>> {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         self.inner.read(keys)
     }
 
     fn scan<'s>(
         &'s self,
-        segment: Segment,
+        segment: ScanSegment,
         after: Option<&'s CanonicalKey>,
-    ) -> BoxFuture<'s, Result<HeldPage, Unread>> {
+    ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
         self.inner.scan(segment, after)
     }
 
-    fn refusal(&self, write: &Write<'_>, now: OffsetDateTime) -> Option<String> {
-        let large =
-            *self.refuses.lock().unwrap() && matches!(write.target, Target::Item(item) if item.get(LARGE).is_some());
+    fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
+        let large = *self.refuses.lock().unwrap()
+            && matches!(write.target, WriteTarget::Item(item) if item.get(LARGE).is_some());
         if large { Some(TOO_LARGE.to_owned()) } else { self.inner.refusal(write, now) }
     }
 
-    fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {
+    fn put<'s>(
+        &'s self,
+        writes: &'s [ReplicaWrite<'s>],
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Vec<WriteResult>> {
         async move {
             let refuses = *self.refuses.lock().unwrap();
-            let large =
-                |write: &Write<'_>| refuses && matches!(write.target, Target::Item(item) if item.get(LARGE).is_some());
-            let rest: Vec<Write<'_>> = writes.iter().filter(|write| !large(write)).copied().collect();
+            let large = |write: &ReplicaWrite<'_>| {
+                refuses && matches!(write.target, WriteTarget::Item(item) if item.get(LARGE).is_some())
+            };
+            let rest: Vec<ReplicaWrite<'_>> = writes.iter().filter(|write| !large(write)).copied().collect();
             let mut puts = self.inner.put(&rest, invocation).await.into_iter();
             let put = |write| {
-                if large(write) { Put::Permanent(TOO_LARGE.to_owned()) } else { puts.next().unwrap() }
+                if large(write) { WriteResult::Permanent(TOO_LARGE.to_owned()) } else { puts.next().unwrap() }
             };
             writes.iter().map(put).collect()
         }

@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
 use replicator::sink::Replica;
-use shared::held::State;
+use shared::held::ReplicaState;
 
 use super::cloud::{Bucket, Cloud, FAILURES, Object};
 use super::gate::{Gate, Place};
@@ -140,7 +140,7 @@ impl Stage for Memory {
     async fn forget_tombstones(&self, sink: usize) -> usize {
         let mut items = self.shelves[sink].items.lock().unwrap();
         let before = items.len();
-        items.retain(|_, held| !matches!(held.state, State::Gone { .. }));
+        items.retain(|_, held| !matches!(held.state, ReplicaState::Gone { .. }));
         before - items.len()
     }
 

@@ -12,24 +12,24 @@ use std::time::Duration;
 
 use archiver::Archiver;
 use archiver::archive::Compression;
-use archiver::store::Store;
+use archiver::store::ArchiveStore;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use local::stream_pump::answer::Answer;
-use local::stream_pump::machine::{Reason, Ticket, Work};
-use maintenance::Maintenance;
-use maintenance::deployment::Deployment;
-use maintenance::failure::Functions;
+use local::stream_pump::answer::FunctionResponse;
+use local::stream_pump::machine::{ActionId, ActionKind, DiscardReason};
+use maintenance::MaintenanceHandler;
+use maintenance::deployment::DeployedReplicator;
+use maintenance::failure::FunctionNames;
 use maintenance::failure_bucket::FailureBucket;
-use maintenance::mapping::Mappings;
-use maintenance::task::Answer as TaskResponse;
-use replicator::Replicator;
+use maintenance::mapping::ReplicatorMappings;
+use maintenance::task::TaskResponse;
+use replicator::ReplicatorHandler;
 use replicator::sink::{Replica, Sink, SinkSetting};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use shared::invocation::Invocation;
 use shared::quarantine::Quarantine;
-use shared::raw_table::RawTable;
+use shared::raw_table::TableReader;
 use shared::revision::SequenceNumber;
 use shared::table::RestoreTable;
 use time::OffsetDateTime;
@@ -64,7 +64,7 @@ pub(super) enum Role {
     /// A mapping waits for its answer.
     Delivery {
         mapping: usize,
-        ticket: Ticket,
+        ticket: ActionId,
     },
     /// Nobody waits for its answer.
     Stray,
@@ -94,11 +94,11 @@ pub(super) struct World<'s, S> {
     pub(super) mappings: Vec<Mapping>,
     pub(super) tasks: Vec<Task>,
     pub(super) now: OffsetDateTime,
-    pub(super) replicator: Rc<Replicator>,
+    pub(super) replicator: Rc<ReplicatorHandler>,
     pub(super) archiver: Archiver,
-    pub(super) maintenance: Rc<Maintenance>,
+    pub(super) maintenance: Rc<MaintenanceHandler>,
     /// The same, told of the first of the two sinks alone.
-    pub(super) partial: Rc<Maintenance>,
+    pub(super) partial: Rc<MaintenanceHandler>,
     pub(super) replicas: [Bounded; 2],
     /// By record: whether each function's mapping has an answer for it.
     pub(super) settled: Vec<[bool; 2]>,
@@ -122,19 +122,23 @@ impl<'s, S: Stage> World<'s, S> {
         let [wide, small] = stage.replicas();
         let replicas = [Bounded::new("wide", wide, false), Bounded::new("small", small, true)];
         let compression = Compression::Gzip;
-        let archive = Store::new(s3.clone(), ARCHIVE.to_owned());
+        let archive = ArchiveStore::new(s3.clone(), ARCHIVE.to_owned());
         let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
-        let maintenance = |known: &[Bounded]| Maintenance {
+        let maintenance = |known: &[Bounded]| MaintenanceHandler {
             owned: None,
-            source: RawTable::new(dynamodb.clone(), SOURCE),
+            source: TableReader::new(dynamodb.clone(), SOURCE),
             restored: RestoreTable::new(dynamodb.clone(), SOURCE.to_owned()),
             replicas: known.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
-            mappings: Mappings::new(lambda.clone(), Function::Replicator.name().to_owned()),
-            deployment: Deployment::new(lambda.clone(), Function::Replicator.name().to_owned(), SETTINGS.to_vec()),
+            mappings: ReplicatorMappings::new(lambda.clone(), Function::Replicator.name().to_owned()),
+            deployment: DeployedReplicator::new(
+                lambda.clone(),
+                Function::Replicator.name().to_owned(),
+                SETTINGS.to_vec(),
+            ),
             failures: FailureBucket::new(s3.clone(), FAILURES.to_owned()),
             archive: archive.clone(),
             compression,
-            functions: Functions { replicator: "replicator".to_owned(), archiver: "archiver".to_owned() },
+            functions: FunctionNames { replicator: "replicator".to_owned(), archiver: "archiver".to_owned() },
         };
         let (whole, partial) = (Rc::new(maintenance(&replicas)), Rc::new(maintenance(&replicas[..1])));
         let mut world = Self {
@@ -215,13 +219,13 @@ impl<'s, S: Stage> World<'s, S> {
     }
 
     /// Gives this one an order. A failed invocation ends the run.
-    pub(super) fn order_to(&mut self, maintenance: Rc<Maintenance>, order: &str) {
+    pub(super) fn order_to(&mut self, maintenance: Rc<MaintenanceHandler>, order: &str) {
         self.start_run(maintenance, order, 0);
     }
 
     /// Starts a run of a task: invocation after invocation, each from the last cursor, until the task is done. As the
     /// state machine does, it retries up to `retries` failed invocations.
-    pub(super) fn start_run(&mut self, maintenance: Rc<Maintenance>, request: &str, retries: usize) {
+    pub(super) fn start_run(&mut self, maintenance: Rc<MaintenanceHandler>, request: &str, retries: usize) {
         self.runs_started += 1;
         let mut request: Value = serde_json::from_str(request).unwrap();
         request["run"] = json!(format!("run-{}", self.runs_started));
@@ -254,14 +258,14 @@ impl<'s, S: Stage> World<'s, S> {
 
     /// Mends some items of a replica, without comparing first.
     pub(super) fn mend(&mut self, sink: usize, items: Vec<usize>) {
-        let ailing = |item| maintenance::mend::Ailing { key: super::source::key(item), at_hand: None };
+        let ailing = |item| maintenance::mend::StaleKey { key: super::source::key(item), at_hand: None };
         let ailing: Vec<_> = items.into_iter().map(ailing).collect();
         let (replica, table) = (self.replicas[sink].clone(), self.maintenance.source.clone());
         let (gate, invocation) = (self.gate.clone(), self.invocation());
         let future = async move {
-            let source = maintenance::source::Source::open(table).await.ok()?;
+            let source = maintenance::source::SourceTable::open(table).await.ok()?;
             let mended = maintenance::mend::mend(&source, &replica, &ailing, &invocation).await.ok()?;
-            if mended.iter().any(|mended| matches!(mended, maintenance::mend::Mended::Left(_))) {
+            if mended.iter().any(|mended| matches!(mended, maintenance::mend::RepairOutcome::Left(_))) {
                 gate.see("repair: left an item");
             }
             Some(String::new())
@@ -360,15 +364,15 @@ impl<'s, S: Stage> World<'s, S> {
             self.mappings[mapping].machine.answer(ticket, None, self.now);
             return;
         }
-        let answer = output.map(|body| Answer::read(&body));
+        let answer = output.map(|body| FunctionResponse::read(&body));
         let from = match &answer {
-            Some(Answer::Done) => task.records.len(),
-            Some(Answer::Failures(numbers)) => {
+            Some(FunctionResponse::Done) => task.records.len(),
+            Some(FunctionResponse::Failures(numbers)) => {
                 self.gate.see("delivery: answered in part");
                 let number = SequenceNumber::parse(&numbers[0]).unwrap();
                 task.records.iter().position(|place| self.source.records[*place].number == number).unwrap()
             }
-            Some(Answer::Malformed) | None => {
+            Some(FunctionResponse::Malformed) | None => {
                 self.gate.see("delivery: failed whole");
                 0
             }
@@ -386,16 +390,16 @@ impl<'s, S: Stage> World<'s, S> {
             let function = self.mappings[mapping].function;
             let records: Vec<usize> = step.records.iter().map(|entry| entry.body).collect();
             match step.work {
-                Work::Deliver => self.deliver(function, records, Role::Delivery { mapping, ticket: step.ticket }),
-                Work::Discard(_) if self.fail_recordings > 0 => {
+                ActionKind::Deliver => self.deliver(function, records, Role::Delivery { mapping, ticket: step.ticket }),
+                ActionKind::Discard(_) if self.fail_recordings > 0 => {
                     self.fail_recordings -= 1;
                     self.gate.see("given up: not recorded");
                     self.mappings[mapping].machine.recorded(step.ticket, false, self.now);
                 }
-                Work::Discard(reason) => {
+                ActionKind::Discard(reason) => {
                     self.gate.see(match reason {
-                        Reason::RecordAgeExceeded => "given up: age",
-                        Reason::RetryAttemptsExhausted => "given up: retries",
+                        DiscardReason::RecordAgeExceeded => "given up: age",
+                        DiscardReason::RetryAttemptsExhausted => "given up: retries",
                     });
                     self.given_up += 1;
                     let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
@@ -423,9 +427,9 @@ fn invocation(now: OffsetDateTime) -> Invocation {
     Invocation { now, stop_at: Instant::now() + INVOCATION, request_id: "1".to_owned() }
 }
 
-fn replicator(replicas: &[Bounded; 2], s3: aws_sdk_s3::Client) -> Replicator {
+fn replicator(replicas: &[Bounded; 2], s3: aws_sdk_s3::Client) -> ReplicatorHandler {
     let sinks = replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Sink>).collect();
-    Replicator::new(sinks, Quarantine::new(s3, FAILURES.to_owned(), "replicator"))
+    ReplicatorHandler::new(sinks, Quarantine::new(s3, FAILURES.to_owned(), "replicator"))
 }
 
 fn spelled(answer: Option<impl serde::Serialize>) -> Option<String> {

@@ -2,16 +2,16 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::future::join;
-use maintenance::Maintenance;
-use maintenance::progress::Progress;
+use maintenance::MaintenanceHandler;
+use maintenance::progress::TaskProgress;
 use serde_json::{Value, json};
 use shared::clock::Clock;
-use shared::table::{Nonces, RestoreTable, UserTable, WriteError};
+use shared::table::{NonceSource, RestoreTable, UserTable, WriteError};
 use shared::user::email::Email;
 use shared::user::id::UserId;
-use shared::user::name::Name;
+use shared::user::name::UserName;
 use shared::user::timestamp::Timestamp;
-use shared::user::{Profile, User, UserKey};
+use shared::user::{User, UserKey, UserProfile};
 
 use super::scene::{Item, SOURCE, Scene, text, to_its_end, user};
 
@@ -20,14 +20,14 @@ const ADDRESS: &str = "Ada@Example.com";
 
 fn table(scene: &Scene) -> UserTable {
     let table = UserTable::new(scene.dynamodb.clone(), SOURCE.to_owned(), "EmailIndex".to_owned());
-    table.with_unique_emails(Some(EMAILS), Nonces::of(Clock::system()))
+    table.with_unique_emails(Some(EMAILS), NonceSource::of(Clock::system()))
 }
 
 /// The function, as it is where addresses are unique.
-fn maintenance(scene: &Scene) -> Maintenance {
+fn maintenance(scene: &Scene) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
-        .with_unique_emails(Some(EMAILS), Nonces::of(Clock::system()));
+        .with_unique_emails(Some(EMAILS), NonceSource::of(Clock::system()));
     maintenance
 }
 
@@ -52,13 +52,13 @@ async fn expired(scene: &Scene, users: &[&str]) {
 async fn create(scene: &Scene, user_id: &str) -> Result<(), WriteError> {
     let now = Clock::system().now();
     let key = UserKey { id: UserId::parse(user_id.to_owned()).unwrap(), timestamp: Timestamp::parse(1).unwrap() };
-    let name = Name::parse("Now".to_owned()).unwrap();
+    let name = UserName::parse("Now".to_owned()).unwrap();
     let email = Some(Email::parse(ADDRESS.to_lowercase()).unwrap());
-    let profile = Profile { name, email, status: None, attributes: None, expires_at: None };
+    let profile = UserProfile { name, email, status: None, attributes: None, expires_at: None };
     table(scene).create(&User::created(key, profile, now), now).await
 }
 
-async fn restore(scene: &Scene, more: Value) -> Progress {
+async fn restore(scene: &Scene, more: Value) -> TaskProgress {
     let mut order = json!({"task": "restore", "run_id": "back", "expires_in_seconds": 3600, "dry_run": false});
     order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     to_its_end(&maintenance(scene), order, std::time::Duration::from_mins(1)).await.unwrap().progress
@@ -145,8 +145,8 @@ async fn an_item_that_is_written_over_gives_its_address_back() {
     expired(&scene, &["ada"]).await;
     let now = Clock::system().now();
     let key = UserKey { id: UserId::parse("ada".to_owned()).unwrap(), timestamp: Timestamp::parse(1).unwrap() };
-    let (name, email) = (Name::parse("New".to_owned()).unwrap(), Email::parse("new@example.com".to_owned()).ok());
-    let profile = Profile { name, email, status: None, attributes: None, expires_at: None };
+    let (name, email) = (UserName::parse("New".to_owned()).unwrap(), Email::parse("new@example.com".to_owned()).ok());
+    let profile = UserProfile { name, email, status: None, attributes: None, expires_at: None };
     table(&scene).create(&User::created(key, profile, now), now).await.unwrap();
     let more = json!({"from": "2026-01-01T00:00:00Z", "overwrite": true});
     assert_eq!(restore(&scene, more).await.get("restore.restored"), 1);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use maintenance::mapping::Mappings;
+use maintenance::mapping::ReplicatorMappings;
 use serde_json::{Value, json};
 use shared::revision::SequenceNumber;
 use tokio::net::TcpListener;
@@ -104,7 +104,7 @@ async fn refused(scene: &Scene, mappings: Value) -> (String, &'static str) {
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
     let mut maintenance = scene.maintenance();
-    maintenance.mappings = Mappings::new(local::clients::lambda(&url), "replicator".to_owned());
+    maintenance.mappings = ReplicatorMappings::new(local::clients::lambda(&url), "replicator".to_owned());
     let fault = invoke(&maintenance, &json!({"task": "backfill"}), Duration::from_mins(1)).await.unwrap_err();
     (fault.to_string(), fault.name())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use archiver::store::Store;
+use archiver::store::ArchiveStore;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{RecordBatch, cast::AsArray as _};
 use bytes::Bytes;
@@ -154,7 +154,7 @@ async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_ru
             })
             .await;
             let mut maintenance = scene.maintenance();
-            maintenance.archive = Store::new(harness::client(&url), ARCHIVE.to_owned());
+            maintenance.archive = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
             let ended = to_its_end(&maintenance, order.clone(), Duration::from_mins(1)).await;
             let there = read(&scene).await;
             assert!(each_once(20).keys().all(|user| there.contains_key(user)), "crash {crash}: nothing is missing");

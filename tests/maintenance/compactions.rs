@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use archiver::store::Store;
-use maintenance::Maintenance;
-use maintenance::task::Answer;
+use archiver::store::ArchiveStore;
+use maintenance::MaintenanceHandler;
+use maintenance::task::TaskResponse;
 use serde_json::{Value, json};
 
 use super::scene::{ARCHIVE, Scene, invoke, to_its_end};
@@ -61,7 +61,7 @@ async fn empty(scene: &Scene) {
     }
 }
 
-fn counts(answer: &Answer) -> String {
+fn counts(answer: &TaskResponse) -> String {
     answer.progress.to_string()
 }
 
@@ -151,10 +151,10 @@ async fn an_hour_is_merged_by_itself_and_the_day_later() {
 }
 
 /// The function, whose archive is behind a line on which every request meets with what `plan` says.
-async fn behind(scene: &Scene, plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static) -> Maintenance {
+async fn behind(scene: &Scene, plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static) -> MaintenanceHandler {
     let url = proxy::before(scene.stack.s3_url(), plan).await;
     let mut maintenance = scene.maintenance();
-    maintenance.archive = Store::new(harness::client(&url), ARCHIVE.to_owned());
+    maintenance.archive = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
     maintenance
 }
 

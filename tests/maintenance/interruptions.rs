@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use archiver::store::Store;
-use maintenance::Maintenance;
+use archiver::store::ArchiveStore;
+use maintenance::MaintenanceHandler;
 use maintenance::failure_bucket::FailureBucket;
-use maintenance::task::Answer;
+use maintenance::task::TaskResponse;
 use replicator::sink::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
-use shared::raw_table::RawTable;
+use shared::raw_table::TableReader;
 use shared::table::RestoreTable;
 
 use super::compactions::archived;
@@ -44,7 +44,7 @@ async fn buckets_behind(
 }
 
 /// A second replica, whose table is not there yet.
-fn with_a_later_replica(scene: &Scene) -> Maintenance {
+fn with_a_later_replica(scene: &Scene) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     let sink = DynamoDbSink::new(scene.dynamodb.clone(), LATER, 8, time::Duration::days(8));
     maintenance.replicas.push(Box::new(sink));
@@ -56,7 +56,7 @@ async fn make_the_later_replica(scene: &Scene) {
 }
 
 /// One invocation that is interrupted after some way: what it has done is in its answer and in its cursor.
-async fn interrupted(maintenance: &Maintenance, order: &Value) -> Answer {
+async fn interrupted(maintenance: &MaintenanceHandler, order: &Value) -> TaskResponse {
     let answer = invoke(maintenance, order, Duration::from_mins(1)).await.unwrap();
     assert!(!answer.done, "{order}");
     let cursor = answer.cursor.as_ref().unwrap();
@@ -66,7 +66,7 @@ async fn interrupted(maintenance: &Maintenance, order: &Value) -> Answer {
 }
 
 /// The rest of it, with a function that meets no fault.
-async fn continued(maintenance: &Maintenance, order: &Value, interrupted: Answer) -> Answer {
+async fn continued(maintenance: &MaintenanceHandler, order: &Value, interrupted: TaskResponse) -> TaskResponse {
     let mut order = order.clone();
     order["cursor"] = json!(interrupted.cursor);
     to_its_end(maintenance, order, Duration::from_mins(1)).await.unwrap()
@@ -82,7 +82,7 @@ async fn an_interrupted_backfill_keeps_its_cursor_and_its_counts() {
     let pages = AtomicUsize::new(0);
     let second_page =
         move |call: &Call<'_>| when(call.operation == "Scan" && pages.fetch_add(1, Ordering::Relaxed) > 0);
-    maintenance.source = RawTable::new(table_behind(&scene, second_page).await, SOURCE);
+    maintenance.source = TableReader::new(table_behind(&scene, second_page).await, SOURCE);
     let order = json!({"task": "backfill", "run_id": "cut"});
     let cut = interrupted(&maintenance, &order).await;
     assert!(cut.progress.get("source.items") > 0 && cut.progress.get("source.items") < 1_200, "{}", cut.progress);
@@ -138,13 +138,13 @@ async fn an_interrupted_redrive_keeps_its_cursor_its_counts_and_its_report() {
 }
 
 /// Two days of the archive, and the function to which it does not take what is written of the second one.
-async fn without_a_second_day(scene: &Scene, below: &'static str) -> Maintenance {
+async fn without_a_second_day(scene: &Scene, below: &'static str) -> MaintenanceHandler {
     let second_day = move |call: &Call<'_>| {
         let path = call.path.replace("%3D", "=");
         when(call.method == "PUT" && path.contains(below) && path.contains("dt=2026-11-23"))
     };
     let mut maintenance = scene.maintenance();
-    maintenance.archive = Store::new(buckets_behind(scene, second_day).await, ARCHIVE.to_owned());
+    maintenance.archive = ArchiveStore::new(buckets_behind(scene, second_day).await, ARCHIVE.to_owned());
     maintenance
 }
 
@@ -171,7 +171,7 @@ async fn a_compaction_that_was_interrupted_while_it_retires_objects_counts_each_
     let removed = AtomicUsize::new(0);
     let one = move |call: &Call<'_>| when(call.method == "DELETE" && removed.fetch_add(1, Ordering::Relaxed) > 0);
     let mut maintenance = scene.maintenance();
-    maintenance.archive = Store::new(buckets_behind(&scene, one).await, ARCHIVE.to_owned());
+    maintenance.archive = ArchiveStore::new(buckets_behind(&scene, one).await, ARCHIVE.to_owned());
     let order = json!({"task": "compact", "run_id": "cut", "to": "2026-12-01T00:00:00Z"});
     let cut = interrupted(&maintenance, &order).await;
     assert_eq!(cut.progress.to_string(), "compact.objects 3, compact.rows 30, compact.superseded 1, compact.written 1");

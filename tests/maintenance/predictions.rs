@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use maintenance::Maintenance;
-use maintenance::task::Answer;
+use maintenance::MaintenanceHandler;
+use maintenance::task::TaskResponse;
 use serde_json::{Value, json};
 use shared::clock::Clock;
-use shared::table::{Nonces, RestoreTable};
+use shared::table::{NonceSource, RestoreTable};
 
 use super::restores::expired;
 use super::scene::{FORMER, Item, REPLICA, SOURCE, Scene, record, text, to_its_end, user};
 use crate::relational::store::Store;
 use crate::replication::story::Told;
 
-async fn run(maintenance: &Maintenance, order: &Value, dry_run: bool) -> Answer {
+async fn run(maintenance: &MaintenanceHandler, order: &Value, dry_run: bool) -> TaskResponse {
     let mut order = order.clone();
     order["dry_run"] = json!(dry_run);
     order["run_id"] = json!(if dry_run { "dry" } else { "real" });
@@ -157,7 +157,7 @@ async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
         let scene = Scene::start().await;
         let mut maintenance = scene.maintenance();
         maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
-            .with_unique_emails(Some("Emails"), Nonces::of(Clock::system()));
+            .with_unique_emails(Some("Emails"), NonceSource::of(Clock::system()));
         let with_email = |name: &str, email: &str| {
             let mut item = user(name, "Then");
             item.insert("email".to_owned(), text(email));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use archiver::archive::{KeyNames, Reader};
+use archiver::archive::{KeyNames, RowReader};
 use maintenance::failure_bucket::FailureBucket;
 use serde_json::{Value, json};
 use shared::revision::Revision;
@@ -23,7 +23,7 @@ async fn archived(scene: &Scene) -> Vec<String> {
         let metadata: HashMap<String, String> = object.metadata().cloned().unwrap();
         let bytes = object.body.collect().await.unwrap().to_vec();
         let names = KeyNames::new(["user_id", "timestamp"]);
-        let rows = Reader::open(key, &metadata, names, bytes.as_slice()).unwrap();
+        let rows = RowReader::open(key, &metadata, names, bytes.as_slice()).unwrap();
         users.extend(rows.map(|row| {
             let item: Value = serde_json::from_str(row.unwrap().item.get()).unwrap();
             item["user_id"]["S"].as_str().unwrap().to_owned()

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use maintenance::Maintenance;
+use maintenance::MaintenanceHandler;
 use maintenance::failure_bucket::FailureBucket;
 use replicator::sink::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
-use shared::raw_table::RawTable;
+use shared::raw_table::TableReader;
 
 use super::scene::{SOURCE, Scene, invoke, user};
 use crate::replication::rig::create_table;
 
-async fn refused(maintenance: &Maintenance, order: Value) -> (&'static str, String) {
+async fn refused(maintenance: &MaintenanceHandler, order: Value) -> (&'static str, String) {
     let fault = invoke(maintenance, &order, Duration::from_mins(1)).await.unwrap_err();
     (fault.name(), fault.to_string())
 }
@@ -41,7 +41,7 @@ async fn a_table_or_bucket_that_is_not_there_is_named_with_its_variable() {
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
     let mut without_table = scene.maintenance();
-    without_table.source = RawTable::new(scene.dynamodb.clone(), "Uesrs");
+    without_table.source = TableReader::new(scene.dynamodb.clone(), "Uesrs");
     let (name, fault) = refused(&without_table, json!({"task": "verify"})).await;
     assert!(fault.contains("USERS_TABLE") && fault.contains("Uesrs"), "{fault}");
     assert_eq!(name, "TaskFailed");
@@ -56,7 +56,7 @@ async fn a_table_or_bucket_that_is_not_there_is_named_with_its_variable() {
 async fn a_source_without_a_stream_is_refused_by_name() {
     let scene = Scene::start().await;
     let mut streamless = scene.maintenance();
-    streamless.source = RawTable::new(scene.dynamodb.clone(), super::scene::REPLICA);
+    streamless.source = TableReader::new(scene.dynamodb.clone(), super::scene::REPLICA);
     // A table that the stream does not feed, so that there is something to mend.
     create_table(&scene.dynamodb, "Elsewhere", &[("user_id", "S"), ("timestamp", "N")]).await;
     streamless.replicas =

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt as _, stream};
-use local::stack::{Options, Stack};
-use local::tier::Tier;
-use maintenance::task::Answer;
+use local::stack::{LocalStack, StackOptions};
+use local::tier::TierServer;
+use maintenance::task::TaskResponse;
 use maintenance::task::summary::is_result;
-use maintenance::{Fault, Maintenance};
+use maintenance::{MaintenanceHandler, TaskError};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use shared::clock::Clock;
@@ -29,7 +29,7 @@ pub(crate) const FORMER: &str = "2020-11-01T08:00:00.000";
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
 pub(crate) struct Scene {
-    pub(crate) stack: Stack,
+    pub(crate) stack: LocalStack,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
 }
@@ -51,12 +51,13 @@ pub(crate) fn user(user_id: &str, name: &str) -> Item {
 
 impl Scene {
     pub(crate) async fn start() -> Self {
-        Self::with_postgres(Tier::Off).await
+        Self::with_postgres(TierServer::Off).await
     }
 
-    pub(crate) async fn with_postgres(postgres: Tier) -> Self {
+    pub(crate) async fn with_postgres(postgres: TierServer) -> Self {
         let never = Duration::from_hours(24);
-        let stack = Stack::boot(Options { expire_every: never, postgres, ..Options::default() }).await.unwrap();
+        let stack =
+            LocalStack::boot(StackOptions { expire_every: never, postgres, ..StackOptions::default() }).await.unwrap();
         Self { dynamodb: stack.dynamodb(), s3: stack.s3(), stack }
     }
 
@@ -114,12 +115,12 @@ impl Scene {
         assert_eq!(self.live(REPLICA).await, self.live(SOURCE).await);
     }
 
-    pub(crate) fn maintenance(&self) -> Maintenance {
+    pub(crate) fn maintenance(&self) -> MaintenanceHandler {
         self.stack.maintenance().unwrap()
     }
 
     /// Goes about a task to its end, as the state machine does.
-    pub(crate) async fn task(&self, order: Value) -> Answer {
+    pub(crate) async fn task(&self, order: Value) -> TaskResponse {
         to_its_end(&self.maintenance(), order, Duration::from_mins(1)).await.unwrap()
     }
 
@@ -185,14 +186,22 @@ pub(crate) fn revision(item: &Item) -> Revision {
 }
 
 /// One invocation that has so much time.
-pub(crate) async fn invoke(maintenance: &Maintenance, order: &Value, time: Duration) -> Result<Answer, Fault> {
+pub(crate) async fn invoke(
+    maintenance: &MaintenanceHandler,
+    order: &Value,
+    time: Duration,
+) -> Result<TaskResponse, TaskError> {
     let payload = RawValue::from_string(order.to_string()).unwrap();
     let invocation = Invocation::new(Clock::system().now(), Instant::now(), time, "request-1".to_owned());
     maintenance.handle(&payload, &invocation).await
 }
 
 /// Invocations of so much time each, until one answers that it is done.
-pub(crate) async fn to_its_end(maintenance: &Maintenance, mut order: Value, time: Duration) -> Result<Answer, Fault> {
+pub(crate) async fn to_its_end(
+    maintenance: &MaintenanceHandler,
+    mut order: Value,
+    time: Duration,
+) -> Result<TaskResponse, TaskError> {
     for _ in 0..1_000 {
         let answer = invoke(maintenance, &order, time).await?;
         if answer.done {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderName, StatusCode};
 use axum::routing::get;
-use local::task::{Outcome, Place, Ports, TaskError};
-use local::tier::{Tier, Urls};
+use local::task::{RunTaskError, StackPorts, TaskOutcome, TaskTarget};
+use local::tier::{TierServer, TierUrls};
 use local::{banner, clients};
-use maintenance::Maintenance;
-use maintenance::deployment::Deployment;
+use maintenance::MaintenanceHandler;
+use maintenance::deployment::DeployedReplicator;
 use replicator::sink::SINK_SETTINGS;
 use serde_json::{Value, json};
 use shared::clock::Clock;
@@ -20,12 +20,13 @@ use crate::relational::store::{empty, sink};
 use crate::replication::story::Told;
 
 /// `local task`, which is told of PostgreSQL or not.
-async fn task(scene: &Scene, order: Value, postgres: Option<&str>) -> Result<Outcome, TaskError> {
+async fn task(scene: &Scene, order: Value, postgres: Option<&str>) -> Result<TaskOutcome, RunTaskError> {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let stack = &scene.stack;
-    let ports = Ports { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let urls = Urls { postgres: postgres.map(str::to_owned), cache: None };
-    let place = Place::Running(ports, stack.options().template.clone(), urls);
+    let ports =
+        StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
+    let urls = TierUrls { postgres: postgres.map(str::to_owned), cache: None };
+    let place = TaskTarget::Running(ports, stack.options().template.clone(), urls);
     Box::pin(local::task::run(&order.to_string(), place, &Clock::system())).await
 }
 
@@ -38,7 +39,7 @@ fn why<'r>(report: &'r [Value], object: &str, outcome: &str) -> &'r str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_the_setting() {
     let url = empty().await;
-    let scene = Scene::with_postgres(Tier::At(url.clone())).await;
+    let scene = Scene::with_postgres(TierServer::At(url.clone())).await;
     // PostgreSQL has no text with a zero in it.
     scene.put(SOURCE, user("zero", "a\u{0}b")).await;
     scene.put(SOURCE, user("ada", "Now")).await;
@@ -78,7 +79,7 @@ async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_t
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_is_not() {
     let url = empty().await;
-    let scene = Scene::with_postgres(Tier::At(url.clone())).await;
+    let scene = Scene::with_postgres(TierServer::At(url.clone())).await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
     for order in [
@@ -103,14 +104,14 @@ async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_
 }
 
 /// The stack's maintenance, to which Lambda tells this of the replicator.
-async fn told(scene: &Scene, status: StatusCode, error: &'static str, body: Value) -> Maintenance {
+async fn told(scene: &Scene, status: StatusCode, error: &'static str, body: Value) -> MaintenanceHandler {
     let answer =
         move || async move { (status, [(HeaderName::from_static("x-amzn-errortype"), error)], axum::Json(body)) };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = clients::lambda(&format!("http://{}", listener.local_addr().unwrap()));
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(get(answer))).await });
     let mut maintenance = scene.maintenance();
-    maintenance.deployment = Deployment::new(client, "replicator".to_owned(), SINK_SETTINGS.to_vec());
+    maintenance.deployment = DeployedReplicator::new(client, "replicator".to_owned(), SINK_SETTINGS.to_vec());
     maintenance
 }
 

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use maintenance::failure_bucket::FailureBucket;
-use maintenance::task::Answer;
-use maintenance::{Fault, Maintenance};
+use maintenance::task::TaskResponse;
+use maintenance::{MaintenanceHandler, TaskError};
 use replicator::sink::dynamodb::DynamoDbSink;
 use serde_json::json;
-use shared::raw_table::RawTable;
+use shared::raw_table::TableReader;
 
 use super::scene::{FAILURES, FORMER, REPLICA, SOURCE, Scene, record as record_of, to_its_end};
 use crate::faults::proxy::{self, Call, Mishap};
 use crate::replication::story::Told;
 
 /// The maintenance function behind lines on which every request meets with what `plan` says.
-async fn amid(scene: &Scene, plan: impl Fn(&Call<'_>) -> Mishap + Clone + Send + Sync + 'static) -> Maintenance {
+async fn amid(scene: &Scene, plan: impl Fn(&Call<'_>) -> Mishap + Clone + Send + Sync + 'static) -> MaintenanceHandler {
     let (dynamodb, s3) = (
         proxy::before(scene.stack.dynamodb_url(), plan.clone()).await,
         proxy::before(scene.stack.s3_url(), plan).await,
@@ -28,18 +28,18 @@ async fn amid(scene: &Scene, plan: impl Fn(&Call<'_>) -> Mishap + Clone + Send +
     let dynamodb = aws_sdk_dynamodb::Client::from_conf(config);
     let config = local::clients::s3(&s3).config().to_builder().retry_config(retries).build();
     let mut maintenance = scene.maintenance();
-    maintenance.source = RawTable::new(dynamodb.clone(), SOURCE);
+    maintenance.source = TableReader::new(dynamodb.clone(), SOURCE);
     maintenance.replicas = vec![Box::new(DynamoDbSink::new(dynamodb, REPLICA, 32, time::Duration::days(8)))];
     maintenance.failures = FailureBucket::new(aws_sdk_s3::Client::from_conf(config), FAILURES.to_owned());
     maintenance
 }
 
 /// As a state machine does: a task that fails for a reason that may pass is called again.
-async fn retried(maintenance: &Maintenance, order: serde_json::Value) -> Answer {
+async fn retried(maintenance: &MaintenanceHandler, order: serde_json::Value) -> TaskResponse {
     for _ in 0..200 {
         match to_its_end(maintenance, order.clone(), Duration::from_mins(2)).await {
             Ok(answer) => return answer,
-            Err(fault) => assert_eq!(Fault::name(&fault), "TaskFailed", "{fault}"),
+            Err(fault) => assert_eq!(TaskError::name(&fault), "TaskFailed", "{fault}"),
         }
     }
     panic!("it never passes: {order}");

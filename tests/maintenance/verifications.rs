@@ -186,7 +186,7 @@ async fn each_item_is_counted_once_however_the_table_is_cut() {
         scene.put(REPLICA, user(&format!("x{n:05}"), "Stranger")).await;
     }
     for segments in [1_u32, 3] {
-        let mut progress = maintenance::progress::Progress::default();
+        let mut progress = maintenance::progress::TaskProgress::default();
         for segment in 0..segments {
             let order = json!({"task": "verify", "recheck_after_seconds": 0, "segment": segment, "segments": segments});
             // So little time that a segment takes several invocations, at a pace that allows a page or two in each.

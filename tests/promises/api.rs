@@ -5,8 +5,8 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use local::stack::{Options, Stack};
-use local::token::Auth;
+use local::stack::{LocalStack, StackOptions};
+use local::token::LocalAuth;
 use serde_json::{Value, json};
 
 use crate::maintenance::scene::Scene;
@@ -100,8 +100,8 @@ async fn promise_11_no_number_is_rounded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_18_a_caller_reaches_its_own_records_alone() {
-    let options = Options { auth: Auth::Jwt(None), ..Options::default() };
-    let stack = Stack::boot(options).await.unwrap();
+    let options = StackOptions { auth: LocalAuth::Jwt(None), ..StackOptions::default() };
+    let stack = LocalStack::boot(options).await.unwrap();
     let bearer = |subject: &str, scope: &str| format!("Bearer {}", stack.token(subject, scope).unwrap());
     let all = "users:read users:write";
     let create = async |subject: &str| {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use archiver::archive::{ArchivedRow, KeyNames, Merge, Reader};
+use archiver::archive::{ArchivedRow, KeyNames, MergeIterator, RowReader};
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
@@ -20,9 +20,9 @@ async fn archived(scene: &Scene) -> (usize, Vec<ArchivedRow>) {
         objects.push((key, metadata, object.body.collect().await.unwrap().to_vec()));
     }
     let readers = objects.iter().map(|(key, metadata, bytes)| {
-        Reader::open(key, metadata, KeyNames::new(["user_id", "timestamp"]), bytes.as_slice()).unwrap()
+        RowReader::open(key, metadata, KeyNames::new(["user_id", "timestamp"]), bytes.as_slice()).unwrap()
     });
-    let rows = Merge::new(readers.collect()).map(Result::unwrap).collect();
+    let rows = MergeIterator::new(readers.collect()).map(Result::unwrap).collect();
     (objects.len(), rows)
 }
 

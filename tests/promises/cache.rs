@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use api::cache::{CacheAside, Patience};
+use api::cache::{CacheAside, CacheTimeouts};
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::stack::{Options, Stack};
-use local::tier::Tier;
+use local::stack::{LocalStack, StackOptions};
+use local::tier::TierServer;
 use shared::clock::Clock;
 
 use crate::cache::servers;
@@ -14,8 +14,9 @@ use crate::users_api::service::{Api, config};
 #[tokio::test]
 async fn promise_24_nothing_is_told_from_the_cache_that_is_no_more() {
     let url = servers::url().await;
-    let stack = Stack::boot(Options { cache: Tier::At(url.clone()), ..Options::default() }).await.unwrap();
-    let patience = Patience { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+    let stack =
+        LocalStack::boot(StackOptions { cache: TierServer::At(url.clone()), ..StackOptions::default() }).await.unwrap();
+    let patience = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
     let cache = CacheAside::new(servers::at(&url), "Users", patience);
     let api = Api(api::app(&config("Users"), stack.dynamodb(), Some(cache), Clock::system()));
     let named = async || {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use replicator::sink::dynamodb::DynamoDbSink;
 use replicator::sink::{Replica, Sink};
 use shared::change::CanonicalKey;
-use shared::held::Held;
+use shared::held::ReplicaItem;
 use time::Duration;
 
 use crate::relational::line::Line;
@@ -14,7 +14,7 @@ use crate::replication::rig::{REPLICA, Rig, hand_over};
 use crate::replication::story::{Told, event, user};
 
 /// What a replica holds, by user.
-async fn held(replica: &dyn Replica, users: &[&str]) -> BTreeMap<String, Held> {
+async fn held(replica: &dyn Replica, users: &[&str]) -> BTreeMap<String, ReplicaItem> {
     let key = |user: &&str| format!(r#"{{"timestamp":{{"N":"1"}},"user_id":{{"S":"{user}"}}}}"#);
     let keys: Vec<_> = users.iter().map(|user| CanonicalKey::parse(&key(user)).unwrap()).collect();
     let found = replica.read(&keys).await.unwrap().held;

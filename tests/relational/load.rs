@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, PutRequest, WriteRequest};
 use futures::{StreamExt as _, stream};
-use local::stack::{Options, Stack};
-use local::tier::Tier;
+use local::stack::{LocalStack, StackOptions};
+use local::tier::TierServer;
 use serde_json::json;
 
 use super::line::Line;
@@ -48,12 +48,12 @@ async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() 
     let server = server().await;
     let url = server.url();
     let wire = Line::to(&url).await;
-    let options = Options {
-        postgres: Tier::At(wire.url().to_owned()),
+    let options = StackOptions {
+        postgres: TierServer::At(wire.url().to_owned()),
         expire_every: Duration::from_hours(24),
-        ..Options::default()
+        ..StackOptions::default()
     };
-    let stack = Stack::boot(options).await.unwrap();
+    let stack = LocalStack::boot(options).await.unwrap();
     let scene = Scene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
 
     let written = Arc::new(AtomicUsize::new(0));

@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use replicator::sink::Sink;
 use replicator::sink::postgres::{PostgresSink, migrate};
 use shared::clock::Clock;
-use shared::postgres::Settings;
+use shared::postgres::PostgresSettings;
 use shared::token::TokenSigner;
 use tokio::net::TcpListener;
 
@@ -53,7 +53,7 @@ async fn secrets_manager(kept: Kept) -> (SdkConfig, Arc<Mutex<Vec<String>>>) {
 fn by_secret(url: &str, sdk: &SdkConfig) -> PostgresSink {
     let variables = [("POSTGRES_URL", url), ("POSTGRES_SECRET", SECRET)];
     let get = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-    let settings = Settings::parse("POSTGRES_URL", get).unwrap().unwrap();
+    let settings = PostgresSettings::parse("POSTGRES_URL", get).unwrap().unwrap();
     PostgresSink::new(&settings, Some(TokenSigner::new(sdk, Clock::system())), time::Duration::days(8))
 }
 

@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use local::postgres::Server;
+use local::postgres::PostgresServer;
 use replicator::settle::settle;
 use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
-use replicator::sink::{Decided, Outcome, Sink};
+use replicator::sink::{DeduplicatedBatch, Sink, SinkOutcome};
 use serde_json::value::RawValue;
-use shared::postgres::Settings;
+use shared::postgres::PostgresSettings;
 use shared::stream;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use crate::replication::rig::invocation_within;
 use crate::replication::story::{Told, event};
 
 /// The one server: to start one takes longer than most tests do. It ends with the process.
-static SERVER: OnceCell<Server> = OnceCell::const_new();
+static SERVER: OnceCell<PostgresServer> = OnceCell::const_new();
 static DATABASES: AtomicUsize = AtomicUsize::new(0);
 
 /// A migrated database, a sink for it, and a line of the test's own.
@@ -66,7 +66,7 @@ pub(crate) fn sink(url: &str) -> PostgresSink {
 
 /// The same, with tombstones that stay for so long.
 pub(crate) fn sink_that_keeps(url: &str, tombstone: time::Duration) -> PostgresSink {
-    let settings = Settings::parse(SETTING, |name| (name == SETTING).then_some(url)).unwrap().unwrap();
+    let settings = PostgresSettings::parse(SETTING, |name| (name == SETTING).then_some(url)).unwrap().unwrap();
     PostgresSink::new(&settings, None, tombstone)
 }
 
@@ -75,16 +75,17 @@ pub(crate) fn soon() -> Instant {
 }
 
 /// Settles the changes and applies them.
-pub(crate) async fn apply(sink: &PostgresSink, told: &[Told]) -> Outcome {
+pub(crate) async fn apply(sink: &PostgresSink, told: &[Told]) -> SinkOutcome {
     apply_within(sink, &event(told), Duration::from_mins(1)).await
 }
 
 /// Settles a batch and applies it, with so much time.
-pub(crate) async fn apply_within(sink: &PostgresSink, event: &RawValue, time: Duration) -> Outcome {
+pub(crate) async fn apply_within(sink: &PostgresSink, event: &RawValue, time: Duration) -> SinkOutcome {
     let batch = stream::read(event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
     let settled: Vec<_> = settle(&changes).into_iter().map(|place| changes[place]).collect();
-    let outcome = sink.apply(Decided { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
+    let outcome =
+        sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
     let counted = outcome.applied + outcome.duplicate + outcome.stale + outcome.failures.len();
     assert_eq!(counted, settled.len(), "each settled change is counted once: {outcome:?}");
     outcome

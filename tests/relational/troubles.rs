@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use replicator::sink::{FailureKind, Outcome};
+use replicator::sink::{FailureKind, SinkOutcome};
 use tokio::time::Instant;
 
 use super::line::Line;
@@ -16,7 +16,7 @@ fn users(numbers: impl IntoIterator<Item = u64>) -> Vec<Told> {
 }
 
 /// That all of it is to come again, and none of it is put aside; answers why.
-fn all_is_to_come_again(outcome: &Outcome, count: usize) -> String {
+fn all_is_to_come_again(outcome: &SinkOutcome, count: usize) -> String {
     assert_eq!(outcome.failures.len(), count, "{outcome:?}");
     let mut reasons = outcome.failures.iter().map(|failure| match &failure.kind {
         FailureKind::Transient(reason) => reason.clone(),
@@ -40,7 +40,7 @@ async fn a_server_that_is_killed_and_started_again_costs_a_delivery_and_no_chang
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     server.start().await.unwrap();
     let outcome = apply(&sink, &users(1..=100)).await;
-    assert_eq!(outcome, Outcome { applied: 50, duplicate: 50, ..Outcome::default() });
+    assert_eq!(outcome, SinkOutcome { applied: 50, duplicate: 50, ..SinkOutcome::default() });
     let count: i64 = connect(&url).await.query_one("select count(*) from users", &[]).await.unwrap().get(0);
     assert_eq!(count, 100);
     // In order, and while nobody asks: the line is made anew without a word.
@@ -51,7 +51,7 @@ async fn a_server_that_is_killed_and_started_again_costs_a_delivery_and_no_chang
 
 /// No file of the server may grow beyond 16 MiB and half a page: it writes half of the next one, and calls that a full disk. From
 /// version 16 on, and where there are no such limits, the table itself says what a full disk says.
-async fn fill_the_disk(server: &local::postgres::Server) {
+async fn fill_the_disk(server: &local::postgres::PostgresServer) {
     let client = connect(&server.url()).await;
     let version = "select current_setting('server_version_num')::int";
     let version: i32 = client.query_one(version, &[]).await.unwrap().get(0);
@@ -123,7 +123,11 @@ async fn a_line_that_was_cut_is_made_anew_and_a_lost_answer_makes_duplicates() {
     assert_eq!(line.connections(), 2);
     line.lose_the_answer();
     let outcome = apply(&sink, &users(10..=12)).await;
-    assert_eq!(outcome, Outcome { duplicate: 3, ..Outcome::default() }, "they were written, and nobody was told");
+    assert_eq!(
+        outcome,
+        SinkOutcome { duplicate: 3, ..SinkOutcome::default() },
+        "they were written, and nobody was told"
+    );
     assert_eq!(store.count("true").await, 12);
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use maintenance::Maintenance;
-use maintenance::task::Answer;
+use maintenance::MaintenanceHandler;
+use maintenance::task::TaskResponse;
 use replicator::sink::Sink as _;
 use replicator::sink::postgres::admit;
 use serde_json::{Value, json};
@@ -14,18 +14,18 @@ use crate::postgres::connect;
 use crate::replication::story::Told;
 
 /// The stack's own maintenance, with a relational replica beside the other.
-fn over_both(scene: &Scene, store: &Store) -> Maintenance {
+fn over_both(scene: &Scene, store: &Store) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     maintenance.replicas.push(Box::new(sink(&store.url)));
     maintenance
 }
 
-async fn task(maintenance: &Maintenance, order: Value) -> Answer {
+async fn task(maintenance: &MaintenanceHandler, order: Value) -> TaskResponse {
     to_its_end(maintenance, order, Duration::from_mins(1)).await.unwrap()
 }
 
 /// What was counted of this replica, e.g. `equal 3, items 3`.
-fn counted(answer: &Answer, sink: &str) -> String {
+fn counted(answer: &TaskResponse, sink: &str) -> String {
     let prefix = format!("{sink}.");
     let said = answer.progress.to_string();
     let own = said.split(", ").filter_map(|count| count.strip_prefix(&prefix));
@@ -142,6 +142,8 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
     line.batch_execute("drop owned by reader; drop role reader; drop role rds_iam").await.unwrap();
 }
 
-fn settings(url: &str) -> shared::postgres::Settings {
-    shared::postgres::Settings::parse("POSTGRES_URL", |name| (name == "POSTGRES_URL").then_some(url)).unwrap().unwrap()
+fn settings(url: &str) -> shared::postgres::PostgresSettings {
+    shared::postgres::PostgresSettings::parse("POSTGRES_URL", |name| (name == "POSTGRES_URL").then_some(url))
+        .unwrap()
+        .unwrap()
 }

@@ -1,6 +1,6 @@
 //! A wrong set-up is refused by name, and never mistaken for poison: nothing of it goes to quarantine.
 
-use replicator::Fault;
+use replicator::ReplicatorError;
 use serde_json::value::RawValue;
 
 use super::rig::{REPLICA, Rig, hand_over, invocation, sample};
@@ -11,11 +11,11 @@ async fn a_payload_that_is_no_stream_event_fails_the_invocation() {
     let rig = Rig::start().await;
     let payload = RawValue::from_string(r#"{"version":"2.0"}"#.to_owned()).unwrap();
     let fault = rig.replicator().handle(&payload, &invocation()).await.unwrap_err();
-    assert!(matches!(fault, Fault::NotAStreamEvent(_)) && fault.to_string().contains("Records"), "{fault}");
+    assert!(matches!(fault, ReplicatorError::NotAStreamEvent(_)) && fault.to_string().contains("Records"), "{fault}");
 }
 
 /// What Lambda shows of a failed invocation, by the conversion that the runtime does.
-fn shown(fault: &Fault) -> serde_json::Value {
+fn shown(fault: &ReplicatorError) -> serde_json::Value {
     serde_json::to_value(shared::aws::diagnostic(fault.name(), fault)).unwrap()
 }
 
@@ -227,7 +227,7 @@ async fn poison_without_a_position_is_resent_from_the_record_before_it_or_fails_
     let answer = hand_over(&replicator, &event_of(&[&good, &poison])).await;
     assert_eq!(answer.identifier(), Some("7"));
     let fault = replicator.handle(&event_of(&[&poison, &good]), &invocation()).await.unwrap_err();
-    assert!(matches!(fault, Fault::NoPosition(_)), "{fault}");
+    assert!(matches!(fault, ReplicatorError::NoPosition(_)), "{fault}");
 }
 
 #[tokio::test]

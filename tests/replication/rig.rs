@@ -8,14 +8,14 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_sdk_s3::config::retry::RetryConfig;
 use local::clients;
-use replicator::Replicator;
-use replicator::config::Config;
+use replicator::ReplicatorHandler;
+use replicator::config::ReplicatorConfig;
 use replicator::sink::Sink;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
 use shared::quarantine::Quarantine;
-use shared::stream::Answer;
+use shared::stream::BatchResponse;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -33,15 +33,15 @@ pub(crate) struct Rig {
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
     pub(crate) dynamodb_url: String,
-    _engines: (local::dynamodb::Engine, local::s3::Engine, TempDir),
+    _engines: (local::dynamodb::DynamoDbEngine, local::s3::S3Engine, TempDir),
 }
 
 impl Rig {
     /// Two engines with the replica's table, of the key `user_id` (S) and `timestamp` (N), and the failure bucket.
     pub(crate) async fn start() -> Self {
         let root = TempDir::new().unwrap();
-        let dynamodb = local::dynamodb::Engine::start(listener().await, None).await.unwrap();
-        let s3 = local::s3::Engine::start(listener().await, root.path()).await.unwrap();
+        let dynamodb = local::dynamodb::DynamoDbEngine::start(listener().await, None).await.unwrap();
+        let s3 = local::s3::S3Engine::start(listener().await, root.path()).await.unwrap();
         let rig = Self {
             dynamodb: clients::dynamodb(dynamodb.endpoint()),
             s3: clients::s3(s3.endpoint()),
@@ -59,30 +59,30 @@ impl Rig {
     }
 
     /// The function as configured by its environment.
-    pub(crate) fn replicator(&self) -> Replicator {
+    pub(crate) fn replicator(&self) -> ReplicatorHandler {
         self.replicator_over(REPLICA)
     }
 
     /// The function with another table for its replica.
-    pub(crate) fn replicator_over(&self, table: &str) -> Replicator {
+    pub(crate) fn replicator_over(&self, table: &str) -> ReplicatorHandler {
         connect(table, self.dynamodb.clone(), self.s3.clone())
     }
 
     /// The function with a client of the replica that the test has spoiled.
-    pub(crate) fn replicator_through(&self, dynamodb: aws_sdk_dynamodb::Client) -> Replicator {
+    pub(crate) fn replicator_through(&self, dynamodb: aws_sdk_dynamodb::Client) -> ReplicatorHandler {
         connect(REPLICA, dynamodb, self.s3.clone())
     }
 
     /// The function with a failure bucket that cannot be reached.
-    pub(crate) fn replicator_without_a_bucket(&self) -> Replicator {
+    pub(crate) fn replicator_without_a_bucket(&self) -> ReplicatorHandler {
         // Nothing listens on port 1; without retries the refusal is immediate.
         let s3 = clients::s3("http://127.0.0.1:1").config().to_builder().retry_config(RetryConfig::disabled());
         connect(REPLICA, self.dynamodb.clone(), aws_sdk_s3::Client::from_conf(s3.build()))
     }
 
     /// The function over sinks of the test's own.
-    pub(crate) fn replicator_with(&self, sinks: Vec<Box<dyn Sink>>) -> Replicator {
-        Replicator::new(sinks, Quarantine::new(self.s3.clone(), FAILURES.to_owned(), "replicator"))
+    pub(crate) fn replicator_with(&self, sinks: Vec<Box<dyn Sink>>) -> ReplicatorHandler {
+        ReplicatorHandler::new(sinks, Quarantine::new(self.s3.clone(), FAILURES.to_owned(), "replicator"))
     }
 
     /// What stands in the replica under the key of a user.
@@ -110,10 +110,10 @@ impl Rig {
     }
 }
 
-fn connect(table: &str, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> Replicator {
+fn connect(table: &str, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> ReplicatorHandler {
     let variables = [("REPLICA_TABLE", table), ("FAILURE_BUCKET", FAILURES)];
     let environment = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    replicator::connect(&Config::parse(&environment).unwrap(), dynamodb, None, None, s3)
+    replicator::connect(&ReplicatorConfig::parse(&environment).unwrap(), dynamodb, None, None, s3)
 }
 
 /// Creates a table of this key and answers its ARN.
@@ -143,7 +143,7 @@ pub(crate) fn invocation_within(remaining: Duration) -> Invocation {
 }
 
 /// Hands a batch over, which must come back answered.
-pub(crate) async fn hand_over(replicator: &Replicator, event: &RawValue) -> Answer {
+pub(crate) async fn hand_over(replicator: &ReplicatorHandler, event: &RawValue) -> BatchResponse {
     replicator.handle(event, &invocation()).await.unwrap()
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::stack::{Options, Stack};
+use local::stack::{LocalStack, StackOptions};
 
 use super::rig::Item;
 
@@ -54,7 +54,7 @@ async fn replica(client: &Client) -> BTreeMap<String, Item> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replica_ends_equal_to_the_source() {
-    let stack = Stack::boot(Options::default()).await.unwrap();
+    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
     let client = stack.dynamodb();
     for n in 0..60 {
         put(&client, user(&format!("u{n:02}"), "Created")).await;
@@ -79,7 +79,7 @@ async fn the_replica_ends_equal_to_the_source() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_user_is_gone_from_the_replica_too() {
-    let stack = Stack::boot(Options::default()).await.unwrap();
+    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
     let client = stack.dynamodb();
     let mut expired = user("bob", "Bob");
     // Not longer ago: TTL passes over what expired more than five years ago.
@@ -99,7 +99,7 @@ async fn an_expired_user_is_gone_from_the_replica_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_item_with_a_reserved_attribute_stops_nobody() {
-    let stack = Stack::boot(Options::default()).await.unwrap();
+    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
     let client = stack.dynamodb();
     put(&client, user("ada", "Ada")).await;
     let mut poison = user("eve", "Eve");

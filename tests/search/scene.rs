@@ -1,7 +1,7 @@
 //! A database with people in it, and search over it.
 
 use local::postgres::NAME;
-use search::config::Config;
+use search::config::SearchConfig;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::environment::Environment;
@@ -96,7 +96,7 @@ pub(crate) fn over(variables: &[(&str, &str)]) -> Api {
     let key = "test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
     let usual = [("AUTH", "none"), ("CURSOR_KEYS", key)];
     let variables = usual.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    let config = Config::parse(&variables.collect::<Environment>()).unwrap();
+    let config = SearchConfig::parse(&variables.collect::<Environment>()).unwrap();
     Api(search::app(&config, None, Clock::fixed(NOW)))
 }
 

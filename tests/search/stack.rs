@@ -5,15 +5,15 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use local::stack::{Options, Stack};
-use local::tier::Tier;
-use local::token::Auth;
+use local::stack::{LocalStack, StackOptions};
+use local::tier::TierServer;
+use local::token::LocalAuth;
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_through_the_api_is_found_and_by_those_alone_who_may() {
-    let options = Options { auth: Auth::Jwt(None), postgres: Tier::Auto, ..Options::default() };
-    let stack = Stack::boot(options).await.unwrap_or_else(|refusal| panic!("{refusal}"));
+    let options = StackOptions { auth: LocalAuth::Jwt(None), postgres: TierServer::Auto, ..StackOptions::default() };
+    let stack = LocalStack::boot(options).await.unwrap_or_else(|refusal| panic!("{refusal}"));
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let send = async |method: &str, path: &str, token: &str, body: &'static str| {
         let request = Request::builder().method(method).uri(format!("{}{path}", stack.api_url()));
@@ -47,7 +47,7 @@ async fn what_is_written_through_the_api_is_found_and_by_those_alone_who_may() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_tier_there_is_no_search() {
-    let stack = Stack::boot(Options::default()).await.unwrap();
+    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
     assert!(stack.postgres_url().is_none());
     assert!(stack.template().functions.iter().all(|function| function.name != "search"));
     stack.stop().await;
@@ -56,7 +56,8 @@ async fn without_the_tier_there_is_no_search() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throwaway_server_is_refused_beside_data_that_is_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { data: Some(folder.path().to_owned()), postgres: Tier::Auto, ..Options::default() };
-    let refusal = Stack::boot(options).await.err().unwrap().to_string();
+    let options =
+        StackOptions { data: Some(folder.path().to_owned()), postgres: TierServer::Auto, ..StackOptions::default() };
+    let refusal = LocalStack::boot(options).await.err().unwrap().to_string();
     assert!(refusal.contains("--postgres") && refusal.lines().count() == 1, "{refusal}");
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use api::cache::Patience;
-use local::cache::Server;
+use api::cache::CacheTimeouts;
+use local::cache::CacheServer;
 use replicator::sink::Sink;
 use replicator::sink::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
@@ -49,9 +49,9 @@ async fn every_function_prints_metrics_and_logs() {
 
 /// A miss, a hit, a request over the quota, a cache that is gone, and a table that does not exist.
 async fn api() {
-    let server = Server::start().await.unwrap();
+    let server = CacheServer::start().await.unwrap();
     let url = server.url();
-    let patience = Patience { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+    let patience = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
     let service = Service::with_cache(at(&url), patience).await;
     let api = service.api_with(&[("CACHE_URL", &url), ("RATE_LIMIT", "10/60s burst 3")]);
     api.created("ada", 7).await;

@@ -1,10 +1,10 @@
 //! The user that the functions are in the cache: what infra/cache.yaml allows it is what they call, and no more. On a real
 //! server, in both modes.
 
-use local::cache::Server;
+use local::cache::CacheServer;
 use redis::aio::MultiplexedConnection;
-use shared::cache::{Cache, Entry, Held, Quota, key};
-use shared::floor::Floor;
+use shared::cache::{Cache, CacheEntry, CacheSlot, RequestQuota, key};
+use shared::floor::MinVersion;
 use shared::user::UserKey;
 use shared::user::id::UserId;
 use shared::user::timestamp::Timestamp;
@@ -21,8 +21,8 @@ fn access() -> Vec<String> {
 }
 
 /// A server with that user, and what reaches it as the user and as the one who may do everything.
-async fn server(mode: &str, arguments: &[&str]) -> (Server, Cache, MultiplexedConnection) {
-    let server = Server::spawn(arguments).unwrap_or_else(|error| panic!("{error}"));
+async fn server(mode: &str, arguments: &[&str]) -> (CacheServer, Cache, MultiplexedConnection) {
+    let server = CacheServer::spawn(arguments).unwrap_or_else(|error| panic!("{error}"));
     let client = redis::Client::open(server.url()).unwrap();
     let mut all = loop {
         if let Ok(connection) = client.get_multiplexed_async_connection().await {
@@ -51,13 +51,13 @@ async fn everything_that_functions_do(cache: &Cache) {
     };
     let user = UserId::parse("ada").unwrap();
     let record = key("Users", &UserKey { id: user, timestamp: Timestamp::parse(7).unwrap() });
-    let entry = Entry { version: 7, expires_at: None, json: b"{}".to_vec() };
+    let entry = CacheEntry { version: 7, expires_at: None, json: b"{}".to_vec() };
     line.fill_missing(&record).await.unwrap();
     assert!(line.fill(&record, &entry, NOW).await.unwrap());
-    assert_eq!(line.get(&record).await.unwrap(), Held::Entry(entry));
-    line.mark(&record, Floor::of_write(0, 8)).await.unwrap();
-    line.mark_all(&[(record, Floor::of_write(0, 9))]).await.unwrap();
-    line.spend("ada", Quota { requests: 1, seconds: 1, burst: 2 }).await.unwrap();
+    assert_eq!(line.get(&record).await.unwrap(), CacheSlot::Entry(entry));
+    line.mark(&record, MinVersion::of_write(0, 8)).await.unwrap();
+    line.mark_all(&[(record, MinVersion::of_write(0, 9))]).await.unwrap();
+    line.spend("ada", RequestQuota { requests: 1, seconds: 1, burst: 2 }).await.unwrap();
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use local::template::{Choices, Function, Template};
-use shared::cache::Quota;
+use local::template::{FunctionResource, ParameterOverrides, SamTemplate};
+use shared::cache::RequestQuota;
 use shared::clock::Clock;
-use shared::http::caller::{Auth, Scope};
+use shared::http::caller::{AuthMode, Scope};
 
 use super::{are_the_routers, deployed, every_variable_is_read, routes, workspace};
 
@@ -38,12 +38,12 @@ pub(super) const INSTANCE_AND_GROUP: (&str, &str, Endpoints) = (
 );
 
 /// The template as a deployment with both tiers has it.
-fn with(choice: (&str, &str, Endpoints)) -> Template {
+fn with(choice: (&str, &str, Endpoints)) -> SamTemplate {
     with_parameters(choice, &[("RateLimit", "100/1s"), ("RateLimitBurst", "200")])
 }
 
 /// The same with these parameters.
-pub(super) fn with_parameters(choice: (&str, &str, Endpoints), chosen: &[(&str, &str)]) -> Template {
+pub(super) fn with_parameters(choice: (&str, &str, Endpoints), chosen: &[(&str, &str)]) -> SamTemplate {
     let (relational, cache, ([writer, reader], [url, mode])) = choice;
     let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -56,8 +56,8 @@ pub(super) fn with_parameters(choice: (&str, &str, Endpoints), chosen: &[(&str, 
         ("CacheStack.Outputs.Mode", mode),
     ];
     let parameters = [&[("RelationalTier", relational), ("CacheTier", cache)], chosen].concat();
-    let choices = Choices { parameters: texts(&parameters), outputs: texts(&outputs) };
-    Template::load_with(Path::new(&workspace().join("template.yaml")), &choices).unwrap()
+    let choices = ParameterOverrides { parameters: texts(&parameters), outputs: texts(&outputs) };
+    SamTemplate::load_with(Path::new(&workspace().join("template.yaml")), &choices).unwrap()
 }
 
 /// Every choice of who may call the API and from where, with every tier on.
@@ -73,11 +73,11 @@ pub(crate) fn apis() -> [Vec<(&'static str, &'static str)>; 4] {
 }
 
 /// The template with both tiers on and these parameters.
-pub(crate) fn chosen(parameters: &[(&str, &str)]) -> Template {
+pub(crate) fn chosen(parameters: &[(&str, &str)]) -> SamTemplate {
     with_parameters(INSTANCE_AND_GROUP, parameters)
 }
 
-fn function(template: &Template, name: &str) -> Function {
+fn function(template: &SamTemplate, name: &str) -> FunctionResource {
     template.functions.iter().find(|function| function.name == name).unwrap().clone()
 }
 
@@ -86,14 +86,14 @@ fn every_function_starts_with_what_it_is_told_of_the_tiers() {
     for choice in [AURORA_AND_SERVERLESS, INSTANCE_AND_GROUP] {
         let template = with(choice);
         let environment = |name: &str| deployed(function(&template, name));
-        let api = api::config::Config::parse(&environment("api")).unwrap();
-        let quota = Quota { requests: 100, seconds: 1, burst: 200 };
+        let api = api::config::ApiConfig::parse(&environment("api")).unwrap();
+        let quota = RequestQuota { requests: 100, seconds: 1, burst: 200 };
         assert_eq!((api.cache.is_some(), api.rate_limit), (true, Some(quota)), "{}", choice.1);
-        let replicator = replicator::config::Config::parse(&environment("replicator")).unwrap();
+        let replicator = replicator::config::ReplicatorConfig::parse(&environment("replicator")).unwrap();
         assert!(replicator.postgres(None).is_some() && replicator.cache(None).is_some(), "{}", choice.0);
-        let maintenance = maintenance::config::Config::parse(&environment("maintenance")).unwrap();
+        let maintenance = maintenance::config::MaintenanceConfig::parse(&environment("maintenance")).unwrap();
         assert!(maintenance.replicator().postgres(None).is_some(), "{}", choice.0);
-        let search = search::config::Config::parse(&environment("search")).unwrap();
+        let search = search::config::SearchConfig::parse(&environment("search")).unwrap();
         assert!(search.reader.is_some(), "{}", choice.0);
         let names: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
         assert_eq!(names, ["api", "search", "replicator", "archiver", "maintenance"], "a new one needs its line above");
@@ -104,11 +104,11 @@ fn every_function_starts_with_what_it_is_told_of_the_tiers() {
 fn rate_limit_has_a_burst_only_if_the_parameter_says_so() {
     let quota = |parameters: &[(&str, &str)]| {
         let template = with_parameters(INSTANCE_AND_GROUP, parameters);
-        api::config::Config::parse(&deployed(function(&template, "api"))).unwrap().rate_limit
+        api::config::ApiConfig::parse(&deployed(function(&template, "api"))).unwrap().rate_limit
     };
     assert_eq!(quota(&[]), None);
     assert_eq!(quota(&[("RateLimitBurst", "200")]), None);
-    assert_eq!(quota(&[("RateLimit", "600/60s")]), Some(Quota { requests: 600, seconds: 60, burst: 600 }));
+    assert_eq!(quota(&[("RateLimit", "600/60s")]), Some(RequestQuota { requests: 600, seconds: 60, burst: 600 }));
 }
 
 #[test]
@@ -134,8 +134,8 @@ fn every_variable_of_a_tier_is_read_by_its_function() {
 #[tokio::test]
 async fn with_the_relational_tier_the_templates_routes_are_the_routers_of_search_too() {
     let template = with(INSTANCE_AND_GROUP);
-    let config = search::config::Config::parse(&deployed(function(&template, "search"))).unwrap();
-    let app = search::app(&search::config::Config { auth: Auth::None, ..config }, None, Clock::system());
+    let config = search::config::SearchConfig::parse(&deployed(function(&template, "search"))).unwrap();
+    let app = search::app(&search::config::SearchConfig { auth: AuthMode::None, ..config }, None, Clock::system());
     are_the_routers("search", &routes(&template, "search"), &app).await;
 }
 
@@ -143,8 +143,8 @@ async fn with_the_relational_tier_the_templates_routes_are_the_routers_of_search
 fn functions_start_with_each_choice_of_who_may_call() {
     for parameters in apis() {
         let template = chosen(&parameters);
-        let api = api::config::Config::parse(&deployed(function(&template, "api"))).unwrap();
-        let search = search::config::Config::parse(&deployed(function(&template, "search"))).unwrap();
+        let api = api::config::ApiConfig::parse(&deployed(function(&template, "api"))).unwrap();
+        let search = search::config::SearchConfig::parse(&deployed(function(&template, "search"))).unwrap();
         assert_eq!((api.auth, &api.scopes, &api.base_path), (search.auth, &search.scopes, &search.base_path));
         assert!(api.has_relational);
         let has_all = parameters.iter().any(|(name, _)| *name == "ApiBasePath");

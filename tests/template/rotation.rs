@@ -1,8 +1,8 @@
 //! The rotation of the key that seals cursors: a parameter names the secret's version, which changes the text that a
 //! deployment resolves, and the former key is accepted as long as another parameter names it.
 
-use local::template::Function;
-use shared::http::seal::Keys;
+use local::template::FunctionResource;
+use shared::http::seal::SealKeys;
 
 use super::choices::{INSTANCE_AND_GROUP, with_parameters};
 use super::{deployed_with, source};
@@ -13,19 +13,19 @@ const THIRD: &str = "c1b2c3d4-5678-90ab-cdef-000000000003";
 const FUNCTIONS: [&str; 2] = ["api", "search"];
 
 /// A function as a deployment with these versions has it.
-fn function(name: &str, version: &str, previous: &str) -> Function {
+fn function(name: &str, version: &str, previous: &str) -> FunctionResource {
     let parameters = [("CursorSecretVersion", version), ("PreviousCursorSecretVersion", previous)];
     let template = with_parameters(INSTANCE_AND_GROUP, &parameters);
     template.functions.into_iter().find(|function| function.name == name).unwrap()
 }
 
 /// The keys that the function starts with, deployed while the secret's current version is the given one.
-fn keys(function: Function, current: &str) -> Keys {
+fn keys(function: FunctionResource, current: &str) -> SealKeys {
     let name = function.name.clone();
     let environment = deployed_with(function, current);
     match name.as_str() {
-        "api" => api::config::Config::parse(&environment).unwrap().cursor_keys,
-        _ => search::config::Config::parse(&environment).unwrap().cursor_keys,
+        "api" => api::config::ApiConfig::parse(&environment).unwrap().cursor_keys,
+        _ => search::config::SearchConfig::parse(&environment).unwrap().cursor_keys,
     }
 }
 
@@ -49,8 +49,8 @@ fn cursors_of_the_previous_key_are_accepted_and_older_ones_are_not() {
         let second = keys(function(name, SECOND, FIRST), SECOND);
         let third = keys(function(name, THIRD, SECOND), THIRD);
         let last = keys(function(name, THIRD, "none"), THIRD);
-        let seal = |keys: &Keys| keys.seal(b"a cursor", b"a list", [7; 12]).unwrap();
-        let opens = |keys: &Keys, sealed: &str| keys.open(sealed, b"a list").as_deref() == Some(b"a cursor");
+        let seal = |keys: &SealKeys| keys.seal(b"a cursor", b"a list", [7; 12]).unwrap();
+        let opens = |keys: &SealKeys, sealed: &str| keys.open(sealed, b"a list").as_deref() == Some(b"a cursor");
         assert!(opens(&second, &seal(&first)), "{name}: lists go on over the first rotation");
         assert!(opens(&third, &seal(&second)), "{name}: and over the next one");
         assert!(!opens(&third, &seal(&first)), "{name}: a key is accepted for one rotation");

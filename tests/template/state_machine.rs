@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use maintenance::Fault;
-use maintenance::mapping::Unfed;
-use maintenance::source::SourceFault;
-use maintenance::task::backfill::BackfillFault;
-use maintenance::task::summary::Summary;
-use maintenance::task::verify::VerifyFault;
-use maintenance::task::{Mend, Order, Task, Verify};
+use maintenance::TaskError;
+use maintenance::mapping::MappingNotReady;
+use maintenance::source::SourceTableError;
+use maintenance::task::backfill::BackfillError;
+use maintenance::task::summary::SummaryRequest;
+use maintenance::task::verify::VerifyError;
+use maintenance::task::{RepairMode, TaskRequest, TaskSpec, VerifyRequest};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use shared::invocation::Invocation;
-use shared::raw_table::Segment;
+use shared::raw_table::ScanSegment;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -77,11 +77,11 @@ fn tasks() -> Vec<Value> {
     tasks
 }
 
-fn parsed(payload: &Value) -> Order {
+fn parsed(payload: &Value) -> TaskRequest {
     let payload = RawValue::from_string(payload.to_string()).unwrap();
     let time = Duration::from_mins(15);
     let invocation = Invocation::new(OffsetDateTime::UNIX_EPOCH, Instant::now(), time, "request-1".to_owned());
-    Order::parse(&payload, &invocation).unwrap()
+    TaskRequest::parse(&payload, &invocation).unwrap()
 }
 
 #[test]
@@ -141,9 +141,9 @@ fn what_it_calls_with_is_an_order() {
 
     let first =
         parsed(&json!({"segments": 8, "run_id": "monday", "task": "verify", "recheck_after_seconds": 2, "segment": 7}));
-    let verify = Verify { lag: Duration::from_secs(2), capacity_units: None, mend: Mend::No };
-    assert_eq!((first.task, first.run_id.as_str()), (Task::Verify(verify), "monday"));
-    assert_eq!((first.segment, first.cursor.is_none()), (Segment { segment: 7, of: 8 }, true));
+    let verify = VerifyRequest { lag: Duration::from_secs(2), capacity_units: None, mend: RepairMode::No };
+    assert_eq!((first.task, first.run_id.as_str()), (TaskSpec::Verify(verify), "monday"));
+    assert_eq!((first.segment, first.cursor.is_none()), (ScanSegment { segment: 7, of: 8 }, true));
     let cursor = json!({
         "task": "verify", "run_id": "monday", "segment": 7, "segments": 8, "part": 1, "progress": {"source.items": 3},
         "differences": 0, "problems": 0, "at": {},
@@ -156,7 +156,7 @@ fn what_it_calls_with_is_an_order() {
     });
     assert_eq!(states["Summary"]["Arguments"]["Payload"], sum);
     let sum = parsed(&json!({"task": "summary", "run_id": "monday", "of_task": "verify", "segments": 8}));
-    let of_verify = Task::Summary(Summary::SegmentsOf("verify"));
+    let of_verify = TaskSpec::Summary(SummaryRequest::SegmentsOf("verify"));
     assert_eq!((sum.run_id.as_str(), sum.segment.of, &sum.task), ("monday", 8, &of_verify));
     // As many parts as segments, at least one: of none, the sum would say that all is well.
     assert_eq!(states["Segments"]["Items"], "{% [0..$max([$order.segments - 1, 0])] %}");
@@ -418,15 +418,15 @@ fn names_of_faults() -> (BTreeSet<&'static str>, &'static str) {
     let payload = RawValue::from_string("[]".to_owned()).unwrap();
     let now = OffsetDateTime::UNIX_EPOCH;
     let invocation = Invocation::new(now, Instant::now(), Duration::from_mins(1), "request-1".to_owned());
-    let missing = Unfed::Missing { function: "replicator".to_owned(), stream: "stream".to_owned() };
+    let missing = MappingNotReady::Missing { function: "replicator".to_owned(), stream: "stream".to_owned() };
     let lasting = [
-        Fault::from(Order::parse(&payload, &invocation).unwrap_err()),
-        Fault::from(VerifyFault::NoTime(300)),
-        Fault::from(BackfillFault::from(missing)),
-        Fault::from(SourceFault::NoStream("Users".to_owned())),
+        TaskError::from(TaskRequest::parse(&payload, &invocation).unwrap_err()),
+        TaskError::from(VerifyError::NoTime(300)),
+        TaskError::from(BackfillError::from(missing)),
+        TaskError::from(SourceTableError::NoStream("Users".to_owned())),
     ];
-    let passing = BackfillFault::Sink { sink: "dynamodb", failed: 1, writes: 2, reason: "throttled".to_owned() };
-    (lasting.iter().map(Fault::name).collect(), Fault::from(passing).name())
+    let passing = BackfillError::Sink { sink: "dynamodb", failed: 1, writes: 2, reason: "throttled".to_owned() };
+    (lasting.iter().map(TaskError::name).collect(), TaskError::from(passing).name())
 }
 
 /// The retrier of a state that Step Functions takes for an error: the first, in their order, whose list has its name.

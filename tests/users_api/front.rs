@@ -5,11 +5,11 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use local::stack::{Options, Stack};
+use local::stack::{LocalStack, StackOptions};
 
 #[tokio::test]
 async fn the_stack_serves_the_api_over_http() {
-    let stack = Stack::boot(Options::default()).await.unwrap();
+    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let send = async |method: &str, path: &str, body: &'static str| {
         let request = Request::builder().method(method).uri(format!("{}{path}", stack.api_url()));

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use api::cache::{CacheAside, Patience};
-use api::config::Config;
+use api::cache::{CacheAside, CacheTimeouts};
+use api::config::ApiConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
@@ -12,13 +12,13 @@ use axum::body::Body;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use local::clients;
-use local::dynamodb::Engine;
-use local::template::Template;
+use local::dynamodb::DynamoDbEngine;
+use local::template::SamTemplate;
 use serde_json::Value;
 use shared::cache::Cache;
 use shared::clock::Clock;
 use shared::environment::Environment;
-use shared::floor::Floor;
+use shared::floor::MinVersion;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::net::TcpListener;
@@ -35,7 +35,7 @@ pub(crate) const MERGE: (&str, &str) = ("content-type", "application/merge-patch
 
 /// An engine with the template's tables.
 pub(crate) struct Service {
-    engine: Engine,
+    engine: DynamoDbEngine,
     pub(crate) dynamodb: Client,
     /// One for all APIs over these tables: together they are an instance.
     pub(crate) cache: Option<CacheAside>,
@@ -44,8 +44,8 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start() -> Self {
-        let engine = Engine::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), None).await.unwrap();
-        let template = Template::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml")).unwrap();
+        let engine = DynamoDbEngine::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), None).await.unwrap();
+        let template = SamTemplate::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml")).unwrap();
         engine.create_tables(&template.tables).unwrap();
         let dynamodb = clients::dynamodb(engine.endpoint());
         let (cache, stream) = suite::cache().await.unzip();
@@ -53,7 +53,7 @@ impl Service {
     }
 
     /// Tables with this cache before them, whatever the suite runs with.
-    pub(crate) async fn with_cache(cache: Cache, patience: Patience) -> Self {
+    pub(crate) async fn with_cache(cache: Cache, patience: CacheTimeouts) -> Self {
         let service = Self::start().await;
         let aside = CacheAside::new(cache.clone(), "Users", patience);
         Self { cache: Some(aside), stream: Some(cache), ..service }
@@ -80,7 +80,7 @@ impl Service {
         Api(api::app(&config, self.dynamodb.clone(), self.cache.clone(), Clock::fixed(NOW)))
     }
 
-    /// Writes an item as another program would; a cache learns of it as it would from the stream.
+    /// Writes an item as another program would; a cache learns of it would from the stream.
     pub(crate) async fn put(&self, attributes: &[(&str, AttributeValue)]) {
         let item: HashMap<_, _> = attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let text = |name: &str| item[name].as_s().or_else(|_| item[name].as_n()).unwrap().clone();
@@ -94,7 +94,7 @@ impl Service {
         let Some(cache) = &self.stream else { return };
         loop {
             let Ok(line) = cache.line().await else { continue };
-            match line.mark(key, Floor::HIGHEST).await {
+            match line.mark(key, MinVersion::HIGHEST).await {
                 Ok(()) => break,
                 Err(_) => cache.hang_up(&line),
             }
@@ -131,16 +131,16 @@ pub(crate) fn longest(bytes: usize) -> Value {
     })
 }
 
-pub(crate) fn config(table: &str) -> Config {
+pub(crate) fn config(table: &str) -> ApiConfig {
     config_with(table, &[])
 }
 
-pub(crate) fn config_with(table: &str, variables: &[(&str, &str)]) -> Config {
+pub(crate) fn config_with(table: &str, variables: &[(&str, &str)]) -> ApiConfig {
     let key = "test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
     let usual = [("USERS_TABLE", table), ("EMAIL_INDEX", "EmailIndex"), ("AUTH", "none"), ("CURSOR_KEYS", key)];
     let environment: Environment =
         usual.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Config::parse(&environment).unwrap()
+    ApiConfig::parse(&environment).unwrap()
 }
 
 /// The API as its clients see it.

@@ -5,12 +5,12 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use local::stack::{Options, Stack};
-use local::token::Auth;
+use local::stack::{LocalStack, StackOptions};
+use local::token::LocalAuth;
 
 #[tokio::test]
 async fn a_token_opens_its_own_user_s_records_and_no_other_s() {
-    let stack = Stack::boot(Options { auth: Auth::Jwt(None), ..Options::default() }).await.unwrap();
+    let stack = LocalStack::boot(StackOptions { auth: LocalAuth::Jwt(None), ..StackOptions::default() }).await.unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let send = async |method: &str, path: &str, token: &str, body: &'static str| {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", stack.api_url()));
@@ -49,10 +49,10 @@ async fn scopes_are_those_of_the_claim_and_prefix_that_are_chosen() {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     for (claim, prefix) in [(Some("permissions"), None), (None, Some("millrace/")), (Some("roles"), Some("api://m/"))] {
         let (scope_claim, scope_prefix) = (claim.map(str::to_owned), prefix.map(str::to_owned));
-        let chosen = Options { auth: Auth::Jwt(None), scope_claim, scope_prefix, ..Options::default() };
-        let (usual, chosen) = (Options { auth: Auth::Jwt(None), ..Options::default() }, chosen);
-        let (usual, chosen) = (Stack::boot(usual).await.unwrap(), Stack::boot(chosen).await.unwrap());
-        let status = async |stack: &Stack, scope: &str| {
+        let chosen = StackOptions { auth: LocalAuth::Jwt(None), scope_claim, scope_prefix, ..StackOptions::default() };
+        let (usual, chosen) = (StackOptions { auth: LocalAuth::Jwt(None), ..StackOptions::default() }, chosen);
+        let (usual, chosen) = (LocalStack::boot(usual).await.unwrap(), LocalStack::boot(chosen).await.unwrap());
+        let status = async |stack: &LocalStack, scope: &str| {
             let bearer = format!("Bearer {}", stack.token("ada", scope).unwrap());
             let request = Request::builder().uri(format!("{}/users/ada", stack.api_url()));
             let request = request.header("authorization", bearer).body(Full::default()).unwrap();

@@ -1,4 +1,4 @@
-//! What a task asks of S3, counted as S3 bills it: [`Requests`].
+//! What a task asks of S3, counted as S3 bills it: [`RequestCounter`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,31 +10,31 @@ use aws_sdk_s3::error::BoxError;
 
 /// Counts that a client's every attempt adds to. DELETE is free.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Requests(Arc<Counts>);
+pub(crate) struct RequestCounter(Arc<RequestCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
+struct RequestCounts {
     /// PUT, COPY and LIST, which cost the same.
     writes: AtomicU64,
     /// GET and HEAD, which cost a twelfth of that.
     reads: AtomicU64,
 }
 
-impl Requests {
+impl RequestCounter {
     /// The same client, counted.
     pub(crate) fn of(&self, client: &aws_sdk_s3::Client) -> aws_sdk_s3::Client {
         aws_sdk_s3::Client::from_conf(client.config().to_builder().interceptor(self.clone()).build())
     }
 }
 
-impl fmt::Display for Requests {
+impl fmt::Display for RequestCounter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let told = |count: &AtomicU64| count.load(Ordering::Relaxed);
         write!(f, "{} PUT, COPY and LIST, {} GET and HEAD", told(&self.0.writes), told(&self.0.reads))
     }
 }
 
-impl Intercept for Requests {
+impl Intercept for RequestCounter {
     fn name(&self) -> &'static str {
         "Requests"
     }

@@ -10,18 +10,18 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use fake::locales::{Data, EN};
-use local::postgres::Planned;
+use local::postgres::PlannedServer;
 use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
-use search::config::Config;
+use search::config::SearchConfig;
 use shared::clock::Clock;
 use shared::environment::Environment;
-use shared::postgres::Settings;
+use shared::postgres::PostgresSettings;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 use tower::ServiceExt;
 
-use super::Failure;
+use super::BenchError;
 use crate::report::median;
 
 const ROWS: u32 = 1_000_000;
@@ -56,10 +56,10 @@ const QUESTIONS: [(&str, &str); 21] = [
 ];
 
 /// Measures, and prints.
-pub(super) async fn measure() -> Result<(), Failure> {
-    let server = Planned::new()?.start().await?;
+pub(super) async fn measure() -> Result<(), BenchError> {
+    let server = PlannedServer::new()?.start().await?;
     let url = server.url();
-    let settings = Settings::parse(SETTING, |name| (name == SETTING).then_some(url.as_str()));
+    let settings = PostgresSettings::parse(SETTING, |name| (name == SETTING).then_some(url.as_str()));
     let settings = settings.map_err(|problems| problems.join(" "))?.ok_or("the server has no URL")?;
     let sink = PostgresSink::new(&settings, None, time::Duration::days(8));
     migrate(sink.database(), Instant::now() + Duration::from_mins(1)).await?;
@@ -76,7 +76,7 @@ pub(super) async fn measure() -> Result<(), Failure> {
     ];
     let environment: Environment =
         environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let app = search::app(&Config::parse(&environment)?, None, Clock::system());
+    let app = search::app(&SearchConfig::parse(&environment)?, None, Clock::system());
     for (what, question) in QUESTIONS {
         let mut times = Vec::new();
         for time in 0..ASKED {
@@ -104,7 +104,7 @@ pub(super) async fn measure() -> Result<(), Failure> {
 
 /// Rows as the sink writes them, each with its whole item, in no order of their names. Every pair of a given and a family
 /// name is somebody's, as far as the rows go.
-async fn fill(client: &Client) -> Result<(), Failure> {
+async fn fill(client: &Client) -> Result<(), BenchError> {
     let taken = format!(
         "insert into users (user_id, \"timestamp\", revision, name, email, status, attributes, expires_at, version, \
         created_at, updated_at, changed_at, name_folded, email_domain, item) select user_id, \"timestamp\", '\\x01', name, email, status, attributes, \
@@ -125,7 +125,7 @@ async fn fill(client: &Client) -> Result<(), Failure> {
 }
 
 /// The question with what is in braces filled in.
-fn filled(question: &str, time: u32) -> Result<String, Failure> {
+fn filled(question: &str, time: u32) -> Result<String, BenchError> {
     // Numbers that are spread, and the same in every run.
     let number = time.wrapping_mul(2_654_435_761) >> 4;
     let one = |names: &[&'static str]| names.get(number as usize % names.len()).copied().unwrap_or_default();
@@ -143,7 +143,7 @@ fn filled(question: &str, time: u32) -> Result<String, Failure> {
 }
 
 /// Milliseconds until the whole answer is there; nothing if the question was given up.
-async fn asked(app: &Router, path: &str) -> Result<Option<f64>, Failure> {
+async fn asked(app: &Router, path: &str) -> Result<Option<f64>, BenchError> {
     let request = Request::builder().uri(path).body(Body::empty())?;
     let started = Instant::now();
     let answer = app.clone().oneshot(request).await?;
@@ -157,7 +157,7 @@ async fn asked(app: &Router, path: &str) -> Result<Option<f64>, Failure> {
     }
 }
 
-async fn explained(client: &Client, question: &str) -> Result<Vec<String>, Failure> {
+async fn explained(client: &Client, question: &str) -> Result<Vec<String>, BenchError> {
     let now = Clock::system().now().unix_timestamp();
     let (sql, parameters) = search::statement(question, None, now)?;
     let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|text| text as _).collect();

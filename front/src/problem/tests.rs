@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use shared::item::Unreadable;
+use shared::item::ItemParseError;
 
 use super::*;
 
@@ -36,12 +36,12 @@ fn every_type_has_its_section_in_the_docs_and_every_section_its_type() {
 
 #[test]
 fn a_fault_of_the_table_is_the_problem_that_its_kind_asks_for() {
-    let status = |fault: Fault| Problem::from(fault).parts().0.as_u16();
-    assert_eq!(status(Fault::Throttled("x".into())), 503);
-    assert_eq!(status(Fault::Unavailable("x".into())), 503);
-    assert_eq!(status(Fault::TooLarge("x".into())), 413);
-    assert_eq!(status(Fault::Refused("x".into())), 500);
-    assert_eq!(status(Fault::Unreadable(Unreadable { attribute: "name", reason: "missing".into() })), 500);
+    let status = |fault: TableError| Problem::from(fault).parts().0.as_u16();
+    assert_eq!(status(TableError::Throttled("x".into())), 503);
+    assert_eq!(status(TableError::Unavailable("x".into())), 503);
+    assert_eq!(status(TableError::TooLarge("x".into())), 413);
+    assert_eq!(status(TableError::Refused("x".into())), 500);
+    assert_eq!(status(TableError::Unreadable(ItemParseError { attribute: "name", reason: "missing".into() })), 500);
     for (error, status) in [
         (WriteError::Absent, 404),
         (WriteError::Exists, 409),
@@ -55,6 +55,6 @@ fn a_fault_of_the_table_is_the_problem_that_its_kind_asks_for() {
 
 #[test]
 fn the_log_gets_a_fault_with_its_causes() {
-    let problem = Problem::from(Fault::Unavailable("connection refused".into()));
+    let problem = Problem::from(TableError::Unavailable("connection refused".into()));
     assert_eq!(problem.cause(), Some("the table is unavailable: connection refused"));
 }

@@ -13,24 +13,24 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
 use front::problem::{JSON, MAX_BODY_BYTES, MERGE_PATCH, Problem};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use shared::user::attributes::Attributes;
+use shared::user::attributes::UserAttributes;
 use shared::user::email::Email;
 use shared::user::expiry::ExpiresAt;
 use shared::user::id::UserId;
-use shared::user::name::Name;
-use shared::user::status::Status;
+use shared::user::name::UserName;
+use shared::user::status::UserStatus;
 use shared::user::timestamp::Timestamp;
-use shared::user::{AttributesPatch, Edit, Edits, Profile, UserKey};
+use shared::user::{AttributesPatch, FieldPatch, UserKey, UserPatch, UserProfile};
 use time::OffsetDateTime;
 
-use fields::Fields;
+use fields::BodyReader;
 pub(crate) use keys::keys;
 
 /// What a POST asks for.
-pub(crate) struct Draft {
+pub(crate) struct CreateUserBody {
     pub(crate) id: Option<UserId>,
     pub(crate) timestamp: Option<Timestamp>,
-    pub(crate) profile: Profile,
+    pub(crate) profile: UserProfile,
 }
 
 /// Reads a body of JSON.
@@ -75,70 +75,70 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
 }
 
 /// Reads the body of a POST.
-pub(crate) fn draft(body: &[u8], now: OffsetDateTime) -> Result<Draft, Problem> {
-    let mut fields = Fields::open(body)?;
+pub(crate) fn draft(body: &[u8], now: OffsetDateTime) -> Result<CreateUserBody, Problem> {
+    let mut fields = BodyReader::open(body)?;
     let id = fields.text("user_id", UserId::parse).set();
     let timestamp = fields.whole("timestamp", Timestamp::parse).set();
     let profile = profile(fields, now)?;
-    Ok(Draft { id, timestamp, profile })
+    Ok(CreateUserBody { id, timestamp, profile })
 }
 
 /// Reads the body of a PUT on this key, which it may repeat.
-pub(crate) fn replacement(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<Profile, Problem> {
-    let mut fields = Fields::open(body)?;
+pub(crate) fn replacement(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<UserProfile, Problem> {
+    let mut fields = BodyReader::open(body)?;
     same_key(&mut fields, key);
     profile(fields, now)
 }
 
 /// Reads the body of a PATCH on this key, which it may repeat.
-pub(crate) fn edits(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<Edits, Problem> {
-    let mut fields = Fields::open(body)?;
+pub(crate) fn edits(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<UserPatch, Problem> {
+    let mut fields = BodyReader::open(body)?;
     same_key(&mut fields, key);
-    let name = match fields.text("name", Name::parse) {
-        Edit::Remove => {
+    let name = match fields.text("name", UserName::parse) {
+        FieldPatch::Remove => {
             fields.refuse("name", "name cannot be removed");
             None
         }
         edit => edit.set(),
     };
-    let edits = Edits {
+    let edits = UserPatch {
         name,
         email: fields.text("email", Email::parse),
-        status: fields.text("status", Status::parse),
+        status: fields.text("status", UserStatus::parse),
         expires_at: fields.whole("expires_at", |seconds| ExpiresAt::parse(seconds, now)),
         attributes: match fields.attributes() {
-            Edit::Set(attributes) => Edit::Set(AttributesPatch::new(attributes)),
-            Edit::Remove => Edit::Remove,
-            Edit::Keep => Edit::Keep,
+            FieldPatch::Set(attributes) => FieldPatch::Set(AttributesPatch::new(attributes)),
+            FieldPatch::Remove => FieldPatch::Remove,
+            FieldPatch::Keep => FieldPatch::Keep,
         },
     };
     fields.finish()?;
     Ok(edits)
 }
 
-fn profile(mut fields: Fields<'_>, now: OffsetDateTime) -> Result<Profile, Problem> {
-    let name = fields.text("name", Name::parse).set();
+fn profile(mut fields: BodyReader<'_>, now: OffsetDateTime) -> Result<UserProfile, Problem> {
+    let name = fields.text("name", UserName::parse).set();
     if name.is_none() {
         fields.require("name", "name is required");
     }
     let email = fields.text("email", Email::parse).set();
-    let status = fields.text("status", Status::parse).set();
-    let attributes: Option<Attributes> = fields.attributes().set();
+    let status = fields.text("status", UserStatus::parse).set();
+    let attributes: Option<UserAttributes> = fields.attributes().set();
     let expires_at = fields.whole("expires_at", |seconds| ExpiresAt::parse(seconds, now)).set();
     fields.finish()?;
     match name {
-        Some(name) => Ok(Profile { name, email, status, attributes, expires_at }),
+        Some(name) => Ok(UserProfile { name, email, status, attributes, expires_at }),
         None => Err(Problem::Body(Vec::new())),
     }
 }
 
-fn same_key(fields: &mut Fields<'_>, key: &UserKey) {
+fn same_key(fields: &mut BodyReader<'_>, key: &UserKey) {
     let id = fields.text("user_id", UserId::parse);
-    if !matches!(&id, Edit::Keep) && id != Edit::Set(key.id.clone()) {
+    if !matches!(&id, FieldPatch::Keep) && id != FieldPatch::Set(key.id.clone()) {
         fields.refuse("user_id", "user_id must equal the one in the path");
     }
     let timestamp = fields.whole("timestamp", Timestamp::parse);
-    if !matches!(timestamp, Edit::Keep) && timestamp != Edit::Set(key.timestamp) {
+    if !matches!(timestamp, FieldPatch::Keep) && timestamp != FieldPatch::Set(key.timestamp) {
         fields.refuse("timestamp", "timestamp must equal the one in the path");
     }
 }

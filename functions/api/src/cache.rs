@@ -1,6 +1,6 @@
 //! Cache-aside: a single record is looked for in the cache, then read in the table (consistently) and brought to the cache.
 //!
-//! The cache decides nothing. Whatever is wrong with it, or takes it longer than [`Patience`] allows, the table is asked;
+//! The cache decides nothing. Whatever is wrong with it, or takes it longer than [`CacheTimeouts`] allows, the table is asked;
 //! after a failure it is left alone for a while (`breaker`). Writes are conditional at the table and then leave a mark
 //! here, before they are answered: who wrote reads what it wrote. A mark that could not be left is owed (`owed`), and
 //! until it is paid this instance does not believe the cache about that record; the stream's mark, a moment later, makes it
@@ -21,30 +21,30 @@ use std::time::Duration;
 
 use front::answer::unwritable;
 use front::problem::Problem;
-use shared::cache::{Allowance, Cache, CacheError, Entry, Held, Line, Quota};
-use shared::floor::{FILL_WITHIN, Floor};
+use shared::cache::{Cache, CacheConnection, CacheEntry, CacheError, CacheSlot, QuotaDecision, RequestQuota};
+use shared::floor::{FILL_WITHIN, MinVersion};
 use shared::metric;
 use shared::table::UserTable;
 use shared::user::expiry::ExpiresAt;
-use shared::user::fields::Fields;
+use shared::user::fields::FieldMask;
 use shared::user::{User, UserKey};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
-use breaker::Breaker;
-use flight::Flights;
-use owed::{Debt, Owed};
+use breaker::CircuitBreaker;
+use flight::SingleFlight;
+use owed::{PendingInvalidation, PendingInvalidations};
 
 /// How long the cache is waited for, and left alone.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct CacheTimeouts {
     /// For one call, connecting included.
     pub call: Duration,
     /// After a call that failed.
     pub rest: Duration,
 }
 
-impl Default for Patience {
+impl Default for CacheTimeouts {
     fn default() -> Self {
         Self { call: Duration::from_millis(25), rest: Duration::from_secs(1) }
     }
@@ -52,15 +52,15 @@ impl Default for Patience {
 
 /// The cache before one table. A clone shares everything: an instance of the API has one.
 #[derive(Clone)]
-pub struct CacheAside(Arc<Inner>);
+pub struct CacheAside(Arc<CacheAsideInner>);
 
-struct Inner {
+struct CacheAsideInner {
     cache: Cache,
     table: String,
-    patience: Patience,
-    breaker: Breaker,
-    flights: Flights,
-    owed: Owed,
+    patience: CacheTimeouts,
+    breaker: CircuitBreaker,
+    flights: SingleFlight,
+    owed: PendingInvalidations,
 }
 
 impl std::fmt::Debug for CacheAside {
@@ -71,14 +71,14 @@ impl std::fmt::Debug for CacheAside {
 
 /// A record that was found.
 #[derive(Clone, Debug)]
-pub(crate) enum Found {
+pub(crate) enum CachedRead {
     /// In the cache.
-    Cached(Entry),
+    Cached(CacheEntry),
     /// In the table.
     Stored(Arc<User>),
 }
 
-impl Found {
+impl CachedRead {
     pub(crate) fn version(&self) -> u64 {
         match self {
             Self::Cached(entry) => entry.version,
@@ -87,9 +87,9 @@ impl Found {
     }
 
     /// The answer to a read: the record with these members, and where it was found.
-    pub(crate) fn text(&self, fields: Fields) -> Result<Vec<u8>, Problem> {
+    pub(crate) fn text(&self, fields: FieldMask) -> Result<Vec<u8>, Problem> {
         let (user, source) = match self {
-            Self::Cached(entry) if fields == Fields::ALL => (entry.json.clone(), "cache"),
+            Self::Cached(entry) if fields == FieldMask::ALL => (entry.json.clone(), "cache"),
             Self::Cached(entry) => (fields.of_json(&entry.json).map_err(unwritable)?, "cache"),
             Self::Stored(user) => (serde_json::to_vec(&user.only(fields)).map_err(unwritable)?, "database"),
         };
@@ -104,29 +104,29 @@ impl Found {
 }
 
 /// What a look came to.
-enum Look {
+enum CacheLookup {
     /// The cache knows: this record, or that there is none.
-    Told(Option<Found>),
+    Told(Option<CachedRead>),
     /// The table is to be asked; if there is a line, what it says is to be brought to the cache on it.
-    Ask(Option<Looked>),
+    Ask(Option<FillTicket>),
 }
 
-struct Looked {
-    line: Line,
+struct FillTicket {
+    line: CacheConnection,
     at: Instant,
 }
 
 impl CacheAside {
     /// The cache before the table of this name.
     #[must_use]
-    pub fn new(cache: Cache, table: &str, patience: Patience) -> Self {
-        Self(Arc::new(Inner {
+    pub fn new(cache: Cache, table: &str, patience: CacheTimeouts) -> Self {
+        Self(Arc::new(CacheAsideInner {
             cache,
             table: table.to_owned(),
             patience,
-            breaker: Breaker::new(patience.rest),
-            flights: Flights::default(),
-            owed: Owed::default(),
+            breaker: CircuitBreaker::new(patience.rest),
+            flights: SingleFlight::default(),
+            owed: PendingInvalidations::default(),
         }))
     }
 
@@ -147,14 +147,14 @@ impl CacheAside {
         key: &UserKey,
         table: &UserTable,
         now: OffsetDateTime,
-    ) -> Result<Option<Found>, Problem> {
+    ) -> Result<Option<CachedRead>, Problem> {
         let name = shared::cache::key(&self.0.table, key);
         let looked = match self.look(&name, now).await {
-            Look::Told(found) => {
+            CacheLookup::Told(found) => {
                 metric::CACHE_HITS.increment([], 1);
                 return Ok(found);
             }
-            Look::Ask(looked) => looked,
+            CacheLookup::Ask(looked) => looked,
         };
         metric::CACHE_MISSES.increment([], 1);
         let read = Box::pin(async {
@@ -165,32 +165,34 @@ impl CacheAside {
             Ok(user.map(Arc::new))
         });
         let user = self.0.flights.join(&name, read).await?;
-        Ok(user.map(Found::Stored))
+        Ok(user.map(CachedRead::Stored))
     }
 
-    async fn look(&self, name: &str, now: OffsetDateTime) -> Look {
+    async fn look(&self, name: &str, now: OffsetDateTime) -> CacheLookup {
         let at = Instant::now();
         let debt = self.0.owed.of(name, at);
-        let call = async |line: &Line| match debt {
-            Debt::None => line.get(name).await,
-            Debt::Floor(floor) => line.mark(name, floor).await.map(|()| Held::Mark),
-            Debt::Everything => Ok(Held::Mark),
+        let call = async |line: &CacheConnection| match debt {
+            PendingInvalidation::None => line.get(name).await,
+            PendingInvalidation::Floor(floor) => line.mark(name, floor).await.map(|()| CacheSlot::Mark),
+            PendingInvalidation::Everything => Ok(CacheSlot::Mark),
         };
-        let Some((line, held)) = self.call(call).await else { return Look::Ask(None) };
-        if let Debt::Floor(floor) = debt {
+        let Some((line, held)) = self.call(call).await else { return CacheLookup::Ask(None) };
+        if let PendingInvalidation::Floor(floor) = debt {
             self.0.owed.paid(name, floor);
         }
         match held {
-            Held::Entry(entry) if entry.expires_at.is_some_and(|ends| ends <= now.unix_timestamp()) => Look::Told(None),
-            Held::Entry(entry) => Look::Told(Some(Found::Cached(entry))),
-            Held::Missing => Look::Told(None),
-            Held::Mark | Held::Nothing => Look::Ask(Some(Looked { line, at })),
+            CacheSlot::Entry(entry) if entry.expires_at.is_some_and(|ends| ends <= now.unix_timestamp()) => {
+                CacheLookup::Told(None)
+            }
+            CacheSlot::Entry(entry) => CacheLookup::Told(Some(CachedRead::Cached(entry))),
+            CacheSlot::Missing => CacheLookup::Told(None),
+            CacheSlot::Mark | CacheSlot::Nothing => CacheLookup::Ask(Some(FillTicket { line, at })),
         }
     }
 
     /// Brings what the table said after a look, if the rules still let it.
-    async fn bring(&self, name: &str, user: Option<&User>, looked: Looked, now: OffsetDateTime) {
-        let Looked { line, at } = looked;
+    async fn bring(&self, name: &str, user: Option<&User>, looked: FillTicket, now: OffsetDateTime) {
+        let FillTicket { line, at } = looked;
         if at.elapsed() > FILL_WITHIN || !self.0.cache.is_open(&line) {
             return;
         }
@@ -214,30 +216,33 @@ impl CacheAside {
     }
 
     /// Tells the cache of a write that is done.
-    pub(crate) async fn mark(&self, key: &UserKey, floor: Floor) {
+    pub(crate) async fn mark(&self, key: &UserKey, floor: MinVersion) {
         self.mark_named(&shared::cache::key(&self.0.table, key), floor).await;
     }
 
-    async fn mark_named(&self, name: &str, floor: Floor) {
+    async fn mark_named(&self, name: &str, floor: MinVersion) {
         // Owed from the start: if this request ends here, its mark does not.
         self.0.owed.owe(name, floor, Instant::now());
-        if self.call(async |line: &Line| line.mark(name, floor).await).await.is_some() {
+        if self.call(async |line: &CacheConnection| line.mark(name, floor).await).await.is_some() {
             self.0.owed.paid(name, floor);
         }
     }
 
     /// A write that begins, of which it is not known what will come.
-    pub(crate) fn unsettled(&self, key: &UserKey) -> Unsettled {
-        Unsettled { cache: self.clone(), name: Some(shared::cache::key(&self.0.table, key)) }
+    pub(crate) fn unsettled(&self, key: &UserKey) -> PendingWrite {
+        PendingWrite { cache: self.clone(), name: Some(shared::cache::key(&self.0.table, key)) }
     }
 
     /// Takes a request off a caller's quota; nothing is known of it if the cache is silent.
-    pub(crate) async fn spend(&self, caller: &str, quota: Quota) -> Option<Allowance> {
-        self.call(async |line: &Line| line.spend(caller, quota).await).await.map(|(_, allowance)| allowance)
+    pub(crate) async fn spend(&self, caller: &str, quota: RequestQuota) -> Option<QuotaDecision> {
+        self.call(async |line: &CacheConnection| line.spend(caller, quota).await).await.map(|(_, allowance)| allowance)
     }
 
     /// One call, if the cache is not being left alone.
-    async fn call<T>(&self, work: impl AsyncFnOnce(&Line) -> Result<T, CacheError>) -> Option<(Line, T)> {
+    async fn call<T>(
+        &self,
+        work: impl AsyncFnOnce(&CacheConnection) -> Result<T, CacheError>,
+    ) -> Option<(CacheConnection, T)> {
         let now = Instant::now();
         if !self.0.breaker.admits(now) {
             return None;
@@ -258,12 +263,12 @@ impl CacheAside {
         }
     }
 
-    fn gone<T>(&self, line: Option<&Line>, error: &CacheError) -> Option<T> {
+    fn gone<T>(&self, line: Option<&CacheConnection>, error: &CacheError) -> Option<T> {
         self.failed(line, error);
         None
     }
 
-    fn failed(&self, line: Option<&Line>, error: &CacheError) {
+    fn failed(&self, line: Option<&CacheConnection>, error: &CacheError) {
         if let Some(line) = line {
             self.0.cache.hang_up(line);
         }
@@ -280,14 +285,14 @@ impl CacheAside {
 
 /// A write that is under way. Dropped before it is settled, it may have landed: its mark is owed.
 #[derive(Debug)]
-pub(crate) struct Unsettled {
+pub(crate) struct PendingWrite {
     cache: CacheAside,
     name: Option<String>,
 }
 
-impl Unsettled {
+impl PendingWrite {
     /// The write is over, and leaves this floor, or nothing.
-    pub(crate) async fn settle(mut self, floor: Option<Floor>) {
+    pub(crate) async fn settle(mut self, floor: Option<MinVersion>) {
         // From here on the mark is owed by itself.
         let name = self.name.take();
         if let (Some(name), Some(floor)) = (name, floor) {
@@ -296,15 +301,15 @@ impl Unsettled {
     }
 }
 
-impl Drop for Unsettled {
+impl Drop for PendingWrite {
     fn drop(&mut self) {
         if let Some(name) = self.name.take() {
-            self.cache.0.owed.owe(&name, Floor::HIGHEST, Instant::now());
+            self.cache.0.owed.owe(&name, MinVersion::HIGHEST, Instant::now());
         }
     }
 }
 
-fn entry(user: &User) -> Result<Entry, serde_json::Error> {
+fn entry(user: &User) -> Result<CacheEntry, serde_json::Error> {
     let expires_at = user.profile.expires_at.map(ExpiresAt::seconds);
-    Ok(Entry { version: user.version, expires_at, json: serde_json::to_vec(user)? })
+    Ok(CacheEntry { version: user.version, expires_at, json: serde_json::to_vec(user)? })
 }

@@ -1,14 +1,14 @@
 //! What the API needs to know before its first request.
 
 use front::base_path::BasePath;
-use shared::cache::{Cache, Quota, Settings};
-use shared::environment::{self, Environment, Problems};
-use shared::http::caller::{Auth, ScopeMapping};
-use shared::http::seal::Keys;
+use shared::cache::{Cache, CacheSettings, RequestQuota};
+use shared::environment::{self, Environment, EnvironmentError};
+use shared::http::caller::{AuthMode, ScopeMapping};
+use shared::http::seal::SealKeys;
 use shared::telemetry;
 use shared::token::TokenSigner;
 
-use crate::cache::{CacheAside, Patience};
+use crate::cache::{CacheAside, CacheTimeouts};
 use crate::limit;
 
 /// The function's name, in metrics and logs.
@@ -16,13 +16,13 @@ pub const FUNCTION: &str = "api";
 
 /// The API's configuration.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct ApiConfig {
     /// The table that holds the records.
     pub users_table: String,
     /// Its index by email.
     pub email_index: String,
     /// Who lets requests in.
-    pub auth: Auth,
+    pub auth: AuthMode,
     /// How tokens spell scopes.
     pub scopes: ScopeMapping,
     /// What stands before the routes in a path.
@@ -30,7 +30,7 @@ pub struct Config {
     /// Whether a relational replica answers searches beside the API.
     pub has_relational: bool,
     /// What seals cursors.
-    pub cursor_keys: Keys,
+    pub cursor_keys: SealKeys,
     /// The table of email reservations, if an email is to be one user's.
     pub unique_emails_table: Option<String>,
     /// The table of what was asked with an idempotency key; none takes no such keys.
@@ -38,30 +38,30 @@ pub struct Config {
     /// Whether a write over a record must say which state it is over.
     pub preconditions_required: bool,
     /// The cache before the table, if there is one.
-    pub cache: Option<Settings>,
+    pub cache: Option<CacheSettings>,
     /// What a caller may ask for in a time, if there is a limit.
-    pub rate_limit: Option<Quota>,
+    pub rate_limit: Option<RequestQuota>,
 }
 
-impl Config {
+impl ApiConfig {
     /// Reads the configuration.
     ///
     /// # Errors
     /// All that is missing or malformed, together and by name.
-    pub fn parse(environment: &Environment) -> Result<Self, Problems> {
+    pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let users_table = read.required("USERS_TABLE", environment::text);
         let email_index = read.required("EMAIL_INDEX", environment::text);
-        let auth = read.required("AUTH", Auth::parse);
+        let auth = read.required("AUTH", AuthMode::parse);
         let claims = read.optional("SCOPE_CLAIM", ScopeMapping::parse_claims);
         let scopes = ScopeMapping::new(claims, read.optional("SCOPE_PREFIX", ScopeMapping::parse_prefix));
         let base_path = read.optional("API_BASE_PATH", BasePath::parse).unwrap_or_default();
         let has_relational = read.optional("RELATIONAL_TIER", relational).unwrap_or(false);
-        let cursor_keys = read.required("CURSOR_KEYS", Keys::parse);
+        let cursor_keys = read.required("CURSOR_KEYS", SealKeys::parse);
         let idempotency_table = read.optional("IDEMPOTENCY_TABLE", environment::text);
         let unique_emails_table = read.only_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
         let preconditions_required = read.optional("REQUIRE_PRECONDITIONS", environment::flag).unwrap_or(false);
-        let cache = read.parts(Settings::parse(|name| environment.get(name)));
+        let cache = read.parts(CacheSettings::parse(|name| environment.get(name)));
         let rate_limit = read.optional("RATE_LIMIT", limit::quota);
         if rate_limit.is_some() && environment.get("CACHE_URL").is_none() {
             read.refuse("CACHE_URL is not set: RATE_LIMIT needs it, quotas are kept in the cache".to_owned());
@@ -89,12 +89,12 @@ impl Config {
     }
 }
 
-impl Config {
+impl ApiConfig {
     /// The cache before the table, if there is one; not yet connected.
     #[must_use]
     pub fn cache(&self, signer: Option<TokenSigner>) -> Option<CacheAside> {
         let cache = Cache::new(self.cache.clone()?, signer);
-        Some(CacheAside::new(cache, &self.users_table, Patience::default()))
+        Some(CacheAside::new(cache, &self.users_table, CacheTimeouts::default()))
     }
 }
 
@@ -111,8 +111,8 @@ fn relational(text: &str) -> Result<bool, String> {
 mod tests {
     use super::*;
 
-    fn parse(variables: &[(&str, &str)]) -> Result<Config, Problems> {
-        Config::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    fn parse(variables: &[(&str, &str)]) -> Result<ApiConfig, EnvironmentError> {
+        ApiConfig::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
     #[test]
@@ -125,7 +125,7 @@ mod tests {
         ];
         let config = parse(&variables).unwrap();
         assert_eq!((config.users_table.as_str(), config.email_index.as_str()), ("Users", "EmailIndex"));
-        assert_eq!(config.auth, Auth::Iam);
+        assert_eq!(config.auth, AuthMode::Iam);
     }
 
     #[test]
@@ -153,7 +153,10 @@ mod tests {
         ];
         let with = |more: &[(&str, &str)]| parse(&[&usual[..], more].concat());
         let (url, limit) = (("CACHE_URL", "redis://127.0.0.1:6379"), ("RATE_LIMIT", "100/1s burst 200"));
-        assert_eq!(with(&[url, limit]).unwrap().rate_limit, Some(Quota { requests: 100, seconds: 1, burst: 200 }));
+        assert_eq!(
+            with(&[url, limit]).unwrap().rate_limit,
+            Some(RequestQuota { requests: 100, seconds: 1, burst: 200 })
+        );
         assert_eq!((with(&[url]).unwrap().rate_limit, with(&[]).unwrap().cache), (None, None));
         assert!(with(&[limit]).unwrap_err().to_string().contains("CACHE_URL is not set: RATE_LIMIT needs it"));
         assert!(

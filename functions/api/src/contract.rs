@@ -38,4 +38,4 @@ pub const SERVED: &str = include_str!("../openapi.json");
     ),
     components(schemas(schema::Problem, schema::UserField))
 )]
-pub struct Contract;
+pub struct UsersContract;

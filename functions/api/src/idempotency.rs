@@ -5,7 +5,7 @@
 use axum::http::{HeaderMap, HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use front::problem::{Mistake, Place, Problem};
+use front::problem::{ErrorLocation, FieldError, Problem};
 use sha2::{Digest, Sha256};
 use shared::http::caller::Caller;
 use shared::table::CLAIM_SECONDS;
@@ -13,10 +13,10 @@ use shared::user::email::Email;
 use shared::user::expiry::ExpiresAt;
 use shared::user::id::UserId;
 use shared::user::json::{write_canonical_object, write_canonical_text};
-use shared::user::status::Status;
+use shared::user::status::UserStatus;
 use shared::user::timestamp::Timestamp;
 
-use crate::body::Draft;
+use crate::body::CreateUserBody;
 
 const NAME: &str = "idempotency-key";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(NAME);
@@ -28,10 +28,10 @@ const SOON_SECONDS: i64 = 1;
 
 /// A key as a client gave it.
 #[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Key(String);
+pub(crate) struct IdempotencyKey(String);
 
 /// Reads the header, if it is given.
-pub(crate) fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
+pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -46,7 +46,7 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
         (1..=MAX_CHARS).contains(&text.len()) && text.bytes().all(allowed)
     };
     match text.filter(is_key) {
-        Some(text) => Ok(Some(Key(text.to_owned()))),
+        Some(text) => Ok(Some(IdempotencyKey(text.to_owned()))),
         None => Err(refused("must be sent once, with 1 to 255 visible ASCII characters except comma, quote and \\")),
     }
 }
@@ -57,10 +57,10 @@ pub(crate) fn not_offered() -> Problem {
 }
 
 fn refused(detail: &str) -> Problem {
-    Problem::Request(vec![Mistake { place: Place::Header(NAME), detail: detail.to_owned() }])
+    Problem::Request(vec![FieldError { place: ErrorLocation::Header(NAME), detail: detail.to_owned() }])
 }
 
-impl Key {
+impl IdempotencyKey {
     /// The key within its caller, method and path.
     pub(crate) fn id(&self, caller: &Caller, method: &str, path: &str) -> String {
         digest(&[self.0.as_bytes(), method.as_bytes(), path.as_bytes(), caller.name().as_bytes()])
@@ -70,8 +70,8 @@ impl Key {
 /// Which request it was, as it is read: two bodies that differ in the order of members, in white space, escapes or the
 /// spelling of numbers alone are one request, and a member that is null is one that is not given. One given twice has been
 /// refused before ([`crate::body`]).
-pub(crate) fn fingerprint(draft: &Draft) -> String {
-    let Draft { id, timestamp, profile } = draft;
+pub(crate) fn fingerprint(draft: &CreateUserBody) -> String {
+    let CreateUserBody { id, timestamp, profile } = draft;
     let mut text = String::from("{");
     let mut member = |name: &str, write: &dyn Fn(&mut String)| {
         write_canonical_text(name, &mut text);
@@ -83,7 +83,7 @@ pub(crate) fn fingerprint(draft: &Draft) -> String {
         ("user_id", id.as_ref().map(UserId::as_str)),
         ("name", Some(profile.name.as_str())),
         ("email", profile.email.as_ref().map(Email::as_str)),
-        ("status", profile.status.as_ref().map(Status::as_str)),
+        ("status", profile.status.as_ref().map(UserStatus::as_str)),
     ];
     for (name, value) in texts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         member(name, &|text| write_canonical_text(value, text));
@@ -125,15 +125,15 @@ mod tests {
     use super::*;
     use crate::body;
 
-    fn read(values: &[&[u8]]) -> Result<Option<Key>, Problem> {
+    fn read(values: &[&[u8]]) -> Result<Option<IdempotencyKey>, Problem> {
         key(&values.iter().map(|value| (IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap())).collect())
     }
 
     #[test]
     fn a_key_is_the_same_with_and_without_quotes() {
         let uuid = "8e03978e-40d5-43e8-bc93-6894a57f9324";
-        assert_eq!(read(&[uuid.as_bytes()]).unwrap(), Some(Key(uuid.into())));
-        assert_eq!(read(&[format!("\"{uuid}\"").as_bytes()]).unwrap(), Some(Key(uuid.into())));
+        assert_eq!(read(&[uuid.as_bytes()]).unwrap(), Some(IdempotencyKey(uuid.into())));
+        assert_eq!(read(&[format!("\"{uuid}\"").as_bytes()]).unwrap(), Some(IdempotencyKey(uuid.into())));
         assert_eq!(read(&[]).unwrap(), None);
         assert!(read(&["x".repeat(255).as_bytes()]).is_ok());
     }
@@ -203,9 +203,11 @@ mod tests {
     #[test]
     fn a_key_is_its_caller_s_and_its_path_s_own() {
         let (one, other) = (Caller::trusted("one".into()), Caller::trusted("other".into()));
-        let key = Key("a".into());
+        let key = IdempotencyKey("a".into());
         let ids = [key.id(&one, "POST", "/users"), key.id(&other, "POST", "/users"), key.id(&one, "POST", "/other")];
-        assert!(ids[0] != ids[1] && ids[0] != ids[2] && ids[0] != Key("b".into()).id(&one, "POST", "/users"));
+        assert!(
+            ids[0] != ids[1] && ids[0] != ids[2] && ids[0] != IdempotencyKey("b".into()).id(&one, "POST", "/users")
+        );
         assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
     }
 

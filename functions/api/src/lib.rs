@@ -18,25 +18,26 @@ mod users;
 
 use aws_sdk_dynamodb::Client;
 use axum::Router;
-use front::door::Door;
+use front::door::AuthLayer;
 use shared::clock::Clock;
-use shared::table::{Nonces, UserTable};
+use shared::table::{NonceSource, UserTable};
 
-use crate::contract::deployed::Deployment;
+use crate::contract::deployed::ContractDeployment;
 use cache::CacheAside;
-use config::Config;
+use config::ApiConfig;
 
 /// The API, with a cache before its table or without one. Building it does no I/O; a clone shares everything.
-pub fn app(config: &Config, client: Client, cache: Option<CacheAside>, clock: Clock) -> Router {
+pub fn app(config: &ApiConfig, client: Client, cache: Option<CacheAside>, clock: Clock) -> Router {
     let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone())
-        .with_unique_emails(config.unique_emails_table.as_deref(), Nonces::of(clock.clone()));
+        .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(clock.clone()));
     let scopes = config.scopes.clone();
-    let deployment = Deployment { auth: config.auth, scopes: scopes.clone(), has_relational: config.has_relational };
-    let door = Door { auth: config.auth, scopes, clock: clock.clone(), need: access::need };
-    let users = users::Users::new(table, clock, config.cursor_keys.clone())
+    let deployment =
+        ContractDeployment { auth: config.auth, scopes: scopes.clone(), has_relational: config.has_relational };
+    let door = AuthLayer { auth: config.auth, scopes, clock: clock.clone(), need: access::need };
+    let users = users::AppState::new(table, clock, config.cursor_keys.clone())
         .with_attempts(config.idempotency_table.as_deref())
         .with_preconditions(config.preconditions_required)
         .with_cache(cache.clone());
-    let limit = cache.zip(config.rate_limit).map(|(cache, quota)| limit::Limit { cache, quota });
+    let limit = cache.zip(config.rate_limit).map(|(cache, quota)| limit::RateLimiter { cache, quota });
     router::routes(users, door, &config.base_path, deployment, limit)
 }

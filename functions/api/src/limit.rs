@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use front::problem::Problem;
-use shared::cache::{Allowance, Quota};
+use shared::cache::{QuotaDecision, RequestQuota};
 use shared::http::caller::Caller;
 use shared::metric;
 
@@ -23,9 +23,9 @@ const LONGEST_SECONDS: u32 = 86_400;
 
 /// A quota, and where it is kept.
 #[derive(Clone, Debug)]
-pub(crate) struct Limit {
+pub(crate) struct RateLimiter {
     pub(crate) cache: CacheAside,
-    pub(crate) quota: Quota,
+    pub(crate) quota: RequestQuota,
 }
 
 /// Reads `<requests>/<seconds>s`, and maybe ` burst <requests>`: so many at once after a rest, as many as a window has if
@@ -33,14 +33,14 @@ pub(crate) struct Limit {
 ///
 /// # Errors
 /// The text is another.
-pub(crate) fn quota(text: &str) -> Result<Quota, String> {
+pub(crate) fn quota(text: &str) -> Result<RequestQuota, String> {
     let (rate, burst) = text.split_once(" burst ").map_or((text, None), |(rate, burst)| (rate, Some(burst)));
     let parsed = rate.split_once('/').and_then(|(requests, window)| {
         let requests: u32 = requests.parse().ok()?;
         let seconds: u32 = window.strip_suffix('s')?.parse().ok()?;
         let burst = burst.map_or(Some(requests), |burst| burst.parse().ok())?;
         let sound = requests >= 1 && burst >= 1 && (1..=LONGEST_SECONDS).contains(&seconds);
-        sound.then_some(Quota { requests, seconds, burst })
+        sound.then_some(RequestQuota { requests, seconds, burst })
     });
     parsed.ok_or_else(|| {
         format!(
@@ -52,7 +52,7 @@ pub(crate) fn quota(text: &str) -> Result<Quota, String> {
 }
 
 /// Lets a caller's request pass, or answers when to come again. Who is not known has no quota to spend.
-pub(crate) async fn ration(State(limit): State<Option<Limit>>, request: Request, next: Next) -> Response {
+pub(crate) async fn ration(State(limit): State<Option<RateLimiter>>, request: Request, next: Next) -> Response {
     let (Some(limit), Some(caller)) = (limit, request.extensions().get::<Caller>()) else {
         return next.run(request).await;
     };
@@ -60,8 +60,8 @@ pub(crate) async fn ration(State(limit): State<Option<Limit>>, request: Request,
         return next.run(request).await;
     };
     let (mut response, remaining, time) = match allowance {
-        Allowance::Passes { remaining, full_in } => (next.run(request).await, remaining, full_in),
-        Allowance::Waits { next_in } => {
+        QuotaDecision::Passes { remaining, full_in } => (next.run(request).await, remaining, full_in),
+        QuotaDecision::Waits { next_in } => {
             metric::RATE_LIMITED_REQUESTS.increment([], 1);
             (Problem::RateLimited { seconds: whole_seconds(next_in) }.into_response(), 0, next_in)
         }
@@ -70,8 +70,8 @@ pub(crate) async fn ration(State(limit): State<Option<Limit>>, request: Request,
     response
 }
 
-fn tell(headers: &mut HeaderMap, quota: Quota, remaining: u32, time: Duration) {
-    let Quota { requests, seconds, .. } = quota;
+fn tell(headers: &mut HeaderMap, quota: RequestQuota, remaining: u32, time: Duration) {
+    let RequestQuota { requests, seconds, .. } = quota;
     let policy = format!("\"caller\";q={requests};w={seconds}");
     let left = format!("\"caller\";r={remaining};t={}", whole_seconds(time));
     for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn a_quota_has_one_spelling() {
-        assert_eq!(quota("100/1s burst 200"), Ok(Quota { requests: 100, seconds: 1, burst: 200 }));
-        assert_eq!(quota("600/60s"), Ok(Quota { requests: 600, seconds: 60, burst: 600 }));
+        assert_eq!(quota("100/1s burst 200"), Ok(RequestQuota { requests: 100, seconds: 1, burst: 200 }));
+        assert_eq!(quota("600/60s"), Ok(RequestQuota { requests: 600, seconds: 60, burst: 600 }));
         for text in
             ["", "100", "100/s", "100/1", "0/1s", "1/0s", "1/1s burst 0", "1/1sburst 2", "-1/1s", "1/90000s", "1/1m"]
         {

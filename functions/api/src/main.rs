@@ -1,6 +1,6 @@
 //! The API on Lambda, behind an API Gateway HTTP API.
 
-use api::config::{self, Config};
+use api::config::{self, ApiConfig};
 use lambda_http::Error;
 use shared::clock::Clock;
 use shared::environment::Environment;
@@ -15,7 +15,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<(), Error> {
     let environment = Environment::of_process();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
-    let config = Config::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
+    let config = ApiConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let sdk = aws::load().await;
     let cache = config.cache(Some(TokenSigner::new(&sdk, Clock::system())));
     if let Some(cache) = &cache {

@@ -5,8 +5,8 @@
 
 use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue};
-use front::problem::{Mistake, Place, Problem};
-use shared::user::precondition::{Precondition, Tags};
+use front::problem::{ErrorLocation, FieldError, Problem};
+use shared::user::precondition::{EntityTags, Precondition};
 
 /// More tags than any client has a use for; a condition takes at most 100.
 const MAX_TAGS: usize = 50;
@@ -25,10 +25,10 @@ pub(crate) fn read(headers: &HeaderMap) -> Result<Precondition, Problem> {
 }
 
 fn mistake(header: &'static str, detail: &str) -> Problem {
-    Problem::Request(vec![Mistake { place: Place::Header(header), detail: detail.to_owned() }])
+    Problem::Request(vec![FieldError { place: ErrorLocation::Header(header), detail: detail.to_owned() }])
 }
 
-fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tags>, &'static str> {
+fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<EntityTags>, &'static str> {
     const MALFORMED: &str = "must be * or a list of quoted entity tags";
     let mut given = false;
     let mut any = false;
@@ -71,7 +71,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Tag
     if count > MAX_TAGS {
         return Err("must have at most 50 entity tags");
     }
-    Ok(given.then_some(if any { Tags::Any } else { Tags::Versions(versions) }))
+    Ok(given.then_some(if any { EntityTags::Any } else { EntityTags::Versions(versions) }))
 }
 
 /// The version that a tag of ours spells; a tag of another spelling is well-formed and matches nothing.
@@ -86,13 +86,13 @@ mod tests {
 
     use super::*;
 
-    fn if_match(lines: &[&str]) -> Result<Option<Tags>, Problem> {
+    fn if_match(lines: &[&str]) -> Result<Option<EntityTags>, Problem> {
         let lines = lines.iter().map(|line| (IF_MATCH, HeaderValue::from_bytes(line.as_bytes()).unwrap()));
         read(&lines.collect()).map(|precondition| precondition.if_match)
     }
 
-    fn versions(versions: &[u64]) -> Tags {
-        Tags::Versions(versions.to_vec())
+    fn versions(versions: &[u64]) -> EntityTags {
+        EntityTags::Versions(versions.to_vec())
     }
 
     #[test]
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn lists_of_tags_are_read_in_every_spelling() {
         for (lines, tags) in [
-            (vec!["*"], Some(Tags::Any)),
+            (vec!["*"], Some(EntityTags::Any)),
             (vec!["\"7\""], Some(versions(&[7]))),
             (vec!["\"7\", \"8\""], Some(versions(&[7, 8]))),
             (vec!["\"7\",, ,\"8\" ,"], Some(versions(&[7, 8]))),

@@ -8,15 +8,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{self, get, post};
 use front::answer::json;
 use front::base_path::BasePath;
-use front::door::Door;
-use front::path::Stage;
+use front::door::AuthLayer;
+use front::path::StagePrefix;
 use front::problem::Problem;
 use front::route::{READ, behind, resource};
 
-use crate::contract::deployed::{Deployment, SEARCH_PATHS};
+use crate::contract::deployed::{ContractDeployment, SEARCH_PATHS};
 use crate::contract::schema;
-use crate::limit::{Limit, ration};
-use crate::users::{self, Users};
+use crate::limit::{RateLimiter, ration};
+use crate::users::{self, AppState};
 
 const COLLECTION: &str = "GET, HEAD, POST, OPTIONS";
 const ACTION: &str = "POST, OPTIONS";
@@ -24,17 +24,17 @@ const RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
 
 /// Every route of the API, over these users, behind this door and below this base path.
 pub(crate) fn routes(
-    users: Users,
-    door: Door,
+    users: AppState,
+    door: AuthLayer,
     base: &BasePath,
-    deployment: Deployment,
-    limit: Option<Limit>,
+    deployment: ContractDeployment,
+    limit: Option<RateLimiter>,
 ) -> Router {
     // With the relational tier API Gateway leads what is read there to search, and other methods here.
     let elsewhere =
         if deployment.has_relational { resource(get(unknown), READ) } else { routing::any(relational_tier_off) };
     let search = SEARCH_PATHS.into_iter().fold(Router::new(), |routes, path| routes.route(path, elsewhere.clone()));
-    let describe = move |stage: Stage| async move { contract(&deployment, &stage) };
+    let describe = move |stage: StagePrefix| async move { contract(&deployment, &stage) };
     let record = get(users::read).put(users::replace).patch(users::patch).delete(users::delete);
     let routes = Router::new()
         .route("/health", resource(get(health), READ))
@@ -77,7 +77,7 @@ async fn health() -> Response {
         rejects requests without a valid signature (403) or token (401).",
     responses((status = 200, description = "The OpenAPI document", body = Object)),
 )]
-fn contract(deployment: &Deployment, stage: &Stage) -> Result<Response, Problem> {
+fn contract(deployment: &ContractDeployment, stage: &StagePrefix) -> Result<Response, Problem> {
     let document = deployment.document(&stage.0);
     let document = document.map_err(|error| Problem::Internal { cause: format!("the contract: {error}") })?;
     Ok(json(StatusCode::OK, document))

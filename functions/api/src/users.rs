@@ -13,37 +13,37 @@ use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use front::path::{OfRecord, OfUser, Stage};
+use front::path::{StagePrefix, UserIdPath, UserKeyPath};
 use front::problem::Problem;
 use shared::clock::Clock;
-use shared::floor::Floor;
-use shared::http::query::Query;
-use shared::http::seal::Keys;
+use shared::floor::MinVersion;
+use shared::http::query::QueryParameters;
+use shared::http::seal::SealKeys;
 use shared::invocation::RequestBudget;
-use shared::table::{Fault, Listing, Meter, Order, UserTable};
-use shared::user::fields::Fields;
+use shared::table::{CapacityMeter, ListOrder, ListQuery, TableError, UserTable};
+use shared::user::fields::FieldMask;
 use shared::user::precondition::Precondition;
 use shared::user::{UserKey, first_version};
 use time::OffsetDateTime;
 
-use crate::cache::{CacheAside, Found};
+use crate::cache::{CacheAside, CachedRead};
 use crate::contract::schema;
 use crate::{body, precondition};
 use answer::{address, found, written};
 pub(crate) use batch::read_batch;
 pub(crate) use create::create;
 pub(crate) use lists::{history, list};
-use write::Intent;
+use write::WriteIntent;
 
 /// Pages that are looked through for the newest live record; each reads some hundred records or 5 MB.
 const LATEST_PAGES: usize = 4;
 
 /// The users, and the time.
 #[derive(Clone, Debug)]
-pub(crate) struct Users {
+pub(crate) struct AppState {
     table: UserTable,
     clock: Clock,
-    cursors: Keys,
+    cursors: SealKeys,
     attempts: Option<Arc<str>>,
     preconditions_required: bool,
     cache: Option<CacheAside>,
@@ -51,8 +51,8 @@ pub(crate) struct Users {
     budget: Option<RequestBudget>,
 }
 
-impl Users {
-    pub(crate) fn new(table: UserTable, clock: Clock, cursors: Keys) -> Self {
+impl AppState {
+    pub(crate) fn new(table: UserTable, clock: Clock, cursors: SealKeys) -> Self {
         Self { table, clock, cursors, attempts: None, preconditions_required: false, cache: None, budget: None }
     }
 
@@ -72,15 +72,15 @@ impl Users {
     }
 
     /// One record, from the cache or from the table.
-    async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<Found>, Problem> {
+    async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<CachedRead>, Problem> {
         match &self.cache {
             Some(cache) => cache.read(key, &self.table, now).await,
-            None => Ok(self.table.read(key, now).await?.map(|user| Found::Stored(Arc::new(user)))),
+            None => Ok(self.table.read(key, now).await?.map(|user| CachedRead::Stored(Arc::new(user)))),
         }
     }
 
     /// Tells the cache, before a write that was done earlier is answered, what it may no longer tell.
-    async fn wrote(&self, key: &UserKey, floor: Floor) {
+    async fn wrote(&self, key: &UserKey, floor: MinVersion) {
         if let Some(cache) = &self.cache {
             cache.mark(key, floor).await;
         }
@@ -95,17 +95,17 @@ impl Users {
 }
 
 /// For one request: what its calls cost is counted for it.
-impl FromRequestParts<Users> for Users {
+impl FromRequestParts<AppState> for AppState {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, users: &Users) -> Result<Self, Infallible> {
-        let meter = parts.extensions.get::<Meter>().cloned().unwrap_or_default();
+    async fn from_request_parts(parts: &mut Parts, users: &AppState) -> Result<Self, Infallible> {
+        let meter = parts.extensions.get::<CapacityMeter>().cloned().unwrap_or_default();
         let budget = parts.extensions.get::<RequestBudget>().copied();
         Ok(Self { table: users.table.metered(meter), budget, ..users.clone() })
     }
 }
 
-type Answer = Result<Response, Problem>;
+type ApiResult = Result<Response, Problem>;
 
 /// `GET /users/{user_id}/{timestamp}`
 #[utoipa::path(
@@ -121,7 +121,7 @@ type Answer = Result<Response, Problem>;
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn read(users: Users, OfRecord(key): OfRecord, uri: Uri, headers: HeaderMap) -> Answer {
+pub(crate) async fn read(users: AppState, UserKeyPath(key): UserKeyPath, uri: Uri, headers: HeaderMap) -> ApiResult {
     let fields = fields(&uri)?;
     let precondition = precondition::read(&headers)?;
     let record = users.read(&key, users.clock.now()).await?.ok_or(Problem::NotFound)?;
@@ -143,22 +143,28 @@ pub(crate) async fn read(users: Users, OfRecord(key): OfRecord, uri: Uri, header
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn latest(users: Users, OfUser(id): OfUser, stage: Stage, uri: Uri, headers: HeaderMap) -> Answer {
+pub(crate) async fn latest(
+    users: AppState,
+    UserIdPath(id): UserIdPath,
+    stage: StagePrefix,
+    uri: Uri,
+    headers: HeaderMap,
+) -> ApiResult {
     let fields = fields(&uri)?;
     let precondition = precondition::read(&headers)?;
-    let listing = Listing::User { id: &id, from: None, to: None, order: Order::NewestFirst };
+    let listing = ListQuery::User { id: &id, from: None, to: None, order: ListOrder::NewestFirst };
     let now = users.clock.now();
     let mut after = None;
     for _ in 0..LATEST_PAGES {
         let mut page = users.table.list(listing, after.as_ref(), 1, now).await?;
         if let Some(unreadable) = page.unreadable.pop() {
             // It is newer than the newest that can be read: an older one must not pass for the latest.
-            return Err(Fault::from(unreadable).into());
+            return Err(TableError::from(unreadable).into());
         }
         match (page.users.pop(), page.next) {
             (Some(user), _) => {
                 let at = stage.0 + &address(&user.key);
-                return found(&Found::Stored(Arc::new(user)), fields, &precondition, Some(at));
+                return found(&CachedRead::Stored(Arc::new(user)), fields, &precondition, Some(at));
             }
             (None, None) => return Err(Problem::NotFound),
             (None, next) => after = next,
@@ -184,14 +190,14 @@ pub(crate) async fn latest(users: Users, OfUser(id): OfUser, stage: Stage, uri: 
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn replace(users: Users, OfRecord(key): OfRecord, request: Request) -> Answer {
+pub(crate) async fn replace(users: AppState, UserKeyPath(key): UserKeyPath, request: Request) -> ApiResult {
     let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
     let profile = body::replacement(&body::json(request).await?, &key, now)?;
-    let intent = Intent { created: Some(first_version(now)), precondition };
+    let intent = WriteIntent { created: Some(first_version(now)), precondition };
     let write = async {
         let replaced = users.table.replace(key.clone(), profile, &intent.precondition, now).await?;
-        let floor = Floor::of_write(0, replaced.user.version);
+        let floor = MinVersion::of_write(0, replaced.user.version);
         Ok((replaced, Some(floor)))
     };
     let replaced = users.write(&key, &intent, Box::pin(write)).await?;
@@ -214,14 +220,14 @@ pub(crate) async fn replace(users: Users, OfRecord(key): OfRecord, request: Requ
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn patch(users: Users, OfRecord(key): OfRecord, request: Request) -> Answer {
+pub(crate) async fn patch(users: AppState, UserKeyPath(key): UserKeyPath, request: Request) -> ApiResult {
     let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
     let edits = body::edits(&body::merge_patch(request).await?, &key, now)?;
-    let intent = Intent { created: None, precondition };
+    let intent = WriteIntent { created: None, precondition };
     let write = async {
         let user = users.table.patch(&key, &edits, &intent.precondition, now).await?;
-        let floor = Floor::of_write(0, user.version);
+        let floor = MinVersion::of_write(0, user.version);
         Ok((user, Some(floor)))
     };
     let user = users.write(&key, &intent, Box::pin(write)).await?;
@@ -241,20 +247,20 @@ pub(crate) async fn patch(users: Users, OfRecord(key): OfRecord, request: Reques
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn delete(users: Users, OfRecord(key): OfRecord, headers: HeaderMap) -> Answer {
+pub(crate) async fn delete(users: AppState, UserKeyPath(key): UserKeyPath, headers: HeaderMap) -> ApiResult {
     let precondition = users.precondition(&headers)?;
-    let intent = Intent { created: None, precondition };
+    let intent = WriteIntent { created: None, precondition };
     let write = async {
         let version = users.table.delete(&key, &intent.precondition, users.clock.now()).await?;
-        Ok(((), Some(Floor::of_removal(version))))
+        Ok(((), Some(MinVersion::of_removal(version))))
     };
     users.write(&key, &intent, Box::pin(write)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// The members that a read asks for.
-fn fields(uri: &Uri) -> Result<Fields, Problem> {
-    let mut query = Query::parse(uri.query(), &["fields"]);
-    let fields = query.take("fields", Fields::parse).unwrap_or(Fields::ALL);
+fn fields(uri: &Uri) -> Result<FieldMask, Problem> {
+    let mut query = QueryParameters::parse(uri.query(), &["fields"]);
+    let fields = query.take("fields", FieldMask::parse).unwrap_or(FieldMask::ALL);
     query.finish().map(|()| fields).map_err(Problem::Request)
 }

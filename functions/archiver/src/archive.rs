@@ -11,17 +11,17 @@
 //!   the same rows get the same key and the same bytes, in whatever order and however often they came: a batch that
 //!   is delivered again overwrites what it wrote.
 //! - Rows are sorted by (key, revision) and stand there once. A batch that Lambda slices differently the second time
-//!   repeats rows in another object: whoever reads several objects reads them through [`Merge`], which drops the
+//!   repeats rows in another object: whoever reads several objects reads them through [`MergeIterator`], which drops the
 //!   repetitions and, because each object is sorted, holds one row of each.
 //! - A row is one line: an image goes out as the bytes it came in, unless these hold a line break. No number is
 //!   parsed on the way.
-//! - Compacted objects hold the same rows in fewer and larger files, by the day: [`CompactedKey`]. [`Name`] is a key of
+//! - Compacted objects hold the same rows in fewer and larger files, by the day: [`CompactedKey`]. [`ArchiveKey`] is a key of
 //!   either layout.
-//! - The object's metadata is its [`Description`]; the format's number in it is [`FORMAT`].
+//! - The object's metadata is its [`ObjectMetadata`]; the format's number in it is [`FORMAT`].
 //!
 //! Architecture invariant: nothing here does I/O of its own, reads a clock or knows a user. [`select`] decides which
-//! records of a batch become rows, [`write()`] makes the object, [`Reader`] reads it back and refuses damage by name;
-//! [`Writer`] and [`prove()`] are for objects too large to be held.
+//! records of a batch become rows, [`write()`] makes the object, [`RowReader`] reads it back and refuses damage by name;
+//! [`ObjectWriter`] and [`prove()`] are for objects too large to be held.
 
 mod compacted;
 mod compression;
@@ -37,14 +37,14 @@ mod select;
 mod tests;
 mod write;
 
-pub use compacted::{COMPACTED, CompactedKey, Name, NotOfTheArchive};
+pub use compacted::{ArchiveKey, COMPACTED, CompactedKey, UnrecognizedKey};
 pub use compression::{Compression, UnknownCompression};
-pub use description::{Description, FORMAT};
+pub use description::{FORMAT, ObjectMetadata};
 pub use items::ItemWriter;
-pub use key::{ARCHIVE, Day, Hour, NotAnObjectKey, ObjectKey};
-pub use merge::Merge;
+pub use key::{ARCHIVE, ArchiveDay, ArchiveHour, NotAnObjectKey, ObjectKey};
+pub use merge::MergeIterator;
 pub use prove::prove;
-pub use read::{Damage, Flaw, KeyNames, Reader};
-pub use row::{ArchivedRow, ItemText, Row};
-pub use select::{NoOldImage, Partition, Selection, Unarchivable, select};
-pub use write::{Object, Writer, write};
+pub use read::{CorruptObject, CorruptionKind, KeyNames, RowReader};
+pub use row::{ArchiveRow, ArchivedRow, ItemText};
+pub use select::{ArchiveBatch, HourPartition, MissingOldImageError, RejectedRecord, select};
+pub use write::{EncodedObject, ObjectWriter, write};

@@ -1,19 +1,19 @@
 //! The archiver's environment, read before the first event.
 
-use shared::environment::{self, Environment, Problems};
+use shared::environment::{self, Environment, EnvironmentError};
 use shared::quarantine::Quarantine;
 use shared::telemetry;
 
 use crate::archive::Compression;
 use crate::handler::Archiver;
-use crate::store::Store;
+use crate::store::ArchiveStore;
 
 /// The function's name in keys, logs and metrics.
 pub const FUNCTION: &str = "archiver";
 
 /// What the archiver is told by its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct ArchiverConfig {
     /// `ARCHIVE_BUCKET`: where the objects go.
     pub archive_bucket: String,
     /// `FAILURE_BUCKET`: where the records go that can never be archived.
@@ -22,12 +22,12 @@ pub struct Config {
     pub compression: Compression,
 }
 
-impl Config {
+impl ArchiverConfig {
     /// Reads the environment.
     ///
     /// # Errors
     /// All that is missing or malformed, together.
-    pub fn parse(environment: &Environment) -> Result<Self, Problems> {
+    pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let archive_bucket = read.required("ARCHIVE_BUCKET", environment::text);
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
@@ -47,9 +47,9 @@ impl Config {
 
 /// The archiver of this configuration; nothing is sent before its first batch.
 #[must_use]
-pub fn connect(config: &Config, s3: aws_sdk_s3::Client) -> Archiver {
+pub fn connect(config: &ArchiverConfig, s3: aws_sdk_s3::Client) -> Archiver {
     Archiver::new(
-        Store::new(s3.clone(), config.archive_bucket.clone()),
+        ArchiveStore::new(s3.clone(), config.archive_bucket.clone()),
         Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION),
         config.compression,
     )
@@ -59,9 +59,9 @@ pub fn connect(config: &Config, s3: aws_sdk_s3::Client) -> Archiver {
 mod tests {
     use super::*;
 
-    fn parse(variables: &[(&str, &str)]) -> Result<Config, String> {
+    fn parse(variables: &[(&str, &str)]) -> Result<ArchiverConfig, String> {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Config::parse(&variables.iter().map(own).collect()).map_err(|problems| problems.to_string())
+        ArchiverConfig::parse(&variables.iter().map(own).collect()).map_err(|problems| problems.to_string())
     }
 
     const BUCKETS: [(&str, &str); 2] = [("ARCHIVE_BUCKET", "a"), ("FAILURE_BUCKET", "f")];

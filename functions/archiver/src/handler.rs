@@ -6,15 +6,17 @@ use std::io;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use serde_json::value::RawValue;
-use shared::checkpoint::{self, NoPosition};
+use shared::checkpoint::{self, MissingSequenceNumber};
 use shared::invocation::Invocation;
 use shared::metric;
-use shared::quarantine::{CONTRADICTING, Naming, Quarantine, QuarantineError};
-use shared::stream::{Answer, NotAStreamEvent, Record};
+use shared::quarantine::{CONTRADICTING, ObjectNaming, Quarantine, QuarantineError};
+use shared::stream::{BatchResponse, EventParseError, StreamRecord};
 use tokio::time::timeout_at;
 
-use crate::archive::{self, Compression, NoOldImage, Object, Partition, Selection, Unarchivable};
-use crate::store::{Store, StoreError};
+use crate::archive::{
+    self, ArchiveBatch, Compression, EncodedObject, HourPartition, MissingOldImageError, RejectedRecord,
+};
+use crate::store::{ArchiveStore, StoreError};
 
 /// What cannot hold a quarantined record: in its key, where the replicator has a replica's name.
 const SINK: &str = "s3";
@@ -24,19 +26,19 @@ const PUTS_IN_FLIGHT: usize = 16;
 
 /// The invocation fails, and Lambda delivers the whole batch again.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum ArchiverError {
     /// The payload is no batch at all.
     #[error(transparent)]
-    Event(#[from] NotAStreamEvent),
+    Event(#[from] EventParseError),
     /// The mapping's stream cannot feed an archive.
     #[error(transparent)]
-    Mapping(#[from] NoOldImage),
+    Mapping(#[from] MissingOldImageError),
     /// Something failed and there is no position to say so.
     #[error(transparent)]
-    Position(#[from] NoPosition),
+    Position(#[from] MissingSequenceNumber),
 }
 
-impl Fault {
+impl ArchiverError {
     /// What Lambda shows as `errorType`; docs/operations.md lists them.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -52,14 +54,14 @@ impl Fault {
 /// Archives batches.
 #[derive(Debug, Clone)]
 pub struct Archiver {
-    store: Store,
+    store: ArchiveStore,
     quarantine: Quarantine,
     compression: Compression,
 }
 
 /// Why a put is not confirmed. All of it passes: the records are to come again.
 #[derive(Debug, thiserror::Error)]
-enum Unconfirmed {
+enum PutError {
     #[error("the object could not be made: {0}")]
     Object(#[from] io::Error),
     #[error(transparent)]
@@ -69,12 +71,12 @@ enum Unconfirmed {
 }
 
 /// One put: an object of rows, or a record for quarantine.
-enum Task<'a> {
-    Archive(Partition<'a>),
-    Quarantine(Unarchivable),
+enum PutJob<'a> {
+    Archive(HourPartition<'a>),
+    Quarantine(RejectedRecord),
 }
 
-impl Task<'_> {
+impl PutJob<'_> {
     /// The place in the batch to resend from if this fails; no two tasks share one.
     fn place(&self) -> usize {
         match self {
@@ -101,7 +103,7 @@ struct Pending {
 
 /// What has been confirmed.
 #[derive(Debug, Default, Clone, Copy)]
-struct Done {
+struct PutStats {
     objects: u64,
     rows: u64,
     bytes: u64,
@@ -111,15 +113,15 @@ struct Done {
 impl Archiver {
     /// An archiver into this store.
     #[must_use]
-    pub fn new(store: Store, quarantine: Quarantine, compression: Compression) -> Self {
+    pub fn new(store: ArchiveStore, quarantine: Quarantine, compression: Compression) -> Self {
         Self { store, quarantine, compression }
     }
 
     /// Archives a batch, and answers where to resend from if S3 has not confirmed all of it by the time to stop.
     ///
     /// # Errors
-    /// [`Fault`] if the whole batch is to come again.
-    pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+    /// [`ArchiverError`] if the whole batch is to come again.
+    pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ArchiverError> {
         let handled = self.handle_batch(event, invocation).await;
         handled.inspect_err(|fault| {
             tracing::error!(
@@ -132,16 +134,16 @@ impl Archiver {
         })
     }
 
-    async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+    async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ArchiverError> {
         let batch = shared::stream::read(event)?;
         let records = batch.records.as_slice();
-        let Selection { partitions, unarchivable, skipped } = archive::select(records)?;
-        let tasks = partitions.into_iter().map(Task::Archive);
-        let tasks: Vec<_> = tasks.chain(unarchivable.into_iter().map(Task::Quarantine)).collect();
+        let ArchiveBatch { partitions, unarchivable, skipped } = archive::select(records)?;
+        let tasks = partitions.into_iter().map(PutJob::Archive);
+        let tasks: Vec<_> = tasks.chain(unarchivable.into_iter().map(PutJob::Quarantine)).collect();
 
         let mut unconfirmed: BTreeMap<usize, Pending> =
             tasks.iter().map(|task| (task.place(), task.pending())).collect();
-        let mut done = Done::default();
+        let mut done = PutStats::default();
         let mut failure = None;
         // An object is made when its turn comes: no more than those in flight are held.
         let mut waiting = tasks.into_iter();
@@ -167,40 +169,40 @@ impl Archiver {
         Ok(answer?)
     }
 
-    async fn perform(&self, task: Task<'_>, records: &[Record<'_>]) -> (usize, Result<Done, Unconfirmed>) {
+    async fn perform(&self, task: PutJob<'_>, records: &[StreamRecord<'_>]) -> (usize, Result<PutStats, PutError>) {
         let place = task.place();
         let outcome = match task {
-            Task::Archive(partition) => self.archive(partition).await,
-            Task::Quarantine(Unarchivable { index, reason, contradicts }) => {
+            PutJob::Archive(partition) => self.archive(partition).await,
+            PutJob::Quarantine(RejectedRecord { index, reason, contradicts }) => {
                 let (sink, naming) =
-                    if contradicts { (CONTRADICTING, Naming::Content) } else { (SINK, naming(index, records)) };
+                    if contradicts { (CONTRADICTING, ObjectNaming::Content) } else { (SINK, naming(index, records)) };
                 let put = self.quarantine.put(sink, &records[index], naming, &reason).await;
-                put.map(|()| Done { quarantined: 1, ..Done::default() }).map_err(Into::into)
+                put.map(|()| PutStats { quarantined: 1, ..PutStats::default() }).map_err(Into::into)
             }
         };
         (place, outcome)
     }
 
-    async fn archive(&self, partition: Partition<'_>) -> Result<Done, Unconfirmed> {
-        let Object { key, description, bytes } =
+    async fn archive(&self, partition: HourPartition<'_>) -> Result<PutStats, PutError> {
+        let EncodedObject { key, description, bytes } =
             archive::write(partition.table, partition.hour, partition.rows, self.compression)?;
         let (size, metadata) = (bytes.len() as u64, description.encode().map_err(io::Error::other)?);
         self.store.put(&key.to_string(), bytes, description.sha256, metadata).await?;
-        Ok(Done { objects: 1, rows: description.rows, bytes: size, ..Done::default() })
+        Ok(PutStats { objects: 1, rows: description.rows, bytes: size, ..PutStats::default() })
     }
 }
 
 /// By its content, too, where an earlier and different record of the batch has the same position: it may be in quarantine
 /// under that.
-fn naming(index: usize, records: &[Record<'_>]) -> Naming {
+fn naming(index: usize, records: &[StreamRecord<'_>]) -> ObjectNaming {
     let (record, earlier) = (&records[index], &records[..index]);
-    let is_namesake = |other: &Record<'_>| {
+    let is_namesake = |other: &StreamRecord<'_>| {
         other.number.is_some() && other.number == record.number && other.raw.get() != record.raw.get()
     };
-    if earlier.iter().any(is_namesake) { Naming::Content } else { Naming::Position }
+    if earlier.iter().any(is_namesake) { ObjectNaming::Content } else { ObjectNaming::Position }
 }
 
-impl Done {
+impl PutStats {
     fn add(&mut self, other: Self) {
         self.objects += other.objects;
         self.rows += other.rows;
@@ -220,10 +222,10 @@ fn report(
     request_id: &str,
     records: usize,
     skipped: usize,
-    done: Done,
+    done: PutStats,
     unconfirmed: &BTreeMap<usize, Pending>,
-    failure: Option<Unconfirmed>,
-    answer: &Result<Answer, NoPosition>,
+    failure: Option<PutError>,
+    answer: &Result<BatchResponse, MissingSequenceNumber>,
 ) {
     if unconfirmed.is_empty() {
         tracing::info!(
@@ -249,7 +251,7 @@ fn report(
         batch.quarantined = done.quarantined,
         batch.quarantine_failed = unconfirmed.values().filter(|pending| pending.is_quarantine).count(),
         batch.failed = unconfirmed.values().map(|pending| pending.records).sum::<usize>(),
-        batch.retry_from_sequence = answer.as_ref().ok().and_then(Answer::identifier),
+        batch.retry_from_sequence = answer.as_ref().ok().and_then(BatchResponse::identifier),
         batch.retry_all = answer.is_err(),
         error,
         "batch not fully processed"

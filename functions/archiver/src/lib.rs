@@ -12,4 +12,4 @@ pub mod handler;
 pub mod store;
 
 pub use config::connect;
-pub use handler::{Archiver, Fault};
+pub use handler::{Archiver, ArchiverError};

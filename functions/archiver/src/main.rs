@@ -1,6 +1,6 @@
 //! The archiver as a Lambda function.
 
-use archiver::config::{self, Config};
+use archiver::config::{self, ArchiverConfig};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::value::RawValue;
 use shared::clock::Clock;
@@ -16,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<(), Error> {
     let environment = Environment::of_process();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
-    let config = Config::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
+    let config = ArchiverConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let s3 = aws::s3(&aws::load().await, &environment);
     let (archiver, clock) = (&archiver::connect(&config, s3), &Clock::system());
     lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {

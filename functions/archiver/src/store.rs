@@ -1,4 +1,4 @@
-//! The archive's bucket: objects are put, listed, read ([`Download`]) and retired.
+//! The archive's bucket: objects are put, listed, read ([`ObjectReader`]) and retired.
 //!
 //! The object's SHA-256, which its metadata carries, goes along as the checksum that S3 compares with what arrived: the
 //! bytes are digested once, and neither side computes the SDK's default CRC. An object is confirmed or it is not; every
@@ -23,8 +23,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-pub use download::Download;
-pub use read::{Level, Stored};
+pub use download::ObjectReader;
+pub use read::{ObjectMeta, PrefixListing};
 
 /// The content type of rows: JSON lines.
 pub const ROWS_TYPE: &str = "application/x-ndjson";
@@ -56,7 +56,7 @@ pub fn within(time: Option<Duration>) -> aws_sdk_s3::config::Builder {
 
 /// The archive's bucket.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct ArchiveStore {
     client: Client,
     bucket: String,
 }
@@ -70,7 +70,7 @@ pub struct StoreError {
     cause: String,
 }
 
-impl Store {
+impl ArchiveStore {
     /// The store that puts into `bucket`.
     #[must_use]
     pub fn new(client: Client, bucket: String) -> Self {
@@ -97,7 +97,7 @@ impl Store {
         self.put_body(key, ROWS_TYPE, ByteStream::from(bytes), sha256, metadata).await
     }
 
-    /// As [`Store::put`], of the bytes of a file, whatever they are.
+    /// As [`ArchiveStore::put`], of the bytes of a file, whatever they are.
     ///
     /// # Errors
     /// [`StoreError`] if it may not be there.
@@ -113,7 +113,7 @@ impl Store {
         self.put_body(key, content_type, body, sha256, metadata).await
     }
 
-    /// As [`Store::put`], of a text that is no rows.
+    /// As [`ArchiveStore::put`], of a text that is no rows.
     ///
     /// # Errors
     /// [`StoreError`] if it may not be there.

@@ -1,16 +1,16 @@
-//! The archive's rows as they are read from the bucket: objects one after the other ([`Chain`]), and what stands in the
-//! way told apart ([`Unsound`]): a bucket that does not answer may answer later, a damaged object will not.
+//! The archive's rows as they are read from the bucket: objects one after the other ([`ChainedReader`]), and what stands in the
+//! way told apart ([`ArchiveRowError`]): a bucket that does not answer may answer later, a damaged object will not.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use archiver::archive::{ArchivedRow, Damage, Flaw, KeyNames, Reader};
-use archiver::store::{Download, Store, StoreError};
+use archiver::archive::{ArchivedRow, CorruptObject, CorruptionKind, KeyNames, RowReader};
+use archiver::store::{ArchiveStore, ObjectReader, StoreError};
 use tokio::runtime::Handle;
 
 /// The bucket did not give an object.
 #[derive(Debug, thiserror::Error)]
-pub enum Unread {
+pub enum ObjectReadError {
     /// It failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -21,57 +21,59 @@ pub enum Unread {
 
 /// Why a row is not given.
 #[derive(Debug)]
-pub enum Unsound {
+pub enum ArchiveRowError {
     /// Asking again may help.
-    Unread(Unread),
+    Unread(ObjectReadError),
     /// The object is not what it says it is.
-    Damaged(Damage),
+    Damaged(CorruptObject),
 }
 
-impl Unsound {
+impl ArchiveRowError {
     /// Tells what the bucket did from what the object is: a reader takes every error of its source for damage.
     #[must_use]
-    pub fn of(damage: Damage) -> Self {
+    pub fn of(damage: CorruptObject) -> Self {
         let of_the_bucket = match &damage.flaw {
-            Flaw::Content(error) => error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>()).cloned(),
+            CorruptionKind::Content(error) => {
+                error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>()).cloned()
+            }
             _ => None,
         };
-        of_the_bucket.map_or(Self::Damaged(damage), |error| Self::Unread(Unread::Store(error)))
+        of_the_bucket.map_or(Self::Damaged(damage), |error| Self::Unread(ObjectReadError::Store(error)))
     }
 }
 
 /// The rows of objects that are read one after the other, each opened when its turn comes. For a thread that may block.
-pub struct Chain {
+pub struct ChainedReader {
     objects: VecDeque<String>,
-    store: Store,
+    store: ArchiveStore,
     key_names: Arc<KeyNames>,
     runtime: Handle,
-    open: Option<Reader<Download>>,
+    open: Option<RowReader<ObjectReader>>,
 }
 
-impl Chain {
+impl ChainedReader {
     /// Reads these, in this order.
     #[must_use]
-    pub fn new(objects: Vec<String>, store: Store, key_names: Arc<KeyNames>, runtime: Handle) -> Self {
+    pub fn new(objects: Vec<String>, store: ArchiveStore, key_names: Arc<KeyNames>, runtime: Handle) -> Self {
         Self { objects: objects.into(), store, key_names, runtime, open: None }
     }
 
-    fn open(&self, object: &str) -> Result<Reader<Download>, Unsound> {
+    fn open(&self, object: &str) -> Result<RowReader<ObjectReader>, ArchiveRowError> {
         let opened = self.store.blocking_open(object, &self.runtime);
-        let opened = opened.map_err(|error| Unsound::Unread(error.into()))?;
-        let source = opened.ok_or_else(|| Unsound::Unread(Unread::Gone(object.to_owned())))?;
+        let opened = opened.map_err(|error| ArchiveRowError::Unread(error.into()))?;
+        let source = opened.ok_or_else(|| ArchiveRowError::Unread(ObjectReadError::Gone(object.to_owned())))?;
         let metadata = source.metadata().clone();
-        Reader::open(object, &metadata, (*self.key_names).clone(), source).map_err(Unsound::of)
+        RowReader::open(object, &metadata, (*self.key_names).clone(), source).map_err(ArchiveRowError::of)
     }
 }
 
-impl Iterator for Chain {
-    type Item = Result<ArchivedRow, Unsound>;
+impl Iterator for ChainedReader {
+    type Item = Result<ArchivedRow, ArchiveRowError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(row) = self.open.as_mut().and_then(Iterator::next) {
-                return Some(row.map_err(Unsound::of));
+                return Some(row.map_err(ArchiveRowError::of));
             }
             let next = self.objects.pop_front()?;
             match self.open(&next) {

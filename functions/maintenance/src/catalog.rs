@@ -2,34 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archiver::archive::{ARCHIVE, COMPACTED, Day, Name};
-use archiver::store::{Store, StoreError};
+use archiver::archive::{ARCHIVE, ArchiveDay, ArchiveKey, COMPACTED};
+use archiver::store::{ArchiveStore, StoreError};
 
 /// An object of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shelved {
+pub struct ArchiveObject {
     /// Its key.
     pub key: String,
     /// The key taken apart.
-    pub name: Name,
+    pub name: ArchiveKey,
     /// Its size, compressed.
     pub bytes: u64,
 }
 
 /// What the archive holds.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Shelf {
+pub struct DayListing {
     /// The objects, those of the archiver before the compacted ones.
-    pub objects: Vec<Shelved>,
+    pub objects: Vec<ArchiveObject>,
     /// Keys that neither the archiver nor a merge wrote.
     pub foreign: Vec<String>,
 }
 
 /// The days of which there is something.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Days {
+pub struct DayRange {
     /// They, in order.
-    pub days: BTreeSet<Day>,
+    pub days: BTreeSet<ArchiveDay>,
     /// What lies beside them; a folder ends in a slash.
     pub foreign: Vec<String>,
 }
@@ -38,8 +38,8 @@ pub struct Days {
 ///
 /// # Errors
 /// [`StoreError`] if it cannot be listed.
-pub async fn days(store: &Store, table: &str) -> Result<Days, StoreError> {
-    let mut found = Days::default();
+pub async fn days(store: &ArchiveStore, table: &str) -> Result<DayRange, StoreError> {
+    let mut found = DayRange::default();
     for root in [ARCHIVE, COMPACTED] {
         found.foreign.extend(store.level(root).await?.objects);
         let prefix = format!("{root}{table}/");
@@ -47,7 +47,7 @@ pub async fn days(store: &Store, table: &str) -> Result<Days, StoreError> {
         found.foreign.extend(level.objects);
         for folder in level.folders {
             let day = folder.strip_prefix(&prefix).and_then(|of| of.strip_prefix("dt=")?.strip_suffix('/'));
-            match day.and_then(Day::parse) {
+            match day.and_then(ArchiveDay::parse) {
                 Some(day) => drop(found.days.insert(day)),
                 None => found.foreign.push(folder),
             }
@@ -60,12 +60,12 @@ pub async fn days(store: &Store, table: &str) -> Result<Days, StoreError> {
 ///
 /// # Errors
 /// [`StoreError`] if it cannot be listed.
-pub async fn shelf(store: &Store, table: &str, day: Day) -> Result<Shelf, StoreError> {
-    let mut shelf = Shelf::default();
+pub async fn shelf(store: &ArchiveStore, table: &str, day: ArchiveDay) -> Result<DayListing, StoreError> {
+    let mut shelf = DayListing::default();
     for root in [ARCHIVE, COMPACTED] {
         for stored in store.list(&format!("{root}{table}/dt={day}/")).await? {
-            match Name::parse(&stored.key) {
-                Ok(name) => shelf.objects.push(Shelved { key: stored.key, name, bytes: stored.bytes }),
+            match ArchiveKey::parse(&stored.key) {
+                Ok(name) => shelf.objects.push(ArchiveObject { key: stored.key, name, bytes: stored.bytes }),
                 Err(_) => shelf.foreign.push(stored.key),
             }
         }
@@ -75,10 +75,10 @@ pub async fn shelf(store: &Store, table: &str, day: Day) -> Result<Shelf, StoreE
 
 /// The compacted runs among these objects: how large each is, and its parts in their order, which are sorted as one.
 #[must_use]
-pub fn runs(objects: &[Shelved]) -> Vec<(u64, Vec<String>)> {
+pub fn runs(objects: &[ArchiveObject]) -> Vec<(u64, Vec<String>)> {
     let mut runs: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
     for object in objects {
-        if let Name::Compacted(key) = &object.name {
+        if let ArchiveKey::Compacted(key) = &object.name {
             let (bytes, parts) = runs.entry(&key.run).or_default();
             *bytes += object.bytes;
             parts.push(object.key.clone());

@@ -1,10 +1,10 @@
-//! Rows of the archive as columns: the shape of the Parquet files below `parquet/`. [`Batch`]
+//! Rows of the archive as columns: the shape of the Parquet files below `parquet/`. [`ColumnBatch`]
 //!
 //! This is the one place of maintenance that knows what a user has. A column holds an attribute where the item has it in
 //! the column's type, and exactly: a whole number that fits 64 bits, a text, a time. What does not fit is null there and
 //! stands in `item`, which is the item's own text, so that no row of any table is refused and no digit lost.
 //!
-//! Architecture invariant: nothing here does I/O of its own. [`ColumnsKey`] says where a file lies.
+//! Architecture invariant: nothing here does I/O of its own. [`ParquetKey`] says where a file lies.
 
 mod fingerprint;
 mod key;
@@ -31,8 +31,8 @@ use shared::user::expiry::whole_seconds;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-pub use fingerprint::{Fingerprint, NotTheColumns};
-pub use key::{ColumnsKey, PARQUET};
+pub use fingerprint::{RowsChecksum, SchemaMismatch};
+pub use key::{PARQUET, ParquetKey};
 
 /// The number of this shape; files carry it in their metadata, and a new one is written anew.
 pub const FORMAT: &str = "1";
@@ -94,7 +94,7 @@ pub fn properties() -> WriterProperties {
 
 /// Some rows, being turned into columns.
 #[derive(Default)]
-pub struct Batch {
+pub struct ColumnBatch {
     user_id: StringBuilder,
     timestamp: Int64Builder,
     name: StringBuilder,
@@ -115,7 +115,7 @@ pub struct Batch {
     bytes: usize,
 }
 
-impl Batch {
+impl ColumnBatch {
     /// Adds a row.
     pub fn push(&mut self, row: &ArchivedRow) {
         // A reader gives JSON objects; one that is no item of DynamoDB's has no attributes to show.

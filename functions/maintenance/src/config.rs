@@ -1,37 +1,37 @@
 //! The maintenance function's configuration: a value before the first task, with all that is wrong reported at once.
 
-use archiver::config::Config as ArchiverConfig;
-use archiver::store::Store;
-use replicator::config::Config as ReplicatorConfig;
+use archiver::config::ArchiverConfig;
+use archiver::store::ArchiveStore;
+use replicator::config::ReplicatorConfig;
 use replicator::sink::SINK_SETTINGS;
 use shared::clock::Clock;
-use shared::environment::{self, Environment, Problems};
-use shared::raw_table::RawTable;
-use shared::table::{Nonces, RestoreTable};
+use shared::environment::{self, Environment, EnvironmentError};
+use shared::raw_table::TableReader;
+use shared::table::{NonceSource, RestoreTable};
 use shared::token::TokenSigner;
 
-use crate::deployment::Deployment;
-use crate::failure::Functions;
+use crate::deployment::DeployedReplicator;
+use crate::failure::FunctionNames;
 use crate::failure_bucket::FailureBucket;
-use crate::handler::Maintenance;
-use crate::mapping::Mappings;
+use crate::handler::MaintenanceHandler;
+use crate::mapping::ReplicatorMappings;
 
 /// This function's name in logs and metrics.
 pub const FUNCTION: &str = "maintenance";
 
 /// What the environment says: all that the replicator and the archiver are told, and where their source is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct MaintenanceConfig {
     source: String,
     /// The table of email reservations, if an email is one user's: restored items reserve theirs.
     unique_emails_table: Option<String>,
     replicator: ReplicatorConfig,
     archiver: ArchiverConfig,
-    functions: Functions,
+    functions: FunctionNames,
 }
 
 /// The clients, built once. The replica's may be of another Region or account.
-pub struct Clients {
+pub struct AwsClients {
     /// Of the source.
     pub source: aws_sdk_dynamodb::Client,
     /// Of the replica.
@@ -44,12 +44,12 @@ pub struct Clients {
     pub lambda: aws_sdk_lambda::Client,
 }
 
-impl Config {
+impl MaintenanceConfig {
     /// Reads the environment.
     ///
     /// # Errors
-    /// [`Problems`]: every variable that is missing or malformed.
-    pub fn parse(environment: &Environment) -> Result<Self, Problems> {
+    /// [`EnvironmentError`]: every variable that is missing or malformed.
+    pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let source = read.required("USERS_TABLE", environment::text);
         let unique_emails_table = read.only_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
@@ -69,7 +69,7 @@ impl Config {
             (Some(source), Some(replicator_name), Some(archiver_name), Some(replicator), Some(archiver))
                 if problems.is_empty() =>
             {
-                let functions = Functions { replicator: replicator_name, archiver: archiver_name };
+                let functions = FunctionNames { replicator: replicator_name, archiver: archiver_name };
                 Ok(Self { source, unique_emails_table, replicator, archiver, functions })
             }
             _ => Err(problems),
@@ -85,20 +85,20 @@ impl Config {
 
 /// Builds the function of its configuration and clients; no I/O happens before its first task.
 #[must_use]
-pub fn connect(config: &Config, clients: Clients) -> Maintenance {
-    let Clients { source, replica, signer, s3, lambda } = clients;
+pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHandler {
+    let AwsClients { source, replica, signer, s3, lambda } = clients;
     let owned = config.replicator.postgres_settings().map(|settings| settings.owned(signer.clone()));
     let restored = RestoreTable::new(source.clone(), config.source.clone())
-        .with_unique_emails(config.unique_emails_table.as_deref(), Nonces::of(Clock::system()));
-    Maintenance {
+        .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(Clock::system()));
+    MaintenanceHandler {
         owned,
-        source: RawTable::new(source, config.source.clone()),
+        source: TableReader::new(source, config.source.clone()),
         restored,
         replicas: config.replicator.replicas(replica, config.replicator.postgres(signer)),
-        mappings: Mappings::new(lambda.clone(), config.functions.replicator.clone()),
-        deployment: Deployment::new(lambda, config.functions.replicator.clone(), SINK_SETTINGS.to_vec()),
+        mappings: ReplicatorMappings::new(lambda.clone(), config.functions.replicator.clone()),
+        deployment: DeployedReplicator::new(lambda, config.functions.replicator.clone(), SINK_SETTINGS.to_vec()),
         failures: FailureBucket::new(s3.clone(), config.archiver.failure_bucket.clone()),
-        archive: Store::new(s3, config.archiver.archive_bucket.clone()),
+        archive: ArchiveStore::new(s3, config.archiver.archive_bucket.clone()),
         compression: config.archiver.compression,
         functions: config.functions.clone(),
     }
@@ -117,9 +117,9 @@ mod tests {
         ("ARCHIVER_FUNCTION", "archiver"),
     ];
 
-    fn parse(variables: &[(&str, &str)]) -> Result<Config, String> {
+    fn parse(variables: &[(&str, &str)]) -> Result<MaintenanceConfig, String> {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Config::parse(&variables.iter().map(own).collect()).map_err(|problems| problems.to_string())
+        MaintenanceConfig::parse(&variables.iter().map(own).collect()).map_err(|problems| problems.to_string())
     }
 
     #[test]

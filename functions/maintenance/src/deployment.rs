@@ -1,5 +1,5 @@
 //! The sinks that the deployed replicator writes, read from its configuration: a task must not take those that it knows for
-//! all. [`Deployment`]
+//! all. [`DeployedReplicator`]
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;
@@ -8,7 +8,7 @@ use shared::raw_table::causes;
 
 /// The sinks of the deployment are not known.
 #[derive(Debug, thiserror::Error)]
-pub enum SinksUnknown {
+pub enum SinksUnknownError {
     /// The role may not read the configuration.
     #[error(
         "it is not known which sinks the replicator {function} writes: allow lambda:GetFunctionConfiguration on it ({reason})"
@@ -47,7 +47,7 @@ pub enum SinksUnknown {
     },
 }
 
-impl SinksUnknown {
+impl SinksUnknownError {
     /// Whether another try may succeed without a change to the deployment.
     #[must_use]
     pub fn may_pass(&self) -> bool {
@@ -61,7 +61,7 @@ impl SinksUnknown {
     "the replicator of this deployment writes sink {sink}, which this task does not know: set {variable} \
      (`local task`: {option})"
 )]
-pub struct Unserved {
+pub struct UnknownSink {
     /// The sink.
     pub sink: &'static str,
     /// The variable that makes it known.
@@ -69,7 +69,7 @@ pub struct Unserved {
     option: String,
 }
 
-impl Unserved {
+impl UnknownSink {
     fn of(setting: &SinkSetting) -> Self {
         Self { sink: setting.sink, variable: setting.variable, option: option(setting) }
     }
@@ -82,13 +82,13 @@ fn option(setting: &SinkSetting) -> String {
 
 /// The deployed replicator.
 #[derive(Debug, Clone)]
-pub struct Deployment {
+pub struct DeployedReplicator {
     client: Client,
     function: String,
     settings: Vec<SinkSetting>,
 }
 
-impl Deployment {
+impl DeployedReplicator {
     /// The replicator of this name, which these settings turn sinks on for.
     #[must_use]
     pub fn new(client: Client, function: String, settings: Vec<SinkSetting>) -> Self {
@@ -98,22 +98,22 @@ impl Deployment {
     /// The sinks that store items, are written by the deployment and are not among `known`.
     ///
     /// # Errors
-    /// [`SinksUnknown`] if the deployment does not tell.
-    pub async fn unserved(&self, known: &[&str]) -> Result<Vec<Unserved>, SinksUnknown> {
+    /// [`SinksUnknownError`] if the deployment does not tell.
+    pub async fn unserved(&self, known: &[&str]) -> Result<Vec<UnknownSink>, SinksUnknownError> {
         let function = || self.function.clone();
         let asked = self.client.get_function_configuration().function_name(&self.function).send().await;
         let configuration = asked.map_err(|error| {
             let reason = causes(&error);
             match error.code() {
-                Some("AccessDeniedException") => SinksUnknown::Denied { function: function(), reason },
-                Some("ResourceNotFoundException") => SinksUnknown::Absent { function: function() },
-                _ => SinksUnknown::Unavailable { function: function(), reason },
+                Some("AccessDeniedException") => SinksUnknownError::Denied { function: function(), reason },
+                Some("ResourceNotFoundException") => SinksUnknownError::Absent { function: function() },
+                _ => SinksUnknownError::Unavailable { function: function(), reason },
             }
         })?;
         let environment = configuration.environment();
         if let Some(error) = environment.and_then(|environment| environment.error()) {
             let reason = error.message().or(error.error_code()).unwrap_or("no reason").to_owned();
-            return Err(SinksUnknown::Encrypted { function: function(), reason });
+            return Err(SinksUnknownError::Encrypted { function: function(), reason });
         }
         let variables = environment.and_then(|environment| environment.variables());
         let is_set = |name: &str| variables.is_some_and(|all| all.get(name).is_some_and(|value| !value.is_empty()));
@@ -139,10 +139,10 @@ impl Deployment {
     }
 }
 
-fn unserved(settings: &[SinkSetting], is_set: impl Fn(&str) -> bool, known: &[&str]) -> Vec<Unserved> {
+fn unserved(settings: &[SinkSetting], is_set: impl Fn(&str) -> bool, known: &[&str]) -> Vec<UnknownSink> {
     let lacking =
         |setting: &&SinkSetting| setting.stores_items && is_set(setting.variable) && !known.contains(&setting.sink);
-    settings.iter().filter(lacking).map(Unserved::of).collect()
+    settings.iter().filter(lacking).map(UnknownSink::of).collect()
 }
 
 #[cfg(test)]

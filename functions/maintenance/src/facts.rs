@@ -1,15 +1,15 @@
-//! What the archive tells of each key: its rows in the order of their age, each once. [`Facts`]
+//! What the archive tells of each key: its rows in the order of their age, each once. [`VersionsByKey`]
 
 use std::collections::BTreeMap;
 
 use archiver::archive::ArchivedRow;
 use shared::change::CanonicalKey;
 
-use crate::sweep::{Held, SweepFault};
+use crate::sweep::{ArchiveScanError, MemoryBudget};
 
 /// Which rows of a key count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rows {
+pub enum VersionFilter {
     /// The one of the highest revision.
     Latest,
     /// All of them.
@@ -18,21 +18,26 @@ pub enum Rows {
 
 /// Rows by their keys.
 #[derive(Debug, Default)]
-pub struct Facts(BTreeMap<CanonicalKey, Vec<ArchivedRow>>);
+pub struct VersionsByKey(BTreeMap<CanonicalKey, Vec<ArchivedRow>>);
 
-impl Facts {
+impl VersionsByKey {
     /// Adds an object's rows.
     ///
     /// # Errors
     /// Never: it gives memory back, and takes none that was not counted when the rows were read.
-    pub fn add(&mut self, rows: Vec<ArchivedRow>, which: Rows, held: &mut Held) -> Result<(), SweepFault> {
+    pub fn add(
+        &mut self,
+        rows: Vec<ArchivedRow>,
+        which: VersionFilter,
+        held: &mut MemoryBudget,
+    ) -> Result<(), ArchiveScanError> {
         for row in rows {
             let facts = self.0.entry(row.key.clone()).or_default();
             match facts.binary_search_by(|fact| fact.revision.cmp(&row.revision)) {
                 Ok(_) => held.give(&row),
                 Err(place) => facts.insert(place, row),
             }
-            if which == Rows::Latest && facts.len() > 1 {
+            if which == VersionFilter::Latest && facts.len() > 1 {
                 held.give(&facts.remove(0));
             }
         }
@@ -66,8 +71,8 @@ mod tests {
         }
     }
 
-    fn told(which: Rows) -> Vec<Vec<String>> {
-        let (mut facts, mut held) = (Facts::default(), Held::default());
+    fn told(which: VersionFilter) -> Vec<Vec<String>> {
+        let (mut facts, mut held) = (VersionsByKey::default(), MemoryBudget::default());
         facts.add(vec![row("a", 9), row("b", 1)], which, &mut held).unwrap();
         facts.add(vec![row("a", 10), row("a", 9), row("a", 8)], which, &mut held).unwrap();
         let numbers = |rows: Vec<ArchivedRow>| rows.iter().map(|row| row.revision.sequence().to_string()).collect();
@@ -76,11 +81,11 @@ mod tests {
 
     #[test]
     fn the_latest_is_the_highest_as_a_number_whatever_order_the_objects_come_in() {
-        assert_eq!(told(Rows::Latest), [["10"], ["1"]]);
+        assert_eq!(told(VersionFilter::Latest), [["10"], ["1"]]);
     }
 
     #[test]
     fn all_are_told_once_in_the_order_of_their_age() {
-        assert_eq!(told(Rows::All), [vec!["8", "9", "10"], vec!["1"]]);
+        assert_eq!(told(VersionFilter::All), [vec!["8", "9", "10"], vec!["1"]]);
     }
 }

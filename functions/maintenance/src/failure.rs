@@ -21,14 +21,14 @@ const FORMAT: u32 = 1;
 
 /// The function that a record failed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Function {
+pub enum FailedFunction {
     /// It replicates.
     Replicator,
     /// It archives.
     Archiver,
 }
 
-impl Function {
+impl FailedFunction {
     /// As quarantine's keys and reports name it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -41,30 +41,30 @@ impl Function {
 
 /// What the functions are called where they are deployed: an envelope names one by its ARN.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Functions {
+pub struct FunctionNames {
     /// The replicator's name.
     pub replicator: String,
     /// The archiver's name.
     pub archiver: String,
 }
 
-impl Functions {
+impl FunctionNames {
     /// Which one an ARN names, with or without a qualifier (an alias or a version).
-    fn of_arn(&self, arn: &str) -> Option<Function> {
+    fn of_arn(&self, arn: &str) -> Option<FailedFunction> {
         let name = arn.split_once(":function:")?.1.split(':').next()?;
         if name == self.replicator {
-            Some(Function::Replicator)
+            Some(FailedFunction::Replicator)
         } else {
-            (name == self.archiver).then_some(Function::Archiver)
+            (name == self.archiver).then_some(FailedFunction::Archiver)
         }
     }
 }
 
 /// Records that failed together.
 #[derive(Debug)]
-pub struct Failure {
+pub struct FailureRecord {
     /// What they failed in.
-    pub function: Function,
+    pub function: FailedFunction,
     /// The sink that cannot hold it; nothing if the batch failed as a whole, or the record could not be read.
     pub sink: Option<String>,
     /// Why.
@@ -75,7 +75,7 @@ pub struct Failure {
 
 /// Why an object is no failure that can be redriven.
 #[derive(Debug, thiserror::Error)]
-pub enum NotAFailure {
+pub enum FailureParseError {
     /// The key is of neither kind.
     #[error("its key is neither {QUARANTINE}<function>/<sink>/<table>/<record>.json nor below {GIVEN_UP}")]
     Key,
@@ -93,28 +93,28 @@ pub enum NotAFailure {
 /// Reads an object of the failure bucket.
 ///
 /// # Errors
-/// [`NotAFailure`], which says what it is not.
-pub fn read(key: &str, body: &[u8], functions: &Functions) -> Result<Failure, NotAFailure> {
+/// [`FailureParseError`], which says what it is not.
+pub fn read(key: &str, body: &[u8], functions: &FunctionNames) -> Result<FailureRecord, FailureParseError> {
     if let Some(rest) = key.strip_prefix(QUARANTINE) {
         let mut parts = rest.split('/');
         let (Some(function), Some(sink), Some(_), Some(_)) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(NotAFailure::Key);
+            return Err(FailureParseError::Key);
         };
         let function = match function {
-            "replicator" => Function::Replicator,
-            "archiver" => Function::Archiver,
-            other => return Err(NotAFailure::Function(other.to_owned())),
+            "replicator" => FailedFunction::Replicator,
+            "archiver" => FailedFunction::Archiver,
+            other => return Err(FailureParseError::Function(other.to_owned())),
         };
         quarantined(function, sink, body)
     } else if key.starts_with(GIVEN_UP) {
         given_up(body, functions)
     } else {
-        Err(NotAFailure::Key)
+        Err(FailureParseError::Key)
     }
 }
 
-fn quarantined(function: Function, sink: &str, body: &[u8]) -> Result<Failure, NotAFailure> {
+fn quarantined(function: FailedFunction, sink: &str, body: &[u8]) -> Result<FailureRecord, FailureParseError> {
     #[derive(Deserialize)]
     struct Body<'a> {
         format: u32,
@@ -123,18 +123,18 @@ fn quarantined(function: Function, sink: &str, body: &[u8]) -> Result<Failure, N
         record: &'a RawValue,
     }
     const WANTED: &str = "a quarantined record ({\"format\":…,\"reason\":…,\"record\":…})";
-    let wrong = |error| NotAFailure::Body(WANTED, error);
+    let wrong = |error| FailureParseError::Body(WANTED, error);
     let Body { format, reason, record } = serde_json::from_slice(body).map_err(wrong)?;
     if format != FORMAT {
-        return Err(NotAFailure::Format(format));
+        return Err(FailureParseError::Format(format));
     }
     let event = RawValue::from_string(format!(r#"{{"Records":[{}]}}"#, record.get())).map_err(wrong)?;
     // The replicator names the sink `read` for a record that could not be read, and so is in none of them.
-    let sink = (function == Function::Replicator && sink != "read").then(|| sink.to_owned());
-    Ok(Failure { function, sink, reason, event })
+    let sink = (function == FailedFunction::Replicator && sink != "read").then(|| sink.to_owned());
+    Ok(FailureRecord { function, sink, reason, event })
 }
 
-fn given_up(body: &[u8], functions: &Functions) -> Result<Failure, NotAFailure> {
+fn given_up(body: &[u8], functions: &FunctionNames) -> Result<FailureRecord, FailureParseError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Envelope<'a> {
@@ -152,9 +152,9 @@ fn given_up(body: &[u8], functions: &Functions) -> Result<Failure, NotAFailure> 
         condition: Cow<'a, str>,
     }
     const WANTED: &str = "Lambda's envelope of a batch ({\"requestContext\":{\"functionArn\":…,…},…,\"payload\":…})";
-    let wrong = |error| NotAFailure::Body(WANTED, error);
+    let wrong = |error| FailureParseError::Body(WANTED, error);
     let Envelope { request_context, payload } = serde_json::from_slice(body).map_err(wrong)?;
-    let unknown = || NotAFailure::Function(request_context.function_arn.clone().into_owned());
+    let unknown = || FailureParseError::Function(request_context.function_arn.clone().into_owned());
     let function = functions.of_arn(&request_context.function_arn).ok_or_else(unknown)?;
     let event = if payload.get().starts_with('"') {
         let text: String = serde_json::from_str(payload.get()).map_err(wrong)?;
@@ -162,15 +162,15 @@ fn given_up(body: &[u8], functions: &Functions) -> Result<Failure, NotAFailure> 
     } else {
         payload.to_owned()
     };
-    Ok(Failure { function, sink: None, reason: request_context.condition.into_owned(), event })
+    Ok(FailureRecord { function, sink: None, reason: request_context.condition.into_owned(), event })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(key: &str, body: &str) -> Result<Failure, String> {
-        let functions = Functions { replicator: "stack-Replicator-1".into(), archiver: "stack-Archiver-2".into() };
+    fn parsed(key: &str, body: &str) -> Result<FailureRecord, String> {
+        let functions = FunctionNames { replicator: "stack-Replicator-1".into(), archiver: "stack-Archiver-2".into() };
         read(key, body.as_bytes(), &functions).map_err(|error| error.to_string())
     }
 
@@ -178,11 +178,11 @@ mod tests {
     fn a_quarantined_record_is_an_event_of_one() {
         let body = r#"{"format":1,"reason":"too large","record":{"eventID":"1"}}"#;
         let failure = parsed("quarantine/replicator/dynamodb/Users/2026-1.json", body).unwrap();
-        assert_eq!((failure.function, failure.sink.as_deref()), (Function::Replicator, Some("dynamodb")));
+        assert_eq!((failure.function, failure.sink.as_deref()), (FailedFunction::Replicator, Some("dynamodb")));
         assert_eq!(failure.event.get(), r#"{"Records":[{"eventID":"1"}]}"#);
         let failure = parsed("quarantine/replicator/read/unknown/0f.json", body).unwrap();
         assert_eq!(failure.sink, None, "read is no sink");
-        assert_eq!(parsed("quarantine/archiver/s3/Users/1.json", body).unwrap().function, Function::Archiver);
+        assert_eq!(parsed("quarantine/archiver/s3/Users/1.json", body).unwrap().function, FailedFunction::Archiver);
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
         for payload in [r#"{"Records":[{"a":"\""}]}"#, r#""{\"Records\":[{\"a\":\"\\\"\"}]}""#] {
             let failure = parsed("aws/lambda/m/shard/2026/11/24/x", &envelope(arn, payload)).unwrap();
             assert_eq!(failure.event.get(), r#"{"Records":[{"a":"\""}]}"#);
-            assert_eq!((failure.function, failure.reason.as_str()), (Function::Replicator, "RecordAgeExceeded"));
+            assert_eq!((failure.function, failure.reason.as_str()), (FailedFunction::Replicator, "RecordAgeExceeded"));
         }
         let other = envelope("arn:aws:lambda:eu-west-1:1:function:somebody", "{}");
         assert!(parsed("aws/lambda/m/s/x", &other).unwrap_err().contains("somebody"));

@@ -17,7 +17,7 @@ const REDRIVEN: &str = "redriven/";
 /// The bucket did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[error("FAILURE_BUCKET {bucket}: {what}: {reason}")]
-pub struct BucketFault {
+pub struct BucketError {
     bucket: String,
     what: String,
     reason: String,
@@ -25,7 +25,7 @@ pub struct BucketFault {
 
 /// An object of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct FailureObject {
     /// Its key.
     pub key: String,
     /// When it was written.
@@ -51,17 +51,18 @@ impl FailureBucket {
     /// Up to `most` objects below `prefix` whose keys come after `after`, in the order of their keys.
     ///
     /// # Errors
-    /// [`BucketFault`] if it cannot be listed.
-    pub async fn list(&self, prefix: &str, after: Option<&str>, most: i32) -> Result<Vec<Listed>, BucketFault> {
+    /// [`BucketError`] if it cannot be listed.
+    pub async fn list(&self, prefix: &str, after: Option<&str>, most: i32) -> Result<Vec<FailureObject>, BucketError> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(most);
         let listed = list.set_start_after(after.map(str::to_owned)).send().await;
         let listed = listed.map_err(|error| self.fault("cannot be listed".to_owned(), &error))?;
         let time = |time: &DateTime| OffsetDateTime::from_unix_timestamp_nanos(time.as_nanos()).ok();
         let object = |object: aws_sdk_s3::types::Object| {
             let size_bytes = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
-            Some(Listed { modified: object.last_modified().and_then(time), size_bytes, key: object.key? })
+            Some(FailureObject { modified: object.last_modified().and_then(time), size_bytes, key: object.key? })
         };
-        let mut found: Vec<Listed> = listed.contents.unwrap_or_default().into_iter().filter_map(object).collect();
+        let mut found: Vec<FailureObject> =
+            listed.contents.unwrap_or_default().into_iter().filter_map(object).collect();
         // A server that knows no start-after would have a redrive go round for ever.
         found.retain(|object| after.is_none_or(|after| object.key.as_str() > after));
         Ok(found)
@@ -70,14 +71,14 @@ impl FailureBucket {
     /// An object's body; nothing if it is no longer there.
     ///
     /// # Errors
-    /// [`BucketFault`] if it cannot be read.
-    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, BucketFault> {
+    /// [`BucketError`] if it cannot be read.
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, BucketError> {
         let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(object) => object,
             Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => return Ok(None),
             Err(error) => return Err(self.fault(format!("{key} cannot be read"), &error)),
         };
-        let body = object.body.collect().await.map_err(|error| BucketFault {
+        let body = object.body.collect().await.map_err(|error| BucketError {
             bucket: self.bucket.clone(),
             what: format!("{key} cannot be read"),
             reason: causes(&error),
@@ -88,8 +89,8 @@ impl FailureBucket {
     /// Writes an object; it is safe once this returns.
     ///
     /// # Errors
-    /// [`BucketFault`] if it is not confirmed.
-    pub async fn put(&self, key: &str, content_type: &str, body: Vec<u8>) -> Result<(), BucketFault> {
+    /// [`BucketError`] if it is not confirmed.
+    pub async fn put(&self, key: &str, content_type: &str, body: Vec<u8>) -> Result<(), BucketError> {
         let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
         let time = upload_time(body.len() as u64);
         let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256).body(ByteStream::from(body));
@@ -100,14 +101,14 @@ impl FailureBucket {
     /// Moves an object of this body below `redriven/`: it is removed only after its copy is confirmed.
     ///
     /// # Errors
-    /// [`BucketFault`]; the object is then still where it was.
-    pub async fn retire(&self, key: &str, body: Vec<u8>) -> Result<(), BucketFault> {
+    /// [`BucketError`]; the object is then still where it was.
+    pub async fn retire(&self, key: &str, body: Vec<u8>) -> Result<(), BucketError> {
         self.put(&format!("{REDRIVEN}{key}"), "application/json", body).await?;
         let removed = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
         removed.map(drop).map_err(|error| self.fault(format!("{key} cannot be removed"), &error))
     }
 
-    fn fault<E, R>(&self, what: String, error: &SdkError<E, R>) -> BucketFault
+    fn fault<E, R>(&self, what: String, error: &SdkError<E, R>) -> BucketError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: std::fmt::Debug,
@@ -116,6 +117,6 @@ impl FailureBucket {
             .as_service_error()
             .and_then(|refusal| Some(format!("{}: {}", refusal.code()?, refusal.message().unwrap_or("no message"))));
         let reason = refusal.unwrap_or_else(|| causes(error));
-        BucketFault { bucket: self.bucket.clone(), what, reason }
+        BucketError { bucket: self.bucket.clone(), what, reason }
     }
 }

@@ -1,116 +1,116 @@
 //! One invocation: an order is read, gone about until it is done or the time is up, and answered.
 
 use archiver::archive::{Compression, KeyNames};
-use archiver::store::Store;
+use archiver::store::ArchiveStore;
 use replicator::sink::Replica;
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
 use shared::metric;
-use shared::postgres::Database;
-use shared::raw_table::RawTable;
+use shared::postgres::PostgresDatabase;
+use shared::raw_table::TableReader;
 use shared::table::RestoreTable;
 
-use crate::deployment::{Deployment, SinksUnknown, Unserved};
-use crate::failure::Functions;
-use crate::failure_bucket::{BucketFault, FailureBucket};
-use crate::mapping::{Mappings, Unfed};
-use crate::mend::MendFault;
-use crate::source::{Source, SourceFault};
-use crate::sweep::Library;
-use crate::task::audit::{self, AuditFault};
-use crate::task::backfill::{self, BackfillFault};
+use crate::deployment::{DeployedReplicator, SinksUnknownError, UnknownSink};
+use crate::failure::FunctionNames;
+use crate::failure_bucket::{BucketError, FailureBucket};
+use crate::mapping::{MappingNotReady, ReplicatorMappings};
+use crate::mend::ReconcileError;
+use crate::source::{SourceTable, SourceTableError};
+use crate::sweep::ArchiveReader;
+use crate::task::audit::{self, AuditError};
+use crate::task::backfill::{self, BackfillError};
 use crate::task::columns;
 use crate::task::compact;
-use crate::task::course::Course;
-use crate::task::export::{self, ExportFault};
-use crate::task::merge::MergeFault;
-use crate::task::migrate::{self, MigrateFault};
-use crate::task::redrive::{self, RedriveFault};
-use crate::task::restore::{self, RestoreFault};
-use crate::task::summary::{self, SummaryFault};
-use crate::task::verify::{self, VerifyFault};
-use crate::task::{Answer, BadOrder, Order, Task};
+use crate::task::course::TaskRun;
+use crate::task::export::{self, ExportError};
+use crate::task::merge::MergeError;
+use crate::task::migrate::{self, MigrateError};
+use crate::task::redrive::{self, RedriveError};
+use crate::task::restore::{self, RestoreError};
+use crate::task::summary::{self, SummaryError};
+use crate::task::verify::{self, VerifyError};
+use crate::task::{InvalidRequest, TaskRequest, TaskResponse, TaskSpec};
 
 /// The tasks that only look: what they find is counted as a metric, a segment at a time.
 const LOOKING: [&str; 2] = ["audit", "verify"];
 
 /// Why an invocation has no answer. All that was confirmed until then stays.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum TaskError {
     /// The payload is no task.
     #[error(transparent)]
-    Order(#[from] BadOrder),
+    Order(#[from] InvalidRequest),
     /// The source cannot be worked from.
     #[error(transparent)]
-    Source(#[from] SourceFault),
+    Source(#[from] SourceTableError),
     /// It is not known which sinks there are.
     #[error(transparent)]
-    Sinks(#[from] SinksUnknown),
+    Sinks(#[from] SinksUnknownError),
     /// A sink would be passed over.
     #[error(transparent)]
-    Unserved(#[from] Unserved),
+    Unserved(#[from] UnknownSink),
     /// A backfill stopped.
     #[error(transparent)]
-    Backfill(#[from] BackfillFault),
+    Backfill(#[from] BackfillError),
     /// A comparison stopped.
     #[error(transparent)]
-    Verify(#[from] VerifyFault),
+    Verify(#[from] VerifyError),
     /// A redrive stopped.
     #[error(transparent)]
-    Redrive(#[from] RedriveFault),
+    Redrive(#[from] RedriveError),
     /// A compaction stopped, or the writing of columns.
     #[error(transparent)]
-    Merge(#[from] MergeFault),
+    Merge(#[from] MergeError),
     /// A restore stopped.
     #[error(transparent)]
-    Restore(#[from] RestoreFault),
+    Restore(#[from] RestoreError),
     /// An export stopped.
     #[error(transparent)]
-    Export(#[from] ExportFault),
+    Export(#[from] ExportError),
     /// An audit stopped.
     #[error(transparent)]
-    Audit(#[from] AuditFault),
+    Audit(#[from] AuditError),
     /// A migration stopped.
     #[error(transparent)]
-    Migrate(#[from] MigrateFault),
+    Migrate(#[from] MigrateError),
     /// Of the segments there is no sum.
     #[error(transparent)]
-    Summary(#[from] SummaryFault),
+    Summary(#[from] SummaryError),
     /// The report cannot be written.
     #[error(transparent)]
-    Bucket(#[from] BucketFault),
+    Bucket(#[from] BucketError),
 }
 
-impl Fault {
+impl TaskError {
     /// What a state machine goes by: only a `TaskFailed` may pass by itself.
     #[must_use]
     pub fn name(&self) -> &'static str {
         let read = match self {
-            Self::Restore(RestoreFault::Sweep(fault))
-            | Self::Export(ExportFault::Sweep(fault))
-            | Self::Audit(AuditFault::Sweep(fault))
+            Self::Restore(RestoreError::Sweep(fault))
+            | Self::Export(ExportError::Sweep(fault))
+            | Self::Audit(AuditError::Sweep(fault))
                 if fault.lasts() =>
             {
                 return "TaskInvalid";
             }
             Self::Order(_)
-            | Self::Verify(VerifyFault::NoTime(_))
-            | Self::Merge(MergeFault::NoTime(_) | MergeFault::TooDamaged(_))
-            | Self::Migrate(MigrateFault::Absent)
-            | Self::Summary(SummaryFault::Missing { .. } | SummaryFault::Unreadable { .. })
-            | Self::Export(ExportFault::Objects | ExportFault::Taken { .. }) => return "TaskInvalid",
-            Self::Backfill(BackfillFault::Unfed(Unfed::Unknown { .. })) => return "TaskFailed",
-            Self::Backfill(BackfillFault::Unfed(_)) | Self::Unserved(_) => return "TaskPreconditionFailed",
-            Self::Sinks(unknown) | Self::Redrive(RedriveFault::Sinks(unknown)) => {
+            | Self::Verify(VerifyError::NoTime(_))
+            | Self::Merge(MergeError::NoTime(_) | MergeError::TooDamaged(_))
+            | Self::Migrate(MigrateError::Absent)
+            | Self::Summary(SummaryError::Missing { .. } | SummaryError::Unreadable { .. })
+            | Self::Export(ExportError::Objects | ExportError::Taken { .. }) => return "TaskInvalid",
+            Self::Backfill(BackfillError::Unfed(MappingNotReady::Unknown { .. })) => return "TaskFailed",
+            Self::Backfill(BackfillError::Unfed(_)) | Self::Unserved(_) => return "TaskPreconditionFailed",
+            Self::Sinks(unknown) | Self::Redrive(RedriveError::Sinks(unknown)) => {
                 return if unknown.may_pass() { "TaskFailed" } else { "TaskPreconditionFailed" };
             }
-            Self::Verify(VerifyFault::Read(MendFault::Source(fault)))
-            | Self::Redrive(RedriveFault::Read(MendFault::Source(fault)))
-            | Self::Backfill(BackfillFault::Source(fault))
+            Self::Verify(VerifyError::Read(ReconcileError::Source(fault)))
+            | Self::Redrive(RedriveError::Read(ReconcileError::Source(fault)))
+            | Self::Backfill(BackfillError::Source(fault))
             | Self::Source(fault) => Some(fault),
             _ => None,
         };
-        if matches!(read, Some(SourceFault::NoStream(_))) { "TaskPreconditionFailed" } else { "TaskFailed" }
+        if matches!(read, Some(SourceTableError::NoStream(_))) { "TaskPreconditionFailed" } else { "TaskFailed" }
     }
 
     /// Whether the request was rejected before any of its work was done.
@@ -118,7 +118,7 @@ impl Fault {
     pub fn is_rejection(&self) -> bool {
         let while_running = match self {
             Self::Merge(_) | Self::Restore(_) | Self::Audit(_) | Self::Summary(_) => true,
-            Self::Export(fault) => !matches!(fault, ExportFault::Taken { .. }),
+            Self::Export(fault) => !matches!(fault, ExportError::Taken { .. }),
             _ => false,
         };
         !while_running && self.name() != "TaskFailed"
@@ -126,35 +126,35 @@ impl Fault {
 }
 
 /// The function: the source, its replicas, the archive, and the bucket of what failed.
-pub struct Maintenance {
+pub struct MaintenanceHandler {
     /// The table that the replicas mirror.
-    pub source: RawTable,
+    pub source: TableReader,
     /// The same table, as a restore writes to it.
     pub restored: RestoreTable,
     /// Its replicas.
     pub replicas: Vec<Box<dyn Replica>>,
     /// The database of the relational one, as its owner sees it.
-    pub owned: Option<Database>,
+    pub owned: Option<PostgresDatabase>,
     /// The mappings that feed them.
-    pub mappings: Mappings,
+    pub mappings: ReplicatorMappings,
     /// The replicator, whose sinks are to be among the replicas.
-    pub deployment: Deployment,
+    pub deployment: DeployedReplicator,
     /// What failed, and the reports.
     pub failures: FailureBucket,
     /// Where what TTL removed goes.
-    pub archive: Store,
+    pub archive: ArchiveStore,
     /// How it is compressed.
     pub compression: Compression,
     /// What the functions are called.
-    pub functions: Functions,
+    pub functions: FunctionNames,
 }
 
-impl Maintenance {
+impl MaintenanceHandler {
     /// Goes about a task.
     ///
     /// # Errors
-    /// [`Fault`], in words that say what to mend.
-    pub async fn handle(&self, payload: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+    /// [`TaskError`], in words that say what to mend.
+    pub async fn handle(&self, payload: &RawValue, invocation: &Invocation) -> Result<TaskResponse, TaskError> {
         let answer = Box::pin(self.go_about(payload, invocation)).await;
         let request_id = &invocation.request_id;
         match &answer {
@@ -171,7 +171,7 @@ impl Maintenance {
             ),
             Err(fault) => tracing::error!(request_id, error.kind = fault.name(), error = %fault, "task failed"),
         }
-        if let Ok(Answer { done: true, task, differences, .. }) = &answer
+        if let Ok(TaskResponse { done: true, task, differences, .. }) = &answer
             && LOOKING.contains(&task.as_str())
         {
             metric::DIFFERENCES.increment([], *differences);
@@ -179,22 +179,23 @@ impl Maintenance {
         answer
     }
 
-    async fn go_about(&self, payload: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
-        let order = Order::parse(payload, invocation)?;
+    async fn go_about(&self, payload: &RawValue, invocation: &Invocation) -> Result<TaskResponse, TaskError> {
+        let order = TaskRequest::parse(payload, invocation)?;
         match &order.task {
-            Task::Backfill { capacity_units } => {
+            TaskSpec::Backfill { capacity_units } => {
                 self.serves_all_sinks().await?;
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?.over(&self.sinks());
-                let world = backfill::World { source: &source, replicas: &self.replicas, mappings: &self.mappings };
+                let mut course = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
+                let world =
+                    backfill::BackfillContext { source: &source, replicas: &self.replicas, mappings: &self.mappings };
                 let done = backfill::run(&mut course, &world, *capacity_units, invocation).await;
                 Ok(course.answer(done).await?)
             }
-            Task::Verify(verify) => {
+            TaskSpec::Verify(verify) => {
                 self.serves_all_sinks().await?;
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?.over(&self.sinks());
-                let world = verify::World {
+                let mut course = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
+                let world = verify::VerifyContext {
                     source: &source,
                     replicas: &self.replicas,
                     bucket: &self.failures,
@@ -203,10 +204,10 @@ impl Maintenance {
                 let done = verify::run(&mut course, &world, *verify, invocation).await;
                 Ok(course.answer(done).await?)
             }
-            Task::Redrive(redrive) => {
+            TaskSpec::Redrive(redrive) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?.over(&self.sinks());
-                let world = redrive::World {
+                let mut course = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
+                let world = redrive::RedriveContext {
                     source: &source,
                     replicas: &self.replicas,
                     archive: &self.archive,
@@ -218,10 +219,10 @@ impl Maintenance {
                 let done = redrive::run(&mut course, &world, redrive, invocation).await;
                 Ok(course.answer(done).await?)
             }
-            Task::Compact(compact) => {
+            TaskSpec::Compact(compact) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?;
-                let world = compact::World {
+                let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
+                let world = compact::CompactContext {
                     archive: &self.archive,
                     compression: self.compression,
                     table: source.table_name(),
@@ -230,10 +231,10 @@ impl Maintenance {
                 let done = compact::run(&mut course, &world, compact).await;
                 Ok(course.answer(done).await?)
             }
-            Task::Columns(columns) => {
+            TaskSpec::Columns(columns) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?;
-                let world = columns::World {
+                let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
+                let world = columns::ParquetContext {
                     archive: &self.archive,
                     table: source.table_name(),
                     key_names: KeyNames::new(source.description().key_names()),
@@ -241,40 +242,42 @@ impl Maintenance {
                 let done = columns::run(&mut course, &world, columns).await;
                 Ok(course.answer(done).await?)
             }
-            Task::Restore(restore) => {
+            TaskSpec::Restore(restore) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?;
+                let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
                 let library = self.library(&source);
-                let world = restore::World { library, source: &source, table: &self.restored };
+                let world = restore::RestoreContext { library, source: &source, table: &self.restored };
                 let done = restore::run(&mut course, &world, restore, invocation.now).await;
                 Ok(course.answer(done).await?)
             }
-            Task::Export(export) => {
+            TaskSpec::Export(export) => {
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?;
+                let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
                 let (library, description) = (self.library(&source), source.description());
-                let world = export::World { library, compression: self.compression, description };
+                let world = export::ExportContext { library, compression: self.compression, description };
                 let done = export::run(&mut course, &world, export, &order.run_id).await;
                 Ok(course.answer(done).await?)
             }
-            Task::Audit(audit) => {
+            TaskSpec::Audit(audit) => {
                 if audit.keys.is_none() {
                     self.serves_all_sinks().await?;
                 }
                 let source = self.open().await?;
-                let mut course = Course::resume(&order, invocation, &self.failures)?.over(&self.sinks());
+                let mut course = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
                 let library = self.library(&source);
-                let world = audit::World { library, replicas: &self.replicas };
+                let world = audit::AuditContext { library, replicas: &self.replicas };
                 let done = audit::run(&mut course, &world, audit).await;
                 Ok(course.answer(done).await?)
             }
             // Neither needs a source: the one comes before there is a replica of it, the other after all is done.
-            Task::Migrate => {
-                let mut course = Course::resume(&order, invocation, &self.failures)?;
+            TaskSpec::Migrate => {
+                let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
                 let done = migrate::run(&mut course, self.owned.as_ref(), order.segment).await;
                 Ok(course.answer(done).await?)
             }
-            Task::Summary(summary) => Ok(summary::run(summary, &order.run_id, order.segment.of, &self.failures).await?),
+            TaskSpec::Summary(summary) => {
+                Ok(summary::run(summary, &order.run_id, order.segment.of, &self.failures).await?)
+            }
         }
     }
 
@@ -284,17 +287,17 @@ impl Maintenance {
     }
 
     /// Refuses to work on a part of the deployment's sinks: the others would be passed over without a word.
-    async fn serves_all_sinks(&self) -> Result<(), Fault> {
+    async fn serves_all_sinks(&self) -> Result<(), TaskError> {
         let unserved = self.deployment.unserved(&self.sinks()).await?;
         unserved.into_iter().next().map_or(Ok(()), |unserved| Err(unserved.into()))
     }
 
-    async fn open(&self) -> Result<Source, SourceFault> {
-        Source::open(self.source.clone()).await
+    async fn open(&self) -> Result<SourceTable, SourceTableError> {
+        SourceTable::open(self.source.clone()).await
     }
 
-    fn library(&self, source: &Source) -> Library {
-        Library {
+    fn library(&self, source: &SourceTable) -> ArchiveReader {
+        ArchiveReader {
             store: self.archive.clone(),
             table: source.table_name().to_owned(),
             key_names: KeyNames::new(source.description().key_names()),

@@ -28,5 +28,5 @@ pub mod source;
 pub mod sweep;
 pub mod task;
 
-pub use config::{Clients, connect};
-pub use handler::{Fault, Maintenance};
+pub use config::{AwsClients, connect};
+pub use handler::{MaintenanceHandler, TaskError};

@@ -1,8 +1,8 @@
 //! The maintenance function on Lambda.
 
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
-use maintenance::Clients;
-use maintenance::config::{self, Config};
+use maintenance::AwsClients;
+use maintenance::config::{self, MaintenanceConfig};
 use serde_json::value::RawValue;
 use shared::clock::Clock;
 use shared::environment::Environment;
@@ -18,18 +18,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<(), Error> {
     let environment = Environment::of_process();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
-    let config = Config::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
+    let config = MaintenanceConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let sdk = aws::load().await;
     let replica = config.replicator().replica_client(&sdk).await;
     let (source, s3) = (aws::dynamodb(&sdk), aws::s3(&sdk, &environment));
     let signer = Some(TokenSigner::new(&sdk, Clock::system()));
-    let clients = Clients { source, replica, signer, s3, lambda: aws_sdk_lambda::Client::new(&sdk) };
+    let clients = AwsClients { source, replica, signer, s3, lambda: aws_sdk_lambda::Client::new(&sdk) };
     let (maintenance, clock) = (&maintenance::connect(&config, clients), &Clock::system());
     lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {
         let invocation = aws::invocation(clock, Instant::now(), &event.context);
         let answer = maintenance.handle(&event.payload, &invocation).await;
         telemetry.flush(&invocation.request_id);
-        let named = |fault: maintenance::Fault| Diagnostic {
+        let named = |fault: maintenance::TaskError| Diagnostic {
             error_type: fault.name().to_owned(),
             error_message: fault.to_string(),
         };

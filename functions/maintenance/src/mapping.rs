@@ -6,7 +6,7 @@ use shared::raw_table::causes;
 
 /// Why a replica must not be filled now.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfed {
+pub enum MappingNotReady {
     /// Nobody reads the stream for the replicator.
     #[error(
         "no event source mapping feeds {function} from {stream}: deploy it before a backfill, or what changes meanwhile is lost"
@@ -53,12 +53,12 @@ pub enum Unfed {
 
 /// The replicator's mappings.
 #[derive(Debug, Clone)]
-pub struct Mappings {
+pub struct ReplicatorMappings {
     client: Client,
     function: String,
 }
 
-impl Mappings {
+impl ReplicatorMappings {
     /// Those of the function with this name.
     #[must_use]
     pub fn new(client: Client, function: String) -> Self {
@@ -68,11 +68,11 @@ impl Mappings {
     /// Whether every change of the stream reaches the replicator: its mapping is enabled and began at the oldest record.
     ///
     /// # Errors
-    /// [`Unfed`], which says what to do about it.
-    pub async fn feed_all_of(&self, stream_arn: &str) -> Result<(), Unfed> {
+    /// [`MappingNotReady`], which says what to do about it.
+    pub async fn feed_all_of(&self, stream_arn: &str) -> Result<(), MappingNotReady> {
         let mut pages = self.client.list_event_source_mappings().event_source_arn(stream_arn).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let unknown = |reason| Unfed::Unknown { stream: stream_arn.to_owned(), reason };
+            let unknown = |reason| MappingNotReady::Unknown { stream: stream_arn.to_owned(), reason };
             let page = page.map_err(|error| unknown(causes(&error)))?;
             for mapping in page.event_source_mappings() {
                 if mapping.function_arn().is_none_or(|arn| !is_of(arn, &self.function)) {
@@ -81,18 +81,18 @@ impl Mappings {
                 let (uuid, function) = (mapping.uuid().unwrap_or_default().to_owned(), self.function.clone());
                 let state = mapping.state().unwrap_or("in no state");
                 if state != "Enabled" {
-                    return Err(Unfed::NotEnabled { uuid, function, state: state.to_owned() });
+                    return Err(MappingNotReady::NotEnabled { uuid, function, state: state.to_owned() });
                 }
                 return match mapping.starting_position() {
                     Some(EventSourcePosition::TrimHorizon) => Ok(()),
                     other => {
                         let position = other.map_or("nowhere", EventSourcePosition::as_str).to_owned();
-                        Err(Unfed::NotFromTheBeginning { uuid, function, position })
+                        Err(MappingNotReady::NotFromTheBeginning { uuid, function, position })
                     }
                 };
             }
         }
-        Err(Unfed::Missing { function: self.function.clone(), stream: stream_arn.to_owned() })
+        Err(MappingNotReady::Missing { function: self.function.clone(), stream: stream_arn.to_owned() })
     }
 }
 

@@ -8,15 +8,15 @@
 
 use std::time::Duration;
 
-use replicator::sink::{Over, Put, Replica, Target, Unread, Write};
+use replicator::sink::{Replica, ReplicaCondition, ReplicaReadError, ReplicaWrite, WriteResult, WriteTarget};
 use shared::change::CanonicalKey;
-use shared::held::Held;
+use shared::held::ReplicaItem;
 use shared::invocation::Invocation;
 use shared::revision::Revision;
 use tokio::time::Instant;
 
-use crate::reconcile::{Verdict, decide};
-use crate::source::{Source, SourceFault};
+use crate::reconcile::{ReconcileAction, decide};
+use crate::source::{SourceTable, SourceTableError};
 
 /// A key that is written faster than it can be read so often is left to the stream.
 const ROUNDS: u32 = 10;
@@ -27,7 +27,7 @@ const UNSEEN: &str = "the deadline passed before it was processed";
 
 /// A key to be mended, and the revision of the record that brought it up, if one did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ailing {
+pub struct StaleKey {
     /// The item's key.
     pub key: CanonicalKey,
     /// The record's age.
@@ -36,7 +36,7 @@ pub struct Ailing {
 
 /// What became of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mended {
+pub enum RepairOutcome {
     /// Nothing was to be done.
     Well,
     /// The source's state was written.
@@ -47,26 +47,26 @@ pub enum Mended {
 
 /// What cannot be mended because it cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum MendFault {
+pub enum ReconcileError {
     /// The source.
     #[error(transparent)]
-    Source(#[from] SourceFault),
+    Source(#[from] SourceTableError),
     /// The replica.
     #[error(transparent)]
-    Replica(#[from] Unread),
+    Replica(#[from] ReplicaReadError),
 }
 
 /// Mends these keys, each of which stands there once; answers for each of them, in their order.
 ///
 /// # Errors
-/// [`MendFault`] if one side cannot be read. What was written until then is right and stays.
+/// [`ReconcileError`] if one side cannot be read. What was written until then is right and stays.
 pub async fn mend(
-    source: &Source,
+    source: &SourceTable,
     replica: &dyn Replica,
-    ailing: &[Ailing],
+    ailing: &[StaleKey],
     invocation: &Invocation,
-) -> Result<Vec<Mended>, MendFault> {
-    carry_out(source, replica, ailing, invocation, Writes::Made).await
+) -> Result<Vec<RepairOutcome>, ReconcileError> {
+    carry_out(source, replica, ailing, invocation, WriteMode::Made).await
 }
 
 /// What [`mend`] would return, as far as it is known without a write: the same reads and the same decisions, and in place
@@ -75,29 +75,29 @@ pub async fn mend(
 /// # Errors
 /// As [`mend`].
 pub async fn predict(
-    source: &Source,
+    source: &SourceTable,
     replica: &dyn Replica,
-    ailing: &[Ailing],
+    ailing: &[StaleKey],
     invocation: &Invocation,
-) -> Result<Vec<Mended>, MendFault> {
-    carry_out(source, replica, ailing, invocation, Writes::Predicted).await
+) -> Result<Vec<RepairOutcome>, ReconcileError> {
+    carry_out(source, replica, ailing, invocation, WriteMode::Predicted).await
 }
 
 /// Whether the replica is written to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Writes {
+enum WriteMode {
     Made,
     Predicted,
 }
 
 async fn carry_out(
-    source: &Source,
+    source: &SourceTable,
     replica: &dyn Replica,
-    ailing: &[Ailing],
+    ailing: &[StaleKey],
     invocation: &Invocation,
-    mode: Writes,
-) -> Result<Vec<Mended>, MendFault> {
-    let mut mended = vec![Mended::Well; ailing.len()];
+    mode: WriteMode,
+) -> Result<Vec<RepairOutcome>, ReconcileError> {
+    let mut mended = vec![RepairOutcome::Well; ailing.len()];
     let mut open: Vec<usize> = (0..ailing.len()).collect();
     let mut pause = FIRST_PAUSE;
     for _ in 0..ROUNDS {
@@ -113,23 +113,26 @@ async fn carry_out(
         for (((place, key), held), item) in open.into_iter().zip(&keys).zip(&held).zip(&items) {
             match decide(label, ailing[place].at_hand, held.as_ref(), item.as_ref()) {
                 // What a former round wrote stays told as written.
-                Verdict::Settled if matches!(mended[place], Mended::Left(_)) => mended[place] = Mended::Written,
-                Verdict::Settled => {}
-                Verdict::Foreign(error) => {
-                    mended[place] =
-                        Mended::Left(format!("the replica's item has a _rev that is not a revision ({error})"));
+                ReconcileAction::Settled if matches!(mended[place], RepairOutcome::Left(_)) => {
+                    mended[place] = RepairOutcome::Written
                 }
-                Verdict::Write { revision, over } => {
-                    let expired = held.as_ref().is_some_and(Held::expired);
-                    let target = item.as_ref().map_or(Target::Gone { expired }, Target::Item);
-                    writes.push(Write { key, target, revision, over: Over::Revision(over) });
+                ReconcileAction::Settled => {}
+                ReconcileAction::Foreign(error) => {
+                    mended[place] =
+                        RepairOutcome::Left(format!("the replica's item has a _rev that is not a revision ({error})"));
+                }
+                ReconcileAction::Write { revision, over } => {
+                    let expired = held.as_ref().is_some_and(ReplicaItem::expired);
+                    let target = item.as_ref().map_or(WriteTarget::Gone { expired }, WriteTarget::Item);
+                    writes.push(ReplicaWrite { key, target, revision, over: ReplicaCondition::Revision(over) });
                     places.push(place);
                 }
             }
         }
-        if mode == Writes::Predicted {
+        if mode == WriteMode::Predicted {
             for (place, write) in places.into_iter().zip(&writes) {
-                mended[place] = replica.refusal(write, invocation.now).map_or(Mended::Written, Mended::Left);
+                mended[place] =
+                    replica.refusal(write, invocation.now).map_or(RepairOutcome::Written, RepairOutcome::Left);
             }
             open = Vec::new();
             break;
@@ -139,19 +142,19 @@ async fn carry_out(
         open = Vec::new();
         for (place, put) in places.into_iter().zip(puts) {
             let left = match put {
-                Put::Permanent(reason) => {
-                    mended[place] = Mended::Left(reason);
+                WriteResult::Permanent(reason) => {
+                    mended[place] = RepairOutcome::Left(reason);
                     continue;
                 }
-                Put::Written | Put::Refused => {
+                WriteResult::Written | WriteResult::Refused => {
                     "gave up: the item was modified concurrently on every attempt".to_owned()
                 }
-                Put::Transient(reason) => {
+                WriteResult::Transient(reason) => {
                     failed = true;
                     reason
                 }
             };
-            mended[place] = Mended::Left(left);
+            mended[place] = RepairOutcome::Left(left);
             open.push(place);
         }
         if failed {
@@ -161,8 +164,8 @@ async fn carry_out(
     }
     // A key that was never looked at is not known to be well.
     for place in open {
-        if mended[place] == Mended::Well {
-            mended[place] = Mended::Left(UNSEEN.to_owned());
+        if mended[place] == RepairOutcome::Well {
+            mended[place] = RepairOutcome::Left(UNSEEN.to_owned());
         }
     }
     Ok(mended)

@@ -11,8 +11,8 @@ use shared::change::CanonicalKey;
 use shared::stream::{key_of, read};
 use tokio::time::{Instant, timeout_at};
 
-use crate::failure::{self, Function, Functions, GIVEN_UP, QUARANTINE};
-use crate::failure_bucket::{BucketFault, FailureBucket, Listed};
+use crate::failure::{self, FailedFunction, FunctionNames, GIVEN_UP, QUARANTINE};
+use crate::failure_bucket::{BucketError, FailureBucket, FailureObject};
 
 const PAGE: i32 = 1_000;
 /// Objects that are read side by side: at most so many,
@@ -24,13 +24,13 @@ const OBJECTS_A_KEY: usize = 20;
 
 /// The failure objects of some keys.
 #[derive(Debug)]
-pub struct Outstanding {
+pub struct FailureIndex {
     objects: HashMap<CanonicalKey, Vec<String>>,
     /// Whether the whole bucket was read.
     pub is_complete: bool,
 }
 
-impl Outstanding {
+impl FailureIndex {
     /// Those of a bucket that has no failure object.
     #[must_use]
     pub fn none() -> Self {
@@ -53,8 +53,8 @@ impl Outstanding {
 /// Whether the bucket has any failure object: without one there is nothing to look for.
 ///
 /// # Errors
-/// [`BucketFault`] if the bucket cannot be listed.
-pub async fn any(bucket: &FailureBucket) -> Result<bool, BucketFault> {
+/// [`BucketError`] if the bucket cannot be listed.
+pub async fn any(bucket: &FailureBucket) -> Result<bool, BucketError> {
     for prefix in [GIVEN_UP, QUARANTINE] {
         if !bucket.list(prefix, None, 1).await?.is_empty() {
             return Ok(true);
@@ -66,15 +66,15 @@ pub async fn any(bucket: &FailureBucket) -> Result<bool, BucketFault> {
 /// The failure objects of these keys that concern this sink, as far as the bucket can be read by `deadline`.
 ///
 /// # Errors
-/// [`BucketFault`] if the bucket cannot be read.
+/// [`BucketError`] if the bucket cannot be read.
 pub async fn of_keys<'k>(
     keys: impl Iterator<Item = &'k CanonicalKey>,
     sink: &str,
     bucket: &FailureBucket,
-    functions: &Functions,
+    functions: &FunctionNames,
     deadline: Instant,
-) -> Result<Outstanding, BucketFault> {
-    let mut found = Outstanding { objects: keys.map(|key| (key.clone(), Vec::new())).collect(), is_complete: false };
+) -> Result<FailureIndex, BucketError> {
+    let mut found = FailureIndex { objects: keys.map(|key| (key.clone(), Vec::new())).collect(), is_complete: false };
     for prefix in [GIVEN_UP, QUARANTINE] {
         let mut after: Option<String> = None;
         loop {
@@ -87,7 +87,7 @@ pub async fn of_keys<'k>(
             for group in groups(&page) {
                 let bodies = stream::iter(group).map(|listed| async move {
                     let body = bucket.get(&listed.key).await?.unwrap_or_default();
-                    Ok::<_, BucketFault>((listed, body))
+                    Ok::<_, BucketError>((listed, body))
                 });
                 let bodies = bodies.buffer_unordered(READS_IN_FLIGHT).try_collect::<Vec<_>>();
                 let Ok(bodies) = timeout_at(deadline, bodies).await else { return Ok(found) };
@@ -107,8 +107,8 @@ pub async fn of_keys<'k>(
 }
 
 /// A page in groups that may be read side by side; objects that are no failures by their size are left out.
-fn groups(page: &[Listed]) -> Vec<Vec<&Listed>> {
-    let mut groups: Vec<Vec<&Listed>> = Vec::new();
+fn groups(page: &[FailureObject]) -> Vec<Vec<&FailureObject>> {
+    let mut groups: Vec<Vec<&FailureObject>> = Vec::new();
     let mut bytes = 0;
     for listed in page.iter().filter(|listed| listed.size_bytes <= failure::OBJECT_BYTES_MOST) {
         bytes += listed.size_bytes;
@@ -124,10 +124,10 @@ fn groups(page: &[Listed]) -> Vec<Vec<&Listed>> {
 }
 
 /// The keys of an object's records that may be missing in the sink; none of what is no failure of the replicator.
-fn keys_of(object: &str, body: &[u8], sink: &str, functions: &Functions) -> Vec<CanonicalKey> {
+fn keys_of(object: &str, body: &[u8], sink: &str, functions: &FunctionNames) -> Vec<CanonicalKey> {
     let failure = failure::read(object, body, functions).ok();
-    let concerns = |failure: &failure::Failure| {
-        failure.function == Function::Replicator && failure.sink.as_deref().is_none_or(|its| its == sink)
+    let concerns = |failure: &failure::FailureRecord| {
+        failure.function == FailedFunction::Replicator && failure.sink.as_deref().is_none_or(|its| its == sink)
     };
     let Some(failure) = failure.filter(concerns) else { return Vec::new() };
     let Ok(batch) = read(&failure.event) else { return Vec::new() };
@@ -140,13 +140,13 @@ mod tests {
 
     #[test]
     fn no_group_is_read_that_does_not_fit() {
-        let listed = |size_bytes| Listed { key: "k".to_owned(), modified: None, size_bytes };
+        let listed = |size_bytes| FailureObject { key: "k".to_owned(), modified: None, size_bytes };
         let megabyte = 1024 * 1024;
-        let sizes = |page: &[Listed]| -> Vec<usize> { groups(page).iter().map(Vec::len).collect() };
+        let sizes = |page: &[FailureObject]| -> Vec<usize> { groups(page).iter().map(Vec::len).collect() };
         assert_eq!(sizes(&[]), [0; 0]);
-        let small: Vec<Listed> = (0..40).map(|_| listed(1_000)).collect();
+        let small: Vec<FailureObject> = (0..40).map(|_| listed(1_000)).collect();
         assert_eq!(sizes(&small), [16, 16, 8]);
-        let large: Vec<Listed> = (0..5).map(|_| listed(6 * megabyte)).collect();
+        let large: Vec<FailureObject> = (0..5).map(|_| listed(6 * megabyte)).collect();
         assert_eq!(sizes(&large), [2, 2, 1]);
         assert_eq!(sizes(&[listed(1), listed(failure::OBJECT_BYTES_MOST + 1), listed(1)]), [2], "it is no failure");
     }

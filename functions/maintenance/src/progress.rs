@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Counts by name, e.g. `source.items` or `dynamodb.missing`; a name that is absent counts nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Progress(BTreeMap<String, u64>);
+pub struct TaskProgress(BTreeMap<String, u64>);
 
-impl Progress {
+impl TaskProgress {
     /// Adds to a count.
     pub fn count(&mut self, name: impl Into<String>, more: usize) {
         if more > 0 {
@@ -76,7 +76,7 @@ impl ProblemCounts {
     }
 }
 
-impl fmt::Display for Progress {
+impl fmt::Display for TaskProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, (name, count)) in self.0.iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn parts_add_up() {
-        let (mut one, mut other) = (Progress::default(), Progress::default());
+        let (mut one, mut other) = (TaskProgress::default(), TaskProgress::default());
         one.count("source.items", 3);
         one.count("dynamodb.missing", 0);
         other.count("source.items", 4);

@@ -12,13 +12,13 @@
 //! What would break it: keeping the replica's revision (a replay would undo the write), the next sequence number (there
 //! may be a change that has it), or the record's own image (the item may have been deleted long since).
 
-use shared::held::Held;
+use shared::held::ReplicaItem;
 use shared::raw_item::RawItem;
 use shared::revision::{Revision, RevisionError, StreamLabel};
 
 /// What is to be done about a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ReconcileAction {
     /// Nothing: the replica is as the source, and no record at hand could undo that.
     Settled,
     /// The source's state, or a tombstone, is to be written.
@@ -40,27 +40,27 @@ pub enum Verdict {
 pub fn decide(
     label: StreamLabel,
     at_hand: Option<Revision>,
-    replica: Option<&Held>,
+    replica: Option<&ReplicaItem>,
     source: Option<&RawItem>,
-) -> Verdict {
+) -> ReconcileAction {
     let stands = match replica.and_then(|held| held.revision.as_ref()) {
-        Some(Err(foreign)) => return Verdict::Foreign(foreign.clone()),
+        Some(Err(foreign)) => return ReconcileAction::Foreign(foreign.clone()),
         Some(Ok(revision)) => Some(*revision),
         None => None,
     };
     let floor = Revision::floor(label);
     let least = at_hand.map(|revision| revision.max(floor));
     if is_as(replica, source) && stands >= least {
-        return Verdict::Settled;
+        return ReconcileAction::Settled;
     }
     let highest = floor.max(at_hand.unwrap_or(floor)).max(stands.unwrap_or(floor));
-    Verdict::Write { revision: highest.reconcile(), over: stands }
+    ReconcileAction::Write { revision: highest.reconcile(), over: stands }
 }
 
 /// Whether the replica has what the source has; a tombstone is as good as nothing.
 #[must_use]
-pub fn is_as(replica: Option<&Held>, source: Option<&RawItem>) -> bool {
-    match (replica.and_then(Held::item), source) {
+pub fn is_as(replica: Option<&ReplicaItem>, source: Option<&RawItem>) -> bool {
+    match (replica.and_then(ReplicaItem::item), source) {
         (Some(held), Some(item)) => held.is(item),
         (None, None) => true,
         _ => false,
@@ -70,7 +70,7 @@ pub fn is_as(replica: Option<&Held>, source: Option<&RawItem>) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shared::held::State;
+    use shared::held::ReplicaState;
     use shared::revision::SequenceNumber;
 
     use super::*;
@@ -87,14 +87,14 @@ mod tests {
         RawItem::parse(&format!(r#"{{"k":{{"S":"a"}},"name":{{"S":"{name}"}}}}"#)).unwrap()
     }
 
-    fn holding(revision: Option<Revision>, name: Option<&str>) -> Held {
-        let state = name.map_or(State::Gone { expired: false }, |name| State::Item(item(name)));
-        Held { revision: revision.map(Ok), state }
+    fn holding(revision: Option<Revision>, name: Option<&str>) -> ReplicaItem {
+        let state = name.map_or(ReplicaState::Gone { expired: false }, |name| ReplicaState::Item(item(name)));
+        ReplicaItem { revision: revision.map(Ok), state }
     }
 
-    fn written(verdict: Verdict) -> (Revision, Option<Revision>) {
+    fn written(verdict: ReconcileAction) -> (Revision, Option<Revision>) {
         match verdict {
-            Verdict::Write { revision, over } => (revision, over),
+            ReconcileAction::Write { revision, over } => (revision, over),
             other => panic!("{other:?}"),
         }
     }
@@ -102,10 +102,10 @@ mod tests {
     #[test]
     fn what_is_equal_is_left_alone() {
         let held = holding(Some(revision(1, 5)), Some("Ada"));
-        assert_eq!(decide(label(1), None, Some(&held), Some(&item("Ada"))), Verdict::Settled);
-        assert_eq!(decide(label(1), Some(revision(1, 5)), Some(&held), Some(&item("Ada"))), Verdict::Settled);
-        assert_eq!(decide(label(1), None, Some(&holding(Some(revision(1, 5)), None)), None), Verdict::Settled);
-        assert_eq!(decide(label(1), None, None, None), Verdict::Settled);
+        assert_eq!(decide(label(1), None, Some(&held), Some(&item("Ada"))), ReconcileAction::Settled);
+        assert_eq!(decide(label(1), Some(revision(1, 5)), Some(&held), Some(&item("Ada"))), ReconcileAction::Settled);
+        assert_eq!(decide(label(1), None, Some(&holding(Some(revision(1, 5)), None)), None), ReconcileAction::Settled);
+        assert_eq!(decide(label(1), None, None, None), ReconcileAction::Settled);
     }
 
     #[test]
@@ -136,8 +136,9 @@ mod tests {
 
     #[test]
     fn a_foreign_item_is_left_and_one_without_a_revision_is_taken() {
-        let foreign = Held { revision: Some(Err(RevisionError::Bytes(3))), state: State::Item(item("Ada")) };
-        assert_eq!(decide(label(1), None, Some(&foreign), None), Verdict::Foreign(RevisionError::Bytes(3)));
+        let foreign =
+            ReplicaItem { revision: Some(Err(RevisionError::Bytes(3))), state: ReplicaState::Item(item("Ada")) };
+        assert_eq!(decide(label(1), None, Some(&foreign), None), ReconcileAction::Foreign(RevisionError::Bytes(3)));
         let unmarked = holding(None, Some("Bob"));
         assert_eq!(written(decide(label(1), None, Some(&unmarked), Some(&item("Ada")))).1, None);
     }
@@ -161,19 +162,19 @@ mod tests {
             let held = there.map(|name| holding(stands, name.as_deref()));
             let source = source.map(|name| item(&name));
             match decide(label(of), at_hand, held.as_ref(), source.as_ref()) {
-                Verdict::Settled => prop_assert!(is_as(held.as_ref(), source.as_ref())),
-                Verdict::Write { revision, over } => {
+                ReconcileAction::Settled => prop_assert!(is_as(held.as_ref(), source.as_ref())),
+                ReconcileAction::Write { revision, over } => {
                     prop_assert_eq!(over, held.as_ref().and(stands));
                     let seen = [over, at_hand, Some(Revision::floor(label(of)))];
                     let highest = seen.into_iter().flatten().max().unwrap();
                     prop_assert!(revision > highest);
                     // Below the next change of that place, whatever its number.
                     prop_assert_eq!((revision.label(), revision.sequence()), (highest.label(), highest.sequence()));
-                    let state = source.clone().map_or(State::Gone { expired: false }, State::Item);
-                    let now = Held { revision: Some(Ok(revision)), state };
-                    prop_assert_eq!(decide(label(of), at_hand, Some(&now), source.as_ref()), Verdict::Settled);
+                    let state = source.clone().map_or(ReplicaState::Gone { expired: false }, ReplicaState::Item);
+                    let now = ReplicaItem { revision: Some(Ok(revision)), state };
+                    prop_assert_eq!(decide(label(of), at_hand, Some(&now), source.as_ref()), ReconcileAction::Settled);
                 }
-                Verdict::Foreign(_) => prop_assert!(false, "every revision here is one"),
+                ReconcileAction::Foreign(_) => prop_assert!(false, "every revision here is one"),
             }
         }
     }

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use archiver::archive::{ArchivedRow, Damage, KeyNames};
-use archiver::store::Store;
+use archiver::archive::{ArchivedRow, CorruptObject, KeyNames};
+use archiver::store::ArchiveStore;
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::archived::{Chain, Unread, Unsound};
+use crate::archived::{ArchiveRowError, ChainedReader, ObjectReadError};
 use crate::catalog;
 
 /// How many rows are read between two looks at the clock.
@@ -23,14 +23,14 @@ const ROW_COST_BYTES: usize = 256;
 
 /// What is read.
 #[derive(Debug, Clone)]
-pub struct Period {
+pub struct TimeRange {
     /// Rows that were removed at or after this time.
     pub from: Option<OffsetDateTime>,
     /// Rows that were removed before this time.
     pub to: Option<OffsetDateTime>,
 }
 
-impl Period {
+impl TimeRange {
     /// Whether a row is of it.
     #[must_use]
     pub fn holds(&self, removed_at: OffsetDateTime) -> bool {
@@ -40,9 +40,9 @@ impl Period {
 
 /// Whose archive is read, and until when.
 #[derive(Debug, Clone)]
-pub struct Library {
+pub struct ArchiveReader {
     /// The archive.
-    pub store: Store,
+    pub store: ArchiveStore,
     /// The table whose rows they are.
     pub table: String,
     /// Its key.
@@ -51,10 +51,10 @@ pub struct Library {
 
 /// Why a sweep has no end.
 #[derive(Debug, thiserror::Error)]
-pub enum SweepFault {
+pub enum ArchiveScanError {
     /// The archive cannot be read.
     #[error("ARCHIVE_BUCKET: {0}")]
-    Unread(#[from] Unread),
+    Unread(#[from] ObjectReadError),
     /// It takes longer than an invocation.
     #[error("reading this period takes longer than one invocation: set a shorter range with from and to")]
     NoTime,
@@ -68,7 +68,7 @@ pub enum SweepFault {
     Thread(#[from] tokio::task::JoinError),
 }
 
-impl SweepFault {
+impl ArchiveScanError {
     /// Whether the same order would meet with it again.
     #[must_use]
     pub fn lasts(&self) -> bool {
@@ -78,27 +78,27 @@ impl SweepFault {
 
 /// What a sweep came across.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct ScanStats {
     /// How many objects were read.
     pub objects: usize,
     /// What could not be read.
-    pub damaged: Vec<Damage>,
+    pub damaged: Vec<CorruptObject>,
     /// Keys that neither the archiver nor a merge wrote.
     pub foreign: Vec<String>,
 }
 
 /// How much of the memory that a task may take is taken.
 #[derive(Debug, Default)]
-pub struct Held(usize);
+pub struct MemoryBudget(usize);
 
-impl Held {
+impl MemoryBudget {
     /// Takes a row's worth.
     ///
     /// # Errors
-    /// [`SweepFault::TooMuch`].
-    pub fn take(&mut self, row: &ArchivedRow) -> Result<(), SweepFault> {
+    /// [`ArchiveScanError::TooMuch`].
+    pub fn take(&mut self, row: &ArchivedRow) -> Result<(), ArchiveScanError> {
         self.0 += cost(row);
-        if self.0 > HELD_BYTES { Err(SweepFault::TooMuch) } else { Ok(()) }
+        if self.0 > HELD_BYTES { Err(ArchiveScanError::TooMuch) } else { Ok(()) }
     }
 
     /// Gives a row's worth back.
@@ -115,23 +115,23 @@ fn cost(row: &ArchivedRow) -> usize {
 /// `state`.
 ///
 /// # Errors
-/// [`SweepFault`].
+/// [`ArchiveScanError`].
 pub async fn sweep<T: Send + 'static>(
-    library: &Library,
-    period: &Period,
+    library: &ArchiveReader,
+    period: &TimeRange,
     stop_at: Instant,
     mut state: T,
     wanted: impl Fn(&ArchivedRow) -> bool + Send + 'static,
-    mut take: impl FnMut(&mut T, Vec<ArchivedRow>, &mut Held) -> Result<(), SweepFault> + Send + 'static,
-) -> Result<(T, Seen), SweepFault> {
-    let (mut seen, mut objects) = (Seen::default(), Vec::new());
-    let found = catalog::days(&library.store, &library.table).await.map_err(Unread::from)?;
+    mut take: impl FnMut(&mut T, Vec<ArchivedRow>, &mut MemoryBudget) -> Result<(), ArchiveScanError> + Send + 'static,
+) -> Result<(T, ScanStats), ArchiveScanError> {
+    let (mut seen, mut objects) = (ScanStats::default(), Vec::new());
+    let found = catalog::days(&library.store, &library.table).await.map_err(ObjectReadError::from)?;
     seen.foreign = found.foreign;
     for day in found.days {
         let outside =
             period.from.is_some_and(|from| day.end() <= from) || period.to.is_some_and(|to| day.start() >= to);
         if !outside {
-            let shelf = catalog::shelf(&library.store, &library.table, day).await.map_err(Unread::from)?;
+            let shelf = catalog::shelf(&library.store, &library.table, day).await.map_err(ObjectReadError::from)?;
             seen.foreign.extend(shelf.foreign);
             objects.extend(shelf.objects.into_iter().map(|object| object.key));
         }
@@ -139,15 +139,15 @@ pub async fn sweep<T: Send + 'static>(
     let (runtime, library, period) = (Handle::current(), library.clone(), period.clone());
     let names = Arc::new(library.key_names.clone());
     let reading = tokio::task::spawn_blocking(move || {
-        let mut held = Held::default();
+        let mut held = MemoryBudget::default();
         for object in objects {
-            let chain = Chain::new(vec![object], library.store.clone(), Arc::clone(&names), runtime.clone());
+            let chain = ChainedReader::new(vec![object], library.store.clone(), Arc::clone(&names), runtime.clone());
             seen.objects += 1;
             let (mut rows, mut read) = (Vec::new(), 0_u64);
             let mut damage = None;
             for row in chain {
                 if read.is_multiple_of(ROWS_A_LOOK) && Instant::now() >= stop_at {
-                    return Err(SweepFault::NoTime);
+                    return Err(ArchiveScanError::NoTime);
                 }
                 read += 1;
                 match row {
@@ -156,8 +156,8 @@ pub async fn sweep<T: Send + 'static>(
                         rows.push(row);
                     }
                     Ok(_) => {}
-                    Err(Unsound::Damaged(found)) => damage = Some(found),
-                    Err(Unsound::Unread(unread)) => return Err(unread.into()),
+                    Err(ArchiveRowError::Damaged(found)) => damage = Some(found),
+                    Err(ArchiveRowError::Unread(unread)) => return Err(unread.into()),
                 }
             }
             match damage {

@@ -1,4 +1,4 @@
-//! What an invocation is told to do: one JSON task, [`Order::parse`]; and how it is gone about, a file a task.
+//! What an invocation is told to do: one JSON task, [`TaskRequest::parse`]; and how it is gone about, a file a task.
 //!
 //! A task that does not fit into an invocation stops before the deadline and answers with a cursor; called again with it,
 //! it goes on. A table is worked on in segments, each a task of its own with cursors of its own, side by side.
@@ -22,17 +22,17 @@ pub mod verify;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
-use shared::raw_table::Segment;
+use shared::raw_table::ScanSegment;
 use time::OffsetDateTime;
 
-use self::audit::Audit;
-use self::columns::Columns;
-use self::compact::Compact;
-use self::export::Export;
-use self::restore::Restore;
-use self::summary::Summary;
-use self::told::{Told, task, within};
-use crate::progress::Progress;
+use self::audit::AuditRequest;
+use self::columns::ParquetRequest;
+use self::compact::CompactRequest;
+use self::export::ExportRequest;
+use self::restore::RestoreRequest;
+use self::summary::SummaryRequest;
+use self::told::{RawTaskRequest, task, within};
+use crate::progress::TaskProgress;
 
 /// The names of all tasks, as requests and reports have them.
 pub const TASK_NAMES: [&str; 11] = [
@@ -54,7 +54,7 @@ const SEGMENTS_MOST: u32 = 1_000;
 
 /// Why an invocation is not a task; each names the field and the fix.
 #[derive(Debug, thiserror::Error)]
-pub enum BadOrder {
+pub enum InvalidRequest {
     /// Not JSON, a field that no task has, or a field of another type.
     #[error("invalid task request: {0}")]
     Shape(#[source] serde_json::Error),
@@ -103,59 +103,59 @@ fn listed(known: &[&str]) -> String {
 
 /// A task and where to go on with it.
 #[derive(Debug)]
-pub struct Order {
+pub struct TaskRequest {
     /// What to do.
-    pub task: Task,
+    pub task: TaskSpec,
     /// Identifies the task over all of its segments and invocations; part of the keys of its reports.
     pub run_id: String,
     /// Which part of the table.
-    pub segment: Segment,
+    pub segment: ScanSegment,
     /// Where the last invocation stopped.
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<TaskCursor>,
 }
 
 /// What to do.
 #[derive(Debug, PartialEq)]
-pub enum Task {
+pub enum TaskSpec {
     /// Fill replicas with what they lack.
     Backfill {
         /// Read capacity units a second that it may take of the source, all segments together.
         capacity_units: Option<u32>,
     },
     /// Compare, and mend if told so.
-    Verify(Verify),
+    Verify(VerifyRequest),
     /// Give what failed another try.
-    Redrive(Redrive),
+    Redrive(RedriveRequest),
     /// Merge the archive's objects.
-    Compact(Compact),
+    Compact(CompactRequest),
     /// Write the compacted rows as Parquet files.
-    Columns(Columns),
+    Columns(ParquetRequest),
     /// Bring archived items back.
-    Restore(Restore),
+    Restore(RestoreRequest),
     /// Make a new table of the archive.
-    Export(Export),
+    Export(ExportRequest),
     /// Prove that nothing is missing in the archive.
-    Audit(Audit),
+    Audit(AuditRequest),
     /// Make the tables of the relational replica.
     Migrate,
     /// Add up what the segments of a task have counted.
-    Summary(Summary),
+    Summary(SummaryRequest),
 }
 
 /// How to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verify {
+pub struct VerifyRequest {
     /// How long a difference must last, unmoved on both sides, to be real.
     pub lag: std::time::Duration,
     /// Read capacity units a second that it may take of the source, all segments together.
     pub capacity_units: Option<u32>,
     /// Whether to mend what is real.
-    pub mend: Mend,
+    pub mend: RepairMode,
 }
 
 /// What to do about a real difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mend {
+pub enum RepairMode {
     /// Report it.
     No,
     /// Report that it would be mended.
@@ -166,7 +166,7 @@ pub enum Mend {
 
 /// What to redrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Redrive {
+pub struct RedriveRequest {
     /// Only report what would be done.
     pub dry_run: bool,
     /// The prefixes of the failure bucket to go through.
@@ -179,13 +179,13 @@ pub struct Redrive {
     pub reason: Option<String>,
 }
 
-impl Task {
+impl TaskSpec {
     /// Its name in orders, answers and reports.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Backfill { .. } => "backfill",
-            Self::Verify(Verify { mend: Mend::No, .. }) => "verify",
+            Self::Verify(VerifyRequest { mend: RepairMode::No, .. }) => "verify",
             Self::Verify(_) => "repair",
             Self::Redrive(_) => "redrive",
             Self::Compact(_) => "compact",
@@ -202,7 +202,7 @@ impl Task {
 /// Where a segment of a task stopped.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Cursor {
+pub struct TaskCursor {
     /// The task's name.
     pub task: String,
     /// The run's ID.
@@ -214,7 +214,7 @@ pub struct Cursor {
     /// The next part of its report.
     pub part: u32,
     /// All that was counted so far.
-    pub progress: Progress,
+    pub progress: TaskProgress,
     /// How many differences were found so far.
     pub differences: u64,
     /// How many problems were found so far.
@@ -225,7 +225,7 @@ pub struct Cursor {
 
 /// What an invocation answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Answer {
+pub struct TaskResponse {
     /// The task's name.
     pub task: String,
     /// The run's ID.
@@ -237,9 +237,9 @@ pub struct Answer {
     /// Whether the segment is done.
     pub done: bool,
     /// If it is not: what to call again with.
-    pub cursor: Option<Cursor>,
+    pub cursor: Option<TaskCursor>,
     /// All that was counted in this segment so far.
-    pub progress: Progress,
+    pub progress: TaskProgress,
     /// The sinks that it worked on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<String>,
@@ -252,10 +252,10 @@ pub struct Answer {
     pub of_task: Option<String>,
 }
 
-impl Answer {
+impl TaskResponse {
     /// The answer of a segment that is done and has counted nothing.
     #[must_use]
-    pub fn done(task: &str, run: &str, Segment { segment, of }: Segment) -> Self {
+    pub fn done(task: &str, run: &str, ScanSegment { segment, of }: ScanSegment) -> Self {
         Self {
             task: task.to_owned(),
             run_id: run.to_owned(),
@@ -263,7 +263,7 @@ impl Answer {
             segments: of,
             done: true,
             cursor: None,
-            progress: Progress::default(),
+            progress: TaskProgress::default(),
             sinks: Vec::new(),
             differences: 0,
             problems: 0,
@@ -272,16 +272,16 @@ impl Answer {
     }
 }
 
-impl Order {
+impl TaskRequest {
     /// Reads an invocation's payload. Without a run ID, the request ID of the invocation is used.
     ///
     /// # Errors
-    /// [`BadOrder`], which names the field and the fix.
-    pub fn parse(payload: &RawValue, invocation: &Invocation) -> Result<Self, BadOrder> {
-        let told: Told = serde_json::from_str(payload.get()).map_err(BadOrder::Shape)?;
+    /// [`InvalidRequest`], which names the field and the fix.
+    pub fn parse(payload: &RawValue, invocation: &Invocation) -> Result<Self, InvalidRequest> {
+        let told: RawTaskRequest = serde_json::from_str(payload.get()).map_err(InvalidRequest::Shape)?;
         let segments = within("segments", told.segments, 1..=SEGMENTS_MOST)?.unwrap_or(1);
         let segment = within("segment", told.segment, 0..=segments - 1)?.unwrap_or(0);
-        let segment = Segment { segment, of: segments };
+        let segment = ScanSegment { segment, of: segments };
         let task = task(&told, invocation.now)?;
         let cursor = told.cursor.as_deref().filter(|json| json.get() != "null");
         let cursor = cursor.map(|json| cursor_of(&task, segment, json)).transpose()?;
@@ -290,7 +290,7 @@ impl Order {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
         if run_id.is_empty() || run_id.len() > 128 || !run_id.chars().all(plain) {
             let wanted = "1 to 128 letters, digits, dots, dashes or underscores".to_owned();
-            return Err(BadOrder::Value { field: "run_id", found: format!("{run_id:?}"), wanted });
+            return Err(InvalidRequest::Value { field: "run_id", found: format!("{run_id:?}"), wanted });
         }
         Ok(Self { task, run_id, segment, cursor })
     }
@@ -298,16 +298,17 @@ impl Order {
 
 /// Whether what has this name is a segment's business: for work that no scan of a table deals out. FNV-1a, because a
 /// cursor may outlive the build that answered it.
-fn dealt_to(segment: Segment, name: &str) -> bool {
+fn dealt_to(segment: ScanSegment, name: &str) -> bool {
     let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     name.bytes().fold(0xcbf2_9ce4_8422_2325, step) % u64::from(segment.of) == u64::from(segment.segment)
 }
 
-fn cursor_of(task: &Task, segment: Segment, json: &RawValue) -> Result<Cursor, BadOrder> {
-    let cursor: Cursor = serde_json::from_str(json.get()).map_err(|error| BadOrder::Cursor(task.name(), error))?;
+fn cursor_of(task: &TaskSpec, segment: ScanSegment, json: &RawValue) -> Result<TaskCursor, InvalidRequest> {
+    let cursor: TaskCursor =
+        serde_json::from_str(json.get()).map_err(|error| InvalidRequest::Cursor(task.name(), error))?;
     let of = |task: &str, segment: u32, of: u32| format!("{task}, segment {segment} of {of}");
     let (its, ours) = (of(&cursor.task, cursor.segment, cursor.segments), of(task.name(), segment.segment, segment.of));
-    if its == ours { Ok(cursor) } else { Err(BadOrder::OtherCursor(its, ours)) }
+    if its == ours { Ok(cursor) } else { Err(InvalidRequest::OtherCursor(its, ours)) }
 }
 
 #[cfg(test)]

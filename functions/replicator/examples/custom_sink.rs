@@ -16,9 +16,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use replicator::settle::settle;
-use replicator::sink::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
+use replicator::sink::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
 use serde_json::value::RawValue;
-use shared::change::{Change, Effect};
+use shared::change::{Change, ChangeKind};
 use shared::clock::Clock;
 use shared::invocation::Invocation;
 use shared::revision::Revision;
@@ -54,11 +54,11 @@ struct MemorySink {
 impl MemorySink {
     /// Applies one change if nothing or a lower revision is stored under its key. A database does both in one conditional
     /// statement, because invocations run concurrently.
-    fn apply_change(&self, change: &Change<'_>, outcome: &mut Outcome) {
+    fn apply_change(&self, change: &Change<'_>, outcome: &mut SinkOutcome) {
         let item = match change.effect {
-            Effect::Write { image: Some(image) } => Some(image.get().to_owned()),
-            Effect::Remove { .. } => None,
-            Effect::Write { image: None } => {
+            ChangeKind::Write { image: Some(image) } => Some(image.get().to_owned()),
+            ChangeKind::Remove { .. } => None,
+            ChangeKind::Write { image: None } => {
                 // No redelivery of this record succeeds, so it is quarantined, and the rest of the batch goes on.
                 outcome.failures.push(permanent(change, "the record has no new image"));
                 return;
@@ -90,8 +90,8 @@ impl MemorySink {
     }
 }
 
-fn permanent(change: &Change<'_>, reason: &str) -> Failure {
-    Failure { index: change.index, kind: FailureKind::Permanent(reason.to_owned()) }
+fn permanent(change: &Change<'_>, reason: &str) -> FailedChange {
+    FailedChange { index: change.index, kind: FailureKind::Permanent(reason.to_owned()) }
 }
 
 impl Sink for MemorySink {
@@ -100,20 +100,24 @@ impl Sink for MemorySink {
     }
 
     /// A sink with a connection checks its settings and its schema here, before the first batch.
-    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         ready(Ok(())).boxed()
     }
 
     /// A change that is not applied before the deadline is a transient failure: Lambda redelivers it.
-    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
-            let mut outcome = Outcome::default();
+            let mut outcome = SinkOutcome::default();
             for change in decided.settled {
                 if Instant::now() < invocation.stop_at {
                     self.apply_change(change, &mut outcome);
                 } else {
                     let kind = FailureKind::Transient("the deadline has passed".to_owned());
-                    outcome.failures.push(Failure { index: change.index, kind });
+                    outcome.failures.push(FailedChange { index: change.index, kind });
                 }
             }
             Ok(outcome)
@@ -136,8 +140,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
         let now = Clock::system().now();
         let invocation = Invocation::new(now, Instant::now(), Duration::from_secs(30), "example".to_owned());
-        let outcome = sink.apply(Decided { changes: &changes, settled: &settled }, &invocation).await?;
-        let Outcome { applied, duplicate, stale, tombstones, failures } = outcome;
+        let outcome = sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation).await?;
+        let SinkOutcome { applied, duplicate, stale, tombstones, failures } = outcome;
         println!(
             "{name}: {applied} applied ({tombstones} tombstones), {duplicate} duplicate, {stale} stale, {} failed",
             failures.len()

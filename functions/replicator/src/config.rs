@@ -3,15 +3,15 @@
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_dynamodb::config::{Region, SharedCredentialsProvider};
-use shared::cache::{Cache, Settings as CacheSettings};
-use shared::environment::{self, Environment, Problems};
-use shared::postgres::Settings as PostgresSettings;
+use shared::cache::{Cache, CacheSettings};
+use shared::environment::{self, Environment, EnvironmentError};
+use shared::postgres::PostgresSettings;
 use shared::quarantine::Quarantine;
 use shared::telemetry;
 use shared::token::TokenSigner;
 use time::Duration;
 
-use crate::handler::Replicator;
+use crate::handler::ReplicatorHandler;
 use crate::sink::cache::CacheSink;
 use crate::sink::dynamodb::DynamoDbSink;
 use crate::sink::postgres::{self, PostgresSink};
@@ -31,7 +31,7 @@ const TOMBSTONE_RETENTION_DAYS_LIMIT: u16 = 3_650;
 
 /// What the environment says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct ReplicatorConfig {
     replica: ReplicaTable,
     tombstone: Duration,
     failure_bucket: String,
@@ -50,12 +50,12 @@ struct ReplicaTable {
     in_flight: usize,
 }
 
-impl Config {
+impl ReplicatorConfig {
     /// Reads the environment.
     ///
     /// # Errors
-    /// [`Problems`]: every variable that is missing or malformed.
-    pub fn parse(environment: &Environment) -> Result<Self, Problems> {
+    /// [`EnvironmentError`]: every variable that is missing or malformed.
+    pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let table = read.required("REPLICA_TABLE", environment::text);
         let region = read.optional("REPLICA_REGION", environment::text);
@@ -123,19 +123,19 @@ impl Config {
     }
 }
 
-/// Builds the function of its configuration and clients; no I/O happens before [`Replicator::check`].
+/// Builds the function of its configuration and clients; no I/O happens before [`ReplicatorHandler::check`].
 #[must_use]
 pub fn connect(
-    config: &Config,
+    config: &ReplicatorConfig,
     replica: aws_sdk_dynamodb::Client,
     postgres: Option<PostgresSink>,
     cache: Option<Cache>,
     s3: aws_sdk_s3::Client,
-) -> Replicator {
+) -> ReplicatorHandler {
     let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(config.dynamodb_sink(replica))];
     sinks.extend(postgres.map(|postgres| Box::new(postgres) as Box<dyn Sink>));
     sinks.extend(cache.map(|cache| Box::new(CacheSink::new(cache)) as Box<dyn Sink>));
-    Replicator::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
+    ReplicatorHandler::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
 }
 
 /// A number from 1 to `limit`.
@@ -162,8 +162,10 @@ fn role_arn(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn parse(variables: &[(&str, &str)]) -> Result<Config, Problems> {
-        Config::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    fn parse(variables: &[(&str, &str)]) -> Result<ReplicatorConfig, EnvironmentError> {
+        ReplicatorConfig::parse(
+            &variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        )
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What each sink confirmed of batches that come again because of another sink. [`Confirmations`]
+//! What each sink confirmed of batches that come again because of another sink. [`ConfirmedChanges`]
 //!
 //! Lambda delivers a batch again until every sink has all of it. A sink that is well would write, and pay for, the same
 //! changes with every delivery while another one is sick. So what a sink confirmed of a batch that was not wholly
@@ -35,7 +35,7 @@ const SINKS: usize = 64;
 
 /// A change that some sinks confirmed.
 #[derive(Debug, Clone)]
-struct Confirmation {
+struct ConfirmedChange {
     /// The stream's ARN.
     stream: Arc<str>,
     revision: Revision,
@@ -46,7 +46,7 @@ struct Confirmation {
 
 /// Where the confirmation of a change is, or belongs: those of an item stand in the order of their revisions, in which they
 /// come as a rule.
-fn place_of(known: &[Confirmation], change: &Change<'_>) -> Result<usize, usize> {
+fn place_of(known: &[ConfirmedChange], change: &Change<'_>) -> Result<usize, usize> {
     known.binary_search_by(|confirmation| {
         let by_age = confirmation.revision.cmp(&change.revision);
         by_age.then_with(|| (*confirmation.stream).cmp(change.source.arn()))
@@ -55,12 +55,12 @@ fn place_of(known: &[Confirmation], change: &Change<'_>) -> Result<usize, usize>
 
 /// What each sink confirmed.
 #[derive(Debug, Default)]
-pub struct Confirmations {
-    of_item: HashMap<CanonicalKey, Vec<Confirmation>>,
+pub struct ConfirmedChanges {
+    of_item: HashMap<CanonicalKey, Vec<ConfirmedChange>>,
     weight: usize,
 }
 
-impl Confirmations {
+impl ConfirmedChanges {
     /// Whether nothing is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -125,7 +125,7 @@ impl Confirmations {
                 _ => Arc::from(change.source.arn()),
             };
             stream = Some(Arc::clone(&arn));
-            known.insert(place, Confirmation { stream: arn, revision: change.revision, sinks: bit(sink), at: now });
+            known.insert(place, ConfirmedChange { stream: arn, revision: change.revision, sinks: bit(sink), at: now });
             self.weight += weight(key);
         }
     }
@@ -159,7 +159,7 @@ impl Confirmations {
         });
     }
 
-    fn retain(&mut self, mut keep: impl FnMut(&CanonicalKey, &mut Confirmation) -> bool) {
+    fn retain(&mut self, mut keep: impl FnMut(&CanonicalKey, &mut ConfirmedChange) -> bool) {
         let mut kept = 0;
         self.of_item.retain(|key, known| {
             known.retain_mut(|confirmation| keep(key, confirmation));

@@ -2,7 +2,7 @@
 //!
 //! Nothing is acknowledged that is not in every replica, in quarantine, or superseded by a change that is. What a
 //! sink may lack is answered by its lowest position, and Lambda delivers from there again; the guard makes what was
-//! applied meanwhile a duplicate, and a sink that confirmed it in this environment is spared it ([`Confirmations`]).
+//! applied meanwhile a duplicate, and a sink that confirmed it in this environment is spared it ([`ConfirmedChanges`]).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,19 +11,19 @@ use std::time::Duration;
 use futures::future::{join, join_all};
 use futures::{StreamExt, stream};
 use serde_json::value::RawValue;
-use shared::change::{CanonicalKey, Change, Effect};
-use shared::checkpoint::{self, NoPosition};
+use shared::change::{CanonicalKey, Change, ChangeKind};
+use shared::checkpoint::{self, MissingSequenceNumber};
 use shared::invocation::Invocation;
 use shared::metric::{self, CounterMetric};
-use shared::quarantine::{Naming, Quarantine};
+use shared::quarantine::{ObjectNaming, Quarantine};
 use shared::revision::{Revision, SequenceNumber};
-use shared::stream::{self as dialect, Answer, NotAStreamEvent, Record};
+use shared::stream::{self as dialect, BatchResponse, EventParseError, StreamRecord};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
-use crate::confirmed::Confirmations;
-use crate::settle::{Settlement, decide};
-use crate::sink::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
+use crate::confirmed::ConfirmedChanges;
+use crate::settle::{LatestChanges, decide};
+use crate::sink::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
 
 /// Stands for the sink in the quarantine key of a record that is offered to none of them: it cannot be read, or contradicts
 /// another one.
@@ -42,10 +42,10 @@ const PUTTING_ASIDE: Duration = Duration::from_secs(3);
 
 /// The invocation fails, and Lambda delivers the whole batch again.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum ReplicatorError {
     /// The mapping is not that of a `DynamoDB` stream.
     #[error(transparent)]
-    NotAStreamEvent(#[from] NotAStreamEvent),
+    NotAStreamEvent(#[from] EventParseError),
     /// The stream carries no new images, so nothing can be replicated from it.
     #[error(
         "stream {stream} has the view {view}, without new images: set the table's StreamViewType to \
@@ -59,13 +59,13 @@ pub enum Fault {
     },
     /// A sink can serve no batch.
     #[error(transparent)]
-    Broken(#[from] Broken),
+    Broken(#[from] SinkMisconfiguredError),
     /// What failed cannot be named in an answer.
     #[error(transparent)]
-    NoPosition(#[from] NoPosition),
+    NoPosition(#[from] MissingSequenceNumber),
 }
 
-impl Fault {
+impl ReplicatorError {
     /// What Lambda shows as `errorType`; docs/operations.md lists them.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -80,54 +80,54 @@ impl Fault {
 }
 
 /// The function: its sinks, its corner of the failure bucket, and what the sinks confirmed of batches that come again.
-pub struct Replicator {
+pub struct ReplicatorHandler {
     sinks: Vec<Box<dyn Sink>>,
     quarantine: Quarantine,
-    confirmed: Mutex<Confirmations>,
+    confirmed: Mutex<ConfirmedChanges>,
 }
 
 /// What a sink is given of a batch of which it confirmed a part before.
-struct Share<'b> {
+struct SinkShare<'b> {
     changes: Vec<&'b Change<'b>>,
     settled: Vec<&'b Change<'b>>,
 }
 
-impl Share<'_> {
-    fn decided(&self) -> Decided<'_> {
-        Decided { changes: &self.changes, settled: &self.settled }
+impl SinkShare<'_> {
+    fn decided(&self) -> DeduplicatedBatch<'_> {
+        DeduplicatedBatch { changes: &self.changes, settled: &self.settled }
     }
 }
 
 /// What became of a batch in one sink.
-struct Applied<'b> {
+struct AppliedBatch<'b> {
     /// The sink's place among all.
     place: usize,
     sink: &'static str,
     /// What it was given; nothing if that was the whole batch.
-    share: Option<Share<'b>>,
-    outcome: Outcome,
+    share: Option<SinkShare<'b>>,
+    outcome: SinkOutcome,
 }
 
-impl Applied<'_> {
-    fn given<'s>(&'s self, decided: Decided<'s>) -> Decided<'s> {
-        self.share.as_ref().map_or(decided, Share::decided)
+impl AppliedBatch<'_> {
+    fn given<'s>(&'s self, decided: DeduplicatedBatch<'s>) -> DeduplicatedBatch<'s> {
+        self.share.as_ref().map_or(decided, SinkShare::decided)
     }
 
     /// How many of the settled changes the sink was spared, because it confirmed them before.
-    fn confirmed_before(&self, decided: Decided<'_>) -> usize {
+    fn confirmed_before(&self, decided: DeduplicatedBatch<'_>) -> usize {
         decided.settled.len() - self.given(decided).settled.len()
     }
 }
 
 /// A record that no delivery will bring into a sink.
-struct Poison {
+struct PoisonRecord {
     sink: &'static str,
     index: usize,
-    naming: Naming,
+    naming: ObjectNaming,
     reason: String,
 }
 
-impl Replicator {
+impl ReplicatorHandler {
     /// The function over these sinks.
     #[must_use]
     pub fn new(sinks: Vec<Box<dyn Sink>>, quarantine: Quarantine) -> Self {
@@ -138,8 +138,8 @@ impl Replicator {
     /// they have no more time than Lambda gives the start.
     ///
     /// # Errors
-    /// [`Fault::Broken`], which names the sink and the setting to mend; of several, all are in the log.
-    pub async fn check(&self) -> Result<(), Fault> {
+    /// [`ReplicatorError::Broken`], which names the sink and the setting to mend; of several, all are in the log.
+    pub async fn check(&self) -> Result<(), ReplicatorError> {
         let checked = join_all(self.sinks.iter().map(|sink| sink.check())).await;
         let mut broken = checked.into_iter().filter_map(Result::err);
         let first = broken.next();
@@ -152,8 +152,8 @@ impl Replicator {
     /// Handles the records of one invocation.
     ///
     /// # Errors
-    /// [`Fault`] if the whole batch must come again; a failing record is part of the answer.
-    pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+    /// [`ReplicatorError`] if the whole batch must come again; a failing record is part of the answer.
+    pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ReplicatorError> {
         let handled = self.handle_batch(event, invocation).await;
         handled.inspect_err(|fault| {
             tracing::error!(
@@ -166,20 +166,20 @@ impl Replicator {
         })
     }
 
-    async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<Answer, Fault> {
+    async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ReplicatorError> {
         let started = Instant::now();
         let records = dialect::read(event)?.records;
         let (changes, mut unfit) = readable(&records);
         refuse_view_without_images(&changes)?;
-        let Settlement { survivors, contradicting } = decide(&changes);
-        unfit.extend(contradicting.into_iter().map(|place| Poison {
+        let LatestChanges { survivors, contradicting } = decide(&changes);
+        unfit.extend(contradicting.into_iter().map(|place| PoisonRecord {
             sink: READ,
             index: changes[place].index,
-            naming: Naming::Content,
+            naming: ObjectNaming::Content,
             reason: CONTRADICTION.to_owned(),
         }));
         let settled: Vec<&Change<'_>> = survivors.into_iter().map(|place| changes[place]).collect();
-        let decided = Decided { changes: &changes, settled: &settled };
+        let decided = DeduplicatedBatch { changes: &changes, settled: &settled };
 
         let left = invocation.stop_at.saturating_duration_since(started);
         let until = invocation.stop_at - PUTTING_ASIDE.min(left / 4);
@@ -195,15 +195,15 @@ impl Replicator {
             // The batch comes again whole, and the sinks that are well have it already.
             self.remember(tried.iter().flatten(), decided, None, invocation.now);
         }
-        let outcomes: Vec<Applied<'_>> = tried.into_iter().collect::<Result<_, Broken>>()?;
+        let outcomes: Vec<AppliedBatch<'_>> = tried.into_iter().collect::<Result<_, SinkMisconfiguredError>>()?;
         let (poison, lacking) = sort_failures(&outcomes);
         let aside = aside.and(self.put_aside(&records, &name_apart(poison, &records), invocation).await);
 
         let failed: BTreeSet<usize> = lacking.union(&aside.failing).copied().collect();
         let answer = checkpoint::answer(&records, failed.iter().copied());
-        let (retry_from, retry_all) = (answer.as_ref().ok().and_then(Answer::identifier), answer.is_err());
+        let (retry_from, retry_all) = (answer.as_ref().ok().and_then(BatchResponse::identifier), answer.is_err());
         let is_redelivered = retry_all || retry_from.is_some();
-        match answer.as_ref().map(Answer::identifier) {
+        match answer.as_ref().map(BatchResponse::identifier) {
             Ok(None) => self.confirmed().acknowledge(&changes),
             // What is below that position does not come again.
             Ok(Some(position)) => {
@@ -213,7 +213,8 @@ impl Replicator {
             Err(_) => self.remember(outcomes.iter(), decided, None, invocation.now),
         }
         let lag = count(&outcomes, decided, aside.quarantined, is_redelivered, invocation, started);
-        let sum = |part: fn(&Outcome) -> usize| outcomes.iter().map(|applied| part(&applied.outcome)).sum::<usize>();
+        let sum =
+            |part: fn(&SinkOutcome) -> usize| outcomes.iter().map(|applied| part(&applied.outcome)).sum::<usize>();
         tracing::info!(
             request_id = invocation.request_id,
             batch.records = records.len(),
@@ -242,12 +243,12 @@ impl Replicator {
         Ok(answer?)
     }
 
-    fn confirmed(&self) -> MutexGuard<'_, Confirmations> {
+    fn confirmed(&self) -> MutexGuard<'_, ConfirmedChanges> {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What each sink is to be given of a batch; nothing if that is all of it.
-    fn shares<'b>(&self, decided: Decided<'b>, now: OffsetDateTime) -> Vec<Option<Share<'b>>> {
+    fn shares<'b>(&self, decided: DeduplicatedBatch<'b>, now: OffsetDateTime) -> Vec<Option<SinkShare<'b>>> {
         let mut confirmed = self.confirmed();
         confirmed.expire(now);
         let share = |place: usize| {
@@ -261,7 +262,7 @@ impl Replicator {
             let of = |changes: &[&'b Change<'b>]| {
                 changes.iter().copied().filter(|change| lacking.contains(change.key.canonical())).collect()
             };
-            Some(Share { changes: of(decided.changes), settled: of(decided.settled) })
+            Some(SinkShare { changes: of(decided.changes), settled: of(decided.settled) })
         };
         (0..self.sinks.len()).map(share).collect()
     }
@@ -269,8 +270,8 @@ impl Replicator {
     /// Remembers what the sinks confirmed of a batch that comes again from this number on, or whole.
     fn remember<'a>(
         &self,
-        outcomes: impl Iterator<Item = &'a Applied<'a>>,
-        decided: Decided<'a>,
+        outcomes: impl Iterator<Item = &'a AppliedBatch<'a>>,
+        decided: DeduplicatedBatch<'a>,
         from: Option<SequenceNumber>,
         now: OffsetDateTime,
     ) {
@@ -289,7 +290,7 @@ impl Replicator {
             // Whatever a sink failed for, its mark or its row may be that of another change of the item.
             let is_whole = |change: &&&Change<'_>| !failing.contains(change.key.canonical());
             // What it can never hold says nothing of its reach.
-            let is_transient = |failure: &Failure| matches!(failure.kind, FailureKind::Transient(_));
+            let is_transient = |failure: &FailedChange| matches!(failure.kind, FailureKind::Transient(_));
             if applied.outcome.failures.iter().any(is_transient)
                 && !given.changes.iter().any(|change| is_whole(&change))
             {
@@ -304,13 +305,18 @@ impl Replicator {
     }
 
     /// Puts records into quarantine, until the time is up.
-    async fn put_aside(&self, records: &[Record<'_>], poison: &[Poison], invocation: &Invocation) -> Aside {
+    async fn put_aside(
+        &self,
+        records: &[StreamRecord<'_>],
+        poison: &[PoisonRecord],
+        invocation: &Invocation,
+    ) -> QuarantineOutcome {
         // A record may be poison to two sinks and is safe only when both puts are confirmed: puts are kept, not records.
         let mut open: BTreeSet<usize> = (0..poison.len()).collect();
         let mut first_error = None;
         let mut puts = stream::iter(0..poison.len())
             .map(|place| async move {
-                let Poison { sink, index, naming, reason } = &poison[place];
+                let PoisonRecord { sink, index, naming, reason } = &poison[place];
                 (place, self.quarantine.put(sink, &records[*index], *naming, reason).await)
             })
             .buffer_unordered(PUTS_IN_FLIGHT);
@@ -331,19 +337,19 @@ impl Replicator {
             );
         }
         let failing = open.iter().map(|place| poison[*place].index).collect();
-        Aside { quarantined: poison.len() - open.len(), failing, error }
+        QuarantineOutcome { quarantined: poison.len() - open.len(), failing, error }
     }
 }
 
 /// What came of a set of quarantine puts.
-struct Aside {
+struct QuarantineOutcome {
     quarantined: usize,
     failing: BTreeSet<usize>,
     /// Why records were not quarantined.
     error: Option<String>,
 }
 
-impl Aside {
+impl QuarantineOutcome {
     fn and(mut self, mut other: Self) -> Self {
         self.failing.append(&mut other.failing);
         Self {
@@ -355,14 +361,14 @@ impl Aside {
 }
 
 /// The changes of a batch, and the records that tell none.
-fn readable<'b, 'a>(records: &'b [Record<'a>]) -> (Vec<&'b Change<'a>>, Vec<Poison>) {
+fn readable<'b, 'a>(records: &'b [StreamRecord<'a>]) -> (Vec<&'b Change<'a>>, Vec<PoisonRecord>) {
     let (mut changes, mut unreadable) = (Vec::with_capacity(records.len()), Vec::new());
     for (index, record) in records.iter().enumerate() {
         match &record.read {
             Ok(change) => changes.push(change),
             Err(reason) => {
-                let (naming, reason) = (Naming::Position, reason.to_string());
-                unreadable.push(Poison { sink: READ, index, naming, reason });
+                let (naming, reason) = (ObjectNaming::Position, reason.to_string());
+                unreadable.push(PoisonRecord { sink: READ, index, naming, reason });
             }
         }
     }
@@ -371,56 +377,61 @@ fn readable<'b, 'a>(records: &'b [Record<'a>]) -> (Vec<&'b Change<'a>>, Vec<Pois
 
 /// Names a record by its content, too, where another one of its batch that is put aside for the same sink has its position:
 /// the second object would overwrite the first.
-fn name_apart(mut poison: Vec<Poison>, records: &[Record<'_>]) -> Vec<Poison> {
+fn name_apart(mut poison: Vec<PoisonRecord>, records: &[StreamRecord<'_>]) -> Vec<PoisonRecord> {
     let mut first_of: HashMap<(&'static str, Revision), usize> = HashMap::new();
-    for Poison { sink, index, naming, .. } in &mut poison {
+    for PoisonRecord { sink, index, naming, .. } in &mut poison {
         let record = &records[*index];
         let Some((source, number)) = record.source.as_ref().zip(record.number) else { continue };
         let first = *first_of.entry((*sink, Revision::new(source.label(), number))).or_insert(*index);
         if records[first].raw.get() != record.raw.get() {
-            *naming = Naming::Content;
+            *naming = ObjectNaming::Content;
         }
     }
     poison
 }
 
 /// A written item without its image is no fault of the record: every record of such a stream is like it.
-fn refuse_view_without_images(changes: &[&Change<'_>]) -> Result<(), Fault> {
-    let without = changes.iter().find(|change| matches!(change.effect, Effect::Write { image: None }));
+fn refuse_view_without_images(changes: &[&Change<'_>]) -> Result<(), ReplicatorError> {
+    let without = changes.iter().find(|change| matches!(change.effect, ChangeKind::Write { image: None }));
     without.map_or(Ok(()), |change| {
         let view = change.view.as_deref().unwrap_or("unknown").to_owned();
-        Err(Fault::View { stream: change.source.arn().to_owned(), view })
+        Err(ReplicatorError::View { stream: change.source.arn().to_owned(), view })
     })
 }
 
 async fn apply<'b>(
     place: usize,
     sink: &dyn Sink,
-    share: Option<Share<'b>>,
-    decided: Decided<'b>,
+    share: Option<SinkShare<'b>>,
+    decided: DeduplicatedBatch<'b>,
     invocation: &Invocation,
-) -> Result<Applied<'b>, Broken> {
-    let given = share.as_ref().map_or(decided, Share::decided);
+) -> Result<AppliedBatch<'b>, SinkMisconfiguredError> {
+    let given = share.as_ref().map_or(decided, SinkShare::decided);
     let outcome = if given.changes.is_empty() {
-        Outcome::default()
+        SinkOutcome::default()
     } else {
         match timeout_at(invocation.stop_at, sink.apply(given, invocation)).await {
             Ok(outcome) => outcome?,
-            Err(_) => Outcome::all_failed(given.settled, "the sink did not answer in time"),
+            Err(_) => SinkOutcome::all_failed(given.settled, "the sink did not answer in time"),
         }
     };
-    Ok(Applied { place, sink: sink.name(), share, outcome })
+    Ok(AppliedBatch { place, sink: sink.name(), share, outcome })
 }
 
 /// What to put aside, and what some sink lacks until another delivery.
-fn sort_failures(outcomes: &[Applied<'_>]) -> (Vec<Poison>, BTreeSet<usize>) {
+fn sort_failures(outcomes: &[AppliedBatch<'_>]) -> (Vec<PoisonRecord>, BTreeSet<usize>) {
     let (mut poison, mut lacking) = (Vec::new(), BTreeSet::new());
-    for Applied { sink, outcome, .. } in outcomes {
-        for Failure { index, kind } in &outcome.failures {
+    for AppliedBatch { sink, outcome, .. } in outcomes {
+        for FailedChange { index, kind } in &outcome.failures {
             match kind {
                 FailureKind::Transient(_) => drop(lacking.insert(*index)),
                 FailureKind::Permanent(reason) => {
-                    poison.push(Poison { sink, index: *index, naming: Naming::Position, reason: reason.clone() });
+                    poison.push(PoisonRecord {
+                        sink,
+                        index: *index,
+                        naming: ObjectNaming::Position,
+                        reason: reason.clone(),
+                    });
                 }
             }
         }
@@ -428,8 +439,8 @@ fn sort_failures(outcomes: &[Applied<'_>]) -> (Vec<Poison>, BTreeSet<usize>) {
     (poison, lacking)
 }
 
-fn first_transient(outcomes: &[Applied<'_>]) -> Option<String> {
-    outcomes.iter().find_map(|Applied { sink, outcome, .. }| {
+fn first_transient(outcomes: &[AppliedBatch<'_>]) -> Option<String> {
+    outcomes.iter().find_map(|AppliedBatch { sink, outcome, .. }| {
         outcome.failures.iter().find_map(|failure| match &failure.kind {
             FailureKind::Transient(reason) => Some(format!("{sink}: {reason}")),
             FailureKind::Permanent(_) => None,
@@ -440,8 +451,8 @@ fn first_transient(outcomes: &[Applied<'_>]) -> Option<String> {
 /// Counts the batch, and answers its lag: the age of its oldest change when it was applied. A batch of which nothing was
 /// applied has none: a replay is old without any replica being behind.
 fn count(
-    outcomes: &[Applied<'_>],
-    decided: Decided<'_>,
+    outcomes: &[AppliedBatch<'_>],
+    decided: DeduplicatedBatch<'_>,
     quarantined: usize,
     redelivered: bool,
     invocation: &Invocation,
@@ -449,7 +460,7 @@ fn count(
 ) -> Option<u64> {
     let add = |metric: CounterMetric<1>, sink, count: usize| metric.increment([sink], count as u64);
     for applied in outcomes {
-        let Applied { sink, outcome, .. } = applied;
+        let AppliedBatch { sink, outcome, .. } = applied;
         add(metric::APPLIED_CHANGES, *sink, outcome.applied);
         add(metric::DUPLICATE_CHANGES, *sink, outcome.duplicate);
         add(metric::STALE_CHANGES, *sink, outcome.stale);

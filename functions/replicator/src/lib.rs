@@ -12,4 +12,4 @@ pub mod settle;
 pub mod sink;
 
 pub use config::connect;
-pub use handler::{Fault, Replicator};
+pub use handler::{ReplicatorError, ReplicatorHandler};

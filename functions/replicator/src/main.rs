@@ -1,7 +1,7 @@
 //! The replicator on Lambda.
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
-use replicator::config::{self, Config};
+use replicator::config::{self, ReplicatorConfig};
 use serde_json::value::RawValue;
 use shared::clock::Clock;
 use shared::environment::Environment;
@@ -17,7 +17,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<(), Error> {
     let environment = Environment::of_process();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
-    let config = Config::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
+    let config = ReplicatorConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let sdk = aws::load().await;
     let replica = config.replica_client(&sdk).await;
     let signer = Some(TokenSigner::new(&sdk, Clock::system()));

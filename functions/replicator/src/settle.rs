@@ -18,7 +18,7 @@ use shared::stream::is_same_change;
 
 /// What a batch comes to, as places in its changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Settlement {
+pub struct LatestChanges {
     /// For every item the change with the highest revision, ascending.
     pub survivors: Vec<usize>,
     /// The changes that have the item and the revision of an earlier survivor and tell something else, ascending.
@@ -39,7 +39,7 @@ pub fn settle(changes: &[&Change<'_>]) -> Vec<usize> {
 /// A change that contradicts a superseded one is superseded, too. So the decision is that of the changes alone: it is the
 /// same for a batch that comes again, longer, shorter or cut in two, as long as each item's changes come in their order.
 #[must_use]
-pub fn decide(changes: &[&Change<'_>]) -> Settlement {
+pub fn decide(changes: &[&Change<'_>]) -> LatestChanges {
     let mut contradicting = Vec::new();
     let mut latest = HashMap::with_capacity(changes.len());
     for (place, change) in changes.iter().enumerate() {
@@ -64,7 +64,7 @@ pub fn decide(changes: &[&Change<'_>]) -> Settlement {
     contradicting.retain(is_of_a_survivor);
     let mut survivors: Vec<usize> = latest.into_values().collect();
     survivors.sort_unstable();
-    Settlement { survivors, contradicting }
+    LatestChanges { survivors, contradicting }
 }
 
 #[cfg(test)]
@@ -166,7 +166,7 @@ mod tests {
         )
     }
 
-    fn decided(records: &[String]) -> Settlement {
+    fn decided(records: &[String]) -> LatestChanges {
         let payload = RawValue::from_string(format!(r#"{{"Records":[{}]}}"#, records.join(","))).unwrap();
         let batch = stream::read(&payload).unwrap();
         let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
@@ -181,8 +181,8 @@ mod tests {
     #[test]
     fn two_changes_of_one_number_contradict_each_other_unless_they_are_equal_by_value() {
         let found = |one: &str, other: &str| decided(&[one.to_owned(), other.to_owned()]);
-        let duplicate = Settlement { survivors: vec![0], contradicting: vec![] };
-        let contradiction = Settlement { survivors: vec![0], contradicting: vec![1] };
+        let duplicate = LatestChanges { survivors: vec![0], contradicting: vec![] };
+        let contradiction = LatestChanges { survivors: vec![0], contradicting: vec![1] };
         assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, NEW)), duplicate);
         assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, SPELLED)), duplicate);
         assert_eq!(found(&told("REMOVE", 5, OLD), &told("REMOVE", 5, OLD)), duplicate);
@@ -200,7 +200,7 @@ mod tests {
             ([one.clone(), later.clone(), other.clone()], 1),
             ([later, one, other], 0),
         ] {
-            assert_eq!(decided(&batch), Settlement { survivors: vec![survivor], contradicting: vec![] });
+            assert_eq!(decided(&batch), LatestChanges { survivors: vec![survivor], contradicting: vec![] });
         }
     }
 
@@ -209,7 +209,7 @@ mod tests {
         let (one, other) = (told("MODIFY", 5, NEW), told("MODIFY", 5, OTHER));
         let third = told("MODIFY", 5, r#""NewImage":{"k":{"S":"a"}},"#);
         let found = decided(&[one.clone(), other, one, third]);
-        assert_eq!(found, Settlement { survivors: vec![0], contradicting: vec![1, 3] });
+        assert_eq!(found, LatestChanges { survivors: vec![0], contradicting: vec![1, 3] });
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a replica is: [`Sink`], the one trait of this function, and what is said through it; and [`Replica`], a sink
 //! whose items can be read back, for maintenance.
 //!
-//! All sinks of a batch work side by side on the same [`Decided`] changes, and none knows of another. A sink answers
+//! All sinks of a batch work side by side on the same [`DeduplicatedBatch`] changes, and none knows of another. A sink answers
 //! for each change that it could not apply, and for no other. The laws that every sink keeps stand as a suite in
 //! `tests/sink_contract.rs`.
 //!
@@ -17,7 +17,9 @@ use futures::future::BoxFuture;
 use shared::change::Change;
 use shared::invocation::Invocation;
 
-pub use replica::{HeldPage, Over, Put, Reading, Replica, Target, Unread, Write};
+pub use replica::{
+    Replica, ReplicaCondition, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget,
+};
 
 /// What turns a sink on where the replicator is deployed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +48,8 @@ pub trait Sink: Send + Sync {
     /// asked for a reason that may pass is none of the faults: each batch asks again.
     ///
     /// # Errors
-    /// [`Broken`], which names the setting and the fix.
-    fn check(&self) -> BoxFuture<'_, Result<(), Broken>>;
+    /// [`SinkMisconfiguredError`], which names the setting and the fix.
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>>;
 
     /// Applies the settled changes, and returns by `invocation.stop_at` at the latest.
     ///
@@ -55,14 +57,18 @@ pub trait Sink: Send + Sync {
     /// success. A change that is neither applied nor refused when the time is up is a transient failure.
     ///
     /// # Errors
-    /// [`Broken`] if nothing of this batch may be applied at all, e.g. because the replica is its own source. The
+    /// [`SinkMisconfiguredError`] if nothing of this batch may be applied at all, e.g. because the replica is its own source. The
     /// invocation then fails whole. An outage is none: it is a transient failure of each change.
-    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>>;
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>>;
 }
 
 /// What a batch comes to.
 #[derive(Debug, Clone, Copy)]
-pub struct Decided<'b> {
+pub struct DeduplicatedBatch<'b> {
     /// Every readable change of the batch, as delivered, superseded ones included: a cache's floor for a key is the
     /// highest over all of them. A replica that holds items needs only the settled ones.
     pub changes: &'b [&'b Change<'b>],
@@ -72,7 +78,7 @@ pub struct Decided<'b> {
 
 /// What became of the settled changes of a batch in one sink. Each is counted once, or is among the failures.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Outcome {
+pub struct SinkOutcome {
     /// Written, tombstones included.
     pub applied: usize,
     /// Refused because the replica held this very revision: a redelivery.
@@ -82,22 +88,22 @@ pub struct Outcome {
     /// Of the applied, those that left a tombstone.
     pub tombstones: usize,
     /// The changes that the replica may lack, in no order.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<FailedChange>,
 }
 
-impl Outcome {
+impl SinkOutcome {
     /// The outcome of a sink that is sure of none of the changes, for a reason that may pass.
     #[must_use]
     pub fn all_failed(settled: &[&Change<'_>], reason: &str) -> Self {
         let transient = || FailureKind::Transient(reason.to_owned());
-        let failures = settled.iter().map(|change| Failure { index: change.index, kind: transient() }).collect();
+        let failures = settled.iter().map(|change| FailedChange { index: change.index, kind: transient() }).collect();
         Self { failures, ..Self::default() }
     }
 }
 
 /// A change that the replica may lack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailedChange {
     /// The record's place in the batch ([`Change::index`]).
     pub index: usize,
     /// What to do about it, and why.
@@ -118,7 +124,7 @@ pub enum FailureKind {
 /// A sink that cannot serve any batch until someone mends it.
 #[derive(Debug, thiserror::Error)]
 #[error("sink {sink}: {reason}")]
-pub struct Broken {
+pub struct SinkMisconfiguredError {
     /// The sink's name.
     pub sink: &'static str,
     /// What is wrong, and the setting to mend.

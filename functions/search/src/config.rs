@@ -1,10 +1,10 @@
 //! What search needs to know before its first request.
 
 use front::base_path::BasePath;
-use shared::environment::{Environment, Problems};
-use shared::http::caller::{Auth, ScopeMapping};
-use shared::http::seal::Keys;
-use shared::postgres::Settings;
+use shared::environment::{Environment, EnvironmentError};
+use shared::http::caller::{AuthMode, ScopeMapping};
+use shared::http::seal::SealKeys;
+use shared::postgres::PostgresSettings;
 use shared::telemetry;
 
 /// The function's name, in metrics and logs.
@@ -16,34 +16,34 @@ const READER: &str = "POSTGRES_READER_URL";
 
 /// The configuration of search.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct SearchConfig {
     /// Who lets requests in.
-    pub auth: Auth,
+    pub auth: AuthMode,
     /// How tokens spell scopes.
     pub scopes: ScopeMapping,
     /// What stands before the routes in a path.
     pub base_path: BasePath,
     /// What seals cursors.
-    pub cursor_keys: Keys,
+    pub cursor_keys: SealKeys,
     /// The database that takes the replica's writes.
-    pub writer: Settings,
+    pub writer: PostgresSettings,
     /// Its copy, which is asked first; none asks the writer alone.
-    pub reader: Option<Settings>,
+    pub reader: Option<PostgresSettings>,
 }
 
-impl Config {
+impl SearchConfig {
     /// Reads the configuration.
     ///
     /// # Errors
     /// All that is missing or malformed, together and by name.
-    pub fn parse(environment: &Environment) -> Result<Self, Problems> {
+    pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
-        let auth = read.required("AUTH", Auth::parse);
+        let auth = read.required("AUTH", AuthMode::parse);
         let claims = read.optional("SCOPE_CLAIM", ScopeMapping::parse_claims);
         let scopes = ScopeMapping::new(claims, read.optional("SCOPE_PREFIX", ScopeMapping::parse_prefix));
         let base_path = read.optional("API_BASE_PATH", BasePath::parse).unwrap_or_default();
-        let cursor_keys = read.required("CURSOR_KEYS", Keys::parse);
-        let mut database = |setting| match Settings::parse(setting, |name| environment.get(name)) {
+        let cursor_keys = read.required("CURSOR_KEYS", SealKeys::parse);
+        let mut database = |setting| match PostgresSettings::parse(setting, |name| environment.get(name)) {
             Ok(settings) => settings,
             Err(problems) => {
                 for problem in problems {
@@ -74,8 +74,8 @@ mod tests {
 
     use super::*;
 
-    fn parse(variables: &[(&str, &str)]) -> Result<Config, Problems> {
-        Config::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    fn parse(variables: &[(&str, &str)]) -> Result<SearchConfig, EnvironmentError> {
+        SearchConfig::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
     const USUAL: [(&str, &str); 3] = [

@@ -9,4 +9,4 @@ use crate::users;
 /// The operations of search.
 #[derive(OpenApi)]
 #[openapi(paths(users::find, users::summary, users::stats))]
-pub struct Contract;
+pub struct SearchContract;

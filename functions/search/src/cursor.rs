@@ -3,28 +3,28 @@
 
 use shared::http::caller::Caller;
 use shared::http::page;
-use shared::http::seal::{Keys, Salt};
+use shared::http::seal::{SealKeys, SealNonce};
 use time::OffsetDateTime;
 
-use crate::question::Question;
-use crate::sort::Place;
+use crate::question::SearchRequest;
+use crate::sort::KeysetPosition;
 
 /// The cursors of one question of one caller.
-pub(crate) struct Cursors<'a> {
-    pub(crate) keys: &'a Keys,
-    pub(crate) question: &'a Question,
+pub(crate) struct SearchCursors<'a> {
+    pub(crate) keys: &'a SealKeys,
+    pub(crate) question: &'a SearchRequest,
     pub(crate) caller: &'a Caller,
 }
 
-impl Cursors<'_> {
+impl SearchCursors<'_> {
     /// The cursor after this place; nothing comes of it only if the place is longer than a cipher takes.
-    pub(crate) fn encode(&self, place: &Place, now: OffsetDateTime, salt: Salt) -> Option<String> {
+    pub(crate) fn encode(&self, place: &KeysetPosition, now: OffsetDateTime, salt: SealNonce) -> Option<String> {
         page::seal(self.keys, &serde_json::to_string(place).ok()?, &self.binding(), now, salt)
     }
 
-    pub(crate) fn decode(&self, text: &str, now: OffsetDateTime) -> Option<Place> {
+    pub(crate) fn decode(&self, text: &str, now: OffsetDateTime) -> Option<KeysetPosition> {
         let place = page::open(self.keys, text, &self.binding(), now)?;
-        let place: Place = serde_json::from_str(&place).ok()?;
+        let place: KeysetPosition = serde_json::from_str(&place).ok()?;
         place.fits(self.question.sort).then_some(place)
     }
 

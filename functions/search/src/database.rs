@@ -1,4 +1,4 @@
-//! The reader, and the writer in its place when it is gone. [`Databases`]
+//! The reader, and the writer in its place when it is gone. [`SearchDatabases`]
 //!
 //! Whatever is wrong with the reader, the writer is asked instead, and for half a minute it is asked first, so that not
 //! every request waits for what is not there. Not so a statement that takes too long: it would take as long there, at the
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shared::postgres::{Database, Fault, FaultKind, Session, Settings};
+use shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind, PostgresSession, PostgresSettings};
 use shared::token::TokenSigner;
 use tokio::time::Instant;
 use tokio_postgres::Error;
@@ -24,27 +24,31 @@ const SETUP: &str = "set default_transaction_read_only = on; set timezone = 'UTC
 
 /// Why nothing was answered.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum SearchError {
     /// The question took too long.
-    Slow(Fault),
+    Slow(PostgresError),
     /// The question had less time than a question may take, and took it.
-    Late(Fault),
+    Late(PostgresError),
     /// The databases are out of reach.
-    Gone(Fault),
+    Gone(PostgresError),
     /// A database refuses what an operator must mend.
-    Refused(Fault),
+    Refused(PostgresError),
 }
 
 /// Where questions go.
 #[derive(Debug)]
-pub(crate) struct Databases {
-    reader: Option<Database>,
-    writer: Database,
+pub(crate) struct SearchDatabases {
+    reader: Option<PostgresDatabase>,
+    writer: PostgresDatabase,
     reader_back_at: Mutex<Option<Instant>>,
 }
 
-impl Databases {
-    pub(crate) fn new(writer: &Settings, reader: Option<&Settings>, signer: Option<TokenSigner>) -> Self {
+impl SearchDatabases {
+    pub(crate) fn new(
+        writer: &PostgresSettings,
+        reader: Option<&PostgresSettings>,
+        signer: Option<TokenSigner>,
+    ) -> Self {
         let reader = reader.filter(|reader| reader.address() != writer.address());
         Self {
             reader: reader.map(|reader| reader.database(signer.clone(), SETUP)),
@@ -54,15 +58,19 @@ impl Databases {
     }
 
     /// Asks, and is done by this time: the writer has what the reader left.
-    pub(crate) async fn ask<T, W>(&self, done_by: Instant, work: impl Fn(Arc<Session>) -> W) -> Result<T, Failure>
+    pub(crate) async fn ask<T, W>(
+        &self,
+        done_by: Instant,
+        work: impl Fn(Arc<PostgresSession>) -> W,
+    ) -> Result<T, SearchError>
     where
         W: Future<Output = Result<T, Error>>,
     {
         if let Some(reader) = self.reader.as_ref().filter(|_| self.is_reader_asked()) {
             match ask(reader, reader_share(left(done_by)), &work).await {
                 Ok(answer) => return Ok(answer),
-                Err(failure @ (Failure::Slow(_) | Failure::Late(_))) => return Err(failure),
-                Err(Failure::Gone(fault) | Failure::Refused(fault)) => self.pause_reader(&fault),
+                Err(failure @ (SearchError::Slow(_) | SearchError::Late(_))) => return Err(failure),
+                Err(SearchError::Gone(fault) | SearchError::Refused(fault)) => self.pause_reader(&fault),
             }
         }
         ask(&self.writer, left(done_by).min(LIMIT), &work).await
@@ -73,7 +81,7 @@ impl Databases {
         back_at.is_none_or(|back_at| back_at <= Instant::now())
     }
 
-    fn pause_reader(&self, fault: &Fault) {
+    fn pause_reader(&self, fault: &PostgresError) {
         *self.reader_back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
         tracing::warn!(error = %fault, pause_s = PAUSE.as_secs(), "the reader is gone: the writer answers");
     }
@@ -89,7 +97,11 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-async fn ask<T, W>(database: &Database, limit: Duration, work: &impl Fn(Arc<Session>) -> W) -> Result<T, Failure>
+async fn ask<T, W>(
+    database: &PostgresDatabase,
+    limit: Duration,
+    work: &impl Fn(Arc<PostgresSession>) -> W,
+) -> Result<T, SearchError>
 where
     W: Future<Output = Result<T, Error>>,
 {
@@ -103,13 +115,13 @@ where
         // A connection was there, and the time ran out over the question.
         _ if is_asked.load(Ordering::Relaxed) && Instant::now() >= until => {
             if limit == LIMIT {
-                Failure::Slow(fault)
+                SearchError::Slow(fault)
             } else {
-                Failure::Late(fault)
+                SearchError::Late(fault)
             }
         }
-        FaultKind::Unreachable => Failure::Gone(fault),
-        _ => Failure::Refused(fault),
+        PostgresErrorKind::Unreachable => SearchError::Gone(fault),
+        _ => SearchError::Refused(fault),
     })
 }
 

@@ -5,13 +5,13 @@ mod attribute;
 mod words;
 
 use shared::folding::fold_case;
-use shared::http::query::Query;
-use shared::user::name::Name;
-use shared::user::status::Status;
+use shared::http::query::QueryParameters;
+use shared::user::name::UserName;
+use shared::user::status::UserStatus;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::sql::Sql;
+use crate::sql::SqlBuilder;
 use front::path::seconds;
 
 /// The parameters that filter, beside `attributes.…`.
@@ -37,20 +37,20 @@ const MOST_ATTRIBUTES: usize = 10;
 const DOMAIN_CHARS: usize = 253;
 
 /// One condition: SQL with a `{}` for each value.
-type Condition = (&'static str, Vec<String>);
+type SqlCondition = (&'static str, Vec<String>);
 
 /// The conditions, all of which hold.
 #[derive(Debug, Default)]
-pub(crate) struct Filter {
-    conditions: Vec<Condition>,
+pub(crate) struct SearchFilter {
+    conditions: Vec<SqlCondition>,
     like: Option<String>,
 }
 
-impl Filter {
+impl SearchFilter {
     /// Reads the parameters; what is wrong with them is remembered in the query.
-    pub(crate) fn read(query: &mut Query) -> Self {
+    pub(crate) fn read(query: &mut QueryParameters) -> Self {
         let mut filter = Self::default();
-        let status = query.take("status", |text| Status::parse(text).map(|status| status.as_str().to_owned()));
+        let status = query.take("status", |text| UserStatus::parse(text).map(|status| status.as_str().to_owned()));
         filter.add("status = {}", status);
         let prefix = query.take("name_prefix", name);
         filter.add("name_folded like {} || '%'", prefix.map(|prefix| literal(&prefix)));
@@ -100,7 +100,7 @@ impl Filter {
 
     fn range(
         &mut self,
-        query: &mut Query,
+        query: &mut QueryParameters,
         names: [&str; 2],
         sql: [&'static str; 2],
         parse: impl Fn(&str) -> Result<String, String>,
@@ -117,7 +117,7 @@ impl Filter {
     }
 
     /// Adds the conditions to a statement.
-    pub(crate) fn push(&self, sql: &mut Sql) {
+    pub(crate) fn push(&self, sql: &mut SqlBuilder) {
         for (condition, values) in &self.conditions {
             let mut values = values.iter();
             let mut parts = condition.split("{}");
@@ -132,14 +132,14 @@ impl Filter {
     }
 
     /// What a cursor is bound to.
-    pub(crate) fn conditions(&self) -> &[Condition] {
+    pub(crate) fn conditions(&self) -> &[SqlCondition] {
         &self.conditions
     }
 }
 
 /// A name as the replica holds it for comparisons.
 fn name(text: &str) -> Result<String, String> {
-    Name::parse(text).map(|name| fold_case(name.as_str()).into_owned()).map_err(|error| error.to_string())
+    UserName::parse(text).map(|name| fold_case(name.as_str()).into_owned()).map_err(|error| error.to_string())
 }
 
 /// Without what `like` reads as something else than itself.
@@ -166,9 +166,9 @@ fn moment(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Filter, String> {
-        let mut query = Query::with_family(Some(text), &NAMES, ATTRIBUTES);
-        let filter = Filter::read(&mut query);
+    fn read(text: &str) -> Result<SearchFilter, String> {
+        let mut query = QueryParameters::with_family(Some(text), &NAMES, ATTRIBUTES);
+        let filter = SearchFilter::read(&mut query);
         query.finish().map(|()| filter).map_err(|mistakes| serde_json::to_string(&mistakes).unwrap())
     }
 
@@ -178,7 +178,7 @@ mod tests {
         let text =
             format!("status={odd}&name_prefix={odd}&name_like={odd}&attributes.{}={odd}", odd.replace("%5C", ""));
         let filter = read(&text).unwrap();
-        let mut sql = Sql::new("select 1 where true");
+        let mut sql = SqlBuilder::new("select 1 where true");
         filter.push(&mut sql);
         assert!(!sql.text().contains("drop"), "{}", sql.text());
         // Four of them are the words of a name.

@@ -17,19 +17,23 @@ mod statement;
 mod users;
 
 use axum::Router;
-use front::door::Door;
+use front::door::AuthLayer;
 use shared::clock::Clock;
 use shared::token::TokenSigner;
 
-use config::Config;
+use config::SearchConfig;
 
 /// The routes of search. Building them does no I/O; a clone shares the connections.
 ///
 /// Without a signer logins are by password, whatever the configuration says.
-pub fn app(config: &Config, signer: Option<TokenSigner>, clock: Clock) -> Router {
-    let door = Door { auth: config.auth, scopes: config.scopes.clone(), clock: clock.clone(), need: access::need };
-    let databases = database::Databases::new(&config.writer, config.reader.as_ref(), signer);
-    router::routes(users::Search::new(databases, clock, config.cursor_keys.clone()), door, config.base_path.clone())
+pub fn app(config: &SearchConfig, signer: Option<TokenSigner>, clock: Clock) -> Router {
+    let door = AuthLayer { auth: config.auth, scopes: config.scopes.clone(), clock: clock.clone(), need: access::need };
+    let databases = database::SearchDatabases::new(&config.writer, config.reader.as_ref(), signer);
+    router::routes(
+        users::SearchState::new(databases, clock, config.cursor_keys.clone()),
+        door,
+        config.base_path.clone(),
+    )
 }
 
 /// The statement that a query's question becomes, and its parameters, at this second and after the place of these texts:
@@ -38,10 +42,10 @@ pub fn app(config: &Config, signer: Option<TokenSigner>, clock: Clock) -> Router
 /// # Errors
 /// What is wrong with the query, as JSON.
 pub fn statement(query: &str, after: Option<&[&str]>, now: i64) -> Result<(String, Vec<String>), String> {
-    let mut read = question::Question::parameters(Some(query));
-    let question = question::Question::read(&mut read);
+    let mut read = question::SearchRequest::parameters(Some(query));
+    let question = question::SearchRequest::read(&mut read);
     read.finish().map_err(|mistakes| serde_json::to_string(&mistakes).unwrap_or_default())?;
-    let after = after.map(|texts| sort::Place(texts.iter().map(|text| Some((*text).to_owned())).collect()));
+    let after = after.map(|texts| sort::KeysetPosition(texts.iter().map(|text| Some((*text).to_owned())).collect()));
     let sql = question.wanted(after.as_ref(), now).statement(0, question.limit + 1);
     Ok((sql.text().to_owned(), sql.parameters().to_vec()))
 }

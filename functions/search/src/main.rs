@@ -1,7 +1,7 @@
 //! Search on Lambda, behind an API Gateway HTTP API.
 
 use lambda_http::Error;
-use search::config::{self, Config};
+use search::config::{self, SearchConfig};
 use shared::clock::Clock;
 use shared::environment::Environment;
 use shared::token::TokenSigner;
@@ -15,7 +15,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> Result<(), Error> {
     let environment = Environment::of_process();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
-    let config = Config::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
+    let config = SearchConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let signer = TokenSigner::new(&aws::load().await, Clock::system());
     let app = search::app(&config, Some(signer), Clock::system());
     front::lambda::serve(app, telemetry).await

@@ -3,13 +3,13 @@
 use axum::Router;
 use axum::routing::get;
 use front::base_path::BasePath;
-use front::door::Door;
+use front::door::AuthLayer;
 use front::route::{READ, behind, resource};
 
-use crate::users::{self, Search};
+use crate::users::{self, SearchState};
 
 /// Every route of search, behind this door and below this base path.
-pub(crate) fn routes(search: Search, door: Door, base: BasePath) -> Router {
+pub(crate) fn routes(search: SearchState, door: AuthLayer, base: BasePath) -> Router {
     let routes = Router::new()
         .route("/search/users", resource(get(users::find), READ))
         .route("/users/{user_id}/summary", resource(get(users::summary), READ))

@@ -6,11 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sql::Sql;
+use crate::sql::SqlBuilder;
 
 /// By which member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sort {
+pub(crate) enum SortField {
     UpdatedAt,
     CreatedAt,
     Timestamp,
@@ -21,39 +21,39 @@ pub(crate) enum Sort {
 
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum SortDirection {
     Asc,
     Desc,
 }
 
 /// One of the expressions that an order compares.
 #[derive(Clone, Copy)]
-struct Column {
+struct SortColumn {
     sql: &'static str,
     /// The type that a place's text is cast to.
     kind: &'static str,
     may_be_empty: bool,
 }
 
-const USER_ID: Column = Column { sql: "user_id", kind: "text", may_be_empty: false };
-const TIMESTAMP: Column = Column { sql: "\"timestamp\"", kind: "numeric", may_be_empty: false };
+const USER_ID: SortColumn = SortColumn { sql: "user_id", kind: "text", may_be_empty: false };
+const TIMESTAMP: SortColumn = SortColumn { sql: "\"timestamp\"", kind: "numeric", may_be_empty: false };
 
 /// A record's place: what the order compares, as texts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Place(pub(crate) Vec<Option<String>>);
+pub(crate) struct KeysetPosition(pub(crate) Vec<Option<String>>);
 
-impl Place {
+impl KeysetPosition {
     /// Whether it is a place of this order at all.
-    pub(crate) fn fits(&self, sort: Sort) -> bool {
+    pub(crate) fn fits(&self, sort: SortField) -> bool {
         self.0.len() == sort.columns("").len() && self.0.iter().skip(1).all(Option::is_some)
     }
 }
 
 /// `{similar_to}` is the SQL parameter with the name that others are compared with.
-const SIMILARITY: Column =
-    Column { sql: "similarity(name_folded, {similar_to})::float8", kind: "float8", may_be_empty: true };
+const SIMILARITY: SortColumn =
+    SortColumn { sql: "similarity(name_folded, {similar_to})::float8", kind: "float8", may_be_empty: true };
 
-impl Sort {
+impl SortField {
     pub(crate) const NAMES: [&str; 6] = ["updated_at", "created_at", "timestamp", "name", "user_id", "similarity"];
     const ALL: [Self; 6] =
         [Self::UpdatedAt, Self::CreatedAt, Self::Timestamp, Self::Name, Self::UserId, Self::Similarity];
@@ -75,24 +75,24 @@ impl Sort {
     }
 
     /// Names and identifiers sort ascending by default, times and similarity descending.
-    pub(crate) fn usual_order(self) -> Order {
-        if matches!(self, Self::Name | Self::UserId) { Order::Asc } else { Order::Desc }
+    pub(crate) fn usual_order(self) -> SortDirection {
+        if matches!(self, Self::Name | Self::UserId) { SortDirection::Asc } else { SortDirection::Desc }
     }
 
-    fn own(self) -> Option<Column> {
-        let time = |sql| Column { sql, kind: "timestamptz", may_be_empty: true };
+    fn own(self) -> Option<SortColumn> {
+        let time = |sql| SortColumn { sql, kind: "timestamptz", may_be_empty: true };
         match self {
             Self::UpdatedAt => Some(time("updated_at")),
             Self::CreatedAt => Some(time("created_at")),
             // By code points, whatever the database's locale: the column is collated so.
-            Self::Name => Some(Column { sql: "name_folded", kind: "text", may_be_empty: true }),
+            Self::Name => Some(SortColumn { sql: "name_folded", kind: "text", may_be_empty: true }),
             Self::Similarity => Some(SIMILARITY),
             Self::Timestamp | Self::UserId => None,
         }
     }
 
     /// The compared columns in order of precedence. `similar_to` is the SQL of the name that others are compared with.
-    fn columns(self, similar_to: &str) -> Vec<(String, Column)> {
+    fn columns(self, similar_to: &str) -> Vec<(String, SortColumn)> {
         let columns = match (self, self.own()) {
             (Self::Timestamp, _) => vec![TIMESTAMP, USER_ID],
             (_, None) => vec![USER_ID, TIMESTAMP],
@@ -109,26 +109,33 @@ impl Sort {
         texts.collect::<Vec<_>>().join(", ")
     }
 
-    pub(crate) fn order_by(self, order: Order, similar_to: &str) -> String {
+    pub(crate) fn order_by(self, order: SortDirection, similar_to: &str) -> String {
         let parts = self.columns(similar_to).into_iter().map(|(sql, _)| format!("{sql} {}", order.as_str()));
         parts.collect::<Vec<_>>().join(", ")
     }
 
     /// How many stretches follow a place: the rest of the one that it is in, and the empty or the full ones after it.
-    pub(crate) fn stretches(self, after: Option<&Place>, order: Order) -> usize {
-        let Some(Place(values)) = after else { return 1 };
+    pub(crate) fn stretches(self, after: Option<&KeysetPosition>, order: SortDirection) -> usize {
+        let Some(KeysetPosition(values)) = after else { return 1 };
         let may_be_empty = self.own().is_some_and(|own| own.may_be_empty);
         let is_empty = values.first().is_none_or(Option::is_none);
-        let goes_on = may_be_empty && (is_empty == (order == Order::Desc));
+        let goes_on = may_be_empty && (is_empty == (order == SortDirection::Desc));
         1 + usize::from(goes_on)
     }
 
     /// Adds the condition that a record follows this place, in one stretch: a single comparison of rows, so that an index
     /// is entered where the place is.
-    pub(crate) fn follow(self, sql: &mut Sql, after: &Place, stretch: usize, order: Order, similar_to: &str) {
+    pub(crate) fn follow(
+        self,
+        sql: &mut SqlBuilder,
+        after: &KeysetPosition,
+        stretch: usize,
+        order: SortDirection,
+        similar_to: &str,
+    ) {
         let columns = self.columns(similar_to);
         let is_empty = after.0.first().is_none_or(Option::is_none);
-        let beyond = if order == Order::Asc { ">" } else { "<" };
+        let beyond = if order == SortDirection::Asc { ">" } else { "<" };
         match (stretch, is_empty) {
             (0, false) => compare(sql, &columns, &after.0, beyond),
             (0, true) => {
@@ -141,7 +148,7 @@ impl Sort {
     }
 }
 
-fn compare(sql: &mut Sql, columns: &[(String, Column)], values: &[Option<String>], beyond: &str) {
+fn compare(sql: &mut SqlBuilder, columns: &[(String, SortColumn)], values: &[Option<String>], beyond: &str) {
     let left = columns.iter().map(|(sql, _)| sql.as_str()).collect::<Vec<_>>().join(", ");
     let right = columns
         .iter()
@@ -151,7 +158,7 @@ fn compare(sql: &mut Sql, columns: &[(String, Column)], values: &[Option<String>
     sql.push(&format!(" and ({left}) {beyond} ({right})"));
 }
 
-impl Order {
+impl SortDirection {
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         match text {
             "asc" => Ok(Self::Asc),

@@ -1,13 +1,13 @@
-//! A statement and its parameters, apart from each other from the first piece on: [`Sql`]
+//! A statement and its parameters, apart from each other from the first piece on: [`SqlBuilder`]
 
 /// A statement as it grows.
 #[derive(Debug)]
-pub(crate) struct Sql {
+pub(crate) struct SqlBuilder {
     text: String,
     parameters: Vec<String>,
 }
 
-impl Sql {
+impl SqlBuilder {
     pub(crate) fn new(text: &str) -> Self {
         Self { text: text.to_owned(), parameters: Vec::new() }
     }

@@ -1,8 +1,8 @@
 //! The statements: fixed pieces of SQL, and parameters apart from them.
 
-use crate::filter::Filter;
-use crate::sort::{Order, Place, Sort};
-use crate::sql::Sql;
+use crate::filter::SearchFilter;
+use crate::sort::{KeysetPosition, SortDirection, SortField};
+use crate::sql::SqlBuilder;
 
 /// Holds of a record that can be seen: no tombstone, and not expired at the second `$1`. As for DynamoDB's TTL, what ended more
 /// than five years ago has not expired.
@@ -57,32 +57,32 @@ pub(crate) const STATS: &str = concat!(
 );
 
 /// What is looked for: whole items, each with its place.
-pub(crate) struct Wanted<'a> {
-    pub(crate) filter: &'a Filter,
-    pub(crate) sort: Sort,
-    pub(crate) order: Order,
-    pub(crate) after: Option<&'a Place>,
+pub(crate) struct SearchQuery<'a> {
+    pub(crate) filter: &'a SearchFilter,
+    pub(crate) sort: SortField,
+    pub(crate) order: SortDirection,
+    pub(crate) after: Option<&'a KeysetPosition>,
     /// Epoch seconds.
     pub(crate) now: i64,
 }
 
-impl Wanted<'_> {
+impl SearchQuery<'_> {
     /// Runs of records that follow each other in the list.
     pub(crate) fn stretches(&self) -> usize {
         self.sort.stretches(self.after, self.order)
     }
 
     /// The statement for at most `limit` records of one stretch.
-    pub(crate) fn statement(&self, stretch: usize, limit: usize) -> Sql {
-        let mut sql = Sql::new("");
+    pub(crate) fn statement(&self, stretch: usize, limit: usize) -> SqlBuilder {
+        let mut sql = SqlBuilder::new("");
         sql.parameter(self.now.to_string());
-        let like = self.filter.like().filter(|_| self.sort == Sort::Similarity);
+        let like = self.filter.like().filter(|_| self.sort == SortField::Similarity);
         let similar_to = like.map(|like| sql.parameter(like.to_owned())).unwrap_or_default();
         sql.push("select item::text, ");
         sql.push(&self.sort.place(&similar_to));
         // Who is like a name is looked up in full and then put in order (`offset 0` is planned by itself). PostgreSQL would
         // rather go through an order's index, compare each name by the way, and see the last one where there are few to find.
-        let is_looked_up = self.filter.like().is_some() && self.sort != Sort::Similarity;
+        let is_looked_up = self.filter.like().is_some() && self.sort != SortField::Similarity;
         sql.push(if is_looked_up { " from (select * from users where " } else { " from users where " });
         sql.push(live!());
         self.filter.push(&mut sql);

@@ -3,35 +3,35 @@
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use front::answer::{Listed, json, link_next, unwritable};
-use front::deadline::Budget;
-use front::door::By;
+use front::answer::{UserListWriter, json, link_next, unwritable};
+use front::deadline::RequestDeadline;
+use front::door::AuthenticatedCaller;
 use front::identifier::{new_uuid, salt};
-use front::path::{OfUser, Stage};
+use front::path::{StagePrefix, UserIdPath};
 use front::problem::Problem;
 use futures::TryStreamExt as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::clock::Clock;
 use shared::http::page;
-use shared::http::query::Query;
-use shared::http::seal::Keys;
+use shared::http::query::QueryParameters;
+use shared::http::seal::SealKeys;
 use shared::item;
-use shared::postgres::Session;
+use shared::postgres::PostgresSession;
 use shared::raw_item::RawItem;
 use shared::user::User;
-use shared::user::fields::{Fields, Selected};
+use shared::user::fields::{FieldMask, MaskedUser};
 use std::pin::pin;
 use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio_postgres::{Error, Row};
 
 use crate::contract::schema;
-use crate::cursor::Cursors;
-use crate::database::{Databases, Failure, LIMIT};
-use crate::question::Question;
-use crate::sort::Place;
-use crate::statement::{AS_OF, STATS, SUMMARY, Wanted};
+use crate::cursor::SearchCursors;
+use crate::database::{LIMIT, SearchDatabases, SearchError};
+use crate::question::SearchRequest;
+use crate::sort::KeysetPosition;
+use crate::statement::{AS_OF, STATS, SUMMARY, SearchQuery};
 
 /// Days and domains that are told of when nobody says how many, and at most.
 const DAYS: (u32, u32) = (30, 366);
@@ -39,22 +39,22 @@ const DOMAINS: (u32, u32) = (10, 100);
 
 /// The databases, and the time.
 #[derive(Clone, Debug)]
-pub(crate) struct Search {
-    databases: Arc<Databases>,
+pub(crate) struct SearchState {
+    databases: Arc<SearchDatabases>,
     clock: Clock,
-    cursors: Keys,
+    cursors: SealKeys,
 }
 
-impl Search {
-    pub(crate) fn new(databases: Databases, clock: Clock, cursors: Keys) -> Self {
+impl SearchState {
+    pub(crate) fn new(databases: SearchDatabases, clock: Clock, cursors: SealKeys) -> Self {
         Self { databases: Arc::new(databases), clock, cursors }
     }
 }
 
-type Answer = Result<Response, Problem>;
+type SearchResult = Result<Response, Problem>;
 
 /// Rows of text, and how fresh they are at least.
-struct Found {
+struct FreshRows {
     rows: Vec<Row>,
     as_of: Option<String>,
 }
@@ -76,16 +76,16 @@ struct Found {
     security(("token" = ["users:admin"])),
 )]
 pub(crate) async fn find(
-    State(search): State<Search>,
-    By(caller): By,
-    Budget(budget): Budget,
-    stage: Stage,
+    State(search): State<SearchState>,
+    AuthenticatedCaller(caller): AuthenticatedCaller,
+    RequestDeadline(budget): RequestDeadline,
+    stage: StagePrefix,
     uri: Uri,
-) -> Answer {
-    let mut query = Question::parameters(uri.query());
-    let question = Question::read(&mut query);
+) -> SearchResult {
+    let mut query = SearchRequest::parameters(uri.query());
+    let question = SearchRequest::read(&mut query);
     let now = search.clock.now();
-    let cursors = Cursors { keys: &search.cursors, question: &question, caller: &caller };
+    let cursors = SearchCursors { keys: &search.cursors, question: &question, caller: &caller };
     // Of a question that cannot be told, no cursor can be told from a wrong one.
     let after = query.is_sound().then(|| query.take("cursor", |text| cursors.decode(text, now).ok_or(page::WRONG)));
     let after = after.flatten();
@@ -113,23 +113,23 @@ pub(crate) async fn find(
 }
 
 /// A page of what was found.
-struct Page {
-    listed: Listed,
+struct SearchPage {
+    listed: UserListWriter,
     /// After which place the next page starts.
-    next: Option<Place>,
+    next: Option<KeysetPosition>,
     as_of: Option<String>,
 }
 
 /// Asks how fresh the replica is before the rest, so that the rest is as fresh at least. Rows are read one by one until the
 /// page is full, by their number or by their bytes: of the others none is in memory.
 async fn page(
-    session: Arc<Session>,
-    wanted: &Wanted<'_>,
-    question: &Question,
+    session: Arc<PostgresSession>,
+    wanted: &SearchQuery<'_>,
+    question: &SearchRequest,
     now: OffsetDateTime,
-) -> Result<Result<Page, Problem>, Error> {
+) -> Result<Result<SearchPage, Problem>, Error> {
     let as_of = as_of(&session).await?;
-    let mut page = Page { listed: Listed::open(question.fields), next: None, as_of };
+    let mut page = SearchPage { listed: UserListWriter::open(question.fields), next: None, as_of };
     let mut count = 0;
     let mut last = None;
     for stretch in 0..wanted.stretches() {
@@ -158,7 +158,7 @@ async fn page(
 }
 
 /// Adds a row to a list, unless it is full; and the row's place.
-fn add(listed: &mut Listed, row: &Row, now: OffsetDateTime) -> Result<(bool, Place), Problem> {
+fn add(listed: &mut UserListWriter, row: &Row, now: OffsetDateTime) -> Result<(bool, KeysetPosition), Problem> {
     let fits = match decoded(row, now)? {
         Some(user) => listed.add(&user)?,
         None => true,
@@ -166,12 +166,12 @@ fn add(listed: &mut Listed, row: &Row, now: OffsetDateTime) -> Result<(bool, Pla
     Ok((fits, place(row)?))
 }
 
-async fn as_of(session: &Session) -> Result<Option<String>, Error> {
+async fn as_of(session: &PostgresSession) -> Result<Option<String>, Error> {
     let rows = asked(session, AS_OF, &[]).await?;
     rows.first().map_or(Ok(None), |row| row.try_get(0))
 }
 
-async fn asked(session: &Session, sql: &str, parameters: &[String]) -> Result<Vec<Row>, Error> {
+async fn asked(session: &PostgresSession, sql: &str, parameters: &[String]) -> Result<Vec<Row>, Error> {
     let statement = session.statement(sql).await?;
     let parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = parameters.iter().map(|text| text as _).collect();
     session.client().query(&statement, &parameters).await
@@ -194,8 +194,8 @@ fn user(item: &str, now: OffsetDateTime) -> Result<User, String> {
 }
 
 /// All after the item.
-fn place(row: &Row) -> Result<Place, Problem> {
-    (1..row.len()).map(|column| text(row, column)).collect::<Result<_, _>>().map(Place)
+fn place(row: &Row) -> Result<KeysetPosition, Problem> {
+    (1..row.len()).map(|column| text(row, column)).collect::<Result<_, _>>().map(KeysetPosition)
 }
 
 fn text(row: &Row, column: usize) -> Result<Option<String>, Problem> {
@@ -220,14 +220,14 @@ fn only(rows: &[Row]) -> Result<&Row, Problem> {
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
 pub(crate) async fn summary(
-    State(search): State<Search>,
-    Budget(budget): Budget,
-    OfUser(id): OfUser,
+    State(search): State<SearchState>,
+    RequestDeadline(budget): RequestDeadline,
+    UserIdPath(id): UserIdPath,
     uri: Uri,
-) -> Answer {
+) -> SearchResult {
     #[derive(Serialize)]
     struct Summary<'a> {
-        user: Selected<'a>,
+        user: MaskedUser<'a>,
         records: i64,
         first_timestamp: i64,
         last_timestamp: i64,
@@ -235,7 +235,7 @@ pub(crate) async fn summary(
         last_updated_at: Option<String>,
         as_of: Option<String>,
     }
-    Query::parse(uri.query(), &[]).finish().map_err(Problem::Request)?;
+    QueryParameters::parse(uri.query(), &[]).finish().map_err(Problem::Request)?;
     let now = search.clock.now();
     let parameters = [now.unix_timestamp().to_string(), id.as_str().to_owned()];
     let found = search.databases.ask(budget.work_until(), |session| one(session, SUMMARY, &parameters)).await?;
@@ -247,7 +247,7 @@ pub(crate) async fn summary(
         seconds.ok_or_else(|| Problem::CorruptRecord { cause: "a timestamp that is no whole second".into() })
     };
     let summary = Summary {
-        user: user.only(Fields::ALL),
+        user: user.only(FieldMask::ALL),
         records: number(row, 1)?,
         first_timestamp: seconds(2)?,
         last_timestamp: seconds(3)?,
@@ -258,9 +258,9 @@ pub(crate) async fn summary(
     Ok(json(StatusCode::OK, serde_json::to_vec(&summary).map_err(unwritable)?))
 }
 
-async fn one(session: Arc<Session>, sql: &str, parameters: &[String]) -> Result<Found, Error> {
+async fn one(session: Arc<PostgresSession>, sql: &str, parameters: &[String]) -> Result<FreshRows, Error> {
     let as_of = as_of(&session).await?;
-    Ok(Found { rows: asked(&session, sql, parameters).await?, as_of })
+    Ok(FreshRows { rows: asked(&session, sql, parameters).await?, as_of })
 }
 
 fn number(row: &Row, column: usize) -> Result<i64, Problem> {
@@ -279,7 +279,11 @@ fn number(row: &Row, column: usize) -> Result<i64, Problem> {
     responses((status = 200, description = "The statistics", body = schema::Stats)),
     security(("token" = ["users:admin"])),
 )]
-pub(crate) async fn stats(State(search): State<Search>, Budget(budget): Budget, uri: Uri) -> Answer {
+pub(crate) async fn stats(
+    State(search): State<SearchState>,
+    RequestDeadline(budget): RequestDeadline,
+    uri: Uri,
+) -> SearchResult {
     #[derive(Serialize)]
     struct Stats<'a> {
         records: i64,
@@ -288,7 +292,7 @@ pub(crate) async fn stats(State(search): State<Search>, Budget(budget): Budget, 
         domains: &'a RawValue,
         as_of: Option<String>,
     }
-    let mut query = Query::parse(uri.query(), &["days", "domains"]);
+    let mut query = QueryParameters::parse(uri.query(), &["days", "domains"]);
     let mut count = |name, (usual, most): (u32, u32)| {
         let count = query.take(name, |text| match text.parse::<u32>() {
             Ok(count) if (1..=most).contains(&count) => Ok(count),
@@ -315,12 +319,14 @@ fn raw(row: &Row, column: usize) -> Result<Box<RawValue>, Problem> {
         .map_err(|error| Problem::Internal { cause: format!("counts that are no JSON: {error}") })
 }
 
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
+impl From<SearchError> for Problem {
+    fn from(failure: SearchError) -> Self {
         match failure {
-            Failure::Slow(fault) => Self::QueryTimeout { seconds: LIMIT.as_secs(), cause: fault.to_string() },
-            Failure::Late(fault) | Failure::Gone(fault) => Self::ServiceUnavailable { cause: fault.to_string() },
-            Failure::Refused(fault) => Self::Internal { cause: fault.to_string() },
+            SearchError::Slow(fault) => Self::QueryTimeout { seconds: LIMIT.as_secs(), cause: fault.to_string() },
+            SearchError::Late(fault) | SearchError::Gone(fault) => {
+                Self::ServiceUnavailable { cause: fault.to_string() }
+            }
+            SearchError::Refused(fault) => Self::Internal { cause: fault.to_string() },
         }
     }
 }

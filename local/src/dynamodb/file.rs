@@ -15,7 +15,7 @@ use dynoxide::Database;
 use dynoxide::storage::Storage;
 use rusqlite::{Connection, OpenFlags};
 
-use super::EngineError;
+use super::DynamoDbEngineError;
 
 /// The database's name in a data folder.
 const FILE: &str = "dynamodb.sqlite";
@@ -41,7 +41,7 @@ const RETENTION: &str = "
       AND id NOT IN (SELECT MAX(id) FROM _stream_records GROUP BY table_name)";
 
 /// Opens a new database that only this process's memory holds, and a second connection to it.
-pub(super) fn memory() -> Result<(Database, Storage), EngineError> {
+pub(super) fn memory() -> Result<(Database, Storage), DynamoDbEngineError> {
     static OPENED: AtomicU64 = AtomicU64::new(0);
     let name = format!("file:/millrace-{}?vfs=memdb", OPENED.fetch_add(1, Ordering::Relaxed));
     let database = Database::new(&name)?;
@@ -50,24 +50,24 @@ pub(super) fn memory() -> Result<(Database, Storage), EngineError> {
 }
 
 /// Opens the database of a data folder, made if it is not there, and a second connection to it, and locks the folder.
-pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), EngineError> {
+pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), DynamoDbEngineError> {
     let at = |path: &Path| {
         let path = path.to_path_buf();
-        move |source| EngineError::Folder { path, source }
+        move |source| DynamoDbEngineError::Folder { path, source }
     };
     std::fs::create_dir_all(folder).map_err(at(folder))?;
     let lock_path = folder.join(LOCK);
     let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(at(&lock_path))?;
     match lock.try_lock() {
         Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => return Err(EngineError::InUse(folder.to_path_buf())),
+        Err(std::fs::TryLockError::WouldBlock) => return Err(DynamoDbEngineError::InUse(folder.to_path_buf())),
         Err(std::fs::TryLockError::Error(source)) => {
-            return Err(EngineError::Folder { path: lock_path, source });
+            return Err(DynamoDbEngineError::Folder { path: lock_path, source });
         }
     }
     // Absolute, since SQLite reads a relative name that starts with `file:` as a URI.
     let path = std::path::absolute(folder.join(FILE)).map_err(at(folder))?;
-    let unusable = |reason: String| EngineError::Unusable { path: path.clone(), reason };
+    let unusable = |reason: String| DynamoDbEngineError::Unusable { path: path.clone(), reason };
     let name = path.to_str().ok_or_else(|| unusable("at a path that is not UTF-8".to_owned()))?;
     if holds_bytes(&path)? {
         inspect(&path).map_err(unusable)?;
@@ -82,11 +82,11 @@ pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), EngineErr
     Ok((database, Storage::new(name)?, lock))
 }
 
-fn holds_bytes(path: &Path) -> Result<bool, EngineError> {
+fn holds_bytes(path: &Path) -> Result<bool, DynamoDbEngineError> {
     match std::fs::metadata(path) {
         Ok(found) => Ok(found.len() > 0),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(EngineError::Folder { path: PathBuf::from(path), source }),
+        Err(source) => Err(DynamoDbEngineError::Folder { path: PathBuf::from(path), source }),
     }
 }
 

@@ -26,19 +26,19 @@ const JSON: &str = "application/x-amz-json-1.0";
 const CRC32: &str = "x-amz-crc32";
 
 /// An error as it is answered.
-struct Refusal {
+struct ErrorResponse {
     status: StatusCode,
     json: String,
 }
 
-impl From<DynoxideError> for Refusal {
+impl From<DynoxideError> for ErrorResponse {
     fn from(error: DynoxideError) -> Self {
         let status = StatusCode::from_u16(error.status_code()).unwrap_or(StatusCode::BAD_REQUEST);
         Self { status, json: error.to_json() }
     }
 }
 
-impl Refusal {
+impl ErrorResponse {
     fn internal(error: &dyn std::error::Error) -> Self {
         DynoxideError::InternalServerError(error.to_string()).into()
     }
@@ -78,7 +78,7 @@ impl EngineFront {
                         Err(refusal) => refusal.into_response(),
                     }
                 }
-                _ => self.engine(request).await.unwrap_or_else(Refusal::into_response),
+                _ => self.engine(request).await.unwrap_or_else(ErrorResponse::into_response),
             }
         };
         Ok(answer)
@@ -87,7 +87,7 @@ impl EngineFront {
     async fn own(
         &self,
         request: Request<Incoming>,
-        decide: impl Fn(&Database, &[u8]) -> Result<Value, Refusal>,
+        decide: impl Fn(&Database, &[u8]) -> Result<Value, ErrorResponse>,
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let mut answer = match body.collect().await {
@@ -95,7 +95,7 @@ impl EngineFront {
                 Ok(answer) => json_response(StatusCode::OK, answer.to_string()),
                 Err(refusal) => refusal.into_response(),
             },
-            Err(error) => Refusal::internal(&error).into_response(),
+            Err(error) => ErrorResponse::internal(&error).into_response(),
         };
         if parts.headers.contains_key(ORIGIN) {
             answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -103,14 +103,14 @@ impl EngineFront {
         answer
     }
 
-    async fn engine(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    async fn engine(&self, request: Request<Incoming>) -> Result<Response<Body>, ErrorResponse> {
         let (mut parts, body) = request.into_parts();
         let mut uri = std::mem::take(&mut parts.uri).into_parts();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(self.engine.clone());
-        parts.uri = Uri::from_parts(uri).map_err(|error| Refusal::internal(&error))?;
+        parts.uri = Uri::from_parts(uri).map_err(|error| ErrorResponse::internal(&error))?;
         let answer = self.client.request(Request::from_parts(parts, body)).await;
-        let answer = answer.map_err(|error| Refusal::internal(&error))?;
+        let answer = answer.map_err(|error| ErrorResponse::internal(&error))?;
         Ok(answer.map(Body::new))
     }
 }
@@ -120,7 +120,7 @@ async fn relabelled(answer: Response<Body>) -> Response<Body> {
     let (mut parts, body) = answer.into_parts();
     let body = match body.collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) => return Refusal::internal(&error).into_response(),
+        Err(error) => return ErrorResponse::internal(&error).into_response(),
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(&body) else {
         return Response::from_parts(parts, Body::from(body));
@@ -133,7 +133,7 @@ async fn relabelled(answer: Response<Body>) -> Response<Body> {
 }
 
 /// Whether a table has backups: none has.
-fn backups(database: &Database, body: &[u8]) -> Result<Value, Refusal> {
+fn backups(database: &Database, body: &[u8]) -> Result<Value, ErrorResponse> {
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
     let name = request["TableName"].as_str().unwrap_or_default();
     // A table may be named by its ARN, too.
@@ -141,7 +141,7 @@ fn backups(database: &Database, body: &[u8]) -> Result<Value, Refusal> {
     if database.get_table_metadata(name)?.is_none() {
         let kind = "com.amazonaws.dynamodb.v20120810#TableNotFoundException";
         let json = json!({"__type": kind, "message": format!("Table not found: {name}")}).to_string();
-        return Err(Refusal { status: StatusCode::BAD_REQUEST, json });
+        return Err(ErrorResponse { status: StatusCode::BAD_REQUEST, json });
     }
     Ok(json!({"ContinuousBackupsDescription": {
         "ContinuousBackupsStatus": "DISABLED",

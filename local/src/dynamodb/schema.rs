@@ -3,11 +3,11 @@
 use dynoxide::Database;
 use serde_json::{Value, json};
 
-use super::EngineError;
-use crate::template::{KeyElement, Table};
+use super::DynamoDbEngineError;
+use crate::template::{KeyDefinition, TableResource};
 
 /// Creates the table, or finds it as the template wants it.
-pub(super) fn create(database: &Database, table: &Table) -> Result<(), EngineError> {
+pub(super) fn create(database: &Database, table: &TableResource) -> Result<(), DynamoDbEngineError> {
     if database.get_table_metadata(&table.name)?.is_some() {
         compare(database, table)?;
     } else {
@@ -16,7 +16,7 @@ pub(super) fn create(database: &Database, table: &Table) -> Result<(), EngineErr
     switch_ttl(database, table)
 }
 
-fn creation(table: &Table) -> Value {
+fn creation(table: &TableResource) -> Value {
     let attributes: Vec<Value> = table
         .attributes
         .iter()
@@ -48,18 +48,18 @@ fn creation(table: &Table) -> Value {
     creation
 }
 
-fn keys(keys: &[KeyElement]) -> Value {
+fn keys(keys: &[KeyDefinition]) -> Value {
     keys.iter().map(|key| json!({"AttributeName": key.name, "KeyType": key.role})).collect()
 }
 
 /// Both sides in the words of a table's description, cut down to what the template decides.
-fn compare(database: &Database, table: &Table) -> Result<(), EngineError> {
+fn compare(database: &Database, table: &TableResource) -> Result<(), DynamoDbEngineError> {
     let described = database.describe_table(request(json!({"TableName": table.name}))?)?;
-    let described = serde_json::to_value(&described).map_err(|error| EngineError::Engine(error.to_string()))?;
+    let described = serde_json::to_value(&described).map_err(|error| DynamoDbEngineError::Engine(error.to_string()))?;
     let (found, wanted) = (shape(&described["Table"]), shape(&creation(table)));
     for ((part, found), (_, wanted)) in found.into_iter().zip(wanted) {
         if found != wanted {
-            return Err(EngineError::OtherShape {
+            return Err(DynamoDbEngineError::OtherShape {
                 table: table.name.clone(),
                 found: format!("{part} {found}"),
                 wanted: wanted.to_string(),
@@ -93,9 +93,9 @@ fn shape(table: &Value) -> [(&'static str, Value); 4] {
     ]
 }
 
-fn switch_ttl(database: &Database, table: &Table) -> Result<(), EngineError> {
+fn switch_ttl(database: &Database, table: &TableResource) -> Result<(), DynamoDbEngineError> {
     let described = database.describe_time_to_live(request(json!({"TableName": table.name}))?)?;
-    let described = serde_json::to_value(&described).map_err(|error| EngineError::Engine(error.to_string()))?;
+    let described = serde_json::to_value(&described).map_err(|error| DynamoDbEngineError::Engine(error.to_string()))?;
     let description = &described["TimeToLiveDescription"];
     let on = matches!(description["TimeToLiveStatus"].as_str(), Some("ENABLED" | "ENABLING"));
     let found = if on { description["AttributeName"].as_str() } else { None };
@@ -108,7 +108,7 @@ fn switch_ttl(database: &Database, table: &Table) -> Result<(), EngineError> {
             Ok(())
         }
         (found, wanted) if found == wanted => Ok(()),
-        (found, wanted) => Err(EngineError::OtherShape {
+        (found, wanted) => Err(DynamoDbEngineError::OtherShape {
             table: table.name.clone(),
             found: format!("ttl attribute {}", found.unwrap_or("none")),
             wanted: wanted.unwrap_or("none").to_owned(),
@@ -117,6 +117,6 @@ fn switch_ttl(database: &Database, table: &Table) -> Result<(), EngineError> {
 }
 
 /// The engine's requests are made from the JSON that DynamoDB's API takes: it validates that form in full.
-fn request<R: serde::de::DeserializeOwned>(request: Value) -> Result<R, EngineError> {
-    serde_json::from_value(request).map_err(|error| EngineError::Engine(error.to_string()))
+fn request<R: serde::de::DeserializeOwned>(request: Value) -> Result<R, DynamoDbEngineError> {
+    serde_json::from_value(request).map_err(|error| DynamoDbEngineError::Engine(error.to_string()))
 }

@@ -23,13 +23,13 @@ const OF_STREAM: &str = "|1|";
 const FIRST: &str = "100000000000000000001";
 
 /// A table's stream as it is now.
-struct Stream {
+struct TableStream {
     table: TableMetadata,
     label: String,
     arn: String,
 }
 
-impl Stream {
+impl TableStream {
     fn of(table: TableMetadata) -> Option<Self> {
         let label = table.stream_label.as_deref().filter(|_| table.stream_enabled).and_then(iso)?;
         let arn = streams::stream_arn(&table.table_name, &label);
@@ -72,7 +72,7 @@ pub(super) fn answer(database: &Database, operation: &str, body: &[u8]) -> Resul
 fn list(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
     let mut request: ListStreamsRequest = parse(body)?;
     if let Some(arn) = &request.exclusive_start_stream_arn {
-        let stream = Stream::named(database, arn)?;
+        let stream = TableStream::named(database, arn)?;
         let label = stream.table.stream_label.unwrap_or_default();
         request.exclusive_start_stream_arn = Some(streams::stream_arn(&stream.table.table_name, &label));
     }
@@ -83,7 +83,8 @@ fn list(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
 
 fn describe(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
     let request: dynoxide::actions::describe_stream::DescribeStreamRequest = parse(body)?;
-    let (stream, start) = (Stream::named(database, &request.stream_arn)?, request.exclusive_start_shard_id.clone());
+    let (stream, start) =
+        (TableStream::named(database, &request.stream_arn)?, request.exclusive_start_shard_id.clone());
     let mut answer = value(&database.describe_stream(request)?)?;
     let description = &mut answer["StreamDescription"];
     description["StreamLabel"] = json!(stream.label);
@@ -103,7 +104,7 @@ fn describe(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
 
 fn iterate(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
     let mut request: GetShardIteratorRequest = parse(body)?;
-    let stream = Stream::named(database, &request.stream_arn)?;
+    let stream = TableStream::named(database, &request.stream_arn)?;
     if request.shard_id != stream.shard() {
         let reason =
             format!("Requested resource not found: Shard: {} in Stream: {} not found", request.shard_id, stream.arn);
@@ -119,7 +120,7 @@ fn read(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
     let mut request: GetRecordsRequest = parse(body)?;
     let wrong = || DynoxideError::ValidationException("Invalid ShardIterator".to_owned());
     let (arn, iterator) = request.shard_iterator.split_once(OF_STREAM).ok_or_else(wrong)?;
-    let stream = Stream::named(database, arn)?;
+    let stream = TableStream::named(database, arn)?;
     request.shard_iterator = iterator.into();
     let mut answer = value(&database.get_records(request)?)?;
     wrap(&mut answer["NextShardIterator"], &stream.arn);

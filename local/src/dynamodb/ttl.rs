@@ -12,7 +12,7 @@ use serde::Deserialize;
 use shared::user::expiry::ExpiresAt;
 use time::OffsetDateTime;
 
-use super::EngineError;
+use super::DynamoDbEngineError;
 
 /// Who removes, as the stream's records say.
 const SERVICE: &str = r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#;
@@ -20,13 +20,13 @@ const SERVICE: &str = r#"{"type":"Service","principalId":"dynamodb.amazonaws.com
 const PAGE: usize = 100;
 
 #[derive(Deserialize)]
-struct KeyElement {
+struct TtlKeyElement {
     #[serde(rename = "AttributeName")]
     name: String,
 }
 
 #[derive(Deserialize)]
-struct Index {
+struct TtlIndex {
     #[serde(rename = "IndexName")]
     name: String,
 }
@@ -35,16 +35,16 @@ struct Index {
 struct ExpiringTable {
     table: TableMetadata,
     attribute: String,
-    keys: Vec<KeyElement>,
-    global_indexes: Vec<Index>,
-    local_indexes: Vec<Index>,
+    keys: Vec<TtlKeyElement>,
+    global_indexes: Vec<TtlIndex>,
+    local_indexes: Vec<TtlIndex>,
 }
 
 impl ExpiringTable {
-    fn read(table: TableMetadata) -> Result<Option<Self>, EngineError> {
-        fn list<T: for<'de> Deserialize<'de>>(json: Option<&str>) -> Result<Vec<T>, EngineError> {
+    fn read(table: TableMetadata) -> Result<Option<Self>, DynamoDbEngineError> {
+        fn list<T: for<'de> Deserialize<'de>>(json: Option<&str>) -> Result<Vec<T>, DynamoDbEngineError> {
             json.map_or_else(|| Ok(Vec::new()), serde_json::from_str)
-                .map_err(|error| EngineError::Engine(error.to_string()))
+                .map_err(|error| DynamoDbEngineError::Engine(error.to_string()))
         }
         let keys = list(Some(&table.key_schema))?;
         let global_indexes = list(table.gsi_definitions.as_deref())?;
@@ -64,7 +64,7 @@ impl ExpiringTable {
         }
     }
 
-    fn sweep(&self, storage: &Storage, now: OffsetDateTime) -> Result<usize, EngineError> {
+    fn sweep(&self, storage: &Storage, now: OffsetDateTime) -> Result<usize, DynamoDbEngineError> {
         let mut removed = 0;
         let mut after: Option<(String, String)> = None;
         loop {
@@ -97,7 +97,13 @@ impl ExpiringTable {
     }
 
     /// Within a transaction: the item may have been written since it was read.
-    fn remove(&self, storage: &Storage, partition: &str, sort: &str, now: OffsetDateTime) -> Result<bool, EngineError> {
+    fn remove(
+        &self,
+        storage: &Storage,
+        partition: &str,
+        sort: &str,
+        now: OffsetDateTime,
+    ) -> Result<bool, DynamoDbEngineError> {
         let name = &self.table.table_name;
         let Some(json) = storage.get_item(name, partition, sort)? else { return Ok(false) };
         let Some(item) = self.expired(&json, now) else { return Ok(false) };
@@ -114,7 +120,7 @@ impl ExpiringTable {
                 .iter()
                 .filter_map(|key| item.get_key_value(&key.name).map(|(name, value)| (name.as_str(), value)))
                 .collect();
-            let keys = serde_json::to_string(&keys).map_err(|error| EngineError::Engine(error.to_string()))?;
+            let keys = serde_json::to_string(&keys).map_err(|error| DynamoDbEngineError::Engine(error.to_string()))?;
             let images = self.table.stream_view_type.as_deref().unwrap_or("NEW_AND_OLD_IMAGES");
             storage.insert_stream_record_with_identity(
                 name,
@@ -133,7 +139,7 @@ impl ExpiringTable {
 }
 
 /// Removes every item that TTL removes at `now`, and answers how many.
-pub(super) fn sweep(storage: &Storage, now: OffsetDateTime) -> Result<usize, EngineError> {
+pub(super) fn sweep(storage: &Storage, now: OffsetDateTime) -> Result<usize, DynamoDbEngineError> {
     let mut removed = 0;
     for table in storage.list_ttl_enabled_tables()? {
         if let Some(table) = ExpiringTable::read(table)? {

@@ -15,13 +15,13 @@ const FOLDERS: [&str; 5] = [
 
 /// The programs of one version.
 #[derive(Clone, Debug)]
-pub struct Programs {
+pub struct PostgresPrograms {
     pub(super) initdb: PathBuf,
     pub(super) postgres: PathBuf,
     pub(super) pg_ctl: PathBuf,
 }
 
-impl Programs {
+impl PostgresPrograms {
     /// Those on the PATH, else the newest in the folders where they are installed.
     #[must_use]
     pub fn find() -> Option<Self> {

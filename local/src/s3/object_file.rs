@@ -45,7 +45,7 @@ pub(super) struct ObjectAttributes {
     /// other means, or the process ended between the renames of bytes and attributes.
     modified_nanos: i128,
     pub(super) etag: String,
-    pub(super) checksums: Checksums,
+    pub(super) checksums: ObjectChecksums,
     pub(super) headers: ObjectHeaders,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct ObjectHeaders {
 /// Checksums in base64, as headers carry them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Checksums {
+pub(super) struct ObjectChecksums {
     pub(super) crc32: Option<String>,
     pub(super) crc32c: Option<String>,
     pub(super) crc64nvme: Option<String>,
@@ -85,12 +85,12 @@ pub(super) struct StoredObject {
 
 /// What a body must come to.
 #[derive(Debug, Default)]
-pub(super) struct Expected {
+pub(super) struct ExpectedBody {
     pub(super) length: Option<i64>,
     pub(super) md5: Option<String>,
     /// In hexadecimal, as the signature has it.
     pub(super) sha256: Option<String>,
-    pub(super) checksums: Checksums,
+    pub(super) checksums: ObjectChecksums,
     /// An algorithm whose checksum is to be computed, though none is given.
     pub(super) algorithm: Option<String>,
 }
@@ -101,7 +101,7 @@ pub(super) struct ReceivedBody {
     file: NamedTempFile,
     pub(super) size: u64,
     pub(super) md5: [u8; 16],
-    pub(super) checksums: Checksums,
+    pub(super) checksums: ObjectChecksums,
 }
 
 /// An upload in parts that is not complete.
@@ -252,7 +252,7 @@ impl ObjectFiles {
     }
 
     /// Receives a body, and fails unless it is what it should be.
-    pub(super) async fn receive<S, E>(&self, mut body: S, expected: Expected) -> S3Result<ReceivedBody>
+    pub(super) async fn receive<S, E>(&self, mut body: S, expected: ExpectedBody) -> S3Result<ReceivedBody>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: Into<StdError>,
@@ -273,7 +273,7 @@ impl ObjectFiles {
             file.write_all(&bytes).map_err(S3Error::internal_error)?;
         }
         let md5 = md5.finalize();
-        let checksums = Checksums::from(hasher.finalize());
+        let checksums = ObjectChecksums::from(hasher.finalize());
         expected.verify(size, md5, sha256.map(Sha256::finalize).as_ref().map(|digest| &digest[..]), &checksums)?;
         Ok(ReceivedBody { file, size, md5, checksums })
     }
@@ -407,7 +407,7 @@ impl ObjectFiles {
             std::io::copy(&mut part, &mut file).map_err(S3Error::internal_error)?;
         }
         let size = parts.iter().map(|part| part.size).sum();
-        Ok(ReceivedBody { file, size, md5: [0; 16], checksums: Checksums::default() })
+        Ok(ReceivedBody { file, size, md5: [0; 16], checksums: ObjectChecksums::default() })
     }
 
     /// Forgets an upload and its parts.
@@ -416,7 +416,7 @@ impl ObjectFiles {
     }
 }
 
-impl Expected {
+impl ExpectedBody {
     /// What computes the checksums that are given or asked for.
     fn hasher(&self) -> S3Result<ChecksumHasher> {
         let given = &self.checksums;
@@ -436,7 +436,7 @@ impl Expected {
         })
     }
 
-    fn verify(&self, size: u64, md5: [u8; 16], sha256: Option<&[u8]>, computed: &Checksums) -> S3Result<()> {
+    fn verify(&self, size: u64, md5: [u8; 16], sha256: Option<&[u8]>, computed: &ObjectChecksums) -> S3Result<()> {
         if let Some(length) = self.length
             && u64::try_from(length) != Ok(size)
         {
@@ -476,7 +476,7 @@ impl Expected {
     }
 }
 
-impl From<Checksum> for Checksums {
+impl From<Checksum> for ObjectChecksums {
     fn from(computed: Checksum) -> Self {
         Self {
             crc32: computed.checksum_crc32,
@@ -488,7 +488,7 @@ impl From<Checksum> for Checksums {
     }
 }
 
-impl Checksums {
+impl ObjectChecksums {
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }

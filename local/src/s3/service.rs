@@ -28,7 +28,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use super::condition::{ReadCondition, WriteCondition};
 use super::listing::{ListingPage, ListingRequest, url_encoded};
 use super::object_file::{
-    Checksums, Expected, ObjectFiles, ObjectHeaders, PendingUpload, ReceivedBody, StoredObject, StoredPart,
+    ExpectedBody, ObjectChecksums, ObjectFiles, ObjectHeaders, PendingUpload, ReceivedBody, StoredObject, StoredPart,
     etag_of_parts, hex,
 };
 use super::unsign::CONTENT_SHA256;
@@ -87,11 +87,11 @@ impl ObjectStore {
         &self,
         found: StoredObject,
         range: Option<Range>,
-        expected: Expected,
+        expected: ExpectedBody,
     ) -> S3Result<ReceivedBody> {
         let (first, size) = bounds(range, found.size)?;
         let bytes = Box::pin(read(found.file, first, size).await?);
-        self.files.receive(bytes, Expected { length: Some(length(size)?), ..expected }).await
+        self.files.receive(bytes, ExpectedBody { length: Some(length(size)?), ..expected }).await
     }
 }
 
@@ -209,11 +209,11 @@ impl S3 for ObjectStore {
         let input = req.input;
         storage_class(input.storage_class.as_ref())?;
         self.files.bucket(&input.bucket)?;
-        let expected = Expected {
+        let expected = ExpectedBody {
             length: input.content_length,
             md5: input.content_md5,
             sha256,
-            checksums: Checksums {
+            checksums: ObjectChecksums {
                 crc32: input.checksum_crc32,
                 crc32c: input.checksum_crc32c,
                 crc64nvme: input.checksum_crc64nvme,
@@ -267,7 +267,7 @@ impl S3 for ObjectStore {
         let sums = if input.checksum_mode.is_some() && size == whole {
             found.attributes.checksums
         } else {
-            Checksums::default()
+            ObjectChecksums::default()
         };
         let headers = found.attributes.headers;
         let body = read(found.file, first, size).await?;
@@ -306,7 +306,7 @@ impl S3 for ObjectStore {
             unmodified_since: input.if_unmodified_since,
         };
         condition.check(&found.attributes.etag, found.modified).map_err(|error| tagged(error, &found))?;
-        let sums = if input.checksum_mode.is_some() { found.attributes.checksums } else { Checksums::default() };
+        let sums = if input.checksum_mode.is_some() { found.attributes.checksums } else { ObjectChecksums::default() };
         let headers = found.attributes.headers;
         Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
@@ -364,7 +364,7 @@ impl S3 for ObjectStore {
         };
         let algorithm = input.checksum_algorithm.map(|algorithm| algorithm.as_str().to_owned());
         let algorithm = algorithm.or_else(|| found.attributes.checksums.algorithm().map(str::to_owned));
-        let body = self.receive_range(found, None, Expected { algorithm, ..Expected::default() }).await?;
+        let body = self.receive_range(found, None, ExpectedBody { algorithm, ..ExpectedBody::default() }).await?;
         let (etag, sums) = (hex(&body.md5), body.checksums.clone());
         let name = (input.bucket.as_str(), input.key.as_str());
         let modified = self.files.put(name, body, (etag.clone(), headers), &WriteCondition::default()).await?;
@@ -462,11 +462,11 @@ impl S3 for ObjectStore {
         let input = req.input;
         self.files.upload(&input.upload_id, (&input.bucket, &input.key))?;
         part_number(input.part_number)?;
-        let expected = Expected {
+        let expected = ExpectedBody {
             length: input.content_length,
             md5: input.content_md5,
             sha256,
-            checksums: Checksums {
+            checksums: ObjectChecksums {
                 crc32: input.checksum_crc32,
                 crc32c: input.checksum_crc32c,
                 crc64nvme: input.checksum_crc64nvme,
@@ -509,7 +509,7 @@ impl S3 for ObjectStore {
         let range = input.copy_source_range.as_deref().map(|range| {
             Range::parse(range).map_err(|error| s3_error!(error, InvalidArgument, "malformed copy range {range:?}"))
         });
-        let body = self.receive_range(found, range.transpose()?, Expected::default()).await?;
+        let body = self.receive_range(found, range.transpose()?, ExpectedBody::default()).await?;
         let part = self.files.put_part(&input.upload_id, input.part_number, body)?;
         Ok(S3Response::new(UploadPartCopyOutput {
             copy_part_result: Some(CopyPartResult {
@@ -719,7 +719,7 @@ fn storage_class(class: Option<&StorageClass>) -> S3Result<()> {
     }
 }
 
-fn checksum_type(sums: &Checksums) -> Option<ChecksumType> {
+fn checksum_type(sums: &ObjectChecksums) -> Option<ChecksumType> {
     (!sums.is_empty()).then(|| ChecksumType::from_static(ChecksumType::FULL_OBJECT))
 }
 

@@ -1,4 +1,4 @@
-//! What a function answered, as Lambda reads it: [`Answer`].
+//! What a function answered, as Lambda reads it: [`FunctionResponse`].
 //!
 //! The conditions are AWS's
 //! (<https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html>): nothing, `null`, `{}`, an
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// A function's answer to a batch, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum FunctionResponse {
     /// Every record is done.
     Done,
     /// The sequence numbers that the function reported, as it spelled them; at least one.
@@ -18,7 +18,7 @@ pub enum Answer {
     Malformed,
 }
 
-impl Answer {
+impl FunctionResponse {
     /// Reads the body of a function's answer.
     #[must_use]
     pub fn read(body: &str) -> Self {
@@ -56,14 +56,14 @@ mod tests {
     #[test]
     fn nothing_to_report_is_success() {
         for body in ["", " ", "null", "{}", "[]", r#"{"batchItemFailures":[]}"#, r#"{"batchItemFailures":null}"#] {
-            assert_eq!(Answer::read(body), Answer::Done, "{body}");
+            assert_eq!(FunctionResponse::read(body), FunctionResponse::Done, "{body}");
         }
     }
 
     #[test]
     fn reported_identifiers_are_kept_as_spelled() {
         let body = r#"{"batchItemFailures":[{"itemIdentifier":"200"},{"itemIdentifier":"0100"}]}"#;
-        assert_eq!(Answer::read(body), Answer::Failures(vec!["200".to_owned(), "0100".to_owned()]));
+        assert_eq!(FunctionResponse::read(body), FunctionResponse::Failures(vec!["200".to_owned(), "0100".to_owned()]));
     }
 
     #[test]
@@ -81,7 +81,7 @@ mod tests {
             "\"done\"",
             "{",
         ] {
-            assert_eq!(Answer::read(body), Answer::Malformed, "{body}");
+            assert_eq!(FunctionResponse::read(body), FunctionResponse::Malformed, "{body}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use shared::revision::SequenceNumber;
 
-use super::machine::{Checkpoint, ShardId};
+use super::machine::{ShardId, ShardPosition};
 
 /// A checkpoint file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -28,14 +28,14 @@ pub struct CheckpointFile {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Content {
+struct CheckpointContent {
     stream: String,
-    shards: BTreeMap<String, Shard>,
+    shards: BTreeMap<String, ShardCheckpoint>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Shard {
+struct ShardCheckpoint {
     lanes: Vec<Option<String>>,
     drained: bool,
 }
@@ -55,21 +55,21 @@ impl CheckpointFile {
     ///
     /// # Errors
     /// [`CheckpointError`] if the file is there and cannot be read.
-    pub fn load(&self, stream: &str) -> Result<BTreeMap<ShardId, Checkpoint>, CheckpointError> {
+    pub fn load(&self, stream: &str) -> Result<BTreeMap<ShardId, ShardPosition>, CheckpointError> {
         let text = match std::fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
             Err(error) => return Err(self.fault(format_args!("cannot be read ({error})"))),
         };
-        let content: Content =
+        let content: CheckpointContent =
             serde_json::from_str(&text).map_err(|error| self.fault(format_args!("is damaged ({error})")))?;
         if content.stream != stream {
             return Ok(BTreeMap::new());
         }
         let number = |text: String| SequenceNumber::parse(&text);
-        let checkpoint = |(id, shard): (String, Shard)| {
+        let checkpoint = |(id, shard): (String, ShardCheckpoint)| {
             let lanes = shard.lanes.into_iter().map(|lane| lane.map(number).transpose()).collect::<Result<_, _>>()?;
-            Ok((id.into(), Checkpoint { lanes, drained: shard.drained }))
+            Ok((id.into(), ShardPosition { lanes, drained: shard.drained }))
         };
         content
             .shards
@@ -83,13 +83,13 @@ impl CheckpointFile {
     ///
     /// # Errors
     /// [`CheckpointError`] if the folder or the file cannot be written.
-    pub fn save(&self, stream: &str, shards: &BTreeMap<ShardId, Checkpoint>) -> Result<(), CheckpointError> {
+    pub fn save(&self, stream: &str, shards: &BTreeMap<ShardId, ShardPosition>) -> Result<(), CheckpointError> {
         let number = |lane: &Option<SequenceNumber>| lane.map(|number| number.to_string());
-        let shard = |(id, checkpoint): (&ShardId, &Checkpoint)| {
+        let shard = |(id, checkpoint): (&ShardId, &ShardPosition)| {
             let lanes = checkpoint.lanes.iter().map(number).collect();
-            (id.to_string(), Shard { lanes, drained: checkpoint.drained })
+            (id.to_string(), ShardCheckpoint { lanes, drained: checkpoint.drained })
         };
-        let content = Content { stream: stream.to_owned(), shards: shards.iter().map(shard).collect() };
+        let content = CheckpointContent { stream: stream.to_owned(), shards: shards.iter().map(shard).collect() };
         let write = || {
             let folder = self.path.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(folder)?;
@@ -107,10 +107,10 @@ impl CheckpointFile {
 mod tests {
     use super::*;
 
-    fn some() -> BTreeMap<ShardId, Checkpoint> {
+    fn some() -> BTreeMap<ShardId, ShardPosition> {
         let number = |text| Some(SequenceNumber::parse(text).unwrap());
-        let open = Checkpoint { lanes: vec![number("100000000000000000001"), None], drained: false };
-        let closed = Checkpoint { lanes: vec![number("9999999999999999999999999999999999999999")], drained: true };
+        let open = ShardPosition { lanes: vec![number("100000000000000000001"), None], drained: false };
+        let closed = ShardPosition { lanes: vec![number("9999999999999999999999999999999999999999")], drained: true };
         [("a".into(), closed), ("b".into(), open)].into()
     }
 

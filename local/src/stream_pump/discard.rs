@@ -12,14 +12,14 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use uuid::Uuid;
 
-use super::machine::Reason;
+use super::machine::DiscardReason;
 
 const FOLDER: &[BorrowedFormatItem<'_>] = format_description!("[year]/[month]/[day]");
 const MOMENT: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour].[minute].[second]");
 
 /// The bucket to which a mapping sends what it gives up.
 #[derive(Debug, Clone)]
-pub struct Destination {
+pub struct FailureDestination {
     /// A client of the bucket's store.
     pub s3: aws_sdk_s3::Client,
     /// The bucket.
@@ -28,12 +28,12 @@ pub struct Destination {
 
 /// A batch that was given up.
 #[derive(Debug)]
-pub(crate) struct GivenUp<'a> {
+pub(crate) struct DiscardedBatch<'a> {
     pub(crate) mapping: &'a str,
     pub(crate) function_arn: &'a str,
     pub(crate) shard: &'a str,
     pub(crate) stream_arn: &'a str,
-    pub(crate) reason: Reason,
+    pub(crate) reason: DiscardReason,
     pub(crate) invocations: u32,
     /// The first and the last record's sequence number.
     pub(crate) range: [String; 2],
@@ -46,7 +46,7 @@ pub(crate) struct GivenUp<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
+struct InvocationRecord<'a> {
     request_context: RequestContext<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_context: Option<ResponseContext>,
@@ -85,7 +85,7 @@ struct BatchInfo<'a> {
     stream_arn: &'a str,
 }
 
-impl GivenUp<'_> {
+impl DiscardedBatch<'_> {
     /// The object's key.
     fn key(&self, now: OffsetDateTime, id: Uuid) -> Result<String, time::error::Format> {
         let (folder, moment) = (now.format(FOLDER)?, now.format(MOMENT)?);
@@ -96,10 +96,10 @@ impl GivenUp<'_> {
     fn body(&self, now: OffsetDateTime, id: Uuid) -> Result<Vec<u8>, serde_json::Error> {
         let written = |time: OffsetDateTime| time.format(&Rfc3339).ok();
         let condition = match self.reason {
-            Reason::RetryAttemptsExhausted => "RetryAttemptsExhausted",
-            Reason::RecordAgeExceeded => "RecordAgeExceeded",
+            DiscardReason::RetryAttemptsExhausted => "RetryAttemptsExhausted",
+            DiscardReason::RecordAgeExceeded => "RecordAgeExceeded",
         };
-        serde_json::to_vec(&Envelope {
+        serde_json::to_vec(&InvocationRecord {
             request_context: RequestContext {
                 request_id: id.to_string(),
                 function_arn: self.function_arn,
@@ -124,7 +124,7 @@ impl GivenUp<'_> {
     }
 
     /// Writes the object; the error is a sentence for the log.
-    pub(crate) async fn put(&self, to: &Destination, now: OffsetDateTime, id: Uuid) -> Result<String, String> {
+    pub(crate) async fn put(&self, to: &FailureDestination, now: OffsetDateTime, id: Uuid) -> Result<String, String> {
         let key = self.key(now, id).map_err(|error| error.to_string())?;
         let body = self.body(now, id).map_err(|error| error.to_string())?;
         let put = to.s3.put_object().bucket(&to.bucket).key(&key).content_type("application/json");
@@ -143,12 +143,12 @@ mod tests {
     #[test]
     fn the_object_has_aws_s_key_and_shape() {
         let payload = RawValue::from_string(r#"{"Records":[{"eventID":"1"}]}"#.to_owned()).unwrap();
-        let given_up = GivenUp {
+        let given_up = DiscardedBatch {
             mapping: "Changes",
             function_arn: "arn:aws:lambda:us-east-1:000000000000:function:replicator",
             shard: "shardId-1",
             stream_arn: "arn:stream",
-            reason: Reason::RetryAttemptsExhausted,
+            reason: DiscardReason::RetryAttemptsExhausted,
             invocations: 4,
             range: ["100".to_owned(), "200".to_owned()],
             times: [Some(datetime!(2026-01-02 03:04:05 UTC)), None],

@@ -10,7 +10,7 @@ use std::time::Duration;
 use aws_sdk_dynamodbstreams::types::Record;
 use futures::FutureExt as _;
 use serde_json::value::RawValue;
-use shared::change::Key;
+use shared::change::ItemKey;
 use shared::invocation::Invocation;
 use shared::revision::SequenceNumber;
 use time::OffsetDateTime;
@@ -18,11 +18,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::answer::Answer;
-use super::discard::GivenUp;
-use super::machine::{Checkpoint, Entry, Machine, ShardId, Step, Ticket, Work, hash_key};
-use super::reader::{Page, Reader};
-use super::{Mapping, event};
+use super::answer::FunctionResponse;
+use super::discard::DiscardedBatch;
+use super::machine::{
+    ActionId, ActionKind, MappingAction, MappingState, RecordEntry, ShardId, ShardPosition, hash_key,
+};
+use super::reader::{ShardPage, ShardReader};
+use super::{MappingConfig, event};
 use crate::lambda::request_id;
 
 /// How often an idle stream is asked for records: what a write's replication waits for at most.
@@ -35,34 +37,34 @@ const AFTER_FAULT: Duration = Duration::from_secs(1);
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// A record's event JSON, as an element of `Records`.
-type Body = Arc<str>;
+type RecordJson = Arc<str>;
 
 /// What a task that did a step brings back.
-enum Done {
-    Answered(Ticket, Option<Answer>),
-    Recorded(Ticket, bool),
+enum TaskResult {
+    Answered(ActionId, Option<FunctionResponse>),
+    Recorded(ActionId, bool),
 }
 
 /// Somebody who waits for all that was in the stream when it was asked.
-struct Drain {
+struct DrainRequest {
     done: oneshot::Sender<()>,
     /// How far each shard must be settled; unknown until every shard was read to its end.
     until: Option<BTreeMap<ShardId, Option<SequenceNumber>>>,
 }
 
-pub(super) struct Driver {
-    mapping: Arc<Mapping>,
-    machine: Machine<Body>,
-    reader: Reader,
-    saved: BTreeMap<ShardId, Checkpoint>,
-    tasks: JoinSet<Done>,
-    drains: Vec<Drain>,
+pub(super) struct MappingDriver {
+    mapping: Arc<MappingConfig>,
+    machine: MappingState<RecordJson>,
+    reader: ShardReader,
+    saved: BTreeMap<ShardId, ShardPosition>,
+    tasks: JoinSet<TaskResult>,
+    drains: Vec<DrainRequest>,
     shards_at: Instant,
     poll_at: Instant,
 }
 
-impl Driver {
-    pub(super) fn new(mapping: Mapping, machine: Machine<Body>, reader: Reader) -> Self {
+impl MappingDriver {
+    pub(super) fn new(mapping: MappingConfig, machine: MappingState<RecordJson>, reader: ShardReader) -> Self {
         let now = Instant::now();
         Self {
             saved: mapping.from.clone(),
@@ -95,7 +97,7 @@ impl Driver {
                 // Dropped or told: both mean stop.
                 _ = &mut stopped => break,
                 Some(done) = asked.recv() => {
-                    self.drains.push(Drain { done, until: None });
+                    self.drains.push(DrainRequest { done, until: None });
                     self.poll_at = Instant::now();
                 }
                 Some(done) = self.tasks.join_next() => self.land(done),
@@ -114,7 +116,7 @@ impl Driver {
     }
 
     /// Each step has a thread of its own while it lasts: a function's future lives on one thread, here as on Lambda.
-    fn start(&mut self, step: Step<Body>) {
+    fn start(&mut self, step: MappingAction<RecordJson>) {
         let (mapping, runtime) = (Arc::clone(&self.mapping), tokio::runtime::Handle::current());
         self.tasks.spawn_blocking(move || runtime.block_on(perform(&mapping, &step)));
     }
@@ -125,11 +127,11 @@ impl Driver {
         due.map_or(self.poll_at, |wait| self.poll_at.min(Instant::now() + wait))
     }
 
-    fn land(&mut self, done: Result<Done, tokio::task::JoinError>) {
+    fn land(&mut self, done: Result<TaskResult, tokio::task::JoinError>) {
         let now = self.mapping.clock.now();
         match done {
-            Ok(Done::Answered(ticket, answer)) => drop(self.machine.answer(ticket, answer.as_ref(), now)),
-            Ok(Done::Recorded(ticket, done)) => drop(self.machine.recorded(ticket, done, now)),
+            Ok(TaskResult::Answered(ticket, answer)) => drop(self.machine.answer(ticket, answer.as_ref(), now)),
+            Ok(TaskResult::Recorded(ticket, done)) => drop(self.machine.recorded(ticket, done, now)),
             // Panics are caught inside the task, and nobody aborts it.
             Err(error) => tracing::error!(mapping = self.mapping.name, %error, "an invocation's task was lost"),
         }
@@ -181,7 +183,7 @@ impl Driver {
         self.poll_at = Instant::now() + AFTER_FAULT;
     }
 
-    fn take(&mut self, shard: &ShardId, page: &Page) {
+    fn take(&mut self, shard: &ShardId, page: &ShardPage) {
         let entries: Vec<_> = page.records.iter().filter_map(|record| self.entry(record)).collect();
         self.machine.receive(shard, entries, self.mapping.clock.now());
         if page.ended {
@@ -191,7 +193,7 @@ impl Driver {
         }
     }
 
-    fn entry(&self, record: &Record) -> Option<Entry<Body>> {
+    fn entry(&self, record: &Record) -> Option<RecordEntry<RecordJson>> {
         let change = record.dynamodb()?;
         let number = change.sequence_number().and_then(|text| SequenceNumber::parse(text).ok());
         let Some(number) = number else {
@@ -202,7 +204,7 @@ impl Driver {
         let at = change
             .approximate_creation_date_time()
             .and_then(|time| OffsetDateTime::from_unix_timestamp_nanos(time.as_nanos()).ok());
-        Some(Entry {
+        Some(RecordEntry {
             number,
             key_hash: event::keys(record).map_or(0, |keys| hash_key(&canonical(&keys.to_string()))),
             at,
@@ -232,7 +234,7 @@ impl Driver {
         let settled = |(shard, until): (&ShardId, &Option<SequenceNumber>)| {
             checkpoints.get(shard).is_none_or(|checkpoint| checkpoint.lanes.iter().all(|lane| lane >= until))
         };
-        let is_done = |drain: &mut Drain| drain.until.as_ref().is_some_and(|until| until.iter().all(settled));
+        let is_done = |drain: &mut DrainRequest| drain.until.as_ref().is_some_and(|until| until.iter().all(settled));
         for drain in self.drains.extract_if(.., is_done) {
             // Whoever asked may have left.
             let _ = drain.done.send(());
@@ -243,30 +245,34 @@ impl Driver {
 /// One spelling of an item's key, so that 1 and 1.0 share a lane.
 fn canonical(keys: &str) -> String {
     let raw: Option<&RawValue> = serde_json::from_str(keys).ok();
-    let key = raw.and_then(|raw| Key::parse(raw).ok());
+    let key = raw.and_then(|raw| ItemKey::parse(raw).ok());
     key.map_or_else(|| keys.to_owned(), |key| key.canonical().to_string())
 }
 
-async fn perform(mapping: &Mapping, step: &Step<Body>) -> Done {
+async fn perform(mapping: &MappingConfig, step: &MappingAction<RecordJson>) -> TaskResult {
     let event = payload(step);
     match step.work {
-        Work::Deliver => Done::Answered(step.ticket, deliver(mapping, step, &event).await),
-        Work::Discard(_) => Done::Recorded(step.ticket, discard(mapping, step, &event).await),
+        ActionKind::Deliver => TaskResult::Answered(step.ticket, deliver(mapping, step, &event).await),
+        ActionKind::Discard(_) => TaskResult::Recorded(step.ticket, discard(mapping, step, &event).await),
     }
 }
 
-fn payload(step: &Step<Body>) -> Box<RawValue> {
+fn payload(step: &MappingAction<RecordJson>) -> Box<RawValue> {
     let records: Vec<&str> = step.records.iter().map(|entry| entry.body.as_ref()).collect();
     let text = format!(r#"{{"Records":[{}]}}"#, records.join(","));
     RawValue::from_string(text).expect("the records were encoded as JSON")
 }
 
-async fn deliver(mapping: &Mapping, step: &Step<Body>, event: &RawValue) -> Option<Answer> {
+async fn deliver(
+    mapping: &MappingConfig,
+    step: &MappingAction<RecordJson>,
+    event: &RawValue,
+) -> Option<FunctionResponse> {
     let now = mapping.clock.now();
     let invocation = Invocation::new(now, Instant::now(), mapping.timeout, request_id(now).to_string());
     let invoked = AssertUnwindSafe(mapping.invoke.invoke(event, invocation)).catch_unwind();
     let failure = match tokio::time::timeout(mapping.timeout, invoked).await {
-        Ok(Ok(Ok(body))) => return Some(Answer::read(&body)),
+        Ok(Ok(Ok(body))) => return Some(FunctionResponse::read(&body)),
         Ok(Ok(Err(error))) => error.to_string(),
         Ok(Err(_)) => "the function panicked".to_owned(),
         Err(_) => format!("no answer within {} s", mapping.timeout.as_secs()),
@@ -282,12 +288,13 @@ async fn deliver(mapping: &Mapping, step: &Step<Body>, event: &RawValue) -> Opti
 }
 
 /// Tells whether the batch is where it belongs.
-async fn discard(mapping: &Mapping, step: &Step<Body>, event: &RawValue) -> bool {
-    let (Work::Discard(reason), [first, ..], [.., last]) = (step.work, &step.records[..], &step.records[..]) else {
+async fn discard(mapping: &MappingConfig, step: &MappingAction<RecordJson>, event: &RawValue) -> bool {
+    let (ActionKind::Discard(reason), [first, ..], [.., last]) = (step.work, &step.records[..], &step.records[..])
+    else {
         return true;
     };
     let function_arn = crate::lambda::function_arn(&mapping.function);
-    let given_up = GivenUp {
+    let given_up = DiscardedBatch {
         mapping: &mapping.name,
         function_arn: &function_arn,
         shard: &step.shard,

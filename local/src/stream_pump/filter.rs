@@ -1,4 +1,4 @@
-//! A mapping's `FilterCriteria`: [`Filter`].
+//! A mapping's `FilterCriteria`: [`RecordFilter`].
 //!
 //! Matching is the work of the crate `quamina`, which knows most of `EventBridge`'s pattern language but refuses `$or`
 //! and `anything-but` with a prefix. What it refuses stops the start: a filter that cannot be honoured must never
@@ -19,9 +19,9 @@ pub struct FilterError {
 }
 
 /// Which records a mapping wants: those that match any of its patterns, or all if it has none.
-pub struct Filter(Option<Quamina<()>>);
+pub struct RecordFilter(Option<Quamina<()>>);
 
-impl Filter {
+impl RecordFilter {
     /// Reads the patterns of a mapping.
     ///
     /// # Errors
@@ -56,9 +56,9 @@ mod tests {
     const EXPIRED: &str =
         r#"{"eventName":["REMOVE"],"userIdentity":{"type":["Service"],"principalId":["dynamodb.amazonaws.com"]}}"#;
 
-    fn filter(patterns: &[&str]) -> Result<Filter, FilterError> {
+    fn filter(patterns: &[&str]) -> Result<RecordFilter, FilterError> {
         let patterns: Vec<_> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
-        Filter::parse("Expired", &patterns)
+        RecordFilter::parse("Expired", &patterns)
     }
 
     #[test]

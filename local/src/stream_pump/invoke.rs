@@ -8,7 +8,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
-use shared::stream::Answer;
+use shared::stream::BatchResponse;
 
 /// An invocation that ended without an answer: on Lambda, a function error.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ impl InvokeError {
 }
 
 /// A function that takes a stream event.
-pub trait Invoke: Send + Sync {
+pub trait StreamFunction: Send + Sync {
     /// Hands the event over and returns the body of the answer.
     fn invoke<'a>(
         &'a self,
@@ -39,12 +39,12 @@ pub trait Invoke: Send + Sync {
 }
 
 /// What Lambda would get: the answer's JSON, or the fault.
-fn spelled(answer: Result<Answer, impl std::error::Error>) -> Result<String, InvokeError> {
+fn spelled(answer: Result<BatchResponse, impl std::error::Error>) -> Result<String, InvokeError> {
     let answer = answer.map_err(|fault| InvokeError::of(&fault))?;
     serde_json::to_string(&answer).map_err(|error| InvokeError::of(&error))
 }
 
-impl Invoke for replicator::Replicator {
+impl StreamFunction for replicator::ReplicatorHandler {
     fn invoke<'a>(
         &'a self,
         event: &'a RawValue,
@@ -54,7 +54,7 @@ impl Invoke for replicator::Replicator {
     }
 }
 
-impl Invoke for archiver::Archiver {
+impl StreamFunction for archiver::Archiver {
     fn invoke<'a>(
         &'a self,
         event: &'a RawValue,
@@ -100,7 +100,7 @@ impl ServedFunction {
     }
 }
 
-impl Invoke for ServedFunction {
+impl StreamFunction for ServedFunction {
     fn invoke<'a>(&'a self, event: &'a RawValue, _: Invocation) -> LocalBoxFuture<'a, Result<String, InvokeError>> {
         Box::pin(self.post(event))
     }

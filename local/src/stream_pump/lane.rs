@@ -8,21 +8,21 @@ use std::collections::VecDeque;
 use shared::revision::SequenceNumber;
 use time::OffsetDateTime;
 
-use super::answer::Answer;
-use super::machine::{Entry, Reason, Ticket, Work};
-use super::settings::Settings;
+use super::answer::FunctionResponse;
+use super::machine::{ActionId, ActionKind, DiscardReason, RecordEntry};
+use super::settings::MappingSettings;
 
 /// Records that are delivered together, and what became of them so far.
 #[derive(Debug, Clone)]
-struct Batch<R> {
-    records: Vec<Entry<R>>,
+struct InFlightBatch<R> {
+    records: Vec<RecordEntry<R>>,
     retries: u32,
     invocations: u32,
     not_before: Option<OffsetDateTime>,
-    given_up: Option<Reason>,
+    given_up: Option<DiscardReason>,
 }
 
-impl<R> Batch<R> {
+impl<R> InFlightBatch<R> {
     /// Cuts the batch in two. Both parts inherit its history: a split uses up no retry.
     fn split(mut self, at: usize) -> (Self, Self) {
         let rest = Self { records: self.records.split_off(at), ..self.fresh() };
@@ -41,16 +41,16 @@ impl<R> Batch<R> {
 }
 
 #[derive(Debug)]
-pub(super) struct Lane<R> {
+pub(super) struct ShardLane<R> {
     /// Read, in no batch yet; with the time of the reading, from which the window runs.
-    pending: VecDeque<(OffsetDateTime, Entry<R>)>,
-    batches: VecDeque<Batch<R>>,
-    in_flight: Option<Ticket>,
+    pending: VecDeque<(OffsetDateTime, RecordEntry<R>)>,
+    batches: VecDeque<InFlightBatch<R>>,
+    in_flight: Option<ActionId>,
     /// All records of this lane up to here are settled.
     floor: Option<SequenceNumber>,
 }
 
-impl<R: Clone> Lane<R> {
+impl<R: Clone> ShardLane<R> {
     pub(super) fn new(floor: Option<SequenceNumber>) -> Self {
         Self { pending: VecDeque::new(), batches: VecDeque::new(), in_flight: None, floor }
     }
@@ -69,7 +69,7 @@ impl<R: Clone> Lane<R> {
     }
 
     /// Takes a record in, unless it was settled before a restart. `read` is how far the shard was read before it.
-    pub(super) fn push(&mut self, entry: Entry<R>, read: Option<SequenceNumber>, now: OffsetDateTime) {
+    pub(super) fn push(&mut self, entry: RecordEntry<R>, read: Option<SequenceNumber>, now: OffsetDateTime) {
         if self.floor.is_some_and(|floor| entry.number <= floor) {
             return;
         }
@@ -82,11 +82,11 @@ impl<R: Clone> Lane<R> {
     /// What to do now, if anything. `last` says that the shard is closed: no window is worth waiting for.
     pub(super) fn next(
         &mut self,
-        settings: &Settings,
+        settings: &MappingSettings,
         last: bool,
         now: OffsetDateTime,
-        ticket: Ticket,
-    ) -> Option<(Work, Vec<Entry<R>>, u32)> {
+        ticket: ActionId,
+    ) -> Option<(ActionKind, Vec<RecordEntry<R>>, u32)> {
         if self.in_flight.is_some() {
             return None;
         }
@@ -98,16 +98,16 @@ impl<R: Clone> Lane<R> {
         if front.not_before.is_some_and(|time| now < time) {
             return None;
         }
-        let work = front.given_up.map_or(Work::Deliver, Work::Discard);
-        if work == Work::Deliver {
+        let work = front.given_up.map_or(ActionKind::Deliver, ActionKind::Discard);
+        if work == ActionKind::Deliver {
             front.invocations = front.invocations.saturating_add(1);
         }
         self.in_flight = Some(ticket);
         Some((work, front.records.clone(), front.invocations))
     }
 
-    /// When [`Lane::next`] may have something that it has not now, without a new record or answer.
-    pub(super) fn wake_at(&self, settings: &Settings) -> Option<OffsetDateTime> {
+    /// When [`ShardLane::next`] may have something that it has not now, without a new record or answer.
+    pub(super) fn wake_at(&self, settings: &MappingSettings) -> Option<OffsetDateTime> {
         if self.in_flight.is_some() {
             return None;
         }
@@ -118,7 +118,7 @@ impl<R: Clone> Lane<R> {
         }
     }
 
-    fn form(&mut self, settings: &Settings, last: bool, now: OffsetDateTime) {
+    fn form(&mut self, settings: &MappingSettings, last: bool, now: OffsetDateTime) {
         let Some((oldest, _)) = self.pending.front() else { return };
         let mut size = 0_usize;
         let mut taken = 0;
@@ -133,15 +133,21 @@ impl<R: Clone> Lane<R> {
         }
         if full || last || now >= *oldest + settings.window {
             let records = self.pending.drain(..taken).map(|(_, entry)| entry).collect();
-            self.batches.push_back(Batch { records, retries: 0, invocations: 0, not_before: None, given_up: None });
+            self.batches.push_back(InFlightBatch {
+                records,
+                retries: 0,
+                invocations: 0,
+                not_before: None,
+                given_up: None,
+            });
         }
     }
 
     /// Splits what is past the maximum age off the front, to be discarded before the rest is delivered.
-    fn give_up_the_old(&mut self, settings: &Settings, now: OffsetDateTime) {
+    fn give_up_the_old(&mut self, settings: &MappingSettings, now: OffsetDateTime) {
         let Some(max_age) = settings.max_age else { return };
         let Some(front) = self.batches.front().filter(|batch| batch.given_up.is_none()) else { return };
-        let old = |entry: &Entry<R>| entry.at.is_some_and(|at| now - at > max_age);
+        let old = |entry: &RecordEntry<R>| entry.at.is_some_and(|at| now - at > max_age);
         let count = front.records.iter().take_while(|entry| old(entry)).count();
         if count == 0 {
             return;
@@ -150,13 +156,13 @@ impl<R: Clone> Lane<R> {
         let not_before = front.not_before;
         let (gone, rest) = front.split(count);
         if !rest.records.is_empty() {
-            self.batches.push_front(Batch { not_before, ..rest });
+            self.batches.push_front(InFlightBatch { not_before, ..rest });
         }
-        self.batches.push_front(Batch { given_up: Some(Reason::RecordAgeExceeded), ..gone });
+        self.batches.push_front(InFlightBatch { given_up: Some(DiscardReason::RecordAgeExceeded), ..gone });
     }
 
     /// Whether the work in flight is this one and of this kind; it is then no longer in flight.
-    fn land(&mut self, ticket: Ticket, discarding: bool) -> Option<Batch<R>> {
+    fn land(&mut self, ticket: ActionId, discarding: bool) -> Option<InFlightBatch<R>> {
         let of_this_kind = self.batches.front().is_some_and(|batch| batch.given_up.is_some() == discarding);
         if self.in_flight != Some(ticket) || !of_this_kind {
             return None;
@@ -168,26 +174,32 @@ impl<R: Clone> Lane<R> {
     /// The function's answer, or `None` for an error or a timeout. Tells whether anything waited for it.
     pub(super) fn answer(
         &mut self,
-        settings: &Settings,
-        ticket: Ticket,
-        answer: Option<&Answer>,
+        settings: &MappingSettings,
+        ticket: ActionId,
+        answer: Option<&FunctionResponse>,
         now: OffsetDateTime,
     ) -> bool {
         let Some(batch) = self.land(ticket, false) else { return false };
         match lowest_failing(settings, &batch, answer) {
-            Verdict::Done => self.settle(&batch),
-            Verdict::From(at) if at > 0 => {
+            BatchVerdict::Done => self.settle(&batch),
+            BatchVerdict::From(at) if at > 0 => {
                 let (done, rest) = batch.split(at);
                 self.settle(&done);
                 self.batches.push_front(rest);
             }
-            Verdict::From(_) | Verdict::Whole => self.fail(settings, batch, now),
+            BatchVerdict::From(_) | BatchVerdict::Whole => self.fail(settings, batch, now),
         }
         true
     }
 
     /// Whether the discarded batch reached its destination. Tells whether anything waited for it.
-    pub(super) fn recorded(&mut self, settings: &Settings, ticket: Ticket, done: bool, now: OffsetDateTime) -> bool {
+    pub(super) fn recorded(
+        &mut self,
+        settings: &MappingSettings,
+        ticket: ActionId,
+        done: bool,
+        now: OffsetDateTime,
+    ) -> bool {
         let Some(mut batch) = self.land(ticket, true) else { return false };
         if done {
             self.settle(&batch);
@@ -199,11 +211,11 @@ impl<R: Clone> Lane<R> {
         true
     }
 
-    fn settle(&mut self, batch: &Batch<R>) {
+    fn settle(&mut self, batch: &InFlightBatch<R>) {
         self.floor = self.floor.max(batch.records.last().map(|entry| entry.number));
     }
 
-    fn fail(&mut self, settings: &Settings, mut batch: Batch<R>, now: OffsetDateTime) {
+    fn fail(&mut self, settings: &MappingSettings, mut batch: InFlightBatch<R>, now: OffsetDateTime) {
         if settings.bisect && batch.records.len() > 1 {
             let middle = batch.records.len() / 2;
             let (first, second) = batch.split(middle);
@@ -212,7 +224,7 @@ impl<R: Clone> Lane<R> {
             return;
         }
         if settings.max_retries.is_some_and(|most| batch.retries >= most) {
-            batch.given_up = Some(Reason::RetryAttemptsExhausted);
+            batch.given_up = Some(DiscardReason::RetryAttemptsExhausted);
             batch.retries = 0;
         } else {
             batch.not_before = Some(now + settings.back_off(batch.retries));
@@ -222,25 +234,29 @@ impl<R: Clone> Lane<R> {
     }
 }
 
-enum Verdict {
+enum BatchVerdict {
     Done,
     From(usize),
     Whole,
 }
 
-fn lowest_failing<R>(settings: &Settings, batch: &Batch<R>, answer: Option<&Answer>) -> Verdict {
+fn lowest_failing<R>(
+    settings: &MappingSettings,
+    batch: &InFlightBatch<R>,
+    answer: Option<&FunctionResponse>,
+) -> BatchVerdict {
     let identifiers = match answer {
-        Some(_) if !settings.partial_answers => return Verdict::Done,
-        Some(Answer::Done) => return Verdict::Done,
-        None | Some(Answer::Malformed) => return Verdict::Whole,
-        Some(Answer::Failures(identifiers)) => identifiers,
+        Some(_) if !settings.partial_answers => return BatchVerdict::Done,
+        Some(FunctionResponse::Done) => return BatchVerdict::Done,
+        None | Some(FunctionResponse::Malformed) => return BatchVerdict::Whole,
+        Some(FunctionResponse::Failures(identifiers)) => identifiers,
     };
     let place = |identifier: &String| {
         let number = SequenceNumber::parse(identifier).ok()?;
         batch.records.iter().position(|entry| entry.number == number)
     };
     match identifiers.iter().map(place).collect::<Option<Vec<_>>>() {
-        Some(places) => places.into_iter().min().map_or(Verdict::Done, Verdict::From),
-        None => Verdict::Whole,
+        Some(places) => places.into_iter().min().map_or(BatchVerdict::Done, BatchVerdict::From),
+        None => BatchVerdict::Whole,
     }
 }

@@ -13,7 +13,7 @@ use super::machine::ShardId;
 /// Records a request may answer with; the service's own limit.
 const PAGE: i32 = 1000;
 
-pub(crate) struct Reader {
+pub(crate) struct ShardReader {
     client: aws_sdk_dynamodbstreams::Client,
     stream_arn: String,
     from_latest: bool,
@@ -21,13 +21,13 @@ pub(crate) struct Reader {
 }
 
 /// What one request found.
-pub(crate) struct Page {
+pub(crate) struct ShardPage {
     pub(crate) records: Vec<Record>,
     /// The shard has ended: there will be no more.
     pub(crate) ended: bool,
 }
 
-impl Reader {
+impl ShardReader {
     pub(crate) fn new(client: aws_sdk_dynamodbstreams::Client, stream_arn: String, from_latest: bool) -> Self {
         Self { client, stream_arn, from_latest, iterators: HashMap::new() }
     }
@@ -52,7 +52,7 @@ impl Reader {
     }
 
     /// The next records of a shard; those after `after` if it is read for the first time.
-    pub(crate) async fn page(&mut self, shard: &ShardId, after: Option<SequenceNumber>) -> Result<Page, String> {
+    pub(crate) async fn page(&mut self, shard: &ShardId, after: Option<SequenceNumber>) -> Result<ShardPage, String> {
         let iterator = match self.iterators.remove(shard) {
             Some(iterator) => iterator,
             None => self.iterator(shard, after).await?,
@@ -64,7 +64,7 @@ impl Reader {
         if let Some(next) = answer.next_shard_iterator {
             self.iterators.insert(ShardId::clone(shard), next);
         }
-        Ok(Page { records: answer.records.unwrap_or_default(), ended })
+        Ok(ShardPage { records: answer.records.unwrap_or_default(), ended })
     }
 
     async fn iterator(&self, shard: &ShardId, after: Option<SequenceNumber>) -> Result<String, String> {

@@ -1,8 +1,8 @@
-//! How a mapping delivers: [`Settings`], read from the template's mapping.
+//! How a mapping delivers: [`MappingSettings`], read from the template's mapping.
 
 use std::time::Duration;
 
-use crate::template::Mapping;
+use crate::template::MappingResource;
 
 /// Lambda's limit for a synchronous invocation's payload.
 const PAYLOAD_BYTES: usize = 6 * 1024 * 1024;
@@ -11,7 +11,7 @@ const FRAME_BYTES: usize = 14;
 
 /// An event source mapping's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct MappingSettings {
     /// The most records in a batch; at least 1.
     pub batch_size: usize,
     /// The most bytes in a batch; a single record may exceed it.
@@ -34,7 +34,7 @@ pub struct Settings {
     pub longest_back_off: Duration,
 }
 
-impl Default for Settings {
+impl Default for MappingSettings {
     /// Lambda's own defaults for a stream.
     fn default() -> Self {
         Self {
@@ -52,10 +52,10 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl MappingSettings {
     /// The settings of a mapping as the template has it, its window no longer than `longest_window` if that is given.
     #[must_use]
-    pub fn of(mapping: &Mapping, longest_window: Option<Duration>) -> Self {
+    pub fn of(mapping: &MappingResource, longest_window: Option<Duration>) -> Self {
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX).max(1);
         let window = Duration::from_secs(mapping.window_s.into());
         Self {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_back_off_doubles_up_to_its_longest() {
-        let settings = Settings::default();
+        let settings = MappingSettings::default();
         assert_eq!(settings.back_off(0), Duration::from_millis(100));
         assert_eq!(settings.back_off(3), Duration::from_millis(800));
         assert_eq!(settings.back_off(7), Duration::from_secs(10));

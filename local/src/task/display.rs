@@ -5,20 +5,20 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use maintenance::progress::Progress;
-use maintenance::task::Answer;
+use maintenance::progress::TaskProgress;
+use maintenance::task::TaskResponse;
 
 /// How often the bar's clock moves.
 const TICK: Duration = Duration::from_millis(200);
 
-pub(super) struct Display {
+pub(super) struct ProgressDisplay {
     segments: u32,
     bar: ProgressBar,
     /// What each segment has counted so far, and whether it is done.
-    so_far: Mutex<BTreeMap<u32, (Progress, bool)>>,
+    so_far: Mutex<BTreeMap<u32, (TaskProgress, bool)>>,
 }
 
-impl Display {
+impl ProgressDisplay {
     /// Of a task that goes through so many items, if that is known.
     pub(super) fn new(segments: u32, items: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(items, ProgressDrawTarget::stderr());
@@ -37,7 +37,7 @@ impl Display {
         Self { segments, bar, so_far: Mutex::new(BTreeMap::new()) }
     }
 
-    pub(super) fn tell(&self, answer: &Answer) {
+    pub(super) fn tell(&self, answer: &TaskResponse) {
         if self.bar.is_hidden() {
             let state = if answer.done { "done" } else { "goes on" };
             let progress = answer.progress.to_string();
@@ -47,7 +47,7 @@ impl Display {
         }
         let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
         so_far.insert(answer.segment, (answer.progress.clone(), answer.done));
-        let mut sum = Progress::default();
+        let mut sum = TaskProgress::default();
         so_far.values().for_each(|(progress, _)| sum.add(progress));
         let done = so_far.values().filter(|(_, done)| *done).count();
         self.bar.set_position(sum.get("source.items").max(sum.get("redrive.objects")));

@@ -4,17 +4,17 @@ use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use maintenance::progress::Progress;
+use maintenance::progress::TaskProgress;
 
 /// What came of a task.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct TaskOutcome {
     /// Its name.
     pub task: &'static str,
     /// The run's name.
     pub run: String,
     /// All that was counted, in all segments.
-    pub progress: Progress,
+    pub progress: TaskProgress,
     /// The sinks that it worked on.
     pub sinks: Vec<String>,
     /// The differences that it found, and the items and objects that it did not process.
@@ -27,7 +27,7 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-impl Outcome {
+impl TaskOutcome {
     /// Whether the task succeeded: it found no differences and processed every item.
     #[must_use]
     pub fn is_well(&self) -> bool {
@@ -41,10 +41,10 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for TaskOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} {} took {:.1} s", self.task, self.run, self.took.as_secs_f64())?;
-        if self.progress == Progress::default() {
+        if self.progress == TaskProgress::default() {
             writeln!(f, "  no items processed")?;
         }
         for count in self.progress.to_string().split(", ") {

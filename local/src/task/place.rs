@@ -3,19 +3,19 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use maintenance::config::Config;
-use maintenance::{Clients, Maintenance};
+use maintenance::config::MaintenanceConfig;
+use maintenance::{AwsClients, MaintenanceHandler};
 use tokio::net::TcpStream;
 
-use super::TaskError;
+use super::RunTaskError;
 use crate::clients;
-use crate::stack::{self, Options, Refusal, Stack};
-use crate::template::Template;
-use crate::tier::Urls;
+use crate::stack::{self, LocalStack, StackOptions, StartError};
+use crate::template::SamTemplate;
+use crate::tier::TierUrls;
 
 /// The ports of a `local` that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ports {
+pub struct StackPorts {
     /// The API's.
     pub api: u16,
     /// The tables'.
@@ -25,33 +25,33 @@ pub struct Ports {
 }
 
 /// What a task works on.
-pub enum Place {
+pub enum TaskTarget {
     /// What listens there, by the names of this template, and the servers of its tiers.
-    Running(Ports, PathBuf, Urls),
+    Running(StackPorts, PathBuf, TierUrls),
     /// A stack of its own, with these options; it is gone after.
-    Own(Box<Options>),
+    Own(Box<StackOptions>),
 }
 
 /// The function, and what must be stopped once it has done its work.
-pub(super) struct Opened {
-    pub(super) maintenance: Maintenance,
+pub(super) struct ConnectedTarget {
+    pub(super) maintenance: MaintenanceHandler,
     pub(super) failure_bucket: String,
-    stack: Option<Stack>,
+    stack: Option<LocalStack>,
 }
 
-impl Place {
-    pub(super) async fn open(self) -> Result<Opened, TaskError> {
+impl TaskTarget {
+    pub(super) async fn open(self) -> Result<ConnectedTarget, RunTaskError> {
         match self {
             Self::Running(ports, path, urls) => {
-                let template = Template::load_with(&path, &urls.choices()).map_err(Refusal::from)?;
+                let template = SamTemplate::load_with(&path, &urls.choices()).map_err(StartError::from)?;
                 for (port, option) in
                     [(ports.api, "--port"), (ports.dynamodb, "--dynamodb-port"), (ports.s3, "--s3-port")]
                 {
                     let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
-                    connected.map_err(|_| TaskError::Nobody { port, option })?;
+                    connected.map_err(|_| RunTaskError::Nobody { port, option })?;
                 }
                 let url = |port: u16| format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
-                let clients = Clients {
+                let clients = AwsClients {
                     source: clients::dynamodb(&url(ports.dynamodb)),
                     replica: clients::dynamodb(&url(ports.dynamodb)),
                     signer: None,
@@ -59,22 +59,22 @@ impl Place {
                     lambda: clients::lambda(&url(ports.api)),
                 };
                 let (config, failure_bucket) = config(&template)?;
-                Ok(Opened { maintenance: maintenance::connect(&config, clients), failure_bucket, stack: None })
+                Ok(ConnectedTarget { maintenance: maintenance::connect(&config, clients), failure_bucket, stack: None })
             }
             Self::Own(options) => {
                 if let Some(folder) = options.data.as_ref().filter(|folder| !folder.is_dir()) {
-                    return Err(TaskError::NoFolder(folder.clone()));
+                    return Err(RunTaskError::NoFolder(folder.clone()));
                 }
-                let stack = Stack::boot(*options).await?;
+                let stack = LocalStack::boot(*options).await?;
                 let (_, failure_bucket) = config(stack.template())?;
-                let maintenance = stack.maintenance().ok_or(TaskError::NoFunction)?;
-                Ok(Opened { maintenance, failure_bucket, stack: Some(stack) })
+                let maintenance = stack.maintenance().ok_or(RunTaskError::NoFunction)?;
+                Ok(ConnectedTarget { maintenance, failure_bucket, stack: Some(stack) })
             }
         }
     }
 }
 
-impl Opened {
+impl ConnectedTarget {
     pub(super) async fn close(self) {
         if let Some(stack) = self.stack {
             stack.stop().await;
@@ -83,11 +83,11 @@ impl Opened {
 }
 
 /// The function's configuration as the stack has it, and the name of the bucket that reports go to.
-fn config(template: &Template) -> Result<(Config, String), TaskError> {
+fn config(template: &SamTemplate) -> Result<(MaintenanceConfig, String), RunTaskError> {
     let function = template.functions.iter().find(|function| function.name == maintenance::config::FUNCTION);
-    let function = function.ok_or(TaskError::NoFunction)?;
+    let function = function.ok_or(RunTaskError::NoFunction)?;
     let environment = stack::environment(function);
-    let config = Config::parse(&environment)
-        .map_err(|problems| Refusal::Environment { function: function.name.clone(), problems })?;
+    let config = MaintenanceConfig::parse(&environment)
+        .map_err(|problems| StartError::Environment { function: function.name.clone(), problems })?;
     Ok((config, environment.get("FAILURE_BUCKET").unwrap_or_default().to_owned()))
 }

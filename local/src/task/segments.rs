@@ -1,8 +1,8 @@
 //! All segments of an order, each a loop of invocations: [`run`].
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use maintenance::Fault;
-use maintenance::task::Answer;
+use maintenance::TaskError;
+use maintenance::task::TaskResponse;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
@@ -13,9 +13,9 @@ const SIDE_BY_SIDE: usize = 10;
 pub(super) async fn run(
     order: &Map<String, Value>,
     segments: u32,
-    invoke: impl AsyncFn(Box<RawValue>) -> Result<Answer, Fault>,
-    tell: impl Fn(&Answer),
-) -> Result<Answer, Fault> {
+    invoke: impl AsyncFn(Box<RawValue>) -> Result<TaskResponse, TaskError>,
+    tell: impl Fn(&TaskResponse),
+) -> Result<TaskResponse, TaskError> {
     let (invoke, tell) = (&invoke, &tell);
     let branches = stream::iter(0..segments).map(|segment| branch(order, segment, invoke, tell));
     branches.buffered(SIDE_BY_SIDE).try_collect::<()>().await?;
@@ -28,15 +28,15 @@ pub(super) async fn run(
 async fn branch(
     order: &Map<String, Value>,
     segment: u32,
-    invoke: &impl AsyncFn(Box<RawValue>) -> Result<Answer, Fault>,
-    tell: &impl Fn(&Answer),
-) -> Result<(), Fault> {
+    invoke: &impl AsyncFn(Box<RawValue>) -> Result<TaskResponse, TaskError>,
+    tell: &impl Fn(&TaskResponse),
+) -> Result<(), TaskError> {
     let mut order = order.clone();
     order.insert("segment".to_owned(), segment.into());
     loop {
         let answer = invoke(raw(&order)).await?;
         tell(&answer);
-        let Answer { done: false, cursor, .. } = answer else { return Ok(()) };
+        let TaskResponse { done: false, cursor, .. } = answer else { return Ok(()) };
         order.insert("cursor".to_owned(), json!(cursor));
     }
 }

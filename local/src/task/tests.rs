@@ -4,22 +4,22 @@ use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use maintenance::progress::Progress;
-use maintenance::task::backfill::BackfillFault;
-use maintenance::task::export::ExportFault;
-use maintenance::task::merge::MergeFault;
-use maintenance::task::migrate::MigrateFault;
-use maintenance::task::verify::VerifyFault;
-use maintenance::task::{Answer, Cursor};
+use maintenance::progress::TaskProgress;
+use maintenance::task::backfill::BackfillError;
+use maintenance::task::export::ExportError;
+use maintenance::task::merge::MergeError;
+use maintenance::task::migrate::MigrateError;
+use maintenance::task::verify::VerifyError;
+use maintenance::task::{TaskCursor, TaskResponse};
 use serde_json::json;
-use shared::raw_table::Segment;
+use shared::raw_table::ScanSegment;
 
 use super::*;
-use crate::stack::{Options, Stack};
-use crate::tier::Urls;
+use crate::stack::{LocalStack, StackOptions};
+use crate::tier::TierUrls;
 
-fn progress(counts: &[(&str, usize)]) -> Progress {
-    let mut progress = Progress::default();
+fn progress(counts: &[(&str, usize)]) -> TaskProgress {
+    let mut progress = TaskProgress::default();
     for (name, count) in counts {
         progress.count(*name, *count);
     }
@@ -27,17 +27,17 @@ fn progress(counts: &[(&str, usize)]) -> Progress {
 }
 
 /// The answer to a payload as the function would give it, if each segment took so many turns.
-fn answer(payload: &RawValue, turns: u32) -> Answer {
+fn answer(payload: &RawValue, turns: u32) -> TaskResponse {
     let told: Value = serde_json::from_str(payload.get()).unwrap();
     let number = |value: &Value| u32::try_from(value.as_u64().unwrap_or_default()).unwrap();
     let (segment, part) = (number(&told["segment"]), number(&told["cursor"]["part"]) + 1);
     let (task, run_id) = (told["task"].as_str().unwrap().to_owned(), told["run_id"].as_str().unwrap().to_owned());
     let progress = progress(&[("source.items", part as usize)]);
-    let mut answer = Answer::done(&task, &run_id, Segment { segment, of: 3 });
+    let mut answer = TaskResponse::done(&task, &run_id, ScanSegment { segment, of: 3 });
     answer.progress.clone_from(&progress);
     answer.done = task == "summary" || part == turns;
     let at = RawValue::from_string("null".to_owned()).unwrap();
-    let cursor = Cursor { task, run_id, segment, segments: 3, part, progress, differences: 0, problems: 0, at };
+    let cursor = TaskCursor { task, run_id, segment, segments: 3, part, progress, differences: 0, problems: 0, at };
     answer.cursor = (!answer.done).then_some(cursor);
     answer
 }
@@ -74,15 +74,15 @@ async fn a_fault_ends_the_task_and_nothing_is_added_up() {
     let asked = Cell::new(0);
     let invoke = async |_: Box<RawValue>| {
         asked.set(asked.get() + 1);
-        Err(Fault::Order(BadOrder::Unknown("restroe".to_owned())))
+        Err(TaskError::Order(InvalidRequest::Unknown("restroe".to_owned())))
     };
     let fault = segments::run(&order(), 1, invoke, |_| ()).await.unwrap_err();
     assert_eq!((fault.name(), asked.get()), ("TaskInvalid", 1));
 }
 
-fn outcome(task: &'static str, progress: Progress, problems: u64) -> Outcome {
+fn outcome(task: &'static str, progress: TaskProgress, problems: u64) -> TaskOutcome {
     let (run, sinks, reports) = ("monday".to_owned(), Vec::new(), Vec::new());
-    Outcome { task, run, progress, sinks, problems, reports, command: None, took: Duration::ZERO }
+    TaskOutcome { task, run, progress, sinks, problems, reports, command: None, took: Duration::ZERO }
 }
 
 #[test]
@@ -98,22 +98,22 @@ fn exit_code_is_computed_from_the_problems_and_not_from_the_names_of_counters() 
 
 #[test]
 fn an_error_is_a_rejection_only_if_nothing_has_started() {
-    let day = archiver::archive::Day::parse("2026-11-22").unwrap();
-    let sink = || BackfillFault::Sink { sink: "dynamodb", failed: 1, writes: 2, reason: "throttled".to_owned() };
-    let unknown = || Fault::from(BadOrder::Unknown("restroe".to_owned()));
+    let day = archiver::archive::ArchiveDay::parse("2026-11-22").unwrap();
+    let sink = || BackfillError::Sink { sink: "dynamodb", failed: 1, writes: 2, reason: "throttled".to_owned() };
+    let unknown = || TaskError::from(InvalidRequest::Unknown("restroe".to_owned()));
     for (fault, started, rejected) in [
         (unknown(), false, true),
         (unknown(), true, false),
-        (Fault::from(VerifyFault::NoTime(300)), false, true),
-        (Fault::from(MigrateFault::Absent), false, true),
+        (TaskError::from(VerifyError::NoTime(300)), false, true),
+        (TaskError::from(MigrateError::Absent), false, true),
         // The same request would fail again, but a part of the work was done.
-        (Fault::from(MergeFault::NoTime(day)), false, false),
-        (Fault::from(ExportFault::Objects), false, false),
-        (Fault::from(ExportFault::Taken { run: "r".to_owned(), there: "k".to_owned() }), false, true),
-        (Fault::from(sink()), false, false),
+        (TaskError::from(MergeError::NoTime(day)), false, false),
+        (TaskError::from(ExportError::Objects), false, false),
+        (TaskError::from(ExportError::Taken { run: "r".to_owned(), there: "k".to_owned() }), false, true),
+        (TaskError::from(sink()), false, false),
     ] {
         let name = format!("{fault:?}");
-        assert_eq!(TaskError::from_fault(fault, started).is_failure(), !rejected, "{name}, started: {started}");
+        assert_eq!(RunTaskError::from_fault(fault, started).is_failure(), !rejected, "{name}, started: {started}");
     }
 }
 
@@ -142,7 +142,13 @@ fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
 
 #[tokio::test]
 async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
-    let nowhere = || Place::Running(Ports { api: 1, dynamodb: 1, s3: 1 }, Options::default().template, Urls::default());
+    let nowhere = || {
+        TaskTarget::Running(
+            StackPorts { api: 1, dynamodb: 1, s3: 1 },
+            StackOptions::default().template,
+            TierUrls::default(),
+        )
+    };
     for (text, said) in [
         ("{", "invalid task request"),
         ("[]", "invalid task request"),
@@ -157,21 +163,22 @@ async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
         let refusal = refusal.to_string();
         assert!(refusal.contains(said) && refusal.lines().count() == 1, "{text}: {refusal}");
     }
-    let folder = Options { data: Some("/nonexistent/millrace".into()), ..Options::default() };
-    let refusal = run(r#"{"task":"verify"}"#, Place::Own(Box::new(folder)), &Clock::system()).await.unwrap_err();
+    let folder = StackOptions { data: Some("/nonexistent/millrace".into()), ..StackOptions::default() };
+    let refusal = run(r#"{"task":"verify"}"#, TaskTarget::Own(Box::new(folder)), &Clock::system()).await.unwrap_err();
     assert!(refusal.to_string().contains("/nonexistent/millrace is not a directory"), "{refusal}");
 }
 
-async fn ordered(stack: &Stack, text: &str) -> Outcome {
+async fn ordered(stack: &LocalStack, text: &str) -> TaskOutcome {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
-    let ports = Ports { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
-    let place = Place::Running(ports, stack.options().template.clone(), Urls::default());
+    let ports =
+        StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
+    let place = TaskTarget::Running(ports, stack.options().template.clone(), TierUrls::default());
     Box::pin(run(text, place, &Clock::system())).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_is_compared_and_mended_and_its_loss_made_good_on_a_stack_that_runs() {
-    let stack = Stack::boot(Options::default()).await.unwrap();
+    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
     let dynamodb = stack.dynamodb();
     let key = |number: u32| {
         let (id, timestamp) = (format!("user-{number}"), number.to_string());
@@ -209,7 +216,7 @@ async fn a_data_folder_is_opened_for_a_task_and_closed_again() {
     let folder = tempfile::tempdir().unwrap();
     let own = || {
         let data = Some(folder.path().to_owned());
-        Place::Own(Box::new(Options { data, ..Options::default() }))
+        TaskTarget::Own(Box::new(StackOptions { data, ..StackOptions::default() }))
     };
     for _ in 0..2 {
         let outcome = Box::pin(run(r#"{"task":"redrive"}"#, own(), &Clock::system())).await.unwrap();

@@ -5,37 +5,39 @@
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
-use super::Fault;
+use super::PropertyError;
 
 /// A place in the template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Node {
+pub(super) struct TemplateNode {
     /// Counted from 1.
     pub(super) line: usize,
-    pub(super) value: Value,
+    pub(super) value: NodeValue,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum NodeValue {
     Null,
     Text(String),
-    List(Vec<Node>),
-    Map(Vec<(String, Node)>),
+    List(Vec<TemplateNode>),
+    Map(Vec<(String, TemplateNode)>),
     /// An intrinsic function: `!Sub x`, `{Fn::Sub: x}`, `!Ref x`, `{Ref: x}`. The name is without `Fn::`.
-    Call(String, Box<Node>),
+    Call(String, Box<TemplateNode>),
     /// The stream of a table, by local name: what `GetAtt StreamArn` is resolved to. Never read from a file.
     Stream(String),
 }
 
 /// Reads a YAML text of one document.
-pub(super) fn document(text: &str) -> Result<Node, Fault> {
-    let documents = MarkedYaml::load_from_str(text)
-        .map_err(|error| Fault { line: error.marker().line(), problem: format!("not yaml: {}", error.info()) })?;
+pub(super) fn document(text: &str) -> Result<TemplateNode, PropertyError> {
+    let documents = MarkedYaml::load_from_str(text).map_err(|error| PropertyError {
+        line: error.marker().line(),
+        problem: format!("not yaml: {}", error.info()),
+    })?;
     match documents.as_slice() {
         [document] => convert(document),
         documents => {
             let problem = format!("{} yaml documents: a template is one", documents.len());
-            Err(Fault { line: documents.get(1).map_or(1, line), problem })
+            Err(PropertyError { line: documents.get(1).map_or(1, line), problem })
         }
     }
 }
@@ -44,84 +46,87 @@ fn line(yaml: &MarkedYaml<'_>) -> usize {
     yaml.span.start.line()
 }
 
-fn convert(yaml: &MarkedYaml<'_>) -> Result<Node, Fault> {
+fn convert(yaml: &MarkedYaml<'_>) -> Result<TemplateNode, PropertyError> {
     let line = line(yaml);
     let value = match &yaml.data {
         YamlData::Value(scalar) => scalar_value(scalar),
-        YamlData::Representation(text, ..) => Value::Text(text.to_string()),
-        YamlData::Sequence(items) => Value::List(items.iter().map(convert).collect::<Result<_, _>>()?),
+        YamlData::Representation(text, ..) => NodeValue::Text(text.to_string()),
+        YamlData::Sequence(items) => NodeValue::List(items.iter().map(convert).collect::<Result<_, _>>()?),
         YamlData::Mapping(entries) => {
             let entries = entries.iter().map(|(key, value)| Ok((name(key)?, convert(value)?)));
-            call_or_map(entries.collect::<Result<_, Fault>>()?)
+            call_or_map(entries.collect::<Result<_, PropertyError>>()?)
         }
         YamlData::Tagged(tag, tagged) if tag.handle == "!" => {
-            Value::Call(tag.suffix.clone(), Box::new(Node { line, ..convert(tagged)? }))
+            NodeValue::Call(tag.suffix.clone(), Box::new(TemplateNode { line, ..convert(tagged)? }))
         }
         YamlData::Tagged(tag, _) => {
-            return Err(Fault {
+            return Err(PropertyError {
                 line,
                 problem: format!("yaml tag {}{}: not CloudFormation's", tag.handle, tag.suffix),
             });
         }
         YamlData::Alias(_) | YamlData::BadValue => {
-            return Err(Fault { line, problem: "a value that cannot be read: write it out in plain yaml".to_owned() });
+            return Err(PropertyError {
+                line,
+                problem: "a value that cannot be read: write it out in plain yaml".to_owned(),
+            });
         }
     };
-    Ok(Node { line, value })
+    Ok(TemplateNode { line, value })
 }
 
-fn scalar_value(scalar: &Scalar<'_>) -> Value {
+fn scalar_value(scalar: &Scalar<'_>) -> NodeValue {
     match scalar {
-        Scalar::Null => Value::Null,
-        Scalar::Boolean(truth) => Value::Text(truth.to_string()),
-        Scalar::Integer(number) => Value::Text(number.to_string()),
-        Scalar::FloatingPoint(number) => Value::Text(number.to_string()),
-        Scalar::String(text) => Value::Text(text.to_string()),
+        Scalar::Null => NodeValue::Null,
+        Scalar::Boolean(truth) => NodeValue::Text(truth.to_string()),
+        Scalar::Integer(number) => NodeValue::Text(number.to_string()),
+        Scalar::FloatingPoint(number) => NodeValue::Text(number.to_string()),
+        Scalar::String(text) => NodeValue::Text(text.to_string()),
     }
 }
 
-fn name(key: &MarkedYaml<'_>) -> Result<String, Fault> {
+fn name(key: &MarkedYaml<'_>) -> Result<String, PropertyError> {
     match convert(key)?.value {
-        Value::Text(name) => Ok(name),
-        _ => Err(Fault { line: line(key), problem: "a key that is not text".to_owned() }),
+        NodeValue::Text(name) => Ok(name),
+        _ => Err(PropertyError { line: line(key), problem: "a key that is not text".to_owned() }),
     }
 }
 
-fn call_or_map(mut entries: Vec<(String, Node)>) -> Value {
+fn call_or_map(mut entries: Vec<(String, TemplateNode)>) -> NodeValue {
     let function = match entries.as_slice() {
         [(name, _)] if name == "Ref" => Some(name.clone()),
         [(name, _)] => name.strip_prefix("Fn::").map(str::to_owned),
         _ => None,
     };
     match (function, entries.pop()) {
-        (Some(function), Some((_, argument))) => Value::Call(function, Box::new(argument)),
+        (Some(function), Some((_, argument))) => NodeValue::Call(function, Box::new(argument)),
         (_, last) => {
             entries.extend(last);
-            Value::Map(entries)
+            NodeValue::Map(entries)
         }
     }
 }
 
-impl Node {
+impl TemplateNode {
     /// The value under a key of a mapping; none if there is none, or it is null.
     pub(super) fn get(&self, name: &str) -> Option<&Self> {
-        let Value::Map(entries) = &self.value else { return None };
+        let NodeValue::Map(entries) = &self.value else { return None };
         let (_, node) = entries.iter().find(|(key, _)| key == name)?;
-        (node.value != Value::Null).then_some(node)
+        (node.value != NodeValue::Null).then_some(node)
     }
 
     /// The entries of a mapping; none if it is something else.
     pub(super) fn entries(&self) -> &[(String, Self)] {
-        if let Value::Map(entries) = &self.value { entries } else { &[] }
+        if let NodeValue::Map(entries) = &self.value { entries } else { &[] }
     }
 
     /// The text of a scalar.
     pub(super) fn text(&self) -> Option<&str> {
-        if let Value::Text(text) = &self.value { Some(text) } else { None }
+        if let NodeValue::Text(text) = &self.value { Some(text) } else { None }
     }
 
-    pub(super) fn fault(&self, problem: impl Into<String>) -> Fault {
-        Fault { line: self.line, problem: problem.into() }
+    pub(super) fn fault(&self, problem: impl Into<String>) -> PropertyError {
+        PropertyError { line: self.line, problem: problem.into() }
     }
 }
 
@@ -132,14 +137,14 @@ mod tests {
     #[test]
     fn both_spellings_of_a_function_are_one() {
         let read = document("- !GetAtt A.B\n- Fn::GetAtt: A.B\n- !Ref C\n- Ref: C\n- !If [X, {Ref: C}, ~]\n").unwrap();
-        let Value::List(items) = read.value else { panic!("a list") };
+        let NodeValue::List(items) = read.value else { panic!("a list") };
         assert_eq!(
             items[0].value,
-            Value::Call("GetAtt".into(), Box::new(Node { line: 1, value: Value::Text("A.B".into()) }))
+            NodeValue::Call("GetAtt".into(), Box::new(TemplateNode { line: 1, value: NodeValue::Text("A.B".into()) }))
         );
         let calls: Vec<&str> = items
             .iter()
-            .filter_map(|item| if let Value::Call(name, _) = &item.value { Some(name.as_str()) } else { None })
+            .filter_map(|item| if let NodeValue::Call(name, _) = &item.value { Some(name.as_str()) } else { None })
             .collect();
         assert_eq!(calls, ["GetAtt", "GetAtt", "Ref", "Ref", "If"]);
         assert_eq!(items.iter().map(|item| item.line).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use super::node::{Node, Value};
-use super::{Choices, Fault, names};
+use super::node::{NodeValue, TemplateNode};
+use super::{ParameterOverrides, PropertyError, names};
 use crate::clients;
 use crate::lambda::function_arn;
 
@@ -18,19 +18,19 @@ const ENGINE: &str = "arn:aws:dynamodb:dynoxide:000000000000";
 const DEEPEST_CONDITION: usize = 50;
 
 /// What names in a template stand for.
-pub(super) struct Scope<'a> {
-    choices: &'a Choices,
-    parameters: BTreeMap<&'a str, &'a Node>,
-    conditions: BTreeMap<&'a str, &'a Node>,
-    resources: BTreeMap<&'a str, &'a Node>,
+pub(super) struct ResolveScope<'a> {
+    choices: &'a ParameterOverrides,
+    parameters: BTreeMap<&'a str, &'a TemplateNode>,
+    conditions: BTreeMap<&'a str, &'a TemplateNode>,
+    resources: BTreeMap<&'a str, &'a TemplateNode>,
 }
 
-impl<'a> Scope<'a> {
+impl<'a> ResolveScope<'a> {
     /// # Errors
     /// A parameter is chosen that the template does not have.
-    pub(super) fn of(template: &'a Node, choices: &'a Choices) -> Result<Self, Fault> {
-        let section = |name: &str| -> BTreeMap<&'a str, &'a Node> {
-            let section = template.get(name).map_or(&[][..], Node::entries);
+    pub(super) fn of(template: &'a TemplateNode, choices: &'a ParameterOverrides) -> Result<Self, PropertyError> {
+        let section = |name: &str| -> BTreeMap<&'a str, &'a TemplateNode> {
+            let section = template.get(name).map_or(&[][..], TemplateNode::entries);
             section.iter().map(|(name, node)| (name.as_str(), node)).collect()
         };
         let parameters = section("Parameters");
@@ -43,59 +43,59 @@ impl<'a> Scope<'a> {
     }
 
     /// Whether a resource is made: it has no condition, or one that holds.
-    pub(super) fn is_made(&self, resource: &Node) -> Result<bool, Fault> {
+    pub(super) fn is_made(&self, resource: &TemplateNode) -> Result<bool, PropertyError> {
         resource.get("Condition").map_or(Ok(true), |name| self.condition(name, 0))
     }
 
     /// The node without functions; none if it is `AWS::NoValue`. `path` says where, for a fault.
-    pub(super) fn resolve(&self, node: &Node, path: &str) -> Result<Option<Node>, Fault> {
+    pub(super) fn resolve(&self, node: &TemplateNode, path: &str) -> Result<Option<TemplateNode>, PropertyError> {
         let value = match &node.value {
-            Value::Call(function, argument) => return self.call(function, argument, path),
-            Value::List(items) => Value::List(self.resolve_list(items, path)?),
-            Value::Map(entries) => {
+            NodeValue::Call(function, argument) => return self.call(function, argument, path),
+            NodeValue::List(items) => NodeValue::List(self.resolve_list(items, path)?),
+            NodeValue::Map(entries) => {
                 let mut resolved = Vec::with_capacity(entries.len());
                 for (name, entry) in entries {
                     if let Some(entry) = self.resolve(entry, &format!("{path}.{name}"))? {
                         resolved.push((name.clone(), entry));
                     }
                 }
-                Value::Map(resolved)
+                NodeValue::Map(resolved)
             }
             plain => plain.clone(),
         };
-        Ok(Some(Node { line: node.line, value }))
+        Ok(Some(TemplateNode { line: node.line, value }))
     }
 
-    fn resolve_list(&self, items: &[Node], path: &str) -> Result<Vec<Node>, Fault> {
+    fn resolve_list(&self, items: &[TemplateNode], path: &str) -> Result<Vec<TemplateNode>, PropertyError> {
         let resolved =
             items.iter().enumerate().map(|(at, item)| self.resolve(item, &format!("{path}[{at}]")).transpose());
         resolved.flatten().collect()
     }
 
-    fn call(&self, function: &str, argument: &Node, path: &str) -> Result<Option<Node>, Fault> {
-        let text = |text: String| Ok(Some(Node { line: argument.line, value: Value::Text(text) }));
+    fn call(&self, function: &str, argument: &TemplateNode, path: &str) -> Result<Option<TemplateNode>, PropertyError> {
+        let text = |text: String| Ok(Some(TemplateNode { line: argument.line, value: NodeValue::Text(text) }));
         match (function, &argument.value) {
-            ("Ref", Value::Text(name)) if name == "AWS::NoValue" => Ok(None),
-            ("Ref", Value::Text(name)) => text(self.reference(name, argument, path)?),
+            ("Ref", NodeValue::Text(name)) if name == "AWS::NoValue" => Ok(None),
+            ("Ref", NodeValue::Text(name)) => text(self.reference(name, argument, path)?),
             ("GetAtt", _) => {
                 let (name, attribute) = attribute(argument, path)?;
                 let value = self.attribute(&name, &attribute, argument, path)?;
-                Ok(Some(Node { line: argument.line, value }))
+                Ok(Some(TemplateNode { line: argument.line, value }))
             }
-            ("Sub", Value::Text(pattern)) => text(self.substitute(pattern, &[], argument, path)?),
-            ("Sub", Value::List(items)) if items.len() == 2 => match items[0].text() {
+            ("Sub", NodeValue::Text(pattern)) => text(self.substitute(pattern, &[], argument, path)?),
+            ("Sub", NodeValue::List(items)) if items.len() == 2 => match items[0].text() {
                 Some(pattern) => text(self.substitute(pattern, items[1].entries(), argument, path)?),
                 None => Err(shape(argument, path, "Sub", "a text, or a text and a mapping")),
             },
-            ("Join", Value::List(items)) if items.len() == 2 => {
+            ("Join", NodeValue::List(items)) if items.len() == 2 => {
                 let wanted = || shape(argument, path, "Join", "a separator and a list");
                 let separator = items[0].text().ok_or_else(wanted)?;
-                let Value::List(parts) = &items[1].value else { return Err(wanted()) };
+                let NodeValue::List(parts) = &items[1].value else { return Err(wanted()) };
                 let parts = self.resolve_list(parts, path)?;
-                let parts: Option<Vec<&str>> = parts.iter().map(Node::text).collect();
+                let parts: Option<Vec<&str>> = parts.iter().map(TemplateNode::text).collect();
                 text(parts.ok_or_else(wanted)?.join(separator))
             }
-            ("If", Value::List(items)) if items.len() == 3 => {
+            ("If", NodeValue::List(items)) if items.len() == 3 => {
                 let chosen = if self.condition(&items[0], 0)? { &items[1] } else { &items[2] };
                 self.resolve(chosen, path)
             }
@@ -106,7 +106,7 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn reference(&self, name: &str, at: &Node, path: &str) -> Result<String, Fault> {
+    fn reference(&self, name: &str, at: &TemplateNode, path: &str) -> Result<String, PropertyError> {
         let pseudo = match name {
             "AWS::AccountId" => Some("000000000000"),
             "AWS::Partition" => Some("aws"),
@@ -122,7 +122,7 @@ impl<'a> Scope<'a> {
             return Ok(chosen.clone());
         }
         if let Some(parameter) = self.parameters.get(name) {
-            let default = parameter.get("Default").and_then(Node::text);
+            let default = parameter.get("Default").and_then(TemplateNode::text);
             let missing =
                 || at.fault(format!("{path}: parameter {name} has no default: give it one, local asks nobody"));
             return default.map(str::to_owned).ok_or_else(missing);
@@ -140,29 +140,35 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn attribute(&self, name: &str, attribute: &str, at: &Node, path: &str) -> Result<Value, Fault> {
+    fn attribute(
+        &self,
+        name: &str,
+        attribute: &str,
+        at: &TemplateNode,
+        path: &str,
+    ) -> Result<NodeValue, PropertyError> {
         let (kind, resource) = self.kind(name, at, path)?;
         match (kind, attribute) {
             ("AWS::Serverless::Function", "Arn") => {
-                binary(name, resource, at, path).map(|binary| Value::Text(function_arn(&binary)))
+                binary(name, resource, at, path).map(|binary| NodeValue::Text(function_arn(&binary)))
             }
-            ("AWS::DynamoDB::Table", "Arn") => Ok(Value::Text(format!("{ENGINE}:table/{}", names::table(name)))),
-            ("AWS::DynamoDB::Table", "StreamArn") => Ok(Value::Stream(names::table(name))),
-            ("AWS::S3::Bucket", "Arn") => Ok(Value::Text(format!("arn:aws:s3:::{}", names::bucket(name)))),
+            ("AWS::DynamoDB::Table", "Arn") => Ok(NodeValue::Text(format!("{ENGINE}:table/{}", names::table(name)))),
+            ("AWS::DynamoDB::Table", "StreamArn") => Ok(NodeValue::Stream(names::table(name))),
+            ("AWS::S3::Bucket", "Arn") => Ok(NodeValue::Text(format!("arn:aws:s3:::{}", names::bucket(name)))),
             ("AWS::CloudFormation::Stack", output) => {
                 let known = self.choices.outputs.get(&format!("{name}.{output}")).cloned();
                 let unknown = || at.fault(format!("{path}: local has nothing in place of {name}.{output}"));
-                known.map(Value::Text).ok_or_else(unknown)
+                known.map(NodeValue::Text).ok_or_else(unknown)
             }
             (kind, _) => Err(at
                 .fault(format!("{path}: local knows no {attribute} of {name}, which is {kind}: use Arn or StreamArn"))),
         }
     }
 
-    fn kind(&self, name: &str, at: &Node, path: &str) -> Result<(&'a str, &'a Node), Fault> {
+    fn kind(&self, name: &str, at: &TemplateNode, path: &str) -> Result<(&'a str, &'a TemplateNode), PropertyError> {
         let unknown = || at.fault(format!("{path}: {name} is no parameter and no resource of this template"));
         let resource = self.resources.get(name).ok_or_else(unknown)?;
-        let kind = resource.get("Type").and_then(Node::text).ok_or_else(unknown)?;
+        let kind = resource.get("Type").and_then(TemplateNode::text).ok_or_else(unknown)?;
         if self.is_made(resource)? {
             Ok((kind, resource))
         } else {
@@ -170,7 +176,13 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn substitute(&self, pattern: &str, own: &[(String, Node)], at: &Node, path: &str) -> Result<String, Fault> {
+    fn substitute(
+        &self,
+        pattern: &str,
+        own: &[(String, TemplateNode)],
+        at: &TemplateNode,
+        path: &str,
+    ) -> Result<String, PropertyError> {
         let mut text = String::with_capacity(pattern.len());
         let mut rest = pattern;
         while let Some(start) = rest.find("${") {
@@ -192,9 +204,15 @@ impl<'a> Scope<'a> {
         Ok(text)
     }
 
-    fn variable(&self, name: &str, own: &[(String, Node)], at: &Node, path: &str) -> Result<String, Fault> {
-        let plain = |value: &Value| match value {
-            Value::Text(text) => Ok(text.clone()),
+    fn variable(
+        &self,
+        name: &str,
+        own: &[(String, TemplateNode)],
+        at: &TemplateNode,
+        path: &str,
+    ) -> Result<String, PropertyError> {
+        let plain = |value: &NodeValue| match value {
+            NodeValue::Text(text) => Ok(text.clone()),
             _ => Err(at.fault(format!("{path}: ${{{name}}} is not text here"))),
         };
         if let Some((_, node)) = own.iter().find(|(key, _)| key == name) {
@@ -206,29 +224,30 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn condition(&self, node: &Node, depth: usize) -> Result<bool, Fault> {
+    fn condition(&self, node: &TemplateNode, depth: usize) -> Result<bool, PropertyError> {
         if depth > DEEPEST_CONDITION {
             return Err(node.fault("Conditions: a condition that depends on itself"));
         }
-        let many = |argument: &Node, function: &str| match &argument.value {
-            Value::List(items) if !items.is_empty() => {
-                items.iter().map(|item| self.condition(item, depth + 1)).collect::<Result<Vec<bool>, Fault>>()
+        let many = |argument: &TemplateNode, function: &str| match &argument.value {
+            NodeValue::List(items) if !items.is_empty() => {
+                items.iter().map(|item| self.condition(item, depth + 1)).collect::<Result<Vec<bool>, PropertyError>>()
             }
             _ => Err(shape(argument, "Conditions", function, "a list of conditions")),
         };
         match &node.value {
-            Value::Text(name) => {
+            NodeValue::Text(name) => {
                 let unknown = || node.fault(format!("Conditions: {name} is not a condition of this template"));
                 self.condition(self.conditions.get(name.as_str()).ok_or_else(unknown)?, depth + 1)
             }
-            Value::Map(entries) => match entries.as_slice() {
+            NodeValue::Map(entries) => match entries.as_slice() {
                 [(key, name)] if key == "Condition" => self.condition(name, depth + 1),
                 _ => Err(node.fault("Conditions: a mapping that is no condition")),
             },
-            Value::Call(function, argument) => match (function.as_str(), &argument.value) {
+            NodeValue::Call(function, argument) => match (function.as_str(), &argument.value) {
                 ("Condition", _) => self.condition(argument, depth + 1),
-                ("Equals", Value::List(sides)) if sides.len() == 2 => {
-                    let side = |side: &Node| self.resolve(side, "Conditions").map(|side| side.map(|side| side.value));
+                ("Equals", NodeValue::List(sides)) if sides.len() == 2 => {
+                    let side =
+                        |side: &TemplateNode| self.resolve(side, "Conditions").map(|side| side.map(|side| side.value));
                     Ok(side(&sides[0])? == side(&sides[1])?)
                 }
                 ("Not", _) => match many(argument, "Not")?.as_slice() {
@@ -247,17 +266,17 @@ impl<'a> Scope<'a> {
 }
 
 /// The local name of a function.
-fn binary(name: &str, resource: &Node, at: &Node, path: &str) -> Result<String, Fault> {
+fn binary(name: &str, resource: &TemplateNode, at: &TemplateNode, path: &str) -> Result<String, PropertyError> {
     let binary = resource.get("Metadata").and_then(|metadata| metadata.get("BuildProperties"));
-    let binary = binary.and_then(|properties| properties.get("Binary")).and_then(Node::text);
+    let binary = binary.and_then(|properties| properties.get("Binary")).and_then(TemplateNode::text);
     binary.map(str::to_owned).ok_or_else(|| at.fault(format!("{path}: function {name} names no Binary")))
 }
 
 /// `A.B`, or `[A, B]`.
-fn attribute(argument: &Node, path: &str) -> Result<(String, String), Fault> {
+fn attribute(argument: &TemplateNode, path: &str) -> Result<(String, String), PropertyError> {
     let pair = match &argument.value {
-        Value::Text(text) => text.split_once('.'),
-        Value::List(items) => match items.as_slice() {
+        NodeValue::Text(text) => text.split_once('.'),
+        NodeValue::List(items) => match items.as_slice() {
             [name, attribute] => name.text().zip(attribute.text()),
             _ => None,
         },
@@ -267,6 +286,6 @@ fn attribute(argument: &Node, path: &str) -> Result<(String, String), Fault> {
     Ok((name.to_owned(), attribute.to_owned()))
 }
 
-fn shape(argument: &Node, path: &str, function: &str, wanted: &str) -> Fault {
+fn shape(argument: &TemplateNode, path: &str, function: &str, wanted: &str) -> PropertyError {
     argument.fault(format!("{path}: {function} takes {wanted}"))
 }

@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 
 use crate::lambda::function_arn;
 
-use super::node::{Node, Value};
-use super::place::Place;
-use super::resolve::Scope;
-use super::{Attribute, Bucket, Choices, Fault, Function, Index, KeyElement, Mapping, Route, Table, Template, names};
+use super::node::{NodeValue, TemplateNode};
+use super::place::ResolvedMapping;
+use super::resolve::ResolveScope;
+use super::{
+    ApiRoute, AttributeType, BucketResource, FunctionResource, KeyDefinition, MappingResource, ParameterOverrides,
+    PropertyError, SamTemplate, SecondaryIndex, TableResource, names,
+};
 
-pub(super) fn read(document: &Node, choices: &Choices) -> Result<Template, Fault> {
-    let scope = Scope::of(document, choices)?;
+pub(super) fn read(document: &TemplateNode, choices: &ParameterOverrides) -> Result<SamTemplate, PropertyError> {
+    let scope = ResolveScope::of(document, choices)?;
     let resources = document.get("Resources").ok_or_else(|| document.fault("no Resources: name a SAM template"))?;
     let globals = document.get("Globals").and_then(|globals| globals.get("Function"));
-    let mut template = Template { tables: Vec::new(), buckets: Vec::new(), functions: Vec::new(), routes: Vec::new() };
+    let mut template =
+        SamTemplate { tables: Vec::new(), buckets: Vec::new(), functions: Vec::new(), routes: Vec::new() };
     for (id, resource) in resources.entries() {
-        let kind = resource.get("Type").and_then(Node::text);
+        let kind = resource.get("Type").and_then(TemplateNode::text);
         let kind = kind.ok_or_else(|| resource.fault(format!("Resources.{id}: wants a Type")))?;
         if !scope.is_made(resource)? {
             continue;
@@ -26,7 +30,7 @@ pub(super) fn read(document: &Node, choices: &Choices) -> Result<Template, Fault
         match kind {
             "AWS::DynamoDB::Table" => template.tables.push(table(&scope, id, resource)?),
             "AWS::S3::Bucket" => {
-                template.buckets.push(Bucket { logical_id: id.clone(), name: names::bucket(id) });
+                template.buckets.push(BucketResource { logical_id: id.clone(), name: names::bucket(id) });
             }
             "AWS::Serverless::Function" => template.functions.push(function(&scope, globals, id, resource)?),
             "AWS::ApiGatewayV2::Route" => template.routes.push(route(&scope, resources, id, resource)?),
@@ -42,10 +46,10 @@ pub(super) fn read(document: &Node, choices: &Choices) -> Result<Template, Fault
 }
 
 /// What a mapping names must be there, and stream.
-fn check(template: &Template, resources: &Node) -> Result<(), Fault> {
+fn check(template: &SamTemplate, resources: &TemplateNode) -> Result<(), PropertyError> {
     for function in &template.functions {
         for mapping in &function.mappings {
-            let streams = |table: &&Table| table.name == mapping.table && table.stream_view.is_some();
+            let streams = |table: &&TableResource| table.name == mapping.table && table.stream_view.is_some();
             if template.tables.iter().find(streams).is_none() {
                 let at = resources.get(&function.logical_id).unwrap_or(resources);
                 let (id, table) = (&function.logical_id, &mapping.table);
@@ -73,14 +77,14 @@ const TABLE_PASSED: [&str; 10] = [
     "Tags",
 ];
 
-fn table(scope: &Scope<'_>, id: &str, resource: &Node) -> Result<Table, Fault> {
+fn table(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Result<TableResource, PropertyError> {
     let path = format!("Resources.{id}.Properties");
     let properties = resource.get("Properties").ok_or_else(|| resource.fault(format!("{path}: wants to be set")))?;
-    let place = Place::resolve(scope, Some(properties), &path, &TABLE_READ, &TABLE_PASSED)?;
+    let place = ResolvedMapping::resolve(scope, Some(properties), &path, &TABLE_READ, &TABLE_PASSED)?;
     let attributes = place.each("AttributeDefinitions", &["AttributeName", "AttributeType"])?;
     let attributes = attributes.iter().map(|attribute| {
         let kind = attribute.word("AttributeType", &["S", "N", "B"])?;
-        Ok(Attribute { name: attribute.required("AttributeName")?, kind })
+        Ok(AttributeType { name: attribute.required("AttributeName")?, kind })
     });
     let indexes = place.each(
         "GlobalSecondaryIndexes",
@@ -97,32 +101,32 @@ fn table(scope: &Scope<'_>, id: &str, resource: &Node) -> Result<Table, Fault> {
     let ttl = ttl.map(|ttl| Ok((ttl.flag("Enabled", false)?, ttl.required("AttributeName")?))).transpose()?;
     let stream = place.within("StreamSpecification", &["StreamViewType"])?;
     let views = ["KEYS_ONLY", "NEW_AND_OLD_IMAGES", "NEW_IMAGE", "OLD_IMAGE"];
-    Ok(Table {
+    Ok(TableResource {
         logical_id: id.to_owned(),
         name: names::table(id),
         keys: keys(&place)?,
-        attributes: attributes.collect::<Result<_, Fault>>()?,
+        attributes: attributes.collect::<Result<_, PropertyError>>()?,
         indexes: indexes.iter().map(index).collect::<Result<_, _>>()?,
         ttl_attribute: ttl.and_then(|(enabled, attribute)| enabled.then_some(attribute)),
         stream_view: stream.map(|stream| stream.word("StreamViewType", &views)).transpose()?,
     })
 }
 
-fn keys(place: &Place) -> Result<Vec<KeyElement>, Fault> {
+fn keys(place: &ResolvedMapping) -> Result<Vec<KeyDefinition>, PropertyError> {
     let keys = place.each("KeySchema", &["AttributeName", "KeyType"])?;
     if keys.is_empty() {
         return Err(place.wants("KeySchema", "a partition key"));
     }
-    let key = |key: &Place| {
-        Ok(KeyElement { name: key.required("AttributeName")?, role: key.word("KeyType", &["HASH", "RANGE"])? })
+    let key = |key: &ResolvedMapping| {
+        Ok(KeyDefinition { name: key.required("AttributeName")?, role: key.word("KeyType", &["HASH", "RANGE"])? })
     };
     keys.iter().map(key).collect()
 }
 
-fn index(index: &Place) -> Result<Index, Fault> {
+fn index(index: &ResolvedMapping) -> Result<SecondaryIndex, PropertyError> {
     let projection = index.within("Projection", &["NonKeyAttributes", "ProjectionType"])?;
     let projection = projection.ok_or_else(|| index.wants("Projection", "to be set"))?;
-    Ok(Index {
+    Ok(SecondaryIndex {
         name: index.required("IndexName")?,
         keys: keys(index)?,
         projection: projection.word("ProjectionType", &["ALL", "INCLUDE", "KEYS_ONLY"])?,
@@ -148,24 +152,29 @@ const FUNCTION_PASSED: [&str; 14] = [
     "VpcConfig",
 ];
 
-fn function(scope: &Scope<'_>, globals: Option<&Node>, id: &str, resource: &Node) -> Result<Function, Fault> {
+fn function(
+    scope: &ResolveScope<'_>,
+    globals: Option<&TemplateNode>,
+    id: &str,
+    resource: &TemplateNode,
+) -> Result<FunctionResource, PropertyError> {
     let path = format!("Resources.{id}.Properties");
     // Events are resolved one by one below, each by what it reads.
     let (read, passed) = (&FUNCTION_READ[..3], [&FUNCTION_PASSED[..], &["Events"]].concat());
     let properties = resource.get("Properties");
-    let own = Place::resolve(scope, properties, &path, read, &passed)?;
-    let common = Place::resolve(scope, globals, "Globals.Function", read, &FUNCTION_PASSED)?;
+    let own = ResolvedMapping::resolve(scope, properties, &path, read, &passed)?;
+    let common = ResolvedMapping::resolve(scope, globals, "Globals.Function", read, &FUNCTION_PASSED)?;
     let name = binary(id, resource)?;
     let mut environment = variables(&common)?;
     environment.extend(variables(&own)?);
     let timeout_s = own.number("Timeout", 1..=900, common.number("Timeout", 1..=900, 3)?)?;
     let memory_mb = own.number("MemorySize", 128..=10_240, common.number("MemorySize", 128..=10_240, 128)?)?;
     let mut mappings = Vec::new();
-    let events = properties.and_then(|properties| properties.get("Events")).map_or(&[][..], Node::entries);
+    let events = properties.and_then(|properties| properties.get("Events")).map_or(&[][..], TemplateNode::entries);
     for (event_name, event) in events {
         let path = format!("{path}.Events.{event_name}");
         let properties = event.get("Properties");
-        match event.get("Type").and_then(Node::text) {
+        match event.get("Type").and_then(TemplateNode::text) {
             Some("DynamoDB") => mappings.extend(mapping(scope, event_name, properties, &path)?),
             Some("HttpApi") => {
                 let problem = "local runs DynamoDB events: write an AWS::ApiGatewayV2::Route instead of HttpApi";
@@ -177,22 +186,22 @@ fn function(scope: &Scope<'_>, globals: Option<&Node>, id: &str, resource: &Node
             }
         }
     }
-    Ok(Function { logical_id: id.to_owned(), name, environment, timeout_s, memory_mb, mappings })
+    Ok(FunctionResource { logical_id: id.to_owned(), name, environment, timeout_s, memory_mb, mappings })
 }
 
-fn binary(id: &str, resource: &Node) -> Result<String, Fault> {
+fn binary(id: &str, resource: &TemplateNode) -> Result<String, PropertyError> {
     let binary = resource.get("Metadata").and_then(|metadata| metadata.get("BuildProperties"));
-    let binary = binary.and_then(|properties| properties.get("Binary")).and_then(Node::text);
+    let binary = binary.and_then(|properties| properties.get("Binary")).and_then(TemplateNode::text);
     let path = format!("Resources.{id}.Metadata.BuildProperties.Binary");
     binary.map(str::to_owned).ok_or_else(|| resource.fault(format!("{path}: wants the name of the cargo binary")))
 }
 
-fn variables(place: &Place) -> Result<BTreeMap<String, String>, Fault> {
+fn variables(place: &ResolvedMapping) -> Result<BTreeMap<String, String>, PropertyError> {
     let Some(environment) = place.within("Environment", &["Variables"])? else { return Ok(BTreeMap::new()) };
     let Some(variables) = environment.get("Variables") else { return Ok(BTreeMap::new()) };
-    let text = |(name, node): &(String, Node)| match &node.value {
-        Value::Text(text) => Ok((name.clone(), text.clone())),
-        Value::Stream(_) => Err(node.fault(format!("{name}: a stream's arn is known only when the engine runs"))),
+    let text = |(name, node): &(String, TemplateNode)| match &node.value {
+        NodeValue::Text(text) => Ok((name.clone(), text.clone())),
+        NodeValue::Stream(_) => Err(node.fault(format!("{name}: a stream's arn is known only when the engine runs"))),
         _ => Err(node.fault(format!("{name}: wants a text"))),
     };
     variables.entries().iter().map(text).collect()
@@ -213,13 +222,18 @@ const MAPPING_READ: [&str; 12] = [
     "Stream",
 ];
 
-fn mapping(scope: &Scope<'_>, name: &str, properties: Option<&Node>, path: &str) -> Result<Option<Mapping>, Fault> {
+fn mapping(
+    scope: &ResolveScope<'_>,
+    name: &str,
+    properties: Option<&TemplateNode>,
+    path: &str,
+) -> Result<Option<MappingResource>, PropertyError> {
     let path = format!("{path}.Properties");
-    let place = Place::resolve(scope, properties, &path, &MAPPING_READ, &["MetricsConfig"])?;
+    let place = ResolvedMapping::resolve(scope, properties, &path, &MAPPING_READ, &["MetricsConfig"])?;
     if !place.flag("Enabled", true)? {
         return Ok(None);
     }
-    let Some(Value::Stream(table)) = place.get("Stream").map(|stream| &stream.value) else {
+    let Some(NodeValue::Stream(table)) = place.get("Stream").map(|stream| &stream.value) else {
         return Err(place.wants("Stream", "GetAtt StreamArn of a table of this template"));
     };
     let filters = place.within("FilterCriteria", &["Filters"])?;
@@ -228,7 +242,7 @@ fn mapping(scope: &Scope<'_>, name: &str, properties: Option<&Node>, path: &str)
     if let Some(other) = responses.iter().find(|response| *response != "ReportBatchItemFailures") {
         return Err(place.wants("FunctionResponseTypes", &format!("ReportBatchItemFailures and not {other}")));
     }
-    Ok(Some(Mapping {
+    Ok(Some(MappingResource {
         name: name.to_owned(),
         table: table.clone(),
         batch_size: place.number("BatchSize", 1..=10_000, 100)?,
@@ -245,7 +259,7 @@ fn mapping(scope: &Scope<'_>, name: &str, properties: Option<&Node>, path: &str)
 }
 
 /// Lambda gives whole records to S3 alone, so nothing else is a destination here.
-fn destination(place: &Place) -> Result<Option<String>, Fault> {
+fn destination(place: &ResolvedMapping) -> Result<Option<String>, PropertyError> {
     let config = place.within("DestinationConfig", &["OnFailure"])?;
     let Some(failure) =
         config.map(|config| config.within("OnFailure", &["Destination", "Type"])).transpose()?.flatten()
@@ -258,10 +272,15 @@ fn destination(place: &Place) -> Result<Option<String>, Fault> {
 }
 
 /// A route, to the function that its integration invokes.
-fn route(scope: &Scope<'_>, resources: &Node, id: &str, resource: &Node) -> Result<Route, Fault> {
+fn route(
+    scope: &ResolveScope<'_>,
+    resources: &TemplateNode,
+    id: &str,
+    resource: &TemplateNode,
+) -> Result<ApiRoute, PropertyError> {
     let path = format!("Resources.{id}.Properties");
     let read = ["AuthorizationType", "AuthorizerId", "RouteKey", "Target"];
-    let place = Place::resolve(scope, resource.get("Properties"), &path, &read, &["ApiId", "OperationName"])?;
+    let place = ResolvedMapping::resolve(scope, resource.get("Properties"), &path, &read, &["ApiId", "OperationName"])?;
     let key = place.required("RouteKey")?;
     let (method, path) = match key.split_once(' ') {
         Some((method, path)) if path.starts_with('/') => (method, path),
@@ -277,7 +296,7 @@ fn route(scope: &Scope<'_>, resources: &Node, id: &str, resource: &Node) -> Resu
     let integration = target.strip_prefix("integrations/").and_then(|id| Some((id, resources.get(id)?)));
     let (target, integration) =
         integration.ok_or_else(|| place.wants("Target", "integrations/ and an AWS::ApiGatewayV2::Integration"))?;
-    Ok(Route {
+    Ok(ApiRoute {
         function: integrated(scope, target, integration)?,
         method: method.to_owned(),
         path: path.to_owned(),
@@ -286,11 +305,11 @@ fn route(scope: &Scope<'_>, resources: &Node, id: &str, resource: &Node) -> Resu
 }
 
 /// The local name of the function that an integration invokes.
-fn integrated(scope: &Scope<'_>, id: &str, resource: &Node) -> Result<String, Fault> {
+fn integrated(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Result<String, PropertyError> {
     let path = format!("Resources.{id}.Properties");
     let read = ["IntegrationType", "IntegrationUri", "PayloadFormatVersion"];
     let passed = ["ApiId", "Description", "TimeoutInMillis"];
-    let place = Place::resolve(scope, resource.get("Properties"), &path, &read, &passed)?;
+    let place = ResolvedMapping::resolve(scope, resource.get("Properties"), &path, &read, &passed)?;
     place.word("IntegrationType", &["AWS_PROXY"])?;
     place.word("PayloadFormatVersion", &["2.0"])?;
     let invoked = place.required("IntegrationUri")?;

@@ -1,7 +1,7 @@
 //! Small templates, and the real one.
 
 use super::*;
-use crate::tier::Urls;
+use crate::tier::TierUrls;
 
 const TABLE: &str = "
   UsersTable:
@@ -29,7 +29,7 @@ fn with_function(properties: &str, rest: &str) -> String {
 
 fn environment(variable: &str, rest: &str) -> Result<BTreeMap<String, String>, String> {
     let properties = format!("\nEnvironment: {{Variables: {{V: {variable}}}}}");
-    let template = Template::parse(&with_function(&properties, rest)).map_err(|error| error.to_string())?;
+    let template = SamTemplate::parse(&with_function(&properties, rest)).map_err(|error| error.to_string())?;
     Ok(template.functions[0].environment.clone())
 }
 
@@ -38,7 +38,7 @@ fn resolved(variable: &str, rest: &str) -> String {
 }
 
 fn refused(text: &str) -> String {
-    let said = Template::parse(text).unwrap_err().to_string();
+    let said = SamTemplate::parse(text).unwrap_err().to_string();
     assert!(said.starts_with("template:") && !said.contains('\n'), "{said}");
     said
 }
@@ -128,7 +128,7 @@ Globals:
     Environment: {Variables: {COMMON: a, BOTH: a}}
 ";
     let own = "\nTimeout: 9\nEnvironment: {Variables: {OWN: b, BOTH: b}}";
-    let template = Template::parse(&with_function(own, globals)).unwrap();
+    let template = SamTemplate::parse(&with_function(own, globals)).unwrap();
     let function = &template.functions[0];
     assert_eq!((function.timeout_s, function.memory_mb), (9, 256));
     let environment: Vec<(&str, &str)> = function.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -145,8 +145,8 @@ Events:
 
 #[test]
 fn a_mapping_has_lambdas_defaults() {
-    let template = Template::parse(&with_function(MAPPING, "")).unwrap();
-    let expected = Mapping {
+    let template = SamTemplate::parse(&with_function(MAPPING, "")).unwrap();
+    let expected = MappingResource {
         name: "Changes".to_owned(),
         table: "Users".to_owned(),
         batch_size: 100,
@@ -162,7 +162,7 @@ fn a_mapping_has_lambdas_defaults() {
     };
     assert_eq!(template.functions[0].mappings, [expected]);
     let off = format!("{MAPPING}\n      Enabled: false");
-    assert_eq!(Template::parse(&with_function(&off, "")).unwrap().functions[0].mappings, []);
+    assert_eq!(SamTemplate::parse(&with_function(&off, "")).unwrap().functions[0].mappings, []);
 }
 
 #[test]
@@ -220,18 +220,18 @@ const API: &str = "  Tokens: {Type: AWS::ApiGatewayV2::Authorizer}
 
 #[test]
 fn a_route_leads_to_the_function_of_its_integration() {
-    let routes = |api: &str| Template::parse(&with_function("", api)).unwrap().routes;
-    let expected = Route {
+    let routes = |api: &str| SamTemplate::parse(&with_function("", api)).unwrap().routes;
+    let expected = ApiRoute {
         function: "replicator".to_owned(),
         method: "GET".to_owned(),
         path: "/users/{user_id}".to_owned(),
         authorization: "AWS_IAM".to_owned(),
     };
     assert_eq!(routes(API), std::slice::from_ref(&expected));
-    let any = Route { method: "ANY".to_owned(), path: "$default".to_owned(), ..expected.clone() };
+    let any = ApiRoute { method: "ANY".to_owned(), path: "$default".to_owned(), ..expected.clone() };
     assert_eq!(routes(&API.replace("GET /users/{user_id}", "$default")), [any]);
     let tokens = API.replace("AWS_IAM", "JWT\n      AuthorizerId: !Ref Tokens");
-    assert_eq!(routes(&tokens), [Route { authorization: "JWT".to_owned(), ..expected }]);
+    assert_eq!(routes(&tokens), [ApiRoute { authorization: "JWT".to_owned(), ..expected }]);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_route_that_is_open_or_leads_elsewhere_is_refused() {
 #[test]
 fn a_resource_whose_condition_does_not_hold_is_absent() {
     let text = format!("Conditions: {{Never: !Equals [a, b]}}\nResources:{TABLE}    Condition: Never\n");
-    assert_eq!(Template::parse(&text).unwrap().tables, []);
+    assert_eq!(SamTemplate::parse(&text).unwrap().tables, []);
 }
 
 #[test]
@@ -271,10 +271,10 @@ Conditions:
     let stack = "  RelationalStack: {Type: AWS::CloudFormation::Stack, Condition: HasRelational}\n";
     let variable = "\nEnvironment: {Variables: {V: !If [HasRelational, !GetAtt RelationalStack.Outputs.WriterUrl, !Ref AWS::NoValue]}}";
     let text = with_function(variable, &format!("{stack}{tier}"));
-    let read = |text: &str, urls: &Urls| Template::read(text, &urls.choices());
-    let of = |urls: &Urls| read(&text, urls).unwrap().functions[0].environment.get("V").cloned();
-    assert_eq!(of(&Urls::default()), None);
-    let on = Urls { postgres: Some("postgres://here".to_owned()), ..Urls::default() };
+    let read = |text: &str, urls: &TierUrls| SamTemplate::read(text, &urls.choices());
+    let of = |urls: &TierUrls| read(&text, urls).unwrap().functions[0].environment.get("V").cloned();
+    assert_eq!(of(&TierUrls::default()), None);
+    let on = TierUrls { postgres: Some("postgres://here".to_owned()), ..TierUrls::default() };
     assert_eq!(of(&on).as_deref(), Some("postgres://here"));
     let other = text.replace("WriterUrl", "Endpoint");
     assert!(read(&other, &on).unwrap_err().problem.contains("nothing in place of RelationalStack.Outputs.Endpoint"));
@@ -284,14 +284,14 @@ Conditions:
 
 #[test]
 fn a_file_that_is_not_there_is_named_with_the_option() {
-    let said = Template::load(Path::new("/nowhere/template.yaml")).unwrap_err().to_string();
+    let said = SamTemplate::load(Path::new("/nowhere/template.yaml")).unwrap_err().to_string();
     assert!(said.starts_with("/nowhere/template.yaml:0: ") && said.ends_with("--template"), "{said}");
 }
 
 #[test]
 fn the_projects_template_is_understood() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml");
-    let template = Template::load(Path::new(path)).unwrap();
+    let template = SamTemplate::load(Path::new(path)).unwrap();
     let tables: Vec<&str> = template.tables.iter().map(|table| table.name.as_str()).collect();
     assert_eq!(tables, ["Users", "UsersReplica", "Idempotency", "Emails"]);
     let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();

@@ -10,28 +10,34 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::TourError;
+use super::DemoError;
 use super::item::json_in_words;
 
-pub(super) struct Browser {
+pub(super) struct ApiClient {
     base: String,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
 /// An answer, with the request that it answers.
-pub(super) struct Answer {
+pub(super) struct ApiResponse {
     pub(super) request: String,
     pub(super) status: u16,
     pub(super) body: String,
 }
 
-impl Browser {
+impl ApiClient {
     pub(super) fn new(base: &str) -> Self {
         Self { base: base.to_owned(), client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
-    pub(super) async fn send(&self, method: &str, path: &str, kind: &str, body: &str) -> Result<Answer, TourError> {
-        let failed = |error: &dyn std::error::Error| TourError::Api(error.to_string());
+    pub(super) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: &str,
+    ) -> Result<ApiResponse, DemoError> {
+        let failed = |error: &dyn std::error::Error| DemoError::Api(error.to_string());
         let request = http::Request::builder().method(method).uri(format!("{}{path}", self.base));
         let request = if body.is_empty() { request } else { request.header(CONTENT_TYPE, kind) };
         let request =
@@ -40,7 +46,7 @@ impl Browser {
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.map_err(|error| failed(&error))?.to_bytes();
         let body = String::from_utf8_lossy(&body).into_owned();
-        Ok(Answer { request: format!("{method} {path}"), status, body })
+        Ok(ApiResponse { request: format!("{method} {path}"), status, body })
     }
 }
 
@@ -51,17 +57,17 @@ struct WithUser<'a> {
 }
 
 #[derive(Deserialize)]
-struct Problem {
+struct ProblemBody {
     title: String,
     detail: String,
 }
 
-impl Answer {
+impl ApiResponse {
     /// The status, and the user or the problem.
     pub(super) fn in_words(&self) -> String {
         let said = if let Ok(WithUser { user }) = serde_json::from_str(&self.body) {
             json_in_words(user.get())
-        } else if let Ok(Problem { title, detail }) = serde_json::from_str(&self.body) {
+        } else if let Ok(ProblemBody { title, detail }) = serde_json::from_str(&self.body) {
             format!("{title}: {detail}")
         } else {
             self.body.clone()

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::browser::{Answer, Browser};
-use super::page::Page;
-use super::stores::Stores;
-use super::{Told, TourError};
-use crate::stack::Stack;
+use super::browser::{ApiClient, ApiResponse};
+use super::page::DemoReport;
+use super::stores::StoreInspector;
+use super::{DemoError, DemoState};
+use crate::stack::LocalStack;
 
 /// How soon what any program wrote has to be read.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(1);
@@ -17,22 +17,22 @@ const VISIBLE_WITHIN: Duration = Duration::from_secs(1);
 const GIVES_UP_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) async fn show(
-    page: &mut Page,
-    stack: &Stack,
-    stores: &Stores,
-    browser: &Browser,
-    told: &Told,
-) -> Result<(), TourError> {
+    page: &mut DemoReport,
+    stack: &LocalStack,
+    stores: &StoreInspector,
+    browser: &ApiClient,
+    told: &DemoState,
+) -> Result<(), DemoError> {
     if stack.cache_url().is_none() {
         return Ok(());
     }
     page.heading("Ada is read from the cache, and from the table after every write");
-    let timestamp = told.ada.first().map_or(0, Answer::timestamp);
+    let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
     let path = format!("/users/ada/{timestamp}");
-    let read = async |page: &mut Page| {
+    let read = async |page: &mut DemoReport| {
         let answer = browser.send("GET", &path, "", "").await?;
         page.exhibit(&answer.request, &format!("{} {}, from the {}", answer.status, name(&answer), source(&answer)));
-        Ok::<_, TourError>(answer)
+        Ok::<_, DemoError>(answer)
     };
     let (first, second) = (read(page).await?, read(page).await?);
     page.check("the first read asks the table, the second does not", {
@@ -60,14 +60,14 @@ pub(super) async fn show(
     Ok(())
 }
 
-fn json(answer: &Answer) -> Value {
+fn json(answer: &ApiResponse) -> Value {
     serde_json::from_str(&answer.body).unwrap_or_default()
 }
 
-fn name(answer: &Answer) -> String {
+fn name(answer: &ApiResponse) -> String {
     json(answer)["user"]["name"].as_str().unwrap_or_default().to_owned()
 }
 
-fn source(answer: &Answer) -> String {
+fn source(answer: &ApiResponse) -> String {
     json(answer)["source"].as_str().unwrap_or_default().to_owned()
 }

@@ -3,28 +3,38 @@
 use serde_json::Value;
 use shared::metric;
 
-use super::browser::{Answer, Browser};
-use super::item::{Item, has, in_words, row_in_words, without_revision};
-use super::page::Page;
-use super::stores::{LookError, Stores};
-use super::{EXACT, Told, TourError};
+use super::browser::{ApiClient, ApiResponse};
+use super::item::{DemoItem, has, in_words, row_in_words, without_revision};
+use super::page::DemoReport;
+use super::stores::{InspectError, StoreInspector};
+use super::{DemoError, DemoState, EXACT};
 
 /// Where a person's item stands in the end.
-pub(super) struct Ends {
-    pub(super) source: Option<Item>,
-    pub(super) replica: Option<Item>,
+pub(super) struct FinalState {
+    pub(super) source: Option<DemoItem>,
+    pub(super) replica: Option<DemoItem>,
 }
 
-impl Ends {
-    async fn show(page: &mut Page, stores: &Stores, answers: &[Answer], user_id: &str) -> Result<Self, LookError> {
+impl FinalState {
+    async fn show(
+        page: &mut DemoReport,
+        stores: &StoreInspector,
+        answers: &[ApiResponse],
+        user_id: &str,
+    ) -> Result<Self, InspectError> {
         for answer in answers {
             page.exhibit(&answer.request, &answer.in_words());
         }
-        let timestamp = answers.first().map_or(0, Answer::timestamp);
+        let timestamp = answers.first().map_or(0, ApiResponse::timestamp);
         Self::of(page, stores, user_id, timestamp).await
     }
 
-    pub(super) async fn of(page: &mut Page, stores: &Stores, user_id: &str, timestamp: i64) -> Result<Self, LookError> {
+    pub(super) async fn of(
+        page: &mut DemoReport,
+        stores: &StoreInspector,
+        user_id: &str,
+        timestamp: i64,
+    ) -> Result<Self, InspectError> {
         let source = stores.item(&stores.source, user_id, timestamp).await?;
         let replica = stores.item(&stores.replica, user_id, timestamp).await?;
         for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
@@ -40,13 +50,13 @@ impl Ends {
     }
 }
 
-fn statuses(answers: &[Answer]) -> Vec<u16> {
+fn statuses(answers: &[ApiResponse]) -> Vec<u16> {
     answers.iter().map(|answer| answer.status).collect()
 }
 
-pub(super) async fn ada(page: &mut Page, stores: &Stores, told: &Told) -> Result<(), LookError> {
+pub(super) async fn ada(page: &mut DemoReport, stores: &StoreInspector, told: &DemoState) -> Result<(), InspectError> {
     page.heading("Ada is created and renamed");
-    let ends = Ends::show(page, stores, &told.ada, "ada").await?;
+    let ends = FinalState::show(page, stores, &told.ada, "ada").await?;
     page.check("the API created and replaced her", statuses(&told.ada) == [201, 200]);
     page.check("the replica has her, to the attribute, under her new name", {
         let name = ends.replica.as_ref().and_then(|item| item.get("name")?.as_s().ok());
@@ -55,11 +65,15 @@ pub(super) async fn ada(page: &mut Page, stores: &Stores, told: &Told) -> Result
     Ok(())
 }
 
-pub(super) async fn grace(page: &mut Page, stores: &Stores, told: &Told) -> Result<(), LookError> {
+pub(super) async fn grace(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    told: &DemoState,
+) -> Result<(), InspectError> {
     page.heading("Grace is created and patched");
-    let ends = Ends::show(page, stores, &told.grace, "grace").await?;
+    let ends = FinalState::show(page, stores, &told.grace, "grace").await?;
     page.check("the API created and patched her", statuses(&told.grace) == [201, 200]);
-    let exact = |item: &Item| in_words(item).contains(EXACT);
+    let exact = |item: &DemoItem| in_words(item).contains(EXACT);
     page.check(
         "a number of 38 digits came back exact",
         told.grace.last().is_some_and(|last| last.body.contains(EXACT)),
@@ -68,9 +82,13 @@ pub(super) async fn grace(page: &mut Page, stores: &Stores, told: &Told) -> Resu
     Ok(())
 }
 
-pub(super) async fn edsger(page: &mut Page, stores: &Stores, told: &Told) -> Result<(), LookError> {
+pub(super) async fn edsger(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    told: &DemoState,
+) -> Result<(), InspectError> {
     page.heading("Edsger is created and deleted");
-    let ends = Ends::show(page, stores, &told.edsger, "edsger").await?;
+    let ends = FinalState::show(page, stores, &told.edsger, "edsger").await?;
     page.check("the API deleted him and finds him no more", statuses(&told.edsger) == [201, 204, 404]);
     page.check("the source has nothing, the replica a tombstone that no late replay passes", {
         ends.source.is_none()
@@ -81,9 +99,9 @@ pub(super) async fn edsger(page: &mut Page, stores: &Stores, told: &Told) -> Res
     Ok(())
 }
 
-pub(super) async fn alan(page: &mut Page, stores: &Stores, told: &Told) -> Result<(), LookError> {
+pub(super) async fn alan(page: &mut DemoReport, stores: &StoreInspector, told: &DemoState) -> Result<(), InspectError> {
     page.heading("Alan expires");
-    let ends = Ends::show(page, stores, &told.alan, "alan").await?;
+    let ends = FinalState::show(page, stores, &told.alan, "alan").await?;
     let rows = rows_of(stores, "alan").await?;
     for (key, item) in &rows {
         page.exhibit("archive", key);
@@ -102,7 +120,7 @@ pub(super) async fn alan(page: &mut Page, stores: &Stores, told: &Told) -> Resul
 }
 
 /// The archived rows of a user, each with its object's key.
-pub(super) async fn rows_of(stores: &Stores, user_id: &str) -> Result<Vec<(String, String)>, LookError> {
+pub(super) async fn rows_of(stores: &StoreInspector, user_id: &str) -> Result<Vec<(String, String)>, InspectError> {
     let mut found = Vec::new();
     for (key, rows) in stores.archived().await? {
         let of_the_user = |text: &str| {
@@ -116,10 +134,14 @@ pub(super) async fn rows_of(stores: &Stores, user_id: &str) -> Result<Vec<(Strin
     Ok(found)
 }
 
-pub(super) async fn poison(page: &mut Page, stores: &Stores, told: &Told) -> Result<(), LookError> {
+pub(super) async fn poison(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    told: &DemoState,
+) -> Result<(), InspectError> {
     page.heading("Mallory is poison: written past the API with an attribute that replication reserves");
-    let timestamp = told.ada.first().map_or(0, Answer::timestamp);
-    let ends = Ends::of(page, stores, "mallory", timestamp).await?;
+    let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
+    let ends = FinalState::of(page, stores, "mallory", timestamp).await?;
     let quarantined = stores.quarantined().await?;
     for object in &quarantined {
         page.exhibit("quarantine", &object.key);
@@ -135,7 +157,7 @@ pub(super) async fn poison(page: &mut Page, stores: &Stores, told: &Told) -> Res
     Ok(())
 }
 
-pub(super) async fn figures(page: &mut Page, browser: &Browser, told: &Told) -> Result<(), TourError> {
+pub(super) async fn figures(page: &mut DemoReport, browser: &ApiClient, told: &DemoState) -> Result<(), DemoError> {
     page.heading("The figures");
     let metrics = browser.send("GET", "/metrics", "text/plain", "").await?;
     let applied = metric::APPLIED_CHANGES.name();

@@ -59,9 +59,9 @@ impl DuckDb {
 }
 
 /// The archive's columns, in a folder as they lie in the bucket.
-pub(super) struct Columns(TempDir);
+pub(super) struct ParquetCopy(TempDir);
 
-impl Columns {
+impl ParquetCopy {
     /// Writes them.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(DuckDb::from("off").found(), Ok(DuckDb::Off));
         let said = DuckDb::from("/nowhere/duckdb").found().unwrap_err();
         assert!(said.starts_with("/nowhere/duckdb: "), "{said}");
-        let columns = Columns::of(&[("parquet/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
+        let columns = ParquetCopy::of(&[("parquet/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
         // A program that runs and is no DuckDB.
         assert!(columns.select(Path::new("false"), "1", "").unwrap_err().starts_with("false: "));
     }

@@ -6,13 +6,13 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::value::RawValue;
 use shared::revision::Revision;
 
-pub(super) type Item = HashMap<String, AttributeValue>;
+pub(super) type DemoItem = HashMap<String, AttributeValue>;
 
 /// What is left out: the heading says who it is, and nobody asks when.
 const LEFT_OUT: [&str; 4] = ["user_id", "timestamp", "created_at", "updated_at"];
 
 /// `name "Ada", version 2, …`: what tells them apart first, what replication adds last.
-pub(super) fn in_words(item: &Item) -> String {
+pub(super) fn in_words(item: &DemoItem) -> String {
     listed(item.iter().map(|(name, value)| (name.as_str(), value_in_words(value))))
 }
 
@@ -67,13 +67,13 @@ fn value_in_words(value: &AttributeValue) -> String {
 }
 
 /// The item without what replication adds.
-pub(super) fn without_revision(item: &Item) -> Item {
+pub(super) fn without_revision(item: &DemoItem) -> DemoItem {
     let mut item = item.clone();
     item.remove("_rev");
     item
 }
 
-pub(super) fn has(item: Option<&Item>, name: &str) -> bool {
+pub(super) fn has(item: Option<&DemoItem>, name: &str) -> bool {
     item.is_some_and(|item| item.contains_key(name))
 }
 
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn an_item_is_told_by_name_with_ours_last() {
-        let item: Item = [
+        let item: DemoItem = [
             ("version".to_owned(), AttributeValue::N("2".to_owned())),
             ("_tombstone_expires_at".to_owned(), AttributeValue::N("9".to_owned())),
             ("name".to_owned(), AttributeValue::S("Ada".to_owned())),

@@ -5,26 +5,26 @@ use serde_json::value::to_raw_value;
 use shared::clock::Clock;
 use shared::revision::Revision;
 
-use super::browser::Answer;
-use super::chapters::Ends;
-use super::item::{Item, has, without_revision};
-use super::operator::Operator;
-use super::page::Page;
-use super::stores::{LookError, Stores};
-use super::{Told, TourError};
+use super::browser::ApiResponse;
+use super::chapters::FinalState;
+use super::item::{DemoItem, has, without_revision};
+use super::operator::TaskRunner;
+use super::page::DemoReport;
+use super::stores::{InspectError, StoreInspector};
+use super::{DemoError, DemoState};
 use crate::lambda::{function_arn, request_id};
-use crate::stream_pump::discard::GivenUp;
+use crate::stream_pump::discard::DiscardedBatch;
 use crate::stream_pump::event;
-use crate::stream_pump::machine::Reason;
+use crate::stream_pump::machine::DiscardReason;
 
 pub(super) async fn poison_gone(
-    page: &mut Page,
-    stores: &Stores,
-    operator: &Operator<'_>,
-    told: &Told,
-) -> Result<(), TourError> {
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    operator: &TaskRunner<'_>,
+    told: &DemoState,
+) -> Result<(), DemoError> {
     page.heading("Mallory is written anew without the reserved attribute, and the record is redriven");
-    let timestamp = told.ada.first().map_or(0, Answer::timestamp);
+    let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
     stores.write("mallory", timestamp, "motto").await?;
     operator.waits().await?;
     let dry = operator.orders(page, r#"{"task":"redrive"}"#).await?;
@@ -34,7 +34,7 @@ pub(super) async fn poison_gone(
     for key in stores.failures("redriven/").await? {
         page.exhibit("redriven", &key);
     }
-    let ends = Ends::of(page, stores, "mallory", timestamp).await?;
+    let ends = FinalState::of(page, stores, "mallory", timestamp).await?;
     page.check(
         "a dry run tells what would be done, and does nothing",
         untouched && dry.get("redrive.would_redrive") == replicas as u64,
@@ -49,7 +49,11 @@ pub(super) async fn poison_gone(
     Ok(())
 }
 
-pub(super) async fn replica_lost(page: &mut Page, stores: &Stores, operator: &Operator<'_>) -> Result<(), TourError> {
+pub(super) async fn replica_lost(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    operator: &TaskRunner<'_>,
+) -> Result<(), DemoError> {
     page.heading("The replica is lost and rebuilt");
     let [items, tombstones] = stores.lose_replica().await?;
     page.exhibit(&stores.replica, &format!("{items} items and {tombstones} tombstones are deleted, which is all"));
@@ -57,8 +61,8 @@ pub(super) async fn replica_lost(page: &mut Page, stores: &Stores, operator: &Op
     let found = operator.orders(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
     let (source, replica) = (stores.items(&stores.source).await?, stores.items(&stores.replica).await?);
     page.check("the backfill brought back every item that the table has", {
-        let all: Vec<Item> = replica.iter().map(without_revision).collect();
-        let is_back = |item: &Item| all.contains(item);
+        let all: Vec<DemoItem> = replica.iter().map(without_revision).collect();
+        let is_back = |item: &DemoItem| all.contains(item);
         filled.get("dynamodb.written") == source.len() as u64 && source.iter().all(is_back)
     });
     page.check("verify finds no difference", {
@@ -73,19 +77,19 @@ pub(super) async fn replica_lost(page: &mut Page, stores: &Stores, operator: &Op
 }
 
 pub(super) async fn weeks_late(
-    page: &mut Page,
-    stores: &Stores,
-    operator: &Operator<'_>,
-    told: &Told,
-) -> Result<(), TourError> {
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    operator: &TaskRunner<'_>,
+    told: &DemoState,
+) -> Result<(), DemoError> {
     page.heading("Weeks late, the record of Edsger's creation is redriven: he is deleted, and nobody remembers that");
-    let timestamp = told.edsger.first().map_or(0, Answer::timestamp);
-    let before = Ends::of(page, stores, "edsger", timestamp).await?;
+    let timestamp = told.edsger.first().map_or(0, ApiResponse::timestamp);
+    let before = FinalState::of(page, stores, "edsger", timestamp).await?;
     let (key, age) = given_up(stores, "edsger").await?;
     page.exhibit("given up by Lambda", &key);
     page.exhibit("  its record's age", &age.to_string());
     let real = operator.orders(page, r#"{"task":"redrive","dry_run":false}"#).await?;
-    let after = Ends::of(page, stores, "edsger", timestamp).await?;
+    let after = FinalState::of(page, stores, "edsger", timestamp).await?;
     page.check("no table knew of him, and the record was redriven all the same", {
         let unknown = before.source.is_none() && before.replica.is_none();
         let redriven = stores.failures("redriven/aws/lambda/").await?;
@@ -104,21 +108,21 @@ pub(super) async fn weeks_late(
 }
 
 /// Puts the first record of a user where Lambda puts what it gives up; answers the object's key and the record's age.
-async fn given_up(stores: &Stores, user_id: &str) -> Result<(String, Revision), LookError> {
+async fn given_up(stores: &StoreInspector, user_id: &str) -> Result<(String, Revision), InspectError> {
     let (stream_arn, shard, record) = stores.first_record(user_id).await?;
-    let failed = |reason: String| LookError::new("the failure bucket", reason);
+    let failed = |reason: String| InspectError::new("the failure bucket", reason);
     let event = to_raw_value(&json!({"Records": [event::encode(&record, &stream_arn)]}));
     let event = event.map_err(|error| failed(error.to_string()))?;
     let batch = shared::stream::read(&event).map_err(|error| failed(error.to_string()))?;
     let read = batch.records.first().and_then(|record| Some((record.source.as_ref()?.label(), record.number?)));
     let (label, number) = read.ok_or_else(|| failed("the record has no age".to_owned()))?;
     let now = Clock::system().now();
-    let given_up = GivenUp {
+    let given_up = DiscardedBatch {
         mapping: "replicator-Changes",
         function_arn: &function_arn("replicator"),
         shard: &shard,
         stream_arn: &stream_arn,
-        reason: Reason::RecordAgeExceeded,
+        reason: DiscardReason::RecordAgeExceeded,
         invocations: 1,
         range: [number.to_string(), number.to_string()],
         times: [Some(now), Some(now)],

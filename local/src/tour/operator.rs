@@ -2,47 +2,47 @@
 
 use std::time::Duration;
 
-use maintenance::Maintenance;
-use maintenance::progress::Progress;
-use maintenance::task::Answer;
+use maintenance::MaintenanceHandler;
+use maintenance::progress::TaskProgress;
+use maintenance::task::TaskResponse;
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use shared::clock::Clock;
 use shared::invocation::Invocation;
 use tokio::time::Instant;
 
-use super::page::Page;
-use super::{TourError, drained};
+use super::page::DemoReport;
+use super::{DemoError, drained};
 use crate::lambda::request_id;
-use crate::stack::Stack;
+use crate::stack::LocalStack;
 
 /// Far more than a task of the tour takes.
 const TIME: Duration = Duration::from_mins(1);
 
-pub(super) struct Operator<'s> {
-    stack: &'s Stack,
-    maintenance: Maintenance,
+pub(super) struct TaskRunner<'s> {
+    stack: &'s LocalStack,
+    maintenance: MaintenanceHandler,
 }
 
-impl<'s> Operator<'s> {
-    pub(super) fn of(stack: &'s Stack) -> Result<Self, TourError> {
-        Ok(Self { stack, maintenance: stack.maintenance().ok_or(TourError::NoMaintenance)? })
+impl<'s> TaskRunner<'s> {
+    pub(super) fn of(stack: &'s LocalStack) -> Result<Self, DemoError> {
+        Ok(Self { stack, maintenance: stack.maintenance().ok_or(DemoError::NoMaintenance)? })
     }
 
     /// Waits until the streams are handled.
-    pub(super) async fn waits(&self) -> Result<(), TourError> {
+    pub(super) async fn waits(&self) -> Result<(), DemoError> {
         drained(self.stack).await
     }
 
     /// Runs a task to its end, and shows what it counted.
-    pub(super) async fn orders(&self, page: &mut Page, order: &str) -> Result<Progress, TourError> {
+    pub(super) async fn orders(&self, page: &mut DemoReport, order: &str) -> Result<TaskProgress, DemoError> {
         let mut told: Value = serde_json::from_str(order).unwrap_or_default();
         loop {
             let now = Clock::system().now();
             let invocation = Invocation::new(now, Instant::now(), TIME, request_id(now).to_string());
             let payload = to_raw_value(&told).unwrap_or_default();
             let answer = Box::pin(self.maintenance.handle(&payload, &invocation)).await?;
-            let Answer { done: true, progress, .. } = answer else {
+            let TaskResponse { done: true, progress, .. } = answer else {
                 told["cursor"] = serde_json::json!(answer.cursor);
                 continue;
             };

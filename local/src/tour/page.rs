@@ -6,13 +6,13 @@ use std::fmt::Write as _;
 const WIDEST: usize = 120;
 
 #[derive(Default)]
-pub(super) struct Page {
+pub(super) struct DemoReport {
     text: String,
     passed: usize,
     failed: usize,
 }
 
-impl Page {
+impl DemoReport {
     pub(super) fn new() -> Self {
         let mut page = Self::default();
         page.line("\nMillrace tour: four users, a poison record and two bad days, from the API to the replica and the archive");
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_last_line_counts_the_checks() {
-        let mut page = Page::new();
+        let mut page = DemoReport::new();
         page.exhibit("source", &"é".repeat(400));
         page.check("kept", true);
         page.check("broken", false);

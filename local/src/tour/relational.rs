@@ -2,29 +2,29 @@
 
 use serde_json::Value;
 
-use super::browser::{Answer, Browser};
-use super::operator::Operator;
-use super::page::Page;
-use super::stores::Stores;
-use super::{EXACT, TourError};
-use crate::stack::Stack;
+use super::browser::{ApiClient, ApiResponse};
+use super::operator::TaskRunner;
+use super::page::DemoReport;
+use super::stores::StoreInspector;
+use super::{DemoError, EXACT};
+use crate::stack::LocalStack;
 
 pub(super) async fn show(
-    page: &mut Page,
-    stack: &Stack,
-    stores: &Stores,
-    browser: &Browser,
-    operator: &Operator<'_>,
-) -> Result<(), TourError> {
+    page: &mut DemoReport,
+    stack: &LocalStack,
+    stores: &StoreInspector,
+    browser: &ApiClient,
+    operator: &TaskRunner<'_>,
+) -> Result<(), DemoError> {
     if stack.postgres_url().is_none() {
         return Ok(());
     }
     page.heading("All users are searched, where a table of keys has no answer");
     operator.waits().await?;
-    let ask = async |page: &mut Page, path: &str| {
+    let ask = async |page: &mut DemoReport, path: &str| {
         let answer = browser.send("GET", path, "", "").await?;
         page.exhibit(&answer.request, &answer.in_words());
-        Ok::<_, TourError>((answer.status, json(&answer)))
+        Ok::<_, DemoError>((answer.status, json(&answer)))
     };
     let (_, misspelled) = ask(page, "/search/users?name_like=ada%20lovelase&fields=user_id,name").await?;
     page.check("a misspelled name finds Ada", ids(&misspelled) == ["ada"]);
@@ -54,7 +54,7 @@ pub(super) async fn show(
     Ok(())
 }
 
-fn json(answer: &Answer) -> Value {
+fn json(answer: &ApiResponse) -> Value {
     serde_json::from_str(&answer.body).unwrap_or_default()
 }
 

@@ -2,34 +2,34 @@
 
 use std::time::Duration;
 
-use maintenance::Maintenance;
-use maintenance::progress::Progress;
+use maintenance::MaintenanceHandler;
+use maintenance::progress::TaskProgress;
 use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::invocation::Invocation;
 use tokio::time::Instant;
 
-use super::browser::{Answer, Browser};
+use super::browser::{ApiClient, ApiResponse};
 use super::chapters::rows_of;
-use super::duckdb::{Columns, DuckDb, TO_HAVE_IT};
+use super::duckdb::{DuckDb, ParquetCopy, TO_HAVE_IT};
 use super::item::{has, in_words, without_revision};
-use super::page::Page;
-use super::stores::Stores;
-use super::{DRAINED_WITHIN, Told, TourError};
-use crate::stack::Stack;
+use super::page::DemoReport;
+use super::stores::StoreInspector;
+use super::{DRAINED_WITHIN, DemoError, DemoState};
+use crate::stack::LocalStack;
 
 /// Until long after the tour: what was removed today is merged, too.
 const TO: &str = "2999-01-01T00:00:00Z";
 
 pub(super) async fn show(
-    page: &mut Page,
-    stack: &Stack,
-    stores: &Stores,
-    browser: &Browser,
-    told: &Told,
+    page: &mut DemoReport,
+    stack: &LocalStack,
+    stores: &StoreInspector,
+    browser: &ApiClient,
+    told: &DemoState,
     duckdb: &DuckDb,
-) -> Result<(), TourError> {
+) -> Result<(), DemoError> {
     page.heading("Alan is brought back from the archive, and expires again");
     let Some(maintenance) = stack.maintenance() else {
         page.check("the template has the maintenance function", false);
@@ -48,7 +48,7 @@ pub(super) async fn show(
     let order = json!({"task": "restore", "user_id": "alan", "expires_in_seconds": 3_600, "dry_run": false});
     let restored = ordered(page, &maintenance, order).await?;
     drained(stack).await?;
-    let timestamp = told.alan.first().map_or(0, Answer::timestamp);
+    let timestamp = told.alan.first().map_or(0, ApiResponse::timestamp);
     let source = stores.item(&stores.source, "alan", timestamp).await?;
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
     for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
@@ -75,8 +75,12 @@ pub(super) async fn show(
 }
 
 /// Runs a task to its end, and shows what it counted.
-async fn ordered(page: &mut Page, maintenance: &Maintenance, order: Value) -> Result<Progress, TourError> {
-    let payload = to_raw_value(&order).map_err(|error| TourError::Api(error.to_string()))?;
+async fn ordered(
+    page: &mut DemoReport,
+    maintenance: &MaintenanceHandler,
+    order: Value,
+) -> Result<TaskProgress, DemoError> {
+    let payload = to_raw_value(&order).map_err(|error| DemoError::Api(error.to_string()))?;
     let (now, minute) = (Clock::system().now(), Duration::from_mins(1));
     let invocation = Invocation::new(now, Instant::now(), minute, "tour".to_owned());
     let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
@@ -85,7 +89,7 @@ async fn ordered(page: &mut Page, maintenance: &Maintenance, order: Value) -> Re
 }
 
 /// Asks DuckDB for Alan and for all the rows, where it is.
-async fn queried(page: &mut Page, stores: &Stores, duckdb: &DuckDb, rows: u64) -> Result<(), TourError> {
+async fn queried(page: &mut DemoReport, stores: &StoreInspector, duckdb: &DuckDb, rows: u64) -> Result<(), DemoError> {
     let program = match duckdb {
         DuckDb::Off => return Ok(()),
         DuckDb::Auto => {
@@ -94,7 +98,7 @@ async fn queried(page: &mut Page, stores: &Stores, duckdb: &DuckDb, rows: u64) -
         }
         DuckDb::At(program) => program,
     };
-    let columns = Columns::of(&stores.columns().await?).map_err(TourError::Folder)?;
+    let columns = ParquetCopy::of(&stores.columns().await?).map_err(DemoError::Folder)?;
     let alan = "user_id, name, email, expires_at > 0";
     let said = columns.select(program, alan, "where user_id = 'alan'");
     let counted = columns.select(program, "count(*)", "");
@@ -108,6 +112,6 @@ async fn queried(page: &mut Page, stores: &Stores, duckdb: &DuckDb, rows: u64) -
     Ok(())
 }
 
-async fn drained(stack: &Stack) -> Result<(), TourError> {
-    tokio::time::timeout(DRAINED_WITHIN, stack.drained()).await.map_err(|_| TourError::NotDrained)
+async fn drained(stack: &LocalStack) -> Result<(), DemoError> {
+    tokio::time::timeout(DRAINED_WITHIN, stack.drained()).await.map_err(|_| DemoError::NotDrained)
 }

@@ -9,7 +9,7 @@
 //!
 //! without the spaces. The key names this format: another one takes another key.
 
-use crate::floor::Floor;
+use crate::floor::MinVersion;
 
 const ENTRY: u8 = b'E';
 const MARK: u8 = b'M';
@@ -20,7 +20,7 @@ const DIGITS: usize = 20;
 
 /// A record as it is kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Entry {
+pub struct CacheEntry {
     /// The record's version.
     pub version: u64,
     /// The second from which on it is absent.
@@ -31,9 +31,9 @@ pub struct Entry {
 
 /// What is found under a key.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Held {
+pub enum CacheSlot {
     /// A record.
-    Entry(Entry),
+    Entry(CacheEntry),
     /// The table had no record a moment ago.
     Missing,
     /// Somebody wrote: ask the table.
@@ -42,7 +42,7 @@ pub enum Held {
     Nothing,
 }
 
-impl Entry {
+impl CacheEntry {
     pub(super) fn encode(&self) -> Vec<u8> {
         let ends = self.expires_at.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(u64::MAX);
         let mut text = Vec::with_capacity(HEAD + DIGITS + self.json.len());
@@ -60,7 +60,7 @@ impl Entry {
     }
 }
 
-impl Held {
+impl CacheSlot {
     /// Reads what a lookup brought; a text of another form is nothing, as if nobody had written it.
     pub(super) fn decode(text: Option<Vec<u8>>) -> Self {
         let Some(mut text) = text else { return Self::Nothing };
@@ -74,7 +74,7 @@ impl Held {
                     // Without a copy: what is left of the text is the record.
                     text.drain(..HEAD + DIGITS);
                     let expires_at = i64::try_from(ends).ok();
-                    Self::Entry(Entry { version, expires_at, json: text })
+                    Self::Entry(CacheEntry { version, expires_at, json: text })
                 }
                 _ => Self::Nothing,
             },
@@ -87,7 +87,7 @@ pub(super) fn digits(number: u64) -> String {
     format!("{number:020}")
 }
 
-pub(super) fn mark(floor: Floor) -> String {
+pub(super) fn mark(floor: MinVersion) -> String {
     format!("M{:020}", floor.version())
 }
 
@@ -103,18 +103,18 @@ mod tests {
     fn what_is_kept_is_read_back() {
         for (version, expires_at) in [(1, None), (u64::MAX - 1, Some(0)), (1_795_341_600_123_456, Some(1_900_000_000))]
         {
-            let entry = Entry { version, expires_at, json: br#"{"user_id":"ada"}"#.to_vec() };
-            assert_eq!(Held::decode(Some(entry.encode())), Held::Entry(entry));
+            let entry = CacheEntry { version, expires_at, json: br#"{"user_id":"ada"}"#.to_vec() };
+            assert_eq!(CacheSlot::decode(Some(entry.encode())), CacheSlot::Entry(entry));
         }
-        assert_eq!(Held::decode(Some(mark(Floor::HIGHEST).into_bytes())), Held::Mark);
-        assert_eq!(Held::decode(Some(missing().into_bytes())), Held::Missing);
-        assert_eq!(Held::decode(None), Held::Nothing);
+        assert_eq!(CacheSlot::decode(Some(mark(MinVersion::HIGHEST).into_bytes())), CacheSlot::Mark);
+        assert_eq!(CacheSlot::decode(Some(missing().into_bytes())), CacheSlot::Missing);
+        assert_eq!(CacheSlot::decode(None), CacheSlot::Nothing);
     }
 
     #[test]
     fn what_another_program_put_there_is_nothing() {
         for text in ["", "E", "E1", "hello", "E0000179534160012345600000000001x00000000{}"] {
-            assert_eq!(Held::decode(Some(text.into())), Held::Nothing, "{text}");
+            assert_eq!(CacheSlot::decode(Some(text.into())), CacheSlot::Nothing, "{text}");
         }
     }
 

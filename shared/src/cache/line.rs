@@ -20,9 +20,9 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::entry::{self, Entry, Held};
-use super::{Cache, CacheError, Inner};
-use crate::floor::{Floor, LONGEST, MARK};
+use super::entry::{self, CacheEntry, CacheSlot};
+use super::{Cache, CacheError, CacheInner};
+use crate::floor::{LONGEST, MARK, MinVersion};
 use crate::user::UserKey;
 
 /// That a record is missing is known for so long.
@@ -57,7 +57,7 @@ return {1,math.floor(room/each),math.ceil(full-now)}";
 
 /// How many requests a caller has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Quota {
+pub struct RequestQuota {
     /// Requests a window.
     pub requests: u32,
     /// The window, in seconds.
@@ -68,7 +68,7 @@ pub struct Quota {
 
 /// What is left of a quota.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Allowance {
+pub enum QuotaDecision {
     /// The request may pass.
     Passes {
         /// So many more may at once.
@@ -90,33 +90,33 @@ pub fn key(table: &str, key: &UserKey) -> String {
 }
 
 #[derive(Clone)]
-pub(super) enum Link {
+pub(super) enum CacheTransport {
     Single(MultiplexedConnection),
     Cluster(Box<ClusterConnection>),
 }
 
 /// A connection. A clone is the same one; calls on it go side by side.
 #[derive(Clone)]
-pub struct Line {
-    link: Link,
+pub struct CacheConnection {
+    link: CacheTransport,
     pub(super) number: u64,
     pub(super) since: Instant,
-    cache: Weak<Inner>,
+    cache: Weak<CacheInner>,
 }
 
 /// A call whose answer has not come. If it is dropped so, its line is given up: the next call takes another one.
-struct InFlight<'l> {
-    line: &'l Line,
+struct PendingCall<'l> {
+    line: &'l CacheConnection,
     is_over: bool,
 }
 
-impl InFlight<'_> {
+impl PendingCall<'_> {
     fn end(mut self) {
         self.is_over = true;
     }
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         if !self.is_over
             && let Some(cache) = self.line.cache.upgrade()
@@ -126,21 +126,21 @@ impl Drop for InFlight<'_> {
     }
 }
 
-impl Line {
-    pub(super) fn new(link: Link, number: u64, since: Instant, cache: Weak<Inner>) -> Self {
+impl CacheConnection {
+    pub(super) fn new(link: CacheTransport, number: u64, since: Instant, cache: Weak<CacheInner>) -> Self {
         Self { link, number, since, cache }
     }
 
-    fn in_flight(&self) -> InFlight<'_> {
-        InFlight { line: self, is_over: false }
+    fn in_flight(&self) -> PendingCall<'_> {
+        PendingCall { line: self, is_over: false }
     }
 
     /// What stands under a key.
     ///
     /// # Errors
     /// [`CacheError`], as every call here; the line is then to be given up.
-    pub async fn get(&self, key: &str) -> Result<Held, CacheError> {
-        self.ask(cmd("GET").arg(key)).await.map(Held::decode)
+    pub async fn get(&self, key: &str) -> Result<CacheSlot, CacheError> {
+        self.ask(cmd("GET").arg(key)).await.map(CacheSlot::decode)
     }
 
     /// Brings a record that was read after a look at this key on this line; answers whether it was taken. It is kept for
@@ -148,7 +148,7 @@ impl Line {
     ///
     /// # Errors
     /// As above.
-    pub async fn fill(&self, key: &str, entry: &Entry, now: OffsetDateTime) -> Result<bool, CacheError> {
+    pub async fn fill(&self, key: &str, entry: &CacheEntry, now: OffsetDateTime) -> Result<bool, CacheError> {
         let kept = kept_for(entry, now);
         let version = entry::digits(entry.version);
         let mut fill = cmd("EVAL");
@@ -170,7 +170,7 @@ impl Line {
     ///
     /// # Errors
     /// As above.
-    pub async fn mark(&self, key: &str, floor: Floor) -> Result<(), CacheError> {
+    pub async fn mark(&self, key: &str, floor: MinVersion) -> Result<(), CacheError> {
         let mut mark = cmd("EVAL");
         mark.arg(SET_MARK).arg(1).arg(key).arg(entry::mark(floor)).arg(millis(MARK));
         self.ask::<u8>(&mark).await.map(drop)
@@ -180,10 +180,10 @@ impl Line {
     ///
     /// # Errors
     /// As above; some of them may stand.
-    pub async fn mark_all(&self, marks: &[(String, Floor)]) -> Result<(), CacheError> {
+    pub async fn mark_all(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
         for marks in marks.chunks(MARKS) {
             match &self.link {
-                Link::Single(connection) => {
+                CacheTransport::Single(connection) => {
                     let mut pipe = pipe();
                     // With the script at its head the rest can name it, also after the server was started anew.
                     pipe.cmd("SCRIPT").arg("LOAD").arg(SET_MARK).ignore();
@@ -197,14 +197,14 @@ impl Line {
                     call.end();
                     marked.map_err(|error| self.failed(&error))?;
                 }
-                Link::Cluster(_) => self.mark_each(marks).await?,
+                CacheTransport::Cluster(_) => self.mark_each(marks).await?,
             }
         }
         Ok(())
     }
 
     /// A pipeline goes to one node; these go to each key's own, all at once.
-    async fn mark_each(&self, marks: &[(String, Floor)]) -> Result<(), CacheError> {
+    async fn mark_each(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
         let mut sent = tokio::task::JoinSet::new();
         for (key, floor) in marks {
             let (line, key, floor) = (self.clone(), key.clone(), *floor);
@@ -220,15 +220,15 @@ impl Line {
     ///
     /// # Errors
     /// As above.
-    pub async fn spend(&self, caller: &str, quota: Quota) -> Result<Allowance, CacheError> {
+    pub async fn spend(&self, caller: &str, quota: RequestQuota) -> Result<QuotaDecision, CacheError> {
         let each = f64::from(quota.seconds) * 1e6 / f64::from(quota.requests);
         let mut spend = cmd("EVAL");
         spend.arg(SPEND).arg(1).arg(quota_key(caller)).arg(each).arg(quota.burst);
         let (passes, remaining, micros): (u8, u32, u64) = self.ask(&spend).await?;
         let time = Duration::from_micros(micros);
         Ok(match passes {
-            1 => Allowance::Passes { remaining, full_in: time },
-            _ => Allowance::Waits { next_in: time },
+            1 => QuotaDecision::Passes { remaining, full_in: time },
+            _ => QuotaDecision::Waits { next_in: time },
         })
     }
 
@@ -237,14 +237,14 @@ impl Line {
     /// # Errors
     /// As above.
     pub async fn prove(&self) -> Result<(), CacheError> {
-        self.mark("millrace:1:{proof}", Floor::HIGHEST).await
+        self.mark("millrace:1:{proof}", MinVersion::HIGHEST).await
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
         let call = self.in_flight();
         let answer = match &self.link {
-            Link::Single(connection) => command.query_async(&mut connection.clone()).await,
-            Link::Cluster(connection) => command.query_async(&mut (**connection).clone()).await,
+            CacheTransport::Single(connection) => command.query_async(&mut connection.clone()).await,
+            CacheTransport::Cluster(connection) => command.query_async(&mut (**connection).clone()).await,
         };
         call.end();
         answer.map_err(|error: RedisError| self.failed(&error))
@@ -270,7 +270,7 @@ fn sha1_of_mark() -> &'static str {
     &NAME
 }
 
-fn kept_for(entry: &Entry, now: OffsetDateTime) -> Duration {
+fn kept_for(entry: &CacheEntry, now: OffsetDateTime) -> Duration {
     let longest = LONGEST.saturating_sub(Duration::from_millis(entry.version % JITTER_MS));
     let ends = entry.expires_at.map(|ends| ends.saturating_sub(now.unix_timestamp()).max(0).unsigned_abs());
     ends.map_or(longest, |seconds| longest.min(Duration::from_secs(seconds))).max(MARK)
@@ -292,7 +292,7 @@ mod tests {
 
     fn kept(version: u64, ends_in: Option<i64>) -> Duration {
         let expires_at = ends_in.map(|seconds| NOW.unix_timestamp() + seconds);
-        kept_for(&Entry { version, expires_at, json: Vec::new() }, NOW)
+        kept_for(&CacheEntry { version, expires_at, json: Vec::new() }, NOW)
     }
 
     #[test]

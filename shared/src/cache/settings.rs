@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use crate::token::Door;
+use crate::token::AuthTarget;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 /// How the server is spoken to.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Mode {
+pub enum CacheMode {
     /// One server, or a replication group's primary.
     #[default]
     Single,
@@ -18,7 +18,7 @@ pub enum Mode {
 
 /// Who the function is to the server.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Login {
+pub enum CacheAuth {
     /// The URL's user and password, if it has them.
     #[default]
     Password,
@@ -28,29 +28,29 @@ pub enum Login {
 
 /// Where a cache is and how to speak to it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct CacheSettings {
     pub(super) url: String,
     /// How the server is spoken to.
-    pub mode: Mode,
+    pub mode: CacheMode,
     /// Who the function is to it.
-    pub login: Login,
+    pub login: CacheAuth,
 }
 
 /// A cache by the name that tokens are signed for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct CacheDoor {
+pub(super) struct IamCache {
     name: String,
     serverless: bool,
 }
 
-impl CacheDoor {
-    pub(super) fn of(&self) -> Door<'_> {
-        Door::ElastiCache { cache: &self.name, serverless: self.serverless }
+impl IamCache {
+    pub(super) fn of(&self) -> AuthTarget<'_> {
+        AuthTarget::ElastiCache { cache: &self.name, serverless: self.serverless }
     }
 }
 
 /// Without the password.
-impl fmt::Debug for Settings {
+impl fmt::Debug for CacheSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("place", &self.place())
@@ -60,7 +60,7 @@ impl fmt::Debug for Settings {
     }
 }
 
-impl Settings {
+impl CacheSettings {
     /// Reads the settings with `variable`, which gives a variable's value; nothing if there is to be no cache.
     ///
     /// # Errors
@@ -76,8 +76,8 @@ impl Settings {
                 false
             }
         };
-        let mode = if choice("CACHE_MODE", "single", "cluster") { Mode::Cluster } else { Mode::Single };
-        let login = if choice("CACHE_AUTH", "password", "iam") { Login::Iam } else { Login::Password };
+        let mode = if choice("CACHE_MODE", "single", "cluster") { CacheMode::Cluster } else { CacheMode::Single };
+        let login = if choice("CACHE_AUTH", "password", "iam") { CacheAuth::Iam } else { CacheAuth::Password };
         let Some(url) = variable("CACHE_URL") else {
             let stray = ["CACHE_MODE", "CACHE_AUTH"].into_iter().filter(|name| variable(name).is_some());
             wrong.extend(stray.map(|name| format!("{name} is set and CACHE_URL is not: set both or neither")));
@@ -92,13 +92,13 @@ impl Settings {
             }
             Some(info) => {
                 let user = info.redis_settings().username();
-                if login == Login::Iam && user.is_none_or(|user| user == "default") {
+                if login == CacheAuth::Iam && user.is_none_or(|user| user == "default") {
                     wrong.push("CACHE_URL names no user: CACHE_AUTH=iam needs rediss://user@host:port".to_owned());
                 }
-                if login == Login::Iam && !is_encrypted(&info) {
+                if login == CacheAuth::Iam && !is_encrypted(&info) {
                     wrong.push("CACHE_URL is not encrypted: CACHE_AUTH=iam needs rediss://".to_owned());
                 }
-                if mode == Mode::Cluster && info.redis_settings().db() != 0 {
+                if mode == CacheMode::Cluster && info.redis_settings().db() != 0 {
                     wrong.push("CACHE_URL names a database: a cluster has none but 0".to_owned());
                 }
             }
@@ -113,18 +113,18 @@ impl Settings {
     }
 
     /// The cache that a token opens, as its endpoint names it; none if it is no endpoint of `ElastiCache`.
-    pub(super) fn door(&self) -> Option<CacheDoor> {
+    pub(super) fn door(&self) -> Option<IamCache> {
         let (host, _) = host_and_port(&info(&self.url)?);
         let labels: Vec<&str> = host.split('.').collect();
         match labels[..] {
             // `users-abc123.serverless.euw1.cache.amazonaws.com`: the name, and six characters of the service's own.
             [first, "serverless", ..] => {
                 let (name, _) = first.rsplit_once('-')?;
-                Some(CacheDoor { name: name.to_owned(), serverless: true })
+                Some(IamCache { name: name.to_owned(), serverless: true })
             }
             // `master.users.abc123.euw1.cache.amazonaws.com`, of an encrypted replication group.
             ["master" | "replica" | "clustercfg", name, _, _, "cache", ..] => {
-                Some(CacheDoor { name: name.to_owned(), serverless: false })
+                Some(IamCache { name: name.to_owned(), serverless: false })
             }
             _ => None,
         }
@@ -165,8 +165,8 @@ fn host_and_port(info: &ConnectionInfo) -> (String, u16) {
 mod tests {
     use super::*;
 
-    fn parse(variables: &[(&str, &'static str)]) -> Result<Option<Settings>, Vec<String>> {
-        Settings::parse(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
+    fn parse(variables: &[(&str, &'static str)]) -> Result<Option<CacheSettings>, Vec<String>> {
+        CacheSettings::parse(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| *value))
     }
 
     #[test]
@@ -178,10 +178,16 @@ mod tests {
     #[test]
     fn a_whole_environment_is_read() {
         let settings = parse(&[("CACHE_URL", "redis://127.0.0.1:6379/3")]).unwrap().unwrap();
-        assert_eq!((settings.mode, settings.login, settings.is_encrypted()), (Mode::Single, Login::Password, false));
+        assert_eq!(
+            (settings.mode, settings.login, settings.is_encrypted()),
+            (CacheMode::Single, CacheAuth::Password, false)
+        );
         let url = ("CACHE_URL", "rediss://millrace@cache.example.com:6380");
         let settings = parse(&[url, ("CACHE_MODE", "cluster"), ("CACHE_AUTH", "iam")]).unwrap().unwrap();
-        assert_eq!((settings.mode, settings.login, settings.is_encrypted()), (Mode::Cluster, Login::Iam, true));
+        assert_eq!(
+            (settings.mode, settings.login, settings.is_encrypted()),
+            (CacheMode::Cluster, CacheAuth::Iam, true)
+        );
         assert_eq!((settings.user().as_deref(), settings.door()), (Some("millrace"), None));
     }
 

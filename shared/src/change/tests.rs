@@ -6,7 +6,7 @@ use super::*;
 
 fn key(json: &str) -> Result<String, KeyError> {
     let raw = RawValue::from_string(json.to_owned()).unwrap();
-    Key::parse(&raw).map(|key| key.canonical().to_string())
+    ItemKey::parse(&raw).map(|key| key.canonical().to_string())
 }
 
 #[test]
@@ -57,7 +57,7 @@ proptest! {
 
 fn checked(key: &str, image: &str) -> Result<(), ImageKeyError> {
     let (key, image) = [key, image].map(|json| RawValue::from_string(json.to_owned()).unwrap()).into();
-    Key::parse(&key).unwrap().check_image(Image::parse(&image).unwrap())
+    ItemKey::parse(&key).unwrap().check_image(ItemImage::parse(&image).unwrap())
 }
 
 #[test]
@@ -111,7 +111,7 @@ proptest! {
 #[test]
 fn a_source_is_read_from_the_stream_arn() {
     let arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/Users/stream/2015-06-27T00:48:05.899";
-    let source = Source::parse(arn.into()).unwrap();
+    let source = StreamSource::parse(arn.into()).unwrap();
     assert_eq!(source.table(), "Users");
     assert_eq!(source.table_arn(), "arn:aws:dynamodb:eu-west-1:123456789012:table/Users");
     assert_eq!(source.label().to_string(), "2015-06-27T00:48:05.899");
@@ -120,7 +120,7 @@ fn a_source_is_read_from_the_stream_arn() {
 #[test]
 fn another_arn_is_refused() {
     for arn in ["", "arn:aws:sqs:eu-west-1:1:queue", "arn:aws:dynamodb:r:1:table/Users", "x:table//stream/1"] {
-        assert!(matches!(Source::parse(arn.into()), Err(SourceError::Shape(_))), "{arn}");
+        assert!(matches!(StreamSource::parse(arn.into()), Err(StreamArnError::Shape(_))), "{arn}");
     }
-    assert!(matches!(Source::parse("x:table/T/stream/now".into()), Err(SourceError::Label(_))));
+    assert!(matches!(StreamSource::parse("x:table/T/stream/now".into()), Err(StreamArnError::Label(_))));
 }

@@ -1,6 +1,6 @@
 //! Who calls, and what they may do.
 //!
-//! Somebody in front of the API decides who is let in ([`Auth`]); what that decision says of the caller is read here
+//! Somebody in front of the API decides who is let in ([`AuthMode`]); what that decision says of the caller is read here
 //! once, at the door. The partition key is the boundary: a caller owns the records whose `user_id` is its token's `sub`.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::user::id::UserId;
 
 /// Who lets requests in. Required, without a default: an API that is open to everyone must be so in so many words.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Auth {
+pub enum AuthMode {
     /// API Gateway's JWT authorizer: each caller has its own records, within its token's scopes.
     Jwt,
     /// API Gateway, by the caller's IAM signature: whoever may sign may do everything.
@@ -21,7 +21,7 @@ pub enum Auth {
     None,
 }
 
-impl Auth {
+impl AuthMode {
     /// Reads a mode.
     ///
     /// # Errors
@@ -152,11 +152,11 @@ fn words(claim: &str) -> impl Iterator<Item = &str> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Caller {
     name: String,
-    rights: Rights,
+    rights: CallerPermissions,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Rights {
+enum CallerPermissions {
     Everything,
     Scoped { subject: String, read: bool, write: bool },
 }
@@ -165,7 +165,7 @@ impl Caller {
     /// A caller about whom something else has decided already.
     #[must_use]
     pub fn trusted(name: String) -> Self {
-        Self { name, rights: Rights::Everything }
+        Self { name, rights: CallerPermissions::Everything }
     }
 
     /// The caller that a verified token's claims describe, or nobody: a token without a `sub`, or past its `exp`.
@@ -183,9 +183,9 @@ impl Caller {
         // The issuer is part of the name: two of them may know the same subject.
         let name = format!("jwt {} {subject}", claims.get("iss").map_or("", String::as_str));
         let rights = if has(Scope::Admin) {
-            Rights::Everything
+            CallerPermissions::Everything
         } else {
-            Rights::Scoped { subject, read: has(Scope::Read), write: has(Scope::Write) }
+            CallerPermissions::Scoped { subject, read: has(Scope::Read), write: has(Scope::Write) }
         };
         Some(Self { name, rights })
     }
@@ -200,10 +200,10 @@ impl Caller {
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
         match (&self.rights, scope) {
-            (Rights::Everything, _) => true,
-            (Rights::Scoped { read, .. }, Scope::Read) => *read,
-            (Rights::Scoped { write, .. }, Scope::Write) => *write,
-            (Rights::Scoped { .. }, Scope::Admin) => false,
+            (CallerPermissions::Everything, _) => true,
+            (CallerPermissions::Scoped { read, .. }, Scope::Read) => *read,
+            (CallerPermissions::Scoped { write, .. }, Scope::Write) => *write,
+            (CallerPermissions::Scoped { .. }, Scope::Admin) => false,
         }
     }
 
@@ -217,8 +217,8 @@ impl Caller {
     #[must_use]
     pub fn bound_to(&self) -> Option<&str> {
         match &self.rights {
-            Rights::Everything => None,
-            Rights::Scoped { subject, .. } => Some(subject),
+            CallerPermissions::Everything => None,
+            CallerPermissions::Scoped { subject, .. } => Some(subject),
         }
     }
 }
@@ -246,10 +246,10 @@ mod tests {
 
     #[test]
     fn a_mode_that_is_not_known_is_refused_and_never_taken_for_another() {
-        let modes = ["jwt", "iam", "none"].map(Auth::parse);
-        assert_eq!(modes, [Ok(Auth::Jwt), Ok(Auth::Iam), Ok(Auth::None)]);
+        let modes = ["jwt", "iam", "none"].map(AuthMode::parse);
+        assert_eq!(modes, [Ok(AuthMode::Jwt), Ok(AuthMode::Iam), Ok(AuthMode::None)]);
         for text in ["", "IAM", "off", "None"] {
-            assert!(Auth::parse(text).unwrap_err().contains("set it to jwt, iam or none"), "{text}");
+            assert!(AuthMode::parse(text).unwrap_err().contains("set it to jwt, iam or none"), "{text}");
         }
     }
 

@@ -5,8 +5,8 @@
 
 use time::OffsetDateTime;
 
-use super::query::Query;
-use super::seal::{Keys, Salt};
+use super::query::QueryParameters;
+use super::seal::{SealKeys, SealNonce};
 
 /// Records in a page when the client does not say.
 const DEFAULT_LIMIT: usize = 100;
@@ -19,7 +19,7 @@ pub const WRONG: &str =
 const VALID_SECONDS: i64 = 24 * 60 * 60;
 
 /// The parameter `limit`: at least one; more than a page holds is as much as a page holds.
-pub fn limit(query: &mut Query) -> usize {
+pub fn limit(query: &mut QueryParameters) -> usize {
     let limit = query.take("limit", |text| {
         let digits = text.trim_start_matches('0');
         if digits.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -33,14 +33,14 @@ pub fn limit(query: &mut Query) -> usize {
 
 /// A place as a cursor. Nothing comes of it only if the place is longer than a cipher takes.
 #[must_use]
-pub fn seal(keys: &Keys, place: &str, serves: &str, now: OffsetDateTime, salt: Salt) -> Option<String> {
+pub fn seal(keys: &SealKeys, place: &str, serves: &str, now: OffsetDateTime, salt: SealNonce) -> Option<String> {
     let until = now.unix_timestamp() + VALID_SECONDS;
     keys.seal(format!("{until} {place}").as_bytes(), serves.as_bytes(), salt)
 }
 
 /// The place of a cursor that serves this, now.
 #[must_use]
-pub fn open(keys: &Keys, cursor: &str, serves: &str, now: OffsetDateTime) -> Option<String> {
+pub fn open(keys: &SealKeys, cursor: &str, serves: &str, now: OffsetDateTime) -> Option<String> {
     let text = String::from_utf8(keys.open(cursor, serves.as_bytes())?).ok()?;
     let (until, place) = text.split_once(' ')?;
     let until: i64 = until.parse().ok()?;
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_cursor_is_good_for_a_day_and_for_what_it_serves() {
         let now = datetime!(2026-11-22 10:00 UTC);
-        let keys = Keys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
+        let keys = SealKeys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
         let cursor = seal(&keys, "a place", "this list", now, [7; 12]).unwrap();
         let open_at = |serves, now| open(&keys, &cursor, serves, now);
         assert_eq!(open_at("this list", now + Duration::DAY - Duration::SECOND).as_deref(), Some("a place"));
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn a_limit_is_at_least_one_and_clamped_to_a_page() {
         let of = |text: &str| {
-            let mut query = Query::parse(Some(text), &["limit"]);
+            let mut query = QueryParameters::parse(Some(text), &["limit"]);
             let limit = limit(&mut query);
             query.finish().map(|()| limit).ok()
         };

@@ -5,10 +5,10 @@ use serde::Serialize;
 
 /// One thing that is wrong with a request, and where.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Mistake {
+pub struct FieldError {
     /// Where it stands.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: ErrorLocation,
     /// What is wrong, and the fix.
     pub detail: String,
 }
@@ -16,7 +16,7 @@ pub struct Mistake {
 /// Where a mistake stands.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Place {
+pub enum ErrorLocation {
     /// In the body, by JSON pointer (RFC 6901).
     Pointer(String),
     /// In the path or the query, by name.
@@ -25,17 +25,17 @@ pub enum Place {
     Header(&'static str),
 }
 
-impl Mistake {
+impl FieldError {
     /// A mistake in the body.
     #[must_use]
     pub fn pointer(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { place: Place::Pointer(pointer.into()), detail: detail.into() }
+        Self { place: ErrorLocation::Pointer(pointer.into()), detail: detail.into() }
     }
 
     /// A mistake in the path or the query.
     #[must_use]
     pub fn parameter(name: impl Into<String>, detail: &impl ToString) -> Self {
-        Self { place: Place::Parameter(name.into()), detail: detail.to_string() }
+        Self { place: ErrorLocation::Parameter(name.into()), detail: detail.to_string() }
     }
 }
 
@@ -47,7 +47,7 @@ pub fn type_uri(kind: &str) -> String {
 
 /// A problem's details, to be written as JSON.
 #[derive(Clone, Copy, Debug)]
-pub struct Details<'a> {
+pub struct ProblemDetails<'a> {
     /// The last part of the type's URI.
     pub kind: &'a str,
     /// The problem in a few words.
@@ -61,10 +61,10 @@ pub struct Details<'a> {
     /// Line and column of malformed JSON.
     pub place: Option<(usize, usize)>,
     /// What is wrong.
-    pub errors: Option<&'a [Mistake]>,
+    pub errors: Option<&'a [FieldError]>,
 }
 
-impl Details<'_> {
+impl ProblemDetails<'_> {
     /// The JSON of `application/problem+json`.
     #[must_use]
     pub fn json(&self) -> String {
@@ -81,7 +81,7 @@ impl Details<'_> {
             #[serde(skip_serializing_if = "Option::is_none")]
             column: Option<usize>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            errors: Option<&'a [Mistake]>,
+            errors: Option<&'a [FieldError]>,
         }
         let flat = Flat {
             r#type: type_uri(self.kind),
@@ -105,22 +105,29 @@ mod tests {
     #[test]
     fn a_mistake_is_placed_by_pointer_parameter_or_header() {
         for (place, text) in [
-            (Place::Pointer("/name".into()), r#"{"pointer":"/name","detail":"x"}"#),
-            (Place::Parameter("limit".into()), r#"{"parameter":"limit","detail":"x"}"#),
-            (Place::Header("if-match"), r#"{"header":"if-match","detail":"x"}"#),
+            (ErrorLocation::Pointer("/name".into()), r#"{"pointer":"/name","detail":"x"}"#),
+            (ErrorLocation::Parameter("limit".into()), r#"{"parameter":"limit","detail":"x"}"#),
+            (ErrorLocation::Header("if-match"), r#"{"header":"if-match","detail":"x"}"#),
         ] {
-            assert_eq!(serde_json::to_string(&Mistake { place, detail: "x".into() }).unwrap(), text);
+            assert_eq!(serde_json::to_string(&FieldError { place, detail: "x".into() }).unwrap(), text);
         }
     }
 
     #[test]
     fn what_a_problem_lacks_is_left_out() {
-        let details =
-            Details { kind: "k", title: "t", status: 400, detail: "d", instance: "i", place: None, errors: None };
+        let details = ProblemDetails {
+            kind: "k",
+            title: "t",
+            status: 400,
+            detail: "d",
+            instance: "i",
+            place: None,
+            errors: None,
+        };
         let start = r#"{"type":"urn:millrace:problem:k","title":"t","status":400,"detail":"d","instance":"i""#;
         assert_eq!(details.json(), format!("{start}}}"));
-        let mistakes = [Mistake::parameter("limit", &"x")];
-        let whole = Details { place: Some((1, 2)), errors: Some(&mistakes), ..details };
+        let mistakes = [FieldError::parameter("limit", &"x")];
+        let whole = ProblemDetails { place: Some((1, 2)), errors: Some(&mistakes), ..details };
         let end = r#","line":1,"column":2,"errors":[{"parameter":"limit","detail":"x"}]}"#;
         assert_eq!(whole.json(), format!("{start}{end}"));
     }

@@ -7,25 +7,25 @@
 use std::borrow::Cow;
 
 use super::percent::{decode, encode};
-use super::problem::Mistake;
+use super::problem::FieldError;
 
 /// The parameters, and what was found wrong with them on the way.
 #[derive(Debug)]
-pub struct Query {
-    given: Vec<Given>,
-    mistakes: Vec<Mistake>,
+pub struct QueryParameters {
+    given: Vec<QueryParameter>,
+    mistakes: Vec<FieldError>,
 }
 
 /// A parameter, decoded.
 #[derive(Debug)]
-struct Given {
+struct QueryParameter {
     name: String,
     value: String,
     /// Whether a `+` came for a space.
     has_plus: bool,
 }
 
-impl Query {
+impl QueryParameters {
     /// Reads the parameters of these names.
     #[must_use]
     pub fn parse(query: Option<&str>, known: &[&str]) -> Self {
@@ -44,19 +44,19 @@ impl Query {
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
             let Some(name) = form_decode(raw_name) else {
-                read.mistakes.push(Mistake::parameter(raw_name, &MALFORMED));
+                read.mistakes.push(FieldError::parameter(raw_name, &MALFORMED));
                 continue;
             };
             if !is_known(&name) {
                 let family = family.map_or(String::new(), |family| format!(", {family}…"));
                 let detail = format!("is unknown: expected one of {}{family}", known.join(", "));
-                read.mistakes.push(Mistake::parameter(name, &detail));
+                read.mistakes.push(FieldError::parameter(name, &detail));
             } else if read.given.iter().any(|given| given.name == name) {
-                read.mistakes.push(Mistake::parameter(name, &"is repeated"));
+                read.mistakes.push(FieldError::parameter(name, &"is repeated"));
             } else if let Some(value) = form_decode(raw_value) {
-                read.given.push(Given { name, value, has_plus: raw_value.contains('+') });
+                read.given.push(QueryParameter { name, value, has_plus: raw_value.contains('+') });
             } else {
-                read.mistakes.push(Mistake::parameter(name, &MALFORMED));
+                read.mistakes.push(FieldError::parameter(name, &MALFORMED));
             }
         }
         read
@@ -69,7 +69,7 @@ impl Query {
             Ok(value) => Some(value),
             Err(error) => {
                 let hint = if given.has_plus { "; a + is decoded as a space: encode a plus sign as %2B" } else { "" };
-                self.mistakes.push(Mistake::parameter(name, &format!("{}{hint}", error.to_string())));
+                self.mistakes.push(FieldError::parameter(name, &format!("{}{hint}", error.to_string())));
                 None
             }
         }
@@ -91,7 +91,7 @@ impl Query {
     #[must_use]
     pub fn without(&self, name: &str) -> String {
         let others = self.given.iter().filter(|given| given.name != name);
-        let pair = |given: &Given| format!("{}={}", encode(&given.name), encode(&given.value));
+        let pair = |given: &QueryParameter| format!("{}={}", encode(&given.name), encode(&given.value));
         others.map(pair).collect::<Vec<_>>().join("&")
     }
 
@@ -103,14 +103,14 @@ impl Query {
 
     /// Remembers what takes more than one parameter to see.
     pub fn refuse(&mut self, name: &str, detail: &str) {
-        self.mistakes.push(Mistake::parameter(name, &detail));
+        self.mistakes.push(FieldError::parameter(name, &detail));
     }
 
     /// Ends the reading.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
-    pub fn finish(self) -> Result<(), Vec<Mistake>> {
+    pub fn finish(self) -> Result<(), Vec<FieldError>> {
         if self.mistakes.is_empty() { Ok(()) } else { Err(self.mistakes) }
     }
 }
@@ -137,20 +137,20 @@ mod tests {
 
     #[test]
     fn a_parameter_is_form_decoded() {
-        let mut query = Query::parse(Some("email=a%2Bb%40d.e&status=on+leave&na%6De+x=%20&limit=7&"), &KNOWN);
+        let mut query = QueryParameters::parse(Some("email=a%2Bb%40d.e&status=on+leave&na%6De+x=%20&limit=7&"), &KNOWN);
         assert_eq!(query.take("email", text).unwrap(), "a+b@d.e");
         assert_eq!(query.take("status", text).unwrap(), "on leave");
         assert_eq!(query.take("name x", text).unwrap(), " ");
         assert_eq!(query.take("limit", whole), Some(7));
         assert!(query.finish().is_ok());
-        assert!(Query::parse(None, &[]).finish().is_ok());
+        assert!(QueryParameters::parse(None, &[]).finish().is_ok());
     }
 
     const KNOWN: [&str; 5] = ["email", "status", "name x", "limit", "cursor"];
 
     #[test]
     fn a_plus_that_was_meant_as_one_is_explained() {
-        let mut query = Query::parse(Some("email=a+b@c.de"), &KNOWN);
+        let mut query = QueryParameters::parse(Some("email=a+b@c.de"), &KNOWN);
         assert_eq!(query.take("email", |text| Err::<(), _>(format!("{text:?} is not an email"))), None);
         let told = serde_json::to_string(&query.finish().unwrap_err()).unwrap();
         assert!(told.contains("a b@c.de") && told.contains("%2B"), "{told}");
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_query_is_encoded_again() {
-        let query = Query::parse(Some("email=a%2Bb@c.de&status=on+leave%3E%26&%63ursor=x&limit=7"), &KNOWN);
+        let query = QueryParameters::parse(Some("email=a%2Bb@c.de&status=on+leave%3E%26&%63ursor=x&limit=7"), &KNOWN);
         assert_eq!(query.without("cursor"), "email=a%2Bb%40c.de&status=on%20leave%3E%26&limit=7");
         assert!(query.has("cursor") && !query.has("fields"));
     }
@@ -172,8 +172,8 @@ mod tests {
             ("limit=%ff", "limit"),
             ("%zz=1", "%zz"),
         ] {
-            let mistakes = Query::parse(Some(query), &KNOWN).finish().unwrap_err();
-            assert_eq!(mistakes, [Mistake::parameter(name, &MALFORMED)], "{query}");
+            let mistakes = QueryParameters::parse(Some(query), &KNOWN).finish().unwrap_err();
+            assert_eq!(mistakes, [FieldError::parameter(name, &MALFORMED)], "{query}");
         }
     }
 
@@ -181,16 +181,16 @@ mod tests {
         #[test]
         fn what_a_form_encoder_writes_is_read_back(value: String) {
             let written = encode(&value).replace("%20", "+");
-            let mut query = Query::parse(Some(&format!("status={written}")), &KNOWN);
+            let mut query = QueryParameters::parse(Some(&format!("status={written}")), &KNOWN);
             proptest::prop_assert_eq!(query.take("status", text), Some(value.clone()));
-            let mut again = Query::parse(Some(&query.without("cursor")), &KNOWN);
+            let mut again = QueryParameters::parse(Some(&query.without("cursor")), &KNOWN);
             proptest::prop_assert_eq!(again.take("status", text), Some(value));
         }
     }
 
     #[test]
     fn everything_wrong_is_told_at_once() {
-        let mut query = Query::parse(Some("emial=x&limit=1&limit=2&from=%ff&to=x"), &["limit", "from", "to"]);
+        let mut query = QueryParameters::parse(Some("emial=x&limit=1&limit=2&from=%ff&to=x"), &["limit", "from", "to"]);
         assert_eq!(query.take("to", whole), None);
         let Err(mistakes) = query.finish() else { panic!("accepted") };
         let told = serde_json::to_string(&mistakes).unwrap();

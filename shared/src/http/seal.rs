@@ -28,20 +28,20 @@ const KEY_TEXT: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// As many random bytes as one text takes.
-pub type Salt = [u8; NONCE_LEN];
+pub type SealNonce = [u8; NONCE_LEN];
 
 /// The keys: the first seals, all of them open. A clone shares them.
 #[derive(Clone)]
-pub struct Keys(Arc<[(String, LessSafeKey)]>);
+pub struct SealKeys(Arc<[(String, LessSafeKey)]>);
 
 /// Without the keys.
-impl fmt::Debug for Keys {
+impl fmt::Debug for SealKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(|(id, _)| id)).finish()
     }
 }
 
-impl Keys {
+impl SealKeys {
     /// Reads `id:base64` pairs, comma-separated, each of 32 bytes.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Keys {
     /// Seals a text for whoever is bound to the same. Nothing comes of it only if the text is longer than the cipher
     /// takes, which is gigabytes.
     #[must_use]
-    pub fn seal(&self, text: &[u8], bound: &[u8], salt: Salt) -> Option<String> {
+    pub fn seal(&self, text: &[u8], bound: &[u8], salt: SealNonce) -> Option<String> {
         let (id, key) = self.0.first()?;
         let mut sealed = vec![FORMAT, u8::try_from(id.len()).ok()?];
         sealed.extend(id.as_bytes());
@@ -105,8 +105,8 @@ mod tests {
     const ONE: &str = "one:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
     const TWO: &str = "two:YWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXphYmNkZWY=";
 
-    fn keys(text: &str) -> Keys {
-        Keys::parse(text).unwrap()
+    fn keys(text: &str) -> SealKeys {
+        SealKeys::parse(text).unwrap()
     }
 
     #[test]
@@ -144,10 +144,10 @@ mod tests {
             ("short:MDEyMzQ1", "under short"),
             ("odd:!!!!", "under odd"),
         ] {
-            let said = Keys::parse(text).unwrap_err();
+            let said = SealKeys::parse(text).unwrap_err();
             assert!(said.contains(says) && !said.contains("MDEy"), "{said}");
         }
-        assert!(Keys::parse(&format!("generated:{}", "z".repeat(43))).is_ok(), "43 letters are a key");
+        assert!(SealKeys::parse(&format!("generated:{}", "z".repeat(43))).is_ok(), "43 letters are a key");
         assert_eq!(format!("{:?}", keys(ONE)), r#"["one"]"#);
     }
 

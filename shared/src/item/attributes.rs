@@ -10,26 +10,26 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::user::attributes::Attributes;
-use crate::user::json::{Json, Number};
-use crate::user::{AttributesPatch, Invalid};
+use crate::user::attributes::UserAttributes;
+use crate::user::json::{JsonNumber, JsonValue};
+use crate::user::{AttributesPatch, InvalidField};
 
 /// Attributes as a map.
 #[must_use]
-pub fn encode(attributes: &Attributes) -> AttributeValue {
+pub fn encode(attributes: &UserAttributes) -> AttributeValue {
     AttributeValue::M(attributes.members().iter().map(|(name, json)| (name.clone(), encode_json(json))).collect())
 }
 
 /// Any JSON as a value.
 #[must_use]
-pub fn encode_json(json: &Json) -> AttributeValue {
+pub fn encode_json(json: &JsonValue) -> AttributeValue {
     match json {
-        Json::Null => AttributeValue::Null(true),
-        Json::Bool(value) => AttributeValue::Bool(*value),
-        Json::Number(number) => AttributeValue::N(number.as_str().to_owned()),
-        Json::String(text) => AttributeValue::S(text.clone()),
-        Json::Array(items) => AttributeValue::L(items.iter().map(encode_json).collect()),
-        Json::Object(members) => {
+        JsonValue::Null => AttributeValue::Null(true),
+        JsonValue::Bool(value) => AttributeValue::Bool(*value),
+        JsonValue::Number(number) => AttributeValue::N(number.as_str().to_owned()),
+        JsonValue::String(text) => AttributeValue::S(text.clone()),
+        JsonValue::Array(items) => AttributeValue::L(items.iter().map(encode_json).collect()),
+        JsonValue::Object(members) => {
             AttributeValue::M(members.iter().map(|(name, json)| (name.clone(), encode_json(json))).collect())
         }
     }
@@ -39,10 +39,10 @@ pub fn encode_json(json: &Json) -> AttributeValue {
 ///
 /// # Errors
 /// The value is no map, or has a type that this version of the SDK does not know.
-pub fn decode(value: AttributeValue) -> Result<Attributes, Invalid> {
+pub fn decode(value: AttributeValue) -> Result<UserAttributes, InvalidField> {
     match decode_json(value)? {
-        Json::Object(members) => Ok(Attributes::new(members)),
-        _ => Err(Invalid("must be a map")),
+        JsonValue::Object(members) => Ok(UserAttributes::new(members)),
+        _ => Err(InvalidField("must be a map")),
     }
 }
 
@@ -50,32 +50,35 @@ pub fn decode(value: AttributeValue) -> Result<Attributes, Invalid> {
 ///
 /// # Errors
 /// The value has a type that this version of the SDK does not know, or a number that is none.
-pub fn decode_json(value: AttributeValue) -> Result<Json, Invalid> {
-    let number = |text: String| Number::parse(&text).map(Json::Number);
-    let binary = |blob: &aws_sdk_dynamodb::primitives::Blob| Json::String(STANDARD.encode(blob));
+pub fn decode_json(value: AttributeValue) -> Result<JsonValue, InvalidField> {
+    let number = |text: String| JsonNumber::parse(&text).map(JsonValue::Number);
+    let binary = |blob: &aws_sdk_dynamodb::primitives::Blob| JsonValue::String(STANDARD.encode(blob));
     Ok(match value {
-        AttributeValue::Null(_) => Json::Null,
-        AttributeValue::Bool(value) => Json::Bool(value),
+        AttributeValue::Null(_) => JsonValue::Null,
+        AttributeValue::Bool(value) => JsonValue::Bool(value),
         AttributeValue::N(text) => number(text)?,
-        AttributeValue::S(text) => Json::String(text),
-        AttributeValue::L(items) => Json::Array(items.into_iter().map(decode_json).collect::<Result<_, _>>()?),
-        AttributeValue::M(members) => Json::Object(
-            members.into_iter().map(|(name, value)| Ok((name, decode_json(value)?))).collect::<Result<_, Invalid>>()?,
+        AttributeValue::S(text) => JsonValue::String(text),
+        AttributeValue::L(items) => JsonValue::Array(items.into_iter().map(decode_json).collect::<Result<_, _>>()?),
+        AttributeValue::M(members) => JsonValue::Object(
+            members
+                .into_iter()
+                .map(|(name, value)| Ok((name, decode_json(value)?)))
+                .collect::<Result<_, InvalidField>>()?,
         ),
         AttributeValue::B(blob) => binary(&blob),
         AttributeValue::Ss(mut texts) => {
             texts.sort_unstable();
-            Json::Array(texts.into_iter().map(Json::String).collect())
+            JsonValue::Array(texts.into_iter().map(JsonValue::String).collect())
         }
         AttributeValue::Ns(mut texts) => {
             texts.sort_unstable();
-            Json::Array(texts.into_iter().map(number).collect::<Result<_, _>>()?)
+            JsonValue::Array(texts.into_iter().map(number).collect::<Result<_, _>>()?)
         }
         AttributeValue::Bs(mut blobs) => {
             blobs.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
-            Json::Array(blobs.iter().map(binary).collect())
+            JsonValue::Array(blobs.iter().map(binary).collect())
         }
-        _ => return Err(Invalid("has a type that this version does not know")),
+        _ => return Err(InvalidField("has a type that this version does not know")),
     })
 }
 
@@ -85,8 +88,8 @@ pub fn merge(stored: Option<AttributeValue>, patch: &AttributesPatch) -> Attribu
     merge_json(stored, patch.json())
 }
 
-fn merge_json(stored: Option<AttributeValue>, patch: &Json) -> AttributeValue {
-    let Json::Object(patch) = patch else {
+fn merge_json(stored: Option<AttributeValue>, patch: &JsonValue) -> AttributeValue {
+    let JsonValue::Object(patch) = patch else {
         return encode_json(patch);
     };
     let mut members = match stored {
@@ -95,7 +98,7 @@ fn merge_json(stored: Option<AttributeValue>, patch: &Json) -> AttributeValue {
     };
     for (name, change) in patch {
         let before = members.remove(name);
-        if *change != Json::Null {
+        if *change != JsonValue::Null {
             members.insert(name.clone(), merge_json(before, change));
         }
     }
@@ -110,8 +113,8 @@ mod tests {
     use super::*;
     use crate::user::json::any_json;
 
-    fn json(text: &str) -> Json {
-        Json::parse(text).unwrap()
+    fn json(text: &str) -> JsonValue {
+        JsonValue::parse(text).unwrap()
     }
 
     fn merged(target: &str, patch: &str) -> String {
@@ -146,7 +149,7 @@ mod tests {
     fn a_merge_leaves_foreign_types_that_it_does_not_name() {
         let set = AttributeValue::Ss(vec!["x".into()]);
         let stored = AttributeValue::M(HashMap::from([("set".to_owned(), set.clone())]));
-        let patch = AttributesPatch::new(Attributes::parse(r#"{"n": 1}"#).unwrap());
+        let patch = AttributesPatch::new(UserAttributes::parse(r#"{"n": 1}"#).unwrap());
         let merged = merge(Some(stored), &patch);
         assert_eq!(merged.as_m().unwrap()["set"], set);
         assert_eq!(merged.as_m().unwrap()["n"], AttributeValue::N("1".into()));
@@ -189,7 +192,7 @@ mod tests {
 
         #[test]
         fn an_empty_patch_changes_no_object(members in proptest::collection::btree_map(".{1,8}", any_json(), 0..5)) {
-            let stored = encode_json(&Json::Object(members));
+            let stored = encode_json(&JsonValue::Object(members));
             prop_assert_eq!(merge_json(Some(stored.clone()), &json("{}")), stored);
         }
     }

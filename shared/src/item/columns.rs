@@ -1,4 +1,4 @@
-//! A user's item as the columns of a relational table, read in one pass of its DynamoDB JSON. [`Columns`]
+//! A user's item as the columns of a relational table, read in one pass of its DynamoDB JSON. [`UserColumns`]
 //!
 //! The item itself stays the text that it came as. What has a column is taken out of it: texts, numbers as the text that
 //! they are, and `attributes` as plain JSON ([`plain`]). What another program wrote under a user's names and is of
@@ -19,14 +19,14 @@ use crate::folding::fold_case;
 use crate::number;
 use crate::user::expiry::whole_seconds;
 
-use visit::Value;
+use visit::ColumnValue;
 
 /// A text that is longer is in no index: an entry has a third of a page of 8 KB, and some hold two texts and numbers.
 pub const TEXT_BYTES: usize = 1_024;
 
 /// Why an item has no place in the table. The text names the attribute and never a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoRow {
+pub enum RowError {
     /// The key is not that of a user.
     #[error("the key is not {USER_ID} (S) and {TIMESTAMP} (N)")]
     Key,
@@ -51,7 +51,7 @@ pub enum NoRow {
 
 /// What has a column.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Columns<'a> {
+pub struct UserColumns<'a> {
     /// The user's name.
     pub name: Option<Cow<'a, str>>,
     /// The name as searches compare it ([`fold_case`]).
@@ -76,15 +76,15 @@ pub struct Columns<'a> {
     pub reserved: Option<&'static str>,
 }
 
-impl<'a> Columns<'a> {
+impl<'a> UserColumns<'a> {
     /// Reads an item.
     ///
     /// # Errors
-    /// [`NoRow`], which names the attribute.
-    pub fn read(item: &'a str) -> Result<Self, NoRow> {
-        let found = visit::Found::read(item)?;
+    /// [`RowError`], which names the attribute.
+    pub fn read(item: &'a str) -> Result<Self, RowError> {
+        let found = visit::ParsedColumns::read(item)?;
         if let Some(name) = visit::with_zero(item)? {
-            return Err(NoRow::Zero(name));
+            return Err(RowError::Zero(name));
         }
         let name = text(NAME, found.name)?;
         let email = text(EMAIL, found.email)?;
@@ -104,12 +104,12 @@ impl<'a> Columns<'a> {
     }
 }
 
-impl Columns<'_> {
+impl UserColumns<'_> {
     /// The same, of an item that need not be kept.
     #[must_use]
-    pub fn into_owned(self) -> Columns<'static> {
+    pub fn into_owned(self) -> UserColumns<'static> {
         let own = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
-        Columns {
+        UserColumns {
             name: own(self.name),
             name_folded: own(self.name_folded),
             email: own(self.email),
@@ -128,8 +128,8 @@ impl Columns<'_> {
 /// The user and the second that a key names.
 ///
 /// # Errors
-/// [`NoRow`] if it is another table's, or longer than an index holds.
-pub fn key(key: &CanonicalKey) -> Result<(Cow<'_, str>, Cow<'_, str>), NoRow> {
+/// [`RowError`] if it is another table's, or longer than an index holds.
+pub fn key(key: &CanonicalKey) -> Result<(Cow<'_, str>, Cow<'_, str>), RowError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct UserKey<'k> {
@@ -148,30 +148,30 @@ pub fn key(key: &CanonicalKey) -> Result<(Cow<'_, str>, Cow<'_, str>), NoRow> {
         #[serde(borrow, rename = "N")]
         text: Cow<'k, str>,
     }
-    let UserKey { user_id, timestamp } = serde_json::from_str(key.as_str()).map_err(|_| NoRow::Key)?;
+    let UserKey { user_id, timestamp } = serde_json::from_str(key.as_str()).map_err(|_| RowError::Key)?;
     let user_id = fitting(USER_ID, user_id.text)?;
     Ok((user_id, timestamp.text))
 }
 
-fn fitting<'a>(attribute: &'static str, text: Cow<'a, str>) -> Result<Cow<'a, str>, NoRow> {
+fn fitting<'a>(attribute: &'static str, text: Cow<'a, str>) -> Result<Cow<'a, str>, RowError> {
     if text.len() > TEXT_BYTES {
-        Err(NoRow::Long(attribute))
+        Err(RowError::Long(attribute))
     } else if text.contains('\0') {
-        Err(NoRow::Zero(attribute.to_owned()))
+        Err(RowError::Zero(attribute.to_owned()))
     } else {
         Ok(text)
     }
 }
 
-fn text<'a>(attribute: &'static str, value: Option<Value<'a>>) -> Result<Option<Cow<'a, str>>, NoRow> {
+fn text<'a>(attribute: &'static str, value: Option<ColumnValue<'a>>) -> Result<Option<Cow<'a, str>>, RowError> {
     match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Text(text)) => fitting(attribute, text).map(Some),
-        Some(_) => Err(NoRow::Type { attribute, wanted: "a text (S)" }),
+        None | Some(ColumnValue::Null) => Ok(None),
+        Some(ColumnValue::Text(text)) => fitting(attribute, text).map(Some),
+        Some(_) => Err(RowError::Type { attribute, wanted: "a text (S)" }),
     }
 }
 
-/// Borrows of what the text borrows, where folding leaves it as it is.
+/// Borrows of what the text borrows, where folding leaves it is.
 fn folded<'a>(text: &Cow<'a, str>) -> Cow<'a, str> {
     match text {
         Cow::Borrowed(text) => fold_case(text),
@@ -189,17 +189,17 @@ fn domain<'a>(email: &Cow<'a, str>) -> Option<Cow<'a, str>> {
     }
 }
 
-fn whole<'a>(attribute: &'static str, value: Option<Value<'a>>) -> Result<Option<Cow<'a, str>>, NoRow> {
+fn whole<'a>(attribute: &'static str, value: Option<ColumnValue<'a>>) -> Result<Option<Cow<'a, str>>, RowError> {
     match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(text)) if number::canonical(&text).is_some() => Ok(Some(text)),
-        Some(_) => Err(NoRow::Type { attribute, wanted: "a number (N)" }),
+        None | Some(ColumnValue::Null) => Ok(None),
+        Some(ColumnValue::Number(text)) if number::canonical(&text).is_some() => Ok(Some(text)),
+        Some(_) => Err(RowError::Type { attribute, wanted: "a number (N)" }),
     }
 }
 
 /// As DynamoDB's TTL understands it, but for what is too old, which depends on the time.
-fn expiry(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
-    let Some(Value::Number(text)) = value else { return None };
+fn expiry(value: Option<ColumnValue<'_>>) -> Option<Cow<'_, str>> {
+    let Some(ColumnValue::Number(text)) = value else { return None };
     let spelled = number::canonical(&text)?;
     match spelled.as_bytes() {
         [b'-', ..] | b"0" => None,
@@ -208,17 +208,17 @@ fn expiry(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
     }
 }
 
-fn moment(attribute: &'static str, value: Option<Value<'_>>) -> Result<Option<OffsetDateTime>, NoRow> {
-    let wrong = NoRow::Type { attribute, wanted: "an RFC 3339 time (S)" };
+fn moment(attribute: &'static str, value: Option<ColumnValue<'_>>) -> Result<Option<OffsetDateTime>, RowError> {
+    let wrong = RowError::Type { attribute, wanted: "an RFC 3339 time (S)" };
     match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Text(text)) => OffsetDateTime::parse(&text, &Rfc3339).map(Some).map_err(|_| wrong),
+        None | Some(ColumnValue::Null) => Ok(None),
+        Some(ColumnValue::Text(text)) => OffsetDateTime::parse(&text, &Rfc3339).map(Some).map_err(|_| wrong),
         Some(_) => Err(wrong),
     }
 }
 
-fn attributes_wanted() -> NoRow {
-    NoRow::Type { attribute: ATTRIBUTES, wanted: "a map (M)" }
+fn attributes_wanted() -> RowError {
+    RowError::Type { attribute: ATTRIBUTES, wanted: "a map (M)" }
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use time::OffsetDateTime;
 
-use super::{EXPIRES_AT, Item, UPDATED_AT, VERSION, is_live, text, version, whole};
+use super::{AttributeMap, EXPIRES_AT, UPDATED_AT, VERSION, is_live, text, version, whole};
 use crate::raw_item::RawItem;
 use crate::user::{first_version, spell_moment};
 
 /// When a restored item expires again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expiry {
+pub enum RestoredExpiry {
     /// It has no `expires_at` any more.
     Never,
     /// So many seconds after it is restored.
@@ -22,11 +22,11 @@ pub enum Expiry {
 
 /// The item as it is created at `now`, over one of version `over` if that is given.
 #[must_use]
-pub fn restored(archived: RawItem, expiry: Expiry, over: Option<u64>, now: OffsetDateTime) -> Item {
+pub fn restored(archived: RawItem, expiry: RestoredExpiry, over: Option<u64>, now: OffsetDateTime) -> AttributeMap {
     let mut item = archived.into_attributes();
     match expiry {
-        Expiry::Never => drop(item.remove(EXPIRES_AT)),
-        Expiry::After(seconds) => {
+        RestoredExpiry::Never => drop(item.remove(EXPIRES_AT)),
+        RestoredExpiry::After(seconds) => {
             item.insert(EXPIRES_AT.to_owned(), whole(now.unix_timestamp().saturating_add(seconds)));
         }
     }
@@ -47,14 +47,14 @@ pub fn is_restored(live: &RawItem, archived: &RawItem) -> bool {
 
 /// What stands in a restore's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Obstacle {
+pub struct ExistingItem {
     /// Its version; nothing if it has none that is a whole number.
     pub version: Option<u64>,
     /// Whether it can be seen; one that has expired is yet to be removed, and archived.
     pub is_live: bool,
 }
 
-impl Obstacle {
+impl ExistingItem {
     /// Of the item that is there.
     #[must_use]
     pub fn of(item: &RawItem, now: OffsetDateTime) -> Self {
@@ -81,13 +81,13 @@ mod tests {
     #[test]
     fn it_gets_a_new_version_and_another_expiry_and_keeps_the_rest() {
         let now = datetime!(2026-11-24 8:00 UTC);
-        let item = RawItem::new(restored(archived(), Expiry::After(60), None, now));
+        let item = RawItem::new(restored(archived(), RestoredExpiry::After(60), None, now));
         assert_eq!(item.differing(&archived()), ["expires_at", "updated_at", "version"]);
         let number = |name| item.get(name).unwrap().as_n().unwrap().clone();
         assert_eq!(number("version"), first_version(now).to_string());
         assert_eq!(number("expires_at"), (now.unix_timestamp() + 60).to_string());
         assert!(is_restored(&item, &archived()) && !is_restored(&archived(), &archived()));
-        let never = RawItem::new(restored(archived(), Expiry::Never, None, now));
+        let never = RawItem::new(restored(archived(), RestoredExpiry::Never, None, now));
         assert!(never.get("expires_at").is_none());
     }
 
@@ -95,9 +95,9 @@ mod tests {
     fn over_another_its_version_is_above_that() {
         let now = datetime!(2026-11-24 8:00 UTC);
         let ahead = first_version(now) + 5;
-        let item = restored(archived(), Expiry::Never, Some(ahead), now);
+        let item = restored(archived(), RestoredExpiry::Never, Some(ahead), now);
         assert_eq!(item["version"], whole(ahead + 1));
-        assert_eq!(restored(archived(), Expiry::Never, Some(7), now)["version"], whole(first_version(now)));
+        assert_eq!(restored(archived(), RestoredExpiry::Never, Some(7), now)["version"], whole(first_version(now)));
     }
 
     #[test]
@@ -106,14 +106,14 @@ mod tests {
         for (ends, is_live) in [(now.unix_timestamp() - 1, false), (now.unix_timestamp() + 1, true), (100, true)] {
             let mut item = archived().into_attributes();
             item.insert("expires_at".to_owned(), whole(ends));
-            let obstacle = Obstacle::of(&RawItem::new(item), now);
+            let obstacle = ExistingItem::of(&RawItem::new(item), now);
             assert_eq!(
                 obstacle,
-                Obstacle { version: Some(7), is_live },
+                ExistingItem { version: Some(7), is_live },
                 "TTL never removes what ended long ago: {ends}"
             );
         }
         let bare = RawItem::parse(r#"{"user_id":{"S":"ada"}}"#).unwrap();
-        assert_eq!(Obstacle::of(&bare, now), Obstacle { version: None, is_live: true });
+        assert_eq!(ExistingItem::of(&bare, now), ExistingItem { version: None, is_live: true });
     }
 }

@@ -4,36 +4,36 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Unreadable;
-use crate::change::{CanonicalKey, Image};
+use super::ItemParseError;
+use crate::change::{CanonicalKey, ItemImage};
 use crate::user::UserKey;
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
 
 /// A number as DynamoDB's JSON has it.
 #[derive(Deserialize)]
-struct Number<'a> {
+struct NumberAttribute<'a> {
     #[serde(rename = "N", borrow)]
     digits: &'a str,
 }
 
 /// A text as DynamoDB's JSON has it.
 #[derive(Deserialize)]
-struct Text {
+struct StringAttribute {
     #[serde(rename = "S")]
     text: String,
 }
 
 /// The version of an item; 0 if it has none, or one that makes it no user. Nothing if the text is no item.
 #[must_use]
-pub fn version_of(image: Image<'_>) -> Option<u64> {
+pub fn version_of(image: ItemImage<'_>) -> Option<u64> {
     #[derive(Deserialize)]
     struct Versioned<'a> {
         #[serde(borrow)]
         version: Option<&'a RawValue>,
     }
     let item: Versioned<'_> = serde_json::from_str(image.get()).ok()?;
-    let number = item.version.and_then(|raw| serde_json::from_str::<Number<'_>>(raw.get()).ok());
+    let number = item.version.and_then(|raw| serde_json::from_str::<NumberAttribute<'_>>(raw.get()).ok());
     Some(number.and_then(|number| number.digits.parse().ok()).unwrap_or(0))
 }
 
@@ -41,14 +41,14 @@ pub fn version_of(image: Image<'_>) -> Option<u64> {
 ///
 /// # Errors
 /// It is none that the API could ask for.
-pub fn key_of(key: &CanonicalKey) -> Result<UserKey, Unreadable> {
+pub fn key_of(key: &CanonicalKey) -> Result<UserKey, ItemParseError> {
     #[derive(Deserialize)]
     struct Wire<'a> {
-        user_id: Text,
+        user_id: StringAttribute,
         #[serde(borrow)]
-        timestamp: Number<'a>,
+        timestamp: NumberAttribute<'a>,
     }
-    let refused = |attribute, reason: String| Unreadable { attribute, reason };
+    let refused = |attribute, reason: String| ItemParseError { attribute, reason };
     let wire: Wire<'_> = serde_json::from_str(key.as_str())
         .map_err(|_| refused(super::USER_ID, "or the other part of the key is missing, or of another type".into()))?;
     let id = UserId::parse(wire.user_id.text).map_err(|error| refused(super::USER_ID, error.to_string()))?;
@@ -64,7 +64,7 @@ mod tests {
 
     fn version(json: &str) -> Option<u64> {
         let raw = RawValue::from_string(json.to_owned()).unwrap();
-        version_of(Image::parse(&raw).unwrap())
+        version_of(ItemImage::parse(&raw).unwrap())
     }
 
     #[test]

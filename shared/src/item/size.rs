@@ -12,16 +12,16 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::item::{Item, encode};
+    use crate::item::{AttributeMap, encode};
     use crate::raw_item::{ITEM_BYTES_MOST, value_bytes};
-    use crate::user::attributes::Attributes;
+    use crate::user::attributes::UserAttributes;
     use crate::user::email::Email;
     use crate::user::expiry::ExpiresAt;
     use crate::user::id::UserId;
-    use crate::user::name::Name;
-    use crate::user::status::Status;
+    use crate::user::name::UserName;
+    use crate::user::status::UserStatus;
     use crate::user::timestamp::Timestamp;
-    use crate::user::{Profile, User, UserKey};
+    use crate::user::{User, UserKey, UserProfile};
 
     /// The name of a replica's revision, and the longest of them.
     const REVISION_BYTES: usize = "_rev".len() + 31;
@@ -29,14 +29,14 @@ mod tests {
     #[test]
     fn the_longest_record_leaves_room_for_a_replica_s_revision() {
         let now = datetime!(2026-11-22 10:00 UTC);
-        let profile = Profile {
-            name: Name::parse("\u{10ffff}".repeat(Name::MAX_CHARS)).unwrap(),
+        let profile = UserProfile {
+            name: UserName::parse("\u{10ffff}".repeat(UserName::MAX_CHARS)).unwrap(),
             email: Some(
                 Email::parse(format!("a@{}.{}.{}.{}", "b".repeat(63), "c".repeat(63), "d".repeat(63), "e".repeat(60)))
                     .unwrap(),
             ),
-            status: Some(Status::parse("\u{10ffff}".repeat(Status::MAX_CHARS)).unwrap()),
-            attributes: Some(Attributes::default()),
+            status: Some(UserStatus::parse("\u{10ffff}".repeat(UserStatus::MAX_CHARS)).unwrap()),
+            attributes: Some(UserAttributes::default()),
             expires_at: ExpiresAt::of_stored(&ExpiresAt::MAX_STORED_SECONDS.to_string(), now),
         };
         assert_eq!(profile.email.as_ref().unwrap().as_str().len(), Email::MAX_CHARS);
@@ -44,7 +44,7 @@ mod tests {
         let key = UserKey { id, timestamp: Timestamp::parse(Timestamp::MAX_SECONDS).unwrap() };
         let mut user = User::created(key, profile, now);
         user.version = u64::MAX;
-        let item: Item = encode(&user).unwrap();
+        let item: AttributeMap = encode(&user).unwrap();
         let rest: usize = item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum();
         // The empty map counts three bytes, which the largest includes.
         assert!(rest - 3 + REVISION_BYTES + MAX_ATTRIBUTES_BYTES <= ITEM_BYTES_MOST, "{rest}");

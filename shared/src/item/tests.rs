@@ -1,5 +1,5 @@
 use super::*;
-use crate::user::attributes::Attributes;
+use crate::user::attributes::UserAttributes;
 use time::macros::datetime;
 
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123 UTC);
@@ -7,18 +7,18 @@ const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123 UTC);
 fn full() -> User {
     User::created(
         UserKey { id: UserId::parse("ada").unwrap(), timestamp: Timestamp::parse(7).unwrap() },
-        Profile {
-            name: Name::parse("Ada").unwrap(),
+        UserProfile {
+            name: UserName::parse("Ada").unwrap(),
             email: Some(Email::parse("ada@example.com").unwrap()),
-            status: Some(Status::parse("active").unwrap()),
-            attributes: Some(Attributes::parse(r#"{"n": 1.5, "l": [null, true]}"#).unwrap()),
+            status: Some(UserStatus::parse("active").unwrap()),
+            attributes: Some(UserAttributes::parse(r#"{"n": 1.5, "l": [null, true]}"#).unwrap()),
             expires_at: Some(ExpiresAt::parse(1_900_000_000, NOW).unwrap()),
         },
         NOW,
     )
 }
 
-fn unreadable(change: impl FnOnce(&mut Item)) -> &'static str {
+fn unreadable(change: impl FnOnce(&mut AttributeMap)) -> &'static str {
     let mut item = encode(&full()).unwrap();
     change(&mut item);
     decode(item, NOW).unwrap_err().attribute
@@ -37,7 +37,7 @@ fn a_user_is_read_back_from_its_item() {
 #[test]
 fn what_is_absent_has_no_attribute() {
     let mut user = full();
-    user.profile = Profile { email: None, status: None, attributes: None, expires_at: None, ..user.profile };
+    user.profile = UserProfile { email: None, status: None, attributes: None, expires_at: None, ..user.profile };
     let item = encode(&user).unwrap();
     assert_eq!(item.len(), 6);
     assert_eq!(decode(item, NOW).unwrap(), user);

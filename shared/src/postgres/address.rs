@@ -1,4 +1,4 @@
-//! Where a database is: a `postgres://` URL, read once. [`Address`]
+//! Where a database is: a `postgres://` URL, read once. [`DatabaseUrl`]
 //!
 //! What libpq calls `sslmode` is decided here and nowhere else: a connection over a network is encrypted and the server's
 //! name is verified, whatever less the URL asks for; only one that stays on the machine is not, and one whose URL says
@@ -10,32 +10,32 @@ use std::path::PathBuf;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-use super::tls::{Authorities, authorities};
+use super::tls::{CaBundle, authorities};
 
 /// What a URL should look like.
 const EXAMPLE: &str = "set it to postgres://<user>[:<password>]@<host>:5432/<database>";
 
 /// How a connection is protected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Protection {
+pub(super) enum TlsMode {
     /// Not at all.
     None,
     /// Encrypted, and the server proves its name: to the authorities of RDS and the public ones, or to those of a file.
-    Verified(Option<Authorities>),
+    Verified(Option<CaBundle>),
 }
 
 /// A database, as a URL names it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct DatabaseUrl {
     pub(super) config: Config,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: String,
     pub(super) database: String,
-    pub(super) protection: Protection,
+    pub(super) protection: TlsMode,
 }
 
-impl Address {
+impl DatabaseUrl {
     /// Reads a URL.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Address {
         }
         let database = config.get_dbname().unwrap_or(&user).to_owned();
         let protection = asked.protection(&host)?;
-        config.ssl_mode(if protection == Protection::None { SslMode::Disable } else { SslMode::Require });
+        config.ssl_mode(if protection == TlsMode::None { SslMode::Disable } else { SslMode::Require });
         Ok(Self { config, host, port, user, database, protection })
     }
 
@@ -106,13 +106,13 @@ impl Address {
 }
 
 /// Without the password.
-impl fmt::Display for Address {
+impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}/{}", self.host, self.port, self.database)
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Address({}@{self})", self.user)
     }
@@ -120,22 +120,22 @@ impl fmt::Debug for Address {
 
 /// The parameters that are read here and not by the driver.
 #[derive(Default)]
-struct Asked {
+struct UrlParameters {
     mode: Option<String>,
     root_certificate: Option<PathBuf>,
 }
 
-impl Asked {
-    fn protection(self, host: &str) -> Result<Protection, String> {
+impl UrlParameters {
+    fn protection(self, host: &str) -> Result<TlsMode, String> {
         let own = self.root_certificate.as_deref().map(authorities).transpose()?;
         let is_own = own.is_some();
-        let verified = Protection::Verified(own);
+        let verified = TlsMode::Verified(own);
         match self.mode.as_deref() {
-            Some("disable") => Ok(Protection::None),
+            Some("disable") => Ok(TlsMode::None),
             // What asks for less gets all of it: without the name, anybody with any certificate is the server.
             Some("require" | "verify-ca" | "verify-full") => Ok(verified),
             Some(other) => Err(format!("has sslmode={other}: set it to verify-full, or to disable")),
-            None if !is_own && is_this_machine(host) => Ok(Protection::None),
+            None if !is_own && is_this_machine(host) => Ok(TlsMode::None),
             None => Ok(verified),
         }
     }
@@ -146,8 +146,8 @@ fn is_this_machine(host: &str) -> bool {
 }
 
 /// Takes `sslmode` and `sslrootcert` out of the URL: the driver knows other values of the one, and not the other.
-fn own_parameters(url: &str) -> Result<(String, Asked), String> {
-    let mut asked = Asked::default();
+fn own_parameters(url: &str) -> Result<(String, UrlParameters), String> {
+    let mut asked = UrlParameters::default();
     let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), asked)) };
     let mut rest = Vec::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -173,31 +173,31 @@ mod tests {
 
     #[test]
     fn a_url_is_read_and_shown_without_its_password() {
-        let address = Address::parse(WELL).unwrap();
+        let address = DatabaseUrl::parse(WELL).unwrap();
         assert_eq!((address.host(), address.port(), address.user()), ("db.example.com", 6432, "millrace"));
         assert_eq!(address.to_string(), "db.example.com:6432/users");
         assert!(address.has_password() && !format!("{address:?}").contains("s3cret"));
-        let short = Address::parse("postgresql://ada@db.example.com").unwrap();
+        let short = DatabaseUrl::parse("postgresql://ada@db.example.com").unwrap();
         assert_eq!((short.port(), short.database(), short.has_password()), (5432, "ada", false));
     }
 
     #[test]
     fn what_crosses_a_network_is_verified_unless_it_says_otherwise() {
-        let of = |url: &str| Address::parse(url).map(|address| address.protection);
-        let verified = Ok(Protection::Verified(None));
+        let of = |url: &str| DatabaseUrl::parse(url).map(|address| address.protection);
+        let verified = Ok(TlsMode::Verified(None));
         assert_eq!(of(WELL), verified);
         for mode in ["require", "verify-ca", "verify-full"] {
             assert_eq!(of(&format!("{WELL}?sslmode={mode}")), verified, "{mode}");
         }
         for local in ["localhost", "127.0.0.1"] {
-            assert_eq!(of(&format!("postgres://ada@{local}/users")), Ok(Protection::None));
+            assert_eq!(of(&format!("postgres://ada@{local}/users")), Ok(TlsMode::None));
             assert_eq!(of(&format!("postgres://ada@{local}/users?sslmode=verify-full")), verified);
         }
-        assert_eq!(of(&format!("{WELL}?sslmode=disable")), Ok(Protection::None));
+        assert_eq!(of(&format!("{WELL}?sslmode=disable")), Ok(TlsMode::None));
         let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/certificates%2Frds.pem");
         for host in ["db.example.com", "localhost"] {
             let url = format!("postgres://ada@{host}/users?sslrootcert={authority}&application_name=x");
-            assert!(matches!(of(&url), Ok(Protection::Verified(Some(own))) if own.len() > 80), "{url}");
+            assert!(matches!(of(&url), Ok(TlsMode::Verified(Some(own))) if own.len() > 80), "{url}");
         }
         assert!(of(&format!("{WELL}?sslrootcert=/nowhere/ca.pem")).unwrap_err().contains("/nowhere/ca.pem"));
     }
@@ -214,7 +214,7 @@ mod tests {
             ("postgres://db/users", "no user"),
             ("postgres://ada:pass@s3cret@db/users", "percent-encode"),
         ] {
-            let said = Address::parse(url).unwrap_err();
+            let said = DatabaseUrl::parse(url).unwrap_err();
             assert!(said.contains(says) && !said.contains("s3cret"), "{url}: {said}");
         }
     }

@@ -1,25 +1,25 @@
-//! What a function's environment says of a database. [`Settings`]
+//! What a function's environment says of a database. [`PostgresSettings`]
 
 use crate::token::TokenSigner;
 
-use super::Database;
-use super::address::Address;
-use super::login::{Login, SECRET};
+use super::PostgresDatabase;
+use super::address::DatabaseUrl;
+use super::login::{PostgresAuth, SECRET};
 
 /// How connections log in: `password` or `iam`.
 const LOGIN: &str = "POSTGRES_AUTH";
 
 /// A database, as the environment describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct PostgresSettings {
     setting: &'static str,
-    address: Address,
+    address: DatabaseUrl,
     by_token: bool,
     /// The ARN or the name of a secret.
     secret: Option<String>,
 }
 
-impl Settings {
+impl PostgresSettings {
     /// Reads the variable `setting`, a URL, and with it how to log in; nothing if it is unset.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ impl Settings {
                 false
             }
         };
-        let address = environment(setting).map(Address::parse);
+        let address = environment(setting).map(DatabaseUrl::parse);
         let address = match address {
             Some(Ok(address)) => Some(address),
             Some(Err(problem)) => {
@@ -46,11 +46,11 @@ impl Settings {
             }
             None => None,
         };
-        if by_token && address.as_ref().is_some_and(Address::has_password) {
+        if by_token && address.as_ref().is_some_and(DatabaseUrl::has_password) {
             problems.push(format!("{setting} holds a password, and {LOGIN} is iam: leave one of them out"));
         }
         let secret = environment(SECRET).map(str::to_owned);
-        if secret.is_some() && address.as_ref().is_some_and(Address::has_password) {
+        if secret.is_some() && address.as_ref().is_some_and(DatabaseUrl::has_password) {
             problems.push(format!("{setting} holds a password, and {SECRET} names another: leave one of them out"));
         }
         if problems.is_empty() {
@@ -62,26 +62,26 @@ impl Settings {
 
     /// Where the database is.
     #[must_use]
-    pub fn address(&self) -> &Address {
+    pub fn address(&self) -> &DatabaseUrl {
         &self.address
     }
 
     /// The database, whose connections begin with the SQL `setup`; no I/O. Without a signer logins are by password,
     /// whatever the environment says: on a machine that is nobody's but the caller's.
     #[must_use]
-    pub fn database(&self, signer: Option<TokenSigner>, setup: &'static str) -> Database {
+    pub fn database(&self, signer: Option<TokenSigner>, setup: &'static str) -> PostgresDatabase {
         let login = match (signer, &self.secret) {
-            (Some(signer), _) if self.by_token => Login::Iam(signer),
-            (Some(signer), Some(secret)) => Login::by_secret(&signer, secret),
-            _ => Login::Password,
+            (Some(signer), _) if self.by_token => PostgresAuth::Iam(signer),
+            (Some(signer), Some(secret)) => PostgresAuth::by_secret(&signer, secret),
+            _ => PostgresAuth::Password,
         };
-        Database::new(self.setting, self.address.clone(), login, setup)
+        PostgresDatabase::new(self.setting, self.address.clone(), login, setup)
     }
 
     /// The same database as its owner sees it, who makes tables: by the secret, if there is one, even where all others log
     /// in by token.
     #[must_use]
-    pub fn owned(&self, signer: Option<TokenSigner>) -> Database {
+    pub fn owned(&self, signer: Option<TokenSigner>) -> PostgresDatabase {
         Self { by_token: self.by_token && self.secret.is_none(), ..self.clone() }.database(signer, "")
     }
 }
@@ -90,9 +90,9 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn parse(variables: &[(&str, &'static str)]) -> Result<Option<Settings>, Vec<String>> {
+    fn parse(variables: &[(&str, &'static str)]) -> Result<Option<PostgresSettings>, Vec<String>> {
         let get = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-        Settings::parse("POSTGRES_URL", get)
+        PostgresSettings::parse("POSTGRES_URL", get)
     }
 
     #[test]

@@ -12,13 +12,13 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 const RDS: &[u8] = include_bytes!("../../certificates/rds.pem");
 
 /// The authorities of a file.
-pub(super) type Authorities = Vec<CertificateDer<'static>>;
+pub(super) type CaBundle = Vec<CertificateDer<'static>>;
 
 /// Reads a file of authorities.
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn authorities(file: &Path) -> Result<Authorities, String> {
+pub(super) fn authorities(file: &Path) -> Result<CaBundle, String> {
     let unusable = |error: &dyn std::fmt::Display| format!("has sslrootcert={}: {error}", file.display());
     let pem = std::fs::read(file).map_err(|error| unusable(&error))?;
     let found = certificates(&pem).map_err(|error| unusable(&error))?;
@@ -34,7 +34,7 @@ pub(super) fn authorities(file: &Path) -> Result<Authorities, String> {
 ///
 /// # Errors
 /// Why there is none.
-pub(super) fn connector(own: Option<&Authorities>) -> Result<MakeRustlsConnect, String> {
+pub(super) fn connector(own: Option<&CaBundle>) -> Result<MakeRustlsConnect, String> {
     let mut roots = RootCertStore::empty();
     if let Some(own) = own {
         add(&mut roots, own)?;
@@ -48,11 +48,11 @@ pub(super) fn connector(own: Option<&Authorities>) -> Result<MakeRustlsConnect, 
     Ok(MakeRustlsConnect::new(config))
 }
 
-fn certificates(pem: &[u8]) -> Result<Authorities, String> {
+fn certificates(pem: &[u8]) -> Result<CaBundle, String> {
     CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())
 }
 
-fn add(roots: &mut RootCertStore, certificates: &Authorities) -> Result<(), String> {
+fn add(roots: &mut RootCertStore, certificates: &CaBundle) -> Result<(), String> {
     certificates.iter().try_for_each(|one| roots.add(one.clone()).map_err(|error| error.to_string()))
 }
 

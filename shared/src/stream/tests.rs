@@ -57,8 +57,8 @@ fn an_old_image_without_the_key_shows_nothing() {
             let payload = raw(&json!({"Records": [changed(name, old.clone(), json!({"k": {"S": "a"}}))]}));
             let batch = read(&payload).unwrap();
             let change = batch.records[0].read.as_ref().unwrap();
-            assert!(matches!(change.before, Before::Unknown), "{name} {old}");
-            assert!(!matches!(change.effect, Effect::Remove { image: Some(_), .. }), "{name} {old}");
+            assert!(matches!(change.before, OldImage::Unknown), "{name} {old}");
+            assert!(!matches!(change.effect, ChangeKind::Remove { image: Some(_), .. }), "{name} {old}");
         }
     }
 }
@@ -82,7 +82,7 @@ fn a_record_becomes_a_change() {
     assert_eq!(change.key.canonical().as_str(), r#"{"k":{"S":"a"}}"#);
     assert_eq!(change.source.table(), "Users");
     assert_eq!(change.at.unwrap().unix_timestamp(), 1_732_283_949);
-    assert!(matches!(change.effect, Effect::Write { image: Some(image) } if image.get() == r#"{"k":{"S":"a"}}"#));
+    assert!(matches!(change.effect, ChangeKind::Write { image: Some(image) } if image.get() == r#"{"k":{"S":"a"}}"#));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn an_image_keeps_its_own_text() {
     );
     let payload = RawValue::from_string(text).unwrap();
     let batch = read(&payload).unwrap();
-    let Effect::Write { image: Some(read) } = batch.records[0].read.as_ref().unwrap().effect else { panic!() };
+    let ChangeKind::Write { image: Some(read) } = batch.records[0].read.as_ref().unwrap().effect else { panic!() };
     assert_eq!(read.get(), image);
 }
 
@@ -151,7 +151,7 @@ fn only_the_service_s_removals_are_expiries() {
         record["dynamodb"]["OldImage"] = json!({"k": {"S": "a"}});
         let payload = raw(&json!({"Records": [record]}));
         let batch = read(&payload).unwrap();
-        let Effect::Remove { expired, image } = batch.records[0].read.as_ref().unwrap().effect else { panic!() };
+        let ChangeKind::Remove { expired, image } = batch.records[0].read.as_ref().unwrap().effect else { panic!() };
         assert_eq!((expired, image.is_some()), (wanted, true));
     }
 }
@@ -164,7 +164,7 @@ fn a_view_without_images_is_not_a_damaged_record() {
         let payload = raw(&json!({"Records": [record]}));
         let batch = read(&payload).unwrap();
         let change = batch.records[0].read.as_ref().unwrap();
-        assert!(matches!(change.effect, Effect::Write { image: None }));
+        assert!(matches!(change.effect, ChangeKind::Write { image: None }));
         assert_eq!(change.view.as_deref(), Some(view));
     }
 }
@@ -192,11 +192,11 @@ fn what_is_no_event_is_an_error() {
 
 #[test]
 fn an_answer_names_one_position_or_none() {
-    let text = |answer: &Answer| serde_json::to_string(answer).unwrap();
-    assert_eq!(text(&Answer::done()), r#"{"batchItemFailures":[]}"#);
-    let resend = Answer::resend_from("4421584500000000017450439091");
+    let text = |answer: &BatchResponse| serde_json::to_string(answer).unwrap();
+    assert_eq!(text(&BatchResponse::done()), r#"{"batchItemFailures":[]}"#);
+    let resend = BatchResponse::resend_from("4421584500000000017450439091");
     assert_eq!(text(&resend), r#"{"batchItemFailures":[{"itemIdentifier":"4421584500000000017450439091"}]}"#);
-    assert_eq!((resend.identifier(), Answer::done().identifier()), (Some("4421584500000000017450439091"), None));
+    assert_eq!((resend.identifier(), BatchResponse::done().identifier()), (Some("4421584500000000017450439091"), None));
 }
 
 #[test]
@@ -209,6 +209,6 @@ fn a_key_is_told_of_a_record_that_is_otherwise_unreadable() {
     }
 }
 
-fn stream_key(record: &str) -> Result<CanonicalKey, Unreadable> {
+fn stream_key(record: &str) -> Result<CanonicalKey, RecordParseError> {
     key_of(&RawValue::from_string(record.to_owned()).unwrap())
 }

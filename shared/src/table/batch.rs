@@ -5,8 +5,8 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnConsumedCapacity};
 use time::OffsetDateTime;
 
-use super::{Fault, UserTable};
-use crate::item::{self, Item};
+use super::{TableError, UserTable};
+use crate::item::{self, AttributeMap};
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
 use crate::user::{User, UserKey};
@@ -20,7 +20,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 /// What became of the keys. A key that is nowhere here has no live record.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch {
+pub struct UserBatch {
     /// Live records, in no order.
     pub users: Vec<User>,
     /// Keys of live items that are no users.
@@ -34,9 +34,9 @@ impl UserTable {
     ///
     /// # Errors
     /// The table failed.
-    pub async fn read_batch(&self, keys: &[UserKey], now: OffsetDateTime) -> Result<Batch, Fault> {
-        let mut batch = Batch::default();
-        let mut left: Vec<Item> = keys.iter().map(item::key).collect();
+    pub async fn read_batch(&self, keys: &[UserKey], now: OffsetDateTime) -> Result<UserBatch, TableError> {
+        let mut batch = UserBatch::default();
+        let mut left: Vec<AttributeMap> = keys.iter().map(item::key).collect();
         let mut wait = FIRST_WAIT;
         for call in 0..CALLS {
             if left.is_empty() {
@@ -44,9 +44,9 @@ impl UserTable {
             }
             let asked = left.len();
             let wanted = KeysAndAttributes::builder().consistent_read(true).set_keys(Some(left)).build();
-            let request = self.client.batch_get_item().request_items(&*self.name, wanted.map_err(Fault::refused)?);
+            let request = self.client.batch_get_item().request_items(&*self.name, wanted.map_err(TableError::refused)?);
             let answer = request.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
-            let answer = answer.map_err(Fault::of)?;
+            let answer = answer.map_err(TableError::of)?;
             self.meter.add(answer.consumed_capacity());
             let items = answer.responses.and_then(|mut tables| tables.remove(&*self.name)).unwrap_or_default();
             for item in items.into_iter().filter(|item| item::is_live(item, now)) {
@@ -71,7 +71,7 @@ impl UserTable {
     }
 }
 
-fn key(item: &Item) -> Option<UserKey> {
+fn key(item: &AttributeMap) -> Option<UserKey> {
     let id = UserId::parse(item.get(item::USER_ID)?.as_s().ok()?).ok()?;
     let timestamp = Timestamp::parse(item.get(item::TIMESTAMP)?.as_n().ok()?.parse().ok()?).ok()?;
     Some(UserKey { id, timestamp })

@@ -18,10 +18,10 @@ use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem};
 use time::OffsetDateTime;
 
-use super::Fault;
-use crate::item::{self, Item};
+use super::TableError;
+use crate::item::{self, AttributeMap};
 use crate::user::expiry::ExpiresAt;
-use crate::user::{Profile, UserKey};
+use crate::user::{UserKey, UserProfile};
 
 /// The partition key.
 pub(super) const EMAIL: &str = "email";
@@ -44,7 +44,7 @@ pub(super) fn record_of(key: &UserKey) -> String {
 }
 
 /// The key of an item of a reservation.
-pub(super) fn key_of(email: &str, record: &str) -> Item {
+pub(super) fn key_of(email: &str, record: &str) -> AttributeMap {
     HashMap::from([(EMAIL.to_owned(), item::text(email)), (RECORD.to_owned(), item::text(record))])
 }
 
@@ -55,14 +55,14 @@ pub(super) struct HeldUntil(i64);
 impl HeldUntil {
     const FOREVER: Self = Self(i64::MAX);
 
-    fn read(item: &Item) -> Option<Self> {
+    fn read(item: &AttributeMap) -> Option<Self> {
         match item.get(EXPIRES_AT) {
             None => Some(Self::FOREVER),
             Some(seconds) => seconds.as_n().ok()?.parse().ok().map(Self),
         }
     }
 
-    fn write(self, item: &mut Item) {
+    fn write(self, item: &mut AttributeMap) {
         if self != Self::FOREVER {
             item.insert(EXPIRES_AT.to_owned(), item::whole(self.0));
         }
@@ -88,12 +88,12 @@ pub(super) struct HeldEmail {
 }
 
 impl HeldEmail {
-    pub(super) fn of_item(item: &Item, now: OffsetDateTime) -> Option<Self> {
+    pub(super) fn of_item(item: &AttributeMap, now: OffsetDateTime) -> Option<Self> {
         let email = normalised(item.get(item::EMAIL)?.as_s().ok()?);
         Some(Self { email, until: item::expires_at(item, now).into() })
     }
 
-    pub(super) fn of_profile(profile: &Profile) -> Option<Self> {
+    pub(super) fn of_profile(profile: &UserProfile) -> Option<Self> {
         let email = normalised(profile.email.as_ref()?.as_str());
         Some(Self { email, until: profile.expires_at.into() })
     }
@@ -109,10 +109,10 @@ pub(super) struct EmailOwner {
 }
 
 impl EmailOwner {
-    pub(super) fn parse(item: &Item) -> Result<Self, Fault> {
+    pub(super) fn parse(item: &AttributeMap) -> Result<Self, TableError> {
         let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
         let read = || Some(Self { user_id: text(USER_ID)?, nonce: text(NONCE)?, until: HeldUntil::read(item)? });
-        read().ok_or_else(|| Fault::refused("the owner of an email cannot be read"))
+        read().ok_or_else(|| TableError::refused("the owner of an email cannot be read"))
     }
 
     pub(super) fn is(&self, key: &UserKey) -> bool {
@@ -121,8 +121,8 @@ impl EmailOwner {
 }
 
 /// Until when a record's item holds the email.
-pub(super) fn held_until(item: &Item) -> Result<HeldUntil, Fault> {
-    HeldUntil::read(item).ok_or_else(|| Fault::refused("the expiry of an email's record cannot be read"))
+pub(super) fn held_until(item: &AttributeMap) -> Result<HeldUntil, TableError> {
+    HeldUntil::read(item).ok_or_else(|| TableError::refused("the expiry of an email's record cannot be read"))
 }
 
 /// What a transaction does to a reservation.

@@ -10,20 +10,20 @@ use time::OffsetDateTime;
 
 use crate::item;
 use crate::user::expiry::ExpiresAt;
-use crate::user::precondition::{Precondition, Tags};
-use crate::user::{Edit, first_version, spell_moment};
+use crate::user::precondition::{EntityTags, Precondition};
+use crate::user::{FieldPatch, first_version, spell_moment};
 
-type Names = Option<HashMap<String, String>>;
-type Values = Option<HashMap<String, AttributeValue>>;
+type NamePlaceholders = Option<HashMap<String, String>>;
+type ValuePlaceholders = Option<HashMap<String, AttributeValue>>;
 
 /// The placeholders that the expressions of one call share.
 #[derive(Default)]
-pub(super) struct Expression {
+pub(super) struct ExpressionBuilder {
     names: HashMap<String, String>,
     values: HashMap<String, AttributeValue>,
 }
 
-impl Expression {
+impl ExpressionBuilder {
     pub(super) fn name(&mut self, attribute: &str) -> String {
         let placeholder = format!("#{attribute}");
         if !self.names.contains_key(&placeholder) {
@@ -38,7 +38,7 @@ impl Expression {
         placeholder
     }
 
-    pub(super) fn into_parts(self) -> (Names, Values) {
+    pub(super) fn into_parts(self) -> (NamePlaceholders, ValuePlaceholders) {
         (Some(self.names).filter(|names| !names.is_empty()), Some(self.values).filter(|values| !values.is_empty()))
     }
 
@@ -84,14 +84,14 @@ impl Expression {
     }
 
     fn demand(&mut self, text: &mut String, precondition: &Precondition) {
-        if let Some(Tags::Versions(versions)) = &precondition.if_match {
+        if let Some(EntityTags::Versions(versions)) = &precondition.if_match {
             let one_of = self.one_of("is", versions);
             let _ = write!(text, " AND {one_of}");
         }
         if let Some(tags) = &precondition.if_none_match {
             let one_of = match tags {
-                Tags::Any => format!("attribute_exists({})", self.name(item::USER_ID)),
-                Tags::Versions(versions) => self.one_of("not", versions),
+                EntityTags::Any => format!("attribute_exists({})", self.name(item::USER_ID)),
+                EntityTags::Versions(versions) => self.one_of("not", versions),
             };
             let _ = write!(text, " AND NOT {one_of}");
         }
@@ -119,43 +119,43 @@ impl Expression {
 
 /// What an update sets and removes.
 #[derive(Default)]
-pub(super) struct Assignments {
+pub(super) struct UpdateExpression {
     set: Vec<String>,
     remove: Vec<String>,
 }
 
-impl Assignments {
-    pub(super) fn set(&mut self, expression: &mut Expression, attribute: &str, value: AttributeValue) {
+impl UpdateExpression {
+    pub(super) fn set(&mut self, expression: &mut ExpressionBuilder, attribute: &str, value: AttributeValue) {
         let (name, value) = (expression.name(attribute), expression.value(attribute, value));
         self.set.push(format!("{name} = {value}"));
     }
 
-    pub(super) fn remove(&mut self, expression: &mut Expression, attribute: &str) {
+    pub(super) fn remove(&mut self, expression: &mut ExpressionBuilder, attribute: &str) {
         self.remove.push(expression.name(attribute));
     }
 
     /// Sets the attribute unless it is there.
-    pub(super) fn keep_or_set(&mut self, expression: &mut Expression, attribute: &str, value: AttributeValue) {
+    pub(super) fn keep_or_set(&mut self, expression: &mut ExpressionBuilder, attribute: &str, value: AttributeValue) {
         let (name, value) = (expression.name(attribute), expression.value(attribute, value));
         self.set.push(format!("{name} = if_not_exists({name}, {value})"));
     }
 
     pub(super) fn edit<T>(
         &mut self,
-        expression: &mut Expression,
+        expression: &mut ExpressionBuilder,
         attribute: &str,
-        edit: &Edit<T>,
+        edit: &FieldPatch<T>,
         encode: impl FnOnce(&T) -> AttributeValue,
     ) {
         match edit {
-            Edit::Keep => {}
-            Edit::Remove => self.remove(expression, attribute),
-            Edit::Set(value) => self.set(expression, attribute, encode(value)),
+            FieldPatch::Keep => {}
+            FieldPatch::Remove => self.remove(expression, attribute),
+            FieldPatch::Set(value) => self.set(expression, attribute, encode(value)),
         }
     }
 
     /// What every write does: one version more (a first one where none is), and the time of the write.
-    pub(super) fn touch(&mut self, expression: &mut Expression, now: OffsetDateTime) {
+    pub(super) fn touch(&mut self, expression: &mut ExpressionBuilder, now: OffsetDateTime) {
         let version = expression.name(item::VERSION);
         let before = expression.value("before", item::whole(first_version(now) - 1));
         let one = expression.value("one", item::whole(1));
@@ -178,8 +178,8 @@ mod tests {
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-    fn present(if_match: Option<Tags>, if_none_match: Option<Tags>) -> (String, usize) {
-        let mut expression = Expression::default();
+    fn present(if_match: Option<EntityTags>, if_none_match: Option<EntityTags>) -> (String, usize) {
+        let mut expression = ExpressionBuilder::default();
         let text = expression.present(&Precondition { if_match, if_none_match }, NOW);
         let (names, values) = expression.into_parts();
         for name in names.unwrap().keys() {
@@ -193,32 +193,32 @@ mod tests {
         let live = "attribute_exists(#user_id) AND (attribute_not_exists(#expires_at) OR \
             NOT attribute_type(#expires_at, :number) OR #expires_at > :now OR #expires_at <= :forgotten)";
         assert_eq!(present(None, None), (live.to_owned(), 3));
-        assert_eq!(present(Some(Tags::Any), None), (live.to_owned(), 3));
+        assert_eq!(present(Some(EntityTags::Any), None), (live.to_owned(), 3));
         assert_eq!(
-            present(Some(Tags::Versions(vec![3, 4])), Some(Tags::Versions(vec![5]))),
+            present(Some(EntityTags::Versions(vec![3, 4])), Some(EntityTags::Versions(vec![5]))),
             (format!("{live} AND (#version IN (:is0, :is1)) AND NOT (#version IN (:not0))"), 6)
         );
         assert_eq!(
-            present(Some(Tags::Versions(vec![])), Some(Tags::Any)),
+            present(Some(EntityTags::Versions(vec![])), Some(EntityTags::Any)),
             (format!("{live} AND attribute_not_exists(#user_id) AND NOT attribute_exists(#user_id)"), 3)
         );
     }
 
     #[test]
     fn version_zero_is_also_no_version_at_all() {
-        let (text, _) = present(Some(Tags::Versions(vec![0])), None);
+        let (text, _) = present(Some(EntityTags::Versions(vec![0])), None);
         assert!(text.ends_with(" AND (#version IN (:is0) OR attribute_not_exists(#version))"), "{text}");
     }
 
     #[test]
     fn an_update_without_removals_has_no_remove_clause() {
-        let mut expression = Expression::default();
-        let mut assignments = Assignments::default();
-        assignments.edit(&mut expression, item::EMAIL, &Edit::<&str>::Keep, |text| item::text(*text));
-        assignments.edit(&mut expression, item::STATUS, &Edit::Set("on"), |text| item::text(*text));
+        let mut expression = ExpressionBuilder::default();
+        let mut assignments = UpdateExpression::default();
+        assignments.edit(&mut expression, item::EMAIL, &FieldPatch::<&str>::Keep, |text| item::text(*text));
+        assignments.edit(&mut expression, item::STATUS, &FieldPatch::Set("on"), |text| item::text(*text));
         assert_eq!(assignments.into_text(), "SET #status = :status");
-        let mut assignments = Assignments::default();
-        assignments.edit(&mut expression, item::EMAIL, &Edit::<&str>::Remove, |text| item::text(*text));
+        let mut assignments = UpdateExpression::default();
+        assignments.edit(&mut expression, item::EMAIL, &FieldPatch::<&str>::Remove, |text| item::text(*text));
         assignments.touch(&mut expression, NOW);
         assert_eq!(
             assignments.into_text(),

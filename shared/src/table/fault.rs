@@ -5,34 +5,34 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
 
 use crate::item::size::MAX_ATTRIBUTES_BYTES;
-use crate::item::{Item, Unreadable};
+use crate::item::{AttributeMap, ItemParseError};
 
-type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
+type ErrorCause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// The table failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum TableError {
     /// Too many requests for what the table is scaled to at the moment: come again.
     #[error("the table is throttled")]
-    Throttled(#[source] Cause),
+    Throttled(#[source] ErrorCause),
     /// No answer, or an answer that says the service is at fault: come again.
     #[error("the table is unavailable")]
-    Unavailable(#[source] Cause),
+    Unavailable(#[source] ErrorCause),
     /// The item would be over DynamoDB's 400 KB: send less.
     #[error("the item would be over 400 KB")]
-    TooLarge(#[source] Cause),
+    TooLarge(#[source] ErrorCause),
     /// `attributes` would leave no room for the rest of a record and for what a replica's item has besides: send less.
     #[error("`attributes` takes {0} bytes: at most {MAX_ATTRIBUTES_BYTES} are allowed")]
     AttributesTooLarge(usize),
     /// What is stored under the key is no user; another program wrote it.
     #[error("the stored item is no user")]
-    Unreadable(#[from] Unreadable),
+    Unreadable(#[from] ItemParseError),
     /// The table refuses the request as such (access, schema, name): call an operator.
     #[error("the table refused the request")]
-    Refused(#[source] Cause),
+    Refused(#[source] ErrorCause),
 }
 
-impl Fault {
+impl TableError {
     /// Names the kind of an SDK's error.
     pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
     where
@@ -51,7 +51,7 @@ impl Fault {
     }
 
     /// Names the kind of a transaction that was cancelled for this reason, which is no refused condition.
-    pub(super) fn of_reason(code: &str, message: &str, error: impl Into<Cause>) -> Self {
+    pub(super) fn of_reason(code: &str, message: &str, error: impl Into<ErrorCause>) -> Self {
         let kind = match code {
             "ThrottlingError" | "ProvisionedThroughputExceeded" => Self::Throttled,
             "ValidationError" if message.starts_with("Item size") => Self::TooLarge,
@@ -62,34 +62,36 @@ impl Fault {
         kind(error.into())
     }
 
-    pub(super) fn refused(error: impl Into<Cause>) -> Self {
+    pub(super) fn refused(error: impl Into<ErrorCause>) -> Self {
         Self::Refused(error.into())
     }
 }
 
-fn kind_of(code: &str, message: &str, status: u16) -> fn(Cause) -> Fault {
+fn kind_of(code: &str, message: &str, status: u16) -> fn(ErrorCause) -> TableError {
     match code {
-        "ProvisionedThroughputExceededException" | "ThrottlingException" | "RequestLimitExceeded" => Fault::Throttled,
+        "ProvisionedThroughputExceededException" | "ThrottlingException" | "RequestLimitExceeded" => {
+            TableError::Throttled
+        }
         "TransactionConflictException"
         | "TransactionInProgressException"
         | "ReplicatedWriteConflictException"
         | "RequestTimeout"
-        | "RequestTimeoutException" => Fault::Unavailable,
+        | "RequestTimeoutException" => TableError::Unavailable,
         // DynamoDB has no code of its own for this: "Item size [to update] has exceeded the maximum allowed size".
-        "ValidationException" if message.starts_with("Item size") => Fault::TooLarge,
-        _ if status >= 500 => Fault::Unavailable,
-        _ => Fault::Refused,
+        "ValidationException" if message.starts_with("Item size") => TableError::TooLarge,
+        _ if status >= 500 => TableError::Unavailable,
+        _ => TableError::Refused,
     }
 }
 
 /// Why a conditional write did not happen.
-pub(super) enum Refusal {
+pub(super) enum ConditionalWriteError {
     /// The condition is false of this item, or of none.
-    Condition(Option<Item>),
-    Fault(Fault),
+    Condition(Option<AttributeMap>),
+    Fault(TableError),
 }
 
-impl<T: Into<Fault>> From<T> for Refusal {
+impl<T: Into<TableError>> From<T> for ConditionalWriteError {
     fn from(fault: T) -> Self {
         Self::Fault(fault.into())
     }
@@ -98,13 +100,13 @@ impl<T: Into<Fault>> From<T> for Refusal {
 pub(super) fn refusal<E>(
     error: SdkError<E, HttpResponse>,
     failed: impl FnOnce(&E) -> Option<&ConditionalCheckFailedException>,
-) -> Refusal
+) -> ConditionalWriteError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     match error.as_service_error().and_then(failed) {
-        Some(failed) => Refusal::Condition(failed.item().cloned()),
-        None => Refusal::Fault(Fault::of(error)),
+        Some(failed) => ConditionalWriteError::Condition(failed.item().cloned()),
+        None => ConditionalWriteError::Fault(TableError::of(error)),
     }
 }
 
@@ -114,11 +116,11 @@ mod tests {
 
     fn kind(code: &str, message: &str, status: u16) -> &'static str {
         match kind_of(code, message, status)("cause".into()) {
-            Fault::Throttled(_) => "throttled",
-            Fault::Unavailable(_) => "unavailable",
-            Fault::TooLarge(_) | Fault::AttributesTooLarge(_) => "too large",
-            Fault::Unreadable(_) => "unreadable",
-            Fault::Refused(_) => "refused",
+            TableError::Throttled(_) => "throttled",
+            TableError::Unavailable(_) => "unavailable",
+            TableError::TooLarge(_) | TableError::AttributesTooLarge(_) => "too large",
+            TableError::Unreadable(_) => "unreadable",
+            TableError::Refused(_) => "refused",
         }
     }
 
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_fault_keeps_its_cause() {
-        let fault = Fault::refused("the cause");
+        let fault = TableError::refused("the cause");
         assert_eq!(std::error::Error::source(&fault).unwrap().to_string(), "the cause");
     }
 }

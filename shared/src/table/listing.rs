@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnConsumedCapacity};
 use time::OffsetDateTime;
 
-use super::expression::Expression;
-use super::{Fault, UserTable};
-use crate::item::{self, Item, Unreadable};
+use super::expression::ExpressionBuilder;
+use super::{TableError, UserTable};
+use crate::item::{self, AttributeMap, ItemParseError};
 use crate::user::email::Email;
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
@@ -24,7 +24,7 @@ const REFILL: usize = 200;
 
 /// By the records' seconds.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Order {
+pub enum ListOrder {
     /// The latest second first.
     #[default]
     NewestFirst,
@@ -34,7 +34,7 @@ pub enum Order {
 
 /// One part of a scan that is read in parts side by side.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Segment {
+pub struct ListSegment {
     /// Which one, from 0.
     pub index: u16,
     /// How many there are.
@@ -43,7 +43,7 @@ pub struct Segment {
 
 /// Which records, and in which order.
 #[derive(Clone, Copy, Debug)]
-pub enum Listing<'a> {
+pub enum ListQuery<'a> {
     /// The records of one user, from and to these seconds inclusive.
     User {
         /// The user.
@@ -53,33 +53,33 @@ pub enum Listing<'a> {
         /// The latest second.
         to: Option<Timestamp>,
         /// Their order.
-        order: Order,
+        order: ListOrder,
     },
     /// The records with this address. Eventually consistent: it reads the index.
     Email {
         /// The address.
         email: &'a Email,
         /// Their order.
-        order: Order,
+        order: ListOrder,
     },
     /// Every record, in the table's own order.
     All {
         /// The part of them that is read, if not the whole.
-        segment: Option<Segment>,
+        segment: Option<ListSegment>,
     },
 }
 
 /// A place in a list: the key of the record that the next page starts after. Its parts are the key's own texts, since
 /// the record may be one that this program cannot read.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Position {
+pub struct PageKey {
     /// The partition key.
     pub user_id: String,
     /// The sort key, in decimal.
     pub timestamp: String,
 }
 
-impl From<&UserKey> for Position {
+impl From<&UserKey> for PageKey {
     fn from(key: &UserKey) -> Self {
         Self { user_id: key.id.as_str().to_owned(), timestamp: key.timestamp.seconds().to_string() }
     }
@@ -87,13 +87,13 @@ impl From<&UserKey> for Position {
 
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Page {
+pub struct UserPage {
     /// Live records, at most as many as asked for.
     pub users: Vec<User>,
     /// Where the next page starts; none after the last page. A page may be short, or empty, and yet have a next one.
-    pub next: Option<Position>,
+    pub next: Option<PageKey>,
     /// Live items that are no users. They are left out, for one of them must not hide the others.
-    pub unreadable: Vec<Unreadable>,
+    pub unreadable: Vec<ItemParseError>,
 }
 
 impl UserTable {
@@ -103,12 +103,12 @@ impl UserTable {
     /// The table failed.
     pub async fn list(
         &self,
-        listing: Listing<'_>,
-        after: Option<&Position>,
+        listing: ListQuery<'_>,
+        after: Option<&PageKey>,
         limit: usize,
         now: OffsetDateTime,
-    ) -> Result<Page, Fault> {
-        let mut page = Page::default();
+    ) -> Result<UserPage, TableError> {
+        let mut page = UserPage::default();
         let mut start = after.cloned();
         let mut taken = None;
         for call in 0..CALLS {
@@ -137,23 +137,23 @@ impl UserTable {
 
     async fn items(
         &self,
-        listing: Listing<'_>,
-        after: Option<&Position>,
+        listing: ListQuery<'_>,
+        after: Option<&PageKey>,
         ask: usize,
         now: OffsetDateTime,
-    ) -> Result<(Vec<Item>, Option<Item>), Fault> {
-        let mut expression = Expression::default();
+    ) -> Result<(Vec<AttributeMap>, Option<AttributeMap>), TableError> {
+        let mut expression = ExpressionBuilder::default();
         let live = expression.live(now);
         let ask = i32::try_from(ask).unwrap_or(i32::MAX);
         let start = after.map(|position| start_key(listing, position));
         let (condition, order) = match listing {
-            Listing::User { id, from, to, order } => (of_user(&mut expression, id, from, to), order),
-            Listing::Email { email, order } => {
+            ListQuery::User { id, from, to, order } => (of_user(&mut expression, id, from, to), order),
+            ListQuery::Email { email, order } => {
                 let (name, email) =
                     (expression.name(item::EMAIL), expression.value("email", item::text(email.as_str())));
                 (format!("{name} = {email}"), order)
             }
-            Listing::All { segment } => {
+            ListQuery::All { segment } => {
                 let (names, values) = expression.into_parts();
                 let call = self
                     .client
@@ -168,12 +168,12 @@ impl UserTable {
                     .set_expression_attribute_values(values)
                     .set_exclusive_start_key(start)
                     .limit(ask);
-                let output = call.send().await.map_err(Fault::of)?;
+                let output = call.send().await.map_err(TableError::of)?;
                 self.meter.add(output.consumed_capacity());
                 return Ok((output.items.unwrap_or_default(), output.last_evaluated_key));
             }
         };
-        let by_email = matches!(listing, Listing::Email { .. });
+        let by_email = matches!(listing, ListQuery::Email { .. });
         let (names, values) = expression.into_parts();
         let call = self
             .client
@@ -182,20 +182,20 @@ impl UserTable {
             .set_index_name(by_email.then(|| self.email_index.to_string()))
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .consistent_read(!by_email)
-            .scan_index_forward(order == Order::OldestFirst)
+            .scan_index_forward(order == ListOrder::OldestFirst)
             .key_condition_expression(condition)
             .filter_expression(live)
             .set_expression_attribute_names(names)
             .set_expression_attribute_values(values)
             .set_exclusive_start_key(start)
             .limit(ask);
-        let output = call.send().await.map_err(Fault::of)?;
+        let output = call.send().await.map_err(TableError::of)?;
         self.meter.add(output.consumed_capacity());
         Ok((output.items.unwrap_or_default(), output.last_evaluated_key))
     }
 }
 
-fn of_user(expression: &mut Expression, id: &UserId, from: Option<Timestamp>, to: Option<Timestamp>) -> String {
+fn of_user(expression: &mut ExpressionBuilder, id: &UserId, from: Option<Timestamp>, to: Option<Timestamp>) -> String {
     let (key, id) = (expression.name(item::USER_ID), expression.value("id", item::text(id.as_str())));
     if from.is_none() && to.is_none() {
         return format!("{key} = {id}");
@@ -207,21 +207,21 @@ fn of_user(expression: &mut Expression, id: &UserId, from: Option<Timestamp>, to
     format!("{key} = {id} AND {second} BETWEEN {from} AND {to}")
 }
 
-fn position(item: &Item) -> Option<Position> {
+fn position(item: &AttributeMap) -> Option<PageKey> {
     match (item.get(item::USER_ID), item.get(item::TIMESTAMP)) {
         (Some(AttributeValue::S(user_id)), Some(AttributeValue::N(timestamp))) => {
-            Some(Position { user_id: user_id.clone(), timestamp: timestamp.clone() })
+            Some(PageKey { user_id: user_id.clone(), timestamp: timestamp.clone() })
         }
         _ => None,
     }
 }
 
-fn start_key(listing: Listing<'_>, position: &Position) -> Item {
+fn start_key(listing: ListQuery<'_>, position: &PageKey) -> AttributeMap {
     let mut key = HashMap::from([
         (item::USER_ID.to_owned(), item::text(&position.user_id)),
         (item::TIMESTAMP.to_owned(), item::whole(&position.timestamp)),
     ]);
-    if let Listing::Email { email, .. } = listing {
+    if let ListQuery::Email { email, .. } = listing {
         key.insert(item::EMAIL.to_owned(), item::text(email.as_str()));
     }
     key

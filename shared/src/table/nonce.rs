@@ -1,4 +1,4 @@
-//! Texts that never repeat, drawn from a source that is handed over: [`Nonces`]
+//! Texts that never repeat, drawn from a source that is handed over: [`NonceSource`]
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use crate::clock::Clock;
 
 /// A source of texts that never repeat. A clone draws from the same.
 #[derive(Clone)]
-pub struct Nonces(Arc<dyn Fn() -> String + Send + Sync>);
+pub struct NonceSource(Arc<dyn Fn() -> String + Send + Sync>);
 
-impl Nonces {
+impl NonceSource {
     /// Random identifiers by the time of this clock.
     #[must_use]
     pub fn of(clock: Clock) -> Self {
@@ -27,7 +27,7 @@ impl Nonces {
     }
 }
 
-impl fmt::Debug for Nonces {
+impl fmt::Debug for NonceSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Nonces")
     }
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn nonces_of_one_moment_differ() {
-        let nonces = Nonces::of(Clock::fixed(OffsetDateTime::UNIX_EPOCH));
+        let nonces = NonceSource::of(Clock::fixed(OffsetDateTime::UNIX_EPOCH));
         let drawn: HashSet<String> = (0..1_000).map(|_| nonces.clone().draw()).collect();
         assert_eq!(drawn.len(), 1_000);
     }

@@ -35,9 +35,9 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use super::emails::HeldEmail;
-use super::fault::{Fault, Refusal, refusal};
+use super::fault::{ConditionalWriteError, TableError, refusal};
 use super::{ATTEMPTS, UserTable, WriteError};
-use crate::item::{self, Item};
+use crate::item::{self, AttributeMap};
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
 use crate::user::{User, UserKey};
@@ -67,7 +67,7 @@ const COMPLETE: &str = "SET #status = :completed, #data = :data REMOVE in_progre
 
 /// What is asked for.
 #[derive(Clone, Debug)]
-pub struct Attempt {
+pub struct IdempotencyRecord {
     /// The key, within the caller's own: a digest.
     pub id: String,
     /// The request: a digest.
@@ -78,7 +78,7 @@ pub struct Attempt {
 
 /// What came of it, now or before.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Once {
+pub enum IdempotencyOutcome {
     /// This record was created at this moment.
     Created(UserKey, OffsetDateTime),
     /// Another record was there already.
@@ -98,33 +98,33 @@ enum StoredOutcome {
 }
 
 impl StoredOutcome {
-    fn from_created(key: &UserKey, created_at: OffsetDateTime) -> Result<Self, Fault> {
-        let created_at = created_at.format(&Rfc3339).map_err(Fault::refused)?;
+    fn from_created(key: &UserKey, created_at: OffsetDateTime) -> Result<Self, TableError> {
+        let created_at = created_at.format(&Rfc3339).map_err(TableError::refused)?;
         Ok(Self::Created { user_id: key.id.as_str().to_owned(), timestamp: key.timestamp.seconds(), created_at })
     }
 
-    fn encode(&self) -> Result<AttributeValue, Fault> {
-        serde_json::to_string(self).map(item::text).map_err(Fault::refused)
+    fn encode(&self) -> Result<AttributeValue, TableError> {
+        serde_json::to_string(self).map(item::text).map_err(TableError::refused)
     }
 
-    fn decode(data: &str) -> Option<Once> {
+    fn decode(data: &str) -> Option<IdempotencyOutcome> {
         match serde_json::from_str(data).ok()? {
             Self::Created { user_id, timestamp, created_at } => {
                 let key = UserKey { id: UserId::parse(user_id).ok()?, timestamp: Timestamp::parse(timestamp).ok()? };
-                Some(Once::Created(key, OffsetDateTime::parse(&created_at, &Rfc3339).ok()?))
+                Some(IdempotencyOutcome::Created(key, OffsetDateTime::parse(&created_at, &Rfc3339).ok()?))
             }
-            Self::AlreadyExists => Some(Once::Exists),
+            Self::AlreadyExists => Some(IdempotencyOutcome::Exists),
         }
     }
 }
 
 /// Which of a transaction's writes refused.
-pub(super) enum Cancelled {
+pub(super) enum TransactionCancelled {
     /// The first one: the record's.
     First,
     /// Another one, or another transaction was at the same items.
     Other,
-    Fault(Fault),
+    Fault(TableError),
 }
 
 impl UserTable {
@@ -135,10 +135,10 @@ impl UserTable {
     pub async fn create_once(
         &self,
         attempts: &str,
-        attempt: &Attempt,
+        attempt: &IdempotencyRecord,
         user: &User,
         now: OffsetDateTime,
-    ) -> Result<Once, WriteError> {
+    ) -> Result<IdempotencyOutcome, WriteError> {
         let put = self.put_new(user, now)?;
         let created = StoredOutcome::from_created(&user.key, now)?.encode()?;
         if let Some(earlier) = self.claim(attempts, attempt, now).await? {
@@ -154,17 +154,17 @@ impl UserTable {
                 }
             };
             match self.create_and_answer(attempts, attempt, &created, put.clone(), reservations).await {
-                Ok(()) => return Ok(Once::Created(user.key.clone(), now)),
-                Err(Cancelled::First) => {
+                Ok(()) => return Ok(IdempotencyOutcome::Created(user.key.clone(), now)),
+                Err(TransactionCancelled::First) => {
                     self.answer_exists(attempts, attempt).await?;
-                    return Ok(Once::Exists);
+                    return Ok(IdempotencyOutcome::Exists);
                 }
                 // The claim is lost, or the email's reservation has changed meanwhile.
-                Err(Cancelled::Other) => match self.found(attempts, attempt, now).await? {
+                Err(TransactionCancelled::Other) => match self.found(attempts, attempt, now).await? {
                     None => {}
                     Some(found) => return Ok(found),
                 },
-                Err(Cancelled::Fault(fault)) => {
+                Err(TransactionCancelled::Fault(fault)) => {
                     failed = fault.into();
                     break;
                 }
@@ -189,7 +189,12 @@ impl UserTable {
     }
 
     /// Claims the key; answers what an earlier attempt came to, if there was one.
-    async fn claim(&self, attempts: &str, attempt: &Attempt, now: OffsetDateTime) -> Result<Option<Once>, Fault> {
+    async fn claim(
+        &self,
+        attempts: &str,
+        attempt: &IdempotencyRecord,
+        now: OffsetDateTime,
+    ) -> Result<Option<IdempotencyOutcome>, TableError> {
         let seconds = now.unix_timestamp();
         let item = HashMap::from([
             (ID.to_owned(), item::text(&attempt.id)),
@@ -229,10 +234,10 @@ impl UserTable {
             _ => None,
         });
         match refused {
-            Refusal::Condition(Some(earlier)) => read(&earlier, attempt, now),
+            ConditionalWriteError::Condition(Some(earlier)) => read(&earlier, attempt, now),
             // It was deleted between the check and the answer: the next attempt finds the key free.
-            Refusal::Condition(None) => Ok(Some(Once::InProgress(1))),
-            Refusal::Fault(fault) => Err(fault),
+            ConditionalWriteError::Condition(None) => Ok(Some(IdempotencyOutcome::InProgress(1))),
+            ConditionalWriteError::Fault(fault) => Err(fault),
         }
     }
 
@@ -240,11 +245,11 @@ impl UserTable {
     async fn create_and_answer(
         &self,
         attempts: &str,
-        attempt: &Attempt,
+        attempt: &IdempotencyRecord,
         created: &AttributeValue,
         put: TransactWriteItem,
         reservations: Vec<TransactWriteItem>,
-    ) -> Result<(), Cancelled> {
+    ) -> Result<(), TransactionCancelled> {
         let answered = Update::builder()
             .table_name(attempts)
             .key(ID, item::text(&attempt.id))
@@ -257,7 +262,7 @@ impl UserTable {
             .expression_attribute_values(":completed", item::text(COMPLETED))
             .expression_attribute_values(":data", created.clone())
             .build()
-            .map_err(|error| Cancelled::Fault(Fault::refused(error)))?;
+            .map_err(|error| TransactionCancelled::Fault(TableError::refused(error)))?;
         let mut writes = vec![put, TransactWriteItem::builder().update(answered).build()];
         writes.extend(reservations);
         // The SDK gives each transaction a token of its own: one that landed, unheard, is not carried out twice.
@@ -277,7 +282,7 @@ impl UserTable {
         }
     }
 
-    async fn answer_exists(&self, attempts: &str, attempt: &Attempt) -> Result<(), Fault> {
+    async fn answer_exists(&self, attempts: &str, attempt: &IdempotencyRecord) -> Result<(), TableError> {
         let call = self
             .client
             .update_item()
@@ -302,23 +307,34 @@ impl UserTable {
             {
                 Ok(())
             }
-            Err(error) => Err(Fault::of(error)),
+            Err(error) => Err(TableError::of(error)),
         }
     }
 
     /// What the key says now; nothing if it is still this attempt's own.
-    async fn found(&self, attempts: &str, attempt: &Attempt, now: OffsetDateTime) -> Result<Option<Once>, WriteError> {
+    async fn found(
+        &self,
+        attempts: &str,
+        attempt: &IdempotencyRecord,
+        now: OffsetDateTime,
+    ) -> Result<Option<IdempotencyOutcome>, WriteError> {
         let call = self.client.get_item().table_name(attempts).key(ID, item::text(&attempt.id)).consistent_read(true);
-        let output = call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(Fault::of)?;
+        let output =
+            call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(TableError::of)?;
         self.meter.add(output.consumed_capacity());
         match output.item {
             Some(item) => Ok(read(&item, attempt, now)?),
-            None => Ok(Some(Once::InProgress(1))),
+            None => Ok(Some(IdempotencyOutcome::InProgress(1))),
         }
     }
 
     /// Gives the claim back, unless it was answered meanwhile.
-    async fn give_back(&self, attempts: &str, attempt: &Attempt, now: OffsetDateTime) -> Result<Option<Once>, Fault> {
+    async fn give_back(
+        &self,
+        attempts: &str,
+        attempt: &IdempotencyRecord,
+        now: OffsetDateTime,
+    ) -> Result<Option<IdempotencyOutcome>, TableError> {
         let call = self
             .client
             .delete_item()
@@ -342,20 +358,26 @@ impl UserTable {
             _ => None,
         });
         match refused {
-            Refusal::Condition(Some(there)) if there.get(OWNER_TOKEN) == Some(&item::text(&attempt.owner)) => {
+            ConditionalWriteError::Condition(Some(there))
+                if there.get(OWNER_TOKEN) == Some(&item::text(&attempt.owner)) =>
+            {
                 read(&there, attempt, now)
             }
-            Refusal::Condition(_) => Ok(None),
-            Refusal::Fault(fault) => Err(fault),
+            ConditionalWriteError::Condition(_) => Ok(None),
+            ConditionalWriteError::Fault(fault) => Err(fault),
         }
     }
 }
 
 /// What a key's item says; nothing if it is this attempt's own claim, still open.
-fn read(item: &Item, attempt: &Attempt, now: OffsetDateTime) -> Result<Option<Once>, Fault> {
+fn read(
+    item: &AttributeMap,
+    attempt: &IdempotencyRecord,
+    now: OffsetDateTime,
+) -> Result<Option<IdempotencyOutcome>, TableError> {
     let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).map(String::as_str);
     if text(VALIDATION) != Some(attempt.fingerprint.as_str()) {
-        return Ok(Some(Once::OtherRequest));
+        return Ok(Some(IdempotencyOutcome::OtherRequest));
     }
     match text(STATUS) {
         Some(IN_PROGRESS) if text(OWNER_TOKEN) == Some(attempt.owner.as_str()) => Ok(None),
@@ -365,7 +387,9 @@ fn read(item: &Item, attempt: &Attempt, now: OffsetDateTime) -> Result<Option<On
             let expiration = expiration.ok_or_else(|| corrupt(item, IN_PROGRESS_EXPIRATION, "epoch milliseconds"))?;
             // Rounded up: the claim has expired when the caller retries.
             let seconds = (expiration - milliseconds(now) + 999).div_euclid(1_000);
-            Ok(Some(Once::InProgress(i64::try_from(seconds).unwrap_or(CLAIM_SECONDS).clamp(1, CLAIM_SECONDS))))
+            Ok(Some(IdempotencyOutcome::InProgress(
+                i64::try_from(seconds).unwrap_or(CLAIM_SECONDS).clamp(1, CLAIM_SECONDS),
+            )))
         }
         Some(COMPLETED) => text(DATA)
             .and_then(StoredOutcome::decode)
@@ -376,14 +400,14 @@ fn read(item: &Item, attempt: &Attempt, now: OffsetDateTime) -> Result<Option<On
 }
 
 /// The record has an attribute that no attempt writes.
-fn corrupt(item: &Item, attribute: &str, expected: &str) -> Fault {
+fn corrupt(item: &AttributeMap, attribute: &str, expected: &str) -> TableError {
     let found = match item.get(attribute) {
         None => "missing".to_owned(),
         // It contains the user's id, which no log shows.
         Some(AttributeValue::S(text)) if attribute == DATA => format!("a text of {} bytes", text.len()),
         Some(value) => format!("{value:?}"),
     };
-    Fault::refused(format!("the idempotency record is corrupt: {attribute} is {found}: expected {expected}"))
+    TableError::refused(format!("the idempotency record is corrupt: {attribute} is {found}: expected {expected}"))
 }
 
 fn milliseconds(time: OffsetDateTime) -> i128 {
@@ -393,24 +417,24 @@ fn milliseconds(time: OffsetDateTime) -> i128 {
 /// Why a transaction did not happen.
 pub(super) fn cancelled(
     error: SdkError<TransactWriteItemsError, aws_sdk_dynamodb::config::http::HttpResponse>,
-) -> Cancelled {
+) -> TransactionCancelled {
     let Some(TransactWriteItemsError::TransactionCanceledException(why)) = error.as_service_error() else {
-        return Cancelled::Fault(Fault::of(error));
+        return TransactionCancelled::Fault(TableError::of(error));
     };
     let reasons = why.cancellation_reasons();
     let has = |reason: &CancellationReason, code: &str| reason.code() == Some(code);
     let refuses = |reason: &CancellationReason| has(reason, "ConditionalCheckFailed");
     // The others first: a transaction that landed before finds its own record, and its own word that it has.
     if reasons.iter().skip(1).any(refuses) || reasons.iter().any(|reason| has(reason, "TransactionConflict")) {
-        return Cancelled::Other;
+        return TransactionCancelled::Other;
     }
     if reasons.first().is_some_and(refuses) {
-        return Cancelled::First;
+        return TransactionCancelled::First;
     }
     let reason = reasons.iter().find(|reason| reason.code().is_some_and(|code| code != "None"));
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let (code, message) = reason.map(|reason| (text(reason.code()), text(reason.message()))).unwrap_or_default();
-    Cancelled::Fault(Fault::of_reason(&code, &message, error))
+    TransactionCancelled::Fault(TableError::of_reason(&code, &message, error))
 }
 
 #[cfg(test)]
@@ -421,16 +445,16 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123456789 UTC);
 
-    fn attempt() -> Attempt {
-        Attempt { id: "id".to_owned(), fingerprint: "request".to_owned(), owner: "me".to_owned() }
+    fn attempt() -> IdempotencyRecord {
+        IdempotencyRecord { id: "id".to_owned(), fingerprint: "request".to_owned(), owner: "me".to_owned() }
     }
 
-    fn record(attributes: &[(&str, AttributeValue)]) -> Item {
+    fn record(attributes: &[(&str, AttributeValue)]) -> AttributeMap {
         let own = |(name, value): &(&str, AttributeValue)| ((*name).to_owned(), value.clone());
         [(VALIDATION.to_owned(), item::text("request"))].into_iter().chain(attributes.iter().map(own)).collect()
     }
 
-    fn completed(data: impl Into<String>) -> Result<Option<Once>, Fault> {
+    fn completed(data: impl Into<String>) -> Result<Option<IdempotencyOutcome>, TableError> {
         read(&record(&[(STATUS, item::text(COMPLETED)), (DATA, item::text(data))]), &attempt(), NOW)
     }
 
@@ -441,10 +465,10 @@ mod tests {
         let written =
             r#"{"outcome":"created","user_id":"ada","timestamp":7,"created_at":"2026-11-22T10:00:00.123456789Z"}"#;
         assert_eq!(data, item::text(written));
-        assert_eq!(completed(written).unwrap(), Some(Once::Created(key, NOW)));
+        assert_eq!(completed(written).unwrap(), Some(IdempotencyOutcome::Created(key, NOW)));
         let data = StoredOutcome::AlreadyExists.encode().unwrap();
         assert_eq!(data, item::text(r#"{"outcome":"already_exists"}"#));
-        assert_eq!(completed(data.as_s().unwrap()).unwrap(), Some(Once::Exists));
+        assert_eq!(completed(data.as_s().unwrap()).unwrap(), Some(IdempotencyOutcome::Exists));
     }
 
     #[test]
@@ -459,20 +483,20 @@ mod tests {
         };
         assert_eq!(of("me", 5_000), None);
         for (left, seconds) in [(30_000, 30), (29_001, 30), (29_000, 29), (1, 1), (0, 1), (-9_000, 1)] {
-            assert_eq!(of("other", left), Some(Once::InProgress(seconds)), "{left}");
+            assert_eq!(of("other", left), Some(IdempotencyOutcome::InProgress(seconds)), "{left}");
         }
     }
 
     #[test]
     fn record_of_another_request_is_not_an_outcome() {
-        let item = Item::from([(VALIDATION.to_owned(), item::text("another"))]);
-        assert_eq!(read(&item, &attempt(), NOW).unwrap(), Some(Once::OtherRequest));
+        let item = AttributeMap::from([(VALIDATION.to_owned(), item::text("another"))]);
+        assert_eq!(read(&item, &attempt(), NOW).unwrap(), Some(IdempotencyOutcome::OtherRequest));
     }
 
     #[test]
     fn corrupt_record_is_an_error_that_names_the_attribute() {
-        let error = |item: &Item| match read(item, &attempt(), NOW) {
-            Err(Fault::Refused(cause)) => cause.to_string(),
+        let error = |item: &AttributeMap| match read(item, &attempt(), NOW) {
+            Err(TableError::Refused(cause)) => cause.to_string(),
             other => panic!("{other:?}"),
         };
         let status = |status: &str| record(&[(STATUS, item::text(status))]);

@@ -8,10 +8,10 @@ use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, TransactWriteItem};
 use time::OffsetDateTime;
 
 use super::emails::{self, EmailOwner, HeldEmail, HeldUntil, ReservationWrite};
-use super::nonce::Nonces;
-use super::once::{Cancelled, cancelled};
-use super::{Fault, Meter, WriteError};
-use crate::item::{self, Item};
+use super::nonce::NonceSource;
+use super::once::{TransactionCancelled, cancelled};
+use super::{CapacityMeter, TableError, WriteError};
+use crate::item::{self, AttributeMap};
 use crate::user::UserKey;
 
 /// What a first query asks for: an owner, the record in question, and one that holds the email as long.
@@ -20,19 +20,19 @@ const FIRST: i32 = 8;
 const FURTHER: i32 = 1_000;
 
 #[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
-pub(super) fn unbuilt(error: BuildError) -> Fault {
-    Fault::refused(error.to_string())
+pub(super) fn unbuilt(error: BuildError) -> TableError {
+    TableError::refused(error.to_string())
 }
 
 /// The table of reservations, and what their nonces are drawn from.
 #[derive(Clone, Debug)]
 pub(super) struct ReservationTable {
     name: Arc<str>,
-    nonces: Nonces,
+    nonces: NonceSource,
 }
 
 impl ReservationTable {
-    pub(super) fn new(name: &str, nonces: Nonces) -> Self {
+    pub(super) fn new(name: &str, nonces: NonceSource) -> Self {
         Self { name: name.into(), nonces }
     }
 }
@@ -40,12 +40,12 @@ impl ReservationTable {
 /// The reservations, and with what they are reached.
 pub(super) struct EmailReservations<'t> {
     pub(super) client: &'t Client,
-    pub(super) meter: &'t Meter,
+    pub(super) meter: &'t CapacityMeter,
     pub(super) table: &'t ReservationTable,
 }
 
 /// A reservation as far as it was read.
-struct Reservation {
+struct EmailReservation {
     owner: Option<EmailOwner>,
     /// Until when other live records hold the email; none if none does.
     others: Option<HeldUntil>,
@@ -74,7 +74,7 @@ impl EmailReservations<'_> {
     }
 
     /// Whether another user has the email.
-    pub(super) async fn is_taken(&self, key: &UserKey, email: &str, now: OffsetDateTime) -> Result<bool, Fault> {
+    pub(super) async fn is_taken(&self, key: &UserKey, email: &str, now: OffsetDateTime) -> Result<bool, TableError> {
         match self.owner(email).await? {
             Some(owner) if !owner.is(key) => self.is_another_s(key, email, now).await,
             _ => Ok(false),
@@ -83,8 +83,8 @@ impl EmailReservations<'_> {
 
     /// Whether another user has the email by a live record. Owner and records are of one read: since the owner was read
     /// before, this user may have taken the email over itself.
-    async fn is_another_s(&self, key: &UserKey, email: &str, now: OffsetDateTime) -> Result<bool, Fault> {
-        let Reservation { owner, others } = self.read(email, None, now).await?;
+    async fn is_another_s(&self, key: &UserKey, email: &str, now: OffsetDateTime) -> Result<bool, TableError> {
+        let EmailReservation { owner, others } = self.read(email, None, now).await?;
         Ok(others.is_some() && owner.is_some_and(|owner| !owner.is(key)))
     }
 
@@ -123,8 +123,8 @@ impl EmailReservations<'_> {
         email: &str,
         nonce: &str,
         now: OffsetDateTime,
-    ) -> Result<Vec<TransactWriteItem>, Fault> {
-        let Reservation { owner, others } = self.read(email, Some(key), now).await?;
+    ) -> Result<Vec<TransactWriteItem>, TableError> {
+        let EmailReservation { owner, others } = self.read(email, Some(key), now).await?;
         // A record from before emails were unique has no reservation.
         let Some(owner) = owner.filter(|owner| owner.is(key)) else {
             return Ok(Vec::new());
@@ -133,10 +133,11 @@ impl EmailReservations<'_> {
         Ok(write.leave(others).map_err(unbuilt)?.into())
     }
 
-    async fn owner(&self, email: &str) -> Result<Option<EmailOwner>, Fault> {
+    async fn owner(&self, email: &str) -> Result<Option<EmailOwner>, TableError> {
         let key = emails::key_of(email, emails::OWNER);
         let call = self.client.get_item().table_name(&*self.table.name).set_key(Some(key)).consistent_read(true);
-        let output = call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(Fault::of)?;
+        let output =
+            call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(TableError::of)?;
         self.meter.add(output.consumed_capacity());
         output.item.as_ref().map(EmailOwner::parse).transpose()
     }
@@ -145,10 +146,15 @@ impl EmailReservations<'_> {
     ///
     /// The owner is read first. What changes after that changes the nonce, too, so that a transaction which rests on what
     /// was read before is refused.
-    async fn read(&self, email: &str, but: Option<&UserKey>, now: OffsetDateTime) -> Result<Reservation, Fault> {
+    async fn read(
+        &self,
+        email: &str,
+        but: Option<&UserKey>,
+        now: OffsetDateTime,
+    ) -> Result<EmailReservation, TableError> {
         let but = but.map(|key| item::text(emails::record_of(key)));
-        let mut found = Reservation { owner: None, others: None };
-        let (mut start, mut limit): (Option<Item>, _) = (None, FIRST);
+        let mut found = EmailReservation { owner: None, others: None };
+        let (mut start, mut limit): (Option<AttributeMap>, _) = (None, FIRST);
         loop {
             let call = self
                 .client
@@ -160,7 +166,7 @@ impl EmailReservations<'_> {
                 .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .set_exclusive_start_key(start)
                 .limit(limit);
-            let output = call.send().await.map_err(Fault::of)?;
+            let output = call.send().await.map_err(TableError::of)?;
             self.meter.add(output.consumed_capacity());
             for item in output.items() {
                 let record = item.get(emails::RECORD);
@@ -174,8 +180,7 @@ impl EmailReservations<'_> {
                 }
             }
             start = output.last_evaluated_key;
-            let is_known =
-                matches!(&found, Reservation { owner: Some(owner), others: Some(others) } if *others >= owner.until);
+            let is_known = matches!(&found, EmailReservation { owner: Some(owner), others: Some(others) } if *others >= owner.until);
             if start.is_none() || is_known {
                 return Ok(found);
             }
@@ -184,7 +189,7 @@ impl EmailReservations<'_> {
     }
 
     /// The SDK gives each transaction a token of its own: one that landed, unheard, is not refused by its own result.
-    pub(super) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<(), Cancelled> {
+    pub(super) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<(), TransactionCancelled> {
         let call = self.client.transact_write_items().set_transact_items(Some(writes));
         match call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {
             Ok(output) => {

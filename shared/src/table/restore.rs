@@ -11,11 +11,11 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValuesOnConditionCheckF
 use time::OffsetDateTime;
 
 use super::emails::HeldEmail;
-use super::fault::{Fault, Refusal, refusal};
-use super::once::Cancelled;
+use super::fault::{ConditionalWriteError, TableError, refusal};
+use super::once::TransactionCancelled;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
-use super::{ATTEMPTS, Meter, Nonces, WriteError};
-use crate::item::{self, Item};
+use super::{ATTEMPTS, CapacityMeter, NonceSource, WriteError};
+use crate::item::{self, AttributeMap};
 use crate::raw_item::{ITEM_BYTES_MOST, RawItem};
 use crate::user::UserKey;
 use crate::user::id::UserId;
@@ -23,7 +23,7 @@ use crate::user::timestamp::Timestamp;
 
 /// Why an item was not put.
 #[derive(Debug)]
-pub enum NotPut {
+pub enum RestorePutError {
     /// This is there instead; nothing, if it went before it could be told.
     Held(Option<RawItem>),
     /// Another user has its email.
@@ -33,11 +33,11 @@ pub enum NotPut {
     /// Other writes of its email overtook it again and again.
     Overtaken,
     /// The table failed.
-    Fault(Fault),
+    Fault(TableError),
 }
 
-impl From<Fault> for NotPut {
-    fn from(fault: Fault) -> Self {
+impl From<TableError> for RestorePutError {
+    fn from(fault: TableError) -> Self {
         Self::Fault(fault)
     }
 }
@@ -48,19 +48,19 @@ pub struct RestoreTable {
     client: Client,
     name: String,
     emails: Option<ReservationTable>,
-    meter: Meter,
+    meter: CapacityMeter,
 }
 
 impl RestoreTable {
     /// The table of this name.
     #[must_use]
     pub fn new(client: Client, name: String) -> Self {
-        Self { client, name, emails: None, meter: Meter::default() }
+        Self { client, name, emails: None, meter: CapacityMeter::default() }
     }
 
     /// The same table, in which an email is one user's, by reservations in this table with nonces from this source.
     #[must_use]
-    pub fn with_unique_emails(self, emails: Option<&str>, nonces: Nonces) -> Self {
+    pub fn with_unique_emails(self, emails: Option<&str>, nonces: NonceSource) -> Self {
         Self { emails: emails.map(|name| ReservationTable::new(name, nonces)), ..self }
     }
 
@@ -68,8 +68,13 @@ impl RestoreTable {
     /// that it has here.
     ///
     /// # Errors
-    /// [`NotPut`], with what is there instead.
-    pub async fn put(&self, item: Item, over: Option<&RawItem>, now: OffsetDateTime) -> Result<(), NotPut> {
+    /// [`RestorePutError`], with what is there instead.
+    pub async fn put(
+        &self,
+        item: AttributeMap,
+        over: Option<&RawItem>,
+        now: OffsetDateTime,
+    ) -> Result<(), RestorePutError> {
         let Some(emails) = &self.emails else {
             return self.put_alone(item, over).await;
         };
@@ -84,7 +89,7 @@ impl RestoreTable {
     ///
     /// # Errors
     /// The table of reservations failed.
-    pub async fn is_taken(&self, item: &Item, now: OffsetDateTime) -> Result<bool, Fault> {
+    pub async fn is_taken(&self, item: &AttributeMap, now: OffsetDateTime) -> Result<bool, TableError> {
         match (&self.emails, HeldEmail::of_item(item, now), user_key(item)) {
             (Some(emails), Some(held), Some(key)) => self.reservations(emails).is_taken(&key, &held.email, now).await,
             _ => Ok(false),
@@ -97,34 +102,34 @@ impl RestoreTable {
     /// As [`RestoreTable::put`].
     pub async fn predict(
         &self,
-        item: &Item,
+        item: &AttributeMap,
         over: Option<&RawItem>,
         there: Option<&RawItem>,
         now: OffsetDateTime,
-    ) -> Result<(), NotPut> {
+    ) -> Result<(), RestorePutError> {
         let held = over.and_then(|over| self.held_email(&over.clone().into_attributes(), now));
         if held.or_else(|| self.held_email(item, now)).is_some() {
-            user_key(item).ok_or(NotPut::NoUser)?;
+            user_key(item).ok_or(RestorePutError::NoUser)?;
             if self.is_taken(item, now).await? {
-                return Err(NotPut::EmailTaken);
+                return Err(RestorePutError::EmailTaken);
             }
         }
         // The service refuses the size of a request before it looks at a condition.
         let size = RawItem::new(item.clone()).size_bytes();
         if size > ITEM_BYTES_MOST {
-            return Err(Fault::TooLarge(format!("the item has {size} bytes").into()).into());
+            return Err(TableError::TooLarge(format!("the item has {size} bytes").into()).into());
         }
         let may_go = match (over, there) {
             (None, None) => true,
             (Some(over), Some(there)) => over.get(item::VERSION) == there.get(item::VERSION),
             _ => false,
         };
-        if may_go { Ok(()) } else { Err(NotPut::Held(there.cloned())) }
+        if may_go { Ok(()) } else { Err(RestorePutError::Held(there.cloned())) }
     }
 
     /// The email that the item would hold, if an email is to be one user's.
     #[must_use]
-    pub fn held_email(&self, item: &Item, now: OffsetDateTime) -> Option<String> {
+    pub fn held_email(&self, item: &AttributeMap, now: OffsetDateTime) -> Option<String> {
         self.emails.as_ref().and_then(|_| HeldEmail::of_item(item, now)).map(|held| held.email)
     }
 
@@ -132,7 +137,7 @@ impl RestoreTable {
         EmailReservations { client: &self.client, meter: &self.meter, table: emails }
     }
 
-    async fn put_alone(&self, item: Item, over: Option<&RawItem>) -> Result<(), NotPut> {
+    async fn put_alone(&self, item: AttributeMap, over: Option<&RawItem>) -> Result<(), RestorePutError> {
         let (condition, names, values) = condition(over);
         let put = self.client.put_item().table_name(&self.name).set_item(Some(item)).condition_expression(condition);
         let put = put.set_expression_attribute_names(Some(names)).set_expression_attribute_values(values);
@@ -144,8 +149,8 @@ impl RestoreTable {
                 _ => None,
             });
             match refused {
-                Refusal::Condition(item) => NotPut::Held(item.map(RawItem::new)),
-                Refusal::Fault(fault) => NotPut::Fault(fault),
+                ConditionalWriteError::Condition(item) => RestorePutError::Held(item.map(RawItem::new)),
+                ConditionalWriteError::Fault(fault) => RestorePutError::Fault(fault),
             }
         })
     }
@@ -153,12 +158,12 @@ impl RestoreTable {
     async fn put_reserved(
         &self,
         emails: &ReservationTable,
-        item: &Item,
+        item: &AttributeMap,
         over: Option<&RawItem>,
         (before, after): (Option<HeldEmail>, Option<HeldEmail>),
         now: OffsetDateTime,
-    ) -> Result<(), NotPut> {
-        let key = user_key(item).ok_or(NotPut::NoUser)?;
+    ) -> Result<(), RestorePutError> {
+        let key = user_key(item).ok_or(RestorePutError::NoUser)?;
         let reservations = self.reservations(emails);
         for _ in 0..ATTEMPTS {
             let (condition, names, values) = condition(over);
@@ -174,27 +179,27 @@ impl RestoreTable {
             match reservations.moved(&key, before.clone(), after.clone(), now).await {
                 Ok(reserved) => writes.extend(reserved),
                 Err(WriteError::Fault(fault)) => return Err(fault.into()),
-                Err(_) => return Err(NotPut::EmailTaken),
+                Err(_) => return Err(RestorePutError::EmailTaken),
             }
             match reservations.transact(writes).await {
                 Ok(()) => return Ok(()),
-                Err(Cancelled::First) => return Err(NotPut::Held(self.there(&key).await?)),
-                Err(Cancelled::Other) => {}
-                Err(Cancelled::Fault(fault)) => return Err(fault.into()),
+                Err(TransactionCancelled::First) => return Err(RestorePutError::Held(self.there(&key).await?)),
+                Err(TransactionCancelled::Other) => {}
+                Err(TransactionCancelled::Fault(fault)) => return Err(fault.into()),
             }
         }
-        Err(NotPut::Overtaken)
+        Err(RestorePutError::Overtaken)
     }
 
-    async fn there(&self, key: &UserKey) -> Result<Option<RawItem>, Fault> {
+    async fn there(&self, key: &UserKey) -> Result<Option<RawItem>, TableError> {
         let call = self.client.get_item().table_name(&self.name).set_key(Some(item::key(key))).consistent_read(true);
-        Ok(call.send().await.map_err(Fault::of)?.item.map(RawItem::new))
+        Ok(call.send().await.map_err(TableError::of)?.item.map(RawItem::new))
     }
 }
 
-type Condition = (&'static str, HashMap<String, String>, Option<HashMap<String, AttributeValue>>);
+type PutCondition = (&'static str, HashMap<String, String>, Option<HashMap<String, AttributeValue>>);
 
-fn condition(over: Option<&RawItem>) -> Condition {
+fn condition(over: Option<&RawItem>) -> PutCondition {
     let names = |names: &[&'static str]| -> HashMap<String, String> {
         names.iter().map(|name| (format!("#{name}"), (*name).to_owned())).collect()
     };
@@ -212,11 +217,11 @@ fn condition(over: Option<&RawItem>) -> Condition {
     }
 }
 
-fn number(item: &Item, name: &str) -> Option<i64> {
+fn number(item: &AttributeMap, name: &str) -> Option<i64> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-fn user_key(item: &Item) -> Option<UserKey> {
+fn user_key(item: &AttributeMap) -> Option<UserKey> {
     let id = UserId::parse(item.get(item::USER_ID)?.as_s().ok()?.clone()).ok()?;
     Some(UserKey { id, timestamp: Timestamp::parse(number(item, item::TIMESTAMP)?).ok()? })
 }

@@ -8,13 +8,13 @@ use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use time::OffsetDateTime;
 
 use super::emails::HeldEmail;
-use super::expression::{Assignments, Expression};
-use super::once::Cancelled;
+use super::expression::{ExpressionBuilder, UpdateExpression};
+use super::once::TransactionCancelled;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
-use super::{ATTEMPTS, Fault, Replaced, UserTable, WriteError, check_size, encode};
-use crate::item::{self, Item};
+use super::{ATTEMPTS, PutOutcome, TableError, UserTable, WriteError, check_size, encode};
+use crate::item::{self, AttributeMap};
 use crate::user::precondition::Precondition;
-use crate::user::{Edit, Edits, Profile, User, UserKey, first_version};
+use crate::user::{FieldPatch, User, UserKey, UserPatch, UserProfile, first_version};
 
 impl UserTable {
     pub(super) fn reservations<'t>(&'t self, emails: &'t ReservationTable) -> EmailReservations<'t> {
@@ -34,9 +34,9 @@ impl UserTable {
             writes.extend(self.reservations(emails).moved(&user.key, None, held, now).await?);
             match self.reservations(emails).transact(writes).await {
                 Ok(()) => return Ok(()),
-                Err(Cancelled::First) => return Err(WriteError::Exists),
-                Err(Cancelled::Other) => {}
-                Err(Cancelled::Fault(fault)) => return Err(fault.into()),
+                Err(TransactionCancelled::First) => return Err(WriteError::Exists),
+                Err(TransactionCancelled::Other) => {}
+                Err(TransactionCancelled::Fault(fault)) => return Err(fault.into()),
             }
         }
         Err(WriteError::Contended)
@@ -46,14 +46,14 @@ impl UserTable {
         &self,
         emails: &ReservationTable,
         key: &UserKey,
-        profile: &Profile,
+        profile: &UserProfile,
         precondition: &Precondition,
         now: OffsetDateTime,
-    ) -> Result<Replaced, WriteError> {
+    ) -> Result<PutOutcome, WriteError> {
         for _ in 0..ATTEMPTS {
             let current = self.item(key).await?;
             let live = current.as_ref().filter(|item| item::is_live(item, now));
-            let version = live.map(item::version).transpose().map_err(Fault::from)?;
+            let version = live.map(item::version).transpose().map_err(TableError::from)?;
             if !precondition.admits(version) {
                 return Err(WriteError::PreconditionFailed);
             }
@@ -61,7 +61,7 @@ impl UserTable {
             let write = match live {
                 Some(live) => {
                     user.version = next(version, now);
-                    user.created_at = item::created_at(live).map_err(Fault::from)?.or(user.created_at);
+                    user.created_at = item::created_at(live).map_err(TableError::from)?.or(user.created_at);
                     let fields = encode(&user)?;
                     self.update_unchanged(key, live, fields, now)?
                 }
@@ -69,7 +69,7 @@ impl UserTable {
             };
             let before = live.and_then(|live| HeldEmail::of_item(live, now));
             if self.write_both(emails, key, write, (before, HeldEmail::of_profile(profile)), now).await? {
-                return Ok(Replaced { user, created: live.is_none() });
+                return Ok(PutOutcome { user, created: live.is_none() });
             }
         }
         Err(WriteError::Contended)
@@ -80,22 +80,22 @@ impl UserTable {
         &self,
         emails: &ReservationTable,
         key: &UserKey,
-        edits: &Edits,
+        edits: &UserPatch,
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<User, WriteError> {
         for _ in 0..ATTEMPTS {
             let current = self.item(key).await?;
             let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::Absent)?;
-            let version = item::version(&live).map_err(Fault::from)?;
+            let version = item::version(&live).map_err(TableError::from)?;
             if !precondition.admits(Some(version)) {
                 return Err(WriteError::PreconditionFailed);
             }
             let fields = patched(live.clone(), edits);
-            if let (Edit::Set(_), Some(attributes)) = (&edits.attributes, fields.get(item::ATTRIBUTES)) {
+            if let (FieldPatch::Set(_), Some(attributes)) = (&edits.attributes, fields.get(item::ATTRIBUTES)) {
                 check_size(attributes)?;
             }
-            let mut user = item::decode(fields.clone(), now).map_err(Fault::from)?;
+            let mut user = item::decode(fields.clone(), now).map_err(TableError::from)?;
             (user.version, user.updated_at) = (next(Some(version), now), Some(now));
             let write = self.update_unchanged(key, &live, fields, now)?;
             let held = (HeldEmail::of_item(&live, now), HeldEmail::of_profile(&user.profile));
@@ -116,11 +116,11 @@ impl UserTable {
         for _ in 0..ATTEMPTS {
             let current = self.item(key).await?;
             let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::Absent)?;
-            let version = item::version(&live).map_err(Fault::from)?;
+            let version = item::version(&live).map_err(TableError::from)?;
             if !precondition.admits(Some(version)) {
                 return Err(WriteError::PreconditionFailed);
             }
-            let mut expression = Expression::default();
+            let mut expression = ExpressionBuilder::default();
             let condition = unchanged(&mut expression, &live);
             let (names, values) = expression.into_parts();
             let delete = Delete::builder()
@@ -152,14 +152,14 @@ impl UserTable {
         writes.extend(self.reservations(emails).moved(key, before, after, now).await?);
         match self.reservations(emails).transact(writes).await {
             Ok(()) => Ok(true),
-            Err(Cancelled::First | Cancelled::Other) => Ok(false),
-            Err(Cancelled::Fault(fault)) => Err(fault.into()),
+            Err(TransactionCancelled::First | TransactionCancelled::Other) => Ok(false),
+            Err(TransactionCancelled::Fault(fault)) => Err(fault.into()),
         }
     }
 
     /// A new record, over nothing or over an expired one.
-    pub(super) fn put_new(&self, user: &User, now: OffsetDateTime) -> Result<TransactWriteItem, Fault> {
-        let mut expression = Expression::default();
+    pub(super) fn put_new(&self, user: &User, now: OffsetDateTime) -> Result<TransactWriteItem, TableError> {
+        let mut expression = ExpressionBuilder::default();
         let condition = expression.absent(now);
         let (names, values) = expression.into_parts();
         let put = Put::builder()
@@ -177,13 +177,13 @@ impl UserTable {
     fn update_unchanged(
         &self,
         key: &UserKey,
-        read: &Item,
-        mut fields: Item,
+        read: &AttributeMap,
+        mut fields: AttributeMap,
         now: OffsetDateTime,
-    ) -> Result<TransactWriteItem, Fault> {
-        let mut expression = Expression::default();
+    ) -> Result<TransactWriteItem, TableError> {
+        let mut expression = ExpressionBuilder::default();
         let condition = unchanged(&mut expression, read);
-        let mut assignments = Assignments::default();
+        let mut assignments = UpdateExpression::default();
         for attribute in [item::NAME, item::EMAIL, item::STATUS, item::ATTRIBUTES, item::EXPIRES_AT] {
             match fields.remove(attribute) {
                 Some(value) => assignments.set(&mut expression, attribute, value),
@@ -211,7 +211,7 @@ fn next(version: Option<u64>, now: OffsetDateTime) -> u64 {
 }
 
 /// The item as it was read is still there.
-fn unchanged(expression: &mut Expression, read: &Item) -> String {
+fn unchanged(expression: &mut ExpressionBuilder, read: &AttributeMap) -> String {
     let version = expression.name(item::VERSION);
     match read.get(item::VERSION) {
         Some(value) => format!("{version} = {}", expression.value("read", value.clone())),
@@ -222,29 +222,29 @@ fn unchanged(expression: &mut Expression, read: &Item) -> String {
 }
 
 /// The item after a patch.
-fn patched(mut item: Item, edits: &Edits) -> Item {
+fn patched(mut item: AttributeMap, edits: &UserPatch) -> AttributeMap {
     let mut put = |attribute: &str, value| drop(item.insert(attribute.to_owned(), value));
     if let Some(name) = &edits.name {
         put(item::NAME, item::text(name.as_str()));
     }
-    if let Edit::Set(email) = &edits.email {
+    if let FieldPatch::Set(email) = &edits.email {
         put(item::EMAIL, item::text(email.as_str()));
     }
-    if let Edit::Set(status) = &edits.status {
+    if let FieldPatch::Set(status) = &edits.status {
         put(item::STATUS, item::text(status.as_str()));
     }
-    if let Edit::Set(ends) = &edits.expires_at {
+    if let FieldPatch::Set(ends) = &edits.expires_at {
         put(item::EXPIRES_AT, item::whole(ends.seconds()));
     }
-    if let Edit::Set(patch) = &edits.attributes {
+    if let FieldPatch::Set(patch) = &edits.attributes {
         let merged = item::attributes::merge(item.remove(item::ATTRIBUTES), patch);
         item.insert(item::ATTRIBUTES.to_owned(), merged);
     }
     let removed = [
-        (item::EMAIL, edits.email == Edit::Remove),
-        (item::STATUS, edits.status == Edit::Remove),
-        (item::EXPIRES_AT, edits.expires_at == Edit::Remove),
-        (item::ATTRIBUTES, edits.attributes == Edit::Remove),
+        (item::EMAIL, edits.email == FieldPatch::Remove),
+        (item::STATUS, edits.status == FieldPatch::Remove),
+        (item::EXPIRES_AT, edits.expires_at == FieldPatch::Remove),
+        (item::ATTRIBUTES, edits.attributes == FieldPatch::Remove),
     ];
     for (attribute, _) in removed.into_iter().filter(|(_, removed)| *removed) {
         item.remove(attribute);

@@ -4,44 +4,44 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use super::json::{Json, JsonError};
+use super::json::{JsonError, JsonValue};
 
 /// A JSON object whose numbers are exact and whose members are unique, no deeper than the table can nest.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Attributes(BTreeMap<String, Json>);
+pub struct UserAttributes(BTreeMap<String, JsonValue>);
 
-impl Attributes {
+impl UserAttributes {
     /// Reads an object from JSON text.
     ///
     /// # Errors
     /// The text is no JSON object, or has a part that the table cannot hold; the error points at it.
     pub fn parse(text: &str) -> Result<Self, JsonError> {
-        match Json::parse(text)? {
-            Json::Object(members) => Ok(Self(members)),
+        match JsonValue::parse(text)? {
+            JsonValue::Object(members) => Ok(Self(members)),
             _ => Err(JsonError::at_root("attributes must be a JSON object")),
         }
     }
 
     /// Takes members that are valid already.
     #[must_use]
-    pub fn new(members: BTreeMap<String, Json>) -> Self {
+    pub fn new(members: BTreeMap<String, JsonValue>) -> Self {
         Self(members)
     }
 
     /// The members, by name.
     #[must_use]
-    pub fn members(&self) -> &BTreeMap<String, Json> {
+    pub fn members(&self) -> &BTreeMap<String, JsonValue> {
         &self.0
     }
 
     /// The members, by name.
     #[must_use]
-    pub fn into_members(self) -> BTreeMap<String, Json> {
+    pub fn into_members(self) -> BTreeMap<String, JsonValue> {
         self.0
     }
 }
 
-impl Serialize for Attributes {
+impl Serialize for UserAttributes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
@@ -54,11 +54,15 @@ mod tests {
     #[test]
     fn only_an_object_is_attributes() {
         assert_eq!(
-            serde_json::to_string(&Attributes::parse(r#"{"b":1,"a":[]}"#).unwrap()).unwrap(),
+            serde_json::to_string(&UserAttributes::parse(r#"{"b":1,"a":[]}"#).unwrap()).unwrap(),
             r#"{"a":[],"b":1}"#
         );
         for text in ["[]", "null", "1", "\"a\"", "true"] {
-            assert_eq!(Attributes::parse(text).unwrap_err().to_string(), "attributes must be a JSON object", "{text}");
+            assert_eq!(
+                UserAttributes::parse(text).unwrap_err().to_string(),
+                "attributes must be a JSON object",
+                "{text}"
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Where a user is written to, and the key of the email index.
 
-use super::Invalid;
+use super::InvalidField;
 
 /// One address, `local@domain`, in ASCII: the dot-atom form of RFC 5322 within RFC 5321's lengths (64 before the `@`,
 /// 254 in all), with a domain of at least two labels. Quoted local parts, comments and domain literals are refused:
@@ -20,14 +20,14 @@ impl Email {
     ///
     /// # Errors
     /// The text is no address, or too long for one.
-    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
         let text = text.into();
         if text.len() > Self::MAX_CHARS {
-            return Err(Invalid("email must have at most 254 characters"));
+            return Err(InvalidField("email must have at most 254 characters"));
         }
         match text.split_once('@') {
             Some((local, domain)) if is_local(local) && is_domain(domain) => Ok(Self(text)),
-            _ => Err(Invalid("email must be a valid email such as ada@example.com")),
+            _ => Err(InvalidField("email must be a valid email such as ada@example.com")),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::Invalid;
+use super::InvalidField;
 use crate::number;
 
 /// The second from which on a record is absent.
@@ -29,13 +29,13 @@ impl ExpiresAt {
     ///
     /// # Errors
     /// It is negative, more than 4 years before `now` or more than 50 years after it.
-    pub fn parse(seconds: i64, now: OffsetDateTime) -> Result<Self, Invalid> {
+    pub fn parse(seconds: i64, now: OffsetDateTime) -> Result<Self, InvalidField> {
         let now = now.unix_timestamp();
         let first = now.saturating_sub(Self::MAX_PAST_SECONDS).max(0);
         if (first..=now.saturating_add(Self::MAX_AHEAD_SECONDS)).contains(&seconds) {
             Ok(Self(seconds))
         } else {
-            Err(Invalid(
+            Err(InvalidField(
                 "expires_at must be whole seconds since 1970, at most 4 years ago and at most 50 years from now",
             ))
         }

@@ -2,11 +2,11 @@
 
 use serde::{Serialize, Serializer};
 
-use super::attributes::Attributes;
+use super::attributes::UserAttributes;
 use super::email::Email;
 use super::expiry::ExpiresAt;
-use super::json::Members;
-use super::status::Status;
+use super::json::JsonMembers;
+use super::status::UserStatus;
 use super::{User, spell_moment};
 
 /// The members, in the order in which they are written.
@@ -25,9 +25,9 @@ const NAMES: [&str; 10] = [
 
 /// A choice of a user's members.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Fields(u16);
+pub struct FieldMask(u16);
 
-impl Fields {
+impl FieldMask {
     /// All of them.
     pub const ALL: Self = Self((1 << NAMES.len()) - 1);
 
@@ -53,7 +53,7 @@ impl Fields {
     /// # Errors
     /// The text is no JSON object.
     pub fn of_json(self, user: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
-        let Members(members) = serde_json::from_slice(user)?;
+        let JsonMembers(members) = serde_json::from_slice(user)?;
         let mut text = vec![b'{'];
         for (name, value) in members {
             let place = NAMES.iter().position(|known| *known == name);
@@ -78,26 +78,26 @@ impl Fields {
 
 /// A user of whom only some members are told.
 #[derive(Clone, Copy, Debug)]
-pub struct Selected<'a> {
+pub struct MaskedUser<'a> {
     user: &'a User,
-    fields: Fields,
+    fields: FieldMask,
 }
 
 impl User {
     /// The user with these members alone, as JSON.
     #[must_use]
-    pub fn only(&self, fields: Fields) -> Selected<'_> {
-        Selected { user: self, fields }
+    pub fn only(&self, fields: FieldMask) -> MaskedUser<'_> {
+        MaskedUser { user: self, fields }
     }
 }
 
 impl Serialize for User {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.only(Fields::ALL).serialize(serializer)
+        self.only(FieldMask::ALL).serialize(serializer)
     }
 }
 
-impl Serialize for Selected<'_> {
+impl Serialize for MaskedUser<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         /// The JSON of a record, in the order in which it is read.
         #[derive(Serialize)]
@@ -113,7 +113,7 @@ impl Serialize for Selected<'_> {
             #[serde(skip_serializing_if = "Option::is_none")]
             status: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
-            attributes: Option<&'a Attributes>,
+            attributes: Option<&'a UserAttributes>,
             #[serde(skip_serializing_if = "Option::is_none")]
             expires_at: Option<i64>,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,7 +129,7 @@ impl Serialize for Selected<'_> {
             timestamp: fields.pick(1, user.key.timestamp.seconds()),
             name: fields.pick(2, profile.name.as_str()),
             email: fields.pick(3, profile.email.as_ref().map(Email::as_str)).flatten(),
-            status: fields.pick(4, profile.status.as_ref().map(Status::as_str)).flatten(),
+            status: fields.pick(4, profile.status.as_ref().map(UserStatus::as_str)).flatten(),
             attributes: fields.pick(5, profile.attributes.as_ref()).flatten(),
             expires_at: fields.pick(6, profile.expires_at.map(ExpiresAt::seconds)).flatten(),
             version: fields.pick(7, user.version),
@@ -144,23 +144,23 @@ impl Serialize for Selected<'_> {
 mod tests {
     use time::macros::datetime;
 
-    use super::super::{Profile, UserKey, id::UserId, name::Name, timestamp::Timestamp};
+    use super::super::{UserKey, UserProfile, id::UserId, name::UserName, timestamp::Timestamp};
     use super::*;
 
     #[test]
     fn only_what_is_chosen_is_written_and_what_is_absent_is_not() {
         let user = User::created(
             UserKey { id: UserId::parse("ada").unwrap(), timestamp: Timestamp::parse(7).unwrap() },
-            Profile {
-                name: Name::parse("Ada").unwrap(),
+            UserProfile {
+                name: UserName::parse("Ada").unwrap(),
                 email: None,
-                status: Some(Status::parse("on").unwrap()),
+                status: Some(UserStatus::parse("on").unwrap()),
                 attributes: None,
                 expires_at: None,
             },
             datetime!(2026-11-22 10:00 UTC),
         );
-        let json = |fields: &str| serde_json::to_string(&user.only(Fields::parse(fields).unwrap())).unwrap();
+        let json = |fields: &str| serde_json::to_string(&user.only(FieldMask::parse(fields).unwrap())).unwrap();
         assert_eq!(json("status,user_id"), r#"{"user_id":"ada","status":"on"}"#);
         assert_eq!(json("email"), "{}");
         assert_eq!(json(&NAMES.join(",")), serde_json::to_string(&user).unwrap());
@@ -171,7 +171,7 @@ mod tests {
         }
         let written = serde_json::to_vec(&user).unwrap();
         for fields in ["status,user_id", "email", "version,name", &NAMES.join(",")] {
-            let of_json = Fields::parse(fields).unwrap().of_json(&written).unwrap();
+            let of_json = FieldMask::parse(fields).unwrap().of_json(&written).unwrap();
             assert_eq!(String::from_utf8(of_json).unwrap(), json(fields), "as from the user itself");
         }
     }
@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn an_unknown_or_repeated_name_is_refused() {
         for text in ["", "name,", "nmae", "name,name", "Name", "name, email"] {
-            assert!(Fields::parse(text).is_err(), "{text:?}");
+            assert!(FieldMask::parse(text).is_err(), "{text:?}");
         }
-        assert_eq!(Fields::parse(&NAMES.join(",")), Ok(Fields::ALL));
+        assert_eq!(FieldMask::parse(&NAMES.join(",")), Ok(FieldMask::ALL));
     }
 }

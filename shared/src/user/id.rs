@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Invalid;
+use super::InvalidField;
 
 /// 1 to 128 characters of `A-Za-z0-9._~:|@+-`: what identity providers put into a token's `sub`, and nothing that a
 /// path, a log line or a shell would need to escape twice. `.` and `..` are refused: clients and proxies take them out
@@ -18,13 +18,13 @@ impl UserId {
     ///
     /// # Errors
     /// The text is empty, too long, has another character, or is `.` or `..`.
-    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
         let text = text.into();
         let fits = (1..=Self::MAX_CHARS).contains(&text.len()) && text != "." && text != "..";
         if fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~:|@+-".contains(&byte)) {
             Ok(Self(text))
         } else {
-            Err(Invalid("user_id must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : | @ + -, and not . or .."))
+            Err(InvalidField("user_id must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : | @ + -, and not . or .."))
         }
     }
 

@@ -1,7 +1,7 @@
 //! JSON with exact numbers: a tree that is read child by child over raw text, because `serde_json::Value` rounds numbers
 //! through f64 and keeps the last of two members of one name.
 //!
-//! What can be built is what DynamoDB can store as it is: numbers of at most 38 digits ([`Number`]), nested no deeper
+//! What can be built is what DynamoDB can store as it is: numbers of at most 38 digits ([`JsonNumber`]), nested no deeper
 //! than [`MAX_DEPTH`]. A refusal points at the place (RFC 6901).
 
 mod members;
@@ -15,8 +15,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::number::canonical;
-pub use members::Members;
-pub use number::Number;
+pub use members::JsonMembers;
+pub use number::JsonNumber;
 
 /// How deep the deepest value may lie below the root. DynamoDB nests 32 levels, the first of which is the attribute
 /// itself.
@@ -28,19 +28,19 @@ const MAX_NAME_BYTES: usize = 65_535;
 
 /// Any JSON.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Json {
+pub enum JsonValue {
     /// `null`
     Null,
     /// `true` or `false`
     Bool(bool),
     /// A number, exactly.
-    Number(Number),
+    Number(JsonNumber),
     /// A text.
     String(String),
     /// A list.
-    Array(Vec<Json>),
+    Array(Vec<JsonValue>),
     /// Members by name; their order has no meaning and is not kept.
-    Object(BTreeMap<String, Json>),
+    Object(BTreeMap<String, JsonValue>),
 }
 
 /// Why a JSON text cannot be held, and where.
@@ -79,7 +79,7 @@ pub fn push_pointer(pointer: &mut String, name: &str) {
     }
 }
 
-impl Json {
+impl JsonValue {
     /// Reads any JSON.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Json {
     }
 }
 
-impl Json {
+impl JsonValue {
     /// Appends the value in canonical form: members by name, no white space, one spelling of each text, and numbers by value.
     pub fn write_canonical(&self, out: &mut String) {
         match self {
@@ -114,7 +114,7 @@ impl Json {
 }
 
 /// Appends an object in canonical form.
-pub fn write_canonical_object(members: &BTreeMap<String, Json>, out: &mut String) {
+pub fn write_canonical_object(members: &BTreeMap<String, JsonValue>, out: &mut String) {
     out.push('{');
     for (index, (name, value)) in members.iter().enumerate() {
         if index > 0 {
@@ -142,13 +142,13 @@ pub fn write_canonical_text(text: &str, out: &mut String) {
     out.push('"');
 }
 
-fn parse(text: &str, depth: usize) -> Result<Json, JsonError> {
+fn parse(text: &str, depth: usize) -> Result<JsonValue, JsonError> {
     if depth > MAX_DEPTH {
         return Err(JsonError::at_root("nested too deep: at most 32 levels, this object's own included"));
     }
     match text.as_bytes().first() {
         Some(b'{') => {
-            let Members(raw) = serde_json::from_str(text).map_err(malformed)?;
+            let JsonMembers(raw) = serde_json::from_str(text).map_err(malformed)?;
             let mut members = BTreeMap::new();
             for (name, value) in raw {
                 if !(1..=MAX_NAME_BYTES).contains(&name.len()) {
@@ -161,20 +161,20 @@ fn parse(text: &str, depth: usize) -> Result<Json, JsonError> {
                 }
                 members.insert(name, value);
             }
-            Ok(Json::Object(members))
+            Ok(JsonValue::Object(members))
         }
         Some(b'[') => {
             let raw: Vec<&RawValue> = serde_json::from_str(text).map_err(malformed)?;
             let item = |(index, value): (usize, &&RawValue)| {
                 parse(value.get(), depth + 1).map_err(|error| error.below(&index.to_string()))
             };
-            raw.iter().enumerate().map(item).collect::<Result<_, _>>().map(Json::Array)
+            raw.iter().enumerate().map(item).collect::<Result<_, _>>().map(JsonValue::Array)
         }
-        Some(b'"') => serde_json::from_str(text).map(Json::String).map_err(malformed),
-        Some(b't') => Ok(Json::Bool(true)),
-        Some(b'f') => Ok(Json::Bool(false)),
-        Some(b'n') => Ok(Json::Null),
-        _ => Number::parse(text).map(Json::Number).map_err(|error| JsonError::at_root(error.to_string())),
+        Some(b'"') => serde_json::from_str(text).map(JsonValue::String).map_err(malformed),
+        Some(b't') => Ok(JsonValue::Bool(true)),
+        Some(b'f') => Ok(JsonValue::Bool(false)),
+        Some(b'n') => Ok(JsonValue::Null),
+        _ => JsonNumber::parse(text).map(JsonValue::Number).map_err(|error| JsonError::at_root(error.to_string())),
     }
 }
 
@@ -187,7 +187,7 @@ fn malformed(error: impl std::fmt::Display) -> JsonError {
     JsonError::at_root(reason)
 }
 
-impl Serialize for Json {
+impl Serialize for JsonValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Null => serializer.serialize_unit(),

@@ -3,14 +3,14 @@
 
 /// Which versions a header names.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Tags {
+pub enum EntityTags {
     /// `*`: any record at all.
     Any,
     /// These versions; an empty list names none.
     Versions(Vec<u64>),
 }
 
-impl Tags {
+impl EntityTags {
     /// Whether the record's version is named; `None` is no record.
     #[must_use]
     pub fn name(&self, current: Option<u64>) -> bool {
@@ -26,16 +26,16 @@ impl Tags {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Precondition {
     /// `If-Match`: the record must be one of these.
-    pub if_match: Option<Tags>,
+    pub if_match: Option<EntityTags>,
     /// `If-None-Match`: the record must be none of these.
-    pub if_none_match: Option<Tags>,
+    pub if_none_match: Option<EntityTags>,
 }
 
 impl Precondition {
     /// Exactly this version, as `If-Match` would demand it.
     #[must_use]
     pub fn exactly(version: u64) -> Self {
-        Self { if_match: Some(Tags::Versions(vec![version])), if_none_match: None }
+        Self { if_match: Some(EntityTags::Versions(vec![version])), if_none_match: None }
     }
 
     /// Whether a write over the record of this version may go on; `None` is no record.
@@ -52,8 +52,8 @@ mod tests {
 
     #[test]
     fn the_table_of_rfc_9110_holds() {
-        let any = || Some(Tags::Any);
-        let tags = |versions: &[u64]| Some(Tags::Versions(versions.to_vec()));
+        let any = || Some(EntityTags::Any);
+        let tags = |versions: &[u64]| Some(EntityTags::Versions(versions.to_vec()));
         for (if_match, if_none_match, absent, present) in [
             (None, None, true, true),
             (any(), None, false, true),

@@ -1,12 +1,12 @@
 //! A word of the client's own about a user, such as `active`; the service attaches no meaning to it.
 
-use super::Invalid;
+use super::InvalidField;
 
 /// 1 to 64 characters, not all of them blank, none of them a control character.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Status(String);
+pub struct UserStatus(String);
 
-impl Status {
+impl UserStatus {
     /// The longest status, in characters.
     pub const MAX_CHARS: usize = 64;
 
@@ -14,11 +14,11 @@ impl Status {
     ///
     /// # Errors
     /// The text is blank, too long, or has a control character.
-    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
         let text = text.into();
         let length = text.chars().count();
         if text.trim().is_empty() || length > Self::MAX_CHARS || text.chars().any(char::is_control) {
-            Err(Invalid("status must be 1 to 64 characters, not blank and without control characters"))
+            Err(InvalidField("status must be 1 to 64 characters, not blank and without control characters"))
         } else {
             Ok(Self(text))
         }
@@ -37,9 +37,9 @@ mod tests {
 
     #[test]
     fn a_status_is_a_short_word_or_two() {
-        assert_eq!(Status::parse("on leave").unwrap().as_str(), "on leave");
+        assert_eq!(UserStatus::parse("on leave").unwrap().as_str(), "on leave");
         for text in ["", " ", "a\nb", &"x".repeat(65)] {
-            assert!(Status::parse(text).is_err(), "{text:?}");
+            assert!(UserStatus::parse(text).is_err(), "{text:?}");
         }
     }
 }

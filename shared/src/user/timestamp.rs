@@ -1,6 +1,6 @@
 //! The second of a record: the table's sort key.
 
-use super::Invalid;
+use super::InvalidField;
 
 /// Whole seconds since 1970, up to the end of the year 9999. The upper bound catches the commonest mistake, a time in
 /// milliseconds.
@@ -15,11 +15,11 @@ impl Timestamp {
     ///
     /// # Errors
     /// It is negative or after the year 9999.
-    pub fn parse(seconds: i64) -> Result<Self, Invalid> {
+    pub fn parse(seconds: i64) -> Result<Self, InvalidField> {
         if (0..=Self::MAX_SECONDS).contains(&seconds) {
             Ok(Self(seconds))
         } else {
-            Err(Invalid("timestamp must be whole seconds since 1970, from 0 to 253402300799 (the year 9999)"))
+            Err(InvalidField("timestamp must be whole seconds since 1970, from 0 to 253402300799 (the year 9999)"))
         }
     }
 

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use lambda_http::request::RequestContext;
 use serde_json::{Value, json};
 use shared::clock::Clock;
-use shared::http::caller::Auth;
+use shared::http::caller::AuthMode;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tower::ServiceExt;
@@ -19,7 +19,7 @@ use crate::router::tests::app_with;
 
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 
-fn app(auth: Auth) -> Router {
+fn app(auth: AuthMode) -> Router {
     app_with(auth, Clock::fixed(NOW))
 }
 
@@ -51,7 +51,7 @@ async fn ask(app: &Router, method: &str, path: &str, authorizer: &Value) -> (u16
 
 #[tokio::test]
 async fn the_table_of_routes_and_callers_holds() {
-    let app = app(Auth::Jwt);
+    let app = app(AuthMode::Jwt);
     let read = "users:read openid";
     let write = "users:write";
     let callers = [
@@ -112,7 +112,7 @@ async fn the_table_of_routes_and_callers_holds() {
 
 #[tokio::test]
 async fn signed_requests_may_do_everything_and_unsigned_ones_nothing() {
-    let app = app(Auth::Iam);
+    let app = app(AuthMode::Iam);
     let signed = json!({"iam": {"accessKey": "A", "accountId": "1", "callerId": "AROAEXAMPLE:session", "userArn": "arn",
         "cognitoIdentity": null, "principalOrgId": null, "userId": "AROAEXAMPLE:session"}});
     for (authorizer, expected) in
@@ -128,7 +128,7 @@ async fn signed_requests_may_do_everything_and_unsigned_ones_nothing() {
 
 #[tokio::test]
 async fn a_token_that_names_no_user_or_is_past_its_time_is_no_token() {
-    let app = app(Auth::Jwt);
+    let app = app(AuthMode::Jwt);
     for claims in [
         json!({"scope": "users:admin"}),
         json!({"sub": "", "scope": "users:admin"}),

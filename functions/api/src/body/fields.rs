@@ -1,10 +1,10 @@
 //! The members of a body, taken one by one; what is left is unknown.
 
-use front::problem::{Mistake, Place, Problem};
+use front::problem::{ErrorLocation, FieldError, Problem};
 use serde_json::value::RawValue;
-use shared::user::attributes::Attributes;
-use shared::user::json::{Members, push_pointer};
-use shared::user::{Edit, Invalid};
+use shared::user::attributes::UserAttributes;
+use shared::user::json::{JsonMembers, push_pointer};
+use shared::user::{FieldPatch, InvalidField};
 
 /// What the service alone sets.
 const READ_ONLY: [&str; 3] = ["version", "created_at", "updated_at"];
@@ -12,16 +12,16 @@ const READ_ONLY: [&str; 3] = ["version", "created_at", "updated_at"];
 /// Mistakes that one answer tells: a megabyte of them would not fit into a Lambda function's answer.
 const MAX_MISTAKES: usize = 100;
 
-pub(super) struct Fields<'a> {
+pub(super) struct BodyReader<'a> {
     members: Vec<(String, &'a RawValue)>,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<FieldError>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> BodyReader<'a> {
     /// Opens a body. Malformed JSON is told with its place; what is wrong with the members is collected.
     pub(super) fn open(body: &'a [u8]) -> Result<Self, Problem> {
         match serde_json::from_slice(body) {
-            Ok(Members(members)) => Ok(Self { members, mistakes: Vec::new() }),
+            Ok(JsonMembers(members)) => Ok(Self { members, mistakes: Vec::new() }),
             Err(error) if error.is_data() => {
                 Err(Problem::Body(vec![mistake(String::new(), "the body must be a JSON object")]))
             }
@@ -34,7 +34,11 @@ impl<'a> Fields<'a> {
     }
 
     /// A text, parsed.
-    pub(super) fn text<T>(&mut self, name: &str, parse: impl FnOnce(String) -> Result<T, Invalid>) -> Edit<T> {
+    pub(super) fn text<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(String) -> Result<T, InvalidField>,
+    ) -> FieldPatch<T> {
         self.take(name, |raw| match serde_json::from_str(raw) {
             Ok(text) => parse(text).map_err(|error| (String::new(), error.to_string())),
             Err(_) => Err((String::new(), format!("{name} must be a string of Unicode characters"))),
@@ -42,7 +46,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number, parsed.
-    pub(super) fn whole<T>(&mut self, name: &str, parse: impl FnOnce(i64) -> Result<T, Invalid>) -> Edit<T> {
+    pub(super) fn whole<T>(&mut self, name: &str, parse: impl FnOnce(i64) -> Result<T, InvalidField>) -> FieldPatch<T> {
         self.take(name, |raw| match serde_json::from_str(raw) {
             Ok(number) => parse(number).map_err(|error| (String::new(), error.to_string())),
             Err(_) => Err((String::new(), format!("{name} must be an integer number of seconds, without quotes"))),
@@ -50,36 +54,36 @@ impl<'a> Fields<'a> {
     }
 
     /// A list, unread.
-    pub(super) fn items(&mut self, name: &str) -> Edit<Vec<&'a RawValue>> {
+    pub(super) fn items(&mut self, name: &str) -> FieldPatch<Vec<&'a RawValue>> {
         self.take(name, |raw| {
             serde_json::from_str(raw).map_err(|_| (String::new(), format!("{name} must be an array")))
         })
     }
 
     /// The free part.
-    pub(super) fn attributes(&mut self) -> Edit<Attributes> {
-        self.take("attributes", |raw| Attributes::parse(raw).map_err(|error| (error.pointer, error.reason)))
+    pub(super) fn attributes(&mut self) -> FieldPatch<UserAttributes> {
+        self.take("attributes", |raw| UserAttributes::parse(raw).map_err(|error| (error.pointer, error.reason)))
     }
 
-    /// Takes a member. One that is wrong counts as absent from then on; [`Fields::finish`] refuses the whole.
-    fn take<T>(&mut self, name: &str, parse: impl FnOnce(&'a str) -> Result<T, (String, String)>) -> Edit<T> {
+    /// Takes a member. One that is wrong counts as absent from then on; [`BodyReader::finish`] refuses the whole.
+    fn take<T>(&mut self, name: &str, parse: impl FnOnce(&'a str) -> Result<T, (String, String)>) -> FieldPatch<T> {
         let Some(place) = self.members.iter().position(|(given, _)| given == name) else {
-            return Edit::Keep;
+            return FieldPatch::Keep;
         };
         let (_, raw) = self.members.remove(place);
         if self.members.iter().any(|(given, _)| given == name) {
             self.members.retain(|(given, _)| given != name);
             self.refuse(name, &format!("{name} is repeated"));
-            return Edit::Keep;
+            return FieldPatch::Keep;
         }
         if raw.get() == "null" {
-            return Edit::Remove;
+            return FieldPatch::Remove;
         }
         match parse(raw.get()) {
-            Ok(value) => Edit::Set(value),
+            Ok(value) => FieldPatch::Set(value),
             Err((below, detail)) => {
                 self.mistakes.push(mistake(pointer(name) + &below, detail));
-                Edit::Keep
+                FieldPatch::Keep
             }
         }
     }
@@ -97,7 +101,11 @@ impl<'a> Fields<'a> {
     /// Remembers that a member is missing, unless it was there and wrong.
     pub(super) fn require(&mut self, name: &str, detail: &str) {
         let pointer = pointer(name);
-        if !self.mistakes.iter().any(|mistake| matches!(&mistake.place, Place::Pointer(place) if *place == pointer)) {
+        if !self
+            .mistakes
+            .iter()
+            .any(|mistake| matches!(&mistake.place, ErrorLocation::Pointer(place) if *place == pointer))
+        {
             self.mistakes.push(mistake(pointer, detail));
         }
     }
@@ -123,6 +131,6 @@ fn pointer(name: &str) -> String {
     pointer
 }
 
-fn mistake(pointer: String, detail: impl Into<String>) -> Mistake {
-    Mistake { place: Place::Pointer(pointer), detail: detail.into() }
+fn mistake(pointer: String, detail: impl Into<String>) -> FieldError {
+    FieldError { place: ErrorLocation::Pointer(pointer), detail: detail.into() }
 }

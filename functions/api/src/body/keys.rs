@@ -1,21 +1,21 @@
 //! The body of a batch: keys of records.
 
-use front::problem::{Mistake, Place, Problem};
+use front::problem::{ErrorLocation, FieldError, Problem};
 use serde_json::value::RawValue;
 use shared::table::MAX_KEYS;
 use shared::user::id::UserId;
 use shared::user::timestamp::Timestamp;
-use shared::user::{Edit, UserKey};
+use shared::user::{FieldPatch, UserKey};
 
-use super::fields::Fields;
+use super::fields::BodyReader;
 
 /// Reads `{"keys": [{"user_id": …, "timestamp": …}, …]}`: 1 to 100 keys, each once.
 pub(crate) fn keys(body: &[u8]) -> Result<Vec<UserKey>, Problem> {
-    let mut fields = Fields::open(body)?;
+    let mut fields = BodyReader::open(body)?;
     let mut mistakes = Vec::new();
     let mut keys: Vec<UserKey> = Vec::new();
     match fields.items("keys") {
-        Edit::Set(items) if (1..=MAX_KEYS).contains(&items.len()) => {
+        FieldPatch::Set(items) if (1..=MAX_KEYS).contains(&items.len()) => {
             for (index, item) in items.into_iter().enumerate() {
                 match key(item) {
                     Ok(key) if keys.contains(&key) => {
@@ -26,8 +26,8 @@ pub(crate) fn keys(body: &[u8]) -> Result<Vec<UserKey>, Problem> {
                 }
             }
         }
-        Edit::Set(_) => fields.refuse("keys", &format!("keys must contain 1 to {MAX_KEYS} keys")),
-        Edit::Keep | Edit::Remove => fields.require("keys", "keys is required: an array of keys"),
+        FieldPatch::Set(_) => fields.refuse("keys", &format!("keys must contain 1 to {MAX_KEYS} keys")),
+        FieldPatch::Keep | FieldPatch::Remove => fields.require("keys", "keys is required: an array of keys"),
     }
     for (index, below, detail) in mistakes {
         fields.refuse_at(format!("/keys/{index}{below}"), detail);
@@ -39,7 +39,7 @@ pub(crate) fn keys(body: &[u8]) -> Result<Vec<UserKey>, Problem> {
 /// One key, or all that is wrong with it by pointer.
 fn key(item: &RawValue) -> Result<UserKey, Vec<(String, String)>> {
     let read = || {
-        let mut fields = Fields::open(item.get().as_bytes())?;
+        let mut fields = BodyReader::open(item.get().as_bytes())?;
         let id = fields.text("user_id", UserId::parse).set();
         let timestamp = fields.whole("timestamp", Timestamp::parse).set();
         if id.is_none() {
@@ -58,10 +58,10 @@ fn key(item: &RawValue) -> Result<UserKey, Vec<(String, String)>> {
     }
 }
 
-fn below(mistake: Mistake) -> (String, String) {
+fn below(mistake: FieldError) -> (String, String) {
     match mistake.place {
-        Place::Pointer(pointer) => (pointer, mistake.detail),
-        Place::Parameter(_) | Place::Header(_) => (String::new(), mistake.detail),
+        ErrorLocation::Pointer(pointer) => (pointer, mistake.detail),
+        ErrorLocation::Parameter(_) | ErrorLocation::Header(_) => (String::new(), mistake.detail),
     }
 }
 

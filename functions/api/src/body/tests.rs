@@ -1,4 +1,4 @@
-use front::problem::Place;
+use front::problem::ErrorLocation;
 use proptest::prelude::*;
 use time::macros::datetime;
 
@@ -13,7 +13,7 @@ fn key() -> UserKey {
 fn mistakes<T>(read: Result<T, Problem>) -> Vec<(String, String)> {
     let Err(Problem::Body(mistakes)) = read else { panic!("not refused for its members") };
     let place = |place| match place {
-        Place::Pointer(pointer) => pointer,
+        ErrorLocation::Pointer(pointer) => pointer,
         other => panic!("{other:?}"),
     };
     mistakes.into_iter().map(|mistake| (place(mistake.place), mistake.detail)).collect()
@@ -108,10 +108,10 @@ fn a_patch_keeps_sets_and_removes() {
         panic!("refused")
     };
     assert_eq!(read.name.unwrap().as_str(), "B");
-    assert_eq!((read.email, read.status, read.expires_at), (Edit::Remove, Edit::Keep, Edit::Keep));
-    assert!(matches!(read.attributes, Edit::Set(_)));
+    assert_eq!((read.email, read.status, read.expires_at), (FieldPatch::Remove, FieldPatch::Keep, FieldPatch::Keep));
+    assert!(matches!(read.attributes, FieldPatch::Set(_)));
     let Ok(empty) = edits(b"{}", &key(), NOW) else { panic!("refused") };
-    assert_eq!(empty, Edits::default());
+    assert_eq!(empty, UserPatch::default());
 }
 
 #[test]
@@ -167,7 +167,10 @@ fn read_in_every_way(bytes: &[u8]) {
             Problem::Body(mistakes) => {
                 assert!(!mistakes.is_empty() && mistakes.len() <= 100);
                 for mistake in mistakes {
-                    assert!(matches!(mistake.place, Place::Pointer(_)) && !mistake.detail.is_empty(), "{mistake:?}");
+                    assert!(
+                        matches!(mistake.place, ErrorLocation::Pointer(_)) && !mistake.detail.is_empty(),
+                        "{mistake:?}"
+                    );
                 }
             }
             other => panic!("{other:?}"),

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(super) struct Breaker {
+pub(super) struct CircuitBreaker {
     rest: Duration,
     /// While it is set, only one call in each rest is let through.
     closed_until: Mutex<Option<Instant>>,
 }
 
-impl Breaker {
+impl CircuitBreaker {
     pub(super) fn new(rest: Duration) -> Self {
         Self { rest, closed_until: Mutex::new(None) }
     }
@@ -46,7 +46,7 @@ mod tests {
     #[tokio::test]
     async fn after_a_failure_one_call_in_each_rest_tries_until_one_succeeds() {
         let rest = Duration::from_secs(1);
-        let breaker = Breaker::new(rest);
+        let breaker = CircuitBreaker::new(rest);
         let start = Instant::now();
         assert!(breaker.admits(start) && breaker.admits(start));
         breaker.failed(start);

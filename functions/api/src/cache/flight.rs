@@ -10,24 +10,24 @@ use front::problem::Problem;
 use shared::user::User;
 use tokio::sync::{Mutex as Gate, OnceCell};
 
-type Answer = Result<Option<Arc<User>>, Problem>;
+type FlightResult = Result<Option<Arc<User>>, Problem>;
 
 #[derive(Default)]
-pub(super) struct Flights(Mutex<HashMap<String, Arc<Flight>>>);
+pub(super) struct SingleFlight(Mutex<HashMap<String, Arc<SharedRead>>>);
 
 #[derive(Default)]
-struct Flight {
+struct SharedRead {
     /// Held by the question that is under way.
     under_way: Gate<()>,
     /// The next one, which is not yet put.
-    next: Mutex<Arc<OnceCell<Answer>>>,
+    next: Mutex<Arc<OnceCell<FlightResult>>>,
 }
 
-impl Flights {
+impl SingleFlight {
     /// What `ask` answers, or another's question that was put after this call.
-    pub(super) async fn join(&self, name: &str, ask: impl Future<Output = Answer>) -> Answer {
+    pub(super) async fn join(&self, name: &str, ask: impl Future<Output = FlightResult>) -> FlightResult {
         let flight = Arc::clone(self.locked().entry(name.to_owned()).or_default());
-        let seat = Seat { flights: self, name, flight };
+        let seat = FlightMember { flights: self, name, flight };
         let flight = &seat.flight;
         let next = Arc::clone(&flight.next.lock().unwrap_or_else(PoisonError::into_inner));
         let put = async {
@@ -38,19 +38,19 @@ impl Flights {
         next.get_or_init(|| put).await.clone()
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Flight>>> {
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<SharedRead>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A call's part in a flight. The last to leave it, with its answer or dropped without one, removes it from the map.
-struct Seat<'f> {
-    flights: &'f Flights,
+struct FlightMember<'f> {
+    flights: &'f SingleFlight,
     name: &'f str,
-    flight: Arc<Flight>,
+    flight: Arc<SharedRead>,
 }
 
-impl Drop for Seat<'_> {
+impl Drop for FlightMember<'_> {
     fn drop(&mut self) {
         let mut flights = self.flights.locked();
         // The map's and this call's own: nobody else is here.
@@ -60,9 +60,9 @@ impl Drop for Seat<'_> {
     }
 }
 
-impl Flight {
+impl SharedRead {
     /// Who comes from now on waits for another one.
-    fn depart(&self, departing: &Arc<OnceCell<Answer>>) {
+    fn depart(&self, departing: &Arc<OnceCell<FlightResult>>) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&next, departing) {
             *next = Arc::default();
@@ -81,7 +81,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_at_once_are_two_questions_and_none_gets_an_answer_from_before_it_asked() {
-        let (flights, table) = (Arc::new(Flights::default()), Arc::new(AtomicUsize::new(0)));
+        let (flights, table) = (Arc::new(SingleFlight::default()), Arc::new(AtomicUsize::new(0)));
         let asked = Arc::new(AtomicUsize::new(0));
         let mut all = JoinSet::new();
         for caller in 0..100 {
@@ -111,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_that_gives_up_leaves_its_question_to_the_next() {
-        let flights = Flights::default();
+        let flights = SingleFlight::default();
         let never = flights.join("k", std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(5), never).await.is_err());
         assert!(flights.locked().is_empty(), "nothing is left of a question that was given up");

@@ -7,31 +7,31 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use shared::floor::{Floor, OUTLIVED};
+use shared::floor::{MinVersion, OUTLIVED};
 use tokio::time::Instant;
 
 const LIMIT: usize = 10_000;
 
 /// What is owed of a record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Debt {
+pub(super) enum PendingInvalidation {
     None,
-    Floor(Floor),
+    Floor(MinVersion),
     /// More than is remembered.
     Everything,
 }
 
 #[derive(Default)]
-pub(super) struct Owed(Mutex<Debts>);
+pub(super) struct PendingInvalidations(Mutex<PendingByKey>);
 
 #[derive(Default)]
-struct Debts {
-    marks: HashMap<String, (Floor, Instant)>,
+struct PendingByKey {
+    marks: HashMap<String, (MinVersion, Instant)>,
     everything_until: Option<Instant>,
 }
 
-impl Owed {
-    pub(super) fn owe(&self, name: &str, floor: Floor, now: Instant) {
+impl PendingInvalidations {
+    pub(super) fn owe(&self, name: &str, floor: MinVersion, now: Instant) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if debts.marks.len() >= LIMIT {
             debts.marks.retain(|_, (_, lapses)| *lapses > now);
@@ -44,17 +44,17 @@ impl Owed {
         debts.marks.insert(name.to_owned(), (before, now + OUTLIVED));
     }
 
-    pub(super) fn of(&self, name: &str, now: Instant) -> Debt {
+    pub(super) fn of(&self, name: &str, now: Instant) -> PendingInvalidation {
         let debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if debts.everything_until.is_some_and(|until| until > now) {
-            return Debt::Everything;
+            return PendingInvalidation::Everything;
         }
         let mark = debts.marks.get(name).filter(|(_, lapses)| *lapses > now);
-        mark.map_or(Debt::None, |(floor, _)| Debt::Floor(*floor))
+        mark.map_or(PendingInvalidation::None, |(floor, _)| PendingInvalidation::Floor(*floor))
     }
 
     /// This floor was left; a higher one is still owed.
-    pub(super) fn paid(&self, name: &str, floor: Floor) {
+    pub(super) fn paid(&self, name: &str, floor: MinVersion) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if debts.marks.get(name).is_some_and(|(owed, _)| *owed <= floor) {
             debts.marks.remove(name);
@@ -66,31 +66,31 @@ impl Owed {
 mod tests {
     use super::*;
 
-    fn floor(version: u64) -> Floor {
-        Floor::of_write(0, version)
+    fn floor(version: u64) -> MinVersion {
+        MinVersion::of_write(0, version)
     }
 
     #[tokio::test]
     async fn the_highest_is_owed_until_it_is_paid_or_lapses() {
-        let (owed, now) = (Owed::default(), Instant::now());
-        assert_eq!(owed.of("k", now), Debt::None);
+        let (owed, now) = (PendingInvalidations::default(), Instant::now());
+        assert_eq!(owed.of("k", now), PendingInvalidation::None);
         owed.owe("k", floor(8), now);
         owed.owe("k", floor(7), now);
-        assert_eq!(owed.of("k", now), Debt::Floor(floor(8)));
+        assert_eq!(owed.of("k", now), PendingInvalidation::Floor(floor(8)));
         owed.paid("k", floor(7));
-        assert_eq!(owed.of("k", now), Debt::Floor(floor(8)));
-        assert_eq!(owed.of("k", now + OUTLIVED), Debt::None);
+        assert_eq!(owed.of("k", now), PendingInvalidation::Floor(floor(8)));
+        assert_eq!(owed.of("k", now + OUTLIVED), PendingInvalidation::None);
         owed.paid("k", floor(8));
-        assert_eq!(owed.of("k", now), Debt::None);
+        assert_eq!(owed.of("k", now), PendingInvalidation::None);
     }
 
     #[tokio::test]
     async fn who_owes_more_than_is_remembered_believes_nothing_for_a_while() {
-        let (owed, now) = (Owed::default(), Instant::now());
+        let (owed, now) = (PendingInvalidations::default(), Instant::now());
         for n in 0..=LIMIT {
             owed.owe(&format!("k{n}"), floor(8), now);
         }
-        assert_eq!(owed.of("another", now), Debt::Everything);
-        assert_eq!(owed.of("another", now + OUTLIVED), Debt::None);
+        assert_eq!(owed.of("another", now), PendingInvalidation::Everything);
+        assert_eq!(owed.of("another", now + OUTLIVED), PendingInvalidation::None);
     }
 }

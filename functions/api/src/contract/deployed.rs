@@ -11,7 +11,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Error, Value, json};
-use shared::http::caller::{Auth, Scope, ScopeMapping};
+use shared::http::caller::{AuthMode, Scope, ScopeMapping};
 
 use super::SERVED;
 
@@ -26,40 +26,40 @@ const METHODS: [&str; 5] = ["get", "put", "post", "patch", "delete"];
 
 /// What of a deployment changes its contract.
 #[derive(Clone, Debug)]
-pub struct Deployment {
+pub struct ContractDeployment {
     /// Who lets requests in.
-    pub auth: Auth,
+    pub auth: AuthMode,
     /// How tokens spell scopes.
     pub scopes: ScopeMapping,
     /// Whether there is a relational replica that answers searches.
     pub has_relational: bool,
 }
 
-impl Deployment {
+impl ContractDeployment {
     /// The document for a client whose paths begin with this base path.
     ///
     /// # Errors
     /// The whole document is not of the shape that the contract gives it.
     pub fn document(&self, base: &str) -> Result<Vec<u8>, Error> {
-        let mut document: Members = serde_json::from_str(SERVED)?;
-        let mut paths: Members = document.take("paths")?;
+        let mut document: ObjectMembers = serde_json::from_str(SERVED)?;
+        let mut paths: ObjectMembers = document.take("paths")?;
         paths.0.retain(|(path, _)| self.has_relational || !SEARCH_PATHS.contains(&path.as_str()));
         for (_, item) in &mut paths.0 {
-            let mut methods: Members = serde_json::from_str(item.get())?;
+            let mut methods: ObjectMembers = serde_json::from_str(item.get())?;
             for (_, operation) in methods.0.iter_mut().filter(|(name, _)| METHODS.contains(&name.as_str())) {
                 *operation = self.secured(operation)?;
             }
             *item = raw(&methods)?;
         }
         let paths = raw(&paths)?;
-        let mut components: Members = document.take("components")?;
-        let mut schemas: Members = components.take("schemas")?;
+        let mut components: ObjectMembers = document.take("components")?;
+        let mut schemas: ObjectMembers = components.take("schemas")?;
         schemas.keep_referred(paths.get());
         components.set("schemas", raw(&schemas)?);
         match self.auth {
-            Auth::Jwt => {}
-            Auth::Iam => components.set("securitySchemes", raw(&json!({SIGNATURE: signature()}))?),
-            Auth::None => components.0.retain(|(name, _)| name != "securitySchemes"),
+            AuthMode::Jwt => {}
+            AuthMode::Iam => components.set("securitySchemes", raw(&json!({SIGNATURE: signature()}))?),
+            AuthMode::None => components.0.retain(|(name, _)| name != "securitySchemes"),
         }
         document.set("paths", paths);
         document.set("components", raw(&components)?);
@@ -72,22 +72,22 @@ impl Deployment {
     /// An operation with the security of this deployment. API Gateway lets nobody in without a signature or a token,
     /// whatever the operation; which scopes a token needs, the operation says.
     fn secured(&self, operation: &RawValue) -> Result<Box<RawValue>, Error> {
-        let mut operation: Members = serde_json::from_str(operation.get())?;
+        let mut operation: ObjectMembers = serde_json::from_str(operation.get())?;
         let scoped: Vec<Value> = match operation.get("security") {
             Some(security) => serde_json::from_str(security.get())?,
             None => Vec::new(),
         };
         let security = match self.auth {
-            Auth::None => {
+            AuthMode::None => {
                 operation.0.retain(|(name, _)| name != "security");
-                let mut responses: Members = operation.take("responses")?;
+                let mut responses: ObjectMembers = operation.take("responses")?;
                 responses.0.retain(|(status, _)| status != "401" && status != "403");
                 operation.set("responses", raw(&responses)?);
                 return raw(&operation);
             }
-            Auth::Iam => json!([{SIGNATURE: []}]),
-            Auth::Jwt if scoped.is_empty() => json!([{TOKEN: []}]),
-            Auth::Jwt => scoped.iter().map(|scheme| json!({TOKEN: self.spelled(&scheme[TOKEN])})).collect(),
+            AuthMode::Iam => json!([{SIGNATURE: []}]),
+            AuthMode::Jwt if scoped.is_empty() => json!([{TOKEN: []}]),
+            AuthMode::Jwt => scoped.iter().map(|scheme| json!({TOKEN: self.spelled(&scheme[TOKEN])})).collect(),
         };
         operation.set("security", raw(&security)?);
         operation.set("responses", self.with_refusal(operation.take("responses")?)?);
@@ -95,18 +95,20 @@ impl Deployment {
     }
 
     /// The answers of an operation, and that of API Gateway to a request that it does not hand on, in its own form.
-    fn with_refusal(&self, mut responses: Members) -> Result<Box<RawValue>, Error> {
+    fn with_refusal(&self, mut responses: ObjectMembers) -> Result<Box<RawValue>, Error> {
         let (status, description) = match self.auth {
-            Auth::Iam => (
+            AuthMode::Iam => (
                 "403",
                 "API Gateway rejected the request: the signature is missing or invalid, or its principal is not authorized",
             ),
-            Auth::Jwt | Auth::None => ("401", "API Gateway rejected the request: the token is missing or invalid"),
+            AuthMode::Jwt | AuthMode::None => {
+                ("401", "API Gateway rejected the request: the token is missing or invalid")
+            }
         };
         let form = json!({"schema": {"type": "object", "properties": {"message": {"type": "string"}}}});
         let response = match responses.get(status) {
             Some(response) => {
-                let mut response: Members = serde_json::from_str(response.get())?;
+                let mut response: ObjectMembers = serde_json::from_str(response.get())?;
                 let mut content = response.take("content")?;
                 content.set("application/json", raw(&form)?);
                 response.set("content", raw(&content)?);
@@ -142,9 +144,9 @@ fn raw(value: &impl Serialize) -> Result<Box<RawValue>, Error> {
 }
 
 /// The members of an object, in their order.
-struct Members(Vec<(String, Box<RawValue>)>);
+struct ObjectMembers(Vec<(String, Box<RawValue>)>);
 
-impl Members {
+impl ObjectMembers {
     fn get(&self, name: &str) -> Option<&RawValue> {
         self.0.iter().find(|(member, _)| member == name).map(|(_, value)| &**value)
     }
@@ -179,7 +181,7 @@ impl Members {
     }
 }
 
-impl Serialize for Members {
+impl Serialize for ObjectMembers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, value) in &self.0 {
@@ -189,22 +191,22 @@ impl Serialize for Members {
     }
 }
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for ObjectMembers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader;
         impl<'de> Visitor<'de> for Reader {
-            type Value = Members;
+            type Value = ObjectMembers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ObjectMembers, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(Members(members))
+                Ok(ObjectMembers(members))
             }
         }
         deserializer.deserialize_map(Reader)
@@ -217,12 +219,12 @@ mod tests {
 
     use super::*;
 
-    fn deployment(auth: Auth, has_relational: bool) -> Deployment {
+    fn deployment(auth: AuthMode, has_relational: bool) -> ContractDeployment {
         let scopes = ScopeMapping::new(None, Some("millrace/".to_owned()));
-        Deployment { auth, scopes, has_relational }
+        ContractDeployment { auth, scopes, has_relational }
     }
 
-    fn document(deployment: &Deployment, base: &str) -> Value {
+    fn document(deployment: &ContractDeployment, base: &str) -> Value {
         serde_json::from_slice(&deployment.document(base).unwrap()).unwrap()
     }
 
@@ -246,7 +248,8 @@ mod tests {
     #[test]
     fn whole_contract_is_the_file_but_for_security() {
         let mut served: Value = serde_json::from_str(SERVED).unwrap();
-        let mut document = document(&Deployment { scopes: ScopeMapping::default(), ..deployment(Auth::Jwt, true) }, "");
+        let mut document =
+            document(&ContractDeployment { scopes: ScopeMapping::default(), ..deployment(AuthMode::Jwt, true) }, "");
         for open in ["/health", "/openapi.json"] {
             assert_eq!(served["paths"][open]["get"].get("security"), None);
             let operation = document["paths"][open]["get"].as_object_mut().unwrap();
@@ -271,7 +274,7 @@ mod tests {
     #[test]
     fn contract_lists_the_paths_and_schemas_of_the_tiers_that_are_on() {
         for has_relational in [false, true] {
-            let document = document(&deployment(Auth::Jwt, has_relational), "");
+            let document = document(&deployment(AuthMode::Jwt, has_relational), "");
             for path in SEARCH_PATHS {
                 assert_eq!(document["paths"].get(path).is_some(), has_relational, "{path}");
             }
@@ -286,17 +289,17 @@ mod tests {
 
     #[test]
     fn security_of_every_operation_is_the_deployment_s() {
-        let none = document(&deployment(Auth::None, true), "");
+        let none = document(&deployment(AuthMode::None, true), "");
         assert!(operations(&none).all(|(_, operation)| operation.get("security").is_none()));
         assert_eq!(none["components"].get("securitySchemes"), None);
 
-        let iam = document(&deployment(Auth::Iam, true), "");
+        let iam = document(&deployment(AuthMode::Iam, true), "");
         assert!(operations(&iam).all(|(_, operation)| operation["security"] == json!([{"signature": []}])));
         let schemes = iam["components"]["securitySchemes"].as_object().unwrap();
         assert_eq!(schemes.keys().collect::<Vec<_>>(), ["signature"]);
         assert_eq!(schemes["signature"]["x-amazon-apigateway-authtype"], "awsSigv4");
 
-        let jwt = document(&deployment(Auth::Jwt, true), "");
+        let jwt = document(&deployment(AuthMode::Jwt, true), "");
         for (path, operation) in operations(&jwt) {
             let security = &operation["security"];
             let expected = match (path.as_str(), operation["operationId"].as_str().unwrap()) {
@@ -316,13 +319,13 @@ mod tests {
 
     #[test]
     fn refusals_of_api_gateway_are_told_of_every_operation() {
-        for (auth, status) in [(Auth::Iam, "403"), (Auth::Jwt, "401")] {
+        for (auth, status) in [(AuthMode::Iam, "403"), (AuthMode::Jwt, "401")] {
             for (path, operation) in operations(&document(&deployment(auth, true), "")) {
                 let message = &operation["responses"][status]["content"]["application/json"]["schema"]["properties"];
                 assert!(message.get("message").is_some(), "{path}");
             }
         }
-        for (path, operation) in operations(&document(&deployment(Auth::None, true), "")) {
+        for (path, operation) in operations(&document(&deployment(AuthMode::None, true), "")) {
             let refused = ["401", "403"].map(|status| operation["responses"].get(status));
             assert_eq!(refused, [None, None], "nobody is refused: {path}");
         }
@@ -330,7 +333,7 @@ mod tests {
 
     #[test]
     fn base_path_is_the_server_s() {
-        let deployment = deployment(Auth::None, false);
+        let deployment = deployment(AuthMode::None, false);
         assert_eq!(document(&deployment, "/v1")["servers"], json!([{"url": "/v1"}]));
         assert_eq!(document(&deployment, "").get("servers"), None);
         assert!(deployment.document("").unwrap().starts_with(b"{\n  \"openapi\": \"3.1"), "members keep their order");

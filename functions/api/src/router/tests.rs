@@ -10,8 +10,8 @@ use http_body_util::BodyExt;
 use proptest::prelude::*;
 use serde_json::Value;
 use shared::clock::Clock;
-use shared::http::caller::{Auth, ScopeMapping};
-use shared::http::seal::Keys;
+use shared::http::caller::{AuthMode, ScopeMapping};
+use shared::http::seal::SealKeys;
 use shared::table::UserTable;
 use time::macros::datetime;
 use tower::ServiceExt;
@@ -20,11 +20,11 @@ use super::*;
 use crate::access::need;
 
 fn app() -> Router {
-    app_with(Auth::None, Clock::fixed(datetime!(2026-11-22 10:00 UTC)))
+    app_with(AuthMode::None, Clock::fixed(datetime!(2026-11-22 10:00 UTC)))
 }
 
 /// The API with a table that has nowhere to go.
-pub(crate) fn app_with(auth: Auth, clock: Clock) -> Router {
+pub(crate) fn app_with(auth: AuthMode, clock: Clock) -> Router {
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("us-east-1"))
@@ -33,11 +33,11 @@ pub(crate) fn app_with(auth: Auth, clock: Clock) -> Router {
         .retry_config(aws_sdk_dynamodb::config::retry::RetryConfig::disabled())
         .build();
     let table = UserTable::new(aws_sdk_dynamodb::Client::from_conf(config), "Users".into(), "EmailIndex".into());
-    let keys = Keys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
+    let keys = SealKeys::parse("test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
     let scopes = ScopeMapping::default();
-    let deployment = Deployment { auth, scopes: scopes.clone(), has_relational: false };
-    let users = Users::new(table, clock.clone(), keys);
-    routes(users, Door { auth, scopes, clock, need }, &BasePath::default(), deployment, None)
+    let deployment = ContractDeployment { auth, scopes: scopes.clone(), has_relational: false };
+    let users = AppState::new(table, clock.clone(), keys);
+    routes(users, AuthLayer { auth, scopes, clock, need }, &BasePath::default(), deployment, None)
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {

@@ -6,21 +6,26 @@ use axum::response::{IntoResponse, Response};
 use front::answer::{json, unwritable};
 use front::problem::Problem;
 use serde::Serialize;
-use shared::user::fields::{Fields, Selected};
+use shared::user::fields::{FieldMask, MaskedUser};
 use shared::user::precondition::Precondition;
 use shared::user::{User, UserKey};
 
-use super::Answer;
-use crate::cache::Found;
+use super::ApiResult;
+use crate::cache::CachedRead;
 use crate::precondition;
 
 #[derive(Serialize)]
-struct Single<'a> {
-    user: Selected<'a>,
+struct RecordBody<'a> {
+    user: MaskedUser<'a>,
 }
 
 /// The answer to a read.
-pub(super) fn found(record: &Found, fields: Fields, precondition: &Precondition, at: Option<String>) -> Answer {
+pub(super) fn found(
+    record: &CachedRead,
+    fields: FieldMask,
+    precondition: &Precondition,
+    at: Option<String>,
+) -> ApiResult {
     // RFC 9110, section 13.2.2: If-Match first; then If-None-Match, whose refusal of a read is "not modified".
     if precondition.if_match.as_ref().is_some_and(|tags| !tags.name(Some(record.version()))) {
         return Err(Problem::PreconditionFailed);
@@ -39,7 +44,7 @@ pub(super) fn found(record: &Found, fields: Fields, precondition: &Precondition,
 
 /// The answer to a write.
 pub(super) fn written(status: StatusCode, user: &User, at: Option<(HeaderName, String)>) -> Response {
-    let single = Single { user: user.only(Fields::ALL) };
+    let single = RecordBody { user: user.only(FieldMask::ALL) };
     let mut response = match serde_json::to_vec(&single) {
         Ok(text) => json(status, text),
         Err(error) => unwritable(error).into_response(),

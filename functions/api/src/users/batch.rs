@@ -2,15 +2,15 @@
 
 use axum::extract::Request;
 use axum::http::StatusCode;
-use front::answer::{Listed, json};
-use front::door::By;
+use front::answer::{UserListWriter, json};
+use front::door::AuthenticatedCaller;
 use front::problem::Problem;
 use serde::Serialize;
-use shared::http::query::Query;
+use shared::http::query::QueryParameters;
 use shared::user::UserKey;
-use shared::user::fields::Fields;
+use shared::user::fields::FieldMask;
 
-use super::{Answer, Users};
+use super::{ApiResult, AppState};
 use crate::body;
 use crate::contract::schema;
 
@@ -20,12 +20,12 @@ const KEYS_AT_ONCE: usize = 20;
 
 /// A key as it is answered.
 #[derive(Serialize)]
-struct Key<'a> {
+struct RecordKeyBody<'a> {
     user_id: &'a str,
     timestamp: i64,
 }
 
-impl<'a> From<&'a UserKey> for Key<'a> {
+impl<'a> From<&'a UserKey> for RecordKeyBody<'a> {
     fn from(key: &'a UserKey) -> Self {
         Self { user_id: key.id.as_str(), timestamp: key.timestamp.seconds() }
     }
@@ -47,14 +47,18 @@ impl<'a> From<&'a UserKey> for Key<'a> {
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn read_batch(users: Users, By(caller): By, request: Request) -> Answer {
+pub(crate) async fn read_batch(
+    users: AppState,
+    AuthenticatedCaller(caller): AuthenticatedCaller,
+    request: Request,
+) -> ApiResult {
     let now = users.clock.now();
-    let mut query = Query::parse(request.uri().query(), &["fields"]);
-    let fields = query.take("fields", Fields::parse).unwrap_or(Fields::ALL);
+    let mut query = QueryParameters::parse(request.uri().query(), &["fields"]);
+    let fields = query.take("fields", FieldMask::parse).unwrap_or(FieldMask::ALL);
     query.finish().map_err(Problem::Request)?;
     let keys = body::keys(&body::json(request).await?)?;
 
-    let mut listed = Listed::open(fields);
+    let mut listed = UserListWriter::open(fields);
     let (mut missing, mut unprocessed, mut corrupt) = (Vec::new(), Vec::new(), Vec::new());
     let mut is_full = false;
     for part in keys.chunks(KEYS_AT_ONCE) {
@@ -62,20 +66,20 @@ pub(crate) async fn read_batch(users: Users, By(caller): By, request: Request) -
         let batch = users.table.read_batch(&own.cloned().collect::<Vec<_>>(), now).await?;
         for key in part {
             if !caller.owns(&key.id) {
-                missing.push(Key::from(key));
+                missing.push(RecordKeyBody::from(key));
             } else if is_full {
-                unprocessed.push(Key::from(key));
+                unprocessed.push(RecordKeyBody::from(key));
             } else if let Some(user) = batch.users.iter().find(|user| user.key == *key) {
                 is_full = !listed.add(user)?;
                 if is_full {
-                    unprocessed.push(Key::from(key));
+                    unprocessed.push(RecordKeyBody::from(key));
                 }
             } else if batch.unprocessed.contains(key) {
-                unprocessed.push(Key::from(key));
+                unprocessed.push(RecordKeyBody::from(key));
             } else if batch.unreadable.contains(key) {
-                corrupt.push(Key::from(key));
+                corrupt.push(RecordKeyBody::from(key));
             } else {
-                missing.push(Key::from(key));
+                missing.push(RecordKeyBody::from(key));
             }
         }
     }

@@ -3,22 +3,22 @@
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
-use front::door::By;
+use front::door::AuthenticatedCaller;
 use front::identifier::new_uuid;
-use front::path::Stage;
+use front::path::StagePrefix;
 use front::problem::Problem;
-use shared::floor::Floor;
+use shared::floor::MinVersion;
 use shared::http::caller::Caller;
-use shared::table::{Attempt, Once, WriteError};
+use shared::table::{IdempotencyOutcome, IdempotencyRecord, WriteError};
 use shared::user::id::UserId;
 use shared::user::timestamp::Timestamp;
 use shared::user::{User, UserKey};
 use time::OffsetDateTime;
 
 use super::answer::{address, written};
-use super::write::Intent;
-use super::{Answer, Users};
-use crate::body::{self, Draft};
+use super::write::WriteIntent;
+use super::{ApiResult, AppState};
+use crate::body::{self, CreateUserBody};
 use crate::contract::schema;
 use crate::idempotency;
 
@@ -38,7 +38,12 @@ use crate::idempotency;
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: Request) -> Answer {
+pub(crate) async fn create(
+    users: AppState,
+    AuthenticatedCaller(caller): AuthenticatedCaller,
+    stage: StagePrefix,
+    request: Request,
+) -> ApiResult {
     let now = users.clock.now();
     let given = idempotency::key(request.headers())?;
     let body = body::json(request).await?;
@@ -48,7 +53,7 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
     let fingerprint = given.as_ref().map(|_| idempotency::fingerprint(&draft));
     let user = User::created(key, draft.profile, now);
 
-    let intent = Intent { created: Some(user.version), ..Intent::default() };
+    let intent = WriteIntent { created: Some(user.version), ..WriteIntent::default() };
     let (Some(given), Some(fingerprint)) = (given, fingerprint) else {
         let write = async {
             match users.table.create(&user, now).await {
@@ -56,7 +61,7 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
                 Err(WriteError::Exists) if is_new_user => {}
                 other => other?,
             }
-            Ok(((), Some(Floor::of_write(0, user.version))))
+            Ok(((), Some(MinVersion::of_write(0, user.version))))
         };
         users.write(&user.key, &intent, Box::pin(write)).await?;
         return Ok(created(&user, stage));
@@ -64,11 +69,14 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
     let Some(attempts) = &users.attempts else {
         return Err(idempotency::not_offered());
     };
-    let attempt =
-        Attempt { id: given.id(&caller, "POST", "/users"), fingerprint, owner: new_uuid(&users.clock).to_string() };
+    let attempt = IdempotencyRecord {
+        id: given.id(&caller, "POST", "/users"),
+        fingerprint,
+        owner: new_uuid(&users.clock).to_string(),
+    };
     let write = async { Ok((users.table.create_once(attempts, &attempt, &user, now).await?, None)) };
     match users.write(&user.key, &intent, Box::pin(write)).await? {
-        Once::Created(key, moment) => {
+        IdempotencyOutcome::Created(key, moment) => {
             let user = if moment == now && key == user.key {
                 user
             } else {
@@ -76,17 +84,19 @@ pub(crate) async fn create(users: Users, By(caller): By, stage: Stage, request: 
                 User::created(key, body::draft(&body, moment)?.profile, moment)
             };
             // Whoever wrote it may have ended before it could tell the cache.
-            users.wrote(&user.key, Floor::of_write(0, user.version)).await;
+            users.wrote(&user.key, MinVersion::of_write(0, user.version)).await;
             Ok(created(&user, stage))
         }
-        Once::Exists => Err(Problem::AlreadyExists),
-        Once::InProgress(left) => Err(Problem::IdempotencyKeyInUse { seconds: idempotency::retry_after(left) }),
-        Once::OtherRequest => Err(Problem::IdempotencyKeyReused),
+        IdempotencyOutcome::Exists => Err(Problem::AlreadyExists),
+        IdempotencyOutcome::InProgress(left) => {
+            Err(Problem::IdempotencyKeyInUse { seconds: idempotency::retry_after(left) })
+        }
+        IdempotencyOutcome::OtherRequest => Err(Problem::IdempotencyKeyReused),
     }
 }
 
 /// The key of the record: what the body says, or else the caller's own identifier, or a new one, and the present second.
-fn key(users: &Users, caller: &Caller, draft: &Draft, now: OffsetDateTime) -> Result<UserKey, Problem> {
+fn key(users: &AppState, caller: &Caller, draft: &CreateUserBody, now: OffsetDateTime) -> Result<UserKey, Problem> {
     let mismatch = Problem::UserIdMismatch { pointer: "/user_id" };
     let id = match (&draft.id, caller.bound_to()) {
         (Some(id), _) if !caller.owns(id) => return Err(mismatch),
@@ -101,6 +111,6 @@ fn key(users: &Users, caller: &Caller, draft: &Draft, now: OffsetDateTime) -> Re
     }
 }
 
-fn created(user: &User, stage: Stage) -> axum::response::Response {
+fn created(user: &User, stage: StagePrefix) -> axum::response::Response {
     written(StatusCode::CREATED, user, Some((LOCATION, stage.0 + &address(&user.key))))
 }

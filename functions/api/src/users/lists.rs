@@ -1,20 +1,20 @@
 //! `GET /users` and `GET /users/{user_id}`: pages of records.
 
 use axum::http::{StatusCode, Uri};
-use front::answer::{Listed, json, link_next};
-use front::door::By;
+use front::answer::{UserListWriter, json, link_next};
+use front::door::AuthenticatedCaller;
 use front::identifier::{new_uuid, salt};
-use front::path::{OfUser, Stage, seconds};
+use front::path::{StagePrefix, UserIdPath, seconds};
 use front::problem::Problem;
 use shared::http::page;
-use shared::http::query::Query;
-use shared::table::{Listing, Order, Segment};
+use shared::http::query::QueryParameters;
+use shared::table::{ListOrder, ListQuery, ListSegment};
 use shared::user::email::Email;
-use shared::user::fields::Fields;
+use shared::user::fields::FieldMask;
 
-use super::{Answer, Users};
+use super::{ApiResult, AppState};
 use crate::contract::schema;
-use crate::page::{Cursors, cursor};
+use crate::page::{ListCursors, cursor};
 
 /// Segments that a scan may be cut into.
 const MAX_SEGMENTS: u16 = 1_000;
@@ -33,9 +33,14 @@ const MAX_SEGMENTS: u16 = 1_000;
     ),
     security(("token" = ["users:admin"])),
 )]
-pub(crate) async fn list(users: Users, By(caller): By, stage: Stage, uri: Uri) -> Answer {
+pub(crate) async fn list(
+    users: AppState,
+    AuthenticatedCaller(caller): AuthenticatedCaller,
+    stage: StagePrefix,
+    uri: Uri,
+) -> ApiResult {
     let known = ["email", "order", "segment", "segments", "fields", "limit", "cursor"];
-    let mut query = Query::parse(uri.query(), &known);
+    let mut query = QueryParameters::parse(uri.query(), &known);
     let email = query.take("email", |text| Email::parse(text));
     let by_email = query.has("email");
     let order = order(&mut query);
@@ -47,10 +52,10 @@ pub(crate) async fn list(users: Users, By(caller): By, stage: Stage, uri: Uri) -
         query.refuse("segment", "cannot be combined with email: segments divide the list of all records");
     }
     let listing = match &email {
-        Some(email) => Listing::Email { email, order: order.unwrap_or_default() },
-        None => Listing::All { segment },
+        Some(email) => ListQuery::Email { email, order: order.unwrap_or_default() },
+        None => ListQuery::All { segment },
     };
-    listed(&users, query, Cursors { keys: &users.cursors, listing, caller: &caller }, &(stage.0 + uri.path())).await
+    listed(&users, query, ListCursors { keys: &users.cursors, listing, caller: &caller }, &(stage.0 + uri.path())).await
 }
 
 /// `GET /users/{user_id}`
@@ -67,8 +72,14 @@ pub(crate) async fn list(users: Users, By(caller): By, stage: Stage, uri: Uri) -
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn history(users: Users, By(caller): By, OfUser(id): OfUser, stage: Stage, uri: Uri) -> Answer {
-    let mut query = Query::parse(uri.query(), &["from", "to", "order", "fields", "limit", "cursor"]);
+pub(crate) async fn history(
+    users: AppState,
+    AuthenticatedCaller(caller): AuthenticatedCaller,
+    UserIdPath(id): UserIdPath,
+    stage: StagePrefix,
+    uri: Uri,
+) -> ApiResult {
+    let mut query = QueryParameters::parse(uri.query(), &["from", "to", "order", "fields", "limit", "cursor"]);
     let (from, to) = (query.take("from", seconds), query.take("to", seconds));
     if let (Some(from), Some(to)) = (from, to)
         && from > to
@@ -76,19 +87,19 @@ pub(crate) async fn history(users: Users, By(caller): By, OfUser(id): OfUser, st
         query.refuse("from", "must not be after to");
     }
     let order = order(&mut query).unwrap_or_default();
-    let listing = Listing::User { id: &id, from, to, order };
-    listed(&users, query, Cursors { keys: &users.cursors, listing, caller: &caller }, &(stage.0 + uri.path())).await
+    let listing = ListQuery::User { id: &id, from, to, order };
+    listed(&users, query, ListCursors { keys: &users.cursors, listing, caller: &caller }, &(stage.0 + uri.path())).await
 }
 
-fn order(query: &mut Query) -> Option<Order> {
+fn order(query: &mut QueryParameters) -> Option<ListOrder> {
     query.take("order", |text| match text {
-        "desc" => Ok(Order::NewestFirst),
-        "asc" => Ok(Order::OldestFirst),
+        "desc" => Ok(ListOrder::NewestFirst),
+        "asc" => Ok(ListOrder::OldestFirst),
         _ => Err("must be desc (newest first) or asc (oldest first)"),
     })
 }
 
-fn segment(query: &mut Query) -> Option<Segment> {
+fn segment(query: &mut QueryParameters) -> Option<ListSegment> {
     let of = query.take("segments", |text| match text.parse() {
         Ok(of) if (1..=MAX_SEGMENTS).contains(&of) => Ok(of),
         _ => Err(format!("must be a whole number from 1 to {MAX_SEGMENTS}")),
@@ -102,12 +113,12 @@ fn segment(query: &mut Query) -> Option<Segment> {
         (Some(_), None) if !query.has("segments") => query.refuse("segments", "is required if segment is given"),
         _ => {}
     }
-    index.zip(of).map(|(index, of)| Segment { index, of })
+    index.zip(of).map(|(index, of)| ListSegment { index, of })
 }
 
-async fn listed(users: &Users, mut query: Query, cursors: Cursors<'_>, path: &str) -> Answer {
+async fn listed(users: &AppState, mut query: QueryParameters, cursors: ListCursors<'_>, path: &str) -> ApiResult {
     let now = users.clock.now();
-    let fields = query.take("fields", Fields::parse).unwrap_or(Fields::ALL);
+    let fields = query.take("fields", FieldMask::parse).unwrap_or(FieldMask::ALL);
     let limit = page::limit(&mut query);
     // Of a list that cannot be told, no cursor can be told from a wrong one.
     let after = if query.is_sound() { cursor(&mut query, &cursors, now) } else { None };
@@ -122,7 +133,7 @@ async fn listed(users: &Users, mut query: Query, cursors: Cursors<'_>, path: &st
             "items left out of a list"
         );
     }
-    let mut listed = Listed::open(fields);
+    let mut listed = UserListWriter::open(fields);
     let mut next = page.next;
     let mut last = None;
     for user in &page.users {

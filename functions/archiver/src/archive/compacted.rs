@@ -1,4 +1,4 @@
-//! Where a compacted object lies, and what a key of either layout says of its object: [`Name`].
+//! Where a compacted object lies, and what a key of either layout says of its object: [`ArchiveKey`].
 //!
 //! ```text
 //! compacted/<table>/dt=YYYY-MM-DD/<run>-<part>.ndjson.zst      (or .gz)
@@ -13,8 +13,8 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::key::{Day, hex, is_digest, object_name};
-use super::{Compression, Hour, ObjectKey};
+use super::key::{ArchiveDay, hex, is_digest, object_name};
+use super::{ArchiveHour, Compression, ObjectKey};
 
 /// Where compacted objects lie.
 pub const COMPACTED: &str = "compacted/";
@@ -27,7 +27,7 @@ pub struct CompactedKey {
     /// The table that the rows were removed from.
     pub table: String,
     /// The day they were removed on.
-    pub day: Day,
+    pub day: ArchiveDay,
     /// The merge that wrote it.
     pub run: String,
     /// Its place in the run, from 0.
@@ -62,7 +62,7 @@ impl CompactedKey {
         if table.is_empty() || !is_digest(run) || part.len() != PART_DIGITS {
             return None;
         }
-        let day = Day::parse(day.strip_prefix("dt=")?)?;
+        let day = ArchiveDay::parse(day.strip_prefix("dt=")?)?;
         Some(Self { table: table.to_owned(), day, run: run.to_owned(), part: part.parse().ok()?, compression })
     }
 }
@@ -76,7 +76,7 @@ impl fmt::Display for CompactedKey {
 
 /// A key of either layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Name {
+pub enum ArchiveKey {
     /// As the archiver wrote it.
     Archived(ObjectKey),
     /// As a merge wrote it.
@@ -89,20 +89,20 @@ pub enum Name {
     "the key is not archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz), \
      nor compacted/<table>/dt=YYYY-MM-DD/<32 hex digits>-<5 digits>.ndjson.zst (or .gz)"
 )]
-pub struct NotOfTheArchive;
+pub struct UnrecognizedKey;
 
-impl Name {
+impl ArchiveKey {
     /// Takes a key apart.
     ///
     /// # Errors
-    /// [`NotOfTheArchive`] if putting it together again would not give the same text.
-    pub fn parse(text: &str) -> Result<Self, NotOfTheArchive> {
+    /// [`UnrecognizedKey`] if putting it together again would not give the same text.
+    pub fn parse(text: &str) -> Result<Self, UnrecognizedKey> {
         if let Ok(key) = ObjectKey::parse(text) {
             return Ok(Self::Archived(key));
         }
         match CompactedKey::parts(text) {
             Some(key) if key.to_string() == text => Ok(Self::Compacted(key)),
-            _ => Err(NotOfTheArchive),
+            _ => Err(UnrecognizedKey),
         }
     }
 
@@ -117,7 +117,7 @@ impl Name {
 
     /// The day that its rows were removed on.
     #[must_use]
-    pub fn day(&self) -> Day {
+    pub fn day(&self) -> ArchiveDay {
         match self {
             Self::Archived(key) => key.hour.day(),
             Self::Compacted(key) => key.day,
@@ -136,8 +136,8 @@ impl Name {
     /// Whether a row that was removed then may stand in it.
     pub(super) fn holds(&self, removed_at: OffsetDateTime) -> bool {
         match self {
-            Self::Archived(key) => Hour::of(removed_at) == key.hour,
-            Self::Compacted(key) => Day::of(removed_at) == key.day,
+            Self::Archived(key) => ArchiveHour::of(removed_at) == key.hour,
+            Self::Compacted(key) => ArchiveDay::of(removed_at) == key.day,
         }
     }
 
@@ -158,9 +158,9 @@ mod tests {
 
     #[test]
     fn a_key_is_taken_apart_as_it_was_put_together() {
-        let Name::Compacted(key) = Name::parse(KEY).unwrap() else { panic!("a compacted object") };
+        let ArchiveKey::Compacted(key) = ArchiveKey::parse(KEY).unwrap() else { panic!("a compacted object") };
         assert_eq!((key.table.as_str(), key.part, key.to_string().as_str()), ("Users", 12, KEY));
-        assert!(matches!(Name::parse(&KEY.replace(".zst", ".gz")).unwrap().compression(), Compression::Gzip));
+        assert!(matches!(ArchiveKey::parse(&KEY.replace(".zst", ".gz")).unwrap().compression(), Compression::Gzip));
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
             ("-00012", "-+0012"),
             (".zst", ".bz2"),
         ] {
-            assert_eq!(Name::parse(&KEY.replace(from, to)), Err(NotOfTheArchive), "{from} → {to}");
+            assert_eq!(ArchiveKey::parse(&KEY.replace(from, to)), Err(UnrecognizedKey), "{from} → {to}");
         }
     }
 

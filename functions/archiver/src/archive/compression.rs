@@ -59,7 +59,7 @@ impl Compression {
         }
     }
 
-    pub(super) fn encoder<W: Write>(self, sink: W) -> io::Result<Encoder<W>> {
+    pub(super) fn encoder<W: Write>(self, sink: W) -> io::Result<RowEncoder<W>> {
         match self {
             Self::Zstd => {
                 let mut encoder = zstd::Encoder::new(sink, ZSTD_LEVEL)?;
@@ -67,21 +67,21 @@ impl Compression {
                 encoder.window_log(ZSTD_WINDOW_LOG)?;
                 encoder.set_parameter(CParameter::ChainLog(ZSTD_CHAIN_LOG))?;
                 encoder.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG))?;
-                Ok(Encoder::Zstd(encoder))
+                Ok(RowEncoder::Zstd(encoder))
             }
             // No time and no name in the header: the same rows are the same bytes.
-            Self::Gzip => Ok(Encoder::Gzip(GzEncoder::new(sink, flate2::Compression::new(6)))),
+            Self::Gzip => Ok(RowEncoder::Gzip(GzEncoder::new(sink, flate2::Compression::new(6)))),
         }
     }
 
-    pub(super) fn decoder<R: BufRead>(self, source: R) -> io::Result<Decoder<R>> {
+    pub(super) fn decoder<R: BufRead>(self, source: R) -> io::Result<RowDecoder<R>> {
         match self {
             Self::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(source)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                Ok(Decoder::Zstd(decoder))
+                Ok(RowDecoder::Zstd(decoder))
             }
-            Self::Gzip => Ok(Decoder::Gzip(Box::new(MultiGzDecoder::new(source)))),
+            Self::Gzip => Ok(RowDecoder::Gzip(Box::new(MultiGzDecoder::new(source)))),
         }
     }
 }
@@ -97,12 +97,12 @@ impl fmt::Display for Compression {
 
 /// Compresses into a sink: one zstd frame, or one gzip member. Several, one behind the other, would be a file as well (RFC 8878,
 /// section 3), but not every reader goes on behind the first, and one that does not says nothing of what it left out.
-pub(super) enum Encoder<W: Write> {
+pub(super) enum RowEncoder<W: Write> {
     Zstd(zstd::Encoder<'static, W>),
     Gzip(GzEncoder<W>),
 }
 
-impl<W: Write> Encoder<W> {
+impl<W: Write> RowEncoder<W> {
     /// Adds a piece.
     pub(super) fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
         match self {
@@ -121,12 +121,12 @@ impl<W: Write> Encoder<W> {
 
 /// Decompresses as it is read. Both decoders read on to the end of the source, so bytes after the last frame are
 /// damage, not silence.
-pub(super) enum Decoder<R: BufRead> {
+pub(super) enum RowDecoder<R: BufRead> {
     Zstd(zstd::Decoder<'static, R>),
     Gzip(Box<MultiGzDecoder<R>>),
 }
 
-impl<R: BufRead> Decoder<R> {
+impl<R: BufRead> RowDecoder<R> {
     pub(super) fn source(&self) -> &R {
         match self {
             Self::Zstd(decoder) => decoder.get_ref(),
@@ -135,7 +135,7 @@ impl<R: BufRead> Decoder<R> {
     }
 }
 
-impl<R: BufRead> Read for Decoder<R> {
+impl<R: BufRead> Read for RowDecoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Zstd(decoder) => decoder.read(buffer),

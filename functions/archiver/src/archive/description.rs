@@ -12,7 +12,7 @@ pub const FORMAT: &str = "1";
 
 /// An object's count, times and digest. S3 carries it as user metadata (`x-amz-meta-…`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Description {
+pub struct ObjectMetadata {
     /// How many rows the object holds.
     pub rows: u64,
     /// When the first of them was removed.
@@ -24,7 +24,7 @@ pub struct Description {
     pub sha256: [u8; 32],
 }
 
-impl Description {
+impl ObjectMetadata {
     /// As metadata: `format`, `rows`, `first`, `last` (RFC 3339, UTC) and `sha256` (hex).
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Description {
         ])
     }
 
-    /// Reads what [`Description::encode`] wrote; other names in the metadata are nobody's business.
+    /// Reads what [`ObjectMetadata::encode`] wrote; other names in the metadata are nobody's business.
     ///
     /// # Errors
     /// The name of the entry that is missing or malformed.
@@ -75,8 +75,8 @@ mod tests {
 
     use super::*;
 
-    fn metadata() -> (Description, HashMap<String, String>) {
-        let description = Description {
+    fn metadata() -> (ObjectMetadata, HashMap<String, String>) {
+        let description = ObjectMetadata {
             rows: 12,
             first: datetime!(2026-11-22 14:00:01 UTC),
             last: datetime!(2026-11-22 14:59:59.25 UTC),
@@ -90,7 +90,7 @@ mod tests {
     fn a_description_is_read_back_among_other_metadata() {
         let (description, mut metadata) = metadata();
         metadata.insert("owner".to_owned(), "somebody else".to_owned());
-        assert_eq!(Description::parse(&metadata), Ok(description));
+        assert_eq!(ObjectMetadata::parse(&metadata), Ok(description));
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
                 let (_, mut metadata) = metadata();
                 metadata.remove(name);
                 metadata.extend(value.map(|value| (name.to_owned(), value.to_owned())));
-                assert_eq!(Description::parse(&metadata), Err(name), "{value:?}");
+                assert_eq!(ObjectMetadata::parse(&metadata), Err(name), "{value:?}");
             }
         }
     }

@@ -7,14 +7,14 @@ use std::io::{self, Write};
 
 use sha2::{Digest as _, Sha256};
 
-use super::compression::{Encoder, PIECE_BYTES};
+use super::compression::{PIECE_BYTES, RowEncoder};
 use super::row::push_one_line;
-use super::write::Hashed;
+use super::write::HashingWriter;
 use super::{Compression, ItemText};
 
 /// Writes items to a sink, of any number.
 pub struct ItemWriter<W: Write> {
-    encoder: Encoder<Hashed<W>>,
+    encoder: RowEncoder<HashingWriter<W>>,
     piece: Vec<u8>,
     items: u64,
     content_bytes: u64,
@@ -26,7 +26,7 @@ impl<W: Write> ItemWriter<W> {
     /// # Errors
     /// If the encoder has no memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
-        let encoder = compression.encoder(Hashed { sink, digest: Sha256::new() })?;
+        let encoder = compression.encoder(HashingWriter { sink, digest: Sha256::new() })?;
         Ok(Self { encoder, piece: Vec::new(), items: 0, content_bytes: 0 })
     }
 
@@ -60,7 +60,7 @@ impl<W: Write> ItemWriter<W> {
     /// If the sink or the encoder gives up.
     pub fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
         self.encoder.write_all(&self.piece)?;
-        let Hashed { digest, .. } = self.encoder.finish()?;
+        let HashingWriter { digest, .. } = self.encoder.finish()?;
         Ok((self.items, digest.finalize().into()))
     }
 }

@@ -16,9 +16,9 @@ const DIGEST_DIGITS: usize = 32;
 
 /// A day of UTC: one partition of what is compacted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Day(Date);
+pub struct ArchiveDay(Date);
 
-impl Day {
+impl ArchiveDay {
     /// The day that a time lies in.
     #[must_use]
     pub fn of(at: OffsetDateTime) -> Self {
@@ -49,7 +49,7 @@ impl Day {
 }
 
 /// As in a key, behind `dt=`: `2026-11-22`.
-impl fmt::Display for Day {
+impl fmt::Display for ArchiveDay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (year, month, day) = self.0.to_calendar_date();
         write!(f, "{year:04}-{:02}-{day:02}", u8::from(month))
@@ -58,22 +58,22 @@ impl fmt::Display for Day {
 
 /// An hour of UTC: one partition of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Hour {
-    day: Day,
+pub struct ArchiveHour {
+    day: ArchiveDay,
     hour: u8,
 }
 
-impl Hour {
+impl ArchiveHour {
     /// The hour that a time lies in.
     #[must_use]
     pub fn of(at: OffsetDateTime) -> Self {
         let at = at.to_offset(UtcOffset::UTC);
-        Self { day: Day::of(at), hour: at.hour() }
+        Self { day: ArchiveDay::of(at), hour: at.hour() }
     }
 
     /// Its day.
     #[must_use]
-    pub fn day(self) -> Day {
+    pub fn day(self) -> ArchiveDay {
         self.day
     }
 
@@ -85,12 +85,12 @@ impl Hour {
 
     fn parse(date: &str, hour: &str) -> Option<Self> {
         let hour = hour.strip_prefix("hr=")?.parse().ok().filter(|hour| *hour < 24)?;
-        Some(Self { day: Day::parse(date.strip_prefix("dt=")?)?, hour })
+        Some(Self { day: ArchiveDay::parse(date.strip_prefix("dt=")?)?, hour })
     }
 }
 
 /// As in a key: `dt=2026-11-22/hr=14`, which Athena and DuckDB read as partition columns.
-impl fmt::Display for Hour {
+impl fmt::Display for ArchiveHour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "dt={}/hr={:02}", self.day, self.hour)
     }
@@ -102,7 +102,7 @@ pub struct ObjectKey {
     /// The table that the rows were removed from.
     pub table: String,
     /// The hour they were removed in.
-    pub hour: Hour,
+    pub hour: ArchiveHour,
     /// The first 32 hex digits of the SHA-256 over their (key, revision).
     pub digest: String,
     /// How the object is compressed.
@@ -131,7 +131,12 @@ impl ObjectKey {
         if table.is_empty() || !is_digest(digest) {
             return None;
         }
-        Some(Self { table: table.to_owned(), hour: Hour::parse(date, hour)?, digest: digest.to_owned(), compression })
+        Some(Self {
+            table: table.to_owned(),
+            hour: ArchiveHour::parse(date, hour)?,
+            digest: digest.to_owned(),
+            compression,
+        })
     }
 }
 
@@ -190,7 +195,7 @@ mod tests {
 
     #[test]
     fn an_hour_is_that_of_utc() {
-        let hour = Hour::of(datetime!(2026-01-01 00:59:59.9 +02:00));
+        let hour = ArchiveHour::of(datetime!(2026-01-01 00:59:59.9 +02:00));
         assert_eq!(hour.to_string(), "dt=2025-12-31/hr=22");
         assert_eq!(hour.start(), datetime!(2025-12-31 22:00 UTC));
     }
@@ -200,7 +205,7 @@ mod tests {
         let text = "archive/Users.v-2/dt=2026-11-02/hr=04/0123456789abcdef0123456789abcdef.ndjson.gz";
         let key = ObjectKey::parse(text).unwrap();
         assert_eq!((key.table.as_str(), key.compression), ("Users.v-2", Compression::Gzip));
-        assert_eq!(key.hour, Hour::of(datetime!(2026-11-02 04:30 UTC)));
+        assert_eq!(key.hour, ArchiveHour::of(datetime!(2026-11-02 04:30 UTC)));
         assert_eq!(key.to_string(), text);
     }
 

@@ -10,22 +10,22 @@ use super::ArchivedRow;
 
 /// The rows of several objects, in order, without repetitions. It ends at the first damage.
 ///
-/// Each of `I` gives sorted rows: a [`Reader`](super::Reader), or several one after the other.
-pub struct Merge<I> {
+/// Each of `I` gives sorted rows: a [`Reader`](super::RowReader), or several one after the other.
+pub struct MergeIterator<I> {
     readers: Vec<I>,
-    heads: BinaryHeap<Head>,
+    heads: BinaryHeap<HeapEntry>,
     repeated: u64,
     started: bool,
     ended: bool,
 }
 
 /// The row that a reader has come to.
-struct Head {
+struct HeapEntry {
     row: ArchivedRow,
     reader: usize,
 }
 
-impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> Merge<I> {
+impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> MergeIterator<I> {
     /// Reads these together; nothing is read before the first row is asked for.
     #[must_use]
     pub fn new(readers: Vec<I>) -> Self {
@@ -45,7 +45,7 @@ impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> Merge<I> {
                 self.advance(reader)?;
             }
         }
-        let Some(Head { row, reader }) = self.heads.pop() else { return Ok(None) };
+        let Some(HeapEntry { row, reader }) = self.heads.pop() else { return Ok(None) };
         self.advance(reader)?;
         while let Some(head) = self.heads.peek()
             && head.row.order(&row).is_eq()
@@ -60,13 +60,13 @@ impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> Merge<I> {
 
     fn advance(&mut self, reader: usize) -> Result<(), E> {
         if let Some(row) = self.readers[reader].next() {
-            self.heads.push(Head { row: row?, reader });
+            self.heads.push(HeapEntry { row: row?, reader });
         }
         Ok(())
     }
 }
 
-impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> Iterator for Merge<I> {
+impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> Iterator for MergeIterator<I> {
     type Item = Result<ArchivedRow, E>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -80,22 +80,22 @@ impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> Iterator for Merge<I> {
 }
 
 // A heap gives its greatest: the lowest row is made that, and of equal rows that of the first object.
-impl Ord for Head {
+impl Ord for HeapEntry {
     fn cmp(&self, other: &Self) -> Ordering {
         other.row.order(&self.row).then_with(|| other.reader.cmp(&self.reader))
     }
 }
 
-impl PartialOrd for Head {
+impl PartialOrd for HeapEntry {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Head {
+impl PartialEq for HeapEntry {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for Head {}
+impl Eq for HeapEntry {}

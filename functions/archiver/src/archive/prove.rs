@@ -8,37 +8,41 @@ use std::io::{BufReader, Read};
 
 use sha2::{Digest as _, Sha256};
 
-use super::read::Hashing;
-use super::{Damage, Description, Flaw, Name};
+use super::read::HashingReader;
+use super::{ArchiveKey, CorruptObject, CorruptionKind, ObjectMetadata};
 
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// Reads an object to its end and answers what it is described as, which is then so.
 ///
 /// # Errors
-/// [`Damage`] if the key, the metadata, the bytes or the number of rows is not an archive object's.
+/// [`CorruptObject`] if the key, the metadata, the bytes or the number of rows is not an archive object's.
 #[expect(clippy::implicit_hasher, reason = "metadata is the map that the SDK gives")]
-pub fn prove<R: Read>(object: &str, metadata: &HashMap<String, String>, source: R) -> Result<Description, Damage> {
+pub fn prove<R: Read>(
+    object: &str,
+    metadata: &HashMap<String, String>,
+    source: R,
+) -> Result<ObjectMetadata, CorruptObject> {
     let proven = || {
-        let name = Name::parse(object)?;
-        let stated = Description::parse(metadata).map_err(Flaw::Metadata)?;
-        let source = BufReader::with_capacity(BLOCK_BYTES, Hashing { source, digest: Sha256::new() });
-        let mut decoder = name.compression().decoder(source).map_err(Flaw::Content)?;
+        let name = ArchiveKey::parse(object)?;
+        let stated = ObjectMetadata::parse(metadata).map_err(CorruptionKind::Metadata)?;
+        let source = BufReader::with_capacity(BLOCK_BYTES, HashingReader { source, digest: Sha256::new() });
+        let mut decoder = name.compression().decoder(source).map_err(CorruptionKind::Content)?;
         let (mut block, mut rows, mut last) = (vec![0; BLOCK_BYTES], 0, b'\n');
         loop {
-            let read = decoder.read(&mut block).map_err(Flaw::Content)?;
+            let read = decoder.read(&mut block).map_err(CorruptionKind::Content)?;
             let Some(byte) = block[..read].last() else { break };
             rows += memchr::memchr_iter(b'\n', &block[..read]).count() as u64;
             last = *byte;
         }
         if last != b'\n' {
-            return Err(Flaw::Unended);
+            return Err(CorruptionKind::Unended);
         }
         if rows != stated.rows {
-            return Err(Flaw::Rows(rows, stated.rows));
+            return Err(CorruptionKind::Rows(rows, stated.rows));
         }
         let sha256: [u8; 32] = decoder.source().get_ref().digest.clone().finalize().into();
-        if sha256 == stated.sha256 { Ok(stated) } else { Err(Flaw::Sha256) }
+        if sha256 == stated.sha256 { Ok(stated) } else { Err(CorruptionKind::Sha256) }
     };
-    proven().map_err(|flaw| Damage { object: object.to_owned(), row: None, flaw })
+    proven().map_err(|flaw| CorruptObject { object: object.to_owned(), row: None, flaw })
 }

@@ -20,10 +20,10 @@ use shared::revision::{Revision, StreamLabel};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::compression::Decoder;
+use super::compression::RowDecoder;
 use super::key::RowsDigest;
 use super::row::ItemText;
-use super::{ArchivedRow, Description, Name};
+use super::{ArchiveKey, ArchivedRow, ObjectMetadata};
 
 /// No row is longer: an item has at most 400 KB, and the most talkative JSON of one is below 3 MB.
 const ROW_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -43,15 +43,15 @@ impl KeyNames {
     }
 
     /// The key of an item that is read to its end, and so is JSON.
-    fn key_of(&self, item: &str) -> Result<CanonicalKey, Flaw> {
+    fn key_of(&self, item: &str) -> Result<CanonicalKey, CorruptionKind> {
         let mut json = serde_json::Deserializer::from_str(item);
-        let found = KeyOf(&self.0).deserialize(&mut json).map_err(Flaw::Row)?;
-        json.end().map_err(Flaw::Row)?;
+        let found = KeyOf(&self.0).deserialize(&mut json).map_err(CorruptionKind::Row)?;
+        json.end().map_err(CorruptionKind::Row)?;
         if let Some((name, _)) = self.0.iter().zip(&found).find(|(_, value)| value.is_none()) {
-            return Err(Flaw::NoKey(name.clone()));
+            return Err(CorruptionKind::NoKey(name.clone()));
         }
         let named = self.0.iter().zip(&found).filter_map(|(name, value)| Some((name.as_str(), value.as_ref()?.get())));
-        CanonicalKey::of_attributes(named).map_err(|_| Flaw::NoKey(self.0.join(", ")))
+        CanonicalKey::of_attributes(named).map_err(|_| CorruptionKind::NoKey(self.0.join(", ")))
     }
 }
 
@@ -75,7 +75,7 @@ impl<'de> Visitor<'de> for KeyOf<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = vec![None; self.0.len()];
-        while let Some(Attribute(name)) = map.next_key()? {
+        while let Some(AttributeName(name)) = map.next_key()? {
             match self.0.iter().position(|wanted| *wanted == name) {
                 Some(place) => found[place] = Some(map.next_value()?),
                 None => drop(map.next_value::<IgnoredAny>()?),
@@ -88,21 +88,21 @@ impl<'de> Visitor<'de> for KeyOf<'_> {
 /// An attribute's name, borrowed where it holds no escape.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Attribute<'a>(#[serde(borrow)] Cow<'a, str>);
+struct AttributeName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// What is wrong with which object, and in which of its rows.
 #[derive(Debug, thiserror::Error)]
-pub struct Damage {
+pub struct CorruptObject {
     /// The object's key.
     pub object: String,
     /// The row, from 1; none if it is the object as a whole.
     pub row: Option<u64>,
     /// What is wrong.
     #[source]
-    pub flaw: Flaw,
+    pub flaw: CorruptionKind,
 }
 
-impl fmt::Display for Damage {
+impl fmt::Display for CorruptObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.object)?;
         self.row.map_or(Ok(()), |row| write!(f, "row {row}: "))?;
@@ -112,10 +112,10 @@ impl fmt::Display for Damage {
 
 /// What can be wrong with an object.
 #[derive(Debug, thiserror::Error)]
-pub enum Flaw {
+pub enum CorruptionKind {
     /// No archiver wrote such a key.
     #[error(transparent)]
-    Key(#[from] super::NotOfTheArchive),
+    Key(#[from] super::UnrecognizedKey),
     /// An entry of the metadata.
     #[error("metadata {0:?} is missing or malformed, or of another format than {format}", format = super::FORMAT)]
     Metadata(&'static str),
@@ -158,40 +158,45 @@ pub enum Flaw {
 }
 
 /// Reads an object row by row. After an error it gives nothing more.
-pub struct Reader<R: Read> {
+pub struct RowReader<R: Read> {
     object: String,
-    name: Name,
-    description: Description,
+    name: ArchiveKey,
+    description: ObjectMetadata,
     names: KeyNames,
-    lines: BufReader<Decoder<BufReader<Hashing<R>>>>,
+    lines: BufReader<RowDecoder<BufReader<HashingReader<R>>>>,
     line: Vec<u8>,
     rows: u64,
     times: Option<(OffsetDateTime, OffsetDateTime)>,
     /// The key and revision of the row before.
     last: Option<(String, Revision)>,
-    repeating: Repeating,
+    repeating: ParseCache,
     digest: RowsDigest,
     ended: bool,
 }
 
 /// What nearly all rows of an object have in common, and is not read again in each.
 #[derive(Default)]
-struct Repeating {
+struct ParseCache {
     label: Option<(String, StreamLabel)>,
     time: Option<(String, OffsetDateTime)>,
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> RowReader<R> {
     /// Starts to read the object of this key and metadata from `source`.
     ///
     /// # Errors
-    /// [`Damage`] if the key or the metadata is not an archive object's.
-    pub fn open(object: &str, metadata: &HashMap<String, String>, names: KeyNames, source: R) -> Result<Self, Damage> {
+    /// [`CorruptObject`] if the key or the metadata is not an archive object's.
+    pub fn open(
+        object: &str,
+        metadata: &HashMap<String, String>,
+        names: KeyNames,
+        source: R,
+    ) -> Result<Self, CorruptObject> {
         let open = || {
-            let name = Name::parse(object)?;
-            let description = Description::parse(metadata).map_err(Flaw::Metadata)?;
-            let source = BufReader::with_capacity(BLOCK_BYTES, Hashing { source, digest: Sha256::new() });
-            let decoder = name.compression().decoder(source).map_err(Flaw::Content)?;
+            let name = ArchiveKey::parse(object)?;
+            let description = ObjectMetadata::parse(metadata).map_err(CorruptionKind::Metadata)?;
+            let source = BufReader::with_capacity(BLOCK_BYTES, HashingReader { source, digest: Sha256::new() });
+            let decoder = name.compression().decoder(source).map_err(CorruptionKind::Content)?;
             Ok(Self {
                 object: object.to_owned(),
                 name,
@@ -202,28 +207,29 @@ impl<R: Read> Reader<R> {
                 rows: 0,
                 times: None,
                 last: None,
-                repeating: Repeating::default(),
+                repeating: ParseCache::default(),
                 digest: RowsDigest::default(),
                 ended: false,
             })
         };
-        open().map_err(|flaw| Damage { object: object.to_owned(), row: None, flaw })
+        open().map_err(|flaw| CorruptObject { object: object.to_owned(), row: None, flaw })
     }
 
-    fn next_row(&mut self) -> Result<Option<ArchivedRow>, Flaw> {
+    fn next_row(&mut self) -> Result<Option<ArchivedRow>, CorruptionKind> {
         self.line.clear();
-        let read = (&mut self.lines).take(ROW_BYTES_MAX).read_until(b'\n', &mut self.line).map_err(Flaw::Content)?;
+        let read =
+            (&mut self.lines).take(ROW_BYTES_MAX).read_until(b'\n', &mut self.line).map_err(CorruptionKind::Content)?;
         if read == 0 {
             return Ok(None);
         }
-        let line = self.line.strip_suffix(b"\n").ok_or(Flaw::Unended)?;
+        let line = self.line.strip_suffix(b"\n").ok_or(CorruptionKind::Unended)?;
         let row = parse(line, &self.names, &mut self.repeating)?;
         if !self.name.holds(row.removed_at) {
-            return Err(Flaw::Hour);
+            return Err(CorruptionKind::Hour);
         }
         let (key, revision) = (row.key.as_str(), row.revision);
         match &mut self.last {
-            Some((last, before)) if (last.as_str(), *before) >= (key, revision) => return Err(Flaw::Order),
+            Some((last, before)) if (last.as_str(), *before) >= (key, revision) => return Err(CorruptionKind::Order),
             Some((last, before)) => {
                 last.clear();
                 last.push_str(key);
@@ -241,25 +247,25 @@ impl<R: Read> Reader<R> {
     }
 
     /// Compares the whole with what the key and the metadata say.
-    fn finish(&mut self) -> Result<(), Flaw> {
+    fn finish(&mut self) -> Result<(), CorruptionKind> {
         let stated = &self.description;
         if self.rows != stated.rows {
-            return Err(Flaw::Rows(self.rows, stated.rows));
+            return Err(CorruptionKind::Rows(self.rows, stated.rows));
         }
         if self.times.is_some_and(|times| times != (stated.first, stated.last)) {
-            return Err(Flaw::Times);
+            return Err(CorruptionKind::Times);
         }
         let digest = std::mem::take(&mut self.digest).finish();
         if self.name.digest().is_some_and(|named| named != digest) {
-            return Err(Flaw::Digest(digest));
+            return Err(CorruptionKind::Digest(digest));
         }
         let sha256: [u8; 32] = self.lines.get_ref().source().get_ref().digest.clone().finalize().into();
-        if sha256 == stated.sha256 { Ok(()) } else { Err(Flaw::Sha256) }
+        if sha256 == stated.sha256 { Ok(()) } else { Err(CorruptionKind::Sha256) }
     }
 }
 
-impl<R: Read> Iterator for Reader<R> {
-    type Item = Result<ArchivedRow, Damage>;
+impl<R: Read> Iterator for RowReader<R> {
+    type Item = Result<ArchivedRow, CorruptObject>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
@@ -271,22 +277,22 @@ impl<R: Read> Iterator for Reader<R> {
             Err(flaw) => (Some(self.rows + 1), Some(flaw)),
         };
         self.ended = true;
-        flaw.map(|flaw| Err(Damage { object: self.object.clone(), row, flaw }))
+        flaw.map(|flaw| Err(CorruptObject { object: self.object.clone(), row, flaw }))
     }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Line<'a> {
+struct RawArchiveRow<'a> {
     #[serde(borrow)]
     item: &'a RawValue,
     #[serde(borrow)]
-    metadata: Metadata<'a>,
+    metadata: RawRowMetadata<'a>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
-struct Metadata<'a> {
+struct RawRowMetadata<'a> {
     #[serde(borrow)]
     revision: Cow<'a, str>,
     #[serde(borrow)]
@@ -294,11 +300,11 @@ struct Metadata<'a> {
     event_id: Option<String>,
 }
 
-fn parse(line: &[u8], names: &KeyNames, repeating: &mut Repeating) -> Result<ArchivedRow, Flaw> {
+fn parse(line: &[u8], names: &KeyNames, repeating: &mut ParseCache) -> Result<ArchivedRow, CorruptionKind> {
     let (item, key, metadata) = if let Some(parts) = split(line, names) {
         parts
     } else {
-        let Line { item, metadata } = serde_json::from_slice(line).map_err(Flaw::Row)?;
+        let RawArchiveRow { item, metadata } = serde_json::from_slice(line).map_err(CorruptionKind::Row)?;
         (item.get(), names.key_of(item.get())?, metadata)
     };
     Ok(ArchivedRow {
@@ -310,12 +316,12 @@ fn parse(line: &[u8], names: &KeyNames, repeating: &mut Repeating) -> Result<Arc
     })
 }
 
-impl Repeating {
-    fn time(&mut self, text: &str) -> Result<OffsetDateTime, Flaw> {
+impl ParseCache {
+    fn time(&mut self, text: &str) -> Result<OffsetDateTime, CorruptionKind> {
         match &self.time {
             Some((last, time)) if last == text => Ok(*time),
             _ => {
-                let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| Flaw::Time(text.to_owned()))?;
+                let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| CorruptionKind::Time(text.to_owned()))?;
                 self.time = Some((text.to_owned(), time));
                 Ok(time)
             }
@@ -326,7 +332,7 @@ impl Repeating {
 /// Takes a line apart that has the shape in which they are written, so that its item is read once: as JSON and for its key at
 /// the same time. No string holds what stands between item and metadata, since its quotes would be escaped. What is of another
 /// shape, or is not sound, is none of these.
-fn split<'l>(line: &'l [u8], names: &KeyNames) -> Option<(&'l str, CanonicalKey, Metadata<'l>)> {
+fn split<'l>(line: &'l [u8], names: &KeyNames) -> Option<(&'l str, CanonicalKey, RawRowMetadata<'l>)> {
     const METADATA: &str = ",\"Metadata\":";
     static BETWEEN: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(METADATA));
     let line = str::from_utf8(line).ok()?.strip_prefix("{\"Item\":")?.strip_suffix('}')?;
@@ -336,12 +342,12 @@ fn split<'l>(line: &'l [u8], names: &KeyNames) -> Option<(&'l str, CanonicalKey,
 }
 
 /// Passes the source's bytes on and digests them.
-pub(super) struct Hashing<R> {
+pub(super) struct HashingReader<R> {
     pub(super) source: R,
     pub(super) digest: Sha256,
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buffer)?;
         self.digest.update(&buffer[..read]);
@@ -353,8 +359,8 @@ impl<R: Read> Read for Hashing<R> {
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Result<ArchivedRow, Flaw> {
-        parse(line.as_bytes(), &KeyNames::new(["user_id"]), &mut Repeating::default())
+    fn read(line: &str) -> Result<ArchivedRow, CorruptionKind> {
+        parse(line.as_bytes(), &KeyNames::new(["user_id"]), &mut ParseCache::default())
     }
 
     #[test]
@@ -383,9 +389,9 @@ mod tests {
             r#"{"Item":{"user_id":{"S":"ada"}},"Metadata":{"Revision":"x","Other":1}}"#.to_owned(),
             String::new(),
         ] {
-            assert!(matches!(read(&line), Err(Flaw::Row(_))), "{line}");
+            assert!(matches!(read(&line), Err(CorruptionKind::Row(_))), "{line}");
         }
         let without_key = format!(r#"{{"Item":{{"other":{{"S":"ada"}}}},"Metadata":{metadata}}}"#);
-        assert!(matches!(read(&without_key), Err(Flaw::NoKey(name)) if name == "user_id"));
+        assert!(matches!(read(&without_key), Err(CorruptionKind::NoKey(name)) if name == "user_id"));
     }
 }

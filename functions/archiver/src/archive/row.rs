@@ -6,14 +6,14 @@ use std::fmt::Write as _;
 use std::io;
 
 use serde_json::value::RawValue;
-use shared::change::{CanonicalKey, Image};
+use shared::change::{CanonicalKey, ItemImage};
 use shared::revision::{Revision, StreamLabel};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
 /// A row to be written: it borrows from the batch.
 #[derive(Debug, Clone)]
-pub struct Row<'a> {
+pub struct ArchiveRow<'a> {
     /// The item's key.
     pub key: &'a CanonicalKey,
     /// The removal's revision; with the key it names the row.
@@ -26,7 +26,7 @@ pub struct Row<'a> {
     pub item: &'a str,
 }
 
-impl Row<'_> {
+impl ArchiveRow<'_> {
     /// The order of an object's rows: by key and revision. What follows decides only which of two rows of the same
     /// name is kept, so that it is the same one whatever order they came in.
     pub(super) fn order(&self, other: &Self) -> Ordering {
@@ -49,7 +49,7 @@ impl ItemText {
     /// Takes JSON for an item's text, or nothing if it is not an object.
     #[must_use]
     pub fn of(json: &RawValue) -> Option<Self> {
-        Image::parse(json).map(|image| Self(image.get().into()))
+        ItemImage::parse(json).map(|image| Self(image.get().into()))
     }
 
     /// Takes what has been read as an object.
@@ -88,8 +88,8 @@ impl ArchivedRow {
 
     /// The row as it is written.
     #[must_use]
-    pub fn as_row(&self) -> Row<'_> {
-        Row {
+    pub fn as_row(&self) -> ArchiveRow<'_> {
+        ArchiveRow {
             key: &self.key,
             revision: self.revision,
             removed_at: self.removed_at,
@@ -102,14 +102,14 @@ impl ArchivedRow {
 /// Writes rows as lines. The texts of the stream's label and of the second are kept from row to row: nearly all rows of
 /// an object share them, and formatting them costs more than the rest of the line.
 #[derive(Default)]
-pub(super) struct LineWriter {
+pub(super) struct NdjsonRowWriter {
     label: Option<(StreamLabel, String)>,
     time: Option<(OffsetDateTime, String)>,
 }
 
-impl LineWriter {
+impl NdjsonRowWriter {
     /// Adds the row's line, and a line feed.
-    pub(super) fn push(&mut self, row: &Row<'_>, lines: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) fn push(&mut self, row: &ArchiveRow<'_>, lines: &mut Vec<u8>) -> io::Result<()> {
         lines.extend_from_slice(b"{\"Item\":");
         push_one_line(row.item, lines);
         lines.extend_from_slice(b",\"Metadata\":{\"Revision\":\"");

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use shared::change::{CanonicalKey, Change, Effect, Image};
+use shared::change::{CanonicalKey, Change, ChangeKind, ItemImage};
 use shared::revision::Revision;
-use shared::stream::{Record, is_same_change};
+use shared::stream::{StreamRecord, is_same_change};
 use time::OffsetDateTime;
 
-use super::{Hour, Row};
+use super::{ArchiveHour, ArchiveRow};
 
 /// The years that a record's time may lie in: DynamoDB began in 2012. A missing time that was made a 0 on the way lies
 /// before, one in milliseconds beyond.
@@ -15,32 +15,32 @@ const YEARS: std::ops::RangeInclusive<i32> = 2012..=2199;
 
 /// What a batch holds for the archive.
 #[derive(Debug, Default)]
-pub struct Selection<'a> {
+pub struct ArchiveBatch<'a> {
     /// The rows, by the object that they belong to.
-    pub partitions: Vec<Partition<'a>>,
+    pub partitions: Vec<HourPartition<'a>>,
     /// The records that can never become rows.
-    pub unarchivable: Vec<Unarchivable>,
+    pub unarchivable: Vec<RejectedRecord>,
     /// How many records are none of the archive's business: all but TTL removals.
     pub skipped: usize,
 }
 
 /// One table's rows of one hour: one object.
 #[derive(Debug)]
-pub struct Partition<'a> {
+pub struct HourPartition<'a> {
     /// The table that they were removed from.
     pub table: &'a str,
     /// The hour they were removed in.
-    pub hour: Hour,
+    pub hour: ArchiveHour,
     /// The place in the batch of the one with the lowest sequence number: if the object cannot be put, Lambda shall
     /// resend from there.
     pub lowest: usize,
     /// As they came.
-    pub rows: Vec<Row<'a>>,
+    pub rows: Vec<ArchiveRow<'a>>,
 }
 
 /// A record that can never become a row.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unarchivable {
+pub struct RejectedRecord {
     /// Its place in the batch.
     pub index: usize,
     /// Why, in words that name the field.
@@ -56,7 +56,7 @@ pub struct Unarchivable {
     "the stream {stream} carries no old images (its view is {view}): nothing that TTL removes can be archived; \
      give the table a stream of NEW_AND_OLD_IMAGES or OLD_IMAGE"
 )]
-pub struct NoOldImage {
+pub struct MissingOldImageError {
     stream: String,
     view: String,
 }
@@ -65,14 +65,14 @@ pub struct NoOldImage {
 /// same key: the archive settles nothing.
 ///
 /// # Errors
-/// [`NoOldImage`] if a TTL removal comes without its item because the stream's view has none.
-pub fn select<'a>(records: &'a [Record<'_>]) -> Result<Selection<'a>, NoOldImage> {
-    let mut selection = Selection::default();
-    let mut places: BTreeMap<(&str, Hour), usize> = BTreeMap::new();
+/// [`MissingOldImageError`] if a TTL removal comes without its item because the stream's view has none.
+pub fn select<'a>(records: &'a [StreamRecord<'_>]) -> Result<ArchiveBatch<'a>, MissingOldImageError> {
+    let mut selection = ArchiveBatch::default();
+    let mut places: BTreeMap<(&str, ArchiveHour), usize> = BTreeMap::new();
     let contradicting = contradicting(records);
     for (index, record) in records.iter().enumerate() {
         let contradicts = contradicting.contains(&index);
-        let mut refuse = |reason| selection.unarchivable.push(Unarchivable { index, reason, contradicts });
+        let mut refuse = |reason| selection.unarchivable.push(RejectedRecord { index, reason, contradicts });
         if contradicts {
             refuse(CONTRADICTION.to_owned());
             continue;
@@ -84,7 +84,7 @@ pub fn select<'a>(records: &'a [Record<'_>]) -> Result<Selection<'a>, NoOldImage
                 continue;
             }
         };
-        let Effect::Remove { expired: true, image } = change.effect else {
+        let ChangeKind::Remove { expired: true, image } = change.effect else {
             selection.skipped += 1;
             continue;
         };
@@ -102,9 +102,9 @@ pub fn select<'a>(records: &'a [Record<'_>]) -> Result<Selection<'a>, NoOldImage
                 continue;
             }
         };
-        let (table, hour) = (change.source.table(), Hour::of(removed_at));
+        let (table, hour) = (change.source.table(), ArchiveHour::of(removed_at));
         let place = *places.entry((table, hour)).or_insert_with(|| {
-            selection.partitions.push(Partition { table, hour, lowest: index, rows: Vec::new() });
+            selection.partitions.push(HourPartition { table, hour, lowest: index, rows: Vec::new() });
             selection.partitions.len() - 1
         });
         let partition = &mut selection.partitions[place];
@@ -121,7 +121,7 @@ const CONTRADICTION: &str =
 
 /// The removals by TTL that contradict an earlier one. A shard's records come in the ascending order of their numbers, so
 /// there is nothing to look for unless the order is broken.
-fn contradicting(records: &[Record<'_>]) -> BTreeSet<usize> {
+fn contradicting(records: &[StreamRecord<'_>]) -> BTreeSet<usize> {
     if records.is_sorted_by(|one, next| one.number < next.number) {
         return BTreeSet::new();
     }
@@ -131,7 +131,7 @@ fn contradicting(records: &[Record<'_>]) -> BTreeSet<usize> {
         let Ok(change) = &record.read else { continue };
         // One that can become no row is refused for that, and is not what a second one contradicts.
         let is_row = removal_time(change.at).is_ok();
-        if let Effect::Remove { expired: true, image: Some(_) } = change.effect
+        if let ChangeKind::Remove { expired: true, image: Some(_) } = change.effect
             && is_row
         {
             let first = first_of.entry((change.key.canonical(), change.revision)).or_insert(change);
@@ -143,8 +143,8 @@ fn contradicting(records: &[Record<'_>]) -> BTreeSet<usize> {
     contradicting
 }
 
-fn row<'a>(change: &'a Change<'_>, removed_at: OffsetDateTime, item: Image<'a>) -> Row<'a> {
-    Row {
+fn row<'a>(change: &'a Change<'_>, removed_at: OffsetDateTime, item: ItemImage<'a>) -> ArchiveRow<'a> {
+    ArchiveRow {
         key: change.key.canonical(),
         revision: change.revision,
         removed_at,
@@ -167,8 +167,8 @@ fn shows_old_images(change: &Change<'_>) -> bool {
     change.view.as_deref().is_none_or(|view| ["OLD_IMAGE", "NEW_AND_OLD_IMAGES"].contains(&view))
 }
 
-fn no_old_image(change: &Change<'_>) -> NoOldImage {
-    NoOldImage {
+fn no_old_image(change: &Change<'_>) -> MissingOldImageError {
+    MissingOldImageError {
         stream: change.source.arn().to_owned(),
         view: change.view.as_deref().unwrap_or("not named").to_owned(),
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
-use shared::change::{CanonicalKey, Key};
+use shared::change::{CanonicalKey, ItemKey};
 use shared::revision::Revision;
 use time::OffsetDateTime;
 
@@ -34,7 +34,7 @@ impl Parts {
         let item = RawValue::from_string(format!("{{{key}{rest}}}")).unwrap();
         let key = RawValue::from_string(format!("{{{key}}}")).unwrap();
         Self {
-            key: Key::parse(&key).unwrap().canonical().clone(),
+            key: ItemKey::parse(&key).unwrap().canonical().clone(),
             revision: Revision::parse(&format!("2026-06-27T00:48:05.899#{number}")).unwrap(),
             removed_at: OffsetDateTime::from_unix_timestamp(HOUR + second).unwrap(),
             event_id: Some(format!("event \"{number}\"")),
@@ -42,8 +42,8 @@ impl Parts {
         }
     }
 
-    fn row(&self) -> Row<'_> {
-        Row {
+    fn row(&self) -> ArchiveRow<'_> {
+        ArchiveRow {
             key: &self.key,
             revision: self.revision,
             removed_at: self.removed_at,
@@ -69,21 +69,21 @@ fn one_line(json: &str) -> String {
     if json.contains('\n') { json.replace(['\n', ' '], "") } else { json.to_owned() }
 }
 
-fn object(rows: &[Parts], compression: Compression) -> Object {
+fn object(rows: &[Parts], compression: Compression) -> EncodedObject {
     let rows = rows.iter().map(Parts::row).collect();
-    write("Users", Hour::of(OffsetDateTime::from_unix_timestamp(HOUR).unwrap()), rows, compression).unwrap()
+    write("Users", ArchiveHour::of(OffsetDateTime::from_unix_timestamp(HOUR).unwrap()), rows, compression).unwrap()
 }
 
-fn metadata(object: &Object) -> HashMap<String, String> {
+fn metadata(object: &EncodedObject) -> HashMap<String, String> {
     object.description.encode().unwrap().map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-fn reader(object: &Object) -> Reader<&[u8]> {
+fn reader(object: &EncodedObject) -> RowReader<&[u8]> {
     let names = KeyNames::new(["user_id", "timestamp"]);
-    Reader::open(&object.key.to_string(), &metadata(object), names, object.bytes.as_slice()).unwrap()
+    RowReader::open(&object.key.to_string(), &metadata(object), names, object.bytes.as_slice()).unwrap()
 }
 
-fn read(object: &Object) -> Vec<String> {
+fn read(object: &EncodedObject) -> Vec<String> {
     reader(object).map(|row| text(&row.unwrap())).collect()
 }
 
@@ -162,7 +162,7 @@ proptest! {
         }).collect();
         slices.push(&rows);
         let objects: Vec<_> = slices.iter().map(|slice| object(slice, Compression::Zstd)).collect();
-        let merged = Merge::new(objects.iter().map(reader).collect());
+        let merged = MergeIterator::new(objects.iter().map(reader).collect());
         let merged: Vec<_> = merged.map(|row| text(&row.unwrap())).collect();
         prop_assert_eq!(merged, expected(&rows));
     }

@@ -5,18 +5,18 @@ use std::io::{self, Write};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::compression::{Encoder, PIECE_BYTES};
+use super::compression::{PIECE_BYTES, RowEncoder};
 use super::key::RowsDigest;
-use super::row::LineWriter;
-use super::{Compression, Description, Hour, ObjectKey, Row};
+use super::row::NdjsonRowWriter;
+use super::{ArchiveHour, ArchiveRow, Compression, ObjectKey, ObjectMetadata};
 
 /// An object, ready to be put.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Object {
+pub struct EncodedObject {
     /// Where it lies.
     pub key: ObjectKey,
     /// Its metadata.
-    pub description: Description,
+    pub description: ObjectMetadata,
     /// Its bytes, compressed.
     pub bytes: Vec<u8>,
 }
@@ -27,48 +27,53 @@ pub struct Object {
 ///
 /// # Errors
 /// If the encoder gives up, for want of memory, or a time lies outside of the years that RFC 3339 can write.
-pub fn write(table: &str, hour: Hour, mut rows: Vec<Row<'_>>, compression: Compression) -> io::Result<Object> {
-    rows.sort_unstable_by(Row::order);
+pub fn write(
+    table: &str,
+    hour: ArchiveHour,
+    mut rows: Vec<ArchiveRow<'_>>,
+    compression: Compression,
+) -> io::Result<EncodedObject> {
+    rows.sort_unstable_by(ArchiveRow::order);
     rows.dedup_by(|later, kept| later.is_named_as(kept));
 
     let mut digest = RowsDigest::default();
-    let mut writer = Writer::new(compression, Vec::new())?;
+    let mut writer = ObjectWriter::new(compression, Vec::new())?;
     for row in &rows {
         digest.push(row.key, row.revision);
         writer.push(row)?;
     }
     let (description, bytes) = writer.finish(hour.start())?;
     let key = ObjectKey { table: table.to_owned(), hour, digest: digest.finish(), compression };
-    Ok(Object { key, description, bytes })
+    Ok(EncodedObject { key, description, bytes })
 }
 
 /// Writes the content of an object, row by row in the order that they are to stand in; of any size, since it holds a
 /// piece of it.
-pub struct Writer<W: Write> {
-    encoder: Encoder<Hashed<W>>,
-    lines: LineWriter,
+pub struct ObjectWriter<W: Write> {
+    encoder: RowEncoder<HashingWriter<W>>,
+    lines: NdjsonRowWriter,
     piece: Vec<u8>,
     rows: u64,
     times: Option<(OffsetDateTime, OffsetDateTime)>,
     content_bytes: u64,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> ObjectWriter<W> {
     /// Begins an object whose compressed bytes go to `sink`.
     ///
     /// # Errors
     /// If the encoder has no memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
-        let encoder = compression.encoder(Hashed { sink, digest: Sha256::new() })?;
+        let encoder = compression.encoder(HashingWriter { sink, digest: Sha256::new() })?;
         let piece = Vec::new();
-        Ok(Self { encoder, lines: LineWriter::default(), piece, rows: 0, times: None, content_bytes: 0 })
+        Ok(Self { encoder, lines: NdjsonRowWriter::default(), piece, rows: 0, times: None, content_bytes: 0 })
     }
 
     /// Adds a row.
     ///
     /// # Errors
     /// If the sink or the encoder gives up, or the time lies outside of the years that RFC 3339 can write.
-    pub fn push(&mut self, row: &Row<'_>) -> io::Result<()> {
+    pub fn push(&mut self, row: &ArchiveRow<'_>) -> io::Result<()> {
         let before = self.piece.len();
         self.lines.push(row, &mut self.piece)?;
         self.content_bytes += (self.piece.len() - before) as u64;
@@ -92,21 +97,21 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     /// If the sink or the encoder gives up.
-    pub fn finish(mut self, otherwise: OffsetDateTime) -> io::Result<(Description, W)> {
+    pub fn finish(mut self, otherwise: OffsetDateTime) -> io::Result<(ObjectMetadata, W)> {
         self.encoder.write_all(&self.piece)?;
-        let Hashed { sink, digest } = self.encoder.finish()?;
+        let HashingWriter { sink, digest } = self.encoder.finish()?;
         let (first, last) = self.times.unwrap_or((otherwise, otherwise));
-        Ok((Description { rows: self.rows, first, last, sha256: digest.finalize().into() }, sink))
+        Ok((ObjectMetadata { rows: self.rows, first, last, sha256: digest.finalize().into() }, sink))
     }
 }
 
 /// Passes bytes on and digests them.
-pub(super) struct Hashed<W> {
+pub(super) struct HashingWriter<W> {
     pub(super) sink: W,
     pub(super) digest: Sha256,
 }
 
-impl<W: Write> Write for Hashed<W> {
+impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.sink.write(bytes)?;
         self.digest.update(&bytes[..written]);

@@ -7,25 +7,25 @@ use std::path::Path;
 
 use tokio::runtime::Handle;
 
-use super::{Download, Store, StoreError};
+use super::{ArchiveStore, ObjectReader, StoreError};
 
-impl Store {
-    /// As [`Store::open`].
+impl ArchiveStore {
+    /// As [`ArchiveStore::open`].
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// As [`ArchiveStore::open`].
     ///
     /// # Panics
     /// On a thread of the runtime that may not block.
-    pub fn blocking_open(&self, key: &str, runtime: &Handle) -> Result<Option<Download>, StoreError> {
+    pub fn blocking_open(&self, key: &str, runtime: &Handle) -> Result<Option<ObjectReader>, StoreError> {
         let (store, key) = (self.clone(), key.to_owned());
         self.blocking(runtime, async move { store.open(&key).await })
     }
 
-    /// As [`Store::put_file`].
+    /// As [`ArchiveStore::put_file`].
     ///
     /// # Errors
-    /// As [`Store::put_file`].
+    /// As [`ArchiveStore::put_file`].
     ///
     /// # Panics
     /// On a thread of the runtime that may not block.

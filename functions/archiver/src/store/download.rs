@@ -1,4 +1,4 @@
-//! An object's bytes as a source that blocks: [`Download`], between the bucket, which is asked asynchronously, and the
+//! An object's bytes as a source that blocks: [`ObjectReader`], between the bucket, which is asked asynchronously, and the
 //! format's reader, which is not.
 //!
 //! It comes with its first piece, and asks for the next one while one is read, so that it holds two pieces whatever the object's
@@ -10,14 +10,14 @@ use std::io::{self, Read};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::read::Piece;
-use super::{Store, StoreError};
+use super::read::RangeResponse;
+use super::{ArchiveStore, StoreError};
 
 /// An object being read. Read it where blocking is allowed (`spawn_blocking`): elsewhere the runtime panics.
 ///
 /// An error of the bucket is an [`io::Error`] around a [`StoreError`], so that it can be told from damage.
-pub struct Download {
-    store: Store,
+pub struct ObjectReader {
+    store: ArchiveStore,
     key: String,
     metadata: HashMap<String, String>,
     bytes: u64,
@@ -29,12 +29,12 @@ pub struct Download {
     next: Option<JoinHandle<Result<Vec<u8>, StoreError>>>,
 }
 
-impl Download {
+impl ObjectReader {
     /// What is asked for at a time.
     pub(super) const PIECE_BYTES: u64 = 1024 * 1024;
 
-    pub(super) fn new(store: Store, key: String, first: Piece, runtime: Handle) -> Self {
-        let Piece { metadata, of, bytes } = first;
+    pub(super) fn new(store: ArchiveStore, key: String, first: RangeResponse, runtime: Handle) -> Self {
+        let RangeResponse { metadata, of, bytes } = first;
         let asked = bytes.len() as u64;
         Self {
             store,
@@ -65,7 +65,7 @@ impl Download {
     }
 }
 
-impl Read for Download {
+impl Read for ObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.ask();
         if self.piece.position() == self.piece.get_ref().len() as u64
@@ -80,7 +80,7 @@ impl Read for Download {
 }
 
 /// What is under way is not waited for.
-impl Drop for Download {
+impl Drop for ObjectReader {
     fn drop(&mut self) {
         if let Some(next) = &self.next {
             next.abort();

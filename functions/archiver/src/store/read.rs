@@ -9,7 +9,7 @@ use aws_sdk_s3::primitives::ByteStreamError;
 use shared::raw_table::causes;
 use tokio::runtime::Handle;
 
-use super::{COPIED_WITHIN, Download, Store, StoreError, within};
+use super::{ArchiveStore, COPIED_WITHIN, ObjectReader, StoreError, within};
 
 /// Where an object goes that others have taken the place of; its key follows.
 const SUPERSEDED: &str = "superseded/";
@@ -19,7 +19,7 @@ const BROKEN_BODIES: usize = 2;
 
 /// An object of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub struct ObjectMeta {
     /// Its key.
     pub key: String,
     /// Its size.
@@ -28,7 +28,7 @@ pub struct Stored {
 
 /// What stands directly below a prefix.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Level {
+pub struct PrefixListing {
     /// The keys of its objects.
     pub objects: Vec<String>,
     /// Its folders, each with the prefix before it and a slash behind it.
@@ -36,7 +36,7 @@ pub struct Level {
 }
 
 /// Some bytes of an object, and what came with them.
-pub(super) struct Piece {
+pub(super) struct RangeResponse {
     pub(super) metadata: HashMap<String, String>,
     /// How many bytes the object has.
     pub(super) of: u64,
@@ -44,7 +44,7 @@ pub(super) struct Piece {
 }
 
 /// Why there are no bytes.
-enum NotGiven {
+enum GetError {
     /// The object is not there.
     Nothing,
     /// It ends before them.
@@ -64,19 +64,19 @@ async fn fill(buffer: &mut Vec<u8>, given: &mut GetObjectOutput, most: u64) -> R
     Ok(())
 }
 
-impl Store {
+impl ArchiveStore {
     /// All objects below a prefix, in the order of their keys.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be listed.
-    pub async fn list(&self, prefix: &str) -> Result<Vec<Stored>, StoreError> {
+    pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         let mut pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failed(format!("cannot be listed at {prefix}"), causes(&error)))?;
             let stored = |object: aws_sdk_s3::types::Object| {
                 let bytes = object.size().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
-                Some(Stored { key: object.key?, bytes })
+                Some(ObjectMeta { key: object.key?, bytes })
             };
             found.extend(page.contents.unwrap_or_default().into_iter().filter_map(stored));
         }
@@ -87,10 +87,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be listed.
-    pub async fn level(&self, prefix: &str) -> Result<Level, StoreError> {
+    pub async fn level(&self, prefix: &str) -> Result<PrefixListing, StoreError> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).delimiter("/");
         let mut pages = list.into_paginator().send();
-        let mut level = Level::default();
+        let mut level = PrefixListing::default();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| self.failed(format!("cannot be listed at {prefix}"), causes(&error)))?;
             level.objects.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
@@ -103,17 +103,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`] if the bucket does not give it.
-    pub async fn open(&self, key: &str) -> Result<Option<Download>, StoreError> {
-        match self.get(key, 0, Download::PIECE_BYTES, Vec::new()).await {
-            Ok(first) => Ok(Some(Download::new(self.clone(), key.to_owned(), first, Handle::current()))),
-            Err(NotGiven::Nothing) => Ok(None),
+    pub async fn open(&self, key: &str) -> Result<Option<ObjectReader>, StoreError> {
+        match self.get(key, 0, ObjectReader::PIECE_BYTES, Vec::new()).await {
+            Ok(first) => Ok(Some(ObjectReader::new(self.clone(), key.to_owned(), first, Handle::current()))),
+            Err(GetError::Nothing) => Ok(None),
             // Only an object of no bytes has no first ones.
-            Err(NotGiven::NoSuchBytes(_)) => {
+            Err(GetError::NoSuchBytes(_)) => {
                 let Some(metadata) = self.metadata(key).await? else { return Ok(None) };
-                let first = Piece { metadata, of: 0, bytes: Vec::new() };
-                Ok(Some(Download::new(self.clone(), key.to_owned(), first, Handle::current())))
+                let first = RangeResponse { metadata, of: 0, bytes: Vec::new() };
+                Ok(Some(ObjectReader::new(self.clone(), key.to_owned(), first, Handle::current())))
             }
-            Err(NotGiven::Failed(error)) => Err(error),
+            Err(GetError::Failed(error)) => Err(error),
         }
     }
 
@@ -149,33 +149,33 @@ impl Store {
     pub(super) async fn range(&self, key: &str, from: u64, until: u64, buffer: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         match self.get(key, from, until, buffer).await {
             Ok(piece) => Ok(piece.bytes),
-            Err(NotGiven::Nothing) => {
+            Err(GetError::Nothing) => {
                 Err(self.failed(format!("does not give {key}"), "it is no longer there".to_owned()))
             }
-            Err(NotGiven::NoSuchBytes(error) | NotGiven::Failed(error)) => Err(error),
+            Err(GetError::NoSuchBytes(error) | GetError::Failed(error)) => Err(error),
         }
     }
 
-    async fn get(&self, key: &str, from: u64, until: u64, mut buffer: Vec<u8>) -> Result<Piece, NotGiven> {
+    async fn get(&self, key: &str, from: u64, until: u64, mut buffer: Vec<u8>) -> Result<RangeResponse, GetError> {
         let unread = |cause| self.failed(format!("does not give {key}"), cause);
         let get = self.client.get_object().bucket(&self.bucket).key(key);
         let get = get.range(format!("bytes={from}-{}", until - 1));
         let mut broken = 0;
         loop {
             let mut given = get.clone().send().await.map_err(|error| match error.code() {
-                Some("NoSuchKey") => NotGiven::Nothing,
-                Some("InvalidRange") => NotGiven::NoSuchBytes(unread(causes(&error))),
-                _ => NotGiven::Failed(unread(causes(&error))),
+                Some("NoSuchKey") => GetError::Nothing,
+                Some("InvalidRange") => GetError::NoSuchBytes(unread(causes(&error))),
+                _ => GetError::Failed(unread(causes(&error))),
             })?;
             match fill(&mut buffer, &mut given, until - from).await {
                 Ok(()) => {
                     // "bytes 0-99/1234" (RFC 9110, section 14.4); without it these are all.
                     let of = given.content_range().and_then(|range| range.rsplit('/').next()?.parse().ok());
                     let metadata = given.metadata.unwrap_or_default();
-                    return Ok(Piece { metadata, of: of.unwrap_or(buffer.len() as u64), bytes: buffer });
+                    return Ok(RangeResponse { metadata, of: of.unwrap_or(buffer.len() as u64), bytes: buffer });
                 }
                 Err(_) if broken < BROKEN_BODIES => broken += 1,
-                Err(error) => return Err(NotGiven::Failed(unread(causes(&error)))),
+                Err(error) => return Err(GetError::Failed(unread(causes(&error)))),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What rows are, as a digest that is the same of the rows and of the columns that are read back: [`Fingerprint`].
+//! What rows are, as a digest that is the same of the rows and of the columns that are read back: [`RowsChecksum`].
 
 use archiver::archive::ArchivedRow;
 use arrow_array::types::TimestampMicrosecondType;
@@ -10,16 +10,16 @@ use super::{ITEM, KEY, REMOVED_AT, REVISION, micros};
 /// A file that lacks a column, or holds another type of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("column {0} is missing or of another type")]
-pub struct NotTheColumns(&'static str);
+pub struct SchemaMismatch(&'static str);
 
 /// The digest of rows in their order: of key, revision, time and item. The typed columns are made of the item.
 #[derive(Debug, Clone, Default)]
-pub struct Fingerprint {
+pub struct RowsChecksum {
     rows: u64,
     digest: Sha256,
 }
 
-impl Fingerprint {
+impl RowsChecksum {
     /// Adds a row.
     pub fn push(&mut self, row: &ArchivedRow) {
         self.add(row.key.as_str(), &row.revision.to_string(), micros(row.removed_at), row.item.get());
@@ -28,16 +28,16 @@ impl Fingerprint {
     /// Adds the rows that these columns hold.
     ///
     /// # Errors
-    /// [`NotTheColumns`] if they are not of this shape.
-    pub fn read(&mut self, columns: &RecordBatch) -> Result<(), NotTheColumns> {
+    /// [`SchemaMismatch`] if they are not of this shape.
+    pub fn read(&mut self, columns: &RecordBatch) -> Result<(), SchemaMismatch> {
         let text = |name| {
             let column = columns.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
-            column.ok_or(NotTheColumns(name))
+            column.ok_or(SchemaMismatch(name))
         };
         let (keys, revisions, items) = (text(KEY)?, text(REVISION)?, text(ITEM)?);
         let times = columns.column_by_name(REMOVED_AT);
         let times = times.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
-        let times = times.ok_or(NotTheColumns(REMOVED_AT))?;
+        let times = times.ok_or(SchemaMismatch(REMOVED_AT))?;
         for row in 0..keys.len() {
             self.add(keys.value(row), revisions.value(row), times.value(row), items.value(row));
         }

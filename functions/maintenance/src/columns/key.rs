@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use archiver::archive::Day;
+use archiver::archive::ArchiveDay;
 use sha2::{Digest as _, Sha256};
 
 /// Where the files lie.
@@ -19,18 +19,18 @@ const PART_DIGITS: usize = 5;
 
 /// The key of a file, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ColumnsKey {
+pub struct ParquetKey {
     /// The table that the rows were removed from.
     pub table: String,
     /// The day they were removed on.
-    pub day: Day,
+    pub day: ArchiveDay,
     /// What it was made of, as a digest.
     pub run: String,
     /// Its place in the run, from 0.
     pub part: u32,
 }
 
-impl ColumnsKey {
+impl ParquetKey {
     /// The name of what is made of these objects, cut at `target_bytes`.
     pub fn run_of<'k>(inputs: impl IntoIterator<Item = &'k str>, target_bytes: u64) -> String {
         let mut digest = Sha256::new();
@@ -46,13 +46,13 @@ impl ColumnsKey {
 
     /// Where the files of a day lie.
     #[must_use]
-    pub fn prefix(table: &str, day: Day) -> String {
+    pub fn prefix(table: &str, day: ArchiveDay) -> String {
         format!("{PARQUET}{table}/dt={day}/")
     }
 
-    /// Takes a key below [`ColumnsKey::prefix`] apart; nothing if it is not one that is written here.
+    /// Takes a key below [`ParquetKey::prefix`] apart; nothing if it is not one that is written here.
     #[must_use]
-    pub fn parse(table: &str, day: Day, text: &str) -> Option<Self> {
+    pub fn parse(table: &str, day: ArchiveDay, text: &str) -> Option<Self> {
         let name = text.strip_prefix(&Self::prefix(table, day))?.strip_suffix(".parquet")?;
         let (run, part) = name.split_once('-')?;
         let is_digest = run.len() == RUN_DIGITS && run.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -62,7 +62,7 @@ impl ColumnsKey {
     }
 }
 
-impl fmt::Display for ColumnsKey {
+impl fmt::Display for ParquetKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { table, day, run, part } = self;
         write!(f, "{}{run}-{part:0PART_DIGITS$}.parquet", Self::prefix(table, *day))
@@ -75,21 +75,21 @@ mod tests {
 
     #[test]
     fn a_key_is_taken_apart_as_it_was_put_together_and_a_foreign_one_is_refused() {
-        let day = Day::parse("2026-11-22").unwrap();
-        let run = ColumnsKey::run_of(["a", "b"], 1);
-        let key = ColumnsKey { table: "Users".to_owned(), day, run, part: 7 };
+        let day = ArchiveDay::parse("2026-11-22").unwrap();
+        let run = ParquetKey::run_of(["a", "b"], 1);
+        let key = ParquetKey { table: "Users".to_owned(), day, run, part: 7 };
         let text = key.to_string();
         assert!(text.starts_with("parquet/Users/dt=2026-11-22/") && text.ends_with("-00007.parquet"), "{text}");
-        assert_eq!(ColumnsKey::parse("Users", day, &text), Some(key));
+        assert_eq!(ParquetKey::parse("Users", day, &text), Some(key));
         for (from, to) in [("-00007", "-7"), ("-00007", "-+0007"), (".parquet", ".orc"), ("Users", "Others")] {
-            assert_eq!(ColumnsKey::parse("Users", day, &text.replace(from, to)), None, "{from} → {to}");
+            assert_eq!(ParquetKey::parse("Users", day, &text.replace(from, to)), None, "{from} → {to}");
         }
     }
 
     #[test]
     fn a_run_is_named_by_what_it_is_made_of_and_how_it_is_cut() {
-        assert_eq!(ColumnsKey::run_of(["a", "b"], 1), ColumnsKey::run_of(["a", "b"], 1));
-        assert_ne!(ColumnsKey::run_of(["a", "b"], 1), ColumnsKey::run_of(["a", "b"], 2));
-        assert_ne!(ColumnsKey::run_of(["a", "b"], 1), ColumnsKey::run_of(["a"], 1));
+        assert_eq!(ParquetKey::run_of(["a", "b"], 1), ParquetKey::run_of(["a", "b"], 1));
+        assert_ne!(ParquetKey::run_of(["a", "b"], 1), ParquetKey::run_of(["a", "b"], 2));
+        assert_ne!(ParquetKey::run_of(["a", "b"], 1), ParquetKey::run_of(["a"], 1));
     }
 }

@@ -25,7 +25,7 @@ fn row(item: &str) -> ArchivedRow {
 }
 
 fn columns(items: &[&str]) -> RecordBatch {
-    let mut batch = Batch::default();
+    let mut batch = ColumnBatch::default();
     for item in items {
         batch.push(&row(item));
     }
@@ -90,7 +90,7 @@ fn what_has_a_column_s_type_stands_in_it_and_the_rest_is_null() {
 
 #[test]
 fn revisions_sort_by_their_bytes_as_by_their_age() {
-    let mut batch = Batch::default();
+    let mut batch = ColumnBatch::default();
     for number in ["9", "10", "11"] {
         let revision = Revision::parse(&format!("2026-11-01T08:00:00.000#{number}")).unwrap();
         batch.push(&ArchivedRow { revision, ..row("{}") });
@@ -105,7 +105,7 @@ fn columns_of_another_shape_are_refused_by_name() {
     let whole = columns(&["{}"]);
     let lacking = whole.project(&[0, 1]).unwrap();
     assert_eq!(
-        Fingerprint::default().read(&lacking).unwrap_err().to_string(),
+        RowsChecksum::default().read(&lacking).unwrap_err().to_string(),
         "column key is missing or of another type"
     );
 }
@@ -113,8 +113,8 @@ fn columns_of_another_shape_are_refused_by_name() {
 proptest! {
     #[test]
     fn a_file_gives_back_what_was_written(texts in prop::collection::vec(".{0,40}", 1..20), whole: i64) {
-        let mut batch = Batch::default();
-        let (mut written, mut read) = (Fingerprint::default(), Fingerprint::default());
+        let mut batch = ColumnBatch::default();
+        let (mut written, mut read) = (RowsChecksum::default(), RowsChecksum::default());
         for text in &texts {
             let item = serde_json::json!({
                 "user_id": {"S": text}, "version": {"N": whole.to_string()}, "extra": {"SS": [text]},

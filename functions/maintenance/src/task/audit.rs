@@ -7,26 +7,26 @@
 use std::collections::BTreeMap;
 
 use archiver::archive::ArchivedRow;
-use replicator::sink::{Replica, Unread};
+use replicator::sink::{Replica, ReplicaReadError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::change::CanonicalKey;
 use shared::revision::Revision;
 use time::OffsetDateTime;
 
-use super::course::Course;
+use super::course::TaskRun;
 use super::dealt_to;
 use super::found::tell;
-use crate::failure_bucket::BucketFault;
+use crate::failure_bucket::BucketError;
 use crate::progress::CountOutcome;
-use crate::sweep::{Held, Library, Period, SweepFault, sweep};
+use crate::sweep::{ArchiveReader, ArchiveScanError, MemoryBudget, TimeRange, sweep};
 
 /// Removals that are looked for in one sweep of the archive.
 const SOUGHT: usize = 50_000;
 
 /// What to look for, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Audit {
+pub struct AuditRequest {
     /// Only in rows that were removed at or after this time.
     pub from: Option<OffsetDateTime>,
     /// Only in rows that were removed before this time.
@@ -37,21 +37,21 @@ pub struct Audit {
 
 /// Why an audit stops before its end.
 #[derive(Debug, thiserror::Error)]
-pub enum AuditFault {
+pub enum AuditError {
     /// The archive cannot be read.
     #[error(transparent)]
-    Sweep(#[from] SweepFault),
+    Sweep(#[from] ArchiveScanError),
     /// The replica cannot be read.
     #[error(transparent)]
-    Replica(#[from] Unread),
+    Replica(#[from] ReplicaReadError),
     /// The report cannot be written.
     #[error(transparent)]
-    Bucket(#[from] BucketFault),
+    Bucket(#[from] BucketError),
 }
 
 /// Where an audit is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct At {
+pub struct AuditCursor {
     /// Of which replica.
     replica: usize,
     /// After which of its keys.
@@ -61,16 +61,16 @@ pub struct At {
 }
 
 /// What an audit works on.
-pub struct World<'w> {
+pub struct AuditContext<'w> {
     /// The archive.
-    pub library: Library,
+    pub library: ArchiveReader,
     /// The replicas, whose tombstones remember.
     pub replicas: &'w [Box<dyn Replica>],
 }
 
 /// A line of the report.
 #[derive(Serialize)]
-struct Line<'a> {
+struct AuditEntry<'a> {
     kind: &'static str,
     key: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,13 +79,17 @@ struct Line<'a> {
 }
 
 /// What is sought: a revision of a key, or any; and in how many objects it was found.
-type Sought = BTreeMap<(CanonicalKey, Option<Revision>), usize>;
+type ExpectedRows = BTreeMap<(CanonicalKey, Option<Revision>), usize>;
 
 /// Goes on with an audit; tells whether it is done.
 ///
 /// # Errors
-/// [`AuditFault`].
-pub async fn run(course: &mut Course<At>, world: &World<'_>, audit: &Audit) -> Result<bool, AuditFault> {
+/// [`AuditError`].
+pub async fn run(
+    course: &mut TaskRun<AuditCursor>,
+    world: &AuditContext<'_>,
+    audit: &AuditRequest,
+) -> Result<bool, AuditError> {
     if let Some(keys) = &audit.keys {
         let segment = course.segment();
         let own = keys.iter().filter(|key| dealt_to(segment, key.as_str()));
@@ -97,7 +101,7 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, audit: &Audit) -> R
         if course.is_up() {
             return Ok(false);
         }
-        let (mut sought, mut after) = (Sought::new(), course.at().after.clone());
+        let (mut sought, mut after) = (ExpectedRows::new(), course.at().after.clone());
         let ended = loop {
             let page = replica.scan(course.segment(), after.as_ref()).await?;
             for (key, held) in page.held {
@@ -115,16 +119,21 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, audit: &Audit) -> R
         };
         look_for(course, world, audit, sought).await?;
         let replica = course.at().replica + usize::from(ended);
-        course.checkpoint(At { replica, after, told: true }).await?;
+        course.checkpoint(AuditCursor { replica, after, told: true }).await?;
     }
     Ok(true)
 }
 
-async fn look_for(course: &mut Course<At>, world: &World<'_>, audit: &Audit, sought: Sought) -> Result<(), AuditFault> {
-    let period = Period { from: audit.from, to: audit.to };
+async fn look_for(
+    course: &mut TaskRun<AuditCursor>,
+    world: &AuditContext<'_>,
+    audit: &AuditRequest,
+    sought: ExpectedRows,
+) -> Result<(), AuditError> {
+    let period = TimeRange { from: audit.from, to: audit.to };
     let keys: std::collections::BTreeSet<CanonicalKey> = sought.keys().map(|(key, _)| key.clone()).collect();
     let wanted = move |row: &ArchivedRow| keys.contains(&row.key);
-    let take = |sought: &mut Sought, rows: Vec<ArchivedRow>, held: &mut Held| {
+    let take = |sought: &mut ExpectedRows, rows: Vec<ArchivedRow>, held: &mut MemoryBudget| {
         for row in rows {
             held.give(&row);
             for name in [(row.key.clone(), None), (row.key, Some(row.revision))] {
@@ -149,7 +158,7 @@ async fn look_for(course: &mut Course<At>, world: &World<'_>, audit: &Audit, sou
         course.count_as(outcome, format!("audit.{kind}"), 1);
         if kind != "found" {
             let revision = revision.map(|revision| revision.to_string());
-            course.report(&Line { kind, key: &key.to_raw(), revision, objects });
+            course.report(&AuditEntry { kind, key: &key.to_raw(), revision, objects });
         }
     }
     Ok(())

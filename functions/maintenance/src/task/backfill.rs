@@ -13,22 +13,22 @@
 use std::time::Duration;
 
 use futures::future::{join, join_all};
-use replicator::sink::{Over, Put, Replica, Target, Write};
+use replicator::sink::{Replica, ReplicaCondition, ReplicaWrite, WriteResult, WriteTarget};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::change::CanonicalKey;
 use shared::invocation::Invocation;
 use shared::raw_item::RawItem;
-use shared::raw_table::{Page, Segment};
+use shared::raw_table::{ScanPage, ScanSegment};
 use shared::revision::Revision;
 use tokio::time::Instant;
 
-use super::course::Course;
-use super::pace::Pace;
-use crate::failure_bucket::BucketFault;
-use crate::mapping::{Mappings, Unfed};
+use super::course::TaskRun;
+use super::pace::CapacityBudget;
+use crate::failure_bucket::BucketError;
+use crate::mapping::{MappingNotReady, ReplicatorMappings};
 use crate::progress::CountOutcome;
-use crate::source::{Source, SourceFault};
+use crate::source::{SourceTable, SourceTableError};
 
 /// A page whose writes fail is tried so often before the task fails; with the SDK's retries, that is half a minute.
 const TRIES: u32 = 6;
@@ -36,13 +36,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a backfill stops before its end.
 #[derive(Debug, thiserror::Error)]
-pub enum BackfillFault {
+pub enum BackfillError {
     /// Changes might pass the replica by.
     #[error(transparent)]
-    Unfed(#[from] Unfed),
+    Unfed(#[from] MappingNotReady),
     /// The source cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceFault),
+    Source(#[from] SourceTableError),
     /// A replica takes no writes.
     #[error("sink {sink}: {failed} of {writes} writes failed: {reason}")]
     Sink {
@@ -57,12 +57,12 @@ pub enum BackfillFault {
     },
     /// The report cannot be written.
     #[error(transparent)]
-    Bucket(#[from] BucketFault),
+    Bucket(#[from] BucketError),
 }
 
 /// Where a backfill is.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub enum At {
+pub enum BackfillCursor {
     /// At the segment's beginning.
     #[default]
     Start,
@@ -70,7 +70,7 @@ pub enum At {
     After(CanonicalKey),
 }
 
-impl At {
+impl BackfillCursor {
     fn after(&self) -> Option<&CanonicalKey> {
         match self {
             Self::Start => None,
@@ -81,18 +81,18 @@ impl At {
 
 /// What a backfill works on.
 #[derive(Clone, Copy)]
-pub struct World<'w> {
+pub struct BackfillContext<'w> {
     /// The table that counts.
-    pub source: &'w Source,
+    pub source: &'w SourceTable,
     /// Its replicas.
     pub replicas: &'w [Box<dyn Replica>],
     /// The mappings that feed them.
-    pub mappings: &'w Mappings,
+    pub mappings: &'w ReplicatorMappings,
 }
 
 /// A line of the report: an item that a replica cannot hold.
 #[derive(Serialize)]
-struct Line<'a> {
+struct BackfillEntry<'a> {
     sink: &'static str,
     key: Box<RawValue>,
     outcome: &'static str,
@@ -102,19 +102,19 @@ struct Line<'a> {
 /// Goes on with a backfill; tells whether it is done.
 ///
 /// # Errors
-/// [`BackfillFault`]; what was written until then is right and stays.
+/// [`BackfillError`]; what was written until then is right and stays.
 pub async fn run(
-    course: &mut Course<At>,
-    world: &World<'_>,
+    course: &mut TaskRun<BackfillCursor>,
+    world: &BackfillContext<'_>,
     capacity_units: Option<u32>,
     invocation: &Invocation,
-) -> Result<bool, BackfillFault> {
-    let World { source, replicas, mappings } = *world;
-    let mut reading = Reading {
+) -> Result<bool, BackfillError> {
+    let BackfillContext { source, replicas, mappings } = *world;
+    let mut reading = PageFetcher {
         source,
         mappings,
         segment: course.segment(),
-        pace: Pace::new(capacity_units, course.segment().of, Instant::now()),
+        pace: CapacityBudget::new(capacity_units, course.segment().of, Instant::now()),
         fed: None,
     };
     let stop = Invocation { stop_at: course.stop_at, ..invocation.clone() };
@@ -123,7 +123,7 @@ pub async fn run(
     }
     let mut ready = reading.page(course.at().after()).await?;
     loop {
-        let Ready { revision, page: found } = ready;
+        let FetchedPage { revision, page: found } = ready;
         let fill_all = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop)));
         // The next page is read while this one is written.
         let ahead = async {
@@ -140,12 +140,12 @@ pub async fn run(
         {
             // A page never outlives its invocation: the next one reads its label and its items anew.
             let writes = found.items.len();
-            return if course.is_up() { Ok(false) } else { Err(BackfillFault::Sink { sink, failed, writes, reason }) };
+            return if course.is_up() { Ok(false) } else { Err(BackfillError::Sink { sink, failed, writes, reason }) };
         }
         for (replica, filled) in replicas.iter().zip(filled) {
             let sink = replica.name();
             for (key, reason) in &filled.left {
-                course.report(&Line { sink, key: key.to_raw(), outcome: "failed", reason });
+                course.report(&BackfillEntry { sink, key: key.to_raw(), outcome: "failed", reason });
             }
             course.count(format!("{sink}.written"), filled.written);
             course.count(format!("{sink}.skipped"), filled.refused);
@@ -153,7 +153,7 @@ pub async fn run(
         }
         course.count("source.items", found.items.len());
         match found.next {
-            Some(key) => course.checkpoint(At::After(key)).await?,
+            Some(key) => course.checkpoint(BackfillCursor::After(key)).await?,
             None => return Ok(true),
         }
         match next? {
@@ -164,24 +164,24 @@ pub async fn run(
 }
 
 /// A page, and the age at which its items are written.
-struct Ready {
+struct FetchedPage {
     revision: Revision,
-    page: Page,
+    page: ScanPage,
 }
 
 /// Reads the source page by page.
-struct Reading<'w> {
-    source: &'w Source,
-    mappings: &'w Mappings,
-    segment: Segment,
-    pace: Pace,
+struct PageFetcher<'w> {
+    source: &'w SourceTable,
+    mappings: &'w ReplicatorMappings,
+    segment: ScanSegment,
+    pace: CapacityBudget,
     /// The stream that is known to reach the replicator.
     fed: Option<String>,
 }
 
-impl Reading<'_> {
+impl PageFetcher<'_> {
     /// The label before the items: what changes in between is streamed under it, or under a later one.
-    async fn page(&mut self, after: Option<&CanonicalKey>) -> Result<Ready, BackfillFault> {
+    async fn page(&mut self, after: Option<&CanonicalKey>) -> Result<FetchedPage, BackfillError> {
         let (label, stream_arn) = self.source.stream().await?;
         // Asked again when the stream is another one: its mapping is, too.
         if self.fed.as_ref() != Some(&stream_arn) {
@@ -190,13 +190,13 @@ impl Reading<'_> {
         }
         let page = self.source.scan(self.segment, after).await?;
         self.pace.spend(page.units, Instant::now());
-        Ok(Ready { revision: Revision::floor(label), page })
+        Ok(FetchedPage { revision: Revision::floor(label), page })
     }
 }
 
 /// What came of a page in one replica.
 #[derive(Default)]
-struct Filled {
+struct FillStats {
     written: usize,
     /// Something stood there.
     refused: usize,
@@ -211,19 +211,20 @@ async fn fill(
     items: &[(CanonicalKey, RawItem)],
     revision: Revision,
     invocation: &Invocation,
-) -> Filled {
-    let write = |(key, item)| Write { key, target: Target::Item(item), revision, over: Over::Nothing };
-    let mut open: Vec<Write<'_>> = items.iter().map(|(key, item)| write((key, item))).collect();
-    let (mut filled, mut pause) = (Filled::default(), FIRST_PAUSE);
+) -> FillStats {
+    let write =
+        |(key, item)| ReplicaWrite { key, target: WriteTarget::Item(item), revision, over: ReplicaCondition::Nothing };
+    let mut open: Vec<ReplicaWrite<'_>> = items.iter().map(|(key, item)| write((key, item))).collect();
+    let (mut filled, mut pause) = (FillStats::default(), FIRST_PAUSE);
     for attempt in 1..=TRIES {
         let mut failed: Option<String> = None;
         let mut again = Vec::new();
         for (write, put) in open.iter().zip(replica.put(&open, invocation).await) {
             match put {
-                Put::Written => filled.written += 1,
-                Put::Refused => filled.refused += 1,
-                Put::Permanent(reason) => filled.left.push((write.key.clone(), reason)),
-                Put::Transient(reason) => {
+                WriteResult::Written => filled.written += 1,
+                WriteResult::Refused => filled.refused += 1,
+                WriteResult::Permanent(reason) => filled.left.push((write.key.clone(), reason)),
+                WriteResult::Transient(reason) => {
                     again.push(*write);
                     failed.get_or_insert(reason);
                 }

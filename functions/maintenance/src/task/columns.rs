@@ -11,23 +11,23 @@
 
 mod sheet;
 
-use archiver::archive::{Day, KeyNames};
-use archiver::store::{Store, Stored};
+use archiver::archive::{ArchiveDay, KeyNames};
+use archiver::store::{ArchiveStore, ObjectMeta};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
-use self::sheet::{PARTS, Sheet};
-use super::course::Course;
+use self::sheet::{PARTS, ParquetFormat};
+use super::course::TaskRun;
 use super::dealt_to;
-use super::merge::{FAN_IN, MergeFault, Merged, Merging};
+use super::merge::{FAN_IN, MergeError, MergeJob, MergeResult};
 use crate::catalog;
-use crate::columns::ColumnsKey;
+use crate::columns::ParquetKey;
 use crate::progress::CountOutcome;
 
 /// What to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Columns {
+pub struct ParquetRequest {
     /// Only days that hold this time or a later one.
     pub from: Option<OffsetDateTime>,
     /// Only days that begin before this time.
@@ -38,15 +38,15 @@ pub struct Columns {
 
 /// Where it is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct At {
+pub struct ParquetCursor {
     /// The last day that is done.
     day: Option<String>,
 }
 
 /// What it works on.
-pub struct World<'w> {
+pub struct ParquetContext<'w> {
     /// The archive.
-    pub archive: &'w Store,
+    pub archive: &'w ArchiveStore,
     /// The table whose rows they are.
     pub table: &'w str,
     /// Its key.
@@ -56,7 +56,7 @@ pub struct World<'w> {
 /// A line of the report.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Line<'a> {
+enum ParquetEntry<'a> {
     Written { day: String, run: &'a str, inputs: usize, outputs: Vec<&'a str>, rows: u64 },
     Left { object: &'a str, outcome: &'static str, reason: String },
 }
@@ -64,10 +64,14 @@ enum Line<'a> {
 /// Goes on with it; tells whether it is done.
 ///
 /// # Errors
-/// [`MergeFault`]; what was there before is there still.
-pub async fn run(course: &mut Course<At>, world: &World<'_>, columns: &Columns) -> Result<bool, MergeFault> {
-    let (segment, done) = (course.segment(), course.at().day.as_deref().and_then(Day::parse));
-    let wanted = |day: &Day| {
+/// [`MergeError`]; what was there before is there still.
+pub async fn run(
+    course: &mut TaskRun<ParquetCursor>,
+    world: &ParquetContext<'_>,
+    columns: &ParquetRequest,
+) -> Result<bool, MergeError> {
+    let (segment, done) = (course.segment(), course.at().day.as_deref().and_then(ArchiveDay::parse));
+    let wanted = |day: &ArchiveDay| {
         columns.from.is_none_or(|from| day.end() > from)
             && day.start() < columns.to
             && done.is_none_or(|done| *day > done)
@@ -81,16 +85,21 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, columns: &Columns) 
             return Ok(false);
         }
         if !written(course, world, columns, day).await? {
-            return if advanced { Ok(false) } else { Err(MergeFault::NoTime(day)) };
+            return if advanced { Ok(false) } else { Err(MergeError::NoTime(day)) };
         }
         advanced = true;
-        course.checkpoint(At { day: Some(day.to_string()) }).await?;
+        course.checkpoint(ParquetCursor { day: Some(day.to_string()) }).await?;
     }
     Ok(true)
 }
 
 /// Writes a day; not, if the time is up.
-async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, day: Day) -> Result<bool, MergeFault> {
+async fn written(
+    course: &mut TaskRun<ParquetCursor>,
+    world: &ParquetContext<'_>,
+    columns: &ParquetRequest,
+    day: ArchiveDay,
+) -> Result<bool, MergeError> {
     let shelf = catalog::shelf(world.archive, world.table, day).await?;
     let runs: Vec<Vec<String>> = catalog::runs(&shelf.objects).into_iter().map(|(_, parts)| parts).collect();
     let inputs: usize = runs.iter().map(Vec::len).sum();
@@ -101,22 +110,22 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
     }
     if runs.len() > FAN_IN {
         let reason = format!("{} compacted runs exceed the limit of {FAN_IN}: compact the whole day first", runs.len());
-        leave(course, "failed", &ColumnsKey::prefix(world.table, day), reason);
+        leave(course, "failed", &ParquetKey::prefix(world.table, day), reason);
         course.count("export-parquet.not_compacted", uncompacted);
         return Ok(true);
     }
-    let run = ColumnsKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes);
+    let run = ParquetKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes);
     let (there, foreign) = files(world, day).await?;
     let (own, former): (Vec<_>, Vec<_>) = there.into_iter().partition(|key| key.run == run);
     if !is_whole(world, &own).await? {
-        let sheet = Sheet {
+        let sheet = ParquetFormat {
             store: world.archive.clone(),
             table: world.table.to_owned(),
             day,
             run: run.clone(),
             runtime: Handle::current(),
         };
-        let merging = Merging {
+        let merging = MergeJob {
             store: world.archive.clone(),
             key_names: world.key_names.clone(),
             runs,
@@ -124,9 +133,9 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
             stop_at: course.stop_at,
         };
         let (outputs, rows) = match merging.run(sheet).await? {
-            Merged::Whole { outputs, rows, .. } => (outputs, rows),
-            Merged::Stopped => return Ok(false),
-            Merged::Damaged(damage) => {
+            MergeResult::Whole { outputs, rows, .. } => (outputs, rows),
+            MergeResult::Stopped => return Ok(false),
+            MergeResult::Damaged(damage) => {
                 tell_of_the_rest(course, &foreign, uncompacted);
                 leave(course, "corrupt", &damage.object, damage.to_string());
                 return Ok(true);
@@ -135,7 +144,7 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
         course.count("export-parquet.written", outputs.len());
         course.count("export-parquet.rows", usize::try_from(rows).unwrap_or(usize::MAX));
         let outputs = outputs.iter().map(|output| output.key.as_str()).collect();
-        course.report(&Line::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
+        course.report(&ParquetEntry::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
         // The files are there: a fault from here on does not write them again, and so would not count them either.
         course.checkpoint(course.at().clone()).await?;
     }
@@ -148,23 +157,23 @@ async fn written(course: &mut Course<At>, world: &World<'_>, columns: &Columns, 
 }
 
 /// Reports what was found of a day besides its runs, once the day is done.
-fn tell_of_the_rest(course: &mut Course<At>, foreign: &[String], uncompacted: usize) {
+fn tell_of_the_rest(course: &mut TaskRun<ParquetCursor>, foreign: &[String], uncompacted: usize) {
     course.count("export-parquet.not_compacted", uncompacted);
     for object in foreign {
         leave(course, "unrecognized", object, "not written by export-parquet".to_owned());
     }
 }
 
-fn leave(course: &mut Course<At>, outcome: &'static str, object: &str, reason: String) {
+fn leave(course: &mut TaskRun<ParquetCursor>, outcome: &'static str, object: &str, reason: String) {
     course.count_as(CountOutcome::NotProcessed, format!("export-parquet.{outcome}"), 1);
-    course.report(&Line::Left { object, outcome, reason });
+    course.report(&ParquetEntry::Left { object, outcome, reason });
 }
 
 /// The day's files, and what else lies among them.
-async fn files(world: &World<'_>, day: Day) -> Result<(Vec<ColumnsKey>, Vec<String>), MergeFault> {
+async fn files(world: &ParquetContext<'_>, day: ArchiveDay) -> Result<(Vec<ParquetKey>, Vec<String>), MergeError> {
     let (mut own, mut foreign) = (Vec::new(), Vec::new());
-    for Stored { key, .. } in world.archive.list(&ColumnsKey::prefix(world.table, day)).await? {
-        match ColumnsKey::parse(world.table, day, &key) {
+    for ObjectMeta { key, .. } in world.archive.list(&ParquetKey::prefix(world.table, day)).await? {
+        match ParquetKey::parse(world.table, day, &key) {
             Some(parsed) => own.push(parsed),
             None => foreign.push(key),
         }
@@ -173,7 +182,7 @@ async fn files(world: &World<'_>, day: Day) -> Result<(Vec<ColumnsKey>, Vec<Stri
 }
 
 /// Whether all files of a run are there: its last one says how many there are.
-async fn is_whole(world: &World<'_>, files: &[ColumnsKey]) -> Result<bool, MergeFault> {
+async fn is_whole(world: &ParquetContext<'_>, files: &[ParquetKey]) -> Result<bool, MergeError> {
     let Some(last) = files.iter().max_by_key(|key| key.part) else { return Ok(false) };
     let Some(metadata) = world.archive.metadata(&last.to_string()).await? else { return Ok(false) };
     Ok(metadata.get(PARTS).is_some_and(|parts| *parts == files.len().to_string()))

@@ -22,18 +22,18 @@ mod plan;
 
 use std::collections::BTreeSet;
 
-use archiver::archive::{CompactedKey, Compression, Day, Hour, KeyNames};
-use archiver::store::{Store, StoreError};
+use archiver::archive::{ArchiveDay, ArchiveHour, CompactedKey, Compression, KeyNames};
+use archiver::store::{ArchiveStore, StoreError};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
-use self::lines::Lines;
-use self::manifest::Manifest;
-use self::plan::Period;
-use super::course::Course;
+use self::lines::NdjsonFormat;
+use self::manifest::MergeManifest;
+use self::plan::MergePeriod;
+use super::course::TaskRun;
 use super::dealt_to;
-use super::merge::{MergeFault, Merged, Merging};
+use super::merge::{MergeError, MergeJob, MergeResult};
 use crate::catalog;
 use crate::progress::CountOutcome;
 
@@ -42,7 +42,7 @@ pub const DAMAGED_MOST: usize = 500;
 
 /// What to merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compact {
+pub struct CompactRequest {
     /// Only what was removed at or after this time.
     pub from: Option<OffsetDateTime>,
     /// Only what was removed before this time.
@@ -55,7 +55,7 @@ pub struct Compact {
 
 /// Where a compaction is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct At {
+pub struct CompactCursor {
     /// The last day that is done.
     day: Option<String>,
     /// Of the day under way: the objects that cannot be read.
@@ -65,9 +65,9 @@ pub struct At {
 }
 
 /// What a compaction works on.
-pub struct World<'w> {
+pub struct CompactContext<'w> {
     /// The archive.
-    pub archive: &'w Store,
+    pub archive: &'w ArchiveStore,
     /// How it is compressed.
     pub compression: Compression,
     /// The table whose rows they are.
@@ -79,7 +79,7 @@ pub struct World<'w> {
 /// A line of the report.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Line<'a> {
+enum CompactEntry<'a> {
     Merged { day: String, run: &'a str, inputs: usize, outputs: Vec<&'a str>, rows: u64, duplicates_dropped: u64 },
     Kept { object: &'a str, outcome: &'static str, reason: String },
 }
@@ -87,15 +87,19 @@ enum Line<'a> {
 /// Goes on with a compaction; tells whether it is done.
 ///
 /// # Errors
-/// [`MergeFault`]; every row still stands where readers look.
-pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) -> Result<bool, MergeFault> {
+/// [`MergeError`]; every row still stands where readers look.
+pub async fn run(
+    course: &mut TaskRun<CompactCursor>,
+    world: &CompactContext<'_>,
+    compact: &CompactRequest,
+) -> Result<bool, MergeError> {
     let found = catalog::days(world.archive, world.table).await?;
     if !course.at().told && course.segment().segment == 0 {
         keep(course, &found.foreign);
     }
-    let done = course.at().day.as_deref().and_then(Day::parse);
+    let done = course.at().day.as_deref().and_then(ArchiveDay::parse);
     let segment = course.segment();
-    let period = |day: &Day| {
+    let period = |day: &ArchiveDay| {
         compact.from.is_none_or(|from| day.end() > from)
             && day.start() < compact.to
             && done.is_none_or(|done| *day > done)
@@ -109,27 +113,27 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, compact: &Compact) 
                 return Ok(false);
             }
             match step(course, world, compact, day).await? {
-                Advance::Merged => advanced = true,
-                Advance::Damaged => {}
-                Advance::Stopped if advanced => return Ok(false),
-                Advance::Stopped => return Err(MergeFault::NoTime(day)),
-                Advance::Done => break,
+                StepResult::Merged => advanced = true,
+                StepResult::Damaged => {}
+                StepResult::Stopped if advanced => return Ok(false),
+                StepResult::Stopped => return Err(MergeError::NoTime(day)),
+                StepResult::Done => break,
             }
         }
-        course.checkpoint(At { day: Some(day.to_string()), damaged: BTreeSet::new(), told: true }).await?;
+        course.checkpoint(CompactCursor { day: Some(day.to_string()), damaged: BTreeSet::new(), told: true }).await?;
     }
     Ok(true)
 }
 
-fn keep(course: &mut Course<At>, foreign: &[String]) {
+fn keep(course: &mut TaskRun<CompactCursor>, foreign: &[String]) {
     for object in foreign {
         let reason = "not written by the archiver or a compaction".to_owned();
         course.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
-        course.report(&Line::Kept { object, outcome: "skipped", reason });
+        course.report(&CompactEntry::Kept { object, outcome: "skipped", reason });
     }
 }
 
-enum Advance {
+enum StepResult {
     Merged,
     /// An object turned out damaged; the next step leaves it out.
     Damaged,
@@ -138,28 +142,37 @@ enum Advance {
 }
 
 /// Counts what has moved below `superseded/`, though not all of it may have.
-async fn retired_objects(course: &mut Course<At>, retired: usize, fault: Option<StoreError>) -> Result<(), MergeFault> {
+async fn retired_objects(
+    course: &mut TaskRun<CompactCursor>,
+    retired: usize,
+    fault: Option<StoreError>,
+) -> Result<(), MergeError> {
     if retired > 0 {
         course.count("compact.superseded", retired);
-        course.checkpoint(At { told: true, ..course.at().clone() }).await?;
+        course.checkpoint(CompactCursor { told: true, ..course.at().clone() }).await?;
     }
     fault.map_or(Ok(()), |fault| Err(fault.into()))
 }
 
-async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day: Day) -> Result<Advance, MergeFault> {
+async fn step(
+    course: &mut TaskRun<CompactCursor>,
+    world: &CompactContext<'_>,
+    compact: &CompactRequest,
+    day: ArchiveDay,
+) -> Result<StepResult, MergeError> {
     let mut shelf = catalog::shelf(world.archive, world.table, day).await?;
     let left = manifest::left(world.archive, world.table, day, &shelf).await?;
     let (retired, fault) = manifest::retire(world.archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
     retired_objects(course, retired, fault).await?;
     shelf.objects.retain(|object| !left.contains(&object.key) && !course.at().damaged.contains(&object.key));
-    let period = Period { from: compact.from.map(Hour::of), to: compact.to, hourly: compact.hourly };
+    let period = MergePeriod { from: compact.from.map(ArchiveHour::of), to: compact.to, hourly: compact.hourly };
     let Some(runs) = plan::next(&shelf.objects, &period) else {
         keep(course, &shelf.foreign);
-        return Ok(Advance::Done);
+        return Ok(StepResult::Done);
     };
     let inputs: Vec<String> = runs.iter().flatten().cloned().collect();
     let run = CompactedKey::run_of(inputs.iter().map(String::as_str), compact.target_bytes, world.compression);
-    let lines = Lines {
+    let lines = NdjsonFormat {
         store: world.archive.clone(),
         table: world.table.to_owned(),
         day,
@@ -167,7 +180,7 @@ async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day
         compression: world.compression,
         runtime: Handle::current(),
     };
-    let merging = Merging {
+    let merging = MergeJob {
         store: world.archive.clone(),
         key_names: world.key_names.clone(),
         runs,
@@ -175,21 +188,25 @@ async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day
         stop_at: course.stop_at,
     };
     let (outputs, rows, repeated) = match merging.run(lines).await? {
-        Merged::Whole { outputs, rows, repeated } => (outputs, rows, repeated),
-        Merged::Stopped => return Ok(Advance::Stopped),
-        Merged::Damaged(damage) => {
+        MergeResult::Whole { outputs, rows, repeated } => (outputs, rows, repeated),
+        MergeResult::Stopped => return Ok(StepResult::Stopped),
+        MergeResult::Damaged(damage) => {
             course.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
-            course.report(&Line::Kept { object: &damage.object, outcome: "skipped", reason: damage.to_string() });
-            let mut at = At { told: true, ..course.at().clone() };
+            course.report(&CompactEntry::Kept {
+                object: &damage.object,
+                outcome: "skipped",
+                reason: damage.to_string(),
+            });
+            let mut at = CompactCursor { told: true, ..course.at().clone() };
             if at.damaged.len() >= DAMAGED_MOST {
-                return Err(MergeFault::TooDamaged(day));
+                return Err(MergeError::TooDamaged(day));
             }
             at.damaged.insert(damage.object);
             course.checkpoint(at).await?;
-            return Ok(Advance::Damaged);
+            return Ok(StepResult::Damaged);
         }
     };
-    let manifest = Manifest::of(world.table, day, run, rows, inputs, outputs);
+    let manifest = MergeManifest::of(world.table, day, run, rows, inputs, outputs);
     manifest.put(world.archive).await?;
     let inputs: Vec<&str> = manifest.inputs.iter().map(String::as_str).collect();
     let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.key.as_str()).collect();
@@ -198,7 +215,7 @@ async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day
     course.count("compact.rows", usize::try_from(rows).unwrap_or(usize::MAX));
     course.count("compact.duplicates_dropped", usize::try_from(repeated).unwrap_or(usize::MAX));
     let run = manifest.run.as_str();
-    course.report(&Line::Merged {
+    course.report(&CompactEntry::Merged {
         day: day.to_string(),
         run,
         inputs: inputs.len(),
@@ -207,8 +224,8 @@ async fn step(course: &mut Course<At>, world: &World<'_>, compact: &Compact, day
         duplicates_dropped: repeated,
     });
     // Whoever begins again finishes what the manifest tells of, and neither merges nor counts it a second time.
-    course.checkpoint(At { told: true, ..course.at().clone() }).await?;
+    course.checkpoint(CompactCursor { told: true, ..course.at().clone() }).await?;
     let (retired, fault) = manifest::retire(world.archive, &inputs).await;
     retired_objects(course, retired, fault).await?;
-    Ok(Advance::Merged)
+    Ok(StepResult::Merged)
 }

@@ -1,16 +1,16 @@
-//! A segment of a task under way: its place, its counts and its report, confirmed together by [`Course::checkpoint`].
+//! A segment of a task under way: its place, its counts and its report, confirmed together by [`TaskRun::checkpoint`].
 
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shared::invocation::Invocation;
-use shared::raw_table::Segment;
+use shared::raw_table::ScanSegment;
 use tokio::time::Instant;
 
-use super::{Answer, BadOrder, Cursor, Order, summary};
-use crate::failure_bucket::{BucketFault, FailureBucket};
-use crate::progress::{CountOutcome, ProblemCounts, Progress};
+use super::{InvalidRequest, TaskCursor, TaskRequest, TaskResponse, summary};
+use crate::failure_bucket::{BucketError, FailureBucket};
+use crate::progress::{CountOutcome, ProblemCounts, TaskProgress};
 
 /// Left for writing the report, of the time that an invocation has; of a short time, a quarter.
 const REPORTING: Duration = Duration::from_secs(5);
@@ -19,19 +19,19 @@ const PART_BYTES: usize = 4 * 1024 * 1024;
 
 /// A segment of a task under way. `P` is its place, from which another invocation can continue.
 ///
-/// Counts and report entries are pending until a [`Course::checkpoint`] confirms them together with the place behind them.
+/// Counts and report entries are pending until a [`TaskRun::checkpoint`] confirms them together with the place behind them.
 /// A fault drops what is pending, because the next invocation does that work again, and keeps what is confirmed.
 #[derive(Debug)]
-pub struct Course<P> {
+pub struct TaskRun<P> {
     task: &'static str,
     run: String,
-    segment: Segment,
+    segment: ScanSegment,
     bucket: FailureBucket,
     sinks: Vec<String>,
     part: u32,
     at: P,
-    confirmed: Work,
-    pending: Work,
+    confirmed: StepWork,
+    pending: StepWork,
     /// Whether this invocation has confirmed anything.
     advanced: bool,
     /// When to stop working.
@@ -42,18 +42,22 @@ pub struct Course<P> {
 
 /// What was counted, and the entries of the report that are not written yet.
 #[derive(Debug, Default)]
-struct Work {
-    progress: Progress,
+struct StepWork {
+    progress: TaskProgress,
     problems: ProblemCounts,
     lines: Vec<u8>,
 }
 
-impl<P: Default + Serialize + DeserializeOwned> Course<P> {
+impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
     /// Begins, or continues where the cursor says. The report goes to `bucket`.
     ///
     /// # Errors
-    /// [`BadOrder::Cursor`] if the cursor's place is not one of this task.
-    pub fn resume(order: &Order, invocation: &Invocation, bucket: &FailureBucket) -> Result<Self, BadOrder> {
+    /// [`InvalidRequest::Cursor`] if the cursor's place is not one of this task.
+    pub fn resume(
+        order: &TaskRequest,
+        invocation: &Invocation,
+        bucket: &FailureBucket,
+    ) -> Result<Self, InvalidRequest> {
         let task = order.task.name();
         let at = order.cursor.as_ref().map(|cursor| serde_json::from_str(cursor.at.get())).transpose();
         let left = invocation.stop_at.saturating_duration_since(Instant::now());
@@ -69,9 +73,9 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             bucket: bucket.clone(),
             sinks: Vec::new(),
             part: order.cursor.as_ref().map_or(0, |cursor| cursor.part),
-            at: at.map_err(|error| BadOrder::Cursor(task, error))?.unwrap_or_default(),
-            confirmed: Work { progress, problems, lines: Vec::new() },
-            pending: Work::default(),
+            at: at.map_err(|error| InvalidRequest::Cursor(task, error))?.unwrap_or_default(),
+            confirmed: StepWork { progress, problems, lines: Vec::new() },
+            pending: StepWork::default(),
             advanced: false,
             stop_at: invocation.stop_at - REPORTING.min(left / 4),
             reporting: REPORTING.min(left / 4),
@@ -95,15 +99,15 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
     /// cursor. Writes the report so far if it has grown large.
     ///
     /// # Errors
-    /// [`BucketFault`] if the report is not confirmed. It is kept, and written at the end of the invocation.
-    pub async fn checkpoint(&mut self, place: P) -> Result<(), BucketFault> {
+    /// [`BucketError`] if the report is not confirmed. It is kept, and written at the end of the invocation.
+    pub async fn checkpoint(&mut self, place: P) -> Result<(), BucketError> {
         self.at = place;
         self.confirm();
         if self.confirmed.lines.len() < PART_BYTES { Ok(()) } else { self.write().await }
     }
 
     fn confirm(&mut self) {
-        let Work { progress, problems, mut lines } = std::mem::take(&mut self.pending);
+        let StepWork { progress, problems, mut lines } = std::mem::take(&mut self.pending);
         self.confirmed.progress.add(&progress);
         self.confirmed.problems.add(problems);
         self.confirmed.lines.append(&mut lines);
@@ -112,7 +116,7 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
 
     /// Which part of the table.
     #[must_use]
-    pub fn segment(&self) -> Segment {
+    pub fn segment(&self) -> ScanSegment {
         self.segment
     }
 
@@ -155,11 +159,11 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
     }
 
     /// Writes the confirmed entries as the report's next part. They are dropped only once the bucket has confirmed them.
-    async fn write(&mut self) -> Result<(), BucketFault> {
+    async fn write(&mut self) -> Result<(), BucketError> {
         if self.confirmed.lines.is_empty() {
             return Ok(());
         }
-        let Segment { segment, of } = self.segment;
+        let ScanSegment { segment, of } = self.segment;
         let key = format!("reports/{}/{}-{segment}-of-{of}-{:05}.jsonl", self.run, self.task, self.part);
         self.bucket.put(&key, "application/x-ndjson", self.confirmed.lines.clone()).await?;
         self.confirmed.lines.clear();
@@ -171,11 +175,11 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
     /// one continues at the cursor and meets the fault at its start, unless it has passed.
     ///
     /// # Errors
-    /// The fault of an invocation without a checkpoint, or [`BucketFault`] if the report, or the result of a segment that is
+    /// The fault of an invocation without a checkpoint, or [`BucketError`] if the report, or the result of a segment that is
     /// done, is not confirmed: they are then produced again from the former cursor.
-    pub async fn answer<E>(mut self, done: Result<bool, E>) -> Result<Answer, E>
+    pub async fn answer<E>(mut self, done: Result<bool, E>) -> Result<TaskResponse, E>
     where
-        E: From<BucketFault> + std::error::Error,
+        E: From<BucketError> + std::error::Error,
     {
         let done = match done {
             Err(fault) if self.advanced => {
@@ -188,7 +192,7 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             self.confirm();
         }
         self.write().await?;
-        let mut answer = Answer::done(self.task, &self.run, self.segment);
+        let mut answer = TaskResponse::done(self.task, &self.run, self.segment);
         answer.sinks = self.sinks;
         ProblemCounts { differences: answer.differences, problems: answer.problems } = self.confirmed.problems;
         answer.progress = self.confirmed.progress;
@@ -197,7 +201,7 @@ impl<P: Default + Serialize + DeserializeOwned> Course<P> {
             return Ok(answer);
         }
         answer.done = false;
-        answer.cursor = Some(Cursor {
+        answer.cursor = Some(TaskCursor {
             task: self.task.to_owned(),
             run_id: self.run,
             segment: answer.segment,
@@ -233,19 +237,19 @@ mod tests {
         FailureBucket::new(aws_sdk_s3::Client::from_conf(config), "failures".to_owned())
     }
 
-    fn begun() -> Course<u32> {
+    fn begun() -> TaskRun<u32> {
         let payload = RawValue::from_string(json!({"task": "verify", "run_id": "monday"}).to_string()).unwrap();
         let time = Duration::from_mins(1);
         let invocation = Invocation::new(OffsetDateTime::UNIX_EPOCH, Instant::now(), time, "1".to_owned());
-        Course::resume(&Order::parse(&payload, &invocation).unwrap(), &invocation, &nowhere()).unwrap()
+        TaskRun::resume(&TaskRequest::parse(&payload, &invocation).unwrap(), &invocation, &nowhere()).unwrap()
     }
 
     #[derive(Debug, thiserror::Error)]
     #[error("it may pass")]
     struct Passing;
 
-    impl From<BucketFault> for Passing {
-        fn from(_: BucketFault) -> Self {
+    impl From<BucketError> for Passing {
+        fn from(_: BucketError) -> Self {
             Self
         }
     }
@@ -280,7 +284,7 @@ mod tests {
         course.count("source.items", 3);
         course.confirm();
         assert_eq!(course.confirmed.progress.get("source.items"), 3);
-        assert!(course.answer(Ok::<_, BucketFault>(true)).await.is_err(), "its result is kept in the bucket first");
+        assert!(course.answer(Ok::<_, BucketError>(true)).await.is_err(), "its result is kept in the bucket first");
     }
 
     #[tokio::test]
@@ -290,6 +294,6 @@ mod tests {
         assert!(course.checkpoint(1).await.is_err(), "it is large, and the bucket does not take it");
         assert!(course.confirmed.lines.len() > PART_BYTES);
         assert_eq!((*course.at(), course.part), (1, 0));
-        assert!(course.answer(Ok::<_, BucketFault>(true)).await.is_err(), "no answer without its report");
+        assert!(course.answer(Ok::<_, BucketError>(true)).await.is_err(), "no answer without its report");
     }
 }

@@ -14,23 +14,23 @@ use archiver::store::{ROWS_TYPE, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use shared::raw_table::{Description, Segment};
+use shared::raw_table::{ScanSegment, SourceDescription};
 use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 
-use super::course::Course;
+use super::course::TaskRun;
 use super::dealt_to;
 use super::found::tell;
-use crate::facts::{Facts, Rows};
-use crate::failure_bucket::BucketFault;
-use crate::sweep::{Library, Period, SweepFault, sweep};
+use crate::facts::{VersionFilter, VersionsByKey};
+use crate::failure_bucket::BucketError;
+use crate::sweep::{ArchiveReader, ArchiveScanError, TimeRange, sweep};
 
 /// The service takes no more.
 const OBJECTS_MOST: u32 = 50_000;
 
 /// What to export.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Export {
+pub struct ExportRequest {
     /// Only rows of items that were removed at this time or before.
     pub at: Option<OffsetDateTime>,
     /// The name of the table that the command makes; `<table>-imported` if there is none.
@@ -41,10 +41,10 @@ pub struct Export {
 
 /// Why an export stops before its end.
 #[derive(Debug, thiserror::Error)]
-pub enum ExportFault {
+pub enum ExportError {
     /// The archive cannot be read.
     #[error(transparent)]
-    Sweep(#[from] SweepFault),
+    Sweep(#[from] ArchiveScanError),
     /// The archive cannot be written.
     #[error("ARCHIVE_BUCKET: {0}")]
     Store(#[from] StoreError),
@@ -66,31 +66,31 @@ pub enum ExportFault {
     },
     /// The report cannot be written.
     #[error(transparent)]
-    Bucket(#[from] BucketFault),
+    Bucket(#[from] BucketError),
 }
 
 /// An export is begun anew where it did not come to its end: it has no place to go on from.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct At {}
+pub struct ExportCursor {}
 
 /// What an export works on.
-pub struct World<'w> {
+pub struct ExportContext<'w> {
     /// The archive.
-    pub library: Library,
+    pub library: ArchiveReader,
     /// How the export is compressed.
     pub compression: Compression,
     /// The table, whose key the new one gets.
-    pub description: &'w Description,
+    pub description: &'w SourceDescription,
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct ExportEntry<'a> {
     object: &'a str,
     items: u64,
 }
 
 #[derive(Serialize)]
-struct CommandLine<'a> {
+struct ImportCommandEntry<'a> {
     object: &'a str,
     command: &'a str,
 }
@@ -98,25 +98,30 @@ struct CommandLine<'a> {
 /// Exports a segment.
 ///
 /// # Errors
-/// [`ExportFault`]; what was written is written over by the next try.
-pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, run: &str) -> Result<bool, ExportFault> {
+/// [`ExportError`]; what was written is written over by the next try.
+pub async fn run(
+    course: &mut TaskRun<ExportCursor>,
+    world: &ExportContext<'_>,
+    export: &ExportRequest,
+    run: &str,
+) -> Result<bool, ExportError> {
     let there = world.library.store.list(&data(run)).await?;
     let ours = |key: &str| is_of(key, run, course.segment().of, world.compression);
     if let Some(other) = there.iter().find(|stored| !ours(&stored.key)) {
-        return Err(ExportFault::Taken { run: run.to_owned(), there: other.key.clone() });
+        return Err(ExportError::Taken { run: run.to_owned(), there: other.key.clone() });
     }
     let to = export.at.map(|at| at + time::Duration::NANOSECOND);
-    let (segment, period) = (course.segment(), Period { from: None, to });
+    let (segment, period) = (course.segment(), TimeRange { from: None, to });
     let wanted = move |row: &ArchivedRow| dealt_to(segment, row.key.as_str());
-    let take = |facts: &mut Facts, rows, held: &mut _| facts.add(rows, Rows::Latest, held);
-    let (facts, seen) = sweep(&world.library, &period, course.stop_at, Facts::default(), wanted, take).await?;
+    let take = |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, VersionFilter::Latest, held);
+    let (facts, seen) = sweep(&world.library, &period, course.stop_at, VersionsByKey::default(), wanted, take).await?;
     tell(course, "export-import-table", &seen);
     let rows = facts.into_keys().into_iter().filter_map(|(_, mut rows)| rows.pop());
     let mut rows = rows.peekable();
     let mut part = 0;
     while rows.peek().is_some() {
         if part >= OBJECTS_MOST / segment.of {
-            return Err(ExportFault::Objects);
+            return Err(ExportError::Objects);
         }
         let file = NamedTempFile::new()?;
         let mut writer: ItemWriter<File> = ItemWriter::new(world.compression, file.reopen()?)?;
@@ -130,7 +135,7 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, ru
         world.library.store.put_file(&key, ROWS_TYPE, file.path(), sha256, []).await?;
         course.count("export-import-table.written", 1);
         course.count("export-import-table.items", usize::try_from(items).unwrap_or(usize::MAX));
-        course.report(&Line { object: &key, items });
+        course.report(&ExportEntry { object: &key, items });
         part += 1;
     }
     let own = prefix(run, segment);
@@ -144,7 +149,7 @@ pub async fn run(course: &mut Course<At>, world: &World<'_>, export: &Export, ru
         let command = command(world, export, run);
         let sha256 = Sha256::digest(command.as_bytes()).into();
         world.library.store.put_text(&key, "text/x-shellscript", command.clone(), sha256).await?;
-        course.report(&CommandLine { object: &key, command: &command });
+        course.report(&ImportCommandEntry { object: &key, command: &command });
     }
     Ok(true)
 }
@@ -154,12 +159,12 @@ fn data(run: &str) -> String {
     format!("export/{run}/data/")
 }
 
-fn object(run: &str, segment: Segment, part: u32, compression: Compression) -> String {
+fn object(run: &str, segment: ScanSegment, part: u32, compression: Compression) -> String {
     format!("{}{part:05}.json.{}", prefix(run, segment), compression.ending())
 }
 
 /// What the names of a segment's objects begin with.
-fn prefix(run: &str, Segment { segment, of }: Segment) -> String {
+fn prefix(run: &str, ScanSegment { segment, of }: ScanSegment) -> String {
     format!("{}{segment:04}-of-{of:04}-", data(run))
 }
 
@@ -177,7 +182,7 @@ pub fn command_key(run: &str) -> String {
 }
 
 /// The command that makes a table of the export.
-fn command(world: &World<'_>, export: &Export, run: &str) -> String {
+fn command(world: &ExportContext<'_>, export: &ExportRequest, run: &str) -> String {
     let types = ["HASH", "RANGE"];
     let key = &world.description.key;
     let element = |((name, _), kind): (&(String, String), &str)| json!({"AttributeName": name, "KeyType": kind});

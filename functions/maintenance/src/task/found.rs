@@ -3,19 +3,19 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::course::Course;
+use super::course::TaskRun;
 use crate::progress::CountOutcome;
-use crate::sweep::Seen;
+use crate::sweep::ScanStats;
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct CorruptObjectEntry<'a> {
     object: &'a str,
     outcome: &'static str,
     reason: String,
 }
 
 /// Tells of what is damaged or foreign, in the first segment's name: each sweeps the same objects.
-pub(super) fn tell<P: Default + Serialize + DeserializeOwned>(course: &mut Course<P>, task: &str, seen: &Seen) {
+pub(super) fn tell<P: Default + Serialize + DeserializeOwned>(course: &mut TaskRun<P>, task: &str, seen: &ScanStats) {
     if course.segment().segment > 0 {
         return;
     }
@@ -23,10 +23,10 @@ pub(super) fn tell<P: Default + Serialize + DeserializeOwned>(course: &mut Cours
     course.count_as(CountOutcome::NotProcessed, format!("{task}.corrupt"), seen.damaged.len());
     course.count_as(CountOutcome::NotProcessed, format!("{task}.unrecognized"), seen.foreign.len());
     for damage in &seen.damaged {
-        course.report(&Line { object: &damage.object, outcome: "corrupt", reason: damage.to_string() });
+        course.report(&CorruptObjectEntry { object: &damage.object, outcome: "corrupt", reason: damage.to_string() });
     }
     for object in &seen.foreign {
         let reason = "not written by the archiver or a compaction".to_owned();
-        course.report(&Line { object, outcome: "unrecognized", reason });
+        course.report(&CorruptObjectEntry { object, outcome: "unrecognized", reason });
     }
 }

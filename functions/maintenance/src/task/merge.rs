@@ -1,5 +1,5 @@
 //! Runs of rows, merged and written anew in parts of a target size: what a compaction and the columns have in common.
-//! `Merging::run`
+//! `MergeJob::run`
 //!
 //! What is written is spooled in a temporary file, a part at a time: an upload must be given the object's metadata at its
 //! beginning, and count, times and digest are known at its end. Held in memory, a part that does not compress would cost
@@ -8,15 +8,15 @@
 use std::io;
 use std::sync::Arc;
 
-use archiver::archive::{ArchivedRow, Damage, Day, KeyNames, Merge};
-use archiver::store::{Store, StoreError};
+use archiver::archive::{ArchiveDay, ArchivedRow, CorruptObject, KeyNames, MergeIterator};
+use archiver::store::{ArchiveStore, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::compact::DAMAGED_MOST;
-use crate::archived::{Chain, Unread, Unsound};
-use crate::failure_bucket::BucketFault;
+use crate::archived::{ArchiveRowError, ChainedReader, ObjectReadError};
+use crate::failure_bucket::BucketError;
 
 /// Runs that are merged at a time: each costs a decoder and up to two pieces of its object, 2.5 MB together.
 pub(super) const FAN_IN: usize = 32;
@@ -24,11 +24,11 @@ pub(super) const FAN_IN: usize = 32;
 const ROWS_A_LOOK: u64 = 1_024;
 
 /// Objects that are read one after the other, because they are sorted as one.
-pub(super) type Run = Vec<String>;
+pub(super) type SortedRun = Vec<String>;
 
 /// Why a merge stops before its end. What was written until then stays.
 #[derive(Debug, thiserror::Error)]
-pub enum MergeFault {
+pub enum MergeError {
     /// The archive cannot be read or written.
     #[error("ARCHIVE_BUCKET: {0}")]
     Store(#[from] StoreError),
@@ -45,90 +45,90 @@ pub enum MergeFault {
     #[error(
         "merging {0} exceeds one invocation: compact with \"granularity\": \"hour\", or raise the function timeout"
     )]
-    NoTime(Day),
+    NoTime(ArchiveDay),
     /// More objects cannot be read than a cursor names.
     #[error("more than {DAMAGED_MOST} objects of {0} are corrupt: move them to another prefix, then compact again")]
-    TooDamaged(Day),
+    TooDamaged(ArchiveDay),
     /// The report cannot be written.
     #[error(transparent)]
-    Bucket(#[from] BucketFault),
+    Bucket(#[from] BucketError),
 }
 
-impl From<Unread> for MergeFault {
-    fn from(unread: Unread) -> Self {
+impl From<ObjectReadError> for MergeError {
+    fn from(unread: ObjectReadError) -> Self {
         match unread {
-            Unread::Store(error) => Self::Store(error),
-            Unread::Gone(key) => Self::Gone(key),
+            ObjectReadError::Store(error) => Self::Store(error),
+            ObjectReadError::Gone(key) => Self::Gone(key),
         }
     }
 }
 
 /// What rows are written as: lines, or columns.
-pub(super) trait Kind {
+pub(super) trait OutputFormat {
     /// A part being written.
     type Part;
 
-    fn begin(&self) -> Result<Self::Part, MergeFault>;
+    fn begin(&self) -> Result<Self::Part, MergeError>;
 
     /// Adds a row; answers how long the part's content is by now.
-    fn push(&self, part: &mut Self::Part, row: &ArchivedRow) -> Result<u64, MergeFault>;
+    fn push(&self, part: &mut Self::Part, row: &ArchivedRow) -> Result<u64, MergeError>;
 
     /// Puts the part of this place and reads it back. On the last one hangs that the whole is there.
-    fn put(&self, part: Self::Part, place: u32, is_last: bool) -> Result<Output, MergeFault>;
+    fn put(&self, part: Self::Part, place: u32, is_last: bool) -> Result<MergeOutput, MergeError>;
 }
 
 /// An object that was written and read back.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Output {
+pub(super) struct MergeOutput {
     pub(super) key: String,
     pub(super) rows: u64,
 }
 
 /// What is merged, and until when.
-pub(super) struct Merging {
-    pub(super) store: Store,
+pub(super) struct MergeJob {
+    pub(super) store: ArchiveStore,
     pub(super) key_names: KeyNames,
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Vec<SortedRun>,
     /// How much content goes into a part.
     pub(super) target_bytes: u64,
     pub(super) stop_at: Instant,
 }
 
 /// What came of it.
-pub(super) enum Merged {
+pub(super) enum MergeResult {
     Whole {
-        outputs: Vec<Output>,
+        outputs: Vec<MergeOutput>,
         rows: u64,
         repeated: u64,
     },
     /// An input is not to be read.
-    Damaged(Damage),
+    Damaged(CorruptObject),
     /// The time is up.
     Stopped,
 }
 
-impl Merging {
+impl MergeJob {
     /// Merges on a thread that may block.
-    pub(super) async fn run<K: Kind + Send + 'static>(self, kind: K) -> Result<Merged, MergeFault> {
+    pub(super) async fn run<K: OutputFormat + Send + 'static>(self, kind: K) -> Result<MergeResult, MergeError> {
         let runtime = Handle::current();
         let merging = tokio::task::spawn_blocking(move || self.merge(&kind, &runtime));
-        merging.await.map_err(|error| MergeFault::Spool(io::Error::other(error)))?
+        merging.await.map_err(|error| MergeError::Spool(io::Error::other(error)))?
     }
 
-    fn merge<K: Kind>(self, kind: &K, runtime: &Handle) -> Result<Merged, MergeFault> {
+    fn merge<K: OutputFormat>(self, kind: &K, runtime: &Handle) -> Result<MergeResult, MergeError> {
         let names = Arc::new(self.key_names);
-        let chain = |run: Run| Chain::new(run, self.store.clone(), Arc::clone(&names), runtime.clone());
-        let mut merge = Merge::new(self.runs.into_iter().map(chain).collect());
+        let chain = |run: SortedRun| ChainedReader::new(run, self.store.clone(), Arc::clone(&names), runtime.clone());
+        let mut merge = MergeIterator::new(self.runs.into_iter().map(chain).collect());
         let (mut outputs, mut rows, mut place) = (Vec::new(), 0_u64, 0);
         let mut open: Option<(K::Part, u64)> = None;
         for row in &mut merge {
             let row = match row {
                 Ok(row) => row,
-                Err(Unsound::Damaged(damage)) => return Ok(Merged::Damaged(damage)),
-                Err(Unsound::Unread(unread)) => return Err(unread.into()),
+                Err(ArchiveRowError::Damaged(damage)) => return Ok(MergeResult::Damaged(damage)),
+                Err(ArchiveRowError::Unread(unread)) => return Err(unread.into()),
             };
             if rows.is_multiple_of(ROWS_A_LOOK) && Instant::now() >= self.stop_at {
-                return Ok(Merged::Stopped);
+                return Ok(MergeResult::Stopped);
             }
             rows += 1;
             // A part is put when another is to follow: only so is it known which one is the last.
@@ -145,6 +145,6 @@ impl Merging {
         if let Some((part, _)) = open {
             outputs.push(kind.put(part, place, true)?);
         }
-        Ok(Merged::Whole { outputs, rows, repeated: merge.repeated() })
+        Ok(MergeResult::Whole { outputs, rows, repeated: merge.repeated() })
     }
 }

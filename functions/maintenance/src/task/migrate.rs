@@ -3,39 +3,43 @@
 //! It logs in as the database's owner, and lets the user in whom all functions log in as. It asks nothing of the source, so
 //! that it runs before anything else does; a second time it changes nothing.
 
-use replicator::sink::postgres::{Unmigrated, admit, migrate};
+use replicator::sink::postgres::{MigrationError, admit, migrate};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shared::postgres::Database;
-use shared::raw_table::Segment;
+use shared::postgres::PostgresDatabase;
+use shared::raw_table::ScanSegment;
 
-use super::course::Course;
-use crate::failure_bucket::BucketFault;
+use super::course::TaskRun;
+use crate::failure_bucket::BucketError;
 
 /// Why nothing, or not all, is migrated.
 #[derive(Debug, thiserror::Error)]
-pub enum MigrateFault {
+pub enum MigrateError {
     /// The tier is off.
     #[error("POSTGRES_URL is not set: there is no relational replica to migrate")]
     Absent,
     /// The database refuses.
     #[error(transparent)]
-    Unmigrated(#[from] Unmigrated),
+    Unmigrated(#[from] MigrationError),
     /// The report cannot be written.
     #[error(transparent)]
-    Bucket(#[from] BucketFault),
+    Bucket(#[from] BucketError),
 }
 
 /// It has no place to go on from: each step stands once it was applied.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct At {}
+pub struct MigrateCursor {}
 
 /// Applies what is missing, and reports the steps. The tables are not dealt out: the first segment makes them.
 ///
 /// # Errors
-/// [`MigrateFault`]. What was applied until then stays.
-pub async fn run(course: &mut Course<At>, owned: Option<&Database>, segment: Segment) -> Result<bool, MigrateFault> {
-    let database = owned.ok_or(MigrateFault::Absent)?;
+/// [`MigrateError`]. What was applied until then stays.
+pub async fn run(
+    course: &mut TaskRun<MigrateCursor>,
+    owned: Option<&PostgresDatabase>,
+    segment: ScanSegment,
+) -> Result<bool, MigrateError> {
+    let database = owned.ok_or(MigrateError::Absent)?;
     if segment.segment > 0 {
         return Ok(true);
     }

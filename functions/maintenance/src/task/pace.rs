@@ -9,13 +9,13 @@ const SIDE_BY_SIDE: u32 = 10;
 
 /// A budget that fills as time passes; it may be overdrawn by one page, which is then waited for.
 #[derive(Debug)]
-pub struct Pace {
+pub struct CapacityBudget {
     units_a_second: Option<f64>,
     /// Until when the units spent so far are paid for.
     paid_until: Instant,
 }
 
-impl Pace {
+impl CapacityBudget {
     /// So many units a second, shared evenly by those of so many segments that are gone about at once; `None` is without a
     /// limit.
     #[must_use]
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn what_is_spent_is_waited_for_and_idleness_is_not_saved_up() {
         let start = Instant::now();
-        let mut pace = Pace::new(Some(100), 2, start);
+        let mut pace = CapacityBudget::new(Some(100), 2, start);
         assert_eq!(pace.ready_at(), start);
         pace.spend(25.0, start);
         assert_eq!(pace.ready_at() - start, Duration::from_millis(500));
@@ -58,7 +58,7 @@ mod tests {
     fn what_waits_for_its_turn_has_no_share() {
         let start = Instant::now();
         for (segments, seconds) in [(1, 1), (10, 10), (1_000, 10)] {
-            let mut pace = Pace::new(Some(100), segments, start);
+            let mut pace = CapacityBudget::new(Some(100), segments, start);
             pace.spend(100.0, start);
             assert_eq!(pace.ready_at() - start, Duration::from_secs(seconds));
         }
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn without_a_limit_nothing_is_waited_for() {
         let start = Instant::now();
-        let mut pace = Pace::new(None, 1, start);
+        let mut pace = CapacityBudget::new(None, 1, start);
         pace.spend(1e9, start);
         assert_eq!(pace.ready_at(), start);
     }

@@ -17,21 +17,21 @@ mod replicate;
 use std::collections::BTreeMap;
 
 use archiver::archive::Compression;
-use archiver::store::Store;
+use archiver::store::ArchiveStore;
 use futures::{StreamExt, TryStreamExt, stream};
 use replicator::sink::Replica;
 use serde::{Deserialize, Serialize};
 use shared::invocation::Invocation;
-use shared::stream::Record;
+use shared::stream::StreamRecord;
 
-use super::course::Course;
-use super::{Redrive, dealt_to};
-use crate::deployment::{Deployment, SinksUnknown};
-use crate::failure::{self, Failure, Function, Functions};
-use crate::failure_bucket::{BucketFault, FailureBucket, Listed};
-use crate::mend::MendFault;
+use super::course::TaskRun;
+use super::{RedriveRequest, dealt_to};
+use crate::deployment::{DeployedReplicator, SinksUnknownError};
+use crate::failure::{self, FailedFunction, FailureRecord, FunctionNames};
+use crate::failure_bucket::{BucketError, FailureBucket, FailureObject};
+use crate::mend::ReconcileError;
 use crate::progress::CountOutcome;
-use crate::source::Source;
+use crate::source::SourceTable;
 
 /// Objects that are gone about together, so that their keys are mended in one go: at most so many,
 const OBJECTS: i32 = 100;
@@ -44,53 +44,53 @@ const CONTRADICTING_ROWS: &str = "quarantine/archiver/contradicting/";
 
 /// Why a redrive stops before its end.
 #[derive(Debug, thiserror::Error)]
-pub enum RedriveFault {
+pub enum RedriveError {
     /// The failure bucket cannot be read, or the report not be written.
     #[error(transparent)]
-    Bucket(#[from] BucketFault),
+    Bucket(#[from] BucketError),
     /// It is not known which sinks there are, for now.
     #[error(transparent)]
-    Sinks(SinksUnknown),
+    Sinks(SinksUnknownError),
     /// The source or a replica cannot be read.
     #[error(transparent)]
-    Read(#[from] MendFault),
+    Read(#[from] ReconcileError),
 }
 
 /// Where a redrive is: at which of its prefixes, and after which object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct At {
+pub struct RedriveCursor {
     prefix: usize,
     after: Option<String>,
 }
 
 /// What a redrive works on.
-pub struct World<'w> {
+pub struct RedriveContext<'w> {
     /// The table that counts.
-    pub source: &'w Source,
+    pub source: &'w SourceTable,
     /// Its replicas.
     pub replicas: &'w [Box<dyn Replica>],
     /// Where rows go.
-    pub archive: &'w Store,
+    pub archive: &'w ArchiveStore,
     /// How they are compressed.
     pub compression: Compression,
     /// Where what failed lies.
     pub bucket: &'w FailureBucket,
     /// What the functions are called.
-    pub functions: &'w Functions,
+    pub functions: &'w FunctionNames,
     /// The replicator, which tells of its sinks.
-    pub deployment: &'w Deployment,
+    pub deployment: &'w DeployedReplicator,
 }
 
 /// An object under way.
-struct Object {
+struct OpenFailure {
     key: String,
     body: Vec<u8>,
-    failure: Failure,
+    failure: FailureRecord,
     /// Why it is kept; nothing as long as nothing speaks against its retirement.
     kept: Option<String>,
 }
 
-impl Object {
+impl OpenFailure {
     /// Keeps it; of several reasons the first.
     fn keep(&mut self, reason: impl Into<String>) {
         self.kept.get_or_insert(reason.into());
@@ -99,7 +99,7 @@ impl Object {
 
 /// A line of the report.
 #[derive(Serialize)]
-struct Line<'a> {
+struct RedriveEntry<'a> {
     object: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     function: Option<&'static str>,
@@ -115,17 +115,17 @@ struct Line<'a> {
 /// Goes on with a redrive; tells whether it is done.
 ///
 /// # Errors
-/// [`RedriveFault`]; what was redriven until then is confirmed, and its objects are retired or will be by another run.
+/// [`RedriveError`]; what was redriven until then is confirmed, and its objects are retired or will be by another run.
 pub async fn run(
-    course: &mut Course<At>,
-    world: &World<'_>,
-    redrive: &Redrive,
+    course: &mut TaskRun<RedriveCursor>,
+    world: &RedriveContext<'_>,
+    redrive: &RedriveRequest,
     invocation: &Invocation,
-) -> Result<bool, RedriveFault> {
+) -> Result<bool, RedriveError> {
     let known: Vec<&str> = world.replicas.iter().map(|replica| replica.name()).collect();
     let unserved = match world.deployment.unserved(&known).await {
         Ok(unserved) => unserved.first().map(ToString::to_string),
-        Err(unknown) if unknown.may_pass() => return Err(RedriveFault::Sinks(unknown)),
+        Err(unknown) if unknown.may_pass() => return Err(RedriveError::Sinks(unknown)),
         Err(unknown) => Some(unknown.to_string()),
     };
     // What is left after that is for retiring and reporting what was done.
@@ -144,17 +144,17 @@ pub async fn run(
         page.truncate(within.count());
         let Some(last) = page.last().map(|object| object.key.clone()) else {
             let prefix = course.at().prefix + 1;
-            course.checkpoint(At { prefix, after: None }).await?;
+            course.checkpoint(RedriveCursor { prefix, after: None }).await?;
             continue;
         };
         let segment = course.segment();
-        let wanted = |object: &Listed| {
+        let wanted = |object: &FailureObject| {
             dealt_to(segment, &object.key)
                 && redrive.from.is_none_or(|from| object.modified.is_some_and(|at| at >= from))
                 && redrive.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
         };
         let mut objects = read(course, world, redrive, page.into_iter().filter(wanted)).await?;
-        for object in of_function(&mut objects, Function::Replicator) {
+        for object in of_function(&mut objects, FailedFunction::Replicator) {
             let unknown = match &object.failure.sink {
                 Some(sink) => world.deployment.refusal(sink, &known),
                 // It may be missing in any sink.
@@ -169,28 +169,28 @@ pub async fn run(
         }
         go_about(course, world, redrive, objects, &working).await?;
         let prefix = course.at().prefix;
-        course.checkpoint(At { prefix, after: Some(last) }).await?;
+        course.checkpoint(RedriveCursor { prefix, after: Some(last) }).await?;
     }
     Ok(true)
 }
 
 /// Reads the objects; one that is no failure is reported and left.
 async fn read(
-    course: &mut Course<At>,
-    world: &World<'_>,
-    redrive: &Redrive,
-    listed: impl Iterator<Item = Listed>,
-) -> Result<Vec<Object>, BucketFault> {
-    let (listed, too_large): (Vec<Listed>, Vec<Listed>) =
+    course: &mut TaskRun<RedriveCursor>,
+    world: &RedriveContext<'_>,
+    redrive: &RedriveRequest,
+    listed: impl Iterator<Item = FailureObject>,
+) -> Result<Vec<OpenFailure>, BucketError> {
+    let (listed, too_large): (Vec<FailureObject>, Vec<FailureObject>) =
         listed.partition(|object| object.size_bytes <= failure::OBJECT_BYTES_MOST);
-    for Listed { key, size_bytes, .. } in &too_large {
+    for FailureObject { key, size_bytes, .. } in &too_large {
         let reason =
             format!("its size is {size_bytes} bytes: a failure object has at most {}", failure::OBJECT_BYTES_MOST);
         keep_unread(course, redrive, key, &reason);
     }
-    let bodies = stream::iter(listed).map(|Listed { key, .. }| async move {
+    let bodies = stream::iter(listed).map(|FailureObject { key, .. }| async move {
         let body = world.bucket.get(&key).await?;
-        Ok::<_, BucketFault>((key, body))
+        Ok::<_, BucketError>((key, body))
     });
     let bodies: Vec<_> = bodies.buffered(IN_FLIGHT).try_collect().await?;
     let mut objects = Vec::new();
@@ -198,7 +198,7 @@ async fn read(
         // Somebody else has redriven it meanwhile.
         let Some(body) = body else { continue };
         match failure::read(&key, &body, world.functions) {
-            Ok(failure) => objects.push(Object { key, body, failure, kept: None }),
+            Ok(failure) => objects.push(OpenFailure { key, body, failure, kept: None }),
             Err(reason) => keep_unread(course, redrive, &key, &reason.to_string()),
         }
     }
@@ -206,12 +206,12 @@ async fn read(
 }
 
 /// Reports an object that is no failure.
-fn keep_unread(course: &mut Course<At>, redrive: &Redrive, object: &str, reason: &str) {
+fn keep_unread(course: &mut TaskRun<RedriveCursor>, redrive: &RedriveRequest, object: &str, reason: &str) {
     course.count("redrive.objects", 1);
     let outcome = skipped(redrive.dry_run);
     course.count_as(CountOutcome::NotProcessed, format!("redrive.{outcome}"), 1);
     let (function, records, failure_reason) = (None, None, None);
-    course.report(&Line { object, function, records, failure_reason, outcome, reason: Some(reason) });
+    course.report(&RedriveEntry { object, function, records, failure_reason, outcome, reason: Some(reason) });
 }
 
 /// The outcome of an object that stays where it is.
@@ -220,12 +220,12 @@ fn skipped(dry_run: bool) -> &'static str {
 }
 
 async fn go_about(
-    course: &mut Course<At>,
-    world: &World<'_>,
-    redrive: &Redrive,
-    mut objects: Vec<Object>,
+    course: &mut TaskRun<RedriveCursor>,
+    world: &RedriveContext<'_>,
+    redrive: &RedriveRequest,
+    mut objects: Vec<OpenFailure>,
     invocation: &Invocation,
-) -> Result<(), RedriveFault> {
+) -> Result<(), RedriveError> {
     let mut records = BTreeMap::new();
     for object in &mut objects {
         match shared::stream::read(&object.failure.event).map(|batch| batch.records.len()) {
@@ -253,7 +253,7 @@ async fn go_about(
         course.count("redrive.objects", 1);
         course.count("redrive.records", its_records.unwrap_or_default());
         course.count_as(count, format!("redrive.{outcome}"), 1);
-        course.report(&Line {
+        course.report(&RedriveEntry {
             object: &object.key,
             function: Some(object.failure.function.as_str()),
             records: its_records,
@@ -266,7 +266,7 @@ async fn go_about(
 }
 
 /// Moves out of the way what is done; what cannot be moved is done again by another run, which changes nothing.
-async fn retire(world: &World<'_>, objects: &mut [Object]) {
+async fn retire(world: &RedriveContext<'_>, objects: &mut [OpenFailure]) {
     let moves = stream::iter(objects.iter_mut().filter(|object| object.kept.is_none())).map(|object| async move {
         if let Err(fault) = world.bucket.retire(&object.key, std::mem::take(&mut object.body)).await {
             object.keep(fault.to_string());
@@ -276,7 +276,7 @@ async fn retire(world: &World<'_>, objects: &mut [Object]) {
 }
 
 /// Why a record is none of this deployment's business: it tells of another table.
-fn stranger(record: &Record<'_>, source: &Source) -> Option<String> {
+fn stranger(record: &StreamRecord<'_>, source: &SourceTable) -> Option<String> {
     let ours = &source.description().arn;
     match &record.source {
         Some(its) if its.table_arn() == ours => None,
@@ -286,6 +286,6 @@ fn stranger(record: &Record<'_>, source: &Source) -> Option<String> {
 }
 
 /// The objects that failed in a function, and nothing speaks against.
-fn of_function(objects: &mut [Object], function: Function) -> impl Iterator<Item = &mut Object> {
+fn of_function(objects: &mut [OpenFailure], function: FailedFunction) -> impl Iterator<Item = &mut OpenFailure> {
     objects.iter_mut().filter(move |object| object.failure.function == function && object.kept.is_none())
 }

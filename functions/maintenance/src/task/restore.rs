@@ -16,21 +16,21 @@ use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::change::CanonicalKey;
-use shared::item::restored::{Expiry, Obstacle, is_restored, restored};
-use shared::item::{Item, USER_ID};
-use shared::raw_item::{NotAnItem, RawItem};
-use shared::table::{Fault as TableFault, NotPut, RestoreTable};
+use shared::item::restored::{ExistingItem, RestoredExpiry, is_restored, restored};
+use shared::item::{AttributeMap, USER_ID};
+use shared::raw_item::{ItemSyntaxError, RawItem};
+use shared::table::{RestorePutError, RestoreTable, TableError};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::course::Course;
+use super::course::TaskRun;
 use super::dealt_to;
 use super::found::tell;
-use crate::facts::{Facts, Rows};
-use crate::failure_bucket::BucketFault;
+use crate::facts::{VersionFilter, VersionsByKey};
+use crate::failure_bucket::BucketError;
 use crate::progress::CountOutcome;
-use crate::source::{Source, SourceFault};
-use crate::sweep::{Library, Period, SweepFault, sweep};
+use crate::source::{SourceTable, SourceTableError};
+use crate::sweep::{ArchiveReader, ArchiveScanError, TimeRange, sweep};
 
 /// Keys that are gone about between two resting places.
 const KEYS: usize = 100;
@@ -44,7 +44,7 @@ const OVERTAKEN: &str = "gave up: the item was modified concurrently on every at
 
 /// What to bring back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restore {
+pub struct RestoreRequest {
     /// Only tell what would be done.
     pub dry_run: bool,
     /// Only the item of this key.
@@ -56,33 +56,33 @@ pub struct Restore {
     /// Only what was removed before this time.
     pub to: Option<OffsetDateTime>,
     /// Of several rows of a key the latest, or each over the one before it.
-    pub rows: Rows,
+    pub rows: VersionFilter,
     /// When they expire again.
-    pub expiry: Expiry,
+    pub expiry: RestoredExpiry,
     /// Whether to write over what stands there.
     pub overwrite: bool,
 }
 
 /// Why a restore stops before its end. What was restored until then stays.
 #[derive(Debug, thiserror::Error)]
-pub enum RestoreFault {
+pub enum RestoreError {
     /// The archive cannot be read.
     #[error(transparent)]
-    Sweep(#[from] SweepFault),
+    Sweep(#[from] ArchiveScanError),
     /// The table cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceFault),
+    Source(#[from] SourceTableError),
     /// The table does not take an item, and may take it later.
     #[error("USERS_TABLE: cannot write an item: {0}")]
-    Table(#[from] TableFault),
+    Table(#[from] TableError),
     /// The report cannot be written.
     #[error(transparent)]
-    Bucket(#[from] BucketFault),
+    Bucket(#[from] BucketError),
 }
 
 /// Where a restore is.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub enum At {
+pub enum RestoreCursor {
     /// At its beginning.
     #[default]
     Start,
@@ -91,18 +91,18 @@ pub enum At {
 }
 
 /// What a restore works on.
-pub struct World<'w> {
+pub struct RestoreContext<'w> {
     /// The archive.
-    pub library: Library,
+    pub library: ArchiveReader,
     /// The table, to be looked at.
-    pub source: &'w Source,
+    pub source: &'w SourceTable,
     /// The table, to be written to.
     pub table: &'w RestoreTable,
 }
 
 /// A line of the report.
 #[derive(Serialize)]
-struct Line<'a> {
+struct RestoreEntry<'a> {
     key: &'a RawValue,
     revision: Option<String>,
     outcome: &'static str,
@@ -111,13 +111,13 @@ struct Line<'a> {
 }
 
 /// What became of a key.
-enum Outcome {
+enum RestoreOutcome {
     Restored,
     Already,
     Refused(String),
 }
 
-impl Restore {
+impl RestoreRequest {
     fn wants(&self, key: &CanonicalKey) -> bool {
         let of_the_user = |user: &str| {
             let key = RawItem::parse(key.as_str()).ok();
@@ -130,26 +130,26 @@ impl Restore {
 /// Goes on with a restore; tells whether it is done.
 ///
 /// # Errors
-/// [`RestoreFault`].
+/// [`RestoreError`].
 pub async fn run(
-    course: &mut Course<At>,
-    world: &World<'_>,
-    restore: &Restore,
+    course: &mut TaskRun<RestoreCursor>,
+    world: &RestoreContext<'_>,
+    restore: &RestoreRequest,
     now: OffsetDateTime,
-) -> Result<bool, RestoreFault> {
-    let period = Period { from: restore.from, to: restore.to };
+) -> Result<bool, RestoreError> {
+    let period = TimeRange { from: restore.from, to: restore.to };
     let (segment, which, wants) = (course.segment(), restore.rows, restore.clone());
     let wanted = move |row: &ArchivedRow| dealt_to(segment, row.key.as_str()) && wants.wants(&row.key);
-    let take = move |facts: &mut Facts, rows, held: &mut _| facts.add(rows, which, held);
-    let (facts, seen) = sweep(&world.library, &period, course.stop_at, Facts::default(), wanted, take).await?;
-    if matches!(course.at(), At::Start) {
+    let take = move |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, which, held);
+    let (facts, seen) = sweep(&world.library, &period, course.stop_at, VersionsByKey::default(), wanted, take).await?;
+    if matches!(course.at(), RestoreCursor::Start) {
         tell(course, "restore", &seen);
     }
     let mut keys = facts.into_keys();
-    if let At::After(done) = course.at() {
+    if let RestoreCursor::After(done) = course.at() {
         keys.retain(|(key, _)| key > done);
     }
-    let (started, claims) = (Instant::now(), Claims::default());
+    let (started, claims) = (Instant::now(), EmailClaims::default());
     let mut keys = keys.into_iter().peekable();
     while keys.peek().is_some() {
         if course.is_up() {
@@ -165,9 +165,9 @@ pub async fn run(
         };
         let target = |there| {
             if restore.dry_run {
-                Target::Copy { table: world.table, there, claims: &claims }
+                RestoreTarget::Copy { table: world.table, there, claims: &claims }
             } else {
-                Target::Table(world.table)
+                RestoreTarget::Table(world.table)
             }
         };
         let puts = chunk.iter().zip(there).map(|((_, rows), there)| put_all(target(there), rows, restore, now));
@@ -178,18 +178,22 @@ pub async fn run(
         let last = last.clone();
         for ((key, rows), result) in chunk.iter().zip(outcomes) {
             let (count, outcome, reason) = match (&result, restore.dry_run) {
-                (Outcome::Restored, true) => (CountOutcome::Success, "would_restore", None),
-                (Outcome::Restored, false) => (CountOutcome::Success, "restored", None),
-                (Outcome::Already, _) => (CountOutcome::Success, "already_restored", None),
-                (Outcome::Refused(reason), true) => (CountOutcome::NotProcessed, "would_refuse", Some(reason.as_str())),
-                (Outcome::Refused(reason), false) => (CountOutcome::NotProcessed, "refused", Some(reason.as_str())),
+                (RestoreOutcome::Restored, true) => (CountOutcome::Success, "would_restore", None),
+                (RestoreOutcome::Restored, false) => (CountOutcome::Success, "restored", None),
+                (RestoreOutcome::Already, _) => (CountOutcome::Success, "already_restored", None),
+                (RestoreOutcome::Refused(reason), true) => {
+                    (CountOutcome::NotProcessed, "would_refuse", Some(reason.as_str()))
+                }
+                (RestoreOutcome::Refused(reason), false) => {
+                    (CountOutcome::NotProcessed, "refused", Some(reason.as_str()))
+                }
             };
             course.count_as(count, format!("restore.{outcome}"), 1);
             course.count("restore.rows", rows.len());
             let revision = rows.last().map(|row| row.revision.to_string());
-            course.report(&Line { key: &key.to_raw(), revision, outcome, reason });
+            course.report(&RestoreEntry { key: &key.to_raw(), revision, outcome, reason });
         }
-        course.checkpoint(At::After(last)).await?;
+        course.checkpoint(RestoreCursor::After(last)).await?;
         if let Some(fault) = fault {
             return Err(fault);
         }
@@ -199,8 +203,8 @@ pub async fn run(
 
 /// What became of the keys before the first fault: they are done, whatever comes after.
 async fn until_fault(
-    puts: Vec<impl Future<Output = Result<Outcome, RestoreFault>>>,
-) -> (Vec<Outcome>, Option<RestoreFault>) {
+    puts: Vec<impl Future<Output = Result<RestoreOutcome, RestoreError>>>,
+) -> (Vec<RestoreOutcome>, Option<RestoreError>) {
     let mut outcomes = Vec::with_capacity(puts.len());
     let mut puts = stream::iter(puts).buffered(IN_FLIGHT);
     while let Some(outcome) = puts.next().await {
@@ -214,16 +218,16 @@ async fn until_fault(
 
 /// Where the rows of a key are put: the table; or, in a dry run, a copy of what it holds under the key, for which the table
 /// predicts what it would return.
-enum Target<'t> {
+enum RestoreTarget<'t> {
     Table(&'t RestoreTable),
-    Copy { table: &'t RestoreTable, there: Option<RawItem>, claims: &'t Claims },
+    Copy { table: &'t RestoreTable, there: Option<RawItem>, claims: &'t EmailClaims },
 }
 
 /// The addresses that keys of this dry run take, and whose they would be by then.
 #[derive(Debug, Default)]
-struct Claims(Mutex<HashMap<String, Option<String>>>);
+struct EmailClaims(Mutex<HashMap<String, Option<String>>>);
 
-impl Claims {
+impl EmailClaims {
     /// Takes an address for a user, unless it is another one's.
     fn take(&self, address: &str, user: Option<&String>) -> bool {
         let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -235,8 +239,13 @@ impl Claims {
     }
 }
 
-impl Target<'_> {
-    async fn put(&mut self, item: Item, over: Option<&RawItem>, now: OffsetDateTime) -> Result<(), NotPut> {
+impl RestoreTarget<'_> {
+    async fn put(
+        &mut self,
+        item: AttributeMap,
+        over: Option<&RawItem>,
+        now: OffsetDateTime,
+    ) -> Result<(), RestorePutError> {
         let (table, there, claims) = match self {
             Self::Table(table) => return table.put(item, over, now).await,
             Self::Copy { table, there, claims } => (table, there, claims),
@@ -245,7 +254,7 @@ impl Target<'_> {
         let address = table.held_email(&item, now);
         let user = item.get(USER_ID).and_then(|id| id.as_s().ok());
         if address.as_ref().is_some_and(|address| !claims.take(address, user)) {
-            return Err(NotPut::EmailTaken);
+            return Err(RestorePutError::EmailTaken);
         }
         let before = there.take().and_then(|there| table.held_email(&there.into_attributes(), now));
         if let Some(before) = before.filter(|before| Some(before) != address.as_ref()) {
@@ -256,7 +265,7 @@ impl Target<'_> {
     }
 }
 
-fn in_the_way(obstacle: Obstacle) -> &'static str {
+fn in_the_way(obstacle: ExistingItem) -> &'static str {
     if obstacle.is_live {
         "a live item exists: set \"overwrite\": true to replace it"
     } else {
@@ -265,23 +274,23 @@ fn in_the_way(obstacle: Obstacle) -> &'static str {
 }
 
 fn item_of(row: &ArchivedRow) -> Result<RawItem, String> {
-    RawItem::parse(row.item.get()).map_err(|error: NotAnItem| error.to_string())
+    RawItem::parse(row.item.get()).map_err(|error: ItemSyntaxError| error.to_string())
 }
 
 /// Puts a key's rows, each over the one before it: in a dry run, too, whose decisions are therefore the same.
 async fn put_all(
-    mut table: Target<'_>,
+    mut table: RestoreTarget<'_>,
     rows: &[ArchivedRow],
-    restore: &Restore,
+    restore: &RestoreRequest,
     now: OffsetDateTime,
-) -> Result<Outcome, RestoreFault> {
+) -> Result<RestoreOutcome, RestoreError> {
     let (mut over, mut next, mut tries): (Option<RawItem>, _, _) = (None, 0, 0);
     while let Some(row) = rows.get(next) {
         let archived = match item_of(row) {
             Ok(archived) => archived,
-            Err(reason) => return Ok(Outcome::Refused(reason)),
+            Err(reason) => return Ok(RestoreOutcome::Refused(reason)),
         };
-        let of_before = over.as_ref().and_then(|there| Obstacle::of(there, now).version);
+        let of_before = over.as_ref().and_then(|there| ExistingItem::of(there, now).version);
         let item = restored(archived, restore.expiry, of_before, now);
         // Needed only by a row that follows.
         let written = (next + 1 < rows.len()).then(|| RawItem::new(item.clone()));
@@ -290,34 +299,34 @@ async fn put_all(
                 over = written;
                 next += 1;
             }
-            Err(NotPut::Fault(TableFault::TooLarge(_))) => {
-                return Ok(Outcome::Refused("the item would be over 400 KB".to_owned()));
+            Err(RestorePutError::Fault(TableError::TooLarge(_))) => {
+                return Ok(RestoreOutcome::Refused("the item would be over 400 KB".to_owned()));
             }
-            Err(NotPut::Fault(fault)) => return Err(fault.into()),
-            Err(NotPut::EmailTaken) => return Ok(Outcome::Refused(TAKEN.to_owned())),
-            Err(NotPut::NoUser) => return Ok(Outcome::Refused(NO_USER.to_owned())),
-            Err(NotPut::Overtaken) => return Ok(Outcome::Refused(OVERTAKEN.to_owned())),
-            Err(NotPut::Held(there)) => {
+            Err(RestorePutError::Fault(fault)) => return Err(fault.into()),
+            Err(RestorePutError::EmailTaken) => return Ok(RestoreOutcome::Refused(TAKEN.to_owned())),
+            Err(RestorePutError::NoUser) => return Ok(RestoreOutcome::Refused(NO_USER.to_owned())),
+            Err(RestorePutError::Overtaken) => return Ok(RestoreOutcome::Refused(OVERTAKEN.to_owned())),
+            Err(RestorePutError::Held(there)) => {
                 tries += 1;
                 // Of a restore that was cut off this much is done; the put may also have met its own result.
                 let done = there.as_ref().and_then(|there| {
                     rows[next..].iter().rposition(|row| item_of(row).is_ok_and(|item| is_restored(there, &item)))
                 });
                 match (done, there) {
-                    (Some(done), _) if next + done + 1 == rows.len() => return Ok(Outcome::Already),
+                    (Some(done), _) if next + done + 1 == rows.len() => return Ok(RestoreOutcome::Already),
                     (Some(done), there) => {
                         next += done + 1;
                         over = there;
                     }
-                    (None, _) if tries > TRIES => return Ok(Outcome::Refused(OVERTAKEN.to_owned())),
+                    (None, _) if tries > TRIES => return Ok(RestoreOutcome::Refused(OVERTAKEN.to_owned())),
                     (None, None) => over = None,
                     (None, there) if restore.overwrite => over = there,
                     (None, Some(there)) => {
-                        return Ok(Outcome::Refused(in_the_way(Obstacle::of(&there, now)).to_owned()));
+                        return Ok(RestoreOutcome::Refused(in_the_way(ExistingItem::of(&there, now)).to_owned()));
                     }
                 }
             }
         }
     }
-    Ok(Outcome::Restored)
+    Ok(RestoreOutcome::Restored)
 }

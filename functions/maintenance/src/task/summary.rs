@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
-use shared::raw_table::Segment;
+use shared::raw_table::ScanSegment;
 
-use super::Answer;
-use crate::failure_bucket::{BucketFault, FailureBucket};
-use crate::progress::Progress;
+use super::TaskResponse;
+use crate::failure_bucket::{BucketError, FailureBucket};
+use crate::progress::TaskProgress;
 
 const IN_FLIGHT: usize = 16;
 /// What a run's result keys have in common; its reports are beside them.
@@ -19,7 +19,7 @@ const RESULTS: &str = "results/";
 
 /// What to add up.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Summary {
+pub enum SummaryRequest {
     /// These results.
     Results(Vec<SegmentResult>),
     /// The results of the segments of the task with this name.
@@ -32,7 +32,7 @@ pub struct SegmentResult {
     /// Whether the segment is done.
     pub done: bool,
     /// Its counts.
-    pub progress: Progress,
+    pub progress: TaskProgress,
     /// The differences that it found.
     pub differences: u64,
     /// The problems that it found.
@@ -44,7 +44,7 @@ pub struct SegmentResult {
 
 /// Why there is no sum.
 #[derive(Debug, thiserror::Error)]
-pub enum SummaryFault {
+pub enum SummaryError {
     /// A segment is not done, or its result has expired.
     #[error("FAILURE_BUCKET: {key} does not exist: segment {segment} of {task} is not done in run {run}")]
     Missing {
@@ -67,7 +67,7 @@ pub enum SummaryFault {
     },
     /// A result cannot be read, or the sum not be written.
     #[error(transparent)]
-    Bucket(#[from] BucketFault),
+    Bucket(#[from] BucketError),
 }
 
 /// Whether a key is that of a segment's result.
@@ -76,16 +76,16 @@ pub fn is_result(key: &str) -> bool {
     key.strip_prefix("reports/").and_then(|key| key.split_once('/')).is_some_and(|(_, name)| name.starts_with(RESULTS))
 }
 
-fn result_key(run: &str, task: &str, Segment { segment, of }: Segment) -> String {
+fn result_key(run: &str, task: &str, ScanSegment { segment, of }: ScanSegment) -> String {
     format!("reports/{run}/{RESULTS}{task}-{segment:04}-of-{of:04}.json")
 }
 
 /// Keeps the answer of a segment that is done.
 ///
 /// # Errors
-/// [`BucketFault`] if it is not confirmed.
-pub(super) async fn keep(answer: &Answer, bucket: &FailureBucket) -> Result<(), BucketFault> {
-    let segment = Segment { segment: answer.segment, of: answer.segments };
+/// [`BucketError`] if it is not confirmed.
+pub(super) async fn keep(answer: &TaskResponse, bucket: &FailureBucket) -> Result<(), BucketError> {
+    let segment = ScanSegment { segment: answer.segment, of: answer.segments };
     let body = serde_json::to_vec(answer).unwrap_or_default();
     bucket.put(&result_key(&answer.run_id, &answer.task, segment), "application/json", body).await
 }
@@ -93,9 +93,14 @@ pub(super) async fn keep(answer: &Answer, bucket: &FailureBucket) -> Result<(), 
 /// Adds up, and keeps the sum beside the reports.
 ///
 /// # Errors
-/// [`SummaryFault`]: of a part of the segments there is no sum.
-pub async fn run(summary: &Summary, run: &str, segments: u32, bucket: &FailureBucket) -> Result<Answer, SummaryFault> {
-    let mut sum = Answer::done("summary", run, Segment { segment: 0, of: segments });
+/// [`SummaryError`]: of a part of the segments there is no sum.
+pub async fn run(
+    summary: &SummaryRequest,
+    run: &str,
+    segments: u32,
+    bucket: &FailureBucket,
+) -> Result<TaskResponse, SummaryError> {
+    let mut sum = TaskResponse::done("summary", run, ScanSegment { segment: 0, of: segments });
     let mut sinks = BTreeSet::new();
     let mut add = |result: SegmentResult| {
         sum.progress.add(&result.progress);
@@ -104,8 +109,8 @@ pub async fn run(summary: &Summary, run: &str, segments: u32, bucket: &FailureBu
         sinks.extend(result.sinks);
     };
     match summary {
-        Summary::Results(results) => results.iter().cloned().for_each(add),
-        Summary::SegmentsOf(task) => {
+        SummaryRequest::Results(results) => results.iter().cloned().for_each(add),
+        SummaryRequest::SegmentsOf(task) => {
             let results = stream::iter(0..segments).map(|segment| read(task, run, segment, segments, bucket));
             let mut results = results.buffered(IN_FLIGHT);
             while let Some(result) = results.try_next().await? {
@@ -126,12 +131,12 @@ async fn read(
     segment: u32,
     of: u32,
     bucket: &FailureBucket,
-) -> Result<SegmentResult, SummaryFault> {
-    let key = result_key(run, task, Segment { segment, of });
+) -> Result<SegmentResult, SummaryError> {
+    let key = result_key(run, task, ScanSegment { segment, of });
     let Some(body) = bucket.get(&key).await? else {
-        return Err(SummaryFault::Missing { key, segment, task, run: run.to_owned() });
+        return Err(SummaryError::Missing { key, segment, task, run: run.to_owned() });
     };
-    serde_json::from_slice(&body).map_err(|cause| SummaryFault::Unreadable { key, cause })
+    serde_json::from_slice(&body).map_err(|cause| SummaryError::Unreadable { key, cause })
 }
 
 #[cfg(test)]
@@ -140,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_result_is_told_from_a_report() {
-        assert!(is_result(&result_key("monday", "verify", Segment { segment: 3, of: 8 })));
+        assert!(is_result(&result_key("monday", "verify", ScanSegment { segment: 3, of: 8 })));
         assert!(!is_result("reports/monday/summary.json") && !is_result("reports/results/verify-0-of-1-00000.jsonl"));
     }
 }

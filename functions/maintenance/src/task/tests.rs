@@ -6,20 +6,20 @@ use tokio::time::Instant;
 
 use super::*;
 
-fn parsed(json: &str) -> Result<Order, String> {
+fn parsed(json: &str) -> Result<TaskRequest, String> {
     let payload = RawValue::from_string(json.to_owned()).unwrap();
     let minute = Duration::from_mins(1);
     let invocation = Invocation::new(OffsetDateTime::UNIX_EPOCH, Instant::now(), minute, "request-1".to_owned());
-    Order::parse(&payload, &invocation).map_err(|error| error.to_string())
+    TaskRequest::parse(&payload, &invocation).map_err(|error| error.to_string())
 }
 
 #[test]
 fn a_task_alone_is_enough_and_the_careful_way_is_the_default() {
     let order = parsed(r#"{"task":"repair"}"#).unwrap();
-    assert_eq!((order.run_id.as_str(), order.segment, order.cursor.is_none()), ("request-1", Segment::WHOLE, true));
-    let mend = Mend::DryRun;
-    assert_eq!(order.task, Task::Verify(Verify { lag: Duration::from_secs(5), capacity_units: None, mend }));
-    let Task::Redrive(redrive) = parsed(r#"{"task":"redrive"}"#).unwrap().task else { panic!("a redrive") };
+    assert_eq!((order.run_id.as_str(), order.segment, order.cursor.is_none()), ("request-1", ScanSegment::WHOLE, true));
+    let mend = RepairMode::DryRun;
+    assert_eq!(order.task, TaskSpec::Verify(VerifyRequest { lag: Duration::from_secs(5), capacity_units: None, mend }));
+    let TaskSpec::Redrive(redrive) = parsed(r#"{"task":"redrive"}"#).unwrap().task else { panic!("a redrive") };
     assert!(redrive.dry_run);
     assert_eq!(redrive.prefixes, ["aws/lambda/", "quarantine/"]);
 }
@@ -49,12 +49,12 @@ fn all_fields_of_a_task_are_taken() {
             "prefix":"quarantine/archiver/","from":"2026-11-24T08:00:00Z","to":"2026-11-25T08:00:00+01:00","error_contains":"large"}"#,
     )
     .unwrap();
-    assert_eq!((order.run_id.as_str(), order.segment), ("monday", Segment { segment: 2, of: 4 }));
-    let Task::Redrive(redrive) = order.task else { panic!("a redrive") };
+    assert_eq!((order.run_id.as_str(), order.segment), ("monday", ScanSegment { segment: 2, of: 4 }));
+    let TaskSpec::Redrive(redrive) = order.task else { panic!("a redrive") };
     assert!(!redrive.dry_run && redrive.from < redrive.to && redrive.reason.as_deref() == Some("large"));
     let verify = parsed(r#"{"task":"verify","recheck_after_seconds":0,"max_read_capacity_units":50}"#).unwrap().task;
-    let mend = Mend::No;
-    assert_eq!(verify, Task::Verify(Verify { lag: Duration::ZERO, capacity_units: Some(50), mend }));
+    let mend = RepairMode::No;
+    assert_eq!(verify, TaskSpec::Verify(VerifyRequest { lag: Duration::ZERO, capacity_units: Some(50), mend }));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn former_fields_are_unknown_and_the_error_lists_the_known_ones() {
 #[test]
 fn granularity_is_a_day_or_an_hour() {
     let hourly = |json: &str| match parsed(json).unwrap().task {
-        Task::Compact(compact) => compact.hourly,
+        TaskSpec::Compact(compact) => compact.hourly,
         other => panic!("{other:?}"),
     };
     assert!(hourly(r#"{"task":"compact","granularity":"hour"}"#));
@@ -138,7 +138,9 @@ fn segment_results_are_those_of_segments_that_are_done() {
         format!(r#"{{"task":"verify","done":{done},"progress":{{"source.items":1}},"differences":2,"problems":3}}"#)
     };
     let order = |results: &[String]| format!(r#"{{"task":"summary","segment_results":[{}]}}"#, results.join(","));
-    let Task::Summary(Summary::Results(results)) = parsed(&order(&[result(true), result(true)])).unwrap().task else {
+    let TaskSpec::Summary(SummaryRequest::Results(results)) =
+        parsed(&order(&[result(true), result(true)])).unwrap().task
+    else {
         panic!("a summary of results");
     };
     assert_eq!(results.iter().map(|result| (result.differences, result.problems)).collect::<Vec<_>>(), [(2, 3); 2]);

@@ -3,22 +3,22 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use archiver::archive::{Day, Hour};
+use archiver::archive::{ArchiveDay, ArchiveHour};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use shared::change::CanonicalKey;
-use shared::item::restored::Expiry;
+use shared::item::restored::RestoredExpiry;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::audit::Audit;
-use super::columns::Columns;
-use super::compact::Compact;
-use super::export::Export;
-use super::restore::Restore;
-use super::summary::{SegmentResult, Summary};
-use super::{BadOrder, Mend, Redrive, TASK_NAMES, Task, Verify};
-use crate::facts::Rows;
+use super::audit::AuditRequest;
+use super::columns::ParquetRequest;
+use super::compact::CompactRequest;
+use super::export::ExportRequest;
+use super::restore::RestoreRequest;
+use super::summary::{SegmentResult, SummaryRequest};
+use super::{InvalidRequest, RedriveRequest, RepairMode, TASK_NAMES, TaskSpec, VerifyRequest};
+use crate::facts::VersionFilter;
 use crate::failure::{GIVEN_UP, QUARANTINE};
 
 /// Between two looks at a difference: a replica is behind by far less as a rule.
@@ -42,7 +42,7 @@ const EXTEND_SECONDS_MOST: u32 = 50 * 31_557_600;
 /// An order as it comes: every field of any task.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a JSON object such as {\"task\":\"verify\"}")]
-pub(super) struct Told {
+pub(super) struct RawTaskRequest {
     task: String,
     pub(super) run_id: Option<String>,
     pub(super) segment: Option<u32>,
@@ -70,69 +70,69 @@ pub(super) struct Told {
     table: Option<String>,
 }
 
-pub(super) fn task(told: &Told, now: OffsetDateTime) -> Result<Task, BadOrder> {
+pub(super) fn task(told: &RawTaskRequest, now: OffsetDateTime) -> Result<TaskSpec, InvalidRequest> {
     let capacity_units = || within("max_read_capacity_units", told.max_read_capacity_units, 1..=1_000_000);
     let lag = within("recheck_after_seconds", told.recheck_after_seconds, 0..=LAG_SECONDS_MOST)?.unwrap_or(LAG_SECONDS);
     let lag = std::time::Duration::from_secs(lag.into());
     match told.task.as_str() {
         "backfill" => {
             only(told, "backfill", &["max_read_capacity_units"])?;
-            Ok(Task::Backfill { capacity_units: capacity_units()? })
+            Ok(TaskSpec::Backfill { capacity_units: capacity_units()? })
         }
         "verify" => {
             only(told, "verify", &["recheck_after_seconds", "max_read_capacity_units"])?;
-            Ok(Task::Verify(Verify { lag, capacity_units: capacity_units()?, mend: Mend::No }))
+            Ok(TaskSpec::Verify(VerifyRequest { lag, capacity_units: capacity_units()?, mend: RepairMode::No }))
         }
         "repair" => {
             only(told, "repair", &["recheck_after_seconds", "max_read_capacity_units", "dry_run"])?;
-            let mend = if told.dry_run.unwrap_or(true) { Mend::DryRun } else { Mend::Yes };
-            Ok(Task::Verify(Verify { lag, capacity_units: capacity_units()?, mend }))
+            let mend = if told.dry_run.unwrap_or(true) { RepairMode::DryRun } else { RepairMode::Yes };
+            Ok(TaskSpec::Verify(VerifyRequest { lag, capacity_units: capacity_units()?, mend }))
         }
         "redrive" => {
             only(told, "redrive", &["dry_run", "prefix", "from", "to", "error_contains"])?;
-            Ok(Task::Redrive(redrive(told)?))
+            Ok(TaskSpec::Redrive(redrive(told)?))
         }
         "compact" => {
             only(told, "compact", &["from", "to", "granularity", "target_file_size_bytes"])?;
-            Ok(Task::Compact(compact(told, now)?))
+            Ok(TaskSpec::Compact(compact(told, now)?))
         }
         "export-parquet" => {
             only(told, "export-parquet", &["from", "to", "target_file_size_bytes"])?;
-            let Compact { from, to, target_bytes, .. } = compact(told, now)?;
-            Ok(Task::Columns(Columns { from, to, target_bytes }))
+            let CompactRequest { from, to, target_bytes, .. } = compact(told, now)?;
+            Ok(TaskSpec::Columns(ParquetRequest { from, to, target_bytes }))
         }
         "restore" => {
             only(told, "restore", &RESTORE_FIELDS)?;
-            Ok(Task::Restore(restore(told)?))
+            Ok(TaskSpec::Restore(restore(told)?))
         }
         "export-import-table" => {
             only(told, "export-import-table", &["as_of", "table", "target_file_size_bytes"])?;
             let (at, target_bytes) = (time("as_of", told.as_of.as_deref())?, target_bytes(told)?);
-            Ok(Task::Export(Export { at, table: told.table.clone(), target_bytes }))
+            Ok(TaskSpec::Export(ExportRequest { at, table: told.table.clone(), target_bytes }))
         }
         "audit" => {
             only(told, "audit", &["from", "to", "keys"])?;
             let keys = told.keys.as_ref().map(|keys| keys.iter().map(|json| key("keys", json)).collect());
             let (from, to) = (time("from", told.from.as_deref())?, time("to", told.to.as_deref())?);
-            Ok(Task::Audit(Audit { from, to, keys: keys.transpose()? }))
+            Ok(TaskSpec::Audit(AuditRequest { from, to, keys: keys.transpose()? }))
         }
         "migrate" => {
             only(told, "migrate", &[])?;
-            Ok(Task::Migrate)
+            Ok(TaskSpec::Migrate)
         }
         "summary" => {
             only(told, "summary", &["segment_results", "of_task"])?;
-            Ok(Task::Summary(summary(told)?))
+            Ok(TaskSpec::Summary(summary(told)?))
         }
-        other => Err(BadOrder::Unknown(other.to_owned())),
+        other => Err(InvalidRequest::Unknown(other.to_owned())),
     }
 }
 
-fn summary(told: &Told) -> Result<Summary, BadOrder> {
+fn summary(told: &RawTaskRequest) -> Result<SummaryRequest, InvalidRequest> {
     match (&told.segment_results, told.of_task.as_deref()) {
         (Some(results), None) => match results.iter().position(|result| !result.done) {
-            None => Ok(Summary::Results(results.clone())),
-            Some(index) => Err(BadOrder::Value {
+            None => Ok(SummaryRequest::Results(results.clone())),
+            Some(index) => Err(InvalidRequest::Value {
                 field: "segment_results",
                 found: format!("a list whose entry {index} is of a segment that is not done"),
                 wanted: "the last response of each segment".to_owned(),
@@ -142,23 +142,26 @@ fn summary(told: &Told) -> Result<Summary, BadOrder> {
             let summed = TASK_NAMES.into_iter().filter(|task| *task != "summary");
             let wanted = || format!("one of {}", summed.clone().collect::<Vec<_>>().join(", "));
             let task = summed.clone().find(|task| *task == name);
-            let unknown = || BadOrder::Value { field: "of_task", found: format!("{name:?}"), wanted: wanted() };
-            Ok(Summary::SegmentsOf(task.ok_or_else(unknown)?))
+            let unknown = || InvalidRequest::Value { field: "of_task", found: format!("{name:?}"), wanted: wanted() };
+            Ok(SummaryRequest::SegmentsOf(task.ok_or_else(unknown)?))
         }
-        _ => Err(BadOrder::Needs("summary", "either of_task, the task whose segments it adds up, or segment_results")),
+        _ => Err(InvalidRequest::Needs(
+            "summary",
+            "either of_task, the task whose segments it adds up, or segment_results",
+        )),
     }
 }
 
-fn redrive(told: &Told) -> Result<Redrive, BadOrder> {
+fn redrive(told: &RawTaskRequest) -> Result<RedriveRequest, InvalidRequest> {
     let prefixes = match &told.prefix {
         None => vec![GIVEN_UP.to_owned(), QUARANTINE.to_owned()],
         Some(prefix) if prefix.starts_with(QUARANTINE) || prefix.starts_with(GIVEN_UP) => vec![prefix.clone()],
         Some(other) => {
             let wanted = format!("a prefix that begins with {QUARANTINE} or {GIVEN_UP}");
-            return Err(BadOrder::Value { field: "prefix", found: format!("{other:?}"), wanted });
+            return Err(InvalidRequest::Value { field: "prefix", found: format!("{other:?}"), wanted });
         }
     };
-    Ok(Redrive {
+    Ok(RedriveRequest {
         dry_run: told.dry_run.unwrap_or(true),
         prefixes,
         from: time("from", told.from.as_deref())?,
@@ -167,18 +170,18 @@ fn redrive(told: &Told) -> Result<Redrive, BadOrder> {
     })
 }
 
-fn compact(told: &Told, now: OffsetDateTime) -> Result<Compact, BadOrder> {
+fn compact(told: &RawTaskRequest, now: OffsetDateTime) -> Result<CompactRequest, InvalidRequest> {
     let hourly = match told.granularity.as_deref() {
         None | Some("day") => false,
         Some("hour") => true,
         Some(other) => {
             let wanted = "\"day\" or \"hour\"".to_owned();
-            return Err(BadOrder::Value { field: "granularity", found: format!("{other:?}"), wanted });
+            return Err(InvalidRequest::Value { field: "granularity", found: format!("{other:?}"), wanted });
         }
     };
     // What is not over yet grows: it would be merged again and again.
-    let over = if hourly { Hour::of(now).start() } else { Day::of(now).start() };
-    Ok(Compact {
+    let over = if hourly { ArchiveHour::of(now).start() } else { ArchiveDay::of(now).start() };
+    Ok(CompactRequest {
         from: time("from", told.from.as_deref())?,
         to: time("to", told.to.as_deref())?.unwrap_or(over),
         hourly,
@@ -186,7 +189,7 @@ fn compact(told: &Told, now: OffsetDateTime) -> Result<Compact, BadOrder> {
     })
 }
 
-fn target_bytes(told: &Told) -> Result<u64, BadOrder> {
+fn target_bytes(told: &RawTaskRequest) -> Result<u64, InvalidRequest> {
     let target = told.target_file_size_bytes.unwrap_or(TARGET_BYTES);
     if (TARGET_BYTES_LEAST..=TARGET_BYTES_MOST).contains(&target) {
         return Ok(target);
@@ -194,54 +197,58 @@ fn target_bytes(told: &Told) -> Result<u64, BadOrder> {
     let wanted = format!(
         "a number from {TARGET_BYTES_LEAST} to {TARGET_BYTES_MOST}, of which a file fits into the 512 MB of /tmp"
     );
-    Err(BadOrder::Value { field: "target_file_size_bytes", found: target.to_string(), wanted })
+    Err(InvalidRequest::Value { field: "target_file_size_bytes", found: target.to_string(), wanted })
 }
 
-fn restore(told: &Told) -> Result<Restore, BadOrder> {
+fn restore(told: &RawTaskRequest) -> Result<RestoreRequest, InvalidRequest> {
     let extend = within("expires_in_seconds", told.expires_in_seconds, 1..=EXTEND_SECONDS_MOST)?;
     let expiry = match (extend, told.never_expires) {
-        (Some(seconds), None | Some(false)) => Expiry::After(seconds.into()),
-        (None, Some(true)) => Expiry::Never,
+        (Some(seconds), None | Some(false)) => RestoredExpiry::After(seconds.into()),
+        (None, Some(true)) => RestoredExpiry::Never,
         _ => {
             let needs = "either expires_in_seconds, after which the items expire again, or \"never_expires\": true";
-            return Err(BadOrder::Needs("restore", needs));
+            return Err(InvalidRequest::Needs("restore", needs));
         }
     };
     let (from, to) = (time("from", told.from.as_deref())?, time("to", told.to.as_deref())?);
     if told.key.is_none() && told.user_id.is_none() && from.is_none() && to.is_none() {
-        return Err(BadOrder::Needs("restore", "a key, a user_id, from or to: the items to restore"));
+        return Err(InvalidRequest::Needs("restore", "a key, a user_id, from or to: the items to restore"));
     }
     let rows = match told.versions.as_deref() {
-        None | Some("latest") => Rows::Latest,
-        Some("all") => Rows::All,
+        None | Some("latest") => VersionFilter::Latest,
+        Some("all") => VersionFilter::All,
         Some(other) => {
             let wanted = "\"latest\" or \"all\"".to_owned();
-            return Err(BadOrder::Value { field: "versions", found: format!("{other:?}"), wanted });
+            return Err(InvalidRequest::Value { field: "versions", found: format!("{other:?}"), wanted });
         }
     };
     let key = told.key.as_deref().map(|json| key("key", json)).transpose()?;
     let (user, overwrite) = (told.user_id.clone(), told.overwrite.unwrap_or_default());
-    Ok(Restore { dry_run: told.dry_run.unwrap_or(true), key, user, from, to, rows, expiry, overwrite })
+    Ok(RestoreRequest { dry_run: told.dry_run.unwrap_or(true), key, user, from, to, rows, expiry, overwrite })
 }
 
-fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, BadOrder> {
-    CanonicalKey::parse(json.get()).map_err(|error| BadOrder::Value {
+fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, InvalidRequest> {
+    CanonicalKey::parse(json.get()).map_err(|error| InvalidRequest::Value {
         field,
         found: format!("not a key ({error})"),
         wanted: "DynamoDB JSON such as {\"user_id\":{\"S\":\"ada\"},\"timestamp\":{\"N\":\"1\"}}".to_owned(),
     })
 }
 
-fn time(field: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, BadOrder> {
+fn time(field: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, InvalidRequest> {
     let parsed = |text: &str| {
         let wanted = "an RFC 3339 time such as 2026-11-24T08:00:00Z".to_owned();
-        OffsetDateTime::parse(text, &Rfc3339).map_err(|_| BadOrder::Value { field, found: format!("{text:?}"), wanted })
+        OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidRequest::Value {
+            field,
+            found: format!("{text:?}"),
+            wanted,
+        })
     };
     text.map(parsed).transpose()
 }
 
 /// Rejects the fields of other tasks: ignoring one would do something else than was requested.
-fn only(told: &Told, task: &'static str, known: &'static [&'static str]) -> Result<(), BadOrder> {
+fn only(told: &RawTaskRequest, task: &'static str, known: &'static [&'static str]) -> Result<(), InvalidRequest> {
     let given = [
         ("dry_run", told.dry_run.is_some()),
         ("recheck_after_seconds", told.recheck_after_seconds.is_some()),
@@ -265,18 +272,18 @@ fn only(told: &Told, task: &'static str, known: &'static [&'static str]) -> Resu
         ("table", told.table.is_some()),
     ];
     let stray = given.into_iter().find(|(field, is_given)| *is_given && !known.contains(field));
-    stray.map_or(Ok(()), |(field, _)| Err(BadOrder::Field { task, field, known }))
+    stray.map_or(Ok(()), |(field, _)| Err(InvalidRequest::Field { task, field, known }))
 }
 
 pub(super) fn within<N: PartialOrd + Display>(
     field: &'static str,
     number: Option<N>,
     range: RangeInclusive<N>,
-) -> Result<Option<N>, BadOrder> {
+) -> Result<Option<N>, InvalidRequest> {
     match number {
         Some(number) if !range.contains(&number) => {
             let wanted = format!("a number from {} to {}", range.start(), range.end());
-            Err(BadOrder::Value { field, found: number.to_string(), wanted })
+            Err(InvalidRequest::Value { field, found: number.to_string(), wanted })
         }
         number => Ok(number),
     }

@@ -27,16 +27,16 @@ use shared::change::CanonicalKey;
 use shared::invocation::Invocation;
 use tokio::time::Instant;
 
-use super::course::Course;
-use super::pace::Pace;
-use super::{Mend, Verify};
-use crate::failure::Functions;
-use crate::failure_bucket::{BucketFault, FailureBucket};
-use crate::mend::{Ailing, MendFault, Mended, mend, predict};
-use crate::outstanding::{self, Outstanding};
+use super::course::TaskRun;
+use super::pace::CapacityBudget;
+use super::{RepairMode, VerifyRequest};
+use crate::failure::FunctionNames;
+use crate::failure_bucket::{BucketError, FailureBucket};
+use crate::mend::{ReconcileError, RepairOutcome, StaleKey, mend, predict};
+use crate::outstanding::{self, FailureIndex};
 use crate::progress::CountOutcome;
-use found::{Candidate, Finding, Kind};
-use sides::{Place, Sides};
+use found::{CandidateDifference, ConfirmedDifference, DifferenceKind};
+use sides::{MergeJoin, ScanPosition};
 
 /// So many pages are read of a side between two resting places, where a cursor may be taken. A page has 1 MB at most, so no
 /// more than twice this of items wait for their like.
@@ -47,10 +47,10 @@ const FAILURES_READ_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a comparison stops before its end.
 #[derive(Debug, thiserror::Error)]
-pub enum VerifyFault {
+pub enum VerifyError {
     /// One side cannot be read.
     #[error(transparent)]
-    Read(#[from] MendFault),
+    Read(#[from] ReconcileError),
     /// A difference cannot be watched within one invocation.
     #[error(
         "recheck_after_seconds is {0}, longer than this invocation: set a lower value, or a longer timeout of the function"
@@ -58,49 +58,49 @@ pub enum VerifyFault {
     NoTime(u64),
     /// The failure bucket cannot be read, or the report not be written.
     #[error(transparent)]
-    Bucket(#[from] BucketFault),
+    Bucket(#[from] BucketError),
 }
 
 /// Where a comparison is: at which replica, and how far on both sides.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct At {
+pub struct VerifyCursor {
     sink: usize,
-    source: Place,
-    replica: Place,
+    source: ScanPosition,
+    replica: ScanPosition,
 }
 
 /// What a comparison works on.
-pub struct World<'w> {
+pub struct VerifyContext<'w> {
     /// The table that counts.
-    pub source: &'w crate::source::Source,
+    pub source: &'w crate::source::SourceTable,
     /// Its replicas.
     pub replicas: &'w [Box<dyn Replica>],
     /// Where the report goes, and what failed lies.
     pub bucket: &'w FailureBucket,
     /// What the functions are called.
-    pub functions: &'w Functions,
+    pub functions: &'w FunctionNames,
 }
 
 /// Goes on with a comparison; tells whether it is done.
 ///
 /// # Errors
-/// [`VerifyFault`]; what was mended until then is right and stays.
+/// [`VerifyError`]; what was mended until then is right and stays.
 pub async fn run(
-    course: &mut Course<At>,
-    world: &World<'_>,
-    verify: Verify,
+    course: &mut TaskRun<VerifyCursor>,
+    world: &VerifyContext<'_>,
+    verify: VerifyRequest,
     invocation: &Invocation,
-) -> Result<bool, VerifyFault> {
-    let mut pace = Pace::new(verify.capacity_units, course.segment().of, Instant::now());
+) -> Result<bool, VerifyError> {
+    let mut pace = CapacityBudget::new(verify.capacity_units, course.segment().of, Instant::now());
     let scan_until = course.stop_at.checked_sub(verify.lag).filter(|until| *until > Instant::now());
-    let scan_until = scan_until.ok_or(VerifyFault::NoTime(verify.lag.as_secs()))?;
+    let scan_until = scan_until.ok_or(VerifyError::NoTime(verify.lag.as_secs()))?;
     let left = scan_until.saturating_duration_since(Instant::now());
     let scan_until = scan_until - FAILURES_READ_WITHIN.min(left / 4);
     let any_failed = outstanding::any(world.bucket).await?;
     while let Some(replica) = world.replicas.get(course.at().sink) {
         let replica = &**replica;
         let from = course.at().clone();
-        let mut sides = Sides::new(world.source, replica, course.segment(), from.source, from.replica);
+        let mut sides = MergeJoin::new(world.source, replica, course.segment(), from.source, from.replica);
         while sides.pages() < STRETCH_PAGES && !sides.ended() {
             if pace.ready_at().max(Instant::now()) >= scan_until {
                 break;
@@ -109,7 +109,7 @@ pub async fn run(
             let spent = sides.advance().await?;
             pace.spend(spent, Instant::now());
         }
-        // At the end of the time the stretch is cut short, and what is open is looked at as at any resting place.
+        // At the end of the time the stretch is cut short, and what is open is looked at any resting place.
         let (candidates, counts) = sides.rest().await?;
         let sink = replica.name();
         let Some(findings) = watch(course, world, replica, verify, candidates).await? else { return Ok(false) };
@@ -120,9 +120,9 @@ pub async fn run(
         course.count(format!("{sink}.equal"), counts.equal);
         let (source, replica) = sides.places();
         let reached = if sides.ended() {
-            At { sink: from.sink + 1, ..At::default() }
+            VerifyCursor { sink: from.sink + 1, ..VerifyCursor::default() }
         } else {
-            At { sink: from.sink, source, replica }
+            VerifyCursor { sink: from.sink, source, replica }
         };
         course.checkpoint(reached).await?;
         if Instant::now() >= scan_until {
@@ -134,12 +134,12 @@ pub async fn run(
 
 /// Looks at the candidates again after the lag. Nothing if there is no time for it: the stretch is then gone over again.
 async fn watch(
-    course: &mut Course<At>,
-    world: &World<'_>,
+    course: &mut TaskRun<VerifyCursor>,
+    world: &VerifyContext<'_>,
     replica: &dyn Replica,
-    verify: Verify,
-    candidates: Vec<Candidate>,
-) -> Result<Option<Vec<Finding>>, VerifyFault> {
+    verify: VerifyRequest,
+    candidates: Vec<CandidateDifference>,
+) -> Result<Option<Vec<ConfirmedDifference>>, VerifyError> {
     if candidates.is_empty() {
         return Ok(Some(Vec::new()));
     }
@@ -147,8 +147,8 @@ async fn watch(
         return Ok(None);
     }
     let keys: Vec<CanonicalKey> = candidates.iter().map(|candidate| candidate.key.clone()).collect();
-    let replica_now = async { replica.read(&keys).await.map_err(MendFault::from) };
-    let source_now = async { world.source.read(&keys).await.map_err(MendFault::from) };
+    let replica_now = async { replica.read(&keys).await.map_err(ReconcileError::from) };
+    let source_now = async { world.source.read(&keys).await.map_err(ReconcileError::from) };
     let (held, (items, _)) = try_join(replica_now, source_now).await?;
     let mut findings = Vec::new();
     let mut moving = 0;
@@ -164,50 +164,56 @@ async fn watch(
 
 /// Counts, mends if told so, and reports what is real.
 async fn settle(
-    course: &mut Course<At>,
-    world: &World<'_>,
+    course: &mut TaskRun<VerifyCursor>,
+    world: &VerifyContext<'_>,
     replica: &dyn Replica,
-    verify: Verify,
-    findings: Vec<Finding>,
+    verify: VerifyRequest,
+    findings: Vec<ConfirmedDifference>,
     any_failed: bool,
     invocation: &Invocation,
-) -> Result<(), VerifyFault> {
+) -> Result<(), VerifyError> {
     if findings.is_empty() {
         return Ok(());
     }
     let sink = replica.name();
-    let ailing = |finding: &Finding| Ailing { key: finding.key.clone(), at_hand: None };
+    let ailing = |finding: &ConfirmedDifference| StaleKey { key: finding.key.clone(), at_hand: None };
     let ailing = || findings.iter().map(ailing).collect::<Vec<_>>();
-    let mended: Vec<Option<Mended>> = match verify.mend {
-        Mend::No => vec![None; findings.len()],
-        Mend::DryRun => predict(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect(),
-        Mend::Yes => mend(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect(),
+    let mended: Vec<Option<RepairOutcome>> = match verify.mend {
+        RepairMode::No => vec![None; findings.len()],
+        RepairMode::DryRun => {
+            predict(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect()
+        }
+        RepairMode::Yes => mend(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect(),
     };
-    let dry_run = verify.mend == Mend::DryRun;
+    let dry_run = verify.mend == RepairMode::DryRun;
     // A repair counts what it found by the outcome of the repair.
-    let found = if verify.mend == Mend::No { CountOutcome::Difference } else { CountOutcome::Success };
+    let found = if verify.mend == RepairMode::No { CountOutcome::Difference } else { CountOutcome::Success };
     let outstanding = if any_failed {
         let keys = findings.iter().map(|finding| &finding.key);
         match outstanding::of_keys(keys, sink, world.bucket, world.functions, course.report_by()).await {
             // What was mended is told all the same: another invocation would find it equal.
-            Err(fault) if verify.mend == Mend::Yes => {
+            Err(fault) if verify.mend == RepairMode::Yes => {
                 tracing::warn!(error = %fault, "the failure bucket was not read");
-                Outstanding::unread()
+                FailureIndex::unread()
             }
             read => read?,
         }
     } else {
-        Outstanding::none()
+        FailureIndex::none()
     };
     for (finding, mended) in findings.iter().zip(mended) {
         let objects = outstanding.of(&finding.key);
         let unattributed = objects.is_empty() && !outstanding.is_complete;
         course.count(format!("{sink}.unattributed"), usize::from(unattributed));
-        let kind = if objects.is_empty() { finding.kind } else { Kind::Quarantined };
+        let kind = if objects.is_empty() { finding.kind } else { DifferenceKind::Quarantined };
         course.count_as(found, format!("{sink}.{}", kind.as_str()), 1);
         let (outcome, reason) = match &mended {
-            Some(Mended::Written | Mended::Well) => (Some(if dry_run { "would_repair" } else { "repaired" }), None),
-            Some(Mended::Left(reason)) => (Some(if dry_run { "would_fail" } else { "failed" }), Some(reason.as_str())),
+            Some(RepairOutcome::Written | RepairOutcome::Well) => {
+                (Some(if dry_run { "would_repair" } else { "repaired" }), None)
+            }
+            Some(RepairOutcome::Left(reason)) => {
+                (Some(if dry_run { "would_fail" } else { "failed" }), Some(reason.as_str()))
+            }
             None => (None, None),
         };
         if let Some(outcome) = outcome {
@@ -215,7 +221,7 @@ async fn settle(
             course.count_as(count, format!("{sink}.{outcome}"), 1);
         }
         let (kind, key) = (kind.as_str(), &*finding.key.to_raw());
-        course.report(&Line {
+        course.report(&VerifyEntry {
             sink,
             kind,
             key,
@@ -231,7 +237,7 @@ async fn settle(
 
 /// A line of the report.
 #[derive(Serialize)]
-struct Line<'a> {
+struct VerifyEntry<'a> {
     sink: &'static str,
     kind: &'static str,
     key: &'a serde_json::value::RawValue,

@@ -36,7 +36,7 @@ fn with<T>(told: &[Told], check: impl FnOnce(&[&Change<'_>]) -> T) -> T {
 }
 
 /// Which changes of a batch a sink is given.
-fn given(memory: &Confirmations, sink: usize, told: &[Told]) -> Vec<Told> {
+fn given(memory: &ConfirmedChanges, sink: usize, told: &[Told]) -> Vec<Told> {
     with(told, |changes| {
         let lacking = memory.lacking(sink, changes);
         let is_given = |(change, _): &(&&Change<'_>, &Told)| lacking.contains(change.key.canonical());
@@ -44,7 +44,7 @@ fn given(memory: &Confirmations, sink: usize, told: &[Told]) -> Vec<Told> {
     })
 }
 
-fn confirm(memory: &mut Confirmations, sink: usize, told: &[Told], now: OffsetDateTime) {
+fn confirm(memory: &mut ConfirmedChanges, sink: usize, told: &[Told], now: OffsetDateTime) {
     with(told, |changes| memory.confirm(sink, changes.iter().copied(), now));
 }
 
@@ -79,7 +79,7 @@ proptest! {
     /// A sink is spared a change only if it confirmed this very change, not long ago, and was not given the item since.
     #[test]
     fn a_sink_is_spared_exactly_what_it_confirmed(steps in steps(), asked in batch(), sink in 0..3_usize) {
-        let mut memory = Confirmations::default();
+        let mut memory = ConfirmedChanges::default();
         let mut now = START;
         let mut model: Vec<(usize, Told, OffsetDateTime)> = Vec::new();
         for step in &steps {
@@ -131,7 +131,7 @@ proptest! {
         deliveries in proptest::collection::vec((0..8_usize, 0..8_usize, any::<[u8; 2]>()), 1..20),
     ) {
         let story: Vec<Told> = [(0, 1), (1, 2), (0, 3), (2, 4), (1, 5), (0, 6), (3, 7), (1, 8)].map(|(item, number)| (item, number, false)).into();
-        let mut memory = Confirmations::default();
+        let mut memory = ConfirmedChanges::default();
         let (mut spared, mut plain) = ([[0_u64; 4]; 2], [[0_u64; 4]; 2]);
         for (from, count, failing) in deliveries {
             let delivered: Vec<Told> = story.iter().skip(from).take(count + 1).copied().collect();
@@ -165,7 +165,7 @@ proptest! {
 
 #[test]
 fn of_one_sink_s_word_another_is_not_spared() {
-    let mut memory = Confirmations::default();
+    let mut memory = ConfirmedChanges::default();
     confirm(&mut memory, 0, &[(1, 1, false)], START);
     assert_eq!(given(&memory, 0, &[(1, 1, false)]), []);
     for (sink, told) in [(1, (1, 1, false)), (0, (1, 2, false)), (0, (2, 1, false)), (0, (1, 1, true))] {
@@ -175,7 +175,7 @@ fn of_one_sink_s_word_another_is_not_spared() {
 
 #[test]
 fn a_change_that_is_new_takes_the_others_of_its_item_along() {
-    let mut memory = Confirmations::default();
+    let mut memory = ConfirmedChanges::default();
     confirm(&mut memory, 0, &[(1, 2, false), (2, 3, false)], START);
     let again = [(1, 1, false), (1, 2, false), (2, 3, false)];
     assert_eq!(given(&memory, 0, &again), [(1, 1, false), (1, 2, false)]);
@@ -183,7 +183,7 @@ fn a_change_that_is_new_takes_the_others_of_its_item_along() {
 
 #[test]
 fn a_confirmation_lasts_from_the_first_delivery_on() {
-    let mut memory = Confirmations::default();
+    let mut memory = ConfirmedChanges::default();
     confirm(&mut memory, 0, &[(1, 1, false)], START);
     let later = START + LASTS - Duration::seconds(1);
     memory.expire(later);
@@ -196,7 +196,7 @@ fn a_confirmation_lasts_from_the_first_delivery_on() {
 #[test]
 fn there_is_room_for_so_much_and_what_is_new_goes_first() {
     let many = |from: u64| -> Vec<Told> { (from..from + 20_000).map(|number| (1, number, false)).collect() };
-    let mut memory = Confirmations::default();
+    let mut memory = ConfirmedChanges::default();
     for batch in 0..4 {
         confirm(&mut memory, 0, &many(batch * 20_000), START + Duration::seconds(i64::try_from(batch).unwrap()));
         assert!(memory.weight() <= ROOM, "{}", memory.weight());
@@ -210,7 +210,7 @@ fn there_is_room_for_so_much_and_what_is_new_goes_first() {
 
 #[test]
 fn beyond_the_last_bit_nothing_is_remembered() {
-    let mut memory = Confirmations::default();
+    let mut memory = ConfirmedChanges::default();
     confirm(&mut memory, SINKS, &[(1, 1, false)], START);
     assert_eq!(given(&memory, SINKS, &[(1, 1, false)]), [(1, 1, false)]);
     assert_eq!(given(&memory, 0, &[(1, 1, false)]), [(1, 1, false)]);

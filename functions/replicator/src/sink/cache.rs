@@ -19,13 +19,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use shared::cache::{self, Cache, CacheError};
 use shared::change::Change;
-use shared::floor::{Floor, OUTLIVED};
+use shared::floor::{MinVersion, OUTLIVED};
 use shared::invocation::Invocation;
 use shared::item;
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
+use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
 
 /// The sink's name.
 pub const NAME: &str = "cache";
@@ -40,8 +40,8 @@ pub struct CacheSink {
 }
 
 /// A record's mark, and the change that demands it.
-struct Due {
-    floor: Floor,
+struct KeyInvalidation {
+    floor: MinVersion,
     index: usize,
 }
 
@@ -52,12 +52,12 @@ impl CacheSink {
         Self { cache }
     }
 
-    async fn mark(&self, marks: &[(String, Floor)]) -> Result<(), CacheError> {
+    async fn mark(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
         let line = self.cache.line().await?;
         line.mark_all(marks).await.inspect_err(|_| self.cache.hang_up(&line))
     }
 
-    async fn mark_in_time(&self, marks: &[(String, Floor)], stop_at: Instant) -> Result<(), CacheError> {
+    async fn mark_in_time(&self, marks: &[(String, MinVersion)], stop_at: Instant) -> Result<(), CacheError> {
         if marks.is_empty() {
             return Ok(());
         }
@@ -67,15 +67,15 @@ impl CacheSink {
 }
 
 /// The marks of a batch. A key that is no record's cannot be asked for, and needs none.
-fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, Due> {
-    let mut due: HashMap<String, Due> = HashMap::new();
+fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, KeyInvalidation> {
+    let mut due: HashMap<String, KeyInvalidation> = HashMap::new();
     for change in changes.iter().filter(|change| !is_outlived(change, now)) {
         let Ok(key) = item::key_of(change.key.canonical()) else { continue };
-        let floor = Floor::of_change(change, item::version_of);
+        let floor = MinVersion::of_change(change, item::version_of);
         match due.entry(cache::key(change.source.table(), &key)) {
-            Entry::Vacant(entry) => drop(entry.insert(Due { floor, index: change.index })),
+            Entry::Vacant(entry) => drop(entry.insert(KeyInvalidation { floor, index: change.index })),
             Entry::Occupied(mut entry) if floor > entry.get().floor => {
-                *entry.get_mut() = Due { floor, index: change.index }
+                *entry.get_mut() = KeyInvalidation { floor, index: change.index }
             }
             Entry::Occupied(_) => {}
         }
@@ -95,7 +95,7 @@ impl Sink for CacheSink {
 
     /// What stops the start is what no wait would mend. A cache that is out of reach does not: the other sinks go on
     /// without it, and it says so in the log.
-    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async {
             let proof = async {
                 let line = self.cache.line().await?;
@@ -103,7 +103,7 @@ impl Sink for CacheSink {
             };
             match tokio::time::timeout(MARKED_WITHIN, proof).await {
                 Ok(Ok(())) => {}
-                Ok(Err(CacheError::Refused(reason))) => return Err(Broken { sink: NAME, reason }),
+                Ok(Err(CacheError::Refused(reason))) => return Err(SinkMisconfiguredError { sink: NAME, reason }),
                 Ok(Err(CacheError::Unavailable(error))) => tracing::warn!(error, "the cache cannot be marked yet"),
                 Err(_) => {
                     tracing::warn!(cache.endpoint = self.cache.place(), "the cache is silent: look after CACHE_URL")
@@ -114,20 +114,24 @@ impl Sink for CacheSink {
         .boxed()
     }
 
-    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async {
             let due = due(decided.changes, invocation.now);
             let marks: Vec<_> = due.iter().map(|(key, due)| (key.clone(), due.floor)).collect();
             let settled = decided.settled.len();
             let Err(error) = self.mark_in_time(&marks, invocation.stop_at).await else {
-                return Ok(Outcome { applied: settled, ..Outcome::default() });
+                return Ok(SinkOutcome { applied: settled, ..SinkOutcome::default() });
             };
             let reason = error.to_string();
             let failures: Vec<_> = due
                 .values()
-                .map(|due| Failure { index: due.index, kind: FailureKind::Transient(reason.clone()) })
+                .map(|due| FailedChange { index: due.index, kind: FailureKind::Transient(reason.clone()) })
                 .collect();
-            Ok(Outcome { applied: settled - failures.len(), failures, ..Outcome::default() })
+            Ok(SinkOutcome { applied: settled - failures.len(), failures, ..SinkOutcome::default() })
         }
         .boxed()
     }

@@ -24,16 +24,16 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::SharedInterceptor;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use shared::change::{Change, Effect};
+use shared::change::{Change, ChangeKind};
 use shared::invocation::Invocation;
-use shared::raw_table::{RawTable, TableFault};
+use shared::raw_table::{TableReadError, TableReader};
 use tokio::time::timeout;
 
-use super::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
-use body::SplicedBody;
-use request::{Refused, Requests};
-use schema::Schema;
-use verdict::Verdict;
+use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
+use body::RawBodyInterceptor;
+use request::{EncodeError, RequestEncoder};
+use schema::ReplicaSchema;
+use verdict::WriteOutcome;
 
 /// The sink's name.
 pub const NAME: &str = "dynamodb";
@@ -46,13 +46,13 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A table that mirrors the source's items.
 #[derive(Debug)]
 pub struct DynamoDbSink {
-    table: RawTable,
-    /// A client with [`SplicedBody`].
+    table: TableReader,
+    /// A client with [`RawBodyInterceptor`].
     writer: Client,
     in_flight: usize,
-    requests: Requests,
+    requests: RequestEncoder,
     /// What the table said of itself, asked once, and again after a fault.
-    schema: Mutex<Option<Arc<Schema>>>,
+    schema: Mutex<Option<Arc<ReplicaSchema>>>,
     /// The stream that has had a key which fits that.
     fitting: Mutex<Option<Box<str>>>,
 }
@@ -63,11 +63,11 @@ impl DynamoDbSink {
     /// The client brings connections, credentials, Region, retries and timeouts.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>, in_flight: usize, tombstone: time::Duration) -> Self {
-        let config = client.config().to_builder().interceptor(SharedInterceptor::permanent(SplicedBody)).build();
-        let table = RawTable::new(client, table);
+        let config = client.config().to_builder().interceptor(SharedInterceptor::permanent(RawBodyInterceptor)).build();
+        let table = TableReader::new(client, table);
         Self {
             writer: Client::from_conf(config),
-            requests: Requests::new(table.name(), tombstone),
+            requests: RequestEncoder::new(table.name(), tombstone),
             table,
             in_flight: in_flight.max(1),
             schema: Mutex::new(None),
@@ -76,7 +76,7 @@ impl DynamoDbSink {
     }
 
     /// The table's schema, as last known.
-    async fn schema(&self) -> Result<Arc<Schema>, TableFault> {
+    async fn schema(&self) -> Result<Arc<ReplicaSchema>, TableReadError> {
         let known = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match known {
             Some(schema) => Ok(schema),
@@ -84,8 +84,8 @@ impl DynamoDbSink {
         }
     }
 
-    async fn ask_schema(&self) -> Result<Arc<Schema>, TableFault> {
-        let schema = Arc::new(Schema::of_table(&self.table).await?);
+    async fn ask_schema(&self) -> Result<Arc<ReplicaSchema>, TableReadError> {
+        let schema = Arc::new(ReplicaSchema::of_table(&self.table).await?);
         *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&schema));
         Ok(schema)
     }
@@ -109,20 +109,22 @@ impl DynamoDbSink {
         }
     }
 
-    async fn write(&self, change: &Change<'_>, misfit: Option<&String>, invocation: &Invocation) -> Verdict {
+    async fn write(&self, change: &Change<'_>, misfit: Option<&String>, invocation: &Invocation) -> WriteOutcome {
         if let Some(misfit) = misfit {
-            return Verdict::Permanent(format!("the record's key is unlike that of the records beside it: {misfit}"));
+            return WriteOutcome::Permanent(format!(
+                "the record's key is unlike that of the records beside it: {misfit}"
+            ));
         }
         let body = match self.requests.put(change, invocation.now) {
             Ok(body) => body,
-            Err(Refused::View) => return Verdict::Fault(Refused::View.to_string()),
-            Err(poison) => return Verdict::Permanent(poison.to_string()),
+            Err(EncodeError::View) => return WriteOutcome::Fault(EncodeError::View.to_string()),
+            Err(poison) => return WriteOutcome::Permanent(poison.to_string()),
         };
         let put = self.writer.put_item().table_name(self.table.name());
         match body::sent_with(body, put.send()).await {
-            Ok(_) => Verdict::Applied,
+            Ok(_) => WriteOutcome::Applied,
             Err(error) => match verdict::of(&error, change.revision) {
-                Verdict::KeyRefused(reason) => self.whose_key_is_wrong(change, &reason).await,
+                WriteOutcome::KeyRefused(reason) => self.whose_key_is_wrong(change, &reason).await,
                 verdict => verdict,
             },
         }
@@ -130,16 +132,22 @@ impl DynamoDbSink {
 
     /// The table refuses a key that its schema, as last known, admits: either the table was made anew with other
     /// keys, which no record can help, or this image does not carry the key that its record names.
-    async fn whose_key_is_wrong(&self, change: &Change<'_>, reason: &str) -> Verdict {
+    async fn whose_key_is_wrong(&self, change: &Change<'_>, reason: &str) -> WriteOutcome {
         let schema = self.ask_schema().await.map_err(|fault| in_words(&fault));
         match schema.and_then(|schema| schema.admits(change.key.raw())) {
-            Ok(()) => Verdict::Permanent(format!("the image does not carry the key that its record names: {reason}")),
-            Err(fault) => Verdict::Fault(fault),
+            Ok(()) => {
+                WriteOutcome::Permanent(format!("the image does not carry the key that its record names: {reason}"))
+            }
+            Err(fault) => WriteOutcome::Fault(fault),
         }
     }
 
-    async fn apply_all(&self, decided: Decided<'_>, invocation: &Invocation) -> Result<Outcome, Broken> {
-        let mut tally = Tally::over(decided.settled);
+    async fn apply_all(
+        &self,
+        decided: DeduplicatedBatch<'_>,
+        invocation: &Invocation,
+    ) -> Result<SinkOutcome, SinkMisconfiguredError> {
+        let mut tally = OutcomeBuilder::over(decided.settled);
         let deadline = tokio::time::sleep_until(invocation.stop_at);
         tokio::pin!(deadline);
         let schema = tokio::select! {
@@ -178,7 +186,7 @@ impl DynamoDbSink {
                 next = writes.next() => next,
             };
             let Some((place, verdict)) = next else { return Ok(tally.close(UNFINISHED)) };
-            if let Verdict::Fault(reason) = verdict {
+            if let WriteOutcome::Fault(reason) = verdict {
                 // The writes in flight are dropped; should one still land, the guard makes its redelivery a duplicate.
                 self.forget_schema();
                 return Ok(tally.close(&reason));
@@ -193,11 +201,13 @@ impl Sink for DynamoDbSink {
         NAME
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async {
             let reason = match timeout(CHECK_TIMEOUT, self.ask_schema()).await {
                 Ok(Ok(_)) => return Ok(()),
-                Ok(Err(fault)) if !fault.may_pass => return Err(Broken { sink: NAME, reason: in_words(&fault) }),
+                Ok(Err(fault)) if !fault.may_pass => {
+                    return Err(SinkMisconfiguredError { sink: NAME, reason: in_words(&fault) });
+                }
                 Ok(Err(fault)) => in_words(&fault),
                 Err(_) => format!("REPLICA_TABLE {} was not described in time", self.table.name()),
             };
@@ -211,61 +221,68 @@ impl Sink for DynamoDbSink {
         .boxed()
     }
 
-    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         self.apply_all(decided, invocation).boxed()
     }
 }
 
 /// By the name of the setting that would have to be mended.
-fn in_words(fault: &TableFault) -> String {
+fn in_words(fault: &TableReadError) -> String {
     format!("REPLICA_TABLE {} {}", fault.table, fault.reason)
 }
 
 /// A replica that is its own source would feed its writes back into the stream, for ever.
-fn refuse_the_source(schema: &Schema, changes: &[&Change<'_>]) -> Result<(), Broken> {
+fn refuse_the_source(schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<(), SinkMisconfiguredError> {
     if changes.iter().any(|change| change.source.table_arn() == schema.arn) {
         let reason = format!("the replica {} is the source: set REPLICA_TABLE to another table", schema.arn);
-        return Err(Broken { sink: NAME, reason });
+        return Err(SinkMisconfiguredError { sink: NAME, reason });
     }
     Ok(())
 }
 
 /// What became of each settled change so far.
-struct Tally<'b> {
+struct OutcomeBuilder<'b> {
     settled: &'b [&'b Change<'b>],
     open: Vec<bool>,
-    outcome: Outcome,
+    outcome: SinkOutcome,
 }
 
-impl<'b> Tally<'b> {
+impl<'b> OutcomeBuilder<'b> {
     fn over(settled: &'b [&'b Change<'b>]) -> Self {
-        Self { settled, open: vec![true; settled.len()], outcome: Outcome::default() }
+        Self { settled, open: vec![true; settled.len()], outcome: SinkOutcome::default() }
     }
 
-    fn count(&mut self, place: usize, verdict: Verdict) {
+    fn count(&mut self, place: usize, verdict: WriteOutcome) {
         let (change, outcome) = (self.settled[place], &mut self.outcome);
         self.open[place] = false;
         let kind = match verdict {
-            Verdict::Applied => {
+            WriteOutcome::Applied => {
                 outcome.applied += 1;
-                outcome.tombstones += usize::from(matches!(change.effect, Effect::Remove { .. }));
+                outcome.tombstones += usize::from(matches!(change.effect, ChangeKind::Remove { .. }));
                 return;
             }
-            Verdict::Duplicate => return outcome.duplicate += 1,
-            Verdict::Stale => return outcome.stale += 1,
-            Verdict::Permanent(reason) => FailureKind::Permanent(reason),
-            Verdict::Transient(reason) | Verdict::Fault(reason) | Verdict::KeyRefused(reason) => {
+            WriteOutcome::Duplicate => return outcome.duplicate += 1,
+            WriteOutcome::Stale => return outcome.stale += 1,
+            WriteOutcome::Permanent(reason) => FailureKind::Permanent(reason),
+            WriteOutcome::Transient(reason) | WriteOutcome::Fault(reason) | WriteOutcome::KeyRefused(reason) => {
                 FailureKind::Transient(reason)
             }
         };
-        outcome.failures.push(Failure { index: change.index, kind });
+        outcome.failures.push(FailedChange { index: change.index, kind });
     }
 
     /// The outcome, in which whatever is still open failed for `reason`.
-    fn close(mut self, reason: &str) -> Outcome {
+    fn close(mut self, reason: &str) -> SinkOutcome {
         let open = self.settled.iter().zip(&self.open).filter(|(_, open)| **open);
         self.outcome.failures.extend(
-            open.map(|(change, _)| Failure { index: change.index, kind: FailureKind::Transient(reason.to_owned()) }),
+            open.map(|(change, _)| FailedChange {
+                index: change.index,
+                kind: FailureKind::Transient(reason.to_owned()),
+            }),
         );
         self.outcome
     }

@@ -26,18 +26,18 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use shared::change::Change;
 use shared::invocation::Invocation;
-use shared::item::columns::NoRow;
-use shared::postgres::{Database, Fault, FaultKind, Settings};
+use shared::item::columns::RowError;
+use shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind, PostgresSettings};
 use shared::token::TokenSigner;
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
 
-use super::{Broken, Decided, Failure, FailureKind, Outcome, Sink};
-use row::{Refused, Row};
-use write::{Counts, Left, Over, Written};
+use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
+use row::{RowEncodeError, UserRow};
+use write::{RowFailure, UpsertCounts, UpsertMode, UpsertOutput};
 
-pub use migrations::{Unmigrated, admit, migrate, pending};
+pub use migrations::{MigrationError, admit, migrate, pending};
 
 /// The sink's name.
 pub const NAME: &str = "postgres";
@@ -56,7 +56,7 @@ const PURGE_ROWS: i64 = 1_000;
 /// A table of users that mirrors the source's.
 #[derive(Debug)]
 pub struct PostgresSink {
-    database: Database,
+    database: PostgresDatabase,
     tombstone: time::Duration,
     /// In epoch seconds.
     purge_at: AtomicI64,
@@ -67,41 +67,41 @@ pub struct PostgresSink {
 impl PostgresSink {
     /// A sink for the database that `settings` describe, with tombstones that stay for `tombstone`; no I/O.
     #[must_use]
-    pub fn new(settings: &Settings, signer: Option<TokenSigner>, tombstone: time::Duration) -> Self {
+    pub fn new(settings: &PostgresSettings, signer: Option<TokenSigner>, tombstone: time::Duration) -> Self {
         let database = settings.database(signer, statement::SETUP);
         Self { database, tombstone, purge_at: AtomicI64::new(i64::MIN), fitting: Mutex::default() }
     }
 
     /// The line to it.
     #[must_use]
-    pub fn database(&self) -> &Database {
+    pub fn database(&self) -> &PostgresDatabase {
         &self.database
     }
 
-    async fn apply_all(&self, decided: Decided<'_>, invocation: &Invocation) -> Outcome {
+    async fn apply_all(&self, decided: DeduplicatedBatch<'_>, invocation: &Invocation) -> SinkOutcome {
         let settled = decided.settled;
         if settled.is_empty() {
-            return Outcome::default();
+            return SinkOutcome::default();
         }
         let (mut rows, refused) = rows(settled, invocation.now);
         if let Some(reason) = of_another_table(&rows, &refused)
             && !self.has_fitted(settled[0])
         {
-            return Outcome::all_failed(settled, &reason);
+            return SinkOutcome::all_failed(settled, &reason);
         }
         if !rows.is_empty() {
             self.fits(settled[0]);
         }
-        Row::sort(&mut rows);
-        let Written { counts, left, .. } = self.write(&rows, Over::Lower, invocation.stop_at).await;
-        let Counts { applied, tombstones, duplicate, stale } = counts;
+        UserRow::sort(&mut rows);
+        let UpsertOutput { counts, left, .. } = self.write(&rows, UpsertMode::Lower, invocation.stop_at).await;
+        let UpsertCounts { applied, tombstones, duplicate, stale } = counts;
         let refused = refused.into_iter().map(|(place, refused)| (place, refused.into()));
         let failures = refused.chain(left.into_iter().map(|(place, left)| (place, left.into())));
-        let failures = failures.map(|(place, kind)| Failure { index: settled[place].index, kind }).collect();
+        let failures = failures.map(|(place, kind)| FailedChange { index: settled[place].index, kind }).collect();
         if applied > 0 {
             self.purge(invocation).await;
         }
-        Outcome { applied, duplicate, stale, tombstones, failures }
+        SinkOutcome { applied, duplicate, stale, tombstones, failures }
     }
 
     /// Whether a batch before has shown that this stream is one of users. Its keys are all alike, so a key that is none is
@@ -140,31 +140,33 @@ impl PostgresSink {
         self.purge_at.store(now + pause, Ordering::Relaxed);
     }
 
-    async fn ask(&self, until: Instant) -> Result<(), NotServing> {
+    async fn ask(&self, until: Instant) -> Result<(), ServingError> {
         let asked =
             self.database.run(until, |session| async move { session.client().query_one(statement::CHECK, &[]).await });
         if asked.await?.try_get::<_, bool>(0).unwrap_or_default() {
             let reason = "is read-only: it is a replica, not the writer; name the writer's endpoint";
-            return Err(NotServing::Broken(format!("{SETTING} {} {reason}", self.database.address())));
+            return Err(ServingError::Broken(format!("{SETTING} {} {reason}", self.database.address())));
         }
         let pending = pending(&self.database, until).await?;
         if !pending.is_empty() {
             let (address, steps) = (self.database.address(), pending.join(", "));
             let reason = format!("{SETTING} {address} is not migrated ({steps}): run the maintenance task migrate");
-            return Err(NotServing::Broken(reason));
+            return Err(ServingError::Broken(reason));
         }
         self.takes_rows(until).await
     }
 
     /// Whether the table takes a row that is beyond doubt.
-    async fn takes_rows(&self, until: Instant) -> Result<(), NotServing> {
+    async fn takes_rows(&self, until: Instant) -> Result<(), ServingError> {
         let probed =
             self.database.run(until, |session| async move { session.client().batch_execute(statement::PROBE).await });
         match probed.await {
-            Err(fault) if matches!(&fault.kind, FaultKind::Refused(code) if code.code() == statement::PROBED) => Ok(()),
+            Err(fault) if matches!(&fault.kind, PostgresErrorKind::Refused(code) if code.code() == statement::PROBED) => {
+                Ok(())
+            }
             Err(fault) if fault.is_about_a_value() => {
                 let reason = format!("{fault}: the table users takes no row at all; look for constraints added to it");
-                Err(NotServing::Broken(reason))
+                Err(ServingError::Broken(reason))
             }
             Err(fault) => Err(fault.into()),
             Ok(()) => Ok(()),
@@ -173,18 +175,18 @@ impl PostgresSink {
 }
 
 /// Why the replica serves nobody now.
-enum NotServing {
+enum ServingError {
     /// Someone has to mend it.
     Broken(String),
     /// It may pass.
     Passing(String),
 }
 
-impl From<Fault> for NotServing {
-    fn from(fault: Fault) -> Self {
+impl From<PostgresError> for ServingError {
+    fn from(fault: PostgresError) -> Self {
         match fault.kind {
-            FaultKind::Unreachable => Self::Passing(fault.reason),
-            FaultKind::Refused(code) if passes(&code) => Self::Passing(fault.reason),
+            PostgresErrorKind::Unreachable => Self::Passing(fault.reason),
+            PostgresErrorKind::Refused(code) if passes(&code) => Self::Passing(fault.reason),
             _ => Self::Broken(fault.reason),
         }
     }
@@ -196,28 +198,28 @@ fn passes(code: &SqlState) -> bool {
     ["40", "53", "55", "57", "58", "XX"].iter().any(|class| code.code().starts_with(class))
 }
 
-impl From<Refused> for FailureKind {
-    fn from(refused: Refused) -> Self {
+impl From<RowEncodeError> for FailureKind {
+    fn from(refused: RowEncodeError) -> Self {
         match refused {
-            Refused::View => Self::Transient(refused.to_string()),
+            RowEncodeError::View => Self::Transient(refused.to_string()),
             poison => Self::Permanent(poison.to_string()),
         }
     }
 }
 
-impl From<Left> for FailureKind {
-    fn from(left: Left) -> Self {
+impl From<RowFailure> for FailureKind {
+    fn from(left: RowFailure) -> Self {
         match left {
-            Left::Poison(reason) => Self::Permanent(reason),
-            Left::Fault(reason) => Self::Transient(reason),
+            RowFailure::Poison(reason) => Self::Permanent(reason),
+            RowFailure::Fault(reason) => Self::Transient(reason),
         }
     }
 }
 
-impl From<Unmigrated> for NotServing {
-    fn from(unmigrated: Unmigrated) -> Self {
+impl From<MigrationError> for ServingError {
+    fn from(unmigrated: MigrationError) -> Self {
         match unmigrated {
-            Unmigrated::Database(fault) => fault.into(),
+            MigrationError::Database(fault) => fault.into(),
             other => Self::Broken(other.to_string()),
         }
     }
@@ -228,12 +230,12 @@ impl Sink for PostgresSink {
         NAME
     }
 
-    fn check(&self) -> BoxFuture<'_, Result<(), Broken>> {
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async {
             let reason = match timeout(CHECK_TIMEOUT, self.ask(Instant::now() + CHECK_TIMEOUT)).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(NotServing::Broken(reason))) => return Err(Broken { sink: NAME, reason }),
-                Ok(Err(NotServing::Passing(reason))) => reason,
+                Ok(Err(ServingError::Broken(reason))) => return Err(SinkMisconfiguredError { sink: NAME, reason }),
+                Ok(Err(ServingError::Passing(reason))) => reason,
                 Err(_) => format!("{SETTING} {} did not answer in time", self.database.address()),
             };
             tracing::warn!(
@@ -246,16 +248,20 @@ impl Sink for PostgresSink {
         .boxed()
     }
 
-    fn apply<'s>(&'s self, decided: Decided<'s>, invocation: &'s Invocation) -> BoxFuture<'s, Result<Outcome, Broken>> {
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         self.apply_all(decided, invocation).map(Ok).boxed()
     }
 }
 
 /// The rows of these changes, and what is none.
-fn rows<'c>(settled: &[&'c Change<'_>], now: OffsetDateTime) -> (Vec<Row<'c>>, Vec<(usize, Refused)>) {
+fn rows<'c>(settled: &[&'c Change<'_>], now: OffsetDateTime) -> (Vec<UserRow<'c>>, Vec<(usize, RowEncodeError)>) {
     let (mut rows, mut refused) = (Vec::with_capacity(settled.len()), Vec::new());
     for (place, change) in settled.iter().enumerate() {
-        match Row::of_change(place, change, now) {
+        match UserRow::of_change(place, change, now) {
             Ok(row) => rows.push(row),
             Err(reason) => refused.push((place, reason)),
         }
@@ -264,8 +270,8 @@ fn rows<'c>(settled: &[&'c Change<'_>], now: OffsetDateTime) -> (Vec<Row<'c>>, V
 }
 
 /// If every record's key is unlike a user's, it is the table that is unlike this one, and no record's fault.
-fn of_another_table(rows: &[Row<'_>], refused: &[(usize, Refused)]) -> Option<String> {
-    let other = |(_, refused): &(usize, Refused)| *refused == Refused::NoRow(NoRow::Key);
+fn of_another_table(rows: &[UserRow<'_>], refused: &[(usize, RowEncodeError)]) -> Option<String> {
+    let other = |(_, refused): &(usize, RowEncodeError)| *refused == RowEncodeError::NoRow(RowError::Key);
     let all = rows.is_empty() && refused.iter().all(other);
-    all.then(|| format!("{SETTING} holds users, and this table's {}: leave it unset", NoRow::Key))
+    all.then(|| format!("{SETTING} holds users, and this table's {}: leave it unset", RowError::Key))
 }

@@ -6,10 +6,10 @@
 
 use futures::future::BoxFuture;
 use shared::change::CanonicalKey;
-use shared::held::Held;
+use shared::held::ReplicaItem;
 use shared::invocation::Invocation;
 use shared::raw_item::RawItem;
-use shared::raw_table::Segment;
+use shared::raw_table::ScanSegment;
 use shared::revision::Revision;
 use time::OffsetDateTime;
 
@@ -17,20 +17,20 @@ use super::Sink;
 
 /// A write beside the stream.
 #[derive(Debug, Clone, Copy)]
-pub struct Write<'w> {
+pub struct ReplicaWrite<'w> {
     /// Of which item.
     pub key: &'w CanonicalKey,
     /// What shall stand there.
-    pub target: Target<'w>,
+    pub target: WriteTarget<'w>,
     /// Its age.
     pub revision: Revision,
     /// Over what it may go.
-    pub over: Over,
+    pub over: ReplicaCondition,
 }
 
 /// What a write leaves.
 #[derive(Debug, Clone, Copy)]
-pub enum Target<'w> {
+pub enum WriteTarget<'w> {
     /// An item of the source.
     Item(&'w RawItem),
     /// A tombstone.
@@ -42,7 +42,7 @@ pub enum Target<'w> {
 
 /// Over what a write may go; if anything else stands there it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum ReplicaCondition {
     /// No item and no tombstone.
     Nothing,
     /// What has this revision, or, if it is none, nothing or what has none.
@@ -51,7 +51,7 @@ pub enum Over {
 
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Put {
+pub enum WriteResult {
     /// It stands.
     Written,
     /// Something else stood there.
@@ -65,7 +65,7 @@ pub enum Put {
 /// A replica that could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("sink {sink}: {reason}")]
-pub struct Unread {
+pub struct ReplicaReadError {
     /// The sink's name.
     pub sink: &'static str,
     /// Why, in words that hold none of an item's values.
@@ -74,18 +74,18 @@ pub struct Unread {
 
 /// What a read found.
 #[derive(Debug, Default)]
-pub struct Reading {
+pub struct ReplicaReadOutput {
     /// One for each key, in their order.
-    pub held: Vec<Option<Held>>,
+    pub held: Vec<Option<ReplicaItem>>,
     /// What it cost, in read capacity units.
     pub units: f64,
 }
 
 /// A page of a scan.
 #[derive(Debug, Default)]
-pub struct HeldPage {
+pub struct ReplicaPage {
     /// Items and tombstones, each with its key.
-    pub held: Vec<(CanonicalKey, Held)>,
+    pub held: Vec<(CanonicalKey, ReplicaItem)>,
     /// Where to go on; nothing at the end.
     pub next: Option<CanonicalKey>,
     /// What it cost, in read capacity units.
@@ -97,21 +97,25 @@ pub trait Replica: Sink {
     /// What stands under these keys, read consistently.
     ///
     /// # Errors
-    /// [`Unread`] if the replica does not tell all of it.
-    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>>;
+    /// [`ReplicaReadError`] if the replica does not tell all of it.
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>>;
 
     /// A page of a segment, after the key `after` if that is given, read consistently.
     ///
     /// # Errors
-    /// [`Unread`] if the replica does not tell it.
-    fn scan<'s>(&'s self, segment: Segment, after: Option<&'s CanonicalKey>)
-    -> BoxFuture<'s, Result<HeldPage, Unread>>;
+    /// [`ReplicaReadError`] if the replica does not tell it.
+    fn scan<'s>(
+        &'s self,
+        segment: ScanSegment,
+        after: Option<&'s CanonicalKey>,
+    ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>>;
 
     /// Why this replica can never hold what a write would leave, as far as that is known without asking it. [`Replica::put`]
-    /// refuses at least that, and returns it as [`Put::Permanent`].
-    fn refusal(&self, write: &Write<'_>, now: OffsetDateTime) -> Option<String>;
+    /// refuses at least that, and returns it as [`WriteResult::Permanent`].
+    fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String>;
 
     /// Does these writes, one an item, and returns by `invocation.stop_at` at the latest; answers for each of them, in
     /// their order.
-    fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>>;
+    fn put<'s>(&'s self, writes: &'s [ReplicaWrite<'s>], invocation: &'s Invocation)
+    -> BoxFuture<'s, Vec<WriteResult>>;
 }

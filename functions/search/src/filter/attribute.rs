@@ -7,17 +7,18 @@
 
 use std::collections::BTreeMap;
 
-use shared::user::json::{Json, MAX_DEPTH};
+use shared::user::json::{JsonValue, MAX_DEPTH};
 
 /// What `attributes` must contain: the value itself, or a list with it.
 pub(super) fn wanted(path: &str, value: &str) -> Result<[String; 2], String> {
     let names = names(path)?;
     let value = scalar(value)?;
-    let below = |value: Json| {
-        let whole = names.iter().rev().fold(value, |inner, name| Json::Object(BTreeMap::from([(name.clone(), inner)])));
+    let below = |value: JsonValue| {
+        let whole =
+            names.iter().rev().fold(value, |inner, name| JsonValue::Object(BTreeMap::from([(name.clone(), inner)])));
         serde_json::to_string(&whole).map_err(|error| error.to_string())
     };
-    Ok([below(value.clone())?, below(Json::Array(vec![value]))?])
+    Ok([below(value.clone())?, below(JsonValue::Array(vec![value]))?])
 }
 
 fn names(path: &str) -> Result<Vec<String>, String> {
@@ -47,19 +48,19 @@ fn names(path: &str) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-fn scalar(text: &str) -> Result<Json, String> {
+fn scalar(text: &str) -> Result<JsonValue, String> {
     let value = match text.as_bytes().first() {
-        Some(b'"' | b'-' | b'0'..=b'9') => match Json::parse(text) {
+        Some(b'"' | b'-' | b'0'..=b'9') => match JsonValue::parse(text) {
             Ok(value) => value,
             // A number that the table cannot hold is nobody's; anything else was meant as a text, as `12 High Street` is.
             Err(error) if error.reason.starts_with("number ") => return Err(error.reason),
-            Err(_) => Json::String(text.to_owned()),
+            Err(_) => JsonValue::String(text.to_owned()),
         },
-        _ if ["true", "false", "null"].contains(&text) => Json::parse(text).map_err(|error| error.reason)?,
-        _ => Json::String(text.to_owned()),
+        _ if ["true", "false", "null"].contains(&text) => JsonValue::parse(text).map_err(|error| error.reason)?,
+        _ => JsonValue::String(text.to_owned()),
     };
     match &value {
-        Json::String(text) if text.contains('\0') => {
+        JsonValue::String(text) if text.contains('\0') => {
             Err("contains a NUL character (U+0000), which is not allowed in a string".to_owned())
         }
         _ => Ok(value),

@@ -9,14 +9,14 @@ use shared::clock::Clock;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use super::super::Pump;
+use super::super::EventSourceMapping;
 use super::super::checkpoints::CheckpointFile;
-use super::super::discard::Destination;
-use super::super::filter::Filter;
-use super::super::invoke::{Invoke, InvokeError};
-use super::super::settings::Settings;
+use super::super::discard::FailureDestination;
+use super::super::filter::RecordFilter;
+use super::super::invoke::{InvokeError, StreamFunction};
+use super::super::settings::MappingSettings;
 use super::*;
-use crate::template::{Attribute, Bucket, KeyElement, Table};
+use crate::template::{AttributeType, BucketResource, KeyDefinition, TableResource};
 use crate::{clients, dynamodb, s3};
 
 /// What a function makes of the records' keys.
@@ -28,7 +28,7 @@ struct Noting {
     behaviour: Behaviour,
 }
 
-impl Invoke for Noting {
+impl StreamFunction for Noting {
     fn invoke<'a>(&'a self, event: &'a RawValue, _: Invocation) -> LocalBoxFuture<'a, Result<String, InvokeError>> {
         let event: Value = serde_json::from_str(event.get()).unwrap();
         let key = |record: &Value| record["dynamodb"]["Keys"]["id"]["S"].as_str().unwrap().to_owned();
@@ -39,8 +39,8 @@ impl Invoke for Noting {
 }
 
 struct World {
-    dynamodb: dynamodb::Engine,
-    s3: s3::Engine,
+    dynamodb: dynamodb::DynamoDbEngine,
+    s3: s3::S3Engine,
     folder: TempDir,
 }
 
@@ -48,19 +48,19 @@ impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = || TcpListener::bind("127.0.0.1:0");
-        let dynamodb = dynamodb::Engine::start(listener().await.unwrap(), None).await.unwrap();
-        let s3 = s3::Engine::start(listener().await.unwrap(), &folder.path().join("s3")).await.unwrap();
-        let table = Table {
+        let dynamodb = dynamodb::DynamoDbEngine::start(listener().await.unwrap(), None).await.unwrap();
+        let s3 = s3::S3Engine::start(listener().await.unwrap(), &folder.path().join("s3")).await.unwrap();
+        let table = TableResource {
             logical_id: "ItemsTable".into(),
             name: "Items".into(),
-            keys: vec![KeyElement { name: "id".into(), role: "HASH".into() }],
-            attributes: vec![Attribute { name: "id".into(), kind: "S".into() }],
+            keys: vec![KeyDefinition { name: "id".into(), role: "HASH".into() }],
+            attributes: vec![AttributeType { name: "id".into(), kind: "S".into() }],
             indexes: vec![],
             ttl_attribute: None,
             stream_view: Some("NEW_AND_OLD_IMAGES".into()),
         };
         dynamodb.create_tables(&[table]).unwrap();
-        s3.create_buckets(&[Bucket { logical_id: "FailureBucket".into(), name: "failures".into() }]).unwrap();
+        s3.create_buckets(&[BucketResource { logical_id: "FailureBucket".into(), name: "failures".into() }]).unwrap();
         Self { dynamodb, s3, folder }
     }
 
@@ -71,17 +71,17 @@ impl World {
         }
     }
 
-    async fn pump(&self, settings: Settings, behaviour: Behaviour) -> (Pump, Arc<Noting>) {
+    async fn pump(&self, settings: MappingSettings, behaviour: Behaviour) -> (EventSourceMapping, Arc<Noting>) {
         let client = clients::dynamodb(self.dynamodb.endpoint());
         let table = client.describe_table().table_name("Items").send().await.unwrap().table.unwrap();
         let function = Arc::new(Noting { seen: Mutex::default(), behaviour });
         let first_back_off = Duration::from_millis(1);
         let stream_arn = table.latest_stream_arn.unwrap();
         let checkpoints = CheckpointFile::new(&self.folder.path().join("checkpoints"), "Items");
-        let pump = Pump::start(Mapping {
+        let pump = EventSourceMapping::start(MappingConfig {
             name: "Items".into(),
-            settings: Settings { partial_answers: true, first_back_off, ..settings },
-            filter: Filter::parse("Items", &[]).unwrap(),
+            settings: MappingSettings { partial_answers: true, first_back_off, ..settings },
+            filter: RecordFilter::parse("Items", &[]).unwrap(),
             from: checkpoints.load(&stream_arn).unwrap(),
             stream_arn,
             from_latest: false,
@@ -89,7 +89,7 @@ impl World {
             function: "noting".into(),
             invoke: Arc::<Noting>::clone(&function),
             timeout: Duration::from_secs(5),
-            on_failure: Some(Destination { s3: clients::s3(self.s3.endpoint()), bucket: "failures".into() }),
+            on_failure: Some(FailureDestination { s3: clients::s3(self.s3.endpoint()), bucket: "failures".into() }),
             checkpoints: Some(checkpoints),
             clock: Clock::system(),
         });
@@ -118,12 +118,12 @@ async fn a_restart_goes_on_where_the_last_run_left_off() {
     let world = World::new().await;
     let well: Behaviour = |_| Some(String::new());
     world.put(&["a", "b"]).await;
-    let (pump, function) = world.pump(Settings::default(), well).await;
+    let (pump, function) = world.pump(MappingSettings::default(), well).await;
     pump.drained().await;
     pump.stop().await;
     assert_eq!(seen(&function).concat(), ["a", "b"]);
     world.put(&["c"]).await;
-    let (pump, function) = world.pump(Settings::default(), well).await;
+    let (pump, function) = world.pump(MappingSettings::default(), well).await;
     pump.drained().await;
     pump.stop().await;
     assert_eq!(seen(&function).concat(), ["c"]);
@@ -133,7 +133,7 @@ async fn a_restart_goes_on_where_the_last_run_left_off() {
 async fn a_function_that_panics_loses_only_the_record_it_panics_at_and_that_one_is_kept() {
     let world = World::new().await;
     world.put(&["a", "b", "bad", "c"]).await;
-    let settings = Settings { bisect: true, max_retries: Some(1), ..Settings::default() };
+    let settings = MappingSettings { bisect: true, max_retries: Some(1), ..MappingSettings::default() };
     let (pump, function) =
         world.pump(settings, |keys| (!keys.contains(&"bad".to_owned())).then(|| "null".to_owned())).await;
     pump.drained().await;
@@ -151,7 +151,7 @@ async fn a_function_that_panics_loses_only_the_record_it_panics_at_and_that_one_
 async fn a_write_that_changes_nothing_is_not_delivered() {
     let world = World::new().await;
     world.put(&["a", "a"]).await;
-    let (pump, function) = world.pump(Settings::default(), |_| Some("{}".to_owned())).await;
+    let (pump, function) = world.pump(MappingSettings::default(), |_| Some("{}".to_owned())).await;
     pump.drained().await;
     pump.stop().await;
     assert_eq!(seen(&function).concat(), ["a"]);

@@ -11,7 +11,7 @@ const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
 /// A record's shard, item and whether the filter wants it; its place in the list is its number.
 #[derive(Debug, Clone)]
-struct Written {
+struct WrittenRecord {
     shard: usize,
     item: u64,
     wanted: bool,
@@ -19,16 +19,16 @@ struct Written {
 
 /// What happens next, if it can.
 #[derive(Debug, Clone)]
-enum Act {
+enum ModelAction {
     Read { shard: usize, count: usize },
     Next,
-    Answer { step: usize, reply: Reply },
+    Answer { step: usize, reply: ModelReply },
     Wait { seconds: u8 },
     Restart,
 }
 
 #[derive(Debug, Clone)]
-enum Reply {
+enum ModelReply {
     Done,
     Thrown,
     Malformed,
@@ -36,42 +36,42 @@ enum Reply {
     From(usize),
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
+fn acts() -> impl Strategy<Value = Vec<ModelAction>> {
     let reply = prop_oneof![
-        3 => Just(Reply::Done),
-        1 => Just(Reply::Thrown),
-        1 => Just(Reply::Malformed),
-        1 => Just(Reply::Unknown),
-        2 => (0..8_usize).prop_map(Reply::From),
+        3 => Just(ModelReply::Done),
+        1 => Just(ModelReply::Thrown),
+        1 => Just(ModelReply::Malformed),
+        1 => Just(ModelReply::Unknown),
+        2 => (0..8_usize).prop_map(ModelReply::From),
     ];
     let act = prop_oneof![
-        4 => (0..4_usize, 1..6_usize).prop_map(|(shard, count)| Act::Read { shard, count }),
-        5 => Just(Act::Next),
-        5 => (0..4_usize, reply).prop_map(|(step, reply)| Act::Answer { step, reply }),
-        2 => (0..40_u8).prop_map(|seconds| Act::Wait { seconds }),
-        1 => Just(Act::Restart),
+        4 => (0..4_usize, 1..6_usize).prop_map(|(shard, count)| ModelAction::Read { shard, count }),
+        5 => Just(ModelAction::Next),
+        5 => (0..4_usize, reply).prop_map(|(step, reply)| ModelAction::Answer { step, reply }),
+        2 => (0..40_u8).prop_map(|seconds| ModelAction::Wait { seconds }),
+        1 => Just(ModelAction::Restart),
     ];
     prop::collection::vec(act, 0..120)
 }
 
-fn records() -> impl Strategy<Value = Vec<Written>> {
+fn records() -> impl Strategy<Value = Vec<WrittenRecord>> {
     let record = (0..4_usize, 0..5_u64, prop::bool::weighted(0.8));
     prop::collection::vec(record, 0..60).prop_map(|records| {
         let mut records: Vec<_> =
-            records.into_iter().map(|(shard, item, wanted)| Written { shard, item, wanted }).collect();
+            records.into_iter().map(|(shard, item, wanted)| WrittenRecord { shard, item, wanted }).collect();
         // A parent's records are older than its children's.
         records.sort_by_key(|record| record.shard);
         records
     })
 }
 
-fn settings() -> impl Strategy<Value = Settings> {
+fn settings() -> impl Strategy<Value = MappingSettings> {
     let numbers = (1..6_usize, 10..60_usize, 0..30_u64, 1..4_usize);
     let limits = (prop::option::of(0..3_u32), prop::option::of(20..90_u64));
     (numbers, limits, any::<bool>(), any::<bool>()).prop_map(|(numbers, limits, bisect, partial_answers)| {
         let seconds = std::time::Duration::from_secs;
         let (batch_size, batch_bytes, window, lanes) = numbers;
-        Settings {
+        MappingSettings {
             batch_size,
             batch_bytes,
             window: seconds(window),
@@ -91,20 +91,20 @@ fn shard(index: usize) -> ShardId {
 }
 
 /// The stream, a machine that reads it, and what the laws say so far.
-struct World {
-    settings: Settings,
-    records: Vec<Written>,
-    machine: Machine<usize>,
-    steps: Vec<Step<usize>>,
+struct ModelState {
+    settings: MappingSettings,
+    records: Vec<WrittenRecord>,
+    machine: MappingState<usize>,
+    steps: Vec<MappingAction<usize>>,
     now: OffsetDateTime,
     settled: BTreeSet<usize>,
     acknowledged: BTreeMap<usize, u32>,
 }
 
-impl World {
-    fn new(settings: Settings, records: Vec<Written>) -> Self {
+impl ModelState {
+    fn new(settings: MappingSettings, records: Vec<WrittenRecord>) -> Self {
         let mut world = Self {
-            machine: Machine::new(settings.clone()),
+            machine: MappingState::new(settings.clone()),
             settings,
             records,
             steps: Vec::new(),
@@ -117,7 +117,7 @@ impl World {
     }
 
     /// A chain of shards: each is the parent of the next.
-    fn open(&mut self, from: &BTreeMap<ShardId, Checkpoint>) {
+    fn open(&mut self, from: &BTreeMap<ShardId, ShardPosition>) {
         for index in 0..4 {
             self.machine.open(shard(index), index.checked_sub(1).map(shard), from.get(&shard(index)));
         }
@@ -130,7 +130,7 @@ impl World {
     fn read(&mut self, index: usize, count: usize) {
         let Some((id, after)) = self.machine.readable().into_iter().find(|(id, _)| *id == shard(index)) else { return };
         let after = after.map_or(0, |number| Self::of_number(number) + 1);
-        let entry = |place: usize, record: &Written| Entry {
+        let entry = |place: usize, record: &WrittenRecord| RecordEntry {
             number: SequenceNumber::parse(&(place + 1).to_string()).unwrap(),
             key_hash: record.item,
             at: Some(START),
@@ -166,32 +166,32 @@ impl World {
         Ok(true)
     }
 
-    fn answer(&mut self, step: usize, reply: &Reply) -> Result<(), TestCaseError> {
+    fn answer(&mut self, step: usize, reply: &ModelReply) -> Result<(), TestCaseError> {
         if self.steps.is_empty() {
             return Ok(());
         }
         let step = self.steps.remove(step % self.steps.len());
         let all: Vec<_> = step.records.iter().map(|entry| entry.body).collect();
-        if let Work::Discard(_) = step.work {
-            let done = !matches!(reply, Reply::Thrown);
+        if let ActionKind::Discard(_) = step.work {
+            let done = !matches!(reply, ModelReply::Thrown);
             prop_assert!(self.machine.recorded(step.ticket, done, self.now));
             self.settled.extend(all.into_iter().filter(|_| done));
             return self.checkpoints_are_safe();
         }
         let place = |at: usize| at % step.records.len();
         let answer = match reply {
-            Reply::Done => Some(Answer::Done),
-            Reply::Thrown => None,
-            Reply::Malformed => Some(Answer::Malformed),
-            Reply::Unknown => Some(Answer::Failures(vec!["4000000".to_owned()])),
-            Reply::From(at) => Some(Answer::Failures(vec![step.records[place(*at)].number.to_string()])),
+            ModelReply::Done => Some(FunctionResponse::Done),
+            ModelReply::Thrown => None,
+            ModelReply::Malformed => Some(FunctionResponse::Malformed),
+            ModelReply::Unknown => Some(FunctionResponse::Failures(vec!["4000000".to_owned()])),
+            ModelReply::From(at) => Some(FunctionResponse::Failures(vec![step.records[place(*at)].number.to_string()])),
         };
         let accepted = match reply {
-            Reply::Thrown => 0,
-            Reply::Done => all.len(),
+            ModelReply::Thrown => 0,
+            ModelReply::Done => all.len(),
             _ if !self.settings.partial_answers => all.len(),
-            Reply::From(at) => place(*at),
-            Reply::Malformed | Reply::Unknown => 0,
+            ModelReply::From(at) => place(*at),
+            ModelReply::Malformed | ModelReply::Unknown => 0,
         };
         prop_assert!(self.machine.answer(step.ticket, answer.as_ref(), self.now));
         for place in all.into_iter().take(accepted) {
@@ -215,18 +215,18 @@ impl World {
 
     fn restart(&mut self) {
         let from = self.machine.checkpoints();
-        self.machine = Machine::new(self.settings.clone());
+        self.machine = MappingState::new(self.settings.clone());
         self.steps.clear();
         self.open(&from);
     }
 
-    fn act(&mut self, act: &Act) -> Result<(), TestCaseError> {
+    fn act(&mut self, act: &ModelAction) -> Result<(), TestCaseError> {
         match act {
-            Act::Read { shard, count } => self.read(*shard, *count),
-            Act::Next => drop(self.next()?),
-            Act::Answer { step, reply } => self.answer(*step, reply)?,
-            Act::Wait { seconds } => self.now += time::Duration::seconds(i64::from(*seconds)),
-            Act::Restart => self.restart(),
+            ModelAction::Read { shard, count } => self.read(*shard, *count),
+            ModelAction::Next => drop(self.next()?),
+            ModelAction::Answer { step, reply } => self.answer(*step, reply)?,
+            ModelAction::Wait { seconds } => self.now += time::Duration::seconds(i64::from(*seconds)),
+            ModelAction::Restart => self.restart(),
         }
         self.checkpoints_are_safe()
     }
@@ -237,11 +237,11 @@ impl World {
             (0..4).for_each(|index| self.read(index, 100));
             while self.next()? {}
             while !self.steps.is_empty() {
-                self.answer(0, &Reply::Done)?;
+                self.answer(0, &ModelReply::Done)?;
             }
             self.now += time::Duration::seconds(10);
         }
-        let wanted = |(place, record): (usize, &Written)| record.wanted.then_some(place);
+        let wanted = |(place, record): (usize, &WrittenRecord)| record.wanted.then_some(place);
         let wanted: BTreeSet<_> = self.records.iter().enumerate().filter_map(wanted).collect();
         prop_assert_eq!(&self.settled, &wanted, "a record was skipped");
         prop_assert!(self.machine.is_idle() && self.machine.wake_at().is_none());
@@ -253,7 +253,7 @@ impl World {
 proptest! {
     #[test]
     fn every_record_is_settled_in_the_order_of_its_item(settings in settings(), records in records(), acts in acts()) {
-        let mut world = World::new(settings, records);
+        let mut world = ModelState::new(settings, records);
         for act in &acts {
             world.act(act)?;
         }
@@ -262,7 +262,7 @@ proptest! {
 
     #[test]
     fn a_function_that_never_fails_sees_each_record_once(settings in settings(), records in records()) {
-        let mut world = World::new(Settings { max_age: None, ..settings }, records);
+        let mut world = ModelState::new(MappingSettings { max_age: None, ..settings }, records);
         world.finish()?;
         prop_assert!(world.acknowledged.values().all(|times| *times == 1));
     }
@@ -270,7 +270,7 @@ proptest! {
     #[test]
     fn the_same_calls_give_the_same_steps(settings in settings(), records in records(), acts in acts()) {
         let run = || {
-            let mut world = World::new(settings.clone(), records.clone());
+            let mut world = ModelState::new(settings.clone(), records.clone());
             acts.iter().try_for_each(|act| world.act(act)).map(|()| format!("{:?} {:?}", world.steps, world.machine))
         };
         prop_assert_eq!(run()?, run()?);

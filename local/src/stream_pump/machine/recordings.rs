@@ -9,37 +9,40 @@ fn number(number: u32) -> SequenceNumber {
 }
 
 /// A record of item `number`, which is its own body.
-fn entry(place: u32) -> Entry<u32> {
+fn entry(place: u32) -> RecordEntry<u32> {
     let key_hash = hash_key(&place.to_string());
-    Entry { number: number(place), key_hash, at: Some(START), size_bytes: 10, wanted: true, body: place }
+    RecordEntry { number: number(place), key_hash, at: Some(START), size_bytes: 10, wanted: true, body: place }
 }
 
-fn machine(settings: Settings, records: impl IntoIterator<Item = u32>) -> Machine<u32> {
-    let mut machine = Machine::new(settings);
+fn machine(settings: MappingSettings, records: impl IntoIterator<Item = u32>) -> MappingState<u32> {
+    let mut machine = MappingState::new(settings);
     machine.open("a".into(), None, None);
     machine.receive("a", records.into_iter().map(entry), START);
     machine
 }
 
-fn partial(batch_size: usize) -> Settings {
+fn partial(batch_size: usize) -> MappingSettings {
     let first_back_off = std::time::Duration::ZERO;
-    Settings { batch_size, partial_answers: true, first_back_off, ..Settings::default() }
+    MappingSettings { batch_size, partial_answers: true, first_back_off, ..MappingSettings::default() }
 }
 
-type Delivered = Vec<Vec<u32>>;
-type Discarded = Vec<(Vec<u32>, Reason, u32)>;
+type DeliveredBatches = Vec<Vec<u32>>;
+type DiscardedBatches = Vec<(Vec<u32>, DiscardReason, u32)>;
 
 /// Runs to the end; returns what was delivered and what was discarded, with its invocations.
-fn run(machine: &mut Machine<u32>, function: impl Fn(&[u32]) -> Option<Answer>) -> (Delivered, Discarded) {
+fn run(
+    machine: &mut MappingState<u32>,
+    function: impl Fn(&[u32]) -> Option<FunctionResponse>,
+) -> (DeliveredBatches, DiscardedBatches) {
     let (mut delivered, mut discarded) = (Vec::new(), Vec::new());
     while let Some(step) = machine.next(START) {
         let records: Vec<_> = step.records.iter().map(|entry| entry.body).collect();
         match step.work {
-            Work::Deliver => {
+            ActionKind::Deliver => {
                 assert!(machine.answer(step.ticket, function(&records).as_ref(), START));
                 delivered.push(records);
             }
-            Work::Discard(reason) => {
+            ActionKind::Discard(reason) => {
                 assert!(machine.recorded(step.ticket, true, START));
                 discarded.push((records, reason, step.invocations));
             }
@@ -49,63 +52,71 @@ fn run(machine: &mut Machine<u32>, function: impl Fn(&[u32]) -> Option<Answer>) 
     (delivered, discarded)
 }
 
-fn failing_at(bad: u32) -> impl Fn(&[u32]) -> Option<Answer> {
-    move |records| Some(if records.contains(&bad) { Answer::Failures(vec![bad.to_string()]) } else { Answer::Done })
+fn failing_at(bad: u32) -> impl Fn(&[u32]) -> Option<FunctionResponse> {
+    move |records| {
+        Some(if records.contains(&bad) {
+            FunctionResponse::Failures(vec![bad.to_string()])
+        } else {
+            FunctionResponse::Done
+        })
+    }
 }
 
-fn throwing_at(bad: u32) -> impl Fn(&[u32]) -> Option<Answer> {
-    move |records| (!records.contains(&bad)).then_some(Answer::Done)
+fn throwing_at(bad: u32) -> impl Fn(&[u32]) -> Option<FunctionResponse> {
+    move |records| (!records.contains(&bad)).then_some(FunctionResponse::Done)
 }
 
 #[test]
 fn one_bad_record_of_three_with_three_retries_is_delivered_five_times_and_its_neighbours_once() {
-    let mut machine = machine(Settings { max_retries: Some(3), ..partial(3) }, 1..=3);
+    let mut machine = machine(MappingSettings { max_retries: Some(3), ..partial(3) }, 1..=3);
     let (delivered, discarded) = run(&mut machine, failing_at(3));
     assert_eq!(delivered, [vec![1, 2, 3], vec![3], vec![3], vec![3], vec![3]]);
-    assert_eq!(discarded, [(vec![3], Reason::RetryAttemptsExhausted, 5)]);
+    assert_eq!(discarded, [(vec![3], DiscardReason::RetryAttemptsExhausted, 5)]);
     assert!(machine.is_idle());
 }
 
 #[test]
 fn bounded_retries_without_bisect_drop_the_good_neighbours_that_follow() {
-    let mut machine = machine(Settings { max_retries: Some(1), ..partial(3) }, 1..=3);
+    let mut machine = machine(MappingSettings { max_retries: Some(1), ..partial(3) }, 1..=3);
     let (delivered, discarded) = run(&mut machine, failing_at(2));
     assert_eq!(delivered, [vec![1, 2, 3], vec![2, 3], vec![2, 3]]);
-    assert_eq!(discarded, [(vec![2, 3], Reason::RetryAttemptsExhausted, 3)]);
+    assert_eq!(discarded, [(vec![2, 3], DiscardReason::RetryAttemptsExhausted, 3)]);
 }
 
 #[test]
 fn bisect_isolates_the_record_that_throws_without_using_up_retries() {
-    let mut machine = machine(Settings { max_retries: Some(2), bisect: true, ..partial(4) }, 1..=4);
+    let mut machine = machine(MappingSettings { max_retries: Some(2), bisect: true, ..partial(4) }, 1..=4);
     let (delivered, discarded) = run(&mut machine, throwing_at(3));
     assert_eq!(delivered, [vec![1, 2, 3, 4], vec![1, 2], vec![3, 4], vec![3], vec![3], vec![3], vec![4]]);
-    assert_eq!(discarded, [(vec![3], Reason::RetryAttemptsExhausted, 5)]);
+    assert_eq!(discarded, [(vec![3], DiscardReason::RetryAttemptsExhausted, 5)]);
 }
 
 #[test]
 fn bisect_saves_the_neighbours_after_a_reported_record() {
-    let mut machine = machine(Settings { max_retries: Some(1), bisect: true, ..partial(4) }, 1..=4);
+    let mut machine = machine(MappingSettings { max_retries: Some(1), bisect: true, ..partial(4) }, 1..=4);
     let (delivered, discarded) = run(&mut machine, failing_at(2));
     assert_eq!(delivered, [vec![1, 2, 3, 4], vec![2, 3, 4], vec![2], vec![2], vec![3, 4]]);
-    assert_eq!(discarded, [(vec![2], Reason::RetryAttemptsExhausted, 4)]);
+    assert_eq!(discarded, [(vec![2], DiscardReason::RetryAttemptsExhausted, 4)]);
 }
 
 #[test]
 fn the_lowest_reported_number_is_the_checkpoint() {
     let mut machine = machine(partial(5), 1..=5);
     let step = machine.next(START).unwrap();
-    let answer = Answer::Failures(vec!["4".to_owned(), "2".to_owned(), "5".to_owned()]);
+    let answer = FunctionResponse::Failures(vec!["4".to_owned(), "2".to_owned(), "5".to_owned()]);
     assert!(machine.answer(step.ticket, Some(&answer), START));
     assert_eq!(machine.checkpoints()["a"].lanes, [Some(number(1))]);
-    assert_eq!(run(&mut machine, |_| Some(Answer::Done)).0, [vec![2, 3, 4, 5]]);
+    assert_eq!(run(&mut machine, |_| Some(FunctionResponse::Done)).0, [vec![2, 3, 4, 5]]);
 }
 
 #[test]
 fn an_identifier_that_is_not_in_the_batch_fails_the_whole_batch() {
-    for answer in
-        [Answer::Malformed, Answer::Failures(vec!["2".into(), "9".into()]), Answer::Failures(vec!["x".into()])]
-    {
-        let mut machine = machine(Settings { max_retries: Some(0), ..partial(3) }, 1..=3);
+    for answer in [
+        FunctionResponse::Malformed,
+        FunctionResponse::Failures(vec!["2".into(), "9".into()]),
+        FunctionResponse::Failures(vec!["x".into()]),
+    ] {
+        let mut machine = machine(MappingSettings { max_retries: Some(0), ..partial(3) }, 1..=3);
         let (delivered, discarded) = run(&mut machine, |_| Some(answer.clone()));
         assert_eq!(delivered, [vec![1, 2, 3]], "{answer:?}");
         assert_eq!(discarded[0].0, [1, 2, 3], "{answer:?}");
@@ -114,7 +125,7 @@ fn an_identifier_that_is_not_in_the_batch_fails_the_whole_batch() {
 
 #[test]
 fn without_report_batch_item_failures_the_answer_is_ignored() {
-    let mut machine = machine(Settings { partial_answers: false, ..partial(3) }, 1..=3);
+    let mut machine = machine(MappingSettings { partial_answers: false, ..partial(3) }, 1..=3);
     assert_eq!(run(&mut machine, failing_at(1)), (vec![vec![1, 2, 3]], vec![]));
 }
 
@@ -122,7 +133,7 @@ fn without_report_batch_item_failures_the_answer_is_ignored() {
 fn a_second_answer_changes_nothing() {
     let mut machine = machine(partial(1), 1..=2);
     let step = machine.next(START).unwrap();
-    assert!(machine.answer(step.ticket, Some(&Answer::Done), START));
+    assert!(machine.answer(step.ticket, Some(&FunctionResponse::Done), START));
     assert!(!machine.answer(step.ticket, None, START));
     assert!(!machine.recorded(step.ticket, true, START));
     assert_eq!(machine.next(START).unwrap().records[0].body, 2);
@@ -131,13 +142,13 @@ fn a_second_answer_changes_nothing() {
 #[test]
 fn a_batch_waits_for_its_window_unless_it_is_full() {
     let window = std::time::Duration::from_mins(1);
-    let mut machine = machine(Settings { window, ..partial(3) }, 1..=2);
+    let mut machine = machine(MappingSettings { window, ..partial(3) }, 1..=2);
     assert!(machine.next(START).is_none());
     assert_eq!(machine.wake_at(), Some(START + window));
     machine.receive("a", [entry(3), entry(4)], START + window / 2);
     let step = machine.next(START + window / 2).unwrap();
     assert_eq!(step.records.len(), 3);
-    machine.answer(step.ticket, Some(&Answer::Done), START + window / 2);
+    machine.answer(step.ticket, Some(&FunctionResponse::Done), START + window / 2);
     assert!(machine.next(START + window).is_none(), "the fourth was read half a window later");
     assert_eq!(machine.next(START + window * 3 / 2).unwrap().records[0].body, 4);
 }
@@ -145,7 +156,7 @@ fn a_batch_waits_for_its_window_unless_it_is_full() {
 #[test]
 fn records_that_arrive_while_a_batch_waits_for_its_retry_share_the_next_one() {
     let first_back_off = std::time::Duration::from_secs(1);
-    let mut machine = machine(Settings { first_back_off, ..partial(10) }, [1]);
+    let mut machine = machine(MappingSettings { first_back_off, ..partial(10) }, [1]);
     let step = machine.next(START).unwrap();
     machine.answer(step.ticket, None, START);
     for place in [2, 3] {
@@ -155,64 +166,67 @@ fn records_that_arrive_while_a_batch_waits_for_its_retry_share_the_next_one() {
     let mut batches = Vec::new();
     while let Some(step) = machine.next(START + first_back_off) {
         batches.push(step.records.iter().map(|entry| entry.body).collect::<Vec<_>>());
-        machine.answer(step.ticket, Some(&Answer::Done), START + first_back_off);
+        machine.answer(step.ticket, Some(&FunctionResponse::Done), START + first_back_off);
     }
     assert_eq!(batches, [vec![1], vec![2, 3]]);
 }
 
 #[test]
 fn a_batch_holds_no_more_bytes_than_a_payload() {
-    let mut machine = machine(Settings { batch_bytes: 25, ..partial(10) }, 1..=5);
-    assert_eq!(run(&mut machine, |_| Some(Answer::Done)).0, [vec![1, 2], vec![3, 4], vec![5]]);
+    let mut machine = machine(MappingSettings { batch_bytes: 25, ..partial(10) }, 1..=5);
+    assert_eq!(run(&mut machine, |_| Some(FunctionResponse::Done)).0, [vec![1, 2], vec![3, 4], vec![5]]);
 }
 
 #[test]
 fn a_record_larger_than_a_payload_goes_alone() {
-    let mut machine = machine(Settings { batch_bytes: 5, ..partial(10) }, 1..=2);
-    assert_eq!(run(&mut machine, |_| Some(Answer::Done)).0, [vec![1], vec![2]]);
+    let mut machine = machine(MappingSettings { batch_bytes: 5, ..partial(10) }, 1..=2);
+    assert_eq!(run(&mut machine, |_| Some(FunctionResponse::Done)).0, [vec![1], vec![2]]);
 }
 
 #[test]
 fn records_past_their_age_are_discarded_and_the_rest_is_delivered() {
     let max_age = Some(std::time::Duration::from_mins(1));
-    let mut machine = machine(Settings { max_age, ..partial(3) }, []);
-    let at = |place: u32, seconds: i64| Entry { at: Some(START - time::Duration::seconds(seconds)), ..entry(place) };
+    let mut machine = machine(MappingSettings { max_age, ..partial(3) }, []);
+    let at =
+        |place: u32, seconds: i64| RecordEntry { at: Some(START - time::Duration::seconds(seconds)), ..entry(place) };
     machine.receive("a", [at(1, 90), at(2, 61), at(3, 60)], START);
-    let (delivered, discarded) = run(&mut machine, |_| Some(Answer::Done));
+    let (delivered, discarded) = run(&mut machine, |_| Some(FunctionResponse::Done));
     assert_eq!(delivered, [vec![3]]);
-    assert_eq!(discarded, [(vec![1, 2], Reason::RecordAgeExceeded, 0)]);
+    assert_eq!(discarded, [(vec![1, 2], DiscardReason::RecordAgeExceeded, 0)]);
 }
 
 #[test]
 fn a_failing_record_is_retried_until_it_is_too_old() {
     let seconds = std::time::Duration::from_secs;
     let max_age = Some(seconds(60));
-    let mut machine =
-        machine(Settings { max_age, first_back_off: seconds(25), longest_back_off: seconds(25), ..partial(1) }, [1]);
+    let mut machine = machine(
+        MappingSettings { max_age, first_back_off: seconds(25), longest_back_off: seconds(25), ..partial(1) },
+        [1],
+    );
     let (mut now, mut invocations) = (START, 0);
     let last = loop {
         let Some(step) = machine.next(now) else {
             now = machine.wake_at().unwrap();
             continue;
         };
-        if let Work::Discard(reason) = step.work {
+        if let ActionKind::Discard(reason) = step.work {
             assert!(machine.recorded(step.ticket, true, now));
             break (reason, step.invocations);
         }
         invocations += 1;
         machine.answer(step.ticket, None, now);
     };
-    assert_eq!((last, invocations), ((Reason::RecordAgeExceeded, 3), 3));
+    assert_eq!((last, invocations), ((DiscardReason::RecordAgeExceeded, 3), 3));
     assert!(machine.is_idle());
 }
 
 #[test]
 fn a_discarded_batch_is_settled_only_when_it_is_recorded() {
-    let mut machine = machine(Settings { max_retries: Some(0), ..partial(1) }, 1..=2);
+    let mut machine = machine(MappingSettings { max_retries: Some(0), ..partial(1) }, 1..=2);
     let step = machine.next(START).unwrap();
     machine.answer(step.ticket, None, START);
     let step = machine.next(START).unwrap();
-    assert_eq!(step.work, Work::Discard(Reason::RetryAttemptsExhausted));
+    assert_eq!(step.work, ActionKind::Discard(DiscardReason::RetryAttemptsExhausted));
     assert!(machine.recorded(step.ticket, false, START));
     assert_eq!(machine.checkpoints()["a"].lanes, [None]);
     let again = machine.next(START).unwrap();
@@ -223,20 +237,20 @@ fn a_discarded_batch_is_settled_only_when_it_is_recorded() {
 
 #[test]
 fn lanes_run_side_by_side_and_checkpoint_separately() {
-    let mut machine = machine(Settings { lanes: 2, ..partial(10) }, []);
-    let of = |place: u32, key_hash: u64| Entry { key_hash, ..entry(place) };
+    let mut machine = machine(MappingSettings { lanes: 2, ..partial(10) }, []);
+    let of = |place: u32, key_hash: u64| RecordEntry { key_hash, ..entry(place) };
     machine.receive("a", [of(1, 0), of(2, 1), of(3, 0), of(4, 1)], START);
     let (even, odd) = (machine.next(START).unwrap(), machine.next(START).unwrap());
     assert!(machine.next(START).is_none());
     assert_eq!(even.records.iter().map(|entry| entry.body).collect::<Vec<_>>(), [1, 3]);
-    machine.answer(odd.ticket, Some(&Answer::Done), START);
+    machine.answer(odd.ticket, Some(&FunctionResponse::Done), START);
     assert_eq!(machine.checkpoints()["a"].lanes, [None, Some(number(4))]);
 
-    let mut restarted = Machine::new(Settings { lanes: 2, ..partial(10) });
+    let mut restarted = MappingState::new(MappingSettings { lanes: 2, ..partial(10) });
     restarted.open("a".into(), None, Some(&machine.checkpoints()["a"]));
     assert_eq!(restarted.readable(), [("a".into(), None)]);
     restarted.receive("a", [of(1, 0), of(2, 1), of(3, 0), of(4, 1), of(5, 1)], START);
-    assert_eq!(run(&mut restarted, |_| Some(Answer::Done)).0, [vec![1, 3], vec![5]]);
+    assert_eq!(run(&mut restarted, |_| Some(FunctionResponse::Done)).0, [vec![1, 3], vec![5]]);
 }
 
 #[test]
@@ -244,12 +258,12 @@ fn a_child_shard_waits_until_its_parent_is_drained() {
     let mut machine = machine(partial(1), [1]);
     machine.open("b".into(), Some("a".into()), None);
     machine.open("orphan".into(), Some("trimmed".into()), None);
-    let readable = |machine: &Machine<u32>| machine.readable().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    let readable = |machine: &MappingState<u32>| machine.readable().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
     assert_eq!(readable(&machine), [Arc::from("a"), "orphan".into()]);
     machine.close("a");
     machine.receive("b", [entry(7)], START);
     assert_eq!(readable(&machine), [Arc::from("orphan")]);
-    assert_eq!(run(&mut machine, |_| Some(Answer::Done)).0, [vec![1]]);
+    assert_eq!(run(&mut machine, |_| Some(FunctionResponse::Done)).0, [vec![1]]);
     assert_eq!(readable(&machine), [Arc::from("b"), "orphan".into()]);
     assert!(machine.checkpoints()["a"].drained);
 }
@@ -257,10 +271,10 @@ fn a_child_shard_waits_until_its_parent_is_drained() {
 #[test]
 fn what_the_filter_drops_is_passed_over_and_moves_the_checkpoint() {
     let mut machine = machine(partial(10), []);
-    let dropped = |place| Entry { wanted: false, ..entry(place) };
+    let dropped = |place| RecordEntry { wanted: false, ..entry(place) };
     machine.receive("a", [dropped(1), entry(2), dropped(3)], START);
     assert_eq!(machine.checkpoints()["a"].lanes, [Some(number(1))]);
-    assert_eq!(run(&mut machine, |_| Some(Answer::Done)).0, [vec![2]]);
+    assert_eq!(run(&mut machine, |_| Some(FunctionResponse::Done)).0, [vec![2]]);
     assert_eq!(machine.checkpoints()["a"].lanes, [Some(number(3))]);
 }
 
@@ -268,6 +282,6 @@ fn what_the_filter_drops_is_passed_over_and_moves_the_checkpoint() {
 fn reading_stops_while_two_batches_wait_in_a_lane() {
     let mut machine = machine(partial(2), 1..=4);
     assert!(machine.readable().is_empty());
-    run(&mut machine, |_| Some(Answer::Done));
+    run(&mut machine, |_| Some(FunctionResponse::Done));
     assert_eq!(machine.readable(), [("a".into(), Some(number(4)))]);
 }

@@ -9,18 +9,18 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{NoRow, attributes_wanted};
-use crate::change::Text;
+use super::{RowError, attributes_wanted};
+use crate::change::BorrowedText;
 use crate::number;
 
 /// A map as a JSON object; nothing of a NULL.
 ///
 /// # Errors
-/// [`NoRow`] if it is neither, or holds a type or a number that is none.
-pub fn object(map: &RawValue) -> Result<Option<String>, NoRow> {
+/// [`RowError`] if it is neither, or holds a type or a number that is none.
+pub fn object(map: &RawValue) -> Result<Option<String>, RowError> {
     let mut json = String::with_capacity(map.get().len());
     let mut read = serde_json::Deserializer::from_str(map.get());
-    Spell(&mut json).deserialize(&mut read).map_err(|_| attributes_wanted())?;
+    PlainJson(&mut json).deserialize(&mut read).map_err(|_| attributes_wanted())?;
     match json.as_bytes().first() {
         Some(b'{') => Ok(Some(json)),
         Some(b'n') => Ok(None),
@@ -29,9 +29,9 @@ pub fn object(map: &RawValue) -> Result<Option<String>, NoRow> {
 }
 
 /// Writes a typed value as JSON behind what is there.
-struct Spell<'j>(&'j mut String);
+struct PlainJson<'j>(&'j mut String);
 
-impl<'de> DeserializeSeed<'de> for Spell<'_> {
+impl<'de> DeserializeSeed<'de> for PlainJson<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -39,7 +39,7 @@ impl<'de> DeserializeSeed<'de> for Spell<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Spell<'_> {
+impl<'de> Visitor<'de> for PlainJson<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,26 +47,28 @@ impl<'de> Visitor<'de> for Spell<'_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
-        let Some(Text(kind)) = map.next_key::<Text<'_>>()? else { return Err(M::Error::custom("no type")) };
+        let Some(BorrowedText(kind)) = map.next_key::<BorrowedText<'_>>()? else {
+            return Err(M::Error::custom("no type"));
+        };
         match kind.as_ref() {
-            "S" | "B" => push_text(self.0, &map.next_value::<Text<'_>>()?.0),
-            "N" => push_number(self.0, &map.next_value::<Text<'_>>()?.0)?,
+            "S" | "B" => push_text(self.0, &map.next_value::<BorrowedText<'_>>()?.0),
+            "N" => push_number(self.0, &map.next_value::<BorrowedText<'_>>()?.0)?,
             "BOOL" => self.0.push_str(if map.next_value::<bool>()? { "true" } else { "false" }),
             "NULL" => {
                 map.next_value::<IgnoredAny>()?;
                 self.0.push_str("null");
             }
-            "M" => map.next_value_seed(Members(&mut *self.0))?,
-            "L" => map.next_value_seed(Items(&mut *self.0))?,
+            "M" => map.next_value_seed(MapVisitor(&mut *self.0))?,
+            "L" => map.next_value_seed(ListVisitor(&mut *self.0))?,
             "SS" => push_set(self.0, map.next_value()?, |json, text| {
                 push_text(json, text);
                 Ok(())
             })?,
             "NS" => push_set(self.0, map.next_value()?, push_number)?,
             "BS" => {
-                let mut set: Vec<Text<'_>> = map.next_value()?;
+                let mut set: Vec<BorrowedText<'_>> = map.next_value()?;
                 // By their bytes, as the API shows them.
-                set.sort_by_cached_key(|Text(text)| bytes(text));
+                set.sort_by_cached_key(|BorrowedText(text)| bytes(text));
                 push_list(self.0, &set, |json, text| {
                     push_text(json, text);
                     Ok(())
@@ -84,9 +86,9 @@ fn bytes(base64: &str) -> Vec<u8> {
 }
 
 /// The members of a map.
-struct Members<'j>(&'j mut String);
+struct MapVisitor<'j>(&'j mut String);
 
-impl<'de> DeserializeSeed<'de> for Members<'_> {
+impl<'de> DeserializeSeed<'de> for MapVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -94,7 +96,7 @@ impl<'de> DeserializeSeed<'de> for Members<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Members<'_> {
+impl<'de> Visitor<'de> for MapVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,13 +106,13 @@ impl<'de> Visitor<'de> for Members<'_> {
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
         self.0.push('{');
         let mut first = true;
-        while let Some(Text(name)) = map.next_key::<Text<'_>>()? {
+        while let Some(BorrowedText(name)) = map.next_key::<BorrowedText<'_>>()? {
             if !std::mem::take(&mut first) {
                 self.0.push(',');
             }
             push_text(self.0, &name);
             self.0.push(':');
-            map.next_value_seed(Spell(&mut *self.0))?;
+            map.next_value_seed(PlainJson(&mut *self.0))?;
         }
         self.0.push('}');
         Ok(())
@@ -118,9 +120,9 @@ impl<'de> Visitor<'de> for Members<'_> {
 }
 
 /// The items of a list.
-struct Items<'j>(&'j mut String);
+struct ListVisitor<'j>(&'j mut String);
 
-impl<'de> DeserializeSeed<'de> for Items<'_> {
+impl<'de> DeserializeSeed<'de> for ListVisitor<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -128,7 +130,7 @@ impl<'de> DeserializeSeed<'de> for Items<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Items<'_> {
+impl<'de> Visitor<'de> for ListVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,7 +145,7 @@ impl<'de> Visitor<'de> for Items<'_> {
             if before > start {
                 self.0.push(',');
             }
-            if list.next_element_seed(Spell(&mut *self.0))?.is_none() {
+            if list.next_element_seed(PlainJson(&mut *self.0))?.is_none() {
                 self.0.truncate(before);
                 break;
             }
@@ -155,7 +157,7 @@ impl<'de> Visitor<'de> for Items<'_> {
 
 fn push_set<E: serde::de::Error>(
     json: &mut String,
-    mut set: Vec<Text<'_>>,
+    mut set: Vec<BorrowedText<'_>>,
     push: impl Fn(&mut String, &str) -> Result<(), E>,
 ) -> Result<(), E> {
     set.sort_unstable();
@@ -164,11 +166,11 @@ fn push_set<E: serde::de::Error>(
 
 fn push_list<E: serde::de::Error>(
     json: &mut String,
-    list: &[Text<'_>],
+    list: &[BorrowedText<'_>],
     push: impl Fn(&mut String, &str) -> Result<(), E>,
 ) -> Result<(), E> {
     json.push('[');
-    for (place, Text(text)) in list.iter().enumerate() {
+    for (place, BorrowedText(text)) in list.iter().enumerate() {
         if place > 0 {
             json.push(',');
         }

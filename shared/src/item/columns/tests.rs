@@ -12,26 +12,26 @@ const ADA: &str = r#"{"user_id":{"S":"ada"},"timestamp":{"N":"7"},"name":{"S":"A
     "created_at":{"S":"2026-11-22T10:00:00.123Z"},"attributes":{"M":{"n":{"N":"1.50"},"l":{"L":[]}}},"more":{"BOOL":true}}"#;
 
 fn refused(item: &str) -> String {
-    Columns::read(item).unwrap_err().to_string()
+    UserColumns::read(item).unwrap_err().to_string()
 }
 
 #[test]
 fn what_has_a_column_is_taken_out_and_no_number_is_rounded() {
-    let columns = Columns::read(ADA).unwrap();
+    let columns = UserColumns::read(ADA).unwrap();
     assert_eq!(columns.name.as_deref(), Some("Ada é"));
     assert_eq!((columns.email.as_deref(), columns.status.as_deref()), (Some("ada@example.com"), None));
     assert_eq!(columns.expires_at.as_deref(), Some("1.5e9"));
     assert_eq!(columns.version.as_deref(), Some("12345678901234567890123456789012345678"));
     assert_eq!(columns.created_at, Some(datetime!(2026-11-22 10:00:00.123 UTC)));
     assert_eq!(columns.attributes.as_deref(), Some(r#"{"n":1.50,"l":[]}"#));
-    assert_eq!(Columns::read("{}").unwrap(), Columns::default());
+    assert_eq!(UserColumns::read("{}").unwrap(), UserColumns::default());
 }
 
 #[test]
 fn an_expiry_that_is_no_number_is_none_as_it_is_for_ttl() {
     for value in [r#"{"M":{}}"#, r#"{"S":"tomorrow"}"#, r#"{"S":"1900000000"}"#, r#"{"NULL":true}"#] {
         let item = format!(r#"{{"name":{{"S":"Ada"}},"expires_at":{value}}}"#);
-        let columns = Columns::read(&item).unwrap();
+        let columns = UserColumns::read(&item).unwrap();
         assert_eq!((columns.name.as_deref(), columns.expires_at), (Some("Ada"), None), "{value}");
     }
     for (number, expected) in [
@@ -44,7 +44,7 @@ fn an_expiry_that_is_no_number_is_none_as_it_is_for_ttl() {
         ("-0.5", None),
     ] {
         let item = format!(r#"{{"expires_at":{{"N":"{number}"}}}}"#);
-        assert_eq!(Columns::read(&item).unwrap().expires_at.as_deref(), expected, "{number}");
+        assert_eq!(UserColumns::read(&item).unwrap().expires_at.as_deref(), expected, "{number}");
     }
 }
 
@@ -76,25 +76,25 @@ fn a_zero_character_is_found_wherever_it_is() {
         r#"{"name":{"SS":["a","\u0000"]}}"#,
     ] {
         let other = item.replace("name", "other");
-        assert_eq!(refused(&other), NoRow::Zero("other".to_owned()).to_string());
+        assert_eq!(refused(&other), RowError::Zero("other".to_owned()).to_string());
         assert!(refused(item).contains("name"));
     }
     // Half a pair of surrogates is no text; a whole one is, and an escaped backslash is no escape.
-    assert!(matches!(Columns::read(r#"{"a":{"S":"\ud83d"}}"#), Err(NoRow::Malformed(_))));
-    assert!(Columns::read(r#"{"a":{"S":"\ud83d\ude00"},"b":{"S":"\\u0000"}}"#).is_ok());
+    assert!(matches!(UserColumns::read(r#"{"a":{"S":"\ud83d"}}"#), Err(RowError::Malformed(_))));
+    assert!(UserColumns::read(r#"{"a":{"S":"\ud83d\ude00"},"b":{"S":"\\u0000"}}"#).is_ok());
 }
 
 #[test]
 fn a_text_that_no_index_holds_is_refused() {
     let item = |length: usize| format!(r#"{{"email":{{"S":"{}"}}}}"#, "x".repeat(length));
-    assert!(Columns::read(&item(TEXT_BYTES)).is_ok());
+    assert!(UserColumns::read(&item(TEXT_BYTES)).is_ok());
     assert!(refused(&item(TEXT_BYTES + 1)).contains("email"));
 }
 
 #[test]
 fn a_reserved_attribute_is_told() {
-    assert_eq!(Columns::read(r#"{"a":{"S":"_rev"},"\u005frev":{"S":"a"}}"#).unwrap().reserved, Some("_rev"));
-    assert_eq!(Columns::read(r#"{"a":{"M":{"_rev":{"S":"x"}}}}"#).unwrap().reserved, None);
+    assert_eq!(UserColumns::read(r#"{"a":{"S":"_rev"},"\u005frev":{"S":"a"}}"#).unwrap().reserved, Some("_rev"));
+    assert_eq!(UserColumns::read(r#"{"a":{"M":{"_rev":{"S":"x"}}}}"#).unwrap().reserved, None);
 }
 
 #[test]
@@ -109,9 +109,9 @@ fn a_key_is_a_user_s_or_none() {
         r#"{"user_id":{"N":"1"},"timestamp":{"N":"7"}}"#,
         r#"{"user_id":{"S":"ada"},"time":{"N":"7"}}"#,
     ] {
-        assert_eq!(of(json), Err(NoRow::Key), "{json}");
+        assert_eq!(of(json), Err(RowError::Key), "{json}");
     }
-    assert!(matches!(of(r#"{"user_id":{"S":"\u0000"},"timestamp":{"N":"7"}}"#), Err(NoRow::Zero(_))));
+    assert!(matches!(of(r#"{"user_id":{"S":"\u0000"},"timestamp":{"N":"7"}}"#), Err(RowError::Zero(_))));
 }
 
 proptest! {
@@ -120,12 +120,12 @@ proptest! {
         let members = [("v".to_owned(), attributes::encode_json(&json))].into();
         let item = RawItem::new([(ATTRIBUTES.to_owned(), AttributeValue::M(members))].into());
         let (text, value) = (item.encode(), item.get(ATTRIBUTES).unwrap().clone());
-        let read = Columns::read(&text);
+        let read = UserColumns::read(&text);
         // A zero character is refused, as is told above.
-        prop_assume!(!matches!(read, Err(NoRow::Zero(_))));
+        prop_assume!(!matches!(read, Err(RowError::Zero(_))));
         let plain = read.unwrap().attributes.unwrap();
         let shown = serde_json::to_string(&attributes::decode(value).unwrap()).unwrap();
-        let read = |json: &str| crate::user::json::Json::parse(json).unwrap();
+        let read = |json: &str| crate::user::json::JsonValue::parse(json).unwrap();
         prop_assert_eq!(read(&plain), read(&shown));
     }
 }
@@ -134,7 +134,7 @@ proptest! {
 fn sets_and_binary_are_spelled_as_the_api_shows_them() {
     let item = r#"{"attributes":{"M":{"s":{"SS":["b","a\n"]},"n":{"NS":["2","10"]},"b":{"B":"AQ=="},
         "c":{"BS":["/w==","AQ=="]},"p":{"N":"+1"},"f":{"BOOL":false}}}}"#;
-    let plain = Columns::read(item).unwrap().attributes.unwrap();
+    let plain = UserColumns::read(item).unwrap().attributes.unwrap();
     let value = RawItem::parse(item).unwrap().take(ATTRIBUTES).unwrap();
     let shown = serde_json::to_value(attributes::decode(value).unwrap()).unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(&plain).unwrap(), shown);

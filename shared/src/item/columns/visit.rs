@@ -7,13 +7,13 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::NoRow;
-use crate::change::Text;
+use super::RowError;
+use crate::change::BorrowedText;
 use crate::held::RESERVED;
 use crate::item::{ATTRIBUTES, CREATED_AT, EMAIL, EXPIRES_AT, NAME, STATUS, UPDATED_AT, VERSION};
 
 /// A value of a column's attribute.
-pub(super) enum Value<'a> {
+pub(super) enum ColumnValue<'a> {
     Text(Cow<'a, str>),
     Number(Cow<'a, str>),
     Null,
@@ -22,37 +22,37 @@ pub(super) enum Value<'a> {
 
 /// What was met.
 #[derive(Default)]
-pub(super) struct Found<'a> {
-    pub(super) name: Option<Value<'a>>,
-    pub(super) email: Option<Value<'a>>,
-    pub(super) status: Option<Value<'a>>,
-    pub(super) expires_at: Option<Value<'a>>,
-    pub(super) version: Option<Value<'a>>,
-    pub(super) created_at: Option<Value<'a>>,
-    pub(super) updated_at: Option<Value<'a>>,
+pub(super) struct ParsedColumns<'a> {
+    pub(super) name: Option<ColumnValue<'a>>,
+    pub(super) email: Option<ColumnValue<'a>>,
+    pub(super) status: Option<ColumnValue<'a>>,
+    pub(super) expires_at: Option<ColumnValue<'a>>,
+    pub(super) version: Option<ColumnValue<'a>>,
+    pub(super) created_at: Option<ColumnValue<'a>>,
+    pub(super) updated_at: Option<ColumnValue<'a>>,
     pub(super) attributes: Option<&'a RawValue>,
     pub(super) reserved: Option<&'static str>,
 }
 
-impl<'a> Found<'a> {
-    pub(super) fn read(item: &'a str) -> Result<Self, NoRow> {
+impl<'a> ParsedColumns<'a> {
+    pub(super) fn read(item: &'a str) -> Result<Self, RowError> {
         serde_json::from_str(item).map_err(|error| malformed(&error))
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Found<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ParsedColumns<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Attributes<'a>(std::marker::PhantomData<&'a ()>);
         impl<'de: 'a, 'a> Visitor<'de> for Attributes<'a> {
-            type Value = Found<'a>;
+            type Value = ParsedColumns<'a>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of attributes")
             }
 
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Found<'a>, M::Error> {
-                let mut found = Found::default();
-                while let Some(Text(name)) = map.next_key::<Text<'a>>()? {
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<ParsedColumns<'a>, M::Error> {
+                let mut found = ParsedColumns::default();
+                while let Some(BorrowedText(name)) = map.next_key::<BorrowedText<'a>>()? {
                     let place = match name.as_ref() {
                         NAME => &mut found.name,
                         EMAIL => &mut found.email,
@@ -81,24 +81,24 @@ impl<'de: 'a, 'a> Deserialize<'de> for Found<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ColumnValue<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Typed<'a>(std::marker::PhantomData<&'a ()>);
         impl<'de: 'a, 'a> Visitor<'de> for Typed<'a> {
-            type Value = Value<'a>;
+            type Value = ColumnValue<'a>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a value with its type")
             }
 
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Value<'a>, M::Error> {
-                let mut value = Value::Other;
-                while let Some(Text(name)) = map.next_key::<Text<'a>>()? {
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<ColumnValue<'a>, M::Error> {
+                let mut value = ColumnValue::Other;
+                while let Some(BorrowedText(name)) = map.next_key::<BorrowedText<'a>>()? {
                     value = match name.as_ref() {
-                        "S" => Value::Text(map.next_value::<Text<'a>>()?.0),
-                        "N" => Value::Number(map.next_value::<Text<'a>>()?.0),
-                        "NULL" => map.next_value::<IgnoredAny>().map(|_| Value::Null)?,
-                        _ => map.next_value::<IgnoredAny>().map(|_| Value::Other)?,
+                        "S" => ColumnValue::Text(map.next_value::<BorrowedText<'a>>()?.0),
+                        "N" => ColumnValue::Number(map.next_value::<BorrowedText<'a>>()?.0),
+                        "NULL" => map.next_value::<IgnoredAny>().map(|_| ColumnValue::Null)?,
+                        _ => map.next_value::<IgnoredAny>().map(|_| ColumnValue::Other)?,
                     };
                 }
                 Ok(value)
@@ -109,13 +109,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
 }
 
 /// The sentence of serde would quote what it found.
-fn malformed(error: &serde_json::Error) -> NoRow {
-    NoRow::Malformed(format!("line {} column {}", error.line(), error.column()))
+fn malformed(error: &serde_json::Error) -> RowError {
+    RowError::Malformed(format!("line {} column {}", error.line(), error.column()))
 }
 
 /// The first top-level attribute with a zero character anywhere in it. Only an item with such an escape, or with one that
 /// may be half of a pair, is read again: almost none is.
-pub(super) fn with_zero(item: &str) -> Result<Option<String>, NoRow> {
+pub(super) fn with_zero(item: &str) -> Result<Option<String>, RowError> {
     if !["\\u0000", "\\ud", "\\uD"].iter().any(|escape| item.contains(escape)) {
         return Ok(None);
     }

@@ -7,14 +7,14 @@ use serde_json::value::RawValue;
 
 /// The members of one JSON object. Whoever reads them decides what a duplicate means; no map has decided it before.
 #[derive(Debug)]
-pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
+pub struct JsonMembers<'a>(pub Vec<(String, &'a RawValue)>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for JsonMembers<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Each;
 
         impl<'de> Visitor<'de> for Each {
-            type Value = Members<'de>;
+            type Value = JsonMembers<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
@@ -25,7 +25,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(Members(members))
+                Ok(JsonMembers(members))
             }
         }
 
@@ -39,14 +39,14 @@ mod tests {
 
     #[test]
     fn members_keep_their_order_their_duplicates_and_their_text() {
-        let Members(members) = serde_json::from_str(r#"{"b": 1.0, "a\n": [1, 2], "b": null}"#).unwrap();
+        let JsonMembers(members) = serde_json::from_str(r#"{"b": 1.0, "a\n": [1, 2], "b": null}"#).unwrap();
         let texts: Vec<_> = members.iter().map(|(name, value)| (name.as_str(), value.get())).collect();
         assert_eq!(texts, [("b", "1.0"), ("a\n", "[1, 2]"), ("b", "null")]);
     }
 
     #[test]
     fn what_is_no_object_has_no_members() {
-        let error = serde_json::from_str::<Members<'_>>("[]").unwrap_err();
+        let error = serde_json::from_str::<JsonMembers<'_>>("[]").unwrap_err();
         assert!(error.is_data(), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::number::canonical;
-use crate::user::Invalid;
+use crate::user::InvalidField;
 
 /// Digits that DynamoDB keeps.
 const MAX_DIGITS: usize = 38;
@@ -18,21 +18,22 @@ const MAX_SPELLING: usize = 64;
 /// A number in JSON's grammar. The spelling is kept where it can be: `1.50` stays `1.50` until the table, which keeps
 /// values and not spellings, makes it `1.5`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Number(String);
+pub struct JsonNumber(String);
 
-impl Number {
+impl JsonNumber {
     /// Reads a number in JSON's grammar or DynamoDB's, which also writes `.5` and `+5`.
     ///
     /// # Errors
     /// The text is no number, has more than 38 significant digits, or is too large or too small.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
-        const MAGNITUDE: Invalid = Invalid("number out of range: its magnitude must lie between 1E-130 and 1E+126");
+    pub fn parse(text: &str) -> Result<Self, InvalidField> {
+        const MAGNITUDE: InvalidField =
+            InvalidField("number out of range: its magnitude must lie between 1E-130 and 1E+126");
         let Some(spelling) = canonical(text) else {
             // An exponent that no integer holds is out of range, unless the number is zero.
             return match mantissa_of_monstrous_exponent(text).as_deref() {
                 Some("0") => Ok(Self("0".into())),
                 Some(_) => Err(MAGNITUDE),
-                None => Err(Invalid("not a number")),
+                None => Err(InvalidField("not a number")),
             };
         };
         if spelling == "0" {
@@ -44,7 +45,9 @@ impl Number {
             None => (unsigned, 0_i64),
         };
         if digits.trim_end_matches('0').len() > MAX_DIGITS {
-            return Err(Invalid("number too precise: at most 38 significant digits can be kept; send it as a string"));
+            return Err(InvalidField(
+                "number too precise: at most 38 significant digits can be kept; send it as a string",
+            ));
         }
         let first = i64::try_from(digits.len()).unwrap_or(i64::MAX).saturating_add(power) - 1;
         if !MAGNITUDES.contains(&first) {
@@ -74,7 +77,7 @@ fn mantissa_of_monstrous_exponent(text: &str) -> Option<Cow<'_, str>> {
     canonical(mantissa).filter(|_| is_exponent)
 }
 
-impl Serialize for Number {
+impl Serialize for JsonNumber {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match RawValue::from_string(self.0.clone()) {
             Ok(raw) => raw.serialize(serializer),
@@ -90,38 +93,38 @@ mod tests {
     #[test]
     fn a_number_keeps_its_spelling_where_json_can_read_it() {
         for text in ["0e99999999999", "-0.0E-99999999999"] {
-            assert_eq!(Number::parse(text).unwrap().as_str(), "0", "{text}");
+            assert_eq!(JsonNumber::parse(text).unwrap().as_str(), "0", "{text}");
         }
         for text in ["0", "1.50", "-1e5", "1E+125", "1e-130", "12345678901234567890123456789012345678"] {
-            assert_eq!(Number::parse(text).unwrap().as_str(), text);
+            assert_eq!(JsonNumber::parse(text).unwrap().as_str(), text);
         }
         for (text, kept) in [("-0", "0"), ("0e999", "0"), (".5", "5E-1"), ("+5", "5"), ("007", "7"), ("5.", "5")] {
-            assert_eq!(Number::parse(text).unwrap().as_str(), kept);
+            assert_eq!(JsonNumber::parse(text).unwrap().as_str(), kept);
         }
         let long = format!("1.{}", "0".repeat(500));
-        assert_eq!(Number::parse(&long).unwrap().as_str(), "1");
+        assert_eq!(JsonNumber::parse(&long).unwrap().as_str(), "1");
     }
 
     #[test]
     fn a_number_of_38_digits_fits_and_one_of_39_is_too_precise() {
         for digits in ["9".repeat(38), format!("0.{}", "9".repeat(38)), format!("{}00", "9".repeat(38))] {
-            assert!(Number::parse(&digits).is_ok(), "{digits}");
+            assert!(JsonNumber::parse(&digits).is_ok(), "{digits}");
         }
         for digits in ["9".repeat(39), format!("0.{}", "9".repeat(39)), format!("1{}1", "0".repeat(37))] {
-            assert!(Number::parse(&digits).unwrap_err().to_string().contains("38 significant"), "{digits}");
+            assert!(JsonNumber::parse(&digits).unwrap_err().to_string().contains("38 significant"), "{digits}");
         }
     }
 
     #[test]
     fn the_magnitudes_are_dynamodb_s() {
         for text in ["9.99e125", "-9.99e125", "1e-130", "0.1e-129", "1234e-130"] {
-            assert!(Number::parse(text).is_ok(), "{text}");
+            assert!(JsonNumber::parse(text).is_ok(), "{text}");
         }
         for text in ["1e126", "-1e126", "9e-131", "0.9e-130", "1e400", "1e-400", "1e99999999999999999999"] {
-            assert!(Number::parse(text).unwrap_err().to_string().contains("out of range"), "{text}");
+            assert!(JsonNumber::parse(text).unwrap_err().to_string().contains("out of range"), "{text}");
         }
         for text in ["", "-", "NaN", "Infinity", "1e", "0x1", "1,5"] {
-            assert_eq!(Number::parse(text).unwrap_err().to_string(), "not a number", "{text}");
+            assert_eq!(JsonNumber::parse(text).unwrap_err().to_string(), "not a number", "{text}");
         }
     }
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn refusal(text: &str) -> (String, String) {
-    let error = Json::parse(text).unwrap_err();
+    let error = JsonValue::parse(text).unwrap_err();
     (error.pointer, error.reason)
 }
 
@@ -14,8 +14,8 @@ fn nested(levels: usize) -> String {
 #[test]
 fn json_comes_back_with_its_numbers_as_they_were() {
     let text = r#"{"a":[1,1.50,-1e5,0.12345678901234567890123456789012345678],"b":{"c":null,"d":[true,false,""]},"ü\n":"\u0001"}"#;
-    assert_eq!(serde_json::to_string(&Json::parse(text).unwrap()).unwrap(), text);
-    assert_eq!(Json::parse(" { } ").unwrap(), Json::Object(BTreeMap::new()));
+    assert_eq!(serde_json::to_string(&JsonValue::parse(text).unwrap()).unwrap(), text);
+    assert_eq!(JsonValue::parse(" { } ").unwrap(), JsonValue::Object(BTreeMap::new()));
 }
 
 #[test]
@@ -35,17 +35,17 @@ fn a_member_given_twice_is_refused_at_any_depth() {
 #[test]
 fn a_name_that_no_attribute_can_have_is_refused() {
     assert_eq!(refusal(r#"{"a":[{"":1}]}"#).0, "/a/0/");
-    assert!(Json::parse(&format!(r#"{{"{}":1}}"#, "a".repeat(65_535))).is_ok());
+    assert!(JsonValue::parse(&format!(r#"{{"{}":1}}"#, "a".repeat(65_535))).is_ok());
     assert!(refusal(&format!(r#"{{"{}":1}}"#, "a".repeat(65_536))).1.contains("65535"));
 }
 
 #[test]
 fn nesting_is_limited_to_what_the_table_takes() {
-    assert!(Json::parse(&nested(MAX_DEPTH + 1)).is_ok());
+    assert!(JsonValue::parse(&nested(MAX_DEPTH + 1)).is_ok());
     let (pointer, reason) = refusal(&nested(MAX_DEPTH + 2));
     assert_eq!(pointer, "/0".repeat(MAX_DEPTH + 1));
     assert!(reason.contains("32 levels"), "{reason}");
-    assert!(Json::parse(&nested(100_000)).is_err());
+    assert!(JsonValue::parse(&nested(100_000)).is_err());
 }
 
 #[test]
@@ -57,31 +57,31 @@ fn malformed_json_is_refused_without_a_position_that_would_mislead() {
 }
 
 /// Any JSON within the limits, as a tree.
-pub(crate) fn any_json() -> impl Strategy<Value = Json> {
+pub(crate) fn any_json() -> impl Strategy<Value = JsonValue> {
     let number = "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,17})?([eE][+-]?[0-9]{1,2})?"
-        .prop_filter_map("a number that fits", |text| Number::parse(&text).ok());
+        .prop_filter_map("a number that fits", |text| JsonNumber::parse(&text).ok());
     let leaf = prop_oneof![
-        Just(Json::Null),
-        any::<bool>().prop_map(Json::Bool),
-        number.prop_map(Json::Number),
-        any::<String>().prop_map(Json::String),
+        Just(JsonValue::Null),
+        any::<bool>().prop_map(JsonValue::Bool),
+        number.prop_map(JsonValue::Number),
+        any::<String>().prop_map(JsonValue::String),
     ];
     leaf.prop_recursive(5, 64, 6, |inner| {
         prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..6).prop_map(Json::Array),
-            proptest::collection::btree_map(".{1,8}", inner, 0..6).prop_map(Json::Object),
+            proptest::collection::vec(inner.clone(), 0..6).prop_map(JsonValue::Array),
+            proptest::collection::btree_map(".{1,8}", inner, 0..6).prop_map(JsonValue::Object),
         ]
     })
 }
 
 /// Whether two values are equal, numbers by value.
-fn same(one: &Json, other: &Json) -> bool {
+fn same(one: &JsonValue, other: &JsonValue) -> bool {
     match (one, other) {
-        (Json::Number(one), Json::Number(other)) => canonical(one.as_str()) == canonical(other.as_str()),
-        (Json::Array(one), Json::Array(other)) => {
+        (JsonValue::Number(one), JsonValue::Number(other)) => canonical(one.as_str()) == canonical(other.as_str()),
+        (JsonValue::Array(one), JsonValue::Array(other)) => {
             one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
         }
-        (Json::Object(one), Json::Object(other)) => {
+        (JsonValue::Object(one), JsonValue::Object(other)) => {
             one.len() == other.len()
                 && one
                     .iter()
@@ -92,7 +92,7 @@ fn same(one: &Json, other: &Json) -> bool {
     }
 }
 
-fn canonical_form(json: &Json) -> String {
+fn canonical_form(json: &JsonValue) -> String {
     let mut text = String::new();
     json.write_canonical(&mut text);
     text
@@ -100,7 +100,7 @@ fn canonical_form(json: &Json) -> String {
 
 #[test]
 fn one_value_has_one_canonical_form() {
-    let canonical = |text: &str| canonical_form(&Json::parse(text).unwrap());
+    let canonical = |text: &str| canonical_form(&JsonValue::parse(text).unwrap());
     for same in [
         [r#"{"a":1,"b":[2,"x"]}"#, " { \"b\" : [ 2.0 , \"\\u0078\" ] , \"\\u0061\" : 10e-1 } "],
         [r#"["\/","\n","\u00e9",-0,1.50]"#, "[\"/\",\"\\u000a\",\"\u{e9}\",0,15E-1]"],
@@ -117,27 +117,27 @@ proptest! {
     #[test]
     fn a_canonical_form_is_json_of_the_same_value(json in any_json()) {
         let form = canonical_form(&json);
-        let read = Json::parse(&form).unwrap();
+        let read = JsonValue::parse(&form).unwrap();
         prop_assert_eq!(canonical_form(&read), form);
         // By any other writer's text, too.
-        let other = Json::parse(&serde_json::to_string_pretty(&json).unwrap()).unwrap();
+        let other = JsonValue::parse(&serde_json::to_string_pretty(&json).unwrap()).unwrap();
         prop_assert_eq!(canonical_form(&other), canonical_form(&json));
     }
 
     #[test]
     fn values_that_differ_have_different_forms(one in any_json(), other in any_json()) {
-        let by_value = |json: &Json| canonical_form(json);
+        let by_value = |json: &JsonValue| canonical_form(json);
         prop_assert_eq!(by_value(&one) == by_value(&other), same(&one, &other));
     }
 
     #[test]
     fn what_is_written_is_read_back_the_same(json in any_json()) {
         let text = serde_json::to_string(&json).unwrap();
-        prop_assert_eq!(Json::parse(&text).unwrap(), json);
+        prop_assert_eq!(JsonValue::parse(&text).unwrap(), json);
     }
 
     #[test]
     fn no_text_makes_the_reader_panic(text in any::<String>()) {
-        let _ = Json::parse(&text);
+        let _ = JsonValue::parse(&text);
     }
 }

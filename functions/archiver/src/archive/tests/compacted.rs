@@ -10,7 +10,7 @@ fn rows() -> Vec<Parts> {
 }
 
 fn written(rows: &[Parts]) -> (HashMap<String, String>, Vec<u8>) {
-    let mut writer = Writer::new(Compression::Zstd, Vec::new()).unwrap();
+    let mut writer = ObjectWriter::new(Compression::Zstd, Vec::new()).unwrap();
     for row in rows {
         writer.push(&row.row()).unwrap();
     }
@@ -19,8 +19,8 @@ fn written(rows: &[Parts]) -> (HashMap<String, String>, Vec<u8>) {
     (description.encode().unwrap().map(|(name, value)| (name.to_owned(), value)).into(), bytes)
 }
 
-fn read(name: &str, metadata: &HashMap<String, String>, bytes: &[u8]) -> Result<Vec<String>, Damage> {
-    let reader = Reader::open(name, metadata, KeyNames::new(["user_id", "timestamp"]), bytes)?;
+fn read(name: &str, metadata: &HashMap<String, String>, bytes: &[u8]) -> Result<Vec<String>, CorruptObject> {
+    let reader = RowReader::open(name, metadata, KeyNames::new(["user_id", "timestamp"]), bytes)?;
     reader.map(|row| row.map(|row| text(&row))).collect()
 }
 
@@ -28,7 +28,7 @@ fn read(name: &str, metadata: &HashMap<String, String>, bytes: &[u8]) -> Result<
 fn a_day_s_rows_are_read_as_they_were_written() {
     let (metadata, bytes) = written(&rows());
     assert_eq!(read(NAME, &metadata, &bytes).unwrap(), rows().iter().map(Parts::text).collect::<Vec<_>>());
-    assert_eq!(prove(NAME, &metadata, bytes.as_slice()).unwrap(), Description::parse(&metadata).unwrap());
+    assert_eq!(prove(NAME, &metadata, bytes.as_slice()).unwrap(), ObjectMetadata::parse(&metadata).unwrap());
 }
 
 #[test]
@@ -41,8 +41,8 @@ fn a_row_of_another_day_is_refused() {
 #[test]
 fn a_row_that_was_read_is_written_as_it_was() {
     let (metadata, bytes) = written(&rows());
-    let reader = Reader::open(NAME, &metadata, KeyNames::new(["user_id", "timestamp"]), bytes.as_slice()).unwrap();
-    let mut writer = Writer::new(Compression::Zstd, Vec::new()).unwrap();
+    let reader = RowReader::open(NAME, &metadata, KeyNames::new(["user_id", "timestamp"]), bytes.as_slice()).unwrap();
+    let mut writer = ObjectWriter::new(Compression::Zstd, Vec::new()).unwrap();
     for row in reader {
         writer.push(&row.unwrap().as_row()).unwrap();
     }

@@ -7,9 +7,9 @@ fn rows() -> Vec<Parts> {
 }
 
 /// The rows that were given before the damage, and the damage.
-fn damage(object: &Object, metadata: &HashMap<String, String>) -> (usize, Damage) {
+fn damage(object: &EncodedObject, metadata: &HashMap<String, String>) -> (usize, CorruptObject) {
     let names = KeyNames::new(["user_id", "timestamp"]);
-    let reader = match Reader::open(&object.key.to_string(), metadata, names, object.bytes.as_slice()) {
+    let reader = match RowReader::open(&object.key.to_string(), metadata, names, object.bytes.as_slice()) {
         Ok(reader) => reader,
         Err(damage) => return (0, damage),
     };
@@ -26,7 +26,7 @@ fn damage(object: &Object, metadata: &HashMap<String, String>) -> (usize, Damage
 }
 
 /// An object of these lines, sound but for them.
-fn object_of(lines: &[u8]) -> Object {
+fn object_of(lines: &[u8]) -> EncodedObject {
     use sha2::Digest as _;
     let mut object = object(&rows()[..3], Compression::Zstd);
     object.bytes = zstd::encode_all(lines, 3).unwrap();
@@ -77,7 +77,10 @@ fn a_row_that_does_not_end_is_refused() {
     let object = object_of(lines.trim_end().as_bytes());
     assert!(damage(&object, &metadata(&object)).1.to_string().contains("row 3: does not end in a line feed"));
     let endless = object_of(&vec![b' '; 9 << 20]);
-    assert!(matches!(damage(&endless, &metadata(&endless)).1, Damage { row: Some(1), flaw: Flaw::Unended, .. }));
+    assert!(matches!(
+        damage(&endless, &metadata(&endless)).1,
+        CorruptObject { row: Some(1), flaw: CorruptionKind::Unended, .. }
+    ));
 }
 
 #[test]
@@ -91,7 +94,10 @@ fn rows_that_are_missing_or_too_many_are_noticed_at_the_end() {
     let mut object = object_of(lines()[..2].concat().as_bytes());
     object.description.rows = 2;
     object.description.last -= time::Duration::SECOND;
-    assert!(matches!(damage(&object, &metadata(&object)).1.flaw, Flaw::Digest(_)), "the key names other rows");
+    assert!(
+        matches!(damage(&object, &metadata(&object)).1.flaw, CorruptionKind::Digest(_)),
+        "the key names other rows"
+    );
 }
 
 #[test]
@@ -116,7 +122,7 @@ fn a_description_that_is_not_the_object_s_is_refused() {
 fn a_foreign_object_is_refused() {
     let object = object(&rows(), Compression::Zstd);
     let names = KeyNames::new(["user_id"]);
-    let foreign = Reader::open("archive/notes.txt", &metadata(&object), names, object.bytes.as_slice());
+    let foreign = RowReader::open("archive/notes.txt", &metadata(&object), names, object.bytes.as_slice());
     assert!(foreign.err().unwrap().to_string().starts_with("archive/notes.txt: the key is not archive/"));
 }
 
@@ -125,7 +131,7 @@ fn every_truncation_is_refused() {
     for compression in [Compression::Zstd, Compression::Gzip] {
         let whole = object(&rows(), compression);
         for length in (0..whole.bytes.len()).step_by(7) {
-            let object = Object { bytes: whole.bytes[..length].to_vec(), ..whole.clone() };
+            let object = EncodedObject { bytes: whole.bytes[..length].to_vec(), ..whole.clone() };
             damage(&object, &metadata(&object));
         }
     }

@@ -25,7 +25,10 @@ fn with(path: &str, value: serde_json::Value) -> serde_json::Value {
     record
 }
 
-fn selected<T>(records: &[serde_json::Value], check: impl FnOnce(Result<Selection<'_>, NoOldImage>) -> T) -> T {
+fn selected<T>(
+    records: &[serde_json::Value],
+    check: impl FnOnce(Result<ArchiveBatch<'_>, MissingOldImageError>) -> T,
+) -> T {
     let payload = RawValue::from_string(json!({"Records": records}).to_string()).unwrap();
     let batch = stream::read(&payload).unwrap();
     check(select(&batch.records))
@@ -96,7 +99,7 @@ fn a_stream_without_old_images_is_a_fault_of_the_mapping_and_of_no_record() {
 fn a_record_that_lost_its_image_is_a_reason_for_quarantine() {
     selected(&[with("/dynamodb/OldImage", json!(null)), expired("6", 0)], |selection| {
         let selection = selection.unwrap();
-        let [Unarchivable { index: 0, reason, contradicts: false }] = &selection.unarchivable[..] else { panic!() };
+        let [RejectedRecord { index: 0, reason, contradicts: false }] = &selection.unarchivable[..] else { panic!() };
         assert!(reason.contains("dynamodb.OldImage is missing"), "{reason}");
         assert_eq!(selection.partitions[0].rows.len(), 1);
     });

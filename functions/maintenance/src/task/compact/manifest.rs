@@ -2,40 +2,47 @@
 
 use std::collections::BTreeSet;
 
-use archiver::archive::Day;
-use archiver::store::{Store, StoreError};
+use archiver::archive::ArchiveDay;
+use archiver::store::{ArchiveStore, StoreError};
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::catalog::Shelf;
-use crate::task::merge::Output;
+use crate::catalog::DayListing;
+use crate::task::merge::MergeOutput;
 
 const IN_FLIGHT: usize = 16;
 const FORMAT: u32 = 1;
 
 /// A merge, as it is told beside what it retired.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Manifest {
+pub(super) struct MergeManifest {
     format: u32,
     table: String,
     day: String,
     pub(super) run: String,
     rows: u64,
     pub(super) inputs: Vec<String>,
-    pub(super) outputs: Vec<Output>,
+    pub(super) outputs: Vec<MergeOutput>,
 }
 
-fn prefix(table: &str, day: Day) -> String {
+fn prefix(table: &str, day: ArchiveDay) -> String {
     format!("superseded/manifests/{table}/dt={day}/")
 }
 
-impl Manifest {
-    pub(super) fn of(table: &str, day: Day, run: String, rows: u64, inputs: Vec<String>, outputs: Vec<Output>) -> Self {
+impl MergeManifest {
+    pub(super) fn of(
+        table: &str,
+        day: ArchiveDay,
+        run: String,
+        rows: u64,
+        inputs: Vec<String>,
+        outputs: Vec<MergeOutput>,
+    ) -> Self {
         Self { format: FORMAT, table: table.to_owned(), day: day.to_string(), run, rows, inputs, outputs }
     }
 
-    pub(super) async fn put(&self, store: &Store) -> Result<(), StoreError> {
+    pub(super) async fn put(&self, store: &ArchiveStore) -> Result<(), StoreError> {
         // Texts and numbers: there is nothing that JSON cannot write.
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
         let key = format!("superseded/manifests/{}/dt={}/{}.json", self.table, self.day, self.run);
@@ -46,13 +53,18 @@ impl Manifest {
 
 /// What the day's manifests tell of and is still there: a merge was cut off, or an archiver wrote an object again whose rows
 /// are merged already.
-pub(super) async fn left(store: &Store, table: &str, day: Day, shelf: &Shelf) -> Result<BTreeSet<String>, StoreError> {
+pub(super) async fn left(
+    store: &ArchiveStore,
+    table: &str,
+    day: ArchiveDay,
+    shelf: &DayListing,
+) -> Result<BTreeSet<String>, StoreError> {
     let there: BTreeSet<&str> = shelf.objects.iter().map(|object| object.key.as_str()).collect();
     let mut left = BTreeSet::new();
     for stored in store.list(&prefix(table, day)).await? {
         let Some(text) = store.text(&stored.key).await? else { continue };
         // One that cannot be read says nothing of what may go: its objects are merged once more.
-        let Ok(manifest) = serde_json::from_slice::<Manifest>(&text) else { continue };
+        let Ok(manifest) = serde_json::from_slice::<MergeManifest>(&text) else { continue };
         if manifest.format == FORMAT {
             left.extend(manifest.inputs.into_iter().filter(|input| there.contains(input.as_str())));
         }
@@ -61,7 +73,7 @@ pub(super) async fn left(store: &Store, table: &str, day: Day, shelf: &Shelf) ->
 }
 
 /// Moves these objects below `superseded/`; returns how many were moved, and the first fault.
-pub(super) async fn retire(store: &Store, keys: &[&str]) -> (usize, Option<StoreError>) {
+pub(super) async fn retire(store: &ArchiveStore, keys: &[&str]) -> (usize, Option<StoreError>) {
     let moves = stream::iter(keys.iter().map(|key| store.retire(key))).buffer_unordered(IN_FLIGHT);
     let tally = |(retired, fault): (usize, Option<StoreError>), moved: Result<(), StoreError>| {
         std::future::ready(match moved {

@@ -1,23 +1,23 @@
 //! Which objects are merged next: pure.
 
-use archiver::archive::{Hour, Name};
+use archiver::archive::{ArchiveHour, ArchiveKey};
 use time::OffsetDateTime;
 
-use crate::catalog::{self, Shelved};
-use crate::task::merge::{FAN_IN, Run};
+use crate::catalog::{self, ArchiveObject};
+use crate::task::merge::{FAN_IN, SortedRun};
 
 /// Of what time objects are merged.
-pub(super) struct Period {
+pub(super) struct MergePeriod {
     /// From the beginning of this hour.
-    pub(super) from: Option<Hour>,
+    pub(super) from: Option<ArchiveHour>,
     /// Until then.
     pub(super) to: OffsetDateTime,
     /// An hour by itself.
     pub(super) hourly: bool,
 }
 
-impl Period {
-    fn holds(&self, hour: Hour) -> bool {
+impl MergePeriod {
+    fn holds(&self, hour: ArchiveHour) -> bool {
         self.from.is_none_or(|from| hour >= from) && hour.start() < self.to
     }
 }
@@ -25,9 +25,9 @@ impl Period {
 /// The next merge of a day's objects; nothing if all is merged that is to be.
 ///
 /// Small ones go first: what is large is then read again by few merges.
-pub(super) fn next(objects: &[Shelved], period: &Period) -> Option<Vec<Run>> {
-    let hour = |object: &'_ Shelved| match &object.name {
-        Name::Archived(key) if period.holds(key.hour) => Some(key.hour),
+pub(super) fn next(objects: &[ArchiveObject], period: &MergePeriod) -> Option<Vec<SortedRun>> {
+    let hour = |object: &'_ ArchiveObject| match &object.name {
+        ArchiveKey::Archived(key) if period.holds(key.hour) => Some(key.hour),
         _ => None,
     };
     let mut archived: Vec<_> = objects.iter().filter_map(|object| Some((hour(object)?, object))).collect();
@@ -40,7 +40,7 @@ pub(super) fn next(objects: &[Shelved], period: &Period) -> Option<Vec<Run>> {
     if archived.is_empty() && runs.len() < 2 {
         return None;
     }
-    let mut all: Vec<(u64, Run)> =
+    let mut all: Vec<(u64, SortedRun)> =
         archived.into_iter().map(|(_, object)| (object.bytes, vec![object.key.clone()])).collect();
     all.extend(runs);
     all.sort();
@@ -54,20 +54,20 @@ mod tests {
 
     use super::*;
 
-    fn archived(hour: u8, nth: u32, bytes: u64) -> Shelved {
+    fn archived(hour: u8, nth: u32, bytes: u64) -> ArchiveObject {
         shelved(format!("archive/T/dt=2026-11-22/hr={hour:02}/{nth:032x}.ndjson.zst"), bytes)
     }
 
-    fn compacted(run: u32, part: u32, bytes: u64) -> Shelved {
+    fn compacted(run: u32, part: u32, bytes: u64) -> ArchiveObject {
         shelved(format!("compacted/T/dt=2026-11-22/{run:032x}-{part:05}.ndjson.zst"), bytes)
     }
 
-    fn shelved(key: String, bytes: u64) -> Shelved {
-        Shelved { name: Name::parse(&key).unwrap(), key, bytes }
+    fn shelved(key: String, bytes: u64) -> ArchiveObject {
+        ArchiveObject { name: ArchiveKey::parse(&key).unwrap(), key, bytes }
     }
 
-    fn daily() -> Period {
-        Period { from: None, to: datetime!(2026-11-23 0:00 UTC), hourly: false }
+    fn daily() -> MergePeriod {
+        MergePeriod { from: None, to: datetime!(2026-11-23 0:00 UTC), hourly: false }
     }
 
     #[test]
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn an_hour_is_merged_by_itself() {
         let objects = [archived(4, 1, 1), archived(3, 2, 1), archived(3, 3, 1), compacted(1, 0, 1), compacted(2, 0, 1)];
-        let hourly = Period { hourly: true, ..daily() };
+        let hourly = MergePeriod { hourly: true, ..daily() };
         assert_eq!(next(&objects, &hourly).unwrap(), [vec![objects[1].key.clone()], vec![objects[2].key.clone()]]);
         assert_eq!(next(&objects[3..], &hourly), None, "what is merged stays");
     }
@@ -101,8 +101,8 @@ mod tests {
     #[test]
     fn what_lies_outside_of_the_period_is_left() {
         let objects = [archived(2, 1, 1), archived(3, 2, 1), archived(4, 3, 1)];
-        let from = Some(Hour::of(datetime!(2026-11-22 3:00 UTC)));
-        let three = Period { from, to: datetime!(2026-11-22 4:00 UTC), hourly: false };
+        let from = Some(ArchiveHour::of(datetime!(2026-11-22 3:00 UTC)));
+        let three = MergePeriod { from, to: datetime!(2026-11-22 4:00 UTC), hourly: false };
         assert_eq!(next(&objects, &three), Some(vec![vec![objects[1].key.clone()]]));
     }
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use archiver::archive::{self, Hour, Row, Selection};
+use archiver::archive::{self, ArchiveBatch, ArchiveHour, ArchiveRow};
 use serde_json::value::RawValue;
-use shared::stream::{Record, read};
+use shared::stream::{StreamRecord, read};
 
-use super::{Object, World, of_function, stranger};
-use crate::failure::Function;
+use super::{OpenFailure, RedriveContext, of_function, stranger};
+use crate::failure::FailedFunction;
 
 /// The records of an object that may be archived, and why others may not be, if so.
-fn own<'e>(event: &'e RawValue, world: &World<'_>) -> (Vec<Record<'e>>, Option<String>) {
+fn own<'e>(event: &'e RawValue, world: &RedriveContext<'_>) -> (Vec<StreamRecord<'e>>, Option<String>) {
     let records = read(event).map(|batch| batch.records).unwrap_or_default();
     let strange = |(place, record)| Some(format!("record {}: {}", place + 1, stranger(record, world.source)?));
     let reason = records.iter().enumerate().find_map(strange);
@@ -18,30 +18,30 @@ fn own<'e>(event: &'e RawValue, world: &World<'_>) -> (Vec<Record<'e>>, Option<S
 }
 
 /// What becomes of an object's records, and why not of all, if so.
-fn selected<'r>(records: &'r [Record<'_>]) -> (Selection<'r>, Option<String>) {
+fn selected<'r>(records: &'r [StreamRecord<'_>]) -> (ArchiveBatch<'r>, Option<String>) {
     match archive::select(records) {
         Ok(selection) => {
             let reason = selection.unarchivable.first().map(|one| format!("record {}: {}", one.index + 1, one.reason));
             (selection, reason)
         }
-        Err(fault) => (Selection::default(), Some(fault.to_string())),
+        Err(fault) => (ArchiveBatch::default(), Some(fault.to_string())),
     }
 }
 
 /// The rows of a table and hour, and the places of the objects that they came in.
 #[derive(Default)]
-struct Partition<'r> {
-    rows: Vec<Row<'r>>,
+struct RedrivePartition<'r> {
+    rows: Vec<ArchiveRow<'r>>,
     holders: Vec<usize>,
 }
 
 /// Archives all that can be, one object of the archive a table and hour; answers how many rows that were. A dry run makes
 /// the same objects, and puts none.
-pub(super) async fn redrive(world: &World<'_>, objects: &mut [Object], dry_run: bool) -> usize {
-    let mut objects: Vec<&mut Object> = of_function(objects, Function::Archiver).collect();
+pub(super) async fn redrive(world: &RedriveContext<'_>, objects: &mut [OpenFailure], dry_run: bool) -> usize {
+    let mut objects: Vec<&mut OpenFailure> = of_function(objects, FailedFunction::Archiver).collect();
     let events: Vec<Box<RawValue>> = objects.iter().map(|object| object.failure.event.clone()).collect();
     let batches: Vec<_> = events.iter().map(|event| own(event, world)).collect();
-    let mut partitions: BTreeMap<(&str, Hour), Partition<'_>> = BTreeMap::new();
+    let mut partitions: BTreeMap<(&str, ArchiveHour), RedrivePartition<'_>> = BTreeMap::new();
     for (place, (records, strange)) in batches.iter().enumerate() {
         let (selection, reason) = selected(records);
         if let Some(reason) = strange.clone().or(reason) {
@@ -54,7 +54,7 @@ pub(super) async fn redrive(world: &World<'_>, objects: &mut [Object], dry_run: 
         }
     }
     let mut archived = 0;
-    for ((table, hour), Partition { rows, holders }) in partitions {
+    for ((table, hour), RedrivePartition { rows, holders }) in partitions {
         let count = rows.len();
         match put(world, table, hour, rows, dry_run).await {
             Ok(()) => archived += count,
@@ -64,7 +64,13 @@ pub(super) async fn redrive(world: &World<'_>, objects: &mut [Object], dry_run: 
     archived
 }
 
-async fn put(world: &World<'_>, table: &str, hour: Hour, rows: Vec<Row<'_>>, dry_run: bool) -> Result<(), String> {
+async fn put(
+    world: &RedriveContext<'_>,
+    table: &str,
+    hour: ArchiveHour,
+    rows: Vec<ArchiveRow<'_>>,
+    dry_run: bool,
+) -> Result<(), String> {
     let object = archive::write(table, hour, rows, world.compression).map_err(|error| error.to_string())?;
     let metadata = object.description.encode().map_err(|error| error.to_string())?;
     if dry_run {

@@ -5,25 +5,25 @@ use std::collections::BTreeMap;
 use shared::change::CanonicalKey;
 use shared::invocation::Invocation;
 use shared::revision::Revision;
-use shared::stream::{Record, key_of, read};
+use shared::stream::{StreamRecord, key_of, read};
 
-use super::{Object, World, of_function, stranger};
-use crate::failure::Function;
-use crate::mend::{Ailing, MendFault, Mended, mend, predict};
+use super::{OpenFailure, RedriveContext, of_function, stranger};
+use crate::failure::FailedFunction;
+use crate::mend::{ReconcileError, RepairOutcome, StaleKey, mend, predict};
 
 /// What a record asks for: its key, and that no delivery of its own age changes it any more.
-fn ailing(record: &Record<'_>, world: &World<'_>) -> Result<Ailing, String> {
+fn ailing(record: &StreamRecord<'_>, world: &RedriveContext<'_>) -> Result<StaleKey, String> {
     if let Some(reason) = stranger(record, world.source) {
         return Err(reason);
     }
     let key = key_of(record.raw).map_err(|reason| format!("cannot read its key: {reason}"))?;
     let at_hand =
         record.source.as_ref().zip(record.number).map(|(source, number)| Revision::new(source.label(), number));
-    Ok(Ailing { key, at_hand })
+    Ok(StaleKey { key, at_hand })
 }
 
 /// The keys of an object's records; the object is kept for those that cannot be told.
-fn keys(object: &mut Object, world: &World<'_>) -> Vec<Ailing> {
+fn keys(object: &mut OpenFailure, world: &RedriveContext<'_>) -> Vec<StaleKey> {
     let mut found = Vec::new();
     let mut unknown = None;
     if let Ok(batch) = read(&object.failure.event) {
@@ -43,22 +43,22 @@ fn keys(object: &mut Object, world: &World<'_>) -> Vec<Ailing> {
 /// Mends the keys of all records that tell theirs; answers how many writes that took. A dry run goes the same way, and
 /// makes no write.
 pub(super) async fn redrive(
-    world: &World<'_>,
-    objects: &mut [Object],
+    world: &RedriveContext<'_>,
+    objects: &mut [OpenFailure],
     invocation: &Invocation,
     dry_run: bool,
-) -> Result<usize, MendFault> {
+) -> Result<usize, ReconcileError> {
     let mut wanted: BTreeMap<CanonicalKey, Option<Revision>> = BTreeMap::new();
-    let mut holders: Vec<(&mut Object, Vec<CanonicalKey>)> = Vec::new();
-    for object in of_function(objects, Function::Replicator) {
+    let mut holders: Vec<(&mut OpenFailure, Vec<CanonicalKey>)> = Vec::new();
+    for object in of_function(objects, FailedFunction::Replicator) {
         let keys = keys(object, world);
-        for Ailing { key, at_hand } in &keys {
+        for StaleKey { key, at_hand } in &keys {
             let highest = wanted.entry(key.clone()).or_default();
             *highest = (*highest).max(*at_hand);
         }
         holders.push((object, keys.into_iter().map(|ailing| ailing.key).collect()));
     }
-    let wanted: Vec<Ailing> = wanted.into_iter().map(|(key, at_hand)| Ailing { key, at_hand }).collect();
+    let wanted: Vec<StaleKey> = wanted.into_iter().map(|(key, at_hand)| StaleKey { key, at_hand }).collect();
     let (mut left, mut written) = (BTreeMap::new(), 0);
     for replica in world.replicas {
         let mended = if dry_run {
@@ -66,11 +66,11 @@ pub(super) async fn redrive(
         } else {
             mend(world.source, &**replica, &wanted, invocation).await?
         };
-        for (Ailing { key, .. }, mended) in wanted.iter().zip(mended) {
+        for (StaleKey { key, .. }, mended) in wanted.iter().zip(mended) {
             match mended {
-                Mended::Well => {}
-                Mended::Written => written += 1,
-                Mended::Left(reason) => {
+                RepairOutcome::Well => {}
+                RepairOutcome::Written => written += 1,
+                RepairOutcome::Left(reason) => {
                     left.entry(key.clone()).or_insert_with(|| format!("sink {}: {reason}", replica.name()));
                 }
             }

@@ -1,13 +1,13 @@
 //! What two sides make of a key: pure.
 
 use shared::change::CanonicalKey;
-use shared::held::Held;
+use shared::held::ReplicaItem;
 use shared::raw_item::RawItem;
 use shared::revision::{Revision, RevisionError};
 
 /// How a key differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum DifferenceKind {
     Missing,
     Different,
     Resurrected,
@@ -15,7 +15,7 @@ pub(super) enum Kind {
     Quarantined,
 }
 
-impl Kind {
+impl DifferenceKind {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -29,30 +29,30 @@ impl Kind {
 
 /// A difference that has lasted.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(super) struct ConfirmedDifference {
     pub(super) key: CanonicalKey,
-    pub(super) kind: Kind,
+    pub(super) kind: DifferenceKind,
     /// The names of the attributes, if both sides have the item.
     pub(super) attributes: Vec<String>,
 }
 
 /// A key that differed once, and what both sides held then.
 #[derive(Debug)]
-pub(super) struct Candidate {
+pub(super) struct CandidateDifference {
     pub(super) key: CanonicalKey,
     source: Option<RawItem>,
     stamp: Option<Result<Revision, RevisionError>>,
 }
 
-impl Candidate {
+impl CandidateDifference {
     /// The key as a candidate, if it differs.
-    pub(super) fn of(key: CanonicalKey, held: Option<&Held>, source: Option<RawItem>) -> Option<Self> {
+    pub(super) fn of(key: CanonicalKey, held: Option<&ReplicaItem>, source: Option<RawItem>) -> Option<Self> {
         let differs = difference(held, source.as_ref()).is_some();
         differs.then(|| Self { key, source, stamp: held.and_then(|held| held.revision.clone()) })
     }
 
     /// What is real of it, by what both sides hold now; nothing if it is gone, or something has moved.
-    pub(super) fn again(self, held: Option<&Held>, source: Option<&RawItem>) -> Option<Finding> {
+    pub(super) fn again(self, held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<ConfirmedDifference> {
         let (kind, attributes) = difference(held, source)?;
         let still = match (&self.source, source) {
             (Some(then), Some(now)) => then.is(now),
@@ -60,26 +60,26 @@ impl Candidate {
             _ => false,
         };
         let stands = self.stamp == held.and_then(|held| held.revision.clone());
-        (still && stands).then_some(Finding { key: self.key, kind, attributes })
+        (still && stands).then_some(ConfirmedDifference { key: self.key, kind, attributes })
     }
 }
 
-fn difference(held: Option<&Held>, source: Option<&RawItem>) -> Option<(Kind, Vec<String>)> {
-    match (held.and_then(Held::item), source) {
+fn difference(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<(DifferenceKind, Vec<String>)> {
+    match (held.and_then(ReplicaItem::item), source) {
         (None, None) => None,
-        (None, Some(_)) => Some((Kind::Missing, Vec::new())),
+        (None, Some(_)) => Some((DifferenceKind::Missing, Vec::new())),
         (Some(_), None) => {
             let ours = held.is_some_and(|held| held.revision.is_some());
-            Some((if ours { Kind::Resurrected } else { Kind::Extra }, Vec::new()))
+            Some((if ours { DifferenceKind::Resurrected } else { DifferenceKind::Extra }, Vec::new()))
         }
         (Some(item), Some(source)) if item.is(source) => None,
-        (Some(item), Some(source)) => Some((Kind::Different, item.differing(source))),
+        (Some(item), Some(source)) => Some((DifferenceKind::Different, item.differing(source))),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use shared::held::State;
+    use shared::held::ReplicaState;
 
     use super::*;
 
@@ -91,23 +91,26 @@ mod tests {
         RawItem::parse(&format!(r#"{{"k":{{"S":"a"}},"name":{{"S":"{name}"}}}}"#)).unwrap()
     }
 
-    fn held(number: Option<u8>, name: Option<&str>) -> Held {
+    fn held(number: Option<u8>, name: Option<&str>) -> ReplicaItem {
         let revision = number.map(|number| Ok(Revision::parse(&format!("2026-01-01T00:00:00.000#{number}")).unwrap()));
-        Held { revision, state: name.map_or(State::Gone { expired: false }, |name| State::Item(item(name))) }
+        ReplicaItem {
+            revision,
+            state: name.map_or(ReplicaState::Gone { expired: false }, |name| ReplicaState::Item(item(name))),
+        }
     }
 
-    fn found(held: Option<&Held>, source: Option<&RawItem>) -> Option<Kind> {
-        let candidate = Candidate::of(key(), held, source.cloned())?;
+    fn found(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<DifferenceKind> {
+        let candidate = CandidateDifference::of(key(), held, source.cloned())?;
         Some(candidate.again(held, source).unwrap().kind)
     }
 
     #[test]
     fn a_difference_has_its_name() {
-        assert_eq!(found(None, Some(&item("Ada"))), Some(Kind::Missing));
-        assert_eq!(found(Some(&held(Some(1), None)), Some(&item("Ada"))), Some(Kind::Missing));
-        assert_eq!(found(Some(&held(Some(1), Some("Bob"))), Some(&item("Ada"))), Some(Kind::Different));
-        assert_eq!(found(Some(&held(Some(1), Some("Ada"))), None), Some(Kind::Resurrected));
-        assert_eq!(found(Some(&held(None, Some("Ada"))), None), Some(Kind::Extra));
+        assert_eq!(found(None, Some(&item("Ada"))), Some(DifferenceKind::Missing));
+        assert_eq!(found(Some(&held(Some(1), None)), Some(&item("Ada"))), Some(DifferenceKind::Missing));
+        assert_eq!(found(Some(&held(Some(1), Some("Bob"))), Some(&item("Ada"))), Some(DifferenceKind::Different));
+        assert_eq!(found(Some(&held(Some(1), Some("Ada"))), None), Some(DifferenceKind::Resurrected));
+        assert_eq!(found(Some(&held(None, Some("Ada"))), None), Some(DifferenceKind::Extra));
         for (held, source) in
             [(None, None), (Some(held(Some(1), None)), None), (Some(held(Some(1), Some("Ada"))), Some(item("Ada")))]
         {
@@ -118,8 +121,8 @@ mod tests {
     #[test]
     fn what_moves_is_not_real() {
         let then = held(Some(1), Some("Bob"));
-        let again = |held: &Held, source: &RawItem| {
-            Candidate::of(key(), Some(&then), Some(item("Ada"))).unwrap().again(Some(held), Some(source))
+        let again = |held: &ReplicaItem, source: &RawItem| {
+            CandidateDifference::of(key(), Some(&then), Some(item("Ada"))).unwrap().again(Some(held), Some(source))
         };
         assert_eq!(again(&then, &item("Ada")).unwrap().attributes, ["name"]);
         assert_eq!(again(&held(Some(2), Some("Bob")), &item("Ada")), None, "the replica has moved");

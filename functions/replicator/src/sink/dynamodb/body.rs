@@ -20,16 +20,16 @@ tokio::task_local! {
     static BODY: Bytes;
 }
 
-/// Awaits an SDK call whose request carries `body`. The client must have [`SplicedBody`] among its interceptors.
+/// Awaits an SDK call whose request carries `body`. The client must have [`RawBodyInterceptor`] among its interceptors.
 pub(super) async fn sent_with<F: Future>(body: Bytes, call: F) -> F::Output {
     BODY.scope(body, call).await
 }
 
 /// Puts the body of [`sent_with`] into the request; calls made without it keep the SDK's.
 #[derive(Debug)]
-pub(super) struct SplicedBody;
+pub(super) struct RawBodyInterceptor;
 
-impl Intercept for SplicedBody {
+impl Intercept for RawBodyInterceptor {
     fn name(&self) -> &'static str {
         "SplicedBody"
     }

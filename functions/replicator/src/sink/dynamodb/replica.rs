@@ -4,26 +4,26 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use shared::change::CanonicalKey;
-use shared::held::Held;
+use shared::held::ReplicaItem;
 use shared::invocation::Invocation;
 use shared::raw_item::ITEM_BYTES_MOST;
-use shared::raw_table::{Segment, TableFault};
+use shared::raw_table::{ScanSegment, TableReadError};
 use time::OffsetDateTime;
 use tokio::time::timeout_at;
 
-use super::verdict::{self, Verdict};
+use super::verdict::{self, WriteOutcome};
 use super::{DynamoDbSink, NAME, UNFINISHED, body, in_words};
-use crate::sink::{HeldPage, Put, Reading, Replica, Target, Unread, Write};
+use crate::sink::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget};
 
 /// The attribute that a replica's item has besides the source's.
 const REVISION_NAME: &str = "_rev";
 
 impl Replica for DynamoDbSink {
-    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>> {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async {
             let found = self.table.read(keys).await.map_err(unread)?;
-            Ok(Reading {
-                held: found.items.into_iter().map(|item| item.map(Held::decode)).collect(),
+            Ok(ReplicaReadOutput {
+                held: found.items.into_iter().map(|item| item.map(ReplicaItem::decode)).collect(),
                 units: found.units,
             })
         }
@@ -32,32 +32,36 @@ impl Replica for DynamoDbSink {
 
     fn scan<'s>(
         &'s self,
-        segment: Segment,
+        segment: ScanSegment,
         after: Option<&'s CanonicalKey>,
-    ) -> BoxFuture<'s, Result<HeldPage, Unread>> {
+    ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
         async move {
             let schema = self.schema().await.map_err(unread)?;
             let names: Vec<String> = schema.key.iter().map(|(name, _)| name.clone()).collect();
             let page = self.table.scan(segment, after, &names, None).await.map_err(unread)?;
-            let held = page.items.into_iter().map(|(key, item)| (key, Held::decode(item))).collect();
-            Ok(HeldPage { held, next: page.next, units: page.units })
+            let held = page.items.into_iter().map(|(key, item)| (key, ReplicaItem::decode(item))).collect();
+            Ok(ReplicaPage { held, next: page.next, units: page.units })
         }
         .boxed()
     }
 
-    fn refusal(&self, write: &Write<'_>, now: OffsetDateTime) -> Option<String> {
+    fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
         if let Err(refused) = self.requests.write(write, now) {
             return Some(refused.to_string());
         }
-        let Target::Item(item) = write.target else { return None };
+        let WriteTarget::Item(item) = write.target else { return None };
         let size = item.size_bytes() + REVISION_NAME.len() + write.revision.encode().as_ref().len();
         (size > ITEM_BYTES_MOST)
             .then(|| format!("the item has {size} bytes with {REVISION_NAME}, and DynamoDB takes {ITEM_BYTES_MOST}"))
     }
 
-    fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {
+    fn put<'s>(
+        &'s self,
+        writes: &'s [ReplicaWrite<'s>],
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Vec<WriteResult>> {
         async move {
-            let mut puts = vec![Put::Transient(UNFINISHED.to_owned()); writes.len()];
+            let mut puts = vec![WriteResult::Transient(UNFINISHED.to_owned()); writes.len()];
             let mut open = stream::iter(0..writes.len())
                 .map(|place| async move { (place, self.put_one(&writes[place], invocation).await) })
                 .buffer_unordered(self.in_flight);
@@ -71,27 +75,29 @@ impl Replica for DynamoDbSink {
 }
 
 impl DynamoDbSink {
-    async fn put_one(&self, write: &Write<'_>, invocation: &Invocation) -> Put {
+    async fn put_one(&self, write: &ReplicaWrite<'_>, invocation: &Invocation) -> WriteResult {
         let body = match self.requests.write(write, invocation.now) {
             Ok(body) => body,
-            Err(refused) => return Put::Permanent(refused.to_string()),
+            Err(refused) => return WriteResult::Permanent(refused.to_string()),
         };
         let put = self.writer.put_item().table_name(self.table.name());
-        let Err(error) = body::sent_with(body, put.send()).await else { return Put::Written };
+        let Err(error) = body::sent_with(body, put.send()).await else { return WriteResult::Written };
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
-            return Put::Refused;
+            return WriteResult::Refused;
         }
         match verdict::of(&error, write.revision) {
-            Verdict::Permanent(reason) => Put::Permanent(reason),
-            Verdict::Transient(reason) | Verdict::Fault(reason) | Verdict::KeyRefused(reason) => Put::Transient(reason),
+            WriteOutcome::Permanent(reason) => WriteResult::Permanent(reason),
+            WriteOutcome::Transient(reason) | WriteOutcome::Fault(reason) | WriteOutcome::KeyRefused(reason) => {
+                WriteResult::Transient(reason)
+            }
             // The guard's verdicts, of which this is none.
-            Verdict::Applied => Put::Written,
-            Verdict::Duplicate | Verdict::Stale => Put::Refused,
+            WriteOutcome::Applied => WriteResult::Written,
+            WriteOutcome::Duplicate | WriteOutcome::Stale => WriteResult::Refused,
         }
     }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
-fn unread(fault: TableFault) -> Unread {
-    Unread { sink: NAME, reason: in_words(&fault) }
+fn unread(fault: TableReadError) -> ReplicaReadError {
+    ReplicaReadError { sink: NAME, reason: in_words(&fault) }
 }

@@ -8,11 +8,11 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use shared::change::{Change, Effect};
+use shared::change::{Change, ChangeKind};
 use shared::held::RESERVED;
 use time::{Duration, OffsetDateTime};
 
-use crate::sink::{Over, Target, Write};
+use crate::sink::{ReplicaCondition, ReplicaWrite, WriteTarget};
 
 /// The reserved names as a key is written in JSON, unless it is written with escapes.
 const RESERVED_IN_JSON: [&str; 3] = ["\"_rev\"", "\"_tombstone_expires_at\"", "\"_deleted_by_ttl\""];
@@ -32,7 +32,7 @@ const REVISION_TEXT_BYTES: usize = 44;
 
 /// Why no request can be made of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum EncodeError {
     #[error("the image carries the attribute {0}, which is reserved for replicas: rename it in the source")]
     Reserved(&'static str),
     #[error("the image is not a map of attributes")]
@@ -45,7 +45,7 @@ pub(super) enum Refused {
 
 /// Makes the requests to one table.
 #[derive(Debug)]
-pub(super) struct Requests {
+pub(super) struct RequestEncoder {
     /// The table's name as JSON.
     table: String,
     /// The body up to the revision's text, the same for every change.
@@ -53,20 +53,20 @@ pub(super) struct Requests {
     tombstone: Duration,
 }
 
-impl Requests {
+impl RequestEncoder {
     pub(super) fn new(table: &str, tombstone: Duration) -> Self {
         let table = serde_json::Value::from(table).to_string();
         Self { head: format!("{{\"TableName\":{table}{GUARD}"), table, tombstone }
     }
 
     /// The body of the request that brings `change` to the replica, if the guard lets it.
-    pub(super) fn put(&self, change: &Change<'_>, now: OffsetDateTime) -> Result<Bytes, Refused> {
+    pub(super) fn put(&self, change: &Change<'_>, now: OffsetDateTime) -> Result<Bytes, EncodeError> {
         let mut buffer = [0; REVISION_TEXT_BYTES];
         let revision = text(change.revision.encode().as_ref(), &mut buffer);
         let (attributes, gone) = match change.effect {
-            Effect::Write { image: Some(image) } => (image.get(), None),
-            Effect::Write { image: None } => return Err(Refused::View),
-            Effect::Remove { expired, .. } => (change.key.raw().get(), Some((now + self.tombstone, expired))),
+            ChangeKind::Write { image: Some(image) } => (image.get(), None),
+            ChangeKind::Write { image: None } => return Err(EncodeError::View),
+            ChangeKind::Remove { expired, .. } => (change.key.raw().get(), Some((now + self.tombstone, expired))),
         };
         let attributes = own(attributes)?;
         let mut body = String::with_capacity(self.head.len() + attributes.len() + 2 * revision.len() + 128);
@@ -78,27 +78,28 @@ impl Requests {
     }
 
     /// The body of the request for a write beside the stream.
-    pub(super) fn write(&self, write: &Write<'_>, now: OffsetDateTime) -> Result<Bytes, Refused> {
+    pub(super) fn write(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Result<Bytes, EncodeError> {
         let mut buffer = [0; REVISION_TEXT_BYTES];
         let revision = text(write.revision.encode().as_ref(), &mut buffer);
         let (attributes, gone) = match write.target {
-            Target::Item(item) => (Cow::Owned(item.encode()), None),
-            Target::Gone { expired } => (Cow::Borrowed(write.key.as_str()), Some((now + self.tombstone, expired))),
+            WriteTarget::Item(item) => (Cow::Owned(item.encode()), None),
+            WriteTarget::Gone { expired } => (Cow::Borrowed(write.key.as_str()), Some((now + self.tombstone, expired))),
         };
         let attributes = own(&attributes)?;
         let mut body = format!(r#"{{"TableName":{},"ConditionExpression":"#, self.table);
         match write.over {
             // Any attribute of the key tells whether anything is there.
-            Over::Nothing => {
-                let TopLevel { first, .. } = serde_json::from_str(write.key.as_str()).map_err(|_| Refused::Names)?;
+            ReplicaCondition::Nothing => {
+                let TopLevel { first, .. } =
+                    serde_json::from_str(write.key.as_str()).map_err(|_| EncodeError::Names)?;
                 let first = serde_json::Value::from(first).to_string();
                 body.push_str(r##""attribute_not_exists(#k)","ExpressionAttributeNames":{"#k":"##);
                 body.push_str(&first);
             }
-            Over::Revision(None) => {
+            ReplicaCondition::Revision(None) => {
                 body.push_str(r##""attribute_not_exists(#r)","ExpressionAttributeNames":{"#r":"_rev""##);
             }
-            Over::Revision(Some(there)) => {
+            ReplicaCondition::Revision(Some(there)) => {
                 let mut buffer = [0; REVISION_TEXT_BYTES];
                 body.push_str(r##""#r = :r","ExpressionAttributeNames":{"#r":"_rev"},"##);
                 body.push_str(r#""ExpressionAttributeValues":{":r":{"B":""#);
@@ -113,10 +114,10 @@ impl Requests {
 }
 
 /// What stands between the braces of an image that carries no reserved attribute.
-fn own(attributes: &str) -> Result<&str, Refused> {
+fn own(attributes: &str) -> Result<&str, EncodeError> {
     refuse_reserved(attributes)?;
     let inner = attributes.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-    Ok(inner.ok_or(Refused::NotAMap)?.trim())
+    Ok(inner.ok_or(EncodeError::NotAMap)?.trim())
 }
 
 /// Adds the item's attributes and what replication adds to them, and closes the item and the body.
@@ -146,13 +147,13 @@ fn text<'t>(revision: &[u8], buffer: &'t mut [u8; REVISION_TEXT_BYTES]) -> &'t s
 }
 
 /// Reads the names only of an image that a cheap search finds suspect: almost none is.
-fn refuse_reserved(image: &str) -> Result<(), Refused> {
+fn refuse_reserved(image: &str) -> Result<(), EncodeError> {
     let suspect = RESERVED_IN_JSON.iter().any(|name| image.contains(name)) || image.contains(ESCAPED_ASCII);
     if !suspect {
         return Ok(());
     }
-    let TopLevel { reserved, .. } = serde_json::from_str(image).map_err(|_| Refused::Names)?;
-    reserved.map_or(Ok(()), |name| Err(Refused::Reserved(name)))
+    let TopLevel { reserved, .. } = serde_json::from_str(image).map_err(|_| EncodeError::Names)?;
+    reserved.map_or(Ok(()), |name| Err(EncodeError::Reserved(name)))
 }
 
 /// The first name and the first reserved one among an image's own attributes; what is nested or a value does not count.
@@ -173,7 +174,7 @@ impl<'de> Deserialize<'de> for TopLevel {
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<TopLevel, M::Error> {
                 let mut top = TopLevel { first: String::new(), reserved: None };
-                while let Some((Name(name), IgnoredAny)) = map.next_entry()? {
+                while let Some((TopLevelName(name), IgnoredAny)) = map.next_entry()? {
                     top.reserved = top.reserved.or_else(|| RESERVED.into_iter().find(|reserved| *reserved == name));
                     if top.first.is_empty() {
                         top.first = name.into_owned();
@@ -188,7 +189,7 @@ impl<'de> Deserialize<'de> for TopLevel {
 
 /// An attribute's name, borrowed unless it holds an escape.
 #[derive(Deserialize)]
-pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+pub(super) struct TopLevelName<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
@@ -200,18 +201,18 @@ mod tests {
 
     const NOW: i64 = 1_800_000_000;
 
-    fn put(record: &str) -> Result<String, Refused> {
+    fn put(record: &str) -> Result<String, EncodeError> {
         let arn = "arn:aws:dynamodb:r:1:table/Users/stream/2015-06-27T00:48:05.899";
         let payload = format!(r#"{{"Records":[{{"eventSourceARN":"{arn}",{record}}}]}}"#);
         let payload = RawValue::from_string(payload).unwrap();
         let batch = stream::read(&payload).unwrap();
         let change = batch.records[0].read.as_ref().unwrap();
         let now = OffsetDateTime::from_unix_timestamp(NOW).unwrap();
-        let body = Requests::new("Replica", Duration::days(8)).put(change, now)?;
+        let body = RequestEncoder::new("Replica", Duration::days(8)).put(change, now)?;
         Ok(String::from_utf8(body.to_vec()).unwrap())
     }
 
-    fn written(image: &str) -> Result<String, Refused> {
+    fn written(image: &str) -> Result<String, EncodeError> {
         put(&format!(
             r#""eventName":"MODIFY","dynamodb":{{"Keys":{{"k":{{"S":"a"}}}},"NewImage":{image},"SequenceNumber":"111"}}"#
         ))
@@ -270,14 +271,14 @@ mod tests {
             ("_rev", r#"{"\u005frev":{"S":"a"},"k":{"S":"a"}}"#),
             ("_tombstone_expires_at", r#"{"k":{"S":"a"},"_tombst\u006Fne_expires_at":{"S":"a"}}"#),
         ] {
-            assert_eq!(written(image), Err(Refused::Reserved(name)), "{image}");
+            assert_eq!(written(image), Err(EncodeError::Reserved(name)), "{image}");
         }
     }
 
     #[test]
     fn a_removal_of_a_reserved_key_is_refused_as_its_writes_are() {
         let removed = put(r#""eventName":"REMOVE","dynamodb":{"Keys":{"_rev":{"S":"a"}},"SequenceNumber":"1"}"#);
-        assert_eq!(removed, Err(Refused::Reserved("_rev")));
+        assert_eq!(removed, Err(EncodeError::Reserved("_rev")));
     }
 
     #[test]

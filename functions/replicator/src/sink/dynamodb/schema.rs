@@ -9,28 +9,28 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use shared::raw_table::{Description, RawTable, TableFault};
+use shared::raw_table::{SourceDescription, TableReadError, TableReader};
 
-use super::request::Name;
+use super::request::TopLevelName;
 
 /// A table's identity and key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Schema {
+pub(super) struct ReplicaSchema {
     pub(super) arn: String,
     /// Name and type (`S`, `N` or `B`) of the one or two key attributes, the partition key first.
     pub(super) key: Vec<(String, String)>,
 }
 
-impl Schema {
+impl ReplicaSchema {
     /// Asks the table.
-    pub(super) async fn of_table(table: &RawTable) -> Result<Self, TableFault> {
-        table.describe().await.map(|Description { arn, key, .. }| Self { arn, key })
+    pub(super) async fn of_table(table: &TableReader) -> Result<Self, TableReadError> {
+        table.describe().await.map(|SourceDescription { arn, key, .. }| Self { arn, key })
     }
 
     /// Whether the table can hold an item of this key, given as the stream's JSON.
     pub(super) fn admits(&self, key: &RawValue) -> Result<(), String> {
         let mut json = serde_json::Deserializer::from_str(key.get());
-        match Fit(&self.key).deserialize(&mut json) {
+        match KeyMatcher(&self.key).deserialize(&mut json) {
             Ok(true) => Ok(()),
             _ => Err(format!(
                 "the replica's key is {self}, which the stream's is not: set REPLICA_TABLE to a table with the key \
@@ -40,7 +40,7 @@ impl Schema {
     }
 }
 
-impl fmt::Display for Schema {
+impl fmt::Display for ReplicaSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, (name, kind)) in self.key.iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
@@ -51,9 +51,9 @@ impl fmt::Display for Schema {
 }
 
 /// Whether a key's attributes are those expected: each by name and type, none missing, none more.
-struct Fit<'s>(&'s [(String, String)]);
+struct KeyMatcher<'s>(&'s [(String, String)]);
 
-impl<'de> DeserializeSeed<'de> for Fit<'_> {
+impl<'de> DeserializeSeed<'de> for KeyMatcher<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
@@ -61,7 +61,7 @@ impl<'de> DeserializeSeed<'de> for Fit<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Fit<'_> {
+impl<'de> Visitor<'de> for KeyMatcher<'_> {
     type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,7 +70,7 @@ impl<'de> Visitor<'de> for Fit<'_> {
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<bool, M::Error> {
         let (mut seen, mut fits) = (0, true);
-        while let Some((Name(name), value)) = map.next_entry::<_, Typed>()? {
+        while let Some((TopLevelName(name), value)) = map.next_entry::<_, TypedValue>()? {
             seen += 1;
             fits &= self.0.iter().any(|(expected, kind)| *expected == name && value.is(kind));
         }
@@ -80,7 +80,7 @@ impl<'de> Visitor<'de> for Fit<'_> {
 
 /// The type of a key attribute's value.
 #[derive(Deserialize)]
-struct Typed {
+struct TypedValue {
     #[serde(rename = "S")]
     text: Option<IgnoredAny>,
     #[serde(rename = "N")]
@@ -89,7 +89,7 @@ struct Typed {
     binary: Option<IgnoredAny>,
 }
 
-impl Typed {
+impl TypedValue {
     fn is(&self, kind: &str) -> bool {
         match kind {
             "S" => self.text.is_some(),
@@ -107,7 +107,7 @@ mod tests {
     fn admits(key: &str) -> bool {
         let key = serde_json::from_str::<&RawValue>(key).unwrap();
         let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
-        let schema = Schema { arn: String::new(), key: vec![pair("user_id", "S"), pair("timestamp", "N")] };
+        let schema = ReplicaSchema { arn: String::new(), key: vec![pair("user_id", "S"), pair("timestamp", "N")] };
         schema.admits(key).is_ok()
     }
 

@@ -21,7 +21,7 @@ use shared::revision::Revision;
 
 /// What became of one write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum WriteOutcome {
     Applied,
     Duplicate,
     Stale,
@@ -39,9 +39,9 @@ pub(super) enum Verdict {
 pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
     error: &SdkError<PutItemError, R>,
     ours: Revision,
-) -> Verdict {
+) -> WriteOutcome {
     let Some(refusal) = error.as_service_error() else {
-        return Verdict::Transient(causes(error));
+        return WriteOutcome::Transient(causes(error));
     };
     if let PutItemError::ConditionalCheckFailedException(refusal) = refusal {
         return of_the_guard(refusal, ours);
@@ -51,36 +51,36 @@ pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
     match code {
         "ValidationException" => of_a_validation(message, reason),
         "SerializationException" | "ItemCollectionSizeLimitExceededException" | "RequestEntityTooLarge" => {
-            Verdict::Permanent(reason)
+            WriteOutcome::Permanent(reason)
         }
-        code if is_fault(code) => Verdict::Fault(reason),
-        _ => Verdict::Transient(reason),
+        code if is_fault(code) => WriteOutcome::Fault(reason),
+        _ => WriteOutcome::Transient(reason),
     }
 }
 
-fn of_a_validation(message: &str, reason: String) -> Verdict {
+fn of_a_validation(message: &str, reason: String) -> WriteOutcome {
     let says = |sentence: &str| message.contains(sentence);
     if says("key element does not match the schema") || says("Missing the key") || says("Type mismatch for key") {
-        Verdict::KeyRefused(reason)
+        WriteOutcome::KeyRefused(reason)
     } else if message.starts_with("Invalid ConditionExpression") || message.starts_with("ExpressionAttribute") {
-        Verdict::Fault(reason)
+        WriteOutcome::Fault(reason)
     } else {
-        Verdict::Permanent(reason)
+        WriteOutcome::Permanent(reason)
     }
 }
 
 /// The guard refused: by what stands there, this is a redelivery, or late, or the replica is not ours to write.
-fn of_the_guard(refusal: &ConditionalCheckFailedException, ours: Revision) -> Verdict {
+fn of_the_guard(refusal: &ConditionalCheckFailedException, ours: Revision) -> WriteOutcome {
     let there = match refusal.item().and_then(|item| item.get("_rev")) {
         Some(AttributeValue::B(bytes)) => Revision::decode(bytes.as_ref()).map_err(|error| error.to_string()),
         Some(_) => Err("it is no binary".to_owned()),
-        None => return Verdict::Transient("the guard refused without telling what it found".to_owned()),
+        None => return WriteOutcome::Transient("the guard refused without telling what it found".to_owned()),
     };
     match there {
-        Ok(there) if there == ours => Verdict::Duplicate,
-        Ok(there) if there > ours => Verdict::Stale,
-        Ok(there) => Verdict::Transient(format!("the guard refused {ours} over {there}")),
-        Err(why) => Verdict::Permanent(format!("the replica's item has a _rev that is no revision ({why})")),
+        Ok(there) if there == ours => WriteOutcome::Duplicate,
+        Ok(there) if there > ours => WriteOutcome::Stale,
+        Ok(there) => WriteOutcome::Transient(format!("the guard refused {ours} over {there}")),
+        Err(why) => WriteOutcome::Permanent(format!("the replica's item has a _rev that is no revision ({why})")),
     }
 }
 
@@ -97,15 +97,15 @@ mod tests {
         Revision::new(label, SequenceNumber::parse(number).unwrap())
     }
 
-    fn verdict(error: PutItemError) -> Verdict {
+    fn verdict(error: PutItemError) -> WriteOutcome {
         of(&SdkError::service_error(error, ()), revision("5"))
     }
 
-    fn said(code: &str, message: &str) -> Verdict {
+    fn said(code: &str, message: &str) -> WriteOutcome {
         verdict(PutItemError::generic(ErrorMetadata::builder().code(code).message(message).build()))
     }
 
-    fn refused_over(there: Option<AttributeValue>) -> Verdict {
+    fn refused_over(there: Option<AttributeValue>) -> WriteOutcome {
         let refusal = ConditionalCheckFailedException::builder();
         let refusal = match there {
             Some(value) => refusal.item("_rev", value),
@@ -117,14 +117,14 @@ mod tests {
     #[test]
     fn a_refusal_is_judged_by_what_stands_there() {
         let there = |number| refused_over(Some(AttributeValue::B(Blob::new(revision(number).encode().as_ref()))));
-        assert_eq!(there("5"), Verdict::Duplicate);
-        assert_eq!(there("6"), Verdict::Stale);
+        assert_eq!(there("5"), WriteOutcome::Duplicate);
+        assert_eq!(there("6"), WriteOutcome::Stale);
         let reconciled = AttributeValue::B(Blob::new(revision("5").reconcile().encode().as_ref()));
-        assert_eq!(refused_over(Some(reconciled)), Verdict::Stale);
-        assert!(matches!(there("4"), Verdict::Transient(_)));
-        assert!(matches!(refused_over(None), Verdict::Transient(_)));
+        assert_eq!(refused_over(Some(reconciled)), WriteOutcome::Stale);
+        assert!(matches!(there("4"), WriteOutcome::Transient(_)));
+        assert!(matches!(refused_over(None), WriteOutcome::Transient(_)));
         let foreign = AttributeValue::S("7".into());
-        assert!(matches!(refused_over(Some(foreign)), Verdict::Permanent(reason) if reason.contains("_rev")));
+        assert!(matches!(refused_over(Some(foreign)), WriteOutcome::Permanent(reason) if reason.contains("_rev")));
     }
 
     #[test]
@@ -134,24 +134,24 @@ mod tests {
             "One or more parameter values were invalid: Type mismatch for Index Key email Expected: S Actual: N",
             "Nesting Levels have exceeded supported limits",
         ] {
-            assert!(matches!(said("ValidationException", message), Verdict::Permanent(_)), "{message}");
+            assert!(matches!(said("ValidationException", message), WriteOutcome::Permanent(_)), "{message}");
         }
-        assert!(matches!(said("SerializationException", ""), Verdict::Permanent(_)));
+        assert!(matches!(said("SerializationException", ""), WriteOutcome::Permanent(_)));
     }
 
     #[test]
     fn a_fault_of_the_table_is_never_the_record_s() {
         for code in ["AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException"] {
-            assert!(matches!(said(code, ""), Verdict::Fault(_)), "{code}");
+            assert!(matches!(said(code, ""), WriteOutcome::Fault(_)), "{code}");
         }
         let expression = "Invalid ConditionExpression: Syntax error; token: \"OR\"";
-        assert!(matches!(said("ValidationException", expression), Verdict::Fault(_)));
+        assert!(matches!(said("ValidationException", expression), WriteOutcome::Fault(_)));
         for message in [
             "The provided key element does not match the schema",
             "One or more parameter values were invalid: Missing the key user_id in the item",
             "One or more parameter values were invalid: Type mismatch for key user_id expected: S actual: N",
         ] {
-            assert!(matches!(said("ValidationException", message), Verdict::KeyRefused(_)), "{message}");
+            assert!(matches!(said("ValidationException", message), WriteOutcome::KeyRefused(_)), "{message}");
         }
     }
 
@@ -160,7 +160,7 @@ mod tests {
         // What comes with a refusal is an item.
         let cut = std::io::Error::other("unexpected end");
         let unread = SdkError::<PutItemError, &str>::response_error(cut, r#"{"Item":{"email":{"S":"ada@example"#);
-        let Verdict::Transient(said) = of(&unread, revision("5")) else { panic!("another delivery may succeed") };
+        let WriteOutcome::Transient(said) = of(&unread, revision("5")) else { panic!("another delivery may succeed") };
         assert!(said.contains("unexpected end") && !said.contains("ada"), "{said}");
     }
 
@@ -175,9 +175,9 @@ mod tests {
             "TransactionConflictException",
             "SomethingNew",
         ] {
-            assert!(matches!(said(code, ""), Verdict::Transient(_)), "{code}");
+            assert!(matches!(said(code, ""), WriteOutcome::Transient(_)), "{code}");
         }
         let lost = SdkError::<PutItemError, ()>::timeout_error("no answer");
-        assert!(matches!(of(&lost, revision("5")), Verdict::Transient(_)));
+        assert!(matches!(of(&lost, revision("5")), WriteOutcome::Transient(_)));
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use refinery::{Migration, Runner};
-use shared::postgres::{Database, Fault, FaultKind};
+use shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind};
 use tokio::time::{Instant, timeout_at};
 
 /// In order; a step that was applied somewhere is never changed.
@@ -25,10 +25,10 @@ const ONE_AT_A_TIME: &str = "select pg_advisory_lock(5926110247031844701)";
 
 /// Why the tables are not as they should be.
 #[derive(Debug, thiserror::Error)]
-pub enum Unmigrated {
+pub enum MigrationError {
     /// The database is not to be used.
     #[error(transparent)]
-    Database(#[from] Fault),
+    Database(#[from] PostgresError),
     /// A step is none. It is known before anything is asked.
     #[error("a migration is malformed: {0}")]
     Malformed(#[source] refinery::Error),
@@ -47,16 +47,16 @@ pub enum Unmigrated {
 /// Applies the steps that are missing, and answers their names.
 ///
 /// # Errors
-/// [`Unmigrated`], which names the step. What was applied before it stays.
-pub async fn migrate(database: &Database, until: Instant) -> Result<Vec<String>, Unmigrated> {
+/// [`MigrationError`], which names the step. What was applied before it stays.
+pub async fn migrate(database: &PostgresDatabase, until: Instant) -> Result<Vec<String>, MigrationError> {
     let runner = Runner::new(&steps()?);
     let mut client = database.alone(until).await?;
     let failed = |cause: String| {
         let (setting, address) = (database.setting(), database.address().to_string());
-        Unmigrated::Step { setting, address, cause }
+        MigrationError::Step { setting, address, cause }
     };
     let applying = async {
-        client.batch_execute(ONE_AT_A_TIME).await.map_err(|error| Unmigrated::from(database.fault(&error)))?;
+        client.batch_execute(ONE_AT_A_TIME).await.map_err(|error| MigrationError::from(database.fault(&error)))?;
         runner.run_async(&mut client).await.map_err(|error| failed(causes(&error)))
     };
     let late = || failed("the time was up; run it again".to_owned());
@@ -68,8 +68,8 @@ pub async fn migrate(database: &Database, until: Instant) -> Result<Vec<String>,
 /// grants it the rows of all tables.
 ///
 /// # Errors
-/// [`Unmigrated`], which says what the server refuses.
-pub async fn admit(database: &Database, user: &str, until: Instant) -> Result<(), Unmigrated> {
+/// [`MigrationError`], which says what the server refuses.
+pub async fn admit(database: &PostgresDatabase, user: &str, until: Instant) -> Result<(), MigrationError> {
     let (name, text) = (user.replace('"', "\"\""), user.replace('\'', "''"));
     let sql = format!(
         r#"do $admit$ begin
@@ -88,21 +88,21 @@ pub async fn admit(database: &Database, user: &str, until: Instant) -> Result<()
 /// The steps that are missing there, by name.
 ///
 /// # Errors
-/// [`Unmigrated`] if the database does not tell.
-pub async fn pending(database: &Database, until: Instant) -> Result<Vec<String>, Unmigrated> {
+/// [`MigrationError`] if the database does not tell.
+pub async fn pending(database: &PostgresDatabase, until: Instant) -> Result<Vec<String>, MigrationError> {
     let asked = database.run(until, |session| async move { session.client().query(HISTORY, &[]).await }).await;
     let applied: BTreeSet<i32> = match asked {
         Ok(rows) => rows.iter().filter_map(|row| row.try_get(0).ok()).collect(),
         // No table of that name: nothing was ever applied.
-        Err(fault) if fault.kind == FaultKind::NotMigrated => BTreeSet::new(),
+        Err(fault) if fault.kind == PostgresErrorKind::NotMigrated => BTreeSet::new(),
         Err(fault) => return Err(fault.into()),
     };
     let steps = steps()?;
     Ok(steps.iter().filter(|step| !applied.contains(&step.version())).map(ToString::to_string).collect())
 }
 
-fn steps() -> Result<Vec<Migration>, Unmigrated> {
-    STEPS.iter().map(|(name, sql)| Migration::unapplied(name, sql).map_err(Unmigrated::Malformed)).collect()
+fn steps() -> Result<Vec<Migration>, MigrationError> {
+    STEPS.iter().map(|(name, sql)| Migration::unapplied(name, sql).map_err(MigrationError::Malformed)).collect()
 }
 
 /// refinery's own sentence ends before the server's.

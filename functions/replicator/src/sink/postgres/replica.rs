@@ -3,21 +3,21 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use shared::change::CanonicalKey;
-use shared::held::{Held, State};
+use shared::held::{ReplicaItem, ReplicaState};
 use shared::invocation::Invocation;
 use shared::item::columns;
-use shared::postgres::{Fault, FaultKind};
+use shared::postgres::{PostgresError, PostgresErrorKind};
 use shared::raw_item::RawItem;
-use shared::raw_table::Segment;
+use shared::raw_table::ScanSegment;
 use shared::revision::Revision;
 use time::OffsetDateTime;
 use tokio::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;
 
-use super::row::Row;
-use super::write::{Left, Over};
+use super::row::UserRow;
+use super::write::{RowFailure, UpsertMode};
 use super::{NAME, PostgresSink, statement};
-use crate::sink::{HeldPage, Put, Reading, Replica, Unread, Write};
+use crate::sink::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult};
 
 /// Of items of 400 KB, which is the most, some 100 MB.
 const PAGE_ROWS: i64 = 250;
@@ -25,7 +25,7 @@ const PAGE_ROWS: i64 = 250;
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Replica for PostgresSink {
-    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<Reading, Unread>> {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async move {
             // What is no user's key is none of this table.
             let (mut places, mut users, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
@@ -42,7 +42,7 @@ impl Replica for PostgresSink {
                 session.client().query(&statement, &[users, seconds]).await
             });
             let rows = asked.await.map_err(unread)?;
-            let mut held: Vec<Option<Held>> = keys.iter().map(|_| None).collect();
+            let mut held: Vec<Option<ReplicaItem>> = keys.iter().map(|_| None).collect();
             for row in &rows {
                 let place: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
                 let place = usize::try_from(place - 1).ok().and_then(|place| places.get(place));
@@ -51,16 +51,16 @@ impl Replica for PostgresSink {
                     *place = Some(self.held(row, 1)?);
                 }
             }
-            Ok(Reading { held, units: 0.0 })
+            Ok(ReplicaReadOutput { held, units: 0.0 })
         }
         .boxed()
     }
 
     fn scan<'s>(
         &'s self,
-        segment: Segment,
+        segment: ScanSegment,
         after: Option<&'s CanonicalKey>,
-    ) -> BoxFuture<'s, Result<HeldPage, Unread>> {
+    ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
         async move {
             let (from, to) = hashes(segment);
             let after = after.and_then(|key| columns::key(key).ok());
@@ -85,41 +85,45 @@ impl Replica for PostgresSink {
             }
             let full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= PAGE_ROWS);
             let next = if full { held.last().map(|(key, _)| key.clone()) } else { None };
-            Ok(HeldPage { held, next, units: 0.0 })
+            Ok(ReplicaPage { held, next, units: 0.0 })
         }
         .boxed()
     }
 
-    fn refusal(&self, write: &Write<'_>, now: OffsetDateTime) -> Option<String> {
-        Row::of_write(0, write, now).err().map(|refused| refused.to_string())
+    fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
+        UserRow::of_write(0, write, now).err().map(|refused| refused.to_string())
     }
 
-    fn put<'s>(&'s self, writes: &'s [Write<'s>], invocation: &'s Invocation) -> BoxFuture<'s, Vec<Put>> {
+    fn put<'s>(
+        &'s self,
+        writes: &'s [ReplicaWrite<'s>],
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Vec<WriteResult>> {
         self.put_all(writes, invocation).boxed()
     }
 }
 
 impl PostgresSink {
-    async fn put_all(&self, writes: &[Write<'_>], invocation: &Invocation) -> Vec<Put> {
-        let mut puts = vec![Put::Refused; writes.len()];
+    async fn put_all(&self, writes: &[ReplicaWrite<'_>], invocation: &Invocation) -> Vec<WriteResult> {
+        let mut puts = vec![WriteResult::Refused; writes.len()];
         let mut rows = Vec::with_capacity(writes.len());
         for (place, write) in writes.iter().enumerate() {
-            match Row::of_write(place, write, invocation.now) {
+            match UserRow::of_write(place, write, invocation.now) {
                 Ok(row) => rows.push(row),
-                Err(refused) => puts[place] = Put::Permanent(refused.to_string()),
+                Err(refused) => puts[place] = WriteResult::Permanent(refused.to_string()),
             }
         }
-        Row::sort(&mut rows);
-        let (expecting, fresh): (Vec<_>, Vec<_>) = rows.into_iter().partition(Row::is_over_a_revision);
-        for (rows, over) in [(&fresh, Over::Nothing), (&expecting, Over::Expected)] {
+        UserRow::sort(&mut rows);
+        let (expecting, fresh): (Vec<_>, Vec<_>) = rows.into_iter().partition(UserRow::is_over_a_revision);
+        for (rows, over) in [(&fresh, UpsertMode::Nothing), (&expecting, UpsertMode::Expected)] {
             let written = self.write(rows, over, invocation.stop_at).await;
             for place in written.places {
-                puts[place] = Put::Written;
+                puts[place] = WriteResult::Written;
             }
             for (place, left) in written.left {
                 puts[place] = match left {
-                    Left::Poison(reason) => Put::Permanent(reason),
-                    Left::Fault(reason) => Put::Transient(reason),
+                    RowFailure::Poison(reason) => WriteResult::Permanent(reason),
+                    RowFailure::Fault(reason) => WriteResult::Transient(reason),
                 };
             }
         }
@@ -127,48 +131,48 @@ impl PostgresSink {
     }
 
     /// What a row holds, of its revision, its item and whether it expired, from this column on.
-    fn held(&self, row: &tokio_postgres::Row, from: usize) -> Result<Held, Unread> {
+    fn held(&self, row: &tokio_postgres::Row, from: usize) -> Result<ReplicaItem, ReplicaReadError> {
         let wrong = |error: tokio_postgres::Error| self.unread(&error);
         let revision: &[u8] = row.try_get(from).map_err(wrong)?;
         let item: Option<&str> = row.try_get(from + 1).map_err(wrong)?;
         let state = match item {
-            None => State::Gone { expired: row.try_get(from + 2).map_err(wrong)? },
+            None => ReplicaState::Gone { expired: row.try_get(from + 2).map_err(wrong)? },
             Some(item) => {
                 let item = RawItem::parse(item);
-                State::Item(item.map_err(|_| malformed("an item that is no DynamoDB JSON"))?)
+                ReplicaState::Item(item.map_err(|_| malformed("an item that is no DynamoDB JSON"))?)
             }
         };
-        Ok(Held { revision: Some(Revision::decode(revision)), state })
+        Ok(ReplicaItem { revision: Some(Revision::decode(revision)), state })
     }
 
-    fn unread(&self, error: &tokio_postgres::Error) -> Unread {
+    fn unread(&self, error: &tokio_postgres::Error) -> ReplicaReadError {
         unread(self.database.fault(error))
     }
 }
 
 /// The part of all hashes that a segment is of, both ends included.
-fn hashes(Segment { segment, of }: Segment) -> (i64, i64) {
+fn hashes(ScanSegment { segment, of }: ScanSegment) -> (i64, i64) {
     let bound = |part: u32| i128::from(i64::MIN) + (i128::from(u64::MAX) + 1) * i128::from(part) / i128::from(of);
     let whole = |bound: i128| i64::try_from(bound).unwrap_or(i64::MAX);
     (whole(bound(segment)), whole(bound(segment + 1) - 1))
 }
 
-fn key_of(user: &str, second: &str) -> Result<CanonicalKey, Unread> {
+fn key_of(user: &str, second: &str) -> Result<CanonicalKey, ReplicaReadError> {
     let json = serde_json::json!({"user_id": {"S": user}, "timestamp": {"N": second}});
     CanonicalKey::parse(&json.to_string()).map_err(|_| malformed("a key that is none"))
 }
 
-fn unread(fault: Fault) -> Unread {
+fn unread(fault: PostgresError) -> ReplicaReadError {
     let reason = match fault.kind {
         // The reason is for the log, and this one may be about the values asked for.
-        FaultKind::Refused(code) => format!("{} refused a read (SQLSTATE {})", super::SETTING, code.code()),
+        PostgresErrorKind::Refused(code) => format!("{} refused a read (SQLSTATE {})", super::SETTING, code.code()),
         _ => fault.reason,
     };
-    Unread { sink: NAME, reason }
+    ReplicaReadError { sink: NAME, reason }
 }
 
-fn malformed(what: &str) -> Unread {
-    Unread { sink: NAME, reason: format!("{} holds {what} in the table users", super::SETTING) }
+fn malformed(what: &str) -> ReplicaReadError {
+    ReplicaReadError { sink: NAME, reason: format!("{} holds {what} in the table users", super::SETTING) }
 }
 
 #[cfg(test)]
@@ -178,7 +182,7 @@ mod tests {
     #[test]
     fn the_segments_are_all_hashes_and_none_twice() {
         for of in [1, 2, 3, 7, 1_000] {
-            let parts: Vec<_> = (0..of).map(|segment| hashes(Segment { segment, of })).collect();
+            let parts: Vec<_> = (0..of).map(|segment| hashes(ScanSegment { segment, of })).collect();
             assert_eq!((parts[0].0, parts[parts.len() - 1].1), (i64::MIN, i64::MAX));
             assert!(parts.windows(2).all(|two| two[0].1 + 1 == two[1].0), "{of}");
         }

@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 
-use shared::change::{CanonicalKey, Change, Effect};
-use shared::item::columns::{self, Columns, NoRow};
+use shared::change::{CanonicalKey, Change, ChangeKind};
+use shared::item::columns::{self, RowError, UserColumns};
 use shared::revision::{Revision, RevisionBytes};
 use time::OffsetDateTime;
 use tokio_postgres::types::ToSql;
 
-use crate::sink::{Over, Target, Write};
+use crate::sink::{ReplicaCondition, ReplicaWrite, WriteTarget};
 
 /// Why a change is no row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum RowEncodeError {
     #[error(transparent)]
-    NoRow(#[from] NoRow),
+    NoRow(#[from] RowError),
     #[error("the image carries the attribute {0}, which is reserved for replicas: rename it in the source")]
     Reserved(&'static str),
     #[error("the stream carries no new images: set its view to NEW_IMAGE or NEW_AND_OLD_IMAGES")]
@@ -23,14 +23,14 @@ pub(super) enum Refused {
 
 /// A row to be written.
 #[derive(Debug)]
-pub(super) struct Row<'a> {
+pub(super) struct UserRow<'a> {
     /// The place of what it was made of.
     pub(super) place: usize,
     key: &'a CanonicalKey,
     user_id: Cow<'a, str>,
     second: Cow<'a, str>,
     revision: RevisionBytes,
-    columns: Columns<'a>,
+    columns: UserColumns<'a>,
     item: Option<Cow<'a, str>>,
     gone: Option<OffsetDateTime>,
     expired: bool,
@@ -39,27 +39,31 @@ pub(super) struct Row<'a> {
     expected: Option<RevisionBytes>,
 }
 
-impl<'a> Row<'a> {
+impl<'a> UserRow<'a> {
     /// The row that a change leaves; a tombstone is laid `now`.
-    pub(super) fn of_change(place: usize, change: &'a Change<'_>, now: OffsetDateTime) -> Result<Self, Refused> {
+    pub(super) fn of_change(place: usize, change: &'a Change<'_>, now: OffsetDateTime) -> Result<Self, RowEncodeError> {
         let key = change.key.canonical();
         let row = Self::bare(place, key, change.revision, change.at)?;
         match change.effect {
-            Effect::Write { image: Some(image) } => row.holding(Cow::Borrowed(image.get())),
-            Effect::Write { image: None } => Err(Refused::View),
-            Effect::Remove { expired, .. } => Ok(Self { gone: Some(now), expired, ..row }),
+            ChangeKind::Write { image: Some(image) } => row.holding(Cow::Borrowed(image.get())),
+            ChangeKind::Write { image: None } => Err(RowEncodeError::View),
+            ChangeKind::Remove { expired, .. } => Ok(Self { gone: Some(now), expired, ..row }),
         }
     }
 
     /// The row that a write beside the stream leaves.
-    pub(super) fn of_write(place: usize, write: &Write<'a>, now: OffsetDateTime) -> Result<Self, Refused> {
+    pub(super) fn of_write(
+        place: usize,
+        write: &ReplicaWrite<'a>,
+        now: OffsetDateTime,
+    ) -> Result<Self, RowEncodeError> {
         let mut row = Self::bare(place, write.key, write.revision, None)?;
-        if let Over::Revision(Some(there)) = write.over {
+        if let ReplicaCondition::Revision(Some(there)) = write.over {
             row.expected = Some(there.encode());
         }
         match write.target {
-            Target::Item(item) => row.holding(Cow::Owned(item.encode())),
-            Target::Gone { expired } => Ok(Self { gone: Some(now), expired, ..row }),
+            WriteTarget::Item(item) => row.holding(Cow::Owned(item.encode())),
+            WriteTarget::Gone { expired } => Ok(Self { gone: Some(now), expired, ..row }),
         }
     }
 
@@ -68,7 +72,7 @@ impl<'a> Row<'a> {
         key: &'a CanonicalKey,
         revision: Revision,
         changed_at: Option<OffsetDateTime>,
-    ) -> Result<Self, Refused> {
+    ) -> Result<Self, RowEncodeError> {
         let (user_id, second) = columns::key(key)?;
         Ok(Self {
             place,
@@ -76,7 +80,7 @@ impl<'a> Row<'a> {
             user_id,
             second,
             revision: revision.encode(),
-            columns: Columns::default(),
+            columns: UserColumns::default(),
             item: None,
             gone: None,
             expired: false,
@@ -85,13 +89,13 @@ impl<'a> Row<'a> {
         })
     }
 
-    fn holding(mut self, item: Cow<'a, str>) -> Result<Self, Refused> {
+    fn holding(mut self, item: Cow<'a, str>) -> Result<Self, RowEncodeError> {
         self.columns = match &item {
-            Cow::Borrowed(item) => Columns::read(item)?,
-            Cow::Owned(item) => Columns::read(item)?.into_owned(),
+            Cow::Borrowed(item) => UserColumns::read(item)?,
+            Cow::Owned(item) => UserColumns::read(item)?.into_owned(),
         };
         if let Some(name) = self.columns.reserved {
-            return Err(Refused::Reserved(name));
+            return Err(RowEncodeError::Reserved(name));
         }
         self.item = Some(item);
         Ok(self)
@@ -115,7 +119,7 @@ impl<'a> Row<'a> {
 }
 
 /// Many rows, a list a column, in the order of the statements' parameters.
-pub(super) struct Lists<'r> {
+pub(super) struct ColumnArrays<'r> {
     user_id: Vec<&'r str>,
     second: Vec<&'r str>,
     revision: Vec<&'r [u8]>,
@@ -136,9 +140,9 @@ pub(super) struct Lists<'r> {
     expected: Vec<Option<&'r [u8]>>,
 }
 
-impl<'r> Lists<'r> {
-    pub(super) fn of(rows: &'r [Row<'r>]) -> Self {
-        fn list<'r, T>(rows: &'r [Row<'r>], part: impl Fn(&'r Row<'r>) -> T) -> Vec<T> {
+impl<'r> ColumnArrays<'r> {
+    pub(super) fn of(rows: &'r [UserRow<'r>]) -> Self {
+        fn list<'r, T>(rows: &'r [UserRow<'r>], part: impl Fn(&'r UserRow<'r>) -> T) -> Vec<T> {
             rows.iter().map(part).collect()
         }
         Self {

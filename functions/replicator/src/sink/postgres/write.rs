@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 
 use shared::number;
-use shared::postgres::Fault;
+use shared::postgres::PostgresError;
 use tokio::time::Instant;
 
-use super::row::{Lists, Row};
-use super::{NotServing, PostgresSink, statement};
+use super::row::{ColumnArrays, UserRow};
+use super::{PostgresSink, ServingError, statement};
 
 /// Over what the rows go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Over {
+pub(super) enum UpsertMode {
     /// Nothing or a lower revision: the guard.
     Lower,
     /// Nothing.
@@ -22,25 +22,25 @@ pub(super) enum Over {
 
 /// What became of rows.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct UpsertOutput {
     /// How many the guard let through, and what it refused.
-    pub(super) counts: Counts,
+    pub(super) counts: UpsertCounts,
     /// The places of those that were written over nothing or over what they expected.
     pub(super) places: Vec<usize>,
     /// The places of those that are not written, or may not be, and why.
-    pub(super) left: Vec<(usize, Left)>,
+    pub(super) left: Vec<(usize, RowFailure)>,
 }
 
 /// What the guard came to.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct UpsertCounts {
     pub(super) applied: usize,
     pub(super) tombstones: usize,
     pub(super) duplicate: usize,
     pub(super) stale: usize,
 }
 
-impl Counts {
+impl UpsertCounts {
     /// Adds what the statement answered for so many rows.
     fn add(&mut self, answered: &tokio_postgres::Row, rows: usize) {
         let count = |place: usize| answered.try_get::<_, i64>(place).ok().and_then(|count| usize::try_from(count).ok());
@@ -56,7 +56,7 @@ impl Counts {
 
 /// Why a row is left.
 #[derive(Debug, Clone)]
-pub(super) enum Left {
+pub(super) enum RowFailure {
     /// The server cannot hold it.
     Poison(String),
     /// Another try may succeed.
@@ -66,8 +66,8 @@ pub(super) enum Left {
 impl PostgresSink {
     /// Writes these rows, sorted by their keys: all at once if it goes, and by halves where the server finds an error about
     /// a value.
-    pub(super) async fn write(&self, rows: &[Row<'_>], over: Over, until: Instant) -> Written {
-        let mut written = Written::default();
+    pub(super) async fn write(&self, rows: &[UserRow<'_>], over: UpsertMode, until: Instant) -> UpsertOutput {
+        let mut written = UpsertOutput::default();
         let mut open = if rows.is_empty() { Vec::new() } else { vec![rows] };
         let mut trusted = false;
         while let Some(rows) = open.pop() {
@@ -83,33 +83,33 @@ impl PostgresSink {
                 match if trusted { Ok(()) } else { self.takes_rows(until).await } {
                     Ok(()) => {
                         trusted = true;
-                        written.left.extend(rows.iter().map(|row| (row.place, Left::Poison(reason.clone()))));
+                        written.left.extend(rows.iter().map(|row| (row.place, RowFailure::Poison(reason.clone()))));
                         continue;
                     }
-                    Err(NotServing::Broken(why) | NotServing::Passing(why)) => reason = why,
+                    Err(ServingError::Broken(why) | ServingError::Passing(why)) => reason = why,
                 }
             }
             // What is left would meet with the same.
             let left = open.drain(..).chain([rows]).flatten();
-            written.left.extend(left.map(|row| (row.place, Left::Fault(reason.clone()))));
+            written.left.extend(left.map(|row| (row.place, RowFailure::Fault(reason.clone()))));
         }
         written
     }
 
     async fn write_at_once(
         &self,
-        rows: &[Row<'_>],
-        over: Over,
+        rows: &[UserRow<'_>],
+        over: UpsertMode,
         until: Instant,
-        written: &mut Written,
-    ) -> Result<(), Fault> {
-        let lists = Lists::of(rows);
+        written: &mut UpsertOutput,
+    ) -> Result<(), PostgresError> {
+        let lists = ColumnArrays::of(rows);
         let lists = &lists;
         let asked = self.database.run(until, |session| async move {
             let (sql, expecting) = match over {
-                Over::Lower => (statement::APPLY, false),
-                Over::Nothing => (statement::INSERT, false),
-                Over::Expected => (statement::REPLACE, true),
+                UpsertMode::Lower => (statement::APPLY, false),
+                UpsertMode::Nothing => (statement::INSERT, false),
+                UpsertMode::Expected => (statement::REPLACE, true),
             };
             let statement = session.statement(sql).await?;
             let client = session.client();
@@ -120,7 +120,7 @@ impl PostgresSink {
             }
         });
         let answered = asked.await?;
-        if let (Over::Lower, Some(row)) = (over, answered.first()) {
+        if let (UpsertMode::Lower, Some(row)) = (over, answered.first()) {
             written.counts.add(row, rows.len());
             return Ok(());
         }
