@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Where a module stands. An arrow may point to a lower room, never up, nor across between deciding and applying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
+enum SourceLayer {
     /// Process plumbing: for wiring alone.
     Plumbing,
     /// L0.
@@ -28,10 +28,10 @@ enum Room {
     Machine,
 }
 
-use Room::{Apply, Choreography, Decide, Dialect, Machine, Plumbing, Wiring, Word};
+use SourceLayer::{Apply, Choreography, Decide, Dialect, Machine, Plumbing, Wiring, Word};
 
 /// Crate, module, room. A module's submodules stand in its room.
-const ROOMS: &[(&str, &str, Room)] = &[
+const ROOMS: &[(&str, &str, SourceLayer)] = &[
     ("shared", "user", Word),
     ("shared", "revision", Word),
     ("shared", "change", Word),
@@ -147,7 +147,7 @@ const MAIN_LINES: usize = 40;
 const EMPTY_NAMES: [&str; 10] =
     ["utils", "util", "common", "helpers", "helper", "types", "models", "base", "core", "misc"];
 
-pub(crate) struct Source {
+pub(crate) struct SourceFile {
     pub(crate) krate: &'static str,
     pub(crate) path: PathBuf,
     module: String,
@@ -169,7 +169,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-pub(crate) fn sources() -> Vec<Source> {
+pub(crate) fn sources() -> Vec<SourceFile> {
     let mut sources = Vec::new();
     for (krate, folder) in CRATES {
         let base = root().join(folder);
@@ -181,20 +181,20 @@ pub(crate) fn sources() -> Vec<Source> {
             let first = relative.components().next().unwrap().as_os_str().to_string_lossy();
             let module = first.trim_end_matches(".rs").to_owned();
             let text = fs::read_to_string(&path).unwrap();
-            sources.push(Source { krate, path: Path::new(folder).join(relative), module, text });
+            sources.push(SourceFile { krate, path: Path::new(folder).join(relative), module, text });
         }
     }
     sources
 }
 
 /// Without comments, and without the tests: they may look at anything.
-pub(crate) fn code(source: &Source) -> String {
+pub(crate) fn code(source: &SourceFile) -> String {
     let production = source.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
     production.lines().filter(is_code).collect::<Vec<_>>().join("\n")
 }
 
-pub(crate) fn is_test(source: &Source) -> bool {
+pub(crate) fn is_test(source: &SourceFile) -> bool {
     source.path.file_stem().is_some_and(|stem| stem.to_string_lossy().contains("tests"))
         || source.path.components().any(|part| part.as_os_str() == "tests")
 }
@@ -236,14 +236,14 @@ fn word(text: &str) -> Option<String> {
     (!word.is_empty()).then_some(word)
 }
 
-fn room(krate: &str, module: &str) -> Option<Room> {
+fn room(krate: &str, module: &str) -> Option<SourceLayer> {
     if ["contract", "local", "bench"].contains(&krate) {
         return Some(Machine);
     }
     ROOMS.iter().find(|(owner, name, _)| (*owner, *name) == (krate, module)).map(|(_, _, room)| *room)
 }
 
-fn may_import(from: Room, to: Room) -> bool {
+fn may_import(from: SourceLayer, to: SourceLayer) -> bool {
     match (from, to) {
         (Machine, _) => true,
         (Wiring, to) => to != Machine,

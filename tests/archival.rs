@@ -5,12 +5,12 @@ pub(crate) mod harness;
 mod pieces;
 mod stack;
 
-use harness::{Harness, expired, payload, sequence};
+use harness::{ArchiverHarness, expired, payload, sequence};
 use serde_json::json;
 
 #[tokio::test]
 async fn an_expired_user_is_one_row_in_the_archive() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     let answer = harness.handle(&harness::event("user-expired")).await.unwrap();
     assert_eq!(answer.identifier(), None);
 
@@ -28,7 +28,7 @@ async fn an_expired_user_is_one_row_in_the_archive() {
 
 #[tokio::test]
 async fn an_object_says_what_it_is_and_is_not_decompressed_on_the_way() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     harness.handle(&harness::event("user-expired")).await.unwrap();
     let [key] = harness.objects().await.try_into().unwrap();
     assert!(key.starts_with("archive/Users/dt=2026-11-22/hr=09/") && key.ends_with(".ndjson.zst"), "{key}");
@@ -45,7 +45,7 @@ async fn an_object_says_what_it_is_and_is_not_decompressed_on_the_way() {
 
 #[tokio::test]
 async fn what_ttl_did_not_remove_is_not_archived() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     for story in ["user-created", "user-renamed", "user-deleted", "user-many-times"] {
         let answer = harness.handle(&harness::event(story)).await.unwrap();
         assert_eq!(answer.identifier(), None, "{story}");
@@ -56,7 +56,7 @@ async fn what_ttl_did_not_remove_is_not_archived() {
 
 #[tokio::test]
 async fn a_batch_that_comes_again_overwrites_itself() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     let batch = payload((0..5).map(|n| expired(n, 0)));
     harness.handle(&batch).await.unwrap();
     let [key] = harness.objects().await.try_into().unwrap();
@@ -70,7 +70,7 @@ async fn a_batch_that_comes_again_overwrites_itself() {
 
 #[tokio::test]
 async fn a_batch_that_comes_again_in_other_slices_is_read_without_repetitions() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     for slice in [0..5, 2..7, 4..5] {
         harness.handle(&payload(slice.map(|n| expired(n, 0)))).await.unwrap();
     }
@@ -81,7 +81,7 @@ async fn a_batch_that_comes_again_in_other_slices_is_read_without_repetitions() 
 
 #[tokio::test]
 async fn the_same_key_removed_twice_is_two_rows() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     let mut later = expired(8, 60);
     later["dynamodb"]["Keys"] = expired(3, 0)["dynamodb"]["Keys"].clone();
     later["dynamodb"]["OldImage"] = expired(3, 0)["dynamodb"]["OldImage"].clone();
@@ -94,7 +94,7 @@ async fn the_same_key_removed_twice_is_two_rows() {
 
 #[tokio::test]
 async fn a_batch_of_two_hours_is_two_objects() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     harness.handle(&payload([expired(1, 0), expired(2, 3600), expired(3, 1)])).await.unwrap();
     let hours: Vec<_> = harness.objects().await.iter().map(|key| key.split('/').nth(3).unwrap().to_owned()).collect();
     assert_eq!(hours, ["hr=09", "hr=10"]);
@@ -103,7 +103,7 @@ async fn a_batch_of_two_hours_is_two_objects() {
 
 #[tokio::test]
 async fn gzip_is_written_where_it_is_configured() {
-    let harness = Harness::start().await.with(&[("ARCHIVE_COMPRESSION", "gzip")]);
+    let harness = ArchiverHarness::start().await.with(&[("ARCHIVE_COMPRESSION", "gzip")]);
     harness.handle(&payload((0..3).map(|n| expired(n, 0)))).await.unwrap();
     let [key] = harness.objects().await.try_into().unwrap();
     assert!(key.ends_with(".ndjson.gz"), "{key}");
@@ -116,7 +116,7 @@ async fn gzip_is_written_where_it_is_configured() {
 
 #[tokio::test]
 async fn a_poison_record_goes_to_quarantine_and_its_neighbours_to_the_archive() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     let mut poison = expired(2, 0);
     poison["dynamodb"]["Keys"] = json!("eve");
     let mut timeless = expired(3, 0);
@@ -136,7 +136,7 @@ async fn a_poison_record_goes_to_quarantine_and_its_neighbours_to_the_archive() 
 
 #[tokio::test]
 async fn an_unreadable_record_is_put_aside_once_however_often_it_comes() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     for _ in 0..2 {
         let answer = harness.handle(&harness::event("unreadable-in-the-middle")).await.unwrap();
         assert_eq!(answer.identifier(), None);
@@ -147,7 +147,7 @@ async fn an_unreadable_record_is_put_aside_once_however_often_it_comes() {
 
 #[tokio::test]
 async fn a_damaged_object_is_refused_by_its_name() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     harness.handle(&payload((0..50).map(|n| expired(n, 0)))).await.unwrap();
     let [key] = harness.objects().await.try_into().unwrap();
     let head = harness.s3.head_object().bucket(harness::ARCHIVE).key(&key).send().await.unwrap();

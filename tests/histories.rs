@@ -26,11 +26,11 @@ mod source;
 mod stage;
 mod world;
 
-use act::{Act, Features, History};
+use act::{Scenario, SimAction, SimFeatures};
 use coverage::EXPECTED;
-use prove::{On, Proof};
+use prove::{RunReport, SimBackend};
 use shared::environment::Environment;
-use source::Kind;
+use source::WriteKind;
 
 /// Where the histories of the test suite begin.
 const SEED: u64 = 1;
@@ -47,19 +47,20 @@ const ON_CREATES: u32 = 200;
 
 #[test]
 fn every_history_in_memory_ends_right() {
-    let seen = prove::all_end_right(&Proof { seed: SEED, count: SHARE, threads: 2, on: On::Memory });
+    let seen = prove::all_end_right(&RunReport { seed: SEED, count: SHARE, threads: 2, on: SimBackend::Memory });
     assert_eq!(seen.missing(EXPECTED), [""; 0], "these never occurred:\n{seen}");
 }
 
 #[test]
 fn every_history_on_the_engines_ends_right() {
-    let seen = prove::all_end_right(&Proof { seed: SEED, count: ON_ENGINES, threads: 6, on: On::Engines });
+    let seen = prove::all_end_right(&RunReport { seed: SEED, count: ON_ENGINES, threads: 6, on: SimBackend::Engines });
     println!("{seen}");
 }
 
 #[test]
 fn every_history_with_a_relational_replica_ends_right() {
-    let seen = prove::all_end_right(&Proof { seed: SEED, count: ON_POSTGRES, threads: 4, on: On::Relational });
+    let seen =
+        prove::all_end_right(&RunReport { seed: SEED, count: ON_POSTGRES, threads: 4, on: SimBackend::Relational });
     println!("{seen}");
 }
 
@@ -77,8 +78,8 @@ fn every_history_of_idempotent_creates_ends_right() {
 const CALLS: std::ops::Range<usize> = 1..9;
 
 /// A repair of an item, with something in between after so many of its calls, that dies so many calls later.
-fn a_repair_amid(before: &[Act], between: &[Act]) {
-    let features = Features {
+fn a_repair_amid(before: &[SimAction], between: &[SimAction]) {
+    let features = SimFeatures {
         trouble: false,
         interleaved: true,
         poison: false,
@@ -90,36 +91,36 @@ fn a_repair_amid(before: &[Act], between: &[Act]) {
         batch: 1,
         lanes: 1,
     };
-    let step = |times| Act::Step { task: 0, times };
+    let step = |times| SimAction::Step { task: 0, times };
     for (calls, more) in CALLS.flat_map(|calls| CALLS.map(move |more| (calls, more))) {
-        let repair = [Act::Repair { sink: 0, items: 1, run: false }, step(calls)];
-        let acts = [before, &repair, between, &[step(more), Act::Crash { task: 0, keep: false }]].concat();
-        prove::ends_right(&History { features, acts });
+        let repair = [SimAction::Repair { sink: 0, items: 1, run: false }, step(calls)];
+        let acts = [before, &repair, between, &[step(more), SimAction::Crash { task: 0, keep: false }]].concat();
+        prove::ends_right(&Scenario { features, acts });
     }
 }
 
-fn named(value: u8) -> Act {
-    Act::Write { item: 0, kind: Kind::Plain(value), gap: 0, unreadable: false }
+fn named(value: u8) -> SimAction {
+    SimAction::Write { item: 0, kind: WriteKind::Plain(value), gap: 0, unreadable: false }
 }
 
 #[test]
 fn a_repair_that_dies_at_any_call_loses_no_change_that_was_delivered_meanwhile() {
-    let deliver = Act::Deliver { mapping: 0 };
+    let deliver = SimAction::Deliver { mapping: 0 };
     a_repair_amid(&[named(0), deliver], &[named(1), deliver]);
     a_repair_amid(&[named(0), deliver, named(1)], &[named(2), deliver]);
 }
 
 #[test]
 fn a_repair_that_dies_at_any_call_outranks_no_change_of_the_stream_before() {
-    let deliver = Act::Deliver { mapping: 0 };
-    a_repair_amid(&[named(0), deliver, named(1)], &[named(2), Act::NewStream { keep: true }]);
+    let deliver = SimAction::Deliver { mapping: 0 };
+    a_repair_amid(&[named(0), deliver, named(1)], &[named(2), SimAction::NewStream { keep: true }]);
 }
 
 /// The one in half a million that ended otherwise: a record of a former stream comes after the replica was lost, and with it
 /// the tombstone of a delete that a later stream had told before. It takes a repair.
 #[test]
 fn a_replica_lost_while_a_former_stream_is_read_is_repaired() {
-    prove::all_end_right(&Proof { seed: 477_246, count: 1, threads: 1, on: On::Memory });
+    prove::all_end_right(&RunReport { seed: 477_246, count: 1, threads: 1, on: SimBackend::Memory });
 }
 
 /// `scripts/prove`: as many as asked for.
@@ -130,10 +131,10 @@ fn as_many_histories_as_asked_for_end_right() {
     let number = |name, otherwise: u64| environment.get(name).map_or(otherwise, |text| text.parse().unwrap());
     let threads = std::thread::available_parallelism().unwrap().get();
     let on = match environment.get("ENGINES") {
-        Some("postgres") => On::Relational,
-        Some(_) => On::Engines,
-        None => On::Memory,
+        Some("postgres") => SimBackend::Relational,
+        Some(_) => SimBackend::Engines,
+        None => SimBackend::Memory,
     };
-    let proof = Proof { seed: number("SEED", SEED), count: number("COUNT", 1_000_000), threads, on };
+    let proof = RunReport { seed: number("SEED", SEED), count: number("COUNT", 1_000_000), threads, on };
     println!("{}", prove::all_end_right(&proof));
 }

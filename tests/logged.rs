@@ -17,9 +17,9 @@ thread_local! {
 }
 
 /// Writes to whoever takes the log of this thread.
-struct Thread;
+struct ThreadLog;
 
-impl Write for Thread {
+impl Write for ThreadLog {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         TAKEN.with_borrow_mut(|taken| taken.as_mut().map(|taken| taken.extend(bytes)));
         Ok(bytes.len())
@@ -38,7 +38,7 @@ pub(crate) async fn logged(doing: impl Future<Output = ()>) -> Vec<String> {
     STARTED.call_once(|| {
         let listened_to =
             |metadata: &tracing::Metadata<'_>| *metadata.level() <= Level::INFO && TAKEN.with_borrow(Option::is_some);
-        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(|| Thread);
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(|| ThreadLog);
         let lines = lines.with_filter(dynamic_filter_fn(move |metadata, _| listened_to(metadata)));
         tracing_subscriber::registry().with(lines).init();
     });

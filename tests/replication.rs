@@ -8,25 +8,25 @@ mod stack;
 pub(crate) mod story;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use rig::{Item, NOW, Rig, hand_over, sample};
+use rig::{NOW, ReplicationRig, RigItem, hand_over, sample};
 use shared::item::size::MAX_ATTRIBUTES_BYTES;
 use shared::raw_item::RawItem;
 use shared::revision::Revision;
-use story::{LABEL, Told, event, event_of};
+use story::{EventBuilder, LABEL, event, event_of};
 
-use crate::users_api::service::{Service, longest};
+use crate::users_api::service::{UsersService, longest};
 
-fn text<'i>(item: &'i Item, name: &str) -> &'i str {
+fn text<'i>(item: &'i RigItem, name: &str) -> &'i str {
     item[name].as_s().unwrap()
 }
 
-fn revision(item: &Item) -> String {
+fn revision(item: &RigItem) -> String {
     Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap().to_string()
 }
 
 #[tokio::test]
 async fn a_user_is_created_renamed_and_deleted_in_the_replica() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
     replicator.check().await.unwrap();
 
@@ -48,7 +48,7 @@ async fn a_user_is_created_renamed_and_deleted_in_the_replica() {
 
 #[tokio::test]
 async fn an_expired_user_leaves_a_tombstone_that_says_so() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     hand_over(&rig.replicator(), &sample("user-expired")).await;
     let tombstone = rig.item("bob", "1795334460").await.unwrap();
     assert_eq!(tombstone["_deleted_by_ttl"], AttributeValue::Bool(true));
@@ -57,9 +57,9 @@ async fn an_expired_user_leaves_a_tombstone_that_says_so() {
 
 #[tokio::test]
 async fn an_expired_user_without_its_last_image_leaves_a_tombstone_all_the_same() {
-    let rig = Rig::start().await;
-    hand_over(&rig.replicator(), &event(&[Told::named("bob", 1, "Bob")])).await;
-    let expired = Told::expired("bob", 2).record().replace("OldImage", "LostImage");
+    let rig = ReplicationRig::start().await;
+    hand_over(&rig.replicator(), &event(&[EventBuilder::named("bob", 1, "Bob")])).await;
+    let expired = EventBuilder::expired("bob", 2).record().replace("OldImage", "LostImage");
     assert_eq!(hand_over(&rig.replicator(), &event_of(&[expired])).await.identifier(), None);
     assert!(
         rig.item("bob", "1").await.unwrap().contains_key("_tombstone_expires_at"),
@@ -70,7 +70,7 @@ async fn an_expired_user_without_its_last_image_leaves_a_tombstone_all_the_same(
 
 #[tokio::test]
 async fn a_replayed_story_brings_nothing_back() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
     for name in ["user-created", "user-renamed", "user-deleted"] {
         hand_over(&replicator, &sample(name)).await;
@@ -84,7 +84,7 @@ async fn a_replayed_story_brings_nothing_back() {
 
 #[tokio::test]
 async fn many_changes_of_a_user_in_a_batch_end_in_the_last() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     hand_over(&rig.replicator(), &sample("user-many-times")).await;
     let cleo = rig.item("cleo", "1795334520").await.unwrap();
     assert_eq!(revision(&cleo), format!("{LABEL}#4421584500000000017450439195"));
@@ -94,7 +94,7 @@ async fn many_changes_of_a_user_in_a_batch_end_in_the_last() {
 
 #[tokio::test]
 async fn an_unreadable_record_is_put_aside_and_its_neighbours_are_applied() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let answer = hand_over(&rig.replicator(), &sample("unreadable-in-the-middle")).await;
     assert_eq!(answer.identifier(), None);
     let key = format!("quarantine/replicator/read/Users/{LABEL}-4421584500000000017450439103.json");
@@ -108,8 +108,8 @@ async fn an_unreadable_record_is_put_aside_and_its_neighbours_are_applied() {
 
 #[tokio::test]
 async fn a_record_without_a_position_is_put_aside_under_its_digest() {
-    let rig = Rig::start().await;
-    let records = [r#"{"eventName":"INSERT"}"#.to_owned(), "7".to_owned(), Told::named("a", 1, "Ada").record()];
+    let rig = ReplicationRig::start().await;
+    let records = [r#"{"eventName":"INSERT"}"#.to_owned(), "7".to_owned(), EventBuilder::named("a", 1, "Ada").record()];
     assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     let keys = rig.quarantined().await;
     assert_eq!(keys.len(), 2);
@@ -119,14 +119,18 @@ async fn a_record_without_a_position_is_put_aside_under_its_digest() {
 
 #[tokio::test]
 async fn an_item_too_large_with_its_revision_is_put_aside_and_its_neighbours_are_applied() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     // 400 KB to the byte without `_rev`, as the source may well hold it.
     let fixed = "user_id".len() + "big".len() + "timestamp".len() + 2 + "filling".len();
     let image = format!(
         r#"{{"user_id":{{"S":"big"}},"timestamp":{{"N":"1"}},"filling":{{"S":"{}"}}}}"#,
         "x".repeat(400 * 1024 - fixed)
     );
-    let told = [Told::named("a", 1, "Ada"), Told::image("big", 2, &image), Told::named("c", 3, "Cleo")];
+    let told = [
+        EventBuilder::named("a", 1, "Ada"),
+        EventBuilder::image("big", 2, &image),
+        EventBuilder::named("c", 3, "Cleo"),
+    ];
     assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
     let key = format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json");
     assert_eq!(rig.quarantined().await, [key.as_str()]);
@@ -138,14 +142,14 @@ async fn an_item_too_large_with_its_revision_is_put_aside_and_its_neighbours_are
 
 #[tokio::test]
 async fn the_largest_record_that_the_api_takes_is_replicated() {
-    let (service, rig) = (Service::start().await, Rig::start().await);
+    let (service, rig) = (UsersService::start().await, ReplicationRig::start().await);
     let user_id = "u".repeat(128);
     let path = format!("/users/{user_id}/253402300799");
     let written = service.api().put(&path, &longest(MAX_ATTRIBUTES_BYTES).to_string()).await;
     assert_eq!(written.status, 201, "{}", written.json["detail"]);
     let item = service.item(&user_id, 253_402_300_799).await.unwrap();
     let image = RawItem::new(item).encode();
-    let told = [Told::image(&user_id, 1, &image).at("253402300799")];
+    let told = [EventBuilder::image(&user_id, 1, &image).at("253402300799")];
     assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
     assert_eq!(rig.quarantined().await, [""; 0]);
     assert!(rig.item(&user_id, "253402300799").await.is_some());
@@ -153,14 +157,14 @@ async fn the_largest_record_that_the_api_takes_is_replicated() {
 
 #[tokio::test]
 async fn an_empty_batch_is_done() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     assert_eq!(hand_over(&rig.replicator(), &event(&[])).await.identifier(), None);
 }
 
 #[tokio::test]
 async fn a_batch_larger_than_what_is_in_flight_is_applied_whole() {
-    let rig = Rig::start().await;
-    let told: Vec<_> = (0..400).map(|n| Told::named(&format!("u{n}"), n + 1, "Many")).collect();
+    let rig = ReplicationRig::start().await;
+    let told: Vec<_> = (0..400).map(|n| EventBuilder::named(&format!("u{n}"), n + 1, "Many")).collect();
     assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
     assert_eq!(rig.item_count().await, 400);
 }

@@ -1,6 +1,6 @@
 //! The laws that every sink keeps, as functions over a sink and a way to read its replica back.
 //!
-//! A new sink joins by implementing [`Replica`] for its store and calling [`every_law_holds`]; no law may be bent for
+//! A new sink joins by implementing [`ContractReplica`] for its store and calling [`every_law_holds`]; no law may be bent for
 //! it. The changes are whole user records, which every kind of replica can hold, and each law uses users of its own,
 //! so that one store serves them all.
 
@@ -18,35 +18,35 @@ use shared::stream;
 use time::Duration;
 use tokio::runtime::Runtime;
 
-use crate::replication::rig::{REPLICA, Rig, invocation_within};
-use crate::replication::story::{LABEL, Told, event, user};
+use crate::replication::rig::{REPLICA, ReplicationRig, invocation_within};
+use crate::replication::story::{EventBuilder, LABEL, event, user};
 
 /// A stream of the same table that began after that of [`LABEL`].
 const LATER_LABEL: &str = "2026-11-01T08:00:00.001";
 
 /// A replica as a law sees it.
-pub(crate) trait Replica: Sync {
+pub(crate) trait ContractReplica: Sync {
     /// What is held of a user's record with the timestamp 1.
-    fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<Held>>;
+    fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<ContractItem>>;
 
     /// The image of a user's record that this kind of replica cannot hold.
     fn poison(&self, user_id: &str) -> String;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct ContractItem {
     pub(crate) revision: Revision,
-    pub(crate) state: State,
+    pub(crate) state: ContractState,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum ContractState {
     Named(String),
     Gone,
 }
 
 /// Runs the whole suite.
-pub(crate) fn every_law_holds(runtime: &Runtime, sink: &dyn Sink, replica: &dyn Replica) {
+pub(crate) fn every_law_holds(runtime: &Runtime, sink: &dyn Sink, replica: &dyn ContractReplica) {
     runtime.block_on(async {
         sink.check().await.unwrap();
         a_late_replay_changes_nothing(sink, replica).await;
@@ -64,11 +64,11 @@ pub(crate) fn every_law_holds(runtime: &Runtime, sink: &dyn Sink, replica: &dyn 
 }
 
 /// Settles the changes and applies them, with a minute to go.
-async fn apply(sink: &dyn Sink, told: &[Told]) -> SinkOutcome {
+async fn apply(sink: &dyn Sink, told: &[EventBuilder]) -> SinkOutcome {
     apply_within(sink, told, std::time::Duration::from_mins(1)).await
 }
 
-async fn apply_within(sink: &dyn Sink, told: &[Told], time: std::time::Duration) -> SinkOutcome {
+async fn apply_within(sink: &dyn Sink, told: &[EventBuilder], time: std::time::Duration) -> SinkOutcome {
     let event = event(told);
     let batch = stream::read(&event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
@@ -96,16 +96,20 @@ fn stale(count: usize) -> SinkOutcome {
     SinkOutcome { stale: count, ..SinkOutcome::default() }
 }
 
-fn named(name: &str) -> State {
-    State::Named(name.to_owned())
+fn named(name: &str) -> ContractState {
+    ContractState::Named(name.to_owned())
 }
 
-async fn state(replica: &dyn Replica, user_id: &str) -> Option<State> {
+async fn state(replica: &dyn ContractReplica, user_id: &str) -> Option<ContractState> {
     replica.read(user_id).await.map(|held| held.state)
 }
 
-async fn a_late_replay_changes_nothing(sink: &dyn Sink, replica: &dyn Replica) {
-    let told = [Told::named("replay-a", 1, "Ada"), Told::named("replay-b", 2, "Bob"), Told::deleted("replay-c", 3)];
+async fn a_late_replay_changes_nothing(sink: &dyn Sink, replica: &dyn ContractReplica) {
+    let told = [
+        EventBuilder::named("replay-a", 1, "Ada"),
+        EventBuilder::named("replay-b", 2, "Bob"),
+        EventBuilder::deleted("replay-c", 3),
+    ];
     assert_eq!(apply(sink, &told).await, SinkOutcome { applied: 3, tombstones: 1, ..SinkOutcome::default() });
     let mut before = Vec::new();
     for one in &told {
@@ -118,48 +122,50 @@ async fn a_late_replay_changes_nothing(sink: &dyn Sink, replica: &dyn Replica) {
     }
 }
 
-async fn an_older_change_after_a_newer_is_stale(sink: &dyn Sink, replica: &dyn Replica) {
-    assert_eq!(apply(sink, &[Told::named("older", 5, "New")]).await, applied(1));
-    assert_eq!(apply(sink, &[Told::named("older", 4, "Old")]).await, stale(1));
+async fn an_older_change_after_a_newer_is_stale(sink: &dyn Sink, replica: &dyn ContractReplica) {
+    assert_eq!(apply(sink, &[EventBuilder::named("older", 5, "New")]).await, applied(1));
+    assert_eq!(apply(sink, &[EventBuilder::named("older", 4, "Old")]).await, stale(1));
     assert_eq!(state(replica, "older").await, Some(named("New")));
 }
 
-async fn a_delete_leaves_a_tombstone_that_no_late_write_passes(sink: &dyn Sink, replica: &dyn Replica) {
-    assert_eq!(apply(sink, &[Told::named("deleted", 1, "Ada")]).await, applied(1));
-    assert_eq!(apply(sink, &[Told::deleted("deleted", 2)]).await, buried(1));
-    assert_eq!(apply(sink, &[Told::named("deleted", 1, "Ada")]).await, stale(1));
-    assert_eq!(state(replica, "deleted").await, Some(State::Gone));
+async fn a_delete_leaves_a_tombstone_that_no_late_write_passes(sink: &dyn Sink, replica: &dyn ContractReplica) {
+    assert_eq!(apply(sink, &[EventBuilder::named("deleted", 1, "Ada")]).await, applied(1));
+    assert_eq!(apply(sink, &[EventBuilder::deleted("deleted", 2)]).await, buried(1));
+    assert_eq!(apply(sink, &[EventBuilder::named("deleted", 1, "Ada")]).await, stale(1));
+    assert_eq!(state(replica, "deleted").await, Some(ContractState::Gone));
 }
 
-async fn a_delete_that_comes_first_still_counts(sink: &dyn Sink, replica: &dyn Replica) {
-    assert_eq!(apply(sink, &[Told::expired("unborn", 2)]).await, buried(1));
-    assert_eq!(apply(sink, &[Told::named("unborn", 1, "Ada")]).await, stale(1));
-    assert_eq!(state(replica, "unborn").await, Some(State::Gone));
+async fn a_delete_that_comes_first_still_counts(sink: &dyn Sink, replica: &dyn ContractReplica) {
+    assert_eq!(apply(sink, &[EventBuilder::expired("unborn", 2)]).await, buried(1));
+    assert_eq!(apply(sink, &[EventBuilder::named("unborn", 1, "Ada")]).await, stale(1));
+    assert_eq!(state(replica, "unborn").await, Some(ContractState::Gone));
 }
 
-async fn a_record_created_again_replaces_its_tombstone(sink: &dyn Sink, replica: &dyn Replica) {
-    assert_eq!(apply(sink, &[Told::deleted("again", 1)]).await, buried(1));
-    assert_eq!(apply(sink, &[Told::named("again", 2, "Ada")]).await, applied(1));
+async fn a_record_created_again_replaces_its_tombstone(sink: &dyn Sink, replica: &dyn ContractReplica) {
+    assert_eq!(apply(sink, &[EventBuilder::deleted("again", 1)]).await, buried(1));
+    assert_eq!(apply(sink, &[EventBuilder::named("again", 2, "Ada")]).await, applied(1));
     assert_eq!(state(replica, "again").await, Some(named("Ada")));
 }
 
-async fn a_later_stream_outranks_a_higher_number(sink: &dyn Sink, replica: &dyn Replica) {
-    assert_eq!(apply(sink, &[Told::named("stream", 900, "Before")]).await, applied(1));
-    assert_eq!(apply(sink, &[Told::named("stream", 1, "After").of_stream(LATER_LABEL)]).await, applied(1));
-    assert_eq!(apply(sink, &[Told::named("stream", 901, "Before")]).await, stale(1));
+async fn a_later_stream_outranks_a_higher_number(sink: &dyn Sink, replica: &dyn ContractReplica) {
+    assert_eq!(apply(sink, &[EventBuilder::named("stream", 900, "Before")]).await, applied(1));
+    assert_eq!(apply(sink, &[EventBuilder::named("stream", 1, "After").of_stream(LATER_LABEL)]).await, applied(1));
+    assert_eq!(apply(sink, &[EventBuilder::named("stream", 901, "Before")]).await, stale(1));
     assert_eq!(state(replica, "stream").await, Some(named("After")));
 }
 
-async fn numbers_are_compared_as_numbers(sink: &dyn Sink, replica: &dyn Replica) {
-    assert_eq!(apply(sink, &[Told::named("number", 9, "Nine")]).await, applied(1));
-    assert_eq!(apply(sink, &[Told::named("number", 10, "Ten")]).await, applied(1));
-    assert_eq!(apply(sink, &[Told::named("number", 9, "Nine")]).await, stale(1));
+async fn numbers_are_compared_as_numbers(sink: &dyn Sink, replica: &dyn ContractReplica) {
+    assert_eq!(apply(sink, &[EventBuilder::named("number", 9, "Nine")]).await, applied(1));
+    assert_eq!(apply(sink, &[EventBuilder::named("number", 10, "Ten")]).await, applied(1));
+    assert_eq!(apply(sink, &[EventBuilder::named("number", 9, "Nine")]).await, stale(1));
     assert_eq!(state(replica, "number").await, Some(named("Ten")));
 }
 
-async fn a_change_the_sink_cannot_hold_spares_its_neighbours(sink: &dyn Sink, replica: &dyn Replica) {
-    let poison = Told::image("poison", 2, &replica.poison("poison"));
-    let outcome = apply(sink, &[Told::named("spared-a", 1, "Ada"), poison, Told::named("spared-b", 3, "Bob")]).await;
+async fn a_change_the_sink_cannot_hold_spares_its_neighbours(sink: &dyn Sink, replica: &dyn ContractReplica) {
+    let poison = EventBuilder::image("poison", 2, &replica.poison("poison"));
+    let outcome =
+        apply(sink, &[EventBuilder::named("spared-a", 1, "Ada"), poison, EventBuilder::named("spared-b", 3, "Bob")])
+            .await;
     assert_eq!(outcome.applied, 2);
     let [failure] = &outcome.failures[..] else { panic!("one failure: {outcome:?}") };
     assert_eq!(failure.index, 1);
@@ -168,8 +174,8 @@ async fn a_change_the_sink_cannot_hold_spares_its_neighbours(sink: &dyn Sink, re
     assert_eq!(state(replica, "spared-b").await, Some(named("Bob")));
 }
 
-async fn a_sink_without_time_claims_nothing(sink: &dyn Sink, replica: &dyn Replica) {
-    let told: Vec<_> = (1..=50).map(|n| Told::named(&format!("late-{n}"), n, "Late")).collect();
+async fn a_sink_without_time_claims_nothing(sink: &dyn Sink, replica: &dyn ContractReplica) {
+    let told: Vec<_> = (1..=50).map(|n| EventBuilder::named(&format!("late-{n}"), n, "Late")).collect();
     let outcome = apply_within(sink, &told, std::time::Duration::ZERO).await;
     for failure in &outcome.failures {
         assert!(matches!(failure.kind, FailureKind::Transient(_)), "{failure:?}");
@@ -188,15 +194,15 @@ async fn nothing_comes_of_nothing(sink: &dyn Sink) {
 }
 
 /// What one item went through: a revision each, and where it ended.
-fn histories() -> impl Strategy<Value = (Vec<Told>, Vec<usize>)> {
+fn histories() -> impl Strategy<Value = (Vec<EventBuilder>, Vec<usize>)> {
     let step = ((any::<bool>(), 1..30_u64), prop_oneof![2 => Just(0), 1 => Just(1), 1 => Just(2)]);
     let history = proptest::collection::vec(step, 1..8).prop_map(|steps| {
         let by_revision: BTreeMap<(bool, u64), u8> = steps.into_iter().collect();
         let tell = |((later, number), what): ((bool, u64), u8)| {
             let told = match what {
-                0 => Told::named("", number, &format!("{later}-{number}")),
-                1 => Told::deleted("", number),
-                _ => Told::expired("", number),
+                0 => EventBuilder::named("", number, &format!("{later}-{number}")),
+                1 => EventBuilder::deleted("", number),
+                _ => EventBuilder::expired("", number),
             };
             told.of_stream(if later { LATER_LABEL } else { LABEL })
         };
@@ -212,7 +218,7 @@ fn histories() -> impl Strategy<Value = (Vec<Told>, Vec<usize>)> {
     })
 }
 
-fn the_order_of_writes_is_free(runtime: &Runtime, sink: &dyn Sink, replica: &dyn Replica) {
+fn the_order_of_writes_is_free(runtime: &Runtime, sink: &dyn Sink, replica: &dyn ContractReplica) {
     let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
     let count = std::cell::Cell::new(0);
     let holds = runner.run(&histories(), |(mut told, deliveries)| {
@@ -230,8 +236,8 @@ fn the_order_of_writes_is_free(runtime: &Runtime, sink: &dyn Sink, replica: &dyn
         }
         let last = told.last().unwrap();
         let expected = match &last.what {
-            crate::replication::story::What::Named(name) => named(name),
-            _ => State::Gone,
+            crate::replication::story::RecordKind::Named(name) => named(name),
+            _ => ContractState::Gone,
         };
         let held = runtime.block_on(replica.read(&user_id)).unwrap();
         prop_assert_eq!(held.state, expected);
@@ -242,20 +248,20 @@ fn the_order_of_writes_is_free(runtime: &Runtime, sink: &dyn Sink, replica: &dyn
     holds.unwrap();
 }
 
-impl Replica for Rig {
-    fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<Held>> {
+impl ContractReplica for ReplicationRig {
+    fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<ContractItem>> {
         async move {
             let item = self.item(user_id, "1").await?;
             let state = match item.get("name") {
                 Some(name) => named(name.as_s().unwrap()),
-                None => State::Gone,
+                None => ContractState::Gone,
             };
             assert_eq!(
                 item.contains_key("_tombstone_expires_at"),
-                state == State::Gone,
+                state == ContractState::Gone,
                 "a tombstone holds nothing else"
             );
-            Some(Held { revision: Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap(), state })
+            Some(ContractItem { revision: Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap(), state })
         }
         .boxed()
     }
@@ -268,7 +274,7 @@ impl Replica for Rig {
 #[test]
 fn the_dynamodb_sink_keeps_every_law() {
     let runtime = Runtime::new().unwrap();
-    let rig = runtime.block_on(Rig::start());
+    let rig = runtime.block_on(ReplicationRig::start());
     let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 8, Duration::days(8));
     every_law_holds(&runtime, &sink, &rig);
 }
@@ -276,7 +282,7 @@ fn the_dynamodb_sink_keeps_every_law() {
 #[test]
 fn one_write_at_a_time_keeps_every_law_too() {
     let runtime = Runtime::new().unwrap();
-    let rig = runtime.block_on(Rig::start());
+    let rig = runtime.block_on(ReplicationRig::start());
     let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 1, Duration::days(8));
     every_law_holds(&runtime, &sink, &rig);
 }

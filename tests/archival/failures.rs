@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::harness::{self, Harness, expired, handle, payload, sequence};
+use super::harness::{self, ArchiverHarness, expired, handle, payload, sequence};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -17,7 +17,7 @@ fn poison(n: u32) -> serde_json::Value {
 
 #[tokio::test]
 async fn without_s3_nothing_is_acknowledged() {
-    let archiver = Harness::start().await.without_s3().await;
+    let archiver = ArchiverHarness::start().await.without_s3().await;
     let batch = payload([expired(1, 0), expired(2, 3600), poison(3)]);
     let answer = handle(&archiver, &batch, LONG).await.unwrap();
     assert_eq!(answer.identifier(), Some(sequence(1).as_str()));
@@ -25,7 +25,7 @@ async fn without_s3_nothing_is_acknowledged() {
 
 #[tokio::test]
 async fn the_batch_that_s3_refused_is_archived_when_it_comes_again() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     harness.refuse(harness::ARCHIVE);
     let batch = payload([expired(1, 0), expired(2, 0), poison(3)]);
     let answer = harness.handle(&batch).await.unwrap();
@@ -39,7 +39,7 @@ async fn the_batch_that_s3_refused_is_archived_when_it_comes_again() {
 
 #[tokio::test]
 async fn a_record_that_quarantine_did_not_take_is_reported() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     harness.refuse(harness::FAILURES);
     let answer = harness.handle(&payload([expired(1, 0), expired(2, 0), poison(3), expired(4, 0)])).await.unwrap();
     assert_eq!(answer.identifier(), Some(sequence(3).as_str()));
@@ -48,7 +48,7 @@ async fn a_record_that_quarantine_did_not_take_is_reported() {
 
 #[tokio::test]
 async fn a_record_without_a_number_that_quarantine_did_not_take_is_reported_by_its_neighbour() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     harness.refuse(harness::FAILURES);
     let mut nameless = expired(2, 0);
     nameless["dynamodb"]["SequenceNumber"] = json!(null);
@@ -60,7 +60,7 @@ async fn a_record_without_a_number_that_quarantine_did_not_take_is_reported_by_i
 
 #[tokio::test]
 async fn an_hour_that_could_not_be_written_is_reported_by_its_lowest_number() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     // A file where the engine wants the folder of ten o'clock.
     let day = harness.root.path().join(harness::ARCHIVE).join("archive/Users/dt=2026-11-22");
     std::fs::create_dir_all(&day).unwrap();
@@ -92,7 +92,7 @@ async fn what_is_unfinished_at_the_time_to_stop_is_reported() {
 
 #[tokio::test]
 async fn a_stream_without_old_images_fails_the_invocation_and_nothing_is_put_aside() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     let mut keys_only = expired(2, 0);
     keys_only["dynamodb"]["StreamViewType"] = json!("KEYS_ONLY");
     keys_only["dynamodb"].as_object_mut().unwrap().remove("OldImage");
@@ -103,7 +103,7 @@ async fn a_stream_without_old_images_fails_the_invocation_and_nothing_is_put_asi
 
 #[tokio::test]
 async fn a_removal_whose_image_is_of_another_item_is_put_aside_and_never_archived() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     let (mut foreign, mut keyless, mut spelled) = (expired(2, 0), expired(3, 0), expired(4, 0));
     foreign["dynamodb"]["OldImage"]["user_id"]["S"] = json!("intruder");
     keyless["dynamodb"]["OldImage"].as_object_mut().unwrap().remove("user_id");
@@ -120,7 +120,7 @@ async fn a_removal_whose_image_is_of_another_item_is_put_aside_and_never_archive
 
 #[tokio::test]
 async fn of_two_different_removals_of_one_number_neither_disappears() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     let mut other = expired(1, 0);
     other["dynamodb"]["OldImage"]["name"]["S"] = json!("Somebody else");
     let batch = payload([expired(1, 0), other.clone(), expired(1, 0), expired(2, 0)]);
@@ -138,7 +138,7 @@ async fn of_two_different_removals_of_one_number_neither_disappears() {
 
 #[tokio::test]
 async fn a_failed_invocation_is_named_by_words_of_our_own() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     harness.refuse(harness::FAILURES);
     let mut keys_only = expired(1, 0);
     keys_only["dynamodb"]["StreamViewType"] = json!("KEYS_ONLY");
@@ -156,7 +156,7 @@ async fn a_failed_invocation_is_named_by_words_of_our_own() {
 
 #[tokio::test]
 async fn what_is_no_batch_fails_the_invocation() {
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     assert!(harness.handle(&json!({"Message": "hello"})).await.is_err());
     assert_eq!(harness.handle(&payload([])).await.unwrap().identifier(), None);
 }

@@ -25,14 +25,14 @@ use tokio::time::Instant;
 pub(crate) const ARCHIVE: &str = "users-archive";
 pub(crate) const FAILURES: &str = "users-failures";
 
-pub(crate) struct Harness {
+pub(crate) struct ArchiverHarness {
     pub(crate) root: tempfile::TempDir,
     pub(crate) s3: Client,
     pub(crate) archiver: Archiver,
     engine: local::s3::S3Engine,
 }
 
-impl Harness {
+impl ArchiverHarness {
     pub(crate) async fn start() -> Self {
         let root = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -8,8 +8,8 @@ use archiver::store::ArchiveStore;
 use tokio::runtime::Handle;
 
 use super::harness;
-use crate::faults::proxy::{self, Mishap};
-use crate::maintenance::scene::{ARCHIVE, Scene};
+use crate::faults::proxy::{self, HttpFault};
+use crate::maintenance::scene::{ARCHIVE, MaintenanceScene};
 
 const KEY: &str = "some/object";
 const MIB: usize = 1024 * 1024;
@@ -26,7 +26,7 @@ fn bytes(length: usize) -> Vec<u8> {
     (0..length.div_ceil(8)).flat_map(|_| next()).take(length).collect()
 }
 
-async fn put(scene: &Scene, length: usize) -> Vec<u8> {
+async fn put(scene: &MaintenanceScene, length: usize) -> Vec<u8> {
     let bytes = bytes(length);
     let put = scene.s3.put_object().bucket(ARCHIVE).key(KEY).metadata("name", "value");
     put.body(bytes.clone().into()).send().await.unwrap();
@@ -46,7 +46,7 @@ async fn read(store: ArchiveStore) -> io::Result<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_of_any_size_is_read_piece_by_piece_as_it_lies() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let store = ArchiveStore::new(scene.s3.clone(), ARCHIVE.to_owned());
     for length in [1, MIB - 1, MIB, MIB + 1, 2 * MIB, 5 * MIB / 2] {
         let bytes = put(&scene, length).await;
@@ -60,19 +60,19 @@ async fn an_object_of_any_size_is_read_piece_by_piece_as_it_lies() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_breaks_off_is_asked_for_again_and_one_that_always_does_is_named() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let bytes = put(&scene, 5 * MIB / 2).await;
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let plan = move |_: &proxy::Call<'_>| {
-        if counted.fetch_add(1, Ordering::SeqCst).is_multiple_of(3) { Mishap::None } else { Mishap::HalfAnAnswer }
+    let plan = move |_: &proxy::ProxiedCall<'_>| {
+        if counted.fetch_add(1, Ordering::SeqCst).is_multiple_of(3) { HttpFault::None } else { HttpFault::HalfAnAnswer }
     };
     let url = proxy::before(scene.stack.s3_url(), plan).await;
     let store = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
     assert!(read(store).await.unwrap() == bytes);
     assert_eq!(calls.load(Ordering::SeqCst), 7, "three pieces, the last two at their third attempt");
 
-    let url = proxy::before(scene.stack.s3_url(), |_| Mishap::HalfAnAnswer).await;
+    let url = proxy::before(scene.stack.s3_url(), |_| HttpFault::HalfAnAnswer).await;
     let store = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
     let said = store.open(KEY).await.err().unwrap().to_string();
     assert!(said.contains("does not give some/object"), "{said}");

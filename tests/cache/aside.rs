@@ -11,21 +11,21 @@ use shared::cache::{Cache, CacheSlot};
 use shared::clock::Clock;
 use tokio::time::Instant;
 
-use super::proxy::{self, Mishap};
+use super::proxy::{self, CacheFault};
 use super::servers::{self, at, cache};
 use crate::faults;
-use crate::users_api::service::{Answer, Api, FIRST, JSON, MERGE, NOW, Service, config, n, s};
+use crate::users_api::service::{ApiHandle, FIRST, JSON, MERGE, NOW, ServiceResponse, UsersService, config, n, s};
 
 const KEY: &str = "millrace:1:{Users/ada/7}";
 /// Longer than any machine is busy: what is shown is not the time.
 const PATIENT: CacheTimeouts = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
 
-async fn service() -> (Service, Cache) {
+async fn service() -> (UsersService, Cache) {
     let cache = cache().await;
-    (Service::with_cache(cache.clone(), PATIENT).await, cache)
+    (UsersService::with_cache(cache.clone(), PATIENT).await, cache)
 }
 
-fn source(answer: &Answer) -> &str {
+fn source(answer: &ServiceResponse) -> &str {
     answer.json["source"].as_str().unwrap_or_else(|| panic!("{}", answer.text))
 }
 
@@ -38,7 +38,7 @@ async fn a_second_read_comes_from_the_cache_and_is_the_same_to_the_letter() {
     let (first, second) = (api.get("/users/ada/7").await, api.get("/users/ada/7").await);
     assert_eq!((source(&first), source(&second)), ("database", "cache"));
     assert_eq!(second.text, first.text.replace("database", "cache"));
-    let told = |answer: &Answer| {
+    let told = |answer: &ServiceResponse| {
         answer
             .headers
             .iter()
@@ -147,8 +147,8 @@ async fn a_kept_record_ends_when_it_expires() {
 /// A service before whose cache a proxy stands, and the calls that came through.
 async fn troubled(
     patience: CacheTimeouts,
-    plan: impl Fn(&str) -> Mishap + Send + Sync + 'static,
-) -> (Service, CacheServer, Arc<AtomicUsize>) {
+    plan: impl Fn(&str) -> CacheFault + Send + Sync + 'static,
+) -> (UsersService, CacheServer, Arc<AtomicUsize>) {
     let server = CacheServer::start().await.unwrap();
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
@@ -157,14 +157,14 @@ async fn troubled(
         plan(said)
     };
     let port = proxy::before(server.port(), plan).await;
-    (Service::with_cache(at(&format!("redis://127.0.0.1:{port}")), patience).await, server, calls)
+    (UsersService::with_cache(at(&format!("redis://127.0.0.1:{port}")), patience).await, server, calls)
 }
 
 #[tokio::test]
 async fn a_silent_cache_costs_its_patience_once_and_is_then_left_alone() {
     let patience = CacheTimeouts { call: Duration::from_millis(25), rest: Duration::from_mins(1) };
-    let (service, _server, calls) = troubled(patience, |_| Mishap::Silence).await;
-    let api = Api(api::app(&config("Users"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
+    let (service, _server, calls) = troubled(patience, |_| CacheFault::Silence).await;
+    let api = ApiHandle(api::app(&config("Users"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
     api.created("ada", 7).await;
     let api = service.api();
     let started = Instant::now();
@@ -180,7 +180,7 @@ async fn a_silent_cache_costs_its_patience_once_and_is_then_left_alone() {
 async fn a_cache_that_is_back_is_used_again() {
     let down = Arc::new(AtomicBool::new(true));
     let is_down = Arc::clone(&down);
-    let plan = move |_: &str| if is_down.load(Ordering::Relaxed) { Mishap::CutBefore } else { Mishap::None };
+    let plan = move |_: &str| if is_down.load(Ordering::Relaxed) { CacheFault::CutBefore } else { CacheFault::None };
     let (service, _server, _) = troubled(PATIENT, plan).await;
     let api = service.api();
     api.created("ada", 7).await;
@@ -196,11 +196,11 @@ async fn a_cache_that_is_back_is_used_again() {
 
 #[tokio::test]
 async fn a_mark_that_did_not_arrive_is_owed_and_what_it_was_to_take_away_is_not_told() {
-    for mishap in [Mishap::CutBefore, Mishap::AnswerLost] {
+    for mishap in [CacheFault::CutBefore, CacheFault::AnswerLost] {
         let marks_fail = Arc::new(AtomicBool::new(false));
         let fail = Arc::clone(&marks_fail);
         let plan = move |said: &str| {
-            if said.contains("PEXPIRE") && fail.load(Ordering::Relaxed) { mishap } else { Mishap::None }
+            if said.contains("PEXPIRE") && fail.load(Ordering::Relaxed) { mishap } else { CacheFault::None }
         };
         let (service, server, _) = troubled(PATIENT, plan).await;
         let api = service.api();
@@ -230,10 +230,10 @@ async fn of_many_who_read_one_record_at_once_one_asks_the_table_at_a_time() {
     let counted = Arc::clone(&reads);
     let url = faults::proxy::before(service.endpoint(), move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
-        faults::proxy::Mishap::None
+        faults::proxy::HttpFault::None
     });
     let client = clients::dynamodb(&url.await);
-    let api = Api(api::app(&config("Users"), client, service.cache.clone(), Clock::fixed(NOW)));
+    let api = ApiHandle(api::app(&config("Users"), client, service.cache.clone(), Clock::fixed(NOW)));
     let readers = (0..50).map(|_| {
         let api = api.clone();
         tokio::spawn(async move { api.get("/users/ada/7").await.status })
@@ -256,7 +256,7 @@ async fn a_reader_that_was_overtaken_brings_nothing_old() {
         let cache = service.cache.clone();
         tokio::spawn(async move {
             let client = clients::dynamodb(&held_back(&service_url, held, open).await);
-            Api(api::app(&config, client, cache, Clock::fixed(NOW))).get("/users/ada/7").await
+            ApiHandle(api::app(&config, client, cache, Clock::fixed(NOW))).get("/users/ada/7").await
         })
     };
     while !held.load(Ordering::Relaxed) {
@@ -295,7 +295,7 @@ async fn held_back(url: &str, held: Arc<AtomicBool>, open: Arc<tokio::sync::Noti
 async fn a_server_that_lost_its_marks_is_brought_nothing_that_was_read_before() {
     let mut server = CacheServer::start().await.unwrap();
     let cache = servers::at(&server.url());
-    let service = Service::with_cache(cache.clone(), PATIENT).await;
+    let service = UsersService::with_cache(cache.clone(), PATIENT).await;
     service.api().created("ada", 7).await;
     let line = cache.line().await.unwrap();
     assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Mark);

@@ -7,12 +7,12 @@ use local::cache::CacheServer;
 use shared::cache::Cache;
 
 use super::servers::{at, cache, url};
-use crate::users_api::service::Service;
+use crate::users_api::service::UsersService;
 
 const PATIENT: CacheTimeouts = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
 
-async fn limited(cache: Cache, url: &str) -> crate::users_api::service::Api {
-    let service = Service::with_cache(cache, PATIENT).await;
+async fn limited(cache: Cache, url: &str) -> crate::users_api::service::ApiHandle {
+    let service = UsersService::with_cache(cache, PATIENT).await;
     let variables = [("CACHE_URL", url), ("RATE_LIMIT", "10/60s burst 3")];
     let api = service.api_with(&variables);
     // The engine is to outlive this function.
@@ -46,7 +46,7 @@ async fn who_asks_too_much_is_told_when_to_come_again() {
 
 #[tokio::test]
 async fn without_a_limit_nothing_is_told_of_one() {
-    let service = Service::with_cache(cache().await, PATIENT).await;
+    let service = UsersService::with_cache(cache().await, PATIENT).await;
     let answer = service.api().get("/users/ada/7").await;
     assert_eq!((answer.status, answer.header("ratelimit-policy")), (404, ""));
 }

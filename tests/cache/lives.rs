@@ -3,7 +3,7 @@
 use redis::aio::MultiplexedConnection;
 use shared::cache::{CacheConnection, CacheEntry};
 
-use super::rule::{Done, Weakness, live};
+use super::rule::{StepOutcome, Weakness, live};
 use super::servers::{at, told, url};
 use crate::users_api::service::NOW;
 
@@ -16,17 +16,17 @@ async fn pass(server: &mut MultiplexedConnection, key: &str, seconds: u64) {
     redis::cmd("PEXPIRE").arg(key).arg(left.max(0)).exec_async(server).await.unwrap();
 }
 
-async fn follow(line: &CacheConnection, server: &mut MultiplexedConnection, key: &str, done: &[Done]) {
+async fn follow(line: &CacheConnection, server: &mut MultiplexedConnection, key: &str, done: &[StepOutcome]) {
     for (step, one) in done.iter().enumerate() {
         match *one {
-            Done::Look(version) => assert_eq!(told(line, key).await, version, "{key}, step {step}: {done:#?}"),
-            Done::Fill { version, ends_in } => {
+            StepOutcome::Look(version) => assert_eq!(told(line, key).await, version, "{key}, step {step}: {done:#?}"),
+            StepOutcome::Fill { version, ends_in } => {
                 let expires_at = ends_in.map(|seconds| NOW.unix_timestamp() + i64::try_from(seconds).unwrap());
                 line.fill(key, &CacheEntry { version, expires_at, json: b"{}".to_vec() }, NOW).await.map(drop).unwrap();
             }
-            Done::FillMissing => line.fill_missing(key).await.unwrap(),
-            Done::Mark(floor) => line.mark(key, floor).await.unwrap(),
-            Done::Pass(seconds) => pass(server, key, seconds).await,
+            StepOutcome::FillMissing => line.fill_missing(key).await.unwrap(),
+            StepOutcome::Mark(floor) => line.mark(key, floor).await.unwrap(),
+            StepOutcome::Pass(seconds) => pass(server, key, seconds).await,
         }
     }
 }

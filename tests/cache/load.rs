@@ -14,8 +14,8 @@ use serde_json::json;
 use shared::clock::Clock;
 
 use super::servers::at;
-use crate::maintenance::scene::{Item, SOURCE, Scene};
-use crate::users_api::service::{Api, config};
+use crate::maintenance::scene::{MaintenanceScene, SOURCE, SceneItem};
+use crate::users_api::service::{ApiHandle, config};
 
 const CHANGES: u64 = 50_000;
 const RECORDS: u64 = 500;
@@ -23,8 +23,8 @@ const RECORDS: u64 = 500;
 const AT_ONCE: u64 = 25;
 const KILLS: usize = 5;
 
-fn item(n: u64) -> Item {
-    Item::from([
+fn item(n: u64) -> SceneItem {
+    SceneItem::from([
         ("user_id".to_owned(), AttributeValue::S(format!("u{}", n % RECORDS))),
         ("timestamp".to_owned(), AttributeValue::N("1".to_owned())),
         ("name".to_owned(), AttributeValue::S(format!("Name {n}"))),
@@ -43,10 +43,10 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
         ..StackOptions::default()
     };
     let stack = LocalStack::boot(options).await.unwrap();
-    let scene = Scene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
+    let scene = MaintenanceScene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
     let patience = CacheTimeouts { call: Duration::from_secs(2), rest: Duration::from_millis(1) };
     let cache = CacheAside::new(at(&url), SOURCE, patience);
-    let api = Api(api::app(&config(SOURCE), scene.dynamodb.clone(), Some(cache), Clock::system()));
+    let api = ApiHandle(api::app(&config(SOURCE), scene.dynamodb.clone(), Some(cache), Clock::system()));
 
     let (written, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let mortal = {

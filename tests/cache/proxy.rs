@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Mishap {
+pub(crate) enum CacheFault {
     /// The server answers.
     None,
     /// The server never sees it, and the connection is cut.
@@ -18,14 +18,14 @@ pub(crate) enum Mishap {
     Silence,
 }
 
-type Plan = dyn Fn(&str) -> Mishap + Send + Sync;
+type CacheFaultPlan = dyn Fn(&str) -> CacheFault + Send + Sync;
 
 /// Serves the cache at `port` with the mishaps of `plan`, which sees what is sent; answers the port to call instead. A
 /// connection's opening words pass.
-pub(crate) async fn before(port: u16, plan: impl Fn(&str) -> Mishap + Send + Sync + 'static) -> u16 {
+pub(crate) async fn before(port: u16, plan: impl Fn(&str) -> CacheFault + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let own = listener.local_addr().unwrap().port();
-    let plan: Arc<Plan> = Arc::new(plan);
+    let plan: Arc<CacheFaultPlan> = Arc::new(plan);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
@@ -36,7 +36,7 @@ pub(crate) async fn before(port: u16, plan: impl Fn(&str) -> Mishap + Send + Syn
     own
 }
 
-async fn serve(mut client: TcpStream, mut server: TcpStream, plan: Arc<Plan>) {
+async fn serve(mut client: TcpStream, mut server: TcpStream, plan: Arc<CacheFaultPlan>) {
     let (mut said, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut silent = false;
     loop {
@@ -45,14 +45,14 @@ async fn serve(mut client: TcpStream, mut server: TcpStream, plan: Arc<Plan>) {
                 let Ok(count @ 1..) = read else { return };
                 let text = String::from_utf8_lossy(&said[..count]);
                 let opening = text.contains("SELECT") || text.contains("CLIENT");
-                match if opening { Mishap::None } else { plan(&text) } {
-                    Mishap::None => {}
-                    Mishap::CutBefore => return,
-                    Mishap::Silence => {
+                match if opening { CacheFault::None } else { plan(&text) } {
+                    CacheFault::None => {}
+                    CacheFault::CutBefore => return,
+                    CacheFault::Silence => {
                         silent = true;
                         continue;
                     }
-                    Mishap::AnswerLost => {
+                    CacheFault::AnswerLost => {
                         let _ = server.write_all(&said[..count]).await;
                         // Its answer shows that it was done.
                         let _ = server.read(&mut answered).await;

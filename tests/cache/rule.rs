@@ -61,7 +61,7 @@ const MISSING: u64 = 5;
 
 /// What is kept of the record: a version (0: it is missing), and of which of its states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
+enum CachedValue {
     Entry { version: u64, state: usize },
     Missing { state: usize },
     Mark { floor: u64 },
@@ -69,61 +69,64 @@ enum Kept {
 
 /// The cache in seconds.
 #[derive(Debug)]
-pub(super) struct Model {
+pub(super) struct CacheModel {
     weakness: Weakness,
-    kept: Option<(Kept, u64)>,
+    kept: Option<(CachedValue, u64)>,
     now: u64,
 }
 
-impl Model {
+impl CacheModel {
     fn new(weakness: Weakness) -> Self {
         Self { weakness, kept: None, now: 0 }
     }
 
-    fn live(&self) -> Option<Kept> {
+    fn live(&self) -> Option<CachedValue> {
         self.kept.filter(|(_, until)| *until > self.now).map(|(kept, _)| kept)
     }
 
     /// Which state is told, if one is, and its version.
     fn told(&self) -> Option<(usize, u64)> {
         match self.live()? {
-            Kept::Entry { version, state } => Some((state, version)),
-            Kept::Missing { state } => Some((state, 0)),
-            Kept::Mark { .. } => None,
+            CachedValue::Entry { version, state } => Some((state, version)),
+            CachedValue::Missing { state } => Some((state, 0)),
+            CachedValue::Mark { .. } => None,
         }
     }
 
     fn fill(&mut self, version: u64, state: usize, ends_in: Option<u64>) {
         let taken = match self.live() {
-            None | Some(Kept::Missing { .. }) => true,
-            Some(Kept::Entry { version: held, .. }) => held < version || self.weakness == Weakness::FillOverAnything,
-            Some(Kept::Mark { floor }) => floor <= version || self.weakness == Weakness::FillOverMark,
+            None | Some(CachedValue::Missing { .. }) => true,
+            Some(CachedValue::Entry { version: held, .. }) => {
+                held < version || self.weakness == Weakness::FillOverAnything
+            }
+            Some(CachedValue::Mark { floor }) => floor <= version || self.weakness == Weakness::FillOverMark,
         };
         if taken {
             let least = if self.weakness == Weakness::EntryEndsAlone { 0 } else { MARK };
             let life = ends_in.unwrap_or(LONGEST).min(LONGEST).max(least);
-            self.kept = Some((Kept::Entry { version, state }, self.now + life));
+            self.kept = Some((CachedValue::Entry { version, state }, self.now + life));
         }
     }
 
     fn fill_missing(&mut self, state: usize) {
-        let over_mark = self.weakness == Weakness::MissingOverMark && matches!(self.live(), Some(Kept::Mark { .. }));
+        let over_mark =
+            self.weakness == Weakness::MissingOverMark && matches!(self.live(), Some(CachedValue::Mark { .. }));
         if self.live().is_none() || over_mark {
-            self.kept = Some((Kept::Missing { state }, self.now + MISSING));
+            self.kept = Some((CachedValue::Missing { state }, self.now + MISSING));
         }
     }
 
     fn mark(&mut self, floor: u64) {
         let until = self.now + if self.weakness == Weakness::ShortMark { 15 } else { MARK };
         match self.live() {
-            Some(Kept::Entry { version, .. }) if version >= floor => {}
-            Some(Kept::Entry { .. }) if self.weakness == Weakness::MarkSparesEntries => {}
-            Some(Kept::Mark { floor: held }) if held >= floor => {
+            Some(CachedValue::Entry { version, .. }) if version >= floor => {}
+            Some(CachedValue::Entry { .. }) if self.weakness == Weakness::MarkSparesEntries => {}
+            Some(CachedValue::Mark { floor: held }) if held >= floor => {
                 if self.weakness != Weakness::MarkNotRenewed {
-                    self.kept = Some((Kept::Mark { floor: held }, until));
+                    self.kept = Some((CachedValue::Mark { floor: held }, until));
                 }
             }
-            _ => self.kept = Some((Kept::Mark { floor }, until)),
+            _ => self.kept = Some((CachedValue::Mark { floor }, until)),
         }
     }
 
@@ -141,7 +144,7 @@ impl Model {
 
 /// What is done to a cache, for another one to do the same.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Done {
+pub(super) enum StepOutcome {
     /// A look, and the version that was told: 0 of a missing record.
     Look(Option<u64>),
     Fill {
@@ -154,9 +157,9 @@ pub(super) enum Done {
 }
 
 /// Numbers that look random, the same for a seed each time.
-struct Chance(u64);
+struct ModelFault(u64);
 
-impl Chance {
+impl ModelFault {
     fn of(&mut self, count: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -171,36 +174,36 @@ impl Chance {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Item {
+struct TableItem {
     version: u64,
     ends: Option<u64>,
 }
 
 /// A reader that looked and was told nothing.
 #[derive(Debug, Clone, Copy)]
-struct Reader {
+struct ModelReader {
     looked: u64,
-    read: Option<(usize, Option<Item>)>,
+    read: Option<(usize, Option<TableItem>)>,
 }
 
 /// A record's life: its states, which the stream tells in order, and who reads it.
-struct Life {
+struct ModelRun {
     is_foreign: bool,
-    chance: Chance,
-    model: Model,
-    done: Vec<Done>,
+    chance: ModelFault,
+    model: CacheModel,
+    done: Vec<StepOutcome>,
     /// Versions before and after each change; the state after change n is n + 1.
     changes: Vec<(Option<u64>, Option<u64>)>,
-    item: Option<Item>,
+    item: Option<TableItem>,
     /// The highest version that ever was, which a clock that is right outruns.
     highest: u64,
     /// The next change that the stream delivers, and the first whose mark may be missing.
     position: usize,
     marked: usize,
-    readers: Vec<Reader>,
+    readers: Vec<ModelReader>,
 }
 
-impl Life {
+impl ModelRun {
     fn step(&mut self) -> Result<(), String> {
         // Some records are written by other programs alone, and in some lives there is much waiting.
         let kind = if self.is_foreign { 3 + self.chance.of(13) } else { self.chance.of(16) };
@@ -215,13 +218,13 @@ impl Life {
             _ => {
                 let seconds = [1, 4, 4, 29, 45, 61][usize::try_from(self.chance.of(6)).unwrap()];
                 self.model.now += seconds;
-                self.done.push(Done::Pass(seconds));
+                self.done.push(StepOutcome::Pass(seconds));
             }
         }
         Ok(())
     }
 
-    fn change(&mut self, after: Option<Item>) {
+    fn change(&mut self, after: Option<TableItem>) {
         let before = self.item.map(|item| item.version);
         self.changes.push((before, after.map(|item| item.version)));
         self.item = after;
@@ -235,7 +238,7 @@ impl Life {
     fn mark(&mut self, floor: u64) {
         self.model.mark(floor);
         // What is a floor to the model is one to the server.
-        self.done.push(Done::Mark(MinVersion::of_write(0, floor)));
+        self.done.push(StepOutcome::Mark(MinVersion::of_write(0, floor)));
     }
 
     /// By the API, which marks at once, if the mark arrives.
@@ -246,7 +249,7 @@ impl Life {
             _ => self.highest + 1 + self.chance.of(3),
         };
         let ends = self.ends();
-        self.change(Some(Item { version, ends }));
+        self.change(Some(TableItem { version, ends }));
         if self.chance.in_percent(70) {
             self.mark(version);
         }
@@ -269,7 +272,7 @@ impl Life {
             _ => before,
         };
         let ends = self.ends();
-        self.change(Some(Item { version, ends }));
+        self.change(Some(TableItem { version, ends }));
     }
 
     /// A batch of the stream, maybe one that came before; maybe the cache does not hear of it.
@@ -297,7 +300,7 @@ impl Life {
 
     fn look(&mut self) -> Result<(), String> {
         let told = self.model.told();
-        self.done.push(Done::Look(told.map(|(_, version)| version)));
+        self.done.push(StepOutcome::Look(told.map(|(_, version)| version)));
         match told {
             Some((state, version)) if state < self.marked => {
                 Err(format!("state {state} (version {version}) was told, and change {} is marked", self.marked - 1))
@@ -305,7 +308,7 @@ impl Life {
             Some(_) => Ok(()),
             None => {
                 if self.readers.len() < 4 {
-                    self.readers.push(Reader { looked: self.model.now, read: None });
+                    self.readers.push(ModelReader { looked: self.model.now, read: None });
                 }
                 Ok(())
             }
@@ -326,7 +329,7 @@ impl Life {
 
     fn bring(&mut self) {
         let Some(at) = self.any_reader() else { return };
-        let Reader { looked, read: Some((state, item)) } = self.readers[at] else { return };
+        let ModelReader { looked, read: Some((state, item)) } = self.readers[at] else { return };
         self.readers.swap_remove(at);
         if self.model.now - looked > FILL_WITHIN && self.model.weakness != Weakness::LateFill {
             return;
@@ -334,24 +337,24 @@ impl Life {
         match item {
             None => {
                 self.model.fill_missing(state);
-                self.done.push(Done::FillMissing);
+                self.done.push(StepOutcome::FillMissing);
             }
-            Some(Item { version: 0, .. }) => {}
-            Some(Item { version, ends }) => {
+            Some(TableItem { version: 0, .. }) => {}
+            Some(TableItem { version, ends }) => {
                 let ends_in = ends.map(|ends| ends.saturating_sub(self.model.now));
                 self.model.fill(version, state, ends_in);
-                self.done.push(Done::Fill { version, ends_in });
+                self.done.push(StepOutcome::Fill { version, ends_in });
             }
         }
     }
 }
 
 /// Lives a life; what was done to its cache, and whether something was told that was no more.
-pub(super) fn live(seed: u64, weakness: Weakness) -> (Vec<Done>, Result<(), String>) {
-    let mut life = Life {
+pub(super) fn live(seed: u64, weakness: Weakness) -> (Vec<StepOutcome>, Result<(), String>) {
+    let mut life = ModelRun {
         is_foreign: seed.is_multiple_of(3),
-        chance: Chance(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
-        model: Model::new(weakness),
+        chance: ModelFault(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
+        model: CacheModel::new(weakness),
         done: Vec::new(),
         changes: Vec::new(),
         item: None,

@@ -15,7 +15,7 @@ use shared::cache::{CacheConnection, CacheEntry, CacheSlot};
 use shared::stream;
 
 use super::servers::{at, cache, told};
-use crate::replication::rig::{self, Rig, hand_over, invocation_within};
+use crate::replication::rig::{self, ReplicationRig, hand_over, invocation_within};
 use crate::replication::story::event_of;
 use crate::users_api::service::NOW;
 
@@ -147,7 +147,7 @@ async fn a_sink_without_time_claims_nothing_and_nothing_comes_of_nothing() {
 
 #[tokio::test]
 async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_nothing_from_the_replica() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let mut server = CacheServer::start().await.unwrap();
     let url = server.url();
     let sinks = || -> Vec<Box<dyn Sink>> {

@@ -11,7 +11,7 @@ use shared::cache::Cache;
 use shared::environment::Environment;
 use tokio::sync::OnceCell;
 
-use super::proxy::{self, Mishap};
+use super::proxy::{self, CacheFault};
 use super::servers;
 
 const VARIABLE: &str = "MILLRACE_SUITE_CACHE";
@@ -37,10 +37,10 @@ pub(crate) async fn cache() -> Option<(CacheAside, Cache)> {
             let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
             let calls = AtomicUsize::new(0);
             let plan = move |_: &str| match calls.fetch_add(1, Ordering::Relaxed) % 6 {
-                1 => Mishap::CutBefore,
-                3 => Mishap::AnswerLost,
-                5 => Mishap::Silence,
-                _ => Mishap::None,
+                1 => CacheFault::CutBefore,
+                3 => CacheFault::AnswerLost,
+                5 => CacheFault::Silence,
+                _ => CacheFault::None,
             };
             let through = format!("redis://127.0.0.1:{}/{database}", proxy::before(port, plan).await);
             (url, through)

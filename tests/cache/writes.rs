@@ -14,38 +14,38 @@ use shared::clock::Clock;
 use time::{Duration, OffsetDateTime};
 
 use super::servers::cache;
-use crate::faults::proxy::{self, Mishap};
-use crate::users_api::service::{Answer, Api, JSON, MERGE, NOW, Service, config_with, n};
+use crate::faults::proxy::{self, HttpFault};
+use crate::users_api::service::{ApiHandle, JSON, MERGE, NOW, ServiceResponse, UsersService, config_with, n};
 
 const ATTEMPTS: (&str, &str) = ("IDEMPOTENCY_TABLE", "Idempotency");
 /// Longer than any machine is busy.
 const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), rest: Pause::from_millis(1) };
 
 /// An instance of the API, with connections of its own to the tables and the cache that all share.
-fn instance(client: Client, cache: Option<&Cache>, more: &[(&str, &str)], now: OffsetDateTime) -> Api {
+fn instance(client: Client, cache: Option<&Cache>, more: &[(&str, &str)], now: OffsetDateTime) -> ApiHandle {
     let cache = cache.map(|cache| CacheAside::new(cache.clone(), "Users", PATIENT));
-    Api(api::app(&config_with("Users", &[&[ATTEMPTS], more].concat()), client, cache, Clock::fixed(now)))
+    ApiHandle(api::app(&config_with("Users", &[&[ATTEMPTS], more].concat()), client, cache, Clock::fixed(now)))
 }
 
 /// A client on whose calls these mishaps happen, one after the other.
-async fn troubled(service: &Service, mishaps: Arc<Mutex<VecDeque<Mishap>>>, retries: u32) -> Client {
-    let plan = move |_: &proxy::Call<'_>| mishaps.lock().unwrap().pop_front().unwrap_or(Mishap::None);
+async fn troubled(service: &UsersService, mishaps: Arc<Mutex<VecDeque<HttpFault>>>, retries: u32) -> Client {
+    let plan = move |_: &proxy::ProxiedCall<'_>| mishaps.lock().unwrap().pop_front().unwrap_or(HttpFault::None);
     let url = proxy::before(service.endpoint(), plan).await;
     let retry = RetryConfig::standard().with_max_attempts(1 + retries).with_initial_backoff(Pause::from_millis(1));
     Client::from_conf(clients::dynamodb(&url).config().to_builder().retry_config(retry).build())
 }
 
-fn mishaps(planned: &[Mishap]) -> Arc<Mutex<VecDeque<Mishap>>> {
+fn mishaps(planned: &[HttpFault]) -> Arc<Mutex<VecDeque<HttpFault>>> {
     Arc::new(Mutex::new(planned.iter().copied().collect()))
 }
 
 #[tokio::test]
 async fn a_replayed_create_is_told_by_whoever_replays_it() {
-    let (service, cache) = (Service::start().await, cache().await);
+    let (service, cache) = (UsersService::start().await, cache().await);
     let body = r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#;
     let headers = [JSON, ("idempotency-key", "\"one\"")];
     // The transaction lands, and the process ends before it can tell the cache.
-    let lost = mishaps(&[Mishap::None, Mishap::AnswerLost, Mishap::Error(500, "InternalServerError")]);
+    let lost = mishaps(&[HttpFault::None, HttpFault::AnswerLost, HttpFault::Error(500, "InternalServerError")]);
     let first = instance(troubled(&service, lost, 0).await, None, &[], NOW);
     let (second, third) = (
         instance(service.dynamodb.clone(), Some(&cache), &[], NOW),
@@ -62,12 +62,13 @@ async fn a_replayed_create_is_told_by_whoever_replays_it() {
 
 #[tokio::test]
 async fn a_write_that_was_given_up_is_not_told_wrong() {
-    let (service, cache) = (Service::start().await, cache().await);
+    let (service, cache) = (UsersService::start().await, cache().await);
     let sound = instance(service.dynamodb.clone(), Some(&cache), &[], NOW);
     sound.created("ada", 7).await;
     let aside = CacheAside::new(cache.clone(), "Users", PATIENT);
-    let over = |client| Api(api::app(&config_with("Users", &[]), client, Some(aside.clone()), Clock::fixed(NOW)));
-    let (slow, same) = (over(troubled(&service, mishaps(&[Mishap::Landed]), 0).await), over(service.dynamodb.clone()));
+    let over = |client| ApiHandle(api::app(&config_with("Users", &[]), client, Some(aside.clone()), Clock::fixed(NOW)));
+    let (slow, same) =
+        (over(troubled(&service, mishaps(&[HttpFault::Landed]), 0).await), over(service.dynamodb.clone()));
     for source in ["database", "cache"] {
         assert_eq!(same.get("/users/ada/7").await.json["source"], source);
     }
@@ -78,9 +79,9 @@ async fn a_write_that_was_given_up_is_not_told_wrong() {
 }
 
 /// Numbers that look random, the same for a seed each time.
-struct Chance(u64);
+struct WriteFault(u64);
 
-impl Chance {
+impl WriteFault {
     fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         choices[usize::try_from(self.0 >> 33).unwrap() % choices.len()]
@@ -89,13 +90,13 @@ impl Chance {
 
 /// One write of whatever kind, by this instance.
 async fn write(
-    api: &Api,
-    chance: &mut Chance,
+    api: &ApiHandle,
+    chance: &mut WriteFault,
     path: &str,
     id: &str,
     step: usize,
     version: Option<u64>,
-) -> (String, Answer) {
+) -> (String, ServiceResponse) {
     let name = format!(r#"{{"name":"{step}"}}"#);
     let create = format!(r#"{{"user_id":"{id}","timestamp":7,"name":"{step}"}}"#);
     let tag = format!("\"{}\"", version.unwrap_or(1));
@@ -125,8 +126,8 @@ async fn write(
 }
 
 /// The life of one record under writes that go wrong.
-async fn live(service: &Service, cache: &Cache, seed: u64, unique: &str) {
-    let mut chance = Chance(seed);
+async fn live(service: &UsersService, cache: &Cache, seed: u64, unique: &str) {
+    let mut chance = WriteFault(seed);
     let id = format!("life-{unique}-{seed}");
     let path = format!("/users/{id}/7");
     let more = [("UNIQUE_EMAIL", unique), ("EMAILS_TABLE", "Emails")];
@@ -144,13 +145,13 @@ async fn live(service: &Service, cache: &Cache, seed: u64, unique: &str) {
         }
         let version = (read.status == 200).then(|| read.version());
         let wrong = chance.of(&[
-            Mishap::AnswerLost,
-            Mishap::AnswerLost,
-            Mishap::None,
-            Mishap::Error(500, "InternalServerError"),
+            HttpFault::AnswerLost,
+            HttpFault::AnswerLost,
+            HttpFault::None,
+            HttpFault::Error(500, "InternalServerError"),
         ]);
         let before = chance.of(&[0, 0, 1, 2]);
-        *planned.lock().unwrap() = [Mishap::None].repeat(before).into_iter().chain([wrong]).collect();
+        *planned.lock().unwrap() = [HttpFault::None].repeat(before).into_iter().chain([wrong]).collect();
         let (what, answer) = write(&writer, &mut chance, &path, &id, step, version).await;
         planned.lock().unwrap().clear();
         let stored = service.item(&id, 7).await.map(|item| item["version"].clone());
@@ -168,7 +169,7 @@ async fn live(service: &Service, cache: &Cache, seed: u64, unique: &str) {
 
 #[tokio::test]
 async fn whatever_a_write_is_answered_every_instance_tells_what_the_table_holds() {
-    let (service, cache) = (Service::start().await, cache().await);
+    let (service, cache) = (UsersService::start().await, cache().await);
     for unique in ["false", "true"] {
         for seed in 0..24 {
             live(&service, &cache, seed, unique).await;

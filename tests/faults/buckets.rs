@@ -17,9 +17,9 @@ use shared::stream::BatchResponse;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use super::proxy::{self, Call, Mishap};
-use crate::replication::rig::{FAILURES, REPLICA, Rig, hand_over, invocation_within};
-use crate::replication::story::{LABEL, Told, event};
+use super::proxy::{self, HttpFault, ProxiedCall};
+use crate::replication::rig::{FAILURES, REPLICA, ReplicationRig, hand_over, invocation_within};
+use crate::replication::story::{EventBuilder, LABEL, event};
 
 const ARCHIVE: &str = "users-archive";
 const LATE: Duration = Duration::from_millis(300);
@@ -27,7 +27,7 @@ const LATE: Duration = Duration::from_millis(300);
 const TIME: Duration = Duration::from_secs(2);
 
 /// An S3 on which the first puts meet with a mishap.
-struct Buckets {
+struct BucketPair {
     /// Past the trouble.
     s3: aws_sdk_s3::Client,
     /// Through it, one attempt a call.
@@ -36,8 +36,8 @@ struct Buckets {
     _engine: (local::s3::S3Engine, TempDir),
 }
 
-impl Buckets {
-    async fn start(mishap: Mishap, struck: usize) -> Self {
+impl BucketPair {
+    async fn start(mishap: HttpFault, struck: usize) -> Self {
         let root = TempDir::new().unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let engine = local::s3::S3Engine::start(listener, root.path()).await.unwrap();
@@ -47,9 +47,9 @@ impl Buckets {
         }
         let puts = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&puts);
-        let plan = move |call: &Call<'_>| {
+        let plan = move |call: &ProxiedCall<'_>| {
             let hit = call.method == "PUT" && counted.fetch_add(1, Ordering::Relaxed) < struck;
-            if hit { mishap } else { Mishap::None }
+            if hit { mishap } else { HttpFault::None }
         };
         let url = proxy::before(engine.endpoint(), plan).await;
         let retries = RetryConfig::disabled();
@@ -61,7 +61,7 @@ impl Buckets {
         Quarantine::new(self.troubled.clone(), FAILURES.to_owned(), function)
     }
 
-    fn replicator(&self, rig: &Rig) -> ReplicatorHandler {
+    fn replicator(&self, rig: &ReplicationRig) -> ReplicatorHandler {
         let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 4, time::Duration::days(8));
         ReplicatorHandler::new(vec![Box::new(sink)], self.quarantine("replicator"))
     }
@@ -78,26 +78,26 @@ impl Buckets {
 }
 
 /// Every mishap after which nobody knows, or knows too little.
-const MISHAPS: [Mishap; 6] = [
-    Mishap::Error(503, "SlowDown"),
-    Mishap::Error(500, "InternalError"),
-    Mishap::CutBefore,
-    Mishap::AnswerLost,
-    Mishap::Zombie(LATE),
-    Mishap::Silence,
+const MISHAPS: [HttpFault; 6] = [
+    HttpFault::Error(503, "SlowDown"),
+    HttpFault::Error(500, "InternalError"),
+    HttpFault::CutBefore,
+    HttpFault::AnswerLost,
+    HttpFault::Zombie(LATE),
+    HttpFault::Silence,
 ];
 
-async fn archive(archiver: &Archiver, told: &[Told]) -> BatchResponse {
+async fn archive(archiver: &Archiver, told: &[EventBuilder]) -> BatchResponse {
     archiver.handle(&event(told), &invocation_within(TIME)).await.unwrap()
 }
 
 #[tokio::test]
 async fn poison_is_not_acknowledged_before_it_is_safe() {
     for mishap in MISHAPS {
-        let (rig, buckets) = (Rig::start().await, Buckets::start(mishap, 1).await);
+        let (rig, buckets) = (ReplicationRig::start().await, BucketPair::start(mishap, 1).await);
         let replicator = buckets.replicator(&rig);
-        let poison = Told::image("b", 2, r#"{"user_id":{"S":"b"},"timestamp":{"N":"1"},"_rev":{"S":"x"}}"#);
-        let told = [Told::named("a", 1, "Ada"), poison, Told::named("c", 3, "Cy")];
+        let poison = EventBuilder::image("b", 2, r#"{"user_id":{"S":"b"},"timestamp":{"N":"1"},"_rev":{"S":"x"}}"#);
+        let told = [EventBuilder::named("a", 1, "Ada"), poison, EventBuilder::named("c", 3, "Cy")];
         let answer = replicator.handle(&event(&told), &invocation_within(TIME)).await.unwrap();
         assert_eq!(answer.identifier(), Some("2"), "{mishap:?}");
         assert_eq!(rig.item_count().await, 2, "{mishap:?}: its neighbours are applied");
@@ -111,9 +111,9 @@ async fn poison_is_not_acknowledged_before_it_is_safe() {
 #[tokio::test]
 async fn what_ttl_removed_is_not_acknowledged_before_it_is_archived() {
     for mishap in MISHAPS {
-        let buckets = Buckets::start(mishap, 1).await;
+        let buckets = BucketPair::start(mishap, 1).await;
         let archiver = buckets.archiver();
-        let told = [Told::expired("a", 4), Told::expired("b", 5)];
+        let told = [EventBuilder::expired("a", 4), EventBuilder::expired("b", 5)];
         assert_eq!(archive(&archiver, &told).await.identifier(), Some("4"), "{mishap:?}");
         assert_eq!(archive(&archiver, &told).await.identifier(), None, "{mishap:?}");
         tokio::time::sleep(LATE).await;
@@ -125,10 +125,10 @@ async fn what_ttl_removed_is_not_acknowledged_before_it_is_archived() {
 #[tokio::test]
 async fn an_archive_in_trouble_does_not_keep_poison_from_quarantine() {
     // Both are put side by side; the one that fails is the one that comes again.
-    let buckets = Buckets::start(Mishap::Error(503, "SlowDown"), 1).await;
+    let buckets = BucketPair::start(HttpFault::Error(503, "SlowDown"), 1).await;
     let archiver = buckets.archiver();
-    let timeless = Told::expired("b", 5).record().replace("1799999999", "1799999999000");
-    let batch = crate::replication::story::event_of(&[Told::expired("a", 4).record(), timeless]);
+    let timeless = EventBuilder::expired("b", 5).record().replace("1799999999", "1799999999000");
+    let batch = crate::replication::story::event_of(&[EventBuilder::expired("a", 4).record(), timeless]);
     let answer = archiver.handle(&batch, &invocation_within(TIME)).await.unwrap();
     assert!(matches!(answer.identifier(), Some("4" | "5")), "{answer:?}");
     assert_eq!(buckets.keys(FAILURES).await.len() + buckets.keys(ARCHIVE).await.len(), 1);

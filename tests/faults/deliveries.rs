@@ -10,36 +10,36 @@ use shared::revision::Revision;
 use time::Duration;
 use tokio::runtime::Runtime;
 
-use super::troubled::{Trouble, Troubled};
-use crate::replication::rig::{REPLICA, Rig, hand_over};
-use crate::replication::story::{Told, What, event};
+use super::troubled::{FaultySink, SinkFault};
+use crate::replication::rig::{REPLICA, ReplicationRig, hand_over};
+use crate::replication::story::{EventBuilder, RecordKind, event};
 
 /// What a stream tells of four users, in the order of their numbers.
-fn streams() -> impl Strategy<Value = Vec<Told>> {
+fn streams() -> impl Strategy<Value = Vec<EventBuilder>> {
     let step = (0..4_u8, prop_oneof![3 => Just(0), 1 => Just(1), 1 => Just(2)]);
     proptest::collection::vec(step, 1..16).prop_map(|steps| {
         let tell = |(number, (user, what)): (u64, (u8, u8))| match what {
-            0 => Told::named(&format!("u{user}"), number, &format!("n{number}")),
-            1 => Told::deleted(&format!("u{user}"), number),
-            _ => Told::expired(&format!("u{user}"), number),
+            0 => EventBuilder::named(&format!("u{user}"), number, &format!("n{number}")),
+            1 => EventBuilder::deleted(&format!("u{user}"), number),
+            _ => EventBuilder::expired(&format!("u{user}"), number),
         };
         (98..).zip(steps).map(tell).collect()
     })
 }
 
-fn troubles() -> impl Strategy<Value = Vec<Trouble>> {
+fn troubles() -> impl Strategy<Value = Vec<SinkFault>> {
     let numbers = || proptest::collection::vec(98..114_u64, 0..5);
     let one = prop_oneof![
-        numbers().prop_map(Trouble::Rejects),
-        numbers().prop_map(Trouble::FailsAfterLanding),
-        (0..4_usize).prop_map(Trouble::Throttles),
-        Just(Trouble::IsSlow(std::time::Duration::from_millis(1))),
+        numbers().prop_map(SinkFault::Rejects),
+        numbers().prop_map(SinkFault::FailsAfterLanding),
+        (0..4_usize).prop_map(SinkFault::Throttles),
+        Just(SinkFault::IsSlow(std::time::Duration::from_millis(1))),
     ];
     proptest::collection::vec(one, 0..4)
 }
 
 /// The revision that the replica holds of a user, and whether the user is gone.
-async fn held(rig: &Rig, user_id: &str) -> Option<(Revision, bool)> {
+async fn held(rig: &ReplicationRig, user_id: &str) -> Option<(Revision, bool)> {
     let item = rig.item(user_id, "1").await?;
     let revision = Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap();
     Some((revision, item.contains_key("_tombstone_expires_at")))
@@ -52,7 +52,7 @@ fn number(revision: Revision) -> u64 {
 #[test]
 fn nothing_is_acknowledged_that_was_not_applied_and_retries_end_right() {
     let runtime = Runtime::new().unwrap();
-    let rig = runtime.block_on(Rig::start());
+    let rig = runtime.block_on(ReplicationRig::start());
     let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
     let case = std::cell::Cell::new(0);
     let holds = runner.run(&(streams(), troubles()), |(mut told, troubles)| {
@@ -61,7 +61,7 @@ fn nothing_is_acknowledged_that_was_not_applied_and_retries_end_right() {
             one.user_id = format!("{}-{}", one.user_id, case.get());
         }
         let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 4, Duration::days(8));
-        let replicator = rig.replicator_with(vec![Box::new(Troubled::new(sink, troubles.clone()))]);
+        let replicator = rig.replicator_with(vec![Box::new(FaultySink::new(sink, troubles.clone()))]);
 
         let mut rest = &told[..];
         for _ in 0..=troubles.len() {
@@ -82,7 +82,7 @@ fn nothing_is_acknowledged_that_was_not_applied_and_retries_end_right() {
         for (user_id, one) in last {
             let (revision, gone) = runtime.block_on(held(&rig, user_id)).unwrap();
             prop_assert_eq!(number(revision), one.number);
-            prop_assert_eq!(gone, !matches!(one.what, What::Named(_)));
+            prop_assert_eq!(gone, !matches!(one.what, RecordKind::Named(_)));
         }
         Ok(())
     });

@@ -15,17 +15,17 @@ use replicator::sink::cache::CacheSink;
 use replicator::sink::dynamodb::DynamoDbSink;
 use tokio::time::Instant;
 
-use super::proxy::{self, Call, Mishap};
-use crate::replication::rig::{REPLICA, Rig, hand_over, invocation_within};
-use crate::replication::story::{Told, event};
+use super::proxy::{self, HttpFault, ProxiedCall};
+use crate::replication::rig::{REPLICA, ReplicationRig, hand_over, invocation_within};
+use crate::replication::story::{EventBuilder, event};
 
 /// The function, whose writes meet with what `plan` says; other requests pass.
 async fn replicator(
-    rig: &Rig,
+    rig: &ReplicationRig,
     attempts: u32,
-    plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static,
+    plan: impl Fn(&ProxiedCall<'_>) -> HttpFault + Send + Sync + 'static,
 ) -> ReplicatorHandler {
-    let plan = move |call: &Call<'_>| if call.operation == "PutItem" { plan(call) } else { Mishap::None };
+    let plan = move |call: &ProxiedCall<'_>| if call.operation == "PutItem" { plan(call) } else { HttpFault::None };
     let url = proxy::before(&rig.dynamodb_url, plan).await;
     let retries = RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(Duration::from_millis(5));
     let config = clients::dynamodb(&url).config().to_builder().retry_config(retries).build();
@@ -33,40 +33,42 @@ async fn replicator(
 }
 
 /// Whether a call is the first with its body.
-fn first_of_its_kind() -> impl Fn(&Call<'_>) -> bool {
+fn first_of_its_kind() -> impl Fn(&ProxiedCall<'_>) -> bool {
     let seen = Mutex::new(HashSet::new());
     move |call| seen.lock().unwrap().insert(call.body.to_owned())
 }
 
-fn users(count: u64) -> Vec<Told> {
-    (1..=count).map(|number| Told::named(&format!("u{number}."), number, "Ada")).collect()
+fn users(count: u64) -> Vec<EventBuilder> {
+    (1..=count).map(|number| EventBuilder::named(&format!("u{number}."), number, "Ada")).collect()
 }
 
 #[tokio::test]
 async fn a_throttled_write_is_tried_again_within_the_invocation() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let first = first_of_its_kind();
-    let throttled = Mishap::Error(400, "ProvisionedThroughputExceededException");
-    let replicator = replicator(&rig, 3, move |call| if first(call) { throttled } else { Mishap::None }).await;
+    let throttled = HttpFault::Error(400, "ProvisionedThroughputExceededException");
+    let replicator = replicator(&rig, 3, move |call| if first(call) { throttled } else { HttpFault::None }).await;
     assert_eq!(hand_over(&replicator, &event(&users(20))).await.identifier(), None);
     assert_eq!(rig.item_count().await, 20);
 }
 
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_is_tried_again_and_counts_as_done() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let first = first_of_its_kind();
-    let replicator = replicator(&rig, 3, move |call| if first(call) { Mishap::AnswerLost } else { Mishap::None }).await;
+    let replicator =
+        replicator(&rig, 3, move |call| if first(call) { HttpFault::AnswerLost } else { HttpFault::None }).await;
     assert_eq!(hand_over(&replicator, &event(&users(5))).await.identifier(), None);
     assert_eq!(rig.item_count().await, 5);
 }
 
 #[tokio::test]
 async fn a_write_whose_answer_was_lost_for_good_is_delivered_again() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let first = first_of_its_kind();
-    let lost = move |call: &Call<'_>| call.body.contains("u2.") && first(call);
-    let replicator = replicator(&rig, 1, move |call| if lost(call) { Mishap::AnswerLost } else { Mishap::None }).await;
+    let lost = move |call: &ProxiedCall<'_>| call.body.contains("u2.") && first(call);
+    let replicator =
+        replicator(&rig, 1, move |call| if lost(call) { HttpFault::AnswerLost } else { HttpFault::None }).await;
     let told = users(3);
     assert_eq!(hand_over(&replicator, &event(&told)).await.identifier(), Some("2"));
     let landed = rig.item("u2.", "1").await;
@@ -77,9 +79,10 @@ async fn a_write_whose_answer_was_lost_for_good_is_delivered_again() {
 
 #[tokio::test]
 async fn a_write_that_was_cut_off_before_it_arrived_is_tried_again() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let first = first_of_its_kind();
-    let replicator = replicator(&rig, 3, move |call| if first(call) { Mishap::CutBefore } else { Mishap::None }).await;
+    let replicator =
+        replicator(&rig, 3, move |call| if first(call) { HttpFault::CutBefore } else { HttpFault::None }).await;
     assert_eq!(hand_over(&replicator, &event(&users(5))).await.identifier(), None);
     assert_eq!(rig.item_count().await, 5);
 }
@@ -87,13 +90,13 @@ async fn a_write_that_was_cut_off_before_it_arrived_is_tried_again() {
 #[tokio::test]
 async fn a_zombie_write_that_lands_after_everything_changes_nothing() {
     let late = Duration::from_millis(300);
-    for (last, gone) in [(Told::named("u1.", 2, "Eve"), false), (Told::deleted("u1.", 2), true)] {
-        let rig = Rig::start().await;
+    for (last, gone) in [(EventBuilder::named("u1.", 2, "Eve"), false), (EventBuilder::deleted("u1.", 2), true)] {
+        let rig = ReplicationRig::start().await;
         let first = first_of_its_kind();
-        let zombie = move |call: &Call<'_>| call.body.contains("Ada") && first(call);
-        let mishap = move |call: &Call<'_>| if zombie(call) { Mishap::Zombie(late) } else { Mishap::None };
+        let zombie = move |call: &ProxiedCall<'_>| call.body.contains("Ada") && first(call);
+        let mishap = move |call: &ProxiedCall<'_>| if zombie(call) { HttpFault::Zombie(late) } else { HttpFault::None };
         let replicator = replicator(&rig, 1, mishap).await;
-        let told = [Told::named("u1.", 1, "Ada"), last];
+        let told = [EventBuilder::named("u1.", 1, "Ada"), last];
         assert_eq!(hand_over(&replicator, &event(&told[..1])).await.identifier(), Some("1"));
         assert!(rig.item("u1.", "1").await.is_none(), "it is still on its way");
         assert_eq!(hand_over(&replicator, &event(&told[..1])).await.identifier(), None);
@@ -108,12 +111,12 @@ async fn a_zombie_write_that_lands_after_everything_changes_nothing() {
 #[tokio::test]
 async fn an_outage_for_one_item_holds_its_position_and_quarantines_nothing() {
     for (status, code) in [(503, "ServiceUnavailable"), (500, "InternalServerError"), (400, "ThrottlingException")] {
-        let rig = Rig::start().await;
+        let rig = ReplicationRig::start().await;
         let out = Arc::new(AtomicBool::new(true));
         let still_out = Arc::clone(&out);
         let replicator = replicator(&rig, 2, move |call| {
             let hit = call.body.contains("u3.") && still_out.load(Ordering::Relaxed);
-            if hit { Mishap::Error(status, code) } else { Mishap::None }
+            if hit { HttpFault::Error(status, code) } else { HttpFault::None }
         })
         .await;
         let told = users(6);
@@ -128,12 +131,12 @@ async fn an_outage_for_one_item_holds_its_position_and_quarantines_nothing() {
 
 #[tokio::test]
 async fn a_denied_access_holds_the_position_without_trying_every_record() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let tried = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tried);
     let replicator = replicator(&rig, 1, move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
-        Mishap::Error(400, "AccessDeniedException")
+        HttpFault::Error(400, "AccessDeniedException")
     })
     .await;
     assert_eq!(hand_over(&replicator, &event(&users(1_000))).await.identifier(), Some("1"));
@@ -143,9 +146,10 @@ async fn a_denied_access_holds_the_position_without_trying_every_record() {
 
 #[tokio::test]
 async fn a_silent_endpoint_costs_the_deadline_and_the_first_unfinished_position_is_answered() {
-    let rig = Rig::start().await;
-    let silent = |call: &Call<'_>| call.body.contains("u4.") || call.body.contains("u7.");
-    let replicator = replicator(&rig, 1, move |call| if silent(call) { Mishap::Silence } else { Mishap::None }).await;
+    let rig = ReplicationRig::start().await;
+    let silent = |call: &ProxiedCall<'_>| call.body.contains("u4.") || call.body.contains("u7.");
+    let replicator =
+        replicator(&rig, 1, move |call| if silent(call) { HttpFault::Silence } else { HttpFault::None }).await;
     let (started, time) = (Instant::now(), Duration::from_millis(700));
     let answer = replicator.handle(&event(&users(9)), &invocation_within(time)).await.unwrap();
     assert_eq!(answer.identifier(), Some("4"));
@@ -155,11 +159,14 @@ async fn a_silent_endpoint_costs_the_deadline_and_the_first_unfinished_position_
 
 #[tokio::test]
 async fn poison_beside_a_write_that_never_ends_is_put_aside_all_the_same() {
-    let rig = Rig::start().await;
-    let silent = |call: &Call<'_>| if call.body.contains("u4.") { Mishap::Silence } else { Mishap::None };
+    let rig = ReplicationRig::start().await;
+    let silent = |call: &ProxiedCall<'_>| if call.body.contains("u4.") { HttpFault::Silence } else { HttpFault::None };
     let replicator = replicator(&rig, 1, silent).await;
-    let poison =
-        Told::image("u2.", 2, r#"{"user_id":{"S":"u2."},"timestamp":{"N":"1"},"_tombstone_expires_at":{"N":"1"}}"#);
+    let poison = EventBuilder::image(
+        "u2.",
+        2,
+        r#"{"user_id":{"S":"u2."},"timestamp":{"N":"1"},"_tombstone_expires_at":{"N":"1"}}"#,
+    );
     let told = [users(1).remove(0), poison, users(4).remove(3)];
     let (started, time) = (Instant::now(), Duration::from_secs(2));
     let answer = replicator.handle(&event(&told), &invocation_within(time)).await.unwrap();
@@ -169,11 +176,11 @@ async fn poison_beside_a_write_that_never_ends_is_put_aside_all_the_same() {
 }
 
 /// The function, whose questions about the table meet with this error for as long as `out` is set.
-async fn questioning(rig: &Rig, error: (u16, &'static str), out: &Arc<AtomicBool>) -> ReplicatorHandler {
+async fn questioning(rig: &ReplicationRig, error: (u16, &'static str), out: &Arc<AtomicBool>) -> ReplicatorHandler {
     let out = Arc::clone(out);
-    let plan = move |call: &Call<'_>| {
+    let plan = move |call: &ProxiedCall<'_>| {
         let hit = call.operation == "DescribeTable" && out.load(Ordering::Relaxed);
-        if hit { Mishap::Error(error.0, error.1) } else { Mishap::None }
+        if hit { HttpFault::Error(error.0, error.1) } else { HttpFault::None }
     };
     let url = proxy::before(&rig.dynamodb_url, plan).await;
     let config = clients::dynamodb(&url).config().to_builder().retry_config(RetryConfig::disabled()).build();
@@ -183,7 +190,7 @@ async fn questioning(rig: &Rig, error: (u16, &'static str), out: &Arc<AtomicBool
 #[tokio::test]
 async fn a_table_that_is_not_described_for_a_passing_reason_stops_no_start() {
     for error in [(400, "ThrottlingException"), (500, "InternalServerError"), (503, "ServiceUnavailable")] {
-        let rig = Rig::start().await;
+        let rig = ReplicationRig::start().await;
         let out = Arc::new(AtomicBool::new(true));
         let replicator = questioning(&rig, error, &out).await;
         assert!(replicator.check().await.is_ok(), "{error:?} is no misconfiguration");
@@ -196,7 +203,7 @@ async fn a_table_that_is_not_described_for_a_passing_reason_stops_no_start() {
 
 #[tokio::test]
 async fn a_table_that_may_not_be_described_stops_the_start_by_name() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let denied = questioning(&rig, (400, "AccessDeniedException"), &Arc::new(AtomicBool::new(true))).await;
     let fault = denied.check().await.unwrap_err().to_string();
     assert!(fault.contains("REPLICA_TABLE") && fault.contains("AccessDeniedException"), "{fault}");
@@ -204,7 +211,7 @@ async fn a_table_that_may_not_be_described_stops_the_start_by_name() {
 
 #[tokio::test]
 async fn an_unreachable_endpoint_stops_no_start_and_holds_the_position() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     // A refused connection; a name that nobody knows; a server that takes connections and says nothing.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
@@ -221,7 +228,7 @@ async fn an_unreachable_endpoint_stops_no_start_and_holds_the_position() {
 
 #[tokio::test]
 async fn a_replica_out_of_reach_at_the_start_keeps_nothing_from_the_others() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let retries = RetryConfig::disabled();
     let config = clients::dynamodb("http://127.0.0.1:1").config().to_builder().retry_config(retries).build();
     let gone = aws_sdk_dynamodb::Client::from_conf(config);
@@ -241,8 +248,8 @@ async fn a_replica_out_of_reach_at_the_start_keeps_nothing_from_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_without_connections_or_still_starting_stops_no_start() {
-    use crate::relational::store::{Store, sink};
-    let store = Store::start().await;
+    use crate::relational::store::{RelationalStore, sink};
+    let store = RelationalStore::start().await;
     let name = store.url.rsplit('/').next().unwrap();
     // Its limit counts for all but superusers.
     store.client.batch_execute(&format!("alter database {name} connection limit 0")).await.unwrap();

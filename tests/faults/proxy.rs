@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Mishap {
+pub(crate) enum HttpFault {
     /// The engine answers.
     None,
     /// The engine never sees it; the service answers an error of this status and code.
@@ -43,7 +43,7 @@ pub(crate) enum Mishap {
 }
 
 /// A request as a plan sees it.
-pub(crate) struct Call<'c> {
+pub(crate) struct ProxiedCall<'c> {
     /// E.g. `PUT`.
     pub(crate) method: &'c str,
     /// E.g. `/bucket/key`, of S3.
@@ -54,20 +54,23 @@ pub(crate) struct Call<'c> {
     pub(crate) body: &'c str,
 }
 
-type Plan = dyn Fn(&Call<'_>) -> Mishap + Send + Sync;
+type FaultPlan = dyn Fn(&ProxiedCall<'_>) -> HttpFault + Send + Sync;
 /// What a request of an operation waits for.
-type Turn = dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync;
+type CallOrder = dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync;
 
 #[derive(Clone)]
-struct Proxy {
+struct FaultProxy {
     engine: String,
     client: Client<HttpConnector, Full<Bytes>>,
-    turn: Arc<Turn>,
-    plan: Arc<Plan>,
+    turn: Arc<CallOrder>,
+    plan: Arc<FaultPlan>,
 }
 
 /// Serves the engine at `engine` with the mishaps of `plan`, for as long as the runtime lives; answers its URL.
-pub(crate) async fn before(engine: &str, plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static) -> String {
+pub(crate) async fn before(
+    engine: &str,
+    plan: impl Fn(&ProxiedCall<'_>) -> HttpFault + Send + Sync + 'static,
+) -> String {
     serve(engine, Arc::new(|_| ready(()).boxed()), Arc::new(plan)).await
 }
 
@@ -76,24 +79,24 @@ pub(crate) async fn before_with<F>(engine: &str, turn: impl Fn(&str) -> F + Send
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    serve(engine, Arc::new(move |operation| turn(operation).boxed()), Arc::new(|_| Mishap::None)).await
+    serve(engine, Arc::new(move |operation| turn(operation).boxed()), Arc::new(|_| HttpFault::None)).await
 }
 
-async fn serve(engine: &str, turn: Arc<Turn>, plan: Arc<Plan>) -> String {
+async fn serve(engine: &str, turn: Arc<CallOrder>, plan: Arc<FaultPlan>) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let proxy = Proxy { engine: engine.to_owned(), client, turn, plan };
+    let proxy = FaultProxy { engine: engine.to_owned(), client, turn, plan };
     let router = Router::new().fallback(answer).with_state(proxy);
     tokio::spawn(async move { axum::serve(listener, router).await });
     url
 }
 
-async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response, Infallible> {
+async fn answer(State(proxy): State<FaultProxy>, request: Request) -> Result<Response, Infallible> {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let target = parts.headers.get("x-amz-target").map_or("", |target| target.to_str().unwrap());
-    let call = Call {
+    let call = ProxiedCall {
         method: parts.method.as_str(),
         path: parts.uri.path(),
         operation: target.rsplit('.').next().unwrap(),
@@ -103,13 +106,13 @@ async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response
     let mishap = (proxy.plan)(&call);
     let of_s3 = call.operation.is_empty();
     Ok(match mishap {
-        Mishap::Silence => pending().await,
-        Mishap::Landed => {
+        HttpFault::Silence => pending().await,
+        HttpFault::Landed => {
             proxy.forward(parts, body).await;
             pending().await
         }
-        Mishap::CutBefore => cut(),
-        Mishap::Error(status, code) => {
+        HttpFault::CutBefore => cut(),
+        HttpFault::Error(status, code) => {
             let body = if of_s3 {
                 format!("<Error><Code>{code}</Code><Message>as planned</Message></Error>")
             } else {
@@ -117,22 +120,22 @@ async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response
             };
             http::Response::builder().status(status).body(Body::from(body)).unwrap()
         }
-        Mishap::Zombie(late) => {
+        HttpFault::Zombie(late) => {
             tokio::spawn(async move {
                 tokio::time::sleep(late).await;
                 proxy.forward(parts, body).await
             });
             cut()
         }
-        Mishap::Slow(time) => {
+        HttpFault::Slow(time) => {
             tokio::time::sleep(time).await;
             proxy.forward(parts, body).await
         }
-        Mishap::AnswerLost => {
+        HttpFault::AnswerLost => {
             proxy.forward(parts, body).await;
             cut()
         }
-        Mishap::HalfAnAnswer => {
+        HttpFault::HalfAnAnswer => {
             let (head, body) = proxy.forward(parts, body).await.into_parts();
             let body = to_bytes(body, usize::MAX).await.unwrap();
             let half = futures::stream::iter([Ok(body.slice(..body.len() / 2))]);
@@ -143,11 +146,11 @@ async fn answer(State(proxy): State<Proxy>, request: Request) -> Result<Response
             });
             Response::from_parts(head, Body::from_stream(half.chain(cut)))
         }
-        Mishap::None => proxy.forward(parts, body).await,
+        HttpFault::None => proxy.forward(parts, body).await,
     })
 }
 
-impl Proxy {
+impl FaultProxy {
     /// What the engine answers.
     async fn forward(&self, parts: Parts, body: Bytes) -> Response {
         let mut forward = http::Request::builder().method(parts.method).uri(format!("{}{}", self.engine, parts.uri));

@@ -15,29 +15,29 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use crate::cache::servers::at;
-use crate::relational::store::{Store, apply, apply_within, sink};
-use crate::replication::rig::{Rig, hand_over, invocation_within};
-use crate::replication::story::{Told, event};
+use crate::relational::store::{RelationalStore, apply, apply_within, sink};
+use crate::replication::rig::{ReplicationRig, hand_over, invocation_within};
+use crate::replication::story::{EventBuilder, event};
 use crate::search::scene::over;
 
 /// A way to a server on which connections are lost without a sign.
-struct Way {
+struct SilenceKind {
     port: u16,
-    state: Arc<State>,
+    state: Arc<LinkState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LinkState {
     connections: AtomicUsize,
     /// Connections up to this one lead nowhere.
     lost: AtomicUsize,
 }
 
-impl Way {
+impl SilenceKind {
     async fn to(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let own = listener.local_addr().unwrap().port();
-        let state = Arc::new(State::default());
+        let state = Arc::new(LinkState::default());
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -60,7 +60,7 @@ impl Way {
     }
 }
 
-async fn carry(mut client: TcpStream, mut server: TcpStream, number: usize, state: Arc<State>) {
+async fn carry(mut client: TcpStream, mut server: TcpStream, number: usize, state: Arc<LinkState>) {
     let (mut asked, mut told) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
         tokio::select! {
@@ -87,15 +87,15 @@ fn port_of(url: &str) -> u16 {
     host.split('/').next().unwrap().rsplit(':').next().unwrap().parse().unwrap()
 }
 
-fn users(numbers: std::ops::RangeInclusive<u64>) -> Vec<Told> {
-    numbers.map(|number| Told::named(&format!("u{number}"), number, "Ada")).collect()
+fn users(numbers: std::ops::RangeInclusive<u64>) -> Vec<EventBuilder> {
+    numbers.map(|number| EventBuilder::named(&format!("u{number}"), number, "Ada")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cache_of_the_replicator_is_reached_on_another_connection() {
     let server = CacheServer::start().await.unwrap();
-    let way = Way::to(server.port()).await;
-    let rig = Rig::start().await;
+    let way = SilenceKind::to(server.port()).await;
+    let rig = ReplicationRig::start().await;
     let sink = CacheSink::new(at(&format!("redis://127.0.0.1:{}", way.port)));
     let replicator = rig.replicator_with(vec![Box::new(sink)]);
     assert_eq!(hand_over(&replicator, &event(&users(1..=3))).await.identifier(), None);
@@ -116,7 +116,7 @@ async fn the_cache_of_the_replicator_is_reached_on_another_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_to_the_cache_that_is_dropped_gives_its_line_up() {
     let server = CacheServer::start().await.unwrap();
-    let way = Way::to(server.port()).await;
+    let way = SilenceKind::to(server.port()).await;
     let cache = at(&format!("redis://127.0.0.1:{}", way.port));
     let line = cache.line().await.unwrap();
     line.get("a").await.unwrap();
@@ -134,9 +134,9 @@ async fn a_call_to_the_cache_that_is_dropped_gives_its_line_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_of_the_replicator_is_reached_on_another_connection() {
-    let store = Store::start().await;
+    let store = RelationalStore::start().await;
     let port = port_of(&store.url);
-    let way = Way::to(port).await;
+    let way = SilenceKind::to(port).await;
     let sink = sink(&store.url.replace(&format!(":{port}/"), &format!(":{}/", way.port)));
     assert_eq!(apply(&sink, &users(1..=3)).await.applied, 3);
     // By its own time limit.
@@ -156,10 +156,10 @@ async fn the_database_of_the_replicator_is_reached_on_another_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_of_search_is_reached_on_another_connection() {
-    let store = Store::start().await;
+    let store = RelationalStore::start().await;
     assert_eq!(apply(&store.sink, &users(1..=1)).await.applied, 1);
     let port = port_of(&store.url);
-    let way = Way::to(port).await;
+    let way = SilenceKind::to(port).await;
     let search = over(&[("POSTGRES_URL", &store.url.replace(&format!(":{port}/"), &format!(":{}/", way.port)))]);
     let question = "/search/users?name_prefix=ad";
     assert_eq!(search.get(question).await.status, 200);
@@ -173,8 +173,8 @@ async fn the_database_of_search_is_reached_on_another_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_of_aws_is_reached_on_another_connection() {
-    let rig = Rig::start().await;
-    let way = Way::to(port_of(&rig.dynamodb_url)).await;
+    let rig = ReplicationRig::start().await;
+    let way = SilenceKind::to(port_of(&rig.dynamodb_url)).await;
     let config = clients::dynamodb(&format!("http://127.0.0.1:{}", way.port)).config().to_builder();
     let config = config.retry_config(shared::aws::retries()).timeout_config(shared::aws::timeouts());
     let config = config.stalled_stream_protection(StalledStreamProtectionConfig::disabled());

@@ -12,28 +12,28 @@ use shared::invocation::Invocation;
 use shared::stream::BatchResponse;
 use tokio::time::Instant;
 
-use super::troubled::{Trouble, Troubled};
-use crate::replication::rig::{REPLICA, Rig, hand_over, invocation_within};
-use crate::replication::story::{LABEL, Told, event, event_of};
+use super::troubled::{FaultySink, SinkFault};
+use crate::replication::rig::{REPLICA, ReplicationRig, hand_over, invocation_within};
+use crate::replication::story::{EventBuilder, LABEL, event, event_of};
 
 const SECOND: &str = "SecondReplica";
 
 /// The function over the replica, in these troubles, and a second one, in those.
-async fn between(rig: &Rig, first: &[Trouble], second: &[Trouble]) -> ReplicatorHandler {
+async fn between(rig: &ReplicationRig, first: &[SinkFault], second: &[SinkFault]) -> ReplicatorHandler {
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
     let sinks: Vec<Box<dyn Sink>> = vec![
-        Box::new(Troubled::new(sink(REPLICA), first.iter().cloned())),
-        Box::new(Troubled::new(sink(SECOND), second.iter().cloned())),
+        Box::new(FaultySink::new(sink(REPLICA), first.iter().cloned())),
+        Box::new(FaultySink::new(sink(SECOND), second.iter().cloned())),
     ];
     rig.replicator_with(sinks)
 }
 
-fn users(numbers: impl IntoIterator<Item = u64>) -> Vec<Told> {
-    numbers.into_iter().map(|number| Told::named(&format!("u{number}"), number, "Ada")).collect()
+fn users(numbers: impl IntoIterator<Item = u64>) -> Vec<EventBuilder> {
+    numbers.into_iter().map(|number| EventBuilder::named(&format!("u{number}"), number, "Ada")).collect()
 }
 
-async fn counts(rig: &Rig) -> (i32, i32) {
+async fn counts(rig: &ReplicationRig) -> (i32, i32) {
     let second = rig.dynamodb.scan().table_name(SECOND).consistent_read(true).send().await.unwrap().count;
     (rig.item_count().await, second)
 }
@@ -44,8 +44,8 @@ fn position(answer: &BatchResponse) -> Option<&str> {
 
 #[tokio::test]
 async fn the_lowest_position_of_all_sinks_is_answered() {
-    let rig = Rig::start().await;
-    let replicator = between(&rig, &[Trouble::Rejects(vec![10, 11])], &[Trouble::Rejects(vec![12, 9])]).await;
+    let rig = ReplicationRig::start().await;
+    let replicator = between(&rig, &[SinkFault::Rejects(vec![10, 11])], &[SinkFault::Rejects(vec![12, 9])]).await;
     let told = users(7..=13);
     let answer = hand_over(&replicator, &event(&told)).await;
     assert_eq!(position(&answer), Some("9"), "as numbers: as text 10 would be lower");
@@ -58,8 +58,8 @@ async fn the_lowest_position_of_all_sinks_is_answered() {
 
 #[tokio::test]
 async fn what_failed_after_it_landed_is_delivered_again_and_changes_nothing() {
-    let rig = Rig::start().await;
-    let replicator = between(&rig, &[Trouble::FailsAfterLanding(vec![2])], &[]).await;
+    let rig = ReplicationRig::start().await;
+    let replicator = between(&rig, &[SinkFault::FailsAfterLanding(vec![2])], &[]).await;
     let told = users(1..=3);
     assert_eq!(position(&hand_over(&replicator, &event(&told)).await), Some("2"));
     let landed = rig.item("u2", "1").await;
@@ -70,8 +70,8 @@ async fn what_failed_after_it_landed_is_delivered_again_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_hanging_sink_costs_the_deadline_and_holds_the_position() {
-    for trouble in [Trouble::Hangs, Trouble::HangsAfterLanding] {
-        let rig = Rig::start().await;
+    for trouble in [SinkFault::Hangs, SinkFault::HangsAfterLanding] {
+        let rig = ReplicationRig::start().await;
         let replicator = between(&rig, &[trouble], &[]).await;
         let (started, time) = (Instant::now(), Duration::from_millis(400));
         let answer = replicator.handle(&event(&users(4..=6)), &invocation_within(time)).await.unwrap();
@@ -85,8 +85,8 @@ async fn a_hanging_sink_costs_the_deadline_and_holds_the_position() {
 
 #[tokio::test]
 async fn a_throttled_sink_gets_on_by_what_it_can_take() {
-    let rig = Rig::start().await;
-    let replicator = between(&rig, &[Trouble::Throttles(2), Trouble::Throttles(1)], &[]).await;
+    let rig = ReplicationRig::start().await;
+    let replicator = between(&rig, &[SinkFault::Throttles(2), SinkFault::Throttles(1)], &[]).await;
     let told = users(1..=4);
     assert_eq!(position(&hand_over(&replicator, &event(&told)).await), Some("3"));
     assert_eq!(position(&hand_over(&replicator, &event(&told[2..])).await), Some("4"));
@@ -98,16 +98,16 @@ async fn a_throttled_sink_gets_on_by_what_it_can_take() {
 
 #[tokio::test]
 async fn a_slow_sink_is_waited_for() {
-    let rig = Rig::start().await;
-    let replicator = between(&rig, &[Trouble::IsSlow(Duration::from_millis(200))], &[]).await;
+    let rig = ReplicationRig::start().await;
+    let replicator = between(&rig, &[SinkFault::IsSlow(Duration::from_millis(200))], &[]).await;
     assert_eq!(position(&hand_over(&replicator, &event(&users(1..=3))).await), None);
     assert_eq!(counts(&rig).await, (3, 3));
 }
 
 #[tokio::test]
 async fn what_one_sink_cannot_hold_is_in_the_other() {
-    let rig = Rig::start().await;
-    let replicator = between(&rig, &[], &[Trouble::CannotHold(vec![2])]).await;
+    let rig = ReplicationRig::start().await;
+    let replicator = between(&rig, &[], &[SinkFault::CannotHold(vec![2])]).await;
     assert_eq!(position(&hand_over(&replicator, &event(&users(1..=3))).await), None);
     assert_eq!(counts(&rig).await, (3, 2));
     assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json")]);
@@ -115,29 +115,30 @@ async fn what_one_sink_cannot_hold_is_in_the_other() {
 
 #[tokio::test]
 async fn poison_in_one_sink_and_trouble_in_another_are_both_answered_for() {
-    let rig = Rig::start().await;
-    let replicator = between(&rig, &[Trouble::Rejects(vec![3])], &[Trouble::CannotHold(vec![1])]).await;
+    let rig = ReplicationRig::start().await;
+    let replicator = between(&rig, &[SinkFault::Rejects(vec![3])], &[SinkFault::CannotHold(vec![1])]).await;
     assert_eq!(position(&hand_over(&replicator, &event(&users(1..=3))).await), Some("3"));
     assert_eq!(rig.quarantined().await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_settled_change_that_failed_is_reported_by_its_own_position() {
-    let rig = Rig::start().await;
-    let replicator = between(&rig, &[Trouble::Rejects(vec![4])], &[]).await;
-    let told = [Told::named("a", 1, "One"), Told::named("b", 2, "Bob"), Told::named("a", 4, "Four")];
+    let rig = ReplicationRig::start().await;
+    let replicator = between(&rig, &[SinkFault::Rejects(vec![4])], &[]).await;
+    let told =
+        [EventBuilder::named("a", 1, "One"), EventBuilder::named("b", 2, "Bob"), EventBuilder::named("a", 4, "Four")];
     assert_eq!(position(&hand_over(&replicator, &event(&told)).await), Some("4"), "what it superseded needs no resend");
     assert_eq!(position(&hand_over(&replicator, &event(&told[2..])).await), None);
     assert_eq!(rig.item("a", "1").await.unwrap()["name"].as_s().unwrap(), "Four");
 }
 
 /// A sink that notes what it is given: the sequence numbers of the settled changes of each call.
-struct Noting<S> {
+struct RecordingSink<S> {
     inner: S,
     given: Arc<Mutex<Vec<Vec<u64>>>>,
 }
 
-impl<S: Sink> Sink for Noting<S> {
+impl<S: Sink> Sink for RecordingSink<S> {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
@@ -158,13 +159,13 @@ impl<S: Sink> Sink for Noting<S> {
 }
 
 /// A replica that is well and one in these troubles, and what the first is given.
-async fn well_beside(rig: &Rig, troubles: Vec<Trouble>) -> (ReplicatorHandler, Arc<Mutex<Vec<Vec<u64>>>>) {
+async fn well_beside(rig: &ReplicationRig, troubles: Vec<SinkFault>) -> (ReplicatorHandler, Arc<Mutex<Vec<Vec<u64>>>>) {
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
     let given = Arc::default();
     let sinks: Vec<Box<dyn Sink>> = vec![
-        Box::new(Noting { inner: sink(REPLICA), given: Arc::clone(&given) }),
-        Box::new(Troubled::new(sink(SECOND), troubles)),
+        Box::new(RecordingSink { inner: sink(REPLICA), given: Arc::clone(&given) }),
+        Box::new(FaultySink::new(sink(SECOND), troubles)),
     ];
     (rig.replicator_with(sinks), given)
 }
@@ -175,8 +176,8 @@ fn taken(given: &Mutex<Vec<Vec<u64>>>) -> Vec<Vec<u64>> {
 
 #[tokio::test]
 async fn a_sink_that_is_well_writes_a_batch_once_however_often_it_comes_again_for_another() {
-    let rig = Rig::start().await;
-    let (replicator, given) = well_beside(&rig, vec![Trouble::Rejects((1..=20).collect()); 11]).await;
+    let rig = ReplicationRig::start().await;
+    let (replicator, given) = well_beside(&rig, vec![SinkFault::Rejects((1..=20).collect()); 11]).await;
     for delivery in 0..11 {
         assert_eq!(position(&hand_over(&replicator, &event(&users(1..=20))).await), Some("1"));
         let expected = if delivery == 0 { vec![(1..=20).collect()] } else { Vec::<Vec<u64>>::new() };
@@ -192,8 +193,8 @@ async fn a_sink_that_is_well_writes_a_batch_once_however_often_it_comes_again_fo
 
 #[tokio::test]
 async fn a_batch_that_comes_again_in_other_slices_is_compared_change_by_change() {
-    let rig = Rig::start().await;
-    let (replicator, given) = well_beside(&rig, vec![Trouble::Rejects((1..=20).collect()); 5]).await;
+    let rig = ReplicationRig::start().await;
+    let (replicator, given) = well_beside(&rig, vec![SinkFault::Rejects((1..=20).collect()); 5]).await;
     for (delivered, expected) in
         [(1..=4, vec![vec![1, 2, 3, 4]]), (1..=2, vec![]), (3..=6, vec![vec![5, 6]]), (1..=7, vec![vec![7]])]
     {
@@ -201,7 +202,8 @@ async fn a_batch_that_comes_again_in_other_slices_is_compared_change_by_change()
         assert_eq!(taken(&given), expected, "{delivered:?}");
     }
     // Another change of an item that was confirmed is written.
-    let renamed = [Told::named("u1", 1, "Ada"), Told::named("u2", 2, "Ada"), Told::named("u1", 8, "Eve")];
+    let renamed =
+        [EventBuilder::named("u1", 1, "Ada"), EventBuilder::named("u2", 2, "Ada"), EventBuilder::named("u1", 8, "Eve")];
     hand_over(&replicator, &event(&renamed)).await;
     assert_eq!(taken(&given), [[8]]);
     assert_eq!(rig.item("u1", "1").await.unwrap()["name"].as_s().unwrap(), "Eve");
@@ -209,8 +211,8 @@ async fn a_batch_that_comes_again_in_other_slices_is_compared_change_by_change()
 
 #[tokio::test]
 async fn what_lies_below_the_answered_position_is_not_remembered() {
-    let rig = Rig::start().await;
-    let (replicator, given) = well_beside(&rig, vec![Trouble::Rejects(vec![3]); 2]).await;
+    let rig = ReplicationRig::start().await;
+    let (replicator, given) = well_beside(&rig, vec![SinkFault::Rejects(vec![3]); 2]).await;
     assert_eq!(position(&hand_over(&replicator, &event(&users(1..=4))).await), Some("3"));
     assert_eq!(taken(&given), [[1, 2, 3, 4]]);
     assert_eq!(position(&hand_over(&replicator, &event(&users(1..=4))).await), Some("3"));
@@ -219,10 +221,10 @@ async fn what_lies_below_the_answered_position_is_not_remembered() {
 
 #[tokio::test]
 async fn what_a_sink_did_not_confirm_is_given_to_it_again() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let (replicator, _) = well_beside(
         &rig,
-        vec![Trouble::Rejects(vec![2]), Trouble::FailsAfterLanding(vec![2, 3]), Trouble::Throttles(1)],
+        vec![SinkFault::Rejects(vec![2]), SinkFault::FailsAfterLanding(vec![2, 3]), SinkFault::Throttles(1)],
     )
     .await;
     let told = users(1..=3);
@@ -237,14 +239,14 @@ async fn what_a_sink_did_not_confirm_is_given_to_it_again() {
 
 #[tokio::test]
 async fn poison_in_a_sink_does_not_make_it_write_the_neighbours_again() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
     let given = Arc::<Mutex<Vec<Vec<u64>>>>::default();
-    let first = Noting { inner: sink(REPLICA), given: Arc::clone(&given) };
+    let first = RecordingSink { inner: sink(REPLICA), given: Arc::clone(&given) };
     let replicator = rig.replicator_with(vec![
-        Box::new(Troubled::new(first, vec![Trouble::CannotHold(vec![2]); 4])),
-        Box::new(Troubled::new(sink(SECOND), vec![Trouble::Rejects(vec![1, 2, 3]); 4])),
+        Box::new(FaultySink::new(first, vec![SinkFault::CannotHold(vec![2]); 4])),
+        Box::new(FaultySink::new(sink(SECOND), vec![SinkFault::Rejects(vec![1, 2, 3]); 4])),
     ]);
     for delivery in 0..4 {
         assert_eq!(position(&hand_over(&replicator, &event(&users(1..=3))).await), Some("1"));
@@ -256,15 +258,15 @@ async fn poison_in_a_sink_does_not_make_it_write_the_neighbours_again() {
 #[tokio::test]
 async fn a_sink_that_was_out_of_reach_is_given_all_of_it_again() {
     // It may be another one that is back: a table made anew, the other node of a failover.
-    let rig = Rig::start().await;
-    let all = Trouble::Rejects((1..=4).collect());
+    let rig = ReplicationRig::start().await;
+    let all = SinkFault::Rejects((1..=4).collect());
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
     let given = Arc::<Mutex<Vec<Vec<u64>>>>::default();
-    let first = Noting { inner: sink(REPLICA), given: Arc::clone(&given) };
+    let first = RecordingSink { inner: sink(REPLICA), given: Arc::clone(&given) };
     let replicator = rig.replicator_with(vec![
-        Box::new(Troubled::new(first, [Trouble::IsSlow(Duration::ZERO), all.clone()])),
-        Box::new(Troubled::new(sink(SECOND), vec![all; 3])),
+        Box::new(FaultySink::new(first, [SinkFault::IsSlow(Duration::ZERO), all.clone()])),
+        Box::new(FaultySink::new(sink(SECOND), vec![all; 3])),
     ]);
     hand_over(&replicator, &event(&users(1..=3))).await;
     assert_eq!(taken(&given), [[1, 2, 3]]);
@@ -277,10 +279,11 @@ async fn a_sink_that_was_out_of_reach_is_given_all_of_it_again() {
 
 #[tokio::test]
 async fn a_key_unlike_the_others_stays_the_record_s_fault_when_its_neighbours_are_spared() {
-    let rig = Rig::start().await;
-    let (replicator, _) = well_beside(&rig, vec![Trouble::Rejects(vec![1, 3])]).await;
-    let damaged = Told::named("b", 2, "Bob").record().replace(r#""timestamp""#, r#""time""#);
-    let records = [Told::named("u1", 1, "Ada").record(), damaged, Told::named("u3", 3, "Cleo").record()];
+    let rig = ReplicationRig::start().await;
+    let (replicator, _) = well_beside(&rig, vec![SinkFault::Rejects(vec![1, 3])]).await;
+    let damaged = EventBuilder::named("b", 2, "Bob").record().replace(r#""timestamp""#, r#""time""#);
+    let records =
+        [EventBuilder::named("u1", 1, "Ada").record(), damaged, EventBuilder::named("u3", 3, "Cleo").record()];
     assert_eq!(position(&hand_over(&replicator, &event_of(&records)).await), Some("1"));
     let answer = hand_over(&replicator, &event_of(&records)).await;
     assert_eq!(position(&answer), None, "to the sink that is well the misfit comes alone");

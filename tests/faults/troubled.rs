@@ -12,7 +12,7 @@ use shared::invocation::Invocation;
 
 /// What happens to the changes with these sequence numbers, or to the whole sink.
 #[derive(Debug, Clone)]
-pub(crate) enum Trouble {
+pub(crate) enum SinkFault {
     /// They are not written, and reported.
     Rejects(Vec<u64>),
     /// So many are written; for the others there is no capacity.
@@ -30,13 +30,13 @@ pub(crate) enum Trouble {
 }
 
 /// A sink that behaves as its troubles say, one a batch in their order, and well after the last.
-pub(crate) struct Troubled<S> {
+pub(crate) struct FaultySink<S> {
     inner: S,
-    troubles: Mutex<Vec<Trouble>>,
+    troubles: Mutex<Vec<SinkFault>>,
 }
 
-impl<S: Sink> Troubled<S> {
-    pub(crate) fn new(inner: S, troubles: impl IntoIterator<Item = Trouble>) -> Self {
+impl<S: Sink> FaultySink<S> {
+    pub(crate) fn new(inner: S, troubles: impl IntoIterator<Item = SinkFault>) -> Self {
         let mut troubles: Vec<_> = troubles.into_iter().collect();
         troubles.reverse();
         Self { inner, troubles: Mutex::new(troubles) }
@@ -53,28 +53,28 @@ impl<S: Sink> Troubled<S> {
         };
         let (spared, struck, kind) = match &trouble {
             None => return self.inner.apply(decided, invocation).await,
-            Some(Trouble::Hangs) => return pending().await,
-            Some(Trouble::HangsAfterLanding) => {
+            Some(SinkFault::Hangs) => return pending().await,
+            Some(SinkFault::HangsAfterLanding) => {
                 self.inner.apply(decided, invocation).await?;
                 return pending().await;
             }
-            Some(Trouble::IsSlow(time)) => {
+            Some(SinkFault::IsSlow(time)) => {
                 tokio::time::sleep(*time).await;
                 return self.inner.apply(decided, invocation).await;
             }
-            Some(Trouble::FailsAfterLanding(numbers)) => {
+            Some(SinkFault::FailsAfterLanding(numbers)) => {
                 let struck: Vec<_> = decided.settled.iter().copied().filter(|change| hit(numbers, change)).collect();
                 (decided.settled.to_vec(), struck, FailureKind::Transient("the answer was lost".to_owned()))
             }
-            Some(Trouble::Throttles(capacity)) => {
+            Some(SinkFault::Throttles(capacity)) => {
                 let (spared, struck) = decided.settled.split_at((*capacity).min(decided.settled.len()));
                 (spared.to_vec(), struck.to_vec(), FailureKind::Transient("throttled".to_owned()))
             }
-            Some(Trouble::Rejects(numbers)) => {
+            Some(SinkFault::Rejects(numbers)) => {
                 let (struck, spared) = decided.settled.iter().copied().partition(|change| hit(numbers, change));
                 (spared, struck, FailureKind::Transient("refused".to_owned()))
             }
-            Some(Trouble::CannotHold(numbers)) => {
+            Some(SinkFault::CannotHold(numbers)) => {
                 let (struck, spared) = decided.settled.iter().copied().partition(|change| hit(numbers, change));
                 (spared, struck, FailureKind::Permanent("too large".to_owned()))
             }
@@ -86,7 +86,7 @@ impl<S: Sink> Troubled<S> {
     }
 }
 
-impl<S: Sink> Sink for Troubled<S> {
+impl<S: Sink> Sink for FaultySink<S> {
     fn name(&self) -> &'static str {
         self.inner.name()
     }

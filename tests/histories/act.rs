@@ -1,4 +1,4 @@
-//! What may happen in a history: [`Act`], and how histories are drawn.
+//! What may happen in a history: [`SimAction`], and how histories are drawn.
 //!
 //! A history draws its features first and its acts among those: where everything may happen, nothing happens twice in a
 //! row, and many faults need that.
@@ -7,17 +7,17 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::Union;
 
-use super::gate::{Place, Trouble};
-use super::source::{ITEMS, Kind};
+use super::gate::{FaultPoint, InjectedFault};
+use super::source::{ITEMS, WriteKind};
 
 /// A function that has a mapping on the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Function {
+pub(super) enum SimFunction {
     Replicator,
     Archiver,
 }
 
-impl Function {
+impl SimFunction {
     pub(super) const BOTH: [Self; 2] = [Self::Replicator, Self::Archiver];
 
     pub(super) fn name(self) -> &'static str {
@@ -30,11 +30,11 @@ impl Function {
 
 /// One thing that happens. What is chosen by a number is chosen among what there is then.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Act {
+pub(super) enum SimAction {
     /// The source's item is put; its record may be unreadable.
     Write {
         item: usize,
-        kind: Kind,
+        kind: WriteKind,
         gap: u8,
         unreadable: bool,
     },
@@ -90,7 +90,7 @@ pub(super) enum Act {
     FailRecording,
     /// Records that were delivered once are delivered again: a slice, or all up to there; in order for each item.
     Again {
-        function: Function,
+        function: SimFunction,
         from: usize,
         count: usize,
         prefix: bool,
@@ -99,8 +99,8 @@ pub(super) enum Act {
     },
     /// The next call to a store is in trouble.
     Trouble {
-        place: Place,
-        trouble: Trouble,
+        place: FaultPoint,
+        trouble: InjectedFault,
     },
     /// A write arrives for which nobody waits any more.
     Land {
@@ -139,7 +139,7 @@ pub(super) enum Act {
 /// What a history may be about, and how the mappings are set.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "each is there or not, with or without any other")]
-pub(super) struct Features {
+pub(super) struct SimFeatures {
     /// Stores fail.
     pub(super) trouble: bool,
     /// Tasks are interrupted and die.
@@ -161,18 +161,18 @@ pub(super) struct Features {
 
 /// A history.
 #[derive(Debug, Clone)]
-pub(super) struct History {
-    pub(super) features: Features,
-    pub(super) acts: Vec<Act>,
+pub(super) struct Scenario {
+    pub(super) features: SimFeatures,
+    pub(super) acts: Vec<SimAction>,
 }
 
 /// Histories of up to `most` acts.
-pub(super) fn histories(most: usize) -> impl Strategy<Value = History> {
+pub(super) fn histories(most: usize) -> impl Strategy<Value = Scenario> {
     features()
-        .prop_flat_map(move |features| vec(acts(&features), 4..most).prop_map(move |acts| History { features, acts }))
+        .prop_flat_map(move |features| vec(acts(&features), 4..most).prop_map(move |acts| Scenario { features, acts }))
 }
 
-fn features() -> impl Strategy<Value = Features> {
+fn features() -> impl Strategy<Value = SimFeatures> {
     use proptest::bool::weighted;
     let kinds = (weighted(0.5), weighted(0.5), weighted(0.3), weighted(0.3), weighted(0.2));
     let limits = (
@@ -182,34 +182,34 @@ fn features() -> impl Strategy<Value = Features> {
     let shape = (any::<bool>(), 1..6_usize, 1..3_usize);
     (kinds, limits, shape).prop_map(|(kinds, (retries, age), (bisect, batch, lanes))| {
         let (trouble, interleaved, poison, maintenance, incidents) = kinds;
-        Features { trouble, interleaved, poison, maintenance, incidents, retries, age, bisect, batch, lanes }
+        SimFeatures { trouble, interleaved, poison, maintenance, incidents, retries, age, bisect, batch, lanes }
     })
 }
 
-fn acts(features: &Features) -> Union<BoxedStrategy<Act>> {
+fn acts(features: &SimFeatures) -> Union<BoxedStrategy<SimAction>> {
     let item = || 0..ITEMS;
     let mapping = || 0..4_usize;
     let (poison, interleaved) = (features.poison, features.interleaved);
     let kind = (0..12_u8, 0..3_u8).prop_map(move |(which, value)| match which {
-        0 if poison => Kind::Reserved(value),
-        1 | 2 if poison => Kind::Large(value),
-        _ => Kind::Plain(value),
+        0 if poison => WriteKind::Reserved(value),
+        1 | 2 if poison => WriteKind::Large(value),
+        _ => WriteKind::Plain(value),
     });
-    let write = (item(), kind, 0..3_u8, 0..12_u8).prop_map(move |(item, kind, gap, unreadable)| Act::Write {
+    let write = (item(), kind, 0..3_u8, 0..12_u8).prop_map(move |(item, kind, gap, unreadable)| SimAction::Write {
         item,
         kind,
         gap,
         unreadable: poison && unreadable == 0,
     });
-    let expire = (item(), 0..3_u8, 0..6_u8).prop_map(move |(item, gap, timeless)| Act::Expire {
+    let expire = (item(), 0..3_u8, 0..6_u8).prop_map(move |(item, gap, timeless)| SimAction::Expire {
         item,
         gap,
         timeless: poison && timeless == 0,
     });
     let run = move |run: bool| run || !interleaved;
     let again = (any::<bool>(), 0..40_usize, 1..8_usize, 0..3_u8, any::<bool>(), any::<bool>()).prop_map(
-        move |(archiver, from, count, prefix, reorder, at_once)| Act::Again {
-            function: if archiver { Function::Archiver } else { Function::Replicator },
+        move |(archiver, from, count, prefix, reorder, at_once)| SimAction::Again {
+            function: if archiver { SimFunction::Archiver } else { SimFunction::Replicator },
             from,
             count,
             prefix: prefix == 0,
@@ -217,49 +217,59 @@ fn acts(features: &Features) -> Union<BoxedStrategy<Act>> {
             run: run(at_once),
         },
     );
-    let trouble = (0..Place::ALL.len(), 0..Trouble::ALL.len())
-        .prop_map(|(place, trouble)| Act::Trouble { place: Place::ALL[place], trouble: Trouble::ALL[trouble] });
+    let trouble = (0..FaultPoint::ALL.len(), 0..InjectedFault::ALL.len()).prop_map(|(place, trouble)| {
+        SimAction::Trouble { place: FaultPoint::ALL[place], trouble: InjectedFault::ALL[trouble] }
+    });
     let seconds = prop_oneof![6 => 0..30_u16, 1 => 60..90_u16];
-    let mut all: Vec<(u32, BoxedStrategy<Act>)> = vec![
+    let mut all: Vec<(u32, BoxedStrategy<SimAction>)> = vec![
         (10, write.boxed()),
-        (3, (item(), 0..3_u8).prop_map(|(item, gap)| Act::Delete { item, gap }).boxed()),
+        (3, (item(), 0..3_u8).prop_map(|(item, gap)| SimAction::Delete { item, gap }).boxed()),
         (3, expire.boxed()),
-        (2, seconds.prop_map(|seconds| Act::Pass { seconds }).boxed()),
-        (1, item().prop_map(|item| Act::Split { item }).boxed()),
-        (if interleaved { 4 } else { 8 }, mapping().prop_map(|mapping| Act::Deliver { mapping }).boxed()),
+        (2, seconds.prop_map(|seconds| SimAction::Pass { seconds }).boxed()),
+        (1, item().prop_map(|item| SimAction::Split { item }).boxed()),
+        (if interleaved { 4 } else { 8 }, mapping().prop_map(|mapping| SimAction::Deliver { mapping }).boxed()),
         (3, again.boxed()),
     ];
     if interleaved {
-        let read = (mapping(), 1..6_usize).prop_map(|(mapping, count)| Act::Read { mapping, count });
-        let step = (0..4_usize, 1..5_usize).prop_map(|(task, times)| Act::Step { task, times });
+        let read = (mapping(), 1..6_usize).prop_map(|(mapping, count)| SimAction::Read { mapping, count });
+        let step = (0..4_usize, 1..5_usize).prop_map(|(task, times)| SimAction::Step { task, times });
         all.extend([
             (6, read.boxed()),
-            (10, mapping().prop_map(|mapping| Act::Start { mapping }).boxed()),
+            (10, mapping().prop_map(|mapping| SimAction::Start { mapping }).boxed()),
             (10, step.boxed()),
-            (4, (0..4_usize).prop_map(|task| Act::Run { task }).boxed()),
-            (5, (0..4_usize, any::<bool>()).prop_map(|(task, keep)| Act::Crash { task, keep }).boxed()),
+            (4, (0..4_usize).prop_map(|task| SimAction::Run { task }).boxed()),
+            (5, (0..4_usize, any::<bool>()).prop_map(|(task, keep)| SimAction::Crash { task, keep }).boxed()),
         ]);
     }
     if features.trouble {
-        all.extend([(6, trouble.boxed()), (1, Just(Act::LoseAnswer).boxed()), (1, Just(Act::FailRecording).boxed())]);
+        all.extend([
+            (6, trouble.boxed()),
+            (1, Just(SimAction::LoseAnswer).boxed()),
+            (1, Just(SimAction::FailRecording).boxed()),
+        ]);
     }
     if features.trouble || interleaved {
-        all.push((2, (0..4_usize).prop_map(|zombie| Act::Land { zombie }).boxed()));
+        all.push((2, (0..4_usize).prop_map(|zombie| SimAction::Land { zombie }).boxed()));
     }
     if features.maintenance {
         let repair = (0..2_usize, 1..16_u8, any::<bool>());
         all.extend([
-            (1, repair.prop_map(move |(sink, items, at_once)| Act::Repair { sink, items, run: run(at_once) }).boxed()),
-            (1, any::<bool>().prop_map(move |at_once| Act::Backfill { run: run(at_once) }).boxed()),
-            (1, any::<bool>().prop_map(move |at_once| Act::Redrive { run: run(at_once) }).boxed()),
+            (
+                1,
+                repair
+                    .prop_map(move |(sink, items, at_once)| SimAction::Repair { sink, items, run: run(at_once) })
+                    .boxed(),
+            ),
+            (1, any::<bool>().prop_map(move |at_once| SimAction::Backfill { run: run(at_once) }).boxed()),
+            (1, any::<bool>().prop_map(move |at_once| SimAction::Redrive { run: run(at_once) }).boxed()),
         ]);
     }
     if features.incidents {
         all.extend([
-            (1, (0..2_usize).prop_map(|sink| Act::LoseReplica { sink }).boxed()),
-            (1, (1..4_usize).prop_map(|count| Act::Gap { count }).boxed()),
-            (1, any::<bool>().prop_map(|keep| Act::NewStream { keep }).boxed()),
-            (1, any::<bool>().prop_map(|drained| Act::LongTime { drained }).boxed()),
+            (1, (0..2_usize).prop_map(|sink| SimAction::LoseReplica { sink }).boxed()),
+            (1, (1..4_usize).prop_map(|count| SimAction::Gap { count }).boxed()),
+            (1, any::<bool>().prop_map(|keep| SimAction::NewStream { keep }).boxed()),
+            (1, any::<bool>().prop_map(|drained| SimAction::LongTime { drained }).boxed()),
         ]);
     }
     Union::new_weighted(all)

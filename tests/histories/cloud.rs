@@ -1,4 +1,4 @@
-//! The services in memory: the source's table and the two buckets, as they answer the official SDK over HTTP. [`Cloud`].
+//! The services in memory: the source's table and the two buckets, as they answer the official SDK over HTTP. [`SimCloud`].
 //!
 //! Only what the functions ask for is there. What is not is answered with an error, so that a new kind of request is
 //! noticed at once.
@@ -23,26 +23,26 @@ const PAGE: usize = 2;
 
 /// An object of a bucket.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Object {
+pub(super) struct SimObject {
     pub(super) bytes: Vec<u8>,
     pub(super) metadata: HashMap<String, String>,
 }
 
 /// A bucket's objects by their keys.
-pub(super) type Bucket = BTreeMap<String, Object>;
+pub(super) type SimBucket = BTreeMap<String, SimObject>;
 
 #[derive(Debug, Default)]
-pub(super) struct Cloud {
+pub(super) struct SimCloud {
     /// The source's items as DynamoDB JSON.
     pub(super) items: BTreeMap<CanonicalKey, String>,
     /// The label of the source's latest stream.
     pub(super) label: String,
-    pub(super) failures: Bucket,
-    pub(super) archive: Bucket,
+    pub(super) failures: SimBucket,
+    pub(super) archive: SimBucket,
 }
 
 /// A request, taken apart.
-pub(super) struct Asked<'r> {
+pub(super) struct SimRequest<'r> {
     pub(super) method: &'r str,
     pub(super) path: &'r str,
     pub(super) query: &'r str,
@@ -54,13 +54,13 @@ pub(super) struct Asked<'r> {
 
 /// An answer.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct SimResponse {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
 }
 
-impl Told {
+impl SimResponse {
     pub(super) fn error(asked_dynamodb: bool, status: u16, code: &str) -> Self {
         let body = if asked_dynamodb {
             format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"as planned"}}"#)
@@ -75,14 +75,14 @@ impl Told {
     }
 }
 
-impl Cloud {
+impl SimCloud {
     /// Answers; with `leave_one` a read of several keys leaves one of them to be asked for again.
-    pub(super) fn answer(&mut self, asked: &Asked<'_>, leave_one: bool) -> Told {
+    pub(super) fn answer(&mut self, asked: &SimRequest<'_>, leave_one: bool) -> SimResponse {
         match asked.operation {
-            Some("DescribeTable") => Told::json(&describe(&self.label)),
-            Some("BatchGetItem") => Told::json(&self.read(asked.body, leave_one)),
-            Some("Scan") => Told::json(&self.scan(asked.body)),
-            Some(_) => Told::error(true, 400, "UnknownOperationException"),
+            Some("DescribeTable") => SimResponse::json(&describe(&self.label)),
+            Some("BatchGetItem") => SimResponse::json(&self.read(asked.body, leave_one)),
+            Some("Scan") => SimResponse::json(&self.scan(asked.body)),
+            Some(_) => SimResponse::error(true, 400, "UnknownOperationException"),
             None => self.answer_s3(asked),
         }
     }
@@ -113,12 +113,12 @@ impl Cloud {
         answer
     }
 
-    fn answer_s3(&mut self, asked: &Asked<'_>) -> Told {
+    fn answer_s3(&mut self, asked: &SimRequest<'_>) -> SimResponse {
         let mut parts = asked.path.trim_start_matches('/').splitn(2, '/');
         let bucket = match parts.next() {
             Some(FAILURES) => &mut self.failures,
             Some(ARCHIVE) => &mut self.archive,
-            _ => return Told::error(false, 404, "NoSuchBucket"),
+            _ => return SimResponse::error(false, 404, "NoSuchBucket"),
         };
         let key = percent_decode_str(parts.next().unwrap_or_default()).decode_utf8().unwrap().into_owned();
         match asked.method {
@@ -127,21 +127,21 @@ impl Cloud {
                     Some((name.strip_prefix("x-amz-meta-")?.to_owned(), (*value).to_owned()))
                 };
                 let metadata = asked.headers.iter().filter_map(entry).collect();
-                bucket.insert(key, Object { bytes: asked.body.to_vec(), metadata });
+                bucket.insert(key, SimObject { bytes: asked.body.to_vec(), metadata });
                 let checksum = asked.headers.get("x-amz-checksum-sha256");
                 let headers = checksum.map(|sha256| ("x-amz-checksum-sha256".to_owned(), (*sha256).to_owned()));
-                Told { status: 200, headers: headers.into_iter().collect(), body: Vec::new() }
+                SimResponse { status: 200, headers: headers.into_iter().collect(), body: Vec::new() }
             }
             "DELETE" => {
                 bucket.remove(&key);
-                Told { status: 204, ..Told::default() }
+                SimResponse { status: 204, ..SimResponse::default() }
             }
             "GET" if key.is_empty() => list(bucket, asked.query),
             "GET" => bucket.get(&key).map_or_else(
-                || Told::error(false, 404, "NoSuchKey"),
-                |object| Told { status: 200, headers: Vec::new(), body: object.bytes.clone() },
+                || SimResponse::error(false, 404, "NoSuchKey"),
+                |object| SimResponse { status: 200, headers: Vec::new(), body: object.bytes.clone() },
             ),
-            _ => Told::error(false, 405, "MethodNotAllowed"),
+            _ => SimResponse::error(false, 405, "MethodNotAllowed"),
         }
     }
 }
@@ -171,7 +171,7 @@ pub(super) fn configuration() -> Value {
     json!({"FunctionName": "replicator", "Environment": {"Variables": {"WIDE": "on", "SMALL": "on"}}})
 }
 
-fn list(bucket: &Bucket, query: &str) -> Told {
+fn list(bucket: &SimBucket, query: &str) -> SimResponse {
     let parameter = |wanted: &str| {
         let pair = query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == wanted)?;
         Some(percent_decode_str(pair.1).decode_utf8().unwrap().into_owned())
@@ -192,5 +192,5 @@ fn list(bucket: &Bucket, query: &str) -> Told {
         .unwrap();
     }
     body.push_str("</ListBucketResult>");
-    Told { status: 200, headers: Vec::new(), body: body.into_bytes() }
+    SimResponse { status: 200, headers: Vec::new(), body: body.into_bytes() }
 }

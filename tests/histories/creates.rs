@@ -35,7 +35,7 @@ use tokio::task::JoinHandle;
 
 use super::line;
 use crate::cache::servers;
-use crate::users_api::service::{Answer, Api, JSON, NOW, Service, config_with};
+use crate::users_api::service::{ApiHandle, JSON, NOW, ServiceResponse, UsersService, config_with};
 
 const INSTANCES: usize = 2;
 const RECORDS: usize = 2;
@@ -110,7 +110,7 @@ fn histories() -> impl Strategy<Value = Vec<Act>> {
 struct Turns {
     turn: Arc<Semaphore>,
     arrived: Arc<Notify>,
-    client: line::Wire,
+    client: line::SimWire,
 }
 
 impl Turns {
@@ -149,7 +149,7 @@ struct Task {
     instance: usize,
     call: Call,
     turns: Turns,
-    work: JoinHandle<Answer>,
+    work: JoinHandle<ServiceResponse>,
     /// The oldest state of its record that it may return, if it is a read.
     oldest: usize,
     /// The state that it has brought its record to.
@@ -169,10 +169,10 @@ fn see(count: &Cell<u32>) {
 }
 
 struct World<'s> {
-    service: &'s Service,
+    service: &'s UsersService,
     config: &'s ApiConfig,
     cache: &'s Cache,
-    client: line::Wire,
+    client: line::SimWire,
     coverage: &'s Coverage,
     /// Records and idempotency keys of this history alone.
     number: usize,
@@ -209,7 +209,7 @@ impl World<'_> {
         let config = config.retry_config(RetryConfig::disabled()).timeout_config(TimeoutConfig::disabled());
         let config = config.stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         let cache = Some(self.instances[instance].clone());
-        let api = Api(api::app(self.config, Client::from_conf(config.build()), cache, Clock::fixed(self.now)));
+        let api = ApiHandle(api::app(self.config, Client::from_conf(config.build()), cache, Clock::fixed(self.now)));
         let (id, number, record) = (self.id(), self.number, call.record());
         let work = tokio::spawn(async move {
             let path = format!("/users/{id}/{record}");
@@ -273,7 +273,7 @@ impl World<'_> {
     }
 
     /// Checks what a read has returned; takes note of what a write has.
-    fn check(&mut self, task: &Task, answer: &Answer) -> Result<(), String> {
+    fn check(&mut self, task: &Task, answer: &ServiceResponse) -> Result<(), String> {
         let record = task.call.record();
         let (call, status, text) = (task.call, answer.status, &answer.text);
         let version = match (call, status) {
@@ -353,7 +353,7 @@ pub(super) fn all_end_right(seed: u64, count: u32) {
     let config = Config { cases: count, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (service, cache) = runtime.block_on(async { (Service::start().await, servers::cache().await) });
+    let (service, cache) = runtime.block_on(async { (UsersService::start().await, servers::cache().await) });
     let config = config_with("Users", &[("IDEMPOTENCY_TABLE", "Idempotency")]);
     let (numbers, coverage) = (Cell::new(0), Coverage::default());
     let ended = runner.run(&histories(), |acts| {

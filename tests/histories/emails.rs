@@ -39,7 +39,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::line;
-use crate::users_api::service::{NOW, Service};
+use crate::users_api::service::{NOW, UsersService};
 
 const USERS: [&str; 2] = ["ada", "eve"];
 const SECONDS: [i64; 2] = [1, 2];
@@ -50,7 +50,7 @@ const CALLS_MOST: usize = 100;
 
 /// A write of the API.
 #[derive(Debug, Clone, Copy)]
-enum Write {
+enum EmailWrite {
     Create { email: usize, ends: Option<u8>, once: bool },
     Replace { email: Option<usize>, ends: Option<u8> },
     Move { email: Option<usize> },
@@ -59,9 +59,9 @@ enum Write {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Act {
+enum EmailAction {
     /// A write of a record starts and goes on for so many calls, or to its end.
-    Start { user: usize, second: usize, write: Write, calls: Option<u8> },
+    Start { user: usize, second: usize, write: EmailWrite, calls: Option<u8> },
     /// A write that is held goes on.
     Go { task: usize, calls: Option<u8> },
     /// The clock goes on.
@@ -72,7 +72,7 @@ enum Act {
 
 /// What a history may be about: where everything may happen, nothing happens twice in a row.
 #[derive(Debug, Clone, Copy)]
-struct Features {
+struct EmailFeatures {
     /// Records end, and time passes.
     ends: bool,
     /// Records change their emails.
@@ -81,64 +81,64 @@ struct Features {
     once: bool,
 }
 
-fn histories() -> impl Strategy<Value = Vec<Act>> {
+fn histories() -> impl Strategy<Value = Vec<EmailAction>> {
     let features = (weighted(0.4), weighted(0.4), weighted(0.3));
-    let features = features.prop_map(|(ends, moves, once)| Features { ends, moves, once });
+    let features = features.prop_map(|(ends, moves, once)| EmailFeatures { ends, moves, once });
     features.prop_flat_map(|features| vec(act(features), 4..18))
 }
 
-fn act(features: Features) -> impl Strategy<Value = Act> {
-    let Features { ends, moves, once } = features;
+fn act(features: EmailFeatures) -> impl Strategy<Value = EmailAction> {
+    let EmailFeatures { ends, moves, once } = features;
     let often = |is_so: bool, weight: f64| if is_so { weighted(weight).boxed() } else { Just(false).boxed() };
     let email = move || often(moves, 0.2).prop_map(usize::from);
     let some_email = move || option::weighted(0.8, email());
     let until = move || (often(ends, 0.5), 1..20_u8).prop_map(|(ends, after)| ends.then_some(after));
     let create =
-        (email(), until(), often(once, 0.5)).prop_map(|(email, ends, once)| Write::Create { email, ends, once });
-    let mut writes = vec![(5, create.boxed()), (4, Just(Write::Delete).boxed())];
+        (email(), until(), often(once, 0.5)).prop_map(|(email, ends, once)| EmailWrite::Create { email, ends, once });
+    let mut writes = vec![(5, create.boxed()), (4, Just(EmailWrite::Delete).boxed())];
     if moves {
-        let replace = (some_email(), until()).prop_map(|(email, ends)| Write::Replace { email, ends });
-        let change = some_email().prop_map(|email| Write::Move { email });
+        let replace = (some_email(), until()).prop_map(|(email, ends)| EmailWrite::Replace { email, ends });
+        let change = some_email().prop_map(|email| EmailWrite::Move { email });
         writes.extend([(2, replace.boxed()), (2, change.boxed())]);
     }
     if ends {
-        writes.push((2, until().prop_map(|ends| Write::End { ends }).boxed()));
+        writes.push((2, until().prop_map(|ends| EmailWrite::End { ends }).boxed()));
     }
     // One call reads; what follows is, of most writes, the transaction.
     let calls = || prop_oneof![4 => Just(None), 3 => Just(Some(1)), 1 => (0..5_u8).prop_map(Some)];
     let start = (0..USERS.len(), 0..SECONDS.len(), Union::new_weighted(writes), calls());
     let mut acts = vec![
-        (6, start.prop_map(|(user, second, write, calls)| Act::Start { user, second, write, calls }).boxed()),
-        (1, (0..4_usize, calls()).prop_map(|(task, calls)| Act::Go { task, calls }).boxed()),
+        (6, start.prop_map(|(user, second, write, calls)| EmailAction::Start { user, second, write, calls }).boxed()),
+        (1, (0..4_usize, calls()).prop_map(|(task, calls)| EmailAction::Go { task, calls }).boxed()),
     ];
     if ends {
-        acts.push((1, (1..15_u8).prop_map(|seconds| Act::Pass { seconds }).boxed()));
-        acts.push((1, Just(Act::Expire).boxed()));
+        acts.push((1, (1..15_u8).prop_map(|seconds| EmailAction::Pass { seconds }).boxed()));
+        acts.push((1, Just(EmailAction::Expire).boxed()));
     }
     Union::new_weighted(acts)
 }
 
 /// HTTP of one write: each call waits for its turn.
 #[derive(Clone)]
-struct Turns {
+struct EmailSchedule {
     turn: Arc<Semaphore>,
     arrived: Arc<Notify>,
-    client: line::Wire,
+    client: line::SimWire,
 }
 
-impl fmt::Debug for Turns {
+impl fmt::Debug for EmailSchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Turns")
     }
 }
 
-impl HttpClient for Turns {
+impl HttpClient for EmailSchedule {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
 }
 
-impl HttpConnector for Turns {
+impl HttpConnector for EmailSchedule {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let turns = self.clone();
         HttpConnectorFuture::new(async move {
@@ -150,12 +150,12 @@ impl HttpConnector for Turns {
 }
 
 /// A write under way.
-struct Task {
-    turns: Turns,
+struct EmailTask {
+    turns: EmailSchedule,
     work: JoinHandle<()>,
 }
 
-impl Task {
+impl EmailTask {
     /// Whether the write has ended.
     async fn settled(&mut self) -> bool {
         tokio::select! {
@@ -177,13 +177,13 @@ impl Task {
     }
 }
 
-struct World<'s> {
-    service: &'s Service,
-    client: line::Wire,
+struct EmailSimulation<'s> {
+    service: &'s UsersService,
+    client: line::SimWire,
     /// Users and emails of this history alone.
     number: usize,
     now: OffsetDateTime,
-    tasks: Vec<Task>,
+    tasks: Vec<EmailTask>,
     started: usize,
 }
 
@@ -192,7 +192,7 @@ fn table(client: Client) -> UserTable {
         .with_unique_emails(Some(EMAILS_TABLE), NonceSource::of(Clock::system()))
 }
 
-impl World<'_> {
+impl EmailSimulation<'_> {
     fn key(&self, user: usize, second: usize) -> UserKey {
         let id = UserId::parse(format!("{}-{}", USERS[user], self.number)).unwrap();
         UserKey { id, timestamp: Timestamp::parse(SECONDS[second]).unwrap() }
@@ -217,8 +217,9 @@ impl World<'_> {
         ends.map(|after| ExpiresAt::parse(self.now.unix_timestamp() + i64::from(after), self.now).unwrap())
     }
 
-    async fn start(&mut self, key: UserKey, write: Write, calls: Option<u8>) {
-        let turns = Turns { turn: Arc::new(Semaphore::new(0)), arrived: Arc::default(), client: self.client.clone() };
+    async fn start(&mut self, key: UserKey, write: EmailWrite, calls: Option<u8>) {
+        let turns =
+            EmailSchedule { turn: Arc::new(Semaphore::new(0)), arrived: Arc::default(), client: self.client.clone() };
         // What is held is no stalled stream, however long that takes.
         let config = self.service.dynamodb.config().to_builder().http_client(turns.clone());
         let config = config.retry_config(RetryConfig::disabled()).timeout_config(TimeoutConfig::disabled());
@@ -226,20 +227,20 @@ impl World<'_> {
         let client = Client::from_conf(config.build());
         let (table, now) = (table(client), self.now);
         let profile = match write {
-            Write::Create { email, ends, .. } => self.profile(Some(email), ends),
-            Write::Replace { email, ends } => self.profile(email, ends),
-            Write::Move { .. } | Write::End { .. } | Write::Delete => self.profile(None, None),
+            EmailWrite::Create { email, ends, .. } => self.profile(Some(email), ends),
+            EmailWrite::Replace { email, ends } => self.profile(email, ends),
+            EmailWrite::Move { .. } | EmailWrite::End { .. } | EmailWrite::Delete => self.profile(None, None),
         };
         let edits = match write {
-            Write::Move { email } => {
+            EmailWrite::Move { email } => {
                 let email = email.map(|email| Email::parse(self.email(email)).unwrap());
                 UserPatch { email: email.map_or(FieldPatch::Remove, FieldPatch::Set), ..UserPatch::default() }
             }
-            Write::End { ends } => UserPatch {
+            EmailWrite::End { ends } => UserPatch {
                 expires_at: self.ends(ends).map_or(FieldPatch::Remove, FieldPatch::Set),
                 ..UserPatch::default()
             },
-            Write::Create { .. } | Write::Replace { .. } | Write::Delete => UserPatch::default(),
+            EmailWrite::Create { .. } | EmailWrite::Replace { .. } | EmailWrite::Delete => UserPatch::default(),
         };
         self.started += 1;
         let attempt = IdempotencyRecord {
@@ -250,37 +251,39 @@ impl World<'_> {
         let work = tokio::spawn(async move {
             let free = Precondition::default();
             let written = match write {
-                Write::Create { once: false, .. } => table.create(&User::created(key, profile, now), now).await,
-                Write::Create { .. } => {
+                EmailWrite::Create { once: false, .. } => table.create(&User::created(key, profile, now), now).await,
+                EmailWrite::Create { .. } => {
                     let user = User::created(key, profile, now);
                     table.create_once("Idempotency", &attempt, &user, now).await.map(drop)
                 }
-                Write::Replace { .. } => table.replace(key, profile, &free, now).await.map(drop),
-                Write::Move { .. } | Write::End { .. } => table.patch(&key, &edits, &free, now).await.map(drop),
-                Write::Delete => table.delete(&key, &free, now).await.map(drop),
+                EmailWrite::Replace { .. } => table.replace(key, profile, &free, now).await.map(drop),
+                EmailWrite::Move { .. } | EmailWrite::End { .. } => {
+                    table.patch(&key, &edits, &free, now).await.map(drop)
+                }
+                EmailWrite::Delete => table.delete(&key, &free, now).await.map(drop),
             };
             if let Err(WriteError::Fault(fault)) = written {
                 panic!("{fault:?}");
             }
         });
-        let mut task = Task { turns, work };
+        let mut task = EmailTask { turns, work };
         if !task.settled().await && !task.go(calls).await {
             self.tasks.push(task);
         }
     }
 
-    async fn happen(&mut self, act: Act) {
+    async fn happen(&mut self, act: EmailAction) {
         match act {
-            Act::Start { user, second, write, calls } => self.start(self.key(user, second), write, calls).await,
-            Act::Go { .. } if self.tasks.is_empty() => {}
-            Act::Go { task, calls } => {
+            EmailAction::Start { user, second, write, calls } => self.start(self.key(user, second), write, calls).await,
+            EmailAction::Go { .. } if self.tasks.is_empty() => {}
+            EmailAction::Go { task, calls } => {
                 let at = task % self.tasks.len();
                 if self.tasks[at].go(calls).await {
                     self.tasks.remove(at);
                 }
             }
-            Act::Pass { seconds } => self.now += Duration::seconds(seconds.into()),
-            Act::Expire => self.expire().await,
+            EmailAction::Pass { seconds } => self.now += Duration::seconds(seconds.into()),
+            EmailAction::Expire => self.expire().await,
         }
     }
 
@@ -379,13 +382,19 @@ pub(super) fn all_end_right(seed: u64, count: u32) {
     let config = Config { cases: count, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let service = runtime.block_on(Service::start());
+    let service = runtime.block_on(UsersService::start());
     let numbers = std::cell::Cell::new(0);
     let ended = runner.run(&histories(), |acts| {
         numbers.set(numbers.get() + 1);
         let client = line::wire();
-        let mut world =
-            World { service: &service, client, number: numbers.get(), now: NOW, tasks: Vec::new(), started: 0 };
+        let mut world = EmailSimulation {
+            service: &service,
+            client,
+            number: numbers.get(),
+            now: NOW,
+            tasks: Vec::new(),
+            started: 0,
+        };
         runtime.block_on(async {
             for act in acts {
                 world.happen(act).await;

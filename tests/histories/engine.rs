@@ -1,4 +1,4 @@
-//! A history's stores on the embedded engines: [`Engines`], the same DynamoDB and S3 that `local` runs.
+//! A history's stores on the embedded engines: [`SimEngines`], the same DynamoDB and S3 that `local` runs.
 //!
 //! The tables and buckets serve one history after the other and are emptied in between. The stream is the history's own,
 //! so of the source's description the label is, too. The second replica is a table like the first, or PostgreSQL's.
@@ -22,13 +22,13 @@ use shared::raw_table::ScanSegment;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use super::cloud::{ARCHIVE, Bucket, FAILURES, Object, SOURCE};
-use super::gate::{Gate, Place};
-use super::line::{Behind, Line};
-use super::relational::Gated;
-use super::shelf::Items;
+use super::cloud::{ARCHIVE, FAILURES, SOURCE, SimBucket, SimObject};
+use super::gate::{FaultInjector, FaultPoint};
+use super::line::{ConnectorTarget, SimHttpConnector};
+use super::relational::FaultyReplica;
+use super::shelf::MemoryItems;
 use super::source::{KEY, key};
-use super::stage::{Clients, Stage, clients};
+use super::stage::{SimClients, SimStage, clients};
 use crate::relational::store;
 
 const REPLICAS: [&str; 2] = ["replica-0", "replica-1"];
@@ -40,20 +40,20 @@ const IN_FLIGHT: usize = 3;
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The engines, their tables and buckets.
-pub(super) struct Engines {
+pub(super) struct SimEngines {
     root: TempDir,
     /// Clients of the history's own, past the gate.
     dynamodb: aws_sdk_dynamodb::Client,
     s3: aws_sdk_s3::Client,
     label: Arc<Mutex<String>>,
-    clients: Clients,
-    gate: Gate,
+    clients: SimClients,
+    gate: FaultInjector,
     relational: Option<Arc<PostgresSink>>,
     _running: (local::dynamodb::DynamoDbEngine, local::s3::S3Engine),
 }
 
-impl Engines {
-    pub(super) async fn start(gate: &Gate, relational: bool) -> Self {
+impl SimEngines {
+    pub(super) async fn start(gate: &FaultInjector, relational: bool) -> Self {
         let relational = if relational {
             let sink = store::sink_that_keeps(&store::empty().await, FOREVER);
             migrate(sink.database(), store::soon()).await.unwrap();
@@ -66,13 +66,13 @@ impl Engines {
         let dynamodb = local::dynamodb::DynamoDbEngine::start(listener().await.unwrap(), None).await.unwrap();
         let s3 = local::s3::S3Engine::start(listener().await.unwrap(), root.path()).await.unwrap();
         let label = Arc::new(Mutex::new(String::new()));
-        let behind = Behind::engine(REPLICAS, Arc::clone(&label));
+        let behind = ConnectorTarget::engine(REPLICAS, Arc::clone(&label));
         let engines = Self {
             root,
             dynamodb: local::clients::dynamodb(dynamodb.endpoint()),
             s3: local::clients::s3(s3.endpoint()),
             label,
-            clients: clients(&Line { gate: gate.clone(), behind }, dynamodb.endpoint(), s3.endpoint()),
+            clients: clients(&SimHttpConnector { gate: gate.clone(), behind }, dynamodb.endpoint(), s3.endpoint()),
             gate: gate.clone(),
             relational,
             _running: (dynamodb, s3),
@@ -136,17 +136,19 @@ async fn rows(sink: &PostgresSink, sql: &'static str) -> usize {
     usize::try_from(done.await.unwrap()).unwrap()
 }
 
-impl Stage for Engines {
+impl SimStage for SimEngines {
     fn replicas(&self) -> [Arc<dyn Replica>; 2] {
         let table = |table| Arc::new(DynamoDbSink::new(self.clients.0.clone(), table, IN_FLIGHT, TOMBSTONE));
         let second: Arc<dyn Replica> = match &self.relational {
-            Some(sink) => Arc::new(Gated { gate: self.gate.clone(), place: Place::Sink(1), inner: Arc::clone(sink) }),
+            Some(sink) => {
+                Arc::new(FaultyReplica { gate: self.gate.clone(), place: FaultPoint::Sink(1), inner: Arc::clone(sink) })
+            }
             None => table(REPLICAS[1]),
         };
         [table(REPLICAS[0]), second]
     }
 
-    fn clients(&self) -> Clients {
+    fn clients(&self) -> SimClients {
         self.clients.clone()
     }
 
@@ -164,7 +166,7 @@ impl Stage for Engines {
         }
     }
 
-    async fn held(&self, sink: usize) -> Items {
+    async fn held(&self, sink: usize) -> MemoryItems {
         if let Some(replica) = self.relational(sink) {
             return replica.scan(ScanSegment::WHOLE, None).await.unwrap().held.into_iter().collect();
         }
@@ -187,8 +189,8 @@ impl Stage for Engines {
         }
     }
 
-    async fn objects(&self, bucket: &str) -> Bucket {
-        let mut objects = Bucket::new();
+    async fn objects(&self, bucket: &str) -> SimBucket {
+        let mut objects = SimBucket::new();
         if !holds_a_file(&self.root.path().join(bucket)) {
             return objects;
         }
@@ -197,7 +199,7 @@ impl Stage for Engines {
             let object = self.s3.get_object().bucket(bucket).key(key).send().await.unwrap();
             let metadata = object.metadata().cloned().unwrap_or_default();
             let bytes = object.body.collect().await.unwrap().to_vec();
-            objects.insert(key.to_owned(), Object { bytes, metadata });
+            objects.insert(key.to_owned(), SimObject { bytes, metadata });
         }
         objects
     }

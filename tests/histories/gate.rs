@@ -1,4 +1,4 @@
-//! The line between a function and its stores: [`Gate`], at which every call waits once, and on which things go wrong.
+//! The line between a function and its stores: [`FaultInjector`], at which every call waits once, and on which things go wrong.
 //!
 //! A call waits before its effect until the history lets its task go on; so writes to the source, deliveries and repairs
 //! go in between the reads and writes of others. What befalls a call is a decorator's doing: the functions and the stores
@@ -19,7 +19,7 @@ use super::coverage::Coverage;
 
 /// A store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum FaultPoint {
     Sink(usize),
     Source,
     Failures,
@@ -28,7 +28,7 @@ pub(super) enum Place {
     Reports,
 }
 
-impl Place {
+impl FaultPoint {
     pub(super) const ALL: [Self; 5] = [Self::Sink(0), Self::Sink(1), Self::Source, Self::Failures, Self::Archive];
 
     fn index(self) -> usize {
@@ -43,7 +43,7 @@ impl Place {
 
 /// What befalls a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum InjectedFault {
     /// The store answers an error; nothing was done.
     Refused,
     /// The store has no capacity left; nothing was done.
@@ -62,7 +62,7 @@ pub(super) enum Trouble {
     LeftUnread,
 }
 
-impl Trouble {
+impl InjectedFault {
     pub(super) const ALL: [Self; 8] = [
         Self::Refused,
         Self::AnswerLost,
@@ -82,10 +82,10 @@ impl Trouble {
 
 /// Shared by all decorators of a history.
 #[derive(Clone, Default)]
-pub(super) struct Gate(Arc<Mutex<State>>);
+pub(super) struct FaultInjector(Arc<Mutex<InjectorState>>);
 
 #[derive(Default)]
-struct State {
+struct InjectorState {
     round: u64,
     waiting: Vec<Waker>,
     /// Effects that are under way.
@@ -94,16 +94,16 @@ struct State {
     silent: usize,
     /// Something has happened since the round began.
     moved: bool,
-    troubles: [VecDeque<Trouble>; 5],
+    troubles: [VecDeque<InjectedFault>; 5],
     /// Calls until a task is interrupted, for each interruption that is due.
     interruptions: VecDeque<usize>,
     keep: bool,
-    zombies: Vec<(Place, BoxFuture<'static, ()>)>,
+    zombies: Vec<(FaultPoint, BoxFuture<'static, ()>)>,
     coverage: Coverage,
 }
 
-impl Gate {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl FaultInjector {
+    fn lock(&self) -> MutexGuard<'_, InjectorState> {
         self.0.lock().unwrap()
     }
 
@@ -123,11 +123,11 @@ impl Gate {
     pub(super) fn reset(&self) {
         let mut state = self.lock();
         let coverage = mem::take(&mut state.coverage);
-        *state = State { coverage, round: state.round, ..State::default() };
+        *state = InjectorState { coverage, round: state.round, ..InjectorState::default() };
     }
 
     /// The next call to this store is in trouble.
-    pub(super) fn trouble(&self, place: Place, trouble: Trouble) {
+    pub(super) fn trouble(&self, place: FaultPoint, trouble: InjectedFault) {
         self.lock().troubles[place.index()].push_back(trouble);
     }
 
@@ -168,7 +168,7 @@ impl Gate {
     }
 
     async fn silence<T>(&self) -> T {
-        let _silent = Counted::new(self, |state| &mut state.silent);
+        let _silent = FaultCounts::new(self, |state| &mut state.silent);
         pending().await
     }
 
@@ -183,19 +183,19 @@ impl Gate {
     }
 
     /// The writes on their way to this store will never come.
-    pub(super) fn forget_zombies(&self, place: Place) {
+    pub(super) fn forget_zombies(&self, place: FaultPoint) {
         self.lock().zombies.retain(|(of, _)| *of != place);
     }
 
     /// Whether the next call to this store is told all but one of the parts that it asks for; it is then in no trouble
     /// besides.
-    pub(super) fn leaves_one_unread(&self, place: Place) -> bool {
+    pub(super) fn leaves_one_unread(&self, place: FaultPoint) -> bool {
         let mut state = self.lock();
         let troubles = &mut state.troubles[place.index()];
-        let leaves = place == Place::Source && troubles.front() == Some(&Trouble::LeftUnread);
+        let leaves = place == FaultPoint::Source && troubles.front() == Some(&InjectedFault::LeftUnread);
         if leaves {
             troubles.pop_front();
-            state.coverage.see(name_of(Trouble::LeftUnread));
+            state.coverage.see(name_of(InjectedFault::LeftUnread));
         }
         leaves
     }
@@ -203,7 +203,7 @@ impl Gate {
     /// A call: waits, then has `effect`, unless it is in trouble.
     ///
     /// Only what `writes` can come late and matter.
-    pub(super) async fn pass<T, F>(&self, place: Place, writes: bool, effect: F) -> Result<T, Trouble>
+    pub(super) async fn pass<T, F>(&self, place: FaultPoint, writes: bool, effect: F) -> Result<T, InjectedFault>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
@@ -217,22 +217,22 @@ impl Gate {
             }
             trouble
         };
-        let mut call = Call { gate: self, place, writes, effect: Some(effect) };
-        Waiting { gate: self, since: None }.await;
+        let mut call = InterceptedCall { gate: self, place, writes, effect: Some(effect) };
+        PausedCall { gate: self, since: None }.await;
         match trouble {
             None => Ok(call.run().await),
-            Some(Trouble::AnswerLost) => {
+            Some(InjectedFault::AnswerLost) => {
                 call.run().await;
-                Err(Trouble::AnswerLost)
+                Err(InjectedFault::AnswerLost)
             }
-            Some(Trouble::SilenceAfter) => {
+            Some(InjectedFault::SilenceAfter) => {
                 call.run().await;
                 self.silence().await
             }
-            Some(Trouble::Silence) => self.silence().await,
-            Some(Trouble::Zombie) => {
+            Some(InjectedFault::Silence) => self.silence().await,
+            Some(InjectedFault::Zombie) => {
                 call.leave();
-                Err(Trouble::Zombie)
+                Err(InjectedFault::Zombie)
             }
             Some(other) => {
                 call.effect = None;
@@ -242,40 +242,40 @@ impl Gate {
     }
 }
 
-impl State {
+impl InjectorState {
     /// The transient error of an interruption that is due at this call.
-    fn interruption(&mut self, place: Place) -> Option<Trouble> {
-        let calls = self.interruptions.front_mut().filter(|_| place != Place::Reports)?;
+    fn interruption(&mut self, place: FaultPoint) -> Option<InjectedFault> {
+        let calls = self.interruptions.front_mut().filter(|_| place != FaultPoint::Reports)?;
         if *calls > 0 {
             *calls -= 1;
             return None;
         }
         self.interruptions.pop_front();
         self.coverage.see("task: interrupted");
-        Some(Trouble::Refused)
+        Some(InjectedFault::Refused)
     }
 }
 
-fn name_of(trouble: Trouble) -> &'static str {
+fn name_of(trouble: InjectedFault) -> &'static str {
     match trouble {
-        Trouble::Refused => "trouble: refused",
-        Trouble::Throttled => "trouble: throttled",
-        Trouble::CutBefore => "trouble: cut before",
-        Trouble::AnswerLost => "trouble: answer lost",
-        Trouble::Zombie => "trouble: zombie",
-        Trouble::Silence => "trouble: silence",
-        Trouble::SilenceAfter => "trouble: silence after landing",
-        Trouble::LeftUnread => "trouble: left unread",
+        InjectedFault::Refused => "trouble: refused",
+        InjectedFault::Throttled => "trouble: throttled",
+        InjectedFault::CutBefore => "trouble: cut before",
+        InjectedFault::AnswerLost => "trouble: answer lost",
+        InjectedFault::Zombie => "trouble: zombie",
+        InjectedFault::Silence => "trouble: silence",
+        InjectedFault::SilenceAfter => "trouble: silence after landing",
+        InjectedFault::LeftUnread => "trouble: left unread",
     }
 }
 
 /// Ready when the gate was opened after it began to wait.
-struct Waiting<'g> {
-    gate: &'g Gate,
+struct PausedCall<'g> {
+    gate: &'g FaultInjector,
     since: Option<u64>,
 }
 
-impl Future for Waiting<'_> {
+impl Future for PausedCall<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -291,17 +291,17 @@ impl Future for Waiting<'_> {
 }
 
 /// A call whose effect has not come yet.
-struct Call<'g, T: Send + 'static, F: Future<Output = T> + Send + 'static> {
-    gate: &'g Gate,
-    place: Place,
+struct InterceptedCall<'g, T: Send + 'static, F: Future<Output = T> + Send + 'static> {
+    gate: &'g FaultInjector,
+    place: FaultPoint,
     writes: bool,
     effect: Option<F>,
 }
 
-impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> Call<'_, T, F> {
+impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> InterceptedCall<'_, T, F> {
     async fn run(&mut self) -> T {
         let effect = self.effect.take().unwrap();
-        let _running = Counted::new(self.gate, |state| &mut state.running);
+        let _running = FaultCounts::new(self.gate, |state| &mut state.running);
         effect.await
     }
 
@@ -312,7 +312,7 @@ impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> Call<'_, T, F> {
     }
 }
 
-impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> Drop for Call<'_, T, F> {
+impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> Drop for InterceptedCall<'_, T, F> {
     fn drop(&mut self) {
         if self.effect.is_none() || !self.writes {
             return;
@@ -331,13 +331,13 @@ impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> Drop for Call<'_
 }
 
 /// One more of something, for as long as it lives.
-struct Counted<'g> {
-    gate: &'g Gate,
-    count: fn(&mut State) -> &mut usize,
+struct FaultCounts<'g> {
+    gate: &'g FaultInjector,
+    count: fn(&mut InjectorState) -> &mut usize,
 }
 
-impl<'g> Counted<'g> {
-    fn new(gate: &'g Gate, count: fn(&mut State) -> &mut usize) -> Self {
+impl<'g> FaultCounts<'g> {
+    fn new(gate: &'g FaultInjector, count: fn(&mut InjectorState) -> &mut usize) -> Self {
         let mut state = gate.lock();
         *count(&mut state) += 1;
         state.moved = true;
@@ -346,7 +346,7 @@ impl<'g> Counted<'g> {
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for FaultCounts<'_> {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
         let count = (self.count)(&mut state);

@@ -3,39 +3,39 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::act::{Act, Function};
-use super::gate::Place;
-use super::mapping::Mapping;
-use super::source::{ITEMS, Kind, Poison, What};
-use super::stage::Stage;
-use super::world::{Role, World};
+use super::act::{SimAction, SimFunction};
+use super::gate::FaultPoint;
+use super::mapping::SimMapping;
+use super::source::{ITEMS, PoisonKind, SourceWrite, WriteKind};
+use super::stage::SimStage;
+use super::world::{SimState, TaskRole};
 
 /// What happens in a drain before it is a mapping that never ends.
 const ROUNDS_MOST: usize = 600;
 /// Longer than a tombstone stays in a replica.
 pub(super) const LONG: time::Duration = time::Duration::days(9);
 
-impl<S: Stage> World<'_, S> {
+impl<S: SimStage> SimState<'_, S> {
     /// Lets it happen.
-    pub(super) async fn happen(&mut self, act: Act) {
+    pub(super) async fn happen(&mut self, act: SimAction) {
         match act {
-            Act::Write { item, kind, gap, unreadable } => self.write(item, kind, gap, unreadable).await,
-            Act::Delete { item, gap } if self.source.items[item].is_some() => {
+            SimAction::Write { item, kind, gap, unreadable } => self.write(item, kind, gap, unreadable).await,
+            SimAction::Delete { item, gap } if self.source.items[item].is_some() => {
                 self.gate.see("delete");
-                self.tell(item, What::Deleted, None, gap).await;
+                self.tell(item, SourceWrite::Deleted, None, gap).await;
             }
-            Act::Expire { item, gap, timeless } if self.source.items[item].is_some() => {
+            SimAction::Expire { item, gap, timeless } if self.source.items[item].is_some() => {
                 self.gate.see(if timeless { "expiry: unarchivable" } else { "expiry" });
-                self.tell(item, What::Expired, timeless.then_some(Poison::Timeless), gap).await;
+                self.tell(item, SourceWrite::Expired, timeless.then_some(PoisonKind::Timeless), gap).await;
             }
-            Act::Pass { seconds } => self.now += Duration::from_secs(seconds.into()),
-            Act::Split { item } => {
+            SimAction::Pass { seconds } => self.now += Duration::from_secs(seconds.into()),
+            SimAction::Split { item } => {
                 self.gate.see("shard: split");
                 self.source.split(item);
             }
-            Act::Read { mapping, count } => drop(self.read(mapping % self.mappings.len(), count)),
-            Act::Start { mapping } => drop(self.start(mapping % self.mappings.len()).await),
-            Act::Deliver { mapping } => {
+            SimAction::Read { mapping, count } => drop(self.read(mapping % self.mappings.len(), count)),
+            SimAction::Start { mapping } => drop(self.start(mapping % self.mappings.len()).await),
+            SimAction::Deliver { mapping } => {
                 let mapping = mapping % self.mappings.len();
                 self.read(mapping, usize::MAX);
                 let before = self.tasks.len();
@@ -45,36 +45,36 @@ impl<S: Stage> World<'_, S> {
                     }
                 }
             }
-            Act::Step { task, times } => {
+            SimAction::Step { task, times } => {
                 if let Some(task) = self.chosen(task) {
                     self.step(task, times).await;
                 }
             }
-            Act::Run { task } => {
+            SimAction::Run { task } => {
                 if let Some(task) = self.chosen(task) {
                     self.run(task).await;
                 }
             }
-            Act::Crash { task, keep } => {
+            SimAction::Crash { task, keep } => {
                 if let Some(task) = self.chosen(task) {
                     self.crash(task, keep);
                 }
             }
-            Act::LoseAnswer => self.lose_answers += 1,
-            Act::FailRecording => self.fail_recordings += 1,
-            Act::Again { function, from, count, prefix, reorder, run } => {
+            SimAction::LoseAnswer => self.lose_answers += 1,
+            SimAction::FailRecording => self.fail_recordings += 1,
+            SimAction::Again { function, from, count, prefix, reorder, run } => {
                 let from = if prefix { None } else { Some(from) };
                 if self.again(function, from, count, reorder) && run {
                     self.run_last().await;
                 }
             }
-            Act::Trouble { place, trouble } => self.gate.trouble(place, trouble),
-            Act::Land { zombie } => {
+            SimAction::Trouble { place, trouble } => self.gate.trouble(place, trouble),
+            SimAction::Land { zombie } => {
                 if let Some(write) = self.gate.take_zombie(zombie) {
                     write.await;
                 }
             }
-            Act::Repair { sink, items, run } => {
+            SimAction::Repair { sink, items, run } => {
                 self.gate.see("repair");
                 if items == 15 {
                     self.order(REPAIR);
@@ -83,12 +83,12 @@ impl<S: Stage> World<'_, S> {
                 }
                 self.run_last_if(run).await;
             }
-            Act::Backfill { run } => {
+            SimAction::Backfill { run } => {
                 self.gate.see("backfill");
                 self.order(BACKFILL);
                 self.run_last_if(run).await;
             }
-            Act::Redrive { run } => {
+            SimAction::Redrive { run } => {
                 self.gate.see("redrive");
                 // Not drawn: a draw of its own would make another history of every number.
                 if self.settled.len().is_multiple_of(2) {
@@ -99,18 +99,18 @@ impl<S: Stage> World<'_, S> {
                 }
                 self.run_last_if(run).await;
             }
-            Act::LoseReplica { sink } => self.lose_replica(sink).await,
-            Act::Gap { count } => {
+            SimAction::LoseReplica { sink } => self.lose_replica(sink).await,
+            SimAction::Gap { count } => {
                 let unread = self.unread();
                 if let Some(last) = unread.get(count - 1).or(unread.last()) {
                     self.gate.see("stream: gap");
                     self.trim(last + 1);
                 }
             }
-            Act::NewStream { keep } if self.source.can_begin_stream() => self.new_stream(keep),
+            SimAction::NewStream { keep } if self.source.can_begin_stream() => self.new_stream(keep),
             // Nothing is there to be deleted, or the table has had all of its streams.
-            Act::Delete { .. } | Act::Expire { .. } | Act::NewStream { .. } => {}
-            Act::LongTime { drained } => self.long_time(drained).await,
+            SimAction::Delete { .. } | SimAction::Expire { .. } | SimAction::NewStream { .. } => {}
+            SimAction::LongTime { drained } => self.long_time(drained).await,
         }
     }
 
@@ -136,7 +136,7 @@ impl<S: Stage> World<'_, S> {
         read > 0 || ended
     }
 
-    async fn write(&mut self, item: usize, kind: Kind, gap: u8, unreadable: bool) {
+    async fn write(&mut self, item: usize, kind: WriteKind, gap: u8, unreadable: bool) {
         if self.source.items[item] == Some(kind) {
             // The stream has no record of it.
             return self.gate.see("write: changes nothing");
@@ -146,17 +146,17 @@ impl<S: Stage> World<'_, S> {
         }
         self.gate.see(match kind {
             _ if unreadable => "write: unreadable record",
-            Kind::Plain(_) => "write: plain",
-            Kind::Reserved(_) => "write: reserved attribute",
-            Kind::Large(_) => "write: too large for one sink",
+            WriteKind::Plain(_) => "write: plain",
+            WriteKind::Reserved(_) => "write: reserved attribute",
+            WriteKind::Large(_) => "write: too large for one sink",
         });
-        self.tell(item, What::Written(kind), unreadable.then_some(Poison::Unreadable), gap).await;
+        self.tell(item, SourceWrite::Written(kind), unreadable.then_some(PoisonKind::Unreadable), gap).await;
     }
 
     /// Delivers again what was delivered: so many records, or all up to there.
-    fn again(&mut self, function: Function, from: Option<usize>, count: usize, reorder: bool) -> bool {
+    fn again(&mut self, function: SimFunction, from: Option<usize>, count: usize, reorder: bool) -> bool {
         let known = |place: usize| {
-            let of = |mapping: &Mapping| mapping.function == function && mapping.received.contains(&place);
+            let of = |mapping: &SimMapping| mapping.function == function && mapping.received.contains(&place);
             self.settled[place][function as usize] || self.mappings.iter().any(of)
         };
         let records = &self.source.records;
@@ -166,8 +166,8 @@ impl<S: Stage> World<'_, S> {
         };
         // Now and then of the stream before, which may be read to its end still.
         let stream = if count.is_multiple_of(3) { stream.saturating_sub(1).max(self.again_from) } else { stream };
-        let wanted = |(place, record): &(usize, &super::source::Record)| {
-            let of_function = function == Function::Replicator || record.is_expiry();
+        let wanted = |(place, record): &(usize, &super::source::SimRecord)| {
+            let of_function = function == SimFunction::Replicator || record.is_expiry();
             record.stream == stream && of_function && !record.trimmed && known(*place)
         };
         let mut all: Vec<usize> = records.iter().enumerate().filter(wanted).map(|(place, _)| place).collect();
@@ -188,14 +188,15 @@ impl<S: Stage> World<'_, S> {
             self.gate.see("delivery again: reordered across items");
             all.sort_by_key(|place| std::cmp::Reverse(records[*place].item));
         }
-        self.deliver(function, all, Role::Stray);
+        self.deliver(function, all, TaskRole::Stray);
         true
     }
 
     /// Records that no mapping of the replicator has read.
     fn unread(&self) -> Vec<usize> {
         let read = |place: usize| {
-            let of = |mapping: &Mapping| mapping.function == Function::Replicator && mapping.received.contains(&place);
+            let of =
+                |mapping: &SimMapping| mapping.function == SimFunction::Replicator && mapping.received.contains(&place);
             self.mappings.iter().any(of)
         };
         let unread = |place: &usize| !self.source.records[*place].trimmed && !read(*place);
@@ -217,7 +218,7 @@ impl<S: Stage> World<'_, S> {
         while !self.tasks.is_empty() {
             self.crash(0, false);
         }
-        self.gate.forget_zombies(Place::Sink(sink));
+        self.gate.forget_zombies(FaultPoint::Sink(sink));
         self.stage.lose(sink).await;
         // Who puts another replica in its place starts the function anew: what the lost one confirmed counts no more.
         self.restart_replicator();
@@ -237,8 +238,8 @@ impl<S: Stage> World<'_, S> {
             }
         }
         for mapping in &mut self.mappings {
-            if mapping.function == Function::Replicator && mapping.stream == stream {
-                *mapping = Mapping::new(Function::Replicator, stream, &self.features);
+            if mapping.function == SimFunction::Replicator && mapping.stream == stream {
+                *mapping = SimMapping::new(SimFunction::Replicator, stream, &self.features);
             }
         }
     }

@@ -16,29 +16,29 @@ use shared::raw_item::RawItem;
 use shared::revision::{Revision, StreamLabel};
 use shared::stream;
 
-use super::act::Function;
-use super::cloud::{ARCHIVE, Bucket, FAILURES};
+use super::act::SimFunction;
+use super::cloud::{ARCHIVE, FAILURES, SimBucket};
 use super::happen::{BACKFILL, LONG, REDRIVE, REPAIR, VERIFY};
-use super::source::{ITEMS, KEY, Kind, Poison, Record, What, item_of, key};
-use super::stage::Stage;
-use super::world::World;
+use super::source::{ITEMS, KEY, PoisonKind, SimRecord, SourceWrite, WriteKind, item_of, key};
+use super::stage::SimStage;
+use super::world::SimState;
 
 /// What is not as it must be.
-pub(super) type Verdict = Result<(), String>;
+pub(super) type CheckVerdict = Result<(), String>;
 
 /// A record that failed, and where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Failed {
-    function: Function,
+struct FailedCheck {
+    function: SimFunction,
     /// Nothing if it may be lacking in any.
     sink: Option<String>,
     /// The place of the record in the history.
     record: usize,
 }
 
-impl<S: Stage> World<'_, S> {
+impl<S: SimStage> SimState<'_, S> {
     /// Ends the history, and judges it.
-    pub(super) async fn finish(&mut self) -> Verdict {
+    pub(super) async fn finish(&mut self) -> CheckVerdict {
         self.gate.end_of_troubles();
         self.drain().await;
         self.land_all().await;
@@ -49,22 +49,22 @@ impl<S: Stage> World<'_, S> {
         if !self.unfilled.is_empty() {
             self.carry_out(BACKFILL).await?;
             let unfilled = std::mem::take(&mut self.unfilled);
-            let left = (0..ITEMS).filter(|item| self.source.items[*item].is_some_and(Kind::is_unusual));
+            let left = (0..ITEMS).filter(|item| self.source.items[*item].is_some_and(WriteKind::is_unusual));
             self.untrusted.extend(left.flat_map(|item| unfilled.iter().map(move |sink| (*sink, item))));
             self.is_as_the_source(&outstanding, true, "after a backfill").await?;
         }
         if !self.untrusted.is_empty() {
             self.carry_out(REPAIR).await?;
             // What the sink cannot hold is left, and has no failure outstanding if its record passed the sink by.
-            self.untrusted.retain(|(_, item)| self.source.items[*item].is_some_and(Kind::is_unusual));
+            self.untrusted.retain(|(_, item)| self.source.items[*item].is_some_and(WriteKind::is_unusual));
             self.is_as_the_source(&outstanding, true, "after a repair").await?;
         }
 
         // The causes go away.
         self.replicas[1].grow();
         for item in 0..ITEMS {
-            if let Some(Kind::Reserved(value)) = self.source.items[item] {
-                self.tell(item, What::Written(Kind::Plain(value)), None, 0).await;
+            if let Some(WriteKind::Reserved(value)) = self.source.items[item] {
+                self.tell(item, SourceWrite::Written(WriteKind::Plain(value)), None, 0).await;
             }
         }
         self.drain().await;
@@ -74,7 +74,7 @@ impl<S: Stage> World<'_, S> {
         }
         if !outstanding.is_empty() {
             self.is_as_the_source(&self.outstanding().await?, true, "once the causes are gone").await?;
-            let old = |failed: &Failed| self.now - self.source.records[failed.record].at >= LONG;
+            let old = |failed: &FailedCheck| self.now - self.source.records[failed.record].at >= LONG;
             if outstanding.iter().any(old) {
                 self.gate.see("redrive: after the tombstone expired");
             }
@@ -90,13 +90,14 @@ impl<S: Stage> World<'_, S> {
     }
 
     /// Nothing but objects of the archiver's that hold what can never be archived.
-    async fn nothing_is_outstanding(&self) -> Verdict {
+    async fn nothing_is_outstanding(&self) -> CheckVerdict {
         let left = self.failures(&self.stage.objects(FAILURES).await, "")?;
-        let timeless = |failed: &Failed| self.source.records[failed.record].poison == Some(Poison::Timeless);
+        let timeless = |failed: &FailedCheck| self.source.records[failed.record].poison == Some(PoisonKind::Timeless);
         let excused: BTreeSet<&String> =
             left.iter().filter(|(failed, _)| timeless(failed)).map(|(_, object)| object).collect();
-        let inexcusable =
-            |(failed, object): &&(Failed, String)| failed.function == Function::Replicator || !excused.contains(object);
+        let inexcusable = |(failed, object): &&(FailedCheck, String)| {
+            failed.function == SimFunction::Replicator || !excused.contains(object)
+        };
         match left.iter().find(inexcusable) {
             Some((failed, object)) => {
                 let record = &self.source.records[failed.record];
@@ -107,13 +108,13 @@ impl<S: Stage> World<'_, S> {
     }
 
     /// What lies in the failure bucket, by record.
-    async fn outstanding(&self) -> Result<BTreeSet<Failed>, String> {
+    async fn outstanding(&self) -> Result<BTreeSet<FailedCheck>, String> {
         self.failures(&self.stage.objects(FAILURES).await, "")
             .map(|found| found.into_iter().map(|(failed, _)| failed).collect())
     }
 
     /// The failures below a prefix, each with an object that it stands in.
-    fn failures(&self, objects: &Bucket, below: &str) -> Result<Vec<(Failed, String)>, String> {
+    fn failures(&self, objects: &SimBucket, below: &str) -> Result<Vec<(FailedCheck, String)>, String> {
         let mut found = Vec::new();
         for (name, object) in objects {
             let Some(name) = name.strip_prefix(below) else { continue };
@@ -123,21 +124,21 @@ impl<S: Stage> World<'_, S> {
             let failure = failure::read(name, &object.bytes, &self.maintenance.functions);
             let failure = failure.map_err(|error| format!("{name}: {error}"))?;
             let function = match failure.function {
-                failure::FailedFunction::Replicator => Function::Replicator,
-                failure::FailedFunction::Archiver => Function::Archiver,
+                failure::FailedFunction::Replicator => SimFunction::Replicator,
+                failure::FailedFunction::Archiver => SimFunction::Archiver,
             };
             let batch = stream::read(&failure.event).map_err(|error| format!("{name}: {error}"))?;
             for record in batch.records {
-                let same = |known: &Record| known.json == record.raw.get();
+                let same = |known: &SimRecord| known.json == record.raw.get();
                 let record = self.source.records.iter().position(same);
                 let record = record.ok_or_else(|| format!("{name} holds a record that the stream did not"))?;
-                found.push((Failed { function, sink: failure.sink.clone(), record }, name.to_owned()));
+                found.push((FailedCheck { function, sink: failure.sink.clone(), record }, name.to_owned()));
             }
         }
         Ok(found)
     }
 
-    async fn is_as_the_source(&self, outstanding: &BTreeSet<Failed>, spared: bool, when: &str) -> Verdict {
+    async fn is_as_the_source(&self, outstanding: &BTreeSet<FailedCheck>, spared: bool, when: &str) -> CheckVerdict {
         for sink in 0..2 {
             let held = self.stage.held(sink).await;
             if let Some(stranger) = held.keys().find(|key| item_of(key) >= ITEMS) {
@@ -145,8 +146,8 @@ impl<S: Stage> World<'_, S> {
             }
             let name = ["wide", "small"][sink];
             for item in 0..ITEMS {
-                let failed = |failed: &Failed| {
-                    failed.function == Function::Replicator
+                let failed = |failed: &FailedCheck| {
+                    failed.function == SimFunction::Replicator
                         && self.source.records[failed.record].item == item
                         && failed.sink.as_deref().is_none_or(|its| its == name)
                 };
@@ -171,24 +172,24 @@ impl<S: Stage> World<'_, S> {
     }
 
     /// Where quarantine puts a record that it meets in a function, if it is poison there.
-    fn poisoned(&self, place: usize) -> Vec<(Function, &'static str)> {
+    fn poisoned(&self, place: usize) -> Vec<(SimFunction, &'static str)> {
         let record = &self.source.records[place];
         match (record.poison, record.what) {
-            (Some(Poison::Unreadable), _) => vec![(Function::Replicator, "read")],
-            (Some(Poison::Timeless), _) => vec![(Function::Archiver, "s3")],
-            (None, What::Written(Kind::Reserved(_))) => {
-                vec![(Function::Replicator, "wide"), (Function::Replicator, "small")]
+            (Some(PoisonKind::Unreadable), _) => vec![(SimFunction::Replicator, "read")],
+            (Some(PoisonKind::Timeless), _) => vec![(SimFunction::Archiver, "s3")],
+            (None, SourceWrite::Written(WriteKind::Reserved(_))) => {
+                vec![(SimFunction::Replicator, "wide"), (SimFunction::Replicator, "small")]
             }
-            (None, What::Written(Kind::Large(_))) => vec![(Function::Replicator, "small")],
+            (None, SourceWrite::Written(WriteKind::Large(_))) => vec![(SimFunction::Replicator, "small")],
             _ => Vec::new(),
         }
     }
 
-    async fn quarantine_is_the_poison(&self) -> Verdict {
+    async fn quarantine_is_the_poison(&self) -> CheckVerdict {
         let objects = self.stage.objects(FAILURES).await;
         let mut failed = self.failures(&objects, "")?;
         failed.extend(self.failures(&objects, "redriven/")?);
-        let given_up: BTreeSet<(Function, usize)> = failed
+        let given_up: BTreeSet<(SimFunction, usize)> = failed
             .iter()
             .filter(|(_, object)| object.starts_with(failure::GIVEN_UP))
             .map(|(failed, _)| (failed.function, failed.record))
@@ -201,7 +202,7 @@ impl<S: Stage> World<'_, S> {
                 let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
                 let name = format!("quarantine/{}/{sink}/Users/{label}-{}.json", function.name(), record.number);
                 // Settled, a change is superseded by a later one of its item that came in the same batch.
-                let superseded = function == Function::Replicator
+                let superseded = function == SimFunction::Replicator
                     && sink != "read"
                     && self.source.records[place + 1..].iter().any(|later| later.item == record.item);
                 let must = self.settled[place][function as usize] && !superseded;
@@ -217,16 +218,16 @@ impl<S: Stage> World<'_, S> {
         }
     }
 
-    async fn archive_is_what_ttl_removed(&self) -> Verdict {
+    async fn archive_is_what_ttl_removed(&self) -> CheckVerdict {
         let objects = self.stage.objects(ARCHIVE).await;
-        let reader = |(name, object): (&String, &super::cloud::Object)| {
+        let reader = |(name, object): (&String, &super::cloud::SimObject)| {
             RowReader::open(name, &object.metadata, KeyNames::new(KEY), Cursor::new(object.bytes.clone()))
         };
         let readers: Vec<_> =
             objects.iter().map(reader).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
         let rows: Vec<_> =
             MergeIterator::new(readers).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
-        let stated = |object: &super::cloud::Object| object.metadata["rows"].parse::<usize>().unwrap();
+        let stated = |object: &super::cloud::SimObject| object.metadata["rows"].parse::<usize>().unwrap();
         self.gate.see_many("archive: a row in two objects", objects.values().map(stated).sum::<usize>() - rows.len());
         let mut archived = BTreeMap::new();
         for row in rows {
@@ -235,7 +236,7 @@ impl<S: Stage> World<'_, S> {
         for (place, record) in self.source.records.iter().enumerate().filter(|(_, record)| record.is_expiry()) {
             let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
             let row = archived.remove(&(record.item, Revision::new(label, record.number)));
-            let timeless = record.poison == Some(Poison::Timeless);
+            let timeless = record.poison == Some(PoisonKind::Timeless);
             let must = self.settled[place][1] && !timeless;
             let image = record.before.unwrap().image(record.item);
             match row {

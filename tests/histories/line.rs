@@ -1,4 +1,4 @@
-//! HTTP between the official SDK and the services, with the gate in between: [`Line`].
+//! HTTP between the official SDK and the services, with the gate in between: [`SimHttpConnector`].
 //!
 //! Behind it are the services in memory, or an engine that is reached over the network; only the source's label is then
 //! the history's own, since its stream is.
@@ -21,8 +21,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use super::cloud::{ARCHIVE, Asked, Cloud, FAILURES, SOURCE, Told, configuration, describe, mappings};
-use super::gate::{Gate, Place, Trouble};
+use super::cloud::{ARCHIVE, FAILURES, SOURCE, SimCloud, SimRequest, SimResponse, configuration, describe, mappings};
+use super::gate::{FaultInjector, FaultPoint, InjectedFault};
 
 /// Where Lambda tells of its event source mappings.
 const MAPPINGS: &str = "/2015-03-31/event-source-mappings";
@@ -30,9 +30,9 @@ const MAPPINGS: &str = "/2015-03-31/event-source-mappings";
 const FUNCTIONS: &str = "/2015-03-31/functions/";
 
 /// HTTP to an engine.
-pub(super) type Wire = Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
+pub(super) type SimWire = Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
 
-pub(super) fn wire() -> Wire {
+pub(super) fn wire() -> SimWire {
     let mut connector = hyper_util::client::legacy::connect::HttpConnector::new();
     // Or a request in two packets waits for the acknowledgement of the first.
     connector.set_nodelay(true);
@@ -41,10 +41,10 @@ pub(super) fn wire() -> Wire {
 
 /// What stands at the far end.
 #[derive(Clone)]
-pub(super) enum Behind {
-    Memory(Arc<Mutex<Cloud>>),
+pub(super) enum ConnectorTarget {
+    Memory(Arc<Mutex<SimCloud>>),
     Engine {
-        client: Box<Wire>,
+        client: Box<SimWire>,
         /// The replicas' tables.
         replicas: [&'static str; 2],
         label: Arc<Mutex<String>>,
@@ -52,24 +52,24 @@ pub(super) enum Behind {
 }
 
 #[derive(Clone)]
-pub(super) struct Line {
-    pub(super) gate: Gate,
-    pub(super) behind: Behind,
+pub(super) struct SimHttpConnector {
+    pub(super) gate: FaultInjector,
+    pub(super) behind: ConnectorTarget,
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for SimHttpConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Line")
     }
 }
 
-impl HttpClient for Line {
+impl HttpClient for SimHttpConnector {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
 }
 
-impl HttpConnector for Line {
+impl HttpConnector for SimHttpConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let line = self.clone();
         HttpConnectorFuture::new(async move {
@@ -82,45 +82,47 @@ impl HttpConnector for Line {
             let effect = async move { behind.answer(request, leave_one).await };
             match line.gate.pass(place, writes, effect).await {
                 Ok(answer) => answer,
-                Err(Trouble::Throttled) if dynamodb => {
-                    response(Told::error(true, 400, "ProvisionedThroughputExceededException"))
+                Err(InjectedFault::Throttled) if dynamodb => {
+                    response(SimResponse::error(true, 400, "ProvisionedThroughputExceededException"))
                 }
-                Err(Trouble::Throttled) => response(Told::error(false, 503, "SlowDown")),
-                Err(Trouble::Refused | Trouble::LeftUnread) => {
-                    response(Told::error(dynamodb, 500, if dynamodb { "InternalServerError" } else { "InternalError" }))
-                }
+                Err(InjectedFault::Throttled) => response(SimResponse::error(false, 503, "SlowDown")),
+                Err(InjectedFault::Refused | InjectedFault::LeftUnread) => response(SimResponse::error(
+                    dynamodb,
+                    500,
+                    if dynamodb { "InternalServerError" } else { "InternalError" },
+                )),
                 Err(_) => Err(ConnectorError::io(Box::new(io::Error::other("the line is cut")))),
             }
         })
     }
 }
 
-impl Behind {
+impl ConnectorTarget {
     pub(super) fn engine(replicas: [&'static str; 2], label: Arc<Mutex<String>>) -> Self {
         Self::Engine { client: Box::new(wire()), replicas, label }
     }
 
     /// Where a request goes, whether it writes, and whether it is in DynamoDB's dialect.
-    fn whither(&self, request: &HttpRequest) -> (Place, bool, bool) {
+    fn whither(&self, request: &HttpRequest) -> (FaultPoint, bool, bool) {
         let Some(operation) = operation(request) else {
             let (path, _) = path_and_query(request);
             let place = if path.starts_with(MAPPINGS) || path.starts_with(FUNCTIONS) {
-                Place::Source
+                FaultPoint::Source
             } else if path.starts_with(&format!("/{ARCHIVE}")) {
-                Place::Archive
+                FaultPoint::Archive
             } else if path.starts_with(&format!("/{FAILURES}/reports/")) {
-                Place::Reports
+                FaultPoint::Reports
             } else {
-                Place::Failures
+                FaultPoint::Failures
             };
             return (place, request.method() != "GET", false);
         };
         let place = match self {
-            Self::Memory(_) => Place::Source,
+            Self::Memory(_) => FaultPoint::Source,
             Self::Engine { replicas, .. } => {
                 let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default());
                 let named = |table: &&str| body.contains(&format!("\"{table}\""));
-                replicas.iter().position(named).map_or(Place::Source, Place::Sink)
+                replicas.iter().position(named).map_or(FaultPoint::Source, FaultPoint::Sink)
             }
         };
         (place, operation == "PutItem", true)
@@ -130,12 +132,12 @@ impl Behind {
         let path = path_and_query(&request).0;
         if path.starts_with(MAPPINGS) || path.starts_with(FUNCTIONS) {
             let told = if path.starts_with(MAPPINGS) { mappings() } else { configuration() };
-            return response(Told { status: 200, headers: Vec::new(), body: told.to_string().into_bytes() });
+            return response(SimResponse { status: 200, headers: Vec::new(), body: told.to_string().into_bytes() });
         }
         match self {
             Self::Memory(cloud) => {
                 let (path, query) = path_and_query(&request);
-                let asked = Asked {
+                let asked = SimRequest {
                     method: request.method(),
                     path,
                     query,
@@ -150,7 +152,7 @@ impl Behind {
                 let of_the_source = String::from_utf8_lossy(body).contains(&format!("\"{SOURCE}\""));
                 if operation(&request) == Some("DescribeTable") && of_the_source {
                     let body = describe(&label.lock().unwrap()).to_string().into_bytes();
-                    return response(Told { status: 200, headers: Vec::new(), body });
+                    return response(SimResponse { status: 200, headers: Vec::new(), body });
                 }
                 forward(&client, request).await
             }
@@ -158,7 +160,7 @@ impl Behind {
     }
 }
 
-pub(super) async fn forward(client: &Wire, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+pub(super) async fn forward(client: &SimWire, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let request = request.try_into_http1x().unwrap();
     let request = request.map(|body| Full::new(Bytes::copy_from_slice(body.bytes().unwrap())));
     let broken = |error: Box<dyn std::error::Error + Send + Sync>| ConnectorError::io(error);
@@ -195,7 +197,7 @@ fn path_and_query(request: &HttpRequest) -> (&str, &str) {
     path.split_once('?').unwrap_or((path, ""))
 }
 
-fn response(told: Told) -> Result<HttpResponse, ConnectorError> {
+fn response(told: SimResponse) -> Result<HttpResponse, ConnectorError> {
     let mut response = http::Response::builder().status(told.status);
     for (name, value) in told.headers {
         response = response.header(name, value);

@@ -9,21 +9,21 @@ use local::stream_pump::settings::MappingSettings;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::act::{Features, Function};
-use super::source::{Source, key};
+use super::act::{SimFeatures, SimFunction};
+use super::source::{SimSource, key};
 
 #[derive(Debug)]
-pub(super) struct Mapping {
-    pub(super) function: Function,
+pub(super) struct SimMapping {
+    pub(super) function: SimFunction,
     pub(super) stream: usize,
-    /// Its records are the places in [`Source::records`].
+    /// Its records are the places in [`SimSource::records`].
     pub(super) machine: MappingState<usize>,
     pub(super) received: BTreeSet<usize>,
 }
 
-impl Mapping {
+impl SimMapping {
     /// A mapping that begins with the oldest record.
-    pub(super) fn new(function: Function, stream: usize, features: &Features) -> Self {
+    pub(super) fn new(function: SimFunction, stream: usize, features: &SimFeatures) -> Self {
         let settings = MappingSettings {
             batch_size: features.batch,
             window: Duration::ZERO,
@@ -40,7 +40,7 @@ impl Mapping {
     }
 
     /// Reads so many records of every shard that may be read; answers how many there were and whether a shard ended.
-    pub(super) fn read(&mut self, source: &Source, count: usize, now: OffsetDateTime) -> (usize, bool) {
+    pub(super) fn read(&mut self, source: &SimSource, count: usize, now: OffsetDateTime) -> (usize, bool) {
         let shards = &source.streams[self.stream].shards;
         for (shard, its) in shards.iter().enumerate() {
             self.machine.open(name_of(shard), its.parent.map(name_of), None);
@@ -58,7 +58,7 @@ impl Mapping {
                         key_hash: hash_key(key(record.item).as_str()),
                         at: Some(record.at),
                         size_bytes: record.json.len(),
-                        wanted: self.function == Function::Replicator || record.is_expiry(),
+                        wanted: self.function == SimFunction::Replicator || record.is_expiry(),
                         body: place,
                     });
                 }
@@ -92,7 +92,7 @@ pub(super) fn event<'r>(records: impl Iterator<Item = &'r str>) -> String {
 /// Where Lambda writes a batch that was given up, and what. AWS has been seen to write the event as an object and as a
 /// text.
 pub(super) fn envelope(
-    function: Function,
+    function: SimFunction,
     step: &MappingAction<usize>,
     reason: DiscardReason,
     event: &str,

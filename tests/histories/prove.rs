@@ -9,13 +9,13 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use tokio::runtime::{Builder, Runtime};
 
-use super::act::{History, histories};
+use super::act::{Scenario, histories};
 use super::coverage::Coverage;
-use super::engine::Engines;
-use super::gate::Gate;
-use super::judge::Verdict;
-use super::stage::{Memory, Stage};
-use super::world::World;
+use super::engine::SimEngines;
+use super::gate::FaultInjector;
+use super::judge::CheckVerdict;
+use super::stage::{MemoryStage, SimStage};
+use super::world::SimState;
 
 /// Acts of a history.
 const ACTS_MOST: usize = 40;
@@ -23,23 +23,23 @@ const ACTS_MOST: usize = 40;
 const BUNDLE: u64 = 16;
 
 /// What to play.
-pub(super) struct Proof {
+pub(super) struct RunReport {
     /// The first history's number.
     pub(super) seed: u64,
     /// How many; each has the number after the one before.
     pub(super) count: u64,
     pub(super) threads: usize,
-    pub(super) on: On,
+    pub(super) on: SimBackend,
 }
 
 /// Plays histories; answers what occurred in them.
-pub(super) fn all_end_right(proof: &Proof) -> Coverage {
+pub(super) fn all_end_right(proof: &RunReport) -> Coverage {
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let seen = Mutex::new(Coverage::default());
     std::thread::scope(|scope| {
         for _ in 0..proof.threads {
             scope.spawn(|| {
-                let theatre = Theatre::new(proof.on);
+                let theatre = Simulation::new(proof.on);
                 loop {
                     let from = next.fetch_add(BUNDLE, Ordering::Relaxed);
                     if from >= proof.count || failed.load(Ordering::Relaxed) {
@@ -61,18 +61,18 @@ pub(super) fn all_end_right(proof: &Proof) -> Coverage {
 }
 
 /// Plays a history in memory that a test tells itself.
-pub(super) fn ends_right(history: &History) {
-    let verdict = Theatre::new(On::Memory).play(history);
+pub(super) fn ends_right(history: &Scenario) {
+    let verdict = Simulation::new(SimBackend::Memory).play(history);
     verdict.unwrap_or_else(|reason| panic!("{history:?} does not end right: {reason}"));
 }
 
 /// Takes what the functions count for what the history has seen.
-struct Counts(Gate);
+struct RunCounts(FaultInjector);
 
 /// A sink was spared changes that it had confirmed.
-struct Spared(Gate);
+struct SkippedCounts(FaultInjector);
 
-impl CounterFn for Spared {
+impl CounterFn for SkippedCounts {
     fn increment(&self, value: u64) {
         self.0.see_many("sink: spared what it had confirmed", usize::try_from(value).unwrap());
     }
@@ -80,14 +80,14 @@ impl CounterFn for Spared {
     fn absolute(&self, _: u64) {}
 }
 
-impl Recorder for Counts {
+impl Recorder for RunCounts {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         let is_seen = key.name() == shared::metric::PREVIOUSLY_CONFIRMED_CHANGES.name();
-        if is_seen { Counter::from_arc(Arc::new(Spared(self.0.clone()))) } else { Counter::noop() }
+        if is_seen { Counter::from_arc(Arc::new(SkippedCounts(self.0.clone()))) } else { Counter::noop() }
     }
 
     fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
@@ -101,7 +101,7 @@ impl Recorder for Counts {
 
 /// Where a history can be played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum On {
+pub(super) enum SimBackend {
     Memory,
     Engines,
     /// The second replica is PostgreSQL's.
@@ -109,38 +109,38 @@ pub(super) enum On {
 }
 
 /// Where one thread plays its histories.
-struct Theatre {
-    on: On,
+struct Simulation {
+    on: SimBackend,
     runtime: Runtime,
-    gate: Gate,
-    house: House,
+    gate: FaultInjector,
+    house: SimulationHost,
 }
 
-enum House {
-    Memory(Memory),
-    Engines(Engines),
+enum SimulationHost {
+    Memory(MemoryStage),
+    Engines(SimEngines),
 }
 
-impl Theatre {
-    fn new(on: On) -> Self {
-        let gate = Gate::default();
+impl Simulation {
+    fn new(on: SimBackend) -> Self {
+        let gate = FaultInjector::default();
         let (runtime, house) = match on {
-            On::Memory => {
+            SimBackend::Memory => {
                 // Time stands still: what waits for it is woken by the history.
                 let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-                (runtime, House::Memory(Memory::new(&gate)))
+                (runtime, SimulationHost::Memory(MemoryStage::new(&gate)))
             }
-            On::Engines | On::Relational => {
+            SimBackend::Engines | SimBackend::Relational => {
                 let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-                let engines = runtime.block_on(Engines::start(&gate, on == On::Relational));
-                (runtime, House::Engines(engines))
+                let engines = runtime.block_on(SimEngines::start(&gate, on == SimBackend::Relational));
+                (runtime, SimulationHost::Engines(engines))
             }
         };
         Self { on, runtime, gate, house }
     }
 
     /// Plays the history of this number; if it does not end right, finds a short one that does not, and tells it.
-    fn play_number(&self, number: u64) -> Verdict {
+    fn play_number(&self, number: u64) -> CheckVerdict {
         let mut runner = runner(number);
         let tree = histories(ACTS_MOST).new_tree(&mut runner).unwrap();
         self.play(&tree.current()).map_err(|reason| {
@@ -157,7 +157,7 @@ impl Theatre {
         })
     }
 
-    fn play(&self, history: &History) -> Verdict {
+    fn play(&self, history: &Scenario) -> CheckVerdict {
         let played = catch_unwind(AssertUnwindSafe(|| self.play_unguarded(history)));
         played.unwrap_or_else(|panic| {
             let said = panic.downcast_ref::<String>().map(String::as_str);
@@ -166,19 +166,19 @@ impl Theatre {
         })
     }
 
-    fn play_unguarded(&self, history: &History) -> Verdict {
+    fn play_unguarded(&self, history: &Scenario) -> CheckVerdict {
         self.gate.reset();
-        metrics::with_local_recorder(&Counts(self.gate.clone()), || self.play_counted(history))
+        metrics::with_local_recorder(&RunCounts(self.gate.clone()), || self.play_counted(history))
     }
 
-    fn play_counted(&self, history: &History) -> Verdict {
+    fn play_counted(&self, history: &Scenario) -> CheckVerdict {
         self.runtime.block_on(async {
             match &self.house {
-                House::Memory(memory) => {
+                SimulationHost::Memory(memory) => {
                     memory.reset();
                     play(memory, &self.gate, history).await
                 }
-                House::Engines(engines) => {
+                SimulationHost::Engines(engines) => {
                     engines.reset().await;
                     play(engines, &self.gate, history).await
                 }
@@ -188,8 +188,8 @@ impl Theatre {
 }
 
 /// Plays a history to its end.
-async fn play<S: Stage>(stage: &S, gate: &Gate, history: &History) -> Verdict {
-    let mut world = World::new(stage, gate.clone(), history.features);
+async fn play<S: SimStage>(stage: &S, gate: &FaultInjector, history: &Scenario) -> CheckVerdict {
+    let mut world = SimState::new(stage, gate.clone(), history.features);
     for act in &history.acts {
         world.happen(*act).await;
     }

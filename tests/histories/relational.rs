@@ -1,4 +1,4 @@
-//! A relational replica behind the gate: [`Gated`]. Each call is one statement, or few, and is befallen whole.
+//! A relational replica behind the gate: [`FaultyReplica`]. Each call is one statement, or few, and is befallen whole.
 //!
 //! A call's effect may come long after nobody waits for it any more, so it has all that it needs, and time of its own.
 
@@ -23,20 +23,20 @@ use shared::stream;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::gate::{Gate, Place, Trouble};
+use super::gate::{FaultInjector, FaultPoint, InjectedFault};
 
 /// A statement takes a millisecond.
 const LATE: Duration = Duration::from_secs(20);
 
 /// The replica of PostgreSQL, on which things go wrong.
-pub(super) struct Gated {
-    pub(super) gate: Gate,
-    pub(super) place: Place,
+pub(super) struct FaultyReplica {
+    pub(super) gate: FaultInjector,
+    pub(super) place: FaultPoint,
     pub(super) inner: Arc<PostgresSink>,
 }
 
 /// A write that outlives who asked for it.
-struct Owned {
+struct OwnedDatabase {
     key: CanonicalKey,
     item: Option<RawItem>,
     expired: bool,
@@ -71,13 +71,13 @@ fn told_again(changes: &[&Change<'_>]) -> Box<RawValue> {
     RawValue::from_string(event).unwrap()
 }
 
-impl Gated {
-    fn unread(&self, trouble: Trouble) -> ReplicaReadError {
+impl FaultyReplica {
+    fn unread(&self, trouble: InjectedFault) -> ReplicaReadError {
         ReplicaReadError { sink: self.inner.name(), reason: format!("{trouble:?}") }
     }
 }
 
-impl Sink for Gated {
+impl Sink for FaultyReplica {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
@@ -117,7 +117,7 @@ impl Sink for Gated {
     }
 }
 
-impl Replica for Gated {
+impl Replica for FaultyReplica {
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async move {
             let (keys, inner) = (keys.to_vec(), Arc::clone(&self.inner));
@@ -153,10 +153,10 @@ impl Replica for Gated {
             if writes.is_empty() {
                 return Vec::new();
             }
-            let owned: Vec<Owned> = writes.iter().map(Owned::of).collect();
+            let owned: Vec<OwnedDatabase> = writes.iter().map(OwnedDatabase::of).collect();
             let (inner, invocation) = (Arc::clone(&self.inner), invocation.clone());
             let effect = async move {
-                let writes: Vec<ReplicaWrite<'_>> = owned.iter().map(Owned::write).collect();
+                let writes: Vec<ReplicaWrite<'_>> = owned.iter().map(OwnedDatabase::write).collect();
                 inner.put(&writes, &later(&invocation)).await
             };
             let put = self.gate.pass(self.place, true, effect).await;
@@ -166,7 +166,7 @@ impl Replica for Gated {
     }
 }
 
-impl Owned {
+impl OwnedDatabase {
     fn of(write: &ReplicaWrite<'_>) -> Self {
         let (item, expired) = match write.target {
             WriteTarget::Item(item) => (Some(item.clone()), false),

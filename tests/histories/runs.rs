@@ -13,11 +13,11 @@ use maintenance::task::TaskResponse;
 use maintenance::task::summary::is_result;
 use serde_json::Value;
 
-use super::cloud::{Bucket, FAILURES};
+use super::cloud::{FAILURES, SimBucket};
 use super::happen::{REDRIVE, VERIFY};
-use super::judge::Verdict;
-use super::stage::Stage;
-use super::world::World;
+use super::judge::CheckVerdict;
+use super::stage::SimStage;
+use super::world::SimState;
 
 /// Runs of one task until it has done all that it can: the first one is interrupted.
 const RUNS: usize = 3;
@@ -40,9 +40,9 @@ const REPORTED: [&str; 11] = [
     "records",
 ];
 
-impl<S: Stage> World<'_, S> {
+impl<S: SimStage> SimState<'_, S> {
     /// Runs a task until it has done all that it can.
-    pub(super) async fn carry_out(&mut self, request: &str) -> Verdict {
+    pub(super) async fn carry_out(&mut self, request: &str) -> CheckVerdict {
         // A verify changes nothing, and a second one finds the same.
         let runs = if request == VERIFY { 1 } else { RUNS };
         for run in 0..runs {
@@ -64,7 +64,7 @@ impl<S: Stage> World<'_, S> {
     }
 
     /// Whether the run has counted every item and reported every failure object that there was.
-    async fn is_complete(&self, done: &TaskResponse, failed: Vec<String>) -> Verdict {
+    async fn is_complete(&self, done: &TaskResponse, failed: Vec<String>) -> CheckVerdict {
         let items = self.source.items.iter().flatten().count() as u64;
         let count = |sink: &str, names: &[&str]| -> u64 {
             names.iter().map(|name| done.progress.get(&format!("{sink}.{name}"))).sum()
@@ -100,7 +100,7 @@ impl<S: Stage> World<'_, S> {
     }
 
     /// Whether each run that is done has the counts of its report.
-    pub(super) async fn reports_agree_with_counts(&self) -> Verdict {
+    pub(super) async fn reports_agree_with_counts(&self) -> CheckVerdict {
         if self.runs.borrow().is_empty() {
             return Ok(());
         }
@@ -138,7 +138,7 @@ fn counts_of(done: &TaskResponse, entry: &Value) -> Vec<(String, u64)> {
 }
 
 /// The entries of a run's report.
-fn report(objects: &Bucket, run: &str) -> Vec<Value> {
+fn report(objects: &SimBucket, run: &str) -> Vec<Value> {
     let below = format!("reports/{run}/");
     let parts = objects.iter().filter(|(name, _)| name.starts_with(&below) && !is_result(name));
     let texts = parts.map(|(_, part)| std::str::from_utf8(&part.bytes).unwrap());
@@ -146,7 +146,7 @@ fn report(objects: &Bucket, run: &str) -> Vec<Value> {
 }
 
 /// The names of the objects of what failed, in order.
-fn failure_objects(objects: &Bucket) -> Vec<String> {
+fn failure_objects(objects: &SimBucket) -> Vec<String> {
     let failed = |name: &&String| name.starts_with(failure::QUARANTINE) || name.starts_with(failure::GIVEN_UP);
     objects.keys().filter(failed).cloned().collect()
 }

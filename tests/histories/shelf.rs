@@ -1,4 +1,4 @@
-//! A replica in memory: [`Shelf`], a map under the one guard; and [`Bounded`], a replica that cannot hold everything.
+//! A replica in memory: [`MemoryReplica`], a map under the one guard; and [`BoundedKey`], a replica that cannot hold everything.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use shared::raw_table::ScanSegment;
 use shared::revision::Revision;
 use time::OffsetDateTime;
 
-use super::gate::{Gate, Place};
+use super::gate::{FaultInjector, FaultPoint};
 
 /// Writes under way at once.
 const IN_FLIGHT: usize = 3;
@@ -26,28 +26,28 @@ const PAGE: usize = 2;
 pub(super) const LARGE: &str = "large";
 
 /// What a replica holds.
-pub(super) type Items = BTreeMap<CanonicalKey, ReplicaItem>;
+pub(super) type MemoryItems = BTreeMap<CanonicalKey, ReplicaItem>;
 
 /// A replica in memory.
 #[derive(Clone)]
-pub(super) struct Shelf {
-    gate: Gate,
-    place: Place,
-    pub(super) items: Arc<Mutex<Items>>,
+pub(super) struct MemoryReplica {
+    gate: FaultInjector,
+    place: FaultPoint,
+    pub(super) items: Arc<Mutex<MemoryItems>>,
 }
 
-enum Done {
+enum MemoryWrite {
     Applied { tombstone: bool },
     Duplicate,
     Stale,
 }
 
-impl Shelf {
-    pub(super) fn new(gate: Gate, place: Place) -> Self {
+impl MemoryReplica {
+    pub(super) fn new(gate: FaultInjector, place: FaultPoint) -> Self {
         Self { gate, place, items: Arc::default() }
     }
 
-    async fn write(&self, change: &Change<'_>) -> Result<Done, FailureKind> {
+    async fn write(&self, change: &Change<'_>) -> Result<MemoryWrite, FailureKind> {
         let state = match change.effect {
             ChangeKind::Write { image } => {
                 ReplicaState::Item(holdable(image.unwrap().get()).map_err(FailureKind::Permanent)?)
@@ -59,12 +59,12 @@ impl Shelf {
             let mut items = items.lock().unwrap();
             let there = items.get(&key).and_then(|held| held.revision.clone()).and_then(Result::ok);
             let done = match there {
-                Some(there) if there == revision => Done::Duplicate,
-                Some(there) if there > revision => Done::Stale,
-                _ => Done::Applied { tombstone: matches!(state, ReplicaState::Gone { .. }) },
+                Some(there) if there == revision => MemoryWrite::Duplicate,
+                Some(there) if there > revision => MemoryWrite::Stale,
+                _ => MemoryWrite::Applied { tombstone: matches!(state, ReplicaState::Gone { .. }) },
             };
-            let held_off = matches!(done, Done::Stale) && matches!(items[&key].state, ReplicaState::Gone { .. });
-            if let Done::Applied { .. } = done {
+            let held_off = matches!(done, MemoryWrite::Stale) && matches!(items[&key].state, ReplicaState::Gone { .. });
+            if let MemoryWrite::Applied { .. } = done {
                 items.insert(key, ReplicaItem { revision: Some(Ok(revision)), state });
             }
             (done, held_off)
@@ -75,10 +75,10 @@ impl Shelf {
             .await
             .map_err(|trouble| FailureKind::Transient(format!("{trouble:?}")))?;
         self.gate.see(match done {
-            Done::Applied { tombstone: false } => "sink: applied",
-            Done::Applied { tombstone: true } => "sink: tombstone",
-            Done::Duplicate => "sink: duplicate",
-            Done::Stale => "sink: stale",
+            MemoryWrite::Applied { tombstone: false } => "sink: applied",
+            MemoryWrite::Applied { tombstone: true } => "sink: tombstone",
+            MemoryWrite::Duplicate => "sink: duplicate",
+            MemoryWrite::Stale => "sink: stale",
         });
         if held_off {
             self.gate.see("sink: tombstone held off a late write");
@@ -121,7 +121,7 @@ impl Shelf {
         }
     }
 
-    fn unread(&self, trouble: super::gate::Trouble) -> ReplicaReadError {
+    fn unread(&self, trouble: super::gate::InjectedFault) -> ReplicaReadError {
         ReplicaReadError { sink: self.name(), reason: format!("{trouble:?}") }
     }
 }
@@ -135,7 +135,7 @@ fn holdable(image: &str) -> Result<RawItem, String> {
     }
 }
 
-impl Sink for Shelf {
+impl Sink for MemoryReplica {
     fn name(&self) -> &'static str {
         "shelf"
     }
@@ -156,12 +156,12 @@ impl Sink for Shelf {
                 .buffer_unordered(IN_FLIGHT);
             while let Some((index, done)) = writes.next().await {
                 match done {
-                    Ok(Done::Applied { tombstone }) => {
+                    Ok(MemoryWrite::Applied { tombstone }) => {
                         outcome.applied += 1;
                         outcome.tombstones += usize::from(tombstone);
                     }
-                    Ok(Done::Duplicate) => outcome.duplicate += 1,
-                    Ok(Done::Stale) => outcome.stale += 1,
+                    Ok(MemoryWrite::Duplicate) => outcome.duplicate += 1,
+                    Ok(MemoryWrite::Stale) => outcome.stale += 1,
                     Err(kind) => outcome.failures.push(FailedChange { index, kind }),
                 }
             }
@@ -171,7 +171,7 @@ impl Sink for Shelf {
     }
 }
 
-impl Replica for Shelf {
+impl Replica for MemoryReplica {
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async move {
             let (items, keys) = (Arc::clone(&self.items), keys.to_vec());
@@ -232,13 +232,13 @@ impl Replica for Shelf {
 
 /// A replica with a name of its own that, as long as `refuses` stands, cannot hold items with the attribute [`LARGE`].
 #[derive(Clone)]
-pub(super) struct Bounded {
+pub(super) struct BoundedKey {
     name: &'static str,
     inner: Arc<dyn Replica>,
     refuses: Arc<Mutex<bool>>,
 }
 
-impl Bounded {
+impl BoundedKey {
     pub(super) fn new(name: &'static str, inner: Arc<dyn Replica>, refuses: bool) -> Self {
         Self { name, inner, refuses: Arc::new(Mutex::new(refuses)) }
     }
@@ -257,7 +257,7 @@ impl Bounded {
 
 const TOO_LARGE: &str = "the item is too large";
 
-impl Sink for Bounded {
+impl Sink for BoundedKey {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -284,7 +284,7 @@ impl Sink for Bounded {
     }
 }
 
-impl Replica for Bounded {
+impl Replica for BoundedKey {
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         self.inner.read(keys)
     }

@@ -12,7 +12,7 @@ pub(super) const ITEMS: usize = 4;
 
 /// What is written to an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum WriteKind {
     /// One of a few values, so that an item returns to what it was.
     Plain(u8),
     /// A value with an attribute that replicas keep for themselves.
@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Large(u8),
 }
 
-impl Kind {
+impl WriteKind {
     pub(super) fn value(self) -> u8 {
         match self {
             Self::Plain(value) | Self::Reserved(value) | Self::Large(value) => value,
@@ -59,8 +59,8 @@ pub(super) fn item_of(key: &CanonicalKey) -> usize {
 
 /// What a record tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
-    Written(Kind),
+pub(super) enum SourceWrite {
+    Written(WriteKind),
     Deleted,
     /// By TTL; the value is that which the item had.
     Expired,
@@ -68,7 +68,7 @@ pub(super) enum What {
 
 /// Why a record is poison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Poison {
+pub(super) enum PoisonKind {
     /// Its event's name is none: no function can read it.
     Unreadable,
     /// It was removed in no year that an archive knows.
@@ -77,41 +77,41 @@ pub(super) enum Poison {
 
 /// A record of a stream.
 #[derive(Debug, Clone)]
-pub(super) struct Record {
+pub(super) struct SimRecord {
     pub(super) stream: usize,
     pub(super) shard: usize,
     pub(super) number: SequenceNumber,
     pub(super) item: usize,
     pub(super) at: OffsetDateTime,
-    pub(super) what: What,
+    pub(super) what: SourceWrite,
     /// What the item was before.
-    pub(super) before: Option<Kind>,
-    pub(super) poison: Option<Poison>,
+    pub(super) before: Option<WriteKind>,
+    pub(super) poison: Option<PoisonKind>,
     /// As Lambda delivers it.
     pub(super) json: String,
     /// No longer in the stream.
     pub(super) trimmed: bool,
 }
 
-impl Record {
+impl SimRecord {
     /// Whether the archiver's mapping wants it.
     pub(super) fn is_expiry(&self) -> bool {
-        self.what == What::Expired
+        self.what == SourceWrite::Expired
     }
 }
 
 /// One part of a stream.
 #[derive(Debug, Clone)]
-pub(super) struct Shard {
+pub(super) struct SimShard {
     pub(super) parent: Option<usize>,
     pub(super) closed: bool,
 }
 
 /// A stream of the table.
 #[derive(Debug, Clone)]
-pub(super) struct Stream {
+pub(super) struct SimStream {
     pub(super) label: String,
-    pub(super) shards: Vec<Shard>,
+    pub(super) shards: Vec<SimShard>,
     /// The shard of each item.
     pub(super) of_item: [usize; ITEMS],
     /// The number that was given last.
@@ -134,15 +134,15 @@ const FIRSTS: [u128; 6] =
 
 /// What happened at the source.
 #[derive(Debug)]
-pub(super) struct Source {
-    pub(super) items: [Option<Kind>; ITEMS],
+pub(super) struct SimSource {
+    pub(super) items: [Option<WriteKind>; ITEMS],
     /// Whether an item was there before.
     pub(super) known: [bool; ITEMS],
-    pub(super) streams: Vec<Stream>,
-    pub(super) records: Vec<Record>,
+    pub(super) streams: Vec<SimStream>,
+    pub(super) records: Vec<SimRecord>,
 }
 
-impl Source {
+impl SimSource {
     pub(super) fn new() -> Self {
         let mut source = Self { items: [None; ITEMS], known: [false; ITEMS], streams: Vec::new(), records: Vec::new() };
         source.begin_stream();
@@ -160,15 +160,15 @@ impl Source {
         if let Some(last) = self.streams.last_mut() {
             last.shards.iter_mut().for_each(|shard| shard.closed = true);
         }
-        self.streams.push(Stream {
+        self.streams.push(SimStream {
             label: LABELS[at].to_owned(),
-            shards: vec![Shard { parent: None, closed: false }],
+            shards: vec![SimShard { parent: None, closed: false }],
             of_item: [0; ITEMS],
             last: FIRSTS[at],
         });
     }
 
-    pub(super) fn stream(&mut self) -> &mut Stream {
+    pub(super) fn stream(&mut self) -> &mut SimStream {
         self.streams.last_mut().unwrap()
     }
 
@@ -177,19 +177,27 @@ impl Source {
         let stream = self.stream();
         let (parent, first) = (stream.of_item[item], stream.shards.len());
         stream.shards[parent].closed = true;
-        stream
-            .shards
-            .extend([Shard { parent: Some(parent), closed: false }, Shard { parent: Some(parent), closed: false }]);
+        stream.shards.extend([
+            SimShard { parent: Some(parent), closed: false },
+            SimShard { parent: Some(parent), closed: false },
+        ]);
         let moved = stream.of_item.iter_mut().enumerate().filter(|(_, shard)| **shard == parent);
         moved.for_each(|(item, shard)| *shard = first + item % 2);
     }
 
     /// Something happens to an item; the stream's record of it is added, `gap` above the one before.
-    pub(super) fn tell(&mut self, item: usize, what: What, poison: Option<Poison>, gap: u8, at: OffsetDateTime) {
+    pub(super) fn tell(
+        &mut self,
+        item: usize,
+        what: SourceWrite,
+        poison: Option<PoisonKind>,
+        gap: u8,
+        at: OffsetDateTime,
+    ) {
         let before = self.items[item];
         self.items[item] = match what {
-            What::Written(kind) => Some(kind),
-            What::Deleted | What::Expired => None,
+            SourceWrite::Written(kind) => Some(kind),
+            SourceWrite::Deleted | SourceWrite::Expired => None,
         };
         self.known[item] = true;
         let stream = self.streams.len() - 1;
@@ -198,7 +206,7 @@ impl Source {
         let (number, shard) = (of.last, of.of_item[item]);
         let json = json(&of.label, number, item, what, before, poison, at);
         let number = SequenceNumber::parse(&number.to_string()).unwrap();
-        self.records.push(Record { stream, shard, number, item, at, what, before, poison, json, trimmed: false });
+        self.records.push(SimRecord { stream, shard, number, item, at, what, before, poison, json, trimmed: false });
     }
 }
 
@@ -206,30 +214,30 @@ fn json(
     label: &str,
     number: u128,
     item: usize,
-    what: What,
-    before: Option<Kind>,
-    poison: Option<Poison>,
+    what: SourceWrite,
+    before: Option<WriteKind>,
+    poison: Option<PoisonKind>,
     at: OffsetDateTime,
 ) -> String {
     let name = match (what, before, poison) {
-        (_, _, Some(Poison::Unreadable)) => "RENAME",
-        (What::Written(_), None, _) => "INSERT",
-        (What::Written(_), Some(_), _) => "MODIFY",
-        (What::Deleted | What::Expired, ..) => "REMOVE",
+        (_, _, Some(PoisonKind::Unreadable)) => "RENAME",
+        (SourceWrite::Written(_), None, _) => "INSERT",
+        (SourceWrite::Written(_), Some(_), _) => "MODIFY",
+        (SourceWrite::Deleted | SourceWrite::Expired, ..) => "REMOVE",
     };
-    let image = |role: &str, kind: Option<Kind>| {
+    let image = |role: &str, kind: Option<WriteKind>| {
         kind.map(|kind| format!(r#""{role}":{},"#, kind.image(item))).unwrap_or_default()
     };
     let new = match what {
-        What::Written(kind) => image("NewImage", Some(kind)),
-        What::Deleted | What::Expired => String::new(),
+        SourceWrite::Written(kind) => image("NewImage", Some(kind)),
+        SourceWrite::Deleted | SourceWrite::Expired => String::new(),
     };
-    let identity = if what == What::Expired {
+    let identity = if what == SourceWrite::Expired {
         r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"},"#
     } else {
         ""
     };
-    let at = at.unix_timestamp() * if poison == Some(Poison::Timeless) { 1_000 } else { 1 };
+    let at = at.unix_timestamp() * if poison == Some(PoisonKind::Timeless) { 1_000 } else { 1 };
     // One number in several spellings, as it may reach a table.
     let spelled = ["", ".0", "e0"][usize::try_from(number % 3).unwrap()];
     format!(

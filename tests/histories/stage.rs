@@ -1,5 +1,5 @@
-//! Where a history plays: [`Stage`], the stores with the gate before them for the functions, and without it for the
-//! history itself. In memory ([`Memory`]), or on the embedded engines.
+//! Where a history plays: [`SimStage`], the stores with the gate before them for the functions, and without it for the
+//! history itself. In memory ([`MemoryStage`]), or on the embedded engines.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,33 +9,33 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, IdentityCache, Regi
 use replicator::sink::Replica;
 use shared::held::ReplicaState;
 
-use super::cloud::{Bucket, Cloud, FAILURES, Object};
-use super::gate::{Gate, Place};
-use super::line::{Behind, Line};
-use super::shelf::{Items, Shelf};
+use super::cloud::{FAILURES, SimBucket, SimCloud, SimObject};
+use super::gate::{FaultInjector, FaultPoint};
+use super::line::{ConnectorTarget, SimHttpConnector};
+use super::shelf::{MemoryItems, MemoryReplica};
 use super::source::key;
 
 /// Of the source, of the buckets and of Lambda.
-pub(super) type Clients = (aws_sdk_dynamodb::Client, aws_sdk_s3::Client, aws_sdk_lambda::Client);
+pub(super) type SimClients = (aws_sdk_dynamodb::Client, aws_sdk_s3::Client, aws_sdk_lambda::Client);
 
 /// The stores of one history.
-pub(super) trait Stage {
+pub(super) trait SimStage {
     /// The two replicas, behind the gate.
     fn replicas(&self) -> [Arc<dyn Replica>; 2];
     /// Clients of the source, of the buckets and of Lambda, behind the gate.
-    fn clients(&self) -> Clients;
+    fn clients(&self) -> SimClients;
     /// Names the source's latest stream.
     fn relabel(&self, label: &str);
     /// Puts the source's item, or deletes it.
     async fn write(&self, item: usize, image: Option<String>);
     /// What a replica holds.
-    async fn held(&self, sink: usize) -> Items;
+    async fn held(&self, sink: usize) -> MemoryItems;
     /// A replica loses everything.
     async fn lose(&self, sink: usize);
     /// A replica loses its tombstones; answers how many.
     async fn forget_tombstones(&self, sink: usize) -> usize;
     /// A bucket's objects.
-    async fn objects(&self, bucket: &str) -> Bucket;
+    async fn objects(&self, bucket: &str) -> SimBucket;
     /// Puts an object as Lambda does.
     async fn put_object(&self, bucket: &str, key: &str, bytes: Vec<u8>);
     /// Lets the functions' clock go on.
@@ -43,29 +43,29 @@ pub(super) trait Stage {
 }
 
 /// Everything in memory. Clients are costly to make and serve one history after the other.
-pub(super) struct Memory {
-    shelves: [Shelf; 2],
-    cloud: Arc<Mutex<Cloud>>,
-    clients: Clients,
+pub(super) struct MemoryStage {
+    shelves: [MemoryReplica; 2],
+    cloud: Arc<Mutex<SimCloud>>,
+    clients: SimClients,
 }
 
-impl Memory {
-    pub(super) fn new(gate: &Gate) -> Self {
-        let cloud = Arc::new(Mutex::new(Cloud::default()));
-        let line = Line { gate: gate.clone(), behind: Behind::Memory(Arc::clone(&cloud)) };
-        let shelf = |sink| Shelf::new(gate.clone(), Place::Sink(sink));
+impl MemoryStage {
+    pub(super) fn new(gate: &FaultInjector) -> Self {
+        let cloud = Arc::new(Mutex::new(SimCloud::default()));
+        let line = SimHttpConnector { gate: gate.clone(), behind: ConnectorTarget::Memory(Arc::clone(&cloud)) };
+        let shelf = |sink| MemoryReplica::new(gate.clone(), FaultPoint::Sink(sink));
         Self { shelves: [shelf(0), shelf(1)], cloud, clients: clients(&line, "http://memory", "http://memory") }
     }
 
     /// Empties everything for the next history.
     pub(super) fn reset(&self) {
-        *self.cloud.lock().unwrap() = Cloud::default();
+        *self.cloud.lock().unwrap() = SimCloud::default();
         self.shelves.iter().for_each(|shelf| shelf.items.lock().unwrap().clear());
     }
 }
 
 /// Clients whose requests go over this line: one attempt a call, and no time limit but the invocation's.
-pub(super) fn clients(line: &Line, dynamodb: &str, s3: &str) -> Clients {
+pub(super) fn clients(line: &SimHttpConnector, dynamodb: &str, s3: &str) -> SimClients {
     let credentials = || Credentials::new("local", "local", None, None, "local");
     let of_dynamodb = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -108,12 +108,12 @@ pub(super) fn clients(line: &Line, dynamodb: &str, s3: &str) -> Clients {
     )
 }
 
-impl Stage for Memory {
+impl SimStage for MemoryStage {
     fn replicas(&self) -> [Arc<dyn Replica>; 2] {
         [Arc::new(self.shelves[0].clone()), Arc::new(self.shelves[1].clone())]
     }
 
-    fn clients(&self) -> Clients {
+    fn clients(&self) -> SimClients {
         self.clients.clone()
     }
 
@@ -129,7 +129,7 @@ impl Stage for Memory {
         }
     }
 
-    async fn held(&self, sink: usize) -> Items {
+    async fn held(&self, sink: usize) -> MemoryItems {
         self.shelves[sink].items.lock().unwrap().clone()
     }
 
@@ -144,7 +144,7 @@ impl Stage for Memory {
         before - items.len()
     }
 
-    async fn objects(&self, bucket: &str) -> Bucket {
+    async fn objects(&self, bucket: &str) -> SimBucket {
         let cloud = self.cloud.lock().unwrap();
         if bucket == FAILURES { cloud.failures.clone() } else { cloud.archive.clone() }
     }
@@ -152,7 +152,7 @@ impl Stage for Memory {
     async fn put_object(&self, bucket: &str, key: &str, bytes: Vec<u8>) {
         let mut cloud = self.cloud.lock().unwrap();
         let bucket = if bucket == FAILURES { &mut cloud.failures } else { &mut cloud.archive };
-        bucket.insert(key.to_owned(), Object { bytes, ..Object::default() });
+        bucket.insert(key.to_owned(), SimObject { bytes, ..SimObject::default() });
     }
 
     async fn pass(&self, time: std::time::Duration) {

@@ -1,4 +1,4 @@
-//! A history under way: [`World`], the functions over their stores, and the hand that polls them.
+//! A history under way: [`SimState`], the functions over their stores, and the hand that polls them.
 //!
 //! Every piece of work is a future that goes on only when the history says so, from one call at the gate to the next. The
 //! functions are the production ones; what is not is the stream, the clock and the order in which things happen.
@@ -35,13 +35,13 @@ use shared::table::RestoreTable;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::act::{Features, Function};
+use super::act::{SimFeatures, SimFunction};
 use super::cloud::{ARCHIVE, FAILURES, SOURCE};
-use super::gate::Gate;
-use super::mapping::{Mapping, envelope, event};
-use super::shelf::Bounded;
-use super::source::{Source, What};
-use super::stage::Stage;
+use super::gate::FaultInjector;
+use super::mapping::{SimMapping, envelope, event};
+use super::shelf::BoundedKey;
+use super::source::{SimSource, SourceWrite};
+use super::stage::SimStage;
 
 /// What an invocation has. Enough for anything that does not hang.
 const INVOCATION: Duration = Duration::from_mins(1);
@@ -60,7 +60,7 @@ const SETTINGS: [SinkSetting; 2] = [
 
 /// What a task is to the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum TaskRole {
     /// A mapping waits for its answer.
     Delivery {
         mapping: usize,
@@ -71,35 +71,35 @@ pub(super) enum Role {
     Maintenance,
 }
 
-pub(super) struct Task {
-    pub(super) role: Role,
+pub(super) struct SimTask {
+    pub(super) role: TaskRole,
     /// The records that it was given, in order.
     records: Vec<usize>,
     future: LocalBoxFuture<'static, Option<String>>,
 }
 
 /// How far a task got.
-enum Gone {
+enum LostInvocation {
     On,
     /// It waits for time to pass, or for ever.
     Nowhere,
     ToItsEnd,
 }
 
-pub(super) struct World<'s, S> {
+pub(super) struct SimState<'s, S> {
     pub(super) stage: &'s S,
-    pub(super) gate: Gate,
-    pub(super) features: Features,
-    pub(super) source: Source,
-    pub(super) mappings: Vec<Mapping>,
-    pub(super) tasks: Vec<Task>,
+    pub(super) gate: FaultInjector,
+    pub(super) features: SimFeatures,
+    pub(super) source: SimSource,
+    pub(super) mappings: Vec<SimMapping>,
+    pub(super) tasks: Vec<SimTask>,
     pub(super) now: OffsetDateTime,
     pub(super) replicator: Rc<ReplicatorHandler>,
     pub(super) archiver: Archiver,
     pub(super) maintenance: Rc<MaintenanceHandler>,
     /// The same, told of the first of the two sinks alone.
     pub(super) partial: Rc<MaintenanceHandler>,
-    pub(super) replicas: [Bounded; 2],
+    pub(super) replicas: [BoundedKey; 2],
     /// By record: whether each function's mapping has an answer for it.
     pub(super) settled: Vec<[bool; 2]>,
     /// Sinks and items that something outside of the promise has befallen.
@@ -116,23 +116,23 @@ pub(super) struct World<'s, S> {
     pub(super) runs: Rc<RefCell<Vec<TaskResponse>>>,
 }
 
-impl<'s, S: Stage> World<'s, S> {
-    pub(super) fn new(stage: &'s S, gate: Gate, features: Features) -> Self {
+impl<'s, S: SimStage> SimState<'s, S> {
+    pub(super) fn new(stage: &'s S, gate: FaultInjector, features: SimFeatures) -> Self {
         let (dynamodb, s3, lambda) = stage.clients();
         let [wide, small] = stage.replicas();
-        let replicas = [Bounded::new("wide", wide, false), Bounded::new("small", small, true)];
+        let replicas = [BoundedKey::new("wide", wide, false), BoundedKey::new("small", small, true)];
         let compression = Compression::Gzip;
         let archive = ArchiveStore::new(s3.clone(), ARCHIVE.to_owned());
         let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
-        let maintenance = |known: &[Bounded]| MaintenanceHandler {
+        let maintenance = |known: &[BoundedKey]| MaintenanceHandler {
             owned: None,
             source: TableReader::new(dynamodb.clone(), SOURCE),
             restored: RestoreTable::new(dynamodb.clone(), SOURCE.to_owned()),
             replicas: known.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
-            mappings: ReplicatorMappings::new(lambda.clone(), Function::Replicator.name().to_owned()),
+            mappings: ReplicatorMappings::new(lambda.clone(), SimFunction::Replicator.name().to_owned()),
             deployment: DeployedReplicator::new(
                 lambda.clone(),
-                Function::Replicator.name().to_owned(),
+                SimFunction::Replicator.name().to_owned(),
                 SETTINGS.to_vec(),
             ),
             failures: FailureBucket::new(s3.clone(), FAILURES.to_owned()),
@@ -145,7 +145,7 @@ impl<'s, S: Stage> World<'s, S> {
             stage,
             gate,
             features,
-            source: Source::new(),
+            source: SimSource::new(),
             mappings: Vec::new(),
             tasks: Vec::new(),
             now: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
@@ -178,13 +178,19 @@ impl<'s, S: Stage> World<'s, S> {
     pub(super) fn map_stream(&mut self) {
         let stream = self.source.streams.len() - 1;
         self.stage.relabel(&self.source.streams[stream].label);
-        for function in Function::BOTH {
-            self.mappings.push(Mapping::new(function, stream, &self.features));
+        for function in SimFunction::BOTH {
+            self.mappings.push(SimMapping::new(function, stream, &self.features));
         }
     }
 
     /// Something happens at the source.
-    pub(super) async fn tell(&mut self, item: usize, what: What, poison: Option<super::source::Poison>, gap: u8) {
+    pub(super) async fn tell(
+        &mut self,
+        item: usize,
+        what: SourceWrite,
+        poison: Option<super::source::PoisonKind>,
+        gap: u8,
+    ) {
         self.source.tell(item, what, poison, gap, self.now);
         self.settled.push([false; 2]);
         let image = self.source.items[item].map(|kind| kind.image(item));
@@ -196,21 +202,21 @@ impl<'s, S: Stage> World<'s, S> {
     }
 
     /// Hands records to a function.
-    pub(super) fn deliver(&mut self, function: Function, records: Vec<usize>, role: Role) {
+    pub(super) fn deliver(&mut self, function: SimFunction, records: Vec<usize>, role: TaskRole) {
         let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
         let event = RawValue::from_string(event).unwrap();
         let invocation = self.invocation();
         let future = match function {
-            Function::Replicator => {
+            SimFunction::Replicator => {
                 let replicator = Rc::clone(&self.replicator);
                 async move { spelled(replicator.handle(&event, &invocation).await.ok()) }.boxed_local()
             }
-            Function::Archiver => {
+            SimFunction::Archiver => {
                 let archiver = self.archiver.clone();
                 async move { spelled(archiver.handle(&event, &invocation).await.ok()) }.boxed_local()
             }
         };
-        self.tasks.push(Task { role, records, future });
+        self.tasks.push(SimTask { role, records, future });
     }
 
     /// Gives maintenance an order.
@@ -274,11 +280,11 @@ impl<'s, S: Stage> World<'s, S> {
     }
 
     fn spawn_maintenance(&mut self, future: LocalBoxFuture<'static, Option<String>>) {
-        self.tasks.push(Task { role: Role::Maintenance, records: Vec::new(), future });
+        self.tasks.push(SimTask { role: TaskRole::Maintenance, records: Vec::new(), future });
     }
 
     /// Polls a task until it has come to the gate and everything it has under way is done.
-    async fn poll(&mut self, at: usize) -> Gone {
+    async fn poll(&mut self, at: usize) -> LostInvocation {
         self.gate.open();
         let (task, gate) = (&mut self.tasks[at], &self.gate);
         let output = poll_fn(|context| match task.future.as_mut().poll(context) {
@@ -290,17 +296,17 @@ impl<'s, S: Stage> World<'s, S> {
             Some(output) => {
                 let task = self.tasks.remove(at);
                 self.end(&task, output);
-                Gone::ToItsEnd
+                LostInvocation::ToItsEnd
             }
-            None if self.gate.progress().0 => Gone::On,
-            None => Gone::Nowhere,
+            None if self.gate.progress().0 => LostInvocation::On,
+            None => LostInvocation::Nowhere,
         }
     }
 
     /// Lets a task go on by so many calls.
     pub(super) async fn step(&mut self, at: usize, times: usize) {
         for _ in 0..times {
-            if !matches!(self.poll(at).await, Gone::On) {
+            if !matches!(self.poll(at).await, LostInvocation::On) {
                 return;
             }
         }
@@ -311,9 +317,9 @@ impl<'s, S: Stage> World<'s, S> {
         let mut idle = 0;
         for _ in 0..CALLS_MOST {
             match self.poll(at).await {
-                Gone::ToItsEnd => return,
-                Gone::On => idle = 0,
-                Gone::Nowhere => {
+                LostInvocation::ToItsEnd => return,
+                LostInvocation::On => idle = 0,
+                LostInvocation::Nowhere => {
                     // What hangs is not worth a pause.
                     idle = if self.gate.is_silent() { 5.max(idle + 1) } else { idle + 1 };
                     match idle {
@@ -334,20 +340,20 @@ impl<'s, S: Stage> World<'s, S> {
     pub(super) fn crash(&mut self, at: usize, keep: bool) {
         let task = self.tasks.remove(at);
         self.gate.see(match task.role {
-            Role::Maintenance => "maintenance: crashed",
-            Role::Delivery { .. } | Role::Stray => "delivery: crashed",
+            TaskRole::Maintenance => "maintenance: crashed",
+            TaskRole::Delivery { .. } | TaskRole::Stray => "delivery: crashed",
         });
         self.gate.keep_what_is_dropped(keep);
         drop(task.future);
         self.gate.keep_what_is_dropped(false);
-        if let Role::Delivery { mapping, ticket } = task.role {
+        if let TaskRole::Delivery { mapping, ticket } = task.role {
             self.mappings[mapping].machine.answer(ticket, None, self.now);
         }
     }
 
     /// A task has ended with this answer, or without one.
-    fn end(&mut self, task: &Task, output: Option<String>) {
-        let Role::Delivery { mapping, ticket } = task.role else {
+    fn end(&mut self, task: &SimTask, output: Option<String>) {
+        let TaskRole::Delivery { mapping, ticket } = task.role else {
             let told = |what: &str| output.as_ref().is_some_and(|output| output.contains(what));
             if told("\"redrive.skipped\"") {
                 self.gate.see("redrive: left a failure");
@@ -390,7 +396,9 @@ impl<'s, S: Stage> World<'s, S> {
             let function = self.mappings[mapping].function;
             let records: Vec<usize> = step.records.iter().map(|entry| entry.body).collect();
             match step.work {
-                ActionKind::Deliver => self.deliver(function, records, Role::Delivery { mapping, ticket: step.ticket }),
+                ActionKind::Deliver => {
+                    self.deliver(function, records, TaskRole::Delivery { mapping, ticket: step.ticket })
+                }
                 ActionKind::Discard(_) if self.fail_recordings > 0 => {
                     self.fail_recordings -= 1;
                     self.gate.see("given up: not recorded");
@@ -427,7 +435,7 @@ fn invocation(now: OffsetDateTime) -> Invocation {
     Invocation { now, stop_at: Instant::now() + INVOCATION, request_id: "1".to_owned() }
 }
 
-fn replicator(replicas: &[Bounded; 2], s3: aws_sdk_s3::Client) -> ReplicatorHandler {
+fn replicator(replicas: &[BoundedKey; 2], s3: aws_sdk_s3::Client) -> ReplicatorHandler {
     let sinks = replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Sink>).collect();
     ReplicatorHandler::new(sinks, Quarantine::new(s3, FAILURES.to_owned(), "replicator"))
 }

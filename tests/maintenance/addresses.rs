@@ -13,32 +13,32 @@ use shared::user::name::UserName;
 use shared::user::timestamp::Timestamp;
 use shared::user::{User, UserKey, UserProfile};
 
-use super::scene::{Item, SOURCE, Scene, text, to_its_end, user};
+use super::scene::{MaintenanceScene, SOURCE, SceneItem, text, to_its_end, user};
 
 const EMAILS: &str = "Emails";
 const ADDRESS: &str = "Ada@Example.com";
 
-fn table(scene: &Scene) -> UserTable {
+fn table(scene: &MaintenanceScene) -> UserTable {
     let table = UserTable::new(scene.dynamodb.clone(), SOURCE.to_owned(), "EmailIndex".to_owned());
     table.with_unique_emails(Some(EMAILS), NonceSource::of(Clock::system()))
 }
 
 /// The function, as it is where addresses are unique.
-fn maintenance(scene: &Scene) -> MaintenanceHandler {
+fn maintenance(scene: &MaintenanceScene) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
         .with_unique_emails(Some(EMAILS), NonceSource::of(Clock::system()));
     maintenance
 }
 
-fn with_address(user_id: &str, address: &str) -> Item {
+fn with_address(user_id: &str, address: &str) -> SceneItem {
     let mut item = user(user_id, "Then");
     item.insert("email".to_owned(), text(address));
     item
 }
 
 /// Lets these expire and be archived, each with the address.
-async fn expired(scene: &Scene, users: &[&str]) {
+async fn expired(scene: &MaintenanceScene, users: &[&str]) {
     let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for user in users {
         let mut item = with_address(user, ADDRESS);
@@ -49,7 +49,7 @@ async fn expired(scene: &Scene, users: &[&str]) {
     scene.stack.drained().await;
 }
 
-async fn create(scene: &Scene, user_id: &str) -> Result<(), WriteError> {
+async fn create(scene: &MaintenanceScene, user_id: &str) -> Result<(), WriteError> {
     let now = Clock::system().now();
     let key = UserKey { id: UserId::parse(user_id.to_owned()).unwrap(), timestamp: Timestamp::parse(1).unwrap() };
     let name = UserName::parse("Now".to_owned()).unwrap();
@@ -58,7 +58,7 @@ async fn create(scene: &Scene, user_id: &str) -> Result<(), WriteError> {
     table(scene).create(&User::created(key, profile, now), now).await
 }
 
-async fn restore(scene: &Scene, more: Value) -> TaskProgress {
+async fn restore(scene: &MaintenanceScene, more: Value) -> TaskProgress {
     let mut order = json!({"task": "restore", "run_id": "back", "expires_in_seconds": 3600, "dry_run": false});
     order.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     to_its_end(&maintenance(scene), order, std::time::Duration::from_mins(1)).await.unwrap().progress
@@ -69,8 +69,8 @@ fn all() -> Value {
 }
 
 /// The emails that have an owner, and their owners.
-async fn owners(scene: &Scene) -> Vec<(String, String)> {
-    let of = |item: &Item, name: &str| item[name].as_s().unwrap().clone();
+async fn owners(scene: &MaintenanceScene) -> Vec<(String, String)> {
+    let of = |item: &SceneItem, name: &str| item[name].as_s().unwrap().clone();
     let items = scene.items(EMAILS).await;
     let owners = items.iter().filter(|item| item["record"] == text("#owner"));
     owners.map(|owner| (of(owner, "email"), of(owner, "user_id"))).collect()
@@ -78,7 +78,7 @@ async fn owners(scene: &Scene) -> Vec<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_item_takes_its_address_and_ends_with_it() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada"]).await;
     assert_eq!(restore(&scene, all()).await.get("restore.restored"), 1);
     assert_eq!(owners(&scene).await, [(ADDRESS.to_lowercase(), "ada".to_owned())]);
@@ -92,7 +92,7 @@ async fn a_restored_item_takes_its_address_and_ends_with_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_another_user_has_by_now_is_left_to_it_and_the_key_is_told() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada"]).await;
     create(&scene, "eve").await.unwrap();
     for (dry, run, done) in [(true, "dry", "would_refuse"), (false, "wet", "refused")] {
@@ -109,7 +109,7 @@ async fn an_address_that_another_user_has_by_now_is_left_to_it_and_the_key_is_to
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_users_who_had_an_address_one_comes_back() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let users = ["ada", "bob", "cleo", "dora"];
     expired(&scene, &users).await;
     let progress = restore(&scene, all()).await;
@@ -121,7 +121,7 @@ async fn of_several_users_who_had_an_address_one_comes_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_restore_and_a_create_at_the_same_time_one_has_the_address() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada"]).await;
     for _ in 0..20 {
         for user in ["ada", "eve"] {
@@ -141,7 +141,7 @@ async fn of_a_restore_and_a_create_at_the_same_time_one_has_the_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_item_that_is_written_over_gives_its_address_back() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada"]).await;
     let now = Clock::system().now();
     let key = UserKey { id: UserId::parse("ada".to_owned()).unwrap(), timestamp: Timestamp::parse(1).unwrap() };
@@ -156,7 +156,7 @@ async fn an_item_that_is_written_over_gives_its_address_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_no_address_and_what_no_user_can_have_is_told_apart() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for mut item in [user("plain", "Then"), with_address("no user", ADDRESS)] {
         item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));

@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::restores::expired;
-use super::scene::{ARCHIVE, Scene};
+use super::scene::{ARCHIVE, MaintenanceScene};
 use crate::archival::harness::keys;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_removal_that_the_replica_remembers_has_its_row_in_either_layout() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob"], "Then").await;
     expired(&scene, &["cleo"], "Then").await;
     let answer = scene.task(json!({"task": "audit"})).await;
@@ -21,7 +21,7 @@ async fn every_removal_that_the_replica_remembers_has_its_row_in_either_layout()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_doubled_or_damaged_is_told() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada"], "Then").await;
     let [lost] = &keys(&scene.s3, ARCHIVE).await[..] else { panic!("one object") };
     expired(&scene, &["bob"], "Then").await;
@@ -47,7 +47,7 @@ async fn what_is_missing_doubled_or_damaged_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_of_keys_is_proven_by_any_row_of_each() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada"], "First").await;
     expired(&scene, &["ada"], "Second").await;
     let key = |user: &str| json!({"user_id": {"S": user}, "timestamp": {"N": "1"}});

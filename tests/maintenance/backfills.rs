@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use shared::revision::SequenceNumber;
 use tokio::net::TcpListener;
 
-use super::scene::{REPLICA, SOURCE, Scene, invoke, key, revision, text, user};
+use super::scene::{MaintenanceScene, REPLICA, SOURCE, invoke, key, revision, text, user};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_replica_lacks_is_filled_in_below_every_change_of_the_stream() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     for name in ["ada", "bob", "cleo"] {
         scene.put(SOURCE, user(name, "Created")).await;
     }
@@ -39,7 +39,7 @@ async fn what_a_replica_lacks_is_filled_in_below_every_change_of_the_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backfill_goes_on_where_the_last_invocation_stopped() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.fill(1_200, 2_000).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
@@ -61,7 +61,7 @@ async fn a_backfill_goes_on_where_the_last_invocation_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_together_are_the_whole_table() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.fill(200, 10).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
@@ -80,7 +80,7 @@ async fn segments_together_are_the_whole_table() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let mut poison = user("eve", "Eve");
     poison.insert("_tombstone_expires_at".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
@@ -97,7 +97,7 @@ async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in()
 }
 
 /// The task, told by Lambda of these mappings.
-async fn refused(scene: &Scene, mappings: Value) -> (String, &'static str) {
+async fn refused(scene: &MaintenanceScene, mappings: Value) -> (String, &'static str) {
     let listed = move || async move { axum::Json(json!({"EventSourceMappings": mappings})) };
     let router = Router::new().fallback(get(listed));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -111,7 +111,7 @@ async fn refused(scene: &Scene, mappings: Value) -> (String, &'static str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
     scene.delete(REPLICA, "ada").await;

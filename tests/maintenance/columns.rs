@@ -13,9 +13,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::json;
 
 use super::compactions::{archived, below, each_once, order as compaction};
-use super::scene::{ARCHIVE, Scene, invoke, to_its_end};
+use super::scene::{ARCHIVE, MaintenanceScene, invoke, to_its_end};
 use crate::archival::harness::{self, get};
-use crate::faults::proxy::{self, Mishap};
+use crate::faults::proxy::{self, HttpFault};
 
 const DAY: &str = "parquet/Users/dt=2026-11-22/";
 
@@ -23,7 +23,7 @@ fn order(run: &str) -> serde_json::Value {
     json!({"task": "export-parquet", "run_id": run, "to": "2999-01-01T00:00:00Z"})
 }
 
-async fn sheets(scene: &Scene) -> Vec<RecordBatch> {
+async fn sheets(scene: &MaintenanceScene) -> Vec<RecordBatch> {
     let mut sheets = Vec::new();
     for key in below(scene, "parquet/").await.into_iter().filter(|key| key.ends_with(".parquet")) {
         let (bytes, metadata) = get(&scene.s3, ARCHIVE, &key).await;
@@ -35,7 +35,7 @@ async fn sheets(scene: &Scene) -> Vec<RecordBatch> {
 }
 
 /// How many times the files hold each user.
-async fn read(scene: &Scene) -> BTreeMap<String, usize> {
+async fn read(scene: &MaintenanceScene) -> BTreeMap<String, usize> {
     let mut users = BTreeMap::new();
     for sheet in sheets(scene).await {
         for user in sheet.column_by_name("user_id").unwrap().as_string::<i32>() {
@@ -47,7 +47,7 @@ async fn read(scene: &Scene) -> BTreeMap<String, usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 40), (30, 60)]).await;
     scene.task(compaction("merged")).await;
     archived(&scene, 3, &[(60, 70)]).await;
@@ -93,7 +93,7 @@ async fn a_compacted_day_becomes_files_of_typed_columns_that_hold_the_same_rows(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_the_next_compaction_a_day_is_written_anew_and_what_it_had_goes() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10)]).await;
     scene.task(compaction("first")).await;
     scene.task(order("first")).await;
@@ -115,7 +115,7 @@ async fn after_the_next_compaction_a_day_is_written_anew_and_what_it_had_goes() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_run_ends_it() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 20)]).await;
     scene.task(compaction("first")).await;
     let mut order = order("crash");
@@ -132,7 +132,7 @@ async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_ru
     archived(&scene, 1, &[(20, 30)]).await;
     scene.task(compaction("late")).await;
     let mut steps = 0;
-    for last in [Mishap::Error(503, "SlowDown"), Mishap::AnswerLost] {
+    for last in [HttpFault::Error(503, "SlowDown"), HttpFault::AnswerLost] {
         for crash in 0.. {
             for key in below(&scene, "parquet/").await {
                 scene.s3.delete_object().bucket(ARCHIVE).key(key).send().await.unwrap();
@@ -144,12 +144,12 @@ async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_ru
             let writes = Arc::new(AtomicUsize::new(0));
             let url = proxy::before(scene.stack.s3_url(), move |call| {
                 if !matches!(call.method, "PUT" | "DELETE") || call.path.contains("/reports/") {
-                    return Mishap::None;
+                    return HttpFault::None;
                 }
                 match writes.fetch_add(1, Ordering::Relaxed).cmp(&crash) {
-                    std::cmp::Ordering::Less => Mishap::None,
+                    std::cmp::Ordering::Less => HttpFault::None,
                     std::cmp::Ordering::Equal => last,
-                    std::cmp::Ordering::Greater => Mishap::Error(503, "SlowDown"),
+                    std::cmp::Ordering::Greater => HttpFault::Error(503, "SlowDown"),
                 }
             })
             .await;
@@ -171,7 +171,7 @@ async fn a_crash_at_any_write_leaves_a_day_as_it_was_or_as_it_is_and_the_next_ru
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_stands_in_the_way_is_named_and_what_is_there_stays() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10)]).await;
     scene.task(compaction("first")).await;
     scene.task(order("first")).await;
@@ -206,7 +206,7 @@ async fn what_stands_in_the_way_is_named_and_what_is_there_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_writing_of_columns_goes_on_where_its_last_invocation_stopped() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     for day in 0..3 {
         archived(&scene, day * 24, &[(0, 5)]).await;
     }

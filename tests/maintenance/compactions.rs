@@ -10,9 +10,9 @@ use maintenance::MaintenanceHandler;
 use maintenance::task::TaskResponse;
 use serde_json::{Value, json};
 
-use super::scene::{ARCHIVE, Scene, invoke, to_its_end};
+use super::scene::{ARCHIVE, MaintenanceScene, invoke, to_its_end};
 use crate::archival::harness::{self, expired, get, keys, payload};
-use crate::faults::proxy::{self, Call, Mishap};
+use crate::faults::proxy::{self, HttpFault, ProxiedCall};
 
 /// The day of the records that [`expired`] makes.
 pub(super) fn order(run: &str) -> Value {
@@ -20,7 +20,7 @@ pub(super) fn order(run: &str) -> Value {
 }
 
 /// Archives batches of users by their numbers, in the `hour`th hour after the first.
-pub(super) async fn archived(scene: &Scene, hour: i64, batches: &[(u32, u32)]) {
+pub(super) async fn archived(scene: &MaintenanceScene, hour: i64, batches: &[(u32, u32)]) {
     let archiver = harness::archiver(&[], scene.s3.clone());
     for (first, end) in batches {
         let records = payload((*first..*end).map(|n| expired(n, hour * 3_600)));
@@ -28,12 +28,12 @@ pub(super) async fn archived(scene: &Scene, hour: i64, batches: &[(u32, u32)]) {
     }
 }
 
-pub(super) async fn below(scene: &Scene, prefix: &str) -> Vec<String> {
+pub(super) async fn below(scene: &MaintenanceScene, prefix: &str) -> Vec<String> {
     keys(&scene.s3, ARCHIVE).await.into_iter().filter(|key| key.starts_with(prefix)).collect()
 }
 
 /// How many rows all objects of both layouts have by their metadata, repetitions and all.
-async fn rows_told(scene: &Scene) -> u64 {
+async fn rows_told(scene: &MaintenanceScene) -> u64 {
     let mut rows = 0;
     for key in below(scene, "archive/").await.into_iter().chain(below(scene, "compacted/").await) {
         rows += get(&scene.s3, ARCHIVE, &key).await.1["rows"].parse::<u64>().unwrap();
@@ -42,7 +42,7 @@ async fn rows_told(scene: &Scene) -> u64 {
 }
 
 /// How many times a reader of both layouts meets each user.
-async fn read(scene: &Scene) -> BTreeMap<String, usize> {
+async fn read(scene: &MaintenanceScene) -> BTreeMap<String, usize> {
     let mut users = BTreeMap::new();
     for row in harness::rows(&scene.s3).await {
         let item: Value = serde_json::from_str(row.item.get()).unwrap();
@@ -55,7 +55,7 @@ pub(super) fn each_once(count: u32) -> BTreeMap<String, usize> {
     (0..count).map(|n| (format!("user-{n:03}"), 1)).collect()
 }
 
-async fn empty(scene: &Scene) {
+async fn empty(scene: &MaintenanceScene) {
     for key in keys(&scene.s3, ARCHIVE).await {
         scene.s3.delete_object().bucket(ARCHIVE).key(key).send().await.unwrap();
     }
@@ -67,7 +67,7 @@ fn counts(answer: &TaskResponse) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_day_becomes_one_sorted_run_and_what_it_was_made_of_is_kept_with_a_manifest() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 40), (30, 60)]).await;
     archived(&scene, 3, &[(60, 100)]).await;
     let before = below(&scene, "archive/").await;
@@ -100,7 +100,7 @@ async fn a_day_becomes_one_sorted_run_and_what_it_was_made_of_is_kept_with_a_man
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_comes_late_is_merged_by_the_next_run_and_what_comes_again_is_retired_again() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 40), (40, 60)]).await;
     scene.task(order("first")).await;
     archived(&scene, 0, &[(60, 70), (0, 40)]).await;
@@ -113,7 +113,7 @@ async fn what_comes_late_is_merged_by_the_next_run_and_what_comes_again_is_retir
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_objects_than_are_read_at_a_time_take_rounds_and_end_as_one_run_of_parts_of_the_target_size() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let batches: Vec<_> = (0..70).map(|n| (n * 5, n * 5 + 6)).collect();
     archived(&scene, 0, &batches).await;
     let mut order = order("rounds");
@@ -137,7 +137,7 @@ async fn more_objects_than_are_read_at_a_time_take_rounds_and_end_as_one_run_of_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_hour_is_merged_by_itself_and_the_day_later() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20)]).await;
     archived(&scene, 1, &[(20, 30), (30, 40)]).await;
     let mut hourly = order("hour");
@@ -151,7 +151,10 @@ async fn an_hour_is_merged_by_itself_and_the_day_later() {
 }
 
 /// The function, whose archive is behind a line on which every request meets with what `plan` says.
-async fn behind(scene: &Scene, plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static) -> MaintenanceHandler {
+async fn behind(
+    scene: &MaintenanceScene,
+    plan: impl Fn(&ProxiedCall<'_>) -> HttpFault + Send + Sync + 'static,
+) -> MaintenanceHandler {
     let url = proxy::before(scene.stack.s3_url(), plan).await;
     let mut maintenance = scene.maintenance();
     maintenance.archive = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
@@ -160,11 +163,11 @@ async fn behind(scene: &Scene, plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_step_loses_no_row_and_the_next_run_ends_it() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let mut order = order("crash");
     order["target_file_size_bytes"] = json!(20_000);
     let mut steps = 0;
-    for last in [Mishap::Error(503, "SlowDown"), Mishap::AnswerLost] {
+    for last in [HttpFault::Error(503, "SlowDown"), HttpFault::AnswerLost] {
         for crash in 0.. {
             empty(&scene).await;
             archived(&scene, 0, &[(0, 20), (15, 40)]).await;
@@ -178,10 +181,10 @@ async fn a_crash_at_any_step_loses_no_row_and_the_next_run_ends_it() {
                     written.load(Ordering::Relaxed).saturating_sub(1)
                 };
                 match nth.cmp(&crash) {
-                    std::cmp::Ordering::Less => Mishap::None,
+                    std::cmp::Ordering::Less => HttpFault::None,
                     std::cmp::Ordering::Equal if matches!(call.method, "PUT" | "DELETE") => last,
-                    _ if written.load(Ordering::Relaxed) > crash => Mishap::Error(503, "SlowDown"),
-                    _ => Mishap::None,
+                    _ if written.load(Ordering::Relaxed) > crash => HttpFault::Error(503, "SlowDown"),
+                    _ => HttpFault::None,
                 }
             })
             .await;
@@ -201,7 +204,7 @@ async fn a_crash_at_any_step_loses_no_row_and_the_next_run_ends_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20), (20, 30), (30, 40), (40, 50)]).await;
     let objects = below(&scene, "archive/").await;
     let put = async |key: &str, bytes: Vec<u8>, metadata: std::collections::HashMap<String, String>| {
@@ -246,7 +249,7 @@ async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_without_its_key_is_named_by_object_and_row_and_kept() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20)]).await;
     let object = &below(&scene, "archive/").await[0];
     let (bytes, mut metadata) = get(&scene.s3, ARCHIVE, object).await;
@@ -265,7 +268,7 @@ async fn a_row_without_its_key_is_named_by_object_and_row_and_kept() {
 }
 
 /// What a reader finds while objects are moved under its hands: one that is gone where it looks makes it look anew.
-async fn read_meanwhile(scene: &Scene) -> std::collections::BTreeSet<String> {
+async fn read_meanwhile(scene: &MaintenanceScene) -> std::collections::BTreeSet<String> {
     'anew: loop {
         let mut users = std::collections::BTreeSet::new();
         for key in below(scene, "archive/").await.into_iter().chain(below(scene, "compacted/").await) {
@@ -284,7 +287,7 @@ async fn read_meanwhile(scene: &Scene) -> std::collections::BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_a_running_archiver_no_row_is_missed_at_any_moment_and_none_is_left_over() {
     const BATCHES: u32 = 60;
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let acknowledged = AtomicUsize::new(0);
     let archiving = async {
         for batch in 0..BATCHES {
@@ -324,7 +327,7 @@ async fn beside_a_running_archiver_no_row_is_missed_at_any_moment_and_none_is_le
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compaction_goes_on_where_its_last_invocation_stopped() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20)]).await;
     archived(&scene, 24, &[(20, 30)]).await;
     archived(&scene, 48, &[(30, 40)]).await;

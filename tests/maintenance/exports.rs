@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use shared::raw_item::RawItem;
 
 use super::restores::expired;
-use super::scene::{ARCHIVE, Item, Scene, invoke, text};
+use super::scene::{ARCHIVE, MaintenanceScene, SceneItem, invoke, text};
 use crate::archival::harness::{get, keys};
 
 const TABLE: &str = "UsersImported";
 
 /// Makes the table that the command says and puts the lines of the export, as the service's import does; answers the
 /// table's items. The embedded engine has no import of its own.
-async fn imported(scene: &Scene, run: &str) -> Vec<Item> {
+async fn imported(scene: &MaintenanceScene, run: &str) -> Vec<SceneItem> {
     let command = get(&scene.s3, ARCHIVE, &format!("export/{run}/import-table.sh")).await.0;
     let command = String::from_utf8(command).unwrap();
     let prefix = format!("export/{run}/data/");
@@ -55,8 +55,8 @@ async fn imported(scene: &Scene, run: &str) -> Vec<Item> {
     scene.items(TABLE).await
 }
 
-fn by_name(items: &[Item]) -> Vec<(String, String)> {
-    let of = |item: &Item, name: &str| item[name].as_s().unwrap().clone();
+fn by_name(items: &[SceneItem]) -> Vec<(String, String)> {
+    let of = |item: &SceneItem, name: &str| item[name].as_s().unwrap().clone();
     let mut names: Vec<_> = items.iter().map(|item| (of(item, "user_id"), of(item, "name"))).collect();
     names.sort();
     names
@@ -64,7 +64,7 @@ fn by_name(items: &[Item]) -> Vec<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_latest_row_of_each_key_is_imported_whole_and_once() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob"], "First").await;
     expired(&scene, &["ada"], "Second").await;
     scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
@@ -89,7 +89,7 @@ async fn the_latest_row_of_each_key_is_imported_whole_and_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_a_point_in_time_what_was_removed_later_is_not_there() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada"], "First").await;
     tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
     let at = shared::clock::Clock::system().now() - time::Duration::seconds(1);
@@ -101,7 +101,7 @@ async fn at_a_point_in_time_what_was_removed_later_is_not_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_that_is_begun_anew_leaves_nothing_of_what_it_was_and_another_under_its_name_is_refused() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob", "cleo", "dora"], "First").await;
     let order =
         json!({"task": "export-import-table", "run_id": "anew", "table": TABLE, "target_file_size_bytes": 1024});

@@ -7,15 +7,15 @@ use maintenance::failure_bucket::FailureBucket;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::scene::{FAILURES, FORMER, REPLICA, SOURCE, Scene, invoke, record, user};
-use crate::faults::proxy::{self, Call, Mishap};
-use crate::replication::story::Told;
+use super::scene::{FAILURES, FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, user};
+use crate::faults::proxy::{self, HttpFault, ProxiedCall};
+use crate::replication::story::EventBuilder;
 
 const OBJECTS: usize = 3_000;
 
 /// A replica that lacks ada, and thousands of failure objects, of which the last one is hers.
-async fn with_many_failures() -> Scene {
-    let scene = Scene::start().await;
+async fn with_many_failures() -> MaintenanceScene {
+    let scene = MaintenanceScene::start().await;
     for name in ["ada", "bob"] {
         scene.put(SOURCE, user(name, "Now")).await;
     }
@@ -23,7 +23,8 @@ async fn with_many_failures() -> Scene {
     scene.delete(REPLICA, "ada").await;
     let puts = (0..OBJECTS).map(|n| {
         let name = if n == OBJECTS - 1 { "ada".to_owned() } else { format!("u{n:05}") };
-        let body = json!({"format": 1, "reason": "once", "record": record(Told::named(&name, 1, "Then"), FORMER)});
+        let body =
+            json!({"format": 1, "reason": "once", "record": record(EventBuilder::named(&name, 1, "Then"), FORMER)});
         let key = format!("quarantine/replicator/dynamodb/Users/x-{n:05}.json");
         let scene = &scene;
         async move { scene.put_object(&key, body.to_string()).await }
@@ -36,11 +37,11 @@ async fn with_many_failures() -> Scene {
 async fn a_comparison_reads_the_failure_bucket_until_its_deadline_and_says_so() {
     let scene = with_many_failures().await;
     // Each object takes a while, so that all of them take longer than the invocation has.
-    let slow = |call: &Call<'_>| {
+    let slow = |call: &ProxiedCall<'_>| {
         if call.method == "GET" && call.path.contains("/quarantine/") {
             std::thread::sleep(Duration::from_millis(20));
         }
-        Mishap::None
+        HttpFault::None
     };
     let mut maintenance = scene.maintenance();
     let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), slow).await);
@@ -66,14 +67,14 @@ async fn a_comparison_reads_the_failure_bucket_until_its_deadline_and_says_so() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_no_failure_can_be_is_not_read() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
     scene.stack.drained().await;
     scene.delete(REPLICA, "ada").await;
     let dump = "quarantine/replicator/dynamodb/Users/dump.json";
     scene.put_object(dump, vec![b' '; 17 * 1024 * 1024]).await;
-    let never = |call: &Call<'_>| {
-        if call.path.contains("dump") { Mishap::Error(500, "InternalError") } else { Mishap::None }
+    let never = |call: &ProxiedCall<'_>| {
+        if call.path.contains("dump") { HttpFault::Error(500, "InternalError") } else { HttpFault::None }
     };
     let mut maintenance = scene.maintenance();
     let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), never).await);

@@ -16,42 +16,42 @@ use shared::table::RestoreTable;
 
 use super::compactions::archived;
 use super::restores::expired;
-use super::scene::{ARCHIVE, FAILURES, FORMER, REPLICA, SOURCE, Scene, invoke, record, to_its_end};
+use super::scene::{ARCHIVE, FAILURES, FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, to_its_end};
 use crate::archival::harness;
-use crate::faults::proxy::{self, Call, Mishap};
+use crate::faults::proxy::{self, HttpFault, ProxiedCall};
 use crate::replication::rig::create_table;
-use crate::replication::story::Told;
+use crate::replication::story::EventBuilder;
 
 const LATER: &str = "Later";
-const UNAVAILABLE: Mishap = Mishap::Error(500, "InternalServerError");
+const UNAVAILABLE: HttpFault = HttpFault::Error(500, "InternalServerError");
 
-fn when(hit: bool) -> Mishap {
-    if hit { UNAVAILABLE } else { Mishap::None }
+fn when(hit: bool) -> HttpFault {
+    if hit { UNAVAILABLE } else { HttpFault::None }
 }
 
 async fn table_behind(
-    scene: &Scene,
-    plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static,
+    scene: &MaintenanceScene,
+    plan: impl Fn(&ProxiedCall<'_>) -> HttpFault + Send + Sync + 'static,
 ) -> aws_sdk_dynamodb::Client {
     local::clients::dynamodb(&proxy::before(scene.stack.dynamodb_url(), plan).await)
 }
 
 async fn buckets_behind(
-    scene: &Scene,
-    plan: impl Fn(&Call<'_>) -> Mishap + Send + Sync + 'static,
+    scene: &MaintenanceScene,
+    plan: impl Fn(&ProxiedCall<'_>) -> HttpFault + Send + Sync + 'static,
 ) -> aws_sdk_s3::Client {
     harness::client(&proxy::before(scene.stack.s3_url(), plan).await)
 }
 
 /// A second replica, whose table is not there yet.
-fn with_a_later_replica(scene: &Scene) -> MaintenanceHandler {
+fn with_a_later_replica(scene: &MaintenanceScene) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     let sink = DynamoDbSink::new(scene.dynamodb.clone(), LATER, 8, time::Duration::days(8));
     maintenance.replicas.push(Box::new(sink));
     maintenance
 }
 
-async fn make_the_later_replica(scene: &Scene) {
+async fn make_the_later_replica(scene: &MaintenanceScene) {
     create_table(&scene.dynamodb, LATER, &[("user_id", "S"), ("timestamp", "N")]).await;
 }
 
@@ -74,14 +74,14 @@ async fn continued(maintenance: &MaintenanceHandler, order: &Value, interrupted:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_backfill_keeps_its_cursor_and_its_counts() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.fill(1_200, 2_000).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
     let mut maintenance = scene.maintenance();
     let pages = AtomicUsize::new(0);
     let second_page =
-        move |call: &Call<'_>| when(call.operation == "Scan" && pages.fetch_add(1, Ordering::Relaxed) > 0);
+        move |call: &ProxiedCall<'_>| when(call.operation == "Scan" && pages.fetch_add(1, Ordering::Relaxed) > 0);
     maintenance.source = TableReader::new(table_behind(&scene, second_page).await, SOURCE);
     let order = json!({"task": "backfill", "run_id": "cut"});
     let cut = interrupted(&maintenance, &order).await;
@@ -96,7 +96,7 @@ async fn an_interrupted_verify_or_repair_keeps_its_cursor_its_counts_and_its_rep
         json!({"task": "verify", "run_id": "verify", "recheck_after_seconds": 0}),
         json!({"task": "repair", "run_id": "repair", "recheck_after_seconds": 0, "dry_run": false}),
     ] {
-        let scene = Scene::start().await;
+        let scene = MaintenanceScene::start().await;
         scene.fill(3, 10).await;
         scene.stack.drained().await;
         scene.delete(REPLICA, "u00001").await;
@@ -116,14 +116,14 @@ async fn an_interrupted_verify_or_repair_keeps_its_cursor_its_counts_and_its_rep
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_redrive_keeps_its_cursor_its_counts_and_its_report() {
-    let scene = Scene::start().await;
-    scene.give_up("replicator", vec![record(Told::named("ada", 1, "Then"), FORMER)], false).await;
-    let body = json!({"format": 1, "reason": "once", "record": record(Told::named("bob", 2, "Then"), FORMER)});
+    let scene = MaintenanceScene::start().await;
+    scene.give_up("replicator", vec![record(EventBuilder::named("ada", 1, "Then"), FORMER)], false).await;
+    let body = json!({"format": 1, "reason": "once", "record": record(EventBuilder::named("bob", 2, "Then"), FORMER)});
     scene.put_object("quarantine/replicator/dynamodb/Users/x-2.json", body.to_string()).await;
     let mut maintenance = scene.maintenance();
     let listings = AtomicUsize::new(0);
     // Of what Lambda gave up there is one listing with an object and one without; the next one is of the quarantine.
-    let quarantine = move |call: &Call<'_>| {
+    let quarantine = move |call: &ProxiedCall<'_>| {
         let lists = call.method == "GET" && call.path.trim_matches('/') == FAILURES;
         when(lists && listings.fetch_add(1, Ordering::Relaxed) > 1)
     };
@@ -138,8 +138,8 @@ async fn an_interrupted_redrive_keeps_its_cursor_its_counts_and_its_report() {
 }
 
 /// Two days of the archive, and the function to which it does not take what is written of the second one.
-async fn without_a_second_day(scene: &Scene, below: &'static str) -> MaintenanceHandler {
-    let second_day = move |call: &Call<'_>| {
+async fn without_a_second_day(scene: &MaintenanceScene, below: &'static str) -> MaintenanceHandler {
+    let second_day = move |call: &ProxiedCall<'_>| {
         let path = call.path.replace("%3D", "=");
         when(call.method == "PUT" && path.contains(below) && path.contains("dt=2026-11-23"))
     };
@@ -150,7 +150,7 @@ async fn without_a_second_day(scene: &Scene, below: &'static str) -> Maintenance
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_compaction_keeps_its_cursor_its_counts_and_its_report() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20)]).await;
     archived(&scene, 24, &[(20, 30), (30, 40)]).await;
     let maintenance = without_a_second_day(&scene, "/compacted/").await;
@@ -166,10 +166,11 @@ async fn an_interrupted_compaction_keeps_its_cursor_its_counts_and_its_report() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compaction_that_was_interrupted_while_it_retires_objects_counts_each_of_them_once() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10), (10, 20), (20, 30)]).await;
     let removed = AtomicUsize::new(0);
-    let one = move |call: &Call<'_>| when(call.method == "DELETE" && removed.fetch_add(1, Ordering::Relaxed) > 0);
+    let one =
+        move |call: &ProxiedCall<'_>| when(call.method == "DELETE" && removed.fetch_add(1, Ordering::Relaxed) > 0);
     let mut maintenance = scene.maintenance();
     maintenance.archive = ArchiveStore::new(buckets_behind(&scene, one).await, ARCHIVE.to_owned());
     let order = json!({"task": "compact", "run_id": "cut", "to": "2026-12-01T00:00:00Z"});
@@ -185,7 +186,7 @@ async fn a_compaction_that_was_interrupted_while_it_retires_objects_counts_each_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn interrupted_columns_keep_their_cursor_their_counts_and_their_report() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     archived(&scene, 0, &[(0, 10)]).await;
     archived(&scene, 24, &[(10, 20)]).await;
     scene.task(json!({"task": "compact", "to": "2026-12-01T00:00:00Z"})).await;
@@ -200,10 +201,10 @@ async fn interrupted_columns_keep_their_cursor_their_counts_and_their_report() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let users: Vec<String> = (0..150).map(|n| format!("u{n:03}")).collect();
     expired(&scene, &users.iter().map(String::as_str).collect::<Vec<_>>(), "Then").await;
-    let one = |call: &Call<'_>| when(call.operation == "PutItem" && call.body.contains("\"u120\""));
+    let one = |call: &ProxiedCall<'_>| when(call.operation == "PutItem" && call.body.contains("\"u120\""));
     let mut maintenance = scene.maintenance();
     maintenance.restored = RestoreTable::new(table_behind(&scene, one).await, SOURCE.to_owned());
     let order = json!({
@@ -222,7 +223,7 @@ async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_audit_keeps_its_cursor_its_counts_and_its_report() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob"], "Then").await;
     let damaged = "archive/Users/dt=2026-11-22/hr=09/00000000000000000000000000000000.ndjson.zst";
     scene.s3.put_object().bucket(ARCHIVE).key(damaged).body(b"mine".to_vec().into()).send().await.unwrap();
@@ -241,7 +242,7 @@ async fn an_interrupted_audit_keeps_its_cursor_its_counts_and_its_report() {
 /// The bucket of reports fails in the middle: what was to be told is told by the invocation's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_that_is_refused_once_is_written_all_the_same() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     // Keys that fill more than a part of the report, so that it is written on the way.
     let filling = "k".repeat(1_000);
     let users: Vec<String> = (0..4_300).map(|n| format!("{filling}{n:05}")).collect();
@@ -251,7 +252,7 @@ async fn a_report_that_is_refused_once_is_written_all_the_same() {
     let refused = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&refused);
     // The first call, and none after.
-    let once = move |call: &Call<'_>| {
+    let once = move |call: &ProxiedCall<'_>| {
         let report = call.method == "PUT" && call.path.contains("/reports/");
         when(report && seen.fetch_add(1, Ordering::Relaxed) < 1)
     };

@@ -4,16 +4,16 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
 use super::restores::expired;
-use super::scene::{ARCHIVE, REPLICA, SOURCE, Scene, revision};
+use super::scene::{ARCHIVE, MaintenanceScene, REPLICA, SOURCE, revision};
 use crate::archival::harness::{keys, rows};
 
-async fn below(scene: &Scene, prefix: &str) -> usize {
+async fn below(scene: &MaintenanceScene, prefix: &str) -> usize {
     keys(&scene.s3, ARCHIVE).await.iter().filter(|key| key.starts_with(prefix)).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn created_expired_archived_compacted_restored_replicated_and_expired_again() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
 
     // Ada is created, expires, and is archived; the replica remembers why she is gone.
     expired(&scene, &["ada"], "Ada Lovelace").await;

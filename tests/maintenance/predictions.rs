@@ -11,9 +11,9 @@ use shared::clock::Clock;
 use shared::table::{NonceSource, RestoreTable};
 
 use super::restores::expired;
-use super::scene::{FORMER, Item, REPLICA, SOURCE, Scene, record, text, to_its_end, user};
-use crate::relational::store::Store;
-use crate::replication::story::Told;
+use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, SceneItem, record, text, to_its_end, user};
+use crate::relational::store::RelationalStore;
+use crate::replication::story::EventBuilder;
 
 async fn run(maintenance: &MaintenanceHandler, order: &Value, dry_run: bool) -> TaskResponse {
     let mut order = order.clone();
@@ -23,7 +23,7 @@ async fn run(maintenance: &MaintenanceHandler, order: &Value, dry_run: bool) -> 
 }
 
 /// The outcomes of a run by what they are of, with the reason; a dry run's in the words of the real one.
-async fn outcomes(scene: &Scene, run: &str, of: &str) -> BTreeMap<String, (String, String)> {
+async fn outcomes(scene: &MaintenanceScene, run: &str, of: &str) -> BTreeMap<String, (String, String)> {
     let outcomes = [
         ("would_redrive", "redriven"),
         ("would_skip", "skipped"),
@@ -48,7 +48,7 @@ fn counted(outcomes: &BTreeMap<String, (String, String)>, done: &str) -> usize {
 }
 
 /// An item that has no room for what a replica adds to it.
-fn full(user_id: &str) -> Item {
+fn full(user_id: &str) -> SceneItem {
     let mut item = user(user_id, "");
     let size = shared::raw_item::RawItem::new(item.clone()).size_bytes();
     item.insert("name".to_owned(), text(&"x".repeat(shared::raw_item::ITEM_BYTES_MOST - size - 10)));
@@ -57,7 +57,7 @@ fn full(user_id: &str) -> Item {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_of_a_redrive_tells_the_outcome_of_each_object() {
-    let (scene, store) = (Scene::start().await, Store::start().await);
+    let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
     let mut maintenance = scene.maintenance();
     maintenance.replicas.push(Box::new(store.sink));
     scene.put(SOURCE, user("well", "Now")).await;
@@ -75,15 +75,15 @@ async fn a_dry_run_of_a_redrive_tells_the_outcome_of_each_object() {
     let mut foreign = user("foreign", "Wrong");
     foreign.insert("_rev".to_owned(), AttributeValue::S("7".to_owned()));
     scene.put(REPLICA, foreign).await;
-    let old = |name: &str, number| record(Told::named(name, number, "Then"), FORMER);
+    let old = |name: &str, number| record(EventBuilder::named(name, number, "Then"), FORMER);
     for (number, name) in ["well", "rev", "full", "zero", "foreign", "deleted"].into_iter().enumerate() {
         scene.give_up("replicator", vec![old(name, number as u64 + 1)], number % 2 == 0).await;
     }
     scene.give_up("replicator", vec![old("well", 20), old("rev", 21)], false).await;
     scene.give_up("somebody", vec![old("well", 22)], false).await;
     scene.give_up("replicator", vec![json!({"eventName": "INSERT"})], false).await;
-    scene.give_up("archiver", vec![record(Told::expired("once", 23), FORMER)], false).await;
-    let mut timeless = record(Told::expired("never", 24), FORMER);
+    scene.give_up("archiver", vec![record(EventBuilder::expired("once", 23), FORMER)], false).await;
+    let mut timeless = record(EventBuilder::expired("never", 24), FORMER);
     timeless["dynamodb"]["ApproximateCreationDateTime"] = json!(0);
     scene.give_up("archiver", vec![timeless], false).await;
     let body = json!({"format": 1, "reason": "once", "record": old("well", 25)});
@@ -110,7 +110,7 @@ async fn a_dry_run_of_a_redrive_tells_the_outcome_of_each_object() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_of_a_repair_tells_the_outcome_of_each_key() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     for name in ["same", "missing", "different", "resurrected"] {
         scene.put(SOURCE, user(name, "Created")).await;
     }
@@ -145,7 +145,7 @@ async fn a_dry_run_of_a_repair_tells_the_outcome_of_each_key() {
     assert_eq!((dry.problems, real.problems), (3, 3));
 }
 
-fn expiring(mut item: Item) -> Item {
+fn expiring(mut item: SceneItem) -> SceneItem {
     let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
     item
@@ -154,7 +154,7 @@ fn expiring(mut item: Item) -> Item {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
     for (overwrite, rows) in [(false, "latest"), (true, "latest"), (true, "all"), (false, "all")] {
-        let scene = Scene::start().await;
+        let scene = MaintenanceScene::start().await;
         let mut maintenance = scene.maintenance();
         maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
             .with_unique_emails(Some("Emails"), NonceSource::of(Clock::system()));

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use shared::revision::Revision;
 
 use super::scene::{
-    ARCHIVE, FAILURES, FORMER, REPLICA, SOURCE, Scene, invoke, record as record_of, revision, text, user,
+    ARCHIVE, FAILURES, FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record as record_of, revision, text, user,
 };
-use crate::faults::proxy::{self, Call, Mishap};
-use crate::replication::story::Told;
+use crate::faults::proxy::{self, HttpFault, ProxiedCall};
+use crate::replication::story::EventBuilder;
 
 /// The users of all rows in the archive, once for each row.
-async fn archived(scene: &Scene) -> Vec<String> {
+async fn archived(scene: &MaintenanceScene) -> Vec<String> {
     let listed = scene.s3.list_objects_v2().bucket(ARCHIVE).prefix("archive/").send().await.unwrap();
     let mut users = Vec::new();
     for key in listed.contents().iter().map(|object| object.key().unwrap()) {
@@ -35,7 +35,7 @@ async fn archived(scene: &Scene) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     for name in ["renamed", "deleted", "kept"] {
         scene.put(SOURCE, user(name, "Now")).await;
     }
@@ -43,9 +43,9 @@ async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image()
     scene.stack.drained().await;
     scene.lose_replica().await;
     let records = vec![
-        record_of(Told::named("renamed", 5, "Then"), FORMER),
-        record_of(Told::named("deleted", 6, "Then"), FORMER),
-        record_of(Told::deleted("kept", 7), FORMER),
+        record_of(EventBuilder::named("renamed", 5, "Then"), FORMER),
+        record_of(EventBuilder::named("deleted", 6, "Then"), FORMER),
+        record_of(EventBuilder::deleted("kept", 7), FORMER),
     ];
     let object = scene.give_up("replicator", records, false).await;
 
@@ -73,10 +73,10 @@ async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_object_redriven_twice_changes_nothing() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
     scene.stack.drained().await;
-    let records = vec![record_of(Told::named("ada", 5, "Then"), FORMER)];
+    let records = vec![record_of(EventBuilder::named("ada", 5, "Then"), FORMER)];
     let object = scene.give_up("replicator", records, true).await;
     let body = scene.object(&object).await;
     scene.task(json!({"task": "redrive", "dry_run": false})).await;
@@ -90,11 +90,11 @@ async fn the_same_object_redriven_twice_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_record_is_redriven_by_its_key() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
-    let mut record = record_of(Told::named("ada", 5, "Then"), FORMER);
+    let mut record = record_of(EventBuilder::named("ada", 5, "Then"), FORMER);
     record["eventName"] = json!("RENAME");
     let body = json!({"format": 1, "reason": "eventName is \"RENAME\"", "record": record}).to_string();
     scene.put_object("quarantine/replicator/read/Users/x-5.json", body).await;
@@ -107,9 +107,9 @@ async fn an_unreadable_record_is_redriven_by_its_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ttl_removed_is_archived_once_and_what_a_user_deleted_is_not() {
-    let scene = Scene::start().await;
-    let expired = |name: &str, number| record_of(Told::expired(name, number), FORMER);
-    let records = vec![expired("ada", 1), record_of(Told::deleted("bob", 2), FORMER), expired("cleo", 3)];
+    let scene = MaintenanceScene::start().await;
+    let expired = |name: &str, number| record_of(EventBuilder::expired(name, number), FORMER);
+    let records = vec![expired("ada", 1), record_of(EventBuilder::deleted("bob", 2), FORMER), expired("cleo", 3)];
     scene.give_up("archiver", records.clone(), false).await;
     scene.give_up("archiver", vec![expired("dan", 4)], true).await;
     let record = json!({"format": 1, "reason": "once", "record": expired("eve", 5)});
@@ -129,32 +129,33 @@ async fn what_ttl_removed_is_archived_once_and_what_a_user_deleted_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
     let mut poison = user("eve", "Eve");
     poison.insert("_deleted_by_ttl".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
-    let good = scene.give_up("replicator", vec![record_of(Told::named("ada", 5, "Then"), FORMER)], false).await;
-    let stranger = scene.give_up("somebody", vec![record_of(Told::named("ada", 5, "Then"), FORMER)], false).await;
-    let mut other = record_of(Told::named("ada", 6, "Then"), FORMER);
+    let good = scene.give_up("replicator", vec![record_of(EventBuilder::named("ada", 5, "Then"), FORMER)], false).await;
+    let stranger =
+        scene.give_up("somebody", vec![record_of(EventBuilder::named("ada", 5, "Then"), FORMER)], false).await;
+    let mut other = record_of(EventBuilder::named("ada", 6, "Then"), FORMER);
     other["eventSourceARN"] = json!("arn:aws:dynamodb:eu-west-1:1:table/Orders/stream/2026-01-01T00:00:00.000");
     let other = scene.give_up("replicator", vec![other.clone()], false).await;
     let keyless = scene
         .give_up(
             "replicator",
-            vec![json!({"eventSourceARN": record_of(Told::deleted("a", 1), FORMER)["eventSourceARN"]})],
+            vec![json!({"eventSourceARN": record_of(EventBuilder::deleted("a", 1), FORMER)["eventSourceARN"]})],
             false,
         )
         .await;
     let timeless = {
-        let mut record = record_of(Told::expired("ada", 7), FORMER);
+        let mut record = record_of(EventBuilder::expired("ada", 7), FORMER);
         record["dynamodb"]["ApproximateCreationDateTime"] = json!(0);
-        scene.give_up("archiver", vec![record_of(Told::expired("bob", 8), FORMER), record], false).await
+        scene.give_up("archiver", vec![record_of(EventBuilder::expired("bob", 8), FORMER), record], false).await
     };
     let contradicting = "quarantine/archiver/contradicting/Users/x-8-0f.json".to_owned();
-    let record = json!({"format": 1, "reason": "twice", "record": record_of(Told::expired("bob", 8), FORMER)});
+    let record = json!({"format": 1, "reason": "twice", "record": record_of(EventBuilder::expired("bob", 8), FORMER)});
     scene.put_object(&contradicting, record.to_string()).await;
     let no_envelope = "aws/lambda/mapping/shardId-1/2026/11/24/readme.txt".to_owned();
     scene.put_object(&no_envelope, "hello").await;
@@ -192,8 +193,8 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_takes_what_it_is_told_to_take() {
-    let scene = Scene::start().await;
-    let record = |name: &str, number| record_of(Told::named(name, number, "Then"), FORMER);
+    let scene = MaintenanceScene::start().await;
+    let record = |name: &str, number| record_of(EventBuilder::named(name, number, "Then"), FORMER);
     scene.give_up("replicator", vec![record("ada", 1)], false).await;
     for (sink, reason, number) in [("dynamodb", "too large", 2), ("dynamodb", "reserved", 3), ("read", "too large", 4)]
     {
@@ -220,16 +221,17 @@ async fn a_redrive_takes_what_it_is_told_to_take() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_was_not_looked_at_before_the_deadline_is_kept() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
-    let object = scene.give_up("replicator", vec![record_of(Told::named("ada", 1, "Then"), FORMER)], false).await;
-    let slow = |call: &Call<'_>| {
+    let object =
+        scene.give_up("replicator", vec![record_of(EventBuilder::named("ada", 1, "Then"), FORMER)], false).await;
+    let slow = |call: &ProxiedCall<'_>| {
         if call.method == "GET" && call.path.contains("/aws/lambda/") {
-            return Mishap::Slow(Duration::from_secs(4));
+            return HttpFault::Slow(Duration::from_secs(4));
         }
-        Mishap::None
+        HttpFault::None
     };
     let mut maintenance = scene.maintenance();
     let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), slow).await);

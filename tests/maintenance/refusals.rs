@@ -8,7 +8,7 @@ use replicator::sink::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
 use shared::raw_table::TableReader;
 
-use super::scene::{SOURCE, Scene, invoke, user};
+use super::scene::{MaintenanceScene, SOURCE, invoke, user};
 use crate::replication::rig::create_table;
 
 async fn refused(maintenance: &MaintenanceHandler, order: Value) -> (&'static str, String) {
@@ -18,7 +18,7 @@ async fn refused(maintenance: &MaintenanceHandler, order: Value) -> (&'static st
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_order_is_refused_before_anything_is_done() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let maintenance = scene.maintenance();
     let cursor = json!({"task": "verify", "run_id": "r", "segment": 0, "segments": 1, "part": 0, "progress": {},
             "differences": 0, "problems": 0, "at": "x"});
@@ -37,7 +37,7 @@ async fn a_wrong_order_is_refused_before_anything_is_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_or_bucket_that_is_not_there_is_named_with_its_variable() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
     let mut without_table = scene.maintenance();
@@ -54,7 +54,7 @@ async fn a_table_or_bucket_that_is_not_there_is_named_with_its_variable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_without_a_stream_is_refused_by_name() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let mut streamless = scene.maintenance();
     streamless.source = TableReader::new(scene.dynamodb.clone(), super::scene::REPLICA);
     // A table that the stream does not feed, so that there is something to mend.

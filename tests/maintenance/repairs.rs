@@ -3,12 +3,12 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
-use super::scene::{FORMER, REPLICA, SOURCE, Scene, record as record_of, revision, text, user};
-use crate::replication::story::Told;
+use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, record as record_of, revision, text, user};
+use crate::replication::story::EventBuilder;
 
 /// A scene in which ada is missing, bob different, cleo resurrected, and dan somebody else's.
-async fn mess() -> Scene {
-    let scene = Scene::start().await;
+async fn mess() -> MaintenanceScene {
+    let scene = MaintenanceScene::start().await;
     for name in ["ada", "bob", "cleo"] {
         scene.put(SOURCE, user(name, "Created")).await;
     }
@@ -74,7 +74,7 @@ async fn what_was_mended_beats_every_replay_and_loses_to_the_next_change() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_mended_is_left_and_told() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.put(SOURCE, user("bob", "Bob")).await;
     scene.stack.drained().await;
@@ -94,7 +94,7 @@ async fn what_cannot_be_mended_is_left_and_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_of_a_former_stream_is_brought_above_it() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
     // As if the stream had been switched off and on while ada was renamed: a change that no stream tells.
@@ -108,7 +108,8 @@ async fn a_replica_of_a_former_stream_is_brought_above_it() {
     assert_eq!(scene.name("ada").await.as_deref(), Some("Ada"));
     let mended = revision(&scene.item(REPLICA, "ada").await.unwrap());
     assert!(mended.label() > revision_then.label(), "a late record of the former stream is stale");
-    let late = scene.give_up("replicator", vec![record_of(Told::named("ada", 901, "Late"), FORMER)], false).await;
+    let late =
+        scene.give_up("replicator", vec![record_of(EventBuilder::named("ada", 901, "Late"), FORMER)], false).await;
     scene.task(json!({"task": "redrive", "dry_run": false})).await;
     assert_eq!(scene.name("ada").await.as_deref(), Some("Ada"));
     assert!(scene.objects(&late).await.is_empty());

@@ -6,14 +6,14 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use shared::clock::Clock;
 
-use super::scene::{Item, REPLICA, SOURCE, Scene, invoke, key, text, user};
+use super::scene::{MaintenanceScene, REPLICA, SOURCE, SceneItem, invoke, key, text, user};
 
-fn number(item: &Item, name: &str) -> i64 {
+fn number(item: &SceneItem, name: &str) -> i64 {
     item[name].as_n().unwrap().parse().unwrap()
 }
 
 /// A user that has expired, with what the API gives an item.
-fn expiring(user_id: &str, name: &str) -> Item {
+fn expiring(user_id: &str, name: &str) -> SceneItem {
     let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     let mut item = user(user_id, name);
     item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
@@ -23,7 +23,7 @@ fn expiring(user_id: &str, name: &str) -> Item {
 }
 
 /// Lets these expire, be archived and be tombstoned.
-pub(super) async fn expired(scene: &Scene, users: &[&str], name: &str) {
+pub(super) async fn expired(scene: &MaintenanceScene, users: &[&str], name: &str) {
     for user in users {
         scene.put(SOURCE, expiring(user, name)).await;
     }
@@ -40,7 +40,7 @@ fn order(more: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_is_the_default_and_shows_what_would_come_back() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob"], "Then").await;
     scene.put(SOURCE, user("bob", "Now")).await;
     let order = json!({"task": "restore", "run_id": "dry", "from": "2026-01-01T00:00:00Z", "never_expires": true});
@@ -56,7 +56,7 @@ async fn a_dry_run_is_the_default_and_shows_what_would_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_item_is_a_new_one_that_lasts_and_reaches_the_replica() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob", "cleo"], "Then").await;
     let before = Clock::system().now();
     let answer = scene.task(order(json!({"user_id": "ada"}))).await;
@@ -87,7 +87,7 @@ async fn a_restored_item_is_a_new_one_that_lasts_and_reaches_the_replica() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_stands_there_is_overwritten_unless_told() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada", "bob"], "Then").await;
     scene.put(SOURCE, user("ada", "Now")).await;
     scene.put(SOURCE, expiring("bob", "Expired again")).await;
@@ -114,7 +114,7 @@ async fn nothing_that_stands_there_is_overwritten_unless_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_facts_of_a_key_the_latest_comes_back_and_a_second_restore_changes_nothing() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     for name in ["First", "Second", "Third"] {
         expired(&scene, &["ada"], name).await;
     }
@@ -137,7 +137,7 @@ async fn of_several_facts_of_a_key_the_latest_comes_back_and_a_second_restore_ch
 
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_together_bring_everything_back_and_a_damaged_object_is_told() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let users: Vec<String> = (0..50).map(|n| format!("u{n:02}")).collect();
     expired(&scene, &users.iter().map(String::as_str).collect::<Vec<_>>(), "Then").await;
     let damaged = "archive/Users/dt=2026-11-22/hr=09/00000000000000000000000000000000.ndjson.zst";
@@ -158,7 +158,7 @@ async fn segments_together_bring_everything_back_and_a_damaged_object_is_told() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_said_clearly_is_refused() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let past = json!("2026-01-01T00:00:00Z");
     for (order, said) in [
         (json!({"task": "restore", "user_id": "ada"}), "restore needs either expires_in_seconds"),

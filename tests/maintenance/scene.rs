@@ -17,7 +17,7 @@ use shared::invocation::Invocation;
 use shared::revision::Revision;
 use tokio::time::Instant;
 
-use crate::replication::story::Told;
+use crate::replication::story::EventBuilder;
 
 pub(crate) const SOURCE: &str = "Users";
 pub(crate) const REPLICA: &str = "UsersReplica";
@@ -26,9 +26,9 @@ pub(crate) const ARCHIVE: &str = "users-archive";
 /// The label of a stream that the source had long ago.
 pub(crate) const FORMER: &str = "2020-11-01T08:00:00.000";
 
-pub(crate) type Item = HashMap<String, AttributeValue>;
+pub(crate) type SceneItem = HashMap<String, AttributeValue>;
 
-pub(crate) struct Scene {
+pub(crate) struct MaintenanceScene {
     pub(crate) stack: LocalStack,
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
@@ -38,18 +38,18 @@ pub(crate) fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
 
-pub(crate) fn key(user_id: &str) -> Item {
+pub(crate) fn key(user_id: &str) -> SceneItem {
     let timestamp = AttributeValue::N("1".to_owned());
     HashMap::from([("user_id".to_owned(), text(user_id)), ("timestamp".to_owned(), timestamp)])
 }
 
-pub(crate) fn user(user_id: &str, name: &str) -> Item {
+pub(crate) fn user(user_id: &str, name: &str) -> SceneItem {
     let mut item = key(user_id);
     item.insert("name".to_owned(), text(name));
     item
 }
 
-impl Scene {
+impl MaintenanceScene {
     pub(crate) async fn start() -> Self {
         Self::with_postgres(TierServer::Off).await
     }
@@ -61,7 +61,7 @@ impl Scene {
         Self { dynamodb: stack.dynamodb(), s3: stack.s3(), stack }
     }
 
-    pub(crate) async fn put(&self, table: &str, item: Item) {
+    pub(crate) async fn put(&self, table: &str, item: SceneItem) {
         self.dynamodb.put_item().table_name(table).set_item(Some(item)).send().await.unwrap();
     }
 
@@ -79,7 +79,7 @@ impl Scene {
         self.dynamodb.delete_item().table_name(table).set_key(Some(key(user_id))).send().await.unwrap();
     }
 
-    pub(crate) async fn item(&self, table: &str, user_id: &str) -> Option<Item> {
+    pub(crate) async fn item(&self, table: &str, user_id: &str) -> Option<SceneItem> {
         let get = self.dynamodb.get_item().table_name(table).set_key(Some(key(user_id)));
         get.consistent_read(true).send().await.unwrap().item
     }
@@ -88,13 +88,13 @@ impl Scene {
         self.item(REPLICA, user_id).await?.get("name").map(|name| name.as_s().unwrap().clone())
     }
 
-    pub(crate) async fn items(&self, table: &str) -> Vec<Item> {
+    pub(crate) async fn items(&self, table: &str) -> Vec<SceneItem> {
         let pages = self.dynamodb.scan().table_name(table).consistent_read(true).into_paginator().items().send();
         pages.collect::<Result<Vec<_>, _>>().await.unwrap()
     }
 
     /// All live items of a table by their user, without what replication adds.
-    pub(crate) async fn live(&self, table: &str) -> HashMap<String, Item> {
+    pub(crate) async fn live(&self, table: &str) -> HashMap<String, SceneItem> {
         let live = self.items(table).await.into_iter().filter(|item| !item.contains_key("_tombstone_expires_at")).map(
             |mut item| {
                 item.remove("_rev");
@@ -174,14 +174,14 @@ impl Scene {
 }
 
 /// A record of the source as its stream of this label would tell it.
-pub(crate) fn record(told: Told, label: &str) -> Value {
+pub(crate) fn record(told: EventBuilder, label: &str) -> Value {
     let mut record: Value = serde_json::from_str(&told.of_stream(label).record()).unwrap();
     record["eventSourceARN"] = json!(format!("arn:aws:dynamodb:dynoxide:000000000000:table/{SOURCE}/stream/{label}"));
     record
 }
 
 /// What an item's revision is.
-pub(crate) fn revision(item: &Item) -> Revision {
+pub(crate) fn revision(item: &SceneItem) -> Revision {
     Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap()
 }
 

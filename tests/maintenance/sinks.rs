@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use tokio::net::TcpListener;
 
-use super::scene::{FORMER, REPLICA, SOURCE, Scene, invoke, record, text, user};
+use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, text, user};
 use crate::relational::store::{empty, sink};
-use crate::replication::story::Told;
+use crate::replication::story::EventBuilder;
 
 /// `local task`, which is told of PostgreSQL or not.
-async fn task(scene: &Scene, order: Value, postgres: Option<&str>) -> Result<TaskOutcome, RunTaskError> {
+async fn task(scene: &MaintenanceScene, order: Value, postgres: Option<&str>) -> Result<TaskOutcome, RunTaskError> {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let stack = &scene.stack;
     let ports =
@@ -39,15 +39,15 @@ fn why<'r>(report: &'r [Value], object: &str, outcome: &str) -> &'r str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_the_setting() {
     let url = empty().await;
-    let scene = Scene::with_postgres(TierServer::At(url.clone())).await;
+    let scene = MaintenanceScene::with_postgres(TierServer::At(url.clone())).await;
     // PostgreSQL has no text with a zero in it.
     scene.put(SOURCE, user("zero", "a\u{0}b")).await;
     scene.put(SOURCE, user("ada", "Now")).await;
     scene.stack.drained().await;
     let [poison] = &scene.objects("quarantine/replicator/postgres/").await[..] else { panic!("one poison record") };
-    let batch = scene.give_up("replicator", vec![record(Told::named("ada", 5, "Then"), FORMER)], false).await;
+    let batch = scene.give_up("replicator", vec![record(EventBuilder::named("ada", 5, "Then"), FORMER)], false).await;
     let own = "quarantine/replicator/dynamodb/Users/x-6.json".to_owned();
-    let body = json!({"format": 1, "reason": "once", "record": record(Told::named("ada", 6, "Then"), FORMER)});
+    let body = json!({"format": 1, "reason": "once", "record": record(EventBuilder::named("ada", 6, "Then"), FORMER)});
     scene.put_object(&own, body.to_string()).await;
 
     for dry_run in [true, false] {
@@ -79,7 +79,7 @@ async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_t
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_is_not() {
     let url = empty().await;
-    let scene = Scene::with_postgres(TierServer::At(url.clone())).await;
+    let scene = MaintenanceScene::with_postgres(TierServer::At(url.clone())).await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
     for order in [
@@ -100,11 +100,11 @@ async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_
     let printed = banner::of(&scene.stack, None);
     let command = printed.lines().find(|line| line.contains("-- task")).unwrap();
     assert!(command.contains(&format!("--postgres '{url}'")), "{command}");
-    assert!(!banner::of(&Scene::start().await.stack, None).contains("--postgres"));
+    assert!(!banner::of(&MaintenanceScene::start().await.stack, None).contains("--postgres"));
 }
 
 /// The stack's maintenance, to which Lambda tells this of the replicator.
-async fn told(scene: &Scene, status: StatusCode, error: &'static str, body: Value) -> MaintenanceHandler {
+async fn told(scene: &MaintenanceScene, status: StatusCode, error: &'static str, body: Value) -> MaintenanceHandler {
     let answer =
         move || async move { (status, [(HeaderName::from_static("x-amzn-errortype"), error)], axum::Json(body)) };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -117,10 +117,10 @@ async fn told(scene: &Scene, status: StatusCode, error: &'static str, body: Valu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_all_are_known() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
-    let batch = scene.give_up("replicator", vec![record(Told::named("ada", 5, "Then"), FORMER)], false).await;
+    let batch = scene.give_up("replicator", vec![record(EventBuilder::named("ada", 5, "Then"), FORMER)], false).await;
     let encrypted =
         json!({"Environment": {"Error": {"ErrorCode": "AccessDeniedException", "Message": "no kms:Decrypt"}}});
     for (status, error, body, name, said) in [
@@ -173,5 +173,5 @@ async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_
 }
 
 async fn empty_and_migrated() -> String {
-    crate::relational::store::Store::start().await.url
+    crate::relational::store::RelationalStore::start().await.url
 }

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::scene::{REPLICA, SOURCE, Scene, record as record_of, revision, text, user};
+use super::scene::{MaintenanceScene, REPLICA, SOURCE, record as record_of, revision, text, user};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_replica_is_rebuilt_while_the_table_is_written_to() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.fill(300, 100).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
@@ -27,7 +27,7 @@ async fn a_lost_replica_is_rebuilt_while_the_table_is_written_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poison_record_is_redriven_once_its_cause_is_gone() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let mut poison = user("mallory", "Mallory");
     poison.insert("_rev".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
@@ -48,7 +48,7 @@ async fn a_poison_record_is_redriven_once_its_cause_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_weeks_late_brings_no_deleted_item_back() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("edsger", "Edsger")).await;
     scene.stack.drained().await;
     let of_the_life = revision(&scene.item(REPLICA, "edsger").await.unwrap());
@@ -56,7 +56,7 @@ async fn a_redrive_weeks_late_brings_no_deleted_item_back() {
     scene.stack.drained().await;
     // Weeks later the tombstone is gone too, and nobody remembers edsger but an object in the failure bucket.
     scene.delete(REPLICA, "edsger").await;
-    let told = crate::replication::story::Told::named("edsger", 1, "Edsger");
+    let told = crate::replication::story::EventBuilder::named("edsger", 1, "Edsger");
     let mut record = record_of(told, &of_the_life.label().to_string());
     record["dynamodb"]["SequenceNumber"] = json!(of_the_life.sequence().to_string());
     scene.give_up("replicator", vec![record.clone()], false).await;

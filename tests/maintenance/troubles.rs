@@ -13,12 +13,15 @@ use replicator::sink::dynamodb::DynamoDbSink;
 use serde_json::json;
 use shared::raw_table::TableReader;
 
-use super::scene::{FAILURES, FORMER, REPLICA, SOURCE, Scene, record as record_of, to_its_end};
-use crate::faults::proxy::{self, Call, Mishap};
-use crate::replication::story::Told;
+use super::scene::{FAILURES, FORMER, MaintenanceScene, REPLICA, SOURCE, record as record_of, to_its_end};
+use crate::faults::proxy::{self, HttpFault, ProxiedCall};
+use crate::replication::story::EventBuilder;
 
 /// The maintenance function behind lines on which every request meets with what `plan` says.
-async fn amid(scene: &Scene, plan: impl Fn(&Call<'_>) -> Mishap + Clone + Send + Sync + 'static) -> MaintenanceHandler {
+async fn amid(
+    scene: &MaintenanceScene,
+    plan: impl Fn(&ProxiedCall<'_>) -> HttpFault + Clone + Send + Sync + 'static,
+) -> MaintenanceHandler {
     let (dynamodb, s3) = (
         proxy::before(scene.stack.dynamodb_url(), plan.clone()).await,
         proxy::before(scene.stack.s3_url(), plan).await,
@@ -46,25 +49,25 @@ async fn retried(maintenance: &MaintenanceHandler, order: serde_json::Value) -> 
 }
 
 /// Every so many calls one fails, in turns in each of the ways that a call can.
-fn now_and_then(every: usize) -> impl Fn(&Call<'_>) -> Mishap + Clone + Send + Sync + 'static {
+fn now_and_then(every: usize) -> impl Fn(&ProxiedCall<'_>) -> HttpFault + Clone + Send + Sync + 'static {
     let calls = std::sync::Arc::new(AtomicUsize::new(0));
-    move |_: &Call<'_>| {
+    move |_: &ProxiedCall<'_>| {
         let call = calls.fetch_add(1, Ordering::Relaxed);
         if call % every != every - 1 {
-            return Mishap::None;
+            return HttpFault::None;
         }
         match (call / every) % 4 {
-            0 => Mishap::Error(503, "ServiceUnavailable"),
-            1 => Mishap::AnswerLost,
-            2 => Mishap::Error(400, "ProvisionedThroughputExceededException"),
-            _ => Mishap::Error(500, "InternalServerError"),
+            0 => HttpFault::Error(503, "ServiceUnavailable"),
+            1 => HttpFault::AnswerLost,
+            2 => HttpFault::Error(400, "ProvisionedThroughputExceededException"),
+            _ => HttpFault::Error(500, "InternalServerError"),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_of_ten_thousand_records_loses_none_amid_faults() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     // One user of ten is still there; the others have been deleted since.
     scene.fill(1_000, 10).await;
     scene.stack.drained().await;
@@ -72,7 +75,7 @@ async fn a_redrive_of_ten_thousand_records_loses_none_amid_faults() {
     for batch in 0..20_u64 {
         let records = (0..500).map(|n| {
             let n = batch * 500 + n;
-            record_of(Told::named(&format!("u{n:05}"), n + 1, "Then"), FORMER)
+            record_of(EventBuilder::named(&format!("u{n:05}"), n + 1, "Then"), FORMER)
         });
         scene.give_up("replicator", records.collect(), batch % 2 == 0).await;
     }
@@ -92,7 +95,7 @@ async fn a_redrive_of_ten_thousand_records_loses_none_amid_faults() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_and_a_backfill_end_right_amid_faults() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.fill(600, 10).await;
     scene.stack.drained().await;
     scene.lose_replica().await;
@@ -108,11 +111,12 @@ async fn a_repair_and_a_backfill_end_right_amid_faults() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_leaves_the_failure_bucket_before_its_copy_is_confirmed() {
-    let scene = Scene::start().await;
-    let object = scene.give_up("replicator", vec![record_of(Told::named("ada", 1, "Ada"), FORMER)], false).await;
-    let refuse_copies = |call: &Call<'_>| {
+    let scene = MaintenanceScene::start().await;
+    let object =
+        scene.give_up("replicator", vec![record_of(EventBuilder::named("ada", 1, "Ada"), FORMER)], false).await;
+    let refuse_copies = |call: &ProxiedCall<'_>| {
         let is_copy = call.method == "PUT" && call.path.contains("/redriven/");
-        if is_copy { Mishap::Error(503, "SlowDown") } else { Mishap::None }
+        if is_copy { HttpFault::Error(503, "SlowDown") } else { HttpFault::None }
     };
     let maintenance = amid(&scene, refuse_copies).await;
     let answer = retried(&maintenance, json!({"task": "redrive", "run_id": "kept", "dry_run": false})).await;
@@ -123,9 +127,9 @@ async fn nothing_leaves_the_failure_bucket_before_its_copy_is_confirmed() {
     let deletes = Mutex::new(HashSet::new());
     let deletes = std::sync::Arc::new(deletes);
     let seen = std::sync::Arc::clone(&deletes);
-    let first_delete_lost = move |call: &Call<'_>| {
+    let first_delete_lost = move |call: &ProxiedCall<'_>| {
         let first = call.method == "DELETE" && seen.lock().unwrap().insert(call.path.to_owned());
-        if first { Mishap::AnswerLost } else { Mishap::None }
+        if first { HttpFault::AnswerLost } else { HttpFault::None }
     };
     let maintenance = amid(&scene, first_delete_lost).await;
     retried(&maintenance, json!({"task": "redrive", "dry_run": false})).await;

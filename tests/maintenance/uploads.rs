@@ -6,18 +6,18 @@ use archiver::store::ArchiveStore;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use sha2::{Digest as _, Sha256};
 
-use super::scene::{ARCHIVE, Scene};
-use crate::faults::proxy::{self, Call, Mishap};
+use super::scene::{ARCHIVE, MaintenanceScene};
+use crate::faults::proxy::{self, HttpFault, ProxiedCall};
 
 /// A slow network, which takes longer for an object than the client waits for a small one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_large_upload_has_the_time_that_its_size_takes() {
-    let scene = Scene::start().await;
-    let slow = |call: &Call<'_>| {
+    let scene = MaintenanceScene::start().await;
+    let slow = |call: &ProxiedCall<'_>| {
         if call.method == "PUT" && call.path.contains("/large") {
-            return Mishap::Slow(Duration::from_millis(700));
+            return HttpFault::Slow(Duration::from_millis(700));
         }
-        Mishap::None
+        HttpFault::None
     };
     let url = proxy::before(scene.stack.s3_url(), slow).await;
     let limit = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(300)).build();

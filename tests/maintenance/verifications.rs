@@ -5,11 +5,11 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 
-use super::scene::{REPLICA, SOURCE, Scene, invoke, text, to_its_end, user};
+use super::scene::{MaintenanceScene, REPLICA, SOURCE, invoke, text, to_its_end, user};
 
 /// A scene whose replica is up to date with these users.
-async fn replicated(users: &[&str]) -> Scene {
-    let scene = Scene::start().await;
+async fn replicated(users: &[&str]) -> MaintenanceScene {
+    let scene = MaintenanceScene::start().await;
     for name in users {
         scene.put(SOURCE, user(name, "Created")).await;
     }
@@ -123,7 +123,7 @@ async fn a_replica_that_is_well_has_no_report() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn values_are_compared_and_not_their_spelling() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let with = |number: &str, set: [&str; 2]| {
         let mut item = user("ada", "Ada");
         item.insert("n".to_owned(), AttributeValue::N(number.to_owned()));
@@ -141,7 +141,7 @@ async fn values_are_compared_and_not_their_spelling() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_looked_up_in_whatever_spelling() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     for timestamp in ["1.5", "1e2", "-0.25", "12345678901234567890123456789012345678"] {
         let mut item = user("ada", "Ada");
         item.insert("timestamp".to_owned(), AttributeValue::N(timestamp.to_owned()));
@@ -176,7 +176,7 @@ async fn what_moves_during_the_lag_is_moving_and_not_different() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_item_is_counted_once_however_the_table_is_cut() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.fill(900, 3_000).await;
     scene.stack.drained().await;
     for n in (0..900).step_by(3) {

@@ -9,13 +9,18 @@ use local::stack::{LocalStack, StackOptions};
 use local::token::LocalAuth;
 use serde_json::{Value, json};
 
-use crate::maintenance::scene::Scene;
-use crate::users_api::service::Service;
+use crate::maintenance::scene::MaintenanceScene;
+use crate::users_api::service::UsersService;
 
 /// A number that no binary floating point holds.
 const EXACT: &str = "12345678901234567890123456789012345678";
 
-async fn send(scene: &Scene, request: http::request::Builder, path: &str, body: String) -> (StatusCode, String) {
+async fn send(
+    scene: &MaintenanceScene,
+    request: http::request::Builder,
+    path: &str,
+    body: String,
+) -> (StatusCode, String) {
     send_to(scene.stack.api_url(), request, path, body).await
 }
 
@@ -28,7 +33,7 @@ async fn send_to(base: &str, request: http::request::Builder, path: &str, body: 
     (parts.status, String::from_utf8(body.to_vec()).unwrap())
 }
 
-async fn create(scene: &Scene, mut more: Value) -> Value {
+async fn create(scene: &MaintenanceScene, mut more: Value) -> Value {
     more["user_id"] = json!("ada");
     more["name"] = json!("Ada Byron");
     more["email"] = json!("ada@example.com");
@@ -43,7 +48,7 @@ fn path(user: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_09_an_expired_item_is_absent() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let soon = shared::clock::Clock::system().now().unix_timestamp() + 2;
     let user = create(&scene, json!({"expires_at": soon})).await;
     assert_eq!(send(&scene, Request::builder().method("GET"), &path(&user), String::new()).await.0, StatusCode::OK);
@@ -60,7 +65,7 @@ async fn promise_09_an_expired_item_is_absent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_10_no_update_is_lost() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let user = create(&scene, json!({})).await;
     let tag = format!("\"{}\"", user["version"]);
     let rename = async |name: &str| {
@@ -82,7 +87,7 @@ async fn promise_10_no_update_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_11_no_number_is_rounded() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let body = format!(
         r#"{{"user_id":"ada","name":"Ada","email":"ada@example.com","attributes":{{"exact":{EXACT},"deep":[{{"small":1.{EXACT}e-90}}]}}}}"#
     );
@@ -135,7 +140,7 @@ async fn promise_18_a_caller_reaches_its_own_records_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_19_one_idempotency_key_creates_one_record() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let create = async || {
         let request =
             Request::builder().method("POST").header("idempotency-key", "8e03978e-40d5-43e8-bc93-6894a57f9324");
@@ -156,7 +161,7 @@ async fn promise_19_one_idempotency_key_creates_one_record() {
 
 #[tokio::test]
 async fn promise_20_an_address_is_one_user_s() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api_with(&[("UNIQUE_EMAIL", "true"), ("EMAILS_TABLE", "Emails")]);
     let create = async |user_id: &str, second: u64| {
         let body = json!({"user_id": user_id, "timestamp": second, "name": "A", "email": "ada@example.com"});

@@ -7,11 +7,11 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
 use crate::archival::harness::keys;
-use crate::maintenance::scene::{ARCHIVE, FORMER, SOURCE, Scene, record, user};
-use crate::replication::story::Told;
+use crate::maintenance::scene::{ARCHIVE, FORMER, MaintenanceScene, SOURCE, record, user};
+use crate::replication::story::EventBuilder;
 
 /// How many objects there are, and the rows of all as a reader takes them.
-async fn archived(scene: &Scene) -> (usize, Vec<ArchivedRow>) {
+async fn archived(scene: &MaintenanceScene) -> (usize, Vec<ArchivedRow>) {
     let mut objects: Vec<(String, HashMap<String, String>, Vec<u8>)> = Vec::new();
     let there = keys(&scene.s3, ARCHIVE).await;
     for key in there.into_iter().filter(|key| key.starts_with("archive/") || key.starts_with("compacted/")) {
@@ -28,7 +28,7 @@ async fn archived(scene: &Scene) -> (usize, Vec<ArchivedRow>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_07_what_ttl_removes_is_archived_and_nothing_else() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let past = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for name in ["alive", "deleted", "expired-1", "expired-2"] {
         let mut item = user(name, "Ada");
@@ -48,8 +48,8 @@ async fn promise_07_what_ttl_removes_is_archived_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_08_archiving_twice_is_archiving_once() {
-    let scene = Scene::start().await;
-    let expired = |name: &str, number| record(Told::expired(name, number), FORMER);
+    let scene = MaintenanceScene::start().await;
+    let expired = |name: &str, number| record(EventBuilder::expired(name, number), FORMER);
     let whole = || vec![expired("ada", 1), expired("bob", 2), expired("cleo", 3)];
     // The same batch twice, and a slice of it.
     for records in [whole(), whole(), whole()[1..].to_vec()] {
@@ -62,8 +62,8 @@ async fn promise_08_archiving_twice_is_archiving_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_21_a_compaction_loses_and_doubles_no_row() {
-    let scene = Scene::start().await;
-    let expired = |name: &str, number| record(Told::expired(name, number), FORMER);
+    let scene = MaintenanceScene::start().await;
+    let expired = |name: &str, number| record(EventBuilder::expired(name, number), FORMER);
     for records in [vec![expired("ada", 1), expired("bob", 2)], vec![expired("bob", 2), expired("cleo", 3)]] {
         scene.give_up("archiver", records, false).await;
         scene.task(json!({"task": "redrive", "dry_run": false})).await;
@@ -80,7 +80,7 @@ async fn promise_21_a_compaction_loses_and_doubles_no_row() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_22_a_restore_is_a_create_over_nothing_that_stands_there() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let past = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for name in ["back", "taken"] {
         let mut item = user(name, "Then");

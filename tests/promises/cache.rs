@@ -9,7 +9,7 @@ use local::tier::TierServer;
 use shared::clock::Clock;
 
 use crate::cache::servers;
-use crate::users_api::service::{Api, config};
+use crate::users_api::service::{ApiHandle, config};
 
 #[tokio::test]
 async fn promise_24_nothing_is_told_from_the_cache_that_is_no_more() {
@@ -18,7 +18,7 @@ async fn promise_24_nothing_is_told_from_the_cache_that_is_no_more() {
         LocalStack::boot(StackOptions { cache: TierServer::At(url.clone()), ..StackOptions::default() }).await.unwrap();
     let patience = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
     let cache = CacheAside::new(servers::at(&url), "Users", patience);
-    let api = Api(api::app(&config("Users"), stack.dynamodb(), Some(cache), Clock::system()));
+    let api = ApiHandle(api::app(&config("Users"), stack.dynamodb(), Some(cache), Clock::system()));
     let named = async || {
         let answer = api.get("/users/ada/7").await;
         let user = &answer.json["user"]["name"];

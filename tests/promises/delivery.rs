@@ -8,14 +8,14 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
-use crate::faults::proxy::{self, Call, Mishap};
-use crate::maintenance::scene::{REPLICA, SOURCE, Scene, key, text, user};
-use crate::replication::rig::{Rig, create_table, hand_over, sample};
-use crate::replication::story::{Told, event};
+use crate::faults::proxy::{self, HttpFault, ProxiedCall};
+use crate::maintenance::scene::{MaintenanceScene, REPLICA, SOURCE, key, text, user};
+use crate::replication::rig::{ReplicationRig, create_table, hand_over, sample};
+use crate::replication::story::{EventBuilder, event};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_01_a_replica_ends_with_what_the_source_holds() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let past = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for n in 0..80 {
         let mut item = user(&format!("u{n}"), "Created");
@@ -37,7 +37,7 @@ async fn promise_01_a_replica_ends_with_what_the_source_holds() {
 
 #[tokio::test]
 async fn promise_02_an_old_delivery_changes_nothing() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
     let stories = ["user-created", "user-renamed", "user-many-times", "user-deleted"];
     for name in stories {
@@ -52,11 +52,11 @@ async fn promise_02_an_old_delivery_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_03_a_deleted_item_stays_deleted() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
-    hand_over(&replicator, &event(&[Told::named("ada", 1, "Ada"), Told::named("bob", 2, "Bob")])).await;
-    hand_over(&replicator, &event(&[Told::deleted("ada", 3), Told::expired("bob", 4)])).await;
-    hand_over(&replicator, &event(&[Told::named("ada", 1, "Ada"), Told::named("bob", 2, "Bob")])).await;
+    hand_over(&replicator, &event(&[EventBuilder::named("ada", 1, "Ada"), EventBuilder::named("bob", 2, "Bob")])).await;
+    hand_over(&replicator, &event(&[EventBuilder::deleted("ada", 3), EventBuilder::expired("bob", 4)])).await;
+    hand_over(&replicator, &event(&[EventBuilder::named("ada", 1, "Ada"), EventBuilder::named("bob", 2, "Bob")])).await;
     for user_id in ["ada", "bob"] {
         let tombstone = rig.item(user_id, "1").await.unwrap();
         assert!(tombstone.contains_key("_tombstone_expires_at") && !tombstone.contains_key("name"), "{user_id}");
@@ -65,7 +65,7 @@ async fn promise_03_a_deleted_item_stays_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_04_items_arrive_whole() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let number = |text: &str| AttributeValue::N(text.to_owned());
     let mut item = user("ada", "");
     let more = [
@@ -88,17 +88,17 @@ async fn promise_04_items_arrive_whole() {
 
 #[tokio::test]
 async fn promise_05_nothing_is_acknowledged_that_is_not_safe() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let out = Arc::new(AtomicBool::new(true));
     let still = Arc::clone(&out);
-    let plan = move |call: &Call<'_>| {
+    let plan = move |call: &ProxiedCall<'_>| {
         let struck = call.body.contains("u3.") || call.body.contains("u5.");
         let hit = struck && call.operation == "PutItem" && still.load(Ordering::Relaxed);
-        if hit { Mishap::Error(500, "InternalServerError") } else { Mishap::None }
+        if hit { HttpFault::Error(500, "InternalServerError") } else { HttpFault::None }
     };
     let replica = local::clients::dynamodb(&proxy::before(&rig.dynamodb_url, plan).await);
     let replicator = rig.replicator_through(replica);
-    let told: Vec<Told> = (1..=6).map(|n| Told::named(&format!("u{n}."), n, "Ada")).collect();
+    let told: Vec<EventBuilder> = (1..=6).map(|n| EventBuilder::named(&format!("u{n}."), n, "Ada")).collect();
     assert_eq!(hand_over(&replicator, &event(&told)).await.identifier(), Some("3"), "the lowest that may be lacking");
     out.store(false, Ordering::Relaxed);
     assert_eq!(hand_over(&replicator, &event(&told[2..])).await.identifier(), None);
@@ -107,7 +107,7 @@ async fn promise_05_nothing_is_acknowledged_that_is_not_safe() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_06_a_poison_record_blocks_nothing_and_is_not_lost() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     let mut poison = user("mallory", "Mallory");
     poison.insert("_rev".to_owned(), text("mine"));
@@ -124,7 +124,7 @@ async fn promise_06_a_poison_record_blocks_nothing_and_is_not_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_17_an_outage_holds_the_position() {
     // The replica's table is away while its source is written to: no schema, so nothing of any batch can be applied.
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("before", "Ada")).await;
     scene.stack.drained().await;
     scene.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();

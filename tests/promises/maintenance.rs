@@ -2,19 +2,19 @@
 
 use serde_json::json;
 
-use crate::maintenance::scene::{FORMER, REPLICA, SOURCE, Scene, record, revision, text, user};
-use crate::replication::story::Told;
+use crate::maintenance::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, record, revision, text, user};
+use crate::replication::story::EventBuilder;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_12_a_redrive_ends_the_exception() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let mut poison = user("mallory", "Mallory");
     poison.insert("_rev".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
     scene.stack.drained().await;
     scene.put(SOURCE, user("mallory", "Well")).await;
     scene.stack.drained().await;
-    scene.give_up("replicator", vec![record(Told::named("nobody", 1, "Then"), FORMER)], true).await;
+    scene.give_up("replicator", vec![record(EventBuilder::named("nobody", 1, "Then"), FORMER)], true).await;
     let answer = scene.task(json!({"task": "redrive", "dry_run": false})).await;
     assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.skipped")), (2, 0));
     scene.replica_is_source().await;
@@ -25,11 +25,11 @@ async fn promise_12_a_redrive_ends_the_exception() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_13_a_failure_object_is_removed_only_after_its_effect() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.drained().await;
-    let whole = scene.give_up("replicator", vec![record(Told::named("ada", 1, "Then"), FORMER)], false).await;
-    let records = vec![record(Told::named("ada", 2, "Then"), FORMER), json!({"eventName": "INSERT"})];
+    let whole = scene.give_up("replicator", vec![record(EventBuilder::named("ada", 1, "Then"), FORMER)], false).await;
+    let records = vec![record(EventBuilder::named("ada", 2, "Then"), FORMER), json!({"eventName": "INSERT"})];
     let half = scene.give_up("replicator", records, false).await;
     let body = scene.object(&whole).await;
     let answer = scene.task(json!({"task": "redrive", "run_id": "once", "dry_run": false})).await;
@@ -42,7 +42,7 @@ async fn promise_13_a_failure_object_is_removed_only_after_its_effect() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_14_a_backfill_undoes_nothing() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     for name in ["kept", "lost"] {
         scene.put(SOURCE, user(name, "Created")).await;
     }
@@ -65,7 +65,7 @@ async fn promise_14_a_backfill_undoes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_15_verify_finds_what_is_really_different() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.fill(200, 10).await;
     scene.stack.drained().await;
     let clean = scene.task(json!({"task": "verify", "run_id": "clean", "recheck_after_seconds": 0})).await;
@@ -79,7 +79,7 @@ async fn promise_15_verify_finds_what_is_really_different() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_16_a_repair_mends_what_is_really_different() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.fill(20, 10).await;
     scene.stack.drained().await;
     scene.delete(REPLICA, "u00003").await;

@@ -8,10 +8,10 @@ use shared::change::CanonicalKey;
 use shared::held::ReplicaItem;
 use time::Duration;
 
-use crate::relational::line::Line;
-use crate::relational::store::{Store, sink};
-use crate::replication::rig::{REPLICA, Rig, hand_over};
-use crate::replication::story::{Told, event, user};
+use crate::relational::line::TcpProxy;
+use crate::relational::store::{RelationalStore, sink};
+use crate::replication::rig::{REPLICA, ReplicationRig, hand_over};
+use crate::replication::story::{EventBuilder, event, user};
 
 /// What a replica holds, by user.
 async fn held(replica: &dyn Replica, users: &[&str]) -> BTreeMap<String, ReplicaItem> {
@@ -23,20 +23,24 @@ async fn held(replica: &dyn Replica, users: &[&str]) -> BTreeMap<String, Replica
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_23_a_relational_replica_ends_as_the_other_does() {
-    let (rig, store) = (Rig::start().await, Store::start().await);
-    let line = Line::to(&store.url).await;
+    let (rig, store) = (ReplicationRig::start().await, RelationalStore::start().await);
+    let line = TcpProxy::to(&store.url).await;
     let dynamodb = || DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 8, Duration::days(8));
     let sinks: Vec<Box<dyn Sink>> = vec![Box::new(dynamodb()), Box::new(sink(line.url()))];
     let replicator = rig.replicator_with(sinks);
     let mut whole = user("ada", "1", "Ada");
     whole["more"] = serde_json::json!({"NS": ["1.50", "12345678901234567890123456789012345678"]});
     let first = [
-        Told::named("ada", 1, "First"),
-        Told::named("bob", 2, "Bob"),
-        Told::named("cid", 3, "Cid"),
-        Told::image("poison", 4, &user("poison", "1", "zero \u{0}").to_string()),
+        EventBuilder::named("ada", 1, "First"),
+        EventBuilder::named("bob", 2, "Bob"),
+        EventBuilder::named("cid", 3, "Cid"),
+        EventBuilder::image("poison", 4, &user("poison", "1", "zero \u{0}").to_string()),
     ];
-    let second = [Told::image("ada", 5, &whole.to_string()), Told::deleted("bob", 6), Told::expired("cid", 7)];
+    let second = [
+        EventBuilder::image("ada", 5, &whole.to_string()),
+        EventBuilder::deleted("bob", 6),
+        EventBuilder::expired("cid", 7),
+    ];
     assert_eq!(hand_over(&replicator, &event(&first)).await.identifier(), None);
     line.lose_the_answer();
     assert_eq!(hand_over(&replicator, &event(&second)).await.identifier(), None);

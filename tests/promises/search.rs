@@ -1,15 +1,17 @@
 //! What is promised of search.
 
 use crate::relational::store::apply;
-use crate::replication::story::Told;
-use crate::search::scene::{AS_OF, NOW, Person, Scene, nobody, over};
+use crate::replication::story::EventBuilder;
+use crate::search::scene::{AS_OF, NOW, ScenePerson, SearchScene, nobody, over};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promise_25_what_is_searched_is_what_was_replicated() {
-    let active = |id: &str| Person { status: Some("active".into()), ..Person::named(id, "Ada") };
-    let gone = Person { expires_at: Some(NOW.unix_timestamp()), ..active("gone") };
-    let scene = Scene::of(&[active("ada"), active("eve"), active("mallory"), gone, Person::named("bob", "Bob")]).await;
-    apply(&scene.store.sink, &[Told::deleted("eve", 9)]).await;
+    let active = |id: &str| ScenePerson { status: Some("active".into()), ..ScenePerson::named(id, "Ada") };
+    let gone = ScenePerson { expires_at: Some(NOW.unix_timestamp()), ..active("gone") };
+    let scene =
+        SearchScene::of(&[active("ada"), active("eve"), active("mallory"), gone, ScenePerson::named("bob", "Bob")])
+            .await;
+    apply(&scene.store.sink, &[EventBuilder::deleted("eve", 9)]).await;
     assert_eq!(scene.find("status=active&sort=user_id").await, ["ada", "mallory"]);
     let first = scene.search.get("/search/users?status=active&sort=user_id&limit=1").await;
     assert_eq!(first.json["as_of"], AS_OF);

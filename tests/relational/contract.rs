@@ -5,20 +5,20 @@ use futures::future::BoxFuture;
 use shared::revision::Revision;
 use tokio::runtime::Runtime;
 
-use super::store::Store;
+use super::store::RelationalStore;
 use crate::replication::story::user;
-use crate::sink_contract::{Held, Replica, State, every_law_holds};
+use crate::sink_contract::{ContractItem, ContractReplica, ContractState, every_law_holds};
 
-impl Replica for Store {
-    fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<Held>> {
+impl ContractReplica for RelationalStore {
+    fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<ContractItem>> {
         async move {
             let sql = r#"select revision, name, deleted_at is not null, num_nonnulls(name, name_folded, email, email_domain, status, attributes,
                 expires_at, version, created_at, updated_at, item) from users where user_id = $1 and "timestamp" = 1"#;
             let row = self.client.query_opt(sql, &[&user_id]).await.unwrap()?;
             let (name, gone, told): (Option<String>, bool, i32) = (row.get(1), row.get(2), row.get(3));
             assert_eq!(gone, told == 0, "a tombstone holds nothing else");
-            let state = name.map_or(State::Gone, State::Named);
-            Some(Held { revision: Revision::decode(row.get(0)).unwrap(), state })
+            let state = name.map_or(ContractState::Gone, ContractState::Named);
+            Some(ContractItem { revision: Revision::decode(row.get(0)).unwrap(), state })
         }
         .boxed()
     }
@@ -31,13 +31,13 @@ impl Replica for Store {
 #[test]
 fn the_postgres_sink_keeps_every_law() {
     let runtime = Runtime::new().unwrap();
-    let store = runtime.block_on(Store::start());
+    let store = runtime.block_on(RelationalStore::start());
     every_law_holds(&runtime, &store.sink, &store);
 }
 
 #[test]
 fn a_runtime_of_one_thread_keeps_every_law_too() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = runtime.block_on(Store::start());
+    let store = runtime.block_on(RelationalStore::start());
     every_law_holds(&runtime, &store.sink, &store);
 }

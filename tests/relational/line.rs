@@ -8,13 +8,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 /// A proxy before a server.
-pub(crate) struct Line {
+pub(crate) struct TcpProxy {
     url: String,
-    state: Arc<State>,
+    state: Arc<ProxyState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ProxyState {
     round_trips: AtomicUsize,
     connections: AtomicUsize,
     /// What the server said, in bytes.
@@ -27,14 +27,14 @@ struct State {
     cut: Notify,
 }
 
-impl Line {
+impl TcpProxy {
     /// A line to the server of `url`.
     pub(crate) async fn to(url: &str) -> Self {
         let (user, rest) = url.split_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let own = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = Arc::new(ProxyState::default());
         let (line, server) = (Arc::clone(&state), server.to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -84,7 +84,7 @@ impl Line {
     }
 }
 
-async fn carry(mut client: TcpStream, mut server: TcpStream, line: &State) {
+async fn carry(mut client: TcpStream, mut server: TcpStream, line: &ProxyState) {
     let (mut asked, mut told) = (vec![0; 65_536], vec![0; 65_536]);
     loop {
         tokio::select! {

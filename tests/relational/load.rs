@@ -11,8 +11,8 @@ use local::stack::{LocalStack, StackOptions};
 use local::tier::TierServer;
 use serde_json::json;
 
-use super::line::Line;
-use crate::maintenance::scene::{FAILURES, SOURCE, Scene, key, text, user};
+use super::line::TcpProxy;
+use crate::maintenance::scene::{FAILURES, MaintenanceScene, SOURCE, key, text, user};
 use crate::postgres::{connect, server};
 
 const CHANGES: usize = 50_000;
@@ -47,14 +47,14 @@ fn request(n: usize) -> WriteRequest {
 async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() {
     let server = server().await;
     let url = server.url();
-    let wire = Line::to(&url).await;
+    let wire = TcpProxy::to(&url).await;
     let options = StackOptions {
         postgres: TierServer::At(wire.url().to_owned()),
         expire_every: Duration::from_hours(24),
         ..StackOptions::default()
     };
     let stack = LocalStack::boot(options).await.unwrap();
-    let scene = Scene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
+    let scene = MaintenanceScene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
 
     let written = Arc::new(AtomicUsize::new(0));
     let mortal = {

@@ -16,15 +16,15 @@ use tokio::net::TcpListener;
 
 use super::store::{apply, sink, soon};
 use crate::postgres::server;
-use crate::replication::story::Told;
+use crate::replication::story::EventBuilder;
 
 const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:database";
 
 /// What Secrets Manager answers to a request for the secret; nothing: it refuses.
-type Kept = Arc<Mutex<Option<String>>>;
+type StoredSecret = Arc<Mutex<Option<String>>>;
 
 /// The service, and what it has been asked for.
-async fn secrets_manager(kept: Kept) -> (SdkConfig, Arc<Mutex<Vec<String>>>) {
+async fn secrets_manager(kept: StoredSecret) -> (SdkConfig, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&asked);
     let answer = async move |body: Bytes| {
@@ -73,22 +73,22 @@ async fn a_rotated_secret_is_read_when_the_old_one_is_refused() {
     server.owner("millrace", rules).await.unwrap();
     server.owner("millrace", "select pg_reload_conf()").await.unwrap();
 
-    let kept = Kept::new(Mutex::new(Some(secret("first"))));
+    let kept = StoredSecret::new(Mutex::new(Some(secret("first"))));
     let (sdk, asked) = secrets_manager(Arc::clone(&kept)).await;
     let sink = by_secret(&server.url(), &sdk);
-    assert_eq!(apply(&sink, &[Told::named("a", 1, "Ada")]).await.applied, 1);
-    assert_eq!(apply(&sink, &[Told::named("b", 2, "Bob")]).await.applied, 1);
+    assert_eq!(apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
+    assert_eq!(apply(&sink, &[EventBuilder::named("b", 2, "Bob")]).await.applied, 1);
     assert_eq!(asked.lock().unwrap().len(), 1, "once a connection");
     assert!(asked.lock().unwrap()[0].contains(SECRET));
 
     let rotated = "alter role keeper password 'second'; \
         select pg_terminate_backend(pid) from pg_stat_activity where usename = 'keeper'";
     server.owner("millrace", rotated).await.unwrap();
-    let outcome = format!("{:?}", apply(&sink, &[Told::named("c", 3, "Cid")]).await);
+    let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("c", 3, "Cid")]).await);
     assert!(outcome.contains("Transient") && outcome.contains("refuses the login"), "{outcome}");
     assert!(!outcome.contains("first"), "{outcome}");
     *kept.lock().unwrap() = Some(secret("second"));
-    assert_eq!(apply(&sink, &[Told::named("c", 3, "Cid")]).await.applied, 1);
+    assert_eq!(apply(&sink, &[EventBuilder::named("c", 3, "Cid")]).await.applied, 1);
 
     for (answered, says) in [(None, "AccessDeniedException"), (Some("second".to_owned()), "no JSON with a username")] {
         *kept.lock().unwrap() = answered;

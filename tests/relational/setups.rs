@@ -8,9 +8,9 @@ use replicator::sink::Sink;
 use replicator::sink::postgres::{PostgresSink, migrate, pending};
 use tempfile::TempDir;
 
-use super::store::{Store, apply, empty, sink, soon};
+use super::store::{RelationalStore, apply, empty, sink, soon};
 use crate::postgres::{connect, server};
-use crate::replication::story::Told;
+use crate::replication::story::EventBuilder;
 use crate::search::scene::{ids, nobody, over};
 
 async fn broken(sink: &PostgresSink) -> String {
@@ -25,7 +25,7 @@ async fn a_missing_migration_is_named_with_the_task_that_applies_it() {
     assert!(said.contains("POSTGRES_URL") && said.contains("users") && said.contains("task migrate"), "{said}");
     let steps = pending(sink.database(), soon()).await.unwrap();
     // A table that goes missing later is no record's fault.
-    let outcome = apply(&sink, &[Told::named("a", 1, "Ada")]).await;
+    let outcome = apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await;
     assert!(
         format!("{outcome:?}").contains("Transient") && format!("{outcome:?}").contains("task migrate"),
         "{outcome:?}"
@@ -33,7 +33,7 @@ async fn a_missing_migration_is_named_with_the_task_that_applies_it() {
     assert_eq!(migrate(sink.database(), soon()).await.unwrap(), steps);
     assert_eq!(migrate(sink.database(), soon()).await.unwrap(), [""; 0], "a second time there is nothing to do");
     sink.check().await.unwrap();
-    assert_eq!(apply(&sink, &[Told::named("a", 1, "Ada")]).await.applied, 1);
+    assert_eq!(apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,18 +52,18 @@ async fn migrated_steps(url: &str) -> usize {
 
 #[tokio::test]
 async fn a_read_only_server_is_not_the_writer() {
-    let store = Store::start().await;
+    let store = RelationalStore::start().await;
     let name = store.url.rsplit('/').next().unwrap();
     let read_only = |on: bool| format!("alter database {name} set default_transaction_read_only = {on}");
     store.client.batch_execute(&read_only(true)).await.unwrap();
     let sink = sink(&store.url);
     let said = broken(&sink).await;
     assert!(said.contains("read-only") && said.contains("writer's endpoint"), "{said}");
-    let outcome = format!("{:?}", apply(&sink, &[Told::named("a", 1, "Ada")]).await);
+    let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await);
     assert!(outcome.contains("Transient") && outcome.contains("read-only"), "{outcome}");
     // What was a replica is promoted, under the same name: the next batch finds it.
     store.client.batch_execute(&format!("set transaction_read_only = off; {}", read_only(false))).await.unwrap();
-    assert_eq!(apply(&sink, &[Told::named("a", 1, "Ada")]).await.applied, 1);
+    assert_eq!(apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
 }
 
 /// A server in recovery, as a failover or a reader's endpoint leaves one: all that it does not do is write.
@@ -72,26 +72,26 @@ async fn a_standby_is_not_the_writer_until_it_is_promoted_and_answers_searches_a
     let mut server = server().await;
     let sink = sink(&server.url());
     migrate(sink.database(), soon()).await.unwrap();
-    assert_eq!(apply(&sink, &[Told::named("a", 1, "Ada")]).await.applied, 1);
+    assert_eq!(apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
     server.stop().unwrap();
     std::fs::write(server.folder().join("data/standby.signal"), "").unwrap();
     server.start().await.unwrap();
 
     let said = broken(&sink).await;
     assert!(said.contains("read-only") && said.contains("writer's endpoint"), "{said}");
-    let outcome = format!("{:?}", apply(&sink, &[Told::named("b", 2, "Bob")]).await);
+    let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("b", 2, "Bob")]).await);
     assert!(outcome.contains("Transient") && outcome.contains("read-only"), "{outcome}");
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &server.url())]);
     let answer = search.get("/search/users?name_prefix=ad").await;
     assert_eq!((answer.status, ids(&answer)), (200, vec!["a".to_owned()]), "{}", answer.text);
 
     server.owner("postgres", "select pg_promote()").await.unwrap();
-    assert_eq!(apply(&sink, &[Told::named("b", 2, "Bob")]).await.applied, 1);
+    assert_eq!(apply(&sink, &[EventBuilder::named("b", 2, "Bob")]).await.applied, 1);
 }
 
 #[tokio::test]
 async fn a_wrong_database_a_wrong_user_and_a_missing_grant_are_told_apart() {
-    let store = Store::start().await;
+    let store = RelationalStore::start().await;
     let (base, name) = store.url.rsplit_once('/').unwrap();
     let said = broken(&sink(&format!("{base}/nowhere"))).await;
     assert!(said.contains("/nowhere does not exist"), "{said}");
@@ -108,7 +108,7 @@ async fn a_server_that_is_not_there_may_come_and_is_no_reason_not_to_start() {
     // Nothing listens on port 1.
     let sink = sink("postgres://millrace:s3cret@127.0.0.1:1/users");
     sink.check().await.unwrap();
-    let outcome = format!("{:?}", apply(&sink, &[Told::named("a", 1, "Ada")]).await);
+    let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await);
     assert!(outcome.contains("POSTGRES_URL 127.0.0.1:1/users is not reached"), "{outcome}");
     assert!(!outcome.contains("s3cret"));
 }
@@ -153,7 +153,7 @@ async fn a_server_proves_its_name_or_is_not_spoken_to() {
     let trusted = sink(&at("localhost", &format!("?sslrootcert={authority}")));
     migrate(trusted.database(), soon()).await.unwrap();
     trusted.check().await.unwrap();
-    assert_eq!(apply(&trusted, &[Told::named("a", 1, "Ada")]).await.applied, 1);
+    assert_eq!(apply(&trusted, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
     let sql = "select count(*) from pg_stat_ssl where ssl and pid <> pg_backend_pid()";
     let encrypted: i64 = connect(&server.url()).await.query_one(sql, &[]).await.unwrap().get(0);
     assert_eq!(encrypted, 1);

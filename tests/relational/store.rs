@@ -16,20 +16,20 @@ use tokio_postgres::Client;
 
 use crate::postgres::{connect, server};
 use crate::replication::rig::invocation_within;
-use crate::replication::story::{Told, event};
+use crate::replication::story::{EventBuilder, event};
 
 /// The one server: to start one takes longer than most tests do. It ends with the process.
 static SERVER: OnceCell<PostgresServer> = OnceCell::const_new();
 static DATABASES: AtomicUsize = AtomicUsize::new(0);
 
 /// A migrated database, a sink for it, and a line of the test's own.
-pub(crate) struct Store {
+pub(crate) struct RelationalStore {
     pub(crate) sink: PostgresSink,
     pub(crate) client: Client,
     pub(crate) url: String,
 }
 
-impl Store {
+impl RelationalStore {
     pub(crate) async fn start() -> Self {
         let url = empty().await;
         let sink = sink(&url);
@@ -75,7 +75,7 @@ pub(crate) fn soon() -> Instant {
 }
 
 /// Settles the changes and applies them.
-pub(crate) async fn apply(sink: &PostgresSink, told: &[Told]) -> SinkOutcome {
+pub(crate) async fn apply(sink: &PostgresSink, told: &[EventBuilder]) -> SinkOutcome {
     apply_within(sink, &event(told), Duration::from_mins(1)).await
 }
 

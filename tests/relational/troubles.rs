@@ -5,14 +5,14 @@ use std::time::Duration;
 use replicator::sink::{FailureKind, SinkOutcome};
 use tokio::time::Instant;
 
-use super::line::Line;
-use super::store::{Store, apply, apply_within, empty, sink, soon};
+use super::line::TcpProxy;
+use super::store::{RelationalStore, apply, apply_within, empty, sink, soon};
 use crate::postgres::{connect, server};
-use crate::replication::rig::Rig;
-use crate::replication::story::{Told, event};
+use crate::replication::rig::ReplicationRig;
+use crate::replication::story::{EventBuilder, event};
 
-fn users(numbers: impl IntoIterator<Item = u64>) -> Vec<Told> {
-    numbers.into_iter().map(|number| Told::named(&format!("u{number:05}"), number, "Ada")).collect()
+fn users(numbers: impl IntoIterator<Item = u64>) -> Vec<EventBuilder> {
+    numbers.into_iter().map(|number| EventBuilder::named(&format!("u{number:05}"), number, "Ada")).collect()
 }
 
 /// That all of it is to come again, and none of it is put aside; answers why.
@@ -80,7 +80,7 @@ async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_mi
     let batch = |nth: u64| {
         let image = |n| {
             let user = crate::replication::story::user(&format!("u{n:05}"), "1", &"Ada ".repeat(60));
-            Told::image(&format!("u{n:05}"), n, &user.to_string())
+            EventBuilder::image(&format!("u{n:05}"), n, &user.to_string())
         };
         (1 + nth * 500..=500 + nth * 500).map(image).collect::<Vec<_>>()
     };
@@ -114,8 +114,8 @@ async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_mi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_was_cut_is_made_anew_and_a_lost_answer_makes_duplicates() {
-    let store = Store::start().await;
-    let line = Line::to(&store.url).await;
+    let store = RelationalStore::start().await;
+    let line = TcpProxy::to(&store.url).await;
     let sink = sink(line.url());
     assert_eq!(apply(&sink, &users(1..=5)).await.applied, 5);
     line.cut();
@@ -133,8 +133,8 @@ async fn a_line_that_was_cut_is_made_anew_and_a_lost_answer_makes_duplicates() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_server_costs_the_time_and_not_a_moment_more() {
-    let store = Store::start().await;
-    let line = Line::to(&store.url).await;
+    let store = RelationalStore::start().await;
+    let line = TcpProxy::to(&store.url).await;
     let sink = sink(line.url());
     assert_eq!(apply(&sink, &users(1..=5)).await.applied, 5);
     line.silence(true);
@@ -148,10 +148,10 @@ async fn a_silent_server_costs_the_time_and_not_a_moment_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_somebody_else_holds_are_waited_for_until_the_time_is_up() {
-    let store = Store::start().await;
+    let store = RelationalStore::start().await;
     assert_eq!(apply(&store.sink, &users(1..=5)).await.applied, 5);
     store.client.batch_execute("begin; select * from users where user_id = 'u00003' for update").await.unwrap();
-    let later: Vec<_> = (1..=5).map(|n| Told::named(&format!("u{n:05}"), 10 + n, "Later")).collect();
+    let later: Vec<_> = (1..=5).map(|n| EventBuilder::named(&format!("u{n:05}"), 10 + n, "Later")).collect();
     let outcome = apply_within(&store.sink, &event(&later), Duration::from_millis(500)).await;
     all_is_to_come_again(&outcome, 5);
     store.client.batch_execute("rollback").await.unwrap();
@@ -162,14 +162,14 @@ async fn rows_that_somebody_else_holds_are_waited_for_until_the_time_is_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_invocations_over_the_same_rows_never_wait_for_each_other_in_a_circle() {
-    let store = Store::start().await;
+    let store = RelationalStore::start().await;
     let rounds = 12_u64;
     let worker = |own: u64, url: String| async move {
         let sink = sink(&url);
         for round in 0..rounds {
             // The same rows, in opposite orders.
             let number = |n: u64| 1 + round * 1_000 + own * 500 + n;
-            let told = |n: u64| Told::named(&format!("u{n:03}"), number(n), "Ada");
+            let told = |n: u64| EventBuilder::named(&format!("u{n:03}"), number(n), "Ada");
             let mut batch: Vec<_> = (0..400).map(told).collect();
             if own == 1 {
                 batch.reverse();
@@ -191,8 +191,8 @@ async fn two_invocations_over_the_same_rows_never_wait_for_each_other_in_a_circl
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_changes_are_one_round_trip() {
-    let store = Store::start().await;
-    let line = Line::to(&store.url).await;
+    let store = RelationalStore::start().await;
+    let line = TcpProxy::to(&store.url).await;
     let sink = sink(line.url());
     assert_eq!(apply(&sink, &users(1..=10)).await.applied, 10);
     let before = line.round_trips();
@@ -205,9 +205,9 @@ async fn a_thousand_changes_are_one_round_trip() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_one_replica_holds_the_position_and_spares_the_other() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let url = empty().await;
-    let line = Line::to(&url).await;
+    let line = TcpProxy::to(&url).await;
     let postgres = sink(line.url());
     replicator::sink::postgres::migrate(postgres.database(), soon()).await.unwrap();
     line.silence(true);

@@ -8,13 +8,13 @@ use replicator::sink::Sink as _;
 use replicator::sink::postgres::admit;
 use serde_json::{Value, json};
 
-use super::store::{Store, empty, sink, soon};
-use crate::maintenance::scene::{FORMER, REPLICA, SOURCE, Scene, invoke, record, text, to_its_end, user};
+use super::store::{RelationalStore, empty, sink, soon};
+use crate::maintenance::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, text, to_its_end, user};
 use crate::postgres::connect;
-use crate::replication::story::Told;
+use crate::replication::story::EventBuilder;
 
 /// The stack's own maintenance, with a relational replica beside the other.
-fn over_both(scene: &Scene, store: &Store) -> MaintenanceHandler {
+fn over_both(scene: &MaintenanceScene, store: &RelationalStore) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     maintenance.replicas.push(Box::new(sink(&store.url)));
     maintenance
@@ -34,7 +34,7 @@ fn counted(answer: &TaskResponse, sink: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_replica_is_filled_in_segments_and_found_equal() {
-    let (scene, store) = (Scene::start().await, Store::start().await);
+    let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
     scene.fill(700, 40).await;
     scene.stack.drained().await;
     let maintenance = over_both(&scene, &store);
@@ -63,7 +63,7 @@ async fn a_new_replica_is_filled_in_segments_and_found_equal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_differs_is_found_and_mended_and_then_equal() {
-    let (scene, store) = (Scene::start().await, Store::start().await);
+    let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
     for name in ["same", "missing", "different", "deleted"] {
         scene.put(SOURCE, user(name, "Created")).await;
     }
@@ -94,11 +94,11 @@ async fn what_differs_is_found_and_mended_and_then_equal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_failed_weeks_ago_is_brought_to_the_source_s_state_in_both() {
-    let (scene, store) = (Scene::start().await, Store::start().await);
+    let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
     scene.put(SOURCE, user("kept", "Now")).await;
     scene.stack.drained().await;
-    let old = |told: Told| record(told, FORMER);
-    let records = vec![old(Told::named("kept", 5, "Old")), old(Told::named("deleted", 6, "Old"))];
+    let old = |told: EventBuilder| record(told, FORMER);
+    let records = vec![old(EventBuilder::named("kept", 5, "Old")), old(EventBuilder::named("deleted", 6, "Old"))];
     scene.give_up("replicator", records, false).await;
     let maintenance = over_both(&scene, &store);
     let answer = task(&maintenance, json!({"task": "redrive", "run_id": "again", "dry_run": false})).await;
@@ -113,7 +113,7 @@ async fn what_failed_weeks_ago_is_brought_to_the_source_s_state_in_both() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     let url = empty().await;
     let mut maintenance = scene.maintenance();
     let fault = invoke(&maintenance, &json!({"task": "migrate"}), Duration::from_secs(30)).await.unwrap_err();

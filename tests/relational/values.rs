@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use shared::change::CanonicalKey;
 use shared::raw_item::RawItem;
 
-use super::store::{Store, apply, apply_within};
-use crate::replication::story::{Told, event, event_of, user};
+use super::store::{RelationalStore, apply, apply_within};
+use crate::replication::story::{EventBuilder, event, event_of, user};
 
 /// A user's image with this put into it.
 fn with(user_id: &str, name: &str, value: Value) -> String {
@@ -17,14 +17,14 @@ fn with(user_id: &str, name: &str, value: Value) -> String {
     image.to_string()
 }
 
-async fn item(store: &Store, user_id: &str) -> RawItem {
+async fn item(store: &RelationalStore, user_id: &str) -> RawItem {
     let key = CanonicalKey::parse(&json!({"user_id": {"S": user_id}, "timestamp": {"N": "1"}}).to_string()).unwrap();
     store.sink.read(&[key]).await.unwrap().held[0].as_ref().unwrap().item().unwrap().clone()
 }
 
 #[tokio::test]
 async fn an_item_is_held_whole_beside_its_columns() {
-    let store = Store::start().await;
+    let store = RelationalStore::start().await;
     let digits = "12345678901234567890123456789012345678";
     let mut image = user("whole", "1", "Ada \u{1F600} \"quoted\" \\ line\nbreak");
     image["expires_at"] = json!({"N": "1.5E+9"});
@@ -34,7 +34,7 @@ async fn an_item_is_held_whole_beside_its_columns() {
     image["own"] = json!({"M": {"b": {"B": "AAE="}, "bs": {"BS": ["AQ==", "AA=="]}, "ns": {"NS": ["1.0", "-2e5"]},
         "ss": {"SS": ["x", ""]}, "e": {"S": ""}, "big": {"N": "1E+125"}, "small": {"N": "-1E-130"}}});
     let image = image.to_string();
-    assert_eq!(apply(&store.sink, &[Told::image("whole", 1, &image)]).await.applied, 1);
+    assert_eq!(apply(&store.sink, &[EventBuilder::image("whole", 1, &image)]).await.applied, 1);
     let held = item(&store, "whole").await;
     assert_eq!(held.differing(&RawItem::parse(&image).unwrap()), [""; 0]);
     let sql = "select version::text, expires_at::text, attributes->>'n', attributes->'l', name, created_at::text, \
@@ -51,7 +51,7 @@ async fn an_item_is_held_whole_beside_its_columns() {
 
 #[tokio::test]
 async fn what_a_row_cannot_hold_is_named_and_spares_its_neighbours() {
-    let store = Store::start().await;
+    let store = RelationalStore::start().await;
     let poison = [
         ("name", json!({"S": "zero \u{0}"})),
         ("name", json!({"N": "52"})),
@@ -63,15 +63,15 @@ async fn what_a_row_cannot_hold_is_named_and_spares_its_neighbours() {
         ("own", json!({"L": [{"S": "zero \u{0}"}]})),
         ("_rev", json!({"B": "AA=="})),
     ];
-    let mut told = vec![Told::named("first", 1, "Ada")];
+    let mut told = vec![EventBuilder::named("first", 1, "Ada")];
     for (n, (name, value)) in poison.iter().enumerate() {
-        told.push(Told::image(
+        told.push(EventBuilder::image(
             &format!("poison-{n}"),
             2 + n as u64,
             &with(&format!("poison-{n}"), name, value.clone()),
         ));
     }
-    told.push(Told::named("last", 90, "Bob"));
+    told.push(EventBuilder::named("last", 90, "Bob"));
     let outcome = apply(&store.sink, &told).await;
     assert_eq!((outcome.applied, outcome.failures.len()), (2, poison.len()), "{outcome:?}");
     for failure in &outcome.failures {
@@ -84,14 +84,14 @@ async fn what_a_row_cannot_hold_is_named_and_spares_its_neighbours() {
 
 #[tokio::test]
 async fn what_only_the_server_finds_is_looked_for_and_found_alone() {
-    let store = Store::start().await;
+    let store = RelationalStore::start().await;
     // No number of DynamoDB's is so large; the server says so, and of which row it does not say.
     let told: Vec<_> = (1..=1_000)
         .map(|n| {
             let user_id = format!("u{n:04}");
             let huge = [17, 500, 1_000].contains(&n);
             let image = with(&user_id, "version", json!({"N": if huge { "1e200000" } else { "1" }}));
-            Told::image(&user_id, n, &image)
+            EventBuilder::image(&user_id, n, &image)
         })
         .collect();
     let outcome = apply(&store.sink, &told).await;
@@ -109,9 +109,12 @@ async fn what_only_the_server_finds_is_looked_for_and_found_alone() {
 
 #[tokio::test]
 async fn a_table_that_takes_no_row_is_nobody_s_poison() {
-    let store = Store::start().await;
+    let store = RelationalStore::start().await;
     store.client.batch_execute("alter table users add column team text not null").await.unwrap();
-    for told in [vec![Told::named("a", 1, "Ada")], vec![Told::named("a", 1, "Ada"), Told::named("b", 2, "Bob")]] {
+    for told in [
+        vec![EventBuilder::named("a", 1, "Ada")],
+        vec![EventBuilder::named("a", 1, "Ada"), EventBuilder::named("b", 2, "Bob")],
+    ] {
         let outcome = apply(&store.sink, &told).await;
         assert_eq!(outcome.failures.len(), told.len());
         for failure in outcome.failures {
@@ -122,13 +125,13 @@ async fn a_table_that_takes_no_row_is_nobody_s_poison() {
         }
     }
     store.client.batch_execute("alter table users drop column team").await.unwrap();
-    assert_eq!(apply(&store.sink, &[Told::named("a", 1, "Ada")]).await.applied, 1);
+    assert_eq!(apply(&store.sink, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
 }
 
 #[tokio::test]
 async fn a_batch_of_another_table_is_held_and_a_stray_key_is_put_aside() {
-    let store = Store::start().await;
-    let told = [Told::named("a", 1, "Ada"), Told::named("b", 2, "Bob")];
+    let store = RelationalStore::start().await;
+    let told = [EventBuilder::named("a", 1, "Ada"), EventBuilder::named("b", 2, "Bob")];
     let text = event(&told).get().replace("user_id", "order_id");
     let of_another = serde_json::value::RawValue::from_string(text).unwrap();
     let outcome = apply_within(&store.sink, &of_another, Duration::from_secs(30)).await;
@@ -139,8 +142,8 @@ async fn a_batch_of_another_table_is_held_and_a_stray_key_is_put_aside() {
             "{failure:?}"
         );
     }
-    let stray = Told::named("stray", 2, "Ada").record().replace("user_id", "order_id");
-    let records = [Told::named("a", 1, "Ada").record(), stray];
+    let stray = EventBuilder::named("stray", 2, "Ada").record().replace("user_id", "order_id");
+    let records = [EventBuilder::named("a", 1, "Ada").record(), stray];
     let outcome = apply_within(&store.sink, &event_of(&records), Duration::from_secs(30)).await;
     assert_eq!(outcome.applied, 1);
     assert!(matches!(&outcome.failures[..], [failure] if matches!(failure.kind, FailureKind::Permanent(_))));
@@ -148,8 +151,8 @@ async fn a_batch_of_another_table_is_held_and_a_stray_key_is_put_aside() {
 
 #[tokio::test]
 async fn a_tombstone_has_its_time_and_is_taken_away_after_it() {
-    let store = Store::start().await;
-    let buried = [Told::deleted("buried", 1), Told::expired("expired", 2)];
+    let store = RelationalStore::start().await;
+    let buried = [EventBuilder::deleted("buried", 1), EventBuilder::expired("expired", 2)];
     assert_eq!(apply(&store.sink, &buried).await.tombstones, 2);
     assert_eq!(store.count("deleted_at is not null and num_nonnulls(name, item) = 0").await, 2);
     assert_eq!(store.count("expired").await, 1);
@@ -157,6 +160,6 @@ async fn a_tombstone_has_its_time_and_is_taken_away_after_it() {
     let earlier = "update users set deleted_at = deleted_at - interval '9 days' where user_id = 'buried'";
     store.client.batch_execute(earlier).await.unwrap();
     let again = super::store::sink(&store.url);
-    assert_eq!(apply(&again, &[Told::named("ada", 3, "Ada")]).await.applied, 1);
+    assert_eq!(apply(&again, &[EventBuilder::named("ada", 3, "Ada")]).await.applied, 1);
     assert_eq!((store.count("deleted_at is not null").await, store.count("expired").await), (1, 1));
 }

@@ -3,16 +3,16 @@
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
-use super::rig::{Item, Rig, hand_over};
-use super::story::{LABEL, Told, event, event_of};
+use super::rig::{ReplicationRig, RigItem, hand_over};
+use super::story::{EventBuilder, LABEL, event, event_of};
 
 /// Every type that DynamoDB has, in shapes that are lost if a number passes through a float, a set through an
 /// ordered list, or an empty value through a check.
-fn every_type() -> Item {
+fn every_type() -> RigItem {
     let s = |text: &str| AttributeValue::S(text.to_owned());
     let n = |text: &str| AttributeValue::N(text.to_owned());
     let b = |bytes: &[u8]| AttributeValue::B(Blob::new(bytes));
-    Item::from([
+    RigItem::from([
         ("text".to_owned(), s("é \" \\ \u{1} / 😀 </script> \u{2028}")),
         ("empty".to_owned(), s("")),
         ("big".to_owned(), n("12345678901234567890123456789012345678")),
@@ -28,17 +28,17 @@ fn every_type() -> Item {
         ("list".to_owned(), AttributeValue::L(vec![s(""), n("0"), AttributeValue::L(vec![]), b(b"x")])),
         (
             "map".to_owned(),
-            AttributeValue::M(Item::from([
+            AttributeValue::M(RigItem::from([
                 ("_rev".to_owned(), s("data, since it is not at the top")),
-                ("deeper".to_owned(), AttributeValue::M(Item::from([(" odd \"key\"\n".to_owned(), n("1e100"))]))),
-                ("none".to_owned(), AttributeValue::M(Item::new())),
+                ("deeper".to_owned(), AttributeValue::M(RigItem::from([(" odd \"key\"\n".to_owned(), n("1e100"))]))),
+                ("none".to_owned(), AttributeValue::M(RigItem::new())),
             ])),
         ),
     ])
 }
 
 /// What the engine itself makes of an item that the SDK wrote: it spells numbers its own way, as DynamoDB does.
-async fn written_by_the_sdk(rig: &Rig, table: &str, item: Item) -> Item {
+async fn written_by_the_sdk(rig: &ReplicationRig, table: &str, item: RigItem) -> RigItem {
     let key = ["user_id", "timestamp"].map(|name| (name.to_owned(), item[name].clone()));
     rig.dynamodb.put_item().table_name(table).set_item(Some(item)).send().await.unwrap();
     let read = rig.dynamodb.get_item().table_name(table).consistent_read(true).set_key(Some(key.into()));
@@ -66,13 +66,13 @@ fn json_of(value: &AttributeValue) -> serde_json::Value {
     }
 }
 
-fn image_of(item: &Item) -> serde_json::Value {
+fn image_of(item: &RigItem) -> serde_json::Value {
     item.iter().map(|(name, value)| (name.clone(), json_of(value))).collect::<serde_json::Map<_, _>>().into()
 }
 
 #[tokio::test]
 async fn all_ten_types_pass_untouched() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     rig.create_table("Source", &[("user_id", "S"), ("timestamp", "N")]).await;
     let key = [("user_id", AttributeValue::S("a".into())), ("timestamp", AttributeValue::N("1".into()))];
     let mut item = every_type();
@@ -80,7 +80,7 @@ async fn all_ten_types_pass_untouched() {
     let source = written_by_the_sdk(&rig, "Source", item).await;
 
     let image = image_of(&source).to_string();
-    assert_eq!(hand_over(&rig.replicator(), &event(&[Told::image("a", 1, &image)])).await.identifier(), None);
+    assert_eq!(hand_over(&rig.replicator(), &event(&[EventBuilder::image("a", 1, &image)])).await.identifier(), None);
 
     let mut replica = rig.item("a", "1").await.unwrap();
     assert!(replica.remove("_rev").is_some());
@@ -89,7 +89,7 @@ async fn all_ten_types_pass_untouched() {
 
 #[tokio::test]
 async fn a_key_of_bytes_names_its_item() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     rig.create_table("Bytes", &[("id", "B")]).await;
     let replicator = rig.replicator_over("Bytes");
     let record = |number: u64, name: &str, images: &str| {
@@ -111,8 +111,8 @@ async fn a_key_of_bytes_names_its_item() {
 
 #[tokio::test]
 async fn a_number_key_is_one_key_however_it_is_spelled() {
-    let rig = Rig::start().await;
-    let told = [Told::named("a", 1, "First").at("10"), Told::named("a", 2, "Second").at("1e1")];
+    let rig = ReplicationRig::start().await;
+    let told = [EventBuilder::named("a", 1, "First").at("10"), EventBuilder::named("a", 2, "Second").at("1e1")];
     hand_over(&rig.replicator(), &event(&told)).await;
     let item = rig.item("a", "10").await.unwrap();
     assert_eq!(item["name"], AttributeValue::S("Second".to_owned()));
@@ -121,12 +121,12 @@ async fn a_number_key_is_one_key_however_it_is_spelled() {
 
 #[tokio::test]
 async fn an_image_with_a_reserved_attribute_is_put_aside() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let image = |user: &str, extra: &str| format!(r#"{{"user_id":{{"S":"{user}"}},"timestamp":{{"N":"1"}},{extra}}}"#);
     let told = [
-        Told::image("a", 1, &image("a", r#""_tombstone_expires_at":{"N":"1"}"#)),
-        Told::image("b", 2, &image("b", r#""\u005frev":{"S":"x"}"#)),
-        Told::named("c", 3, "Cleo"),
+        EventBuilder::image("a", 1, &image("a", r#""_tombstone_expires_at":{"N":"1"}"#)),
+        EventBuilder::image("b", 2, &image("b", r#""\u005frev":{"S":"x"}"#)),
+        EventBuilder::named("c", 3, "Cleo"),
     ];
     assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
     let key = |number| format!("quarantine/replicator/dynamodb/Users/{LABEL}-{number}.json");

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::rig::{Rig, hand_over};
-use super::story::{LABEL, Told, event_of};
+use super::rig::{ReplicationRig, hand_over};
+use super::story::{EventBuilder, LABEL, event_of};
 use crate::logged::logged;
 
 /// Somebody's data, which poison carries in places where an error message would quote it.
@@ -11,16 +11,20 @@ const SECRET: &str = "ada@example.com";
 
 #[tokio::test]
 async fn what_poison_holds_is_in_quarantine_and_not_in_the_log() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let image = |user_id: &str, score: &str| {
         format!(r#"{{"user_id":{{"S":"{user_id}"}},"timestamp":{{"N":"1"}},"score":{score}}}"#)
     };
     let records = [
         // serde names a variant that it does not know, DynamoDB a text that is no number and a set's members.
-        Told::named(SECRET, 1, "Ada").record().replace(&format!(r#"{{"S":"{SECRET}"}}"#), &format!(r#""{SECRET}""#)),
-        Told::image("b", 2, &image("b", &format!(r#"{{"N":"{SECRET}"}}"#))).record(),
-        Told::image("c", 3, &image("c", &format!(r#"{{"SS":["{SECRET}","{SECRET}"]}}"#))).record(),
-        Told::named("d", 4, "Dan").record().replace(r#""userIdentity":null"#, &format!(r#""userIdentity":"{SECRET}""#)),
+        EventBuilder::named(SECRET, 1, "Ada")
+            .record()
+            .replace(&format!(r#"{{"S":"{SECRET}"}}"#), &format!(r#""{SECRET}""#)),
+        EventBuilder::image("b", 2, &image("b", &format!(r#"{{"N":"{SECRET}"}}"#))).record(),
+        EventBuilder::image("c", 3, &image("c", &format!(r#"{{"SS":["{SECRET}","{SECRET}"]}}"#))).record(),
+        EventBuilder::named("d", 4, "Dan")
+            .record()
+            .replace(r#""userIdentity":null"#, &format!(r#""userIdentity":"{SECRET}""#)),
     ];
     let log = logged(async {
         assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
@@ -36,10 +40,10 @@ async fn what_poison_holds_is_in_quarantine_and_not_in_the_log() {
 
 #[tokio::test]
 async fn redelivered_batch_is_logged_as_a_warning_with_its_error() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let log = logged(async {
         let absent = rig.replicator_over("Absent");
-        let answer = hand_over(&absent, &event_of(&[Told::named("a", 7, "Ada").record()])).await;
+        let answer = hand_over(&absent, &event_of(&[EventBuilder::named("a", 7, "Ada").record()])).await;
         assert_eq!(answer.identifier(), Some("7"));
     });
     let log: Vec<Value> = log.await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();

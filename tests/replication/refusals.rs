@@ -3,12 +3,12 @@
 use replicator::ReplicatorError;
 use serde_json::value::RawValue;
 
-use super::rig::{REPLICA, Rig, hand_over, invocation, sample};
-use super::story::{LABEL, Told, event, event_of};
+use super::rig::{REPLICA, ReplicationRig, hand_over, invocation, sample};
+use super::story::{EventBuilder, LABEL, event, event_of};
 
 #[tokio::test]
 async fn a_payload_that_is_no_stream_event_fails_the_invocation() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let payload = RawValue::from_string(r#"{"version":"2.0"}"#.to_owned()).unwrap();
     let fault = rig.replicator().handle(&payload, &invocation()).await.unwrap_err();
     assert!(matches!(fault, ReplicatorError::NotAStreamEvent(_)) && fault.to_string().contains("Records"), "{fault}");
@@ -21,9 +21,9 @@ fn shown(fault: &ReplicatorError) -> serde_json::Value {
 
 #[tokio::test]
 async fn a_failed_invocation_is_named_by_words_of_our_own() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let arn = rig.create_table("Loop", &[("user_id", "S"), ("timestamp", "N")]).await;
-    let own = Told::named("a", 1, "Ada").record();
+    let own = EventBuilder::named("a", 1, "Ada").record();
     let own = own.replace("arn:aws:dynamodb:eu-west-1:123456789012:table/Users", &arn);
     let no_event = RawValue::from_string(r#"{"version":"2.0"}"#.to_owned()).unwrap();
     let no_position = event_of(&[r#"{"eventName":"INSERT"}"#]);
@@ -42,7 +42,7 @@ async fn a_failed_invocation_is_named_by_words_of_our_own() {
 
 #[tokio::test]
 async fn a_stream_without_new_images_is_named_and_nothing_is_put_aside() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let fault = rig.replicator().handle(&sample("keys-only"), &invocation()).await.unwrap_err().to_string();
     for part in ["table/Users/stream", "KEYS_ONLY", "NEW_AND_OLD_IMAGES"] {
         assert!(fault.contains(part), "{fault}");
@@ -52,33 +52,37 @@ async fn a_stream_without_new_images_is_named_and_nothing_is_put_aside() {
 
 #[tokio::test]
 async fn a_missing_table_is_named_at_start_and_holds_the_position_later() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let replicator = rig.replicator_over("Absent");
     let fault = replicator.check().await.unwrap_err().to_string();
     assert!(fault.contains("REPLICA_TABLE Absent"), "{fault}");
-    let answer = hand_over(&replicator, &event(&[Told::named("a", 7, "Ada"), Told::named("b", 8, "Bob")])).await;
+    let answer =
+        hand_over(&replicator, &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")])).await;
     assert_eq!(answer.identifier(), Some("7"));
     assert!(rig.quarantined().await.is_empty());
 }
 
 #[tokio::test]
 async fn a_table_that_vanished_after_the_start_holds_the_position() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
     replicator.check().await.unwrap();
     rig.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();
-    let answer = hand_over(&replicator, &event(&[Told::named("a", 7, "Ada"), Told::named("b", 8, "Bob")])).await;
+    let answer =
+        hand_over(&replicator, &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")])).await;
     assert_eq!(answer.identifier(), Some("7"));
     assert!(rig.quarantined().await.is_empty());
 }
 
 #[tokio::test]
 async fn another_key_schema_is_the_table_s_fault_and_holds_the_position() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     for (table, key) in [("One", &[("id", "S")][..]), ("Types", &[("user_id", "S"), ("timestamp", "S")])] {
         rig.create_table(table, key).await;
         let replicator = rig.replicator_over(table);
-        let answer = hand_over(&replicator, &event(&[Told::named("a", 7, "Ada"), Told::named("b", 8, "Bob")])).await;
+        let answer =
+            hand_over(&replicator, &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")]))
+                .await;
         assert_eq!(answer.identifier(), Some("7"), "{table}");
         assert!(rig.quarantined().await.is_empty(), "{table}");
     }
@@ -86,10 +90,10 @@ async fn another_key_schema_is_the_table_s_fault_and_holds_the_position() {
 
 #[tokio::test]
 async fn a_key_unlike_that_of_its_neighbours_is_the_record_s_fault() {
-    let rig = Rig::start().await;
-    let damaged = Told::named("b", 8, "Bob").record().replace(r#""timestamp""#, r#""time""#);
+    let rig = ReplicationRig::start().await;
+    let damaged = EventBuilder::named("b", 8, "Bob").record().replace(r#""timestamp""#, r#""time""#);
     assert!(damaged.contains(r#""Keys":{"time""#), "{damaged}");
-    let records = [Told::named("a", 7, "Ada").record(), damaged, Told::named("c", 9, "Cleo").record()];
+    let records = [EventBuilder::named("a", 7, "Ada").record(), damaged, EventBuilder::named("c", 9, "Cleo").record()];
     assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     let key = format!("quarantine/replicator/dynamodb/Users/{LABEL}-8.json");
     assert_eq!(rig.quarantined().await, [key.as_str()]);
@@ -100,12 +104,12 @@ async fn a_key_unlike_that_of_its_neighbours_is_the_record_s_fault() {
 
 #[tokio::test]
 async fn a_table_made_anew_with_another_key_is_the_table_s_fault_until_it_is_mended() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
     replicator.check().await.unwrap();
     rig.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();
     rig.create_table(REPLICA, &[("id", "S")]).await;
-    let batch = event(&[Told::named("a", 7, "Ada")]);
+    let batch = event(&[EventBuilder::named("a", 7, "Ada")]);
     assert_eq!(hand_over(&replicator, &batch).await.identifier(), Some("7"));
     assert!(rig.quarantined().await.is_empty());
 
@@ -117,8 +121,8 @@ async fn a_table_made_anew_with_another_key_is_the_table_s_fault_until_it_is_men
 
 #[tokio::test]
 async fn an_image_without_the_key_that_its_record_names_is_poison() {
-    let rig = Rig::start().await;
-    let told = [Told::image("a", 1, r#"{"name":{"S":"Ada"}}"#), Told::named("b", 2, "Bob")];
+    let rig = ReplicationRig::start().await;
+    let told = [EventBuilder::image("a", 1, r#"{"name":{"S":"Ada"}}"#), EventBuilder::named("b", 2, "Bob")];
     assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
     assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/read/Users/{LABEL}-1.json")]);
     assert!(rig.item("b", "1").await.is_some());
@@ -126,19 +130,19 @@ async fn an_image_without_the_key_that_its_record_names_is_poison() {
 
 #[tokio::test]
 async fn an_image_of_another_item_than_its_record_names_is_poison_and_written_nowhere() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let foreign = |number, user: &str, timestamp: &str| {
-        Told::image("a", number, &super::story::user(user, timestamp, "Ada").to_string())
+        EventBuilder::image("a", number, &super::story::user(user, timestamp, "Ada").to_string())
     };
-    let deleted = Told::deleted("d", 5).record().replace(r#""OldImage":{"#, r#""OldImage":{"x":{"S":"y"},"#);
+    let deleted = EventBuilder::deleted("d", 5).record().replace(r#""OldImage":{"#, r#""OldImage":{"x":{"S":"y"},"#);
     let deleted = deleted.replace(r#""user_id":{"S":"d"},"version""#, r#""user_id":{"S":"e"},"version""#);
     assert!(deleted.contains(r#""S":"e""#), "{deleted}");
     let records = [
         foreign(1, "intruder", "1").record(),
         foreign(2, "a", "2").record(),
-        Told::named("b", 3, "Bob").record(),
+        EventBuilder::named("b", 3, "Bob").record(),
         // The same number in another spelling is the same item.
-        Told::image("c", 4, &super::story::user("c", "1.0", "Cleo").to_string()).record(),
+        EventBuilder::image("c", 4, &super::story::user("c", "1.0", "Cleo").to_string()).record(),
         deleted,
     ];
     assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
@@ -152,13 +156,13 @@ async fn an_image_of_another_item_than_its_record_names_is_poison_and_written_no
 
 #[tokio::test]
 async fn of_two_different_records_of_one_number_the_second_is_put_aside_whole() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let records = [
-        Told::named("a", 1, "First").record(),
-        Told::named("a", 1, "Second").record(),
-        Told::deleted("a", 1).record(),
-        Told::named("a", 1, "First").record(),
-        Told::named("b", 2, "Bob").record(),
+        EventBuilder::named("a", 1, "First").record(),
+        EventBuilder::named("a", 1, "Second").record(),
+        EventBuilder::deleted("a", 1).record(),
+        EventBuilder::named("a", 1, "First").record(),
+        EventBuilder::named("b", 2, "Bob").record(),
     ];
     let replicator = rig.replicator();
     for delivery in 1..=2 {
@@ -180,26 +184,30 @@ async fn of_two_different_records_of_one_number_the_second_is_put_aside_whole() 
 
 #[tokio::test]
 async fn of_two_poison_records_of_one_number_neither_overwrites_the_other() {
-    let rig = Rig::start().await;
-    let poison = |name: &str| Told::named("a", 1, name).record().replace("MODIFY", "RENAME");
-    let records = [poison("one"), poison("two"), poison("one"), Told::named("b", 2, "Bob").record()];
+    let rig = ReplicationRig::start().await;
+    let poison = |name: &str| EventBuilder::named("a", 1, name).record().replace("MODIFY", "RENAME");
+    let records = [poison("one"), poison("two"), poison("one"), EventBuilder::named("b", 2, "Bob").record()];
     assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     assert_eq!(rig.quarantined().await.len(), 2);
 }
 
 #[tokio::test]
 async fn a_contradiction_that_the_failure_bucket_does_not_take_is_resent() {
-    let rig = Rig::start().await;
-    let told = [Told::named("b", 6, "Bob"), Told::named("a", 7, "First"), Told::named("a", 7, "Second")];
+    let rig = ReplicationRig::start().await;
+    let told = [
+        EventBuilder::named("b", 6, "Bob"),
+        EventBuilder::named("a", 7, "First"),
+        EventBuilder::named("a", 7, "Second"),
+    ];
     let answer = hand_over(&rig.replicator_without_a_bucket(), &event(&told)).await;
     assert_eq!(answer.identifier(), Some("7"));
 }
 
 #[tokio::test]
 async fn a_replica_that_is_its_own_source_is_refused() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let arn = rig.create_table("Loop", &[("user_id", "S"), ("timestamp", "N")]).await;
-    let record = Told::named("a", 1, "Ada").record();
+    let record = EventBuilder::named("a", 1, "Ada").record();
     let record = record.replace("arn:aws:dynamodb:eu-west-1:123456789012:table/Users", &arn);
     let replicator = rig.replicator_over("Loop");
     let fault = replicator.handle(&event_of(&[record]), &invocation()).await.unwrap_err().to_string();
@@ -210,10 +218,10 @@ async fn a_replica_that_is_its_own_source_is_refused() {
 
 #[tokio::test]
 async fn poison_that_the_failure_bucket_does_not_take_is_resent() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let replicator = rig.replicator_without_a_bucket();
-    let poison = Told::named("b", 8, "Bob").record().replace("MODIFY", "RENAME");
-    let records = [Told::named("a", 7, "Ada").record(), poison, Told::named("c", 9, "Cleo").record()];
+    let poison = EventBuilder::named("b", 8, "Bob").record().replace("MODIFY", "RENAME");
+    let records = [EventBuilder::named("a", 7, "Ada").record(), poison, EventBuilder::named("c", 9, "Cleo").record()];
     let answer = hand_over(&replicator, &event_of(&records)).await;
     assert_eq!(answer.identifier(), Some("8"));
     assert!(rig.item("c", "1").await.is_some(), "its neighbours are applied all the same");
@@ -221,9 +229,9 @@ async fn poison_that_the_failure_bucket_does_not_take_is_resent() {
 
 #[tokio::test]
 async fn poison_without_a_position_is_resent_from_the_record_before_it_or_fails_the_invocation() {
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let replicator = rig.replicator_without_a_bucket();
-    let (good, poison) = (Told::named("a", 7, "Ada").record(), r#"{"eventName":"INSERT"}"#.to_owned());
+    let (good, poison) = (EventBuilder::named("a", 7, "Ada").record(), r#"{"eventName":"INSERT"}"#.to_owned());
     let answer = hand_over(&replicator, &event_of(&[&good, &poison])).await;
     assert_eq!(answer.identifier(), Some("7"));
     let fault = replicator.handle(&event_of(&[&poison, &good]), &invocation()).await.unwrap_err();
@@ -233,11 +241,11 @@ async fn poison_without_a_position_is_resent_from_the_record_before_it_or_fails_
 #[tokio::test]
 async fn an_item_in_the_replica_with_a_foreign_revision_is_not_overwritten() {
     use aws_sdk_dynamodb::types::AttributeValue;
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let put = rig.dynamodb.put_item().table_name(REPLICA).item("_rev", AttributeValue::S("7".to_owned()));
     let put = put.item("user_id", AttributeValue::S("a".to_owned()));
     put.item("timestamp", AttributeValue::N("1".to_owned())).send().await.unwrap();
-    assert_eq!(hand_over(&rig.replicator(), &event(&[Told::named("a", 1, "Ada")])).await.identifier(), None);
+    assert_eq!(hand_over(&rig.replicator(), &event(&[EventBuilder::named("a", 1, "Ada")])).await.identifier(), None);
     assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-1.json")]);
     assert!(!rig.item("a", "1").await.unwrap().contains_key("name"));
 }

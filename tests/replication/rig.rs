@@ -27,16 +27,16 @@ pub(crate) const FAILURES: &str = "users-failures";
 pub(crate) const NOW: i64 = 1_800_000_000;
 
 /// An item as the SDK reads it.
-pub(crate) type Item = HashMap<String, AttributeValue>;
+pub(crate) type RigItem = HashMap<String, AttributeValue>;
 
-pub(crate) struct Rig {
+pub(crate) struct ReplicationRig {
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
     pub(crate) dynamodb_url: String,
     _engines: (local::dynamodb::DynamoDbEngine, local::s3::S3Engine, TempDir),
 }
 
-impl Rig {
+impl ReplicationRig {
     /// Two engines with the replica's table, of the key `user_id` (S) and `timestamp` (N), and the failure bucket.
     pub(crate) async fn start() -> Self {
         let root = TempDir::new().unwrap();
@@ -86,7 +86,7 @@ impl Rig {
     }
 
     /// What stands in the replica under the key of a user.
-    pub(crate) async fn item(&self, user_id: &str, timestamp: &str) -> Option<Item> {
+    pub(crate) async fn item(&self, user_id: &str, timestamp: &str) -> Option<RigItem> {
         let read = self.dynamodb.get_item().table_name(REPLICA).consistent_read(true);
         let read = read.key("user_id", AttributeValue::S(user_id.to_owned()));
         read.key("timestamp", AttributeValue::N(timestamp.to_owned())).send().await.unwrap().item

@@ -6,34 +6,34 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use local::stack::{LocalStack, StackOptions};
 
-use super::rig::Item;
+use super::rig::RigItem;
 
 const USERS: &str = "Users";
 const REPLICA: &str = "UsersReplica";
 
-fn user(user_id: &str, name: &str) -> Item {
+fn user(user_id: &str, name: &str) -> RigItem {
     let s = |text: &str| AttributeValue::S(text.to_owned());
-    Item::from([
+    RigItem::from([
         ("user_id".to_owned(), s(user_id)),
         ("timestamp".to_owned(), AttributeValue::N("1".to_owned())),
         ("name".to_owned(), s(name)),
         ("exact".to_owned(), AttributeValue::N("0.12345678901234567890123456789012345678".to_owned())),
-        ("unknown_to_any_user".to_owned(), AttributeValue::M(Item::from([("deep".to_owned(), s(""))]))),
+        ("unknown_to_any_user".to_owned(), AttributeValue::M(RigItem::from([("deep".to_owned(), s(""))]))),
     ])
 }
 
-fn key(user_id: &str) -> Item {
+fn key(user_id: &str) -> RigItem {
     let mut key = user(user_id, "");
     key.retain(|name, _| name == "user_id" || name == "timestamp");
     key
 }
 
-async fn put(client: &Client, item: Item) {
+async fn put(client: &Client, item: RigItem) {
     client.put_item().table_name(USERS).set_item(Some(item)).send().await.unwrap();
 }
 
 /// All items of a table by user.
-async fn items(client: &Client, table: &str) -> BTreeMap<String, Item> {
+async fn items(client: &Client, table: &str) -> BTreeMap<String, RigItem> {
     let mut pages = client.scan().table_name(table).consistent_read(true).into_paginator().items().send();
     let mut items = BTreeMap::new();
     while let Some(item) = pages.try_next().await.unwrap() {
@@ -43,7 +43,7 @@ async fn items(client: &Client, table: &str) -> BTreeMap<String, Item> {
 }
 
 /// The replica as its readers take it: without tombstones and without revisions.
-async fn replica(client: &Client) -> BTreeMap<String, Item> {
+async fn replica(client: &Client) -> BTreeMap<String, RigItem> {
     let mut items = items(client, REPLICA).await;
     items.retain(|_, item| !item.contains_key("_tombstone_expires_at"));
     for item in items.values_mut() {

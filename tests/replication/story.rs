@@ -8,16 +8,16 @@ pub(crate) const LABEL: &str = "2026-11-01T08:00:00.000";
 
 /// One change of a user's record.
 #[derive(Debug, Clone)]
-pub(crate) struct Told {
+pub(crate) struct EventBuilder {
     pub(crate) user_id: String,
     pub(crate) timestamp: String,
     pub(crate) number: u64,
     pub(crate) label: String,
-    pub(crate) what: What,
+    pub(crate) what: RecordKind,
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum What {
+pub(crate) enum RecordKind {
     /// The record now has this name.
     Named(String),
     /// The record now has this image, given as the stream's JSON.
@@ -26,25 +26,25 @@ pub(crate) enum What {
     Expired,
 }
 
-impl Told {
-    fn new(user_id: &str, number: u64, what: What) -> Self {
+impl EventBuilder {
+    fn new(user_id: &str, number: u64, what: RecordKind) -> Self {
         Self { user_id: user_id.to_owned(), timestamp: "1".to_owned(), number, label: LABEL.to_owned(), what }
     }
 
     pub(crate) fn named(user_id: &str, number: u64, name: &str) -> Self {
-        Self::new(user_id, number, What::Named(name.to_owned()))
+        Self::new(user_id, number, RecordKind::Named(name.to_owned()))
     }
 
     pub(crate) fn image(user_id: &str, number: u64, image: &str) -> Self {
-        Self::new(user_id, number, What::Image(image.to_owned()))
+        Self::new(user_id, number, RecordKind::Image(image.to_owned()))
     }
 
     pub(crate) fn deleted(user_id: &str, number: u64) -> Self {
-        Self::new(user_id, number, What::Deleted)
+        Self::new(user_id, number, RecordKind::Deleted)
     }
 
     pub(crate) fn expired(user_id: &str, number: u64) -> Self {
-        Self::new(user_id, number, What::Expired)
+        Self::new(user_id, number, RecordKind::Expired)
     }
 
     /// The same, of another of the table's streams.
@@ -62,10 +62,14 @@ impl Told {
         let Self { user_id, timestamp, number, label, what } = self;
         let keys = json!({"user_id": {"S": user_id}, "timestamp": {"N": timestamp}});
         let (name, images, identity) = match what {
-            What::Named(name) => ("MODIFY", format!(r#""NewImage":{},"#, user(user_id, timestamp, name)), Value::Null),
-            What::Image(image) => ("MODIFY", format!(r#""NewImage":{image},"#), Value::Null),
-            What::Deleted => ("REMOVE", format!(r#""OldImage":{},"#, user(user_id, timestamp, "Old")), Value::Null),
-            What::Expired => (
+            RecordKind::Named(name) => {
+                ("MODIFY", format!(r#""NewImage":{},"#, user(user_id, timestamp, name)), Value::Null)
+            }
+            RecordKind::Image(image) => ("MODIFY", format!(r#""NewImage":{image},"#), Value::Null),
+            RecordKind::Deleted => {
+                ("REMOVE", format!(r#""OldImage":{},"#, user(user_id, timestamp, "Old")), Value::Null)
+            }
+            RecordKind::Expired => (
                 "REMOVE",
                 format!(r#""OldImage":{},"#, user(user_id, timestamp, "Old")),
                 json!({"type": "Service", "principalId": "dynamodb.amazonaws.com"}),
@@ -90,8 +94,8 @@ pub(crate) fn user(user_id: &str, timestamp: &str, name: &str) -> Value {
 }
 
 /// A batch of these changes.
-pub(crate) fn event(told: &[Told]) -> Box<RawValue> {
-    let records: Vec<_> = told.iter().map(Told::record).collect();
+pub(crate) fn event(told: &[EventBuilder]) -> Box<RawValue> {
+    let records: Vec<_> = told.iter().map(EventBuilder::record).collect();
     event_of(&records)
 }
 

@@ -2,19 +2,19 @@
 
 use serde_json::json;
 
-use super::scene::{AS_OF, NOW, Person, Scene, ids, over};
-use crate::relational::line::Line;
+use super::scene::{AS_OF, NOW, ScenePerson, SearchScene, ids, over};
+use crate::relational::line::TcpProxy;
 use crate::relational::store::apply;
-use crate::replication::story::Told;
+use crate::replication::story::EventBuilder;
 
-fn people() -> Vec<Person> {
-    let at = |id: &str, timestamp, created: i64, status: Option<&str>, email: Option<&str>| Person {
+fn people() -> Vec<ScenePerson> {
+    let at = |id: &str, timestamp, created: i64, status: Option<&str>, email: Option<&str>| ScenePerson {
         timestamp,
         status: status.map(str::to_owned),
         email: email.map(str::to_owned),
         created_at: Some(NOW.unix_timestamp() - created),
         updated_at: Some(NOW.unix_timestamp() - created),
-        ..Person::named(id, "Ada")
+        ..ScenePerson::named(id, "Ada")
     };
     let day = 86_400;
     vec![
@@ -22,13 +22,16 @@ fn people() -> Vec<Person> {
         at("ada", 9, day, Some("inactive"), Some("ada@Example.com")),
         at("ada", 7, 40 * day, Some("active"), Some("ada@x.org")),
         at("eve", 7, 20, None, None),
-        Person { expires_at: Some(NOW.unix_timestamp()), ..at("ada", 11, 5, Some("active"), Some("ada@gone.org")) },
+        ScenePerson {
+            expires_at: Some(NOW.unix_timestamp()),
+            ..at("ada", 11, 5, Some("active"), Some("ada@gone.org"))
+        },
     ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_summary_is_the_newest_live_record_with_counts_and_times() {
-    let scene = Scene::of(&people()).await;
+    let scene = SearchScene::of(&people()).await;
     let answer = scene.search.get("/users/ada/summary").await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let told = &answer.json;
@@ -48,7 +51,7 @@ async fn a_summary_is_the_newest_live_record_with_counts_and_times() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_are_by_status_by_day_and_by_domain() {
-    let scene = Scene::of(&people()).await;
+    let scene = SearchScene::of(&people()).await;
     let answer = scene.search.get("/stats/users").await;
     assert_eq!(
         answer.json,
@@ -65,15 +68,15 @@ async fn counts_are_by_status_by_day_and_by_domain() {
     assert_eq!(fewer.json["domains"], json!([{"domain": "example.com", "records": 2}]));
     let wrong = scene.search.get("/stats/users?days=0&domains=101&hours=1").await;
     assert_eq!((wrong.status, wrong.json["errors"].as_array().unwrap().len()), (400, 3));
-    let none = Scene::of(&[]).await.search.get("/stats/users").await;
+    let none = SearchScene::of(&[]).await.search.get("/stats/users").await;
     assert_eq!(none.json, json!({"records": 0, "statuses": [], "days": [], "domains": [], "as_of": null}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_deleted_or_has_expired_is_in_no_answer() {
-    let gone = Person { expires_at: Some(NOW.unix_timestamp()), ..Person::named("gone", "Ada") };
-    let scene = Scene::of(&[Person::named("ada", "Ada"), gone, Person::named("eve", "Eve")]).await;
-    apply(&scene.store.sink, &[Told::deleted("eve", 9)]).await;
+    let gone = ScenePerson { expires_at: Some(NOW.unix_timestamp()), ..ScenePerson::named("gone", "Ada") };
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada"), gone, ScenePerson::named("eve", "Eve")]).await;
+    apply(&scene.store.sink, &[EventBuilder::deleted("eve", 9)]).await;
     assert_eq!(scene.find("").await, ["ada"]);
     assert_eq!(scene.search.get("/stats/users").await.json["records"], 1);
     for id in ["gone", "eve"] {
@@ -83,13 +86,13 @@ async fn what_was_deleted_or_has_expired_is_in_no_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_says_how_fresh_it_is() {
-    let scene = Scene::of(&[]).await;
+    let scene = SearchScene::of(&[]).await;
     let search = "/search/users";
     assert_eq!(scene.search.get(search).await.json["as_of"], json!(null));
-    apply(&scene.store.sink, &[Person::named("ada", "Ada").told(1)]).await;
+    apply(&scene.store.sink, &[ScenePerson::named("ada", "Ada").told(1)]).await;
     assert_eq!(scene.search.get(search).await.json["as_of"], AS_OF);
     // A later change: a delete is one, too.
-    apply(&scene.store.sink, &[Told::deleted("ada", 2)]).await;
+    apply(&scene.store.sink, &[EventBuilder::deleted("ada", 2)]).await;
     scene.store.client.execute("update users set changed_at = changed_at + interval '1.5 s'", &[]).await.unwrap();
     let answer = scene.search.get(search).await;
     assert_eq!((ids(&answer).len(), answer.json["as_of"].as_str()), (0, Some("2027-01-15T08:00:00.500Z")));
@@ -97,9 +100,9 @@ async fn every_answer_says_how_fresh_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_item_that_is_no_user_is_left_out_and_does_not_end_the_list() {
-    let foreign = Person { name: "\u{1}".into(), ..Person::named("bob", "") };
-    let people = [Person::named("ada", "Ada"), foreign, Person::named("eve", "Eve")];
-    let scene = Scene::of(&people).await;
+    let foreign = ScenePerson { name: "\u{1}".into(), ..ScenePerson::named("bob", "") };
+    let people = [ScenePerson::named("ada", "Ada"), foreign, ScenePerson::named("eve", "Eve")];
+    let scene = SearchScene::of(&people).await;
     assert_eq!(scene.find("sort=user_id").await, ["ada", "eve"]);
     let first = scene.search.get("/search/users?sort=user_id&limit=1").await;
     let second = scene
@@ -120,13 +123,13 @@ const LARGE: usize = 390_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_large_records_is_bounded_in_bytes_and_so_is_what_is_read_for_it() {
-    let large = |number: usize| Person {
+    let large = |number: usize| ScenePerson {
         attributes: Some(json!({"M": {"text": {"S": "x".repeat(LARGE)}}})),
-        ..Person::named(&format!("user-{number:03}"), "Large")
+        ..ScenePerson::named(&format!("user-{number:03}"), "Large")
     };
-    let people: Vec<Person> = (0..100).map(large).collect();
-    let scene = Scene::of(&people).await;
-    let line = Line::to(&scene.store.url).await;
+    let people: Vec<ScenePerson> = (0..100).map(large).collect();
+    let scene = SearchScene::of(&people).await;
+    let line = TcpProxy::to(&scene.store.url).await;
     let search = over(&[("POSTGRES_URL", line.url())]);
     let mut found = Vec::new();
     let mut path = "/search/users?sort=user_id&limit=1000".to_owned();

@@ -6,13 +6,13 @@ use lambda_http::request::RequestContext;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::scene::{Person, Scene, over};
-use crate::users_api::service::{Answer, Api};
+use super::scene::{ScenePerson, SearchScene, over};
+use crate::users_api::service::{ApiHandle, ServiceResponse};
 
 const NEXT: &str = "/search/users?limit=1";
 
 /// Asks as API Gateway does for somebody whose token has this subject and scope; without one for nobody.
-async fn ask(search: &Api, path: &str, caller: Option<(&str, &str)>) -> Answer {
+async fn ask(search: &ApiHandle, path: &str, caller: Option<(&str, &str)>) -> ServiceResponse {
     let mut request = Request::builder().uri(path).header("authorization", "Bearer nobody.reads.this");
     if let Some((subject, scope)) = caller {
         let claims = json!({"sub": subject, "scope": scope, "iss": "https://issuer.example"});
@@ -21,12 +21,12 @@ async fn ask(search: &Api, path: &str, caller: Option<(&str, &str)>) -> Answer {
             "http": {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "t"}});
         request = request.extension(serde_json::from_value::<RequestContext>(context).unwrap());
     }
-    Answer::of(search.0.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()).await
+    ServiceResponse::of(search.0.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_users_are_an_administrator_s_and_a_summary_its_own_user_s() {
-    let scene = Scene::of(&[Person::named("ada", "Ada"), Person::named("eve", "Eve")]).await;
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada"), ScenePerson::named("eve", "Eve")]).await;
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("AUTH", "jwt")]);
     let (ada, admin) = (Some(("ada", "users:read users:write")), Some(("operator", "users:admin")));
     for (path, caller, status) in [
@@ -49,13 +49,13 @@ async fn all_users_are_an_administrator_s_and_a_summary_its_own_user_s() {
     let missing = ask(&search, "/users/ada/summary", Some(("ada", "users:read"))).await;
     assert_eq!(missing.status, 200);
     let nobody = ask(&search, "/users/nobody/summary", Some(("nobody", "users:read"))).await;
-    let without_id = |answer: &Answer| answer.text.split(r#","instance""#).next().unwrap().to_owned();
+    let without_id = |answer: &ServiceResponse| answer.text.split(r#","instance""#).next().unwrap().to_owned();
     assert_eq!(without_id(&foreign), without_id(&nobody), "as if it were not there");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_is_its_caller_s_alone() {
-    let scene = Scene::of(&[Person::named("ada", "Ada"), Person::named("eve", "Eve")]).await;
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada"), ScenePerson::named("eve", "Eve")]).await;
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("AUTH", "jwt")]);
     let first = ask(&search, NEXT, Some(("one", "users:admin"))).await;
     let path = format!("{NEXT}&cursor={}", first.json["next_cursor"].as_str().unwrap());
@@ -65,7 +65,7 @@ async fn a_cursor_is_its_caller_s_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_methods_are_refused_with_those_that_there_are() {
-    let scene = Scene::of(&[]).await;
+    let scene = SearchScene::of(&[]).await;
     for path in ["/search/users", "/stats/users", "/users/ada/summary"] {
         let answer = scene.search.send("POST", path, &[], "{}").await;
         assert_eq!((answer.status, answer.problem()), (405, "method-not-allowed"));

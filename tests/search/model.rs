@@ -7,10 +7,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use unicode_normalization::UnicodeNormalization;
 
-use super::scene::{NOW, Person};
+use super::scene::{NOW, ScenePerson};
 
 /// People who collide in everything that is asked for, so that questions find some and orders have ties.
-pub(crate) fn person() -> impl Strategy<Value = Person> {
+pub(crate) fn person() -> impl Strategy<Value = ScenePerson> {
     let names = [
         "Ada Byron",
         "Ada Lovelace",
@@ -45,7 +45,7 @@ pub(crate) fn person() -> impl Strategy<Value = Person> {
     let second = || prop_oneof![Just(None), (0..6_i64).prop_map(|n| Some(NOW.unix_timestamp() - 100 + n))];
     let expiry = prop_oneof![3 => Just(None), 1 => (-2..3_i64).prop_map(|n| Some(NOW.unix_timestamp() + n))];
     ((0..names.len()), 7..12_i64, email, status, plan, expiry, second(), second()).prop_map(
-        move |(name, timestamp, email, status, plan, expires_at, created_at, updated_at)| Person {
+        move |(name, timestamp, email, status, plan, expires_at, created_at, updated_at)| ScenePerson {
             id: String::new(),
             timestamp,
             name: names[name].to_owned(),
@@ -61,7 +61,7 @@ pub(crate) fn person() -> impl Strategy<Value = Person> {
 
 /// A condition: the parameter, and what it means.
 #[derive(Clone, Debug)]
-pub(crate) enum Asked {
+pub(crate) enum ModelQuery {
     Status(String),
     Prefix(String),
     Like(String),
@@ -74,11 +74,11 @@ pub(crate) enum Asked {
     Attribute(&'static str, &'static str, Value),
 }
 
-pub(crate) fn asked() -> impl Strategy<Value = Asked> {
+pub(crate) fn asked() -> impl Strategy<Value = ModelQuery> {
     let second = || (0..6_i64).prop_map(|n| NOW.unix_timestamp() - 100 + n);
     let texts = |texts: &'static [&'static str]| proptest::sample::select(texts).prop_map(str::to_owned);
     prop_oneof![
-        texts(&["active", "it's \"odd\"%_", "ACTIVE"]).prop_map(Asked::Status),
+        texts(&["active", "it's \"odd\"%_", "ACTIVE"]).prop_map(ModelQuery::Status),
         texts(&[
             "a",
             "ADA",
@@ -93,7 +93,7 @@ pub(crate) fn asked() -> impl Strategy<Value = Asked> {
             "zoe\u{308} strauß",
             "zoe"
         ])
-        .prop_map(Asked::Prefix),
+        .prop_map(ModelQuery::Prefix),
         texts(&[
             "ada byrom",
             "lovelcae",
@@ -113,13 +113,13 @@ pub(crate) fn asked() -> impl Strategy<Value = Asked> {
             "strauss",
             "strauß"
         ])
-        .prop_map(Asked::Like),
-        texts(&["example.com", "X.ORG", "org"]).prop_map(Asked::Domain),
-        (7..12_i64).prop_map(Asked::From),
-        (7..12_i64).prop_map(Asked::To),
-        second().prop_map(Asked::CreatedFrom),
-        second().prop_map(Asked::UpdatedTo),
-        (0..3_i64).prop_map(|n| Asked::ExpiresFrom(NOW.unix_timestamp() + n)),
+        .prop_map(ModelQuery::Like),
+        texts(&["example.com", "X.ORG", "org"]).prop_map(ModelQuery::Domain),
+        (7..12_i64).prop_map(ModelQuery::From),
+        (7..12_i64).prop_map(ModelQuery::To),
+        second().prop_map(ModelQuery::CreatedFrom),
+        second().prop_map(ModelQuery::UpdatedTo),
+        (0..3_i64).prop_map(|n| ModelQuery::ExpiresFrom(NOW.unix_timestamp() + n)),
         proptest::sample::select(vec![
             ("plan", "pro", json!({"S": "pro"})),
             ("plan", "12", json!({"N": "12"})),
@@ -131,7 +131,7 @@ pub(crate) fn asked() -> impl Strategy<Value = Asked> {
             (r"plan.a\.b", "deep", json!({"S": "deep"})),
             ("plan.a", "deep", json!({"S": "deep"})),
         ])
-        .prop_map(|(path, value, meant)| Asked::Attribute(path, value, meant)),
+        .prop_map(|(path, value, meant)| ModelQuery::Attribute(path, value, meant)),
     ]
 }
 
@@ -143,7 +143,7 @@ fn moment(seconds: i64) -> String {
     encoded(&shared::user::spell_moment(time::OffsetDateTime::from_unix_timestamp(seconds).unwrap()))
 }
 
-impl Asked {
+impl ModelQuery {
     pub(crate) fn parameter(&self) -> (String, String) {
         let (name, value) = match self {
             Self::Status(text) => ("status", encoded(text)),
@@ -160,7 +160,7 @@ impl Asked {
         (name.to_owned(), value)
     }
 
-    fn holds(&self, person: &Person) -> bool {
+    fn holds(&self, person: &ScenePerson) -> bool {
         match self {
             Self::Status(status) => person.status.as_ref() == Some(status),
             Self::Prefix(prefix) => folded(&person.name).starts_with(&folded(prefix)),
@@ -229,7 +229,7 @@ pub(crate) fn sorted() -> impl Strategy<Value = (&'static str, bool)> {
     (proptest::sample::select(vec!["updated_at", "created_at", "timestamp", "name", "user_id"]), any::<bool>())
 }
 
-fn compare(sort: &str, one: &Person, other: &Person) -> Ordering {
+fn compare(sort: &str, one: &ScenePerson, other: &ScenePerson) -> Ordering {
     // Nothing is above everything, as in PostgreSQL.
     let nothing_last = |second: Option<i64>| second.unwrap_or(i64::MAX);
     let first = match sort {
@@ -243,8 +243,8 @@ fn compare(sort: &str, one: &Person, other: &Person) -> Ordering {
 }
 
 /// What is found, in order.
-pub(crate) fn found(people: &[Person], asked: &[Asked], sort: &str, ascends: bool) -> Vec<String> {
-    let live = |person: &&Person| person.expires_at.is_none_or(|expires| expires > NOW.unix_timestamp());
+pub(crate) fn found(people: &[ScenePerson], asked: &[ModelQuery], sort: &str, ascends: bool) -> Vec<String> {
+    let live = |person: &&ScenePerson| person.expires_at.is_none_or(|expires| expires > NOW.unix_timestamp());
     let mut found: Vec<_> = people.iter().filter(live).filter(|p| asked.iter().all(|asked| asked.holds(p))).collect();
     found.sort_by(|one, other| {
         let ordering = compare(sort, one, other);

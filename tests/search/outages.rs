@@ -5,18 +5,18 @@ use std::time::Duration;
 use local::postgres::NAME;
 use tokio::time::Instant;
 
-use super::scene::{Person, Scene, ids, nobody, over};
+use super::scene::{ScenePerson, SearchScene, ids, nobody, over};
 use crate::logged::logged;
 use crate::postgres::{connect, server};
-use crate::relational::line::Line;
+use crate::relational::line::TcpProxy;
 use crate::relational::store::empty;
-use crate::users_api::service::Api;
+use crate::users_api::service::ApiHandle;
 
 const ALL: &str = "/search/users";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_reader_is_gone_the_writer_answers() {
-    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let reader = nobody().await;
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &reader)]);
     let lines = logged(async {
@@ -32,22 +32,22 @@ async fn while_the_reader_is_gone_the_writer_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_lacks_its_tables_is_stood_in_for() {
-    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let search = over(&[("POSTGRES_URL", &scene.store.url), ("POSTGRES_READER_URL", &empty().await)]);
     assert_eq!(search.get(ALL).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_is_there_answers_and_the_writer_is_not_asked() {
-    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
     assert_eq!(search.get(ALL).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_comes_back_is_asked_again() {
-    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
-    let line = Line::to(&scene.store.url).await;
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
+    let line = TcpProxy::to(&scene.store.url).await;
     let mut server = server().await;
     replicator::sink::postgres::migrate(
         crate::relational::store::sink(&server.url()).database(),
@@ -95,7 +95,7 @@ async fn a_missing_migration_is_an_operator_s_business() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_that_takes_too_long_is_given_up_and_not_put_to_the_writer() {
-    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
     assert_eq!(search.get(ALL).await.status, 200);
     // Whoever holds the table keeps every question waiting.
@@ -119,10 +119,10 @@ async fn silent() -> (tokio::net::TcpListener, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_reader_and_a_silent_writer_have_less_than_the_request_together() {
-    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let ((_reader, reader), (_writer, writer)) = (silent().await, silent().await);
     let time = Duration::from_secs(4);
-    let within = |variables: &[(&str, &str)]| Api(front::deadline::within(over(variables).0, time));
+    let within = |variables: &[(&str, &str)]| ApiHandle(front::deadline::within(over(variables).0, time));
     for path in [ALL, "/users/ada/summary", "/stats/users"] {
         let started = Instant::now();
         let search = within(&[("POSTGRES_URL", &writer), ("POSTGRES_READER_URL", &reader)]);
@@ -137,10 +137,10 @@ async fn a_silent_reader_and_a_silent_writer_have_less_than_the_request_together
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_question_ends_before_a_short_request_does() {
-    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let time = Duration::from_secs(2);
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
-    let search = Api(front::deadline::within(search.0, time));
+    let search = ApiHandle(front::deadline::within(search.0, time));
     assert_eq!(search.get(ALL).await.status, 200);
     let other = connect(&scene.store.url).await;
     other.batch_execute("begin; lock table users in access exclusive mode").await.unwrap();

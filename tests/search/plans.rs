@@ -4,7 +4,7 @@ use search::statement;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
-use super::scene::{NOW, Scene};
+use super::scene::{NOW, SearchScene};
 
 const ROWS: i64 = 60_000;
 
@@ -31,7 +31,7 @@ async fn explained(client: &Client, question: &str, after: Option<&[&str]>) -> S
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_filter_that_has_an_index_is_answered_by_it_and_a_page_begins_where_the_last_one_ended() {
-    let scene = Scene::of(&[]).await;
+    let scene = SearchScene::of(&[]).await;
     let client = &scene.store.client;
     fill(client).await;
     for (question, index) in [
@@ -81,7 +81,7 @@ async fn every_filter_that_has_an_index_is_answered_by_it_and_a_page_begins_wher
 /// among the newest for one that is nearly unique.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_beginning_that_few_names_have_is_looked_up_though_all_names_begin_alike() {
-    let scene = Scene::of(&[]).await;
+    let scene = SearchScene::of(&[]).await;
     let client = &scene.store.client;
     fill(client).await;
     client.batch_execute("update users set name_folded = 'name number ' || timestamp").await.unwrap();

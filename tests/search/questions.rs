@@ -7,8 +7,8 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
 
-use super::model::{Asked, asked, encoded, found, person, sorted};
-use super::scene::{NOW, Person, Scene, ids};
+use super::model::{ModelQuery, asked, encoded, found, person, sorted};
+use super::scene::{NOW, ScenePerson, SearchScene, ids};
 use crate::relational::store::apply;
 
 const PEOPLE: usize = 120;
@@ -21,9 +21,9 @@ fn drawn<T>(runner: &mut TestRunner, strategy: &impl Strategy<Value = T>) -> T {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_question_finds_page_by_page_what_a_walk_through_memory_finds() {
     let mut runner = TestRunner::deterministic();
-    let people: Vec<Person> =
-        (0..PEOPLE).map(|n| Person { id: format!("p{n:03}"), ..drawn(&mut runner, &person()) }).collect();
-    let scene = Scene::of(&people).await;
+    let people: Vec<ScenePerson> =
+        (0..PEOPLE).map(|n| ScenePerson { id: format!("p{n:03}"), ..drawn(&mut runner, &person()) }).collect();
+    let scene = SearchScene::of(&people).await;
     let mut found_some = 0;
     for _ in 0..QUESTIONS {
         let asked = drawn(&mut runner, &proptest::collection::vec(asked(), 0..3));
@@ -32,7 +32,7 @@ async fn every_question_finds_page_by_page_what_a_walk_through_memory_finds() {
         let ((sort, ascends), limit) = drawn(&mut runner, &(sorted(), 1..40_usize));
         let order = if ascends { "asc" } else { "desc" };
         let parameters: Vec<String> =
-            asked.iter().map(Asked::parameter).map(|(name, value)| format!("{name}={value}")).collect();
+            asked.iter().map(ModelQuery::parameter).map(|(name, value)| format!("{name}={value}")).collect();
         let question = format!("{}&sort={sort}&order={order}&limit={limit}", parameters.join("&"));
         let mut pages = Vec::new();
         let mut path = format!("/search/users?{question}");
@@ -57,8 +57,8 @@ async fn every_question_finds_page_by_page_what_a_walk_through_memory_finds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
     let names = ["Ada Lovelace", "Ada Lovelace King", "Adam Lovelace", "Grace Hopper", "Lovelace Ada"];
-    let people: Vec<_> = (0..).zip(names).map(|(n, name)| Person::named(&format!("p{n}"), name)).collect();
-    let scene = Scene::of(&people).await;
+    let people: Vec<_> = (0..).zip(names).map(|(n, name)| ScenePerson::named(&format!("p{n}"), name)).collect();
+    let scene = SearchScene::of(&people).await;
     // The order of words is irrelevant to similarity: the two that have all of them tie, by identifier from the top.
     assert_eq!(scene.find("name_like=ada%20lovelace").await, ["p4", "p0", "p2", "p1"]);
     let first = scene.search.get("/search/users?name_like=ada%20lovelace&limit=2").await;
@@ -69,8 +69,8 @@ async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_word_is_found_with_a_letter_amiss_whatever_stands_between_them() {
     let names = ["Ada King Lovelace", "Grace O\u{2019}Brien", "Li Wei", "Ada Hopper"];
-    let people: Vec<_> = (0..).zip(names).map(|(n, name)| Person::named(&format!("p{n}"), name)).collect();
-    let scene = Scene::of(&people).await;
+    let people: Vec<_> = (0..).zip(names).map(|(n, name)| ScenePerson::named(&format!("p{n}"), name)).collect();
+    let scene = SearchScene::of(&people).await;
     for (like, found) in [
         ("lovelace", &["p0"][..]),
         ("LOVELACE, A.", &["p0"]),
@@ -94,7 +94,7 @@ async fn each_word_is_found_with_a_letter_amiss_whatever_stands_between_them() {
         assert_eq!(scene.find(&format!("name_like={}", encoded(like))).await, found, "{like}");
     }
     for (number, between) in (100..).zip(" -.,;:/|()[]\"_\u{a0}\u{3000}".chars()) {
-        let eva = Person::named("p9", &format!("Eva{between}Byron"));
+        let eva = ScenePerson::named("p9", &format!("Eva{between}Byron"));
         assert_eq!(apply(&scene.store.sink, &[eva.told(number)]).await.applied, 1);
         let like = encoded(&format!("byrom{between}eve"));
         assert_eq!(scene.find(&format!("name_like={like}&sort=user_id")).await, ["p9"], "{between:?}");
@@ -103,8 +103,9 @@ async fn each_word_is_found_with_a_letter_amiss_whatever_stands_between_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_and_domains_are_found_in_whatever_case_and_unicode_spelling() {
-    let person = |id: &str, name: &str, email: &str| Person { email: Some(email.into()), ..Person::named(id, name) };
-    let scene = Scene::of(&[
+    let person =
+        |id: &str, name: &str, email: &str| ScenePerson { email: Some(email.into()), ..ScenePerson::named(id, name) };
+    let scene = SearchScene::of(&[
         person("greek", "Γιάννης Παππάς", "a@Bank.EXAMPLE"),
         person("zoe", "Zoe\u{308} Strauß", "a@xn--BCHER-kva.example"),
         person("long", &"ß".repeat(256), "a@x.org"),
@@ -140,11 +141,11 @@ async fn names_and_domains_are_found_in_whatever_case_and_unicode_spelling() {
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_begin_alike_come_as_in_a_register_unless_asked_otherwise() {
     let names = ["Ada Lovelace", "adam", "Ada Byron", "Eve"];
-    let people = (0..).zip(names).map(|(n, name)| Person {
+    let people = (0..).zip(names).map(|(n, name)| ScenePerson {
         updated_at: Some(NOW.unix_timestamp() - n),
-        ..Person::named(&format!("p{n}"), name)
+        ..ScenePerson::named(&format!("p{n}"), name)
     });
-    let scene = Scene::of(&people.collect::<Vec<_>>()).await;
+    let scene = SearchScene::of(&people.collect::<Vec<_>>()).await;
     assert_eq!(scene.find("name_prefix=ada").await, ["p2", "p0", "p1"]);
     assert_eq!(scene.find("name_prefix=ada&order=desc").await, ["p1", "p0", "p2"]);
     assert_eq!(scene.find("name_prefix=ada&sort=updated_at").await, ["p0", "p1", "p2"]);
@@ -157,8 +158,8 @@ async fn names_that_begin_alike_come_as_in_a_register_unless_asked_otherwise() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_serves_its_own_question_alone() {
-    let people: Vec<_> = (0..9).map(|n| Person::named(&format!("p{n}"), "Ada")).collect();
-    let scene = Scene::of(&people).await;
+    let people: Vec<_> = (0..9).map(|n| ScenePerson::named(&format!("p{n}"), "Ada")).collect();
+    let scene = SearchScene::of(&people).await;
     let first = scene.search.get("/search/users?name_prefix=a&limit=3").await;
     let cursor = first.json["next_cursor"].as_str().unwrap();
     for question in ["name_prefix=a&limit=5", "limit=2&name_prefix=a&fields=user_id"] {
@@ -176,14 +177,14 @@ async fn a_cursor_serves_its_own_question_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_come_as_the_api_tells_them_and_no_number_is_rounded() {
     let exact = "0.12345678901234567890123456789012345678";
-    let ada = Person {
+    let ada = ScenePerson {
         email: Some("ada@example.com".into()),
         status: Some("active".into()),
         attributes: Some(json!({"M": {"exact": {"N": exact}, "deep": {"M": {"list": {"L": [{"BOOL": false}]}}}}})),
         expires_at: Some(NOW.unix_timestamp() + 60),
-        ..Person::named("ada", "Ada")
+        ..ScenePerson::named("ada", "Ada")
     };
-    let scene = Scene::of(&[ada]).await;
+    let scene = SearchScene::of(&[ada]).await;
     let answer = scene.search.get(&format!("/search/users?attributes.exact={exact}")).await;
     let record = concat!(
         r#"{"user_id":"ada","timestamp":1,"name":"Ada","email":"ada@example.com","status":"active","#,
@@ -203,7 +204,7 @@ async fn records_come_as_the_api_tells_them_and_no_number_is_rounded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn odd_characters_anywhere_find_nothing_and_harm_nothing() {
-    let scene = Scene::of(&[Person::named("ada", "Ada")]).await;
+    let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let odd = ["'; drop table users; --", "\" or 1=1", "$1", "{}", "\\", "%", "_", "\u{1F600}", "null)", "/**/"];
     let texts = ["status", "name_prefix", "name_like", "attributes.plan"];
     for odd in odd {
@@ -235,7 +236,7 @@ async fn odd_characters_anywhere_find_nothing_and_harm_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_misspelled_is_named_and_told_what_there_is() {
-    let scene = Scene::of(&[]).await;
+    let scene = SearchScene::of(&[]).await;
     let answer = scene.search.get("/search/users?state=active&sort=similarity&attribute.plan=pro").await;
     assert_eq!(answer.status, 400);
     for told in ["\"state\"", "\"attribute.plan\"", "attributes.…", "similarity requires the parameter name_like"] {

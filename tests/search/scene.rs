@@ -8,9 +8,9 @@ use shared::environment::Environment;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use crate::relational::store::{Store, apply};
-use crate::replication::story::Told;
-use crate::users_api::service::{Answer, Api};
+use crate::relational::store::{RelationalStore, apply};
+use crate::replication::story::EventBuilder;
+use crate::users_api::service::{ApiHandle, ServiceResponse};
 
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 /// When every change of these stories happened, by the stream.
@@ -18,7 +18,7 @@ pub(crate) const AS_OF: &str = "2027-01-15T07:59:59.000Z";
 
 /// A record of a user as the table holds it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Person {
+pub(crate) struct ScenePerson {
     pub(crate) id: String,
     pub(crate) timestamp: i64,
     pub(crate) name: String,
@@ -32,13 +32,13 @@ pub(crate) struct Person {
     pub(crate) updated_at: Option<i64>,
 }
 
-impl Person {
+impl ScenePerson {
     pub(crate) fn named(id: &str, name: &str) -> Self {
         let now = Some(NOW.unix_timestamp() - 60);
         Self { id: id.into(), timestamp: 1, name: name.into(), created_at: now, updated_at: now, ..Self::default() }
     }
 
-    pub(crate) fn told(&self, number: u64) -> Told {
+    pub(crate) fn told(&self, number: u64) -> EventBuilder {
         let moment = |seconds: i64| {
             let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap();
             json!({"S": shared::user::spell_moment(moment)})
@@ -58,20 +58,20 @@ impl Person {
                 image[name] = value;
             }
         }
-        Told::image(&self.id, number, &image.to_string()).at(&self.timestamp.to_string())
+        EventBuilder::image(&self.id, number, &image.to_string()).at(&self.timestamp.to_string())
     }
 }
 
 /// A migrated database and search over it.
-pub(crate) struct Scene {
-    pub(crate) store: Store,
-    pub(crate) search: Api,
+pub(crate) struct SearchScene {
+    pub(crate) store: RelationalStore,
+    pub(crate) search: ApiHandle,
 }
 
-impl Scene {
-    pub(crate) async fn of(people: &[Person]) -> Self {
-        let store = Store::start().await;
-        let told: Vec<Told> = (1..).zip(people).map(|(number, person)| person.told(number)).collect();
+impl SearchScene {
+    pub(crate) async fn of(people: &[ScenePerson]) -> Self {
+        let store = RelationalStore::start().await;
+        let told: Vec<EventBuilder> = (1..).zip(people).map(|(number, person)| person.told(number)).collect();
         for some in told.chunks(500) {
             assert_eq!(apply(&store.sink, some).await.applied, some.len());
         }
@@ -87,17 +87,17 @@ impl Scene {
     }
 }
 
-pub(crate) fn ids(answer: &Answer) -> Vec<String> {
+pub(crate) fn ids(answer: &ServiceResponse) -> Vec<String> {
     answer.json["users"].as_array().unwrap().iter().map(|user| user["user_id"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Search at [`NOW`] in this environment.
-pub(crate) fn over(variables: &[(&str, &str)]) -> Api {
+pub(crate) fn over(variables: &[(&str, &str)]) -> ApiHandle {
     let key = "test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
     let usual = [("AUTH", "none"), ("CURSOR_KEYS", key)];
     let variables = usual.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let config = SearchConfig::parse(&variables.collect::<Environment>()).unwrap();
-    Api(search::app(&config, None, Clock::fixed(NOW)))
+    ApiHandle(search::app(&config, None, Clock::fixed(NOW)))
 }
 
 /// A URL at which nobody listens.

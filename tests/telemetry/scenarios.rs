@@ -12,14 +12,14 @@ use shared::environment::Environment;
 use shared::telemetry;
 
 use super::{FUNCTIONS, printed};
-use crate::archival::harness::{self, Harness, expired, payload};
+use crate::archival::harness::{self, ArchiverHarness, expired, payload};
 use crate::cache::servers::at;
-use crate::faults::troubled::{Trouble, Troubled};
-use crate::maintenance::scene::{self, Scene, user};
-use crate::replication::rig::{self, Rig, hand_over, invocation, sample};
-use crate::replication::story::{Told, event, event_of};
+use crate::faults::troubled::{FaultySink, SinkFault};
+use crate::maintenance::scene::{self, MaintenanceScene, user};
+use crate::replication::rig::{self, ReplicationRig, hand_over, invocation, sample};
+use crate::replication::story::{EventBuilder, event, event_of};
 use crate::search::scene::{nobody, over};
-use crate::users_api::service::{Api, NOW, Service, config};
+use crate::users_api::service::{ApiHandle, NOW, UsersService, config};
 
 /// The variable that names the function whose scenario a child process plays.
 pub(super) const FUNCTION: &str = "MILLRACE_TELEMETRY_OF";
@@ -52,7 +52,7 @@ async fn api() {
     let server = CacheServer::start().await.unwrap();
     let url = server.url();
     let patience = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
-    let service = Service::with_cache(at(&url), patience).await;
+    let service = UsersService::with_cache(at(&url), patience).await;
     let api = service.api_with(&[("CACHE_URL", &url), ("RATE_LIMIT", "10/60s burst 3")]);
     api.created("ada", 7).await;
     for (source, status) in [(Some("database"), 200), (Some("cache"), 200), (None, 429)] {
@@ -61,7 +61,7 @@ async fn api() {
     }
     drop(server);
     assert_eq!(api.get("/users/ada/7").await.status, 200);
-    let elsewhere = Api(::api::app(&config("Elsewhere"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
+    let elsewhere = ApiHandle(::api::app(&config("Elsewhere"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
     assert_eq!(elsewhere.get("/users/ada/7").await.status, 500);
 }
 
@@ -76,25 +76,25 @@ async fn search() {
 /// Every outcome of a change, a sink that fails, a batch that is redelivered, and a failure bucket that is gone.
 async fn replicator() {
     const SECOND: &str = "SecondReplica";
-    let rig = Rig::start().await;
+    let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
     hand_over(&replicator, &sample("unreadable-in-the-middle")).await;
-    let named = Told::named("ada", 7, "Ada");
-    for told in [named.clone(), named, Told::named("ada", 6, "Eve"), Told::deleted("ada", 8)] {
+    let named = EventBuilder::named("ada", 7, "Ada");
+    for told in [named.clone(), named, EventBuilder::named("ada", 6, "Eve"), EventBuilder::deleted("ada", 8)] {
         assert_eq!(hand_over(&replicator, &event(&[told])).await.identifier(), None);
     }
 
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
-    let first = Troubled::new(sink(rig::REPLICA), [Trouble::Rejects(vec![9])]);
+    let first = FaultySink::new(sink(rig::REPLICA), [SinkFault::Rejects(vec![9])]);
     let sinks: Vec<Box<dyn Sink>> = vec![Box::new(first), Box::new(sink(SECOND))];
     let replicator = rig.replicator_with(sinks);
-    let batch = event(&[Told::named("bob", 9, "Bob")]);
+    let batch = event(&[EventBuilder::named("bob", 9, "Bob")]);
     assert_eq!(hand_over(&replicator, &batch).await.identifier(), Some("9"));
     assert_eq!(hand_over(&replicator, &batch).await.identifier(), None);
 
     let replicator = rig.replicator_without_a_bucket();
-    let record = |number: u64| Told::image("eve", number, r#"{"user_id":{"N":"eve"}}"#).record();
+    let record = |number: u64| EventBuilder::image("eve", number, r#"{"user_id":{"N":"eve"}}"#).record();
     assert_eq!(hand_over(&replicator, &event_of(&[record(10)])).await.identifier(), Some("10"));
     let nameless = record(11).replace(r#""SequenceNumber":"11""#, r#""SequenceNumber":null"#);
     assert!(replicator.handle(&event_of(&[nameless]), &invocation()).await.is_err());
@@ -108,14 +108,14 @@ async fn archiver() {
         record
     };
     let batch = |n: u32| payload([expired(n, 0), poison(n + 1)]);
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     assert_eq!(harness.handle(&batch(1)).await.unwrap().identifier(), None);
     for bucket in [harness::ARCHIVE, harness::FAILURES] {
-        let harness = Harness::start().await;
+        let harness = ArchiverHarness::start().await;
         harness.refuse(bucket);
         assert!(harness.handle(&batch(3)).await.unwrap().identifier().is_some());
     }
-    let harness = Harness::start().await;
+    let harness = ArchiverHarness::start().await;
     harness.refuse(harness::FAILURES);
     let mut nameless = poison(5);
     nameless["dynamodb"]["SequenceNumber"] = Value::Null;
@@ -124,7 +124,7 @@ async fn archiver() {
 
 /// A difference, and a task that does not exist.
 async fn maintenance() {
-    let scene = Scene::start().await;
+    let scene = MaintenanceScene::start().await;
     scene.put(scene::REPLICA, user("ghost", "Extra")).await;
     scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
     let unknown = json!({"task": "unknown"});

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use tokio::net::TcpListener;
 
-use super::service::{Answer, Api, JSON, NOW, Service, config, n, s};
+use super::service::{ApiHandle, JSON, NOW, ServiceResponse, UsersService, config, n, s};
 
-async fn batch(api: &Api, keys: &[(&str, u64)]) -> Answer {
+async fn batch(api: &ApiHandle, keys: &[(&str, u64)]) -> ServiceResponse {
     let keys: Vec<Value> = keys.iter().map(|(id, second)| json!({"user_id": id, "timestamp": second})).collect();
     api.send("POST", "/users:batchGet", &[JSON], &json!({"keys": keys}).to_string()).await
 }
@@ -22,7 +22,7 @@ fn seconds(keys: &Value) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_batch_gives_each_key_its_place() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for second in [1, 2, 3] {
         api.created("ada", second).await;
@@ -45,7 +45,7 @@ async fn a_batch_gives_each_key_its_place() {
 
 #[tokio::test]
 async fn a_batch_is_one_to_a_hundred_keys_each_once() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let hundred: Vec<(&str, u64)> = (0..100).map(|second| ("ada", second)).collect();
     api.created("ada", 99).await;
@@ -59,7 +59,7 @@ async fn a_batch_is_one_to_a_hundred_keys_each_once() {
 
 #[tokio::test]
 async fn a_batch_that_would_be_too_long_leaves_keys_to_ask_for_again() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let long = "x".repeat(390_000);
     let keys: Vec<(&str, u64)> = (1..21).map(|second| ("ada", second)).collect();
@@ -76,7 +76,7 @@ async fn a_batch_that_would_be_too_long_leaves_keys_to_ask_for_again() {
 }
 
 /// A table that answers one key a call, and none of the first `silent` calls.
-async fn busy(silent: usize) -> (Api, Arc<AtomicUsize>) {
+async fn busy(silent: usize) -> (ApiHandle, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let router = Router::new().fallback(move |headers: HeaderMap, body: Bytes| async move {
@@ -95,7 +95,7 @@ async fn busy(silent: usize) -> (Api, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (Api(api::app(&config("Users"), clients::dynamodb(&url), None, Clock::fixed(NOW))), calls)
+    (ApiHandle(api::app(&config("Users"), clients::dynamodb(&url), None, Clock::fixed(NOW))), calls)
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use super::service::{Answer, Api, FIRST, JSON, MERGE, Service};
+use super::service::{ApiHandle, FIRST, JSON, MERGE, ServiceResponse, UsersService};
 
 /// `(method, content type, body)` of a conditional request.
 const REQUESTS: [(&str, (&str, &str), &str); 4] = [
@@ -8,7 +8,7 @@ const REQUESTS: [(&str, (&str, &str), &str); 4] = [
     ("DELETE", JSON, ""),
 ];
 
-async fn ask(api: &Api, request: (&str, (&str, &str), &str), conditions: &[(&str, &str)]) -> Answer {
+async fn ask(api: &ApiHandle, request: (&str, (&str, &str), &str), conditions: &[(&str, &str)]) -> ServiceResponse {
     let headers: Vec<_> = conditions.iter().copied().chain([request.1]).collect();
     api.send(request.0, "/users/ada/7", &headers, request.2).await
 }
@@ -33,7 +33,7 @@ async fn the_table_of_conditions_holds_over_a_record_and_over_none() {
         ("if-none-match", "\"not-ours\"", [200, 200, 200, 204], 201),
     ] {
         for (request, expected) in REQUESTS.into_iter().zip(present) {
-            let service = Service::start().await;
+            let service = UsersService::start().await;
             let api = service.api();
             let over_none = ask(&api, request, &[(header, tags)]).await.status;
             assert_eq!(over_none, if request.0 == "PUT" { absent } else { 404 }, "{} {header}: {tags}", request.0);
@@ -52,7 +52,7 @@ async fn the_table_of_conditions_holds_over_a_record_and_over_none() {
 
 #[tokio::test]
 async fn a_tag_that_a_proxy_weakened_is_refused_by_if_match_with_the_cure_and_known_to_if_none_match() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let strong = api.get("/users/ada/7").await.header("etag").to_owned();
@@ -69,7 +69,7 @@ async fn a_tag_that_a_proxy_weakened_is_refused_by_if_match_with_the_cure_and_kn
 
 #[tokio::test]
 async fn if_match_is_asked_before_if_none_match() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let current = format!("\"{FIRST}\"");
@@ -86,7 +86,7 @@ async fn if_match_is_asked_before_if_none_match() {
 
 #[tokio::test]
 async fn an_unmodified_read_has_its_tag_and_no_body() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let current = format!("\"{FIRST}\"");
@@ -101,7 +101,7 @@ async fn an_unmodified_read_has_its_tag_and_no_body() {
 
 #[tokio::test]
 async fn a_lost_update_is_refused() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let tag = format!("\"{FIRST}\"");
@@ -114,7 +114,7 @@ async fn a_lost_update_is_refused() {
 
 #[tokio::test]
 async fn of_many_writers_with_one_tag_one_wins() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let tag = format!("\"{FIRST}\"");
@@ -134,7 +134,7 @@ async fn of_many_writers_with_one_tag_one_wins() {
 
 #[tokio::test]
 async fn of_many_creators_one_wins() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let creates = (0..8).map(|_| {
         let api = api.clone();
@@ -149,7 +149,7 @@ async fn of_many_creators_one_wins() {
 async fn of_many_who_count_in_one_record_none_loses_a_count() {
     const WRITERS: usize = 6;
     const COUNTS: u64 = 5;
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     assert_eq!(api.put("/users/ada/7", r#"{"name":"Ada","attributes":{"count":0}}"#).await.status, 201);
     let refused = std::sync::atomic::AtomicUsize::new(0);
@@ -182,7 +182,7 @@ async fn of_many_who_count_in_one_record_none_loses_a_count() {
 
 #[tokio::test]
 async fn where_preconditions_are_required_no_write_goes_without() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api_with(&[("REQUIRE_PRECONDITIONS", "true")]);
     assert_eq!(
         api.post(r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#).await.status,

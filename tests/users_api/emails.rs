@@ -8,17 +8,22 @@ use shared::clock::Clock;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
-use super::service::{Api, FIRST, JSON, NOW, Service, config_with, s};
-use crate::faults::proxy::{self, Mishap};
+use super::service::{ApiHandle, FIRST, JSON, NOW, UsersService, config_with, s};
+use crate::faults::proxy::{self, HttpFault};
 
 const UNIQUE: [(&str, &str); 3] =
     [("UNIQUE_EMAIL", "true"), ("EMAILS_TABLE", "Emails"), ("IDEMPOTENCY_TABLE", "Idempotency")];
 
-fn api_at(service: &Service, now: OffsetDateTime) -> Api {
-    Api(api::app(&config_with("Users", &UNIQUE), service.dynamodb.clone(), service.cache.clone(), Clock::fixed(now)))
+fn api_at(service: &UsersService, now: OffsetDateTime) -> ApiHandle {
+    ApiHandle(api::app(
+        &config_with("Users", &UNIQUE),
+        service.dynamodb.clone(),
+        service.cache.clone(),
+        Clock::fixed(now),
+    ))
 }
 
-async fn create(api: &Api, id: &str, second: u64, email: &str, expires_at: Option<i64>) -> u16 {
+async fn create(api: &ApiHandle, id: &str, second: u64, email: &str, expires_at: Option<i64>) -> u16 {
     let body = json!({"user_id": id, "timestamp": second, "name": "A", "email": email, "expires_at": expires_at});
     let answer = api.post(&body.to_string()).await;
     if answer.status == 409 {
@@ -28,14 +33,14 @@ async fn create(api: &Api, id: &str, second: u64, email: &str, expires_at: Optio
 }
 
 /// How many emails have an owner.
-async fn owned(service: &Service) -> usize {
+async fn owned(service: &UsersService) -> usize {
     let scanned = service.dynamodb.scan().table_name("Emails").send().await.unwrap();
     scanned.items().iter().filter(|item| item["record"] == super::service::s("#owner")).count()
 }
 
 #[tokio::test]
 async fn an_address_is_one_user_s_however_many_records_it_has() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = api_at(&service, NOW);
     assert_eq!(create(&api, "ada", 1, "ada@example.com", None).await, 201);
     assert_eq!(create(&api, "ada", 2, "Ada@Example.com", None).await, 201, "the same user may have it again");
@@ -56,7 +61,7 @@ async fn an_address_is_one_user_s_however_many_records_it_has() {
 async fn an_address_is_freed_by_the_last_record_that_leaves_it() {
     // How the last record leaves its address.
     for leave in ["DELETE", "PUT", "PATCH", "PATCH null"] {
-        let service = Service::start().await;
+        let service = UsersService::start().await;
         let api = api_at(&service, NOW);
         for second in [1, 2] {
             assert_eq!(create(&api, "ada", second, "ada@example.com", None).await, 201);
@@ -86,7 +91,7 @@ async fn an_address_is_freed_by_the_last_record_that_leaves_it() {
 
 #[tokio::test]
 async fn an_address_ends_with_its_records() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let end = NOW.unix_timestamp() + 3_600;
     assert_eq!(create(&api_at(&service, NOW), "ada", 1, "ada@example.com", Some(end)).await, 201);
     assert_eq!(create(&api_at(&service, NOW + Duration::seconds(3_599)), "eve", 1, "ada@example.com", None).await, 409);
@@ -106,7 +111,7 @@ async fn an_address_ends_with_its_records() {
 
 #[tokio::test]
 async fn of_many_users_who_want_an_address_one_has_it() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = api_at(&service, NOW);
     let ids: Vec<String> = (0..8).map(|user| format!("user-{user}")).collect();
     let wants = ids.iter().map(|id| create(&api, id, 1, "one@example.com", None));
@@ -118,7 +123,7 @@ async fn of_many_users_who_want_an_address_one_has_it() {
 
 #[tokio::test]
 async fn one_user_s_records_that_race_are_all_counted() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = api_at(&service, NOW);
     let creates = (1..5).map(|second| create(&api, "ada", second, "ada@example.com", None));
     assert_eq!(futures::future::join_all(creates).await, [201; 4]);
@@ -135,7 +140,7 @@ async fn one_user_s_records_that_race_are_all_counted() {
 #[tokio::test]
 async fn conditions_and_the_rest_of_an_item_hold_in_transactions_too() {
     use super::service::{MERGE, n};
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = api_at(&service, NOW);
     service.put(&[("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("mark", s("theirs"))]).await;
     let tagged = [MERGE, ("if-match", "\"1\"")];
@@ -155,16 +160,16 @@ async fn conditions_and_the_rest_of_an_item_hold_in_transactions_too() {
 
 #[tokio::test]
 async fn a_create_with_a_key_takes_the_address_with_the_record_or_neither() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let key = [JSON, ("idempotency-key", "one")];
     let body = r#"{"name":"Ada","email":"ada@example.com"}"#;
     // The transaction fails for good; then all is well.
     let url = proxy::before(service.endpoint(), |call| match call.operation {
-        "TransactWriteItems" => Mishap::Error(503, "ServiceUnavailable"),
-        _ => Mishap::None,
+        "TransactWriteItems" => HttpFault::Error(503, "ServiceUnavailable"),
+        _ => HttpFault::None,
     });
     let client = local::clients::dynamodb(&url.await);
-    let broken = Api(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
+    let broken = ApiHandle(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
     assert_eq!(broken.send("POST", "/users", &key, body).await.status, 503);
     assert_eq!(owned(&service).await, 0);
     let api = api_at(&service, NOW);
@@ -181,13 +186,13 @@ async fn a_create_with_a_key_takes_the_address_with_the_record_or_neither() {
 
 /// What a transaction of the API waits for, and how it tells that it waits.
 #[derive(Default)]
-struct Held {
+struct EmailItem {
     arrived: Notify,
     go: Notify,
 }
 
 /// The API, whose first transaction is held until it may go.
-async fn api_that_waits(service: &Service, held: &Arc<Held>) -> Api {
+async fn api_that_waits(service: &UsersService, held: &Arc<EmailItem>) -> ApiHandle {
     let (held, once) = (Arc::clone(held), Arc::new(Semaphore::new(1)));
     let url = proxy::before_with(service.endpoint(), move |operation| {
         let wait = operation == "TransactWriteItems" && once.try_acquire().map(SemaphorePermit::forget).is_ok();
@@ -200,7 +205,7 @@ async fn api_that_waits(service: &Service, held: &Arc<Held>) -> Api {
         }
     });
     let client = local::clients::dynamodb(&url.await);
-    Api(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)))
+    ApiHandle(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)))
 }
 
 #[tokio::test]
@@ -212,11 +217,11 @@ async fn a_transaction_that_is_late_takes_no_email_from_its_next_user() {
         ("PATCH", "/users/ada/3", r#"{"email":"ada@example.com"}"#),
     ];
     for (method, path, body) in late {
-        let service = Service::start().await;
+        let service = UsersService::start().await;
         let api = api_at(&service, NOW);
         assert_eq!(create(&api, "ada", 1, "ada@example.com", None).await, 201);
         assert_eq!(create(&api, "ada", 3, "other@example.com", None).await, 201);
-        let held = Arc::new(Held::default());
+        let held = Arc::new(EmailItem::default());
         let slow = api_that_waits(&service, &held).await;
         let written = tokio::spawn(async move {
             let content_type = if method == "PATCH" { super::service::MERGE } else { JSON };
@@ -235,10 +240,10 @@ async fn a_transaction_that_is_late_takes_no_email_from_its_next_user() {
 
 #[tokio::test]
 async fn a_transaction_that_is_late_forgets_no_record_of_its_own_user() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = api_at(&service, NOW);
     assert_eq!(create(&api, "ada", 1, "ada@example.com", None).await, 201);
-    let held = Arc::new(Held::default());
+    let held = Arc::new(EmailItem::default());
     let slow = api_that_waits(&service, &held).await;
     let second = tokio::spawn(async move { create(&slow, "ada", 2, "ada@example.com", None).await });
     held.arrived.notified().await;
@@ -253,7 +258,7 @@ async fn a_transaction_that_is_late_forgets_no_record_of_its_own_user() {
 }
 
 /// Gives the user so many records with the email, by the items that the API would write.
-async fn hold(service: &Service, records: std::ops::Range<u64>) {
+async fn hold(service: &UsersService, records: std::ops::Range<u64>) {
     let written = service.dynamodb.scan().table_name("Emails").send().await.unwrap();
     let of_record = written.items().iter().find(|item| item["record"] == s("ada/1")).unwrap().clone();
     let puts: Vec<WriteRequest> = records
@@ -272,15 +277,15 @@ async fn hold(service: &Service, records: std::ops::Range<u64>) {
 
 #[tokio::test]
 async fn a_reservation_costs_the_same_however_many_records_hold_the_email() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let calls = Arc::new(Mutex::new(Vec::<(String, usize)>::new()));
     let seen = Arc::clone(&calls);
     let url = proxy::before(service.endpoint(), move |call| {
         seen.lock().unwrap().push((call.operation.to_owned(), call.body.len()));
-        Mishap::None
+        HttpFault::None
     });
     let client = local::clients::dynamodb(&url.await);
-    let api = Api(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
+    let api = ApiHandle(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
     let mut costs = Vec::new();
     // The same number of digits, so that requests differ in nothing.
     for (created, held) in [(1_u64, 0..0_u64), (10_001, 20_000..20_098), (10_002, 30_000..32_900)] {
@@ -304,7 +309,7 @@ async fn a_reservation_costs_the_same_however_many_records_hold_the_email() {
 
 #[tokio::test]
 async fn an_email_is_taken_over_once_the_last_of_many_records_has_ended() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = api_at(&service, NOW);
     let end = NOW.unix_timestamp() + 60;
     assert_eq!(create(&api, "ada", 1, "ada@example.com", Some(end)).await, 201);
@@ -321,7 +326,7 @@ async fn an_email_is_taken_over_once_the_last_of_many_records_has_ended() {
 async fn no_item_of_a_deleted_user_s_email_stays_that_ttl_does_not_remove() {
     // The expiry of the record that is left last, after those of the others that leave before it.
     for (first, patched) in [(None, Some(60)), (Some(3_600), Some(60)), (Some(60), Some(30))] {
-        let service = Service::start().await;
+        let service = UsersService::start().await;
         let api = api_at(&service, NOW);
         let seconds = |after: Option<i64>| after.map(|after| NOW.unix_timestamp() + after);
         assert_eq!(create(&api, "ada", 1, "ada@example.com", seconds(first)).await, 201);

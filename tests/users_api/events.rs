@@ -5,21 +5,21 @@ use std::path::Path;
 use axum::body::Body;
 use tower::ServiceExt;
 
-use super::service::{Answer, Api, FIRST, Service};
+use super::service::{ApiHandle, FIRST, ServiceResponse, UsersService};
 
 fn payload(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../events").join(format!("api-{name}.json"));
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-pub(crate) async fn hand_over(api: &Api, payload: &str) -> Answer {
+pub(crate) async fn hand_over(api: &ApiHandle, payload: &str) -> ServiceResponse {
     let request = front::lambda::request(serde_json::from_str(payload).unwrap());
-    Answer::of(api.0.clone().oneshot(request).await.unwrap().map(Body::new)).await
+    ServiceResponse::of(api.0.clone().oneshot(request).await.unwrap().map(Body::new)).await
 }
 
 #[tokio::test]
 async fn every_sample_call_is_answered() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     assert_eq!(hand_over(&api, &payload("health")).await.status, 200);
     let created = hand_over(&api, &payload("create-user")).await;
@@ -47,7 +47,7 @@ async fn every_sample_call_is_answered() {
 
 #[tokio::test]
 async fn a_named_stage_stands_before_every_path_and_is_not_part_of_it() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let staged = |name: &str, stage: &str| {
         payload(name)
@@ -75,7 +75,7 @@ fn mapped(name: &str, key: &str) -> String {
 
 #[tokio::test]
 async fn base_path_is_taken_off_every_path_and_stands_before_those_of_an_answer() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     assert_eq!(hand_over(&service.api(), &mapped("health", "v1")).await.status, 404, "no base path is configured");
     let api = service.api_with(&[("API_BASE_PATH", "/v1")]);
     assert_eq!(hand_over(&api, &mapped("health", "v1")).await.status, 200);
@@ -105,7 +105,7 @@ async fn base_path_is_taken_off_every_path_and_stands_before_those_of_an_answer(
 #[tokio::test]
 async fn a_body_that_api_gateway_encoded_is_decoded() {
     use base64::Engine as _;
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let mut event: serde_json::Value = serde_json::from_str(&payload("create-user")).unwrap();
     let body = event["body"].as_str().unwrap();
     event["body"] = base64::engine::general_purpose::STANDARD.encode(body).into();
@@ -115,7 +115,7 @@ async fn a_body_that_api_gateway_encoded_is_decoded() {
 
 #[tokio::test]
 async fn scopes_are_read_in_the_spelling_of_the_token_s_issuer() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     service.api().created("ada", 1_795_334_400).await;
     let own = payload("get-own-user");
     let scope = r#""scope": "openid users:read""#;
@@ -147,7 +147,7 @@ async fn scopes_are_read_in_the_spelling_of_the_token_s_issuer() {
 
 #[tokio::test]
 async fn what_the_relational_tier_answers_is_404_with_the_setting_while_it_is_off() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let paths = ["/search/users?status=active", "/users/ada/summary", "/stats/users"];
     for settings in [&[][..], &[("RELATIONAL_TIER", "none")], &[("RELATIONAL_TIER", "none"), ("AUTH", "jwt")]] {
         let api = service.api_with(settings);
@@ -171,7 +171,7 @@ async fn what_the_relational_tier_answers_is_404_with_the_setting_while_it_is_of
 
 #[tokio::test]
 async fn a_token_s_claims_are_read_from_where_api_gateway_puts_them() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     service.api().created("ada", 1_795_334_400).await;
     let api = service.api_with(&[("AUTH", "jwt")]);
     let own = payload("get-own-user");
@@ -209,7 +209,7 @@ const DECODED: [(&str, &str); 12] = [
 
 #[tokio::test]
 async fn a_path_that_is_not_canonical_is_400_on_lambda_and_behind_a_socket_and_changes_nothing() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("r1", 1).await;
     for (encoded, decoded) in DECODED {
@@ -232,7 +232,7 @@ async fn a_path_that_is_not_canonical_is_400_on_lambda_and_behind_a_socket_and_c
 
 #[tokio::test]
 async fn a_path_that_is_authorized_as_another_route_is_refused() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("r1", 1).await;
     // `DELETE /users/r1%2F1`: one segment to a gateway that matches what is encoded.
@@ -250,7 +250,7 @@ async fn a_path_that_is_authorized_as_another_route_is_refused() {
 
 #[tokio::test]
 async fn a_route_of_the_gateway_whose_parameters_fit_is_the_router_s() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for (name, path, status, problem) in [
         ("get-user", "/users/ada/summary", 404, "relational-tier-off"),
@@ -267,7 +267,7 @@ async fn a_route_of_the_gateway_whose_parameters_fit_is_the_router_s() {
 
 #[tokio::test]
 async fn an_identifier_s_every_character_comes_through_and_so_does_the_query() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let id = "auth0|a+b@c.d~e_f-g:h";
     api.created(id, 7).await;

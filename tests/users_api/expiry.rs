@@ -8,16 +8,16 @@ use shared::clock::Clock;
 use shared::raw_item::RawItem;
 use time::Duration;
 
-use super::service::{Answer, Api, FIRST, JSON, MERGE, NOW, Service, config, n, s};
-use crate::faults::proxy::{self, Mishap};
+use super::service::{ApiHandle, FIRST, JSON, MERGE, NOW, ServiceResponse, UsersService, config, n, s};
+use crate::faults::proxy::{self, HttpFault};
 use crate::relational::store::apply;
-use crate::replication::story::Told;
-use crate::search::scene::{Scene, ids};
+use crate::replication::story::EventBuilder;
+use crate::search::scene::{SearchScene, ids};
 
 const RECORD: &str = "/users/ada/7";
 
 /// A record that has expired an hour after [`NOW`], and is still in the table.
-async fn expiring(service: &Service) {
+async fn expiring(service: &UsersService) {
     let expires_at = NOW.unix_timestamp() + 3_600;
     let body = format!(
         r#"{{"user_id":"ada","timestamp":7,"name":"Old","email":"ada@example.com","status":"old","attributes":{{"a":1}},"expires_at":{expires_at}}}"#
@@ -27,7 +27,7 @@ async fn expiring(service: &Service) {
 
 #[tokio::test]
 async fn an_expired_record_is_absent_for_every_read_though_it_is_still_there() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     expiring(&service).await;
     let before = service.api_at(NOW + Duration::seconds(3_599));
     let after = service.api_at(NOW + Duration::HOUR);
@@ -45,7 +45,7 @@ async fn an_expired_record_is_absent_for_every_read_though_it_is_still_there() {
 
 #[tokio::test]
 async fn an_update_or_a_delete_of_an_expired_record_finds_nothing() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     expiring(&service).await;
     let api = service.api_at(NOW + Duration::HOUR);
     let tag = format!("\"{FIRST}\"");
@@ -62,7 +62,7 @@ async fn an_update_or_a_delete_of_an_expired_record_finds_nothing() {
 #[tokio::test]
 async fn a_create_over_an_expired_record_starts_anew() {
     for method in ["POST", "PUT", "PUT if-none-match"] {
-        let service = Service::start().await;
+        let service = UsersService::start().await;
         expiring(&service).await;
         let api = service.api_at(NOW + Duration::HOUR);
         let created = match method {
@@ -88,7 +88,7 @@ async fn a_create_over_an_expired_record_starts_anew() {
 
 #[tokio::test]
 async fn a_record_may_be_ended_at_once_and_kept_while_it_lives() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let kept = api.patch(RECORD, &format!(r#"{{"expires_at":{}}}"#, NOW.unix_timestamp() + 1)).await;
@@ -107,7 +107,7 @@ async fn a_record_may_be_ended_at_once_and_kept_while_it_lives() {
 #[tokio::test]
 async fn an_expiry_that_is_no_number_ends_nothing_and_blocks_nothing() {
     for expires_at in [AttributeValue::Null(true), s("tomorrow"), AttributeValue::N("0".to_owned())] {
-        let service = Service::start().await;
+        let service = UsersService::start().await;
         let api = service.api();
         let item = [("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("expires_at", expires_at)];
         service.put(&item).await;
@@ -152,7 +152,7 @@ fn expiries() -> Vec<(AttributeValue, bool, Option<i64>)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expiry_means_the_same_to_the_api_to_ttl_and_to_search() {
-    let (service, search) = (Service::start().await, Scene::of(&[]).await);
+    let (service, search) = (UsersService::start().await, SearchScene::of(&[]).await);
     let api = service.api();
     let rows = expiries();
     let id = |row: usize| format!("user-{row:02}");
@@ -166,11 +166,11 @@ async fn an_expiry_means_the_same_to_the_api_to_ttl_and_to_search() {
         ];
         service.put(&item).await;
         let image = RawItem::new(item.map(|(name, value)| (name.to_owned(), value)).into()).encode();
-        let told = Told::image(&id(row), 1 + u64::try_from(row).unwrap(), &image).at("7");
+        let told = EventBuilder::image(&id(row), 1 + u64::try_from(row).unwrap(), &image).at("7");
         assert_eq!(apply(&search.store.sink, &[told]).await.applied, 1, "{expires_at:?}");
     }
     let live: Vec<String> = (0..rows.len()).filter(|row| rows[*row].1).map(id).collect();
-    let listed = |answer: &Answer| -> Vec<String> {
+    let listed = |answer: &ServiceResponse| -> Vec<String> {
         let mut ids = ids(answer);
         ids.sort_unstable();
         ids
@@ -209,7 +209,7 @@ async fn an_expiry_means_the_same_to_the_api_to_ttl_and_to_search() {
 #[tokio::test]
 async fn a_record_that_has_expired_by_any_spelling_is_written_over() {
     for (value, is_live, _) in expiries() {
-        let service = Service::start().await;
+        let service = UsersService::start().await;
         let api = service.api();
         service
             .put(&[("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("expires_at", value.clone())])
@@ -222,7 +222,7 @@ async fn a_record_that_has_expired_by_any_spelling_is_written_over() {
 
 #[tokio::test]
 async fn a_fraction_of_a_second_does_not_keep_an_expired_item() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let expires_at = AttributeValue::N(format!("{}.5", NOW.unix_timestamp() - 1));
     service.put(&[("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("expires_at", expires_at)]).await;
     assert_eq!(service.api().get(RECORD).await.status, 404);
@@ -231,7 +231,7 @@ async fn a_fraction_of_a_second_does_not_keep_an_expired_item() {
 
 #[tokio::test]
 async fn the_latest_record_is_found_behind_many_expired_ones() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 1).await;
     let expired = NOW.unix_timestamp().to_string();
@@ -255,14 +255,14 @@ async fn the_latest_record_is_found_behind_many_expired_ones() {
 
 #[tokio::test]
 async fn the_latest_is_looked_for_among_so_many_expired_records_and_is_never_wrongly_missing() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let reads = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&reads);
     let url = proxy::before(service.endpoint(), move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
-        Mishap::None
+        HttpFault::None
     });
-    let api = Api(api::app(&config("Users"), clients::dynamodb(&url.await), None, Clock::fixed(NOW)));
+    let api = ApiHandle(api::app(&config("Users"), clients::dynamodb(&url.await), None, Clock::fixed(NOW)));
     let past = n(u64::try_from(NOW.unix_timestamp()).unwrap() - 1);
     let long = "x".repeat(390_000);
     let put = async |second: u64| {

@@ -10,28 +10,33 @@ use shared::clock::Clock;
 use shared::table::{CLAIM_SECONDS, KEPT_SECONDS};
 use time::{Duration, OffsetDateTime};
 
-use super::service::{Answer, Api, JSON, NOW, Service, config_with};
-use crate::faults::proxy::{self, Mishap};
+use super::service::{ApiHandle, JSON, NOW, ServiceResponse, UsersService, config_with};
+use crate::faults::proxy::{self, HttpFault};
 
 const TABLE: (&str, &str) = ("IDEMPOTENCY_TABLE", "Idempotency");
 const KEY: (&str, &str) = ("idempotency-key", "\"8e03978e-40d5-43e8-bc93-6894a57f9324\"");
 const BODY: &str = r#"{"name":"Ada","email":"ada@example.com","attributes":{"n":0.10}}"#;
 
-fn api(service: &Service, now: OffsetDateTime) -> Api {
-    Api(api::app(&config_with("Users", &[TABLE]), service.dynamodb.clone(), service.cache.clone(), Clock::fixed(now)))
+fn api(service: &UsersService, now: OffsetDateTime) -> ApiHandle {
+    ApiHandle(api::app(
+        &config_with("Users", &[TABLE]),
+        service.dynamodb.clone(),
+        service.cache.clone(),
+        Clock::fixed(now),
+    ))
 }
 
-async fn post(api: &Api, body: &str) -> Answer {
+async fn post(api: &ApiHandle, body: &str) -> ServiceResponse {
     api.send("POST", "/users", &[JSON, KEY], body).await
 }
 
-async fn users(service: &Service) -> usize {
+async fn users(service: &UsersService) -> usize {
     service.dynamodb.scan().table_name("Users").send().await.unwrap().items().len()
 }
 
 #[tokio::test]
 async fn the_same_request_again_has_the_same_answer_and_no_second_effect() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let first = post(&api(&service, NOW), BODY).await;
     assert_eq!(first.status, 201, "{}", first.text);
     let address = first.header("location").to_owned();
@@ -56,7 +61,7 @@ async fn the_same_request_again_has_the_same_answer_and_no_second_effect() {
 
 #[tokio::test]
 async fn a_key_with_another_body_is_refused() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = api(&service, NOW);
     assert_eq!(post(&api, BODY).await.status, 201);
     let other = post(&api, r#"{"name":"Eve"}"#).await;
@@ -68,7 +73,7 @@ async fn a_key_with_another_body_is_refused() {
 
 #[tokio::test]
 async fn a_retry_in_another_form_is_the_same_request() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = api(&service, NOW);
     let first = post(&api, BODY).await;
     for body in [
@@ -88,7 +93,7 @@ async fn a_retry_in_another_form_is_the_same_request() {
 }
 
 /// An attempt whose second call hangs, and whose client is then gone.
-async fn hang(slow: &Api, calls: &AtomicUsize) {
+async fn hang(slow: &ApiHandle, calls: &AtomicUsize) {
     let hanging = async {
         while calls.load(Ordering::Relaxed) < 2 {
             tokio::time::sleep(Pause::from_millis(5)).await;
@@ -102,8 +107,8 @@ async fn hang(slow: &Api, calls: &AtomicUsize) {
 
 #[tokio::test]
 async fn a_claim_that_was_cut_short_says_when_its_key_is_free() {
-    let service = Service::start().await;
-    let (slow, calls) = troubled(&service, 1, false, Mishap::Silence, false).await;
+    let service = UsersService::start().await;
+    let (slow, calls) = troubled(&service, 1, false, HttpFault::Silence, false).await;
     hang(&slow, &calls).await;
     for (seconds, retry_after) in [(0, "1"), (9, "1"), (10, "20"), (29, "1")] {
         let answer = post(&api(&service, NOW + Duration::seconds(seconds)), BODY).await;
@@ -114,7 +119,7 @@ async fn a_claim_that_was_cut_short_says_when_its_key_is_free() {
 
 #[tokio::test]
 async fn a_refusal_is_remembered_and_a_mistake_is_not() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = api(&service, NOW);
     let body = r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#;
     assert_eq!(post(&api, r#"{"user_id":"ada","timestamp":7,"name":" "}"#).await.status, 422);
@@ -127,7 +132,7 @@ async fn a_refusal_is_remembered_and_a_mistake_is_not() {
 
 #[tokio::test]
 async fn of_many_at_once_one_creates() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = api(&service, NOW);
     let answers = futures::future::join_all((0..10).map(|_| post(&api, BODY))).await;
     let mut created = Vec::new();
@@ -145,7 +150,7 @@ async fn of_many_at_once_one_creates() {
 
 #[tokio::test]
 async fn where_keys_are_not_offered_none_is_silently_ignored() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let refused = post(&service.api(), BODY).await;
     assert_eq!((refused.status, refused.json["errors"][0]["header"].as_str()), (400, Some("idempotency-key")));
     let wrong = [JSON, ("idempotency-key", "a b")];
@@ -155,29 +160,29 @@ async fn where_keys_are_not_offered_none_is_silently_ignored() {
 
 /// The API, on whose way to the tables things go wrong from call `from` on: that call alone, or every one after it.
 async fn troubled(
-    service: &Service,
+    service: &UsersService,
     from: usize,
     for_good: bool,
-    mishap: Mishap,
+    mishap: HttpFault,
     retries: bool,
-) -> (Api, Arc<AtomicUsize>) {
+) -> (ApiHandle, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
-    let plan = move |_: &proxy::Call<'_>| {
+    let plan = move |_: &proxy::ProxiedCall<'_>| {
         let call = counted.fetch_add(1, Ordering::Relaxed);
-        if call == from || (for_good && call > from) { mishap } else { Mishap::None }
+        if call == from || (for_good && call > from) { mishap } else { HttpFault::None }
     };
     let url = proxy::before(service.endpoint(), plan).await;
     let config = clients::dynamodb(&url).config().to_builder();
     let retry = if retries { RetryConfig::standard().with_max_attempts(3) } else { RetryConfig::disabled() };
     let client = aws_sdk_dynamodb::Client::from_conf(config.retry_config(retry).build());
-    (Api(api::app(&config_with("Users", &[TABLE]), client, None, Clock::fixed(NOW))), calls)
+    (ApiHandle(api::app(&config_with("Users", &[TABLE]), client, None, Clock::fixed(NOW))), calls)
 }
 
 /// One crash and what comes after it; whether the first attempt was cut short.
-async fn crash(mishap: Mishap, from: usize, for_good: bool, retries: bool) -> bool {
+async fn crash(mishap: HttpFault, from: usize, for_good: bool, retries: bool) -> bool {
     let story = format!("{mishap:?} from call {from}, for good: {for_good}, retries: {retries}");
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let (broken, _) = troubled(&service, from, for_good, mishap, retries).await;
     // Whoever waits too long is gone, and the process with it.
     let first = tokio::time::timeout(Pause::from_millis(1_500), post(&broken, BODY)).await;
@@ -197,7 +202,7 @@ async fn crash(mishap: Mishap, from: usize, for_good: bool, retries: bool) -> bo
 #[tokio::test]
 async fn a_crash_at_any_call_never_creates_two_users() {
     let mut crashes = Vec::new();
-    for mishap in [Mishap::Error(500, "InternalServerError"), Mishap::AnswerLost, Mishap::Silence] {
+    for mishap in [HttpFault::Error(500, "InternalServerError"), HttpFault::AnswerLost, HttpFault::Silence] {
         for (for_good, retries) in [(false, false), (true, false), (false, true), (true, true)] {
             // The claim, the transaction, what gives the claim back, and one call more than there are.
             crashes.extend((0..4).map(|from| crash(mishap, from, for_good, retries)));
@@ -209,8 +214,8 @@ async fn a_crash_at_any_call_never_creates_two_users() {
 
 #[tokio::test]
 async fn an_attempt_that_lost_its_claim_cannot_write_any_more() {
-    let service = Service::start().await;
-    let (slow, calls) = troubled(&service, 1, false, Mishap::Silence, false).await;
+    let service = UsersService::start().await;
+    let (slow, calls) = troubled(&service, 1, false, HttpFault::Silence, false).await;
     // It claims the key, and its transaction hangs.
     hang(&slow, &calls).await;
     assert_eq!(calls.load(Ordering::Relaxed), 2);

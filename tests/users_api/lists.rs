@@ -1,7 +1,7 @@
-use super::service::{Api, Service, n, s};
+use super::service::{ApiHandle, UsersService, n, s};
 
 /// Every page of a list, by its cursors.
-async fn pages(api: &Api, path: &str) -> Vec<Vec<u64>> {
+async fn pages(api: &ApiHandle, path: &str) -> Vec<Vec<u64>> {
     let mut pages = Vec::new();
     let mut cursor = String::new();
     loop {
@@ -17,7 +17,7 @@ async fn pages(api: &Api, path: &str) -> Vec<Vec<u64>> {
 
 #[tokio::test]
 async fn a_user_s_records_come_newest_first_within_a_range_page_by_page() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for second in [1, 2, 3, 10, 20] {
         api.created("ada", second).await;
@@ -35,7 +35,7 @@ async fn a_user_s_records_come_newest_first_within_a_range_page_by_page() {
 
 #[tokio::test]
 async fn records_are_found_by_email_newest_first() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for (id, second) in [("ada", 1), ("ada", 3), ("eve", 2), ("eve", 3)] {
         let body = format!(r#"{{"user_id":"{id}","timestamp":{second},"name":"A","email":"ours+news@example.com"}}"#);
@@ -54,7 +54,7 @@ async fn records_are_found_by_email_newest_first() {
 
 #[tokio::test]
 async fn a_scan_gives_every_record_once() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for user in 0..5 {
         for second in [1, 2, 3] {
@@ -71,7 +71,7 @@ async fn a_scan_gives_every_record_once() {
 
 #[tokio::test]
 async fn a_cursor_serves_its_own_list_alone() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for second in 1..4 {
         api.created("ada", second).await;
@@ -96,7 +96,7 @@ async fn a_cursor_serves_its_own_list_alone() {
 
 #[tokio::test]
 async fn an_item_that_is_no_user_hides_no_other() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for second in [1, 3] {
         api.created("ada", second).await;
@@ -112,7 +112,7 @@ async fn an_item_that_is_no_user_hides_no_other() {
 
 #[tokio::test]
 async fn a_list_that_would_be_too_long_to_answer_is_cut_and_goes_on() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let long = "x".repeat(380_000);
     for second in 1..13 {
@@ -127,7 +127,7 @@ async fn a_list_that_would_be_too_long_to_answer_is_cut_and_goes_on() {
 
 #[tokio::test]
 async fn a_list_of_quotes_is_cut_by_what_quoting_them_again_costs() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let quotes = "\\\"".repeat(380_000);
     for second in 1..7 {
@@ -143,7 +143,7 @@ async fn a_list_of_quotes_is_cut_by_what_quoting_them_again_costs() {
 
 #[tokio::test]
 async fn a_list_goes_in_either_order() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for second in [1, 2, 3, 4] {
         let body = format!(r#"{{"user_id":"ada","timestamp":{second},"name":"A","email":"ada@example.com"}}"#);
@@ -157,7 +157,7 @@ async fn a_list_goes_in_either_order() {
 
 #[tokio::test]
 async fn the_segments_of_a_scan_are_the_whole_and_share_nothing() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for user in 1..30 {
         api.created(&format!("user-{user}"), user).await;
@@ -172,7 +172,7 @@ async fn the_segments_of_a_scan_are_the_whole_and_share_nothing() {
 
 #[tokio::test]
 async fn only_the_fields_that_are_asked_for_are_answered() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let list = api.get("/users/ada?fields=timestamp,name,email").await;
@@ -185,7 +185,7 @@ async fn only_the_fields_that_are_asked_for_are_answered() {
 
 #[tokio::test]
 async fn the_link_to_the_next_page_is_the_next_page() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for second in [1, 2, 3] {
         let body = format!(r#"{{"user_id":"ada","timestamp":{second},"name":"A","email":"a+b@example.com"}}"#);
@@ -212,7 +212,7 @@ async fn the_link_to_the_next_page_is_the_next_page() {
 
 #[tokio::test]
 async fn a_cursor_is_the_caller_s_own_and_ends_after_a_day() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for second in [1, 2] {
         api.created("ada", second).await;
@@ -229,7 +229,7 @@ async fn a_cursor_is_the_caller_s_own_and_ends_after_a_day() {
 
 #[tokio::test]
 async fn every_list_of_large_records_is_bounded_in_bytes_and_complete_over_its_pages() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let long = "x".repeat(390_000);
     for second in 1..19 {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::service::{Api, JSON, MERGE, Service, config};
+use super::service::{ApiHandle, JSON, MERGE, UsersService, config};
 use crate::logged::logged;
 
 /// What people tell; none of it may be in a log.
@@ -10,7 +10,7 @@ const PERSONAL: [&str; 6] =
     ["Grace Hopper", "grace.hopper@example.com", "on-parental-leave", "blood-group-o", "diagnosis", "secret-cursor"];
 
 /// Every route, with success and with every kind of refusal, each with somebody's data in it.
-async fn everything(api: &Api, elsewhere: &Api) -> usize {
+async fn everything(api: &ApiHandle, elsewhere: &ApiHandle) -> usize {
     let user = r#"{"user_id":"grace","timestamp":7,"name":"Grace Hopper","email":"grace.hopper@example.com",
         "status":"on-parental-leave","attributes":{"diagnosis":"blood-group-o"}}"#;
     let wrong = r#"{"user_id":"grace","name":"Grace Hopper","email":"grace.hopper@example.com blood-group-o","diagnosis":1,
@@ -50,7 +50,7 @@ async fn everything(api: &Api, elsewhere: &Api) -> usize {
 
 #[tokio::test]
 async fn no_log_line_has_anybody_s_data() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     // An item of another program, which is unreadable for what it holds.
     let name = super::service::n(7);
     let email = super::service::s("grace.hopper@example.com");
@@ -62,7 +62,7 @@ async fn no_log_line_has_anybody_s_data() {
             ("email", email),
         ])
         .await;
-    let elsewhere = Api(api::app(
+    let elsewhere = ApiHandle(api::app(
         &config("Elsewhere"),
         service.dynamodb.clone(),
         None,
@@ -80,7 +80,7 @@ async fn no_log_line_has_anybody_s_data() {
 
 #[tokio::test]
 async fn a_request_is_one_line_with_its_figures_and_ids() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let trace = ("x-amzn-trace-id", "Root=1-6b02a0c0-0123456789abcdef01234567;Sampled=1");
     let mut answers = Vec::new();

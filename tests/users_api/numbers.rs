@@ -1,11 +1,11 @@
-use super::service::Service;
+use super::service::UsersService;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 const DIGITS: &str = "0.12345678901234567890123456789012345678";
 
 #[tokio::test]
 async fn a_number_of_38_digits_goes_in_and_out_unchanged() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let body = format!(
         r#"{{"user_id":"ada","timestamp":7,"name":"A","attributes":{{"n":{DIGITS},"l":[{{"m":-{DIGITS}}}]}}}}"#
@@ -23,7 +23,7 @@ async fn a_number_of_38_digits_goes_in_and_out_unchanged() {
 
 #[tokio::test]
 async fn any_json_may_be_an_attribute() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let attributes =
         r#"{" ":"","a":[],"b":{},"c":[null,true,false,[[]],"\u0000\n\"ü"],"d.e[0]":{":#":"x"},"n":[0,-1,1.5]}"#;
@@ -36,7 +36,7 @@ async fn any_json_may_be_an_attribute() {
 
 #[tokio::test]
 async fn nesting_ends_where_dynamodb_s_ends() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let nested = |levels: usize| {
         let deep = format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
@@ -51,7 +51,7 @@ async fn nesting_ends_where_dynamodb_s_ends() {
 
 #[tokio::test]
 async fn a_number_that_the_table_cannot_hold_is_pointed_at() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for number in ["123456789012345678901234567890123456789", "1e126", "-1e-131", "1e99999999999"] {
         let refused = api.post(&format!(r#"{{"name":"A","attributes":{{"a":[0,{number}]}}}}"#)).await;

@@ -9,14 +9,14 @@ use local::clients;
 use shared::clock::Clock;
 use tokio::time::Instant;
 
-use super::service::{Api, JSON, MERGE, NOW, Service, config, config_with};
-use crate::faults::proxy::{self, Mishap};
+use super::service::{ApiHandle, JSON, MERGE, NOW, UsersService, config, config_with};
+use crate::faults::proxy::{self, HttpFault};
 
 /// `(operation, method, path, content type, body)`
-type Request = (&'static str, &'static str, &'static str, (&'static str, &'static str), &'static str);
+type OutageRequest = (&'static str, &'static str, &'static str, (&'static str, &'static str), &'static str);
 
 /// Every request that asks the table, by the first call that it makes.
-const REQUESTS: [Request; 10] = [
+const REQUESTS: [OutageRequest; 10] = [
     ("PutItem", "POST", "/users", JSON, r#"{"name":"Ada"}"#),
     ("Scan", "GET", "/users", JSON, ""),
     ("Query", "GET", "/users?email=ada@example.com", JSON, ""),
@@ -30,26 +30,26 @@ const REQUESTS: [Request; 10] = [
 ];
 
 /// The API, whose every call to the table meets with this mishap.
-async fn troubled(service: &Service, operation: &'static str, mishap: Mishap) -> Api {
+async fn troubled(service: &UsersService, operation: &'static str, mishap: HttpFault) -> ApiHandle {
     let url = proxy::before(service.endpoint(), move |call| {
         assert_eq!(call.operation, operation);
         mishap
     });
     let retries = RetryConfig::disabled();
     let client = clients::dynamodb(&url.await).config().to_builder().retry_config(retries).build();
-    Api(api::app(&config("Users"), aws_sdk_dynamodb::Client::from_conf(client), None, Clock::fixed(NOW)))
+    ApiHandle(api::app(&config("Users"), aws_sdk_dynamodb::Client::from_conf(client), None, Clock::fixed(NOW)))
 }
 
 #[tokio::test]
 async fn throttling_and_outages_are_busy_and_never_an_internal_error() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     for mishap in [
-        Mishap::Error(400, "ProvisionedThroughputExceededException"),
-        Mishap::Error(400, "ThrottlingException"),
-        Mishap::Error(400, "RequestLimitExceeded"),
-        Mishap::Error(500, "InternalServerError"),
-        Mishap::Error(503, "ServiceUnavailable"),
-        Mishap::AnswerLost,
+        HttpFault::Error(400, "ProvisionedThroughputExceededException"),
+        HttpFault::Error(400, "ThrottlingException"),
+        HttpFault::Error(400, "RequestLimitExceeded"),
+        HttpFault::Error(500, "InternalServerError"),
+        HttpFault::Error(503, "ServiceUnavailable"),
+        HttpFault::AnswerLost,
     ] {
         for (operation, method, path, content_type, body) in REQUESTS {
             let api = troubled(&service, operation, mishap).await;
@@ -66,9 +66,9 @@ async fn throttling_and_outages_are_busy_and_never_an_internal_error() {
 
 #[tokio::test]
 async fn a_table_that_denies_access_is_an_operator_s_matter() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     for (operation, method, path, content_type, body) in REQUESTS {
-        let api = troubled(&service, operation, Mishap::Error(400, "AccessDeniedException")).await;
+        let api = troubled(&service, operation, HttpFault::Error(400, "AccessDeniedException")).await;
         let answer = api.send(method, path, &[content_type], body).await;
         assert_eq!((answer.status, answer.problem()), (500, "internal"), "{method} {path}");
         assert!(!answer.text.contains("AccessDenied"), "{}", answer.text);
@@ -77,14 +77,14 @@ async fn a_table_that_denies_access_is_an_operator_s_matter() {
 
 #[tokio::test]
 async fn what_is_asked_every_day_is_one_call() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let url = proxy::before(service.endpoint(), move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
-        Mishap::None
+        HttpFault::None
     });
-    let api = Api(api::app(&config("Users"), clients::dynamodb(&url.await), None, Clock::fixed(NOW)));
+    let api = ApiHandle(api::app(&config("Users"), clients::dynamodb(&url.await), None, Clock::fixed(NOW)));
     for (method, path, content_type, body, status) in [
         ("POST", "/users", JSON, r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#, 201),
         ("POST", "/users", JSON, r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#, 409),
@@ -108,12 +108,12 @@ async fn what_is_asked_every_day_is_one_call() {
 
 #[tokio::test]
 async fn a_table_that_is_silent_is_busy_before_the_function_s_time_is_up() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let time = Duration::from_secs(2);
-    let url = proxy::before(service.endpoint(), |_| Mishap::Silence).await;
+    let url = proxy::before(service.endpoint(), |_| HttpFault::Silence).await;
     let more = [("IDEMPOTENCY_TABLE", "Idempotency"), ("UNIQUE_EMAIL", "true"), ("EMAILS_TABLE", "Emails")];
     let api = api::app(&config_with("Users", &more), clients::dynamodb(&url), None, Clock::fixed(NOW));
-    let api = Api(front::deadline::within(api, time));
+    let api = ApiHandle(front::deadline::within(api, time));
     let keys = r#"{"keys":[{"user_id":"ada","timestamp":7}]}"#;
     let batch = ("BatchGetItem", "POST", "/users:batchGet", JSON, keys);
     let asked = REQUESTS.into_iter().chain([batch]).map(async |(_, method, path, content_type, body)| {

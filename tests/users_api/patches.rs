@@ -1,4 +1,4 @@
-use super::service::{FIRST, Service};
+use super::service::{FIRST, UsersService};
 
 const RECORD: &str = "/users/ada/7";
 const FULL: &str = r#"{"user_id":"ada","timestamp":7,"name":"Ada","email":"ada@example.com","status":"on","expires_at":1900000000,
@@ -6,7 +6,7 @@ const FULL: &str = r#"{"user_id":"ada","timestamp":7,"name":"Ada","email":"ada@e
 
 #[tokio::test]
 async fn a_patch_changes_what_it_names_and_nothing_else() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let before = api.post(FULL).await;
     let patched = api.patch(RECORD, r#"{"name":"Ada King","status":"off"}"#).await;
@@ -21,7 +21,7 @@ async fn a_patch_changes_what_it_names_and_nothing_else() {
 
 #[tokio::test]
 async fn null_removes_every_part_that_may_be_absent() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.post(FULL).await;
     let patched = api.patch(RECORD, r#"{"email":null,"status":null,"expires_at":null,"attributes":null}"#).await;
@@ -36,7 +36,7 @@ async fn null_removes_every_part_that_may_be_absent() {
 
 #[tokio::test]
 async fn attributes_are_merged_member_by_member() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.post(FULL).await;
     let patched =
@@ -51,7 +51,7 @@ async fn attributes_are_merged_member_by_member() {
 
 #[tokio::test]
 async fn attributes_are_merged_into_nothing() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let patched = api.patch(RECORD, r#"{"attributes":{"a":{"b":null,"c":1}}}"#).await;
@@ -60,7 +60,7 @@ async fn attributes_are_merged_into_nothing() {
 
 #[tokio::test]
 async fn patches_that_race_are_all_merged() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let patches = (0..6).map(|writer| {
@@ -76,7 +76,7 @@ async fn patches_that_race_are_all_merged() {
 
 #[tokio::test]
 async fn a_patch_that_asks_for_the_impossible_is_refused_whole() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let refused = api.patch(RECORD, r#"{"name":"New","user_id":"eve","version":1,"email":"x","attributes":[1]}"#).await;

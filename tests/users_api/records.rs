@@ -1,8 +1,8 @@
-use super::service::{FIRST, Service};
+use super::service::{FIRST, UsersService};
 
 #[tokio::test]
 async fn a_created_record_is_read_back_at_its_location() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let body = r#"{"user_id":"auth0|ada","timestamp":7,"name":"Ada","email":"ada@example.com","status":"on","expires_at":1900000000}"#;
     let created = api.post(body).await;
@@ -26,7 +26,7 @@ async fn a_created_record_is_read_back_at_its_location() {
 
 #[tokio::test]
 async fn a_record_without_a_key_gets_a_new_user_and_the_present_second() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let created = service.api().post(r#"{"name":"Ada"}"#).await;
     assert_eq!(created.status, 201, "{}", created.text);
     assert_eq!(created.json["user"]["timestamp"], 1_795_341_600);
@@ -39,7 +39,7 @@ async fn a_record_without_a_key_gets_a_new_user_and_the_present_second() {
 
 #[tokio::test]
 async fn a_live_record_is_not_created_again() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let again = api.post(r#"{"user_id":"ada","timestamp":7,"name":"Eve"}"#).await;
@@ -50,7 +50,7 @@ async fn a_live_record_is_not_created_again() {
 
 #[tokio::test]
 async fn a_put_creates_then_replaces_whole_and_keeps_the_creation_time() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let created =
         service.api().put("/users/ada/7", r#"{"name":"Ada","email":"ada@example.com","attributes":{"a":1}}"#).await;
     assert_eq!((created.status, created.version()), (201, FIRST));
@@ -68,7 +68,7 @@ async fn a_put_creates_then_replaces_whole_and_keeps_the_creation_time() {
 
 #[tokio::test]
 async fn a_deleted_record_is_gone() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let deleted = api.delete("/users/ada/7").await;
@@ -84,7 +84,7 @@ async fn a_deleted_record_is_gone() {
 
 #[tokio::test]
 async fn a_head_is_a_get_without_its_body() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     for path in ["/users/ada/7", "/users/ada/latest", "/users/ada", "/users", "/health"] {
@@ -99,7 +99,7 @@ async fn a_head_is_a_get_without_its_body() {
 
 #[tokio::test]
 async fn the_latest_record_is_the_one_of_the_latest_second() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     for second in [9, 100, 20] {
         api.created("ada", second).await;
@@ -115,7 +115,7 @@ async fn the_latest_record_is_the_one_of_the_latest_second() {
 #[tokio::test]
 async fn what_other_programs_keep_in_an_item_outlives_every_write_but_a_delete() {
     use super::service::{n, s};
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let tags = aws_sdk_dynamodb::types::AttributeValue::Ss(vec!["x".into()]);
     service.put(&[("user_id", s("ada")), ("timestamp", n(7)), ("name", s("Ada")), ("tags", tags.clone())]).await;

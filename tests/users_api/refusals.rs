@@ -1,9 +1,9 @@
-use super::service::{Api, NOW, Service, config, longest};
+use super::service::{ApiHandle, NOW, UsersService, config, longest};
 use shared::clock::Clock;
 
 #[tokio::test]
 async fn a_record_over_400_kb_is_too_large_however_it_is_written() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     api.created("ada", 7).await;
     let long = "x".repeat(420_000);
@@ -26,7 +26,7 @@ async fn a_record_that_leaves_no_room_for_a_replica_s_revision_is_too_large_howe
     let unique = [("UNIQUE_EMAIL", "true"), ("EMAILS_TABLE", "Emails"), ("IDEMPOTENCY_TABLE", "Idempotency")];
     let once = [JSON, ("idempotency-key", "one")];
     for variables in [&unique[2..], &unique[..]] {
-        let service = Service::start().await;
+        let service = UsersService::start().await;
         let api = service.api_with(variables);
         let new =
             serde_json::json!({"user_id": "c", "timestamp": 51, "name": "B", "attributes": {"x": "a".repeat(409_451)}});
@@ -69,8 +69,8 @@ async fn a_record_that_leaves_no_room_for_a_replica_s_revision_is_too_large_howe
 
 #[tokio::test]
 async fn a_table_that_is_not_there_is_an_operator_s_matter() {
-    let service = Service::start().await;
-    let api = Api(api::app(&config("Elsewhere"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
+    let service = UsersService::start().await;
+    let api = ApiHandle(api::app(&config("Elsewhere"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
     for (method, path) in [("GET", "/users/ada/7"), ("GET", "/users"), ("DELETE", "/users/ada/7")] {
         let refused = api.send(method, path, &[], "").await;
         assert_eq!((refused.status, refused.problem()), (500, "internal"), "{method} {path}");
@@ -81,7 +81,7 @@ async fn a_table_that_is_not_there_is_an_operator_s_matter() {
 
 #[tokio::test]
 async fn a_body_that_is_no_user_is_refused_and_nothing_is_written() {
-    let service = Service::start().await;
+    let service = UsersService::start().await;
     let api = service.api();
     let refused = api.post(r#"{"user_id":"ada","timestamp":7,"name":" ","email":"nobody","nick":"a"}"#).await;
     assert_eq!((refused.status, refused.problem()), (422, "invalid-user"));

@@ -34,7 +34,7 @@ pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
 pub(crate) const MERGE: (&str, &str) = ("content-type", "application/merge-patch+json");
 
 /// An engine with the template's tables.
-pub(crate) struct Service {
+pub(crate) struct UsersService {
     engine: DynamoDbEngine,
     pub(crate) dynamodb: Client,
     /// One for all APIs over these tables: together they are an instance.
@@ -42,7 +42,7 @@ pub(crate) struct Service {
     stream: Option<Cache>,
 }
 
-impl Service {
+impl UsersService {
     pub(crate) async fn start() -> Self {
         let engine = DynamoDbEngine::start(TcpListener::bind("127.0.0.1:0").await.unwrap(), None).await.unwrap();
         let template = SamTemplate::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml")).unwrap();
@@ -60,13 +60,13 @@ impl Service {
     }
 
     /// The API at [`NOW`].
-    pub(crate) fn api(&self) -> Api {
+    pub(crate) fn api(&self) -> ApiHandle {
         self.api_at(NOW)
     }
 
     /// The API at this time.
-    pub(crate) fn api_at(&self, now: OffsetDateTime) -> Api {
-        Api(api::app(&config("Users"), self.dynamodb.clone(), self.cache.clone(), Clock::fixed(now)))
+    pub(crate) fn api_at(&self, now: OffsetDateTime) -> ApiHandle {
+        ApiHandle(api::app(&config("Users"), self.dynamodb.clone(), self.cache.clone(), Clock::fixed(now)))
     }
 
     /// Where the engine answers.
@@ -75,9 +75,9 @@ impl Service {
     }
 
     /// The API at [`NOW`] whose environment has these variables, too.
-    pub(crate) fn api_with(&self, variables: &[(&str, &str)]) -> Api {
+    pub(crate) fn api_with(&self, variables: &[(&str, &str)]) -> ApiHandle {
         let config = config_with("Users", variables);
-        Api(api::app(&config, self.dynamodb.clone(), self.cache.clone(), Clock::fixed(NOW)))
+        ApiHandle(api::app(&config, self.dynamodb.clone(), self.cache.clone(), Clock::fixed(NOW)))
     }
 
     /// Writes an item as another program would; a cache learns of it would from the stream.
@@ -145,34 +145,35 @@ pub(crate) fn config_with(table: &str, variables: &[(&str, &str)]) -> ApiConfig 
 
 /// The API as its clients see it.
 #[derive(Clone)]
-pub(crate) struct Api(pub(crate) Router);
+pub(crate) struct ApiHandle(pub(crate) Router);
 
-impl Api {
-    pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+impl ApiHandle {
+    pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> ServiceResponse {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Answer::of(self.0.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap()).await
+        ServiceResponse::of(self.0.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap())
+            .await
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> ServiceResponse {
         self.send("GET", path, &[], "").await
     }
 
-    pub(crate) async fn post(&self, body: &str) -> Answer {
+    pub(crate) async fn post(&self, body: &str) -> ServiceResponse {
         self.send("POST", "/users", &[JSON], body).await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: &str) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: &str) -> ServiceResponse {
         self.send("PUT", path, &[JSON], body).await
     }
 
-    pub(crate) async fn patch(&self, path: &str, body: &str) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: &str) -> ServiceResponse {
         self.send("PATCH", path, &[MERGE], body).await
     }
 
-    pub(crate) async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> ServiceResponse {
         self.send("DELETE", path, &[], "").await
     }
 
@@ -183,14 +184,14 @@ impl Api {
     }
 }
 
-pub(crate) struct Answer {
+pub(crate) struct ServiceResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
     pub(crate) json: Value,
 }
 
-impl Answer {
+impl ServiceResponse {
     pub(crate) async fn of(response: http::Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
