@@ -1,6 +1,6 @@
 //! The layering: imports point only downwards, `main.rs` only wires, and file names say what they contain.
 //!
-//! Every source file has a room in [`ROOMS`]; a file without one fails the test, so that whoever adds it says where
+//! Every source file has a room in [`LAYERS`]; a file without one fails the test, so that whoever adds it says where
 //! it belongs. ARCHITECTURE.md draws the same table.
 
 use std::collections::BTreeSet;
@@ -11,123 +11,123 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SourceLayer {
     /// Process plumbing: for wiring alone.
-    Plumbing,
+    Runtime,
     /// L0.
-    Word,
+    Domain,
     /// L1: a foreign shape and our words.
-    Dialect,
+    Codec,
     /// L2: pure.
-    Decide,
+    Decision,
     /// L2: changes the world.
-    Apply,
+    Adapter,
     /// L3: read, decide, apply, answer.
-    Choreography,
+    Application,
     /// L4: clients built once, then handed over.
-    Wiring,
+    CompositionRoot,
     /// L5: sees everything.
-    Machine,
+    DevTool,
 }
 
-use SourceLayer::{Apply, Choreography, Decide, Dialect, Machine, Plumbing, Wiring, Word};
+use SourceLayer::{Adapter, Application, Codec, CompositionRoot, Decision, DevTool, Domain, Runtime};
 
 /// Crate, module, room. A module's submodules stand in its room.
-const ROOMS: &[(&str, &str, SourceLayer)] = &[
-    ("shared", "user", Word),
-    ("shared", "revision", Word),
-    ("shared", "change", Word),
-    ("shared", "number", Word),
-    ("shared", "clock", Word),
-    ("shared", "floor", Word),
-    ("shared", "folding", Word),
-    ("shared", "invocation", Word),
-    ("shared", "metric", Word),
-    ("shared", "http", Word),
-    ("shared", "stream", Dialect),
-    ("shared", "item", Dialect),
-    ("shared", "raw_item", Dialect),
-    ("shared", "held", Dialect),
-    ("shared", "checkpoint", Decide),
-    ("shared", "table", Apply),
-    ("shared", "raw_table", Apply),
-    ("shared", "cache", Apply),
-    ("shared", "quarantine", Apply),
-    ("shared", "token", Apply),
-    ("shared", "postgres", Apply),
-    ("shared", "environment", Plumbing),
-    ("shared", "telemetry", Plumbing),
-    ("shared", "aws", Plumbing),
-    ("shared", "lib", Machine),
-    ("front", "answer", Choreography),
-    ("front", "base_path", Choreography),
-    ("front", "deadline", Choreography),
-    ("front", "door", Choreography),
-    ("front", "identifier", Choreography),
-    ("front", "observe", Choreography),
-    ("front", "path", Choreography),
-    ("front", "problem", Choreography),
-    ("front", "route", Choreography),
-    ("front", "uri", Choreography),
-    ("front", "lambda", Wiring),
-    ("front", "lib", Machine),
-    ("api", "access", Choreography),
-    ("api", "body", Choreography),
-    ("api", "cache", Choreography),
-    ("api", "idempotency", Choreography),
-    ("api", "limit", Choreography),
-    ("api", "precondition", Choreography),
-    ("api", "page", Choreography),
-    ("api", "router", Choreography),
-    ("api", "users", Choreography),
-    ("search", "access", Choreography),
-    ("search", "contract", Choreography),
-    ("search", "cursor", Choreography),
-    ("search", "filter", Choreography),
-    ("search", "sort", Choreography),
-    ("search", "sql", Choreography),
-    ("search", "statement", Choreography),
-    ("search", "question", Choreography),
-    ("search", "router", Choreography),
-    ("search", "users", Choreography),
-    ("search", "database", Choreography),
-    ("search", "config", Wiring),
-    ("search", "lib", Wiring),
-    ("search", "main", Wiring),
-    ("replicator", "settle", Decide),
-    ("replicator", "confirmed", Decide),
-    ("replicator", "sink", Apply),
-    ("replicator", "handler", Choreography),
-    ("archiver", "archive", Decide),
-    ("archiver", "store", Apply),
-    ("archiver", "handler", Choreography),
-    ("maintenance", "progress", Word),
-    ("maintenance", "failure", Dialect),
-    ("maintenance", "reconcile", Decide),
-    ("maintenance", "columns", Decide),
-    ("maintenance", "facts", Choreography),
-    ("maintenance", "sweep", Choreography),
-    ("maintenance", "source", Apply),
-    ("maintenance", "mapping", Apply),
-    ("maintenance", "deployment", Apply),
-    ("maintenance", "failure_bucket", Apply),
-    ("maintenance", "archived", Choreography),
-    ("maintenance", "catalog", Choreography),
-    ("maintenance", "outstanding", Choreography),
-    ("maintenance", "mend", Choreography),
-    ("maintenance", "task", Choreography),
-    ("maintenance", "handler", Choreography),
-    ("api", "config", Wiring),
-    ("replicator", "config", Wiring),
-    ("archiver", "config", Wiring),
-    ("api", "contract", Choreography),
-    ("api", "lib", Wiring),
-    ("replicator", "lib", Wiring),
-    ("archiver", "lib", Wiring),
-    ("maintenance", "lib", Wiring),
-    ("maintenance", "config", Wiring),
-    ("maintenance", "main", Wiring),
-    ("api", "main", Wiring),
-    ("replicator", "main", Wiring),
-    ("archiver", "main", Wiring),
+const LAYERS: &[(&str, &str, SourceLayer)] = &[
+    ("shared", "user", Domain),
+    ("shared", "revision", Domain),
+    ("shared", "change", Domain),
+    ("shared", "number", Domain),
+    ("shared", "clock", Domain),
+    ("shared", "version_fence", Domain),
+    ("shared", "folding", Domain),
+    ("shared", "invocation", Domain),
+    ("shared", "metric", Domain),
+    ("shared", "http", Domain),
+    ("shared", "stream", Codec),
+    ("shared", "item", Codec),
+    ("shared", "raw_item", Codec),
+    ("shared", "replica_item", Codec),
+    ("shared", "checkpoint", Decision),
+    ("shared", "table", Adapter),
+    ("shared", "table_reader", Adapter),
+    ("shared", "cache", Adapter),
+    ("shared", "quarantine", Adapter),
+    ("shared", "iam_token", Adapter),
+    ("shared", "postgres", Adapter),
+    ("shared", "environment", Runtime),
+    ("shared", "telemetry", Runtime),
+    ("shared", "aws", Runtime),
+    ("shared", "lib", DevTool),
+    ("front", "response", Application),
+    ("front", "base_path", Application),
+    ("front", "deadline", Application),
+    ("front", "auth", Application),
+    ("front", "identifier", Application),
+    ("front", "request_telemetry", Application),
+    ("front", "path", Application),
+    ("front", "problem", Application),
+    ("front", "route", Application),
+    ("front", "uri", Application),
+    ("front", "lambda", CompositionRoot),
+    ("front", "lib", DevTool),
+    ("api", "access", Application),
+    ("api", "body", Application),
+    ("api", "cache", Application),
+    ("api", "idempotency", Application),
+    ("api", "rate_limit", Application),
+    ("api", "precondition", Application),
+    ("api", "cursor", Application),
+    ("api", "router", Application),
+    ("api", "users", Application),
+    ("search", "access", Application),
+    ("search", "openapi", Application),
+    ("search", "cursor", Application),
+    ("search", "filter", Application),
+    ("search", "sort", Application),
+    ("search", "sql", Application),
+    ("search", "statement", Application),
+    ("search", "request", Application),
+    ("search", "router", Application),
+    ("search", "users", Application),
+    ("search", "database", Application),
+    ("search", "config", CompositionRoot),
+    ("search", "lib", CompositionRoot),
+    ("search", "main", CompositionRoot),
+    ("replicator", "deduplicate", Decision),
+    ("replicator", "confirmed", Decision),
+    ("replicator", "sink", Adapter),
+    ("replicator", "handler", Application),
+    ("archiver", "archive", Decision),
+    ("archiver", "store", Adapter),
+    ("archiver", "handler", Application),
+    ("maintenance", "progress", Domain),
+    ("maintenance", "failure_record", Codec),
+    ("maintenance", "reconcile", Decision),
+    ("maintenance", "parquet", Decision),
+    ("maintenance", "row_versions", Application),
+    ("maintenance", "archive_scan", Application),
+    ("maintenance", "source", Adapter),
+    ("maintenance", "mapping", Adapter),
+    ("maintenance", "deployment", Adapter),
+    ("maintenance", "failure_bucket", Adapter),
+    ("maintenance", "archive_objects", Application),
+    ("maintenance", "catalog", Application),
+    ("maintenance", "failure_index", Application),
+    ("maintenance", "repair", Application),
+    ("maintenance", "task", Application),
+    ("maintenance", "handler", Application),
+    ("api", "config", CompositionRoot),
+    ("replicator", "config", CompositionRoot),
+    ("archiver", "config", CompositionRoot),
+    ("api", "openapi", Application),
+    ("api", "lib", CompositionRoot),
+    ("replicator", "lib", CompositionRoot),
+    ("archiver", "lib", CompositionRoot),
+    ("maintenance", "lib", CompositionRoot),
+    ("maintenance", "config", CompositionRoot),
+    ("maintenance", "main", CompositionRoot),
+    ("api", "main", CompositionRoot),
+    ("replicator", "main", CompositionRoot),
+    ("archiver", "main", CompositionRoot),
 ];
 
 const CRATES: [(&str, &str); 10] = [
@@ -236,23 +236,23 @@ fn word(text: &str) -> Option<String> {
     (!word.is_empty()).then_some(word)
 }
 
-fn room(krate: &str, module: &str) -> Option<SourceLayer> {
+fn layer(krate: &str, module: &str) -> Option<SourceLayer> {
     if ["contract", "local", "bench"].contains(&krate) {
-        return Some(Machine);
+        return Some(DevTool);
     }
-    ROOMS.iter().find(|(owner, name, _)| (*owner, *name) == (krate, module)).map(|(_, _, room)| *room)
+    LAYERS.iter().find(|(owner, name, _)| (*owner, *name) == (krate, module)).map(|(_, _, layer)| *layer)
 }
 
 fn may_import(from: SourceLayer, to: SourceLayer) -> bool {
     match (from, to) {
-        (Machine, _) => true,
-        (Wiring, to) => to != Machine,
-        (Choreography, to) => !matches!(to, Wiring | Machine | Plumbing),
-        (Apply, to) => matches!(to, Apply | Dialect | Word),
-        (Decide, to) => matches!(to, Decide | Dialect | Word),
-        (Dialect, to) => matches!(to, Dialect | Word),
-        (Word, to) => to == Word,
-        (Plumbing, to) => matches!(to, Plumbing | Word),
+        (DevTool, _) => true,
+        (CompositionRoot, to) => to != DevTool,
+        (Application, to) => !matches!(to, CompositionRoot | DevTool | Runtime),
+        (Adapter, to) => matches!(to, Adapter | Codec | Domain),
+        (Decision, to) => matches!(to, Decision | Codec | Domain),
+        (Codec, to) => matches!(to, Codec | Domain),
+        (Domain, to) => to == Domain,
+        (Runtime, to) => matches!(to, Runtime | Domain),
     }
 }
 
@@ -260,8 +260,8 @@ fn may_import(from: SourceLayer, to: SourceLayer) -> bool {
 fn imports_point_only_downwards() {
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| !is_test(source)) {
-        let Some(from) = room(source.krate, &source.module) else {
-            wrong.push(format!("{} has no room in tests/architecture.rs", source.path.display()));
+        let Some(from) = layer(source.krate, &source.module) else {
+            wrong.push(format!("{} is assigned to no layer in tests/architecture.rs", source.path.display()));
             continue;
         };
         let code = code(source);
@@ -276,27 +276,31 @@ fn imports_point_only_downwards() {
                     continue;
                 }
                 // A capital letter is an item that the crate's root shows: wiring.
-                let to = if module.starts_with(char::is_uppercase) { Some(Wiring) } else { room(krate, &module) };
+                let to =
+                    if module.starts_with(char::is_uppercase) { Some(CompositionRoot) } else { layer(krate, &module) };
                 let arrow = format!("{} ({from:?}) → {krate}::{module}", source.path.display());
                 match to {
                     Some(to) if may_import(from, to) => {}
                     Some(to) => wrong.push(format!("{arrow} ({to:?})")),
                     // A function of the crate's root, seen by wiring and the machine.
-                    None if matches!(from, Wiring | Machine) => {}
-                    None => wrong.push(format!("{arrow}, which has no room")),
+                    None if matches!(from, CompositionRoot | DevTool) => {}
+                    None => wrong.push(format!("{arrow}, which is assigned to no layer")),
                 }
             }
         }
     }
-    assert!(wrong.is_empty(), "arrows that point up:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "dependencies that go up a layer:\n{}", wrong.join("\n"));
 }
 
 #[test]
 fn an_arrow_is_found_in_every_form_of_import() {
-    let code = "use crate::{sink::{Sink, dynamodb::X}, settle};\nlet x = crate::handler::run();\nuse mycrate::nothing;";
+    let code =
+        "use crate::{sink::{Sink, dynamodb::X}, deduplicate};\nlet x = crate::handler::run();\nuse mycrate::nothing;";
     let found: Vec<_> = named(code, "crate").into_iter().collect();
-    assert_eq!(found, ["handler", "settle", "sink"]);
-    assert!(!may_import(Decide, Apply) && !may_import(Apply, Decide) && !may_import(Choreography, Wiring));
+    assert_eq!(found, ["deduplicate", "handler", "sink"]);
+    assert!(
+        !may_import(Decision, Adapter) && !may_import(Adapter, Decision) && !may_import(Application, CompositionRoot)
+    );
 }
 
 #[test]

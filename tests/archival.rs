@@ -2,7 +2,7 @@
 
 mod failures;
 pub(crate) mod harness;
-mod pieces;
+mod range_reads;
 mod stack;
 
 use harness::{ArchiverHarness, expired, payload, sequence};

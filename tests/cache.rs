@@ -1,13 +1,13 @@
 //! The cache: on a real server, alone and before the table.
 
-mod aside;
+pub(crate) mod api_suite;
+mod cache_aside;
+mod cache_model;
 mod limit;
 mod line;
-mod lives;
 mod load;
+mod model_check;
 mod proxy;
-mod rule;
 pub(crate) mod servers;
 mod sink;
-pub(crate) mod suite;
 mod writes;

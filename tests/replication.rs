@@ -1,18 +1,18 @@
 //! What the replicator does with a batch, on real engines: stories of one user, of poison, and of a wrong set-up.
 
+pub(crate) mod events;
 mod items;
 mod logs;
 mod refusals;
 pub(crate) mod rig;
 mod stack;
-pub(crate) mod story;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use events::{EventBuilder, LABEL, event, event_of};
 use rig::{NOW, ReplicationRig, RigItem, hand_over, sample};
 use shared::item::size::MAX_ATTRIBUTES_BYTES;
 use shared::raw_item::RawItem;
 use shared::revision::Revision;
-use story::{EventBuilder, LABEL, event, event_of};
 
 use crate::users_api::service::{UsersService, longest};
 

@@ -5,7 +5,7 @@ mod callers;
 mod events;
 mod model;
 mod outages;
-mod plans;
+mod query_plans;
 mod questions;
 pub(crate) mod scene;
 mod stack;

@@ -1,6 +1,6 @@
 //! The laws that every sink keeps, as functions over a sink and a way to read its replica back.
 //!
-//! A new sink joins by implementing [`ContractReplica`] for its store and calling [`every_law_holds`]; no law may be bent for
+//! A new sink joins by implementing [`ContractReplica`] for its store and calling [`assert_sink_contract`]; no law may be bent for
 //! it. The changes are whole user records, which every kind of replica can hold, and each law uses users of its own,
 //! so that one store serves them all.
 
@@ -10,7 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use replicator::settle::settle;
+use replicator::deduplicate::latest_per_key;
 use replicator::sink::dynamodb::DynamoDbSink;
 use replicator::sink::{DeduplicatedBatch, FailureKind, Sink, SinkOutcome};
 use shared::revision::Revision;
@@ -18,8 +18,8 @@ use shared::stream;
 use time::Duration;
 use tokio::runtime::Runtime;
 
+use crate::replication::events::{EventBuilder, LABEL, event, user};
 use crate::replication::rig::{REPLICA, ReplicationRig, invocation_within};
-use crate::replication::story::{EventBuilder, LABEL, event, user};
 
 /// A stream of the same table that began after that of [`LABEL`].
 const LATER_LABEL: &str = "2026-11-01T08:00:00.001";
@@ -46,7 +46,7 @@ pub(crate) enum ContractState {
 }
 
 /// Runs the whole suite.
-pub(crate) fn every_law_holds(runtime: &Runtime, sink: &dyn Sink, replica: &dyn ContractReplica) {
+pub(crate) fn assert_sink_contract(runtime: &Runtime, sink: &dyn Sink, replica: &dyn ContractReplica) {
     runtime.block_on(async {
         sink.check().await.unwrap();
         a_late_replay_changes_nothing(sink, replica).await;
@@ -72,7 +72,7 @@ async fn apply_within(sink: &dyn Sink, told: &[EventBuilder], time: std::time::D
     let event = event(told);
     let batch = stream::read(&event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
-    let settled: Vec<_> = settle(&changes).into_iter().map(|place| changes[place]).collect();
+    let settled: Vec<_> = latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
     let outcome =
         sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
     let counted = outcome.applied + outcome.duplicate + outcome.stale + outcome.failures.len();
@@ -236,7 +236,7 @@ fn the_order_of_writes_is_free(runtime: &Runtime, sink: &dyn Sink, replica: &dyn
         }
         let last = told.last().unwrap();
         let expected = match &last.what {
-            crate::replication::story::RecordKind::Named(name) => named(name),
+            crate::replication::events::RecordKind::Named(name) => named(name),
             _ => ContractState::Gone,
         };
         let held = runtime.block_on(replica.read(&user_id)).unwrap();
@@ -276,7 +276,7 @@ fn the_dynamodb_sink_keeps_every_law() {
     let runtime = Runtime::new().unwrap();
     let rig = runtime.block_on(ReplicationRig::start());
     let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 8, Duration::days(8));
-    every_law_holds(&runtime, &sink, &rig);
+    assert_sink_contract(&runtime, &sink, &rig);
 }
 
 #[test]
@@ -284,5 +284,5 @@ fn one_write_at_a_time_keeps_every_law_too() {
     let runtime = Runtime::new().unwrap();
     let rig = runtime.block_on(ReplicationRig::start());
     let sink = DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 1, Duration::days(8));
-    every_law_holds(&runtime, &sink, &rig);
+    assert_sink_contract(&runtime, &sink, &rig);
 }

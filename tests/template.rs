@@ -92,8 +92,8 @@ fn every_variable_that_the_template_sets_is_read_by_its_function() {
 
 /// Whoever imports the first reads the variables that are named in the others.
 const TIERS: [(&str, [&str; 3]); 2] = [
-    ("shared::cache", ["shared/src/cache.rs", "shared/src/cache/settings.rs", "shared/src/cache/line.rs"]),
-    ("shared::postgres", ["shared/src/postgres/login.rs", "shared/src/postgres/settings.rs", REPLICA]),
+    ("shared::cache", ["shared/src/cache.rs", "shared/src/cache/settings.rs", "shared/src/cache/connection.rs"]),
+    ("shared::postgres", ["shared/src/postgres/auth.rs", "shared/src/postgres/settings.rs", REPLICA]),
 ];
 const REPLICA: &str = "functions/replicator/src/sink/postgres.rs";
 

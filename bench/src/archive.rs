@@ -148,7 +148,7 @@ impl ArchiveBench {
 pub(crate) async fn compaction(binaries: &Path, times: usize) -> Result<(), BenchError> {
     let bench = ArchiveBench::start(binaries).await?;
     let content = bench.fill(OBJECTS * times, ROWS_AN_OBJECT).await?;
-    let held_before = forget_peak()?;
+    let held_before = reset_peak_rss()?;
     let (before, started) = (cpu_seconds()?, Instant::now());
     let progress = bench.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await?;
     let (cpu, wall) = (cpu_seconds()? - before, started.elapsed().as_secs_f64());
@@ -173,7 +173,7 @@ pub(crate) async fn columns(binaries: &Path) -> Result<(), BenchError> {
     let content = bench.fill(OBJECTS, ROWS_AN_OBJECT).await?;
     bench.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await?;
     let asked = bench.requests.to_string();
-    let held_before = forget_peak()?;
+    let held_before = reset_peak_rss()?;
     let (before, started) = (cpu_seconds()?, Instant::now());
     let progress = bench.task(json!({"task": "export-parquet", "to": "2999-01-01T00:00:00Z"})).await?;
     let (cpu, wall) = (cpu_seconds()? - before, started.elapsed().as_secs_f64());
@@ -246,7 +246,7 @@ fn cpu_seconds() -> Result<f64, BenchError> {
 
 /// Has the peak begin anew, so that it is not that of what filled the bucket; answers what is held, which its allocator keeps
 /// for the task.
-fn forget_peak() -> Result<f64, BenchError> {
+fn reset_peak_rss() -> Result<f64, BenchError> {
     std::fs::write("/proc/self/clear_refs", "5")?;
     status_megabytes("VmRSS:")
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::SinkExt;
 use local::postgres::PlannedServer;
-use replicator::settle::settle;
+use replicator::deduplicate::latest_per_key;
 use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
 use replicator::sink::{DeduplicatedBatch, Sink};
 use serde_json::value::RawValue;
@@ -124,7 +124,7 @@ async fn all(sink: &PostgresSink, batches: &[Box<RawValue>]) -> Result<usize, Be
     for batch in batches {
         let records = stream::read(batch)?.records;
         let changes: Vec<_> = records.iter().filter_map(|record| record.read.as_ref().ok()).collect();
-        let settled: Vec<_> = settle(&changes).into_iter().map(|place| changes[place]).collect();
+        let settled: Vec<_> = latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
         let stop_at = Instant::now() + Duration::from_mins(1);
         let invocation = Invocation { now: OffsetDateTime::UNIX_EPOCH, stop_at, request_id: "bench".to_owned() };
         let outcome = sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation).await?;

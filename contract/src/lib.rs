@@ -34,9 +34,9 @@ impl Modify for TokenScheme {
 /// # Errors
 /// It cannot be written as JSON.
 pub fn openapi() -> Result<String, serde_json::Error> {
-    let mut document = api::contract::UsersContract::openapi();
+    let mut document = api::openapi::UsersContract::openapi();
     // What both have is the API's: a record is described there.
-    document.merge(search::contract::SearchContract::openapi());
+    document.merge(search::openapi::SearchContract::openapi());
     for modifier in [&TokenScheme as &dyn Modify, &PatternModifier, &ProblemResponses] {
         modifier.modify(&mut document);
     }

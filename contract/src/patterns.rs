@@ -6,7 +6,7 @@ use utoipa::openapi::schema::AdditionalProperties;
 use utoipa::openapi::{OpenApi as Document, RefOr, Schema};
 
 /// The shapes that clients send: they have the members that are told, and no others.
-const SENT: [&str; 5] = ["CreateUserRequest", "Replacement", "Patch", "BatchGetUsersRequest", "Key"];
+const REQUEST_SCHEMAS: [&str; 5] = ["CreateUserRequest", "Replacement", "Patch", "BatchGetUsersRequest", "Key"];
 
 const USER_ID: &str = r"^([A-Za-z0-9_~:|@+-][A-Za-z0-9._~:|@+-]{0,127}|\.[A-Za-z0-9_~:|@+-][A-Za-z0-9._~:|@+-]{0,126}|\.\.[A-Za-z0-9._~:|@+-]{1,126})$";
 /// Neither blank nor with a control character.
@@ -46,7 +46,7 @@ pub(super) struct PatternModifier;
 impl Modify for PatternModifier {
     fn modify(&self, document: &mut Document) {
         let schemas = &mut document.components.get_or_insert_default().schemas;
-        for name in SENT {
+        for name in REQUEST_SCHEMAS {
             if let Some(RefOr::T(Schema::Object(sent))) = schemas.get_mut(name) {
                 sent.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
                 for (name, member) in &mut sent.properties {

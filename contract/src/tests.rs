@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use api::contract::SERVED;
+use api::openapi::OPENAPI_JSON;
 use front::problem::every;
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::problems::of;
 use super::*;
 
 fn document() -> Value {
-    serde_json::from_str(SERVED).unwrap()
+    serde_json::from_str(OPENAPI_JSON).unwrap()
 }
 
 /// Every operation with its method and path.
@@ -25,7 +25,7 @@ fn operations() -> Vec<(String, String, Value)> {
 #[test]
 fn the_document_in_the_repository_is_what_the_handlers_say() {
     assert_eq!(
-        SERVED,
+        OPENAPI_JSON,
         openapi().unwrap(),
         "the contract has changed: cargo run -p contract --example openapi >functions/api/openapi.json"
     );

@@ -1,7 +1,7 @@
 //! New identifiers, and randomness that comes with them.
 
 use shared::clock::Clock;
-use shared::http::seal::SealNonce;
+use shared::http::cursor_seal::SealNonce;
 use uuid::{NoContext, Timestamp, Uuid};
 
 /// A new identifier, by the time of this clock.
@@ -14,7 +14,7 @@ pub fn new_uuid(clock: &Clock) -> Uuid {
 
 /// The random bytes of one cursor, from a new identifier of version 7: 74 of its last 96 bits are random.
 #[must_use]
-pub fn salt(id: Uuid) -> SealNonce {
+pub fn nonce_from_uuid(id: Uuid) -> SealNonce {
     let [_, _, _, _, salt @ ..] = id.into_bytes();
     salt
 }

@@ -106,9 +106,9 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::auth::AuthLayer;
     use crate::base_path::BasePath;
-    use crate::door::AuthLayer;
-    use crate::route::{READ, behind, resource};
+    use crate::route::{READ, resource, with_middleware};
 
     const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 
@@ -132,7 +132,8 @@ mod tests {
         let mut context = Context::default();
         context.deadline = u64::try_from((NOW + time).unix_timestamp_nanos() / 1_000_000).unwrap();
         let event = LambdaEvent { payload: serde_json::from_value(payload).unwrap(), context };
-        serde_json::to_value(answer(behind(door, BasePath::default(), routes, ()), NOW, event).await.unwrap()).unwrap()
+        serde_json::to_value(answer(with_middleware(door, BasePath::default(), routes, ()), NOW, event).await.unwrap())
+            .unwrap()
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use shared::user::UserKey;
 use shared::user::id::UserId;
 use shared::user::timestamp::Timestamp;
 
-use crate::door::owned;
+use crate::auth::require_owner;
 use crate::problem::{FieldError, Problem};
 
 /// What a request's path started with before the router took it off; an answer's own paths start with it too.
@@ -38,7 +38,7 @@ impl<S: Send + Sync> FromRequestParts<S> for UserIdPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let params = params(parts, state).await?;
         let id = UserId::parse(param(&params, "user_id")).map_err(|error| Problem::parameter("user_id", &error))?;
-        owned(parts, &id).map(|()| Self(id))
+        require_owner(parts, &id).map(|()| Self(id))
     }
 }
 
@@ -48,10 +48,10 @@ impl<S: Send + Sync> FromRequestParts<S> for UserKeyPath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let params = params(parts, state).await?;
         let id = UserId::parse(param(&params, "user_id")).map_err(|error| FieldError::parameter("user_id", &error));
-        let timestamp =
-            seconds(param(&params, "timestamp")).map_err(|error| FieldError::parameter("timestamp", &error));
+        let timestamp = parse_epoch_seconds(param(&params, "timestamp"))
+            .map_err(|error| FieldError::parameter("timestamp", &error));
         match (id, timestamp) {
-            (Ok(id), Ok(timestamp)) => owned(parts, &id).map(|()| Self(UserKey { id, timestamp })),
+            (Ok(id), Ok(timestamp)) => require_owner(parts, &id).map(|()| Self(UserKey { id, timestamp })),
             (id, timestamp) => Err(Problem::Request([id.err(), timestamp.err()].into_iter().flatten().collect())),
         }
     }
@@ -72,7 +72,7 @@ fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
 ///
 /// # Errors
 /// It is another text.
-pub fn seconds(text: &str) -> Result<Timestamp, String> {
+pub fn parse_epoch_seconds(text: &str) -> Result<Timestamp, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     match text.parse() {
         Ok(seconds) if digits => Timestamp::parse(seconds).map_err(|error| error.to_string()),
@@ -86,10 +86,10 @@ mod tests {
 
     #[test]
     fn seconds_have_one_spelling() {
-        assert_eq!(seconds("0").unwrap().seconds(), 0);
-        assert_eq!(seconds("1700000000").unwrap().seconds(), 1_700_000_000);
+        assert_eq!(parse_epoch_seconds("0").unwrap().seconds(), 0);
+        assert_eq!(parse_epoch_seconds("1700000000").unwrap().seconds(), 1_700_000_000);
         for text in ["", "-1", "+1", "007", "1.0", "1e3", " 1", "latest", "99999999999999999999", "1700000000000"] {
-            assert!(seconds(text).is_err(), "{text:?}");
+            assert!(parse_epoch_seconds(text).is_err(), "{text:?}");
         }
     }
 }

@@ -398,7 +398,7 @@ pub fn every() -> Vec<Problem> {
     ]
 }
 
-/// The body is written by [`crate::observe`], which knows the request's id.
+/// The body is written by [`crate::request_telemetry`], which knows the request's id.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.parts().0.into_response();
@@ -409,7 +409,7 @@ impl IntoResponse for Problem {
 
 impl From<TableError> for Problem {
     fn from(fault: TableError) -> Self {
-        let cause = chain(&fault);
+        let cause = error_chain(&fault);
         match fault {
             TableError::Throttled(_) | TableError::Unavailable(_) => Self::ServiceUnavailable { cause },
             TableError::TooLarge(_) | TableError::AttributesTooLarge(_) => {
@@ -435,7 +435,7 @@ impl From<WriteError> for Problem {
 }
 
 /// An error with its sources. Their `Debug` may hold an item; their `Display` does not.
-fn chain(error: &dyn Error) -> String {
+fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

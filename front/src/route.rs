@@ -8,18 +8,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use tower::ServiceExt;
 
+use crate::auth::{AuthLayer, authorize};
 use crate::base_path::BasePath;
 use crate::deadline::limit;
-use crate::door::{AuthLayer, admit};
-use crate::observe::{ACCEPT_PATCH, observe};
 use crate::problem::{MERGE_PATCH, Problem};
+use crate::request_telemetry::{ACCEPT_PATCH, request_telemetry};
 use crate::uri;
 
 /// What a resource that is only read has.
 pub const READ: &str = "GET, HEAD, OPTIONS";
 
 /// These routes behind this door and below this base path, each answer told of.
-pub fn behind<S: Clone + Send + Sync + 'static>(
+pub fn with_middleware<S: Clone + Send + Sync + 'static>(
     door: AuthLayer,
     base: BasePath,
     routes: Router<S>,
@@ -28,10 +28,10 @@ pub fn behind<S: Clone + Send + Sync + 'static>(
     let clock = door.clock.clone();
     let routes = routes
         .fallback(unknown)
-        .layer(middleware::from_fn_with_state(door, admit))
+        .layer(middleware::from_fn_with_state(door, authorize))
         .layer(middleware::from_fn(uri::refuse))
         .layer(middleware::from_fn(limit))
-        .layer(middleware::from_fn_with_state(clock, observe))
+        .layer(middleware::from_fn_with_state(clock, request_telemetry))
         .with_state(state);
     Router::new()
         .fallback_service(routes.map_request(move |request| base.take_off(request)).map_request(uri::canonical))

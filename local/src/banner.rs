@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::clients;
 use crate::lambda::without_password;
 use crate::options::{DYNAMODB_PORT, PORT, S3_PORT};
-use crate::stack::{LONGEST_WINDOW, LocalStack};
+use crate::stack::{LocalStack, MAX_BATCH_WINDOW};
 use crate::token::LocalAuth;
 
 /// The banner of a stack that has started.
@@ -29,7 +29,7 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     let windows = if options.true_windows {
         "as in the template".to_owned()
     } else {
-        format!("{} s at most, shorter than on AWS (--true-windows)", LONGEST_WINDOW.as_secs())
+        format!("{} s at most, shorter than on AWS (--true-windows)", MAX_BATCH_WINDOW.as_secs())
     };
     let functions =
         options.functions.as_ref().map_or_else(|| "in this process".to_owned(), |url| format!("at {url}, the API too"));

@@ -15,7 +15,7 @@ pub const INSTALL: &str = "install one: apt-get install valkey-server (or redis-
 
 /// Starts what is found and tells its process id; ends it when standard input closes, which it does when the process on
 /// the other side is gone. It waits for the server's end: until then the port is taken.
-const KEEPER: &str = r#"server=$(command -v valkey-server || command -v redis-server) || exit 127
+const SUPERVISOR_SCRIPT: &str = r#"server=$(command -v valkey-server || command -v redis-server) || exit 127
 "$server" "$@" >&2 & child=$!
 echo $child
 read -r _
@@ -105,7 +105,16 @@ impl CacheServer {
     pub fn spawn_again(&mut self) -> Result<(), CacheServerError> {
         self.kill();
         let mut keeper = Command::new("sh")
-            .args(["-c", KEEPER, "cache", "--bind", "127.0.0.1", "--port", &self.port().to_string(), "--dir"])
+            .args([
+                "-c",
+                SUPERVISOR_SCRIPT,
+                "cache",
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &self.port().to_string(),
+                "--dir",
+            ])
             .arg(self.folder.path())
             .args(["--save", "", "--appendonly", "no", "--loglevel", "warning"])
             .args(&self.arguments)

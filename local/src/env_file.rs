@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn no_value_of_ours_has_what_cargo_lambda_does_not_read() {
         assert!(!CURSOR_KEYS.contains(['=', ' ', '"', '#']));
-        shared::http::seal::SealKeys::parse(CURSOR_KEYS).unwrap();
+        shared::http::cursor_seal::SealKeys::parse(CURSOR_KEYS).unwrap();
     }
 
     #[test]

@@ -64,13 +64,13 @@ pub fn proxy(base: &str, function: &str) -> Router {
 async fn forward(client: Client<HttpConnector, Body>, base: String, mut request: Request) -> Response {
     let target: Uri = match target(&base, request.uri()).parse() {
         Ok(target) => target,
-        Err(error) => return gone_wrong(&base, &error),
+        Err(error) => return bad_gateway(&base, &error),
     };
     request.headers_mut().remove(header::HOST);
     *request.uri_mut() = target;
     match client.request(request).await {
         Ok(response) => response.map(Body::new).into_response(),
-        Err(error) => gone_wrong(&base, &error),
+        Err(error) => bad_gateway(&base, &error),
     }
 }
 
@@ -85,7 +85,7 @@ fn target(base: &str, uri: &Uri) -> String {
     }
 }
 
-fn gone_wrong(base: &str, error: &dyn std::error::Error) -> Response {
+fn bad_gateway(base: &str, error: &dyn std::error::Error) -> Response {
     let detail = format!("no answer from {base}: {error}: is cargo lambda watch running there?");
     let problem = serde_json::json!({"title": "Bad Gateway", "status": 502, "detail": detail});
     let content = [(header::CONTENT_TYPE, "application/problem+json")];

@@ -107,11 +107,11 @@ struct ListMappingsQuery {
 async fn list(State(mappings): State<Arc<Vec<ListedMapping>>>, Query(asked): Query<ListMappingsQuery>) -> Json<Value> {
     let wanted =
         |mapping: &&ListedMapping| asked.event_source_arn.as_ref().is_none_or(|arn| *arn == mapping.stream_arn);
-    let listed: Vec<Value> = mappings.iter().filter(wanted).map(told).collect();
+    let listed: Vec<Value> = mappings.iter().filter(wanted).map(to_json).collect();
     Json(json!({"EventSourceMappings": listed}))
 }
 
-fn told(mapping: &ListedMapping) -> Value {
+fn to_json(mapping: &ListedMapping) -> Value {
     json!({
         "UUID": Uuid::from_bytes(identifier(&mapping.name)).to_string(),
         "EventSourceArn": mapping.stream_arn,

@@ -21,12 +21,12 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::demo::DuckDb;
 use crate::stack::{LocalStack, StackOptions};
 use crate::task::{self, StackPorts, TaskTarget};
 use crate::tier::{TierServer, TierUrls};
 use crate::token::LocalAuth;
-use crate::tour::DuckDb;
-use crate::{banner, env_file, tour};
+use crate::{banner, demo, env_file};
 
 /// The exit code of every refusal.
 pub const REFUSED: u8 = 2;
@@ -176,8 +176,8 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         matches!(line.command, Some(LocalCommand::Task(_))) && environment.get(telemetry::LOG_LEVEL).is_none();
     log(level, if is_told { LevelFilter::OFF } else { level });
     match line.command {
-        Some(LocalCommand::Tour(line)) => tell(line).await,
-        Some(LocalCommand::Task(line)) => go_about(line).await,
+        Some(LocalCommand::Tour(line)) => run_demo(line).await,
+        Some(LocalCommand::Task(line)) => run_task(line).await,
         None => serve(line).await,
     }
 }
@@ -224,7 +224,7 @@ async fn serve(line: CommandLine) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn tell(line: TourLine) -> ExitCode {
+async fn run_demo(line: TourLine) -> ExitCode {
     let duckdb = match line.duckdb.found() {
         Ok(duckdb) => duckdb,
         Err(problem) => return refuse(&format!("--duckdb {problem}")),
@@ -235,14 +235,14 @@ async fn tell(line: TourLine) -> ExitCode {
         cache: line.cache,
         ..StackOptions::default()
     };
-    match Box::pin(tour::tell(options, &duckdb)).await {
+    match Box::pin(demo::run(options, &duckdb)).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(refusal) => refuse(&refusal.to_string()),
     }
 }
 
-async fn go_about(line: TaskLine) -> ExitCode {
+async fn run_task(line: TaskLine) -> ExitCode {
     let template = template(line.template);
     let place = if line.data.is_some() {
         let postgres = line.postgres.map_or(TierServer::Off, TierServer::At);

@@ -84,7 +84,7 @@ impl PlannedServer {
         let folder = folder.map_err(system("a temporary folder"))?;
         let owner = fs::metadata(folder.path()).map_err(system("a temporary folder"))?.uid();
         let user =
-            if owner == 0 { Some(programs::other_than_root().ok_or(PostgresServerError::OnlyRoot)?) } else { None };
+            if owner == 0 { Some(programs::unprivileged_user().ok_or(PostgresServerError::OnlyRoot)?) } else { None };
         if let Some((uid, gid)) = user {
             chown(folder.path(), Some(uid), Some(gid)).map_err(system("the folder's owner"))?;
         }
@@ -109,7 +109,7 @@ impl PlannedServer {
         initdb.args(["--locale=C", if cfg!(target_os = "macos") { "--lc-ctype=UTF-8" } else { "--lc-ctype=C.UTF-8" }]);
         let made = initdb.stdin(Stdio::null()).output().map_err(system("initdb"))?;
         if !made.status.success() {
-            return Err(PostgresServerError::Failed { program: "initdb", said: last_words(&made.stderr) });
+            return Err(PostgresServerError::Failed { program: "initdb", said: last_stderr_line(&made.stderr) });
         }
         let Self { programs, port, folder, user } = self;
         let mut server = PostgresServer { programs, user, port, data, running: None, folder };
@@ -184,9 +184,10 @@ impl PostgresServer {
     /// # Errors
     /// [`PostgresServerError`].
     pub async fn owner(&self, database: &str, sql: &str) -> Result<(), PostgresServerError> {
-        let client =
-            connect(self.port.number(), database).await.map_err(|error| PostgresServerError::Odd(told(&error)))?;
-        client.batch_execute(sql).await.map_err(|error| PostgresServerError::Odd(told(&error)))
+        let client = connect(self.port.number(), database)
+            .await
+            .map_err(|error| PostgresServerError::Odd(describe_error(&error)))?;
+        client.batch_execute(sql).await.map_err(|error| PostgresServerError::Odd(describe_error(&error)))
     }
 
     /// Starts it, if it does not run.
@@ -234,7 +235,7 @@ impl PostgresServer {
             if ended || Instant::now() > until {
                 self.end();
                 let log = fs::read(self.log()).unwrap_or_default();
-                let said = if log.is_empty() { told(&error) } else { last_words(&log) };
+                let said = if log.is_empty() { describe_error(&error) } else { last_stderr_line(&log) };
                 return Err(PostgresServerError::Failed { program: "postgres", said });
             }
             sleep(Duration::from_millis(20)).await;
@@ -265,7 +266,7 @@ impl PostgresServer {
         if stopped.status.success() {
             Ok(())
         } else {
-            Err(PostgresServerError::Failed { program: "pg_ctl", said: last_words(&stopped.stderr) })
+            Err(PostgresServerError::Failed { program: "pg_ctl", said: last_stderr_line(&stopped.stderr) })
         }
     }
 
@@ -313,11 +314,11 @@ fn command(program: &Path, user: Option<(u32, u32)>) -> Command {
     command
 }
 
-fn told(error: &tokio_postgres::Error) -> String {
+fn describe_error(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned())
 }
 
-fn last_words(said: &[u8]) -> String {
+fn last_stderr_line(said: &[u8]) -> String {
     let said = String::from_utf8_lossy(said);
     let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(2)..].join(" ")

@@ -70,7 +70,7 @@ impl S3Engine {
         let unsigned = hyper::service::service_fn(move |request| {
             let service = service.clone();
             async move {
-                match unsign::unsign(request).await {
+                match unsign::strip_signature(request).await {
                     Ok(request) => service.call(request).await,
                     Err(refused) => refused.to_http_response().map_err(|error| HttpError::new(Box::new(error))),
                 }

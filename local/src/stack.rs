@@ -16,16 +16,16 @@ use shared::http::caller::ScopeMapping;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::expiry::TtlSweeper;
+use crate::event_source_mapping::EventSourceMapping;
+use crate::event_source_mapping::checkpoints::CheckpointError;
+use crate::event_source_mapping::filter::FilterError;
+use crate::event_source_mapping::invoke::InvokeError;
 use crate::http::HttpServer;
 use crate::lambda;
-use crate::stream_pump::EventSourceMapping;
-use crate::stream_pump::checkpoints::CheckpointError;
-use crate::stream_pump::filter::FilterError;
-use crate::stream_pump::invoke::InvokeError;
 use crate::template::{SamTemplate, TemplateError};
 use crate::tier::{TierServer, TierUrls};
 use crate::token::{AuthorizerError, LocalAuth, TokenAuthorizer};
+use crate::ttl_sweeper::TtlSweeper;
 use crate::{cache, clients, dynamodb, postgres, s3};
 
 mod tiers;
@@ -33,10 +33,10 @@ mod wiring;
 
 use tiers::{EnabledTiers, TierServers};
 pub use wiring::environment;
-use wiring::{FunctionWiring, beside, listed, variables};
+use wiring::{FunctionWiring, listed, mount_search_routes, variables};
 
 /// The longest that a batch waits to be filled, unless windows are true.
-pub const LONGEST_WINDOW: Duration = Duration::from_secs(1);
+pub const MAX_BATCH_WINDOW: Duration = Duration::from_secs(1);
 
 /// What seals cursors on this machine: no secret, so that they outlive a restart. Without padding, since `cargo lambda`
 /// reads no value with a `=` in it.
@@ -233,7 +233,7 @@ impl LocalStack {
         }
         let mut api = api.ok_or_else(|| wiring.unrunnable("has no function whose binary is api".to_owned()))?;
         if let Some(search) = search {
-            api = beside(api, search, &template);
+            api = mount_search_routes(api, search, &template);
         }
         let authorizer = TokenAuthorizer::of(&options.auth, scopes)?;
         if let Some(authorizer) = &authorizer {

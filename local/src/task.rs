@@ -24,15 +24,15 @@ use crate::stack::StartError;
 
 mod display;
 mod outcome;
-mod place;
 mod segments;
+mod target;
 #[cfg(test)]
 mod tests;
 
 use display::ProgressDisplay;
 pub use outcome::TaskOutcome;
-use place::ConnectedTarget;
-pub use place::{StackPorts, TaskTarget};
+use target::ConnectedTarget;
+pub use target::{StackPorts, TaskTarget};
 
 /// How long an invocation may take, beside the time that it watches differences: long enough to get somewhere, short
 /// enough to be told of.
@@ -127,12 +127,12 @@ fn invocation(turn: Duration, clock: &Clock) -> Invocation {
 pub async fn run(text: &str, place: TaskTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
     let whole = SegmentedTask::parse(text, clock)?;
     let at = place.open().await?;
-    let outcome = Box::pin(gone_about(&whole, &at, clock)).await;
+    let outcome = Box::pin(run_task(&whole, &at, clock)).await;
     at.close().await;
     outcome
 }
 
-async fn gone_about(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
+async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
     let (started, maintenance) = (Instant::now(), &at.maintenance);
     // A guess that only the bar's length rests on.
     let items = match whole.task {
@@ -162,7 +162,7 @@ async fn gone_about(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) 
     let TaskResponse { progress, sinks, problems, .. } = answer;
     let reports = reports(whole, at).await?;
     let command = if whole.task == "export-import-table" {
-        let text = maintenance.archive.text(&export::command_key(&whole.run)).await;
+        let text = maintenance.archive.text(&export::import_command_key(&whole.run)).await;
         text.ok().flatten().map(|text| String::from_utf8_lossy(&text).into_owned())
     } else {
         None

@@ -12,8 +12,8 @@ use std::path::Path;
 
 pub mod names;
 mod node;
-mod place;
 mod resolve;
+mod resolved_mapping;
 mod resources;
 #[cfg(test)]
 mod tests;

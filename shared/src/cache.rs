@@ -1,15 +1,15 @@
 //! The cache beside the Users table: records by key, and marks that say from which version on they may be told.
 //!
 //! It holds nothing that the table does not, and decides nothing: whoever finds it silent asks the table. What keeps it
-//! from telling what is no more is [`crate::floor`]; what stands under a key, and what may replace it, is in `line`.
+//! from telling what is no more is [`crate::version_fence`]; what stands under a key, and what may replace it, is in `line`.
 //!
 //! A [`Cache`] connects when it is first asked for a [`CacheConnection`], and again when a line has failed. **What was looked up on a
 //! line is filled on that line alone**: a server that was started anew, or another that took its place, has lost its
 //! marks, and what was read before they were set must not reach it. A call that is dropped before its answer has come gives its
 //! line up: its caller's time was up, and the line may lead nowhere.
 
+mod connection;
 mod entry;
-mod line;
 mod settings;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,12 +23,12 @@ use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, T
 use tokio::sync::Mutex as Gate;
 use tokio::time::Instant;
 
+use connection::CacheTransport;
+pub use connection::{CacheConnection, QuotaDecision, RequestQuota, key};
 pub use entry::{CacheEntry, CacheSlot};
-use line::CacheTransport;
-pub use line::{CacheConnection, QuotaDecision, RequestQuota, key};
 pub use settings::{CacheAuth, CacheMode, CacheSettings};
 
-use crate::token::TokenSigner;
+use crate::iam_token::TokenSigner;
 
 /// How long a connection may take to come about, TLS and login included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
@@ -36,11 +36,11 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
 /// How long what was sent may stay without a sign of having arrived, and an idle connection without one of life. After a
 /// failover nobody ends the connections to the node that is gone: without these they are kept for a quarter of an hour.
-const SILENCE: Duration = Duration::from_secs(5);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// `ElastiCache` ends a connection twelve hours after it was logged in to by a token:
 /// <https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html>.
-const TOKEN_LINE: Duration = Duration::from_hours(11);
+const IAM_CONNECTION_MAX_AGE: Duration = Duration::from_hours(11);
 
 const LOGIN: &str = "correct its user and password, or set CACHE_AUTH=iam";
 
@@ -146,7 +146,9 @@ impl Cache {
 
     fn opened(&self) -> Option<CacheConnection> {
         let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        open.filter(|line| self.0.settings.login == CacheAuth::Password || line.since.elapsed() < TOKEN_LINE)
+        open.filter(|line| {
+            self.0.settings.login == CacheAuth::Password || line.since.elapsed() < IAM_CONNECTION_MAX_AGE
+        })
     }
 
     /// Gives a line up, which has failed: the next one is connected anew.
@@ -236,10 +238,10 @@ impl Cache {
 
 /// What makes a connection that leads nowhere end by itself.
 fn tcp_settings() -> TcpSettings {
-    let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(KEEPALIVE_INTERVAL);
+    let keepalive = TcpKeepalive::new().with_time(TCP_USER_TIMEOUT).with_interval(KEEPALIVE_INTERVAL);
     let settings = TcpSettings::default().set_keepalive(keepalive);
     #[cfg(target_os = "linux")]
-    let settings = settings.set_user_timeout(SILENCE);
+    let settings = settings.set_user_timeout(TCP_USER_TIMEOUT);
     settings
 }
 

@@ -23,7 +23,7 @@ pub struct MissingSequenceNumber {
 ///
 /// # Errors
 /// [`MissingSequenceNumber`] if a failing record has no such earlier one.
-pub fn answer(
+pub fn batch_response(
     records: &[StreamRecord<'_>],
     failing: impl IntoIterator<Item = usize>,
 ) -> Result<BatchResponse, MissingSequenceNumber> {
@@ -57,7 +57,7 @@ mod tests {
         let numbers: Vec<_> = numbers.iter().map(|number| number.map(str::to_owned)).collect();
         let payload = payload(&numbers);
         let batch = stream::read(&payload).unwrap();
-        answer(&batch.records, failing.iter().copied()).map(|answer| answer.identifier().map(str::to_owned))
+        batch_response(&batch.records, failing.iter().copied()).map(|answer| answer.identifier().map(str::to_owned))
     }
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
             let failing: Vec<usize> = failing.iter().map(|index| index.index(numbers.len())).collect();
             let payload = payload(&numbers);
             let batch = stream::read(&payload).unwrap();
-            match answer(&batch.records, failing.iter().copied()) {
+            match batch_response(&batch.records, failing.iter().copied()) {
                 Ok(answer) => {
                     let from = numbers.iter().position(|number| number.as_deref() == answer.identifier()).unwrap();
                     prop_assert!(failing.iter().all(|index| from <= *index));

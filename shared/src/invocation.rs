@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// Taken off the deadline, so that the answer still reaches Lambda: a timed-out invocation's answer is lost and the
 /// whole batch comes again.
-pub const ANSWERING_MARGIN: Duration = Duration::from_millis(1_500);
+pub const RESPONSE_MARGIN: Duration = Duration::from_millis(1_500);
 
 /// One invocation's circumstances.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ impl Invocation {
     /// The margin for the answer is taken off here; of a very short time, half.
     #[must_use]
     pub fn new(now: OffsetDateTime, started: Instant, remaining: Duration, request_id: String) -> Self {
-        let margin = ANSWERING_MARGIN.min(remaining / 2);
+        let margin = RESPONSE_MARGIN.min(remaining / 2);
         Self { now, stop_at: started + remaining.saturating_sub(margin), request_id }
     }
 }

@@ -6,8 +6,8 @@
 
 pub mod attributes;
 pub mod columns;
+mod image_fields;
 pub mod restored;
-mod seen;
 pub mod size;
 
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use crate::user::id::UserId;
 use crate::user::name::UserName;
 use crate::user::status::UserStatus;
 use crate::user::timestamp::Timestamp;
-use crate::user::{User, UserKey, UserProfile, spell_moment};
+use crate::user::{User, UserKey, UserProfile, format_rfc3339_millis};
 
 /// The partition key (S).
 pub const USER_ID: &str = "user_id";
@@ -47,7 +47,7 @@ pub const CREATED_AT: &str = "created_at";
 /// When the record was last written (S, RFC 3339).
 pub const UPDATED_AT: &str = "updated_at";
 
-pub use seen::{key_of, version_of};
+pub use image_fields::{image_key, image_version};
 
 /// A DynamoDB item.
 pub type AttributeMap = HashMap<String, AttributeValue>;
@@ -114,8 +114,8 @@ pub fn encode(user: &User) -> Result<AttributeMap, serde_dynamo::Error> {
         status: profile.status.as_ref().map(UserStatus::as_str),
         expires_at: profile.expires_at.map(ExpiresAt::seconds),
         version: user.version,
-        created_at: user.created_at.map(spell_moment),
-        updated_at: user.updated_at.map(spell_moment),
+        created_at: user.created_at.map(format_rfc3339_millis),
+        updated_at: user.updated_at.map(format_rfc3339_millis),
     })?;
     if let Some(members) = &profile.attributes {
         item.insert(ATTRIBUTES.to_owned(), attributes::encode(members));

@@ -11,9 +11,9 @@
 //! What would break it: a statement without a time limit. Each has two: the client stops waiting at the time that it is
 //! given, and the server, which is told as many whole seconds, gives up then as well.
 
-mod address;
-mod fault;
-mod login;
+mod auth;
+mod database_url;
+mod error;
 mod settings;
 mod tls;
 
@@ -28,19 +28,19 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, Error, NoTls, Statement};
 
-pub use address::DatabaseUrl;
-pub use fault::{PostgresError, PostgresErrorKind};
-pub use login::PostgresAuth;
+pub use auth::PostgresAuth;
+pub use database_url::DatabaseUrl;
+pub use error::{PostgresError, PostgresErrorKind};
 pub use settings::PostgresSettings;
 
-use address::TlsMode;
-use fault::ErrorClassifier;
+use database_url::TlsMode;
+use error::ErrorClassifier;
 
 /// To the server's port, not to its answer: a paused Aurora cluster takes the connection at once and answers when it has
 /// resumed, up to half a minute later.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long what was sent may stay without a sign of having arrived.
-const SILENCE: Duration = Duration::from_secs(10);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 2;
@@ -158,7 +158,7 @@ impl PostgresDatabase {
         let mut config = self.address.config.clone();
         config
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_user_timeout(SILENCE)
+            .tcp_user_timeout(TCP_USER_TIMEOUT)
             .keepalives(true)
             .keepalives_idle(KEEPALIVE_IDLE)
             .keepalives_interval(KEEPALIVE_INTERVAL)

@@ -12,12 +12,12 @@
 
 mod batch;
 mod emails;
+mod error;
 mod expression;
-mod fault;
+mod idempotency;
 mod listing;
 mod meter;
 mod nonce;
-mod once;
 mod reservations;
 mod restore;
 mod unique;
@@ -37,20 +37,20 @@ use crate::item::size::MAX_ATTRIBUTES_BYTES;
 use crate::item::{self, AttributeMap};
 use crate::raw_item::value_bytes;
 use crate::user::precondition::{EntityTags, Precondition};
-use crate::user::{FieldPatch, User, UserKey, UserPatch, UserProfile, spell_moment};
+use crate::user::{FieldPatch, User, UserKey, UserPatch, UserProfile, format_rfc3339_millis};
 pub use batch::{MAX_KEYS, UserBatch};
+pub use error::TableError;
+use error::{ConditionalWriteError, refusal};
 use expression::{ExpressionBuilder, UpdateExpression};
-pub use fault::TableError;
-use fault::{ConditionalWriteError, refusal};
+pub use idempotency::{IDEMPOTENCY_TTL_SECONDS, IN_PROGRESS_EXPIRY_SECONDS, IdempotencyOutcome, IdempotencyRecord};
 pub use listing::{ListOrder, ListQuery, ListSegment, PageKey, UserPage};
 pub use meter::CapacityMeter;
 pub use nonce::NonceSource;
-pub use once::{CLAIM_SECONDS, IdempotencyOutcome, IdempotencyRecord, KEPT_SECONDS};
 use reservations::ReservationTable;
 pub use restore::{RestorePutError, RestoreTable};
 
 /// How often a write that another one overtook starts over before it gives up.
-const ATTEMPTS: usize = 8;
+const MAX_CONFLICT_RETRIES: usize = 8;
 
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ pub enum WriteError {
     #[error("the record's version is not the one demanded")]
     PreconditionFailed,
     /// Other writes overtook this one again and again.
-    #[error("other writes overtook this one {ATTEMPTS} times")]
+    #[error("other writes overtook this one {MAX_CONFLICT_RETRIES} times")]
     Contended,
     /// The table failed.
     #[error(transparent)]
@@ -211,7 +211,7 @@ impl UserTable {
             return Err(WriteError::PreconditionFailed);
         }
         let mut user = User::created(key, profile, now);
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CONFLICT_RETRIES {
             if !must_be_absent {
                 match self.overwrite(&user, precondition, now).await {
                     Ok(Some(old)) => {
@@ -266,7 +266,7 @@ impl UserTable {
                 None => assignments.remove(&mut expression, attribute),
             }
         }
-        assignments.keep_or_set(&mut expression, item::CREATED_AT, item::text(spell_moment(now)));
+        assignments.keep_or_set(&mut expression, item::CREATED_AT, item::text(format_rfc3339_millis(now)));
         assignments.touch(&mut expression, now);
         let old = self.update(&user.key, assignments, condition, expression, ReturnValue::AllOld).await?;
         // An item that is nothing but its key is no record; some engines return one for an item just made.
@@ -300,7 +300,7 @@ impl UserTable {
             };
         };
         let mut current = self.item(key).await?;
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CONFLICT_RETRIES {
             let Some(mut item) = current.filter(|item| item::is_live(item, now)) else {
                 return Err(WriteError::Absent);
             };

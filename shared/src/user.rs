@@ -149,7 +149,7 @@ const MOMENT: &[BorrowedFormatItem<'_>] =
 
 /// A moment as records spell it: RFC 3339 in UTC with milliseconds.
 #[must_use]
-pub fn spell_moment(moment: OffsetDateTime) -> String {
+pub fn format_rfc3339_millis(moment: OffsetDateTime) -> String {
     // Formatting fails only for a year that RFC 3339 cannot spell, and no clock shows one.
     moment.to_offset(time::UtcOffset::UTC).format(MOMENT).unwrap_or_default()
 }

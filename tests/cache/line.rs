@@ -5,7 +5,7 @@ use std::time::Duration;
 use local::cache::CacheServer;
 use local::port::ReservedPort;
 use shared::cache::{Cache, CacheEntry, CacheError, CacheSlot, QuotaDecision, RequestQuota};
-use shared::floor::MinVersion;
+use shared::version_fence::MinVersion;
 use tempfile::TempDir;
 
 use super::servers::{at, cache, settings, time_left, told, url};

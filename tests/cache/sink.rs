@@ -15,8 +15,8 @@ use shared::cache::{CacheConnection, CacheEntry, CacheSlot};
 use shared::stream;
 
 use super::servers::{at, cache, told};
+use crate::replication::events::event_of;
 use crate::replication::rig::{self, ReplicationRig, hand_over, invocation_within};
-use crate::replication::story::event_of;
 use crate::users_api::service::NOW;
 
 /// A change of a record from one version to another; none is no item.
@@ -59,7 +59,8 @@ fn key(user: &str) -> String {
 async fn apply(sink: &dyn Sink, event: &RawValue, time: Duration) -> SinkOutcome {
     let batch = stream::read(event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
-    let settled: Vec<_> = replicator::settle::settle(&changes).into_iter().map(|place| changes[place]).collect();
+    let settled: Vec<_> =
+        replicator::deduplicate::latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
     let outcome =
         sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
     assert_eq!(outcome.applied + outcome.failures.len(), settled.len(), "each is counted once: {outcome:?}");

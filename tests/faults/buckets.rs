@@ -18,8 +18,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::proxy::{self, HttpFault, ProxiedCall};
+use crate::replication::events::{EventBuilder, LABEL, event};
 use crate::replication::rig::{FAILURES, REPLICA, ReplicationRig, hand_over, invocation_within};
-use crate::replication::story::{EventBuilder, LABEL, event};
 
 const ARCHIVE: &str = "users-archive";
 const LATE: Duration = Duration::from_millis(300);
@@ -128,7 +128,7 @@ async fn an_archive_in_trouble_does_not_keep_poison_from_quarantine() {
     let buckets = BucketPair::start(HttpFault::Error(503, "SlowDown"), 1).await;
     let archiver = buckets.archiver();
     let timeless = EventBuilder::expired("b", 5).record().replace("1799999999", "1799999999000");
-    let batch = crate::replication::story::event_of(&[EventBuilder::expired("a", 4).record(), timeless]);
+    let batch = crate::replication::events::event_of(&[EventBuilder::expired("a", 4).record(), timeless]);
     let answer = archiver.handle(&batch, &invocation_within(TIME)).await.unwrap();
     assert!(matches!(answer.identifier(), Some("4" | "5")), "{answer:?}");
     assert_eq!(buckets.keys(FAILURES).await.len() + buckets.keys(ARCHIVE).await.len(), 1);

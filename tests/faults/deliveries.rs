@@ -11,8 +11,8 @@ use time::Duration;
 use tokio::runtime::Runtime;
 
 use super::troubled::{FaultySink, SinkFault};
+use crate::replication::events::{EventBuilder, RecordKind, event};
 use crate::replication::rig::{REPLICA, ReplicationRig, hand_over};
-use crate::replication::story::{EventBuilder, RecordKind, event};
 
 /// What a stream tells of four users, in the order of their numbers.
 fn streams() -> impl Strategy<Value = Vec<EventBuilder>> {

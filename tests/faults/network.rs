@@ -16,8 +16,8 @@ use replicator::sink::dynamodb::DynamoDbSink;
 use tokio::time::Instant;
 
 use super::proxy::{self, HttpFault, ProxiedCall};
+use crate::replication::events::{EventBuilder, event};
 use crate::replication::rig::{REPLICA, ReplicationRig, hand_over, invocation_within};
-use crate::replication::story::{EventBuilder, event};
 
 /// The function, whose writes meet with what `plan` says; other requests pass.
 async fn replicator(

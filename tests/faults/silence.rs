@@ -16,8 +16,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::cache::servers::at;
 use crate::relational::store::{RelationalStore, apply, apply_within, sink};
+use crate::replication::events::{EventBuilder, event};
 use crate::replication::rig::{ReplicationRig, hand_over, invocation_within};
-use crate::replication::story::{EventBuilder, event};
 use crate::search::scene::over;
 
 /// A way to a server on which connections are lost without a sign.

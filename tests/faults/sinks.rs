@@ -13,8 +13,8 @@ use shared::stream::BatchResponse;
 use tokio::time::Instant;
 
 use super::troubled::{FaultySink, SinkFault};
+use crate::replication::events::{EventBuilder, LABEL, event, event_of};
 use crate::replication::rig::{REPLICA, ReplicationRig, hand_over, invocation_within};
-use crate::replication::story::{EventBuilder, LABEL, event, event_of};
 
 const SECOND: &str = "SecondReplica";
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::scene::{FAILURES, FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, user};
 use crate::faults::proxy::{self, HttpFault, ProxiedCall};
-use crate::replication::story::EventBuilder;
+use crate::replication::events::EventBuilder;
 
 const OBJECTS: usize = 3_000;
 

@@ -11,16 +11,16 @@ use maintenance::failure_bucket::FailureBucket;
 use maintenance::task::TaskResponse;
 use replicator::sink::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
-use shared::raw_table::TableReader;
 use shared::table::RestoreTable;
+use shared::table_reader::TableReader;
 
 use super::compactions::archived;
 use super::restores::expired;
 use super::scene::{ARCHIVE, FAILURES, FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, to_its_end};
 use crate::archival::harness;
 use crate::faults::proxy::{self, HttpFault, ProxiedCall};
+use crate::replication::events::EventBuilder;
 use crate::replication::rig::create_table;
-use crate::replication::story::EventBuilder;
 
 const LATER: &str = "Later";
 const UNAVAILABLE: HttpFault = HttpFault::Error(500, "InternalServerError");

@@ -13,7 +13,7 @@ use shared::table::{NonceSource, RestoreTable};
 use super::restores::expired;
 use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, SceneItem, record, text, to_its_end, user};
 use crate::relational::store::RelationalStore;
-use crate::replication::story::EventBuilder;
+use crate::replication::events::EventBuilder;
 
 async fn run(maintenance: &MaintenanceHandler, order: &Value, dry_run: bool) -> TaskResponse {
     let mut order = order.clone();

@@ -12,7 +12,7 @@ use super::scene::{
     ARCHIVE, FAILURES, FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record as record_of, revision, text, user,
 };
 use crate::faults::proxy::{self, HttpFault, ProxiedCall};
-use crate::replication::story::EventBuilder;
+use crate::replication::events::EventBuilder;
 
 /// The users of all rows in the archive, once for each row.
 async fn archived(scene: &MaintenanceScene) -> Vec<String> {

@@ -6,7 +6,7 @@ use maintenance::MaintenanceHandler;
 use maintenance::failure_bucket::FailureBucket;
 use replicator::sink::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
-use shared::raw_table::TableReader;
+use shared::table_reader::TableReader;
 
 use super::scene::{MaintenanceScene, SOURCE, invoke, user};
 use crate::replication::rig::create_table;

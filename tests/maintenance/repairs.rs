@@ -4,10 +4,10 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
 
 use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, record as record_of, revision, text, user};
-use crate::replication::story::EventBuilder;
+use crate::replication::events::EventBuilder;
 
 /// A scene in which ada is missing, bob different, cleo resurrected, and dan somebody else's.
-async fn mess() -> MaintenanceScene {
+async fn seed_differences() -> MaintenanceScene {
     let scene = MaintenanceScene::start().await;
     for name in ["ada", "bob", "cleo"] {
         scene.put(SOURCE, user(name, "Created")).await;
@@ -27,7 +27,7 @@ async fn mess() -> MaintenanceScene {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_first_shows_what_it_would_do() {
-    let scene = mess().await;
+    let scene = seed_differences().await;
     let before = scene.items(REPLICA).await.len();
     let answer = scene.task(json!({"task": "repair", "run_id": "dry", "recheck_after_seconds": 0})).await;
     assert_eq!((answer.progress.sum(".repaired"), answer.progress.sum(".missing")), (0, 1));
@@ -41,7 +41,7 @@ async fn a_repair_first_shows_what_it_would_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_mends_and_a_second_one_finds_nothing() {
-    let scene = mess().await;
+    let scene = seed_differences().await;
     let answer =
         scene.task(json!({"task": "repair", "run_id": "real", "dry_run": false, "recheck_after_seconds": 0})).await;
     assert_eq!((answer.progress.get("dynamodb.repaired"), answer.progress.get("dynamodb.failed")), (4, 0));
@@ -61,7 +61,7 @@ async fn a_repair_mends_and_a_second_one_finds_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_mended_beats_every_replay_and_loses_to_the_next_change() {
-    let scene = mess().await;
+    let scene = seed_differences().await;
     let before = revision(&scene.item(REPLICA, "bob").await.unwrap());
     scene.task(json!({"task": "repair", "dry_run": false, "recheck_after_seconds": 0})).await;
     let mended = revision(&scene.item(REPLICA, "bob").await.unwrap());

@@ -17,7 +17,7 @@ use shared::invocation::Invocation;
 use shared::revision::Revision;
 use tokio::time::Instant;
 
-use crate::replication::story::EventBuilder;
+use crate::replication::events::EventBuilder;
 
 pub(crate) const SOURCE: &str = "Users";
 pub(crate) const REPLICA: &str = "UsersReplica";

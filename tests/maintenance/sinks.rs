@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 
 use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, text, user};
 use crate::relational::store::{empty, sink};
-use crate::replication::story::EventBuilder;
+use crate::replication::events::EventBuilder;
 
 /// `local task`, which is told of PostgreSQL or not.
 async fn task(scene: &MaintenanceScene, order: Value, postgres: Option<&str>) -> Result<TaskOutcome, RunTaskError> {

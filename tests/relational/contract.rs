@@ -6,8 +6,8 @@ use shared::revision::Revision;
 use tokio::runtime::Runtime;
 
 use super::store::RelationalStore;
-use crate::replication::story::user;
-use crate::sink_contract::{ContractItem, ContractReplica, ContractState, every_law_holds};
+use crate::replication::events::user;
+use crate::sink_contract::{ContractItem, ContractReplica, ContractState, assert_sink_contract};
 
 impl ContractReplica for RelationalStore {
     fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<ContractItem>> {
@@ -32,12 +32,12 @@ impl ContractReplica for RelationalStore {
 fn the_postgres_sink_keeps_every_law() {
     let runtime = Runtime::new().unwrap();
     let store = runtime.block_on(RelationalStore::start());
-    every_law_holds(&runtime, &store.sink, &store);
+    assert_sink_contract(&runtime, &store.sink, &store);
 }
 
 #[test]
 fn a_runtime_of_one_thread_keeps_every_law_too() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = runtime.block_on(RelationalStore::start());
-    every_law_holds(&runtime, &store.sink, &store);
+    assert_sink_contract(&runtime, &store.sink, &store);
 }

@@ -10,13 +10,13 @@ use axum::body::Bytes;
 use replicator::sink::Sink;
 use replicator::sink::postgres::{PostgresSink, migrate};
 use shared::clock::Clock;
+use shared::iam_token::TokenSigner;
 use shared::postgres::PostgresSettings;
-use shared::token::TokenSigner;
 use tokio::net::TcpListener;
 
 use super::store::{apply, sink, soon};
 use crate::postgres::server;
-use crate::replication::story::EventBuilder;
+use crate::replication::events::EventBuilder;
 
 const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:database";
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use local::postgres::PostgresServer;
-use replicator::settle::settle;
+use replicator::deduplicate::latest_per_key;
 use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
 use replicator::sink::{DeduplicatedBatch, Sink, SinkOutcome};
 use serde_json::value::RawValue;
@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::postgres::{connect, server};
+use crate::replication::events::{EventBuilder, event};
 use crate::replication::rig::invocation_within;
-use crate::replication::story::{EventBuilder, event};
 
 /// The one server: to start one takes longer than most tests do. It ends with the process.
 static SERVER: OnceCell<PostgresServer> = OnceCell::const_new();
@@ -83,7 +83,7 @@ pub(crate) async fn apply(sink: &PostgresSink, told: &[EventBuilder]) -> SinkOut
 pub(crate) async fn apply_within(sink: &PostgresSink, event: &RawValue, time: Duration) -> SinkOutcome {
     let batch = stream::read(event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
-    let settled: Vec<_> = settle(&changes).into_iter().map(|place| changes[place]).collect();
+    let settled: Vec<_> = latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
     let outcome =
         sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
     let counted = outcome.applied + outcome.duplicate + outcome.stale + outcome.failures.len();

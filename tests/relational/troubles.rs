@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::line::TcpProxy;
 use super::store::{RelationalStore, apply, apply_within, empty, sink, soon};
 use crate::postgres::{connect, server};
+use crate::replication::events::{EventBuilder, event};
 use crate::replication::rig::ReplicationRig;
-use crate::replication::story::{EventBuilder, event};
 
 fn users(numbers: impl IntoIterator<Item = u64>) -> Vec<EventBuilder> {
     numbers.into_iter().map(|number| EventBuilder::named(&format!("u{number:05}"), number, "Ada")).collect()
@@ -79,7 +79,7 @@ async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_mi
 
     let batch = |nth: u64| {
         let image = |n| {
-            let user = crate::replication::story::user(&format!("u{n:05}"), "1", &"Ada ".repeat(60));
+            let user = crate::replication::events::user(&format!("u{n:05}"), "1", &"Ada ".repeat(60));
             EventBuilder::image(&format!("u{n:05}"), n, &user.to_string())
         };
         (1 + nth * 500..=500 + nth * 500).map(image).collect::<Vec<_>>()

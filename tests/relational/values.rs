@@ -8,7 +8,7 @@ use shared::change::CanonicalKey;
 use shared::raw_item::RawItem;
 
 use super::store::{RelationalStore, apply, apply_within};
-use crate::replication::story::{EventBuilder, event, event_of, user};
+use crate::replication::events::{EventBuilder, event, event_of, user};
 
 /// A user's image with this put into it.
 fn with(user_id: &str, name: &str, value: Value) -> String {

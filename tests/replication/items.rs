@@ -3,8 +3,8 @@
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::events::{EventBuilder, LABEL, event, event_of};
 use super::rig::{ReplicationRig, RigItem, hand_over};
-use super::story::{EventBuilder, LABEL, event, event_of};
 
 /// Every type that DynamoDB has, in shapes that are lost if a number passes through a float, a set through an
 /// ordered list, or an empty value through a check.

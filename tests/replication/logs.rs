@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
+use super::events::{EventBuilder, LABEL, event_of};
 use super::rig::{ReplicationRig, hand_over};
-use super::story::{EventBuilder, LABEL, event_of};
-use crate::logged::logged;
+use crate::log_capture::logged;
 
 /// Somebody's data, which poison carries in places where an error message would quote it.
 const SECRET: &str = "ada@example.com";

@@ -3,8 +3,8 @@
 use replicator::ReplicatorError;
 use serde_json::value::RawValue;
 
+use super::events::{EventBuilder, LABEL, event, event_of};
 use super::rig::{REPLICA, ReplicationRig, hand_over, invocation, sample};
-use super::story::{EventBuilder, LABEL, event, event_of};
 
 #[tokio::test]
 async fn a_payload_that_is_no_stream_event_fails_the_invocation() {
@@ -132,7 +132,7 @@ async fn an_image_without_the_key_that_its_record_names_is_poison() {
 async fn an_image_of_another_item_than_its_record_names_is_poison_and_written_nowhere() {
     let rig = ReplicationRig::start().await;
     let foreign = |number, user: &str, timestamp: &str| {
-        EventBuilder::image("a", number, &super::story::user(user, timestamp, "Ada").to_string())
+        EventBuilder::image("a", number, &super::events::user(user, timestamp, "Ada").to_string())
     };
     let deleted = EventBuilder::deleted("d", 5).record().replace(r#""OldImage":{"#, r#""OldImage":{"x":{"S":"y"},"#);
     let deleted = deleted.replace(r#""user_id":{"S":"d"},"version""#, r#""user_id":{"S":"e"},"version""#);
@@ -142,7 +142,7 @@ async fn an_image_of_another_item_than_its_record_names_is_poison_and_written_no
         foreign(2, "a", "2").record(),
         EventBuilder::named("b", 3, "Bob").record(),
         // The same number in another spelling is the same item.
-        EventBuilder::image("c", 4, &super::story::user("c", "1.0", "Cleo").to_string()).record(),
+        EventBuilder::image("c", 4, &super::events::user("c", "1.0", "Cleo").to_string()).record(),
         deleted,
     ];
     assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);

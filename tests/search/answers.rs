@@ -5,7 +5,7 @@ use serde_json::json;
 use super::scene::{AS_OF, NOW, ScenePerson, SearchScene, ids, over};
 use crate::relational::line::TcpProxy;
 use crate::relational::store::apply;
-use crate::replication::story::EventBuilder;
+use crate::replication::events::EventBuilder;
 
 fn people() -> Vec<ScenePerson> {
     let at = |id: &str, timestamp, created: i64, status: Option<&str>, email: Option<&str>| ScenePerson {

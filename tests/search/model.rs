@@ -140,7 +140,7 @@ pub(crate) fn encoded(text: &str) -> String {
 }
 
 fn moment(seconds: i64) -> String {
-    encoded(&shared::user::spell_moment(time::OffsetDateTime::from_unix_timestamp(seconds).unwrap()))
+    encoded(&shared::user::format_rfc3339_millis(time::OffsetDateTime::from_unix_timestamp(seconds).unwrap()))
 }
 
 impl ModelQuery {

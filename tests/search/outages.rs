@@ -6,7 +6,7 @@ use local::postgres::NAME;
 use tokio::time::Instant;
 
 use super::scene::{ScenePerson, SearchScene, ids, nobody, over};
-use crate::logged::logged;
+use crate::log_capture::logged;
 use crate::postgres::{connect, server};
 use crate::relational::line::TcpProxy;
 use crate::relational::store::empty;

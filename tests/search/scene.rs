@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::macros::datetime;
 
 use crate::relational::store::{RelationalStore, apply};
-use crate::replication::story::EventBuilder;
+use crate::replication::events::EventBuilder;
 use crate::users_api::service::{ApiHandle, ServiceResponse};
 
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
@@ -41,7 +41,7 @@ impl ScenePerson {
     pub(crate) fn told(&self, number: u64) -> EventBuilder {
         let moment = |seconds: i64| {
             let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap();
-            json!({"S": shared::user::spell_moment(moment)})
+            json!({"S": shared::user::format_rfc3339_millis(moment)})
         };
         let mut image = json!({"user_id": {"S": self.id}, "timestamp": {"N": self.timestamp.to_string()},
             "name": {"S": self.name}, "version": {"N": "1"}});

@@ -16,8 +16,8 @@ use crate::archival::harness::{self, ArchiverHarness, expired, payload};
 use crate::cache::servers::at;
 use crate::faults::troubled::{FaultySink, SinkFault};
 use crate::maintenance::scene::{self, MaintenanceScene, user};
+use crate::replication::events::{EventBuilder, event, event_of};
 use crate::replication::rig::{self, ReplicationRig, hand_over, invocation, sample};
-use crate::replication::story::{EventBuilder, event, event_of};
 use crate::search::scene::{nobody, over};
 use crate::users_api::service::{ApiHandle, NOW, UsersService, config};
 

@@ -4,10 +4,10 @@
 use local::cache::CacheServer;
 use redis::aio::MultiplexedConnection;
 use shared::cache::{Cache, CacheEntry, CacheSlot, RequestQuota, key};
-use shared::floor::MinVersion;
 use shared::user::UserKey;
 use shared::user::id::UserId;
 use shared::user::timestamp::Timestamp;
+use shared::version_fence::MinVersion;
 
 use super::tiers::section;
 use crate::cache::servers::settings;

@@ -2,7 +2,7 @@
 //! deployment resolves, and the former key is accepted as long as another parameter names it.
 
 use local::template::FunctionResource;
-use shared::http::seal::SealKeys;
+use shared::http::cursor_seal::SealKeys;
 
 use super::choices::{INSTANCE_AND_GROUP, with_parameters};
 use super::{deployed_with, source};

@@ -15,7 +15,7 @@ use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use shared::invocation::Invocation;
-use shared::raw_table::ScanSegment;
+use shared::table_reader::ScanSegment;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 

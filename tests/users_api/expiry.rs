@@ -11,7 +11,7 @@ use time::Duration;
 use super::service::{ApiHandle, FIRST, JSON, MERGE, NOW, ServiceResponse, UsersService, config, n, s};
 use crate::faults::proxy::{self, HttpFault};
 use crate::relational::store::apply;
-use crate::replication::story::EventBuilder;
+use crate::replication::events::EventBuilder;
 use crate::search::scene::{SearchScene, ids};
 
 const RECORD: &str = "/users/ada/7";

@@ -7,7 +7,7 @@ use std::time::Duration as Pause;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use local::clients;
 use shared::clock::Clock;
-use shared::table::{CLAIM_SECONDS, KEPT_SECONDS};
+use shared::table::{IDEMPOTENCY_TTL_SECONDS, IN_PROGRESS_EXPIRY_SECONDS};
 use time::{Duration, OffsetDateTime};
 
 use super::service::{ApiHandle, JSON, NOW, ServiceResponse, UsersService, config_with};
@@ -40,7 +40,7 @@ async fn the_same_request_again_has_the_same_answer_and_no_second_effect() {
     let first = post(&api(&service, NOW), BODY).await;
     assert_eq!(first.status, 201, "{}", first.text);
     let address = first.header("location").to_owned();
-    let later = NOW + Duration::seconds(KEPT_SECONDS - 1);
+    let later = NOW + Duration::seconds(IDEMPOTENCY_TTL_SECONDS - 1);
     for again in 0..3 {
         let replayed = post(&api(&service, later), BODY).await;
         assert_eq!((replayed.status, replayed.text.as_str()), (201, first.text.as_str()), "{again}");
@@ -54,7 +54,7 @@ async fn the_same_request_again_has_the_same_answer_and_no_second_effect() {
     }
     let unquoted = [JSON, ("idempotency-key", KEY.1.trim_matches('"'))];
     assert_eq!(api(&service, later).send("POST", "/users", &unquoted, BODY).await.text, first.text);
-    let free = post(&api(&service, NOW + Duration::seconds(KEPT_SECONDS)), BODY).await;
+    let free = post(&api(&service, NOW + Duration::seconds(IDEMPOTENCY_TTL_SECONDS)), BODY).await;
     assert_eq!(free.status, 201, "after a day the key is free");
     assert_ne!(free.json["user"]["user_id"], first.json["user"]["user_id"]);
 }
@@ -190,7 +190,7 @@ async fn crash(mishap: HttpFault, from: usize, for_good: bool, retries: bool) ->
 
     let at_once = post(&api(&service, NOW), BODY).await;
     assert!([201, 409].contains(&at_once.status), "{story}: {}", at_once.text);
-    let after = post(&api(&service, NOW + Duration::seconds(CLAIM_SECONDS)), BODY).await;
+    let after = post(&api(&service, NOW + Duration::seconds(IN_PROGRESS_EXPIRY_SECONDS)), BODY).await;
     assert_eq!(after.status, 201, "{story}: the key is free again or answered: {}", after.text);
     for earlier in first.iter().chain(Some(&at_once).filter(|answer| answer.status == 201)) {
         assert_eq!(earlier.text, after.text, "{story}: one answer");
@@ -219,7 +219,7 @@ async fn an_attempt_that_lost_its_claim_cannot_write_any_more() {
     // It claims the key, and its transaction hangs.
     hang(&slow, &calls).await;
     assert_eq!(calls.load(Ordering::Relaxed), 2);
-    let other = post(&api(&service, NOW + Duration::seconds(CLAIM_SECONDS)), BODY).await;
+    let other = post(&api(&service, NOW + Duration::seconds(IN_PROGRESS_EXPIRY_SECONDS)), BODY).await;
     assert_eq!((other.status, users(&service).await), (201, 1));
     let item = service.dynamodb.scan().table_name("Idempotency").send().await.unwrap().items.unwrap().remove(0);
     // The transaction that lands late asks for a claim that is not its own by now.

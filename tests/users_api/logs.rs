@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::service::{ApiHandle, JSON, MERGE, UsersService, config};
-use crate::logged::logged;
+use crate::log_capture::logged;
 
 /// What people tell; none of it may be in a log.
 const PERSONAL: [&str; 6] =

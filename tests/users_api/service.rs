@@ -18,13 +18,13 @@ use serde_json::Value;
 use shared::cache::Cache;
 use shared::clock::Clock;
 use shared::environment::Environment;
-use shared::floor::MinVersion;
+use shared::version_fence::MinVersion;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 
-use crate::cache::suite;
+use crate::cache::api_suite;
 
 /// When a story happens, unless it says otherwise.
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123456 UTC);
@@ -48,7 +48,7 @@ impl UsersService {
         let template = SamTemplate::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml")).unwrap();
         engine.create_tables(&template.tables).unwrap();
         let dynamodb = clients::dynamodb(engine.endpoint());
-        let (cache, stream) = suite::cache().await.unzip();
+        let (cache, stream) = api_suite::cache().await.unzip();
         Self { engine, dynamodb, cache, stream }
     }
 

@@ -1,10 +1,10 @@
-//! What each route needs. Default deny: what has no line in [`need`] needs the widest scope.
+//! What each route needs. Default deny: what has no line in [`required_scope`] needs the widest scope.
 
 use axum::http::Method;
 use shared::http::caller::Scope;
 
 /// The scope that a request needs; none if it shows nothing of anybody.
-pub(crate) fn need(route: &str, method: &Method) -> Option<Scope> {
+pub(crate) fn required_scope(route: &str, method: &Method) -> Option<Scope> {
     let reads = method == Method::GET || method == Method::HEAD;
     match route {
         _ if method == Method::OPTIONS => None,

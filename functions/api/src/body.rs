@@ -75,7 +75,7 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
 }
 
 /// Reads the body of a POST.
-pub(crate) fn draft(body: &[u8], now: OffsetDateTime) -> Result<CreateUserBody, Problem> {
+pub(crate) fn parse_create(body: &[u8], now: OffsetDateTime) -> Result<CreateUserBody, Problem> {
     let mut fields = BodyReader::open(body)?;
     let id = fields.text("user_id", UserId::parse).set();
     let timestamp = fields.whole("timestamp", Timestamp::parse).set();
@@ -86,14 +86,14 @@ pub(crate) fn draft(body: &[u8], now: OffsetDateTime) -> Result<CreateUserBody, 
 /// Reads the body of a PUT on this key, which it may repeat.
 pub(crate) fn replacement(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<UserProfile, Problem> {
     let mut fields = BodyReader::open(body)?;
-    same_key(&mut fields, key);
+    check_key_unchanged(&mut fields, key);
     profile(fields, now)
 }
 
 /// Reads the body of a PATCH on this key, which it may repeat.
-pub(crate) fn edits(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<UserPatch, Problem> {
+pub(crate) fn parse_merge_patch(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<UserPatch, Problem> {
     let mut fields = BodyReader::open(body)?;
-    same_key(&mut fields, key);
+    check_key_unchanged(&mut fields, key);
     let name = match fields.text("name", UserName::parse) {
         FieldPatch::Remove => {
             fields.refuse("name", "name cannot be removed");
@@ -132,7 +132,7 @@ fn profile(mut fields: BodyReader<'_>, now: OffsetDateTime) -> Result<UserProfil
     }
 }
 
-fn same_key(fields: &mut BodyReader<'_>, key: &UserKey) {
+fn check_key_unchanged(fields: &mut BodyReader<'_>, key: &UserKey) {
     let id = fields.text("user_id", UserId::parse);
     if !matches!(&id, FieldPatch::Keep) && id != FieldPatch::Set(key.id.clone()) {
         fields.refuse("user_id", "user_id must equal the one in the path");

@@ -13,27 +13,27 @@
 //! between, and by then no mark stands that would refuse it.
 
 mod breaker;
-mod flight;
-mod owed;
+mod pending_invalidations;
+mod single_flight;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use front::answer::unwritable;
 use front::problem::Problem;
+use front::response::serialization_error;
 use shared::cache::{Cache, CacheConnection, CacheEntry, CacheError, CacheSlot, QuotaDecision, RequestQuota};
-use shared::floor::{FILL_WITHIN, MinVersion};
 use shared::metric;
 use shared::table::UserTable;
 use shared::user::expiry::ExpiresAt;
 use shared::user::fields::FieldMask;
 use shared::user::{User, UserKey};
+use shared::version_fence::{MAX_FILL_DELAY, MinVersion};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
 use breaker::CircuitBreaker;
-use flight::SingleFlight;
-use owed::{PendingInvalidation, PendingInvalidations};
+use pending_invalidations::{PendingInvalidation, PendingInvalidations};
+use single_flight::SingleFlight;
 
 /// How long the cache is waited for, and left alone.
 #[derive(Clone, Copy, Debug)]
@@ -90,8 +90,8 @@ impl CachedRead {
     pub(crate) fn text(&self, fields: FieldMask) -> Result<Vec<u8>, Problem> {
         let (user, source) = match self {
             Self::Cached(entry) if fields == FieldMask::ALL => (entry.json.clone(), "cache"),
-            Self::Cached(entry) => (fields.of_json(&entry.json).map_err(unwritable)?, "cache"),
-            Self::Stored(user) => (serde_json::to_vec(&user.only(fields)).map_err(unwritable)?, "database"),
+            Self::Cached(entry) => (fields.of_json(&entry.json).map_err(serialization_error)?, "cache"),
+            Self::Stored(user) => (serde_json::to_vec(&user.only(fields)).map_err(serialization_error)?, "database"),
         };
         let mut text = Vec::with_capacity(user.len() + 32);
         text.extend(br#"{"user":"#);
@@ -193,7 +193,7 @@ impl CacheAside {
     /// Brings what the table said after a look, if the rules still let it.
     async fn bring(&self, name: &str, user: Option<&User>, looked: FillTicket, now: OffsetDateTime) {
         let FillTicket { line, at } = looked;
-        if at.elapsed() > FILL_WITHIN || !self.0.cache.is_open(&line) {
+        if at.elapsed() > MAX_FILL_DELAY || !self.0.cache.is_open(&line) {
             return;
         }
         let entry = match user.map(entry).transpose() {

@@ -4,12 +4,12 @@ use front::base_path::BasePath;
 use shared::cache::{Cache, CacheSettings, RequestQuota};
 use shared::environment::{self, Environment, EnvironmentError};
 use shared::http::caller::{AuthMode, ScopeMapping};
-use shared::http::seal::SealKeys;
+use shared::http::cursor_seal::SealKeys;
+use shared::iam_token::TokenSigner;
 use shared::telemetry;
-use shared::token::TokenSigner;
 
 use crate::cache::{CacheAside, CacheTimeouts};
-use crate::limit;
+use crate::rate_limit;
 
 /// The function's name, in metrics and logs.
 pub const FUNCTION: &str = "api";
@@ -62,7 +62,7 @@ impl ApiConfig {
         let unique_emails_table = read.only_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
         let preconditions_required = read.optional("REQUIRE_PRECONDITIONS", environment::flag).unwrap_or(false);
         let cache = read.parts(CacheSettings::parse(|name| environment.get(name)));
-        let rate_limit = read.optional("RATE_LIMIT", limit::quota);
+        let rate_limit = read.optional("RATE_LIMIT", rate_limit::quota);
         if rate_limit.is_some() && environment.get("CACHE_URL").is_none() {
             read.refuse("CACHE_URL is not set: RATE_LIMIT needs it, quotas are kept in the cache".to_owned());
         }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use front::problem::{ErrorLocation, FieldError, Problem};
 use sha2::{Digest, Sha256};
 use shared::http::caller::Caller;
-use shared::table::CLAIM_SECONDS;
+use shared::table::IN_PROGRESS_EXPIRY_SECONDS;
 use shared::user::email::Email;
 use shared::user::expiry::ExpiresAt;
 use shared::user::id::UserId;
@@ -52,7 +52,7 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem
 }
 
 /// A key would be ignored here, and its client rely on what it is not given.
-pub(crate) fn not_offered() -> Problem {
+pub(crate) fn unsupported() -> Problem {
     refused("is not supported by this deployment: omit it")
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn fingerprint(draft: &CreateUserBody) -> String {
 /// When to come again for a key that is claimed for `left` more seconds. Work takes milliseconds; but a claim that is older than
 /// any request was cut short, and its key is free when it ends, not before.
 pub(crate) fn retry_after(left: i64) -> i64 {
-    let age = CLAIM_SECONDS - left;
+    let age = IN_PROGRESS_EXPIRY_SECONDS - left;
     if age < LONGEST_REQUEST_SECONDS { left.clamp(1, SOON_SECONDS) } else { left.max(1) }
 }
 
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_request_in_another_form_is_the_same_request() {
         let now = datetime!(2026-11-22 10:00 UTC);
-        let of = |body: &str| body::draft(body.as_bytes(), now).map(|draft| fingerprint(&draft)).ok();
+        let of = |body: &str| body::parse_create(body.as_bytes(), now).map(|draft| fingerprint(&draft)).ok();
         let body = r#"{"user_id":"ada","timestamp":7,"name":"Ad\u0061","email":"ada@example.com","status":"on","expires_at":1900000000,"attributes":{"a":[1,{"b":1.50}],"c":"/"}}"#;
         let told = of(body).unwrap();
         for same in [

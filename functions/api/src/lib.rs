@@ -8,21 +8,21 @@ mod access;
 mod body;
 pub mod cache;
 pub mod config;
-pub mod contract;
+mod cursor;
 mod idempotency;
-mod limit;
-mod page;
+pub mod openapi;
 mod precondition;
+mod rate_limit;
 mod router;
 mod users;
 
 use aws_sdk_dynamodb::Client;
 use axum::Router;
-use front::door::AuthLayer;
+use front::auth::AuthLayer;
 use shared::clock::Clock;
 use shared::table::{NonceSource, UserTable};
 
-use crate::contract::deployed::ContractDeployment;
+use crate::openapi::deployed::ContractDeployment;
 use cache::CacheAside;
 use config::ApiConfig;
 
@@ -33,11 +33,11 @@ pub fn app(config: &ApiConfig, client: Client, cache: Option<CacheAside>, clock:
     let scopes = config.scopes.clone();
     let deployment =
         ContractDeployment { auth: config.auth, scopes: scopes.clone(), has_relational: config.has_relational };
-    let door = AuthLayer { auth: config.auth, scopes, clock: clock.clone(), need: access::need };
+    let door = AuthLayer { auth: config.auth, scopes, clock: clock.clone(), need: access::required_scope };
     let users = users::AppState::new(table, clock, config.cursor_keys.clone())
         .with_attempts(config.idempotency_table.as_deref())
         .with_preconditions(config.preconditions_required)
         .with_cache(cache.clone());
-    let limit = cache.zip(config.rate_limit).map(|(cache, quota)| limit::RateLimiter { cache, quota });
+    let limit = cache.zip(config.rate_limit).map(|(cache, quota)| rate_limit::RateLimiter { cache, quota });
     router::routes(users, door, &config.base_path, deployment, limit)
 }

@@ -4,7 +4,7 @@ use api::config::{self, ApiConfig};
 use lambda_http::Error;
 use shared::clock::Clock;
 use shared::environment::Environment;
-use shared::token::TokenSigner;
+use shared::iam_token::TokenSigner;
 use shared::{aws, telemetry};
 
 /// Against glibc's allocator, a fifth less CPU time a record for the archiver, for some megabytes (docs/figures.md).

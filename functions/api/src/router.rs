@@ -6,16 +6,16 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, get, post};
-use front::answer::json;
+use front::auth::AuthLayer;
 use front::base_path::BasePath;
-use front::door::AuthLayer;
 use front::path::StagePrefix;
 use front::problem::Problem;
-use front::route::{READ, behind, resource};
+use front::response::json;
+use front::route::{READ, resource, with_middleware};
 
-use crate::contract::deployed::{ContractDeployment, SEARCH_PATHS};
-use crate::contract::schema;
-use crate::limit::{RateLimiter, ration};
+use crate::openapi::deployed::{ContractDeployment, SEARCH_PATHS};
+use crate::openapi::schema;
+use crate::rate_limit::{RateLimiter, enforce_rate_limit};
 use crate::users::{self, AppState};
 
 const COLLECTION: &str = "GET, HEAD, POST, OPTIONS";
@@ -41,12 +41,12 @@ pub(crate) fn routes(
         .route("/openapi.json", resource(get(describe), READ))
         .route("/users", resource(get(users::list).post(users::create), COLLECTION))
         .route("/users:batchGet", resource(post(users::read_batch), ACTION))
-        .route("/users/{user_id}", resource(get(users::history), READ))
+        .route("/users/{user_id}", resource(get(users::list_records), READ))
         .route("/users/{user_id}/latest", resource(get(users::latest), READ))
         .route("/users/{user_id}/{timestamp}", resource(record, RECORD))
         .merge(search)
-        .layer(middleware::from_fn_with_state(limit, ration));
-    behind(door, base.clone(), routes, users)
+        .layer(middleware::from_fn_with_state(limit, enforce_rate_limit));
+    with_middleware(door, base.clone(), routes, users)
 }
 
 /// Reports that the function runs. It does not read the table: a throttled table is no reason to replace a function.

@@ -1,9 +1,9 @@
 //! What each route does: read the request, ask the table, answer.
 
-mod answer;
 pub(crate) mod batch;
 pub(crate) mod create;
 pub(crate) mod lists;
+mod response;
 mod write;
 
 use std::convert::Infallible;
@@ -16,23 +16,23 @@ use axum::response::{IntoResponse, Response};
 use front::path::{StagePrefix, UserIdPath, UserKeyPath};
 use front::problem::Problem;
 use shared::clock::Clock;
-use shared::floor::MinVersion;
+use shared::http::cursor_seal::SealKeys;
 use shared::http::query::QueryParameters;
-use shared::http::seal::SealKeys;
 use shared::invocation::RequestBudget;
 use shared::table::{CapacityMeter, ListOrder, ListQuery, TableError, UserTable};
 use shared::user::fields::FieldMask;
 use shared::user::precondition::Precondition;
 use shared::user::{UserKey, first_version};
+use shared::version_fence::MinVersion;
 use time::OffsetDateTime;
 
 use crate::cache::{CacheAside, CachedRead};
-use crate::contract::schema;
+use crate::openapi::schema;
 use crate::{body, precondition};
-use answer::{address, found, written};
 pub(crate) use batch::read_batch;
 pub(crate) use create::create;
-pub(crate) use lists::{history, list};
+pub(crate) use lists::{list, list_records};
+use response::{read_response, record_path, write_response};
 use write::WriteIntent;
 
 /// Pages that are looked through for the newest live record; each reads some hundred records or 5 MB.
@@ -125,7 +125,7 @@ pub(crate) async fn read(users: AppState, UserKeyPath(key): UserKeyPath, uri: Ur
     let fields = fields(&uri)?;
     let precondition = precondition::read(&headers)?;
     let record = users.read(&key, users.clock.now()).await?.ok_or(Problem::NotFound)?;
-    found(&record, fields, &precondition, None)
+    read_response(&record, fields, &precondition, None)
 }
 
 /// `GET /users/{user_id}/latest`
@@ -163,8 +163,8 @@ pub(crate) async fn latest(
         }
         match (page.users.pop(), page.next) {
             (Some(user), _) => {
-                let at = stage.0 + &address(&user.key);
-                return found(&CachedRead::Stored(Arc::new(user)), fields, &precondition, Some(at));
+                let at = stage.0 + &record_path(&user.key);
+                return read_response(&CachedRead::Stored(Arc::new(user)), fields, &precondition, Some(at));
             }
             (None, None) => return Err(Problem::NotFound),
             (None, next) => after = next,
@@ -201,7 +201,7 @@ pub(crate) async fn replace(users: AppState, UserKeyPath(key): UserKeyPath, requ
         Ok((replaced, Some(floor)))
     };
     let replaced = users.write(&key, &intent, Box::pin(write)).await?;
-    Ok(written(if replaced.created { StatusCode::CREATED } else { StatusCode::OK }, &replaced.user, None))
+    Ok(write_response(if replaced.created { StatusCode::CREATED } else { StatusCode::OK }, &replaced.user, None))
 }
 
 /// `PATCH /users/{user_id}/{timestamp}`
@@ -223,7 +223,7 @@ pub(crate) async fn replace(users: AppState, UserKeyPath(key): UserKeyPath, requ
 pub(crate) async fn patch(users: AppState, UserKeyPath(key): UserKeyPath, request: Request) -> ApiResult {
     let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
-    let edits = body::edits(&body::merge_patch(request).await?, &key, now)?;
+    let edits = body::parse_merge_patch(&body::merge_patch(request).await?, &key, now)?;
     let intent = WriteIntent { created: None, precondition };
     let write = async {
         let user = users.table.patch(&key, &edits, &intent.precondition, now).await?;
@@ -231,7 +231,7 @@ pub(crate) async fn patch(users: AppState, UserKeyPath(key): UserKeyPath, reques
         Ok((user, Some(floor)))
     };
     let user = users.write(&key, &intent, Box::pin(write)).await?;
-    Ok(written(StatusCode::OK, &user, None))
+    Ok(write_response(StatusCode::OK, &user, None))
 }
 
 /// `DELETE /users/{user_id}/{timestamp}`

@@ -21,15 +21,15 @@
 //!
 //! Architecture invariant: nothing here does I/O of its own, reads a clock or knows a user. [`select`] decides which
 //! records of a batch become rows, [`write()`] makes the object, [`RowReader`] reads it back and refuses damage by name;
-//! [`ObjectWriter`] and [`prove()`] are for objects too large to be held.
+//! [`ObjectWriter`] and [`checksum()`] are for objects too large to be held.
 
+mod checksum;
 mod compacted;
 mod compression;
-mod description;
 mod items;
 mod key;
 mod merge;
-mod prove;
+mod object_metadata;
 mod read;
 mod row;
 mod select;
@@ -37,14 +37,14 @@ mod select;
 mod tests;
 mod write;
 
+pub use checksum::verify_object;
 pub use compacted::{ArchiveKey, COMPACTED, CompactedKey, UnrecognizedKey};
 pub use compression::{Compression, UnknownCompression};
-pub use description::{FORMAT, ObjectMetadata};
 pub use items::ItemWriter;
 pub use key::{ARCHIVE, ArchiveDay, ArchiveHour, NotAnObjectKey, ObjectKey};
 pub use merge::MergeIterator;
-pub use prove::prove;
+pub use object_metadata::{FORMAT, ObjectMetadata};
 pub use read::{CorruptObject, CorruptionKind, KeyNames, RowReader};
 pub use row::{ArchiveRow, ArchivedRow, ItemText};
-pub use select::{ArchiveBatch, HourPartition, MissingOldImageError, RejectedRecord, select};
+pub use select::{ArchiveBatch, HourPartition, MissingOldImageError, RejectedRecord, rows_from_removals};
 pub use write::{EncodedObject, ObjectWriter, write};

@@ -137,7 +137,7 @@ impl Archiver {
     async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ArchiverError> {
         let batch = shared::stream::read(event)?;
         let records = batch.records.as_slice();
-        let ArchiveBatch { partitions, unarchivable, skipped } = archive::select(records)?;
+        let ArchiveBatch { partitions, unarchivable, skipped } = archive::rows_from_removals(records)?;
         let tasks = partitions.into_iter().map(PutJob::Archive);
         let tasks: Vec<_> = tasks.chain(unarchivable.into_iter().map(PutJob::Quarantine)).collect();
 
@@ -162,7 +162,7 @@ impl Archiver {
         }
         drop(in_flight);
 
-        let answer = checkpoint::answer(records, unconfirmed.keys().copied());
+        let answer = checkpoint::batch_response(records, unconfirmed.keys().copied());
         done.count();
         metric::PARTIAL_BATCH_FAILURES.increment([], u64::from(!unconfirmed.is_empty()));
         report(&invocation.request_id, records.len(), skipped, done, &unconfirmed, failure, &answer);

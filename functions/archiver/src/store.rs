@@ -10,7 +10,7 @@
 //! and the bytes would no longer be those of the digest.
 
 mod blocking;
-mod download;
+mod object_reader;
 mod read;
 
 use std::path::Path;
@@ -23,7 +23,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-pub use download::ObjectReader;
+pub use object_reader::ObjectReader;
 pub use read::{ObjectMeta, PrefixListing};
 
 /// The content type of rows: JSON lines.

@@ -60,7 +60,7 @@ pub async fn days(store: &ArchiveStore, table: &str) -> Result<DayRange, StoreEr
 ///
 /// # Errors
 /// [`StoreError`] if it cannot be listed.
-pub async fn shelf(store: &ArchiveStore, table: &str, day: ArchiveDay) -> Result<DayListing, StoreError> {
+pub async fn list_day(store: &ArchiveStore, table: &str, day: ArchiveDay) -> Result<DayListing, StoreError> {
     let mut shelf = DayListing::default();
     for root in [ARCHIVE, COMPACTED] {
         for stored in store.list(&format!("{root}{table}/dt={day}/")).await? {
@@ -75,7 +75,7 @@ pub async fn shelf(store: &ArchiveStore, table: &str, day: ArchiveDay) -> Result
 
 /// The compacted runs among these objects: how large each is, and its parts in their order, which are sorted as one.
 #[must_use]
-pub fn runs(objects: &[ArchiveObject]) -> Vec<(u64, Vec<String>)> {
+pub fn group_by_run(objects: &[ArchiveObject]) -> Vec<(u64, Vec<String>)> {
     let mut runs: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();
     for object in objects {
         if let ArchiveKey::Compacted(key) = &object.name {

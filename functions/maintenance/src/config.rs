@@ -6,13 +6,13 @@ use replicator::config::ReplicatorConfig;
 use replicator::sink::SINK_SETTINGS;
 use shared::clock::Clock;
 use shared::environment::{self, Environment, EnvironmentError};
-use shared::raw_table::TableReader;
+use shared::iam_token::TokenSigner;
 use shared::table::{NonceSource, RestoreTable};
-use shared::token::TokenSigner;
+use shared::table_reader::TableReader;
 
 use crate::deployment::DeployedReplicator;
-use crate::failure::FunctionNames;
 use crate::failure_bucket::FailureBucket;
+use crate::failure_record::FunctionNames;
 use crate::handler::MaintenanceHandler;
 use crate::mapping::ReplicatorMappings;
 

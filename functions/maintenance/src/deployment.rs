@@ -4,7 +4,7 @@
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;
 use replicator::sink::SinkSetting;
-use shared::raw_table::causes;
+use shared::table_reader::error_chain;
 
 /// The sinks of the deployment are not known.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +103,7 @@ impl DeployedReplicator {
         let function = || self.function.clone();
         let asked = self.client.get_function_configuration().function_name(&self.function).send().await;
         let configuration = asked.map_err(|error| {
-            let reason = causes(&error);
+            let reason = error_chain(&error);
             match error.code() {
                 Some("AccessDeniedException") => SinksUnknownError::Denied { function: function(), reason },
                 Some("ResourceNotFoundException") => SinksUnknownError::Absent { function: function() },

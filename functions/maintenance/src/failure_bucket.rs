@@ -8,7 +8,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::ChecksumAlgorithm;
-use shared::raw_table::causes;
+use shared::table_reader::error_chain;
 use time::OffsetDateTime;
 
 /// Where an object goes whose records are redriven; its key follows.
@@ -81,7 +81,7 @@ impl FailureBucket {
         let body = object.body.collect().await.map_err(|error| BucketError {
             bucket: self.bucket.clone(),
             what: format!("{key} cannot be read"),
-            reason: causes(&error),
+            reason: error_chain(&error),
         })?;
         Ok(Some(body.to_vec()))
     }
@@ -116,7 +116,7 @@ impl FailureBucket {
         let refusal = error
             .as_service_error()
             .and_then(|refusal| Some(format!("{}: {}", refusal.code()?, refusal.message().unwrap_or("no message"))));
-        let reason = refusal.unwrap_or_else(|| causes(error));
+        let reason = refusal.unwrap_or_else(|| error_chain(error));
         BucketError { bucket: self.bucket.clone(), what, reason }
     }
 }

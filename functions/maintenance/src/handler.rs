@@ -7,27 +7,27 @@ use serde_json::value::RawValue;
 use shared::invocation::Invocation;
 use shared::metric;
 use shared::postgres::PostgresDatabase;
-use shared::raw_table::TableReader;
 use shared::table::RestoreTable;
+use shared::table_reader::TableReader;
 
+use crate::archive_scan::ArchiveReader;
 use crate::deployment::{DeployedReplicator, SinksUnknownError, UnknownSink};
-use crate::failure::FunctionNames;
 use crate::failure_bucket::{BucketError, FailureBucket};
+use crate::failure_record::FunctionNames;
 use crate::mapping::{MappingNotReady, ReplicatorMappings};
-use crate::mend::ReconcileError;
+use crate::repair::ReconcileError;
 use crate::source::{SourceTable, SourceTableError};
-use crate::sweep::ArchiveReader;
 use crate::task::audit::{self, AuditError};
 use crate::task::backfill::{self, BackfillError};
-use crate::task::columns;
 use crate::task::compact;
-use crate::task::course::TaskRun;
 use crate::task::export::{self, ExportError};
+use crate::task::export_parquet;
 use crate::task::merge::MergeError;
 use crate::task::migrate::{self, MigrateError};
 use crate::task::redrive::{self, RedriveError};
 use crate::task::restore::{self, RestoreError};
 use crate::task::summary::{self, SummaryError};
+use crate::task::task_run::TaskRun;
 use crate::task::verify::{self, VerifyError};
 use crate::task::{InvalidRequest, TaskRequest, TaskResponse, TaskSpec};
 
@@ -234,12 +234,12 @@ impl MaintenanceHandler {
             TaskSpec::Columns(columns) => {
                 let source = self.open().await?;
                 let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
-                let world = columns::ParquetContext {
+                let world = export_parquet::ParquetContext {
                     archive: &self.archive,
                     table: source.table_name(),
                     key_names: KeyNames::new(source.description().key_names()),
                 };
-                let done = columns::run(&mut course, &world, columns).await;
+                let done = export_parquet::run(&mut course, &world, columns).await;
                 Ok(course.answer(done).await?)
             }
             TaskSpec::Restore(restore) => {

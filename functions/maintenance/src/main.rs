@@ -6,7 +6,7 @@ use maintenance::config::{self, MaintenanceConfig};
 use serde_json::value::RawValue;
 use shared::clock::Clock;
 use shared::environment::Environment;
-use shared::token::TokenSigner;
+use shared::iam_token::TokenSigner;
 use shared::{aws, telemetry};
 use tokio::time::Instant;
 

@@ -2,7 +2,7 @@
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::types::EventSourcePosition;
-use shared::raw_table::causes;
+use shared::table_reader::error_chain;
 
 /// Why a replica must not be filled now.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +73,7 @@ impl ReplicatorMappings {
         let mut pages = self.client.list_event_source_mappings().event_source_arn(stream_arn).into_paginator().send();
         while let Some(page) = pages.next().await {
             let unknown = |reason| MappingNotReady::Unknown { stream: stream_arn.to_owned(), reason };
-            let page = page.map_err(|error| unknown(causes(&error)))?;
+            let page = page.map_err(|error| unknown(error_chain(&error)))?;
             for mapping in page.event_source_mappings() {
                 if mapping.function_arn().is_none_or(|arn| !is_of(arn, &self.function)) {
                     continue;

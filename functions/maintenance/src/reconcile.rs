@@ -12,8 +12,8 @@
 //! What would break it: keeping the replica's revision (a replay would undo the write), the next sequence number (there
 //! may be a change that has it), or the record's own image (the item may have been deleted long since).
 
-use shared::held::ReplicaItem;
 use shared::raw_item::RawItem;
+use shared::replica_item::ReplicaItem;
 use shared::revision::{Revision, RevisionError, StreamLabel};
 
 /// What is to be done about a key.
@@ -37,7 +37,7 @@ pub enum ReconcileAction {
 /// `at_hand` is the revision of a record that brought the key up, if one did. The replica is then also brought to its age,
 /// so that no further delivery of that record or of an older one changes anything, even if the replica has forgotten all.
 #[must_use]
-pub fn decide(
+pub fn plan_repair(
     label: StreamLabel,
     at_hand: Option<Revision>,
     replica: Option<&ReplicaItem>,
@@ -50,7 +50,7 @@ pub fn decide(
     };
     let floor = Revision::floor(label);
     let least = at_hand.map(|revision| revision.max(floor));
-    if is_as(replica, source) && stands >= least {
+    if is_in_sync(replica, source) && stands >= least {
         return ReconcileAction::Settled;
     }
     let highest = floor.max(at_hand.unwrap_or(floor)).max(stands.unwrap_or(floor));
@@ -59,7 +59,7 @@ pub fn decide(
 
 /// Whether the replica has what the source has; a tombstone is as good as nothing.
 #[must_use]
-pub fn is_as(replica: Option<&ReplicaItem>, source: Option<&RawItem>) -> bool {
+pub fn is_in_sync(replica: Option<&ReplicaItem>, source: Option<&RawItem>) -> bool {
     match (replica.and_then(ReplicaItem::item), source) {
         (Some(held), Some(item)) => held.is(item),
         (None, None) => true,
@@ -70,7 +70,7 @@ pub fn is_as(replica: Option<&ReplicaItem>, source: Option<&RawItem>) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shared::held::ReplicaState;
+    use shared::replica_item::ReplicaState;
     use shared::revision::SequenceNumber;
 
     use super::*;
@@ -102,27 +102,33 @@ mod tests {
     #[test]
     fn what_is_equal_is_left_alone() {
         let held = holding(Some(revision(1, 5)), Some("Ada"));
-        assert_eq!(decide(label(1), None, Some(&held), Some(&item("Ada"))), ReconcileAction::Settled);
-        assert_eq!(decide(label(1), Some(revision(1, 5)), Some(&held), Some(&item("Ada"))), ReconcileAction::Settled);
-        assert_eq!(decide(label(1), None, Some(&holding(Some(revision(1, 5)), None)), None), ReconcileAction::Settled);
-        assert_eq!(decide(label(1), None, None, None), ReconcileAction::Settled);
+        assert_eq!(plan_repair(label(1), None, Some(&held), Some(&item("Ada"))), ReconcileAction::Settled);
+        assert_eq!(
+            plan_repair(label(1), Some(revision(1, 5)), Some(&held), Some(&item("Ada"))),
+            ReconcileAction::Settled
+        );
+        assert_eq!(
+            plan_repair(label(1), None, Some(&holding(Some(revision(1, 5)), None)), None),
+            ReconcileAction::Settled
+        );
+        assert_eq!(plan_repair(label(1), None, None, None), ReconcileAction::Settled);
     }
 
     #[test]
     fn what_differs_is_written_just_above_what_stands_there() {
         let held = holding(Some(revision(1, 5)), Some("Bob"));
-        let (written_at, over) = written(decide(label(1), None, Some(&held), Some(&item("Ada"))));
+        let (written_at, over) = written(plan_repair(label(1), None, Some(&held), Some(&item("Ada"))));
         assert_eq!(over, Some(revision(1, 5)));
         assert!(written_at > revision(1, 5) && written_at < revision(1, 6));
         let again = holding(Some(written_at), Some("Bob"));
-        let (twice, _) = written(decide(label(1), None, Some(&again), None));
+        let (twice, _) = written(plan_repair(label(1), None, Some(&again), None));
         assert!(twice > written_at && twice < revision(1, 6));
     }
 
     #[test]
     fn a_forgotten_delete_gets_a_tombstone_of_the_record_s_age() {
         // The tombstone expired, and a record of the item's life comes back from the failure bucket.
-        let (tombstone, over) = written(decide(label(1), Some(revision(1, 5)), None, None));
+        let (tombstone, over) = written(plan_repair(label(1), Some(revision(1, 5)), None, None));
         assert_eq!(over, None);
         assert!(tombstone > revision(1, 5), "the record's next delivery is stale");
     }
@@ -130,7 +136,7 @@ mod tests {
     #[test]
     fn a_later_stream_outranks_every_record_of_the_one_before() {
         let held = holding(Some(revision(1, 5)), Some("Ada"));
-        let (at, _) = written(decide(label(2), Some(revision(1, 9)), Some(&held), Some(&item("Ada"))));
+        let (at, _) = written(plan_repair(label(2), Some(revision(1, 9)), Some(&held), Some(&item("Ada"))));
         assert!(at > Revision::floor(label(2)) && at < revision(2, 1));
     }
 
@@ -138,9 +144,12 @@ mod tests {
     fn a_foreign_item_is_left_and_one_without_a_revision_is_taken() {
         let foreign =
             ReplicaItem { revision: Some(Err(RevisionError::Bytes(3))), state: ReplicaState::Item(item("Ada")) };
-        assert_eq!(decide(label(1), None, Some(&foreign), None), ReconcileAction::Foreign(RevisionError::Bytes(3)));
+        assert_eq!(
+            plan_repair(label(1), None, Some(&foreign), None),
+            ReconcileAction::Foreign(RevisionError::Bytes(3))
+        );
         let unmarked = holding(None, Some("Bob"));
-        assert_eq!(written(decide(label(1), None, Some(&unmarked), Some(&item("Ada")))).1, None);
+        assert_eq!(written(plan_repair(label(1), None, Some(&unmarked), Some(&item("Ada")))).1, None);
     }
 
     fn revisions() -> impl Strategy<Value = Option<Revision>> {
@@ -161,8 +170,8 @@ mod tests {
             let at_hand = at_hand.map(|(of, number)| revision(of, number));
             let held = there.map(|name| holding(stands, name.as_deref()));
             let source = source.map(|name| item(&name));
-            match decide(label(of), at_hand, held.as_ref(), source.as_ref()) {
-                ReconcileAction::Settled => prop_assert!(is_as(held.as_ref(), source.as_ref())),
+            match plan_repair(label(of), at_hand, held.as_ref(), source.as_ref()) {
+                ReconcileAction::Settled => prop_assert!(is_in_sync(held.as_ref(), source.as_ref())),
                 ReconcileAction::Write { revision, over } => {
                     prop_assert_eq!(over, held.as_ref().and(stands));
                     let seen = [over, at_hand, Some(Revision::floor(label(of)))];
@@ -172,7 +181,7 @@ mod tests {
                     prop_assert_eq!((revision.label(), revision.sequence()), (highest.label(), highest.sequence()));
                     let state = source.clone().map_or(ReplicaState::Gone { expired: false }, ReplicaState::Item);
                     let now = ReplicaItem { revision: Some(Ok(revision)), state };
-                    prop_assert_eq!(decide(label(of), at_hand, Some(&now), source.as_ref()), ReconcileAction::Settled);
+                    prop_assert_eq!(plan_repair(label(of), at_hand, Some(&now), source.as_ref()), ReconcileAction::Settled);
                 }
                 ReconcileAction::Foreign(_) => prop_assert!(false, "every revision here is one"),
             }

@@ -2,8 +2,8 @@
 
 use shared::change::CanonicalKey;
 use shared::raw_item::RawItem;
-use shared::raw_table::{ScanPage, ScanSegment, SourceDescription, TableReadError, TableReader};
 use shared::revision::StreamLabel;
+use shared::table_reader::{ScanPage, ScanSegment, SourceDescription, TableReadError, TableReader};
 
 /// Why a source cannot be worked from.
 #[derive(Debug, thiserror::Error)]

@@ -5,33 +5,33 @@
 
 pub mod audit;
 pub mod backfill;
-pub mod columns;
+pub mod capacity_budget;
 pub mod compact;
-pub mod course;
+mod corrupt_objects;
 pub mod export;
-mod found;
+pub mod export_parquet;
 pub mod merge;
 pub mod migrate;
-pub mod pace;
 pub mod redrive;
+mod request;
 pub mod restore;
 pub mod summary;
-mod told;
+pub mod task_run;
 pub mod verify;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::invocation::Invocation;
-use shared::raw_table::ScanSegment;
+use shared::table_reader::ScanSegment;
 use time::OffsetDateTime;
 
 use self::audit::AuditRequest;
-use self::columns::ParquetRequest;
 use self::compact::CompactRequest;
 use self::export::ExportRequest;
+use self::export_parquet::ParquetRequest;
+use self::request::{RawTaskRequest, in_range, task};
 use self::restore::RestoreRequest;
 use self::summary::SummaryRequest;
-use self::told::{RawTaskRequest, task, within};
 use crate::progress::TaskProgress;
 
 /// The names of all tasks, as requests and reports have them.
@@ -50,7 +50,7 @@ pub const TASK_NAMES: [&str; 11] = [
 ];
 
 /// `AWS Step Functions` makes no longer list of numbers for its map.
-const SEGMENTS_MOST: u32 = 1_000;
+const MAX_SEGMENTS: u32 = 1_000;
 
 /// Why an invocation is not a task; each names the field and the fix.
 #[derive(Debug, thiserror::Error)]
@@ -279,8 +279,8 @@ impl TaskRequest {
     /// [`InvalidRequest`], which names the field and the fix.
     pub fn parse(payload: &RawValue, invocation: &Invocation) -> Result<Self, InvalidRequest> {
         let told: RawTaskRequest = serde_json::from_str(payload.get()).map_err(InvalidRequest::Shape)?;
-        let segments = within("segments", told.segments, 1..=SEGMENTS_MOST)?.unwrap_or(1);
-        let segment = within("segment", told.segment, 0..=segments - 1)?.unwrap_or(0);
+        let segments = in_range("segments", told.segments, 1..=MAX_SEGMENTS)?.unwrap_or(1);
+        let segment = in_range("segment", told.segment, 0..=segments - 1)?.unwrap_or(0);
         let segment = ScanSegment { segment, of: segments };
         let task = task(&told, invocation.now)?;
         let cursor = told.cursor.as_deref().filter(|json| json.get() != "null");

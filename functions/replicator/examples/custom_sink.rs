@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
-use replicator::settle::settle;
+use replicator::deduplicate::latest_per_key;
 use replicator::sink::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
 use serde_json::value::RawValue;
 use shared::change::{Change, ChangeKind};
@@ -136,7 +136,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let event: &RawValue = serde_json::from_str(event)?;
         let batch = stream::read(event)?;
         let changes: Vec<&Change<'_>> = batch.records.iter().filter_map(|record| record.read.as_ref().ok()).collect();
-        let settled: Vec<&Change<'_>> = settle(&changes).into_iter().map(|index| changes[index]).collect();
+        let settled: Vec<&Change<'_>> = latest_per_key(&changes).into_iter().map(|index| changes[index]).collect();
 
         let now = Clock::system().now();
         let invocation = Invocation::new(now, Instant::now(), Duration::from_secs(30), "example".to_owned());

@@ -5,10 +5,10 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_dynamodb::config::{Region, SharedCredentialsProvider};
 use shared::cache::{Cache, CacheSettings};
 use shared::environment::{self, Environment, EnvironmentError};
+use shared::iam_token::TokenSigner;
 use shared::postgres::PostgresSettings;
 use shared::quarantine::Quarantine;
 use shared::telemetry;
-use shared::token::TokenSigner;
 use time::Duration;
 
 use crate::handler::ReplicatorHandler;

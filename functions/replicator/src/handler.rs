@@ -22,12 +22,12 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
 use crate::confirmed::ConfirmedChanges;
-use crate::settle::{LatestChanges, decide};
+use crate::deduplicate::{LatestChanges, decide};
 use crate::sink::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
 
 /// Stands for the sink in the quarantine key of a record that is offered to none of them: it cannot be read, or contradicts
 /// another one.
-const READ: &str = "read";
+const PARSE_STAGE: &str = "read";
 
 /// Why a record is put aside that no replica could tell from another one.
 const CONTRADICTION: &str = "another record of this item has the same sequence number and tells something else: that one was \
@@ -38,7 +38,7 @@ const PUTS_IN_FLIGHT: usize = 16;
 
 /// Of the time that is left to an invocation, a quarter at most: kept from the sinks for putting aside what they cannot
 /// hold. A sink that always runs out of time would leave its poison at the head of the shard for ever.
-const PUTTING_ASIDE: Duration = Duration::from_secs(3);
+const QUARANTINE_MARGIN: Duration = Duration::from_secs(3);
 
 /// The invocation fails, and Lambda delivers the whole batch again.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +173,7 @@ impl ReplicatorHandler {
         refuse_view_without_images(&changes)?;
         let LatestChanges { survivors, contradicting } = decide(&changes);
         unfit.extend(contradicting.into_iter().map(|place| PoisonRecord {
-            sink: READ,
+            sink: PARSE_STAGE,
             index: changes[place].index,
             naming: ObjectNaming::Content,
             reason: CONTRADICTION.to_owned(),
@@ -182,7 +182,7 @@ impl ReplicatorHandler {
         let decided = DeduplicatedBatch { changes: &changes, settled: &settled };
 
         let left = invocation.stop_at.saturating_duration_since(started);
-        let until = invocation.stop_at - PUTTING_ASIDE.min(left / 4);
+        let until = invocation.stop_at - QUARANTINE_MARGIN.min(left / 4);
         let applying = Invocation { stop_at: until, ..invocation.clone() };
         let shares = self.shares(decided, invocation.now);
         let sinks = self.sinks.iter().zip(shares).enumerate();
@@ -200,7 +200,7 @@ impl ReplicatorHandler {
         let aside = aside.and(self.put_aside(&records, &name_apart(poison, &records), invocation).await);
 
         let failed: BTreeSet<usize> = lacking.union(&aside.failing).copied().collect();
-        let answer = checkpoint::answer(&records, failed.iter().copied());
+        let answer = checkpoint::batch_response(&records, failed.iter().copied());
         let (retry_from, retry_all) = (answer.as_ref().ok().and_then(BatchResponse::identifier), answer.is_err());
         let is_redelivered = retry_all || retry_from.is_some();
         match answer.as_ref().map(BatchResponse::identifier) {
@@ -368,7 +368,7 @@ fn readable<'b, 'a>(records: &'b [StreamRecord<'a>]) -> (Vec<&'b Change<'a>>, Ve
             Ok(change) => changes.push(change),
             Err(reason) => {
                 let (naming, reason) = (ObjectNaming::Position, reason.to_string());
-                unreadable.push(PoisonRecord { sink: READ, index, naming, reason });
+                unreadable.push(PoisonRecord { sink: PARSE_STAGE, index, naming, reason });
             }
         }
     }

@@ -5,7 +5,7 @@ use replicator::config::{self, ReplicatorConfig};
 use serde_json::value::RawValue;
 use shared::clock::Clock;
 use shared::environment::Environment;
-use shared::token::TokenSigner;
+use shared::iam_token::TokenSigner;
 use shared::{aws, telemetry};
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 use front::base_path::BasePath;
 use shared::environment::{Environment, EnvironmentError};
 use shared::http::caller::{AuthMode, ScopeMapping};
-use shared::http::seal::SealKeys;
+use shared::http::cursor_seal::SealKeys;
 use shared::postgres::PostgresSettings;
 use shared::telemetry;
 

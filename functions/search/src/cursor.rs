@@ -2,11 +2,11 @@
 //! that it was given to.
 
 use shared::http::caller::Caller;
-use shared::http::page;
-use shared::http::seal::{SealKeys, SealNonce};
+use shared::http::cursor_seal::{SealKeys, SealNonce};
+use shared::http::page_limit;
 use time::OffsetDateTime;
 
-use crate::question::SearchRequest;
+use crate::request::SearchRequest;
 use crate::sort::KeysetPosition;
 
 /// The cursors of one question of one caller.
@@ -19,11 +19,11 @@ pub(crate) struct SearchCursors<'a> {
 impl SearchCursors<'_> {
     /// The cursor after this place; nothing comes of it only if the place is longer than a cipher takes.
     pub(crate) fn encode(&self, place: &KeysetPosition, now: OffsetDateTime, salt: SealNonce) -> Option<String> {
-        page::seal(self.keys, &serde_json::to_string(place).ok()?, &self.binding(), now, salt)
+        page_limit::seal(self.keys, &serde_json::to_string(place).ok()?, &self.binding(), now, salt)
     }
 
     pub(crate) fn decode(&self, text: &str, now: OffsetDateTime) -> Option<KeysetPosition> {
-        let place = page::open(self.keys, text, &self.binding(), now)?;
+        let place = page_limit::open(self.keys, text, &self.binding(), now)?;
         let place: KeysetPosition = serde_json::from_str(&place).ok()?;
         place.fits(self.question.sort).then_some(place)
     }

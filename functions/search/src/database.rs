@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use shared::iam_token::TokenSigner;
 use shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind, PostgresSession, PostgresSettings};
-use shared::token::TokenSigner;
 use tokio::time::Instant;
 use tokio_postgres::Error;
 
 /// The longest that a question may take.
-pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a reader that was gone is not asked.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Nothing here writes, places in cursors have one spelling, and a plan is made for the very values that are asked for:
@@ -73,7 +73,7 @@ impl SearchDatabases {
                 Err(SearchError::Gone(fault) | SearchError::Refused(fault)) => self.pause_reader(&fault),
             }
         }
-        ask(&self.writer, left(done_by).min(LIMIT), &work).await
+        ask(&self.writer, left(done_by).min(QUERY_TIMEOUT), &work).await
     }
 
     fn is_reader_asked(&self) -> bool {
@@ -90,7 +90,7 @@ impl SearchDatabases {
 /// The reader's part of a request's time. The writer needs the rest if the reader is gone: of the 9 s that a function of 10 s
 /// works, the reader has 5 and the writer 4.
 fn reader_share(left: Duration) -> Duration {
-    (left * 3 / 5).min(LIMIT)
+    (left * 3 / 5).min(QUERY_TIMEOUT)
 }
 
 fn left(until: Instant) -> Duration {
@@ -114,7 +114,7 @@ where
     asked.await.map_err(|fault| match fault.kind {
         // A connection was there, and the time ran out over the question.
         _ if is_asked.load(Ordering::Relaxed) && Instant::now() >= until => {
-            if limit == LIMIT {
+            if limit == QUERY_TIMEOUT {
                 SearchError::Slow(fault)
             } else {
                 SearchError::Late(fault)
@@ -134,11 +134,14 @@ mod tests {
         for millis in (0..30_000).step_by(53) {
             let time = Duration::from_millis(millis);
             let reader = reader_share(time);
-            let writer = time.saturating_sub(reader).min(LIMIT);
-            assert!(reader + writer <= time && reader <= LIMIT, "{millis}");
-            assert!(writer >= time * 2 / 5 || writer == LIMIT, "{millis}: the writer has time to answer");
+            let writer = time.saturating_sub(reader).min(QUERY_TIMEOUT);
+            assert!(reader + writer <= time && reader <= QUERY_TIMEOUT, "{millis}");
+            assert!(writer >= time * 2 / 5 || writer == QUERY_TIMEOUT, "{millis}: the writer has time to answer");
         }
         let usual = Duration::from_secs(9);
-        assert_eq!((reader_share(usual), usual.saturating_sub(reader_share(usual))), (LIMIT, Duration::from_secs(4)));
+        assert_eq!(
+            (reader_share(usual), usual.saturating_sub(reader_share(usual))),
+            (QUERY_TIMEOUT, Duration::from_secs(4))
+        );
     }
 }

@@ -2,7 +2,7 @@
 //! it. Nothing that a caller sends is ever part of a statement's text.
 
 mod attribute;
-mod words;
+mod tokenize;
 
 use shared::folding::fold_case;
 use shared::http::query::QueryParameters;
@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::sql::SqlBuilder;
-use front::path::seconds;
+use front::path::parse_epoch_seconds;
 
 /// The parameters that filter, beside `attributes.…`.
 pub(crate) const NAMES: [&str; 12] = [
@@ -32,7 +32,7 @@ pub(crate) const NAMES: [&str; 12] = [
 /// What starts the name of a parameter that asks for a value in `attributes`.
 pub(crate) const ATTRIBUTES: &str = "attributes.";
 /// Conditions on `attributes` in one question.
-const MOST_ATTRIBUTES: usize = 10;
+const MAX_ATTRIBUTE_FILTERS: usize = 10;
 /// The longest domain (RFC 1035).
 const DOMAIN_CHARS: usize = 253;
 
@@ -53,26 +53,26 @@ impl SearchFilter {
         let status = query.take("status", |text| UserStatus::parse(text).map(|status| status.as_str().to_owned()));
         filter.add("status = {}", status);
         let prefix = query.take("name_prefix", name);
-        filter.add("name_folded like {} || '%'", prefix.map(|prefix| literal(&prefix)));
+        filter.add("name_folded like {} || '%'", prefix.map(|prefix| escape_like(&prefix)));
         filter.like = query.take("name_like", name);
-        for word in filter.like.as_deref().map(words::words).unwrap_or_default() {
+        for word in filter.like.as_deref().map(tokenize::words).unwrap_or_default() {
             filter.add("users_name_keys(name_folded) && users_name_keys({})", Some(word));
         }
         let domain = query.take("email_domain", domain);
         filter.add("email_domain = {}", domain);
-        let epoch = |text: &str| seconds(text).map(|second| second.seconds().to_string());
+        let epoch = |text: &str| parse_epoch_seconds(text).map(|second| second.seconds().to_string());
         filter.range(query, ["from", "to"], ["\"timestamp\" >= {}::numeric", "\"timestamp\" <= {}::numeric"], epoch);
         filter.range(
             query,
             ["created_from", "created_to"],
             ["created_at >= {}::timestamptz", "created_at <= {}::timestamptz"],
-            moment,
+            timestamp,
         );
         filter.range(
             query,
             ["updated_from", "updated_to"],
             ["updated_at >= {}::timestamptz", "updated_at <= {}::timestamptz"],
-            moment,
+            timestamp,
         );
         filter.range(
             query,
@@ -81,8 +81,11 @@ impl SearchFilter {
             epoch,
         );
         let asked = query.family(ATTRIBUTES);
-        if asked.len() > MOST_ATTRIBUTES {
-            query.refuse(&asked[MOST_ATTRIBUTES], &format!("is one too many: at most {MOST_ATTRIBUTES} are allowed"));
+        if asked.len() > MAX_ATTRIBUTE_FILTERS {
+            query.refuse(
+                &asked[MAX_ATTRIBUTE_FILTERS],
+                &format!("is one too many: at most {MAX_ATTRIBUTE_FILTERS} are allowed"),
+            );
         }
         for parameter in asked {
             let path = &parameter[ATTRIBUTES.len()..];
@@ -143,7 +146,7 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 /// Without what `like` reads as something else than itself.
-fn literal(text: &str) -> String {
+fn escape_like(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
@@ -155,7 +158,7 @@ fn domain(text: &str) -> Result<String, String> {
 }
 
 /// A moment of the years that PostgreSQL and RFC 3339 both spell.
-fn moment(text: &str) -> Result<String, String> {
+fn timestamp(text: &str) -> Result<String, String> {
     match OffsetDateTime::parse(text, &Rfc3339) {
         Ok(moment) if (1..=9999).contains(&moment.to_offset(time::UtcOffset::UTC).year()) => Ok(text.to_owned()),
         _ => Err("must be an RFC 3339 timestamp such as 2026-11-22T10:00:00Z".to_owned()),

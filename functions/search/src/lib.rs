@@ -5,11 +5,11 @@
 
 mod access;
 pub mod config;
-pub mod contract;
 mod cursor;
 mod database;
 mod filter;
-mod question;
+pub mod openapi;
+mod request;
 mod router;
 mod sort;
 mod sql;
@@ -17,9 +17,9 @@ mod statement;
 mod users;
 
 use axum::Router;
-use front::door::AuthLayer;
+use front::auth::AuthLayer;
 use shared::clock::Clock;
-use shared::token::TokenSigner;
+use shared::iam_token::TokenSigner;
 
 use config::SearchConfig;
 
@@ -42,8 +42,8 @@ pub fn app(config: &SearchConfig, signer: Option<TokenSigner>, clock: Clock) -> 
 /// # Errors
 /// What is wrong with the query, as JSON.
 pub fn statement(query: &str, after: Option<&[&str]>, now: i64) -> Result<(String, Vec<String>), String> {
-    let mut read = question::SearchRequest::parameters(Some(query));
-    let question = question::SearchRequest::read(&mut read);
+    let mut read = request::SearchRequest::parameters(Some(query));
+    let question = request::SearchRequest::read(&mut read);
     read.finish().map_err(|mistakes| serde_json::to_string(&mistakes).unwrap_or_default())?;
     let after = after.map(|texts| sort::KeysetPosition(texts.iter().map(|text| Some((*text).to_owned())).collect()));
     let sql = question.wanted(after.as_ref(), now).statement(0, question.limit + 1);

@@ -4,7 +4,7 @@ use lambda_http::Error;
 use search::config::{self, SearchConfig};
 use shared::clock::Clock;
 use shared::environment::Environment;
-use shared::token::TokenSigner;
+use shared::iam_token::TokenSigner;
 use shared::{aws, telemetry};
 
 /// As in the API.

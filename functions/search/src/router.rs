@@ -2,9 +2,9 @@
 
 use axum::Router;
 use axum::routing::get;
+use front::auth::AuthLayer;
 use front::base_path::BasePath;
-use front::door::AuthLayer;
-use front::route::{READ, behind, resource};
+use front::route::{READ, resource, with_middleware};
 
 use crate::users::{self, SearchState};
 
@@ -14,5 +14,5 @@ pub(crate) fn routes(search: SearchState, door: AuthLayer, base: BasePath) -> Ro
         .route("/search/users", resource(get(users::find), READ))
         .route("/users/{user_id}/summary", resource(get(users::summary), READ))
         .route("/stats/users", resource(get(users::stats), READ));
-    behind(door, base, routes, search)
+    with_middleware(door, base, routes, search)
 }

@@ -3,19 +3,19 @@
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
-use front::answer::{UserListWriter, json, link_next, unwritable};
+use front::auth::AuthenticatedCaller;
 use front::deadline::RequestDeadline;
-use front::door::AuthenticatedCaller;
-use front::identifier::{new_uuid, salt};
+use front::identifier::{new_uuid, nonce_from_uuid};
 use front::path::{StagePrefix, UserIdPath};
 use front::problem::Problem;
+use front::response::{UserListWriter, json, serialization_error, set_next_link_header};
 use futures::TryStreamExt as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::clock::Clock;
-use shared::http::page;
+use shared::http::cursor_seal::SealKeys;
+use shared::http::page_limit;
 use shared::http::query::QueryParameters;
-use shared::http::seal::SealKeys;
 use shared::item;
 use shared::postgres::PostgresSession;
 use shared::raw_item::RawItem;
@@ -26,10 +26,10 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio_postgres::{Error, Row};
 
-use crate::contract::schema;
 use crate::cursor::SearchCursors;
-use crate::database::{LIMIT, SearchDatabases, SearchError};
-use crate::question::SearchRequest;
+use crate::database::{QUERY_TIMEOUT, SearchDatabases, SearchError};
+use crate::openapi::schema;
+use crate::request::SearchRequest;
 use crate::sort::KeysetPosition;
 use crate::statement::{AS_OF, STATS, SUMMARY, SearchQuery};
 
@@ -87,7 +87,9 @@ pub(crate) async fn find(
     let now = search.clock.now();
     let cursors = SearchCursors { keys: &search.cursors, question: &question, caller: &caller };
     // Of a question that cannot be told, no cursor can be told from a wrong one.
-    let after = query.is_sound().then(|| query.take("cursor", |text| cursors.decode(text, now).ok_or(page::WRONG)));
+    let after = query
+        .is_sound()
+        .then(|| query.take("cursor", |text| cursors.decode(text, now).ok_or(page_limit::INVALID_CURSOR)));
     let after = after.flatten();
     let rest = query.without("cursor");
     query.finish().map_err(Problem::Request)?;
@@ -99,7 +101,7 @@ pub(crate) async fn find(
     let cursor = match page.next {
         None => None,
         Some(place) => {
-            let sealed = cursors.encode(&place, now, salt(new_uuid(&search.clock)));
+            let sealed = cursors.encode(&place, now, nonce_from_uuid(new_uuid(&search.clock)));
             Some(sealed.ok_or_else(|| Problem::Internal { cause: "a cursor cannot be sealed".into() })?)
         }
     };
@@ -107,7 +109,7 @@ pub(crate) async fn find(
     listed.member("as_of", &page.as_of)?;
     let mut response = json(StatusCode::OK, listed.close());
     if let Some(cursor) = cursor {
-        link_next(&mut response, &(stage.0 + uri.path()), &rest, &cursor)?;
+        set_next_link_header(&mut response, &(stage.0 + uri.path()), &rest, &cursor)?;
     }
     Ok(response)
 }
@@ -255,7 +257,7 @@ pub(crate) async fn summary(
         last_updated_at: text(row, 5)?,
         as_of: found.as_of,
     };
-    Ok(json(StatusCode::OK, serde_json::to_vec(&summary).map_err(unwritable)?))
+    Ok(json(StatusCode::OK, serde_json::to_vec(&summary).map_err(serialization_error)?))
 }
 
 async fn one(session: Arc<PostgresSession>, sql: &str, parameters: &[String]) -> Result<FreshRows, Error> {
@@ -309,7 +311,7 @@ pub(crate) async fn stats(
     let [statuses, days, domains] = [raw(row, 1)?, raw(row, 2)?, raw(row, 3)?];
     let stats =
         Stats { records: number(row, 0)?, statuses: &statuses, days: &days, domains: &domains, as_of: found.as_of };
-    Ok(json(StatusCode::OK, serde_json::to_vec(&stats).map_err(unwritable)?))
+    Ok(json(StatusCode::OK, serde_json::to_vec(&stats).map_err(serialization_error)?))
 }
 
 fn raw(row: &Row, column: usize) -> Result<Box<RawValue>, Problem> {
@@ -322,7 +324,9 @@ fn raw(row: &Row, column: usize) -> Result<Box<RawValue>, Problem> {
 impl From<SearchError> for Problem {
     fn from(failure: SearchError) -> Self {
         match failure {
-            SearchError::Slow(fault) => Self::QueryTimeout { seconds: LIMIT.as_secs(), cause: fault.to_string() },
+            SearchError::Slow(fault) => {
+                Self::QueryTimeout { seconds: QUERY_TIMEOUT.as_secs(), cause: fault.to_string() }
+            }
             SearchError::Late(fault) | SearchError::Gone(fault) => {
                 Self::ServiceUnavailable { cause: fault.to_string() }
             }

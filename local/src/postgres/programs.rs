@@ -55,7 +55,7 @@ fn number(folder: &Path) -> u32 {
 }
 
 /// User and group of `postgres`, or else of `nobody`.
-pub(super) fn other_than_root() -> Option<(u32, u32)> {
+pub(super) fn unprivileged_user() -> Option<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
     ["postgres", "nobody"].iter().find_map(|name| of_user(&users, name))
 }

@@ -31,7 +31,7 @@ const SIGNATURE_PARAMETERS: [&str; 8] = [
 const OLD_SIGNATURE_PARAMETERS: [&str; 4] = ["awsaccesskeyid", "signature", "expires", "x-amz-security-token"];
 
 /// The request as it would be without credentials.
-pub(super) async fn unsign(request: Request<Incoming>) -> S3Result<HttpRequest> {
+pub(super) async fn strip_signature(request: Request<Incoming>) -> S3Result<HttpRequest> {
     let (mut parts, body) = request.into_parts();
     parts.headers.remove(AUTHORIZATION);
     parts.headers.remove("x-amz-security-token");

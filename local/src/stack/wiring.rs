@@ -13,31 +13,31 @@ use shared::environment::{Environment, EnvironmentError};
 use shared::http::caller::ScopeMapping;
 use tower::ServiceExt;
 
-use super::{CURSOR_KEYS, LONGEST_WINDOW, StackOptions, StartError};
+use super::{CURSOR_KEYS, MAX_BATCH_WINDOW, StackOptions, StartError};
 use crate::clients;
+use crate::event_source_mapping;
+use crate::event_source_mapping::checkpoints::CheckpointFile;
+use crate::event_source_mapping::filter::RecordFilter;
+use crate::event_source_mapping::invoke::{ServedFunction, StreamFunction};
+use crate::event_source_mapping::on_failure_destination::FailureDestination;
+use crate::event_source_mapping::settings::MappingSettings;
 use crate::http::proxy;
 use crate::lambda::ListedMapping;
-use crate::stream_pump;
-use crate::stream_pump::checkpoints::CheckpointFile;
-use crate::stream_pump::discard::FailureDestination;
-use crate::stream_pump::filter::RecordFilter;
-use crate::stream_pump::invoke::{ServedFunction, StreamFunction};
-use crate::stream_pump::settings::MappingSettings;
 use crate::template::{self, FunctionResource, SamTemplate};
 use crate::token::LocalAuth;
 
 /// A function's environment on this machine: the template's, except that nobody signs requests or logins here.
 #[must_use]
 pub fn environment(function: &FunctionResource) -> Environment {
-    opened(function).collect()
+    without_auth(function).collect()
 }
 
 /// The same, as names and values.
 pub(super) fn variables(function: &FunctionResource) -> BTreeMap<String, String> {
-    opened(function).collect()
+    without_auth(function).collect()
 }
 
-fn opened(function: &FunctionResource) -> impl Iterator<Item = (String, String)> {
+fn without_auth(function: &FunctionResource) -> impl Iterator<Item = (String, String)> {
     let open = |name: &str, value: &str| match name {
         "AUTH" => "none".to_owned(),
         "POSTGRES_AUTH" | "CACHE_AUTH" => "password".to_owned(),
@@ -47,7 +47,7 @@ fn opened(function: &FunctionResource) -> impl Iterator<Item = (String, String)>
 }
 
 /// The API with another function's routes beside its own, each at the path that the template gives it.
-pub(super) fn beside(api: Router, other: Router, template: &SamTemplate) -> Router {
+pub(super) fn mount_search_routes(api: Router, other: Router, template: &SamTemplate) -> Router {
     let routes = template.routes.iter().filter(|route| route.function == search::config::FUNCTION);
     // A path has a route for each of its methods; the other router tells them apart itself.
     let paths: BTreeSet<&str> = routes.map(|route| route.path.as_str()).collect();
@@ -103,7 +103,7 @@ impl FunctionWiring<'_> {
         let auth = if self.options.auth == LocalAuth::None { "none" } else { "jwt" };
         let own = [("AUTH", auth), ("CURSOR_KEYS", CURSOR_KEYS)];
         let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        opened(function).chain(own).collect()
+        without_auth(function).chain(own).collect()
     }
 
     pub(super) fn maintenance(
@@ -150,7 +150,7 @@ impl FunctionWiring<'_> {
     pub(super) async fn mappings(
         &self,
         function: &FunctionResource,
-    ) -> Result<Vec<stream_pump::MappingConfig>, StartError> {
+    ) -> Result<Vec<event_source_mapping::MappingConfig>, StartError> {
         let invoke = self.invoked(function).await?;
         let mut mappings = Vec::new();
         for mapping in &function.mappings {
@@ -164,7 +164,7 @@ impl FunctionWiring<'_> {
         function: &FunctionResource,
         mapping: &template::MappingResource,
         invoke: Arc<dyn StreamFunction>,
-    ) -> Result<stream_pump::MappingConfig, StartError> {
+    ) -> Result<event_source_mapping::MappingConfig, StartError> {
         let name = format!("{}-{}", function.name, mapping.name);
         let described = clients::dynamodb(self.dynamodb).describe_table().table_name(&mapping.table).send().await;
         let stream_arn = described.ok().and_then(|answer| answer.table?.latest_stream_arn);
@@ -175,8 +175,8 @@ impl FunctionWiring<'_> {
         let folder = self.options.data.as_ref().map(|data| data.join("checkpoints"));
         let checkpoints = folder.map(|folder| CheckpointFile::new(&folder, &name));
         let from = checkpoints.as_ref().map(|file| file.load(&stream_arn)).transpose()?;
-        Ok(stream_pump::MappingConfig {
-            settings: MappingSettings::of(mapping, (!self.options.true_windows).then_some(LONGEST_WINDOW)),
+        Ok(event_source_mapping::MappingConfig {
+            settings: MappingSettings::of(mapping, (!self.options.true_windows).then_some(MAX_BATCH_WINDOW)),
             filter: RecordFilter::parse(&mapping.name, &mapping.filters)?,
             stream_arn,
             from_latest: mapping.starting_position == "LATEST",
@@ -193,7 +193,7 @@ impl FunctionWiring<'_> {
     }
 }
 
-pub(super) fn listed(mapping: &stream_pump::MappingConfig) -> ListedMapping {
+pub(super) fn listed(mapping: &event_source_mapping::MappingConfig) -> ListedMapping {
     ListedMapping {
         name: mapping.name.clone(),
         function: mapping.function.clone(),

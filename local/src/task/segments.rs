@@ -7,7 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 /// As many as the state machine goes about at once.
-const SIDE_BY_SIDE: usize = 10;
+const MAX_CONCURRENT_SEGMENTS: usize = 10;
 
 /// Invokes until every segment is done, and once more for the sum, which it answers. Tells each answer on the way.
 pub(super) async fn run(
@@ -17,15 +17,15 @@ pub(super) async fn run(
     tell: impl Fn(&TaskResponse),
 ) -> Result<TaskResponse, TaskError> {
     let (invoke, tell) = (&invoke, &tell);
-    let branches = stream::iter(0..segments).map(|segment| branch(order, segment, invoke, tell));
-    branches.buffered(SIDE_BY_SIDE).try_collect::<()>().await?;
+    let branches = stream::iter(0..segments).map(|segment| run_segment(order, segment, invoke, tell));
+    branches.buffered(MAX_CONCURRENT_SEGMENTS).try_collect::<()>().await?;
     let sum = json!({
         "task": "summary", "run_id": order.get("run_id"), "of_task": order.get("task"), "segments": segments,
     });
     invoke(raw(&sum)).await
 }
 
-async fn branch(
+async fn run_segment(
     order: &Map<String, Value>,
     segment: u32,
     invoke: &impl AsyncFn(Box<RawValue>) -> Result<TaskResponse, TaskError>,

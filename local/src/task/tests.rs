@@ -12,7 +12,7 @@ use maintenance::task::migrate::MigrateError;
 use maintenance::task::verify::VerifyError;
 use maintenance::task::{TaskCursor, TaskResponse};
 use serde_json::json;
-use shared::raw_table::ScanSegment;
+use shared::table_reader::ScanSegment;
 
 use super::*;
 use crate::stack::{LocalStack, StackOptions};

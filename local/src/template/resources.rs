@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::lambda::function_arn;
 
 use super::node::{NodeValue, TemplateNode};
-use super::place::ResolvedMapping;
 use super::resolve::ResolveScope;
+use super::resolved_mapping::ResolvedMapping;
 use super::{
     ApiRoute, AttributeType, BucketResource, FunctionResource, KeyDefinition, MappingResource, ParameterOverrides,
     PropertyError, SamTemplate, SecondaryIndex, TableResource, names,

@@ -9,7 +9,7 @@
 //!
 //! without the spaces. The key names this format: another one takes another key.
 
-use crate::floor::MinVersion;
+use crate::version_fence::MinVersion;
 
 const ENTRY: u8 = b'E';
 const MARK: u8 = b'M';

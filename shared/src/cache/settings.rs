@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::token::AuthTarget;
+use crate::iam_token::AuthTarget;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{AttributeMap, EXPIRES_AT, UPDATED_AT, VERSION, is_live, text, version, whole};
 use crate::raw_item::RawItem;
-use crate::user::{first_version, spell_moment};
+use crate::user::{first_version, format_rfc3339_millis};
 
 /// When a restored item expires again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub fn restored(archived: RawItem, expiry: RestoredExpiry, over: Option<u64>, no
         }
     }
     if item.contains_key(UPDATED_AT) {
-        item.insert(UPDATED_AT.to_owned(), text(spell_moment(now)));
+        item.insert(UPDATED_AT.to_owned(), text(format_rfc3339_millis(now)));
     }
     let above = over.map_or(0, |over| over.saturating_add(1));
     item.insert(VERSION.to_owned(), whole(first_version(now).max(above)));
@@ -40,7 +40,7 @@ pub fn restored(archived: RawItem, expiry: RestoredExpiry, over: Option<u64>, no
 
 /// Whether a live item is what a restore of the archived one makes, whenever that was.
 #[must_use]
-pub fn is_restored(live: &RawItem, archived: &RawItem) -> bool {
+pub fn matches_archived(live: &RawItem, archived: &RawItem) -> bool {
     live.get(VERSION) != archived.get(VERSION)
         && live.differing(archived).iter().all(|name| [VERSION, EXPIRES_AT, UPDATED_AT].contains(&name.as_str()))
 }
@@ -86,7 +86,7 @@ mod tests {
         let number = |name| item.get(name).unwrap().as_n().unwrap().clone();
         assert_eq!(number("version"), first_version(now).to_string());
         assert_eq!(number("expires_at"), (now.unix_timestamp() + 60).to_string());
-        assert!(is_restored(&item, &archived()) && !is_restored(&archived(), &archived()));
+        assert!(matches_archived(&item, &archived()) && !matches_archived(&archived(), &archived()));
         let never = RawItem::new(restored(archived(), RestoredExpiry::Never, None, now));
         assert!(never.get("expires_at").is_none());
     }

@@ -1,10 +1,10 @@
 //! What a function's environment says of a database. [`PostgresSettings`]
 
-use crate::token::TokenSigner;
+use crate::iam_token::TokenSigner;
 
 use super::PostgresDatabase;
-use super::address::DatabaseUrl;
-use super::login::{PostgresAuth, SECRET};
+use super::auth::{PostgresAuth, SECRET};
+use super::database_url::DatabaseUrl;
 
 /// How connections log in: `password` or `iam`.
 const LOGIN: &str = "POSTGRES_AUTH";

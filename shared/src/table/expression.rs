@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use crate::item;
 use crate::user::expiry::ExpiresAt;
 use crate::user::precondition::{EntityTags, Precondition};
-use crate::user::{FieldPatch, first_version, spell_moment};
+use crate::user::{FieldPatch, first_version, format_rfc3339_millis};
 
 type NamePlaceholders = Option<HashMap<String, String>>;
 type ValuePlaceholders = Option<HashMap<String, AttributeValue>>;
@@ -160,7 +160,7 @@ impl UpdateExpression {
         let before = expression.value("before", item::whole(first_version(now) - 1));
         let one = expression.value("one", item::whole(1));
         self.set.push(format!("{version} = if_not_exists({version}, {before}) + {one}"));
-        self.set(expression, item::UPDATED_AT, item::text(spell_moment(now)));
+        self.set(expression, item::UPDATED_AT, item::text(format_rfc3339_millis(now)));
     }
 
     pub(super) fn into_text(self) -> String {

@@ -20,7 +20,7 @@ use crate::user::{User, UserKey};
 /// Calls that one page may cost; each reads at most 1 MB.
 const CALLS: usize = 5;
 /// What a call after the first asks for at least: the first one showed that most records here have expired.
-const REFILL: usize = 200;
+const MIN_REFILL_LIMIT: usize = 200;
 
 /// By the records' seconds.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -113,7 +113,7 @@ impl UserTable {
         let mut taken = None;
         for call in 0..CALLS {
             let wanted = limit - page.users.len() + 1;
-            let ask = if call == 0 { wanted } else { wanted.max(REFILL) };
+            let ask = if call == 0 { wanted } else { wanted.max(MIN_REFILL_LIMIT) };
             let (items, end) = self.items(listing, start.as_ref(), ask, now).await?;
             for item in items {
                 if page.users.len() == limit {

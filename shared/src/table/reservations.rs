@@ -8,8 +8,8 @@ use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, TransactWriteItem};
 use time::OffsetDateTime;
 
 use super::emails::{self, EmailOwner, HeldEmail, HeldUntil, ReservationWrite};
+use super::idempotency::{TransactionCancelled, cancelled};
 use super::nonce::NonceSource;
-use super::once::{TransactionCancelled, cancelled};
 use super::{CapacityMeter, TableError, WriteError};
 use crate::item::{self, AttributeMap};
 use crate::user::UserKey;

@@ -11,10 +11,10 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValuesOnConditionCheckF
 use time::OffsetDateTime;
 
 use super::emails::HeldEmail;
-use super::fault::{ConditionalWriteError, TableError, refusal};
-use super::once::TransactionCancelled;
+use super::error::{ConditionalWriteError, TableError, refusal};
+use super::idempotency::TransactionCancelled;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
-use super::{ATTEMPTS, CapacityMeter, NonceSource, WriteError};
+use super::{CapacityMeter, MAX_CONFLICT_RETRIES, NonceSource, WriteError};
 use crate::item::{self, AttributeMap};
 use crate::raw_item::{ITEM_BYTES_MOST, RawItem};
 use crate::user::UserKey;
@@ -165,7 +165,7 @@ impl RestoreTable {
     ) -> Result<(), RestorePutError> {
         let key = user_key(item).ok_or(RestorePutError::NoUser)?;
         let reservations = self.reservations(emails);
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CONFLICT_RETRIES {
             let (condition, names, values) = condition(over);
             let put = Put::builder()
                 .table_name(&self.name)

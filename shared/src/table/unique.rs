@@ -9,9 +9,9 @@ use time::OffsetDateTime;
 
 use super::emails::HeldEmail;
 use super::expression::{ExpressionBuilder, UpdateExpression};
-use super::once::TransactionCancelled;
+use super::idempotency::TransactionCancelled;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
-use super::{ATTEMPTS, PutOutcome, TableError, UserTable, WriteError, check_size, encode};
+use super::{MAX_CONFLICT_RETRIES, PutOutcome, TableError, UserTable, WriteError, check_size, encode};
 use crate::item::{self, AttributeMap};
 use crate::user::precondition::Precondition;
 use crate::user::{FieldPatch, User, UserKey, UserPatch, UserProfile, first_version};
@@ -27,7 +27,7 @@ impl UserTable {
         user: &User,
         now: OffsetDateTime,
     ) -> Result<(), WriteError> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CONFLICT_RETRIES {
             let mut writes = vec![self.put_new(user, now)?];
             // An expired record that is written over has ended, and so has its hold on an email.
             let held = HeldEmail::of_profile(&user.profile);
@@ -50,7 +50,7 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<PutOutcome, WriteError> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CONFLICT_RETRIES {
             let current = self.item(key).await?;
             let live = current.as_ref().filter(|item| item::is_live(item, now));
             let version = live.map(item::version).transpose().map_err(TableError::from)?;
@@ -84,7 +84,7 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<User, WriteError> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CONFLICT_RETRIES {
             let current = self.item(key).await?;
             let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::Absent)?;
             let version = item::version(&live).map_err(TableError::from)?;
@@ -113,7 +113,7 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<u64, WriteError> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..MAX_CONFLICT_RETRIES {
             let current = self.item(key).await?;
             let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::Absent)?;
             let version = item::version(&live).map_err(TableError::from)?;

@@ -7,7 +7,7 @@ use super::email::Email;
 use super::expiry::ExpiresAt;
 use super::json::JsonMembers;
 use super::status::UserStatus;
-use super::{User, spell_moment};
+use super::{User, format_rfc3339_millis};
 
 /// The members, in the order in which they are written.
 const NAMES: [&str; 10] = [
@@ -133,8 +133,8 @@ impl Serialize for MaskedUser<'_> {
             attributes: fields.pick(5, profile.attributes.as_ref()).flatten(),
             expires_at: fields.pick(6, profile.expires_at.map(ExpiresAt::seconds)).flatten(),
             version: fields.pick(7, user.version),
-            created_at: fields.pick(8, user.created_at).flatten().map(spell_moment),
-            updated_at: fields.pick(9, user.updated_at).flatten().map(spell_moment),
+            created_at: fields.pick(8, user.created_at).flatten().map(format_rfc3339_millis),
+            updated_at: fields.pick(9, user.updated_at).flatten().map(format_rfc3339_millis),
         }
         .serialize(serializer)
     }

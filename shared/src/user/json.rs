@@ -4,8 +4,8 @@
 //! What can be built is what DynamoDB can store as it is: numbers of at most 38 digits ([`JsonNumber`]), nested no deeper
 //! than [`MAX_DEPTH`]. A refusal points at the place (RFC 6901).
 
-mod members;
 mod number;
+mod object_members;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,8 +15,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::number::canonical;
-pub use members::JsonMembers;
 pub use number::JsonNumber;
+pub use object_members::JsonMembers;
 
 /// How deep the deepest value may lie below the root. DynamoDB nests 32 levels, the first of which is the attribute
 /// itself.

@@ -141,6 +141,6 @@ async fn a_token_that_names_no_user_or_is_past_its_time_is_no_token() {
 
 #[test]
 fn a_route_without_a_line_needs_the_widest_scope() {
-    assert_eq!(need("/users/{user_id}/export", &Method::GET), Some(Scope::Admin));
-    assert_eq!(need("/users/{user_id}/{timestamp}", &Method::CONNECT), Some(Scope::Admin));
+    assert_eq!(required_scope("/users/{user_id}/export", &Method::GET), Some(Scope::Admin));
+    assert_eq!(required_scope("/users/{user_id}/{timestamp}", &Method::CONNECT), Some(Scope::Admin));
 }

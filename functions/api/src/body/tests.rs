@@ -27,7 +27,7 @@ fn pointers<T>(read: Result<T, Problem>) -> Vec<String> {
 fn a_whole_draft_is_read() {
     let text = r#"{"user_id": "ada", "timestamp": 7, "name": "Ad\u0061", "email": "ada@example.com", "status": "on",
         "attributes": {"n": 1}, "expires_at": 1900000000}"#;
-    let Ok(draft) = draft(text.as_bytes(), NOW) else { panic!("refused") };
+    let Ok(draft) = parse_create(text.as_bytes(), NOW) else { panic!("refused") };
     assert_eq!((draft.id.unwrap(), draft.timestamp.unwrap()), (key().id, key().timestamp));
     assert_eq!(draft.profile.name.as_str(), "Ada");
     assert_eq!(draft.profile.email.unwrap().as_str(), "ada@example.com");
@@ -39,7 +39,7 @@ fn a_whole_draft_is_read() {
 #[test]
 fn null_is_absent_where_a_part_may_be() {
     let text = br#"{"user_id":null,"timestamp":null,"name":"A","email":null,"status":null,"attributes":null,"expires_at":null}"#;
-    let Ok(draft) = draft(text, NOW) else { panic!("refused") };
+    let Ok(draft) = parse_create(text, NOW) else { panic!("refused") };
     assert!(draft.id.is_none() && draft.timestamp.is_none());
     let profile = draft.profile;
     assert!(profile.email.is_none() && profile.status.is_none() && profile.attributes.is_none());
@@ -51,7 +51,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     let text = r#"{"user_id":"a b","timestamp":-1,"name":" ","email":"x","status":7,"attributes":{"a":[1e999]},
         "expires_at":"soon","nmae":1,"a/b":2,"version":3}"#;
     assert_eq!(
-        pointers(draft(text.as_bytes(), NOW)),
+        pointers(parse_create(text.as_bytes(), NOW)),
         [
             "/user_id",
             "/timestamp",
@@ -69,28 +69,28 @@ fn everything_that_is_wrong_is_told_at_once() {
 
 #[test]
 fn a_name_is_demanded_once_and_a_duplicate_is_named() {
-    assert_eq!(pointers(draft(b"{}", NOW)), ["/name"]);
-    assert_eq!(pointers(draft(br#"{"name":null}"#, NOW)), ["/name"]);
-    assert_eq!(pointers(draft(br#"{"name":"A","name":"B"}"#, NOW)), ["/name"]);
-    assert_eq!(pointers(draft(br#"{"name":"\ud800"}"#, NOW)), ["/name"]);
-    assert_eq!(pointers(draft(br#"{"name":"A","attributes":{"b":1,"b":2}}"#, NOW)), ["/attributes/b"]);
+    assert_eq!(pointers(parse_create(b"{}", NOW)), ["/name"]);
+    assert_eq!(pointers(parse_create(br#"{"name":null}"#, NOW)), ["/name"]);
+    assert_eq!(pointers(parse_create(br#"{"name":"A","name":"B"}"#, NOW)), ["/name"]);
+    assert_eq!(pointers(parse_create(br#"{"name":"\ud800"}"#, NOW)), ["/name"]);
+    assert_eq!(pointers(parse_create(br#"{"name":"A","attributes":{"b":1,"b":2}}"#, NOW)), ["/attributes/b"]);
 }
 
 #[test]
 fn a_number_of_seconds_is_whole() {
     for number in ["1.0", "1e3", "\"7\"", "true", "99999999999999999999", "[]"] {
         let text = format!(r#"{{"name":"A","timestamp":{number}}}"#);
-        assert_eq!(pointers(draft(text.as_bytes(), NOW)), ["/timestamp"], "{number}");
+        assert_eq!(pointers(parse_create(text.as_bytes(), NOW)), ["/timestamp"], "{number}");
     }
 }
 
 #[test]
 fn a_body_that_is_no_object_is_told_so_and_a_malformed_one_where() {
     for text in ["[]", "null", "7", "\"a\""] {
-        assert_eq!(pointers(draft(text.as_bytes(), NOW)), [""], "{text}");
+        assert_eq!(pointers(parse_create(text.as_bytes(), NOW)), [""], "{text}");
     }
     for text in [&b""[..], b"{", b"{\"a\":1,}", b"{} x", b"{\"a\":\"\xff\"}", b"\xef\xbb\xbf{}"] {
-        let read = draft(text, NOW);
+        let read = parse_create(text, NOW);
         assert!(matches!(read, Err(Problem::MalformedJson { .. })), "{}", String::from_utf8_lossy(text));
     }
 }
@@ -104,19 +104,19 @@ fn a_replacement_may_repeat_the_key_and_not_change_it() {
 
 #[test]
 fn a_patch_keeps_sets_and_removes() {
-    let Ok(read) = edits(br#"{"name":"B","email":null,"attributes":{"a":null}}"#, &key(), NOW) else {
+    let Ok(read) = parse_merge_patch(br#"{"name":"B","email":null,"attributes":{"a":null}}"#, &key(), NOW) else {
         panic!("refused")
     };
     assert_eq!(read.name.unwrap().as_str(), "B");
     assert_eq!((read.email, read.status, read.expires_at), (FieldPatch::Remove, FieldPatch::Keep, FieldPatch::Keep));
     assert!(matches!(read.attributes, FieldPatch::Set(_)));
-    let Ok(empty) = edits(b"{}", &key(), NOW) else { panic!("refused") };
+    let Ok(empty) = parse_merge_patch(b"{}", &key(), NOW) else { panic!("refused") };
     assert_eq!(empty, UserPatch::default());
 }
 
 #[test]
 fn a_patch_cannot_remove_the_name_nor_touch_what_the_service_sets() {
-    let read = edits(
+    let read = parse_merge_patch(
         br#"{"user_id":"eve","timestamp":8,"name":null,"version":1,"created_at":null,"updated_at":"x","attributes":[]}"#,
         &key(),
         NOW,
@@ -129,7 +129,7 @@ fn a_patch_cannot_remove_the_name_nor_touch_what_the_service_sets() {
 #[test]
 fn a_body_of_nothing_but_mistakes_is_not_answered_with_all_of_them() {
     let members: Vec<_> = (0..5_000).map(|index| format!("\"{index}\":1")).collect();
-    assert_eq!(mistakes(draft(format!("{{{}}}", members.join(",")).as_bytes(), NOW)).len(), 100);
+    assert_eq!(mistakes(parse_create(format!("{{{}}}", members.join(",")).as_bytes(), NOW)).len(), 100);
 }
 
 /// Texts that are JSON, or nearly: the names that bodies have, with values that they do not.
@@ -156,9 +156,9 @@ fn nearly_json() -> impl Strategy<Value = String> {
 /// Whatever the bytes are: no panic, and a refusal says what is wrong.
 fn read_in_every_way(bytes: &[u8]) {
     let refusals = [
-        draft(bytes, NOW).err(),
+        parse_create(bytes, NOW).err(),
         replacement(bytes, &key(), NOW).err(),
-        edits(bytes, &key(), NOW).err(),
+        parse_merge_patch(bytes, &key(), NOW).err(),
         keys(bytes).err(),
     ];
     for refusal in refusals.into_iter().flatten() {

@@ -11,13 +11,13 @@ use proptest::prelude::*;
 use serde_json::Value;
 use shared::clock::Clock;
 use shared::http::caller::{AuthMode, ScopeMapping};
-use shared::http::seal::SealKeys;
+use shared::http::cursor_seal::SealKeys;
 use shared::table::UserTable;
 use time::macros::datetime;
 use tower::ServiceExt;
 
 use super::*;
-use crate::access::need;
+use crate::access::required_scope;
 
 fn app() -> Router {
     app_with(AuthMode::None, Clock::fixed(datetime!(2026-11-22 10:00 UTC)))
@@ -37,7 +37,7 @@ pub(crate) fn app_with(auth: AuthMode, clock: Clock) -> Router {
     let scopes = ScopeMapping::default();
     let deployment = ContractDeployment { auth, scopes: scopes.clone(), has_relational: false };
     let users = AppState::new(table, clock.clone(), keys);
-    routes(users, AuthLayer { auth, scopes, clock, need }, &BasePath::default(), deployment, None)
+    routes(users, AuthLayer { auth, scopes, clock, need: required_scope }, &BasePath::default(), deployment, None)
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {

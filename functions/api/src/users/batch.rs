@@ -2,9 +2,9 @@
 
 use axum::extract::Request;
 use axum::http::StatusCode;
-use front::answer::{UserListWriter, json};
-use front::door::AuthenticatedCaller;
+use front::auth::AuthenticatedCaller;
 use front::problem::Problem;
+use front::response::{UserListWriter, json};
 use serde::Serialize;
 use shared::http::query::QueryParameters;
 use shared::user::UserKey;
@@ -12,7 +12,7 @@ use shared::user::fields::FieldMask;
 
 use super::{ApiResult, AppState};
 use crate::body;
-use crate::contract::schema;
+use crate::openapi::schema;
 
 /// Keys that are read before any of their records is answered and dropped: 100 records of 400 KB would be half of the function's
 /// memory as text, and several times all of it as values.

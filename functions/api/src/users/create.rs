@@ -3,24 +3,24 @@
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
-use front::door::AuthenticatedCaller;
+use front::auth::AuthenticatedCaller;
 use front::identifier::new_uuid;
 use front::path::StagePrefix;
 use front::problem::Problem;
-use shared::floor::MinVersion;
 use shared::http::caller::Caller;
 use shared::table::{IdempotencyOutcome, IdempotencyRecord, WriteError};
 use shared::user::id::UserId;
 use shared::user::timestamp::Timestamp;
 use shared::user::{User, UserKey};
+use shared::version_fence::MinVersion;
 use time::OffsetDateTime;
 
-use super::answer::{address, written};
+use super::response::{record_path, write_response};
 use super::write::WriteIntent;
 use super::{ApiResult, AppState};
 use crate::body::{self, CreateUserBody};
-use crate::contract::schema;
 use crate::idempotency;
+use crate::openapi::schema;
 
 /// `POST /users`
 #[utoipa::path(
@@ -47,7 +47,7 @@ pub(crate) async fn create(
     let now = users.clock.now();
     let given = idempotency::key(request.headers())?;
     let body = body::json(request).await?;
-    let draft = body::draft(&body, now)?;
+    let draft = body::parse_create(&body, now)?;
     let is_new_user = draft.id.is_none() && caller.bound_to().is_none();
     let key = key(&users, &caller, &draft, now)?;
     let fingerprint = given.as_ref().map(|_| idempotency::fingerprint(&draft));
@@ -67,7 +67,7 @@ pub(crate) async fn create(
         return Ok(created(&user, stage));
     };
     let Some(attempts) = &users.attempts else {
-        return Err(idempotency::not_offered());
+        return Err(idempotency::unsupported());
     };
     let attempt = IdempotencyRecord {
         id: given.id(&caller, "POST", "/users"),
@@ -81,7 +81,7 @@ pub(crate) async fn create(
                 user
             } else {
                 // The same body, read as of then, with the key of then: the same answer.
-                User::created(key, body::draft(&body, moment)?.profile, moment)
+                User::created(key, body::parse_create(&body, moment)?.profile, moment)
             };
             // Whoever wrote it may have ended before it could tell the cache.
             users.wrote(&user.key, MinVersion::of_write(0, user.version)).await;
@@ -112,5 +112,5 @@ fn key(users: &AppState, caller: &Caller, draft: &CreateUserBody, now: OffsetDat
 }
 
 fn created(user: &User, stage: StagePrefix) -> axum::response::Response {
-    written(StatusCode::CREATED, user, Some((LOCATION, stage.0 + &address(&user.key))))
+    write_response(StatusCode::CREATED, user, Some((LOCATION, stage.0 + &record_path(&user.key))))
 }

@@ -1,20 +1,20 @@
 //! `GET /users` and `GET /users/{user_id}`: pages of records.
 
 use axum::http::{StatusCode, Uri};
-use front::answer::{UserListWriter, json, link_next};
-use front::door::AuthenticatedCaller;
-use front::identifier::{new_uuid, salt};
-use front::path::{StagePrefix, UserIdPath, seconds};
+use front::auth::AuthenticatedCaller;
+use front::identifier::{new_uuid, nonce_from_uuid};
+use front::path::{StagePrefix, UserIdPath, parse_epoch_seconds};
 use front::problem::Problem;
-use shared::http::page;
+use front::response::{UserListWriter, json, set_next_link_header};
+use shared::http::page_limit;
 use shared::http::query::QueryParameters;
 use shared::table::{ListOrder, ListQuery, ListSegment};
 use shared::user::email::Email;
 use shared::user::fields::FieldMask;
 
 use super::{ApiResult, AppState};
-use crate::contract::schema;
-use crate::page::{ListCursors, cursor};
+use crate::cursor::{ListCursors, cursor};
+use crate::openapi::schema;
 
 /// Segments that a scan may be cut into.
 const MAX_SEGMENTS: u16 = 1_000;
@@ -72,7 +72,7 @@ pub(crate) async fn list(
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn history(
+pub(crate) async fn list_records(
     users: AppState,
     AuthenticatedCaller(caller): AuthenticatedCaller,
     UserIdPath(id): UserIdPath,
@@ -80,7 +80,7 @@ pub(crate) async fn history(
     uri: Uri,
 ) -> ApiResult {
     let mut query = QueryParameters::parse(uri.query(), &["from", "to", "order", "fields", "limit", "cursor"]);
-    let (from, to) = (query.take("from", seconds), query.take("to", seconds));
+    let (from, to) = (query.take("from", parse_epoch_seconds), query.take("to", parse_epoch_seconds));
     if let (Some(from), Some(to)) = (from, to)
         && from > to
     {
@@ -119,7 +119,7 @@ fn segment(query: &mut QueryParameters) -> Option<ListSegment> {
 async fn listed(users: &AppState, mut query: QueryParameters, cursors: ListCursors<'_>, path: &str) -> ApiResult {
     let now = users.clock.now();
     let fields = query.take("fields", FieldMask::parse).unwrap_or(FieldMask::ALL);
-    let limit = page::limit(&mut query);
+    let limit = page_limit::limit(&mut query);
     // Of a list that cannot be told, no cursor can be told from a wrong one.
     let after = if query.is_sound() { cursor(&mut query, &cursors, now) } else { None };
     let rest = query.without("cursor");
@@ -145,12 +145,12 @@ async fn listed(users: &AppState, mut query: QueryParameters, cursors: ListCurso
     }
     let cursor = match next {
         None => None,
-        Some(position) => Some(cursors.encode(&position, now, salt(new_uuid(&users.clock)))?),
+        Some(position) => Some(cursors.encode(&position, now, nonce_from_uuid(new_uuid(&users.clock)))?),
     };
     listed.member("next_cursor", &cursor)?;
     let mut response = json(StatusCode::OK, listed.close());
     if let Some(cursor) = cursor {
-        link_next(&mut response, path, &rest, &cursor)?;
+        set_next_link_header(&mut response, path, &rest, &cursor)?;
     }
     Ok(response)
 }

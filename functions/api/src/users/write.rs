@@ -6,10 +6,10 @@
 use std::future::Future;
 
 use front::problem::Problem;
-use shared::floor::MinVersion;
 use shared::table::{TableError, WriteError};
 use shared::user::UserKey;
 use shared::user::precondition::{EntityTags, Precondition};
+use shared::version_fence::MinVersion;
 use tokio::time::timeout_at;
 
 use super::AppState;

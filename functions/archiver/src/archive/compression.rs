@@ -20,7 +20,7 @@ const ZSTD_HASH_LOG: u32 = 15;
 /// A reader refuses a frame that asks for a larger window than 8 MiB, which nobody here wrote: its memory is bounded by this.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Content is handed to the encoder in pieces of about this size.
-pub(super) const PIECE_BYTES: usize = 512 * 1024;
+pub(super) const CHUNK_BYTES: usize = 512 * 1024;
 
 /// A compression of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -162,13 +162,13 @@ mod tests {
     fn content_of_many_pieces_is_one_frame_that_a_small_window_reads() {
         let mut encoder = Compression::Zstd.encoder(Vec::new()).unwrap();
         for _ in 0..9 {
-            encoder.write_all(&vec![b'a'; PIECE_BYTES]).unwrap();
+            encoder.write_all(&vec![b'a'; CHUNK_BYTES]).unwrap();
         }
         let bytes = encoder.finish().unwrap();
         assert_eq!(zstd::zstd_safe::find_frame_compressed_size(&bytes), Ok(bytes.len()));
         let mut decoder = zstd::Decoder::with_buffer(bytes.as_slice()).unwrap();
         decoder.window_log_max(ZSTD_WINDOW_LOG).unwrap();
-        assert_eq!(io::copy(&mut decoder, &mut io::sink()).unwrap(), 9 * PIECE_BYTES as u64);
+        assert_eq!(io::copy(&mut decoder, &mut io::sink()).unwrap(), 9 * CHUNK_BYTES as u64);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::io::{self, Write};
 
 use sha2::{Digest as _, Sha256};
 
-use super::compression::{PIECE_BYTES, RowEncoder};
-use super::row::push_one_line;
+use super::compression::{CHUNK_BYTES, RowEncoder};
+use super::row::push_compact_json;
 use super::write::HashingWriter;
 use super::{Compression, ItemText};
 
@@ -37,11 +37,11 @@ impl<W: Write> ItemWriter<W> {
     pub fn push(&mut self, item: &ItemText) -> io::Result<()> {
         let before = self.piece.len();
         self.piece.extend_from_slice(b"{\"Item\":");
-        push_one_line(item.get(), &mut self.piece);
+        push_compact_json(item.get(), &mut self.piece);
         self.piece.extend_from_slice(b"}\n");
         self.items += 1;
         self.content_bytes += (self.piece.len() - before) as u64;
-        if self.piece.len() >= PIECE_BYTES {
+        if self.piece.len() >= CHUNK_BYTES {
             self.encoder.write_all(&self.piece)?;
             self.piece.clear();
         }

@@ -111,7 +111,7 @@ impl NdjsonRowWriter {
     /// Adds the row's line, and a line feed.
     pub(super) fn push(&mut self, row: &ArchiveRow<'_>, lines: &mut Vec<u8>) -> io::Result<()> {
         lines.extend_from_slice(b"{\"Item\":");
-        push_one_line(row.item, lines);
+        push_compact_json(row.item, lines);
         lines.extend_from_slice(b",\"Metadata\":{\"Revision\":\"");
         self.push_revision(row.revision, lines);
         lines.extend_from_slice(b"\",\"RemovedAt\":\"");
@@ -153,7 +153,7 @@ impl NdjsonRowWriter {
 }
 
 /// Adds the JSON as it is, or, if it stands on several lines, without the white space between its tokens.
-pub(super) fn push_one_line(json: &str, line: &mut Vec<u8>) {
+pub(super) fn push_compact_json(json: &str, line: &mut Vec<u8>) {
     let json = json.as_bytes();
     if memchr::memchr2(b'\n', b'\r', json).is_none() {
         line.extend_from_slice(json);
@@ -178,7 +178,7 @@ mod tests {
 
     fn one_line(json: &str) -> String {
         let mut line = Vec::new();
-        push_one_line(json, &mut line);
+        push_compact_json(json, &mut line);
         String::from_utf8(line).unwrap()
     }
 

@@ -66,7 +66,7 @@ pub struct MissingOldImageError {
 ///
 /// # Errors
 /// [`MissingOldImageError`] if a TTL removal comes without its item because the stream's view has none.
-pub fn select<'a>(records: &'a [StreamRecord<'_>]) -> Result<ArchiveBatch<'a>, MissingOldImageError> {
+pub fn rows_from_removals<'a>(records: &'a [StreamRecord<'_>]) -> Result<ArchiveBatch<'a>, MissingOldImageError> {
     let mut selection = ArchiveBatch::default();
     let mut places: BTreeMap<(&str, ArchiveHour), usize> = BTreeMap::new();
     let contradicting = contradicting(records);

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::compression::{PIECE_BYTES, RowEncoder};
+use super::compression::{CHUNK_BYTES, RowEncoder};
 use super::key::RowsDigest;
 use super::row::NdjsonRowWriter;
 use super::{ArchiveHour, ArchiveRow, Compression, ObjectKey, ObjectMetadata};
@@ -80,7 +80,7 @@ impl<W: Write> ObjectWriter<W> {
         self.rows += 1;
         let (first, last) = self.times.unwrap_or((row.removed_at, row.removed_at));
         self.times = Some((first.min(row.removed_at), last.max(row.removed_at)));
-        if self.piece.len() >= PIECE_BYTES {
+        if self.piece.len() >= CHUNK_BYTES {
             self.encoder.write_all(&self.piece)?;
             self.piece.clear();
         }

@@ -6,7 +6,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::primitives::ByteStreamError;
-use shared::raw_table::causes;
+use shared::table_reader::error_chain;
 use tokio::runtime::Handle;
 
 use super::{ArchiveStore, COPIED_WITHIN, ObjectReader, StoreError, within};
@@ -15,7 +15,7 @@ use super::{ArchiveStore, COPIED_WITHIN, ObjectReader, StoreError, within};
 const SUPERSEDED: &str = "superseded/";
 
 /// How often a body may break off before its request has failed: the client tries again only until an answer begins.
-const BROKEN_BODIES: usize = 2;
+const MAX_BODY_RETRIES: usize = 2;
 
 /// An object of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +73,8 @@ impl ArchiveStore {
         let mut pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.failed(format!("cannot be listed at {prefix}"), causes(&error)))?;
+            let page =
+                page.map_err(|error| self.failed(format!("cannot be listed at {prefix}"), error_chain(&error)))?;
             let stored = |object: aws_sdk_s3::types::Object| {
                 let bytes = object.size().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
                 Some(ObjectMeta { key: object.key?, bytes })
@@ -92,7 +93,8 @@ impl ArchiveStore {
         let mut pages = list.into_paginator().send();
         let mut level = PrefixListing::default();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.failed(format!("cannot be listed at {prefix}"), causes(&error)))?;
+            let page =
+                page.map_err(|error| self.failed(format!("cannot be listed at {prefix}"), error_chain(&error)))?;
             level.objects.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
             level.folders.extend(page.common_prefixes.unwrap_or_default().into_iter().filter_map(|of| of.prefix));
         }
@@ -125,7 +127,7 @@ impl ArchiveStore {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(head) => Ok(Some(head.metadata.unwrap_or_default())),
             Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => Ok(None),
-            Err(error) => Err(self.failed(format!("cannot be asked for {key}"), causes(&error))),
+            Err(error) => Err(self.failed(format!("cannot be asked for {key}"), error_chain(&error))),
         }
     }
 
@@ -137,11 +139,11 @@ impl ArchiveStore {
         let unread = |cause| self.failed(format!("does not give {key}"), cause);
         match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(object) => {
-                let body = object.body.collect().await.map_err(|error| unread(causes(&error)))?;
+                let body = object.body.collect().await.map_err(|error| unread(error_chain(&error)))?;
                 Ok(Some(body.to_vec()))
             }
             Err(error) if error.code() == Some("NoSuchKey") => Ok(None),
-            Err(error) => Err(unread(causes(&error))),
+            Err(error) => Err(unread(error_chain(&error))),
         }
     }
 
@@ -164,8 +166,8 @@ impl ArchiveStore {
         loop {
             let mut given = get.clone().send().await.map_err(|error| match error.code() {
                 Some("NoSuchKey") => GetError::Nothing,
-                Some("InvalidRange") => GetError::NoSuchBytes(unread(causes(&error))),
-                _ => GetError::Failed(unread(causes(&error))),
+                Some("InvalidRange") => GetError::NoSuchBytes(unread(error_chain(&error))),
+                _ => GetError::Failed(unread(error_chain(&error))),
             })?;
             match fill(&mut buffer, &mut given, until - from).await {
                 Ok(()) => {
@@ -174,8 +176,8 @@ impl ArchiveStore {
                     let metadata = given.metadata.unwrap_or_default();
                     return Ok(RangeResponse { metadata, of: of.unwrap_or(buffer.len() as u64), bytes: buffer });
                 }
-                Err(_) if broken < BROKEN_BODIES => broken += 1,
-                Err(error) => return Err(GetError::Failed(unread(causes(&error)))),
+                Err(_) if broken < MAX_BODY_RETRIES => broken += 1,
+                Err(error) => return Err(GetError::Failed(unread(error_chain(&error)))),
             }
         }
     }
@@ -193,7 +195,7 @@ impl ArchiveStore {
         match copy.send().await {
             Ok(_) => {}
             Err(error) if error.code() == Some("NoSuchKey") => return Ok(()),
-            Err(error) => return Err(self.failed(format!("does not copy {key}"), causes(&error))),
+            Err(error) => return Err(self.failed(format!("does not copy {key}"), error_chain(&error))),
         }
         self.remove(key).await
     }
@@ -204,6 +206,6 @@ impl ArchiveStore {
     /// [`StoreError`]; the object may still be there.
     pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
         let removed = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
-        removed.map(drop).map_err(|error| self.failed(format!("does not remove {key}"), causes(&error)))
+        removed.map(drop).map_err(|error| self.failed(format!("does not remove {key}"), error_chain(&error)))
     }
 }

@@ -14,15 +14,15 @@ use shared::change::CanonicalKey;
 use shared::revision::Revision;
 use time::OffsetDateTime;
 
-use super::course::TaskRun;
+use super::corrupt_objects::report_corrupt_objects;
 use super::dealt_to;
-use super::found::tell;
+use super::task_run::TaskRun;
+use crate::archive_scan::{ArchiveReader, ArchiveScanError, MemoryBudget, TimeRange, scan_archive};
 use crate::failure_bucket::BucketError;
 use crate::progress::CountOutcome;
-use crate::sweep::{ArchiveReader, ArchiveScanError, MemoryBudget, TimeRange, sweep};
 
 /// Removals that are looked for in one sweep of the archive.
-const SOUGHT: usize = 50_000;
+const LOOKUP_BATCH: usize = 50_000;
 
 /// What to look for, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub async fn run(
         let segment = course.segment();
         let own = keys.iter().filter(|key| dealt_to(segment, key.as_str()));
         let sought = own.map(|key| ((key.clone(), None), 0)).collect();
-        look_for(course, world, audit, sought).await?;
+        check_archive(course, world, audit, sought).await?;
         return Ok(true);
     }
     while let Some(replica) = world.replicas.get(course.at().replica) {
@@ -113,18 +113,18 @@ pub async fn run(
                 }
             }
             after = page.next;
-            if after.is_none() || sought.len() >= SOUGHT || course.is_up() {
+            if after.is_none() || sought.len() >= LOOKUP_BATCH || course.is_up() {
                 break after.is_none();
             }
         };
-        look_for(course, world, audit, sought).await?;
+        check_archive(course, world, audit, sought).await?;
         let replica = course.at().replica + usize::from(ended);
         course.checkpoint(AuditCursor { replica, after, told: true }).await?;
     }
     Ok(true)
 }
 
-async fn look_for(
+async fn check_archive(
     course: &mut TaskRun<AuditCursor>,
     world: &AuditContext<'_>,
     audit: &AuditRequest,
@@ -144,9 +144,9 @@ async fn look_for(
         }
         Ok(())
     };
-    let (sought, seen) = sweep(&world.library, &period, course.stop_at, sought, wanted, take).await?;
+    let (sought, seen) = scan_archive(&world.library, &period, course.stop_at, sought, wanted, take).await?;
     if !course.at().told {
-        tell(course, "audit", &seen);
+        report_corrupt_objects(course, "audit", &seen);
     }
     for ((key, revision), objects) in sought {
         let (kind, outcome) = match (objects, revision) {

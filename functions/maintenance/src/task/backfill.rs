@@ -19,19 +19,19 @@ use serde_json::value::RawValue;
 use shared::change::CanonicalKey;
 use shared::invocation::Invocation;
 use shared::raw_item::RawItem;
-use shared::raw_table::{ScanPage, ScanSegment};
 use shared::revision::Revision;
+use shared::table_reader::{ScanPage, ScanSegment};
 use tokio::time::Instant;
 
-use super::course::TaskRun;
-use super::pace::CapacityBudget;
+use super::capacity_budget::CapacityBudget;
+use super::task_run::TaskRun;
 use crate::failure_bucket::BucketError;
 use crate::mapping::{MappingNotReady, ReplicatorMappings};
 use crate::progress::CountOutcome;
 use crate::source::{SourceTable, SourceTableError};
 
 /// A page whose writes fail is tried so often before the task fails; with the SDK's retries, that is half a minute.
-const TRIES: u32 = 6;
+const MAX_ATTEMPTS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a backfill stops before its end.
@@ -216,7 +216,7 @@ async fn fill(
         |(key, item)| ReplicaWrite { key, target: WriteTarget::Item(item), revision, over: ReplicaCondition::Nothing };
     let mut open: Vec<ReplicaWrite<'_>> = items.iter().map(|(key, item)| write((key, item))).collect();
     let (mut filled, mut pause) = (FillStats::default(), FIRST_PAUSE);
-    for attempt in 1..=TRIES {
+    for attempt in 1..=MAX_ATTEMPTS {
         let mut failed: Option<String> = None;
         let mut again = Vec::new();
         for (write, put) in open.iter().zip(replica.put(&open, invocation).await) {
@@ -232,7 +232,7 @@ async fn fill(
         }
         open = again;
         filled.failed = failed.map(|reason| (open.len(), reason));
-        if open.is_empty() || attempt == TRIES || Instant::now() + pause >= invocation.stop_at {
+        if open.is_empty() || attempt == MAX_ATTEMPTS || Instant::now() + pause >= invocation.stop_at {
             break;
         }
         tokio::time::sleep(pause).await;

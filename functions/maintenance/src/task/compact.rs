@@ -16,8 +16,8 @@
 //! Memory does not grow with the day: a merge reads at most 32 runs at a time, and what is more takes
 //! several rounds, each a step that stands for itself.
 
-mod lines;
 mod manifest;
+mod ndjson_writer;
 mod plan;
 
 use std::collections::BTreeSet;
@@ -28,12 +28,12 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
-use self::lines::NdjsonFormat;
 use self::manifest::MergeManifest;
+use self::ndjson_writer::NdjsonFormat;
 use self::plan::MergePeriod;
-use super::course::TaskRun;
 use super::dealt_to;
 use super::merge::{MergeError, MergeJob, MergeResult};
+use super::task_run::TaskRun;
 use crate::catalog;
 use crate::progress::CountOutcome;
 
@@ -160,7 +160,7 @@ async fn step(
     compact: &CompactRequest,
     day: ArchiveDay,
 ) -> Result<StepResult, MergeError> {
-    let mut shelf = catalog::shelf(world.archive, world.table, day).await?;
+    let mut shelf = catalog::list_day(world.archive, world.table, day).await?;
     let left = manifest::left(world.archive, world.table, day, &shelf).await?;
     let (retired, fault) = manifest::retire(world.archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
     retired_objects(course, retired, fault).await?;

@@ -14,19 +14,19 @@ use archiver::store::{ROWS_TYPE, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use shared::raw_table::{ScanSegment, SourceDescription};
+use shared::table_reader::{ScanSegment, SourceDescription};
 use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 
-use super::course::TaskRun;
+use super::corrupt_objects::report_corrupt_objects;
 use super::dealt_to;
-use super::found::tell;
-use crate::facts::{VersionFilter, VersionsByKey};
+use super::task_run::TaskRun;
+use crate::archive_scan::{ArchiveReader, ArchiveScanError, TimeRange, scan_archive};
 use crate::failure_bucket::BucketError;
-use crate::sweep::{ArchiveReader, ArchiveScanError, TimeRange, sweep};
+use crate::row_versions::{VersionFilter, VersionsByKey};
 
 /// The service takes no more.
-const OBJECTS_MOST: u32 = 50_000;
+const MAX_OBJECTS: u32 = 50_000;
 
 /// What to export.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum ExportError {
     #[error("cannot create the temporary file: {0}")]
     Spool(#[from] io::Error),
     /// More objects than an import takes.
-    #[error("an import accepts at most {OBJECTS_MOST} objects: use fewer segments or a larger target_file_size_bytes")]
+    #[error("an import accepts at most {MAX_OBJECTS} objects: use fewer segments or a larger target_file_size_bytes")]
     Objects,
     /// An export of this name, dealt out or compressed otherwise.
     #[error(
@@ -114,13 +114,14 @@ pub async fn run(
     let (segment, period) = (course.segment(), TimeRange { from: None, to });
     let wanted = move |row: &ArchivedRow| dealt_to(segment, row.key.as_str());
     let take = |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, VersionFilter::Latest, held);
-    let (facts, seen) = sweep(&world.library, &period, course.stop_at, VersionsByKey::default(), wanted, take).await?;
-    tell(course, "export-import-table", &seen);
+    let (facts, seen) =
+        scan_archive(&world.library, &period, course.stop_at, VersionsByKey::default(), wanted, take).await?;
+    report_corrupt_objects(course, "export-import-table", &seen);
     let rows = facts.into_keys().into_iter().filter_map(|(_, mut rows)| rows.pop());
     let mut rows = rows.peekable();
     let mut part = 0;
     while rows.peek().is_some() {
-        if part >= OBJECTS_MOST / segment.of {
+        if part >= MAX_OBJECTS / segment.of {
             return Err(ExportError::Objects);
         }
         let file = NamedTempFile::new()?;
@@ -145,7 +146,7 @@ pub async fn run(
         course.count("export-import-table.removed", 1);
     }
     if segment.segment == 0 {
-        let key = command_key(run);
+        let key = import_command_key(run);
         let command = command(world, export, run);
         let sha256 = Sha256::digest(command.as_bytes()).into();
         world.library.store.put_text(&key, "text/x-shellscript", command.clone(), sha256).await?;
@@ -177,7 +178,7 @@ fn is_of(key: &str, run: &str, of: u32, compression: Compression) -> bool {
 
 /// Where the command of an export lies.
 #[must_use]
-pub fn command_key(run: &str) -> String {
+pub fn import_command_key(run: &str) -> String {
     format!("export/{run}/import-table.sh")
 }
 

@@ -15,13 +15,13 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::compact::DAMAGED_MOST;
-use crate::archived::{ArchiveRowError, ChainedReader, ObjectReadError};
+use crate::archive_objects::{ArchiveRowError, ChainedReader, ObjectReadError};
 use crate::failure_bucket::BucketError;
 
 /// Runs that are merged at a time: each costs a decoder and up to two pieces of its object, 2.5 MB together.
 pub(super) const FAN_IN: usize = 32;
 /// How many rows are merged between two looks at the clock.
-const ROWS_A_LOOK: u64 = 1_024;
+const ROWS_PER_DEADLINE_CHECK: u64 = 1_024;
 
 /// Objects that are read one after the other, because they are sorted as one.
 pub(super) type SortedRun = Vec<String>;
@@ -127,7 +127,7 @@ impl MergeJob {
                 Err(ArchiveRowError::Damaged(damage)) => return Ok(MergeResult::Damaged(damage)),
                 Err(ArchiveRowError::Unread(unread)) => return Err(unread.into()),
             };
-            if rows.is_multiple_of(ROWS_A_LOOK) && Instant::now() >= self.stop_at {
+            if rows.is_multiple_of(ROWS_PER_DEADLINE_CHECK) && Instant::now() >= self.stop_at {
                 return Ok(MergeResult::Stopped);
             }
             rows += 1;

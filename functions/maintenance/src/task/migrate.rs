@@ -3,13 +3,13 @@
 //! It logs in as the database's owner, and lets the user in whom all functions log in as. It asks nothing of the source, so
 //! that it runs before anything else does; a second time it changes nothing.
 
-use replicator::sink::postgres::{MigrationError, admit, migrate};
+use replicator::sink::postgres::{MigrationError, grant_app_role, migrate};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::postgres::PostgresDatabase;
-use shared::raw_table::ScanSegment;
+use shared::table_reader::ScanSegment;
 
-use super::course::TaskRun;
+use super::task_run::TaskRun;
 use crate::failure_bucket::BucketError;
 
 /// Why nothing, or not all, is migrated.
@@ -44,7 +44,7 @@ pub async fn run(
         return Ok(true);
     }
     let applied = migrate(database, course.stop_at).await?;
-    admit(database, database.address().user(), course.stop_at).await?;
+    grant_app_role(database, database.address().user(), course.stop_at).await?;
     course.count("postgres.migrations_applied", applied.len());
     for step in &applied {
         course.report(&json!({"kind": "applied", "step": step}));

@@ -24,13 +24,13 @@ use serde::{Deserialize, Serialize};
 use shared::invocation::Invocation;
 use shared::stream::StreamRecord;
 
-use super::course::TaskRun;
+use super::task_run::TaskRun;
 use super::{RedriveRequest, dealt_to};
 use crate::deployment::{DeployedReplicator, SinksUnknownError};
-use crate::failure::{self, FailedFunction, FailureRecord, FunctionNames};
 use crate::failure_bucket::{BucketError, FailureBucket, FailureObject};
-use crate::mend::ReconcileError;
+use crate::failure_record::{self, FailedFunction, FailureRecord, FunctionNames};
 use crate::progress::CountOutcome;
+use crate::repair::ReconcileError;
 use crate::source::SourceTable;
 
 /// Objects that are gone about together, so that their keys are mended in one go: at most so many,
@@ -167,7 +167,7 @@ pub async fn run(
         if let Some(reason) = &redrive.reason {
             objects.retain(|object| object.failure.reason.contains(reason.as_str()));
         }
-        go_about(course, world, redrive, objects, &working).await?;
+        process_page(course, world, redrive, objects, &working).await?;
         let prefix = course.at().prefix;
         course.checkpoint(RedriveCursor { prefix, after: Some(last) }).await?;
     }
@@ -182,10 +182,12 @@ async fn read(
     listed: impl Iterator<Item = FailureObject>,
 ) -> Result<Vec<OpenFailure>, BucketError> {
     let (listed, too_large): (Vec<FailureObject>, Vec<FailureObject>) =
-        listed.partition(|object| object.size_bytes <= failure::OBJECT_BYTES_MOST);
+        listed.partition(|object| object.size_bytes <= failure_record::OBJECT_BYTES_MOST);
     for FailureObject { key, size_bytes, .. } in &too_large {
-        let reason =
-            format!("its size is {size_bytes} bytes: a failure object has at most {}", failure::OBJECT_BYTES_MOST);
+        let reason = format!(
+            "its size is {size_bytes} bytes: a failure object has at most {}",
+            failure_record::OBJECT_BYTES_MOST
+        );
         keep_unread(course, redrive, key, &reason);
     }
     let bodies = stream::iter(listed).map(|FailureObject { key, .. }| async move {
@@ -197,7 +199,7 @@ async fn read(
     for (key, body) in bodies {
         // Somebody else has redriven it meanwhile.
         let Some(body) = body else { continue };
-        match failure::read(&key, &body, world.functions) {
+        match failure_record::read(&key, &body, world.functions) {
             Ok(failure) => objects.push(OpenFailure { key, body, failure, kept: None }),
             Err(reason) => keep_unread(course, redrive, &key, &reason.to_string()),
         }
@@ -219,7 +221,7 @@ fn skipped(dry_run: bool) -> &'static str {
     if dry_run { "would_skip" } else { "skipped" }
 }
 
-async fn go_about(
+async fn process_page(
     course: &mut TaskRun<RedriveCursor>,
     world: &RedriveContext<'_>,
     redrive: &RedriveRequest,
@@ -276,7 +278,7 @@ async fn retire(world: &RedriveContext<'_>, objects: &mut [OpenFailure]) {
 }
 
 /// Why a record is none of this deployment's business: it tells of another table.
-fn stranger(record: &StreamRecord<'_>, source: &SourceTable) -> Option<String> {
+fn wrong_table_reason(record: &StreamRecord<'_>, source: &SourceTable) -> Option<String> {
     let ours = &source.description().arn;
     match &record.source {
         Some(its) if its.table_arn() == ours => None,

@@ -16,21 +16,21 @@ use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::change::CanonicalKey;
-use shared::item::restored::{ExistingItem, RestoredExpiry, is_restored, restored};
+use shared::item::restored::{ExistingItem, RestoredExpiry, matches_archived, restored};
 use shared::item::{AttributeMap, USER_ID};
 use shared::raw_item::{ItemSyntaxError, RawItem};
 use shared::table::{RestorePutError, RestoreTable, TableError};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::course::TaskRun;
+use super::corrupt_objects::report_corrupt_objects;
 use super::dealt_to;
-use super::found::tell;
-use crate::facts::{VersionFilter, VersionsByKey};
+use super::task_run::TaskRun;
+use crate::archive_scan::{ArchiveReader, ArchiveScanError, TimeRange, scan_archive};
 use crate::failure_bucket::BucketError;
 use crate::progress::CountOutcome;
+use crate::row_versions::{VersionFilter, VersionsByKey};
 use crate::source::{SourceTable, SourceTableError};
-use crate::sweep::{ArchiveReader, ArchiveScanError, TimeRange, sweep};
 
 /// Keys that are gone about between two resting places.
 const KEYS: usize = 100;
@@ -141,9 +141,10 @@ pub async fn run(
     let (segment, which, wants) = (course.segment(), restore.rows, restore.clone());
     let wanted = move |row: &ArchivedRow| dealt_to(segment, row.key.as_str()) && wants.wants(&row.key);
     let take = move |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, which, held);
-    let (facts, seen) = sweep(&world.library, &period, course.stop_at, VersionsByKey::default(), wanted, take).await?;
+    let (facts, seen) =
+        scan_archive(&world.library, &period, course.stop_at, VersionsByKey::default(), wanted, take).await?;
     if matches!(course.at(), RestoreCursor::Start) {
-        tell(course, "restore", &seen);
+        report_corrupt_objects(course, "restore", &seen);
     }
     let mut keys = facts.into_keys();
     if let RestoreCursor::After(done) = course.at() {
@@ -265,7 +266,7 @@ impl RestoreTarget<'_> {
     }
 }
 
-fn in_the_way(obstacle: ExistingItem) -> &'static str {
+fn conflict_reason(obstacle: ExistingItem) -> &'static str {
     if obstacle.is_live {
         "a live item exists: set \"overwrite\": true to replace it"
     } else {
@@ -310,7 +311,7 @@ async fn put_all(
                 tries += 1;
                 // Of a restore that was cut off this much is done; the put may also have met its own result.
                 let done = there.as_ref().and_then(|there| {
-                    rows[next..].iter().rposition(|row| item_of(row).is_ok_and(|item| is_restored(there, &item)))
+                    rows[next..].iter().rposition(|row| item_of(row).is_ok_and(|item| matches_archived(there, &item)))
                 });
                 match (done, there) {
                     (Some(done), _) if next + done + 1 == rows.len() => return Ok(RestoreOutcome::Already),
@@ -322,7 +323,7 @@ async fn put_all(
                     (None, None) => over = None,
                     (None, there) if restore.overwrite => over = there,
                     (None, Some(there)) => {
-                        return Ok(RestoreOutcome::Refused(in_the_way(ExistingItem::of(&there, now)).to_owned()));
+                        return Ok(RestoreOutcome::Refused(conflict_reason(ExistingItem::of(&there, now)).to_owned()));
                     }
                 }
             }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
-use shared::raw_table::ScanSegment;
+use shared::table_reader::ScanSegment;
 
 use super::TaskResponse;
 use crate::failure_bucket::{BucketError, FailureBucket};

@@ -15,8 +15,8 @@
 //! | `extra` | nothing | an item that somebody else wrote there |
 //! | `quarantined` | | any of these, of a key with an object in the failure bucket: redrive it |
 
-mod found;
-mod sides;
+mod difference;
+mod merge_join;
 
 use std::time::Duration;
 
@@ -27,20 +27,20 @@ use shared::change::CanonicalKey;
 use shared::invocation::Invocation;
 use tokio::time::Instant;
 
-use super::course::TaskRun;
-use super::pace::CapacityBudget;
+use super::capacity_budget::CapacityBudget;
+use super::task_run::TaskRun;
 use super::{RepairMode, VerifyRequest};
-use crate::failure::FunctionNames;
 use crate::failure_bucket::{BucketError, FailureBucket};
-use crate::mend::{ReconcileError, RepairOutcome, StaleKey, mend, predict};
-use crate::outstanding::{self, FailureIndex};
+use crate::failure_index::{self, FailureIndex};
+use crate::failure_record::FunctionNames;
 use crate::progress::CountOutcome;
-use found::{CandidateDifference, ConfirmedDifference, DifferenceKind};
-use sides::{MergeJoin, ScanPosition};
+use crate::repair::{ReconcileError, RepairOutcome, StaleKey, predict, reconcile_keys};
+use difference::{CandidateDifference, ConfirmedDifference, DifferenceKind};
+use merge_join::{MergeJoin, ScanPosition};
 
 /// So many pages are read of a side between two resting places, where a cursor may be taken. A page has 1 MB at most, so no
 /// more than twice this of items wait for their like.
-const STRETCH_PAGES: usize = 24;
+const PAGES_PER_CHECKPOINT: usize = 24;
 
 /// At most so much of an invocation is kept free for reading the failure bucket, once something differs.
 const FAILURES_READ_WITHIN: Duration = Duration::from_secs(30);
@@ -96,12 +96,12 @@ pub async fn run(
     let scan_until = scan_until.ok_or(VerifyError::NoTime(verify.lag.as_secs()))?;
     let left = scan_until.saturating_duration_since(Instant::now());
     let scan_until = scan_until - FAILURES_READ_WITHIN.min(left / 4);
-    let any_failed = outstanding::any(world.bucket).await?;
+    let any_failed = failure_index::any(world.bucket).await?;
     while let Some(replica) = world.replicas.get(course.at().sink) {
         let replica = &**replica;
         let from = course.at().clone();
         let mut sides = MergeJoin::new(world.source, replica, course.segment(), from.source, from.replica);
-        while sides.pages() < STRETCH_PAGES && !sides.ended() {
+        while sides.pages() < PAGES_PER_CHECKPOINT && !sides.ended() {
             if pace.ready_at().max(Instant::now()) >= scan_until {
                 break;
             }
@@ -112,8 +112,10 @@ pub async fn run(
         // At the end of the time the stretch is cut short, and what is open is looked at any resting place.
         let (candidates, counts) = sides.rest().await?;
         let sink = replica.name();
-        let Some(findings) = watch(course, world, replica, verify, candidates).await? else { return Ok(false) };
-        settle(course, world, replica, verify, findings, any_failed, invocation).await?;
+        let Some(findings) = recheck_after_lag(course, world, replica, verify, candidates).await? else {
+            return Ok(false);
+        };
+        report_findings(course, world, replica, verify, findings, any_failed, invocation).await?;
         course.count("source.items", if from.sink == 0 { counts.source } else { 0 });
         course.count(format!("{sink}.items"), counts.items);
         course.count(format!("{sink}.tombstones"), counts.tombstones);
@@ -133,7 +135,7 @@ pub async fn run(
 }
 
 /// Looks at the candidates again after the lag. Nothing if there is no time for it: the stretch is then gone over again.
-async fn watch(
+async fn recheck_after_lag(
     course: &mut TaskRun<VerifyCursor>,
     world: &VerifyContext<'_>,
     replica: &dyn Replica,
@@ -163,7 +165,7 @@ async fn watch(
 }
 
 /// Counts, mends if told so, and reports what is real.
-async fn settle(
+async fn report_findings(
     course: &mut TaskRun<VerifyCursor>,
     world: &VerifyContext<'_>,
     replica: &dyn Replica,
@@ -183,14 +185,16 @@ async fn settle(
         RepairMode::DryRun => {
             predict(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect()
         }
-        RepairMode::Yes => mend(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect(),
+        RepairMode::Yes => {
+            reconcile_keys(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect()
+        }
     };
     let dry_run = verify.mend == RepairMode::DryRun;
     // A repair counts what it found by the outcome of the repair.
     let found = if verify.mend == RepairMode::No { CountOutcome::Difference } else { CountOutcome::Success };
     let outstanding = if any_failed {
         let keys = findings.iter().map(|finding| &finding.key);
-        match outstanding::of_keys(keys, sink, world.bucket, world.functions, course.report_by()).await {
+        match failure_index::of_keys(keys, sink, world.bucket, world.functions, course.report_by()).await {
             // What was mended is told all the same: another invocation would find it equal.
             Err(fault) if verify.mend == RepairMode::Yes => {
                 tracing::warn!(error = %fault, "the failure bucket was not read");

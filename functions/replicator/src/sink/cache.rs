@@ -6,7 +6,7 @@
 //!
 //! Until its mark is there a change is not answered for, so an outage holds the position as with any sink, and with it
 //! the records behind. But only for as long as it does good: what was cached before a change of some age is gone by itself
-//! ([`OUTLIVED`]), so a cache that is out of reach for longer holds nothing up any more, and nothing stale is told.
+//! ([`FENCE_NOT_NEEDED_AFTER`]), so a cache that is out of reach for longer holds nothing up any more, and nothing stale is told.
 //!
 //! What would break it: reporting a settled change by its own position. Its mark may be that of an earlier change of the
 //! record, which has to come again.
@@ -19,9 +19,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use shared::cache::{self, Cache, CacheError};
 use shared::change::Change;
-use shared::floor::{MinVersion, OUTLIVED};
 use shared::invocation::Invocation;
 use shared::item;
+use shared::version_fence::{FENCE_NOT_NEEDED_AFTER, MinVersion};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,7 +31,7 @@ use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfigure
 pub const NAME: &str = "cache";
 
 /// A batch's marks take milliseconds. The other sinks' answers are not to wait for a cache that is silent.
-const MARKED_WITHIN: Duration = Duration::from_secs(3);
+const INVALIDATION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Marks in a cache what changed.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl CacheSink {
             return Ok(());
         }
         let late = |_| Err(CacheError::Unavailable(format!("the cache at {} was silent", self.cache.place())));
-        timeout_at(stop_at.min(Instant::now() + MARKED_WITHIN), self.mark(marks)).await.unwrap_or_else(late)
+        timeout_at(stop_at.min(Instant::now() + INVALIDATION_TIMEOUT), self.mark(marks)).await.unwrap_or_else(late)
     }
 }
 
@@ -70,8 +70,8 @@ impl CacheSink {
 fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, KeyInvalidation> {
     let mut due: HashMap<String, KeyInvalidation> = HashMap::new();
     for change in changes.iter().filter(|change| !is_outlived(change, now)) {
-        let Ok(key) = item::key_of(change.key.canonical()) else { continue };
-        let floor = MinVersion::of_change(change, item::version_of);
+        let Ok(key) = item::image_key(change.key.canonical()) else { continue };
+        let floor = MinVersion::of_change(change, item::image_version);
         match due.entry(cache::key(change.source.table(), &key)) {
             Entry::Vacant(entry) => drop(entry.insert(KeyInvalidation { floor, index: change.index })),
             Entry::Occupied(mut entry) if floor > entry.get().floor => {
@@ -85,7 +85,7 @@ fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, KeyInval
 
 /// A change without a time is marked at any age.
 fn is_outlived(change: &Change<'_>, now: OffsetDateTime) -> bool {
-    change.at.is_some_and(|at| now - at > OUTLIVED)
+    change.at.is_some_and(|at| now - at > FENCE_NOT_NEEDED_AFTER)
 }
 
 impl Sink for CacheSink {
@@ -101,7 +101,7 @@ impl Sink for CacheSink {
                 let line = self.cache.line().await?;
                 line.prove().await.inspect_err(|_| self.cache.hang_up(&line))
             };
-            match tokio::time::timeout(MARKED_WITHIN, proof).await {
+            match tokio::time::timeout(INVALIDATION_TIMEOUT, proof).await {
                 Ok(Ok(())) => {}
                 Ok(Err(CacheError::Refused(reason))) => return Err(SinkMisconfiguredError { sink: NAME, reason }),
                 Ok(Err(CacheError::Unavailable(error))) => tracing::warn!(error, "the cache cannot be marked yet"),

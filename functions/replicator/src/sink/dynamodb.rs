@@ -11,11 +11,11 @@
 //! What would break it: counting a refusal as a failure (a replay would never be acknowledged), or quarantining for
 //! a fault of the table (an outage would empty a stream into the failure bucket).
 
-mod body;
+mod raw_body;
 mod replica;
 mod request;
 mod schema;
-mod verdict;
+mod write_outcome;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,14 +26,14 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use shared::change::{Change, ChangeKind};
 use shared::invocation::Invocation;
-use shared::raw_table::{TableReadError, TableReader};
+use shared::table_reader::{TableReadError, TableReader};
 use tokio::time::timeout;
 
 use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
-use body::RawBodyInterceptor;
+use raw_body::RawBodyInterceptor;
 use request::{EncodeError, RequestEncoder};
 use schema::ReplicaSchema;
-use verdict::WriteOutcome;
+use write_outcome::WriteOutcome;
 
 /// The sink's name.
 pub const NAME: &str = "dynamodb";
@@ -121,9 +121,9 @@ impl DynamoDbSink {
             Err(poison) => return WriteOutcome::Permanent(poison.to_string()),
         };
         let put = self.writer.put_item().table_name(self.table.name());
-        match body::sent_with(body, put.send()).await {
+        match raw_body::with_raw_body(body, put.send()).await {
             Ok(_) => WriteOutcome::Applied,
-            Err(error) => match verdict::of(&error, change.revision) {
+            Err(error) => match write_outcome::of(&error, change.revision) {
                 WriteOutcome::KeyRefused(reason) => self.whose_key_is_wrong(change, &reason).await,
                 verdict => verdict,
             },

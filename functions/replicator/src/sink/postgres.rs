@@ -25,10 +25,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use shared::change::Change;
+use shared::iam_token::TokenSigner;
 use shared::invocation::Invocation;
 use shared::item::columns::RowError;
 use shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind, PostgresSettings};
-use shared::token::TokenSigner;
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::error::SqlState;
@@ -37,7 +37,7 @@ use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfigure
 use row::{RowEncodeError, UserRow};
 use write::{RowFailure, UpsertCounts, UpsertMode, UpsertOutput};
 
-pub use migrations::{MigrationError, admit, migrate, pending};
+pub use migrations::{MigrationError, grant_app_role, migrate, pending};
 
 /// The sink's name.
 pub const NAME: &str = "postgres";
@@ -84,7 +84,7 @@ impl PostgresSink {
             return SinkOutcome::default();
         }
         let (mut rows, refused) = rows(settled, invocation.now);
-        if let Some(reason) = of_another_table(&rows, &refused)
+        if let Some(reason) = wrong_table_error(&rows, &refused)
             && !self.has_fitted(settled[0])
         {
             return SinkOutcome::all_failed(settled, &reason);
@@ -270,7 +270,7 @@ fn rows<'c>(settled: &[&'c Change<'_>], now: OffsetDateTime) -> (Vec<UserRow<'c>
 }
 
 /// If every record's key is unlike a user's, it is the table that is unlike this one, and no record's fault.
-fn of_another_table(rows: &[UserRow<'_>], refused: &[(usize, RowEncodeError)]) -> Option<String> {
+fn wrong_table_error(rows: &[UserRow<'_>], refused: &[(usize, RowEncodeError)]) -> Option<String> {
     let other = |(_, refused): &(usize, RowEncodeError)| *refused == RowEncodeError::NoRow(RowError::Key);
     let all = rows.is_empty() && refused.iter().all(other);
     all.then(|| format!("{SETTING} holds users, and this table's {}: leave it unset", RowError::Key))

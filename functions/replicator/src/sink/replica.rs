@@ -6,11 +6,11 @@
 
 use futures::future::BoxFuture;
 use shared::change::CanonicalKey;
-use shared::held::ReplicaItem;
 use shared::invocation::Invocation;
 use shared::raw_item::RawItem;
-use shared::raw_table::ScanSegment;
+use shared::replica_item::ReplicaItem;
 use shared::revision::Revision;
+use shared::table_reader::ScanSegment;
 use time::OffsetDateTime;
 
 use super::Sink;

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use super::RowError;
 use crate::change::BorrowedText;
-use crate::held::RESERVED;
 use crate::item::{ATTRIBUTES, CREATED_AT, EMAIL, EXPIRES_AT, NAME, STATUS, UPDATED_AT, VERSION};
+use crate::replica_item::RESERVED;
 
 /// A value of a column's attribute.
 pub(super) enum ColumnValue<'a> {

@@ -28,7 +28,7 @@ fn read(name: &str, metadata: &HashMap<String, String>, bytes: &[u8]) -> Result<
 fn a_day_s_rows_are_read_as_they_were_written() {
     let (metadata, bytes) = written(&rows());
     assert_eq!(read(NAME, &metadata, &bytes).unwrap(), rows().iter().map(Parts::text).collect::<Vec<_>>());
-    assert_eq!(prove(NAME, &metadata, bytes.as_slice()).unwrap(), ObjectMetadata::parse(&metadata).unwrap());
+    assert_eq!(verify_object(NAME, &metadata, bytes.as_slice()).unwrap(), ObjectMetadata::parse(&metadata).unwrap());
 }
 
 #[test]
@@ -55,12 +55,12 @@ fn no_damage_to_the_bytes_is_proven_sound() {
     for place in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[place] ^= 1 << (place % 8);
-        assert!(prove(NAME, &metadata, bytes.as_slice()).is_err(), "byte {place}");
-        assert!(prove(NAME, &metadata, &whole[..place]).is_err(), "cut at {place}");
+        assert!(verify_object(NAME, &metadata, bytes.as_slice()).is_err(), "byte {place}");
+        assert!(verify_object(NAME, &metadata, &whole[..place]).is_err(), "cut at {place}");
     }
     let mut fewer = metadata.clone();
     fewer.insert("rows".to_owned(), "39".to_owned());
-    let damage = prove(NAME, &fewer, whole.as_slice()).unwrap_err();
+    let damage = verify_object(NAME, &fewer, whole.as_slice()).unwrap_err();
     assert_eq!(damage.flaw.to_string(), "holds 40 rows, its metadata says 39");
-    assert!(prove("export/notes.txt", &metadata, whole.as_slice()).is_err());
+    assert!(verify_object("export/notes.txt", &metadata, whole.as_slice()).is_err());
 }

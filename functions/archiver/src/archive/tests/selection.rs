@@ -31,7 +31,7 @@ fn selected<T>(
 ) -> T {
     let payload = RawValue::from_string(json!({"Records": records}).to_string()).unwrap();
     let batch = stream::read(&payload).unwrap();
-    check(select(&batch.records))
+    check(rows_from_removals(&batch.records))
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(super) fn next(objects: &[ArchiveObject], period: &MergePeriod) -> Option<Ve
         _ => None,
     };
     let mut archived: Vec<_> = objects.iter().filter_map(|object| Some((hour(object)?, object))).collect();
-    let mut runs = catalog::runs(objects);
+    let mut runs = catalog::group_by_run(objects);
     let first = archived.iter().map(|(hour, _)| *hour).min();
     if period.hourly {
         archived.retain(|(hour, _)| Some(*hour) == first);

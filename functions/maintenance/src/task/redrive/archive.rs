@@ -6,20 +6,21 @@ use archiver::archive::{self, ArchiveBatch, ArchiveHour, ArchiveRow};
 use serde_json::value::RawValue;
 use shared::stream::{StreamRecord, read};
 
-use super::{OpenFailure, RedriveContext, of_function, stranger};
-use crate::failure::FailedFunction;
+use super::{OpenFailure, RedriveContext, of_function, wrong_table_reason};
+use crate::failure_record::FailedFunction;
 
 /// The records of an object that may be archived, and why others may not be, if so.
 fn own<'e>(event: &'e RawValue, world: &RedriveContext<'_>) -> (Vec<StreamRecord<'e>>, Option<String>) {
     let records = read(event).map(|batch| batch.records).unwrap_or_default();
-    let strange = |(place, record)| Some(format!("record {}: {}", place + 1, stranger(record, world.source)?));
+    let strange =
+        |(place, record)| Some(format!("record {}: {}", place + 1, wrong_table_reason(record, world.source)?));
     let reason = records.iter().enumerate().find_map(strange);
-    (records.into_iter().filter(|record| stranger(record, world.source).is_none()).collect(), reason)
+    (records.into_iter().filter(|record| wrong_table_reason(record, world.source).is_none()).collect(), reason)
 }
 
 /// What becomes of an object's records, and why not of all, if so.
 fn selected<'r>(records: &'r [StreamRecord<'_>]) -> (ArchiveBatch<'r>, Option<String>) {
-    match archive::select(records) {
+    match archive::rows_from_removals(records) {
         Ok(selection) => {
             let reason = selection.unarchivable.first().map(|one| format!("record {}: {}", one.index + 1, one.reason));
             (selection, reason)

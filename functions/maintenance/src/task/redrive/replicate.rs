@@ -7,13 +7,13 @@ use shared::invocation::Invocation;
 use shared::revision::Revision;
 use shared::stream::{StreamRecord, key_of, read};
 
-use super::{OpenFailure, RedriveContext, of_function, stranger};
-use crate::failure::FailedFunction;
-use crate::mend::{ReconcileError, RepairOutcome, StaleKey, mend, predict};
+use super::{OpenFailure, RedriveContext, of_function, wrong_table_reason};
+use crate::failure_record::FailedFunction;
+use crate::repair::{ReconcileError, RepairOutcome, StaleKey, predict, reconcile_keys};
 
 /// What a record asks for: its key, and that no delivery of its own age changes it any more.
 fn ailing(record: &StreamRecord<'_>, world: &RedriveContext<'_>) -> Result<StaleKey, String> {
-    if let Some(reason) = stranger(record, world.source) {
+    if let Some(reason) = wrong_table_reason(record, world.source) {
         return Err(reason);
     }
     let key = key_of(record.raw).map_err(|reason| format!("cannot read its key: {reason}"))?;
@@ -64,7 +64,7 @@ pub(super) async fn redrive(
         let mended = if dry_run {
             predict(world.source, &**replica, &wanted, invocation).await?
         } else {
-            mend(world.source, &**replica, &wanted, invocation).await?
+            reconcile_keys(world.source, &**replica, &wanted, invocation).await?
         };
         for (StaleKey { key, .. }, mended) in wanted.iter().zip(mended) {
             match mended {

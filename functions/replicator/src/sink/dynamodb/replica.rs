@@ -4,15 +4,15 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use shared::change::CanonicalKey;
-use shared::held::ReplicaItem;
 use shared::invocation::Invocation;
 use shared::raw_item::ITEM_BYTES_MOST;
-use shared::raw_table::{ScanSegment, TableReadError};
+use shared::replica_item::ReplicaItem;
+use shared::table_reader::{ScanSegment, TableReadError};
 use time::OffsetDateTime;
 use tokio::time::timeout_at;
 
-use super::verdict::{self, WriteOutcome};
-use super::{DynamoDbSink, NAME, UNFINISHED, body, in_words};
+use super::write_outcome::{self, WriteOutcome};
+use super::{DynamoDbSink, NAME, UNFINISHED, in_words, raw_body};
 use crate::sink::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget};
 
 /// The attribute that a replica's item has besides the source's.
@@ -81,11 +81,11 @@ impl DynamoDbSink {
             Err(refused) => return WriteResult::Permanent(refused.to_string()),
         };
         let put = self.writer.put_item().table_name(self.table.name());
-        let Err(error) = body::sent_with(body, put.send()).await else { return WriteResult::Written };
+        let Err(error) = raw_body::with_raw_body(body, put.send()).await else { return WriteResult::Written };
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
             return WriteResult::Refused;
         }
-        match verdict::of(&error, write.revision) {
+        match write_outcome::of(&error, write.revision) {
             WriteOutcome::Permanent(reason) => WriteResult::Permanent(reason),
             WriteOutcome::Transient(reason) | WriteOutcome::Fault(reason) | WriteOutcome::KeyRefused(reason) => {
                 WriteResult::Transient(reason)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use shared::change::{Change, ChangeKind};
-use shared::held::RESERVED;
+use shared::replica_item::RESERVED;
 use time::{Duration, OffsetDateTime};
 
 use crate::sink::{ReplicaCondition, ReplicaWrite, WriteTarget};
@@ -21,7 +21,7 @@ const RESERVED_IN_JSON: [&str; 3] = ["\"_rev\"", "\"_tombstone_expires_at\"", "\
 const ESCAPED_ASCII: &str = "\\u00";
 
 /// A guard over nothing or a lower revision, which tells on refusal what it found.
-const GUARD: &str = concat!(
+const REVISION_CONDITION: &str = concat!(
     r#","ReturnValuesOnConditionCheckFailure":"ALL_OLD","#,
     r#""ConditionExpression":"attribute_not_exists(#r) OR #r < :r","#,
     r##""ExpressionAttributeNames":{"#r":"_rev"},"ExpressionAttributeValues":{":r":{"B":""##
@@ -56,7 +56,7 @@ pub(super) struct RequestEncoder {
 impl RequestEncoder {
     pub(super) fn new(table: &str, tombstone: Duration) -> Self {
         let table = serde_json::Value::from(table).to_string();
-        Self { head: format!("{{\"TableName\":{table}{GUARD}"), table, tombstone }
+        Self { head: format!("{{\"TableName\":{table}{REVISION_CONDITION}"), table, tombstone }
     }
 
     /// The body of the request that brings `change` to the replica, if the guard lets it.

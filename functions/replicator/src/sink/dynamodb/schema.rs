@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use shared::raw_table::{SourceDescription, TableReadError, TableReader};
+use shared::table_reader::{SourceDescription, TableReadError, TableReader};
 
 use super::request::TopLevelName;
 

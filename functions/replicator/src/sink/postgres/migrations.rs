@@ -69,7 +69,7 @@ pub async fn migrate(database: &PostgresDatabase, until: Instant) -> Result<Vec<
 ///
 /// # Errors
 /// [`MigrationError`], which says what the server refuses.
-pub async fn admit(database: &PostgresDatabase, user: &str, until: Instant) -> Result<(), MigrationError> {
+pub async fn grant_app_role(database: &PostgresDatabase, user: &str, until: Instant) -> Result<(), MigrationError> {
     let (name, text) = (user.replace('"', "\"\""), user.replace('\'', "''"));
     let sql = format!(
         r#"do $admit$ begin

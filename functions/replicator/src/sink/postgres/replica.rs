@@ -3,13 +3,13 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use shared::change::CanonicalKey;
-use shared::held::{ReplicaItem, ReplicaState};
 use shared::invocation::Invocation;
 use shared::item::columns;
 use shared::postgres::{PostgresError, PostgresErrorKind};
 use shared::raw_item::RawItem;
-use shared::raw_table::ScanSegment;
+use shared::replica_item::{ReplicaItem, ReplicaState};
 use shared::revision::Revision;
+use shared::table_reader::ScanSegment;
 use time::OffsetDateTime;
 use tokio::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;

@@ -1,0 +1,96 @@
+//! Marks that this instance owes the cache: of writes whose mark did not arrive. What the cache says of such a record is
+//! not believed, and the next who looks for it leaves the mark first.
+//!
+//! A debt lapses when what it was to take away is gone by itself. There is a limit to what is remembered: past it nothing
+//! of the cache is believed until all of it has lapsed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use shared::version_fence::{FENCE_NOT_NEEDED_AFTER, MinVersion};
+use tokio::time::Instant;
+
+const LIMIT: usize = 10_000;
+
+/// What is owed of a record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum PendingInvalidation {
+    None,
+    Floor(MinVersion),
+    /// More than is remembered.
+    Everything,
+}
+
+#[derive(Default)]
+pub(super) struct PendingInvalidations(Mutex<PendingByKey>);
+
+#[derive(Default)]
+struct PendingByKey {
+    marks: HashMap<String, (MinVersion, Instant)>,
+    everything_until: Option<Instant>,
+}
+
+impl PendingInvalidations {
+    pub(super) fn owe(&self, name: &str, floor: MinVersion, now: Instant) {
+        let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if debts.marks.len() >= LIMIT {
+            debts.marks.retain(|_, (_, lapses)| *lapses > now);
+        }
+        if debts.marks.len() >= LIMIT {
+            debts.marks.clear();
+            debts.everything_until = Some(now + FENCE_NOT_NEEDED_AFTER);
+        }
+        let before = debts.marks.get(name).map_or(floor, |(before, _)| floor.max(*before));
+        debts.marks.insert(name.to_owned(), (before, now + FENCE_NOT_NEEDED_AFTER));
+    }
+
+    pub(super) fn of(&self, name: &str, now: Instant) -> PendingInvalidation {
+        let debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if debts.everything_until.is_some_and(|until| until > now) {
+            return PendingInvalidation::Everything;
+        }
+        let mark = debts.marks.get(name).filter(|(_, lapses)| *lapses > now);
+        mark.map_or(PendingInvalidation::None, |(floor, _)| PendingInvalidation::Floor(*floor))
+    }
+
+    /// This floor was left; a higher one is still owed.
+    pub(super) fn paid(&self, name: &str, floor: MinVersion) {
+        let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if debts.marks.get(name).is_some_and(|(owed, _)| *owed <= floor) {
+            debts.marks.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floor(version: u64) -> MinVersion {
+        MinVersion::of_write(0, version)
+    }
+
+    #[tokio::test]
+    async fn the_highest_is_owed_until_it_is_paid_or_lapses() {
+        let (owed, now) = (PendingInvalidations::default(), Instant::now());
+        assert_eq!(owed.of("k", now), PendingInvalidation::None);
+        owed.owe("k", floor(8), now);
+        owed.owe("k", floor(7), now);
+        assert_eq!(owed.of("k", now), PendingInvalidation::Floor(floor(8)));
+        owed.paid("k", floor(7));
+        assert_eq!(owed.of("k", now), PendingInvalidation::Floor(floor(8)));
+        assert_eq!(owed.of("k", now + FENCE_NOT_NEEDED_AFTER), PendingInvalidation::None);
+        owed.paid("k", floor(8));
+        assert_eq!(owed.of("k", now), PendingInvalidation::None);
+    }
+
+    #[tokio::test]
+    async fn who_owes_more_than_is_remembered_believes_nothing_for_a_while() {
+        let (owed, now) = (PendingInvalidations::default(), Instant::now());
+        for n in 0..=LIMIT {
+            owed.owe(&format!("k{n}"), floor(8), now);
+        }
+        assert_eq!(owed.of("another", now), PendingInvalidation::Everything);
+        assert_eq!(owed.of("another", now + FENCE_NOT_NEEDED_AFTER), PendingInvalidation::None);
+    }
+}

@@ -1,0 +1,111 @@
+//! The rate limit: how much a caller may ask for in a time, by a token bucket in the cache, whose clock is the one that
+//! counts. Without an answer of the cache a request passes: a limit protects the table, and no record is worth less for it.
+//!
+//! The fields are those of draft-ietf-httpapi-ratelimit-headers-10.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use front::problem::Problem;
+use shared::cache::{QuotaDecision, RequestQuota};
+use shared::http::caller::Caller;
+use shared::metric;
+
+use crate::cache::CacheAside;
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// A day, beyond which a mistyped unit is likelier than a wish.
+const LONGEST_SECONDS: u32 = 86_400;
+
+/// A quota, and where it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct RateLimiter {
+    pub(crate) cache: CacheAside,
+    pub(crate) quota: RequestQuota,
+}
+
+/// Reads `<requests>/<seconds>s`, and maybe ` burst <requests>`: so many at once after a rest, as many as a window has if
+/// it is left out.
+///
+/// # Errors
+/// The text is another.
+pub(crate) fn quota(text: &str) -> Result<RequestQuota, String> {
+    let (rate, burst) = text.split_once(" burst ").map_or((text, None), |(rate, burst)| (rate, Some(burst)));
+    let parsed = rate.split_once('/').and_then(|(requests, window)| {
+        let requests: u32 = requests.parse().ok()?;
+        let seconds: u32 = window.strip_suffix('s')?.parse().ok()?;
+        let burst = burst.map_or(Some(requests), |burst| burst.parse().ok())?;
+        let sound = requests >= 1 && burst >= 1 && (1..=LONGEST_SECONDS).contains(&seconds);
+        sound.then_some(RequestQuota { requests, seconds, burst })
+    });
+    parsed.ok_or_else(|| {
+        format!(
+            "is {text:?}: set it to <requests>/<seconds>s or <requests>/<seconds>s burst <requests>, with 1–{} requests \
+             in 1–{LONGEST_SECONDS} seconds",
+            u32::MAX
+        )
+    })
+}
+
+/// Lets a caller's request pass, or answers when to come again. Who is not known has no quota to spend.
+pub(crate) async fn enforce_rate_limit(
+    State(limit): State<Option<RateLimiter>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (Some(limit), Some(caller)) = (limit, request.extensions().get::<Caller>()) else {
+        return next.run(request).await;
+    };
+    let Some(allowance) = limit.cache.spend(caller.name(), limit.quota).await else {
+        return next.run(request).await;
+    };
+    let (mut response, remaining, time) = match allowance {
+        QuotaDecision::Passes { remaining, full_in } => (next.run(request).await, remaining, full_in),
+        QuotaDecision::Waits { next_in } => {
+            metric::RATE_LIMITED_REQUESTS.increment([], 1);
+            (Problem::RateLimited { seconds: whole_seconds(next_in) }.into_response(), 0, next_in)
+        }
+    };
+    set_rate_limit_headers(response.headers_mut(), limit.quota, remaining, time);
+    response
+}
+
+fn set_rate_limit_headers(headers: &mut HeaderMap, quota: RequestQuota, remaining: u32, time: Duration) {
+    let RequestQuota { requests, seconds, .. } = quota;
+    let policy = format!("\"caller\";q={requests};w={seconds}");
+    let left = format!("\"caller\";r={remaining};t={}", whole_seconds(time));
+    for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
+        headers.extend(HeaderValue::try_from(value).map(|value| (name, value)));
+    }
+}
+
+/// Rounded up: who comes then does not come too early.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_has_one_spelling() {
+        assert_eq!(quota("100/1s burst 200"), Ok(RequestQuota { requests: 100, seconds: 1, burst: 200 }));
+        assert_eq!(quota("600/60s"), Ok(RequestQuota { requests: 600, seconds: 60, burst: 600 }));
+        for text in
+            ["", "100", "100/s", "100/1", "0/1s", "1/0s", "1/1s burst 0", "1/1sburst 2", "-1/1s", "1/90000s", "1/1m"]
+        {
+            assert!(quota(text).unwrap_err().contains("<requests>/<seconds>s"), "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_rounded_up() {
+        let seconds = [0, 1, 999, 1_000, 1_001].map(|millis| whole_seconds(Duration::from_millis(millis)));
+        assert_eq!(seconds, [0, 1, 1, 1, 2]);
+    }
+}

@@ -1,0 +1,71 @@
+//! How a record is answered: its JSON, its entity tag, and where it stands.
+
+use axum::http::header::{CONTENT_LENGTH, CONTENT_LOCATION, ETAG};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use front::problem::Problem;
+use front::response::{json, serialization_error};
+use serde::Serialize;
+use shared::user::fields::{FieldMask, MaskedUser};
+use shared::user::precondition::Precondition;
+use shared::user::{User, UserKey};
+
+use super::ApiResult;
+use crate::cache::CachedRead;
+use crate::precondition;
+
+#[derive(Serialize)]
+struct RecordBody<'a> {
+    user: MaskedUser<'a>,
+}
+
+/// The answer to a read.
+pub(super) fn read_response(
+    record: &CachedRead,
+    fields: FieldMask,
+    precondition: &Precondition,
+    at: Option<String>,
+) -> ApiResult {
+    // RFC 9110, section 13.2.2: If-Match first; then If-None-Match, whose refusal of a read is "not modified".
+    if precondition.if_match.as_ref().is_some_and(|tags| !tags.name(Some(record.version()))) {
+        return Err(Problem::PreconditionFailed);
+    }
+    let unmodified = precondition.if_none_match.as_ref().is_some_and(|tags| tags.name(Some(record.version())));
+    let text = record.text(fields)?;
+    let mut response = if unmodified {
+        // Section 8.6: the length that a 200 would have. Left out, it would be filled in as that of no body.
+        (StatusCode::NOT_MODIFIED, [(CONTENT_LENGTH, HeaderValue::from(text.len()))]).into_response()
+    } else {
+        json(StatusCode::OK, text)
+    };
+    tag(&mut response, record.version(), at.map(|at| (CONTENT_LOCATION, at)));
+    Ok(response)
+}
+
+/// The answer to a write.
+pub(super) fn write_response(status: StatusCode, user: &User, at: Option<(HeaderName, String)>) -> Response {
+    let single = RecordBody { user: user.only(FieldMask::ALL) };
+    let mut response = match serde_json::to_vec(&single) {
+        Ok(text) => json(status, text),
+        Err(error) => serialization_error(error).into_response(),
+    };
+    tag(&mut response, user.version, at);
+    response
+}
+
+fn tag(response: &mut Response, version: u64, at: Option<(HeaderName, String)>) {
+    let headers = response.headers_mut();
+    if let Some(tag) = precondition::entity_tag(version) {
+        headers.insert(ETAG, tag);
+    }
+    if let Some((name, at)) = at
+        && let Ok(at) = HeaderValue::try_from(at)
+    {
+        headers.insert(name, at);
+    }
+}
+
+/// A record's path. Of the characters that an identifier may have, only `|` may not stand in a path (RFC 3986).
+pub(super) fn record_path(key: &UserKey) -> String {
+    format!("/users/{}/{}", key.id.as_str().replace('|', "%7C"), key.timestamp.seconds())
+}

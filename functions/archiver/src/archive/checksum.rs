@@ -1,0 +1,48 @@
+//! An object as a whole: whether its bytes and the number of its rows are what its metadata says. [`verify_object()`].
+//!
+//! No row is looked at, so this is several times as fast as reading them: for whoever wrote an object and must know that
+//! it is there before what it was made of goes.
+
+use std::collections::HashMap;
+use std::io::{BufReader, Read};
+
+use sha2::{Digest as _, Sha256};
+
+use super::read::HashingReader;
+use super::{ArchiveKey, CorruptObject, CorruptionKind, ObjectMetadata};
+
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// Reads an object to its end and answers what it is described as, which is then so.
+///
+/// # Errors
+/// [`CorruptObject`] if the key, the metadata, the bytes or the number of rows is not an archive object's.
+#[expect(clippy::implicit_hasher, reason = "metadata is the map that the SDK gives")]
+pub fn verify_object<R: Read>(
+    object: &str,
+    metadata: &HashMap<String, String>,
+    source: R,
+) -> Result<ObjectMetadata, CorruptObject> {
+    let proven = || {
+        let name = ArchiveKey::parse(object)?;
+        let stated = ObjectMetadata::parse(metadata).map_err(CorruptionKind::Metadata)?;
+        let source = BufReader::with_capacity(BLOCK_BYTES, HashingReader { source, digest: Sha256::new() });
+        let mut decoder = name.compression().decoder(source).map_err(CorruptionKind::Content)?;
+        let (mut block, mut rows, mut last) = (vec![0; BLOCK_BYTES], 0, b'\n');
+        loop {
+            let read = decoder.read(&mut block).map_err(CorruptionKind::Content)?;
+            let Some(byte) = block[..read].last() else { break };
+            rows += memchr::memchr_iter(b'\n', &block[..read]).count() as u64;
+            last = *byte;
+        }
+        if last != b'\n' {
+            return Err(CorruptionKind::Unended);
+        }
+        if rows != stated.rows {
+            return Err(CorruptionKind::Rows(rows, stated.rows));
+        }
+        let sha256: [u8; 32] = decoder.source().get_ref().digest.clone().finalize().into();
+        if sha256 == stated.sha256 { Ok(stated) } else { Err(CorruptionKind::Sha256) }
+    };
+    proven().map_err(|flaw| CorruptObject { object: object.to_owned(), row: None, flaw })
+}

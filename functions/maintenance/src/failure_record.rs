@@ -1,0 +1,219 @@
+//! What lies in the failure bucket, read: an object of quarantine, or a batch that Lambda gave up. [`read`].
+//!
+//! Quarantine (`quarantine/<function>/<sink>/<table>/…`) holds one record with the reason; Lambda's own objects
+//! (`aws/lambda/<mapping>/<shard>/…`) hold an envelope around the event. AWS has been seen to write the event under
+//! `payload` both as an object and as a text of JSON, so both are read
+//! (<https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html>).
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Where records lie that a function put aside.
+pub const QUARANTINE: &str = "quarantine/";
+/// Where the batches lie that Lambda gave up.
+pub const ON_FAILURE_PREFIX: &str = "aws/lambda/";
+/// More than any failure has: a batch has 6 MB, and twice that as a text of JSON.
+pub const OBJECT_BYTES_MOST: u64 = 16 * 1024 * 1024;
+/// The layout of quarantine's objects that is known here.
+const FORMAT: u32 = 1;
+
+/// The function that a record failed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailedFunction {
+    /// It replicates.
+    Replicator,
+    /// It archives.
+    Archiver,
+}
+
+impl FailedFunction {
+    /// As quarantine's keys and reports name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Replicator => "replicator",
+            Self::Archiver => "archiver",
+        }
+    }
+}
+
+/// What the functions are called where they are deployed: an envelope names one by its ARN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionNames {
+    /// The replicator's name.
+    pub replicator: String,
+    /// The archiver's name.
+    pub archiver: String,
+}
+
+impl FunctionNames {
+    /// Which one an ARN names, with or without a qualifier (an alias or a version).
+    fn of_arn(&self, arn: &str) -> Option<FailedFunction> {
+        let name = arn.split_once(":function:")?.1.split(':').next()?;
+        if name == self.replicator {
+            Some(FailedFunction::Replicator)
+        } else {
+            (name == self.archiver).then_some(FailedFunction::Archiver)
+        }
+    }
+}
+
+/// Records that failed together.
+#[derive(Debug)]
+pub struct FailureRecord {
+    /// What they failed in.
+    pub function: FailedFunction,
+    /// The sink that cannot hold it; nothing if the batch failed as a whole, or the record could not be read.
+    pub sink: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// The event that would deliver them again.
+    pub event: Box<RawValue>,
+}
+
+/// Why an object is no failure that can be redriven.
+#[derive(Debug, thiserror::Error)]
+pub enum FailureParseError {
+    /// The key is of neither kind.
+    #[error("its key is neither {QUARANTINE}<function>/<sink>/<table>/<record>.json nor below {ON_FAILURE_PREFIX}")]
+    Key,
+    /// The body is not what the key promises.
+    #[error("it is not {0}: {1}")]
+    Body(&'static str, #[source] serde_json::Error),
+    /// A later layout.
+    #[error("it is of format {0}, and {FORMAT} is what is known here")]
+    Format(u32),
+    /// The records are of a function that is not of this deployment.
+    #[error("it names function {0}, which is neither the replicator nor the archiver of this deployment")]
+    Function(String),
+}
+
+/// Reads an object of the failure bucket.
+///
+/// # Errors
+/// [`FailureParseError`], which says what it is not.
+pub fn read(key: &str, body: &[u8], functions: &FunctionNames) -> Result<FailureRecord, FailureParseError> {
+    if let Some(rest) = key.strip_prefix(QUARANTINE) {
+        let mut parts = rest.split('/');
+        let (Some(function), Some(sink), Some(_), Some(_)) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(FailureParseError::Key);
+        };
+        let function = match function {
+            "replicator" => FailedFunction::Replicator,
+            "archiver" => FailedFunction::Archiver,
+            other => return Err(FailureParseError::Function(other.to_owned())),
+        };
+        quarantined(function, sink, body)
+    } else if key.starts_with(ON_FAILURE_PREFIX) {
+        parse_on_failure_record(body, functions)
+    } else {
+        Err(FailureParseError::Key)
+    }
+}
+
+fn quarantined(function: FailedFunction, sink: &str, body: &[u8]) -> Result<FailureRecord, FailureParseError> {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        format: u32,
+        reason: String,
+        #[serde(borrow)]
+        record: &'a RawValue,
+    }
+    const WANTED: &str = "a quarantined record ({\"format\":…,\"reason\":…,\"record\":…})";
+    let wrong = |error| FailureParseError::Body(WANTED, error);
+    let Body { format, reason, record } = serde_json::from_slice(body).map_err(wrong)?;
+    if format != FORMAT {
+        return Err(FailureParseError::Format(format));
+    }
+    let event = RawValue::from_string(format!(r#"{{"Records":[{}]}}"#, record.get())).map_err(wrong)?;
+    // The replicator names the sink `read` for a record that could not be read, and so is in none of them.
+    let sink = (function == FailedFunction::Replicator && sink != "read").then(|| sink.to_owned());
+    Ok(FailureRecord { function, sink, reason, event })
+}
+
+fn parse_on_failure_record(body: &[u8], functions: &FunctionNames) -> Result<FailureRecord, FailureParseError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        request_context: Context<'a>,
+        #[serde(borrow)]
+        payload: &'a RawValue,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Context<'a> {
+        #[serde(borrow)]
+        function_arn: Cow<'a, str>,
+        #[serde(borrow)]
+        condition: Cow<'a, str>,
+    }
+    const WANTED: &str = "Lambda's envelope of a batch ({\"requestContext\":{\"functionArn\":…,…},…,\"payload\":…})";
+    let wrong = |error| FailureParseError::Body(WANTED, error);
+    let Envelope { request_context, payload } = serde_json::from_slice(body).map_err(wrong)?;
+    let unknown = || FailureParseError::Function(request_context.function_arn.clone().into_owned());
+    let function = functions.of_arn(&request_context.function_arn).ok_or_else(unknown)?;
+    let event = if payload.get().starts_with('"') {
+        let text: String = serde_json::from_str(payload.get()).map_err(wrong)?;
+        RawValue::from_string(text).map_err(wrong)?
+    } else {
+        payload.to_owned()
+    };
+    Ok(FailureRecord { function, sink: None, reason: request_context.condition.into_owned(), event })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(key: &str, body: &str) -> Result<FailureRecord, String> {
+        let functions = FunctionNames { replicator: "stack-Replicator-1".into(), archiver: "stack-Archiver-2".into() };
+        read(key, body.as_bytes(), &functions).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_quarantined_record_is_an_event_of_one() {
+        let body = r#"{"format":1,"reason":"too large","record":{"eventID":"1"}}"#;
+        let failure = parsed("quarantine/replicator/dynamodb/Users/2026-1.json", body).unwrap();
+        assert_eq!((failure.function, failure.sink.as_deref()), (FailedFunction::Replicator, Some("dynamodb")));
+        assert_eq!(failure.event.get(), r#"{"Records":[{"eventID":"1"}]}"#);
+        let failure = parsed("quarantine/replicator/read/unknown/0f.json", body).unwrap();
+        assert_eq!(failure.sink, None, "read is no sink");
+        assert_eq!(parsed("quarantine/archiver/s3/Users/1.json", body).unwrap().function, FailedFunction::Archiver);
+    }
+
+    #[test]
+    fn an_envelope_is_read_with_its_payload_as_an_object_and_as_a_text() {
+        let envelope = |function: &str, payload: &str| {
+            let context = format!(r#"{{"requestId":"1","functionArn":"{function}","condition":"RecordAgeExceeded"}}"#);
+            format!(r#"{{"requestContext":{context},"version":"1.0","payload":{payload}}}"#)
+        };
+        let arn = "arn:aws:lambda:eu-west-1:123456789012:function:stack-Replicator-1:live";
+        for payload in [r#"{"Records":[{"a":"\""}]}"#, r#""{\"Records\":[{\"a\":\"\\\"\"}]}""#] {
+            let failure = parsed("aws/lambda/m/shard/2026/11/24/x", &envelope(arn, payload)).unwrap();
+            assert_eq!(failure.event.get(), r#"{"Records":[{"a":"\""}]}"#);
+            assert_eq!((failure.function, failure.reason.as_str()), (FailedFunction::Replicator, "RecordAgeExceeded"));
+        }
+        let other = envelope("arn:aws:lambda:eu-west-1:1:function:somebody", "{}");
+        assert!(parsed("aws/lambda/m/s/x", &other).unwrap_err().contains("somebody"));
+    }
+
+    #[test]
+    fn what_is_no_failure_says_what_it_is_not() {
+        for (key, body, said) in [
+            ("redriven/x", "{}", "its key is neither"),
+            ("quarantine/replicator/x.json", "{}", "its key is neither"),
+            ("quarantine/search/pg/Users/1.json", "{}", "search"),
+            ("quarantine/replicator/dynamodb/Users/1.json", "hello", "not a quarantined record"),
+            ("quarantine/replicator/dynamodb/Users/1.json", r#"{"format":2,"reason":"","record":1}"#, "format 2"),
+            ("aws/lambda/m/s/1", "{}", "not Lambda's envelope"),
+            ("aws/lambda/m/s/1", r#"{"requestContext":{}}"#, "functionArn"),
+        ] {
+            let error = parsed(key, body).unwrap_err();
+            assert!(error.contains(said), "{key} {body}: {error}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Rows of the archive as columns: the shape of the Parquet files below `parquet/`. [`ColumnBatch`]
+//!
+//! This is the one place of maintenance that knows what a user has. A column holds an attribute where the item has it in
+//! the column's type, and exactly: a whole number that fits 64 bits, a text, a time. What does not fit is null there and
+//! stands in `item`, which is the item's own text, so that no row of any table is refused and no digit lost.
+//!
+//! Architecture invariant: nothing here does I/O of its own. [`ParquetKey`] says where a file lies.
+
+mod checksum;
+mod key;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, LazyLock};
+
+use archiver::archive::ArchivedRow;
+use arrow_array::builder::{BinaryBuilder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
+use aws_sdk_dynamodb::types::AttributeValue;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
+use shared::item::{
+    ATTRIBUTES, CREATED_AT, EMAIL, EXPIRES_AT, NAME, STATUS, TIMESTAMP, UPDATED_AT, USER_ID, VERSION, attributes,
+};
+use shared::number;
+use shared::raw_item::RawItem;
+use shared::user::expiry::whole_seconds;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+pub use checksum::{RowsChecksum, SchemaMismatch};
+pub use key::{PARQUET, ParquetKey};
+
+/// The number of this shape; files carry it in their metadata, and a new one is written anew.
+pub const FORMAT: &str = "1";
+/// A row group: what is held while a file is written, and what a query engine reads at least.
+const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
+
+const KEY: &str = "key";
+const REVISION: &str = "revision";
+const REVISION_BYTES: &str = "revision_bytes";
+const REMOVED_AT: &str = "removed_at";
+const EVENT_ID: &str = "event_id";
+const ITEM: &str = "item";
+
+static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    Arc::new(Schema::new(vec![
+        Field::new(USER_ID, DataType::Utf8, true),
+        Field::new(TIMESTAMP, DataType::Int64, true),
+        Field::new(NAME, DataType::Utf8, true),
+        Field::new(EMAIL, DataType::Utf8, true),
+        Field::new(STATUS, DataType::Utf8, true),
+        Field::new(ATTRIBUTES, DataType::Utf8, true),
+        Field::new(EXPIRES_AT, DataType::Int64, true),
+        Field::new(VERSION, DataType::Int64, true),
+        Field::new(CREATED_AT, time.clone(), true),
+        Field::new(UPDATED_AT, time.clone(), true),
+        Field::new(KEY, DataType::Utf8, false),
+        Field::new(REVISION, DataType::Utf8, false),
+        Field::new(REVISION_BYTES, DataType::Binary, false),
+        Field::new(REMOVED_AT, time, false),
+        Field::new(EVENT_ID, DataType::Utf8, true),
+        Field::new(ITEM, DataType::Utf8, false),
+    ]))
+});
+
+/// The columns, in their order.
+#[must_use]
+pub fn schema() -> SchemaRef {
+    Arc::clone(&SCHEMA)
+}
+
+/// How a file is written. Nearly no value of these columns comes twice, so only `status` has a dictionary; and nobody
+/// looks for a range of whole items, so these have no statistics.
+#[must_use]
+pub fn properties() -> WriterProperties {
+    let column = |name: &str| ColumnPath::from(name);
+    let format = KeyValue::new("millrace.format".to_owned(), FORMAT.to_owned());
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+        .set_dictionary_enabled(false)
+        .set_column_dictionary_enabled(column(STATUS), true)
+        .set_column_statistics_enabled(column(ITEM), EnabledStatistics::None)
+        .set_column_statistics_enabled(column(ATTRIBUTES), EnabledStatistics::None)
+        .set_created_by("millrace".to_owned())
+        .set_key_value_metadata(Some(vec![format]))
+        .build()
+}
+
+/// Some rows, being turned into columns.
+#[derive(Default)]
+pub struct ColumnBatch {
+    user_id: StringBuilder,
+    timestamp: Int64Builder,
+    name: StringBuilder,
+    email: StringBuilder,
+    status: StringBuilder,
+    attributes: StringBuilder,
+    expires_at: Int64Builder,
+    version: Int64Builder,
+    created_at: TimestampMicrosecondBuilder,
+    updated_at: TimestampMicrosecondBuilder,
+    key: StringBuilder,
+    revision: StringBuilder,
+    revision_bytes: BinaryBuilder,
+    removed_at: TimestampMicrosecondBuilder,
+    event_id: StringBuilder,
+    item: StringBuilder,
+    rows: usize,
+    bytes: usize,
+}
+
+impl ColumnBatch {
+    /// Adds a row.
+    pub fn push(&mut self, row: &ArchivedRow) {
+        // A reader gives JSON objects; one that is no item of DynamoDB's has no attributes to show.
+        let item = RawItem::parse(row.item.get()).unwrap_or_default();
+        self.user_id.append_option(text(&item, USER_ID));
+        self.timestamp.append_option(whole(&item, TIMESTAMP));
+        self.name.append_option(text(&item, NAME));
+        self.email.append_option(text(&item, EMAIL));
+        self.status.append_option(text(&item, STATUS));
+        self.attributes.append_option(json(&item, ATTRIBUTES));
+        self.expires_at.append_option(expiry(&item));
+        self.version.append_option(whole(&item, VERSION));
+        self.created_at.append_option(moment(&item, CREATED_AT));
+        self.updated_at.append_option(moment(&item, UPDATED_AT));
+        self.key.append_value(row.key.as_str());
+        self.revision.append_value(row.revision.to_string());
+        self.revision_bytes.append_value(row.revision.encode());
+        self.removed_at.append_value(micros(row.removed_at));
+        self.event_id.append_option(row.event_id.as_deref());
+        self.item.append_value(row.item.get());
+        self.rows += 1;
+        self.bytes += row.item.get().len();
+    }
+
+    /// How many rows it holds.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How long the items are that it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes the rows, as columns.
+    ///
+    /// # Errors
+    /// The columns are not those of [`schema`]: never.
+    pub fn take(&mut self) -> Result<RecordBatch, ArrowError> {
+        (self.rows, self.bytes) = (0, 0);
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.user_id.finish()),
+            Arc::new(self.timestamp.finish()),
+            Arc::new(self.name.finish()),
+            Arc::new(self.email.finish()),
+            Arc::new(self.status.finish()),
+            Arc::new(self.attributes.finish()),
+            Arc::new(self.expires_at.finish()),
+            Arc::new(self.version.finish()),
+            Arc::new(self.created_at.finish().with_timezone("UTC")),
+            Arc::new(self.updated_at.finish().with_timezone("UTC")),
+            Arc::new(self.key.finish()),
+            Arc::new(self.revision.finish()),
+            Arc::new(self.revision_bytes.finish()),
+            Arc::new(self.removed_at.finish().with_timezone("UTC")),
+            Arc::new(self.event_id.finish()),
+            Arc::new(self.item.finish()),
+        ];
+        RecordBatch::try_new(schema(), columns)
+    }
+}
+
+fn text<'i>(item: &'i RawItem, name: &str) -> Option<&'i str> {
+    item.get(name)?.as_s().ok().map(String::as_str)
+}
+
+/// A number that is whole and fits, whatever its spelling.
+fn whole(item: &RawItem, name: &str) -> Option<i64> {
+    number::canonical(item.get(name)?.as_n().ok()?)?.parse().ok()
+}
+
+/// The second from which on the item was absent: a fraction counts, as it does for TTL.
+fn expiry(item: &RawItem) -> Option<i64> {
+    whole_seconds(item.get(EXPIRES_AT)?.as_n().ok()?)
+}
+
+/// A time to the microsecond.
+fn moment(item: &RawItem, name: &str) -> Option<i64> {
+    OffsetDateTime::parse(text(item, name)?, &Rfc3339).ok().map(micros)
+}
+
+/// Any value as plain JSON, numbers as they are.
+fn json(item: &RawItem, name: &str) -> Option<String> {
+    let value: AttributeValue = item.get(name)?.clone();
+    serde_json::to_string(&attributes::decode_json(value).ok()?).ok()
+}
+
+/// The years that are written in RFC 3339 fit.
+fn micros(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).unwrap_or_default()
+}

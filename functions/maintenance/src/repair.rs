@@ -1,0 +1,172 @@
+//! Brings keys of a replica to the state of their source: reads, asks [`reconcile`], writes, and reads again until
+//! nothing is left to do.
+//!
+//! Many keys go side by side, but for all of them the label is read before the replica, and the replica before the
+//! source, in every round.
+//!
+//! [`reconcile`]: crate::reconcile
+
+use std::time::Duration;
+
+use replicator::sink::{Replica, ReplicaCondition, ReplicaReadError, ReplicaWrite, WriteResult, WriteTarget};
+use shared::change::CanonicalKey;
+use shared::invocation::Invocation;
+use shared::replica_item::ReplicaItem;
+use shared::revision::Revision;
+use tokio::time::Instant;
+
+use crate::reconcile::{ReconcileAction, plan_repair};
+use crate::source::{SourceTable, SourceTableError};
+
+/// A key that is written faster than it can be read so often is left to the stream.
+const ROUNDS: u32 = 10;
+/// After a failed write; it doubles a round.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+const UNSEEN: &str = "the deadline passed before it was processed";
+
+/// A key to be mended, and the revision of the record that brought it up, if one did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaleKey {
+    /// The item's key.
+    pub key: CanonicalKey,
+    /// The record's age.
+    pub at_hand: Option<Revision>,
+}
+
+/// What became of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RepairOutcome {
+    /// Nothing was to be done.
+    Well,
+    /// The source's state was written.
+    Written,
+    /// It is not as it should be, and why. The reason may quote the item and is not logged.
+    Left(String),
+}
+
+/// What cannot be mended because it cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The source.
+    #[error(transparent)]
+    Source(#[from] SourceTableError),
+    /// The replica.
+    #[error(transparent)]
+    Replica(#[from] ReplicaReadError),
+}
+
+/// Mends these keys, each of which stands there once; answers for each of them, in their order.
+///
+/// # Errors
+/// [`ReconcileError`] if one side cannot be read. What was written until then is right and stays.
+pub async fn reconcile_keys(
+    source: &SourceTable,
+    replica: &dyn Replica,
+    ailing: &[StaleKey],
+    invocation: &Invocation,
+) -> Result<Vec<RepairOutcome>, ReconcileError> {
+    carry_out(source, replica, ailing, invocation, WriteMode::Made).await
+}
+
+/// What [`reconcile_keys`] would return, as far as it is known without a write: the same reads and the same decisions, and in place
+/// of a write the replica's own word whether it can hold it.
+///
+/// # Errors
+/// As [`reconcile_keys`].
+pub async fn predict(
+    source: &SourceTable,
+    replica: &dyn Replica,
+    ailing: &[StaleKey],
+    invocation: &Invocation,
+) -> Result<Vec<RepairOutcome>, ReconcileError> {
+    carry_out(source, replica, ailing, invocation, WriteMode::Predicted).await
+}
+
+/// Whether the replica is written to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WriteMode {
+    Made,
+    Predicted,
+}
+
+async fn carry_out(
+    source: &SourceTable,
+    replica: &dyn Replica,
+    ailing: &[StaleKey],
+    invocation: &Invocation,
+    mode: WriteMode,
+) -> Result<Vec<RepairOutcome>, ReconcileError> {
+    let mut mended = vec![RepairOutcome::Well; ailing.len()];
+    let mut open: Vec<usize> = (0..ailing.len()).collect();
+    let mut pause = FIRST_PAUSE;
+    for _ in 0..ROUNDS {
+        if open.is_empty() || Instant::now() >= invocation.stop_at {
+            break;
+        }
+        let keys: Vec<CanonicalKey> = open.iter().map(|place| ailing[*place].key.clone()).collect();
+        let (label, _) = source.stream().await?;
+        let held = replica.read(&keys).await?.held;
+        let (items, _) = source.read(&keys).await?;
+
+        let (mut writes, mut places) = (Vec::new(), Vec::new());
+        for (((place, key), held), item) in open.into_iter().zip(&keys).zip(&held).zip(&items) {
+            match plan_repair(label, ailing[place].at_hand, held.as_ref(), item.as_ref()) {
+                // What a former round wrote stays told as written.
+                ReconcileAction::Settled if matches!(mended[place], RepairOutcome::Left(_)) => {
+                    mended[place] = RepairOutcome::Written
+                }
+                ReconcileAction::Settled => {}
+                ReconcileAction::Foreign(error) => {
+                    mended[place] =
+                        RepairOutcome::Left(format!("the replica's item has a _rev that is not a revision ({error})"));
+                }
+                ReconcileAction::Write { revision, over } => {
+                    let expired = held.as_ref().is_some_and(ReplicaItem::expired);
+                    let target = item.as_ref().map_or(WriteTarget::Gone { expired }, WriteTarget::Item);
+                    writes.push(ReplicaWrite { key, target, revision, over: ReplicaCondition::Revision(over) });
+                    places.push(place);
+                }
+            }
+        }
+        if mode == WriteMode::Predicted {
+            for (place, write) in places.into_iter().zip(&writes) {
+                mended[place] =
+                    replica.refusal(write, invocation.now).map_or(RepairOutcome::Written, RepairOutcome::Left);
+            }
+            open = Vec::new();
+            break;
+        }
+        let puts = replica.put(&writes, invocation).await;
+        let mut failed = false;
+        open = Vec::new();
+        for (place, put) in places.into_iter().zip(puts) {
+            let left = match put {
+                WriteResult::Permanent(reason) => {
+                    mended[place] = RepairOutcome::Left(reason);
+                    continue;
+                }
+                WriteResult::Written | WriteResult::Refused => {
+                    "gave up: the item was modified concurrently on every attempt".to_owned()
+                }
+                WriteResult::Transient(reason) => {
+                    failed = true;
+                    reason
+                }
+            };
+            mended[place] = RepairOutcome::Left(left);
+            open.push(place);
+        }
+        if failed {
+            tokio::time::sleep_until(invocation.stop_at.min(Instant::now() + pause)).await;
+            pause *= 2;
+        }
+    }
+    // A key that was never looked at is not known to be well.
+    for place in open {
+        if mended[place] == RepairOutcome::Well {
+            mended[place] = RepairOutcome::Left(UNSEEN.to_owned());
+        }
+    }
+    Ok(mended)
+}

@@ -1,0 +1,91 @@
+//! What the archive tells of each key: its rows in the order of their age, each once. [`VersionsByKey`]
+
+use std::collections::BTreeMap;
+
+use archiver::archive::ArchivedRow;
+use shared::change::CanonicalKey;
+
+use crate::archive_scan::{ArchiveScanError, MemoryBudget};
+
+/// Which rows of a key count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionFilter {
+    /// The one of the highest revision.
+    Latest,
+    /// All of them.
+    All,
+}
+
+/// Rows by their keys.
+#[derive(Debug, Default)]
+pub struct VersionsByKey(BTreeMap<CanonicalKey, Vec<ArchivedRow>>);
+
+impl VersionsByKey {
+    /// Adds an object's rows.
+    ///
+    /// # Errors
+    /// Never: it gives memory back, and takes none that was not counted when the rows were read.
+    pub fn add(
+        &mut self,
+        rows: Vec<ArchivedRow>,
+        which: VersionFilter,
+        held: &mut MemoryBudget,
+    ) -> Result<(), ArchiveScanError> {
+        for row in rows {
+            let facts = self.0.entry(row.key.clone()).or_default();
+            match facts.binary_search_by(|fact| fact.revision.cmp(&row.revision)) {
+                Ok(_) => held.give(&row),
+                Err(place) => facts.insert(place, row),
+            }
+            if which == VersionFilter::Latest && facts.len() > 1 {
+                held.give(&facts.remove(0));
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys and their rows, in order.
+    #[must_use]
+    pub fn into_keys(self) -> Vec<(CanonicalKey, Vec<ArchivedRow>)> {
+        self.0.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use archiver::archive::ItemText;
+    use serde_json::value::RawValue;
+    use shared::revision::Revision;
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn row(user: &str, number: u32) -> ArchivedRow {
+        let item = format!(r#"{{"k":{{"S":"{user}"}}}}"#);
+        ArchivedRow {
+            key: CanonicalKey::parse(&item).unwrap(),
+            revision: Revision::parse(&format!("2026-01-01T00:00:00.000#{number}")).unwrap(),
+            removed_at: OffsetDateTime::UNIX_EPOCH,
+            event_id: None,
+            item: ItemText::of(&RawValue::from_string(item).unwrap()).unwrap(),
+        }
+    }
+
+    fn told(which: VersionFilter) -> Vec<Vec<String>> {
+        let (mut facts, mut held) = (VersionsByKey::default(), MemoryBudget::default());
+        facts.add(vec![row("a", 9), row("b", 1)], which, &mut held).unwrap();
+        facts.add(vec![row("a", 10), row("a", 9), row("a", 8)], which, &mut held).unwrap();
+        let numbers = |rows: Vec<ArchivedRow>| rows.iter().map(|row| row.revision.sequence().to_string()).collect();
+        facts.into_keys().into_iter().map(|(_, rows)| numbers(rows)).collect()
+    }
+
+    #[test]
+    fn the_latest_is_the_highest_as_a_number_whatever_order_the_objects_come_in() {
+        assert_eq!(told(VersionFilter::Latest), [["10"], ["1"]]);
+    }
+
+    #[test]
+    fn all_are_told_once_in_the_order_of_their_age() {
+        assert_eq!(told(VersionFilter::All), [vec!["8", "9", "10"], vec!["1"]]);
+    }
+}

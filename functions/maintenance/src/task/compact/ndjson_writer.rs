@@ -1,0 +1,67 @@
+//! The parts of a compaction: the archive's own rows, line by line. [`NdjsonFormat`]
+
+use std::fs::File;
+use std::io;
+
+use archiver::archive::{ArchiveDay, ArchivedRow, CompactedKey, Compression, ObjectWriter, verify_object};
+use archiver::store::{ArchiveStore, ROWS_TYPE};
+use tempfile::NamedTempFile;
+use tokio::runtime::Handle;
+
+use crate::archive_objects::{ArchiveRowError, ObjectReadError};
+use crate::task::merge::{MergeError, MergeOutput, OutputFormat};
+
+/// What the parts of a merge have in common.
+pub(super) struct NdjsonFormat {
+    pub(super) store: ArchiveStore,
+    pub(super) table: String,
+    pub(super) day: ArchiveDay,
+    pub(super) run: String,
+    pub(super) compression: Compression,
+    pub(super) runtime: Handle,
+}
+
+/// A part being written.
+pub(super) struct NdjsonPart {
+    writer: ObjectWriter<File>,
+    file: NamedTempFile,
+}
+
+impl OutputFormat for NdjsonFormat {
+    type Part = NdjsonPart;
+
+    fn begin(&self) -> Result<NdjsonPart, MergeError> {
+        let file = NamedTempFile::new()?;
+        Ok(NdjsonPart { writer: ObjectWriter::new(self.compression, file.reopen()?)?, file })
+    }
+
+    fn push(&self, part: &mut NdjsonPart, row: &ArchivedRow) -> Result<u64, MergeError> {
+        part.writer.push(&row.as_row())?;
+        Ok(part.writer.content_bytes())
+    }
+
+    /// What is read back is what was written, as far as bytes and the number of rows tell.
+    fn put(&self, part: NdjsonPart, place: u32, _: bool) -> Result<MergeOutput, MergeError> {
+        let NdjsonPart { writer, file } = part;
+        let (written, _) = writer.finish(self.day.start())?;
+        let (table, day, run) = (self.table.clone(), self.day, self.run.clone());
+        let key = CompactedKey { table, day, run, part: place, compression: self.compression }.to_string();
+        let metadata = written.encode().map_err(io::Error::other)?;
+        let metadata = metadata.into_iter().collect();
+        self.store.blocking_put_file(&key, ROWS_TYPE, file.path(), written.sha256, metadata, &self.runtime)?;
+        let Some(stored) = self.store.blocking_open(&key, &self.runtime)? else {
+            return Err(MergeError::Gone(key));
+        };
+        let metadata = stored.metadata().clone();
+        let proven = verify_object(&key, &metadata, stored).map_err(|damage| match ArchiveRowError::of(damage) {
+            ArchiveRowError::Unread(ObjectReadError::Store(error)) => MergeError::Store(error),
+            ArchiveRowError::Unread(ObjectReadError::Gone(key)) => MergeError::Gone(key),
+            ArchiveRowError::Damaged(damage) => MergeError::Unproven(damage.to_string()),
+        })?;
+        if proven == written {
+            Ok(MergeOutput { key, rows: written.rows })
+        } else {
+            Err(MergeError::Unproven(format!("{key} is described as another object")))
+        }
+    }
+}

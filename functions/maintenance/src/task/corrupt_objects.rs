@@ -1,0 +1,36 @@
+//! What a sweep came across and could not read is counted and told, the same way by every task.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::task_run::TaskRun;
+use crate::archive_scan::ScanStats;
+use crate::progress::CountOutcome;
+
+#[derive(Serialize)]
+struct CorruptObjectEntry<'a> {
+    object: &'a str,
+    outcome: &'static str,
+    reason: String,
+}
+
+/// Tells of what is damaged or foreign, in the first segment's name: each sweeps the same objects.
+pub(super) fn report_corrupt_objects<P: Default + Serialize + DeserializeOwned>(
+    course: &mut TaskRun<P>,
+    task: &str,
+    seen: &ScanStats,
+) {
+    if course.segment().segment > 0 {
+        return;
+    }
+    course.count(format!("{task}.objects"), seen.objects);
+    course.count_as(CountOutcome::NotProcessed, format!("{task}.corrupt"), seen.damaged.len());
+    course.count_as(CountOutcome::NotProcessed, format!("{task}.unrecognized"), seen.foreign.len());
+    for damage in &seen.damaged {
+        course.report(&CorruptObjectEntry { object: &damage.object, outcome: "corrupt", reason: damage.to_string() });
+    }
+    for object in &seen.foreign {
+        let reason = "not written by the archiver or a compaction".to_owned();
+        course.report(&CorruptObjectEntry { object, outcome: "unrecognized", reason });
+    }
+}

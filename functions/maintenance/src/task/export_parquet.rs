@@ -1,0 +1,189 @@
+//! Writes what is compacted once more as columns, in Parquet files that query engines read a part of.
+//!
+//! A day's compacted runs are merged, as they would be by another compaction, and written below `parquet/`; each file is
+//! read back before it is put, row by row, and after it, byte by byte. Only when the last one is there, which says how many
+//! there are, those go that the day had before: so at every point a day is there as it was or as it is, or both, and
+//! readers drop repetitions. Files are named by what they are made of, so a day whose objects are the same is passed over,
+//! and one that was cut off is begun anew over what it wrote.
+//!
+//! What the archiver has written and no compaction has merged yet is not there: it is counted, and comes with the next run
+//! after the next compaction.
+
+mod parquet_writer;
+
+use archiver::archive::{ArchiveDay, KeyNames};
+use archiver::store::{ArchiveStore, ObjectMeta};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio::runtime::Handle;
+
+use self::parquet_writer::{PARTS, ParquetFormat};
+use super::dealt_to;
+use super::merge::{FAN_IN, MergeError, MergeJob, MergeResult};
+use super::task_run::TaskRun;
+use crate::catalog;
+use crate::parquet::ParquetKey;
+use crate::progress::CountOutcome;
+
+/// What to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParquetRequest {
+    /// Only days that hold this time or a later one.
+    pub from: Option<OffsetDateTime>,
+    /// Only days that begin before this time.
+    pub to: OffsetDateTime,
+    /// How long the items are that go into a file.
+    pub target_bytes: u64,
+}
+
+/// Where it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ParquetCursor {
+    /// The last day that is done.
+    day: Option<String>,
+}
+
+/// What it works on.
+pub struct ParquetContext<'w> {
+    /// The archive.
+    pub archive: &'w ArchiveStore,
+    /// The table whose rows they are.
+    pub table: &'w str,
+    /// Its key.
+    pub key_names: KeyNames,
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ParquetEntry<'a> {
+    Written { day: String, run: &'a str, inputs: usize, outputs: Vec<&'a str>, rows: u64 },
+    Left { object: &'a str, outcome: &'static str, reason: String },
+}
+
+/// Goes on with it; tells whether it is done.
+///
+/// # Errors
+/// [`MergeError`]; what was there before is there still.
+pub async fn run(
+    course: &mut TaskRun<ParquetCursor>,
+    world: &ParquetContext<'_>,
+    columns: &ParquetRequest,
+) -> Result<bool, MergeError> {
+    let (segment, done) = (course.segment(), course.at().day.as_deref().and_then(ArchiveDay::parse));
+    let wanted = |day: &ArchiveDay| {
+        columns.from.is_none_or(|from| day.end() > from)
+            && day.start() < columns.to
+            && done.is_none_or(|done| *day > done)
+            && dealt_to(segment, &day.to_string())
+    };
+    let days = catalog::days(world.archive, world.table).await?.days;
+    // One day at least is to be finished by each invocation: else no number of them comes to the end.
+    let mut advanced = false;
+    for day in days.into_iter().filter(wanted) {
+        if course.is_up() {
+            return Ok(false);
+        }
+        if !written(course, world, columns, day).await? {
+            return if advanced { Ok(false) } else { Err(MergeError::NoTime(day)) };
+        }
+        advanced = true;
+        course.checkpoint(ParquetCursor { day: Some(day.to_string()) }).await?;
+    }
+    Ok(true)
+}
+
+/// Writes a day; not, if the time is up.
+async fn written(
+    course: &mut TaskRun<ParquetCursor>,
+    world: &ParquetContext<'_>,
+    columns: &ParquetRequest,
+    day: ArchiveDay,
+) -> Result<bool, MergeError> {
+    let shelf = catalog::list_day(world.archive, world.table, day).await?;
+    let runs: Vec<Vec<String>> = catalog::group_by_run(&shelf.objects).into_iter().map(|(_, parts)| parts).collect();
+    let inputs: usize = runs.iter().map(Vec::len).sum();
+    let uncompacted = shelf.objects.len() - inputs;
+    if runs.is_empty() {
+        course.count("export-parquet.not_compacted", uncompacted);
+        return Ok(true);
+    }
+    if runs.len() > FAN_IN {
+        let reason = format!("{} compacted runs exceed the limit of {FAN_IN}: compact the whole day first", runs.len());
+        leave(course, "failed", &ParquetKey::prefix(world.table, day), reason);
+        course.count("export-parquet.not_compacted", uncompacted);
+        return Ok(true);
+    }
+    let run = ParquetKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes);
+    let (there, foreign) = files(world, day).await?;
+    let (own, former): (Vec<_>, Vec<_>) = there.into_iter().partition(|key| key.run == run);
+    if !is_whole(world, &own).await? {
+        let sheet = ParquetFormat {
+            store: world.archive.clone(),
+            table: world.table.to_owned(),
+            day,
+            run: run.clone(),
+            runtime: Handle::current(),
+        };
+        let merging = MergeJob {
+            store: world.archive.clone(),
+            key_names: world.key_names.clone(),
+            runs,
+            target_bytes: columns.target_bytes,
+            stop_at: course.stop_at,
+        };
+        let (outputs, rows) = match merging.run(sheet).await? {
+            MergeResult::Whole { outputs, rows, .. } => (outputs, rows),
+            MergeResult::Stopped => return Ok(false),
+            MergeResult::Damaged(damage) => {
+                tell_of_the_rest(course, &foreign, uncompacted);
+                leave(course, "corrupt", &damage.object, damage.to_string());
+                return Ok(true);
+            }
+        };
+        course.count("export-parquet.written", outputs.len());
+        course.count("export-parquet.rows", usize::try_from(rows).unwrap_or(usize::MAX));
+        let outputs = outputs.iter().map(|output| output.key.as_str()).collect();
+        course.report(&ParquetEntry::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
+        // The files are there: a fault from here on does not write them again, and so would not count them either.
+        course.checkpoint(course.at().clone()).await?;
+    }
+    for key in former {
+        world.archive.remove(&key.to_string()).await?;
+        course.count("export-parquet.removed", 1);
+    }
+    tell_of_the_rest(course, &foreign, uncompacted);
+    Ok(true)
+}
+
+/// Reports what was found of a day besides its runs, once the day is done.
+fn tell_of_the_rest(course: &mut TaskRun<ParquetCursor>, foreign: &[String], uncompacted: usize) {
+    course.count("export-parquet.not_compacted", uncompacted);
+    for object in foreign {
+        leave(course, "unrecognized", object, "not written by export-parquet".to_owned());
+    }
+}
+
+fn leave(course: &mut TaskRun<ParquetCursor>, outcome: &'static str, object: &str, reason: String) {
+    course.count_as(CountOutcome::NotProcessed, format!("export-parquet.{outcome}"), 1);
+    course.report(&ParquetEntry::Left { object, outcome, reason });
+}
+
+/// The day's files, and what else lies among them.
+async fn files(world: &ParquetContext<'_>, day: ArchiveDay) -> Result<(Vec<ParquetKey>, Vec<String>), MergeError> {
+    let (mut own, mut foreign) = (Vec::new(), Vec::new());
+    for ObjectMeta { key, .. } in world.archive.list(&ParquetKey::prefix(world.table, day)).await? {
+        match ParquetKey::parse(world.table, day, &key) {
+            Some(parsed) => own.push(parsed),
+            None => foreign.push(key),
+        }
+    }
+    Ok((own, foreign))
+}
+
+/// Whether all files of a run are there: its last one says how many there are.
+async fn is_whole(world: &ParquetContext<'_>, files: &[ParquetKey]) -> Result<bool, MergeError> {
+    let Some(last) = files.iter().max_by_key(|key| key.part) else { return Ok(false) };
+    let Some(metadata) = world.archive.metadata(&last.to_string()).await? else { return Ok(false) };
+    Ok(metadata.get(PARTS).is_some_and(|parts| *parts == files.len().to_string()))
+}

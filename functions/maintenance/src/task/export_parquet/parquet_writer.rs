@@ -1,0 +1,128 @@
+//! A file of columns: spooled, read back, put, and read back once more. [`ParquetFormat`]
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use archiver::archive::{ArchiveDay, ArchivedRow, ObjectMetadata};
+use archiver::store::{ArchiveStore, StoreError};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+use time::OffsetDateTime;
+use tokio::runtime::Handle;
+
+use crate::parquet::{ColumnBatch, ParquetKey, RowsChecksum, properties, schema};
+use crate::task::merge::{MergeError, MergeOutput, OutputFormat};
+
+/// The metadata of a run's last file that says how many files it has.
+pub(super) const PARTS: &str = "parts";
+/// <https://www.iana.org/assignments/media-types/application/vnd.apache.parquet>
+const CONTENT_TYPE: &str = "application/vnd.apache.parquet";
+/// Rows that are turned into columns at a time, and how long their items may be together.
+const BATCH_ROWS: usize = 1_024;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// What the files of a run have in common.
+pub(super) struct ParquetFormat {
+    pub(super) store: ArchiveStore,
+    pub(super) table: String,
+    pub(super) day: ArchiveDay,
+    pub(super) run: String,
+    pub(super) runtime: Handle,
+}
+
+/// A file being written.
+pub(super) struct ParquetPart {
+    writer: ArrowWriter<File>,
+    file: NamedTempFile,
+    batch: ColumnBatch,
+    written: RowsChecksum,
+    bytes: u64,
+    times: Option<(OffsetDateTime, OffsetDateTime)>,
+}
+
+/// What the writer says is of the file that it writes to.
+fn spool(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> MergeError {
+    MergeError::Spool(io::Error::other(error))
+}
+
+impl ParquetPart {
+    fn write(&mut self) -> Result<(), MergeError> {
+        let columns = self.batch.take().map_err(spool)?;
+        self.writer.write(&columns).map_err(spool)
+    }
+}
+
+impl OutputFormat for ParquetFormat {
+    type Part = ParquetPart;
+
+    fn begin(&self) -> Result<ParquetPart, MergeError> {
+        let file = NamedTempFile::new()?;
+        let writer = ArrowWriter::try_new(file.reopen()?, schema(), Some(properties())).map_err(spool)?;
+        let (batch, written) = (ColumnBatch::default(), RowsChecksum::default());
+        Ok(ParquetPart { writer, file, batch, written, bytes: 0, times: None })
+    }
+
+    fn push(&self, part: &mut ParquetPart, row: &ArchivedRow) -> Result<u64, MergeError> {
+        part.written.push(row);
+        part.batch.push(row);
+        part.bytes += row.item.get().len() as u64;
+        let (first, last) = part.times.unwrap_or((row.removed_at, row.removed_at));
+        part.times = Some((first.min(row.removed_at), last.max(row.removed_at)));
+        if part.batch.rows() >= BATCH_ROWS || part.batch.bytes() >= BATCH_BYTES {
+            part.write()?;
+        }
+        Ok(part.bytes)
+    }
+
+    fn put(&self, mut part: ParquetPart, place: u32, is_last: bool) -> Result<MergeOutput, MergeError> {
+        part.write()?;
+        let ParquetPart { writer, file, written, times, .. } = part;
+        writer.close().map_err(spool)?;
+        let key = ParquetKey { table: self.table.clone(), day: self.day, run: self.run.clone(), part: place };
+        let key = key.to_string();
+        let (rows, digest) = written.finish();
+        if read_back(file.reopen()?).map_err(|why| MergeError::Unproven(format!("{key}: {why}")))? != (rows, digest) {
+            return Err(MergeError::Unproven(format!("{key} contains other rows")));
+        }
+        let sha256 = sha256(file.reopen()?)?;
+        let (first, last) = times.unwrap_or((self.day.start(), self.day.start()));
+        let metadata = ObjectMetadata { rows, first, last, sha256 }.encode().map_err(io::Error::other)?;
+        let parts = is_last.then(|| (PARTS, (place + 1).to_string()));
+        let metadata = metadata.into_iter().chain(parts).collect();
+        self.store.blocking_put_file(&key, CONTENT_TYPE, file.path(), sha256, metadata, &self.runtime)?;
+        let Some(stored) = self.store.blocking_open(&key, &self.runtime)? else {
+            return Err(MergeError::Gone(key));
+        };
+        match self::sha256(stored) {
+            Ok(stored) if stored == sha256 => Ok(MergeOutput { key, rows }),
+            Ok(_) => Err(MergeError::Unproven(format!("{key} has other bytes"))),
+            Err(error) => match error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>()) {
+                Some(of_the_bucket) => Err(of_the_bucket.clone().into()),
+                None => Err(error.into()),
+            },
+        }
+    }
+}
+
+/// What a query engine would read.
+fn read_back(file: File) -> Result<(u64, [u8; 32]), Box<dyn std::error::Error>> {
+    let mut read = RowsChecksum::default();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build()?;
+    for columns in reader {
+        read.read(&columns?)?;
+    }
+    Ok(read.finish())
+}
+
+fn sha256(mut source: impl Read) -> io::Result<[u8; 32]> {
+    let (mut digest, mut block) = (Sha256::new(), vec![0; BLOCK_BYTES]);
+    loop {
+        match source.read(&mut block)? {
+            0 => return Ok(digest.finalize().into()),
+            read => digest.update(&block[..read]),
+        }
+    }
+}

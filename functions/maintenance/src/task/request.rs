@@ -1,0 +1,291 @@
+//! An order as it comes, read field by field: [`task`].
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use archiver::archive::{ArchiveDay, ArchiveHour};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use shared::change::CanonicalKey;
+use shared::item::restored::RestoredExpiry;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::audit::AuditRequest;
+use super::compact::CompactRequest;
+use super::export::ExportRequest;
+use super::export_parquet::ParquetRequest;
+use super::restore::RestoreRequest;
+use super::summary::{SegmentResult, SummaryRequest};
+use super::{InvalidRequest, RedriveRequest, RepairMode, TASK_NAMES, TaskSpec, VerifyRequest};
+use crate::failure_record::{ON_FAILURE_PREFIX, QUARANTINE};
+use crate::row_versions::VersionFilter;
+
+/// Between two looks at a difference: a replica is behind by far less as a rule.
+const LAG_SECONDS: u32 = 5;
+/// A difference is watched within one invocation.
+const MAX_LAG_SECONDS: u32 = 300;
+/// Content of a compacted object: what a query engine reads in one go, and few enough objects.
+const TARGET_BYTES: u64 = 128 * 1024 * 1024;
+const MIN_TARGET_BYTES: u64 = 1_024;
+/// An object is spooled in a file before it is put. A file of columns may have twice the bytes of its items, and the function
+/// has 512 MB of `/tmp`.
+const TARGET_BYTES_MOST: u64 = 192 * 1024 * 1024;
+
+/// What a restore takes besides the fields of every task.
+const RESTORE_FIELDS: [&str; 9] =
+    ["key", "user_id", "from", "to", "versions", "expires_in_seconds", "never_expires", "overwrite", "dry_run"];
+
+/// As far ahead as the API lets a user expire: 50 years of 365.25 days.
+const EXTEND_SECONDS_MOST: u32 = 50 * 31_557_600;
+
+/// An order as it comes: every field of any task.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a JSON object such as {\"task\":\"verify\"}")]
+pub(super) struct RawTaskRequest {
+    task: String,
+    pub(super) run_id: Option<String>,
+    pub(super) segment: Option<u32>,
+    pub(super) segments: Option<u32>,
+    pub(super) cursor: Option<Box<RawValue>>,
+    dry_run: Option<bool>,
+    recheck_after_seconds: Option<u32>,
+    max_read_capacity_units: Option<u32>,
+    prefix: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    error_contains: Option<String>,
+    segment_results: Option<Vec<SegmentResult>>,
+    of_task: Option<String>,
+    granularity: Option<String>,
+    target_file_size_bytes: Option<u64>,
+    key: Option<Box<RawValue>>,
+    keys: Option<Vec<Box<RawValue>>>,
+    user_id: Option<String>,
+    versions: Option<String>,
+    expires_in_seconds: Option<u32>,
+    never_expires: Option<bool>,
+    overwrite: Option<bool>,
+    as_of: Option<String>,
+    table: Option<String>,
+}
+
+pub(super) fn task(told: &RawTaskRequest, now: OffsetDateTime) -> Result<TaskSpec, InvalidRequest> {
+    let capacity_units = || in_range("max_read_capacity_units", told.max_read_capacity_units, 1..=1_000_000);
+    let lag =
+        in_range("recheck_after_seconds", told.recheck_after_seconds, 0..=MAX_LAG_SECONDS)?.unwrap_or(LAG_SECONDS);
+    let lag = std::time::Duration::from_secs(lag.into());
+    match told.task.as_str() {
+        "backfill" => {
+            only(told, "backfill", &["max_read_capacity_units"])?;
+            Ok(TaskSpec::Backfill { capacity_units: capacity_units()? })
+        }
+        "verify" => {
+            only(told, "verify", &["recheck_after_seconds", "max_read_capacity_units"])?;
+            Ok(TaskSpec::Verify(VerifyRequest { lag, capacity_units: capacity_units()?, mend: RepairMode::No }))
+        }
+        "repair" => {
+            only(told, "repair", &["recheck_after_seconds", "max_read_capacity_units", "dry_run"])?;
+            let mend = if told.dry_run.unwrap_or(true) { RepairMode::DryRun } else { RepairMode::Yes };
+            Ok(TaskSpec::Verify(VerifyRequest { lag, capacity_units: capacity_units()?, mend }))
+        }
+        "redrive" => {
+            only(told, "redrive", &["dry_run", "prefix", "from", "to", "error_contains"])?;
+            Ok(TaskSpec::Redrive(redrive(told)?))
+        }
+        "compact" => {
+            only(told, "compact", &["from", "to", "granularity", "target_file_size_bytes"])?;
+            Ok(TaskSpec::Compact(compact(told, now)?))
+        }
+        "export-parquet" => {
+            only(told, "export-parquet", &["from", "to", "target_file_size_bytes"])?;
+            let CompactRequest { from, to, target_bytes, .. } = compact(told, now)?;
+            Ok(TaskSpec::Columns(ParquetRequest { from, to, target_bytes }))
+        }
+        "restore" => {
+            only(told, "restore", &RESTORE_FIELDS)?;
+            Ok(TaskSpec::Restore(restore(told)?))
+        }
+        "export-import-table" => {
+            only(told, "export-import-table", &["as_of", "table", "target_file_size_bytes"])?;
+            let (at, target_bytes) = (time("as_of", told.as_of.as_deref())?, target_bytes(told)?);
+            Ok(TaskSpec::Export(ExportRequest { at, table: told.table.clone(), target_bytes }))
+        }
+        "audit" => {
+            only(told, "audit", &["from", "to", "keys"])?;
+            let keys = told.keys.as_ref().map(|keys| keys.iter().map(|json| key("keys", json)).collect());
+            let (from, to) = (time("from", told.from.as_deref())?, time("to", told.to.as_deref())?);
+            Ok(TaskSpec::Audit(AuditRequest { from, to, keys: keys.transpose()? }))
+        }
+        "migrate" => {
+            only(told, "migrate", &[])?;
+            Ok(TaskSpec::Migrate)
+        }
+        "summary" => {
+            only(told, "summary", &["segment_results", "of_task"])?;
+            Ok(TaskSpec::Summary(summary(told)?))
+        }
+        other => Err(InvalidRequest::Unknown(other.to_owned())),
+    }
+}
+
+fn summary(told: &RawTaskRequest) -> Result<SummaryRequest, InvalidRequest> {
+    match (&told.segment_results, told.of_task.as_deref()) {
+        (Some(results), None) => match results.iter().position(|result| !result.done) {
+            None => Ok(SummaryRequest::Results(results.clone())),
+            Some(index) => Err(InvalidRequest::Value {
+                field: "segment_results",
+                found: format!("a list whose entry {index} is of a segment that is not done"),
+                wanted: "the last response of each segment".to_owned(),
+            }),
+        },
+        (None, Some(name)) => {
+            let summed = TASK_NAMES.into_iter().filter(|task| *task != "summary");
+            let wanted = || format!("one of {}", summed.clone().collect::<Vec<_>>().join(", "));
+            let task = summed.clone().find(|task| *task == name);
+            let unknown = || InvalidRequest::Value { field: "of_task", found: format!("{name:?}"), wanted: wanted() };
+            Ok(SummaryRequest::SegmentsOf(task.ok_or_else(unknown)?))
+        }
+        _ => Err(InvalidRequest::Needs(
+            "summary",
+            "either of_task, the task whose segments it adds up, or segment_results",
+        )),
+    }
+}
+
+fn redrive(told: &RawTaskRequest) -> Result<RedriveRequest, InvalidRequest> {
+    let prefixes = match &told.prefix {
+        None => vec![ON_FAILURE_PREFIX.to_owned(), QUARANTINE.to_owned()],
+        Some(prefix) if prefix.starts_with(QUARANTINE) || prefix.starts_with(ON_FAILURE_PREFIX) => vec![prefix.clone()],
+        Some(other) => {
+            let wanted = format!("a prefix that begins with {QUARANTINE} or {ON_FAILURE_PREFIX}");
+            return Err(InvalidRequest::Value { field: "prefix", found: format!("{other:?}"), wanted });
+        }
+    };
+    Ok(RedriveRequest {
+        dry_run: told.dry_run.unwrap_or(true),
+        prefixes,
+        from: time("from", told.from.as_deref())?,
+        to: time("to", told.to.as_deref())?,
+        reason: told.error_contains.clone(),
+    })
+}
+
+fn compact(told: &RawTaskRequest, now: OffsetDateTime) -> Result<CompactRequest, InvalidRequest> {
+    let hourly = match told.granularity.as_deref() {
+        None | Some("day") => false,
+        Some("hour") => true,
+        Some(other) => {
+            let wanted = "\"day\" or \"hour\"".to_owned();
+            return Err(InvalidRequest::Value { field: "granularity", found: format!("{other:?}"), wanted });
+        }
+    };
+    // What is not over yet grows: it would be merged again and again.
+    let over = if hourly { ArchiveHour::of(now).start() } else { ArchiveDay::of(now).start() };
+    Ok(CompactRequest {
+        from: time("from", told.from.as_deref())?,
+        to: time("to", told.to.as_deref())?.unwrap_or(over),
+        hourly,
+        target_bytes: target_bytes(told)?,
+    })
+}
+
+fn target_bytes(told: &RawTaskRequest) -> Result<u64, InvalidRequest> {
+    let target = told.target_file_size_bytes.unwrap_or(TARGET_BYTES);
+    if (MIN_TARGET_BYTES..=TARGET_BYTES_MOST).contains(&target) {
+        return Ok(target);
+    }
+    let wanted = format!(
+        "a number from {MIN_TARGET_BYTES} to {TARGET_BYTES_MOST}, of which a file fits into the 512 MB of /tmp"
+    );
+    Err(InvalidRequest::Value { field: "target_file_size_bytes", found: target.to_string(), wanted })
+}
+
+fn restore(told: &RawTaskRequest) -> Result<RestoreRequest, InvalidRequest> {
+    let extend = in_range("expires_in_seconds", told.expires_in_seconds, 1..=EXTEND_SECONDS_MOST)?;
+    let expiry = match (extend, told.never_expires) {
+        (Some(seconds), None | Some(false)) => RestoredExpiry::After(seconds.into()),
+        (None, Some(true)) => RestoredExpiry::Never,
+        _ => {
+            let needs = "either expires_in_seconds, after which the items expire again, or \"never_expires\": true";
+            return Err(InvalidRequest::Needs("restore", needs));
+        }
+    };
+    let (from, to) = (time("from", told.from.as_deref())?, time("to", told.to.as_deref())?);
+    if told.key.is_none() && told.user_id.is_none() && from.is_none() && to.is_none() {
+        return Err(InvalidRequest::Needs("restore", "a key, a user_id, from or to: the items to restore"));
+    }
+    let rows = match told.versions.as_deref() {
+        None | Some("latest") => VersionFilter::Latest,
+        Some("all") => VersionFilter::All,
+        Some(other) => {
+            let wanted = "\"latest\" or \"all\"".to_owned();
+            return Err(InvalidRequest::Value { field: "versions", found: format!("{other:?}"), wanted });
+        }
+    };
+    let key = told.key.as_deref().map(|json| key("key", json)).transpose()?;
+    let (user, overwrite) = (told.user_id.clone(), told.overwrite.unwrap_or_default());
+    Ok(RestoreRequest { dry_run: told.dry_run.unwrap_or(true), key, user, from, to, rows, expiry, overwrite })
+}
+
+fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, InvalidRequest> {
+    CanonicalKey::parse(json.get()).map_err(|error| InvalidRequest::Value {
+        field,
+        found: format!("not a key ({error})"),
+        wanted: "DynamoDB JSON such as {\"user_id\":{\"S\":\"ada\"},\"timestamp\":{\"N\":\"1\"}}".to_owned(),
+    })
+}
+
+fn time(field: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, InvalidRequest> {
+    let parsed = |text: &str| {
+        let wanted = "an RFC 3339 time such as 2026-11-24T08:00:00Z".to_owned();
+        OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidRequest::Value {
+            field,
+            found: format!("{text:?}"),
+            wanted,
+        })
+    };
+    text.map(parsed).transpose()
+}
+
+/// Rejects the fields of other tasks: ignoring one would do something else than was requested.
+fn only(told: &RawTaskRequest, task: &'static str, known: &'static [&'static str]) -> Result<(), InvalidRequest> {
+    let given = [
+        ("dry_run", told.dry_run.is_some()),
+        ("recheck_after_seconds", told.recheck_after_seconds.is_some()),
+        ("max_read_capacity_units", told.max_read_capacity_units.is_some()),
+        ("prefix", told.prefix.is_some()),
+        ("from", told.from.is_some()),
+        ("to", told.to.is_some()),
+        ("error_contains", told.error_contains.is_some()),
+        ("segment_results", told.segment_results.is_some()),
+        ("of_task", told.of_task.is_some()),
+        ("granularity", told.granularity.is_some()),
+        ("target_file_size_bytes", told.target_file_size_bytes.is_some()),
+        ("key", told.key.is_some()),
+        ("keys", told.keys.is_some()),
+        ("user_id", told.user_id.is_some()),
+        ("versions", told.versions.is_some()),
+        ("expires_in_seconds", told.expires_in_seconds.is_some()),
+        ("never_expires", told.never_expires.is_some()),
+        ("overwrite", told.overwrite.is_some()),
+        ("as_of", told.as_of.is_some()),
+        ("table", told.table.is_some()),
+    ];
+    let stray = given.into_iter().find(|(field, is_given)| *is_given && !known.contains(field));
+    stray.map_or(Ok(()), |(field, _)| Err(InvalidRequest::Field { task, field, known }))
+}
+
+pub(super) fn in_range<N: PartialOrd + Display>(
+    field: &'static str,
+    number: Option<N>,
+    range: RangeInclusive<N>,
+) -> Result<Option<N>, InvalidRequest> {
+    match number {
+        Some(number) if !range.contains(&number) => {
+            let wanted = format!("a number from {} to {}", range.start(), range.end());
+            Err(InvalidRequest::Value { field, found: number.to_string(), wanted })
+        }
+        number => Ok(number),
+    }
+}

@@ -1,0 +1,299 @@
+//! A segment of a task under way: its place, its counts and its report, confirmed together by [`TaskRun::checkpoint`].
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use shared::invocation::Invocation;
+use shared::table_reader::ScanSegment;
+use tokio::time::Instant;
+
+use super::{InvalidRequest, TaskCursor, TaskRequest, TaskResponse, summary};
+use crate::failure_bucket::{BucketError, FailureBucket};
+use crate::progress::{CountOutcome, ProblemCounts, TaskProgress};
+
+/// Left for writing the report, of the time that an invocation has; of a short time, a quarter.
+const REPORT_TIME_BUDGET: Duration = Duration::from_secs(5);
+/// A part of a report is written when it has grown to this.
+const PART_BYTES: usize = 4 * 1024 * 1024;
+
+/// A segment of a task under way. `P` is its place, from which another invocation can continue.
+///
+/// Counts and report entries are pending until a [`TaskRun::checkpoint`] confirms them together with the place behind them.
+/// A fault drops what is pending, because the next invocation does that work again, and keeps what is confirmed.
+#[derive(Debug)]
+pub struct TaskRun<P> {
+    task: &'static str,
+    run: String,
+    segment: ScanSegment,
+    bucket: FailureBucket,
+    sinks: Vec<String>,
+    part: u32,
+    at: P,
+    confirmed: StepWork,
+    pending: StepWork,
+    /// Whether this invocation has confirmed anything.
+    advanced: bool,
+    /// When to stop working.
+    pub stop_at: Instant,
+    /// What the invocation has after that.
+    reporting: Duration,
+}
+
+/// What was counted, and the entries of the report that are not written yet.
+#[derive(Debug, Default)]
+struct StepWork {
+    progress: TaskProgress,
+    problems: ProblemCounts,
+    lines: Vec<u8>,
+}
+
+impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
+    /// Begins, or continues where the cursor says. The report goes to `bucket`.
+    ///
+    /// # Errors
+    /// [`InvalidRequest::Cursor`] if the cursor's place is not one of this task.
+    pub fn resume(
+        order: &TaskRequest,
+        invocation: &Invocation,
+        bucket: &FailureBucket,
+    ) -> Result<Self, InvalidRequest> {
+        let task = order.task.name();
+        let at = order.cursor.as_ref().map(|cursor| serde_json::from_str(cursor.at.get())).transpose();
+        let left = invocation.stop_at.saturating_duration_since(Instant::now());
+        let progress = order.cursor.as_ref().map(|cursor| cursor.progress.clone()).unwrap_or_default();
+        let problems = order.cursor.as_ref().map_or_else(ProblemCounts::default, |cursor| ProblemCounts {
+            differences: cursor.differences,
+            problems: cursor.problems,
+        });
+        Ok(Self {
+            task,
+            run: order.run_id.clone(),
+            segment: order.segment,
+            bucket: bucket.clone(),
+            sinks: Vec::new(),
+            part: order.cursor.as_ref().map_or(0, |cursor| cursor.part),
+            at: at.map_err(|error| InvalidRequest::Cursor(task, error))?.unwrap_or_default(),
+            confirmed: StepWork { progress, problems, lines: Vec::new() },
+            pending: StepWork::default(),
+            advanced: false,
+            stop_at: invocation.stop_at - REPORT_TIME_BUDGET.min(left / 4),
+            reporting: REPORT_TIME_BUDGET.min(left / 4),
+        })
+    }
+
+    /// Names the sinks that it works on.
+    #[must_use]
+    pub fn over(mut self, sinks: &[&str]) -> Self {
+        self.sinks = sinks.iter().map(|sink| (*sink).to_owned()).collect();
+        self
+    }
+
+    /// Where the next invocation would continue.
+    #[must_use]
+    pub fn at(&self) -> &P {
+        &self.at
+    }
+
+    /// Confirms what was counted and reported so far, and that all work before `place` is done: the only way to move the
+    /// cursor. Writes the report so far if it has grown large.
+    ///
+    /// # Errors
+    /// [`BucketError`] if the report is not confirmed. It is kept, and written at the end of the invocation.
+    pub async fn checkpoint(&mut self, place: P) -> Result<(), BucketError> {
+        self.at = place;
+        self.confirm();
+        if self.confirmed.lines.len() < PART_BYTES { Ok(()) } else { self.write().await }
+    }
+
+    fn confirm(&mut self) {
+        let StepWork { progress, problems, mut lines } = std::mem::take(&mut self.pending);
+        self.confirmed.progress.add(&progress);
+        self.confirmed.problems.add(problems);
+        self.confirmed.lines.append(&mut lines);
+        self.advanced = true;
+    }
+
+    /// Which part of the table.
+    #[must_use]
+    pub fn segment(&self) -> ScanSegment {
+        self.segment
+    }
+
+    /// Whether it is time to stop.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        Instant::now() >= self.stop_at
+    }
+
+    /// When the report is to be complete at the latest, though the work is to stop before: half of the time that is left for
+    /// writing it is enough.
+    #[must_use]
+    pub fn report_by(&self) -> Instant {
+        self.stop_at + self.reporting / 2
+    }
+
+    /// Waits until `time`, or until it is time to stop; tells whether the former came first.
+    pub async fn wait_until(&self, time: Instant) -> bool {
+        tokio::time::sleep_until(time.min(self.stop_at)).await;
+        time <= self.stop_at
+    }
+
+    /// Adds to a count that needs no attention.
+    pub fn count(&mut self, name: impl Into<String>, more: usize) {
+        self.count_as(CountOutcome::Success, name, more);
+    }
+
+    /// Adds to a count of this outcome.
+    pub fn count_as(&mut self, outcome: CountOutcome, name: impl Into<String>, more: usize) {
+        self.pending.problems.count(outcome, more);
+        self.pending.progress.count(name, more);
+    }
+
+    /// Adds an entry to the report.
+    pub fn report(&mut self, line: &impl Serialize) {
+        // An entry consists of texts and numbers: there is nothing that JSON cannot write.
+        if serde_json::to_writer(&mut self.pending.lines, line).is_ok() {
+            self.pending.lines.push(b'\n');
+        }
+    }
+
+    /// Writes the confirmed entries as the report's next part. They are dropped only once the bucket has confirmed them.
+    async fn write(&mut self) -> Result<(), BucketError> {
+        if self.confirmed.lines.is_empty() {
+            return Ok(());
+        }
+        let ScanSegment { segment, of } = self.segment;
+        let key = format!("reports/{}/{}-{segment}-of-{of}-{:05}.jsonl", self.run, self.task, self.part);
+        self.bucket.put(&key, "application/x-ndjson", self.confirmed.lines.clone()).await?;
+        self.confirmed.lines.clear();
+        self.part += 1;
+        Ok(())
+    }
+
+    /// Writes the rest of the report, and returns the answer. After a checkpoint a fault only ends the invocation: the next
+    /// one continues at the cursor and meets the fault at its start, unless it has passed.
+    ///
+    /// # Errors
+    /// The fault of an invocation without a checkpoint, or [`BucketError`] if the report, or the result of a segment that is
+    /// done, is not confirmed: they are then produced again from the former cursor.
+    pub async fn answer<E>(mut self, done: Result<bool, E>) -> Result<TaskResponse, E>
+    where
+        E: From<BucketError> + std::error::Error,
+    {
+        let done = match done {
+            Err(fault) if self.advanced => {
+                tracing::warn!(task.name = self.task, task.run_id = self.run, error = %fault, "task interrupted");
+                false
+            }
+            done => done?,
+        };
+        if done {
+            self.confirm();
+        }
+        self.write().await?;
+        let mut answer = TaskResponse::done(self.task, &self.run, self.segment);
+        answer.sinks = self.sinks;
+        ProblemCounts { differences: answer.differences, problems: answer.problems } = self.confirmed.problems;
+        answer.progress = self.confirmed.progress;
+        if done {
+            summary::keep(&answer, &self.bucket).await?;
+            return Ok(answer);
+        }
+        answer.done = false;
+        answer.cursor = Some(TaskCursor {
+            task: self.task.to_owned(),
+            run_id: self.run,
+            segment: answer.segment,
+            segments: answer.segments,
+            part: self.part,
+            progress: answer.progress.clone(),
+            differences: answer.differences,
+            problems: answer.problems,
+            at: serde_json::value::to_raw_value(&self.at).unwrap_or_default(),
+        });
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+    use serde_json::value::RawValue;
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    /// A bucket that nobody serves.
+    fn nowhere() -> FailureBucket {
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+            .region(aws_sdk_s3::config::Region::from_static("eu-west-1"))
+            .endpoint_url("http://127.0.0.1:1")
+            .retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
+            .build();
+        FailureBucket::new(aws_sdk_s3::Client::from_conf(config), "failures".to_owned())
+    }
+
+    fn begun() -> TaskRun<u32> {
+        let payload = RawValue::from_string(json!({"task": "verify", "run_id": "monday"}).to_string()).unwrap();
+        let time = Duration::from_mins(1);
+        let invocation = Invocation::new(OffsetDateTime::UNIX_EPOCH, Instant::now(), time, "1".to_owned());
+        TaskRun::resume(&TaskRequest::parse(&payload, &invocation).unwrap(), &invocation, &nowhere()).unwrap()
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("it may pass")]
+    struct Passing;
+
+    impl From<BucketError> for Passing {
+        fn from(_: BucketError) -> Self {
+            Self
+        }
+    }
+
+    #[tokio::test]
+    async fn a_fault_after_a_checkpoint_keeps_the_cursor_and_the_counts_before_it_and_no_others() {
+        let mut course = begun();
+        course.count("source.items", 3);
+        course.count_as(CountOutcome::Difference, "dynamodb.missing", 2);
+        course.count_as(CountOutcome::NotProcessed, "dynamodb.failed", 1);
+        course.checkpoint(7).await.unwrap();
+        course.count("source.items", 4);
+        course.count_as(CountOutcome::Difference, "dynamodb.missing", 5);
+        let answer = course.answer(Err(Passing)).await.unwrap();
+        let cursor = answer.cursor.unwrap();
+        assert_eq!((answer.done, cursor.at.get(), cursor.progress.get("source.items")), (false, "7", 3));
+        assert_eq!(answer.progress.get("source.items"), 3, "the next invocation counts the others again");
+        assert_eq!((answer.differences, answer.problems), (2, 3));
+        assert_eq!((cursor.differences, cursor.problems), (2, 3));
+    }
+
+    #[tokio::test]
+    async fn a_fault_before_a_checkpoint_is_the_invocation_s() {
+        let mut course = begun();
+        course.count("source.items", 3);
+        assert!(course.answer(Err(Passing)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn no_segment_is_done_whose_result_is_not_kept() {
+        let mut course = begun();
+        course.count("source.items", 3);
+        course.confirm();
+        assert_eq!(course.confirmed.progress.get("source.items"), 3);
+        assert!(course.answer(Ok::<_, BucketError>(true)).await.is_err(), "its result is kept in the bucket first");
+    }
+
+    #[tokio::test]
+    async fn a_report_that_is_not_confirmed_is_kept_until_it_is() {
+        let mut course = begun();
+        course.report(&json!({"key": "x".repeat(PART_BYTES)}));
+        assert!(course.checkpoint(1).await.is_err(), "it is large, and the bucket does not take it");
+        assert!(course.confirmed.lines.len() > PART_BYTES);
+        assert_eq!((*course.at(), course.part), (1, 0));
+        assert!(course.answer(Ok::<_, BucketError>(true)).await.is_err(), "no answer without its report");
+    }
+}

@@ -1,0 +1,132 @@
+//! What two sides make of a key: pure.
+
+use shared::change::CanonicalKey;
+use shared::raw_item::RawItem;
+use shared::replica_item::ReplicaItem;
+use shared::revision::{Revision, RevisionError};
+
+/// How a key differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DifferenceKind {
+    Missing,
+    Different,
+    Resurrected,
+    Extra,
+    Quarantined,
+}
+
+impl DifferenceKind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Different => "different",
+            Self::Resurrected => "resurrected",
+            Self::Extra => "extra",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+/// A difference that has lasted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ConfirmedDifference {
+    pub(super) key: CanonicalKey,
+    pub(super) kind: DifferenceKind,
+    /// The names of the attributes, if both sides have the item.
+    pub(super) attributes: Vec<String>,
+}
+
+/// A key that differed once, and what both sides held then.
+#[derive(Debug)]
+pub(super) struct CandidateDifference {
+    pub(super) key: CanonicalKey,
+    source: Option<RawItem>,
+    stamp: Option<Result<Revision, RevisionError>>,
+}
+
+impl CandidateDifference {
+    /// The key as a candidate, if it differs.
+    pub(super) fn of(key: CanonicalKey, held: Option<&ReplicaItem>, source: Option<RawItem>) -> Option<Self> {
+        let differs = difference(held, source.as_ref()).is_some();
+        differs.then(|| Self { key, source, stamp: held.and_then(|held| held.revision.clone()) })
+    }
+
+    /// What is real of it, by what both sides hold now; nothing if it is gone, or something has moved.
+    pub(super) fn again(self, held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<ConfirmedDifference> {
+        let (kind, attributes) = difference(held, source)?;
+        let still = match (&self.source, source) {
+            (Some(then), Some(now)) => then.is(now),
+            (None, None) => true,
+            _ => false,
+        };
+        let stands = self.stamp == held.and_then(|held| held.revision.clone());
+        (still && stands).then_some(ConfirmedDifference { key: self.key, kind, attributes })
+    }
+}
+
+fn difference(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<(DifferenceKind, Vec<String>)> {
+    match (held.and_then(ReplicaItem::item), source) {
+        (None, None) => None,
+        (None, Some(_)) => Some((DifferenceKind::Missing, Vec::new())),
+        (Some(_), None) => {
+            let ours = held.is_some_and(|held| held.revision.is_some());
+            Some((if ours { DifferenceKind::Resurrected } else { DifferenceKind::Extra }, Vec::new()))
+        }
+        (Some(item), Some(source)) if item.is(source) => None,
+        (Some(item), Some(source)) => Some((DifferenceKind::Different, item.differing(source))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::replica_item::ReplicaState;
+
+    use super::*;
+
+    fn key() -> CanonicalKey {
+        CanonicalKey::parse(r#"{"k":{"S":"a"}}"#).unwrap()
+    }
+
+    fn item(name: &str) -> RawItem {
+        RawItem::parse(&format!(r#"{{"k":{{"S":"a"}},"name":{{"S":"{name}"}}}}"#)).unwrap()
+    }
+
+    fn held(number: Option<u8>, name: Option<&str>) -> ReplicaItem {
+        let revision = number.map(|number| Ok(Revision::parse(&format!("2026-01-01T00:00:00.000#{number}")).unwrap()));
+        ReplicaItem {
+            revision,
+            state: name.map_or(ReplicaState::Gone { expired: false }, |name| ReplicaState::Item(item(name))),
+        }
+    }
+
+    fn found(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<DifferenceKind> {
+        let candidate = CandidateDifference::of(key(), held, source.cloned())?;
+        Some(candidate.again(held, source).unwrap().kind)
+    }
+
+    #[test]
+    fn a_difference_has_its_name() {
+        assert_eq!(found(None, Some(&item("Ada"))), Some(DifferenceKind::Missing));
+        assert_eq!(found(Some(&held(Some(1), None)), Some(&item("Ada"))), Some(DifferenceKind::Missing));
+        assert_eq!(found(Some(&held(Some(1), Some("Bob"))), Some(&item("Ada"))), Some(DifferenceKind::Different));
+        assert_eq!(found(Some(&held(Some(1), Some("Ada"))), None), Some(DifferenceKind::Resurrected));
+        assert_eq!(found(Some(&held(None, Some("Ada"))), None), Some(DifferenceKind::Extra));
+        for (held, source) in
+            [(None, None), (Some(held(Some(1), None)), None), (Some(held(Some(1), Some("Ada"))), Some(item("Ada")))]
+        {
+            assert_eq!(found(held.as_ref(), source.as_ref()), None);
+        }
+    }
+
+    #[test]
+    fn what_moves_is_not_real() {
+        let then = held(Some(1), Some("Bob"));
+        let again = |held: &ReplicaItem, source: &RawItem| {
+            CandidateDifference::of(key(), Some(&then), Some(item("Ada"))).unwrap().again(Some(held), Some(source))
+        };
+        assert_eq!(again(&then, &item("Ada")).unwrap().attributes, ["name"]);
+        assert_eq!(again(&held(Some(2), Some("Bob")), &item("Ada")), None, "the replica has moved");
+        assert_eq!(again(&then, &item("Eve")), None, "the source has moved");
+        assert_eq!(again(&held(Some(2), Some("Ada")), &item("Ada")), None, "it has been replicated");
+    }
+}

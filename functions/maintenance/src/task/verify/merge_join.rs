@@ -1,0 +1,196 @@
+//! Two tables scanned side by side, item meeting item.
+
+use std::collections::HashMap;
+
+use futures::future::try_join;
+use replicator::sink::Replica;
+use serde::{Deserialize, Serialize};
+use shared::change::CanonicalKey;
+use shared::raw_item::RawItem;
+use shared::replica_item::ReplicaItem;
+use shared::table_reader::ScanSegment;
+
+use super::difference::CandidateDifference;
+use crate::reconcile::is_in_sync;
+use crate::repair::ReconcileError;
+use crate::source::SourceTable;
+
+/// How far a side is scanned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum ScanPosition {
+    /// Not at all.
+    #[default]
+    Start,
+    /// Up to and with this key.
+    After(CanonicalKey),
+    /// Wholly.
+    End,
+}
+
+impl ScanPosition {
+    fn key(&self) -> Option<&CanonicalKey> {
+        match self {
+            Self::After(key) => Some(key),
+            Self::Start | Self::End => None,
+        }
+    }
+
+    fn of(next: Option<CanonicalKey>) -> Self {
+        next.map_or(Self::End, Self::After)
+    }
+}
+
+/// What was seen between two resting places.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct ScanCounts {
+    pub(super) source: usize,
+    pub(super) items: usize,
+    pub(super) tombstones: usize,
+    pub(super) equal: usize,
+}
+
+pub(super) struct MergeJoin<'w> {
+    source: &'w SourceTable,
+    replica: &'w dyn Replica,
+    segment: ScanSegment,
+    source_at: ScanPosition,
+    replica_at: ScanPosition,
+    /// Items that have not met their like yet.
+    alone_in_source: HashMap<CanonicalKey, RawItem>,
+    alone_in_replica: HashMap<CanonicalKey, ReplicaItem>,
+    /// Those that met one that is not like them.
+    candidates: Vec<CandidateDifference>,
+    counts: ScanCounts,
+    /// Read of the source and of the replica.
+    pages: (usize, usize),
+}
+
+impl<'w> MergeJoin<'w> {
+    pub(super) fn new(
+        source: &'w SourceTable,
+        replica: &'w dyn Replica,
+        segment: ScanSegment,
+        source_at: ScanPosition,
+        replica_at: ScanPosition,
+    ) -> Self {
+        let (alone_in_source, alone_in_replica) = (HashMap::new(), HashMap::new());
+        let (candidates, counts) = (Vec::new(), ScanCounts::default());
+        Self {
+            source,
+            replica,
+            segment,
+            source_at,
+            replica_at,
+            alone_in_source,
+            alone_in_replica,
+            candidates,
+            counts,
+            pages: (0, 0),
+        }
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.source_at == ScanPosition::End && self.replica_at == ScanPosition::End
+    }
+
+    pub(super) fn places(&self) -> (ScanPosition, ScanPosition) {
+        (self.source_at.clone(), self.replica_at.clone())
+    }
+
+    /// How many pages were read of the side of which more were, since the last rest.
+    pub(super) fn pages(&self) -> usize {
+        self.pages.0.max(self.pages.1)
+    }
+
+    /// Reads a page of each side, or of the one that is behind; answers what it cost of the source.
+    pub(super) async fn advance(&mut self) -> Result<f64, ReconcileError> {
+        // Whose items wait for the other is ahead.
+        let (ahead, behind) = (self.alone_in_source.len(), self.alone_in_replica.len());
+        let read_source =
+            self.source_at != ScanPosition::End && (ahead <= behind || self.replica_at == ScanPosition::End);
+        let read_replica =
+            self.replica_at != ScanPosition::End && (behind <= ahead || self.source_at == ScanPosition::End);
+        let (source, replica) = (self.source, self.replica);
+        let (source_after, replica_after) = (self.source_at.key(), self.replica_at.key());
+        let segment = self.segment;
+        let of_source = async move {
+            if read_source {
+                Ok::<_, ReconcileError>(Some(source.scan(segment, source_after).await?))
+            } else {
+                Ok(None)
+            }
+        };
+        let of_replica = async move {
+            if read_replica {
+                Ok::<_, ReconcileError>(Some(replica.scan(segment, replica_after).await?))
+            } else {
+                Ok(None)
+            }
+        };
+        let (of_source, of_replica) = try_join(of_source, of_replica).await?;
+        let mut spent = 0.0;
+        if let Some(page) = of_source {
+            spent = page.units;
+            self.pages.0 += 1;
+            self.source_at = ScanPosition::of(page.next);
+            self.counts.source += page.items.len();
+            for (key, item) in page.items {
+                match self.alone_in_replica.remove(&key) {
+                    Some(held) => self.meet(key, &held, item),
+                    None => drop(self.alone_in_source.insert(key, item)),
+                }
+            }
+        }
+        if let Some(page) = of_replica {
+            self.pages.1 += 1;
+            self.replica_at = ScanPosition::of(page.next);
+            for (key, held) in page.held {
+                if held.item().is_none() {
+                    // As good as nothing: should the source have the item, it stays alone and is looked up.
+                    self.counts.tombstones += 1;
+                    continue;
+                }
+                self.counts.items += 1;
+                match self.alone_in_source.remove(&key) {
+                    Some(item) => self.meet(key, &held, item),
+                    None => drop(self.alone_in_replica.insert(key, held)),
+                }
+            }
+        }
+        Ok(spent)
+    }
+
+    fn meet(&mut self, key: CanonicalKey, held: &ReplicaItem, item: RawItem) {
+        if is_in_sync(Some(held), Some(&item)) {
+            self.counts.equal += 1;
+        } else {
+            self.candidates.extend(CandidateDifference::of(key, Some(held), Some(item)));
+        }
+    }
+
+    /// Looks up what is still alone, and answers what differs and what was seen since the last rest.
+    pub(super) async fn rest(&mut self) -> Result<(Vec<CandidateDifference>, ScanCounts), ReconcileError> {
+        let (source_only, replica_only) =
+            (std::mem::take(&mut self.alone_in_source), std::mem::take(&mut self.alone_in_replica));
+        let wanted: Vec<CanonicalKey> = source_only.keys().cloned().collect();
+        let unwanted: Vec<CanonicalKey> = replica_only.keys().cloned().collect();
+        let (source, replica) = (self.source, self.replica);
+        let of_replica = async { replica.read(&wanted).await.map_err(ReconcileError::from) };
+        let of_source = async { source.read(&unwanted).await.map_err(ReconcileError::from) };
+        let (held, (items, _)) = try_join(of_replica, of_source).await?;
+        for ((key, item), held) in source_only.into_iter().zip(held.held) {
+            match held {
+                Some(held) => self.meet(key, &held, item),
+                None => self.candidates.extend(CandidateDifference::of(key, None, Some(item))),
+            }
+        }
+        for ((key, held), item) in replica_only.into_iter().zip(items) {
+            // What the source has is compared when the source's own scan comes to it, in whichever segment: once.
+            if item.is_none() {
+                self.candidates.extend(CandidateDifference::of(key, Some(&held), None));
+            }
+        }
+        self.pages = (0, 0);
+        Ok((std::mem::take(&mut self.candidates), std::mem::take(&mut self.counts)))
+    }
+}

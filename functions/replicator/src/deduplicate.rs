@@ -1,0 +1,224 @@
+//! What a batch comes to: of every item the one change that a replica would end with.
+//!
+//! A batch may hold many changes of one item, and after a replay also old ones. A replica must end with the latest,
+//! so only that one is written: the others would be refused by the guard or overwritten. Pure and total: no clock, no
+//! client, no failure.
+//!
+//! Two different changes of one item with one sequence number come from no stream of DynamoDB's. The first of them is
+//! applied; every replica takes the other for a repetition of it, so it is named here and put aside.
+//!
+//! What it costs: where a sink cannot hold the latest change of an item, the changes it superseded are not applied
+//! either. The latest is quarantined whole, and a redrive brings the item to the source's state.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use shared::change::Change;
+use shared::stream::is_same_change;
+
+/// What a batch comes to, as places in its changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LatestChanges {
+    /// For every item the change with the highest revision, ascending.
+    pub survivors: Vec<usize>,
+    /// The changes that have the item and the revision of an earlier survivor and tell something else, ascending.
+    pub contradicting: Vec<usize>,
+}
+
+/// The places in `changes` of the survivors, ascending: for every item the change with the highest revision.
+///
+/// Items are told apart by their canonical key, in which `1`, `1.0` and `1e0` are one number. Of a change that was
+/// delivered twice the earlier place survives, so that the answer never names a position after one that failed.
+#[must_use]
+pub fn latest_per_key(changes: &[&Change<'_>]) -> Vec<usize> {
+    decide(changes).survivors
+}
+
+/// As [`latest_per_key`], with what contradicts the survivors.
+///
+/// A change that contradicts a superseded one is superseded, too. So the decision is that of the changes alone: it is the
+/// same for a batch that comes again, longer, shorter or cut in two, as long as each item's changes come in their order.
+#[must_use]
+pub fn decide(changes: &[&Change<'_>]) -> LatestChanges {
+    let mut contradicting = Vec::new();
+    let mut latest = HashMap::with_capacity(changes.len());
+    for (place, change) in changes.iter().enumerate() {
+        match latest.entry(change.key.canonical()) {
+            Entry::Vacant(entry) => {
+                entry.insert(place);
+            }
+            Entry::Occupied(mut entry) => {
+                let known = changes[*entry.get()];
+                if change.revision > known.revision {
+                    entry.insert(place);
+                } else if change.revision == known.revision && !is_same_change(known, change) {
+                    contradicting.push(place);
+                }
+            }
+        }
+    }
+    let is_of_a_survivor = |place: &usize| {
+        let change = changes[*place];
+        latest.get(change.key.canonical()).is_some_and(|survivor| changes[*survivor].revision == change.revision)
+    };
+    contradicting.retain(is_of_a_survivor);
+    let mut survivors: Vec<usize> = latest.into_values().collect();
+    survivors.sort_unstable();
+    LatestChanges { survivors, contradicting }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+    use serde_json::value::RawValue;
+    use shared::revision::Revision;
+    use shared::stream;
+
+    use super::*;
+
+    /// One delivered change: which of the stream's labels, which number in it, which item.
+    type Told = (u8, u64, u8);
+
+    fn payload(told: &[Told]) -> Box<RawValue> {
+        let records: Vec<_> = told
+            .iter()
+            .map(|(label, number, item)| {
+                // The same number is spelled differently, as a source that was written by different callers may do.
+                let spelling = if number % 2 == 0 { format!("{item}") } else { format!("{item}.0") };
+                json!({
+                    "eventName": "MODIFY",
+                    "eventSourceARN": format!("arn:aws:dynamodb:r:1:table/Users/stream/201{label}-01-01T00:00:00.000"),
+                    "dynamodb": {
+                        "Keys": {"id": {"N": spelling}}, "NewImage": {"id": {"N": spelling}},
+                        "SequenceNumber": number.to_string(),
+                    },
+                })
+            })
+            .collect();
+        RawValue::from_string(json!({ "Records": records }).to_string()).unwrap()
+    }
+
+    /// The places that survive, and what they tell: the item and its revision.
+    fn survivors(told: &[Told]) -> (Vec<usize>, Vec<(String, Revision)>) {
+        let payload = payload(told);
+        let records = stream::read(&payload).unwrap().records;
+        let changes: Vec<_> = records.iter().map(|record| record.read.as_ref().unwrap()).collect();
+        let places = latest_per_key(&changes);
+        let mut tells: Vec<_> =
+            places.iter().map(|at| (changes[*at].key.canonical().to_string(), changes[*at].revision)).collect();
+        tells.sort();
+        (places, tells)
+    }
+
+    fn batches() -> impl Strategy<Value = Vec<Told>> {
+        proptest::collection::vec((0..3_u8, 0..40_u64, 0..6_u8), 0..60)
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_delivery_does_not_matter((told, shuffled) in batches().prop_flat_map(|told| {
+            (Just(told.clone()), Just(told).prop_shuffle())
+        })) {
+            prop_assert_eq!(survivors(&told).1, survivors(&shuffled).1);
+        }
+
+        #[test]
+        fn nothing_is_lost(told in batches()) {
+            let (places, tells) = survivors(&told);
+            prop_assert!(places.is_sorted_by(|one, next| one < next), "ascending, each once");
+            // Of every item there is one survivor, and no change of the item is later.
+            let mut items: Vec<_> = told.iter().map(|(_, _, item)| *item).collect();
+            items.sort_unstable();
+            items.dedup();
+            prop_assert_eq!(items.len(), tells.len());
+            for at in &places {
+                let (label, number, item) = told[*at];
+                let latest = told.iter().filter(|other| other.2 == item).map(|other| (other.0, other.1)).max();
+                prop_assert_eq!(Some((label, number)), latest);
+            }
+        }
+
+        #[test]
+        fn settling_twice_is_settling_once(told in batches()) {
+            let (places, tells) = survivors(&told);
+            let settled: Vec<_> = places.iter().map(|at| told[*at]).collect();
+            let (again, still) = survivors(&settled);
+            prop_assert_eq!(again, (0..settled.len()).collect::<Vec<_>>());
+            prop_assert_eq!(still, tells);
+        }
+
+        #[test]
+        fn a_batch_settles_as_its_parts_do(told in batches(), cut in 0..60_usize) {
+            // What bisecting relies on: settling the halves and then what is left of both comes to the same.
+            let (head, tail) = told.split_at(cut.min(told.len()));
+            let left = |part: &[Told]| survivors(part).0.iter().map(|at| part[*at]).collect::<Vec<_>>();
+            let rest = [left(head), left(tail)].concat();
+            prop_assert_eq!(survivors(&rest).1, survivors(&told).1);
+        }
+    }
+
+    /// A record of the item `a` with this name, image and number.
+    fn told(name: &str, number: u64, images: &str) -> String {
+        let arn = "arn:aws:dynamodb:r:1:table/Users/stream/2015-01-01T00:00:00.000";
+        format!(
+            r#"{{"eventName":"{name}","eventSourceARN":"{arn}","dynamodb":{{"Keys":{{"k":{{"S":"a"}}}},{images}"SequenceNumber":"{number}"}}}}"#
+        )
+    }
+
+    fn decided(records: &[String]) -> LatestChanges {
+        let payload = RawValue::from_string(format!(r#"{{"Records":[{}]}}"#, records.join(","))).unwrap();
+        let batch = stream::read(&payload).unwrap();
+        let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
+        decide(&changes)
+    }
+
+    const NEW: &str = r#""NewImage":{"k":{"S":"a"},"n":{"N":"1"},"s":{"SS":["x","y"]}},"#;
+    const SPELLED: &str = r#""NewImage":{"s":{"SS":["y","x"]},"n":{"N":"1.0"},"k":{"S":"\u0061"}},"#;
+    const OTHER: &str = r#""NewImage":{"k":{"S":"a"},"n":{"N":"2"}},"#;
+    const OLD: &str = r#""OldImage":{"k":{"S":"a"}},"#;
+
+    #[test]
+    fn two_changes_of_one_number_contradict_each_other_unless_they_are_equal_by_value() {
+        let found = |one: &str, other: &str| decided(&[one.to_owned(), other.to_owned()]);
+        let duplicate = LatestChanges { survivors: vec![0], contradicting: vec![] };
+        let contradiction = LatestChanges { survivors: vec![0], contradicting: vec![1] };
+        assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, NEW)), duplicate);
+        assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, SPELLED)), duplicate);
+        assert_eq!(found(&told("REMOVE", 5, OLD), &told("REMOVE", 5, OLD)), duplicate);
+        assert_eq!(found(&told("MODIFY", 5, NEW), &told("MODIFY", 5, OTHER)), contradiction);
+        assert_eq!(found(&told("INSERT", 5, NEW), &told("MODIFY", 5, &format!("{NEW}{OLD}"))), contradiction);
+        assert_eq!(found(&told("MODIFY", 5, NEW), &told("REMOVE", 5, OLD)), contradiction);
+        assert_eq!(found(&told("REMOVE", 5, OLD), &told("REMOVE", 5, "")), contradiction);
+    }
+
+    #[test]
+    fn a_contradiction_that_a_later_change_superseded_is_superseded_with_it_in_any_order() {
+        let (one, other, later) = (told("MODIFY", 5, NEW), told("MODIFY", 5, OTHER), told("MODIFY", 6, NEW));
+        for (batch, survivor) in [
+            ([one.clone(), other.clone(), later.clone()], 2),
+            ([one.clone(), later.clone(), other.clone()], 1),
+            ([later, one, other], 0),
+        ] {
+            assert_eq!(decided(&batch), LatestChanges { survivors: vec![survivor], contradicting: vec![] });
+        }
+    }
+
+    #[test]
+    fn every_further_contradiction_is_named() {
+        let (one, other) = (told("MODIFY", 5, NEW), told("MODIFY", 5, OTHER));
+        let third = told("MODIFY", 5, r#""NewImage":{"k":{"S":"a"}},"#);
+        let found = decided(&[one.clone(), other, one, third]);
+        assert_eq!(found, LatestChanges { survivors: vec![0], contradicting: vec![1, 3] });
+    }
+
+    #[test]
+    fn of_a_change_delivered_twice_the_earlier_place_survives() {
+        assert_eq!(survivors(&[(0, 2, 1), (0, 2, 1), (0, 1, 1)]).0, [0]);
+    }
+
+    #[test]
+    fn a_later_stream_outranks_a_higher_number() {
+        assert_eq!(survivors(&[(1, 3, 1), (0, 39, 1)]).0, [0]);
+    }
+}

@@ -1,0 +1,73 @@
+//! Where there is a cache: what it tells, and from when on it tells it no more.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::api_client::{ApiClient, ApiResponse};
+use super::report::DemoReport;
+use super::stores::StoreInspector;
+use super::{DemoError, DemoState};
+use crate::stack::LocalStack;
+
+/// How soon what any program wrote has to be read.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(1);
+/// How long the tour waits before it goes on without it; the check then says so.
+const GIVES_UP_AFTER: Duration = Duration::from_secs(5);
+
+pub(super) async fn show(
+    page: &mut DemoReport,
+    stack: &LocalStack,
+    stores: &StoreInspector,
+    browser: &ApiClient,
+    told: &DemoState,
+) -> Result<(), DemoError> {
+    if stack.cache_url().is_none() {
+        return Ok(());
+    }
+    page.heading("Ada is read from the cache, and from the table after every write");
+    let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
+    let path = format!("/users/ada/{timestamp}");
+    let read = async |page: &mut DemoReport| {
+        let answer = browser.send("GET", &path, "", "").await?;
+        page.exhibit(&answer.request, &format!("{} {}, from the {}", answer.status, name(&answer), source(&answer)));
+        Ok::<_, DemoError>(answer)
+    };
+    let (first, second) = (read(page).await?, read(page).await?);
+    page.check("the first read asks the table, the second does not", {
+        [source(&first), source(&second)] == ["database", "cache"] && name(&first) == name(&second)
+    });
+
+    let renamed = r#"{"name":"Ada King"}"#;
+    let patched = browser.send("PATCH", &path, "application/merge-patch+json", renamed).await?;
+    page.exhibit(&patched.request, &patched.in_words());
+    let read_after = read(page).await?;
+    page.check("what the API wrote is read at once", name(&read_after) == "Ada King");
+    read(page).await?;
+
+    stores.rename("ada", timestamp, "Ada Lovelace").await?;
+    let started = Instant::now();
+    let visible = loop {
+        let answer = browser.send("GET", &path, "", "").await?;
+        if name(&answer) == "Ada Lovelace" || started.elapsed() > GIVES_UP_AFTER {
+            break started.elapsed();
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    page.exhibit("written past the API", &format!("read through the API {} ms later", visible.as_millis()));
+    page.check("what another program wrote is read within a second", visible <= VISIBLE_WITHIN);
+    Ok(())
+}
+
+fn json(answer: &ApiResponse) -> Value {
+    serde_json::from_str(&answer.body).unwrap_or_default()
+}
+
+fn name(answer: &ApiResponse) -> String {
+    json(answer)["user"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+fn source(answer: &ApiResponse) -> String {
+    json(answer)["source"].as_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,134 @@
+//! What happened outside of the promise, and how it is put right.
+
+use serde_json::json;
+use serde_json::value::to_raw_value;
+use shared::clock::Clock;
+use shared::revision::Revision;
+
+use super::api_client::ApiResponse;
+use super::item::{DemoItem, has, without_revision};
+use super::report::DemoReport;
+use super::scenarios::FinalState;
+use super::stores::{InspectError, StoreInspector};
+use super::task_runner::TaskRunner;
+use super::{DemoError, DemoState};
+use crate::event_source_mapping::event;
+use crate::event_source_mapping::on_failure_destination::DiscardedBatch;
+use crate::event_source_mapping::state::DiscardReason;
+use crate::lambda::{function_arn, request_id};
+
+pub(super) async fn scenario_redrive(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    operator: &TaskRunner<'_>,
+    told: &DemoState,
+) -> Result<(), DemoError> {
+    page.heading("Mallory is written anew without the reserved attribute, and the record is redriven");
+    let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
+    stores.write("mallory", timestamp, "motto").await?;
+    operator.waits().await?;
+    let dry = operator.orders(page, r#"{"task":"redrive"}"#).await?;
+    let replicas = stores.replicas;
+    let untouched = stores.quarantined().await?.len() == replicas;
+    let real = operator.orders(page, r#"{"task":"redrive","dry_run":false}"#).await?;
+    for key in stores.failures("redriven/").await? {
+        page.exhibit("redriven", &key);
+    }
+    let ends = FinalState::of(page, stores, "mallory", timestamp).await?;
+    page.check(
+        "a dry run tells what would be done, and does nothing",
+        untouched && dry.get("redrive.would_redrive") == replicas as u64,
+    );
+    page.check("the record is done with: out of quarantine, and kept below redriven/", {
+        let redriven = stores.failures("redriven/quarantine/replicator/").await?;
+        real.get("redrive.redriven") == replicas as u64
+            && stores.quarantined().await?.is_empty()
+            && redriven.len() == replicas
+    });
+    page.check("the replica has the item as the source has it", ends.agree());
+    Ok(())
+}
+
+pub(super) async fn scenario_backfill(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    operator: &TaskRunner<'_>,
+) -> Result<(), DemoError> {
+    page.heading("The replica is lost and rebuilt");
+    let [items, tombstones] = stores.lose_replica().await?;
+    page.exhibit(&stores.replica, &format!("{items} items and {tombstones} tombstones are deleted, which is all"));
+    let filled = operator.orders(page, r#"{"task":"backfill"}"#).await?;
+    let found = operator.orders(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
+    let (source, replica) = (stores.items(&stores.source).await?, stores.items(&stores.replica).await?);
+    page.check("the backfill brought back every item that the table has", {
+        let all: Vec<DemoItem> = replica.iter().map(without_revision).collect();
+        let is_back = |item: &DemoItem| all.contains(item);
+        filled.get("dynamodb.written") == source.len() as u64 && source.iter().all(is_back)
+    });
+    page.check("verify finds no difference", {
+        let differences = [".missing", ".different", ".resurrected", ".extra", ".quarantined", ".in_flux"];
+        let none = differences.iter().all(|kind| found.sum(kind) == 0);
+        none && found.get("dynamodb.equal") == source.len() as u64
+    });
+    page.check("tombstones are not restored: a backfill copies only items that are in the table", {
+        tombstones > 0 && replica.iter().all(|item| !has(Some(item), "_tombstone_expires_at"))
+    });
+    Ok(())
+}
+
+pub(super) async fn scenario_stale_redrive(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    operator: &TaskRunner<'_>,
+    told: &DemoState,
+) -> Result<(), DemoError> {
+    page.heading("Weeks late, the record of Edsger's creation is redriven: he is deleted, and nobody remembers that");
+    let timestamp = told.edsger.first().map_or(0, ApiResponse::timestamp);
+    let before = FinalState::of(page, stores, "edsger", timestamp).await?;
+    let (key, age) = given_up(stores, "edsger").await?;
+    page.exhibit("given up by Lambda", &key);
+    page.exhibit("  its record's age", &age.to_string());
+    let real = operator.orders(page, r#"{"task":"redrive","dry_run":false}"#).await?;
+    let after = FinalState::of(page, stores, "edsger", timestamp).await?;
+    page.check("no table knew of him, and the record was redriven all the same", {
+        let unknown = before.source.is_none() && before.replica.is_none();
+        let redriven = stores.failures("redriven/aws/lambda/").await?;
+        unknown && real.get("redrive.redriven") == 1 && redriven == [format!("redriven/{key}")]
+    });
+    page.check("he has not come back: a tombstone is written in his place", {
+        after.source.is_none()
+            && has(after.replica.as_ref(), "_tombstone_expires_at")
+            && !has(after.replica.as_ref(), "name")
+    });
+    page.check("which is above the record, so that every further delivery of it is stale", {
+        let bytes = after.replica.as_ref().and_then(|item| item.get("_rev")?.as_b().ok());
+        bytes.and_then(|bytes| Revision::decode(bytes.as_ref()).ok()).is_some_and(|tombstone| tombstone > age)
+    });
+    Ok(())
+}
+
+/// Puts the first record of a user where Lambda puts what it gives up; answers the object's key and the record's age.
+async fn given_up(stores: &StoreInspector, user_id: &str) -> Result<(String, Revision), InspectError> {
+    let (stream_arn, shard, record) = stores.first_record(user_id).await?;
+    let failed = |reason: String| InspectError::new("the failure bucket", reason);
+    let event = to_raw_value(&json!({"Records": [event::encode(&record, &stream_arn)]}));
+    let event = event.map_err(|error| failed(error.to_string()))?;
+    let batch = shared::stream::read(&event).map_err(|error| failed(error.to_string()))?;
+    let read = batch.records.first().and_then(|record| Some((record.source.as_ref()?.label(), record.number?)));
+    let (label, number) = read.ok_or_else(|| failed("the record has no age".to_owned()))?;
+    let now = Clock::system().now();
+    let given_up = DiscardedBatch {
+        mapping: "replicator-Changes",
+        function_arn: &function_arn("replicator"),
+        shard: &shard,
+        stream_arn: &stream_arn,
+        reason: DiscardReason::RecordAgeExceeded,
+        invocations: 1,
+        range: [number.to_string(), number.to_string()],
+        times: [Some(now), Some(now)],
+        count: 1,
+        payload: &event,
+    };
+    let key = given_up.put(&stores.given_up(), now, request_id(now)).await.map_err(failed)?;
+    Ok((key, Revision::new(label, number)))
+}

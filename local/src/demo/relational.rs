@@ -1,0 +1,64 @@
+//! Where the relational tier is on: what is asked of all users at once, and that the rows are what the table holds.
+
+use serde_json::Value;
+
+use super::api_client::{ApiClient, ApiResponse};
+use super::report::DemoReport;
+use super::stores::StoreInspector;
+use super::task_runner::TaskRunner;
+use super::{DemoError, EXACT};
+use crate::stack::LocalStack;
+
+pub(super) async fn show(
+    page: &mut DemoReport,
+    stack: &LocalStack,
+    stores: &StoreInspector,
+    browser: &ApiClient,
+    operator: &TaskRunner<'_>,
+) -> Result<(), DemoError> {
+    if stack.postgres_url().is_none() {
+        return Ok(());
+    }
+    page.heading("All users are searched, where a table of keys has no answer");
+    operator.waits().await?;
+    let ask = async |page: &mut DemoReport, path: &str| {
+        let answer = browser.send("GET", path, "", "").await?;
+        page.exhibit(&answer.request, &answer.in_words());
+        Ok::<_, DemoError>((answer.status, json(&answer)))
+    };
+    let (_, misspelled) = ask(page, "/search/users?name_like=ada%20lovelase&fields=user_id,name").await?;
+    page.check("a misspelled name finds Ada", ids(&misspelled) == ["ada"]);
+    let exact = browser.send("GET", &format!("/search/users?attributes.exact={EXACT}"), "", "").await?;
+    page.exhibit("GET /search/users?attributes.exact=…", &exact.in_words());
+    page.check("a number of 38 digits finds Grace, exact", {
+        ids(&json(&exact)) == ["grace"] && exact.body.contains(EXACT)
+    });
+    let (status, summary) = ask(page, "/users/ada/summary").await?;
+    page.check("a summary tells her newest record and how many she has", {
+        status == 200
+            && summary["records"] == 1
+            && summary["user"]["name"].as_str().is_some_and(|name| name.starts_with("Ada"))
+    });
+    let (_, counted) = ask(page, "/stats/users").await?;
+    let source = stores.items(&stores.source).await?;
+    page.check("the counts are those of the table's records", counted["records"] == source.len());
+    page.check("every answer says how fresh it is", {
+        [&misspelled, &summary, &counted].iter().all(|answer| answer["as_of"].is_string())
+    });
+    let found = operator.orders(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
+    page.check("verify finds every row equal to the table's item", {
+        let differences = ["missing", "different", "resurrected", "extra", "in_flux"];
+        let none = differences.iter().all(|kind| found.get(&format!("postgres.{kind}")) == 0);
+        none && found.get("postgres.equal") == source.len() as u64
+    });
+    Ok(())
+}
+
+fn json(answer: &ApiResponse) -> Value {
+    serde_json::from_str(&answer.body).unwrap_or_default()
+}
+
+fn ids(answer: &Value) -> Vec<&str> {
+    let users = answer["users"].as_array().map_or(&[][..], Vec::as_slice);
+    users.iter().filter_map(|user| user["user_id"].as_str()).collect()
+}

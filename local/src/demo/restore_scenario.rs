@@ -1,0 +1,117 @@
+//! Alan's second life: merged with the rest of the archive, found in it by SQL, brought back, replicated, and expired again.
+
+use std::time::Duration;
+
+use maintenance::MaintenanceHandler;
+use maintenance::progress::TaskProgress;
+use serde_json::value::to_raw_value;
+use serde_json::{Value, json};
+use shared::clock::Clock;
+use shared::invocation::Invocation;
+use tokio::time::Instant;
+
+use super::api_client::{ApiClient, ApiResponse};
+use super::duckdb::{DuckDb, ParquetCopy, TO_HAVE_IT};
+use super::item::{has, in_words, without_revision};
+use super::report::DemoReport;
+use super::scenarios::rows_of;
+use super::stores::StoreInspector;
+use super::{DRAINED_WITHIN, DemoError, DemoState};
+use crate::stack::LocalStack;
+
+/// Until long after the tour: what was removed today is merged, too.
+const TO: &str = "2999-01-01T00:00:00Z";
+
+pub(super) async fn show(
+    page: &mut DemoReport,
+    stack: &LocalStack,
+    stores: &StoreInspector,
+    browser: &ApiClient,
+    told: &DemoState,
+    duckdb: &DuckDb,
+) -> Result<(), DemoError> {
+    page.heading("Alan is brought back from the archive, and expires again");
+    let Some(maintenance) = stack.maintenance() else {
+        page.check("the template has the maintenance function", false);
+        return Ok(());
+    };
+    let merged = ordered(page, &maintenance, json!({"task": "compact", "to": TO})).await?;
+    let audited = ordered(page, &maintenance, json!({"task": "audit"})).await?;
+    page.check("the archive is merged, and has a row of all that the replica remembers", {
+        merged.get("compact.skipped") == 0 && audited.get("audit.found") > 0 && audited.get("audit.missing") == 0
+    });
+    let columns = ordered(page, &maintenance, json!({"task": "export-parquet", "to": TO})).await?;
+    page.check("the compacted rows are exported as Parquet, for queries in SQL", {
+        columns.get("export-parquet.rows") > 0 && columns.get("export-parquet.rows") == merged.get("compact.rows")
+    });
+    queried(page, stores, duckdb, columns.get("export-parquet.rows")).await?;
+    let order = json!({"task": "restore", "user_id": "alan", "expires_in_seconds": 3_600, "dry_run": false});
+    let restored = ordered(page, &maintenance, order).await?;
+    drained(stack).await?;
+    let timestamp = told.alan.first().map_or(0, ApiResponse::timestamp);
+    let source = stores.item(&stores.source, "alan", timestamp).await?;
+    let replica = stores.item(&stores.replica, "alan", timestamp).await?;
+    for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
+        page.exhibit(table, &item.as_ref().map_or_else(|| "nothing".to_owned(), in_words));
+    }
+    page.check("he is back, and his replica lives above its tombstone", {
+        restored.get("restore.restored") == 1 && source.is_some() && replica.as_ref().map(without_revision) == source
+    });
+
+    let ended = json!({"expires_at": Clock::system().now().unix_timestamp() - 1}).to_string();
+    let path = told.alan.first().map(|answer| answer.path("alan")).unwrap_or_default();
+    browser.send("PATCH", &path, "application/merge-patch+json", &ended).await?;
+    stack.expire_now().await?;
+    drained(stack).await?;
+    let rows = rows_of(stores, "alan").await?;
+    for (key, _) in &rows {
+        page.exhibit("archive", key);
+    }
+    let replica = stores.item(&stores.replica, "alan", timestamp).await?;
+    page.check("his second removal is a second row of the archive", {
+        rows.len() == 2 && has(replica.as_ref(), "_deleted_by_ttl")
+    });
+    Ok(())
+}
+
+/// Runs a task to its end, and shows what it counted.
+async fn ordered(
+    page: &mut DemoReport,
+    maintenance: &MaintenanceHandler,
+    order: Value,
+) -> Result<TaskProgress, DemoError> {
+    let payload = to_raw_value(&order).map_err(|error| DemoError::Api(error.to_string()))?;
+    let (now, minute) = (Clock::system().now(), Duration::from_mins(1));
+    let invocation = Invocation::new(now, Instant::now(), minute, "tour".to_owned());
+    let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
+    page.exhibit(&format!("task {order}"), &answer.progress.to_string());
+    Ok(answer.progress)
+}
+
+/// Asks DuckDB for Alan and for all the rows, where it is.
+async fn queried(page: &mut DemoReport, stores: &StoreInspector, duckdb: &DuckDb, rows: u64) -> Result<(), DemoError> {
+    let program = match duckdb {
+        DuckDb::Off => return Ok(()),
+        DuckDb::Auto => {
+            page.exhibit("DuckDB", TO_HAVE_IT);
+            return Ok(());
+        }
+        DuckDb::At(program) => program,
+    };
+    let columns = ParquetCopy::of(&stores.columns().await?).map_err(DemoError::Folder)?;
+    let alan = "user_id, name, email, expires_at > 0";
+    let said = columns.select(program, alan, "where user_id = 'alan'");
+    let counted = columns.select(program, "count(*)", "");
+    for answer in [&said, &counted] {
+        page.exhibit("DuckDB", answer.as_ref().unwrap_or_else(|wrong| wrong));
+    }
+    page.check("DuckDB finds his row in the archive's Parquet files, and counts as many rows", {
+        let said = said.map(|line| line.to_lowercase());
+        said.as_deref() == Ok("alan\talan turing\talan@example.com\ttrue") && counted == Ok(rows.to_string())
+    });
+    Ok(())
+}
+
+async fn drained(stack: &LocalStack) -> Result<(), DemoError> {
+    tokio::time::timeout(DRAINED_WITHIN, stack.drained()).await.map_err(|_| DemoError::NotDrained)
+}

@@ -1,0 +1,185 @@
+//! What became of everybody: the exhibits and the checks.
+
+use serde_json::Value;
+use shared::metric;
+
+use super::api_client::{ApiClient, ApiResponse};
+use super::item::{DemoItem, has, in_words, summarize_row, without_revision};
+use super::report::DemoReport;
+use super::stores::{InspectError, StoreInspector};
+use super::{DemoError, DemoState, EXACT};
+
+/// Where a person's item stands in the end.
+pub(super) struct FinalState {
+    pub(super) source: Option<DemoItem>,
+    pub(super) replica: Option<DemoItem>,
+}
+
+impl FinalState {
+    async fn show(
+        page: &mut DemoReport,
+        stores: &StoreInspector,
+        answers: &[ApiResponse],
+        user_id: &str,
+    ) -> Result<Self, InspectError> {
+        for answer in answers {
+            page.exhibit(&answer.request, &answer.in_words());
+        }
+        let timestamp = answers.first().map_or(0, ApiResponse::timestamp);
+        Self::of(page, stores, user_id, timestamp).await
+    }
+
+    pub(super) async fn of(
+        page: &mut DemoReport,
+        stores: &StoreInspector,
+        user_id: &str,
+        timestamp: i64,
+    ) -> Result<Self, InspectError> {
+        let source = stores.item(&stores.source, user_id, timestamp).await?;
+        let replica = stores.item(&stores.replica, user_id, timestamp).await?;
+        for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
+            page.exhibit(table, &item.as_ref().map_or_else(|| "nothing".to_owned(), in_words));
+        }
+        Ok(Self { source, replica })
+    }
+
+    /// The replica is the source and a revision.
+    pub(super) fn agree(&self) -> bool {
+        let replica = self.replica.as_ref();
+        has(replica, "_rev") && replica.map(without_revision) == self.source
+    }
+}
+
+fn statuses(answers: &[ApiResponse]) -> Vec<u16> {
+    answers.iter().map(|answer| answer.status).collect()
+}
+
+pub(super) async fn scenario_update(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    told: &DemoState,
+) -> Result<(), InspectError> {
+    page.heading("Ada is created and renamed");
+    let ends = FinalState::show(page, stores, &told.ada, "ada").await?;
+    page.check("the API created and replaced her", statuses(&told.ada) == [201, 200]);
+    page.check("the replica has her, to the attribute, under her new name", {
+        let name = ends.replica.as_ref().and_then(|item| item.get("name")?.as_s().ok());
+        ends.agree() && name.is_some_and(|name| name == "Ada Lovelace")
+    });
+    Ok(())
+}
+
+pub(super) async fn scenario_patch(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    told: &DemoState,
+) -> Result<(), InspectError> {
+    page.heading("Grace is created and patched");
+    let ends = FinalState::show(page, stores, &told.grace, "grace").await?;
+    page.check("the API created and patched her", statuses(&told.grace) == [201, 200]);
+    let exact = |item: &DemoItem| in_words(item).contains(EXACT);
+    page.check(
+        "a number of 38 digits came back exact",
+        told.grace.last().is_some_and(|last| last.body.contains(EXACT)),
+    );
+    page.check("and reached the replica exact", ends.agree() && ends.replica.as_ref().is_some_and(exact));
+    Ok(())
+}
+
+pub(super) async fn scenario_delete(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    told: &DemoState,
+) -> Result<(), InspectError> {
+    page.heading("Edsger is created and deleted");
+    let ends = FinalState::show(page, stores, &told.edsger, "edsger").await?;
+    page.check("the API deleted him and finds him no more", statuses(&told.edsger) == [201, 204, 404]);
+    page.check("the source has nothing, the replica a tombstone that no late replay passes", {
+        ends.source.is_none()
+            && has(ends.replica.as_ref(), "_tombstone_expires_at")
+            && !has(ends.replica.as_ref(), "_deleted_by_ttl")
+    });
+    page.check("who was deleted by a user is not archived", rows_of(stores, "edsger").await?.is_empty());
+    Ok(())
+}
+
+pub(super) async fn scenario_expiry(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    told: &DemoState,
+) -> Result<(), InspectError> {
+    page.heading("Alan expires");
+    let ends = FinalState::show(page, stores, &told.alan, "alan").await?;
+    let rows = rows_of(stores, "alan").await?;
+    for (key, item) in &rows {
+        page.exhibit("archive", key);
+        page.exhibit("  its row", &summarize_row(item));
+    }
+    page.check("the API hid him as soon as he had expired", statuses(&told.alan) == [201, 404]);
+    page.check("the source has nothing, the replica a tombstone that says why", {
+        ends.source.is_none()
+            && has(ends.replica.as_ref(), "_tombstone_expires_at")
+            && has(ends.replica.as_ref(), "_deleted_by_ttl")
+    });
+    page.check("the archive has him once, whole", {
+        rows.len() == 1 && rows.iter().all(|(_, item)| item.contains("Alan Turing") && item.contains("expires_at"))
+    });
+    Ok(())
+}
+
+/// The archived rows of a user, each with its object's key.
+pub(super) async fn rows_of(stores: &StoreInspector, user_id: &str) -> Result<Vec<(String, String)>, InspectError> {
+    let mut found = Vec::new();
+    for (key, rows) in stores.archived().await? {
+        let of_the_user = |text: &str| {
+            let item: Result<Value, _> = serde_json::from_str(text);
+            item.is_ok_and(|item| item["user_id"]["S"] == user_id)
+        };
+        found.extend(
+            rows.iter().filter(|row| of_the_user(row.item.get())).map(|row| (key.clone(), row.item.get().to_owned())),
+        );
+    }
+    Ok(found)
+}
+
+pub(super) async fn poison(
+    page: &mut DemoReport,
+    stores: &StoreInspector,
+    told: &DemoState,
+) -> Result<(), InspectError> {
+    page.heading("Mallory is poison: written past the API with an attribute that replication reserves");
+    let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
+    let ends = FinalState::of(page, stores, "mallory", timestamp).await?;
+    let quarantined = stores.quarantined().await?;
+    for object in &quarantined {
+        page.exhibit("quarantine", &object.key);
+        page.exhibit("  its reason", object.body["reason"].as_str().unwrap_or_default());
+    }
+    page.check("the replica does not have it", ends.source.is_some() && ends.replica.is_none());
+    page.check("the record is in quarantine for each replica, whole and with the reason, and nothing else is", {
+        let about_rev = |body: &Value| body["reason"].as_str().is_some_and(|reason| reason.contains("_rev"));
+        let of_mallory = |body: &Value| body["record"]["dynamodb"]["Keys"]["user_id"]["S"] == "mallory";
+        quarantined.len() == stores.replicas
+            && quarantined.iter().all(|object| about_rev(&object.body) && of_mallory(&object.body))
+    });
+    Ok(())
+}
+
+pub(super) async fn scenario_stats(
+    page: &mut DemoReport,
+    browser: &ApiClient,
+    told: &DemoState,
+) -> Result<(), DemoError> {
+    page.heading("The figures");
+    let metrics = browser.send("GET", "/metrics", "text/plain", "").await?;
+    let applied = metric::APPLIED_CHANGES.name();
+    for name in [applied, metric::TOMBSTONES.name(), metric::QUARANTINED.name(), metric::ARCHIVED_ROWS.name()] {
+        for line in metrics.body.lines().filter(|line| line.starts_with(name)) {
+            page.exhibit("GET /metrics", line);
+        }
+    }
+    page.exhibit("first write", &format!("in the replica {} ms after the API's answer", told.replicated_ms));
+    page.exhibit("the whole story", &format!("{:.1} s", told.started.elapsed().as_secs_f64()));
+    page.check("what was done is counted", metrics.status == 200 && metrics.body.contains(applied));
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Whoever runs the tasks of maintenance.
+
+use std::time::Duration;
+
+use maintenance::MaintenanceHandler;
+use maintenance::progress::TaskProgress;
+use maintenance::task::TaskResponse;
+use serde_json::Value;
+use serde_json::value::to_raw_value;
+use shared::clock::Clock;
+use shared::invocation::Invocation;
+use tokio::time::Instant;
+
+use super::report::DemoReport;
+use super::{DemoError, drained};
+use crate::lambda::request_id;
+use crate::stack::LocalStack;
+
+/// Far more than a task of the tour takes.
+const TIME: Duration = Duration::from_mins(1);
+
+pub(super) struct TaskRunner<'s> {
+    stack: &'s LocalStack,
+    maintenance: MaintenanceHandler,
+}
+
+impl<'s> TaskRunner<'s> {
+    pub(super) fn of(stack: &'s LocalStack) -> Result<Self, DemoError> {
+        Ok(Self { stack, maintenance: stack.maintenance().ok_or(DemoError::NoMaintenance)? })
+    }
+
+    /// Waits until the streams are handled.
+    pub(super) async fn waits(&self) -> Result<(), DemoError> {
+        drained(self.stack).await
+    }
+
+    /// Runs a task to its end, and shows what it counted.
+    pub(super) async fn orders(&self, page: &mut DemoReport, order: &str) -> Result<TaskProgress, DemoError> {
+        let mut told: Value = serde_json::from_str(order).unwrap_or_default();
+        loop {
+            let now = Clock::system().now();
+            let invocation = Invocation::new(now, Instant::now(), TIME, request_id(now).to_string());
+            let payload = to_raw_value(&told).unwrap_or_default();
+            let answer = Box::pin(self.maintenance.handle(&payload, &invocation)).await?;
+            let TaskResponse { done: true, progress, .. } = answer else {
+                told["cursor"] = serde_json::json!(answer.cursor);
+                continue;
+            };
+            page.exhibit(order, &progress.to_string());
+            return Ok(progress);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! A connection and what is said over it. What stands under a key changes in one step in the server, by two scripts:
+//!
+//! - **fill**: a record is taken over nothing, over an entry of a lower version, and over a mark whose floor is not above
+//!   its version.
+//! - **mark**: a floor replaces nothing, entries and marks below it. A mark at or above it stands its time anew: there are
+//!   readers who came after it and before the change.
+//!
+//! That a record is missing is taken over nothing at all.
+//!
+//! An entry stands for as long as a mark at least, even if the record ends sooner (its second is in it): the floor that
+//! it replaced has to last. A key is one key: nothing here reaches across a cluster's slots.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster_async::ClusterConnection;
+use redis::{Cmd, FromRedisValue, RedisError, cmd, pipe};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::entry::{self, CacheEntry, CacheSlot};
+use super::{Cache, CacheError, CacheInner};
+use crate::user::UserKey;
+use crate::version_fence::{FENCE_TTL, MAX_ENTRY_TTL, MinVersion};
+
+/// That a record is missing is known for so long.
+const NEGATIVE_TTL: Duration = Duration::from_secs(5);
+/// Entries that were filled together end apart, by up to so much.
+const JITTER_MS: u64 = 90_000;
+/// Marks in one round trip: some hundred kilobytes.
+const MARKS: usize = 2_000;
+
+/// KEYS[1]; ARGV: the version's digits, the entry, milliseconds.
+const FILL: &str = "local h=redis.call('GETRANGE',KEYS[1],0,20)
+local v,f=ARGV[1],string.sub(h,2)
+if h=='' or f<v or (f==v and string.sub(h,1,1)=='M') then redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1 end
+return 0";
+
+/// KEYS[1]; ARGV: the mark, milliseconds.
+const SET_MARK: &str = "local h=redis.call('GETRANGE',KEYS[1],0,20)
+if h=='' or string.sub(h,2)<string.sub(ARGV[1],2) then redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return 1 end
+if string.sub(h,1,1)=='M' then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end
+return 0";
+
+/// A token bucket as the one moment at which it is full (the generic cell rate algorithm). KEYS[1]; ARGV: microseconds a
+/// request, requests at once. Answers whether one may pass, how many more could now, and microseconds: until the bucket is full,
+/// or until one may pass.
+const SPEND: &str = "local t=redis.call('TIME')
+local now,each,burst=t[1]*1000000+t[2],tonumber(ARGV[1]),tonumber(ARGV[2])
+local full=math.max(tonumber(redis.call('GET',KEYS[1]) or '0'),now)+each
+local room=now+burst*each-full
+if room<0 then return {0,0,math.ceil(-room)} end
+redis.call('SET',KEYS[1],string.format('%.0f',full),'PX',math.ceil((full-now)/1000)+1)
+return {1,math.floor(room/each),math.ceil(full-now)}";
+
+/// How many requests a caller has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RequestQuota {
+    /// Requests a window.
+    pub requests: u32,
+    /// The window, in seconds.
+    pub seconds: u32,
+    /// Requests at once, after a rest.
+    pub burst: u32,
+}
+
+/// What is left of a quota.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum QuotaDecision {
+    /// The request may pass.
+    Passes {
+        /// So many more may at once.
+        remaining: u32,
+        /// Until all of the burst is there again.
+        full_in: Duration,
+    },
+    /// It may not.
+    Waits {
+        /// Until one may.
+        next_in: Duration,
+    },
+}
+
+/// The key of a record's entry. Braces: a cluster takes what is between them for the slot, which is all of it.
+#[must_use]
+pub fn key(table: &str, key: &UserKey) -> String {
+    format!("millrace:1:{{{table}/{}/{}}}", key.id.as_str(), key.timestamp.seconds())
+}
+
+#[derive(Clone)]
+pub(super) enum CacheTransport {
+    Single(MultiplexedConnection),
+    Cluster(Box<ClusterConnection>),
+}
+
+/// A connection. A clone is the same one; calls on it go side by side.
+#[derive(Clone)]
+pub struct CacheConnection {
+    link: CacheTransport,
+    pub(super) number: u64,
+    pub(super) since: Instant,
+    cache: Weak<CacheInner>,
+}
+
+/// A call whose answer has not come. If it is dropped so, its line is given up: the next call takes another one.
+struct PendingCall<'l> {
+    line: &'l CacheConnection,
+    is_over: bool,
+}
+
+impl PendingCall<'_> {
+    fn end(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for PendingCall<'_> {
+    fn drop(&mut self) {
+        if !self.is_over
+            && let Some(cache) = self.line.cache.upgrade()
+        {
+            Cache(cache).hang_up(self.line);
+        }
+    }
+}
+
+impl CacheConnection {
+    pub(super) fn new(link: CacheTransport, number: u64, since: Instant, cache: Weak<CacheInner>) -> Self {
+        Self { link, number, since, cache }
+    }
+
+    fn in_flight(&self) -> PendingCall<'_> {
+        PendingCall { line: self, is_over: false }
+    }
+
+    /// What stands under a key.
+    ///
+    /// # Errors
+    /// [`CacheError`], as every call here; the line is then to be given up.
+    pub async fn get(&self, key: &str) -> Result<CacheSlot, CacheError> {
+        self.ask(cmd("GET").arg(key)).await.map(CacheSlot::decode)
+    }
+
+    /// Brings a record that was read after a look at this key on this line; answers whether it was taken. It is kept for
+    /// a quarter of an hour at most, or until it ends.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn fill(&self, key: &str, entry: &CacheEntry, now: OffsetDateTime) -> Result<bool, CacheError> {
+        let kept = kept_for(entry, now);
+        let version = entry::digits(entry.version);
+        let mut fill = cmd("EVAL");
+        fill.arg(FILL).arg(1).arg(key).arg(version).arg(entry.encode()).arg(millis(kept));
+        self.ask::<u8>(&fill).await.map(|taken| taken == 1)
+    }
+
+    /// Tells that a record is missing, after a look as above.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn fill_missing(&self, key: &str) -> Result<(), CacheError> {
+        let mut set = cmd("SET");
+        set.arg(key).arg(entry::missing()).arg("NX").arg("PX").arg(millis(NEGATIVE_TTL));
+        self.ask::<Option<String>>(&set).await.map(drop)
+    }
+
+    /// Leaves a mark.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn mark(&self, key: &str, floor: MinVersion) -> Result<(), CacheError> {
+        let mut mark = cmd("EVAL");
+        mark.arg(SET_MARK).arg(1).arg(key).arg(entry::mark(floor)).arg(millis(FENCE_TTL));
+        self.ask::<u8>(&mark).await.map(drop)
+    }
+
+    /// Leaves many marks, in one round trip for each two thousand.
+    ///
+    /// # Errors
+    /// As above; some of them may stand.
+    pub async fn mark_all(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
+        for marks in marks.chunks(MARKS) {
+            match &self.link {
+                CacheTransport::Single(connection) => {
+                    let mut pipe = pipe();
+                    // With the script at its head the rest can name it, also after the server was started anew.
+                    pipe.cmd("SCRIPT").arg("LOAD").arg(SET_MARK).ignore();
+                    let name = sha1_of_mark();
+                    for (key, floor) in marks {
+                        let mark = pipe.cmd("EVALSHA").arg(name).arg(1).arg(key.as_str());
+                        mark.arg(entry::mark(*floor)).arg(millis(FENCE_TTL)).ignore();
+                    }
+                    let call = self.in_flight();
+                    let marked = pipe.query_async::<()>(&mut connection.clone()).await;
+                    call.end();
+                    marked.map_err(|error| self.failed(&error))?;
+                }
+                CacheTransport::Cluster(_) => self.mark_each(marks).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A pipeline goes to one node; these go to each key's own, all at once.
+    async fn mark_each(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
+        let mut sent = tokio::task::JoinSet::new();
+        for (key, floor) in marks {
+            let (line, key, floor) = (self.clone(), key.clone(), *floor);
+            sent.spawn(async move { line.mark(&key, floor).await });
+        }
+        while let Some(marked) = sent.join_next().await {
+            marked.map_err(|_| CacheError::Unavailable("a mark was cut short".to_owned()))??;
+        }
+        Ok(())
+    }
+
+    /// Takes one request off a caller's quota, by the server's clock. The caller's name does not reach the server.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn spend(&self, caller: &str, quota: RequestQuota) -> Result<QuotaDecision, CacheError> {
+        let each = f64::from(quota.seconds) * 1e6 / f64::from(quota.requests);
+        let mut spend = cmd("EVAL");
+        spend.arg(SPEND).arg(1).arg(quota_key(caller)).arg(each).arg(quota.burst);
+        let (passes, remaining, micros): (u8, u32, u64) = self.ask(&spend).await?;
+        let time = Duration::from_micros(micros);
+        Ok(match passes {
+            1 => QuotaDecision::Passes { remaining, full_in: time },
+            _ => QuotaDecision::Waits { next_in: time },
+        })
+    }
+
+    /// Proves that the server takes writes of this function: a mark of a record that no table has.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn prove(&self) -> Result<(), CacheError> {
+        self.mark("millrace:1:{proof}", MinVersion::HIGHEST).await
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {
+        let call = self.in_flight();
+        let answer = match &self.link {
+            CacheTransport::Single(connection) => command.query_async(&mut connection.clone()).await,
+            CacheTransport::Cluster(connection) => command.query_async(&mut (**connection).clone()).await,
+        };
+        call.end();
+        answer.map_err(|error: RedisError| self.failed(&error))
+    }
+
+    fn failed(&self, error: &RedisError) -> CacheError {
+        match self.cache.upgrade() {
+            Some(cache) => CacheError::of(error, &cache.settings),
+            None => CacheError::Unavailable(format!("the cache is given up: {error}")),
+        }
+    }
+}
+
+fn quota_key(caller: &str) -> String {
+    // Half of it tells callers apart.
+    let digest = u128::from_be_bytes(*Sha256::digest(caller.as_bytes()).first_chunk().unwrap_or(&[0; 16]));
+    format!("millrace:quota:{{{digest:032x}}}")
+}
+
+fn sha1_of_mark() -> &'static str {
+    static NAME: std::sync::LazyLock<String> =
+        std::sync::LazyLock::new(|| redis::Script::new(SET_MARK).get_hash().to_owned());
+    &NAME
+}
+
+fn kept_for(entry: &CacheEntry, now: OffsetDateTime) -> Duration {
+    let longest = MAX_ENTRY_TTL.saturating_sub(Duration::from_millis(entry.version % JITTER_MS));
+    let ends = entry.expires_at.map(|ends| ends.saturating_sub(now.unix_timestamp()).max(0).unsigned_abs());
+    ends.map_or(longest, |seconds| longest.min(Duration::from_secs(seconds))).max(FENCE_TTL)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+    use crate::user::id::UserId;
+    use crate::user::timestamp::Timestamp;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+
+    fn kept(version: u64, ends_in: Option<i64>) -> Duration {
+        let expires_at = ends_in.map(|seconds| NOW.unix_timestamp() + seconds);
+        kept_for(&CacheEntry { version, expires_at, json: Vec::new() }, NOW)
+    }
+
+    #[test]
+    fn a_record_is_kept_for_a_quarter_of_an_hour_or_a_little_less_and_at_least_as_long_as_a_mark() {
+        assert_eq!(kept(JITTER_MS, None), MAX_ENTRY_TTL);
+        assert_eq!(kept(JITTER_MS - 1, None), MAX_ENTRY_TTL.saturating_sub(Duration::from_millis(JITTER_MS - 1)));
+        assert_eq!(kept(JITTER_MS, Some(100)), Duration::from_secs(100));
+        for soon in [2, 0, -100] {
+            assert_eq!(kept(JITTER_MS, Some(soon)), FENCE_TTL);
+        }
+    }
+
+    #[test]
+    fn a_key_names_the_table_and_the_record_between_braces() {
+        let record = UserKey { id: UserId::parse("auth0|ada").unwrap(), timestamp: Timestamp::parse(7).unwrap() };
+        assert_eq!(key("Users", &record), "millrace:1:{Users/auth0|ada/7}");
+    }
+
+    #[test]
+    fn a_caller_s_name_stays_here() {
+        let key = quota_key("jwt https://issuer.example ada@example.com");
+        assert!(key.starts_with("millrace:quota:{") && !key.contains("ada"), "{key}");
+    }
+}

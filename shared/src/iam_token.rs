@@ -1,0 +1,222 @@
+//! Passwords that nobody keeps: a database that knows IAM takes a signed request for one. [`TokenSigner`]
+//!
+//! The token is the URL of a request that is never sent, signed on this machine with the function's own credentials, so
+//! it costs no call. It opens a connection within [`TOKEN_TTL`]; a connection that is open stays so. Sources:
+//! <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html> and
+//! <https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html>.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use time::OffsetDateTime;
+
+use crate::clock::Clock;
+
+/// How long a token opens connections: both services take no longer one.
+pub const TOKEN_TTL: Duration = Duration::from_mins(15);
+
+/// What a token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthTarget<'d> {
+    /// A database of RDS or Aurora, by its endpoint.
+    Rds {
+        /// The endpoint's name.
+        host: &'d str,
+        /// Its port.
+        port: u16,
+    },
+    /// A cache of `ElastiCache`, by its own name: that of the replication group or of the serverless cache, in lower case.
+    ElastiCache {
+        /// The cache's name.
+        cache: &'d str,
+        /// Whether it is a serverless one.
+        serverless: bool,
+    },
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Nobody says where the database is.
+    #[error("no Region is configured: set AWS_REGION")]
+    NoRegion,
+    /// There is nothing to sign with.
+    #[error("there are no AWS credentials to sign the login with: {0}")]
+    NoCredentials(String),
+    /// The door or the user does not fit into a URL.
+    #[error("the login cannot be signed: {0}")]
+    Unsigned(String),
+}
+
+/// A password for a while. It is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthToken {
+    text: String,
+    until: OffsetDateTime,
+}
+
+impl AuthToken {
+    /// What to log in with.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.text
+    }
+
+    /// Until when it opens a connection.
+    #[must_use]
+    pub fn until(&self) -> OffsetDateTime {
+        self.until
+    }
+}
+
+impl fmt::Debug for AuthToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token(until {})", self.until)
+    }
+}
+
+/// Signs tokens with the function's own credentials.
+#[derive(Debug, Clone)]
+pub struct TokenSigner {
+    sdk: Arc<SdkConfig>,
+    clock: Clock,
+}
+
+impl TokenSigner {
+    /// A signer with the credentials and the Region of `sdk`. What is missing there is told when a token is asked for.
+    #[must_use]
+    pub fn new(sdk: &SdkConfig, clock: Clock) -> Self {
+        Self { sdk: Arc::new(sdk.clone()), clock }
+    }
+
+    /// What it signs with: a login by a secret asks AWS with the same.
+    #[must_use]
+    pub fn sdk(&self) -> &SdkConfig {
+        &self.sdk
+    }
+
+    /// A token that lets `user` in at `door`, from now on.
+    ///
+    /// # Errors
+    /// [`TokenError`], which names what is missing.
+    pub async fn sign(&self, door: AuthTarget<'_>, user: &str) -> Result<AuthToken, TokenError> {
+        let region = self.sdk.region().ok_or(TokenError::NoRegion)?.as_ref();
+        let provider =
+            self.sdk.credentials_provider().ok_or_else(|| TokenError::NoCredentials("none are set".to_owned()))?;
+        let credentials = provider.provide_credentials().await;
+        let identity = credentials.map_err(|error| TokenError::NoCredentials(error.to_string()))?.into();
+        let now = self.clock.now();
+        // Both dialects sign the same request; it is theirs to leave the scheme out.
+        let (service, host, query) = asked_of(door, user)?;
+        let url = format!("https://{host}/?{query}");
+
+        let mut settings = SigningSettings::default();
+        settings.expires_in = Some(TOKEN_TTL);
+        settings.signature_location = SignatureLocation::QueryParams;
+        let unsigned = |error: &dyn fmt::Display| TokenError::Unsigned(error.to_string());
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(region)
+            .name(service)
+            .time(now.into())
+            .settings(settings)
+            .build()
+            .map_err(|error| unsigned(&error))?;
+        let request = SignableRequest::new("GET", url.as_str(), std::iter::empty(), SignableBody::empty());
+        let signed = sign(request.map_err(|error| unsigned(&error))?, &params.into());
+        let (instructions, _) = signed.map_err(|error| unsigned(&error))?.into_parts();
+
+        let mut text = format!("{host}/?{query}");
+        for (name, value) in instructions.params() {
+            text.push('&');
+            text.push_str(name);
+            text.push('=');
+            text.push_str(&encoded(value));
+        }
+        Ok(AuthToken { text, until: now + TOKEN_TTL })
+    }
+}
+
+/// The service's name in signatures, the host and the query of the request that a token is.
+fn asked_of(door: AuthTarget<'_>, user: &str) -> Result<(&'static str, String, String), TokenError> {
+    if user.is_empty() {
+        return Err(TokenError::Unsigned("the URL names no user".to_owned()));
+    }
+    let user = encoded(user);
+    Ok(match door {
+        AuthTarget::Rds { host, port } => ("rds-db", format!("{host}:{port}"), format!("Action=connect&DBUser={user}")),
+        AuthTarget::ElastiCache { cache, serverless } => {
+            let kind = if serverless { "&ResourceType=ServerlessCache" } else { "" };
+            ("elasticache", cache.to_owned(), format!("Action=connect&User={user}{kind}"))
+        }
+    })
+}
+
+/// All but the unreserved letters of RFC 3986, as signatures want it.
+fn encoded(text: &str) -> String {
+    const RESERVED: &percent_encoding::AsciiSet =
+        &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    percent_encoding::utf8_percent_encode(text, RESERVED).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::{BehaviorVersion, Region};
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn signer(region: Option<&'static str>) -> TokenSigner {
+        let credentials = Credentials::new("akid", "secret", None, None, "test");
+        let mut sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest());
+        sdk.set_region(region.map(Region::from_static));
+        sdk.set_credentials_provider(Some(SharedCredentialsProvider::new(credentials)));
+        TokenSigner::new(&sdk.build(), Clock::fixed(datetime!(2024-08-26 22:00 UTC)))
+    }
+
+    /// The vector that `aws-sdk-rds` is tested with.
+    #[tokio::test]
+    async fn a_token_of_rds_is_that_of_aws_s_own_sdks() {
+        let door = AuthTarget::Rds { host: "prod-instance.us-east-1.rds.amazonaws.com", port: 3306 };
+        let token = signer(Some("us-east-1")).sign(door, "peccy").await.unwrap();
+        assert_eq!(
+            token.secret(),
+            "prod-instance.us-east-1.rds.amazonaws.com:3306/?Action=connect&DBUser=peccy\
+             &X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=akid%2F20240826%2Fus-east-1%2Frds-db%2Faws4_request\
+             &X-Amz-Date=20240826T220000Z&X-Amz-Expires=900&X-Amz-SignedHeaders=host\
+             &X-Amz-Signature=dd0cba843009474347af724090233265628ace491ea17ce3eb3da098b983ad89"
+        );
+        assert_eq!(token.until(), datetime!(2024-08-26 22:15 UTC));
+    }
+
+    #[tokio::test]
+    async fn a_token_of_elasticache_names_the_cache_and_its_kind() {
+        let signer = signer(Some("eu-west-1"));
+        let of = async |serverless| {
+            let door = AuthTarget::ElastiCache { cache: "users-cache", serverless };
+            signer.sign(door, "mill race").await.unwrap().secret().to_owned()
+        };
+        let (group, serverless) = (of(false).await, of(true).await);
+        assert!(group.starts_with("users-cache/?Action=connect&User=mill%20race&X-Amz-Algorithm="), "{group}");
+        assert!(group.contains("eu-west-1%2Felasticache%2Faws4_request") && group.contains("Expires=900"), "{group}");
+        let kind = "users-cache/?Action=connect&User=mill%20race&ResourceType=ServerlessCache&X-Amz-";
+        assert!(serverless.starts_with(kind), "{serverless}");
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_named_and_nothing_is_shown() {
+        let door = AuthTarget::Rds { host: "db", port: 5432 };
+        let said = signer(None).sign(door, "ada").await.unwrap_err().to_string();
+        assert!(said.contains("AWS_REGION"), "{said}");
+        assert!(signer(Some("eu-west-1")).sign(door, "").await.is_err());
+        let token = signer(Some("eu-west-1")).sign(door, "ada").await.unwrap();
+        assert!(!format!("{token:?}").contains("Signature"));
+    }
+}

@@ -1,0 +1,515 @@
+//! A create that happens at most once, however often it is asked for: by an idempotency key.
+//!
+//! What was asked with a key stands in a table of its own. An attempt first claims the key; then one transaction writes
+//! the record and, in the same breath, that the key has been answered. Whatever is cut short leaves either nothing but a
+//! claim, which ends by itself, or the whole: there is no moment at which a record is there and its key does not say so.
+//! An attempt that lost its claim cannot write any more, since the transaction asks for the claim.
+//!
+//! The item is an idempotency record in the format of Powertools for AWS Lambda, with `owner_token` in addition:
+//!
+//! | attribute | type | content |
+//! | --- | --- | --- |
+//! | `id` | S | digest of the caller and its idempotency key |
+//! | `status` | S | `INPROGRESS` or `COMPLETED` |
+//! | `in_progress_expiration` | N | when the claim expires, in epoch milliseconds; absent once completed |
+//! | `expiration` | N | when the record expires, in epoch seconds; the table's TTL attribute |
+//! | `validation` | S | digest of the request |
+//! | `data` | S | JSON of the `outcome`: `already_exists`, or `created` with `user_id`, `timestamp`, `created_at` |
+//! | `owner_token` | S | identifies the attempt that holds the claim |
+//!
+//! It contains no data of the user but the key of the created record.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, CancellationReason, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    Update,
+};
+use serde::{Deserialize, Serialize};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+use super::emails::HeldEmail;
+use super::error::{ConditionalWriteError, TableError, refusal};
+use super::{MAX_CONFLICT_RETRIES, UserTable, WriteError};
+use crate::item::{self, AttributeMap};
+use crate::user::id::UserId;
+use crate::user::timestamp::Timestamp;
+use crate::user::{User, UserKey};
+
+/// How long an answer is given again.
+pub const IDEMPOTENCY_TTL_SECONDS: i64 = 24 * 60 * 60;
+/// How long an attempt that was cut short holds its key: longer than any request takes.
+pub const IN_PROGRESS_EXPIRY_SECONDS: i64 = 30;
+
+const ID: &str = "id";
+const STATUS: &str = "status";
+const IN_PROGRESS_EXPIRATION: &str = "in_progress_expiration";
+const EXPIRATION: &str = "expiration";
+const VALIDATION: &str = "validation";
+const DATA: &str = "data";
+const OWNER_TOKEN: &str = "owner_token";
+
+/// The status of a record whose attempt has claimed the key and not completed.
+const IN_PROGRESS: &str = "INPROGRESS";
+/// The status of a record whose attempt has created the user's record or found another one.
+const COMPLETED: &str = "COMPLETED";
+
+/// The condition that the attempt still holds its claim.
+const HOLDS_CLAIM: &str = "owner_token = :owner AND #status = :in_progress";
+/// The update that completes the record.
+const COMPLETE: &str = "SET #status = :completed, #data = :data REMOVE in_progress_expiration";
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct IdempotencyRecord {
+    /// The key, within the caller's own: a digest.
+    pub id: String,
+    /// The request: a digest.
+    pub fingerprint: String,
+    /// Tells this attempt from every other.
+    pub owner: String,
+}
+
+/// What came of it, now or before.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum IdempotencyOutcome {
+    /// This record was created at this moment.
+    Created(UserKey, OffsetDateTime),
+    /// Another record was there already.
+    Exists,
+    /// Another attempt is under way, for this many seconds at most.
+    InProgress(i64),
+    /// The key came before with another request.
+    OtherRequest,
+}
+
+/// The outcome of a completed attempt as JSON in the attribute `data`.
+#[derive(Deserialize, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+enum StoredOutcome {
+    Created { user_id: String, timestamp: i64, created_at: String },
+    AlreadyExists,
+}
+
+impl StoredOutcome {
+    fn from_created(key: &UserKey, created_at: OffsetDateTime) -> Result<Self, TableError> {
+        let created_at = created_at.format(&Rfc3339).map_err(TableError::refused)?;
+        Ok(Self::Created { user_id: key.id.as_str().to_owned(), timestamp: key.timestamp.seconds(), created_at })
+    }
+
+    fn encode(&self) -> Result<AttributeValue, TableError> {
+        serde_json::to_string(self).map(item::text).map_err(TableError::refused)
+    }
+
+    fn decode(data: &str) -> Option<IdempotencyOutcome> {
+        match serde_json::from_str(data).ok()? {
+            Self::Created { user_id, timestamp, created_at } => {
+                let key = UserKey { id: UserId::parse(user_id).ok()?, timestamp: Timestamp::parse(timestamp).ok()? };
+                Some(IdempotencyOutcome::Created(key, OffsetDateTime::parse(&created_at, &Rfc3339).ok()?))
+            }
+            Self::AlreadyExists => Some(IdempotencyOutcome::Exists),
+        }
+    }
+}
+
+/// Which of a transaction's writes refused.
+pub(super) enum TransactionCancelled {
+    /// The first one: the record's.
+    First,
+    /// Another one, or another transaction was at the same items.
+    Other,
+    Fault(TableError),
+}
+
+impl UserTable {
+    /// Writes a new record if this attempt is the first of its key, and otherwise tells what came of the first.
+    ///
+    /// # Errors
+    /// A table failed. Nothing was written then, or the next attempt finds out that it was.
+    pub async fn create_once(
+        &self,
+        attempts: &str,
+        attempt: &IdempotencyRecord,
+        user: &User,
+        now: OffsetDateTime,
+    ) -> Result<IdempotencyOutcome, WriteError> {
+        let put = self.put_new(user, now)?;
+        let created = StoredOutcome::from_created(&user.key, now)?.encode()?;
+        if let Some(earlier) = self.claim(attempts, attempt, now).await? {
+            return Ok(earlier);
+        }
+        let mut failed = WriteError::Contended;
+        for _ in 0..MAX_CONFLICT_RETRIES {
+            let reservations = match self.reservations_of_new(user, now).await {
+                Ok(reservations) => reservations,
+                Err(error) => {
+                    failed = error;
+                    break;
+                }
+            };
+            match self.create_and_answer(attempts, attempt, &created, put.clone(), reservations).await {
+                Ok(()) => return Ok(IdempotencyOutcome::Created(user.key.clone(), now)),
+                Err(TransactionCancelled::First) => {
+                    self.answer_exists(attempts, attempt).await?;
+                    return Ok(IdempotencyOutcome::Exists);
+                }
+                // The claim is lost, or the email's reservation has changed meanwhile.
+                Err(TransactionCancelled::Other) => match self.found(attempts, attempt, now).await? {
+                    None => {}
+                    Some(found) => return Ok(found),
+                },
+                Err(TransactionCancelled::Fault(fault)) => {
+                    failed = fault.into();
+                    break;
+                }
+            }
+        }
+        // It may have landed all the same. To give the claim back is to make sure that it has not, or to learn that it has.
+        match self.give_back(attempts, attempt, now).await {
+            Ok(Some(created)) => Ok(created),
+            Ok(None) | Err(_) => Err(failed),
+        }
+    }
+
+    async fn reservations_of_new(
+        &self,
+        user: &User,
+        now: OffsetDateTime,
+    ) -> Result<Vec<TransactWriteItem>, WriteError> {
+        match (&self.emails, HeldEmail::of_profile(&user.profile)) {
+            (Some(emails), held @ Some(_)) => self.reservations(emails).moved(&user.key, None, held, now).await,
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Claims the key; answers what an earlier attempt came to, if there was one.
+    async fn claim(
+        &self,
+        attempts: &str,
+        attempt: &IdempotencyRecord,
+        now: OffsetDateTime,
+    ) -> Result<Option<IdempotencyOutcome>, TableError> {
+        let seconds = now.unix_timestamp();
+        let item = HashMap::from([
+            (ID.to_owned(), item::text(&attempt.id)),
+            (STATUS.to_owned(), item::text(IN_PROGRESS)),
+            (
+                IN_PROGRESS_EXPIRATION.to_owned(),
+                item::whole(milliseconds(now + Duration::seconds(IN_PROGRESS_EXPIRY_SECONDS))),
+            ),
+            (EXPIRATION.to_owned(), item::whole(seconds + IDEMPOTENCY_TTL_SECONDS)),
+            (VALIDATION.to_owned(), item::text(&attempt.fingerprint)),
+            (OWNER_TOKEN.to_owned(), item::text(&attempt.owner)),
+        ]);
+        let claimed = self
+            .client
+            .put_item()
+            .table_name(attempts)
+            .set_item(Some(item))
+            .condition_expression(
+                "attribute_not_exists(id) OR expiration <= :now OR \
+                 (validation = :validation AND #status = :in_progress AND in_progress_expiration <= :now_in_millis)",
+            )
+            .expression_attribute_names("#status", STATUS)
+            .expression_attribute_values(":now", item::whole(seconds))
+            .expression_attribute_values(":now_in_millis", item::whole(milliseconds(now)))
+            .expression_attribute_values(":in_progress", item::text(IN_PROGRESS))
+            .expression_attribute_values(":validation", item::text(&attempt.fingerprint))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await;
+        let error = match claimed {
+            Ok(output) => {
+                self.meter.add(output.consumed_capacity());
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        let refused = refusal(error, |error| match error {
+            PutItemError::ConditionalCheckFailedException(failed) => Some(failed),
+            _ => None,
+        });
+        match refused {
+            ConditionalWriteError::Condition(Some(earlier)) => read(&earlier, attempt, now),
+            // It was deleted between the check and the answer: the next attempt finds the key free.
+            ConditionalWriteError::Condition(None) => Ok(Some(IdempotencyOutcome::InProgress(1))),
+            ConditionalWriteError::Fault(fault) => Err(fault),
+        }
+    }
+
+    /// The one transaction.
+    async fn create_and_answer(
+        &self,
+        attempts: &str,
+        attempt: &IdempotencyRecord,
+        created: &AttributeValue,
+        put: TransactWriteItem,
+        reservations: Vec<TransactWriteItem>,
+    ) -> Result<(), TransactionCancelled> {
+        let answered = Update::builder()
+            .table_name(attempts)
+            .key(ID, item::text(&attempt.id))
+            .update_expression(COMPLETE)
+            .condition_expression(HOLDS_CLAIM)
+            .expression_attribute_names("#status", STATUS)
+            .expression_attribute_names("#data", DATA)
+            .expression_attribute_values(":owner", item::text(&attempt.owner))
+            .expression_attribute_values(":in_progress", item::text(IN_PROGRESS))
+            .expression_attribute_values(":completed", item::text(COMPLETED))
+            .expression_attribute_values(":data", created.clone())
+            .build()
+            .map_err(|error| TransactionCancelled::Fault(TableError::refused(error)))?;
+        let mut writes = vec![put, TransactWriteItem::builder().update(answered).build()];
+        writes.extend(reservations);
+        // The SDK gives each transaction a token of its own: one that landed, unheard, is not carried out twice.
+        let written = self
+            .client
+            .transact_write_items()
+            .set_transact_items(Some(writes))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await;
+        match written {
+            Ok(output) => {
+                self.meter.add(output.consumed_capacity());
+                Ok(())
+            }
+            Err(error) => Err(cancelled(error)),
+        }
+    }
+
+    async fn answer_exists(&self, attempts: &str, attempt: &IdempotencyRecord) -> Result<(), TableError> {
+        let call = self
+            .client
+            .update_item()
+            .table_name(attempts)
+            .key(ID, item::text(&attempt.id))
+            .update_expression(COMPLETE)
+            .condition_expression("owner_token = :owner")
+            .expression_attribute_names("#status", STATUS)
+            .expression_attribute_names("#data", DATA)
+            .expression_attribute_values(":owner", item::text(&attempt.owner))
+            .expression_attribute_values(":completed", item::text(COMPLETED))
+            .expression_attribute_values(":data", StoredOutcome::AlreadyExists.encode()?)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        match call.send().await {
+            Ok(output) => {
+                self.meter.add(output.consumed_capacity());
+                Ok(())
+            }
+            // Another attempt has the key by now, and will come to the same.
+            Err(error)
+                if error.as_service_error().is_some_and(UpdateItemError::is_conditional_check_failed_exception) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(TableError::of(error)),
+        }
+    }
+
+    /// What the key says now; nothing if it is still this attempt's own.
+    async fn found(
+        &self,
+        attempts: &str,
+        attempt: &IdempotencyRecord,
+        now: OffsetDateTime,
+    ) -> Result<Option<IdempotencyOutcome>, WriteError> {
+        let call = self.client.get_item().table_name(attempts).key(ID, item::text(&attempt.id)).consistent_read(true);
+        let output =
+            call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await.map_err(TableError::of)?;
+        self.meter.add(output.consumed_capacity());
+        match output.item {
+            Some(item) => Ok(read(&item, attempt, now)?),
+            None => Ok(Some(IdempotencyOutcome::InProgress(1))),
+        }
+    }
+
+    /// Gives the claim back, unless it was answered meanwhile.
+    async fn give_back(
+        &self,
+        attempts: &str,
+        attempt: &IdempotencyRecord,
+        now: OffsetDateTime,
+    ) -> Result<Option<IdempotencyOutcome>, TableError> {
+        let call = self
+            .client
+            .delete_item()
+            .table_name(attempts)
+            .key(ID, item::text(&attempt.id))
+            .condition_expression(HOLDS_CLAIM)
+            .expression_attribute_names("#status", STATUS)
+            .expression_attribute_values(":owner", item::text(&attempt.owner))
+            .expression_attribute_values(":in_progress", item::text(IN_PROGRESS))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let error = match call.send().await {
+            Ok(output) => {
+                self.meter.add(output.consumed_capacity());
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        let refused = refusal(error, |error| match error {
+            DeleteItemError::ConditionalCheckFailedException(failed) => Some(failed),
+            _ => None,
+        });
+        match refused {
+            ConditionalWriteError::Condition(Some(there))
+                if there.get(OWNER_TOKEN) == Some(&item::text(&attempt.owner)) =>
+            {
+                read(&there, attempt, now)
+            }
+            ConditionalWriteError::Condition(_) => Ok(None),
+            ConditionalWriteError::Fault(fault) => Err(fault),
+        }
+    }
+}
+
+/// What a key's item says; nothing if it is this attempt's own claim, still open.
+fn read(
+    item: &AttributeMap,
+    attempt: &IdempotencyRecord,
+    now: OffsetDateTime,
+) -> Result<Option<IdempotencyOutcome>, TableError> {
+    let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).map(String::as_str);
+    if text(VALIDATION) != Some(attempt.fingerprint.as_str()) {
+        return Ok(Some(IdempotencyOutcome::OtherRequest));
+    }
+    match text(STATUS) {
+        Some(IN_PROGRESS) if text(OWNER_TOKEN) == Some(attempt.owner.as_str()) => Ok(None),
+        Some(IN_PROGRESS) => {
+            let number = item.get(IN_PROGRESS_EXPIRATION).and_then(|value| value.as_n().ok());
+            let expiration = number.and_then(|number| number.parse::<i128>().ok());
+            let expiration = expiration.ok_or_else(|| corrupt(item, IN_PROGRESS_EXPIRATION, "epoch milliseconds"))?;
+            // Rounded up: the claim has expired when the caller retries.
+            let seconds = (expiration - milliseconds(now) + 999).div_euclid(1_000);
+            Ok(Some(IdempotencyOutcome::InProgress(
+                i64::try_from(seconds).unwrap_or(IN_PROGRESS_EXPIRY_SECONDS).clamp(1, IN_PROGRESS_EXPIRY_SECONDS),
+            )))
+        }
+        Some(COMPLETED) => text(DATA)
+            .and_then(StoredOutcome::decode)
+            .map(Some)
+            .ok_or_else(|| corrupt(item, DATA, "JSON with the outcome created or already_exists")),
+        _ => Err(corrupt(item, STATUS, "INPROGRESS or COMPLETED")),
+    }
+}
+
+/// The record has an attribute that no attempt writes.
+fn corrupt(item: &AttributeMap, attribute: &str, expected: &str) -> TableError {
+    let found = match item.get(attribute) {
+        None => "missing".to_owned(),
+        // It contains the user's id, which no log shows.
+        Some(AttributeValue::S(text)) if attribute == DATA => format!("a text of {} bytes", text.len()),
+        Some(value) => format!("{value:?}"),
+    };
+    TableError::refused(format!("the idempotency record is corrupt: {attribute} is {found}: expected {expected}"))
+}
+
+fn milliseconds(time: OffsetDateTime) -> i128 {
+    time.unix_timestamp_nanos().div_euclid(1_000_000)
+}
+
+/// Why a transaction did not happen.
+pub(super) fn cancelled(
+    error: SdkError<TransactWriteItemsError, aws_sdk_dynamodb::config::http::HttpResponse>,
+) -> TransactionCancelled {
+    let Some(TransactWriteItemsError::TransactionCanceledException(why)) = error.as_service_error() else {
+        return TransactionCancelled::Fault(TableError::of(error));
+    };
+    let reasons = why.cancellation_reasons();
+    let has = |reason: &CancellationReason, code: &str| reason.code() == Some(code);
+    let refuses = |reason: &CancellationReason| has(reason, "ConditionalCheckFailed");
+    // The others first: a transaction that landed before finds its own record, and its own word that it has.
+    if reasons.iter().skip(1).any(refuses) || reasons.iter().any(|reason| has(reason, "TransactionConflict")) {
+        return TransactionCancelled::Other;
+    }
+    if reasons.first().is_some_and(refuses) {
+        return TransactionCancelled::First;
+    }
+    let reason = reasons.iter().find(|reason| reason.code().is_some_and(|code| code != "None"));
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    let (code, message) = reason.map(|reason| (text(reason.code()), text(reason.message()))).unwrap_or_default();
+    TransactionCancelled::Fault(TableError::of_reason(&code, &message, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123456789 UTC);
+
+    fn attempt() -> IdempotencyRecord {
+        IdempotencyRecord { id: "id".to_owned(), fingerprint: "request".to_owned(), owner: "me".to_owned() }
+    }
+
+    fn record(attributes: &[(&str, AttributeValue)]) -> AttributeMap {
+        let own = |(name, value): &(&str, AttributeValue)| ((*name).to_owned(), value.clone());
+        [(VALIDATION.to_owned(), item::text("request"))].into_iter().chain(attributes.iter().map(own)).collect()
+    }
+
+    fn completed(data: impl Into<String>) -> Result<Option<IdempotencyOutcome>, TableError> {
+        read(&record(&[(STATUS, item::text(COMPLETED)), (DATA, item::text(data))]), &attempt(), NOW)
+    }
+
+    #[test]
+    fn stored_outcomes_are_read_as_they_were_written() {
+        let key = UserKey { id: UserId::parse("ada").unwrap(), timestamp: Timestamp::parse(7).unwrap() };
+        let data = StoredOutcome::from_created(&key, NOW).unwrap().encode().unwrap();
+        let written =
+            r#"{"outcome":"created","user_id":"ada","timestamp":7,"created_at":"2026-11-22T10:00:00.123456789Z"}"#;
+        assert_eq!(data, item::text(written));
+        assert_eq!(completed(written).unwrap(), Some(IdempotencyOutcome::Created(key, NOW)));
+        let data = StoredOutcome::AlreadyExists.encode().unwrap();
+        assert_eq!(data, item::text(r#"{"outcome":"already_exists"}"#));
+        assert_eq!(completed(data.as_s().unwrap()).unwrap(), Some(IdempotencyOutcome::Exists));
+    }
+
+    #[test]
+    fn in_progress_record_says_how_long_its_claim_lasts() {
+        let of = |owner: &str, milliseconds: i128| {
+            let attributes = [
+                (STATUS, item::text(IN_PROGRESS)),
+                (OWNER_TOKEN, item::text(owner)),
+                (IN_PROGRESS_EXPIRATION, item::whole(super::milliseconds(NOW) + milliseconds)),
+            ];
+            read(&record(&attributes), &attempt(), NOW).unwrap()
+        };
+        assert_eq!(of("me", 5_000), None);
+        for (left, seconds) in [(30_000, 30), (29_001, 30), (29_000, 29), (1, 1), (0, 1), (-9_000, 1)] {
+            assert_eq!(of("other", left), Some(IdempotencyOutcome::InProgress(seconds)), "{left}");
+        }
+    }
+
+    #[test]
+    fn record_of_another_request_is_not_an_outcome() {
+        let item = AttributeMap::from([(VALIDATION.to_owned(), item::text("another"))]);
+        assert_eq!(read(&item, &attempt(), NOW).unwrap(), Some(IdempotencyOutcome::OtherRequest));
+    }
+
+    #[test]
+    fn corrupt_record_is_an_error_that_names_the_attribute() {
+        let error = |item: &AttributeMap| match read(item, &attempt(), NOW) {
+            Err(TableError::Refused(cause)) => cause.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let status = |status: &str| record(&[(STATUS, item::text(status))]);
+        assert!(error(&record(&[])).contains("status is missing: expected INPROGRESS or COMPLETED"));
+        assert!(error(&status("EXPIRED")).contains("status is S(\"EXPIRED\"): expected INPROGRESS or COMPLETED"));
+        assert!(error(&status(IN_PROGRESS)).contains("in_progress_expiration is missing: expected epoch"));
+        assert!(error(&status(COMPLETED)).contains("data is missing: expected JSON with the outcome"));
+        for data in ["", "{}", r#"{"outcome":"deleted"}"#, r#"{"outcome":"created","user_id":"ada","timestamp":7}"#] {
+            let item = record(&[(STATUS, item::text(COMPLETED)), (DATA, item::text(data))]);
+            assert!(error(&item).contains(&format!("data is a text of {} bytes: expected JSON", data.len())), "{data}");
+        }
+    }
+}

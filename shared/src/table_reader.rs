@@ -1,0 +1,292 @@
+//! Any table, read without knowing whose: described, read by keys, scanned in segments. [`TableReader`].
+//!
+//! All reads are consistent: whoever repairs a replica compares what is, not what was. What a page or a read has cost is
+//! told, so that a caller can keep to a budget of capacity units.
+//!
+//! Absent: writing. A replica's writes are guarded ones, and those are its sink's; the source's are its owner's.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{
+    ConsumedCapacity, KeySchemaElement, KeysAndAttributes, ReturnConsumedCapacity, TableDescription,
+};
+
+use crate::change::{CanonicalKey, StreamSource};
+use crate::raw_item::{KeyAttributeError, RawItem};
+use crate::revision::StreamLabel;
+
+/// `BatchGetItem`'s limit.
+const KEYS_A_READ: usize = 100;
+/// Keys that the service left out are asked for again so often; with the SDK's back-off that is more than a throttled
+/// table needs.
+const READS_OF_A_KEY: usize = 20;
+
+/// Error codes that speak of the caller or the table, never of one item.
+const FAULTS: [&str; 9] = [
+    "AccessDeniedException",
+    "ExpiredTokenException",
+    "IncompleteSignatureException",
+    "InvalidSignatureException",
+    "MissingAuthenticationTokenException",
+    "NotAuthorizedException",
+    "OptInRequired",
+    "ResourceNotFoundException",
+    "UnrecognizedClientException",
+];
+
+/// Whether a service's error code speaks of the caller or the table, never of one item.
+#[must_use]
+pub fn is_table_level_error(code: &str) -> bool {
+    FAULTS.contains(&code)
+}
+
+/// A table that cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("table {table}: {reason}")]
+pub struct TableReadError {
+    /// The table.
+    pub table: String,
+    /// Whether asking again may help without anything being mended: a throttle, an outage, an answer that did not come.
+    pub may_pass: bool,
+    /// Why, in words that hold none of an item's values.
+    pub reason: String,
+}
+
+/// What a table says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceDescription {
+    /// Its ARN.
+    pub arn: String,
+    /// Name and type (`S`, `N` or `B`) of the one or two attributes of its key, the partition key first.
+    pub key: Vec<(String, String)>,
+    /// The ARN of its latest stream, if it ever had one.
+    pub stream_arn: Option<String>,
+    /// How many items it holds; the service counts every six hours.
+    pub items: u64,
+}
+
+impl SourceDescription {
+    /// The names of the key's attributes.
+    #[must_use]
+    pub fn key_names(&self) -> Vec<String> {
+        self.key.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// When the latest stream was created; nothing if there is none, or its ARN is not one.
+    #[must_use]
+    pub fn stream_label(&self) -> Option<StreamLabel> {
+        let arn = self.stream_arn.as_deref()?;
+        StreamSource::parse(arn.into()).ok().map(|source| source.label())
+    }
+}
+
+/// One of the equal parts that a table is scanned in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScanSegment {
+    /// Which part, from 0.
+    pub segment: u32,
+    /// How many there are.
+    pub of: u32,
+}
+
+impl ScanSegment {
+    /// The whole table.
+    pub const WHOLE: Self = Self { segment: 0, of: 1 };
+}
+
+/// A page of a scan.
+#[derive(Debug, Default)]
+pub struct ScanPage {
+    /// Its items, each with its key.
+    pub items: Vec<(CanonicalKey, RawItem)>,
+    /// Where to go on; nothing at the end.
+    pub next: Option<CanonicalKey>,
+    /// What it cost, in read capacity units.
+    pub units: f64,
+}
+
+/// The items under some keys.
+#[derive(Debug, Default)]
+pub struct BatchGetOutput {
+    /// One for each key, in their order.
+    pub items: Vec<Option<RawItem>>,
+    /// What it cost, in read capacity units.
+    pub units: f64,
+}
+
+/// A table by name.
+#[derive(Debug, Clone)]
+pub struct TableReader {
+    client: Client,
+    name: String,
+}
+
+impl TableReader {
+    /// The table of this name. The client brings Region, credentials and retries.
+    #[must_use]
+    pub fn new(client: Client, name: impl Into<String>) -> Self {
+        Self { client, name: name.into() }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Asks the table.
+    ///
+    /// # Errors
+    /// [`TableReadError`] if it does not answer, or is not there.
+    pub async fn describe(&self) -> Result<SourceDescription, TableReadError> {
+        let described = self.client.describe_table().table_name(&self.name).send().await;
+        let described = described.map_err(|error| self.fault("cannot be described", &error))?;
+        let missing = || self.broken("has no description".to_owned());
+        Ok(description(described.table.ok_or_else(missing)?))
+    }
+
+    /// Reads the items under these keys, consistently.
+    ///
+    /// # Errors
+    /// [`TableReadError`] if the table does not tell all of them.
+    pub async fn read(&self, keys: &[CanonicalKey]) -> Result<BatchGetOutput, TableReadError> {
+        let mut found = BatchGetOutput { items: Vec::with_capacity(keys.len()), units: 0.0 };
+        for keys in keys.chunks(KEYS_A_READ) {
+            let BatchGetOutput { items, units } = self.read_chunk(keys).await?;
+            found.items.extend(items);
+            found.units += units;
+        }
+        Ok(found)
+    }
+
+    async fn read_chunk(&self, keys: &[CanonicalKey]) -> Result<BatchGetOutput, TableReadError> {
+        let Some(first) = keys.first() else { return Ok(BatchGetOutput::default()) };
+        let names = self.parsed(first)?.into_attributes().into_keys().collect::<Vec<_>>();
+        // One request must not name a key twice.
+        let mut open: Vec<&CanonicalKey> = keys.iter().collect();
+        open.sort_unstable();
+        open.dedup();
+        let mut asked = Vec::with_capacity(open.len());
+        for key in open {
+            asked.push(self.parsed(key)?.into_attributes());
+        }
+        let (mut by_key, mut units) = (HashMap::with_capacity(asked.len()), 0.0);
+        for _ in 0..READS_OF_A_KEY {
+            let request = KeysAndAttributes::builder().set_keys(Some(asked)).consistent_read(true).build();
+            let request = request.map_err(|error| self.broken(format!("cannot be asked for keys: {error}")))?;
+            let answer = self.client.batch_get_item().request_items(&self.name, request);
+            let answer = answer.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+            let answer = answer.map_err(|error| self.fault("cannot be read", &error))?;
+            units += answer.consumed_capacity().iter().map(cost).sum::<f64>();
+            let items = answer.responses.and_then(|mut tables| tables.remove(&self.name)).unwrap_or_default();
+            for item in items.into_iter().map(RawItem::new) {
+                by_key.insert(self.key_of(&item, &names)?, item);
+            }
+            let left = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&self.name));
+            asked = left.map(|left| left.keys).unwrap_or_default();
+            if asked.is_empty() {
+                return Ok(BatchGetOutput { items: keys.iter().map(|key| by_key.get(key).cloned()).collect(), units });
+            }
+        }
+        let reason = "keeps leaving keys unread: its read capacity is exhausted".to_owned();
+        Err(TableReadError { table: self.name.clone(), may_pass: true, reason })
+    }
+
+    /// Reads a page of a segment, after the key `after` if that is given, consistently.
+    ///
+    /// # Errors
+    /// [`TableReadError`] if the table does not tell it.
+    pub async fn scan(
+        &self,
+        segment: ScanSegment,
+        after: Option<&CanonicalKey>,
+        key_names: &[String],
+        limit: Option<i32>,
+    ) -> Result<ScanPage, TableReadError> {
+        let after = after.map(|key| self.parsed(key)).transpose()?;
+        let scan = self.client.scan().table_name(&self.name).consistent_read(true).set_limit(limit);
+        let scan = scan.set_exclusive_start_key(after.map(RawItem::into_attributes));
+        let count = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
+        let scan = scan.segment(count(segment.segment)).total_segments(count(segment.of));
+        let answer = scan.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
+        let answer = answer.map_err(|error| self.fault("cannot be scanned", &error))?;
+        let units = answer.consumed_capacity().map_or(0.0, cost);
+        let keyed = |item: RawItem| Ok((self.key_of(&item, key_names)?, item));
+        let items = answer.items.unwrap_or_default().into_iter().map(|item| keyed(RawItem::new(item)));
+        let next = answer.last_evaluated_key.map(|key| self.key_of(&RawItem::new(key), key_names)).transpose()?;
+        Ok(ScanPage { items: items.collect::<Result<_, TableReadError>>()?, next, units })
+    }
+
+    fn key_of(&self, item: &RawItem, names: &[String]) -> Result<CanonicalKey, TableReadError> {
+        item.key(names).map_err(|error: KeyAttributeError| self.broken(format!("has an item without its key: {error}")))
+    }
+
+    fn parsed(&self, key: &CanonicalKey) -> Result<RawItem, TableReadError> {
+        RawItem::parse(key.as_str()).map_err(|error| self.broken(format!("cannot be asked for a key that is {error}")))
+    }
+
+    fn broken(&self, reason: String) -> TableReadError {
+        TableReadError { table: self.name.clone(), may_pass: false, reason }
+    }
+
+    fn fault<E, R>(&self, what: &str, error: &SdkError<E, R>) -> TableReadError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: fmt::Debug,
+    {
+        let may_pass = match error {
+            SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
+            // A refused or broken connection, a name that is not resolved, an answer that does not come.
+            // The client calls a connection that ended before the answer neither, and says that trying again may help.
+            SdkError::DispatchFailure(failure) => {
+                failure.is_io() || failure.is_timeout() || failure.as_other().is_some()
+            }
+            SdkError::ServiceError(refusal) => {
+                let code = refusal.err().code().unwrap_or_default();
+                code != "ValidationException" && !is_table_level_error(code)
+            }
+            _ => false,
+        };
+        let reason = match error.as_service_error() {
+            Some(refusal) => {
+                format!("{}: {}", refusal.code().unwrap_or("unknown error"), refusal.message().unwrap_or_default())
+            }
+            None => error_chain(error),
+        };
+        TableReadError { table: self.name.clone(), may_pass, reason: format!("{what}: {reason}") }
+    }
+}
+
+/// An error and what caused it. Not the SDK's `DisplayErrorContext`, which shows the answer's bytes: they may be an item.
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        said.push_str(": ");
+        said.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    said
+}
+
+fn cost(capacity: &ConsumedCapacity) -> f64 {
+    capacity.capacity_units().unwrap_or_default()
+}
+
+fn description(table: TableDescription) -> SourceDescription {
+    let type_of = |name: &str| {
+        let definition = table.attribute_definitions().iter().find(|one| one.attribute_name() == name);
+        definition.map(|one| one.attribute_type().as_str().to_owned()).unwrap_or_default()
+    };
+    let names = table.key_schema().iter().map(KeySchemaElement::attribute_name);
+    SourceDescription {
+        key: names.map(|name| (name.to_owned(), type_of(name))).collect(),
+        items: table.item_count().and_then(|count| u64::try_from(count).ok()).unwrap_or_default(),
+        arn: table.table_arn.unwrap_or_default(),
+        stream_arn: table.latest_stream_arn,
+    }
+}

@@ -1,0 +1,124 @@
+//! How low a version may be to be told from a cache.
+//!
+//! A cache learns of a change twice, by whoever wrote it and by the stream, and beside it readers bring what they read a
+//! moment ago. What a reader brings is older than a change if its version is below the change's *floor*. A change leaves
+//! its floor in the cache as a *mark*: it takes away what is below, and for as long as it stands nothing below is taken.
+//!
+//! A mark outlasts every reader that may have read before the change ([`FENCE_TTL`] against [`MAX_FILL_DELAY`]); once it is gone
+//! there is nobody left who could bring what it held off.
+
+use std::time::Duration;
+
+use crate::change::{Change, ChangeKind, ItemImage, OldImage};
+
+/// How long a mark stands.
+pub const FENCE_TTL: Duration = Duration::from_mins(1);
+/// How long after its look into the cache a reader may still bring what it then read elsewhere.
+pub const MAX_FILL_DELAY: Duration = Duration::from_secs(30);
+/// The longest that a record is kept.
+pub const MAX_ENTRY_TTL: Duration = Duration::from_mins(15);
+/// A change of this age needs no mark: what was read before it was brought within [`MAX_FILL_DELAY`] and is gone by now. The
+/// rest is for clocks that disagree.
+pub const FENCE_NOT_NEEDED_AFTER: Duration = Duration::from_mins(20);
+
+/// The lowest version that is not older than a change.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct MinVersion(u64);
+
+impl MinVersion {
+    /// Above every version: of a change that does not tell what it was over.
+    pub const HIGHEST: Self = Self(u64::MAX);
+
+    /// That of a write over the version `before`, 0 being an item without one, or nothing.
+    ///
+    /// It is the new version. If that is not the higher one, another program wrote, which counts no versions: the one
+    /// before then tells of what is no more, and the new one of both.
+    #[must_use]
+    pub fn of_write(before: u64, after: u64) -> Self {
+        if after > before { Self(after) } else { Self(before.saturating_add(1)) }
+    }
+
+    /// That of a removal of this version: above it, whoever did it.
+    #[must_use]
+    pub fn of_removal(before: u64) -> Self {
+        Self(before.saturating_add(1))
+    }
+
+    /// That of a change of the stream, whose images' versions `version` reads.
+    #[must_use]
+    pub fn of_change(change: &Change<'_>, version: impl Fn(ItemImage<'_>) -> Option<u64>) -> Self {
+        let before = match change.before {
+            OldImage::Nothing => Some(0),
+            OldImage::Image(image) => version(image),
+            OldImage::Unknown => None,
+        };
+        match (before, change.effect) {
+            (Some(before), ChangeKind::Remove { .. }) => Self::of_removal(before),
+            (Some(before), ChangeKind::Write { image: Some(image) }) => {
+                version(image).map_or(Self::HIGHEST, |after| Self::of_write(before, after))
+            }
+            _ => Self::HIGHEST,
+        }
+    }
+
+    /// As a number.
+    #[must_use]
+    pub fn version(self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::{item, stream};
+
+    #[test]
+    fn a_write_s_floor_is_its_version_and_above_both_if_that_did_not_grow() {
+        assert_eq!(MinVersion::of_write(7, 8), MinVersion(8));
+        assert_eq!(MinVersion::of_write(0, 8), MinVersion(8));
+        assert_eq!(MinVersion::of_write(8, 8), MinVersion(9), "somebody wrote without counting");
+        assert_eq!(MinVersion::of_write(8, 3), MinVersion(9), "or counts otherwise");
+        assert_eq!(MinVersion::of_write(0, 0), MinVersion(1), "what is remembered as missing has the version 0");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_from_before_a_change_reaches_its_floor(before in 0..u64::MAX, after in any::<u64>()) {
+            prop_assert!(MinVersion::of_write(before, after).0 > before);
+            prop_assert!(MinVersion::of_removal(before).0 > before);
+        }
+    }
+
+    fn floor(name: &str, old: Option<u64>, new: Option<u64>) -> MinVersion {
+        let image = |version: Option<u64>| {
+            version.map(|version| json!({"k": {"S": "a"}, "version": {"N": version.to_string()}}))
+        };
+        let event = json!({"Records": [{
+            "eventName": name, "eventSourceARN": "arn:aws:dynamodb:r:1:table/Users/stream/2026-11-01T08:00:00.000",
+            "dynamodb": {"Keys": {"k": {"S": "a"}}, "SequenceNumber": "1", "OldImage": image(old), "NewImage": image(new)},
+        }]});
+        let event = RawValue::from_string(event.to_string()).unwrap();
+        let batch = stream::read(&event).unwrap();
+        MinVersion::of_change(batch.records[0].read.as_ref().unwrap(), item::image_version)
+    }
+
+    #[test]
+    fn a_change_of_the_stream_has_the_floor_of_what_it_did() {
+        assert_eq!(floor("INSERT", None, Some(7)), MinVersion(7));
+        assert_eq!(floor("MODIFY", Some(7), Some(8)), MinVersion(8));
+        assert_eq!(floor("MODIFY", Some(7), Some(7)), MinVersion(8));
+        assert_eq!(floor("REMOVE", Some(7), None), MinVersion(8));
+        assert_eq!(floor("REMOVE", Some(0), None), MinVersion(1));
+    }
+
+    #[test]
+    fn a_change_that_does_not_tell_what_it_was_over_is_above_everything() {
+        assert_eq!(floor("MODIFY", None, Some(8)), MinVersion::HIGHEST);
+        assert_eq!(floor("REMOVE", None, None), MinVersion::HIGHEST);
+    }
+}

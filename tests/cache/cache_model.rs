@@ -1,0 +1,384 @@
+//! The rule of marks and floors as a model, and what random lives of one record make of it: readers that are slow, deletes
+//! and creations, clocks that are behind, writers that count no versions, records that end, batches, marks that fail.
+//!
+//! What must never be: that a state of the record is told which is older than a change whose mark stands. And the rule is
+//! no stricter than it must be: each way to weaken it is found out.
+
+use shared::version_fence::MinVersion;
+
+/// A way to have it wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weakness {
+    None,
+    /// A removal's floor is the version that was there.
+    RemovalCountsNothing,
+    /// A write's floor is its version, though that did not grow.
+    WriteIsBelieved,
+    /// A write of a lower version has a floor by its own alone.
+    LowerWriteIsBelieved,
+    /// Of a batch the settled change's floor is taken.
+    SettledFirst,
+    /// What failed comes again from the settled change on.
+    ResentFromSettled,
+    /// A fill replaces any entry.
+    FillOverAnything,
+    /// A fill replaces any mark.
+    FillOverMark,
+    /// A mark ends before the readers that it is against.
+    ShortMark,
+    /// A mark that is not above the one there leaves that one its time.
+    MarkNotRenewed,
+    /// A mark leaves entries as they are.
+    MarkSparesEntries,
+    /// That a record is missing is taken over a mark.
+    MissingOverMark,
+    /// An entry that ends soon takes its floor with it.
+    EntryEndsAlone,
+    /// A reader may bring what it read, however long ago.
+    LateFill,
+}
+
+pub(super) const WEAKNESSES: [Weakness; 13] = [
+    Weakness::RemovalCountsNothing,
+    Weakness::WriteIsBelieved,
+    Weakness::LowerWriteIsBelieved,
+    Weakness::SettledFirst,
+    Weakness::ResentFromSettled,
+    Weakness::FillOverAnything,
+    Weakness::FillOverMark,
+    Weakness::ShortMark,
+    Weakness::MarkNotRenewed,
+    Weakness::MarkSparesEntries,
+    Weakness::MissingOverMark,
+    Weakness::EntryEndsAlone,
+    Weakness::LateFill,
+];
+
+const MARK: u64 = 60;
+const FILL_WITHIN: u64 = 30;
+const LONGEST: u64 = 900;
+const MISSING: u64 = 5;
+
+/// What is kept of the record: a version (0: it is missing), and of which of its states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CachedValue {
+    Entry { version: u64, state: usize },
+    Missing { state: usize },
+    Mark { floor: u64 },
+}
+
+/// The cache in seconds.
+#[derive(Debug)]
+pub(super) struct CacheModel {
+    weakness: Weakness,
+    kept: Option<(CachedValue, u64)>,
+    now: u64,
+}
+
+impl CacheModel {
+    fn new(weakness: Weakness) -> Self {
+        Self { weakness, kept: None, now: 0 }
+    }
+
+    fn live(&self) -> Option<CachedValue> {
+        self.kept.filter(|(_, until)| *until > self.now).map(|(kept, _)| kept)
+    }
+
+    /// Which state is told, if one is, and its version.
+    fn told(&self) -> Option<(usize, u64)> {
+        match self.live()? {
+            CachedValue::Entry { version, state } => Some((state, version)),
+            CachedValue::Missing { state } => Some((state, 0)),
+            CachedValue::Mark { .. } => None,
+        }
+    }
+
+    fn fill(&mut self, version: u64, state: usize, ends_in: Option<u64>) {
+        let taken = match self.live() {
+            None | Some(CachedValue::Missing { .. }) => true,
+            Some(CachedValue::Entry { version: held, .. }) => {
+                held < version || self.weakness == Weakness::FillOverAnything
+            }
+            Some(CachedValue::Mark { floor }) => floor <= version || self.weakness == Weakness::FillOverMark,
+        };
+        if taken {
+            let least = if self.weakness == Weakness::EntryEndsAlone { 0 } else { MARK };
+            let life = ends_in.unwrap_or(LONGEST).min(LONGEST).max(least);
+            self.kept = Some((CachedValue::Entry { version, state }, self.now + life));
+        }
+    }
+
+    fn fill_missing(&mut self, state: usize) {
+        let over_mark =
+            self.weakness == Weakness::MissingOverMark && matches!(self.live(), Some(CachedValue::Mark { .. }));
+        if self.live().is_none() || over_mark {
+            self.kept = Some((CachedValue::Missing { state }, self.now + MISSING));
+        }
+    }
+
+    fn mark(&mut self, floor: u64) {
+        let until = self.now + if self.weakness == Weakness::ShortMark { 15 } else { MARK };
+        match self.live() {
+            Some(CachedValue::Entry { version, .. }) if version >= floor => {}
+            Some(CachedValue::Entry { .. }) if self.weakness == Weakness::MarkSparesEntries => {}
+            Some(CachedValue::Mark { floor: held }) if held >= floor => {
+                if self.weakness != Weakness::MarkNotRenewed {
+                    self.kept = Some((CachedValue::Mark { floor: held }, until));
+                }
+            }
+            _ => self.kept = Some((CachedValue::Mark { floor }, until)),
+        }
+    }
+
+    fn floor(&self, before: Option<u64>, after: Option<u64>) -> u64 {
+        let old = before.unwrap_or(0);
+        match after {
+            None if self.weakness == Weakness::RemovalCountsNothing => old,
+            None => MinVersion::of_removal(old).version(),
+            Some(new) if self.weakness == Weakness::WriteIsBelieved => new.max(1),
+            Some(new) if self.weakness == Weakness::LowerWriteIsBelieved && new < old => new + 1,
+            Some(new) => MinVersion::of_write(old, new).version(),
+        }
+    }
+}
+
+/// What is done to a cache, for another one to do the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StepOutcome {
+    /// A look, and the version that was told: 0 of a missing record.
+    Look(Option<u64>),
+    Fill {
+        version: u64,
+        ends_in: Option<u64>,
+    },
+    FillMissing,
+    Mark(MinVersion),
+    Pass(u64),
+}
+
+/// Numbers that look random, the same for a seed each time.
+struct ModelFault(u64);
+
+impl ModelFault {
+    fn of(&mut self, count: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % count
+    }
+
+    fn in_percent(&mut self, percent: u64) -> bool {
+        self.of(100) < percent
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct TableItem {
+    version: u64,
+    ends: Option<u64>,
+}
+
+/// A reader that looked and was told nothing.
+#[derive(Debug, Clone, Copy)]
+struct ModelReader {
+    looked: u64,
+    read: Option<(usize, Option<TableItem>)>,
+}
+
+/// A record's life: its states, which the stream tells in order, and who reads it.
+struct ModelRun {
+    is_foreign: bool,
+    chance: ModelFault,
+    model: CacheModel,
+    done: Vec<StepOutcome>,
+    /// Versions before and after each change; the state after change n is n + 1.
+    changes: Vec<(Option<u64>, Option<u64>)>,
+    item: Option<TableItem>,
+    /// The highest version that ever was, which a clock that is right outruns.
+    highest: u64,
+    /// The next change that the stream delivers, and the first whose mark may be missing.
+    position: usize,
+    marked: usize,
+    readers: Vec<ModelReader>,
+}
+
+impl ModelRun {
+    fn step(&mut self) -> Result<(), String> {
+        // Some records are written by other programs alone, and in some lives there is much waiting.
+        let kind = if self.is_foreign { 3 + self.chance.of(13) } else { self.chance.of(16) };
+        match kind {
+            0..=1 => self.write(),
+            2 => self.remove(),
+            3..=4 => self.write_by_another_program(),
+            5..=7 => self.deliver(),
+            8..=10 => return self.look(),
+            11..=12 => self.read(),
+            13 => self.bring(),
+            _ => {
+                let seconds = [1, 4, 4, 29, 45, 61][usize::try_from(self.chance.of(6)).unwrap()];
+                self.model.now += seconds;
+                self.done.push(StepOutcome::Pass(seconds));
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, after: Option<TableItem>) {
+        let before = self.item.map(|item| item.version);
+        self.changes.push((before, after.map(|item| item.version)));
+        self.item = after;
+        self.highest = self.highest.max(after.map_or(0, |item| item.version));
+    }
+
+    fn ends(&mut self) -> Option<u64> {
+        self.chance.in_percent(40).then(|| self.model.now + 1 + self.chance.of(4))
+    }
+
+    fn mark(&mut self, floor: u64) {
+        self.model.mark(floor);
+        // What is a floor to the model is one to the server.
+        self.done.push(StepOutcome::Mark(MinVersion::of_write(0, floor)));
+    }
+
+    /// By the API, which marks at once, if the mark arrives.
+    fn write(&mut self) {
+        let version = match self.item {
+            Some(item) if item.version > 0 => item.version + 1,
+            _ if self.chance.in_percent(40) => 1 + self.chance.of(self.highest + 2),
+            _ => self.highest + 1 + self.chance.of(3),
+        };
+        let ends = self.ends();
+        self.change(Some(TableItem { version, ends }));
+        if self.chance.in_percent(70) {
+            self.mark(version);
+        }
+    }
+
+    fn remove(&mut self) {
+        let Some(item) = self.item else { return };
+        self.change(None);
+        if self.chance.in_percent(60) {
+            let floor = self.model.floor(Some(item.version), None);
+            self.mark(floor);
+        }
+    }
+
+    fn write_by_another_program(&mut self) {
+        let before = self.item.map_or(0, |item| item.version);
+        let version = match self.chance.of(8) {
+            0 => 0,
+            1 => self.chance.of(before + 1),
+            _ => before,
+        };
+        let ends = self.ends();
+        self.change(Some(TableItem { version, ends }));
+    }
+
+    /// A batch of the stream, maybe one that came before; maybe the cache does not hear of it.
+    fn deliver(&mut self) {
+        if self.chance.in_percent(15) {
+            self.position = usize::try_from(self.chance.of(self.position as u64 + 1)).unwrap();
+        }
+        let end = (self.position + 1 + usize::try_from(self.chance.of(3)).unwrap()).min(self.changes.len());
+        if self.position >= end {
+            return;
+        }
+        let floors = (self.position..end).map(|at| (self.model.floor(self.changes[at].0, self.changes[at].1), at));
+        let settled = end - 1;
+        let (floor, whose) = floors.clone().max_by_key(|(floor, at)| (*floor, usize::MAX - at)).unwrap();
+        let floor =
+            if self.model.weakness == Weakness::SettledFirst { floors.clone().next_back().unwrap().0 } else { floor };
+        if self.chance.in_percent(25) {
+            self.position = if self.model.weakness == Weakness::ResentFromSettled { settled } else { whose };
+            return;
+        }
+        self.mark(floor.max(1));
+        self.marked = self.marked.max(end);
+        self.position = end;
+    }
+
+    fn look(&mut self) -> Result<(), String> {
+        let told = self.model.told();
+        self.done.push(StepOutcome::Look(told.map(|(_, version)| version)));
+        match told {
+            Some((state, version)) if state < self.marked => {
+                Err(format!("state {state} (version {version}) was told, and change {} is marked", self.marked - 1))
+            }
+            Some(_) => Ok(()),
+            None => {
+                if self.readers.len() < 4 {
+                    self.readers.push(ModelReader { looked: self.model.now, read: None });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn any_reader(&mut self) -> Option<usize> {
+        let count = u64::try_from(self.readers.len()).unwrap();
+        (count > 0).then(|| usize::try_from(self.chance.of(count)).unwrap())
+    }
+
+    fn read(&mut self) {
+        let Some(at) = self.any_reader() else { return };
+        let live = self.item.filter(|item| item.ends.is_none_or(|ends| ends > self.model.now));
+        let read = (self.changes.len(), live);
+        self.readers[at].read.get_or_insert(read);
+    }
+
+    fn bring(&mut self) {
+        let Some(at) = self.any_reader() else { return };
+        let ModelReader { looked, read: Some((state, item)) } = self.readers[at] else { return };
+        self.readers.swap_remove(at);
+        if self.model.now - looked > FILL_WITHIN && self.model.weakness != Weakness::LateFill {
+            return;
+        }
+        match item {
+            None => {
+                self.model.fill_missing(state);
+                self.done.push(StepOutcome::FillMissing);
+            }
+            Some(TableItem { version: 0, .. }) => {}
+            Some(TableItem { version, ends }) => {
+                let ends_in = ends.map(|ends| ends.saturating_sub(self.model.now));
+                self.model.fill(version, state, ends_in);
+                self.done.push(StepOutcome::Fill { version, ends_in });
+            }
+        }
+    }
+}
+
+/// Lives a life; what was done to its cache, and whether something was told that was no more.
+pub(super) fn live(seed: u64, weakness: Weakness) -> (Vec<StepOutcome>, Result<(), String>) {
+    let mut life = ModelRun {
+        is_foreign: seed.is_multiple_of(3),
+        chance: ModelFault(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
+        model: CacheModel::new(weakness),
+        done: Vec::new(),
+        changes: Vec::new(),
+        item: None,
+        highest: 0,
+        position: 0,
+        marked: 0,
+        readers: Vec::new(),
+    };
+    let lived = (0..80).try_for_each(|_| life.step());
+    (life.done, lived)
+}
+
+#[test]
+fn no_life_is_told_wrong() {
+    for seed in 0..60_000 {
+        let (done, lived) = live(seed, Weakness::None);
+        assert_eq!(lived, Ok(()), "life {seed}: {done:#?}");
+    }
+}
+
+#[test]
+fn every_weakness_of_the_rule_is_found_out() {
+    for weakness in WEAKNESSES {
+        let found = (0..60_000).find(|seed| live(*seed, weakness).1.is_err());
+        assert!(found.is_some(), "{weakness:?} harms nobody");
+    }
+}

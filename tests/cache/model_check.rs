@@ -1,0 +1,44 @@
+//! The lives of [`super::cache_model`] on a real server: whatever the model tells, the scripts tell.
+
+use redis::aio::MultiplexedConnection;
+use shared::cache::{CacheConnection, CacheEntry};
+
+use super::cache_model::{StepOutcome, Weakness, live};
+use super::servers::{at, told, url};
+use crate::users_api::service::NOW;
+
+const LIVES: u64 = 200;
+
+/// Lets a key's time pass.
+async fn pass(server: &mut MultiplexedConnection, key: &str, seconds: u64) {
+    let left: i64 = redis::cmd("PTTL").arg(key).query_async(server).await.unwrap();
+    let left = left - i64::try_from(seconds).unwrap() * 1_000;
+    redis::cmd("PEXPIRE").arg(key).arg(left.max(0)).exec_async(server).await.unwrap();
+}
+
+async fn follow(line: &CacheConnection, server: &mut MultiplexedConnection, key: &str, done: &[StepOutcome]) {
+    for (step, one) in done.iter().enumerate() {
+        match *one {
+            StepOutcome::Look(version) => assert_eq!(told(line, key).await, version, "{key}, step {step}: {done:#?}"),
+            StepOutcome::Fill { version, ends_in } => {
+                let expires_at = ends_in.map(|seconds| NOW.unix_timestamp() + i64::try_from(seconds).unwrap());
+                line.fill(key, &CacheEntry { version, expires_at, json: b"{}".to_vec() }, NOW).await.map(drop).unwrap();
+            }
+            StepOutcome::FillMissing => line.fill_missing(key).await.unwrap(),
+            StepOutcome::Mark(floor) => line.mark(key, floor).await.unwrap(),
+            StepOutcome::Pass(seconds) => pass(server, key, seconds).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_server_s_scripts_tell_what_the_model_tells() {
+    let url = url().await;
+    let line = at(&url).line().await.unwrap();
+    let mut server = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    for seed in 0..LIVES {
+        let (done, lived) = live(seed, Weakness::None);
+        assert_eq!(lived, Ok(()));
+        follow(&line, &mut server, &format!("life-{seed}"), &done).await;
+    }
+}

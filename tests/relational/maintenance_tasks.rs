@@ -1,0 +1,149 @@
+//! Maintenance over both replicas: what is filled, compared, mended and redriven in the one is in the other.
+
+use std::time::Duration;
+
+use maintenance::MaintenanceHandler;
+use maintenance::task::TaskResponse;
+use replicator::sink::Sink as _;
+use replicator::sink::postgres::grant_app_role;
+use serde_json::{Value, json};
+
+use super::store::{RelationalStore, empty, sink, soon};
+use crate::maintenance::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, text, to_its_end, user};
+use crate::postgres::connect;
+use crate::replication::events::EventBuilder;
+
+/// The stack's own maintenance, with a relational replica beside the other.
+fn over_both(scene: &MaintenanceScene, store: &RelationalStore) -> MaintenanceHandler {
+    let mut maintenance = scene.maintenance();
+    maintenance.replicas.push(Box::new(sink(&store.url)));
+    maintenance
+}
+
+async fn task(maintenance: &MaintenanceHandler, order: Value) -> TaskResponse {
+    to_its_end(maintenance, order, Duration::from_mins(1)).await.unwrap()
+}
+
+/// What was counted of this replica, e.g. `equal 3, items 3`.
+fn counted(answer: &TaskResponse, sink: &str) -> String {
+    let prefix = format!("{sink}.");
+    let said = answer.progress.to_string();
+    let own = said.split(", ").filter_map(|count| count.strip_prefix(&prefix));
+    own.collect::<Vec<_>>().join(", ")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_replica_is_filled_in_segments_and_found_equal() {
+    let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
+    scene.fill(700, 40).await;
+    scene.stack.drained().await;
+    let maintenance = over_both(&scene, &store);
+    for segment in 0..3 {
+        let order = json!({"task": "backfill", "run_id": "first", "segment": segment, "segments": 3});
+        task(&maintenance, order).await;
+    }
+    assert_eq!(store.count("deleted_at is null").await, 700);
+    let mut equal = 0;
+    for segment in 0..3 {
+        let order =
+            json!({"task": "verify", "run_id": "proof", "segment": segment, "segments": 3, "recheck_after_seconds": 0});
+        let answer = task(&maintenance, order).await;
+        let said = counted(&answer, "postgres");
+        assert!(!said.contains("missing") && !said.contains("different") && !said.contains("extra"), "{said}");
+        let count = said.split(", ").find_map(|count| count.strip_prefix("equal ")).unwrap_or("0").parse::<u32>();
+        equal += count.unwrap();
+    }
+    assert_eq!(equal, 700);
+    // A second time there is nothing to fill in, and a change is never written over.
+    let moved = "update users set revision = '\\xff'::bytea || revision where user_id = 'u00007'";
+    assert_eq!(store.client.execute(moved, &[]).await.unwrap(), 1);
+    task(&maintenance, json!({"task": "backfill", "run_id": "second"})).await;
+    assert_eq!(store.count("substr(revision, 1, 1) = '\\xff'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_differs_is_found_and_mended_and_then_equal() {
+    let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
+    for name in ["same", "missing", "different", "deleted"] {
+        scene.put(SOURCE, user(name, "Created")).await;
+    }
+    scene.stack.drained().await;
+    let maintenance = over_both(&scene, &store);
+    task(&maintenance, json!({"task": "backfill", "run_id": "first"})).await;
+    scene.delete(SOURCE, "deleted").await;
+    scene.stack.drained().await;
+    let mess = r#"delete from users where user_id = 'missing';
+        update users set item = jsonb_set(item, '{name,S}', '"Confidential"') where user_id = 'different';
+        insert into users (user_id, "timestamp", revision, item)
+            select 'extra', 1, revision, item from users where user_id = 'same'"#;
+    store.client.batch_execute(mess).await.unwrap();
+    let answer = task(&maintenance, json!({"task": "verify", "run_id": "found", "recheck_after_seconds": 0})).await;
+    assert_eq!(counted(&answer, "postgres"), "different 1, equal 1, items 4, missing 1, resurrected 2");
+    let report = scene.report("found").await;
+    let different = report.iter().find(|line| line["kind"] == "different").unwrap();
+    assert_eq!((&different["sink"], &different["attributes"]), (&json!("postgres"), &json!(["name"])));
+    assert!(!serde_json::to_string(&report).unwrap().contains("Confidential"));
+
+    task(&maintenance, json!({"task": "repair", "run_id": "mended", "recheck_after_seconds": 0, "dry_run": false}))
+        .await;
+    let answer = task(&maintenance, json!({"task": "verify", "run_id": "proof", "recheck_after_seconds": 0})).await;
+    assert_eq!(counted(&answer, "postgres"), "equal 3, items 3, tombstones 2");
+    let name = "select name from users where user_id = 'different'";
+    assert_eq!(store.client.query_one(name, &[]).await.unwrap().get::<_, &str>(0), "Created", "the columns as well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_weeks_ago_is_brought_to_the_source_s_state_in_both() {
+    let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
+    scene.put(SOURCE, user("kept", "Now")).await;
+    scene.stack.drained().await;
+    let old = |told: EventBuilder| record(told, FORMER);
+    let records = vec![old(EventBuilder::named("kept", 5, "Old")), old(EventBuilder::named("deleted", 6, "Old"))];
+    scene.give_up("replicator", records, false).await;
+    let maintenance = over_both(&scene, &store);
+    let answer = task(&maintenance, json!({"task": "redrive", "run_id": "again", "dry_run": false})).await;
+    assert!(answer.done);
+    assert!(scene.objects("aws/").await.is_empty(), "it is retired");
+    assert_eq!(store.users().await, ["kept"]);
+    assert_eq!(store.count("deleted_at is not null and user_id = 'deleted'").await, 1, "its age is remembered");
+    let row = store.client.query_one("select name from users where user_id = 'kept'", &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0), "Now");
+    assert_eq!(scene.item(REPLICA, "kept").await.unwrap()["name"], text("Now"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
+    let scene = MaintenanceScene::start().await;
+    let url = empty().await;
+    let mut maintenance = scene.maintenance();
+    let fault = invoke(&maintenance, &json!({"task": "migrate"}), Duration::from_secs(30)).await.unwrap_err();
+    assert_eq!(fault.name(), "TaskInvalid");
+    assert!(fault.to_string().contains("POSTGRES_URL"), "{fault}");
+
+    // The owner is another than who the functions log in as.
+    let owner = sink(&url.replace("millrace@", "postgres@"));
+    maintenance.owned = Some(settings(&url.replace("millrace@", "postgres@")).owned(None));
+    let answer = task(&maintenance, json!({"task": "migrate", "run_id": "first"})).await;
+    assert!(answer.progress.to_string().contains("postgres.migrations_applied"), "{}", answer.progress);
+    assert!(!scene.report("first").await.is_empty());
+    let line = connect(&url.replace("millrace@", "postgres@")).await;
+    line.batch_execute("drop role if exists reader; create role rds_iam").await.unwrap();
+    grant_app_role(owner.database(), "reader", soon()).await.unwrap();
+    grant_app_role(owner.database(), "reader", soon()).await.unwrap();
+    let reader = sink(&url.replace("millrace@", "reader@"));
+    reader.check().await.unwrap();
+    let by_iam = "select pg_has_role('reader', 'rds_iam', 'member')";
+    assert!(line.query_one(by_iam, &[]).await.unwrap().get::<_, bool>(0));
+    let made = connect(&url.replace("millrace@", "reader@")).await.batch_execute("create table mine ()").await;
+    assert!(made.is_err(), "it makes no tables");
+
+    let answer = task(&maintenance, json!({"task": "migrate", "run_id": "second"})).await;
+    assert_eq!(answer.progress.to_string(), "", "a second time there is nothing to do");
+    line.batch_execute("drop owned by reader; drop role reader; drop role rds_iam").await.unwrap();
+}
+
+fn settings(url: &str) -> shared::postgres::PostgresSettings {
+    shared::postgres::PostgresSettings::parse("POSTGRES_URL", |name| (name == "POSTGRES_URL").then_some(url))
+        .unwrap()
+        .unwrap()
+}

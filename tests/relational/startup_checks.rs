@@ -1,0 +1,171 @@
+//! What is wrong with a database before the first batch: each names itself and the fix.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use replicator::sink::Sink;
+use replicator::sink::postgres::{PostgresSink, migrate, pending};
+use tempfile::TempDir;
+
+use super::store::{RelationalStore, apply, empty, sink, soon};
+use crate::postgres::{connect, server};
+use crate::replication::events::EventBuilder;
+use crate::search::scene::{ids, nobody, over};
+
+async fn broken(sink: &PostgresSink) -> String {
+    sink.check().await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn a_missing_migration_is_named_with_the_task_that_applies_it() {
+    let url = empty().await;
+    let sink = sink(&url);
+    let said = broken(&sink).await;
+    assert!(said.contains("POSTGRES_URL") && said.contains("users") && said.contains("task migrate"), "{said}");
+    let steps = pending(sink.database(), soon()).await.unwrap();
+    // A table that goes missing later is no record's fault.
+    let outcome = apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await;
+    assert!(
+        format!("{outcome:?}").contains("Transient") && format!("{outcome:?}").contains("task migrate"),
+        "{outcome:?}"
+    );
+    assert_eq!(migrate(sink.database(), soon()).await.unwrap(), steps);
+    assert_eq!(migrate(sink.database(), soon()).await.unwrap(), [""; 0], "a second time there is nothing to do");
+    sink.check().await.unwrap();
+    assert_eq!(apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_migrations_at_once_apply_each_step_once() {
+    let url = empty().await;
+    let one = async |url: &str| migrate(sink(url).database(), soon()).await.unwrap().len();
+    let (first, second) = tokio::join!(one(&url), one(&url));
+    assert!(first == 0 || second == 0, "{first} {second}");
+    assert_eq!(first + second, migrated_steps(&url).await);
+}
+
+async fn migrated_steps(url: &str) -> usize {
+    let sql = "select count(*) from refinery_schema_history";
+    usize::try_from(connect(url).await.query_one(sql, &[]).await.unwrap().get::<_, i64>(0)).unwrap()
+}
+
+#[tokio::test]
+async fn a_read_only_server_is_not_the_writer() {
+    let store = RelationalStore::start().await;
+    let name = store.url.rsplit('/').next().unwrap();
+    let read_only = |on: bool| format!("alter database {name} set default_transaction_read_only = {on}");
+    store.client.batch_execute(&read_only(true)).await.unwrap();
+    let sink = sink(&store.url);
+    let said = broken(&sink).await;
+    assert!(said.contains("read-only") && said.contains("writer's endpoint"), "{said}");
+    let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await);
+    assert!(outcome.contains("Transient") && outcome.contains("read-only"), "{outcome}");
+    // What was a replica is promoted, under the same name: the next batch finds it.
+    store.client.batch_execute(&format!("set transaction_read_only = off; {}", read_only(false))).await.unwrap();
+    assert_eq!(apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
+}
+
+/// A server in recovery, as a failover or a reader's endpoint leaves one: all that it does not do is write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_is_not_the_writer_until_it_is_promoted_and_answers_searches_as_the_reader() {
+    let mut server = server().await;
+    let sink = sink(&server.url());
+    migrate(sink.database(), soon()).await.unwrap();
+    assert_eq!(apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
+    server.stop().unwrap();
+    std::fs::write(server.folder().join("data/standby.signal"), "").unwrap();
+    server.start().await.unwrap();
+
+    let said = broken(&sink).await;
+    assert!(said.contains("read-only") && said.contains("writer's endpoint"), "{said}");
+    let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("b", 2, "Bob")]).await);
+    assert!(outcome.contains("Transient") && outcome.contains("read-only"), "{outcome}");
+    let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &server.url())]);
+    let answer = search.get("/search/users?name_prefix=ad").await;
+    assert_eq!((answer.status, ids(&answer)), (200, vec!["a".to_owned()]), "{}", answer.text);
+
+    server.owner("postgres", "select pg_promote()").await.unwrap();
+    assert_eq!(apply(&sink, &[EventBuilder::named("b", 2, "Bob")]).await.applied, 1);
+}
+
+#[tokio::test]
+async fn a_wrong_database_a_wrong_user_and_a_missing_grant_are_told_apart() {
+    let store = RelationalStore::start().await;
+    let (base, name) = store.url.rsplit_once('/').unwrap();
+    let said = broken(&sink(&format!("{base}/nowhere"))).await;
+    assert!(said.contains("/nowhere does not exist"), "{said}");
+    let said = broken(&sink(&store.url.replace("millrace@", "nobody@"))).await;
+    assert!(said.contains("refuses the login of nobody"), "{said}");
+    store.client.batch_execute("create table other (); revoke insert on users from millrace").await.unwrap();
+    let said = broken(&sink(&store.url)).await;
+    assert!(said.contains("permission denied") && said.contains("grant"), "{said}");
+    assert!(said.contains(name));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_may_come_and_is_no_reason_not_to_start() {
+    // Nothing listens on port 1.
+    let sink = sink("postgres://millrace:s3cret@127.0.0.1:1/users");
+    sink.check().await.unwrap();
+    let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await);
+    assert!(outcome.contains("POSTGRES_URL 127.0.0.1:1/users is not reached"), "{outcome}");
+    assert!(!outcome.contains("s3cret"));
+}
+
+/// Runs openssl in a folder.
+fn openssl(folder: &Path, arguments: &str) {
+    let ran = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output();
+    let ran = ran.expect("openssl is not installed: apt-get install openssl, or brew install openssl");
+    assert!(ran.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// An authority of the test's own, and a certificate of it for this name.
+fn certificates(folder: &Path, name: &str) {
+    openssl(folder, "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority");
+    openssl(folder, "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server");
+    std::fs::write(folder.join("names"), format!("subjectAltName=DNS:{name}")).unwrap();
+    openssl(
+        folder,
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile names",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_proves_its_name_or_is_not_spoken_to() {
+    let server = server().await;
+    let folder = TempDir::new().unwrap();
+    certificates(folder.path(), "localhost");
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    // The server reads them from its own folder, as its own user.
+    let write = |name: &str, file: &str| {
+        let text = read(file);
+        format!("copy (select unnest(string_to_array($pem${text}$pem$, E'\\n'))) to program 'umask 077; cat > {name}'")
+    };
+    server.owner("postgres", &write("server.crt", "server.pem")).await.unwrap();
+    server.owner("postgres", &write("server.key", "server.key")).await.unwrap();
+    server.owner("postgres", "alter system set ssl = on").await.unwrap();
+    server.owner("postgres", "select pg_reload_conf()").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    let authority = folder.path().join("ca.pem").display().to_string();
+    let at = |host: &str, query: &str| server.url().replace("127.0.0.1", host) + query;
+    let trusted = sink(&at("localhost", &format!("?sslrootcert={authority}")));
+    migrate(trusted.database(), soon()).await.unwrap();
+    trusted.check().await.unwrap();
+    assert_eq!(apply(&trusted, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
+    let sql = "select count(*) from pg_stat_ssl where ssl and pid <> pg_backend_pid()";
+    let encrypted: i64 = connect(&server.url()).await.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(encrypted, 1);
+
+    let said = broken(&sink(&at("localhost", "?sslmode=require"))).await;
+    assert!(said.contains("certificate") && said.contains("sslrootcert="), "an unknown authority: {said}");
+    let said = broken(&sink(&at("127.0.0.1", &format!("?sslrootcert={authority}")))).await;
+    assert!(said.contains("certificate") && said.contains("name the host"), "another name: {said}");
+
+    server.owner("postgres", "alter system set ssl = off").await.unwrap();
+    server.owner("postgres", "select pg_reload_conf()").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let said = broken(&sink(&at("localhost", "?sslmode=verify-full"))).await;
+    assert!(said.contains("offers no TLS") && said.contains("sslmode=disable"), "{said}");
+}

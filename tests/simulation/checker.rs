@@ -1,0 +1,256 @@
+//! How a history must end.
+//!
+//! Once the trouble is over and everything is delivered, each replica is as its source on every key that has no failure
+//! outstanding; what something outside of the promise has befallen is as its source after a backfill or a repair. The
+//! quarantine holds the poison and nothing else. Once the causes are gone and what failed is redriven, nothing is
+//! outstanding but what can never be archived, and all is equal; in every third history a verify confirms it. The archive
+//! holds what TTL removed and nothing else. Every run of a task has counted what its report says, and a run that transient
+//! errors interrupted has counted and reported everything once ([`super::runs`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Cursor;
+
+use archiver::archive::{KeyNames, MergeIterator, RowReader};
+use maintenance::failure_record;
+use shared::raw_item::RawItem;
+use shared::revision::{Revision, StreamLabel};
+use shared::stream;
+
+use super::action::SimFunction;
+use super::apply::{BACKFILL, LONG, REDRIVE, REPAIR, VERIFY};
+use super::cloud::{ARCHIVE, FAILURES, SimBucket};
+use super::source::{ITEMS, KEY, PoisonKind, SimRecord, SourceWrite, WriteKind, item_of, key};
+use super::stage::SimStage;
+use super::world::SimState;
+
+/// What is not as it must be.
+pub(super) type CheckVerdict = Result<(), String>;
+
+/// A record that failed, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct FailedCheck {
+    function: SimFunction,
+    /// Nothing if it may be lacking in any.
+    sink: Option<String>,
+    /// The place of the record in the history.
+    record: usize,
+}
+
+impl<S: SimStage> SimState<'_, S> {
+    /// Ends the history, and judges it.
+    pub(super) async fn finish(&mut self) -> CheckVerdict {
+        self.gate.end_of_troubles();
+        self.drain().await;
+        self.land_all().await;
+        let outstanding = self.outstanding().await?;
+        self.is_as_the_source(&outstanding, true, "when all is delivered").await?;
+        self.quarantine_is_the_poison().await?;
+
+        if !self.unfilled.is_empty() {
+            self.carry_out(BACKFILL).await?;
+            let unfilled = std::mem::take(&mut self.unfilled);
+            let left = (0..ITEMS).filter(|item| self.source.items[*item].is_some_and(WriteKind::is_unusual));
+            self.untrusted.extend(left.flat_map(|item| unfilled.iter().map(move |sink| (*sink, item))));
+            self.is_as_the_source(&outstanding, true, "after a backfill").await?;
+        }
+        if !self.untrusted.is_empty() {
+            self.carry_out(REPAIR).await?;
+            // What the sink cannot hold is left, and has no failure outstanding if its record passed the sink by.
+            self.untrusted.retain(|(_, item)| self.source.items[*item].is_some_and(WriteKind::is_unusual));
+            self.is_as_the_source(&outstanding, true, "after a repair").await?;
+        }
+
+        // The causes go away.
+        self.replicas[1].grow();
+        for item in 0..ITEMS {
+            if let Some(WriteKind::Reserved(value)) = self.source.items[item] {
+                self.tell(item, SourceWrite::Written(WriteKind::Plain(value)), None, 0).await;
+            }
+        }
+        self.drain().await;
+        if !self.untrusted.is_empty() {
+            self.carry_out(REPAIR).await?;
+            self.untrusted.clear();
+        }
+        if !outstanding.is_empty() {
+            self.is_as_the_source(&self.outstanding().await?, true, "once the causes are gone").await?;
+            let old = |failed: &FailedCheck| self.now - self.source.records[failed.record].at >= LONG;
+            if outstanding.iter().any(old) {
+                self.gate.see("redrive: after the tombstone expired");
+            }
+            self.carry_out(REDRIVE).await?;
+        }
+        self.nothing_is_outstanding().await?;
+        self.is_as_the_source(&BTreeSet::new(), false, "after a redrive").await?;
+        if self.source.records.len().is_multiple_of(3) {
+            self.carry_out(VERIFY).await?;
+        }
+        self.reports_agree_with_counts().await?;
+        self.archive_is_what_ttl_removed().await
+    }
+
+    /// Nothing but objects of the archiver's that hold what can never be archived.
+    async fn nothing_is_outstanding(&self) -> CheckVerdict {
+        let left = self.failures(&self.stage.objects(FAILURES).await, "")?;
+        let timeless = |failed: &FailedCheck| self.source.records[failed.record].poison == Some(PoisonKind::Timeless);
+        let excused: BTreeSet<&String> =
+            left.iter().filter(|(failed, _)| timeless(failed)).map(|(_, object)| object).collect();
+        let inexcusable = |(failed, object): &&(FailedCheck, String)| {
+            failed.function == SimFunction::Replicator || !excused.contains(object)
+        };
+        match left.iter().find(inexcusable) {
+            Some((failed, object)) => {
+                let record = &self.source.records[failed.record];
+                Err(format!("{object} is outstanding after a redrive: {record:?}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What lies in the failure bucket, by record.
+    async fn outstanding(&self) -> Result<BTreeSet<FailedCheck>, String> {
+        self.failures(&self.stage.objects(FAILURES).await, "")
+            .map(|found| found.into_iter().map(|(failed, _)| failed).collect())
+    }
+
+    /// The failures below a prefix, each with an object that it stands in.
+    fn failures(&self, objects: &SimBucket, below: &str) -> Result<Vec<(FailedCheck, String)>, String> {
+        let mut found = Vec::new();
+        for (name, object) in objects {
+            let Some(name) = name.strip_prefix(below) else { continue };
+            if !name.starts_with(failure_record::QUARANTINE) && !name.starts_with(failure_record::ON_FAILURE_PREFIX) {
+                continue;
+            }
+            let failure = failure_record::read(name, &object.bytes, &self.maintenance.functions);
+            let failure = failure.map_err(|error| format!("{name}: {error}"))?;
+            let function = match failure.function {
+                failure_record::FailedFunction::Replicator => SimFunction::Replicator,
+                failure_record::FailedFunction::Archiver => SimFunction::Archiver,
+            };
+            let batch = stream::read(&failure.event).map_err(|error| format!("{name}: {error}"))?;
+            for record in batch.records {
+                let same = |known: &SimRecord| known.json == record.raw.get();
+                let record = self.source.records.iter().position(same);
+                let record = record.ok_or_else(|| format!("{name} holds a record that the stream did not"))?;
+                found.push((FailedCheck { function, sink: failure.sink.clone(), record }, name.to_owned()));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn is_as_the_source(&self, outstanding: &BTreeSet<FailedCheck>, spared: bool, when: &str) -> CheckVerdict {
+        for sink in 0..2 {
+            let held = self.stage.held(sink).await;
+            if let Some(stranger) = held.keys().find(|key| item_of(key) >= ITEMS) {
+                return Err(format!("sink {sink} holds {stranger}"));
+            }
+            let name = ["wide", "small"][sink];
+            for item in 0..ITEMS {
+                let failed = |failed: &FailedCheck| {
+                    failed.function == SimFunction::Replicator
+                        && self.source.records[failed.record].item == item
+                        && failed.sink.as_deref().is_none_or(|its| its == name)
+                };
+                let befallen = self.untrusted.contains(&(sink, item)) || self.unfilled.contains(&sink);
+                if spared && (befallen || outstanding.iter().any(failed)) {
+                    continue;
+                }
+                let expected = self.source.items[item].map(|kind| RawItem::parse(&kind.image(item)).unwrap());
+                let there = held.get(&key(item));
+                let equal = match (&expected, there.and_then(|held| held.item())) {
+                    (Some(expected), Some(there)) => expected.is(there),
+                    (None, None) => true,
+                    _ => false,
+                };
+                if !equal {
+                    let expected = self.source.items[item];
+                    return Err(format!("item {item} of sink {name} is {there:?} {when}, and not {expected:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where quarantine puts a record that it meets in a function, if it is poison there.
+    fn poisoned(&self, place: usize) -> Vec<(SimFunction, &'static str)> {
+        let record = &self.source.records[place];
+        match (record.poison, record.what) {
+            (Some(PoisonKind::Unreadable), _) => vec![(SimFunction::Replicator, "read")],
+            (Some(PoisonKind::Timeless), _) => vec![(SimFunction::Archiver, "s3")],
+            (None, SourceWrite::Written(WriteKind::Reserved(_))) => {
+                vec![(SimFunction::Replicator, "wide"), (SimFunction::Replicator, "small")]
+            }
+            (None, SourceWrite::Written(WriteKind::Large(_))) => vec![(SimFunction::Replicator, "small")],
+            _ => Vec::new(),
+        }
+    }
+
+    async fn quarantine_is_the_poison(&self) -> CheckVerdict {
+        let objects = self.stage.objects(FAILURES).await;
+        let mut failed = self.failures(&objects, "")?;
+        failed.extend(self.failures(&objects, "redriven/")?);
+        let given_up: BTreeSet<(SimFunction, usize)> = failed
+            .iter()
+            .filter(|(_, object)| object.starts_with(failure_record::ON_FAILURE_PREFIX))
+            .map(|(failed, _)| (failed.function, failed.record))
+            .collect();
+        let aside: BTreeSet<&String> = failed
+            .iter()
+            .map(|(_, object)| object)
+            .filter(|object| object.starts_with(failure_record::QUARANTINE))
+            .collect();
+        let mut poison = BTreeSet::new();
+        for (place, record) in self.source.records.iter().enumerate() {
+            for (function, sink) in self.poisoned(place) {
+                let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
+                let name = format!("quarantine/{}/{sink}/Users/{label}-{}.json", function.name(), record.number);
+                // Settled, a change is superseded by a later one of its item that came in the same batch.
+                let superseded = function == SimFunction::Replicator
+                    && sink != "read"
+                    && self.source.records[place + 1..].iter().any(|later| later.item == record.item);
+                let must = self.settled[place][function as usize] && !superseded;
+                if must && !aside.contains(&name) && !given_up.contains(&(function, place)) {
+                    return Err(format!("{name} is poison and not in quarantine: {record:?}"));
+                }
+                poison.insert(name);
+            }
+        }
+        match aside.iter().find(|name| !poison.contains(**name)) {
+            Some(name) => Err(format!("{name} is in quarantine, and no poison")),
+            None => Ok(()),
+        }
+    }
+
+    async fn archive_is_what_ttl_removed(&self) -> CheckVerdict {
+        let objects = self.stage.objects(ARCHIVE).await;
+        let reader = |(name, object): (&String, &super::cloud::SimObject)| {
+            RowReader::open(name, &object.metadata, KeyNames::new(KEY), Cursor::new(object.bytes.clone()))
+        };
+        let readers: Vec<_> =
+            objects.iter().map(reader).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
+        let rows: Vec<_> =
+            MergeIterator::new(readers).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
+        let stated = |object: &super::cloud::SimObject| object.metadata["rows"].parse::<usize>().unwrap();
+        self.gate.see_many("archive: a row in two objects", objects.values().map(stated).sum::<usize>() - rows.len());
+        let mut archived = BTreeMap::new();
+        for row in rows {
+            archived.insert((item_of(&row.key), row.revision), row.item.get().to_owned());
+        }
+        for (place, record) in self.source.records.iter().enumerate().filter(|(_, record)| record.is_expiry()) {
+            let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
+            let row = archived.remove(&(record.item, Revision::new(label, record.number)));
+            let timeless = record.poison == Some(PoisonKind::Timeless);
+            let must = self.settled[place][1] && !timeless;
+            let image = record.before.unwrap().image(record.item);
+            match row {
+                Some(row) if timeless || row != image => return Err(format!("{row} is in the archive for {record:?}")),
+                None if must => return Err(format!("{record:?} is not in the archive")),
+                _ => {}
+            }
+        }
+        match archived.into_iter().next() {
+            Some((row, _)) => Err(format!("{row:?} is in the archive, and TTL did not remove it")),
+            None => Ok(()),
+        }
+    }
+}

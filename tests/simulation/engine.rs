@@ -1,0 +1,219 @@
+//! A history's stores on the embedded engines: [`SimEngines`], the same DynamoDB and S3 that `local` runs.
+//!
+//! The tables and buckets serve one history after the other and are emptied in between. The stream is the history's own,
+//! so of the source's description the label is, too. The second replica is a table like the first, or PostgreSQL's.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
+};
+use aws_sdk_s3::primitives::ByteStream;
+use replicator::sink::Replica;
+use replicator::sink::dynamodb::DynamoDbSink;
+use replicator::sink::postgres::{PostgresSink, migrate};
+use shared::raw_item::RawItem;
+use shared::replica_item::{ReplicaItem, TOMBSTONE_EXPIRES_AT};
+use shared::table_reader::ScanSegment;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::cloud::{ARCHIVE, FAILURES, SOURCE, SimBucket, SimObject};
+use super::fault_injector::{FaultInjector, FaultPoint};
+use super::http_connector::{ConnectorTarget, SimHttpConnector};
+use super::memory_replica::MemoryItems;
+use super::relational::FaultyReplica;
+use super::source::{KEY, key};
+use super::stage::{SimClients, SimStage, clients};
+use crate::relational::store;
+
+const REPLICAS: [&str; 2] = ["replica-0", "replica-1"];
+const TOMBSTONE: time::Duration = time::Duration::days(8);
+/// When a tombstone has had its time is for the history to say.
+const FOREVER: time::Duration = time::Duration::days(36_500);
+const IN_FLIGHT: usize = 3;
+/// What is waited for in real time: the longest pause of a task between two tries, and no invocation's end.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The engines, their tables and buckets.
+pub(super) struct SimEngines {
+    root: TempDir,
+    /// Clients of the history's own, past the gate.
+    dynamodb: aws_sdk_dynamodb::Client,
+    s3: aws_sdk_s3::Client,
+    label: Arc<Mutex<String>>,
+    clients: SimClients,
+    gate: FaultInjector,
+    relational: Option<Arc<PostgresSink>>,
+    _running: (local::dynamodb::DynamoDbEngine, local::s3::S3Engine),
+}
+
+impl SimEngines {
+    pub(super) async fn start(gate: &FaultInjector, relational: bool) -> Self {
+        let relational = if relational {
+            let sink = store::sink_that_keeps(&store::empty().await, FOREVER);
+            migrate(sink.database(), store::soon()).await.unwrap();
+            Some(Arc::new(sink))
+        } else {
+            None
+        };
+        let root = TempDir::new().unwrap();
+        let listener = || TcpListener::bind(("127.0.0.1", 0));
+        let dynamodb = local::dynamodb::DynamoDbEngine::start(listener().await.unwrap(), None).await.unwrap();
+        let s3 = local::s3::S3Engine::start(listener().await.unwrap(), root.path()).await.unwrap();
+        let label = Arc::new(Mutex::new(String::new()));
+        let behind = ConnectorTarget::engine(REPLICAS, Arc::clone(&label));
+        let engines = Self {
+            root,
+            dynamodb: local::clients::dynamodb(dynamodb.endpoint()),
+            s3: local::clients::s3(s3.endpoint()),
+            label,
+            clients: clients(&SimHttpConnector { gate: gate.clone(), behind }, dynamodb.endpoint(), s3.endpoint()),
+            gate: gate.clone(),
+            relational,
+            _running: (dynamodb, s3),
+        };
+        for table in [SOURCE, REPLICAS[0], REPLICAS[1]] {
+            engines.create_table(table).await;
+        }
+        engines
+    }
+
+    async fn create_table(&self, table: &str) {
+        let mut create = self.dynamodb.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
+        let parts = [(ScalarAttributeType::S, KeyType::Hash), (ScalarAttributeType::N, KeyType::Range)];
+        for (name, (kind, role)) in KEY.into_iter().zip(parts) {
+            let attribute = AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build().unwrap();
+            let element = KeySchemaElement::builder().attribute_name(name).key_type(role).build().unwrap();
+            create = create.attribute_definitions(attribute).key_schema(element);
+        }
+        create.send().await.unwrap();
+    }
+
+    /// Empties everything for the next history.
+    pub(super) async fn reset(&self) {
+        for table in [SOURCE, REPLICAS[0], REPLICAS[1]] {
+            self.delete(table, |_| true).await;
+        }
+        if let Some(sink) = &self.relational {
+            rows(sink, "delete from users").await;
+        }
+        // The store's own folders stay: they are made when it starts.
+        for bucket in [FAILURES, ARCHIVE].map(|bucket| self.root.path().join(bucket)) {
+            if bucket.exists() {
+                fs::remove_dir_all(&bucket).unwrap();
+            }
+            fs::create_dir(bucket).unwrap();
+        }
+    }
+
+    async fn items(&self, table: &str) -> Vec<HashMap<String, AttributeValue>> {
+        self.dynamodb.scan().table_name(table).consistent_read(true).send().await.unwrap().items.unwrap_or_default()
+    }
+
+    async fn delete(&self, table: &str, which: impl Fn(&HashMap<String, AttributeValue>) -> bool) -> usize {
+        let doomed: Vec<_> = self.items(table).await.into_iter().filter(which).collect();
+        for item in &doomed {
+            let key = KEY.into_iter().map(|name| (name.to_owned(), item[name].clone())).collect();
+            self.dynamodb.delete_item().table_name(table).set_key(Some(key)).send().await.unwrap();
+        }
+        doomed.len()
+    }
+
+    /// The replica, if it is PostgreSQL's.
+    fn relational(&self, sink: usize) -> Option<&PostgresSink> {
+        self.relational.as_deref().filter(|_| sink == 1)
+    }
+}
+
+/// Changes rows past the gate; answers how many.
+async fn rows(sink: &PostgresSink, sql: &'static str) -> usize {
+    let done = sink.database().run(store::soon(), |session| async move { session.client().execute(sql, &[]).await });
+    usize::try_from(done.await.unwrap()).unwrap()
+}
+
+impl SimStage for SimEngines {
+    fn replicas(&self) -> [Arc<dyn Replica>; 2] {
+        let table = |table| Arc::new(DynamoDbSink::new(self.clients.0.clone(), table, IN_FLIGHT, TOMBSTONE));
+        let second: Arc<dyn Replica> = match &self.relational {
+            Some(sink) => {
+                Arc::new(FaultyReplica { gate: self.gate.clone(), place: FaultPoint::Sink(1), inner: Arc::clone(sink) })
+            }
+            None => table(REPLICAS[1]),
+        };
+        [table(REPLICAS[0]), second]
+    }
+
+    fn clients(&self) -> SimClients {
+        self.clients.clone()
+    }
+
+    fn relabel(&self, label: &str) {
+        label.clone_into(&mut self.label.lock().unwrap());
+    }
+
+    async fn write(&self, item: usize, image: Option<String>) {
+        if let Some(image) = image {
+            let item = RawItem::parse(&image).unwrap().into_attributes();
+            self.dynamodb.put_item().table_name(SOURCE).set_item(Some(item)).send().await.unwrap();
+        } else {
+            let key = RawItem::parse(key(item).as_str()).unwrap().into_attributes();
+            self.dynamodb.delete_item().table_name(SOURCE).set_key(Some(key)).send().await.unwrap();
+        }
+    }
+
+    async fn held(&self, sink: usize) -> MemoryItems {
+        if let Some(replica) = self.relational(sink) {
+            return replica.scan(ScanSegment::WHOLE, None).await.unwrap().held.into_iter().collect();
+        }
+        let names = KEY.map(str::to_owned);
+        let items = self.items(REPLICAS[sink]).await.into_iter().map(RawItem::new);
+        items.map(|item| (item.key(&names).unwrap(), ReplicaItem::decode(item))).collect()
+    }
+
+    async fn lose(&self, sink: usize) {
+        match self.relational(sink) {
+            Some(replica) => drop(rows(replica, "delete from users").await),
+            None => drop(self.delete(REPLICAS[sink], |_| true).await),
+        }
+    }
+
+    async fn forget_tombstones(&self, sink: usize) -> usize {
+        match self.relational(sink) {
+            Some(replica) => rows(replica, "delete from users where deleted_at is not null").await,
+            None => self.delete(REPLICAS[sink], |item| item.contains_key(TOMBSTONE_EXPIRES_AT)).await,
+        }
+    }
+
+    async fn objects(&self, bucket: &str) -> SimBucket {
+        let mut objects = SimBucket::new();
+        if !holds_a_file(&self.root.path().join(bucket)) {
+            return objects;
+        }
+        let listed = self.s3.list_objects_v2().bucket(bucket).send().await.unwrap();
+        for key in listed.contents().iter().filter_map(|object| object.key()) {
+            let object = self.s3.get_object().bucket(bucket).key(key).send().await.unwrap();
+            let metadata = object.metadata().cloned().unwrap_or_default();
+            let bytes = object.body.collect().await.unwrap().to_vec();
+            objects.insert(key.to_owned(), SimObject { bytes, metadata });
+        }
+        objects
+    }
+
+    async fn put_object(&self, bucket: &str, key: &str, bytes: Vec<u8>) {
+        self.s3.put_object().bucket(bucket).key(key).body(ByteStream::from(bytes)).send().await.unwrap();
+    }
+
+    async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time.min(PATIENCE)).await;
+    }
+}
+
+/// Most histories leave a bucket empty, and asking the folder costs nothing.
+fn holds_a_file(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}

@@ -1,0 +1,182 @@
+//! A relational replica behind the gate: [`FaultyReplica`]. Each call is one statement, or few, and is befallen whole.
+//!
+//! A call's effect may come long after nobody waits for it any more, so it has all that it needs, and time of its own.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use replicator::sink::postgres::PostgresSink;
+use replicator::sink::{
+    DeduplicatedBatch, Replica, ReplicaCondition, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, Sink,
+    SinkMisconfiguredError, SinkOutcome, WriteResult, WriteTarget,
+};
+use serde_json::value::RawValue;
+use shared::change::{CanonicalKey, Change, ChangeKind};
+use shared::invocation::Invocation;
+use shared::raw_item::RawItem;
+use shared::revision::Revision;
+use shared::stream;
+use shared::table_reader::ScanSegment;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::fault_injector::{FaultInjector, FaultPoint, InjectedFault};
+
+/// A statement takes a millisecond.
+const LATE: Duration = Duration::from_secs(20);
+
+/// The replica of PostgreSQL, on which things go wrong.
+pub(super) struct FaultyReplica {
+    pub(super) gate: FaultInjector,
+    pub(super) place: FaultPoint,
+    pub(super) inner: Arc<PostgresSink>,
+}
+
+/// A write that outlives who asked for it.
+struct OwnedDatabase {
+    key: CanonicalKey,
+    item: Option<RawItem>,
+    expired: bool,
+    revision: Revision,
+    over: ReplicaCondition,
+}
+
+fn later(invocation: &Invocation) -> Invocation {
+    Invocation { stop_at: Instant::now() + LATE, ..invocation.clone() }
+}
+
+/// The changes as a stream would deliver them once more.
+fn told_again(changes: &[&Change<'_>]) -> Box<RawValue> {
+    let mut event = String::from(r#"{"Records":["#);
+    for (place, change) in changes.iter().enumerate() {
+        let comma = if place == 0 { "" } else { "," };
+        let (name, image, expired) = match change.effect {
+            ChangeKind::Write { image } => ("MODIFY", format!(r#""NewImage":{},"#, image.unwrap().get()), false),
+            ChangeKind::Remove { expired, .. } => ("REMOVE", String::new(), expired),
+        };
+        let identity = r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"},"#;
+        let identity = if expired { identity } else { "" };
+        let (arn, keys, number) = (change.source.arn(), change.key.raw().get(), change.revision.sequence());
+        let told = write!(
+            event,
+            r#"{comma}{{"eventName":"{name}",{identity}"eventSourceARN":"{arn}","dynamodb":{{"Keys":{keys},{image}
+                "SequenceNumber":"{number}","StreamViewType":"NEW_AND_OLD_IMAGES"}}}}"#
+        );
+        told.unwrap();
+    }
+    event.push_str("]}");
+    RawValue::from_string(event).unwrap()
+}
+
+impl FaultyReplica {
+    fn unread(&self, trouble: InjectedFault) -> ReplicaReadError {
+        ReplicaReadError { sink: self.inner.name(), reason: format!("{trouble:?}") }
+    }
+}
+
+impl Sink for FaultyReplica {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
+        self.inner.check()
+    }
+
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
+        async move {
+            let settled = decided.settled;
+            if settled.is_empty() {
+                return Ok(SinkOutcome::default());
+            }
+            let (event, inner, invocation) = (told_again(settled), Arc::clone(&self.inner), invocation.clone());
+            let effect = async move {
+                let batch = stream::read(&event).unwrap();
+                let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
+                inner.apply(DeduplicatedBatch { changes: &changes, settled: &changes }, &later(&invocation)).await
+            };
+            match self.gate.pass(self.place, true, effect).await {
+                Ok(outcome) => {
+                    let mut outcome = outcome?;
+                    for failure in &mut outcome.failures {
+                        failure.index = settled[failure.index].index;
+                    }
+                    Ok(outcome)
+                }
+                Err(trouble) => Ok(SinkOutcome::all_failed(settled, &format!("{trouble:?}"))),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Replica for FaultyReplica {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
+        async move {
+            let (keys, inner) = (keys.to_vec(), Arc::clone(&self.inner));
+            let effect = async move { inner.read(&keys).await };
+            self.gate.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
+        }
+        .boxed()
+    }
+
+    fn scan<'s>(
+        &'s self,
+        segment: ScanSegment,
+        after: Option<&'s CanonicalKey>,
+    ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
+        async move {
+            let (after, inner) = (after.cloned(), Arc::clone(&self.inner));
+            let effect = async move { inner.scan(segment, after.as_ref()).await };
+            self.gate.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
+        }
+        .boxed()
+    }
+
+    fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
+        self.inner.refusal(write, now)
+    }
+
+    fn put<'s>(
+        &'s self,
+        writes: &'s [ReplicaWrite<'s>],
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Vec<WriteResult>> {
+        async move {
+            if writes.is_empty() {
+                return Vec::new();
+            }
+            let owned: Vec<OwnedDatabase> = writes.iter().map(OwnedDatabase::of).collect();
+            let (inner, invocation) = (Arc::clone(&self.inner), invocation.clone());
+            let effect = async move {
+                let writes: Vec<ReplicaWrite<'_>> = owned.iter().map(OwnedDatabase::write).collect();
+                inner.put(&writes, &later(&invocation)).await
+            };
+            let put = self.gate.pass(self.place, true, effect).await;
+            put.unwrap_or_else(|trouble| vec![WriteResult::Transient(format!("{trouble:?}")); writes.len()])
+        }
+        .boxed()
+    }
+}
+
+impl OwnedDatabase {
+    fn of(write: &ReplicaWrite<'_>) -> Self {
+        let (item, expired) = match write.target {
+            WriteTarget::Item(item) => (Some(item.clone()), false),
+            WriteTarget::Gone { expired } => (None, expired),
+        };
+        Self { key: write.key.clone(), item, expired, revision: write.revision, over: write.over }
+    }
+
+    fn write(&self) -> ReplicaWrite<'_> {
+        let target = self.item.as_ref().map_or(WriteTarget::Gone { expired: self.expired }, WriteTarget::Item);
+        ReplicaWrite { key: &self.key, target, revision: self.revision, over: self.over }
+    }
+}

@@ -1,0 +1,206 @@
+//! Plays histories by their numbers, on every core, and shrinks the first that does not end right.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use tokio::runtime::{Builder, Runtime};
+
+use super::action::{Scenario, histories};
+use super::checker::CheckVerdict;
+use super::coverage::Coverage;
+use super::engine::SimEngines;
+use super::fault_injector::FaultInjector;
+use super::stage::{MemoryStage, SimStage};
+use super::world::SimState;
+
+/// Acts of a history.
+const ACTS_MOST: usize = 40;
+/// Histories that a thread takes at once.
+const BUNDLE: u64 = 16;
+
+/// What to play.
+pub(super) struct RunReport {
+    /// The first history's number.
+    pub(super) seed: u64,
+    /// How many; each has the number after the one before.
+    pub(super) count: u64,
+    pub(super) threads: usize,
+    pub(super) on: SimBackend,
+}
+
+/// Plays histories; answers what occurred in them.
+pub(super) fn all_end_right(proof: &RunReport) -> Coverage {
+    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let seen = Mutex::new(Coverage::default());
+    std::thread::scope(|scope| {
+        for _ in 0..proof.threads {
+            scope.spawn(|| {
+                let theatre = Simulation::new(proof.on);
+                loop {
+                    let from = next.fetch_add(BUNDLE, Ordering::Relaxed);
+                    if from >= proof.count || failed.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    for index in from..proof.count.min(from + BUNDLE) {
+                        let number = proof.seed.wrapping_add(index);
+                        if let Err(reason) = theatre.play_number(number) {
+                            failed.store(true, Ordering::Relaxed);
+                            panic!("history {number} does not end right: {reason}");
+                        }
+                    }
+                }
+                seen.lock().unwrap().add(&theatre.gate.coverage());
+            });
+        }
+    });
+    seen.into_inner().unwrap()
+}
+
+/// Plays a history in memory that a test tells itself.
+pub(super) fn ends_right(history: &Scenario) {
+    let verdict = Simulation::new(SimBackend::Memory).play(history);
+    verdict.unwrap_or_else(|reason| panic!("{history:?} does not end right: {reason}"));
+}
+
+/// Takes what the functions count for what the history has seen.
+struct RunCounts(FaultInjector);
+
+/// A sink was spared changes that it had confirmed.
+struct SkippedCounts(FaultInjector);
+
+impl CounterFn for SkippedCounts {
+    fn increment(&self, value: u64) {
+        self.0.see_many("sink: spared what it had confirmed", usize::try_from(value).unwrap());
+    }
+
+    fn absolute(&self, _: u64) {}
+}
+
+impl Recorder for RunCounts {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        let is_seen = key.name() == shared::metric::PREVIOUSLY_CONFIRMED_CHANGES.name();
+        if is_seen { Counter::from_arc(Arc::new(SkippedCounts(self.0.clone()))) } else { Counter::noop() }
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+/// Where a history can be played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SimBackend {
+    Memory,
+    Engines,
+    /// The second replica is PostgreSQL's.
+    Relational,
+}
+
+/// Where one thread plays its histories.
+struct Simulation {
+    on: SimBackend,
+    runtime: Runtime,
+    gate: FaultInjector,
+    house: SimulationHost,
+}
+
+enum SimulationHost {
+    Memory(MemoryStage),
+    Engines(SimEngines),
+}
+
+impl Simulation {
+    fn new(on: SimBackend) -> Self {
+        let gate = FaultInjector::default();
+        let (runtime, house) = match on {
+            SimBackend::Memory => {
+                // Time stands still: what waits for it is woken by the history.
+                let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+                (runtime, SimulationHost::Memory(MemoryStage::new(&gate)))
+            }
+            SimBackend::Engines | SimBackend::Relational => {
+                let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+                let engines = runtime.block_on(SimEngines::start(&gate, on == SimBackend::Relational));
+                (runtime, SimulationHost::Engines(engines))
+            }
+        };
+        Self { on, runtime, gate, house }
+    }
+
+    /// Plays the history of this number; if it does not end right, finds a short one that does not, and tells it.
+    fn play_number(&self, number: u64) -> CheckVerdict {
+        let mut runner = runner(number);
+        let tree = histories(ACTS_MOST).new_tree(&mut runner).unwrap();
+        self.play(&tree.current()).map_err(|reason| {
+            eprintln!("history {number}: {reason}\nlooking for a shorter one");
+            let shrunk = runner.run_one(tree, |history| {
+                // A stage of its own: the last history may have ended in a panic.
+                Self::new(self.on).play(&history).map_err(TestCaseError::fail)
+            });
+            let Err(TestError::Fail(reason, history)) = shrunk else { return reason };
+            let acts: Vec<String> = history.acts.iter().map(|act| format!("{act:?}")).collect();
+            let acts = acts.join("\n    ");
+            let replay = format!("scripts/prove --seed {number} --count 1");
+            format!("{reason}\n  {:?}\n    {acts}\n  replay it with: {replay}", history.features)
+        })
+    }
+
+    fn play(&self, history: &Scenario) -> CheckVerdict {
+        let played = catch_unwind(AssertUnwindSafe(|| self.play_unguarded(history)));
+        played.unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(said.unwrap_or("it panics").to_owned())
+        })
+    }
+
+    fn play_unguarded(&self, history: &Scenario) -> CheckVerdict {
+        self.gate.reset();
+        metrics::with_local_recorder(&RunCounts(self.gate.clone()), || self.play_counted(history))
+    }
+
+    fn play_counted(&self, history: &Scenario) -> CheckVerdict {
+        self.runtime.block_on(async {
+            match &self.house {
+                SimulationHost::Memory(memory) => {
+                    memory.reset();
+                    play(memory, &self.gate, history).await
+                }
+                SimulationHost::Engines(engines) => {
+                    engines.reset().await;
+                    play(engines, &self.gate, history).await
+                }
+            }
+        })
+    }
+}
+
+/// Plays a history to its end.
+async fn play<S: SimStage>(stage: &S, gate: &FaultInjector, history: &Scenario) -> CheckVerdict {
+    let mut world = SimState::new(stage, gate.clone(), history.features);
+    for act in &history.acts {
+        world.happen(*act).await;
+    }
+    world.finish().await
+}
+
+/// What a history's number stands for.
+fn runner(number: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let config = Config { failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    TestRunner::new_with_rng(config, rng)
+}

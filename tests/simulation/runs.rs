@@ -1,0 +1,154 @@
+//! Runs of tasks: what a run that transient errors interrupt must have counted and reported at its end.
+//!
+//! A run is invoked as the state machine invokes it, each invocation from the last cursor. Every run that is done has the
+//! counts of its own report. The runs at the end of a history are interrupted after some calls, which the history's own
+//! events decide: a draw would make another history of every number. Nothing else happens meanwhile, so each of them must
+//! end, and must have counted every item, and reported every failure object, exactly once.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use maintenance::failure_record;
+use maintenance::task::TaskResponse;
+use maintenance::task::summary::is_result;
+use serde_json::Value;
+
+use super::apply::{REDRIVE, VERIFY};
+use super::checker::CheckVerdict;
+use super::cloud::{FAILURES, SimBucket};
+use super::stage::SimStage;
+use super::world::SimState;
+
+/// Runs of one task until it has done all that it can: the first one is interrupted.
+const RUNS: usize = 3;
+/// Failed invocations of a run: more than its interruptions.
+const RETRIES: usize = 3;
+/// Calls before an interruption at most. Most runs have fewer.
+const CALLS_MOST: usize = 24;
+/// The counts that a report has entries for.
+const REPORTED: [&str; 11] = [
+    "missing",
+    "different",
+    "resurrected",
+    "extra",
+    "quarantined",
+    "repaired",
+    "failed",
+    "objects",
+    "skipped",
+    "redriven",
+    "records",
+];
+
+impl<S: SimStage> SimState<'_, S> {
+    /// Runs a task until it has done all that it can.
+    pub(super) async fn carry_out(&mut self, request: &str) -> CheckVerdict {
+        // A verify changes nothing, and a second one finds the same.
+        let runs = if request == VERIFY { 1 } else { RUNS };
+        for run in 0..runs {
+            let failed =
+                if request == REDRIVE { failure_objects(&self.stage.objects(FAILURES).await) } else { Vec::new() };
+            if run == 0 {
+                let events = self.source.records.len() * 7 + self.runs_started * 5 + self.given_up;
+                self.gate.interrupt([events % CALLS_MOST, events / 3 % CALLS_MOST]);
+            }
+            self.start_run(Rc::clone(&self.maintenance), request, RETRIES);
+            self.run_all().await;
+            self.gate.interrupt([]);
+            let done =
+                self.runs.borrow().last().filter(|done| done.run_id == format!("run-{}", self.runs_started)).cloned();
+            let done = done.ok_or_else(|| format!("{request} does not end"))?;
+            self.is_complete(&done, failed).await.map_err(|reason| format!("{request}: {reason}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the run has counted every item and reported every failure object that there was.
+    async fn is_complete(&self, done: &TaskResponse, failed: Vec<String>) -> CheckVerdict {
+        let items = self.source.items.iter().flatten().count() as u64;
+        let count = |sink: &str, names: &[&str]| -> u64 {
+            names.iter().map(|name| done.progress.get(&format!("{sink}.{name}"))).sum()
+        };
+        let of_every_item: &[(&str, &[&str])] = match done.task.as_str() {
+            "backfill" => &[
+                ("source", &["items"]),
+                ("wide", &["written", "skipped", "failed"]),
+                ("small", &["written", "skipped", "failed"]),
+            ],
+            "verify" => &[("source", &["items"]), ("wide", &["equal"]), ("small", &["equal"])],
+            "repair" => &[("source", &["items"])],
+            _ => &[],
+        };
+        for (sink, names) in of_every_item {
+            let counted = count(sink, names);
+            if counted != items {
+                return Err(format!("{sink} has {counted} of {items} items ({names:?}): {}", done.progress));
+            }
+        }
+        if done.task == "verify" && done.differences > 0 {
+            return Err(format!("differences where there are none: {}", done.progress));
+        }
+        if done.task == "redrive" {
+            let report = report(&self.stage.objects(FAILURES).await, &done.run_id);
+            let mut reported: Vec<&str> = report.iter().map(|entry| entry["object"].as_str().unwrap()).collect();
+            reported.sort_unstable();
+            if reported != failed {
+                return Err(format!("the report is of {reported:?}, and there were {failed:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each run that is done has the counts of its report.
+    pub(super) async fn reports_agree_with_counts(&self) -> CheckVerdict {
+        if self.runs.borrow().is_empty() {
+            return Ok(());
+        }
+        let objects = self.stage.objects(FAILURES).await;
+        for done in &*self.runs.borrow() {
+            let mut reported = BTreeMap::<String, u64>::new();
+            for entry in report(&objects, &done.run_id) {
+                for (name, more) in counts_of(done, &entry) {
+                    *reported.entry(name).or_default() += more;
+                }
+            }
+            let mut counted: BTreeMap<String, u64> =
+                serde_json::from_value(serde_json::to_value(&done.progress).unwrap()).unwrap();
+            counted.retain(|name, _| name.rsplit_once('.').is_some_and(|(_, kind)| REPORTED.contains(&kind)));
+            reported.retain(|_, count| *count > 0);
+            if counted != reported {
+                let (task, run) = (&done.task, &done.run_id);
+                return Err(format!("{run} of {task} counted {counted:?}, and its report has {reported:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an entry of a report stands for in the counts.
+fn counts_of(done: &TaskResponse, entry: &Value) -> Vec<(String, u64)> {
+    let text = |member: &str| entry[member].as_str();
+    if done.task == "redrive" {
+        let records = entry["records"].as_u64().unwrap_or_default();
+        let outcome = format!("redrive.{}", text("outcome").unwrap());
+        return vec![("redrive.objects".to_owned(), 1), ("redrive.records".to_owned(), records), (outcome, 1)];
+    }
+    let sink = text("sink").unwrap();
+    [text("kind"), text("outcome")].into_iter().flatten().map(|kind| (format!("{sink}.{kind}"), 1)).collect()
+}
+
+/// The entries of a run's report.
+fn report(objects: &SimBucket, run: &str) -> Vec<Value> {
+    let below = format!("reports/{run}/");
+    let parts = objects.iter().filter(|(name, _)| name.starts_with(&below) && !is_result(name));
+    let texts = parts.map(|(_, part)| std::str::from_utf8(&part.bytes).unwrap());
+    texts.flat_map(str::lines).map(|entry| serde_json::from_str(entry).unwrap()).collect()
+}
+
+/// The names of the objects of what failed, in order.
+fn failure_objects(objects: &SimBucket) -> Vec<String> {
+    let failed = |name: &&String| {
+        name.starts_with(failure_record::QUARANTINE) || name.starts_with(failure_record::ON_FAILURE_PREFIX)
+    };
+    objects.keys().filter(failed).cloned().collect()
+}

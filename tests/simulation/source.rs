@@ -1,0 +1,247 @@
+//! What happened at the source: its items, its streams, and the records in them.
+
+use shared::change::CanonicalKey;
+use shared::revision::SequenceNumber;
+use time::OffsetDateTime;
+
+use super::cloud::SOURCE_ARN;
+use super::memory_replica::LARGE;
+
+/// Items in a history.
+pub(super) const ITEMS: usize = 4;
+
+/// What is written to an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WriteKind {
+    /// One of a few values, so that an item returns to what it was.
+    Plain(u8),
+    /// A value with an attribute that replicas keep for themselves.
+    Reserved(u8),
+    /// A value that one of the sinks cannot hold.
+    Large(u8),
+}
+
+impl WriteKind {
+    pub(super) fn value(self) -> u8 {
+        match self {
+            Self::Plain(value) | Self::Reserved(value) | Self::Large(value) => value,
+        }
+    }
+
+    /// Whether a sink may be unable to hold it.
+    pub(super) fn is_unusual(self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
+    /// The item as DynamoDB JSON.
+    pub(super) fn image(self, item: usize) -> String {
+        let more = match self {
+            Self::Plain(_) => String::new(),
+            Self::Reserved(_) => r#","_rev":{"S":"mine"}"#.to_owned(),
+            Self::Large(_) => format!(r#","{LARGE}":{{"S":"…"}}"#),
+        };
+        format!(r#"{{"user_id":{{"S":"u"}},"timestamp":{{"N":"{item}"}},"v":{{"N":"{}"}}{more}}}"#, self.value())
+    }
+}
+
+/// The attributes of an item's key: those of a user's record, which every kind of replica can hold.
+pub(super) const KEY: [&str; 2] = ["user_id", "timestamp"];
+
+/// An item's key in its one spelling.
+pub(super) fn key(item: usize) -> CanonicalKey {
+    CanonicalKey::parse(&format!(r#"{{"timestamp":{{"N":"{item}"}},"user_id":{{"S":"u"}}}}"#)).unwrap()
+}
+
+/// The item of a key.
+pub(super) fn item_of(key: &CanonicalKey) -> usize {
+    key.as_str().bytes().filter(u8::is_ascii_digit).fold(0, |item, digit| item * 10 + usize::from(digit - b'0'))
+}
+
+/// What a record tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SourceWrite {
+    Written(WriteKind),
+    Deleted,
+    /// By TTL; the value is that which the item had.
+    Expired,
+}
+
+/// Why a record is poison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PoisonKind {
+    /// Its event's name is none: no function can read it.
+    Unreadable,
+    /// It was removed in no year that an archive knows.
+    Timeless,
+}
+
+/// A record of a stream.
+#[derive(Debug, Clone)]
+pub(super) struct SimRecord {
+    pub(super) stream: usize,
+    pub(super) shard: usize,
+    pub(super) number: SequenceNumber,
+    pub(super) item: usize,
+    pub(super) at: OffsetDateTime,
+    pub(super) what: SourceWrite,
+    /// What the item was before.
+    pub(super) before: Option<WriteKind>,
+    pub(super) poison: Option<PoisonKind>,
+    /// As Lambda delivers it.
+    pub(super) json: String,
+    /// No longer in the stream.
+    pub(super) trimmed: bool,
+}
+
+impl SimRecord {
+    /// Whether the archiver's mapping wants it.
+    pub(super) fn is_expiry(&self) -> bool {
+        self.what == SourceWrite::Expired
+    }
+}
+
+/// One part of a stream.
+#[derive(Debug, Clone)]
+pub(super) struct SimShard {
+    pub(super) parent: Option<usize>,
+    pub(super) closed: bool,
+}
+
+/// A stream of the table.
+#[derive(Debug, Clone)]
+pub(super) struct SimStream {
+    pub(super) label: String,
+    pub(super) shards: Vec<SimShard>,
+    /// The shard of each item.
+    pub(super) of_item: [usize; ITEMS],
+    /// The number that was given last.
+    last: u128,
+}
+
+/// Labels in the order of their streams: as text the second sorts below the first, and the third is one millisecond
+/// above the second.
+const LABELS: [&str; 6] = [
+    "999999999.999",
+    "1000000000.000",
+    "1000000000.001",
+    "2015-05-11T21:21:33.291",
+    "2015-05-11T21:21:33.292",
+    "2026-11-01T08:00:00.000",
+];
+/// Where streams begin to number: a later one far below an earlier one, most where the numbers grow a digit.
+const FIRSTS: [u128; 6] =
+    [99_999_999_999_999_999_999_990, 3, 340_282_366_920_938_463_463_374_607_431_768_211_000, 95, 7, 9_999_999];
+
+/// What happened at the source.
+#[derive(Debug)]
+pub(super) struct SimSource {
+    pub(super) items: [Option<WriteKind>; ITEMS],
+    /// Whether an item was there before.
+    pub(super) known: [bool; ITEMS],
+    pub(super) streams: Vec<SimStream>,
+    pub(super) records: Vec<SimRecord>,
+}
+
+impl SimSource {
+    pub(super) fn new() -> Self {
+        let mut source = Self { items: [None; ITEMS], known: [false; ITEMS], streams: Vec::new(), records: Vec::new() };
+        source.begin_stream();
+        source
+    }
+
+    /// Whether the table can get another stream.
+    pub(super) fn can_begin_stream(&self) -> bool {
+        self.streams.len() < LABELS.len()
+    }
+
+    /// The table's next stream; nothing more is added to the one before.
+    pub(super) fn begin_stream(&mut self) {
+        let at = self.streams.len();
+        if let Some(last) = self.streams.last_mut() {
+            last.shards.iter_mut().for_each(|shard| shard.closed = true);
+        }
+        self.streams.push(SimStream {
+            label: LABELS[at].to_owned(),
+            shards: vec![SimShard { parent: None, closed: false }],
+            of_item: [0; ITEMS],
+            last: FIRSTS[at],
+        });
+    }
+
+    pub(super) fn stream(&mut self) -> &mut SimStream {
+        self.streams.last_mut().unwrap()
+    }
+
+    /// Splits the shard of an item in two; the items of each parity go to one of them.
+    pub(super) fn split(&mut self, item: usize) {
+        let stream = self.stream();
+        let (parent, first) = (stream.of_item[item], stream.shards.len());
+        stream.shards[parent].closed = true;
+        stream.shards.extend([
+            SimShard { parent: Some(parent), closed: false },
+            SimShard { parent: Some(parent), closed: false },
+        ]);
+        let moved = stream.of_item.iter_mut().enumerate().filter(|(_, shard)| **shard == parent);
+        moved.for_each(|(item, shard)| *shard = first + item % 2);
+    }
+
+    /// Something happens to an item; the stream's record of it is added, `gap` above the one before.
+    pub(super) fn tell(
+        &mut self,
+        item: usize,
+        what: SourceWrite,
+        poison: Option<PoisonKind>,
+        gap: u8,
+        at: OffsetDateTime,
+    ) {
+        let before = self.items[item];
+        self.items[item] = match what {
+            SourceWrite::Written(kind) => Some(kind),
+            SourceWrite::Deleted | SourceWrite::Expired => None,
+        };
+        self.known[item] = true;
+        let stream = self.streams.len() - 1;
+        let of = self.stream();
+        of.last += 1 + u128::from(gap % 3);
+        let (number, shard) = (of.last, of.of_item[item]);
+        let json = json(&of.label, number, item, what, before, poison, at);
+        let number = SequenceNumber::parse(&number.to_string()).unwrap();
+        self.records.push(SimRecord { stream, shard, number, item, at, what, before, poison, json, trimmed: false });
+    }
+}
+
+fn json(
+    label: &str,
+    number: u128,
+    item: usize,
+    what: SourceWrite,
+    before: Option<WriteKind>,
+    poison: Option<PoisonKind>,
+    at: OffsetDateTime,
+) -> String {
+    let name = match (what, before, poison) {
+        (_, _, Some(PoisonKind::Unreadable)) => "RENAME",
+        (SourceWrite::Written(_), None, _) => "INSERT",
+        (SourceWrite::Written(_), Some(_), _) => "MODIFY",
+        (SourceWrite::Deleted | SourceWrite::Expired, ..) => "REMOVE",
+    };
+    let image = |role: &str, kind: Option<WriteKind>| {
+        kind.map(|kind| format!(r#""{role}":{},"#, kind.image(item))).unwrap_or_default()
+    };
+    let new = match what {
+        SourceWrite::Written(kind) => image("NewImage", Some(kind)),
+        SourceWrite::Deleted | SourceWrite::Expired => String::new(),
+    };
+    let identity = if what == SourceWrite::Expired {
+        r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"},"#
+    } else {
+        ""
+    };
+    let at = at.unix_timestamp() * if poison == Some(PoisonKind::Timeless) { 1_000 } else { 1 };
+    // One number in several spellings, as it may reach a table.
+    let spelled = ["", ".0", "e0"][usize::try_from(number % 3).unwrap()];
+    format!(
+        r#"{{"eventID":"{number}","eventName":"{name}","eventSource":"aws:dynamodb",{identity}"eventSourceARN":"{SOURCE_ARN}/stream/{label}","dynamodb":{{"ApproximateCreationDateTime":{at},"Keys":{{"user_id":{{"S":"u"}},"timestamp":{{"N":"{item}{spelled}"}}}},{new}{}"SequenceNumber":"{number}","StreamViewType":"NEW_AND_OLD_IMAGES"}}}}"#,
+        image("OldImage", before)
+    )
+}

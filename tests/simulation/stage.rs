@@ -1,0 +1,161 @@
+//! Where a history plays: [`SimStage`], the stores with the gate before them for the functions, and without it for the
+//! history itself. In memory ([`MemoryStage`]), or on the embedded engines.
+
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
+use replicator::sink::Replica;
+use shared::replica_item::ReplicaState;
+
+use super::cloud::{FAILURES, SimBucket, SimCloud, SimObject};
+use super::fault_injector::{FaultInjector, FaultPoint};
+use super::http_connector::{ConnectorTarget, SimHttpConnector};
+use super::memory_replica::{MemoryItems, MemoryReplica};
+use super::source::key;
+
+/// Of the source, of the buckets and of Lambda.
+pub(super) type SimClients = (aws_sdk_dynamodb::Client, aws_sdk_s3::Client, aws_sdk_lambda::Client);
+
+/// The stores of one history.
+pub(super) trait SimStage {
+    /// The two replicas, behind the gate.
+    fn replicas(&self) -> [Arc<dyn Replica>; 2];
+    /// Clients of the source, of the buckets and of Lambda, behind the gate.
+    fn clients(&self) -> SimClients;
+    /// Names the source's latest stream.
+    fn relabel(&self, label: &str);
+    /// Puts the source's item, or deletes it.
+    async fn write(&self, item: usize, image: Option<String>);
+    /// What a replica holds.
+    async fn held(&self, sink: usize) -> MemoryItems;
+    /// A replica loses everything.
+    async fn lose(&self, sink: usize);
+    /// A replica loses its tombstones; answers how many.
+    async fn forget_tombstones(&self, sink: usize) -> usize;
+    /// A bucket's objects.
+    async fn objects(&self, bucket: &str) -> SimBucket;
+    /// Puts an object as Lambda does.
+    async fn put_object(&self, bucket: &str, key: &str, bytes: Vec<u8>);
+    /// Lets the functions' clock go on.
+    async fn pass(&self, time: std::time::Duration);
+}
+
+/// Everything in memory. Clients are costly to make and serve one history after the other.
+pub(super) struct MemoryStage {
+    shelves: [MemoryReplica; 2],
+    cloud: Arc<Mutex<SimCloud>>,
+    clients: SimClients,
+}
+
+impl MemoryStage {
+    pub(super) fn new(gate: &FaultInjector) -> Self {
+        let cloud = Arc::new(Mutex::new(SimCloud::default()));
+        let line = SimHttpConnector { gate: gate.clone(), behind: ConnectorTarget::Memory(Arc::clone(&cloud)) };
+        let shelf = |sink| MemoryReplica::new(gate.clone(), FaultPoint::Sink(sink));
+        Self { shelves: [shelf(0), shelf(1)], cloud, clients: clients(&line, "http://memory", "http://memory") }
+    }
+
+    /// Empties everything for the next history.
+    pub(super) fn reset(&self) {
+        *self.cloud.lock().unwrap() = SimCloud::default();
+        self.shelves.iter().for_each(|shelf| shelf.items.lock().unwrap().clear());
+    }
+}
+
+/// Clients whose requests go over this line: one attempt a call, and no time limit but the invocation's.
+pub(super) fn clients(line: &SimHttpConnector, dynamodb: &str, s3: &str) -> SimClients {
+    let credentials = || Credentials::new("local", "local", None, None, "local");
+    let of_dynamodb = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(credentials())
+        .identity_cache(IdentityCache::no_cache())
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .endpoint_url(dynamodb)
+        .http_client(line.clone())
+        .build();
+    let of_s3 = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(credentials())
+        .identity_cache(aws_sdk_s3::config::IdentityCache::no_cache())
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .endpoint_url(s3)
+        .force_path_style(true)
+        .http_client(line.clone())
+        .build();
+    let of_lambda = aws_sdk_lambda::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("us-east-1"))
+        .credentials_provider(credentials())
+        .identity_cache(aws_sdk_lambda::config::IdentityCache::no_cache())
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::disabled())
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .endpoint_url(dynamodb)
+        .http_client(line.clone())
+        .build();
+    (
+        aws_sdk_dynamodb::Client::from_conf(of_dynamodb),
+        aws_sdk_s3::Client::from_conf(of_s3),
+        aws_sdk_lambda::Client::from_conf(of_lambda),
+    )
+}
+
+impl SimStage for MemoryStage {
+    fn replicas(&self) -> [Arc<dyn Replica>; 2] {
+        [Arc::new(self.shelves[0].clone()), Arc::new(self.shelves[1].clone())]
+    }
+
+    fn clients(&self) -> SimClients {
+        self.clients.clone()
+    }
+
+    fn relabel(&self, label: &str) {
+        label.clone_into(&mut self.cloud.lock().unwrap().label);
+    }
+
+    async fn write(&self, item: usize, image: Option<String>) {
+        let items = &mut self.cloud.lock().unwrap().items;
+        match image {
+            Some(image) => drop(items.insert(key(item), image)),
+            None => drop(items.remove(&key(item))),
+        }
+    }
+
+    async fn held(&self, sink: usize) -> MemoryItems {
+        self.shelves[sink].items.lock().unwrap().clone()
+    }
+
+    async fn lose(&self, sink: usize) {
+        self.shelves[sink].items.lock().unwrap().clear();
+    }
+
+    async fn forget_tombstones(&self, sink: usize) -> usize {
+        let mut items = self.shelves[sink].items.lock().unwrap();
+        let before = items.len();
+        items.retain(|_, held| !matches!(held.state, ReplicaState::Gone { .. }));
+        before - items.len()
+    }
+
+    async fn objects(&self, bucket: &str) -> SimBucket {
+        let cloud = self.cloud.lock().unwrap();
+        if bucket == FAILURES { cloud.failures.clone() } else { cloud.archive.clone() }
+    }
+
+    async fn put_object(&self, bucket: &str, key: &str, bytes: Vec<u8>) {
+        let mut cloud = self.cloud.lock().unwrap();
+        let bucket = if bucket == FAILURES { &mut cloud.failures } else { &mut cloud.archive };
+        bucket.insert(key.to_owned(), SimObject { bytes, ..SimObject::default() });
+    }
+
+    async fn pass(&self, time: std::time::Duration) {
+        tokio::time::advance(time).await;
+    }
+}

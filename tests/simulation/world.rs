@@ -1,0 +1,445 @@
+//! A history under way: [`SimState`], the functions over their stores, and the hand that polls them.
+//!
+//! Every piece of work is a future that goes on only when the history says so, from one call at the gate to the next. The
+//! functions are the production ones; what is not is the stream, the clock and the order in which things happen.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use archiver::Archiver;
+use archiver::archive::Compression;
+use archiver::store::ArchiveStore;
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use local::event_source_mapping::response::FunctionResponse;
+use local::event_source_mapping::state::{ActionId, ActionKind, DiscardReason};
+use maintenance::MaintenanceHandler;
+use maintenance::deployment::DeployedReplicator;
+use maintenance::failure_bucket::FailureBucket;
+use maintenance::failure_record::FunctionNames;
+use maintenance::mapping::ReplicatorMappings;
+use maintenance::task::TaskResponse;
+use replicator::ReplicatorHandler;
+use replicator::sink::{Replica, Sink, SinkSetting};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use shared::invocation::Invocation;
+use shared::quarantine::Quarantine;
+use shared::revision::SequenceNumber;
+use shared::table::RestoreTable;
+use shared::table_reader::TableReader;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::action::{SimFeatures, SimFunction};
+use super::cloud::{ARCHIVE, FAILURES, SOURCE};
+use super::fault_injector::FaultInjector;
+use super::mapping::{SimMapping, envelope, event};
+use super::memory_replica::BoundedKey;
+use super::source::{SimSource, SourceWrite};
+use super::stage::SimStage;
+
+/// What an invocation has. Enough for anything that does not hang.
+const INVOCATION: Duration = Duration::from_mins(1);
+/// A pause between tries, in a task that waits for nothing else.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Calls of one task; more is a task that goes round for ever.
+const CALLS_MOST: usize = 4_000;
+/// Invocations of one run of a task; more is a task that never ends.
+const INVOCATIONS_MOST: usize = 20;
+
+/// What turns the two sinks on, where the replicator is configured.
+const SETTINGS: [SinkSetting; 2] = [
+    SinkSetting { sink: "wide", variable: "WIDE", stores_items: true },
+    SinkSetting { sink: "small", variable: "SMALL", stores_items: true },
+];
+
+/// What a task is to the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TaskRole {
+    /// A mapping waits for its answer.
+    Delivery {
+        mapping: usize,
+        ticket: ActionId,
+    },
+    /// Nobody waits for its answer.
+    Stray,
+    Maintenance,
+}
+
+pub(super) struct SimTask {
+    pub(super) role: TaskRole,
+    /// The records that it was given, in order.
+    records: Vec<usize>,
+    future: LocalBoxFuture<'static, Option<String>>,
+}
+
+/// How far a task got.
+enum LostInvocation {
+    On,
+    /// It waits for time to pass, or for ever.
+    Nowhere,
+    ToItsEnd,
+}
+
+pub(super) struct SimState<'s, S> {
+    pub(super) stage: &'s S,
+    pub(super) gate: FaultInjector,
+    pub(super) features: SimFeatures,
+    pub(super) source: SimSource,
+    pub(super) mappings: Vec<SimMapping>,
+    pub(super) tasks: Vec<SimTask>,
+    pub(super) now: OffsetDateTime,
+    pub(super) replicator: Rc<ReplicatorHandler>,
+    pub(super) archiver: Archiver,
+    pub(super) maintenance: Rc<MaintenanceHandler>,
+    /// The same, told of the first of the two sinks alone.
+    pub(super) partial: Rc<MaintenanceHandler>,
+    pub(super) replicas: [BoundedKey; 2],
+    /// By record: whether each function's mapping has an answer for it.
+    pub(super) settled: Vec<[bool; 2]>,
+    /// Sinks and items that something outside of the promise has befallen.
+    pub(super) untrusted: BTreeSet<(usize, usize)>,
+    /// Sinks that were lost and not filled since.
+    pub(super) unfilled: BTreeSet<usize>,
+    /// The oldest stream of which records may still be delivered again.
+    pub(super) again_from: usize,
+    pub(super) lose_answers: usize,
+    pub(super) fail_recordings: usize,
+    pub(super) given_up: usize,
+    pub(super) runs_started: usize,
+    /// The responses of the runs that are done, each the last of its run.
+    pub(super) runs: Rc<RefCell<Vec<TaskResponse>>>,
+}
+
+impl<'s, S: SimStage> SimState<'s, S> {
+    pub(super) fn new(stage: &'s S, gate: FaultInjector, features: SimFeatures) -> Self {
+        let (dynamodb, s3, lambda) = stage.clients();
+        let [wide, small] = stage.replicas();
+        let replicas = [BoundedKey::new("wide", wide, false), BoundedKey::new("small", small, true)];
+        let compression = Compression::Gzip;
+        let archive = ArchiveStore::new(s3.clone(), ARCHIVE.to_owned());
+        let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
+        let maintenance = |known: &[BoundedKey]| MaintenanceHandler {
+            owned: None,
+            source: TableReader::new(dynamodb.clone(), SOURCE),
+            restored: RestoreTable::new(dynamodb.clone(), SOURCE.to_owned()),
+            replicas: known.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
+            mappings: ReplicatorMappings::new(lambda.clone(), SimFunction::Replicator.name().to_owned()),
+            deployment: DeployedReplicator::new(
+                lambda.clone(),
+                SimFunction::Replicator.name().to_owned(),
+                SETTINGS.to_vec(),
+            ),
+            failures: FailureBucket::new(s3.clone(), FAILURES.to_owned()),
+            archive: archive.clone(),
+            compression,
+            functions: FunctionNames { replicator: "replicator".to_owned(), archiver: "archiver".to_owned() },
+        };
+        let (whole, partial) = (Rc::new(maintenance(&replicas)), Rc::new(maintenance(&replicas[..1])));
+        let mut world = Self {
+            stage,
+            gate,
+            features,
+            source: SimSource::new(),
+            mappings: Vec::new(),
+            tasks: Vec::new(),
+            now: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
+            replicator: Rc::new(replicator(&replicas, s3.clone())),
+            archiver: Archiver::new(archive, quarantine("archiver"), compression),
+            maintenance: whole,
+            partial,
+            replicas,
+            settled: Vec::new(),
+            untrusted: BTreeSet::new(),
+            unfilled: BTreeSet::new(),
+            again_from: 0,
+            lose_answers: 0,
+            fail_recordings: 0,
+            given_up: 0,
+            runs_started: 0,
+            runs: Rc::default(),
+        };
+        world.map_stream();
+        world
+    }
+
+    /// The replicator's environment ends, and with it all that it remembers.
+    pub(super) fn restart_replicator(&mut self) {
+        let (_, s3, _) = self.stage.clients();
+        self.replicator = Rc::new(replicator(&self.replicas, s3));
+    }
+
+    /// Both functions get a mapping on the latest stream.
+    pub(super) fn map_stream(&mut self) {
+        let stream = self.source.streams.len() - 1;
+        self.stage.relabel(&self.source.streams[stream].label);
+        for function in SimFunction::BOTH {
+            self.mappings.push(SimMapping::new(function, stream, &self.features));
+        }
+    }
+
+    /// Something happens at the source.
+    pub(super) async fn tell(
+        &mut self,
+        item: usize,
+        what: SourceWrite,
+        poison: Option<super::source::PoisonKind>,
+        gap: u8,
+    ) {
+        self.source.tell(item, what, poison, gap, self.now);
+        self.settled.push([false; 2]);
+        let image = self.source.items[item].map(|kind| kind.image(item));
+        self.stage.write(item, image).await;
+    }
+
+    fn invocation(&self) -> Invocation {
+        invocation(self.now)
+    }
+
+    /// Hands records to a function.
+    pub(super) fn deliver(&mut self, function: SimFunction, records: Vec<usize>, role: TaskRole) {
+        let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
+        let event = RawValue::from_string(event).unwrap();
+        let invocation = self.invocation();
+        let future = match function {
+            SimFunction::Replicator => {
+                let replicator = Rc::clone(&self.replicator);
+                async move { spelled(replicator.handle(&event, &invocation).await.ok()) }.boxed_local()
+            }
+            SimFunction::Archiver => {
+                let archiver = self.archiver.clone();
+                async move { spelled(archiver.handle(&event, &invocation).await.ok()) }.boxed_local()
+            }
+        };
+        self.tasks.push(SimTask { role, records, future });
+    }
+
+    /// Gives maintenance an order.
+    pub(super) fn order(&mut self, order: &str) {
+        self.order_to(Rc::clone(&self.maintenance), order);
+    }
+
+    /// Gives this one an order. A failed invocation ends the run.
+    pub(super) fn order_to(&mut self, maintenance: Rc<MaintenanceHandler>, order: &str) {
+        self.start_run(maintenance, order, 0);
+    }
+
+    /// Starts a run of a task: invocation after invocation, each from the last cursor, until the task is done. As the
+    /// state machine does, it retries up to `retries` failed invocations.
+    pub(super) fn start_run(&mut self, maintenance: Rc<MaintenanceHandler>, request: &str, retries: usize) {
+        self.runs_started += 1;
+        let mut request: Value = serde_json::from_str(request).unwrap();
+        request["run"] = json!(format!("run-{}", self.runs_started));
+        let (now, gate, runs) = (self.now, self.gate.clone(), Rc::clone(&self.runs));
+        let future = async move {
+            let mut failures = 0;
+            for _ in 0..INVOCATIONS_MOST {
+                let payload = RawValue::from_string(request.to_string()).unwrap();
+                match maintenance.handle(&payload, &invocation(now)).await {
+                    Ok(response) if response.done => {
+                        let output = spelled(Some(&response));
+                        runs.borrow_mut().push(response);
+                        return output;
+                    }
+                    Ok(response) => {
+                        gate.see("task: continued from its cursor");
+                        request["cursor"] = json!(response.cursor);
+                    }
+                    Err(_) if failures < retries => {
+                        gate.see("task: retried after a failed invocation");
+                        failures += 1;
+                    }
+                    Err(_) => return None,
+                }
+            }
+            None
+        };
+        self.spawn_maintenance(future.boxed_local());
+    }
+
+    /// Mends some items of a replica, without comparing first.
+    pub(super) fn mend(&mut self, sink: usize, items: Vec<usize>) {
+        let ailing = |item| maintenance::repair::StaleKey { key: super::source::key(item), at_hand: None };
+        let ailing: Vec<_> = items.into_iter().map(ailing).collect();
+        let (replica, table) = (self.replicas[sink].clone(), self.maintenance.source.clone());
+        let (gate, invocation) = (self.gate.clone(), self.invocation());
+        let future = async move {
+            let source = maintenance::source::SourceTable::open(table).await.ok()?;
+            let mended = maintenance::repair::reconcile_keys(&source, &replica, &ailing, &invocation).await.ok()?;
+            if mended.iter().any(|mended| matches!(mended, maintenance::repair::RepairOutcome::Left(_))) {
+                gate.see("repair: left an item");
+            }
+            Some(String::new())
+        };
+        self.spawn_maintenance(future.boxed_local());
+    }
+
+    fn spawn_maintenance(&mut self, future: LocalBoxFuture<'static, Option<String>>) {
+        self.tasks.push(SimTask { role: TaskRole::Maintenance, records: Vec::new(), future });
+    }
+
+    /// Polls a task until it has come to the gate and everything it has under way is done.
+    async fn poll(&mut self, at: usize) -> LostInvocation {
+        self.gate.open();
+        let (task, gate) = (&mut self.tasks[at], &self.gate);
+        let output = poll_fn(|context| match task.future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if gate.progress().1 => Poll::Pending,
+            Poll::Pending => Poll::Ready(None),
+        });
+        match output.await {
+            Some(output) => {
+                let task = self.tasks.remove(at);
+                self.end(&task, output);
+                LostInvocation::ToItsEnd
+            }
+            None if self.gate.progress().0 => LostInvocation::On,
+            None => LostInvocation::Nowhere,
+        }
+    }
+
+    /// Lets a task go on by so many calls.
+    pub(super) async fn step(&mut self, at: usize, times: usize) {
+        for _ in 0..times {
+            if !matches!(self.poll(at).await, LostInvocation::On) {
+                return;
+            }
+        }
+    }
+
+    /// Lets a task go on to its end; one that hangs ends when its time is up, or dies.
+    pub(super) async fn run(&mut self, at: usize) {
+        let mut idle = 0;
+        for _ in 0..CALLS_MOST {
+            match self.poll(at).await {
+                LostInvocation::ToItsEnd => return,
+                LostInvocation::On => idle = 0,
+                LostInvocation::Nowhere => {
+                    // What hangs is not worth a pause.
+                    idle = if self.gate.is_silent() { 5.max(idle + 1) } else { idle + 1 };
+                    match idle {
+                        1..=4 => self.stage.pass(PAUSE * 4_u32.pow(idle - 1)).await,
+                        5 => {
+                            self.gate.see("delivery: time up");
+                            self.stage.pass(INVOCATION).await;
+                        }
+                        _ => break,
+                    }
+                }
+            }
+        }
+        self.crash(at, false);
+    }
+
+    /// A task dies.
+    pub(super) fn crash(&mut self, at: usize, keep: bool) {
+        let task = self.tasks.remove(at);
+        self.gate.see(match task.role {
+            TaskRole::Maintenance => "maintenance: crashed",
+            TaskRole::Delivery { .. } | TaskRole::Stray => "delivery: crashed",
+        });
+        self.gate.keep_what_is_dropped(keep);
+        drop(task.future);
+        self.gate.keep_what_is_dropped(false);
+        if let TaskRole::Delivery { mapping, ticket } = task.role {
+            self.mappings[mapping].machine.answer(ticket, None, self.now);
+        }
+    }
+
+    /// A task has ended with this answer, or without one.
+    fn end(&mut self, task: &SimTask, output: Option<String>) {
+        let TaskRole::Delivery { mapping, ticket } = task.role else {
+            let told = |what: &str| output.as_ref().is_some_and(|output| output.contains(what));
+            if told("\"redrive.skipped\"") {
+                self.gate.see("redrive: left a failure");
+            }
+            if told("\"redrive.rows\"") {
+                self.gate.see("redrive: rows for the archive");
+            }
+            return;
+        };
+        self.gate.see("delivery");
+        if self.lose_answers > 0 {
+            self.lose_answers -= 1;
+            self.gate.see("delivery: answer lost");
+            self.mappings[mapping].machine.answer(ticket, None, self.now);
+            return;
+        }
+        let answer = output.map(|body| FunctionResponse::read(&body));
+        let from = match &answer {
+            Some(FunctionResponse::Done) => task.records.len(),
+            Some(FunctionResponse::Failures(numbers)) => {
+                self.gate.see("delivery: answered in part");
+                let number = SequenceNumber::parse(&numbers[0]).unwrap();
+                task.records.iter().position(|place| self.source.records[*place].number == number).unwrap()
+            }
+            Some(FunctionResponse::Malformed) | None => {
+                self.gate.see("delivery: failed whole");
+                0
+            }
+        };
+        let function = self.mappings[mapping].function as usize;
+        task.records[..from].iter().for_each(|place| self.settled[*place][function] = true);
+        self.mappings[mapping].machine.answer(ticket, answer.as_ref(), self.now);
+    }
+
+    /// A mapping starts all that it has to do now.
+    pub(super) async fn start(&mut self, mapping: usize) -> bool {
+        let mut started = false;
+        while let Some(step) = self.mappings[mapping].machine.next(self.now) {
+            started = true;
+            let function = self.mappings[mapping].function;
+            let records: Vec<usize> = step.records.iter().map(|entry| entry.body).collect();
+            match step.work {
+                ActionKind::Deliver => {
+                    self.deliver(function, records, TaskRole::Delivery { mapping, ticket: step.ticket })
+                }
+                ActionKind::Discard(_) if self.fail_recordings > 0 => {
+                    self.fail_recordings -= 1;
+                    self.gate.see("given up: not recorded");
+                    self.mappings[mapping].machine.recorded(step.ticket, false, self.now);
+                }
+                ActionKind::Discard(reason) => {
+                    self.gate.see(match reason {
+                        DiscardReason::RecordAgeExceeded => "given up: age",
+                        DiscardReason::RetryAttemptsExhausted => "given up: retries",
+                    });
+                    self.given_up += 1;
+                    let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
+                    let (key, body) = envelope(function, &step, reason, &event, self.given_up);
+                    self.stage.put_object(FAILURES, &key, body).await;
+                    for place in &records {
+                        self.settled[*place][function as usize] = true;
+                    }
+                    self.mappings[mapping].machine.recorded(step.ticket, true, self.now);
+                }
+            }
+        }
+        started
+    }
+
+    /// Runs every task to its end.
+    pub(super) async fn run_all(&mut self) {
+        while !self.tasks.is_empty() {
+            self.run(0).await;
+        }
+    }
+}
+
+fn invocation(now: OffsetDateTime) -> Invocation {
+    Invocation { now, stop_at: Instant::now() + INVOCATION, request_id: "1".to_owned() }
+}
+
+fn replicator(replicas: &[BoundedKey; 2], s3: aws_sdk_s3::Client) -> ReplicatorHandler {
+    let sinks = replicas.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Sink>).collect();
+    ReplicatorHandler::new(sinks, Quarantine::new(s3, FAILURES.to_owned(), "replicator"))
+}
+
+fn spelled(answer: Option<impl serde::Serialize>) -> Option<String> {
+    answer.map(|answer| serde_json::to_string(&answer).unwrap())
+}
