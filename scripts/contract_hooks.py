@@ -23,7 +23,7 @@ NUMBERS = itertools.count()
 VALID = {"if-match": '"1", "2"', "if-none-match": 'W/"1"'}
 
 
-# What search answers comes by the stream, a moment after the write (docs/PROMISES.md: no bound on the lag is promised). A
+# What search answers comes by the stream, a moment after the write (docs/GUARANTEES.md: no bound on the lag is promised). A
 # walk that has just created a record waits until it has arrived, also behind what the phases before have written.
 ARRIVAL_SECONDS = 10
 

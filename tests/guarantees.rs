@@ -1,5 +1,5 @@
-//! docs/PROMISES.md is a contract: every promise is numbered, names tests that exist, and has one of its own number here:
-//! `cargo test -p tests promise_07`.
+//! docs/GUARANTEES.md is a contract: every promise is numbered, names tests that exist, and has one of its own number here:
+//! `cargo test -p tests guarantee_07`.
 
 mod api;
 mod archive;
@@ -34,7 +34,7 @@ fn every_promise_names_tests_that_exist_and_has_one_of_its_number() {
     for folder in ["tests", "shared/src", "functions", "local/src"] {
         tests_of(&root.join(folder), &mut names);
     }
-    let text = fs::read_to_string(root.join("docs/PROMISES.md")).unwrap();
+    let text = fs::read_to_string(root.join("docs/GUARANTEES.md")).unwrap();
     let promised = text.split("\n## Promised\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
     let mut numbers = 0;
     for promise in promised.split("\n\n").map(str::trim).filter(|part| !part.is_empty()).flat_map(paragraphs) {
@@ -42,13 +42,13 @@ fn every_promise_names_tests_that_exist_and_has_one_of_its_number() {
         assert!(promise.starts_with(&format!("{numbers}. ")), "promise {numbers} is out of order:\n{promise}");
         let (_, shown) = promise.split_once("Shown by ").unwrap_or_else(|| panic!("no test shows:\n{promise}"));
         let shown: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
-        let own = format!("promise_{numbers:02}_");
+        let own = format!("guarantee_{numbers:02}_");
         assert!(shown.first().is_some_and(|first| first.starts_with(&own)), "no test of its number shows:\n{promise}");
         for name in shown {
             assert!(names.contains(name), "promise {numbers} names {name}, which is no test");
         }
     }
-    let of_a_number = names.iter().filter(|name| name.starts_with("promise_")).count();
+    let of_a_number = names.iter().filter(|name| name.starts_with("guarantee_")).count();
     assert_eq!(of_a_number, numbers, "each promise has one test of its number, and each of those its promise");
 }
 

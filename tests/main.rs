@@ -20,6 +20,6 @@ mod telemetry;
 mod template;
 mod users_api;
 
-/// As the functions have it (docs/figures.md): histories are mostly many small things that come and go.
+/// As the functions have it (docs/benchmarks.md): histories are mostly many small things that come and go.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

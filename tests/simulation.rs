@@ -127,7 +127,7 @@ fn a_replica_lost_while_a_former_stream_is_read_is_repaired() {
 #[test]
 #[ignore = "takes as long as it is told to: scripts/prove"]
 fn as_many_histories_as_asked_for_end_right() {
-    let environment = Environment::of_process();
+    let environment = Environment::from_env();
     let number = |name, otherwise: u64| environment.get(name).map_or(otherwise, |text| text.parse().unwrap());
     let threads = std::thread::available_parallelism().unwrap().get();
     let on = match environment.get("ENGINES") {

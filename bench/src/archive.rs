@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use self::requests::RequestCounter;
 
-/// As the functions have it (docs/figures.md): their tasks are measured in this process.
+/// As the functions have it (docs/benchmarks.md): their tasks are measured in this process.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

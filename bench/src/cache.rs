@@ -30,7 +30,7 @@ const LOADS: [usize; 2] = [1, 16];
 pub(crate) async fn measure(binaries: &Path) -> Result<(), BenchError> {
     let server = CacheServer::start().await?;
     let stack =
-        LocalStack::boot(StackOptions { expire_every: Duration::from_hours(24), ..StackOptions::default() }).await?;
+        LocalStack::start(StackOptions { expire_every: Duration::from_hours(24), ..StackOptions::default() }).await?;
     put(&stack).await?;
     println!("\ncache: one record of about 0.3 KB");
     hits(binaries, stack.dynamodb_url(), &server.url()).await?;
@@ -81,9 +81,9 @@ async fn hits(binaries: &Path, endpoint: &str, cache: &str) -> Result<(), BenchE
 }
 
 async fn calls(stack: &LocalStack, cache: &Cache) -> Result<(), BenchError> {
-    let (table, line) = (stack.dynamodb(), cache.line().await?);
+    let (table, line) = (stack.dynamodb(), cache.connection().await?);
     let entry = CacheEntry { version: 7, expires_at: None, json: vec![b'x'; 300] };
-    line.fill("bench", &entry, Clock::system().now()).await?;
+    line.put("bench", &entry, Clock::system().now()).await?;
     for at_once in LOADS {
         let ask_cache = |_| {
             let line = line.clone();

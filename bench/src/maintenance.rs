@@ -36,7 +36,7 @@ const ROUNDS: usize = 5;
 /// Measures, and prints.
 pub(crate) async fn measure() -> Result<(), BenchError> {
     let stack =
-        LocalStack::boot(StackOptions { expire_every: Duration::from_hours(24), ..StackOptions::default() }).await?;
+        LocalStack::start(StackOptions { expire_every: Duration::from_hours(24), ..StackOptions::default() }).await?;
     let elsewhere = DynamoDbEngine::start(TcpListener::bind(("127.0.0.1", 0)).await?, None).await?;
     let (here, there) = (stack.dynamodb(), clients::dynamodb(elsewhere.endpoint()));
     let maintenance = |replica: &str| {
@@ -46,7 +46,7 @@ pub(crate) async fn measure() -> Result<(), BenchError> {
         Ok::<MaintenanceHandler, BenchError>(maintenance)
     };
     put_all(&here, "Users", false).await?;
-    stack.drained().await;
+    stack.wait_until_drained().await;
     println!("\nmaintenance: {ITEMS} items of about 1 KB, on embedded engines");
 
     let (mut ratios, mut rates) = (Vec::new(), Vec::new());

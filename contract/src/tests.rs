@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use api::openapi::OPENAPI_JSON;
-use front::problem::every;
+use front::problem::all_variants;
 use serde_json::Value;
 
 use super::problems::of;
@@ -46,7 +46,7 @@ fn every_problem_is_told_where_it_can_come() {
             told.insert(problem.type_uri());
         }
     }
-    for problem in every() {
+    for problem in all_variants() {
         let kind = problem.type_uri();
         let is_everywhere = everywhere.iter().any(|name| kind.ends_with(name));
         assert_eq!(told.contains(&kind), !is_everywhere, "{kind}");

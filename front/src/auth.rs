@@ -30,7 +30,7 @@ pub struct AuthLayer {
     /// The time, by which tokens expire.
     pub clock: Clock,
     /// What each route needs.
-    pub need: RequiredScope,
+    pub required_scope: RequiredScope,
 }
 
 /// Lets a request in, with its [`Caller`], or answers why not.
@@ -39,11 +39,11 @@ pub struct AuthLayer {
 /// Nobody is known to call, or the caller's token lacks the scope.
 pub async fn authorize(State(door): State<AuthLayer>, mut request: Request, next: Next) -> Result<Response, Problem> {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let Some(scope) = route.as_ref().and_then(|route| (door.need)(route.as_str(), request.method())) else {
+    let Some(scope) = route.as_ref().and_then(|route| (door.required_scope)(route.as_str(), request.method())) else {
         return Ok(next.run(request).await);
     };
     let caller = door.caller(&request).ok_or(Problem::Unauthenticated { auth: door.auth })?;
-    if !caller.may(scope) {
+    if !caller.has_scope(scope) {
         return Err(Problem::InsufficientScope { scope, scopes: door.scopes });
     }
     request.extensions_mut().insert(caller);
@@ -53,19 +53,19 @@ pub async fn authorize(State(door): State<AuthLayer>, mut request: Request, next
 impl AuthLayer {
     fn caller(&self, request: &Request) -> Option<Caller> {
         if self.auth == AuthMode::None {
-            return Some(Caller::trusted("anybody".to_owned()));
+            return Some(Caller::unrestricted("anybody".to_owned()));
         }
         let Some(RequestContext::ApiGatewayV2(context)) = request.request_context_ref() else {
             return None;
         };
         let authorizer = context.authorizer.as_ref()?;
         match self.auth {
-            AuthMode::Jwt => Caller::of_claims(&authorizer.jwt.as_ref()?.claims, &self.scopes, self.clock.now()),
+            AuthMode::Jwt => Caller::from_claims(&authorizer.jwt.as_ref()?.claims, &self.scopes, self.clock.now()),
             AuthMode::Iam => {
                 let id = authorizer.iam.as_ref()?.caller_id.as_deref()?;
                 // A role's sessions have names of their own after the colon, and are one caller.
                 let id = id.split(':').next().filter(|id| !id.is_empty())?;
-                Some(Caller::trusted(format!("iam {id}")))
+                Some(Caller::unrestricted(format!("iam {id}")))
             }
             AuthMode::None => None,
         }

@@ -118,7 +118,7 @@ mod tests {
             auth: AuthMode::None,
             scopes: ScopeMapping::default(),
             clock: Clock::fixed(NOW),
-            need: |_, _| None,
+            required_scope: |_, _| None,
         };
         let routes = Router::new()
             .route("/users/{user_id}", resource(get(|uri: Uri| async move { uri.to_string() }), READ))

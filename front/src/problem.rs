@@ -364,7 +364,7 @@ impl Problem {
 
 /// One problem of each type, for the documentation and its tests.
 #[must_use]
-pub fn every() -> Vec<Problem> {
+pub fn all_variants() -> Vec<Problem> {
     let cause = || "the cause".to_owned();
     vec![
         Problem::UnknownRoute,
@@ -424,7 +424,7 @@ impl From<TableError> for Problem {
 impl From<WriteError> for Problem {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Absent => Self::NotFound,
+            WriteError::NotFound => Self::NotFound,
             WriteError::Exists => Self::AlreadyExists,
             WriteError::EmailTaken => Self::EmailTaken,
             WriteError::PreconditionFailed => Self::PreconditionFailed,

@@ -65,7 +65,7 @@ pub async fn request_telemetry(State(clock): State<Clock>, mut request: Request,
         route: route.as_ref().map_or("unknown", MatchedPath::as_str),
         status: response.status().as_u16(),
         duration_ms: started.elapsed().as_secs_f64() * 1_000.0,
-        capacity_units: meter.units(),
+        capacity_units: meter.consumed_units(),
         request_id: &request_id,
         trace_id: trace_id.as_deref().unwrap_or_default(),
     };

@@ -80,7 +80,7 @@ impl UserListWriter {
     ///
     /// # Errors
     /// The value cannot be written as JSON.
-    pub fn member(&mut self, name: &str, value: &impl Serialize) -> Result<(), Problem> {
+    pub fn push_field(&mut self, name: &str, value: &impl Serialize) -> Result<(), Problem> {
         if !self.is_closed {
             self.text.push(b']');
             self.is_closed = true;
@@ -91,7 +91,7 @@ impl UserListWriter {
 
     /// The whole text.
     #[must_use]
-    pub fn close(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
         if !self.is_closed {
             self.text.push(b']');
         }

@@ -93,7 +93,7 @@ impl CacheServer {
     ///
     /// # Errors
     /// As above.
-    pub async fn start_again(&mut self) -> Result<(), CacheServerError> {
+    pub async fn restart(&mut self) -> Result<(), CacheServerError> {
         self.spawn_again()?;
         self.ready(&self.url()).await
     }
@@ -183,11 +183,11 @@ pub async fn reach(url: &str) -> Result<(), CacheServerError> {
 }
 
 async fn prove(cache: &Cache) -> Result<(), CacheError> {
-    cache.line().await?.prove().await
+    cache.connection().await?.check_writable().await
 }
 
 fn settings(url: &str) -> Result<CacheSettings, CacheError> {
     let parsed = CacheSettings::parse(|name| (name == "CACHE_URL").then_some(url));
-    let none = || CacheError::Refused("no cache is named".to_owned());
-    parsed.map_err(|wrong| CacheError::Refused(wrong.join("; ")))?.ok_or_else(none)
+    let none = || CacheError::Misconfigured("no cache is named".to_owned());
+    parsed.map_err(|wrong| CacheError::Misconfigured(wrong.join("; ")))?.ok_or_else(none)
 }

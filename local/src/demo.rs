@@ -80,7 +80,7 @@ struct DemoState {
 /// [`DemoError`] if it cannot be told to the end.
 pub async fn run(options: StackOptions, duckdb: &DuckDb) -> Result<bool, DemoError> {
     let started = Instant::now();
-    let stack = LocalStack::boot(options).await?;
+    let stack = LocalStack::start(options).await?;
     let page = shown(&stack, duckdb, started).await;
     stack.stop().await;
     let page = page?;
@@ -111,7 +111,7 @@ async fn shown(stack: &LocalStack, duckdb: &DuckDb, started: Instant) -> Result<
 }
 
 async fn drained(stack: &LocalStack) -> Result<(), DemoError> {
-    tokio::time::timeout(DRAINED_WITHIN, stack.drained()).await.map_err(|_| DemoError::NotDrained)
+    tokio::time::timeout(DRAINED_WITHIN, stack.wait_until_drained()).await.map_err(|_| DemoError::NotDrained)
 }
 
 /// The story itself. The poison record stands in its middle, so that all that follows shows that nothing waits for it.
@@ -147,6 +147,6 @@ async fn act(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let expired = browser.send("GET", &alan.path("alan"), json, "").await?;
-    stack.expire_now().await?;
+    stack.run_ttl_sweep().await?;
     Ok(DemoState { ada, replicated_ms, grace, edsger: vec![edsger, deleted, gone], alan: vec![alan, expired], started })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::environment::Environment;
 
-/// As the functions have it (docs/figures.md): they run here.
+/// As the functions have it (docs/benchmarks.md): they run here.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
             return ExitCode::from(local::options::REFUSED);
         }
     };
-    let code = runtime.block_on(local::options::run(std::env::args_os(), &Environment::of_process()));
+    let code = runtime.block_on(local::options::run(std::env::args_os(), &Environment::from_env()));
     // An invocation that outlived the stop has a thread of its own: it is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     code

@@ -205,7 +205,7 @@ async fn serve(line: CommandLine) -> ExitCode {
         _ => {}
     }
     let env_file = line.env_file.clone();
-    let stack = match LocalStack::boot(options(line)).await {
+    let stack = match LocalStack::start(options(line)).await {
         Ok(stack) => stack,
         Err(refusal) => return refuse(&refusal.to_string()),
     };

@@ -56,7 +56,7 @@ pub enum PostgresServerError {
     },
     /// It runs and does not do what it should.
     #[error("PostgreSQL does not answer as it should: {0}")]
-    Odd(String),
+    UnexpectedResponse(String),
 }
 
 fn system(doing: &'static str) -> impl FnOnce(io::Error) -> PostgresServerError {
@@ -186,8 +186,8 @@ impl PostgresServer {
     pub async fn owner(&self, database: &str, sql: &str) -> Result<(), PostgresServerError> {
         let client = connect(self.port.number(), database)
             .await
-            .map_err(|error| PostgresServerError::Odd(describe_error(&error)))?;
-        client.batch_execute(sql).await.map_err(|error| PostgresServerError::Odd(describe_error(&error)))
+            .map_err(|error| PostgresServerError::UnexpectedResponse(describe_error(&error)))?;
+        client.batch_execute(sql).await.map_err(|error| PostgresServerError::UnexpectedResponse(describe_error(&error)))
     }
 
     /// Starts it, if it does not run.

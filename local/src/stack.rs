@@ -102,7 +102,7 @@ pub enum StartError {
     Template(#[from] TemplateError),
     /// The template has something that this program cannot run.
     #[error("{}: {problem}", path.display())]
-    Unrunnable {
+    UnsupportedTemplate {
         /// The template.
         path: PathBuf,
         /// What it is.
@@ -160,7 +160,7 @@ pub enum StartError {
     Tables(String),
     /// A tier's server would forget what the tables keep.
     #[error("{option} auto keeps nothing, and --data does: give {option} the URL of a server that keeps its data, too")]
-    Forgetful {
+    EphemeralTierWithData {
         /// The tier's option.
         option: &'static str,
     },
@@ -195,7 +195,7 @@ impl LocalStack {
     ///
     /// # Errors
     /// [`StartError`], one clear line that names what to change.
-    pub async fn boot(options: StackOptions) -> Result<Self, StartError> {
+    pub async fn start(options: StackOptions) -> Result<Self, StartError> {
         let tiers = EnabledTiers::plan(&options)?;
         let mut choices = tiers.urls.choices();
         let scopes = [("ScopeClaim", &options.scope_claim), ("ScopePrefix", &options.scope_prefix)];
@@ -237,7 +237,7 @@ impl LocalStack {
         }
         let authorizer = TokenAuthorizer::of(&options.auth, scopes)?;
         if let Some(authorizer) = &authorizer {
-            api = Arc::clone(authorizer).before(api);
+            api = Arc::clone(authorizer).layer(api);
         }
         // Not behind the authorizer: it is Lambda's answer, and not the API's.
         let environments =
@@ -354,12 +354,12 @@ impl LocalStack {
     ///
     /// # Errors
     /// [`dynamodb::DynamoDbEngineError`] if the engine fails.
-    pub async fn expire_now(&self) -> Result<usize, dynamodb::DynamoDbEngineError> {
+    pub async fn run_ttl_sweep(&self) -> Result<usize, dynamodb::DynamoDbEngineError> {
         self.dynamodb.sweep_ttl(Clock::system().now()).await
     }
 
     /// Waits until every mapping has handed over and finished all records that are in the streams now.
-    pub async fn drained(&self) {
+    pub async fn wait_until_drained(&self) {
         join_all(self.pumps.iter().map(EventSourceMapping::drained)).await;
     }
 

@@ -51,7 +51,7 @@ pub enum RunTaskError {
     #[error(
         "nothing listens on port {port} of 127.0.0.1: start it with `cargo run -p local`, name another port with {option}, or a data folder with --data"
     )]
-    Nobody {
+    NotListening {
         /// The port.
         port: u16,
         /// The option that changes it.
@@ -100,10 +100,10 @@ struct SegmentedTask {
 impl SegmentedTask {
     /// Reads the order as the function would. A run without a name gets one that sorts by time.
     fn parse(text: &str, clock: &Clock) -> Result<Self, RunTaskError> {
-        let payload: &RawValue = serde_json::from_str(text).map_err(InvalidRequest::Shape)?;
+        let payload: &RawValue = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
         let invocation = invocation(TURN, clock);
         let TaskRequest { task, run_id: run, segment, .. } = TaskRequest::parse(payload, &invocation)?;
-        let mut order: Map<String, Value> = serde_json::from_str(text).map_err(InvalidRequest::Shape)?;
+        let mut order: Map<String, Value> = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
         for field in ["segment", "cursor"] {
             if order.contains_key(field) {
                 return Err(RunTaskError::OneInvocation(field));
@@ -111,7 +111,7 @@ impl SegmentedTask {
         }
         order.insert("run_id".to_owned(), run.clone().into());
         let lag = if let TaskSpec::Verify(verify) = &task { verify.lag } else { Duration::ZERO };
-        Ok(Self { task: task.name(), order, run, segments: segment.of, turn: TURN + lag })
+        Ok(Self { task: task.name(), order, run, segments: segment.total_segments, turn: TURN + lag })
     }
 }
 

@@ -74,7 +74,7 @@ impl TokenAuthorizer {
     pub fn of(auth: &LocalAuth, scopes: ScopeMapping) -> Result<Option<Arc<Self>>, AuthorizerError> {
         let authorizer = match auth {
             LocalAuth::None => return Ok(None),
-            LocalAuth::Jwt(None) => Self::fresh()?,
+            LocalAuth::Jwt(None) => Self::generate_key()?,
             LocalAuth::Jwt(Some(path)) => Self::load(path)?,
         };
         Ok(Some(Arc::new(Self { scopes, ..authorizer })))
@@ -84,7 +84,7 @@ impl TokenAuthorizer {
     ///
     /// # Errors
     /// The machine has no randomness for a key.
-    pub fn fresh() -> Result<Self, AuthorizerError> {
+    pub fn generate_key() -> Result<Self, AuthorizerError> {
         let failed = |error: &dyn std::fmt::Display| AuthorizerError::NoKey(error.to_string());
         let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
         let own = EncodingKey::from_ec_der(pair.map_err(|error| failed(&error))?.as_ref());
@@ -126,7 +126,7 @@ impl TokenAuthorizer {
     }
 
     /// The router behind this authorizer.
-    pub fn before(self: Arc<Self>, router: Router) -> Router {
+    pub fn layer(self: Arc<Self>, router: Router) -> Router {
         router.layer(from_fn(move |mut request: Request, next: Next| {
             let authorizer = Arc::clone(&self);
             async move {
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_token_of_its_own_key_is_verified_and_no_other_is() {
-        let (one, other) = (TokenAuthorizer::fresh().unwrap(), TokenAuthorizer::fresh().unwrap());
+        let (one, other) = (TokenAuthorizer::generate_key().unwrap(), TokenAuthorizer::generate_key().unwrap());
         let token = one.token("ada", "users:read", LATER).unwrap();
         assert_eq!(one.verify(&token).unwrap()["sub"], "ada");
         assert_eq!(other.verify(&token), None, "the same key id, another key");
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_public_half_in_a_file_verifies_and_cannot_sign() {
-        let signer = TokenAuthorizer::fresh().unwrap();
+        let signer = TokenAuthorizer::generate_key().unwrap();
         let public = set(&serde_json::to_string(&signer.keys).unwrap()).unwrap();
         assert!(public.verify(&signer.token("ada", "", LATER).unwrap()).is_some());
         assert_eq!(public.token("ada", "", LATER), None);

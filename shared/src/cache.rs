@@ -49,7 +49,7 @@ const LOGIN: &str = "correct its user and password, or set CACHE_AUTH=iam";
 pub enum CacheError {
     /// The settings are at fault: no other try will do.
     #[error("{0}")]
-    Refused(String),
+    Misconfigured(String),
     /// Out of reach, overloaded or being replaced.
     #[error("{0}")]
     Unavailable(String),
@@ -77,7 +77,7 @@ impl CacheError {
             }
             _ => return Self::Unavailable(format!("the cache at {place} failed: {words}")),
         };
-        Self::Refused(format!("the cache at {place} refuses ({words}): {fix}"))
+        Self::Misconfigured(format!("the cache at {place} refuses ({words}): {fix}"))
     }
 }
 
@@ -104,19 +104,23 @@ impl Cache {
     /// The cache of these settings; `signer` signs for a login by IAM. Nothing is connected yet.
     #[must_use]
     pub fn new(settings: CacheSettings, signer: Option<TokenSigner>) -> Self {
-        Self::trusting(settings, signer, None)
+        Self::with_root_certificates(settings, signer, None)
     }
 
     /// The same, whose certificate is of these authorities (PEM) instead of the public ones.
     #[must_use]
-    pub fn trusting(settings: CacheSettings, signer: Option<TokenSigner>, roots: Option<Vec<u8>>) -> Self {
+    pub fn with_root_certificates(
+        settings: CacheSettings,
+        signer: Option<TokenSigner>,
+        roots: Option<Vec<u8>>,
+    ) -> Self {
         let open = Mutex::new(None);
         Self(Arc::new(CacheInner { settings, signer, roots, open, gate: Arc::new(Gate::new(0)) }))
     }
 
     /// Where it is, without its password.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub fn endpoint(&self) -> String {
         self.0.settings.place()
     }
 
@@ -125,7 +129,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`]
-    pub async fn line(&self) -> Result<CacheConnection, CacheError> {
+    pub async fn connection(&self) -> Result<CacheConnection, CacheError> {
         if let Some(line) = self.opened() {
             return Ok(line);
         }
@@ -152,7 +156,7 @@ impl Cache {
     }
 
     /// Gives a line up, which has failed: the next one is connected anew.
-    pub fn hang_up(&self, line: &CacheConnection) {
+    pub fn discard(&self, line: &CacheConnection) {
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.as_ref().is_some_and(|open| open.number == line.number) {
             *open = None;
@@ -179,7 +183,7 @@ impl Cache {
         let late = |_| {
             Err(CacheError::Unavailable(format!(
                 "the cache at {} does not answer: look after CACHE_URL and its security group",
-                self.place()
+                self.endpoint()
             )))
         };
         tokio::time::timeout(CONNECT_WITHIN, connecting).await.unwrap_or_else(late)
@@ -189,9 +193,10 @@ impl Cache {
         if self.0.settings.login == CacheAuth::Password {
             return Ok(info);
         }
-        let refused =
-            |reason: String| CacheError::Refused(format!("no login at the cache at {}: {reason}", self.place()));
-        let door = self.0.settings.door().ok_or_else(|| {
+        let refused = |reason: String| {
+            CacheError::Misconfigured(format!("no login at the cache at {}: {reason}", self.endpoint()))
+        };
+        let door = self.0.settings.iam_cache().ok_or_else(|| {
             refused("CACHE_AUTH=iam needs CACHE_URL to be ElastiCache's own endpoint, which names the cache".to_owned())
         })?;
         let signer =

@@ -225,7 +225,7 @@ impl CanonicalKey {
         let shape = |error: serde_json::Error| KeyError::Shape(error.to_string());
         let attributes: BTreeMap<BorrowedText<'_>, KeyAttribute<'_>> =
             serde_json::from_str(raw.get()).map_err(shape)?;
-        Self::spell(attributes)
+        Self::canonicalize(attributes)
     }
 
     /// The key of these attributes, each with its value as DynamoDB JSON; their names in order.
@@ -239,7 +239,7 @@ impl CanonicalKey {
         let (mut count, mut is_spelled) = (0, true);
         for (name, value) in attributes {
             count += 1;
-            is_spelled &= !has_escape(name) && is_one_spelling(value);
+            is_spelled &= !has_escape(name) && is_canonical(value);
             if count > 1 {
                 json.push(',');
             }
@@ -257,7 +257,7 @@ impl CanonicalKey {
     }
 
     /// The one spelling of these attributes.
-    pub(crate) fn spell(mut attributes: BTreeMap<BorrowedText<'_>, KeyAttribute<'_>>) -> Result<Self, KeyError> {
+    pub(crate) fn canonicalize(mut attributes: BTreeMap<BorrowedText<'_>, KeyAttribute<'_>>) -> Result<Self, KeyError> {
         let shape = |error: serde_json::Error| KeyError::Shape(error.to_string());
         if !(1..=2).contains(&attributes.len()) {
             return Err(KeyError::Count(attributes.len()));
@@ -298,7 +298,7 @@ fn has_escape(text: &str) -> bool {
 }
 
 /// Whether a key attribute's JSON is surely in its one spelling.
-fn is_one_spelling(value: &str) -> bool {
+fn is_canonical(value: &str) -> bool {
     let of = |kind| value.strip_prefix(kind)?.strip_suffix("\"}");
     match (of("{\"S\":\""), of("{\"N\":\"")) {
         (Some(text), _) => !has_escape(text),
@@ -443,7 +443,7 @@ pub struct Change<'a> {
     pub source: StreamSource<'a>,
     /// When it happened, to the second as a rule; nothing if the record says none, or none of the years 1970 to 9999.
     /// A clock, never a version.
-    pub at: Option<OffsetDateTime>,
+    pub approximate_creation_time: Option<OffsetDateTime>,
     /// The record's own identifier.
     pub event_id: Option<Cow<'a, str>>,
     /// What the stream's images show, e.g. `NEW_AND_OLD_IMAGES`.

@@ -36,7 +36,7 @@ pub fn batch_response(
             lowest = Some((text, number));
         }
     }
-    Ok(lowest.map_or_else(BatchResponse::done, |(text, _)| BatchResponse::resend_from(text)))
+    Ok(lowest.map_or_else(BatchResponse::success, |(text, _)| BatchResponse::retry_from(text)))
 }
 
 #[cfg(test)]

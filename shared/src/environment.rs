@@ -24,7 +24,7 @@ pub struct Environment(BTreeMap<String, String>);
 impl Environment {
     /// The process's own.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub fn from_env() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one place where the process's environment is read")]
         // Not `vars`, which panics on a variable that is not Unicode; no variable of ours may be such a one.
         let variables = std::env::vars_os();
@@ -77,7 +77,7 @@ impl VariableReader<'_> {
     }
 
     /// A variable that counts only where another one is `true`, and must be set there.
-    pub fn only_if<T>(&mut self, switch: &str, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub fn required_if<T>(&mut self, switch: &str, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let is_on = self.optional(switch, flag).unwrap_or(false);
         let value = self.optional(name, parse);
         if is_on && self.environment.get(name).is_none() {
@@ -87,7 +87,7 @@ impl VariableReader<'_> {
     }
 
     /// What a part of the configuration reads from the same environment. A problem that is known already is not told twice.
-    pub fn part<T>(&mut self, parsed: Result<T, EnvironmentError>) -> Option<T> {
+    pub fn collect<T>(&mut self, parsed: Result<T, EnvironmentError>) -> Option<T> {
         let new = |problem: &String| !self.problems.contains(problem);
         match parsed {
             Ok(part) => Some(part),
@@ -100,7 +100,7 @@ impl VariableReader<'_> {
     }
 
     /// What is read from several variables, with all that is wrong with them, each by its name.
-    pub fn parts<T>(&mut self, parsed: Result<Option<T>, Vec<String>>) -> Option<T> {
+    pub fn collect_optional<T>(&mut self, parsed: Result<Option<T>, Vec<String>>) -> Option<T> {
         parsed.unwrap_or_else(|problems| {
             self.problems.extend(problems);
             None
@@ -108,7 +108,7 @@ impl VariableReader<'_> {
     }
 
     /// Remembers a problem that takes more than one variable to see.
-    pub fn refuse(&mut self, problem: String) {
+    pub fn add_error(&mut self, problem: String) {
         self.problems.push(problem);
     }
 

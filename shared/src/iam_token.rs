@@ -50,7 +50,7 @@ pub enum TokenError {
     NoCredentials(String),
     /// The door or the user does not fit into a URL.
     #[error("the login cannot be signed: {0}")]
-    Unsigned(String),
+    Signing(String),
 }
 
 /// A password for a while. It is shown nowhere.
@@ -112,13 +112,13 @@ impl TokenSigner {
         let identity = credentials.map_err(|error| TokenError::NoCredentials(error.to_string()))?.into();
         let now = self.clock.now();
         // Both dialects sign the same request; it is theirs to leave the scheme out.
-        let (service, host, query) = asked_of(door, user)?;
+        let (service, host, query) = presigned_query(door, user)?;
         let url = format!("https://{host}/?{query}");
 
         let mut settings = SigningSettings::default();
         settings.expires_in = Some(TOKEN_TTL);
         settings.signature_location = SignatureLocation::QueryParams;
-        let unsigned = |error: &dyn fmt::Display| TokenError::Unsigned(error.to_string());
+        let unsigned = |error: &dyn fmt::Display| TokenError::Signing(error.to_string());
         let params = v4::SigningParams::builder()
             .identity(&identity)
             .region(region)
@@ -143,9 +143,9 @@ impl TokenSigner {
 }
 
 /// The service's name in signatures, the host and the query of the request that a token is.
-fn asked_of(door: AuthTarget<'_>, user: &str) -> Result<(&'static str, String, String), TokenError> {
+fn presigned_query(door: AuthTarget<'_>, user: &str) -> Result<(&'static str, String, String), TokenError> {
     if user.is_empty() {
-        return Err(TokenError::Unsigned("the URL names no user".to_owned()));
+        return Err(TokenError::Signing("the URL names no user".to_owned()));
     }
     let user = encoded(user);
     Ok(match door {

@@ -16,7 +16,7 @@ pub struct Invocation {
     /// The time at its start.
     pub now: OffsetDateTime,
     /// When to stop working and answer with what was not finished.
-    pub stop_at: Instant,
+    pub deadline: Instant,
     /// Lambda's request id, for the log.
     pub request_id: String,
 }
@@ -28,7 +28,7 @@ impl Invocation {
     #[must_use]
     pub fn new(now: OffsetDateTime, started: Instant, remaining: Duration, request_id: String) -> Self {
         let margin = RESPONSE_MARGIN.min(remaining / 2);
-        Self { now, stop_at: started + remaining.saturating_sub(margin), request_id }
+        Self { now, deadline: started + remaining.saturating_sub(margin), request_id }
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
     async fn an_answer_has_time_to_reach_lambda() {
         let started = Instant::now();
         let of = |remaining| {
-            Invocation::new(OffsetDateTime::UNIX_EPOCH, started, remaining, String::new()).stop_at - started
+            Invocation::new(OffsetDateTime::UNIX_EPOCH, started, remaining, String::new()).deadline - started
         };
         assert_eq!(of(Duration::from_mins(1)), Duration::from_millis(58_500));
         assert_eq!(of(Duration::from_secs(1)), Duration::from_millis(500));

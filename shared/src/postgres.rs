@@ -86,27 +86,30 @@ impl PostgresDatabase {
     {
         loop {
             let (session, stood) =
-                timeout_at(until, self.session()).await.unwrap_or_else(|_| Err(self.teller().late()))?;
+                timeout_at(until, self.session()).await.unwrap_or_else(|_| Err(self.teller().query_timeout()))?;
             let call = PendingQuery { session: &session, is_over: false };
             let Ok(done) = timeout_at(until, session.within(until, work(Arc::clone(&session)))).await else {
-                return Err(self.teller().late());
+                return Err(self.teller().query_timeout());
             };
             call.end();
             let error = match done {
                 Ok(done) => {
                     if session.is_abandoned.load(Ordering::Relaxed) {
-                        self.forget(&session).await;
+                        self.drop_session(&session).await;
                     }
                     return Ok(done);
                 }
                 Err(error) => error,
             };
-            let fault = self.teller().tell(&error);
-            if session.client.is_closed() || fault.ends_the_session() {
-                self.forget(&session).await;
+            let fault = self.teller().classify(&error);
+            if session.client.is_closed() || fault.is_connection_fatal() {
+                self.drop_session(&session).await;
                 // Another's work may have ended a connection that was made for this one.
                 let is_new = !stood && !session.is_abandoned.load(Ordering::Relaxed);
-                if !is_new && fault.kind != PostgresErrorKind::Setup && error.code().is_none_or(|code| !is_late(code)) {
+                if !is_new
+                    && fault.kind != PostgresErrorKind::Misconfigured
+                    && error.code().is_none_or(|code| !is_late(code))
+                {
                     continue;
                 }
             }
@@ -118,14 +121,17 @@ impl PostgresDatabase {
     ///
     /// # Errors
     /// [`PostgresError`] if there is none.
-    pub async fn alone(&self, until: Instant) -> Result<Client, PostgresError> {
-        timeout_at(until, self.connect()).await.unwrap_or_else(|_| Err(self.teller().late())).map(|(client, _)| client)
+    pub async fn dedicated_connection(&self, until: Instant) -> Result<Client, PostgresError> {
+        timeout_at(until, self.connect())
+            .await
+            .unwrap_or_else(|_| Err(self.teller().query_timeout()))
+            .map(|(client, _)| client)
     }
 
     /// What a statement's error means here.
     #[must_use]
     pub fn fault(&self, error: &Error) -> PostgresError {
-        self.teller().tell(error)
+        self.teller().classify(error)
     }
 
     fn teller(&self) -> ErrorClassifier<'_> {
@@ -147,7 +153,7 @@ impl PostgresDatabase {
         Ok((session, false))
     }
 
-    async fn forget(&self, session: &Arc<PostgresSession>) {
+    async fn drop_session(&self, session: &Arc<PostgresSession>) {
         let mut held = self.session.lock().await;
         if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, session)) {
             *held = None;
@@ -167,7 +173,7 @@ impl PostgresDatabase {
             config.application_name("millrace");
         }
         let pass = self.login.pass(&self.address).await;
-        if let Some(pass) = pass.map_err(|reason| self.teller().fault(PostgresErrorKind::Setup, &reason))? {
+        if let Some(pass) = pass.map_err(|reason| self.teller().fault(PostgresErrorKind::Misconfigured, &reason))? {
             config.password(pass.password);
             if let Some(user) = pass.user {
                 config.user(user);
@@ -176,7 +182,7 @@ impl PostgresDatabase {
         let (client, line) = match &self.address.protection {
             TlsMode::Verified(own) => {
                 let tls = tls::connector(own.as_ref());
-                let tls = tls.map_err(|reason| self.teller().fault(PostgresErrorKind::Setup, &reason))?;
+                let tls = tls.map_err(|reason| self.teller().fault(PostgresErrorKind::Misconfigured, &reason))?;
                 let (client, line) = config.connect(tls).await.map_err(|error| self.fault(&error))?;
                 (client, tokio::spawn(line).abort_handle())
             }

@@ -102,12 +102,12 @@ impl RawItem {
             };
             key.insert(BorrowedText(name.into()), value);
         }
-        Ok(CanonicalKey::spell(key)?)
+        Ok(CanonicalKey::canonicalize(key)?)
     }
 
     /// The names of the attributes that one of the two lacks or holds with another value, sorted.
     #[must_use]
-    pub fn differing(&self, other: &Self) -> Vec<String> {
+    pub fn diff_attribute_names(&self, other: &Self) -> Vec<String> {
         let changed =
             |(name, value): &(&String, &AttributeValue)| !other.0.get(*name).is_some_and(|its| same(value, its));
         let lacking = |name: &&String| !self.0.contains_key(*name);
@@ -119,7 +119,7 @@ impl RawItem {
 
     /// Whether both hold the same attributes with the same values.
     #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
+    pub fn eq_by_value(&self, other: &Self) -> bool {
         same_maps(&self.0, &other.0)
     }
 }
@@ -209,8 +209,8 @@ mod tests {
             ),
             ("{}", "{}"),
         ] {
-            assert!(item(one).is(&item(other)), "{one} {other}");
-            assert_eq!(item(one).differing(&item(other)), [""; 0]);
+            assert!(item(one).eq_by_value(&item(other)), "{one} {other}");
+            assert_eq!(item(one).diff_attribute_names(&item(other)), [""; 0]);
         }
     }
 
@@ -220,9 +220,9 @@ mod tests {
             r#"{"k":{"S":"x"},"a":{"S":"1"},"b":{"L":[{"N":"1"},{"N":"2"}]},"c":{"NULL":true},"e":{"S":"1"}}"#,
             r#"{"k":{"S":"x"},"a":{"N":"1"},"b":{"L":[{"N":"2"},{"N":"1"}]},"d":{"BOOL":false},"e":{"B":"MQ=="}}"#,
         );
-        assert_eq!(item(one).differing(&item(other)), ["a", "b", "c", "d", "e"]);
-        assert_eq!(item(other).differing(&item(one)), ["a", "b", "c", "d", "e"]);
-        assert!(!item(one).is(&item(other)));
+        assert_eq!(item(one).diff_attribute_names(&item(other)), ["a", "b", "c", "d", "e"]);
+        assert_eq!(item(other).diff_attribute_names(&item(one)), ["a", "b", "c", "d", "e"]);
+        assert!(!item(one).eq_by_value(&item(other)));
     }
 
     #[test]

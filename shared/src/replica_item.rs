@@ -33,7 +33,7 @@ pub enum ReplicaState {
     /// An item, without what replication adds.
     Item(RawItem),
     /// A tombstone.
-    Gone {
+    Tombstone {
         /// Whether TTL removed the item.
         expired: bool,
     },
@@ -49,7 +49,7 @@ impl ReplicaItem {
         });
         let gone = item.take(TOMBSTONE_EXPIRES_AT).is_some();
         let expired = matches!(item.take(DELETED_BY_TTL), Some(AttributeValue::Bool(true)));
-        Self { revision, state: if gone { ReplicaState::Gone { expired } } else { ReplicaState::Item(item) } }
+        Self { revision, state: if gone { ReplicaState::Tombstone { expired } } else { ReplicaState::Item(item) } }
     }
 
     /// The item, if it is one. A tombstone is as good as nothing.
@@ -57,14 +57,14 @@ impl ReplicaItem {
     pub fn item(&self) -> Option<&RawItem> {
         match &self.state {
             ReplicaState::Item(item) => Some(item),
-            ReplicaState::Gone { .. } => None,
+            ReplicaState::Tombstone { .. } => None,
         }
     }
 
     /// Whether it is the tombstone of an item that TTL removed.
     #[must_use]
     pub fn expired(&self) -> bool {
-        matches!(self.state, ReplicaState::Gone { expired: true })
+        matches!(self.state, ReplicaState::Tombstone { expired: true })
     }
 }
 

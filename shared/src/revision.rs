@@ -230,7 +230,7 @@ impl Revision {
 
     /// The revision for a reconciled write over this one: just above it, and below the next streamed change.
     #[must_use]
-    pub fn reconcile(self) -> Self {
+    pub fn next_reconciled(self) -> Self {
         Self { reconciled: Some(self.reconciled.map_or(1, |count| count.saturating_add(1))), ..self }
     }
 
@@ -271,7 +271,10 @@ impl Revision {
     ///
     /// # Errors
     /// As there.
-    pub fn parse_beside(text: &str, beside: &mut Option<(String, StreamLabel)>) -> Result<Self, RevisionError> {
+    pub fn parse_with_label_cache(
+        text: &str,
+        beside: &mut Option<(String, StreamLabel)>,
+    ) -> Result<Self, RevisionError> {
         if let Some((label_text, label)) = beside
             && let Some(number) = text.strip_prefix(label_text.as_str()).and_then(|rest| rest.strip_prefix('#'))
             && !number.contains('+')

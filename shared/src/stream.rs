@@ -126,7 +126,7 @@ struct RawChange<'a> {
 fn read_record<'a>(index: usize, raw: &'a RawValue, last: Option<&StreamSource<'a>>) -> StreamRecord<'a> {
     let mut wire: RawRecord<'a> = match serde_json::from_str(raw.get()) {
         Ok(wire) => wire,
-        Err(error) => return rescue(raw, &error),
+        Err(error) => return parse_position_only(raw, &error),
     };
     let sequence = wire.dynamodb.as_mut().and_then(|change| change.sequence_number.take()).map(|text| text.0);
     let number = sequence.as_deref().map(SequenceNumber::parse);
@@ -188,7 +188,7 @@ fn read_change<'a>(
         effect,
         before,
         source,
-        at: change.approximate_creation_date_time.and_then(|json| time_of(json.get())),
+        approximate_creation_time: change.approximate_creation_date_time.and_then(|json| time_of(json.get())),
         event_id: wire.event_id.map(|text| text.0),
         view,
     })
@@ -232,7 +232,7 @@ fn time_of(json: &str) -> Option<OffsetDateTime> {
 }
 
 /// What can still be told of a record whose shape is wrong: its position is needed to report it.
-fn rescue<'a>(raw: &'a RawValue, error: &serde_json::Error) -> StreamRecord<'a> {
+fn parse_position_only<'a>(raw: &'a RawValue, error: &serde_json::Error) -> StreamRecord<'a> {
     #[derive(Deserialize)]
     struct Parts<'a> {
         #[serde(borrow, rename = "eventSourceARN")]
@@ -283,7 +283,7 @@ fn is_same_image(one: Option<ItemImage<'_>>, other: Option<ItemImage<'_>>) -> bo
     match (one, other) {
         (Some(one), Some(other)) if one.get() == other.get() => true,
         (Some(one), Some(other)) => match (RawItem::parse(one.get()), RawItem::parse(other.get())) {
-            (Ok(one), Ok(other)) => one.is(&other),
+            (Ok(one), Ok(other)) => one.eq_by_value(&other),
             _ => false,
         },
         (one, other) => one.is_none() && other.is_none(),
@@ -331,13 +331,13 @@ pub struct BatchResponse(DynamoDbEventResponse);
 impl BatchResponse {
     /// Every record is dealt with.
     #[must_use]
-    pub fn done() -> Self {
+    pub fn success() -> Self {
         Self(DynamoDbEventResponse::default())
     }
 
     /// The record with this sequence number, and all after it, shall come again.
     #[must_use]
-    pub fn resend_from(sequence: &str) -> Self {
+    pub fn retry_from(sequence: &str) -> Self {
         let mut failure = DynamoDbBatchItemFailure::default();
         failure.item_identifier = Some(sequence.to_owned());
         let mut response = DynamoDbEventResponse::default();

@@ -57,7 +57,7 @@ const MAX_CONFLICT_RETRIES: usize = 8;
 pub enum WriteError {
     /// No record is there, or its expiry is past.
     #[error("the record does not exist")]
-    Absent,
+    NotFound,
     /// A live record is there.
     #[error("the record exists already")]
     Exists,
@@ -129,7 +129,7 @@ impl UserTable {
 
     /// The same table, whose calls are counted here.
     #[must_use]
-    pub fn metered(&self, meter: CapacityMeter) -> Self {
+    pub fn with_capacity_meter(&self, meter: CapacityMeter) -> Self {
         Self { meter, ..self.clone() }
     }
 
@@ -290,7 +290,7 @@ impl UserTable {
         }
         let refused = |old: Option<AttributeMap>| match old {
             Some(old) if item::is_live(&old, now) => WriteError::PreconditionFailed,
-            _ => WriteError::Absent,
+            _ => WriteError::NotFound,
         };
         let FieldPatch::Set(patch) = &edits.attributes else {
             return match self.edit(key, edits, None, precondition, now).await {
@@ -302,10 +302,10 @@ impl UserTable {
         let mut current = self.item(key).await?;
         for _ in 0..MAX_CONFLICT_RETRIES {
             let Some(mut item) = current.filter(|item| item::is_live(item, now)) else {
-                return Err(WriteError::Absent);
+                return Err(WriteError::NotFound);
             };
             let version = item::version(&item).map_err(TableError::from)?;
-            if !precondition.admits(Some(version)) {
+            if !precondition.is_satisfied_by(Some(version)) {
                 return Err(WriteError::PreconditionFailed);
             }
             let merged = item::attributes::merge(item.remove(item::ATTRIBUTES), patch);
@@ -421,7 +421,7 @@ impl UserTable {
         });
         Err(match refused {
             ConditionalWriteError::Condition(Some(old)) if item::is_live(&old, now) => WriteError::PreconditionFailed,
-            ConditionalWriteError::Condition(_) => WriteError::Absent,
+            ConditionalWriteError::Condition(_) => WriteError::NotFound,
             ConditionalWriteError::Fault(fault) => fault.into(),
         })
     }

@@ -50,7 +50,7 @@ pub struct TableReadError {
     /// The table.
     pub table: String,
     /// Whether asking again may help without anything being mended: a throttle, an outage, an answer that did not come.
-    pub may_pass: bool,
+    pub retryable: bool,
     /// Why, in words that hold none of an item's values.
     pub reason: String,
 }
@@ -89,12 +89,12 @@ pub struct ScanSegment {
     /// Which part, from 0.
     pub segment: u32,
     /// How many there are.
-    pub of: u32,
+    pub total_segments: u32,
 }
 
 impl ScanSegment {
     /// The whole table.
-    pub const WHOLE: Self = Self { segment: 0, of: 1 };
+    pub const WHOLE: Self = Self { segment: 0, total_segments: 1 };
 }
 
 /// A page of a scan.
@@ -192,7 +192,7 @@ impl TableReader {
             }
         }
         let reason = "keeps leaving keys unread: its read capacity is exhausted".to_owned();
-        Err(TableReadError { table: self.name.clone(), may_pass: true, reason })
+        Err(TableReadError { table: self.name.clone(), retryable: true, reason })
     }
 
     /// Reads a page of a segment, after the key `after` if that is given, consistently.
@@ -210,7 +210,7 @@ impl TableReader {
         let scan = self.client.scan().table_name(&self.name).consistent_read(true).set_limit(limit);
         let scan = scan.set_exclusive_start_key(after.map(RawItem::into_attributes));
         let count = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-        let scan = scan.segment(count(segment.segment)).total_segments(count(segment.of));
+        let scan = scan.segment(count(segment.segment)).total_segments(count(segment.total_segments));
         let answer = scan.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
         let answer = answer.map_err(|error| self.fault("cannot be scanned", &error))?;
         let units = answer.consumed_capacity().map_or(0.0, cost);
@@ -229,7 +229,7 @@ impl TableReader {
     }
 
     fn broken(&self, reason: String) -> TableReadError {
-        TableReadError { table: self.name.clone(), may_pass: false, reason }
+        TableReadError { table: self.name.clone(), retryable: false, reason }
     }
 
     fn fault<E, R>(&self, what: &str, error: &SdkError<E, R>) -> TableReadError
@@ -256,7 +256,7 @@ impl TableReader {
             }
             None => error_chain(error),
         };
-        TableReadError { table: self.name.clone(), may_pass, reason: format!("{what}: {reason}") }
+        TableReadError { table: self.name.clone(), retryable: may_pass, reason: format!("{what}: {reason}") }
     }
 }
 

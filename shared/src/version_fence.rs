@@ -34,13 +34,13 @@ impl MinVersion {
     /// It is the new version. If that is not the higher one, another program wrote, which counts no versions: the one
     /// before then tells of what is no more, and the new one of both.
     #[must_use]
-    pub fn of_write(before: u64, after: u64) -> Self {
+    pub fn after_write(before: u64, after: u64) -> Self {
         if after > before { Self(after) } else { Self(before.saturating_add(1)) }
     }
 
     /// That of a removal of this version: above it, whoever did it.
     #[must_use]
-    pub fn of_removal(before: u64) -> Self {
+    pub fn after_delete(before: u64) -> Self {
         Self(before.saturating_add(1))
     }
 
@@ -53,9 +53,9 @@ impl MinVersion {
             OldImage::Unknown => None,
         };
         match (before, change.effect) {
-            (Some(before), ChangeKind::Remove { .. }) => Self::of_removal(before),
+            (Some(before), ChangeKind::Remove { .. }) => Self::after_delete(before),
             (Some(before), ChangeKind::Write { image: Some(image) }) => {
-                version(image).map_or(Self::HIGHEST, |after| Self::of_write(before, after))
+                version(image).map_or(Self::HIGHEST, |after| Self::after_write(before, after))
             }
             _ => Self::HIGHEST,
         }
@@ -79,18 +79,18 @@ mod tests {
 
     #[test]
     fn a_write_s_floor_is_its_version_and_above_both_if_that_did_not_grow() {
-        assert_eq!(MinVersion::of_write(7, 8), MinVersion(8));
-        assert_eq!(MinVersion::of_write(0, 8), MinVersion(8));
-        assert_eq!(MinVersion::of_write(8, 8), MinVersion(9), "somebody wrote without counting");
-        assert_eq!(MinVersion::of_write(8, 3), MinVersion(9), "or counts otherwise");
-        assert_eq!(MinVersion::of_write(0, 0), MinVersion(1), "what is remembered as missing has the version 0");
+        assert_eq!(MinVersion::after_write(7, 8), MinVersion(8));
+        assert_eq!(MinVersion::after_write(0, 8), MinVersion(8));
+        assert_eq!(MinVersion::after_write(8, 8), MinVersion(9), "somebody wrote without counting");
+        assert_eq!(MinVersion::after_write(8, 3), MinVersion(9), "or counts otherwise");
+        assert_eq!(MinVersion::after_write(0, 0), MinVersion(1), "what is remembered as missing has the version 0");
     }
 
     proptest! {
         #[test]
         fn nothing_from_before_a_change_reaches_its_floor(before in 0..u64::MAX, after in any::<u64>()) {
-            prop_assert!(MinVersion::of_write(before, after).0 > before);
-            prop_assert!(MinVersion::of_removal(before).0 > before);
+            prop_assert!(MinVersion::after_write(before, after).0 > before);
+            prop_assert!(MinVersion::after_delete(before).0 > before);
         }
     }
 

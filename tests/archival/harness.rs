@@ -151,7 +151,7 @@ pub(crate) async fn handle(archiver: &Archiver, batch: &Value, time: Duration) -
     let archiver = archiver.clone();
     let invoked = tokio::spawn(async move {
         let stop_at = Instant::now() + time;
-        let invocation = Invocation { now: OffsetDateTime::UNIX_EPOCH, stop_at, request_id: "1".to_owned() };
+        let invocation = Invocation { now: OffsetDateTime::UNIX_EPOCH, deadline: stop_at, request_id: "1".to_owned() };
         archiver.handle(&event, &invocation).await
     });
     invoked.await.unwrap()

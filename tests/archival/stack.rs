@@ -29,15 +29,15 @@ async fn delete(stack: &LocalStack, user: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_all_that_leaves_the_table_only_what_ttl_removed_reaches_the_archive() {
     let never = Duration::from_hours(24);
-    let stack = LocalStack::boot(StackOptions { expire_every: never, ..StackOptions::default() }).await.unwrap();
+    let stack = LocalStack::start(StackOptions { expire_every: never, ..StackOptions::default() }).await.unwrap();
     // A month ago: TTL passes over what expired more than five years ago.
     let expired = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     put(&stack, "alive", None).await;
     put(&stack, "deleted", None).await;
     put(&stack, "expired", Some(expired)).await;
     delete(&stack, "deleted").await;
-    assert_eq!(stack.expire_now().await.unwrap(), 1);
-    stack.drained().await;
+    assert_eq!(stack.run_ttl_sweep().await.unwrap(), 1);
+    stack.wait_until_drained().await;
 
     let rows = harness::rows(&stack.s3()).await;
     assert_eq!(rows.len(), 1);

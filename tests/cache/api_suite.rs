@@ -24,7 +24,7 @@ static DATABASE: AtomicU32 = AtomicU32::new(0);
 
 /// What the suite runs with, and a way to the server that the stream has.
 pub(crate) async fn cache() -> Option<(CacheAside, Cache)> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_env();
     let mode = environment.get(VARIABLE)?;
     let (url, through) = match mode {
         "well" => {
@@ -52,7 +52,7 @@ pub(crate) async fn cache() -> Option<(CacheAside, Cache)> {
         }
         other => panic!("{VARIABLE} is {other}"),
     };
-    let patience = CacheTimeouts { rest: REST, ..CacheTimeouts::default() };
+    let patience = CacheTimeouts { cooldown: REST, ..CacheTimeouts::default() };
     Some((CacheAside::new(servers::at(&through), "Users", patience), servers::at(&url)))
 }
 

@@ -18,7 +18,7 @@ use crate::users_api::service::{ApiHandle, FIRST, JSON, MERGE, NOW, ServiceRespo
 
 const KEY: &str = "millrace:1:{Users/ada/7}";
 /// Longer than any machine is busy: what is shown is not the time.
-const PATIENT: CacheTimeouts = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+const PATIENT: CacheTimeouts = CacheTimeouts { call: Duration::from_secs(5), cooldown: Duration::from_millis(1) };
 
 async fn service() -> (UsersService, Cache) {
     let cache = cache().await;
@@ -102,7 +102,7 @@ async fn what_another_program_wrote_is_told_from_its_mark_on() {
     service.put(&item).await;
     let read = api.get("/users/ada/7").await;
     assert_eq!((read.json["user"]["name"].as_str(), source(&read)), (Some("Eve"), "database"));
-    assert_eq!(cache.line().await.unwrap().get(KEY).await.unwrap(), CacheSlot::Mark);
+    assert_eq!(cache.connection().await.unwrap().get(KEY).await.unwrap(), CacheSlot::Fenced);
 }
 
 #[tokio::test]
@@ -113,8 +113,8 @@ async fn a_record_without_a_version_is_never_kept() {
     for _ in 0..2 {
         assert_eq!(source(&api.get("/users/eve/7").await), "database");
     }
-    let line = cache.line().await.unwrap();
-    assert_eq!(line.get("millrace:1:{Users/eve/7}").await.unwrap(), CacheSlot::Mark);
+    let line = cache.connection().await.unwrap();
+    assert_eq!(line.get("millrace:1:{Users/eve/7}").await.unwrap(), CacheSlot::Fenced);
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn that_a_record_is_missing_is_told_from_the_cache_and_that_it_is_there_at
     let (service, cache) = service().await;
     let api = service.api();
     assert_eq!(api.get("/users/ada/7").await.status, 404);
-    let line = cache.line().await.unwrap();
+    let line = cache.connection().await.unwrap();
     assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Missing);
     let missing = api.get("/users/ada/7").await;
     assert_eq!((missing.status, missing.problem()), (404, "not-found"));
@@ -162,7 +162,7 @@ async fn troubled(
 
 #[tokio::test]
 async fn a_silent_cache_costs_its_patience_once_and_is_then_left_alone() {
-    let patience = CacheTimeouts { call: Duration::from_millis(25), rest: Duration::from_mins(1) };
+    let patience = CacheTimeouts { call: Duration::from_millis(25), cooldown: Duration::from_mins(1) };
     let (service, _server, calls) = troubled(patience, |_| CacheFault::Silence).await;
     let api = ApiHandle(api::app(&config("Users"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
     api.created("ada", 7).await;
@@ -217,8 +217,8 @@ async fn a_mark_that_did_not_arrive_is_owed_and_what_it_was_to_take_away_is_not_
         marks_fail.store(false, Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert_eq!(api.get("/users/ada/7").await.status, 404);
-        let line = at(&server.url()).line().await.unwrap();
-        assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Mark, "the debt is paid");
+        let line = at(&server.url()).connection().await.unwrap();
+        assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Fenced, "the debt is paid");
     }
 }
 
@@ -297,10 +297,10 @@ async fn a_server_that_lost_its_marks_is_brought_nothing_that_was_read_before() 
     let cache = servers::at(&server.url());
     let service = UsersService::with_cache(cache.clone(), PATIENT).await;
     service.api().created("ada", 7).await;
-    let line = cache.line().await.unwrap();
-    assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Mark);
-    server.start_again().await.unwrap();
+    let line = cache.connection().await.unwrap();
+    assert_eq!(line.get(KEY).await.unwrap(), CacheSlot::Fenced);
+    server.restart().await.unwrap();
     let read = service.api().get("/users/ada/7").await;
     assert_eq!(source(&read), "database");
-    assert_eq!(at(&server.url()).line().await.unwrap().get(KEY).await.unwrap(), CacheSlot::Nothing);
+    assert_eq!(at(&server.url()).connection().await.unwrap().get(KEY).await.unwrap(), CacheSlot::Miss);
 }

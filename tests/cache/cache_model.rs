@@ -134,10 +134,10 @@ impl CacheModel {
         let old = before.unwrap_or(0);
         match after {
             None if self.weakness == Weakness::RemovalCountsNothing => old,
-            None => MinVersion::of_removal(old).version(),
+            None => MinVersion::after_delete(old).version(),
             Some(new) if self.weakness == Weakness::WriteIsBelieved => new.max(1),
             Some(new) if self.weakness == Weakness::LowerWriteIsBelieved && new < old => new + 1,
-            Some(new) => MinVersion::of_write(old, new).version(),
+            Some(new) => MinVersion::after_write(old, new).version(),
         }
     }
 }
@@ -238,7 +238,7 @@ impl ModelRun {
     fn mark(&mut self, floor: u64) {
         self.model.mark(floor);
         // What is a floor to the model is one to the server.
-        self.done.push(StepOutcome::Mark(MinVersion::of_write(0, floor)));
+        self.done.push(StepOutcome::Mark(MinVersion::after_write(0, floor)));
     }
 
     /// By the API, which marks at once, if the mark arrives.

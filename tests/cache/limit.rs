@@ -9,7 +9,7 @@ use shared::cache::Cache;
 use super::servers::{at, cache, url};
 use crate::users_api::service::UsersService;
 
-const PATIENT: CacheTimeouts = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+const PATIENT: CacheTimeouts = CacheTimeouts { call: Duration::from_secs(5), cooldown: Duration::from_millis(1) };
 
 async fn limited(cache: Cache, url: &str) -> crate::users_api::service::ApiHandle {
     let service = UsersService::with_cache(cache, PATIENT).await;

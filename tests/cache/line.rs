@@ -16,68 +16,68 @@ fn entry(version: u64) -> CacheEntry {
 }
 
 fn floor(version: u64) -> MinVersion {
-    MinVersion::of_write(0, version)
+    MinVersion::after_write(0, version)
 }
 
 #[tokio::test]
 async fn a_record_is_taken_over_nothing_and_over_a_lower_one_alone() {
-    let line = cache().await.line().await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Nothing);
-    assert!(line.fill("k", &entry(7), NOW).await.unwrap());
+    let line = cache().await.connection().await.unwrap();
+    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Miss);
+    assert!(line.put("k", &entry(7), NOW).await.unwrap());
     assert_eq!(line.get("k").await.unwrap(), CacheSlot::Entry(entry(7)));
-    assert!(!line.fill("k", &entry(6), NOW).await.unwrap());
-    assert!(!line.fill("k", &entry(7), NOW).await.unwrap());
-    assert!(line.fill("k", &entry(8), NOW).await.unwrap());
+    assert!(!line.put("k", &entry(6), NOW).await.unwrap());
+    assert!(!line.put("k", &entry(7), NOW).await.unwrap());
+    assert!(line.put("k", &entry(8), NOW).await.unwrap());
     assert_eq!(told(&line, "k").await, Some(8));
 }
 
 #[tokio::test]
 async fn a_mark_takes_away_what_is_below_and_lets_in_what_is_not() {
-    let line = cache().await.line().await.unwrap();
-    assert!(line.fill("k", &entry(7), NOW).await.unwrap());
-    line.mark("k", floor(7)).await.unwrap();
+    let line = cache().await.connection().await.unwrap();
+    assert!(line.put("k", &entry(7), NOW).await.unwrap());
+    line.invalidate("k", floor(7)).await.unwrap();
     assert_eq!(told(&line, "k").await, Some(7), "it is the very state that the mark is of");
-    line.mark("k", floor(8)).await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Mark);
-    assert!(!line.fill("k", &entry(7), NOW).await.unwrap());
-    line.mark("k", floor(5)).await.unwrap();
-    assert!(!line.fill("k", &entry(7), NOW).await.unwrap(), "the highest stays");
-    assert!(line.fill("k", &entry(8), NOW).await.unwrap());
+    line.invalidate("k", floor(8)).await.unwrap();
+    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Fenced);
+    assert!(!line.put("k", &entry(7), NOW).await.unwrap());
+    line.invalidate("k", floor(5)).await.unwrap();
+    assert!(!line.put("k", &entry(7), NOW).await.unwrap(), "the highest stays");
+    assert!(line.put("k", &entry(8), NOW).await.unwrap());
 }
 
 #[tokio::test]
 async fn versions_that_differ_by_one_differ_though_a_float_holds_neither() {
-    let line = cache().await.line().await.unwrap();
+    let line = cache().await.connection().await.unwrap();
     let version = (1 << 53) + 1;
-    line.mark("k", floor(version)).await.unwrap();
-    assert!(!line.fill("k", &entry(version - 1), NOW).await.unwrap());
-    assert!(line.fill("k", &entry(version), NOW).await.unwrap());
+    line.invalidate("k", floor(version)).await.unwrap();
+    assert!(!line.put("k", &entry(version - 1), NOW).await.unwrap());
+    assert!(line.put("k", &entry(version), NOW).await.unwrap());
 }
 
 #[tokio::test]
 async fn that_a_record_is_missing_is_known_over_nothing_and_for_seconds() {
     let url = url().await;
-    let line = at(&url).line().await.unwrap();
-    line.fill_missing("k").await.unwrap();
+    let line = at(&url).connection().await.unwrap();
+    line.put_negative("k").await.unwrap();
     assert_eq!(line.get("k").await.unwrap(), CacheSlot::Missing);
     assert!((1..=5_000).contains(&time_left(&url, "k").await));
-    line.mark("k", floor(1)).await.unwrap();
-    line.fill_missing("k").await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Mark, "somebody wrote meanwhile");
-    assert!(line.fill("k", &entry(1), NOW).await.unwrap());
-    line.fill_missing("k").await.unwrap();
+    line.invalidate("k", floor(1)).await.unwrap();
+    line.put_negative("k").await.unwrap();
+    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Fenced, "somebody wrote meanwhile");
+    assert!(line.put("k", &entry(1), NOW).await.unwrap());
+    line.put_negative("k").await.unwrap();
     assert_eq!(told(&line, "k").await, Some(1));
 }
 
 #[tokio::test]
 async fn a_mark_that_comes_again_stands_its_time_anew_and_so_does_a_higher_one_for_a_lower() {
     let url = url().await;
-    let line = at(&url).line().await.unwrap();
-    line.mark("k", floor(9)).await.unwrap();
+    let line = at(&url).connection().await.unwrap();
+    line.invalidate("k", floor(9)).await.unwrap();
     for again in [9, 3] {
         tokio::time::sleep(Duration::from_millis(30)).await;
         let before = time_left(&url, "k").await;
-        line.mark("k", floor(again)).await.unwrap();
+        line.invalidate("k", floor(again)).await.unwrap();
         assert!(time_left(&url, "k").await > before, "{again}");
     }
 }
@@ -85,11 +85,11 @@ async fn a_mark_that_comes_again_stands_its_time_anew_and_so_does_a_higher_one_f
 #[tokio::test]
 async fn a_record_that_ends_soon_leaves_its_floor_for_as_long_as_a_mark_would() {
     let url = url().await;
-    let line = at(&url).line().await.unwrap();
+    let line = at(&url).connection().await.unwrap();
     let ending = CacheEntry { expires_at: Some(NOW.unix_timestamp() + 2), ..entry(7) };
-    assert!(line.fill("k", &ending, NOW).await.unwrap());
+    assert!(line.put("k", &ending, NOW).await.unwrap());
     assert!((55_000..=60_000).contains(&time_left(&url, "k").await));
-    assert!(line.fill("j", &entry(7), NOW).await.unwrap());
+    assert!(line.put("j", &entry(7), NOW).await.unwrap());
     assert!((800_000..=900_000).contains(&time_left(&url, "j").await));
 }
 
@@ -98,46 +98,48 @@ async fn many_marks_are_one_round_trip_also_after_a_restart() {
     let mut server = CacheServer::start().await.unwrap();
     let cache = at(&server.url());
     let marks: Vec<_> = (1..=5_000).map(|n| (format!("k{n}"), floor(n))).collect();
-    let line = cache.line().await.unwrap();
-    line.mark_all(&marks).await.unwrap();
-    assert_eq!(line.get("k5000").await.unwrap(), CacheSlot::Mark);
+    let line = cache.connection().await.unwrap();
+    line.invalidate_all(&marks).await.unwrap();
+    assert_eq!(line.get("k5000").await.unwrap(), CacheSlot::Fenced);
     server.kill();
-    assert!(line.mark_all(&marks).await.is_err());
-    cache.hang_up(&line);
-    server.start_again().await.unwrap();
-    let line = cache.line().await.unwrap();
-    assert_eq!(line.get("k1").await.unwrap(), CacheSlot::Nothing);
-    line.mark_all(&marks).await.unwrap();
-    assert_eq!(line.get("k1").await.unwrap(), CacheSlot::Mark);
+    assert!(line.invalidate_all(&marks).await.is_err());
+    cache.discard(&line);
+    server.restart().await.unwrap();
+    let line = cache.connection().await.unwrap();
+    assert_eq!(line.get("k1").await.unwrap(), CacheSlot::Miss);
+    line.invalidate_all(&marks).await.unwrap();
+    assert_eq!(line.get("k1").await.unwrap(), CacheSlot::Fenced);
 }
 
 #[tokio::test]
 async fn a_line_that_failed_stays_failed_though_the_server_is_back() {
     let mut server = CacheServer::start().await.unwrap();
     let cache = at(&server.url());
-    let line = cache.line().await.unwrap();
-    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Nothing, "a reader looks, and goes to the table");
-    server.start_again().await.unwrap();
-    assert!(line.fill("k", &entry(7), NOW).await.is_err(), "the marks since its look are lost");
+    let line = cache.connection().await.unwrap();
+    assert_eq!(line.get("k").await.unwrap(), CacheSlot::Miss, "a reader looks, and goes to the table");
+    server.restart().await.unwrap();
+    assert!(line.put("k", &entry(7), NOW).await.is_err(), "the marks since its look are lost");
     assert!(cache.is_open(&line));
-    cache.hang_up(&line);
+    cache.discard(&line);
     assert!(!cache.is_open(&line));
-    assert!(cache.line().await.unwrap().fill("k", &entry(7), NOW).await.unwrap());
+    assert!(cache.connection().await.unwrap().put("k", &entry(7), NOW).await.unwrap());
 }
 
 #[tokio::test]
 async fn a_quota_is_spent_and_comes_back_with_time() {
-    let line = cache().await.line().await.unwrap();
+    let line = cache().await.connection().await.unwrap();
     let quota = RequestQuota { requests: 10, seconds: 1, burst: 3 };
     for remaining in [2, 1, 0] {
-        let QuotaDecision::Passes { remaining: left, .. } = line.spend("ada", quota).await.unwrap() else { panic!() };
+        let QuotaDecision::Allowed { remaining: left, .. } = line.try_acquire("ada", quota).await.unwrap() else {
+            panic!()
+        };
         assert_eq!(left, remaining);
     }
-    let QuotaDecision::Waits { next_in } = line.spend("ada", quota).await.unwrap() else { panic!("a fourth") };
+    let QuotaDecision::Limited { next_in } = line.try_acquire("ada", quota).await.unwrap() else { panic!("a fourth") };
     assert!(next_in <= Duration::from_millis(100) && next_in > Duration::from_millis(10), "{next_in:?}");
-    assert!(matches!(line.spend("eve", quota).await.unwrap(), QuotaDecision::Passes { .. }), "each has its own");
+    assert!(matches!(line.try_acquire("eve", quota).await.unwrap(), QuotaDecision::Allowed { .. }), "each has its own");
     tokio::time::sleep(next_in).await;
-    assert!(matches!(line.spend("ada", quota).await.unwrap(), QuotaDecision::Passes { remaining: 0, .. }));
+    assert!(matches!(line.try_acquire("ada", quota).await.unwrap(), QuotaDecision::Allowed { remaining: 0, .. }));
 }
 
 #[tokio::test]
@@ -155,8 +157,8 @@ async fn a_cluster_is_spoken_to_as_one() {
     slots.unwrap();
     let cache = Cache::new(settings(&[("CACHE_URL", &server.url()), ("CACHE_MODE", "cluster")]), None);
     let line = loop {
-        let proved = match cache.line().await {
-            Ok(line) => line.prove().await.map(|()| line.clone()).inspect_err(|_| cache.hang_up(&line)),
+        let proved = match cache.connection().await {
+            Ok(line) => line.check_writable().await.map(|()| line.clone()).inspect_err(|_| cache.discard(&line)),
             Err(error) => Err(error),
         };
         match proved {
@@ -166,20 +168,20 @@ async fn a_cluster_is_spoken_to_as_one() {
     };
     let key = |n: u64| format!("millrace:1:{{Users/u{n}/1}}");
     let marks: Vec<_> = (1..=500).map(|n| (key(n), floor(n))).collect();
-    line.mark_all(&marks).await.unwrap();
-    assert!(!line.fill(&key(7), &entry(6), NOW).await.unwrap());
-    assert!(line.fill(&key(7), &entry(7), NOW).await.unwrap());
+    line.invalidate_all(&marks).await.unwrap();
+    assert!(!line.put(&key(7), &entry(6), NOW).await.unwrap());
+    assert!(line.put(&key(7), &entry(7), NOW).await.unwrap());
     assert_eq!(told(&line, &key(7)).await, Some(7));
     assert!(matches!(
-        line.spend("ada", RequestQuota { requests: 1, seconds: 1, burst: 1 }).await.unwrap(),
-        QuotaDecision::Passes { .. }
+        line.try_acquire("ada", RequestQuota { requests: 1, seconds: 1, burst: 1 }).await.unwrap(),
+        QuotaDecision::Allowed { .. }
     ));
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_cache_names_the_setting() {
-    let told = async |cache: Cache| match cache.line().await {
-        Ok(line) => line.prove().await.unwrap_err(),
+    let told = async |cache: Cache| match cache.connection().await {
+        Ok(line) => line.check_writable().await.unwrap_err(),
         Err(error) => error,
     };
     let nobody = told(at("redis://127.0.0.1:1")).await;
@@ -192,7 +194,10 @@ async fn what_is_wrong_with_a_cache_names_the_setting() {
     locked.ready(&format!("redis://:secret@127.0.0.1:{}", locked.port())).await.unwrap();
     for url in [locked.url(), format!("redis://ada:wrong@127.0.0.1:{}", locked.port())] {
         let refused = told(at(&url)).await;
-        assert!(matches!(&refused, CacheError::Refused(reason) if reason.contains("user and password")), "{refused}");
+        assert!(
+            matches!(&refused, CacheError::Misconfigured(reason) if reason.contains("user and password")),
+            "{refused}"
+        );
         assert!(!refused.to_string().contains("wrong@"), "{refused}");
     }
 
@@ -200,7 +205,7 @@ async fn what_is_wrong_with_a_cache_names_the_setting() {
     let replica = CacheServer::spawn(&["--replicaof", "127.0.0.1", &primary.port().to_string()]).unwrap();
     let refused = loop {
         let refused = told(at(&replica.url())).await;
-        if matches!(refused, CacheError::Refused(_)) {
+        if matches!(refused, CacheError::Misconfigured(_)) {
             break refused.to_string();
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -209,7 +214,7 @@ async fn what_is_wrong_with_a_cache_names_the_setting() {
 
     let cluster = settings(&[("CACHE_URL", &primary.url()), ("CACHE_MODE", "cluster")]);
     let refused = told(Cache::new(cluster, None)).await;
-    assert!(matches!(&refused, CacheError::Refused(reason) if reason.contains("CACHE_MODE=single")), "{refused}");
+    assert!(matches!(&refused, CacheError::Misconfigured(reason) if reason.contains("CACHE_MODE=single")), "{refused}");
 }
 
 /// A certificate for `localhost`, by an authority that nobody else trusts.
@@ -294,11 +299,11 @@ async fn an_encrypted_line_trusts_the_right_certificate_alone() {
     .await
     .unwrap();
     let of = |host: &str| settings(&[("CACHE_URL", &format!("rediss://{host}:{port}"))]);
-    let trusted = Cache::trusting(of("localhost"), None, Some(authority.clone()));
-    let line = trusted.line().await.unwrap();
-    assert!(line.fill("k", &entry(7), NOW).await.unwrap());
+    let trusted = Cache::with_root_certificates(of("localhost"), None, Some(authority.clone()));
+    let line = trusted.connection().await.unwrap();
+    assert!(line.put("k", &entry(7), NOW).await.unwrap());
     for (settings, roots) in [(of("localhost"), None), (of("127.0.0.1"), Some(authority))] {
-        let refused = Cache::trusting(settings, None, roots).line().await.err().unwrap();
-        assert!(matches!(&refused, CacheError::Refused(reason) if reason.contains("certificate")), "{refused}");
+        let refused = Cache::with_root_certificates(settings, None, roots).connection().await.err().unwrap();
+        assert!(matches!(&refused, CacheError::Misconfigured(reason) if reason.contains("certificate")), "{refused}");
     }
 }

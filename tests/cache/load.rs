@@ -42,9 +42,9 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
         expire_every: Duration::from_hours(24),
         ..StackOptions::default()
     };
-    let stack = LocalStack::boot(options).await.unwrap();
+    let stack = LocalStack::start(options).await.unwrap();
     let scene = MaintenanceScene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
-    let patience = CacheTimeouts { call: Duration::from_secs(2), rest: Duration::from_millis(1) };
+    let patience = CacheTimeouts { call: Duration::from_secs(2), cooldown: Duration::from_millis(1) };
     let cache = CacheAside::new(at(&url), SOURCE, patience);
     let api = ApiHandle(api::app(&config(SOURCE), scene.dynamodb.clone(), Some(cache), Clock::system()));
 
@@ -60,7 +60,7 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
                 }
                 server.kill();
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                server.start_again().await.unwrap();
+                server.restart().await.unwrap();
             }
             server
         })
@@ -93,7 +93,7 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
         let firsts = (turn * RECORDS..(turn + 1) * RECORDS).step_by(usize::try_from(AT_ONCE).unwrap());
         stream::iter(firsts).map(put).buffer_unordered(8).collect::<Vec<()>>().await;
     }
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     done.store(true, Ordering::Relaxed);
     assert!(reader.await.unwrap() > 0);
     let _server = mortal.await.unwrap();

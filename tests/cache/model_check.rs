@@ -22,10 +22,10 @@ async fn follow(line: &CacheConnection, server: &mut MultiplexedConnection, key:
             StepOutcome::Look(version) => assert_eq!(told(line, key).await, version, "{key}, step {step}: {done:#?}"),
             StepOutcome::Fill { version, ends_in } => {
                 let expires_at = ends_in.map(|seconds| NOW.unix_timestamp() + i64::try_from(seconds).unwrap());
-                line.fill(key, &CacheEntry { version, expires_at, json: b"{}".to_vec() }, NOW).await.map(drop).unwrap();
+                line.put(key, &CacheEntry { version, expires_at, json: b"{}".to_vec() }, NOW).await.map(drop).unwrap();
             }
-            StepOutcome::FillMissing => line.fill_missing(key).await.unwrap(),
-            StepOutcome::Mark(floor) => line.mark(key, floor).await.unwrap(),
+            StepOutcome::FillMissing => line.put_negative(key).await.unwrap(),
+            StepOutcome::Mark(floor) => line.invalidate(key, floor).await.unwrap(),
             StepOutcome::Pass(seconds) => pass(server, key, seconds).await,
         }
     }
@@ -34,7 +34,7 @@ async fn follow(line: &CacheConnection, server: &mut MultiplexedConnection, key:
 #[tokio::test]
 async fn the_server_s_scripts_tell_what_the_model_tells() {
     let url = url().await;
-    let line = at(&url).line().await.unwrap();
+    let line = at(&url).connection().await.unwrap();
     let mut server = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     for seed in 0..LIVES {
         let (done, lived) = live(seed, Weakness::None);

@@ -41,7 +41,7 @@ pub(crate) async fn told(line: &CacheConnection, key: &str) -> Option<u64> {
     match line.get(key).await.unwrap() {
         CacheSlot::Entry(entry) => Some(entry.version),
         CacheSlot::Missing => Some(0),
-        CacheSlot::Mark | CacheSlot::Nothing => None,
+        CacheSlot::Fenced | CacheSlot::Miss => None,
     }
 }
 

@@ -61,18 +61,20 @@ async fn apply(sink: &dyn Sink, event: &RawValue, time: Duration) -> SinkOutcome
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
     let settled: Vec<_> =
         replicator::deduplicate::latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
-    let outcome =
-        sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
+    let outcome = sink
+        .apply(DeduplicatedBatch { changes: &changes, latest_per_key: &settled }, &invocation_within(time))
+        .await
+        .unwrap();
     assert_eq!(outcome.applied + outcome.failures.len(), settled.len(), "each is counted once: {outcome:?}");
     outcome
 }
 
 async fn marked(changes: &[String]) -> (CacheConnection, SinkOutcome) {
     let cache = cache().await;
-    let line = cache.line().await.unwrap();
+    let line = cache.connection().await.unwrap();
     for user in ["ada", "bob"] {
         let entry = CacheEntry { version: 7, expires_at: None, json: b"{}".to_vec() };
-        assert!(line.fill(&key(user), &entry, NOW).await.unwrap());
+        assert!(line.put(&key(user), &entry, NOW).await.unwrap());
     }
     let outcome = apply(&CacheSink::new(cache), &event_of(changes), Duration::from_mins(1)).await;
     (line, outcome)
@@ -89,14 +91,14 @@ async fn what_changed_is_marked_and_what_is_up_to_date_stays() {
 async fn a_record_is_marked_by_the_highest_floor_of_all_its_changes() {
     // It was created again by a machine whose clock is behind: the settled change has the lower version.
     let (line, _) = marked(&[change("ada", 1, Some(7), None), change("ada", 2, None, Some(3))]).await;
-    assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Mark);
+    assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Fenced);
 }
 
 #[tokio::test]
 async fn a_writer_that_counts_no_versions_is_noticed() {
     for new in [7, 3, 0] {
         let (line, _) = marked(&[change("ada", 1, Some(7), Some(new))]).await;
-        assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Mark, "{new}");
+        assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Fenced, "{new}");
     }
 }
 
@@ -137,9 +139,9 @@ async fn a_sink_without_time_claims_nothing_and_nothing_comes_of_nothing() {
     let (server, changes) = (CacheServer::start().await.unwrap(), [change("ada", 1, None, Some(8))]);
     let sink = CacheSink::new(at(&server.url()));
     let outcome = apply(&sink, &event_of(&changes), Duration::ZERO).await;
-    let line = at(&server.url()).line().await.unwrap();
+    let line = at(&server.url()).connection().await.unwrap();
     assert!(
-        outcome.failures.len() == 1 || line.get(&key("ada")).await.unwrap() == CacheSlot::Mark,
+        outcome.failures.len() == 1 || line.get(&key("ada")).await.unwrap() == CacheSlot::Fenced,
         "claimed and not there"
     );
     assert_eq!(apply(&sink, &event_of(&[] as &[&str]), Duration::from_secs(1)).await, SinkOutcome::default());
@@ -167,10 +169,10 @@ async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_noth
     let event = event_of(&[change("ada", 3, Some(8), Some(9)), change("eve", 4, None, Some(3))]);
     assert_eq!(hand_over(&replicator, &event).await.identifier(), Some("3"));
     assert_eq!(rig.item_count().await, 3, "the replica has it all");
-    server.start_again().await.unwrap();
+    server.restart().await.unwrap();
     assert_eq!(hand_over(&replicator, &event).await.identifier(), None);
-    let line = at(&server.url()).line().await.unwrap();
-    assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Mark);
+    let line = at(&server.url()).connection().await.unwrap();
+    assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Fenced);
     assert!(rig.quarantined().await.is_empty());
 }
 

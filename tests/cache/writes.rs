@@ -19,7 +19,7 @@ use crate::users_api::service::{ApiHandle, JSON, MERGE, NOW, ServiceResponse, Us
 
 const ATTEMPTS: (&str, &str) = ("IDEMPOTENCY_TABLE", "Idempotency");
 /// Longer than any machine is busy.
-const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), rest: Pause::from_millis(1) };
+const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), cooldown: Pause::from_millis(1) };
 
 /// An instance of the API, with connections of its own to the tables and the cache that all share.
 fn instance(client: Client, cache: Option<&Cache>, more: &[(&str, &str)], now: OffsetDateTime) -> ApiHandle {

@@ -118,17 +118,17 @@ async fn a_call_to_the_cache_that_is_dropped_gives_its_line_up() {
     let server = CacheServer::start().await.unwrap();
     let way = SilenceKind::to(server.port()).await;
     let cache = at(&format!("redis://127.0.0.1:{}", way.port));
-    let line = cache.line().await.unwrap();
+    let line = cache.connection().await.unwrap();
     line.get("a").await.unwrap();
     assert!(cache.is_open(&line), "a call that is answered keeps it");
     way.lose();
     assert!(timeout(Duration::from_millis(50), line.get("a")).await.is_err());
     assert!(!cache.is_open(&line));
-    cache.line().await.unwrap().get("a").await.unwrap();
+    cache.connection().await.unwrap().get("a").await.unwrap();
     assert_eq!(way.connections(), 2);
     // And by itself, where nobody gives up.
     way.lose();
-    let line = cache.line().await.unwrap();
+    let line = cache.connection().await.unwrap();
     assert!(timeout(Duration::from_secs(10), line.get("a")).await.unwrap().is_err());
 }
 

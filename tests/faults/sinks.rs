@@ -153,7 +153,7 @@ impl<S: Sink> Sink for RecordingSink<S> {
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         let number = |change: &&shared::change::Change<'_>| change.revision.sequence().to_string().parse().unwrap();
-        self.given.lock().unwrap().push(decided.settled.iter().map(number).collect());
+        self.given.lock().unwrap().push(decided.latest_per_key.iter().map(number).collect());
         self.inner.apply(decided, invocation).boxed()
     }
 }

@@ -63,23 +63,24 @@ impl<S: Sink> FaultySink<S> {
                 return self.inner.apply(decided, invocation).await;
             }
             Some(SinkFault::FailsAfterLanding(numbers)) => {
-                let struck: Vec<_> = decided.settled.iter().copied().filter(|change| hit(numbers, change)).collect();
-                (decided.settled.to_vec(), struck, FailureKind::Transient("the answer was lost".to_owned()))
+                let struck: Vec<_> =
+                    decided.latest_per_key.iter().copied().filter(|change| hit(numbers, change)).collect();
+                (decided.latest_per_key.to_vec(), struck, FailureKind::Transient("the answer was lost".to_owned()))
             }
             Some(SinkFault::Throttles(capacity)) => {
-                let (spared, struck) = decided.settled.split_at((*capacity).min(decided.settled.len()));
+                let (spared, struck) = decided.latest_per_key.split_at((*capacity).min(decided.latest_per_key.len()));
                 (spared.to_vec(), struck.to_vec(), FailureKind::Transient("throttled".to_owned()))
             }
             Some(SinkFault::Rejects(numbers)) => {
-                let (struck, spared) = decided.settled.iter().copied().partition(|change| hit(numbers, change));
+                let (struck, spared) = decided.latest_per_key.iter().copied().partition(|change| hit(numbers, change));
                 (spared, struck, FailureKind::Transient("refused".to_owned()))
             }
             Some(SinkFault::CannotHold(numbers)) => {
-                let (struck, spared) = decided.settled.iter().copied().partition(|change| hit(numbers, change));
+                let (struck, spared) = decided.latest_per_key.iter().copied().partition(|change| hit(numbers, change));
                 (spared, struck, FailureKind::Permanent("too large".to_owned()))
             }
         };
-        let spared = DeduplicatedBatch { changes: decided.changes, settled: &spared };
+        let spared = DeduplicatedBatch { changes: decided.changes, latest_per_key: &spared };
         let mut outcome = self.inner.apply(spared, invocation).await?;
         outcome.failures.extend(struck.iter().map(|change| FailedChange { index: change.index, kind: kind.clone() }));
         Ok(outcome)

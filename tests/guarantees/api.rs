@@ -47,7 +47,7 @@ fn path(user: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_09_an_expired_item_is_absent() {
+async fn guarantee_09_an_expired_item_is_absent() {
     let scene = MaintenanceScene::start().await;
     let soon = shared::clock::Clock::system().now().unix_timestamp() + 2;
     let user = create(&scene, json!({"expires_at": soon})).await;
@@ -64,7 +64,7 @@ async fn promise_09_an_expired_item_is_absent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_10_no_update_is_lost() {
+async fn guarantee_10_no_update_is_lost() {
     let scene = MaintenanceScene::start().await;
     let user = create(&scene, json!({})).await;
     let tag = format!("\"{}\"", user["version"]);
@@ -86,7 +86,7 @@ async fn promise_10_no_update_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_11_no_number_is_rounded() {
+async fn guarantee_11_no_number_is_rounded() {
     let scene = MaintenanceScene::start().await;
     let body = format!(
         r#"{{"user_id":"ada","name":"Ada","email":"ada@example.com","attributes":{{"exact":{EXACT},"deep":[{{"small":1.{EXACT}e-90}}]}}}}"#
@@ -97,16 +97,16 @@ async fn promise_11_no_number_is_rounded() {
     let user = serde_json::from_str::<Value>(&answer).unwrap()["user"].take();
     let (_, read) = send(&scene, Request::builder().method("GET"), &path(&user), String::new()).await;
     assert!(read.contains(&format!("\"exact\":{EXACT}")), "{read}");
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.replica_is_source().await;
     let replica = format!("{:?}", scene.items("UsersReplica").await);
     assert!(replica.contains(EXACT), "{replica}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_18_a_caller_reaches_its_own_records_alone() {
+async fn guarantee_18_a_caller_reaches_its_own_records_alone() {
     let options = StackOptions { auth: LocalAuth::Jwt(None), ..StackOptions::default() };
-    let stack = LocalStack::boot(options).await.unwrap();
+    let stack = LocalStack::start(options).await.unwrap();
     let bearer = |subject: &str, scope: &str| format!("Bearer {}", stack.token(subject, scope).unwrap());
     let all = "users:read users:write";
     let create = async |subject: &str| {
@@ -139,7 +139,7 @@ async fn promise_18_a_caller_reaches_its_own_records_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_19_one_idempotency_key_creates_one_record() {
+async fn guarantee_19_one_idempotency_key_creates_one_record() {
     let scene = MaintenanceScene::start().await;
     let create = async || {
         let request =
@@ -160,7 +160,7 @@ async fn promise_19_one_idempotency_key_creates_one_record() {
 }
 
 #[tokio::test]
-async fn promise_20_an_address_is_one_user_s() {
+async fn guarantee_20_an_address_is_one_user_s() {
     let service = UsersService::start().await;
     let api = service.api_with(&[("UNIQUE_EMAIL", "true"), ("EMAILS_TABLE", "Emails")]);
     let create = async |user_id: &str, second: u64| {

@@ -27,7 +27,7 @@ async fn archived(scene: &MaintenanceScene) -> (usize, Vec<ArchivedRow>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_07_what_ttl_removes_is_archived_and_nothing_else() {
+async fn guarantee_07_what_ttl_removes_is_archived_and_nothing_else() {
     let scene = MaintenanceScene::start().await;
     let past = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for name in ["alive", "deleted", "expired-1", "expired-2"] {
@@ -38,8 +38,8 @@ async fn promise_07_what_ttl_removes_is_archived_and_nothing_else() {
         scene.put(SOURCE, item).await;
     }
     scene.delete(SOURCE, "deleted").await;
-    assert_eq!(scene.stack.expire_now().await.unwrap(), 2);
-    scene.stack.drained().await;
+    assert_eq!(scene.stack.run_ttl_sweep().await.unwrap(), 2);
+    scene.stack.wait_until_drained().await;
     let (_, rows) = archived(&scene).await;
     let keys: Vec<_> = rows.iter().map(|row| row.key.as_str()).collect();
     let key = |name| format!(r#"{{"timestamp":{{"N":"1"}},"user_id":{{"S":"{name}"}}}}"#);
@@ -47,7 +47,7 @@ async fn promise_07_what_ttl_removes_is_archived_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_08_archiving_twice_is_archiving_once() {
+async fn guarantee_08_archiving_twice_is_archiving_once() {
     let scene = MaintenanceScene::start().await;
     let expired = |name: &str, number| record(EventBuilder::expired(name, number), FORMER);
     let whole = || vec![expired("ada", 1), expired("bob", 2), expired("cleo", 3)];
@@ -61,7 +61,7 @@ async fn promise_08_archiving_twice_is_archiving_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_21_a_compaction_loses_and_doubles_no_row() {
+async fn guarantee_21_a_compaction_loses_and_doubles_no_row() {
     let scene = MaintenanceScene::start().await;
     let expired = |name: &str, number| record(EventBuilder::expired(name, number), FORMER);
     for records in [vec![expired("ada", 1), expired("bob", 2)], vec![expired("bob", 2), expired("cleo", 3)]] {
@@ -79,7 +79,7 @@ async fn promise_21_a_compaction_loses_and_doubles_no_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_22_a_restore_is_a_create_over_nothing_that_stands_there() {
+async fn guarantee_22_a_restore_is_a_create_over_nothing_that_stands_there() {
     let scene = MaintenanceScene::start().await;
     let past = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for name in ["back", "taken"] {
@@ -87,13 +87,13 @@ async fn promise_22_a_restore_is_a_create_over_nothing_that_stands_there() {
         item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
         scene.put(SOURCE, item).await;
     }
-    assert_eq!(scene.stack.expire_now().await.unwrap(), 2);
+    assert_eq!(scene.stack.run_ttl_sweep().await.unwrap(), 2);
     scene.put(SOURCE, user("taken", "Now")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let order = json!({"task": "restore", "from": "2026-01-01T00:00:00Z", "never_expires": true, "dry_run": false});
     let answer = scene.task(order).await;
     assert_eq!((answer.progress.get("restore.restored"), answer.progress.get("restore.refused")), (1, 1));
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     assert_eq!(
         (scene.name("back").await.as_deref(), scene.name("taken").await.as_deref()),
         (Some("Then"), Some("Now"))

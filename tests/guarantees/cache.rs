@@ -12,11 +12,12 @@ use crate::cache::servers;
 use crate::users_api::service::{ApiHandle, config};
 
 #[tokio::test]
-async fn promise_24_nothing_is_told_from_the_cache_that_is_no_more() {
+async fn guarantee_24_nothing_is_told_from_the_cache_that_is_no_more() {
     let url = servers::url().await;
-    let stack =
-        LocalStack::boot(StackOptions { cache: TierServer::At(url.clone()), ..StackOptions::default() }).await.unwrap();
-    let patience = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+    let stack = LocalStack::start(StackOptions { cache: TierServer::At(url.clone()), ..StackOptions::default() })
+        .await
+        .unwrap();
+    let patience = CacheTimeouts { call: Duration::from_secs(5), cooldown: Duration::from_millis(1) };
     let cache = CacheAside::new(servers::at(&url), "Users", patience);
     let api = ApiHandle(api::app(&config("Users"), stack.dynamodb(), Some(cache), Clock::system()));
     let named = async || {
@@ -37,12 +38,12 @@ async fn promise_24_nothing_is_told_from_the_cache_that_is_no_more() {
             put.item("user_id", text("ada".to_owned())).item("timestamp", number(7)).item("version", number(turn));
         put.send().await.unwrap();
         named().await;
-        stack.drained().await;
+        stack.wait_until_drained().await;
         assert_eq!(named().await.1, format!("Eve {turn}"));
         let delete = stack.dynamodb().delete_item().table_name("Users").key("user_id", text("ada".to_owned()));
         delete.key("timestamp", number(7)).send().await.unwrap();
         named().await;
-        stack.drained().await;
+        stack.wait_until_drained().await;
         assert_eq!(named().await.0, 404);
     }
     stack.stop().await;

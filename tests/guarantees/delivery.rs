@@ -14,7 +14,7 @@ use crate::replication::events::{EventBuilder, event};
 use crate::replication::rig::{ReplicationRig, create_table, hand_over, sample};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_01_a_replica_ends_with_what_the_source_holds() {
+async fn guarantee_01_a_replica_ends_with_what_the_source_holds() {
     let scene = MaintenanceScene::start().await;
     let past = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for n in 0..80 {
@@ -28,15 +28,15 @@ async fn promise_01_a_replica_ends_with_what_the_source_holds() {
         scene.put(SOURCE, user(&format!("u{}", n * 2 + 1), "Renamed")).await;
         scene.delete(SOURCE, &format!("u{}", n * 2 + 1 - n % 2)).await;
     }
-    assert!(scene.stack.expire_now().await.unwrap() > 0);
+    assert!(scene.stack.run_ttl_sweep().await.unwrap() > 0);
     scene.put(SOURCE, user("u1", "Created again")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.replica_is_source().await;
     assert!(scene.objects("").await.is_empty(), "and nothing had to be put aside for it");
 }
 
 #[tokio::test]
-async fn promise_02_an_old_delivery_changes_nothing() {
+async fn guarantee_02_an_old_delivery_changes_nothing() {
     let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
     let stories = ["user-created", "user-renamed", "user-many-times", "user-deleted"];
@@ -51,7 +51,7 @@ async fn promise_02_an_old_delivery_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_03_a_deleted_item_stays_deleted() {
+async fn guarantee_03_a_deleted_item_stays_deleted() {
     let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
     hand_over(&replicator, &event(&[EventBuilder::named("ada", 1, "Ada"), EventBuilder::named("bob", 2, "Bob")])).await;
@@ -64,7 +64,7 @@ async fn promise_03_a_deleted_item_stays_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_04_items_arrive_whole() {
+async fn guarantee_04_items_arrive_whole() {
     let scene = MaintenanceScene::start().await;
     let number = |text: &str| AttributeValue::N(text.to_owned());
     let mut item = user("ada", "");
@@ -80,14 +80,14 @@ async fn promise_04_items_arrive_whole() {
     ];
     item.extend(more.map(|(name, value)| (name.to_owned(), value)));
     scene.put(SOURCE, item).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.replica_is_source().await;
     let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     assert_eq!(answer.progress.get("dynamodb.equal"), 1);
 }
 
 #[tokio::test]
-async fn promise_05_nothing_is_acknowledged_that_is_not_safe() {
+async fn guarantee_05_nothing_is_acknowledged_that_is_not_safe() {
     let rig = ReplicationRig::start().await;
     let out = Arc::new(AtomicBool::new(true));
     let still = Arc::clone(&out);
@@ -106,14 +106,14 @@ async fn promise_05_nothing_is_acknowledged_that_is_not_safe() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_06_a_poison_record_blocks_nothing_and_is_not_lost() {
+async fn guarantee_06_a_poison_record_blocks_nothing_and_is_not_lost() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     let mut poison = user("mallory", "Mallory");
     poison.insert("_rev".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
     scene.put(SOURCE, user("bob", "Bob")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     assert_eq!((scene.name("ada").await.as_deref(), scene.name("bob").await.as_deref()), (Some("Ada"), Some("Bob")));
     let objects = scene.objects("quarantine/").await;
     let body: serde_json::Value = serde_json::from_slice(&scene.object(&objects[0]).await).unwrap();
@@ -122,20 +122,23 @@ async fn promise_06_a_poison_record_blocks_nothing_and_is_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_17_an_outage_holds_the_position() {
+async fn guarantee_17_an_outage_holds_the_position() {
     // The replica's table is away while its source is written to: no schema, so nothing of any batch can be applied.
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("before", "Ada")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();
     for n in 0..20 {
         scene.put(SOURCE, user(&format!("u{n}"), "Written in the outage")).await;
     }
     scene.delete(SOURCE, "u7").await;
-    assert!(tokio::time::timeout(Duration::from_secs(1), scene.stack.drained()).await.is_err(), "the records wait");
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), scene.stack.wait_until_drained()).await.is_err(),
+        "the records wait"
+    );
     assert!(scene.objects("").await.is_empty(), "an outage is no poison");
     create_table(&scene.dynamodb, REPLICA, &[("user_id", "S"), ("timestamp", "N")]).await;
-    tokio::time::timeout(Duration::from_mins(1), scene.stack.drained()).await.unwrap();
+    tokio::time::timeout(Duration::from_mins(1), scene.stack.wait_until_drained()).await.unwrap();
     let written = scene.live(REPLICA).await;
     assert_eq!(written.len(), 19);
     assert!(scene.item(REPLICA, "u7").await.unwrap().contains_key("_tombstone_expires_at"));

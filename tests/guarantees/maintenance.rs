@@ -6,14 +6,14 @@ use crate::maintenance::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, recor
 use crate::replication::events::EventBuilder;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_12_a_redrive_ends_the_exception() {
+async fn guarantee_12_a_redrive_ends_the_exception() {
     let scene = MaintenanceScene::start().await;
     let mut poison = user("mallory", "Mallory");
     poison.insert("_rev".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.put(SOURCE, user("mallory", "Well")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.give_up("replicator", vec![record(EventBuilder::named("nobody", 1, "Then"), FORMER)], true).await;
     let answer = scene.task(json!({"task": "redrive", "dry_run": false})).await;
     assert_eq!((answer.progress.get("redrive.redriven"), answer.progress.get("redrive.skipped")), (2, 0));
@@ -24,10 +24,10 @@ async fn promise_12_a_redrive_ends_the_exception() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_13_a_failure_object_is_removed_only_after_its_effect() {
+async fn guarantee_13_a_failure_object_is_removed_only_after_its_effect() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let whole = scene.give_up("replicator", vec![record(EventBuilder::named("ada", 1, "Then"), FORMER)], false).await;
     let records = vec![record(EventBuilder::named("ada", 2, "Then"), FORMER), json!({"eventName": "INSERT"})];
     let half = scene.give_up("replicator", records, false).await;
@@ -41,12 +41,12 @@ async fn promise_13_a_failure_object_is_removed_only_after_its_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_14_a_backfill_undoes_nothing() {
+async fn guarantee_14_a_backfill_undoes_nothing() {
     let scene = MaintenanceScene::start().await;
     for name in ["kept", "lost"] {
         scene.put(SOURCE, user(name, "Created")).await;
     }
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     // The replica is ahead of what the source shows: whatever stands there, a backfill leaves it.
     let mut ahead = scene.item(REPLICA, "kept").await.unwrap();
     ahead.insert("name".to_owned(), text("Ahead"));
@@ -56,7 +56,7 @@ async fn promise_14_a_backfill_undoes_nothing() {
     assert_eq!((answer.progress.get("dynamodb.written"), answer.progress.get("dynamodb.skipped")), (1, 1));
     assert_eq!(scene.item(REPLICA, "kept").await, Some(ahead));
     scene.delete(SOURCE, "lost").await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     assert!(
         scene.item(REPLICA, "lost").await.unwrap().contains_key("_tombstone_expires_at"),
         "the stream's next change wins"
@@ -64,10 +64,10 @@ async fn promise_14_a_backfill_undoes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_15_verify_finds_what_is_really_different() {
+async fn guarantee_15_verify_finds_what_is_really_different() {
     let scene = MaintenanceScene::start().await;
     scene.fill(200, 10).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let clean = scene.task(json!({"task": "verify", "run_id": "clean", "recheck_after_seconds": 0})).await;
     assert_eq!(clean.progress.to_string(), "dynamodb.equal 200, dynamodb.items 200, source.items 200");
     scene.delete(REPLICA, "u00017").await;
@@ -78,10 +78,10 @@ async fn promise_15_verify_finds_what_is_really_different() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_16_a_repair_mends_what_is_really_different() {
+async fn guarantee_16_a_repair_mends_what_is_really_different() {
     let scene = MaintenanceScene::start().await;
     scene.fill(20, 10).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.delete(REPLICA, "u00003").await;
     let mut wrong = scene.item(REPLICA, "u00004").await.unwrap();
     let before = revision(&wrong);
@@ -92,6 +92,6 @@ async fn promise_16_a_repair_mends_what_is_really_different() {
     scene.replica_is_source().await;
     assert!(revision(&scene.item(REPLICA, "u00004").await.unwrap()) > before, "a late delivery is stale");
     scene.put(SOURCE, user("u00004", "Renamed")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.replica_is_source().await;
 }

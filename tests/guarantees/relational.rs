@@ -22,7 +22,7 @@ async fn held(replica: &dyn Replica, users: &[&str]) -> BTreeMap<String, Replica
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_23_a_relational_replica_ends_as_the_other_does() {
+async fn guarantee_23_a_relational_replica_ends_as_the_other_does() {
     let (rig, store) = (ReplicationRig::start().await, RelationalStore::start().await);
     let line = TcpProxy::to(&store.url).await;
     let dynamodb = || DynamoDbSink::new(rig.dynamodb.clone(), REPLICA, 8, Duration::days(8));
@@ -56,7 +56,7 @@ async fn promise_23_a_relational_replica_ends_as_the_other_does() {
         assert_eq!(relational.revision, other.revision, "{user}");
         assert_eq!(relational.expired(), other.expired(), "{user}");
         match (relational.item(), other.item()) {
-            (Some(relational), Some(other)) => assert_eq!(relational.differing(other), [""; 0], "{user}"),
+            (Some(relational), Some(other)) => assert_eq!(relational.diff_attribute_names(other), [""; 0], "{user}"),
             (None, None) => assert_ne!(user, "ada"),
             _ => panic!("{user} is in one of them"),
         }

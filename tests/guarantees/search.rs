@@ -5,7 +5,7 @@ use crate::replication::events::EventBuilder;
 use crate::search::scene::{AS_OF, NOW, ScenePerson, SearchScene, nobody, over};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promise_25_what_is_searched_is_what_was_replicated() {
+async fn guarantee_25_what_is_searched_is_what_was_replicated() {
     let active = |id: &str| ScenePerson { status: Some("active".into()), ..ScenePerson::named(id, "Ada") };
     let gone = ScenePerson { expires_at: Some(NOW.unix_timestamp()), ..active("gone") };
     let scene =

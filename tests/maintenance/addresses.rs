@@ -26,7 +26,7 @@ fn table(scene: &MaintenanceScene) -> UserTable {
 /// The function, as it is where addresses are unique.
 fn maintenance(scene: &MaintenanceScene) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
-    maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
+    maintenance.restore_table = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
         .with_unique_emails(Some(EMAILS), NonceSource::of(Clock::system()));
     maintenance
 }
@@ -45,8 +45,8 @@ async fn expired(scene: &MaintenanceScene, users: &[&str]) {
         item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
         scene.put(SOURCE, item).await;
     }
-    assert_eq!(scene.stack.expire_now().await.unwrap(), users.len());
-    scene.stack.drained().await;
+    assert_eq!(scene.stack.run_ttl_sweep().await.unwrap(), users.len());
+    scene.stack.wait_until_drained().await;
 }
 
 async fn create(scene: &MaintenanceScene, user_id: &str) -> Result<(), WriteError> {
@@ -162,8 +162,8 @@ async fn what_has_no_address_and_what_no_user_can_have_is_told_apart() {
         item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
         scene.put(SOURCE, item).await;
     }
-    assert_eq!(scene.stack.expire_now().await.unwrap(), 2);
-    scene.stack.drained().await;
+    assert_eq!(scene.stack.run_ttl_sweep().await.unwrap(), 2);
+    scene.stack.wait_until_drained().await;
     let progress = restore(&scene, all()).await;
     assert_eq!((progress.get("restore.restored"), progress.get("restore.refused")), (1, 1));
     assert!(owners(&scene).await.is_empty());

@@ -18,7 +18,7 @@ async fn what_a_replica_lacks_is_filled_in_below_every_change_of_the_stream() {
         scene.put(SOURCE, user(name, "Created")).await;
     }
     scene.delete(SOURCE, "cleo").await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.delete(REPLICA, "bob").await;
     let before = scene.item(REPLICA, "ada").await.unwrap();
 
@@ -33,7 +33,7 @@ async fn what_a_replica_lacks_is_filled_in_below_every_change_of_the_stream() {
     assert!(scene.item(REPLICA, "cleo").await.unwrap().contains_key("_tombstone_expires_at"));
 
     scene.put(SOURCE, user("bob", "Renamed")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     assert_eq!(scene.name("bob").await.as_deref(), Some("Renamed"), "any streamed change wins");
 }
 
@@ -41,7 +41,7 @@ async fn what_a_replica_lacks_is_filled_in_below_every_change_of_the_stream() {
 async fn a_backfill_goes_on_where_the_last_invocation_stopped() {
     let scene = MaintenanceScene::start().await;
     scene.fill(1_200, 2_000).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     // A pace at which no invocation of this length gets through: a page of 1 MB costs 250 units.
     let mut order = json!({"task": "backfill", "run_id": "slow", "max_read_capacity_units": 250});
@@ -63,7 +63,7 @@ async fn a_backfill_goes_on_where_the_last_invocation_stopped() {
 async fn segments_together_are_the_whole_table() {
     let scene = MaintenanceScene::start().await;
     scene.fill(200, 10).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     let mut parts = Vec::new();
     for segment in 0..4 {
@@ -85,7 +85,7 @@ async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in()
     poison.insert("_tombstone_expires_at".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
     scene.put(SOURCE, user("ada", "Ada")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     let answer = scene.task(json!({"task": "backfill", "run_id": "poison"})).await;
     assert_eq!(answer.progress.to_string(), "dynamodb.failed 1, dynamodb.written 1, source.items 2");
@@ -113,7 +113,7 @@ async fn refused(scene: &MaintenanceScene, mappings: Value) -> (String, &'static
 async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.delete(REPLICA, "ada").await;
     let mapping = |function: &str, state: &str, position: &str| {
         let arn = format!("arn:aws:lambda:us-east-1:000000000000:function:{function}");

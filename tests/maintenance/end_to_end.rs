@@ -8,7 +8,7 @@ use super::scene::{MaintenanceScene, REPLICA, SOURCE, record as record_of, revis
 async fn a_lost_replica_is_rebuilt_while_the_table_is_written_to() {
     let scene = MaintenanceScene::start().await;
     scene.fill(300, 100).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     let backfill = scene.task(json!({"task": "backfill", "run_id": "rebuild"}));
     let life = async {
@@ -18,7 +18,7 @@ async fn a_lost_replica_is_rebuilt_while_the_table_is_written_to() {
         }
     };
     tokio::join!(backfill, life);
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.replica_is_source().await;
     let answer = scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     let differences = [".missing", ".different", ".extra", ".resurrected"].map(|kind| answer.progress.sum(kind));
@@ -31,14 +31,14 @@ async fn a_poison_record_is_redriven_once_its_cause_is_gone() {
     let mut poison = user("mallory", "Mallory");
     poison.insert("_rev".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     assert_eq!(scene.objects("quarantine/").await.len(), 1);
 
     let too_early = scene.task(json!({"task": "redrive", "dry_run": false})).await;
     assert_eq!((too_early.progress.get("redrive.skipped"), scene.objects("quarantine/").await.len()), (1, 1));
 
     scene.put(SOURCE, user("mallory", "Mallory")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let in_time = scene.task(json!({"task": "redrive", "dry_run": false})).await;
     assert_eq!(in_time.progress.get("redrive.redriven"), 1);
     assert!(scene.objects("quarantine/").await.is_empty());
@@ -50,10 +50,10 @@ async fn a_poison_record_is_redriven_once_its_cause_is_gone() {
 async fn a_redrive_weeks_late_brings_no_deleted_item_back() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("edsger", "Edsger")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let of_the_life = revision(&scene.item(REPLICA, "edsger").await.unwrap());
     scene.delete(SOURCE, "edsger").await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     // Weeks later the tombstone is gone too, and nobody remembers edsger but an object in the failure bucket.
     scene.delete(REPLICA, "edsger").await;
     let told = crate::replication::events::EventBuilder::named("edsger", 1, "Edsger");

@@ -19,7 +19,7 @@ async fn with_many_failures() -> MaintenanceScene {
     for name in ["ada", "bob"] {
         scene.put(SOURCE, user(name, "Now")).await;
     }
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.delete(REPLICA, "ada").await;
     let puts = (0..OBJECTS).map(|n| {
         let name = if n == OBJECTS - 1 { "ada".to_owned() } else { format!("u{n:05}") };
@@ -69,7 +69,7 @@ async fn a_comparison_reads_the_failure_bucket_until_its_deadline_and_says_so() 
 async fn an_object_that_no_failure_can_be_is_not_read() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.delete(REPLICA, "ada").await;
     let dump = "quarantine/replicator/dynamodb/Users/dump.json";
     scene.put_object(dump, vec![b' '; 17 * 1024 * 1024]).await;

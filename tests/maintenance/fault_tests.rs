@@ -70,7 +70,7 @@ async fn a_redrive_of_ten_thousand_records_loses_none_amid_faults() {
     let scene = MaintenanceScene::start().await;
     // One user of ten is still there; the others have been deleted since.
     scene.fill(1_000, 10).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     for batch in 0..20_u64 {
         let records = (0..500).map(|n| {
@@ -97,7 +97,7 @@ async fn a_redrive_of_ten_thousand_records_loses_none_amid_faults() {
 async fn a_repair_and_a_backfill_end_right_amid_faults() {
     let scene = MaintenanceScene::start().await;
     scene.fill(600, 10).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     let maintenance = amid(&scene, now_and_then(7)).await;
     retried(&maintenance, json!({"task": "backfill"})).await;

@@ -76,7 +76,7 @@ async fn continued(maintenance: &MaintenanceHandler, order: &Value, interrupted:
 async fn an_interrupted_backfill_keeps_its_cursor_and_its_counts() {
     let scene = MaintenanceScene::start().await;
     scene.fill(1_200, 2_000).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     let mut maintenance = scene.maintenance();
     let pages = AtomicUsize::new(0);
@@ -98,7 +98,7 @@ async fn an_interrupted_verify_or_repair_keeps_its_cursor_its_counts_and_its_rep
     ] {
         let scene = MaintenanceScene::start().await;
         scene.fill(3, 10).await;
-        scene.stack.drained().await;
+        scene.stack.wait_until_drained().await;
         scene.delete(REPLICA, "u00001").await;
         let maintenance = with_a_later_replica(&scene);
         let cut = interrupted(&maintenance, &order).await;
@@ -206,7 +206,7 @@ async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report(
     expired(&scene, &users.iter().map(String::as_str).collect::<Vec<_>>(), "Then").await;
     let one = |call: &ProxiedCall<'_>| when(call.operation == "PutItem" && call.body.contains("\"u120\""));
     let mut maintenance = scene.maintenance();
-    maintenance.restored = RestoreTable::new(table_behind(&scene, one).await, SOURCE.to_owned());
+    maintenance.restore_table = RestoreTable::new(table_behind(&scene, one).await, SOURCE.to_owned());
     let order = json!({
         "task": "restore", "run_id": "cut", "from": "2026-01-01T00:00:00Z", "never_expires": true, "dry_run": false,
     });

@@ -31,7 +31,7 @@ async fn created_expired_archived_compacted_restored_replicated_and_expired_agai
     let restored =
         scene.task(json!({"task": "restore", "user_id": "ada", "expires_in_seconds": 3600, "dry_run": false})).await;
     assert_eq!(restored.progress.get("restore.restored"), 1);
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.replica_is_source().await;
     assert_eq!(scene.name("ada").await.as_deref(), Some("Ada Lovelace"));
     assert!(revision(&scene.item(REPLICA, "ada").await.unwrap()) > first);
@@ -41,8 +41,8 @@ async fn created_expired_archived_compacted_restored_replicated_and_expired_agai
     let past = (shared::clock::Clock::system().now() - time::Duration::days(1)).unix_timestamp();
     ada.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
     scene.put(SOURCE, ada).await;
-    assert_eq!(scene.stack.expire_now().await.unwrap(), 1);
-    scene.stack.drained().await;
+    assert_eq!(scene.stack.run_ttl_sweep().await.unwrap(), 1);
+    scene.stack.wait_until_drained().await;
     let facts = rows(&scene.s3).await;
     assert_eq!((facts.len(), &facts[0].key), (2, &facts[1].key));
     assert_eq!(revision(&scene.item(REPLICA, "ada").await.unwrap()), facts[1].revision);

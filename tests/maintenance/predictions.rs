@@ -69,9 +69,9 @@ async fn a_dry_run_of_a_redrive_tells_the_outcome_of_each_object() {
     scene.put(SOURCE, full("full")).await;
     scene.put(SOURCE, user("zero", "a\u{0}b")).await;
     scene.put(SOURCE, user("foreign", "Now")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.put(SOURCE, user("mended", "Now")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let mut foreign = user("foreign", "Wrong");
     foreign.insert("_rev".to_owned(), AttributeValue::S("7".to_owned()));
     scene.put(REPLICA, foreign).await;
@@ -118,10 +118,10 @@ async fn a_dry_run_of_a_repair_tells_the_outcome_of_each_key() {
     poison.insert("_rev".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
     scene.put(SOURCE, full("full")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let ghost = scene.item(REPLICA, "resurrected").await.unwrap();
     scene.delete(SOURCE, "resurrected").await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.put(REPLICA, ghost).await;
     scene.delete(REPLICA, "missing").await;
     let mut different = scene.item(REPLICA, "different").await.unwrap();
@@ -156,7 +156,7 @@ async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
     for (overwrite, rows) in [(false, "latest"), (true, "latest"), (true, "all"), (false, "all")] {
         let scene = MaintenanceScene::start().await;
         let mut maintenance = scene.maintenance();
-        maintenance.restored = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
+        maintenance.restore_table = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
             .with_unique_emails(Some("Emails"), NonceSource::of(Clock::system()));
         let with_email = |name: &str, email: &str| {
             let mut item = user(name, "Then");
@@ -175,8 +175,8 @@ async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
         for name in ["first", "second", "third"] {
             scene.put(SOURCE, expiring(with_email(name, "same@example.com"))).await;
         }
-        assert_eq!(scene.stack.expire_now().await.unwrap(), 6);
-        scene.stack.drained().await;
+        assert_eq!(scene.stack.run_ttl_sweep().await.unwrap(), 6);
+        scene.stack.wait_until_drained().await;
         scene.put(SOURCE, user("live", "Now")).await;
         scene.put(SOURCE, expiring(user("dead", "Now"))).await;
         let order = json!({

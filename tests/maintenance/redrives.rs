@@ -40,7 +40,7 @@ async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image()
         scene.put(SOURCE, user(name, "Now")).await;
     }
     scene.delete(SOURCE, "deleted").await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     let records = vec![
         record_of(EventBuilder::named("renamed", 5, "Then"), FORMER),
@@ -75,7 +75,7 @@ async fn a_record_brings_its_key_to_the_source_s_state_and_never_its_own_image()
 async fn the_same_object_redriven_twice_changes_nothing() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let records = vec![record_of(EventBuilder::named("ada", 5, "Then"), FORMER)];
     let object = scene.give_up("replicator", records, true).await;
     let body = scene.object(&object).await;
@@ -92,7 +92,7 @@ async fn the_same_object_redriven_twice_changes_nothing() {
 async fn an_unreadable_record_is_redriven_by_its_key() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     let mut record = record_of(EventBuilder::named("ada", 5, "Then"), FORMER);
     record["eventName"] = json!("RENAME");
@@ -134,7 +134,7 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
     let mut poison = user("eve", "Eve");
     poison.insert("_deleted_by_ttl".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     let good = scene.give_up("replicator", vec![record_of(EventBuilder::named("ada", 5, "Then"), FORMER)], false).await;
     let stranger =
@@ -223,7 +223,7 @@ async fn a_redrive_takes_what_it_is_told_to_take() {
 async fn what_was_not_looked_at_before_the_deadline_is_kept() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Now")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
     let object =
         scene.give_up("replicator", vec![record_of(EventBuilder::named("ada", 1, "Then"), FORMER)], false).await;

@@ -39,7 +39,7 @@ async fn a_wrong_order_is_refused_before_anything_is_done() {
 async fn a_table_or_bucket_that_is_not_there_is_named_with_its_variable() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let mut without_table = scene.maintenance();
     without_table.source = TableReader::new(scene.dynamodb.clone(), "Uesrs");
     let (name, fault) = refused(&without_table, json!({"task": "verify"})).await;

@@ -12,10 +12,10 @@ async fn seed_differences() -> MaintenanceScene {
     for name in ["ada", "bob", "cleo"] {
         scene.put(SOURCE, user(name, "Created")).await;
     }
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let ghost = scene.item(REPLICA, "cleo").await.unwrap();
     scene.delete(SOURCE, "cleo").await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.put(REPLICA, ghost).await;
     scene.delete(REPLICA, "ada").await;
     let mut bob = scene.item(REPLICA, "bob").await.unwrap();
@@ -68,7 +68,7 @@ async fn what_was_mended_beats_every_replay_and_loses_to_the_next_change() {
     assert!(mended > before && mended.sequence() == before.sequence());
     assert_eq!(mended.reconciled(), Some(1));
     scene.put(SOURCE, user("bob", "Renamed")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     assert_eq!(scene.name("bob").await.as_deref(), Some("Renamed"));
 }
 
@@ -77,7 +77,7 @@ async fn what_cannot_be_mended_is_left_and_told() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.put(SOURCE, user("bob", "Bob")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let mut foreign = user("ada", "Wrong");
     foreign.insert("_rev".to_owned(), AttributeValue::S("7".to_owned()));
     scene.put(REPLICA, foreign.clone()).await;
@@ -96,7 +96,7 @@ async fn what_cannot_be_mended_is_left_and_told() {
 async fn a_replica_of_a_former_stream_is_brought_above_it() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     // As if the stream had been switched off and on while ada was renamed: a change that no stream tells.
     let mut old = user("ada", "Before the gap");
     let revision_then = format!("{FORMER}#900");

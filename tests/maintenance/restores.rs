@@ -27,8 +27,8 @@ pub(super) async fn expired(scene: &MaintenanceScene, users: &[&str], name: &str
     for user in users {
         scene.put(SOURCE, expiring(user, name)).await;
     }
-    assert_eq!(scene.stack.expire_now().await.unwrap(), users.len());
-    scene.stack.drained().await;
+    assert_eq!(scene.stack.run_ttl_sweep().await.unwrap(), users.len());
+    scene.stack.wait_until_drained().await;
 }
 
 fn order(more: Value) -> Value {
@@ -72,7 +72,7 @@ async fn a_restored_item_is_a_new_one_that_lasts_and_reaches_the_replica() {
         archived.remove(changed);
     }
     assert_eq!(rest, archived, "nothing else has changed, to the digit");
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.replica_is_source().await;
     assert!(scene.item(REPLICA, "bob").await.unwrap().contains_key("_deleted_by_ttl"), "others stay where they are");
 
@@ -131,7 +131,7 @@ async fn of_several_facts_of_a_key_the_latest_comes_back_and_a_second_restore_ch
     let all = scene.task(order(json!({"user_id": "ada", "versions": "all", "run_id": "all"}))).await;
     assert_eq!((all.progress.get("restore.rows"), all.progress.get("restore.restored")), (3, 1));
     assert_eq!(scene.item(SOURCE, "ada").await.unwrap()["name"], text("Third"));
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.replica_is_source().await;
 }
 

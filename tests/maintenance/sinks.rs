@@ -43,7 +43,7 @@ async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_t
     // PostgreSQL has no text with a zero in it.
     scene.put(SOURCE, user("zero", "a\u{0}b")).await;
     scene.put(SOURCE, user("ada", "Now")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let [poison] = &scene.objects("quarantine/replicator/postgres/").await[..] else { panic!("one poison record") };
     let batch = scene.give_up("replicator", vec![record(EventBuilder::named("ada", 5, "Then"), FORMER)], false).await;
     let own = "quarantine/replicator/dynamodb/Users/x-6.json".to_owned();
@@ -56,7 +56,7 @@ async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_t
         let outcome = task(&scene, order, None).await.unwrap();
         let skipped = if dry_run { "would_skip" } else { "skipped" };
         assert_eq!((outcome.problems, outcome.progress.get(&format!("redrive.{skipped}"))), (2, 2), "{outcome}");
-        assert!(!outcome.is_well());
+        assert!(!outcome.is_success());
         let report = scene.report(&run).await;
         for object in [poison, &batch] {
             let why = why(&report, object, skipped);
@@ -69,10 +69,10 @@ async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_t
 
     // With the option that the reason names, nothing is in the way once the cause is gone.
     scene.put(SOURCE, user("zero", "mended")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let order = json!({"task": "redrive", "run_id": "whole", "dry_run": false});
     let outcome = task(&scene, order, Some(&url)).await.unwrap();
-    assert!(outcome.is_well() && outcome.progress.get("redrive.redriven") == 2, "{outcome}");
+    assert!(outcome.is_success() && outcome.progress.get("redrive.redriven") == 2, "{outcome}");
     assert!(scene.objects("quarantine/").await.is_empty() && scene.objects("aws/").await.is_empty());
 }
 
@@ -81,7 +81,7 @@ async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_
     let url = empty().await;
     let scene = MaintenanceScene::with_postgres(TierServer::At(url.clone())).await;
     scene.put(SOURCE, user("ada", "Ada")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     for order in [
         json!({"task": "verify", "recheck_after_seconds": 0}),
         json!({"task": "repair", "recheck_after_seconds": 0, "dry_run": false}),
@@ -95,7 +95,7 @@ async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_
             "{said}"
         );
         let outcome = task(&scene, order, Some(&url)).await.unwrap();
-        assert!(outcome.is_well(), "{outcome}");
+        assert!(outcome.is_success(), "{outcome}");
     }
     let printed = banner::of(&scene.stack, None);
     let command = printed.lines().find(|line| line.contains("-- task")).unwrap();
@@ -119,7 +119,7 @@ async fn told(scene: &MaintenanceScene, status: StatusCode, error: &'static str,
 async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_all_are_known() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let batch = scene.give_up("replicator", vec![record(EventBuilder::named("ada", 5, "Then"), FORMER)], false).await;
     let encrypted =
         json!({"Environment": {"Error": {"ErrorCode": "AccessDeniedException", "Message": "no kms:Decrypt"}}});

@@ -13,7 +13,7 @@ async fn replicated(users: &[&str]) -> MaintenanceScene {
     for name in users {
         scene.put(SOURCE, user(name, "Created")).await;
     }
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene
 }
 
@@ -37,13 +37,13 @@ async fn every_real_difference_is_told_by_its_kind_and_by_names_without_values()
     scene.put(REPLICA, different).await;
     let ghost = scene.item(REPLICA, "resurrected").await.unwrap();
     scene.delete(SOURCE, "resurrected").await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     scene.put(REPLICA, ghost).await;
     scene.put(REPLICA, user("extra", "Stranger")).await;
     let mut poison = user("poison", "Changed");
     poison.insert("_rev".to_owned(), text("mine"));
     scene.put(SOURCE, poison).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
 
     let answer = scene.task(json!({"task": "verify", "run_id": "all", "recheck_after_seconds": 0})).await;
     let expected = "dynamodb.different 1, dynamodb.equal 1, dynamodb.extra 1, dynamodb.items 5, dynamodb.missing 2, \
@@ -114,7 +114,7 @@ async fn segments_without_a_result_have_no_sum() {
 async fn a_replica_that_is_well_has_no_report() {
     let scene = replicated(&["ada", "bob"]).await;
     scene.delete(SOURCE, "bob").await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let answer = scene.task(json!({"task": "verify", "run_id": "well", "recheck_after_seconds": 0})).await;
     let expected = "dynamodb.equal 1, dynamodb.items 1, dynamodb.tombstones 1, source.items 1";
     assert_eq!(answer.progress.to_string(), expected);
@@ -131,7 +131,7 @@ async fn values_are_compared_and_not_their_spelling() {
         item
     };
     scene.put(SOURCE, with("1500", ["a", "b"])).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let mut replica = with("1.5e3", ["b", "a"]);
     replica.insert("_rev".to_owned(), scene.item(REPLICA, "ada").await.unwrap()["_rev"].clone());
     scene.put(REPLICA, replica).await;
@@ -147,7 +147,7 @@ async fn a_key_is_looked_up_in_whatever_spelling() {
         item.insert("timestamp".to_owned(), AttributeValue::N(timestamp.to_owned()));
         scene.put(SOURCE, item).await;
     }
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     for item in scene.items(REPLICA).await {
         let mut key = item;
         key.retain(|name, _| name == "user_id" || name == "timestamp");
@@ -178,7 +178,7 @@ async fn what_moves_during_the_lag_is_moving_and_not_different() {
 async fn each_item_is_counted_once_however_the_table_is_cut() {
     let scene = MaintenanceScene::start().await;
     scene.fill(900, 3_000).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     for n in (0..900).step_by(3) {
         scene.delete(REPLICA, &format!("u{n:05}")).await;
     }

@@ -53,7 +53,7 @@ async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() 
         expire_every: Duration::from_hours(24),
         ..StackOptions::default()
     };
-    let stack = LocalStack::boot(options).await.unwrap();
+    let stack = LocalStack::start(options).await.unwrap();
     let scene = MaintenanceScene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
 
     let written = Arc::new(AtomicUsize::new(0));
@@ -91,7 +91,7 @@ async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() 
         stream::iter((turn..turn + RECORDS).step_by(AT_ONCE)).map(put).buffer_unordered(8).collect::<Vec<()>>().await;
     }
     let _server = mortal.await.unwrap();
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
 
     let left = CHANGES - RECORDS..CHANGES;
     let live = left.clone().filter(|n| !is_delete(*n)).count();

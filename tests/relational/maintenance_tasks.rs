@@ -36,7 +36,7 @@ fn counted(answer: &TaskResponse, sink: &str) -> String {
 async fn a_new_replica_is_filled_in_segments_and_found_equal() {
     let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
     scene.fill(700, 40).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let maintenance = over_both(&scene, &store);
     for segment in 0..3 {
         let order = json!({"task": "backfill", "run_id": "first", "segment": segment, "segments": 3});
@@ -67,11 +67,11 @@ async fn what_differs_is_found_and_mended_and_then_equal() {
     for name in ["same", "missing", "different", "deleted"] {
         scene.put(SOURCE, user(name, "Created")).await;
     }
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let maintenance = over_both(&scene, &store);
     task(&maintenance, json!({"task": "backfill", "run_id": "first"})).await;
     scene.delete(SOURCE, "deleted").await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let mess = r#"delete from users where user_id = 'missing';
         update users set item = jsonb_set(item, '{name,S}', '"Confidential"') where user_id = 'different';
         insert into users (user_id, "timestamp", revision, item)
@@ -96,7 +96,7 @@ async fn what_differs_is_found_and_mended_and_then_equal() {
 async fn what_failed_weeks_ago_is_brought_to_the_source_s_state_in_both() {
     let (scene, store) = (MaintenanceScene::start().await, RelationalStore::start().await);
     scene.put(SOURCE, user("kept", "Now")).await;
-    scene.stack.drained().await;
+    scene.stack.wait_until_drained().await;
     let old = |told: EventBuilder| record(told, FORMER);
     let records = vec![old(EventBuilder::named("kept", 5, "Old")), old(EventBuilder::named("deleted", 6, "Old"))];
     scene.give_up("replicator", records, false).await;
@@ -122,7 +122,7 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
 
     // The owner is another than who the functions log in as.
     let owner = sink(&url.replace("millrace@", "postgres@"));
-    maintenance.owned = Some(settings(&url.replace("millrace@", "postgres@")).owned(None));
+    maintenance.admin_database = Some(settings(&url.replace("millrace@", "postgres@")).owned(None));
     let answer = task(&maintenance, json!({"task": "migrate", "run_id": "first"})).await;
     assert!(answer.progress.to_string().contains("postgres.migrations_applied"), "{}", answer.progress);
     assert!(!scene.report("first").await.is_empty());

@@ -84,8 +84,10 @@ pub(crate) async fn apply_within(sink: &PostgresSink, event: &RawValue, time: Du
     let batch = stream::read(event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
     let settled: Vec<_> = latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
-    let outcome =
-        sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation_within(time)).await.unwrap();
+    let outcome = sink
+        .apply(DeduplicatedBatch { changes: &changes, latest_per_key: &settled }, &invocation_within(time))
+        .await
+        .unwrap();
     let counted = outcome.applied + outcome.duplicate + outcome.stale + outcome.failures.len();
     assert_eq!(counted, settled.len(), "each settled change is counted once: {outcome:?}");
     outcome

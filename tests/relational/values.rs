@@ -36,7 +36,7 @@ async fn an_item_is_held_whole_beside_its_columns() {
     let image = image.to_string();
     assert_eq!(apply(&store.sink, &[EventBuilder::image("whole", 1, &image)]).await.applied, 1);
     let held = item(&store, "whole").await;
-    assert_eq!(held.differing(&RawItem::parse(&image).unwrap()), [""; 0]);
+    assert_eq!(held.diff_attribute_names(&RawItem::parse(&image).unwrap()), [""; 0]);
     let sql = "select version::text, expires_at::text, attributes->>'n', attributes->'l', name, created_at::text, \
         changed_at::text from users";
     let row = store.client.query_one(&sql.replace("attributes->'l'", "(attributes->'l')::text"), &[]).await.unwrap();

@@ -139,7 +139,7 @@ pub(crate) fn invocation() -> Invocation {
 
 pub(crate) fn invocation_within(remaining: Duration) -> Invocation {
     let now = OffsetDateTime::from_unix_timestamp(NOW).unwrap();
-    Invocation { now, stop_at: Instant::now() + remaining, request_id: "request-1".to_owned() }
+    Invocation { now, deadline: Instant::now() + remaining, request_id: "request-1".to_owned() }
 }
 
 /// Hands a batch over, which must come back answered.

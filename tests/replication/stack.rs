@@ -54,7 +54,7 @@ async fn replica(client: &Client) -> BTreeMap<String, RigItem> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replica_ends_equal_to_the_source() {
-    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
+    let stack = LocalStack::start(StackOptions::default()).await.unwrap();
     let client = stack.dynamodb();
     for n in 0..60 {
         put(&client, user(&format!("u{n:02}"), "Created")).await;
@@ -68,7 +68,7 @@ async fn the_replica_ends_equal_to_the_source() {
     for n in 35..45 {
         put(&client, user(&format!("u{n:02}"), "Created again")).await;
     }
-    stack.drained().await;
+    stack.wait_until_drained().await;
 
     let source = items(&client, USERS).await;
     assert_eq!(source.len(), 45);
@@ -79,7 +79,7 @@ async fn the_replica_ends_equal_to_the_source() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_user_is_gone_from_the_replica_too() {
-    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
+    let stack = LocalStack::start(StackOptions::default()).await.unwrap();
     let client = stack.dynamodb();
     let mut expired = user("bob", "Bob");
     // Not longer ago: TTL passes over what expired more than five years ago.
@@ -87,8 +87,8 @@ async fn an_expired_user_is_gone_from_the_replica_too() {
     expired.insert("expires_at".to_owned(), AttributeValue::N(past.unix_timestamp().to_string()));
     put(&client, expired).await;
     put(&client, user("ada", "Ada")).await;
-    stack.expire_now().await.unwrap();
-    stack.drained().await;
+    stack.run_ttl_sweep().await.unwrap();
+    stack.wait_until_drained().await;
 
     let held = items(&client, REPLICA).await;
     assert_eq!(held["bob"]["_deleted_by_ttl"], AttributeValue::Bool(true));
@@ -99,14 +99,14 @@ async fn an_expired_user_is_gone_from_the_replica_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_item_with_a_reserved_attribute_stops_nobody() {
-    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
+    let stack = LocalStack::start(StackOptions::default()).await.unwrap();
     let client = stack.dynamodb();
     put(&client, user("ada", "Ada")).await;
     let mut poison = user("eve", "Eve");
     poison.insert("_tombstone_expires_at".to_owned(), AttributeValue::N("1".to_owned()));
     put(&client, poison).await;
     put(&client, user("fay", "Fay")).await;
-    stack.drained().await;
+    stack.wait_until_drained().await;
 
     let held = replica(&client).await;
     assert_eq!(held.keys().collect::<Vec<_>>(), ["ada", "fay"]);

@@ -13,7 +13,7 @@ use serde_json::Value;
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_through_the_api_is_found_and_by_those_alone_who_may() {
     let options = StackOptions { auth: LocalAuth::Jwt(None), postgres: TierServer::Auto, ..StackOptions::default() };
-    let stack = LocalStack::boot(options).await.unwrap_or_else(|refusal| panic!("{refusal}"));
+    let stack = LocalStack::start(options).await.unwrap_or_else(|refusal| panic!("{refusal}"));
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let send = async |method: &str, path: &str, token: &str, body: &'static str| {
         let request = Request::builder().method(method).uri(format!("{}{path}", stack.api_url()));
@@ -26,7 +26,7 @@ async fn what_is_written_through_the_api_is_found_and_by_those_alone_who_may() {
     let ada = stack.token("ada", "users:read users:write").unwrap();
     let admin = stack.token("operator", "users:admin").unwrap();
     assert_eq!(send("POST", "/users", &ada, r#"{"timestamp":7,"name":"Ada","status":"active"}"#).await.0, 201);
-    stack.drained().await;
+    stack.wait_until_drained().await;
     let (status, found) = send("GET", "/search/users?status=active", &admin, "").await;
     assert_eq!((status, found["users"][0]["user_id"].as_str()), (200, Some("ada")), "{found}");
     let (status, read) = send("GET", "/users/ada/7", &ada, "").await;
@@ -47,7 +47,7 @@ async fn what_is_written_through_the_api_is_found_and_by_those_alone_who_may() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_tier_there_is_no_search() {
-    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
+    let stack = LocalStack::start(StackOptions::default()).await.unwrap();
     assert!(stack.postgres_url().is_none());
     assert!(stack.template().functions.iter().all(|function| function.name != "search"));
     stack.stop().await;
@@ -58,6 +58,6 @@ async fn a_throwaway_server_is_refused_beside_data_that_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let options =
         StackOptions { data: Some(folder.path().to_owned()), postgres: TierServer::Auto, ..StackOptions::default() };
-    let refusal = LocalStack::boot(options).await.err().unwrap().to_string();
+    let refusal = LocalStack::start(options).await.err().unwrap().to_string();
     assert!(refusal.contains("--postgres") && refusal.lines().count() == 1, "{refusal}");
 }

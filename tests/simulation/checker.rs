@@ -158,7 +158,7 @@ impl<S: SimStage> SimState<'_, S> {
                 let expected = self.source.items[item].map(|kind| RawItem::parse(&kind.image(item)).unwrap());
                 let there = held.get(&key(item));
                 let equal = match (&expected, there.and_then(|held| held.item())) {
-                    (Some(expected), Some(there)) => expected.is(there),
+                    (Some(expected), Some(there)) => expected.eq_by_value(there),
                     (None, None) => true,
                     _ => false,
                 };

@@ -44,7 +44,7 @@ const RECORD_OF_KEY: [usize; 3] = [0, 0, 1];
 /// A request that has gone on for more steps than this never ends.
 const STEPS_MOST: usize = 100;
 /// Longer than any machine is busy.
-const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), rest: Pause::from_millis(1) };
+const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), cooldown: Pause::from_millis(1) };
 
 /// A request to the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

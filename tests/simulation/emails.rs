@@ -254,7 +254,7 @@ impl EmailSimulation<'_> {
                 EmailWrite::Create { once: false, .. } => table.create(&User::created(key, profile, now), now).await,
                 EmailWrite::Create { .. } => {
                     let user = User::created(key, profile, now);
-                    table.create_once("Idempotency", &attempt, &user, now).await.map(drop)
+                    table.create_idempotent("Idempotency", &attempt, &user, now).await.map(drop)
                 }
                 EmailWrite::Replace { .. } => table.replace(key, profile, &free, now).await.map(drop),
                 EmailWrite::Move { .. } | EmailWrite::End { .. } => {

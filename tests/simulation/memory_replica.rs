@@ -52,7 +52,7 @@ impl MemoryReplica {
             ChangeKind::Write { image } => {
                 ReplicaState::Item(holdable(image.unwrap().get()).map_err(FailureKind::Permanent)?)
             }
-            ChangeKind::Remove { expired, .. } => ReplicaState::Gone { expired },
+            ChangeKind::Remove { expired, .. } => ReplicaState::Tombstone { expired },
         };
         let (key, revision, items) = (change.key.canonical().clone(), change.revision, Arc::clone(&self.items));
         let effect = async move {
@@ -61,9 +61,10 @@ impl MemoryReplica {
             let done = match there {
                 Some(there) if there == revision => MemoryWrite::Duplicate,
                 Some(there) if there > revision => MemoryWrite::Stale,
-                _ => MemoryWrite::Applied { tombstone: matches!(state, ReplicaState::Gone { .. }) },
+                _ => MemoryWrite::Applied { tombstone: matches!(state, ReplicaState::Tombstone { .. }) },
             };
-            let held_off = matches!(done, MemoryWrite::Stale) && matches!(items[&key].state, ReplicaState::Gone { .. });
+            let held_off =
+                matches!(done, MemoryWrite::Stale) && matches!(items[&key].state, ReplicaState::Tombstone { .. });
             if let MemoryWrite::Applied { .. } = done {
                 items.insert(key, ReplicaItem { revision: Some(Ok(revision)), state });
             }
@@ -92,7 +93,7 @@ impl MemoryReplica {
                 Ok(item) => ReplicaState::Item(item),
                 Err(reason) => return WriteResult::Permanent(reason),
             },
-            WriteTarget::Gone { expired } => ReplicaState::Gone { expired },
+            WriteTarget::Tombstone { expired } => ReplicaState::Tombstone { expired },
         };
         let (key, revision, over, items) = (write.key.clone(), write.revision, write.over, Arc::clone(&self.items));
         let effect = async move {
@@ -100,7 +101,7 @@ impl MemoryReplica {
             let there = items.get(&key);
             let stands: Option<Revision> = there.and_then(|held| held.revision.clone()).and_then(Result::ok);
             let may = match over {
-                ReplicaCondition::Nothing => there.is_none(),
+                ReplicaCondition::IfAbsent => there.is_none(),
                 ReplicaCondition::Revision(expected) => stands == expected,
             };
             if may {
@@ -115,7 +116,7 @@ impl MemoryReplica {
             }
             Ok(false) => {
                 self.gate.see("sink: refused beside the stream");
-                WriteResult::Refused
+                WriteResult::ConditionFailed
             }
             Err(trouble) => WriteResult::Transient(format!("{trouble:?}")),
         }
@@ -151,8 +152,10 @@ impl Sink for MemoryReplica {
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
             let mut outcome = SinkOutcome::default();
-            let mut writes = stream::iter(0..decided.settled.len())
-                .map(|place| async move { (decided.settled[place].index, self.write(decided.settled[place]).await) })
+            let mut writes = stream::iter(0..decided.latest_per_key.len())
+                .map(|place| async move {
+                    (decided.latest_per_key[place].index, self.write(decided.latest_per_key[place]).await)
+                })
                 .buffer_unordered(IN_FLIGHT);
             while let Some((index, done)) = writes.next().await {
                 match done {
@@ -273,9 +276,11 @@ impl Sink for BoundedKey {
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
             let (large, rest): (Vec<_>, Vec<_>) =
-                decided.settled.iter().copied().partition(|change| self.is_too_large(change));
-            let mut outcome =
-                self.inner.apply(DeduplicatedBatch { changes: decided.changes, settled: &rest }, invocation).await?;
+                decided.latest_per_key.iter().copied().partition(|change| self.is_too_large(change));
+            let mut outcome = self
+                .inner
+                .apply(DeduplicatedBatch { changes: decided.changes, latest_per_key: &rest }, invocation)
+                .await?;
             let kind = || FailureKind::Permanent(TOO_LARGE.to_owned());
             outcome.failures.extend(large.iter().map(|change| FailedChange { index: change.index, kind: kind() }));
             Ok(outcome)

@@ -45,7 +45,7 @@ struct OwnedDatabase {
 }
 
 fn later(invocation: &Invocation) -> Invocation {
-    Invocation { stop_at: Instant::now() + LATE, ..invocation.clone() }
+    Invocation { deadline: Instant::now() + LATE, ..invocation.clone() }
 }
 
 /// The changes as a stream would deliver them once more.
@@ -92,7 +92,7 @@ impl Sink for FaultyReplica {
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
-            let settled = decided.settled;
+            let settled = decided.latest_per_key;
             if settled.is_empty() {
                 return Ok(SinkOutcome::default());
             }
@@ -100,7 +100,9 @@ impl Sink for FaultyReplica {
             let effect = async move {
                 let batch = stream::read(&event).unwrap();
                 let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
-                inner.apply(DeduplicatedBatch { changes: &changes, settled: &changes }, &later(&invocation)).await
+                inner
+                    .apply(DeduplicatedBatch { changes: &changes, latest_per_key: &changes }, &later(&invocation))
+                    .await
             };
             match self.gate.pass(self.place, true, effect).await {
                 Ok(outcome) => {
@@ -170,13 +172,13 @@ impl OwnedDatabase {
     fn of(write: &ReplicaWrite<'_>) -> Self {
         let (item, expired) = match write.target {
             WriteTarget::Item(item) => (Some(item.clone()), false),
-            WriteTarget::Gone { expired } => (None, expired),
+            WriteTarget::Tombstone { expired } => (None, expired),
         };
         Self { key: write.key.clone(), item, expired, revision: write.revision, over: write.over }
     }
 
     fn write(&self) -> ReplicaWrite<'_> {
-        let target = self.item.as_ref().map_or(WriteTarget::Gone { expired: self.expired }, WriteTarget::Item);
+        let target = self.item.as_ref().map_or(WriteTarget::Tombstone { expired: self.expired }, WriteTarget::Item);
         ReplicaWrite { key: &self.key, target, revision: self.revision, over: self.over }
     }
 }

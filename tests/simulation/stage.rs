@@ -140,7 +140,7 @@ impl SimStage for MemoryStage {
     async fn forget_tombstones(&self, sink: usize) -> usize {
         let mut items = self.shelves[sink].items.lock().unwrap();
         let before = items.len();
-        items.retain(|_, held| !matches!(held.state, ReplicaState::Gone { .. }));
+        items.retain(|_, held| !matches!(held.state, ReplicaState::Tombstone { .. }));
         before - items.len()
     }
 

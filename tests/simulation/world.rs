@@ -125,9 +125,9 @@ impl<'s, S: SimStage> SimState<'s, S> {
         let archive = ArchiveStore::new(s3.clone(), ARCHIVE.to_owned());
         let quarantine = |function| Quarantine::new(s3.clone(), FAILURES.to_owned(), function);
         let maintenance = |known: &[BoundedKey]| MaintenanceHandler {
-            owned: None,
+            admin_database: None,
             source: TableReader::new(dynamodb.clone(), SOURCE),
-            restored: RestoreTable::new(dynamodb.clone(), SOURCE.to_owned()),
+            restore_table: RestoreTable::new(dynamodb.clone(), SOURCE.to_owned()),
             replicas: known.iter().map(|replica| Box::new(replica.clone()) as Box<dyn Replica>).collect(),
             mappings: ReplicatorMappings::new(lambda.clone(), SimFunction::Replicator.name().to_owned()),
             deployment: DeployedReplicator::new(
@@ -264,14 +264,14 @@ impl<'s, S: SimStage> SimState<'s, S> {
 
     /// Mends some items of a replica, without comparing first.
     pub(super) fn mend(&mut self, sink: usize, items: Vec<usize>) {
-        let ailing = |item| maintenance::repair::StaleKey { key: super::source::key(item), at_hand: None };
+        let ailing = |item| maintenance::repair::StaleKey { key: super::source::key(item), record_revision: None };
         let ailing: Vec<_> = items.into_iter().map(ailing).collect();
         let (replica, table) = (self.replicas[sink].clone(), self.maintenance.source.clone());
         let (gate, invocation) = (self.gate.clone(), self.invocation());
         let future = async move {
             let source = maintenance::source::SourceTable::open(table).await.ok()?;
             let mended = maintenance::repair::reconcile_keys(&source, &replica, &ailing, &invocation).await.ok()?;
-            if mended.iter().any(|mended| matches!(mended, maintenance::repair::RepairOutcome::Left(_))) {
+            if mended.iter().any(|mended| matches!(mended, maintenance::repair::RepairOutcome::Failed(_))) {
                 gate.see("repair: left an item");
             }
             Some(String::new())
@@ -402,7 +402,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
                 ActionKind::Discard(_) if self.fail_recordings > 0 => {
                     self.fail_recordings -= 1;
                     self.gate.see("given up: not recorded");
-                    self.mappings[mapping].machine.recorded(step.ticket, false, self.now);
+                    self.mappings[mapping].machine.discard_completed(step.ticket, false, self.now);
                 }
                 ActionKind::Discard(reason) => {
                     self.gate.see(match reason {
@@ -416,7 +416,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
                     for place in &records {
                         self.settled[*place][function as usize] = true;
                     }
-                    self.mappings[mapping].machine.recorded(step.ticket, true, self.now);
+                    self.mappings[mapping].machine.discard_completed(step.ticket, true, self.now);
                 }
             }
         }
@@ -432,7 +432,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
 }
 
 fn invocation(now: OffsetDateTime) -> Invocation {
-    Invocation { now, stop_at: Instant::now() + INVOCATION, request_id: "1".to_owned() }
+    Invocation { now, deadline: Instant::now() + INVOCATION, request_id: "1".to_owned() }
 }
 
 fn replicator(replicas: &[BoundedKey; 2], s3: aws_sdk_s3::Client) -> ReplicatorHandler {

@@ -27,7 +27,7 @@ pub(super) const REQUEST_ID: &str = "request-1";
 
 #[tokio::test]
 async fn every_function_prints_metrics_and_logs() {
-    let environment = Environment::of_process();
+    let environment = Environment::from_env();
     let Some(name) = environment.get(FUNCTION) else {
         for function in FUNCTIONS {
             let printed = printed(function);
@@ -51,7 +51,7 @@ async fn every_function_prints_metrics_and_logs() {
 async fn api() {
     let server = CacheServer::start().await.unwrap();
     let url = server.url();
-    let patience = CacheTimeouts { call: Duration::from_secs(5), rest: Duration::from_millis(1) };
+    let patience = CacheTimeouts { call: Duration::from_secs(5), cooldown: Duration::from_millis(1) };
     let service = UsersService::with_cache(at(&url), patience).await;
     let api = service.api_with(&[("CACHE_URL", &url), ("RATE_LIMIT", "10/60s burst 3")]);
     api.created("ada", 7).await;

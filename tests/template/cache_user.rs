@@ -44,20 +44,20 @@ async fn server(mode: &str, arguments: &[&str]) -> (CacheServer, Cache, Multiple
 async fn everything_that_functions_do(cache: &Cache) {
     let line = loop {
         // A cluster that was made this moment is not yet one.
-        match cache.line().await {
-            Ok(line) if line.prove().await.is_ok() => break line,
+        match cache.connection().await {
+            Ok(line) if line.check_writable().await.is_ok() => break line,
             _ => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
         }
     };
     let user = UserId::parse("ada").unwrap();
     let record = key("Users", &UserKey { id: user, timestamp: Timestamp::parse(7).unwrap() });
     let entry = CacheEntry { version: 7, expires_at: None, json: b"{}".to_vec() };
-    line.fill_missing(&record).await.unwrap();
-    assert!(line.fill(&record, &entry, NOW).await.unwrap());
+    line.put_negative(&record).await.unwrap();
+    assert!(line.put(&record, &entry, NOW).await.unwrap());
     assert_eq!(line.get(&record).await.unwrap(), CacheSlot::Entry(entry));
-    line.mark(&record, MinVersion::of_write(0, 8)).await.unwrap();
-    line.mark_all(&[(record, MinVersion::of_write(0, 9))]).await.unwrap();
-    line.spend("ada", RequestQuota { requests: 1, seconds: 1, burst: 2 }).await.unwrap();
+    line.invalidate(&record, MinVersion::after_write(0, 8)).await.unwrap();
+    line.invalidate_all(&[(record, MinVersion::after_write(0, 9))]).await.unwrap();
+    line.try_acquire("ada", RequestQuota { requests: 1, seconds: 1, burst: 2 }).await.unwrap();
 }
 
 #[tokio::test]

@@ -143,7 +143,7 @@ fn what_it_calls_with_is_an_order() {
         parsed(&json!({"segments": 8, "run_id": "monday", "task": "verify", "recheck_after_seconds": 2, "segment": 7}));
     let verify = VerifyRequest { lag: Duration::from_secs(2), capacity_units: None, mend: RepairMode::No };
     assert_eq!((first.task, first.run_id.as_str()), (TaskSpec::Verify(verify), "monday"));
-    assert_eq!((first.segment, first.cursor.is_none()), (ScanSegment { segment: 7, of: 8 }, true));
+    assert_eq!((first.segment, first.cursor.is_none()), (ScanSegment { segment: 7, total_segments: 8 }, true));
     let cursor = json!({
         "task": "verify", "run_id": "monday", "segment": 7, "segments": 8, "part": 1, "progress": {"source.items": 3},
         "differences": 0, "problems": 0, "at": {},
@@ -157,7 +157,7 @@ fn what_it_calls_with_is_an_order() {
     assert_eq!(states["Summary"]["Arguments"]["Payload"], sum);
     let sum = parsed(&json!({"task": "summary", "run_id": "monday", "of_task": "verify", "segments": 8}));
     let of_verify = TaskSpec::Summary(SummaryRequest::SegmentsOf("verify"));
-    assert_eq!((sum.run_id.as_str(), sum.segment.of, &sum.task), ("monday", 8, &of_verify));
+    assert_eq!((sum.run_id.as_str(), sum.segment.total_segments, &sum.task), ("monday", 8, &of_verify));
     // As many parts as segments, at least one: of none, the sum would say that all is well.
     assert_eq!(states["Segments"]["Items"], "{% [0..$max([$order.segments - 1, 0])] %}");
 }

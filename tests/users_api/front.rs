@@ -9,7 +9,7 @@ use local::stack::{LocalStack, StackOptions};
 
 #[tokio::test]
 async fn the_stack_serves_the_api_over_http() {
-    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
+    let stack = LocalStack::start(StackOptions::default()).await.unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let send = async |method: &str, path: &str, body: &'static str| {
         let request = Request::builder().method(method).uri(format!("{}{path}", stack.api_url()));

@@ -93,10 +93,10 @@ impl UsersService {
     async fn streamed(&self, key: &str) {
         let Some(cache) = &self.stream else { return };
         loop {
-            let Ok(line) = cache.line().await else { continue };
-            match line.mark(key, MinVersion::HIGHEST).await {
+            let Ok(line) = cache.connection().await else { continue };
+            match line.invalidate(key, MinVersion::HIGHEST).await {
                 Ok(()) => break,
-                Err(_) => cache.hang_up(&line),
+                Err(_) => cache.discard(&line),
             }
         }
     }

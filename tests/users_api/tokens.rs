@@ -10,7 +10,8 @@ use local::token::LocalAuth;
 
 #[tokio::test]
 async fn a_token_opens_its_own_user_s_records_and_no_other_s() {
-    let stack = LocalStack::boot(StackOptions { auth: LocalAuth::Jwt(None), ..StackOptions::default() }).await.unwrap();
+    let stack =
+        LocalStack::start(StackOptions { auth: LocalAuth::Jwt(None), ..StackOptions::default() }).await.unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let send = async |method: &str, path: &str, token: &str, body: &'static str| {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", stack.api_url()));
@@ -51,7 +52,7 @@ async fn scopes_are_those_of_the_claim_and_prefix_that_are_chosen() {
         let (scope_claim, scope_prefix) = (claim.map(str::to_owned), prefix.map(str::to_owned));
         let chosen = StackOptions { auth: LocalAuth::Jwt(None), scope_claim, scope_prefix, ..StackOptions::default() };
         let (usual, chosen) = (StackOptions { auth: LocalAuth::Jwt(None), ..StackOptions::default() }, chosen);
-        let (usual, chosen) = (LocalStack::boot(usual).await.unwrap(), LocalStack::boot(chosen).await.unwrap());
+        let (usual, chosen) = (LocalStack::start(usual).await.unwrap(), LocalStack::start(chosen).await.unwrap());
         let status = async |stack: &LocalStack, scope: &str| {
             let bearer = format!("Bearer {}", stack.token("ada", scope).unwrap());
             let request = Request::builder().uri(format!("{}/users/ada", stack.api_url()));

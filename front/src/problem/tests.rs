@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn every_problem_has_a_type_of_its_own_and_keeps_its_cause_to_itself() {
     let mut types = BTreeSet::new();
-    for problem in every() {
+    for problem in all_variants() {
         let body = problem.body("the-request");
         let json: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert!(types.insert(json["type"].to_string()), "{body}");
@@ -24,7 +24,7 @@ fn every_problem_has_a_type_of_its_own_and_keeps_its_cause_to_itself() {
 fn every_type_has_its_section_in_the_docs_and_every_section_its_type() {
     let page = include_str!("../../../docs/problems.md");
     let sections: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
-    let types: BTreeSet<String> = every()
+    let types: BTreeSet<String> = all_variants()
         .iter()
         .map(|problem| {
             let (status, kind, title, _) = problem.parts();
@@ -43,7 +43,7 @@ fn a_fault_of_the_table_is_the_problem_that_its_kind_asks_for() {
     assert_eq!(status(TableError::Refused("x".into())), 500);
     assert_eq!(status(TableError::Unreadable(ItemParseError { attribute: "name", reason: "missing".into() })), 500);
     for (error, status) in [
-        (WriteError::Absent, 404),
+        (WriteError::NotFound, 404),
         (WriteError::Exists, 409),
         (WriteError::EmailTaken, 409),
         (WriteError::PreconditionFailed, 412),

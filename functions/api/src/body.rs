@@ -78,7 +78,7 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
 pub(crate) fn parse_create(body: &[u8], now: OffsetDateTime) -> Result<CreateUserBody, Problem> {
     let mut fields = BodyReader::open(body)?;
     let id = fields.text("user_id", UserId::parse).set();
-    let timestamp = fields.whole("timestamp", Timestamp::parse).set();
+    let timestamp = fields.integer("timestamp", Timestamp::parse).set();
     let profile = profile(fields, now)?;
     Ok(CreateUserBody { id, timestamp, profile })
 }
@@ -96,7 +96,7 @@ pub(crate) fn parse_merge_patch(body: &[u8], key: &UserKey, now: OffsetDateTime)
     check_key_unchanged(&mut fields, key);
     let name = match fields.text("name", UserName::parse) {
         FieldPatch::Remove => {
-            fields.refuse("name", "name cannot be removed");
+            fields.add_error("name", "name cannot be removed");
             None
         }
         edit => edit.set(),
@@ -105,7 +105,7 @@ pub(crate) fn parse_merge_patch(body: &[u8], key: &UserKey, now: OffsetDateTime)
         name,
         email: fields.text("email", Email::parse),
         status: fields.text("status", UserStatus::parse),
-        expires_at: fields.whole("expires_at", |seconds| ExpiresAt::parse(seconds, now)),
+        expires_at: fields.integer("expires_at", |seconds| ExpiresAt::parse(seconds, now)),
         attributes: match fields.attributes() {
             FieldPatch::Set(attributes) => FieldPatch::Set(AttributesPatch::new(attributes)),
             FieldPatch::Remove => FieldPatch::Remove,
@@ -119,12 +119,12 @@ pub(crate) fn parse_merge_patch(body: &[u8], key: &UserKey, now: OffsetDateTime)
 fn profile(mut fields: BodyReader<'_>, now: OffsetDateTime) -> Result<UserProfile, Problem> {
     let name = fields.text("name", UserName::parse).set();
     if name.is_none() {
-        fields.require("name", "name is required");
+        fields.add_missing_error("name", "name is required");
     }
     let email = fields.text("email", Email::parse).set();
     let status = fields.text("status", UserStatus::parse).set();
     let attributes: Option<UserAttributes> = fields.attributes().set();
-    let expires_at = fields.whole("expires_at", |seconds| ExpiresAt::parse(seconds, now)).set();
+    let expires_at = fields.integer("expires_at", |seconds| ExpiresAt::parse(seconds, now)).set();
     fields.finish()?;
     match name {
         Some(name) => Ok(UserProfile { name, email, status, attributes, expires_at }),
@@ -135,11 +135,11 @@ fn profile(mut fields: BodyReader<'_>, now: OffsetDateTime) -> Result<UserProfil
 fn check_key_unchanged(fields: &mut BodyReader<'_>, key: &UserKey) {
     let id = fields.text("user_id", UserId::parse);
     if !matches!(&id, FieldPatch::Keep) && id != FieldPatch::Set(key.id.clone()) {
-        fields.refuse("user_id", "user_id must equal the one in the path");
+        fields.add_error("user_id", "user_id must equal the one in the path");
     }
-    let timestamp = fields.whole("timestamp", Timestamp::parse);
+    let timestamp = fields.integer("timestamp", Timestamp::parse);
     if !matches!(timestamp, FieldPatch::Keep) && timestamp != FieldPatch::Set(key.timestamp) {
-        fields.refuse("timestamp", "timestamp must equal the one in the path");
+        fields.add_error("timestamp", "timestamp must equal the one in the path");
     }
 }
 

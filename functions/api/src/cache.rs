@@ -41,12 +41,12 @@ pub struct CacheTimeouts {
     /// For one call, connecting included.
     pub call: Duration,
     /// After a call that failed.
-    pub rest: Duration,
+    pub cooldown: Duration,
 }
 
 impl Default for CacheTimeouts {
     fn default() -> Self {
-        Self { call: Duration::from_millis(25), rest: Duration::from_secs(1) }
+        Self { call: Duration::from_millis(25), cooldown: Duration::from_secs(1) }
     }
 }
 
@@ -75,14 +75,14 @@ pub(crate) enum CachedRead {
     /// In the cache.
     Cached(CacheEntry),
     /// In the table.
-    Stored(Arc<User>),
+    FromTable(Arc<User>),
 }
 
 impl CachedRead {
     pub(crate) fn version(&self) -> u64 {
         match self {
             Self::Cached(entry) => entry.version,
-            Self::Stored(user) => user.version,
+            Self::FromTable(user) => user.version,
         }
     }
 
@@ -90,8 +90,8 @@ impl CachedRead {
     pub(crate) fn text(&self, fields: FieldMask) -> Result<Vec<u8>, Problem> {
         let (user, source) = match self {
             Self::Cached(entry) if fields == FieldMask::ALL => (entry.json.clone(), "cache"),
-            Self::Cached(entry) => (fields.of_json(&entry.json).map_err(serialization_error)?, "cache"),
-            Self::Stored(user) => (serde_json::to_vec(&user.only(fields)).map_err(serialization_error)?, "database"),
+            Self::Cached(entry) => (fields.mask_json(&entry.json).map_err(serialization_error)?, "cache"),
+            Self::FromTable(user) => (serde_json::to_vec(&user.only(fields)).map_err(serialization_error)?, "database"),
         };
         let mut text = Vec::with_capacity(user.len() + 32);
         text.extend(br#"{"user":"#);
@@ -106,9 +106,9 @@ impl CachedRead {
 /// What a look came to.
 enum CacheLookup {
     /// The cache knows: this record, or that there is none.
-    Told(Option<CachedRead>),
+    Hit(Option<CachedRead>),
     /// The table is to be asked; if there is a line, what it says is to be brought to the cache on it.
-    Ask(Option<FillTicket>),
+    Miss(Option<FillTicket>),
 }
 
 struct FillTicket {
@@ -124,7 +124,7 @@ impl CacheAside {
             cache,
             table: table.to_owned(),
             patience,
-            breaker: CircuitBreaker::new(patience.rest),
+            breaker: CircuitBreaker::new(patience.cooldown),
             flights: SingleFlight::default(),
             owed: PendingInvalidations::default(),
         }))
@@ -132,7 +132,7 @@ impl CacheAside {
 
     /// Connects before the first request, which then need not. What goes wrong is in the log and stops nothing.
     pub async fn connect(&self) {
-        if let Err(error) = self.0.cache.line().await {
+        if let Err(error) = self.0.cache.connection().await {
             tracing::warn!(%error, "the cache is not there: the table is asked instead");
         }
     }
@@ -150,48 +150,48 @@ impl CacheAside {
     ) -> Result<Option<CachedRead>, Problem> {
         let name = shared::cache::key(&self.0.table, key);
         let looked = match self.look(&name, now).await {
-            CacheLookup::Told(found) => {
+            CacheLookup::Hit(found) => {
                 metric::CACHE_HITS.increment([], 1);
                 return Ok(found);
             }
-            CacheLookup::Ask(looked) => looked,
+            CacheLookup::Miss(looked) => looked,
         };
         metric::CACHE_MISSES.increment([], 1);
         let read = Box::pin(async {
             let user = table.read(key, now).await?;
             if let Some(looked) = looked {
-                self.bring(&name, user.as_ref(), looked, now).await;
+                self.fill(&name, user.as_ref(), looked, now).await;
             }
             Ok(user.map(Arc::new))
         });
         let user = self.0.flights.join(&name, read).await?;
-        Ok(user.map(CachedRead::Stored))
+        Ok(user.map(CachedRead::FromTable))
     }
 
     async fn look(&self, name: &str, now: OffsetDateTime) -> CacheLookup {
         let at = Instant::now();
-        let debt = self.0.owed.of(name, at);
+        let debt = self.0.owed.get(name, at);
         let call = async |line: &CacheConnection| match debt {
             PendingInvalidation::None => line.get(name).await,
-            PendingInvalidation::Floor(floor) => line.mark(name, floor).await.map(|()| CacheSlot::Mark),
-            PendingInvalidation::Everything => Ok(CacheSlot::Mark),
+            PendingInvalidation::Floor(floor) => line.invalidate(name, floor).await.map(|()| CacheSlot::Fenced),
+            PendingInvalidation::All => Ok(CacheSlot::Fenced),
         };
-        let Some((line, held)) = self.call(call).await else { return CacheLookup::Ask(None) };
+        let Some((line, held)) = self.call(call).await else { return CacheLookup::Miss(None) };
         if let PendingInvalidation::Floor(floor) = debt {
-            self.0.owed.paid(name, floor);
+            self.0.owed.complete(name, floor);
         }
         match held {
             CacheSlot::Entry(entry) if entry.expires_at.is_some_and(|ends| ends <= now.unix_timestamp()) => {
-                CacheLookup::Told(None)
+                CacheLookup::Hit(None)
             }
-            CacheSlot::Entry(entry) => CacheLookup::Told(Some(CachedRead::Cached(entry))),
-            CacheSlot::Missing => CacheLookup::Told(None),
-            CacheSlot::Mark | CacheSlot::Nothing => CacheLookup::Ask(Some(FillTicket { line, at })),
+            CacheSlot::Entry(entry) => CacheLookup::Hit(Some(CachedRead::Cached(entry))),
+            CacheSlot::Missing => CacheLookup::Hit(None),
+            CacheSlot::Fenced | CacheSlot::Miss => CacheLookup::Miss(Some(FillTicket { line, at })),
         }
     }
 
     /// Brings what the table said after a look, if the rules still let it.
-    async fn bring(&self, name: &str, user: Option<&User>, looked: FillTicket, now: OffsetDateTime) {
+    async fn fill(&self, name: &str, user: Option<&User>, looked: FillTicket, now: OffsetDateTime) {
         let FillTicket { line, at } = looked;
         if at.elapsed() > MAX_FILL_DELAY || !self.0.cache.is_open(&line) {
             return;
@@ -203,9 +203,9 @@ impl CacheAside {
         // Not `call`: it is this line or none.
         let call = async {
             match &entry {
-                Some(entry) if entry.may_be_kept() => line.fill(name, entry, now).await.map(drop),
+                Some(entry) if entry.is_cacheable() => line.put(name, entry, now).await.map(drop),
                 Some(_) => Ok(()),
-                None => line.fill_missing(name).await,
+                None => line.put_negative(name).await,
             }
         };
         match timeout_at(Instant::now() + self.0.patience.call, call).await {
@@ -222,9 +222,9 @@ impl CacheAside {
 
     async fn mark_named(&self, name: &str, floor: MinVersion) {
         // Owed from the start: if this request ends here, its mark does not.
-        self.0.owed.owe(name, floor, Instant::now());
-        if self.call(async |line: &CacheConnection| line.mark(name, floor).await).await.is_some() {
-            self.0.owed.paid(name, floor);
+        self.0.owed.add(name, floor, Instant::now());
+        if self.call(async |line: &CacheConnection| line.invalidate(name, floor).await).await.is_some() {
+            self.0.owed.complete(name, floor);
         }
     }
 
@@ -235,7 +235,9 @@ impl CacheAside {
 
     /// Takes a request off a caller's quota; nothing is known of it if the cache is silent.
     pub(crate) async fn spend(&self, caller: &str, quota: RequestQuota) -> Option<QuotaDecision> {
-        self.call(async |line: &CacheConnection| line.spend(caller, quota).await).await.map(|(_, allowance)| allowance)
+        self.call(async |line: &CacheConnection| line.try_acquire(caller, quota).await)
+            .await
+            .map(|(_, allowance)| allowance)
     }
 
     /// One call, if the cache is not being left alone.
@@ -244,41 +246,41 @@ impl CacheAside {
         work: impl AsyncFnOnce(&CacheConnection) -> Result<T, CacheError>,
     ) -> Option<(CacheConnection, T)> {
         let now = Instant::now();
-        if !self.0.breaker.admits(now) {
+        if !self.0.breaker.allows_call(now) {
             return None;
         }
         let deadline = now + self.0.patience.call;
-        let line = match timeout_at(deadline, self.0.cache.line()).await {
+        let line = match timeout_at(deadline, self.0.cache.connection()).await {
             Ok(Ok(line)) => line,
-            Ok(Err(error)) => return self.gone(None, &error),
-            Err(_) => return self.gone(None, &self.silent()),
+            Ok(Err(error)) => return self.fail_open(None, &error),
+            Err(_) => return self.fail_open(None, &self.silent()),
         };
         match timeout_at(deadline, work(&line)).await {
             Ok(Ok(answer)) => {
-                self.0.breaker.well();
+                self.0.breaker.record_success();
                 Some((line, answer))
             }
-            Ok(Err(error)) => self.gone(Some(&line), &error),
-            Err(_) => self.gone(Some(&line), &self.silent()),
+            Ok(Err(error)) => self.fail_open(Some(&line), &error),
+            Err(_) => self.fail_open(Some(&line), &self.silent()),
         }
     }
 
-    fn gone<T>(&self, line: Option<&CacheConnection>, error: &CacheError) -> Option<T> {
+    fn fail_open<T>(&self, line: Option<&CacheConnection>, error: &CacheError) -> Option<T> {
         self.failed(line, error);
         None
     }
 
     fn failed(&self, line: Option<&CacheConnection>, error: &CacheError) {
         if let Some(line) = line {
-            self.0.cache.hang_up(line);
+            self.0.cache.discard(line);
         }
-        self.0.breaker.failed(Instant::now());
+        self.0.breaker.record_failure(Instant::now());
         metric::CACHE_ERRORS.increment([], 1);
         tracing::warn!(%error, "the table is asked instead of the cache");
     }
 
     fn silent(&self) -> CacheError {
-        let (place, wait) = (self.0.cache.place(), self.0.patience.call);
+        let (place, wait) = (self.0.cache.endpoint(), self.0.patience.call);
         CacheError::Unavailable(format!("the cache at {place} was silent for {wait:?}"))
     }
 }
@@ -304,7 +306,7 @@ impl PendingWrite {
 impl Drop for PendingWrite {
     fn drop(&mut self) {
         if let Some(name) = self.name.take() {
-            self.cache.0.owed.owe(&name, MinVersion::HIGHEST, Instant::now());
+            self.cache.0.owed.add(&name, MinVersion::HIGHEST, Instant::now());
         }
     }
 }

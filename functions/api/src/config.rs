@@ -59,12 +59,12 @@ impl ApiConfig {
         let has_relational = read.optional("RELATIONAL_TIER", relational).unwrap_or(false);
         let cursor_keys = read.required("CURSOR_KEYS", SealKeys::parse);
         let idempotency_table = read.optional("IDEMPOTENCY_TABLE", environment::text);
-        let unique_emails_table = read.only_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
+        let unique_emails_table = read.required_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
         let preconditions_required = read.optional("REQUIRE_PRECONDITIONS", environment::flag).unwrap_or(false);
-        let cache = read.parts(CacheSettings::parse(|name| environment.get(name)));
+        let cache = read.collect_optional(CacheSettings::parse(|name| environment.get(name)));
         let rate_limit = read.optional("RATE_LIMIT", rate_limit::quota);
         if rate_limit.is_some() && environment.get("CACHE_URL").is_none() {
-            read.refuse("CACHE_URL is not set: RATE_LIMIT needs it, quotas are kept in the cache".to_owned());
+            read.add_error("CACHE_URL is not set: RATE_LIMIT needs it, quotas are kept in the cache".to_owned());
         }
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         read.optional(telemetry::STACK_NAME, telemetry::stack);

@@ -100,7 +100,7 @@ mod tests {
             ListQuery::User { id: &eve, from: None, to: None, order: desc },
         ];
         let keys = keys();
-        let callers = ["one", "other"].map(|name| Caller::trusted(name.into()));
+        let callers = ["one", "other"].map(|name| Caller::unrestricted(name.into()));
         let all = || (0..lists.len()).flat_map(|list| (0..callers.len()).map(move |caller| (list, caller)));
         let of = |(list, caller): (usize, usize)| ListCursors {
             keys: &keys,
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn another_program_s_key_survives_in_a_cursor() {
-        let (keys, caller) = (keys(), Caller::trusted("one".into()));
+        let (keys, caller) = (keys(), Caller::unrestricted("one".into()));
         let cursors = ListCursors { keys: &keys, listing: ListQuery::All { segment: None }, caller: &caller };
         let strange = PageKey { user_id: " a b\n\u{e9} ".into(), timestamp: "-1.5".into() };
         let cursor = cursors.encode(&strange, NOW, SALT).unwrap();
@@ -128,7 +128,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_are_misread_as_a_cursor(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let (keys, caller) = (keys(), Caller::trusted("one".into()));
+            let (keys, caller) = (keys(), Caller::unrestricted("one".into()));
             let cursors = ListCursors { keys: &keys, listing: ListQuery::All { segment: None }, caller: &caller };
             prop_assert_eq!(cursors.decode(&String::from_utf8_lossy(&bytes), NOW), None);
         }

@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_key_is_its_caller_s_and_its_path_s_own() {
-        let (one, other) = (Caller::trusted("one".into()), Caller::trusted("other".into()));
+        let (one, other) = (Caller::unrestricted("one".into()), Caller::unrestricted("other".into()));
         let key = IdempotencyKey("a".into());
         let ids = [key.id(&one, "POST", "/users"), key.id(&other, "POST", "/users"), key.id(&one, "POST", "/other")];
         assert!(

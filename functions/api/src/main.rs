@@ -7,13 +7,13 @@ use shared::environment::Environment;
 use shared::iam_token::TokenSigner;
 use shared::{aws, telemetry};
 
-/// Against glibc's allocator, a fifth less CPU time a record for the archiver, for some megabytes (docs/figures.md).
+/// Against glibc's allocator, a fifth less CPU time a record for the archiver, for some megabytes (docs/benchmarks.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_env();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
     let config = ApiConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let sdk = aws::load().await;

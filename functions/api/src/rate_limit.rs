@@ -64,8 +64,8 @@ pub(crate) async fn enforce_rate_limit(
         return next.run(request).await;
     };
     let (mut response, remaining, time) = match allowance {
-        QuotaDecision::Passes { remaining, full_in } => (next.run(request).await, remaining, full_in),
-        QuotaDecision::Waits { next_in } => {
+        QuotaDecision::Allowed { remaining, full_in } => (next.run(request).await, remaining, full_in),
+        QuotaDecision::Limited { next_in } => {
             metric::RATE_LIMITED_REQUESTS.increment([], 1);
             (Problem::RateLimited { seconds: whole_seconds(next_in) }.into_response(), 0, next_in)
         }

@@ -57,7 +57,7 @@ impl AppState {
     }
 
     /// Creates take idempotency keys, whose attempts stand in this table.
-    pub(crate) fn with_attempts(self, table: Option<&str>) -> Self {
+    pub(crate) fn with_idempotency_table(self, table: Option<&str>) -> Self {
         Self { attempts: table.map(Into::into), ..self }
     }
 
@@ -75,12 +75,12 @@ impl AppState {
     async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<CachedRead>, Problem> {
         match &self.cache {
             Some(cache) => cache.read(key, &self.table, now).await,
-            None => Ok(self.table.read(key, now).await?.map(|user| CachedRead::Stored(Arc::new(user)))),
+            None => Ok(self.table.read(key, now).await?.map(|user| CachedRead::FromTable(Arc::new(user)))),
         }
     }
 
     /// Tells the cache, before a write that was done earlier is answered, what it may no longer tell.
-    async fn wrote(&self, key: &UserKey, floor: MinVersion) {
+    async fn invalidate_cache(&self, key: &UserKey, floor: MinVersion) {
         if let Some(cache) = &self.cache {
             cache.mark(key, floor).await;
         }
@@ -101,7 +101,7 @@ impl FromRequestParts<AppState> for AppState {
     async fn from_request_parts(parts: &mut Parts, users: &AppState) -> Result<Self, Infallible> {
         let meter = parts.extensions.get::<CapacityMeter>().cloned().unwrap_or_default();
         let budget = parts.extensions.get::<RequestBudget>().copied();
-        Ok(Self { table: users.table.metered(meter), budget, ..users.clone() })
+        Ok(Self { table: users.table.with_capacity_meter(meter), budget, ..users.clone() })
     }
 }
 
@@ -164,7 +164,7 @@ pub(crate) async fn latest(
         match (page.users.pop(), page.next) {
             (Some(user), _) => {
                 let at = stage.0 + &record_path(&user.key);
-                return read_response(&CachedRead::Stored(Arc::new(user)), fields, &precondition, Some(at));
+                return read_response(&CachedRead::FromTable(Arc::new(user)), fields, &precondition, Some(at));
             }
             (None, None) => return Err(Problem::NotFound),
             (None, next) => after = next,
@@ -197,7 +197,7 @@ pub(crate) async fn replace(users: AppState, UserKeyPath(key): UserKeyPath, requ
     let intent = WriteIntent { created: Some(first_version(now)), precondition };
     let write = async {
         let replaced = users.table.replace(key.clone(), profile, &intent.precondition, now).await?;
-        let floor = MinVersion::of_write(0, replaced.user.version);
+        let floor = MinVersion::after_write(0, replaced.user.version);
         Ok((replaced, Some(floor)))
     };
     let replaced = users.write(&key, &intent, Box::pin(write)).await?;
@@ -227,7 +227,7 @@ pub(crate) async fn patch(users: AppState, UserKeyPath(key): UserKeyPath, reques
     let intent = WriteIntent { created: None, precondition };
     let write = async {
         let user = users.table.patch(&key, &edits, &intent.precondition, now).await?;
-        let floor = MinVersion::of_write(0, user.version);
+        let floor = MinVersion::after_write(0, user.version);
         Ok((user, Some(floor)))
     };
     let user = users.write(&key, &intent, Box::pin(write)).await?;
@@ -252,7 +252,7 @@ pub(crate) async fn delete(users: AppState, UserKeyPath(key): UserKeyPath, heade
     let intent = WriteIntent { created: None, precondition };
     let write = async {
         let version = users.table.delete(&key, &intent.precondition, users.clock.now()).await?;
-        Ok(((), Some(MinVersion::of_removal(version))))
+        Ok(((), Some(MinVersion::after_delete(version))))
     };
     users.write(&key, &intent, Box::pin(write)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

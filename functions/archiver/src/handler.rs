@@ -151,7 +151,7 @@ impl Archiver {
         loop {
             let free = PUTS_IN_FLIGHT - in_flight.len();
             in_flight.extend(waiting.by_ref().take(free).map(|task| self.perform(task, records)));
-            let Ok(Some((place, outcome))) = timeout_at(invocation.stop_at, in_flight.next()).await else { break };
+            let Ok(Some((place, outcome))) = timeout_at(invocation.deadline, in_flight.next()).await else { break };
             match outcome {
                 Ok(confirmed) => {
                     unconfirmed.remove(&place);

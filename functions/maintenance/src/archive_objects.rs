@@ -16,7 +16,7 @@ pub enum ObjectReadError {
     Store(#[from] StoreError),
     /// The object is no longer there: it was merged meanwhile.
     #[error("{0} was deleted while it was being read")]
-    Gone(String),
+    NotFound(String),
 }
 
 /// Why a row is not given.
@@ -61,7 +61,7 @@ impl ChainedReader {
     fn open(&self, object: &str) -> Result<RowReader<ObjectReader>, ArchiveRowError> {
         let opened = self.store.blocking_open(object, &self.runtime);
         let opened = opened.map_err(|error| ArchiveRowError::Unread(error.into()))?;
-        let source = opened.ok_or_else(|| ArchiveRowError::Unread(ObjectReadError::Gone(object.to_owned())))?;
+        let source = opened.ok_or_else(|| ArchiveRowError::Unread(ObjectReadError::NotFound(object.to_owned())))?;
         let metadata = source.metadata().clone();
         RowReader::open(object, &metadata, (*self.key_names).clone(), source).map_err(ArchiveRowError::of)
     }

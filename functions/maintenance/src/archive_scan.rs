@@ -57,12 +57,12 @@ pub enum ArchiveScanError {
     Unread(#[from] ObjectReadError),
     /// It takes longer than an invocation.
     #[error("reading this period takes longer than one invocation: set a shorter range with from and to")]
-    NoTime,
+    DeadlineExceeded,
     /// It takes more memory than there is.
     #[error(
         "the requested rows exceed {HELD_BYTES} bytes of memory: use more segments, or a shorter range with from and to"
     )]
-    TooMuch,
+    MemoryLimitExceeded,
     /// The reading thread ended.
     #[error("cannot read the archive: {0}")]
     Thread(#[from] tokio::task::JoinError),
@@ -71,8 +71,8 @@ pub enum ArchiveScanError {
 impl ArchiveScanError {
     /// Whether the same order would meet with it again.
     #[must_use]
-    pub fn lasts(&self) -> bool {
-        matches!(self, Self::NoTime | Self::TooMuch)
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::DeadlineExceeded | Self::MemoryLimitExceeded)
     }
 }
 
@@ -96,13 +96,13 @@ impl MemoryBudget {
     ///
     /// # Errors
     /// [`ArchiveScanError::TooMuch`].
-    pub fn take(&mut self, row: &ArchivedRow) -> Result<(), ArchiveScanError> {
+    pub fn try_grow(&mut self, row: &ArchivedRow) -> Result<(), ArchiveScanError> {
         self.0 += cost(row);
-        if self.0 > HELD_BYTES { Err(ArchiveScanError::TooMuch) } else { Ok(()) }
+        if self.0 > HELD_BYTES { Err(ArchiveScanError::MemoryLimitExceeded) } else { Ok(()) }
     }
 
     /// Gives a row's worth back.
-    pub fn give(&mut self, row: &ArchivedRow) {
+    pub fn shrink(&mut self, row: &ArchivedRow) {
         self.0 = self.0.saturating_sub(cost(row));
     }
 }
@@ -132,7 +132,7 @@ pub async fn scan_archive<T: Send + 'static>(
             period.from.is_some_and(|from| day.end() <= from) || period.to.is_some_and(|to| day.start() >= to);
         if !outside {
             let shelf = catalog::list_day(&library.store, &library.table, day).await.map_err(ObjectReadError::from)?;
-            seen.foreign.extend(shelf.foreign);
+            seen.foreign.extend(shelf.unrecognized);
             objects.extend(shelf.objects.into_iter().map(|object| object.key));
         }
     }
@@ -147,12 +147,12 @@ pub async fn scan_archive<T: Send + 'static>(
             let mut damage = None;
             for row in chain {
                 if read.is_multiple_of(ROWS_A_LOOK) && Instant::now() >= stop_at {
-                    return Err(ArchiveScanError::NoTime);
+                    return Err(ArchiveScanError::DeadlineExceeded);
                 }
                 read += 1;
                 match row {
                     Ok(row) if period.holds(row.removed_at) && wanted(&row) => {
-                        held.take(&row)?;
+                        held.try_grow(&row)?;
                         rows.push(row);
                     }
                     Ok(_) => {}
@@ -163,7 +163,7 @@ pub async fn scan_archive<T: Send + 'static>(
             match damage {
                 Some(damage) => {
                     for row in &rows {
-                        held.give(row);
+                        held.shrink(row);
                     }
                     seen.damaged.push(damage);
                 }

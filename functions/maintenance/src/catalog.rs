@@ -22,7 +22,7 @@ pub struct DayListing {
     /// The objects, those of the archiver before the compacted ones.
     pub objects: Vec<ArchiveObject>,
     /// Keys that neither the archiver nor a merge wrote.
-    pub foreign: Vec<String>,
+    pub unrecognized: Vec<String>,
 }
 
 /// The days of which there is something.
@@ -41,9 +41,9 @@ pub struct DayRange {
 pub async fn days(store: &ArchiveStore, table: &str) -> Result<DayRange, StoreError> {
     let mut found = DayRange::default();
     for root in [ARCHIVE, COMPACTED] {
-        found.foreign.extend(store.level(root).await?.objects);
+        found.foreign.extend(store.list_with_delimiter(root).await?.objects);
         let prefix = format!("{root}{table}/");
-        let level = store.level(&prefix).await?;
+        let level = store.list_with_delimiter(&prefix).await?;
         found.foreign.extend(level.objects);
         for folder in level.folders {
             let day = folder.strip_prefix(&prefix).and_then(|of| of.strip_prefix("dt=")?.strip_suffix('/'));
@@ -66,7 +66,7 @@ pub async fn list_day(store: &ArchiveStore, table: &str, day: ArchiveDay) -> Res
         for stored in store.list(&format!("{root}{table}/dt={day}/")).await? {
             match ArchiveKey::parse(&stored.key) {
                 Ok(name) => shelf.objects.push(ArchiveObject { key: stored.key, name, bytes: stored.bytes }),
-                Err(_) => shelf.foreign.push(stored.key),
+                Err(_) => shelf.unrecognized.push(stored.key),
             }
         }
     }

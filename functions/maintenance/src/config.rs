@@ -52,17 +52,17 @@ impl MaintenanceConfig {
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let source = read.required("USERS_TABLE", environment::text);
-        let unique_emails_table = read.only_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
+        let unique_emails_table = read.required_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
         let replicator_name = read.required("REPLICATOR_FUNCTION", environment::text);
         let archiver_name = read.required("ARCHIVER_FUNCTION", environment::text);
-        let replicator = read.part(ReplicatorConfig::parse(environment));
-        let archiver = read.part(ArchiverConfig::parse(environment));
+        let replicator = read.collect(ReplicatorConfig::parse(environment));
+        let archiver = read.collect(ArchiverConfig::parse(environment));
         if let (Some(source), Some(replica)) = (&source, environment.get("REPLICA_TABLE"))
             && source == replica
             && environment.get("REPLICA_REGION").is_none()
             && environment.get("REPLICA_ROLE_ARN").is_none()
         {
-            read.refuse(format!("REPLICA_TABLE is {replica:?}, which is USERS_TABLE: set it to another table"));
+            read.add_error(format!("REPLICA_TABLE is {replica:?}, which is USERS_TABLE: set it to another table"));
         }
         let problems = read.problems();
         match (source, replicator_name, archiver_name, replicator, archiver) {
@@ -91,9 +91,9 @@ pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHa
     let restored = RestoreTable::new(source.clone(), config.source.clone())
         .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(Clock::system()));
     MaintenanceHandler {
-        owned,
+        admin_database: owned,
         source: TableReader::new(source, config.source.clone()),
-        restored,
+        restore_table: restored,
         replicas: config.replicator.replicas(replica, config.replicator.postgres(signer)),
         mappings: ReplicatorMappings::new(lambda.clone(), config.functions.replicator.clone()),
         deployment: DeployedReplicator::new(lambda, config.functions.replicator.clone(), SINK_SETTINGS.to_vec()),

@@ -89,16 +89,16 @@ impl TaskError {
             Self::Restore(RestoreError::Sweep(fault))
             | Self::Export(ExportError::Sweep(fault))
             | Self::Audit(AuditError::Sweep(fault))
-                if fault.lasts() =>
+                if fault.is_permanent() =>
             {
                 return "TaskInvalid";
             }
             Self::Order(_)
             | Self::Verify(VerifyError::NoTime(_))
             | Self::Merge(MergeError::NoTime(_) | MergeError::TooDamaged(_))
-            | Self::Migrate(MigrateError::Absent)
+            | Self::Migrate(MigrateError::NotConfigured)
             | Self::Summary(SummaryError::Missing { .. } | SummaryError::Unreadable { .. })
-            | Self::Export(ExportError::Objects | ExportError::Taken { .. }) => return "TaskInvalid",
+            | Self::Export(ExportError::Objects | ExportError::RunIdConflict { .. }) => return "TaskInvalid",
             Self::Backfill(BackfillError::Unfed(MappingNotReady::Unknown { .. })) => return "TaskFailed",
             Self::Backfill(BackfillError::Unfed(_)) | Self::Unserved(_) => return "TaskPreconditionFailed",
             Self::Sinks(unknown) | Self::Redrive(RedriveError::Sinks(unknown)) => {
@@ -118,7 +118,7 @@ impl TaskError {
     pub fn is_rejection(&self) -> bool {
         let while_running = match self {
             Self::Merge(_) | Self::Restore(_) | Self::Audit(_) | Self::Summary(_) => true,
-            Self::Export(fault) => !matches!(fault, ExportError::Taken { .. }),
+            Self::Export(fault) => !matches!(fault, ExportError::RunIdConflict { .. }),
             _ => false,
         };
         !while_running && self.name() != "TaskFailed"
@@ -130,11 +130,11 @@ pub struct MaintenanceHandler {
     /// The table that the replicas mirror.
     pub source: TableReader,
     /// The same table, as a restore writes to it.
-    pub restored: RestoreTable,
+    pub restore_table: RestoreTable,
     /// Its replicas.
     pub replicas: Vec<Box<dyn Replica>>,
     /// The database of the relational one, as its owner sees it.
-    pub owned: Option<PostgresDatabase>,
+    pub admin_database: Option<PostgresDatabase>,
     /// The mappings that feed them.
     pub mappings: ReplicatorMappings,
     /// The replicator, whose sinks are to be among the replicas.
@@ -155,7 +155,7 @@ impl MaintenanceHandler {
     /// # Errors
     /// [`TaskError`], in words that say what to mend.
     pub async fn handle(&self, payload: &RawValue, invocation: &Invocation) -> Result<TaskResponse, TaskError> {
-        let answer = Box::pin(self.go_about(payload, invocation)).await;
+        let answer = Box::pin(self.dispatch(payload, invocation)).await;
         let request_id = &invocation.request_id;
         match &answer {
             Ok(answer) => tracing::info!(
@@ -179,7 +179,7 @@ impl MaintenanceHandler {
         answer
     }
 
-    async fn go_about(&self, payload: &RawValue, invocation: &Invocation) -> Result<TaskResponse, TaskError> {
+    async fn dispatch(&self, payload: &RawValue, invocation: &Invocation) -> Result<TaskResponse, TaskError> {
         let order = TaskRequest::parse(payload, invocation)?;
         match &order.task {
             TaskSpec::Backfill { capacity_units } => {
@@ -189,7 +189,7 @@ impl MaintenanceHandler {
                 let world =
                     backfill::BackfillContext { source: &source, replicas: &self.replicas, mappings: &self.mappings };
                 let done = backfill::run(&mut course, &world, *capacity_units, invocation).await;
-                Ok(course.answer(done).await?)
+                Ok(course.finish(done).await?)
             }
             TaskSpec::Verify(verify) => {
                 self.serves_all_sinks().await?;
@@ -202,7 +202,7 @@ impl MaintenanceHandler {
                     functions: &self.functions,
                 };
                 let done = verify::run(&mut course, &world, *verify, invocation).await;
-                Ok(course.answer(done).await?)
+                Ok(course.finish(done).await?)
             }
             TaskSpec::Redrive(redrive) => {
                 let source = self.open().await?;
@@ -217,7 +217,7 @@ impl MaintenanceHandler {
                     deployment: &self.deployment,
                 };
                 let done = redrive::run(&mut course, &world, redrive, invocation).await;
-                Ok(course.answer(done).await?)
+                Ok(course.finish(done).await?)
             }
             TaskSpec::Compact(compact) => {
                 let source = self.open().await?;
@@ -229,7 +229,7 @@ impl MaintenanceHandler {
                     key_names: KeyNames::new(source.description().key_names()),
                 };
                 let done = compact::run(&mut course, &world, compact).await;
-                Ok(course.answer(done).await?)
+                Ok(course.finish(done).await?)
             }
             TaskSpec::Columns(columns) => {
                 let source = self.open().await?;
@@ -240,15 +240,15 @@ impl MaintenanceHandler {
                     key_names: KeyNames::new(source.description().key_names()),
                 };
                 let done = export_parquet::run(&mut course, &world, columns).await;
-                Ok(course.answer(done).await?)
+                Ok(course.finish(done).await?)
             }
             TaskSpec::Restore(restore) => {
                 let source = self.open().await?;
                 let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
                 let library = self.library(&source);
-                let world = restore::RestoreContext { library, source: &source, table: &self.restored };
+                let world = restore::RestoreContext { library, source: &source, table: &self.restore_table };
                 let done = restore::run(&mut course, &world, restore, invocation.now).await;
-                Ok(course.answer(done).await?)
+                Ok(course.finish(done).await?)
             }
             TaskSpec::Export(export) => {
                 let source = self.open().await?;
@@ -256,7 +256,7 @@ impl MaintenanceHandler {
                 let (library, description) = (self.library(&source), source.description());
                 let world = export::ExportContext { library, compression: self.compression, description };
                 let done = export::run(&mut course, &world, export, &order.run_id).await;
-                Ok(course.answer(done).await?)
+                Ok(course.finish(done).await?)
             }
             TaskSpec::Audit(audit) => {
                 if audit.keys.is_none() {
@@ -267,16 +267,16 @@ impl MaintenanceHandler {
                 let library = self.library(&source);
                 let world = audit::AuditContext { library, replicas: &self.replicas };
                 let done = audit::run(&mut course, &world, audit).await;
-                Ok(course.answer(done).await?)
+                Ok(course.finish(done).await?)
             }
             // Neither needs a source: the one comes before there is a replica of it, the other after all is done.
             TaskSpec::Migrate => {
                 let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
-                let done = migrate::run(&mut course, self.owned.as_ref(), order.segment).await;
-                Ok(course.answer(done).await?)
+                let done = migrate::run(&mut course, self.admin_database.as_ref(), order.segment).await;
+                Ok(course.finish(done).await?)
             }
             TaskSpec::Summary(summary) => {
-                Ok(summary::run(summary, &order.run_id, order.segment.of, &self.failures).await?)
+                Ok(summary::run(summary, &order.run_id, order.segment.total_segments, &self.failures).await?)
             }
         }
     }

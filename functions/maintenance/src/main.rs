@@ -10,13 +10,13 @@ use shared::iam_token::TokenSigner;
 use shared::{aws, telemetry};
 use tokio::time::Instant;
 
-/// As the other functions have it (docs/figures.md).
+/// As the other functions have it (docs/benchmarks.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_env();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
     let config = MaintenanceConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let sdk = aws::load().await;

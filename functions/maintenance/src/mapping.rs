@@ -33,7 +33,7 @@ pub enum MappingNotReady {
     #[error(
         "the event source mapping {uuid} of {function} started from {position}, not from TRIM_HORIZON: it may have passed over changes that a backfill would undo; use repair instead"
     )]
-    NotFromTheBeginning {
+    NotTrimHorizon {
         /// The mapping.
         uuid: String,
         /// The replicator.
@@ -69,7 +69,7 @@ impl ReplicatorMappings {
     ///
     /// # Errors
     /// [`MappingNotReady`], which says what to do about it.
-    pub async fn feed_all_of(&self, stream_arn: &str) -> Result<(), MappingNotReady> {
+    pub async fn ensure_delivers_all(&self, stream_arn: &str) -> Result<(), MappingNotReady> {
         let mut pages = self.client.list_event_source_mappings().event_source_arn(stream_arn).into_paginator().send();
         while let Some(page) = pages.next().await {
             let unknown = |reason| MappingNotReady::Unknown { stream: stream_arn.to_owned(), reason };
@@ -87,7 +87,7 @@ impl ReplicatorMappings {
                     Some(EventSourcePosition::TrimHorizon) => Ok(()),
                     other => {
                         let position = other.map_or("nowhere", EventSourcePosition::as_str).to_owned();
-                        Err(MappingNotReady::NotFromTheBeginning { uuid, function, position })
+                        Err(MappingNotReady::NotTrimHorizon { uuid, function, position })
                     }
                 };
             }

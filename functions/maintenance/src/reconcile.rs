@@ -29,7 +29,7 @@ pub enum ReconcileAction {
         over: Option<Revision>,
     },
     /// The replica's item has a `_rev` that is no revision: it is somebody else's.
-    Foreign(RevisionError),
+    Unmanaged(RevisionError),
 }
 
 /// Decides about a key, of what was read in the order above.
@@ -44,7 +44,7 @@ pub fn plan_repair(
     source: Option<&RawItem>,
 ) -> ReconcileAction {
     let stands = match replica.and_then(|held| held.revision.as_ref()) {
-        Some(Err(foreign)) => return ReconcileAction::Foreign(foreign.clone()),
+        Some(Err(foreign)) => return ReconcileAction::Unmanaged(foreign.clone()),
         Some(Ok(revision)) => Some(*revision),
         None => None,
     };
@@ -54,14 +54,14 @@ pub fn plan_repair(
         return ReconcileAction::Settled;
     }
     let highest = floor.max(at_hand.unwrap_or(floor)).max(stands.unwrap_or(floor));
-    ReconcileAction::Write { revision: highest.reconcile(), over: stands }
+    ReconcileAction::Write { revision: highest.next_reconciled(), over: stands }
 }
 
 /// Whether the replica has what the source has; a tombstone is as good as nothing.
 #[must_use]
 pub fn is_in_sync(replica: Option<&ReplicaItem>, source: Option<&RawItem>) -> bool {
     match (replica.and_then(ReplicaItem::item), source) {
-        (Some(held), Some(item)) => held.is(item),
+        (Some(held), Some(item)) => held.eq_by_value(item),
         (None, None) => true,
         _ => false,
     }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     fn holding(revision: Option<Revision>, name: Option<&str>) -> ReplicaItem {
-        let state = name.map_or(ReplicaState::Gone { expired: false }, |name| ReplicaState::Item(item(name)));
+        let state = name.map_or(ReplicaState::Tombstone { expired: false }, |name| ReplicaState::Item(item(name)));
         ReplicaItem { revision: revision.map(Ok), state }
     }
 
@@ -146,7 +146,7 @@ mod tests {
             ReplicaItem { revision: Some(Err(RevisionError::Bytes(3))), state: ReplicaState::Item(item("Ada")) };
         assert_eq!(
             plan_repair(label(1), None, Some(&foreign), None),
-            ReconcileAction::Foreign(RevisionError::Bytes(3))
+            ReconcileAction::Unmanaged(RevisionError::Bytes(3))
         );
         let unmarked = holding(None, Some("Bob"));
         assert_eq!(written(plan_repair(label(1), None, Some(&unmarked), Some(&item("Ada")))).1, None);
@@ -154,7 +154,7 @@ mod tests {
 
     fn revisions() -> impl Strategy<Value = Option<Revision>> {
         let reconciled =
-            |(of, number, count): (u64, u64, u32)| (0..count).fold(revision(of, number), |at, _| at.reconcile());
+            |(of, number, count): (u64, u64, u32)| (0..count).fold(revision(of, number), |at, _| at.next_reconciled());
         proptest::option::of((1..4_u64, 0..9_u64, 0..3_u32).prop_map(reconciled))
     }
 
@@ -179,11 +179,11 @@ mod tests {
                     prop_assert!(revision > highest);
                     // Below the next change of that place, whatever its number.
                     prop_assert_eq!((revision.label(), revision.sequence()), (highest.label(), highest.sequence()));
-                    let state = source.clone().map_or(ReplicaState::Gone { expired: false }, ReplicaState::Item);
+                    let state = source.clone().map_or(ReplicaState::Tombstone { expired: false }, ReplicaState::Item);
                     let now = ReplicaItem { revision: Some(Ok(revision)), state };
                     prop_assert_eq!(plan_repair(label(of), at_hand, Some(&now), source.as_ref()), ReconcileAction::Settled);
                 }
-                ReconcileAction::Foreign(_) => prop_assert!(false, "every revision here is one"),
+                ReconcileAction::Unmanaged(_) => prop_assert!(false, "every revision here is one"),
             }
         }
     }

@@ -31,18 +31,18 @@ pub struct StaleKey {
     /// The item's key.
     pub key: CanonicalKey,
     /// The record's age.
-    pub at_hand: Option<Revision>,
+    pub record_revision: Option<Revision>,
 }
 
 /// What became of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RepairOutcome {
     /// Nothing was to be done.
-    Well,
+    InSync,
     /// The source's state was written.
     Written,
     /// It is not as it should be, and why. The reason may quote the item and is not logged.
-    Left(String),
+    Failed(String),
 }
 
 /// What cannot be mended because it cannot be read.
@@ -97,11 +97,11 @@ async fn carry_out(
     invocation: &Invocation,
     mode: WriteMode,
 ) -> Result<Vec<RepairOutcome>, ReconcileError> {
-    let mut mended = vec![RepairOutcome::Well; ailing.len()];
+    let mut mended = vec![RepairOutcome::InSync; ailing.len()];
     let mut open: Vec<usize> = (0..ailing.len()).collect();
     let mut pause = FIRST_PAUSE;
     for _ in 0..ROUNDS {
-        if open.is_empty() || Instant::now() >= invocation.stop_at {
+        if open.is_empty() || Instant::now() >= invocation.deadline {
             break;
         }
         let keys: Vec<CanonicalKey> = open.iter().map(|place| ailing[*place].key.clone()).collect();
@@ -111,19 +111,20 @@ async fn carry_out(
 
         let (mut writes, mut places) = (Vec::new(), Vec::new());
         for (((place, key), held), item) in open.into_iter().zip(&keys).zip(&held).zip(&items) {
-            match plan_repair(label, ailing[place].at_hand, held.as_ref(), item.as_ref()) {
+            match plan_repair(label, ailing[place].record_revision, held.as_ref(), item.as_ref()) {
                 // What a former round wrote stays told as written.
-                ReconcileAction::Settled if matches!(mended[place], RepairOutcome::Left(_)) => {
+                ReconcileAction::Settled if matches!(mended[place], RepairOutcome::Failed(_)) => {
                     mended[place] = RepairOutcome::Written
                 }
                 ReconcileAction::Settled => {}
-                ReconcileAction::Foreign(error) => {
-                    mended[place] =
-                        RepairOutcome::Left(format!("the replica's item has a _rev that is not a revision ({error})"));
+                ReconcileAction::Unmanaged(error) => {
+                    mended[place] = RepairOutcome::Failed(format!(
+                        "the replica's item has a _rev that is not a revision ({error})"
+                    ));
                 }
                 ReconcileAction::Write { revision, over } => {
                     let expired = held.as_ref().is_some_and(ReplicaItem::expired);
-                    let target = item.as_ref().map_or(WriteTarget::Gone { expired }, WriteTarget::Item);
+                    let target = item.as_ref().map_or(WriteTarget::Tombstone { expired }, WriteTarget::Item);
                     writes.push(ReplicaWrite { key, target, revision, over: ReplicaCondition::Revision(over) });
                     places.push(place);
                 }
@@ -132,7 +133,7 @@ async fn carry_out(
         if mode == WriteMode::Predicted {
             for (place, write) in places.into_iter().zip(&writes) {
                 mended[place] =
-                    replica.refusal(write, invocation.now).map_or(RepairOutcome::Written, RepairOutcome::Left);
+                    replica.refusal(write, invocation.now).map_or(RepairOutcome::Written, RepairOutcome::Failed);
             }
             open = Vec::new();
             break;
@@ -143,10 +144,10 @@ async fn carry_out(
         for (place, put) in places.into_iter().zip(puts) {
             let left = match put {
                 WriteResult::Permanent(reason) => {
-                    mended[place] = RepairOutcome::Left(reason);
+                    mended[place] = RepairOutcome::Failed(reason);
                     continue;
                 }
-                WriteResult::Written | WriteResult::Refused => {
+                WriteResult::Written | WriteResult::ConditionFailed => {
                     "gave up: the item was modified concurrently on every attempt".to_owned()
                 }
                 WriteResult::Transient(reason) => {
@@ -154,18 +155,18 @@ async fn carry_out(
                     reason
                 }
             };
-            mended[place] = RepairOutcome::Left(left);
+            mended[place] = RepairOutcome::Failed(left);
             open.push(place);
         }
         if failed {
-            tokio::time::sleep_until(invocation.stop_at.min(Instant::now() + pause)).await;
+            tokio::time::sleep_until(invocation.deadline.min(Instant::now() + pause)).await;
             pause *= 2;
         }
     }
     // A key that was never looked at is not known to be well.
     for place in open {
-        if mended[place] == RepairOutcome::Well {
-            mended[place] = RepairOutcome::Left(UNSEEN.to_owned());
+        if mended[place] == RepairOutcome::InSync {
+            mended[place] = RepairOutcome::Failed(UNSEEN.to_owned());
         }
     }
     Ok(mended)

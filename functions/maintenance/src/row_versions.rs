@@ -34,11 +34,11 @@ impl VersionsByKey {
         for row in rows {
             let facts = self.0.entry(row.key.clone()).or_default();
             match facts.binary_search_by(|fact| fact.revision.cmp(&row.revision)) {
-                Ok(_) => held.give(&row),
+                Ok(_) => held.shrink(&row),
                 Err(place) => facts.insert(place, row),
             }
             if which == VersionFilter::Latest && facts.len() > 1 {
-                held.give(&facts.remove(0));
+                held.shrink(&facts.remove(0));
             }
         }
         Ok(())

@@ -57,7 +57,7 @@ const MAX_SEGMENTS: u32 = 1_000;
 pub enum InvalidRequest {
     /// Not JSON, a field that no task has, or a field of another type.
     #[error("invalid task request: {0}")]
-    Shape(#[source] serde_json::Error),
+    MalformedJson(#[source] serde_json::Error),
     /// No task has this name.
     #[error("unknown task {0:?}: expected one of {names}", names = TASK_NAMES.join(", "))]
     Unknown(String),
@@ -73,7 +73,7 @@ pub enum InvalidRequest {
     },
     /// Of these, one is needed.
     #[error("{0} needs {1}")]
-    Needs(&'static str, &'static str),
+    MissingField(&'static str, &'static str),
     /// A value out of its range.
     #[error("{field} is {found}: set it to {wanted}")]
     Value {
@@ -88,7 +88,7 @@ pub enum InvalidRequest {
     #[error(
         "the cursor belongs to {0} but this is {1}: pass the cursor returned by this task, or omit it to start over"
     )]
-    OtherCursor(String, String),
+    CursorMismatch(String, String),
     /// The cursor was not answered by this version.
     #[error("the cursor is not a cursor of {0}: {1}; omit it to start over")]
     Cursor(&'static str, #[source] serde_json::Error),
@@ -255,7 +255,7 @@ pub struct TaskResponse {
 impl TaskResponse {
     /// The answer of a segment that is done and has counted nothing.
     #[must_use]
-    pub fn done(task: &str, run: &str, ScanSegment { segment, of }: ScanSegment) -> Self {
+    pub fn done(task: &str, run: &str, ScanSegment { segment, total_segments: of }: ScanSegment) -> Self {
         Self {
             task: task.to_owned(),
             run_id: run.to_owned(),
@@ -278,10 +278,10 @@ impl TaskRequest {
     /// # Errors
     /// [`InvalidRequest`], which names the field and the fix.
     pub fn parse(payload: &RawValue, invocation: &Invocation) -> Result<Self, InvalidRequest> {
-        let told: RawTaskRequest = serde_json::from_str(payload.get()).map_err(InvalidRequest::Shape)?;
+        let told: RawTaskRequest = serde_json::from_str(payload.get()).map_err(InvalidRequest::MalformedJson)?;
         let segments = in_range("segments", told.segments, 1..=MAX_SEGMENTS)?.unwrap_or(1);
         let segment = in_range("segment", told.segment, 0..=segments - 1)?.unwrap_or(0);
-        let segment = ScanSegment { segment, of: segments };
+        let segment = ScanSegment { segment, total_segments: segments };
         let task = task(&told, invocation.now)?;
         let cursor = told.cursor.as_deref().filter(|json| json.get() != "null");
         let cursor = cursor.map(|json| cursor_of(&task, segment, json)).transpose()?;
@@ -298,17 +298,18 @@ impl TaskRequest {
 
 /// Whether what has this name is a segment's business: for work that no scan of a table deals out. FNV-1a, because a
 /// cursor may outlive the build that answered it.
-fn dealt_to(segment: ScanSegment, name: &str) -> bool {
+fn belongs_to_segment(segment: ScanSegment, name: &str) -> bool {
     let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, step) % u64::from(segment.of) == u64::from(segment.segment)
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, step) % u64::from(segment.total_segments) == u64::from(segment.segment)
 }
 
 fn cursor_of(task: &TaskSpec, segment: ScanSegment, json: &RawValue) -> Result<TaskCursor, InvalidRequest> {
     let cursor: TaskCursor =
         serde_json::from_str(json.get()).map_err(|error| InvalidRequest::Cursor(task.name(), error))?;
     let of = |task: &str, segment: u32, of: u32| format!("{task}, segment {segment} of {of}");
-    let (its, ours) = (of(&cursor.task, cursor.segment, cursor.segments), of(task.name(), segment.segment, segment.of));
-    if its == ours { Ok(cursor) } else { Err(InvalidRequest::OtherCursor(its, ours)) }
+    let (its, ours) =
+        (of(&cursor.task, cursor.segment, cursor.segments), of(task.name(), segment.segment, segment.total_segments));
+    if its == ours { Ok(cursor) } else { Err(InvalidRequest::CursorMismatch(its, ours)) }
 }
 
 #[cfg(test)]

@@ -112,8 +112,8 @@ impl Sink for MemorySink {
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async move {
             let mut outcome = SinkOutcome::default();
-            for change in decided.settled {
-                if Instant::now() < invocation.stop_at {
+            for change in decided.latest_per_key {
+                if Instant::now() < invocation.deadline {
                     self.apply_change(change, &mut outcome);
                 } else {
                     let kind = FailureKind::Transient("the deadline has passed".to_owned());
@@ -140,7 +140,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
         let now = Clock::system().now();
         let invocation = Invocation::new(now, Instant::now(), Duration::from_secs(30), "example".to_owned());
-        let outcome = sink.apply(DeduplicatedBatch { changes: &changes, settled: &settled }, &invocation).await?;
+        let outcome =
+            sink.apply(DeduplicatedBatch { changes: &changes, latest_per_key: &settled }, &invocation).await?;
         let SinkOutcome { applied, duplicate, stale, tombstones, failures } = outcome;
         println!(
             "{name}: {applied} applied ({tombstones} tombstones), {duplicate} duplicate, {stale} stale, {} failed",

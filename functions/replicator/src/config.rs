@@ -65,8 +65,8 @@ impl ReplicatorConfig {
             .optional("TOMBSTONE_RETENTION_DAYS", within(TOMBSTONE_RETENTION_DAYS_LIMIT))
             .unwrap_or(TOMBSTONE_RETENTION_DAYS);
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
-        let cache = read.parts(CacheSettings::parse(|name| environment.get(name)));
-        let postgres = read.parts(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
+        let cache = read.collect_optional(CacheSettings::parse(|name| environment.get(name)));
+        let postgres = read.collect_optional(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
         // Used by the telemetry, which starts first and cannot report it.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         read.optional(telemetry::STACK_NAME, telemetry::stack);

@@ -94,7 +94,7 @@ struct SinkShare<'b> {
 
 impl SinkShare<'_> {
     fn decided(&self) -> DeduplicatedBatch<'_> {
-        DeduplicatedBatch { changes: &self.changes, settled: &self.settled }
+        DeduplicatedBatch { changes: &self.changes, latest_per_key: &self.settled }
     }
 }
 
@@ -115,7 +115,7 @@ impl AppliedBatch<'_> {
 
     /// How many of the settled changes the sink was spared, because it confirmed them before.
     fn confirmed_before(&self, decided: DeduplicatedBatch<'_>) -> usize {
-        decided.settled.len() - self.given(decided).settled.len()
+        decided.latest_per_key.len() - self.given(decided).latest_per_key.len()
     }
 }
 
@@ -179,16 +179,16 @@ impl ReplicatorHandler {
             reason: CONTRADICTION.to_owned(),
         }));
         let settled: Vec<&Change<'_>> = survivors.into_iter().map(|place| changes[place]).collect();
-        let decided = DeduplicatedBatch { changes: &changes, settled: &settled };
+        let decided = DeduplicatedBatch { changes: &changes, latest_per_key: &settled };
 
-        let left = invocation.stop_at.saturating_duration_since(started);
-        let until = invocation.stop_at - QUARANTINE_MARGIN.min(left / 4);
-        let applying = Invocation { stop_at: until, ..invocation.clone() };
+        let left = invocation.deadline.saturating_duration_since(started);
+        let until = invocation.deadline - QUARANTINE_MARGIN.min(left / 4);
+        let applying = Invocation { deadline: until, ..invocation.clone() };
         let shares = self.shares(decided, invocation.now);
         let sinks = self.sinks.iter().zip(shares).enumerate();
         let (tried, aside) = join(
             join_all(sinks.map(|(place, (sink, share))| apply(place, &**sink, share, decided, &applying))),
-            self.put_aside(&records, &name_apart(unfit, &records), invocation),
+            self.quarantine_records(&records, &name_apart(unfit, &records), invocation),
         )
         .await;
         if tried.iter().any(Result::is_err) {
@@ -197,7 +197,7 @@ impl ReplicatorHandler {
         }
         let outcomes: Vec<AppliedBatch<'_>> = tried.into_iter().collect::<Result<_, SinkMisconfiguredError>>()?;
         let (poison, lacking) = sort_failures(&outcomes);
-        let aside = aside.and(self.put_aside(&records, &name_apart(poison, &records), invocation).await);
+        let aside = aside.and(self.quarantine_records(&records, &name_apart(poison, &records), invocation).await);
 
         let failed: BTreeSet<usize> = lacking.union(&aside.failing).copied().collect();
         let answer = checkpoint::batch_response(&records, failed.iter().copied());
@@ -262,7 +262,7 @@ impl ReplicatorHandler {
             let of = |changes: &[&'b Change<'b>]| {
                 changes.iter().copied().filter(|change| lacking.contains(change.key.canonical())).collect()
             };
-            Some(SinkShare { changes: of(decided.changes), settled: of(decided.settled) })
+            Some(SinkShare { changes: of(decided.changes), settled: of(decided.latest_per_key) })
         };
         (0..self.sinks.len()).map(share).collect()
     }
@@ -305,7 +305,7 @@ impl ReplicatorHandler {
     }
 
     /// Puts records into quarantine, until the time is up.
-    async fn put_aside(
+    async fn quarantine_records(
         &self,
         records: &[StreamRecord<'_>],
         poison: &[PoisonRecord],
@@ -320,7 +320,7 @@ impl ReplicatorHandler {
                 (place, self.quarantine.put(sink, &records[*index], *naming, reason).await)
             })
             .buffer_unordered(PUTS_IN_FLIGHT);
-        while let Ok(Some((place, put))) = timeout_at(invocation.stop_at, puts.next()).await {
+        while let Ok(Some((place, put))) = timeout_at(invocation.deadline, puts.next()).await {
             match put {
                 Ok(()) => drop(open.remove(&place)),
                 Err(error) => drop(first_error.get_or_insert(error)),
@@ -410,9 +410,9 @@ async fn apply<'b>(
     let outcome = if given.changes.is_empty() {
         SinkOutcome::default()
     } else {
-        match timeout_at(invocation.stop_at, sink.apply(given, invocation)).await {
+        match timeout_at(invocation.deadline, sink.apply(given, invocation)).await {
             Ok(outcome) => outcome?,
-            Err(_) => SinkOutcome::all_failed(given.settled, "the sink did not answer in time"),
+            Err(_) => SinkOutcome::all_failed(given.latest_per_key, "the sink did not answer in time"),
         }
     };
     Ok(AppliedBatch { place, sink: sink.name(), share, outcome })
@@ -475,7 +475,7 @@ fn count(
     if outcomes.iter().all(|applied| applied.outcome.applied == 0) {
         return None;
     }
-    let oldest = decided.changes.iter().filter_map(|change| change.at).min()?;
+    let oldest = decided.changes.iter().filter_map(|change| change.approximate_creation_time).min()?;
     let lag = Duration::try_from(invocation.now - oldest).unwrap_or_default() + started.elapsed();
     metric::REPLICATION_LAG.record([], lag.as_secs_f64() * 1000.0);
     Some(millis(lag))

@@ -73,7 +73,7 @@ pub struct DeduplicatedBatch<'b> {
     /// highest over all of them. A replica that holds items needs only the settled ones.
     pub changes: &'b [&'b Change<'b>],
     /// Of each key the change that the replica is to end with, in the order of delivery.
-    pub settled: &'b [&'b Change<'b>],
+    pub latest_per_key: &'b [&'b Change<'b>],
 }
 
 /// What became of the settled changes of a batch in one sink. Each is counted once, or is among the failures.

@@ -47,14 +47,14 @@ impl SearchConfig {
             Ok(settings) => settings,
             Err(problems) => {
                 for problem in problems {
-                    read.refuse(problem);
+                    read.add_error(problem);
                 }
                 None
             }
         };
         let (writer, reader) = (database(WRITER), database(READER));
         if environment.get(WRITER).is_none() {
-            read.refuse(format!("{WRITER} is not set"));
+            read.add_error(format!("{WRITER} is not set"));
         }
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         read.optional(telemetry::STACK_NAME, telemetry::stack);

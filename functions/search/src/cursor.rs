@@ -25,7 +25,7 @@ impl SearchCursors<'_> {
     pub(crate) fn decode(&self, text: &str, now: OffsetDateTime) -> Option<KeysetPosition> {
         let place = page_limit::open(self.keys, text, &self.binding(), now)?;
         let place: KeysetPosition = serde_json::from_str(&place).ok()?;
-        place.fits(self.question.sort).then_some(place)
+        place.is_valid_for(self.question.sort).then_some(place)
     }
 
     /// What a cursor serves.

@@ -26,11 +26,11 @@ const SETUP: &str = "set default_transaction_read_only = on; set timezone = 'UTC
 #[derive(Debug)]
 pub(crate) enum SearchError {
     /// The question took too long.
-    Slow(PostgresError),
+    Timeout(PostgresError),
     /// The question had less time than a question may take, and took it.
     Late(PostgresError),
     /// The databases are out of reach.
-    Gone(PostgresError),
+    Unavailable(PostgresError),
     /// A database refuses what an operator must mend.
     Refused(PostgresError),
 }
@@ -58,7 +58,7 @@ impl SearchDatabases {
     }
 
     /// Asks, and is done by this time: the writer has what the reader left.
-    pub(crate) async fn ask<T, W>(
+    pub(crate) async fn run_with_failover<T, W>(
         &self,
         done_by: Instant,
         work: impl Fn(Arc<PostgresSession>) -> W,
@@ -69,8 +69,8 @@ impl SearchDatabases {
         if let Some(reader) = self.reader.as_ref().filter(|_| self.is_reader_asked()) {
             match ask(reader, reader_share(left(done_by)), &work).await {
                 Ok(answer) => return Ok(answer),
-                Err(failure @ (SearchError::Slow(_) | SearchError::Late(_))) => return Err(failure),
-                Err(SearchError::Gone(fault) | SearchError::Refused(fault)) => self.pause_reader(&fault),
+                Err(failure @ (SearchError::Timeout(_) | SearchError::Late(_))) => return Err(failure),
+                Err(SearchError::Unavailable(fault) | SearchError::Refused(fault)) => self.mark_reader_down(&fault),
             }
         }
         ask(&self.writer, left(done_by).min(QUERY_TIMEOUT), &work).await
@@ -81,7 +81,7 @@ impl SearchDatabases {
         back_at.is_none_or(|back_at| back_at <= Instant::now())
     }
 
-    fn pause_reader(&self, fault: &PostgresError) {
+    fn mark_reader_down(&self, fault: &PostgresError) {
         *self.reader_back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
         tracing::warn!(error = %fault, pause_s = PAUSE.as_secs(), "the reader is gone: the writer answers");
     }
@@ -115,12 +115,12 @@ where
         // A connection was there, and the time ran out over the question.
         _ if is_asked.load(Ordering::Relaxed) && Instant::now() >= until => {
             if limit == QUERY_TIMEOUT {
-                SearchError::Slow(fault)
+                SearchError::Timeout(fault)
             } else {
                 SearchError::Late(fault)
             }
         }
-        PostgresErrorKind::Unreachable => SearchError::Gone(fault),
+        PostgresErrorKind::Unreachable => SearchError::Unavailable(fault),
         _ => SearchError::Refused(fault),
     })
 }

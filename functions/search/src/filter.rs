@@ -80,7 +80,7 @@ impl SearchFilter {
             ["expires_at >= {}::numeric", "expires_at <= {}::numeric"],
             epoch,
         );
-        let asked = query.family(ATTRIBUTES);
+        let asked = query.with_prefix(ATTRIBUTES);
         if asked.len() > MAX_ATTRIBUTE_FILTERS {
             query.refuse(
                 &asked[MAX_ATTRIBUTE_FILTERS],

@@ -27,7 +27,12 @@ use config::SearchConfig;
 ///
 /// Without a signer logins are by password, whatever the configuration says.
 pub fn app(config: &SearchConfig, signer: Option<TokenSigner>, clock: Clock) -> Router {
-    let door = AuthLayer { auth: config.auth, scopes: config.scopes.clone(), clock: clock.clone(), need: access::need };
+    let door = AuthLayer {
+        auth: config.auth,
+        scopes: config.scopes.clone(),
+        clock: clock.clone(),
+        required_scope: access::need,
+    };
     let databases = database::SearchDatabases::new(&config.writer, config.reader.as_ref(), signer);
     router::routes(
         users::SearchState::new(databases, clock, config.cursor_keys.clone()),
@@ -46,6 +51,6 @@ pub fn statement(query: &str, after: Option<&[&str]>, now: i64) -> Result<(Strin
     let question = request::SearchRequest::read(&mut read);
     read.finish().map_err(|mistakes| serde_json::to_string(&mistakes).unwrap_or_default())?;
     let after = after.map(|texts| sort::KeysetPosition(texts.iter().map(|text| Some((*text).to_owned())).collect()));
-    let sql = question.wanted(after.as_ref(), now).statement(0, question.limit + 1);
+    let sql = question.to_query(after.as_ref(), now).statement(0, question.limit + 1);
     Ok((sql.text().to_owned(), sql.parameters().to_vec()))
 }

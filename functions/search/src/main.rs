@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let environment = Environment::of_process();
+    let environment = Environment::from_env();
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
     let config = SearchConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let signer = TokenSigner::new(&aws::load().await, Clock::system());

@@ -39,13 +39,13 @@ impl SearchRequest {
         if sort == SortField::Similarity && !query.has("name_like") {
             query.refuse("sort", "similarity requires the parameter name_like");
         }
-        let order = query.take("order", SortDirection::parse).unwrap_or(sort.usual_order());
+        let order = query.take("order", SortDirection::parse).unwrap_or(sort.default_order());
         let fields = query.take("fields", FieldMask::parse).unwrap_or(FieldMask::ALL);
         Self { filter, sort, order, fields, limit: page_limit::limit(query) }
     }
 
     /// What is looked for after this place, at this second.
-    pub(crate) fn wanted<'a>(&'a self, after: Option<&'a KeysetPosition>, now: i64) -> SearchQuery<'a> {
+    pub(crate) fn to_query<'a>(&'a self, after: Option<&'a KeysetPosition>, now: i64) -> SearchQuery<'a> {
         SearchQuery { filter: &self.filter, sort: self.sort, order: self.order, after, now }
     }
 }

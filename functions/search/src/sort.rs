@@ -32,11 +32,11 @@ struct SortColumn {
     sql: &'static str,
     /// The type that a place's text is cast to.
     kind: &'static str,
-    may_be_empty: bool,
+    nullable: bool,
 }
 
-const USER_ID: SortColumn = SortColumn { sql: "user_id", kind: "text", may_be_empty: false };
-const TIMESTAMP: SortColumn = SortColumn { sql: "\"timestamp\"", kind: "numeric", may_be_empty: false };
+const USER_ID: SortColumn = SortColumn { sql: "user_id", kind: "text", nullable: false };
+const TIMESTAMP: SortColumn = SortColumn { sql: "\"timestamp\"", kind: "numeric", nullable: false };
 
 /// A record's place: what the order compares, as texts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,14 +44,14 @@ pub(crate) struct KeysetPosition(pub(crate) Vec<Option<String>>);
 
 impl KeysetPosition {
     /// Whether it is a place of this order at all.
-    pub(crate) fn fits(&self, sort: SortField) -> bool {
+    pub(crate) fn is_valid_for(&self, sort: SortField) -> bool {
         self.0.len() == sort.columns("").len() && self.0.iter().skip(1).all(Option::is_some)
     }
 }
 
 /// `{similar_to}` is the SQL parameter with the name that others are compared with.
 const SIMILARITY: SortColumn =
-    SortColumn { sql: "similarity(name_folded, {similar_to})::float8", kind: "float8", may_be_empty: true };
+    SortColumn { sql: "similarity(name_folded, {similar_to})::float8", kind: "float8", nullable: true };
 
 impl SortField {
     pub(crate) const NAMES: [&str; 6] = ["updated_at", "created_at", "timestamp", "name", "user_id", "similarity"];
@@ -75,17 +75,17 @@ impl SortField {
     }
 
     /// Names and identifiers sort ascending by default, times and similarity descending.
-    pub(crate) fn usual_order(self) -> SortDirection {
+    pub(crate) fn default_order(self) -> SortDirection {
         if matches!(self, Self::Name | Self::UserId) { SortDirection::Asc } else { SortDirection::Desc }
     }
 
-    fn own(self) -> Option<SortColumn> {
-        let time = |sql| SortColumn { sql, kind: "timestamptz", may_be_empty: true };
+    fn leading_column(self) -> Option<SortColumn> {
+        let time = |sql| SortColumn { sql, kind: "timestamptz", nullable: true };
         match self {
             Self::UpdatedAt => Some(time("updated_at")),
             Self::CreatedAt => Some(time("created_at")),
             // By code points, whatever the database's locale: the column is collated so.
-            Self::Name => Some(SortColumn { sql: "name_folded", kind: "text", may_be_empty: true }),
+            Self::Name => Some(SortColumn { sql: "name_folded", kind: "text", nullable: true }),
             Self::Similarity => Some(SIMILARITY),
             Self::Timestamp | Self::UserId => None,
         }
@@ -93,7 +93,7 @@ impl SortField {
 
     /// The compared columns in order of precedence. `similar_to` is the SQL of the name that others are compared with.
     fn columns(self, similar_to: &str) -> Vec<(String, SortColumn)> {
-        let columns = match (self, self.own()) {
+        let columns = match (self, self.leading_column()) {
             (Self::Timestamp, _) => vec![TIMESTAMP, USER_ID],
             (_, None) => vec![USER_ID, TIMESTAMP],
             (_, Some(own)) => vec![own, USER_ID, TIMESTAMP],
@@ -117,7 +117,7 @@ impl SortField {
     /// How many stretches follow a place: the rest of the one that it is in, and the empty or the full ones after it.
     pub(crate) fn stretches(self, after: Option<&KeysetPosition>, order: SortDirection) -> usize {
         let Some(KeysetPosition(values)) = after else { return 1 };
-        let may_be_empty = self.own().is_some_and(|own| own.may_be_empty);
+        let may_be_empty = self.leading_column().is_some_and(|own| own.nullable);
         let is_empty = values.first().is_none_or(Option::is_none);
         let goes_on = may_be_empty && (is_empty == (order == SortDirection::Desc));
         1 + usize::from(goes_on)

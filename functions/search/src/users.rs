@@ -88,15 +88,18 @@ pub(crate) async fn find(
     let cursors = SearchCursors { keys: &search.cursors, question: &question, caller: &caller };
     // Of a question that cannot be told, no cursor can be told from a wrong one.
     let after = query
-        .is_sound()
+        .is_valid()
         .then(|| query.take("cursor", |text| cursors.decode(text, now).ok_or(page_limit::INVALID_CURSOR)));
     let after = after.flatten();
     let rest = query.without("cursor");
     query.finish().map_err(Problem::Request)?;
 
-    let wanted = question.wanted(after.as_ref(), now.unix_timestamp());
+    let wanted = question.to_query(after.as_ref(), now.unix_timestamp());
     let (wanted, question) = (&wanted, &question);
-    let page = search.databases.ask(budget.work_until(), |session| page(session, wanted, question, now)).await??;
+    let page = search
+        .databases
+        .run_with_failover(budget.work_until(), |session| page(session, wanted, question, now))
+        .await??;
     let mut listed = page.listed;
     let cursor = match page.next {
         None => None,
@@ -105,9 +108,9 @@ pub(crate) async fn find(
             Some(sealed.ok_or_else(|| Problem::Internal { cause: "a cursor cannot be sealed".into() })?)
         }
     };
-    listed.member("next_cursor", &cursor)?;
-    listed.member("as_of", &page.as_of)?;
-    let mut response = json(StatusCode::OK, listed.close());
+    listed.push_field("next_cursor", &cursor)?;
+    listed.push_field("as_of", &page.as_of)?;
+    let mut response = json(StatusCode::OK, listed.finish());
     if let Some(cursor) = cursor {
         set_next_link_header(&mut response, &(stage.0 + uri.path()), &rest, &cursor)?;
     }
@@ -240,7 +243,8 @@ pub(crate) async fn summary(
     QueryParameters::parse(uri.query(), &[]).finish().map_err(Problem::Request)?;
     let now = search.clock.now();
     let parameters = [now.unix_timestamp().to_string(), id.as_str().to_owned()];
-    let found = search.databases.ask(budget.work_until(), |session| one(session, SUMMARY, &parameters)).await?;
+    let found =
+        search.databases.run_with_failover(budget.work_until(), |session| one(session, SUMMARY, &parameters)).await?;
     let row = found.rows.first().ok_or(Problem::NotFound)?;
     let user =
         user(text(row, 0)?.as_deref().unwrap_or_default(), now).map_err(|cause| Problem::CorruptRecord { cause })?;
@@ -306,7 +310,8 @@ pub(crate) async fn stats(
     query.finish().map_err(Problem::Request)?;
     // Today is one of the days.
     let parameters = [search.clock.now().unix_timestamp().to_string(), (days - 1).to_string(), domains.to_string()];
-    let found = search.databases.ask(budget.work_until(), |session| one(session, STATS, &parameters)).await?;
+    let found =
+        search.databases.run_with_failover(budget.work_until(), |session| one(session, STATS, &parameters)).await?;
     let row = only(&found.rows)?;
     let [statuses, days, domains] = [raw(row, 1)?, raw(row, 2)?, raw(row, 3)?];
     let stats =
@@ -324,10 +329,10 @@ fn raw(row: &Row, column: usize) -> Result<Box<RawValue>, Problem> {
 impl From<SearchError> for Problem {
     fn from(failure: SearchError) -> Self {
         match failure {
-            SearchError::Slow(fault) => {
+            SearchError::Timeout(fault) => {
                 Self::QueryTimeout { seconds: QUERY_TIMEOUT.as_secs(), cause: fault.to_string() }
             }
-            SearchError::Late(fault) | SearchError::Gone(fault) => {
+            SearchError::Late(fault) | SearchError::Unavailable(fault) => {
                 Self::ServiceUnavailable { cause: fault.to_string() }
             }
             SearchError::Refused(fault) => Self::Internal { cause: fault.to_string() },

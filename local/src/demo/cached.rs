@@ -31,7 +31,7 @@ pub(super) async fn show(
     let path = format!("/users/ada/{timestamp}");
     let read = async |page: &mut DemoReport| {
         let answer = browser.send("GET", &path, "", "").await?;
-        page.exhibit(&answer.request, &format!("{} {}, from the {}", answer.status, name(&answer), source(&answer)));
+        page.show(&answer.request, &format!("{} {}, from the {}", answer.status, name(&answer), source(&answer)));
         Ok::<_, DemoError>(answer)
     };
     let (first, second) = (read(page).await?, read(page).await?);
@@ -41,7 +41,7 @@ pub(super) async fn show(
 
     let renamed = r#"{"name":"Ada King"}"#;
     let patched = browser.send("PATCH", &path, "application/merge-patch+json", renamed).await?;
-    page.exhibit(&patched.request, &patched.in_words());
+    page.show(&patched.request, &patched.in_words());
     let read_after = read(page).await?;
     page.check("what the API wrote is read at once", name(&read_after) == "Ada King");
     read(page).await?;
@@ -55,7 +55,7 @@ pub(super) async fn show(
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
-    page.exhibit("written past the API", &format!("read through the API {} ms later", visible.as_millis()));
+    page.show("written past the API", &format!("read through the API {} ms later", visible.as_millis()));
     page.check("what another program wrote is read within a second", visible <= VISIBLE_WITHIN);
     Ok(())
 }

@@ -26,13 +26,13 @@ pub(super) async fn scenario_redrive(
     page.heading("Mallory is written anew without the reserved attribute, and the record is redriven");
     let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
     stores.write("mallory", timestamp, "motto").await?;
-    operator.waits().await?;
-    let dry = operator.orders(page, r#"{"task":"redrive"}"#).await?;
+    operator.wait_until_drained().await?;
+    let dry = operator.run_task(page, r#"{"task":"redrive"}"#).await?;
     let replicas = stores.replicas;
     let untouched = stores.quarantined().await?.len() == replicas;
-    let real = operator.orders(page, r#"{"task":"redrive","dry_run":false}"#).await?;
+    let real = operator.run_task(page, r#"{"task":"redrive","dry_run":false}"#).await?;
     for key in stores.failures("redriven/").await? {
-        page.exhibit("redriven", &key);
+        page.show("redriven", &key);
     }
     let ends = FinalState::of(page, stores, "mallory", timestamp).await?;
     page.check(
@@ -55,10 +55,10 @@ pub(super) async fn scenario_backfill(
     operator: &TaskRunner<'_>,
 ) -> Result<(), DemoError> {
     page.heading("The replica is lost and rebuilt");
-    let [items, tombstones] = stores.lose_replica().await?;
-    page.exhibit(&stores.replica, &format!("{items} items and {tombstones} tombstones are deleted, which is all"));
-    let filled = operator.orders(page, r#"{"task":"backfill"}"#).await?;
-    let found = operator.orders(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
+    let [items, tombstones] = stores.delete_replica_data().await?;
+    page.show(&stores.replica, &format!("{items} items and {tombstones} tombstones are deleted, which is all"));
+    let filled = operator.run_task(page, r#"{"task":"backfill"}"#).await?;
+    let found = operator.run_task(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
     let (source, replica) = (stores.items(&stores.source).await?, stores.items(&stores.replica).await?);
     page.check("the backfill brought back every item that the table has", {
         let all: Vec<DemoItem> = replica.iter().map(without_revision).collect();
@@ -86,9 +86,9 @@ pub(super) async fn scenario_stale_redrive(
     let timestamp = told.edsger.first().map_or(0, ApiResponse::timestamp);
     let before = FinalState::of(page, stores, "edsger", timestamp).await?;
     let (key, age) = given_up(stores, "edsger").await?;
-    page.exhibit("given up by Lambda", &key);
-    page.exhibit("  its record's age", &age.to_string());
-    let real = operator.orders(page, r#"{"task":"redrive","dry_run":false}"#).await?;
+    page.show("given up by Lambda", &key);
+    page.show("  its record's age", &age.to_string());
+    let real = operator.run_task(page, r#"{"task":"redrive","dry_run":false}"#).await?;
     let after = FinalState::of(page, stores, "edsger", timestamp).await?;
     page.check("no table knew of him, and the record was redriven all the same", {
         let unknown = before.source.is_none() && before.replica.is_none();

@@ -20,16 +20,16 @@ pub(super) async fn show(
         return Ok(());
     }
     page.heading("All users are searched, where a table of keys has no answer");
-    operator.waits().await?;
+    operator.wait_until_drained().await?;
     let ask = async |page: &mut DemoReport, path: &str| {
         let answer = browser.send("GET", path, "", "").await?;
-        page.exhibit(&answer.request, &answer.in_words());
+        page.show(&answer.request, &answer.in_words());
         Ok::<_, DemoError>((answer.status, json(&answer)))
     };
     let (_, misspelled) = ask(page, "/search/users?name_like=ada%20lovelase&fields=user_id,name").await?;
     page.check("a misspelled name finds Ada", ids(&misspelled) == ["ada"]);
     let exact = browser.send("GET", &format!("/search/users?attributes.exact={EXACT}"), "", "").await?;
-    page.exhibit("GET /search/users?attributes.exact=…", &exact.in_words());
+    page.show("GET /search/users?attributes.exact=…", &exact.in_words());
     page.check("a number of 38 digits finds Grace, exact", {
         ids(&json(&exact)) == ["grace"] && exact.body.contains(EXACT)
     });
@@ -45,7 +45,7 @@ pub(super) async fn show(
     page.check("every answer says how fresh it is", {
         [&misspelled, &summary, &counted].iter().all(|answer| answer["as_of"].is_string())
     });
-    let found = operator.orders(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
+    let found = operator.run_task(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
     page.check("verify finds every row equal to the table's item", {
         let differences = ["missing", "different", "resurrected", "extra", "in_flux"];
         let none = differences.iter().all(|kind| found.get(&format!("postgres.{kind}")) == 0);

@@ -28,7 +28,7 @@ impl DemoReport {
         self.line(&format!("\n{heading}"));
     }
 
-    pub(super) fn exhibit(&mut self, place: &str, what: &str) {
+    pub(super) fn show(&mut self, place: &str, what: &str) {
         let mut shown: String = what.chars().take(WIDEST).collect();
         if shown.len() < what.len() {
             shown.push('…');
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn the_last_line_counts_the_checks() {
         let mut page = DemoReport::new();
-        page.exhibit("source", &"é".repeat(400));
+        page.show("source", &"é".repeat(400));
         page.check("kept", true);
         page.check("broken", false);
         let text = page.text();

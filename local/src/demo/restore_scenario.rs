@@ -52,7 +52,7 @@ pub(super) async fn show(
     let source = stores.item(&stores.source, "alan", timestamp).await?;
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
     for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
-        page.exhibit(table, &item.as_ref().map_or_else(|| "nothing".to_owned(), in_words));
+        page.show(table, &item.as_ref().map_or_else(|| "nothing".to_owned(), in_words));
     }
     page.check("he is back, and his replica lives above its tombstone", {
         restored.get("restore.restored") == 1 && source.is_some() && replica.as_ref().map(without_revision) == source
@@ -61,11 +61,11 @@ pub(super) async fn show(
     let ended = json!({"expires_at": Clock::system().now().unix_timestamp() - 1}).to_string();
     let path = told.alan.first().map(|answer| answer.path("alan")).unwrap_or_default();
     browser.send("PATCH", &path, "application/merge-patch+json", &ended).await?;
-    stack.expire_now().await?;
+    stack.run_ttl_sweep().await?;
     drained(stack).await?;
     let rows = rows_of(stores, "alan").await?;
     for (key, _) in &rows {
-        page.exhibit("archive", key);
+        page.show("archive", key);
     }
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
     page.check("his second removal is a second row of the archive", {
@@ -84,7 +84,7 @@ async fn ordered(
     let (now, minute) = (Clock::system().now(), Duration::from_mins(1));
     let invocation = Invocation::new(now, Instant::now(), minute, "tour".to_owned());
     let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
-    page.exhibit(&format!("task {order}"), &answer.progress.to_string());
+    page.show(&format!("task {order}"), &answer.progress.to_string());
     Ok(answer.progress)
 }
 
@@ -93,7 +93,7 @@ async fn queried(page: &mut DemoReport, stores: &StoreInspector, duckdb: &DuckDb
     let program = match duckdb {
         DuckDb::Off => return Ok(()),
         DuckDb::Auto => {
-            page.exhibit("DuckDB", TO_HAVE_IT);
+            page.show("DuckDB", TO_HAVE_IT);
             return Ok(());
         }
         DuckDb::At(program) => program,
@@ -103,7 +103,7 @@ async fn queried(page: &mut DemoReport, stores: &StoreInspector, duckdb: &DuckDb
     let said = columns.select(program, alan, "where user_id = 'alan'");
     let counted = columns.select(program, "count(*)", "");
     for answer in [&said, &counted] {
-        page.exhibit("DuckDB", answer.as_ref().unwrap_or_else(|wrong| wrong));
+        page.show("DuckDB", answer.as_ref().unwrap_or_else(|wrong| wrong));
     }
     page.check("DuckDB finds his row in the archive's Parquet files, and counts as many rows", {
         let said = said.map(|line| line.to_lowercase());
@@ -113,5 +113,5 @@ async fn queried(page: &mut DemoReport, stores: &StoreInspector, duckdb: &DuckDb
 }
 
 async fn drained(stack: &LocalStack) -> Result<(), DemoError> {
-    tokio::time::timeout(DRAINED_WITHIN, stack.drained()).await.map_err(|_| DemoError::NotDrained)
+    tokio::time::timeout(DRAINED_WITHIN, stack.wait_until_drained()).await.map_err(|_| DemoError::NotDrained)
 }

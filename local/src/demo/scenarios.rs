@@ -23,7 +23,7 @@ impl FinalState {
         user_id: &str,
     ) -> Result<Self, InspectError> {
         for answer in answers {
-            page.exhibit(&answer.request, &answer.in_words());
+            page.show(&answer.request, &answer.in_words());
         }
         let timestamp = answers.first().map_or(0, ApiResponse::timestamp);
         Self::of(page, stores, user_id, timestamp).await
@@ -38,7 +38,7 @@ impl FinalState {
         let source = stores.item(&stores.source, user_id, timestamp).await?;
         let replica = stores.item(&stores.replica, user_id, timestamp).await?;
         for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
-            page.exhibit(table, &item.as_ref().map_or_else(|| "nothing".to_owned(), in_words));
+            page.show(table, &item.as_ref().map_or_else(|| "nothing".to_owned(), in_words));
         }
         Ok(Self { source, replica })
     }
@@ -112,8 +112,8 @@ pub(super) async fn scenario_expiry(
     let ends = FinalState::show(page, stores, &told.alan, "alan").await?;
     let rows = rows_of(stores, "alan").await?;
     for (key, item) in &rows {
-        page.exhibit("archive", key);
-        page.exhibit("  its row", &summarize_row(item));
+        page.show("archive", key);
+        page.show("  its row", &summarize_row(item));
     }
     page.check("the API hid him as soon as he had expired", statuses(&told.alan) == [201, 404]);
     page.check("the source has nothing, the replica a tombstone that says why", {
@@ -152,8 +152,8 @@ pub(super) async fn poison(
     let ends = FinalState::of(page, stores, "mallory", timestamp).await?;
     let quarantined = stores.quarantined().await?;
     for object in &quarantined {
-        page.exhibit("quarantine", &object.key);
-        page.exhibit("  its reason", object.body["reason"].as_str().unwrap_or_default());
+        page.show("quarantine", &object.key);
+        page.show("  its reason", object.body["reason"].as_str().unwrap_or_default());
     }
     page.check("the replica does not have it", ends.source.is_some() && ends.replica.is_none());
     page.check("the record is in quarantine for each replica, whole and with the reason, and nothing else is", {
@@ -175,11 +175,11 @@ pub(super) async fn scenario_stats(
     let applied = metric::APPLIED_CHANGES.name();
     for name in [applied, metric::TOMBSTONES.name(), metric::QUARANTINED.name(), metric::ARCHIVED_ROWS.name()] {
         for line in metrics.body.lines().filter(|line| line.starts_with(name)) {
-            page.exhibit("GET /metrics", line);
+            page.show("GET /metrics", line);
         }
     }
-    page.exhibit("first write", &format!("in the replica {} ms after the API's answer", told.replicated_ms));
-    page.exhibit("the whole story", &format!("{:.1} s", told.started.elapsed().as_secs_f64()));
+    page.show("first write", &format!("in the replica {} ms after the API's answer", told.replicated_ms));
+    page.show("the whole story", &format!("{:.1} s", told.started.elapsed().as_secs_f64()));
     page.check("what was done is counted", metrics.status == 200 && metrics.body.contains(applied));
     Ok(())
 }

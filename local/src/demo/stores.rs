@@ -129,7 +129,7 @@ impl StoreInspector {
     }
 
     /// Deletes all that the replica holds; answers how many items and tombstones that were.
-    pub(super) async fn lose_replica(&self) -> Result<[usize; 2], InspectError> {
+    pub(super) async fn delete_replica_data(&self) -> Result<[usize; 2], InspectError> {
         let held = self.items(&self.replica).await?;
         for item in &held {
             let is_key = |(name, _): &(&String, &AttributeValue)| ["user_id", "timestamp"].contains(&name.as_str());

@@ -30,12 +30,12 @@ impl<'s> TaskRunner<'s> {
     }
 
     /// Waits until the streams are handled.
-    pub(super) async fn waits(&self) -> Result<(), DemoError> {
+    pub(super) async fn wait_until_drained(&self) -> Result<(), DemoError> {
         drained(self.stack).await
     }
 
     /// Runs a task to its end, and shows what it counted.
-    pub(super) async fn orders(&self, page: &mut DemoReport, order: &str) -> Result<TaskProgress, DemoError> {
+    pub(super) async fn run_task(&self, page: &mut DemoReport, order: &str) -> Result<TaskProgress, DemoError> {
         let mut told: Value = serde_json::from_str(order).unwrap_or_default();
         loop {
             let now = Clock::system().now();
@@ -46,7 +46,7 @@ impl<'s> TaskRunner<'s> {
                 told["cursor"] = serde_json::json!(answer.cursor);
                 continue;
             };
-            page.exhibit(order, &progress.to_string());
+            page.show(order, &progress.to_string());
             return Ok(progress);
         }
     }

@@ -129,7 +129,7 @@ impl MappingDriver {
         let now = self.mapping.clock.now();
         match done {
             Ok(TaskResult::Answered(ticket, answer)) => drop(self.machine.answer(ticket, answer.as_ref(), now)),
-            Ok(TaskResult::Recorded(ticket, done)) => drop(self.machine.recorded(ticket, done, now)),
+            Ok(TaskResult::Recorded(ticket, done)) => drop(self.machine.discard_completed(ticket, done, now)),
             // Panics are caught inside the task, and nobody aborts it.
             Err(error) => tracing::error!(mapping = self.mapping.name, %error, "an invocation's task was lost"),
         }
@@ -142,7 +142,7 @@ impl MappingDriver {
         if Instant::now() >= self.shards_at {
             match self.reader.shards().await {
                 Ok(shards) => self.open(shards),
-                Err(error) => return self.put_off(&error),
+                Err(error) => return self.back_off(&error),
             }
         }
         let mut at_the_end = true;
@@ -153,7 +153,7 @@ impl MappingDriver {
                     at_the_end &= page.records.is_empty();
                     self.take(shard, &page);
                 }
-                Err(error) => return self.put_off(&error),
+                Err(error) => return self.back_off(&error),
             }
         }
         if !at_the_end {
@@ -176,7 +176,7 @@ impl MappingDriver {
         }
     }
 
-    fn put_off(&mut self, error: &str) {
+    fn back_off(&mut self, error: &str) {
         tracing::warn!(mapping = self.mapping.name, error, "stream not read, trying again");
         self.poll_at = Instant::now() + AFTER_FAULT;
     }
@@ -207,7 +207,7 @@ impl MappingDriver {
             key_hash: event::keys(record).map_or(0, |keys| hash_key(&canonical(&keys.to_string()))),
             at,
             size_bytes: json.len() + 1,
-            wanted: !event::changes_nothing(record) && self.mapping.filter.wants(&json),
+            wanted: !event::changes_nothing(record) && self.mapping.filter.matches(&json),
             body: json.into(),
         })
     }

@@ -44,7 +44,7 @@ impl RecordFilter {
     /// Whether the record, as an element of `Records`, is wanted. One that cannot be matched is: the function
     /// then sees it and can say so.
     #[must_use]
-    pub fn wants(&self, record: &str) -> bool {
+    pub fn matches(&self, record: &str) -> bool {
         self.0.as_ref().is_none_or(|matcher| matcher.has_matches(record.as_bytes()).unwrap_or(true))
     }
 }
@@ -64,25 +64,25 @@ mod tests {
     #[test]
     fn only_removals_by_ttl_pass_the_archiver_s_filter() {
         let filter = filter(&[EXPIRED]).unwrap();
-        assert!(filter.wants(
+        assert!(filter.matches(
             r#"{"eventName":"REMOVE","userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"}}"#
         ));
-        assert!(!filter.wants(r#"{"eventName":"REMOVE"}"#));
-        assert!(!filter.wants(r#"{"eventName":"REMOVE","userIdentity":{"type":"User","principalId":"me"}}"#));
-        assert!(!filter.wants(
+        assert!(!filter.matches(r#"{"eventName":"REMOVE"}"#));
+        assert!(!filter.matches(r#"{"eventName":"REMOVE","userIdentity":{"type":"User","principalId":"me"}}"#));
+        assert!(!filter.matches(
             r#"{"eventName":"INSERT","userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"}}"#
         ));
     }
 
     #[test]
     fn without_a_pattern_every_record_passes() {
-        assert!(filter(&[]).unwrap().wants(r#"{"eventName":"INSERT"}"#));
+        assert!(filter(&[]).unwrap().matches(r#"{"eventName":"INSERT"}"#));
     }
 
     #[test]
     fn any_of_several_patterns_is_enough() {
         let filter = filter(&[r#"{"eventName":["INSERT"]}"#, r#"{"eventName":["MODIFY"]}"#]).unwrap();
-        assert!(filter.wants(r#"{"eventName":"MODIFY"}"#) && !filter.wants(r#"{"eventName":"REMOVE"}"#));
+        assert!(filter.matches(r#"{"eventName":"MODIFY"}"#) && !filter.matches(r#"{"eventName":"REMOVE"}"#));
     }
 
     #[test]

@@ -47,12 +47,12 @@ pub(super) struct ShardLane<R> {
     batches: VecDeque<InFlightBatch<R>>,
     in_flight: Option<ActionId>,
     /// All records of this lane up to here are settled.
-    floor: Option<SequenceNumber>,
+    checkpoint: Option<SequenceNumber>,
 }
 
 impl<R: Clone> ShardLane<R> {
     pub(super) fn new(floor: Option<SequenceNumber>) -> Self {
-        Self { pending: VecDeque::new(), batches: VecDeque::new(), in_flight: None, floor }
+        Self { pending: VecDeque::new(), batches: VecDeque::new(), in_flight: None, checkpoint: floor }
     }
 
     pub(super) fn is_drained(&self) -> bool {
@@ -65,16 +65,16 @@ impl<R: Clone> ShardLane<R> {
 
     /// Up to where all of this lane's records are settled, if the shard has been read up to `read`.
     pub(super) fn checkpoint(&self, read: Option<SequenceNumber>) -> Option<SequenceNumber> {
-        if self.is_drained() { self.floor.max(read) } else { self.floor }
+        if self.is_drained() { self.checkpoint.max(read) } else { self.checkpoint }
     }
 
     /// Takes a record in, unless it was settled before a restart. `read` is how far the shard was read before it.
     pub(super) fn push(&mut self, entry: RecordEntry<R>, read: Option<SequenceNumber>, now: OffsetDateTime) {
-        if self.floor.is_some_and(|floor| entry.number <= floor) {
+        if self.checkpoint.is_some_and(|floor| entry.number <= floor) {
             return;
         }
         if self.is_drained() {
-            self.floor = self.floor.max(read);
+            self.checkpoint = self.checkpoint.max(read);
         }
         self.pending.push_back((now, entry));
     }
@@ -212,7 +212,7 @@ impl<R: Clone> ShardLane<R> {
     }
 
     fn settle(&mut self, batch: &InFlightBatch<R>) {
-        self.floor = self.floor.max(batch.records.last().map(|entry| entry.number));
+        self.checkpoint = self.checkpoint.max(batch.records.last().map(|entry| entry.number));
     }
 
     fn fail(&mut self, settings: &MappingSettings, mut batch: InFlightBatch<R>, now: OffsetDateTime) {

@@ -216,17 +216,17 @@ impl<R: Clone> MappingState<R> {
     ///
     /// Returns whether the step was waiting for it: a second answer changes nothing.
     pub fn answer(&mut self, ticket: ActionId, answer: Option<&FunctionResponse>, now: OffsetDateTime) -> bool {
-        self.land(ticket, |lane, settings| lane.answer(settings, ticket, answer, now))
+        self.complete(ticket, |lane, settings| lane.answer(settings, ticket, answer, now))
     }
 
     /// Whether a discarded step's records reached the on-failure destination; if not, the step comes again.
     ///
     /// Returns whether the step was waiting for it.
-    pub fn recorded(&mut self, ticket: ActionId, done: bool, now: OffsetDateTime) -> bool {
-        self.land(ticket, |lane, settings| lane.recorded(settings, ticket, done, now))
+    pub fn discard_completed(&mut self, ticket: ActionId, done: bool, now: OffsetDateTime) -> bool {
+        self.complete(ticket, |lane, settings| lane.recorded(settings, ticket, done, now))
     }
 
-    fn land(&mut self, ticket: ActionId, tell: impl FnOnce(&mut ShardLane<R>, &MappingSettings) -> bool) -> bool {
+    fn complete(&mut self, ticket: ActionId, tell: impl FnOnce(&mut ShardLane<R>, &MappingSettings) -> bool) -> bool {
         let Some((shard, lane)) = self.in_flight.get(&ticket) else { return false };
         let lane = self.shards.get_mut(shard).and_then(|shard| shard.lanes.get_mut(*lane));
         let landed = lane.is_some_and(|lane| tell(lane, &self.settings));

@@ -44,7 +44,7 @@ impl PostgresPrograms {
 }
 
 fn path_variable() -> std::ffi::OsString {
-    shared::environment::Environment::of_process().get("PATH").unwrap_or_default().into()
+    shared::environment::Environment::from_env().get("PATH").unwrap_or_default().into()
 }
 
 /// The version in a folder's name: 15 of `/usr/lib/postgresql/15` and of `postgresql@15`.

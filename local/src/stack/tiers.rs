@@ -35,7 +35,9 @@ pub(super) struct TierServers {
 impl EnabledTiers {
     pub(super) fn plan(options: &StackOptions) -> Result<Self, StartError> {
         let planned = match &options.postgres {
-            TierServer::Auto if options.data.is_some() => return Err(StartError::Forgetful { option: "--postgres" }),
+            TierServer::Auto if options.data.is_some() => {
+                return Err(StartError::EphemeralTierWithData { option: "--postgres" });
+            }
             TierServer::Auto => Some(PlannedServer::new()?),
             TierServer::Off | TierServer::At(_) => None,
         };

@@ -70,7 +70,7 @@ pub(super) struct FunctionWiring<'a> {
 
 impl FunctionWiring<'_> {
     pub(super) fn unrunnable(&self, problem: String) -> StartError {
-        StartError::Unrunnable { path: self.options.template.clone(), problem }
+        StartError::UnsupportedTemplate { path: self.options.template.clone(), problem }
     }
 
     pub(super) fn api(&self, function: &FunctionResource) -> Result<Router, StartError> {

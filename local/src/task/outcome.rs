@@ -30,14 +30,14 @@ pub struct TaskOutcome {
 impl TaskOutcome {
     /// Whether the task succeeded: it found no differences and processed every item.
     #[must_use]
-    pub fn is_well(&self) -> bool {
+    pub fn is_success(&self) -> bool {
         self.problems == 0
     }
 
     /// 0 if the task succeeded, 1 if it has problems to report.
     #[must_use]
     pub fn code(&self) -> ExitCode {
-        if self.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 

@@ -48,7 +48,7 @@ impl TaskTarget {
                     [(ports.api, "--port"), (ports.dynamodb, "--dynamodb-port"), (ports.s3, "--s3-port")]
                 {
                     let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
-                    connected.map_err(|_| RunTaskError::Nobody { port, option })?;
+                    connected.map_err(|_| RunTaskError::NotListening { port, option })?;
                 }
                 let url = |port: u16| format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
                 let clients = AwsClients {
@@ -65,7 +65,7 @@ impl TaskTarget {
                 if let Some(folder) = options.data.as_ref().filter(|folder| !folder.is_dir()) {
                     return Err(RunTaskError::NoFolder(folder.clone()));
                 }
-                let stack = LocalStack::boot(*options).await?;
+                let stack = LocalStack::start(*options).await?;
                 let (_, failure_bucket) = config(stack.template())?;
                 let maintenance = stack.maintenance().ok_or(RunTaskError::NoFunction)?;
                 Ok(ConnectedTarget { maintenance, failure_bucket, stack: Some(stack) })

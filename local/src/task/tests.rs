@@ -33,7 +33,7 @@ fn answer(payload: &RawValue, turns: u32) -> TaskResponse {
     let (segment, part) = (number(&told["segment"]), number(&told["cursor"]["part"]) + 1);
     let (task, run_id) = (told["task"].as_str().unwrap().to_owned(), told["run_id"].as_str().unwrap().to_owned());
     let progress = progress(&[("source.items", part as usize)]);
-    let mut answer = TaskResponse::done(&task, &run_id, ScanSegment { segment, of: 3 });
+    let mut answer = TaskResponse::done(&task, &run_id, ScanSegment { segment, total_segments: 3 });
     answer.progress.clone_from(&progress);
     answer.done = task == "summary" || part == turns;
     let at = RawValue::from_string("null".to_owned()).unwrap();
@@ -89,7 +89,7 @@ fn outcome(task: &'static str, progress: TaskProgress, problems: u64) -> TaskOut
 fn exit_code_is_computed_from_the_problems_and_not_from_the_names_of_counters() {
     let code = |counts: &[(&str, usize)], problems| {
         let outcome = outcome("backfill", progress(counts), problems);
-        (outcome.is_well(), format!("{:?}", outcome.code()))
+        (outcome.is_success(), format!("{:?}", outcome.code()))
     };
     let (success, failure) = (format!("{:?}", ExitCode::SUCCESS), format!("{:?}", ExitCode::FAILURE));
     assert_eq!(code(&[("dynamodb.skipped", 5), ("redrive.skipped", 2), ("dynamodb.failed", 1)], 0), (true, success));
@@ -105,11 +105,11 @@ fn an_error_is_a_rejection_only_if_nothing_has_started() {
         (unknown(), false, true),
         (unknown(), true, false),
         (TaskError::from(VerifyError::NoTime(300)), false, true),
-        (TaskError::from(MigrateError::Absent), false, true),
+        (TaskError::from(MigrateError::NotConfigured), false, true),
         // The same request would fail again, but a part of the work was done.
         (TaskError::from(MergeError::NoTime(day)), false, false),
         (TaskError::from(ExportError::Objects), false, false),
-        (TaskError::from(ExportError::Taken { run: "r".to_owned(), there: "k".to_owned() }), false, true),
+        (TaskError::from(ExportError::RunIdConflict { run: "r".to_owned(), there: "k".to_owned() }), false, true),
         (TaskError::from(sink()), false, false),
     ] {
         let name = format!("{fault:?}");
@@ -178,7 +178,7 @@ async fn ordered(stack: &LocalStack, text: &str) -> TaskOutcome {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_is_compared_and_mended_and_its_loss_made_good_on_a_stack_that_runs() {
-    let stack = LocalStack::boot(StackOptions::default()).await.unwrap();
+    let stack = LocalStack::start(StackOptions::default()).await.unwrap();
     let dynamodb = stack.dynamodb();
     let key = |number: u32| {
         let (id, timestamp) = (format!("user-{number}"), number.to_string());
@@ -188,10 +188,10 @@ async fn a_replica_is_compared_and_mended_and_its_loss_made_good_on_a_stack_that
     for number in 0..20 {
         dynamodb.put_item().table_name("Users").set_item(Some(key(number).into())).send().await.unwrap();
     }
-    stack.drained().await;
+    stack.wait_until_drained().await;
     let verify = r#"{"task":"verify","segments":4,"recheck_after_seconds":0}"#;
     let well = ordered(&stack, verify).await;
-    assert!(well.is_well(), "{well}");
+    assert!(well.is_success(), "{well}");
     assert_eq!((well.progress.get("source.items"), well.progress.get("dynamodb.equal")), (20, 20));
     assert_eq!(well.sinks, ["dynamodb"]);
     let summary = format!("s3://users-failures/reports/{}/summary.json", well.run);
@@ -201,13 +201,13 @@ async fn a_replica_is_compared_and_mended_and_its_loss_made_good_on_a_stack_that
         dynamodb.delete_item().table_name("UsersReplica").set_key(Some(key(number).into())).send().await.unwrap();
     }
     let different = ordered(&stack, verify).await;
-    assert!(!different.is_well() && different.progress.get("dynamodb.missing") == 3, "{different}");
+    assert!(!different.is_success() && different.progress.get("dynamodb.missing") == 3, "{different}");
     let (reports, run) = (&different.reports, &different.run);
     assert!(reports.len() > 1 && reports.iter().all(|key| key.contains(&format!("/reports/{run}/"))), "{reports:?}");
 
     let filled = ordered(&stack, r#"{"task":"backfill"}"#).await;
-    assert!(filled.is_well() && filled.progress.get("dynamodb.written") == 3, "{filled}");
-    assert!(ordered(&stack, verify).await.is_well());
+    assert!(filled.is_success() && filled.progress.get("dynamodb.written") == 3, "{filled}");
+    assert!(ordered(&stack, verify).await.is_success());
     stack.stop().await;
 }
 
@@ -220,6 +220,6 @@ async fn a_data_folder_is_opened_for_a_task_and_closed_again() {
     };
     for _ in 0..2 {
         let outcome = Box::pin(run(r#"{"task":"redrive"}"#, own(), &Clock::system())).await.unwrap();
-        assert!(outcome.is_well() && outcome.to_string().contains("no items processed"), "{outcome}");
+        assert!(outcome.is_success() && outcome.to_string().contains("no items processed"), "{outcome}");
     }
 }

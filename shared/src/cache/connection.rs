@@ -70,14 +70,14 @@ pub struct RequestQuota {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QuotaDecision {
     /// The request may pass.
-    Passes {
+    Allowed {
         /// So many more may at once.
         remaining: u32,
         /// Until all of the burst is there again.
         full_in: Duration,
     },
     /// It may not.
-    Waits {
+    Limited {
         /// Until one may.
         next_in: Duration,
     },
@@ -121,7 +121,7 @@ impl Drop for PendingCall<'_> {
         if !self.is_over
             && let Some(cache) = self.line.cache.upgrade()
         {
-            Cache(cache).hang_up(self.line);
+            Cache(cache).discard(self.line);
         }
     }
 }
@@ -148,7 +148,7 @@ impl CacheConnection {
     ///
     /// # Errors
     /// As above.
-    pub async fn fill(&self, key: &str, entry: &CacheEntry, now: OffsetDateTime) -> Result<bool, CacheError> {
+    pub async fn put(&self, key: &str, entry: &CacheEntry, now: OffsetDateTime) -> Result<bool, CacheError> {
         let kept = kept_for(entry, now);
         let version = entry::digits(entry.version);
         let mut fill = cmd("EVAL");
@@ -160,7 +160,7 @@ impl CacheConnection {
     ///
     /// # Errors
     /// As above.
-    pub async fn fill_missing(&self, key: &str) -> Result<(), CacheError> {
+    pub async fn put_negative(&self, key: &str) -> Result<(), CacheError> {
         let mut set = cmd("SET");
         set.arg(key).arg(entry::missing()).arg("NX").arg("PX").arg(millis(NEGATIVE_TTL));
         self.ask::<Option<String>>(&set).await.map(drop)
@@ -170,7 +170,7 @@ impl CacheConnection {
     ///
     /// # Errors
     /// As above.
-    pub async fn mark(&self, key: &str, floor: MinVersion) -> Result<(), CacheError> {
+    pub async fn invalidate(&self, key: &str, floor: MinVersion) -> Result<(), CacheError> {
         let mut mark = cmd("EVAL");
         mark.arg(SET_MARK).arg(1).arg(key).arg(entry::mark(floor)).arg(millis(FENCE_TTL));
         self.ask::<u8>(&mark).await.map(drop)
@@ -180,7 +180,7 @@ impl CacheConnection {
     ///
     /// # Errors
     /// As above; some of them may stand.
-    pub async fn mark_all(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
+    pub async fn invalidate_all(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
         for marks in marks.chunks(MARKS) {
             match &self.link {
                 CacheTransport::Single(connection) => {
@@ -208,7 +208,7 @@ impl CacheConnection {
         let mut sent = tokio::task::JoinSet::new();
         for (key, floor) in marks {
             let (line, key, floor) = (self.clone(), key.clone(), *floor);
-            sent.spawn(async move { line.mark(&key, floor).await });
+            sent.spawn(async move { line.invalidate(&key, floor).await });
         }
         while let Some(marked) = sent.join_next().await {
             marked.map_err(|_| CacheError::Unavailable("a mark was cut short".to_owned()))??;
@@ -220,15 +220,15 @@ impl CacheConnection {
     ///
     /// # Errors
     /// As above.
-    pub async fn spend(&self, caller: &str, quota: RequestQuota) -> Result<QuotaDecision, CacheError> {
+    pub async fn try_acquire(&self, caller: &str, quota: RequestQuota) -> Result<QuotaDecision, CacheError> {
         let each = f64::from(quota.seconds) * 1e6 / f64::from(quota.requests);
         let mut spend = cmd("EVAL");
         spend.arg(SPEND).arg(1).arg(quota_key(caller)).arg(each).arg(quota.burst);
         let (passes, remaining, micros): (u8, u32, u64) = self.ask(&spend).await?;
         let time = Duration::from_micros(micros);
         Ok(match passes {
-            1 => QuotaDecision::Passes { remaining, full_in: time },
-            _ => QuotaDecision::Waits { next_in: time },
+            1 => QuotaDecision::Allowed { remaining, full_in: time },
+            _ => QuotaDecision::Limited { next_in: time },
         })
     }
 
@@ -236,8 +236,8 @@ impl CacheConnection {
     ///
     /// # Errors
     /// As above.
-    pub async fn prove(&self) -> Result<(), CacheError> {
-        self.mark("millrace:1:{proof}", MinVersion::HIGHEST).await
+    pub async fn check_writable(&self) -> Result<(), CacheError> {
+        self.invalidate("millrace:1:{proof}", MinVersion::HIGHEST).await
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheError> {

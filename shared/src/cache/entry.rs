@@ -37,9 +37,9 @@ pub enum CacheSlot {
     /// The table had no record a moment ago.
     Missing,
     /// Somebody wrote: ask the table.
-    Mark,
+    Fenced,
     /// Nothing is known.
-    Nothing,
+    Miss,
 }
 
 impl CacheEntry {
@@ -55,7 +55,7 @@ impl CacheEntry {
 
     /// Whether the rules let it be kept: a version that tells it from what stood there before and after.
     #[must_use]
-    pub fn may_be_kept(&self) -> bool {
+    pub fn is_cacheable(&self) -> bool {
         (1..u64::MAX).contains(&self.version)
     }
 }
@@ -63,11 +63,11 @@ impl CacheEntry {
 impl CacheSlot {
     /// Reads what a lookup brought; a text of another form is nothing, as if nobody had written it.
     pub(super) fn decode(text: Option<Vec<u8>>) -> Self {
-        let Some(mut text) = text else { return Self::Nothing };
+        let Some(mut text) = text else { return Self::Miss };
         let number =
             |range: std::ops::Range<usize>| -> Option<u64> { std::str::from_utf8(text.get(range)?).ok()?.parse().ok() };
         match text.first() {
-            Some(&MARK) => Self::Mark,
+            Some(&MARK) => Self::Fenced,
             Some(&MISSING) => Self::Missing,
             Some(&ENTRY) => match (number(1..HEAD), number(HEAD..HEAD + DIGITS)) {
                 (Some(version), Some(ends)) => {
@@ -76,9 +76,9 @@ impl CacheSlot {
                     let expires_at = i64::try_from(ends).ok();
                     Self::Entry(CacheEntry { version, expires_at, json: text })
                 }
-                _ => Self::Nothing,
+                _ => Self::Miss,
             },
-            _ => Self::Nothing,
+            _ => Self::Miss,
         }
     }
 }
@@ -106,15 +106,15 @@ mod tests {
             let entry = CacheEntry { version, expires_at, json: br#"{"user_id":"ada"}"#.to_vec() };
             assert_eq!(CacheSlot::decode(Some(entry.encode())), CacheSlot::Entry(entry));
         }
-        assert_eq!(CacheSlot::decode(Some(mark(MinVersion::HIGHEST).into_bytes())), CacheSlot::Mark);
+        assert_eq!(CacheSlot::decode(Some(mark(MinVersion::HIGHEST).into_bytes())), CacheSlot::Fenced);
         assert_eq!(CacheSlot::decode(Some(missing().into_bytes())), CacheSlot::Missing);
-        assert_eq!(CacheSlot::decode(None), CacheSlot::Nothing);
+        assert_eq!(CacheSlot::decode(None), CacheSlot::Miss);
     }
 
     #[test]
     fn what_another_program_put_there_is_nothing() {
         for text in ["", "E", "E1", "hello", "E0000179534160012345600000000001x00000000{}"] {
-            assert_eq!(CacheSlot::decode(Some(text.into())), CacheSlot::Nothing, "{text}");
+            assert_eq!(CacheSlot::decode(Some(text.into())), CacheSlot::Miss, "{text}");
         }
     }
 

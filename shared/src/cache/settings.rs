@@ -113,7 +113,7 @@ impl CacheSettings {
     }
 
     /// The cache that a token opens, as its endpoint names it; none if it is no endpoint of `ElastiCache`.
-    pub(super) fn door(&self) -> Option<IamCache> {
+    pub(super) fn iam_cache(&self) -> Option<IamCache> {
         let (host, _) = host_and_port(&info(&self.url)?);
         let labels: Vec<&str> = host.split('.').collect();
         match labels[..] {
@@ -188,7 +188,7 @@ mod tests {
             (settings.mode, settings.login, settings.is_encrypted()),
             (CacheMode::Cluster, CacheAuth::Iam, true)
         );
-        assert_eq!((settings.user().as_deref(), settings.door()), (Some("millrace"), None));
+        assert_eq!((settings.user().as_deref(), settings.iam_cache()), (Some("millrace"), None));
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
         let door = |host: &'static str| {
             let url: &'static str = format!("rediss://millrace@{host}:6379").leak();
             let settings = parse(&[("CACHE_URL", url), ("CACHE_AUTH", "iam")]).unwrap().unwrap();
-            settings.door().map(|door| (door.name, door.serverless))
+            settings.iam_cache().map(|door| (door.name, door.serverless))
         };
         let named = |name: &str, serverless| Some((name.to_owned(), serverless));
         assert_eq!(door("my-users-abc123.serverless.euw1.cache.amazonaws.com"), named("my-users", true));

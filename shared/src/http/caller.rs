@@ -164,7 +164,7 @@ enum CallerPermissions {
 impl Caller {
     /// A caller about whom something else has decided already.
     #[must_use]
-    pub fn trusted(name: String) -> Self {
+    pub fn unrestricted(name: String) -> Self {
         Self { name, rights: CallerPermissions::Everything }
     }
 
@@ -172,7 +172,7 @@ impl Caller {
     ///
     /// API Gateway hands every claim on as text, a time sometimes in exponents.
     #[must_use]
-    pub fn of_claims(claims: &HashMap<String, String>, scopes: &ScopeMapping, now: OffsetDateTime) -> Option<Self> {
+    pub fn from_claims(claims: &HashMap<String, String>, scopes: &ScopeMapping, now: OffsetDateTime) -> Option<Self> {
         let subject = claims.get("sub").filter(|subject| !subject.is_empty())?.clone();
         let expired = claims.get("exp").and_then(|exp| exp.parse::<f64>().ok());
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in f64 for longer than years are")]
@@ -198,7 +198,7 @@ impl Caller {
 
     /// Whether its token allows this at all.
     #[must_use]
-    pub fn may(&self, scope: Scope) -> bool {
+    pub fn has_scope(&self, scope: Scope) -> bool {
         match (&self.rights, scope) {
             (CallerPermissions::Everything, _) => true,
             (CallerPermissions::Scoped { read, .. }, Scope::Read) => *read,
@@ -210,12 +210,12 @@ impl Caller {
     /// Whether the records of this user are its own.
     #[must_use]
     pub fn owns(&self, id: &UserId) -> bool {
-        self.bound_to().is_none_or(|subject| subject == id.as_str())
+        self.restricted_to().is_none_or(|subject| subject == id.as_str())
     }
 
     /// The only user whose records it may touch; none if it may touch all.
     #[must_use]
-    pub fn bound_to(&self) -> Option<&str> {
+    pub fn restricted_to(&self) -> Option<&str> {
         match &self.rights {
             CallerPermissions::Everything => None,
             CallerPermissions::Scoped { subject, .. } => Some(subject),
@@ -237,7 +237,7 @@ mod tests {
 
     fn caller_by(scopes: &ScopeMapping, claims: &[(&str, &str)]) -> Option<Caller> {
         let claims = claims.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Caller::of_claims(&claims, scopes, NOW)
+        Caller::from_claims(&claims, scopes, NOW)
     }
 
     fn id(text: &str) -> UserId {
@@ -277,10 +277,10 @@ mod tests {
             ("scope", "", false, false, false),
         ] {
             let caller = caller(&[("sub", "ada"), (claim, text)]).unwrap();
-            let may = [Scope::Read, Scope::Write, Scope::Admin].map(|scope| caller.may(scope));
+            let may = [Scope::Read, Scope::Write, Scope::Admin].map(|scope| caller.has_scope(scope));
             assert_eq!(may, [read, write, admin], "{claim}: {text}");
             assert_eq!((caller.owns(&id("ada")), caller.owns(&id("eve"))), (true, admin), "{claim}: {text}");
-            assert_eq!(caller.bound_to().is_none(), admin);
+            assert_eq!(caller.restricted_to().is_none(), admin);
         }
     }
 
@@ -312,7 +312,7 @@ mod tests {
             (&mapping("scope", ""), "scope", "[users:admin", false, false, false),
         ] {
             let caller = caller_by(scopes, &[("sub", "ada"), (claim, text)]).unwrap();
-            let may = [Scope::Read, Scope::Write, Scope::Admin].map(|scope| caller.may(scope));
+            let may = [Scope::Read, Scope::Write, Scope::Admin].map(|scope| caller.has_scope(scope));
             assert_eq!(may, [read, write, admin], "{scopes:?} {claim}: {text}");
         }
         assert_eq!(cognito.spell(Scope::Read), "millrace/users:read");
@@ -326,8 +326,8 @@ mod tests {
 
     #[test]
     fn the_trusted_may_do_everything_and_subjects_of_two_issuers_are_two() {
-        let trusted = Caller::trusted("iam AIDA".into());
-        assert!(trusted.may(Scope::Admin) && trusted.owns(&id("eve")));
+        let trusted = Caller::unrestricted("iam AIDA".into());
+        assert!(trusted.has_scope(Scope::Admin) && trusted.owns(&id("eve")));
         let of = |iss| caller(&[("sub", "ada"), ("iss", iss)]).unwrap();
         assert_ne!(of("https://one.example").name(), of("https://two.example").name());
     }

@@ -83,7 +83,7 @@ impl QueryParameters {
 
     /// The names of the parameters given that begin so.
     #[must_use]
-    pub fn family(&self, start: &str) -> Vec<String> {
+    pub fn with_prefix(&self, start: &str) -> Vec<String> {
         self.given.iter().map(|given| &given.name).filter(|name| name.starts_with(start)).cloned().collect()
     }
 
@@ -97,7 +97,7 @@ impl QueryParameters {
 
     /// Whether nothing is wrong so far.
     #[must_use]
-    pub fn is_sound(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         self.mistakes.is_empty()
     }
 

@@ -42,7 +42,10 @@ pub fn restored(archived: RawItem, expiry: RestoredExpiry, over: Option<u64>, no
 #[must_use]
 pub fn matches_archived(live: &RawItem, archived: &RawItem) -> bool {
     live.get(VERSION) != archived.get(VERSION)
-        && live.differing(archived).iter().all(|name| [VERSION, EXPIRES_AT, UPDATED_AT].contains(&name.as_str()))
+        && live
+            .diff_attribute_names(archived)
+            .iter()
+            .all(|name| [VERSION, EXPIRES_AT, UPDATED_AT].contains(&name.as_str()))
 }
 
 /// What stands in a restore's way.
@@ -82,7 +85,7 @@ mod tests {
     fn it_gets_a_new_version_and_another_expiry_and_keeps_the_rest() {
         let now = datetime!(2026-11-24 8:00 UTC);
         let item = RawItem::new(restored(archived(), RestoredExpiry::After(60), None, now));
-        assert_eq!(item.differing(&archived()), ["expires_at", "updated_at", "version"]);
+        assert_eq!(item.diff_attribute_names(&archived()), ["expires_at", "updated_at", "version"]);
         let number = |name| item.get(name).unwrap().as_n().unwrap().clone();
         assert_eq!(number("version"), first_version(now).to_string());
         assert_eq!(number("expires_at"), (now.unix_timestamp() + 60).to_string());

@@ -39,7 +39,7 @@ pub(super) struct PostgresCredentials {
 
 impl PostgresAuth {
     /// The secret of this name, read with what `signer` signs with.
-    pub(super) fn by_secret(signer: &TokenSigner, name: &str) -> Self {
+    pub(super) fn from_secret_arn(signer: &TokenSigner, name: &str) -> Self {
         let client = aws_sdk_secretsmanager::Client::new(signer.sdk());
         Self::Secret(LoginSecret { client, name: name.to_owned() })
     }

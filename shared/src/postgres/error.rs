@@ -16,7 +16,7 @@ pub enum PostgresErrorKind {
     /// The server is not there, or not any more, or did not answer in time: another try may succeed.
     Unreachable,
     /// The server, as it is set up or as it is named, serves nobody: someone has to mend it.
-    Setup,
+    Misconfigured,
     /// It lacks a table or a column: the maintenance task `migrate` makes them.
     NotMigrated,
     /// It takes no writes: a replica, or a writer that was demoted a moment ago.
@@ -38,14 +38,14 @@ pub struct PostgresError {
 impl PostgresError {
     /// Whether the next statement needs a connection of its own: this one is lost, or leads to the wrong server.
     #[must_use]
-    pub fn ends_the_session(&self) -> bool {
+    pub fn is_connection_fatal(&self) -> bool {
         !matches!(self.kind, PostgresErrorKind::Refused(_) | PostgresErrorKind::NotMigrated)
     }
 
     /// Whether the server says that a value is one that it cannot hold: SQLSTATE classes 22 (data exception) and 23
     /// (integrity constraint).
     #[must_use]
-    pub fn is_about_a_value(&self) -> bool {
+    pub fn is_data_error(&self) -> bool {
         matches!(&self.kind, PostgresErrorKind::Refused(code) if is_about_a_value(code))
     }
 }
@@ -67,7 +67,7 @@ impl ErrorClassifier<'_> {
     }
 
     /// The time was up.
-    pub(super) fn late(self) -> PostgresError {
+    pub(super) fn query_timeout(self) -> PostgresError {
         self.fault(
             PostgresErrorKind::Unreachable,
             "did not answer in time: it is busy, paused, or not reachable from here",
@@ -75,14 +75,14 @@ impl ErrorClassifier<'_> {
     }
 
     /// What the driver could not do.
-    pub(super) fn tell(self, error: &Error) -> PostgresError {
+    pub(super) fn classify(self, error: &Error) -> PostgresError {
         match error.as_db_error() {
-            Some(said) => self.of_the_server(said),
-            None => self.of_the_line(error),
+            Some(said) => self.from_db_error(said),
+            None => self.from_connection_error(error),
         }
     }
 
-    fn of_the_server(self, said: &DbError) -> PostgresError {
+    fn from_db_error(self, said: &DbError) -> PostgresError {
         let (code, message) = (said.code(), said.message());
         let user = self.address.user();
         let (kind, what) = match code.code() {
@@ -91,16 +91,17 @@ impl ErrorClassifier<'_> {
                 (PostgresErrorKind::ReadOnly, what.to_owned())
             }
             "28P01" | "28000" => (
-                PostgresErrorKind::Setup,
+                PostgresErrorKind::Misconfigured,
                 format!(
                     "refuses the login of {user} ({message}): correct the password; for POSTGRES_AUTH=iam grant {user} \
                      rds_iam in the database and rds-db:connect to the function's role"
                 ),
             ),
-            "3D000" => {
-                (PostgresErrorKind::Setup, "does not exist on that server: create it, or name another".to_owned())
-            }
-            "42501" => (PostgresErrorKind::Setup, format!("refuses {user} ({message}): grant it that")),
+            "3D000" => (
+                PostgresErrorKind::Misconfigured,
+                "does not exist on that server: create it, or name another".to_owned(),
+            ),
+            "42501" => (PostgresErrorKind::Misconfigured, format!("refuses {user} ({message}): grant it that")),
             "42P01" | "42703" | "42P10" | "42883" | "3F000" => (
                 PostgresErrorKind::NotMigrated,
                 format!("is not migrated ({message}): run the maintenance task migrate"),
@@ -110,7 +111,7 @@ impl ErrorClassifier<'_> {
                 let what = "has no connection left: raise max_connections, or invoke fewer functions at once";
                 (PostgresErrorKind::Unreachable, what.to_owned())
             }
-            "57014" => return self.late(),
+            "57014" => return self.query_timeout(),
             "57P01" | "57P02" | "57P03" => {
                 (PostgresErrorKind::Unreachable, format!("is stopping or starting ({message})"))
             }
@@ -126,7 +127,7 @@ impl ErrorClassifier<'_> {
         self.fault(kind, &what)
     }
 
-    fn of_the_line(self, error: &Error) -> PostgresError {
+    fn from_connection_error(self, error: &Error) -> PostgresError {
         let causes = causes(error);
         let certificate = error.source().is_some_and(is_about_the_certificate);
         if certificate {
@@ -134,15 +135,15 @@ impl ErrorClassifier<'_> {
                 "proves its name with a certificate that is not trusted ({causes}): name the host as its certificate \
                  does, or its authority's file with sslrootcert="
             );
-            return self.fault(PostgresErrorKind::Setup, &what);
+            return self.fault(PostgresErrorKind::Misconfigured, &what);
         }
         if causes.contains("server does not support TLS") {
             let what = "offers no TLS: switch it on there, or say sslmode=disable in the URL";
-            return self.fault(PostgresErrorKind::Setup, what);
+            return self.fault(PostgresErrorKind::Misconfigured, what);
         }
         if causes.contains("password missing") {
             let what = "asks for a password, and there is none: put it into the URL, name it by POSTGRES_SECRET, or set POSTGRES_AUTH=iam";
-            return self.fault(PostgresErrorKind::Setup, what);
+            return self.fault(PostgresErrorKind::Misconfigured, what);
         }
         let what =
             format!("is not reached ({causes}): look whether it runs, and whether the function may reach that port");

@@ -72,7 +72,7 @@ impl PostgresSettings {
     pub fn database(&self, signer: Option<TokenSigner>, setup: &'static str) -> PostgresDatabase {
         let login = match (signer, &self.secret) {
             (Some(signer), _) if self.by_token => PostgresAuth::Iam(signer),
-            (Some(signer), Some(secret)) => PostgresAuth::by_secret(&signer, secret),
+            (Some(signer), Some(secret)) => PostgresAuth::from_secret_arn(&signer, secret),
             _ => PostgresAuth::Password,
         };
         PostgresDatabase::new(self.setting, self.address.clone(), login, setup)

@@ -40,7 +40,7 @@ proptest! {
 
     #[test]
     fn a_reconciled_write_lies_between_its_change_and_the_next(revision in revisions()) {
-        let above = revision.reconcile();
+        let above = revision.next_reconciled();
         prop_assert!(revision < above || revision.reconciled == Some(u64::MAX));
         let mut next = revision.sequence.0;
         for byte in next.iter_mut().rev() {
@@ -122,6 +122,6 @@ fn a_text_beside_another_is_read_as_it_is_alone() {
         "1431379293#7",
         "1431379293.5#8",
     ] {
-        assert_eq!(Revision::parse_beside(text, &mut beside), Revision::parse(text), "{text}");
+        assert_eq!(Revision::parse_with_label_cache(text, &mut beside), Revision::parse(text), "{text}");
     }
 }

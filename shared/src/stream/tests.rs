@@ -81,7 +81,7 @@ fn a_record_becomes_a_change() {
     assert_eq!(change.revision.to_string(), "2015-06-27T00:48:05.899#4421584500000000017450439091");
     assert_eq!(change.key.canonical().as_str(), r#"{"k":{"S":"a"}}"#);
     assert_eq!(change.source.table(), "Users");
-    assert_eq!(change.at.unwrap().unix_timestamp(), 1_732_283_949);
+    assert_eq!(change.approximate_creation_time.unwrap().unix_timestamp(), 1_732_283_949);
     assert!(matches!(change.effect, ChangeKind::Write { image: Some(image) } if image.get() == r#"{"k":{"S":"a"}}"#));
 }
 
@@ -193,10 +193,13 @@ fn what_is_no_event_is_an_error() {
 #[test]
 fn an_answer_names_one_position_or_none() {
     let text = |answer: &BatchResponse| serde_json::to_string(answer).unwrap();
-    assert_eq!(text(&BatchResponse::done()), r#"{"batchItemFailures":[]}"#);
-    let resend = BatchResponse::resend_from("4421584500000000017450439091");
+    assert_eq!(text(&BatchResponse::success()), r#"{"batchItemFailures":[]}"#);
+    let resend = BatchResponse::retry_from("4421584500000000017450439091");
     assert_eq!(text(&resend), r#"{"batchItemFailures":[{"itemIdentifier":"4421584500000000017450439091"}]}"#);
-    assert_eq!((resend.identifier(), BatchResponse::done().identifier()), (Some("4421584500000000017450439091"), None));
+    assert_eq!(
+        (resend.identifier(), BatchResponse::success().identifier()),
+        (Some("4421584500000000017450439091"), None)
+    );
 }
 
 #[test]

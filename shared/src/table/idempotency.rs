@@ -86,7 +86,7 @@ pub enum IdempotencyOutcome {
     /// Another attempt is under way, for this many seconds at most.
     InProgress(i64),
     /// The key came before with another request.
-    OtherRequest,
+    PayloadMismatch,
 }
 
 /// The outcome of a completed attempt as JSON in the attribute `data`.
@@ -121,9 +121,9 @@ impl StoredOutcome {
 /// Which of a transaction's writes refused.
 pub(super) enum TransactionCancelled {
     /// The first one: the record's.
-    First,
+    RecordConditionFailed,
     /// Another one, or another transaction was at the same items.
-    Other,
+    Conflict,
     Fault(TableError),
 }
 
@@ -132,7 +132,7 @@ impl UserTable {
     ///
     /// # Errors
     /// A table failed. Nothing was written then, or the next attempt finds out that it was.
-    pub async fn create_once(
+    pub async fn create_idempotent(
         &self,
         attempts: &str,
         attempt: &IdempotencyRecord,
@@ -141,7 +141,7 @@ impl UserTable {
     ) -> Result<IdempotencyOutcome, WriteError> {
         let put = self.put_new(user, now)?;
         let created = StoredOutcome::from_created(&user.key, now)?.encode()?;
-        if let Some(earlier) = self.claim(attempts, attempt, now).await? {
+        if let Some(earlier) = self.acquire_lock(attempts, attempt, now).await? {
             return Ok(earlier);
         }
         let mut failed = WriteError::Contended;
@@ -155,12 +155,12 @@ impl UserTable {
             };
             match self.create_and_answer(attempts, attempt, &created, put.clone(), reservations).await {
                 Ok(()) => return Ok(IdempotencyOutcome::Created(user.key.clone(), now)),
-                Err(TransactionCancelled::First) => {
+                Err(TransactionCancelled::RecordConditionFailed) => {
                     self.answer_exists(attempts, attempt).await?;
                     return Ok(IdempotencyOutcome::Exists);
                 }
                 // The claim is lost, or the email's reservation has changed meanwhile.
-                Err(TransactionCancelled::Other) => match self.found(attempts, attempt, now).await? {
+                Err(TransactionCancelled::Conflict) => match self.found(attempts, attempt, now).await? {
                     None => {}
                     Some(found) => return Ok(found),
                 },
@@ -171,7 +171,7 @@ impl UserTable {
             }
         }
         // It may have landed all the same. To give the claim back is to make sure that it has not, or to learn that it has.
-        match self.give_back(attempts, attempt, now).await {
+        match self.release_lock(attempts, attempt, now).await {
             Ok(Some(created)) => Ok(created),
             Ok(None) | Err(_) => Err(failed),
         }
@@ -189,7 +189,7 @@ impl UserTable {
     }
 
     /// Claims the key; answers what an earlier attempt came to, if there was one.
-    async fn claim(
+    async fn acquire_lock(
         &self,
         attempts: &str,
         attempt: &IdempotencyRecord,
@@ -332,7 +332,7 @@ impl UserTable {
     }
 
     /// Gives the claim back, unless it was answered meanwhile.
-    async fn give_back(
+    async fn release_lock(
         &self,
         attempts: &str,
         attempt: &IdempotencyRecord,
@@ -380,7 +380,7 @@ fn read(
 ) -> Result<Option<IdempotencyOutcome>, TableError> {
     let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).map(String::as_str);
     if text(VALIDATION) != Some(attempt.fingerprint.as_str()) {
-        return Ok(Some(IdempotencyOutcome::OtherRequest));
+        return Ok(Some(IdempotencyOutcome::PayloadMismatch));
     }
     match text(STATUS) {
         Some(IN_PROGRESS) if text(OWNER_TOKEN) == Some(attempt.owner.as_str()) => Ok(None),
@@ -429,10 +429,10 @@ pub(super) fn cancelled(
     let refuses = |reason: &CancellationReason| has(reason, "ConditionalCheckFailed");
     // The others first: a transaction that landed before finds its own record, and its own word that it has.
     if reasons.iter().skip(1).any(refuses) || reasons.iter().any(|reason| has(reason, "TransactionConflict")) {
-        return TransactionCancelled::Other;
+        return TransactionCancelled::Conflict;
     }
     if reasons.first().is_some_and(refuses) {
-        return TransactionCancelled::First;
+        return TransactionCancelled::RecordConditionFailed;
     }
     let reason = reasons.iter().find(|reason| reason.code().is_some_and(|code| code != "None"));
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
@@ -493,7 +493,7 @@ mod tests {
     #[test]
     fn record_of_another_request_is_not_an_outcome() {
         let item = AttributeMap::from([(VALIDATION.to_owned(), item::text("another"))]);
-        assert_eq!(read(&item, &attempt(), NOW).unwrap(), Some(IdempotencyOutcome::OtherRequest));
+        assert_eq!(read(&item, &attempt(), NOW).unwrap(), Some(IdempotencyOutcome::PayloadMismatch));
     }
 
     #[test]

@@ -17,7 +17,7 @@ impl CapacityMeter {
 
     /// Units so far.
     #[must_use]
-    pub fn units(&self) -> f64 {
+    pub fn consumed_units(&self) -> f64 {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -25,13 +25,13 @@ use crate::user::timestamp::Timestamp;
 #[derive(Debug)]
 pub enum RestorePutError {
     /// This is there instead; nothing, if it went before it could be told.
-    Held(Option<RawItem>),
+    Conflict(Option<RawItem>),
     /// Another user has its email.
     EmailTaken,
     /// It has an email, and a key that no user can have: the email cannot be kept for it.
-    NoUser,
+    InvalidUserKey,
     /// Other writes of its email overtook it again and again.
-    Overtaken,
+    TooManyConflicts,
     /// The table failed.
     Fault(TableError),
 }
@@ -109,7 +109,7 @@ impl RestoreTable {
     ) -> Result<(), RestorePutError> {
         let held = over.and_then(|over| self.held_email(&over.clone().into_attributes(), now));
         if held.or_else(|| self.held_email(item, now)).is_some() {
-            user_key(item).ok_or(RestorePutError::NoUser)?;
+            user_key(item).ok_or(RestorePutError::InvalidUserKey)?;
             if self.is_taken(item, now).await? {
                 return Err(RestorePutError::EmailTaken);
             }
@@ -124,7 +124,7 @@ impl RestoreTable {
             (Some(over), Some(there)) => over.get(item::VERSION) == there.get(item::VERSION),
             _ => false,
         };
-        if may_go { Ok(()) } else { Err(RestorePutError::Held(there.cloned())) }
+        if may_go { Ok(()) } else { Err(RestorePutError::Conflict(there.cloned())) }
     }
 
     /// The email that the item would hold, if an email is to be one user's.
@@ -149,7 +149,7 @@ impl RestoreTable {
                 _ => None,
             });
             match refused {
-                ConditionalWriteError::Condition(item) => RestorePutError::Held(item.map(RawItem::new)),
+                ConditionalWriteError::Condition(item) => RestorePutError::Conflict(item.map(RawItem::new)),
                 ConditionalWriteError::Fault(fault) => RestorePutError::Fault(fault),
             }
         })
@@ -163,7 +163,7 @@ impl RestoreTable {
         (before, after): (Option<HeldEmail>, Option<HeldEmail>),
         now: OffsetDateTime,
     ) -> Result<(), RestorePutError> {
-        let key = user_key(item).ok_or(RestorePutError::NoUser)?;
+        let key = user_key(item).ok_or(RestorePutError::InvalidUserKey)?;
         let reservations = self.reservations(emails);
         for _ in 0..MAX_CONFLICT_RETRIES {
             let (condition, names, values) = condition(over);
@@ -183,15 +183,17 @@ impl RestoreTable {
             }
             match reservations.transact(writes).await {
                 Ok(()) => return Ok(()),
-                Err(TransactionCancelled::First) => return Err(RestorePutError::Held(self.there(&key).await?)),
-                Err(TransactionCancelled::Other) => {}
+                Err(TransactionCancelled::RecordConditionFailed) => {
+                    return Err(RestorePutError::Conflict(self.current_item(&key).await?));
+                }
+                Err(TransactionCancelled::Conflict) => {}
                 Err(TransactionCancelled::Fault(fault)) => return Err(fault.into()),
             }
         }
-        Err(RestorePutError::Overtaken)
+        Err(RestorePutError::TooManyConflicts)
     }
 
-    async fn there(&self, key: &UserKey) -> Result<Option<RawItem>, TableError> {
+    async fn current_item(&self, key: &UserKey) -> Result<Option<RawItem>, TableError> {
         let call = self.client.get_item().table_name(&self.name).set_key(Some(item::key(key))).consistent_read(true);
         Ok(call.send().await.map_err(TableError::of)?.item.map(RawItem::new))
     }

@@ -34,8 +34,8 @@ impl UserTable {
             writes.extend(self.reservations(emails).moved(&user.key, None, held, now).await?);
             match self.reservations(emails).transact(writes).await {
                 Ok(()) => return Ok(()),
-                Err(TransactionCancelled::First) => return Err(WriteError::Exists),
-                Err(TransactionCancelled::Other) => {}
+                Err(TransactionCancelled::RecordConditionFailed) => return Err(WriteError::Exists),
+                Err(TransactionCancelled::Conflict) => {}
                 Err(TransactionCancelled::Fault(fault)) => return Err(fault.into()),
             }
         }
@@ -54,7 +54,7 @@ impl UserTable {
             let current = self.item(key).await?;
             let live = current.as_ref().filter(|item| item::is_live(item, now));
             let version = live.map(item::version).transpose().map_err(TableError::from)?;
-            if !precondition.admits(version) {
+            if !precondition.is_satisfied_by(version) {
                 return Err(WriteError::PreconditionFailed);
             }
             let mut user = User::created(key.clone(), profile.clone(), now);
@@ -86,9 +86,9 @@ impl UserTable {
     ) -> Result<User, WriteError> {
         for _ in 0..MAX_CONFLICT_RETRIES {
             let current = self.item(key).await?;
-            let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::Absent)?;
+            let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::NotFound)?;
             let version = item::version(&live).map_err(TableError::from)?;
-            if !precondition.admits(Some(version)) {
+            if !precondition.is_satisfied_by(Some(version)) {
                 return Err(WriteError::PreconditionFailed);
             }
             let fields = patched(live.clone(), edits);
@@ -115,9 +115,9 @@ impl UserTable {
     ) -> Result<u64, WriteError> {
         for _ in 0..MAX_CONFLICT_RETRIES {
             let current = self.item(key).await?;
-            let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::Absent)?;
+            let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::NotFound)?;
             let version = item::version(&live).map_err(TableError::from)?;
-            if !precondition.admits(Some(version)) {
+            if !precondition.is_satisfied_by(Some(version)) {
                 return Err(WriteError::PreconditionFailed);
             }
             let mut expression = ExpressionBuilder::default();
@@ -152,7 +152,7 @@ impl UserTable {
         writes.extend(self.reservations(emails).moved(key, before, after, now).await?);
         match self.reservations(emails).transact(writes).await {
             Ok(()) => Ok(true),
-            Err(TransactionCancelled::First | TransactionCancelled::Other) => Ok(false),
+            Err(TransactionCancelled::RecordConditionFailed | TransactionCancelled::Conflict) => Ok(false),
             Err(TransactionCancelled::Fault(fault)) => Err(fault.into()),
         }
     }

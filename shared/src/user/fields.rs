@@ -52,7 +52,7 @@ impl FieldMask {
     ///
     /// # Errors
     /// The text is no JSON object.
-    pub fn of_json(self, user: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    pub fn mask_json(self, user: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
         let JsonMembers(members) = serde_json::from_slice(user)?;
         let mut text = vec![b'{'];
         for (name, value) in members {
@@ -171,7 +171,7 @@ mod tests {
         }
         let written = serde_json::to_vec(&user).unwrap();
         for fields in ["status,user_id", "email", "version,name", &NAMES.join(",")] {
-            let of_json = FieldMask::parse(fields).unwrap().of_json(&written).unwrap();
+            let of_json = FieldMask::parse(fields).unwrap().mask_json(&written).unwrap();
             assert_eq!(String::from_utf8(of_json).unwrap(), json(fields), "as from the user itself");
         }
     }

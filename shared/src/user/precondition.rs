@@ -13,7 +13,7 @@ pub enum EntityTags {
 impl EntityTags {
     /// Whether the record's version is named; `None` is no record.
     #[must_use]
-    pub fn name(&self, current: Option<u64>) -> bool {
+    pub fn matches(&self, current: Option<u64>) -> bool {
         match (self, current) {
             (_, None) => false,
             (Self::Any, Some(_)) => true,
@@ -40,9 +40,9 @@ impl Precondition {
 
     /// Whether a write over the record of this version may go on; `None` is no record.
     #[must_use]
-    pub fn admits(&self, current: Option<u64>) -> bool {
-        self.if_match.as_ref().is_none_or(|tags| tags.name(current))
-            && !self.if_none_match.as_ref().is_some_and(|tags| tags.name(current))
+    pub fn is_satisfied_by(&self, current: Option<u64>) -> bool {
+        self.if_match.as_ref().is_none_or(|tags| tags.matches(current))
+            && !self.if_none_match.as_ref().is_some_and(|tags| tags.matches(current))
     }
 }
 
@@ -70,9 +70,11 @@ mod tests {
             (tags(&[7]), tags(&[7]), false, false),
         ] {
             let precondition = Precondition { if_match, if_none_match };
-            assert_eq!(precondition.admits(None), absent, "{precondition:?} and no record");
-            assert_eq!(precondition.admits(Some(7)), present, "{precondition:?} and version 7");
+            assert_eq!(precondition.is_satisfied_by(None), absent, "{precondition:?} and no record");
+            assert_eq!(precondition.is_satisfied_by(Some(7)), present, "{precondition:?} and version 7");
         }
-        assert!(Precondition::exactly(7).admits(Some(7)) && !Precondition::exactly(7).admits(Some(8)));
+        assert!(
+            Precondition::exactly(7).is_satisfied_by(Some(7)) && !Precondition::exactly(7).is_satisfied_by(Some(8))
+        );
     }
 }

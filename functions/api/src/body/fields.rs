@@ -46,7 +46,11 @@ impl<'a> BodyReader<'a> {
     }
 
     /// A whole number, parsed.
-    pub(super) fn whole<T>(&mut self, name: &str, parse: impl FnOnce(i64) -> Result<T, InvalidField>) -> FieldPatch<T> {
+    pub(super) fn integer<T>(
+        &mut self,
+        name: &str,
+        parse: impl FnOnce(i64) -> Result<T, InvalidField>,
+    ) -> FieldPatch<T> {
         self.take(name, |raw| match serde_json::from_str(raw) {
             Ok(number) => parse(number).map_err(|error| (String::new(), error.to_string())),
             Err(_) => Err((String::new(), format!("{name} must be an integer number of seconds, without quotes"))),
@@ -73,7 +77,7 @@ impl<'a> BodyReader<'a> {
         let (_, raw) = self.members.remove(place);
         if self.members.iter().any(|(given, _)| given == name) {
             self.members.retain(|(given, _)| given != name);
-            self.refuse(name, &format!("{name} is repeated"));
+            self.add_error(name, &format!("{name} is repeated"));
             return FieldPatch::Keep;
         }
         if raw.get() == "null" {
@@ -89,17 +93,17 @@ impl<'a> BodyReader<'a> {
     }
 
     /// Remembers what is wrong with a member.
-    pub(super) fn refuse(&mut self, name: &str, detail: &str) {
-        self.refuse_at(pointer(name), detail);
+    pub(super) fn add_error(&mut self, name: &str, detail: &str) {
+        self.add_error_at(pointer(name), detail);
     }
 
     /// Remembers what is wrong below a member.
-    pub(super) fn refuse_at(&mut self, pointer: String, detail: impl Into<String>) {
+    pub(super) fn add_error_at(&mut self, pointer: String, detail: impl Into<String>) {
         self.mistakes.push(mistake(pointer, detail));
     }
 
     /// Remembers that a member is missing, unless it was there and wrong.
-    pub(super) fn require(&mut self, name: &str, detail: &str) {
+    pub(super) fn add_missing_error(&mut self, name: &str, detail: &str) {
         let pointer = pointer(name);
         if !self
             .mistakes

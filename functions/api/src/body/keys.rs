@@ -26,11 +26,11 @@ pub(crate) fn keys(body: &[u8]) -> Result<Vec<UserKey>, Problem> {
                 }
             }
         }
-        FieldPatch::Set(_) => fields.refuse("keys", &format!("keys must contain 1 to {MAX_KEYS} keys")),
-        FieldPatch::Keep | FieldPatch::Remove => fields.require("keys", "keys is required: an array of keys"),
+        FieldPatch::Set(_) => fields.add_error("keys", &format!("keys must contain 1 to {MAX_KEYS} keys")),
+        FieldPatch::Keep | FieldPatch::Remove => fields.add_missing_error("keys", "keys is required: an array of keys"),
     }
     for (index, below, detail) in mistakes {
-        fields.refuse_at(format!("/keys/{index}{below}"), detail);
+        fields.add_error_at(format!("/keys/{index}{below}"), detail);
     }
     fields.finish()?;
     Ok(keys)
@@ -41,12 +41,12 @@ fn key(item: &RawValue) -> Result<UserKey, Vec<(String, String)>> {
     let read = || {
         let mut fields = BodyReader::open(item.get().as_bytes())?;
         let id = fields.text("user_id", UserId::parse).set();
-        let timestamp = fields.whole("timestamp", Timestamp::parse).set();
+        let timestamp = fields.integer("timestamp", Timestamp::parse).set();
         if id.is_none() {
-            fields.require("user_id", "user_id is required");
+            fields.add_missing_error("user_id", "user_id is required");
         }
         if timestamp.is_none() {
-            fields.require("timestamp", "timestamp is required");
+            fields.add_missing_error("timestamp", "timestamp is required");
         }
         fields.finish().map(|()| id.zip(timestamp))
     };

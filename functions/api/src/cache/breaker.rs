@@ -8,17 +8,17 @@ use tokio::time::Instant;
 pub(super) struct CircuitBreaker {
     rest: Duration,
     /// While it is set, only one call in each rest is let through.
-    closed_until: Mutex<Option<Instant>>,
+    open_until: Mutex<Option<Instant>>,
 }
 
 impl CircuitBreaker {
     pub(super) fn new(rest: Duration) -> Self {
-        Self { rest, closed_until: Mutex::new(None) }
+        Self { rest, open_until: Mutex::new(None) }
     }
 
     /// Whether a call may be made now.
-    pub(super) fn admits(&self, now: Instant) -> bool {
-        let mut until = self.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn allows_call(&self, now: Instant) -> bool {
+        let mut until = self.open_until.lock().unwrap_or_else(PoisonError::into_inner);
         match *until {
             None => true,
             Some(moment) if moment > now => false,
@@ -30,12 +30,12 @@ impl CircuitBreaker {
         }
     }
 
-    pub(super) fn failed(&self, now: Instant) {
-        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + self.rest);
+    pub(super) fn record_failure(&self, now: Instant) {
+        *self.open_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + self.rest);
     }
 
-    pub(super) fn well(&self) {
-        *self.closed_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    pub(super) fn record_success(&self) {
+        *self.open_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -48,15 +48,15 @@ mod tests {
         let rest = Duration::from_secs(1);
         let breaker = CircuitBreaker::new(rest);
         let start = Instant::now();
-        assert!(breaker.admits(start) && breaker.admits(start));
-        breaker.failed(start);
-        assert!(!breaker.admits(start + rest / 2));
-        assert!(breaker.admits(start + rest), "the one that tries");
-        assert!(!breaker.admits(start + rest), "and no other");
-        breaker.failed(start + rest);
-        assert!(!breaker.admits(start + rest + rest / 2));
-        assert!(breaker.admits(start + rest * 2));
-        breaker.well();
-        assert!(breaker.admits(start + rest * 2));
+        assert!(breaker.allows_call(start) && breaker.allows_call(start));
+        breaker.record_failure(start);
+        assert!(!breaker.allows_call(start + rest / 2));
+        assert!(breaker.allows_call(start + rest), "the one that tries");
+        assert!(!breaker.allows_call(start + rest), "and no other");
+        breaker.record_failure(start + rest);
+        assert!(!breaker.allows_call(start + rest + rest / 2));
+        assert!(breaker.allows_call(start + rest * 2));
+        breaker.record_success();
+        assert!(breaker.allows_call(start + rest * 2));
     }
 }

@@ -18,7 +18,7 @@ pub(super) enum PendingInvalidation {
     None,
     Floor(MinVersion),
     /// More than is remembered.
-    Everything,
+    All,
 }
 
 #[derive(Default)]
@@ -31,7 +31,7 @@ struct PendingByKey {
 }
 
 impl PendingInvalidations {
-    pub(super) fn owe(&self, name: &str, floor: MinVersion, now: Instant) {
+    pub(super) fn add(&self, name: &str, floor: MinVersion, now: Instant) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if debts.marks.len() >= LIMIT {
             debts.marks.retain(|_, (_, lapses)| *lapses > now);
@@ -44,17 +44,17 @@ impl PendingInvalidations {
         debts.marks.insert(name.to_owned(), (before, now + FENCE_NOT_NEEDED_AFTER));
     }
 
-    pub(super) fn of(&self, name: &str, now: Instant) -> PendingInvalidation {
+    pub(super) fn get(&self, name: &str, now: Instant) -> PendingInvalidation {
         let debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if debts.everything_until.is_some_and(|until| until > now) {
-            return PendingInvalidation::Everything;
+            return PendingInvalidation::All;
         }
         let mark = debts.marks.get(name).filter(|(_, lapses)| *lapses > now);
         mark.map_or(PendingInvalidation::None, |(floor, _)| PendingInvalidation::Floor(*floor))
     }
 
     /// This floor was left; a higher one is still owed.
-    pub(super) fn paid(&self, name: &str, floor: MinVersion) {
+    pub(super) fn complete(&self, name: &str, floor: MinVersion) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if debts.marks.get(name).is_some_and(|(owed, _)| *owed <= floor) {
             debts.marks.remove(name);
@@ -67,30 +67,30 @@ mod tests {
     use super::*;
 
     fn floor(version: u64) -> MinVersion {
-        MinVersion::of_write(0, version)
+        MinVersion::after_write(0, version)
     }
 
     #[tokio::test]
     async fn the_highest_is_owed_until_it_is_paid_or_lapses() {
         let (owed, now) = (PendingInvalidations::default(), Instant::now());
-        assert_eq!(owed.of("k", now), PendingInvalidation::None);
-        owed.owe("k", floor(8), now);
-        owed.owe("k", floor(7), now);
-        assert_eq!(owed.of("k", now), PendingInvalidation::Floor(floor(8)));
-        owed.paid("k", floor(7));
-        assert_eq!(owed.of("k", now), PendingInvalidation::Floor(floor(8)));
-        assert_eq!(owed.of("k", now + FENCE_NOT_NEEDED_AFTER), PendingInvalidation::None);
-        owed.paid("k", floor(8));
-        assert_eq!(owed.of("k", now), PendingInvalidation::None);
+        assert_eq!(owed.get("k", now), PendingInvalidation::None);
+        owed.add("k", floor(8), now);
+        owed.add("k", floor(7), now);
+        assert_eq!(owed.get("k", now), PendingInvalidation::Floor(floor(8)));
+        owed.complete("k", floor(7));
+        assert_eq!(owed.get("k", now), PendingInvalidation::Floor(floor(8)));
+        assert_eq!(owed.get("k", now + FENCE_NOT_NEEDED_AFTER), PendingInvalidation::None);
+        owed.complete("k", floor(8));
+        assert_eq!(owed.get("k", now), PendingInvalidation::None);
     }
 
     #[tokio::test]
     async fn who_owes_more_than_is_remembered_believes_nothing_for_a_while() {
         let (owed, now) = (PendingInvalidations::default(), Instant::now());
         for n in 0..=LIMIT {
-            owed.owe(&format!("k{n}"), floor(8), now);
+            owed.add(&format!("k{n}"), floor(8), now);
         }
-        assert_eq!(owed.of("another", now), PendingInvalidation::Everything);
-        assert_eq!(owed.of("another", now + FENCE_NOT_NEEDED_AFTER), PendingInvalidation::None);
+        assert_eq!(owed.get("another", now), PendingInvalidation::All);
+        assert_eq!(owed.get("another", now + FENCE_NOT_NEEDED_AFTER), PendingInvalidation::None);
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct SingleFlight(Mutex<HashMap<String, Arc<SharedRead>>>);
 #[derive(Default)]
 struct SharedRead {
     /// Held by the question that is under way.
-    under_way: Gate<()>,
+    in_flight: Gate<()>,
     /// The next one, which is not yet put.
     next: Mutex<Arc<OnceCell<FlightResult>>>,
 }
@@ -31,8 +31,8 @@ impl SingleFlight {
         let flight = &seat.flight;
         let next = Arc::clone(&flight.next.lock().unwrap_or_else(PoisonError::into_inner));
         let put = async {
-            let _under_way = flight.under_way.lock().await;
-            flight.depart(&next);
+            let _under_way = flight.in_flight.lock().await;
+            flight.start_next(&next);
             ask.await
         };
         next.get_or_init(|| put).await.clone()
@@ -62,7 +62,7 @@ impl Drop for FlightMember<'_> {
 
 impl SharedRead {
     /// Who comes from now on waits for another one.
-    fn depart(&self, departing: &Arc<OnceCell<FlightResult>>) {
+    fn start_next(&self, departing: &Arc<OnceCell<FlightResult>>) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&next, departing) {
             *next = Arc::default();

@@ -37,7 +37,7 @@ pub(crate) fn app_with(auth: AuthMode, clock: Clock) -> Router {
     let scopes = ScopeMapping::default();
     let deployment = ContractDeployment { auth, scopes: scopes.clone(), has_relational: false };
     let users = AppState::new(table, clock.clone(), keys);
-    routes(users, AuthLayer { auth, scopes, clock, need: required_scope }, &BasePath::default(), deployment, None)
+    routes(users, AuthLayer { auth, scopes, clock, required_scope }, &BasePath::default(), deployment, None)
 }
 
 fn request(method: &str, path: &str) -> http::request::Builder {

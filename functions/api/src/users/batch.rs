@@ -86,8 +86,8 @@ pub(crate) async fn read_batch(
     if !corrupt.is_empty() {
         tracing::warn!(batch.unreadable = corrupt.len(), "items left out of a batch");
     }
-    listed.member("missing", &missing)?;
-    listed.member("corrupt", &corrupt)?;
-    listed.member("unprocessed", &unprocessed)?;
-    Ok(json(StatusCode::OK, listed.close()))
+    listed.push_field("missing", &missing)?;
+    listed.push_field("corrupt", &corrupt)?;
+    listed.push_field("unprocessed", &unprocessed)?;
+    Ok(json(StatusCode::OK, listed.finish()))
 }

@@ -48,7 +48,7 @@ pub(crate) async fn create(
     let given = idempotency::key(request.headers())?;
     let body = body::json(request).await?;
     let draft = body::parse_create(&body, now)?;
-    let is_new_user = draft.id.is_none() && caller.bound_to().is_none();
+    let is_new_user = draft.id.is_none() && caller.restricted_to().is_none();
     let key = key(&users, &caller, &draft, now)?;
     let fingerprint = given.as_ref().map(|_| idempotency::fingerprint(&draft));
     let user = User::created(key, draft.profile, now);
@@ -61,7 +61,7 @@ pub(crate) async fn create(
                 Err(WriteError::Exists) if is_new_user => {}
                 other => other?,
             }
-            Ok(((), Some(MinVersion::of_write(0, user.version))))
+            Ok(((), Some(MinVersion::after_write(0, user.version))))
         };
         users.write(&user.key, &intent, Box::pin(write)).await?;
         return Ok(created(&user, stage));
@@ -74,7 +74,7 @@ pub(crate) async fn create(
         fingerprint,
         owner: new_uuid(&users.clock).to_string(),
     };
-    let write = async { Ok((users.table.create_once(attempts, &attempt, &user, now).await?, None)) };
+    let write = async { Ok((users.table.create_idempotent(attempts, &attempt, &user, now).await?, None)) };
     match users.write(&user.key, &intent, Box::pin(write)).await? {
         IdempotencyOutcome::Created(key, moment) => {
             let user = if moment == now && key == user.key {
@@ -84,21 +84,21 @@ pub(crate) async fn create(
                 User::created(key, body::parse_create(&body, moment)?.profile, moment)
             };
             // Whoever wrote it may have ended before it could tell the cache.
-            users.wrote(&user.key, MinVersion::of_write(0, user.version)).await;
+            users.invalidate_cache(&user.key, MinVersion::after_write(0, user.version)).await;
             Ok(created(&user, stage))
         }
         IdempotencyOutcome::Exists => Err(Problem::AlreadyExists),
         IdempotencyOutcome::InProgress(left) => {
             Err(Problem::IdempotencyKeyInUse { seconds: idempotency::retry_after(left) })
         }
-        IdempotencyOutcome::OtherRequest => Err(Problem::IdempotencyKeyReused),
+        IdempotencyOutcome::PayloadMismatch => Err(Problem::IdempotencyKeyReused),
     }
 }
 
 /// The key of the record: what the body says, or else the caller's own identifier, or a new one, and the present second.
 fn key(users: &AppState, caller: &Caller, draft: &CreateUserBody, now: OffsetDateTime) -> Result<UserKey, Problem> {
     let mismatch = Problem::UserIdMismatch { pointer: "/user_id" };
-    let id = match (&draft.id, caller.bound_to()) {
+    let id = match (&draft.id, caller.restricted_to()) {
         (Some(id), _) if !caller.owns(id) => return Err(mismatch),
         (Some(id), _) => Ok(id.clone()),
         (None, Some(own)) => Ok(UserId::parse(own).map_err(|_| mismatch)?),

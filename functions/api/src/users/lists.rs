@@ -121,7 +121,7 @@ async fn listed(users: &AppState, mut query: QueryParameters, cursors: ListCurso
     let fields = query.take("fields", FieldMask::parse).unwrap_or(FieldMask::ALL);
     let limit = page_limit::limit(&mut query);
     // Of a list that cannot be told, no cursor can be told from a wrong one.
-    let after = if query.is_sound() { cursor(&mut query, &cursors, now) } else { None };
+    let after = if query.is_valid() { cursor(&mut query, &cursors, now) } else { None };
     let rest = query.without("cursor");
     query.finish().map_err(Problem::Request)?;
 
@@ -147,8 +147,8 @@ async fn listed(users: &AppState, mut query: QueryParameters, cursors: ListCurso
         None => None,
         Some(position) => Some(cursors.encode(&position, now, nonce_from_uuid(new_uuid(&users.clock)))?),
     };
-    listed.member("next_cursor", &cursor)?;
-    let mut response = json(StatusCode::OK, listed.close());
+    listed.push_field("next_cursor", &cursor)?;
+    let mut response = json(StatusCode::OK, listed.finish());
     if let Some(cursor) = cursor {
         set_next_link_header(&mut response, path, &rest, &cursor)?;
     }

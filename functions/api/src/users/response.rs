@@ -27,10 +27,10 @@ pub(super) fn read_response(
     at: Option<String>,
 ) -> ApiResult {
     // RFC 9110, section 13.2.2: If-Match first; then If-None-Match, whose refusal of a read is "not modified".
-    if precondition.if_match.as_ref().is_some_and(|tags| !tags.name(Some(record.version()))) {
+    if precondition.if_match.as_ref().is_some_and(|tags| !tags.matches(Some(record.version()))) {
         return Err(Problem::PreconditionFailed);
     }
-    let unmodified = precondition.if_none_match.as_ref().is_some_and(|tags| tags.name(Some(record.version())));
+    let unmodified = precondition.if_none_match.as_ref().is_some_and(|tags| tags.matches(Some(record.version())));
     let text = record.text(fields)?;
     let mut response = if unmodified {
         // Section 8.6: the length that a 200 would have. Left out, it would be filled in as that of no body.

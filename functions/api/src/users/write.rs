@@ -52,7 +52,7 @@ impl AppState {
 
 /// The floor of a write that was not confirmed; nothing if it cannot have landed.
 fn unconfirmed(error: &WriteError, intent: &WriteIntent) -> Option<MinVersion> {
-    let created = || intent.created.map_or(MinVersion::HIGHEST, |version| MinVersion::of_write(0, version));
+    let created = || intent.created.map_or(MinVersion::HIGHEST, |version| MinVersion::after_write(0, version));
     match error {
         // Decided before anything is written.
         WriteError::EmailTaken => None,
@@ -61,7 +61,7 @@ fn unconfirmed(error: &WriteError, intent: &WriteIntent) -> Option<MinVersion> {
         WriteError::PreconditionFailed => Some(match &intent.precondition {
             Precondition { if_match: Some(EntityTags::Versions(versions)), .. } => {
                 // An earlier attempt was over one of these, and left the one above it.
-                versions.iter().max().map_or(MinVersion::HIGHEST, |version| MinVersion::of_removal(*version))
+                versions.iter().max().map_or(MinVersion::HIGHEST, |version| MinVersion::after_delete(*version))
             }
             Precondition { if_match: None, if_none_match: Some(EntityTags::Any) } => created(),
             _ => MinVersion::HIGHEST,
@@ -91,7 +91,7 @@ mod tests {
             (WriteError::PreconditionFailed, &demanding(None, Some(EntityTags::Any)), Some(900)),
             (WriteError::PreconditionFailed, &demanding(None, versions(&[7])), Some(u64::MAX)),
             (WriteError::PreconditionFailed, &demanding(Some(EntityTags::Any), None), Some(u64::MAX)),
-            (WriteError::Absent, &free, Some(u64::MAX)),
+            (WriteError::NotFound, &free, Some(u64::MAX)),
             (WriteError::Contended, &free, Some(u64::MAX)),
             (WriteError::Fault(TableError::Unavailable("x".into())), &free, Some(u64::MAX)),
             (WriteError::Fault(TableError::Throttled("x".into())), &free, Some(u64::MAX)),

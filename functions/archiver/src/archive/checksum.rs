@@ -36,7 +36,7 @@ pub fn verify_object<R: Read>(
             last = *byte;
         }
         if last != b'\n' {
-            return Err(CorruptionKind::Unended);
+            return Err(CorruptionKind::UnterminatedRow);
         }
         if rows != stated.rows {
             return Err(CorruptionKind::Rows(rows, stated.rows));

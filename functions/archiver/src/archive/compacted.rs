@@ -70,7 +70,7 @@ impl CompactedKey {
 impl fmt::Display for CompactedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { table, day, run, part, compression } = self;
-        write!(f, "{COMPACTED}{table}/dt={day}/{run}-{part:0PART_DIGITS$}.ndjson.{}", compression.ending())
+        write!(f, "{COMPACTED}{table}/dt={day}/{run}-{part:0PART_DIGITS$}.ndjson.{}", compression.extension())
     }
 }
 
@@ -134,7 +134,7 @@ impl ArchiveKey {
     }
 
     /// Whether a row that was removed then may stand in it.
-    pub(super) fn holds(&self, removed_at: OffsetDateTime) -> bool {
+    pub(super) fn contains(&self, removed_at: OffsetDateTime) -> bool {
         match self {
             Self::Archived(key) => ArchiveHour::of(removed_at) == key.hour,
             Self::Compacted(key) => ArchiveDay::of(removed_at) == key.day,

@@ -52,7 +52,7 @@ impl Compression {
 
     /// The ending of an object's key, by which readers choose.
     #[must_use]
-    pub fn ending(self) -> &'static str {
+    pub fn extension(self) -> &'static str {
         match self {
             Self::Zstd => "zst",
             Self::Gzip => "gz",

@@ -142,7 +142,7 @@ impl ObjectKey {
 
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{ARCHIVE}{}/{}/{}.ndjson.{}", self.table, self.hour, self.digest, self.compression.ending())
+        write!(f, "{ARCHIVE}{}/{}/{}.ndjson.{}", self.table, self.hour, self.digest, self.compression.extension())
     }
 }
 
@@ -150,7 +150,7 @@ impl fmt::Display for ObjectKey {
 pub(super) fn object_name(name: &str) -> Option<(&str, Compression)> {
     let (name, ending) = name.split_once(".ndjson.")?;
     let named =
-        [Compression::Zstd, Compression::Gzip].into_iter().find(|compression| compression.ending() == ending)?;
+        [Compression::Zstd, Compression::Gzip].into_iter().find(|compression| compression.extension() == ending)?;
     Some((name, named))
 }
 

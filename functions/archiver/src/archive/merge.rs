@@ -14,7 +14,7 @@ use super::ArchivedRow;
 pub struct MergeIterator<I> {
     readers: Vec<I>,
     heads: BinaryHeap<HeapEntry>,
-    repeated: u64,
+    duplicates_dropped: u64,
     started: bool,
     ended: bool,
 }
@@ -29,13 +29,13 @@ impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> MergeIterator<I> {
     /// Reads these together; nothing is read before the first row is asked for.
     #[must_use]
     pub fn new(readers: Vec<I>) -> Self {
-        Self { readers, heads: BinaryHeap::new(), repeated: 0, started: false, ended: false }
+        Self { readers, heads: BinaryHeap::new(), duplicates_dropped: 0, started: false, ended: false }
     }
 
     /// How many rows were dropped so far because they had been given before.
     #[must_use]
-    pub fn repeated(&self) -> u64 {
-        self.repeated
+    pub fn duplicates_dropped(&self) -> u64 {
+        self.duplicates_dropped
     }
 
     fn next_row(&mut self) -> Result<Option<ArchivedRow>, E> {
@@ -52,7 +52,7 @@ impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> MergeIterator<I> {
         {
             let reader = head.reader;
             self.heads.pop();
-            self.repeated += 1;
+            self.duplicates_dropped += 1;
             self.advance(reader)?;
         }
         Ok(Some(row))

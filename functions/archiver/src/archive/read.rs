@@ -124,7 +124,7 @@ pub enum CorruptionKind {
     Content(#[source] io::Error),
     /// A row that does not end.
     #[error("does not end in a line feed within {ROW_BYTES_MAX} bytes")]
-    Unended,
+    UnterminatedRow,
     /// A row that is not one.
     #[error("is not {{\"Item\":…,\"Metadata\":{{…}}}}: {0}")]
     Row(#[source] serde_json::Error),
@@ -222,9 +222,9 @@ impl<R: Read> RowReader<R> {
         if read == 0 {
             return Ok(None);
         }
-        let line = self.line.strip_suffix(b"\n").ok_or(CorruptionKind::Unended)?;
+        let line = self.line.strip_suffix(b"\n").ok_or(CorruptionKind::UnterminatedRow)?;
         let row = parse(line, &self.names, &mut self.repeating)?;
-        if !self.name.holds(row.removed_at) {
+        if !self.name.contains(row.removed_at) {
             return Err(CorruptionKind::Hour);
         }
         let (key, revision) = (row.key.as_str(), row.revision);
@@ -309,7 +309,7 @@ fn parse(line: &[u8], names: &KeyNames, repeating: &mut ParseCache) -> Result<Ar
     };
     Ok(ArchivedRow {
         key,
-        revision: Revision::parse_beside(&metadata.revision, &mut repeating.label)?,
+        revision: Revision::parse_with_label_cache(&metadata.revision, &mut repeating.label)?,
         removed_at: repeating.time(&metadata.removed_at)?,
         event_id: metadata.event_id,
         item: ItemText::read(item),

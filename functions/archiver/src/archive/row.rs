@@ -36,7 +36,7 @@ impl ArchiveRow<'_> {
             .then_with(|| self.event_id.cmp(&other.event_id))
     }
 
-    pub(super) fn is_named_as(&self, other: &Self) -> bool {
+    pub(super) fn has_same_identity(&self, other: &Self) -> bool {
         self.revision == other.revision && self.key == other.key
     }
 }

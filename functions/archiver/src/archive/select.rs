@@ -95,7 +95,7 @@ pub fn rows_from_removals<'a>(records: &'a [StreamRecord<'_>]) -> Result<Archive
             refuse("dynamodb.OldImage is missing, or lacks the key".to_owned());
             continue;
         };
-        let removed_at = match removal_time(change.at) {
+        let removed_at = match removal_time(change.approximate_creation_time) {
             Ok(removed_at) => removed_at,
             Err(reason) => {
                 refuse(reason);
@@ -130,7 +130,7 @@ fn contradicting(records: &[StreamRecord<'_>]) -> BTreeSet<usize> {
     for (index, record) in records.iter().enumerate() {
         let Ok(change) = &record.read else { continue };
         // One that can become no row is refused for that, and is not what a second one contradicts.
-        let is_row = removal_time(change.at).is_ok();
+        let is_row = removal_time(change.approximate_creation_time).is_ok();
         if let ChangeKind::Remove { expired: true, image: Some(_) } = change.effect
             && is_row
         {

@@ -155,7 +155,7 @@ proptest! {
         // Rows of one name are the same row here, as the stream's are.
         let mut rows = rows;
         rows.sort_by(|a, b| a.row().order(&b.row()));
-        rows.dedup_by(|later, kept| later.row().is_named_as(&kept.row()));
+        rows.dedup_by(|later, kept| later.row().has_same_identity(&kept.row()));
         let mut slices: Vec<&[Parts]> = cuts.iter().map(|(a, b)| {
             let (a, b) = (a.index(rows.len()), b.index(rows.len()));
             &rows[a.min(b)..=a.max(b)]

@@ -34,7 +34,7 @@ pub fn write(
     compression: Compression,
 ) -> io::Result<EncodedObject> {
     rows.sort_unstable_by(ArchiveRow::order);
-    rows.dedup_by(|later, kept| later.is_named_as(kept));
+    rows.dedup_by(|later, kept| later.has_same_identity(kept));
 
     let mut digest = RowsDigest::default();
     let mut writer = ObjectWriter::new(compression, Vec::new())?;
@@ -52,7 +52,7 @@ pub fn write(
 pub struct ObjectWriter<W: Write> {
     encoder: RowEncoder<HashingWriter<W>>,
     lines: NdjsonRowWriter,
-    piece: Vec<u8>,
+    chunk: Vec<u8>,
     rows: u64,
     times: Option<(OffsetDateTime, OffsetDateTime)>,
     content_bytes: u64,
@@ -66,7 +66,7 @@ impl<W: Write> ObjectWriter<W> {
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
         let encoder = compression.encoder(HashingWriter { sink, digest: Sha256::new() })?;
         let piece = Vec::new();
-        Ok(Self { encoder, lines: NdjsonRowWriter::default(), piece, rows: 0, times: None, content_bytes: 0 })
+        Ok(Self { encoder, lines: NdjsonRowWriter::default(), chunk: piece, rows: 0, times: None, content_bytes: 0 })
     }
 
     /// Adds a row.
@@ -74,15 +74,15 @@ impl<W: Write> ObjectWriter<W> {
     /// # Errors
     /// If the sink or the encoder gives up, or the time lies outside of the years that RFC 3339 can write.
     pub fn push(&mut self, row: &ArchiveRow<'_>) -> io::Result<()> {
-        let before = self.piece.len();
-        self.lines.push(row, &mut self.piece)?;
-        self.content_bytes += (self.piece.len() - before) as u64;
+        let before = self.chunk.len();
+        self.lines.push(row, &mut self.chunk)?;
+        self.content_bytes += (self.chunk.len() - before) as u64;
         self.rows += 1;
         let (first, last) = self.times.unwrap_or((row.removed_at, row.removed_at));
         self.times = Some((first.min(row.removed_at), last.max(row.removed_at)));
-        if self.piece.len() >= CHUNK_BYTES {
-            self.encoder.write_all(&self.piece)?;
-            self.piece.clear();
+        if self.chunk.len() >= CHUNK_BYTES {
+            self.encoder.write_all(&self.chunk)?;
+            self.chunk.clear();
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ impl<W: Write> ObjectWriter<W> {
     /// # Errors
     /// If the sink or the encoder gives up.
     pub fn finish(mut self, otherwise: OffsetDateTime) -> io::Result<(ObjectMetadata, W)> {
-        self.encoder.write_all(&self.piece)?;
+        self.encoder.write_all(&self.chunk)?;
         let HashingWriter { sink, digest } = self.encoder.finish()?;
         let (first, last) = self.times.unwrap_or((otherwise, otherwise));
         Ok((ObjectMetadata { rows: self.rows, first, last, sha256: digest.finalize().into() }, sink))

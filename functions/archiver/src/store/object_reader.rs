@@ -25,7 +25,7 @@ pub struct ObjectReader {
     runtime: Handle,
     piece: io::Cursor<Vec<u8>>,
     /// The buffer of the piece before.
-    spare: Vec<u8>,
+    recycled_buffer: Vec<u8>,
     next: Option<JoinHandle<Result<Vec<u8>, StoreError>>>,
 }
 
@@ -34,7 +34,7 @@ impl ObjectReader {
     pub(super) const PIECE_BYTES: u64 = 1024 * 1024;
 
     pub(super) fn new(store: ArchiveStore, key: String, first: RangeResponse, runtime: Handle) -> Self {
-        let RangeResponse { metadata, of, bytes } = first;
+        let RangeResponse { metadata, object_size: of, bytes } = first;
         let asked = bytes.len() as u64;
         Self {
             store,
@@ -44,7 +44,7 @@ impl ObjectReader {
             asked,
             runtime,
             piece: io::Cursor::new(bytes),
-            spare: Vec::new(),
+            recycled_buffer: Vec::new(),
             next: None,
         }
     }
@@ -57,7 +57,8 @@ impl ObjectReader {
 
     fn ask(&mut self) {
         if self.next.is_none() && self.asked < self.bytes {
-            let (store, key, buffer) = (self.store.clone(), self.key.clone(), std::mem::take(&mut self.spare));
+            let (store, key, buffer) =
+                (self.store.clone(), self.key.clone(), std::mem::take(&mut self.recycled_buffer));
             let (from, until) = (self.asked, self.bytes.min(self.asked + Self::PIECE_BYTES));
             self.asked = until;
             self.next = Some(self.runtime.spawn(async move { store.range(&key, from, until, buffer).await }));
@@ -72,7 +73,7 @@ impl Read for ObjectReader {
             && let Some(next) = self.next.take()
         {
             let next = self.runtime.block_on(next).map_err(io::Error::other)?.map_err(io::Error::other)?;
-            self.spare = std::mem::replace(&mut self.piece, io::Cursor::new(next)).into_inner();
+            self.recycled_buffer = std::mem::replace(&mut self.piece, io::Cursor::new(next)).into_inner();
             self.ask();
         }
         self.piece.read(buffer)

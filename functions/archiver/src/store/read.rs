@@ -39,7 +39,7 @@ pub struct PrefixListing {
 pub(super) struct RangeResponse {
     pub(super) metadata: HashMap<String, String>,
     /// How many bytes the object has.
-    pub(super) of: u64,
+    pub(super) object_size: u64,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -48,7 +48,7 @@ enum GetError {
     /// The object is not there.
     Nothing,
     /// It ends before them.
-    NoSuchBytes(StoreError),
+    InvalidRange(StoreError),
     Failed(StoreError),
 }
 
@@ -88,7 +88,7 @@ impl ArchiveStore {
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be listed.
-    pub async fn level(&self, prefix: &str) -> Result<PrefixListing, StoreError> {
+    pub async fn list_with_delimiter(&self, prefix: &str) -> Result<PrefixListing, StoreError> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).delimiter("/");
         let mut pages = list.into_paginator().send();
         let mut level = PrefixListing::default();
@@ -110,9 +110,9 @@ impl ArchiveStore {
             Ok(first) => Ok(Some(ObjectReader::new(self.clone(), key.to_owned(), first, Handle::current()))),
             Err(GetError::Nothing) => Ok(None),
             // Only an object of no bytes has no first ones.
-            Err(GetError::NoSuchBytes(_)) => {
+            Err(GetError::InvalidRange(_)) => {
                 let Some(metadata) = self.metadata(key).await? else { return Ok(None) };
-                let first = RangeResponse { metadata, of: 0, bytes: Vec::new() };
+                let first = RangeResponse { metadata, object_size: 0, bytes: Vec::new() };
                 Ok(Some(ObjectReader::new(self.clone(), key.to_owned(), first, Handle::current())))
             }
             Err(GetError::Failed(error)) => Err(error),
@@ -154,7 +154,7 @@ impl ArchiveStore {
             Err(GetError::Nothing) => {
                 Err(self.failed(format!("does not give {key}"), "it is no longer there".to_owned()))
             }
-            Err(GetError::NoSuchBytes(error) | GetError::Failed(error)) => Err(error),
+            Err(GetError::InvalidRange(error) | GetError::Failed(error)) => Err(error),
         }
     }
 
@@ -166,7 +166,7 @@ impl ArchiveStore {
         loop {
             let mut given = get.clone().send().await.map_err(|error| match error.code() {
                 Some("NoSuchKey") => GetError::Nothing,
-                Some("InvalidRange") => GetError::NoSuchBytes(unread(error_chain(&error))),
+                Some("InvalidRange") => GetError::InvalidRange(unread(error_chain(&error))),
                 _ => GetError::Failed(unread(error_chain(&error))),
             })?;
             match fill(&mut buffer, &mut given, until - from).await {
@@ -174,7 +174,11 @@ impl ArchiveStore {
                     // "bytes 0-99/1234" (RFC 9110, section 14.4); without it these are all.
                     let of = given.content_range().and_then(|range| range.rsplit('/').next()?.parse().ok());
                     let metadata = given.metadata.unwrap_or_default();
-                    return Ok(RangeResponse { metadata, of: of.unwrap_or(buffer.len() as u64), bytes: buffer });
+                    return Ok(RangeResponse {
+                        metadata,
+                        object_size: of.unwrap_or(buffer.len() as u64),
+                        bytes: buffer,
+                    });
                 }
                 Err(_) if broken < MAX_BODY_RETRIES => broken += 1,
                 Err(error) => return Err(GetError::Failed(unread(error_chain(&error)))),
@@ -187,7 +191,7 @@ impl ArchiveStore {
     ///
     /// # Errors
     /// [`StoreError`]; the object is then still where it was, or in both places.
-    pub async fn retire(&self, key: &str) -> Result<(), StoreError> {
+    pub async fn move_to_superseded(&self, key: &str) -> Result<(), StoreError> {
         let copy = self.client.copy_object().bucket(&self.bucket).key(format!("{SUPERSEDED}{key}"));
         // Of our own keys none holds a character that a URL would spell otherwise, but for the `=` of a partition.
         let source = format!("{}/{}", self.bucket, key.replace('=', "%3D"));

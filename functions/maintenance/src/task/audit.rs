@@ -14,8 +14,8 @@ use shared::change::CanonicalKey;
 use shared::revision::Revision;
 use time::OffsetDateTime;
 
+use super::belongs_to_segment;
 use super::corrupt_objects::report_corrupt_objects;
-use super::dealt_to;
 use super::task_run::TaskRun;
 use crate::archive_scan::{ArchiveReader, ArchiveScanError, MemoryBudget, TimeRange, scan_archive};
 use crate::failure_bucket::BucketError;
@@ -92,16 +92,16 @@ pub async fn run(
 ) -> Result<bool, AuditError> {
     if let Some(keys) = &audit.keys {
         let segment = course.segment();
-        let own = keys.iter().filter(|key| dealt_to(segment, key.as_str()));
+        let own = keys.iter().filter(|key| belongs_to_segment(segment, key.as_str()));
         let sought = own.map(|key| ((key.clone(), None), 0)).collect();
         check_archive(course, world, audit, sought).await?;
         return Ok(true);
     }
-    while let Some(replica) = world.replicas.get(course.at().replica) {
-        if course.is_up() {
+    while let Some(replica) = world.replicas.get(course.cursor().replica) {
+        if course.deadline_reached() {
             return Ok(false);
         }
-        let (mut sought, mut after) = (ExpectedRows::new(), course.at().after.clone());
+        let (mut sought, mut after) = (ExpectedRows::new(), course.cursor().after.clone());
         let ended = loop {
             let page = replica.scan(course.segment(), after.as_ref()).await?;
             for (key, held) in page.held {
@@ -113,12 +113,12 @@ pub async fn run(
                 }
             }
             after = page.next;
-            if after.is_none() || sought.len() >= LOOKUP_BATCH || course.is_up() {
+            if after.is_none() || sought.len() >= LOOKUP_BATCH || course.deadline_reached() {
                 break after.is_none();
             }
         };
         check_archive(course, world, audit, sought).await?;
-        let replica = course.at().replica + usize::from(ended);
+        let replica = course.cursor().replica + usize::from(ended);
         course.checkpoint(AuditCursor { replica, after, told: true }).await?;
     }
     Ok(true)
@@ -135,7 +135,7 @@ async fn check_archive(
     let wanted = move |row: &ArchivedRow| keys.contains(&row.key);
     let take = |sought: &mut ExpectedRows, rows: Vec<ArchivedRow>, held: &mut MemoryBudget| {
         for row in rows {
-            held.give(&row);
+            held.shrink(&row);
             for name in [(row.key.clone(), None), (row.key, Some(row.revision))] {
                 if let Some(found) = sought.get_mut(&name) {
                     *found += 1;
@@ -145,7 +145,7 @@ async fn check_archive(
         Ok(())
     };
     let (sought, seen) = scan_archive(&world.library, &period, course.stop_at, sought, wanted, take).await?;
-    if !course.at().told {
+    if !course.cursor().told {
         report_corrupt_objects(course, "audit", &seen);
     }
     for ((key, revision), objects) in sought {

@@ -114,21 +114,21 @@ pub async fn run(
         source,
         mappings,
         segment: course.segment(),
-        pace: CapacityBudget::new(capacity_units, course.segment().of, Instant::now()),
+        pace: CapacityBudget::new(capacity_units, course.segment().total_segments, Instant::now()),
         fed: None,
     };
-    let stop = Invocation { stop_at: course.stop_at, ..invocation.clone() };
-    if course.is_up() {
+    let stop = Invocation { deadline: course.stop_at, ..invocation.clone() };
+    if course.deadline_reached() {
         return Ok(false);
     }
-    let mut ready = reading.page(course.at().after()).await?;
+    let mut ready = reading.page(course.cursor().after()).await?;
     loop {
         let FetchedPage { revision, page: found } = ready;
         let fill_all = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop)));
         // The next page is read while this one is written.
         let ahead = async {
             match &found.next {
-                Some(key) if course.wait_until(reading.pace.ready_at()).await => {
+                Some(key) if course.wait_until(reading.pace.next_permit_at()).await => {
                     reading.page(Some(key)).await.map(Some)
                 }
                 _ => Ok(None),
@@ -140,7 +140,11 @@ pub async fn run(
         {
             // A page never outlives its invocation: the next one reads its label and its items anew.
             let writes = found.items.len();
-            return if course.is_up() { Ok(false) } else { Err(BackfillError::Sink { sink, failed, writes, reason }) };
+            return if course.deadline_reached() {
+                Ok(false)
+            } else {
+                Err(BackfillError::Sink { sink, failed, writes, reason })
+            };
         }
         for (replica, filled) in replicas.iter().zip(filled) {
             let sink = replica.name();
@@ -157,7 +161,7 @@ pub async fn run(
             None => return Ok(true),
         }
         match next? {
-            Some(page) if !course.is_up() => ready = page,
+            Some(page) if !course.deadline_reached() => ready = page,
             _ => return Ok(false),
         }
     }
@@ -185,7 +189,7 @@ impl PageFetcher<'_> {
         let (label, stream_arn) = self.source.stream().await?;
         // Asked again when the stream is another one: its mapping is, too.
         if self.fed.as_ref() != Some(&stream_arn) {
-            self.mappings.feed_all_of(&stream_arn).await?;
+            self.mappings.ensure_delivers_all(&stream_arn).await?;
             self.fed = Some(stream_arn);
         }
         let page = self.source.scan(self.segment, after).await?;
@@ -213,7 +217,7 @@ async fn fill(
     invocation: &Invocation,
 ) -> FillStats {
     let write =
-        |(key, item)| ReplicaWrite { key, target: WriteTarget::Item(item), revision, over: ReplicaCondition::Nothing };
+        |(key, item)| ReplicaWrite { key, target: WriteTarget::Item(item), revision, over: ReplicaCondition::IfAbsent };
     let mut open: Vec<ReplicaWrite<'_>> = items.iter().map(|(key, item)| write((key, item))).collect();
     let (mut filled, mut pause) = (FillStats::default(), FIRST_PAUSE);
     for attempt in 1..=MAX_ATTEMPTS {
@@ -222,7 +226,7 @@ async fn fill(
         for (write, put) in open.iter().zip(replica.put(&open, invocation).await) {
             match put {
                 WriteResult::Written => filled.written += 1,
-                WriteResult::Refused => filled.refused += 1,
+                WriteResult::ConditionFailed => filled.refused += 1,
                 WriteResult::Permanent(reason) => filled.left.push((write.key.clone(), reason)),
                 WriteResult::Transient(reason) => {
                     again.push(*write);
@@ -232,7 +236,7 @@ async fn fill(
         }
         open = again;
         filled.failed = failed.map(|reason| (open.len(), reason));
-        if open.is_empty() || attempt == MAX_ATTEMPTS || Instant::now() + pause >= invocation.stop_at {
+        if open.is_empty() || attempt == MAX_ATTEMPTS || Instant::now() + pause >= invocation.deadline {
             break;
         }
         tokio::time::sleep(pause).await;

@@ -34,7 +34,7 @@ impl CapacityBudget {
 
     /// When the next page may be asked for.
     #[must_use]
-    pub fn ready_at(&self) -> Instant {
+    pub fn next_permit_at(&self) -> Instant {
         self.paid_until
     }
 }
@@ -47,12 +47,12 @@ mod tests {
     fn what_is_spent_is_waited_for_and_idleness_is_not_saved_up() {
         let start = Instant::now();
         let mut pace = CapacityBudget::new(Some(100), 2, start);
-        assert_eq!(pace.ready_at(), start);
+        assert_eq!(pace.next_permit_at(), start);
         pace.spend(25.0, start);
-        assert_eq!(pace.ready_at() - start, Duration::from_millis(500));
+        assert_eq!(pace.next_permit_at() - start, Duration::from_millis(500));
         let later = start + Duration::from_secs(10);
         pace.spend(50.0, later);
-        assert_eq!(pace.ready_at() - later, Duration::from_secs(1));
+        assert_eq!(pace.next_permit_at() - later, Duration::from_secs(1));
     }
 
     #[test]
@@ -61,7 +61,7 @@ mod tests {
         for (segments, seconds) in [(1, 1), (10, 10), (1_000, 10)] {
             let mut pace = CapacityBudget::new(Some(100), segments, start);
             pace.spend(100.0, start);
-            assert_eq!(pace.ready_at() - start, Duration::from_secs(seconds));
+            assert_eq!(pace.next_permit_at() - start, Duration::from_secs(seconds));
         }
     }
 
@@ -70,6 +70,6 @@ mod tests {
         let start = Instant::now();
         let mut pace = CapacityBudget::new(None, 1, start);
         pace.spend(1e9, start);
-        assert_eq!(pace.ready_at(), start);
+        assert_eq!(pace.next_permit_at(), start);
     }
 }

@@ -31,7 +31,7 @@ use tokio::runtime::Handle;
 use self::manifest::MergeManifest;
 use self::ndjson_writer::NdjsonFormat;
 use self::plan::MergePeriod;
-use super::dealt_to;
+use super::belongs_to_segment;
 use super::merge::{MergeError, MergeJob, MergeResult};
 use super::task_run::TaskRun;
 use crate::catalog;
@@ -94,22 +94,22 @@ pub async fn run(
     compact: &CompactRequest,
 ) -> Result<bool, MergeError> {
     let found = catalog::days(world.archive, world.table).await?;
-    if !course.at().told && course.segment().segment == 0 {
+    if !course.cursor().told && course.segment().segment == 0 {
         keep(course, &found.foreign);
     }
-    let done = course.at().day.as_deref().and_then(ArchiveDay::parse);
+    let done = course.cursor().day.as_deref().and_then(ArchiveDay::parse);
     let segment = course.segment();
     let period = |day: &ArchiveDay| {
         compact.from.is_none_or(|from| day.end() > from)
             && day.start() < compact.to
             && done.is_none_or(|done| *day > done)
-            && dealt_to(segment, &day.to_string())
+            && belongs_to_segment(segment, &day.to_string())
     };
     // One step at least is to be finished by each invocation: else no number of them comes to the end.
     let mut advanced = false;
     for day in found.days.into_iter().filter(period) {
         loop {
-            if course.is_up() {
+            if course.deadline_reached() {
                 return Ok(false);
             }
             match step(course, world, compact, day).await? {
@@ -149,7 +149,7 @@ async fn retired_objects(
 ) -> Result<(), MergeError> {
     if retired > 0 {
         course.count("compact.superseded", retired);
-        course.checkpoint(CompactCursor { told: true, ..course.at().clone() }).await?;
+        course.checkpoint(CompactCursor { told: true, ..course.cursor().clone() }).await?;
     }
     fault.map_or(Ok(()), |fault| Err(fault.into()))
 }
@@ -164,10 +164,10 @@ async fn step(
     let left = manifest::left(world.archive, world.table, day, &shelf).await?;
     let (retired, fault) = manifest::retire(world.archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
     retired_objects(course, retired, fault).await?;
-    shelf.objects.retain(|object| !left.contains(&object.key) && !course.at().damaged.contains(&object.key));
+    shelf.objects.retain(|object| !left.contains(&object.key) && !course.cursor().damaged.contains(&object.key));
     let period = MergePeriod { from: compact.from.map(ArchiveHour::of), to: compact.to, hourly: compact.hourly };
     let Some(runs) = plan::next(&shelf.objects, &period) else {
-        keep(course, &shelf.foreign);
+        keep(course, &shelf.unrecognized);
         return Ok(StepResult::Done);
     };
     let inputs: Vec<String> = runs.iter().flatten().cloned().collect();
@@ -188,7 +188,7 @@ async fn step(
         stop_at: course.stop_at,
     };
     let (outputs, rows, repeated) = match merging.run(lines).await? {
-        MergeResult::Whole { outputs, rows, repeated } => (outputs, rows, repeated),
+        MergeResult::Complete { outputs, rows, repeated } => (outputs, rows, repeated),
         MergeResult::Stopped => return Ok(StepResult::Stopped),
         MergeResult::Damaged(damage) => {
             course.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
@@ -197,7 +197,7 @@ async fn step(
                 outcome: "skipped",
                 reason: damage.to_string(),
             });
-            let mut at = CompactCursor { told: true, ..course.at().clone() };
+            let mut at = CompactCursor { told: true, ..course.cursor().clone() };
             if at.damaged.len() >= DAMAGED_MOST {
                 return Err(MergeError::TooDamaged(day));
             }
@@ -224,7 +224,7 @@ async fn step(
         duplicates_dropped: repeated,
     });
     // Whoever begins again finishes what the manifest tells of, and neither merges nor counts it a second time.
-    course.checkpoint(CompactCursor { told: true, ..course.at().clone() }).await?;
+    course.checkpoint(CompactCursor { told: true, ..course.cursor().clone() }).await?;
     let (retired, fault) = manifest::retire(world.archive, &inputs).await;
     retired_objects(course, retired, fault).await?;
     Ok(StepResult::Merged)

@@ -18,8 +18,8 @@ use shared::table_reader::{ScanSegment, SourceDescription};
 use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 
+use super::belongs_to_segment;
 use super::corrupt_objects::report_corrupt_objects;
-use super::dealt_to;
 use super::task_run::TaskRun;
 use crate::archive_scan::{ArchiveReader, ArchiveScanError, TimeRange, scan_archive};
 use crate::failure_bucket::BucketError;
@@ -58,7 +58,7 @@ pub enum ExportError {
     #[error(
         "run {run} already contains {there} from a different export, and the import would include it: choose another run_id or delete it"
     )]
-    Taken {
+    RunIdConflict {
         /// The run.
         run: String,
         /// An object that is there.
@@ -106,13 +106,13 @@ pub async fn run(
     run: &str,
 ) -> Result<bool, ExportError> {
     let there = world.library.store.list(&data(run)).await?;
-    let ours = |key: &str| is_of(key, run, course.segment().of, world.compression);
+    let ours = |key: &str| is_of(key, run, course.segment().total_segments, world.compression);
     if let Some(other) = there.iter().find(|stored| !ours(&stored.key)) {
-        return Err(ExportError::Taken { run: run.to_owned(), there: other.key.clone() });
+        return Err(ExportError::RunIdConflict { run: run.to_owned(), there: other.key.clone() });
     }
     let to = export.at.map(|at| at + time::Duration::NANOSECOND);
     let (segment, period) = (course.segment(), TimeRange { from: None, to });
-    let wanted = move |row: &ArchivedRow| dealt_to(segment, row.key.as_str());
+    let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str());
     let take = |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, VersionFilter::Latest, held);
     let (facts, seen) =
         scan_archive(&world.library, &period, course.stop_at, VersionsByKey::default(), wanted, take).await?;
@@ -121,7 +121,7 @@ pub async fn run(
     let mut rows = rows.peekable();
     let mut part = 0;
     while rows.peek().is_some() {
-        if part >= MAX_OBJECTS / segment.of {
+        if part >= MAX_OBJECTS / segment.total_segments {
             return Err(ExportError::Objects);
         }
         let file = NamedTempFile::new()?;
@@ -161,18 +161,18 @@ fn data(run: &str) -> String {
 }
 
 fn object(run: &str, segment: ScanSegment, part: u32, compression: Compression) -> String {
-    format!("{}{part:05}.json.{}", prefix(run, segment), compression.ending())
+    format!("{}{part:05}.json.{}", prefix(run, segment), compression.extension())
 }
 
 /// What the names of a segment's objects begin with.
-fn prefix(run: &str, ScanSegment { segment, of }: ScanSegment) -> String {
+fn prefix(run: &str, ScanSegment { segment, total_segments: of }: ScanSegment) -> String {
     format!("{}{segment:04}-of-{of:04}-", data(run))
 }
 
 /// Whether it is an object of an export that is dealt out and compressed so.
 fn is_of(key: &str, run: &str, of: u32, compression: Compression) -> bool {
     let name =
-        key.strip_prefix(&data(run)).and_then(|name| name.strip_suffix(&format!(".json.{}", compression.ending())));
+        key.strip_prefix(&data(run)).and_then(|name| name.strip_suffix(&format!(".json.{}", compression.extension())));
     name.and_then(|name| name.split_once('-')).is_some_and(|(_, rest)| rest.starts_with(&format!("of-{of:04}-")))
 }
 

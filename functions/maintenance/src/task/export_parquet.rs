@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
 use self::parquet_writer::{PARTS, ParquetFormat};
-use super::dealt_to;
+use super::belongs_to_segment;
 use super::merge::{FAN_IN, MergeError, MergeJob, MergeResult};
 use super::task_run::TaskRun;
 use crate::catalog;
@@ -70,18 +70,18 @@ pub async fn run(
     world: &ParquetContext<'_>,
     columns: &ParquetRequest,
 ) -> Result<bool, MergeError> {
-    let (segment, done) = (course.segment(), course.at().day.as_deref().and_then(ArchiveDay::parse));
+    let (segment, done) = (course.segment(), course.cursor().day.as_deref().and_then(ArchiveDay::parse));
     let wanted = |day: &ArchiveDay| {
         columns.from.is_none_or(|from| day.end() > from)
             && day.start() < columns.to
             && done.is_none_or(|done| *day > done)
-            && dealt_to(segment, &day.to_string())
+            && belongs_to_segment(segment, &day.to_string())
     };
     let days = catalog::days(world.archive, world.table).await?.days;
     // One day at least is to be finished by each invocation: else no number of them comes to the end.
     let mut advanced = false;
     for day in days.into_iter().filter(wanted) {
-        if course.is_up() {
+        if course.deadline_reached() {
             return Ok(false);
         }
         if !written(course, world, columns, day).await? {
@@ -133,7 +133,7 @@ async fn written(
             stop_at: course.stop_at,
         };
         let (outputs, rows) = match merging.run(sheet).await? {
-            MergeResult::Whole { outputs, rows, .. } => (outputs, rows),
+            MergeResult::Complete { outputs, rows, .. } => (outputs, rows),
             MergeResult::Stopped => return Ok(false),
             MergeResult::Damaged(damage) => {
                 tell_of_the_rest(course, &foreign, uncompacted);
@@ -146,7 +146,7 @@ async fn written(
         let outputs = outputs.iter().map(|output| output.key.as_str()).collect();
         course.report(&ParquetEntry::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
         // The files are there: a fault from here on does not write them again, and so would not count them either.
-        course.checkpoint(course.at().clone()).await?;
+        course.checkpoint(course.cursor().clone()).await?;
     }
     for key in former {
         world.archive.remove(&key.to_string()).await?;

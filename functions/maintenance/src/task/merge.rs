@@ -37,10 +37,10 @@ pub enum MergeError {
     Gone(String),
     /// No object can be made here.
     #[error("cannot create the temporary file: {0}")]
-    Spool(#[from] io::Error),
+    TempFile(#[from] io::Error),
     /// What was written is not what is read.
     #[error("verification failed: the object read back differs from the object written; no input was removed: {0}")]
-    Unproven(String),
+    VerificationFailed(String),
     /// A merge does not fit into an invocation.
     #[error(
         "merging {0} exceeds one invocation: compact with \"granularity\": \"hour\", or raise the function timeout"
@@ -58,7 +58,7 @@ impl From<ObjectReadError> for MergeError {
     fn from(unread: ObjectReadError) -> Self {
         match unread {
             ObjectReadError::Store(error) => Self::Store(error),
-            ObjectReadError::Gone(key) => Self::Gone(key),
+            ObjectReadError::NotFound(key) => Self::Gone(key),
         }
     }
 }
@@ -96,7 +96,7 @@ pub(super) struct MergeJob {
 
 /// What came of it.
 pub(super) enum MergeResult {
-    Whole {
+    Complete {
         outputs: Vec<MergeOutput>,
         rows: u64,
         repeated: u64,
@@ -112,7 +112,7 @@ impl MergeJob {
     pub(super) async fn run<K: OutputFormat + Send + 'static>(self, kind: K) -> Result<MergeResult, MergeError> {
         let runtime = Handle::current();
         let merging = tokio::task::spawn_blocking(move || self.merge(&kind, &runtime));
-        merging.await.map_err(|error| MergeError::Spool(io::Error::other(error)))?
+        merging.await.map_err(|error| MergeError::TempFile(io::Error::other(error)))?
     }
 
     fn merge<K: OutputFormat>(self, kind: &K, runtime: &Handle) -> Result<MergeResult, MergeError> {
@@ -145,6 +145,6 @@ impl MergeJob {
         if let Some((part, _)) = open {
             outputs.push(kind.put(part, place, true)?);
         }
-        Ok(MergeResult::Whole { outputs, rows, repeated: merge.repeated() })
+        Ok(MergeResult::Complete { outputs, rows, repeated: merge.duplicates_dropped() })
     }
 }

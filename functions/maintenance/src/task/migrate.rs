@@ -17,7 +17,7 @@ use crate::failure_bucket::BucketError;
 pub enum MigrateError {
     /// The tier is off.
     #[error("POSTGRES_URL is not set: there is no relational replica to migrate")]
-    Absent,
+    NotConfigured,
     /// The database refuses.
     #[error(transparent)]
     Unmigrated(#[from] MigrationError),
@@ -39,7 +39,7 @@ pub async fn run(
     owned: Option<&PostgresDatabase>,
     segment: ScanSegment,
 ) -> Result<bool, MigrateError> {
-    let database = owned.ok_or(MigrateError::Absent)?;
+    let database = owned.ok_or(MigrateError::NotConfigured)?;
     if segment.segment > 0 {
         return Ok(true);
     }

@@ -25,7 +25,7 @@ use shared::invocation::Invocation;
 use shared::stream::StreamRecord;
 
 use super::task_run::TaskRun;
-use super::{RedriveRequest, dealt_to};
+use super::{RedriveRequest, belongs_to_segment};
 use crate::deployment::{DeployedReplicator, SinksUnknownError};
 use crate::failure_bucket::{BucketError, FailureBucket, FailureObject};
 use crate::failure_record::{self, FailedFunction, FailureRecord, FunctionNames};
@@ -129,12 +129,12 @@ pub async fn run(
         Err(unknown) => Some(unknown.to_string()),
     };
     // What is left after that is for retiring and reporting what was done.
-    let working = Invocation { stop_at: course.stop_at, ..invocation.clone() };
-    while let Some(prefix) = redrive.prefixes.get(course.at().prefix) {
-        if course.is_up() {
+    let working = Invocation { deadline: course.stop_at, ..invocation.clone() };
+    while let Some(prefix) = redrive.prefixes.get(course.cursor().prefix) {
+        if course.deadline_reached() {
             return Ok(false);
         }
-        let mut page = world.bucket.list(prefix, course.at().after.as_deref(), OBJECTS).await?;
+        let mut page = world.bucket.list(prefix, course.cursor().after.as_deref(), OBJECTS).await?;
         let mut size_bytes = 0;
         let within = page.iter().take_while(|object| {
             let first = size_bytes == 0;
@@ -143,13 +143,13 @@ pub async fn run(
         });
         page.truncate(within.count());
         let Some(last) = page.last().map(|object| object.key.clone()) else {
-            let prefix = course.at().prefix + 1;
+            let prefix = course.cursor().prefix + 1;
             course.checkpoint(RedriveCursor { prefix, after: None }).await?;
             continue;
         };
         let segment = course.segment();
         let wanted = |object: &FailureObject| {
-            dealt_to(segment, &object.key)
+            belongs_to_segment(segment, &object.key)
                 && redrive.from.is_none_or(|from| object.modified.is_some_and(|at| at >= from))
                 && redrive.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
         };
@@ -168,7 +168,7 @@ pub async fn run(
             objects.retain(|object| object.failure.reason.contains(reason.as_str()));
         }
         process_page(course, world, redrive, objects, &working).await?;
-        let prefix = course.at().prefix;
+        let prefix = course.cursor().prefix;
         course.checkpoint(RedriveCursor { prefix, after: Some(last) }).await?;
     }
     Ok(true)

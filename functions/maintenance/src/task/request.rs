@@ -146,7 +146,7 @@ fn summary(told: &RawTaskRequest) -> Result<SummaryRequest, InvalidRequest> {
             let unknown = || InvalidRequest::Value { field: "of_task", found: format!("{name:?}"), wanted: wanted() };
             Ok(SummaryRequest::SegmentsOf(task.ok_or_else(unknown)?))
         }
-        _ => Err(InvalidRequest::Needs(
+        _ => Err(InvalidRequest::MissingField(
             "summary",
             "either of_task, the task whose segments it adds up, or segment_results",
         )),
@@ -208,12 +208,12 @@ fn restore(told: &RawTaskRequest) -> Result<RestoreRequest, InvalidRequest> {
         (None, Some(true)) => RestoredExpiry::Never,
         _ => {
             let needs = "either expires_in_seconds, after which the items expire again, or \"never_expires\": true";
-            return Err(InvalidRequest::Needs("restore", needs));
+            return Err(InvalidRequest::MissingField("restore", needs));
         }
     };
     let (from, to) = (time("from", told.from.as_deref())?, time("to", told.to.as_deref())?);
     if told.key.is_none() && told.user_id.is_none() && from.is_none() && to.is_none() {
-        return Err(InvalidRequest::Needs("restore", "a key, a user_id, from or to: the items to restore"));
+        return Err(InvalidRequest::MissingField("restore", "a key, a user_id, from or to: the items to restore"));
     }
     let rows = match told.versions.as_deref() {
         None | Some("latest") => VersionFilter::Latest,

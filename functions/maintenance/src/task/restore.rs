@@ -23,8 +23,8 @@ use shared::table::{RestorePutError, RestoreTable, TableError};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::belongs_to_segment;
 use super::corrupt_objects::report_corrupt_objects;
-use super::dealt_to;
 use super::task_run::TaskRun;
 use crate::archive_scan::{ArchiveReader, ArchiveScanError, TimeRange, scan_archive};
 use crate::failure_bucket::BucketError;
@@ -113,7 +113,7 @@ struct RestoreEntry<'a> {
 /// What became of a key.
 enum RestoreOutcome {
     Restored,
-    Already,
+    AlreadyRestored,
     Refused(String),
 }
 
@@ -139,21 +139,21 @@ pub async fn run(
 ) -> Result<bool, RestoreError> {
     let period = TimeRange { from: restore.from, to: restore.to };
     let (segment, which, wants) = (course.segment(), restore.rows, restore.clone());
-    let wanted = move |row: &ArchivedRow| dealt_to(segment, row.key.as_str()) && wants.wants(&row.key);
+    let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str()) && wants.wants(&row.key);
     let take = move |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, which, held);
     let (facts, seen) =
         scan_archive(&world.library, &period, course.stop_at, VersionsByKey::default(), wanted, take).await?;
-    if matches!(course.at(), RestoreCursor::Start) {
+    if matches!(course.cursor(), RestoreCursor::Start) {
         report_corrupt_objects(course, "restore", &seen);
     }
     let mut keys = facts.into_keys();
-    if let RestoreCursor::After(done) = course.at() {
+    if let RestoreCursor::After(done) = course.cursor() {
         keys.retain(|(key, _)| key > done);
     }
     let (started, claims) = (Instant::now(), EmailClaims::default());
     let mut keys = keys.into_iter().peekable();
     while keys.peek().is_some() {
-        if course.is_up() {
+        if course.deadline_reached() {
             return Ok(false);
         }
         let chunk: Vec<(CanonicalKey, Vec<ArchivedRow>)> = keys.by_ref().take(KEYS).collect();
@@ -181,7 +181,7 @@ pub async fn run(
             let (count, outcome, reason) = match (&result, restore.dry_run) {
                 (RestoreOutcome::Restored, true) => (CountOutcome::Success, "would_restore", None),
                 (RestoreOutcome::Restored, false) => (CountOutcome::Success, "restored", None),
-                (RestoreOutcome::Already, _) => (CountOutcome::Success, "already_restored", None),
+                (RestoreOutcome::AlreadyRestored, _) => (CountOutcome::Success, "already_restored", None),
                 (RestoreOutcome::Refused(reason), true) => {
                     (CountOutcome::NotProcessed, "would_refuse", Some(reason.as_str()))
                 }
@@ -305,16 +305,16 @@ async fn put_all(
             }
             Err(RestorePutError::Fault(fault)) => return Err(fault.into()),
             Err(RestorePutError::EmailTaken) => return Ok(RestoreOutcome::Refused(TAKEN.to_owned())),
-            Err(RestorePutError::NoUser) => return Ok(RestoreOutcome::Refused(NO_USER.to_owned())),
-            Err(RestorePutError::Overtaken) => return Ok(RestoreOutcome::Refused(OVERTAKEN.to_owned())),
-            Err(RestorePutError::Held(there)) => {
+            Err(RestorePutError::InvalidUserKey) => return Ok(RestoreOutcome::Refused(NO_USER.to_owned())),
+            Err(RestorePutError::TooManyConflicts) => return Ok(RestoreOutcome::Refused(OVERTAKEN.to_owned())),
+            Err(RestorePutError::Conflict(there)) => {
                 tries += 1;
                 // Of a restore that was cut off this much is done; the put may also have met its own result.
                 let done = there.as_ref().and_then(|there| {
                     rows[next..].iter().rposition(|row| item_of(row).is_ok_and(|item| matches_archived(there, &item)))
                 });
                 match (done, there) {
-                    (Some(done), _) if next + done + 1 == rows.len() => return Ok(RestoreOutcome::Already),
+                    (Some(done), _) if next + done + 1 == rows.len() => return Ok(RestoreOutcome::AlreadyRestored),
                     (Some(done), there) => {
                         next += done + 1;
                         over = there;

@@ -76,7 +76,7 @@ pub fn is_result(key: &str) -> bool {
     key.strip_prefix("reports/").and_then(|key| key.split_once('/')).is_some_and(|(_, name)| name.starts_with(RESULTS))
 }
 
-fn result_key(run: &str, task: &str, ScanSegment { segment, of }: ScanSegment) -> String {
+fn result_key(run: &str, task: &str, ScanSegment { segment, total_segments: of }: ScanSegment) -> String {
     format!("reports/{run}/{RESULTS}{task}-{segment:04}-of-{of:04}.json")
 }
 
@@ -85,7 +85,7 @@ fn result_key(run: &str, task: &str, ScanSegment { segment, of }: ScanSegment) -
 /// # Errors
 /// [`BucketError`] if it is not confirmed.
 pub(super) async fn keep(answer: &TaskResponse, bucket: &FailureBucket) -> Result<(), BucketError> {
-    let segment = ScanSegment { segment: answer.segment, of: answer.segments };
+    let segment = ScanSegment { segment: answer.segment, total_segments: answer.segments };
     let body = serde_json::to_vec(answer).unwrap_or_default();
     bucket.put(&result_key(&answer.run_id, &answer.task, segment), "application/json", body).await
 }
@@ -100,7 +100,7 @@ pub async fn run(
     segments: u32,
     bucket: &FailureBucket,
 ) -> Result<TaskResponse, SummaryError> {
-    let mut sum = TaskResponse::done("summary", run, ScanSegment { segment: 0, of: segments });
+    let mut sum = TaskResponse::done("summary", run, ScanSegment { segment: 0, total_segments: segments });
     let mut sinks = BTreeSet::new();
     let mut add = |result: SegmentResult| {
         sum.progress.add(&result.progress);
@@ -132,7 +132,7 @@ async fn read(
     of: u32,
     bucket: &FailureBucket,
 ) -> Result<SegmentResult, SummaryError> {
-    let key = result_key(run, task, ScanSegment { segment, of });
+    let key = result_key(run, task, ScanSegment { segment, total_segments: of });
     let Some(body) = bucket.get(&key).await? else {
         return Err(SummaryError::Missing { key, segment, task, run: run.to_owned() });
     };
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_result_is_told_from_a_report() {
-        assert!(is_result(&result_key("monday", "verify", ScanSegment { segment: 3, of: 8 })));
+        assert!(is_result(&result_key("monday", "verify", ScanSegment { segment: 3, total_segments: 8 })));
         assert!(!is_result("reports/monday/summary.json") && !is_result("reports/results/verify-0-of-1-00000.jsonl"));
     }
 }

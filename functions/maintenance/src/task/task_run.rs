@@ -29,7 +29,7 @@ pub struct TaskRun<P> {
     bucket: FailureBucket,
     sinks: Vec<String>,
     part: u32,
-    at: P,
+    cursor: P,
     confirmed: StepWork,
     pending: StepWork,
     /// Whether this invocation has confirmed anything.
@@ -60,7 +60,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
     ) -> Result<Self, InvalidRequest> {
         let task = order.task.name();
         let at = order.cursor.as_ref().map(|cursor| serde_json::from_str(cursor.at.get())).transpose();
-        let left = invocation.stop_at.saturating_duration_since(Instant::now());
+        let left = invocation.deadline.saturating_duration_since(Instant::now());
         let progress = order.cursor.as_ref().map(|cursor| cursor.progress.clone()).unwrap_or_default();
         let problems = order.cursor.as_ref().map_or_else(ProblemCounts::default, |cursor| ProblemCounts {
             differences: cursor.differences,
@@ -73,11 +73,11 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
             bucket: bucket.clone(),
             sinks: Vec::new(),
             part: order.cursor.as_ref().map_or(0, |cursor| cursor.part),
-            at: at.map_err(|error| InvalidRequest::Cursor(task, error))?.unwrap_or_default(),
+            cursor: at.map_err(|error| InvalidRequest::Cursor(task, error))?.unwrap_or_default(),
             confirmed: StepWork { progress, problems, lines: Vec::new() },
             pending: StepWork::default(),
             advanced: false,
-            stop_at: invocation.stop_at - REPORT_TIME_BUDGET.min(left / 4),
+            stop_at: invocation.deadline - REPORT_TIME_BUDGET.min(left / 4),
             reporting: REPORT_TIME_BUDGET.min(left / 4),
         })
     }
@@ -91,8 +91,8 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
 
     /// Where the next invocation would continue.
     #[must_use]
-    pub fn at(&self) -> &P {
-        &self.at
+    pub fn cursor(&self) -> &P {
+        &self.cursor
     }
 
     /// Confirms what was counted and reported so far, and that all work before `place` is done: the only way to move the
@@ -101,7 +101,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
     /// # Errors
     /// [`BucketError`] if the report is not confirmed. It is kept, and written at the end of the invocation.
     pub async fn checkpoint(&mut self, place: P) -> Result<(), BucketError> {
-        self.at = place;
+        self.cursor = place;
         self.confirm();
         if self.confirmed.lines.len() < PART_BYTES { Ok(()) } else { self.write().await }
     }
@@ -122,7 +122,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
 
     /// Whether it is time to stop.
     #[must_use]
-    pub fn is_up(&self) -> bool {
+    pub fn deadline_reached(&self) -> bool {
         Instant::now() >= self.stop_at
     }
 
@@ -163,7 +163,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
         if self.confirmed.lines.is_empty() {
             return Ok(());
         }
-        let ScanSegment { segment, of } = self.segment;
+        let ScanSegment { segment, total_segments: of } = self.segment;
         let key = format!("reports/{}/{}-{segment}-of-{of}-{:05}.jsonl", self.run, self.task, self.part);
         self.bucket.put(&key, "application/x-ndjson", self.confirmed.lines.clone()).await?;
         self.confirmed.lines.clear();
@@ -177,7 +177,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
     /// # Errors
     /// The fault of an invocation without a checkpoint, or [`BucketError`] if the report, or the result of a segment that is
     /// done, is not confirmed: they are then produced again from the former cursor.
-    pub async fn answer<E>(mut self, done: Result<bool, E>) -> Result<TaskResponse, E>
+    pub async fn finish<E>(mut self, done: Result<bool, E>) -> Result<TaskResponse, E>
     where
         E: From<BucketError> + std::error::Error,
     {
@@ -210,7 +210,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
             progress: answer.progress.clone(),
             differences: answer.differences,
             problems: answer.problems,
-            at: serde_json::value::to_raw_value(&self.at).unwrap_or_default(),
+            at: serde_json::value::to_raw_value(&self.cursor).unwrap_or_default(),
         });
         Ok(answer)
     }
@@ -263,7 +263,7 @@ mod tests {
         course.checkpoint(7).await.unwrap();
         course.count("source.items", 4);
         course.count_as(CountOutcome::Difference, "dynamodb.missing", 5);
-        let answer = course.answer(Err(Passing)).await.unwrap();
+        let answer = course.finish(Err(Passing)).await.unwrap();
         let cursor = answer.cursor.unwrap();
         assert_eq!((answer.done, cursor.at.get(), cursor.progress.get("source.items")), (false, "7", 3));
         assert_eq!(answer.progress.get("source.items"), 3, "the next invocation counts the others again");
@@ -275,7 +275,7 @@ mod tests {
     async fn a_fault_before_a_checkpoint_is_the_invocation_s() {
         let mut course = begun();
         course.count("source.items", 3);
-        assert!(course.answer(Err(Passing)).await.is_err());
+        assert!(course.finish(Err(Passing)).await.is_err());
     }
 
     #[tokio::test]
@@ -284,7 +284,7 @@ mod tests {
         course.count("source.items", 3);
         course.confirm();
         assert_eq!(course.confirmed.progress.get("source.items"), 3);
-        assert!(course.answer(Ok::<_, BucketError>(true)).await.is_err(), "its result is kept in the bucket first");
+        assert!(course.finish(Ok::<_, BucketError>(true)).await.is_err(), "its result is kept in the bucket first");
     }
 
     #[tokio::test]
@@ -293,7 +293,7 @@ mod tests {
         course.report(&json!({"key": "x".repeat(PART_BYTES)}));
         assert!(course.checkpoint(1).await.is_err(), "it is large, and the bucket does not take it");
         assert!(course.confirmed.lines.len() > PART_BYTES);
-        assert_eq!((*course.at(), course.part), (1, 0));
-        assert!(course.answer(Ok::<_, BucketError>(true)).await.is_err(), "no answer without its report");
+        assert_eq!((*course.cursor(), course.part), (1, 0));
+        assert!(course.finish(Ok::<_, BucketError>(true)).await.is_err(), "no answer without its report");
     }
 }

@@ -49,7 +49,7 @@ fn all_fields_of_a_task_are_taken() {
             "prefix":"quarantine/archiver/","from":"2026-11-24T08:00:00Z","to":"2026-11-25T08:00:00+01:00","error_contains":"large"}"#,
     )
     .unwrap();
-    assert_eq!((order.run_id.as_str(), order.segment), ("monday", ScanSegment { segment: 2, of: 4 }));
+    assert_eq!((order.run_id.as_str(), order.segment), ("monday", ScanSegment { segment: 2, total_segments: 4 }));
     let TaskSpec::Redrive(redrive) = order.task else { panic!("a redrive") };
     assert!(!redrive.dry_run && redrive.from < redrive.to && redrive.reason.as_deref() == Some("large"));
     let verify = parsed(r#"{"task":"verify","recheck_after_seconds":0,"max_read_capacity_units":50}"#).unwrap().task;

@@ -91,26 +91,26 @@ pub async fn run(
     verify: VerifyRequest,
     invocation: &Invocation,
 ) -> Result<bool, VerifyError> {
-    let mut pace = CapacityBudget::new(verify.capacity_units, course.segment().of, Instant::now());
+    let mut pace = CapacityBudget::new(verify.capacity_units, course.segment().total_segments, Instant::now());
     let scan_until = course.stop_at.checked_sub(verify.lag).filter(|until| *until > Instant::now());
     let scan_until = scan_until.ok_or(VerifyError::NoTime(verify.lag.as_secs()))?;
     let left = scan_until.saturating_duration_since(Instant::now());
     let scan_until = scan_until - FAILURES_READ_WITHIN.min(left / 4);
     let any_failed = failure_index::any(world.bucket).await?;
-    while let Some(replica) = world.replicas.get(course.at().sink) {
+    while let Some(replica) = world.replicas.get(course.cursor().sink) {
         let replica = &**replica;
-        let from = course.at().clone();
+        let from = course.cursor().clone();
         let mut sides = MergeJoin::new(world.source, replica, course.segment(), from.source, from.replica);
-        while sides.pages() < PAGES_PER_CHECKPOINT && !sides.ended() {
-            if pace.ready_at().max(Instant::now()) >= scan_until {
+        while sides.pages() < PAGES_PER_CHECKPOINT && !sides.is_exhausted() {
+            if pace.next_permit_at().max(Instant::now()) >= scan_until {
                 break;
             }
-            tokio::time::sleep_until(pace.ready_at()).await;
+            tokio::time::sleep_until(pace.next_permit_at()).await;
             let spent = sides.advance().await?;
             pace.spend(spent, Instant::now());
         }
         // At the end of the time the stretch is cut short, and what is open is looked at any resting place.
-        let (candidates, counts) = sides.rest().await?;
+        let (candidates, counts) = sides.resolve_unmatched().await?;
         let sink = replica.name();
         let Some(findings) = recheck_after_lag(course, world, replica, verify, candidates).await? else {
             return Ok(false);
@@ -120,15 +120,15 @@ pub async fn run(
         course.count(format!("{sink}.items"), counts.items);
         course.count(format!("{sink}.tombstones"), counts.tombstones);
         course.count(format!("{sink}.equal"), counts.equal);
-        let (source, replica) = sides.places();
-        let reached = if sides.ended() {
+        let (source, replica) = sides.positions();
+        let reached = if sides.is_exhausted() {
             VerifyCursor { sink: from.sink + 1, ..VerifyCursor::default() }
         } else {
             VerifyCursor { sink: from.sink, source, replica }
         };
         course.checkpoint(reached).await?;
         if Instant::now() >= scan_until {
-            return Ok(course.at().sink == world.replicas.len());
+            return Ok(course.cursor().sink == world.replicas.len());
         }
     }
     Ok(true)
@@ -155,7 +155,7 @@ async fn recheck_after_lag(
     let mut findings = Vec::new();
     let mut moving = 0;
     for ((candidate, held), item) in candidates.into_iter().zip(held.held).zip(items) {
-        match candidate.again(held.as_ref(), item.as_ref()) {
+        match candidate.confirm(held.as_ref(), item.as_ref()) {
             Some(finding) => findings.push(finding),
             None => moving += 1,
         }
@@ -178,7 +178,7 @@ async fn report_findings(
         return Ok(());
     }
     let sink = replica.name();
-    let ailing = |finding: &ConfirmedDifference| StaleKey { key: finding.key.clone(), at_hand: None };
+    let ailing = |finding: &ConfirmedDifference| StaleKey { key: finding.key.clone(), record_revision: None };
     let ailing = || findings.iter().map(ailing).collect::<Vec<_>>();
     let mended: Vec<Option<RepairOutcome>> = match verify.mend {
         RepairMode::No => vec![None; findings.len()],
@@ -212,10 +212,10 @@ async fn report_findings(
         let kind = if objects.is_empty() { finding.kind } else { DifferenceKind::Quarantined };
         course.count_as(found, format!("{sink}.{}", kind.as_str()), 1);
         let (outcome, reason) = match &mended {
-            Some(RepairOutcome::Written | RepairOutcome::Well) => {
+            Some(RepairOutcome::Written | RepairOutcome::InSync) => {
                 (Some(if dry_run { "would_repair" } else { "repaired" }), None)
             }
-            Some(RepairOutcome::Left(reason)) => {
+            Some(RepairOutcome::Failed(reason)) => {
                 (Some(if dry_run { "would_fail" } else { "failed" }), Some(reason.as_str()))
             }
             None => (None, None),

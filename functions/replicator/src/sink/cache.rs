@@ -53,15 +53,15 @@ impl CacheSink {
     }
 
     async fn mark(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
-        let line = self.cache.line().await?;
-        line.mark_all(marks).await.inspect_err(|_| self.cache.hang_up(&line))
+        let line = self.cache.connection().await?;
+        line.invalidate_all(marks).await.inspect_err(|_| self.cache.discard(&line))
     }
 
     async fn mark_in_time(&self, marks: &[(String, MinVersion)], stop_at: Instant) -> Result<(), CacheError> {
         if marks.is_empty() {
             return Ok(());
         }
-        let late = |_| Err(CacheError::Unavailable(format!("the cache at {} was silent", self.cache.place())));
+        let late = |_| Err(CacheError::Unavailable(format!("the cache at {} was silent", self.cache.endpoint())));
         timeout_at(stop_at.min(Instant::now() + INVALIDATION_TIMEOUT), self.mark(marks)).await.unwrap_or_else(late)
     }
 }
@@ -85,7 +85,7 @@ fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, KeyInval
 
 /// A change without a time is marked at any age.
 fn is_outlived(change: &Change<'_>, now: OffsetDateTime) -> bool {
-    change.at.is_some_and(|at| now - at > FENCE_NOT_NEEDED_AFTER)
+    change.approximate_creation_time.is_some_and(|at| now - at > FENCE_NOT_NEEDED_AFTER)
 }
 
 impl Sink for CacheSink {
@@ -98,15 +98,17 @@ impl Sink for CacheSink {
     fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async {
             let proof = async {
-                let line = self.cache.line().await?;
-                line.prove().await.inspect_err(|_| self.cache.hang_up(&line))
+                let line = self.cache.connection().await?;
+                line.check_writable().await.inspect_err(|_| self.cache.discard(&line))
             };
             match tokio::time::timeout(INVALIDATION_TIMEOUT, proof).await {
                 Ok(Ok(())) => {}
-                Ok(Err(CacheError::Refused(reason))) => return Err(SinkMisconfiguredError { sink: NAME, reason }),
+                Ok(Err(CacheError::Misconfigured(reason))) => {
+                    return Err(SinkMisconfiguredError { sink: NAME, reason });
+                }
                 Ok(Err(CacheError::Unavailable(error))) => tracing::warn!(error, "the cache cannot be marked yet"),
                 Err(_) => {
-                    tracing::warn!(cache.endpoint = self.cache.place(), "the cache is silent: look after CACHE_URL")
+                    tracing::warn!(cache.endpoint = self.cache.endpoint(), "the cache is silent: look after CACHE_URL")
                 }
             }
             Ok(())
@@ -122,8 +124,8 @@ impl Sink for CacheSink {
         async {
             let due = due(decided.changes, invocation.now);
             let marks: Vec<_> = due.iter().map(|(key, due)| (key.clone(), due.floor)).collect();
-            let settled = decided.settled.len();
-            let Err(error) = self.mark_in_time(&marks, invocation.stop_at).await else {
+            let settled = decided.latest_per_key.len();
+            let Err(error) = self.mark_in_time(&marks, invocation.deadline).await else {
                 return Ok(SinkOutcome { applied: settled, ..SinkOutcome::default() });
             };
             let reason = error.to_string();

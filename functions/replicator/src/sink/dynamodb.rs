@@ -147,8 +147,8 @@ impl DynamoDbSink {
         decided: DeduplicatedBatch<'_>,
         invocation: &Invocation,
     ) -> Result<SinkOutcome, SinkMisconfiguredError> {
-        let mut tally = OutcomeBuilder::over(decided.settled);
-        let deadline = tokio::time::sleep_until(invocation.stop_at);
+        let mut tally = OutcomeBuilder::over(decided.latest_per_key);
+        let deadline = tokio::time::sleep_until(invocation.deadline);
         tokio::pin!(deadline);
         let schema = tokio::select! {
             biased;
@@ -161,8 +161,8 @@ impl DynamoDbSink {
         };
         refuse_the_source(&schema, decided.changes)?;
         let misfit = |change: &&Change<'_>| schema.admits(change.key.raw()).err();
-        let misfits: Vec<Option<String>> = decided.settled.iter().map(misfit).collect();
-        if let (Some(first), Some(Some(misfit))) = (decided.settled.first(), misfits.first())
+        let misfits: Vec<Option<String>> = decided.latest_per_key.iter().map(misfit).collect();
+        if let (Some(first), Some(Some(misfit))) = (decided.latest_per_key.first(), misfits.first())
             && misfits.iter().all(Option::is_some)
             && !self.has_fitted(first)
         {
@@ -170,11 +170,11 @@ impl DynamoDbSink {
             return Ok(tally.close(misfit));
         }
         if let Some(place) = misfits.iter().position(Option::is_none) {
-            self.fits(decided.settled[place]);
+            self.fits(decided.latest_per_key[place]);
         }
-        let mut writes = stream::iter(0..decided.settled.len())
+        let mut writes = stream::iter(0..decided.latest_per_key.len())
             .map(|place| {
-                let write = self.write(decided.settled[place], misfits[place].as_ref(), invocation);
+                let write = self.write(decided.latest_per_key[place], misfits[place].as_ref(), invocation);
                 async move { (place, write.await) }
             })
             .buffer_unordered(self.in_flight);
@@ -205,7 +205,7 @@ impl Sink for DynamoDbSink {
         async {
             let reason = match timeout(CHECK_TIMEOUT, self.ask_schema()).await {
                 Ok(Ok(_)) => return Ok(()),
-                Ok(Err(fault)) if !fault.may_pass => {
+                Ok(Err(fault)) if !fault.retryable => {
                     return Err(SinkMisconfiguredError { sink: NAME, reason: in_words(&fault) });
                 }
                 Ok(Err(fault)) => in_words(&fault),

@@ -79,7 +79,7 @@ impl PostgresSink {
     }
 
     async fn apply_all(&self, decided: DeduplicatedBatch<'_>, invocation: &Invocation) -> SinkOutcome {
-        let settled = decided.settled;
+        let settled = decided.latest_per_key;
         if settled.is_empty() {
             return SinkOutcome::default();
         }
@@ -93,7 +93,7 @@ impl PostgresSink {
             self.fits(settled[0]);
         }
         UserRow::sort(&mut rows);
-        let UpsertOutput { counts, left, .. } = self.write(&rows, UpsertMode::Lower, invocation.stop_at).await;
+        let UpsertOutput { counts, left, .. } = self.write(&rows, UpsertMode::Lower, invocation.deadline).await;
         let UpsertCounts { applied, tombstones, duplicate, stale } = counts;
         let refused = refused.into_iter().map(|(place, refused)| (place, refused.into()));
         let failures = refused.chain(left.into_iter().map(|(place, left)| (place, left.into())));
@@ -124,7 +124,7 @@ impl PostgresSink {
             return;
         }
         let before = invocation.now - self.tombstone;
-        let purged = self.database.run(invocation.stop_at, |session| async move {
+        let purged = self.database.run(invocation.deadline, |session| async move {
             let statement = session.statement(statement::PURGE).await?;
             session.client().execute(&statement, &[&before, &PURGE_ROWS]).await
         });
@@ -164,7 +164,7 @@ impl PostgresSink {
             Err(fault) if matches!(&fault.kind, PostgresErrorKind::Refused(code) if code.code() == statement::PROBED) => {
                 Ok(())
             }
-            Err(fault) if fault.is_about_a_value() => {
+            Err(fault) if fault.is_data_error() => {
                 let reason = format!("{fault}: the table users takes no row at all; look for constraints added to it");
                 Err(ServingError::Broken(reason))
             }
@@ -179,14 +179,14 @@ enum ServingError {
     /// Someone has to mend it.
     Broken(String),
     /// It may pass.
-    Passing(String),
+    Transient(String),
 }
 
 impl From<PostgresError> for ServingError {
     fn from(fault: PostgresError) -> Self {
         match fault.kind {
-            PostgresErrorKind::Unreachable => Self::Passing(fault.reason),
-            PostgresErrorKind::Refused(code) if passes(&code) => Self::Passing(fault.reason),
+            PostgresErrorKind::Unreachable => Self::Transient(fault.reason),
+            PostgresErrorKind::Refused(code) if passes(&code) => Self::Transient(fault.reason),
             _ => Self::Broken(fault.reason),
         }
     }
@@ -235,7 +235,7 @@ impl Sink for PostgresSink {
             let reason = match timeout(CHECK_TIMEOUT, self.ask(Instant::now() + CHECK_TIMEOUT)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(ServingError::Broken(reason))) => return Err(SinkMisconfiguredError { sink: NAME, reason }),
-                Ok(Err(ServingError::Passing(reason))) => reason,
+                Ok(Err(ServingError::Transient(reason))) => reason,
                 Err(_) => format!("{SETTING} {} did not answer in time", self.database.address()),
             };
             tracing::warn!(

@@ -34,7 +34,7 @@ pub enum WriteTarget<'w> {
     /// An item of the source.
     Item(&'w RawItem),
     /// A tombstone.
-    Gone {
+    Tombstone {
         /// Whether TTL removed the item.
         expired: bool,
     },
@@ -44,7 +44,7 @@ pub enum WriteTarget<'w> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplicaCondition {
     /// No item and no tombstone.
-    Nothing,
+    IfAbsent,
     /// What has this revision, or, if it is none, nothing or what has none.
     Revision(Option<Revision>),
 }
@@ -55,7 +55,7 @@ pub enum WriteResult {
     /// It stands.
     Written,
     /// Something else stood there.
-    Refused,
+    ConditionFailed,
     /// This replica can never hold it; the reason may quote the item and is not logged.
     Permanent(String),
     /// It may stand or not; another try may succeed.

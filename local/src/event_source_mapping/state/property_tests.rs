@@ -174,7 +174,7 @@ impl ModelState {
         let all: Vec<_> = step.records.iter().map(|entry| entry.body).collect();
         if let ActionKind::Discard(_) = step.work {
             let done = !matches!(reply, ModelReply::Thrown);
-            prop_assert!(self.machine.recorded(step.ticket, done, self.now));
+            prop_assert!(self.machine.discard_completed(step.ticket, done, self.now));
             self.settled.extend(all.into_iter().filter(|_| done));
             return self.checkpoints_are_safe();
         }

@@ -43,7 +43,7 @@ fn run(
                 delivered.push(records);
             }
             ActionKind::Discard(reason) => {
-                assert!(machine.recorded(step.ticket, true, START));
+                assert!(machine.discard_completed(step.ticket, true, START));
                 discarded.push((records, reason, step.invocations));
             }
         }
@@ -135,7 +135,7 @@ fn a_second_answer_changes_nothing() {
     let step = machine.next(START).unwrap();
     assert!(machine.answer(step.ticket, Some(&FunctionResponse::Done), START));
     assert!(!machine.answer(step.ticket, None, START));
-    assert!(!machine.recorded(step.ticket, true, START));
+    assert!(!machine.discard_completed(step.ticket, true, START));
     assert_eq!(machine.next(START).unwrap().records[0].body, 2);
 }
 
@@ -210,7 +210,7 @@ fn a_failing_record_is_retried_until_it_is_too_old() {
             continue;
         };
         if let ActionKind::Discard(reason) = step.work {
-            assert!(machine.recorded(step.ticket, true, now));
+            assert!(machine.discard_completed(step.ticket, true, now));
             break (reason, step.invocations);
         }
         invocations += 1;
@@ -227,11 +227,11 @@ fn a_discarded_batch_is_settled_only_when_it_is_recorded() {
     machine.answer(step.ticket, None, START);
     let step = machine.next(START).unwrap();
     assert_eq!(step.work, ActionKind::Discard(DiscardReason::RetryAttemptsExhausted));
-    assert!(machine.recorded(step.ticket, false, START));
+    assert!(machine.discard_completed(step.ticket, false, START));
     assert_eq!(machine.checkpoints()["a"].lanes, [None]);
     let again = machine.next(START).unwrap();
     assert_eq!((again.work, again.records[0].body), (step.work, 1));
-    assert!(machine.recorded(again.ticket, true, START));
+    assert!(machine.discard_completed(again.ticket, true, START));
     assert_eq!(machine.checkpoints()["a"].lanes, [Some(number(1))]);
 }
 

@@ -79,7 +79,7 @@ fn a_row_that_does_not_end_is_refused() {
     let endless = object_of(&vec![b' '; 9 << 20]);
     assert!(matches!(
         damage(&endless, &metadata(&endless)).1,
-        CorruptObject { row: Some(1), flaw: CorruptionKind::Unended, .. }
+        CorruptObject { row: Some(1), flaw: CorruptionKind::UnterminatedRow, .. }
     ));
 }
 

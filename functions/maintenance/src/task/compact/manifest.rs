@@ -74,7 +74,7 @@ pub(super) async fn left(
 
 /// Moves these objects below `superseded/`; returns how many were moved, and the first fault.
 pub(super) async fn retire(store: &ArchiveStore, keys: &[&str]) -> (usize, Option<StoreError>) {
-    let moves = stream::iter(keys.iter().map(|key| store.retire(key))).buffer_unordered(IN_FLIGHT);
+    let moves = stream::iter(keys.iter().map(|key| store.move_to_superseded(key))).buffer_unordered(IN_FLIGHT);
     let tally = |(retired, fault): (usize, Option<StoreError>), moved: Result<(), StoreError>| {
         std::future::ready(match moved {
             Ok(()) => (retired + 1, fault),

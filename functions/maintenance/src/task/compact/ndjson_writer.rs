@@ -55,13 +55,13 @@ impl OutputFormat for NdjsonFormat {
         let metadata = stored.metadata().clone();
         let proven = verify_object(&key, &metadata, stored).map_err(|damage| match ArchiveRowError::of(damage) {
             ArchiveRowError::Unread(ObjectReadError::Store(error)) => MergeError::Store(error),
-            ArchiveRowError::Unread(ObjectReadError::Gone(key)) => MergeError::Gone(key),
-            ArchiveRowError::Damaged(damage) => MergeError::Unproven(damage.to_string()),
+            ArchiveRowError::Unread(ObjectReadError::NotFound(key)) => MergeError::Gone(key),
+            ArchiveRowError::Damaged(damage) => MergeError::VerificationFailed(damage.to_string()),
         })?;
         if proven == written {
             Ok(MergeOutput { key, rows: written.rows })
         } else {
-            Err(MergeError::Unproven(format!("{key} is described as another object")))
+            Err(MergeError::VerificationFailed(format!("{key} is described as another object")))
         }
     }
 }

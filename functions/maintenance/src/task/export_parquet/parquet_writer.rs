@@ -45,7 +45,7 @@ pub(super) struct ParquetPart {
 
 /// What the writer says is of the file that it writes to.
 fn spool(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> MergeError {
-    MergeError::Spool(io::Error::other(error))
+    MergeError::TempFile(io::Error::other(error))
 }
 
 impl ParquetPart {
@@ -84,8 +84,10 @@ impl OutputFormat for ParquetFormat {
         let key = ParquetKey { table: self.table.clone(), day: self.day, run: self.run.clone(), part: place };
         let key = key.to_string();
         let (rows, digest) = written.finish();
-        if read_back(file.reopen()?).map_err(|why| MergeError::Unproven(format!("{key}: {why}")))? != (rows, digest) {
-            return Err(MergeError::Unproven(format!("{key} contains other rows")));
+        if read_back(file.reopen()?).map_err(|why| MergeError::VerificationFailed(format!("{key}: {why}")))?
+            != (rows, digest)
+        {
+            return Err(MergeError::VerificationFailed(format!("{key} contains other rows")));
         }
         let sha256 = sha256(file.reopen()?)?;
         let (first, last) = times.unwrap_or((self.day.start(), self.day.start()));
@@ -98,7 +100,7 @@ impl OutputFormat for ParquetFormat {
         };
         match self::sha256(stored) {
             Ok(stored) if stored == sha256 => Ok(MergeOutput { key, rows }),
-            Ok(_) => Err(MergeError::Unproven(format!("{key} has other bytes"))),
+            Ok(_) => Err(MergeError::VerificationFailed(format!("{key} has other bytes"))),
             Err(error) => match error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>()) {
                 Some(of_the_bucket) => Err(of_the_bucket.clone().into()),
                 None => Err(error.into()),

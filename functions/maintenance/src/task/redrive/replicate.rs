@@ -19,7 +19,7 @@ fn ailing(record: &StreamRecord<'_>, world: &RedriveContext<'_>) -> Result<Stale
     let key = key_of(record.raw).map_err(|reason| format!("cannot read its key: {reason}"))?;
     let at_hand =
         record.source.as_ref().zip(record.number).map(|(source, number)| Revision::new(source.label(), number));
-    Ok(StaleKey { key, at_hand })
+    Ok(StaleKey { key, record_revision: at_hand })
 }
 
 /// The keys of an object's records; the object is kept for those that cannot be told.
@@ -52,13 +52,14 @@ pub(super) async fn redrive(
     let mut holders: Vec<(&mut OpenFailure, Vec<CanonicalKey>)> = Vec::new();
     for object in of_function(objects, FailedFunction::Replicator) {
         let keys = keys(object, world);
-        for StaleKey { key, at_hand } in &keys {
+        for StaleKey { key, record_revision: at_hand } in &keys {
             let highest = wanted.entry(key.clone()).or_default();
             *highest = (*highest).max(*at_hand);
         }
         holders.push((object, keys.into_iter().map(|ailing| ailing.key).collect()));
     }
-    let wanted: Vec<StaleKey> = wanted.into_iter().map(|(key, at_hand)| StaleKey { key, at_hand }).collect();
+    let wanted: Vec<StaleKey> =
+        wanted.into_iter().map(|(key, at_hand)| StaleKey { key, record_revision: at_hand }).collect();
     let (mut left, mut written) = (BTreeMap::new(), 0);
     for replica in world.replicas {
         let mended = if dry_run {
@@ -68,9 +69,9 @@ pub(super) async fn redrive(
         };
         for (StaleKey { key, .. }, mended) in wanted.iter().zip(mended) {
             match mended {
-                RepairOutcome::Well => {}
+                RepairOutcome::InSync => {}
                 RepairOutcome::Written => written += 1,
-                RepairOutcome::Left(reason) => {
+                RepairOutcome::Failed(reason) => {
                     left.entry(key.clone()).or_insert_with(|| format!("sink {}: {reason}", replica.name()));
                 }
             }

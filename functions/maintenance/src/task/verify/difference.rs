@@ -41,25 +41,25 @@ pub(super) struct ConfirmedDifference {
 pub(super) struct CandidateDifference {
     pub(super) key: CanonicalKey,
     source: Option<RawItem>,
-    stamp: Option<Result<Revision, RevisionError>>,
+    first_revision: Option<Result<Revision, RevisionError>>,
 }
 
 impl CandidateDifference {
     /// The key as a candidate, if it differs.
     pub(super) fn of(key: CanonicalKey, held: Option<&ReplicaItem>, source: Option<RawItem>) -> Option<Self> {
         let differs = difference(held, source.as_ref()).is_some();
-        differs.then(|| Self { key, source, stamp: held.and_then(|held| held.revision.clone()) })
+        differs.then(|| Self { key, source, first_revision: held.and_then(|held| held.revision.clone()) })
     }
 
     /// What is real of it, by what both sides hold now; nothing if it is gone, or something has moved.
-    pub(super) fn again(self, held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<ConfirmedDifference> {
+    pub(super) fn confirm(self, held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<ConfirmedDifference> {
         let (kind, attributes) = difference(held, source)?;
         let still = match (&self.source, source) {
-            (Some(then), Some(now)) => then.is(now),
+            (Some(then), Some(now)) => then.eq_by_value(now),
             (None, None) => true,
             _ => false,
         };
-        let stands = self.stamp == held.and_then(|held| held.revision.clone());
+        let stands = self.first_revision == held.and_then(|held| held.revision.clone());
         (still && stands).then_some(ConfirmedDifference { key: self.key, kind, attributes })
     }
 }
@@ -72,8 +72,8 @@ fn difference(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<(D
             let ours = held.is_some_and(|held| held.revision.is_some());
             Some((if ours { DifferenceKind::Resurrected } else { DifferenceKind::Extra }, Vec::new()))
         }
-        (Some(item), Some(source)) if item.is(source) => None,
-        (Some(item), Some(source)) => Some((DifferenceKind::Different, item.differing(source))),
+        (Some(item), Some(source)) if item.eq_by_value(source) => None,
+        (Some(item), Some(source)) => Some((DifferenceKind::Different, item.diff_attribute_names(source))),
     }
 }
 
@@ -95,13 +95,13 @@ mod tests {
         let revision = number.map(|number| Ok(Revision::parse(&format!("2026-01-01T00:00:00.000#{number}")).unwrap()));
         ReplicaItem {
             revision,
-            state: name.map_or(ReplicaState::Gone { expired: false }, |name| ReplicaState::Item(item(name))),
+            state: name.map_or(ReplicaState::Tombstone { expired: false }, |name| ReplicaState::Item(item(name))),
         }
     }
 
     fn found(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<DifferenceKind> {
         let candidate = CandidateDifference::of(key(), held, source.cloned())?;
-        Some(candidate.again(held, source).unwrap().kind)
+        Some(candidate.confirm(held, source).unwrap().kind)
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
     fn what_moves_is_not_real() {
         let then = held(Some(1), Some("Bob"));
         let again = |held: &ReplicaItem, source: &RawItem| {
-            CandidateDifference::of(key(), Some(&then), Some(item("Ada"))).unwrap().again(Some(held), Some(source))
+            CandidateDifference::of(key(), Some(&then), Some(item("Ada"))).unwrap().confirm(Some(held), Some(source))
         };
         assert_eq!(again(&then, &item("Ada")).unwrap().attributes, ["name"]);
         assert_eq!(again(&held(Some(2), Some("Bob")), &item("Ada")), None, "the replica has moved");

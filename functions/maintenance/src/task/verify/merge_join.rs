@@ -56,7 +56,7 @@ pub(super) struct MergeJoin<'w> {
     source_at: ScanPosition,
     replica_at: ScanPosition,
     /// Items that have not met their like yet.
-    alone_in_source: HashMap<CanonicalKey, RawItem>,
+    unmatched_source: HashMap<CanonicalKey, RawItem>,
     alone_in_replica: HashMap<CanonicalKey, ReplicaItem>,
     /// Those that met one that is not like them.
     candidates: Vec<CandidateDifference>,
@@ -81,7 +81,7 @@ impl<'w> MergeJoin<'w> {
             segment,
             source_at,
             replica_at,
-            alone_in_source,
+            unmatched_source: alone_in_source,
             alone_in_replica,
             candidates,
             counts,
@@ -89,11 +89,11 @@ impl<'w> MergeJoin<'w> {
         }
     }
 
-    pub(super) fn ended(&self) -> bool {
+    pub(super) fn is_exhausted(&self) -> bool {
         self.source_at == ScanPosition::End && self.replica_at == ScanPosition::End
     }
 
-    pub(super) fn places(&self) -> (ScanPosition, ScanPosition) {
+    pub(super) fn positions(&self) -> (ScanPosition, ScanPosition) {
         (self.source_at.clone(), self.replica_at.clone())
     }
 
@@ -105,7 +105,7 @@ impl<'w> MergeJoin<'w> {
     /// Reads a page of each side, or of the one that is behind; answers what it cost of the source.
     pub(super) async fn advance(&mut self) -> Result<f64, ReconcileError> {
         // Whose items wait for the other is ahead.
-        let (ahead, behind) = (self.alone_in_source.len(), self.alone_in_replica.len());
+        let (ahead, behind) = (self.unmatched_source.len(), self.alone_in_replica.len());
         let read_source =
             self.source_at != ScanPosition::End && (ahead <= behind || self.replica_at == ScanPosition::End);
         let read_replica =
@@ -136,8 +136,8 @@ impl<'w> MergeJoin<'w> {
             self.counts.source += page.items.len();
             for (key, item) in page.items {
                 match self.alone_in_replica.remove(&key) {
-                    Some(held) => self.meet(key, &held, item),
-                    None => drop(self.alone_in_source.insert(key, item)),
+                    Some(held) => self.compare(key, &held, item),
+                    None => drop(self.unmatched_source.insert(key, item)),
                 }
             }
         }
@@ -151,8 +151,8 @@ impl<'w> MergeJoin<'w> {
                     continue;
                 }
                 self.counts.items += 1;
-                match self.alone_in_source.remove(&key) {
-                    Some(item) => self.meet(key, &held, item),
+                match self.unmatched_source.remove(&key) {
+                    Some(item) => self.compare(key, &held, item),
                     None => drop(self.alone_in_replica.insert(key, held)),
                 }
             }
@@ -160,7 +160,7 @@ impl<'w> MergeJoin<'w> {
         Ok(spent)
     }
 
-    fn meet(&mut self, key: CanonicalKey, held: &ReplicaItem, item: RawItem) {
+    fn compare(&mut self, key: CanonicalKey, held: &ReplicaItem, item: RawItem) {
         if is_in_sync(Some(held), Some(&item)) {
             self.counts.equal += 1;
         } else {
@@ -169,9 +169,9 @@ impl<'w> MergeJoin<'w> {
     }
 
     /// Looks up what is still alone, and answers what differs and what was seen since the last rest.
-    pub(super) async fn rest(&mut self) -> Result<(Vec<CandidateDifference>, ScanCounts), ReconcileError> {
+    pub(super) async fn resolve_unmatched(&mut self) -> Result<(Vec<CandidateDifference>, ScanCounts), ReconcileError> {
         let (source_only, replica_only) =
-            (std::mem::take(&mut self.alone_in_source), std::mem::take(&mut self.alone_in_replica));
+            (std::mem::take(&mut self.unmatched_source), std::mem::take(&mut self.alone_in_replica));
         let wanted: Vec<CanonicalKey> = source_only.keys().cloned().collect();
         let unwanted: Vec<CanonicalKey> = replica_only.keys().cloned().collect();
         let (source, replica) = (self.source, self.replica);
@@ -180,7 +180,7 @@ impl<'w> MergeJoin<'w> {
         let (held, (items, _)) = try_join(of_replica, of_source).await?;
         for ((key, item), held) in source_only.into_iter().zip(held.held) {
             match held {
-                Some(held) => self.meet(key, &held, item),
+                Some(held) => self.compare(key, &held, item),
                 None => self.candidates.extend(CandidateDifference::of(key, None, Some(item))),
             }
         }

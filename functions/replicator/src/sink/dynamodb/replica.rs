@@ -65,7 +65,7 @@ impl Replica for DynamoDbSink {
             let mut open = stream::iter(0..writes.len())
                 .map(|place| async move { (place, self.put_one(&writes[place], invocation).await) })
                 .buffer_unordered(self.in_flight);
-            while let Ok(Some((place, put))) = timeout_at(invocation.stop_at, open.next()).await {
+            while let Ok(Some((place, put))) = timeout_at(invocation.deadline, open.next()).await {
                 puts[place] = put;
             }
             puts
@@ -83,7 +83,7 @@ impl DynamoDbSink {
         let put = self.writer.put_item().table_name(self.table.name());
         let Err(error) = raw_body::with_raw_body(body, put.send()).await else { return WriteResult::Written };
         if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
-            return WriteResult::Refused;
+            return WriteResult::ConditionFailed;
         }
         match write_outcome::of(&error, write.revision) {
             WriteOutcome::Permanent(reason) => WriteResult::Permanent(reason),
@@ -92,7 +92,7 @@ impl DynamoDbSink {
             }
             // The guard's verdicts, of which this is none.
             WriteOutcome::Applied => WriteResult::Written,
-            WriteOutcome::Duplicate | WriteOutcome::Stale => WriteResult::Refused,
+            WriteOutcome::Duplicate | WriteOutcome::Stale => WriteResult::ConditionFailed,
         }
     }
 }

@@ -83,13 +83,15 @@ impl RequestEncoder {
         let revision = text(write.revision.encode().as_ref(), &mut buffer);
         let (attributes, gone) = match write.target {
             WriteTarget::Item(item) => (Cow::Owned(item.encode()), None),
-            WriteTarget::Gone { expired } => (Cow::Borrowed(write.key.as_str()), Some((now + self.tombstone, expired))),
+            WriteTarget::Tombstone { expired } => {
+                (Cow::Borrowed(write.key.as_str()), Some((now + self.tombstone, expired)))
+            }
         };
         let attributes = own(&attributes)?;
         let mut body = format!(r#"{{"TableName":{},"ConditionExpression":"#, self.table);
         match write.over {
             // Any attribute of the key tells whether anything is there.
-            ReplicaCondition::Nothing => {
+            ReplicaCondition::IfAbsent => {
                 let TopLevel { first, .. } =
                     serde_json::from_str(write.key.as_str()).map_err(|_| EncodeError::Names)?;
                 let first = serde_json::Value::from(first).to_string();

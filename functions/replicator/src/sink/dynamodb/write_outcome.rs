@@ -119,7 +119,7 @@ mod tests {
         let there = |number| refused_over(Some(AttributeValue::B(Blob::new(revision(number).encode().as_ref()))));
         assert_eq!(there("5"), WriteOutcome::Duplicate);
         assert_eq!(there("6"), WriteOutcome::Stale);
-        let reconciled = AttributeValue::B(Blob::new(revision("5").reconcile().encode().as_ref()));
+        let reconciled = AttributeValue::B(Blob::new(revision("5").next_reconciled().encode().as_ref()));
         assert_eq!(refused_over(Some(reconciled)), WriteOutcome::Stale);
         assert!(matches!(there("4"), WriteOutcome::Transient(_)));
         assert!(matches!(refused_over(None), WriteOutcome::Transient(_)));

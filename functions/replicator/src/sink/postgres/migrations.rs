@@ -50,7 +50,7 @@ pub enum MigrationError {
 /// [`MigrationError`], which names the step. What was applied before it stays.
 pub async fn migrate(database: &PostgresDatabase, until: Instant) -> Result<Vec<String>, MigrationError> {
     let runner = Runner::new(&steps()?);
-    let mut client = database.alone(until).await?;
+    let mut client = database.dedicated_connection(until).await?;
     let failed = |cause: String| {
         let (setting, address) = (database.setting(), database.address().to_string());
         MigrationError::Step { setting, address, cause }

@@ -105,7 +105,7 @@ impl Replica for PostgresSink {
 
 impl PostgresSink {
     async fn put_all(&self, writes: &[ReplicaWrite<'_>], invocation: &Invocation) -> Vec<WriteResult> {
-        let mut puts = vec![WriteResult::Refused; writes.len()];
+        let mut puts = vec![WriteResult::ConditionFailed; writes.len()];
         let mut rows = Vec::with_capacity(writes.len());
         for (place, write) in writes.iter().enumerate() {
             match UserRow::of_write(place, write, invocation.now) {
@@ -115,8 +115,8 @@ impl PostgresSink {
         }
         UserRow::sort(&mut rows);
         let (expecting, fresh): (Vec<_>, Vec<_>) = rows.into_iter().partition(UserRow::is_over_a_revision);
-        for (rows, over) in [(&fresh, UpsertMode::Nothing), (&expecting, UpsertMode::Expected)] {
-            let written = self.write(rows, over, invocation.stop_at).await;
+        for (rows, over) in [(&fresh, UpsertMode::IfAbsent), (&expecting, UpsertMode::Expected)] {
+            let written = self.write(rows, over, invocation.deadline).await;
             for place in written.places {
                 puts[place] = WriteResult::Written;
             }
@@ -136,7 +136,7 @@ impl PostgresSink {
         let revision: &[u8] = row.try_get(from).map_err(wrong)?;
         let item: Option<&str> = row.try_get(from + 1).map_err(wrong)?;
         let state = match item {
-            None => ReplicaState::Gone { expired: row.try_get(from + 2).map_err(wrong)? },
+            None => ReplicaState::Tombstone { expired: row.try_get(from + 2).map_err(wrong)? },
             Some(item) => {
                 let item = RawItem::parse(item);
                 ReplicaState::Item(item.map_err(|_| malformed("an item that is no DynamoDB JSON"))?)
@@ -151,7 +151,7 @@ impl PostgresSink {
 }
 
 /// The part of all hashes that a segment is of, both ends included.
-fn hashes(ScanSegment { segment, of }: ScanSegment) -> (i64, i64) {
+fn hashes(ScanSegment { segment, total_segments: of }: ScanSegment) -> (i64, i64) {
     let bound = |part: u32| i128::from(i64::MIN) + (i128::from(u64::MAX) + 1) * i128::from(part) / i128::from(of);
     let whole = |bound: i128| i64::try_from(bound).unwrap_or(i64::MAX);
     (whole(bound(segment)), whole(bound(segment + 1) - 1))
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn the_segments_are_all_hashes_and_none_twice() {
         for of in [1, 2, 3, 7, 1_000] {
-            let parts: Vec<_> = (0..of).map(|segment| hashes(ScanSegment { segment, of })).collect();
+            let parts: Vec<_> = (0..of).map(|segment| hashes(ScanSegment { segment, total_segments: of })).collect();
             assert_eq!((parts[0].0, parts[parts.len() - 1].1), (i64::MIN, i64::MAX));
             assert!(parts.windows(2).all(|two| two[0].1 + 1 == two[1].0), "{of}");
         }

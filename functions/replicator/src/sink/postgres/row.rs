@@ -43,7 +43,7 @@ impl<'a> UserRow<'a> {
     /// The row that a change leaves; a tombstone is laid `now`.
     pub(super) fn of_change(place: usize, change: &'a Change<'_>, now: OffsetDateTime) -> Result<Self, RowEncodeError> {
         let key = change.key.canonical();
-        let row = Self::bare(place, key, change.revision, change.at)?;
+        let row = Self::bare(place, key, change.revision, change.approximate_creation_time)?;
         match change.effect {
             ChangeKind::Write { image: Some(image) } => row.holding(Cow::Borrowed(image.get())),
             ChangeKind::Write { image: None } => Err(RowEncodeError::View),
@@ -63,7 +63,7 @@ impl<'a> UserRow<'a> {
         }
         match write.target {
             WriteTarget::Item(item) => row.holding(Cow::Owned(item.encode())),
-            WriteTarget::Gone { expired } => Ok(Self { gone: Some(now), expired, ..row }),
+            WriteTarget::Tombstone { expired } => Ok(Self { gone: Some(now), expired, ..row }),
         }
     }
 

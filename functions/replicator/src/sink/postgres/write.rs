@@ -15,7 +15,7 @@ pub(super) enum UpsertMode {
     /// Nothing or a lower revision: the guard.
     Lower,
     /// Nothing.
-    Nothing,
+    IfAbsent,
     /// Exactly the revisions that the rows expect.
     Expected,
 }
@@ -72,13 +72,13 @@ impl PostgresSink {
         let mut trusted = false;
         while let Some(rows) = open.pop() {
             let Err(fault) = self.write_at_once(rows, over, until, &mut written).await else { continue };
-            if fault.is_about_a_value() && rows.len() > 1 {
+            if fault.is_data_error() && rows.len() > 1 {
                 let (low, high) = rows.split_at(rows.len() / 2);
                 open.extend([high, low]);
                 continue;
             }
             let mut reason = fault.to_string();
-            if fault.is_about_a_value() {
+            if fault.is_data_error() {
                 // Is it this row, or would the table take none?
                 match if trusted { Ok(()) } else { self.takes_rows(until).await } {
                     Ok(()) => {
@@ -86,7 +86,7 @@ impl PostgresSink {
                         written.left.extend(rows.iter().map(|row| (row.place, RowFailure::Poison(reason.clone()))));
                         continue;
                     }
-                    Err(ServingError::Broken(why) | ServingError::Passing(why)) => reason = why,
+                    Err(ServingError::Broken(why) | ServingError::Transient(why)) => reason = why,
                 }
             }
             // What is left would meet with the same.
@@ -108,7 +108,7 @@ impl PostgresSink {
         let asked = self.database.run(until, |session| async move {
             let (sql, expecting) = match over {
                 UpsertMode::Lower => (statement::APPLY, false),
-                UpsertMode::Nothing => (statement::INSERT, false),
+                UpsertMode::IfAbsent => (statement::INSERT, false),
                 UpsertMode::Expected => (statement::REPLACE, true),
             };
             let statement = session.statement(sql).await?;
