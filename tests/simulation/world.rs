@@ -397,7 +397,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
             let records: Vec<usize> = step.records.iter().map(|entry| entry.body).collect();
             match step.work {
                 ActionKind::Deliver => {
-                    self.deliver(function, records, TaskRole::Delivery { mapping, ticket: step.ticket })
+                    self.deliver(function, records, TaskRole::Delivery { mapping, ticket: step.ticket });
                 }
                 ActionKind::Discard(_) if self.fail_recordings > 0 => {
                     self.fail_recordings -= 1;

@@ -114,7 +114,7 @@ async fn carry_out(
             match plan_repair(label, ailing[place].record_revision, held.as_ref(), item.as_ref()) {
                 // What a former round wrote stays told as written.
                 ReconcileAction::Settled if matches!(mended[place], RepairOutcome::Failed(_)) => {
-                    mended[place] = RepairOutcome::Written
+                    mended[place] = RepairOutcome::Written;
                 }
                 ReconcileAction::Settled => {}
                 ReconcileAction::Unmanaged(error) => {

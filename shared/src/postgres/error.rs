@@ -77,12 +77,12 @@ impl ErrorClassifier<'_> {
     /// What the driver could not do.
     pub(super) fn classify(self, error: &Error) -> PostgresError {
         match error.as_db_error() {
-            Some(said) => self.from_db_error(said),
-            None => self.from_connection_error(error),
+            Some(said) => self.classify_server_error(said),
+            None => self.classify_connection_error(error),
         }
     }
 
-    fn from_db_error(self, said: &DbError) -> PostgresError {
+    fn classify_server_error(self, said: &DbError) -> PostgresError {
         let (code, message) = (said.code(), said.message());
         let user = self.address.user();
         let (kind, what) = match code.code() {
@@ -127,7 +127,7 @@ impl ErrorClassifier<'_> {
         self.fault(kind, &what)
     }
 
-    fn from_connection_error(self, error: &Error) -> PostgresError {
+    fn classify_connection_error(self, error: &Error) -> PostgresError {
         let causes = causes(error);
         let certificate = error.source().is_some_and(is_about_the_certificate);
         if certificate {

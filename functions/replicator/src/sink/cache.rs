@@ -108,7 +108,7 @@ impl Sink for CacheSink {
                 }
                 Ok(Err(CacheError::Unavailable(error))) => tracing::warn!(error, "the cache cannot be marked yet"),
                 Err(_) => {
-                    tracing::warn!(cache.endpoint = self.cache.endpoint(), "the cache is silent: look after CACHE_URL")
+                    tracing::warn!(cache.endpoint = self.cache.endpoint(), "the cache is silent: look after CACHE_URL");
                 }
             }
             Ok(())
