@@ -1,11 +1,15 @@
-//! The words and dialects that Millrace's functions have in common.
+//! The library that Millrace's functions share.
 //!
-//! Words ([`user`], [`revision`], [`change`], [`number`], [`clock`], [`version_fence`], [`folding`], [`invocation`], [`metric`], [`http`]) know nothing
-//! of AWS. Dialects
-//! ([`stream`], [`item`], [`raw_item`], [`replica_item`]) turn a foreign shape into words and back, without a network. [`checkpoint`] decides;
-//! [`table`], [`table_reader`], [`cache`] and [`quarantine`] apply, [`postgres`] is a line to a database and [`iam_token`] its password, or
-//! the cache's. [`environment`], [`telemetry`] and [`aws`] are process plumbing, for a
-//! function's `main` and `config` alone. Imports point only downwards, in that order from right to left.
+//! Its modules form layers. A module imports only from its own layer and the layers listed before it:
+//!
+//! - Domain types, which do not depend on AWS: [`user`], [`revision`], [`change`], [`number`], [`clock`],
+//!   [`version_fence`], [`folding`], [`invocation`], [`metric`] and [`http`].
+//! - Codecs, which convert external formats to domain types and back, without network access: [`stream`], [`item`],
+//!   [`raw_item`] and [`replica_item`].
+//! - The decision where Lambda resumes a batch: [`checkpoint`].
+//! - Adapters, which do I/O: [`table`], [`table_reader`], [`cache`], [`quarantine`], [`postgres`] (a database
+//!   connection) and [`iam_token`] (the password of a database or of the cache).
+//! - Process setup, for a function's `main` and `config` only: [`environment`], [`telemetry`] and [`aws`].
 
 pub mod aws;
 pub mod cache;

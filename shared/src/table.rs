@@ -1,14 +1,17 @@
-//! The Users table, as what the API does with it: concrete, over the SDK's client, one network call in the common case.
+//! The API's access to the Users table: a concrete type over the SDK's client, with one network call in the common
+//! case.
 //!
-//! - A record whose expiry is past is absent, in conditions as in reads, though TTL removes it only hours later.
-//! - Every write carries its condition. A refused one returns the item that refused it, so that "absent", "exists" and
-//!   "changed meanwhile" are told apart without a second call.
-//! - Writes over a record name the attributes that they change: what other programs put there stays.
-//! - A record leaves room for what a replica's item has besides, within DynamoDB's 400 KB ([`MAX_ATTRIBUTES_BYTES`]).
-//! - Reads are consistent, except those through the email index, which DynamoDB offers only eventually.
+//! - An expired record counts as absent, in conditions and in reads, although TTL removes it hours later.
+//! - Every write has a condition. If the condition fails, the error contains the existing item, so that "absent",
+//!   "exists" and "changed concurrently" are distinguished without a second call.
+//! - A write to an existing record names the attributes that it changes, so attributes of other programs are preserved.
+//! - A record leaves room for the attributes that replication adds to a replica item, within DynamoDB's limit of 400 KB
+//!   ([`MAX_ATTRIBUTES_BYTES`]).
+//! - Reads are strongly consistent, except those through the email index, which supports only eventual consistency.
 //!
-//! The SDK retries calls whose answer was lost. A conditional write whose first attempt landed then meets its own
-//! result and is refused; who must know reads the record.
+//! The SDK retries calls whose response was lost. If the first attempt of a conditional write was applied, the retry
+//! finds the result of that attempt and its condition fails. A caller that must know whether the write was applied
+//! reads the record.
 
 mod batch;
 mod emails;
@@ -49,49 +52,50 @@ pub use nonce::NonceSource;
 use reservations::ReservationTable;
 pub use restore::{RestorePutError, RestoreTable};
 
-/// How often a write that another one overtook starts over before it gives up.
+/// Attempts at a write that other writes overtake, before it fails with [`WriteError::Contended`].
 const MAX_CONFLICT_RETRIES: usize = 8;
 
-/// Why a write did not happen.
+/// The error of a write.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// No record is there, or its expiry is past.
+    /// The record does not exist or has expired.
     #[error("the record does not exist")]
     NotFound,
-    /// A live record is there.
+    /// A live record exists already.
     #[error("the record exists already")]
     Exists,
     /// Another user has the email.
     #[error("another user has the email")]
     EmailTaken,
-    /// The record is not in the state that the precondition demands.
+    /// The record does not satisfy the precondition.
     #[error("the record's version is not the one demanded")]
     PreconditionFailed,
-    /// Other writes overtook this one again and again.
+    /// Other writes changed the record during every attempt.
     #[error("other writes overtook this one {MAX_CONFLICT_RETRIES} times")]
     Contended,
-    /// The table failed.
+    /// The call to the table failed.
     #[error(transparent)]
     Fault(#[from] TableError),
 }
 
-/// What a replacement did.
+/// The result of a replacement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PutOutcome {
-    /// The record as it is now.
+    /// The record after the write.
     pub user: User,
-    /// Whether no record was there before.
+    /// Whether the write created the record.
     pub created: bool,
 }
 
-/// A record as an item, which leaves room for what a replica's has besides.
+/// Encodes a record as an item, with room for the attributes that replication adds to a replica item.
 fn encode(user: &User) -> Result<AttributeMap, TableError> {
     let item = item::encode(user).map_err(TableError::refused)?;
     item.get(item::ATTRIBUTES).map_or(Ok(()), check_size)?;
     Ok(item)
 }
 
-/// `attributes` alone, so that a write of other members never meets the limit: they have limits of their own.
+/// Fails if `attributes` is too large. Nothing else is checked, so a write of other members never reaches this limit:
+/// each of them has a limit of its own.
 fn check_size(attributes: &AttributeValue) -> Result<(), TableError> {
     let bytes = value_bytes(attributes);
     if bytes > MAX_ATTRIBUTES_BYTES { Err(TableError::AttributesTooLarge(bytes)) } else { Ok(()) }
@@ -103,13 +107,13 @@ pub struct UserTable {
     client: Client,
     name: Arc<str>,
     email_index: Arc<str>,
-    /// The reservations of emails, if emails are unique.
+    /// The table of email reservations, if emails are unique.
     emails: Option<ReservationTable>,
     meter: CapacityMeter,
 }
 
 impl UserTable {
-    /// The table of this name, reached with this client.
+    /// Creates a table with this name and client.
     #[must_use]
     pub fn new(client: Client, name: String, email_index: String) -> Self {
         Self {
@@ -121,22 +125,22 @@ impl UserTable {
         }
     }
 
-    /// The same table, in which an email is one user's, by reservations in this table with nonces from this source.
+    /// Returns the table with unique emails: `emails` names the reservation table, and `nonces` supplies its nonces.
     #[must_use]
     pub fn with_unique_emails(self, emails: Option<&str>, nonces: NonceSource) -> Self {
         Self { emails: emails.map(|name| ReservationTable::new(name, nonces)), ..self }
     }
 
-    /// The same table, whose calls are counted here.
+    /// Returns the table with this meter, which counts the capacity of its calls.
     #[must_use]
     pub fn with_capacity_meter(&self, meter: CapacityMeter) -> Self {
         Self { meter, ..self.clone() }
     }
 
-    /// Reads one record, consistently.
+    /// Reads one record with strong consistency.
     ///
     /// # Errors
-    /// The table failed, or what is stored there is no user.
+    /// The call failed, or the stored item is not a valid user record.
     pub async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<User>, TableError> {
         match self.item(key).await?.filter(|item| item::is_live(item, now)) {
             Some(item) => Ok(Some(item::decode(item, now)?)),
@@ -152,10 +156,10 @@ impl UserTable {
         Ok(output.item)
     }
 
-    /// Writes a new record, over nothing or over an expired one.
+    /// Creates a record. It replaces an expired one.
     ///
     /// # Errors
-    /// [`WriteError::Exists`], or the table failed.
+    /// [`WriteError::Exists`] if a live record exists, or the call failed.
     pub async fn create(&self, user: &User, now: OffsetDateTime) -> Result<(), WriteError> {
         if let (Some(emails), Some(_)) = (&self.emails, &user.profile.email) {
             return self.create_unique(emails, user, now).await;
@@ -191,10 +195,10 @@ impl UserTable {
             })
     }
 
-    /// Makes the record be this, whether one is there or not. A record that was there keeps its creation time.
+    /// Replaces a record, or creates it if none exists. A replaced record keeps its creation time.
     ///
     /// # Errors
-    /// [`WriteError::PreconditionFailed`], [`WriteError::Contended`], or the table failed.
+    /// [`WriteError::PreconditionFailed`], [`WriteError::Contended`], or the call failed.
     pub async fn replace(
         &self,
         key: UserKey,
@@ -232,7 +236,8 @@ impl UserTable {
                     Err(ConditionalWriteError::Fault(fault)) => return Err(fault.into()),
                 }
             }
-            // Nothing is there, or what is there has expired: its leftovers must not show through the new record.
+            // The record does not exist or has expired. An expired item is replaced completely, so that none of its
+            // attributes remain.
             match self.put_if_absent(&user, now).await {
                 Ok(()) => return Ok(PutOutcome { user, created: true }),
                 Err(ConditionalWriteError::Condition(_)) if must_be_absent => {
@@ -245,7 +250,8 @@ impl UserTable {
         Err(WriteError::Contended)
     }
 
-    /// Writes over a live record, or over nothing unless the precondition demands a record. Returns what was there.
+    /// Writes over a live record, or creates one unless the precondition requires that it exists. Returns the previous
+    /// item.
     async fn overwrite(
         &self,
         user: &User,
@@ -269,14 +275,15 @@ impl UserTable {
         assignments.keep_or_set(&mut expression, item::CREATED_AT, item::text(format_rfc3339_millis(now)));
         assignments.touch(&mut expression, now);
         let old = self.update(&user.key, assignments, condition, expression, ReturnValue::AllOld).await?;
-        // An item that is nothing but its key is no record; some engines return one for an item just made.
+        // An item that contains only its key is not a record. Some engines return one for an item that was just
+        // created.
         Ok(old.filter(|old| old.len() > item::key(&user.key).len()))
     }
 
-    /// Merges a patch into a live record: one call, or a read before it if the patch reaches into `attributes`.
+    /// Applies a merge patch to a live record in one call. A patch of members of `attributes` reads the record first.
     ///
     /// # Errors
-    /// [`WriteError::Absent`], [`WriteError::PreconditionFailed`], [`WriteError::Contended`], or the table failed.
+    /// [`WriteError::NotFound`], [`WriteError::PreconditionFailed`], [`WriteError::Contended`], or the call failed.
     pub async fn patch(
         &self,
         key: &UserKey,
@@ -380,10 +387,10 @@ impl UserTable {
             })
     }
 
-    /// Deletes a live record; answers the version that it had, 0 if it had none.
+    /// Deletes a live record. Returns the version that it had, or 0 if it had none.
     ///
     /// # Errors
-    /// [`WriteError::Absent`], [`WriteError::PreconditionFailed`], or the table failed.
+    /// [`WriteError::NotFound`], [`WriteError::PreconditionFailed`], or the call failed.
     pub async fn delete(
         &self,
         key: &UserKey,
@@ -410,7 +417,8 @@ impl UserTable {
         let error = match call.send().await {
             Ok(output) => {
                 self.meter.add(output.consumed_capacity());
-                // One that is no version was never a record's, and nobody keeps it.
+                // A malformed version counts as 0: it is not that of a record of this service, and no cache contains
+                // such an item.
                 return Ok(output.attributes.as_ref().map_or(0, |old| item::version(old).unwrap_or(0)));
             }
             Err(error) => error,

@@ -1,4 +1,4 @@
-//! Many records by their keys, in one call and as few more as the table's business asks for.
+//! Batch reads: many records by their keys, with follow-up calls for keys that the table did not process.
 
 use std::time::Duration;
 
@@ -11,29 +11,30 @@ use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
 use crate::user::{User, UserKey};
 
-/// Keys that one call takes.
+/// The maximum number of keys in one call.
 pub const MAX_KEYS: usize = 100;
-/// Calls for one batch: an answer has at most 16 MB, and a busy table leaves keys for later.
+/// The maximum number of calls for one batch. A response is limited to 16 MB, and a busy table returns keys
+/// unprocessed.
 const CALLS: u32 = 5;
-/// The wait before the second call, if the first brought nothing; it doubles with each further one.
+/// The wait before the second call if the first returned nothing. It doubles with each further call.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
-/// What became of the keys. A key that is nowhere here has no live record.
+/// The result of a batch read. A requested key that is in none of the lists has no live record.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UserBatch {
-    /// Live records, in no order.
+    /// The live records, in no particular order.
     pub users: Vec<User>,
-    /// Keys of live items that are no users.
+    /// The keys of live items that are not valid user records.
     pub unreadable: Vec<UserKey>,
-    /// Keys that the table had no time for.
+    /// The keys that the table did not process within the maximum number of calls.
     pub unprocessed: Vec<UserKey>,
 }
 
 impl UserTable {
-    /// Reads at most [`MAX_KEYS`] distinct keys, consistently.
+    /// Reads up to [`MAX_KEYS`] distinct keys with strong consistency.
     ///
     /// # Errors
-    /// The table failed.
+    /// The call failed.
     pub async fn read_batch(&self, keys: &[UserKey], now: OffsetDateTime) -> Result<UserBatch, TableError> {
         let mut batch = UserBatch::default();
         let mut left: Vec<AttributeMap> = keys.iter().map(item::key).collect();
@@ -54,13 +55,14 @@ impl UserTable {
                 match (item::decode(item, now), key) {
                     (Ok(user), _) => batch.users.push(user),
                     (Err(_), Some(key)) => batch.unreadable.push(key),
-                    // Its key was asked for, so it is one of ours.
+                    // Does not occur: the item has one of the requested keys, all of which are valid.
                     (Err(unreadable), None) => return Err(unreadable.into()),
                 }
             }
             let unprocessed = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&*self.name));
             left = unprocessed.map(|table| table.keys).unwrap_or_default();
-            // A table that is busy wants a rest; an answer that was full does not.
+            // The table processed none of the keys, so it is throttled. After a full response the next call is sent at
+            // once.
             if left.len() == asked && call + 1 < CALLS {
                 tokio::time::sleep(wait).await;
                 wait *= 2;

@@ -1,16 +1,17 @@
-//! Email reservations: which user has an email, and by which of its records, so that no other user takes it.
+//! Email reservations: the records of which user have an email, so that no other user can take it.
 //!
-//! A reservation is some items of a table of its own, under the email in lower case:
+//! A reservation consists of items in a table of its own, whose partition key is the email in lower case:
 //!
-//! - an owner item (`#owner`): the user, a nonce, and until when the last of the user's records holds the email;
-//! - one item for each record that holds the email, until when it does.
+//! - an owner item (`#owner`) with the user, a nonce, and the latest expiry of the user's records that have the email;
+//! - one item for each record that has the email, with the record's expiry.
 //!
-//! Every transaction that adds, changes or removes a record's item puts the owner's item with a new nonce, on the
-//! condition that the nonce is the one that it read, or that no owner was there. A nonce never repeats, unlike a count that
-//! starts again when an item was deleted: a transaction that is late cannot take a reservation of after for the one of
-//! before. A record that has expired holds nothing, though TTL removes its item later.
+//! Every transaction that adds, changes or removes the item of a record also writes the owner item with a new nonce, or
+//! deletes it, on the condition that the nonce is the one that was read, or that no owner item existed. A nonce never
+//! repeats. A counter would, since it starts again after the item was deleted, and a delayed transaction could then
+//! mistake a later reservation for the one that it read. An expired record reserves nothing, although TTL removes its
+//! item later.
 //!
-//! Arithmetic without a network; `reservations` reads and writes.
+//! This module is pure; `reservations` does the I/O.
 
 use std::collections::HashMap;
 
@@ -27,28 +28,30 @@ use crate::user::{UserKey, UserProfile};
 pub(super) const EMAIL: &str = "email";
 /// The sort key.
 pub(super) const RECORD: &str = "record";
-/// The sort key of an owner's item: it sorts before every record's, because no identifier of a user begins so low.
+/// The sort key of an owner item. It sorts before those of all records, because `#` is lower than every character that
+/// a user identifier may begin with.
 pub(super) const OWNER: &str = "#owner";
 const USER_ID: &str = "user_id";
 const NONCE: &str = "nonce";
 const EXPIRES_AT: &str = "expires_at";
 
-/// The spelling under which an email is somebody's: mail providers tell no case apart, though an index does.
+/// Returns the form in which an email is reserved: lower case, because mail providers do not distinguish case, although
+/// the email index does.
 fn normalised(email: &str) -> String {
     email.to_ascii_lowercase()
 }
 
-/// The sort key of a record's item.
+/// Returns the sort key of a record's item.
 pub(super) fn record_of(key: &UserKey) -> String {
     format!("{}/{}", key.id, key.timestamp.seconds())
 }
 
-/// The key of an item of a reservation.
+/// Returns the key of an item of a reservation.
 pub(super) fn key_of(email: &str, record: &str) -> AttributeMap {
     HashMap::from([(EMAIL.to_owned(), item::text(email)), (RECORD.to_owned(), item::text(record))])
 }
 
-/// From which second on something holds an email no more.
+/// The epoch second from which on a record, or the last of several, no longer reserves an email.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct HeldUntil(i64);
 
@@ -79,10 +82,10 @@ impl From<Option<ExpiresAt>> for HeldUntil {
     }
 }
 
-/// An email as a record holds it.
+/// An email that a record has, and the expiry of the record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct HeldEmail {
-    /// In lower case.
+    /// The email in lower case.
     pub(super) email: String,
     pub(super) until: HeldUntil,
 }
@@ -99,12 +102,12 @@ impl HeldEmail {
     }
 }
 
-/// The owner of an email, as read.
+/// The owner item of an email, as it was read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct EmailOwner {
     user_id: String,
     nonce: String,
-    /// Until when the last of its records holds the email.
+    /// The latest expiry of the user's records that have the email.
     pub(super) until: HeldUntil,
 }
 
@@ -120,25 +123,26 @@ impl EmailOwner {
     }
 }
 
-/// Until when a record's item holds the email.
+/// Returns the expiry in the reservation item of a record.
 pub(super) fn held_until(item: &AttributeMap) -> Result<HeldUntil, TableError> {
     HeldUntil::read(item).ok_or_else(|| TableError::refused("the expiry of an email's record cannot be read"))
 }
 
-/// What a transaction does to a reservation.
+/// A change to a reservation, as part of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReservationWrite<'w> {
     pub(super) table: &'w str,
     pub(super) email: &'w str,
     pub(super) key: &'w UserKey,
-    /// The owner as it was read.
+    /// The owner item that was read, if there was one.
     pub(super) owner: Option<&'w EmailOwner>,
-    /// The owner's next nonce.
+    /// The new nonce of the owner item.
     pub(super) nonce: &'w str,
 }
 
 impl ReservationWrite<'_> {
-    /// The record holds the email until then, and the last of the user's records until `last`.
+    /// Returns the writes that reserve the email for the record until `until`. `last` is the latest expiry of the
+    /// user's records that have the email.
     pub(super) fn take(&self, until: HeldUntil, last: HeldUntil) -> Result<[TransactWriteItem; 2], BuildError> {
         let mut record = key_of(self.email, &record_of(self.key));
         until.write(&mut record);
@@ -146,7 +150,8 @@ impl ReservationWrite<'_> {
         Ok([self.put_owner(last)?, TransactWriteItem::builder().put(record).build()])
     }
 
-    /// The record leaves the email, which others of the user's hold until `last`, or none.
+    /// Returns the writes that release the record's email. `last` is the latest expiry of the user's other records that
+    /// have it, or `None` if there are none.
     pub(super) fn leave(&self, last: Option<HeldUntil>) -> Result<[TransactWriteItem; 2], BuildError> {
         let owner = match last {
             Some(last) => self.put_owner(last)?,
@@ -183,7 +188,7 @@ impl ReservationWrite<'_> {
         Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
-    /// Nothing of the reservation has changed since it was read.
+    /// Returns the condition that the reservation has not changed since it was read.
     fn as_read(&self) -> (&'static str, Option<HashMap<String, AttributeValue>>) {
         match self.owner {
             None => ("attribute_not_exists(email)", None),

@@ -1,4 +1,4 @@
-//! What can go wrong with the table, by what the caller does next: come again, send less, or call an operator.
+//! Errors of the table, classified by the caller's next step: retry, send less, or call an operator.
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -9,31 +9,31 @@ use crate::item::{AttributeMap, ItemParseError};
 
 type ErrorCause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// The table failed.
+/// The error of a call to the table.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// Too many requests for what the table is scaled to at the moment: come again.
+    /// The request rate exceeds the table's current capacity. Retry.
     #[error("the table is throttled")]
     Throttled(#[source] ErrorCause),
-    /// No answer, or an answer that says the service is at fault: come again.
+    /// The service did not respond or reported an internal error. Retry.
     #[error("the table is unavailable")]
     Unavailable(#[source] ErrorCause),
-    /// The item would be over DynamoDB's 400 KB: send less.
+    /// The item would exceed DynamoDB's limit of 400 KB. Send less.
     #[error("the item would be over 400 KB")]
     TooLarge(#[source] ErrorCause),
-    /// `attributes` would leave no room for the rest of a record and for what a replica's item has besides: send less.
+    /// `attributes` would leave no room for the rest of the record and the attributes that replication adds. Send less.
     #[error("`attributes` takes {0} bytes: at most {MAX_ATTRIBUTES_BYTES} are allowed")]
     AttributesTooLarge(usize),
-    /// What is stored under the key is no user; another program wrote it.
+    /// The item stored under the key is not a valid user record; another program wrote it.
     #[error("the stored item is no user")]
     Unreadable(#[from] ItemParseError),
-    /// The table refuses the request as such (access, schema, name): call an operator.
+    /// The table rejects the request itself (access, schema, name). Call an operator.
     #[error("the table refused the request")]
     Refused(#[source] ErrorCause),
 }
 
 impl TableError {
-    /// Names the kind of an SDK's error.
+    /// Classifies an error of the SDK.
     pub(super) fn of<E>(error: SdkError<E, HttpResponse>) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -44,19 +44,19 @@ impl TableError {
                 let status = failed.raw().status().as_u16();
                 kind_of(failed.err().code().unwrap_or_default(), failed.err().message().unwrap_or_default(), status)
             }
-            // Timeouts, lost connections, answers cut short, and whatever kinds a later SDK adds.
+            // Timeouts, lost connections, truncated responses, and kinds that a later SDK adds.
             _ => Self::Unavailable,
         };
         kind(Box::new(error))
     }
 
-    /// Names the kind of a transaction that was cancelled for this reason, which is no refused condition.
+    /// Classifies the cancellation of a transaction by its reason, which must not be a failed condition.
     pub(super) fn of_reason(code: &str, message: &str, error: impl Into<ErrorCause>) -> Self {
         let kind = match code {
             "ThrottlingError" | "ProvisionedThroughputExceeded" => Self::Throttled,
             "ValidationError" if message.starts_with("Item size") => Self::TooLarge,
             "ValidationError" | "ItemCollectionSizeLimitExceeded" => Self::Refused,
-            // A conflict with another transaction, and whatever reasons a later service adds.
+            // A conflict with another transaction, and reasons that a later service adds.
             _ => Self::Unavailable,
         };
         kind(error.into())
@@ -77,16 +77,17 @@ fn kind_of(code: &str, message: &str, status: u16) -> fn(ErrorCause) -> TableErr
         | "ReplicatedWriteConflictException"
         | "RequestTimeout"
         | "RequestTimeoutException" => TableError::Unavailable,
-        // DynamoDB has no code of its own for this: "Item size [to update] has exceeded the maximum allowed size".
+        // DynamoDB has no error code for this, only the message: "Item size [to update] has exceeded the maximum
+        // allowed size".
         "ValidationException" if message.starts_with("Item size") => TableError::TooLarge,
         _ if status >= 500 => TableError::Unavailable,
         _ => TableError::Refused,
     }
 }
 
-/// Why a conditional write did not happen.
+/// The error of a conditional write.
 pub(super) enum ConditionalWriteError {
-    /// The condition is false of this item, or of none.
+    /// The condition failed for this item, or because no item exists.
     Condition(Option<AttributeMap>),
     Fault(TableError),
 }

@@ -1,6 +1,7 @@
-//! Conditions and updates in DynamoDB's expression language. Attribute names always go through placeholders, because
-//! some (`name`, `status`, `timestamp`) are reserved words; a placeholder is declared when it is used, because DynamoDB
-//! refuses unused ones.
+//! Conditions and updates in DynamoDB's expression language.
+//!
+//! Attribute names always use placeholders, because some (`name`, `status`, `timestamp`) are reserved words. A
+//! placeholder is declared when it is used, because DynamoDB rejects unused ones.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -42,8 +43,8 @@ impl ExpressionBuilder {
         (Some(self.names).filter(|names| !names.is_empty()), Some(self.values).filter(|values| !values.is_empty()))
     }
 
-    /// A record's expiry is not past: [`item::is_live`] in DynamoDB's words. One that is no number compares as false,
-    /// whichever way it is compared.
+    /// Returns the condition that a record has not expired: [`item::is_live`] as an expression. A comparison with an
+    /// expiry that is not a number is false in both directions, hence the separate check of its type.
     pub(super) fn live(&mut self, now: OffsetDateTime) -> String {
         let (expiry, now, forgotten) = self.expiry(now);
         let number = self.value("number", item::text("N"));
@@ -53,20 +54,21 @@ impl ExpressionBuilder {
         )
     }
 
-    /// Nothing is there, or what is there has expired.
+    /// Returns the condition that no item exists, or an expired one.
     pub(super) fn absent(&mut self, now: OffsetDateTime) -> String {
         let key = self.name(item::USER_ID);
         let (expiry, now, forgotten) = self.expiry(now);
         format!("attribute_not_exists({key}) OR ({expiry} <= {now} AND {expiry} > {forgotten})")
     }
 
-    /// The expiry, and between which seconds it is past.
+    /// Returns the name of the expiry and the bounds between which it is past: up to `now`, and after the last second
+    /// that TTL ignores as too old.
     fn expiry(&mut self, now: OffsetDateTime) -> (String, String, String) {
         let forgotten = self.value("forgotten", item::whole(ExpiresAt::last_forgotten(now)));
         (self.name(item::EXPIRES_AT), self.value("now", item::whole(now.unix_timestamp())), forgotten)
     }
 
-    /// A live record is there and satisfies the precondition.
+    /// Returns the condition that a live record exists and satisfies the precondition.
     pub(super) fn present(&mut self, precondition: &Precondition, now: OffsetDateTime) -> String {
         let key = self.name(item::USER_ID);
         let mut text = format!("attribute_exists({key}) AND {}", self.live(now));
@@ -74,10 +76,11 @@ impl ExpressionBuilder {
         text
     }
 
-    /// Nothing is there, or a live record that satisfies the precondition.
+    /// Returns the condition that no item exists, or a live record that satisfies the precondition.
     pub(super) fn absent_or_present(&mut self, precondition: &Precondition, now: OffsetDateTime) -> String {
         let key = self.name(item::USER_ID);
-        // AND binds before OR; parentheses around it all may come out doubled, which DynamoDB refuses.
+        // AND takes precedence over OR. Parentheses around the whole condition could be doubled, which DynamoDB
+        // rejects.
         let mut text = format!("attribute_not_exists({key}) OR {}", self.live(now));
         self.demand(&mut text, precondition);
         text
@@ -97,7 +100,8 @@ impl ExpressionBuilder {
         }
     }
 
-    /// The version is one of these. An empty list is none of them, which the language can only say with an absurdity.
+    /// Returns the condition that the version is one of these. No version is in an empty list; since the language has
+    /// no constant `false`, the condition for it is one that no existing item satisfies.
     fn one_of(&mut self, label: &str, versions: &[u64]) -> String {
         if versions.is_empty() {
             return format!("attribute_not_exists({})", self.name(item::USER_ID));
@@ -117,7 +121,7 @@ impl ExpressionBuilder {
     }
 }
 
-/// What an update sets and removes.
+/// The actions of an update expression.
 #[derive(Default)]
 pub(super) struct UpdateExpression {
     set: Vec<String>,
@@ -134,7 +138,7 @@ impl UpdateExpression {
         self.remove.push(expression.name(attribute));
     }
 
-    /// Sets the attribute unless it is there.
+    /// Sets the attribute if the item does not have it.
     pub(super) fn keep_or_set(&mut self, expression: &mut ExpressionBuilder, attribute: &str, value: AttributeValue) {
         let (name, value) = (expression.name(attribute), expression.value(attribute, value));
         self.set.push(format!("{name} = if_not_exists({name}, {value})"));
@@ -154,7 +158,8 @@ impl UpdateExpression {
         }
     }
 
-    /// What every write does: one version more (a first one where none is), and the time of the write.
+    /// Adds the changes that every write makes: it increments the version, or sets a first one if there is none, and
+    /// sets the time of the write.
     pub(super) fn touch(&mut self, expression: &mut ExpressionBuilder, now: OffsetDateTime) {
         let version = expression.name(item::VERSION);
         let before = expression.value("before", item::whole(first_version(now) - 1));

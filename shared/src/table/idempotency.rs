@@ -1,9 +1,9 @@
-//! A create that happens at most once, however often it is asked for: by an idempotency key.
+//! Idempotent creates: a request with an idempotency key creates its record at most once, however often it is sent.
 //!
-//! What was asked with a key stands in a table of its own. An attempt first claims the key; then one transaction writes
-//! the record and, in the same breath, that the key has been answered. Whatever is cut short leaves either nothing but a
-//! claim, which ends by itself, or the whole: there is no moment at which a record is there and its key does not say so.
-//! An attempt that lost its claim cannot write any more, since the transaction asks for the claim.
+//! The state of each key is stored in a table of its own. An attempt first claims the key. One transaction then creates
+//! the record and marks the key as completed. An interrupted attempt therefore leaves either a claim, which expires
+//! automatically, or both writes: a record never exists without its key being completed. An attempt that has lost its
+//! claim can no longer write, because the claim is a condition of the transaction.
 //!
 //! The item is an idempotency record in the format of Powertools for AWS Lambda, with `owner_token` in addition:
 //!
@@ -15,9 +15,9 @@
 //! | `expiration` | N | when the record expires, in epoch seconds; the table's TTL attribute |
 //! | `validation` | S | digest of the request |
 //! | `data` | S | JSON of the `outcome`: `already_exists`, or `created` with `user_id`, `timestamp`, `created_at` |
-//! | `owner_token` | S | identifies the attempt that holds the claim |
+//! | `owner_token` | S | identifies the attempt that has the claim |
 //!
-//! It contains no data of the user but the key of the created record.
+//! The only user data that it contains is the key of the created record.
 
 use std::collections::HashMap;
 
@@ -42,9 +42,9 @@ use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
 use crate::user::{User, UserKey};
 
-/// How long an answer is given again.
+/// The time for which the outcome of a request is repeated.
 pub const IDEMPOTENCY_TTL_SECONDS: i64 = 24 * 60 * 60;
-/// How long an attempt that was cut short holds its key: longer than any request takes.
+/// The time after which the claim of an interrupted attempt expires: longer than any request takes.
 pub const IN_PROGRESS_EXPIRY_SECONDS: i64 = 30;
 
 const ID: &str = "id";
@@ -60,32 +60,32 @@ const IN_PROGRESS: &str = "INPROGRESS";
 /// The status of a record whose attempt has created the user's record or found another one.
 const COMPLETED: &str = "COMPLETED";
 
-/// The condition that the attempt still holds its claim.
+/// The condition that the attempt still has its claim.
 const HOLDS_CLAIM: &str = "owner_token = :owner AND #status = :in_progress";
 /// The update that completes the record.
 const COMPLETE: &str = "SET #status = :completed, #data = :data REMOVE in_progress_expiration";
 
-/// What is asked for.
+/// An attempt at an idempotent create.
 #[derive(Clone, Debug)]
 pub struct IdempotencyRecord {
-    /// The key, within the caller's own: a digest.
+    /// The digest of the caller and its idempotency key.
     pub id: String,
-    /// The request: a digest.
+    /// The digest of the request.
     pub fingerprint: String,
-    /// Tells this attempt from every other.
+    /// The unique token of this attempt.
     pub owner: String,
 }
 
-/// What came of it, now or before.
+/// The outcome of this attempt or of an earlier one with the same key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum IdempotencyOutcome {
-    /// This record was created at this moment.
+    /// The record with this key was created at this time.
     Created(UserKey, OffsetDateTime),
-    /// Another record was there already.
+    /// A record with the same key existed already.
     Exists,
-    /// Another attempt is under way, for this many seconds at most.
+    /// Another attempt is in progress, for at most this number of seconds.
     InProgress(i64),
-    /// The key came before with another request.
+    /// The idempotency key was used before with a different request.
     PayloadMismatch,
 }
 
@@ -118,20 +118,20 @@ impl StoredOutcome {
     }
 }
 
-/// Which of a transaction's writes refused.
+/// The reason why a transaction was not executed.
 pub(super) enum TransactionCancelled {
-    /// The first one: the record's.
+    /// The condition of the first write failed, which is that of the record.
     RecordConditionFailed,
-    /// Another one, or another transaction was at the same items.
+    /// The condition of another write failed, or another transaction was changing the same items.
     Conflict,
     Fault(TableError),
 }
 
 impl UserTable {
-    /// Writes a new record if this attempt is the first of its key, and otherwise tells what came of the first.
+    /// Creates a record if this attempt is the first with its key; otherwise returns the outcome of the first.
     ///
     /// # Errors
-    /// A table failed. Nothing was written then, or the next attempt finds out that it was.
+    /// A call failed. Either nothing was written, or the next attempt with the key returns the outcome.
     pub async fn create_idempotent(
         &self,
         attempts: &str,
@@ -159,7 +159,7 @@ impl UserTable {
                     self.answer_exists(attempts, attempt).await?;
                     return Ok(IdempotencyOutcome::Exists);
                 }
-                // The claim is lost, or the email's reservation has changed meanwhile.
+                // The claim is lost, or the email's reservation was changed concurrently.
                 Err(TransactionCancelled::Conflict) => match self.found(attempts, attempt, now).await? {
                     None => {}
                     Some(found) => return Ok(found),
@@ -170,7 +170,8 @@ impl UserTable {
                 }
             }
         }
-        // It may have landed all the same. To give the claim back is to make sure that it has not, or to learn that it has.
+        // The transaction may have been executed despite the error. Releasing the claim either ensures that it never
+        // will be, or returns the outcome.
         match self.release_lock(attempts, attempt, now).await {
             Ok(Some(created)) => Ok(created),
             Ok(None) | Err(_) => Err(failed),
@@ -188,7 +189,7 @@ impl UserTable {
         }
     }
 
-    /// Claims the key; answers what an earlier attempt came to, if there was one.
+    /// Claims the key. Returns the outcome of an earlier attempt if there was one.
     async fn acquire_lock(
         &self,
         attempts: &str,
@@ -238,13 +239,14 @@ impl UserTable {
         });
         match refused {
             ConditionalWriteError::Condition(Some(earlier)) => read(&earlier, attempt, now),
-            // It was deleted between the check and the answer: the next attempt finds the key free.
+            // The item was deleted after the check and before it could be returned. The next attempt finds the key
+            // free.
             ConditionalWriteError::Condition(None) => Ok(Some(IdempotencyOutcome::InProgress(1))),
             ConditionalWriteError::Fault(fault) => Err(fault),
         }
     }
 
-    /// The one transaction.
+    /// Executes the transaction that creates the record and completes the key.
     async fn create_and_answer(
         &self,
         attempts: &str,
@@ -268,7 +270,8 @@ impl UserTable {
             .map_err(|error| TransactionCancelled::Fault(TableError::refused(error)))?;
         let mut writes = vec![put, TransactWriteItem::builder().update(answered).build()];
         writes.extend(reservations);
-        // The SDK gives each transaction a token of its own: one that landed, unheard, is not carried out twice.
+        // The SDK sends a client token with each transaction, so a retry after a lost response does not execute it
+        // twice.
         let written = self
             .client
             .transact_write_items()
@@ -304,7 +307,7 @@ impl UserTable {
                 self.meter.add(output.consumed_capacity());
                 Ok(())
             }
-            // Another attempt has the key by now, and will come to the same.
+            // Another attempt has claimed the key and will come to the same outcome.
             Err(error)
                 if error.as_service_error().is_some_and(UpdateItemError::is_conditional_check_failed_exception) =>
             {
@@ -314,7 +317,7 @@ impl UserTable {
         }
     }
 
-    /// What the key says now; nothing if it is still this attempt's own.
+    /// Returns the outcome that is stored for the key, or `None` if this attempt still has the claim.
     async fn found(
         &self,
         attempts: &str,
@@ -331,7 +334,7 @@ impl UserTable {
         }
     }
 
-    /// Gives the claim back, unless it was answered meanwhile.
+    /// Releases the claim. Returns the outcome if the key was completed by this attempt.
     async fn release_lock(
         &self,
         attempts: &str,
@@ -372,7 +375,7 @@ impl UserTable {
     }
 }
 
-/// What a key's item says; nothing if it is this attempt's own claim, still open.
+/// Returns the outcome in a key's item, or `None` if it is this attempt's own claim.
 fn read(
     item: &AttributeMap,
     attempt: &IdempotencyRecord,
@@ -388,7 +391,7 @@ fn read(
             let number = item.get(IN_PROGRESS_EXPIRATION).and_then(|value| value.as_n().ok());
             let expiration = number.and_then(|number| number.parse::<i128>().ok());
             let expiration = expiration.ok_or_else(|| corrupt(item, IN_PROGRESS_EXPIRATION, "epoch milliseconds"))?;
-            // Rounded up: the claim has expired when the caller retries.
+            // Rounded up, so that the claim has expired when the caller retries.
             let seconds = (expiration - milliseconds(now) + 999).div_euclid(1_000);
             Ok(Some(IdempotencyOutcome::InProgress(
                 i64::try_from(seconds).unwrap_or(IN_PROGRESS_EXPIRY_SECONDS).clamp(1, IN_PROGRESS_EXPIRY_SECONDS),
@@ -402,11 +405,11 @@ fn read(
     }
 }
 
-/// The record has an attribute that no attempt writes.
+/// Returns the error for an attribute with a value that no attempt writes.
 fn corrupt(item: &AttributeMap, attribute: &str, expected: &str) -> TableError {
     let found = match item.get(attribute) {
         None => "missing".to_owned(),
-        // It contains the user's id, which no log shows.
+        // The text contains the user's identifier, which must not be logged.
         Some(AttributeValue::S(text)) if attribute == DATA => format!("a text of {} bytes", text.len()),
         Some(value) => format!("{value:?}"),
     };
@@ -417,7 +420,7 @@ fn milliseconds(time: OffsetDateTime) -> i128 {
     time.unix_timestamp_nanos().div_euclid(1_000_000)
 }
 
-/// Why a transaction did not happen.
+/// Returns the reason for which a transaction was cancelled.
 pub(super) fn cancelled(
     error: SdkError<TransactWriteItemsError, aws_sdk_dynamodb::config::http::HttpResponse>,
 ) -> TransactionCancelled {
@@ -427,7 +430,8 @@ pub(super) fn cancelled(
     let reasons = why.cancellation_reasons();
     let has = |reason: &CancellationReason, code: &str| reason.code() == Some(code);
     let refuses = |reason: &CancellationReason| has(reason, "ConditionalCheckFailed");
-    // The others first: a transaction that landed before finds its own record, and its own word that it has.
+    // The other writes are checked first. If the transaction was executed before, the condition of the record fails
+    // because the record exists now, but so does the condition of the completed key or of the changed reservation.
     if reasons.iter().skip(1).any(refuses) || reasons.iter().any(|reason| has(reason, "TransactionConflict")) {
         return TransactionCancelled::Conflict;
     }

@@ -1,8 +1,8 @@
-//! Lists of records, page by page.
+//! Paginated lists of records.
 //!
-//! Expired records are filtered by DynamoDB after it has read them, so a page of the table may hold fewer than were
-//! asked for, or none: a page here is filled from the next ones, within a budget of calls. One record more than the
-//! limit is asked for, so that a page knows whether it is the last without a call to find out.
+//! DynamoDB filters expired records after reading them, so a page of the table may contain fewer records than
+//! requested, or none. A page here is therefore filled from several calls, up to a maximum. It requests one record more
+//! than the limit, so that it knows whether it is the last page without another call.
 
 use std::collections::HashMap;
 
@@ -17,65 +17,65 @@ use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
 use crate::user::{User, UserKey};
 
-/// Calls that one page may cost; each reads at most 1 MB.
+/// The maximum number of calls for one page. Each reads at most 1 MB.
 const CALLS: usize = 5;
-/// What a call after the first asks for at least: the first one showed that most records here have expired.
+/// The minimum limit of each call after the first, which has shown that most of the records here have expired.
 const MIN_REFILL_LIMIT: usize = 200;
 
-/// By the records' seconds.
+/// The sort order of a list, by the records' timestamps.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum ListOrder {
-    /// The latest second first.
+    /// Latest timestamp first.
     #[default]
     NewestFirst,
-    /// The earliest second first.
+    /// Earliest timestamp first.
     OldestFirst,
 }
 
-/// One part of a scan that is read in parts side by side.
+/// One segment of a parallel scan.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ListSegment {
-    /// Which one, from 0.
+    /// The index of the segment, from 0.
     pub index: u16,
-    /// How many there are.
+    /// The number of segments.
     pub of: u16,
 }
 
-/// Which records, and in which order.
+/// The records to list, and their order.
 #[derive(Clone, Copy, Debug)]
 pub enum ListQuery<'a> {
-    /// The records of one user, from and to these seconds inclusive.
+    /// The records of one user with a timestamp in an inclusive range.
     User {
         /// The user.
         id: &'a UserId,
-        /// The earliest second.
+        /// The earliest timestamp.
         from: Option<Timestamp>,
-        /// The latest second.
+        /// The latest timestamp.
         to: Option<Timestamp>,
-        /// Their order.
+        /// The sort order.
         order: ListOrder,
     },
-    /// The records with this address. Eventually consistent: it reads the index.
+    /// The records with this email. Eventually consistent, because it reads the email index.
     Email {
-        /// The address.
+        /// The email.
         email: &'a Email,
-        /// Their order.
+        /// The sort order.
         order: ListOrder,
     },
-    /// Every record, in the table's own order.
+    /// Every record, in the order of a table scan.
     All {
-        /// The part of them that is read, if not the whole.
+        /// The segment to scan; `None` scans the whole table.
         segment: Option<ListSegment>,
     },
 }
 
-/// A place in a list: the key of the record that the next page starts after. Its parts are the key's own texts, since
-/// the record may be one that this program cannot read.
+/// A position in a list: the key of the record after which the next page starts. It contains the key's original text,
+/// because that record may not be a valid user record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PageKey {
-    /// The partition key.
+    /// The value of the partition key.
     pub user_id: String,
-    /// The sort key, in decimal.
+    /// The value of the sort key, in decimal.
     pub timestamp: String,
 }
 
@@ -88,11 +88,13 @@ impl From<&UserKey> for PageKey {
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UserPage {
-    /// Live records, at most as many as asked for.
+    /// The live records, at most as many as requested.
     pub users: Vec<User>,
-    /// Where the next page starts; none after the last page. A page may be short, or empty, and yet have a next one.
+    /// The position after which the next page starts; `None` on the last page. A short or empty page may still have a
+    /// next one.
     pub next: Option<PageKey>,
-    /// Live items that are no users. They are left out, for one of them must not hide the others.
+    /// The errors of live items that are not valid user records. They are skipped, so that they do not hide the other
+    /// records.
     pub unreadable: Vec<ItemParseError>,
 }
 
@@ -100,7 +102,7 @@ impl UserTable {
     /// Reads a page of at most `limit` records after a position.
     ///
     /// # Errors
-    /// The table failed.
+    /// The call failed.
     pub async fn list(
         &self,
         listing: ListQuery<'_>,

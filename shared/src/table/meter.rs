@@ -1,11 +1,11 @@
-//! What the calls of one request cost.
+//! The consumed capacity of the calls of one request.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::types::ConsumedCapacity;
 
-/// Adds up capacity units as DynamoDB tells them with its answers. A clone adds to the same sum. A refused condition costs
-/// units, too, which no answer tells.
+/// Adds up the capacity units that DynamoDB reports in its responses. Clones share one sum. A failed condition also
+/// consumes units, but its response does not report them.
 #[derive(Clone, Debug, Default)]
 pub struct CapacityMeter(Arc<Mutex<f64>>);
 
@@ -15,7 +15,7 @@ impl CapacityMeter {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) += units;
     }
 
-    /// Units so far.
+    /// Returns the units consumed so far.
     #[must_use]
     pub fn consumed_units(&self) -> f64 {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,4 +1,4 @@
-//! Texts that never repeat, drawn from a source that is handed over: [`NonceSource`]
+//! Unique strings from an injected source: [`NonceSource`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::clock::Clock;
 
-/// A source of texts that never repeat. A clone draws from the same.
+/// A source of strings that never repeat. Clones share it.
 #[derive(Clone)]
 pub struct NonceSource(Arc<dyn Fn() -> String + Send + Sync>);
 
 impl NonceSource {
-    /// Random identifiers by the time of this clock.
+    /// Creates a source of UUIDs (version 7) that takes the time from this clock.
     #[must_use]
     pub fn of(clock: Clock) -> Self {
         Self(Arc::new(move || {

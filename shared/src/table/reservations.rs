@@ -1,4 +1,4 @@
-//! Email reservations as they are read and written beside a record: in one transaction with it. [`EmailReservations`]
+//! Reads and writes of email reservations, in one transaction with the record: [`EmailReservations`].
 
 use std::sync::Arc;
 
@@ -14,9 +14,10 @@ use super::{CapacityMeter, TableError, WriteError};
 use crate::item::{self, AttributeMap};
 use crate::user::UserKey;
 
-/// What a first query asks for: an owner, the record in question, and one that holds the email as long.
+/// The limit of the first query: enough for the owner item, the record in question, and a record that has the email as
+/// long.
 const FIRST: i32 = 8;
-/// What each further one asks for.
+/// The limit of each further query.
 const FURTHER: i32 = 1_000;
 
 #[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
@@ -24,7 +25,7 @@ pub(super) fn unbuilt(error: BuildError) -> TableError {
     TableError::refused(error.to_string())
 }
 
-/// The table of reservations, and what their nonces are drawn from.
+/// The reservation table and the source of its nonces.
 #[derive(Clone, Debug)]
 pub(super) struct ReservationTable {
     name: Arc<str>,
@@ -37,22 +38,22 @@ impl ReservationTable {
     }
 }
 
-/// The reservations, and with what they are reached.
+/// The reservation table with the client and the meter for its calls.
 pub(super) struct EmailReservations<'t> {
     pub(super) client: &'t Client,
     pub(super) meter: &'t CapacityMeter,
     pub(super) table: &'t ReservationTable,
 }
 
-/// A reservation as far as it was read.
+/// The part of a reservation that was read.
 struct EmailReservation {
     owner: Option<EmailOwner>,
-    /// Until when other live records hold the email; none if none does.
+    /// The latest expiry of the other live records that have the email; `None` if there are none.
     others: Option<HeldUntil>,
 }
 
 impl EmailReservations<'_> {
-    /// The writes for a record whose email changes from one to another, or stays while the record's expiry may change.
+    /// Returns the writes for a record whose email changes, or whose email stays while its expiry may change.
     pub(super) async fn moved(
         &self,
         key: &UserKey,
@@ -73,7 +74,7 @@ impl EmailReservations<'_> {
         Ok(writes)
     }
 
-    /// Whether another user has the email.
+    /// Returns whether another user has the email.
     pub(super) async fn is_taken(&self, key: &UserKey, email: &str, now: OffsetDateTime) -> Result<bool, TableError> {
         match self.owner(email).await? {
             Some(owner) if !owner.is(key) => self.is_another_s(key, email, now).await,
@@ -81,8 +82,8 @@ impl EmailReservations<'_> {
         }
     }
 
-    /// Whether another user has the email by a live record. Owner and records are of one read: since the owner was read
-    /// before, this user may have taken the email over itself.
+    /// Returns whether another user has the email through a live record. The owner item is read again, in the same
+    /// query as the records, because this user may have taken the email since it was read.
     async fn is_another_s(&self, key: &UserKey, email: &str, now: OffsetDateTime) -> Result<bool, TableError> {
         let EmailReservation { owner, others } = self.read(email, None, now).await?;
         Ok(others.is_some() && owner.is_some_and(|owner| !owner.is(key)))
@@ -99,7 +100,7 @@ impl EmailReservations<'_> {
         let HeldEmail { email, until } = held;
         let owner = self.owner(email).await?;
         let last = match owner.as_ref().filter(|owner| owner.is(key)) {
-            // The record was the last to end, and ends earlier from now on: which is the last now?
+            // The record was the last to expire and now expires earlier, so the latest expiry must be determined again.
             Some(own) if before.is_some_and(|before| before >= own.until) && *until < own.until => {
                 let others = self.read(email, Some(key), now).await?.others;
                 others.map_or(*until, |others| others.max(*until))
@@ -125,7 +126,7 @@ impl EmailReservations<'_> {
         now: OffsetDateTime,
     ) -> Result<Vec<TransactWriteItem>, TableError> {
         let EmailReservation { owner, others } = self.read(email, Some(key), now).await?;
-        // A record from before emails were unique has no reservation.
+        // A record that was written before emails were unique has no reservation.
         let Some(owner) = owner.filter(|owner| owner.is(key)) else {
             return Ok(Vec::new());
         };
@@ -142,10 +143,11 @@ impl EmailReservations<'_> {
         output.item.as_ref().map(EmailOwner::parse).transpose()
     }
 
-    /// Reads a reservation, but for this record, up to a record that holds the email as long as the owner does.
+    /// Reads a reservation without the item of the record `but`. Stops after a record that has the email as long as the
+    /// owner item states, because no later item can change the result.
     ///
-    /// The owner is read first. What changes after that changes the nonce, too, so that a transaction which rests on what
-    /// was read before is refused.
+    /// The owner item sorts first and is read first. A change to the reservation after that also changes the nonce, so
+    /// the condition of a transaction that is based on an outdated read fails.
     async fn read(
         &self,
         email: &str,
@@ -188,7 +190,8 @@ impl EmailReservations<'_> {
         }
     }
 
-    /// The SDK gives each transaction a token of its own: one that landed, unheard, is not refused by its own result.
+    /// The SDK sends a client token with each transaction, so a retry after a lost response does not fail because of
+    /// the first attempt's writes.
     pub(super) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<(), TransactionCancelled> {
         let call = self.client.transact_write_items().set_transact_items(Some(writes));
         match call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {

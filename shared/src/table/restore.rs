@@ -1,7 +1,7 @@
-//! Items created again from an archive: the one way to write to the table that is neither the API's nor a replica's.
+//! Restores of archived items: the only writes to the table that come neither from the API nor from a replica.
 //!
-//! Where emails are unique, an item that has one is put in one transaction with the email's reservation, as the API puts
-//! it; an email that another user has by now is no longer this one's.
+//! If emails are unique, an item with an email is written in one transaction with the email's reservation, as the API
+//! does. An email that another user has taken in the meantime is not restored.
 
 use std::collections::HashMap;
 
@@ -21,18 +21,18 @@ use crate::user::UserKey;
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
 
-/// Why an item was not put.
+/// The error of restoring an item.
 #[derive(Debug)]
 pub enum RestorePutError {
-    /// This is there instead; nothing, if it went before it could be told.
+    /// The condition failed because of this existing item; `None` if it was deleted before it could be read.
     Conflict(Option<RawItem>),
-    /// Another user has its email.
+    /// Another user has the item's email.
     EmailTaken,
-    /// It has an email, and a key that no user can have: the email cannot be kept for it.
+    /// The item has an email, but its key is not a valid user key, so the email cannot be reserved.
     InvalidUserKey,
-    /// Other writes of its email overtook it again and again.
+    /// Other writes changed the email's reservation during every attempt.
     TooManyConflicts,
-    /// The table failed.
+    /// The call to the table failed.
     Fault(TableError),
 }
 
@@ -42,7 +42,7 @@ impl From<TableError> for RestorePutError {
     }
 }
 
-/// The table, as a restore writes to it.
+/// The table to which items are restored.
 #[derive(Debug, Clone)]
 pub struct RestoreTable {
     client: Client,
@@ -52,23 +52,23 @@ pub struct RestoreTable {
 }
 
 impl RestoreTable {
-    /// The table of this name.
+    /// Creates a table with this name and client.
     #[must_use]
     pub fn new(client: Client, name: String) -> Self {
         Self { client, name, emails: None, meter: CapacityMeter::default() }
     }
 
-    /// The same table, in which an email is one user's, by reservations in this table with nonces from this source.
+    /// Returns the table with unique emails: `emails` names the reservation table, and `nonces` supplies its nonces.
     #[must_use]
     pub fn with_unique_emails(self, emails: Option<&str>, nonces: NonceSource) -> Self {
         Self { emails: emails.map(|name| ReservationTable::new(name, nonces)), ..self }
     }
 
-    /// Puts an item over nothing, be what is there expired; or over the item that is there, as long as that has the version
-    /// that it has here.
+    /// Writes an item if no item exists under its key, not even an expired one. With `over`, replaces the existing item
+    /// if it still has the version of `over`.
     ///
     /// # Errors
-    /// [`RestorePutError`], with what is there instead.
+    /// [`RestorePutError`]; a conflict contains the existing item.
     pub async fn put(
         &self,
         item: AttributeMap,
@@ -85,10 +85,10 @@ impl RestoreTable {
         }
     }
 
-    /// Whether another user has the item's email, as of now.
+    /// Returns whether another user has the item's email at `now`.
     ///
     /// # Errors
-    /// The table of reservations failed.
+    /// The call to the reservation table failed.
     pub async fn is_taken(&self, item: &AttributeMap, now: OffsetDateTime) -> Result<bool, TableError> {
         match (&self.emails, HeldEmail::of_item(item, now), user_key(item)) {
             (Some(emails), Some(held), Some(key)) => self.reservations(emails).is_taken(&key, &held.email, now).await,
@@ -96,10 +96,11 @@ impl RestoreTable {
         }
     }
 
-    /// What [`RestoreTable::put`] would return if `there` stood under the item's key. Writes nothing.
+    /// Returns the result that [`RestoreTable::put`] would have if the item `there` existed under the key. Writes
+    /// nothing.
     ///
     /// # Errors
-    /// As [`RestoreTable::put`].
+    /// The errors of [`RestoreTable::put`].
     pub async fn predict(
         &self,
         item: &AttributeMap,
@@ -114,7 +115,7 @@ impl RestoreTable {
                 return Err(RestorePutError::EmailTaken);
             }
         }
-        // The service refuses the size of a request before it looks at a condition.
+        // DynamoDB rejects an item that is too large before it evaluates the condition.
         let size = RawItem::new(item.clone()).size_bytes();
         if size > ITEM_BYTES_MOST {
             return Err(TableError::TooLarge(format!("the item has {size} bytes").into()).into());
@@ -127,7 +128,7 @@ impl RestoreTable {
         if may_go { Ok(()) } else { Err(RestorePutError::Conflict(there.cloned())) }
     }
 
-    /// The email that the item would hold, if an email is to be one user's.
+    /// Returns the email that the item would reserve, or `None` if it has none or emails need not be unique.
     #[must_use]
     pub fn held_email(&self, item: &AttributeMap, now: OffsetDateTime) -> Option<String> {
         self.emails.as_ref().and_then(|_| HeldEmail::of_item(item, now)).map(|held| held.email)

@@ -1,8 +1,8 @@
-//! Writes that keep emails unique: the record and its email's reservation ([`super::emails`]) in one transaction.
+//! Writes with unique emails: the record and its email's reservation ([`super::emails`]) in one transaction.
 //!
-//! A write that gives, changes or takes an email reads first what is there, and is then written on the condition that
-//! nothing of it has changed; overtaken, it starts over. It costs a read or two, twice the capacity of the write, and for
-//! each email two small items, however many records hold it.
+//! A write that adds, changes or removes an email first reads the current state and then writes on the condition that
+//! nothing has changed since; if something has, it starts over. This costs one or two additional reads, twice the write
+//! capacity, and writes to two small items for each email, however many records have it.
 
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use time::OffsetDateTime;
@@ -29,7 +29,7 @@ impl UserTable {
     ) -> Result<(), WriteError> {
         for _ in 0..MAX_CONFLICT_RETRIES {
             let mut writes = vec![self.put_new(user, now)?];
-            // An expired record that is written over has ended, and so has its hold on an email.
+            // An expired record that is replaced no longer reserves an email, so there is nothing to release.
             let held = HeldEmail::of_profile(&user.profile);
             writes.extend(self.reservations(emails).moved(&user.key, None, held, now).await?);
             match self.reservations(emails).transact(writes).await {
@@ -75,7 +75,7 @@ impl UserTable {
         Err(WriteError::Contended)
     }
 
-    /// For patches that touch the email, or when the record that holds it ends; others leave reservations as they are.
+    /// Applies a patch that changes the email or the expiry of the record; other patches do not affect reservations.
     pub(super) async fn patch_unique(
         &self,
         emails: &ReservationTable,
@@ -139,7 +139,7 @@ impl UserTable {
         Err(WriteError::Contended)
     }
 
-    /// Whether it was written; otherwise something of it changed meanwhile.
+    /// Executes the transaction. Returns `false` if the record or a reservation was changed concurrently.
     async fn write_both(
         &self,
         emails: &ReservationTable,
@@ -157,7 +157,7 @@ impl UserTable {
         }
     }
 
-    /// A new record, over nothing or over an expired one.
+    /// Returns the write of a new record, which replaces an expired one.
     pub(super) fn put_new(&self, user: &User, now: OffsetDateTime) -> Result<TransactWriteItem, TableError> {
         let mut expression = ExpressionBuilder::default();
         let condition = expression.absent(now);
@@ -173,7 +173,8 @@ impl UserTable {
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
-    /// Writes over the record as it was read; what other programs keep in it stays.
+    /// Returns the update of the record on the condition that it is unchanged. Attributes of other programs are
+    /// preserved.
     fn update_unchanged(
         &self,
         key: &UserKey,
@@ -205,12 +206,12 @@ impl UserTable {
     }
 }
 
-/// The version that a write over this one has.
+/// Returns the version of a write over a record with this version.
 fn next(version: Option<u64>, now: OffsetDateTime) -> u64 {
     version.filter(|version| *version > 0).map_or_else(|| first_version(now), |version| version.saturating_add(1))
 }
 
-/// The item as it was read is still there.
+/// Returns the condition that the item is the one that was read.
 fn unchanged(expression: &mut ExpressionBuilder, read: &AttributeMap) -> String {
     let version = expression.name(item::VERSION);
     match read.get(item::VERSION) {
@@ -221,7 +222,7 @@ fn unchanged(expression: &mut ExpressionBuilder, read: &AttributeMap) -> String 
     }
 }
 
-/// The item after a patch.
+/// Returns the item with the patch applied.
 fn patched(mut item: AttributeMap, edits: &UserPatch) -> AttributeMap {
     let mut put = |attribute: &str, value| drop(item.insert(attribute.to_owned(), value));
     if let Some(name) = &edits.name {
