@@ -1,8 +1,8 @@
-//! Users as DynamoDB items: the only place that names the table's attributes.
+//! User records as DynamoDB items. No other module names the table's attributes.
 //!
-//! The flat part goes through `serde_dynamo`; `attributes` does not, because on that way a number would pass through
-//! f64 ([`attributes`] converts it value by value). What another program put into an item, and this one does not know,
-//! is left alone: it is not read here, and writes name the attributes that they change.
+//! The scalar attributes are converted by `serde_dynamo`. `attributes` is not, because there a number would be rounded
+//! to an f64; [`attributes`] converts it value by value. Attributes that another program added to an item are not read,
+//! and they are preserved, because writes name the attributes that they change.
 
 pub mod attributes;
 pub mod columns;
@@ -32,19 +32,19 @@ pub const USER_ID: &str = "user_id";
 pub const TIMESTAMP: &str = "timestamp";
 /// The user's name (S).
 pub const NAME: &str = "name";
-/// The address (S), key of the sparse email index.
+/// The user's email (S), the key of the sparse email index.
 pub const EMAIL: &str = "email";
-/// A word of the client's own (S).
+/// The status that the client assigns (S).
 pub const STATUS: &str = "status";
-/// Whatever else the client keeps (M).
+/// The client's own data (M).
 pub const ATTRIBUTES: &str = "attributes";
 /// The TTL attribute (N), epoch seconds.
 pub const EXPIRES_AT: &str = "expires_at";
-/// The optimistic lock (N).
+/// The version for optimistic locking (N).
 pub const VERSION: &str = "version";
-/// When the record was created (S, RFC 3339).
+/// The time at which the record was created (S, RFC 3339).
 pub const CREATED_AT: &str = "created_at";
-/// When the record was last written (S, RFC 3339).
+/// The time at which the record was last written (S, RFC 3339).
 pub const UPDATED_AT: &str = "updated_at";
 
 pub use image_fields::{image_key, image_version};
@@ -52,36 +52,37 @@ pub use image_fields::{image_key, image_version};
 /// A DynamoDB item.
 pub type AttributeMap = HashMap<String, AttributeValue>;
 
-/// A stored item that is no user: another program wrote it. The text names the attribute and never a value.
+/// A stored item that is not a valid user record, because another program wrote it. The message names the attribute and
+/// never contains a value.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("attribute {attribute}: {reason}")]
 pub struct ItemParseError {
-    /// The attribute at fault.
+    /// The attribute that is invalid.
     pub attribute: &'static str,
-    /// What is wrong with it.
+    /// The reason why it is invalid.
     pub reason: String,
 }
 
-/// A text.
+/// Returns a string attribute.
 #[must_use]
 pub fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
 }
 
-/// A whole number.
+/// Returns an integer attribute.
 #[must_use]
 #[expect(clippy::needless_pass_by_value, reason = "the numbers passed are all Copy")]
 pub fn whole(value: impl ToString) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-/// The key of a record.
+/// Returns the primary key of a record.
 #[must_use]
 pub fn key(key: &UserKey) -> AttributeMap {
     HashMap::from([(USER_ID.to_owned(), text(key.id.as_str())), (TIMESTAMP.to_owned(), whole(key.timestamp.seconds()))])
 }
 
-/// The flat part of an item; its field names are the attributes' names above.
+/// The scalar attributes of an item. The field names are the names of the attributes above.
 #[derive(Serialize)]
 struct StoredUser<'a> {
     user_id: &'a str,
@@ -100,10 +101,10 @@ struct StoredUser<'a> {
     updated_at: Option<String>,
 }
 
-/// A record as an item.
+/// Encodes a record as an item.
 ///
 /// # Errors
-/// `serde_dynamo` refuses the flat part; no user that can be built makes it do so.
+/// `serde_dynamo` rejects the scalar attributes, which it does for no valid [`User`].
 pub fn encode(user: &User) -> Result<AttributeMap, serde_dynamo::Error> {
     let profile = &user.profile;
     let mut item: AttributeMap = serde_dynamo::to_item(StoredUser {
@@ -123,7 +124,7 @@ pub fn encode(user: &User) -> Result<AttributeMap, serde_dynamo::Error> {
     Ok(item)
 }
 
-/// When a stored record ends, as DynamoDB's TTL understands it; none if TTL never removes it.
+/// Returns the expiry of a stored record as DynamoDB's TTL interprets it, or `None` if TTL never removes the record.
 #[must_use]
 pub fn expires_at(item: &AttributeMap, now: OffsetDateTime) -> Option<ExpiresAt> {
     match item.get(EXPIRES_AT) {
@@ -132,32 +133,33 @@ pub fn expires_at(item: &AttributeMap, now: OffsetDateTime) -> Option<ExpiresAt>
     }
 }
 
-/// Whether a record can be seen at `now`: TTL is not to remove it yet. The same rule as the table's condition.
+/// Returns whether a record is visible at `now`, which it is until TTL is due to remove it. The table's condition
+/// expressions have the same rule.
 #[must_use]
 pub fn is_live(item: &AttributeMap, now: OffsetDateTime) -> bool {
     expires_at(item, now).is_none_or(|ends| !ends.is_past(now))
 }
 
-/// The version of a stored record; 0 if another program wrote it without one.
+/// Returns the version of a stored record, or 0 if another program wrote it without one.
 ///
 /// # Errors
-/// The version is no whole number.
+/// The version is not an unsigned integer.
 pub fn version(item: &AttributeMap) -> Result<u64, ItemParseError> {
     Ok(optional(item.get(VERSION).cloned(), VERSION)?.unwrap_or(0))
 }
 
-/// When a stored record was created, if it says so.
+/// Returns the time at which a stored record was created, if it contains it.
 ///
 /// # Errors
-/// The attribute is no RFC 3339 text.
+/// The attribute is not an RFC 3339 timestamp.
 pub fn created_at(item: &AttributeMap) -> Result<Option<OffsetDateTime>, ItemParseError> {
     moment(item.get(CREATED_AT).cloned(), CREATED_AT)
 }
 
-/// Reads a record. An expiry that TTL never acts on is left out, and one with a fraction is the next whole second.
+/// Decodes a record. An expiry that TTL ignores is left out, and one with a fraction is rounded up to the next second.
 ///
 /// # Errors
-/// An attribute that a user needs is missing or of another type, or holds what no user can hold.
+/// A required attribute is missing, or an attribute has another type or an invalid value.
 pub fn decode(mut item: AttributeMap, now: OffsetDateTime) -> Result<User, ItemParseError> {
     let (version, expires_at) = (version(&item)?, expires_at(&item, now));
     let mut take = |attribute| item.remove(attribute);
@@ -196,7 +198,8 @@ fn required<T: for<'de> Deserialize<'de>>(
     optional(value, attribute)?.ok_or_else(|| ItemParseError { attribute, reason: "missing".into() })
 }
 
-/// A missing attribute, like a NULL, is none. `serde_dynamo`'s own words would show the value: they are not passed on.
+/// Returns `None` for a missing attribute and for a NULL. The error does not contain the message of `serde_dynamo`,
+/// which would show the value.
 fn optional<T: for<'de> Deserialize<'de>>(
     value: Option<AttributeValue>,
     attribute: &'static str,

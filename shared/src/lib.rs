@@ -6,7 +6,7 @@
 //!   [`version_fence`], [`folding`], [`invocation`], [`metric`] and [`http`].
 //! - Codecs, which convert external formats to domain types and back, without network access: [`stream`], [`item`],
 //!   [`raw_item`] and [`replica_item`].
-//! - The decision where Lambda resumes a batch: [`checkpoint`].
+//! - Pure computation of the position from which Lambda retries a batch: [`checkpoint`].
 //! - Adapters, which do I/O: [`table`], [`table_reader`], [`cache`], [`quarantine`], [`postgres`] (a database
 //!   connection) and [`iam_token`] (the password of a database or of the cache).
 //! - Process setup, for a function's `main` and `config` only: [`environment`], [`telemetry`] and [`aws`].

@@ -1,8 +1,8 @@
-//! JSON ⇄ DynamoDB's values, value by value: the text of a number is handed over as it is, in both directions.
+//! Conversion between JSON and DynamoDB values. A number keeps its text in both directions.
 //!
-//! DynamoDB has types that JSON lacks. Another program may have put them under `attributes`: a set is read as a list in
-//! a fixed order, binary as base64 text. [`merge`] works on DynamoDB's own values, so that a patch changes the type of
-//! nothing that it does not name.
+//! DynamoDB has types that JSON lacks, and another program may have stored them in `attributes`: a set is read as a
+//! list in a fixed order, and binary data as base64 text. [`merge`] works on DynamoDB values, so a patch changes no
+//! type of a member that it does not name.
 
 use std::collections::HashMap;
 
@@ -14,13 +14,13 @@ use crate::user::attributes::UserAttributes;
 use crate::user::json::{JsonNumber, JsonValue};
 use crate::user::{AttributesPatch, InvalidField};
 
-/// Attributes as a map.
+/// Encodes attributes as a map.
 #[must_use]
 pub fn encode(attributes: &UserAttributes) -> AttributeValue {
     AttributeValue::M(attributes.members().iter().map(|(name, json)| (name.clone(), encode_json(json))).collect())
 }
 
-/// Any JSON as a value.
+/// Encodes any JSON value.
 #[must_use]
 pub fn encode_json(json: &JsonValue) -> AttributeValue {
     match json {
@@ -35,10 +35,11 @@ pub fn encode_json(json: &JsonValue) -> AttributeValue {
     }
 }
 
-/// Reads attributes.
+/// Decodes attributes.
 ///
 /// # Errors
-/// The value is no map, or has a type that this version of the SDK does not know.
+/// The value is not a map, contains a type that this version of the SDK does not know, or contains a number that is not
+/// valid.
 pub fn decode(value: AttributeValue) -> Result<UserAttributes, InvalidField> {
     match decode_json(value)? {
         JsonValue::Object(members) => Ok(UserAttributes::new(members)),
@@ -46,10 +47,10 @@ pub fn decode(value: AttributeValue) -> Result<UserAttributes, InvalidField> {
     }
 }
 
-/// Reads any value as JSON.
+/// Decodes any value as JSON.
 ///
 /// # Errors
-/// The value has a type that this version of the SDK does not know, or a number that is none.
+/// The value contains a type that this version of the SDK does not know, or a number that is not valid.
 pub fn decode_json(value: AttributeValue) -> Result<JsonValue, InvalidField> {
     let number = |text: String| JsonNumber::parse(&text).map(JsonValue::Number);
     let binary = |blob: &aws_sdk_dynamodb::primitives::Blob| JsonValue::String(STANDARD.encode(blob));
@@ -82,7 +83,7 @@ pub fn decode_json(value: AttributeValue) -> Result<JsonValue, InvalidField> {
     })
 }
 
-/// What is stored after a patch of what is stored (RFC 7396, section 2).
+/// Returns the value to store after applying a merge patch to the stored value (RFC 7396, section 2).
 #[must_use]
 pub fn merge(stored: Option<AttributeValue>, patch: &AttributesPatch) -> AttributeValue {
     merge_json(stored, patch.json())

@@ -1,8 +1,8 @@
-//! A user's item as the columns of a relational table, read in one pass of its DynamoDB JSON. [`UserColumns`]
+//! The columns of a user's item in a relational table, read in one pass over its DynamoDB JSON: [`UserColumns`].
 //!
-//! The item itself stays the text that it came as. What has a column is taken out of it: texts, numbers as the text that
-//! they are, and `attributes` as plain JSON ([`plain`]). What another program wrote under a user's names and is of
-//! another type has no column to stand in: it is refused by the attribute's name, and never told by its value.
+//! The item itself remains the text in which it was received. The attributes that have a column are extracted: strings,
+//! numbers as their text, and `attributes` as plain JSON ([`plain`]). If another program stored a value of another type
+//! under one of these names, the item is rejected. The error names the attribute and never contains its value.
 
 pub mod plain;
 mod visit;
@@ -21,63 +21,66 @@ use crate::user::expiry::whole_seconds;
 
 use visit::ColumnValue;
 
-/// A text that is longer is in no index: an entry has a third of a page of 8 KB, and some hold two texts and numbers.
+/// The maximum length of an indexed text, in bytes. PostgreSQL limits an index entry to a third of a page of 8 KB, and
+/// some entries contain two texts and numbers.
 pub const TEXT_BYTES: usize = 1_024;
 
-/// Why an item has no place in the table. The text names the attribute and never a value.
+/// An item that the relational table cannot store. The message names the attribute and never contains a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
-    /// The key is not that of a user.
+    /// The key is not a user key.
     #[error("the key is not {USER_ID} (S) and {TIMESTAMP} (N)")]
     Key,
-    /// The item is no DynamoDB JSON.
+    /// The item is not valid DynamoDB JSON.
     #[error("the image is not a map of attributes: {0}")]
     Malformed(String),
-    /// A column's attribute is of another type.
+    /// An attribute that has a column is of another type.
     #[error("attribute {attribute} is not {wanted}")]
     Type {
-        /// Its name.
+        /// The name of the attribute.
         attribute: &'static str,
-        /// What it should be.
+        /// The expected type.
         wanted: &'static str,
     },
-    /// A column's text is too long for an index.
+    /// The text of a column is too long for an index.
     #[error("attribute {0} is longer than {TEXT_BYTES} bytes, which no index of PostgreSQL holds")]
     Long(&'static str),
-    /// There is a zero character somewhere in it.
+    /// The attribute contains the character U+0000.
     #[error("attribute {0} holds a zero character, which no text of PostgreSQL does")]
     Zero(String),
 }
 
-/// What has a column.
+/// The columns of a user's item.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserColumns<'a> {
     /// The user's name.
     pub name: Option<Cow<'a, str>>,
-    /// The name as searches compare it ([`fold_case`]).
+    /// The name in the form in which searches compare it ([`fold_case`]).
     pub name_folded: Option<Cow<'a, str>>,
-    /// The address.
+    /// The user's email.
     pub email: Option<Cow<'a, str>>,
-    /// What follows the last `@` of the email, folded; none if nothing does.
+    /// The part of the email after its last `@`, folded; `None` if that part is empty or the email has no `@`.
     pub email_domain: Option<Cow<'a, str>>,
     /// The status.
     pub status: Option<Cow<'a, str>>,
-    /// Whatever else, as plain JSON.
+    /// The client's own data, as plain JSON.
     pub attributes: Option<String>,
-    /// The expiry, in epoch seconds. As for TTL a fraction counts, and zero, a negative number and another type are none.
+    /// The expiry in epoch seconds. As for TTL, a fraction is rounded up, and zero, a negative number and any other
+    /// type count as none.
     pub expires_at: Option<Cow<'a, str>>,
-    /// The optimistic lock.
+    /// The version for optimistic locking.
     pub version: Option<Cow<'a, str>>,
-    /// When the record was created.
+    /// The time at which the record was created.
     pub created_at: Option<OffsetDateTime>,
-    /// When it was last written.
+    /// The time at which the record was last written.
     pub updated_at: Option<OffsetDateTime>,
-    /// The first of these names that the item has at its top; they are the caller's to refuse.
+    /// The first of the item's top-level attributes that has a name reserved for replication. The caller rejects such
+    /// an item.
     pub reserved: Option<&'static str>,
 }
 
 impl<'a> UserColumns<'a> {
-    /// Reads an item.
+    /// Reads the columns of an item.
     ///
     /// # Errors
     /// [`RowError`], which names the attribute.
@@ -105,7 +108,7 @@ impl<'a> UserColumns<'a> {
 }
 
 impl UserColumns<'_> {
-    /// The same, of an item that need not be kept.
+    /// Returns the same columns without borrowing from the item.
     #[must_use]
     pub fn into_owned(self) -> UserColumns<'static> {
         let own = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
@@ -125,10 +128,10 @@ impl UserColumns<'_> {
     }
 }
 
-/// The user and the second that a key names.
+/// Returns the user identifier and the timestamp of a key.
 ///
 /// # Errors
-/// [`RowError`] if it is another table's, or longer than an index holds.
+/// [`RowError`] if it is the key of another table, or too long for an index.
 pub fn key(key: &CanonicalKey) -> Result<(Cow<'_, str>, Cow<'_, str>), RowError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -171,7 +174,7 @@ fn text<'a>(attribute: &'static str, value: Option<ColumnValue<'a>>) -> Result<O
     }
 }
 
-/// Borrows of what the text borrows, where folding leaves it is.
+/// Returns the folded text. It borrows if the text is borrowed and folding leaves it unchanged.
 fn folded<'a>(text: &Cow<'a, str>) -> Cow<'a, str> {
     match text {
         Cow::Borrowed(text) => fold_case(text),
@@ -197,7 +200,8 @@ fn whole<'a>(attribute: &'static str, value: Option<ColumnValue<'a>>) -> Result<
     }
 }
 
-/// As DynamoDB's TTL understands it, but for what is too old, which depends on the time.
+/// Returns the expiry as DynamoDB's TTL interprets it. An expiry that is too old for TTL is returned too, since its age
+/// depends on the current time.
 fn expiry(value: Option<ColumnValue<'_>>) -> Option<Cow<'_, str>> {
     let Some(ColumnValue::Number(text)) = value else { return None };
     let spelled = number::canonical(&text)?;

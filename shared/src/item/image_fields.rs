@@ -1,5 +1,4 @@
-//! What is told of a user's item by its text alone, as a stream carries it: which record it is, and its version. All
-//! else stays unread.
+//! The key and the version of a user's item, read directly from its JSON in a stream record. Nothing else is parsed.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,21 +9,21 @@ use crate::user::UserKey;
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
 
-/// A number as DynamoDB's JSON has it.
+/// A number in DynamoDB JSON.
 #[derive(Deserialize)]
 struct NumberAttribute<'a> {
     #[serde(rename = "N", borrow)]
     digits: &'a str,
 }
 
-/// A text as DynamoDB's JSON has it.
+/// A string in DynamoDB JSON.
 #[derive(Deserialize)]
 struct StringAttribute {
     #[serde(rename = "S")]
     text: String,
 }
 
-/// The version of an item; 0 if it has none, or one that makes it no user. Nothing if the text is no item.
+/// Returns the version of an item, or 0 if it has none or an invalid one. Returns `None` if the text is not an item.
 #[must_use]
 pub fn image_version(image: ItemImage<'_>) -> Option<u64> {
     #[derive(Deserialize)]
@@ -37,10 +36,10 @@ pub fn image_version(image: ItemImage<'_>) -> Option<u64> {
     Some(number.and_then(|number| number.digits.parse().ok()).unwrap_or(0))
 }
 
-/// Which record a key is of.
+/// Parses the key of a user record.
 ///
 /// # Errors
-/// It is none that the API could ask for.
+/// The key is not that of a record of the API.
 pub fn image_key(key: &CanonicalKey) -> Result<UserKey, ItemParseError> {
     #[derive(Deserialize)]
     struct Wire<'a> {

@@ -1,8 +1,8 @@
-//! An archived item as it is created again. [`restored`]
+//! The item that a restore creates from an archived one: [`restored`].
 //!
-//! A restore is a create: the item gets a new `version`, so that no cache and no client takes it for the one that it
-//! was, and another `expires_at`, because with its own it would expire at once. All else stays as it was archived,
-//! `created_at` too; `updated_at` is the restore's, if the item has one.
+//! A restore is a create. The item gets a new `version`, so that no cache and no client mistakes it for the previous
+//! item, and another `expires_at`, because with its own it would expire at once. If it has `updated_at`, that becomes
+//! the time of the restore. All other attributes stay as archived, including `created_at`.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use time::OffsetDateTime;
@@ -11,16 +11,16 @@ use super::{AttributeMap, EXPIRES_AT, UPDATED_AT, VERSION, is_live, text, versio
 use crate::raw_item::RawItem;
 use crate::user::{first_version, format_rfc3339_millis};
 
-/// When a restored item expires again.
+/// The expiry of a restored item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RestoredExpiry {
-    /// It has no `expires_at` any more.
+    /// The item does not expire: `expires_at` is removed.
     Never,
-    /// So many seconds after it is restored.
+    /// The item expires this number of seconds after it is restored.
     After(i64),
 }
 
-/// The item as it is created at `now`, over one of version `over` if that is given.
+/// Returns the item as it is created at `now`. `over` is the version of the existing item if it replaces one.
 #[must_use]
 pub fn restored(archived: RawItem, expiry: RestoredExpiry, over: Option<u64>, now: OffsetDateTime) -> AttributeMap {
     let mut item = archived.into_attributes();
@@ -38,7 +38,7 @@ pub fn restored(archived: RawItem, expiry: RestoredExpiry, over: Option<u64>, no
     item
 }
 
-/// Whether a live item is what a restore of the archived one makes, whenever that was.
+/// Returns whether a live item is the result of restoring the archived one, at whatever time.
 #[must_use]
 pub fn matches_archived(live: &RawItem, archived: &RawItem) -> bool {
     live.get(VERSION) != archived.get(VERSION)
@@ -48,17 +48,17 @@ pub fn matches_archived(live: &RawItem, archived: &RawItem) -> bool {
             .all(|name| [VERSION, EXPIRES_AT, UPDATED_AT].contains(&name.as_str()))
 }
 
-/// What stands in a restore's way.
+/// An existing item under the key of an item to restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExistingItem {
-    /// Its version; nothing if it has none that is a whole number.
+    /// Its version; `None` if it has none or an invalid one.
     pub version: Option<u64>,
-    /// Whether it can be seen; one that has expired is yet to be removed, and archived.
+    /// Whether it is live. An expired item still has to be removed by TTL and archived.
     pub is_live: bool,
 }
 
 impl ExistingItem {
-    /// Of the item that is there.
+    /// Describes the existing item.
     #[must_use]
     pub fn of(item: &RawItem, now: OffsetDateTime) -> Self {
         let item = item.clone().into_attributes();

@@ -1,10 +1,10 @@
-//! How large a record's `attributes` may be, against `DynamoDB`'s 400 KB an item ([`ITEM_BYTES_MOST`]).
+//! The maximum size of a record's `attributes`, given DynamoDB's limit of 400 KB for an item ([`ITEM_BYTES_MOST`]).
 
 #[cfg(doc)]
 use crate::raw_item::ITEM_BYTES_MOST;
 
-/// The largest value of `attributes` that a record is written with: what is left of 400 KB goes to everything else of a
-/// record at its longest, and to `_rev`, which a replica's item has besides.
+/// The maximum size of `attributes` in a record, in bytes. The rest of 400 KB is reserved for the other attributes at
+/// their maximum lengths and for `_rev`, which replication adds to a replica item.
 pub const MAX_ATTRIBUTES_BYTES: usize = 398 * 1_024;
 
 #[cfg(test)]
@@ -23,7 +23,7 @@ mod tests {
     use crate::user::timestamp::Timestamp;
     use crate::user::{User, UserKey, UserProfile};
 
-    /// The name of a replica's revision, and the longest of them.
+    /// The name of the revision attribute and the longest revision.
     const REVISION_BYTES: usize = "_rev".len() + 31;
 
     #[test]
@@ -46,7 +46,7 @@ mod tests {
         user.version = u64::MAX;
         let item: AttributeMap = encode(&user).unwrap();
         let rest: usize = item.iter().map(|(name, value)| name.len() + value_bytes(value)).sum();
-        // The empty map counts three bytes, which the largest includes.
+        // `rest` includes three bytes for the empty map, which `MAX_ATTRIBUTES_BYTES` includes too.
         assert!(rest - 3 + REVISION_BYTES + MAX_ATTRIBUTES_BYTES <= ITEM_BYTES_MOST, "{rest}");
     }
 }

@@ -1,7 +1,8 @@
-//! DynamoDB JSON → plain JSON, text to text: what `attributes` looks like to whoever asks for a path in it.
+//! Conversion of DynamoDB JSON to plain JSON, from text to text: the form of `attributes` in which a client queries a
+//! path.
 //!
-//! The same rules as [`attributes::decode`](crate::item::attributes::decode), without building the values: a number stays
-//! its text, a set is a sorted list, binary is base64 text.
+//! The rules are those of [`attributes::decode`](crate::item::attributes::decode), but no values are built: a number
+//! keeps its text, a set is a sorted list, and binary data is base64 text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,10 +14,10 @@ use super::{RowError, attributes_wanted};
 use crate::change::BorrowedText;
 use crate::number;
 
-/// A map as a JSON object; nothing of a NULL.
+/// Converts a map to a JSON object, and a NULL to `None`.
 ///
 /// # Errors
-/// [`RowError`] if it is neither, or holds a type or a number that is none.
+/// [`RowError`] if the value is neither, contains an unknown type, or contains a number that is not valid.
 pub fn object(map: &RawValue) -> Result<Option<String>, RowError> {
     let mut json = String::with_capacity(map.get().len());
     let mut read = serde_json::Deserializer::from_str(map.get());
@@ -28,7 +29,7 @@ pub fn object(map: &RawValue) -> Result<Option<String>, RowError> {
     }
 }
 
-/// Writes a typed value as JSON behind what is there.
+/// Appends a typed value as JSON.
 struct PlainJson<'j>(&'j mut String);
 
 impl<'de> DeserializeSeed<'de> for PlainJson<'_> {
@@ -67,7 +68,7 @@ impl<'de> Visitor<'de> for PlainJson<'_> {
             "NS" => push_set(self.0, map.next_value()?, push_number)?,
             "BS" => {
                 let mut set: Vec<BorrowedText<'_>> = map.next_value()?;
-                // By their bytes, as the API shows them.
+                // Sorted by the decoded bytes, as in the API's responses.
                 set.sort_by_cached_key(|BorrowedText(text)| bytes(text));
                 push_list(self.0, &set, |json, text| {
                     push_text(json, text);
@@ -85,7 +86,7 @@ fn bytes(base64: &str) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD.decode(base64).unwrap_or_default()
 }
 
-/// The members of a map.
+/// Appends the members of a map.
 struct MapVisitor<'j>(&'j mut String);
 
 impl<'de> DeserializeSeed<'de> for MapVisitor<'_> {
@@ -119,7 +120,7 @@ impl<'de> Visitor<'de> for MapVisitor<'_> {
     }
 }
 
-/// The items of a list.
+/// Appends the items of a list.
 struct ListVisitor<'j>(&'j mut String);
 
 impl<'de> DeserializeSeed<'de> for ListVisitor<'_> {
@@ -186,12 +187,12 @@ fn push_text(json: &mut String, text: &str) {
         json.push_str(text);
         json.push('"');
     } else {
-        // A text is always written.
+        // Serializing a string cannot fail.
         json.push_str(&serde_json::to_string(text).unwrap_or_default());
     }
 }
 
-/// The number in its own spelling if JSON has it, else in its one spelling, which JSON has.
+/// Appends the number in its original format if that is valid JSON, and otherwise in canonical form, which is.
 fn push_number<E: serde::de::Error>(json: &mut String, text: &str) -> Result<(), E> {
     let canonical = number::canonical(text).ok_or_else(|| E::custom("no number"))?;
     let spelled: Cow<'_, str> = if is_json(text) { Cow::Borrowed(text) } else { canonical };
@@ -199,7 +200,7 @@ fn push_number<E: serde::de::Error>(json: &mut String, text: &str) -> Result<(),
     Ok(())
 }
 
-/// JSON knows no plus sign, no leading zero and no bare point.
+/// Returns whether JSON allows this format: it has no plus sign, no leading zero and no bare decimal point.
 fn is_json(number: &str) -> bool {
     serde_json::from_str::<&RawValue>(number).is_ok()
 }

@@ -79,7 +79,7 @@ fn a_zero_character_is_found_wherever_it_is() {
         assert_eq!(refused(&other), RowError::Zero("other".to_owned()).to_string());
         assert!(refused(item).contains("name"));
     }
-    // Half a pair of surrogates is no text; a whole one is, and an escaped backslash is no escape.
+    // An unpaired surrogate is not valid text. A pair is, and an escaped backslash does not begin an escape.
     assert!(matches!(UserColumns::read(r#"{"a":{"S":"\ud83d"}}"#), Err(RowError::Malformed(_))));
     assert!(UserColumns::read(r#"{"a":{"S":"\ud83d\ude00"},"b":{"S":"\\u0000"}}"#).is_ok());
 }
@@ -121,7 +121,7 @@ proptest! {
         let item = RawItem::new([(ATTRIBUTES.to_owned(), AttributeValue::M(members))].into());
         let (text, value) = (item.encode(), item.get(ATTRIBUTES).unwrap().clone());
         let read = UserColumns::read(&text);
-        // A zero character is refused, as is told above.
+        // Items that contain U+0000 are rejected; `a_zero_character_is_found_wherever_it_is` covers them.
         prop_assume!(!matches!(read, Err(RowError::Zero(_))));
         let plain = read.unwrap().attributes.unwrap();
         let shown = serde_json::to_string(&attributes::decode(value).unwrap()).unwrap();

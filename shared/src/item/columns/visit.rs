@@ -1,4 +1,4 @@
-//! One pass over an item's JSON that stops at nothing but the attributes with a column.
+//! A single pass over an item's JSON that parses only the attributes with a column.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::change::BorrowedText;
 use crate::item::{ATTRIBUTES, CREATED_AT, EMAIL, EXPIRES_AT, NAME, STATUS, UPDATED_AT, VERSION};
 use crate::replica_item::RESERVED;
 
-/// A value of a column's attribute.
+/// The value of an attribute with a column.
 pub(super) enum ColumnValue<'a> {
     Text(Cow<'a, str>),
     Number(Cow<'a, str>),
@@ -20,7 +20,7 @@ pub(super) enum ColumnValue<'a> {
     Other,
 }
 
-/// What was met.
+/// The attributes that the pass found.
 #[derive(Default)]
 pub(super) struct ParsedColumns<'a> {
     pub(super) name: Option<ColumnValue<'a>>,
@@ -108,18 +108,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for ColumnValue<'a> {
     }
 }
 
-/// The sentence of serde would quote what it found.
+/// Reports only the position, because the message of `serde_json` may quote a value.
 fn malformed(error: &serde_json::Error) -> RowError {
     RowError::Malformed(format!("line {} column {}", error.line(), error.column()))
 }
 
-/// The first top-level attribute with a zero character anywhere in it. Only an item with such an escape, or with one that
-/// may be half of a pair, is read again: almost none is.
+/// Returns the name of the first top-level attribute that contains U+0000. Only an item with the escape of that
+/// character, or with one that may be an unpaired surrogate, is parsed a second time, which almost no item is.
 pub(super) fn with_zero(item: &str) -> Result<Option<String>, RowError> {
     if !["\\u0000", "\\ud", "\\uD"].iter().any(|escape| item.contains(escape)) {
         return Ok(None);
     }
-    // Half a pair of surrogates is no text at all.
+    // Fails for an unpaired surrogate, which is not valid text.
     let whole: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(item).map_err(|error| malformed(&error))?;
     Ok(whole
