@@ -1,8 +1,8 @@
-//! A user's record, in words: what can be built from these types is what the service accepts.
+//! The domain types of a user record. A value of these types is valid: the service accepts it.
 //!
-//! Every part is parsed once, at the door, and has private fields, so that no later line asks again whether a name is
-//! blank. Nothing here knows of DynamoDB's items or of HTTP; the JSON of a [`User`] stands here ([`fields`]) because every
-//! reader of users answers the same one.
+//! Every field is parsed once, when the request is read, into a type with private fields, so no later code has to check
+//! again whether a name is blank. The types depend neither on DynamoDB items nor on HTTP. The JSON of a [`User`] is
+//! defined here ([`fields`]), because all APIs that return users return the same JSON.
 
 pub mod attributes;
 pub mod email;
@@ -28,81 +28,81 @@ use name::UserName;
 use status::UserStatus;
 use timestamp::Timestamp;
 
-/// The reason why a text or a number is not the part of a user that it was given as. It names the part and the fix,
-/// and never the value.
+/// The reason why a value is not valid for a field of a user. The message names the field and the fix, and never
+/// contains the value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidField(pub(crate) &'static str);
 
-/// Where a record stands: one user has many records, each at its own second.
+/// The key of a record. A user has many records, each with its own timestamp.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UserKey {
-    /// The user.
+    /// The user's identifier.
     pub id: UserId,
-    /// The record's second.
+    /// The record's timestamp.
     pub timestamp: Timestamp,
 }
 
-/// What a client writes of a record.
+/// The fields of a record that a client writes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UserProfile {
     /// The user's name.
     pub name: UserName,
-    /// The user's address; records without one are not found by email.
+    /// The user's email. A record without one is not found by email.
     pub email: Option<Email>,
-    /// A word of the client's own about the user.
+    /// The status that the client assigns.
     pub status: Option<UserStatus>,
-    /// Whatever else the client keeps.
+    /// The client's own data.
     pub attributes: Option<UserAttributes>,
-    /// From this second on the record is absent.
+    /// The second from which on the record is absent.
     pub expires_at: Option<ExpiresAt>,
 }
 
 /// One record of a user.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct User {
-    /// Where it stands.
+    /// The record's key.
     pub key: UserKey,
-    /// What was written.
+    /// The fields that the client wrote.
     pub profile: UserProfile,
-    /// The optimistic lock and the entity tag: the creation time in microseconds, and one more with every later write.
-    /// 0 is a record that another program wrote without a version.
+    /// The version, used for optimistic locking and as entity tag: the creation time in microseconds, incremented by
+    /// every later write. It is 0 if another program wrote the record without a version.
     pub version: u64,
-    /// When it was created; another program may have left it out.
+    /// The time at which the record was created, unless another program left it out.
     pub created_at: Option<OffsetDateTime>,
-    /// When it was last written; another program may have left it out.
+    /// The time at which the record was last written, unless another program left it out.
     pub updated_at: Option<OffsetDateTime>,
 }
 
 impl User {
-    /// The record that a create at `now` writes.
+    /// Returns the record that a create at `now` writes.
     #[must_use]
     pub fn created(key: UserKey, profile: UserProfile, now: OffsetDateTime) -> Self {
         Self { key, profile, version: first_version(now), created_at: Some(now), updated_at: Some(now) }
     }
 }
 
-/// The version of a record created at `now`: microseconds since 1970, so that a record that is deleted and created
-/// again does not count from one again and meet an old client's entity tag.
+/// Returns the version of a record created at `now`: microseconds since 1970. If versions started at 1, a record that
+/// is deleted and created again could match an outdated entity tag of a client.
 #[must_use]
 pub fn first_version(now: OffsetDateTime) -> u64 {
     u64::try_from(now.unix_timestamp_nanos() / 1_000).unwrap_or(0).max(1)
 }
 
-/// What a merge patch does to one optional part.
+/// The effect of a merge patch on one optional field.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum FieldPatch<T> {
-    /// The patch does not name it.
+    /// The patch does not contain the field.
     #[default]
     Keep,
-    /// The patch says `null`.
+    /// The patch sets the field to `null`.
     Remove,
-    /// The patch gives it.
+    /// The patch sets the field to this value.
     Set(T),
 }
 
 impl<T> FieldPatch<T> {
-    /// The value that it gives, if it gives one.
+    /// Returns the value if the patch sets one.
     pub fn set(self) -> Option<T> {
         match self {
             Self::Set(value) => Some(value),
@@ -111,33 +111,33 @@ impl<T> FieldPatch<T> {
     }
 }
 
-/// A merge patch (RFC 7396) of a record, parsed: what it would do is valid whatever the record holds.
+/// A parsed merge patch (RFC 7396) of a record. Its result is valid whatever the record contains.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct UserPatch {
-    /// A new name; a name cannot be removed.
+    /// The new name. A name cannot be removed.
     pub name: Option<UserName>,
-    /// What happens to the address.
+    /// The effect on the email.
     pub email: FieldPatch<Email>,
-    /// What happens to the status.
+    /// The effect on the status.
     pub status: FieldPatch<UserStatus>,
-    /// What happens to the expiry.
+    /// The effect on the expiry.
     pub expires_at: FieldPatch<ExpiresAt>,
-    /// The patch of `attributes`, merged member by member into what is there.
+    /// The patch of `attributes`, merged member by member into the stored ones.
     pub attributes: FieldPatch<AttributesPatch>,
 }
 
-/// A merge patch of `attributes`: an object whose `null` members remove.
+/// A merge patch of `attributes`: an object whose `null` members remove members.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AttributesPatch(JsonValue);
 
 impl AttributesPatch {
-    /// Takes attributes for a patch of attributes.
+    /// Creates a patch from attributes.
     #[must_use]
     pub fn new(members: UserAttributes) -> Self {
         Self(JsonValue::Object(members.into_members()))
     }
 
-    /// The patch as JSON, always an object.
+    /// Returns the patch as JSON, which is always an object.
     #[must_use]
     pub fn json(&self) -> &JsonValue {
         &self.0
@@ -147,10 +147,10 @@ impl AttributesPatch {
 const MOMENT: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// A moment as records spell it: RFC 3339 in UTC with milliseconds.
+/// Formats a time as records contain it: RFC 3339 in UTC with milliseconds.
 #[must_use]
 pub fn format_rfc3339_millis(moment: OffsetDateTime) -> String {
-    // Formatting fails only for a year that RFC 3339 cannot spell, and no clock shows one.
+    // Formatting fails only for years that RFC 3339 cannot represent, which no clock returns.
     moment.to_offset(time::UtcOffset::UTC).format(MOMENT).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! Whatever else a client keeps with a user: any JSON object that the table can hold exactly.
+//! The client's own data of a user: any JSON object that the table can store exactly.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,15 @@ use serde::{Serialize, Serializer};
 
 use super::json::{JsonError, JsonValue};
 
-/// A JSON object whose numbers are exact and whose members are unique, no deeper than the table can nest.
+/// A JSON object with exact numbers and unique member names, nested no deeper than the table allows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct UserAttributes(BTreeMap<String, JsonValue>);
 
 impl UserAttributes {
-    /// Reads an object from JSON text.
+    /// Parses an object from JSON text.
     ///
     /// # Errors
-    /// The text is no JSON object, or has a part that the table cannot hold; the error points at it.
+    /// The text is not a JSON object, or contains a value that the table cannot store; the error points at it.
     pub fn parse(text: &str) -> Result<Self, JsonError> {
         match JsonValue::parse(text)? {
             JsonValue::Object(members) => Ok(Self(members)),
@@ -22,19 +22,19 @@ impl UserAttributes {
         }
     }
 
-    /// Takes members that are valid already.
+    /// Creates attributes from members that are valid already.
     #[must_use]
     pub fn new(members: BTreeMap<String, JsonValue>) -> Self {
         Self(members)
     }
 
-    /// The members, by name.
+    /// Returns the members by name.
     #[must_use]
     pub fn members(&self) -> &BTreeMap<String, JsonValue> {
         &self.0
     }
 
-    /// The members, by name.
+    /// Returns the members by name.
     #[must_use]
     pub fn into_members(self) -> BTreeMap<String, JsonValue> {
         self.0

@@ -1,25 +1,26 @@
-//! Where a user is written to, and the key of the email index.
+//! The email of a user, which is the key of the email index.
 
 use super::InvalidField;
 
-/// One address, `local@domain`, in ASCII: the dot-atom form of RFC 5322 within RFC 5321's lengths (64 before the `@`,
-/// 254 in all), with a domain of at least two labels. Quoted local parts, comments and domain literals are refused:
-/// no mailbox in use needs them, and they smuggle spaces and `@` into places that do not expect them.
+/// An email, `local@domain`, in ASCII: the dot-atom form of RFC 5322 within the lengths of RFC 5321 (64 characters
+/// before the `@`, 254 in total), with a domain of at least two labels. Quoted local parts, comments and domain
+/// literals are rejected: no mailbox in use needs them, and they may contain spaces and `@`, which other programs do
+/// not expect in an email.
 ///
-/// Kept as it was given, so a lookup distinguishes case as the index does.
+/// The case is preserved, so a lookup is case-sensitive, as the index is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Email(String);
 
 impl Email {
-    /// The longest address, in characters.
+    /// The maximum length of an email, in characters.
     pub const MAX_CHARS: usize = 254;
     const MAX_LOCAL_CHARS: usize = 64;
     const MAX_LABEL_CHARS: usize = 63;
 
-    /// Reads an address.
+    /// Parses an email.
     ///
     /// # Errors
-    /// The text is no address, or too long for one.
+    /// The text is not a valid email or is too long.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
         let text = text.into();
         if text.len() > Self::MAX_CHARS {
@@ -31,7 +32,7 @@ impl Email {
         }
     }
 
-    /// The address' text.
+    /// Returns the email as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,34 +1,35 @@
-//! When a record ends: the table's TTL attribute.
+//! The expiry of a record: the table's TTL attribute.
 
 use time::OffsetDateTime;
 
 use super::InvalidField;
 use crate::number;
 
-/// The second from which on a record is absent.
+/// The epoch second from which on a record is absent.
 ///
-/// What a client gives is [parsed](Self::parse) strictly. What is stored may be another program's, and is
-/// [read](Self::of_stored) as DynamoDB's TTL reads it: a record is absent if and only if TTL is to remove it.
+/// A value from a client is [parsed](Self::parse) strictly. A stored value may be another program's and is
+/// [read](Self::of_stored) as DynamoDB's TTL interprets it: a record is absent if and only if TTL is due to remove it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct ExpiresAt(i64);
 
 impl ExpiresAt {
-    /// How far ahead an expiry may lie: 50 years of 365.25 days.
+    /// The maximum time between now and a future expiry: 50 years of 365.25 days.
     pub const MAX_AHEAD_SECONDS: i64 = 50 * 31_557_600;
-    /// How long ago an expiry may lie: 4 years of 365.25 days. DynamoDB's TTL leaves alone what ended more than five
-    /// years ago, so such a record would never be removed or archived; TTL has the fifth year to act.
+    /// The maximum time between a past expiry and now: 4 years of 365.25 days. DynamoDB's TTL ignores an expiry of more
+    /// than five years ago, so such a record would never be removed or archived. The fifth year is the time that TTL
+    /// has to remove it.
     pub const MAX_PAST_SECONDS: i64 = 4 * 31_557_600;
-    /// How long ago an expiry may lie for DynamoDB's TTL to act on it: 5 years of 365.25 days.
+    /// The maximum age of an expiry for which DynamoDB's TTL removes the item: 5 years of 365.25 days.
     pub const TTL_SECONDS: i64 = 5 * 31_557_600;
-    /// The latest expiry that is one: the largest integer that every reader of JSON holds exactly. What is stored and
-    /// later, in 285 million years, never comes.
+    /// The latest valid stored expiry: the largest integer that every JSON parser represents exactly. A later one, more
+    /// than 285 million years ahead, counts as none.
     pub const MAX_STORED_SECONDS: i64 = (1 << 53) - 1;
 
-    /// Reads an expiry that a client gives: whole seconds since 1970, at most 4 years ago and at most 50 years from now.
-    /// A past second ends the record at once, and TTL then hands it to the archive.
+    /// Parses an expiry from a client: epoch seconds, at most 4 years ago and at most 50 years ahead. With an expiry in
+    /// the past the record is absent at once, and TTL removes it, so that it is archived.
     ///
     /// # Errors
-    /// It is negative, more than 4 years before `now` or more than 50 years after it.
+    /// The expiry is negative, more than 4 years before `now` or more than 50 years after it.
     pub fn parse(seconds: i64, now: OffsetDateTime) -> Result<Self, InvalidField> {
         let now = now.unix_timestamp();
         let first = now.saturating_sub(Self::MAX_PAST_SECONDS).max(0);
@@ -41,10 +42,10 @@ impl ExpiresAt {
         }
     }
 
-    /// Reads the number of a stored item as DynamoDB's TTL does; none if TTL never removes the item.
+    /// Reads the number of a stored item as DynamoDB's TTL interprets it. Returns `None` if TTL never removes the item.
     ///
-    /// A fraction counts: the record is absent from the next whole second on. TTL acts on nothing that is zero, negative
-    /// or more than 5 years past, and on no value of another type than Number.
+    /// A fraction is rounded up: the record is absent from the next second on. TTL ignores zero, negative numbers,
+    /// expiries of more than 5 years ago, and values of any type other than Number.
     #[must_use]
     pub fn of_stored(number: &str, now: OffsetDateTime) -> Option<Self> {
         let seconds = whole_seconds(number)?;
@@ -52,40 +53,40 @@ impl ExpiresAt {
         is_one.then_some(Self(seconds))
     }
 
-    /// The last second of an expiry that is too old for TTL.
+    /// Returns the latest expiry, in epoch seconds, that is too old for TTL.
     #[must_use]
     pub fn last_forgotten(now: OffsetDateTime) -> i64 {
         now.unix_timestamp().saturating_sub(Self::TTL_SECONDS).max(0)
     }
 
-    /// Whether the record is absent at `now`.
+    /// Returns whether the record is absent at `now`.
     #[must_use]
     pub fn is_past(self, now: OffsetDateTime) -> bool {
         self.0 <= now.unix_timestamp()
     }
 
-    /// Seconds since 1970.
+    /// Returns the epoch second.
     #[must_use]
     pub fn seconds(self) -> i64 {
         self.0
     }
 }
 
-/// A decimal number of seconds, rounded up; none if the text is no number, or one beyond 64 bits.
+/// Parses a decimal number of seconds and rounds it up. Returns `None` if the text is not a number or exceeds 64 bits.
 #[must_use]
 pub fn whole_seconds(number: &str) -> Option<i64> {
     let spelled = number::canonical(number)?;
     let Some((digits, power)) = spelled.split_once('E') else {
         return spelled.parse().ok();
     };
-    // A positive power is only written of more than 40 digits.
+    // The canonical form has a positive power only for numbers of more than 40 digits, which exceed 64 bits.
     let fraction = usize::try_from(power.parse::<i64>().ok()?.checked_neg()?).ok()?;
     let (sign, digits) = digits.strip_prefix('-').map_or((1, digits), |digits| (-1, digits));
     let whole = match digits.len().checked_sub(fraction) {
         None | Some(0) => 0,
         Some(whole) => digits[..whole].parse::<i64>().ok()?,
     };
-    // The last digit of the fraction is not zero.
+    // The last digit of the canonical form is not zero, so the fraction is not zero.
     if sign < 0 { Some(-whole) } else { whole.checked_add(1) }
 }
 

@@ -1,4 +1,4 @@
-//! Which members of a user a client wants to see.
+//! The selection of user fields that a client requests.
 
 use serde::{Serialize, Serializer};
 
@@ -9,7 +9,7 @@ use super::json::JsonMembers;
 use super::status::UserStatus;
 use super::{User, format_rfc3339_millis};
 
-/// The members, in the order in which they are written.
+/// The field names, in the order in which they are serialized.
 const NAMES: [&str; 10] = [
     "user_id",
     "timestamp",
@@ -23,18 +23,18 @@ const NAMES: [&str; 10] = [
     "updated_at",
 ];
 
-/// A choice of a user's members.
+/// A selection of user fields.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FieldMask(u16);
 
 impl FieldMask {
-    /// All of them.
+    /// All fields.
     pub const ALL: Self = Self((1 << NAMES.len()) - 1);
 
-    /// Reads names, comma-separated.
+    /// Parses comma-separated field names.
     ///
     /// # Errors
-    /// A name is unknown, or comes twice.
+    /// A name is unknown or repeated.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut chosen = 0;
         for name in text.split(',') {
@@ -48,10 +48,10 @@ impl FieldMask {
         Ok(Self(chosen))
     }
 
-    /// The same choice from a user that is written already, whole.
+    /// Applies the selection to a user that is already serialized with all of its fields.
     ///
     /// # Errors
-    /// The text is no JSON object.
+    /// The text is not a JSON object.
     pub fn mask_json(self, user: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
         let JsonMembers(members) = serde_json::from_slice(user)?;
         let mut text = vec![b'{'];
@@ -76,7 +76,7 @@ impl FieldMask {
     }
 }
 
-/// A user of whom only some members are told.
+/// A user that is serialized with only some of its fields.
 #[derive(Clone, Copy, Debug)]
 pub struct MaskedUser<'a> {
     user: &'a User,
@@ -84,7 +84,7 @@ pub struct MaskedUser<'a> {
 }
 
 impl User {
-    /// The user with these members alone, as JSON.
+    /// Returns the user for serialization with these fields only.
     #[must_use]
     pub fn only(&self, fields: FieldMask) -> MaskedUser<'_> {
         MaskedUser { user: self, fields }
@@ -99,7 +99,7 @@ impl Serialize for User {
 
 impl Serialize for MaskedUser<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        /// The JSON of a record, in the order in which it is read.
+        /// The JSON of a record, with its fields in the order of `NAMES`.
         #[derive(Serialize)]
         struct Flat<'a> {
             #[serde(skip_serializing_if = "Option::is_none")]

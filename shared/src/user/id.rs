@@ -1,23 +1,24 @@
-//! Who a record is about: the table's partition key, and what authorization compares.
+//! The identifier of a user: the partition key of the table, and the value that authorization compares.
 
 use std::fmt;
 
 use super::InvalidField;
 
-/// 1 to 128 characters of `A-Za-z0-9._~:|@+-`: what identity providers put into a token's `sub`, and nothing that a
-/// path, a log line or a shell would need to escape twice. `.` and `..` are refused: clients and proxies take them out
-/// of a path, percent-encoded or not (RFC 3986, section 5.2.4), so no path could name the record.
+/// A user identifier: 1 to 128 characters of `A-Za-z0-9._~:|@+-`. Identity providers use these in a token's `sub`, and
+/// a path, a log line or a shell needs no second escaping for any of them. `.` and `..` are rejected: clients and
+/// proxies remove them from a path, percent-encoded or not (RFC 3986, section 5.2.4), so no path could address the
+/// record.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct UserId(String);
 
 impl UserId {
-    /// The longest identifier, in characters.
+    /// The maximum length of an identifier, in characters.
     pub const MAX_CHARS: usize = 128;
 
-    /// Reads an identifier.
+    /// Parses an identifier.
     ///
     /// # Errors
-    /// The text is empty, too long, has another character, or is `.` or `..`.
+    /// The text is empty or too long, contains another character, or is `.` or `..`.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
         let text = text.into();
         let fits = (1..=Self::MAX_CHARS).contains(&text.len()) && text != "." && text != "..";
@@ -28,7 +29,7 @@ impl UserId {
         }
     }
 
-    /// The identifier's text.
+    /// Returns the identifier as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

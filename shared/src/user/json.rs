@@ -1,8 +1,9 @@
-//! JSON with exact numbers: a tree that is read child by child over raw text, because `serde_json::Value` rounds numbers
-//! through f64 and keeps the last of two members of one name.
+//! JSON with exact numbers. The tree is parsed child by child from raw text, because `serde_json::Value` rounds numbers
+//! to f64 and keeps only the last of two members with the same name.
 //!
-//! What can be built is what DynamoDB can store as it is: numbers of at most 38 digits ([`JsonNumber`]), nested no deeper
-//! than [`MAX_DEPTH`]. A refusal points at the place (RFC 6901).
+//! A value of these types can be stored in DynamoDB without changes: numbers have at most 38 digits ([`JsonNumber`]),
+//! and values are nested at most [`MAX_DEPTH`] levels below the root. Errors contain a JSON pointer (RFC 6901) to the
+//! value.
 
 mod number;
 mod object_members;
@@ -18,38 +19,37 @@ use crate::number::canonical;
 pub use number::JsonNumber;
 pub use object_members::JsonMembers;
 
-/// How deep the deepest value may lie below the root. DynamoDB nests 32 levels, the first of which is the attribute
-/// itself.
+/// The maximum depth of a value below the root. DynamoDB allows 32 levels, the first of which is the attribute itself.
 pub const MAX_DEPTH: usize = 31;
 
-/// The longest name of a member: DynamoDB's 64 KB for the name of an attribute, nested ones included. It takes no empty
-/// ones.
+/// The maximum length of a member's name, in bytes. DynamoDB allows 64 KB for the name of an attribute, including
+/// nested ones, and no empty names.
 const MAX_NAME_BYTES: usize = 65_535;
 
-/// Any JSON.
+/// A JSON value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum JsonValue {
     /// `null`
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number, exactly.
+    /// A number, stored exactly.
     Number(JsonNumber),
-    /// A text.
+    /// A string.
     String(String),
-    /// A list.
+    /// An array.
     Array(Vec<JsonValue>),
-    /// Members by name; their order has no meaning and is not kept.
+    /// An object. The order of its members has no meaning and is not preserved.
     Object(BTreeMap<String, JsonValue>),
 }
 
-/// Why a JSON text cannot be held, and where.
+/// A JSON text that is malformed or contains a value that the table cannot store.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{reason}")]
 pub struct JsonError {
-    /// The JSON pointer (RFC 6901) of the value at fault, below the value that was read.
+    /// The JSON pointer (RFC 6901) of the invalid value, relative to the parsed text.
     pub pointer: String,
-    /// What is wrong, and the fix.
+    /// The reason, with the fix.
     pub reason: String,
 }
 
@@ -80,10 +80,10 @@ pub fn push_pointer(pointer: &mut String, name: &str) {
 }
 
 impl JsonValue {
-    /// Reads any JSON.
+    /// Parses any JSON text.
     ///
     /// # Errors
-    /// The text is malformed, or has a part that the table cannot hold.
+    /// The text is malformed, or contains a value that the table cannot store.
     pub fn parse(text: &str) -> Result<Self, JsonError> {
         let raw = serde_json::from_str::<&RawValue>(text).map_err(malformed)?;
         parse(raw.get(), 0)
@@ -91,7 +91,8 @@ impl JsonValue {
 }
 
 impl JsonValue {
-    /// Appends the value in canonical form: members by name, no white space, one spelling of each text, and numbers by value.
+    /// Appends the value in canonical form: members sorted by name, no white space, one escaping of each string, and
+    /// numbers in canonical format.
     pub fn write_canonical(&self, out: &mut String) {
         match self {
             Self::Null => out.push_str("null"),
@@ -127,7 +128,7 @@ pub fn write_canonical_object(members: &BTreeMap<String, JsonValue>, out: &mut S
     out.push('}');
 }
 
-/// Appends a text in canonical form: only what JSON demands is escaped, each in one way.
+/// Appends a string in canonical form: only the characters that JSON requires to be escaped are, each in one way.
 pub fn write_canonical_text(text: &str, out: &mut String) {
     out.push('"');
     for character in text.chars() {
@@ -178,7 +179,7 @@ fn parse(text: &str, depth: usize) -> Result<JsonValue, JsonError> {
     }
 }
 
-/// `serde_json`'s words without its position, which here would count from the child's first character.
+/// Removes the position from the message of `serde_json`, because it would be relative to the child's first character.
 fn malformed(error: impl std::fmt::Display) -> JsonError {
     let text = error.to_string();
     let words = text.split(" at line ").next().unwrap_or_default();

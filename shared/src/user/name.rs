@@ -1,20 +1,20 @@
-//! What a user is called.
+//! The name of a user.
 
 use super::InvalidField;
 
-/// 1 to 256 characters, not all of them blank, none of them a control character (PostgreSQL's text cannot hold `\0`,
-/// and a line break in a name is a forged log line or mail header somewhere else). Kept as it was given.
+/// A name of 1 to 256 characters that is not blank and contains no control character. PostgreSQL text cannot store
+/// `\0`, and a line break could forge a log line or a mail header elsewhere. White space is preserved.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UserName(String);
 
 impl UserName {
-    /// The longest name, in characters.
+    /// The maximum length of a name, in characters.
     pub const MAX_CHARS: usize = 256;
 
-    /// Reads a name.
+    /// Parses a name.
     ///
     /// # Errors
-    /// The text is blank, too long, or has a control character.
+    /// The text is blank or too long, or contains a control character.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
         let text = text.into();
         if text.trim().is_empty() {
@@ -28,7 +28,7 @@ impl UserName {
         }
     }
 
-    /// The name's text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,17 +1,19 @@
-//! What a client demands of the record that it reads or writes over (RFC 9110, section 13): pure, so that the table can
-//! say it as a condition and the API can say it about a record at hand, and both mean the same.
+//! Preconditions of a request on the record that it reads or writes (RFC 9110, section 13).
+//!
+//! The types are pure, so that the table translates them to a condition expression and the API evaluates them on a
+//! record that it has read, both with the same meaning.
 
-/// Which versions a header names.
+/// The versions in a header.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum EntityTags {
-    /// `*`: any record at all.
+    /// `*`: any existing record.
     Any,
-    /// These versions; an empty list names none.
+    /// These versions; an empty list matches none.
     Versions(Vec<u64>),
 }
 
 impl EntityTags {
-    /// Whether the record's version is named; `None` is no record.
+    /// Returns whether the record's version matches. `current` is `None` if no record exists.
     #[must_use]
     pub fn matches(&self, current: Option<u64>) -> bool {
         match (self, current) {
@@ -25,20 +27,20 @@ impl EntityTags {
 /// The preconditions of one request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Precondition {
-    /// `If-Match`: the record must be one of these.
+    /// `If-Match`: the record must match.
     pub if_match: Option<EntityTags>,
-    /// `If-None-Match`: the record must be none of these.
+    /// `If-None-Match`: the record must not match.
     pub if_none_match: Option<EntityTags>,
 }
 
 impl Precondition {
-    /// Exactly this version, as `If-Match` would demand it.
+    /// Requires exactly this version, like an `If-Match` with its entity tag.
     #[must_use]
     pub fn exactly(version: u64) -> Self {
         Self { if_match: Some(EntityTags::Versions(vec![version])), if_none_match: None }
     }
 
-    /// Whether a write over the record of this version may go on; `None` is no record.
+    /// Returns whether a write may proceed. `current` is the record's version, or `None` if no record exists.
     #[must_use]
     pub fn is_satisfied_by(&self, current: Option<u64>) -> bool {
         self.if_match.as_ref().is_none_or(|tags| tags.matches(current))

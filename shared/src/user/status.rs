@@ -1,19 +1,19 @@
-//! A word of the client's own about a user, such as `active`; the service attaches no meaning to it.
+//! The status of a user, a word that the client assigns, such as `active`. The service attaches no meaning to it.
 
 use super::InvalidField;
 
-/// 1 to 64 characters, not all of them blank, none of them a control character.
+/// A status of 1 to 64 characters that is not blank and contains no control character.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UserStatus(String);
 
 impl UserStatus {
-    /// The longest status, in characters.
+    /// The maximum length of a status, in characters.
     pub const MAX_CHARS: usize = 64;
 
-    /// Reads a status.
+    /// Parses a status.
     ///
     /// # Errors
-    /// The text is blank, too long, or has a control character.
+    /// The text is blank or too long, or contains a control character.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
         let text = text.into();
         let length = text.chars().count();
@@ -24,7 +24,7 @@ impl UserStatus {
         }
     }
 
-    /// The status' text.
+    /// Returns the status as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

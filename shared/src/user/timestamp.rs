@@ -1,9 +1,9 @@
-//! The second of a record: the table's sort key.
+//! The timestamp of a record, which is the sort key of the table.
 
 use super::InvalidField;
 
-/// Whole seconds since 1970, up to the end of the year 9999. The upper bound catches the commonest mistake, a time in
-/// milliseconds.
+/// A timestamp in epoch seconds, up to the end of the year 9999. The upper bound detects the most frequent mistake, a
+/// time in milliseconds.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Timestamp(i64);
 
@@ -11,10 +11,10 @@ impl Timestamp {
     /// 9999-12-31T23:59:59Z.
     pub const MAX_SECONDS: i64 = 253_402_300_799;
 
-    /// Reads a second.
+    /// Parses a timestamp.
     ///
     /// # Errors
-    /// It is negative or after the year 9999.
+    /// The timestamp is negative or after the year 9999.
     pub fn parse(seconds: i64) -> Result<Self, InvalidField> {
         if (0..=Self::MAX_SECONDS).contains(&seconds) {
             Ok(Self(seconds))
@@ -23,7 +23,7 @@ impl Timestamp {
         }
     }
 
-    /// Seconds since 1970.
+    /// Returns the epoch second.
     #[must_use]
     pub fn seconds(self) -> i64 {
         self.0

@@ -1,4 +1,4 @@
-//! A decimal number as text: exact, and within what DynamoDB's N can hold.
+//! A decimal number as text: exact, and within the range of DynamoDB's type N.
 
 use std::borrow::Cow;
 
@@ -8,28 +8,29 @@ use serde_json::value::RawValue;
 use crate::number::canonical;
 use crate::user::InvalidField;
 
-/// Digits that DynamoDB keeps.
+/// The maximum number of significant digits in DynamoDB.
 const MAX_DIGITS: usize = 38;
-/// The power of ten of a number's first digit: DynamoDB holds 1E-130 to 9.99…E+125, of either sign, and zero.
+/// The power of ten of a number's first digit. DynamoDB stores magnitudes from 1E-130 to 9.99…E+125, of either sign,
+/// and zero.
 const MAGNITUDES: std::ops::RangeInclusive<i64> = -130..=125;
-/// A longer spelling than this is brought to its canonical one, which is short.
+/// The maximum length of a preserved format, in bytes. A longer text is replaced by its canonical form, which is short.
 const MAX_SPELLING: usize = 64;
 
-/// A number in JSON's grammar. The spelling is kept where it can be: `1.50` stays `1.50` until the table, which keeps
-/// values and not spellings, makes it `1.5`.
+/// A number in JSON syntax. Its format is preserved where possible: `1.50` stays `1.50` until it is written to the
+/// table, which stores the value and returns `1.5`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct JsonNumber(String);
 
 impl JsonNumber {
-    /// Reads a number in JSON's grammar or DynamoDB's, which also writes `.5` and `+5`.
+    /// Parses a number in the syntax of JSON or of DynamoDB, which also allows `.5` and `+5`.
     ///
     /// # Errors
-    /// The text is no number, has more than 38 significant digits, or is too large or too small.
+    /// The text is not a number, has more than 38 significant digits, or is out of range.
     pub fn parse(text: &str) -> Result<Self, InvalidField> {
         const MAGNITUDE: InvalidField =
             InvalidField("number out of range: its magnitude must lie between 1E-130 and 1E+126");
         let Some(spelling) = canonical(text) else {
-            // An exponent that no integer holds is out of range, unless the number is zero.
+            // An exponent that is too large for an integer is out of range, unless the number is zero.
             return match mantissa_of_monstrous_exponent(text).as_deref() {
                 Some("0") => Ok(Self("0".into())),
                 Some(_) => Err(MAGNITUDE),
@@ -57,13 +58,13 @@ impl JsonNumber {
         Ok(Self(if keep { text.trim().to_owned() } else { spelling.into_owned() }))
     }
 
-    /// The number's text, which both JSON and DynamoDB read.
+    /// Returns the number as text that is valid in JSON and in DynamoDB.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The number's text.
+    /// Returns the number as text.
     #[must_use]
     pub fn into_string(self) -> String {
         self.0

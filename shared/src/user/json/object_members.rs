@@ -1,11 +1,11 @@
-//! An object's members as they stand in the text: in order, with duplicates, each value still raw.
+//! The members of an object in the order of the text, with duplicates, each with its raw value.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The members of one JSON object. Whoever reads them decides what a duplicate means; no map has decided it before.
+/// The members of one JSON object. No map has removed duplicates, so the caller decides how to treat them.
 #[derive(Debug)]
 pub struct JsonMembers<'a>(pub Vec<(String, &'a RawValue)>);
 

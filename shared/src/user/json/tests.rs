@@ -56,7 +56,7 @@ fn malformed_json_is_refused_without_a_position_that_would_mislead() {
     }
 }
 
-/// Any JSON within the limits, as a tree.
+/// Returns a strategy for any JSON value within the limits.
 pub(crate) fn any_json() -> impl Strategy<Value = JsonValue> {
     let number = "-?(0|[1-9][0-9]{0,20})(\\.[0-9]{1,17})?([eE][+-]?[0-9]{1,2})?"
         .prop_filter_map("a number that fits", |text| JsonNumber::parse(&text).ok());
@@ -74,7 +74,7 @@ pub(crate) fn any_json() -> impl Strategy<Value = JsonValue> {
     })
 }
 
-/// Whether two values are equal, numbers by value.
+/// Returns whether two values are equal. Numbers are compared by value.
 fn same(one: &JsonValue, other: &JsonValue) -> bool {
     match (one, other) {
         (JsonValue::Number(one), JsonValue::Number(other)) => canonical(one.as_str()) == canonical(other.as_str()),
@@ -119,7 +119,7 @@ proptest! {
         let form = canonical_form(&json);
         let read = JsonValue::parse(&form).unwrap();
         prop_assert_eq!(canonical_form(&read), form);
-        // By any other writer's text, too.
+        // The text of another JSON writer has the same canonical form.
         let other = JsonValue::parse(&serde_json::to_string_pretty(&json).unwrap()).unwrap();
         prop_assert_eq!(canonical_form(&other), canonical_form(&json));
     }
