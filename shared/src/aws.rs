@@ -1,4 +1,4 @@
-//! The AWS SDK's clients, built once a process and then handed over.
+//! The clients of the AWS SDK, which are created once per process and then passed as arguments.
 
 use std::time::Duration;
 
@@ -13,49 +13,51 @@ use crate::clock::Clock;
 use crate::environment::Environment;
 use crate::invocation::{Invocation, RequestBudget};
 
-/// Attempts at one call, within one invocation. What still fails is reported, and Lambda resends it.
+/// The maximum attempts of a call within one invocation. If all fail, the failure is reported and Lambda redelivers the
+/// batch.
 const ATTEMPTS: u32 = 3;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A call that takes longer is tried again; the guard makes a write that lands twice harmless.
+/// The timeout of an attempt, after which the call is retried. The condition that guards each write makes it harmless
+/// to apply one twice.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Loads credentials, Region and endpoints as every AWS SDK does, from the process's environment.
+/// Loads credentials, Region and endpoints from the process's environment, as every AWS SDK does.
 pub async fn load() -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .retry_config(retries())
         .timeout_config(timeouts())
-        // Every body here is small and in memory: the attempt's timeout bounds it.
+        // All bodies are small and in memory, so the timeout of the attempt is sufficient.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .load()
         .await
 }
 
-/// How often a call is tried.
+/// Returns the retry policy of calls.
 #[must_use]
 pub fn retries() -> RetryConfig {
     RetryConfig::standard().with_max_attempts(ATTEMPTS)
 }
 
-/// How long a call is waited for. The connection of an attempt that took too long is not used again.
+/// Returns the timeouts of calls. The connection of an attempt that timed out is not reused.
 #[must_use]
 pub fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build()
 }
 
-/// The failure of an invocation under a name of our own. Lambda shows it as `errorType`; by default it would be the name of a
-/// Rust type.
+/// Returns the failure of an invocation with an error type of our own, which Lambda shows as `errorType`. The default
+/// would be the name of a Rust type.
 #[must_use]
 pub fn diagnostic(name: &str, error: &dyn std::error::Error) -> lambda_runtime::Diagnostic {
     lambda_runtime::Diagnostic { error_type: name.to_owned(), error_message: error.to_string() }
 }
 
-/// A DynamoDB client.
+/// Creates a DynamoDB client.
 #[must_use]
 pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
     aws_sdk_dynamodb::Client::new(config)
 }
 
-/// An S3 client; with an endpoint override it puts the bucket into the path, as every local S3 wants it.
+/// Creates an S3 client. If the endpoint is overridden, it uses path-style URLs, which local S3 servers require.
 #[must_use]
 pub fn s3(config: &SdkConfig, environment: &Environment) -> aws_sdk_s3::Client {
     let overridden = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].iter().any(|name| environment.get(name).is_some());
@@ -63,21 +65,22 @@ pub fn s3(config: &SdkConfig, environment: &Environment) -> aws_sdk_s3::Client {
     aws_sdk_s3::Client::from_conf(config)
 }
 
-/// An invocation as Lambda describes it: its deadline is a wall-clock time.
+/// Creates an invocation from Lambda's context, whose deadline is a wall-clock time.
 #[must_use]
 pub fn invocation(clock: &Clock, started: Instant, context: &lambda_runtime::Context) -> Invocation {
     let now = clock.now();
     Invocation::new(now, started, remaining(context.deadline().into(), now), context.request_id.clone())
 }
 
-/// The time that a request has, by a deadline; without one, what API Gateway waits.
+/// Returns the time budget of a request until its deadline. Without a deadline it is the time that API Gateway waits.
 #[must_use]
 pub fn request_budget(started: Instant, deadline: OffsetDateTime, now: OffsetDateTime) -> RequestBudget {
     let remaining = remaining(deadline, now);
     RequestBudget::new(started, if deadline == OffsetDateTime::UNIX_EPOCH { RequestBudget::DEFAULT } else { remaining })
 }
 
-/// The time until a deadline. `cargo lambda watch` sends the time itself in its place, which reads as a moment of 1970.
+/// Returns the time until a deadline. `cargo lambda watch` sends the remaining time instead of a deadline, which reads
+/// as a time in 1970.
 fn remaining(deadline: OffsetDateTime, now: OffsetDateTime) -> Duration {
     let from = if deadline.year() == 1970 { OffsetDateTime::UNIX_EPOCH } else { now };
     (deadline - from).try_into().unwrap_or(Duration::ZERO)

@@ -1,29 +1,29 @@
-//! The time, as a value that is handed over: code that decides never asks the machine for it.
+//! The clock as an argument: code that makes decisions never reads the system clock.
 
 use std::fmt;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-/// Tells the time in UTC. A clone tells the same time.
+/// A clock that returns the time in UTC. Clones return the same time.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> OffsetDateTime + Send + Sync>);
 
 impl Clock {
-    /// The machine's clock.
+    /// Returns the system clock.
     #[must_use]
     pub fn system() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one place where the machine's clock is read")]
         Self(Arc::new(OffsetDateTime::now_utc))
     }
 
-    /// A clock that stands still.
+    /// Returns a clock that always returns this time.
     #[must_use]
     pub fn fixed(time: OffsetDateTime) -> Self {
         Self(Arc::new(move || time))
     }
 
-    /// The time now.
+    /// Returns the current time.
     #[must_use]
     pub fn now(&self) -> OffsetDateTime {
         (self.0)()

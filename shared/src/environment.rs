@@ -1,12 +1,12 @@
-//! A function's environment as a value, read once and wholly before the first event.
+//! The environment of a function as a value, which is read once and completely before the first event.
 //!
-//! Everything missing or malformed is reported together, by name, so that a deployment is mended in one go.
+//! All missing and malformed variables are reported together, by name, so that a deployment can be fixed in one step.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// The variables that were renamed: the old name and the new one.
+/// The variables that were renamed, as pairs of the old and the new name.
 ///
 /// A value under an old name would have no effect, so [`Environment::read`] reports each one that is set.
 pub const RENAMED_VARIABLES: [(&str, &str); 5] = [
@@ -17,27 +17,28 @@ pub const RENAMED_VARIABLES: [(&str, &str); 5] = [
     ("TOMBSTONE_DAYS", "TOMBSTONE_RETENTION_DAYS"),
 ];
 
-/// Environment variables by name. An empty value counts as unset: that is how a template says "absent".
+/// Environment variables by name. An empty value counts as unset, because templates set a variable to the empty text to
+/// leave it out.
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// The process's own.
+    /// Returns the environment of the process.
     #[must_use]
     pub fn from_env() -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one place where the process's environment is read")]
-        // Not `vars`, which panics on a variable that is not Unicode; no variable of ours may be such a one.
+        // `vars` would panic on a variable that is not Unicode. No variable of Millrace may be one.
         let variables = std::env::vars_os();
         variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
     }
 
-    /// The value of a variable, if it is set and not empty.
+    /// Returns the value of a variable if it is set and not empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Starts reading; problems are collected on the way. A variable that is set under a former name is the first of them.
+    /// Starts reading and collects the problems. The first ones are the variables that are set under an old name.
     #[must_use]
     pub fn read(&self) -> VariableReader<'_> {
         let renamed = RENAMED_VARIABLES.iter().filter_map(|(old, new)| {
@@ -54,7 +55,7 @@ impl FromIterator<(String, String)> for Environment {
     }
 }
 
-/// Reads variables one by one and remembers what is wrong with them.
+/// Reads variables one by one and records the problems.
 #[derive(Debug)]
 pub struct VariableReader<'a> {
     environment: &'a Environment,
@@ -62,7 +63,8 @@ pub struct VariableReader<'a> {
 }
 
 impl VariableReader<'_> {
-    /// A variable that must be set. Nothing is returned if it is not, or malformed, and the problem is remembered.
+    /// Reads a variable that must be set. If it is missing or malformed, the problem is recorded and `None` is
+    /// returned.
     pub fn required<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         if self.environment.get(name).is_none() {
             self.problems.push(format!("{name} is not set"));
@@ -70,13 +72,13 @@ impl VariableReader<'_> {
         self.optional(name, parse)
     }
 
-    /// A variable that may be absent. A malformed one is a problem, never an absent one.
+    /// Reads a variable that may be absent. A malformed one is recorded as a problem and does not count as absent.
     pub fn optional<T>(&mut self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let parsed = self.environment.get(name).map(parse)?;
         parsed.map_err(|problem| self.problems.push(format!("{name} {problem}"))).ok()
     }
 
-    /// A variable that counts only where another one is `true`, and must be set there.
+    /// Reads a variable that has an effect only if the variable `switch` is `true`, and must then be set.
     pub fn required_if<T>(&mut self, switch: &str, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
         let is_on = self.optional(switch, flag).unwrap_or(false);
         let value = self.optional(name, parse);
@@ -86,7 +88,8 @@ impl VariableReader<'_> {
         value.filter(|_| is_on)
     }
 
-    /// What a part of the configuration reads from the same environment. A problem that is known already is not told twice.
+    /// Returns a part of the configuration that was read from the same environment. Of its problems, only those that
+    /// are not yet recorded are added.
     pub fn collect<T>(&mut self, parsed: Result<T, EnvironmentError>) -> Option<T> {
         let new = |problem: &String| !self.problems.contains(problem);
         match parsed {
@@ -99,7 +102,8 @@ impl VariableReader<'_> {
         }
     }
 
-    /// What is read from several variables, with all that is wrong with them, each by its name.
+    /// Returns a value that was read from several variables. Its problems, each of which names its variable, are
+    /// recorded.
     pub fn collect_optional<T>(&mut self, parsed: Result<Option<T>, Vec<String>>) -> Option<T> {
         parsed.unwrap_or_else(|problems| {
             self.problems.extend(problems);
@@ -107,23 +111,23 @@ impl VariableReader<'_> {
         })
     }
 
-    /// Remembers a problem that takes more than one variable to see.
+    /// Records a problem that only more than one variable shows.
     pub fn add_error(&mut self, problem: String) {
         self.problems.push(problem);
     }
 
-    /// What was wrong with all that was read.
+    /// Returns the problems of all variables that were read.
     #[must_use]
     pub fn problems(self) -> EnvironmentError {
         EnvironmentError(self.problems)
     }
 }
 
-/// All that is wrong with an environment, one line a variable.
+/// The problems of an environment, one per line.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct EnvironmentError(Vec<String>);
 
-/// As `Display`: a process that ends with this error shows it so.
+/// Same as `Display`, because a process that exits with this error prints it with `Debug`.
 impl fmt::Debug for EnvironmentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -131,7 +135,7 @@ impl fmt::Debug for EnvironmentError {
 }
 
 impl EnvironmentError {
-    /// Whether nothing is wrong.
+    /// Returns whether there are no problems.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -145,10 +149,10 @@ impl fmt::Display for EnvironmentError {
     }
 }
 
-/// Any text.
+/// Parses any text.
 ///
 /// # Errors
-/// If it has white space at its ends, which no name of a table or bucket has.
+/// The text begins or ends with white space, which no name of a table or bucket does.
 pub fn text(value: &str) -> Result<String, String> {
     if value.trim() == value {
         Ok(value.to_owned())
@@ -157,18 +161,18 @@ pub fn text(value: &str) -> Result<String, String> {
     }
 }
 
-/// `true` or `false`.
+/// Parses `true` or `false`.
 ///
 /// # Errors
-/// If it is neither.
+/// The text is neither.
 pub fn flag(value: &str) -> Result<bool, String> {
     value.parse().map_err(|_| format!("is {value:?}: set it to true or false"))
 }
 
-/// A number of the type that is asked for.
+/// Parses a number.
 ///
 /// # Errors
-/// If it is none, or out of the type's range.
+/// The text is not a number or exceeds the range of the type.
 pub fn number<T: FromStr>(value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("is {value:?}: set it to a number in range"))
 }

@@ -1,21 +1,23 @@
-//! Case-insensitive comparison of text, whatever its Unicode spelling. [`fold_case`]
+//! Case-insensitive comparison of texts, independent of their Unicode normalization: [`fold_case`].
 //!
-//! Two texts are alike if their folded forms are equal, and one begins with another if their folded forms do. The replica
-//! stores folded forms, and a search folds what it looks for by the same code: a database's `lower` depends on its locale,
-//! knows no final sigma, and leaves `é` and `e` with a combining accent different.
+//! Two texts are equal if their folded forms are, and one is a prefix of another if its folded form is. The replica
+//! stores folded forms, and a search folds its search terms with the same code. A database's `lower` cannot be used
+//! instead: it depends on the locale, does not handle the final sigma, and distinguishes `é` from `e` with a combining
+//! accent.
 
 use std::borrow::Cow;
 
 use icu_casemap::CaseMapper;
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 
-/// A folded form ends here, since an index entry of PostgreSQL takes a third of a page of 8 KB. Folding makes some texts
-/// longer, so a text that is shorter may be cut, too. Texts that differ only beyond it are alike.
+/// The maximum length of a folded form, in bytes, because PostgreSQL limits an index entry to a third of a page of 8
+/// KB. Folding lengthens some texts, so a shorter text may be truncated, too. Texts that differ only after this length
+/// count as equal.
 pub const FOLDED_BYTES: usize = 1_024;
 
 /// Returns the text without differences of case, composed: full case folding between NFD and NFC (Unicode 3.13, D145).
 ///
-/// Borrows where the text is ASCII without capitals.
+/// Borrows if the text is ASCII without capitals.
 #[must_use]
 pub fn fold_case(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {

@@ -1,6 +1,9 @@
-//! What the HTTP APIs share, without a request in it: who calls and what they may do ([`caller`]), a path's one form
-//! ([`path`]), a query's parameters ([`query`]), percent-encoding ([`percent`]), pages and their cursors ([`page_limit`]), what a failure looks like ([`problem`]), and texts that only this
-//! service can have written ([`cursor_seal`]).
+//! The parts of HTTP requests and responses that the HTTP APIs share, independent of any HTTP library.
+//!
+//! - The caller and its permissions ([`caller`]).
+//! - Canonical paths ([`path`]), query parameters ([`query`]) and percent-encoding ([`percent`]).
+//! - Page limits and cursors ([`page_limit`]), and sealed texts that only this service can create ([`cursor_seal`]).
+//! - Problem details of error responses ([`problem`]).
 
 pub mod caller;
 pub mod cursor_seal;

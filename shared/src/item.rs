@@ -59,7 +59,7 @@ pub type AttributeMap = HashMap<String, AttributeValue>;
 pub struct ItemParseError {
     /// The attribute that is invalid.
     pub attribute: &'static str,
-    /// The reason why it is invalid.
+    /// The reason.
     pub reason: String,
 }
 

@@ -1,25 +1,26 @@
 //! The metric registry: name, kind, unit and own dimensions of every metric that the functions emit.
 //!
-//! On Lambda the metrics are written in CloudWatch's embedded metric format (namespace `Millrace`), on one machine they are
-//! served by `GET /metrics`. No other module names the `metrics` crate's macros, so a metric that is not in [`REGISTRY`] cannot
-//! be emitted. docs/metrics.md describes the same metrics and is compared with the registry by a test.
+//! On Lambda the metrics are written in CloudWatch's embedded metric format (namespace `Millrace`); on a single machine
+//! they are served by `GET /metrics`. No other module uses the macros of the `metrics` crate, so a metric that is not
+//! in [`REGISTRY`] cannot be emitted. A test compares docs/metrics.md, which describes the same metrics, with the
+//! registry.
 //!
 //! Dimensions have few values: the function and the stack, which every metric has
-//! ([`DIMENSIONS`](crate::telemetry::DIMENSIONS)), a sink's name, a route's template, a status class. A key, a user or a request
-//! id is never a dimension. Metrics are recorded once per batch or request, never once per record.
+//! ([`DIMENSIONS`](crate::telemetry::DIMENSIONS)), a sink's name, a route's template, a status class. A key, a user or
+//! a request id is never a dimension. Metrics are recorded once per batch or request, never once per record.
 
 use metrics::{Label, Unit};
 
-/// What a metric measures, and how CloudWatch aggregates it.
+/// The kind of a metric, which determines how CloudWatch aggregates it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Occurrences: the sum is of interest.
+    /// A number of occurrences, of which the sum is of interest.
     Counter,
-    /// Single values: average and percentiles are of interest.
+    /// Individual values, of which average and percentiles are of interest.
     Histogram,
 }
 
-/// A metric's entry in the [`REGISTRY`].
+/// The entry of a metric in the [`REGISTRY`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricDefinition {
     /// The name in CloudWatch and in `GET /metrics`.
@@ -30,7 +31,7 @@ pub struct MetricDefinition {
     pub unit: Unit,
     /// The dimensions in addition to those of every metric.
     pub dimensions: &'static [&'static str],
-    /// What is measured.
+    /// The description.
     pub description: &'static str,
 }
 
@@ -43,26 +44,26 @@ pub struct CounterMetric<const N: usize>(MetricDefinition);
 pub struct HistogramMetric<const N: usize>(MetricDefinition);
 
 impl<const N: usize> CounterMetric<N> {
-    /// The name in CloudWatch and in `GET /metrics`.
+    /// Returns the name in CloudWatch and in `GET /metrics`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.0.name
     }
 
-    /// Adds to the counter with these values of the own dimensions.
+    /// Adds `count` to the counter with these values of its own dimensions.
     pub fn increment(&self, values: [&str; N], count: u64) {
         metrics::counter!(self.0.name, labels(self.0.dimensions, values)).increment(count);
     }
 }
 
 impl<const N: usize> HistogramMetric<N> {
-    /// The name in CloudWatch and in `GET /metrics`.
+    /// Returns the name in CloudWatch and in `GET /metrics`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.0.name
     }
 
-    /// Records a value with these values of the own dimensions.
+    /// Records a value with these values of its own dimensions.
     pub fn record(&self, values: [&str; N], value: f64) {
         metrics::histogram!(self.0.name, labels(self.0.dimensions, values)).record(value);
     }
@@ -132,7 +133,7 @@ registry! {
         "requests rejected because the caller's quota was exhausted";
 }
 
-/// Registers units and descriptions with the recorder in use; call once, after it is installed.
+/// Registers units and descriptions with the installed recorder. Call it once, after the recorder is installed.
 pub fn describe() {
     for MetricDefinition { name, kind, unit, description, .. } in REGISTRY.iter().copied() {
         match kind {

@@ -1,17 +1,17 @@
-//! DynamoDB's numbers, by value: `1`, `1.0` and `1e0` are one number in three spellings.
+//! The canonical format of DynamoDB numbers, for comparison by value: `1`, `1.0` and `1e0` are the same number.
 //!
-//! A number of 38 digits does not fit a float or an `i128` with an exponent, so the text itself is brought to one
-//! spelling; nothing is rounded. Used wherever numbers are grouped, compared or hashed.
+//! A number of 38 digits does not fit into a float or into an `i128` with an exponent, so the text itself is converted,
+//! without rounding. The canonical format is used wherever numbers are grouped, compared or hashed.
 
 use std::borrow::Cow;
 
-/// Longer integers than this are spelled with an exponent.
+/// The maximum number of digits of an integer without an exponent.
 const PLAIN_DIGITS: i64 = 40;
 
-/// The one spelling of a decimal number, or `None` if the text is none.
+/// Returns the canonical format of a decimal number, or `None` if the text is not a number.
 ///
-/// Zero is `0`; an integer of up to 40 digits is spelled out; any other number is its significant digits, `E`, and
-/// the power of ten of the last of them.
+/// Zero is `0`. An integer of up to 40 digits is written in full. Any other number is its significant digits, `E`, and
+/// the power of ten of the last digit.
 #[must_use]
 pub fn canonical(text: &str) -> Option<Cow<'_, str>> {
     if is_plain_integer(text) {
@@ -45,7 +45,7 @@ pub fn canonical(text: &str) -> Option<Cow<'_, str>> {
     }))
 }
 
-/// What nearly every key is: digits without a leading zero, already in their one spelling.
+/// Returns whether the text is a non-negative integer in canonical format, as in nearly every key.
 pub(crate) fn is_plain_integer(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.len() <= 40 && bytes.iter().all(u8::is_ascii_digit) && matches!(bytes, [b'0'] | [b'1'..=b'9', ..])

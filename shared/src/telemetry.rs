@@ -1,8 +1,9 @@
-//! Logs as JSON lines and metrics in CloudWatch's embedded format, both on standard output, where Lambda reads them.
+//! Logs as JSON lines and metrics in CloudWatch's embedded metric format. Both are written to standard output, where
+//! Lambda reads them.
 //!
-//! `lambda_runtime`'s own subscriber prints no time and Lambda's JSON level filter then takes every line for INFO:
-//! here `level` and an RFC 3339 `timestamp` stand at the top. Log fields are identifiers and counts; no name, no
-//! email, no item is ever logged.
+//! The subscriber of `lambda_runtime` writes no timestamp, and Lambda's JSON level filter then treats every line as
+//! INFO. Therefore each line here has `level` and an RFC 3339 `timestamp` at the top level. Log fields are identifiers
+//! and counts; a name, an email or an item is never logged.
 
 use std::io;
 
@@ -16,22 +17,22 @@ use crate::metric;
 
 /// The CloudWatch namespace of all metrics.
 pub const NAMESPACE: &str = "Millrace";
-/// The dimensions that every metric has, before those of its own.
+/// The dimensions that every metric has, before its own.
 pub const DIMENSIONS: [&str; 2] = ["function", "stack"];
-/// The variable that sets how much is logged.
+/// The variable that sets the log level.
 pub const LOG_LEVEL: &str = "LOG_LEVEL";
-/// The variable that names the stack, by which the metrics of several in an account are told apart.
+/// The variable that names the stack. It distinguishes the metrics of several stacks in one account.
 pub const STACK_NAME: &str = "STACK_NAME";
-/// The stack of a function that is told none.
+/// The stack name if the variable is not set.
 const NO_STACK: &str = "default";
 
-/// A process's metrics, to be flushed at each invocation's end.
+/// The metrics of a process. Flush them at the end of each invocation.
 #[derive(Clone, Copy)]
 pub struct Telemetry {
     collector: &'static Collector,
 }
 
-/// The logs or the metrics of the process were started before.
+/// The logs or the metrics of the process were initialized before.
 #[derive(Debug, thiserror::Error)]
 #[error("the process's {part} are taken already: {cause}")]
 pub struct TelemetryError {
@@ -39,13 +40,13 @@ pub struct TelemetryError {
     cause: String,
 }
 
-/// Starts the process's logs and metrics; call once, before anything is logged.
+/// Initializes the logs and the metrics of the process. Call it once, before anything is logged.
 ///
-/// A malformed `LOG_LEVEL` counts as `info` here, and a malformed `STACK_NAME` as none: the function's configuration reads
-/// them too, with [`level`] and [`stack`], and reports them together with whatever else is wrong.
+/// A malformed `LOG_LEVEL` counts as `info` here, and a malformed `STACK_NAME` as unset: the function's configuration
+/// also parses them, with [`level`] and [`stack`], and reports them together with all other problems.
 ///
 /// # Errors
-/// [`TelemetryError`] if something else logs or counts in this process.
+/// [`TelemetryError`] if a global logger or metrics recorder is already installed in this process.
 pub fn init(function: &'static str, environment: &Environment) -> Result<Telemetry, TelemetryError> {
     let level = environment.get(LOG_LEVEL).and_then(|text| level(text).ok()).unwrap_or(LevelFilter::INFO);
     let lines = tracing_subscriber::fmt()
@@ -62,7 +63,7 @@ pub fn init(function: &'static str, environment: &Environment) -> Result<Telemet
     collect(function, stack).map_err(taken("metrics"))
 }
 
-/// Starts the process's metrics.
+/// Initializes the metrics of the process.
 fn collect(function: &'static str, stack: Option<String>) -> Result<Telemetry, String> {
     let [of_function, of_stack] = DIMENSIONS;
     let collector = metrics_cloudwatch_embedded::Builder::new()
@@ -75,16 +76,16 @@ fn collect(function: &'static str, stack: Option<String>) -> Result<Telemetry, S
     Ok(Telemetry { collector })
 }
 
-/// Who may log how much. Below `info` the SDKs log requests and answers, items and all: at whatever level a function is
-/// run, only the workspace's own crates go below.
+/// Returns the log level of each crate. Below `info` the SDKs log requests and responses with complete items. Therefore
+/// only the workspace's own crates log below `info`, whatever the level of the function.
 fn targets(function: &'static str, level: LevelFilter) -> Targets {
     Targets::new().with_default(level.min(LevelFilter::INFO)).with_targets([(function, level), ("shared", level)])
 }
 
-/// Reads a log level.
+/// Parses a log level.
 ///
 /// # Errors
-/// If the text is none.
+/// The text is not a log level.
 pub fn level(text: &str) -> Result<LevelFilter, String> {
     match text.to_ascii_lowercase().as_str() {
         "error" => Ok(LevelFilter::ERROR),
@@ -96,10 +97,10 @@ pub fn level(text: &str) -> Result<LevelFilter, String> {
     }
 }
 
-/// Reads the name of a stack, which is the value of a dimension.
+/// Parses the name of a stack, which becomes the value of a dimension.
 ///
 /// # Errors
-/// If the text is none.
+/// The text is not a valid name.
 pub fn stack(text: &str) -> Result<String, String> {
     let is_name = (1..=128).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
@@ -107,7 +108,7 @@ pub fn stack(text: &str) -> Result<String, String> {
 }
 
 impl Telemetry {
-    /// Writes what was counted since the last flush; call at the end of an invocation, whatever came of it.
+    /// Writes the metrics since the last flush. Call it at the end of every invocation, including failed ones.
     pub fn flush(self, request_id: &str) {
         if let Err(error) = self.write(request_id, io::stdout()) {
             tracing::warn!(error = %error, "metrics not written");
@@ -134,7 +135,7 @@ mod tests {
         assert!(!targets("api", LevelFilter::WARN).would_enable("lambda_runtime", &Level::INFO));
     }
 
-    /// The process's metrics are started by this test alone.
+    /// No other test may initialize the metrics of the process.
     #[test]
     fn every_metric_has_the_dimensions_function_and_stack() {
         let telemetry = collect("replicator", stack("millrace-blue").ok()).unwrap();

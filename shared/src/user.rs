@@ -28,8 +28,8 @@ use name::UserName;
 use status::UserStatus;
 use timestamp::Timestamp;
 
-/// The reason why a value is not valid for a field of a user. The message names the field and the fix, and never
-/// contains the value.
+/// A value that is not valid for a field of a user. The message names the field and the fix, and never contains the
+/// value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidField(pub(crate) &'static str);

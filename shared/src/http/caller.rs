@@ -1,7 +1,8 @@
-//! Who calls, and what they may do.
+//! The authenticated caller of a request and its permissions.
 //!
-//! Somebody in front of the API decides who is let in ([`AuthMode`]); what that decision says of the caller is read here
-//! once, at the door. The partition key is the boundary: a caller owns the records whose `user_id` is its token's `sub`.
+//! A component in front of the API authenticates the request ([`AuthMode`]). Its result is parsed here once per
+//! request. The partition key is the authorization boundary: a caller owns the records whose `user_id` is the `sub` of
+//! its token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,22 +11,23 @@ use time::OffsetDateTime;
 
 use crate::user::id::UserId;
 
-/// Who lets requests in. Required, without a default: an API that is open to everyone must be so in so many words.
+/// The authentication mode. It is required and has no default, so that an API is open to everyone only if that is
+/// configured explicitly.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum AuthMode {
-    /// API Gateway's JWT authorizer: each caller has its own records, within its token's scopes.
+    /// API Gateway's JWT authorizer: each caller has access to its own records, within the scopes of its token.
     Jwt,
-    /// API Gateway, by the caller's IAM signature: whoever may sign may do everything.
+    /// API Gateway verifies the IAM signature of the caller, and every authenticated caller has full access.
     Iam,
-    /// Nobody: for one machine, or behind something else that decides.
+    /// No authentication: for a single machine, or behind another component that authorizes requests.
     None,
 }
 
 impl AuthMode {
-    /// Reads a mode.
+    /// Parses a mode.
     ///
     /// # Errors
-    /// The text is no mode.
+    /// The text is not a mode.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "jwt" => Ok(Self::Jwt),
@@ -36,19 +38,19 @@ impl AuthMode {
     }
 }
 
-/// What a token allows.
+/// A permission that a token grants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
-    /// `users:read`: reading the caller's own records.
+    /// `users:read`: read the caller's own records.
     Read,
-    /// `users:write`: writing them.
+    /// `users:write`: write the caller's own records.
     Write,
-    /// `users:admin`: everything, of everybody.
+    /// `users:admin`: full access to the records of all users.
     Admin,
 }
 
 impl Scope {
-    /// As a token spells it.
+    /// Returns the name of the scope in a token, without a prefix.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -59,10 +61,11 @@ impl Scope {
     }
 }
 
-/// How a token's issuer spells scopes: the claims that list them, and the prefix that it puts before each.
+/// The format in which a token's issuer lists scopes: the claims that contain them, and the prefix of each scope.
 ///
-/// RFC 8693 has words in `scope`. Amazon Cognito puts the resource server's identifier before each of them, Auth0 lists
-/// permissions in `permissions`, Microsoft Entra ID writes `scp` for users and `roles` for programs.
+/// RFC 8693 defines space-separated words in `scope`. Amazon Cognito prefixes each with the identifier of the resource
+/// server, Auth0 lists permissions in `permissions`, and Microsoft Entra ID uses `scp` for users and `roles` for
+/// programs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ScopeMapping {
     claims: Arc<[String]>,
@@ -70,24 +73,24 @@ pub struct ScopeMapping {
 }
 
 impl Default for ScopeMapping {
-    /// The words of `scope` and `scp`, without a prefix.
+    /// Returns the mapping of the words in `scope` and `scp`, without a prefix.
     fn default() -> Self {
         Self { claims: ["scope", "scp"].map(str::to_owned).into(), prefix: "".into() }
     }
 }
 
 impl ScopeMapping {
-    /// The mapping of these claims, or the default ones, and this prefix, or none.
+    /// Creates the mapping of these claims and this prefix. The default is used for each of the two that is `None`.
     #[must_use]
     pub fn new(claims: Option<Vec<String>>, prefix: Option<String>) -> Self {
         let usual = Self::default();
         Self { claims: claims.map_or(usual.claims, Into::into), prefix: prefix.map_or(usual.prefix, Into::into) }
     }
 
-    /// Reads the names of claims, separated by commas.
+    /// Parses comma-separated claim names.
     ///
     /// # Errors
-    /// A name is empty, or the text has a space.
+    /// A name is empty or contains white space.
     pub fn parse_claims(text: &str) -> Result<Vec<String>, String> {
         let names: Vec<String> = text.split(',').map(str::to_owned).collect();
         let is_name = |name: &String| !name.is_empty() && !name.contains(|letter: char| letter.is_whitespace());
@@ -98,10 +101,10 @@ impl ScopeMapping {
         }
     }
 
-    /// Reads a prefix: the characters that a scope may have (RFC 6749, section 3.3).
+    /// Parses a prefix, which consists of the characters that a scope may contain (RFC 6749, section 3.3).
     ///
     /// # Errors
-    /// The text has another character.
+    /// The text contains another character.
     pub fn parse_prefix(text: &str) -> Result<String, String> {
         if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
             Ok(text.to_owned())
@@ -112,26 +115,26 @@ impl ScopeMapping {
         }
     }
 
-    /// A scope as a token of this issuer spells it.
+    /// Returns the scope as a token of this issuer contains it.
     #[must_use]
     pub fn spell(&self, scope: Scope) -> String {
         self.prefixed(scope.as_str())
     }
 
-    /// A word as a token of this issuer spells it.
+    /// Returns the word with the issuer's prefix.
     #[must_use]
     pub fn prefixed(&self, word: &str) -> String {
         format!("{}{word}", self.prefix)
     }
 
-    /// The claim that a token of this issuer lists its scopes in, first of all.
+    /// Returns the first of the claims that list the scopes.
     #[must_use]
     pub fn first_claim(&self) -> &str {
         self.claims.first().map_or("scope", String::as_str)
     }
 
-    /// Whether these claims have this scope. API Gateway hands a list on as `[a b]`. A word without the prefix is
-    /// another service's.
+    /// Returns whether these claims contain this scope. API Gateway passes a list as `[a b]`. A scope without the
+    /// prefix belongs to another service.
     fn has(&self, claims: &HashMap<String, String>, scope: Scope) -> bool {
         self.claims
             .iter()
@@ -141,14 +144,14 @@ impl ScopeMapping {
     }
 }
 
-/// The words of a claim: of a text those between spaces, of a list its items.
+/// Returns the scopes in a claim: the words of a text, or the items of a list.
 fn words(claim: &str) -> impl Iterator<Item = &str> {
     let list = claim.strip_prefix('[').and_then(|list| list.strip_suffix(']'));
     let separators: &[char] = if list.is_some() { &[' ', ','] } else { &[' '] };
     list.unwrap_or(claim).split(separators).filter(|word| !word.is_empty())
 }
 
-/// Somebody who was let in.
+/// The authenticated caller of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Caller {
     name: String,
@@ -162,15 +165,16 @@ enum CallerPermissions {
 }
 
 impl Caller {
-    /// A caller about whom something else has decided already.
+    /// Creates a caller with full access, whom another component has authorized.
     #[must_use]
     pub fn unrestricted(name: String) -> Self {
         Self { name, rights: CallerPermissions::Everything }
     }
 
-    /// The caller that a verified token's claims describe, or nobody: a token without a `sub`, or past its `exp`.
+    /// Creates the caller from the claims of a verified token. Returns `None` if the token has no `sub` or its `exp` is
+    /// past.
     ///
-    /// API Gateway hands every claim on as text, a time sometimes in exponents.
+    /// API Gateway passes every claim as text, and sometimes a time with an exponent.
     #[must_use]
     pub fn from_claims(claims: &HashMap<String, String>, scopes: &ScopeMapping, now: OffsetDateTime) -> Option<Self> {
         let subject = claims.get("sub").filter(|subject| !subject.is_empty())?.clone();
@@ -180,7 +184,7 @@ impl Caller {
             return None;
         }
         let has = |scope: Scope| scopes.has(claims, scope);
-        // The issuer is part of the name: two of them may know the same subject.
+        // The issuer is part of the name, because two issuers may use the same subject.
         let name = format!("jwt {} {subject}", claims.get("iss").map_or("", String::as_str));
         let rights = if has(Scope::Admin) {
             CallerPermissions::Everything
@@ -190,13 +194,13 @@ impl Caller {
         Some(Self { name, rights })
     }
 
-    /// Tells callers apart, where something is kept for one of them alone. Never logged.
+    /// Returns the name that identifies the caller where data belongs to one caller only. It is never logged.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether its token allows this at all.
+    /// Returns whether the caller's token grants this scope.
     #[must_use]
     pub fn has_scope(&self, scope: Scope) -> bool {
         match (&self.rights, scope) {
@@ -207,13 +211,14 @@ impl Caller {
         }
     }
 
-    /// Whether the records of this user are its own.
+    /// Returns whether the records of this user are the caller's own. For a caller with full access, those of every
+    /// user are.
     #[must_use]
     pub fn owns(&self, id: &UserId) -> bool {
         self.restricted_to().is_none_or(|subject| subject == id.as_str())
     }
 
-    /// The only user whose records it may touch; none if it may touch all.
+    /// Returns the only user whose records the caller may access, or `None` if it may access all.
     #[must_use]
     pub fn restricted_to(&self) -> Option<&str> {
         match &self.rights {
@@ -297,7 +302,7 @@ mod tests {
             (&cognito, "scope", "openid millrace/users:read", true, false, false),
             (&cognito, "scope", "millrace/users:read millrace/users:write", true, true, false),
             (&cognito, "scope", "millrace/users:admin", true, true, true),
-            // Without the prefix, or with another one, a scope is another service's.
+            // A scope without the prefix, or with another one, belongs to another service.
             (&cognito, "scope", "users:admin other/users:admin xmillrace/users:admin", false, false, false),
             (&cognito, "scope", "millrace/millrace/users:read", false, false, false),
             (&cognito, "scp", "millrace/users:read", false, false, false),
@@ -307,7 +312,7 @@ mod tests {
             (&entra, "roles", "[users:admin]", true, true, true),
             (&entra, "scp", "users:read users:write", true, true, false),
             (&entra_prefixed, "roles", "[users:admin api://millrace/users:read]", true, false, false),
-            // One word with a comma is not two scopes, nor is half of a list one.
+            // A word with a comma is not a list, and neither is a text with only an opening bracket.
             (&mapping("scope", ""), "scope", "x,users:admin", false, false, false),
             (&mapping("scope", ""), "scope", "[users:admin", false, false, false),
         ] {

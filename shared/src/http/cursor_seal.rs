@@ -1,8 +1,9 @@
-//! Texts that only this service can have written, and that only it can read: what a client hands back later and must
-//! neither change nor use elsewhere.
+//! Sealed texts: only this service can create and read them. A client returns such a text later and can neither change
+//! it nor use it for another purpose.
 //!
-//! AES-256-GCM-SIV (RFC 8452), so that a nonce that came twice would tell no more than that two texts are equal. What a
-//! text is bound to is authenticated and not carried: whoever opens it must know it.
+//! The cipher is AES-256-GCM-SIV (RFC 8452), with which a repeated nonce reveals only that two texts are equal. The
+//! context to which a text is bound is authenticated but not contained in it: to open the text, the same context must
+//! be supplied.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,13 +14,14 @@ use base64::alphabet::STANDARD;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// The layout; a text of another one is refused, not misread.
+/// The version of the layout. A text of another version is rejected rather than misread.
 const FORMAT: u8 = 2;
 const KEY_BYTES: usize = 32;
-/// As long as an id of a secret's version.
+/// The maximum length of a key's id, which is that of the id of a secret's version.
 const MAX_ID_CHARS: usize = 64;
 
-/// A generated secret of 43 letters and digits is a key too: its last character may carry two bits more than 256.
+/// The base64 format of a key. It accepts a generated secret of 43 letters and digits, whose last character may contain
+/// two bits in addition to the 256 of the key.
 const KEY_TEXT: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -27,14 +29,14 @@ const KEY_TEXT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// As many random bytes as one text takes.
+/// The random bytes that sealing one text requires.
 pub type SealNonce = [u8; NONCE_LEN];
 
-/// The keys: the first seals, all of them open. A clone shares them.
+/// The keys: the first one seals, and each of them opens. Clones share them.
 #[derive(Clone)]
 pub struct SealKeys(Arc<[(String, LessSafeKey)]>);
 
-/// Without the keys.
+/// Shows only the ids of the keys.
 impl fmt::Debug for SealKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.iter().map(|(id, _)| id)).finish()
@@ -42,10 +44,10 @@ impl fmt::Debug for SealKeys {
 }
 
 impl SealKeys {
-    /// Reads `id:base64` pairs, comma-separated, each of 32 bytes.
+    /// Parses comma-separated `id:base64` pairs, each with a key of 32 bytes.
     ///
     /// # Errors
-    /// A pair is malformed, or an id comes twice. The text is a secret: the error shows nothing of it but ids.
+    /// A pair is malformed, or an id is repeated. Since the text is a secret, the error shows only ids.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut keys: Vec<(String, LessSafeKey)> = Vec::new();
         for (place, pair) in (1..).zip(text.split(',')) {
@@ -66,8 +68,8 @@ impl SealKeys {
         Ok(Self(keys.into()))
     }
 
-    /// Seals a text for whoever is bound to the same. Nothing comes of it only if the text is longer than the cipher
-    /// takes, which is gigabytes.
+    /// Seals a text and binds it to the context `bound`. Returns `None` only if the text is longer than the cipher
+    /// allows, which is gigabytes.
     #[must_use]
     pub fn seal(&self, text: &[u8], bound: &[u8], salt: SealNonce) -> Option<String> {
         let (id, key) = self.0.first()?;
@@ -81,7 +83,7 @@ impl SealKeys {
         Some(URL_SAFE_NO_PAD.encode(sealed))
     }
 
-    /// The text, if it was sealed by one of these keys and is bound to the same.
+    /// Returns the text if it was sealed with one of these keys and is bound to the same context.
     #[must_use]
     pub fn open(&self, sealed: &str, bound: &[u8]) -> Option<Vec<u8>> {
         let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;

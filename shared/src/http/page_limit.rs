@@ -1,44 +1,46 @@
-//! Pages of a list: how many there are in one, and the cursor that leads to the next.
+//! Page limits of a list, and the cursor of its next page.
 //!
-//! A cursor is a place in a list, sealed ([`super::cursor_seal`]) for what it serves, which its API says, and for a day. So it
-//! cannot be changed, read, kept for ever, or used elsewhere; that it names a place inside of the list follows.
+//! A cursor is a sealed position in a list ([`super::cursor_seal`]). It is bound to a context that its API defines, and
+//! it expires after a day. It therefore cannot be modified, read, used after a day, or used for another list, and so
+//! always contains a position inside its list.
 
 use time::OffsetDateTime;
 
 use super::cursor_seal::{SealKeys, SealNonce};
 use super::query::QueryParameters;
 
-/// Records in a page when the client does not say.
+/// The number of records in a page if the client specifies no limit.
 const DEFAULT_LIMIT: usize = 100;
-/// Records in a page at most, whatever the client says.
+/// The maximum number of records in a page.
 const MAX_LIMIT: usize = 1_000;
 /// The error for a cursor that cannot be opened.
 pub const INVALID_CURSOR: &str =
     "is modified, older than a day, or issued for other parameters or another caller: restart without it";
-/// How long a cursor may be used.
+/// The time after which a cursor expires.
 const VALID_SECONDS: i64 = 24 * 60 * 60;
 
-/// The parameter `limit`: at least one; more than a page holds is as much as a page holds.
+/// Takes the parameter `limit`, which must be at least 1. A limit above the maximum is reduced to it.
 pub fn limit(query: &mut QueryParameters) -> usize {
     let limit = query.take("limit", |text| {
         let digits = text.trim_start_matches('0');
         if digits.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err("must be a whole number, 1 or more");
         }
-        // What is too long for a number is more than a page holds.
+        // A number that is too large to parse exceeds the maximum.
         Ok(digits.parse().unwrap_or(MAX_LIMIT).min(MAX_LIMIT))
     });
     limit.unwrap_or(DEFAULT_LIMIT)
 }
 
-/// A place as a cursor. Nothing comes of it only if the place is longer than a cipher takes.
+/// Seals a position as a cursor for the context `serves`. Returns `None` only if the position is longer than the cipher
+/// allows.
 #[must_use]
 pub fn seal(keys: &SealKeys, place: &str, serves: &str, now: OffsetDateTime, salt: SealNonce) -> Option<String> {
     let until = now.unix_timestamp() + VALID_SECONDS;
     keys.seal(format!("{until} {place}").as_bytes(), serves.as_bytes(), salt)
 }
 
-/// The place of a cursor that serves this, now.
+/// Returns the position in a cursor if the cursor is for the context `serves` and has not expired.
 #[must_use]
 pub fn open(keys: &SealKeys, cursor: &str, serves: &str, now: OffsetDateTime) -> Option<String> {
     let text = String::from_utf8(keys.open(cursor, serves.as_bytes())?).ok()?;

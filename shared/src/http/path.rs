@@ -1,38 +1,38 @@
-//! The path of a request in canonical form: [`RequestPath`]
+//! Request paths in canonical form: [`RequestPath`].
 //!
-//! A path is decoded once, by API Gateway before the function is invoked, or here if the function's server is the client's
-//! own. The decoded path must consist of the characters that routes consist of, so that everybody who reads it reads the
-//! same: the gateway's route and authorizer, a policy by path, the log, and the router. Anything else is refused, never
-//! corrected: `/users/alice/../bob/1` is not `/users/bob/1`.
+//! A path is decoded once: by API Gateway before the function is invoked, or here if clients connect to the function's
+//! own server. The decoded path may contain only characters that occur in routes, so that all components interpret it
+//! in the same way: the gateway's route and authorizer, policies by path, the log, and the router. Any other path is
+//! rejected and never corrected: `/users/alice/../bob/1` is not `/users/bob/1`.
 
 use std::fmt;
 
 use super::percent;
 
-/// What a canonical path is.
+/// The description of a canonical path in error messages.
 const RULE: &str =
     "a path is made of segments of A-Za-z0-9._~:|@+- with one slash before each, and no segment is . or ..";
 
-/// A path that has one reading.
+/// A path in canonical form, which has only one interpretation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RequestPath(String);
 
-/// Why a path is refused.
+/// The error of a path that is rejected.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PathError {
-    /// A character that no route has, after decoding.
+    /// The decoded path contains a character that occurs in no route.
     Character(char),
-    /// Two slashes in a row.
+    /// The path contains two consecutive slashes.
     EmptySegment,
-    /// `.` or `..`
+    /// The path contains the segment `.` or `..`.
     DotSegment(&'static str),
-    /// No slash at the start.
+    /// The path does not start with a slash.
     NoSlash,
-    /// An escape that is malformed, or bytes that are not UTF-8.
+    /// An escape is malformed, or the decoded bytes are not valid UTF-8.
     Encoding,
-    /// Longer, with the query, than a URI may be.
+    /// The path and the query together are longer than a URI may be.
     TooLong,
-    /// The gateway authorized another route than the path has.
+    /// The gateway authorized a different route from that of the path.
     OtherRoute(String),
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for PathError {
 }
 
 impl RequestPath {
-    /// Checks a decoded path. No path at all is the root's.
+    /// Validates a decoded path. An empty path is that of the root.
     ///
     /// # Errors
     /// The path is not canonical.
@@ -70,7 +70,8 @@ impl RequestPath {
         Ok(Self(text.to_owned()))
     }
 
-    /// Decodes the path of a URI once, and checks it. An encoded slash is refused: it would be one like any other.
+    /// Decodes the path of a URI once and validates it. An encoded slash is rejected, because decoding would make it a
+    /// separator.
     ///
     /// # Errors
     /// The path is not canonical.
@@ -89,16 +90,17 @@ impl RequestPath {
         Ok(Self(path))
     }
 
-    /// The path, decoded.
+    /// Returns the decoded path.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// A URI of this path and this query, which may be any text.
+    /// Returns a URI with this path and this query. The query may be any text: characters that a query must not contain
+    /// are escaped.
     #[must_use]
     pub fn uri(&self, query: Option<&str>) -> String {
-        // Of the characters of a canonical path, only this one may not be in a URI's (RFC 3986).
+        // This is the only character of a canonical path that the path of a URI must not contain (RFC 3986).
         let path = self.0.replace('|', "%7C");
         match query {
             Some(query) if !query.is_empty() => format!("{path}?{}", percent::encode_query(query)),
@@ -107,7 +109,7 @@ impl RequestPath {
     }
 }
 
-/// The last segment may be empty: `/users/` is a path, though of no route.
+/// Validates a segment. The last one may be empty: `/users/` is a valid path, although it matches no route.
 fn check(segment: &str, is_last: bool) -> Result<(), PathError> {
     let is_of_a_route = |found: char| found.is_ascii_alphanumeric() || "._~:|@+-".contains(found);
     match segment {
@@ -122,9 +124,11 @@ fn check(segment: &str, is_last: bool) -> Result<(), PathError> {
     }
 }
 
-/// Whether the route that a gateway authorized, as `GET /users/{user_id}`, may be the one that a router matched, as
-/// `/users/{user_id}`: both have the same number of segments, and a parameter of the gateway's route stands for any segment
-/// (`/users/{user_id}/{timestamp}` for `/users/{user_id}/latest`, too). A route that stands for every path may be any.
+/// Returns whether the route that a gateway authorized (`GET /users/{user_id}`) may be the one that a router matched
+/// (`/users/{user_id}`).
+///
+/// Both must have the same number of segments. A parameter in the gateway's route matches any segment, so
+/// `/users/{user_id}/{timestamp}` also matches `/users/{user_id}/latest`. A route for every path matches any route.
 #[must_use]
 pub fn is_route(authorized: &str, matched: &str) -> bool {
     let Some((_, template)) = authorized.split_once(' ') else { return true };
@@ -135,7 +139,7 @@ pub fn is_route(authorized: &str, matched: &str) -> bool {
     let own: Vec<&str> = template.split('/').skip(1).collect();
     let of: Vec<&str> = matched.split('/').skip(1).collect();
     let Some(base) = own.len().checked_sub(of.len()) else { return false };
-    // The gateway's may have a base path before it. Behind that it begins with the same name.
+    // The gateway's route may begin with a base path. The rest must begin with the same segment as the matched route.
     let (base, own) = own.split_at(base);
     !base.iter().any(is_parameter)
         && own.first() == of.first()
@@ -252,7 +256,7 @@ mod tests {
 
         #[test]
         fn a_policy_s_path_holds_of_what_is_decoded(rest in "(/|\\.|%2[eEfF]|%5c|\\\\|[a-c]){0,12}") {
-            // What begins with an allowed path as it is on the wire begins so when it is decoded.
+            // If a path begins with an allowed prefix before it is decoded, it does so afterwards, too.
             if let Ok(path) = RequestPath::from_encoded(&format!("/users/alice/{rest}")) {
                 prop_assert!(path.as_str().starts_with("/users/alice/"), "{}", path.as_str());
             }

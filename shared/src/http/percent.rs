@@ -1,12 +1,14 @@
-//! Percent-encoding (RFC 3986, section 2.1), strictly: a `%` that does not begin an escape is an error and not itself.
+//! Strict percent-encoding (RFC 3986, section 2.1): a `%` that does not begin a valid escape is an error.
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// Everything but the unreserved characters: read alike by every decoder of paths, queries and forms.
+/// The characters to escape: all but the unreserved ones, so that every decoder of paths, queries and forms returns the
+/// same text.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// What may not be in a query (RFC 3986, section 3.4). Escapes and the delimiters of parameters stay as they are.
+/// The characters that a query must not contain (RFC 3986, section 3.4). Escapes and the delimiters of parameters are
+/// left unchanged.
 const NOT_OF_A_QUERY: &AsciiSet = &RESERVED
     .remove(b'!')
     .remove(b'$')
@@ -25,7 +27,7 @@ const NOT_OF_A_QUERY: &AsciiSet = &RESERVED
     .remove(b'?')
     .remove(b'@');
 
-/// The text of percent-encoded UTF-8; none if an escape is malformed, or the bytes are not UTF-8.
+/// Decodes percent-encoded UTF-8. Returns `None` if an escape is malformed, or if the bytes are not valid UTF-8.
 #[must_use]
 pub fn decode(text: &str) -> Option<Cow<'_, str>> {
     let bytes = text.as_bytes();
@@ -36,13 +38,13 @@ pub fn decode(text: &str) -> Option<Cow<'_, str>> {
     percent_decode_str(text).decode_utf8().ok()
 }
 
-/// The text with everything escaped but letters, digits and `-._~`.
+/// Escapes everything except letters, digits and `-._~`.
 #[must_use]
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// A query with what may not be in one escaped; what is escaped already stays as it is.
+/// Escapes the characters that a query must not contain. Existing escapes are left unchanged.
 #[must_use]
 pub fn encode_query(query: &str) -> String {
     utf8_percent_encode(query, NOT_OF_A_QUERY).to_string()

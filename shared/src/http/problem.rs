@@ -1,74 +1,74 @@
-//! What a failure looks like (RFC 9457): its JSON, and the mistakes that it tells. Which failures there are is each API's
-//! own enum.
+//! Problem details of error responses (RFC 9457): their JSON and its field errors. Each API defines its problems in an
+//! enum of its own.
 
 use serde::Serialize;
 
-/// One thing that is wrong with a request, and where.
+/// An error in one part of a request.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct FieldError {
-    /// Where it stands.
+    /// The part of the request.
     #[serde(flatten)]
     pub place: ErrorLocation,
-    /// What is wrong, and the fix.
+    /// The error, with the fix.
     pub detail: String,
 }
 
-/// Where a mistake stands.
+/// The part of a request that an error refers to.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorLocation {
-    /// In the body, by JSON pointer (RFC 6901).
+    /// A value in the body, by JSON pointer (RFC 6901).
     Pointer(String),
-    /// In the path or the query, by name.
+    /// A parameter of the path or the query, by name.
     Parameter(String),
-    /// In a header, by name.
+    /// A header, by name.
     Header(&'static str),
 }
 
 impl FieldError {
-    /// A mistake in the body.
+    /// Creates an error in the body.
     #[must_use]
     pub fn pointer(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { place: ErrorLocation::Pointer(pointer.into()), detail: detail.into() }
     }
 
-    /// A mistake in the path or the query.
+    /// Creates an error in a parameter of the path or the query.
     #[must_use]
     pub fn parameter(name: impl Into<String>, detail: &impl ToString) -> Self {
         Self { place: ErrorLocation::Parameter(name.into()), detail: detail.to_string() }
     }
 }
 
-/// The name of a kind of problem: a URI that is no address, and never changes.
+/// Returns the type URI of a problem. It is stable and cannot be dereferenced.
 #[must_use]
 pub fn type_uri(kind: &str) -> String {
     format!("urn:millrace:problem:{kind}")
 }
 
-/// A problem's details, to be written as JSON.
+/// The details of a problem, to be serialized as JSON.
 #[derive(Clone, Copy, Debug)]
 pub struct ProblemDetails<'a> {
     /// The last part of the type's URI.
     pub kind: &'a str,
-    /// The problem in a few words.
+    /// A short summary of the problem.
     pub title: &'a str,
-    /// The answer's status.
+    /// The status code of the response.
     pub status: u16,
-    /// What to do.
+    /// An explanation that says how to fix the problem.
     pub detail: &'a str,
-    /// The request's id.
+    /// The id of the request.
     pub instance: &'a str,
-    /// Line and column of malformed JSON.
+    /// The line and the column of malformed JSON.
     pub place: Option<(usize, usize)>,
-    /// What is wrong.
+    /// The errors in the request.
     pub errors: Option<&'a [FieldError]>,
 }
 
 impl ProblemDetails<'_> {
-    /// The JSON of `application/problem+json`.
+    /// Returns the JSON of an `application/problem+json` response.
     #[must_use]
     pub fn json(&self) -> String {
-        /// RFC 9457, section 3.1, and three extensions.
+        /// The members of RFC 9457, section 3.1, and three extension members.
         #[derive(Serialize)]
         struct Flat<'a> {
             r#type: String,
@@ -93,7 +93,7 @@ impl ProblemDetails<'_> {
             column: self.place.map(|(_, column)| column),
             errors: self.errors,
         };
-        // Texts and numbers alone: nothing here can fail to be written.
+        // Serialization cannot fail, because there are only texts and numbers.
         serde_json::to_string(&flat).unwrap_or_default()
     }
 }

@@ -1,38 +1,38 @@
-//! A request's query: each parameter known, and given once. An unknown one is refused, because a misspelled filter
-//! would otherwise list everything.
+//! The query parameters of a request. Each must be known and must not be repeated. An unknown parameter is rejected,
+//! because a request with a misspelled filter would otherwise list everything.
 //!
-//! Queries are form-encoded, as browsers, curl and the HTTP libraries write them (WHATWG URL, application/x-www-form-urlencoded): a
-//! `+` is a space, a plus sign is `%2B`.
+//! Queries are form-encoded, as browsers, curl and HTTP libraries write them (WHATWG URL,
+//! application/x-www-form-urlencoded): a `+` is a space, and a plus sign is `%2B`.
 
 use std::borrow::Cow;
 
 use super::percent::{decode, encode};
 use super::problem::FieldError;
 
-/// The parameters, and what was found wrong with them on the way.
+/// The parameters of a query, and the errors found while reading them.
 #[derive(Debug)]
 pub struct QueryParameters {
     given: Vec<QueryParameter>,
     mistakes: Vec<FieldError>,
 }
 
-/// A parameter, decoded.
+/// A decoded parameter.
 #[derive(Debug)]
 struct QueryParameter {
     name: String,
     value: String,
-    /// Whether a `+` came for a space.
+    /// Whether the encoded value contains a `+`, which is decoded as a space.
     has_plus: bool,
 }
 
 impl QueryParameters {
-    /// Reads the parameters of these names.
+    /// Reads the parameters with these names.
     #[must_use]
     pub fn parse(query: Option<&str>, known: &[&str]) -> Self {
         Self::read(query, known, None)
     }
 
-    /// Reads the parameters of these names and all whose names begin so.
+    /// Reads the parameters with these names and those whose names begin with `family`.
     #[must_use]
     pub fn with_family(query: Option<&str>, known: &[&str], family: &str) -> Self {
         Self::read(query, known, Some(family))
@@ -62,7 +62,7 @@ impl QueryParameters {
         read
     }
 
-    /// One parameter, if it is given; what is wrong with it is remembered.
+    /// Parses a parameter if it is given. An error is recorded.
     pub fn take<T, E: ToString>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
         let given = self.given.iter().find(|given| given.name == name)?;
         match parse(&given.value) {
@@ -75,19 +75,19 @@ impl QueryParameters {
         }
     }
 
-    /// Whether a parameter is given, be it right or wrong.
+    /// Returns whether a parameter is given, with a valid value or not.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.given.iter().any(|given| given.name == name)
     }
 
-    /// The names of the parameters given that begin so.
+    /// Returns the names of the given parameters that begin with `start`.
     #[must_use]
     pub fn with_prefix(&self, start: &str) -> Vec<String> {
         self.given.iter().map(|given| &given.name).filter(|name| name.starts_with(start)).cloned().collect()
     }
 
-    /// The query without this parameter, encoded again.
+    /// Returns the encoded query without this parameter.
     #[must_use]
     pub fn without(&self, name: &str) -> String {
         let others = self.given.iter().filter(|given| given.name != name);
@@ -95,21 +95,21 @@ impl QueryParameters {
         others.map(pair).collect::<Vec<_>>().join("&")
     }
 
-    /// Whether nothing is wrong so far.
+    /// Returns whether no error has been recorded so far.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.mistakes.is_empty()
     }
 
-    /// Remembers what takes more than one parameter to see.
+    /// Records an error that only more than one parameter shows.
     pub fn refuse(&mut self, name: &str, detail: &str) {
         self.mistakes.push(FieldError::parameter(name, &detail));
     }
 
-    /// Ends the reading.
+    /// Finishes reading.
     ///
     /// # Errors
-    /// Everything that is wrong, at once.
+    /// All recorded errors.
     pub fn finish(self) -> Result<(), Vec<FieldError>> {
         if self.mistakes.is_empty() { Ok(()) } else { Err(self.mistakes) }
     }

@@ -61,8 +61,7 @@ impl UserTable {
             }
             let unprocessed = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&*self.name));
             left = unprocessed.map(|table| table.keys).unwrap_or_default();
-            // The table processed none of the keys, so it is throttled. After a full response the next call is sent at
-            // once.
+            // The table processed none of the keys, so it is throttled. No wait is needed after a full response.
             if left.len() == asked && call + 1 < CALLS {
                 tokio::time::sleep(wait).await;
                 wait *= 2;
