@@ -44,7 +44,7 @@ pub fn timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT).build()
 }
 
-/// Returns the failure of an invocation with an error type of our own, which Lambda shows as `errorType`. The default
+/// Returns the failure of an invocation with the error type `name`, which Lambda shows as `errorType`. By default it
 /// would be the name of a Rust type.
 #[must_use]
 pub fn diagnostic(name: &str, error: &dyn std::error::Error) -> lambda_runtime::Diagnostic {

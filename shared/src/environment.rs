@@ -111,7 +111,7 @@ impl VariableReader<'_> {
         })
     }
 
-    /// Records a problem that only more than one variable shows.
+    /// Records a problem that is detected from several variables together.
     pub fn add_error(&mut self, problem: String) {
         self.problems.push(problem);
     }

@@ -1,17 +1,17 @@
 //! Case-insensitive comparison of texts, independent of their Unicode normalization: [`fold_case`].
 //!
-//! Two texts are equal if their folded forms are, and one is a prefix of another if its folded form is. The replica
-//! stores folded forms, and a search folds its search terms with the same code. A database's `lower` cannot be used
-//! instead: it depends on the locale, does not handle the final sigma, and distinguishes `é` from `e` with a combining
-//! accent.
+//! Two texts are equal if their folded forms are, and a text begins with another if its folded form begins with the
+//! other's. The replica stores folded forms, and a search folds its search terms with the same code. A database's
+//! `lower` cannot be used instead: it depends on the locale, does not handle the final sigma, and distinguishes `é`
+//! from `e` with a combining accent.
 
 use std::borrow::Cow;
 
 use icu_casemap::CaseMapper;
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
 
-/// The maximum length of a folded form, in bytes, because PostgreSQL limits an index entry to a third of a page of 8
-/// KB. Folding lengthens some texts, so a shorter text may be truncated, too. Texts that differ only after this length
+/// The maximum length of a folded form, in bytes, because PostgreSQL limits an index entry to a third of an 8 KB page.
+/// Folding lengthens some texts, so a shorter text may be truncated, too. Texts that differ only after this length
 /// count as equal.
 pub const FOLDED_BYTES: usize = 1_024;
 

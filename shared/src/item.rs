@@ -36,7 +36,7 @@ pub const NAME: &str = "name";
 pub const EMAIL: &str = "email";
 /// The status that the client assigns (S).
 pub const STATUS: &str = "status";
-/// The client's own data (M).
+/// The client-defined attributes (M).
 pub const ATTRIBUTES: &str = "attributes";
 /// The TTL attribute (N), epoch seconds.
 pub const EXPIRES_AT: &str = "expires_at";
@@ -104,7 +104,7 @@ struct StoredUser<'a> {
 /// Encodes a record as an item.
 ///
 /// # Errors
-/// `serde_dynamo` rejects the scalar attributes, which it does for no valid [`User`].
+/// `serde_dynamo` rejects the scalar attributes, which does not happen for a valid [`User`].
 pub fn encode(user: &User) -> Result<AttributeMap, serde_dynamo::Error> {
     let profile = &user.profile;
     let mut item: AttributeMap = serde_dynamo::to_item(StoredUser {

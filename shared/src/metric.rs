@@ -31,7 +31,7 @@ pub struct MetricDefinition {
     pub unit: Unit,
     /// The dimensions in addition to those of every metric.
     pub dimensions: &'static [&'static str],
-    /// The description.
+    /// A description of the measured value.
     pub description: &'static str,
 }
 

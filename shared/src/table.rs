@@ -52,10 +52,10 @@ pub use nonce::NonceSource;
 use reservations::ReservationTable;
 pub use restore::{RestorePutError, RestoreTable};
 
-/// Attempts at a write that other writes overtake, before it fails with [`WriteError::Contended`].
+/// The maximum number of attempts at a write whose record or email reservation is changed concurrently.
 const MAX_CONFLICT_RETRIES: usize = 8;
 
-/// The error of a write.
+/// A write that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The record does not exist or has expired.

@@ -52,7 +52,7 @@ pub struct UserProfile {
     pub email: Option<Email>,
     /// The status that the client assigns.
     pub status: Option<UserStatus>,
-    /// The client's own data.
+    /// The client-defined attributes.
     pub attributes: Option<UserAttributes>,
     /// The second from which on the record is absent.
     pub expires_at: Option<ExpiresAt>,

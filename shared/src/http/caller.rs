@@ -165,7 +165,7 @@ enum CallerPermissions {
 }
 
 impl Caller {
-    /// Creates a caller with full access, whom another component has authorized.
+    /// Creates a caller with full access, which another component has authorized.
     #[must_use]
     pub fn unrestricted(name: String) -> Self {
         Self { name, rights: CallerPermissions::Everything }

@@ -17,7 +17,7 @@ const RULE: &str =
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RequestPath(String);
 
-/// The error of a path that is rejected.
+/// A path that is rejected.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PathError {
     /// The decoded path contains a character that occurs in no route.

@@ -101,7 +101,7 @@ impl QueryParameters {
         self.mistakes.is_empty()
     }
 
-    /// Records an error that only more than one parameter shows.
+    /// Records an error that is detected from several parameters together.
     pub fn refuse(&mut self, name: &str, detail: &str) {
         self.mistakes.push(FieldError::parameter(name, &detail));
     }

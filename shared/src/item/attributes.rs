@@ -1,8 +1,8 @@
 //! Conversion between JSON and DynamoDB values. A number keeps its text in both directions.
 //!
 //! DynamoDB has types that JSON lacks, and another program may have stored them in `attributes`: a set is read as a
-//! list in a fixed order, and binary data as base64 text. [`merge`] works on DynamoDB values, so a patch changes no
-//! type of a member that it does not name.
+//! list in a fixed order, and binary data as base64 text. [`merge`] works on DynamoDB values, so a patch does not
+//! change the types of members that it does not name.
 
 use std::collections::HashMap;
 

@@ -63,7 +63,7 @@ pub struct UserColumns<'a> {
     pub email_domain: Option<Cow<'a, str>>,
     /// The status.
     pub status: Option<Cow<'a, str>>,
-    /// The client's own data, as plain JSON.
+    /// The client-defined attributes, as plain JSON.
     pub attributes: Option<String>,
     /// The expiry in epoch seconds. As for TTL, a fraction is rounded up, and zero, a negative number and any other
     /// type count as none.

@@ -38,7 +38,7 @@ pub fn restored(archived: RawItem, expiry: RestoredExpiry, over: Option<u64>, no
     item
 }
 
-/// Returns whether a live item is the result of restoring the archived one, at whatever time.
+/// Returns whether a live item is the result of restoring the archived one, regardless of when.
 #[must_use]
 pub fn matches_archived(live: &RawItem, archived: &RawItem) -> bool {
     live.get(VERSION) != archived.get(VERSION)

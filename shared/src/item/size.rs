@@ -3,8 +3,8 @@
 #[cfg(doc)]
 use crate::raw_item::ITEM_BYTES_MOST;
 
-/// The maximum size of `attributes` in a record, in bytes. The rest of 400 KB is reserved for the other attributes at
-/// their maximum lengths and for `_rev`, which replication adds to a replica item.
+/// The maximum size of `attributes` in a record, in bytes. The rest of the 400 KB is reserved for the other attributes
+/// at their maximum lengths and for `_rev`, which replication adds to a replica item.
 pub const MAX_ATTRIBUTES_BYTES: usize = 398 * 1_024;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Email reservations: the records of which user have an email, so that no other user can take it.
+//! Email reservations: the user that has an email, and the records with it, so that no other user can take it.
 //!
 //! A reservation consists of items in a table of its own, whose partition key is the email in lower case:
 //!
@@ -7,9 +7,9 @@
 //!
 //! Every transaction that adds, changes or removes the item of a record also writes the owner item with a new nonce, or
 //! deletes it, on the condition that the nonce is the one that was read, or that no owner item existed. A nonce never
-//! repeats. A counter would, since it starts again after the item was deleted, and a delayed transaction could then
-//! mistake a later reservation for the one that it read. An expired record reserves nothing, although TTL removes its
-//! item later.
+//! repeats. A counter would repeat, because it starts again after the item was deleted, and a delayed transaction could
+//! then mistake a later reservation for the one that it read. An expired record reserves nothing, although TTL removes
+//! its item later.
 //!
 //! This module is pure; `reservations` does the I/O.
 

@@ -9,7 +9,7 @@ use crate::item::{AttributeMap, ItemParseError};
 
 type ErrorCause = Box<dyn std::error::Error + Send + Sync + 'static>;
 
-/// The error of a call to the table.
+/// A call to the table that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The request rate exceeds the table's current capacity. Retry.
@@ -85,7 +85,7 @@ fn kind_of(code: &str, message: &str, status: u16) -> fn(ErrorCause) -> TableErr
     }
 }
 
-/// The error of a conditional write.
+/// A conditional write that failed.
 pub(super) enum ConditionalWriteError {
     /// The condition failed for this item, or because no item exists.
     Condition(Option<AttributeMap>),

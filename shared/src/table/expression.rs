@@ -100,8 +100,8 @@ impl ExpressionBuilder {
         }
     }
 
-    /// Returns the condition that the version is one of these. No version is in an empty list; since the language has
-    /// no constant `false`, the condition for it is one that no existing item satisfies.
+    /// Returns the condition that the version is one of `versions`. An empty list matches no version; since the
+    /// language has no constant `false`, the condition for it is one that no existing item satisfies.
     fn one_of(&mut self, label: &str, versions: &[u64]) -> String {
         if versions.is_empty() {
             return format!("attribute_not_exists({})", self.name(item::USER_ID));

@@ -118,7 +118,7 @@ impl StoredOutcome {
     }
 }
 
-/// The failed condition or other error because of which a transaction was not executed.
+/// A transaction that was not executed.
 pub(super) enum TransactionCancelled {
     /// The condition of the first write failed, which is that of the record.
     RecordConditionFailed,

@@ -1,8 +1,8 @@
 //! Paginated lists of records.
 //!
 //! DynamoDB filters expired records after reading them, so a page of the table may contain fewer records than
-//! requested, or none. A page here is therefore filled from several calls, up to a maximum. It requests one record more
-//! than the limit, so that it knows whether it is the last page without another call.
+//! requested, or none. A page here is therefore filled from several calls, up to a maximum. Each page requests one
+//! record more than its limit, which shows without another call whether it is the last page.
 
 use std::collections::HashMap;
 

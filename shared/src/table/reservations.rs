@@ -83,7 +83,7 @@ impl EmailReservations<'_> {
     }
 
     /// Returns whether another user has the email through a live record. The owner item is read again, in the same
-    /// query as the records, because this user may have taken the email since it was read.
+    /// query as the records, because this user may have taken the email since the owner was read first.
     async fn is_another_s(&self, key: &UserKey, email: &str, now: OffsetDateTime) -> Result<bool, TableError> {
         let EmailReservation { owner, others } = self.read(email, None, now).await?;
         Ok(others.is_some() && owner.is_some_and(|owner| !owner.is(key)))

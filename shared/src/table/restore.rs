@@ -1,7 +1,7 @@
 //! Restores of archived items: the only writes to the table that come neither from the API nor from a replica.
 //!
 //! If emails are unique, an item with an email is written in one transaction with the email's reservation, as the API
-//! does. An email that another user has taken in the meantime is not restored.
+//! does. If another user has taken the email in the meantime, the write fails with [`RestorePutError::EmailTaken`].
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ use crate::user::UserKey;
 use crate::user::id::UserId;
 use crate::user::timestamp::Timestamp;
 
-/// The error of restoring an item.
+/// An item that was not restored.
 #[derive(Debug)]
 pub enum RestorePutError {
     /// The condition failed because of this existing item; `None` if it was deleted before it could be read.

@@ -1,4 +1,4 @@
-//! The client's own data of a user: any JSON object that the table can store exactly.
+//! The client-defined attributes of a user: any JSON object that the table can store exactly.
 
 use std::collections::BTreeMap;
 
