@@ -1,12 +1,15 @@
-//! The cache beside the Users table: records by key, and marks that say from which version on they may be told.
+//! The cache in front of the Users table: records by key, and invalidation markers with the minimum version that an
+//! entry must have to be served.
 //!
-//! It holds nothing that the table does not, and decides nothing: whoever finds it silent asks the table. What keeps it
-//! from telling what is no more is [`crate::version_fence`]; what stands under a key, and what may replace it, is in `line`.
+//! The cache contains nothing that the table does not contain, and it is never authoritative: if it does not respond,
+//! the caller reads the table. [`crate::version_fence`] defines the rules that keep it from serving outdated records;
+//! `entry` defines the values under a key, and `connection` the rules for replacing them.
 //!
-//! A [`Cache`] connects when it is first asked for a [`CacheConnection`], and again when a line has failed. **What was looked up on a
-//! line is filled on that line alone**: a server that was started anew, or another that took its place, has lost its
-//! marks, and what was read before they were set must not reach it. A call that is dropped before its answer has come gives its
-//! line up: its caller's time was up, and the line may lead nowhere.
+//! A [`Cache`] connects when a [`CacheConnection`] is first requested, and again after a connection has failed. **A
+//! record that was looked up on one connection is written back on the same connection only**: a server that was
+//! restarted, or one that replaced it, has lost its invalidation markers, and a record that was read before they were
+//! set must not reach it. A call that is dropped before its response has arrived discards its connection: the caller
+//! timed out, and the connection may be dead.
 
 mod connection;
 mod entry;
@@ -30,33 +33,34 @@ pub use settings::{CacheAuth, CacheMode, CacheSettings};
 
 use crate::iam_token::TokenSigner;
 
-/// How long a connection may take to come about, TLS and login included.
+/// The time limit for opening a connection, including TLS and login.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-/// How long an answer may take, whatever its caller waits for. No answer takes a tenth of it.
+/// The time limit for a response, however long its caller would wait. Responses normally take less than a tenth of it.
 const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
-/// How long what was sent may stay without a sign of having arrived, and an idle connection without one of life. After a
-/// failover nobody ends the connections to the node that is gone: without these they are kept for a quarter of an hour.
+/// How long sent data may stay unacknowledged, and an idle connection without a sign of life, before the connection is
+/// closed. After a failover, the connections to the failed node are not closed from its side: without these limits they
+/// would stay open for 15 minutes.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-/// `ElastiCache` ends a connection twelve hours after it was logged in to by a token:
+/// `ElastiCache` closes a connection twelve hours after a login with a token:
 /// <https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html>.
 const IAM_CONNECTION_MAX_AGE: Duration = Duration::from_hours(11);
 
 const LOGIN: &str = "correct its user and password, or set CACHE_AUTH=iam";
 
-/// Why the cache did not do what it was asked. Nothing here holds a password.
+/// A request that the cache did not fulfil. The messages contain no password.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CacheError {
-    /// The settings are at fault: no other try will do.
+    /// The settings are wrong: a retry does not help.
     #[error("{0}")]
     Misconfigured(String),
-    /// Out of reach, overloaded or being replaced.
+    /// The cache is unreachable, overloaded or being replaced.
     #[error("{0}")]
     Unavailable(String),
 }
 
 impl CacheError {
-    /// What an error of the client's means, and which setting to mend.
+    /// Classifies an error of the client library, and names the setting to correct.
     fn of(error: &redis::RedisError, settings: &CacheSettings) -> Self {
         let place = settings.place();
         let words = error.to_string();
@@ -81,7 +85,7 @@ impl CacheError {
     }
 }
 
-/// A cache and how to reach it. A clone shares the connection.
+/// A cache client. Clones share the connection.
 #[derive(Clone)]
 pub struct Cache(Arc<CacheInner>);
 
@@ -90,7 +94,8 @@ struct CacheInner {
     signer: Option<TokenSigner>,
     roots: Option<Vec<u8>>,
     open: Mutex<Option<CacheConnection>>,
-    /// One connects, the others wait for it.
+    /// Serializes connecting: one task connects, and the others wait for it. The value is the number of the last
+    /// connection.
     gate: Arc<Gate<u64>>,
 }
 
@@ -101,13 +106,14 @@ impl std::fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// The cache of these settings; `signer` signs for a login by IAM. Nothing is connected yet.
+    /// Creates a client for the cache with these settings; `signer` signs the tokens for a login with IAM. Does not
+    /// connect.
     #[must_use]
     pub fn new(settings: CacheSettings, signer: Option<TokenSigner>) -> Self {
         Self::with_root_certificates(settings, signer, None)
     }
 
-    /// The same, whose certificate is of these authorities (PEM) instead of the public ones.
+    /// Same as [`Cache::new`], but trusts these certificate authorities (PEM) instead of the public ones.
     #[must_use]
     pub fn with_root_certificates(
         settings: CacheSettings,
@@ -118,14 +124,14 @@ impl Cache {
         Self(Arc::new(CacheInner { settings, signer, roots, open, gate: Arc::new(Gate::new(0)) }))
     }
 
-    /// Where it is, without its password.
+    /// Returns host and port, without the password.
     #[must_use]
     pub fn endpoint(&self) -> String {
         self.0.settings.place()
     }
 
-    /// The line that is open, or a new one. A caller that gives up waiting does not stop the connecting: who comes later
-    /// finds it done.
+    /// Returns the open connection, or opens a new one. A caller that stops waiting does not cancel the connection
+    /// attempt: later callers use its result.
     ///
     /// # Errors
     /// [`CacheError`]
@@ -155,7 +161,7 @@ impl Cache {
         })
     }
 
-    /// Gives a line up, which has failed: the next one is connected anew.
+    /// Discards a connection that has failed: the next call to [`Cache::connection`] opens a new one.
     pub fn discard(&self, line: &CacheConnection) {
         let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.as_ref().is_some_and(|open| open.number == line.number) {
@@ -163,7 +169,7 @@ impl Cache {
         }
     }
 
-    /// Whether nothing has gone wrong since this line was taken.
+    /// Returns whether this connection has been neither discarded nor replaced since it was returned.
     #[must_use]
     pub fn is_open(&self, line: &CacheConnection) -> bool {
         let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,7 +220,7 @@ impl Cache {
             Some(certificates) => Client::build_with_tls(info, certificates),
             None => Client::open(info),
         };
-        // Connecting has a deadline of its own, below.
+        // `connect` sets the time limit for connecting.
         let config =
             AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_WITHIN)).set_connection_timeout(None);
         client.map_err(refused)?.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)
@@ -226,7 +232,8 @@ impl Cache {
     ) -> Result<redis::cluster_async::ClusterConnection, CacheError> {
         let refused = |error: redis::RedisError| CacheError::of(&error, &self.0.settings);
         let certificates = self.certificates();
-        // A call that failed is not sent again behind the caller's back: see the module's rule of lines.
+        // A failed call must not be retried invisibly to the caller: a retry could use another connection, which the
+        // module's rule about write-backs forbids.
         let mut builder = ClusterClientBuilder::new([info]).retries(0).connection_timeout(CONNECT_WITHIN);
         builder = builder.response_timeout(RESPONSE_WITHIN).tcp_settings(tcp_settings());
         if let Some(certificates) = certificates {
@@ -241,7 +248,7 @@ impl Cache {
     }
 }
 
-/// What makes a connection that leads nowhere end by itself.
+/// Returns the TCP settings that close a dead connection automatically.
 fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(TCP_USER_TIMEOUT).with_interval(KEEPALIVE_INTERVAL);
     let settings = TcpSettings::default().set_keepalive(keepalive);

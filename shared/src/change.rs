@@ -1,8 +1,9 @@
-//! What happened to one item: a [`Change`], with its key decoded and its image opaque.
+//! A change of one item: a [`Change`], with its key decoded and its images opaque.
 //!
-//! A stream image is already the JSON that DynamoDB's API takes, so it stays the text it came as: no attribute can be
-//! dropped and no number rounded on the way to a replica or into the archive. Keys alone are decoded, because they
-//! are compared, grouped and named by. Nothing here knows what a user is: the items are those of any table.
+//! A stream image is already the JSON that DynamoDB's API accepts, so it keeps its original text: no attribute can be
+//! dropped and no number rounded on the way to a replica or into the archive. Only keys are decoded, because items are
+//! compared, grouped and named by their keys. This module does not depend on the user model: the items may be those of
+//! any table.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,37 +19,37 @@ use time::OffsetDateTime;
 use crate::number;
 use crate::revision::{Revision, RevisionError, StreamLabel};
 
-/// An item as the stream carried it: a DynamoDB JSON map, e.g. `{"name":{"S":"Ada"}}`.
+/// An item's image as delivered by the stream: a DynamoDB JSON map, e.g. `{"name":{"S":"Ada"}}`.
 #[derive(Debug, Clone, Copy)]
 pub struct ItemImage<'a>(&'a RawValue);
 
 impl<'a> ItemImage<'a> {
-    /// Takes the JSON as an item's image, or nothing if it is not an object.
+    /// Accepts the JSON as an item's image; returns `None` if it is not an object.
     #[must_use]
     pub fn parse(json: &'a RawValue) -> Option<Self> {
         json.get().starts_with('{').then_some(Self(json))
     }
 
-    /// The image's own text, from `{` to `}`.
+    /// Returns the image's original text, from `{` to `}`.
     #[must_use]
     pub fn get(self) -> &'a str {
         self.0.get()
     }
 
-    /// The image as JSON.
+    /// Returns the image as raw JSON.
     #[must_use]
     pub fn raw(self) -> &'a RawValue {
         self.0
     }
 }
 
-/// Why a record's key cannot be told.
+/// A record's key that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The JSON is not a map of key attributes.
     #[error("dynamodb.Keys is not a map of S, N or B attributes: {0}")]
     Shape(String),
-    /// The map is empty, or has more than a partition and a sort key.
+    /// The map is empty, or has more attributes than a partition key and a sort key.
     #[error("dynamodb.Keys holds {0} attributes; a key has one or two")]
     Count(usize),
     /// An N attribute is not a number.
@@ -59,21 +60,21 @@ pub enum KeyError {
     Binary(String),
 }
 
-/// How the image of an item contradicts the key that its record names.
+/// A contradiction between an item's image and the key in its record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImageKeyError {
-    /// The image lacks an attribute of the key.
+    /// The image lacks a key attribute.
     #[error("has no attribute {0:?}, which is part of the key in dynamodb.Keys")]
     Missing(String),
-    /// The image holds another value of an attribute of the key.
+    /// The image contains a different value for a key attribute.
     #[error("and dynamodb.Keys differ in the key attribute {0:?}: they are of two items")]
     Different(String),
-    /// The names of the image's attributes cannot be read.
+    /// The image's attribute names cannot be read.
     #[error("cannot be read: {0}")]
     Malformed(String),
 }
 
-/// An item's primary key: the text that it came as, and its one spelling.
+/// An item's primary key: its text as delivered, and its canonical form.
 #[derive(Debug, Clone)]
 pub struct ItemKey<'a> {
     raw: &'a RawValue,
@@ -89,21 +90,22 @@ impl<'a> ItemKey<'a> {
         Ok(Self { raw, canonical: CanonicalKey::of(raw)? })
     }
 
-    /// The key as DynamoDB JSON, as delivered.
+    /// Returns the key as DynamoDB JSON, as delivered.
     #[must_use]
     pub fn raw(&self) -> &'a RawValue {
         self.raw
     }
 
-    /// The key's one spelling, by which keys are compared.
+    /// Returns the key's canonical form, by which keys are compared.
     #[must_use]
     pub fn canonical(&self) -> &CanonicalKey {
         &self.canonical
     }
 
-    /// Checks that an image is of the item that this key names: every attribute of the key is there, with the same value.
+    /// Checks that an image belongs to the item with this key: every key attribute is present, with the same value.
     ///
-    /// The image's top level is read once. Nothing is copied; a value is decoded only if its spelling differs.
+    /// The image's top level is read once. Nothing is copied; a value is decoded only if its text differs from the
+    /// key's.
     ///
     /// # Errors
     /// [`ImageKeyError`], which names the attribute and shows no value.
@@ -123,7 +125,7 @@ impl<'a> ItemKey<'a> {
     }
 }
 
-/// The one or two attributes of a key, each with its value's own text.
+/// The one or two attributes of a key, each with the original text of its value.
 struct KeyAttributes<'a>([Option<(Cow<'a, str>, &'a RawValue)>; 2]);
 
 impl<'de> Deserialize<'de> for KeyAttributes<'de> {
@@ -139,7 +141,7 @@ impl<'de> Deserialize<'de> for KeyAttributes<'de> {
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
                 let mut attributes: [Option<(Cow<'de, str>, &'de RawValue)>; 2] = [None, None];
                 while let Some((BorrowedText(name), value)) = map.next_entry::<BorrowedText<'de>, &'de RawValue>()? {
-                    // Of a name that is given twice the last value counts, as everywhere.
+                    // If a name is given twice, the last value counts, as in every other parser here.
                     let free = |slot: &Option<(Cow<'_, str>, _)>| slot.as_ref().is_none_or(|(known, _)| *known == name);
                     let slot = attributes.iter_mut().find(|slot| free(slot));
                     *slot.ok_or_else(|| serde::de::Error::custom("more than two attributes"))? = Some((name, value));
@@ -151,8 +153,8 @@ impl<'de> Deserialize<'de> for KeyAttributes<'de> {
     }
 }
 
-/// Looks for the attributes of a key at the top level of an image. The result says of each whether its value is the key's;
-/// nothing if it is not there.
+/// Searches the top level of an image for the attributes of a key. For each attribute, the result says whether its
+/// value equals the key's; it is `None` if the attribute is absent.
 struct KeySearch<'k, 'a>(&'k KeyAttributes<'a>);
 
 impl<'de> DeserializeSeed<'de> for KeySearch<'_, '_> {
@@ -180,14 +182,14 @@ impl<'de> Visitor<'de> for KeySearch<'_, '_> {
             };
             let value = map.next_value::<&'de RawValue>()?;
             let is_same = self.0.0[place].as_ref().is_some_and(|(_, own)| is_same_value(own, value));
-            // A name that is given twice must be right both times.
+            // If a name is given twice, both values must match.
             found[place] = Some(found[place].unwrap_or(true) && is_same);
         }
         Ok(found)
     }
 }
 
-/// Whether two attributes have one value: numbers by what they are, binaries by their bytes.
+/// Returns whether two attributes have the same value: numbers are compared numerically, binaries by their bytes.
 fn is_same_value(one: &RawValue, other: &RawValue) -> bool {
     use KeyAttribute::{B, N, S};
     if one.get() == other.get() {
@@ -206,14 +208,14 @@ fn is_same_value(one: &RawValue, other: &RawValue) -> bool {
     }
 }
 
-/// A key in its one spelling: DynamoDB JSON without white space, attributes by name, numbers by value. Two keys name
-/// the same item exactly if these are equal.
+/// A key in canonical form: DynamoDB JSON without white space, attributes sorted by name, numbers in canonical number
+/// format. Two keys identify the same item if and only if their canonical forms are equal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct CanonicalKey(Box<str>);
 
 impl CanonicalKey {
-    /// Reads a key from DynamoDB JSON in any spelling, its own too.
+    /// Parses a key from DynamoDB JSON in any format, including the canonical one.
     ///
     /// # Errors
     /// [`KeyError`], which names the attribute.
@@ -228,7 +230,7 @@ impl CanonicalKey {
         Self::canonicalize(attributes)
     }
 
-    /// The key of these attributes, each with its value as DynamoDB JSON; their names in order.
+    /// Builds the key from these attributes, each with its value as DynamoDB JSON; the names must be sorted.
     ///
     /// # Errors
     /// [`KeyError`], which names the attribute.
@@ -252,11 +254,11 @@ impl CanonicalKey {
             json.push_str(value);
         }
         json.push('}');
-        // As nearly every key comes.
+        // The common case: nearly every key already has the canonical form.
         if is_spelled && (1..=2).contains(&count) { Ok(Self(json.into_boxed_str())) } else { Self::parse(&json) }
     }
 
-    /// The one spelling of these attributes.
+    /// Returns the canonical form of these attributes.
     pub(crate) fn canonicalize(mut attributes: BTreeMap<BorrowedText<'_>, KeyAttribute<'_>>) -> Result<Self, KeyError> {
         let shape = |error: serde_json::Error| KeyError::Shape(error.to_string());
         if !(1..=2).contains(&attributes.len()) {
@@ -278,26 +280,26 @@ impl CanonicalKey {
         Ok(Self(serde_json::to_string(&attributes).map_err(shape)?.into_boxed_str()))
     }
 
-    /// The spelling.
+    /// Returns the canonical text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The key as the JSON object that it is.
+    /// Returns the key as a raw JSON object.
     #[must_use]
     pub fn to_raw(&self) -> Box<RawValue> {
-        // It was written as JSON.
+        // The text was produced by the JSON serializer, so it is valid JSON.
         RawValue::from_string(self.0.clone().into_string()).unwrap_or_default()
     }
 }
 
-/// Whether JSON would spell it with a backslash.
+/// Returns whether the text contains a character that JSON has to escape.
 fn has_escape(text: &str) -> bool {
     text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | ..b' '))
 }
 
-/// Whether a key attribute's JSON is surely in its one spelling.
+/// Returns `true` only if a key attribute's JSON certainly has the canonical form.
 fn is_canonical(value: &str) -> bool {
     let of = |kind| value.strip_prefix(kind)?.strip_suffix("\"}");
     match (of("{\"S\":\""), of("{\"N\":\"")) {
@@ -307,7 +309,7 @@ fn is_canonical(value: &str) -> bool {
     }
 }
 
-/// From the text that it is written as.
+/// Deserializes from a string that contains the key's JSON.
 impl<'de> Deserialize<'de> for CanonicalKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -321,7 +323,7 @@ impl fmt::Display for CanonicalKey {
     }
 }
 
-/// The value of a key's attribute.
+/// The value of a key attribute.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) enum KeyAttribute<'a> {
     S(#[serde(borrow)] BorrowedText<'a>),
@@ -329,13 +331,13 @@ pub(crate) enum KeyAttribute<'a> {
     B(#[serde(borrow)] BorrowedText<'a>),
 }
 
-/// A string that borrows from its JSON where it holds no escape. serde borrows a bare `Cow` field, but not one inside
-/// an `Option` or a map.
+/// A string that borrows from its JSON unless it contains an escape. serde borrows a bare `Cow` field, but not one
+/// inside an `Option` or a map.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(transparent)]
 pub(crate) struct BorrowedText<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
-/// Where a change comes from: a table's stream, as its ARN names them.
+/// The source of a change: a table's stream, identified by its ARN.
 #[derive(Debug, Clone)]
 pub struct StreamSource<'a> {
     arn: Cow<'a, str>,
@@ -344,19 +346,19 @@ pub struct StreamSource<'a> {
     table_start: usize,
 }
 
-/// Why an ARN is not that of a table's stream.
+/// An ARN that does not identify a table's stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StreamArnError {
-    /// The ARN is of another shape.
+    /// The ARN does not have the expected format.
     #[error("eventSourceARN {0:?} is not arn:…:table/<table>/stream/<label>")]
     Shape(String),
-    /// Its last part is not a stream's label.
+    /// The last part of the ARN is not a stream label.
     #[error("eventSourceARN ends in a wrong label: {0}")]
     Label(#[from] RevisionError),
 }
 
 impl<'a> StreamSource<'a> {
-    /// Reads `arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>`.
+    /// Parses `arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>`.
     ///
     /// # Errors
     /// [`StreamArnError`], which shows the ARN or its label.
@@ -373,52 +375,53 @@ impl<'a> StreamSource<'a> {
         Ok(Self { arn, label, table_arn_length, table_start })
     }
 
-    /// The stream's ARN.
+    /// Returns the stream's ARN.
     #[must_use]
     pub fn arn(&self) -> &str {
         &self.arn
     }
 
-    /// The table's ARN.
+    /// Returns the table's ARN.
     #[must_use]
     pub fn table_arn(&self) -> &str {
         &self.arn[..self.table_arn_length]
     }
 
-    /// The table's name.
+    /// Returns the table's name.
     #[must_use]
     pub fn table(&self) -> &str {
         &self.arn[self.table_start..self.table_arn_length]
     }
 
-    /// When the stream was created.
+    /// Returns the stream's label, which is its creation time.
     #[must_use]
     pub fn label(&self) -> StreamLabel {
         self.label
     }
 }
 
-/// What a change did to its item.
+/// The effect of a change on its item.
 #[derive(Debug, Clone, Copy)]
 pub enum ChangeKind<'a> {
-    /// The item was created or changed.
+    /// The item was created or modified.
     Write {
-        /// The item since then; nothing if the stream's view carries no new images.
+        /// The item after the change; `None` if the stream's view contains no new images.
         image: Option<ItemImage<'a>>,
     },
     /// The item was removed.
     Remove {
-        /// Whether DynamoDB's TTL did it, not a caller.
+        /// Whether DynamoDB's TTL removed the item, and not a caller.
         expired: bool,
-        /// The item until then; nothing if the stream's view carries no old images, or the record lost its one.
+        /// The item before the removal; `None` if the stream's view contains no old images, or the record has lost its
+        /// old image.
         image: Option<ItemImage<'a>>,
     },
 }
 
-/// What stood under the key until a change.
+/// The state under the key before a change.
 #[derive(Debug, Clone, Copy)]
 pub enum OldImage<'a> {
-    /// Nothing: the change created the item.
+    /// No item: the change created it.
     Nothing,
     /// This item.
     Image(ItemImage<'a>),
@@ -429,24 +432,24 @@ pub enum OldImage<'a> {
 /// One change of one item.
 #[derive(Debug, Clone)]
 pub struct Change<'a> {
-    /// Its place in the batch.
+    /// The change's index in the batch.
     pub index: usize,
     /// The item's key.
     pub key: ItemKey<'a>,
-    /// Its age.
+    /// The change's age.
     pub revision: Revision,
-    /// What it did.
+    /// The change's effect.
     pub effect: ChangeKind<'a>,
-    /// What stood there until then.
+    /// The state before the change.
     pub before: OldImage<'a>,
-    /// The table's stream that it came from.
+    /// The table's stream that the change came from.
     pub source: StreamSource<'a>,
-    /// When it happened, to the second as a rule; nothing if the record says none, or none of the years 1970 to 9999.
-    /// A clock, never a version.
+    /// The time of the change, usually with a resolution of one second; `None` if the record has no time, or one
+    /// outside the years 1970 to 9999. It is a clock reading and must never be used as a version.
     pub approximate_creation_time: Option<OffsetDateTime>,
     /// The record's own identifier.
     pub event_id: Option<Cow<'a, str>>,
-    /// What the stream's images show, e.g. `NEW_AND_OLD_IMAGES`.
+    /// The stream's view type, which determines the images in its records, e.g. `NEW_AND_OLD_IMAGES`.
     pub view: Option<Cow<'a, str>>,
 }
 

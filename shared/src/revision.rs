@@ -1,8 +1,8 @@
-//! The age of a change: [`Revision`], by which every effect is guarded.
+//! The age of a change: [`Revision`], on which every write to a replica is conditional.
 //!
-//! Lambda delivers stream records at least once and may deliver old ones again, so every write to a replica is
-//! made on the condition that the target holds no revision or a lower one. The revision is therefore stored as
-//! bytes whose unsigned byte order (what DynamoDB's B and PostgreSQL's `bytea` compare) is the order of age:
+//! Lambda delivers stream records at least once and may deliver old ones again, so every write to a replica is made on
+//! the condition that the target has no revision or a lower one. The revision is therefore stored as bytes whose
+//! unsigned byte order (the comparison of DynamoDB's B and PostgreSQL's `bytea`) is the order of age:
 //!
 //! ```text
 //! 6 bytes   the stream label's time, milliseconds since 1970, big-endian
@@ -10,10 +10,10 @@
 //! 8 bytes   only on a reconciled write: a count, big-endian; it sorts just above the 23 bytes it extends
 //! ```
 //!
-//! Architecture invariant: revisions are compared parsed or as these bytes, never as text, and only between
+//! Architecture invariant: revisions are compared in parsed form or as these bytes, never as text, and only between
 //! changes of the same item. Sequence numbers are decimal strings of up to 40 digits
-//! (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_StreamRecord.html>): as text they
-//! sort wrong, and `u128` holds only 39 digits.
+//! (<https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_StreamRecord.html>): as text they sort
+//! in the wrong order, and `u128` has room for only 39 digits.
 
 use std::fmt;
 
@@ -27,11 +27,11 @@ const COUNT_BYTES: usize = 8;
 const STREAMED_BYTES: usize = LABEL_BYTES + SEQUENCE_BYTES;
 const RECONCILED_BYTES: usize = STREAMED_BYTES + COUNT_BYTES;
 
-/// The largest power of ten that a `u64` limb holds, and its digits.
+/// The largest power of ten that fits into a `u64` limb, and its number of digits.
 const LIMB_BASE: u64 = 10_000_000_000_000_000_000;
 const LIMB_DIGITS: usize = 19;
 
-/// As AWS writes a stream label, e.g. `2015-05-11T21:21:33.291`. The fraction may be absent when read.
+/// The format in which AWS writes a stream label, e.g. `2015-05-11T21:21:33.291`. The fraction may be absent when read.
 const LABEL_WRITTEN: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]");
 const LABEL_READ: &[BorrowedFormatItem<'_>] = format_description!(
@@ -39,7 +39,7 @@ const LABEL_READ: &[BorrowedFormatItem<'_>] = format_description!(
     "[year]-[month]-[day]T[hour]:[minute]:[second][optional [.[subsecond]]][optional [Z]]"
 );
 
-/// Why a text or a byte string is not a revision or a part of one.
+/// A text or a byte string that is not a revision or not a part of one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RevisionError {
     /// The stream label is neither an ISO time nor epoch seconds.
@@ -56,19 +56,19 @@ pub enum RevisionError {
     Text(String),
 }
 
-/// When a stream was created: the last part of its ARN, to the millisecond.
+/// The creation time of a stream: the last part of its ARN, with millisecond resolution.
 ///
-/// A table whose stream is switched off and on again gets a new one, with a later label.
+/// A table whose stream is switched off and on again gets a new stream with a later label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamLabel {
     millis: u64,
 }
 
 impl StreamLabel {
-    /// Reads a label: AWS's ISO time, or the epoch seconds (with or without a fraction) of an embedded engine.
+    /// Parses a label: AWS's ISO time, or the epoch seconds (with or without a fraction) of an embedded engine.
     ///
     /// # Errors
-    /// [`RevisionError::Label`] if it is neither, or before 1970, or beyond what six bytes of milliseconds hold.
+    /// [`RevisionError::Label`] if the text is neither, or is before 1970, or exceeds six bytes of milliseconds.
     pub fn parse(text: &str) -> Result<Self, RevisionError> {
         let millis = epoch_millis(text).or_else(|| iso_millis(text));
         match millis {
@@ -110,18 +110,18 @@ impl fmt::Display for StreamLabel {
     }
 }
 
-/// A stream record's place in its stream: a whole number of at most 40 digits.
+/// A stream record's position in its stream: an integer of at most 40 digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceNumber([u8; SEQUENCE_BYTES]);
 
 impl SequenceNumber {
-    /// Below every record's number.
+    /// Lower than the number of every record.
     pub const ZERO: Self = Self([0; SEQUENCE_BYTES]);
 
-    /// Reads 1 to 40 decimal digits. AWS documents 21 to 40; its sample events carry three.
+    /// Parses 1 to 40 decimal digits. AWS documents 21 to 40; its sample events contain three.
     ///
     /// # Errors
-    /// [`RevisionError::Sequence`] for anything else.
+    /// [`RevisionError::Sequence`] for any other text.
     pub fn parse(text: &str) -> Result<Self, RevisionError> {
         let digits = text.as_bytes();
         if digits.is_empty() || digits.len() > 40 || !digits.iter().all(u8::is_ascii_digit) {
@@ -157,7 +157,7 @@ impl SequenceNumber {
     }
 }
 
-/// The low 64 bits.
+/// Returns the low 64 bits.
 fn low(wide: u128) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&wide.to_le_bytes()[..8]);
@@ -188,53 +188,53 @@ impl fmt::Display for SequenceNumber {
     }
 }
 
-/// The age of a change of one item; a higher one is later.
+/// The age of a change of one item; a higher revision is later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision {
-    // The order of the fields is the order of the bytes, and so the order of age.
+    // The order of the fields is the order of the bytes, and therefore the order of age.
     label: StreamLabel,
     sequence: SequenceNumber,
     reconciled: Option<u64>,
 }
 
 impl Revision {
-    /// The revision of a streamed change.
+    /// Creates the revision of a streamed change.
     #[must_use]
     pub fn new(label: StreamLabel, sequence: SequenceNumber) -> Self {
         Self { label, sequence, reconciled: None }
     }
 
-    /// `(label, 0)`: above every change of the streams before this one, below every change of this one.
+    /// Returns `(label, 0)`: above every change of earlier streams, below every change of this stream.
     #[must_use]
     pub fn floor(label: StreamLabel) -> Self {
         Self::new(label, SequenceNumber::ZERO)
     }
 
-    /// The stream that the change came from.
+    /// Returns the label of the stream that the change came from.
     #[must_use]
     pub fn label(self) -> StreamLabel {
         self.label
     }
 
-    /// The change's place in its stream.
+    /// Returns the change's position in its stream.
     #[must_use]
     pub fn sequence(self) -> SequenceNumber {
         self.sequence
     }
 
-    /// How many times the item was reconciled at this place, if at all.
+    /// Returns how many times the item was reconciled at this position, if at all.
     #[must_use]
     pub fn reconciled(self) -> Option<u64> {
         self.reconciled
     }
 
-    /// The revision for a reconciled write over this one: just above it, and below the next streamed change.
+    /// Returns the revision for a reconciled write over this one: just above it, and below the next streamed change.
     #[must_use]
     pub fn next_reconciled(self) -> Self {
         Self { reconciled: Some(self.reconciled.map_or(1, |count| count.saturating_add(1))), ..self }
     }
 
-    /// The bytes that are stored and compared.
+    /// Returns the bytes that are stored and compared.
     #[must_use]
     pub fn encode(self) -> RevisionBytes {
         let mut bytes = [0; RECONCILED_BYTES];
@@ -246,10 +246,10 @@ impl Revision {
         RevisionBytes { bytes, length: if self.reconciled.is_some() { RECONCILED_BYTES } else { STREAMED_BYTES } }
     }
 
-    /// Reads what [`Revision::encode`] wrote.
+    /// Decodes the bytes that [`Revision::encode`] returns.
     ///
     /// # Errors
-    /// [`RevisionError::Bytes`] if it is not 23 or 31 bytes long.
+    /// [`RevisionError::Bytes`] if the input is not 23 or 31 bytes long.
     pub fn decode(bytes: &[u8]) -> Result<Self, RevisionError> {
         let wrong = || RevisionError::Bytes(bytes.len());
         let (label, rest) = bytes.split_at_checked(LABEL_BYTES).ok_or_else(wrong)?;
@@ -267,10 +267,11 @@ impl Revision {
         })
     }
 
-    /// As [`Revision::parse`], of a text that as a rule has the label of another one: it is not read again.
+    /// Same as [`Revision::parse`], for a text that usually has the same label as the previous one: a repeated label is
+    /// not parsed again.
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Revision::parse`].
     pub fn parse_with_label_cache(
         text: &str,
         beside: &mut Option<(String, StreamLabel)>,
@@ -286,10 +287,10 @@ impl Revision {
         Ok(revision)
     }
 
-    /// Reads what `Display` wrote: `<label>#<sequence number>`, then `+<count>` on a reconciled one.
+    /// Parses the `Display` format: `<label>#<sequence number>`, followed by `+<count>` for a reconciled revision.
     ///
     /// # Errors
-    /// [`RevisionError`] that names the part which is not one.
+    /// [`RevisionError`], which names the part that is not valid.
     pub fn parse(text: &str) -> Result<Self, RevisionError> {
         let wrong = || RevisionError::Text(text.to_owned());
         let (label, rest) = text.split_once('#').ok_or_else(wrong)?;
@@ -309,7 +310,7 @@ impl fmt::Display for Revision {
     }
 }
 
-/// A revision as it is stored: 23 bytes, or 31 if it was reconciled.
+/// A revision in its stored form: 23 bytes, or 31 if it was reconciled.
 #[derive(Debug, Clone, Copy)]
 pub struct RevisionBytes {
     bytes: [u8; RECONCILED_BYTES],

@@ -1,24 +1,25 @@
-//! How low a version may be to be told from a cache.
+//! Version fencing for the cache: the minimum version that an entry must have to be stored and served.
 //!
-//! A cache learns of a change twice, by whoever wrote it and by the stream, and beside it readers bring what they read a
-//! moment ago. What a reader brings is older than a change if its version is below the change's *floor*. A change leaves
-//! its floor in the cache as a *mark*: it takes away what is below, and for as long as it stands nothing below is taken.
+//! A cache receives each change twice, from its writer and from the stream, and at the same time readers store records
+//! that they read a moment ago. A record that a reader stores is older than a change if its version is below the
+//! change's *minimum version*. A change leaves its minimum version in the cache as an *invalidation marker*: the marker
+//! removes an entry with a lower version, and until it expires, no entry with a lower version is accepted.
 //!
-//! A mark outlasts every reader that may have read before the change ([`FENCE_TTL`] against [`MAX_FILL_DELAY`]); once it is gone
-//! there is nobody left who could bring what it held off.
+//! A marker outlives every reader that may have read before the change ([`FENCE_TTL`] against [`MAX_FILL_DELAY`]); once
+//! it has expired, no reader is left that could store a record that it kept out.
 
 use std::time::Duration;
 
 use crate::change::{Change, ChangeKind, ItemImage, OldImage};
 
-/// How long a mark stands.
+/// The lifetime of an invalidation marker.
 pub const FENCE_TTL: Duration = Duration::from_mins(1);
-/// How long after its look into the cache a reader may still bring what it then read elsewhere.
+/// How long after its cache lookup a reader may still store the record that it then read from the table.
 pub const MAX_FILL_DELAY: Duration = Duration::from_secs(30);
-/// The longest that a record is kept.
+/// The maximum lifetime of an entry.
 pub const MAX_ENTRY_TTL: Duration = Duration::from_mins(15);
-/// A change of this age needs no mark: what was read before it was brought within [`MAX_FILL_DELAY`] and is gone by now. The
-/// rest is for clocks that disagree.
+/// A change of this age needs no invalidation marker: a record that was read before it was stored within
+/// [`MAX_FILL_DELAY`] and has expired by now. The rest of the time allows for clock skew.
 pub const FENCE_NOT_NEEDED_AFTER: Duration = Duration::from_mins(20);
 
 /// The lowest version that is not older than a change.
@@ -26,25 +27,28 @@ pub const FENCE_NOT_NEEDED_AFTER: Duration = Duration::from_mins(20);
 pub struct MinVersion(u64);
 
 impl MinVersion {
-    /// Above every version: of a change that does not tell what it was over.
+    /// Above every version: for a change whose previous version is unknown.
     pub const HIGHEST: Self = Self(u64::MAX);
 
-    /// That of a write over the version `before`, 0 being an item without one, or nothing.
+    /// Returns the minimum version after a write that replaced the version `before` with `after`; 0 is an item without
+    /// a version, or no item.
     ///
-    /// It is the new version. If that is not the higher one, another program wrote, which counts no versions: the one
-    /// before then tells of what is no more, and the new one of both.
+    /// It is the new version. If that is not the higher one, the write came from another program, which does not count
+    /// versions: `before` is then the version of an outdated record, and `after` may be the version of both records, so
+    /// the minimum is one above `before`.
     #[must_use]
     pub fn after_write(before: u64, after: u64) -> Self {
         if after > before { Self(after) } else { Self(before.saturating_add(1)) }
     }
 
-    /// That of a removal of this version: above it, whoever did it.
+    /// Returns the minimum version after the removal of an item of this version: one above it, whichever program
+    /// removed it.
     #[must_use]
     pub fn after_delete(before: u64) -> Self {
         Self(before.saturating_add(1))
     }
 
-    /// That of a change of the stream, whose images' versions `version` reads.
+    /// Returns the minimum version after a stream change; `version` reads the version in an image.
     #[must_use]
     pub fn of_change(change: &Change<'_>, version: impl Fn(ItemImage<'_>) -> Option<u64>) -> Self {
         let before = match change.before {
@@ -61,7 +65,7 @@ impl MinVersion {
         }
     }
 
-    /// As a number.
+    /// Returns the minimum version as a number.
     #[must_use]
     pub fn version(self) -> u64 {
         self.0

@@ -1,14 +1,17 @@
-//! A connection and what is said over it. What stands under a key changes in one step in the server, by two scripts:
+//! A connection to the cache, and the commands sent over it. The value under a key is replaced atomically in the
+//! server, by two scripts:
 //!
-//! - **fill**: a record is taken over nothing, over an entry of a lower version, and over a mark whose floor is not above
-//!   its version.
-//! - **mark**: a floor replaces nothing, entries and marks below it. A mark at or above it stands its time anew: there are
-//!   readers who came after it and before the change.
+//! - `FILL`: an entry is stored if the key is absent, if the stored version is lower, and over an invalidation marker
+//!   whose minimum version is not above the entry's version.
+//! - `SET_MARK`: an invalidation marker is stored if the key is absent, and over entries and markers with a lower
+//!   version. If the key already has a marker with the same or a higher version, its TTL restarts: there are readers
+//!   that looked the key up after that marker was set and before this change.
 //!
-//! That a record is missing is taken over nothing at all.
+//! A negative entry (the record does not exist) is stored only if the key is absent.
 //!
-//! An entry stands for as long as a mark at least, even if the record ends sooner (its second is in it): the floor that
-//! it replaced has to last. A key is one key: nothing here reaches across a cluster's slots.
+//! An entry lives at least as long as a marker, even if the record expires sooner (the entry contains the record's
+//! expiry time): the minimum version that it replaced must stay in force. Each script accesses a single key, so no
+//! command spans several slots of a cluster.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -25,28 +28,29 @@ use super::{Cache, CacheError, CacheInner};
 use crate::user::UserKey;
 use crate::version_fence::{FENCE_TTL, MAX_ENTRY_TTL, MinVersion};
 
-/// That a record is missing is known for so long.
+/// The lifetime of a negative entry.
 const NEGATIVE_TTL: Duration = Duration::from_secs(5);
-/// Entries that were filled together end apart, by up to so much.
+/// The maximum by which an entry's lifetime is shortened, so that entries that were filled together do not expire
+/// together.
 const JITTER_MS: u64 = 90_000;
-/// Marks in one round trip: some hundred kilobytes.
+/// Markers per round trip: some hundred kilobytes.
 const MARKS: usize = 2_000;
 
-/// KEYS[1]; ARGV: the version's digits, the entry, milliseconds.
+/// KEYS[1]; ARGV: the version as 20 digits, the entry, the lifetime in milliseconds.
 const FILL: &str = "local h=redis.call('GETRANGE',KEYS[1],0,20)
 local v,f=ARGV[1],string.sub(h,2)
 if h=='' or f<v or (f==v and string.sub(h,1,1)=='M') then redis.call('SET',KEYS[1],ARGV[2],'PX',ARGV[3]) return 1 end
 return 0";
 
-/// KEYS[1]; ARGV: the mark, milliseconds.
+/// KEYS[1]; ARGV: the marker, the lifetime in milliseconds.
 const SET_MARK: &str = "local h=redis.call('GETRANGE',KEYS[1],0,20)
 if h=='' or string.sub(h,2)<string.sub(ARGV[1],2) then redis.call('SET',KEYS[1],ARGV[1],'PX',ARGV[2]) return 1 end
 if string.sub(h,1,1)=='M' then redis.call('PEXPIRE',KEYS[1],ARGV[2]) end
 return 0";
 
-/// A token bucket as the one moment at which it is full (the generic cell rate algorithm). KEYS[1]; ARGV: microseconds a
-/// request, requests at once. Answers whether one may pass, how many more could now, and microseconds: until the bucket is full,
-/// or until one may pass.
+/// A token bucket, stored as the time at which it is full (generic cell rate algorithm). KEYS[1]; ARGV: microseconds
+/// per request, burst size. Returns whether the request is allowed, how many more requests are allowed now, and a
+/// number of microseconds: until the bucket is full, or until the next request is allowed.
 const SPEND: &str = "local t=redis.call('TIME')
 local now,each,burst=t[1]*1000000+t[2],tonumber(ARGV[1]),tonumber(ARGV[2])
 local full=math.max(tonumber(redis.call('GET',KEYS[1]) or '0'),now)+each
@@ -55,35 +59,36 @@ if room<0 then return {0,0,math.ceil(-room)} end
 redis.call('SET',KEYS[1],string.format('%.0f',full),'PX',math.ceil((full-now)/1000)+1)
 return {1,math.floor(room/each),math.ceil(full-now)}";
 
-/// How many requests a caller has.
+/// A caller's rate limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RequestQuota {
-    /// Requests a window.
+    /// Requests per window.
     pub requests: u32,
     /// The window, in seconds.
     pub seconds: u32,
-    /// Requests at once, after a rest.
+    /// Burst size: the number of requests allowed at once after a period without requests.
     pub burst: u32,
 }
 
-/// What is left of a quota.
+/// The result of taking one request from a quota.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum QuotaDecision {
-    /// The request may pass.
+    /// The request is allowed.
     Allowed {
-        /// So many more may at once.
+        /// The number of further requests that are allowed at once.
         remaining: u32,
-        /// Until all of the burst is there again.
+        /// The time until the full burst is available again.
         full_in: Duration,
     },
-    /// It may not.
+    /// The request is not allowed.
     Limited {
-        /// Until one may.
+        /// The time until the next request is allowed.
         next_in: Duration,
     },
 }
 
-/// The key of a record's entry. Braces: a cluster takes what is between them for the slot, which is all of it.
+/// Returns the key of a record's entry. A cluster computes the slot from the text between the braces, which is the
+/// table and the complete record key.
 #[must_use]
 pub fn key(table: &str, key: &UserKey) -> String {
     format!("millrace:1:{{{table}/{}/{}}}", key.id.as_str(), key.timestamp.seconds())
@@ -95,7 +100,7 @@ pub(super) enum CacheTransport {
     Cluster(Box<ClusterConnection>),
 }
 
-/// A connection. A clone is the same one; calls on it go side by side.
+/// A connection to the cache. Clones share it; calls on it run concurrently.
 #[derive(Clone)]
 pub struct CacheConnection {
     link: CacheTransport,
@@ -104,7 +109,8 @@ pub struct CacheConnection {
     cache: Weak<CacheInner>,
 }
 
-/// A call whose answer has not come. If it is dropped so, its line is given up: the next call takes another one.
+/// A call whose response has not arrived. If it is dropped in this state, its connection is discarded, and the next
+/// call uses another one.
 struct PendingCall<'l> {
     line: &'l CacheConnection,
     is_over: bool,
@@ -135,16 +141,16 @@ impl CacheConnection {
         PendingCall { line: self, is_over: false }
     }
 
-    /// What stands under a key.
+    /// Returns the slot under a key.
     ///
     /// # Errors
-    /// [`CacheError`], as every call here; the line is then to be given up.
+    /// [`CacheError`], as for every call here; the caller then has to discard the connection.
     pub async fn get(&self, key: &str) -> Result<CacheSlot, CacheError> {
         self.ask(cmd("GET").arg(key)).await.map(CacheSlot::decode)
     }
 
-    /// Brings a record that was read after a look at this key on this line; answers whether it was taken. It is kept for
-    /// a quarter of an hour at most, or until it ends.
+    /// Stores a record that was read after a lookup of this key on this connection; returns whether it was accepted. It
+    /// is cached for at most 15 minutes, or until it expires.
     ///
     /// # Errors
     /// As above.
@@ -156,7 +162,7 @@ impl CacheConnection {
         self.ask::<u8>(&fill).await.map(|taken| taken == 1)
     }
 
-    /// Tells that a record is missing, after a look as above.
+    /// Stores a negative entry for a record that was found missing after a lookup of this key on this connection.
     ///
     /// # Errors
     /// As above.
@@ -166,7 +172,7 @@ impl CacheConnection {
         self.ask::<Option<String>>(&set).await.map(drop)
     }
 
-    /// Leaves a mark.
+    /// Sets an invalidation marker.
     ///
     /// # Errors
     /// As above.
@@ -176,16 +182,17 @@ impl CacheConnection {
         self.ask::<u8>(&mark).await.map(drop)
     }
 
-    /// Leaves many marks, in one round trip for each two thousand.
+    /// Sets many invalidation markers, with one round trip for every 2,000.
     ///
     /// # Errors
-    /// As above; some of them may stand.
+    /// As above; some of the markers may have been set.
     pub async fn invalidate_all(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
         for marks in marks.chunks(MARKS) {
             match &self.link {
                 CacheTransport::Single(connection) => {
                     let mut pipe = pipe();
-                    // With the script at its head the rest can name it, also after the server was started anew.
+                    // Loading the script first lets the other commands refer to it by its hash, even after the server
+                    // was restarted.
                     pipe.cmd("SCRIPT").arg("LOAD").arg(SET_MARK).ignore();
                     let name = sha1_of_mark();
                     for (key, floor) in marks {
@@ -203,7 +210,8 @@ impl CacheConnection {
         Ok(())
     }
 
-    /// A pipeline goes to one node; these go to each key's own, all at once.
+    /// Sets each marker with its own command, all concurrently: a pipeline goes to a single node, but each key has its
+    /// own.
     async fn mark_each(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
         let mut sent = tokio::task::JoinSet::new();
         for (key, floor) in marks {
@@ -216,7 +224,7 @@ impl CacheConnection {
         Ok(())
     }
 
-    /// Takes one request off a caller's quota, by the server's clock. The caller's name does not reach the server.
+    /// Takes one request from a caller's quota, by the server's clock. The caller's name is not sent to the server.
     ///
     /// # Errors
     /// As above.
@@ -232,7 +240,8 @@ impl CacheConnection {
         })
     }
 
-    /// Proves that the server takes writes of this function: a mark of a record that no table has.
+    /// Verifies that the server accepts writes from this function, by setting a marker for a record that no table
+    /// contains.
     ///
     /// # Errors
     /// As above.
@@ -259,7 +268,7 @@ impl CacheConnection {
 }
 
 fn quota_key(caller: &str) -> String {
-    // Half of it tells callers apart.
+    // Half of the digest suffices to distinguish callers.
     let digest = u128::from_be_bytes(*Sha256::digest(caller.as_bytes()).first_chunk().unwrap_or(&[0; 16]));
     format!("millrace:quota:{{{digest:032x}}}")
 }

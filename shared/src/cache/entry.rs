@@ -1,5 +1,6 @@
-//! What stands under a key, as text: a letter for its kind, a version of 20 digits, and of an entry the second in which it
-//! ends and the record's JSON. Digits and no number, because scripts compare them: a number of theirs is a float.
+//! The values under a cache key, as text: a letter for the kind and a version of 20 digits, and for an entry also the
+//! record's expiry time in seconds and its JSON. Versions are digits because scripts compare them as text: a number in
+//! a script is a float.
 //!
 //! ```text
 //! E00001795341600123456 00000000001900000000 {"user_id":"ada",…}
@@ -7,38 +8,38 @@
 //! N00000000000000000000
 //! ```
 //!
-//! without the spaces. The key names this format: another one takes another key.
+//! The spaces are not part of the value. The key's prefix identifies this format; another format needs another prefix.
 
 use crate::version_fence::MinVersion;
 
 const ENTRY: u8 = b'E';
 const MARK: u8 = b'M';
 const MISSING: u8 = b'N';
-/// What a script looks at: the kind and the version.
+/// The part that the scripts read: the kind and the version.
 const HEAD: usize = 1 + DIGITS;
 const DIGITS: usize = 20;
 
-/// A record as it is kept.
+/// A cached record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CacheEntry {
     /// The record's version.
     pub version: u64,
-    /// The second from which on it is absent.
+    /// The time, in epoch seconds, from which on the record counts as absent.
     pub expires_at: Option<i64>,
-    /// The record as the API tells it.
+    /// The record as the API returns it.
     pub json: Vec<u8>,
 }
 
-/// What is found under a key.
+/// The result of a lookup of a key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CacheSlot {
     /// A record.
     Entry(CacheEntry),
-    /// The table had no record a moment ago.
+    /// A negative entry: the table had no such record a moment ago.
     Missing,
-    /// Somebody wrote: ask the table.
+    /// An invalidation marker: the record was written recently, so the table must be read.
     Fenced,
-    /// Nothing is known.
+    /// The key is absent.
     Miss,
 }
 
@@ -53,7 +54,8 @@ impl CacheEntry {
         text
     }
 
-    /// Whether the rules let it be kept: a version that tells it from what stood there before and after.
+    /// Returns whether the record may be cached: its version must distinguish it from the states before and after it,
+    /// so it is neither 0 (no record, or a record without a version) nor `u64::MAX` ([`MinVersion::HIGHEST`]).
     #[must_use]
     pub fn is_cacheable(&self) -> bool {
         (1..u64::MAX).contains(&self.version)
@@ -61,7 +63,7 @@ impl CacheEntry {
 }
 
 impl CacheSlot {
-    /// Reads what a lookup brought; a text of another form is nothing, as if nobody had written it.
+    /// Decodes the result of a lookup; a text in any other format counts as absent.
     pub(super) fn decode(text: Option<Vec<u8>>) -> Self {
         let Some(mut text) = text else { return Self::Miss };
         let number =
@@ -71,7 +73,7 @@ impl CacheSlot {
             Some(&MISSING) => Self::Missing,
             Some(&ENTRY) => match (number(1..HEAD), number(HEAD..HEAD + DIGITS)) {
                 (Some(version), Some(ends)) => {
-                    // Without a copy: what is left of the text is the record.
+                    // Avoids a copy: the rest of the text is the record.
                     text.drain(..HEAD + DIGITS);
                     let expires_at = i64::try_from(ends).ok();
                     Self::Entry(CacheEntry { version, expires_at, json: text })

@@ -1,4 +1,4 @@
-//! What the environment says of the cache: `CACHE_URL`, `CACHE_MODE`, `CACHE_AUTH`.
+//! The cache settings in the environment: `CACHE_URL`, `CACHE_MODE`, `CACHE_AUTH`.
 
 use std::fmt;
 
@@ -6,37 +6,37 @@ use crate::iam_token::AuthTarget;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
-/// How the server is spoken to.
+/// The protocol of the cache server.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum CacheMode {
-    /// One server, or a replication group's primary.
+    /// A single server, or the primary of a replication group.
     #[default]
     Single,
-    /// The cluster protocol, also where the cluster is one node: a serverless cache speaks no other.
+    /// The cluster protocol, also for a cluster of one node: a serverless cache supports no other protocol.
     Cluster,
 }
 
-/// Who the function is to the server.
+/// The login method of the cache.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum CacheAuth {
-    /// The URL's user and password, if it has them.
+    /// The user and password in the URL, if it contains them.
     #[default]
     Password,
-    /// The URL's user, by a token that is signed with the function's role.
+    /// The user in the URL, with a token that is signed with the credentials of the function's role.
     Iam,
 }
 
-/// Where a cache is and how to speak to it.
+/// The location of a cache, and how to connect to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CacheSettings {
     pub(super) url: String,
-    /// How the server is spoken to.
+    /// The protocol of the server.
     pub mode: CacheMode,
-    /// Who the function is to it.
+    /// The login method.
     pub login: CacheAuth,
 }
 
-/// A cache by the name that tokens are signed for.
+/// The cache name for which tokens are signed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct IamCache {
     name: String,
@@ -49,7 +49,7 @@ impl IamCache {
     }
 }
 
-/// Without the password.
+/// Omits the password.
 impl fmt::Debug for CacheSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
@@ -61,10 +61,10 @@ impl fmt::Debug for CacheSettings {
 }
 
 impl CacheSettings {
-    /// Reads the settings with `variable`, which gives a variable's value; nothing if there is to be no cache.
+    /// Parses the settings; `variable` returns a variable's value. Returns `None` if no cache is configured.
     ///
     /// # Errors
-    /// All that is wrong, a line a variable, without the password.
+    /// All problems, one line per variable, without the password.
     pub fn parse<'e>(variable: impl Fn(&str) -> Option<&'e str>) -> Result<Option<Self>, Vec<String>> {
         let mut wrong = Vec::new();
         let mut choice = |name: &str, first: &str, second: &str| match variable(name) {
@@ -106,23 +106,25 @@ impl CacheSettings {
         if wrong.is_empty() { Ok(Some(Self { url: url.to_owned(), mode, login })) } else { Err(wrong) }
     }
 
-    /// Whether the line is encrypted.
+    /// Returns whether the connection is encrypted.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
         info(&self.url).as_ref().is_some_and(is_encrypted)
     }
 
-    /// The cache that a token opens, as its endpoint names it; none if it is no endpoint of `ElastiCache`.
+    /// Returns the cache for which a token has to be signed, taken from the endpoint's name; `None` if the host is not
+    /// an `ElastiCache` endpoint.
     pub(super) fn iam_cache(&self) -> Option<IamCache> {
         let (host, _) = host_and_port(&info(&self.url)?);
         let labels: Vec<&str> = host.split('.').collect();
         match labels[..] {
-            // `users-abc123.serverless.euw1.cache.amazonaws.com`: the name, and six characters of the service's own.
+            // `users-abc123.serverless.euw1.cache.amazonaws.com`: the cache name, and six characters that the service
+            // adds.
             [first, "serverless", ..] => {
                 let (name, _) = first.rsplit_once('-')?;
                 Some(IamCache { name: name.to_owned(), serverless: true })
             }
-            // `master.users.abc123.euw1.cache.amazonaws.com`, of an encrypted replication group.
+            // `master.users.abc123.euw1.cache.amazonaws.com`: an encrypted replication group.
             ["master" | "replica" | "clustercfg", name, _, _, "cache", ..] => {
                 Some(IamCache { name: name.to_owned(), serverless: false })
             }
@@ -130,12 +132,12 @@ impl CacheSettings {
         }
     }
 
-    /// The user that the URL names.
+    /// Returns the user in the URL.
     pub(super) fn user(&self) -> Option<String> {
         info(&self.url)?.redis_settings().username().map(ToOwned::to_owned)
     }
 
-    /// Host and port, to be shown.
+    /// Returns host and port, for messages.
     #[must_use]
     pub fn place(&self) -> String {
         info(&self.url).map_or_else(String::new, |info| {

@@ -1,4 +1,4 @@
-//! Keys in all their spellings, and where a change comes from.
+//! Keys in all their formats, and the sources of changes.
 
 use proptest::prelude::*;
 
@@ -83,7 +83,7 @@ fn an_image_of_another_key_names_the_attribute_and_no_value() {
         (r#"{"k":{"S":"ada"},"n":{"S":"1"}}"#, Different("n".into())),
         (r#"{"k":{"S":"ada"},"n":{"N":"one"}}"#, Different("n".into())),
         (r#"{"k":{"S":"bob"},"k":{"S":"ada"},"n":{"N":"1"}}"#, Different("k".into())),
-        // The right key somewhere else than at the top.
+        // The right key attributes, but nested instead of at the top level.
         (r#"{"m":{"M":{"k":{"S":"ada"},"n":{"N":"1"}}},"k":{"S":"bob"},"n":{"N":"1"}}"#, Different("k".into())),
         (r#"{"m":{"M":{"k":{"S":"ada"},"n":{"N":"1"}}},"n":{"N":"1"}}"#, Missing("k".into())),
         (r#"{"k":{"S":"ada"}}"#, Missing("n".into())),

@@ -65,7 +65,7 @@ proptest! {
 
 #[test]
 fn the_numbers_of_one_item_grow_from_parent_to_child_shard() {
-    // AWS's own DescribeStream example.
+    // AWS's example of a DescribeStream response.
     let numbers = [
         "20500000000000000910398",
         "820400000000000001192334",
