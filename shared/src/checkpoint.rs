@@ -1,28 +1,28 @@
-//! From what failed in a batch to where Lambda shall resend from.
+//! The checkpoint of a batch: from the failed records to the position from which Lambda has to redeliver.
 //!
-//! Lambda takes the lowest returned sequence number as the checkpoint: that record and all after it come again,
-//! applied or not (<https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html>). So one
-//! position is answered, the lowest, compared as numbers. Answering a higher one would acknowledge a change that is
+//! Lambda takes the lowest returned sequence number as the checkpoint: that record and all after it are redelivered,
+//! applied or not (<https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html>). Therefore
+//! one position is returned, the lowest, compared as numbers. Returning a higher one would acknowledge a change that is
 //! in no replica.
 
 use crate::stream::{BatchResponse, StreamRecord};
 
-/// Records failed, and neither they nor any before them have a position to resend from: the invocation must fail,
-/// so that the whole batch comes again.
+/// Failed records without a position to redeliver from: neither they nor any record before them has a sequence number.
+/// The invocation must fail, so that the whole batch is redelivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("record {index} of the batch failed, and no record up to it has a sequence number to resend from")]
 pub struct MissingSequenceNumber {
-    /// The record's place in the batch.
+    /// The record's index in the batch.
     pub index: usize,
 }
 
-/// The answer to a batch of which the records at the places `failing` may not be applied; places beyond the batch
-/// are those of no record.
+/// Returns the response to a batch of which the records at the indexes `failing` may not have been applied; indexes
+/// beyond the batch are ignored.
 ///
-/// A record without a number is reported by the nearest earlier one that has one.
+/// A record without a sequence number is reported by the nearest earlier record that has one.
 ///
 /// # Errors
-/// [`MissingSequenceNumber`] if a failing record has no such earlier one.
+/// [`MissingSequenceNumber`] if a failing record has no such earlier record.
 pub fn batch_response(
     records: &[StreamRecord<'_>],
     failing: impl IntoIterator<Item = usize>,
@@ -79,7 +79,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every failing record is at or after the answered position, so it comes again.
+        /// Every failing record is at or after the returned position, so it is redelivered.
         #[test]
         fn no_failing_record_is_acknowledged(
             gaps in proptest::collection::vec((1_u64..1000, any::<bool>()), 1..20),

@@ -1,8 +1,9 @@
-//! Passwords that nobody keeps: a database that knows IAM takes a signed request for one. [`TokenSigner`]
+//! Passwords that need no storage: a database with IAM authentication accepts a signed request as a password.
+//! [`TokenSigner`]
 //!
-//! The token is the URL of a request that is never sent, signed on this machine with the function's own credentials, so
-//! it costs no call. It opens a connection within [`TOKEN_TTL`]; a connection that is open stays so. Sources:
-//! <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html> and
+//! The token is the URL of a request that is never sent, signed locally with the function's own credentials, so it
+//! needs no network call. It opens connections for the duration of [`TOKEN_TTL`]; an open connection stays open after
+//! that. Sources: <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.html> and
 //! <https://docs.aws.amazon.com/AmazonElastiCache/latest/dg/auth-iam.html>.
 
 use std::fmt;
@@ -17,43 +18,44 @@ use time::OffsetDateTime;
 
 use crate::clock::Clock;
 
-/// How long a token opens connections: both services take no longer one.
+/// The lifetime of a token: the longest that both services accept.
 pub const TOKEN_TTL: Duration = Duration::from_mins(15);
 
-/// What a token opens.
+/// The database or cache that a token gives access to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthTarget<'d> {
-    /// A database of RDS or Aurora, by its endpoint.
+    /// A database of RDS or Aurora, identified by its endpoint.
     Rds {
-        /// The endpoint's name.
+        /// The endpoint's host name.
         host: &'d str,
-        /// Its port.
+        /// The endpoint's port.
         port: u16,
     },
-    /// A cache of `ElastiCache`, by its own name: that of the replication group or of the serverless cache, in lower case.
+    /// A cache of `ElastiCache`, identified by its name: that of the replication group or of the serverless cache, in
+    /// lower case.
     ElastiCache {
         /// The cache's name.
         cache: &'d str,
-        /// Whether it is a serverless one.
+        /// Whether the cache is serverless.
         serverless: bool,
     },
 }
 
-/// Why there is no token.
+/// A token that cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// Nobody says where the database is.
+    /// The Region is not configured.
     #[error("no Region is configured: set AWS_REGION")]
     NoRegion,
-    /// There is nothing to sign with.
+    /// There are no credentials to sign with.
     #[error("there are no AWS credentials to sign the login with: {0}")]
     NoCredentials(String),
-    /// The door or the user does not fit into a URL.
+    /// The target or the user does not fit into a URL.
     #[error("the login cannot be signed: {0}")]
     Signing(String),
 }
 
-/// A password for a while. It is shown nowhere.
+/// A temporary password. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AuthToken {
     text: String,
@@ -61,13 +63,13 @@ pub struct AuthToken {
 }
 
 impl AuthToken {
-    /// What to log in with.
+    /// Returns the password to log in with.
     #[must_use]
     pub fn secret(&self) -> &str {
         &self.text
     }
 
-    /// Until when it opens a connection.
+    /// Returns the time until which the token opens connections.
     #[must_use]
     pub fn until(&self) -> OffsetDateTime {
         self.until
@@ -88,22 +90,23 @@ pub struct TokenSigner {
 }
 
 impl TokenSigner {
-    /// A signer with the credentials and the Region of `sdk`. What is missing there is told when a token is asked for.
+    /// Creates a signer with the credentials and the Region of `sdk`. Missing configuration is reported by
+    /// [`Self::sign`].
     #[must_use]
     pub fn new(sdk: &SdkConfig, clock: Clock) -> Self {
         Self { sdk: Arc::new(sdk.clone()), clock }
     }
 
-    /// What it signs with: a login by a secret asks AWS with the same.
+    /// Returns the AWS configuration: a login with a Secrets Manager secret uses the same one.
     #[must_use]
     pub fn sdk(&self) -> &SdkConfig {
         &self.sdk
     }
 
-    /// A token that lets `user` in at `door`, from now on.
+    /// Signs a token that lets `user` log in at `door`, valid from now on.
     ///
     /// # Errors
-    /// [`TokenError`], which names what is missing.
+    /// [`TokenError`], which names the missing configuration.
     pub async fn sign(&self, door: AuthTarget<'_>, user: &str) -> Result<AuthToken, TokenError> {
         let region = self.sdk.region().ok_or(TokenError::NoRegion)?.as_ref();
         let provider =
@@ -111,7 +114,7 @@ impl TokenSigner {
         let credentials = provider.provide_credentials().await;
         let identity = credentials.map_err(|error| TokenError::NoCredentials(error.to_string()))?.into();
         let now = self.clock.now();
-        // Both dialects sign the same request; it is theirs to leave the scheme out.
+        // Both services sign the same kind of request; both omit the scheme from the token.
         let (service, host, query) = presigned_query(door, user)?;
         let url = format!("https://{host}/?{query}");
 
@@ -142,7 +145,7 @@ impl TokenSigner {
     }
 }
 
-/// The service's name in signatures, the host and the query of the request that a token is.
+/// Returns the service name for the signature, and the host and the query of the request that forms the token.
 fn presigned_query(door: AuthTarget<'_>, user: &str) -> Result<(&'static str, String, String), TokenError> {
     if user.is_empty() {
         return Err(TokenError::Signing("the URL names no user".to_owned()));
@@ -157,7 +160,7 @@ fn presigned_query(door: AuthTarget<'_>, user: &str) -> Result<(&'static str, St
     })
 }
 
-/// All but the unreserved letters of RFC 3986, as signatures want it.
+/// Percent-encodes all characters except the unreserved ones of RFC 3986, as signatures require.
 fn encoded(text: &str) -> String {
     const RESERVED: &percent_encoding::AsciiSet =
         &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -181,7 +184,7 @@ mod tests {
         TokenSigner::new(&sdk.build(), Clock::fixed(datetime!(2024-08-26 22:00 UTC)))
     }
 
-    /// The vector that `aws-sdk-rds` is tested with.
+    /// The test vector of `aws-sdk-rds`.
     #[tokio::test]
     async fn a_token_of_rds_is_that_of_aws_s_own_sdks() {
         let door = AuthTarget::Rds { host: "prod-instance.us-east-1.rds.amazonaws.com", port: 3306 };

@@ -1,30 +1,30 @@
-//! What an invocation is told by whoever invokes it: the time, and until when it may work; and what one HTTP request has of
-//! it.
+//! The parameters of an invocation: the current time and the deadline for its work; and the time budget of an HTTP
+//! request.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-/// Taken off the deadline, so that the answer still reaches Lambda: a timed-out invocation's answer is lost and the
-/// whole batch comes again.
+/// Subtracted from the deadline, so that the response still reaches Lambda: the response of a timed-out invocation is
+/// lost, and the whole batch is redelivered.
 pub const RESPONSE_MARGIN: Duration = Duration::from_millis(1_500);
 
-/// One invocation's circumstances.
+/// The parameters of an invocation.
 #[derive(Debug, Clone)]
 pub struct Invocation {
-    /// The time at its start.
+    /// The time at the start of the invocation.
     pub now: OffsetDateTime,
-    /// When to stop working and answer with what was not finished.
+    /// The time at which to stop working and to respond with the unfinished part.
     pub deadline: Instant,
-    /// Lambda's request id, for the log.
+    /// Lambda's request ID, for the log.
     pub request_id: String,
 }
 
 impl Invocation {
-    /// An invocation that has `remaining` time until its caller gives up.
+    /// Creates an invocation that has `remaining` time until its caller times out.
     ///
-    /// The margin for the answer is taken off here; of a very short time, half.
+    /// The margin for the response is subtracted here; it is at most half of `remaining`.
     #[must_use]
     pub fn new(now: OffsetDateTime, started: Instant, remaining: Duration, request_id: String) -> Self {
         let margin = RESPONSE_MARGIN.min(remaining / 2);
@@ -32,13 +32,14 @@ impl Invocation {
     }
 }
 
-/// Taken off a request's time for the work, so that what came of it can still be said: to the cache, and in an answer of
-/// megabytes.
+/// Subtracted from a request's time for its work, so that the result can still be delivered: to the cache, and in a
+/// response of several megabytes.
 const WORK_MARGIN: Duration = Duration::from_secs(1);
-/// Taken off for an answer that says no more than that the time was up.
+/// Subtracted for a response that only reports a timeout.
 const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
-/// The time of one HTTP request, which is less than the function's: one that Lambda kills answers nothing.
+/// The time budget of an HTTP request, which is shorter than the function's timeout: a request that Lambda terminates
+/// gets no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestBudget {
     work_until: Instant,
@@ -46,23 +47,24 @@ pub struct RequestBudget {
 }
 
 impl RequestBudget {
-    /// The time of a request of which nobody says how long it may take: API Gateway waits no longer.
+    /// The time budget of a request without a given limit: API Gateway waits no longer.
     pub const DEFAULT: Duration = Duration::from_secs(30);
 
-    /// A request that has `remaining` time until its caller gives up. Of a very short time the margins take a half at most.
+    /// Creates the budget of a request that has `remaining` time until its caller times out. The margins take at most
+    /// half of `remaining`.
     #[must_use]
     pub fn new(started: Instant, remaining: Duration) -> Self {
         let before = |margin: Duration, part| started + remaining.saturating_sub(margin.min(remaining / part));
         Self { work_until: before(WORK_MARGIN, 2), answer_by: before(ANSWER_MARGIN, 4) }
     }
 
-    /// When to stop calling tables and databases.
+    /// Returns the time at which to stop calling tables and databases.
     #[must_use]
     pub fn work_until(&self) -> Instant {
         self.work_until
     }
 
-    /// When to answer, whatever is under way.
+    /// Returns the time at which to respond, whatever is still in progress.
     #[must_use]
     pub fn answer_by(&self) -> Instant {
         self.answer_by

@@ -1,15 +1,17 @@
-//! A line to PostgreSQL: one connection, made when it is first needed and again when it is lost. [`PostgresDatabase`]
+//! A connection to PostgreSQL, opened on first use and again after it is lost. [`PostgresDatabase`]
 //!
-//! A function instance handles one invocation at a time, so one connection is what it needs; statements of one invocation
-//! may share it and are pipelined. Between invocations Lambda freezes the process, and the line may be dead when it
-//! thaws: what fails on a connection that stood before is tried once more on a new one. So whatever runs through
-//! [`PostgresDatabase::run`] must be safe to run twice; reads are, and the guard by revision makes the replica's writes so.
+//! A function instance handles one invocation at a time, so a single connection is enough; the statements of one
+//! invocation may share it and are pipelined. Between invocations Lambda freezes the process, and the connection may be
+//! dead afterwards: work that fails on a connection that was opened earlier is retried once on a new one. Everything
+//! that runs through [`PostgresDatabase::run`] must therefore be safe to run twice; reads are, and the replica's writes
+//! are because of the guard by revision.
 //!
-//! After a failover the name leads to another server. A server that is stopping, or that takes no writes any more, ends the
-//! connection, and the next one asks the name anew.
+//! After a failover, the host name resolves to another server. A server that is shutting down, or that no longer
+//! accepts writes, closes the connection, and the next connection resolves the name again.
 //!
-//! What would break it: a statement without a time limit. Each has two: the client stops waiting at the time that it is
-//! given, and the server, which is told as many whole seconds, gives up then as well.
+//! What must not happen: a statement without a time limit. Each statement has two: the client stops waiting at the
+//! given deadline, and the server, which receives the same limit in whole seconds (rounded up), cancels the statement
+//! then.
 
 mod auth;
 mod database_url;
@@ -36,18 +38,19 @@ pub use settings::PostgresSettings;
 use database_url::TlsMode;
 use error::ErrorClassifier;
 
-/// To the server's port, not to its answer: a paused Aurora cluster takes the connection at once and answers when it has
-/// resumed, up to half a minute later.
+/// The limit for reaching the server's port, not for its first response: a paused Aurora cluster accepts the connection
+/// at once and responds when it has resumed, up to 30 seconds later.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long what was sent may stay without a sign of having arrived.
+/// How long sent data may stay unacknowledged.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 2;
-/// Prepared statements that a session keeps. A query that is built of its caller's parts comes in few shapes.
+/// The maximum number of prepared statements per session. A query that is assembled from request parameters has only a
+/// few forms.
 const STATEMENTS: usize = 64;
 
-/// One database and the line to it.
+/// A database and the connection to it.
 pub struct PostgresDatabase {
     setting: &'static str,
     address: DatabaseUrl,
@@ -57,29 +60,29 @@ pub struct PostgresDatabase {
 }
 
 impl PostgresDatabase {
-    /// The database at `address`, which the variable `setting` names, so that faults can name it too; no I/O. `setup` is SQL
-    /// that each new connection begins with.
+    /// Creates a client for the database at `address`, which comes from the variable `setting`, so that errors can name
+    /// it; no I/O. `setup` is SQL that runs first on each new connection.
     #[must_use]
     pub fn new(setting: &'static str, address: DatabaseUrl, login: PostgresAuth, setup: &'static str) -> Self {
         Self { setting, address, login, setup, session: tokio::sync::Mutex::new(None) }
     }
 
-    /// The variable that names it.
+    /// Returns the name of the variable that contains the URL.
     #[must_use]
     pub fn setting(&self) -> &'static str {
         self.setting
     }
 
-    /// Where it is.
+    /// Returns the database's location.
     #[must_use]
     pub fn address(&self) -> &DatabaseUrl {
         &self.address
     }
 
-    /// Does `work` over the line, within `until`. It may be done twice: see above.
+    /// Runs `work` on the connection, within `until`. `work` may run twice: see the module documentation.
     ///
     /// # Errors
-    /// [`PostgresError`], which names the setting and the fix. After one the work may have been done or not.
+    /// [`PostgresError`], which names the setting and the fix. After an error, the work may or may not have been done.
     pub async fn run<T, W>(&self, until: Instant, work: impl Fn(Arc<PostgresSession>) -> W) -> Result<T, PostgresError>
     where
         W: Future<Output = Result<T, Error>>,
@@ -104,7 +107,7 @@ impl PostgresDatabase {
             let fault = self.teller().classify(&error);
             if session.client.is_closed() || fault.is_connection_fatal() {
                 self.drop_session(&session).await;
-                // Another's work may have ended a connection that was made for this one.
+                // Concurrent work may have abandoned a connection that was opened for this call.
                 let is_new = !stood && !session.is_abandoned.load(Ordering::Relaxed);
                 if !is_new
                     && fault.kind != PostgresErrorKind::Misconfigured
@@ -117,10 +120,11 @@ impl PostgresDatabase {
         }
     }
 
-    /// Does `work` with a connection of its own, which is closed after it: for what needs the whole of one.
+    /// Opens a separate connection, for work that needs a connection of its own; it is closed when the client is
+    /// dropped.
     ///
     /// # Errors
-    /// [`PostgresError`] if there is none.
+    /// [`PostgresError`] if the connection cannot be opened.
     pub async fn dedicated_connection(&self, until: Instant) -> Result<Client, PostgresError> {
         timeout_at(until, self.connect())
             .await
@@ -128,7 +132,7 @@ impl PostgresDatabase {
             .map(|(client, _)| client)
     }
 
-    /// What a statement's error means here.
+    /// Classifies the error of a statement.
     #[must_use]
     pub fn fault(&self, error: &Error) -> PostgresError {
         self.teller().classify(error)
@@ -138,7 +142,7 @@ impl PostgresDatabase {
         ErrorClassifier { setting: self.setting, address: &self.address }
     }
 
-    /// The session, and whether it stood before.
+    /// Returns the session, and whether it already existed.
     async fn session(&self) -> Result<(Arc<PostgresSession>, bool), PostgresError> {
         let mut held = self.session.lock().await;
         if let Some(session) = &*held
@@ -198,7 +202,7 @@ impl PostgresDatabase {
     }
 }
 
-/// Its own statements took too long: it would take as long on a new connection.
+/// Returns whether the statement itself took too long: it would take as long on a new connection.
 fn is_late(code: &tokio_postgres::error::SqlState) -> bool {
     *code == tokio_postgres::error::SqlState::QUERY_CANCELED
 }
@@ -212,20 +216,20 @@ impl fmt::Debug for PostgresDatabase {
     }
 }
 
-/// A connection, and what has been prepared on it.
+/// A connection and its prepared statements.
 pub struct PostgresSession {
     client: Client,
     prepared: Mutex<HashMap<String, Statement>>,
-    /// What the server was told last: how long a statement may take, in seconds.
+    /// The statement timeout that was last sent to the server, in seconds.
     limit_seconds: AtomicU64,
     line: AbortHandle,
-    /// Whether work on it was given up before its answer came: the line may lead nowhere, and if it does not, it still waits
-    /// for what nobody wants any more.
+    /// Whether work on the connection was dropped before its response arrived: the connection may be dead, and if it is
+    /// not, it still waits for a response that is no longer needed.
     is_abandoned: AtomicBool,
 }
 
-/// Work whose answer has not come. If it is dropped so, by its own time limit or by that of whoever waits for it, the next work
-/// takes another connection.
+/// Work whose response has not arrived. If it is dropped in this state, by its own time limit or by that of its caller,
+/// the next work uses another connection.
 struct PendingQuery<'s> {
     session: &'s PostgresSession,
     is_over: bool,
@@ -240,7 +244,7 @@ impl PendingQuery<'_> {
 impl Drop for PendingQuery<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            // Others may be at work on it: they end it, and nobody begins.
+            // Concurrent work may still use the session: it completes, and no new work starts on it.
             self.session.is_abandoned.store(true, Ordering::Relaxed);
         }
     }
@@ -252,23 +256,24 @@ impl PostgresSession {
         Self { client, prepared, limit_seconds, line, is_abandoned: AtomicBool::new(false) }
     }
 
-    /// Ends the connection, on which the server still sends what nobody reads: to read it all to the end could take longer
-    /// than a new one.
+    /// Closes the connection while the server is still sending rows that are no longer needed: reading them to the end
+    /// could take longer than opening a new connection.
     pub fn abandon(&self) {
         self.is_abandoned.store(true, Ordering::Relaxed);
         self.line.abort();
     }
 
-    /// The driver's own.
+    /// Returns the driver's client.
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The prepared statement of this text, prepared once a session: a round trip the first time, none after that.
+    /// Returns the prepared statement for this text. It is prepared once per session: one round trip on first use, none
+    /// after that.
     ///
     /// # Errors
-    /// The driver's, if the server refuses it.
+    /// The driver's error, if the server rejects the statement.
     pub async fn statement(&self, sql: &str) -> Result<Statement, Error> {
         let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(sql).cloned();
         if let Some(statement) = known {
@@ -283,8 +288,8 @@ impl PostgresSession {
         Ok(statement)
     }
 
-    /// Does the work with the server told how long it may take. Both are sent at once, so it costs no round trip; told is
-    /// only what changed.
+    /// Runs the work with a statement timeout set in the server. Both are sent together, so this adds no round trip;
+    /// the timeout is sent only if it has changed.
     async fn within<T>(&self, until: Instant, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let left = until.saturating_duration_since(Instant::now());
         let seconds = left.as_secs() + 1;

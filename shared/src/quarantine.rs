@@ -1,12 +1,14 @@
-//! Where records go that can never be applied: the failure bucket, whole and with the reason.
+//! Quarantine for poison records, which can never be applied: each is stored in the failure bucket, complete and with
+//! the reason.
 //!
-//! A poison record would block its shard until the stream trims it, and all changes behind it; dropped, it would be
-//! lost. So it is put aside under a name of its own, and the batch goes on. The name is made of the record's
-//! position, so that a retry overwrites itself; of several records of one position, the further ones are named by their
-//! content besides. If the put fails, the caller reports the record as one to resend.
+//! A poison record would block its shard, and all changes behind it, until the stream trims it; if it were dropped, it
+//! would be lost. It is therefore stored as an object of its own, and the batch continues. The object's name is derived
+//! from the record's position, so that a retry overwrites its own object; if several records have the same position,
+//! the names of the further ones also contain a digest of their content. If the put fails, the caller reports the
+//! record as one to redeliver.
 //!
-//! Absent: reading them back. That is the redrive task's business, which gives each record to the function and the
-//! sink that its key names.
+//! Reading the records back is out of scope. That is the job of the redrive task, which passes each record to the
+//! function and the sink that its key names.
 
 use std::fmt::Write as _;
 
@@ -19,16 +21,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::stream::StreamRecord;
 
-/// The layout of the object's body; a reader refuses what it does not know.
+/// The format version of the object's body; a reader rejects unknown versions.
 const FORMAT: u32 = 1;
-/// Stands in an object's key for the table of a record whose ARN cannot be read.
+/// Replaces the table in the object key of a record whose ARN cannot be parsed.
 const UNKNOWN_TABLE: &str = "unknown";
 
-/// Stands in an object's key for the replica, where the archive holds another record of the same item and sequence number.
-/// To archive it, too, would be to overwrite that one.
+/// Replaces the sink in the object key of a record if the archive already contains another record of the same item and
+/// sequence number. Archiving this record as well would overwrite that one.
 pub const CONTRADICTING: &str = "contradicting";
 
-/// How an object is named.
+/// The naming scheme of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectNaming {
     /// By the record's position.
@@ -37,7 +39,7 @@ pub enum ObjectNaming {
     Content,
 }
 
-/// The failure bucket did not take a record.
+/// A record that the failure bucket did not accept.
 #[derive(Debug, thiserror::Error)]
 #[error("the failure bucket {bucket} did not take {key}: {cause}")]
 pub struct QuarantineError {
@@ -53,7 +55,7 @@ struct QuarantineBody<'a> {
     record: &'a RawValue,
 }
 
-/// A function's corner of the failure bucket.
+/// The quarantine of a function, within the failure bucket.
 #[derive(Debug, Clone)]
 pub struct Quarantine {
     client: aws_sdk_s3::Client,
@@ -62,18 +64,18 @@ pub struct Quarantine {
 }
 
 impl Quarantine {
-    /// The corner of `function` in `bucket`.
+    /// Creates the quarantine of `function` in `bucket`.
     #[must_use]
     pub fn new(client: aws_sdk_s3::Client, bucket: String, function: &'static str) -> Self {
         Self { client, bucket, function }
     }
 
-    /// Puts a record aside; it is safe once this returns.
+    /// Stores a record in the quarantine; the record is durable when this returns.
     ///
-    /// `sink` is the replica that cannot hold the record.
+    /// `sink` is the replica that cannot store the record.
     ///
     /// # Errors
-    /// [`QuarantineError`] if S3 did not confirm the object; the record is then to be reported as failed.
+    /// [`QuarantineError`] if S3 did not confirm the object; the caller then has to report the record as failed.
     pub async fn put(
         &self,
         sink: &str,
@@ -95,14 +97,14 @@ impl Quarantine {
             .send()
             .await
             .map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
-        // Not the reason: it may quote the record.
+        // The reason is not logged: it may quote the record.
         tracing::warn!(quarantine.key = key, "record put in quarantine");
         Ok(())
     }
 }
 
-/// `quarantine/<function>/<sink>/<table>/<label>-<number>.json`, with the record's digest after the number if it is named by
-/// its content; or the digest alone if the record has no position.
+/// Returns `quarantine/<function>/<sink>/<table>/<label>-<number>.json`, with the record's digest after the number if
+/// the record is named by its content; or the digest alone if the record has no position.
 fn object_key(function: &str, sink: &str, record: &StreamRecord<'_>, naming: ObjectNaming) -> String {
     let table = record.source.as_ref().map_or(UNKNOWN_TABLE, |source| source.table());
     let name = match (&record.source, record.number, naming) {
@@ -115,7 +117,7 @@ fn object_key(function: &str, sink: &str, record: &StreamRecord<'_>, naming: Obj
     format!("quarantine/{function}/{sink}/{table}/{name}.json")
 }
 
-/// The first 32 hexadecimal digits of the SHA-256 over the record's text.
+/// Returns the first 32 hexadecimal digits of the SHA-256 digest of the record's text.
 fn digest(record: &RawValue) -> String {
     let mut text = String::with_capacity(32);
     for byte in &Sha256::digest(record.get().as_bytes())[..16] {

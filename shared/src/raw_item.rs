@@ -1,8 +1,9 @@
-//! An item of any table as the service gives it: [`RawItem`], told from others by value.
+//! An item of any table as the service returns it: [`RawItem`], compared by value.
 //!
-//! The replicator moves items as the stream's own text and never opens them. Whoever compares a replica with its source
-//! must: DynamoDB hands sets out in any order and numbers in a spelling of its own, so equality is by value. Sets are
-//! compared without order, numbers by what they are (1 = 1.0 = 1e0), binary by its bytes, lists by place.
+//! The replicator passes items on as the stream's own text and never decodes them. Comparing a replica with its source
+//! requires decoding: DynamoDB returns sets in any order and numbers in a format of its own, so equality is by value.
+//! Sets are compared without regard to order, numbers numerically (1 = 1.0 = 1e0), binaries by their bytes, lists
+//! element by element.
 
 mod size;
 
@@ -19,18 +20,18 @@ use crate::number;
 
 pub use size::{ITEM_BYTES_MOST, value_bytes};
 
-/// The text is not a DynamoDB JSON map of attributes.
+/// A text that is not a DynamoDB JSON map of attributes.
 #[derive(Debug, thiserror::Error)]
 #[error("not a DynamoDB JSON map of attributes: {0}")]
 pub struct ItemSyntaxError(#[source] serde_json::Error);
 
-/// Why an item's own key cannot be told.
+/// An item whose key cannot be read from its attributes.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyAttributeError {
-    /// It lacks an attribute of the key, or holds one that no key may be.
+    /// A key attribute is missing, or has a type that is not allowed in a key.
     #[error("the item has no S, N or B attribute {0}, which is part of the key")]
     Missing(String),
-    /// The attributes are not those of a key.
+    /// The attributes do not form a valid key.
     #[error(transparent)]
     Malformed(#[from] KeyError),
 }
@@ -40,54 +41,54 @@ pub enum KeyAttributeError {
 pub struct RawItem(HashMap<String, AttributeValue>);
 
 impl RawItem {
-    /// Takes what the SDK read.
+    /// Takes the attributes as the SDK returned them.
     #[must_use]
     pub fn new(attributes: HashMap<String, AttributeValue>) -> Self {
         Self(attributes)
     }
 
-    /// Reads DynamoDB JSON, e.g. `{"name":{"S":"Ada"}}`.
+    /// Parses DynamoDB JSON, e.g. `{"name":{"S":"Ada"}}`.
     ///
     /// # Errors
-    /// [`ItemSyntaxError`] if it is none.
+    /// [`ItemSyntaxError`] if the text is not a map of attributes.
     pub fn parse(json: &str) -> Result<Self, ItemSyntaxError> {
         let item: serde_dynamo::Item = serde_json::from_str(json).map_err(ItemSyntaxError)?;
         Ok(Self(item.into()))
     }
 
-    /// The item as DynamoDB JSON, numbers in the spelling that they came in, attributes by name.
+    /// Returns the item as DynamoDB JSON, with numbers in their original format and attributes sorted by name.
     #[must_use]
     pub fn encode(&self) -> String {
         let ordered: BTreeMap<&String, DynamoDbJson<'_>> =
             self.0.iter().map(|(name, its)| (name, DynamoDbJson(its))).collect();
-        // Texts, numbers as texts and flags: there is nothing that JSON cannot write.
+        // The values are strings, numbers as strings, and flags, all of which JSON can represent.
         serde_json::to_string(&ordered).unwrap_or_default()
     }
 
-    /// Its size as `DynamoDB` counts it against [`ITEM_BYTES_MOST`].
+    /// Returns the item's size as `DynamoDB` counts it against [`ITEM_BYTES_MOST`].
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         size::of_attributes(&self.0)
     }
 
-    /// What the SDK writes.
+    /// Returns the attributes in the SDK's type.
     #[must_use]
     pub fn into_attributes(self) -> HashMap<String, AttributeValue> {
         self.0
     }
 
-    /// An attribute.
+    /// Returns an attribute.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&AttributeValue> {
         self.0.get(name)
     }
 
-    /// Takes an attribute out.
+    /// Removes and returns an attribute.
     pub fn take(&mut self, name: &str) -> Option<AttributeValue> {
         self.0.remove(name)
     }
 
-    /// The item's key, of the attributes with these names.
+    /// Returns the item's key, which consists of the attributes with these names.
     ///
     /// # Errors
     /// [`KeyAttributeError`], which names the attribute.
@@ -105,7 +106,7 @@ impl RawItem {
         Ok(CanonicalKey::canonicalize(key)?)
     }
 
-    /// The names of the attributes that one of the two lacks or holds with another value, sorted.
+    /// Returns the names of the attributes that are missing from one of the two items or have different values, sorted.
     #[must_use]
     pub fn diff_attribute_names(&self, other: &Self) -> Vec<String> {
         let changed =
@@ -117,14 +118,14 @@ impl RawItem {
         names
     }
 
-    /// Whether both hold the same attributes with the same values.
+    /// Returns whether both items have the same attributes with the same values.
     #[must_use]
     pub fn eq_by_value(&self, other: &Self) -> bool {
         same_maps(&self.0, &other.0)
     }
 }
 
-/// A value as DynamoDB JSON. `serde_dynamo` writes the same, but only of a copy.
+/// A value as DynamoDB JSON. `serde_dynamo` writes the same format, but only from a copy of the value.
 struct DynamoDbJson<'a>(&'a AttributeValue);
 
 impl Serialize for DynamoDbJson<'_> {
@@ -175,7 +176,7 @@ fn same(one: &AttributeValue, other: &AttributeValue) -> bool {
     }
 }
 
-/// What is no number is only itself.
+/// Returns the canonical number format; a text that is not a number is equal only to itself.
 fn spelling(number: &str) -> Cow<'_, str> {
     number::canonical(number).unwrap_or(Cow::Borrowed(number))
 }

@@ -1,6 +1,7 @@
-//! What a replica holds under a key: [`ReplicaItem`], the item and what replication adds to it.
+//! The item that a replica stores under a key: [`ReplicaItem`], a source item plus the attributes that replication
+//! adds.
 //!
-//! A replica marks what it holds with three attributes of its own: `_rev`, the revision that it was written with, and on
+//! A replica adds up to three attributes of its own to each stored item: `_rev`, the revision of its last write, and on
 //! a tombstone `_tombstone_expires_at`, and `_deleted_by_ttl` if TTL deleted the item. They are reserved: a source item
 //! that contains one cannot be distinguished from a replica's own, so it is rejected.
 
@@ -9,28 +10,29 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use crate::raw_item::RawItem;
 use crate::revision::{Revision, RevisionError};
 
-/// The attribute that holds a revision (B).
+/// The attribute that contains the revision (B).
 pub const REVISION: &str = "_rev";
 /// The attribute that makes an item a tombstone (N): the expiry of the tombstone itself in epoch seconds, for TTL.
 pub const TOMBSTONE_EXPIRES_AT: &str = "_tombstone_expires_at";
-/// The attribute of the tombstone of an item that TTL deleted (BOOL).
+/// The attribute on the tombstone of an item that TTL deleted (BOOL).
 pub const DELETED_BY_TTL: &str = "_deleted_by_ttl";
-/// All that replication adds.
+/// All attributes that replication adds.
 pub const RESERVED: [&str; 3] = [REVISION, TOMBSTONE_EXPIRES_AT, DELETED_BY_TTL];
 
-/// What a replica holds under a key.
+/// The item that a replica stores under a key.
 #[derive(Debug, Clone)]
 pub struct ReplicaItem {
-    /// The age of it, or why that cannot be told; nothing if somebody else wrote it.
+    /// The revision, or the error if it is not valid; `None` if the item has no revision, because another program wrote
+    /// it.
     pub revision: Option<Result<Revision, RevisionError>>,
-    /// What it is.
+    /// The stored item or tombstone.
     pub state: ReplicaState,
 }
 
-/// What stands under a key that a replica knows.
+/// The state of a stored key in a replica.
 #[derive(Debug, Clone)]
 pub enum ReplicaState {
-    /// An item, without what replication adds.
+    /// An item, without the attributes that replication adds.
     Item(RawItem),
     /// A tombstone.
     Tombstone {
@@ -40,7 +42,7 @@ pub enum ReplicaState {
 }
 
 impl ReplicaItem {
-    /// Takes apart what replication adds and what the item is.
+    /// Separates the attributes that replication adds from the item.
     #[must_use]
     pub fn decode(mut item: RawItem) -> Self {
         let revision = item.take(REVISION).map(|value| match value {
@@ -52,7 +54,7 @@ impl ReplicaItem {
         Self { revision, state: if gone { ReplicaState::Tombstone { expired } } else { ReplicaState::Item(item) } }
     }
 
-    /// The item, if it is one. A tombstone is as good as nothing.
+    /// Returns the item; `None` for a tombstone, which counts as absent.
     #[must_use]
     pub fn item(&self) -> Option<&RawItem> {
         match &self.state {
@@ -61,7 +63,7 @@ impl ReplicaItem {
         }
     }
 
-    /// Whether it is the tombstone of an item that TTL removed.
+    /// Returns whether this is the tombstone of an item that TTL removed.
     #[must_use]
     pub fn expired(&self) -> bool {
         matches!(self.state, ReplicaState::Tombstone { expired: true })

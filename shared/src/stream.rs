@@ -1,9 +1,10 @@
-//! Lambda's DynamoDB stream event ⇄ our words.
+//! Conversion between Lambda's DynamoDB stream event and the domain types.
 //!
-//! Each record is read alone: one that cannot be read becomes a value with its reason, never an error of its batch,
-//! which would block the shard until the records are trimmed. Our own borrowed structs read a record in a sixth of
-//! the time that `aws_lambda_events`' typed event takes, and tell an absent image from an empty one; the answer is
-//! that crate's type. The shape: <https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html>.
+//! Each record is parsed separately: a record that cannot be parsed becomes a value with the reason, never an error of
+//! its batch, which would block the shard until the records are trimmed. The borrowed structs of this module parse a
+//! record in a sixth of the time that the typed event of `aws_lambda_events` takes, and distinguish an absent image
+//! from an empty one; the response is that crate's type. The format:
+//! <https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html>.
 
 use std::borrow::Cow;
 
@@ -18,16 +19,16 @@ use crate::change::{
 use crate::raw_item::RawItem;
 use crate::revision::{Revision, SequenceNumber};
 
-/// The identity that a removal carries when TTL did it:
+/// The principal of a removal by TTL:
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/time-to-live-ttl-streams.html>.
 const TTL_PRINCIPAL: &str = "dynamodb.amazonaws.com";
 
-/// The payload is not a stream event at all.
+/// A payload that is not a stream event.
 #[derive(Debug, thiserror::Error)]
 #[error("the payload is not a DynamoDB stream event ({{\"Records\": […]}}): {0}")]
 pub struct EventParseError(#[source] serde_json::Error);
 
-/// Why a record cannot be read; it never will be.
+/// A record that cannot be parsed; redelivery does not change that.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RecordParseError(String);
@@ -35,29 +36,30 @@ pub struct RecordParseError(String);
 /// The records of one invocation, in the order of delivery.
 #[derive(Debug)]
 pub struct StreamBatch<'a> {
-    /// One for each delivered record, readable or not.
+    /// One entry for each delivered record, whether it could be parsed or not.
     pub records: Vec<StreamRecord<'a>>,
 }
 
 /// One delivered record.
 #[derive(Debug)]
 pub struct StreamRecord<'a> {
-    /// The record's own text.
+    /// The record's original text.
     pub raw: &'a RawValue,
-    /// Its sequence number as delivered: what an answer must repeat to the letter.
+    /// The sequence number as delivered: a response must repeat it exactly.
     pub sequence: Option<Cow<'a, str>>,
-    /// Its sequence number, if it is one.
+    /// The parsed sequence number, if it is valid.
     pub number: Option<SequenceNumber>,
-    /// The stream that it came from, if it says so.
+    /// The stream that the record came from, if the record contains a valid ARN.
     pub source: Option<StreamSource<'a>>,
-    /// The change that it tells of, or why it cannot be told.
+    /// The change in the record, or the error.
     pub read: Result<Change<'a>, RecordParseError>,
 }
 
-/// Reads an invocation's payload.
+/// Parses an invocation's payload.
 ///
 /// # Errors
-/// [`EventParseError`] if there is no list of records; a record that cannot be read is a value in the batch.
+/// [`EventParseError`] if the payload contains no list of records; a record that cannot be parsed is a value in the
+/// batch.
 pub fn read(payload: &RawValue) -> Result<StreamBatch<'_>, EventParseError> {
     #[derive(Deserialize)]
     struct Event<'a> {
@@ -65,7 +67,7 @@ pub fn read(payload: &RawValue) -> Result<StreamBatch<'_>, EventParseError> {
         records: Vec<&'a RawValue>,
     }
     let event: Event<'_> = serde_json::from_str(payload.get()).map_err(EventParseError)?;
-    // All records of an invocation come from one stream: its ARN is read once, and compared.
+    // All records of an invocation come from one stream: its ARN is parsed once, and compared.
     let mut last: Option<StreamSource<'_>> = None;
     let records = event.records.into_iter().enumerate().map(|(index, raw)| {
         let record = read_record(index, raw, last.as_ref());
@@ -168,7 +170,7 @@ fn read_change<'a>(
                 return Err(missing("dynamodb.NewImage"));
             }
             if let Some(image) = image {
-                // Or it would be written under its own key, and acknowledged under another.
+                // Otherwise the item would be written under the image's own key, and acknowledged under another.
                 key.check_image(image).map_err(|error| RecordParseError(format!("dynamodb.NewImage {error}")))?;
             }
             ChangeKind::Write { image }
@@ -194,10 +196,10 @@ fn read_change<'a>(
     })
 }
 
-/// The old image, if it is that of an item. One without the key shows none: nothing but the archive needs it, and tools
-/// that write a record again make an absent image an empty one.
+/// Returns the old image if it belongs to the item. An image without the key attributes counts as absent: only the
+/// archive needs the old image, and tools that copy a record turn an absent image into an empty one.
 ///
-/// The outer error is that of a record whose old image is another item's, the inner one that of an image which is none.
+/// The outer error means that the old image belongs to another item; the inner error, that the field is not an image.
 fn old_image<'a>(
     key: &ItemKey<'_>,
     json: Option<&'a RawValue>,
@@ -217,7 +219,7 @@ fn image<'a>(field: &str, json: Option<&'a RawValue>) -> Result<Option<ItemImage
         .transpose()
 }
 
-/// Epoch seconds, as an integer, a decimal fraction or a float.
+/// Parses epoch seconds in the form of an integer, a decimal fraction or a float.
 fn time_of(json: &str) -> Option<OffsetDateTime> {
     let (seconds, fraction) = json.split_once('.').unwrap_or((json, ""));
     let exact = seconds.parse::<i64>().ok().filter(|_| fraction.bytes().all(|byte| byte.is_ascii_digit()));
@@ -231,7 +233,7 @@ fn time_of(json: &str) -> Option<OffsetDateTime> {
     (time >= OffsetDateTime::UNIX_EPOCH).then_some(time)
 }
 
-/// What can still be told of a record whose shape is wrong: its position is needed to report it.
+/// Reads the parts of a malformed record that are needed to report it: its sequence number and its source.
 fn parse_position_only<'a>(raw: &'a RawValue, error: &serde_json::Error) -> StreamRecord<'a> {
     #[derive(Deserialize)]
     struct Parts<'a> {
@@ -260,8 +262,9 @@ fn parse_position_only<'a>(raw: &'a RawValue, error: &serde_json::Error) -> Stre
     }
 }
 
-/// Whether two records of one item and one sequence number tell of the same change: the same effect, and images that are
-/// equal by value. Such a record was delivered twice; otherwise they are two changes that contradict each other.
+/// Returns whether two records with the same item and sequence number contain the same change: the same effect, and
+/// images that are equal by value. If so, the record was delivered twice; otherwise the two changes contradict each
+/// other.
 #[must_use]
 pub fn is_same_change(one: &Change<'_>, other: &Change<'_>) -> bool {
     let is_same_effect = match (one.effect, other.effect) {
@@ -290,10 +293,11 @@ fn is_same_image(one: Option<ItemImage<'_>>, other: Option<ItemImage<'_>>) -> bo
     }
 }
 
-/// The key of a record, whatever else is wrong with it: all that it takes to bring an item to its source's state.
+/// Returns the key of a record, whatever else is wrong with the record: the key is sufficient to bring an item to its
+/// source's state.
 ///
 /// # Errors
-/// [`RecordParseError`] if it cannot be told.
+/// [`RecordParseError`] if the key cannot be read.
 pub fn key_of(record: &RawValue) -> Result<CanonicalKey, RecordParseError> {
     #[derive(Deserialize)]
     struct Outer<'a> {
@@ -320,22 +324,22 @@ fn unreadable(reason: impl ToString) -> RecordParseError {
     RecordParseError(reason.to_string())
 }
 
-/// What a function answers: everything done, or where Lambda shall resend from.
+/// A function's response: success, or the position from which Lambda has to redeliver.
 ///
-/// Lambda takes the *lowest* identifier named; never more than one is named here. An identifier that is empty or
-/// unknown would fail the whole batch.
+/// Lambda takes the *lowest* identifier in the response; this type contains at most one. An identifier that is empty or
+/// unknown would make Lambda treat the whole batch as failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct BatchResponse(DynamoDbEventResponse);
 
 impl BatchResponse {
-    /// Every record is dealt with.
+    /// Returns the response for a batch of which every record has been processed.
     #[must_use]
     pub fn success() -> Self {
         Self(DynamoDbEventResponse::default())
     }
 
-    /// The record with this sequence number, and all after it, shall come again.
+    /// Returns the response that makes Lambda redeliver the record with this sequence number, and all records after it.
     #[must_use]
     pub fn retry_from(sequence: &str) -> Self {
         let mut failure = DynamoDbBatchItemFailure::default();
@@ -345,7 +349,7 @@ impl BatchResponse {
         Self(response)
     }
 
-    /// The sequence number to resend from, if any.
+    /// Returns the sequence number to redeliver from, if any.
     #[must_use]
     pub fn identifier(&self) -> Option<&str> {
         self.0.batch_item_failures.first()?.item_identifier.as_deref()

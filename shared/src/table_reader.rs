@@ -1,9 +1,10 @@
-//! Any table, read without knowing whose: described, read by keys, scanned in segments. [`TableReader`].
+//! Reads any table, independent of the user model: its description, items by key, and scan segments. [`TableReader`].
 //!
-//! All reads are consistent: whoever repairs a replica compares what is, not what was. What a page or a read has cost is
-//! told, so that a caller can keep to a budget of capacity units.
+//! All reads are strongly consistent: a repair must compare the current state, not an earlier one. The consumed
+//! capacity of a page or a read is returned, so that a caller can keep to a budget of capacity units.
 //!
-//! Absent: writing. A replica's writes are guarded ones, and those are its sink's; the source's are its owner's.
+//! Writing is out of scope: a replica's writes are conditional and belong to its sink; the source's writes belong to
+//! its owner.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,13 +19,13 @@ use crate::change::{CanonicalKey, StreamSource};
 use crate::raw_item::{KeyAttributeError, RawItem};
 use crate::revision::StreamLabel;
 
-/// `BatchGetItem`'s limit.
+/// The limit of `BatchGetItem`.
 const KEYS_A_READ: usize = 100;
-/// Keys that the service left out are asked for again so often; with the SDK's back-off that is more than a throttled
-/// table needs.
+/// The maximum number of requests for keys that the service leaves unprocessed; with the SDK's back-off that is more
+/// than a throttled table needs.
 const READS_OF_A_KEY: usize = 20;
 
-/// Error codes that speak of the caller or the table, never of one item.
+/// Error codes that concern the caller or the table, never a single item.
 const FAULTS: [&str; 9] = [
     "AccessDeniedException",
     "ExpiredTokenException",
@@ -37,7 +38,7 @@ const FAULTS: [&str; 9] = [
     "UnrecognizedClientException",
 ];
 
-/// Whether a service's error code speaks of the caller or the table, never of one item.
+/// Returns whether a service's error code concerns the caller or the table, never a single item.
 #[must_use]
 pub fn is_table_level_error(code: &str) -> bool {
     FAULTS.contains(&code)
@@ -47,35 +48,35 @@ pub fn is_table_level_error(code: &str) -> bool {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("table {table}: {reason}")]
 pub struct TableReadError {
-    /// The table.
+    /// The table's name.
     pub table: String,
-    /// Whether asking again may help without anything being mended: a throttle, an outage, an answer that did not come.
+    /// Whether a retry may help without a correction: after throttling, an outage, or a missing response.
     pub retryable: bool,
-    /// Why, in words that hold none of an item's values.
+    /// The description, which contains no value of an item.
     pub reason: String,
 }
 
-/// What a table says of itself.
+/// The description of a table, as the service returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceDescription {
-    /// Its ARN.
+    /// The table's ARN.
     pub arn: String,
-    /// Name and type (`S`, `N` or `B`) of the one or two attributes of its key, the partition key first.
+    /// Name and type (`S`, `N` or `B`) of the one or two key attributes, the partition key first.
     pub key: Vec<(String, String)>,
-    /// The ARN of its latest stream, if it ever had one.
+    /// The ARN of the latest stream, if the table ever had one.
     pub stream_arn: Option<String>,
-    /// How many items it holds; the service counts every six hours.
+    /// The number of items; the service updates it every six hours.
     pub items: u64,
 }
 
 impl SourceDescription {
-    /// The names of the key's attributes.
+    /// Returns the names of the key attributes.
     #[must_use]
     pub fn key_names(&self) -> Vec<String> {
         self.key.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// When the latest stream was created; nothing if there is none, or its ARN is not one.
+    /// Returns the creation time of the latest stream; `None` if there is no stream, or its ARN is not valid.
     #[must_use]
     pub fn stream_label(&self) -> Option<StreamLabel> {
         let arn = self.stream_arn.as_deref()?;
@@ -83,41 +84,41 @@ impl SourceDescription {
     }
 }
 
-/// One of the equal parts that a table is scanned in.
+/// One of the equal parts of a parallel scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanSegment {
-    /// Which part, from 0.
+    /// The index of the part, from 0.
     pub segment: u32,
-    /// How many there are.
+    /// The number of parts.
     pub total_segments: u32,
 }
 
 impl ScanSegment {
-    /// The whole table.
+    /// The complete table.
     pub const WHOLE: Self = Self { segment: 0, total_segments: 1 };
 }
 
 /// A page of a scan.
 #[derive(Debug, Default)]
 pub struct ScanPage {
-    /// Its items, each with its key.
+    /// The items, each with its key.
     pub items: Vec<(CanonicalKey, RawItem)>,
-    /// Where to go on; nothing at the end.
+    /// The key after which to continue; `None` on the last page.
     pub next: Option<CanonicalKey>,
-    /// What it cost, in read capacity units.
+    /// The consumed read capacity units.
     pub units: f64,
 }
 
-/// The items under some keys.
+/// The items found under a list of keys.
 #[derive(Debug, Default)]
 pub struct BatchGetOutput {
-    /// One for each key, in their order.
+    /// One entry for each key, in the order of the keys.
     pub items: Vec<Option<RawItem>>,
-    /// What it cost, in read capacity units.
+    /// The consumed read capacity units.
     pub units: f64,
 }
 
-/// A table by name.
+/// A reader for a table.
 #[derive(Debug, Clone)]
 pub struct TableReader {
     client: Client,
@@ -125,22 +126,22 @@ pub struct TableReader {
 }
 
 impl TableReader {
-    /// The table of this name. The client brings Region, credentials and retries.
+    /// Creates a reader for the table of this name. The client determines Region, credentials and retries.
     #[must_use]
     pub fn new(client: Client, name: impl Into<String>) -> Self {
         Self { client, name: name.into() }
     }
 
-    /// Its name.
+    /// Returns the table's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Asks the table.
+    /// Describes the table.
     ///
     /// # Errors
-    /// [`TableReadError`] if it does not answer, or is not there.
+    /// [`TableReadError`] if the table does not respond or does not exist.
     pub async fn describe(&self) -> Result<SourceDescription, TableReadError> {
         let described = self.client.describe_table().table_name(&self.name).send().await;
         let described = described.map_err(|error| self.fault("cannot be described", &error))?;
@@ -148,10 +149,10 @@ impl TableReader {
         Ok(description(described.table.ok_or_else(missing)?))
     }
 
-    /// Reads the items under these keys, consistently.
+    /// Reads the items under these keys, with strongly consistent reads.
     ///
     /// # Errors
-    /// [`TableReadError`] if the table does not tell all of them.
+    /// [`TableReadError`] if any of them cannot be read.
     pub async fn read(&self, keys: &[CanonicalKey]) -> Result<BatchGetOutput, TableReadError> {
         let mut found = BatchGetOutput { items: Vec::with_capacity(keys.len()), units: 0.0 };
         for keys in keys.chunks(KEYS_A_READ) {
@@ -165,7 +166,7 @@ impl TableReader {
     async fn read_chunk(&self, keys: &[CanonicalKey]) -> Result<BatchGetOutput, TableReadError> {
         let Some(first) = keys.first() else { return Ok(BatchGetOutput::default()) };
         let names = self.parsed(first)?.into_attributes().into_keys().collect::<Vec<_>>();
-        // One request must not name a key twice.
+        // A request must not contain a key twice.
         let mut open: Vec<&CanonicalKey> = keys.iter().collect();
         open.sort_unstable();
         open.dedup();
@@ -195,10 +196,10 @@ impl TableReader {
         Err(TableReadError { table: self.name.clone(), retryable: true, reason })
     }
 
-    /// Reads a page of a segment, after the key `after` if that is given, consistently.
+    /// Reads a page of a segment, after the key `after` if it is given, with strongly consistent reads.
     ///
     /// # Errors
-    /// [`TableReadError`] if the table does not tell it.
+    /// [`TableReadError`] if the page cannot be read.
     pub async fn scan(
         &self,
         segment: ScanSegment,
@@ -239,8 +240,9 @@ impl TableReader {
     {
         let may_pass = match error {
             SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
-            // A refused or broken connection, a name that is not resolved, an answer that does not come.
-            // The client calls a connection that ended before the answer neither, and says that trying again may help.
+            // A refused or broken connection, an unresolved name, or a missing response. The client classifies a
+            // connection that was closed before the response as neither an I/O error nor a timeout, and marks it as
+            // retryable.
             SdkError::DispatchFailure(failure) => {
                 failure.is_io() || failure.is_timeout() || failure.as_other().is_some()
             }
@@ -260,7 +262,8 @@ impl TableReader {
     }
 }
 
-/// An error and what caused it. Not the SDK's `DisplayErrorContext`, which shows the answer's bytes: they may be an item.
+/// Returns an error and its sources as text. Unlike the SDK's `DisplayErrorContext`, it does not show the response's
+/// bytes, which may be an item.
 #[must_use]
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut said = error.to_string();

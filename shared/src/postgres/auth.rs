@@ -1,4 +1,4 @@
-//! What a connection logs in with. [`PostgresAuth`]
+//! The login of a connection. [`PostgresAuth`]
 
 use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
 use serde::Deserialize;
@@ -6,45 +6,45 @@ use serde::Deserialize;
 use super::database_url::DatabaseUrl;
 use crate::iam_token::{AuthTarget, TokenSigner};
 
-/// The variable that names a secret.
+/// The variable that names a Secrets Manager secret.
 pub(super) const SECRET: &str = "POSTGRES_SECRET";
 
-/// What a connection logs in with.
+/// The credentials that a connection logs in with.
 #[derive(Debug, Clone)]
 pub enum PostgresAuth {
-    /// The password of the URL, if it has one.
+    /// The password in the URL, if it contains one.
     Password,
-    /// A token of IAM, signed anew for each connection.
+    /// An IAM token, signed for each new connection.
     Iam(TokenSigner),
-    /// A secret of Secrets Manager, read anew for each connection, so that a rotation needs nobody's help.
+    /// A Secrets Manager secret, read for each new connection, so that a rotation needs no manual step.
     Secret(LoginSecret),
 }
 
-/// A secret of Secrets Manager: JSON with `username` and `password`, as RDS writes those that it manages.
+/// A Secrets Manager secret: JSON with `username` and `password`, the format of the secrets that RDS manages.
 #[derive(Debug, Clone)]
 pub struct LoginSecret {
     client: aws_sdk_secretsmanager::Client,
-    /// Its ARN or its name.
+    /// The secret's ARN or name.
     name: String,
 }
 
 /// A user and a password.
 #[derive(Deserialize)]
 pub(super) struct PostgresCredentials {
-    /// Nothing leaves the URL's own.
+    /// If absent, the user in the URL applies.
     #[serde(rename = "username")]
     pub(super) user: Option<String>,
     pub(super) password: String,
 }
 
 impl PostgresAuth {
-    /// The secret of this name, read with what `signer` signs with.
+    /// Creates a login with the secret of this ARN or name, which is read with the AWS configuration of `signer`.
     pub(super) fn from_secret_arn(signer: &TokenSigner, name: &str) -> Self {
         let client = aws_sdk_secretsmanager::Client::new(signer.sdk());
         Self::Secret(LoginSecret { client, name: name.to_owned() })
     }
 
-    /// What to log in with now; nothing leaves the URL's own.
+    /// Returns the current credentials; `None` if those in the URL apply.
     pub(super) async fn pass(&self, address: &DatabaseUrl) -> Result<Option<PostgresCredentials>, String> {
         match self {
             Self::Password => Ok(None),
@@ -66,7 +66,7 @@ impl LoginSecret {
             let why = error.code().map_or_else(|| "Secrets Manager is not reached".to_owned(), str::to_owned);
             named(&format!("cannot be read ({why}): grant the function's role secretsmanager:GetSecretValue on it"))
         })?;
-        // serde's own sentence would quote what it found.
+        // serde's error message would quote the secret's content.
         let pass = answer.secret_string().and_then(|text| serde_json::from_str(text).ok());
         pass.ok_or_else(|| named("is no JSON with a username and a password"))
     }

@@ -1,7 +1,7 @@
-//! Where a database is: a `postgres://` URL, read once. [`DatabaseUrl`]
+//! The location of a database: a `postgres://` URL, parsed once. [`DatabaseUrl`]
 //!
-//! What libpq calls `sslmode` is decided here and nowhere else: a connection over a network is encrypted and the server's
-//! name is verified, whatever less the URL asks for; only one that stays on the machine is not, and one whose URL says
+//! This module alone decides on libpq's `sslmode`: a connection over a network is encrypted and the server's name is
+//! verified, even if the URL requests less. The exceptions are a connection within the machine, and a URL with
 //! `sslmode=disable`.
 
 use std::fmt;
@@ -12,19 +12,20 @@ use tokio_postgres::config::{Host, SslMode};
 
 use super::tls::{CaBundle, authorities};
 
-/// What a URL should look like.
+/// The expected format of a URL, for error messages.
 const EXAMPLE: &str = "set it to postgres://<user>[:<password>]@<host>:5432/<database>";
 
-/// How a connection is protected.
+/// The protection of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TlsMode {
-    /// Not at all.
+    /// No encryption.
     None,
-    /// Encrypted, and the server proves its name: to the authorities of RDS and the public ones, or to those of a file.
+    /// Encrypted, with a verified server certificate: by the authorities of RDS and the public ones, or by those of a
+    /// file.
     Verified(Option<CaBundle>),
 }
 
-/// A database, as a URL names it.
+/// A database, as specified by a URL.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
     pub(super) config: Config,
@@ -36,16 +37,16 @@ pub struct DatabaseUrl {
 }
 
 impl DatabaseUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// What is wrong, to follow a variable's name; it never shows a password.
+    /// A description of the problem, to be appended to the variable's name; it never shows a password.
     pub fn parse(url: &str) -> Result<Self, String> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(format!("is not a URL of PostgreSQL: {EXAMPLE}"));
         }
         let (url, asked) = own_parameters(url)?;
-        // The parser names options and never shows values.
+        // The driver's parser names options and never shows values.
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             format!("is not a URL of PostgreSQL ({cause}): {EXAMPLE}")
@@ -57,7 +58,7 @@ impl DatabaseUrl {
             [] => return Err(format!("names no host: {EXAMPLE}")),
             _ => return Err(format!("names more than one host: {EXAMPLE}; a cluster's endpoint follows its writer")),
         };
-        // A reserved letter in a password shifts the host, which errors and logs show.
+        // An unescaped reserved character in a password shifts the host, which errors and logs show.
         if !host.starts_with('/') && !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte)) {
             return Err(
                 "holds a host with letters that no host has: percent-encode the user and the password".to_owned()
@@ -74,38 +75,38 @@ impl DatabaseUrl {
         Ok(Self { config, host, port, user, database, protection })
     }
 
-    /// The host's name.
+    /// Returns the host name.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port.
+    /// Returns the port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Who logs in.
+    /// Returns the user that logs in.
     #[must_use]
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// The database's name.
+    /// Returns the database name.
     #[must_use]
     pub fn database(&self) -> &str {
         &self.database
     }
 
-    /// Whether the URL itself holds a password.
+    /// Returns whether the URL contains a password.
     #[must_use]
     pub fn has_password(&self) -> bool {
         self.config.get_password().is_some()
     }
 }
 
-/// Without the password.
+/// Omits the password.
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}/{}", self.host, self.port, self.database)
@@ -118,7 +119,7 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-/// The parameters that are read here and not by the driver.
+/// The URL parameters that are read here and not by the driver.
 #[derive(Default)]
 struct UrlParameters {
     mode: Option<String>,
@@ -132,7 +133,8 @@ impl UrlParameters {
         let verified = TlsMode::Verified(own);
         match self.mode.as_deref() {
             Some("disable") => Ok(TlsMode::None),
-            // What asks for less gets all of it: without the name, anybody with any certificate is the server.
+            // Modes that require less are treated as `verify-full`: without verification of the name, any holder of any
+            // certificate can pose as the server.
             Some("require" | "verify-ca" | "verify-full") => Ok(verified),
             Some(other) => Err(format!("has sslmode={other}: set it to verify-full, or to disable")),
             None if !is_own && is_this_machine(host) => Ok(TlsMode::None),
@@ -145,7 +147,8 @@ fn is_this_machine(host: &str) -> bool {
     host.starts_with('/') || matches!(host, "localhost" | "127.0.0.1" | "::1")
 }
 
-/// Takes `sslmode` and `sslrootcert` out of the URL: the driver knows other values of the one, and not the other.
+/// Removes `sslmode` and `sslrootcert` from the URL: the driver accepts other values of the former, and does not know
+/// the latter.
 fn own_parameters(url: &str) -> Result<(String, UrlParameters), String> {
     let mut asked = UrlParameters::default();
     let Some((base, query)) = url.split_once('?') else { return Ok((url.to_owned(), asked)) };

@@ -1,7 +1,7 @@
-//! What went wrong with a database, in words that name the setting and the fix. [`PostgresError`]
+//! Database errors, with messages that name the setting and the fix. [`PostgresError`]
 //!
-//! No text here holds a value of a row: the server's own messages about values quote them, so of those only the code is
-//! told.
+//! The messages contain no value of a row: the server's own messages about values quote them, so only the code of such
+//! an error is reported.
 
 use std::error::Error as _;
 
@@ -10,39 +10,40 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use super::database_url::DatabaseUrl;
 
-/// What a fault asks for.
+/// The kind of a database error, which determines the reaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PostgresErrorKind {
-    /// The server is not there, or not any more, or did not answer in time: another try may succeed.
+    /// The server is unreachable, has become so, or did not respond in time: a retry may succeed.
     Unreachable,
-    /// The server, as it is set up or as it is named, serves nobody: someone has to mend it.
+    /// The server is misconfigured or the wrong one is configured, so it serves no request until an operator corrects
+    /// it.
     Misconfigured,
-    /// It lacks a table or a column: the maintenance task `migrate` makes them.
+    /// A table or a column is missing: the maintenance task `migrate` creates it.
     NotMigrated,
-    /// It takes no writes: a replica, or a writer that was demoted a moment ago.
+    /// The server accepts no writes: it is a replica, or a writer that was demoted a moment ago.
     ReadOnly,
-    /// It refused this statement, with this code.
+    /// The server rejected this statement, with this code.
     Refused(SqlState),
 }
 
-/// What went wrong.
+/// A database error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct PostgresError {
-    /// What it asks for.
+    /// The kind of the error.
     pub kind: PostgresErrorKind,
-    /// Why, with the setting's name and the fix.
+    /// The description, with the setting's name and the fix.
     pub reason: String,
 }
 
 impl PostgresError {
-    /// Whether the next statement needs a connection of its own: this one is lost, or leads to the wrong server.
+    /// Returns whether the next statement needs a new connection: this one is lost, or leads to the wrong server.
     #[must_use]
     pub fn is_connection_fatal(&self) -> bool {
         !matches!(self.kind, PostgresErrorKind::Refused(_) | PostgresErrorKind::NotMigrated)
     }
 
-    /// Whether the server says that a value is one that it cannot hold: SQLSTATE classes 22 (data exception) and 23
+    /// Returns whether the server reports a value that it cannot store: SQLSTATE classes 22 (data exception) and 23
     /// (integrity constraint).
     #[must_use]
     pub fn is_data_error(&self) -> bool {
@@ -54,7 +55,7 @@ fn is_about_a_value(code: &SqlState) -> bool {
     code.code().starts_with("22") || code.code().starts_with("23")
 }
 
-/// Says what is wrong with the database that `setting` names.
+/// Converts errors of the database that `setting` names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ErrorClassifier<'a> {
     pub(super) setting: &'static str,
@@ -66,7 +67,7 @@ impl ErrorClassifier<'_> {
         PostgresError { kind, reason: format!("{} {} {what}", self.setting, self.address) }
     }
 
-    /// The time was up.
+    /// Returns the error for a passed deadline.
     pub(super) fn query_timeout(self) -> PostgresError {
         self.fault(
             PostgresErrorKind::Unreachable,
@@ -74,7 +75,7 @@ impl ErrorClassifier<'_> {
         )
     }
 
-    /// What the driver could not do.
+    /// Classifies an error of the driver.
     pub(super) fn classify(self, error: &Error) -> PostgresError {
         match error.as_db_error() {
             Some(said) => self.classify_server_error(said),
@@ -154,7 +155,7 @@ impl ErrorClassifier<'_> {
 fn is_about_the_certificate(source: &(dyn std::error::Error + 'static)) -> bool {
     let mut source = Some(source);
     while let Some(error) = source {
-        // rustls comes wrapped into the line's own error, which shows it only from inside.
+        // A rustls error is wrapped in an I/O error, which exposes it only through `get_ref`.
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         let found = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
         if matches!(found, Some(rustls::Error::InvalidCertificate(_))) {
@@ -165,7 +166,7 @@ fn is_about_the_certificate(source: &(dyn std::error::Error + 'static)) -> bool 
     false
 }
 
-/// The error and what is behind it. A failure to read a row shows no row.
+/// Returns the error and its sources as text. An error about reading a row contains no value of the row.
 fn causes(error: &Error) -> String {
     let mut said = error.to_string();
     let mut source = error.source();

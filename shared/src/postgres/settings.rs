@@ -1,4 +1,4 @@
-//! What a function's environment says of a database. [`PostgresSettings`]
+//! The database settings in a function's environment. [`PostgresSettings`]
 
 use crate::iam_token::TokenSigner;
 
@@ -6,24 +6,24 @@ use super::PostgresDatabase;
 use super::auth::{PostgresAuth, SECRET};
 use super::database_url::DatabaseUrl;
 
-/// How connections log in: `password` or `iam`.
+/// The variable for the login method: `password` or `iam`.
 const LOGIN: &str = "POSTGRES_AUTH";
 
-/// A database, as the environment describes it.
+/// A database, as configured in the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostgresSettings {
     setting: &'static str,
     address: DatabaseUrl,
     by_token: bool,
-    /// The ARN or the name of a secret.
+    /// The ARN or the name of a Secrets Manager secret.
     secret: Option<String>,
 }
 
 impl PostgresSettings {
-    /// Reads the variable `setting`, a URL, and with it how to log in; nothing if it is unset.
+    /// Parses the variable `setting`, a URL, and the variables for the login; returns `None` if `setting` is unset.
     ///
     /// # Errors
-    /// All that is wrong, each with its variable's name.
+    /// All problems, each with the name of its variable.
     pub fn parse<'e>(
         setting: &'static str,
         environment: impl Fn(&str) -> Option<&'e str>,
@@ -60,14 +60,14 @@ impl PostgresSettings {
         }
     }
 
-    /// Where the database is.
+    /// Returns the database's location.
     #[must_use]
     pub fn address(&self) -> &DatabaseUrl {
         &self.address
     }
 
-    /// The database, whose connections begin with the SQL `setup`; no I/O. Without a signer logins are by password,
-    /// whatever the environment says: on a machine that is nobody's but the caller's.
+    /// Creates the database client, whose connections start with the SQL `setup`; no I/O. Without a signer, the login
+    /// is by password, whatever the environment says: this is the case on a developer's own machine.
     #[must_use]
     pub fn database(&self, signer: Option<TokenSigner>, setup: &'static str) -> PostgresDatabase {
         let login = match (signer, &self.secret) {
@@ -78,8 +78,8 @@ impl PostgresSettings {
         PostgresDatabase::new(self.setting, self.address.clone(), login, setup)
     }
 
-    /// The same database as its owner sees it, who makes tables: by the secret, if there is one, even where all others log
-    /// in by token.
+    /// Same as [`Self::database`], but logs in as the owner, who creates tables: with the secret, if there is one, even
+    /// if all other connections log in with a token.
     #[must_use]
     pub fn owned(&self, signer: Option<TokenSigner>) -> PostgresDatabase {
         Self { by_token: self.by_token && self.secret.is_none(), ..self.clone() }.database(signer, "")

@@ -1,4 +1,4 @@
-//! Whom a connection believes: the authorities of RDS and the public ones, or those of a file.
+//! The certificate authorities that a connection trusts: those of RDS and the public ones, or those of a file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// The file says where it comes from.
+/// The origin of the file is stated in the file.
 const RDS: &[u8] = include_bytes!("../../certificates/rds.pem");
 
-/// The authorities of a file.
+/// The certificate authorities in a file.
 pub(super) type CaBundle = Vec<CertificateDer<'static>>;
 
-/// Reads a file of authorities.
+/// Reads a file of certificate authorities.
 ///
 /// # Errors
-/// What is wrong with it.
+/// A description of the problem with the file.
 pub(super) fn authorities(file: &Path) -> Result<CaBundle, String> {
     let unusable = |error: &dyn std::fmt::Display| format!("has sslrootcert={}: {error}", file.display());
     let pem = std::fs::read(file).map_err(|error| unusable(&error))?;
@@ -29,11 +29,11 @@ pub(super) fn authorities(file: &Path) -> Result<CaBundle, String> {
     Ok(found)
 }
 
-/// A connector that believes `own` alone, or, without them, the authorities of RDS and the public ones, which an RDS
-/// proxy's certificates come from.
+/// Creates a connector that trusts only `own` or, without it, the authorities of RDS and the public ones. The latter issue
+/// the certificates of RDS Proxy.
 ///
 /// # Errors
-/// Why there is none.
+/// A description of the problem with the certificates.
 pub(super) fn connector(own: Option<&CaBundle>) -> Result<MakeRustlsConnect, String> {
     let mut roots = RootCertStore::empty();
     if let Some(own) = own {

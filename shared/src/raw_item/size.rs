@@ -1,23 +1,24 @@
 //! The size of an item as DynamoDB counts it against its limit of 400 KB: pure.
 //!
 //! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html>. That page says
-//! "approximately" of numbers; here the digits before and after the point take a byte for each two, as measured.
+//! "approximately" of numbers; measurements show one byte for every two digits, counted separately before and after the
+//! decimal point.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
-/// What an item may have, in bytes.
+/// The maximum size of an item, in bytes.
 pub const ITEM_BYTES_MOST: usize = 400 * 1024;
 
-/// A list or a map, whatever is in it.
+/// The overhead of a list or a map, whatever it contains.
 const NESTED_BYTES: usize = 3;
 
 pub(super) fn of_attributes(attributes: &HashMap<String, AttributeValue>) -> usize {
     attributes.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
 }
 
-/// The size of a value, in bytes.
+/// Returns the size of a value, in bytes.
 #[must_use]
 pub fn value_bytes(value: &AttributeValue) -> usize {
     match value {
@@ -29,7 +30,7 @@ pub fn value_bytes(value: &AttributeValue) -> usize {
         AttributeValue::Bs(all) => all.iter().map(|bytes| bytes.as_ref().len()).sum(),
         AttributeValue::L(values) => NESTED_BYTES + values.iter().map(|value| 1 + value_bytes(value)).sum::<usize>(),
         AttributeValue::M(fields) => NESTED_BYTES + fields.len() + of_attributes(fields),
-        // A flag, or nothing.
+        // A flag, or null.
         _ => 1,
     }
 }
@@ -43,7 +44,7 @@ fn of_number(text: &str) -> usize {
     let leading = digits.len() - significant.len();
     let significant = significant.trim_end_matches('0').len();
     let signed = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
-    // How many of the significant digits are before the point.
+    // The number of significant digits before the decimal point.
     let before = signed(whole.len()) - signed(leading) + exponent.parse::<i64>().unwrap_or_default();
     let before = usize::try_from(before.clamp(0, signed(significant))).unwrap_or_default();
     let sign = usize::from(text.starts_with('-') && significant > 0);

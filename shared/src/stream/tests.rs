@@ -25,7 +25,7 @@ fn with(path: &str, value: serde_json::Value) -> serde_json::Value {
     record
 }
 
-/// A change of `created`'s item, from one image to another.
+/// Returns a change of the item in `created`, from one image to another.
 fn changed(name: &str, old: serde_json::Value, new: serde_json::Value) -> serde_json::Value {
     let mut record = created("100");
     record["eventName"] = json!(name);
@@ -63,7 +63,7 @@ fn an_old_image_without_the_key_shows_nothing() {
     }
 }
 
-/// The reason, the position and the source of the middle one of three records.
+/// Returns the reason, the position and the source of the middle one of three records.
 fn middle(record: &serde_json::Value) -> (String, Option<String>, bool) {
     let payload = raw(&json!({"Records": [created("1"), record, created("3")]}));
     let batch = read(&payload).unwrap();
@@ -176,7 +176,7 @@ fn times_are_read_in_every_spelling() {
     assert_eq!(millis("1732283949.25"), Some(1_732_283_949_250));
     assert_eq!(millis("1.73228394925E9"), Some(1_732_283_949_250));
     assert_eq!(millis("1.5e9"), Some(1_500_000_000_000));
-    // In milliseconds it would be the year 56,000; before 1970 there was no DynamoDB.
+    // As milliseconds, this would be in the year 56,000; DynamoDB did not exist before 1970.
     for json in ["1732283949000", "-1", "\"1732283949\"", "null", "1e400"] {
         assert_eq!(millis(json), None, "{json}");
     }
