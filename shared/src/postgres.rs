@@ -4,14 +4,13 @@
 //! invocation may share it and are pipelined. Between invocations Lambda freezes the process, and the connection may be
 //! dead afterwards: work that fails on a connection that was opened earlier is retried once on a new one. Everything
 //! that runs through [`PostgresDatabase::run`] must therefore be safe to run twice; reads are, and the replica's writes
-//! are because of the guard by revision.
+//! are because of the revision guard.
 //!
 //! After a failover, the host name resolves to another server. A server that is shutting down, or that no longer
 //! accepts writes, closes the connection, and the next connection resolves the name again.
 //!
-//! What must not happen: a statement without a time limit. Each statement has two: the client stops waiting at the
-//! given deadline, and the server, which receives the same limit in whole seconds (rounded up), cancels the statement
-//! then.
+//! No statement may run without a time limit. Each statement has two: the client stops waiting at the given deadline,
+//! and the server, which receives the same limit in whole seconds (rounded up), cancels the statement then.
 
 mod auth;
 mod database_url;

@@ -50,7 +50,8 @@ pub fn is_table_level_error(code: &str) -> bool {
 pub struct TableReadError {
     /// The table's name.
     pub table: String,
-    /// Whether a retry may help without a correction: after throttling, an outage, or a missing response.
+    /// Whether a retry may succeed without a correction by an operator: after throttling, an outage, or a missing
+    /// response.
     pub retryable: bool,
     /// The description, which contains no value of an item.
     pub reason: String,
@@ -76,7 +77,7 @@ impl SourceDescription {
         self.key.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// Returns the creation time of the latest stream; `None` if there is no stream, or its ARN is not valid.
+    /// Returns the creation time of the latest stream; `None` if the table never had a stream, or the ARN is not valid.
     #[must_use]
     pub fn stream_label(&self) -> Option<StreamLabel> {
         let arn = self.stream_arn.as_deref()?;

@@ -18,7 +18,7 @@ pub const FENCE_TTL: Duration = Duration::from_mins(1);
 pub const MAX_FILL_DELAY: Duration = Duration::from_secs(30);
 /// The maximum lifetime of an entry.
 pub const MAX_ENTRY_TTL: Duration = Duration::from_mins(15);
-/// A change of this age needs no invalidation marker: a record that was read before it was stored within
+/// A change of this age needs no invalidation marker: if a record was read before the change, it was stored within
 /// [`MAX_FILL_DELAY`] and has expired by now. The rest of the time allows for clock skew.
 pub const FENCE_NOT_NEEDED_AFTER: Duration = Duration::from_mins(20);
 
@@ -27,7 +27,7 @@ pub const FENCE_NOT_NEEDED_AFTER: Duration = Duration::from_mins(20);
 pub struct MinVersion(u64);
 
 impl MinVersion {
-    /// Above every version: for a change whose previous version is unknown.
+    /// Above every version: for a change whose record does not show both versions.
     pub const HIGHEST: Self = Self(u64::MAX);
 
     /// Returns the minimum version after a write that replaced the version `before` with `after`; 0 is an item without

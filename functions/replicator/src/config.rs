@@ -1,4 +1,4 @@
-//! The replicator's configuration: a value before the first event, with all that is wrong reported at once.
+//! The replicator's configuration: parsed before the first event, with all problems reported at once.
 
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
@@ -17,31 +17,33 @@ use crate::sink::dynamodb::DynamoDbSink;
 use crate::sink::postgres::{self, PostgresSink};
 use crate::sink::{Replica, Sink};
 
-/// This function's name in logs, metrics and quarantine keys.
+/// The function's name in logs, metrics and quarantine keys.
 pub const FUNCTION: &str = "replicator";
 
-/// Fewer cost latency, more cost memory.
+/// The default number of concurrent writes. A lower number increases latency, a higher one the memory used.
 const IN_FLIGHT: usize = 128;
-/// More would not find sockets: a Lambda environment has 1,024 file descriptors.
+/// The maximum number of concurrent writes. A Lambda environment has 1,024 file descriptors, so a higher number would
+/// run out of sockets.
 const IN_FLIGHT_LIMIT: usize = 900;
-/// A stream keeps records for one day; a week more for what waits in the failure bucket.
+/// The default retention of tombstones. A stream retains records for one day; the other week is for records that wait
+/// in the failure bucket.
 const TOMBSTONE_RETENTION_DAYS: u16 = 8;
-/// Ten years, beyond which a mistyped unit is likelier than a wish.
+/// The maximum retention of tombstones: ten years. A longer time is more likely a mistyped unit than an intention.
 const TOMBSTONE_RETENTION_DAYS_LIMIT: u16 = 3_650;
 
-/// What the environment says.
+/// The configuration from the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicatorConfig {
     replica: ReplicaTable,
     tombstone: Duration,
     failure_bucket: String,
-    /// The cache before the source, if there is one.
+    /// The cache in front of the source, if configured.
     cache: Option<CacheSettings>,
-    /// The relational replica, if there is one.
+    /// The PostgreSQL replica, if configured.
     postgres: Option<PostgresSettings>,
 }
 
-/// The `DynamoDB` replica, maybe in another Region or account.
+/// The `DynamoDB` replica, which may be in another Region or account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ReplicaTable {
     table: String,
@@ -51,7 +53,7 @@ struct ReplicaTable {
 }
 
 impl ReplicatorConfig {
-    /// Reads the environment.
+    /// Parses the environment.
     ///
     /// # Errors
     /// [`EnvironmentError`]: every variable that is missing or malformed.
@@ -67,7 +69,7 @@ impl ReplicatorConfig {
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
         let cache = read.collect_optional(CacheSettings::parse(|name| environment.get(name)));
         let postgres = read.collect_optional(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
-        // Used by the telemetry, which starts first and cannot report it.
+        // The telemetry uses these; it starts first and cannot report them.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         read.optional(telemetry::STACK_NAME, telemetry::stack);
         let problems = read.problems();
@@ -78,7 +80,7 @@ impl ReplicatorConfig {
         Ok(Self { replica, tombstone: Duration::days(days.into()), failure_bucket, cache, postgres })
     }
 
-    /// The client of the replica's Region and account; elsewhere than the function's own only if configured.
+    /// Creates a client for the replica's Region and account; they differ from the function's own only if configured.
     pub async fn replica_client(&self, sdk: &SdkConfig) -> aws_sdk_dynamodb::Client {
         let mut config = aws_sdk_dynamodb::config::Builder::from(sdk);
         if let Some(region) = &self.replica.region {
@@ -91,7 +93,7 @@ impl ReplicatorConfig {
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
-    /// The sinks that hold items, to be read back and mended.
+    /// Returns the sinks that store items, which can be read back and repaired.
     #[must_use]
     pub fn replicas(&self, replica: aws_sdk_dynamodb::Client, postgres: Option<PostgresSink>) -> Vec<Box<dyn Replica>> {
         let mut replicas: Vec<Box<dyn Replica>> = vec![Box::new(self.dynamodb_sink(replica))];
@@ -99,19 +101,20 @@ impl ReplicatorConfig {
         replicas
     }
 
-    /// The relational replica, if there is one; not yet connected. Without a signer it logs in by password.
+    /// Returns the PostgreSQL replica, if configured; not yet connected. Without a signer, it logs in with a password.
     #[must_use]
     pub fn postgres(&self, signer: Option<TokenSigner>) -> Option<PostgresSink> {
         self.postgres.as_ref().map(|settings| PostgresSink::new(settings, signer, self.tombstone))
     }
 
-    /// The settings of the relational replica, if there is one: for its tables, which the replicator does not make.
+    /// Returns the settings of the PostgreSQL replica, if configured. Creating its tables requires them; the replicator
+    /// does not create tables.
     #[must_use]
     pub fn postgres_settings(&self) -> Option<&PostgresSettings> {
         self.postgres.as_ref()
     }
 
-    /// The cache before the source, if there is one; not yet connected.
+    /// Returns the cache in front of the source, if configured; not yet connected.
     #[must_use]
     pub fn cache(&self, signer: Option<TokenSigner>) -> Option<Cache> {
         self.cache.clone().map(|settings| Cache::new(settings, signer))
@@ -123,7 +126,7 @@ impl ReplicatorConfig {
     }
 }
 
-/// Builds the function of its configuration and clients; no I/O happens before [`ReplicatorHandler::check`].
+/// Builds the function from its configuration and clients; no I/O happens before [`ReplicatorHandler::check`].
 #[must_use]
 pub fn connect(
     config: &ReplicatorConfig,
@@ -138,7 +141,7 @@ pub fn connect(
     ReplicatorHandler::new(sinks, Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION))
 }
 
-/// A number from 1 to `limit`.
+/// Returns a parser for a number from 1 to `limit`.
 fn within<T>(limit: T) -> impl Fn(&str) -> Result<T, String>
 where
     T: std::str::FromStr + std::fmt::Display + PartialOrd + From<u8>,

@@ -1,18 +1,21 @@
-//! What each sink confirmed of batches that come again because of another sink. [`ConfirmedChanges`]
+//! Confirmed changes: for each sink, the changes that it has confirmed in batches that are redelivered because of
+//! another sink. [`ConfirmedChanges`]
 //!
-//! Lambda delivers a batch again until every sink has all of it. A sink that is well would write, and pay for, the same
-//! changes with every delivery while another one is sick. So what a sink confirmed of a batch that was not wholly
-//! acknowledged is remembered in the memory of the environment, change by change, and the sink is spared exactly that.
+//! Lambda redelivers a batch until every sink has applied all of it. While one sink fails, a working one would write,
+//! and pay for, the same changes with every delivery. Therefore the changes that a sink confirmed in a batch that was
+//! not completely acknowledged are recorded in the memory of the execution environment, change by change, and exactly
+//! these are not passed to the sink again.
 //!
-//! A sink is spared an item only if it confirmed every change of it that the batch holds. One that it did not confirm goes to
-//! it with all the others of its item: a cache marks by the highest of them, and an older one may show that the replica was
-//! filled anew.
+//! An item is withheld from a sink only if the sink confirmed every change of it in the batch. A change that the sink
+//! did not confirm is passed to it together with all other changes of the item: the cache's invalidation marker is
+//! derived from the highest of them, and an older change may mean that the replica was refilled.
 //!
-//! What would break it: remembering what no sink confirmed (the change would be acknowledged and nowhere), remembering for
-//! ever (a replica that was lost is filled anew, and the confirmation was that of the lost one), or comparing batches (a
-//! batch comes again longer, shorter or cut in two).
+//! Pitfalls: recording a change that no sink confirmed (the change would be acknowledged without being in the replica),
+//! recording without a time limit (a replica that was lost is refilled, and the confirmation came from the lost one),
+//! or comparing whole batches (a redelivered batch may be longer, shorter or split in two).
 //!
-//! Bounded in age and size. While all is well it is empty, and costs a look at that once a batch.
+//! The record is bounded in age and size. In normal operation it is empty, and its only cost is one check of that per
+//! batch.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,31 +24,31 @@ use shared::change::{CanonicalKey, Change};
 use shared::revision::Revision;
 use time::{Duration, OffsetDateTime};
 
-/// For how long a confirmation counts. Lambda tries again within seconds or minutes.
+/// The time for which a confirmation counts. Lambda retries within seconds or minutes.
 pub const LASTS: Duration = Duration::minutes(15);
 
-/// How much is remembered at most, in bytes: some 25,000 changes with usual keys, two of the largest batches.
+/// The maximum size, in bytes: some 25,000 changes with usual keys, two of the largest batches.
 pub const ROOM: usize = 8 * 1024 * 1024;
 
-/// What a confirmation takes besides its key.
+/// The size of a confirmation in addition to its key.
 const WEIGHT: usize = 256;
 
-/// A place among the sinks; of those beyond nothing is remembered.
+/// The number of sinks whose confirmations are recorded; nothing is recorded for further ones.
 const SINKS: usize = 64;
 
-/// A change that some sinks confirmed.
+/// A change that one or more sinks confirmed.
 #[derive(Debug, Clone)]
 struct ConfirmedChange {
     /// The stream's ARN.
     stream: Arc<str>,
     revision: Revision,
-    /// A bit for each sink that confirmed it, by its place.
+    /// One bit for each sink that confirmed the change, by the sink's index.
     sinks: u64,
     at: OffsetDateTime,
 }
 
-/// Where the confirmation of a change is, or belongs: those of an item stand in the order of their revisions, in which they
-/// come as a rule.
+/// Returns the index of a change's confirmation, or the index at which to insert it: the confirmations of an item are
+/// sorted by revision, which is also the order in which they usually arrive.
 fn place_of(known: &[ConfirmedChange], change: &Change<'_>) -> Result<usize, usize> {
     known.binary_search_by(|confirmation| {
         let by_age = confirmation.revision.cmp(&change.revision);
@@ -53,7 +56,7 @@ fn place_of(known: &[ConfirmedChange], change: &Change<'_>) -> Result<usize, usi
     })
 }
 
-/// What each sink confirmed.
+/// The changes that each sink confirmed.
 #[derive(Debug, Default)]
 pub struct ConfirmedChanges {
     of_item: HashMap<CanonicalKey, Vec<ConfirmedChange>>,
@@ -61,24 +64,25 @@ pub struct ConfirmedChanges {
 }
 
 impl ConfirmedChanges {
-    /// Whether nothing is remembered.
+    /// Returns whether nothing is recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.of_item.is_empty()
     }
 
-    /// How much is remembered, in bytes.
+    /// Returns the recorded size, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
         self.weight
     }
 
-    /// Forgets what is older than [`LASTS`].
+    /// Removes confirmations older than [`LASTS`].
     pub fn expire(&mut self, now: OffsetDateTime) {
         self.retain(|_, confirmation| now - confirmation.at < LASTS && confirmation.at <= now);
     }
 
-    /// The items of a batch that a sink has to be given, whole: it did not confirm all of their changes.
+    /// Returns the items of a batch that a sink must receive, with all their changes: it did not confirm every one of
+    /// them.
     #[must_use]
     pub fn lacking<'c>(&self, sink: usize, changes: &[&'c Change<'_>]) -> HashSet<&'c CanonicalKey> {
         let unconfirmed = changes.iter().filter(|change| !self.is_confirmed(sink, change));
@@ -90,8 +94,8 @@ impl ConfirmedChanges {
         place_of(known, change).is_ok_and(|place| known[place].sinks & bit(sink) != 0)
     }
 
-    /// Remembers that a sink confirmed these changes. If there is no room for them, what was remembered before is
-    /// forgotten, and if there is none even then, nothing is remembered.
+    /// Records that a sink confirmed these changes. If they do not fit, earlier confirmations are removed; if they do
+    /// not fit even then, nothing is recorded.
     pub fn confirm<'c>(
         &mut self,
         sink: usize,
@@ -100,7 +104,7 @@ impl ConfirmedChanges {
     ) {
         let needed: usize = changes.clone().map(|change| weight(change.key.canonical())).sum();
         if self.weight + needed > ROOM {
-            // Not what other sinks confirmed of this very batch.
+            // Confirmations of this same batch by other sinks stay.
             self.retain(|_, confirmation| confirmation.at == now);
         }
         if bit(sink) == 0 || self.weight + needed > ROOM {
@@ -130,17 +134,17 @@ impl ConfirmedChanges {
         }
     }
 
-    /// Forgets what a sink confirmed of these items: it is given them again.
+    /// Removes the confirmations of these items by a sink, because it receives them again.
     pub fn forget_items(&mut self, sink: usize, items: &HashSet<&CanonicalKey>) {
         self.revoke(sink, |key| items.contains(key));
     }
 
-    /// Forgets all that a sink confirmed: it may have been replaced.
+    /// Removes all confirmations by a sink, because it may have been replaced.
     pub fn forget_sink(&mut self, sink: usize) {
         self.revoke(sink, |_| true);
     }
 
-    /// Forgets a batch that is wholly acknowledged: it does not come again.
+    /// Removes the confirmations of a batch that is completely acknowledged: it is not redelivered.
     pub fn acknowledge(&mut self, changes: &[&Change<'_>]) {
         if self.is_empty() {
             return;

@@ -1,14 +1,15 @@
-//! What a batch comes to: of every item the one change that a replica would end with.
+//! Deduplication of a batch: for every item, the single change that a replica has to end with.
 //!
-//! A batch may hold many changes of one item, and after a replay also old ones. A replica must end with the latest,
-//! so only that one is written: the others would be refused by the guard or overwritten. Pure and total: no clock, no
-//! client, no failure.
+//! A batch may contain many changes of one item, and after a replay also old ones. A replica must end with the latest,
+//! so only that one is written: the others would be rejected by the revision guard, or overwritten. Pure and total: no
+//! clock, no client, no failure.
 //!
-//! Two different changes of one item with one sequence number come from no stream of DynamoDB's. The first of them is
-//! applied; every replica takes the other for a repetition of it, so it is named here and put aside.
+//! Two different changes of one item with the same sequence number cannot come from a DynamoDB stream. The first of
+//! them is applied; every replica would treat the other as a redelivery of the first, so it is reported here and
+//! quarantined.
 //!
-//! What it costs: where a sink cannot hold the latest change of an item, the changes it superseded are not applied
-//! either. The latest is quarantined whole, and a redrive brings the item to the source's state.
+//! The trade-off: if a sink cannot store the latest change of an item, the changes that it superseded are not applied
+//! either. The latest record is quarantined as a whole, and a redrive brings the item to the source's state.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,28 +17,29 @@ use std::collections::hash_map::Entry;
 use shared::change::Change;
 use shared::stream::is_same_change;
 
-/// What a batch comes to, as places in its changes.
+/// The result of a deduplication, as indexes into the batch's changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LatestChanges {
-    /// For every item the change with the highest revision, ascending.
+    /// For every item, the change with the highest revision; ascending.
     pub survivors: Vec<usize>,
-    /// The changes that have the item and the revision of an earlier survivor and tell something else, ascending.
+    /// The changes that have the same item and revision as an earlier survivor but differ in content; ascending.
     pub contradicting: Vec<usize>,
 }
 
-/// The places in `changes` of the survivors, ascending: for every item the change with the highest revision.
+/// Returns the indexes in `changes` of the survivors, ascending: for every item, the change with the highest revision.
 ///
-/// Items are told apart by their canonical key, in which `1`, `1.0` and `1e0` are one number. Of a change that was
-/// delivered twice the earlier place survives, so that the answer never names a position after one that failed.
+/// Items are distinguished by their canonical key, in which `1`, `1.0` and `1e0` are the same number. If a change was
+/// delivered twice, the earlier index survives, so that the response never names a position after one that failed.
 #[must_use]
 pub fn latest_per_key(changes: &[&Change<'_>]) -> Vec<usize> {
     decide(changes).survivors
 }
 
-/// As [`latest_per_key`], with what contradicts the survivors.
+/// Same as [`latest_per_key`], but also returns the changes that contradict the survivors.
 ///
-/// A change that contradicts a superseded one is superseded, too. So the decision is that of the changes alone: it is the
-/// same for a batch that comes again, longer, shorter or cut in two, as long as each item's changes come in their order.
+/// A change that contradicts a superseded one is superseded, too. The decision therefore depends on the changes alone:
+/// it is the same for a redelivered batch, whether longer, shorter or split in two, as long as the changes of each item
+/// come in their order.
 #[must_use]
 pub fn decide(changes: &[&Change<'_>]) -> LatestChanges {
     let mut contradicting = Vec::new();
@@ -77,14 +79,15 @@ mod tests {
 
     use super::*;
 
-    /// One delivered change: which of the stream's labels, which number in it, which item.
+    /// One delivered change: the stream's label, the sequence number, and the item.
     type Told = (u8, u64, u8);
 
     fn payload(told: &[Told]) -> Box<RawValue> {
         let records: Vec<_> = told
             .iter()
             .map(|(label, number, item)| {
-                // The same number is spelled differently, as a source that was written by different callers may do.
+                // The same number is written in different formats, as can happen if different callers write to the
+                // source.
                 let spelling = if number % 2 == 0 { format!("{item}") } else { format!("{item}.0") };
                 json!({
                     "eventName": "MODIFY",
@@ -99,7 +102,7 @@ mod tests {
         RawValue::from_string(json!({ "Records": records }).to_string()).unwrap()
     }
 
-    /// The places that survive, and what they tell: the item and its revision.
+    /// Returns the surviving indexes, and the item and the revision of each.
     fn survivors(told: &[Told]) -> (Vec<usize>, Vec<(String, Revision)>) {
         let payload = payload(told);
         let records = stream::read(&payload).unwrap().records;
@@ -127,7 +130,7 @@ mod tests {
         fn nothing_is_lost(told in batches()) {
             let (places, tells) = survivors(&told);
             prop_assert!(places.is_sorted_by(|one, next| one < next), "ascending, each once");
-            // Of every item there is one survivor, and no change of the item is later.
+            // Every item has one survivor, and no change of the item is later.
             let mut items: Vec<_> = told.iter().map(|(_, _, item)| *item).collect();
             items.sort_unstable();
             items.dedup();
@@ -150,7 +153,8 @@ mod tests {
 
         #[test]
         fn a_batch_settles_as_its_parts_do(told in batches(), cut in 0..60_usize) {
-            // What bisecting relies on: settling the halves and then what is left of both comes to the same.
+            // Bisecting a batch relies on this: deduplicating the halves and then the survivors of both gives the same
+            // result.
             let (head, tail) = told.split_at(cut.min(told.len()));
             let left = |part: &[Told]| survivors(part).0.iter().map(|at| part[*at]).collect::<Vec<_>>();
             let rest = [left(head), left(tail)].concat();
@@ -158,7 +162,7 @@ mod tests {
         }
     }
 
-    /// A record of the item `a` with this name, image and number.
+    /// Returns a record of the item `a` with this event name, images and sequence number.
     fn told(name: &str, number: u64, images: &str) -> String {
         let arn = "arn:aws:dynamodb:r:1:table/Users/stream/2015-01-01T00:00:00.000";
         format!(

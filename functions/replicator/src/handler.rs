@@ -1,8 +1,10 @@
-//! One batch: read, settle, apply to every sink, put aside what can never be applied, answer.
+//! Handling of a batch: parse, deduplicate, apply to every sink, quarantine the records that can never be applied,
+//! respond.
 //!
-//! Nothing is acknowledged that is not in every replica, in quarantine, or superseded by a change that is. What a
-//! sink may lack is answered by its lowest position, and Lambda delivers from there again; the guard makes what was
-//! applied meanwhile a duplicate, and a sink that confirmed it in this environment is spared it ([`ConfirmedChanges`]).
+//! A change is acknowledged only if it is in every replica, in quarantine, or superseded by a change that is. The
+//! response contains the lowest position that a sink may lack, and Lambda redelivers from there; for a change that is
+//! already applied, the revision guard reports a duplicate, and a sink that confirmed it in this execution environment
+//! does not receive it again ([`ConfirmedChanges`]).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,25 +27,26 @@ use crate::confirmed::ConfirmedChanges;
 use crate::deduplicate::{LatestChanges, decide};
 use crate::sink::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
 
-/// Stands for the sink in the quarantine key of a record that is offered to none of them: it cannot be read, or contradicts
-/// another one.
+/// Replaces the sink in the quarantine key of a record that is passed to no sink: it cannot be parsed, or contradicts
+/// another record.
 const PARSE_STAGE: &str = "read";
 
-/// Why a record is put aside that no replica could tell from another one.
+/// The quarantine reason of a record that no replica could distinguish from another one.
 const CONTRADICTION: &str = "another record of this item has the same sequence number and tells something else: that one was \
      applied; a redrive brings the item to the table's state";
 
-/// Puts into the failure bucket at once: poison is rare, and seldom comes alone.
+/// The number of concurrent puts into the failure bucket: poison records are rare, but seldom come alone.
 const PUTS_IN_FLIGHT: usize = 16;
 
-/// Of the time that is left to an invocation, a quarter at most: kept from the sinks for putting aside what they cannot
-/// hold. A sink that always runs out of time would leave its poison at the head of the shard for ever.
+/// The time reserved for quarantining records that the sinks cannot store; the sinks' own deadline is earlier by this
+/// margin, or by a quarter of the invocation's remaining time if that is shorter. Without it, the poison record of a
+/// sink that always uses all of its time would stay at the head of the shard forever.
 const QUARANTINE_MARGIN: Duration = Duration::from_secs(3);
 
-/// The invocation fails, and Lambda delivers the whole batch again.
+/// An error that fails the invocation, so that Lambda redelivers the whole batch.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicatorError {
-    /// The mapping is not that of a `DynamoDB` stream.
+    /// The event source is not a `DynamoDB` stream.
     #[error(transparent)]
     NotAStreamEvent(#[from] EventParseError),
     /// The stream carries no new images, so nothing can be replicated from it.
@@ -54,39 +57,40 @@ pub enum ReplicatorError {
     View {
         /// The stream's ARN.
         stream: String,
-        /// Its view, as its records say.
+        /// The stream's view type, as stated in its records.
         view: String,
     },
-    /// A sink can serve no batch.
+    /// A sink cannot process any batch.
     #[error(transparent)]
     Broken(#[from] SinkMisconfiguredError),
-    /// What failed cannot be named in an answer.
+    /// A failed record cannot be identified in a response.
     #[error(transparent)]
     NoPosition(#[from] MissingSequenceNumber),
 }
 
 impl ReplicatorError {
-    /// What Lambda shows as `errorType`; docs/operations.md lists them.
+    /// Returns the name that Lambda reports as `errorType`; docs/operations.md lists the names.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::NotAStreamEvent(_) => "NotAStreamEvent",
             Self::View { .. } => "StreamViewWithoutImages",
             Self::Broken(_) => "SinkMisconfigured",
-            // A readable record has a position of its own, so it is one that the failure bucket did not take.
+            // A readable record has a sequence number, so the failed record is an unreadable one that the failure
+            // bucket did not accept.
             Self::NoPosition(_) => "QuarantineUnavailable",
         }
     }
 }
 
-/// The function: its sinks, its corner of the failure bucket, and what the sinks confirmed of batches that come again.
+/// The function: its sinks, its quarantine, and the changes that the sinks confirmed in batches that are redelivered.
 pub struct ReplicatorHandler {
     sinks: Vec<Box<dyn Sink>>,
     quarantine: Quarantine,
     confirmed: Mutex<ConfirmedChanges>,
 }
 
-/// What a sink is given of a batch of which it confirmed a part before.
+/// The part of a batch that is passed to a sink which confirmed the rest of it before.
 struct SinkShare<'b> {
     changes: Vec<&'b Change<'b>>,
     settled: Vec<&'b Change<'b>>,
@@ -98,12 +102,12 @@ impl SinkShare<'_> {
     }
 }
 
-/// What became of a batch in one sink.
+/// The result of a batch in one sink.
 struct AppliedBatch<'b> {
-    /// The sink's place among all.
+    /// The sink's index.
     place: usize,
     sink: &'static str,
-    /// What it was given; nothing if that was the whole batch.
+    /// The part that was passed to the sink; `None` if that was the whole batch.
     share: Option<SinkShare<'b>>,
     outcome: SinkOutcome,
 }
@@ -113,13 +117,13 @@ impl AppliedBatch<'_> {
         self.share.as_ref().map_or(decided, SinkShare::decided)
     }
 
-    /// How many of the settled changes the sink was spared, because it confirmed them before.
+    /// Returns how many of the deduplicated changes were not passed to the sink because it had confirmed them before.
     fn confirmed_before(&self, decided: DeduplicatedBatch<'_>) -> usize {
         decided.latest_per_key.len() - self.given(decided).latest_per_key.len()
     }
 }
 
-/// A record that no delivery will bring into a sink.
+/// A record that a sink cannot store, however often it is delivered.
 struct PoisonRecord {
     sink: &'static str,
     index: usize,
@@ -128,17 +132,18 @@ struct PoisonRecord {
 }
 
 impl ReplicatorHandler {
-    /// The function over these sinks.
+    /// Creates the function with these sinks.
     #[must_use]
     pub fn new(sinks: Vec<Box<dyn Sink>>, quarantine: Quarantine) -> Self {
         Self { sinks, quarantine, confirmed: Mutex::default() }
     }
 
-    /// Proves before the first batch that every replica is there and of the right shape. All are asked at once: together
-    /// they have no more time than Lambda gives the start.
+    /// Verifies, before the first batch, that every replica exists and has the right shape. All sinks are checked
+    /// concurrently: together they have only the time that Lambda allows for the start.
     ///
     /// # Errors
-    /// [`ReplicatorError::Broken`], which names the sink and the setting to mend; of several, all are in the log.
+    /// [`ReplicatorError::Broken`], which names the sink and the setting to correct; if there are several, all are
+    /// logged.
     pub async fn check(&self) -> Result<(), ReplicatorError> {
         let checked = join_all(self.sinks.iter().map(|sink| sink.check())).await;
         let mut broken = checked.into_iter().filter_map(Result::err);
@@ -152,7 +157,7 @@ impl ReplicatorHandler {
     /// Handles the records of one invocation.
     ///
     /// # Errors
-    /// [`ReplicatorError`] if the whole batch must come again; a failing record is part of the answer.
+    /// [`ReplicatorError`] if the whole batch must be redelivered; a failed record is part of the response.
     pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ReplicatorError> {
         let handled = self.handle_batch(event, invocation).await;
         handled.inspect_err(|fault| {
@@ -192,7 +197,7 @@ impl ReplicatorHandler {
         )
         .await;
         if tried.iter().any(Result::is_err) {
-            // The batch comes again whole, and the sinks that are well have it already.
+            // The whole batch is redelivered, and the working sinks have applied it already.
             self.remember(tried.iter().flatten(), decided, None, invocation.now);
         }
         let outcomes: Vec<AppliedBatch<'_>> = tried.into_iter().collect::<Result<_, SinkMisconfiguredError>>()?;
@@ -205,7 +210,7 @@ impl ReplicatorHandler {
         let is_redelivered = retry_all || retry_from.is_some();
         match answer.as_ref().map(BatchResponse::identifier) {
             Ok(None) => self.confirmed().acknowledge(&changes),
-            // What is below that position does not come again.
+            // Records below that position are not redelivered.
             Ok(Some(position)) => {
                 let from = SequenceNumber::parse(position).ok();
                 self.remember(outcomes.iter(), decided, from, invocation.now);
@@ -247,17 +252,18 @@ impl ReplicatorHandler {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What each sink is to be given of a batch; nothing if that is all of it.
+    /// Returns the part of a batch that each sink has to receive; `None` means the whole batch.
     fn shares<'b>(&self, decided: DeduplicatedBatch<'b>, now: OffsetDateTime) -> Vec<Option<SinkShare<'b>>> {
         let mut confirmed = self.confirmed();
         confirmed.expire(now);
         let share = |place: usize| {
-            // As nearly always.
+            // The common case.
             if confirmed.is_empty() {
                 return None;
             }
             let lacking = confirmed.lacking(place, decided.changes);
-            // An older change may be among them, which shows that the replica has to take all of the item anew.
+            // These changes may include an older one, which may mean that the replica was refilled and needs all
+            // changes of the item again.
             confirmed.forget_items(place, &lacking);
             let of = |changes: &[&'b Change<'b>]| {
                 changes.iter().copied().filter(|change| lacking.contains(change.key.canonical())).collect()
@@ -267,7 +273,8 @@ impl ReplicatorHandler {
         (0..self.sinks.len()).map(share).collect()
     }
 
-    /// Remembers what the sinks confirmed of a batch that comes again from this number on, or whole.
+    /// Records the changes that the sinks confirmed in a batch that is redelivered from the sequence number `from` on,
+    /// or completely if that is `None`.
     fn remember<'a>(
         &self,
         outcomes: impl Iterator<Item = &'a AppliedBatch<'a>>,
@@ -287,14 +294,16 @@ impl ReplicatorHandler {
                     Some(given.changes[place].key.canonical())
                 })
                 .collect();
-            // Whatever a sink failed for, its mark or its row may be that of another change of the item.
+            // After any failure, none of the item's changes counts as confirmed: the failed invalidation marker or row
+            // may be due to another change of the item than the reported one.
             let is_whole = |change: &&&Change<'_>| !failing.contains(change.key.canonical());
-            // What it can never hold says nothing of its reach.
+            // A change that the sink can never store says nothing about whether the sink is reachable.
             let is_transient = |failure: &FailedChange| matches!(failure.kind, FailureKind::Transient(_));
             if applied.outcome.failures.iter().any(is_transient)
                 && !given.changes.iter().any(|change| is_whole(&change))
             {
-                // It is out of reach, and may come back as another one, e.g. after a failover.
+                // The sink is unreachable, and may be a different one when it is available again, e.g. after a
+                // failover.
                 confirmed.forget_sink(applied.place);
                 continue;
             }
@@ -304,14 +313,15 @@ impl ReplicatorHandler {
         }
     }
 
-    /// Puts records into quarantine, until the time is up.
+    /// Quarantines records, until the deadline.
     async fn quarantine_records(
         &self,
         records: &[StreamRecord<'_>],
         poison: &[PoisonRecord],
         invocation: &Invocation,
     ) -> QuarantineOutcome {
-        // A record may be poison to two sinks and is safe only when both puts are confirmed: puts are kept, not records.
+        // A record may be poison to two sinks and is safe only when both puts are confirmed: the set contains puts, not
+        // records.
         let mut open: BTreeSet<usize> = (0..poison.len()).collect();
         let mut first_error = None;
         let mut puts = stream::iter(0..poison.len())
@@ -341,11 +351,11 @@ impl ReplicatorHandler {
     }
 }
 
-/// What came of a set of quarantine puts.
+/// The result of a set of quarantine puts.
 struct QuarantineOutcome {
     quarantined: usize,
     failing: BTreeSet<usize>,
-    /// Why records were not quarantined.
+    /// The first error, if records were not quarantined.
     error: Option<String>,
 }
 
@@ -360,7 +370,7 @@ impl QuarantineOutcome {
     }
 }
 
-/// The changes of a batch, and the records that tell none.
+/// Separates the changes of a batch from the records that cannot be parsed.
 fn readable<'b, 'a>(records: &'b [StreamRecord<'a>]) -> (Vec<&'b Change<'a>>, Vec<PoisonRecord>) {
     let (mut changes, mut unreadable) = (Vec::with_capacity(records.len()), Vec::new());
     for (index, record) in records.iter().enumerate() {
@@ -375,8 +385,8 @@ fn readable<'b, 'a>(records: &'b [StreamRecord<'a>]) -> (Vec<&'b Change<'a>>, Ve
     (changes, unreadable)
 }
 
-/// Names a record by its content, too, where another one of its batch that is put aside for the same sink has its position:
-/// the second object would overwrite the first.
+/// Adds the content digest to a record's object name if another record of the batch is quarantined for the same sink
+/// with the same position: otherwise the second object would overwrite the first.
 fn name_apart(mut poison: Vec<PoisonRecord>, records: &[StreamRecord<'_>]) -> Vec<PoisonRecord> {
     let mut first_of: HashMap<(&'static str, Revision), usize> = HashMap::new();
     for PoisonRecord { sink, index, naming, .. } in &mut poison {
@@ -390,7 +400,8 @@ fn name_apart(mut poison: Vec<PoisonRecord>, records: &[StreamRecord<'_>]) -> Ve
     poison
 }
 
-/// A written item without its image is no fault of the record: every record of such a stream is like it.
+/// Fails if a written item comes without its image. This is not an error of the record: every record of such a stream
+/// lacks its image.
 fn refuse_view_without_images(changes: &[&Change<'_>]) -> Result<(), ReplicatorError> {
     let without = changes.iter().find(|change| matches!(change.effect, ChangeKind::Write { image: None }));
     without.map_or(Ok(()), |change| {
@@ -418,7 +429,7 @@ async fn apply<'b>(
     Ok(AppliedBatch { place, sink: sink.name(), share, outcome })
 }
 
-/// What to put aside, and what some sink lacks until another delivery.
+/// Returns the records to quarantine, and the indexes of the changes that a sink lacks until another delivery.
 fn sort_failures(outcomes: &[AppliedBatch<'_>]) -> (Vec<PoisonRecord>, BTreeSet<usize>) {
     let (mut poison, mut lacking) = (Vec::new(), BTreeSet::new());
     for AppliedBatch { sink, outcome, .. } in outcomes {
@@ -448,8 +459,8 @@ fn first_transient(outcomes: &[AppliedBatch<'_>]) -> Option<String> {
     })
 }
 
-/// Counts the batch, and answers its lag: the age of its oldest change when it was applied. A batch of which nothing was
-/// applied has none: a replay is old without any replica being behind.
+/// Records the metrics of the batch, and returns its lag: the age of its oldest change when it was applied. A batch of
+/// which nothing was applied has no lag: a replay is old, but no replica is behind.
 fn count(
     outcomes: &[AppliedBatch<'_>],
     decided: DeduplicatedBatch<'_>,

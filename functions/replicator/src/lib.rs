@@ -1,9 +1,9 @@
-//! Applies every change of a table's stream to the replicas, under the one rule of delivery: a change is applied only
-//! where nothing or a lower revision stands.
+//! Applies every change of a table's stream to the replicas, under a single rule, the revision guard: a change is
+//! applied only if the replica has no revision under the key, or a lower one.
 //!
-//! [`handler`] reads a batch, has [`deduplicate`] decide what it comes to, hands that to every [`sink`] side by side, puts
-//! aside what can never be applied, and answers the lowest position that a replica may lack. Whose items they are
-//! does not matter here: keys come from the record, images stay unread.
+//! [`handler`] parses a batch, has [`deduplicate`] select the changes to apply, passes them to every [`sink`]
+//! concurrently, quarantines the records that can never be applied, and returns the lowest position that a replica may
+//! lack. The data model of the items does not matter here: keys come from the record, images stay undecoded.
 
 pub mod config;
 pub mod confirmed;

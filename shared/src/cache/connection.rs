@@ -1,11 +1,11 @@
 //! A connection to the cache, and the commands sent over it. The value under a key is replaced atomically in the
 //! server, by two scripts:
 //!
-//! - `FILL`: an entry is stored if the key is absent, if the stored version is lower, and over an invalidation marker
+//! - `FILL`: an entry is stored if the key is absent, contains a lower version, or contains an invalidation marker
 //!   whose minimum version is not above the entry's version.
-//! - `SET_MARK`: an invalidation marker is stored if the key is absent, and over entries and markers with a lower
-//!   version. If the key already has a marker with the same or a higher version, its TTL restarts: there are readers
-//!   that looked the key up after that marker was set and before this change.
+//! - `SET_MARK`: an invalidation marker is stored if the key is absent or contains a lower version. If the key contains
+//!   a marker with the same or a higher version, its TTL restarts: there are readers that looked the key up after that
+//!   marker was set and before this change.
 //!
 //! A negative entry (the record does not exist) is stored only if the key is absent.
 //!
@@ -141,7 +141,7 @@ impl CacheConnection {
         PendingCall { line: self, is_over: false }
     }
 
-    /// Returns the slot under a key.
+    /// Looks up a key.
     ///
     /// # Errors
     /// [`CacheError`], as for every call here; the caller then has to discard the connection.
@@ -153,7 +153,7 @@ impl CacheConnection {
     /// is cached for at most 15 minutes, or until it expires.
     ///
     /// # Errors
-    /// As above.
+    /// [`CacheError`].
     pub async fn put(&self, key: &str, entry: &CacheEntry, now: OffsetDateTime) -> Result<bool, CacheError> {
         let kept = kept_for(entry, now);
         let version = entry::digits(entry.version);
@@ -165,7 +165,7 @@ impl CacheConnection {
     /// Stores a negative entry for a record that was found missing after a lookup of this key on this connection.
     ///
     /// # Errors
-    /// As above.
+    /// [`CacheError`].
     pub async fn put_negative(&self, key: &str) -> Result<(), CacheError> {
         let mut set = cmd("SET");
         set.arg(key).arg(entry::missing()).arg("NX").arg("PX").arg(millis(NEGATIVE_TTL));
@@ -175,7 +175,7 @@ impl CacheConnection {
     /// Sets an invalidation marker.
     ///
     /// # Errors
-    /// As above.
+    /// [`CacheError`].
     pub async fn invalidate(&self, key: &str, floor: MinVersion) -> Result<(), CacheError> {
         let mut mark = cmd("EVAL");
         mark.arg(SET_MARK).arg(1).arg(key).arg(entry::mark(floor)).arg(millis(FENCE_TTL));
@@ -185,7 +185,7 @@ impl CacheConnection {
     /// Sets many invalidation markers, with one round trip for every 2,000.
     ///
     /// # Errors
-    /// As above; some of the markers may have been set.
+    /// [`CacheError`]; some of the markers may have been set.
     pub async fn invalidate_all(&self, marks: &[(String, MinVersion)]) -> Result<(), CacheError> {
         for marks in marks.chunks(MARKS) {
             match &self.link {
@@ -227,7 +227,7 @@ impl CacheConnection {
     /// Takes one request from a caller's quota, by the server's clock. The caller's name is not sent to the server.
     ///
     /// # Errors
-    /// As above.
+    /// [`CacheError`].
     pub async fn try_acquire(&self, caller: &str, quota: RequestQuota) -> Result<QuotaDecision, CacheError> {
         let each = f64::from(quota.seconds) * 1e6 / f64::from(quota.requests);
         let mut spend = cmd("EVAL");
@@ -244,7 +244,7 @@ impl CacheConnection {
     /// contains.
     ///
     /// # Errors
-    /// As above.
+    /// [`CacheError`].
     pub async fn check_writable(&self) -> Result<(), CacheError> {
         self.invalidate("millrace:1:{proof}", MinVersion::HIGHEST).await
     }

@@ -15,8 +15,8 @@ use super::database_url::DatabaseUrl;
 pub enum PostgresErrorKind {
     /// The server is unreachable, has become so, or did not respond in time: a retry may succeed.
     Unreachable,
-    /// The server is misconfigured or the wrong one is configured, so it serves no request until an operator corrects
-    /// it.
+    /// The server is misconfigured, or the URL leads to the wrong server: no request succeeds until an operator
+    /// corrects this.
     Misconfigured,
     /// A table or a column is missing: the maintenance task `migrate` creates it.
     NotMigrated,

@@ -29,8 +29,8 @@ pub(super) fn authorities(file: &Path) -> Result<CaBundle, String> {
     Ok(found)
 }
 
-/// Creates a connector that trusts only `own` or, without it, the authorities of RDS and the public ones. The latter issue
-/// the certificates of RDS Proxy.
+/// Creates a connector that trusts only `own` or, without it, the authorities of RDS and the public ones. The latter
+/// issue the certificates of RDS Proxy.
 ///
 /// # Errors
 /// A description of the problem with the certificates.

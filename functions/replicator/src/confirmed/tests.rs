@@ -1,4 +1,4 @@
-//! The laws of what is remembered.
+//! The properties of the recorded confirmations.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use shared::stream;
 
 use super::*;
 
-/// An item, which of its revisions, and which of two streams.
+/// An item, its revision, and whether the change comes from the other of two streams.
 type Told = (u8, u64, bool);
 
 const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -35,7 +35,7 @@ fn with<T>(told: &[Told], check: impl FnOnce(&[&Change<'_>]) -> T) -> T {
     check(&changes)
 }
 
-/// Which changes of a batch a sink is given.
+/// Returns the changes of a batch that are passed to a sink.
 fn given(memory: &ConfirmedChanges, sink: usize, told: &[Told]) -> Vec<Told> {
     with(told, |changes| {
         let lacking = memory.lacking(sink, changes);
@@ -48,13 +48,13 @@ fn confirm(memory: &mut ConfirmedChanges, sink: usize, told: &[Told], now: Offse
     with(told, |changes| memory.confirm(sink, changes.iter().copied(), now));
 }
 
-/// What happens to the memory.
+/// An operation on the recorded confirmations.
 #[derive(Debug, Clone)]
 enum Step {
     Confirm(usize, Vec<Told>),
     Acknowledge(Vec<Told>),
     ForgetSink(usize),
-    /// What a sink is given is forgotten, as the handler does before it.
+    /// The confirmations of the changes that a sink receives are removed, as the handler does before passing them on.
     Give(usize, Vec<Told>),
     Pass(i64),
 }
@@ -76,7 +76,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// A sink is spared a change only if it confirmed this very change, not long ago, and was not given the item since.
+    /// A change is withheld from a sink only if the sink confirmed this very change within `LASTS` and has not received
+    /// the item since.
     #[test]
     fn a_sink_is_spared_exactly_what_it_confirmed(steps in steps(), asked in batch(), sink in 0..3_usize) {
         let mut memory = ConfirmedChanges::default();
@@ -89,7 +90,7 @@ proptest! {
                 Step::Confirm(sink, told) => {
                     confirm(&mut memory, *sink, told, now);
                     for one in told {
-                        // The first confirmation by any sink says how long it counts.
+                        // The first confirmation by any sink determines how long it counts.
                         let first = model.iter().find(|(_, known, _)| known == one).map_or(now, |(_, _, at)| *at);
                         if !model.iter().any(|(of, known, _)| of == sink && known == one) {
                             model.push((*sink, *one, first));
@@ -125,7 +126,8 @@ proptest! {
         prop_assert_eq!(memory.weight() == 0, model.is_empty());
     }
 
-    /// Over replicas that keep the guard, and whatever fails, the end is the same as without a memory.
+    /// With replicas that enforce the revision guard, and whichever writes fail, the result is the same as without
+    /// recorded confirmations.
     #[test]
     fn what_is_spared_changes_nothing(
         deliveries in proptest::collection::vec((0..8_usize, 0..8_usize, any::<[u8; 2]>()), 1..20),

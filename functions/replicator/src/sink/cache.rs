@@ -1,15 +1,18 @@
-//! The cache before the Users table: no replica, but told of every change, whoever wrote it.
+//! The cache in front of the Users table: not a replica, but a sink that invalidates every changed record, whichever
+//! program changed it.
 //!
-//! Each record that changed gets one mark, of the highest floor over *all* its changes in the batch: of a record that was
-//! deleted and created again the settled change is the creation, and its floor alone would leave what stood there before.
-//! Marks go out in one round trip. They may come twice, late and in any order: the highest stays.
+//! Each changed record gets one invalidation marker, with the highest minimum version of *all* its changes in the
+//! batch: if a record was deleted and created again, its deduplicated change is the creation, and the minimum version
+//! of the creation alone would not invalidate the record's previous state. The markers are sent in one round trip. They
+//! may be set twice, late and in any order: the highest one stays.
 //!
-//! Until its mark is there a change is not answered for, so an outage holds the position as with any sink, and with it
-//! the records behind. But only for as long as it does good: what was cached before a change of some age is gone by itself
-//! ([`FENCE_NOT_NEEDED_AFTER`]), so a cache that is out of reach for longer holds nothing up any more, and nothing stale is told.
+//! A change is not confirmed until its marker is set, so an outage of the cache holds up the checkpoint, as with any
+//! sink, and with it the following records. It does so only as long as it serves a purpose: an entry that was cached
+//! before a change of a certain age has expired automatically ([`FENCE_NOT_NEEDED_AFTER`]), so a cache that is
+//! unreachable for longer no longer holds up any change, and no stale record is served.
 //!
-//! What would break it: reporting a settled change by its own position. Its mark may be that of an earlier change of the
-//! record, which has to come again.
+//! Pitfall: reporting the index of a deduplicated change when its marker failed. The marker may be due to an earlier
+//! change of the record, which has to be redelivered.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -30,23 +33,24 @@ use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfigure
 /// The sink's name.
 pub const NAME: &str = "cache";
 
-/// A batch's marks take milliseconds. The other sinks' answers are not to wait for a cache that is silent.
+/// The markers of a batch take milliseconds to set. The results of the other sinks must not wait for an unresponsive
+/// cache.
 const INVALIDATION_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Marks in a cache what changed.
+/// A sink that sets invalidation markers in a cache.
 #[derive(Debug)]
 pub struct CacheSink {
     cache: Cache,
 }
 
-/// A record's mark, and the change that demands it.
+/// A record's minimum version, and the index of the change that requires it.
 struct KeyInvalidation {
     floor: MinVersion,
     index: usize,
 }
 
 impl CacheSink {
-    /// A sink that marks there.
+    /// Creates a sink for this cache.
     #[must_use]
     pub fn new(cache: Cache) -> Self {
         Self { cache }
@@ -66,7 +70,8 @@ impl CacheSink {
     }
 }
 
-/// The marks of a batch. A key that is no record's cannot be asked for, and needs none.
+/// Returns the invalidation markers of a batch, by cache key. A key that is not a user record's is never looked up in
+/// the cache, and needs none.
 fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, KeyInvalidation> {
     let mut due: HashMap<String, KeyInvalidation> = HashMap::new();
     for change in changes.iter().filter(|change| !is_outlived(change, now)) {
@@ -83,7 +88,7 @@ fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, KeyInval
     due
 }
 
-/// A change without a time is marked at any age.
+/// Returns whether the change is so old that it needs no marker. A change without a time needs one at any age.
 fn is_outlived(change: &Change<'_>, now: OffsetDateTime) -> bool {
     change.approximate_creation_time.is_some_and(|at| now - at > FENCE_NOT_NEEDED_AFTER)
 }
@@ -93,8 +98,8 @@ impl Sink for CacheSink {
         NAME
     }
 
-    /// What stops the start is what no wait would mend. A cache that is out of reach does not: the other sinks go on
-    /// without it, and it says so in the log.
+    /// Fails only for errors that do not resolve without a correction. An unreachable cache does not prevent the start:
+    /// the other sinks run without it, and a warning is logged.
     fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async {
             let proof = async {

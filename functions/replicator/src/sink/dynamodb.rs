@@ -1,15 +1,15 @@
-//! The `DynamoDB` replica: one guarded `PutItem` for each settled change.
+//! The `DynamoDB` replica: one conditional `PutItem` for each deduplicated change.
 //!
-//! `BatchWriteItem` carries no condition and a transaction costs twice the writes, so each change is a request of
-//! its own, many in flight at once. The guard makes all of them safe to repeat: a retry by the SDK, a redelivery and
-//! a write that lands after its invocation gave up are refused or change nothing.
+//! `BatchWriteItem` supports no conditions, and a transaction consumes twice the write capacity, so each change is a
+//! request of its own, with many in flight at once. The revision guard makes all of them safe to repeat: a retry by the
+//! SDK, a redelivery, and a write that arrives after its invocation has stopped waiting are rejected or change nothing.
 //!
 //! A written item is the source's image with `_rev`. A deleted item leaves a tombstone: its key with `_rev`,
 //! `_tombstone_expires_at` (epoch seconds, the replica's TTL attribute) and, if TTL deleted it, `_deleted_by_ttl`.
-//! Without the tombstone a late delivery would bring the item back.
+//! Without the tombstone, a late delivery would restore the item.
 //!
-//! What would break it: counting a refusal as a failure (a replay would never be acknowledged), or quarantining for
-//! a fault of the table (an outage would empty a stream into the failure bucket).
+//! Pitfalls: counting a rejection by the guard as a failure (a replay would never be acknowledged), or quarantining
+//! records for an error of the table (an outage would empty a stream into the failure bucket).
 
 mod raw_body;
 mod replica;
@@ -40,7 +40,7 @@ pub const NAME: &str = "dynamodb";
 
 const UNFINISHED: &str = "unfinished when the time was up";
 
-/// Lambda gives the whole start 10 seconds.
+/// The time limit of the check at start; Lambda limits the whole start to 10 seconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A table that mirrors the source's items.
@@ -51,16 +51,16 @@ pub struct DynamoDbSink {
     writer: Client,
     in_flight: usize,
     requests: RequestEncoder,
-    /// What the table said of itself, asked once, and again after a fault.
+    /// The table's schema, read once, and again after an error.
     schema: Mutex<Option<Arc<ReplicaSchema>>>,
-    /// The stream that has had a key which fits that.
+    /// The stream of which a key has matched this schema.
     fitting: Mutex<Option<Box<str>>>,
 }
 
 impl DynamoDbSink {
-    /// A sink for `table`, with `in_flight` writes at once and tombstones that stay for `tombstone`.
+    /// Creates a sink for `table`, with `in_flight` concurrent writes and tombstones that are retained for `tombstone`.
     ///
-    /// The client brings connections, credentials, Region, retries and timeouts.
+    /// The client determines connections, credentials, Region, retries and timeouts.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>, in_flight: usize, tombstone: time::Duration) -> Self {
         let config = client.config().to_builder().interceptor(SharedInterceptor::permanent(RawBodyInterceptor)).build();
@@ -75,7 +75,7 @@ impl DynamoDbSink {
         }
     }
 
-    /// The table's schema, as last known.
+    /// Returns the table's schema as last read.
     async fn schema(&self) -> Result<Arc<ReplicaSchema>, TableReadError> {
         let known = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match known {
@@ -90,14 +90,15 @@ impl DynamoDbSink {
         Ok(schema)
     }
 
-    /// The table is asked anew next time: it may have been mended meanwhile.
+    /// Discards the schema, so that the next batch reads it again: the table may have been corrected by then.
     fn forget_schema(&self) {
         *self.fitting.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Whether the table is of the kind of this stream's keys, as far as a batch before has shown. A stream's keys are all
-    /// alike, so a misfit is the record's fault then, also where its neighbours are not beside it any more.
+    /// Returns whether an earlier batch has shown that the keys of this stream match the table. All keys of a stream
+    /// have the same schema, so a key that does not match is then the record's error, even if the batch contains no
+    /// matching record.
     fn has_fitted(&self, change: &Change<'_>) -> bool {
         self.fitting.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(change.source.arn())
     }
@@ -130,8 +131,9 @@ impl DynamoDbSink {
         }
     }
 
-    /// The table refuses a key that its schema, as last known, admits: either the table was made anew with other
-    /// keys, which no record can help, or this image does not carry the key that its record names.
+    /// Decides on a key that the table rejects although its schema, as last read, accepts it: either the table was
+    /// recreated with another key schema, which is an error of the table, or the image does not contain the key that
+    /// its record names.
     async fn whose_key_is_wrong(&self, change: &Change<'_>, reason: &str) -> WriteOutcome {
         let schema = self.ask_schema().await.map_err(|fault| in_words(&fault));
         match schema.and_then(|schema| schema.admits(change.key.raw())) {
@@ -180,14 +182,16 @@ impl DynamoDbSink {
             .buffer_unordered(self.in_flight);
         loop {
             let next = tokio::select! {
-                // First, or answers that are always ready would never let it be asked.
+                // The deadline is polled first: otherwise, responses that are always ready would prevent it from being
+                // polled.
                 biased;
                 () = &mut deadline => None,
                 next = writes.next() => next,
             };
             let Some((place, verdict)) = next else { return Ok(tally.close(UNFINISHED)) };
             if let WriteOutcome::Fault(reason) = verdict {
-                // The writes in flight are dropped; should one still land, the guard makes its redelivery a duplicate.
+                // The writes in flight are dropped; if one of them still arrives, the guard makes its redelivery a
+                // duplicate.
                 self.forget_schema();
                 return Ok(tally.close(&reason));
             }
@@ -230,12 +234,12 @@ impl Sink for DynamoDbSink {
     }
 }
 
-/// By the name of the setting that would have to be mended.
+/// Describes an error by the name of the setting to correct.
 fn in_words(fault: &TableReadError) -> String {
     format!("REPLICA_TABLE {} {}", fault.table, fault.reason)
 }
 
-/// A replica that is its own source would feed its writes back into the stream, for ever.
+/// Fails if the replica is its own source: it would feed its writes back into the stream, forever.
 fn refuse_the_source(schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<(), SinkMisconfiguredError> {
     if changes.iter().any(|change| change.source.table_arn() == schema.arn) {
         let reason = format!("the replica {} is the source: set REPLICA_TABLE to another table", schema.arn);
@@ -244,7 +248,7 @@ fn refuse_the_source(schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<
     Ok(())
 }
 
-/// What became of each settled change so far.
+/// The outcome of the deduplicated changes so far.
 struct OutcomeBuilder<'b> {
     settled: &'b [&'b Change<'b>],
     open: Vec<bool>,
@@ -275,7 +279,7 @@ impl<'b> OutcomeBuilder<'b> {
         outcome.failures.push(FailedChange { index: change.index, kind });
     }
 
-    /// The outcome, in which whatever is still open failed for `reason`.
+    /// Returns the outcome, in which the changes that are still open failed for `reason`.
     fn close(mut self, reason: &str) -> SinkOutcome {
         let open = self.settled.iter().zip(&self.open).filter(|(_, open)| **open);
         self.outcome.failures.extend(

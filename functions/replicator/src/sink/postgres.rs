@@ -1,16 +1,17 @@
-//! The PostgreSQL replica: a row a user's record, written by one guarded statement a batch.
+//! The PostgreSQL replica: one row for each user record, written by one conditional statement per batch.
 //!
-//! The statement (`statement`) writes all rows over nothing or over a lower revision and counts what it did, in one round
-//! trip. A removed record leaves a tombstone: its row with `deleted_at`, its key and its revision, and nothing else; after
-//! `TOMBSTONE_RETENTION_DAYS` it is deleted, 1,000 at a time, next to a batch every few minutes.
+//! The statement (`statement`) writes every row whose key has no row or one with a lower revision, and counts the
+//! results, in one round trip. A removed record leaves a tombstone: its row with `deleted_at`, its key and its
+//! revision, and nothing else; after `TOMBSTONE_RETENTION_DAYS` it is deleted, 1,000 at a time, along with a batch
+//! every few minutes.
 //!
-//! A statement fails whole, so one row that the server cannot hold would hold up its neighbours. What is known to be such
-//! a row is never sent (`row`). What the server alone finds, with an error about a value, is looked for by halves; and
-//! before the row that is left is called poison, the table is asked whether it takes any row at all.
+//! A statement fails as a whole, so a single row that the server cannot store would hold up the other rows. A row that
+//! is known to be invalid is never sent (`row`). If the server reports an error about a value, the row is located by
+//! bisection; and before that row is treated as poison, a probe checks whether the table accepts any row at all.
 //!
-//! What would break it: calling any other error permanent (an outage would empty a stream into the failure bucket), rows in
-//! another order than that of their keys (two invocations would wait for each other), or a plan that was made for an
-//! empty table (see `statement::SETUP`).
+//! Pitfalls: treating any other error as permanent (an outage would empty a stream into the failure bucket), writing
+//! rows in another order than that of their keys (two invocations would wait for each other), or using a plan that was
+//! made for an empty table (see `statement::SETUP`).
 
 mod migrations;
 mod replica;
@@ -42,37 +43,37 @@ pub use migrations::{MigrationError, grant_app_role, migrate, pending};
 /// The sink's name.
 pub const NAME: &str = "postgres";
 
-/// The variable that names the database.
+/// The variable that contains the database URL.
 pub const SETTING: &str = "POSTGRES_URL";
 
-/// Lambda gives the whole start 10 seconds.
+/// The time limit of the check at start; Lambda limits the whole start to 10 seconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two looks for tombstones that have had their time.
+/// The time between two searches for expired tombstones.
 const PURGE_PAUSE_SECONDS: i64 = 600;
-/// How many are taken away at once: a few milliseconds' worth.
+/// The maximum number of tombstones deleted at once: this takes a few milliseconds.
 const PURGE_ROWS: i64 = 1_000;
 
-/// A table of users that mirrors the source's.
+/// A sink that mirrors the source's users in a table.
 #[derive(Debug)]
 pub struct PostgresSink {
     database: PostgresDatabase,
     tombstone: time::Duration,
-    /// In epoch seconds.
+    /// The time of the next purge, in epoch seconds.
     purge_at: AtomicI64,
-    /// The stream that has had a user's key.
+    /// The stream of which a key has been a user's key.
     fitting: Mutex<Option<Box<str>>>,
 }
 
 impl PostgresSink {
-    /// A sink for the database that `settings` describe, with tombstones that stay for `tombstone`; no I/O.
+    /// Creates a sink for the database in `settings`, with tombstones that are retained for `tombstone`; no I/O.
     #[must_use]
     pub fn new(settings: &PostgresSettings, signer: Option<TokenSigner>, tombstone: time::Duration) -> Self {
         let database = settings.database(signer, statement::SETUP);
         Self { database, tombstone, purge_at: AtomicI64::new(i64::MIN), fitting: Mutex::default() }
     }
 
-    /// The line to it.
+    /// Returns the database client.
     #[must_use]
     pub fn database(&self) -> &PostgresDatabase {
         &self.database
@@ -104,8 +105,8 @@ impl PostgresSink {
         SinkOutcome { applied, duplicate, stale, tombstones, failures }
     }
 
-    /// Whether a batch before has shown that this stream is one of users. Its keys are all alike, so a key that is none is
-    /// the record's fault then, also where its neighbours are not beside it any more.
+    /// Returns whether an earlier batch has shown that this stream contains users. All keys of a stream have the same
+    /// schema, so a key that is not a user's is then the record's error, even if the batch contains no user's key.
     fn has_fitted(&self, change: &Change<'_>) -> bool {
         self.fitting.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(change.source.arn())
     }
@@ -117,7 +118,8 @@ impl PostgresSink {
         }
     }
 
-    /// Takes tombstones away that have had their time, now and then. Nothing depends on when, so nothing fails with it.
+    /// Deletes expired tombstones from time to time. Nothing depends on the time of their deletion, so an error is only
+    /// logged.
     async fn purge(&self, invocation: &Invocation) {
         let now = invocation.now.unix_timestamp();
         if now < self.purge_at.load(Ordering::Relaxed) {
@@ -129,7 +131,7 @@ impl PostgresSink {
             session.client().execute(&statement, &[&before, &PURGE_ROWS]).await
         });
         let pause = match purged.await {
-            // There are more.
+            // There may be more expired tombstones.
             Ok(rows) if i64::try_from(rows).is_ok_and(|rows| rows >= PURGE_ROWS) => 0,
             Ok(_) => PURGE_PAUSE_SECONDS,
             Err(fault) => {
@@ -156,7 +158,7 @@ impl PostgresSink {
         self.takes_rows(until).await
     }
 
-    /// Whether the table takes a row that is beyond doubt.
+    /// Checks whether the table accepts a row that is certainly valid.
     async fn takes_rows(&self, until: Instant) -> Result<(), ServingError> {
         let probed =
             self.database.run(until, |session| async move { session.client().batch_execute(statement::PROBE).await });
@@ -174,11 +176,11 @@ impl PostgresSink {
     }
 }
 
-/// Why the replica serves nobody now.
+/// An error that prevents the replica from processing any batch at present.
 enum ServingError {
-    /// Someone has to mend it.
+    /// An operator has to correct it.
     Broken(String),
-    /// It may pass.
+    /// The error may resolve without a correction.
     Transient(String),
 }
 
@@ -192,8 +194,9 @@ impl From<PostgresError> for ServingError {
     }
 }
 
-/// Whether a server that refuses a statement so may take it a moment later: it lacks a resource, is in maintenance, is
-/// busy with another transaction or has an error of its own. SQLSTATE classes 40, 53, 55, 57, 58 and XX.
+/// Returns whether a server that rejects a statement with this code may accept it a moment later: it lacks a resource,
+/// is in maintenance, is busy with another transaction or has an internal error. SQLSTATE classes 40, 53, 55, 57, 58
+/// and XX.
 fn passes(code: &SqlState) -> bool {
     ["40", "53", "55", "57", "58", "XX"].iter().any(|class| code.code().starts_with(class))
 }
@@ -257,7 +260,7 @@ impl Sink for PostgresSink {
     }
 }
 
-/// The rows of these changes, and what is none.
+/// Returns the rows of these changes, and the changes that cannot be encoded as rows.
 fn rows<'c>(settled: &[&'c Change<'_>], now: OffsetDateTime) -> (Vec<UserRow<'c>>, Vec<(usize, RowEncodeError)>) {
     let (mut rows, mut refused) = (Vec::with_capacity(settled.len()), Vec::new());
     for (place, change) in settled.iter().enumerate() {
@@ -269,7 +272,8 @@ fn rows<'c>(settled: &[&'c Change<'_>], now: OffsetDateTime) -> (Vec<UserRow<'c>
     (rows, refused)
 }
 
-/// If every record's key is unlike a user's, it is the table that is unlike this one, and no record's fault.
+/// Returns an error if no record's key is a user's key: then the source is not a table of users, which is not the error
+/// of any record.
 fn wrong_table_error(rows: &[UserRow<'_>], refused: &[(usize, RowEncodeError)]) -> Option<String> {
     let other = |(_, refused): &(usize, RowEncodeError)| *refused == RowEncodeError::NoRow(RowError::Key);
     let all = rows.is_empty() && refused.iter().all(other);

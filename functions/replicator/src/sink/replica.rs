@@ -1,8 +1,9 @@
-//! A sink that holds items and can tell them: [`Replica`], what maintenance compares, fills and mends.
+//! A sink whose stored items can be read back: [`Replica`], which maintenance compares, backfills and repairs.
 //!
-//! The stream writes through [`Sink::apply`]; everything else goes through [`Replica::put`], whose writes say over what
-//! they may go. There are two such: over nothing at all (a backfill, which any streamed change beats) and over exactly
-//! what was read (a reconciled write, which loses to whatever came in between).
+//! Stream changes are written with [`Sink::apply`]; all other writes use [`Replica::put`] and carry a condition on the
+//! stored state. There are two conditions: the key is absent (a backfill, which every streamed change overrides), or
+//! the stored revision is exactly the one that was read (a reconciled write, which is rejected if another write came in
+//! between).
 
 use futures::future::BoxFuture;
 use shared::change::CanonicalKey;
@@ -15,20 +16,20 @@ use time::OffsetDateTime;
 
 use super::Sink;
 
-/// A write beside the stream.
+/// A write that does not come from the stream.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplicaWrite<'w> {
-    /// Of which item.
+    /// The item's key.
     pub key: &'w CanonicalKey,
-    /// What shall stand there.
+    /// The state to write.
     pub target: WriteTarget<'w>,
-    /// Its age.
+    /// The revision of the new state.
     pub revision: Revision,
-    /// Over what it may go.
+    /// The condition on the stored state.
     pub over: ReplicaCondition,
 }
 
-/// What a write leaves.
+/// The state that a write leaves.
 #[derive(Debug, Clone, Copy)]
 pub enum WriteTarget<'w> {
     /// An item of the source.
@@ -40,25 +41,25 @@ pub enum WriteTarget<'w> {
     },
 }
 
-/// Over what a write may go; if anything else stands there it is refused.
+/// The condition on the stored state of a key; if it is not met, the write is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplicaCondition {
-    /// No item and no tombstone.
+    /// The key has neither an item nor a tombstone.
     IfAbsent,
-    /// What has this revision, or, if it is none, nothing or what has none.
+    /// The stored state has this revision; `None` requires that it is absent or has no revision.
     Revision(Option<Revision>),
 }
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteResult {
-    /// It stands.
+    /// The state was written.
     Written,
-    /// Something else stood there.
+    /// The stored state does not meet the condition.
     ConditionFailed,
-    /// This replica can never hold it; the reason may quote the item and is not logged.
+    /// This replica can never store the item; the reason may quote the item and is not logged.
     Permanent(String),
-    /// It may stand or not; another try may succeed.
+    /// The write may or may not have been done; a retry may succeed.
     Transient(String),
 }
 
@@ -68,16 +69,16 @@ pub enum WriteResult {
 pub struct ReplicaReadError {
     /// The sink's name.
     pub sink: &'static str,
-    /// Why, in words that hold none of an item's values.
+    /// The description, which contains no value of an item.
     pub reason: String,
 }
 
-/// What a read found.
+/// The result of a read.
 #[derive(Debug, Default)]
 pub struct ReplicaReadOutput {
-    /// One for each key, in their order.
+    /// One entry for each key, in the order of the keys.
     pub held: Vec<Option<ReplicaItem>>,
-    /// What it cost, in read capacity units.
+    /// The consumed read capacity units.
     pub units: f64,
 }
 
@@ -86,36 +87,36 @@ pub struct ReplicaReadOutput {
 pub struct ReplicaPage {
     /// Items and tombstones, each with its key.
     pub held: Vec<(CanonicalKey, ReplicaItem)>,
-    /// Where to go on; nothing at the end.
+    /// The key after which to continue; `None` on the last page.
     pub next: Option<CanonicalKey>,
-    /// What it cost, in read capacity units.
+    /// The consumed read capacity units.
     pub units: f64,
 }
 
-/// A sink that holds items.
+/// A sink that stores items.
 pub trait Replica: Sink {
-    /// What stands under these keys, read consistently.
+    /// Reads the stored state under these keys, consistently.
     ///
     /// # Errors
-    /// [`ReplicaReadError`] if the replica does not tell all of it.
+    /// [`ReplicaReadError`] if any of it cannot be read.
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>>;
 
-    /// A page of a segment, after the key `after` if that is given, read consistently.
+    /// Reads a page of a segment, after the key `after` if it is given, consistently.
     ///
     /// # Errors
-    /// [`ReplicaReadError`] if the replica does not tell it.
+    /// [`ReplicaReadError`] if the page cannot be read.
     fn scan<'s>(
         &'s self,
         segment: ScanSegment,
         after: Option<&'s CanonicalKey>,
     ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>>;
 
-    /// Why this replica can never hold what a write would leave, as far as that is known without asking it. [`Replica::put`]
-    /// refuses at least that, and returns it as [`WriteResult::Permanent`].
+    /// Returns the reason if this replica can never store the state that a write would leave, as far as that can be
+    /// determined without a request. [`Replica::put`] rejects at least these writes, with [`WriteResult::Permanent`].
     fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String>;
 
-    /// Does these writes, one an item, and returns by `invocation.stop_at` at the latest; answers for each of them, in
-    /// their order.
+    /// Performs these writes, at most one per item, and returns by `invocation.deadline` at the latest. Returns a
+    /// result for each of them, in their order.
     fn put<'s>(&'s self, writes: &'s [ReplicaWrite<'s>], invocation: &'s Invocation)
     -> BoxFuture<'s, Vec<WriteResult>>;
 }

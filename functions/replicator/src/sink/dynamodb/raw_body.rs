@@ -1,12 +1,13 @@
-//! Sends a request body of our own through the SDK's `PutItem`.
+//! Sends a prepared request body through the SDK's `PutItem`.
 //!
-//! A stream image already is the JSON that `PutItem` takes. Decoding it into the SDK's attribute values only for the
-//! SDK to write them out again would cost more than all else this function does, and each type is a chance to change
-//! a value. So the body is spliced from the image's own bytes, and put in place of the SDK's before the request is
-//! signed; the endpoint, the signature, the retries and the reading of errors stay the SDK's.
+//! A stream image already is the JSON that `PutItem` accepts. Decoding it into the SDK's attribute values only for the
+//! SDK to serialize them again would cost more than everything else that this function does, and each type is a chance
+//! to change a value. Therefore the body is assembled from the image's own bytes, and replaces the SDK's body before
+//! the request is signed; the SDK still provides the endpoint, the signature, the retries and the parsing of errors.
 //!
-//! The body travels beside the call in a task-local, because an interceptor per call costs a copy of the client's
-//! whole configuration per call. It is placed once, before the retry loop, from where each attempt clones it for free.
+//! The body is passed to the interceptor in a task-local, because an interceptor per call requires a copy of the
+//! client's complete configuration per call. It is set once, before the retry loop, from where each attempt clones it
+//! at no cost.
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -25,7 +26,7 @@ pub(super) async fn with_raw_body<F: Future>(body: Bytes, call: F) -> F::Output 
     BODY.scope(body, call).await
 }
 
-/// Puts the body of [`with_raw_body`] into the request; calls made without it keep the SDK's.
+/// Replaces the request's body with that of [`with_raw_body`]; calls made without it keep the SDK's body.
 #[derive(Debug)]
 pub(super) struct RawBodyInterceptor;
 

@@ -1,4 +1,4 @@
-//! The `DynamoDB` replica as maintenance sees it: read back, scanned, and written beside the stream.
+//! The `DynamoDB` replica for maintenance: read back, scanned, and written independently of the stream.
 
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use futures::future::BoxFuture;
@@ -15,7 +15,7 @@ use super::write_outcome::{self, WriteOutcome};
 use super::{DynamoDbSink, NAME, UNFINISHED, in_words, raw_body};
 use crate::sink::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget};
 
-/// The attribute that a replica's item has besides the source's.
+/// The attribute that every item of a replica has in addition to the source's attributes.
 const REVISION_NAME: &str = "_rev";
 
 impl Replica for DynamoDbSink {
@@ -90,7 +90,7 @@ impl DynamoDbSink {
             WriteOutcome::Transient(reason) | WriteOutcome::Fault(reason) | WriteOutcome::KeyRefused(reason) => {
                 WriteResult::Transient(reason)
             }
-            // The guard's verdicts, of which this is none.
+            // These outcomes come only from the revision guard, which this write does not use.
             WriteOutcome::Applied => WriteResult::Written,
             WriteOutcome::Duplicate | WriteOutcome::Stale => WriteResult::ConditionFailed,
         }

@@ -1,4 +1,4 @@
-//! The bytes of a guarded `PutItem`, spliced around an image that stays unread.
+//! The bytes of a conditional `PutItem`, assembled around an image that stays undecoded.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,23 +14,24 @@ use time::{Duration, OffsetDateTime};
 
 use crate::sink::{ReplicaCondition, ReplicaWrite, WriteTarget};
 
-/// The reserved names as a key is written in JSON, unless it is written with escapes.
+/// The reserved names as they are written in JSON, unless with escapes.
 const RESERVED_IN_JSON: [&str; 3] = ["\"_rev\"", "\"_tombstone_expires_at\"", "\"_deleted_by_ttl\""];
 
-/// How an escaped ASCII letter begins in JSON.
+/// The first characters of an escaped ASCII letter in JSON.
 const ESCAPED_ASCII: &str = "\\u00";
 
-/// A guard over nothing or a lower revision, which tells on refusal what it found.
+/// The revision guard: the stored item has no revision or a lower one. If it rejects the write, the response contains
+/// the stored item.
 const REVISION_CONDITION: &str = concat!(
     r#","ReturnValuesOnConditionCheckFailure":"ALL_OLD","#,
     r#""ConditionExpression":"attribute_not_exists(#r) OR #r < :r","#,
     r##""ExpressionAttributeNames":{"#r":"_rev"},"ExpressionAttributeValues":{":r":{"B":""##
 );
 
-/// 31 bytes in base64, which is the longest revision.
+/// The length of 31 bytes, the longest revision, in base64.
 const REVISION_TEXT_BYTES: usize = 44;
 
-/// Why no request can be made of a change.
+/// A change that cannot be encoded as a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EncodeError {
     #[error("the image carries the attribute {0}, which is reserved for replicas: rename it in the source")]
@@ -43,7 +44,7 @@ pub(super) enum EncodeError {
     View,
 }
 
-/// Makes the requests to one table.
+/// Encodes the requests to one table.
 #[derive(Debug)]
 pub(super) struct RequestEncoder {
     /// The table's name as JSON.
@@ -59,7 +60,7 @@ impl RequestEncoder {
         Self { head: format!("{{\"TableName\":{table}{REVISION_CONDITION}"), table, tombstone }
     }
 
-    /// The body of the request that brings `change` to the replica, if the guard lets it.
+    /// Returns the body of the request that writes `change` to the replica, if the revision guard allows it.
     pub(super) fn put(&self, change: &Change<'_>, now: OffsetDateTime) -> Result<Bytes, EncodeError> {
         let mut buffer = [0; REVISION_TEXT_BYTES];
         let revision = text(change.revision.encode().as_ref(), &mut buffer);
@@ -77,7 +78,7 @@ impl RequestEncoder {
         Ok(Bytes::from(body))
     }
 
-    /// The body of the request for a write beside the stream.
+    /// Returns the body of the request for a write that does not come from the stream.
     pub(super) fn write(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Result<Bytes, EncodeError> {
         let mut buffer = [0; REVISION_TEXT_BYTES];
         let revision = text(write.revision.encode().as_ref(), &mut buffer);
@@ -90,7 +91,7 @@ impl RequestEncoder {
         let attributes = own(&attributes)?;
         let mut body = format!(r#"{{"TableName":{},"ConditionExpression":"#, self.table);
         match write.over {
-            // Any attribute of the key tells whether anything is there.
+            // Any key attribute is sufficient to check whether the key is absent.
             ReplicaCondition::IfAbsent => {
                 let TopLevel { first, .. } =
                     serde_json::from_str(write.key.as_str()).map_err(|_| EncodeError::Names)?;
@@ -115,14 +116,14 @@ impl RequestEncoder {
     }
 }
 
-/// What stands between the braces of an image that carries no reserved attribute.
+/// Returns the text between the braces of an image, which must not contain a reserved attribute.
 fn own(attributes: &str) -> Result<&str, EncodeError> {
     refuse_reserved(attributes)?;
     let inner = attributes.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
     Ok(inner.ok_or(EncodeError::NotAMap)?.trim())
 }
 
-/// Adds the item's attributes and what replication adds to them, and closes the item and the body.
+/// Appends the item's attributes and those that replication adds, and closes the item and the body.
 fn push_item(body: &mut String, attributes: &str, revision: &str, gone: Option<(OffsetDateTime, bool)>) {
     if !attributes.is_empty() {
         body.push_str(attributes);
@@ -142,13 +143,14 @@ fn push_item(body: &mut String, attributes: &str, revision: &str, gone: Option<(
     body.push_str("}}");
 }
 
-/// The revision in base64, on the stack.
+/// Returns the revision in base64, without an allocation.
 fn text<'t>(revision: &[u8], buffer: &'t mut [u8; REVISION_TEXT_BYTES]) -> &'t str {
     let length = BASE64_STANDARD.encode_slice(revision, buffer.as_mut_slice()).unwrap_or_default();
     std::str::from_utf8(&buffer[..length]).unwrap_or_default()
 }
 
-/// Reads the names only of an image that a cheap search finds suspect: almost none is.
+/// Fails if the image has a reserved attribute. The attribute names are parsed only if a cheap text search finds the
+/// image suspect, which is rare.
 fn refuse_reserved(image: &str) -> Result<(), EncodeError> {
     let suspect = RESERVED_IN_JSON.iter().any(|name| image.contains(name)) || image.contains(ESCAPED_ASCII);
     if !suspect {
@@ -158,7 +160,7 @@ fn refuse_reserved(image: &str) -> Result<(), EncodeError> {
     reserved.map_or(Ok(()), |name| Err(EncodeError::Reserved(name)))
 }
 
-/// The first name and the first reserved one among an image's own attributes; what is nested or a value does not count.
+/// The first name and the first reserved name among an image's own attributes; nested names and values do not count.
 struct TopLevel {
     first: String,
     reserved: Option<&'static str>,
@@ -189,7 +191,7 @@ impl<'de> Deserialize<'de> for TopLevel {
     }
 }
 
-/// An attribute's name, borrowed unless it holds an escape.
+/// An attribute's name, borrowed unless it contains an escape.
 #[derive(Deserialize)]
 pub(super) struct TopLevelName<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 

@@ -1,8 +1,9 @@
-//! What a replica's table says of itself: who it is and what its keys are.
+//! The schema of a replica's table: its identity and its key.
 //!
-//! A record whose key does not fit the table is the table's fault, not the record's: it would be so for every record
-//! of the stream, and all of them would end in quarantine. So keys are compared before a write is tried. Only beside
-//! others that fit is it the record's: a stream's keys are all alike.
+//! A record whose key does not match the table's key schema shows an error of the table, not of the record: every
+//! record of the stream would fail in the same way, and all of them would end in quarantine. Therefore keys are
+//! compared before a write is attempted. It is an error of the record only if other records of the stream match: all
+//! keys of a stream have the same schema.
 
 use std::fmt;
 
@@ -22,12 +23,12 @@ pub(super) struct ReplicaSchema {
 }
 
 impl ReplicaSchema {
-    /// Asks the table.
+    /// Reads the schema from the table.
     pub(super) async fn of_table(table: &TableReader) -> Result<Self, TableReadError> {
         table.describe().await.map(|SourceDescription { arn, key, .. }| Self { arn, key })
     }
 
-    /// Whether the table can hold an item of this key, given as the stream's JSON.
+    /// Checks whether the table can store an item with this key, which is given as the stream's JSON.
     pub(super) fn admits(&self, key: &RawValue) -> Result<(), String> {
         let mut json = serde_json::Deserializer::from_str(key.get());
         match KeyMatcher(&self.key).deserialize(&mut json) {
@@ -50,7 +51,7 @@ impl fmt::Display for ReplicaSchema {
     }
 }
 
-/// Whether a key's attributes are those expected: each by name and type, none missing, none more.
+/// Checks whether a key has exactly the expected attributes, by name and type.
 struct KeyMatcher<'s>(&'s [(String, String)]);
 
 impl<'de> DeserializeSeed<'de> for KeyMatcher<'_> {

@@ -1,16 +1,16 @@
-//! What the service's answer to a guarded write means for the record.
+//! The meaning, for a record, of the service's response to a conditional write.
 //!
-//! | answer | verdict |
+//! | response | outcome |
 //! | --- | --- |
-//! | the condition failed, the item there has this revision | duplicate |
-//! | the condition failed, the item there has a later one | stale |
-//! | no such table, access denied, a malformed expression | fault of the sink as a whole |
-//! | the key does not match the schema | asked again of the table: its fault or the record's |
-//! | any other refusal of the values (size, index key, nesting, …) | permanent |
+//! | the condition failed, the stored item has this revision | duplicate |
+//! | the condition failed, the stored item has a later revision | stale |
+//! | no such table, access denied, a malformed expression | error of the sink as a whole |
+//! | the key does not match the schema | error of the table or of the record, decided by reading the schema again |
+//! | any other rejection of the values (size, index key, nesting, …) | permanent |
 //! | throttled, timed out, 5xx, connection lost, anything else | transient |
 //!
-//! The sentences stand in the `DynamoDB` developer guide ("Error handling") only in part; those recognised here are
-//! the service's own.
+//! The `DynamoDB` developer guide ("Error handling") documents these messages only in part; the ones matched here are
+//! those that the service returns.
 
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
 use shared::revision::Revision;
 use shared::table_reader::{error_chain, is_table_level_error};
 
-/// What became of one write.
+/// The result of one write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WriteOutcome {
     Applied,
@@ -27,15 +27,15 @@ pub(super) enum WriteOutcome {
     Stale,
     /// Another delivery may succeed.
     Transient(String),
-    /// No delivery will.
+    /// No delivery can succeed.
     Permanent(String),
-    /// No write of this batch will succeed, but another delivery may.
+    /// No write of this batch can succeed, but another delivery may.
     Fault(String),
-    /// The service says that the item's key does not match the table's.
+    /// The service reports that the item's key does not match the table's.
     KeyRefused(String),
 }
 
-/// The verdict on a write of revision `ours` that the SDK gave up.
+/// Returns the outcome of a write of revision `ours` for which the SDK returned an error.
 pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
     error: &SdkError<PutItemError, R>,
     ours: Revision,
@@ -69,7 +69,8 @@ fn of_a_validation(message: &str, reason: String) -> WriteOutcome {
     }
 }
 
-/// The guard refused: by what stands there, this is a redelivery, or late, or the replica is not ours to write.
+/// Classifies a rejection by the guard: the stored item shows that this is a redelivery, or late, or that the replica
+/// contains an item with an invalid revision.
 fn of_the_guard(refusal: &ConditionalCheckFailedException, ours: Revision) -> WriteOutcome {
     let there = match refusal.item().and_then(|item| item.get("_rev")) {
         Some(AttributeValue::B(bytes)) => Revision::decode(bytes.as_ref()).map_err(|error| error.to_string()),
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_cannot_be_read_is_not_quoted() {
-        // What comes with a refusal is an item.
+        // The response to a rejected write contains an item.
         let cut = std::io::Error::other("unexpected end");
         let unread = SdkError::<PutItemError, &str>::response_error(cut, r#"{"Item":{"email":{"S":"ada@example"#);
         let WriteOutcome::Transient(said) = of(&unread, revision("5")) else { panic!("another delivery may succeed") };

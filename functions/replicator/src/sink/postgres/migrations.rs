@@ -1,7 +1,7 @@
-//! The tables of the PostgreSQL replica, step by step, as `migrations/` has them. [`migrate`]
+//! The schema migrations of the PostgreSQL replica, from the folder `migrations/`. [`migrate`]
 //!
-//! They are applied by the maintenance task `migrate`, and by `local`; never when a function starts: a cold start has no time
-//! for it, and a function that reads and writes rows needs no right to change tables.
+//! They are applied by the maintenance task `migrate`, and by `local`, but never when a function starts: a cold start
+//! has no time for it, and a function that reads and writes rows needs no right to change tables.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use refinery::{Migration, Runner};
 use shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind};
 use tokio::time::{Instant, timeout_at};
 
-/// In order; a step that was applied somewhere is never changed.
+/// In ascending order; a migration that has been applied anywhere must never be changed.
 const STEPS: [(&str, &str); 4] = [
     ("V1__users", include_str!("../../../migrations/V1__users.sql")),
     ("V2__times", include_str!("../../../migrations/V2__times.sql")),
@@ -17,37 +17,37 @@ const STEPS: [(&str, &str); 4] = [
     ("V4__folding", include_str!("../../../migrations/V4__folding.sql")),
 ];
 
-/// Where refinery keeps what was applied.
+/// The query for the applied migrations, in refinery's table.
 const HISTORY: &str = "select version from refinery_schema_history";
 
-/// Two tasks at once apply each step once. The number is only ours.
+/// An advisory lock, so that two concurrent tasks apply each migration once. The number is arbitrary.
 const ONE_AT_A_TIME: &str = "select pg_advisory_lock(5926110247031844701)";
 
-/// Why the tables are not as they should be.
+/// A migration that failed, or whose state cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    /// The database is not to be used.
+    /// The database cannot be used.
     #[error(transparent)]
     Database(#[from] PostgresError),
-    /// A step is none. It is known before anything is asked.
+    /// A migration is malformed. [`migrate`] detects this before it connects.
     #[error("a migration is malformed: {0}")]
     Malformed(#[source] refinery::Error),
-    /// A step failed; it left nothing, and those before it stay.
+    /// A migration failed; it has left no changes, and the ones before it stay applied.
     #[error("{setting} {address} could not be migrated: {cause}")]
     Step {
         /// The variable that names the database.
         setting: &'static str,
-        /// Where it is.
+        /// The database's location.
         address: String,
-        /// What the server said.
+        /// The server's error message.
         cause: String,
     },
 }
 
-/// Applies the steps that are missing, and answers their names.
+/// Applies the pending migrations, and returns their names.
 ///
 /// # Errors
-/// [`MigrationError`], which names the step. What was applied before it stays.
+/// [`MigrationError`], which names the migration. The ones before it stay applied.
 pub async fn migrate(database: &PostgresDatabase, until: Instant) -> Result<Vec<String>, MigrationError> {
     let runner = Runner::new(&steps()?);
     let mut client = database.dedicated_connection(until).await?;
@@ -64,11 +64,11 @@ pub async fn migrate(database: &PostgresDatabase, until: Instant) -> Result<Vec<
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
-/// Lets `user` in, if it is not the owner itself: makes the role, lets it log in by IAM where the server knows that, and
-/// grants it the rows of all tables.
+/// Grants access to `user`, unless it is the current user, i.e. the owner: creates the role, allows it to log in with
+/// IAM if the server supports that, and grants it access to the rows of all tables.
 ///
 /// # Errors
-/// [`MigrationError`], which says what the server refuses.
+/// [`MigrationError`], which contains the server's error.
 pub async fn grant_app_role(database: &PostgresDatabase, user: &str, until: Instant) -> Result<(), MigrationError> {
     let (name, text) = (user.replace('"', "\"\""), user.replace('\'', "''"));
     let sql = format!(
@@ -85,15 +85,15 @@ pub async fn grant_app_role(database: &PostgresDatabase, user: &str, until: Inst
     Ok(asked.await?)
 }
 
-/// The steps that are missing there, by name.
+/// Returns the names of the pending migrations.
 ///
 /// # Errors
-/// [`MigrationError`] if the database does not tell.
+/// [`MigrationError`] if the database does not respond.
 pub async fn pending(database: &PostgresDatabase, until: Instant) -> Result<Vec<String>, MigrationError> {
     let asked = database.run(until, |session| async move { session.client().query(HISTORY, &[]).await }).await;
     let applied: BTreeSet<i32> = match asked {
         Ok(rows) => rows.iter().filter_map(|row| row.try_get(0).ok()).collect(),
-        // No table of that name: nothing was ever applied.
+        // refinery's table does not exist: no migration was ever applied.
         Err(fault) if fault.kind == PostgresErrorKind::NotMigrated => BTreeSet::new(),
         Err(fault) => return Err(fault.into()),
     };
@@ -105,7 +105,7 @@ fn steps() -> Result<Vec<Migration>, MigrationError> {
     STEPS.iter().map(|(name, sql)| Migration::unapplied(name, sql).map_err(MigrationError::Malformed)).collect()
 }
 
-/// refinery's own sentence ends before the server's.
+/// Returns the error with its sources: refinery's own message does not contain the server's.
 fn causes(error: &refinery::Error) -> String {
     let mut said = error.to_string();
     let mut source = std::error::Error::source(error);

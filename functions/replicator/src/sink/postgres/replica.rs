@@ -1,4 +1,4 @@
-//! The PostgreSQL replica as maintenance sees it: read back, scanned, and written beside the stream.
+//! The PostgreSQL replica for maintenance: read back, scanned, and written independently of the stream.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,15 +19,15 @@ use super::write::{RowFailure, UpsertMode};
 use super::{NAME, PostgresSink, statement};
 use crate::sink::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult};
 
-/// Of items of 400 KB, which is the most, some 100 MB.
+/// With items of 400 KB, the maximum, this is some 100 MB.
 const PAGE_ROWS: i64 = 250;
-/// A read has no deadline of its own: who reads looks at the clock between pages.
+/// A read has no deadline argument: callers check the time between pages.
 const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Replica for PostgresSink {
     fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
         async move {
-            // What is no user's key is none of this table.
+            // A key that is not a user's cannot be in this table.
             let (mut places, mut users, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
             for (place, key) in keys.iter().enumerate() {
                 if let Ok((user, second)) = columns::key(key) {
@@ -130,7 +130,7 @@ impl PostgresSink {
         puts
     }
 
-    /// What a row holds, of its revision, its item and whether it expired, from this column on.
+    /// Reads the revision, the item and the expired flag of a row, from the column `from` on.
     fn held(&self, row: &tokio_postgres::Row, from: usize) -> Result<ReplicaItem, ReplicaReadError> {
         let wrong = |error: tokio_postgres::Error| self.unread(&error);
         let revision: &[u8] = row.try_get(from).map_err(wrong)?;
@@ -150,7 +150,7 @@ impl PostgresSink {
     }
 }
 
-/// The part of all hashes that a segment is of, both ends included.
+/// Returns the range of hashes that belongs to a segment, both ends inclusive.
 fn hashes(ScanSegment { segment, total_segments: of }: ScanSegment) -> (i64, i64) {
     let bound = |part: u32| i128::from(i64::MIN) + (i128::from(u64::MAX) + 1) * i128::from(part) / i128::from(of);
     let whole = |bound: i128| i64::try_from(bound).unwrap_or(i64::MAX);
@@ -164,7 +164,7 @@ fn key_of(user: &str, second: &str) -> Result<CanonicalKey, ReplicaReadError> {
 
 fn unread(fault: PostgresError) -> ReplicaReadError {
     let reason = match fault.kind {
-        // The reason is for the log, and this one may be about the values asked for.
+        // The reason is for the log, and this error may quote the requested values.
         PostgresErrorKind::Refused(code) => format!("{} refused a read (SQLSTATE {})", super::SETTING, code.code()),
         _ => fault.reason,
     };

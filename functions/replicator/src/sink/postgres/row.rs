@@ -1,4 +1,4 @@
-//! Rows of the table, made of changes and of writes, and the arrays that carry many of them in one statement.
+//! Table rows, encoded from changes and writes, and the arrays that carry many of them in one statement.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::sink::{ReplicaCondition, ReplicaWrite, WriteTarget};
 
-/// Why a change is no row.
+/// A change that cannot be encoded as a row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RowEncodeError {
     #[error(transparent)]
@@ -24,7 +24,7 @@ pub(super) enum RowEncodeError {
 /// A row to be written.
 #[derive(Debug)]
 pub(super) struct UserRow<'a> {
-    /// The place of what it was made of.
+    /// The index of the change or write that the row was encoded from.
     pub(super) place: usize,
     key: &'a CanonicalKey,
     user_id: Cow<'a, str>,
@@ -35,12 +35,12 @@ pub(super) struct UserRow<'a> {
     gone: Option<OffsetDateTime>,
     expired: bool,
     changed_at: Option<OffsetDateTime>,
-    /// The revision that must stand there, if the write asks for one.
+    /// The stored revision that the write requires, if any.
     expected: Option<RevisionBytes>,
 }
 
 impl<'a> UserRow<'a> {
-    /// The row that a change leaves; a tombstone is laid `now`.
+    /// Returns the row for a change; a tombstone gets the time `now`.
     pub(super) fn of_change(place: usize, change: &'a Change<'_>, now: OffsetDateTime) -> Result<Self, RowEncodeError> {
         let key = change.key.canonical();
         let row = Self::bare(place, key, change.revision, change.approximate_creation_time)?;
@@ -51,7 +51,7 @@ impl<'a> UserRow<'a> {
         }
     }
 
-    /// The row that a write beside the stream leaves.
+    /// Returns the row for a write that does not come from the stream.
     pub(super) fn of_write(
         place: usize,
         write: &ReplicaWrite<'a>,
@@ -101,24 +101,24 @@ impl<'a> UserRow<'a> {
         Ok(self)
     }
 
-    /// Its user and its second, in their one spelling.
+    /// Returns the row's user ID and second, in canonical form.
     pub(super) fn names(&self) -> (&str, &str) {
         (&self.user_id, &self.second)
     }
 
-    /// Whether it is a write over exactly what was read.
+    /// Returns whether the write requires a stored revision.
     pub(super) fn is_over_a_revision(&self) -> bool {
         self.expected.is_some()
     }
 
-    /// Rows are written in the order of their keys: two statements that lock the same rows in different orders would
-    /// wait for each other.
+    /// Sorts rows by their keys before they are written: two statements that lock the same rows in different orders
+    /// would wait for each other.
     pub(super) fn sort(rows: &mut [Self]) {
         rows.sort_unstable_by(|one, other| one.key.cmp(other.key));
     }
 }
 
-/// Many rows, a list a column, in the order of the statements' parameters.
+/// Many rows, as one list per column, in the order of the statements' parameters.
 pub(super) struct ColumnArrays<'r> {
     user_id: Vec<&'r str>,
     second: Vec<&'r str>,
@@ -167,7 +167,7 @@ impl<'r> ColumnArrays<'r> {
         }
     }
 
-    /// The parameters of a statement that takes no expected revision.
+    /// Returns the parameters of a statement without expected revisions.
     pub(super) fn parameters(&self) -> [&(dyn ToSql + Sync); 17] {
         [
             &self.user_id,
@@ -190,7 +190,7 @@ impl<'r> ColumnArrays<'r> {
         ]
     }
 
-    /// The parameters of a statement over expected revisions.
+    /// Returns the parameters of a statement with expected revisions.
     pub(super) fn expecting(&self) -> Vec<&(dyn ToSql + Sync)> {
         let mut parameters = self.parameters().to_vec();
         parameters.push(&self.expected);

@@ -1,10 +1,10 @@
-//! The statements of the replica. Each takes lists, one value a row, and is one round trip for all of them.
+//! The SQL statements of the replica. Each takes lists, with one value per row, and is one round trip for all rows.
 //!
-//! Numbers and JSON travel as text and are read by the server: no float is between, and what is no number is an error of
-//! that row. Rows come sorted by their keys and are locked in that order, because `unnest` keeps it.
+//! Numbers and JSON are sent as text and parsed by the server: no float is involved, and a text that is not a number is
+//! an error of its row. Rows are sorted by their keys and are locked in that order, because `unnest` preserves it.
 
-/// A new session is told to go by the indexes: a plan is made once a session, often while the table is still empty, and
-/// kept when it has millions of rows.
+/// Makes a new session use the indexes: a statement is planned once per session, often while the table is still empty,
+/// and the plan is still used when the table has millions of rows.
 pub(super) const SETUP: &str = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
     set jit = off";
 
@@ -71,7 +71,7 @@ macro_rules! list_names {
     };
 }
 
-/// What a write leaves of the row that it goes over: all of its own, nothing of the other.
+/// The assignments of an update: all columns get the new row's values, and none keeps its old value.
 macro_rules! replaced_by {
     ($name:literal) => {
         concat!(
@@ -110,11 +110,12 @@ macro_rules! replaced_by {
     };
 }
 
-/// The guarded write: over nothing or over a lower revision. It answers how many rows were written, how many of them are
-/// tombstones, and how many were refused for the very same revision; the rest is stale.
+/// The write with the revision guard: each row is written if its key has no row or one with a lower revision. It
+/// returns how many rows were written, how many of them are tombstones, and how many were rejected because of the same
+/// revision; the rest are stale.
 ///
-/// What stands there is looked up before, in the statement's snapshot, so that a replay writes and locks nothing; what
-/// comes in between is the conflict's to refuse, and counts as stale.
+/// The stored revisions are read first, in the statement's snapshot, so that a replay writes and locks nothing. A row
+/// that another transaction writes in between is rejected by the `on conflict` clause, and counts as stale.
 pub(super) const APPLY: &str = concat!(
     "with told as materialized (select ",
     typed!("list"),
@@ -141,7 +142,7 @@ pub(super) const APPLY: &str = concat!(
            (select count(*) from told where standing = revision)"#
 );
 
-/// A write over nothing; it answers the keys that were written.
+/// The insert of rows whose keys have no row; it returns the keys that were written.
 pub(super) const INSERT: &str = concat!(
     "insert into users (",
     columns!(),
@@ -154,8 +155,8 @@ pub(super) const INSERT: &str = concat!(
     r#") on conflict (user_id, "timestamp") do nothing returning user_id, "timestamp"::text"#
 );
 
-/// A write over exactly the revisions of `$18`; it answers the keys that were written. Rows are locked in the lists' order
-/// before any is changed.
+/// The update of rows that have exactly the revisions in `$18`; it returns the keys that were written. Rows are locked
+/// in the lists' order before any is changed.
 pub(super) const REPLACE: &str = concat!(
     "with told as materialized (select ",
     typed!("list"),
@@ -174,7 +175,7 @@ pub(super) const REPLACE: &str = concat!(
     returning users.user_id, users."timestamp"::text"#
 );
 
-/// Whether the table takes a row that is beyond doubt: the insert is undone by the error that follows it.
+/// Checks whether the table accepts a row that is certainly valid: the error that follows the insert rolls it back.
 pub(super) const PROBE: &str = r#"do $$ begin
     insert into users (user_id, "timestamp", revision, name, email, status, attributes, expires_at, version, created_at,
         updated_at, item, changed_at, name_folded, email_domain)
@@ -182,31 +183,32 @@ pub(super) const PROBE: &str = r#"do $$ begin
     raise sqlstate 'MR001';
 end $$"#;
 
-/// The error that [`PROBE`] ends with if all is well.
+/// The error code that [`PROBE`] ends with if the row was accepted.
 pub(super) const PROBED: &str = "MR001";
 
-/// Takes tombstones away that were laid before `$1`, `$2` of them at most, and none that somebody else is at.
+/// Deletes tombstones that were created before `$1`, at most `$2` of them, and none that another transaction has
+/// locked.
 pub(super) const PURGE: &str = r#"delete from users where (user_id, "timestamp") in (
         select user_id, "timestamp" from users where deleted_at < $1 order by deleted_at limit $2
         for update skip locked)
     and deleted_at < $1"#;
 
-/// What stands under these keys, with the place of each.
+/// Reads the rows under these keys, each with the index of its key.
 pub(super) const READ: &str = r#"select list.place, users.revision, users.item::text, users.expired
     from unnest($1::text[], $2::text[]) with ordinality as list (user_id, second, place)
     join users on users.user_id = list.user_id and users."timestamp" = list.second::numeric"#;
 
-/// A page of a segment of the table, from the hash `$1` to `$2`, of `$3` rows at most: the first one.
+/// The first page of a segment of the table, from the hash `$1` to `$2`: at most `$3` rows.
 pub(super) const SCAN: &str = r#"select user_id, "timestamp"::text, revision, item::text, expired from users
     where hashtextextended(user_id, 0) between $1 and $2
     order by hashtextextended(user_id, 0), user_id, "timestamp" limit $3"#;
 
-/// The page after the user `$4` and the second `$5`.
+/// The page of a segment after the user `$4` and the second `$5`.
 pub(super) const SCAN_ON: &str = r#"select user_id, "timestamp"::text, revision, item::text, expired from users
     where hashtextextended(user_id, 0) between hashtextextended($4::text, 0) and $2
       and hashtextextended(user_id, 0) >= $1
       and (hashtextextended(user_id, 0), user_id, "timestamp") > (hashtextextended($4::text, 0), $4, $5::text::numeric)
     order by hashtextextended(user_id, 0), user_id, "timestamp" limit $3"#;
 
-/// Whether the server takes no writes, and whether this user may do what the replicator does.
+/// Returns whether the server is read-only.
 pub(super) const CHECK: &str = "select pg_is_in_recovery() or current_setting('transaction_read_only') = 'on'";

@@ -1,4 +1,4 @@
-//! Writes rows by a statement for all of them, and finds those that it fails for.
+//! Writes rows with one statement for all of them, and locates the rows that make it fail.
 
 use std::collections::HashMap;
 
@@ -9,29 +9,29 @@ use tokio::time::Instant;
 use super::row::{ColumnArrays, UserRow};
 use super::{PostgresSink, ServingError, statement};
 
-/// Over what the rows go.
+/// The condition on the stored rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UpsertMode {
-    /// Nothing or a lower revision: the guard.
+    /// No row, or a row with a lower revision: the revision guard.
     Lower,
-    /// Nothing.
+    /// No row.
     IfAbsent,
     /// Exactly the revisions that the rows expect.
     Expected,
 }
 
-/// What became of rows.
+/// The result of writing rows.
 #[derive(Debug, Default)]
 pub(super) struct UpsertOutput {
-    /// How many the guard let through, and what it refused.
+    /// The counts of rows that the guard accepted and rejected.
     pub(super) counts: UpsertCounts,
-    /// The places of those that were written over nothing or over what they expected.
+    /// The indexes of the rows written with [`UpsertMode::IfAbsent`] or [`UpsertMode::Expected`].
     pub(super) places: Vec<usize>,
-    /// The places of those that are not written, or may not be, and why.
+    /// The indexes of the rows that were not written, or may not have been, each with the error.
     pub(super) left: Vec<(usize, RowFailure)>,
 }
 
-/// What the guard came to.
+/// The result of the revision guard.
 #[derive(Debug, Default)]
 pub(super) struct UpsertCounts {
     pub(super) applied: usize,
@@ -41,7 +41,7 @@ pub(super) struct UpsertCounts {
 }
 
 impl UpsertCounts {
-    /// Adds what the statement answered for so many rows.
+    /// Adds the counts that the statement returned for `rows` rows.
     fn add(&mut self, answered: &tokio_postgres::Row, rows: usize) {
         let count = |place: usize| answered.try_get::<_, i64>(place).ok().and_then(|count| usize::try_from(count).ok());
         let [applied, tombstones, duplicate] = [0, 1, 2].map(|place| count(place).unwrap_or_default());
@@ -54,18 +54,18 @@ impl UpsertCounts {
     }
 }
 
-/// Why a row is left.
+/// An error of a row that was not written.
 #[derive(Debug, Clone)]
 pub(super) enum RowFailure {
-    /// The server cannot hold it.
+    /// The server cannot store the row.
     Poison(String),
-    /// Another try may succeed.
+    /// A retry may succeed.
     Fault(String),
 }
 
 impl PostgresSink {
-    /// Writes these rows, sorted by their keys: all at once if it goes, and by halves where the server finds an error about
-    /// a value.
+    /// Writes these rows, which must be sorted by their keys: all at once if possible, and by bisection if the server
+    /// reports an error about a value.
     pub(super) async fn write(&self, rows: &[UserRow<'_>], over: UpsertMode, until: Instant) -> UpsertOutput {
         let mut written = UpsertOutput::default();
         let mut open = if rows.is_empty() { Vec::new() } else { vec![rows] };
@@ -79,7 +79,7 @@ impl PostgresSink {
             }
             let mut reason = fault.to_string();
             if fault.is_data_error() {
-                // Is it this row, or would the table take none?
+                // Find out whether this row is invalid, or whether the table would accept no row at all.
                 match if trusted { Ok(()) } else { self.takes_rows(until).await } {
                     Ok(()) => {
                         trusted = true;
@@ -89,7 +89,7 @@ impl PostgresSink {
                     Err(ServingError::Broken(why) | ServingError::Transient(why)) => reason = why,
                 }
             }
-            // What is left would meet with the same.
+            // The remaining rows would fail with the same error.
             let left = open.drain(..).chain([rows]).flatten();
             written.left.extend(left.map(|row| (row.place, RowFailure::Fault(reason.clone()))));
         }
