@@ -6,10 +6,10 @@
 //! of the creation alone would not invalidate the record's previous state. The markers are sent in one round trip. They
 //! may be set twice, late and in any order: the highest one stays.
 //!
-//! A change is not confirmed until its marker is set, so an outage of the cache holds up the checkpoint, as with any
+//! A change is not confirmed until its marker is set, so an outage of the cache delays the checkpoint, as with any
 //! sink, and with it the following records. It does so only as long as it serves a purpose: an entry that was cached
 //! before a change of a certain age has expired automatically ([`FENCE_NOT_NEEDED_AFTER`]), so a cache that is
-//! unreachable for longer no longer holds up any change, and no stale record is served.
+//! unreachable for longer no longer delays any change, and no stale record is served.
 //!
 //! Pitfall: reporting the index of a deduplicated change when its marker failed. The marker may be due to an earlier
 //! change of the record, which has to be redelivered.
