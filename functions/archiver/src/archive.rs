@@ -1,27 +1,28 @@
-//! The archive's format, both ways: rows to an object of the bucket, and back.
+//! The archive format: encoding rows as an object of the bucket, and decoding an object into rows.
 //!
-//! An object holds the items that TTL removed from one table in one hour and one batch, as JSON lines, compressed:
+//! An object contains the items that TTL removed from one table in one hour and one batch, as compressed JSON lines:
 //!
 //! ```text
 //! archive/<table>/dt=YYYY-MM-DD/hr=HH/<digest>.ndjson.zst      (or .gz)
 //! {"Item":{…DynamoDB JSON…},"Metadata":{"Revision":"<label>#<number>","RemovedAt":"<RFC 3339>","EventId":"…"}}
 //! ```
 //!
-//! - The hour is that of the record, in UTC, never the clock's. The digest is over the (key, revision) of the rows, so
-//!   the same rows get the same key and the same bytes, in whatever order and however often they came: a batch that
-//!   is delivered again overwrites what it wrote.
-//! - Rows are sorted by (key, revision) and stand there once. A batch that Lambda slices differently the second time
-//!   repeats rows in another object: whoever reads several objects reads them through [`MergeIterator`], which drops the
-//!   repetitions and, because each object is sorted, holds one row of each.
-//! - A row is one line: an image goes out as the bytes it came in, unless these hold a line break. No number is
-//!   parsed on the way.
-//! - Compacted objects hold the same rows in fewer and larger files, by the day: [`CompactedKey`]. [`ArchiveKey`] is a key of
-//!   either layout.
-//! - The object's metadata is its [`ObjectMetadata`]; the format's number in it is [`FORMAT`].
+//! - The hour is the UTC hour of the stream record, not of the clock. The digest is computed over the (key, revision)
+//!   of the rows. The same rows therefore always produce the same key and the same bytes, regardless of their order and
+//!   of repetitions: a batch that Lambda redelivers overwrites the object that it wrote before.
+//! - Rows are sorted by (key, revision), and each row occurs once per object. If Lambda slices a batch differently on
+//!   redelivery, rows are repeated in another object. Read several objects through [`MergeIterator`], which drops the
+//!   repetitions and, because each object is sorted, keeps only one row per object in memory.
+//! - A row is one line. An image is written as the bytes that were received, unless they contain a line break. Numbers
+//!   are never parsed.
+//! - Compacted objects contain the same rows in fewer and larger files, partitioned by day: [`CompactedKey`].
+//!   [`ArchiveKey`] is a key of either layout.
+//! - The object's metadata is an [`ObjectMetadata`]; its format number is [`FORMAT`].
 //!
-//! Architecture invariant: nothing here does I/O of its own, reads a clock or knows a user. [`select`] decides which
-//! records of a batch become rows, [`write()`] makes the object, [`RowReader`] reads it back and refuses damage by name;
-//! [`ObjectWriter`] and [`checksum()`] are for objects too large to be held.
+//! Architecture invariant: this module does no I/O of its own, does not read a clock and does not know the user record.
+//! [`rows_from_removals`] decides which records of a batch become rows, [`write()`] encodes an object, and
+//! [`RowReader`] decodes it and rejects a corrupt object with a specific error. [`ObjectWriter`] and
+//! [`verify_object()`] process objects that are too large for memory.
 
 mod checksum;
 mod compacted;

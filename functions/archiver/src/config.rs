@@ -1,4 +1,4 @@
-//! The archiver's environment, read before the first event.
+//! The archiver's configuration, parsed from the environment before the first event.
 
 use shared::environment::{self, Environment, EnvironmentError};
 use shared::quarantine::Quarantine;
@@ -11,22 +11,22 @@ use crate::store::ArchiveStore;
 /// The function's name in keys, logs and metrics.
 pub const FUNCTION: &str = "archiver";
 
-/// What the archiver is told by its environment.
+/// The archiver's configuration from environment variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiverConfig {
-    /// `ARCHIVE_BUCKET`: where the objects go.
+    /// `ARCHIVE_BUCKET`: the bucket for the archive objects.
     pub archive_bucket: String,
-    /// `FAILURE_BUCKET`: where the records go that can never be archived.
+    /// `FAILURE_BUCKET`: the bucket for records that can never be archived.
     pub failure_bucket: String,
-    /// `ARCHIVE_COMPRESSION`: `zstd`, which is the default, or `gzip`.
+    /// `ARCHIVE_COMPRESSION`: `zstd` (default) or `gzip`.
     pub compression: Compression,
 }
 
 impl ArchiverConfig {
-    /// Reads the environment.
+    /// Parses the environment.
     ///
     /// # Errors
-    /// All that is missing or malformed, together.
+    /// All missing and malformed variables, in one error.
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let archive_bucket = read.required("ARCHIVE_BUCKET", environment::text);
@@ -45,7 +45,7 @@ impl ArchiverConfig {
     }
 }
 
-/// The archiver of this configuration; nothing is sent before its first batch.
+/// Creates the archiver for this configuration; it sends no request before its first batch.
 #[must_use]
 pub fn connect(config: &ArchiverConfig, s3: aws_sdk_s3::Client) -> Archiver {
     Archiver::new(

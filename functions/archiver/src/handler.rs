@@ -1,4 +1,4 @@
-//! A batch from the stream to the archive: read, select, put, answer.
+//! The processing of a stream batch: parse the event, select rows, put objects, return the response.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,34 +18,35 @@ use crate::archive::{
 };
 use crate::store::{ArchiveStore, StoreError};
 
-/// What cannot hold a quarantined record: in its key, where the replicator has a replica's name.
+/// The sink name in the key of a quarantined record, where the replicator uses a replica's name.
 const SINK: &str = "s3";
-/// Objects on their way to S3 at the same time. A batch is one object as a rule, a few after an outage; of poison
-/// records there may be many.
+/// Maximum number of concurrent puts to S3. A batch is usually one object, or a few after an outage; it may contain
+/// many poison records.
 const PUTS_IN_FLIGHT: usize = 16;
 
-/// The invocation fails, and Lambda delivers the whole batch again.
+/// The error of a failed invocation; Lambda redelivers the whole batch.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiverError {
-    /// The payload is no batch at all.
+    /// The payload is not a stream batch.
     #[error(transparent)]
     Event(#[from] EventParseError),
-    /// The mapping's stream cannot feed an archive.
+    /// The event source mapping's stream does not carry the images that the archive needs.
     #[error(transparent)]
     Mapping(#[from] MissingOldImageError),
-    /// Something failed and there is no position to say so.
+    /// A put failed and the record has no sequence number to report.
     #[error(transparent)]
     Position(#[from] MissingSequenceNumber),
 }
 
 impl ArchiverError {
-    /// What Lambda shows as `errorType`; docs/operations.md lists them.
+    /// Returns the name that Lambda shows as `errorType`; docs/operations.md lists them.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Event(_) => "NotAStreamEvent",
             Self::Mapping(_) => "StreamViewWithoutImages",
-            // A readable record has a position of its own, so it is one that the failure bucket did not take.
+            // A readable record always has a sequence number, so this is an unreadable one that could not be written to
+            // the failure bucket.
             Self::Position(_) => "QuarantineUnavailable",
         }
     }
@@ -59,7 +60,7 @@ pub struct Archiver {
     compression: Compression,
 }
 
-/// Why a put is not confirmed. All of it passes: the records are to come again.
+/// The reason why a put is not confirmed. All of these errors are temporary: Lambda redelivers the records.
 #[derive(Debug, thiserror::Error)]
 enum PutError {
     #[error("the object could not be made: {0}")]
@@ -70,14 +71,14 @@ enum PutError {
     Quarantine(#[from] QuarantineError),
 }
 
-/// One put: an object of rows, or a record for quarantine.
+/// One put: an object of rows, or a record to quarantine.
 enum PutJob<'a> {
     Archive(HourPartition<'a>),
     Quarantine(RejectedRecord),
 }
 
 impl PutJob<'_> {
-    /// The place in the batch to resend from if this fails; no two tasks share one.
+    /// The index in the batch to retry from if this put fails; no two jobs share one.
     fn place(&self) -> usize {
         match self {
             Self::Archive(partition) => partition.lowest,
@@ -96,12 +97,12 @@ impl PutJob<'_> {
 /// A put that S3 has not confirmed.
 #[derive(Debug, Clone, Copy)]
 struct Pending {
-    /// The records that it stores.
+    /// Number of stream records in the put.
     records: usize,
     is_quarantine: bool,
 }
 
-/// What has been confirmed.
+/// Totals of the confirmed puts.
 #[derive(Debug, Default, Clone, Copy)]
 struct PutStats {
     objects: u64,
@@ -111,16 +112,17 @@ struct PutStats {
 }
 
 impl Archiver {
-    /// An archiver into this store.
+    /// Creates an archiver that writes to this store.
     #[must_use]
     pub fn new(store: ArchiveStore, quarantine: Quarantine, compression: Compression) -> Self {
         Self { store, quarantine, compression }
     }
 
-    /// Archives a batch, and answers where to resend from if S3 has not confirmed all of it by the time to stop.
+    /// Archives a batch. If S3 has not confirmed all of it by the deadline, the response contains the position to retry
+    /// from.
     ///
     /// # Errors
-    /// [`ArchiverError`] if the whole batch is to come again.
+    /// [`ArchiverError`] if Lambda must redeliver the whole batch.
     pub async fn handle(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ArchiverError> {
         let handled = self.handle_batch(event, invocation).await;
         handled.inspect_err(|fault| {
@@ -145,7 +147,7 @@ impl Archiver {
             tasks.iter().map(|task| (task.place(), task.pending())).collect();
         let mut done = PutStats::default();
         let mut failure = None;
-        // An object is made when its turn comes: no more than those in flight are held.
+        // An object is encoded only when its put starts, so only the objects in flight are in memory.
         let mut waiting = tasks.into_iter();
         let mut in_flight = FuturesUnordered::new();
         loop {
@@ -192,8 +194,8 @@ impl Archiver {
     }
 }
 
-/// By its content, too, where an earlier and different record of the batch has the same position: it may be in quarantine
-/// under that.
+/// Returns the naming scheme of a quarantined record. It includes the content if an earlier, different record of the
+/// batch has the same sequence number, because that record may be in quarantine under the position.
 fn naming(index: usize, records: &[StreamRecord<'_>]) -> ObjectNaming {
     let (record, earlier) = (&records[index], &records[..index]);
     let is_namesake = |other: &StreamRecord<'_>| {
@@ -217,7 +219,7 @@ impl PutStats {
     }
 }
 
-/// The batch's one line in the log.
+/// Logs one entry for the batch.
 fn report(
     request_id: &str,
     records: usize,

@@ -1,10 +1,11 @@
-//! The archiver: writes the items that TTL removed to S3, and acknowledges them once S3 has confirmed.
+//! The archiver: writes the items that TTL removed to S3, and acknowledges them once S3 has confirmed the write.
 //!
-//! It is triggered by the table's stream, filtered to TTL removals, and knows no users: an item is archived as the
-//! bytes that the stream carried. [`archive`] is the pure format, both ways; [`store`] puts objects; [`handler`] is the
-//! order of events.
+//! It is invoked by the table's stream, filtered to TTL removals, and does not know the user record: an item is
+//! archived as the bytes that the stream carried. [`archive`] is the pure format (encoding and decoding), [`store`]
+//! accesses the bucket, and [`handler`] processes a batch.
 //!
-//! Absent: settling. The replicator keeps of each item what a replica would end with; here every removal is a row.
+//! Not included: deduplication by key. The replicator reduces a batch to the latest change of each item; here every
+//! removal is a row.
 
 pub mod archive;
 pub mod config;

@@ -1,4 +1,4 @@
-//! The archiver as a Lambda function.
+//! The archiver's Lambda entry point.
 
 use archiver::config::{self, ArchiverConfig};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
@@ -8,7 +8,8 @@ use shared::environment::Environment;
 use shared::{aws, telemetry};
 use tokio::time::Instant;
 
-/// Against glibc's allocator, a fifth less CPU time a record for the archiver, for some megabytes (docs/benchmarks.md).
+/// mimalloc uses a fifth less CPU time per record in the archiver than glibc's allocator, and some megabytes more
+/// memory (docs/benchmarks.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

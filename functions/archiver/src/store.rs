@@ -1,13 +1,13 @@
-//! The archive's bucket: objects are put, listed, read ([`ObjectReader`]) and retired.
+//! The archive bucket: puts, lists and reads ([`ObjectReader`]) objects, and moves them to `superseded/`.
 //!
-//! The object's SHA-256, which its metadata carries, goes along as the checksum that S3 compares with what arrived: the
-//! bytes are digested once, and neither side computes the SDK's default CRC. An object is confirmed or it is not; every
-//! failure, a missing bucket and a refused permission too, is one of the whole archive and passes, so none of them is a
-//! reason to put a record aside.
+//! The object's SHA-256, which is part of its metadata, is also sent as the checksum that S3 verifies on upload. The
+//! bytes are digested once, and neither side computes the SDK's default CRC. An object is either confirmed or not.
+//! Every failure, including a missing bucket and a denied permission, affects the whole archive and is temporary, so
+//! none of them is a reason to quarantine a record.
 //!
-//! Absent: `Content-Encoding`. The object *is* a compressed file, as its key's ending says and as Athena, DuckDB and
-//! `aws dynamodb import-table` expect; with the header, browsers and many HTTP clients would decompress on the way,
-//! and the bytes would no longer be those of the digest.
+//! Not included: `Content-Encoding`. The object *is* a compressed file, as the extension of its key says and as Athena,
+//! DuckDB and `aws dynamodb import-table` expect. With the header, browsers and many HTTP clients would decompress the
+//! body in transit, and the bytes would no longer match the digest.
 
 mod blocking;
 mod object_reader;
@@ -29,22 +29,23 @@ pub use read::{ObjectMeta, PrefixListing};
 /// The content type of rows: JSON lines.
 pub const ROWS_TYPE: &str = "application/x-ndjson";
 
-/// A body of this size or less is sent within the client's own time limit.
+/// Bodies up to this size are sent within the client's default timeout.
 const SMALL_BYTES: u64 = 4 * 1024 * 1024;
-/// What is sent or copied a second at least: a function's network gives many times as much.
+/// The assumed minimum throughput of uploads and copies, in bytes per second; a function's network provides a multiple
+/// of it.
 const LEAST_BYTES_A_SECOND: u64 = 4 * 1024 * 1024;
-/// Besides the transfer.
+/// Time allowed in addition to the transfer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
-/// S3 copies an object of the largest size that is written here in far less.
+/// Timeout of a copy; S3 copies the largest object written here in a fraction of it.
 const COPIED_WITHIN: Duration = Duration::from_mins(1);
 
-/// The time that an attempt to send so many bytes may take; nothing where the client's own limit does.
+/// Returns the timeout of one attempt to send this number of bytes, or `None` if the client's default applies.
 #[must_use]
 pub fn upload_time(bytes: u64) -> Option<Duration> {
     (bytes > SMALL_BYTES).then(|| ANSWERED_WITHIN + Duration::from_secs(bytes.div_ceil(LEAST_BYTES_A_SECOND)))
 }
 
-/// A client's configuration, but for the time that an attempt may take.
+/// Returns a client configuration that overrides only the timeout of an attempt.
 #[must_use]
 pub fn within(time: Option<Duration>) -> aws_sdk_s3::config::Builder {
     let config = aws_sdk_s3::Config::builder();
@@ -61,7 +62,7 @@ pub struct ArchiveStore {
     bucket: String,
 }
 
-/// The bucket did not do what it was asked: what an object is to say when it is not confirmed, for one.
+/// A failed operation on the bucket.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the archive bucket {bucket} {what}: {cause}")]
 pub struct StoreError {
@@ -71,22 +72,22 @@ pub struct StoreError {
 }
 
 impl ArchiveStore {
-    /// The store that puts into `bucket`.
+    /// Creates a store for `bucket`.
     #[must_use]
     pub fn new(client: Client, bucket: String) -> Self {
         Self { client, bucket }
     }
 
-    /// The bucket's name.
+    /// Returns the bucket's name.
     #[must_use]
     pub fn bucket(&self) -> &str {
         &self.bucket
     }
 
-    /// Puts the object of these bytes, whose SHA-256 is `sha256`; S3 has verified it once this returns.
+    /// Puts an object of these bytes, whose SHA-256 is `sha256`. When this returns, S3 has verified the checksum.
     ///
     /// # Errors
-    /// [`StoreError`] if it may not be there.
+    /// [`StoreError`] if the object may not have been stored.
     pub async fn put(
         &self,
         key: &str,
@@ -97,10 +98,10 @@ impl ArchiveStore {
         self.put_body(key, ROWS_TYPE, ByteStream::from(bytes), sha256, metadata).await
     }
 
-    /// As [`ArchiveStore::put`], of the bytes of a file, whatever they are.
+    /// Like [`ArchiveStore::put`], but with any content type, and the body is read from a file.
     ///
     /// # Errors
-    /// [`StoreError`] if it may not be there.
+    /// [`StoreError`] if the object may not have been stored.
     pub async fn put_file(
         &self,
         key: &str,
@@ -113,10 +114,10 @@ impl ArchiveStore {
         self.put_body(key, content_type, body, sha256, metadata).await
     }
 
-    /// As [`ArchiveStore::put`], of a text that is no rows.
+    /// Like [`ArchiveStore::put`], but for text with any content type and without metadata.
     ///
     /// # Errors
-    /// [`StoreError`] if it may not be there.
+    /// [`StoreError`] if the object may not have been stored.
     pub async fn put_text(
         &self,
         key: &str,

@@ -1,7 +1,7 @@
-//! An object as a whole: whether its bytes and the number of its rows are what its metadata says. [`verify_object()`].
+//! Verification of an object as a whole: its bytes and row count are compared with its metadata. [`verify_object()`].
 //!
-//! No row is looked at, so this is several times as fast as reading them: for whoever wrote an object and must know that
-//! it is there before what it was made of goes.
+//! Rows are not parsed, so this is several times as fast as reading them. It serves a program that has written an
+//! object and must confirm that the object is intact before it removes the inputs.
 
 use std::collections::HashMap;
 use std::io::{BufReader, Read};
@@ -13,10 +13,10 @@ use super::{ArchiveKey, CorruptObject, CorruptionKind, ObjectMetadata};
 
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// Reads an object to its end and answers what it is described as, which is then so.
+/// Reads an object to its end and returns its metadata, which the content has been verified to match.
 ///
 /// # Errors
-/// [`CorruptObject`] if the key, the metadata, the bytes or the number of rows is not an archive object's.
+/// [`CorruptObject`] if the key, the metadata, the bytes or the row count is not that of a valid archive object.
 #[expect(clippy::implicit_hasher, reason = "metadata is the map that the SDK gives")]
 pub fn verify_object<R: Read>(
     object: &str,

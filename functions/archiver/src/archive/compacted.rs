@@ -1,12 +1,12 @@
-//! Where a compacted object lies, and what a key of either layout says of its object: [`ArchiveKey`].
+//! The key of a compacted object, and the properties that a key of either layout encodes: [`ArchiveKey`].
 //!
 //! ```text
 //! compacted/<table>/dt=YYYY-MM-DD/<run>-<part>.ndjson.zst      (or .gz)
 //! ```
 //!
-//! A run is one merge: its parts are sorted as one, so whoever merges further reads them as one. It is named by the
-//! digest of what went into it and how it was cut, so the same merge writes the same objects however often it begins
-//! anew, and no other merge ever writes over them.
+//! A run is one merge. Its parts form one sorted sequence, so a further merge reads them as one input. The run's name
+//! is a digest of its inputs and of the size and compression of its parts. The same merge therefore writes the same
+//! objects however often it restarts, and no other merge overwrites them.
 
 use std::fmt;
 
@@ -16,28 +16,28 @@ use time::OffsetDateTime;
 use super::key::{ArchiveDay, hex, is_digest, object_name};
 use super::{ArchiveHour, Compression, ObjectKey};
 
-/// Where compacted objects lie.
+/// The key prefix of compacted objects.
 pub const COMPACTED: &str = "compacted/";
-/// Digits of a part's number in a key.
+/// Number of digits of the part number in a key.
 const PART_DIGITS: usize = 5;
 
-/// The key of a compacted object, taken apart.
+/// The parsed key of a compacted object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompactedKey {
     /// The table that the rows were removed from.
     pub table: String,
     /// The day they were removed on.
     pub day: ArchiveDay,
-    /// The merge that wrote it.
+    /// The name of the merge that wrote the object.
     pub run: String,
-    /// Its place in the run, from 0.
+    /// Index of the part in the run, from 0.
     pub part: u32,
-    /// How the object is compressed.
+    /// The object's compression.
     pub compression: Compression,
 }
 
 impl CompactedKey {
-    /// The name of the merge of these objects, cut at `target_bytes`.
+    /// Returns the name of the merge of these objects into parts of `target_bytes`.
     pub fn run_of<'k>(
         inputs: impl IntoIterator<Item = &'k str>,
         target_bytes: u64,
@@ -77,13 +77,13 @@ impl fmt::Display for CompactedKey {
 /// A key of either layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArchiveKey {
-    /// As the archiver wrote it.
+    /// The key of an object that the archiver wrote.
     Archived(ObjectKey),
-    /// As a merge wrote it.
+    /// The key of an object that a merge wrote.
     Compacted(CompactedKey),
 }
 
-/// A key of neither layout.
+/// Error: the key matches neither layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the key is not archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz), \
@@ -92,10 +92,10 @@ pub enum ArchiveKey {
 pub struct UnrecognizedKey;
 
 impl ArchiveKey {
-    /// Takes a key apart.
+    /// Parses a key.
     ///
     /// # Errors
-    /// [`UnrecognizedKey`] if putting it together again would not give the same text.
+    /// [`UnrecognizedKey`] if the parsed key does not format to the same text.
     pub fn parse(text: &str) -> Result<Self, UnrecognizedKey> {
         if let Ok(key) = ObjectKey::parse(text) {
             return Ok(Self::Archived(key));
@@ -106,7 +106,7 @@ impl ArchiveKey {
         }
     }
 
-    /// The table that the rows were removed from.
+    /// Returns the table that the rows were removed from.
     #[must_use]
     pub fn table(&self) -> &str {
         match self {
@@ -115,7 +115,7 @@ impl ArchiveKey {
         }
     }
 
-    /// The day that its rows were removed on.
+    /// Returns the day on which the rows were removed.
     #[must_use]
     pub fn day(&self) -> ArchiveDay {
         match self {
@@ -124,7 +124,7 @@ impl ArchiveKey {
         }
     }
 
-    /// How the object is compressed.
+    /// Returns the object's compression.
     #[must_use]
     pub fn compression(&self) -> Compression {
         match self {
@@ -133,7 +133,7 @@ impl ArchiveKey {
         }
     }
 
-    /// Whether a row that was removed then may stand in it.
+    /// Returns whether the object may contain a row that was removed at this time.
     pub(super) fn contains(&self, removed_at: OffsetDateTime) -> bool {
         match self {
             Self::Archived(key) => ArchiveHour::of(removed_at) == key.hour,
@@ -141,7 +141,7 @@ impl ArchiveKey {
         }
     }
 
-    /// The digest of its rows, if the key tells it.
+    /// Returns the digest of the rows, if the key contains it.
     pub(super) fn digest(&self) -> Option<&str> {
         match self {
             Self::Archived(key) => Some(&key.digest),

@@ -1,7 +1,8 @@
-//! How an object is compressed; its key's ending says it.
+//! The compression of an object, which the file extension of its key names.
 //!
-//! zstd at level 3 takes a fifth of gzip's CPU at about its size, and `aws dynamodb import-table`, Athena and DuckDB
-//! read both by the ending. zstd frames carry a checksum of their content, as gzip's do by definition.
+//! zstd at level 3 uses a fifth of gzip's CPU time for about the same size. `aws dynamodb import-table`, Athena and
+//! DuckDB read both and choose by the extension. zstd frames carry a checksum of their content, as gzip members do by
+//! definition.
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -11,34 +12,35 @@ use flate2::write::GzEncoder;
 use zstd::zstd_safe::CParameter;
 
 const ZSTD_LEVEL: i32 = 3;
-/// How far back zstd looks, and the tables in which it looks, as powers of two: smaller than the level's own, so that they
-/// stay in a core's caches. Rows compress a fifth to a third faster so, to between 4% less and 7% more than with the level's own, and a
-/// reader needs a window of 512 KiB instead of 2 MiB.
+/// zstd's window and its search tables, as powers of two. They are smaller than the defaults of the level, so that they
+/// fit in a core's caches. Rows compress a fifth to a third faster, to between 4% less and 7% more than with the
+/// defaults, and a reader needs a window of 512 KiB instead of 2 MiB.
 const ZSTD_WINDOW_LOG: u32 = 19;
 const ZSTD_CHAIN_LOG: u32 = 14;
 const ZSTD_HASH_LOG: u32 = 15;
-/// A reader refuses a frame that asks for a larger window than 8 MiB, which nobody here wrote: its memory is bounded by this.
+/// The largest window that a reader accepts: 8 MiB. The archive writes no frame with a larger one; the limit bounds the
+/// reader's memory.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// Content is handed to the encoder in pieces of about this size.
+/// Content is passed to the encoder in chunks of about this size.
 pub(super) const CHUNK_BYTES: usize = 512 * 1024;
 
-/// A compression of the archive.
+/// A compression that the archive supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compression {
     /// zstd, level 3.
     #[default]
     Zstd,
-    /// gzip, level 6, for readers that know nothing else.
+    /// gzip, level 6, for readers that support no other format.
     Gzip,
 }
 
-/// A text that names no compression.
+/// Error: the text names no supported compression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no compression: zstd and gzip are")]
 pub struct UnknownCompression(String);
 
 impl Compression {
-    /// Reads `zstd` or `gzip`.
+    /// Parses `zstd` or `gzip`.
     ///
     /// # Errors
     /// [`UnknownCompression`] for anything else.
@@ -50,7 +52,7 @@ impl Compression {
         }
     }
 
-    /// The ending of an object's key, by which readers choose.
+    /// Returns the extension of an object's key, by which readers choose the decoder.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
@@ -69,7 +71,7 @@ impl Compression {
                 encoder.set_parameter(CParameter::HashLog(ZSTD_HASH_LOG))?;
                 Ok(RowEncoder::Zstd(encoder))
             }
-            // No time and no name in the header: the same rows are the same bytes.
+            // The header contains neither a time nor a name, so the same rows produce the same bytes.
             Self::Gzip => Ok(RowEncoder::Gzip(GzEncoder::new(sink, flate2::Compression::new(6)))),
         }
     }
@@ -95,15 +97,16 @@ impl fmt::Display for Compression {
     }
 }
 
-/// Compresses into a sink: one zstd frame, or one gzip member. Several, one behind the other, would be a file as well (RFC 8878,
-/// section 3), but not every reader goes on behind the first, and one that does not says nothing of what it left out.
+/// Compresses into a sink as one zstd frame or one gzip member. Several consecutive frames would also be a valid file
+/// (RFC 8878, section 3), but not every reader continues after the first, and such a reader does not report the data
+/// that it ignored.
 pub(super) enum RowEncoder<W: Write> {
     Zstd(zstd::Encoder<'static, W>),
     Gzip(GzEncoder<W>),
 }
 
 impl<W: Write> RowEncoder<W> {
-    /// Adds a piece.
+    /// Compresses a chunk of content.
     pub(super) fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
         match self {
             Self::Zstd(encoder) => encoder.write_all(content),
@@ -119,8 +122,8 @@ impl<W: Write> RowEncoder<W> {
     }
 }
 
-/// Decompresses as it is read. Both decoders read on to the end of the source, so bytes after the last frame are
-/// damage, not silence.
+/// Decompresses while it is read. Both decoders read to the end of the source, so bytes after the last frame are
+/// reported as corruption instead of being ignored.
 pub(super) enum RowDecoder<R: BufRead> {
     Zstd(zstd::Decoder<'static, R>),
     Gzip(Box<MultiGzDecoder<R>>),

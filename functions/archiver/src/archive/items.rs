@@ -1,7 +1,7 @@
-//! Items alone, a line each: what `aws dynamodb import-table` takes. [`ItemWriter`]
+//! Items without metadata, one per line: the input format of `aws dynamodb import-table`. [`ItemWriter`]
 //!
-//! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/S3DataImport.Format.html>: one JSON object a line,
-//! whose one member is `Item`; other members are an error of the import.
+//! <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/S3DataImport.Format.html>: one JSON object per
+//! line, whose only member is `Item`; the import rejects other members.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use super::row::push_compact_json;
 use super::write::HashingWriter;
 use super::{Compression, ItemText};
 
-/// Writes items to a sink, of any number.
+/// Writes any number of items to a sink.
 pub struct ItemWriter<W: Write> {
     encoder: RowEncoder<HashingWriter<W>>,
     piece: Vec<u8>,
@@ -21,19 +21,19 @@ pub struct ItemWriter<W: Write> {
 }
 
 impl<W: Write> ItemWriter<W> {
-    /// Begins an object whose compressed bytes go to `sink`.
+    /// Starts an object whose compressed bytes are written to `sink`.
     ///
     /// # Errors
-    /// If the encoder has no memory.
+    /// If the encoder cannot allocate memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
         let encoder = compression.encoder(HashingWriter { sink, digest: Sha256::new() })?;
         Ok(Self { encoder, piece: Vec::new(), items: 0, content_bytes: 0 })
     }
 
-    /// Adds an item, a DynamoDB JSON map.
+    /// Writes an item, a DynamoDB JSON map.
     ///
     /// # Errors
-    /// If the sink or the encoder gives up.
+    /// If the sink or the encoder fails.
     pub fn push(&mut self, item: &ItemText) -> io::Result<()> {
         let before = self.piece.len();
         self.piece.extend_from_slice(b"{\"Item\":");
@@ -48,16 +48,16 @@ impl<W: Write> ItemWriter<W> {
         Ok(())
     }
 
-    /// How long the content is so far, before it is compressed.
+    /// Returns the length of the content so far, before compression.
     #[must_use]
     pub fn content_bytes(&self) -> u64 {
         self.content_bytes
     }
 
-    /// Ends the object; answers how many items it holds, and the SHA-256 of its bytes.
+    /// Finishes the object and returns the number of items in it and the SHA-256 of its bytes.
     ///
     /// # Errors
-    /// If the sink or the encoder gives up.
+    /// If the sink or the encoder fails.
     pub fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
         self.encoder.write_all(&self.piece)?;
         let HashingWriter { digest, .. } = self.encoder.finish()?;

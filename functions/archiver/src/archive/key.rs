@@ -1,4 +1,4 @@
-//! Where an object lies: its table, the hour of its rows, and the digest of what they are.
+//! The key of an archive object: the table, the hour of the rows, and a digest that identifies them.
 
 use std::fmt;
 
@@ -9,35 +9,35 @@ use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
 
 use super::Compression;
 
-/// Where the archiver puts its objects.
+/// The key prefix of the objects that the archiver writes.
 pub const ARCHIVE: &str = "archive/";
-/// Hex digits of the digest in a key: half of SHA-256, which no accident collides.
+/// Number of hex digits of the digest in a key: half of SHA-256, which is enough to rule out accidental collisions.
 const DIGEST_DIGITS: usize = 32;
 
-/// A day of UTC: one partition of what is compacted.
+/// A UTC day: one partition of the compacted layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ArchiveDay(Date);
 
 impl ArchiveDay {
-    /// The day that a time lies in.
+    /// Returns the UTC day that contains a time.
     #[must_use]
     pub fn of(at: OffsetDateTime) -> Self {
         Self(at.to_offset(UtcOffset::UTC).date())
     }
 
-    /// Its first moment.
+    /// Returns the start of the day.
     #[must_use]
     pub fn start(self) -> OffsetDateTime {
         OffsetDateTime::new_utc(self.0, Time::MIDNIGHT)
     }
 
-    /// The moment at which it is over.
+    /// Returns the end of the day, exclusive.
     #[must_use]
     pub fn end(self) -> OffsetDateTime {
         self.start() + time::Duration::DAY
     }
 
-    /// Reads `2026-11-22`; nothing if it is another spelling, or no day.
+    /// Parses `2026-11-22`. Returns `None` if the text has another format or is not a valid date.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '-');
@@ -48,7 +48,7 @@ impl ArchiveDay {
     }
 }
 
-/// As in a key, behind `dt=`: `2026-11-22`.
+/// Formats the day as in a key after `dt=`: `2026-11-22`.
 impl fmt::Display for ArchiveDay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (year, month, day) = self.0.to_calendar_date();
@@ -56,7 +56,7 @@ impl fmt::Display for ArchiveDay {
     }
 }
 
-/// An hour of UTC: one partition of the archive.
+/// A UTC hour: one partition of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ArchiveHour {
     day: ArchiveDay,
@@ -64,20 +64,20 @@ pub struct ArchiveHour {
 }
 
 impl ArchiveHour {
-    /// The hour that a time lies in.
+    /// Returns the UTC hour that contains a time.
     #[must_use]
     pub fn of(at: OffsetDateTime) -> Self {
         let at = at.to_offset(UtcOffset::UTC);
         Self { day: ArchiveDay::of(at), hour: at.hour() }
     }
 
-    /// Its day.
+    /// Returns the day that contains the hour.
     #[must_use]
     pub fn day(self) -> ArchiveDay {
         self.day
     }
 
-    /// Its first moment.
+    /// Returns the start of the hour.
     #[must_use]
     pub fn start(self) -> OffsetDateTime {
         self.day.start() + time::Duration::hours(i64::from(self.hour))
@@ -89,36 +89,36 @@ impl ArchiveHour {
     }
 }
 
-/// As in a key: `dt=2026-11-22/hr=14`, which Athena and DuckDB read as partition columns.
+/// Formats the hour as in a key: `dt=2026-11-22/hr=14`, which Athena and DuckDB read as partition columns.
 impl fmt::Display for ArchiveHour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "dt={}/hr={:02}", self.day, self.hour)
     }
 }
 
-/// A key of the archive, taken apart.
+/// A parsed key of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectKey {
     /// The table that the rows were removed from.
     pub table: String,
-    /// The hour they were removed in.
+    /// The hour in which they were removed.
     pub hour: ArchiveHour,
     /// The first 32 hex digits of the SHA-256 over their (key, revision).
     pub digest: String,
-    /// How the object is compressed.
+    /// The object's compression.
     pub compression: Compression,
 }
 
-/// A key that no archiver wrote.
+/// Error: the archiver writes no such key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the key is not archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz)")]
 pub struct NotAnObjectKey;
 
 impl ObjectKey {
-    /// Takes a key apart.
+    /// Parses a key.
     ///
     /// # Errors
-    /// [`NotAnObjectKey`] if putting it together again would not give the same text.
+    /// [`NotAnObjectKey`] if the parsed key does not format to the same text.
     pub fn parse(text: &str) -> Result<Self, NotAnObjectKey> {
         let key = Self::parts(text).ok_or(NotAnObjectKey)?;
         if key.to_string() == text { Ok(key) } else { Err(NotAnObjectKey) }
@@ -146,7 +146,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// An object's own name without its ending, and the compression that this names.
+/// Returns the file name without its extension, and the compression that the extension names.
 pub(super) fn object_name(name: &str) -> Option<(&str, Compression)> {
     let (name, ending) = name.split_once(".ndjson.")?;
     let named =
@@ -154,14 +154,15 @@ pub(super) fn object_name(name: &str) -> Option<(&str, Compression)> {
     Some((name, named))
 }
 
-/// Whether a text is the first 32 hex digits of a digest.
+/// Returns whether a text has the form of a digest in a key: 32 lower-case hex digits.
 pub(super) fn is_digest(text: &str) -> bool {
     text.len() == DIGEST_DIGITS && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The digest of an object's rows, to be fed in their order.
+/// The digest of an object's rows, which must be pushed in the object's order.
 ///
-/// Key text and revision bytes each follow their length, so that no two lists of rows read the same.
+/// Each key text and each revision is preceded by its length, so that different lists of rows never produce the same
+/// input.
 #[derive(Default)]
 pub(super) struct RowsDigest(Sha256);
 
@@ -181,7 +182,7 @@ impl RowsDigest {
     }
 }
 
-/// Lower-case hex.
+/// Formats bytes as lower-case hex.
 pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()

@@ -1,16 +1,16 @@
-//! Several objects read as one: sorted by (key, revision), each row once.
+//! A merge of several objects into one sequence: sorted by (key, revision), each row once.
 //!
-//! Lambda may slice a batch differently when it delivers it again, so a row may stand in more than one object. Objects
-//! are sorted inside: one row of each is all that has to be held.
+//! Lambda may slice a batch differently when it redelivers it, so a row may occur in more than one object. Each object
+//! is sorted, so the merge keeps only one row per object in memory.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use super::ArchivedRow;
 
-/// The rows of several objects, in order, without repetitions. It ends at the first damage.
+/// The rows of several objects in order, without repetitions. Iteration ends at the first error.
 ///
-/// Each of `I` gives sorted rows: a [`Reader`](super::RowReader), or several one after the other.
+/// Each `I` yields sorted rows: a [`RowReader`](super::RowReader), or several readers chained.
 pub struct MergeIterator<I> {
     readers: Vec<I>,
     heads: BinaryHeap<HeapEntry>,
@@ -19,20 +19,20 @@ pub struct MergeIterator<I> {
     ended: bool,
 }
 
-/// The row that a reader has come to.
+/// The current row of a reader.
 struct HeapEntry {
     row: ArchivedRow,
     reader: usize,
 }
 
 impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> MergeIterator<I> {
-    /// Reads these together; nothing is read before the first row is asked for.
+    /// Merges these readers. Nothing is read before the first call of `next`.
     #[must_use]
     pub fn new(readers: Vec<I>) -> Self {
         Self { readers, heads: BinaryHeap::new(), duplicates_dropped: 0, started: false, ended: false }
     }
 
-    /// How many rows were dropped so far because they had been given before.
+    /// Returns the number of rows dropped so far because an equal row had already been returned.
     #[must_use]
     pub fn duplicates_dropped(&self) -> u64 {
         self.duplicates_dropped
@@ -79,7 +79,8 @@ impl<E, I: Iterator<Item = Result<ArchivedRow, E>>> Iterator for MergeIterator<I
     }
 }
 
-// A heap gives its greatest: the lowest row is made that, and of equal rows that of the first object.
+// `BinaryHeap` pops its greatest entry: the ordering is reversed, so that this is the lowest row and, of equal rows,
+// the one of the first reader.
 impl Ord for HeapEntry {
     fn cmp(&self, other: &Self) -> Ordering {
         other.row.order(&self.row).then_with(|| other.reader.cmp(&self.reader))

@@ -1,4 +1,4 @@
-//! What an object says about itself in its metadata.
+//! The metadata of an archive object.
 
 use std::collections::HashMap;
 
@@ -7,28 +7,28 @@ use time::format_description::well_known::Rfc3339;
 
 use super::key::hex;
 
-/// The number of the format that this crate writes, and the only one it reads.
+/// The number of the format that this crate writes, and the only one that it reads.
 pub const FORMAT: &str = "1";
 
-/// An object's count, times and digest. S3 carries it as user metadata (`x-amz-meta-…`).
+/// An object's row count, times and digest, stored as S3 user metadata (`x-amz-meta-…`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMetadata {
-    /// How many rows the object holds.
+    /// Number of rows in the object.
     pub rows: u64,
-    /// When the first of them was removed.
+    /// Time at which the first of them was removed.
     pub first: OffsetDateTime,
-    /// When the last of them was removed.
+    /// Time at which the last of them was removed.
     pub last: OffsetDateTime,
-    /// The SHA-256 of the object's bytes as they lie in the bucket, compressed. It is also the checksum by which S3
-    /// verifies the upload.
+    /// The SHA-256 of the object's compressed bytes, as stored in the bucket. S3 also uses it as the checksum to verify
+    /// the upload.
     pub sha256: [u8; 32],
 }
 
 impl ObjectMetadata {
-    /// As metadata: `format`, `rows`, `first`, `last` (RFC 3339, UTC) and `sha256` (hex).
+    /// Returns the metadata entries: `format`, `rows`, `first`, `last` (RFC 3339, UTC) and `sha256` (hex).
     ///
     /// # Errors
-    /// If a time lies outside of the years that RFC 3339 can write.
+    /// If a time is outside the years that RFC 3339 can represent.
     pub fn encode(&self) -> Result<[(&'static str, String); 5], time::error::Format> {
         Ok([
             ("format", FORMAT.to_owned()),
@@ -39,7 +39,7 @@ impl ObjectMetadata {
         ])
     }
 
-    /// Reads what [`ObjectMetadata::encode`] wrote; other names in the metadata are nobody's business.
+    /// Parses the entries that [`ObjectMetadata::encode`] returned; other entries of the metadata are ignored.
     ///
     /// # Errors
     /// The name of the entry that is missing or malformed.

@@ -1,8 +1,9 @@
-//! An object back to rows, one at a time.
+//! A reader that decodes an object into rows, one at a time.
 //!
-//! A reader holds one row and the decoder's window, whatever the object's size. It gives a row only if everything up to
-//! and including it is sound, and says at the end, once, if the whole is not what the key and the metadata say: whoever
-//! acts on rows before the end acts on rows of an object that may yet turn out damaged.
+//! A reader keeps one row and the decoder's window in memory, whatever the object's size. It yields a row only if
+//! everything up to and including that row is valid. At the end it reports, once, if the object as a whole does not
+//! match its key and metadata. A caller that acts on rows before the end therefore acts on rows of an object that may
+//! still turn out to be corrupt.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -25,24 +26,24 @@ use super::key::RowsDigest;
 use super::row::ItemText;
 use super::{ArchiveKey, ArchivedRow, ObjectMetadata};
 
-/// No row is longer: an item has at most 400 KB, and the most talkative JSON of one is below 3 MB.
+/// The maximum length of a row: an item has at most 400 KB, and its most verbose JSON is shorter than 3 MB.
 const ROW_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// What is read, and decompressed, at a time.
+/// Number of bytes that are read and decompressed at a time.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// The names of a table's key attributes: they say which part of an item is its key.
+/// The names of a table's key attributes, which identify the key within an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyNames(Vec<String>);
 
 impl KeyNames {
-    /// Takes the names, in any order.
+    /// Accepts the names in any order.
     pub fn new(names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
         names.sort_unstable();
         Self(names)
     }
 
-    /// The key of an item that is read to its end, and so is JSON.
+    /// Returns the key of an item. The item is parsed to its end, which also verifies that it is valid JSON.
     fn key_of(&self, item: &str) -> Result<CanonicalKey, CorruptionKind> {
         let mut json = serde_json::Deserializer::from_str(item);
         let found = KeyOf(&self.0).deserialize(&mut json).map_err(CorruptionKind::Row)?;
@@ -55,7 +56,7 @@ impl KeyNames {
     }
 }
 
-/// Picks the attributes of the key out of an item, and passes over the rest without a thought.
+/// Extracts the key attributes from an item and ignores the other attributes.
 struct KeyOf<'n>(&'n [String]);
 
 impl<'de> DeserializeSeed<'de> for KeyOf<'_> {
@@ -85,19 +86,19 @@ impl<'de> Visitor<'de> for KeyOf<'_> {
     }
 }
 
-/// An attribute's name, borrowed where it holds no escape.
+/// An attribute's name, borrowed if it contains no escape sequence.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct AttributeName<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// What is wrong with which object, and in which of its rows.
+/// The error of a corrupt object: the object, the row and the kind of corruption.
 #[derive(Debug, thiserror::Error)]
 pub struct CorruptObject {
     /// The object's key.
     pub object: String,
-    /// The row, from 1; none if it is the object as a whole.
+    /// The row number, from 1; `None` if the error concerns the object as a whole.
     pub row: Option<u64>,
-    /// What is wrong.
+    /// The kind of corruption.
     #[source]
     pub flaw: CorruptionKind,
 }
@@ -110,46 +111,46 @@ impl fmt::Display for CorruptObject {
     }
 }
 
-/// What can be wrong with an object.
+/// The kinds of corruption of an object.
 #[derive(Debug, thiserror::Error)]
 pub enum CorruptionKind {
-    /// No archiver wrote such a key.
+    /// The key has neither layout of the archive.
     #[error(transparent)]
     Key(#[from] super::UnrecognizedKey),
-    /// An entry of the metadata.
+    /// A metadata entry is missing or malformed.
     #[error("metadata {0:?} is missing or malformed, or of another format than {format}", format = super::FORMAT)]
     Metadata(&'static str),
-    /// The source could not be read, or what it holds does not decompress.
+    /// The source cannot be read, or its content cannot be decompressed.
     #[error("cannot be decompressed, or ends too early: {0}")]
     Content(#[source] io::Error),
-    /// A row that does not end.
+    /// A row is not terminated by a line feed.
     #[error("does not end in a line feed within {ROW_BYTES_MAX} bytes")]
     UnterminatedRow,
-    /// A row that is not one.
+    /// A row does not have the JSON structure of an archive row.
     #[error("is not {{\"Item\":…,\"Metadata\":{{…}}}}: {0}")]
     Row(#[source] serde_json::Error),
-    /// A row whose revision is none.
+    /// A row's revision is malformed.
     #[error("Metadata.Revision: {0}")]
     Revision(#[from] shared::revision::RevisionError),
-    /// A row whose time is none.
+    /// A row's time is malformed.
     #[error("Metadata.RemovedAt is not an RFC 3339 time: {0:?}")]
     Time(String),
-    /// A row whose item lacks a key attribute.
+    /// A row's item lacks a key attribute.
     #[error("Item has no key: {0}")]
     NoKey(String),
-    /// A row of another hour or day.
+    /// A row was removed in another hour or day than the key says.
     #[error("was removed outside of the hour or day in the object's key")]
     Hour,
-    /// A row that is not above the one before it.
+    /// A row is not greater than the row before it.
     #[error("does not follow the row before it by (key, revision)")]
     Order,
-    /// Rows are missing or too many.
+    /// The object contains fewer or more rows than its metadata says.
     #[error("holds {0} rows, its metadata says {1}")]
     Rows(u64, u64),
-    /// The times are not those of the rows.
+    /// The times in the metadata are not those of the rows.
     #[error("metadata \"first\" and \"last\" are not the times of its rows")]
     Times,
-    /// The rows are not those that the key names.
+    /// The digest of the rows is not the one in the key.
     #[error("the digest of its rows is {0}, its key says another")]
     Digest(String),
     /// The bytes are not those that were written.
@@ -157,7 +158,7 @@ pub enum CorruptionKind {
     Sha256,
 }
 
-/// Reads an object row by row. After an error it gives nothing more.
+/// Reads an object row by row. After an error it yields nothing more.
 pub struct RowReader<R: Read> {
     object: String,
     name: ArchiveKey,
@@ -167,14 +168,14 @@ pub struct RowReader<R: Read> {
     line: Vec<u8>,
     rows: u64,
     times: Option<(OffsetDateTime, OffsetDateTime)>,
-    /// The key and revision of the row before.
+    /// The key and revision of the previous row.
     last: Option<(String, Revision)>,
     repeating: ParseCache,
     digest: RowsDigest,
     ended: bool,
 }
 
-/// What nearly all rows of an object have in common, and is not read again in each.
+/// The parsed values that nearly all rows of an object share, cached so that they are not parsed again for each row.
 #[derive(Default)]
 struct ParseCache {
     label: Option<(String, StreamLabel)>,
@@ -182,10 +183,10 @@ struct ParseCache {
 }
 
 impl<R: Read> RowReader<R> {
-    /// Starts to read the object of this key and metadata from `source`.
+    /// Opens the object with this key and metadata, whose bytes are read from `source`.
     ///
     /// # Errors
-    /// [`CorruptObject`] if the key or the metadata is not an archive object's.
+    /// [`CorruptObject`] if the key or the metadata is not that of an archive object.
     pub fn open(
         object: &str,
         metadata: &HashMap<String, String>,
@@ -246,7 +247,7 @@ impl<R: Read> RowReader<R> {
         Ok(Some(row))
     }
 
-    /// Compares the whole with what the key and the metadata say.
+    /// Compares the complete content with the key and the metadata.
     fn finish(&mut self) -> Result<(), CorruptionKind> {
         let stated = &self.description;
         if self.rows != stated.rows {
@@ -329,9 +330,9 @@ impl ParseCache {
     }
 }
 
-/// Takes a line apart that has the shape in which they are written, so that its item is read once: as JSON and for its key at
-/// the same time. No string holds what stands between item and metadata, since its quotes would be escaped. What is of another
-/// shape, or is not sound, is none of these.
+/// Splits a line that has the exact layout in which rows are written, so that its item is parsed only once, as JSON and
+/// for its key at the same time. The separator between item and metadata cannot occur inside a JSON string, because its
+/// quotes would be escaped there. Returns `None` if the line has another layout or is invalid.
 fn split<'l>(line: &'l [u8], names: &KeyNames) -> Option<(&'l str, CanonicalKey, RawRowMetadata<'l>)> {
     const METADATA: &str = ",\"Metadata\":";
     static BETWEEN: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(METADATA));
@@ -341,7 +342,7 @@ fn split<'l>(line: &'l [u8], names: &KeyNames) -> Option<(&'l str, CanonicalKey,
     Some((item, names.key_of(item).ok()?, serde_json::from_str(metadata).ok()?))
 }
 
-/// Passes the source's bytes on and digests them.
+/// Forwards the source's bytes and computes their digest.
 pub(super) struct HashingReader<R> {
     pub(super) source: R,
     pub(super) digest: Sha256,

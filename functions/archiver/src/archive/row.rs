@@ -1,4 +1,4 @@
-//! One row: an item that TTL removed, and what the record said of its removal.
+//! An archive row: an item that TTL removed, and the stream record's metadata of the removal.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -11,24 +11,25 @@ use shared::revision::{Revision, StreamLabel};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, UtcOffset};
 
-/// A row to be written: it borrows from the batch.
+/// A row to be written, borrowed from the batch.
 #[derive(Debug, Clone)]
 pub struct ArchiveRow<'a> {
     /// The item's key.
     pub key: &'a CanonicalKey,
-    /// The removal's revision; with the key it names the row.
+    /// The removal's revision; it identifies the row together with the key.
     pub revision: Revision,
-    /// When the item was removed, by the record.
+    /// The time of the removal according to the stream record.
     pub removed_at: OffsetDateTime,
-    /// The record's own identifier.
+    /// The stream record's identifier.
     pub event_id: Option<Cow<'a, str>>,
-    /// The item as it was: a DynamoDB JSON map.
+    /// The item before its removal: a DynamoDB JSON map.
     pub item: &'a str,
 }
 
 impl ArchiveRow<'_> {
-    /// The order of an object's rows: by key and revision. What follows decides only which of two rows of the same
-    /// name is kept, so that it is the same one whatever order they came in.
+    /// Compares two rows by key and revision, the sort order of an object. The remaining fields only decide which of
+    /// two rows with the same key and revision is retained, so that the result does not depend on the order of the
+    /// input.
     pub(super) fn order(&self, other: &Self) -> Ordering {
         let name = self.key.cmp(other.key).then_with(|| self.revision.cmp(&other.revision));
         name.then_with(|| self.removed_at.cmp(&other.removed_at))
@@ -41,52 +42,52 @@ impl ArchiveRow<'_> {
     }
 }
 
-/// An item's own text: a JSON map, as it was read.
+/// The text of an item: a JSON map, exactly as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ItemText(Box<str>);
 
 impl ItemText {
-    /// Takes JSON for an item's text, or nothing if it is not an object.
+    /// Copies an item's JSON. Returns `None` if it is not a JSON object.
     #[must_use]
     pub fn of(json: &RawValue) -> Option<Self> {
         ItemImage::parse(json).map(|image| Self(image.get().into()))
     }
 
-    /// Takes what has been read as an object.
+    /// Wraps JSON that has already been parsed as an object.
     pub(super) fn read(json: &str) -> Self {
         Self(json.into())
     }
 
-    /// The text, from `{` to `}`.
+    /// Returns the text, from `{` to `}`.
     #[must_use]
     pub fn get(&self) -> &str {
         &self.0
     }
 }
 
-/// A row that was read: it stands alone.
+/// A row that was read; it owns its data.
 #[derive(Debug, Clone)]
 pub struct ArchivedRow {
     /// The item's key.
     pub key: CanonicalKey,
-    /// The removal's revision; with the key it names the row.
+    /// The removal's revision; it identifies the row together with the key.
     pub revision: Revision,
-    /// When the item was removed, by the record.
+    /// The time of the removal according to the stream record.
     pub removed_at: OffsetDateTime,
-    /// The record's own identifier.
+    /// The stream record's identifier.
     pub event_id: Option<String>,
-    /// The item as it was: a DynamoDB JSON map.
+    /// The item before its removal: a DynamoDB JSON map.
     pub item: ItemText,
 }
 
 impl ArchivedRow {
-    /// By key and revision, as objects are sorted.
+    /// Compares two rows by key and revision, the sort order of an object.
     #[must_use]
     pub fn order(&self, other: &Self) -> Ordering {
         self.key.cmp(&other.key).then_with(|| self.revision.cmp(&other.revision))
     }
 
-    /// The row as it is written.
+    /// Returns the row in the form in which it is written.
     #[must_use]
     pub fn as_row(&self) -> ArchiveRow<'_> {
         ArchiveRow {
@@ -99,8 +100,8 @@ impl ArchivedRow {
     }
 }
 
-/// Writes rows as lines. The texts of the stream's label and of the second are kept from row to row: nearly all rows of
-/// an object share them, and formatting them costs more than the rest of the line.
+/// Writes rows as lines. The formatted stream label and removal time are cached from row to row: nearly all rows of an
+/// object share them, and formatting them costs more than the rest of the line.
 #[derive(Default)]
 pub(super) struct NdjsonRowWriter {
     label: Option<(StreamLabel, String)>,
@@ -108,7 +109,7 @@ pub(super) struct NdjsonRowWriter {
 }
 
 impl NdjsonRowWriter {
-    /// Adds the row's line, and a line feed.
+    /// Appends the row as a line, including the line feed.
     pub(super) fn push(&mut self, row: &ArchiveRow<'_>, lines: &mut Vec<u8>) -> io::Result<()> {
         lines.extend_from_slice(b"{\"Item\":");
         push_compact_json(row.item, lines);
@@ -133,7 +134,7 @@ impl NdjsonRowWriter {
         lines.extend_from_slice(label.1.as_bytes());
         self.label = Some(label);
         let mut number = String::with_capacity(48);
-        // A String takes all that is written to it.
+        // Writing to a `String` never fails.
         let _ = write!(number, "#{}", revision.sequence());
         if let Some(count) = revision.reconciled() {
             let _ = write!(number, "+{count}");
@@ -152,7 +153,7 @@ impl NdjsonRowWriter {
     }
 }
 
-/// Adds the JSON as it is, or, if it stands on several lines, without the white space between its tokens.
+/// Appends the JSON unchanged or, if it spans several lines, without the white space between its tokens.
 pub(super) fn push_compact_json(json: &str, line: &mut Vec<u8>) {
     let json = json.as_bytes();
     if memchr::memchr2(b'\n', b'\r', json).is_none() {

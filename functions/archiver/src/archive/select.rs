@@ -1,4 +1,4 @@
-//! Which records of a batch become rows of which object.
+//! The selection of a batch's records: which become rows, and in which object.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,48 +9,49 @@ use time::OffsetDateTime;
 
 use super::{ArchiveHour, ArchiveRow};
 
-/// The years that a record's time may lie in: DynamoDB began in 2012. A missing time that was made a 0 on the way lies
-/// before, one in milliseconds beyond.
+/// The accepted years of a record's time. DynamoDB was released in 2012; a missing time that was converted to 0 is
+/// earlier, and a time in milliseconds is later.
 const YEARS: std::ops::RangeInclusive<i32> = 2012..=2199;
 
-/// What a batch holds for the archive.
+/// A batch, partitioned for the archive.
 #[derive(Debug, Default)]
 pub struct ArchiveBatch<'a> {
-    /// The rows, by the object that they belong to.
+    /// The rows, grouped by the object that they belong to.
     pub partitions: Vec<HourPartition<'a>>,
     /// The records that can never become rows.
     pub unarchivable: Vec<RejectedRecord>,
-    /// How many records are none of the archive's business: all but TTL removals.
+    /// Number of records that are not TTL removals and are ignored.
     pub skipped: usize,
 }
 
-/// One table's rows of one hour: one object.
+/// One table's rows of one hour, which form one object.
 #[derive(Debug)]
 pub struct HourPartition<'a> {
     /// The table that they were removed from.
     pub table: &'a str,
-    /// The hour they were removed in.
+    /// The hour in which they were removed.
     pub hour: ArchiveHour,
-    /// The place in the batch of the one with the lowest sequence number: if the object cannot be put, Lambda shall
-    /// resend from there.
+    /// The index in the batch of the record with the lowest sequence number. If the object cannot be put, Lambda must
+    /// redeliver the batch from this record.
     pub lowest: usize,
-    /// As they came.
+    /// The rows in the order of the batch.
     pub rows: Vec<ArchiveRow<'a>>,
 }
 
 /// A record that can never become a row.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RejectedRecord {
-    /// Its place in the batch.
+    /// Index of the record in the batch.
     pub index: usize,
-    /// Why, in words that name the field.
+    /// The reason, which names the offending field.
     pub reason: String,
-    /// Whether it has the item and the sequence number of an earlier record and tells something else: the archive knows no
-    /// name for a second one.
+    /// Whether the record has the same item and sequence number as an earlier record but different content. The archive
+    /// identifies a row by its key and revision, so it has no name for a second one.
     pub contradicts: bool,
 }
 
-/// The stream does not show what TTL removes: a fault of the table's stream, not of a record.
+/// Error: the stream does not carry the items that TTL removes. The cause is the table's stream configuration, not a
+/// record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the stream {stream} carries no old images (its view is {view}): nothing that TTL removes can be archived; \
@@ -61,11 +62,11 @@ pub struct MissingOldImageError {
     view: String,
 }
 
-/// Sorts a batch by what is to be done with each record. Every TTL removal becomes a row, also the second one of the
-/// same key: the archive settles nothing.
+/// Partitions a batch by how each record is processed. Every TTL removal becomes a row, including a second removal of
+/// the same key: the archive does not deduplicate by key.
 ///
 /// # Errors
-/// [`MissingOldImageError`] if a TTL removal comes without its item because the stream's view has none.
+/// [`MissingOldImageError`] if a TTL removal has no item because the stream view does not include old images.
 pub fn rows_from_removals<'a>(records: &'a [StreamRecord<'_>]) -> Result<ArchiveBatch<'a>, MissingOldImageError> {
     let mut selection = ArchiveBatch::default();
     let mut places: BTreeMap<(&str, ArchiveHour), usize> = BTreeMap::new();
@@ -119,8 +120,8 @@ pub fn rows_from_removals<'a>(records: &'a [StreamRecord<'_>]) -> Result<Archive
 const CONTRADICTION: &str =
     "another record of this item has the same sequence number and tells something else: that one was archived";
 
-/// The removals by TTL that contradict an earlier one. A shard's records come in the ascending order of their numbers, so
-/// there is nothing to look for unless the order is broken.
+/// Returns the indexes of the TTL removals that contradict an earlier one. A shard delivers its records in ascending
+/// order of their sequence numbers, so the records are compared only if that order is broken.
 fn contradicting(records: &[StreamRecord<'_>]) -> BTreeSet<usize> {
     if records.is_sorted_by(|one, next| one.number < next.number) {
         return BTreeSet::new();
@@ -129,7 +130,7 @@ fn contradicting(records: &[StreamRecord<'_>]) -> BTreeSet<usize> {
     let mut contradicting = BTreeSet::new();
     for (index, record) in records.iter().enumerate() {
         let Ok(change) = &record.read else { continue };
-        // One that can become no row is refused for that, and is not what a second one contradicts.
+        // A removal that cannot become a row is rejected for that reason, and a later record cannot contradict it.
         let is_row = removal_time(change.approximate_creation_time).is_ok();
         if let ChangeKind::Remove { expired: true, image: Some(_) } = change.effect
             && is_row
@@ -162,7 +163,7 @@ fn removal_time(at: Option<OffsetDateTime>) -> Result<OffsetDateTime, String> {
     }
 }
 
-/// Whether the stream's images are those that an archive needs, as far as the record tells.
+/// Returns whether the stream view includes old images, as far as the record says.
 fn shows_old_images(change: &Change<'_>) -> bool {
     change.view.as_deref().is_none_or(|view| ["OLD_IMAGE", "NEW_AND_OLD_IMAGES"].contains(&view))
 }

@@ -1,4 +1,4 @@
-//! The laws of the format, and of what becomes a row.
+//! Properties of the format and of the selection of rows.
 
 mod compacted;
 mod damage;
@@ -17,7 +17,7 @@ use super::*;
 /// 2026-11-22 14:00:00 UTC.
 const HOUR: i64 = 1_795_356_000;
 
-/// A row's parts, owned.
+/// The owned parts of a row.
 #[derive(Debug, Clone)]
 struct Parts {
     key: CanonicalKey,
@@ -52,7 +52,7 @@ impl Parts {
         }
     }
 
-    /// As a reader gives it, for comparison.
+    /// Formats the row for comparison with a row that a reader returned.
     fn text(&self) -> String {
         let (key, revision, at) = (&self.key, self.revision, self.removed_at);
         format!("{key} {revision} {at} {:?} {}", self.event_id, one_line(self.item.get()))
@@ -64,7 +64,8 @@ fn text(row: &ArchivedRow) -> String {
     format!("{key} {revision} {at} {:?} {}", row.event_id, row.item.get())
 }
 
-/// What a row's item must look like in the archive. In these tests line breaks stand only where a space may.
+/// Returns the expected text of a row's item in the archive. In these tests, line breaks occur only where a space is
+/// allowed.
 fn one_line(json: &str) -> String {
     if json.contains('\n') { json.replace(['\n', ' '], "") } else { json.to_owned() }
 }
@@ -91,7 +92,8 @@ fn compressions() -> impl Strategy<Value = Compression> {
     prop_oneof![Just(Compression::Zstd), Just(Compression::Gzip)]
 }
 
-/// Few keys and numbers, so that rows of the same name are common; numbers whose order as text is wrong.
+/// Rows with few keys and numbers, so that rows with the same key and revision are common. Some numbers sort
+/// differently as text.
 fn rows() -> impl Strategy<Value = Vec<Parts>> {
     let rest = prop_oneof![
         Just(String::new()),
@@ -107,7 +109,8 @@ fn rows() -> impl Strategy<Value = Vec<Parts>> {
     proptest::collection::vec(row, 1..40)
 }
 
-/// By name, the first of each name in the writer's own order of preference.
+/// Returns the expected rows, sorted by key and revision; of rows with the same key and revision, the first in the
+/// writer's order.
 fn expected(rows: &[Parts]) -> Vec<String> {
     let mut rows: Vec<_> = rows.iter().collect();
     rows.sort_by(|a, b| {
@@ -152,7 +155,7 @@ proptest! {
         rows in rows(),
         cuts in proptest::collection::vec(any::<(proptest::sample::Index, proptest::sample::Index)>(), 1..4),
     ) {
-        // Rows of one name are the same row here, as the stream's are.
+        // In this test, rows with the same key and revision are equal, as rows from a stream are.
         let mut rows = rows;
         rows.sort_by(|a, b| a.row().order(&b.row()));
         rows.dedup_by(|later, kept| later.row().has_same_identity(&kept.row()));
@@ -187,7 +190,7 @@ fn a_line_is_written_as_documented() {
 
 #[test]
 fn an_object_is_named_by_table_hour_and_digest() {
-    // SHA-256 over: 8 bytes of length, the key's text; 8 bytes of length, the revision's 23 bytes; for each row.
+    // SHA-256 over, for each row: 8 bytes of length, the key's text; 8 bytes of length, the revision's 23 bytes.
     let key = object(&[Parts::new("ada", "7", "111", 5, "")], Compression::Gzip).key.to_string();
     let (folder, name) = key.rsplit_once('/').unwrap();
     assert_eq!(folder, "archive/Users/dt=2026-11-22/hr=14");

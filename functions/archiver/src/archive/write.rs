@@ -1,4 +1,4 @@
-//! Rows to an object: sorted, named by what they are, compressed, and described.
+//! Encoding of rows as an object: sorted, named by a digest of the rows, compressed, with metadata.
 
 use std::io::{self, Write};
 
@@ -10,23 +10,23 @@ use super::key::RowsDigest;
 use super::row::NdjsonRowWriter;
 use super::{ArchiveHour, ArchiveRow, Compression, ObjectKey, ObjectMetadata};
 
-/// An object, ready to be put.
+/// An encoded object that is ready for upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedObject {
-    /// Where it lies.
+    /// The object's key.
     pub key: ObjectKey,
-    /// Its metadata.
+    /// The object's metadata.
     pub description: ObjectMetadata,
-    /// Its bytes, compressed.
+    /// The object's compressed bytes.
     pub bytes: Vec<u8>,
 }
 
-/// Makes the object of one table's rows of one hour.
+/// Encodes one table's rows of one hour as an object.
 ///
-/// The same rows give the same object, whatever order they come in and however often each does.
+/// The same rows produce the same object, regardless of their order and of repetitions.
 ///
 /// # Errors
-/// If the encoder gives up, for want of memory, or a time lies outside of the years that RFC 3339 can write.
+/// If the encoder fails (out of memory), or a time is outside the years that RFC 3339 can represent.
 pub fn write(
     table: &str,
     hour: ArchiveHour,
@@ -47,8 +47,8 @@ pub fn write(
     Ok(EncodedObject { key, description, bytes })
 }
 
-/// Writes the content of an object, row by row in the order that they are to stand in; of any size, since it holds a
-/// piece of it.
+/// Writes the content of an object row by row, in the order in which the rows are pushed. The object may have any size,
+/// because only one chunk is kept in memory.
 pub struct ObjectWriter<W: Write> {
     encoder: RowEncoder<HashingWriter<W>>,
     lines: NdjsonRowWriter,
@@ -59,20 +59,20 @@ pub struct ObjectWriter<W: Write> {
 }
 
 impl<W: Write> ObjectWriter<W> {
-    /// Begins an object whose compressed bytes go to `sink`.
+    /// Starts an object whose compressed bytes are written to `sink`.
     ///
     /// # Errors
-    /// If the encoder has no memory.
+    /// If the encoder cannot allocate memory.
     pub fn new(compression: Compression, sink: W) -> io::Result<Self> {
         let encoder = compression.encoder(HashingWriter { sink, digest: Sha256::new() })?;
         let piece = Vec::new();
         Ok(Self { encoder, lines: NdjsonRowWriter::default(), chunk: piece, rows: 0, times: None, content_bytes: 0 })
     }
 
-    /// Adds a row.
+    /// Writes a row.
     ///
     /// # Errors
-    /// If the sink or the encoder gives up, or the time lies outside of the years that RFC 3339 can write.
+    /// If the sink or the encoder fails, or the time is outside the years that RFC 3339 can represent.
     pub fn push(&mut self, row: &ArchiveRow<'_>) -> io::Result<()> {
         let before = self.chunk.len();
         self.lines.push(row, &mut self.chunk)?;
@@ -87,16 +87,17 @@ impl<W: Write> ObjectWriter<W> {
         Ok(())
     }
 
-    /// How long the content is so far, before it is compressed.
+    /// Returns the length of the content so far, before compression.
     #[must_use]
     pub fn content_bytes(&self) -> u64 {
         self.content_bytes
     }
 
-    /// Ends the object; answers its description, whose times are `otherwise` if it holds no row, and the sink.
+    /// Finishes the object and returns its metadata and the sink. The metadata's times are `otherwise` if the object
+    /// contains no rows.
     ///
     /// # Errors
-    /// If the sink or the encoder gives up.
+    /// If the sink or the encoder fails.
     pub fn finish(mut self, otherwise: OffsetDateTime) -> io::Result<(ObjectMetadata, W)> {
         self.encoder.write_all(&self.chunk)?;
         let HashingWriter { sink, digest } = self.encoder.finish()?;
@@ -105,7 +106,7 @@ impl<W: Write> ObjectWriter<W> {
     }
 }
 
-/// Passes bytes on and digests them.
+/// Forwards bytes to the sink and computes their digest.
 pub(super) struct HashingWriter<W> {
     pub(super) sink: W,
     pub(super) digest: Sha256,

@@ -1,5 +1,5 @@
-//! The store for a thread that may block. Requests run on the runtime's own threads: run where the caller waits, each small
-//! piece of a body would wake it.
+//! Blocking variants of the store's operations. The requests run on the runtime's own threads: if they ran on the
+//! calling thread, each small chunk of a body would wake it.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -10,25 +10,25 @@ use tokio::runtime::Handle;
 use super::{ArchiveStore, ObjectReader, StoreError};
 
 impl ArchiveStore {
-    /// As [`ArchiveStore::open`].
+    /// Blocking variant of [`ArchiveStore::open`].
     ///
     /// # Errors
     /// As [`ArchiveStore::open`].
     ///
     /// # Panics
-    /// On a thread of the runtime that may not block.
+    /// If called on a thread of the runtime that must not block.
     pub fn blocking_open(&self, key: &str, runtime: &Handle) -> Result<Option<ObjectReader>, StoreError> {
         let (store, key) = (self.clone(), key.to_owned());
         self.blocking(runtime, async move { store.open(&key).await })
     }
 
-    /// As [`ArchiveStore::put_file`].
+    /// Blocking variant of [`ArchiveStore::put_file`].
     ///
     /// # Errors
     /// As [`ArchiveStore::put_file`].
     ///
     /// # Panics
-    /// On a thread of the runtime that may not block.
+    /// If called on a thread of the runtime that must not block.
     pub fn blocking_put_file(
         &self,
         key: &str,

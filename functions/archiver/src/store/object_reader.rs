@@ -1,8 +1,9 @@
-//! An object's bytes as a source that blocks: [`ObjectReader`], between the bucket, which is asked asynchronously, and the
-//! format's reader, which is not.
+//! [`ObjectReader`]: a blocking reader of an object's bytes. It connects the bucket, which is accessed asynchronously,
+//! with the format's reader, which is synchronous.
 //!
-//! It comes with its first piece, and asks for the next one while one is read, so that it holds two pieces whatever the object's
-//! size, and no connection waits open while a merge reads elsewhere. A piece that fails, or whose body breaks off, is asked for again.
+//! Opening an object fetches its first chunk. Each following chunk is prefetched while the current one is read, so at
+//! most two chunks are in memory, whatever the object's size, and no connection stays open while a merge reads other
+//! objects. Chunks whose request fails or whose body is truncated are requested again.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -13,9 +14,10 @@ use tokio::task::JoinHandle;
 use super::read::RangeResponse;
 use super::{ArchiveStore, StoreError};
 
-/// An object being read. Read it where blocking is allowed (`spawn_blocking`): elsewhere the runtime panics.
+/// A reader of one object. Use it only where blocking is allowed (`spawn_blocking`); elsewhere the runtime panics.
 ///
-/// An error of the bucket is an [`io::Error`] around a [`StoreError`], so that it can be told from damage.
+/// An error of the bucket is returned as an [`io::Error`] that wraps a [`StoreError`], so that it can be distinguished
+/// from corruption.
 pub struct ObjectReader {
     store: ArchiveStore,
     key: String,
@@ -24,13 +26,13 @@ pub struct ObjectReader {
     asked: u64,
     runtime: Handle,
     piece: io::Cursor<Vec<u8>>,
-    /// The buffer of the piece before.
+    /// The buffer of the previous chunk.
     recycled_buffer: Vec<u8>,
     next: Option<JoinHandle<Result<Vec<u8>, StoreError>>>,
 }
 
 impl ObjectReader {
-    /// What is asked for at a time.
+    /// The size of a range request.
     pub(super) const PIECE_BYTES: u64 = 1024 * 1024;
 
     pub(super) fn new(store: ArchiveStore, key: String, first: RangeResponse, runtime: Handle) -> Self {
@@ -49,7 +51,7 @@ impl ObjectReader {
         }
     }
 
-    /// The object's metadata.
+    /// Returns the object's metadata.
     #[must_use]
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.metadata
@@ -80,7 +82,7 @@ impl Read for ObjectReader {
     }
 }
 
-/// What is under way is not waited for.
+/// Aborts the pending prefetch without waiting for it.
 impl Drop for ObjectReader {
     fn drop(&mut self) {
         if let Some(next) = &self.next {

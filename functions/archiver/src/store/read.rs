@@ -1,4 +1,4 @@
-//! What lies in the bucket: listed, opened, and moved out of the readers' way.
+//! Read operations of the bucket (list, open), and moving objects to `superseded/`.
 
 use std::collections::HashMap;
 
@@ -11,49 +11,49 @@ use tokio::runtime::Handle;
 
 use super::{ArchiveStore, COPIED_WITHIN, ObjectReader, StoreError, within};
 
-/// Where an object goes that others have taken the place of; its key follows.
+/// The prefix that is prepended to the key of a superseded object.
 const SUPERSEDED: &str = "superseded/";
 
-/// How often a body may break off before its request has failed: the client tries again only until an answer begins.
+/// The number of retries after a truncated body: the client itself retries only until the response starts.
 const MAX_BODY_RETRIES: usize = 2;
 
-/// An object of the bucket.
+/// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectMeta {
-    /// Its key.
+    /// The object's key.
     pub key: String,
-    /// Its size.
+    /// The object's size.
     pub bytes: u64,
 }
 
-/// What stands directly below a prefix.
+/// The objects and folders directly below a prefix.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct PrefixListing {
-    /// The keys of its objects.
+    /// The keys of the objects.
     pub objects: Vec<String>,
-    /// Its folders, each with the prefix before it and a slash behind it.
+    /// The folders, each as a full prefix that ends with a slash.
     pub folders: Vec<String>,
 }
 
-/// Some bytes of an object, and what came with them.
+/// The bytes of a range request, and the object's metadata and size.
 pub(super) struct RangeResponse {
     pub(super) metadata: HashMap<String, String>,
-    /// How many bytes the object has.
+    /// The object's total size in bytes.
     pub(super) object_size: u64,
     pub(super) bytes: Vec<u8>,
 }
 
-/// Why there are no bytes.
+/// The reason why a range request returned no bytes.
 enum GetError {
-    /// The object is not there.
+    /// The object does not exist.
     Nothing,
-    /// It ends before them.
+    /// The object ends before the range.
     InvalidRange(StoreError),
     Failed(StoreError),
 }
 
-/// Takes the body into the buffer. Copied as it comes, the client's own buffer and this one serve again, and no page is asked
-/// for anew.
+/// Reads the body into the buffer. Copying it chunk by chunk reuses the client's buffer and this one, so no new pages
+/// are allocated.
 async fn fill(buffer: &mut Vec<u8>, given: &mut GetObjectOutput, most: u64) -> Result<(), ByteStreamError> {
     buffer.clear();
     let length = given.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
@@ -65,10 +65,10 @@ async fn fill(buffer: &mut Vec<u8>, given: &mut GetObjectOutput, most: u64) -> R
 }
 
 impl ArchiveStore {
-    /// All objects below a prefix, in the order of their keys.
+    /// Returns all objects below a prefix, sorted by key.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be listed.
+    /// [`StoreError`] if the objects cannot be listed.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         let mut pages = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).into_paginator().send();
         let mut found = Vec::new();
@@ -84,10 +84,10 @@ impl ArchiveStore {
         Ok(found)
     }
 
-    /// What stands directly below a prefix that ends in a slash.
+    /// Returns the objects and folders directly below a prefix that ends in a slash.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be listed.
+    /// [`StoreError`] if the objects cannot be listed.
     pub async fn list_with_delimiter(&self, prefix: &str) -> Result<PrefixListing, StoreError> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).delimiter("/");
         let mut pages = list.into_paginator().send();
@@ -101,15 +101,16 @@ impl ArchiveStore {
         Ok(level)
     }
 
-    /// Opens an object to be read; nothing if it is no longer there. Its first bytes come along: most objects are small.
+    /// Opens an object for reading. Returns `None` if it no longer exists. The first chunk is fetched immediately,
+    /// because most objects are small.
     ///
     /// # Errors
-    /// [`StoreError`] if the bucket does not give it.
+    /// [`StoreError`] if the object cannot be read.
     pub async fn open(&self, key: &str) -> Result<Option<ObjectReader>, StoreError> {
         match self.get(key, 0, ObjectReader::PIECE_BYTES, Vec::new()).await {
             Ok(first) => Ok(Some(ObjectReader::new(self.clone(), key.to_owned(), first, Handle::current()))),
             Err(GetError::Nothing) => Ok(None),
-            // Only an object of no bytes has no first ones.
+            // Only an empty object has no first chunk.
             Err(GetError::InvalidRange(_)) => {
                 let Some(metadata) = self.metadata(key).await? else { return Ok(None) };
                 let first = RangeResponse { metadata, object_size: 0, bytes: Vec::new() };
@@ -119,10 +120,10 @@ impl ArchiveStore {
         }
     }
 
-    /// What an object says of itself; nothing if it is no longer there.
+    /// Returns an object's metadata, or `None` if the object no longer exists.
     ///
     /// # Errors
-    /// [`StoreError`] if the bucket does not tell of it.
+    /// [`StoreError`] if the metadata cannot be read.
     pub async fn metadata(&self, key: &str) -> Result<Option<HashMap<String, String>>, StoreError> {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(head) => Ok(Some(head.metadata.unwrap_or_default())),
@@ -131,10 +132,10 @@ impl ArchiveStore {
         }
     }
 
-    /// A small object, whole; nothing if it is no longer there.
+    /// Reads a small object completely. Returns `None` if it no longer exists.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be read.
+    /// [`StoreError`] if the object cannot be read.
     pub async fn text(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let unread = |cause| self.failed(format!("does not give {key}"), cause);
         match self.client.get_object().bucket(&self.bucket).key(key).send().await {
@@ -147,7 +148,7 @@ impl ArchiveStore {
         }
     }
 
-    /// Some bytes of an object, in the place of those that are in `buffer`.
+    /// Reads a range of an object. The bytes replace the content of `buffer`, whose allocation is reused.
     pub(super) async fn range(&self, key: &str, from: u64, until: u64, buffer: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         match self.get(key, from, until, buffer).await {
             Ok(piece) => Ok(piece.bytes),
@@ -171,7 +172,7 @@ impl ArchiveStore {
             })?;
             match fill(&mut buffer, &mut given, until - from).await {
                 Ok(()) => {
-                    // "bytes 0-99/1234" (RFC 9110, section 14.4); without it these are all.
+                    // "bytes 0-99/1234" (RFC 9110, section 14.4); without the header, the body is the whole object.
                     let of = given.content_range().and_then(|range| range.rsplit('/').next()?.parse().ok());
                     let metadata = given.metadata.unwrap_or_default();
                     return Ok(RangeResponse {
@@ -186,14 +187,14 @@ impl ArchiveStore {
         }
     }
 
-    /// Moves an object below `superseded/`: it is removed only after its copy is confirmed. One that is no longer there
-    /// has been moved before.
+    /// Moves an object below `superseded/`: it is removed only after its copy is confirmed. If the object no longer
+    /// exists, it has already been moved.
     ///
     /// # Errors
-    /// [`StoreError`]; the object is then still where it was, or in both places.
+    /// [`StoreError`]; the object is then still under its key, or under both keys.
     pub async fn move_to_superseded(&self, key: &str) -> Result<(), StoreError> {
         let copy = self.client.copy_object().bucket(&self.bucket).key(format!("{SUPERSEDED}{key}"));
-        // Of our own keys none holds a character that a URL would spell otherwise, but for the `=` of a partition.
+        // Of the characters in the archive's keys, only the `=` of a partition must be escaped in a URL.
         let source = format!("{}/{}", self.bucket, key.replace('=', "%3D"));
         let copy = copy.copy_source(source).customize().config_override(within(Some(COPIED_WITHIN)));
         match copy.send().await {
@@ -204,10 +205,10 @@ impl ArchiveStore {
         self.remove(key).await
     }
 
-    /// Removes an object; one that is no longer there has been removed before.
+    /// Removes an object; an object that no longer exists counts as removed.
     ///
     /// # Errors
-    /// [`StoreError`]; the object may still be there.
+    /// [`StoreError`] if the object may still exist.
     pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
         let removed = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
         removed.map(drop).map_err(|error| self.failed(format!("does not remove {key}"), error_chain(&error)))

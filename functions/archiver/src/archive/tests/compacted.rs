@@ -1,11 +1,11 @@
-//! Compacted objects are read by the same reader, and proven without looking at a row.
+//! Compacted objects are read by the same reader, and verified without parsing rows.
 
 use super::*;
 
 const NAME: &str = "compacted/Users/dt=2026-11-22/0123456789abcdef0123456789abcdef-00000.ndjson.zst";
 
 fn rows() -> Vec<Parts> {
-    // Of two hours of the day.
+    // The rows are of two hours of the day.
     (0..40).map(|n| Parts::new(&format!("user-{n:03}"), "1", "111", 3_590 + n, "")).collect()
 }
 

@@ -1,4 +1,4 @@
-//! A damaged object is refused by name and row.
+//! A corrupt object is rejected with an error that names the object and the row.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn rows() -> Vec<Parts> {
     (0..40).map(|n| Parts::new(&format!("user-{n:03}"), "1", "111222333444555666777", n, "")).collect()
 }
 
-/// The rows that were given before the damage, and the damage.
+/// Returns the number of rows that were read before the error, and the error.
 fn damage(object: &EncodedObject, metadata: &HashMap<String, String>) -> (usize, CorruptObject) {
     let names = KeyNames::new(["user_id", "timestamp"]);
     let reader = match RowReader::open(&object.key.to_string(), metadata, names, object.bytes.as_slice()) {
@@ -25,7 +25,7 @@ fn damage(object: &EncodedObject, metadata: &HashMap<String, String>) -> (usize,
     (rows, damage.unwrap())
 }
 
-/// An object of these lines, sound but for them.
+/// Returns an object of these lines that is valid apart from its lines.
 fn object_of(lines: &[u8]) -> EncodedObject {
     use sha2::Digest as _;
     let mut object = object(&rows()[..3], Compression::Zstd);

@@ -1,4 +1,4 @@
-//! What of a batch becomes a row.
+//! Tests of the selection of a batch's records.
 
 use serde_json::json;
 use shared::stream;
@@ -130,7 +130,7 @@ fn an_old_image_of_another_item_is_a_reason_for_quarantine() {
 #[test]
 fn of_two_different_removals_of_one_number_the_first_is_a_row_and_the_other_is_put_aside() {
     let image = |name: &str| with("/dynamodb/OldImage", json!({"k": {"S": "a"}, "name": {"S": name}}));
-    // The last is a repetition of the first.
+    // The last record is a repetition of the first.
     selected(&[image("one"), image("two"), expired("6", 0), image("one")], |selection| {
         let selection = selection.unwrap();
         let found: Vec<_> = selection.unarchivable.iter().map(|one| (one.index, one.contradicts)).collect();
