@@ -1,7 +1,7 @@
-//! Bodies: JSON text in, the parts of a user out, and everything that is wrong told at once.
+//! Request bodies: parse JSON text into the parts of a user, and report all errors at once.
 //!
-//! The text is read member by member over raw JSON, so that a misspelled member is named, one given twice is seen, and a
-//! number in `attributes` keeps its digits.
+//! The text is parsed member by member as raw JSON, so that an unknown member is named, a repeated member is detected,
+//! and a number in `attributes` keeps its digits.
 
 mod fields;
 mod keys;
@@ -26,14 +26,14 @@ use time::OffsetDateTime;
 use fields::BodyReader;
 pub(crate) use keys::keys;
 
-/// What a POST asks for.
+/// The parsed body of a POST.
 pub(crate) struct CreateUserBody {
     pub(crate) id: Option<UserId>,
     pub(crate) timestamp: Option<Timestamp>,
     pub(crate) profile: UserProfile,
 }
 
-/// Reads a body of JSON.
+/// Reads a JSON body.
 pub(crate) async fn json(request: Request) -> Result<Bytes, Problem> {
     if media_type(request.headers()).is_none_or(|media_type| !media_type.eq_ignore_ascii_case(JSON)) {
         return Err(Problem::UnsupportedMediaType { expected: JSON });
@@ -41,7 +41,7 @@ pub(crate) async fn json(request: Request) -> Result<Bytes, Problem> {
     read(request).await
 }
 
-/// Reads a body that is a merge patch.
+/// Reads a merge patch body.
 pub(crate) async fn merge_patch(request: Request) -> Result<Bytes, Problem> {
     if media_type(request.headers()).is_none_or(|media_type| !media_type.eq_ignore_ascii_case(MERGE_PATCH)) {
         return Err(Problem::UnsupportedMediaType { expected: MERGE_PATCH });
@@ -49,7 +49,7 @@ pub(crate) async fn merge_patch(request: Request) -> Result<Bytes, Problem> {
     read(request).await
 }
 
-/// The media type without its parameters: JSON is UTF-8, whatever `charset` says (RFC 8259, section 8.1).
+/// Returns the media type without its parameters: JSON is UTF-8, whatever `charset` says (RFC 8259, section 8.1).
 fn media_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next().map(str::trim)
 }
@@ -74,7 +74,7 @@ async fn collect(body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-/// Reads the body of a POST.
+/// Parses the body of a POST.
 pub(crate) fn parse_create(body: &[u8], now: OffsetDateTime) -> Result<CreateUserBody, Problem> {
     let mut fields = BodyReader::open(body)?;
     let id = fields.text("user_id", UserId::parse).set();
@@ -83,14 +83,14 @@ pub(crate) fn parse_create(body: &[u8], now: OffsetDateTime) -> Result<CreateUse
     Ok(CreateUserBody { id, timestamp, profile })
 }
 
-/// Reads the body of a PUT on this key, which it may repeat.
+/// Parses the body of a PUT on this key. The body may repeat the key.
 pub(crate) fn replacement(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<UserProfile, Problem> {
     let mut fields = BodyReader::open(body)?;
     check_key_unchanged(&mut fields, key);
     profile(fields, now)
 }
 
-/// Reads the body of a PATCH on this key, which it may repeat.
+/// Parses the body of a PATCH on this key. The body may repeat the key.
 pub(crate) fn parse_merge_patch(body: &[u8], key: &UserKey, now: OffsetDateTime) -> Result<UserPatch, Problem> {
     let mut fields = BodyReader::open(body)?;
     check_key_unchanged(&mut fields, key);

@@ -1,16 +1,19 @@
-//! Cache-aside: a single record is looked for in the cache, then read in the table (consistently) and brought to the cache.
+//! Cache-aside reads: a single record is looked up in the cache; on a miss it is read from the table (strongly
+//! consistent) and written to the cache.
 //!
-//! The cache decides nothing. Whatever is wrong with it, or takes it longer than [`CacheTimeouts`] allows, the table is asked;
-//! after a failure it is left alone for a while (`breaker`). Writes are conditional at the table and then leave a mark
-//! here, before they are answered: who wrote reads what it wrote. A mark that could not be left is owed (`owed`), and
-//! until it is paid this instance does not believe the cache about that record; the stream's mark, a moment later, makes it
-//! so for the others. A write that was refused, failed or was given up may have landed, and leaves its mark, too.
+//! The cache never decides an outcome. If it fails, or takes longer than [`CacheTimeouts`] allows, the table is read
+//! instead; after a failure the cache is bypassed for a cooldown (`breaker`). Writes are conditional on the table.
+//! Before a write is acknowledged, it leaves an invalidation marker in the cache, so that a client reads its own
+//! writes. An invalidation that does not reach the cache is pending (`pending_invalidations`): until it is delivered,
+//! this instance ignores the cached value of that record. The replicator invalidates the record for the other instances
+//! shortly afterwards, when it processes the stream record. A write that was rejected, failed or timed out may have
+//! landed, so it invalidates the record, too.
 //!
-//! The newest record of a user is not looked for here: which one it is changes with every record of the user, and
-//! versions of different records have no order. It is a query, as any list.
+//! The latest record of a user is not cached: every write of a record of the user may change which record it is, and
+//! the versions of different records are not comparable. It is a query, like every list.
 //!
-//! What would break it: bringing a record after the request was answered. Lambda may freeze the process for an hour
-//! between, and by then no mark stands that would refuse it.
+//! An entry must be written before the response is sent. Lambda may freeze the process for an hour after the response,
+//! and by then the invalidation marker that would reject a stale entry has expired.
 
 mod breaker;
 mod pending_invalidations;
@@ -35,12 +38,12 @@ use breaker::CircuitBreaker;
 use pending_invalidations::{PendingInvalidation, PendingInvalidations};
 use single_flight::SingleFlight;
 
-/// How long the cache is waited for, and left alone.
+/// The timeouts of the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheTimeouts {
-    /// For one call, connecting included.
+    /// The timeout of one call, including the connection setup.
     pub call: Duration,
-    /// After a call that failed.
+    /// The time for which the cache is bypassed after a failed call.
     pub cooldown: Duration,
 }
 
@@ -50,7 +53,7 @@ impl Default for CacheTimeouts {
     }
 }
 
-/// The cache before one table. A clone shares everything: an instance of the API has one.
+/// The cache in front of one table. Clones share all state; an instance of the API has one.
 #[derive(Clone)]
 pub struct CacheAside(Arc<CacheAsideInner>);
 
@@ -69,12 +72,12 @@ impl std::fmt::Debug for CacheAside {
     }
 }
 
-/// A record that was found.
+/// A record that was read, and its source.
 #[derive(Clone, Debug)]
 pub(crate) enum CachedRead {
-    /// In the cache.
+    /// Read from the cache.
     Cached(CacheEntry),
-    /// In the table.
+    /// Read from the table.
     FromTable(Arc<User>),
 }
 
@@ -86,7 +89,7 @@ impl CachedRead {
         }
     }
 
-    /// The answer to a read: the record with these members, and where it was found.
+    /// Returns the response body of a read: the record with these members, and its source.
     pub(crate) fn text(&self, fields: FieldMask) -> Result<Vec<u8>, Problem> {
         let (user, source) = match self {
             Self::Cached(entry) if fields == FieldMask::ALL => (entry.json.clone(), "cache"),
@@ -103,11 +106,11 @@ impl CachedRead {
     }
 }
 
-/// What a look came to.
+/// The outcome of a cache lookup.
 enum CacheLookup {
-    /// The cache knows: this record, or that there is none.
+    /// The cache has the record, or knows that it does not exist.
     Hit(Option<CachedRead>),
-    /// The table is to be asked; if there is a line, what it says is to be brought to the cache on it.
+    /// The table must be read. With a ticket, the result may be written to the cache.
     Miss(Option<FillTicket>),
 }
 
@@ -117,7 +120,7 @@ struct FillTicket {
 }
 
 impl CacheAside {
-    /// The cache before the table of this name.
+    /// Creates the cache for the table of this name.
     #[must_use]
     pub fn new(cache: Cache, table: &str, patience: CacheTimeouts) -> Self {
         Self(Arc::new(CacheAsideInner {
@@ -130,18 +133,18 @@ impl CacheAside {
         }))
     }
 
-    /// Connects before the first request, which then need not. What goes wrong is in the log and stops nothing.
+    /// Connects before the first request, to save it the connection setup. An error is only logged.
     pub async fn connect(&self) {
         if let Err(error) = self.0.cache.connection().await {
             tracing::warn!(%error, "the cache is not there: the table is asked instead");
         }
     }
 
-    /// Reads a record: from the cache, or else from the table. Of many that ask for one record at once, one asks the
-    /// table; nobody is given what was read before it asked.
+    /// Reads a record from the cache or, on a miss, from the table. Concurrent reads of the same record share one table
+    /// read, and no caller receives a value that was read before its call.
     ///
     /// # Errors
-    /// The table's; the cache has none.
+    /// The errors of the table; errors of the cache are never returned.
     pub(crate) async fn read(
         &self,
         key: &UserKey,
@@ -190,7 +193,7 @@ impl CacheAside {
         }
     }
 
-    /// Brings what the table said after a look, if the rules still let it.
+    /// Writes the result of a table read to the cache, if the rules of the version fence still allow it.
     async fn fill(&self, name: &str, user: Option<&User>, looked: FillTicket, now: OffsetDateTime) {
         let FillTicket { line, at } = looked;
         if at.elapsed() > MAX_FILL_DELAY || !self.0.cache.is_open(&line) {
@@ -200,7 +203,7 @@ impl CacheAside {
             Ok(entry) => entry,
             Err(error) => return tracing::warn!(%error, "a record cannot be cached"),
         };
-        // Not `call`: it is this line or none.
+        // `call` may reconnect, but the entry must be written on the connection of the lookup or not at all.
         let call = async {
             match &entry {
                 Some(entry) if entry.is_cacheable() => line.put(name, entry, now).await.map(drop),
@@ -215,32 +218,32 @@ impl CacheAside {
         }
     }
 
-    /// Tells the cache of a write that is done.
+    /// Invalidates a record after a completed write.
     pub(crate) async fn mark(&self, key: &UserKey, floor: MinVersion) {
         self.mark_named(&shared::cache::key(&self.0.table, key), floor).await;
     }
 
     async fn mark_named(&self, name: &str, floor: MinVersion) {
-        // Owed from the start: if this request ends here, its mark does not.
+        // Pending before the call: if the request is cancelled here, the invalidation is not lost.
         self.0.owed.add(name, floor, Instant::now());
         if self.call(async |line: &CacheConnection| line.invalidate(name, floor).await).await.is_some() {
             self.0.owed.complete(name, floor);
         }
     }
 
-    /// A write that begins, of which it is not known what will come.
+    /// Registers a write that starts now and whose outcome is not known yet.
     pub(crate) fn unsettled(&self, key: &UserKey) -> PendingWrite {
         PendingWrite { cache: self.clone(), name: Some(shared::cache::key(&self.0.table, key)) }
     }
 
-    /// Takes a request off a caller's quota; nothing is known of it if the cache is silent.
+    /// Takes one request from the caller's quota. Returns `None` if the cache does not respond.
     pub(crate) async fn spend(&self, caller: &str, quota: RequestQuota) -> Option<QuotaDecision> {
         self.call(async |line: &CacheConnection| line.try_acquire(caller, quota).await)
             .await
             .map(|(_, allowance)| allowance)
     }
 
-    /// One call, if the cache is not being left alone.
+    /// Makes one call, unless the circuit breaker is open.
     async fn call<T>(
         &self,
         work: impl AsyncFnOnce(&CacheConnection) -> Result<T, CacheError>,
@@ -285,7 +288,8 @@ impl CacheAside {
     }
 }
 
-/// A write that is under way. Dropped before it is settled, it may have landed: its mark is owed.
+/// A write in progress. If it is dropped before [`PendingWrite::settle`], the write may have landed, so its
+/// invalidation becomes pending.
 #[derive(Debug)]
 pub(crate) struct PendingWrite {
     cache: CacheAside,
@@ -293,9 +297,9 @@ pub(crate) struct PendingWrite {
 }
 
 impl PendingWrite {
-    /// The write is over, and leaves this floor, or nothing.
+    /// Completes the write and invalidates cached values below this minimum version; `None` invalidates nothing.
     pub(crate) async fn settle(mut self, floor: Option<MinVersion>) {
-        // From here on the mark is owed by itself.
+        // From here on, the pending invalidations take over, so dropping `self` must not add another one.
         let name = self.name.take();
         if let (Some(name), Some(floor)) = (name, floor) {
             self.cache.mark_named(&name, floor).await;

@@ -1,4 +1,4 @@
-//! What the API needs to know before its first request.
+//! The API's configuration, parsed from the environment before the first request.
 
 use front::base_path::BasePath;
 use shared::cache::{Cache, CacheSettings, RequestQuota};
@@ -11,43 +11,43 @@ use shared::telemetry;
 use crate::cache::{CacheAside, CacheTimeouts};
 use crate::rate_limit;
 
-/// The function's name, in metrics and logs.
+/// The function's name in metrics and logs.
 pub const FUNCTION: &str = "api";
 
 /// The API's configuration.
 #[derive(Clone, Debug)]
 pub struct ApiConfig {
-    /// The table that holds the records.
+    /// The table of the user records.
     pub users_table: String,
-    /// Its index by email.
+    /// The table's index by email.
     pub email_index: String,
-    /// Who lets requests in.
+    /// The authentication mode.
     pub auth: AuthMode,
-    /// How tokens spell scopes.
+    /// The names of the scopes in tokens.
     pub scopes: ScopeMapping,
-    /// What stands before the routes in a path.
+    /// The base path that precedes the routes in a request's path.
     pub base_path: BasePath,
-    /// Whether a relational replica answers searches beside the API.
+    /// Whether the deployment has a relational replica, so that the search function serves the search routes.
     pub has_relational: bool,
-    /// What seals cursors.
+    /// The keys that seal cursors.
     pub cursor_keys: SealKeys,
-    /// The table of email reservations, if an email is to be one user's.
+    /// The table of email reservations, if emails must be unique.
     pub unique_emails_table: Option<String>,
-    /// The table of what was asked with an idempotency key; none takes no such keys.
+    /// The table of idempotency records; `None` if idempotency keys are not supported.
     pub idempotency_table: Option<String>,
-    /// Whether a write over a record must say which state it is over.
+    /// Whether a write to an existing record requires a precondition.
     pub preconditions_required: bool,
-    /// The cache before the table, if there is one.
+    /// The cache in front of the table, if there is one.
     pub cache: Option<CacheSettings>,
-    /// What a caller may ask for in a time, if there is a limit.
+    /// The request quota of a caller, if there is a limit.
     pub rate_limit: Option<RequestQuota>,
 }
 
 impl ApiConfig {
-    /// Reads the configuration.
+    /// Parses the configuration.
     ///
     /// # Errors
-    /// All that is missing or malformed, together and by name.
+    /// All missing and malformed variables, each by name.
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let users_table = read.required("USERS_TABLE", environment::text);
@@ -90,7 +90,7 @@ impl ApiConfig {
 }
 
 impl ApiConfig {
-    /// The cache before the table, if there is one; not yet connected.
+    /// Creates the cache in front of the table, if there is one, without connecting to it.
     #[must_use]
     pub fn cache(&self, signer: Option<TokenSigner>) -> Option<CacheAside> {
         let cache = Cache::new(self.cache.clone()?, signer);
@@ -98,7 +98,7 @@ impl ApiConfig {
     }
 }
 
-/// Which tier it is makes no difference to the API.
+/// Parses the relational tier; the API only needs to know whether there is one.
 fn relational(text: &str) -> Result<bool, String> {
     match text {
         "none" => Ok(false),

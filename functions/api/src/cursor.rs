@@ -1,5 +1,5 @@
-//! The cursors of the lists of users: the key of the last record given, for the list that it was given for and the caller
-//! that it was given to.
+//! The cursors of user lists: the key of the last record of a page, sealed for the list and the caller that it was
+//! issued for.
 
 use front::problem::Problem;
 use shared::http::caller::Caller;
@@ -10,12 +10,12 @@ use shared::table::{ListOrder, ListQuery, PageKey};
 use shared::user::timestamp::Timestamp;
 use time::OffsetDateTime;
 
-/// The parameter `cursor`, for this list.
+/// Parses the parameter `cursor` for this list.
 pub(crate) fn cursor(query: &mut QueryParameters, cursors: &ListCursors<'_>, now: OffsetDateTime) -> Option<PageKey> {
     query.take("cursor", |text| cursors.decode(text, now).ok_or(page_limit::INVALID_CURSOR))
 }
 
-/// The cursors of one list for one caller.
+/// Seals and opens the cursors of one list for one caller.
 pub(crate) struct ListCursors<'a> {
     pub(crate) keys: &'a SealKeys,
     pub(crate) listing: ListQuery<'a>,
@@ -23,7 +23,7 @@ pub(crate) struct ListCursors<'a> {
 }
 
 impl ListCursors<'_> {
-    /// The cursor after this position.
+    /// Returns the cursor of the page that starts after this position.
     pub(crate) fn encode(&self, position: &PageKey, now: OffsetDateTime, salt: SealNonce) -> Result<String, Problem> {
         let place = format!("{} {}", position.timestamp, position.user_id);
         let sealed = page_limit::seal(self.keys, &place, &self.binding(), now, salt);
@@ -36,7 +36,8 @@ impl ListCursors<'_> {
         Some(PageKey { user_id: user_id.to_owned(), timestamp: timestamp.to_owned() })
     }
 
-    /// What a cursor serves: the caller's name comes last, for it may have anything in it.
+    /// Returns the text that a cursor is bound to: the list and the caller. The caller's name comes last, because it
+    /// may contain any character.
     fn binding(&self) -> String {
         let bound = |second: Option<Timestamp>| second.map_or(String::new(), |second| second.seconds().to_string());
         let order = |order: ListOrder| match order {

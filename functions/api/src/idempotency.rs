@@ -1,6 +1,8 @@
-//! The header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): which request it names, for whom.
+//! The header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): its syntax, and the identity of the
+//! request that it names.
 //!
-//! The draft writes it as a quoted string (RFC 9651, section 3.3.3); many clients leave the quotes out, and mean the same.
+//! The draft defines the value as a quoted string (RFC 9651, section 3.3.3). Many clients omit the quotes, so both
+//! forms are accepted and mean the same.
 
 use axum::http::{HeaderMap, HeaderName};
 use base64::Engine as _;
@@ -21,16 +23,16 @@ use crate::body::CreateUserBody;
 const NAME: &str = "idempotency-key";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(NAME);
 const MAX_CHARS: usize = 255;
-/// The time of the function: a request that is older has ended, one way or the other.
+/// The function's timeout: an older request has ended, with or without success.
 const LONGEST_REQUEST_SECONDS: i64 = 10;
-/// The shortest time that `Retry-After` can say.
+/// The shortest time that `Retry-After` can express.
 const SOON_SECONDS: i64 = 1;
 
-/// A key as a client gave it.
+/// An idempotency key, as the client sent it but without quotes.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct IdempotencyKey(String);
 
-/// Reads the header, if it is given.
+/// Parses the header, if it is present.
 pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else {
@@ -51,7 +53,8 @@ pub(crate) fn key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem
     }
 }
 
-/// A key would be ignored here, and its client rely on what it is not given.
+/// Returns the error for a deployment without idempotency. Ignoring the key instead would let the client rely on a
+/// protection that it does not have.
 pub(crate) fn unsupported() -> Problem {
     refused("is not supported by this deployment: omit it")
 }
@@ -61,15 +64,15 @@ fn refused(detail: &str) -> Problem {
 }
 
 impl IdempotencyKey {
-    /// The key within its caller, method and path.
+    /// Returns the id of the key's record, which is unique per caller, method and path.
     pub(crate) fn id(&self, caller: &Caller, method: &str, path: &str) -> String {
         digest(&[self.0.as_bytes(), method.as_bytes(), path.as_bytes(), caller.name().as_bytes()])
     }
 }
 
-/// Which request it was, as it is read: two bodies that differ in the order of members, in white space, escapes or the
-/// spelling of numbers alone are one request, and a member that is null is one that is not given. One given twice has been
-/// refused before ([`crate::body`]).
+/// Returns a digest that identifies the parsed request. Two bodies that differ only in the order of members, white
+/// space, escapes or number formats are the same request, and a member that is null counts as absent. Repeated members
+/// have already been rejected ([`crate::body`]).
 pub(crate) fn fingerprint(draft: &CreateUserBody) -> String {
     let CreateUserBody { id, timestamp, profile } = draft;
     let mut text = String::from("{");
@@ -99,14 +102,16 @@ pub(crate) fn fingerprint(draft: &CreateUserBody) -> String {
     digest(&[text.as_bytes()])
 }
 
-/// When to come again for a key that is claimed for `left` more seconds. Work takes milliseconds; but a claim that is older than
-/// any request was cut short, and its key is free when it ends, not before.
+/// Returns the seconds after which to retry a request whose key is claimed for `left` more seconds. A request usually
+/// takes milliseconds. A claim that is older than any request can be was interrupted, and its key becomes available
+/// only when the claim expires.
 pub(crate) fn retry_after(left: i64) -> i64 {
     let age = IN_PROGRESS_EXPIRY_SECONDS - left;
     if age < LONGEST_REQUEST_SECONDS { left.clamp(1, SOON_SECONDS) } else { left.max(1) }
 }
 
-/// Each part with its length before it: two lists of parts never read alike.
+/// Returns a digest of the parts. Each part is preceded by its length, so that different lists of parts never produce
+/// the same input.
 fn digest(parts: &[&[u8]]) -> String {
     let mut digest = Sha256::new();
     for part in parts {

@@ -1,8 +1,7 @@
-//! The API over the Users table: HTTP in, records out.
+//! The HTTP API over the Users table.
 //!
-//! [`app`] is one axum router that runs behind API Gateway (through `lambda_http`) and on a socket (through hyper)
-//! alike. Single records are looked for in a cache first, where there is one
-//! ([`cache`]).
+//! [`app`] is one axum router that runs both behind API Gateway (through `lambda_http`) and on a socket (through
+//! hyper). Reads of single records use a cache first, if there is one ([`cache`]).
 
 mod access;
 mod body;
@@ -26,7 +25,7 @@ use crate::openapi::deployed::ContractDeployment;
 use cache::CacheAside;
 use config::ApiConfig;
 
-/// The API, with a cache before its table or without one. Building it does no I/O; a clone shares everything.
+/// Creates the API, with or without a cache in front of its table. It does no I/O; clones share all state.
 pub fn app(config: &ApiConfig, client: Client, cache: Option<CacheAside>, clock: Clock) -> Router {
     let table = UserTable::new(client, config.users_table.clone(), config.email_index.clone())
         .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(clock.clone()));

@@ -1,6 +1,6 @@
-//! The API's part of the contract, OpenAPI 3.1, made from the handlers: their `utoipa::path` attributes and the shapes of
-//! [`schema`]. The crate `contract` puts the whole together; the function serves the file that came of it as far as its
-//! deployment keeps it ([`deployed`]).
+//! The API's part of the OpenAPI 3.1 document, generated from the `utoipa::path` attributes of the handlers and the
+//! types of [`schema`]. The crate `contract` assembles the complete document; the function serves that file, reduced to
+//! the parts that its deployment supports ([`deployed`]).
 
 pub mod deployed;
 pub mod schema;
@@ -9,7 +9,7 @@ use utoipa::OpenApi;
 
 use crate::{router, users};
 
-/// The whole document, with every tier on and the scheme of tokens.
+/// The complete document, with all tiers enabled and the token security scheme.
 pub const OPENAPI_JSON: &str = include_str!("../openapi.json");
 
 /// The operations of the API.

@@ -1,22 +1,23 @@
-//! `If-Match` and `If-None-Match` (RFC 9110, sections 13.1.1 and 13.1.2), and the entity tag that they name: the record's
-//! version, quoted.
+//! `If-Match` and `If-None-Match` (RFC 9110, sections 13.1.1 and 13.1.2), and the entity tag that they refer to: the
+//! record's version, quoted.
 //!
-//! No `Last-Modified` is sent, so the headers about modification times are ignored, as section 13.1.4 demands.
+//! No `Last-Modified` is sent, so the headers about modification times are ignored, as section 13.1.4 requires.
 
 use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue};
 use front::problem::{ErrorLocation, FieldError, Problem};
 use shared::user::precondition::{EntityTags, Precondition};
 
-/// More tags than any client has a use for; a condition takes at most 100.
+/// More tags than any client needs; a DynamoDB condition accepts at most 100.
 const MAX_TAGS: usize = 50;
 
-/// The entity tag of a version. A record without one has no tag: nothing would change it when another program writes.
+/// Returns the entity tag of a version. A record without a version has no tag: a write by another program would not
+/// change it.
 pub(crate) fn entity_tag(version: u64) -> Option<HeaderValue> {
     (version > 0).then(|| HeaderValue::from_str(&format!("\"{version}\"")).ok()).flatten()
 }
 
-/// Reads what a request demands of the record.
+/// Parses the preconditions of a request.
 pub(crate) fn read(headers: &HeaderMap) -> Result<Precondition, Problem> {
     // If-Match compares strongly: a weak tag never matches there (section 8.8.3.2).
     let if_match = tags(headers, &IF_MATCH, false).map_err(|detail| mistake("if-match", detail))?;
@@ -36,7 +37,8 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Ent
     let mut versions = Vec::new();
     for line in headers.get_all(name) {
         given = true;
-        // A tag may have bytes above ASCII (section 8.8.3); what they spell matters to no tag of ours.
+        // A tag may contain bytes above ASCII (section 8.8.3). Decoding them lossily is safe, because the tags of this
+        // API contain only digits.
         let line = String::from_utf8_lossy(line.as_bytes());
         // A list may have empty elements (section 5.6.1.2).
         let mut rest = line.trim_matches([',', ' ', '\t']);
@@ -50,7 +52,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Ent
                 None => (rest, false),
             };
             let (opaque, after) = tag.strip_prefix('"').and_then(|tag| tag.split_once('"')).ok_or(MALFORMED)?;
-            // Section 8.8.3: no space and no control character; bytes above ASCII are in.
+            // Section 8.8.3: spaces and control characters are not allowed; bytes above ASCII are.
             if opaque.chars().any(|letter| letter <= ' ' || letter == '\u{7f}') {
                 return Err(MALFORMED);
             }
@@ -64,7 +66,8 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Ent
             }
         }
     }
-    // A client that sends the header without a tag has lost the tag: it must not pass for one that names none.
+    // A client that sends the header without a tag has lost the tag: the request must not be treated as one without a
+    // precondition.
     if given && any == (count > 0) {
         return Err(MALFORMED);
     }
@@ -74,7 +77,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Ent
     Ok(given.then_some(if any { EntityTags::Any } else { EntityTags::Versions(versions) }))
 }
 
-/// The version that a tag of ours spells; a tag of another spelling is well-formed and matches nothing.
+/// Returns the version in a tag that this API issued. A tag of another format is well-formed and matches nothing.
 fn version(opaque: &str) -> Option<u64> {
     let digits = opaque.bytes().all(|byte| byte.is_ascii_digit()) && !opaque.starts_with('0');
     opaque.parse().ok().filter(|_| digits)

@@ -1,7 +1,7 @@
-//! The rate limit: how much a caller may ask for in a time, by a token bucket in the cache, whose clock is the one that
-//! counts. Without an answer of the cache a request passes: a limit protects the table, and no record is worth less for it.
+//! The rate limit: a token bucket per caller in the cache, measured by the cache's clock. If the cache does not
+//! respond, the request is allowed: the limit protects the table from load, and no record depends on it.
 //!
-//! The fields are those of draft-ietf-httpapi-ratelimit-headers-10.
+//! The response headers are those of draft-ietf-httpapi-ratelimit-headers-10.
 
 use std::time::Duration;
 
@@ -18,21 +18,21 @@ use crate::cache::CacheAside;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// A day, beyond which a mistyped unit is likelier than a wish.
+/// The longest window, one day: a longer one is more likely a mistyped unit than intended.
 const LONGEST_SECONDS: u32 = 86_400;
 
-/// A quota, and where it is kept.
+/// A quota, and the cache that counts it.
 #[derive(Clone, Debug)]
 pub(crate) struct RateLimiter {
     pub(crate) cache: CacheAside,
     pub(crate) quota: RequestQuota,
 }
 
-/// Reads `<requests>/<seconds>s`, and maybe ` burst <requests>`: so many at once after a rest, as many as a window has if
-/// it is left out.
+/// Parses `<requests>/<seconds>s`, optionally followed by ` burst <requests>`: the number of requests that are allowed
+/// at once after an idle period. Without it, the burst equals the requests of a window.
 ///
 /// # Errors
-/// The text is another.
+/// The text has another format.
 pub(crate) fn quota(text: &str) -> Result<RequestQuota, String> {
     let (rate, burst) = text.split_once(" burst ").map_or((text, None), |(rate, burst)| (rate, Some(burst)));
     let parsed = rate.split_once('/').and_then(|(requests, window)| {
@@ -51,7 +51,8 @@ pub(crate) fn quota(text: &str) -> Result<RequestQuota, String> {
     })
 }
 
-/// Lets a caller's request pass, or answers when to come again. Who is not known has no quota to spend.
+/// Allows a caller's request, or responds with the time after which to retry. An unauthenticated request has no quota
+/// and is allowed.
 pub(crate) async fn enforce_rate_limit(
     State(limit): State<Option<RateLimiter>>,
     request: Request,
@@ -83,7 +84,7 @@ fn set_rate_limit_headers(headers: &mut HeaderMap, quota: RequestQuota, remainin
     }
 }
 
-/// Rounded up: who comes then does not come too early.
+/// Returns the seconds, rounded up, so that a client that waits this long does not retry too early.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }

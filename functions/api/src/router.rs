@@ -1,4 +1,4 @@
-//! The routes, and what each answers to which method.
+//! The API's route table.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -22,7 +22,7 @@ const COLLECTION: &str = "GET, HEAD, POST, OPTIONS";
 const ACTION: &str = "POST, OPTIONS";
 const RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
 
-/// Every route of the API, over these users, behind this door and below this base path.
+/// Returns all routes of the API with this state, authentication and base path.
 pub(crate) fn routes(
     users: AppState,
     door: AuthLayer,
@@ -30,7 +30,8 @@ pub(crate) fn routes(
     deployment: ContractDeployment,
     limit: Option<RateLimiter>,
 ) -> Router {
-    // With the relational tier API Gateway leads what is read there to search, and other methods here.
+    // With the relational tier, API Gateway routes reads of these paths to the search function; other methods arrive
+    // here.
     let elsewhere =
         if deployment.has_relational { resource(get(unknown), READ) } else { routing::any(relational_tier_off) };
     let search = SEARCH_PATHS.into_iter().fold(Router::new(), |routes, path| routes.route(path, elsewhere.clone()));
@@ -49,7 +50,8 @@ pub(crate) fn routes(
     with_middleware(door, base.clone(), routes, users)
 }
 
-/// Reports that the function runs. It does not read the table: a throttled table is no reason to replace a function.
+/// Reports that the function runs. It does not read the table, because throttling of the table is not
+/// a reason to replace the function.
 #[utoipa::path(
     get,
     path = "/health",

@@ -1,4 +1,4 @@
-//! What each route does: read the request, ask the table, answer.
+//! The handlers of the API: each parses the request, calls the table and returns the response.
 
 pub(crate) mod batch;
 pub(crate) mod create;
@@ -35,10 +35,10 @@ pub(crate) use lists::{list, list_records};
 use response::{read_response, record_path, write_response};
 use write::WriteIntent;
 
-/// Pages that are looked through for the newest live record; each reads some hundred records or 5 MB.
+/// Maximum number of pages that are read to find the latest live record; each reads some hundred records or 5 MB.
 const LATEST_PAGES: usize = 4;
 
-/// The users, and the time.
+/// The state of the handlers: the table, the cache, the clock and their settings.
 #[derive(Clone, Debug)]
 pub(crate) struct AppState {
     table: UserTable,
@@ -47,7 +47,7 @@ pub(crate) struct AppState {
     attempts: Option<Arc<str>>,
     preconditions_required: bool,
     cache: Option<CacheAside>,
-    /// The time of the request that this is for.
+    /// The time budget of the current request.
     budget: Option<RequestBudget>,
 }
 
@@ -56,22 +56,22 @@ impl AppState {
         Self { table, clock, cursors, attempts: None, preconditions_required: false, cache: None, budget: None }
     }
 
-    /// Creates take idempotency keys, whose attempts stand in this table.
+    /// Enables idempotency keys for creates, with their records in this table.
     pub(crate) fn with_idempotency_table(self, table: Option<&str>) -> Self {
         Self { attempts: table.map(Into::into), ..self }
     }
 
-    /// Whether a write must say what it is over.
+    /// Sets whether a write requires a precondition.
     pub(crate) fn with_preconditions(self, required: bool) -> Self {
         Self { preconditions_required: required, ..self }
     }
 
-    /// Single records are looked for there first.
+    /// Sets the cache, which is read first for single records.
     pub(crate) fn with_cache(self, cache: Option<CacheAside>) -> Self {
         Self { cache, ..self }
     }
 
-    /// One record, from the cache or from the table.
+    /// Reads one record from the cache or the table.
     async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<CachedRead>, Problem> {
         match &self.cache {
             Some(cache) => cache.read(key, &self.table, now).await,
@@ -79,14 +79,14 @@ impl AppState {
         }
     }
 
-    /// Tells the cache, before a write that was done earlier is answered, what it may no longer tell.
+    /// Invalidates the cached record before the response to a write that may have been done earlier.
     async fn invalidate_cache(&self, key: &UserKey, floor: MinVersion) {
         if let Some(cache) = &self.cache {
             cache.mark(key, floor).await;
         }
     }
 
-    /// What a write demands of the record that it is over.
+    /// Parses the preconditions of a write to an existing record.
     fn precondition(&self, headers: &HeaderMap) -> Result<Precondition, Problem> {
         let precondition = precondition::read(headers)?;
         let silent = precondition == Precondition::default();
@@ -94,7 +94,8 @@ impl AppState {
     }
 }
 
-/// For one request: what its calls cost is counted for it.
+/// The state for one request: it counts the capacity units of the request's calls and carries the request's time
+/// budget.
 impl FromRequestParts<AppState> for AppState {
     type Rejection = Infallible;
 
@@ -158,7 +159,8 @@ pub(crate) async fn latest(
     for _ in 0..LATEST_PAGES {
         let mut page = users.table.list(listing, after.as_ref(), 1, now).await?;
         if let Some(unreadable) = page.unreadable.pop() {
-            // It is newer than the newest that can be read: an older one must not pass for the latest.
+            // The corrupt item is newer than every readable record, and an older record must not be returned as the
+            // latest.
             return Err(TableError::from(unreadable).into());
         }
         match (page.users.pop(), page.next) {
@@ -258,7 +260,7 @@ pub(crate) async fn delete(users: AppState, UserKeyPath(key): UserKeyPath, heade
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// The members that a read asks for.
+/// Parses the parameter `fields`, the members to return.
 fn fields(uri: &Uri) -> Result<FieldMask, Problem> {
     let mut query = QueryParameters::parse(uri.query(), &["fields"]);
     let fields = query.take("fields", FieldMask::parse).unwrap_or(FieldMask::ALL);

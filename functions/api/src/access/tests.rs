@@ -1,5 +1,5 @@
-//! The whole table: route and method by caller. The table's client has nowhere to go, so a 503 is a request that was let
-//! through to it, and whatever else is answered was answered without asking it.
+//! Access by route, method and caller, as one complete table. The table client has no reachable endpoint: a 503 means
+//! that the request was authorized and reached the table, and every other response was returned without a table call.
 
 use axum::Router;
 use axum::body::Body;
@@ -23,7 +23,7 @@ fn app(auth: AuthMode) -> Router {
     app_with(auth, Clock::fixed(NOW))
 }
 
-/// The claims of a token with this subject and these scopes.
+/// Returns the claims of a token with this subject and these scopes.
 fn token(subject: &str, scope: &str) -> Value {
     json!({"jwt": {"claims": {"sub": subject, "scope": scope, "iss": "https://issuer.example"}, "scopes": null}})
 }
@@ -64,7 +64,7 @@ async fn the_table_of_routes_and_callers_holds() {
         token("eve", &format!("{read} {write}")),
         token("operator", "users:admin"),
     ];
-    // No token, no scope, another scope; of ada: read, write, both; of eve: both; an admin.
+    // Columns: no token; no scope; another scope; ada with read, with write, with both; eve with both; an admin.
     for (method, path, expected) in [
         ("GET", "/health", [200; 8]),
         ("GET", "/openapi.json", [200; 8]),
@@ -74,7 +74,7 @@ async fn the_table_of_routes_and_callers_holds() {
         ("HEAD", "/users", [401, 403, 403, 403, 403, 403, 403, 503]),
         ("GET", "/users?email=ada@example.com", [401, 403, 403, 403, 403, 403, 403, 503]),
         ("POST", "/users", [401, 403, 403, 403, 503, 503, 403, 503]),
-        // Another user's keys are missing, and the table is not asked for them.
+        // Keys of another user are reported as missing without a table read.
         ("POST", "/users:batchGet", [401, 403, 403, 503, 403, 503, 200, 503]),
         ("GET", "/users/ada", [401, 403, 403, 503, 403, 503, 404, 503]),
         ("HEAD", "/users/ada", [401, 403, 403, 503, 403, 503, 404, 503]),

@@ -1,4 +1,4 @@
-//! The members of a body, taken one by one; what is left is unknown.
+//! A reader that takes the members of a body one by one; the remaining members are unknown.
 
 use front::problem::{ErrorLocation, FieldError, Problem};
 use serde_json::value::RawValue;
@@ -6,10 +6,11 @@ use shared::user::attributes::UserAttributes;
 use shared::user::json::{JsonMembers, push_pointer};
 use shared::user::{FieldPatch, InvalidField};
 
-/// What the service alone sets.
+/// The members that only the service sets.
 const READ_ONLY: [&str; 3] = ["version", "created_at", "updated_at"];
 
-/// Mistakes that one answer tells: a megabyte of them would not fit into a Lambda function's answer.
+/// Maximum number of errors in one response: the errors of a 1 MB body in which every member is invalid would exceed the
+/// size limit of a Lambda function's response.
 const MAX_MISTAKES: usize = 100;
 
 pub(super) struct BodyReader<'a> {
@@ -18,7 +19,7 @@ pub(super) struct BodyReader<'a> {
 }
 
 impl<'a> BodyReader<'a> {
-    /// Opens a body. Malformed JSON is told with its place; what is wrong with the members is collected.
+    /// Opens a body. Malformed JSON is reported with its line and column; errors in the members are collected.
     pub(super) fn open(body: &'a [u8]) -> Result<Self, Problem> {
         match serde_json::from_slice(body) {
             Ok(JsonMembers(members)) => Ok(Self { members, mistakes: Vec::new() }),
@@ -33,7 +34,7 @@ impl<'a> BodyReader<'a> {
         }
     }
 
-    /// A text, parsed.
+    /// Takes a member that is a text and parses it.
     pub(super) fn text<T>(
         &mut self,
         name: &str,
@@ -45,7 +46,7 @@ impl<'a> BodyReader<'a> {
         })
     }
 
-    /// A whole number, parsed.
+    /// Takes a member that is an integer and parses it.
     pub(super) fn integer<T>(
         &mut self,
         name: &str,
@@ -57,19 +58,19 @@ impl<'a> BodyReader<'a> {
         })
     }
 
-    /// A list, unread.
+    /// Takes a member that is a list, whose items remain unparsed.
     pub(super) fn items(&mut self, name: &str) -> FieldPatch<Vec<&'a RawValue>> {
         self.take(name, |raw| {
             serde_json::from_str(raw).map_err(|_| (String::new(), format!("{name} must be an array")))
         })
     }
 
-    /// The free part.
+    /// Takes the member `attributes`, which accepts any JSON object.
     pub(super) fn attributes(&mut self) -> FieldPatch<UserAttributes> {
         self.take("attributes", |raw| UserAttributes::parse(raw).map_err(|error| (error.pointer, error.reason)))
     }
 
-    /// Takes a member. One that is wrong counts as absent from then on; [`BodyReader::finish`] refuses the whole.
+    /// Takes a member. An invalid member counts as absent from then on; [`BodyReader::finish`] rejects the body.
     fn take<T>(&mut self, name: &str, parse: impl FnOnce(&'a str) -> Result<T, (String, String)>) -> FieldPatch<T> {
         let Some(place) = self.members.iter().position(|(given, _)| given == name) else {
             return FieldPatch::Keep;
@@ -92,17 +93,17 @@ impl<'a> BodyReader<'a> {
         }
     }
 
-    /// Remembers what is wrong with a member.
+    /// Records an error of a member.
     pub(super) fn add_error(&mut self, name: &str, detail: &str) {
         self.add_error_at(pointer(name), detail);
     }
 
-    /// Remembers what is wrong below a member.
+    /// Records an error at a pointer below a member.
     pub(super) fn add_error_at(&mut self, pointer: String, detail: impl Into<String>) {
         self.mistakes.push(mistake(pointer, detail));
     }
 
-    /// Remembers that a member is missing, unless it was there and wrong.
+    /// Records that a member is missing, unless it was present and invalid.
     pub(super) fn add_missing_error(&mut self, name: &str, detail: &str) {
         let pointer = pointer(name);
         if !self
@@ -114,7 +115,7 @@ impl<'a> BodyReader<'a> {
         }
     }
 
-    /// Refuses the body if anything was wrong with it, or anything is left of it.
+    /// Fails if the body had any error or if members remain.
     pub(super) fn finish(mut self) -> Result<(), Problem> {
         for (name, _) in std::mem::take(&mut self.members) {
             let detail = if READ_ONLY.contains(&name.as_str()) {

@@ -1,4 +1,4 @@
-//! The body of a batch: keys of records.
+//! The body of a batch request: the keys of records.
 
 use front::problem::{ErrorLocation, FieldError, Problem};
 use serde_json::value::RawValue;
@@ -9,7 +9,7 @@ use shared::user::{FieldPatch, UserKey};
 
 use super::fields::BodyReader;
 
-/// Reads `{"keys": [{"user_id": …, "timestamp": …}, …]}`: 1 to 100 keys, each once.
+/// Parses `{"keys": [{"user_id": …, "timestamp": …}, …]}`: 1 to 100 keys without duplicates.
 pub(crate) fn keys(body: &[u8]) -> Result<Vec<UserKey>, Problem> {
     let mut fields = BodyReader::open(body)?;
     let mut mistakes = Vec::new();
@@ -36,7 +36,7 @@ pub(crate) fn keys(body: &[u8]) -> Result<Vec<UserKey>, Problem> {
     Ok(keys)
 }
 
-/// One key, or all that is wrong with it by pointer.
+/// Parses one key, or returns all of its errors with their pointers.
 fn key(item: &RawValue) -> Result<UserKey, Vec<(String, String)>> {
     let read = || {
         let mut fields = BodyReader::open(item.get().as_bytes())?;

@@ -132,7 +132,7 @@ fn a_body_of_nothing_but_mistakes_is_not_answered_with_all_of_them() {
     assert_eq!(mistakes(parse_create(format!("{{{}}}", members.join(",")).as_bytes(), NOW)).len(), 100);
 }
 
-/// Texts that are JSON, or nearly: the names that bodies have, with values that they do not.
+/// Texts that are JSON or almost JSON: the member names of bodies, with values that mostly do not fit them.
 fn nearly_json() -> impl Strategy<Value = String> {
     let names = "(user_id|timestamp|name|email|status|attributes|expires_at|version|keys|[a-z~/]{0,3})";
     let values = prop_oneof![
@@ -153,7 +153,7 @@ fn nearly_json() -> impl Strategy<Value = String> {
     })
 }
 
-/// Whatever the bytes are: no panic, and a refusal says what is wrong.
+/// Checks that no input causes a panic and that every rejection contains a reason.
 fn read_in_every_way(bytes: &[u8]) {
     let refusals = [
         parse_create(bytes, NOW).err(),

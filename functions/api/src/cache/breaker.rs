@@ -1,4 +1,4 @@
-//! A cache that failed is left alone for a while; then one call tries it.
+//! Circuit breaker: a failed cache is bypassed for a cooldown; then a single call probes it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 pub(super) struct CircuitBreaker {
     rest: Duration,
-    /// While it is set, only one call in each rest is let through.
+    /// While this is set, only one call per cooldown is allowed.
     open_until: Mutex<Option<Instant>>,
 }
 
@@ -16,14 +16,14 @@ impl CircuitBreaker {
         Self { rest, open_until: Mutex::new(None) }
     }
 
-    /// Whether a call may be made now.
+    /// Returns whether a call may be made now.
     pub(super) fn allows_call(&self, now: Instant) -> bool {
         let mut until = self.open_until.lock().unwrap_or_else(PoisonError::into_inner);
         match *until {
             None => true,
             Some(moment) if moment > now => false,
             Some(_) => {
-                // This one tries; the others wait for what comes of it.
+                // This call probes the cache; the others are rejected until it succeeds or another cooldown has passed.
                 *until = Some(now + self.rest);
                 true
             }

@@ -1,8 +1,8 @@
-//! Marks that this instance owes the cache: of writes whose mark did not arrive. What the cache says of such a record is
-//! not believed, and the next who looks for it leaves the mark first.
+//! Pending cache invalidations: writes whose invalidation marker did not reach the cache. Until one is delivered,
+//! cached values of that record are ignored, and the next read of the record delivers the invalidation first.
 //!
-//! A debt lapses when what it was to take away is gone by itself. There is a limit to what is remembered: past it nothing
-//! of the cache is believed until all of it has lapsed.
+//! A pending invalidation lapses when the entries that it would invalidate have expired. The number of pending
+//! invalidations is limited: beyond the limit, the whole cache is ignored until all of them have lapsed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,12 +12,12 @@ use tokio::time::Instant;
 
 const LIMIT: usize = 10_000;
 
-/// What is owed of a record.
+/// The pending invalidation of a record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum PendingInvalidation {
     None,
     Floor(MinVersion),
-    /// More than is remembered.
+    /// More invalidations are pending than are tracked: every record counts as invalidated.
     All,
 }
 
@@ -53,7 +53,8 @@ impl PendingInvalidations {
         mark.map_or(PendingInvalidation::None, |(floor, _)| PendingInvalidation::Floor(*floor))
     }
 
-    /// This floor was left; a higher one is still owed.
+    /// Removes the pending invalidation after this minimum version was delivered; one with a higher minimum version
+    /// remains.
     pub(super) fn complete(&self, name: &str, floor: MinVersion) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if debts.marks.get(name).is_some_and(|(owed, _)| *owed <= floor) {

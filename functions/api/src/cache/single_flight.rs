@@ -1,6 +1,6 @@
-//! One question at a time about one record. Who asks while another's question is under way waits for the next, which is
-//! put once for all who wait: none of them gets what was read before it asked, so that who wrote meanwhile, here or
-//! elsewhere, is heard.
+//! Single-flight per record: concurrent reads of the same record share one table read. A caller that arrives while a
+//! read is in flight waits for the next read, which all waiting callers share. It never receives the result of a read
+//! that started before its call, so it sees every write that completed before it, by this instance or another.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -17,14 +17,14 @@ pub(super) struct SingleFlight(Mutex<HashMap<String, Arc<SharedRead>>>);
 
 #[derive(Default)]
 struct SharedRead {
-    /// Held by the question that is under way.
+    /// Locked by the read that is in flight.
     in_flight: Gate<()>,
-    /// The next one, which is not yet put.
+    /// The result of the next read, which has not started.
     next: Mutex<Arc<OnceCell<FlightResult>>>,
 }
 
 impl SingleFlight {
-    /// What `ask` answers, or another's question that was put after this call.
+    /// Returns the result of `ask`, or of another caller's read that started after this call.
     pub(super) async fn join(&self, name: &str, ask: impl Future<Output = FlightResult>) -> FlightResult {
         let flight = Arc::clone(self.locked().entry(name.to_owned()).or_default());
         let seat = FlightMember { flights: self, name, flight };
@@ -43,7 +43,8 @@ impl SingleFlight {
     }
 }
 
-/// A call's part in a flight. The last to leave it, with its answer or dropped without one, removes it from the map.
+/// A caller's participation in a flight. The last caller to leave, with a result or cancelled, removes the flight from
+/// the map.
 struct FlightMember<'f> {
     flights: &'f SingleFlight,
     name: &'f str,
@@ -53,7 +54,7 @@ struct FlightMember<'f> {
 impl Drop for FlightMember<'_> {
     fn drop(&mut self) {
         let mut flights = self.flights.locked();
-        // The map's and this call's own: nobody else is here.
+        // Only the map and this call still refer to the flight.
         if Arc::strong_count(&self.flight) == 2 {
             flights.remove(self.name);
         }
@@ -61,7 +62,7 @@ impl Drop for FlightMember<'_> {
 }
 
 impl SharedRead {
-    /// Who comes from now on waits for another one.
+    /// Makes later callers wait for another read.
     fn start_next(&self, departing: &Arc<OnceCell<FlightResult>>) {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&next, departing) {

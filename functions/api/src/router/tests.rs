@@ -1,4 +1,4 @@
-//! What is decided before the table is asked: its client here has nowhere to go.
+//! Responses that are decided before any table call: the table client here has no reachable endpoint.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ fn app() -> Router {
     app_with(AuthMode::None, Clock::fixed(datetime!(2026-11-22 10:00 UTC)))
 }
 
-/// The API with a table that has nowhere to go.
+/// Returns the API with a table client that has no reachable endpoint.
 pub(crate) fn app_with(auth: AuthMode, clock: Clock) -> Router {
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -263,10 +263,10 @@ async fn a_header_that_is_no_list_of_tags_is_refused() {
     assert_eq!((status, json["errors"][0]["header"].as_str()), (StatusCode::BAD_REQUEST, Some("if-match")));
 }
 
-/// Method, path, headers, body.
+/// The method, path, headers and body of a request.
 type Wire = (String, String, Vec<(String, Vec<u8>)>, Vec<u8>);
 
-/// A request of whatever a client can put on the wire.
+/// Any request that a client can send.
 fn any_request() -> impl Strategy<Value = Wire> {
     let methods =
         proptest::sample::select(vec!["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "X"]);
@@ -317,7 +317,7 @@ proptest! {
         let Ok(asked) = asked.body(Body::from(body)) else { return Ok(()) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (status, headers, json) = runtime.block_on(answer(asked));
-        // The table is out of reach: what got through to it is 503.
+        // The table is unreachable: a request that gets through to it returns 503.
         prop_assert_ne!(status, StatusCode::INTERNAL_SERVER_ERROR, "{} {}: {}", method, path, json);
         if status.is_client_error() && method != "HEAD" {
             prop_assert_eq!(&headers["content-type"], "application/problem+json");
@@ -329,7 +329,7 @@ proptest! {
     }
 }
 
-/// A payload of API Gateway for `GET` with whatever it may decode a path to.
+/// Returns an API Gateway payload for `GET` with any path that API Gateway may decode.
 fn payload(path: &str, query: &str, host: &str, stage: &str) -> String {
     serde_json::json!({
         "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query,

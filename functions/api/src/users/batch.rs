@@ -1,4 +1,4 @@
-//! `POST /users:batchGet`: up to a hundred records by their keys.
+//! `POST /users:batchGet`: reads up to 100 records by key.
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -14,11 +14,12 @@ use super::{ApiResult, AppState};
 use crate::body;
 use crate::openapi::schema;
 
-/// Keys that are read before any of their records is answered and dropped: 100 records of 400 KB would be half of the function's
-/// memory as text, and several times all of it as values.
+/// Number of keys per table read. The records of one read are written to the response and dropped before the next read:
+/// 100 records of 400 KB would take half of the function's memory as text, and several times all of it as parsed
+/// values.
 const KEYS_AT_ONCE: usize = 20;
 
-/// A key as it is answered.
+/// A key in the response.
 #[derive(Serialize)]
 struct RecordKeyBody<'a> {
     user_id: &'a str,
@@ -31,9 +32,9 @@ impl<'a> From<&'a UserKey> for RecordKeyBody<'a> {
     }
 }
 
-/// Each key is in exactly one list: its record is in `users`, or the key is in `missing`, `corrupt` or `unprocessed`. Keys of
-/// another user's records are `missing` and are not read. Request the `unprocessed` keys again: the table throttled the
-/// read, or the response was full.
+/// Each key is in exactly one list: its record is in `users`, or the key is in `missing`, `corrupt` or `unprocessed`.
+/// Keys of another user's records are `missing` and are not read. The client requests the `unprocessed` keys again: the
+/// table throttled the read, or the response was full.
 #[utoipa::path(
     post,
     path = "/users:batchGet",

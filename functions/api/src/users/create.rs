@@ -1,4 +1,4 @@
-//! `POST /users`, once for each idempotency key.
+//! `POST /users`: creates a record, once per idempotency key.
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -57,7 +57,8 @@ pub(crate) async fn create(
     let (Some(given), Some(fingerprint)) = (given, fingerprint) else {
         let write = async {
             match users.table.create(&user, now).await {
-                // Nobody else can know a new random identifier: an earlier attempt of this very call landed, unheard.
+                // No one else can know a new random identifier: an earlier attempt of this call landed, and its
+                // response was lost.
                 Err(WriteError::Exists) if is_new_user => {}
                 other => other?,
             }
@@ -80,10 +81,10 @@ pub(crate) async fn create(
             let user = if moment == now && key == user.key {
                 user
             } else {
-                // The same body, read as of then, with the key of then: the same answer.
+                // The same body, parsed with the time and the key of the first attempt, gives the same response.
                 User::created(key, body::parse_create(&body, moment)?.profile, moment)
             };
-            // Whoever wrote it may have ended before it could tell the cache.
+            // The attempt that wrote the record may have ended before it could invalidate the cache.
             users.invalidate_cache(&user.key, MinVersion::after_write(0, user.version)).await;
             Ok(created(&user, stage))
         }
@@ -95,7 +96,8 @@ pub(crate) async fn create(
     }
 }
 
-/// The key of the record: what the body says, or else the caller's own identifier, or a new one, and the present second.
+/// Returns the key of the record. The identifier is the one in the body, else the caller's own, else a new one; the
+/// timestamp is the one in the body, else the current second.
 fn key(users: &AppState, caller: &Caller, draft: &CreateUserBody, now: OffsetDateTime) -> Result<UserKey, Problem> {
     let mismatch = Problem::UserIdMismatch { pointer: "/user_id" };
     let id = match (&draft.id, caller.restricted_to()) {

@@ -1,4 +1,4 @@
-//! `GET /users` and `GET /users/{user_id}`: pages of records.
+//! `GET /users` and `GET /users/{user_id}`: lists of records, page by page.
 
 use axum::http::{StatusCode, Uri};
 use front::auth::AuthenticatedCaller;
@@ -16,10 +16,10 @@ use super::{ApiResult, AppState};
 use crate::cursor::{ListCursors, cursor};
 use crate::openapi::schema;
 
-/// Segments that a scan may be cut into.
+/// Maximum number of segments of a parallel scan.
 const MAX_SEGMENTS: u16 = 1_000;
 
-/// `GET /users`, of all or by email
+/// `GET /users`: all records, or the records with an email
 #[utoipa::path(
     get,
     path = "/users",
@@ -120,7 +120,7 @@ async fn listed(users: &AppState, mut query: QueryParameters, cursors: ListCurso
     let now = users.clock.now();
     let fields = query.take("fields", FieldMask::parse).unwrap_or(FieldMask::ALL);
     let limit = page_limit::limit(&mut query);
-    // Of a list that cannot be told, no cursor can be told from a wrong one.
+    // A cursor is bound to its list, so it can be checked only if all parameters that define the list are valid.
     let after = if query.is_valid() { cursor(&mut query, &cursors, now) } else { None };
     let rest = query.without("cursor");
     query.finish().map_err(Problem::Request)?;

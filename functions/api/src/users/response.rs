@@ -1,4 +1,4 @@
-//! How a record is answered: its JSON, its entity tag, and where it stands.
+//! The response with a record: its JSON, its entity tag and its path.
 
 use axum::http::header::{CONTENT_LENGTH, CONTENT_LOCATION, ETAG};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -19,21 +19,23 @@ struct RecordBody<'a> {
     user: MaskedUser<'a>,
 }
 
-/// The answer to a read.
+/// Returns the response to a read.
 pub(super) fn read_response(
     record: &CachedRead,
     fields: FieldMask,
     precondition: &Precondition,
     at: Option<String>,
 ) -> ApiResult {
-    // RFC 9110, section 13.2.2: If-Match first; then If-None-Match, whose refusal of a read is "not modified".
+    // RFC 9110, section 13.2.2: If-Match is evaluated first, then If-None-Match, which fails a read with "not
+    // modified".
     if precondition.if_match.as_ref().is_some_and(|tags| !tags.matches(Some(record.version()))) {
         return Err(Problem::PreconditionFailed);
     }
     let unmodified = precondition.if_none_match.as_ref().is_some_and(|tags| tags.matches(Some(record.version())));
     let text = record.text(fields)?;
     let mut response = if unmodified {
-        // Section 8.6: the length that a 200 would have. Left out, it would be filled in as that of no body.
+        // Section 8.6: the length that a 200 response would have. If it were omitted, the length of an empty body would
+        // be sent.
         (StatusCode::NOT_MODIFIED, [(CONTENT_LENGTH, HeaderValue::from(text.len()))]).into_response()
     } else {
         json(StatusCode::OK, text)
@@ -42,7 +44,7 @@ pub(super) fn read_response(
     Ok(response)
 }
 
-/// The answer to a write.
+/// Returns the response to a write.
 pub(super) fn write_response(status: StatusCode, user: &User, at: Option<(HeaderName, String)>) -> Response {
     let single = RecordBody { user: user.only(FieldMask::ALL) };
     let mut response = match serde_json::to_vec(&single) {
@@ -65,7 +67,8 @@ fn tag(response: &mut Response, version: u64, at: Option<(HeaderName, String)>) 
     }
 }
 
-/// A record's path. Of the characters that an identifier may have, only `|` may not stand in a path (RFC 3986).
+/// Returns a record's path. Of the characters that an identifier may contain, only `|` is not allowed in a path (RFC
+/// 3986).
 pub(super) fn record_path(key: &UserKey) -> String {
     format!("/users/{}/{}", key.id.as_str().replace('|', "%7C"), key.timestamp.seconds())
 }

@@ -1,7 +1,8 @@
-//! How a write meets the cache: whatever came of it, what the cache may no longer tell is taken away before it is answered.
+//! Cache invalidation on writes: whatever the outcome of a write, cached values that it may have made stale are
+//! invalidated before the response is sent.
 //!
-//! A write that is refused, or fails, may have landed all the same: the SDK retries a call whose answer was lost, and the
-//! second attempt meets the result of the first.
+//! A write that is rejected or fails may still have landed: the SDK retries a call whose response was lost, and the
+//! second attempt then encounters the result of the first.
 
 use std::future::Future;
 
@@ -14,28 +15,29 @@ use tokio::time::timeout_at;
 
 use super::AppState;
 
-/// What a write was to do, by which its own earlier attempt is known again.
+/// The intent of a write, by which the result of an earlier attempt of the same write is recognized.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WriteIntent {
-    /// The version of a new record.
+    /// The version of the record, if the write creates it.
     pub(super) created: Option<u64>,
-    /// What it demanded of the record that it was over.
+    /// The precondition on the existing record.
     pub(super) precondition: Precondition,
 }
 
 impl AppState {
-    /// Carries out a write of the record under this key, which answers the floor that it leaves.
+    /// Executes a write of the record under this key. The write returns the minimum version that cached values must
+    /// have afterwards.
     pub(super) async fn write<T>(
         &self,
         key: &UserKey,
         intent: &WriteIntent,
         write: impl Future<Output = Result<(T, Option<MinVersion>), WriteError>>,
     ) -> Result<T, Problem> {
-        // If the request is given up here, nobody knows what came of the write.
+        // If the request is cancelled here, the outcome of the write is unknown.
         let unsettled = self.cache.as_ref().map(|cache| cache.unsettled(key));
         let late = |_| WriteError::Fault(TableError::Unavailable("the request's time is up".into()));
         let written = match self.budget {
-            // What is left of the time is the mark's and the answer's.
+            // The remaining time is reserved for the invalidation and the response.
             Some(budget) => timeout_at(budget.work_until(), write).await.map_err(late).flatten(),
             None => write.await,
         };
@@ -50,23 +52,23 @@ impl AppState {
     }
 }
 
-/// The floor of a write that was not confirmed; nothing if it cannot have landed.
+/// Returns the minimum version after a write that was not confirmed, or `None` if the write cannot have landed.
 fn unconfirmed(error: &WriteError, intent: &WriteIntent) -> Option<MinVersion> {
     let created = || intent.created.map_or(MinVersion::HIGHEST, |version| MinVersion::after_write(0, version));
     match error {
-        // Decided before anything is written.
+        // This is decided before anything is written.
         WriteError::EmailTaken => None,
-        // If it is this write's own record, it has this version.
+        // If the existing record was written by an earlier attempt of this write, it has this version.
         WriteError::Exists => Some(created()),
         WriteError::PreconditionFailed => Some(match &intent.precondition {
             Precondition { if_match: Some(EntityTags::Versions(versions)), .. } => {
-                // An earlier attempt was over one of these, and left the one above it.
+                // An earlier attempt replaced one of these versions and left the next higher one.
                 versions.iter().max().map_or(MinVersion::HIGHEST, |version| MinVersion::after_delete(*version))
             }
             Precondition { if_match: None, if_none_match: Some(EntityTags::Any) } => created(),
             _ => MinVersion::HIGHEST,
         }),
-        // A delete that landed, a record that a write let end, a fault, or a state that was overtaken.
+        // A delete that landed, a write that made the record expire, an error, or a state that was overwritten since.
         _ => Some(MinVersion::HIGHEST),
     }
 }
