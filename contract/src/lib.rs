@@ -1,9 +1,9 @@
-//! The contract, OpenAPI 3.1, put together from the functions that keep it: the API's part, the part of search, the rules of
-//! every text ([`patterns`](self)) and every problem that an operation can end in.
+//! The OpenAPI 3.1 document, assembled from the API's part, the part of search, the formats of texts
+//! ([`patterns`](self)) and the problems that each operation can return.
 //!
-//! It is made when it changes, not when it is asked for: `cargo run -p contract --example openapi` writes the document, the
-//! repository keeps it as `functions/api/openapi.json`, a test compares the two, and the API serves the file. So nothing of
-//! this crate is in a function.
+//! It is generated when it changes, not on request: `cargo run -p contract --example openapi` writes the document, the
+//! repository contains it as `functions/api/openapi.json`, a test compares the two, and the API serves the file.
+//! Therefore this crate is not part of any function.
 
 mod patterns;
 mod problems;
@@ -15,8 +15,8 @@ use utoipa::{Modify, OpenApi};
 use patterns::PatternModifier;
 use problems::ProblemResponses;
 
-/// How a caller shows who it is, where the deployment asks for tokens. Of a deployment that asks for a signature, or for
-/// nothing, the API serves the document with that instead.
+/// The security scheme of deployments that require tokens. If a deployment requires a signature or no authentication,
+/// the API replaces the scheme in the document that it serves.
 struct TokenScheme;
 
 impl Modify for TokenScheme {
@@ -29,13 +29,13 @@ impl Modify for TokenScheme {
     }
 }
 
-/// The document as the code has it.
+/// Returns the document that the code defines.
 ///
 /// # Errors
-/// It cannot be written as JSON.
+/// The document cannot be serialized as JSON.
 pub fn openapi() -> Result<String, serde_json::Error> {
     let mut document = api::openapi::UsersContract::openapi();
-    // What both have is the API's: a record is described there.
+    // Components in both parts are taken from the API's part, which describes the record.
     document.merge(search::openapi::SearchContract::openapi());
     for modifier in [&TokenScheme as &dyn Modify, &PatternModifier, &ProblemResponses] {
         modifier.modify(&mut document);

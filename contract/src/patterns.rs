@@ -1,21 +1,21 @@
-//! What a text must look like, by the name of the member or parameter that it is: the rules of `shared::user` and of the
-//! API's header parsers, as regular expressions.
+//! The formats of texts by member or parameter name: the rules of `shared::user` and of the API's header parsers, as
+//! regular expressions.
 
 use utoipa::Modify;
 use utoipa::openapi::schema::AdditionalProperties;
 use utoipa::openapi::{OpenApi as Document, RefOr, Schema};
 
-/// The shapes that clients send: they have the members that are told, and no others.
+/// The request schemas: they allow their declared members and no others.
 const REQUEST_SCHEMAS: [&str; 5] = ["CreateUserRequest", "Replacement", "Patch", "BatchGetUsersRequest", "Key"];
 
 const USER_ID: &str = r"^([A-Za-z0-9_~:|@+-][A-Za-z0-9._~:|@+-]{0,127}|\.[A-Za-z0-9_~:|@+-][A-Za-z0-9._~:|@+-]{0,126}|\.\.[A-Za-z0-9._~:|@+-]{1,126})$";
-/// Neither blank nor with a control character.
+/// A text that is not blank and contains no control characters.
 const WORDS: &str = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$";
 const EMAIL: &str = r"^(?=[^@]{1,64}@)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+$";
 const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*"){0,9})$"#;
 const KEY: &str = r#"^([!#-+\--\[\]-~]{1,255}|"[!#-+\--\[\]-~]{1,255}")$"#;
 
-/// A sealed text in base64url, of which the key's id, the nonce, the time and the tag take this much at least.
+/// A sealed text in base64url: pattern and minimum length, which the key's id, the nonce, the time and the tag require.
 const SEALED: (&str, usize) = ("^[A-Za-z0-9_-]+$", 50);
 
 /// The constraints of a text: its pattern, and its minimum and maximum length in characters.
@@ -25,7 +25,7 @@ struct TextConstraints {
     longest: Option<usize>,
 }
 
-/// The rule of a name.
+/// Returns the constraints of a member or parameter.
 fn of(name: &str) -> Option<TextConstraints> {
     let (pattern, shortest, longest) = match name {
         "user_id" => (USER_ID, 1, Some(128)),
@@ -40,7 +40,7 @@ fn of(name: &str) -> Option<TextConstraints> {
     Some(TextConstraints { pattern, shortest, longest })
 }
 
-/// Puts the patterns to what clients send; of its lists, each item comes once.
+/// Adds the patterns to the request schemas and the parameters, and requires unique items in their arrays.
 pub(super) struct PatternModifier;
 
 impl Modify for PatternModifier {
@@ -79,7 +79,7 @@ fn constrain(name: &str, schema: &mut RefOr<Schema>) {
         object.min_length = Some(shortest);
         object.max_length = longest;
     }
-    // However long a number is, it is a limit.
+    // An integer of any size is accepted as a limit, so no integer format applies.
     if let RefOr::T(Schema::Object(object)) = schema
         && name == "limit"
     {

@@ -1,4 +1,4 @@
-//! Which problems each operation can end in.
+//! The problems that each operation can return.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, ResponseBuilder};
 
-/// Adds to each operation the answers of its problems.
+/// Adds the responses of its problems to each operation.
 pub(super) struct ProblemResponses;
 
 impl Modify for ProblemResponses {
@@ -42,7 +42,7 @@ fn answer(operation: &mut Operation) {
     }
 }
 
-/// The headers that a problem brings, beside those of every answer.
+/// Returns the headers that these problems add to those of every response.
 fn headers(problems: &[Problem]) -> Vec<&'static str> {
     let mut names: Vec<_> = problems
         .iter()
@@ -64,7 +64,7 @@ fn headers(problems: &[Problem]) -> Vec<&'static str> {
 /// The operations of search.
 const SEARCH: [&str; 3] = ["searchUsers", "getUserSummary", "getUserStats"];
 
-/// What an operation can end in; an operation without a line is one that cannot fail.
+/// Returns the problems of an operation; an operation without an entry cannot fail.
 pub(super) fn of(operation: &str) -> Vec<Problem> {
     let cause = String::new;
     let gated = || {
@@ -139,7 +139,7 @@ pub(super) fn of(operation: &str) -> Vec<Problem> {
     };
     let mut all = [gated(), own].concat();
     if SEARCH.contains(&operation) {
-        // The quota is the API's.
+        // Only the API has a request quota.
         all.retain(|problem| !matches!(problem, Problem::RateLimited { .. }));
     }
     all

@@ -11,7 +11,7 @@ fn document() -> Value {
     serde_json::from_str(OPENAPI_JSON).unwrap()
 }
 
-/// Every operation with its method and path.
+/// Returns every operation with its method and path.
 fn operations() -> Vec<(String, String, Value)> {
     let mut operations = Vec::new();
     for (path, methods) in document()["paths"].as_object().unwrap() {
@@ -34,7 +34,7 @@ fn the_document_in_the_repository_is_what_the_handlers_say() {
 
 #[test]
 fn every_problem_is_told_where_it_can_come() {
-    // Of a path that the document lacks, or of a method.
+    // Problems of paths or methods that the document does not contain.
     let everywhere = ["unknown-route", "relational-tier-off", "method-not-allowed"];
     let mut told = BTreeSet::new();
     for (method, path, operation) in operations() {

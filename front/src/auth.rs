@@ -1,8 +1,9 @@
-//! The door: who calls, and whether what is asked for is theirs to ask. What a route needs is a function's own table
-//! ([`AuthLayer::need`]); the key of a record is only had through [`crate::path`], which asks who owns it.
+//! Authentication and authorization: identifies the caller and checks whether it may make the request. Each function
+//! has its own table of required scopes ([`AuthLayer::required_scope`]). A handler gets the key of a record only
+//! through [`crate::path`], which checks that the caller owns it.
 //!
-//! API Gateway has verified the token or the signature before it invokes the function; what it found is in the request's
-//! context and nowhere else. No header is believed.
+//! API Gateway has verified the token or the signature before it invokes the function. Its result is in the request
+//! context only; no header is trusted.
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::Method;
@@ -17,26 +18,26 @@ use shared::user::id::UserId;
 
 use crate::problem::Problem;
 
-/// The scope that a request for a route, by its template, needs; none if it shows nothing of anybody.
+/// Returns the scope that a request for a route template requires, or `None` if the response contains no user data.
 pub type RequiredScope = fn(&str, &Method) -> Option<Scope>;
 
-/// What the door knows.
+/// The configuration of authentication and authorization.
 #[derive(Clone, Debug)]
 pub struct AuthLayer {
-    /// Who lets requests in.
+    /// The authentication mode.
     pub auth: AuthMode,
-    /// How tokens spell scopes.
+    /// The names of the scopes in tokens.
     pub scopes: ScopeMapping,
-    /// The time, by which tokens expire.
+    /// The clock for the expiry of tokens.
     pub clock: Clock,
-    /// What each route needs.
+    /// The scope that each route requires.
     pub required_scope: RequiredScope,
 }
 
-/// Lets a request in, with its [`Caller`], or answers why not.
+/// Authorizes a request and attaches its [`Caller`], or rejects it.
 ///
 /// # Errors
-/// Nobody is known to call, or the caller's token lacks the scope.
+/// The request has no valid credentials, or the caller's token lacks the scope.
 pub async fn authorize(State(door): State<AuthLayer>, mut request: Request, next: Next) -> Result<Response, Problem> {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let Some(scope) = route.as_ref().and_then(|route| (door.required_scope)(route.as_str(), request.method())) else {
@@ -63,7 +64,7 @@ impl AuthLayer {
             AuthMode::Jwt => Caller::from_claims(&authorizer.jwt.as_ref()?.claims, &self.scopes, self.clock.now()),
             AuthMode::Iam => {
                 let id = authorizer.iam.as_ref()?.caller_id.as_deref()?;
-                // A role's sessions have names of their own after the colon, and are one caller.
+                // The part after the colon is the name of a role's session. All sessions of a role are one caller.
                 let id = id.split(':').next().filter(|id| !id.is_empty())?;
                 Some(Caller::unrestricted(format!("iam {id}")))
             }
@@ -72,7 +73,7 @@ impl AuthLayer {
     }
 }
 
-/// Whom the door let in.
+/// Extractor of the authorized caller.
 #[derive(Clone, Debug)]
 pub struct AuthenticatedCaller(pub Caller);
 
@@ -84,10 +85,10 @@ impl<S: Send + Sync> FromRequestParts<S> for AuthenticatedCaller {
     }
 }
 
-/// Refuses what another user owns as if it were not there: the table is not asked.
+/// Rejects a record of another user as if it did not exist, without a table read.
 ///
 /// # Errors
-/// [`Problem::NotFound`] for a foreign user.
+/// [`Problem::NotFound`] for another user.
 pub fn require_owner(parts: &Parts, id: &UserId) -> Result<(), Problem> {
     if caller(parts)?.owns(id) { Ok(()) } else { Err(Problem::NotFound) }
 }

@@ -1,8 +1,9 @@
-//! What stands before the routes in a request's path: the name of a stage, and the base path of an API mapping.
+//! The part of a request's path that precedes the routes: the name of a stage, or the base path of an API mapping.
 //!
-//! API Gateway leaves both in the path that it hands on. A stage's name is there where a request came by the API's own
-//! host name; a request that came by a custom domain has the mapping's base path instead. The routes know neither, and an
-//! answer's own paths (`Location`, `Link`) begin with what was taken off, so that a client can follow them.
+//! API Gateway leaves both in the path that it passes on. A request that arrives at the API's own host name has the
+//! stage's name in its path; a request that arrives at a custom domain has the mapping's base path instead. The routes
+//! contain neither. The paths in a response (`Location`, `Link`) start with the prefix that was removed from the
+//! request, so that a client can follow them.
 
 use std::sync::Arc;
 
@@ -13,21 +14,21 @@ use lambda_http::request::RequestContext;
 
 use crate::path::StagePrefix;
 
-/// The stage whose name is in no path.
+/// The stage whose name never occurs in a path.
 const DEFAULT_STAGE: &str = "$default";
-/// The first segments of the routes of all HTTP functions: a base path that begins so would hide routes.
+/// The first segments of the routes of all HTTP functions: a base path that starts with one of them would hide routes.
 const ROUTES: [&str; 6] = ["users", "users:batchGet", "search", "stats", "health", "openapi.json"];
 
-/// The base path of an API mapping; by default there is none.
+/// The base path of an API mapping; empty by default.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct BasePath(Option<Arc<str>>);
 
 impl BasePath {
-    /// Reads a base path such as `/v1` or `/people/v1`.
+    /// Parses a base path such as `/v1` or `/people/v1`.
     ///
     /// # Errors
-    /// It does not begin with a slash, ends with one, has other characters than letters, digits, `-`, `_` and `.`, or
-    /// begins as a route does.
+    /// The text does not start with a slash, ends with one, contains characters other than letters, digits, `-`, `_`
+    /// and `.`, or starts with the first segment of a route.
     pub fn parse(text: &str) -> Result<Self, String> {
         let segments: Vec<&str> = text.strip_prefix('/').unwrap_or_default().split('/').collect();
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -43,7 +44,7 @@ impl BasePath {
         Ok(Self(Some(text.into())))
     }
 
-    /// Takes stage and base path off a request.
+    /// Removes the stage and the base path from a request's path.
     pub(crate) fn take_off(&self, mut request: Request) -> Request {
         let (stage, is_own) = match request.request_context_ref() {
             Some(RequestContext::ApiGatewayV2(context)) => {
@@ -53,7 +54,8 @@ impl BasePath {
             _ => (None, None),
         };
         let Some(path) = request.uri().path_and_query() else { return request };
-        // By the API's own host name a base path is no mapping's: what was authorized is another path.
+        // A request at the API's own host name does not pass through a mapping, so the base path is not removed: API
+        // Gateway has authorized the full path.
         let base = self.0.as_deref().filter(|_| is_own != Some(true));
         let before = before(path.path(), stage, base);
         if before == 0 {
@@ -70,7 +72,7 @@ impl BasePath {
     }
 }
 
-/// How many bytes of a path stand before the routes.
+/// Returns the length in bytes of the prefix that precedes the routes.
 fn before(path: &str, stage: Option<&str>, base: Option<&str>) -> usize {
     let stage = stage.and_then(|stage| {
         let name = path.strip_prefix('/')?;
@@ -81,18 +83,19 @@ fn before(path: &str, stage: Option<&str>, base: Option<&str>) -> usize {
     stage + base.map_or(0, str::len)
 }
 
-/// Whether a path begins with these segments: `/v10` does not begin with `/v1`.
+/// Returns whether a path starts with these segments: `/v10` does not start with `/v1`.
 fn whole_segments(path: &str, start: &str) -> bool {
     path.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether the request came by the API's own host name, if that is known.
+/// Returns whether the request arrived at the API's own host name, or `None` if that is unknown.
 fn is_own_host(domain: Option<&str>, api: Option<&str>) -> Option<bool> {
     let (domain, api) = domain.zip(api)?;
     Some(domain.strip_prefix(api).is_some_and(|rest| rest.starts_with(".execute-api.")))
 }
 
-/// The stage whose name is in the path: none of a custom domain, whose mapping has chosen the stage already.
+/// Returns the stage whose name is in the path: `None` for a custom domain, whose mapping has already selected the
+/// stage.
 fn stage(stage: Option<&str>, is_own: Option<bool>) -> Option<&str> {
     stage.filter(|stage| !stage.is_empty() && *stage != DEFAULT_STAGE && is_own != Some(false))
 }
@@ -106,7 +109,7 @@ mod tests {
 
     const OWN: &str = "abc.execute-api.eu-west-1.amazonaws.com";
 
-    /// What is taken off a request, and what the routes see.
+    /// Returns the prefix that is removed from a request, and the URI that the routes receive.
     fn taken(base: &str, stage: &str, domain: &str, path: &str) -> (String, String) {
         let context: RequestContext = serde_json::from_value(json!({
             "stage": stage, "apiId": "abc", "domainName": domain, "requestId": "r", "timeEpoch": 0,
@@ -146,12 +149,12 @@ mod tests {
             ("prod", OWN, "/prod", "/prod", "/"),
             ("prod", OWN, "/productions", "", "/productions"),
             ("users", OWN, "/users/users", "/users", "/users"),
-            // A mapping has chosen the stage: its name is in no path of a custom domain.
+            // On a custom domain the mapping has selected the stage, so the path does not contain its name.
             ("users", "api.example.com", "/users/ada", "", "/users/ada"),
             ("v1", "api.example.com", "/v1/users", "/v1", "/users"),
             ("prod", "api.example.com", "/prod/users", "", "/prod/users"),
             ("$default", OWN, "/$default/users", "", "/$default/users"),
-            // The base path is a mapping's: by the own host name another path was authorized.
+            // A request at the own host name does not pass through a mapping: the base path is part of the authorized path.
             ("$default", OWN, "/v1/users/bob/1", "", "/v1/users/bob/1"),
             ("prod", OWN, "/prod/v1/users", "/prod", "/v1/users"),
             ("prod", "abcd.execute-api.eu-west-1.amazonaws.com", "/prod/users", "", "/prod/users"),

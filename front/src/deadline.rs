@@ -1,7 +1,7 @@
-//! Until when a request may work: by the deadline of Lambda's context, or, where there is none, by the function's time.
+//! The deadline of a request: that of the Lambda context or, without one, the function's timeout.
 //!
-//! A function that Lambda kills answers nothing, and the next request waits for a new process. So a request is answered
-//! before: 503 with the time to come again.
+//! A function that Lambda terminates returns nothing, and the next request waits for a new process. Therefore a request
+//! is answered before its deadline: 503 with the time after which to retry.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tower::ServiceExt;
 
 use crate::problem::Problem;
 
-/// The request's time.
+/// Extractor of the request's time budget.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestDeadline(pub RequestBudget);
 
@@ -30,7 +30,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestDeadline {
     }
 }
 
-/// The router as a function of this time, whose requests come without a deadline.
+/// Returns the router of a function with this timeout, for requests that carry no deadline.
 pub fn within(router: Router, time: Duration) -> Router {
     Router::new().fallback_service(router.map_request(move |mut request: Request| {
         request.extensions_mut().get_or_insert_with(|| RequestBudget::new(Instant::now(), time));
@@ -38,10 +38,10 @@ pub fn within(router: Router, time: Duration) -> Router {
     }))
 }
 
-/// Answers before the request's time is up, whatever is under way.
+/// Responds before the request's deadline, even if the handler is not done.
 ///
 /// # Errors
-/// [`Problem::ServiceUnavailable`] if it is not done by then.
+/// [`Problem::ServiceUnavailable`] if the handler is not done by then.
 pub async fn limit(mut request: Request, next: Next) -> Result<Response, Problem> {
     let default = || RequestBudget::new(Instant::now(), RequestBudget::DEFAULT);
     let budget = *request.extensions_mut().get_or_insert_with(default);

@@ -1,10 +1,10 @@
-//! New identifiers, and randomness that comes with them.
+//! New UUIDs, and random nonces derived from them.
 
 use shared::clock::Clock;
 use shared::http::cursor_seal::SealNonce;
 use uuid::{NoContext, Timestamp, Uuid};
 
-/// A new identifier, by the time of this clock.
+/// Returns a new UUID version 7 with the time of this clock.
 #[must_use]
 pub fn new_uuid(clock: &Clock) -> Uuid {
     let now = clock.now();
@@ -12,7 +12,7 @@ pub fn new_uuid(clock: &Clock) -> Uuid {
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
 }
 
-/// The random bytes of one cursor, from a new identifier of version 7: 74 of its last 96 bits are random.
+/// Returns the nonce of one cursor: the last 96 bits of a new UUID version 7, of which 74 are random.
 #[must_use]
 pub fn nonce_from_uuid(id: Uuid) -> SealNonce {
     let [_, _, _, _, salt @ ..] = id.into_bytes();

@@ -1,8 +1,8 @@
-//! A router as a function: [`serve`].
+//! Runs a router as a Lambda function: [`serve`].
 //!
-//! `lambda_http` makes a URL of a payload's path by parsing it, though API Gateway has decoded it: a `#` would cut it, `..`
-//! would be resolved, `%` decoded again, and some characters panic. So path and query are taken out of the payload before
-//! ([`request`]), and become the request's URI by the rule of [`crate::uri`].
+//! `lambda_http` parses a payload's path as a URL, although API Gateway has already decoded it: a `#` would truncate
+//! it, `..` would be resolved, `%` would be decoded again, and some characters cause a panic. Therefore path and query
+//! are removed from the payload before ([`request`]) and converted to the request's URI by [`crate::uri`].
 
 use std::convert::Infallible;
 
@@ -20,10 +20,11 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-/// Answers what API Gateway sends, one request at a time, until Lambda ends the process. Metrics are flushed with each answer.
+/// Handles the requests of API Gateway, one at a time, until Lambda ends the process. Metrics are flushed with each
+/// response.
 ///
 /// # Errors
-/// The Runtime API cannot be asked.
+/// The Runtime API cannot be reached.
 pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), Error> {
     lambda_runtime::run(service_fn(move |event: LambdaEvent<LambdaRequest>| {
         let (app, request_id) = (app.clone(), event.context.request_id.clone());
@@ -36,7 +37,7 @@ pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), Error> {
     .await
 }
 
-/// The answer of a router to a payload, as Lambda takes it.
+/// Returns the router's response to a payload, in the form that Lambda expects.
 async fn answer(
     app: Router,
     now: OffsetDateTime,
@@ -52,7 +53,7 @@ async fn answer(
     Adapter::from(router).call(LambdaEvent { payload, context }).await
 }
 
-/// The request of a payload.
+/// Converts a payload to a request.
 #[must_use]
 pub fn request(mut payload: LambdaRequest) -> Request {
     let taken = OriginalUri::from_payload(&mut payload);
@@ -61,7 +62,7 @@ pub fn request(mut payload: LambdaRequest) -> Request {
     request
 }
 
-/// What `lambda_http` would parse as a URL: taken out of a payload, put back into its request.
+/// The values that `lambda_http` would parse as a URL: removed from a payload and restored in its request.
 #[derive(Clone, Default)]
 struct OriginalUri {
     uri: Option<Result<Uri, PathError>>,
@@ -112,7 +113,7 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 
-    /// The answer to `GET` of a path, of a function that has this much time.
+    /// Returns the response to `GET` on a path, from a function with this remaining time.
     async fn answered(path: &str, time: Duration) -> Value {
         let door = AuthLayer {
             auth: AuthMode::None,

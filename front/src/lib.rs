@@ -1,8 +1,9 @@
-//! What Millrace's HTTP functions have in common: [`auth`] says who may pass, [`deadline`] until when, [`request_telemetry`] what every answer has,
-//! [`problem`] how a failure is told, [`uri`], [`route`], [`path`] and [`response`] how requests and answers are shaped,
-//! [`lambda`] how a router is a function, [`base_path`] what stands before the routes in a path.
+//! The HTTP layer that Millrace's HTTP functions share: authorization ([`auth`]), deadlines ([`deadline`]), common
+//! response headers, logs and metrics ([`request_telemetry`]), problem details ([`problem`]), the parsing and
+//! construction of requests and responses ([`uri`], [`route`], [`path`], [`response`]), the Lambda adapter ([`lambda`])
+//! and the prefixes of a path ([`base_path`]).
 //!
-//! It knows records and callers, and no route of its own.
+//! It knows records and callers, but defines no routes.
 
 pub mod auth;
 pub mod base_path;

@@ -1,7 +1,7 @@
-//! What a path says: a record's key, and the stage before it.
+//! Extractors for a request's path: a record's key, and the prefix that precedes the route.
 //!
-//! A key that another user owns is refused here, after a malformed one and before anything else is read: no handler has
-//! it.
+//! A key of another user is rejected here, after the check for malformed keys and before anything else is read, so no
+//! handler ever receives one.
 
 use std::convert::Infallible;
 
@@ -14,7 +14,7 @@ use shared::user::timestamp::Timestamp;
 use crate::auth::require_owner;
 use crate::problem::{FieldError, Problem};
 
-/// What a request's path started with before the router took it off; an answer's own paths start with it too.
+/// The prefix that was removed from the request's path before routing; the paths in a response start with it, too.
 #[derive(Clone, Debug, Default)]
 pub struct StagePrefix(pub String);
 
@@ -57,7 +57,7 @@ impl<S: Send + Sync> FromRequestParts<S> for UserKeyPath {
     }
 }
 
-/// Axum has undone the percent-encoding; what is not UTF-8 then is no identifier.
+/// Axum has decoded the percent-encoding; a path that is not valid UTF-8 afterwards contains no valid identifier.
 async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Problem> {
     RawPathParams::from_request_parts(parts, state)
         .await
@@ -68,10 +68,11 @@ fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
     params.iter().find(|(param, _)| *param == name).map_or("", |(_, value)| value)
 }
 
-/// Seconds in their one decimal spelling: a resource has one path, so `007` and `+7` are not `7`.
+/// Parses seconds in canonical decimal format: a resource has exactly one path, so `007` and `+7` are not accepted for
+/// `7`.
 ///
 /// # Errors
-/// It is another text.
+/// The text has another format.
 pub fn parse_epoch_seconds(text: &str) -> Result<Timestamp, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     match text.parse() {

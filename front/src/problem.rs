@@ -1,7 +1,7 @@
 //! The failures of the HTTP API as RFC 9457 problem details: one enum, one match.
 //!
-//! The client gets status, type, title and detail; the log alone gets the cause. docs/problems.md has a section for
-//! each type. A type's name never changes.
+//! The client receives status, type, title and detail; the cause is only logged. docs/problems.md has a section for
+//! each type. The name of a type never changes.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -14,14 +14,14 @@ pub use shared::http::problem::{ErrorLocation, FieldError};
 use shared::http::problem::{ProblemDetails, type_uri};
 use shared::table::{TableError, WriteError};
 
-/// The largest body that is read. A record of 400 KB is smaller as JSON unless every character of it is escaped.
+/// The maximum size of a request body. A record of 400 KB is smaller as JSON unless all of its characters are escaped.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// The media type of a record and of a batch.
 pub const JSON: &str = "application/json";
 /// The media type of a patch (RFC 7396).
 pub const MERGE_PATCH: &str = "application/merge-patch+json";
 
-/// A failure of a request, by what the client does next.
+/// A failure of a request, classified by the action that the client must take next.
 #[derive(Clone, Debug)]
 pub enum Problem {
     /// No resource has this path.
@@ -30,7 +30,7 @@ pub enum Problem {
     RelationalTierOff,
     /// The resource does not have this method.
     MethodNotAllowed {
-        /// The methods that it has.
+        /// The methods that it supports.
         allow: &'static str,
     },
     /// The request has no valid credentials.
@@ -118,7 +118,7 @@ pub enum Problem {
         /// For the log only.
         cause: String,
     },
-    /// More expired records precede the latest live one than are read for one request.
+    /// More expired records precede the latest live one than one request reads.
     TooManyExpired,
     /// The stored item is not a valid user record.
     CorruptRecord {
@@ -139,7 +139,7 @@ impl Problem {
         Self::Request(vec![FieldError::parameter(name, detail)])
     }
 
-    /// Status, the last part of the type's URI, title and detail.
+    /// Returns status, the last part of the type's URI, title and detail.
     #[expect(clippy::too_many_lines, reason = "one match, of which each problem has its line")]
     fn parts(&self) -> (StatusCode, &'static str, &'static str, Cow<'static, str>) {
         let (status, kind, title, detail) = match self {
@@ -305,31 +305,31 @@ impl Problem {
         (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), kind, title, detail)
     }
 
-    /// The response's status.
+    /// Returns the response's status.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.parts().0.as_u16()
     }
 
-    /// The problem's title.
+    /// Returns the problem's title.
     #[must_use]
     pub fn title(&self) -> &'static str {
         self.parts().2
     }
 
-    /// The last part of the problem's type URI, which never changes.
+    /// Returns the last part of the problem's type URI, which never changes.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         self.parts().1
     }
 
-    /// The problem's type, a URI that never changes.
+    /// Returns the problem's type, a URI that never changes.
     #[must_use]
     pub fn type_uri(&self) -> String {
         type_uri(self.parts().1)
     }
 
-    /// The problem's JSON.
+    /// Returns the problem as JSON.
     #[must_use]
     pub fn body(&self, request_id: &str) -> String {
         let (status, kind, title, detail) = self.parts();
@@ -349,7 +349,7 @@ impl Problem {
             .json()
     }
 
-    /// The cause, for the log.
+    /// Returns the cause, for the log.
     #[must_use]
     pub fn cause(&self) -> Option<&str> {
         match self {
@@ -362,7 +362,7 @@ impl Problem {
     }
 }
 
-/// One problem of each type, for the documentation and its tests.
+/// Returns one problem of each type, for the documentation and its tests.
 #[must_use]
 pub fn all_variants() -> Vec<Problem> {
     let cause = || "the cause".to_owned();
@@ -398,7 +398,7 @@ pub fn all_variants() -> Vec<Problem> {
     ]
 }
 
-/// The body is written by [`crate::request_telemetry`], which knows the request's id.
+/// [`crate::request_telemetry`] writes the body, because it knows the request's id.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.parts().0.into_response();
@@ -434,7 +434,7 @@ impl From<WriteError> for Problem {
     }
 }
 
-/// An error with its sources. Their `Debug` may hold an item; their `Display` does not.
+/// Formats an error with its sources. It uses their `Display`, because their `Debug` may contain an item.
 fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,7 +1,8 @@
-//! What every answer has in common: its headers, one line in the log, two metrics, and the body of a problem.
+//! The parts that all responses share: headers, one log entry, two metrics, and the body of a problem.
 //!
-//! The log line and the dimensions name the route's template and never the path: a path has a user's identifier. The line
-//! has the route, the status, the time, the capacity units that DynamoDB counted, and the ids of the request and its trace.
+//! The log entry and the metric dimensions contain the route's template and never the path, because a path contains a
+//! user's identifier. The log entry contains the route, the status, the duration, the capacity units that DynamoDB
+//! reported, and the ids of the request and its trace.
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
@@ -23,13 +24,13 @@ use crate::identifier::new_uuid;
 use crate::problem::{MERGE_PATCH, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// What can be patched tells with what (RFC 5789, section 3.1).
+/// The header that lists the patch formats that a resource accepts (RFC 5789, section 3.1).
 pub const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
-/// An answer with an entity tag may be kept, if it is asked about each time; nothing else may be kept.
+/// A response with an entity tag may be cached if it is revalidated on each use; other responses must not be stored.
 const CACHE_CONTROL_REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 const CACHE_CONTROL_NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// An answer is data: nothing of it is to be run, framed or guessed at by a browser (OWASP's REST security cheat sheet).
-/// Over plain HTTP, as on one machine, browsers ignore the first.
+/// Security headers: a response is data that a browser must not execute, frame or sniff for a type (OWASP's REST
+/// security cheat sheet). Over plain HTTP, as on a development machine, browsers ignore the first header.
 const SECURITY: [(HeaderName, HeaderValue); 5] = [
     (STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000; includeSubDomains")),
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -38,7 +39,7 @@ const SECURITY: [(HeaderName, HeaderValue); 5] = [
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
 ];
 
-/// Answers, and tells of it.
+/// Handles a request, adds the common headers to its response, and records the log entry and the metrics.
 pub async fn request_telemetry(State(clock): State<Clock>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let request_id = match request.lambda_context_ref() {
@@ -91,7 +92,7 @@ fn render_problem(problem: &Problem, request_id: &str, response: &mut Response) 
         Problem::UnsupportedMediaType { expected: MERGE_PATCH } => (ACCEPT_PATCH, MERGE_PATCH),
         Problem::UnsupportedContentEncoding => (ACCEPT_ENCODING, "identity"),
         Problem::ServiceUnavailable { .. } => (RETRY_AFTER, "1"),
-        // TTL takes hours.
+        // TTL deletes expired items only after hours.
         Problem::TooManyExpired => (RETRY_AFTER, "3600"),
         Problem::Unauthenticated { auth: AuthMode::Iam } => (WWW_AUTHENTICATE, "AWS4-HMAC-SHA256"),
         Problem::Unauthenticated { .. } => (WWW_AUTHENTICATE, "Bearer"),
@@ -100,13 +101,14 @@ fn render_problem(problem: &Problem, request_id: &str, response: &mut Response) 
     headers.insert(told.0, HeaderValue::from_static(told.1));
 }
 
-/// The challenge of RFC 6750, section 3. A prefix has no character that a quoted text may not have.
+/// Returns the challenge of RFC 6750, section 3. A scope prefix contains only characters that are allowed in a quoted
+/// string.
 fn insufficient(scope: Scope, scopes: &ScopeMapping) -> Option<HeaderValue> {
     HeaderValue::try_from(format!(r#"Bearer error="insufficient_scope", scope="{}""#, scopes.spell(scope))).ok()
 }
 
-/// The root of the request's trace (X-Ray's `Root=1-<8 hex>-<24 hex>`), from Lambda's context or else API Gateway's
-/// header. A client may send such a header itself: what is not of that form is not taken into the log.
+/// Returns the root of the request's trace (X-Ray's `Root=1-<8 hex>-<24 hex>`), from the Lambda context or else from
+/// API Gateway's header. A client can send this header itself, so a value of another form is not logged.
 fn trace_id(request: &Request) -> Option<String> {
     let of_lambda = request.lambda_context_ref().and_then(|context| context.xray_trace_id.as_deref());
     let of_header = || request.headers().get("x-amzn-trace-id")?.to_str().ok();
@@ -116,7 +118,7 @@ fn trace_id(request: &Request) -> Option<String> {
     (is_hex(time, 8) && is_hex(unique, 24)).then(|| root.to_owned())
 }
 
-/// What is told of a request.
+/// The log entry and the metrics of a request.
 struct RequestLog<'a> {
     route: &'a str,
     status: u16,

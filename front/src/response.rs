@@ -1,4 +1,4 @@
-//! Answers with a body: JSON, and lists of records that stop before they are too long.
+//! Responses with a body: JSON, and lists of records that end before they exceed the size limit.
 
 use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::http::{HeaderValue, StatusCode};
@@ -9,27 +9,27 @@ use shared::user::fields::FieldMask;
 
 use crate::problem::Problem;
 
-/// An answer of JSON.
+/// Returns a JSON response.
 #[must_use]
 pub fn json(status: StatusCode, text: Vec<u8>) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// What could not be written as JSON.
+/// Returns the problem of a user that cannot be serialized.
 #[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
 #[must_use]
 pub fn serialization_error(error: serde_json::Error) -> Problem {
     Problem::Internal { cause: format!("a user cannot be written as JSON: {error}") }
 }
 
-/// A list's body stops before this, counted as a Lambda function's answer counts it: as a JSON string, of which it has at
-/// most 6 MB. The largest single record stays below it.
+/// The size limit of a list's body, measured as a JSON string, as it is embedded in a Lambda function's response, which
+/// is limited to 6 MB. The largest single record is smaller than this.
 const MAX_LIST_BYTES: usize = 5 * 1024 * 1024;
 
-/// Tells where the next page is (RFC 8288): at this path, with this query and this cursor.
+/// Sets the header with the link to the next page (RFC 8288), from this path, query and cursor.
 ///
 /// # Errors
-/// The path or the query cannot stand in a header.
+/// The path or the query contains characters that are not allowed in a header.
 pub fn set_next_link_header(response: &mut Response, path: &str, query: &str, cursor: &str) -> Result<(), Problem> {
     let separator = if query.is_empty() { "" } else { "&" };
     let link = HeaderValue::try_from(format!("<{path}?{query}{separator}cursor={cursor}>; rel=\"next\""));
@@ -38,7 +38,7 @@ pub fn set_next_link_header(response: &mut Response, path: &str, query: &str, cu
     Ok(())
 }
 
-/// The JSON of many records, up to the longest that can be answered.
+/// A writer for the JSON of a list of records, up to the size limit of a response.
 #[derive(Debug)]
 pub struct UserListWriter {
     text: Vec<u8>,
@@ -49,23 +49,24 @@ pub struct UserListWriter {
 }
 
 impl UserListWriter {
-    /// A list that shows these fields.
+    /// Starts a list of records with these fields.
     #[must_use]
     pub fn open(fields: FieldMask) -> Self {
         Self { text: br#"{"users":["#.to_vec(), quoted_bytes: 0, fields, is_empty: true, is_closed: false }
     }
 
-    /// Adds a record, unless it would make the answer too long.
+    /// Adds a record, unless the response would become too long. Returns whether it was added. The first record always
+    /// fits.
     ///
     /// # Errors
-    /// The record cannot be written as JSON.
+    /// The record cannot be serialized as JSON.
     pub fn add(&mut self, user: &User) -> Result<bool, Problem> {
         let before = self.text.len();
         if !self.is_empty {
             self.text.push(b',');
         }
         serde_json::to_writer(&mut self.text, &user.only(self.fields)).map_err(serialization_error)?;
-        // JSON has no other characters that a JSON string escapes.
+        // These are the only characters in JSON text that a JSON string escapes.
         let escapes = self.text[before..].iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
         self.quoted_bytes += self.text.len() - before + escapes;
         let fits = self.is_empty || self.quoted_bytes <= MAX_LIST_BYTES;
@@ -76,10 +77,10 @@ impl UserListWriter {
         Ok(fits)
     }
 
-    /// Ends the list and goes on with another member.
+    /// Closes the list and adds another member after it.
     ///
     /// # Errors
-    /// The value cannot be written as JSON.
+    /// The value cannot be serialized as JSON.
     pub fn push_field(&mut self, name: &str, value: &impl Serialize) -> Result<(), Problem> {
         if !self.is_closed {
             self.text.push(b']');
@@ -89,7 +90,7 @@ impl UserListWriter {
         serde_json::to_writer(&mut self.text, value).map_err(serialization_error)
     }
 
-    /// The whole text.
+    /// Returns the complete JSON.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         if !self.is_closed {

@@ -1,4 +1,4 @@
-//! What routes have in common: the door before them, other methods, unknown paths, and what stands before a path.
+//! The middleware that all routes share: authorization, unsupported methods, unknown paths and path prefixes.
 
 use axum::Router;
 use axum::http::header::ALLOW;
@@ -15,10 +15,10 @@ use crate::problem::{MERGE_PATCH, Problem};
 use crate::request_telemetry::{ACCEPT_PATCH, request_telemetry};
 use crate::uri;
 
-/// What a resource that is only read has.
+/// The methods of a read-only resource.
 pub const READ: &str = "GET, HEAD, OPTIONS";
 
-/// These routes behind this door and below this base path, each answer told of.
+/// Returns these routes with authorization, deadline, logging and metrics, below this base path.
 pub fn with_middleware<S: Clone + Send + Sync + 'static>(
     door: AuthLayer,
     base: BasePath,
@@ -37,7 +37,8 @@ pub fn with_middleware<S: Clone + Send + Sync + 'static>(
         .fallback_service(routes.map_request(move |request| base.take_off(request)).map_request(uri::canonical))
 }
 
-/// A resource refuses every other method with the ones that it has (RFC 9110, section 10.2.1), and tells them on request.
+/// Returns a resource that rejects other methods with the list of allowed ones (RFC 9110, section 10.2.1), and returns
+/// that list for `OPTIONS`.
 pub fn resource<S: Clone + Send + Sync + 'static>(methods: MethodRouter<S>, allow: &'static str) -> MethodRouter<S> {
     methods.fallback(move |method: Method| async move { other_method(&method, allow) })
 }

@@ -1,5 +1,5 @@
-//! The URI that routes are matched by: a canonical path ([`RequestPath`]) and the query as it came. Whoever made the request
-//! of the payload or the connection, the rule is the one of this module.
+//! The URI that routes are matched against: a canonical path ([`RequestPath`]) and the unmodified query. The same rule
+//! applies to requests from a Lambda payload and from a connection.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::Uri;
@@ -11,17 +11,17 @@ use shared::http::path::{PathError, RequestPath, is_route};
 
 use crate::problem::Problem;
 
-/// A URI of this path and this query.
+/// Returns the URI of this path and this query.
 ///
 /// # Errors
-/// They are too long together.
+/// [`PathError::TooLong`] if they are too long together.
 pub fn uri(path: &RequestPath, query: Option<&str>) -> Result<Uri, PathError> {
-    // Nothing else can be wrong with it: every other character is escaped.
+    // Length is the only possible error: all other special characters are escaped.
     Uri::try_from(path.uri(query)).map_err(|_| PathError::TooLong)
 }
 
-/// Brings the path of a request from a connection into its canonical form. A request whose path has none goes on with the
-/// root's and its [`PathError`], for [`refuse`]. A second time it changes nothing.
+/// Converts the path of a request from a connection to its canonical form. If the path has none, the request gets the
+/// root path and the [`PathError`], which [`refuse`] returns. Idempotent.
 pub fn canonical(mut request: Request) -> Request {
     let extensions = request.extensions();
     if extensions.get::<PathError>().is_some() {
@@ -32,7 +32,7 @@ pub fn canonical(mut request: Request) -> Request {
     request
 }
 
-/// Gives the request its URI, or the reason why it has none.
+/// Sets the request's URI, or attaches the error if there is none.
 pub(crate) fn put<B>(request: &mut axum::http::Request<B>, found: Result<Uri, PathError>) {
     *request.uri_mut() = found.unwrap_or_else(|error| {
         request.extensions_mut().insert(error);
@@ -40,8 +40,8 @@ pub(crate) fn put<B>(request: &mut axum::http::Request<B>, found: Result<Uri, Pa
     });
 }
 
-/// Refuses a path that is not canonical, and a route that is not the one that API Gateway authorized: a policy by path
-/// allows or denies what it says and nothing else.
+/// Rejects a path that is not canonical, and a route other than the one that API Gateway authorized, so that an IAM
+/// policy by path allows or denies exactly the paths that it names.
 ///
 /// # Errors
 /// [`Problem::InvalidPath`]

@@ -49,7 +49,7 @@ pub(crate) async fn merge_patch(request: Request) -> Result<Bytes, Problem> {
     read(request).await
 }
 
-/// Returns the media type without its parameters: JSON is UTF-8, whatever `charset` says (RFC 8259, section 8.1).
+/// Returns the media type without its parameters: JSON is UTF-8 regardless of `charset` (RFC 8259, section 8.1).
 fn media_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next().map(str::trim)
 }

@@ -1,15 +1,15 @@
-//! What each route needs. Default deny: what has no line in [`need`] needs the widest scope.
+//! The scope that each route requires. Deny by default: a route without an entry in [`need`] requires the widest scope.
 
 use axum::http::Method;
 use shared::http::caller::Scope;
 
-/// The scope that a request needs; none if it shows nothing of anybody.
+/// Returns the scope that a request requires, or `None` if its response contains no user data.
 pub(crate) fn need(route: &str, method: &Method) -> Option<Scope> {
     match route {
         _ if method == Method::OPTIONS => None,
-        // Of its own records alone: the path's user is asked for.
+        // Only the caller's own records: the path's extractor checks the owner.
         "/users/{user_id}/summary" if method == Method::GET || method == Method::HEAD => Some(Scope::Read),
-        // Over all users.
+        // The other routes return data of all users.
         _ => Some(Scope::Admin),
     }
 }

@@ -1,4 +1,4 @@
-//! What search needs to know before its first request.
+//! The search function's configuration, parsed from the environment before the first request.
 
 use front::base_path::BasePath;
 use shared::environment::{Environment, EnvironmentError};
@@ -7,35 +7,35 @@ use shared::http::cursor_seal::SealKeys;
 use shared::postgres::PostgresSettings;
 use shared::telemetry;
 
-/// The function's name, in metrics and logs.
+/// The function's name in metrics and logs.
 pub const FUNCTION: &str = "search";
-/// Names the database, and the one that answers when the reader is gone.
+/// The variable with the URL of the primary database, which serves queries if the reader is unavailable.
 const WRITER: &str = "POSTGRES_URL";
-/// Names the database that is asked first.
+/// The variable with the URL of the database that serves queries by default.
 const READER: &str = "POSTGRES_READER_URL";
 
-/// The configuration of search.
+/// The search function's configuration.
 #[derive(Clone, Debug)]
 pub struct SearchConfig {
-    /// Who lets requests in.
+    /// The authentication mode.
     pub auth: AuthMode,
-    /// How tokens spell scopes.
+    /// The names of the scopes in tokens.
     pub scopes: ScopeMapping,
-    /// What stands before the routes in a path.
+    /// The base path that precedes the routes in a request's path.
     pub base_path: BasePath,
-    /// What seals cursors.
+    /// The keys that seal cursors.
     pub cursor_keys: SealKeys,
-    /// The database that takes the replica's writes.
+    /// The database that the replicator writes to.
     pub writer: PostgresSettings,
-    /// Its copy, which is asked first; none asks the writer alone.
+    /// Its read replica, which is queried first; if `None`, only the writer is queried.
     pub reader: Option<PostgresSettings>,
 }
 
 impl SearchConfig {
-    /// Reads the configuration.
+    /// Parses the configuration.
     ///
     /// # Errors
-    /// All that is missing or malformed, together and by name.
+    /// All missing and malformed variables, each by name.
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let auth = read.required("AUTH", AuthMode::parse);

@@ -1,5 +1,5 @@
-//! The cursors of a search: the place of the last record given, for the question that it was given for and the caller
-//! that it was given to.
+//! The cursors of a search: the position of the last record of a page, sealed for the query and the caller that it was
+//! issued for.
 
 use shared::http::caller::Caller;
 use shared::http::cursor_seal::{SealKeys, SealNonce};
@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use crate::request::SearchRequest;
 use crate::sort::KeysetPosition;
 
-/// The cursors of one question of one caller.
+/// Seals and opens the cursors of one query of one caller.
 pub(crate) struct SearchCursors<'a> {
     pub(crate) keys: &'a SealKeys,
     pub(crate) question: &'a SearchRequest,
@@ -17,7 +17,7 @@ pub(crate) struct SearchCursors<'a> {
 }
 
 impl SearchCursors<'_> {
-    /// The cursor after this place; nothing comes of it only if the place is longer than a cipher takes.
+    /// Returns the cursor of the page after this position, or `None` if the position is longer than the cipher accepts.
     pub(crate) fn encode(&self, place: &KeysetPosition, now: OffsetDateTime, salt: SealNonce) -> Option<String> {
         page_limit::seal(self.keys, &serde_json::to_string(place).ok()?, &self.binding(), now, salt)
     }
@@ -28,11 +28,11 @@ impl SearchCursors<'_> {
         place.is_valid_for(self.question.sort).then_some(place)
     }
 
-    /// What a cursor serves.
+    /// Returns the text that a cursor is bound to: the query and the caller.
     fn binding(&self) -> String {
         let asked = self.question;
         let question = (asked.sort.as_str(), asked.order.as_str(), asked.filter.conditions(), self.caller.name());
-        // Texts in lists: nothing of it could be read in another way, and nothing fails to be written.
+        // Nested lists of texts are unambiguous as JSON and can always be serialized.
         format!("search {}", serde_json::to_string(&question).unwrap_or_default())
     }
 }

@@ -1,8 +1,8 @@
-//! The reader, and the writer in its place when it is gone. [`SearchDatabases`]
+//! Failover from the reader to the writer. [`SearchDatabases`]
 //!
-//! Whatever is wrong with the reader, the writer is asked instead, and for half a minute it is asked first, so that not
-//! every request waits for what is not there. Not so a statement that takes too long: it would take as long there, at the
-//! expense of the writes.
+//! If the reader fails, the query runs on the writer, and the reader is skipped for 30 seconds, so that not every
+//! request waits for an unavailable server. A query that times out is not repeated on the writer: it would take as long
+//! there, at the expense of the writes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,29 +13,29 @@ use shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind, Postg
 use tokio::time::Instant;
 use tokio_postgres::Error;
 
-/// The longest that a question may take.
+/// The maximum duration of a query.
 pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a reader that was gone is not asked.
+/// The time for which a failed reader is skipped.
 const PAUSE: Duration = Duration::from_secs(30);
-/// Nothing here writes, places in cursors have one spelling, and a plan is made for the very values that are asked for:
-/// one for any values knows nothing of a rare status.
+/// The session settings: transactions are read-only, positions in cursors have one text format, and each plan is made
+/// for the actual parameter values, because a generic plan does not take rare statuses into account.
 const SETUP: &str = "set default_transaction_read_only = on; set timezone = 'UTC'; set datestyle = 'ISO'; \
     set plan_cache_mode = force_custom_plan";
 
-/// Why nothing was answered.
+/// A failed query.
 #[derive(Debug)]
 pub(crate) enum SearchError {
-    /// The question took too long.
+    /// The query exceeded [`QUERY_TIMEOUT`].
     Timeout(PostgresError),
-    /// The question had less time than a question may take, and took it.
+    /// The query exceeded the remaining time of the request, which was shorter than [`QUERY_TIMEOUT`].
     Late(PostgresError),
-    /// The databases are out of reach.
+    /// The databases are unreachable.
     Unavailable(PostgresError),
-    /// A database refuses what an operator must mend.
+    /// A database returned an error that an operator must fix.
     Refused(PostgresError),
 }
 
-/// Where questions go.
+/// The databases that serve queries: an optional reader, and the writer.
 #[derive(Debug)]
 pub(crate) struct SearchDatabases {
     reader: Option<PostgresDatabase>,
@@ -57,7 +57,7 @@ impl SearchDatabases {
         }
     }
 
-    /// Asks, and is done by this time: the writer has what the reader left.
+    /// Runs a query and returns by this deadline. The writer gets the time that the reader left.
     pub(crate) async fn run_with_failover<T, W>(
         &self,
         done_by: Instant,
@@ -87,8 +87,8 @@ impl SearchDatabases {
     }
 }
 
-/// The reader's part of a request's time. The writer needs the rest if the reader is gone: of the 9 s that a function of 10 s
-/// works, the reader has 5 and the writer 4.
+/// Returns the reader's share of a request's remaining time. The writer needs the rest if the reader fails: of the 9 s
+/// that a function with a timeout of 10 s works, the reader gets 5 and the writer 4.
 fn reader_share(left: Duration) -> Duration {
     (left * 3 / 5).min(QUERY_TIMEOUT)
 }
@@ -112,7 +112,7 @@ where
         work(session)
     });
     asked.await.map_err(|fault| match fault.kind {
-        // A connection was there, and the time ran out over the question.
+        // The connection was established, and the time limit passed during the query.
         _ if is_asked.load(Ordering::Relaxed) && Instant::now() >= until => {
             if limit == QUERY_TIMEOUT {
                 SearchError::Timeout(fault)

@@ -1,5 +1,5 @@
-//! Which records are asked for: a query's parameters as conditions, each a fixed piece of SQL with the values apart from
-//! it. Nothing that a caller sends is ever part of a statement's text.
+//! The filter of a search: a query's parameters as conditions, each a constant SQL fragment with separate values. Input
+//! of a caller never becomes part of a statement's text.
 
 mod attribute;
 mod tokenize;
@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::sql::SqlBuilder;
 use front::path::parse_epoch_seconds;
 
-/// The parameters that filter, beside `attributes.…`.
+/// The filter parameters other than `attributes.…`.
 pub(crate) const NAMES: [&str; 12] = [
     "status",
     "name_prefix",
@@ -29,17 +29,17 @@ pub(crate) const NAMES: [&str; 12] = [
     "expires_from",
     "expires_to",
 ];
-/// What starts the name of a parameter that asks for a value in `attributes`.
+/// The prefix of the parameters that filter by a value in `attributes`.
 pub(crate) const ATTRIBUTES: &str = "attributes.";
-/// Conditions on `attributes` in one question.
+/// Maximum number of conditions on `attributes` in one query.
 const MAX_ATTRIBUTE_FILTERS: usize = 10;
-/// The longest domain (RFC 1035).
+/// The maximum length of a domain (RFC 1035).
 const DOMAIN_CHARS: usize = 253;
 
-/// One condition: SQL with a `{}` for each value.
+/// A condition: SQL with a `{}` for each value.
 type SqlCondition = (&'static str, Vec<String>);
 
-/// The conditions, all of which hold.
+/// The conditions that a record must satisfy, combined with AND.
 #[derive(Debug, Default)]
 pub(crate) struct SearchFilter {
     conditions: Vec<SqlCondition>,
@@ -47,7 +47,7 @@ pub(crate) struct SearchFilter {
 }
 
 impl SearchFilter {
-    /// Reads the parameters; what is wrong with them is remembered in the query.
+    /// Parses the parameters; errors are collected in the query.
     pub(crate) fn read(query: &mut QueryParameters) -> Self {
         let mut filter = Self::default();
         let status = query.take("status", |text| UserStatus::parse(text).map(|status| status.as_str().to_owned()));
@@ -114,7 +114,7 @@ impl SearchFilter {
         }
     }
 
-    /// The name that others are to be like.
+    /// Returns the name to which the names of records must be similar.
     pub(crate) fn like(&self) -> Option<&str> {
         self.like.as_deref()
     }
@@ -134,30 +134,31 @@ impl SearchFilter {
         }
     }
 
-    /// What a cursor is bound to.
+    /// Returns the conditions, to which a cursor is bound.
     pub(crate) fn conditions(&self) -> &[SqlCondition] {
         &self.conditions
     }
 }
 
-/// A name as the replica holds it for comparisons.
+/// Parses a name and folds it in the same way as the replica's column for comparisons.
 fn name(text: &str) -> Result<String, String> {
     UserName::parse(text).map(|name| fold_case(name.as_str()).into_owned()).map_err(|error| error.to_string())
 }
 
-/// Without what `like` reads as something else than itself.
+/// Escapes the characters that are wildcards in SQL `like`.
 fn escape_like(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
-/// A domain as the replica holds it for comparisons. An email with other letters is not a user's, and in no answer.
+/// Parses a domain and folds it in the same way as the replica's column for comparisons. The domain of a valid email
+/// contains no other characters, so no record would match another text.
 fn domain(text: &str) -> Result<String, String> {
     let letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '.';
     let is_domain = (1..=DOMAIN_CHARS).contains(&text.len()) && text.chars().all(letter);
     if is_domain { Ok(fold_case(text).into_owned()) } else { Err("must be a domain such as example.com".to_owned()) }
 }
 
-/// A moment of the years that PostgreSQL and RFC 3339 both spell.
+/// Validates a timestamp in the years that both PostgreSQL and RFC 3339 can represent.
 fn timestamp(text: &str) -> Result<String, String> {
     match OffsetDateTime::parse(text, &Rfc3339) {
         Ok(moment) if (1..=9999).contains(&moment.to_offset(time::UtcOffset::UTC).year()) => Ok(text.to_owned()),
@@ -184,7 +185,7 @@ mod tests {
         let mut sql = SqlBuilder::new("select 1 where true");
         filter.push(&mut sql);
         assert!(!sql.text().contains("drop"), "{}", sql.text());
-        // Four of them are the words of a name.
+        // Four of the parameters are words of a name.
         assert_eq!(sql.parameters().len(), 8);
         assert_eq!(sql.parameters()[1], "'; drop table users-- \"{}$1\\\\\\%");
     }

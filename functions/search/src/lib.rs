@@ -1,7 +1,8 @@
-//! Search: what is asked of all users at once, answered by the relational replica.
+//! Search: queries over all users, served by the relational replica.
 //!
-//! Reading a record by its key is the API's business and the table's. Here are the questions that a table of keys cannot
-//! answer: filters, orders, sums. The answers are as fresh as the replica, and say how fresh that is.
+//! The API reads single records by key from the table. This function serves the queries that a key-value table does not
+//! support: filters, sort orders, aggregates. The results are as fresh as the replica, and each response reports that
+//! freshness.
 
 mod access;
 pub mod config;
@@ -23,9 +24,9 @@ use shared::iam_token::TokenSigner;
 
 use config::SearchConfig;
 
-/// The routes of search. Building them does no I/O; a clone shares the connections.
+/// Creates the routes of search. It does no I/O; clones share the connections.
 ///
-/// Without a signer logins are by password, whatever the configuration says.
+/// Without a signer, the databases are accessed with passwords, regardless of the configuration.
 pub fn app(config: &SearchConfig, signer: Option<TokenSigner>, clock: Clock) -> Router {
     let door = AuthLayer {
         auth: config.auth,
@@ -41,11 +42,11 @@ pub fn app(config: &SearchConfig, signer: Option<TokenSigner>, clock: Clock) -> 
     )
 }
 
-/// The statement that a query's question becomes, and its parameters, at this second and after the place of these texts:
-/// for whoever wants to have it explained.
+/// Returns the SQL statement and the parameters of a query string, at this second and after the position with these
+/// texts. It serves to inspect the query plan.
 ///
 /// # Errors
-/// What is wrong with the query, as JSON.
+/// The errors of the query string, as JSON.
 pub fn statement(query: &str, after: Option<&[&str]>, now: i64) -> Result<(String, Vec<String>), String> {
     let mut read = request::SearchRequest::parameters(Some(query));
     let question = request::SearchRequest::read(&mut read);

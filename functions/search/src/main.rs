@@ -1,4 +1,4 @@
-//! Search on Lambda, behind an API Gateway HTTP API.
+//! The search function's Lambda entry point, behind an API Gateway HTTP API.
 
 use lambda_http::Error;
 use search::config::{self, SearchConfig};
@@ -7,7 +7,7 @@ use shared::environment::Environment;
 use shared::iam_token::TokenSigner;
 use shared::{aws, telemetry};
 
-/// As in the API.
+/// The same allocator as in the API.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,5 @@
-//! What search adds to the contract: its operations and shapes, for whoever puts the whole document together.
+//! The search function's part of the OpenAPI document: its operations and schemas, which the crate `contract` merges
+//! into the complete document.
 
 pub mod schema;
 

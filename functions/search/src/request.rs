@@ -1,4 +1,4 @@
-//! A question about all users, as a query asks it.
+//! A search over all users, parsed from a query string.
 
 use shared::http::page_limit;
 use shared::http::query::QueryParameters;
@@ -8,7 +8,7 @@ use crate::filter::{self, SearchFilter};
 use crate::sort::{KeysetPosition, SortDirection, SortField};
 use crate::statement::SearchQuery;
 
-/// What is asked for, without a place to go on from.
+/// The search without its position.
 #[derive(Debug)]
 pub(crate) struct SearchRequest {
     pub(crate) filter: SearchFilter,
@@ -19,19 +19,20 @@ pub(crate) struct SearchRequest {
 }
 
 impl SearchRequest {
-    /// The query's parameters.
+    /// Splits the query string into its known parameters.
     pub(crate) fn parameters(query: Option<&str>) -> QueryParameters {
         let own = ["sort", "order", "fields", "limit", "cursor"];
         let known = [&filter::NAMES[..], &own[..]].concat();
         QueryParameters::with_family(query, &known, filter::ATTRIBUTES)
     }
 
-    /// Reads all but the cursor; what is wrong is remembered in the query.
+    /// Parses all parameters except the cursor; errors are collected in the query.
     pub(crate) fn read(query: &mut QueryParameters) -> Self {
         let filter = SearchFilter::read(query);
         let usual = match () {
             () if query.has("name_like") => SortField::Similarity,
-            // As they are looked up in a register; and the index of names gives a page of them without the rest.
+            // Names are listed in alphabetical order, as in a directory; the name index returns one page without
+            // reading the rest.
             () if query.has("name_prefix") => SortField::Name,
             () => SortField::UpdatedAt,
         };
@@ -44,7 +45,7 @@ impl SearchRequest {
         Self { filter, sort, order, fields, limit: page_limit::limit(query) }
     }
 
-    /// What is looked for after this place, at this second.
+    /// Returns the search for records after this position, at this second.
     pub(crate) fn to_query<'a>(&'a self, after: Option<&'a KeysetPosition>, now: i64) -> SearchQuery<'a> {
         SearchQuery { filter: &self.filter, sort: self.sort, order: self.order, after, now }
     }

@@ -1,4 +1,4 @@
-//! The routes, all of them only read.
+//! The route table of search; all routes are read-only.
 
 use axum::Router;
 use axum::routing::get;
@@ -8,7 +8,7 @@ use front::route::{READ, resource, with_middleware};
 
 use crate::users::{self, SearchState};
 
-/// Every route of search, behind this door and below this base path.
+/// Returns all routes of search with this state, authentication and base path.
 pub(crate) fn routes(search: SearchState, door: AuthLayer, base: BasePath) -> Router {
     let routes = Router::new()
         .route("/search/users", resource(get(users::find), READ))

@@ -1,14 +1,14 @@
-//! In which order records are given, and where one of them stands in it: the place that a cursor holds.
+//! The sort order of a search, and the position of a record in it, which a cursor contains.
 //!
-//! Every order ends in the record's key, so no two records share a place, and a page goes on after a place instead of
-//! counting what came before ("keyset"). A column that may be empty sorts as PostgreSQL's indexes do: the empty last when
-//! ascending, first when descending.
+//! Every sort order ends with the record's key, so positions are unique, and a page continues after a position instead
+//! of skipping a number of rows (keyset pagination). A nullable column sorts as PostgreSQL's indexes do: nulls last if
+//! ascending, first if descending.
 
 use serde::{Deserialize, Serialize};
 
 use crate::sql::SqlBuilder;
 
-/// By which member.
+/// The member by which records are sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SortField {
     UpdatedAt,
@@ -19,18 +19,18 @@ pub(crate) enum SortField {
     Similarity,
 }
 
-/// Which way.
+/// The direction of the sort order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SortDirection {
     Asc,
     Desc,
 }
 
-/// One of the expressions that an order compares.
+/// An SQL expression of a sort order.
 #[derive(Clone, Copy)]
 struct SortColumn {
     sql: &'static str,
-    /// The type that a place's text is cast to.
+    /// The SQL type to which the text in a position is cast.
     kind: &'static str,
     nullable: bool,
 }
@@ -38,12 +38,12 @@ struct SortColumn {
 const USER_ID: SortColumn = SortColumn { sql: "user_id", kind: "text", nullable: false };
 const TIMESTAMP: SortColumn = SortColumn { sql: "\"timestamp\"", kind: "numeric", nullable: false };
 
-/// A record's place: what the order compares, as texts.
+/// The position of a record in a sort order: the values of its sort columns, as texts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeysetPosition(pub(crate) Vec<Option<String>>);
 
 impl KeysetPosition {
-    /// Whether it is a place of this order at all.
+    /// Returns whether the position has the form that this sort order requires.
     pub(crate) fn is_valid_for(&self, sort: SortField) -> bool {
         self.0.len() == sort.columns("").len() && self.0.iter().skip(1).all(Option::is_some)
     }
@@ -84,14 +84,15 @@ impl SortField {
         match self {
             Self::UpdatedAt => Some(time("updated_at")),
             Self::CreatedAt => Some(time("created_at")),
-            // By code points, whatever the database's locale: the column is collated so.
+            // The column's collation compares code points, regardless of the database's locale.
             Self::Name => Some(SortColumn { sql: "name_folded", kind: "text", nullable: true }),
             Self::Similarity => Some(SIMILARITY),
             Self::Timestamp | Self::UserId => None,
         }
     }
 
-    /// The compared columns in order of precedence. `similar_to` is the SQL of the name that others are compared with.
+    /// Returns the compared columns in order of precedence. `similar_to` is the SQL of the name that others are
+    /// compared with.
     fn columns(self, similar_to: &str) -> Vec<(String, SortColumn)> {
         let columns = match (self, self.leading_column()) {
             (Self::Timestamp, _) => vec![TIMESTAMP, USER_ID],
@@ -101,9 +102,9 @@ impl SortField {
         columns.into_iter().map(|column| (column.sql.replace("{similar_to}", similar_to), column)).collect()
     }
 
-    /// The select list of a place's texts.
+    /// Returns the select list of a position's texts.
     pub(crate) fn place(self, similar_to: &str) -> String {
-        // Under names of their own: a column's name in the order would otherwise mean its text.
+        // Each text needs an alias of its own: otherwise a column name in `order by` would refer to the text.
         let texts =
             self.columns(similar_to).into_iter().zip(0..).map(|((sql, _), at)| format!("({sql})::text as at_{at}"));
         texts.collect::<Vec<_>>().join(", ")
@@ -114,7 +115,8 @@ impl SortField {
         parts.collect::<Vec<_>>().join(", ")
     }
 
-    /// How many stretches follow a place: the rest of the one that it is in, and the empty or the full ones after it.
+    /// Returns the number of ranges after a position: the rest of the range that contains it, plus the null or non-null
+    /// values of the leading column if they follow it.
     pub(crate) fn stretches(self, after: Option<&KeysetPosition>, order: SortDirection) -> usize {
         let Some(KeysetPosition(values)) = after else { return 1 };
         let may_be_empty = self.leading_column().is_some_and(|own| own.nullable);
@@ -123,8 +125,8 @@ impl SortField {
         1 + usize::from(goes_on)
     }
 
-    /// Adds the condition that a record follows this place, in one stretch: a single comparison of rows, so that an index
-    /// is entered where the place is.
+    /// Adds the condition that a record follows this position, restricted to one range. It is a single row comparison,
+    /// so that an index scan starts at the position.
     pub(crate) fn follow(
         self,
         sql: &mut SqlBuilder,

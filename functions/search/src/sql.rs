@@ -1,6 +1,6 @@
-//! A statement and its parameters, apart from each other from the first piece on: [`SqlBuilder`]
+//! [`SqlBuilder`]: an SQL statement and its parameters, kept separate from the start.
 
-/// A statement as it grows.
+/// An SQL statement under construction.
 #[derive(Debug)]
 pub(crate) struct SqlBuilder {
     text: String,
@@ -12,12 +12,12 @@ impl SqlBuilder {
         Self { text: text.to_owned(), parameters: Vec::new() }
     }
 
-    /// Adds a piece. A constant of this crate, never what a caller sent.
+    /// Appends a fragment, which must be a constant of this crate and never input of a caller.
     pub(crate) fn push(&mut self, text: &str) {
         self.text.push_str(text);
     }
 
-    /// Adds a value, and tells what stands for it in the text.
+    /// Adds a parameter and returns its placeholder.
     pub(crate) fn parameter(&mut self, value: String) -> String {
         self.parameters.push(value);
         format!("${}::text", self.parameters.len())

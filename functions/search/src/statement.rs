@@ -1,11 +1,11 @@
-//! The statements: fixed pieces of SQL, and parameters apart from them.
+//! The SQL statements: constant fragments with separate parameters.
 
 use crate::filter::SearchFilter;
 use crate::sort::{KeysetPosition, SortDirection, SortField};
 use crate::sql::SqlBuilder;
 
-/// Holds of a record that can be seen: no tombstone, and not expired at the second `$1`. As for DynamoDB's TTL, what ended more
-/// than five years ago has not expired.
+/// The condition of a visible record: not a tombstone, and not expired at the second `$1`. As with DynamoDB's TTL, an
+/// expiry time more than five years in the past is ignored.
 macro_rules! live {
     () => {
         "deleted_at is null and (expires_at is null or expires_at > $1::text::numeric \
@@ -13,17 +13,17 @@ macro_rules! live {
     };
 }
 
-/// A moment as records spell it: RFC 3339 in UTC with milliseconds.
+/// Formats a timestamp as records do: RFC 3339 in UTC with milliseconds.
 macro_rules! moment {
     ($of:literal) => {
         concat!("to_char(", $of, " at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')")
     };
 }
 
-/// How fresh the replica is: when the newest change happened that it holds.
+/// The freshness of the replica: the time of the latest change that it contains.
 pub(crate) const AS_OF: &str = concat!("select ", moment!("max(changed_at)"), " from users");
 
-/// Of the records of the user `$2`: the newest, how many there are, and the first and last times.
+/// The summary of the records of user `$2`: the latest record, the number of records, and the first and last times.
 pub(crate) const SUMMARY: &str = concat!(
     "select latest.item::text, counted.records, counted.first::text, counted.last::text, ",
     moment!("counted.created"),
@@ -37,8 +37,9 @@ pub(crate) const SUMMARY: &str = concat!(
     " order by \"timestamp\" desc limit 1) as latest"
 );
 
-/// Of all records: how many there are, by status, by day of creation over the `$2` days before the second `$1`, and for the
-/// `$3` domains that have most. One statement, so that all of it is of one moment.
+/// The statistics of all records: the total, and the numbers by status, by day of creation over the `$2` days before
+/// the second `$1`, and for the `$3` most frequent domains. It is one statement, so that all numbers are from one
+/// snapshot.
 pub(crate) const STATS: &str = concat!(
     "select (select count(*) from users where ",
     live!(),
@@ -56,23 +57,23 @@ pub(crate) const STATS: &str = concat!(
     " group by 1 order by records desc, domain limit $3::text::int8) as each)"
 );
 
-/// What is looked for: whole items, each with its place.
+/// A search query: complete items, each with its position.
 pub(crate) struct SearchQuery<'a> {
     pub(crate) filter: &'a SearchFilter,
     pub(crate) sort: SortField,
     pub(crate) order: SortDirection,
     pub(crate) after: Option<&'a KeysetPosition>,
-    /// Epoch seconds.
+    /// The current time in epoch seconds.
     pub(crate) now: i64,
 }
 
 impl SearchQuery<'_> {
-    /// Runs of records that follow each other in the list.
+    /// Returns the number of consecutive ranges in which the records after the position are read.
     pub(crate) fn stretches(&self) -> usize {
         self.sort.stretches(self.after, self.order)
     }
 
-    /// The statement for at most `limit` records of one stretch.
+    /// Returns the statement for at most `limit` records of one range.
     pub(crate) fn statement(&self, stretch: usize, limit: usize) -> SqlBuilder {
         let mut sql = SqlBuilder::new("");
         sql.parameter(self.now.to_string());
@@ -80,8 +81,9 @@ impl SearchQuery<'_> {
         let similar_to = like.map(|like| sql.parameter(like.to_owned())).unwrap_or_default();
         sql.push("select item::text, ");
         sql.push(&self.sort.place(&similar_to));
-        // Who is like a name is looked up in full and then put in order (`offset 0` is planned by itself). PostgreSQL would
-        // rather go through an order's index, compare each name by the way, and see the last one where there are few to find.
+        // Similarity matches are materialized first and then sorted (`offset 0` is an optimization fence). Otherwise
+        // PostgreSQL would walk the index of the sort order and compare each name on the way, which scans the complete
+        // index if there are few matches.
         let is_looked_up = self.filter.like().is_some() && self.sort != SortField::Similarity;
         sql.push(if is_looked_up { " from (select * from users where " } else { " from users where " });
         sql.push(live!());

@@ -1,4 +1,4 @@
-//! What each route does: read the question, ask the database, answer.
+//! The handlers of search: each parses the request, queries the database and returns the response.
 
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
@@ -33,11 +33,11 @@ use crate::request::SearchRequest;
 use crate::sort::KeysetPosition;
 use crate::statement::{AS_OF, STATS, SUMMARY, SearchQuery};
 
-/// Days and domains that are told of when nobody says how many, and at most.
+/// Default and maximum number of days and of domains in the statistics.
 const DAYS: (u32, u32) = (30, 366);
 const DOMAINS: (u32, u32) = (10, 100);
 
-/// The databases, and the time.
+/// The state of the handlers: the databases, the clock and the cursor keys.
 #[derive(Clone, Debug)]
 pub(crate) struct SearchState {
     databases: Arc<SearchDatabases>,
@@ -53,7 +53,7 @@ impl SearchState {
 
 type SearchResult = Result<Response, Problem>;
 
-/// Rows of text, and how fresh they are at least.
+/// The rows of a query, with a lower bound of their freshness.
 struct FreshRows {
     rows: Vec<Row>,
     as_of: Option<String>,
@@ -86,7 +86,7 @@ pub(crate) async fn find(
     let question = SearchRequest::read(&mut query);
     let now = search.clock.now();
     let cursors = SearchCursors { keys: &search.cursors, question: &question, caller: &caller };
-    // Of a question that cannot be told, no cursor can be told from a wrong one.
+    // A cursor is bound to its query, so it can be checked only if all parameters that define the query are valid.
     let after = query
         .is_valid()
         .then(|| query.take("cursor", |text| cursors.decode(text, now).ok_or(page_limit::INVALID_CURSOR)));
@@ -117,16 +117,17 @@ pub(crate) async fn find(
     Ok(response)
 }
 
-/// A page of what was found.
+/// A page of search results.
 struct SearchPage {
     listed: UserListWriter,
-    /// After which place the next page starts.
+    /// The position after which the next page starts.
     next: Option<KeysetPosition>,
     as_of: Option<String>,
 }
 
-/// Asks how fresh the replica is before the rest, so that the rest is as fresh at least. Rows are read one by one until the
-/// page is full, by their number or by their bytes: of the others none is in memory.
+/// Reads a page. It reads the replica's freshness before the records, so that the records are at least as fresh as
+/// `as_of` says. Rows are streamed until the page is full, by number of records or by bytes; the remaining rows are
+/// never in memory.
 async fn page(
     session: Arc<PostgresSession>,
     wanted: &SearchQuery<'_>,
@@ -138,7 +139,7 @@ async fn page(
     let mut count = 0;
     let mut last = None;
     for stretch in 0..wanted.stretches() {
-        // One more than the page has, which says that there is a next one.
+        // One row more than the page contains, which shows whether there is a next page.
         let sql = wanted.statement(stretch, question.limit + 1 - count);
         let statement = session.statement(sql.text()).await?;
         let mut rows = pin!(session.client().query_raw(&statement, sql.parameters()).await?);
@@ -162,7 +163,7 @@ async fn page(
     Ok(Ok(page))
 }
 
-/// Adds a row to a list, unless it is full; and the row's place.
+/// Adds a row to a list, unless the list is full. Returns whether it was added, and the row's position.
 fn add(listed: &mut UserListWriter, row: &Row, now: OffsetDateTime) -> Result<(bool, KeysetPosition), Problem> {
     let fits = match decoded(row, now)? {
         Some(user) => listed.add(&user)?,
@@ -182,7 +183,7 @@ async fn asked(session: &PostgresSession, sql: &str, parameters: &[String]) -> R
     session.client().query(&statement, &parameters).await
 }
 
-/// The user of a row; nothing if its item is none, which is told and left out of a list.
+/// Decodes the user of a row. Returns `None` if the item is not a valid user record, which is logged; a list omits it.
 fn decoded(row: &Row, now: OffsetDateTime) -> Result<Option<User>, Problem> {
     match user(text(row, 0)?.as_deref().unwrap_or_default(), now) {
         Ok(user) => Ok(Some(user)),
@@ -198,7 +199,7 @@ fn user(item: &str, now: OffsetDateTime) -> Result<User, String> {
     item::decode(item.into_attributes(), now).map_err(|error| error.to_string())
 }
 
-/// All after the item.
+/// Returns the row's position: all columns after the item.
 fn place(row: &Row) -> Result<KeysetPosition, Problem> {
     (1..row.len()).map(|column| text(row, column)).collect::<Result<_, _>>().map(KeysetPosition)
 }
@@ -207,7 +208,7 @@ fn text(row: &Row, column: usize) -> Result<Option<String>, Problem> {
     row.try_get(column).map_err(|error| Problem::Internal { cause: format!("an answer of another shape: {error}") })
 }
 
-/// The only row of an answer that has one.
+/// Returns the row of a result that always has one row.
 fn only(rows: &[Row]) -> Result<&Row, Problem> {
     rows.first().ok_or_else(|| Problem::Internal { cause: "an answer without a row".into() })
 }
@@ -308,7 +309,7 @@ pub(crate) async fn stats(
     };
     let (days, domains) = (count("days", DAYS), count("domains", DOMAINS));
     query.finish().map_err(Problem::Request)?;
-    // Today is one of the days.
+    // The number of days includes today.
     let parameters = [search.clock.now().unix_timestamp().to_string(), (days - 1).to_string(), domains.to_string()];
     let found =
         search.databases.run_with_failover(budget.work_until(), |session| one(session, STATS, &parameters)).await?;
@@ -320,7 +321,7 @@ pub(crate) async fn stats(
 }
 
 fn raw(row: &Row, column: usize) -> Result<Box<RawValue>, Problem> {
-    // PostgreSQL breaks lines between the items; no text of them has a line break that is not escaped.
+    // PostgreSQL inserts line breaks between the elements; line breaks within their texts are always escaped.
     let json = text(row, column)?.unwrap_or_default().replace('\n', "");
     RawValue::from_string(json)
         .map_err(|error| Problem::Internal { cause: format!("counts that are no JSON: {error}") })

@@ -1,15 +1,15 @@
-//! A value in `attributes`, by its path.
+//! A filter by a value in `attributes`, identified by its path.
 //!
-//! `attributes.address.city=Paris` asks for records whose member `city` of the member `address` is the text `Paris`, or a
-//! list that has it. A value that reads as a JSON number, `true`, `false`, `null` or a quoted text is that; anything else
-//! is a text as it stands. Numbers are compared by value and exactly: `12` finds `12.0` and not `"12"`. In a name a `\`
-//! goes before a dot that belongs to it, and before another `\`.
+//! `attributes.address.city=Paris` matches records whose member `city` of the member `address` is the text `Paris`, or
+//! a list that contains it. A value that parses as a JSON number, `true`, `false`, `null` or a quoted text is that
+//! value; any other value is a text. Numbers are compared by their exact numeric value: `12` matches `12.0` but not
+//! `"12"`. In a name, a `\` escapes a dot that is part of the name, and another `\`.
 
 use std::collections::BTreeMap;
 
 use shared::user::json::{JsonValue, MAX_DEPTH};
 
-/// What `attributes` must contain: the value itself, or a list with it.
+/// Returns the JSON that `attributes` must contain: the value itself, or a list that contains it.
 pub(super) fn wanted(path: &str, value: &str) -> Result<[String; 2], String> {
     let names = names(path)?;
     let value = scalar(value)?;
@@ -52,7 +52,8 @@ fn scalar(text: &str) -> Result<JsonValue, String> {
     let value = match text.as_bytes().first() {
         Some(b'"' | b'-' | b'0'..=b'9') => match JsonValue::parse(text) {
             Ok(value) => value,
-            // A number that the table cannot hold is nobody's; anything else was meant as a text, as `12 High Street` is.
+            // A number that the table cannot store matches no record and is rejected; any other value is meant as a
+            // text, as in `12 High Street`.
             Err(error) if error.reason.starts_with("number ") => return Err(error.reason),
             Err(_) => JsonValue::String(text.to_owned()),
         },

@@ -1,14 +1,14 @@
-//! The words of a name that others are to be like. The database splits the names that it holds in the same way
+//! Tokenization of a name for the similarity search. The database splits the stored names in the same way
 //! (`users_name_keys`).
 
-/// What stands between words.
+/// The characters that separate words.
 const SEPARATORS: &[char] =
     &[' ', '-', '.', ',', ';', ':', '/', '|', '(', ')', '[', ']', '"', '_', '\t', '\n', '\r', '\u{a0}', '\u{3000}'];
-/// What is left out of them.
+/// The characters that are ignored when the length of a word is determined.
 const IGNORED_CHARS: &[char] = &['\'', '\u{2019}'];
 
-/// The words that a name must have, or something like them. Initials count only where there is nothing else; a text without
-/// any word stands for itself, and is nobody's name.
+/// Returns the words of a name. A matching name must contain each of them, or a similar word. Initials are included
+/// only if there are no longer words. A text without any word is returned unchanged, and matches no name.
 pub(super) fn words(name: &str) -> Vec<String> {
     let letters = |word: &str| word.chars().filter(|letter| !IGNORED_CHARS.contains(letter)).count();
     let mut words: Vec<&str> = name.split(SEPARATORS).filter(|word| letters(word) > 0).collect();
