@@ -18,7 +18,8 @@ use shared::user::id::UserId;
 
 use crate::problem::Problem;
 
-/// Returns the scope that a request for a route template requires, or `None` if the response contains no user data.
+/// A function that returns the scope that a request for a route template requires, or `None` if the response contains
+/// no user data.
 pub type RequiredScope = fn(&str, &Method) -> Option<Scope>;
 
 /// The configuration of authentication and authorization.

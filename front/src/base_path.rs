@@ -154,7 +154,8 @@ mod tests {
             ("v1", "api.example.com", "/v1/users", "/v1", "/users"),
             ("prod", "api.example.com", "/prod/users", "", "/prod/users"),
             ("$default", OWN, "/$default/users", "", "/$default/users"),
-            // A request at the own host name does not pass through a mapping: the base path is part of the authorized path.
+            // A request at the API's own host name does not pass through a mapping: the base path is part of the path
+            // that API Gateway has authorized.
             ("$default", OWN, "/v1/users/bob/1", "", "/v1/users/bob/1"),
             ("prod", OWN, "/prod/v1/users", "/prod", "/v1/users"),
             ("prod", "abcd.execute-api.eu-west-1.amazonaws.com", "/prod/users", "", "/prod/users"),

@@ -16,7 +16,7 @@ use crate::problem::Problem;
 /// # Errors
 /// [`PathError::TooLong`] if they are too long together.
 pub fn uri(path: &RequestPath, query: Option<&str>) -> Result<Uri, PathError> {
-    // Length is the only possible error: all other special characters are escaped.
+    // The length is the only possible error, because all special characters are escaped.
     Uri::try_from(path.uri(query)).map_err(|_| PathError::TooLong)
 }
 

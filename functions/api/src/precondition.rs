@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue};
 use front::problem::{ErrorLocation, FieldError, Problem};
 use shared::user::precondition::{EntityTags, Precondition};
 
-/// More tags than any client needs; a DynamoDB condition accepts at most 100.
+/// More tags than any client needs. They become operands of DynamoDB's `IN`, which accepts at most 100.
 const MAX_TAGS: usize = 50;
 
 /// Returns the entity tag of a version. A record without a version has no tag: a write by another program would not

@@ -50,8 +50,8 @@ pub(crate) fn routes(
     with_middleware(door, base.clone(), routes, users)
 }
 
-/// Reports that the function runs. It does not read the table, because throttling of the table is not
-/// a reason to replace the function.
+/// Reports that the function runs. It does not read the table, because throttling of the table is not a
+/// reason to replace the function.
 #[utoipa::path(
     get,
     path = "/health",

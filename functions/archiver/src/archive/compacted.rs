@@ -83,7 +83,7 @@ pub enum ArchiveKey {
     Compacted(CompactedKey),
 }
 
-/// Error: the key matches neither layout.
+/// A key that has neither layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the key is not archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz), \

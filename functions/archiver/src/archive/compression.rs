@@ -34,7 +34,7 @@ pub enum Compression {
     Gzip,
 }
 
-/// Error: the text names no supported compression.
+/// A name that is not a supported compression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no compression: zstd and gzip are")]
 pub struct UnknownCompression(String);

@@ -109,7 +109,7 @@ pub struct ObjectKey {
     pub compression: Compression,
 }
 
-/// Error: the archiver writes no such key.
+/// A key that does not have the archiver's layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the key is not archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz)")]
 pub struct NotAnObjectKey;
