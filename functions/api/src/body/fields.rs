@@ -9,8 +9,8 @@ use shared::user::{FieldPatch, InvalidField};
 /// The members that only the service sets.
 const READ_ONLY: [&str; 3] = ["version", "created_at", "updated_at"];
 
-/// Maximum number of errors in one response: the errors of a 1 MB body in which every member is invalid would exceed the
-/// size limit of a Lambda function's response.
+/// Maximum number of errors in one response: the errors of a 1 MB body in which every member is invalid would exceed
+/// the size limit of a Lambda function's response.
 const MAX_MISTAKES: usize = 100;
 
 pub(super) struct BodyReader<'a> {

@@ -50,7 +50,8 @@ pub struct RejectedRecord {
     pub contradicts: bool,
 }
 
-/// A stream that does not carry the items that TTL removes. The cause is the table's stream configuration, not a record.
+/// A stream that does not carry the items that TTL removes. The cause is the table's stream configuration, not a
+/// record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the stream {stream} carries no old images (its view is {view}): nothing that TTL removes can be archived; \
