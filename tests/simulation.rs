@@ -1,11 +1,13 @@
-//! Histories: whatever happens, in any order, the replicas end as their source is, the archive holds what TTL removed, and
-//! the quarantine the poison.
+//! Deterministic simulation of replication: random scenarios of writes, deliveries, faults, crashes and maintenance. At
+//! the end of each, the replicas must equal their source, the archive must contain exactly the items that TTL removed,
+//! and the quarantine exactly the poison records.
 //!
-//! A history is drawn from one number: what happens at the source, how the stream is read and delivered, what goes wrong
-//! at which store, who dies in the middle, and what maintenance does beside it ([`action`]). It is played against the
-//! production functions with a hand that polls them call by call ([`world`], [`fault_injector`]), and judged at its end ([`checker`]).
-//! It is played in memory, where a history takes a millisecond, and on the embedded engines. Histories of their own are those
-//! of unique emails ([`emails`]) and of idempotent creates with a cache ([`creates`]), because the API's writes run in these.
+//! A scenario is generated from one seed number: the writes to the source, how the stream is read and delivered, which
+//! fault occurs at which store, which invocation crashes, and which maintenance tasks run concurrently ([`action`]). It
+//! runs against the production functions, which the scheduler polls call by call ([`world`], [`fault_injector`]), and
+//! the final state is checked ([`checker`]). Scenarios run in memory, where one takes a millisecond, and on the
+//! embedded engines. Unique emails ([`emails`]) and idempotent creates with a cache ([`creates`]) have separate
+//! scenarios, because these run the API's writes.
 
 mod action;
 mod apply;
@@ -32,17 +34,17 @@ use runner::{RunReport, SimBackend};
 use shared::environment::Environment;
 use source::WriteKind;
 
-/// Where the histories of the test suite begin.
+/// The seed of the first scenario in the test suite.
 const SEED: u64 = 1;
-/// Of the histories in memory the share that every run of the suite plays.
+/// Scenarios in memory in every run of the suite.
 const SHARE: u64 = 4_000;
-/// And of those on the engines.
+/// Scenarios on the embedded engines in every run of the suite.
 const ON_ENGINES: u64 = 1_000;
-/// And of those of which one replica is PostgreSQL's.
+/// Scenarios in which one replica is in PostgreSQL, in every run of the suite.
 const ON_POSTGRES: u64 = 400;
-/// And of those of emails.
+/// Scenarios of unique emails in every run of the suite.
 const ON_EMAILS: u32 = 400;
-/// And of those of idempotent creates.
+/// Scenarios of idempotent creates in every run of the suite.
 const ON_CREATES: u32 = 200;
 
 #[test]
@@ -74,10 +76,11 @@ fn every_history_of_idempotent_creates_ends_right() {
     creates::all_end_right(SEED, ON_CREATES);
 }
 
-/// Calls of one repair, and some more.
+/// A range of call counts that covers all calls of one repair, and a few more.
 const CALLS: std::ops::Range<usize> = 1..9;
 
-/// A repair of an item, with something in between after so many of its calls, that dies so many calls later.
+/// Runs the repair of one item once for each pair of call counts: after the first number of calls the actions `between`
+/// happen, and after the second number of further calls the repair crashes.
 fn a_repair_amid(before: &[SimAction], between: &[SimAction]) {
     let features = SimFeatures {
         trouble: false,
@@ -116,14 +119,15 @@ fn a_repair_that_dies_at_any_call_outranks_no_change_of_the_stream_before() {
     a_repair_amid(&[named(0), deliver, named(1)], &[named(2), SimAction::NewStream { keep: true }]);
 }
 
-/// The one in half a million that ended otherwise: a record of a former stream comes after the replica was lost, and with it
-/// the tombstone of a delete that a later stream had told before. It takes a repair.
+/// Regression test for the one scenario in half a million that failed: a record of a former stream is delivered after
+/// the replica was lost, and with it the tombstone of a delete that a later stream had delivered before. Restoring the
+/// replica takes a repair.
 #[test]
 fn a_replica_lost_while_a_former_stream_is_read_is_repaired() {
     runner::all_end_right(&RunReport { seed: 477_246, count: 1, threads: 1, on: SimBackend::Memory });
 }
 
-/// `scripts/prove`: as many as asked for.
+/// Entry point of `scripts/prove`: runs the number of scenarios that the environment specifies.
 #[test]
 #[ignore = "takes as long as it is told to: scripts/prove"]
 fn as_many_histories_as_asked_for_end_right() {

@@ -1,7 +1,7 @@
-//! What may happen in a history: [`SimAction`], and how histories are drawn.
+//! The actions of a scenario ([`SimAction`]) and the generators of scenarios.
 //!
-//! A history draws its features first and its acts among those: where everything may happen, nothing happens twice in a
-//! row, and many faults need that.
+//! A scenario draws its features first and then only actions of these features. If every action were always possible,
+//! the same kind of action would rarely occur twice in a row, and many faults need that.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use proptest::strategy::Union;
 use super::fault_injector::{FaultPoint, InjectedFault};
 use super::source::{ITEMS, WriteKind};
 
-/// A function that has a mapping on the stream.
+/// A function that has an event source mapping on the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SimFunction {
     Replicator,
@@ -28,67 +28,68 @@ impl SimFunction {
     }
 }
 
-/// One thing that happens. What is chosen by a number is chosen among what there is then.
+/// One action of a scenario. An index is taken modulo the number of candidates that exist when the action runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SimAction {
-    /// The source's item is put; its record may be unreadable.
+    /// Puts an item of the source; the stream record may be unreadable.
     Write {
         item: usize,
         kind: WriteKind,
         gap: u8,
         unreadable: bool,
     },
-    /// The source's item is deleted.
+    /// Deletes an item of the source.
     Delete {
         item: usize,
         gap: u8,
     },
-    /// TTL removes it; its record may be of no time.
+    /// TTL removes an item of the source; the stream record may have an invalid time.
     Expire {
         item: usize,
         gap: u8,
         timeless: bool,
     },
-    /// The clock goes on.
+    /// Advances the clock.
     Pass {
         seconds: u16,
     },
-    /// A shard splits.
+    /// Splits a shard.
     Split {
         item: usize,
     },
-    /// A mapping reads on in its shards.
+    /// A mapping reads further records from its shards.
     Read {
         mapping: usize,
         count: usize,
     },
-    /// A mapping starts what it has to do.
+    /// A mapping starts every action that is due.
     Start {
         mapping: usize,
     },
-    /// A mapping reads, and delivers until it has nothing left to do now.
+    /// A mapping reads, and delivers until nothing is due at the current time.
     Deliver {
         mapping: usize,
     },
-    /// A task goes on, by so many calls.
+    /// Advances a task by the given number of calls.
     Step {
         task: usize,
         times: usize,
     },
-    /// A task goes on to its end.
+    /// Runs a task to completion.
     Run {
         task: usize,
     },
-    /// A task dies; the write that it was about to do may come all the same.
+    /// A task crashes; if `keep` is set, the write that it was about to make may still take effect later.
     Crash {
         task: usize,
         keep: bool,
     },
-    /// The next answer to a mapping is lost.
+    /// The next response to a mapping is lost.
     LoseAnswer,
-    /// The next batch that is given up cannot be recorded.
+    /// The next discarded batch cannot be written to the on-failure destination.
     FailRecording,
-    /// Records that were delivered once are delivered again: a slice, or all up to there; in order for each item.
+    /// Delivers records again that were delivered before: a slice of them, or all up to one; the records of an item
+    /// stay in order.
     Again {
         function: SimFunction,
         from: usize,
@@ -97,16 +98,16 @@ pub(super) enum SimAction {
         reorder: bool,
         run: bool,
     },
-    /// The next call to a store is in trouble.
+    /// Injects a fault into the next call to a store.
     Trouble {
         place: FaultPoint,
         trouble: InjectedFault,
     },
-    /// A write arrives for which nobody waits any more.
+    /// A delayed write takes effect, although no caller waits for it any more.
     Land {
         zombie: usize,
     },
-    /// Maintenance.
+    /// Repairs a replica: the given items, or a complete `repair` task.
     Repair {
         sink: usize,
         items: u8,
@@ -118,7 +119,8 @@ pub(super) enum SimAction {
     Redrive {
         run: bool,
     },
-    /// A replica is lost; its mapping begins at the oldest record, and it is filled when all is over.
+    /// A replica loses its data; its mapping restarts at the oldest record, and a backfill follows at the end of the
+    /// scenario.
     LoseReplica {
         sink: usize,
     },
@@ -126,47 +128,47 @@ pub(super) enum SimAction {
     Gap {
         count: usize,
     },
-    /// The table gets another stream; the old one is read to its end, or not.
+    /// The table gets a new stream; the old one is read to its end, or is lost.
     NewStream {
         keep: bool,
     },
-    /// Longer than a tombstone stays; what was not read in time is gone.
+    /// Advances the clock past the retention of tombstones; records that were not read in time are lost.
     LongTime {
         drained: bool,
     },
 }
 
-/// What a history may be about, and how the mappings are set.
+/// The features of a scenario, and the settings of the mappings.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::struct_excessive_bools, reason = "each is there or not, with or without any other")]
 pub(super) struct SimFeatures {
-    /// Stores fail.
+    /// Calls to stores fail.
     pub(super) trouble: bool,
-    /// Tasks are interrupted and die.
+    /// Tasks are interrupted and crash.
     pub(super) interleaved: bool,
-    /// Records and items are poison.
+    /// Some records and items are poison.
     pub(super) poison: bool,
-    /// Backfill, repair and redrive run beside the stream.
+    /// Backfill, repair and redrive run concurrently with the stream.
     pub(super) maintenance: bool,
-    /// What is outside of the promise happens.
+    /// Incidents occur that the guarantees do not cover.
     pub(super) incidents: bool,
-    /// Batches are given up after so many retries.
+    /// Batches are discarded after this number of retries.
     pub(super) retries: Option<u32>,
-    /// Records are given up at this age, in seconds.
+    /// Records are discarded at this age, in seconds.
     pub(super) age: Option<u64>,
     pub(super) bisect: bool,
     pub(super) batch: usize,
     pub(super) lanes: usize,
 }
 
-/// A history.
+/// A scenario.
 #[derive(Debug, Clone)]
 pub(super) struct Scenario {
     pub(super) features: SimFeatures,
     pub(super) acts: Vec<SimAction>,
 }
 
-/// Histories of up to `most` acts.
+/// Scenarios of fewer than `most` actions.
 pub(super) fn histories(most: usize) -> impl Strategy<Value = Scenario> {
     features()
         .prop_flat_map(move |features| vec(acts(&features), 4..most).prop_map(move |acts| Scenario { features, acts }))

@@ -1,4 +1,4 @@
-//! What an act does to the world.
+//! The effect of each action on the simulation state.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::source::{ITEMS, PoisonKind, SourceWrite, WriteKind};
 use super::stage::SimStage;
 use super::world::{SimState, TaskRole};
 
-/// What happens in a drain before it is a mapping that never ends.
+/// Rounds of a drain after which a mapping counts as never finishing.
 const ROUNDS_MOST: usize = 600;
-/// Longer than a tombstone stays in a replica.
+/// A period that is longer than a replica retains tombstones.
 pub(super) const LONG: time::Duration = time::Duration::days(9);
 
 impl<S: SimStage> SimState<'_, S> {
-    /// Lets it happen.
+    /// Applies an action.
     pub(super) async fn happen(&mut self, act: SimAction) {
         match act {
             SimAction::Write { item, kind, gap, unreadable } => self.write(item, kind, gap, unreadable).await,
@@ -90,7 +90,7 @@ impl<S: SimStage> SimState<'_, S> {
             }
             SimAction::Redrive { run } => {
                 self.gate.see("redrive");
-                // Not drawn: a draw of its own would make another history of every number.
+                // Not drawn: an additional draw would change the scenario of every seed.
                 if self.settled.len().is_multiple_of(2) {
                     self.gate.see("redrive: by one that does not know a sink");
                     self.order_to(Rc::clone(&self.partial), REDRIVE);
@@ -108,7 +108,7 @@ impl<S: SimStage> SimState<'_, S> {
                 }
             }
             SimAction::NewStream { keep } if self.source.can_begin_stream() => self.new_stream(keep),
-            // Nothing is there to be deleted, or the table has had all of its streams.
+            // Nothing to do: the item does not exist, or the table has had all of its streams.
             SimAction::Delete { .. } | SimAction::Expire { .. } | SimAction::NewStream { .. } => {}
             SimAction::LongTime { drained } => self.long_time(drained).await,
         }
@@ -138,7 +138,7 @@ impl<S: SimStage> SimState<'_, S> {
 
     async fn write(&mut self, item: usize, kind: WriteKind, gap: u8, unreadable: bool) {
         if self.source.items[item] == Some(kind) {
-            // The stream has no record of it.
+            // DynamoDB Streams writes no record if a put does not change the item.
             return self.gate.see("write: changes nothing");
         }
         if self.source.items[item].is_none() && self.source.known[item] {
@@ -153,7 +153,8 @@ impl<S: SimStage> SimState<'_, S> {
         self.tell(item, SourceWrite::Written(kind), unreadable.then_some(PoisonKind::Unreadable), gap).await;
     }
 
-    /// Delivers again what was delivered: so many records, or all up to there.
+    /// Delivers records again that were delivered before: `count` records from index `from`, or all up to the latest
+    /// one.
     fn again(&mut self, function: SimFunction, from: Option<usize>, count: usize, reorder: bool) -> bool {
         let known = |place: usize| {
             let of = |mapping: &SimMapping| mapping.function == function && mapping.received.contains(&place);
@@ -164,7 +165,7 @@ impl<S: SimStage> SimState<'_, S> {
         else {
             return false;
         };
-        // Now and then of the stream before, which may be read to its end still.
+        // Sometimes uses the previous stream, which may still be read to its end.
         let stream = if count.is_multiple_of(3) { stream.saturating_sub(1).max(self.again_from) } else { stream };
         let wanted = |(place, record): &(usize, &super::source::SimRecord)| {
             let of_function = function == SimFunction::Replicator || record.is_expiry();
@@ -203,7 +204,7 @@ impl<S: SimStage> SimState<'_, S> {
         (0..self.source.records.len()).filter(unread).collect()
     }
 
-    /// The streams forget all records before this place. What the replicator has not read of them passed it by.
+    /// The streams drop all records before this index. The replicator misses those that it has not read.
     fn trim(&mut self, before: usize) {
         for place in self.unread().into_iter().filter(|place| *place < before) {
             let item = self.source.records[place].item;
@@ -214,13 +215,13 @@ impl<S: SimStage> SimState<'_, S> {
 
     async fn lose_replica(&mut self, sink: usize) {
         self.gate.see("replica: lost");
-        // Whatever is under way to it ends with it.
+        // Work in progress on the replica ends with the replica.
         while !self.tasks.is_empty() {
             self.crash(0, false);
         }
         self.gate.forget_zombies(FaultPoint::Sink(sink));
         self.stage.lose(sink).await;
-        // Who puts another replica in its place starts the function anew: what the lost one confirmed counts no more.
+        // An operator who replaces a replica restarts the function: confirmations of the lost replica no longer count.
         self.restart_replicator();
         self.unfilled.insert(sink);
         let stream = self.source.streams.len() - 1;
@@ -229,11 +230,11 @@ impl<S: SimStage> SimState<'_, S> {
             if record.stream == stream && !record.trimmed {
                 settled[0] = false;
             } else if record.stream == stream && !settled[0] {
-                // The mapping held it, and begins anew without it.
+                // The mapping had received the record, and restarts without it.
                 self.untrusted.extend([(0, record.item), (1, record.item)]);
             } else if record.stream < stream && !record.trimmed && !settled[0] {
-                // It comes after the loss, and what came after it under a later label may have come before: a backfill
-                // takes nothing away.
+                // The record is delivered after the loss, and a later change under a later label may have been
+                // delivered before it. A backfill does not remove the item.
                 self.untrusted.insert((sink, record.item));
             }
         }
@@ -282,14 +283,14 @@ impl<S: SimStage> SimState<'_, S> {
         }
     }
 
-    /// Every write arrives for which nobody waits any more.
+    /// Lets every delayed write take effect for which no caller waits any more.
     pub(super) async fn land_all(&mut self) {
         while let Some(write) = self.gate.take_zombie(0) {
             write.await;
         }
     }
 
-    /// The mappings deliver all that there is.
+    /// Lets the mappings deliver all records.
     pub(super) async fn drain(&mut self) {
         self.lose_answers = 0;
         self.fail_recordings = 0;

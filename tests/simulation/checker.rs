@@ -1,11 +1,12 @@
-//! How a history must end.
+//! The checks of a scenario's final state.
 //!
-//! Once the trouble is over and everything is delivered, each replica is as its source on every key that has no failure
-//! outstanding; what something outside of the promise has befallen is as its source after a backfill or a repair. The
-//! quarantine holds the poison and nothing else. Once the causes are gone and what failed is redriven, nothing is
-//! outstanding but what can never be archived, and all is equal; in every third history a verify confirms it. The archive
-//! holds what TTL removed and nothing else. Every run of a task has counted what its report says, and a run that transient
-//! errors interrupted has counted and reported everything once ([`super::runs`]).
+//! Once no more faults occur and all records are delivered, each replica equals its source on every key without an
+//! outstanding failure; items that an incident outside of the guarantees affected equal the source after a backfill or
+//! a repair. The quarantine contains the poison records and nothing else. Once the causes are removed and the failures
+//! are redriven, no failure is outstanding except records that can never be archived, and all replicas equal the
+//! source; in every third scenario a `verify` confirms this. The archive contains the items that TTL removed and
+//! nothing else. The counts of every task run agree with its report, and a run that transient errors interrupted has
+//! counted and reported everything exactly once ([`super::runs`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -23,21 +24,21 @@ use super::source::{ITEMS, KEY, PoisonKind, SimRecord, SourceWrite, WriteKind, i
 use super::stage::SimStage;
 use super::world::SimState;
 
-/// What is not as it must be.
+/// The result of a check: an error describes the violation.
 pub(super) type CheckVerdict = Result<(), String>;
 
-/// A record that failed, and where.
+/// A record that failed, and the function and sink in which it failed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct FailedCheck {
     function: SimFunction,
-    /// Nothing if it may be lacking in any.
+    /// `None` if the change may be missing in any sink.
     sink: Option<String>,
-    /// The place of the record in the history.
+    /// The index of the record in the scenario.
     record: usize,
 }
 
 impl<S: SimStage> SimState<'_, S> {
-    /// Ends the history, and judges it.
+    /// Ends the scenario and checks the final state.
     pub(super) async fn finish(&mut self) -> CheckVerdict {
         self.gate.end_of_troubles();
         self.drain().await;
@@ -55,12 +56,13 @@ impl<S: SimStage> SimState<'_, S> {
         }
         if !self.untrusted.is_empty() {
             self.carry_out(REPAIR).await?;
-            // What the sink cannot hold is left, and has no failure outstanding if its record passed the sink by.
+            // The repair skips items that the sink cannot store; they have no outstanding failure if the sink missed
+            // their record.
             self.untrusted.retain(|(_, item)| self.source.items[*item].is_some_and(WriteKind::is_unusual));
             self.is_as_the_source(&outstanding, true, "after a repair").await?;
         }
 
-        // The causes go away.
+        // Remove the causes of the failures.
         self.replicas[1].grow();
         for item in 0..ITEMS {
             if let Some(WriteKind::Reserved(value)) = self.source.items[item] {
@@ -89,7 +91,8 @@ impl<S: SimStage> SimState<'_, S> {
         self.archive_is_what_ttl_removed().await
     }
 
-    /// Nothing but objects of the archiver's that hold what can never be archived.
+    /// Fails if a failure is outstanding, except in the archiver's objects that contain a record that can never be
+    /// archived.
     async fn nothing_is_outstanding(&self) -> CheckVerdict {
         let left = self.failures(&self.stage.objects(FAILURES).await, "")?;
         let timeless = |failed: &FailedCheck| self.source.records[failed.record].poison == Some(PoisonKind::Timeless);
@@ -107,13 +110,13 @@ impl<S: SimStage> SimState<'_, S> {
         }
     }
 
-    /// What lies in the failure bucket, by record.
+    /// The records in the failure bucket.
     async fn outstanding(&self) -> Result<BTreeSet<FailedCheck>, String> {
         self.failures(&self.stage.objects(FAILURES).await, "")
             .map(|found| found.into_iter().map(|(failed, _)| failed).collect())
     }
 
-    /// The failures below a prefix, each with an object that it stands in.
+    /// The failures below a prefix, each with the name of the object that contains it.
     fn failures(&self, objects: &SimBucket, below: &str) -> Result<Vec<(FailedCheck, String)>, String> {
         let mut found = Vec::new();
         for (name, object) in objects {
@@ -171,7 +174,7 @@ impl<S: SimStage> SimState<'_, S> {
         Ok(())
     }
 
-    /// Where quarantine puts a record that it meets in a function, if it is poison there.
+    /// The function and sink in which a record is quarantined, for each in which it is a poison record.
     fn poisoned(&self, place: usize) -> Vec<(SimFunction, &'static str)> {
         let record = &self.source.records[place];
         match (record.poison, record.what) {
@@ -204,7 +207,7 @@ impl<S: SimStage> SimState<'_, S> {
             for (function, sink) in self.poisoned(place) {
                 let label = StreamLabel::parse(&self.source.streams[record.stream].label).unwrap();
                 let name = format!("quarantine/{}/{sink}/Users/{label}-{}.json", function.name(), record.number);
-                // Settled, a change is superseded by a later one of its item that came in the same batch.
+                // A settled change is superseded by a later one of the same item in the same batch.
                 let superseded = function == SimFunction::Replicator
                     && sink != "read"
                     && self.source.records[place + 1..].iter().any(|later| later.item == record.item);

@@ -1,7 +1,8 @@
-//! The services in memory: the source's table and the two buckets, as they answer the official SDK over HTTP. [`SimCloud`].
+//! The AWS services in memory: the source table and the two buckets, which respond to the official SDK over HTTP
+//! ([`SimCloud`]).
 //!
-//! Only what the functions ask for is there. What is not is answered with an error, so that a new kind of request is
-//! noticed at once.
+//! Only the operations that the functions use are implemented. Any other request returns an error, so that a new kind
+//! of request is noticed at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -10,15 +11,15 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use shared::change::CanonicalKey;
 
-/// The source's name.
+/// The name of the source table.
 pub(super) const SOURCE: &str = "Users";
-/// The bucket of quarantine and of what Lambda gives up.
+/// The failure bucket: quarantined records and the batches that Lambda discards.
 pub(super) const FAILURES: &str = "failures";
-/// The archive's bucket.
+/// The archive bucket.
 pub(super) const ARCHIVE: &str = "archive";
-/// The source's ARN.
+/// The ARN of the source table.
 pub(super) const SOURCE_ARN: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/Users";
-/// Items that a scan's page holds: few, so that a scan takes several.
+/// Items on a page of a scan: few, so that a scan takes several pages.
 const PAGE: usize = 2;
 
 /// An object of a bucket.
@@ -28,12 +29,12 @@ pub(super) struct SimObject {
     pub(super) metadata: HashMap<String, String>,
 }
 
-/// A bucket's objects by their keys.
+/// The objects of a bucket by key.
 pub(super) type SimBucket = BTreeMap<String, SimObject>;
 
 #[derive(Debug, Default)]
 pub(super) struct SimCloud {
-    /// The source's items as DynamoDB JSON.
+    /// The items of the source as DynamoDB JSON.
     pub(super) items: BTreeMap<CanonicalKey, String>,
     /// The label of the source's latest stream.
     pub(super) label: String,
@@ -41,18 +42,18 @@ pub(super) struct SimCloud {
     pub(super) archive: SimBucket,
 }
 
-/// A request, taken apart.
+/// A parsed request.
 pub(super) struct SimRequest<'r> {
     pub(super) method: &'r str,
     pub(super) path: &'r str,
     pub(super) query: &'r str,
-    /// `PutItem`; nothing if it is S3's.
+    /// The DynamoDB operation, such as `PutItem`; `None` for S3.
     pub(super) operation: Option<&'r str>,
     pub(super) headers: HashMap<&'r str, &'r str>,
     pub(super) body: &'r [u8],
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug, Default)]
 pub(super) struct SimResponse {
     pub(super) status: u16,
@@ -76,7 +77,7 @@ impl SimResponse {
 }
 
 impl SimCloud {
-    /// Answers; with `leave_one` a read of several keys leaves one of them to be asked for again.
+    /// Returns the response. With `leave_one`, a read of several keys returns one of them in `UnprocessedKeys`.
     pub(super) fn answer(&mut self, asked: &SimRequest<'_>, leave_one: bool) -> SimResponse {
         match asked.operation {
             Some("DescribeTable") => SimResponse::json(&describe(&self.label)),
@@ -146,7 +147,7 @@ impl SimCloud {
     }
 }
 
-/// What a table of this latest stream says of itself.
+/// The description of the source table, whose latest stream has this label.
 pub(super) fn describe(label: &str) -> Value {
     json!({"Table": {
         "TableName": SOURCE, "TableArn": SOURCE_ARN, "TableStatus": "ACTIVE", "ItemCount": 0,
@@ -158,7 +159,7 @@ pub(super) fn describe(label: &str) -> Value {
     }})
 }
 
-/// The replicator's mapping: it is well, and began with the oldest record.
+/// The replicator's event source mapping: it is enabled, and started at the oldest record.
 pub(super) fn mappings() -> Value {
     json!({"EventSourceMappings": [{
         "UUID": "1", "State": "Enabled", "StartingPosition": "TRIM_HORIZON",

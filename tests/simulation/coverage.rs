@@ -1,4 +1,5 @@
-//! What occurred in a set of histories, and how often: a history that never meets a zombie proves nothing about one.
+//! Counts of the events that occurred in a set of scenarios: scenarios without delayed writes verify nothing about
+//! them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +25,7 @@ impl Coverage {
         }
     }
 
-    /// Those of `names` that never occurred.
+    /// Returns the `names` that never occurred.
     pub(super) fn missing(&self, names: &[&'static str]) -> Vec<&'static str> {
         names.iter().copied().filter(|name| !self.0.contains_key(name)).collect()
     }
@@ -36,7 +37,7 @@ impl fmt::Display for Coverage {
     }
 }
 
-/// What must have occurred in a few thousand histories.
+/// The events that must occur in a few thousand scenarios.
 pub(super) const EXPECTED: &[&str] = &[
     "write: plain",
     "write: changes nothing",

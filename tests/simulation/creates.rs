@@ -1,12 +1,12 @@
-//! Histories of idempotent creates: two instances of the API create, replace, delete and read the same records over one
+//! Scenarios of idempotent creates: two instances of the API create, replace, delete and read the same records over one
 //! cache, and an instance may end at any call.
 //!
-//! The histories of the replicas write to their source themselves and run no API, so the API's cache has these. The API
-//! runs as in production, on the embedded engine and a real cache server. A history decides by how many steps each request
-//! goes on: a call to a table is two steps, its effect and its response. An instance that ends loses its requests and the
-//! invalidations that it has pending, so that a create may be in the table although no instance has invalidated the cache;
-//! its client then repeats it with the same idempotency key at the other instance. No read may return a state of the
-//! record that is older than a write to which an instance had responded before the read began.
+//! The replica scenarios write to their source directly and do not run the API, so the API's cache has these scenarios.
+//! The API runs as in production, on the embedded engine and a real cache server. A scenario decides by how many steps
+//! each request advances: a call to a table is two steps, its effect and its response. An instance that ends loses its
+//! requests and its pending invalidations, so a create may be in the table although no instance has invalidated the
+//! cache; its client then repeats it with the same idempotency key at the other instance. No read may return a state of
+//! the record that is older than a write to which an instance had responded before the read began.
 
 use std::cell::Cell;
 use std::fmt;
@@ -39,11 +39,11 @@ use crate::users_api::service::{ApiHandle, JSON, NOW, ServiceResponse, UsersServ
 
 const INSTANCES: usize = 2;
 const RECORDS: usize = 2;
-/// The record that a create with each idempotency key is of.
+/// The record that the create with each idempotency key creates.
 const RECORD_OF_KEY: [usize; 3] = [0, 0, 1];
-/// A request that has gone on for more steps than this never ends.
+/// The maximum number of steps of a request; one that takes more never ends.
 const STEPS_MOST: usize = 100;
-/// Longer than any machine is busy.
+/// Timeouts that are longer than any load on the machine could delay a call.
 const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), cooldown: Pause::from_millis(1) };
 
 /// A request to the API.
@@ -75,13 +75,13 @@ impl Call {
 
 #[derive(Debug, Clone, Copy)]
 enum Act {
-    /// A request starts and goes on for so many steps, or to its end.
+    /// Starts a request and advances it by the given number of steps, or to its end.
     Start { instance: usize, call: Call, steps: Option<u8> },
-    /// A request that is held goes on.
+    /// Advances a paused request.
     Go { task: usize, steps: Option<u8> },
-    /// An instance ends, and another one takes its place.
+    /// Ends an instance and replaces it with a new one.
     End { instance: usize },
-    /// The clock goes on.
+    /// Advances the clock.
     Pass { seconds: u8 },
 }
 
@@ -93,7 +93,7 @@ fn histories() -> impl Strategy<Value = Vec<Act>> {
         1 => record().prop_map(|record| Call::Delete { record }),
         6 => record().prop_map(|record| Call::Read { record }),
     ];
-    // A create is its claim and its transaction: after the third step the transaction has landed.
+    // A create consists of its claim and its transaction: after the third step the transaction has taken effect.
     let steps = || prop_oneof![5 => Just(None), 2 => Just(Some(3)), 1 => (0..6_u8).prop_map(Some)];
     let start = (0..INSTANCES, call, steps()).prop_map(|(instance, call, steps)| Act::Start { instance, call, steps });
     let act = prop_oneof![
@@ -105,7 +105,7 @@ fn histories() -> impl Strategy<Value = Vec<Act>> {
     vec(act, 4..20)
 }
 
-/// HTTP of one request: each call waits for its turn before its effect and before its response.
+/// The HTTP client of one request: each call waits for a permit before its effect and before its response.
 #[derive(Clone)]
 struct Turns {
     turn: Arc<Semaphore>,
@@ -144,7 +144,7 @@ impl HttpConnector for Turns {
     }
 }
 
-/// A request under way.
+/// A request in progress.
 struct Task {
     instance: usize,
     call: Call,
@@ -156,7 +156,7 @@ struct Task {
     wrote: Option<usize>,
 }
 
-/// How often what the histories are about has occurred.
+/// Counts of the events that these scenarios are meant to cover.
 #[derive(Default)]
 struct Coverage {
     ended_after_landing: Cell<u32>,
@@ -174,14 +174,15 @@ struct World<'s> {
     cache: &'s Cache,
     client: http_connector::SimWire,
     coverage: &'s Coverage,
-    /// Records and idempotency keys of this history alone.
+    /// Makes the records and idempotency keys of this scenario unique.
     number: usize,
     now: OffsetDateTime,
     instances: [CacheAside; INSTANCES],
     tasks: Vec<Task>,
-    /// Requests of instances that have ended: they never go on, and none of their destructors runs before the history's end.
+    /// Requests of instances that have ended: they never advance, and their destructors do not run before the
+    /// scenario's end.
     lost: Vec<Task>,
-    /// The versions that each record has had, from its first state on, in which it is missing.
+    /// The versions that each record has had, starting with its first state, in which it is missing.
     states: [Vec<Option<u64>>; RECORDS],
     /// The oldest state of each record that a read that begins now may return.
     oldest: [usize; RECORDS],
@@ -201,7 +202,7 @@ impl World<'_> {
         if matches!(call, Call::Read { .. })
             && let Some(held) = self.tasks.iter().position(is_same)
         {
-            // The second of two reads in one instance would wait for the first.
+            // A second identical read in the same instance would wait for the first one.
             self.go(held, None).await?;
         }
         let turns = Turns { turn: Arc::new(Semaphore::new(0)), arrived: Arc::default(), client: self.client.clone() };
@@ -227,14 +228,14 @@ impl World<'_> {
         let oldest = self.oldest[record];
         self.tasks.push(Task { instance, call, turns, work, oldest, wrote: None });
         let at = self.tasks.len() - 1;
-        // To its first call, which does nothing yet.
+        // Advances the request to its first call, before which nothing has taken effect.
         if !self.settled(at).await? {
             self.go(at, steps).await?;
         }
         Ok(())
     }
 
-    /// Lets a request go on by so many steps, or to its end.
+    /// Advances a request by the given number of steps, or to its end.
     async fn go(&mut self, at: usize, steps: Option<u8>) -> Result<(), String> {
         for _ in 0..steps.map_or(STEPS_MOST, usize::from) {
             self.tasks[at].turns.turn.add_permits(1);
@@ -245,7 +246,7 @@ impl World<'_> {
         if steps.is_some() { Ok(()) } else { Err("a request never ends".to_owned()) }
     }
 
-    /// Waits for a request's next step; if it has ended instead, checks its response.
+    /// Waits for a request's next step; if the request ends instead, checks its response.
     async fn settled(&mut self, at: usize) -> Result<bool, String> {
         let task = &mut self.tasks[at];
         let answer = tokio::select! {
@@ -267,12 +268,12 @@ impl World<'_> {
         self.check(&task, &answer).map(|()| true)
     }
 
-    /// The newest state of this version.
+    /// The newest state with this version.
     fn state_of(&self, record: usize, version: Option<u64>) -> Option<usize> {
         self.states[record].iter().rposition(|state| *state == version)
     }
 
-    /// Checks what a read has returned; takes note of what a write has.
+    /// Checks the response of a read; records the state after a write.
     fn check(&mut self, task: &Task, answer: &ServiceResponse) -> Result<(), String> {
         let record = task.call.record();
         let (call, status, text) = (task.call, answer.status, &answer.text);
@@ -280,7 +281,7 @@ impl World<'_> {
             (Call::Read { .. }, 404) => None,
             (Call::Read { .. }, 200) | (Call::Create { .. }, 201) => Some(answer.version()),
             (Call::Read { .. }, _) | (_, 500..) => return Err(format!("{call:?} is answered {status} {text}")),
-            // What another write has brought the record to is no matter of this one's.
+            // The state that another write has brought the record to does not concern this one.
             _ => {
                 self.oldest[record] = self.oldest[record].max(task.wrote.unwrap_or_default());
                 return Ok(());
@@ -330,8 +331,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Every request that can still end ends; then every instance reads every record twice, the second time from the cache
-    /// if that has it.
+    /// Completes every request that can still end; then every instance reads every record twice, the second time from
+    /// the cache if the cache contains it.
     async fn finish(&mut self) -> Result<(), String> {
         while !self.tasks.is_empty() {
             self.go(0, None).await?;
@@ -346,7 +347,7 @@ impl World<'_> {
     }
 }
 
-/// Plays histories until one does not end right, which is then shortened.
+/// Runs scenarios until one fails, and shrinks that one.
 pub(super) fn all_end_right(seed: u64, count: u32) {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());

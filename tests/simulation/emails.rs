@@ -1,9 +1,10 @@
-//! Histories of emails: two users write, move and delete records with the same emails while every call of every write may
-//! be held for as long as the history likes.
+//! Scenarios of unique emails: two users write, move and delete records with the same emails while every call of every
+//! write may be paused for any number of steps.
 //!
-//! The API's table runs as in production, on the embedded engine; a history decides which write goes on by how many calls,
-//! when time passes and when TTL removes items. After each step no email has records of two users. At the end every email
-//! with a live record is refused to another user, and every other email is free and leaves no item that does not expire.
+//! The API's table runs as in production, on the embedded engine; a scenario decides which write advances by how many
+//! calls, when time passes and when TTL removes items. After each step no email has records of two users. At the end
+//! every email with a live record is refused to another user, and every other email is free and leaves no item that
+//! does not expire.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -45,7 +46,7 @@ const USERS: [&str; 2] = ["ada", "eve"];
 const SECONDS: [i64; 2] = [1, 2];
 const EMAILS: usize = 2;
 const EMAILS_TABLE: &str = "Emails";
-/// What takes no second of a history goes on for so many calls at most.
+/// The maximum number of calls of a write; one that makes more never ends.
 const CALLS_MOST: usize = 100;
 
 /// A write of the API.
@@ -60,20 +61,20 @@ enum EmailWrite {
 
 #[derive(Debug, Clone, Copy)]
 enum EmailAction {
-    /// A write of a record starts and goes on for so many calls, or to its end.
+    /// Starts a write of a record and advances it by the given number of calls, or to its end.
     Start { user: usize, second: usize, write: EmailWrite, calls: Option<u8> },
-    /// A write that is held goes on.
+    /// Advances a paused write.
     Go { task: usize, calls: Option<u8> },
-    /// The clock goes on.
+    /// Advances the clock.
     Pass { seconds: u8 },
     /// TTL removes the expired items of both tables.
     Expire,
 }
 
-/// What a history may be about: where everything may happen, nothing happens twice in a row.
+/// The features of a scenario: if every action were always possible, the same kind would rarely occur twice in a row.
 #[derive(Debug, Clone, Copy)]
 struct EmailFeatures {
-    /// Records end, and time passes.
+    /// Records expire, and time passes.
     ends: bool,
     /// Records change their emails.
     moves: bool,
@@ -104,7 +105,7 @@ fn act(features: EmailFeatures) -> impl Strategy<Value = EmailAction> {
     if ends {
         writes.push((2, until().prop_map(|ends| EmailWrite::End { ends }).boxed()));
     }
-    // One call reads; what follows is, of most writes, the transaction.
+    // The first call reads; the one after it is the transaction in most writes.
     let calls = || prop_oneof![4 => Just(None), 3 => Just(Some(1)), 1 => (0..5_u8).prop_map(Some)];
     let start = (0..USERS.len(), 0..SECONDS.len(), Union::new_weighted(writes), calls());
     let mut acts = vec![
@@ -118,7 +119,7 @@ fn act(features: EmailFeatures) -> impl Strategy<Value = EmailAction> {
     Union::new_weighted(acts)
 }
 
-/// HTTP of one write: each call waits for its turn.
+/// The HTTP client of one write: each call waits for a permit.
 #[derive(Clone)]
 struct EmailSchedule {
     turn: Arc<Semaphore>,
@@ -149,14 +150,14 @@ impl HttpConnector for EmailSchedule {
     }
 }
 
-/// A write under way.
+/// A write in progress.
 struct EmailTask {
     turns: EmailSchedule,
     work: JoinHandle<()>,
 }
 
 impl EmailTask {
-    /// Whether the write has ended.
+    /// Waits for the next call; returns whether the write has ended instead.
     async fn settled(&mut self) -> bool {
         tokio::select! {
             biased;
@@ -180,7 +181,7 @@ impl EmailTask {
 struct EmailSimulation<'s> {
     service: &'s UsersService,
     client: http_connector::SimWire,
-    /// Users and emails of this history alone.
+    /// Makes the users and emails of this scenario unique.
     number: usize,
     now: OffsetDateTime,
     tasks: Vec<EmailTask>,
@@ -220,7 +221,7 @@ impl EmailSimulation<'_> {
     async fn start(&mut self, key: UserKey, write: EmailWrite, calls: Option<u8>) {
         let turns =
             EmailSchedule { turn: Arc::new(Semaphore::new(0)), arrived: Arc::default(), client: self.client.clone() };
-        // What is held is no stalled stream, however long that takes.
+        // A paused call is not a stalled stream, however long the pause lasts.
         let config = self.service.dynamodb.config().to_builder().http_client(turns.clone());
         let config = config.retry_config(RetryConfig::disabled()).timeout_config(TimeoutConfig::disabled());
         let config = config.stalled_stream_protection(StalledStreamProtectionConfig::disabled());
@@ -375,7 +376,7 @@ impl EmailSimulation<'_> {
     }
 }
 
-/// Plays histories until one does not end right, which is then shortened.
+/// Runs scenarios until one fails, and shrinks that one.
 pub(super) fn all_end_right(seed: u64, count: u32) {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());

@@ -1,7 +1,8 @@
-//! A history's stores on the embedded engines: [`SimEngines`], the same DynamoDB and S3 that `local` runs.
+//! A scenario's stores on the embedded engines ([`SimEngines`]): the same DynamoDB and S3 engines that `local` runs.
 //!
-//! The tables and buckets serve one history after the other and are emptied in between. The stream is the history's own,
-//! so of the source's description the label is, too. The second replica is a table like the first, or PostgreSQL's.
+//! The tables and buckets serve one scenario after another and are emptied in between. The scenario simulates the
+//! stream itself, so it also sets the stream label in the source's description. The second replica is a table like the
+//! first, or is in PostgreSQL.
 
 use std::collections::HashMap;
 use std::fs;
@@ -33,16 +34,16 @@ use crate::relational::store;
 
 const REPLICAS: [&str; 2] = ["replica-0", "replica-1"];
 const TOMBSTONE: time::Duration = time::Duration::days(8);
-/// When a tombstone has had its time is for the history to say.
+/// Tombstones never expire by time: the scenario decides when they are removed.
 const FOREVER: time::Duration = time::Duration::days(36_500);
 const IN_FLIGHT: usize = 3;
-/// What is waited for in real time: the longest pause of a task between two tries, and no invocation's end.
+/// The longest real time that one pass waits: the longest pause of a task between two tries, but not an invocation's timeout.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// The engines, their tables and buckets.
+/// The engines with their tables and buckets.
 pub(super) struct SimEngines {
     root: TempDir,
-    /// Clients of the history's own, past the gate.
+    /// The simulation's own clients, which bypass the fault injector.
     dynamodb: aws_sdk_dynamodb::Client,
     s3: aws_sdk_s3::Client,
     label: Arc<Mutex<String>>,
@@ -94,7 +95,7 @@ impl SimEngines {
         create.send().await.unwrap();
     }
 
-    /// Empties everything for the next history.
+    /// Empties everything for the next scenario.
     pub(super) async fn reset(&self) {
         for table in [SOURCE, REPLICAS[0], REPLICAS[1]] {
             self.delete(table, |_| true).await;
@@ -102,7 +103,7 @@ impl SimEngines {
         if let Some(sink) = &self.relational {
             rows(sink, "delete from users").await;
         }
-        // The store's own folders stay: they are made when it starts.
+        // The engine's own directories remain: it creates them only when it starts.
         for bucket in [FAILURES, ARCHIVE].map(|bucket| self.root.path().join(bucket)) {
             if bucket.exists() {
                 fs::remove_dir_all(&bucket).unwrap();
@@ -124,13 +125,13 @@ impl SimEngines {
         doomed.len()
     }
 
-    /// The replica, if it is PostgreSQL's.
+    /// Returns the replica if it is in PostgreSQL.
     fn relational(&self, sink: usize) -> Option<&PostgresSink> {
         self.relational.as_deref().filter(|_| sink == 1)
     }
 }
 
-/// Changes rows past the gate; answers how many.
+/// Executes a statement without the fault injector; returns the number of affected rows.
 async fn rows(sink: &PostgresSink, sql: &'static str) -> usize {
     let done = sink.database().run(store::soon(), |session| async move { session.client().execute(sql, &[]).await });
     usize::try_from(done.await.unwrap()).unwrap()
@@ -213,7 +214,7 @@ impl SimStage for SimEngines {
     }
 }
 
-/// Most histories leave a bucket empty, and asking the folder costs nothing.
+/// Most scenarios leave a bucket empty, and reading the directory is cheap.
 fn holds_a_file(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }

@@ -1,9 +1,10 @@
-//! The line between a function and its stores: [`FaultInjector`], at which every call waits once, and on which things go wrong.
+//! The layer between a function and its stores ([`FaultInjector`]): every call pauses here once, and faults are
+//! injected here.
 //!
-//! A call waits before its effect until the history lets its task go on; so writes to the source, deliveries and repairs
-//! go in between the reads and writes of others. What befalls a call is a decorator's doing: the functions and the stores
-//! know nothing of it. A task that is dropped while a call waits has crashed; the effect of that call may still come, as
-//! a write that is on its way when an invocation times out may.
+//! A call pauses before its effect until the scenario advances its task, so writes to the source, deliveries and
+//! repairs can occur between the reads and writes of other tasks. Faults are injected by a decorator: the functions and
+//! the stores do not know about them. A task that is dropped while a call is paused has crashed; the effect of that
+//! call may still occur, like a write that is in flight when an invocation times out.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -24,7 +25,7 @@ pub(super) enum FaultPoint {
     Source,
     Failures,
     Archive,
-    /// The reports in the failure bucket: their calls meet the faults of that bucket, and no interruption.
+    /// The reports in the failure bucket: calls to them meet the faults of that bucket, but no interruptions.
     Reports,
 }
 
@@ -41,24 +42,25 @@ impl FaultPoint {
     }
 }
 
-/// What befalls a call.
+/// A fault that is injected into a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InjectedFault {
-    /// The store answers an error; nothing was done.
+    /// The store returns an error; the effect did not occur.
     Refused,
-    /// The store has no capacity left; nothing was done.
+    /// The store throttles the call; the effect did not occur.
     Throttled,
-    /// The line is cut before the store has seen it.
+    /// The connection fails before the store receives the call.
     CutBefore,
-    /// It is done, and the answer is lost.
+    /// The effect occurs, and the response is lost.
     AnswerLost,
-    /// No answer comes, and it is done later: after the retry, or after everything.
+    /// No response arrives, and the effect occurs later: after the retry, or after everything else.
     Zombie,
-    /// No answer ever comes; nothing was done.
+    /// No response ever arrives; the effect does not occur.
     Silence,
-    /// It is done, and no answer ever comes.
+    /// The effect occurs, and no response ever arrives.
     SilenceAfter,
-    /// Of what was asked for, one part is not told. Only the source can do so; elsewhere it is refused.
+    /// The response to a batch read omits one of the keys. Only the source can do this; for other stores, the call is
+    /// refused.
     LeftUnread,
 }
 
@@ -74,13 +76,13 @@ impl InjectedFault {
         Self::LeftUnread,
     ];
 
-    /// A read that comes late is none.
+    /// A delayed read has no effect, so it fails like a call that the store did not receive.
     fn of_a_read(self) -> Self {
         if self == Self::Zombie { Self::CutBefore } else { self }
     }
 }
 
-/// Shared by all decorators of a history.
+/// The state that all decorators of a scenario share.
 #[derive(Clone, Default)]
 pub(super) struct FaultInjector(Arc<Mutex<InjectorState>>);
 
@@ -88,14 +90,14 @@ pub(super) struct FaultInjector(Arc<Mutex<InjectorState>>);
 struct InjectorState {
     round: u64,
     waiting: Vec<Waker>,
-    /// Effects that are under way.
+    /// Effects in progress.
     running: usize,
-    /// Calls that are never answered.
+    /// Calls that never get a response.
     silent: usize,
-    /// Something has happened since the round began.
+    /// Whether something has happened since the round began.
     moved: bool,
     troubles: [VecDeque<InjectedFault>; 5],
-    /// Calls until a task is interrupted, for each interruption that is due.
+    /// The number of calls before each pending interruption.
     interruptions: VecDeque<usize>,
     keep: bool,
     zombies: Vec<(FaultPoint, BoxFuture<'static, ()>)>,
@@ -119,14 +121,14 @@ impl FaultInjector {
         mem::take(&mut self.lock().coverage)
     }
 
-    /// Forgets all but what it has seen.
+    /// Resets everything except the coverage.
     pub(super) fn reset(&self) {
         let mut state = self.lock();
         let coverage = mem::take(&mut state.coverage);
         *state = InjectorState { coverage, round: state.round, ..InjectorState::default() };
     }
 
-    /// The next call to this store is in trouble.
+    /// Injects a fault into the next call to this store.
     pub(super) fn trouble(&self, place: FaultPoint, trouble: InjectedFault) {
         self.lock().troubles[place.index()].push_back(trouble);
     }
@@ -141,7 +143,7 @@ impl FaultInjector {
         self.lock().interruptions = calls.into_iter().collect();
     }
 
-    /// What waits may go on.
+    /// Starts a new round: every paused call continues.
     pub(super) fn open(&self) {
         let mut state = self.lock();
         state.round += 1;
@@ -151,18 +153,18 @@ impl FaultInjector {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether anything has come to the gate or passed it since it was opened, and whether anything is under way.
+    /// Returns whether any call has arrived or continued in this round, and whether an effect is in progress.
     pub(super) fn progress(&self) -> (bool, bool) {
         let state = self.lock();
         (state.moved, state.running > 0)
     }
 
-    /// Whether the effects of calls that are dropped from now on come all the same.
+    /// Sets whether the effects of calls that are dropped from now on still occur.
     pub(super) fn keep_what_is_dropped(&self, keep: bool) {
         self.lock().keep = keep;
     }
 
-    /// Whether a call waits for an answer that never comes.
+    /// Returns whether a call waits for a response that never arrives.
     pub(super) fn is_silent(&self) -> bool {
         self.lock().silent > 0
     }
@@ -172,7 +174,7 @@ impl FaultInjector {
         pending().await
     }
 
-    /// The next write that nobody waits for any more.
+    /// Removes and returns a delayed write, for which no caller waits any more.
     pub(super) fn take_zombie(&self, at: usize) -> Option<BoxFuture<'static, ()>> {
         let mut state = self.lock();
         let count = state.zombies.len();
@@ -182,13 +184,12 @@ impl FaultInjector {
         })
     }
 
-    /// The writes on their way to this store will never come.
+    /// Discards the delayed writes to this store.
     pub(super) fn forget_zombies(&self, place: FaultPoint) {
         self.lock().zombies.retain(|(of, _)| *of != place);
     }
 
-    /// Whether the next call to this store is told all but one of the parts that it asks for; it is then in no trouble
-    /// besides.
+    /// Returns whether the next call to this store is to omit one of the requested keys; that fault is then consumed.
     pub(super) fn leaves_one_unread(&self, place: FaultPoint) -> bool {
         let mut state = self.lock();
         let troubles = &mut state.troubles[place.index()];
@@ -200,9 +201,9 @@ impl FaultInjector {
         leaves
     }
 
-    /// A call: waits, then has `effect`, unless it is in trouble.
+    /// Passes a call to the store: pauses, and then runs `effect`, unless a fault prevents it.
     ///
-    /// Only what `writes` can come late and matter.
+    /// Only a call that writes can have an effect that matters later.
     pub(super) async fn pass<T, F>(&self, place: FaultPoint, writes: bool, effect: F) -> Result<T, InjectedFault>
     where
         T: Send + 'static,
@@ -269,7 +270,7 @@ fn name_of(trouble: InjectedFault) -> &'static str {
     }
 }
 
-/// Ready when the gate was opened after it began to wait.
+/// Completes when a new round starts after the first poll.
 struct PausedCall<'g> {
     gate: &'g FaultInjector,
     since: Option<u64>,
@@ -290,7 +291,7 @@ impl Future for PausedCall<'_> {
     }
 }
 
-/// A call whose effect has not come yet.
+/// A call whose effect has not started yet.
 struct InterceptedCall<'g, T: Send + 'static, F: Future<Output = T> + Send + 'static> {
     gate: &'g FaultInjector,
     place: FaultPoint,
@@ -330,7 +331,7 @@ impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> Drop for Interce
     }
 }
 
-/// One more of something, for as long as it lives.
+/// A guard that increments a counter for as long as it lives.
 struct FaultCounts<'g> {
     gate: &'g FaultInjector,
     count: fn(&mut InjectorState) -> &mut usize,

@@ -1,7 +1,8 @@
-//! HTTP between the official SDK and the services, with the gate in between: [`SimHttpConnector`].
+//! The HTTP connector between the official SDK and the services, with the fault injector in between
+//! ([`SimHttpConnector`]).
 //!
-//! Behind it are the services in memory, or an engine that is reached over the network; only the source's label is then
-//! the history's own, since its stream is.
+//! Its target is the services in memory, or an engine over the network; with an engine, only the source's stream label
+//! is the scenario's own, because the scenario simulates the stream.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,28 +25,28 @@ use hyper_util::rt::TokioExecutor;
 use super::cloud::{ARCHIVE, FAILURES, SOURCE, SimCloud, SimRequest, SimResponse, configuration, describe, mappings};
 use super::fault_injector::{FaultInjector, FaultPoint, InjectedFault};
 
-/// Where Lambda tells of its event source mappings.
+/// The path of Lambda's event source mappings.
 const MAPPINGS: &str = "/2015-03-31/event-source-mappings";
-/// Where Lambda returns how a function is configured.
+/// The path of Lambda's function configurations.
 const FUNCTIONS: &str = "/2015-03-31/functions/";
 
-/// HTTP to an engine.
+/// The HTTP client of an engine.
 pub(super) type SimWire = Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
 
 pub(super) fn wire() -> SimWire {
     let mut connector = hyper_util::client::legacy::connect::HttpConnector::new();
-    // Or a request in two packets waits for the acknowledgement of the first.
+    // Otherwise a request in two packets waits for the acknowledgement of the first (Nagle's algorithm).
     connector.set_nodelay(true);
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
-/// What stands at the far end.
+/// The target of the requests.
 #[derive(Clone)]
 pub(super) enum ConnectorTarget {
     Memory(Arc<Mutex<SimCloud>>),
     Engine {
         client: Box<SimWire>,
-        /// The replicas' tables.
+        /// The tables of the replicas.
         replicas: [&'static str; 2],
         label: Arc<Mutex<String>>,
     },
@@ -102,7 +103,7 @@ impl ConnectorTarget {
         Self::Engine { client: Box::new(wire()), replicas, label }
     }
 
-    /// Where a request goes, whether it writes, and whether it is in DynamoDB's dialect.
+    /// Returns the store that a request is for, whether the request writes, and whether it uses the DynamoDB protocol.
     fn whither(&self, request: &HttpRequest) -> (FaultPoint, bool, bool) {
         let Some(operation) = operation(request) else {
             let (path, _) = path_and_query(request);

@@ -1,5 +1,5 @@
-//! A function's event source mapping on one of the streams, as `local`'s machine has it: what it reads, what it delivers,
-//! and the object that it leaves of what it gives up.
+//! A function's event source mapping on one of the streams, with the state machine of `local`: the records that it
+//! reads and delivers, and the failure object that it writes for a discarded batch.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use super::source::{SimSource, key};
 pub(super) struct SimMapping {
     pub(super) function: SimFunction,
     pub(super) stream: usize,
-    /// Its records are the places in [`SimSource::records`].
+    /// The body of each record is its index in [`SimSource::records`].
     pub(super) machine: MappingState<usize>,
     pub(super) received: BTreeSet<usize>,
 }
 
 impl SimMapping {
-    /// A mapping that begins with the oldest record.
+    /// Creates a mapping that starts at the oldest record.
     pub(super) fn new(function: SimFunction, stream: usize, features: &SimFeatures) -> Self {
         let settings = MappingSettings {
             batch_size: features.batch,
@@ -39,7 +39,7 @@ impl SimMapping {
         Self { function, stream, machine: MappingState::new(settings), received: BTreeSet::new() }
     }
 
-    /// Reads so many records of every shard that may be read; answers how many there were and whether a shard ended.
+    /// Reads up to `count` records of every readable shard. Returns the number of records, and whether a shard ended.
     pub(super) fn read(&mut self, source: &SimSource, count: usize, now: OffsetDateTime) -> (usize, bool) {
         let shards = &source.streams[self.stream].shards;
         for (shard, its) in shards.iter().enumerate() {
@@ -78,7 +78,7 @@ fn name_of(shard: usize) -> ShardId {
     shard.to_string().into()
 }
 
-/// The event of these records.
+/// The Lambda event with these records.
 pub(super) fn event<'r>(records: impl Iterator<Item = &'r str>) -> String {
     let mut event = String::from(r#"{"Records":["#);
     for (place, record) in records.enumerate() {
@@ -89,8 +89,8 @@ pub(super) fn event<'r>(records: impl Iterator<Item = &'r str>) -> String {
     event
 }
 
-/// Where Lambda writes a batch that was given up, and what. AWS has been seen to write the event as an object and as a
-/// text.
+/// The key and the body of the object that Lambda writes for a discarded batch. AWS has been observed to write the
+/// event as an object and as a string.
 pub(super) fn envelope(
     function: SimFunction,
     step: &MappingAction<usize>,

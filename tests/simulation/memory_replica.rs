@@ -1,4 +1,5 @@
-//! A replica in memory: [`MemoryReplica`], a map under the one guard; and [`BoundedKey`], a replica that cannot hold everything.
+//! Two replicas for the simulation: [`MemoryReplica`], a map under one lock, and [`BoundedKey`], which cannot store
+//! every item.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,13 +20,13 @@ use time::OffsetDateTime;
 
 use super::fault_injector::{FaultInjector, FaultPoint};
 
-/// Writes under way at once.
+/// Maximum number of concurrent writes.
 const IN_FLIGHT: usize = 3;
 const PAGE: usize = 2;
-/// The attribute that the smaller of the two sinks cannot hold.
+/// The attribute that the smaller of the two sinks cannot store.
 pub(super) const LARGE: &str = "large";
 
-/// What a replica holds.
+/// The contents of a replica.
 pub(super) type MemoryItems = BTreeMap<CanonicalKey, ReplicaItem>;
 
 /// A replica in memory.
@@ -127,7 +128,7 @@ impl MemoryReplica {
     }
 }
 
-/// The item, if a replica's own marks do not stand in the way.
+/// Parses the item; fails if it contains an attribute that replicas reserve.
 fn holdable(image: &str) -> Result<RawItem, String> {
     let item = RawItem::parse(image).unwrap();
     match RESERVED.iter().find(|name| item.get(name).is_some()) {
@@ -233,7 +234,7 @@ impl Replica for MemoryReplica {
     }
 }
 
-/// A replica with a name of its own that, as long as `refuses` stands, cannot hold items with the attribute [`LARGE`].
+/// A replica with its own name that cannot store items with the attribute [`LARGE`] while `refuses` is set.
 #[derive(Clone)]
 pub(super) struct BoundedKey {
     name: &'static str,
@@ -246,7 +247,7 @@ impl BoundedKey {
         Self { name, inner, refuses: Arc::new(Mutex::new(refuses)) }
     }
 
-    /// From now on it holds everything.
+    /// Allows every item from now on.
     pub(super) fn grow(&self) {
         *self.refuses.lock().unwrap() = false;
     }

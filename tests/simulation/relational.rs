@@ -1,6 +1,7 @@
-//! A relational replica behind the gate: [`FaultyReplica`]. Each call is one statement, or few, and is befallen whole.
+//! A PostgreSQL replica behind the fault injector ([`FaultyReplica`]). Each call is one statement or a few; a fault
+//! affects the whole call.
 //!
-//! A call's effect may come long after nobody waits for it any more, so it has all that it needs, and time of its own.
+//! A call's effect may occur long after its caller has stopped waiting, so it owns its data and has its own deadline.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -25,17 +26,17 @@ use tokio::time::Instant;
 
 use super::fault_injector::{FaultInjector, FaultPoint, InjectedFault};
 
-/// A statement takes a millisecond.
+/// The time limit of a delayed write; a statement takes a millisecond.
 const LATE: Duration = Duration::from_secs(20);
 
-/// The replica of PostgreSQL, on which things go wrong.
+/// The PostgreSQL replica with injected faults.
 pub(super) struct FaultyReplica {
     pub(super) gate: FaultInjector,
     pub(super) place: FaultPoint,
     pub(super) inner: Arc<PostgresSink>,
 }
 
-/// A write that outlives who asked for it.
+/// A write that owns its data, so that it can outlive its caller.
 struct OwnedDatabase {
     key: CanonicalKey,
     item: Option<RawItem>,
@@ -48,7 +49,7 @@ fn later(invocation: &Invocation) -> Invocation {
     Invocation { deadline: Instant::now() + LATE, ..invocation.clone() }
 }
 
-/// The changes as a stream would deliver them once more.
+/// The stream event that delivers these changes again.
 fn told_again(changes: &[&Change<'_>]) -> Box<RawValue> {
     let mut event = String::from(r#"{"Records":["#);
     for (place, change) in changes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Plays histories by their numbers, on every core, and shrinks the first that does not end right.
+//! Runs scenarios by number on several threads, and shrinks the first one that fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,22 +17,22 @@ use super::fault_injector::FaultInjector;
 use super::stage::{MemoryStage, SimStage};
 use super::world::SimState;
 
-/// Acts of a history.
+/// The maximum number of actions in a scenario.
 const ACTS_MOST: usize = 40;
-/// Histories that a thread takes at once.
+/// Scenarios that a thread takes at a time.
 const BUNDLE: u64 = 16;
 
-/// What to play.
+/// The scenarios to run.
 pub(super) struct RunReport {
-    /// The first history's number.
+    /// The number of the first scenario.
     pub(super) seed: u64,
-    /// How many; each has the number after the one before.
+    /// The number of scenarios; they are numbered consecutively.
     pub(super) count: u64,
     pub(super) threads: usize,
     pub(super) on: SimBackend,
 }
 
-/// Plays histories; answers what occurred in them.
+/// Runs scenarios; returns the events that occurred in them.
 pub(super) fn all_end_right(proof: &RunReport) -> Coverage {
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let seen = Mutex::new(Coverage::default());
@@ -60,16 +60,16 @@ pub(super) fn all_end_right(proof: &RunReport) -> Coverage {
     seen.into_inner().unwrap()
 }
 
-/// Plays a history in memory that a test tells itself.
+/// Runs a handwritten scenario in memory.
 pub(super) fn ends_right(history: &Scenario) {
     let verdict = Simulation::new(SimBackend::Memory).play(history);
     verdict.unwrap_or_else(|reason| panic!("{history:?} does not end right: {reason}"));
 }
 
-/// Takes what the functions count for what the history has seen.
+/// A metrics recorder that copies counters of the functions to the coverage.
 struct RunCounts(FaultInjector);
 
-/// A sink was spared changes that it had confirmed.
+/// Counts the changes that were not sent to a sink again because it had confirmed them.
 struct SkippedCounts(FaultInjector);
 
 impl CounterFn for SkippedCounts {
@@ -99,16 +99,16 @@ impl Recorder for RunCounts {
     }
 }
 
-/// Where a history can be played.
+/// The stores that a scenario can run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SimBackend {
     Memory,
     Engines,
-    /// The second replica is PostgreSQL's.
+    /// The second replica is in PostgreSQL.
     Relational,
 }
 
-/// Where one thread plays its histories.
+/// The environment in which one thread runs its scenarios.
 struct Simulation {
     on: SimBackend,
     runtime: Runtime,
@@ -126,7 +126,7 @@ impl Simulation {
         let gate = FaultInjector::default();
         let (runtime, house) = match on {
             SimBackend::Memory => {
-                // Time stands still: what waits for it is woken by the history.
+                // The clock is paused: the simulation advances it and thereby wakes the waiting tasks.
                 let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
                 (runtime, SimulationHost::Memory(MemoryStage::new(&gate)))
             }
@@ -139,14 +139,15 @@ impl Simulation {
         Self { on, runtime, gate, house }
     }
 
-    /// Plays the history of this number; if it does not end right, finds a short one that does not, and tells it.
+    /// Runs the scenario with this number; if it fails, finds a shorter scenario that fails and describes it in the
+    /// error.
     fn play_number(&self, number: u64) -> CheckVerdict {
         let mut runner = runner(number);
         let tree = histories(ACTS_MOST).new_tree(&mut runner).unwrap();
         self.play(&tree.current()).map_err(|reason| {
             eprintln!("history {number}: {reason}\nlooking for a shorter one");
             let shrunk = runner.run_one(tree, |history| {
-                // A stage of its own: the last history may have ended in a panic.
+                // A simulation of its own: the previous scenario may have ended in a panic.
                 Self::new(self.on).play(&history).map_err(TestCaseError::fail)
             });
             let Err(TestError::Fail(reason, history)) = shrunk else { return reason };
@@ -187,7 +188,7 @@ impl Simulation {
     }
 }
 
-/// Plays a history to its end.
+/// Runs a scenario to its end and checks the final state.
 async fn play<S: SimStage>(stage: &S, gate: &FaultInjector, history: &Scenario) -> CheckVerdict {
     let mut world = SimState::new(stage, gate.clone(), history.features);
     for act in &history.acts {
@@ -196,7 +197,7 @@ async fn play<S: SimStage>(stage: &S, gate: &FaultInjector, history: &Scenario) 
     world.finish().await
 }
 
-/// What a history's number stands for.
+/// The generator whose seed is the number of the scenario.
 fn runner(number: u64) -> TestRunner {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&number.to_le_bytes());

@@ -1,9 +1,10 @@
-//! Runs of tasks: what a run that transient errors interrupt must have counted and reported at its end.
+//! Checks of task runs: the counts and the report of a run that transient errors interrupted.
 //!
-//! A run is invoked as the state machine invokes it, each invocation from the last cursor. Every run that is done has the
-//! counts of its own report. The runs at the end of a history are interrupted after some calls, which the history's own
-//! events decide: a draw would make another history of every number. Nothing else happens meanwhile, so each of them must
-//! end, and must have counted every item, and reported every failure object, exactly once.
+//! A run is invoked as the state machine invokes it, each invocation with the last cursor. The counts of every
+//! completed run must agree with its report. The runs at the end of a scenario are interrupted after a number of calls
+//! that is derived from the scenario's events, because an additional draw would change the scenario of every seed.
+//! Nothing else happens meanwhile, so each of these runs must end, and must have counted every item, and reported every
+//! failure object, exactly once.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -19,13 +20,13 @@ use super::cloud::{FAILURES, SimBucket};
 use super::stage::SimStage;
 use super::world::SimState;
 
-/// Runs of one task until it has done all that it can: the first one is interrupted.
+/// Runs of one task until nothing is left to do; the first one is interrupted.
 const RUNS: usize = 3;
-/// Failed invocations of a run: more than its interruptions.
+/// Retries of failed invocations in a run: more than its interruptions.
 const RETRIES: usize = 3;
-/// Calls before an interruption at most. Most runs have fewer.
+/// The maximum number of calls before an interruption. Most runs make fewer.
 const CALLS_MOST: usize = 24;
-/// The counts that a report has entries for.
+/// The counts for which a report has entries.
 const REPORTED: [&str; 11] = [
     "missing",
     "different",
@@ -41,9 +42,9 @@ const REPORTED: [&str; 11] = [
 ];
 
 impl<S: SimStage> SimState<'_, S> {
-    /// Runs a task until it has done all that it can.
+    /// Runs a task until nothing is left to do.
     pub(super) async fn carry_out(&mut self, request: &str) -> CheckVerdict {
-        // A verify changes nothing, and a second one finds the same.
+        // A verify changes nothing, so a second one would find the same.
         let runs = if request == VERIFY { 1 } else { RUNS };
         for run in 0..runs {
             let failed =
@@ -63,7 +64,7 @@ impl<S: SimStage> SimState<'_, S> {
         Ok(())
     }
 
-    /// Whether the run has counted every item and reported every failure object that there was.
+    /// Fails unless the run has counted every item and reported every failure object.
     async fn is_complete(&self, done: &TaskResponse, failed: Vec<String>) -> CheckVerdict {
         let items = self.source.items.iter().flatten().count() as u64;
         let count = |sink: &str, names: &[&str]| -> u64 {
@@ -99,7 +100,7 @@ impl<S: SimStage> SimState<'_, S> {
         Ok(())
     }
 
-    /// Whether each run that is done has the counts of its report.
+    /// Fails unless the counts of every completed run agree with its report.
     pub(super) async fn reports_agree_with_counts(&self) -> CheckVerdict {
         if self.runs.borrow().is_empty() {
             return Ok(());
@@ -125,7 +126,7 @@ impl<S: SimStage> SimState<'_, S> {
     }
 }
 
-/// What an entry of a report stands for in the counts.
+/// The counts that an entry of a report contributes to.
 fn counts_of(done: &TaskResponse, entry: &Value) -> Vec<(String, u64)> {
     let text = |member: &str| entry[member].as_str();
     if done.task == "redrive" {
@@ -145,7 +146,7 @@ fn report(objects: &SimBucket, run: &str) -> Vec<Value> {
     texts.flat_map(str::lines).map(|entry| serde_json::from_str(entry).unwrap()).collect()
 }
 
-/// The names of the objects of what failed, in order.
+/// The names of the failure objects, sorted.
 fn failure_objects(objects: &SimBucket) -> Vec<String> {
     let failed = |name: &&String| {
         name.starts_with(failure_record::QUARANTINE) || name.starts_with(failure_record::ON_FAILURE_PREFIX)

@@ -1,4 +1,4 @@
-//! What happened at the source: its items, its streams, and the records in them.
+//! The state of the source: its items, its streams, and their records.
 
 use shared::change::CanonicalKey;
 use shared::revision::SequenceNumber;
@@ -7,17 +7,17 @@ use time::OffsetDateTime;
 use super::cloud::SOURCE_ARN;
 use super::memory_replica::LARGE;
 
-/// Items in a history.
+/// Items in a scenario.
 pub(super) const ITEMS: usize = 4;
 
-/// What is written to an item.
+/// The value that is written to an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteKind {
-    /// One of a few values, so that an item returns to what it was.
+    /// One of a few values, so that an item can return to an earlier value.
     Plain(u8),
-    /// A value with an attribute that replicas keep for themselves.
+    /// A value with an attribute that replicas reserve.
     Reserved(u8),
-    /// A value that one of the sinks cannot hold.
+    /// A value that one of the sinks cannot store.
     Large(u8),
 }
 
@@ -28,7 +28,7 @@ impl WriteKind {
         }
     }
 
-    /// Whether a sink may be unable to hold it.
+    /// Returns whether a sink may be unable to store the value.
     pub(super) fn is_unusual(self) -> bool {
         !matches!(self, Self::Plain(_))
     }
@@ -44,10 +44,10 @@ impl WriteKind {
     }
 }
 
-/// The attributes of an item's key: those of a user's record, which every kind of replica can hold.
+/// The key attributes of an item: those of a user record, which every kind of replica can store.
 pub(super) const KEY: [&str; 2] = ["user_id", "timestamp"];
 
-/// An item's key in its one spelling.
+/// The canonical key of an item.
 pub(super) fn key(item: usize) -> CanonicalKey {
     CanonicalKey::parse(&format!(r#"{{"timestamp":{{"N":"{item}"}},"user_id":{{"S":"u"}}}}"#)).unwrap()
 }
@@ -57,25 +57,25 @@ pub(super) fn item_of(key: &CanonicalKey) -> usize {
     key.as_str().bytes().filter(u8::is_ascii_digit).fold(0, |item, digit| item * 10 + usize::from(digit - b'0'))
 }
 
-/// What a record tells.
+/// The change that a record describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SourceWrite {
     Written(WriteKind),
     Deleted,
-    /// By TTL; the value is that which the item had.
+    /// Deleted by TTL; the stream record contains the value that the item had.
     Expired,
 }
 
-/// Why a record is poison.
+/// The reason that a record is poison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PoisonKind {
-    /// Its event's name is none: no function can read it.
+    /// Its event name is invalid: no function can parse the record.
     Unreadable,
-    /// It was removed in no year that an archive knows.
+    /// Its timestamp is in a year that the archive does not support.
     Timeless,
 }
 
-/// A record of a stream.
+/// A stream record.
 #[derive(Debug, Clone)]
 pub(super) struct SimRecord {
     pub(super) stream: usize,
@@ -84,23 +84,23 @@ pub(super) struct SimRecord {
     pub(super) item: usize,
     pub(super) at: OffsetDateTime,
     pub(super) what: SourceWrite,
-    /// What the item was before.
+    /// The value of the item before the change.
     pub(super) before: Option<WriteKind>,
     pub(super) poison: Option<PoisonKind>,
-    /// As Lambda delivers it.
+    /// The record as Lambda delivers it.
     pub(super) json: String,
-    /// No longer in the stream.
+    /// The stream has dropped the record.
     pub(super) trimmed: bool,
 }
 
 impl SimRecord {
-    /// Whether the archiver's mapping wants it.
+    /// Returns whether the record passes the filter of the archiver's mapping.
     pub(super) fn is_expiry(&self) -> bool {
         self.what == SourceWrite::Expired
     }
 }
 
-/// One part of a stream.
+/// A shard of a stream.
 #[derive(Debug, Clone)]
 pub(super) struct SimShard {
     pub(super) parent: Option<usize>,
@@ -114,12 +114,12 @@ pub(super) struct SimStream {
     pub(super) shards: Vec<SimShard>,
     /// The shard of each item.
     pub(super) of_item: [usize; ITEMS],
-    /// The number that was given last.
+    /// The latest sequence number.
     last: u128,
 }
 
-/// Labels in the order of their streams: as text the second sorts below the first, and the third is one millisecond
-/// above the second.
+/// The stream labels, in the order of the streams: as text, the second sorts before the first, and the third is one
+/// millisecond after the second.
 const LABELS: [&str; 6] = [
     "999999999.999",
     "1000000000.000",
@@ -128,15 +128,16 @@ const LABELS: [&str; 6] = [
     "2015-05-11T21:21:33.292",
     "2026-11-01T08:00:00.000",
 ];
-/// Where streams begin to number: a later one far below an earlier one, most where the numbers grow a digit.
+/// The number below the first sequence number of each stream: a later stream starts far below an earlier one, and most
+/// start just before the numbers gain a digit.
 const FIRSTS: [u128; 6] =
     [99_999_999_999_999_999_999_990, 3, 340_282_366_920_938_463_463_374_607_431_768_211_000, 95, 7, 9_999_999];
 
-/// What happened at the source.
+/// The state of the source.
 #[derive(Debug)]
 pub(super) struct SimSource {
     pub(super) items: [Option<WriteKind>; ITEMS],
-    /// Whether an item was there before.
+    /// For each item, whether it has ever existed.
     pub(super) known: [bool; ITEMS],
     pub(super) streams: Vec<SimStream>,
     pub(super) records: Vec<SimRecord>,
@@ -149,12 +150,12 @@ impl SimSource {
         source
     }
 
-    /// Whether the table can get another stream.
+    /// Returns whether the table can get another stream.
     pub(super) fn can_begin_stream(&self) -> bool {
         self.streams.len() < LABELS.len()
     }
 
-    /// The table's next stream; nothing more is added to the one before.
+    /// Starts the table's next stream; the previous one receives no more records.
     pub(super) fn begin_stream(&mut self) {
         let at = self.streams.len();
         if let Some(last) = self.streams.last_mut() {
@@ -172,7 +173,8 @@ impl SimSource {
         self.streams.last_mut().unwrap()
     }
 
-    /// Splits the shard of an item in two; the items of each parity go to one of them.
+    /// Splits the shard of an item in two: one shard gets the items with an even number, the other those with an odd
+    /// number.
     pub(super) fn split(&mut self, item: usize) {
         let stream = self.stream();
         let (parent, first) = (stream.of_item[item], stream.shards.len());
@@ -185,7 +187,7 @@ impl SimSource {
         moved.for_each(|(item, shard)| *shard = first + item % 2);
     }
 
-    /// Something happens to an item; the stream's record of it is added, `gap` above the one before.
+    /// Changes an item and appends the stream record; `gap` decides by how much the sequence number increases.
     pub(super) fn tell(
         &mut self,
         item: usize,
@@ -238,7 +240,7 @@ fn json(
         ""
     };
     let at = at.unix_timestamp() * if poison == Some(PoisonKind::Timeless) { 1_000 } else { 1 };
-    // One number in several spellings, as it may reach a table.
+    // The same number in several formats, as clients may write it to a table.
     let spelled = ["", ".0", "e0"][usize::try_from(number % 3).unwrap()];
     format!(
         r#"{{"eventID":"{number}","eventName":"{name}","eventSource":"aws:dynamodb",{identity}"eventSourceARN":"{SOURCE_ARN}/stream/{label}","dynamodb":{{"ApproximateCreationDateTime":{at},"Keys":{{"user_id":{{"S":"u"}},"timestamp":{{"N":"{item}{spelled}"}}}},{new}{}"SequenceNumber":"{number}","StreamViewType":"NEW_AND_OLD_IMAGES"}}}}"#,

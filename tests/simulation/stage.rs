@@ -1,5 +1,5 @@
-//! Where a history plays: [`SimStage`], the stores with the gate before them for the functions, and without it for the
-//! history itself. In memory ([`MemoryStage`]), or on the embedded engines.
+//! The stores of a scenario ([`SimStage`]): with the fault injector for the functions, and without it for the
+//! simulation. They are in memory ([`MemoryStage`]) or on the embedded engines.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,34 +15,34 @@ use super::http_connector::{ConnectorTarget, SimHttpConnector};
 use super::memory_replica::{MemoryItems, MemoryReplica};
 use super::source::key;
 
-/// Of the source, of the buckets and of Lambda.
+/// The clients of the source, of the buckets and of Lambda.
 pub(super) type SimClients = (aws_sdk_dynamodb::Client, aws_sdk_s3::Client, aws_sdk_lambda::Client);
 
-/// The stores of one history.
+/// The stores of one scenario.
 pub(super) trait SimStage {
-    /// The two replicas, behind the gate.
+    /// Returns the two replicas, behind the fault injector.
     fn replicas(&self) -> [Arc<dyn Replica>; 2];
-    /// Clients of the source, of the buckets and of Lambda, behind the gate.
+    /// Returns the clients of the source, of the buckets and of Lambda, behind the fault injector.
     fn clients(&self) -> SimClients;
-    /// Names the source's latest stream.
+    /// Sets the label of the source's latest stream.
     fn relabel(&self, label: &str);
     /// Puts the source's item, or deletes it.
     async fn write(&self, item: usize, image: Option<String>);
-    /// What a replica holds.
+    /// Returns the contents of a replica.
     async fn held(&self, sink: usize) -> MemoryItems;
-    /// A replica loses everything.
+    /// Deletes the contents of a replica.
     async fn lose(&self, sink: usize);
-    /// A replica loses its tombstones; answers how many.
+    /// Deletes the tombstones of a replica; returns their number.
     async fn forget_tombstones(&self, sink: usize) -> usize;
-    /// A bucket's objects.
+    /// Returns the objects of a bucket.
     async fn objects(&self, bucket: &str) -> SimBucket;
     /// Puts an object as Lambda does.
     async fn put_object(&self, bucket: &str, key: &str, bytes: Vec<u8>);
-    /// Lets the functions' clock go on.
+    /// Advances the clock of the functions.
     async fn pass(&self, time: std::time::Duration);
 }
 
-/// Everything in memory. Clients are costly to make and serve one history after the other.
+/// All stores in memory. Clients are costly to create, so one stage serves many scenarios in turn.
 pub(super) struct MemoryStage {
     shelves: [MemoryReplica; 2],
     cloud: Arc<Mutex<SimCloud>>,
@@ -57,14 +57,14 @@ impl MemoryStage {
         Self { shelves: [shelf(0), shelf(1)], cloud, clients: clients(&line, "http://memory", "http://memory") }
     }
 
-    /// Empties everything for the next history.
+    /// Empties all stores for the next scenario.
     pub(super) fn reset(&self) {
         *self.cloud.lock().unwrap() = SimCloud::default();
         self.shelves.iter().for_each(|shelf| shelf.items.lock().unwrap().clear());
     }
 }
 
-/// Clients whose requests go over this line: one attempt a call, and no time limit but the invocation's.
+/// Clients whose requests go through this connector: one attempt per call, and no timeout except the invocation's.
 pub(super) fn clients(line: &SimHttpConnector, dynamodb: &str, s3: &str) -> SimClients {
     let credentials = || Credentials::new("local", "local", None, None, "local");
     let of_dynamodb = aws_sdk_dynamodb::Config::builder()

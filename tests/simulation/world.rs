@@ -1,7 +1,7 @@
-//! A history under way: [`SimState`], the functions over their stores, and the hand that polls them.
+//! The state of a running scenario ([`SimState`]): the functions with their stores, and the scheduler that polls them.
 //!
-//! Every piece of work is a future that goes on only when the history says so, from one call at the gate to the next. The
-//! functions are the production ones; what is not is the stream, the clock and the order in which things happen.
+//! Each task is a future that advances only when the scenario says so, from one call at the fault injector to the next.
+//! The functions are the production code; the stream, the clock and the order of events are simulated.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -43,45 +43,45 @@ use super::memory_replica::BoundedKey;
 use super::source::{SimSource, SourceWrite};
 use super::stage::SimStage;
 
-/// What an invocation has. Enough for anything that does not hang.
+/// The time that an invocation has. Enough for anything that does not hang.
 const INVOCATION: Duration = Duration::from_mins(1);
-/// A pause between tries, in a task that waits for nothing else.
+/// The first pause for which the clock advances while a task waits for nothing but a retry.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Calls of one task; more is a task that goes round for ever.
+/// The maximum number of calls of one task; a task that makes more is in an infinite loop.
 const CALLS_MOST: usize = 4_000;
-/// Invocations of one run of a task; more is a task that never ends.
+/// The maximum number of invocations of one task run; a run that takes more never ends.
 const INVOCATIONS_MOST: usize = 20;
 
-/// What turns the two sinks on, where the replicator is configured.
+/// The environment variables that enable the two sinks in the replicator's configuration.
 const SETTINGS: [SinkSetting; 2] = [
     SinkSetting { sink: "wide", variable: "WIDE", stores_items: true },
     SinkSetting { sink: "small", variable: "SMALL", stores_items: true },
 ];
 
-/// What a task is to the history.
+/// The role of a task in the scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TaskRole {
-    /// A mapping waits for its answer.
+    /// An invocation by a mapping, which waits for the response.
     Delivery {
         mapping: usize,
         ticket: ActionId,
     },
-    /// Nobody waits for its answer.
+    /// An additional invocation whose response is ignored.
     Stray,
     Maintenance,
 }
 
 pub(super) struct SimTask {
     pub(super) role: TaskRole,
-    /// The records that it was given, in order.
+    /// The records of the event, in order.
     records: Vec<usize>,
     future: LocalBoxFuture<'static, Option<String>>,
 }
 
-/// How far a task got.
+/// The progress of a task after a poll.
 enum LostInvocation {
     On,
-    /// It waits for time to pass, or for ever.
+    /// It waits for time to pass, or forever.
     Nowhere,
     ToItsEnd,
 }
@@ -97,22 +97,22 @@ pub(super) struct SimState<'s, S> {
     pub(super) replicator: Rc<ReplicatorHandler>,
     pub(super) archiver: Archiver,
     pub(super) maintenance: Rc<MaintenanceHandler>,
-    /// The same, told of the first of the two sinks alone.
+    /// The same handler, configured with only the first of the two sinks.
     pub(super) partial: Rc<MaintenanceHandler>,
     pub(super) replicas: [BoundedKey; 2],
-    /// By record: whether each function's mapping has an answer for it.
+    /// By record: whether each function's mapping has completed it.
     pub(super) settled: Vec<[bool; 2]>,
-    /// Sinks and items that something outside of the promise has befallen.
+    /// Sinks and items that an incident outside of the guarantees affected.
     pub(super) untrusted: BTreeSet<(usize, usize)>,
-    /// Sinks that were lost and not filled since.
+    /// Sinks that lost their data and have not been backfilled since.
     pub(super) unfilled: BTreeSet<usize>,
-    /// The oldest stream of which records may still be delivered again.
+    /// The oldest stream whose records may still be delivered again.
     pub(super) again_from: usize,
     pub(super) lose_answers: usize,
     pub(super) fail_recordings: usize,
     pub(super) given_up: usize,
     pub(super) runs_started: usize,
-    /// The responses of the runs that are done, each the last of its run.
+    /// The responses of the completed task runs, each from the last invocation of its run.
     pub(super) runs: Rc<RefCell<Vec<TaskResponse>>>,
 }
 
@@ -168,13 +168,13 @@ impl<'s, S: SimStage> SimState<'s, S> {
         world
     }
 
-    /// The replicator's environment ends, and with it all that it remembers.
+    /// Ends the replicator's execution environment, and with it all of its in-memory state.
     pub(super) fn restart_replicator(&mut self) {
         let (_, s3, _) = self.stage.clients();
         self.replicator = Rc::new(replicator(&self.replicas, s3));
     }
 
-    /// Both functions get a mapping on the latest stream.
+    /// Creates a mapping on the latest stream for both functions.
     pub(super) fn map_stream(&mut self) {
         let stream = self.source.streams.len() - 1;
         self.stage.relabel(&self.source.streams[stream].label);
@@ -183,7 +183,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         }
     }
 
-    /// Something happens at the source.
+    /// Applies a write to the source.
     pub(super) async fn tell(
         &mut self,
         item: usize,
@@ -201,7 +201,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         invocation(self.now)
     }
 
-    /// Hands records to a function.
+    /// Invokes a function with records.
     pub(super) fn deliver(&mut self, function: SimFunction, records: Vec<usize>, role: TaskRole) {
         let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
         let event = RawValue::from_string(event).unwrap();
@@ -219,18 +219,18 @@ impl<'s, S: SimStage> SimState<'s, S> {
         self.tasks.push(SimTask { role, records, future });
     }
 
-    /// Gives maintenance an order.
+    /// Starts a maintenance task.
     pub(super) fn order(&mut self, order: &str) {
         self.order_to(Rc::clone(&self.maintenance), order);
     }
 
-    /// Gives this one an order. A failed invocation ends the run.
+    /// Starts a maintenance task with this handler. A failed invocation ends the run.
     pub(super) fn order_to(&mut self, maintenance: Rc<MaintenanceHandler>, order: &str) {
         self.start_run(maintenance, order, 0);
     }
 
-    /// Starts a run of a task: invocation after invocation, each from the last cursor, until the task is done. As the
-    /// state machine does, it retries up to `retries` failed invocations.
+    /// Starts a task run: invokes the task repeatedly, each time with the last cursor, until it is done. Like the state
+    /// machine, it retries up to `retries` failed invocations.
     pub(super) fn start_run(&mut self, maintenance: Rc<MaintenanceHandler>, request: &str, retries: usize) {
         self.runs_started += 1;
         let mut request: Value = serde_json::from_str(request).unwrap();
@@ -262,7 +262,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         self.spawn_maintenance(future.boxed_local());
     }
 
-    /// Mends some items of a replica, without comparing first.
+    /// Reconciles some items of a replica without comparing first.
     pub(super) fn mend(&mut self, sink: usize, items: Vec<usize>) {
         let ailing = |item| maintenance::repair::StaleKey { key: super::source::key(item), record_revision: None };
         let ailing: Vec<_> = items.into_iter().map(ailing).collect();
@@ -283,7 +283,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         self.tasks.push(SimTask { role: TaskRole::Maintenance, records: Vec::new(), future });
     }
 
-    /// Polls a task until it has come to the gate and everything it has under way is done.
+    /// Polls a task until it has reached the fault injector and all of its effects in progress have ended.
     async fn poll(&mut self, at: usize) -> LostInvocation {
         self.gate.open();
         let (task, gate) = (&mut self.tasks[at], &self.gate);
@@ -303,7 +303,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         }
     }
 
-    /// Lets a task go on by so many calls.
+    /// Advances a task by the given number of calls.
     pub(super) async fn step(&mut self, at: usize, times: usize) {
         for _ in 0..times {
             if !matches!(self.poll(at).await, LostInvocation::On) {
@@ -312,7 +312,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         }
     }
 
-    /// Lets a task go on to its end; one that hangs ends when its time is up, or dies.
+    /// Runs a task to completion; a task that hangs ends when its deadline has passed, or crashes.
     pub(super) async fn run(&mut self, at: usize) {
         let mut idle = 0;
         for _ in 0..CALLS_MOST {
@@ -320,7 +320,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
                 LostInvocation::ToItsEnd => return,
                 LostInvocation::On => idle = 0,
                 LostInvocation::Nowhere => {
-                    // What hangs is not worth a pause.
+                    // Short pauses do not wake a task whose call gets no response: advance past its deadline at once.
                     idle = if self.gate.is_silent() { 5.max(idle + 1) } else { idle + 1 };
                     match idle {
                         1..=4 => self.stage.pass(PAUSE * 4_u32.pow(idle - 1)).await,
@@ -336,7 +336,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         self.crash(at, false);
     }
 
-    /// A task dies.
+    /// Crashes a task.
     pub(super) fn crash(&mut self, at: usize, keep: bool) {
         let task = self.tasks.remove(at);
         self.gate.see(match task.role {
@@ -351,7 +351,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         }
     }
 
-    /// A task has ended with this answer, or without one.
+    /// Processes the end of a task, with its response or without one.
     fn end(&mut self, task: &SimTask, output: Option<String>) {
         let TaskRole::Delivery { mapping, ticket } = task.role else {
             let told = |what: &str| output.as_ref().is_some_and(|output| output.contains(what));
@@ -388,7 +388,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         self.mappings[mapping].machine.answer(ticket, answer.as_ref(), self.now);
     }
 
-    /// A mapping starts all that it has to do now.
+    /// Starts every action of a mapping that is due now.
     pub(super) async fn start(&mut self, mapping: usize) -> bool {
         let mut started = false;
         while let Some(step) = self.mappings[mapping].machine.next(self.now) {
@@ -423,7 +423,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         started
     }
 
-    /// Runs every task to its end.
+    /// Runs every task to completion.
     pub(super) async fn run_all(&mut self) {
         while !self.tasks.is_empty() {
             self.run(0).await;
