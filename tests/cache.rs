@@ -1,4 +1,4 @@
-//! The cache: on a real server, alone and before the table.
+//! Tests of the cache on a real server, on its own and in front of the table.
 
 pub(crate) mod api_suite;
 mod cache_aside;

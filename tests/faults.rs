@@ -1,5 +1,5 @@
-//! What goes wrong, and what must not come of it: nothing is acknowledged that a replica lacks, nothing good is
-//! quarantined, and once the trouble is over another delivery ends as if there had been none.
+//! Fault injection. The invariants: a change is acknowledged only if the replica has it, only poison records are
+//! quarantined, and once the faults end, a redelivery has the same result as if there had been no faults.
 //!
 //! Faults are decorators, on two levels: around a sink ([`troubled`]) and around the engine's HTTP ([`proxy`]). The
 //! code under test has no switch for them.

@@ -1,4 +1,4 @@
-//! The PostgreSQL replica, on a real server: every law of a sink, and what is its own.
+//! Tests of the PostgreSQL replica on a real server: the properties of every sink, and those of this one.
 
 mod contract;
 pub(crate) mod line;

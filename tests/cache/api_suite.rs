@@ -1,5 +1,6 @@
-//! The whole suite of the API again, with a cache before the table: well, failing every other call, and killed again and
-//! again. It runs in a process of its own, which finds here what to run with.
+//! The complete API test suite again, with a cache in front of the table: a healthy one, one on which every other call
+//! fails, and one that is killed repeatedly. The suite runs in a separate process, which takes its cache from this
+//! module.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -15,14 +16,14 @@ use super::proxy::{self, CacheFault};
 use super::servers;
 
 const VARIABLE: &str = "MILLRACE_SUITE_CACHE";
-/// So short that the cache is asked again and again.
+/// So short that the API calls the cache again soon after a failure.
 const REST: Duration = Duration::from_millis(1);
 const LIVES: Duration = Duration::from_millis(150);
 
 static MORTAL: OnceCell<u16> = OnceCell::const_new();
 static DATABASE: AtomicU32 = AtomicU32::new(0);
 
-/// What the suite runs with, and a way to the server that the stream has.
+/// Returns the cache that the suite runs with, and a direct connection to its server for the stream.
 pub(crate) async fn cache() -> Option<(CacheAside, Cache)> {
     let environment = Environment::from_env();
     let mode = environment.get(VARIABLE)?;
@@ -56,7 +57,7 @@ pub(crate) async fn cache() -> Option<(CacheAside, Cache)> {
     Some((CacheAside::new(servers::at(&through), "Users", patience), servers::at(&url)))
 }
 
-/// A server that is killed and started anew for as long as the process lives.
+/// Starts a server that is killed and restarted repeatedly for as long as the process lives; returns its port.
 fn mortal() -> u16 {
     let mut server = CacheServer::spawn(&["--databases", "4096"]).unwrap();
     let port = server.port();

@@ -1,4 +1,5 @@
-//! The API with a cache before its table: what is told from where, and what is never told.
+//! The API with a cache in front of its table: the source of each response, and the stale values that it must never
+//! return.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ use crate::faults;
 use crate::users_api::service::{ApiHandle, FIRST, JSON, MERGE, NOW, ServiceResponse, UsersService, config, n, s};
 
 const KEY: &str = "millrace:1:{Users/ada/7}";
-/// Longer than any machine is busy: what is shown is not the time.
+/// Timeouts that are longer than any load on the machine could delay a call: these tests do not measure time.
 const PATIENT: CacheTimeouts = CacheTimeouts { call: Duration::from_secs(5), cooldown: Duration::from_millis(1) };
 
 async fn service() -> (UsersService, Cache) {
@@ -82,7 +83,8 @@ async fn every_write_of_the_api_is_read_at_once() {
     assert_eq!(api.get("/users/ada/7").await.status, 404);
     let created = api.put("/users/ada/7", r#"{"name":"Ann"}"#).await;
     assert_eq!(created.status, 201);
-    // By a clock that stands still it has the version of the first: for a minute nobody may bring what could be that one.
+    // The clock is fixed, so the new record has the version of the first one: for a minute no entry is accepted that
+    // might be the first one.
     assert_eq!(source(&api.get("/users/ada/7").await), "database");
     assert_eq!(source(&api.get("/users/ada/7").await), "database");
     assert_eq!(api.get("/users/bob/7").await.status, 404);
@@ -144,7 +146,7 @@ async fn a_kept_record_ends_when_it_expires() {
     assert_eq!(at(101).get("/users/ada/7").await.json["user"]["name"], "Bob");
 }
 
-/// A service before whose cache a proxy stands, and the calls that came through.
+/// Starts a service whose cache is behind a proxy; also returns the number of calls that went through the proxy.
 async fn troubled(
     patience: CacheTimeouts,
     plan: impl Fn(&str) -> CacheFault + Send + Sync + 'static,
@@ -249,7 +251,7 @@ async fn a_reader_that_was_overtaken_brings_nothing_old() {
     let (service, _) = service().await;
     service.api().created("ada", 7).await;
     let (held, open) = (Arc::new(AtomicBool::new(false)), Arc::new(tokio::sync::Notify::new()));
-    // A reader whose answer from the table is on its way while another writes.
+    // A reader whose response from the table is delayed until another client has written.
     let slow = {
         let (held, open) = (Arc::clone(&held), Arc::clone(&open));
         let (service_url, config) = (service.endpoint().to_owned(), config("Users"));
@@ -270,7 +272,7 @@ async fn a_reader_that_was_overtaken_brings_nothing_old() {
     assert_eq!((read.json["user"]["name"].as_str(), source(&read)), (Some("Bob"), "database"));
 }
 
-/// The table, whose answer to a read is held back until `open` is told.
+/// Serves the table, and delays the response to the first read until `open` is notified; returns the URL.
 async fn held_back(url: &str, held: Arc<AtomicBool>, open: Arc<tokio::sync::Notify>) -> String {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let own = format!("http://{}", listener.local_addr().unwrap());

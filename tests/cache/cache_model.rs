@@ -1,40 +1,42 @@
-//! The rule of marks and floors as a model, and what random lives of one record make of it: readers that are slow, deletes
-//! and creations, clocks that are behind, writers that count no versions, records that end, batches, marks that fail.
+//! A model of version-fenced cache invalidation, and random runs against one record: slow readers, deletes and
+//! creations, clocks that are behind, writers that do not count versions, records that expire, batches, and
+//! invalidations that fail.
 //!
-//! What must never be: that a state of the record is told which is older than a change whose mark stands. And the rule is
-//! no stricter than it must be: each way to weaken it is found out.
+//! The invariant: the cache never returns a state of the record that is older than a change whose invalidation marker
+//! has been set. The rule is also no stricter than necessary: each way to weaken it makes a run violate the invariant.
 
 use shared::version_fence::MinVersion;
 
-/// A way to have it wrong.
+/// A deviation from the rule that must violate the invariant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weakness {
     None,
-    /// A removal's floor is the version that was there.
+    /// The minimum version after a delete is the deleted version.
     RemovalCountsNothing,
-    /// A write's floor is its version, though that did not grow.
+    /// The minimum version after a write is the written version, even if that is not higher than the previous one.
     WriteIsBelieved,
-    /// A write of a lower version has a floor by its own alone.
+    /// The minimum version after a write of a lower version is derived from the written version alone.
     LowerWriteIsBelieved,
-    /// Of a batch the settled change's floor is taken.
+    /// The minimum version of a batch is that of its last change, not the highest one.
     SettledFirst,
-    /// What failed comes again from the settled change on.
+    /// After a failure the batch is redelivered from its last change on, not from the one with the highest minimum
+    /// version.
     ResentFromSettled,
     /// A fill replaces any entry.
     FillOverAnything,
-    /// A fill replaces any mark.
+    /// A fill replaces any invalidation marker.
     FillOverMark,
-    /// A mark ends before the readers that it is against.
+    /// An invalidation marker expires before the readers that it protects against have ended.
     ShortMark,
-    /// A mark that is not above the one there leaves that one its time.
+    /// An invalidation marker that is not higher than the existing one does not extend its lifetime.
     MarkNotRenewed,
-    /// A mark leaves entries as they are.
+    /// An invalidation marker does not replace entries.
     MarkSparesEntries,
-    /// That a record is missing is taken over a mark.
+    /// A negative entry replaces an invalidation marker.
     MissingOverMark,
-    /// An entry that ends soon takes its floor with it.
+    /// An entry that expires soon does not keep its version for the lifetime of an invalidation marker.
     EntryEndsAlone,
-    /// A reader may bring what it read, however long ago.
+    /// A reader may fill the cache with a value that it read any length of time ago.
     LateFill,
 }
 
@@ -59,7 +61,7 @@ const FILL_WITHIN: u64 = 30;
 const LONGEST: u64 = 900;
 const MISSING: u64 = 5;
 
-/// What is kept of the record: a version (0: it is missing), and of which of its states.
+/// The cached value of the record: a version, and the index of the state that it was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CachedValue {
     Entry { version: u64, state: usize },
@@ -67,7 +69,7 @@ enum CachedValue {
     Mark { floor: u64 },
 }
 
-/// The cache in seconds.
+/// A model of the cache with a clock in seconds.
 #[derive(Debug)]
 pub(super) struct CacheModel {
     weakness: Weakness,
@@ -84,7 +86,7 @@ impl CacheModel {
         self.kept.filter(|(_, until)| *until > self.now).map(|(kept, _)| kept)
     }
 
-    /// Which state is told, if one is, and its version.
+    /// Returns the state that a read returns, if there is one, and its version (0: the record is missing).
     fn told(&self) -> Option<(usize, u64)> {
         match self.live()? {
             CachedValue::Entry { version, state } => Some((state, version)),
@@ -142,10 +144,10 @@ impl CacheModel {
     }
 }
 
-/// What is done to a cache, for another one to do the same.
+/// An operation on the cache, to be repeated on a real one.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum StepOutcome {
-    /// A look, and the version that was told: 0 of a missing record.
+    /// A read, and the version that it returned: 0 for a missing record.
     Look(Option<u64>),
     Fill {
         version: u64,
@@ -156,7 +158,7 @@ pub(super) enum StepOutcome {
     Pass(u64),
 }
 
-/// Numbers that look random, the same for a seed each time.
+/// A pseudorandom generator that is deterministic for a seed.
 struct ModelFault(u64);
 
 impl ModelFault {
@@ -179,25 +181,26 @@ struct TableItem {
     ends: Option<u64>,
 }
 
-/// A reader that looked and was told nothing.
+/// A reader that missed in the cache.
 #[derive(Debug, Clone, Copy)]
 struct ModelReader {
     looked: u64,
     read: Option<(usize, Option<TableItem>)>,
 }
 
-/// A record's life: its states, which the stream tells in order, and who reads it.
+/// A run against one record: its states, which the stream delivers in order, and its readers.
 struct ModelRun {
     is_foreign: bool,
     chance: ModelFault,
     model: CacheModel,
     done: Vec<StepOutcome>,
-    /// Versions before and after each change; the state after change n is n + 1.
+    /// The versions before and after each change; change n leads to state n + 1.
     changes: Vec<(Option<u64>, Option<u64>)>,
     item: Option<TableItem>,
-    /// The highest version that ever was, which a clock that is right outruns.
+    /// The highest version so far; a writer whose clock is correct uses a higher one.
     highest: u64,
-    /// The next change that the stream delivers, and the first whose mark may be missing.
+    /// The index of the next change that the stream delivers, and of the first change whose invalidation may be
+    /// missing.
     position: usize,
     marked: usize,
     readers: Vec<ModelReader>,
@@ -205,7 +208,7 @@ struct ModelRun {
 
 impl ModelRun {
     fn step(&mut self) -> Result<(), String> {
-        // Some records are written by other programs alone, and in some lives there is much waiting.
+        // Every third record is written only by other programs, and more of its steps only advance the clock.
         let kind = if self.is_foreign { 3 + self.chance.of(13) } else { self.chance.of(16) };
         match kind {
             0..=1 => self.write(),
@@ -237,11 +240,11 @@ impl ModelRun {
 
     fn mark(&mut self, floor: u64) {
         self.model.mark(floor);
-        // What is a floor to the model is one to the server.
+        // A minimum version of the model is also one of the real server.
         self.done.push(StepOutcome::Mark(MinVersion::after_write(0, floor)));
     }
 
-    /// By the API, which marks at once, if the mark arrives.
+    /// A write by the API, which invalidates at once; the invalidation may be lost.
     fn write(&mut self) {
         let version = match self.item {
             Some(item) if item.version > 0 => item.version + 1,
@@ -275,7 +278,7 @@ impl ModelRun {
         self.change(Some(TableItem { version, ends }));
     }
 
-    /// A batch of the stream, maybe one that came before; maybe the cache does not hear of it.
+    /// Delivers a batch of the stream, which may have been delivered before and may not reach the cache.
     fn deliver(&mut self) {
         if self.chance.in_percent(15) {
             self.position = usize::try_from(self.chance.of(self.position as u64 + 1)).unwrap();
@@ -349,7 +352,7 @@ impl ModelRun {
     }
 }
 
-/// Lives a life; what was done to its cache, and whether something was told that was no more.
+/// Runs the model; returns the operations on its cache, and an error if it returned a stale state.
 pub(super) fn live(seed: u64, weakness: Weakness) -> (Vec<StepOutcome>, Result<(), String>) {
     let mut life = ModelRun {
         is_foreign: seed.is_multiple_of(3),

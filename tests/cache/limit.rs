@@ -1,4 +1,4 @@
-//! The rate limit, as callers see it.
+//! The rate limit, as clients see it.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ async fn limited(cache: Cache, url: &str) -> crate::users_api::service::ApiHandl
     let service = UsersService::with_cache(cache, PATIENT).await;
     let variables = [("CACHE_URL", url), ("RATE_LIMIT", "10/60s burst 3")];
     let api = service.api_with(&variables);
-    // The engine is to outlive this function.
+    // Keep the engine running after this function returns.
     std::mem::forget(service);
     api
 }

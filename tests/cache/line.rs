@@ -1,4 +1,4 @@
-//! What is said over a line, and what the server makes of it.
+//! The cache connection: its commands, and the behavior of a real server.
 
 use std::time::Duration;
 
@@ -144,7 +144,7 @@ async fn a_quota_is_spent_and_comes_back_with_time() {
 
 #[tokio::test]
 async fn a_cluster_is_spoken_to_as_one() {
-    // It takes no writes before it has its slots.
+    // The server rejects writes until its slots are assigned.
     let server = CacheServer::spawn(&["--cluster-enabled", "yes"]).unwrap();
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = loop {
@@ -217,7 +217,7 @@ async fn what_is_wrong_with_a_cache_names_the_setting() {
     assert!(matches!(&refused, CacheError::Misconfigured(reason) if reason.contains("CACHE_MODE=single")), "{refused}");
 }
 
-/// A certificate for `localhost`, by an authority that nobody else trusts.
+/// Creates a certificate for `localhost`, signed by an authority that no other client trusts.
 fn certificates(folder: &TempDir) -> Vec<u8> {
     let run = |arguments: &[&str]| {
         let made = std::process::Command::new("openssl").args(arguments).current_dir(folder.path()).output();

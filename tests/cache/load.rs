@@ -1,4 +1,4 @@
-//! The cache is killed and started anew while the table is written to by another program.
+//! The cache is killed and restarted while another program writes to the table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use crate::users_api::service::{ApiHandle, config};
 
 const CHANGES: u64 = 50_000;
 const RECORDS: u64 = 500;
-/// What one call takes.
+/// Items per batch write.
 const AT_ONCE: u64 = 25;
 const KILLS: usize = 5;
 
@@ -28,7 +28,7 @@ fn item(n: u64) -> SceneItem {
         ("user_id".to_owned(), AttributeValue::S(format!("u{}", n % RECORDS))),
         ("timestamp".to_owned(), AttributeValue::N("1".to_owned())),
         ("name".to_owned(), AttributeValue::S(format!("Name {n}"))),
-        // It counts no versions: each record has one, and keeps it.
+        // The program does not count versions: the version of a record never changes.
         ("version".to_owned(), AttributeValue::N("7".to_owned())),
     ])
 }
@@ -88,7 +88,7 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
             written.fetch_add(usize::try_from(AT_ONCE).unwrap(), Ordering::Relaxed);
         }
     };
-    // In turns, so that each record's last change is the one with the highest number.
+    // In rounds, so that each record's last change is the one with the highest number.
     for turn in 0..CHANGES / RECORDS {
         let firsts = (turn * RECORDS..(turn + 1) * RECORDS).step_by(usize::try_from(AT_ONCE).unwrap());
         stream::iter(firsts).map(put).buffer_unordered(8).collect::<Vec<()>>().await;

@@ -1,4 +1,4 @@
-//! The lives of [`super::cache_model`] on a real server: whatever the model tells, the scripts tell.
+//! The runs of [`super::cache_model`] on a real server: the cache scripts must return the same results as the model.
 
 use redis::aio::MultiplexedConnection;
 use shared::cache::{CacheConnection, CacheEntry};
@@ -9,7 +9,7 @@ use crate::users_api::service::NOW;
 
 const LIVES: u64 = 200;
 
-/// Lets a key's time pass.
+/// Advances the time of a key: shortens its remaining TTL.
 async fn pass(server: &mut MultiplexedConnection, key: &str, seconds: u64) {
     let left: i64 = redis::cmd("PTTL").arg(key).query_async(server).await.unwrap();
     let left = left - i64::try_from(seconds).unwrap() * 1_000;

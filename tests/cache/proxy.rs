@@ -1,27 +1,27 @@
-//! A cache on whose line things go wrong.
+//! A proxy in front of a cache server that injects faults.
 
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What becomes of a call.
+/// The fault that is injected into a call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CacheFault {
-    /// The server answers.
+    /// The server responds.
     None,
-    /// The server never sees it, and the connection is cut.
+    /// The call does not reach the server, and the connection is closed.
     CutBefore,
-    /// The server does it, and the connection is cut before the answer.
+    /// The server executes the call, and the connection is closed before the response is sent.
     AnswerLost,
-    /// The server never sees it, and nobody answers.
+    /// The call does not reach the server, and the client gets no response.
     Silence,
 }
 
 type CacheFaultPlan = dyn Fn(&str) -> CacheFault + Send + Sync;
 
-/// Serves the cache at `port` with the mishaps of `plan`, which sees what is sent; answers the port to call instead. A
-/// connection's opening words pass.
+/// Serves the cache on `port` with the faults of `plan`, which receives the text of each call; returns the port of the
+/// proxy. The commands that set up a connection pass unchanged.
 pub(crate) async fn before(port: u16, plan: impl Fn(&str) -> CacheFault + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let own = listener.local_addr().unwrap().port();
@@ -54,7 +54,7 @@ async fn serve(mut client: TcpStream, mut server: TcpStream, plan: Arc<CacheFaul
                     }
                     CacheFault::AnswerLost => {
                         let _ = server.write_all(&said[..count]).await;
-                        // Its answer shows that it was done.
+                        // The response shows that the call has been executed.
                         let _ = server.read(&mut answered).await;
                         return;
                     }

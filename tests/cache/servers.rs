@@ -1,5 +1,4 @@
-//! Real servers for tests: one for all that only want a place of their own, which a database of it is; and others that
-//! are killed.
+//! Cache servers for tests: one that tests share, each with its own database, and separate ones that tests can kill.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,17 +9,17 @@ use tokio::sync::OnceCell;
 static SERVER: OnceCell<CacheServer> = OnceCell::const_new();
 static DATABASE: AtomicU32 = AtomicU32::new(0);
 
-/// The URL of a database that nobody else uses.
+/// Returns the URL of a database that no other test uses.
 pub(crate) async fn url() -> String {
     let start = || async {
-        // Its message says what to install.
+        // The error message says what to install.
         CacheServer::start_with(&["--databases", "4096"]).await.unwrap_or_else(|error| panic!("{error}"))
     };
     let server = SERVER.get_or_init(start).await;
     format!("{}/{}", server.url(), DATABASE.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A cache that nobody else uses.
+/// Returns a cache that no other test uses.
 pub(crate) async fn cache() -> Cache {
     at(&url().await)
 }
@@ -36,7 +35,7 @@ pub(crate) fn settings(variables: &[(&str, &str)]) -> CacheSettings {
         .unwrap()
 }
 
-/// The version that is told of a key; 0 of a missing record, none if the table is to be asked.
+/// Returns the version in the cache entry of a key: 0 for a negative entry, `None` if the table must be read.
 pub(crate) async fn told(line: &CacheConnection, key: &str) -> Option<u64> {
     match line.get(key).await.unwrap() {
         CacheSlot::Entry(entry) => Some(entry.version),
@@ -45,7 +44,7 @@ pub(crate) async fn told(line: &CacheConnection, key: &str) -> Option<u64> {
     }
 }
 
-/// How long a key still stands, in milliseconds; negative if it does not, or for ever.
+/// Returns the remaining TTL of a key in milliseconds; negative if the key does not exist or never expires.
 pub(crate) async fn time_left(url: &str, key: &str) -> i64 {
     let client = redis::Client::open(url).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();

@@ -1,8 +1,9 @@
-//! The sink that marks: what it leaves in a real server, and what it answers for.
+//! The cache sink: the invalidation markers that it sets in a real server, and the outcome that it reports.
 //!
-//! Of the laws of `sink_contract` it keeps those of any sink: each settled change is counted once or fails, nothing comes
-//! of nothing, and what has no time is not claimed. The others are about what a replica holds: a cache holds no
-//! revisions, so nothing is stale or a duplicate to it, and there is no change that it cannot hold.
+//! Of the properties of `sink_contract`, the cache sink has those of any sink: each deduplicated change is counted once
+//! or fails, an empty batch has an empty outcome, and a change is not counted as applied if the time did not suffice.
+//! The other properties concern the items of a replica: a cache stores no revisions, so no change is stale or a
+//! duplicate, and it can process every change.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::replication::events::event_of;
 use crate::replication::rig::{self, ReplicationRig, hand_over, invocation_within};
 use crate::users_api::service::NOW;
 
-/// A change of a record from one version to another; none is no item.
+/// A change of a record from one version to another; `None` if the item does not exist.
 fn change(user: &str, number: u64, old: Option<u64>, new: Option<u64>) -> String {
     change_at(user, number, old, new, rig::NOW - 1)
 }
@@ -89,7 +90,7 @@ async fn what_changed_is_marked_and_what_is_up_to_date_stays() {
 
 #[tokio::test]
 async fn a_record_is_marked_by_the_highest_floor_of_all_its_changes() {
-    // It was created again by a machine whose clock is behind: the settled change has the lower version.
+    // A writer whose clock is behind created the record again: the last change has the lower version.
     let (line, _) = marked(&[change("ada", 1, Some(7), None), change("ada", 2, None, Some(3))]).await;
     assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Fenced);
 }

@@ -1,5 +1,5 @@
-//! What the API tells from the cache after a write whose call or answer was lost: whatever it answered, it then tells what the
-//! table holds, and so does every other instance.
+//! Reads from the cache after a write whose call or response was lost: whatever the write returned, every instance then
+//! returns the record that is in the table.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -18,16 +18,16 @@ use crate::faults::proxy::{self, HttpFault};
 use crate::users_api::service::{ApiHandle, JSON, MERGE, NOW, ServiceResponse, UsersService, config_with, n};
 
 const ATTEMPTS: (&str, &str) = ("IDEMPOTENCY_TABLE", "Idempotency");
-/// Longer than any machine is busy.
+/// Timeouts that are longer than any load on the machine could delay a call.
 const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), cooldown: Pause::from_millis(1) };
 
-/// An instance of the API, with connections of its own to the tables and the cache that all share.
+/// An instance of the API with its own connections to the shared tables and the shared cache.
 fn instance(client: Client, cache: Option<&Cache>, more: &[(&str, &str)], now: OffsetDateTime) -> ApiHandle {
     let cache = cache.map(|cache| CacheAside::new(cache.clone(), "Users", PATIENT));
     ApiHandle(api::app(&config_with("Users", &[&[ATTEMPTS], more].concat()), client, cache, Clock::fixed(now)))
 }
 
-/// A client on whose calls these mishaps happen, one after the other.
+/// A client into whose calls these faults are injected, in order.
 async fn troubled(service: &UsersService, mishaps: Arc<Mutex<VecDeque<HttpFault>>>, retries: u32) -> Client {
     let plan = move |_: &proxy::ProxiedCall<'_>| mishaps.lock().unwrap().pop_front().unwrap_or(HttpFault::None);
     let url = proxy::before(service.endpoint(), plan).await;
@@ -44,7 +44,7 @@ async fn a_replayed_create_is_told_by_whoever_replays_it() {
     let (service, cache) = (UsersService::start().await, cache().await);
     let body = r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#;
     let headers = [JSON, ("idempotency-key", "\"one\"")];
-    // The transaction lands, and the process ends before it can tell the cache.
+    // The transaction takes effect, and the process ends before it can invalidate the cache.
     let lost = mishaps(&[HttpFault::None, HttpFault::AnswerLost, HttpFault::Error(500, "InternalServerError")]);
     let first = instance(troubled(&service, lost, 0).await, None, &[], NOW);
     let (second, third) = (
@@ -72,13 +72,13 @@ async fn a_write_that_was_given_up_is_not_told_wrong() {
     for source in ["database", "cache"] {
         assert_eq!(same.get("/users/ada/7").await.json["source"], source);
     }
-    // It lands, nobody hears of it, and the client does not wait any longer.
+    // The write takes effect, no response arrives, and the client stops waiting.
     let given_up = tokio::time::timeout(Pause::from_millis(300), slow.put("/users/ada/7", r#"{"name":"Eve"}"#)).await;
     assert!(given_up.is_err());
     assert_eq!(same.get("/users/ada/7").await.json["user"]["name"], "Eve");
 }
 
-/// Numbers that look random, the same for a seed each time.
+/// A pseudorandom generator that is deterministic for a seed.
 struct WriteFault(u64);
 
 impl WriteFault {
@@ -88,7 +88,7 @@ impl WriteFault {
     }
 }
 
-/// One write of whatever kind, by this instance.
+/// Makes one random write through this instance.
 async fn write(
     api: &ApiHandle,
     chance: &mut WriteFault,
@@ -125,7 +125,7 @@ async fn write(
     (format!("{kind} {condition:?}"), api.send(method, path, &headers, body).await)
 }
 
-/// The life of one record under writes that go wrong.
+/// Runs random writes with faults against one record.
 async fn live(service: &UsersService, cache: &Cache, seed: u64, unique: &str) {
     let mut chance = WriteFault(seed);
     let id = format!("life-{unique}-{seed}");

@@ -1,5 +1,5 @@
-//! The buckets in trouble: what is to be put aside or archived is not acknowledged before S3 has confirmed it, and a put
-//! that comes twice or late overwrites itself.
+//! Faults of the S3 buckets: a record to be quarantined or archived is not acknowledged before S3 has confirmed the
+//! object, and a put that is repeated or late overwrites the same object.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,14 +23,14 @@ use crate::replication::rig::{FAILURES, REPLICA, ReplicationRig, hand_over, invo
 
 const ARCHIVE: &str = "users-archive";
 const LATE: Duration = Duration::from_millis(300);
-/// What an invocation has, where an answer may never come.
+/// The time that an invocation has, if a response may never arrive.
 const TIME: Duration = Duration::from_secs(2);
 
-/// An S3 on which the first puts meet with a mishap.
+/// An S3 engine with faults in the first puts.
 struct BucketPair {
-    /// Past the trouble.
+    /// A client without faults.
     s3: aws_sdk_s3::Client,
-    /// Through it, one attempt a call.
+    /// A client with faults and without retries.
     troubled: aws_sdk_s3::Client,
     puts: Arc<AtomicUsize>,
     _engine: (local::s3::S3Engine, TempDir),
@@ -77,7 +77,7 @@ impl BucketPair {
     }
 }
 
-/// Every mishap after which nobody knows, or knows too little.
+/// The faults after which it is unknown whether the put took effect, or after which it must be repeated.
 const MISHAPS: [HttpFault; 6] = [
     HttpFault::Error(503, "SlowDown"),
     HttpFault::Error(500, "InternalError"),
@@ -124,7 +124,7 @@ async fn what_ttl_removed_is_not_acknowledged_before_it_is_archived() {
 
 #[tokio::test]
 async fn an_archive_in_trouble_does_not_keep_poison_from_quarantine() {
-    // Both are put side by side; the one that fails is the one that comes again.
+    // Both objects are written concurrently; the one whose put fails is the one that is redelivered.
     let buckets = BucketPair::start(HttpFault::Error(503, "SlowDown"), 1).await;
     let archiver = buckets.archiver();
     let timeless = EventBuilder::expired("b", 5).record().replace("1799999999", "1799999999000");

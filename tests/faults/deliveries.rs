@@ -1,5 +1,5 @@
-//! Any trouble, in any order: a stream that is delivered until its answers say "done" ends in its last states, and no
-//! answer on the way acknowledges what the replica lacks.
+//! Random faults in random order: if a stream is redelivered until every record is acknowledged, the replica ends in
+//! the last states, and no response on the way acknowledges a change that the replica lacks.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::troubled::{FaultySink, SinkFault};
 use crate::replication::events::{EventBuilder, RecordKind, event};
 use crate::replication::rig::{REPLICA, ReplicationRig, hand_over};
 
-/// What a stream tells of four users, in the order of their numbers.
+/// Changes of four users, in the order of their sequence numbers.
 fn streams() -> impl Strategy<Value = Vec<EventBuilder>> {
     let step = (0..4_u8, prop_oneof![3 => Just(0), 1 => Just(1), 1 => Just(2)]);
     proptest::collection::vec(step, 1..16).prop_map(|steps| {
@@ -38,7 +38,7 @@ fn troubles() -> impl Strategy<Value = Vec<SinkFault>> {
     proptest::collection::vec(one, 0..4)
 }
 
-/// The revision that the replica holds of a user, and whether the user is gone.
+/// The revision that the replica stores for a user, and whether it is a tombstone.
 async fn held(rig: &ReplicationRig, user_id: &str) -> Option<(Revision, bool)> {
     let item = rig.item(user_id, "1").await?;
     let revision = Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap();
@@ -69,7 +69,8 @@ fn nothing_is_acknowledged_that_was_not_applied_and_retries_end_right() {
             let from = answer.identifier().map_or(u64::MAX, |text| text.parse().unwrap());
             for one in told.iter().filter(|one| one.number < from) {
                 let held = runtime.block_on(held(&rig, &one.user_id));
-                // Superseded inside the batch by one that is still to come, it is acknowledged without being held.
+                // A change that is superseded in its batch by one that is still to be redelivered is acknowledged
+                // without being stored.
                 let superseded = told.iter().any(|other| other.user_id == one.user_id && other.number >= from);
                 let is_held = held.is_some_and(|(revision, _)| number(revision) >= one.number);
                 prop_assert!(is_held || superseded, "{:?} is acknowledged, the replica has {:?}", one, held);

@@ -1,4 +1,4 @@
-//! The service and the line to it in trouble.
+//! Faults of DynamoDB and of the connection to it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::proxy::{self, HttpFault, ProxiedCall};
 use crate::replication::events::{EventBuilder, event};
 use crate::replication::rig::{REPLICA, ReplicationRig, hand_over, invocation_within};
 
-/// The function, whose writes meet with what `plan` says; other requests pass.
+/// The replicator, with the faults of `plan` in its writes; other requests pass.
 async fn replicator(
     rig: &ReplicationRig,
     attempts: u32,
@@ -32,7 +32,7 @@ async fn replicator(
     rig.replicator_through(aws_sdk_dynamodb::Client::from_conf(config))
 }
 
-/// Whether a call is the first with its body.
+/// Returns a predicate that is true for the first call with each body.
 fn first_of_its_kind() -> impl Fn(&ProxiedCall<'_>) -> bool {
     let seen = Mutex::new(HashSet::new());
     move |call| seen.lock().unwrap().insert(call.body.to_owned())
@@ -175,7 +175,7 @@ async fn poison_beside_a_write_that_never_ends_is_put_aside_all_the_same() {
     assert!(started.elapsed() < time + Duration::from_millis(300), "{:?}", started.elapsed());
 }
 
-/// The function, whose questions about the table meet with this error for as long as `out` is set.
+/// The replicator, whose `DescribeTable` requests fail with this error while `out` is set.
 async fn questioning(rig: &ReplicationRig, error: (u16, &'static str), out: &Arc<AtomicBool>) -> ReplicatorHandler {
     let out = Arc::clone(out);
     let plan = move |call: &ProxiedCall<'_>| {
@@ -212,7 +212,7 @@ async fn a_table_that_may_not_be_described_stops_the_start_by_name() {
 #[tokio::test]
 async fn an_unreachable_endpoint_stops_no_start_and_holds_the_position() {
     let rig = ReplicationRig::start().await;
-    // A refused connection; a name that nobody knows; a server that takes connections and says nothing.
+    // A refused connection, a host name that does not exist, and a server that accepts connections and never responds.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = format!("http://{}", silent.local_addr().unwrap());
     for endpoint in ["http://127.0.0.1:1", "http://nowhere.invalid:8000", &silent] {
@@ -251,13 +251,13 @@ async fn a_database_without_connections_or_still_starting_stops_no_start() {
     use crate::relational::store::{RelationalStore, sink};
     let store = RelationalStore::start().await;
     let name = store.url.rsplit('/').next().unwrap();
-    // Its limit counts for all but superusers.
+    // The limit does not apply to superusers.
     store.client.batch_execute(&format!("alter database {name} connection limit 0")).await.unwrap();
     let refused = sink(&store.url).check().await;
     assert!(refused.is_ok(), "{refused:?}");
     store.client.batch_execute(&format!("alter database {name} connection limit -1")).await.unwrap();
     sink(&store.url).check().await.unwrap();
-    // What the server says of itself when it cannot go on, whatever it was asked.
+    // Errors that the server reports when it cannot continue, whatever the statement was.
     for code in ["53200", "55P03", "57P03", "58030", "XX000", "40001"] {
         let says = format!(
             "create or replace function unwell() returns trigger language plpgsql as \

@@ -1,4 +1,4 @@
-//! HTTP in front of an engine, on which things go wrong.
+//! An HTTP proxy in front of an engine that injects faults.
 
 use std::convert::Infallible;
 use std::future::{pending, ready};
@@ -19,43 +19,45 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 
-/// What becomes of a request.
+/// The fault that is injected into a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum HttpFault {
-    /// The engine answers.
+    /// The engine responds.
     None,
-    /// The engine never sees it; the service answers an error of this status and code.
+    /// The engine never receives the request; the service returns an error with this status and code.
     Error(u16, &'static str),
-    /// The engine does it, and the connection is cut before the answer is through.
+    /// The engine executes the request, and the connection is closed before the response is complete.
     AnswerLost,
-    /// The engine does it, and the connection is cut in the middle of the answer's body.
+    /// The engine executes the request, and the connection is closed in the middle of the response body.
     HalfAnAnswer,
-    /// The connection is cut before the engine has seen it.
+    /// The connection is closed before the engine has received the request.
     CutBefore,
-    /// The engine does it so much later, and answers. A plan that sleeps in place would hold up the runtime's timers.
+    /// The engine executes the request after this delay, and responds. A plan that sleeps itself would block the
+    /// runtime's timers.
     Slow(Duration),
-    /// The connection is cut, and the engine does it so much later: a write that nobody waits for any more.
+    /// The connection is closed, and the engine executes the request after this delay: a write for which no client
+    /// waits any more.
     Zombie(Duration),
-    /// The engine does it, and nobody answers.
+    /// The engine executes the request, and the client gets no response.
     Landed,
-    /// The engine never sees it, and nobody answers.
+    /// The engine never receives the request, and the client gets no response.
     Silence,
 }
 
-/// A request as a plan sees it.
+/// The parts of a request that a plan receives.
 pub(crate) struct ProxiedCall<'c> {
-    /// E.g. `PUT`.
+    /// The HTTP method, e.g. `PUT`.
     pub(crate) method: &'c str,
-    /// E.g. `/bucket/key`, of S3.
+    /// The path of an S3 request, e.g. `/bucket/key`.
     pub(crate) path: &'c str,
-    /// E.g. `PutItem`, of DynamoDB.
+    /// The operation of a DynamoDB request, e.g. `PutItem`.
     pub(crate) operation: &'c str,
-    /// Empty if it is no text.
+    /// The body; empty if it is not UTF-8 text.
     pub(crate) body: &'c str,
 }
 
 type FaultPlan = dyn Fn(&ProxiedCall<'_>) -> HttpFault + Send + Sync;
-/// What a request of an operation waits for.
+/// A function that returns, for an operation, the future that its request waits for.
 type CallOrder = dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync;
 
 #[derive(Clone)]
@@ -66,7 +68,7 @@ struct FaultProxy {
     plan: Arc<FaultPlan>,
 }
 
-/// Serves the engine at `engine` with the mishaps of `plan`, for as long as the runtime lives; answers its URL.
+/// Serves the engine at `engine` with the faults of `plan`, for as long as the runtime lives; returns the URL.
 pub(crate) async fn before(
     engine: &str,
     plan: impl Fn(&ProxiedCall<'_>) -> HttpFault + Send + Sync + 'static,
@@ -74,7 +76,8 @@ pub(crate) async fn before(
     serve(engine, Arc::new(|_| ready(()).boxed()), Arc::new(plan)).await
 }
 
-/// Serves the engine at `engine`, whose requests wait for their turn by their operation; answers its URL.
+/// Serves the engine at `engine`; each request first waits for the future that `turn` returns for its operation.
+/// Returns the URL.
 pub(crate) async fn before_with<F>(engine: &str, turn: impl Fn(&str) -> F + Send + Sync + 'static) -> String
 where
     F: Future<Output = ()> + Send + 'static,
@@ -140,7 +143,7 @@ async fn answer(State(proxy): State<FaultProxy>, request: Request) -> Result<Res
             let body = to_bytes(body, usize::MAX).await.unwrap();
             let half = futures::stream::iter([Ok(body.slice(..body.len() / 2))]);
             let cut = futures::stream::once(async {
-                // What was said until now is to be through.
+                // The data sent so far must reach the client first.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 Err(io::Error::other("the line is cut"))
             });
@@ -151,7 +154,7 @@ async fn answer(State(proxy): State<FaultProxy>, request: Request) -> Result<Res
 }
 
 impl FaultProxy {
-    /// What the engine answers.
+    /// Returns the response of the engine.
     async fn forward(&self, parts: Parts, body: Bytes) -> Response {
         let mut forward = http::Request::builder().method(parts.method).uri(format!("{}{}", self.engine, parts.uri));
         *forward.headers_mut().unwrap() = parts.headers;
@@ -159,7 +162,7 @@ impl FaultProxy {
     }
 }
 
-/// An answer that ends before it is through: the client sees a connection that broke.
+/// A response that is truncated: the client sees a closed connection.
 fn cut() -> Response {
     let cut = futures::stream::once(async { Err::<Bytes, _>(io::Error::other("the line is cut")) });
     http::Response::new(Body::from_stream(cut))

@@ -1,5 +1,5 @@
-//! Connections that lead nowhere: nobody ends them, and nobody answers. After a failover or a change of routes, every client
-//! that keeps a connection takes another one for its next call.
+//! Silent connections: neither side closes them, and no response arrives. After a failover or a change of routes, every
+//! client that keeps a connection open uses a new one for its next call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::replication::events::{EventBuilder, event};
 use crate::replication::rig::{ReplicationRig, hand_over, invocation_within};
 use crate::search::scene::over;
 
-/// A way to a server on which connections are lost without a sign.
+/// A proxy whose connections can be lost without notice.
 struct SilenceKind {
     port: u16,
     state: Arc<LinkState>,
@@ -29,7 +29,7 @@ struct SilenceKind {
 #[derive(Default)]
 struct LinkState {
     connections: AtomicUsize,
-    /// Connections up to this one lead nowhere.
+    /// Connections up to this number are silent.
     lost: AtomicUsize,
 }
 
@@ -54,7 +54,7 @@ impl SilenceKind {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// Every connection that stands is lost; later ones are not.
+    /// Makes all open connections silent; later ones work.
     fn lose(&self) {
         self.state.lost.store(self.connections(), Ordering::SeqCst);
     }
@@ -100,7 +100,7 @@ async fn the_cache_of_the_replicator_is_reached_on_another_connection() {
     let replicator = rig.replicator_with(vec![Box::new(sink)]);
     assert_eq!(hand_over(&replicator, &event(&users(1..=3))).await.identifier(), None);
     assert_eq!(way.connections(), 1);
-    // The sink's own time limit, and that of the invocation, which drops the sink's future.
+    // Ends by the sink's own timeout, and by the invocation's, which drops the sink's future.
     for time in [Duration::from_mins(1), Duration::from_millis(400)] {
         way.lose();
         let before = way.connections();
@@ -126,7 +126,7 @@ async fn a_call_to_the_cache_that_is_dropped_gives_its_line_up() {
     assert!(!cache.is_open(&line));
     cache.connection().await.unwrap().get("a").await.unwrap();
     assert_eq!(way.connections(), 2);
-    // And by itself, where nobody gives up.
+    // The connection's own timeout ends the call if the caller does not stop waiting.
     way.lose();
     let line = cache.connection().await.unwrap();
     assert!(timeout(Duration::from_secs(10), line.get("a")).await.unwrap().is_err());
@@ -139,13 +139,13 @@ async fn the_database_of_the_replicator_is_reached_on_another_connection() {
     let way = SilenceKind::to(port).await;
     let sink = sink(&store.url.replace(&format!(":{port}/"), &format!(":{}/", way.port)));
     assert_eq!(apply(&sink, &users(1..=3)).await.applied, 3);
-    // By its own time limit.
+    // Ends by the sink's deadline.
     way.lose();
     let outcome = apply_within(&sink, &event(&users(4..=6)), Duration::from_millis(300)).await;
     assert_eq!(outcome.failures.len(), 3);
     assert_eq!(apply(&sink, &users(4..=6)).await.applied, 3);
     assert_eq!(way.connections(), 2);
-    // Dropped by whoever waits for it.
+    // Ends because the caller drops the future.
     way.lose();
     assert!(timeout(Duration::from_millis(300), apply(&sink, &users(7..=9))).await.is_err());
     let again = timeout(Duration::from_secs(5), apply(&sink, &users(7..=9))).await.unwrap();

@@ -1,4 +1,4 @@
-//! A sink in trouble, beside one that is well.
+//! Faults of one sink while the other sinks are healthy.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::replication::rig::{REPLICA, ReplicationRig, hand_over, invocation_wit
 
 const SECOND: &str = "SecondReplica";
 
-/// The function over the replica, in these troubles, and a second one, in those.
+/// The replicator with two sinks: the replica with the first list of faults, and a second table with the other list.
 async fn between(rig: &ReplicationRig, first: &[SinkFault], second: &[SinkFault]) -> ReplicatorHandler {
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
@@ -132,7 +132,7 @@ async fn a_settled_change_that_failed_is_reported_by_its_own_position() {
     assert_eq!(rig.item("a", "1").await.unwrap()["name"].as_s().unwrap(), "Four");
 }
 
-/// A sink that notes what it is given: the sequence numbers of the settled changes of each call.
+/// A sink that records its input: the sequence numbers of the deduplicated changes of each call.
 struct RecordingSink<S> {
     inner: S,
     given: Arc<Mutex<Vec<Vec<u64>>>>,
@@ -158,7 +158,7 @@ impl<S: Sink> Sink for RecordingSink<S> {
     }
 }
 
-/// A replica that is well and one in these troubles, and what the first is given.
+/// The replicator with a healthy sink, and one with these faults; also returns the recorded input of the healthy one.
 async fn well_beside(rig: &ReplicationRig, troubles: Vec<SinkFault>) -> (ReplicatorHandler, Arc<Mutex<Vec<Vec<u64>>>>) {
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
     let sink = |table: &str| DynamoDbSink::new(rig.dynamodb.clone(), table, 8, time::Duration::days(8));
@@ -186,7 +186,7 @@ async fn a_sink_that_is_well_writes_a_batch_once_however_often_it_comes_again_fo
     assert_eq!(position(&hand_over(&replicator, &event(&users(1..=20))).await), None);
     assert_eq!(taken(&given), Vec::<Vec<u64>>::new());
     assert_eq!(counts(&rig).await, (20, 20));
-    // What is acknowledged is forgotten: the guard alone answers for a replay.
+    // Acknowledged changes are not remembered: only the conditional write protects against a replay.
     assert_eq!(position(&hand_over(&replicator, &event(&users(1..=20))).await), None);
     assert_eq!(taken(&given).concat().len(), 20);
 }
@@ -201,7 +201,7 @@ async fn a_batch_that_comes_again_in_other_slices_is_compared_change_by_change()
         hand_over(&replicator, &event(&users(delivered.clone()))).await;
         assert_eq!(taken(&given), expected, "{delivered:?}");
     }
-    // Another change of an item that was confirmed is written.
+    // A later change of a confirmed item is written.
     let renamed =
         [EventBuilder::named("u1", 1, "Ada"), EventBuilder::named("u2", 2, "Ada"), EventBuilder::named("u1", 8, "Eve")];
     hand_over(&replicator, &event(&renamed)).await;
@@ -257,7 +257,8 @@ async fn poison_in_a_sink_does_not_make_it_write_the_neighbours_again() {
 
 #[tokio::test]
 async fn a_sink_that_was_out_of_reach_is_given_all_of_it_again() {
-    // It may be another one that is back: a table made anew, the other node of a failover.
+    // The store that is reachable again may be a different one: a table that was re-created, or the other node of a
+    // failover.
     let rig = ReplicationRig::start().await;
     let all = SinkFault::Rejects((1..=4).collect());
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
@@ -270,7 +271,7 @@ async fn a_sink_that_was_out_of_reach_is_given_all_of_it_again() {
     ]);
     hand_over(&replicator, &event(&users(1..=3))).await;
     assert_eq!(taken(&given), [[1, 2, 3]]);
-    // The fourth is new, and the sink fails for it: of all that it was given it confirmed nothing.
+    // The fourth change is new, and the sink fails for it: it confirmed none of the four.
     hand_over(&replicator, &event(&users(1..=4))).await;
     taken(&given);
     hand_over(&replicator, &event(&users(1..=4))).await;

@@ -1,4 +1,4 @@
-//! A sink in trouble.
+//! A sink decorator that injects faults.
 
 use std::future::pending;
 use std::sync::Mutex;
@@ -10,26 +10,26 @@ use replicator::sink::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkM
 use shared::change::Change;
 use shared::invocation::Invocation;
 
-/// What happens to the changes with these sequence numbers, or to the whole sink.
+/// A fault in the changes with these sequence numbers, or in the entire sink.
 #[derive(Debug, Clone)]
 pub(crate) enum SinkFault {
-    /// They are not written, and reported.
+    /// The changes are not written and fail with a transient error.
     Rejects(Vec<u64>),
-    /// So many are written; for the others there is no capacity.
+    /// This number of changes is written; the others are throttled.
     Throttles(usize),
-    /// They are written, and reported as if they were not: the answer was lost on its way.
+    /// The changes are written, but reported as failed: the response was lost.
     FailsAfterLanding(Vec<u64>),
-    /// They are not written, and never will be.
+    /// The changes are not written and fail permanently.
     CannotHold(Vec<u64>),
-    /// Nothing is written, and no answer ever comes.
+    /// Nothing is written, and the call never returns.
     Hangs,
-    /// Everything is written, and the answer never comes.
+    /// Everything is written, and the call never returns.
     HangsAfterLanding,
-    /// Everything is written, after a while.
+    /// Everything is written after a delay.
     IsSlow(Duration),
 }
 
-/// A sink that behaves as its troubles say, one a batch in their order, and well after the last.
+/// A sink with the given faults, one per batch in order, and without faults after the last one.
 pub(crate) struct FaultySink<S> {
     inner: S,
     troubles: Mutex<Vec<SinkFault>>,

@@ -1,4 +1,4 @@
-//! The laws that every sink keeps.
+//! The properties that every sink has.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;

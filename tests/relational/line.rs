@@ -1,4 +1,4 @@
-//! A line to the server that a test may cut or silence, and that counts its round trips.
+//! A TCP proxy that tests can use to close or silence connections, and that counts round trips.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-/// A proxy before a server.
+/// A proxy in front of a server.
 pub(crate) struct TcpProxy {
     url: String,
     state: Arc<ProxyState>,
@@ -17,18 +17,18 @@ pub(crate) struct TcpProxy {
 struct ProxyState {
     round_trips: AtomicUsize,
     connections: AtomicUsize,
-    /// What the server said, in bytes.
+    /// The number of bytes that the server has sent.
     answered_bytes: AtomicUsize,
-    /// Whether the server was the last to speak.
+    /// Whether the latest data came from the server.
     answered: AtomicBool,
     silent: AtomicBool,
-    /// What the server says is dropped, and the line with it.
+    /// The next response of the server is dropped, and its connection is closed.
     deaf: AtomicBool,
     cut: Notify,
 }
 
 impl TcpProxy {
-    /// A line to the server of `url`.
+    /// Starts a proxy for the server at `url`.
     pub(crate) async fn to(url: &str) -> Self {
         let (user, rest) = url.split_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
@@ -54,7 +54,7 @@ impl TcpProxy {
         &self.url
     }
 
-    /// How often somebody asked and waited for the answer, so far.
+    /// The number of requests so far that were followed by a response.
     pub(crate) fn round_trips(&self) -> usize {
         self.state.round_trips.load(Ordering::SeqCst)
     }
@@ -63,22 +63,23 @@ impl TcpProxy {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// How much the server has said so far.
+    /// The number of bytes that the server has sent so far.
     pub(crate) fn answered_bytes(&self) -> usize {
         self.state.answered_bytes.load(Ordering::SeqCst)
     }
 
-    /// Cuts every connection that stands.
+    /// Closes all open connections.
     pub(crate) fn cut(&self) {
         self.state.cut.notify_waiters();
     }
 
-    /// Whether nothing comes through any more, in either direction, though connections stand.
+    /// Sets whether all data is dropped, in both directions, while connections remain open.
     pub(crate) fn silence(&self, silent: bool) {
         self.state.silent.store(silent, Ordering::SeqCst);
     }
 
-    /// Whether the next answer is lost with its connection: the server did it, and nobody is told.
+    /// Drops the next response and closes its connection: the server has executed the request, but the client does not
+    /// learn of it.
     pub(crate) fn lose_the_answer(&self) {
         self.state.deaf.store(true, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! PostgreSQL is killed and started anew while the table is written to by another program.
+//! PostgreSQL is killed and restarted while another program writes to the table.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use crate::postgres::{connect, server};
 
 const CHANGES: usize = 50_000;
 const RECORDS: usize = 2_000;
-/// What one call takes.
+/// Items per batch write.
 const AT_ONCE: usize = 25;
 const KILLS: usize = 3;
-/// How many changes are written while there is no server.
+/// The number of changes that are written while the server is down.
 const MISSED: usize = 3_000;
 
 fn name(n: usize) -> String {
     format!("u{:04}", n % RECORDS)
 }
 
-/// Every record is written often, and deleted now and then.
+/// Returns whether change `n` is a delete: every record is written often and deleted sometimes.
 fn is_delete(n: usize) -> bool {
     n % 11 == 3
 }
@@ -77,7 +77,7 @@ async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() 
             server
         })
     };
-    // In turns, so that each record's last change is the one with the highest number.
+    // In rounds, so that each record's last change is the one with the highest number.
     for turn in (0..CHANGES).step_by(RECORDS) {
         let put = |first: usize| {
             let requests = (first..first + AT_ONCE).map(request).collect();
@@ -105,7 +105,7 @@ async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() 
     assert_eq!(answer.progress.get("source.items"), u64::try_from(live).unwrap(), "{}", answer.progress);
     let given_up = scene.s3.list_objects_v2().bucket(FAILURES).prefix("quarantine/").send().await.unwrap();
     assert_eq!(given_up.key_count(), Some(0), "nobody's poison");
-    // And by the rows' own words.
+    // Compare the rows themselves, too.
     let rows = connect(&url).await;
     let rows = rows.query("select user_id, name from users where deleted_at is null", &[]).await.unwrap();
     let rows: BTreeSet<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();

@@ -1,4 +1,4 @@
-//! What a connection logs in with: a password of the URL, or a secret that is read anew when it is needed.
+//! Database authentication: a password in the URL, or a secret that is read again when it is needed.
 
 use std::sync::{Arc, Mutex};
 
@@ -20,10 +20,10 @@ use crate::replication::events::EventBuilder;
 
 const SECRET: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:database";
 
-/// What Secrets Manager answers to a request for the secret; nothing: it refuses.
+/// The response of Secrets Manager to a request for the secret; `None`: access is denied.
 type StoredSecret = Arc<Mutex<Option<String>>>;
 
-/// The service, and what it has been asked for.
+/// Starts a Secrets Manager endpoint; also returns the requests that it has received.
 async fn secrets_manager(kept: StoredSecret) -> (SdkConfig, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&asked);
@@ -65,7 +65,7 @@ fn secret(password: &str) -> String {
 async fn a_rotated_secret_is_read_when_the_old_one_is_refused() {
     let server = server().await;
     migrate(sink(&server.url()).database(), soon()).await.unwrap();
-    // The one role that has to show a password.
+    // The only role that must authenticate with a password.
     let role = "create role keeper login superuser password 'first'";
     server.owner("millrace", role).await.unwrap();
     let rules = "copy (values ('host all keeper 127.0.0.1/32 scram-sha-256'), ('host all all 127.0.0.1/32 trust')) \

@@ -1,4 +1,4 @@
-//! Maintenance over both replicas: what is filled, compared, mended and redriven in the one is in the other.
+//! Maintenance tasks over both replicas: backfill, verify, repair and redrive process each of them.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::maintenance::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invok
 use crate::postgres::connect;
 use crate::replication::events::EventBuilder;
 
-/// The stack's own maintenance, with a relational replica beside the other.
+/// The maintenance handler of the stack, with the PostgreSQL replica added.
 fn over_both(scene: &MaintenanceScene, store: &RelationalStore) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     maintenance.replicas.push(Box::new(sink(&store.url)));
@@ -24,7 +24,7 @@ async fn task(maintenance: &MaintenanceHandler, order: Value) -> TaskResponse {
     to_its_end(maintenance, order, Duration::from_mins(1)).await.unwrap()
 }
 
-/// What was counted of this replica, e.g. `equal 3, items 3`.
+/// The counts of this replica, e.g. `equal 3, items 3`.
 fn counted(answer: &TaskResponse, sink: &str) -> String {
     let prefix = format!("{sink}.");
     let said = answer.progress.to_string();
@@ -54,7 +54,7 @@ async fn a_new_replica_is_filled_in_segments_and_found_equal() {
         equal += count.unwrap();
     }
     assert_eq!(equal, 700);
-    // A second time there is nothing to fill in, and a change is never written over.
+    // A second backfill finds nothing missing, and never overwrites a change.
     let moved = "update users set revision = '\\xff'::bytea || revision where user_id = 'u00007'";
     assert_eq!(store.client.execute(moved, &[]).await.unwrap(), 1);
     task(&maintenance, json!({"task": "backfill", "run_id": "second"})).await;
@@ -120,7 +120,7 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
     assert_eq!(fault.name(), "TaskInvalid");
     assert!(fault.to_string().contains("POSTGRES_URL"), "{fault}");
 
-    // The owner is another than who the functions log in as.
+    // The owner is a different role than the one that the functions log in as.
     let owner = sink(&url.replace("millrace@", "postgres@"));
     maintenance.admin_database = Some(settings(&url.replace("millrace@", "postgres@")).owned(None));
     let answer = task(&maintenance, json!({"task": "migrate", "run_id": "first"})).await;

@@ -1,4 +1,4 @@
-//! What is wrong with a database before the first batch: each names itself and the fix.
+//! Misconfigurations of a database that are detected before the first batch: each error names the cause and the fix.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,7 +24,7 @@ async fn a_missing_migration_is_named_with_the_task_that_applies_it() {
     let said = broken(&sink).await;
     assert!(said.contains("POSTGRES_URL") && said.contains("users") && said.contains("task migrate"), "{said}");
     let steps = pending(sink.database(), soon()).await.unwrap();
-    // A table that goes missing later is no record's fault.
+    // A table that is dropped later is not the fault of a record.
     let outcome = apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await;
     assert!(
         format!("{outcome:?}").contains("Transient") && format!("{outcome:?}").contains("task migrate"),
@@ -61,12 +61,12 @@ async fn a_read_only_server_is_not_the_writer() {
     assert!(said.contains("read-only") && said.contains("writer's endpoint"), "{said}");
     let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await);
     assert!(outcome.contains("Transient") && outcome.contains("read-only"), "{outcome}");
-    // What was a replica is promoted, under the same name: the next batch finds it.
+    // The read replica is promoted, under the same host name: the next batch succeeds.
     store.client.batch_execute(&format!("set transaction_read_only = off; {}", read_only(false))).await.unwrap();
     assert_eq!(apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await.applied, 1);
 }
 
-/// A server in recovery, as a failover or a reader's endpoint leaves one: all that it does not do is write.
+/// A server in recovery, as after a failover or behind a reader endpoint: it does everything except write.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_is_not_the_writer_until_it_is_promoted_and_answers_searches_as_the_reader() {
     let mut server = server().await;
@@ -105,7 +105,7 @@ async fn a_wrong_database_a_wrong_user_and_a_missing_grant_are_told_apart() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_may_come_and_is_no_reason_not_to_start() {
-    // Nothing listens on port 1.
+    // No server listens on port 1.
     let sink = sink("postgres://millrace:s3cret@127.0.0.1:1/users");
     sink.check().await.unwrap();
     let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("a", 1, "Ada")]).await);
@@ -113,14 +113,14 @@ async fn a_server_that_is_not_there_may_come_and_is_no_reason_not_to_start() {
     assert!(!outcome.contains("s3cret"));
 }
 
-/// Runs openssl in a folder.
+/// Runs openssl in a directory.
 fn openssl(folder: &Path, arguments: &str) {
     let ran = Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output();
     let ran = ran.expect("openssl is not installed: apt-get install openssl, or brew install openssl");
     assert!(ran.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
-/// An authority of the test's own, and a certificate of it for this name.
+/// Creates a certificate authority for the test, and a certificate for this host name that it signs.
 fn certificates(folder: &Path, name: &str) {
     openssl(folder, "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority");
     openssl(folder, "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server");
@@ -137,7 +137,7 @@ async fn a_server_proves_its_name_or_is_not_spoken_to() {
     let folder = TempDir::new().unwrap();
     certificates(folder.path(), "localhost");
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
-    // The server reads them from its own folder, as its own user.
+    // The server reads the files from its own directory, as its own user.
     let write = |name: &str, file: &str| {
         let text = read(file);
         format!("copy (select unnest(string_to_array($pem${text}$pem$, E'\\n'))) to program 'umask 077; cat > {name}'")

@@ -1,4 +1,4 @@
-//! A database of the test's own on the one server of this process.
+//! A separate database for each test on the one server of this process.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::postgres::{connect, server};
 use crate::replication::events::{EventBuilder, event};
 use crate::replication::rig::invocation_within;
 
-/// The one server: to start one takes longer than most tests do. It ends with the process.
+/// The shared server: starting one takes longer than most tests. It ends with the process.
 static SERVER: OnceCell<PostgresServer> = OnceCell::const_new();
 static DATABASES: AtomicUsize = AtomicUsize::new(0);
 
-/// A migrated database, a sink for it, and a line of the test's own.
+/// A migrated database, a sink for it, and a separate connection for the test.
 pub(crate) struct RelationalStore {
     pub(crate) sink: PostgresSink,
     pub(crate) client: Client,
@@ -37,13 +37,13 @@ impl RelationalStore {
         Self { sink, client: connect(&url).await, url }
     }
 
-    /// How many rows a condition holds for.
+    /// The number of rows that meet a condition.
     pub(crate) async fn count(&self, condition: &str) -> i64 {
         let sql = format!("select count(*) from users where {condition}");
         self.client.query_one(&sql, &[]).await.unwrap().get(0)
     }
 
-    /// Who has a row that is no tombstone, sorted.
+    /// The user ids of the rows that are not tombstones, sorted.
     pub(crate) async fn users(&self) -> Vec<String> {
         let rows =
             self.client.query("select user_id from users where deleted_at is null order by 1", &[]).await.unwrap();
@@ -51,7 +51,7 @@ impl RelationalStore {
     }
 }
 
-/// The URL of an empty database.
+/// Creates an empty database; returns its URL.
 pub(crate) async fn empty() -> String {
     let server = SERVER.get_or_init(server).await;
     let name = format!("store{}", DATABASES.fetch_add(1, Ordering::Relaxed));
@@ -59,12 +59,12 @@ pub(crate) async fn empty() -> String {
     server.url_of(&name)
 }
 
-/// A sink for the database at a URL, as the function makes it.
+/// A sink for the database at a URL, as the function creates it.
 pub(crate) fn sink(url: &str) -> PostgresSink {
     sink_that_keeps(url, time::Duration::days(8))
 }
 
-/// The same, with tombstones that stay for so long.
+/// A sink that retains tombstones for the given time.
 pub(crate) fn sink_that_keeps(url: &str, tombstone: time::Duration) -> PostgresSink {
     let settings = PostgresSettings::parse(SETTING, |name| (name == SETTING).then_some(url)).unwrap().unwrap();
     PostgresSink::new(&settings, None, tombstone)
@@ -74,12 +74,12 @@ pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(30)
 }
 
-/// Settles the changes and applies them.
+/// Deduplicates the changes and applies them.
 pub(crate) async fn apply(sink: &PostgresSink, told: &[EventBuilder]) -> SinkOutcome {
     apply_within(sink, &event(told), Duration::from_mins(1)).await
 }
 
-/// Settles a batch and applies it, with so much time.
+/// Deduplicates a batch and applies it within the given time.
 pub(crate) async fn apply_within(sink: &PostgresSink, event: &RawValue, time: Duration) -> SinkOutcome {
     let batch = stream::read(event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! What goes wrong with the server and on the way to it, and what must not come of it.
+//! Failures of the server and of the connection to it, and the guarantees that must hold nevertheless.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ fn users(numbers: impl IntoIterator<Item = u64>) -> Vec<EventBuilder> {
     numbers.into_iter().map(|number| EventBuilder::named(&format!("u{number:05}"), number, "Ada")).collect()
 }
 
-/// That all of it is to come again, and none of it is put aside; answers why.
+/// Asserts that all changes fail with a transient error, so that they are redelivered and none is quarantined; returns
+/// the reason of the last one.
 fn all_is_to_come_again(outcome: &SinkOutcome, count: usize) -> String {
     assert_eq!(outcome.failures.len(), count, "{outcome:?}");
     let mut reasons = outcome.failures.iter().map(|failure| match &failure.kind {
@@ -43,20 +44,21 @@ async fn a_server_that_is_killed_and_started_again_costs_a_delivery_and_no_chang
     assert_eq!(outcome, SinkOutcome { applied: 50, duplicate: 50, ..SinkOutcome::default() });
     let count: i64 = connect(&url).await.query_one("select count(*) from users", &[]).await.unwrap().get(0);
     assert_eq!(count, 100);
-    // In order, and while nobody asks: the line is made anew without a word.
+    // After an orderly restart between two batches, the sink reconnects without an error.
     server.stop().unwrap();
     server.start().await.unwrap();
     assert_eq!(apply(&sink, &users(101..=150)).await.applied, 50);
 }
 
-/// No file of the server may grow beyond 16 MiB and half a page: it writes half of the next one, and calls that a full disk. From
-/// version 16 on, and where there are no such limits, the table itself says what a full disk says.
+/// Simulates a full disk. Files of the server may not grow beyond 16 MiB and half a page: PostgreSQL writes half of the
+/// next page and reports a full disk. From PostgreSQL 16 on, and on systems without such limits, a trigger on the table
+/// raises the same error.
 async fn fill_the_disk(server: &local::postgres::PostgresServer) {
     let client = connect(&server.url()).await;
     let version = "select current_setting('server_version_num')::int";
     let version: i32 = client.query_one(version, &[]).await.unwrap().get(0);
     if cfg!(target_os = "linux") && version < 160_000 {
-        // By the server's own user, since nobody else may.
+        // Runs as the server's own user, because other users may not set the limit.
         let limit = format!("prlimit --pid {} --fsize=16781312:", server.process().unwrap());
         server.owner("postgres", &format!("copy (select 1) to program '{limit}'")).await.unwrap();
     } else {
@@ -101,7 +103,7 @@ async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_mi
     let outcome = apply(&sink, &batch(delivered)).await;
     all_is_to_come_again(&outcome, 500);
 
-    // A server that is started anew has no such limit.
+    // The limit does not apply to a restarted server.
     server.stop().unwrap();
     server.start().await.unwrap();
     let room = "drop trigger if exists full_disk on users";
@@ -155,7 +157,7 @@ async fn rows_that_somebody_else_holds_are_waited_for_until_the_time_is_up() {
     let outcome = apply_within(&store.sink, &event(&later), Duration::from_millis(500)).await;
     all_is_to_come_again(&outcome, 5);
     store.client.batch_execute("rollback").await.unwrap();
-    // The server may have come to it after nobody waited any more: then they are duplicates.
+    // The server may have executed the statement after the client had stopped waiting: the changes are then duplicates.
     let outcome = apply(&store.sink, &later).await;
     assert_eq!(outcome.applied + outcome.duplicate, 5, "{outcome:?}");
 }
@@ -167,7 +169,7 @@ async fn two_invocations_over_the_same_rows_never_wait_for_each_other_in_a_circl
     let worker = |own: u64, url: String| async move {
         let sink = sink(&url);
         for round in 0..rounds {
-            // The same rows, in opposite orders.
+            // Both workers write the same rows, in opposite orders.
             let number = |n: u64| 1 + round * 1_000 + own * 500 + n;
             let told = |n: u64| EventBuilder::named(&format!("u{n:03}"), number(n), "Ada");
             let mut batch: Vec<_> = (0..400).map(told).collect();

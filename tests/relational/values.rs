@@ -1,4 +1,4 @@
-//! What a row holds, what none can, and what that costs its neighbours.
+//! The values that a row can store, the values that no row can store, and their effect on other changes of the batch.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use shared::raw_item::RawItem;
 use super::store::{RelationalStore, apply, apply_within};
 use crate::replication::events::{EventBuilder, event, event_of, user};
 
-/// A user's image with this put into it.
+/// The image of a user with this attribute added.
 fn with(user_id: &str, name: &str, value: Value) -> String {
     let mut image = user(user_id, "1", "Ada");
     image[name] = value;
@@ -85,7 +85,7 @@ async fn what_a_row_cannot_hold_is_named_and_spares_its_neighbours() {
 #[tokio::test]
 async fn what_only_the_server_finds_is_looked_for_and_found_alone() {
     let store = RelationalStore::start().await;
-    // No number of DynamoDB's is so large; the server says so, and of which row it does not say.
+    // DynamoDB numbers are never this large; the server reports the error, but not the row that caused it.
     let told: Vec<_> = (1..=1_000)
         .map(|n| {
             let user_id = format!("u{n:04}");
@@ -156,7 +156,7 @@ async fn a_tombstone_has_its_time_and_is_taken_away_after_it() {
     assert_eq!(apply(&store.sink, &buried).await.tombstones, 2);
     assert_eq!(store.count("deleted_at is not null and num_nonnulls(name, item) = 0").await, 2);
     assert_eq!(store.count("expired").await, 1);
-    // Nine days later, for one of them.
+    // Let nine days pass for one of them.
     let earlier = "update users set deleted_at = deleted_at - interval '9 days' where user_id = 'buried'";
     store.client.batch_execute(earlier).await.unwrap();
     let again = super::store::sink(&store.url);

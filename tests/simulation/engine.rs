@@ -37,7 +37,7 @@ const TOMBSTONE: time::Duration = time::Duration::days(8);
 /// Tombstones never expire by time: the scenario decides when they are removed.
 const FOREVER: time::Duration = time::Duration::days(36_500);
 const IN_FLIGHT: usize = 3;
-/// The longest real time that one pass waits: the longest pause of a task between two tries, but not an invocation's timeout.
+/// The longest real time that one pass waits: the longest pause between two tries of a task, but no invocation timeout.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The engines with their tables and buckets.
