@@ -1,4 +1,4 @@
-//! What the operators' tasks do, over the booted stack: the real engines, streams and functions.
+//! Tests of the maintenance tasks on the local stack: real engines, streams and functions.
 
 mod addresses;
 mod audits;

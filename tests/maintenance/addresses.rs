@@ -1,4 +1,4 @@
-//! Where an address is one user's, what comes back from the archive takes its own or stays where it is.
+//! Unique emails: an item restored from the archive reserves its own email, or is not restored.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::future::join;
@@ -23,7 +23,7 @@ fn table(scene: &MaintenanceScene) -> UserTable {
     table.with_unique_emails(Some(EMAILS), NonceSource::of(Clock::system()))
 }
 
-/// The function, as it is where addresses are unique.
+/// The maintenance function with unique emails enabled.
 fn maintenance(scene: &MaintenanceScene) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     maintenance.restore_table = RestoreTable::new(scene.dynamodb.clone(), SOURCE.to_owned())
@@ -37,7 +37,7 @@ fn with_address(user_id: &str, address: &str) -> SceneItem {
     item
 }
 
-/// Lets these expire and be archived, each with the address.
+/// Lets these users expire and be archived, each with the same email.
 async fn expired(scene: &MaintenanceScene, users: &[&str]) {
     let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for user in users {

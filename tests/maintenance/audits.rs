@@ -1,4 +1,4 @@
-//! The archive is proven by what the replica remembers.
+//! Audits: the archive is verified against the tombstones of the replica.
 
 use serde_json::json;
 
@@ -26,7 +26,7 @@ async fn what_is_missing_doubled_or_damaged_is_told() {
     let [lost] = &keys(&scene.s3, ARCHIVE).await[..] else { panic!("one object") };
     expired(&scene, &["bob"], "Then").await;
     let doubled = keys(&scene.s3, ARCHIVE).await.into_iter().find(|key| key != lost).unwrap();
-    // A copy in the other layout, as in the middle of a compaction.
+    // A copy in the other layout, as during a compaction.
     let (day, _) = doubled.strip_prefix("archive/").unwrap().split_once("/hr=").unwrap();
     let copy = format!("compacted/{day}/{:032x}-00000.ndjson.zst", 7);
     let source = format!("{ARCHIVE}/{}", doubled.replace('=', "%3D"));

@@ -1,4 +1,4 @@
-//! A replica is filled with what it has never heard of, and with nothing else.
+//! Backfills: a replica receives the items that it lacks, and nothing else.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn a_backfill_goes_on_where_the_last_invocation_stopped() {
     scene.fill(1_200, 2_000).await;
     scene.stack.wait_until_drained().await;
     scene.lose_replica().await;
-    // A pace at which no invocation of this length gets through: a page of 1 MB costs 250 units.
+    // A rate at which no invocation of this length can finish: a page of 1 MB costs 250 units.
     let mut order = json!({"task": "backfill", "run_id": "slow", "max_read_capacity_units": 250});
     let (maintenance, mut interrupted) = (scene.maintenance(), 0);
     let answer = loop {
@@ -96,7 +96,7 @@ async fn what_the_replica_cannot_hold_is_told_and_its_neighbours_are_filled_in()
     assert!(report[0]["reason"].as_str().unwrap().contains("_tombstone_expires_at"), "{report:?}");
 }
 
-/// The task, told by Lambda of these mappings.
+/// Runs a backfill while Lambda reports these event source mappings; returns the error.
 async fn refused(scene: &MaintenanceScene, mappings: Value) -> (String, &'static str) {
     let listed = move || async move { axum::Json(json!({"EventSourceMappings": mappings})) };
     let router = Router::new().fallback(get(listed));

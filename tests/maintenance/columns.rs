@@ -1,4 +1,5 @@
-//! What is compacted stands in Parquet files, too: each row once, typed, and at no moment less than before.
+//! Parquet exports: compacted rows are also written to Parquet files, each row once and typed, and no reader ever sees
+//! fewer rows than before.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ async fn sheets(scene: &MaintenanceScene) -> Vec<RecordBatch> {
     sheets
 }
 
-/// How many times the files hold each user.
+/// The number of times that the files contain each user.
 async fn read(scene: &MaintenanceScene) -> BTreeMap<String, usize> {
     let mut users = BTreeMap::new();
     for sheet in sheets(scene).await {

@@ -1,4 +1,4 @@
-//! Many small objects become few large ones, and at no moment does a reader miss a row.
+//! Compactions: many small objects are merged into a few large ones, and no reader misses a row at any time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use super::scene::{ARCHIVE, MaintenanceScene, invoke, to_its_end};
 use crate::archival::harness::{self, expired, get, keys, payload};
 use crate::faults::proxy::{self, HttpFault, ProxiedCall};
 
-/// The day of the records that [`expired`] makes.
+/// A `compact` request for the day of the records that [`expired`] creates.
 pub(super) fn order(run: &str) -> Value {
     json!({"task": "compact", "run_id": run, "from": "2026-11-22T00:00:00Z", "to": "2026-11-23T00:00:00Z"})
 }
 
-/// Archives batches of users by their numbers, in the `hour`th hour after the first.
+/// Archives batches of users by number, in the `hour`th hour after the first.
 pub(super) async fn archived(scene: &MaintenanceScene, hour: i64, batches: &[(u32, u32)]) {
     let archiver = harness::archiver(&[], scene.s3.clone());
     for (first, end) in batches {
@@ -32,7 +32,7 @@ pub(super) async fn below(scene: &MaintenanceScene, prefix: &str) -> Vec<String>
     keys(&scene.s3, ARCHIVE).await.into_iter().filter(|key| key.starts_with(prefix)).collect()
 }
 
-/// How many rows all objects of both layouts have by their metadata, repetitions and all.
+/// The number of rows in all objects of both layouts according to their metadata, including duplicates.
 async fn rows_told(scene: &MaintenanceScene) -> u64 {
     let mut rows = 0;
     for key in below(scene, "archive/").await.into_iter().chain(below(scene, "compacted/").await) {
@@ -41,7 +41,7 @@ async fn rows_told(scene: &MaintenanceScene) -> u64 {
     rows
 }
 
-/// How many times a reader of both layouts meets each user.
+/// The number of times that a reader of both layouts finds each user.
 async fn read(scene: &MaintenanceScene) -> BTreeMap<String, usize> {
     let mut users = BTreeMap::new();
     for row in harness::rows(&scene.s3).await {
@@ -150,7 +150,7 @@ async fn an_hour_is_merged_by_itself_and_the_day_later() {
     assert_eq!(read(&scene).await, each_once(40));
 }
 
-/// The function, whose archive is behind a line on which every request meets with what `plan` says.
+/// The maintenance function whose requests to the archive meet the faults of `plan`.
 async fn behind(
     scene: &MaintenanceScene,
     plan: impl Fn(&ProxiedCall<'_>) -> HttpFault + Send + Sync + 'static,
@@ -173,7 +173,7 @@ async fn a_crash_at_any_step_loses_no_row_and_the_next_run_ends_it() {
             archived(&scene, 0, &[(0, 20), (15, 40)]).await;
             archived(&scene, 2, &[(40, 60)]).await;
             let written = Arc::new(AtomicUsize::new(0));
-            // The `crash`th write ends so, and after it nothing works any more.
+            // The `crash`th write ends with this fault, and every request after it fails.
             let maintenance = behind(&scene, move |call| {
                 let nth = if matches!(call.method, "PUT" | "DELETE") {
                     written.fetch_add(1, Ordering::Relaxed)
@@ -211,7 +211,7 @@ async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
         let put = scene.s3.put_object().bucket(ARCHIVE).key(key).set_metadata(Some(metadata));
         put.body(bytes.into()).send().await.unwrap();
     };
-    // Cut short; of another digest; and of another compression than its name says.
+    // A truncated object, one with a wrong digest, and one whose compression does not match its name.
     let (bytes, metadata) = get(&scene.s3, ARCHIVE, &objects[0]).await;
     put(&objects[0], bytes[..bytes.len() / 2].to_vec(), metadata).await;
     let (bytes, mut metadata) = get(&scene.s3, ARCHIVE, &objects[1]).await;
@@ -219,7 +219,7 @@ async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
     put(&objects[1], bytes, metadata).await;
     let (bytes, metadata) = get(&scene.s3, ARCHIVE, &objects[2]).await;
     scene.s3.delete_object().bucket(ARCHIVE).key(&objects[2]).send().await.unwrap();
-    // And nothing at all.
+    // And an empty object.
     let (_, of_nothing) = get(&scene.s3, ARCHIVE, &objects[3]).await;
     put(&objects[3], Vec::new(), of_nothing).await;
     let mixed = objects[2].replace(".zst", ".gz");
@@ -267,7 +267,7 @@ async fn a_row_without_its_key_is_named_by_object_and_row_and_kept() {
     assert_eq!(below(&scene, "archive/").await, std::slice::from_ref(object));
 }
 
-/// What a reader finds while objects are moved under its hands: one that is gone where it looks makes it look anew.
+/// The users that a reader finds while objects are being moved: if an object has disappeared, the reader starts again.
 async fn read_meanwhile(scene: &MaintenanceScene) -> std::collections::BTreeSet<String> {
     'anew: loop {
         let mut users = std::collections::BTreeSet::new();
@@ -291,7 +291,7 @@ async fn beside_a_running_archiver_no_row_is_missed_at_any_moment_and_none_is_le
     let acknowledged = AtomicUsize::new(0);
     let archiving = async {
         for batch in 0..BATCHES {
-            // Every fifth batch is delivered once more, in other slices.
+            // Every fifth batch is delivered once more, in different slices.
             let first = if batch % 5 == 4 { batch * 10 - 5 } else { batch * 10 };
             archived(&scene, i64::from(batch % 3), &[(first, batch * 10 + 10)]).await;
             acknowledged.store(batch as usize * 10 + 10, Ordering::Release);

@@ -1,4 +1,4 @@
-//! Three days outside of the promise, and how each ends.
+//! Three incidents outside of the guarantees, and the recovery from each.
 
 use serde_json::json;
 
@@ -54,7 +54,7 @@ async fn a_redrive_weeks_late_brings_no_deleted_item_back() {
     let of_the_life = revision(&scene.item(REPLICA, "edsger").await.unwrap());
     scene.delete(SOURCE, "edsger").await;
     scene.stack.wait_until_drained().await;
-    // Weeks later the tombstone is gone too, and nobody remembers edsger but an object in the failure bucket.
+    // Weeks later the tombstone has expired too, and only an object in the failure bucket still contains edsger.
     scene.delete(REPLICA, "edsger").await;
     let told = crate::replication::events::EventBuilder::named("edsger", 1, "Edsger");
     let mut record = record_of(told, &of_the_life.label().to_string());

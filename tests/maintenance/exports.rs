@@ -1,4 +1,4 @@
-//! The archive becomes a table.
+//! Exports of the archive for a DynamoDB import into a new table.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -13,8 +13,8 @@ use crate::archival::harness::{get, keys};
 
 const TABLE: &str = "UsersImported";
 
-/// Makes the table that the command says and puts the lines of the export, as the service's import does; answers the
-/// table's items. The embedded engine has no import of its own.
+/// Creates the table that the command specifies and puts the lines of the export, as the service's import does; returns
+/// the items of the table. The embedded engine does not implement imports.
 async fn imported(scene: &MaintenanceScene, run: &str) -> Vec<SceneItem> {
     let command = get(&scene.s3, ARCHIVE, &format!("export/{run}/import-table.sh")).await.0;
     let command = String::from_utf8(command).unwrap();
@@ -47,7 +47,7 @@ async fn imported(scene: &MaintenanceScene, run: &str) -> Vec<SceneItem> {
             assert_eq!(line.len(), 1, "other members are an error of the import");
             let item = RawItem::parse(line["Item"].get()).unwrap().into_attributes();
             let put = scene.dynamodb.put_item().table_name(TABLE).set_item(Some(item));
-            // Of two lines with one key the service keeps any.
+            // If two lines have the same key, the service's import may keep either.
             let put = put.condition_expression("attribute_not_exists(user_id)").send().await;
             put.expect("each key stands in the export once");
         }

@@ -1,4 +1,4 @@
-//! A failure bucket of any size costs a comparison neither its memory nor its deadline.
+//! A comparison stays within its memory and its deadline, however large the failure bucket is.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::replication::events::EventBuilder;
 
 const OBJECTS: usize = 3_000;
 
-/// A replica that lacks ada, and thousands of failure objects, of which the last one is hers.
+/// A replica that lacks ada, and thousands of failure objects, of which the last one contains her record.
 async fn with_many_failures() -> MaintenanceScene {
     let scene = MaintenanceScene::start().await;
     for name in ["ada", "bob"] {
@@ -36,7 +36,7 @@ async fn with_many_failures() -> MaintenanceScene {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_comparison_reads_the_failure_bucket_until_its_deadline_and_says_so() {
     let scene = with_many_failures().await;
-    // Each object takes a while, so that all of them take longer than the invocation has.
+    // Reading an object takes a while, so that reading all of them takes longer than the invocation has.
     let slow = |call: &ProxiedCall<'_>| {
         if call.method == "GET" && call.path.contains("/quarantine/") {
             std::thread::sleep(Duration::from_millis(20));

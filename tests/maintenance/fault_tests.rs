@@ -1,4 +1,4 @@
-//! Maintenance amid faults: it may take longer and be run again, but it loses nothing.
+//! Maintenance tasks with injected faults: a task may take longer and may have to be run again, but it loses nothing.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ use super::scene::{FAILURES, FORMER, MaintenanceScene, REPLICA, SOURCE, record a
 use crate::faults::proxy::{self, HttpFault, ProxiedCall};
 use crate::replication::events::EventBuilder;
 
-/// The maintenance function behind lines on which every request meets with what `plan` says.
+/// The maintenance function whose requests to DynamoDB and S3 meet the faults of `plan`.
 async fn amid(
     scene: &MaintenanceScene,
     plan: impl Fn(&ProxiedCall<'_>) -> HttpFault + Clone + Send + Sync + 'static,
@@ -37,7 +37,7 @@ async fn amid(
     maintenance
 }
 
-/// As a state machine does: a task that fails for a reason that may pass is called again.
+/// Runs a task like the state machine: a task that fails for a transient reason is retried.
 async fn retried(maintenance: &MaintenanceHandler, order: serde_json::Value) -> TaskResponse {
     for _ in 0..200 {
         match to_its_end(maintenance, order.clone(), Duration::from_mins(2)).await {
@@ -48,7 +48,7 @@ async fn retried(maintenance: &MaintenanceHandler, order: serde_json::Value) -> 
     panic!("it never passes: {order}");
 }
 
-/// Every so many calls one fails, in turns in each of the ways that a call can.
+/// Fails one of every `every` calls, in turn in each of the ways that a call can fail.
 fn now_and_then(every: usize) -> impl Fn(&ProxiedCall<'_>) -> HttpFault + Clone + Send + Sync + 'static {
     let calls = std::sync::Arc::new(AtomicUsize::new(0));
     move |_: &ProxiedCall<'_>| {
@@ -68,7 +68,7 @@ fn now_and_then(every: usize) -> impl Fn(&ProxiedCall<'_>) -> HttpFault + Clone 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_of_ten_thousand_records_loses_none_amid_faults() {
     let scene = MaintenanceScene::start().await;
-    // One user of ten is still there; the others have been deleted since.
+    // One user of ten still exists; the others have been deleted since.
     scene.fill(1_000, 10).await;
     scene.stack.wait_until_drained().await;
     scene.lose_replica().await;

@@ -1,4 +1,4 @@
-//! A fault that may pass ends an invocation after some way: its cursor, its counts and its report are kept.
+//! Transient errors in the middle of an invocation: the cursor, the counts and the report are preserved.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ async fn buckets_behind(
     harness::client(&proxy::before(scene.stack.s3_url(), plan).await)
 }
 
-/// A second replica, whose table is not there yet.
+/// The maintenance function with a second replica whose table does not exist yet.
 fn with_a_later_replica(scene: &MaintenanceScene) -> MaintenanceHandler {
     let mut maintenance = scene.maintenance();
     let sink = DynamoDbSink::new(scene.dynamodb.clone(), LATER, 8, time::Duration::days(8));
@@ -55,7 +55,8 @@ async fn make_the_later_replica(scene: &MaintenanceScene) {
     create_table(&scene.dynamodb, LATER, &[("user_id", "S"), ("timestamp", "N")]).await;
 }
 
-/// One invocation that is interrupted after some way: what it has done is in its answer and in its cursor.
+/// Runs one invocation that is interrupted after some progress; checks that its response and its cursor contain the
+/// progress.
 async fn interrupted(maintenance: &MaintenanceHandler, order: &Value) -> TaskResponse {
     let answer = invoke(maintenance, order, Duration::from_mins(1)).await.unwrap();
     assert!(!answer.done, "{order}");
@@ -65,7 +66,7 @@ async fn interrupted(maintenance: &MaintenanceHandler, order: &Value) -> TaskRes
     answer
 }
 
-/// The rest of it, with a function that meets no fault.
+/// Runs the rest of the task with a function that meets no faults.
 async fn continued(maintenance: &MaintenanceHandler, order: &Value, interrupted: TaskResponse) -> TaskResponse {
     let mut order = order.clone();
     order["cursor"] = json!(interrupted.cursor);
@@ -107,7 +108,7 @@ async fn an_interrupted_verify_or_repair_keeps_its_cursor_its_counts_and_its_rep
         make_the_later_replica(&scene).await;
         let answer = continued(&maintenance, &order, cut).await;
         assert_eq!((answer.progress.get("source.items"), answer.progress.get("dynamodb.missing")), (3, 4));
-        // A repair counts what it could not repair.
+        // A repair counts the items that it could not repair.
         let found = if order["task"] == "verify" { 4 } else { 0 };
         assert_eq!((answer.differences, answer.problems), (found, found));
         assert_eq!(scene.report(&answer.run_id).await.len(), 4);
@@ -122,7 +123,8 @@ async fn an_interrupted_redrive_keeps_its_cursor_its_counts_and_its_report() {
     scene.put_object("quarantine/replicator/dynamodb/Users/x-2.json", body.to_string()).await;
     let mut maintenance = scene.maintenance();
     let listings = AtomicUsize::new(0);
-    // Of what Lambda gave up there is one listing with an object and one without; the next one is of the quarantine.
+    // The failures that Lambda wrote are listed twice, once with an object and once without; the next listing is that
+    // of the quarantine.
     let quarantine = move |call: &ProxiedCall<'_>| {
         let lists = call.method == "GET" && call.path.trim_matches('/') == FAILURES;
         when(lists && listings.fetch_add(1, Ordering::Relaxed) > 1)
@@ -137,7 +139,7 @@ async fn an_interrupted_redrive_keeps_its_cursor_its_counts_and_its_report() {
     assert_eq!(scene.report("cut").await.len(), 2);
 }
 
-/// Two days of the archive, and the function to which it does not take what is written of the second one.
+/// Archives two days; the returned function cannot write the output for the second one below the prefix `below`.
 async fn without_a_second_day(scene: &MaintenanceScene, below: &'static str) -> MaintenanceHandler {
     let second_day = move |call: &ProxiedCall<'_>| {
         let path = call.path.replace("%3D", "=");
@@ -214,7 +216,7 @@ async fn an_interrupted_restore_keeps_what_it_has_put_its_cursor_and_its_report(
     assert_eq!(cut.progress.get("restore.restored"), 120, "all before the one that cannot be put");
     assert_eq!(scene.report("cut").await.len(), 120);
     let answer = continued(&scene.maintenance(), &order, cut).await;
-    // Those that were under way beside it are there already.
+    // Items that were restored concurrently with the failed one exist already.
     assert_eq!(answer.progress.get("restore.restored") + answer.progress.get("restore.already_restored"), 150);
     let report = scene.report("cut").await;
     let keys: HashSet<String> = report.iter().map(|line| line["key"].to_string()).collect();
@@ -239,11 +241,11 @@ async fn an_interrupted_audit_keeps_its_cursor_its_counts_and_its_report() {
     assert_eq!(answer.progress.to_string(), format!("{told} {objects}"), "what is damaged is told once");
 }
 
-/// The bucket of reports fails in the middle: what was to be told is told by the invocation's end.
+/// The failure bucket refuses a put of a report during an invocation: the entries are written by the invocation's end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_that_is_refused_once_is_written_all_the_same() {
     let scene = MaintenanceScene::start().await;
-    // Keys that fill more than a part of the report, so that it is written on the way.
+    // Keys that fill more than one part of the report, so that a part is written before the end.
     let filling = "k".repeat(1_000);
     let users: Vec<String> = (0..4_300).map(|n| format!("{filling}{n:05}")).collect();
     for user in &users {
@@ -251,7 +253,7 @@ async fn a_report_that_is_refused_once_is_written_all_the_same() {
     }
     let refused = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&refused);
-    // The first call, and none after.
+    // Only the first put fails.
     let once = move |call: &ProxiedCall<'_>| {
         let report = call.method == "PUT" && call.path.contains("/reports/");
         when(report && seen.fetch_add(1, Ordering::Relaxed) < 1)

@@ -1,4 +1,4 @@
-//! The life of one item, from its creation to its second end.
+//! The lifecycle of one item, from its creation to its second expiry.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
@@ -15,19 +15,19 @@ async fn below(scene: &MaintenanceScene, prefix: &str) -> usize {
 async fn created_expired_archived_compacted_restored_replicated_and_expired_again() {
     let scene = MaintenanceScene::start().await;
 
-    // Ada is created, expires, and is archived; the replica remembers why she is gone.
+    // Ada is created, expires, and is archived; the replica stores a tombstone with the reason of the delete.
     expired(&scene, &["ada"], "Ada Lovelace").await;
     assert!(scene.item(SOURCE, "ada").await.is_none());
     let first = revision(&scene.item(REPLICA, "ada").await.unwrap());
     assert_eq!((below(&scene, "archive/").await, rows(&scene.s3).await.len()), (1, 1));
 
-    // The archive is compacted, and proven to be whole.
+    // The archive is compacted, and an audit confirms that it is complete.
     scene.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await;
     assert_eq!((below(&scene, "archive/").await, below(&scene, "compacted/").await), (0, 1));
     let audit = scene.task(json!({"task": "audit"})).await;
     assert_eq!((audit.progress.get("audit.found"), audit.progress.get("audit.missing")), (1, 0));
 
-    // She is brought back for an hour, and her replica lives again, above the tombstone.
+    // Ada is restored for an hour, and the replica item gets a revision above the tombstone's.
     let restored =
         scene.task(json!({"task": "restore", "user_id": "ada", "expires_in_seconds": 3600, "dry_run": false})).await;
     assert_eq!(restored.progress.get("restore.restored"), 1);
@@ -36,7 +36,7 @@ async fn created_expired_archived_compacted_restored_replicated_and_expired_agai
     assert_eq!(scene.name("ada").await.as_deref(), Some("Ada Lovelace"));
     assert!(revision(&scene.item(REPLICA, "ada").await.unwrap()) > first);
 
-    // The hour passes, and she expires again: a second fact of the same key.
+    // The hour passes, and the item expires again: a second archive row with the same key.
     let mut ada = scene.item(SOURCE, "ada").await.unwrap();
     let past = (shared::clock::Clock::system().now() - time::Duration::days(1)).unix_timestamp();
     ada.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));

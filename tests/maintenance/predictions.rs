@@ -1,4 +1,4 @@
-//! A dry run tells what the real run does: both are made over the same state and compared outcome by outcome.
+//! A dry run predicts the outcome of the real run: both run on the same state, and every outcome is compared.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +22,8 @@ async fn run(maintenance: &MaintenanceHandler, order: &Value, dry_run: bool) -> 
     to_its_end(maintenance, order, Duration::from_mins(1)).await.unwrap()
 }
 
-/// The outcomes of a run by what they are of, with the reason; a dry run's in the words of the real one.
+/// The outcome and the reason of each report entry of a run; outcomes of a dry run are translated to those of the real
+/// run.
 async fn outcomes(scene: &MaintenanceScene, run: &str, of: &str) -> BTreeMap<String, (String, String)> {
     let outcomes = [
         ("would_redrive", "redriven"),
@@ -35,7 +36,7 @@ async fn outcomes(scene: &MaintenanceScene, run: &str, of: &str) -> BTreeMap<Str
     let line = |line: Value| {
         let done = line["outcome"].as_str().unwrap_or_default();
         let done = outcomes.iter().find(|(dry, _)| *dry == done).map_or(done, |(_, real)| real);
-        // What is too large is told with its size, or as the table tells it.
+        // The reason for an item that is too large is its size, or the table's error message.
         let why = line["reason"].as_str().unwrap_or_default();
         let why = if why.contains("bytes") || why.contains("size") { "its size" } else { why };
         (format!("{}{}", line[of], line["sink"]), (done.to_owned(), why.to_owned()))
@@ -47,7 +48,7 @@ fn counted(outcomes: &BTreeMap<String, (String, String)>, done: &str) -> usize {
     outcomes.values().filter(|(what, _)| what == done).count()
 }
 
-/// An item that has no room for what a replica adds to it.
+/// An item that has no room for the attributes that a replica adds.
 fn full(user_id: &str) -> SceneItem {
     let mut item = user(user_id, "");
     let size = shared::raw_item::RawItem::new(item.clone()).size_bytes();
@@ -165,7 +166,7 @@ async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
         };
         expired(&scene, &["back", "live", "dead"], "First").await;
         expired(&scene, &["back", "twice"], "Second").await;
-        // Without a version the item has room for none, nor for a later expiry of more digits.
+        // Without a version, the item has no room for one, nor for a later expiry with more digits.
         let mut large = user("large", "");
         let size = shared::raw_item::RawItem::new(expiring(large.clone())).size_bytes();
         large.insert("name".to_owned(), text(&"x".repeat(shared::raw_item::ITEM_BYTES_MOST - size)));
@@ -199,7 +200,7 @@ async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
         }
         assert_eq!((dry.problems, real.problems), (real.progress.get("restore.refused"), dry.problems));
         let (mut predicted, mut done) = (outcomes(&scene, "dry", "key").await, outcomes(&scene, "real", "key").await);
-        // One of the three gets the address that all of them had: which one is decided by the run.
+        // One of the three gets the email that all of them had; the run decides which one.
         let one_of_three = |key: &String| ["first", "second", "third"].iter().any(|name| key.contains(name));
         for outcomes in [&mut predicted, &mut done] {
             let of_the_three = |what: &str| {

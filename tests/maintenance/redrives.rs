@@ -1,4 +1,4 @@
-//! What failed gets another try, in the function that it failed in.
+//! Redrives: failed records are retried in the function in which they failed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -81,7 +81,7 @@ async fn the_same_object_redriven_twice_changes_nothing() {
     let body = scene.object(&object).await;
     scene.task(json!({"task": "redrive", "dry_run": false})).await;
     let once = scene.item(REPLICA, "ada").await;
-    // As if the invocation had ended between the effect and the move.
+    // As if the invocation had ended after the write and before the object was moved.
     scene.put_object(&object, body).await;
     let again = scene.task(json!({"task": "redrive", "dry_run": false})).await;
     assert_eq!((again.progress.get("redrive.redriven"), again.progress.get("redrive.written")), (1, 0));
@@ -119,7 +119,7 @@ async fn what_ttl_removed_is_archived_once_and_what_a_user_deleted_is_not() {
     assert_eq!(answer.progress.to_string(), expected);
     assert_eq!(archived(&scene).await, ["ada", "cleo", "dan", "eve"]);
     assert!(scene.items(REPLICA).await.is_empty(), "an archiver's record is none of the replica's business");
-    // The same rows make the same object.
+    // The same rows result in the same object.
     scene.give_up("archiver", records, false).await;
     scene.task(json!({"task": "redrive", "dry_run": false})).await;
     let mut users = archived(&scene).await;

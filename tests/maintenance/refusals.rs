@@ -1,4 +1,4 @@
-//! What cannot be done is refused in words that name it.
+//! Requests that cannot be carried out are rejected with an error that names the cause.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn a_source_without_a_stream_is_refused_by_name() {
     let scene = MaintenanceScene::start().await;
     let mut streamless = scene.maintenance();
     streamless.source = TableReader::new(scene.dynamodb.clone(), super::scene::REPLICA);
-    // A table that the stream does not feed, so that there is something to mend.
+    // A table that the stream does not feed, so that there is a difference to repair.
     create_table(&scene.dynamodb, "Elsewhere", &[("user_id", "S"), ("timestamp", "N")]).await;
     streamless.replicas =
         vec![Box::new(DynamoDbSink::new(scene.dynamodb.clone(), "Elsewhere", 1, time::Duration::days(8)))];

@@ -1,4 +1,4 @@
-//! What is really different is mended, by the rule of reconciling.
+//! Repairs: real differences are repaired by the reconciliation rules.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::json;
@@ -6,7 +6,8 @@ use serde_json::json;
 use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, record as record_of, revision, text, user};
 use crate::replication::events::EventBuilder;
 
-/// A scene in which ada is missing, bob different, cleo resurrected, and dan somebody else's.
+/// A scene in which ada is missing, bob is different, cleo is resurrected, and dan's item was written by another
+/// program.
 async fn seed_differences() -> MaintenanceScene {
     let scene = MaintenanceScene::start().await;
     for name in ["ada", "bob", "cleo"] {
@@ -97,7 +98,7 @@ async fn a_replica_of_a_former_stream_is_brought_above_it() {
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("ada", "Ada")).await;
     scene.stack.wait_until_drained().await;
-    // As if the stream had been switched off and on while ada was renamed: a change that no stream tells.
+    // As if the stream had been disabled and re-enabled while ada was renamed: no stream contains the change.
     let mut old = user("ada", "Before the gap");
     let revision_then = format!("{FORMER}#900");
     let revision_then = shared::revision::Revision::parse(&revision_then).unwrap();

@@ -1,4 +1,4 @@
-//! Archived items come back, as creates, and over nothing that lives.
+//! Restores: archived items are written to the table again, as creates, and never replace a live item.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn number(item: &SceneItem, name: &str) -> i64 {
     item[name].as_n().unwrap().parse().unwrap()
 }
 
-/// A user that has expired, with what the API gives an item.
+/// A user that has expired, with the attributes that the API adds to an item.
 fn expiring(user_id: &str, name: &str) -> SceneItem {
     let past = (Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     let mut item = user(user_id, name);
@@ -22,7 +22,7 @@ fn expiring(user_id: &str, name: &str) -> SceneItem {
     item
 }
 
-/// Lets these expire, be archived and be tombstoned.
+/// Lets these users expire, be archived and be replaced by tombstones in the replica.
 pub(super) async fn expired(scene: &MaintenanceScene, users: &[&str], name: &str) {
     for user in users {
         scene.put(SOURCE, expiring(user, name)).await;

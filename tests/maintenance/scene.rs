@@ -1,4 +1,4 @@
-//! A stack and its maintenance function, and hands to make a mess with.
+//! A local stack with its maintenance function, and methods that create differences and failures.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) const SOURCE: &str = "Users";
 pub(crate) const REPLICA: &str = "UsersReplica";
 pub(crate) const FAILURES: &str = "users-failures";
 pub(crate) const ARCHIVE: &str = "users-archive";
-/// The label of a stream that the source had long ago.
+/// The label of a former stream of the source.
 pub(crate) const FORMER: &str = "2020-11-01T08:00:00.000";
 
 pub(crate) type SceneItem = HashMap<String, AttributeValue>;
@@ -65,7 +65,7 @@ impl MaintenanceScene {
         self.dynamodb.put_item().table_name(table).set_item(Some(item)).send().await.unwrap();
     }
 
-    /// Puts so many users of some size into the source.
+    /// Puts this number of users, each with an attribute of the given size, into the source.
     pub(crate) async fn fill(&self, count: usize, filling: usize) {
         let puts = (0..count).map(|n| {
             let mut item = user(&format!("u{n:05}"), "Filled");
@@ -93,7 +93,7 @@ impl MaintenanceScene {
         pages.collect::<Result<Vec<_>, _>>().await.unwrap()
     }
 
-    /// All live items of a table by their user, without what replication adds.
+    /// All live items of a table by user, without the attributes that replication adds.
     pub(crate) async fn live(&self, table: &str) -> HashMap<String, SceneItem> {
         let live = self.items(table).await.into_iter().filter(|item| !item.contains_key("_tombstone_expires_at")).map(
             |mut item| {
@@ -104,7 +104,7 @@ impl MaintenanceScene {
         live.collect()
     }
 
-    /// Everything that the replica holds is lost, its tombstones too.
+    /// Deletes everything in the replica, including its tombstones.
     pub(crate) async fn lose_replica(&self) {
         let users: Vec<String> =
             self.items(REPLICA).await.into_iter().map(|item| item["user_id"].as_s().unwrap().clone()).collect();
@@ -119,12 +119,12 @@ impl MaintenanceScene {
         self.stack.maintenance().unwrap()
     }
 
-    /// Goes about a task to its end, as the state machine does.
+    /// Runs a task to completion, as the state machine does.
     pub(crate) async fn task(&self, order: Value) -> TaskResponse {
         to_its_end(&self.maintenance(), order, Duration::from_mins(1)).await.unwrap()
     }
 
-    /// The lines of a run's reports.
+    /// The entries of a run's reports.
     pub(crate) async fn report(&self, run: &str) -> Vec<Value> {
         let mut lines = Vec::new();
         let reports = self.objects(&format!("reports/{run}/")).await;
@@ -153,7 +153,7 @@ impl MaintenanceScene {
         self.s3.put_object().bucket(FAILURES).key(key).body(body).send().await.unwrap();
     }
 
-    /// Puts an object that Lambda would put for a batch that it gave up; answers its key.
+    /// Puts the object that Lambda writes for a discarded batch; returns its key.
     pub(crate) async fn give_up(&self, function: &str, records: Vec<Value>, as_text: bool) -> String {
         let event = json!({"Records": records});
         let payload = if as_text { json!(event.to_string()) } else { event };
@@ -173,19 +173,19 @@ impl MaintenanceScene {
     }
 }
 
-/// A record of the source as its stream of this label would tell it.
+/// A record of the source, as its stream with this label delivers it.
 pub(crate) fn record(told: EventBuilder, label: &str) -> Value {
     let mut record: Value = serde_json::from_str(&told.of_stream(label).record()).unwrap();
     record["eventSourceARN"] = json!(format!("arn:aws:dynamodb:dynoxide:000000000000:table/{SOURCE}/stream/{label}"));
     record
 }
 
-/// What an item's revision is.
+/// The revision of a replica item.
 pub(crate) fn revision(item: &SceneItem) -> Revision {
     Revision::decode(item["_rev"].as_b().unwrap().as_ref()).unwrap()
 }
 
-/// One invocation that has so much time.
+/// Runs one invocation with the given time limit.
 pub(crate) async fn invoke(
     maintenance: &MaintenanceHandler,
     order: &Value,
@@ -196,7 +196,7 @@ pub(crate) async fn invoke(
     maintenance.handle(&payload, &invocation).await
 }
 
-/// Invocations of so much time each, until one answers that it is done.
+/// Runs invocations with the given time limit until the task is done.
 pub(crate) async fn to_its_end(
     maintenance: &MaintenanceHandler,
     mut order: Value,

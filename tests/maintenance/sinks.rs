@@ -1,4 +1,4 @@
-//! A task takes the sinks that it knows for all of them only if the deployment says so.
+//! A task treats the sinks that it is configured with as complete only if the deployment confirms it.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, te
 use crate::relational::store::{empty, sink};
 use crate::replication::events::EventBuilder;
 
-/// `local task`, which is told of PostgreSQL or not.
+/// Runs `local task`, with the URL of PostgreSQL or without.
 async fn task(scene: &MaintenanceScene, order: Value, postgres: Option<&str>) -> Result<TaskOutcome, RunTaskError> {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let stack = &scene.stack;
@@ -40,7 +40,7 @@ fn why<'r>(report: &'r [Value], object: &str, outcome: &str) -> &'r str {
 async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_the_setting() {
     let url = empty().await;
     let scene = MaintenanceScene::with_postgres(TierServer::At(url.clone())).await;
-    // PostgreSQL has no text with a zero in it.
+    // PostgreSQL text cannot store a NUL character (U+0000).
     scene.put(SOURCE, user("zero", "a\u{0}b")).await;
     scene.put(SOURCE, user("ada", "Now")).await;
     scene.stack.wait_until_drained().await;
@@ -67,7 +67,7 @@ async fn a_redrive_keeps_what_failed_in_a_sink_that_it_does_not_know_and_names_t
     }
     assert!(scene.objects(&own).await.is_empty(), "what failed in its own sink alone is its business");
 
-    // With the option that the reason names, nothing is in the way once the cause is gone.
+    // With the option that the reason names, the redrive succeeds once the cause is removed.
     scene.put(SOURCE, user("zero", "mended")).await;
     scene.stack.wait_until_drained().await;
     let order = json!({"task": "redrive", "run_id": "whole", "dry_run": false});
@@ -103,7 +103,7 @@ async fn a_task_that_would_pass_a_sink_over_is_refused_and_the_banner_s_command_
     assert!(!banner::of(&MaintenanceScene::start().await.stack, None).contains("--postgres"));
 }
 
-/// The stack's maintenance, to which Lambda tells this of the replicator.
+/// The maintenance function of the stack, for which Lambda returns this response about the replicator.
 async fn told(scene: &MaintenanceScene, status: StatusCode, error: &'static str, body: Value) -> MaintenanceHandler {
     let answer =
         move || async move { (status, [(HeaderName::from_static("x-amzn-errortype"), error)], axum::Json(body)) };
@@ -157,7 +157,7 @@ async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_
         }
         assert_eq!(scene.objects("aws/").await, [batch.as_str()]);
     }
-    // A cache expires what it lacks, and is none of maintenance's business.
+    // Entries of a cache expire, so maintenance ignores the cache.
     let on =
         json!({"Environment": {"Variables": {"REPLICA_TABLE": REPLICA, "CACHE_URL": "redis://c", "POSTGRES_URL": ""}}});
     let maintenance = told(&scene, StatusCode::OK, "", on.clone()).await;
@@ -165,7 +165,7 @@ async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_
     assert_eq!(invoke(&maintenance, &order, Duration::from_mins(1)).await.unwrap().progress.get("redrive.redriven"), 1);
     assert_eq!(scene.item(REPLICA, "ada").await.unwrap()["name"], text("Ada"));
 
-    // A second replica that the deployment does not write, or not yet, is no fault.
+    // A second replica that the deployment does not write to, or not yet, is not an error.
     let mut more = told(&scene, StatusCode::OK, "", on).await;
     more.replicas.push(Box::new(sink(&empty_and_migrated().await)));
     let answer = invoke(&more, &json!({"task": "backfill"}), Duration::from_mins(1)).await.unwrap();

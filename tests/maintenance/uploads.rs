@@ -1,4 +1,4 @@
-//! A large object is uploaded in the time that its size takes.
+//! Timeouts of uploads: a large object gets time in proportion to its size.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::scene::{ARCHIVE, MaintenanceScene};
 use crate::faults::proxy::{self, HttpFault, ProxiedCall};
 
-/// A slow network, which takes longer for an object than the client waits for a small one.
+/// A slow network, on which a large object takes longer than the client waits for a small one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_large_upload_has_the_time_that_its_size_takes() {
     let scene = MaintenanceScene::start().await;

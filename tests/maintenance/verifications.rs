@@ -1,4 +1,4 @@
-//! What a comparison finds, and what it does not take for a difference.
+//! Comparisons: the differences that a `verify` finds, and the cases that it does not report as differences.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn by_kind<'r>(report: &'r [Value], kind: &str) -> Vec<&'r str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_real_difference_is_told_by_its_kind_and_by_names_without_values() {
     let scene = replicated(&["same", "missing", "buried", "different", "resurrected", "poison"]).await;
-    // The stream is drained: whatever is done to one side now is done behind its back.
+    // The stream is drained: changes to only one side from here on are not replicated.
     scene.delete(REPLICA, "missing").await;
     let mut tombstone = scene.item(REPLICA, "buried").await.unwrap();
     tombstone.remove("name");
@@ -189,7 +189,8 @@ async fn each_item_is_counted_once_however_the_table_is_cut() {
         let mut progress = maintenance::progress::TaskProgress::default();
         for segment in 0..segments {
             let order = json!({"task": "verify", "recheck_after_seconds": 0, "segment": segment, "segments": segments});
-            // So little time that a segment takes several invocations, at a pace that allows a page or two in each.
+            // A short time limit, so that a segment takes several invocations, at a rate that allows a page or two in
+            // each.
             let paced = json!({"max_read_capacity_units": 600 * segments});
             let mut order = order;
             order["max_read_capacity_units"] = paced["max_read_capacity_units"].clone();
