@@ -1,4 +1,4 @@
-//! From the stream's batches to the archive's objects, over the embedded S3.
+//! Archiving: from the stream's batches to the archive's objects, on the embedded S3 engine.
 
 mod failures;
 pub(crate) mod harness;

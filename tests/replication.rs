@@ -1,4 +1,4 @@
-//! What the replicator does with a batch, on real engines: stories of one user, of poison, and of a wrong set-up.
+//! Batches of the replicator on real engines: changes of one user, poison records, and misconfigurations.
 
 pub(crate) mod events;
 mod items;
@@ -120,7 +120,7 @@ async fn a_record_without_a_position_is_put_aside_under_its_digest() {
 #[tokio::test]
 async fn an_item_too_large_with_its_revision_is_put_aside_and_its_neighbours_are_applied() {
     let rig = ReplicationRig::start().await;
-    // 400 KB to the byte without `_rev`, as the source may well hold it.
+    // Exactly 400 KB without `_rev`: the source can store it.
     let fixed = "user_id".len() + "big".len() + "timestamp".len() + 2 + "filling".len();
     let image = format!(
         r#"{{"user_id":{{"S":"big"}},"timestamp":{{"N":"1"}},"filling":{{"S":"{}"}}}}"#,

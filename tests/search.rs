@@ -1,4 +1,4 @@
-//! Search, over rows that the replicator's own sink wrote into a real PostgreSQL.
+//! Search over rows that the replicator's own sink wrote into a real PostgreSQL.
 
 mod answers;
 mod callers;

@@ -13,7 +13,7 @@ use shared::telemetry::STACK_NAME;
 
 /// The functions, by their names in metrics and logs.
 pub(crate) const FUNCTIONS: [&str; 5] = ["api", "search", "replicator", "archiver", "maintenance"];
-/// Those that a stream's event source mapping invokes.
+/// The functions that an event source mapping of a stream invokes.
 const STREAM_FUNCTIONS: [&str; 2] = ["replicator", "archiver"];
 /// The stack that the functions are configured with.
 const STACK: &str = "millrace-blue";
@@ -26,8 +26,8 @@ pub(crate) struct Printed {
     pub(crate) logs: Vec<Value>,
 }
 
-/// The standard output of a function that plays its scenario ([`scenarios`]) in a process of its own, because the logger and
-/// the metrics recorder belong to the process.
+/// Returns the standard output of a function that runs its scenario ([`scenarios`]) in a separate process, because the
+/// logger and the metrics recorder are process-wide.
 pub(crate) fn printed(function: &str) -> &'static Printed {
     static PRINTED: LazyLock<BTreeMap<&str, Printed>> =
         LazyLock::new(|| FUNCTIONS.into_iter().map(|function| (function, run(function))).collect());
@@ -41,13 +41,13 @@ fn run(function: &str) -> Printed {
     let run = Command::new(program).args(scenario).envs(variables).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     assert!(run.status.success(), "{function}: {stdout}\n{stderr}");
-    // The test harness writes lines of its own in between.
+    // The test harness prints lines of its own in between.
     let lines = stdout.lines().filter_map(|line| line.find('{').and_then(|at| serde_json::from_str(&line[at..]).ok()));
     let (metrics, logs): (Vec<Value>, Vec<Value>) = lines.partition(|line: &Value| line["_aws"].is_object());
     Printed { metrics, logs: logs.into_iter().filter(is_own).collect() }
 }
 
-/// Whether a log line is from the functions' own code: libraries and the local stack log, too.
+/// Returns whether a log line is from the functions' own code: libraries and the local stack log, too.
 pub(crate) fn is_own(line: &Value) -> bool {
     let owner = line["target"].as_str().and_then(|target| target.split("::").next()).unwrap_or_default();
     FUNCTIONS.contains(&owner) || ["front", "shared"].contains(&owner)
@@ -63,7 +63,7 @@ fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// The names in a cell of a table; none of a dash.
+/// The names in a cell of a table; none for a dash.
 fn names(cell: &str) -> BTreeSet<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }

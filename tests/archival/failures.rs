@@ -1,4 +1,4 @@
-//! Nothing is acknowledged that S3 has not confirmed.
+//! No record is acknowledged before S3 has confirmed its object.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ async fn a_record_without_a_number_that_quarantine_did_not_take_is_reported_by_i
 #[tokio::test]
 async fn an_hour_that_could_not_be_written_is_reported_by_its_lowest_number() {
     let harness = ArchiverHarness::start().await;
-    // A file where the engine wants the folder of ten o'clock.
+    // A file at the path at which the engine needs a directory for the hour from 10:00.
     let day = harness.root.path().join(harness::ARCHIVE).join("archive/Users/dt=2026-11-22");
     std::fs::create_dir_all(&day).unwrap();
     std::fs::write(day.join("hr=10"), "").unwrap();
@@ -71,7 +71,7 @@ async fn an_hour_that_could_not_be_written_is_reported_by_its_lowest_number() {
 
     std::fs::remove_file(day.join("hr=10")).unwrap();
     assert_eq!(harness.rows().await.len(), 2, "the other hour was written");
-    // Lambda delivers again from the second record on.
+    // Lambda redelivers from the second record on.
     let rest = payload([expired(2, 3600), expired(3, 1), expired(4, 3601)]);
     assert_eq!(harness.handle(&rest).await.unwrap().identifier(), None);
     assert_eq!(harness.rows().await.len(), 4);
@@ -79,7 +79,7 @@ async fn an_hour_that_could_not_be_written_is_reported_by_its_lowest_number() {
 
 #[tokio::test]
 async fn what_is_unfinished_at_the_time_to_stop_is_reported() {
-    // It takes connections and says nothing.
+    // A server that accepts connections and never responds.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let s3 = harness::client(&format!("http://{}", silent.local_addr().unwrap()));
     let archiver = harness::archiver(&[], s3);

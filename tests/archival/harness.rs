@@ -1,4 +1,4 @@
-//! An archiver beside an embedded S3 of its own, and the batches that it is given.
+//! An archiver with its own embedded S3 engine, and batches for it.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -48,20 +48,20 @@ impl ArchiverHarness {
         Self { archiver: archiver(variables, self.s3.clone()), ..self }
     }
 
-    /// The same archiver and buckets after S3 went away.
+    /// Stops S3; returns the archiver.
     pub(crate) async fn without_s3(self) -> Archiver {
         self.engine.stop().await;
         self.archiver
     }
 
-    /// From now on every put into this bucket fails: a file lies where the engine wants its folder.
+    /// Makes every put into this bucket fail: a file is at the path at which the engine needs a directory.
     pub(crate) fn refuse(&self, bucket: &str) {
         let folder = self.root.path().join(bucket);
         std::fs::remove_dir(&folder).unwrap();
         std::fs::write(&folder, "").unwrap();
     }
 
-    /// The bucket is back.
+    /// Lets puts into this bucket succeed again.
     pub(crate) fn accept(&self, bucket: &str) {
         let folder = self.root.path().join(bucket);
         std::fs::remove_file(&folder).unwrap();
@@ -101,7 +101,7 @@ impl ArchiverHarness {
     }
 }
 
-/// The rows of the whole archive.
+/// The rows of the complete archive.
 pub(crate) async fn rows(s3: &Client) -> Vec<ArchivedRow> {
     let mut readers = Vec::new();
     let of_rows = |key: &String| key.starts_with("archive/") || key.starts_with("compacted/");
@@ -125,12 +125,12 @@ pub(crate) async fn get(s3: &Client, bucket: &str, key: &str) -> (Vec<u8>, HashM
     (object.body.collect().await.unwrap().to_vec(), metadata)
 }
 
-/// Reads an object as it is downloaded.
+/// Reads an object as downloaded.
 pub(crate) fn open(key: &str, metadata: &HashMap<String, String>, bytes: Vec<u8>) -> RowReader<Cursor<Vec<u8>>> {
     RowReader::open(key, metadata, KeyNames::new(["user_id", "timestamp"]), Cursor::new(bytes)).unwrap()
 }
 
-/// One attempt a call: these tests say themselves when something comes again.
+/// A client with one attempt per call: these tests retry explicitly.
 pub(crate) fn client(endpoint: &str) -> Client {
     let config = local::clients::s3(endpoint).config().to_builder().retry_config(RetryConfig::disabled());
     Client::from_conf(config.build())
@@ -147,7 +147,7 @@ pub(crate) fn archiver(variables: &[(&str, &str)], s3: Client) -> Archiver {
 
 pub(crate) async fn handle(archiver: &Archiver, batch: &Value, time: Duration) -> Result<BatchResponse, ArchiverError> {
     let event = RawValue::from_string(batch.to_string()).unwrap();
-    // Spawned, because whoever invokes it may run on many threads.
+    // Spawned, because the Lambda runtime may poll the future on several threads.
     let archiver = archiver.clone();
     let invoked = tokio::spawn(async move {
         let stop_at = Instant::now() + time;
@@ -167,12 +167,12 @@ pub(crate) fn payload(records: impl IntoIterator<Item = Value>) -> Value {
     json!({"Records": records.into_iter().collect::<Vec<_>>()})
 }
 
-/// The sequence number of the `n`th record of these tests; as text they do not sort.
+/// The sequence number of the `n`th record in these tests; as text, the numbers do not sort correctly.
 pub(crate) fn sequence(n: u32) -> String {
     (99_999_999_999_999_999_998_u128 + u128::from(n)).to_string()
 }
 
-/// The `n`th user's removal by TTL, so many seconds after half past nine.
+/// The record of the `n`th user's removal by TTL, the given number of seconds after 09:30.
 pub(crate) fn expired(n: u32, seconds: i64) -> Value {
     let mut record = event("user-expired")["Records"][0].take();
     let change = &mut record["dynamodb"];

@@ -1,4 +1,4 @@
-//! Objects that are read in several pieces, and bodies that break off on the way.
+//! Objects that are read in several range requests, and bodies that are truncated.
 
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::maintenance::scene::{ARCHIVE, MaintenanceScene};
 const KEY: &str = "some/object";
 const MIB: usize = 1024 * 1024;
 
-/// Bytes of which no piece is like another.
+/// Bytes in which no two chunks are equal.
 fn bytes(length: usize) -> Vec<u8> {
     let mut state = 88_172_645_463_325_252_u64;
     let mut next = || {

@@ -1,4 +1,4 @@
-//! The whole way: from the table through its stream into the bucket.
+//! End to end: from the table through its stream into the bucket.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use time::macros::datetime;
 
 use super::harness;
 
-/// Puts a user that expires at an epoch second, or never.
+/// Puts a user that expires at this time in epoch seconds, or never.
 async fn put(stack: &LocalStack, user: &str, expires_at: Option<i64>) {
     let number = |text: &str| AttributeValue::N(text.to_owned());
     let mut put = stack.dynamodb().put_item().table_name("Users");
@@ -30,7 +30,7 @@ async fn delete(stack: &LocalStack, user: &str) {
 async fn of_all_that_leaves_the_table_only_what_ttl_removed_reaches_the_archive() {
     let never = Duration::from_hours(24);
     let stack = LocalStack::start(StackOptions { expire_every: never, ..StackOptions::default() }).await.unwrap();
-    // A month ago: TTL passes over what expired more than five years ago.
+    // A month ago: TTL ignores items that expired more than five years ago.
     let expired = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     put(&stack, "alive", None).await;
     put(&stack, "deleted", None).await;

@@ -139,7 +139,7 @@ async fn an_interrupted_redrive_keeps_its_cursor_its_counts_and_its_report() {
     assert_eq!(scene.report("cut").await.len(), 2);
 }
 
-/// Archives two days; the returned function cannot write the output for the second one below the prefix `below`.
+/// The maintenance function, whose writes to the archive below the prefix `below` fail for the second day.
 async fn without_a_second_day(scene: &MaintenanceScene, below: &'static str) -> MaintenanceHandler {
     let second_day = move |call: &ProxiedCall<'_>| {
         let path = call.path.replace("%3D", "=");

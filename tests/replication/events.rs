@@ -1,12 +1,12 @@
-//! Stream events, written as a test tells them.
+//! Builders for the stream events of tests.
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-/// The label of the stream that a test's changes come from, unless it says otherwise.
+/// The label of the stream of a test's changes, unless the test sets another one.
 pub(crate) const LABEL: &str = "2026-11-01T08:00:00.000";
 
-/// One change of a user's record.
+/// A change of a user record.
 #[derive(Debug, Clone)]
 pub(crate) struct EventBuilder {
     pub(crate) user_id: String,
@@ -47,12 +47,12 @@ impl EventBuilder {
         Self::new(user_id, number, RecordKind::Expired)
     }
 
-    /// The same, of another of the table's streams.
+    /// Sets the label of the stream, which may be another stream of the table.
     pub(crate) fn of_stream(self, label: &str) -> Self {
         Self { label: label.to_owned(), ..self }
     }
 
-    /// The same, with the sort key spelled otherwise.
+    /// Sets the sort key, for example in another number format.
     pub(crate) fn at(self, timestamp: &str) -> Self {
         Self { timestamp: timestamp.to_owned(), ..self }
     }
@@ -84,7 +84,7 @@ impl EventBuilder {
     }
 }
 
-/// An image that any sink takes: a whole user record.
+/// An image that every sink accepts: a complete user record.
 pub(crate) fn user(user_id: &str, timestamp: &str, name: &str) -> Value {
     json!({
         "user_id": {"S": user_id}, "timestamp": {"N": timestamp}, "name": {"S": name},
@@ -93,13 +93,13 @@ pub(crate) fn user(user_id: &str, timestamp: &str, name: &str) -> Value {
     })
 }
 
-/// A batch of these changes.
+/// A batch with these changes.
 pub(crate) fn event(told: &[EventBuilder]) -> Box<RawValue> {
     let records: Vec<_> = told.iter().map(EventBuilder::record).collect();
     event_of(&records)
 }
 
-/// A batch of these records, whatever they are.
+/// A batch with these records, valid or not.
 pub(crate) fn event_of(records: &[impl AsRef<str>]) -> Box<RawValue> {
     let records: Vec<_> = records.iter().map(AsRef::as_ref).collect();
     RawValue::from_string(format!(r#"{{"Records":[{}]}}"#, records.join(","))).unwrap()

@@ -1,4 +1,4 @@
-//! Items pass untouched, whatever table they are of: types, numbers, spellings and attributes nobody knows.
+//! Items are replicated unchanged, whatever table they are from: types, numbers, number formats and unknown attributes.
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -6,8 +6,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::events::{EventBuilder, LABEL, event, event_of};
 use super::rig::{ReplicationRig, RigItem, hand_over};
 
-/// Every type that DynamoDB has, in shapes that are lost if a number passes through a float, a set through an
-/// ordered list, or an empty value through a check.
+/// Every type of DynamoDB, with values that would be lost if a number passed through a float, a set through an ordered
+/// list, or an empty value through a check.
 fn every_type() -> RigItem {
     let s = |text: &str| AttributeValue::S(text.to_owned());
     let n = |text: &str| AttributeValue::N(text.to_owned());
@@ -37,7 +37,7 @@ fn every_type() -> RigItem {
     ])
 }
 
-/// What the engine itself makes of an item that the SDK wrote: it spells numbers its own way, as DynamoDB does.
+/// The item as the engine stores it when the SDK writes it: the engine normalizes numbers, as DynamoDB does.
 async fn written_by_the_sdk(rig: &ReplicationRig, table: &str, item: RigItem) -> RigItem {
     let key = ["user_id", "timestamp"].map(|name| (name.to_owned(), item[name].clone()));
     rig.dynamodb.put_item().table_name(table).set_item(Some(item)).send().await.unwrap();

@@ -1,4 +1,4 @@
-//! What is logged of a batch: positions and counts, and never what an item holds.
+//! Log lines about a batch: they contain positions and counts, and never the values of an item.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::events::{EventBuilder, LABEL, event_of};
 use super::rig::{ReplicationRig, hand_over};
 use crate::log_capture::logged;
 
-/// Somebody's data, which poison carries in places where an error message would quote it.
+/// Personal data that poison records contain at positions that an error message would quote.
 const SECRET: &str = "ada@example.com";
 
 #[tokio::test]
@@ -16,7 +16,7 @@ async fn what_poison_holds_is_in_quarantine_and_not_in_the_log() {
         format!(r#"{{"user_id":{{"S":"{user_id}"}},"timestamp":{{"N":"1"}},"score":{score}}}"#)
     };
     let records = [
-        // serde names a variant that it does not know, DynamoDB a text that is no number and a set's members.
+        // serde quotes an unknown variant, and DynamoDB quotes text that is not a number and the members of a set.
         EventBuilder::named(SECRET, 1, "Ada")
             .record()
             .replace(&format!(r#"{{"S":"{SECRET}"}}"#), &format!(r#""{SECRET}""#)),

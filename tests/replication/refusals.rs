@@ -1,4 +1,4 @@
-//! A wrong set-up is refused by name, and never mistaken for poison: nothing of it goes to quarantine.
+//! A misconfiguration is reported by name and never treated as poison: none of its records is quarantined.
 
 use replicator::ReplicatorError;
 use serde_json::value::RawValue;
@@ -14,7 +14,7 @@ async fn a_payload_that_is_no_stream_event_fails_the_invocation() {
     assert!(matches!(fault, ReplicatorError::NotAStreamEvent(_)) && fault.to_string().contains("Records"), "{fault}");
 }
 
-/// What Lambda shows of a failed invocation, by the conversion that the runtime does.
+/// The error that Lambda shows for a failed invocation, converted as the runtime does.
 fn shown(fault: &ReplicatorError) -> serde_json::Value {
     serde_json::to_value(shared::aws::diagnostic(fault.name(), fault)).unwrap()
 }
@@ -141,7 +141,7 @@ async fn an_image_of_another_item_than_its_record_names_is_poison_and_written_no
         foreign(1, "intruder", "1").record(),
         foreign(2, "a", "2").record(),
         EventBuilder::named("b", 3, "Bob").record(),
-        // The same number in another spelling is the same item.
+        // The same number in another format is the same item.
         EventBuilder::image("c", 4, &super::events::user("c", "1.0", "Cleo").to_string()).record(),
         deleted,
     ];

@@ -1,4 +1,4 @@
-//! The replicator between two real engines, without a stream: a test tells it what the stream delivered.
+//! The replicator between two real engines, without a stream: tests pass it the batches directly.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 pub(crate) const REPLICA: &str = "UsersReplica";
 pub(crate) const FAILURES: &str = "users-failures";
-/// When every invocation of the rig is.
+/// The time of every invocation, in seconds since the epoch.
 pub(crate) const NOW: i64 = 1_800_000_000;
 
 /// An item as the SDK reads it.
@@ -37,7 +37,8 @@ pub(crate) struct ReplicationRig {
 }
 
 impl ReplicationRig {
-    /// Two engines with the replica's table, of the key `user_id` (S) and `timestamp` (N), and the failure bucket.
+    /// Starts two engines with the replica's table, whose key is `user_id` (S) and `timestamp` (N), and the failure
+    /// bucket.
     pub(crate) async fn start() -> Self {
         let root = TempDir::new().unwrap();
         let dynamodb = local::dynamodb::DynamoDbEngine::start(listener().await, None).await.unwrap();
@@ -53,39 +54,39 @@ impl ReplicationRig {
         rig
     }
 
-    /// Creates a table of this key and answers its ARN.
+    /// Creates a table with this key and returns its ARN.
     pub(crate) async fn create_table(&self, table: &str, key: &[(&str, &str)]) -> String {
         create_table(&self.dynamodb, table, key).await
     }
 
-    /// The function as configured by its environment.
+    /// The function as its environment configures it.
     pub(crate) fn replicator(&self) -> ReplicatorHandler {
         self.replicator_over(REPLICA)
     }
 
-    /// The function with another table for its replica.
+    /// The function with another table as its replica.
     pub(crate) fn replicator_over(&self, table: &str) -> ReplicatorHandler {
         connect(table, self.dynamodb.clone(), self.s3.clone())
     }
 
-    /// The function with a client of the replica that the test has spoiled.
+    /// The function with a modified client for the replica.
     pub(crate) fn replicator_through(&self, dynamodb: aws_sdk_dynamodb::Client) -> ReplicatorHandler {
         connect(REPLICA, dynamodb, self.s3.clone())
     }
 
     /// The function with a failure bucket that cannot be reached.
     pub(crate) fn replicator_without_a_bucket(&self) -> ReplicatorHandler {
-        // Nothing listens on port 1; without retries the refusal is immediate.
+        // No server listens on port 1; without retries the failure is immediate.
         let s3 = clients::s3("http://127.0.0.1:1").config().to_builder().retry_config(RetryConfig::disabled());
         connect(REPLICA, self.dynamodb.clone(), aws_sdk_s3::Client::from_conf(s3.build()))
     }
 
-    /// The function over sinks of the test's own.
+    /// The function with the given sinks.
     pub(crate) fn replicator_with(&self, sinks: Vec<Box<dyn Sink>>) -> ReplicatorHandler {
         ReplicatorHandler::new(sinks, Quarantine::new(self.s3.clone(), FAILURES.to_owned(), "replicator"))
     }
 
-    /// What stands in the replica under the key of a user.
+    /// The item in the replica under the key of a user.
     pub(crate) async fn item(&self, user_id: &str, timestamp: &str) -> Option<RigItem> {
         let read = self.dynamodb.get_item().table_name(REPLICA).consistent_read(true);
         let read = read.key("user_id", AttributeValue::S(user_id.to_owned()));
@@ -116,7 +117,7 @@ fn connect(table: &str, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Clie
     replicator::connect(&ReplicatorConfig::parse(&environment).unwrap(), dynamodb, None, None, s3)
 }
 
-/// Creates a table of this key and answers its ARN.
+/// Creates a table with this key and returns its ARN.
 pub(crate) async fn create_table(client: &aws_sdk_dynamodb::Client, table: &str, key: &[(&str, &str)]) -> String {
     let mut create = client.create_table().table_name(table).billing_mode(BillingMode::PayPerRequest);
     for ((name, kind), role) in key.iter().zip([KeyType::Hash, KeyType::Range]) {
@@ -132,7 +133,7 @@ async fn listener() -> TcpListener {
     TcpListener::bind(("127.0.0.1", 0)).await.unwrap()
 }
 
-/// An invocation with a minute to go.
+/// An invocation with a minute left.
 pub(crate) fn invocation() -> Invocation {
     invocation_within(Duration::from_mins(1))
 }
@@ -142,7 +143,7 @@ pub(crate) fn invocation_within(remaining: Duration) -> Invocation {
     Invocation { now, deadline: Instant::now() + remaining, request_id: "request-1".to_owned() }
 }
 
-/// Hands a batch over, which must come back answered.
+/// Invokes the function with a batch; panics if the invocation fails.
 pub(crate) async fn hand_over(replicator: &ReplicatorHandler, event: &RawValue) -> BatchResponse {
     replicator.handle(event, &invocation()).await.unwrap()
 }

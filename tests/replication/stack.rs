@@ -1,4 +1,4 @@
-//! The whole way on one machine: a write to the table, the stream, the mapping, the function, the replica.
+//! End to end on one machine: a write to the table, the stream, the mapping, the function, the replica.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ async fn items(client: &Client, table: &str) -> BTreeMap<String, RigItem> {
     items
 }
 
-/// The replica as its readers take it: without tombstones and without revisions.
+/// The replica as its readers see it: without tombstones and without revisions.
 async fn replica(client: &Client) -> BTreeMap<String, RigItem> {
     let mut items = items(client, REPLICA).await;
     items.retain(|_, item| !item.contains_key("_tombstone_expires_at"));
@@ -82,7 +82,7 @@ async fn an_expired_user_is_gone_from_the_replica_too() {
     let stack = LocalStack::start(StackOptions::default()).await.unwrap();
     let client = stack.dynamodb();
     let mut expired = user("bob", "Bob");
-    // Not longer ago: TTL passes over what expired more than five years ago.
+    // Not longer ago: TTL ignores items that expired more than five years ago.
     let past = shared::clock::Clock::system().now() - time::Duration::days(30);
     expired.insert("expires_at".to_owned(), AttributeValue::N(past.unix_timestamp().to_string()));
     put(&client, expired).await;

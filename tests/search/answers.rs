@@ -1,4 +1,4 @@
-//! Summaries, counts, and how fresh all of it is.
+//! Summaries, counts, and the freshness of the results.
 
 use serde_json::json;
 
@@ -91,7 +91,7 @@ async fn every_answer_says_how_fresh_it_is() {
     assert_eq!(scene.search.get(search).await.json["as_of"], json!(null));
     apply(&scene.store.sink, &[ScenePerson::named("ada", "Ada").told(1)]).await;
     assert_eq!(scene.search.get(search).await.json["as_of"], AS_OF);
-    // A later change: a delete is one, too.
+    // A later change; a delete counts, too.
     apply(&scene.store.sink, &[EventBuilder::deleted("ada", 2)]).await;
     scene.store.client.execute("update users set changed_at = changed_at + interval '1.5 s'", &[]).await.unwrap();
     let answer = scene.search.get(search).await;
@@ -118,7 +118,7 @@ async fn an_item_that_is_no_user_is_left_out_and_does_not_end_the_list() {
     assert_eq!((summary.status, summary.problem()), (500, "corrupt-record"));
 }
 
-/// As much as a record may have, nearly.
+/// Almost the maximum size of a record.
 const LARGE: usize = 390_000;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +139,8 @@ async fn a_page_of_large_records_is_bounded_in_bytes_and_so_is_what_is_read_for_
         assert_eq!(page.status, 200, "{}", &page.text[..page.text.len().min(500)]);
         let quoted = serde_json::to_string(&page.text).unwrap().len();
         assert!(quoted < 6 * 1024 * 1024, "a Lambda function's answer has at most 6 MB: {quoted}");
-        // Of 39 MB; what is on its way when the page is full is in the buffers of two connections.
+        // The rows have 39 MB in total; when the page is full, rows in transit remain in the buffers of two
+        // connections.
         let read = line.answered_bytes() - before;
         assert!(read < 20 * 1024 * 1024, "{read} bytes were read for a page of {quoted}");
         assert!(!ids(&page).is_empty());

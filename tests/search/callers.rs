@@ -1,4 +1,4 @@
-//! Who may ask what: the same door as the API's.
+//! Authorization of search: the same rules as in the API.
 
 use axum::body::Body;
 use http::Request;
@@ -11,7 +11,8 @@ use crate::users_api::service::{ApiHandle, ServiceResponse};
 
 const NEXT: &str = "/search/users?limit=1";
 
-/// Asks as API Gateway does for somebody whose token has this subject and scope; without one for nobody.
+/// Sends a request as API Gateway does for a caller whose token has this subject and scope; `None` is an
+/// unauthenticated caller.
 async fn ask(search: &ApiHandle, path: &str, caller: Option<(&str, &str)>) -> ServiceResponse {
     let mut request = Request::builder().uri(path).header("authorization", "Bearer nobody.reads.this");
     if let Some((subject, scope)) = caller {

@@ -1,4 +1,4 @@
-//! API Gateway's payload, as the function takes it.
+//! API Gateway's payload, as the function receives it.
 
 use super::scene::{ScenePerson, SearchScene, ids, over};
 use crate::users_api::events::hand_over;

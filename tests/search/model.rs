@@ -1,4 +1,4 @@
-//! What search should find, worked out record by record in memory: nothing of it is SQL.
+//! A model of search that computes the expected results record by record in memory, without SQL.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -9,7 +9,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::scene::{NOW, ScenePerson};
 
-/// People who collide in everything that is asked for, so that questions find some and orders have ties.
+/// People who share the values that queries ask for, so that queries find some of them and sort orders have ties.
 pub(crate) fn person() -> impl Strategy<Value = ScenePerson> {
     let names = [
         "Ada Byron",
@@ -59,7 +59,7 @@ pub(crate) fn person() -> impl Strategy<Value = ScenePerson> {
     )
 }
 
-/// A condition: the parameter, and what it means.
+/// A condition: the query parameter and its value.
 #[derive(Clone, Debug)]
 pub(crate) enum ModelQuery {
     Status(String),
@@ -194,13 +194,13 @@ fn number(value: &Value) -> Option<f64> {
     value["N"].as_str()?.parse().ok()
 }
 
-/// Without case and in one spelling: the small letters of each letter's capitals, composed.
+/// The text case-folded and in canonical form: the lower case of each letter's upper case, composed (NFC).
 fn folded(text: &str) -> String {
     let capitals = text.nfd().flat_map(char::to_uppercase);
     capitals.flat_map(char::to_lowercase).nfc().collect()
 }
 
-/// Whether a name has each word that is asked for, or one like it.
+/// Returns whether the name contains, for each word of the query, that word or a similar one.
 fn is_like(name: &str, asked: &str) -> bool {
     let words = |text: &str| -> Vec<Vec<char>> {
         let words = text.split([' ', '_', ',', '.']).map(|word| folded(word).chars().filter(|c| *c != '\'').collect());
@@ -214,7 +214,8 @@ fn is_like(name: &str, asked: &str) -> bool {
     !asked.is_empty() && asked.iter().all(|asked| name.iter().any(|word| differ_by_a_letter_at_most(asked, word)))
 }
 
-/// One that is missing, added, replaced or moved: without it they are the same.
+/// Returns whether two words are equal or differ by one letter that is missing, added, replaced or moved: without that
+/// letter they are equal.
 fn differ_by_a_letter_at_most(one: &[char], other: &[char]) -> bool {
     let without_one = |word: &[char]| -> BTreeSet<Vec<char>> {
         let removed =
@@ -224,13 +225,13 @@ fn differ_by_a_letter_at_most(one: &[char], other: &[char]) -> bool {
     !without_one(one).is_disjoint(&without_one(other))
 }
 
-/// A sort and whether it ascends.
+/// A sort field, and whether the order is ascending.
 pub(crate) fn sorted() -> impl Strategy<Value = (&'static str, bool)> {
     (proptest::sample::select(vec!["updated_at", "created_at", "timestamp", "name", "user_id"]), any::<bool>())
 }
 
 fn compare(sort: &str, one: &ScenePerson, other: &ScenePerson) -> Ordering {
-    // Nothing is above everything, as in PostgreSQL.
+    // A missing value sorts after every other one, as in PostgreSQL.
     let nothing_last = |second: Option<i64>| second.unwrap_or(i64::MAX);
     let first = match sort {
         "updated_at" => nothing_last(one.updated_at).cmp(&nothing_last(other.updated_at)),
@@ -242,7 +243,7 @@ fn compare(sort: &str, one: &ScenePerson, other: &ScenePerson) -> Ordering {
     first.then_with(|| (&one.id, one.timestamp).cmp(&(&other.id, other.timestamp)))
 }
 
-/// What is found, in order.
+/// The ids of the people that a query finds, in order.
 pub(crate) fn found(people: &[ScenePerson], asked: &[ModelQuery], sort: &str, ascends: bool) -> Vec<String> {
     let live = |person: &&ScenePerson| person.expires_at.is_none_or(|expires| expires > NOW.unix_timestamp());
     let mut found: Vec<_> = people.iter().filter(live).filter(|p| asked.iter().all(|asked| asked.holds(p))).collect();

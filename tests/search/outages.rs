@@ -1,4 +1,4 @@
-//! The reader gone, the writer gone, questions that take too long.
+//! Outages of the reader and of the writer, and queries that take too long.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ async fn a_reader_that_comes_back_is_asked_again() {
     )
     .await
     .unwrap();
-    // The reader holds nobody, so who answers can be told.
+    // The reader's database is empty, so the response shows which server it is from.
     let search = over(&[("POSTGRES_URL", line.url()), ("POSTGRES_READER_URL", &server.url())]);
     assert_eq!(ids(&search.get(ALL).await), [""; 0]);
     server.kill();
@@ -98,7 +98,7 @@ async fn a_question_that_takes_too_long_is_given_up_and_not_put_to_the_writer() 
     let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
     assert_eq!(search.get(ALL).await.status, 200);
-    // Whoever holds the table keeps every question waiting.
+    // The lock on the table makes every query wait.
     let other = connect(&scene.store.url).await;
     other.batch_execute("begin; lock table users in access exclusive mode").await.unwrap();
     let started = Instant::now();
@@ -110,7 +110,7 @@ async fn a_question_that_takes_too_long_is_given_up_and_not_put_to_the_writer() 
     assert_eq!(search.get(ALL).await.status, 200, "the next question is a new one");
 }
 
-/// A URL at which somebody takes connections and says nothing.
+/// The URL of a server that accepts connections and never responds.
 async fn silent() -> (tokio::net::TcpListener, String) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://{NAME}@{}/{NAME}", listener.local_addr().unwrap());

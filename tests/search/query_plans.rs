@@ -1,4 +1,4 @@
-//! How questions are answered over many rows: by an index, and where a page begins.
+//! Query plans over many rows: queries use an index, and so does the start of a page.
 
 use search::statement;
 use tokio_postgres::Client;
@@ -8,7 +8,7 @@ use super::scene::{NOW, SearchScene};
 
 const ROWS: i64 = 60_000;
 
-/// Rows as the sink would write them, made by the server itself.
+/// Inserts rows like those of the sink; the server generates them.
 async fn fill(client: &Client) {
     let made = format!(
         "insert into users (user_id, \"timestamp\", revision, name, email, status, attributes, version, created_at, \
@@ -77,8 +77,8 @@ async fn every_filter_that_has_an_index_is_answered_by_it_and_a_page_begins_wher
     assert!(entered.contains("ROW(\"timestamp\", user_id)") && !plan.contains("Sort"), "{plan}");
 }
 
-/// Without statistics of the index's expression PostgreSQL takes every beginning for one name in two hundred, and would look
-/// among the newest for one that is nearly unique.
+/// Without statistics on the index expression, PostgreSQL estimates that every prefix matches one name in 200, and for
+/// a prefix that is nearly unique it would scan the records from the newest on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_beginning_that_few_names_have_is_looked_up_though_all_names_begin_alike() {
     let scene = SearchScene::of(&[]).await;

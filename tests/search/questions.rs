@@ -1,4 +1,4 @@
-//! Every filter, order and cursor, against what a walk through memory finds.
+//! Every filter, sort order and cursor, compared with the model's results in memory.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +59,8 @@ async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
     let names = ["Ada Lovelace", "Ada Lovelace King", "Adam Lovelace", "Grace Hopper", "Lovelace Ada"];
     let people: Vec<_> = (0..).zip(names).map(|(n, name)| ScenePerson::named(&format!("p{n}"), name)).collect();
     let scene = SearchScene::of(&people).await;
-    // The order of words is irrelevant to similarity: the two that have all of them tie, by identifier from the top.
+    // The order of words is irrelevant to similarity: the two names with both words tie and are sorted by descending
+    // identifier.
     assert_eq!(scene.find("name_like=ada%20lovelace").await, ["p4", "p0", "p2", "p1"]);
     let first = scene.search.get("/search/users?name_like=ada%20lovelace&limit=2").await;
     let next = first.json["next_cursor"].as_str().unwrap();
@@ -130,7 +131,8 @@ async fn names_and_domains_are_found_in_whatever_case_and_unicode_spelling() {
     let composed = person("composed", "Zoë Strauss", "a@example.com");
     assert_eq!(apply(&scene.store.sink, &[composed.told(100)]).await.applied, 1);
     assert_eq!(scene.find("name_prefix=zo%C3%AB&sort=name").await, ["composed", "zoe"], "one name for the order, too");
-    // An email that the API refuses is not read as a user's, and yet counted, in whatever spelling.
+    // An email that the API would reject is not returned as a user's email, and yet its domain is counted, in any
+    // format.
     let others = [person("one", "One", "a@BÜCHER.example"), person("two", "Two", "\"@\"@bu\u{308}cher.example")];
     let told: Vec<_> = (101..).zip(&others).map(|(number, person)| person.told(number)).collect();
     assert_eq!(apply(&scene.store.sink, &told).await.applied, 2);

@@ -1,4 +1,4 @@
-//! A database with people in it, and search over it.
+//! A database with people, and search over it.
 
 use local::postgres::NAME;
 use search::config::SearchConfig;
@@ -13,10 +13,10 @@ use crate::replication::events::EventBuilder;
 use crate::users_api::service::{ApiHandle, ServiceResponse};
 
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
-/// When every change of these stories happened, by the stream.
+/// The time of every change in these tests, according to the stream.
 pub(crate) const AS_OF: &str = "2027-01-15T07:59:59.000Z";
 
-/// A record of a user as the table holds it.
+/// A user record as the table stores it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ScenePerson {
     pub(crate) id: String,
@@ -24,10 +24,10 @@ pub(crate) struct ScenePerson {
     pub(crate) name: String,
     pub(crate) email: Option<String>,
     pub(crate) status: Option<String>,
-    /// DynamoDB JSON of `attributes`.
+    /// The DynamoDB JSON of `attributes`.
     pub(crate) attributes: Option<Value>,
     pub(crate) expires_at: Option<i64>,
-    /// Seconds, both; another program may have left them out.
+    /// The times of creation and of the last update, in seconds; another program may have omitted them.
     pub(crate) created_at: Option<i64>,
     pub(crate) updated_at: Option<i64>,
 }
@@ -79,7 +79,7 @@ impl SearchScene {
         Self { store, search }
     }
 
-    /// The identifiers that a question finds, in order.
+    /// The identifiers that a query finds, in order.
     pub(crate) async fn find(&self, question: &str) -> Vec<String> {
         let answer = self.search.get(&format!("/search/users?{question}")).await;
         assert_eq!(answer.status, 200, "{question}: {}", answer.text);
@@ -91,7 +91,7 @@ pub(crate) fn ids(answer: &ServiceResponse) -> Vec<String> {
     answer.json["users"].as_array().unwrap().iter().map(|user| user["user_id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Search at [`NOW`] in this environment.
+/// Search at [`NOW`] with these environment variables.
 pub(crate) fn over(variables: &[(&str, &str)]) -> ApiHandle {
     let key = "test:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
     let usual = [("AUTH", "none"), ("CURSOR_KEYS", key)];
@@ -100,7 +100,7 @@ pub(crate) fn over(variables: &[(&str, &str)]) -> ApiHandle {
     ApiHandle(search::app(&config, None, Clock::fixed(NOW)))
 }
 
-/// A URL at which nobody listens.
+/// The URL of a port on which no server listens.
 pub(crate) async fn nobody() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("postgres://{NAME}@{}/{NAME}", listener.local_addr().unwrap())

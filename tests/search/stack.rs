@@ -1,4 +1,4 @@
-//! The whole way: written through the API, streamed, replicated, and found.
+//! End to end: written through the API, streamed, replicated, and found.
 
 use bytes::Bytes;
 use http::Request;

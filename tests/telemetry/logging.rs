@@ -51,7 +51,7 @@ fn log_calls(code: &str) -> Vec<Vec<&str>> {
     calls.map(arguments).collect()
 }
 
-/// What is between the commas of the outermost level, up to the parenthesis that closes it.
+/// The parts of the text that are separated by commas at the outermost level, up to the closing parenthesis.
 fn arguments(text: &str) -> Vec<&str> {
     let (mut arguments, mut start, mut depth) = (Vec::new(), 0, 0);
     let mut quoted = false;
@@ -78,7 +78,7 @@ fn arguments(text: &str) -> Vec<&str> {
     arguments
 }
 
-/// The name of the field that an argument of a log call gives; none of the message.
+/// The name of the field that an argument of a log call sets; `None` for the message.
 fn field(argument: &str) -> Option<&str> {
     if argument.is_empty() || argument.starts_with('"') {
         return None;
@@ -178,7 +178,7 @@ fn stream_functions_use_the_same_keys_for_a_batch_that_is_redelivered() {
         for line in partial {
             assert_eq!(line["level"], "WARN", "{line}");
             assert!(line["batch.failed"].as_u64().unwrap() > 0 && line["error"].is_string(), "{line}");
-            // A sequence number, or the whole batch.
+            // The batch is redelivered from a sequence number, or completely.
             let sequence = line["batch.retry_from_sequence"].as_str();
             assert_eq!(line["batch.retry_all"], sequence.is_none(), "{line}");
             assert!(sequence.is_none_or(|digits| digits.bytes().all(|digit| digit.is_ascii_digit())), "{line}");

@@ -1,4 +1,4 @@
-//! The metrics: those that the functions print and those of docs/metrics.md are those of the registry.
+//! The metrics that the functions print and those that docs/metrics.md lists are the metrics of the registry.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ fn directive(document: &Value) -> (Vec<&Value>, Vec<&str>) {
     (directive["Metrics"].as_array().unwrap().iter().collect(), dimensions)
 }
 
-/// The metrics that a function prints: names, and the names of their dimensions without those of every metric.
+/// The metrics that a function prints: their names, and the names of the dimensions that not every metric has.
 pub(crate) fn printed_by(function: &str) -> BTreeSet<(String, BTreeSet<String>)> {
     let mut metrics = BTreeSet::new();
     for document in &printed(function).metrics {

@@ -1,4 +1,5 @@
-//! What each function does while its standard output is read: all that it counts, and its warnings and errors.
+//! The scenario that each function runs while its standard output is read: it emits every metric, and logs warnings and
+//! errors.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::replication::rig::{self, ReplicationRig, hand_over, invocation, sampl
 use crate::search::scene::{nobody, over};
 use crate::users_api::service::{ApiHandle, NOW, UsersService, config};
 
-/// The variable that names the function whose scenario a child process plays.
+/// The environment variable that names the function whose scenario a child process runs.
 pub(super) const FUNCTION: &str = "MILLRACE_TELEMETRY_OF";
 pub(super) const REQUEST_ID: &str = "request-1";
 
@@ -47,7 +48,7 @@ async fn every_function_prints_metrics_and_logs() {
     telemetry.flush(REQUEST_ID);
 }
 
-/// A miss, a hit, a request over the quota, a cache that is gone, and a table that does not exist.
+/// A miss, a hit, a request over the quota, an unavailable cache, and a table that does not exist.
 async fn api() {
     let server = CacheServer::start().await.unwrap();
     let url = server.url();
@@ -65,7 +66,7 @@ async fn api() {
     assert_eq!(elsewhere.get("/users/ada/7").await.status, 500);
 }
 
-/// A request without the database, and one while it is gone.
+/// A request that does not need the database, and one while the database is unavailable.
 async fn search() {
     let (writer, reader) = (nobody().await, nobody().await);
     let search = over(&[("POSTGRES_URL", &writer), ("POSTGRES_READER_URL", &reader)]);
@@ -73,7 +74,7 @@ async fn search() {
     assert_eq!(search.get("/search/users").await.status, 503);
 }
 
-/// Every outcome of a change, a sink that fails, a batch that is redelivered, and a failure bucket that is gone.
+/// Every outcome of a change, a sink that fails, a batch that is redelivered, and a failure bucket that is unavailable.
 async fn replicator() {
     const SECOND: &str = "SecondReplica";
     let rig = ReplicationRig::start().await;
