@@ -1,36 +1,37 @@
-//! The layering: imports point only downwards, `main.rs` only wires, and file names say what they contain.
+//! The layering of the source code: dependencies point only downwards, `main.rs` contains only wiring, and file names
+//! describe the contents.
 //!
-//! Every source file has a room in [`LAYERS`]; a file without one fails the test, so that whoever adds it says where
-//! it belongs. ARCHITECTURE.md draws the same table.
+//! [`LAYERS`] assigns a layer to every source file; a file without one fails the test, so that its author has to choose
+//! a layer. ARCHITECTURE.md contains the same table.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a module stands. An arrow may point to a lower room, never up, nor across between deciding and applying.
+/// The layer of a module. A dependency may point to a lower layer, never up, and never between decisions and adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SourceLayer {
-    /// Process plumbing: for wiring alone.
+    /// Process-wide setup, used by composition roots only.
     Runtime,
-    /// L0.
+    /// L0: domain types.
     Domain,
-    /// L1: a foreign shape and our words.
+    /// L1: conversions between an external format and the domain types.
     Codec,
-    /// L2: pure.
+    /// L2: pure functions.
     Decision,
-    /// L2: changes the world.
+    /// L2: I/O.
     Adapter,
-    /// L3: read, decide, apply, answer.
+    /// L3: reads, decides, applies, and responds.
     Application,
-    /// L4: clients built once, then handed over.
+    /// L4: creates the clients once and passes them on.
     CompositionRoot,
-    /// L5: sees everything.
+    /// L5: may depend on every layer.
     DevTool,
 }
 
 use SourceLayer::{Adapter, Application, Codec, CompositionRoot, Decision, DevTool, Domain, Runtime};
 
-/// Crate, module, room. A module's submodules stand in its room.
+/// Crate, module, layer. The submodules of a module are in its layer.
 const LAYERS: &[(&str, &str, SourceLayer)] = &[
     ("shared", "user", Domain),
     ("shared", "revision", Domain),
@@ -187,7 +188,7 @@ pub(crate) fn sources() -> Vec<SourceFile> {
     sources
 }
 
-/// Without comments, and without the tests: they may look at anything.
+/// The code of a file without comments and without its unit tests, which may depend on everything.
 pub(crate) fn code(source: &SourceFile) -> String {
     let production = source.text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
@@ -199,7 +200,7 @@ pub(crate) fn is_test(source: &SourceFile) -> bool {
         || source.path.components().any(|part| part.as_os_str() == "tests")
 }
 
-/// The modules of crate `krate` (`crate` for the file's own) that the code names, in paths and in use groups.
+/// The modules of crate `krate` (`crate` for the file's own crate) that the code names, in paths and in use groups.
 fn named(code: &str, krate: &str) -> BTreeSet<String> {
     let prefix = format!("{krate}::");
     let mut modules = BTreeSet::new();
@@ -275,14 +276,14 @@ fn imports_point_only_downwards() {
                 if own && module == source.module {
                     continue;
                 }
-                // A capital letter is an item that the crate's root shows: wiring.
+                // A capitalized name is an item that the crate root exports, so it belongs to the composition root.
                 let to =
                     if module.starts_with(char::is_uppercase) { Some(CompositionRoot) } else { layer(krate, &module) };
                 let arrow = format!("{} ({from:?}) → {krate}::{module}", source.path.display());
                 match to {
                     Some(to) if may_import(from, to) => {}
                     Some(to) => wrong.push(format!("{arrow} ({to:?})")),
-                    // A function of the crate's root, seen by wiring and the machine.
+                    // A function of the crate root, which only composition roots and dev tools may use.
                     None if matches!(from, CompositionRoot | DevTool) => {}
                     None => wrong.push(format!("{arrow}, which is assigned to no layer")),
                 }

@@ -1,5 +1,5 @@
-//! docs/GUARANTEES.md is a contract: every promise is numbered, names tests that exist, and has one of its own number here:
-//! `cargo test -p tests guarantee_07`.
+//! docs/GUARANTEES.md is a contract: every guarantee is numbered, names tests that exist, and has one test with its
+//! number in this module: `cargo test -p tests guarantee_07`.
 
 mod api;
 mod archive;
@@ -20,7 +20,8 @@ fn tests_of(folder: &Path, names: &mut BTreeSet<String>) {
             tests_of(&path, names);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();
-            // A test's name is on the first `fn` line after its attribute; a law of a suite has none of its own.
+            // A test's name is on the first `fn` line after its attribute; the properties of a contract suite have no
+            // attribute.
             let functions = text.lines().filter_map(|line| line.trim_start().split_once("fn "));
             names.extend(functions.filter_map(|(_, rest)| rest.split(['(', '<']).next()).map(str::to_owned));
         }
@@ -52,7 +53,7 @@ fn every_promise_names_tests_that_exist_and_has_one_of_its_number() {
     assert_eq!(of_a_number, numbers, "each promise has one test of its number, and each of those its promise");
 }
 
-/// A numbered list's items stand on lines that begin with their number.
+/// The items of a numbered list; an item begins on a line that starts with its number.
 fn paragraphs(block: &str) -> Vec<String> {
     let mut items: Vec<String> = Vec::new();
     for line in block.lines() {

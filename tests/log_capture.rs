@@ -1,4 +1,4 @@
-//! What a test logs: [`logged`].
+//! Capture of the log lines of a test ([`logged`]).
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ thread_local! {
     static TAKEN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-/// Writes to whoever takes the log of this thread.
+/// Writes to the buffer that captures this thread's log, if there is one.
 struct ThreadLog;
 
 impl Write for ThreadLog {
@@ -30,9 +30,12 @@ impl Write for ThreadLog {
     }
 }
 
-/// What this thread logs meanwhile, down to `INFO`, a JSON line each, with the fields of docs/logging.md. The subscriber is the process's: those of single
-/// threads, started and ended side by side, now and then miss lines, since what nobody listens to is remembered
-/// process-wide. What a thread logs of which nobody takes the log costs next to nothing.
+/// Returns the log lines of this thread while the future runs, from level `INFO` on, one JSON object each, with the
+/// fields of docs/logging.md.
+///
+/// The subscriber is process-wide: per-thread subscribers that start and end concurrently sometimes miss lines, because
+/// the information that no subscriber is interested in a call site is cached for the whole process. Logging in a thread
+/// whose log is not captured costs almost nothing.
 pub(crate) async fn logged(doing: impl Future<Output = ()>) -> Vec<String> {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {

@@ -1,4 +1,4 @@
-//! The acceptance tests: one binary, every test on engines of its own.
+//! The acceptance tests: one binary, in which every test has its own engines.
 
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on is a failed test, in a helper as well")]
 
@@ -20,6 +20,7 @@ mod telemetry;
 mod template;
 mod users_api;
 
-/// As the functions have it (docs/benchmarks.md): histories are mostly many small things that come and go.
+/// The allocator of the functions (docs/benchmarks.md): the simulations mostly make many small, short-lived
+/// allocations.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,4 +1,4 @@
-//! The PostgreSQL of this machine, which the stories of the relational tier run on.
+//! The PostgreSQL server of this machine, on which the tests of the relational tier run.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use local::postgres::{NAME, PlannedServer, PostgresServer};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_postgres::{Client, NoTls};
 
-/// A server of the test's own, which it may kill.
+/// Starts a separate server, which the test may kill.
 pub(crate) async fn server() -> PostgresServer {
     PlannedServer::new()
         .unwrap_or_else(|error| panic!("{error}"))
@@ -53,7 +53,7 @@ async fn a_database_is_copied_from_another() {
     let client = connect(&server.url()).await;
     client.batch_execute("create table kept (n int); insert into kept values (1)").await.unwrap();
     drop(client);
-    // The server notices the end of a connection a moment later.
+    // The server notices the end of a connection with a delay.
     let mut copied = server.copy_database(NAME, "copy").await;
     for _ in 0..50 {
         if copied.is_ok() {
@@ -66,14 +66,14 @@ async fn a_database_is_copied_from_another() {
     assert_eq!(count(&connect(&server.url_of("copy")).await).await, 1);
 }
 
-/// Whether a process of this number runs.
+/// Returns whether a process with this id is running.
 fn runs(process: &str) -> bool {
     Path::new("/proc").join(process).join("exe").exists() || !Path::new("/proc/self").exists()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_of_a_server_whose_process_was_killed() {
-    // This very test binary is the process: the test below waits when it is told to.
+    // This test binary is the process: the ignored test below starts a server and waits.
     let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
     command.args(["postgres::a_server_that_waits_to_be_orphaned", "--exact", "--nocapture", "--ignored"]);
     let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();

@@ -1,8 +1,8 @@
-//! The laws that every sink keeps, as functions over a sink and a way to read its replica back.
+//! The properties that every sink must have, as functions over a sink and a way to read its replica.
 //!
-//! A new sink joins by implementing [`ContractReplica`] for its store and calling [`assert_sink_contract`]; no law may be bent for
-//! it. The changes are whole user records, which every kind of replica can hold, and each law uses users of its own,
-//! so that one store serves them all.
+//! A new sink implements [`ContractReplica`] for its store and calls [`assert_sink_contract`]; no property may be
+//! relaxed for it. The changes are complete user records, which every kind of replica can store, and each property uses
+//! its own users, so that they can all share one store.
 
 use std::collections::BTreeMap;
 
@@ -24,12 +24,12 @@ use crate::replication::rig::{REPLICA, ReplicationRig, invocation_within};
 /// A stream of the same table that began after that of [`LABEL`].
 const LATER_LABEL: &str = "2026-11-01T08:00:00.001";
 
-/// A replica as a law sees it.
+/// A replica whose contents the contract suite can read.
 pub(crate) trait ContractReplica: Sync {
-    /// What is held of a user's record with the timestamp 1.
+    /// Returns the item that is stored for a user's record with the timestamp 1.
     fn read<'r>(&'r self, user_id: &'r str) -> BoxFuture<'r, Option<ContractItem>>;
 
-    /// The image of a user's record that this kind of replica cannot hold.
+    /// Returns the image of a user record that this kind of replica cannot store.
     fn poison(&self, user_id: &str) -> String;
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum ContractState {
     Gone,
 }
 
-/// Runs the whole suite.
+/// Runs all properties.
 pub(crate) fn assert_sink_contract(runtime: &Runtime, sink: &dyn Sink, replica: &dyn ContractReplica) {
     runtime.block_on(async {
         sink.check().await.unwrap();
@@ -63,7 +63,7 @@ pub(crate) fn assert_sink_contract(runtime: &Runtime, sink: &dyn Sink, replica: 
     the_order_of_writes_is_free(runtime, sink, replica);
 }
 
-/// Settles the changes and applies them, with a minute to go.
+/// Deduplicates the changes and applies them, with a minute left.
 async fn apply(sink: &dyn Sink, told: &[EventBuilder]) -> SinkOutcome {
     apply_within(sink, told, std::time::Duration::from_mins(1)).await
 }
@@ -195,7 +195,7 @@ async fn nothing_comes_of_nothing(sink: &dyn Sink) {
     assert_eq!(apply(sink, &[]).await, SinkOutcome::default());
 }
 
-/// What one item went through: a revision each, and where it ended.
+/// The changes of one item, each with its own revision, and the order of their deliveries.
 fn histories() -> impl Strategy<Value = (Vec<EventBuilder>, Vec<usize>)> {
     let step = ((any::<bool>(), 1..30_u64), prop_oneof![2 => Just(0), 1 => Just(1), 1 => Just(2)]);
     let history = proptest::collection::vec(step, 1..8).prop_map(|steps| {
@@ -210,7 +210,7 @@ fn histories() -> impl Strategy<Value = (Vec<EventBuilder>, Vec<usize>)> {
         };
         by_revision.into_iter().map(tell).collect::<Vec<_>>()
     });
-    // Every change is delivered at least once, in any order, and some again.
+    // Every change is delivered at least once, in any order, and some are delivered again.
     history.prop_flat_map(|told| {
         let count = told.len();
         let once = Just((0..count).collect::<Vec<_>>()).prop_shuffle();

@@ -1,5 +1,5 @@
-//! The template agrees with the code: what deploys has the environment, the mappings and the routes that the
-//! functions were written for.
+//! The template agrees with the code: the deployed environment, event source mappings and routes are those that the
+//! functions expect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -35,22 +35,22 @@ fn function(name: &str) -> FunctionResource {
     template().functions.into_iter().find(|function| function.name == name).unwrap()
 }
 
-/// What a deployment makes of the environment: a secret's generated text stands where the template refers to it.
+/// The environment of a deployment, in which references to secrets are replaced by generated text.
 fn deployed(function: FunctionResource) -> Environment {
     deployed_with(function, "Ab3")
 }
 
-/// The same while the current version of every secret has this id.
+/// The environment of a deployment in which the current version of every secret has this id.
 fn deployed_with(function: FunctionResource, current: &str) -> Environment {
     function.environment.into_iter().map(|(name, value)| (name, resolved(&value, current))).collect()
 }
 
-/// A text whose references to Secrets Manager are replaced as `CloudFormation` does it.
+/// Replaces the references to Secrets Manager in a text, as `CloudFormation` does.
 fn resolved(text: &str, current: &str) -> String {
     let Some((before, rest)) = text.split_once("{{") else { return text.to_owned() };
     let (reference, after) = rest.split_once("}}").unwrap_or_else(|| panic!("{text}: a reference without its end"));
     let parts: Vec<&str> = reference.split(':').collect();
-    // A version is named by its stage or by its id; by neither it is the current one.
+    // A reference names a version by its stage or its id; without either, it means the current version.
     let version = match parts[..] {
         ["resolve", "secretsmanager", "CursorSecret", "SecretString", "key"] => current,
         ["resolve", "secretsmanager", "CursorSecret", "SecretString", "key", "", version] if version.len() >= 32 => {
@@ -90,7 +90,7 @@ fn every_variable_that_the_template_sets_is_read_by_its_function() {
     every_variable_is_read(template());
 }
 
-/// Whoever imports the first reads the variables that are named in the others.
+/// The modules of the tiers. A function that imports a module reads the variables that the listed files name.
 const TIERS: [(&str, [&str; 3]); 2] = [
     ("shared::cache", ["shared/src/cache.rs", "shared/src/cache/settings.rs", "shared/src/cache/connection.rs"]),
     ("shared::postgres", ["shared/src/postgres/auth.rs", "shared/src/postgres/settings.rs", REPLICA]),
@@ -99,10 +99,10 @@ const REPLICA: &str = "functions/replicator/src/sink/postgres.rs";
 
 fn every_variable_is_read(template: SamTemplate) {
     for FunctionResource { name, environment, .. } in template.functions {
-        // Maintenance is told what the functions are that it works for, and reads it as they do.
+        // Maintenance receives the variables of the functions that it works for, and parses them with their code.
         let configs = if name == "maintenance" { vec!["maintenance", "replicator", "archiver"] } else { vec![&*name] };
         let mut config: String = configs.iter().map(|of| source(&format!("functions/{of}/src/config.rs"))).collect();
-        // What a tier takes is read where the tier is.
+        // The module of a tier reads the variables of the tier.
         for (tier, files) in TIERS {
             if config.contains(tier) {
                 config.extend(files.map(source));
@@ -112,7 +112,7 @@ fn every_variable_is_read(template: SamTemplate) {
             let read = match variable.as_str() {
                 "LOG_LEVEL" => config.contains("telemetry::LOG_LEVEL"),
                 "STACK_NAME" => config.contains("telemetry::STACK_NAME"),
-                // lambda_http's own.
+                // Read by the `lambda_http` crate.
                 "AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH" => name == "api" || name == "search",
                 own => config.contains(&format!("\"{own}\"")),
             };
@@ -123,7 +123,7 @@ fn every_variable_is_read(template: SamTemplate) {
 
 #[test]
 fn no_deployment_is_public() {
-    // A route that says nothing, or NONE, is none that `local` reads: there is an authorization of each.
+    // `local` does not load a route without an authorization, or with NONE, so every route has one.
     for choices in choices::apis() {
         let template = choices::chosen(&choices);
         let has_tokens = choices.iter().any(|(name, _)| *name == "JwtIssuer");
@@ -209,7 +209,7 @@ fn both_mappings_count_their_events() {
 
 #[tokio::test]
 async fn the_templates_routes_are_the_routers() {
-    // Who is not let in is told of no method.
+    // Without authentication, because an unauthorized caller does not learn the methods.
     let config =
         api::config::ApiConfig { auth: AuthMode::None, ..api::config::ApiConfig::parse(&environment("api")).unwrap() };
     let app = api::app(&config, clients::dynamodb("http://127.0.0.1:9"), None, Clock::system());
@@ -238,7 +238,7 @@ fn cargo_lambda_watch_leads_each_path_where_the_template_does() {
     assert_eq!(router, declared);
 }
 
-/// The methods of each path that the template leads to a function.
+/// The methods of each path that the template routes to a function.
 fn routes(template: &SamTemplate, function: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut declared: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for route in template.routes.iter().filter(|route| route.function == function) {
@@ -247,7 +247,8 @@ fn routes(template: &SamTemplate, function: &str) -> BTreeMap<String, BTreeSet<S
     declared
 }
 
-/// A router answers an unknown method with all that it knows: so the two lists can be compared without a database.
+/// Compares the template's routes with the router's. A router responds to an unknown method with all methods that it
+/// supports, so the two lists can be compared without a database.
 async fn are_the_routers(function: &str, declared: &BTreeMap<String, BTreeSet<String>>, app: &Router) {
     let file = format!("functions/{function}/src/router.rs");
     for (path, methods) in declared {
@@ -255,7 +256,8 @@ async fn are_the_routers(function: &str, declared: &BTreeMap<String, BTreeSet<St
         let answer = app.clone().oneshot(request).await.unwrap();
         assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path} is not a route of {file}");
         let allowed = answer.headers()["allow"].to_str().unwrap().split(',').map(|method| method.trim().to_owned());
-        // HEAD comes with GET and OPTIONS with every path: the api's have no routes of their own, `$default` takes them.
+        // GET includes HEAD, and every path supports OPTIONS: in the API, neither has its own route, and `$default`
+        // receives them.
         let is_by_default = |method: &String| method == "HEAD" || method == "OPTIONS";
         let allowed: BTreeSet<String> = allowed.filter(|method| function != "api" || !is_by_default(method)).collect();
         assert_eq!(&allowed, methods, "{path}");
@@ -265,7 +267,7 @@ async fn are_the_routers(function: &str, declared: &BTreeMap<String, BTreeSet<St
     assert_eq!(routes, declared.keys().map(String::as_str).collect(), "a route that the template lacks");
 }
 
-/// Every `Action` of every role and policy, with its logical id. CloudFormation's tags are of no matter for it.
+/// Every `Action` of every role and policy, with its logical id. `CloudFormation` tags are ignored.
 fn actions() -> Vec<(String, String)> {
     fn strings(node: &Yaml<'_>, found: &mut Vec<String>) {
         match node {
@@ -313,7 +315,7 @@ fn a_role_names_each_action_that_it_allows() {
     }
 }
 
-/// What each function's code calls on tables and buckets, and no more.
+/// The role of each function allows the calls to tables and buckets that its code makes, and no others.
 #[test]
 fn a_role_allows_what_its_function_calls() {
     let allowed = |role: &str| -> BTreeSet<String> {

@@ -1,4 +1,4 @@
-//! What the API answers, on a real engine: stories of records, of conditions, of patches, of lists and of time.
+//! Tests of the API on a real engine: records, conditions, patches, lists and expiry.
 
 mod batches;
 mod conditions;

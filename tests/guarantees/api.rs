@@ -1,4 +1,4 @@
-//! The promises of the API, over HTTP to the booted stack.
+//! The guarantees of the API, tested over HTTP on the local stack.
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::maintenance::scene::MaintenanceScene;
 use crate::users_api::service::UsersService;
 
-/// A number that no binary floating point holds.
+/// A number that no binary floating-point type represents exactly.
 const EXACT: &str = "12345678901234567890123456789012345678";
 
 async fn send(

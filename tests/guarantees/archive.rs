@@ -1,4 +1,4 @@
-//! The promises of the archive.
+//! The guarantees of the archive.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::archival::harness::keys;
 use crate::maintenance::scene::{ARCHIVE, FORMER, MaintenanceScene, SOURCE, record, user};
 use crate::replication::events::EventBuilder;
 
-/// How many objects there are, and the rows of all as a reader takes them.
+/// The number of objects, and the rows of all objects as a reader returns them.
 async fn archived(scene: &MaintenanceScene) -> (usize, Vec<ArchivedRow>) {
     let mut objects: Vec<(String, HashMap<String, String>, Vec<u8>)> = Vec::new();
     let there = keys(&scene.s3, ARCHIVE).await;

@@ -1,4 +1,4 @@
-//! What is promised of the cache.
+//! The guarantees of the cache.
 
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ async fn guarantee_24_nothing_is_told_from_the_cache_that_is_no_more() {
     let text = |text: String| AttributeValue::S(text);
     let number = |number: u64| AttributeValue::N(number.to_string());
     for turn in 0..5 {
-        // By the API: from its answer on.
+        // A write by the API is visible from its response on.
         assert!(api.put("/users/ada/7", &format!(r#"{{"name":"Ada {turn}"}}"#)).await.status < 300);
         assert_eq!(named().await, (200, format!("Ada {turn}"), false));
         assert_eq!(named().await, (200, format!("Ada {turn}"), true));
-        // By another program, which knows no versions: from the stream's acknowledgement on.
+        // A write by another program, which does not count versions, is visible once its stream record is acknowledged.
         let put = stack.dynamodb().put_item().table_name("Users").item("name", text(format!("Eve {turn}")));
         let put =
             put.item("user_id", text("ada".to_owned())).item("timestamp", number(7)).item("version", number(turn));

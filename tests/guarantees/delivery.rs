@@ -1,4 +1,4 @@
-//! The promises of replication.
+//! The guarantees of replication.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,7 +123,7 @@ async fn guarantee_06_a_poison_record_blocks_nothing_and_is_not_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guarantee_17_an_outage_holds_the_position() {
-    // The replica's table is away while its source is written to: no schema, so nothing of any batch can be applied.
+    // The replica's table is missing while its source is written to, so no change of any batch can be applied.
     let scene = MaintenanceScene::start().await;
     scene.put(SOURCE, user("before", "Ada")).await;
     scene.stack.wait_until_drained().await;

@@ -1,4 +1,4 @@
-//! The promises of the operators' tasks.
+//! The guarantees of the maintenance tasks.
 
 use serde_json::json;
 
@@ -47,7 +47,7 @@ async fn guarantee_14_a_backfill_undoes_nothing() {
         scene.put(SOURCE, user(name, "Created")).await;
     }
     scene.stack.wait_until_drained().await;
-    // The replica is ahead of what the source shows: whatever stands there, a backfill leaves it.
+    // The replica is ahead of the source: a backfill never changes an existing replica item.
     let mut ahead = scene.item(REPLICA, "kept").await.unwrap();
     ahead.insert("name".to_owned(), text("Ahead"));
     scene.put(REPLICA, ahead.clone()).await;

@@ -1,4 +1,4 @@
-//! What is promised of the relational replica.
+//! The guarantees of the PostgreSQL replica.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::relational::store::{RelationalStore, sink};
 use crate::replication::events::{EventBuilder, event, user};
 use crate::replication::rig::{REPLICA, ReplicationRig, hand_over};
 
-/// What a replica holds, by user.
+/// The contents of a replica by user.
 async fn held(replica: &dyn Replica, users: &[&str]) -> BTreeMap<String, ReplicaItem> {
     let key = |user: &&str| format!(r#"{{"timestamp":{{"N":"1"}},"user_id":{{"S":"{user}"}}}}"#);
     let keys: Vec<_> = users.iter().map(|user| CanonicalKey::parse(&key(user)).unwrap()).collect();
@@ -45,7 +45,7 @@ async fn guarantee_23_a_relational_replica_ends_as_the_other_does() {
     line.lose_the_answer();
     assert_eq!(hand_over(&replicator, &event(&second)).await.identifier(), None);
     line.cut();
-    // All of it again, and what is old last.
+    // All changes again, with the old ones last.
     assert_eq!(hand_over(&replicator, &event(&second)).await.identifier(), None);
     assert_eq!(hand_over(&replicator, &event(&first)).await.identifier(), None);
 

@@ -1,4 +1,4 @@
-//! What is promised of search.
+//! The guarantees of search.
 
 use crate::relational::store::apply;
 use crate::replication::events::EventBuilder;

@@ -1,4 +1,4 @@
-//! Query plans over many rows: queries use an index, and so does the start of a page.
+//! Query plans over many rows: queries use an index, and the index scan of a page starts at its cursor.
 
 use search::statement;
 use tokio_postgres::Client;

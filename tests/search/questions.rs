@@ -59,8 +59,8 @@ async fn the_likest_name_comes_first_and_a_cursor_goes_on_after_it() {
     let names = ["Ada Lovelace", "Ada Lovelace King", "Adam Lovelace", "Grace Hopper", "Lovelace Ada"];
     let people: Vec<_> = (0..).zip(names).map(|(n, name)| ScenePerson::named(&format!("p{n}"), name)).collect();
     let scene = SearchScene::of(&people).await;
-    // The order of words is irrelevant to similarity: the two names with both words tie and are sorted by descending
-    // identifier.
+    // The order of words is irrelevant to similarity: the two names with exactly these words tie and are sorted by
+    // descending identifier.
     assert_eq!(scene.find("name_like=ada%20lovelace").await, ["p4", "p0", "p2", "p1"]);
     let first = scene.search.get("/search/users?name_like=ada%20lovelace&limit=2").await;
     let next = first.json["next_cursor"].as_str().unwrap();

@@ -1,5 +1,5 @@
-//! The alarms: those on the functions' own metrics name what the functions count, of their own stack alone, and one for each
-//! mapping rings when nothing is delivered, though nothing is invoked then that could fail.
+//! The alarms. Alarms on the functions' own metrics name metrics that the functions emit, of their own stack only. Each
+//! event source mapping has an alarm that goes off when nothing is delivered, although no invocation can fail then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use shared::telemetry;
 use super::tiers::section;
 use crate::telemetry::metrics::printed_by;
 
-/// Every alarm of the template and of the nested ones, by its id.
+/// Every alarm of the template and of the nested templates, by its id.
 fn alarms() -> BTreeMap<String, Value> {
     let files = ["template.yaml", "infra/network.yaml", "infra/relational.yaml", "infra/cache.yaml"];
     let resources = files.into_iter().flat_map(|file| section(file, "Resources"));
@@ -17,7 +17,7 @@ fn alarms() -> BTreeMap<String, Value> {
     alarms.map(|(id, alarm)| (id, alarm["Properties"].clone())).collect()
 }
 
-/// The metrics that an alarm looks at: namespace, name and dimensions.
+/// The metrics of an alarm: namespace, name and dimensions.
 fn metrics_of(alarm: &Value) -> Vec<(String, String, BTreeMap<String, Value>)> {
     let listed = alarm["Metrics"].as_array().into_iter().flatten();
     let mut looked_at: Vec<&Value> =
@@ -39,7 +39,7 @@ fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_what_th
     for (id, alarm) in alarms() {
         for (namespace, name, mut dimensions) in metrics_of(&alarm) {
             if namespace != telemetry::NAMESPACE {
-                // A metric of AWS is a stack's own by what it names.
+                // A metric of AWS belongs to one stack through the resources that its dimensions name.
                 let names_resources = dimensions.values().any(|value| value.as_str().unwrap().starts_with('!'));
                 assert!(names_resources, "{id}: {name} {dimensions:?} is that of every stack");
                 continue;
@@ -59,14 +59,14 @@ fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_what_th
     }
 }
 
-/// The alarms that look at a metric, by their ids.
+/// The ids of the alarms on a metric.
 pub(crate) fn on_metric(namespace: &str, name: &str) -> BTreeSet<String> {
     let looks_at = |alarm: &Value| metrics_of(alarm).iter().any(|(of, is, _)| of == namespace && is == name);
     alarms().into_iter().filter(|(_, alarm)| looks_at(alarm)).map(|(id, _)| id).collect()
 }
 
-/// CloudWatch's metric math, as far as the alarms of the mappings use it, in one period: a series has a value there or none,
-/// and what is compared without one counts as 0.
+/// An evaluator of `CloudWatch` metric math, as far as the alarms of the mappings use it, for one period: a series has
+/// a value in the period or none, and a missing value is compared as 0.
 struct Math<'a> {
     rest: Vec<&'a str>,
     values: &'a BTreeMap<&'a str, Option<f64>>,
@@ -179,7 +179,7 @@ fn is_true(value: Option<f64>) -> bool {
     value.is_some_and(|value| value != 0.0)
 }
 
-/// A mapping counts 0 for an empty poll, and nothing at all while it is disabled or gone.
+/// A mapping reports 0 for an empty poll, and nothing while it is disabled or deleted.
 #[test]
 fn alarm_of_a_mapping_rings_if_it_polls_nothing_or_delivers_nothing() {
     let alarms = alarms();
@@ -220,7 +220,7 @@ fn alarm_of_a_mapping_rings_if_it_polls_nothing_or_delivers_nothing() {
         assert!(rings(none, none, none), "{id}: it is disabled or gone");
         assert!(rings(zero, none, none), "{id}: it polls nothing");
         assert!(rings(Some(9.0), zero, Some(9.0)), "{id}: it may not invoke the function");
-        // One period may pass while Lambda moves a poller.
+        // One period may pass without polls while Lambda moves a poller.
         let periods = alarm["EvaluationPeriods"].as_i64().unwrap();
         assert!(periods >= 3 && alarm["DatapointsToAlarm"].is_null(), "{id}");
         assert_eq!(alarm["TreatMissingData"], "breaching", "{id}");

@@ -1,4 +1,4 @@
-//! The user that the functions are in the cache: what infra/cache.yaml allows it is what they call, and no more. On a real
+//! The cache user of the functions: infra/cache.yaml allows the commands that they use, and no others. Tested on a real
 //! server, in both modes.
 
 use local::cache::CacheServer;
@@ -13,14 +13,16 @@ use super::tiers::section;
 use crate::cache::servers::settings;
 use crate::users_api::service::NOW;
 
-/// The words of the access string. A server before Valkey knows no `client|setinfo`, which the client does without.
+/// The rules of the access string. Servers before Valkey do not support `client|setinfo`, which the client does not
+/// need.
 fn access() -> Vec<String> {
     let resources = section("infra/cache.yaml", "Resources");
     let words = resources["FunctionsUser"]["Properties"]["AccessString"].as_str().unwrap().to_owned();
     words.split_whitespace().filter(|word| *word != "+client|setinfo").map(str::to_owned).collect()
 }
 
-/// A server with that user, and what reaches it as the user and as the one who may do everything.
+/// Starts a server with that user; also returns a cache that connects as the user, and a connection with all
+/// permissions.
 async fn server(mode: &str, arguments: &[&str]) -> (CacheServer, Cache, MultiplexedConnection) {
     let server = CacheServer::spawn(arguments).unwrap_or_else(|error| panic!("{error}"));
     let client = redis::Client::open(server.url()).unwrap();
@@ -43,7 +45,7 @@ async fn server(mode: &str, arguments: &[&str]) -> (CacheServer, Cache, Multiple
 
 async fn everything_that_functions_do(cache: &Cache) {
     let line = loop {
-        // A cluster that was made this moment is not yet one.
+        // A cluster that has just been created is not ready yet.
         match cache.connection().await {
             Ok(line) if line.check_writable().await.is_ok() => break line,
             _ => tokio::time::sleep(std::time::Duration::from_millis(50)).await,

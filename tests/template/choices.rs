@@ -1,4 +1,4 @@
-//! What the functions are told where the tiers are on, with the endpoints that AWS gives them.
+//! The environment of the functions with the tiers enabled, with the endpoints that AWS assigns.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use shared::http::caller::{AuthMode, Scope};
 
 use super::{are_the_routers, deployed, every_variable_is_read, routes, workspace};
 
-/// A database's writer and reader, a cache's URL and mode.
+/// The URLs of a database's writer and reader, and the URL and the mode of a cache.
 pub(super) type Endpoints = ([&'static str; 2], [&'static str; 2]);
 
 const AURORA_AND_SERVERLESS: (&str, &str, Endpoints) = (
@@ -37,12 +37,12 @@ pub(super) const INSTANCE_AND_GROUP: (&str, &str, Endpoints) = (
     ),
 );
 
-/// The template as a deployment with both tiers has it.
+/// The template as deployed with both tiers.
 fn with(choice: (&str, &str, Endpoints)) -> SamTemplate {
     with_parameters(choice, &[("RateLimit", "100/1s"), ("RateLimitBurst", "200")])
 }
 
-/// The same with these parameters.
+/// The template as deployed with both tiers and these parameters.
 pub(super) fn with_parameters(choice: (&str, &str, Endpoints), chosen: &[(&str, &str)]) -> SamTemplate {
     let (relational, cache, ([writer, reader], [url, mode])) = choice;
     let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
@@ -60,7 +60,7 @@ pub(super) fn with_parameters(choice: (&str, &str, Endpoints), chosen: &[(&str, 
     SamTemplate::load_with(Path::new(&workspace().join("template.yaml")), &choices).unwrap()
 }
 
-/// Every choice of who may call the API and from where, with every tier on.
+/// All choices of the API's authentication and origins, with every tier enabled.
 pub(crate) fn apis() -> [Vec<(&'static str, &'static str)>; 4] {
     let tokens = [("JwtIssuer", "https://issuer.example"), ("JwtAudience", "users,admins")];
     let cors = [("CorsOrigins", "https://app.example,http://localhost:5173")];
@@ -72,7 +72,7 @@ pub(crate) fn apis() -> [Vec<(&'static str, &'static str)>; 4] {
     ]
 }
 
-/// The template with both tiers on and these parameters.
+/// The template with both tiers enabled and these parameters.
 pub(crate) fn chosen(parameters: &[(&str, &str)]) -> SamTemplate {
     with_parameters(INSTANCE_AND_GROUP, parameters)
 }
@@ -154,7 +154,8 @@ fn functions_start_with_each_choice_of_who_may_call() {
     }
 }
 
-/// A preflight request has no token: where there are any, no route takes OPTIONS, so that API Gateway answers it.
+/// A preflight request has no token: if origins are configured, no route accepts OPTIONS, so that API Gateway responds
+/// to it.
 #[test]
 fn every_other_method_is_the_api_s_and_preflight_is_api_gateway_s() {
     for parameters in apis() {

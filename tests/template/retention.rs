@@ -1,4 +1,5 @@
-//! How long the buckets keep what the functions write: each prefix is either kept on purpose or expires by a rule.
+//! The retention of the objects that the functions write: each prefix is retained on purpose or expires by a lifecycle
+//! rule.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +10,7 @@ use super::source;
 use super::state_machine::json_of;
 use super::tiers::section;
 
-/// Kept without end: the archive itself, and what failed and is nowhere else.
+/// Retained indefinitely: the archive itself, and the failures that are stored nowhere else.
 const KEPT: [(&str, &str); 5] = [
     ("ArchiveBucket", "archive/"),
     ("ArchiveBucket", "compacted/"),
@@ -18,7 +19,7 @@ const KEPT: [(&str, &str); 5] = [
     ("FailureBucket", "quarantine/"),
 ];
 
-/// The first parts of all keys that a role of a function may put, by bucket.
+/// The first segments of all keys that a function's role may put, by bucket.
 fn written() -> BTreeMap<String, BTreeSet<String>> {
     let mut written: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for role in section("template.yaml", "Resources").into_values().filter(|of| of["Type"] == "AWS::IAM::Role") {
@@ -41,7 +42,7 @@ fn texts(node: &Value) -> Vec<&str> {
         .map_or_else(|| node.as_str().into_iter().collect(), |list| list.iter().filter_map(Value::as_str).collect())
 }
 
-/// The days that a rule names: a number, or the default of a parameter that may be set from a day on.
+/// The days of a rule: a number, or the default of a parameter that has a minimum of at least one day.
 fn days(node: &Value) -> i64 {
     let Some(text) = node.as_str() else {
         return node.as_i64().unwrap_or_else(|| panic!("{node} is no number of days"));
@@ -50,7 +51,7 @@ fn days(node: &Value) -> i64 {
     let text = source("template.yaml");
     let documents = Yaml::load_from_str(&text).unwrap();
     let parameter = json_of(&documents[0]["Parameters"][name]);
-    // The sum of a run reads what its segments left below reports/: a run may take days.
+    // The summary of a run reads the results of its segments below `reports/`, and a run may take days.
     let least = if name == "ReportRetentionDays" { 7 } else { 1 };
     assert_eq!((&parameter["Type"], &parameter["MinValue"]), (&"Number".into(), &least.into()), "{name}");
     parameter["Default"].as_i64().unwrap()
@@ -74,7 +75,7 @@ fn every_prefix_that_functions_write_expires_or_is_kept_on_purpose() {
                 continue;
             };
             assert_eq!(days(&rule["ExpirationInDays"]), 30, "{bucket} {prefix}");
-            // The bucket has versions: what expires is a former version for as long as that one is kept.
+            // The bucket is versioned: an expired object remains as a noncurrent version until that version expires.
             assert_eq!(former(rule), Some(1), "{bucket} {prefix}");
         }
     }

@@ -1,5 +1,5 @@
 //! The rotation of the key that seals cursors: a parameter names the secret's version, which changes the text that a
-//! deployment resolves, and the former key is accepted as long as another parameter names it.
+//! deployment resolves, and the previous key is accepted as long as another parameter names it.
 
 use local::template::FunctionResource;
 use shared::http::cursor_seal::SealKeys;
@@ -12,14 +12,14 @@ const SECOND: &str = "b1b2c3d4-5678-90ab-cdef-000000000002";
 const THIRD: &str = "c1b2c3d4-5678-90ab-cdef-000000000003";
 const FUNCTIONS: [&str; 2] = ["api", "search"];
 
-/// A function as a deployment with these versions has it.
+/// A function as deployed with these versions.
 fn function(name: &str, version: &str, previous: &str) -> FunctionResource {
     let parameters = [("CursorSecretVersion", version), ("PreviousCursorSecretVersion", previous)];
     let template = with_parameters(INSTANCE_AND_GROUP, &parameters);
     template.functions.into_iter().find(|function| function.name == name).unwrap()
 }
 
-/// The keys that the function starts with, deployed while the secret's current version is the given one.
+/// The keys that the function starts with if the secret's current version is the given one at deployment.
 fn keys(function: FunctionResource, current: &str) -> SealKeys {
     let name = function.name.clone();
     let environment = deployed_with(function, current);
@@ -59,9 +59,9 @@ fn cursors_of_the_previous_key_are_accepted_and_older_ones_are_not() {
     }
 }
 
-/// CloudFormation resolves a reference again only if its text changes, so a secret that is rotated must be named with its
-/// version. The password of an instance is none of these: who rotates it changes it in the instance, and nothing here reads
-/// it from the template.
+/// `CloudFormation` resolves a reference again only if its text changes, so a reference to a secret that is rotated
+/// must name the version. The password of a database instance is an exception: its rotation changes it in the instance,
+/// and nothing here reads it from the template.
 #[test]
 fn every_reference_to_a_secret_names_a_version_or_needs_none() {
     for path in

@@ -1,5 +1,5 @@
-//! The state machine that runs a task: it calls the maintenance function with orders that the function takes, and goes by
-//! the names that the function's faults have.
+//! The state machine that runs a task: it calls the maintenance function with valid requests, and its retriers use the
+//! names of the function's errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::source;
 
-/// The machine's properties as JSON; a tag of `CloudFormation` is told as `!Tag value`.
+/// The state machine's properties as JSON; a `CloudFormation` tag becomes the text `!Tag value`.
 fn machine() -> Value {
     let text = source("template.yaml");
     let documents = Yaml::load_from_str(&text).unwrap();
@@ -47,7 +47,7 @@ pub(super) fn json_of(node: &Yaml<'_>) -> Value {
     }
 }
 
-/// Every state by its name, those inside the map as well; each name once.
+/// Every state by its name, including those inside the map; each name occurs once.
 fn states(definition: &Value) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
     for (name, state) in definition["States"].as_object().unwrap() {
@@ -59,7 +59,7 @@ fn states(definition: &Value) -> BTreeMap<String, Value> {
     found
 }
 
-/// The states that may come after, and whether the flow may end there.
+/// The states that may follow, and whether the execution may end here.
 fn after(state: &Value) -> (Vec<String>, bool) {
     let mut next: Vec<String> = Vec::new();
     let mut follow = |place: &Value| next.extend(place.as_str().map(str::to_owned));
@@ -101,7 +101,7 @@ fn every_state_is_reached_and_every_way_ends() {
     }
     assert_eq!(reached, states.keys().cloned().collect());
     assert!(reached.iter().any(|name| after(&states[name]).1), "it never ends");
-    // Back to the work as long as it is not done, and forward once it is.
+    // The loop returns to the task while it is not done, and continues once it is.
     let choice = &states["IsDone"];
     assert_eq!(states[choice["Default"].as_str().unwrap()]["Type"], "Task");
     assert_eq!(choice["Choices"][0]["Condition"], "{% $states.input.done %}");
@@ -127,7 +127,8 @@ fn state_machine_invokes_the_maintenance_function_and_nothing_else() {
     assert_eq!(role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"], "states.amazonaws.com");
 }
 
-/// The payloads of the definition are written out by hand here; that they are what stands there is checked beside it.
+/// The requests are written by hand in this test; the same test checks that the definition contains the expressions for
+/// them.
 #[test]
 fn what_it_calls_with_is_an_order() {
     let definition = &machine()["Definition"];
@@ -158,14 +159,14 @@ fn what_it_calls_with_is_an_order() {
     let sum = parsed(&json!({"task": "summary", "run_id": "monday", "of_task": "verify", "segments": 8}));
     let of_verify = TaskSpec::Summary(SummaryRequest::SegmentsOf("verify"));
     assert_eq!((sum.run_id.as_str(), sum.segment.total_segments, &sum.task), ("monday", 8, &of_verify));
-    // As many parts as segments, at least one: of none, the sum would say that all is well.
+    // One item per segment, and at least one: a summary of no segments would report success.
     assert_eq!(states["Segments"]["Items"], "{% [0..$max([$order.segments - 1, 0])] %}");
 }
 
-/// What a state's payload may hold (<https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>).
+/// The maximum size of a state's payload (<https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>).
 const PAYLOAD_BYTES: usize = 256 * 1024;
 
-/// What an expression is evaluated in.
+/// The variables of an expression.
 struct Scope<'s> {
     order: &'s Value,
     input: &'s Value,
@@ -173,7 +174,7 @@ struct Scope<'s> {
     index: u32,
 }
 
-/// An execution of the definition, whose function is a closure; remembers the largest payload of each state.
+/// An execution of the definition, whose function is a closure; records the largest payload of each state.
 struct Execution<F> {
     states: BTreeMap<String, Value>,
     function: F,
@@ -181,7 +182,7 @@ struct Execution<F> {
 }
 
 impl<F: FnMut(&Value) -> Value> Execution<F> {
-    /// Plays the order to its end; returns the last state and what it ends with.
+    /// Runs a request to completion; returns the last state, its output, and the largest payloads.
     fn play(order: &Value, function: F) -> (String, Value, BTreeMap<String, usize>) {
         let definition = &machine()["Definition"];
         let mut execution = Self { states: states(definition), function, largest: BTreeMap::new() };
@@ -190,7 +191,7 @@ impl<F: FnMut(&Value) -> Value> Execution<F> {
         (last, output, execution.largest)
     }
 
-    /// The states from this one on, until one ends.
+    /// Runs the states from this one on, until one ends the execution.
     fn run(&mut self, start: &str, input: Value, order: &Value, index: u32) -> (String, Value) {
         let (mut name, mut input, mut order) = (start.to_owned(), input, order.clone());
         loop {
@@ -254,7 +255,7 @@ impl<F: FnMut(&Value) -> Value> Execution<F> {
     }
 }
 
-/// The definition's expressions, and JSON around them. What is not there is left out, as `JSONata` does.
+/// Evaluates the definition's expressions, and JSON that contains them. Missing values are left out, as in `JSONata`.
 fn evaluated(template: &Value, scope: &Scope<'_>) -> Value {
     let text = match template {
         Value::Object(fields) => {
@@ -305,7 +306,7 @@ fn evaluated(template: &Value, scope: &Scope<'_>) -> Value {
     }
 }
 
-/// All that a task can count, as large as a count can be.
+/// Every count of a task, with the largest value that a count can have.
 fn most_progress() -> Value {
     let of_a_sink = [
         "items",
@@ -330,7 +331,7 @@ fn most_progress() -> Value {
     names.chain(["source.items".to_owned()]).map(|name| (name, json!(u64::MAX))).collect()
 }
 
-/// The function at its most talkative: a segment takes three invocations, and its cursors are as long as they get.
+/// A function with the largest responses: a segment takes three invocations, and its cursors have the maximum length.
 fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
     move |payload: &Value| {
         let sinks = json!(["dynamodb", "postgres"]);
@@ -345,7 +346,7 @@ fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
         }
         assert_eq!(payload["task"], task);
         answer["segment"] = payload["segment"].clone();
-        // Of a few segments: the others would only take time here.
+        // Only a few segments have cursors: more would only make the test slower.
         let turn = payload["cursor"]["part"].as_u64().unwrap_or(0);
         if turn < 2 && payload["segment"].as_u64().unwrap().is_multiple_of(100) {
             answer["done"] = json!(false);
@@ -413,7 +414,7 @@ fn alarm_of(id: &str) -> Value {
     json_of(&documents[0]["Resources"][id]["Properties"])
 }
 
-/// The faults that nobody but an operator can end, and one that may pass.
+/// The names of the errors that only an operator can resolve, and of a transient one.
 fn names_of_faults() -> (BTreeSet<&'static str>, &'static str) {
     let payload = RawValue::from_string("[]".to_owned()).unwrap();
     let now = OffsetDateTime::UNIX_EPOCH;
@@ -429,13 +430,13 @@ fn names_of_faults() -> (BTreeSet<&'static str>, &'static str) {
     (lasting.iter().map(TaskError::name).collect(), TaskError::from(passing).name())
 }
 
-/// The retrier of a state that Step Functions takes for an error: the first, in their order, whose list has its name.
+/// The retrier that Step Functions uses for an error: the first one whose list contains the name.
 fn retrier<'a>(task: &'a Value, error: &str) -> Option<&'a Value> {
     let named = |retrier: &&Value| retrier["ErrorEquals"].as_array().unwrap().iter().any(|name| name == error);
     task["Retry"].as_array().unwrap().iter().find(named)
 }
 
-/// The longest pauses, in seconds, before each retry of an error that does not pass.
+/// The longest pauses, in seconds, before each retry of a persistent error.
 fn longest_pauses(retrier: &Value) -> Vec<f64> {
     let number = |name: &str| retrier[name].as_f64().unwrap_or_else(|| panic!("{name} is not set"));
     let attempts = retrier["MaxAttempts"].as_i64().unwrap();
@@ -443,8 +444,8 @@ fn longest_pauses(retrier: &Value) -> Vec<f64> {
     grown.take(usize::try_from(attempts).unwrap()).map(|pause| pause.min(number("MaxDelaySeconds"))).collect()
 }
 
-/// What Step Functions calls a failure of the call itself that passes: Lambda's errors of an invocation, by its API, and
-/// those of Step Functions' own client.
+/// The names that Step Functions uses for transient failures of the call itself: Lambda's invocation errors, as its API
+/// defines them, and those of Step Functions' own client.
 const PASSING: [&str; 19] = [
     "Lambda.AWSLambdaException",
     "Lambda.ClientExecutionTimeoutException",
@@ -467,7 +468,7 @@ const PASSING: [&str; 19] = [
     "States.Timeout",
 ];
 
-/// Lambda's errors of an invocation that are the same however often it is tried.
+/// Lambda's invocation errors that retries do not resolve.
 const LASTING: [&str; 10] = [
     "Lambda.EC2AccessDeniedException",
     "Lambda.InvalidParameterValueException",
@@ -497,7 +498,7 @@ fn what_may_pass_is_tried_again_and_what_lasts_fails_at_once() {
             assert_eq!(retrier["JitterStrategy"], "FULL", "{error}");
             let pauses = longest_pauses(retrier);
             assert!(pauses.is_sorted() && pauses[0] * 2.0 <= pauses[1], "{error}: {pauses:?}");
-            // Interfaces take minutes to make.
+            // Lambda may take minutes to create network interfaces.
             assert!(pauses.iter().sum::<f64>() >= 600.0, "{error}: {pauses:?}");
         }
         let listed: Vec<&str> = task["Retry"].as_array().unwrap().iter().flat_map(names_of).collect();
@@ -518,7 +519,7 @@ fn keys_of_items_are_in_no_log() {
     assert_eq!(machine()["Tracing"]["Enabled"], true);
 }
 
-/// They are input of an execution, and of one invocation by hand.
+/// The samples are the input of an execution, or of a single manual invocation.
 #[test]
 fn every_task_has_a_sample_which_is_an_order() {
     let folder = super::workspace().join("events");

@@ -1,5 +1,6 @@
-//! The relational and the cache tier in the templates: off unless wanted, in a network that leads nowhere, and kept as data
-//! of users is to be kept. `scripts/resolve_templates.py` looks at what each choice of the two deploys.
+//! The relational tier and the cache tier in the templates: disabled by default, in a network without a route out of
+//! it, and with the retention of user data. `scripts/resolve_templates.py` checks the resources that each combination
+//! deploys.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -75,7 +75,8 @@ async fn a_batch_that_would_be_too_long_leaves_keys_to_ask_for_again() {
     assert_eq!(batch(&api, &rest).await.seconds().len(), rest.len());
 }
 
-/// A table that answers one key a call, and none of the first `silent` calls.
+/// The API over a table that returns one key per call, and none in the first `silent` calls; also returns the number of
+/// calls.
 async fn busy(silent: usize) -> (ApiHandle, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);

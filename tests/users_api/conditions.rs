@@ -1,6 +1,6 @@
 use super::service::{ApiHandle, FIRST, JSON, MERGE, ServiceResponse, UsersService};
 
-/// `(method, content type, body)` of a conditional request.
+/// `(method, content type, body)` of each request.
 const REQUESTS: [(&str, (&str, &str), &str); 4] = [
     ("GET", JSON, ""),
     ("PUT", JSON, r#"{"name":"New"}"#),
@@ -18,7 +18,8 @@ async fn the_table_of_conditions_holds_over_a_record_and_over_none() {
     let current = format!("\"{FIRST}\"");
     let both = format!("\"1\", \"{FIRST}\"");
     let weak = format!("W/\"{FIRST}\"");
-    // Over a record: GET, PUT, PATCH, DELETE. Over none: PUT; the others find nothing, whatever they demand.
+    // With a record: the status of GET, PUT, PATCH, DELETE. Without one: the status of PUT; the others return 404
+    // whatever the condition.
     for (header, tags, present, absent) in [
         ("if-match", "*", [200, 200, 200, 204], 412),
         ("if-match", &current, [200, 200, 200, 204], 412),
@@ -153,7 +154,8 @@ async fn of_many_who_count_in_one_record_none_loses_a_count() {
     let api = service.api();
     assert_eq!(api.put("/users/ada/7", r#"{"name":"Ada","attributes":{"count":0}}"#).await.status, 201);
     let refused = std::sync::atomic::AtomicUsize::new(0);
-    // Each reads, adds one to what it read, and writes it on the condition that nobody wrote meanwhile.
+    // Each writer reads, increments the count, and writes it on the condition that the record has not changed
+    // meanwhile.
     let count = async |writer: usize| {
         let mut counted = 0;
         while counted < COUNTS {

@@ -1,4 +1,4 @@
-//! Where addresses are unique: one user has one, however many records it has, for as long as one of them lasts.
+//! Unique emails: an email belongs to one user, in any number of records, until the last of these records ends.
 
 use std::sync::{Arc, Mutex};
 
@@ -32,7 +32,7 @@ async fn create(api: &ApiHandle, id: &str, second: u64, email: &str, expires_at:
     answer.status
 }
 
-/// How many emails have an owner.
+/// The number of emails that have an owner.
 async fn owned(service: &UsersService) -> usize {
     let scanned = service.dynamodb.scan().table_name("Emails").send().await.unwrap();
     scanned.items().iter().filter(|item| item["record"] == super::service::s("#owner")).count()
@@ -59,7 +59,7 @@ async fn an_address_is_one_user_s_however_many_records_it_has() {
 
 #[tokio::test]
 async fn an_address_is_freed_by_the_last_record_that_leaves_it() {
-    // How the last record leaves its address.
+    // The ways in which the last record with an email can be removed or changed.
     for leave in ["DELETE", "PUT", "PATCH", "PATCH null"] {
         let service = UsersService::start().await;
         let api = api_at(&service, NOW);
@@ -102,7 +102,7 @@ async fn an_address_ends_with_its_records() {
         "though neither the record nor its reservation is gone"
     );
     assert_eq!(create(&after, "ada", 1, "ada@example.com", None).await, 409);
-    // A record that is kept keeps its address, too.
+    // A record whose expiry is removed keeps its email, too.
     assert_eq!(create(&after, "ada", 5, "new@example.com", Some(end + 3_600)).await, 201);
     assert_eq!(after.patch("/users/ada/5", r#"{"expires_at":null}"#).await.status, 200);
     let later = api_at(&service, NOW + Duration::DAY);
@@ -163,7 +163,7 @@ async fn a_create_with_a_key_takes_the_address_with_the_record_or_neither() {
     let service = UsersService::start().await;
     let key = [JSON, ("idempotency-key", "one")];
     let body = r#"{"name":"Ada","email":"ada@example.com"}"#;
-    // The transaction fails for good; then all is well.
+    // Every transaction fails at first; afterwards there are no faults.
     let url = proxy::before(service.endpoint(), |call| match call.operation {
         "TransactWriteItems" => HttpFault::Error(503, "ServiceUnavailable"),
         _ => HttpFault::None,
@@ -184,14 +184,14 @@ async fn a_create_with_a_key_takes_the_address_with_the_record_or_neither() {
     assert_eq!(again.status, 201, "a taken address is no answer for a day: {}", again.text);
 }
 
-/// What a transaction of the API waits for, and how it tells that it waits.
+/// Signals of a transaction that is held back: it has arrived, and it may continue.
 #[derive(Default)]
 struct EmailItem {
     arrived: Notify,
     go: Notify,
 }
 
-/// The API, whose first transaction is held until it may go.
+/// The API, whose first transaction is held back until it may continue.
 async fn api_that_waits(service: &UsersService, held: &Arc<EmailItem>) -> ApiHandle {
     let (held, once) = (Arc::clone(held), Arc::new(Semaphore::new(1)));
     let url = proxy::before_with(service.endpoint(), move |operation| {
@@ -210,7 +210,7 @@ async fn api_that_waits(service: &UsersService, held: &Arc<EmailItem>) -> ApiHan
 
 #[tokio::test]
 async fn a_transaction_that_is_late_takes_no_email_from_its_next_user() {
-    // What ada writes late, after the record that holds the email was deleted and eve has taken it.
+    // The late writes of ada, after the record with the email was deleted and eve has taken the email.
     let late = [
         ("POST", "/users", r#"{"user_id":"ada","timestamp":2,"name":"A","email":"ada@example.com"}"#),
         ("PUT", "/users/ada/2", r#"{"name":"A","email":"ada@example.com"}"#),
@@ -257,7 +257,7 @@ async fn a_transaction_that_is_late_forgets_no_record_of_its_own_user() {
     assert_eq!(create(&api, "eve", 1, "ada@example.com", None).await, 201, "no record has it");
 }
 
-/// Gives the user so many records with the email, by the items that the API would write.
+/// Gives the user a record with the email for each number of the range, by writing the items that the API would write.
 async fn hold(service: &UsersService, records: std::ops::Range<u64>) {
     let written = service.dynamodb.scan().table_name("Emails").send().await.unwrap();
     let of_record = written.items().iter().find(|item| item["record"] == s("ada/1")).unwrap().clone();
@@ -287,7 +287,7 @@ async fn a_reservation_costs_the_same_however_many_records_hold_the_email() {
     let client = local::clients::dynamodb(&url.await);
     let api = ApiHandle(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
     let mut costs = Vec::new();
-    // The same number of digits, so that requests differ in nothing.
+    // The numbers have the same number of digits, so that the requests have the same size.
     for (created, held) in [(1_u64, 0..0_u64), (10_001, 20_000..20_098), (10_002, 30_000..32_900)] {
         if !held.is_empty() {
             hold(&service, held).await;
@@ -300,7 +300,7 @@ async fn a_reservation_costs_the_same_however_many_records_hold_the_email() {
     assert!(costs.iter().all(|cost| operations(cost) == ["GetItem", "TransactWriteItems"]), "{costs:?}");
     assert_eq!(costs[1], costs[2], "at 100 records and at 3,000");
     assert!(costs[1][1].1 < 2_000, "{costs:?}");
-    // A delete looks for one more record that holds the email, and no further.
+    // A delete queries one other record with the email, and no more.
     calls.lock().unwrap().clear();
     assert_eq!(api.delete("/users/ada/10001").await.status, 204);
     assert_eq!(operations(&calls.lock().unwrap()), ["GetItem", "Query", "TransactWriteItems"]);
@@ -313,7 +313,7 @@ async fn an_email_is_taken_over_once_the_last_of_many_records_has_ended() {
     let api = api_at(&service, NOW);
     let end = NOW.unix_timestamp() + 60;
     assert_eq!(create(&api, "ada", 1, "ada@example.com", Some(end)).await, 201);
-    // More than one page of ended records, and a last one that has not.
+    // More than one page of expired records, and a last one that has not expired.
     hold(&service, 1_000..2_500).await;
     assert_eq!(create(&api, "ada", 9_999, "ada@example.com", Some(end + 60)).await, 201);
     let after = |seconds| api_at(&service, NOW + Duration::seconds(seconds));
@@ -324,7 +324,7 @@ async fn an_email_is_taken_over_once_the_last_of_many_records_has_ended() {
 
 #[tokio::test]
 async fn no_item_of_a_deleted_user_s_email_stays_that_ttl_does_not_remove() {
-    // The expiry of the record that is left last, after those of the others that leave before it.
+    // The expiry of the record that remains last, after the expiry of the others, which are removed first.
     for (first, patched) in [(None, Some(60)), (Some(3_600), Some(60)), (Some(60), Some(30))] {
         let service = UsersService::start().await;
         let api = api_at(&service, NOW);

@@ -1,4 +1,4 @@
-//! API Gateway's payloads, as the functions take them.
+//! API Gateway's payloads, as the functions receive them.
 
 use std::path::Path;
 
@@ -62,7 +62,7 @@ async fn a_named_stage_stands_before_every_path_and_is_not_part_of_it() {
     assert_eq!(hand_over(&api, &staged("health", "prod")).await.status, 200);
 }
 
-/// An event as the API mapping `key` of a custom domain hands it on.
+/// An event as the API mapping `key` of a custom domain passes it on.
 fn mapped(name: &str, key: &str) -> String {
     payload(name)
         .replace(
@@ -94,10 +94,10 @@ async fn base_path_is_taken_off_every_path_and_stands_before_those_of_an_answer(
     let contract = hand_over(&api, &contract).await;
     assert_eq!(contract.json["servers"][0]["url"], "/v1");
 
-    // By the API's own host name there is no base path, and none in the answer.
+    // The API's own host name has no base path, and neither do the paths in the response.
     assert_eq!(hand_over(&api, &payload("get-user")).await.status, 200);
     assert_eq!(hand_over(&api, &payload("get-latest-user")).await.header("content-location"), "/users/ada/1795334400");
-    // A mapping to a named stage: the stage's name is in no path.
+    // A mapping to a named stage: the path does not contain the stage name.
     let staged = mapped("health", "v1").replace(r#""stage": "$default""#, r#""stage": "v1""#);
     assert_eq!(hand_over(&api, &staged).await.status, 200);
 }
@@ -160,7 +160,7 @@ async fn what_the_relational_tier_answers_is_404_with_the_setting_while_it_is_of
         let contract = api.get("/openapi.json").await.json;
         assert!(paths.iter().all(|path| contract["paths"].get(path.split('?').next().unwrap()).is_none()));
     }
-    // On, other methods than search's come here.
+    // With the tier enabled, the API receives the methods that search does not handle.
     let api = service.api_with(&[("RELATIONAL_TIER", "rds-postgres")]);
     for path in paths {
         let answer = api.send("PUT", path, &[], "").await;
@@ -191,7 +191,7 @@ async fn a_token_s_claims_are_read_from_where_api_gateway_puts_them() {
     assert_eq!(hand_over(&signed, &own).await.status, 401, "a token is no signature");
 }
 
-/// What API Gateway makes of a client's path: decoded once.
+/// Paths of a client, and the paths that API Gateway passes on: decoded once.
 const DECODED: [(&str, &str); 12] = [
     ("/users/r1/1%230", "/users/r1/1#0"),
     ("/users/r1/1%3Flimit=1", "/users/r1/1?limit=1"),
@@ -235,7 +235,7 @@ async fn a_path_that_is_authorized_as_another_route_is_refused() {
     let service = UsersService::start().await;
     let api = service.api();
     api.created("r1", 1).await;
-    // `DELETE /users/r1%2F1`: one segment to a gateway that matches what is encoded.
+    // `DELETE /users/r1%2F1`: one segment for a gateway that matches the encoded path.
     let mut event: serde_json::Value = serde_json::from_str(&payload("delete-user")).unwrap();
     event["rawPath"] = "/users/r1/1".into();
     event["requestContext"]["routeKey"] = "DELETE /users/{user_id}".into();

@@ -16,7 +16,7 @@ use crate::search::scene::{SearchScene, ids};
 
 const RECORD: &str = "/users/ada/7";
 
-/// A record that has expired an hour after [`NOW`], and is still in the table.
+/// Creates a record that expires an hour after [`NOW`], and remains in the table.
 async fn expiring(service: &UsersService) {
     let expires_at = NOW.unix_timestamp() + 3_600;
     let body = format!(
@@ -97,7 +97,7 @@ async fn a_record_may_be_ended_at_once_and_kept_while_it_lives() {
     assert_eq!(api.patch(RECORD, &format!(r#"{{"expires_at":{}}}"#, NOW.unix_timestamp())).await.status, 200);
     assert_eq!(api.get(RECORD).await.status, 404);
     let beyond = NOW.unix_timestamp() + 51 * 365 * 86_400;
-    // TTL would never remove what ended more than five years ago, and the archive never get it.
+    // TTL would never delete an item that expired more than five years ago, and the archive would never receive it.
     for expires_at in [0, beyond] {
         let refused = api.post(&format!(r#"{{"name":"Ada","expires_at":{expires_at}}}"#)).await;
         assert_eq!((refused.status, refused.json["errors"][0]["pointer"].as_str()), (422, Some("/expires_at")));
@@ -122,7 +122,8 @@ async fn an_expiry_that_is_no_number_ends_nothing_and_blocks_nothing() {
     }
 }
 
-/// Whatever may be stored as an expiry; whether its record can be seen at [`NOW`], and which expiry is shown of it.
+/// Values that may be stored as an expiry; whether the record is visible at [`NOW`], and the expiry that is returned
+/// for it.
 fn expiries() -> Vec<(AttributeValue, bool, Option<i64>)> {
     let (now, year) = (NOW.unix_timestamp(), 31_557_600);
     let number = AttributeValue::N;
@@ -195,7 +196,7 @@ async fn an_expiry_means_the_same_to_the_api_to_ttl_and_to_search() {
         let searched = found.iter().find(|user| user["user_id"] == id(row).as_str());
         assert_eq!(searched.and_then(|user| user["expires_at"].as_i64()), *shown, "{value:?}");
     }
-    // TTL removes what cannot be seen, and nothing else.
+    // TTL deletes the records that are not visible, and no others.
     assert_eq!(service.expire(NOW).await, rows.len() - live.len());
     for (row, (value, is_live, _)) in rows.iter().enumerate() {
         assert_eq!(service.item(&id(row), 7).await.is_some(), *is_live, "{value:?}");
@@ -283,7 +284,7 @@ async fn the_latest_is_looked_for_among_so_many_expired_records_and_is_never_wro
     assert_eq!((latest.status, latest.problem()), (503, "too-many-expired"), "{}", latest.text);
     assert_eq!(latest.header("retry-after"), "3600");
     assert!(reads.load(Ordering::Relaxed) <= 20, "{reads:?} reads");
-    // What it says to do leads there.
+    // The list that the error recommends contains the record.
     let mut path = "/users/ada?limit=1".to_owned();
     loop {
         let page = api.get(&path).await;

@@ -1,4 +1,4 @@
-//! The same router behind a socket, as the local stack serves it.
+//! The router behind a socket, as the local stack serves it.
 
 use bytes::Bytes;
 use http::Request;

@@ -1,4 +1,4 @@
-//! A create with an idempotency key happens once, whatever goes wrong on the way.
+//! A create with an idempotency key takes effect once, whatever fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,7 +46,7 @@ async fn the_same_request_again_has_the_same_answer_and_no_second_effect() {
         assert_eq!((replayed.status, replayed.text.as_str()), (201, first.text.as_str()), "{again}");
         assert_eq!((replayed.header("location"), replayed.header("etag")), (address.as_str(), first.header("etag")));
         assert_eq!(users(&service).await, usize::from(again < 2));
-        // The answer is that of then, whatever has become of the record.
+        // The response is the original one, even if the record has changed or been deleted since.
         match again {
             0 => assert_eq!(api(&service, later).patch(&address, r#"{"name":"Eve"}"#).await.status, 200),
             _ => drop(api(&service, later).delete(&address).await),
@@ -92,7 +92,7 @@ async fn a_retry_in_another_form_is_the_same_request() {
     assert_eq!(users(&service).await, 1);
 }
 
-/// An attempt whose second call hangs, and whose client is then gone.
+/// Starts a create whose second call hangs, and drops the client.
 async fn hang(slow: &ApiHandle, calls: &AtomicUsize) {
     let hanging = async {
         while calls.load(Ordering::Relaxed) < 2 {
@@ -158,7 +158,7 @@ async fn where_keys_are_not_offered_none_is_silently_ignored() {
     assert_eq!(users(&service).await, 0);
 }
 
-/// The API, on whose way to the tables things go wrong from call `from` on: that call alone, or every one after it.
+/// The API with a fault in its calls to the tables, in call `from` alone or in every call from `from` on.
 async fn troubled(
     service: &UsersService,
     from: usize,
@@ -179,12 +179,12 @@ async fn troubled(
     (ApiHandle(api::app(&config_with("Users", &[TABLE]), client, None, Clock::fixed(NOW))), calls)
 }
 
-/// One crash and what comes after it; whether the first attempt was cut short.
+/// Interrupts a create and repeats it; returns whether the first attempt was cut short.
 async fn crash(mishap: HttpFault, from: usize, for_good: bool, retries: bool) -> bool {
     let story = format!("{mishap:?} from call {from}, for good: {for_good}, retries: {retries}");
     let service = UsersService::start().await;
     let (broken, _) = troubled(&service, from, for_good, mishap, retries).await;
-    // Whoever waits too long is gone, and the process with it.
+    // A client that waits too long disconnects, and the process ends with it.
     let first = tokio::time::timeout(Pause::from_millis(1_500), post(&broken, BODY)).await;
     let first = first.ok().filter(|answer| answer.status == 201);
 
@@ -204,7 +204,7 @@ async fn a_crash_at_any_call_never_creates_two_users() {
     let mut crashes = Vec::new();
     for mishap in [HttpFault::Error(500, "InternalServerError"), HttpFault::AnswerLost, HttpFault::Silence] {
         for (for_good, retries) in [(false, false), (true, false), (false, true), (true, true)] {
-            // The claim, the transaction, what gives the claim back, and one call more than there are.
+            // The claim, the transaction, the release of the claim, and one call more than there are.
             crashes.extend((0..4).map(|from| crash(mishap, from, for_good, retries)));
         }
     }
@@ -216,13 +216,13 @@ async fn a_crash_at_any_call_never_creates_two_users() {
 async fn an_attempt_that_lost_its_claim_cannot_write_any_more() {
     let service = UsersService::start().await;
     let (slow, calls) = troubled(&service, 1, false, HttpFault::Silence, false).await;
-    // It claims the key, and its transaction hangs.
+    // The attempt claims the key, and its transaction hangs.
     hang(&slow, &calls).await;
     assert_eq!(calls.load(Ordering::Relaxed), 2);
     let other = post(&api(&service, NOW + Duration::seconds(IN_PROGRESS_EXPIRY_SECONDS)), BODY).await;
     assert_eq!((other.status, users(&service).await), (201, 1));
     let item = service.dynamodb.scan().table_name("Idempotency").send().await.unwrap().items.unwrap().remove(0);
-    // The transaction that lands late asks for a claim that is not its own by now.
+    // The condition of the late transaction requires a claim that another attempt has taken over.
     let late = service.dynamodb.update_item().table_name("Idempotency").key("id", item["id"].clone());
     let late = late.update_expression("SET #status = :completed").condition_expression("#status = :in_progress");
     let late = late.expression_attribute_names("#status", "status");

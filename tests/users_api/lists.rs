@@ -1,6 +1,6 @@
 use super::service::{ApiHandle, UsersService, n, s};
 
-/// Every page of a list, by its cursors.
+/// All pages of a list, fetched by cursor.
 async fn pages(api: &ApiHandle, path: &str) -> Vec<Vec<u64>> {
     let mut pages = Vec::new();
     let mut cursor = String::new();

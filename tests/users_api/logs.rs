@@ -1,15 +1,16 @@
-//! What is logged of a request: one line, with ids and figures, and nothing of what a person told.
+//! Log lines of requests: one line each, with ids and numbers, and without personal data.
 
 use serde_json::Value;
 
 use super::service::{ApiHandle, JSON, MERGE, UsersService, config};
 use crate::log_capture::logged;
 
-/// What people tell; none of it may be in a log.
+/// Personal data of the requests; none of it may be in a log.
 const PERSONAL: [&str; 6] =
     ["Grace Hopper", "grace.hopper@example.com", "on-parental-leave", "blood-group-o", "diagnosis", "secret-cursor"];
 
-/// Every route, with success and with every kind of refusal, each with somebody's data in it.
+/// Sends requests to every route, with success and with every kind of error, each with personal data; returns their
+/// number.
 async fn everything(api: &ApiHandle, elsewhere: &ApiHandle) -> usize {
     let user = r#"{"user_id":"grace","timestamp":7,"name":"Grace Hopper","email":"grace.hopper@example.com",
         "status":"on-parental-leave","attributes":{"diagnosis":"blood-group-o"}}"#;
@@ -51,7 +52,7 @@ async fn everything(api: &ApiHandle, elsewhere: &ApiHandle) -> usize {
 #[tokio::test]
 async fn no_log_line_has_anybody_s_data() {
     let service = UsersService::start().await;
-    // An item of another program, which is unreadable for what it holds.
+    // An item of another program, which is invalid because of its values.
     let name = super::service::n(7);
     let email = super::service::s("grace.hopper@example.com");
     service
@@ -89,7 +90,7 @@ async fn a_request_is_one_line_with_its_figures_and_ids() {
         answers.push(api.send("GET", "/users/grace/7", &[trace], "").await);
     });
     let mut lines: Vec<Value> = lines.await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    // A cache in trouble has lines of its own.
+    // A failing cache logs additional lines.
     lines.retain(|line| line["target"] != "api::cache");
     assert_eq!(lines.len(), 2, "{lines:?}");
     for (line, (answer, status)) in lines.iter().zip(answers.iter().zip([201, 200])) {

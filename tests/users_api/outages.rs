@@ -1,4 +1,4 @@
-//! A table that is throttled or out of reach is 503 with a time to come again, whatever was asked: never 500.
+//! A table that is throttled or unavailable results in a 503 with `Retry-After` for every request, never in a 500.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::faults::proxy::{self, HttpFault};
 /// `(operation, method, path, content type, body)`
 type OutageRequest = (&'static str, &'static str, &'static str, (&'static str, &'static str), &'static str);
 
-/// Every request that asks the table, by the first call that it makes.
+/// Every request that calls the table, with its first call.
 const REQUESTS: [OutageRequest; 10] = [
     ("PutItem", "POST", "/users", JSON, r#"{"name":"Ada"}"#),
     ("Scan", "GET", "/users", JSON, ""),
@@ -29,7 +29,7 @@ const REQUESTS: [OutageRequest; 10] = [
     ("DeleteItem", "DELETE", "/users/ada/7", JSON, ""),
 ];
 
-/// The API, whose every call to the table meets with this mishap.
+/// The API, whose every call to the table meets this fault.
 async fn troubled(service: &UsersService, operation: &'static str, mishap: HttpFault) -> ApiHandle {
     let url = proxy::before(service.endpoint(), move |call| {
         assert_eq!(call.operation, operation);
@@ -124,7 +124,7 @@ async fn a_table_that_is_silent_is_busy_before_the_function_s_time_is_up() {
             assert_eq!((answer.status, answer.problem()), (503, "service-unavailable"), "{method} {path}");
             assert_eq!(answer.header("retry-after"), "1", "{method} {path}");
         }
-        // Two requests, each within its own time.
+        // Two requests, each within its own deadline.
         assert!(started.elapsed() < time * 2, "{method} {path}: {:?}", started.elapsed());
     });
     futures::future::join_all(asked).await;

@@ -47,7 +47,7 @@ async fn a_record_that_leaves_no_room_for_a_replica_s_revision_is_too_large_howe
         }
         assert_eq!(api.get("/users/ada/7").await.version(), FIRST);
         assert_eq!(api.get("/users/ada/8").await.status, 404);
-        // A merge that grows what is there beyond the limit, and one that does not.
+        // A merge that makes the stored record exceed the limit, and one that does not.
         let half = serde_json::json!({"attributes": {"x": "a".repeat(203_000)}}).to_string();
         assert_eq!(api.patch("/users/ada/7", &half).await.status, 200);
         assert_eq!(api.patch("/users/ada/7", &half.replace("\"x\"", "\"y\"")).await.status, 200);

@@ -1,4 +1,4 @@
-//! The API over an embedded DynamoDB, at a time of the story's choosing.
+//! The API over an embedded DynamoDB engine, with a clock that the test sets.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,7 +26,7 @@ use tower::ServiceExt;
 
 use crate::cache::api_suite;
 
-/// When a story happens, unless it says otherwise.
+/// The time of a test, unless it sets another one.
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-22 10:00:00.123456 UTC);
 /// [`NOW`] as a record's first version.
 pub(crate) const FIRST: u64 = 1_795_341_600_123_456;
@@ -37,7 +37,7 @@ pub(crate) const MERGE: (&str, &str) = ("content-type", "application/merge-patch
 pub(crate) struct UsersService {
     engine: DynamoDbEngine,
     pub(crate) dynamodb: Client,
-    /// One for all APIs over these tables: together they are an instance.
+    /// Shared by all APIs over these tables: together they are one instance.
     pub(crate) cache: Option<CacheAside>,
     stream: Option<Cache>,
 }
@@ -52,7 +52,7 @@ impl UsersService {
         Self { engine, dynamodb, cache, stream }
     }
 
-    /// Tables with this cache before them, whatever the suite runs with.
+    /// Starts the tables with this cache in front of them, whichever cache the suite runs with.
     pub(crate) async fn with_cache(cache: Cache, patience: CacheTimeouts) -> Self {
         let service = Self::start().await;
         let aside = CacheAside::new(cache.clone(), "Users", patience);
@@ -69,18 +69,18 @@ impl UsersService {
         ApiHandle(api::app(&config("Users"), self.dynamodb.clone(), self.cache.clone(), Clock::fixed(now)))
     }
 
-    /// Where the engine answers.
+    /// The endpoint of the engine.
     pub(crate) fn endpoint(&self) -> &str {
         self.engine.endpoint()
     }
 
-    /// The API at [`NOW`] whose environment has these variables, too.
+    /// The API at [`NOW`] with these additional environment variables.
     pub(crate) fn api_with(&self, variables: &[(&str, &str)]) -> ApiHandle {
         let config = config_with("Users", variables);
         ApiHandle(api::app(&config, self.dynamodb.clone(), self.cache.clone(), Clock::fixed(NOW)))
     }
 
-    /// Writes an item as another program would; a cache learns of it would from the stream.
+    /// Writes an item as another program would, and then invalidates the cache entry as the stream would.
     pub(crate) async fn put(&self, attributes: &[(&str, AttributeValue)]) {
         let item: HashMap<_, _> = attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let text = |name: &str| item[name].as_s().or_else(|_| item[name].as_n()).unwrap().clone();
@@ -89,7 +89,7 @@ impl UsersService {
         self.streamed(&key).await;
     }
 
-    /// The stream comes again until it is heard.
+    /// Invalidates the key, and retries like the stream until the cache confirms it.
     async fn streamed(&self, key: &str) {
         let Some(cache) = &self.stream else { return };
         loop {
@@ -101,7 +101,7 @@ impl UsersService {
         }
     }
 
-    /// TTL removes at this time what it is to remove.
+    /// Removes the items that TTL deletes at this time; returns their number.
     pub(crate) async fn expire(&self, now: OffsetDateTime) -> usize {
         self.engine.sweep_ttl(now).await.unwrap()
     }
@@ -121,10 +121,10 @@ pub(crate) fn n(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 
-/// The members of a record at their longest, with `attributes` of so many bytes as DynamoDB counts them.
+/// A record whose members have their maximum length, with `attributes` of this size in bytes as DynamoDB counts them.
 pub(crate) fn longest(bytes: usize) -> Value {
     let domain = ["b".repeat(63), "c".repeat(63), "d".repeat(63), "e".repeat(60)].join(".");
-    // A map is three bytes, its member one, and its name another.
+    // DynamoDB counts three bytes for a map, one for its member, and one for the member's name.
     serde_json::json!({
         "name": "\u{10ffff}".repeat(256), "email": format!("a@{domain}"), "status": "\u{10ffff}".repeat(64),
         "expires_at": 3_000_000_000_u64, "attributes": {"x": "a".repeat(bytes - 5)},
@@ -143,7 +143,7 @@ pub(crate) fn config_with(table: &str, variables: &[(&str, &str)]) -> ApiConfig 
     ApiConfig::parse(&environment).unwrap()
 }
 
-/// The API as its clients see it.
+/// A client of the API.
 #[derive(Clone)]
 pub(crate) struct ApiHandle(pub(crate) Router);
 
@@ -177,7 +177,7 @@ impl ApiHandle {
         self.send("DELETE", path, &[], "").await
     }
 
-    /// Creates a record of this user and second, and expects it to be new.
+    /// Creates a record of this user and second; panics if it exists.
     pub(crate) async fn created(&self, id: &str, timestamp: u64) {
         let answer = self.post(&format!(r#"{{"user_id":"{id}","timestamp":{timestamp},"name":"Ada"}}"#)).await;
         assert_eq!(answer.status, 201, "{}", answer.text);
@@ -203,7 +203,8 @@ impl ServiceResponse {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Whether its length is that of `other`, wherever the record of either was found.
+    /// Returns whether the content length is that of `other`, whether either record came from the cache or from the
+    /// table.
     pub(crate) fn is_as_long_as(&self, other: &Self) -> bool {
         let sources = [r#""source":"cache""#, r#""source":"database""#];
         let in_words = |source| other.text.replace(sources[0], source).replace(sources[1], source).len().to_string();
@@ -220,7 +221,7 @@ impl ServiceResponse {
         self.json["type"].as_str().unwrap().rsplit(':').next().unwrap()
     }
 
-    /// The seconds of the listed records.
+    /// The timestamps of the listed records.
     pub(crate) fn seconds(&self) -> Vec<u64> {
         let users = self.json["users"].as_array().unwrap_or_else(|| panic!("no list: {}", self.text));
         users.iter().map(|user| user["timestamp"].as_u64().unwrap()).collect()

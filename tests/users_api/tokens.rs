@@ -1,4 +1,4 @@
-//! The whole way of a token: signed, verified as API Gateway does, and its claims checked by the API.
+//! A token end to end: signed, verified as API Gateway does, and its claims checked by the API.
 
 use bytes::Bytes;
 use http::Request;
