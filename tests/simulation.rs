@@ -36,15 +36,15 @@ use source::WriteKind;
 
 /// The seed of the first scenario in the test suite.
 const SEED: u64 = 1;
-/// Scenarios in memory in every run of the suite.
+/// Number of scenarios in memory per run of the suite.
 const SHARE: u64 = 4_000;
-/// Scenarios on the embedded engines in every run of the suite.
+/// Number of scenarios on the embedded engines per run of the suite.
 const ON_ENGINES: u64 = 1_000;
-/// Scenarios in which one replica is in PostgreSQL, in every run of the suite.
+/// Number of scenarios with one replica in PostgreSQL per run of the suite.
 const ON_POSTGRES: u64 = 400;
-/// Scenarios of unique emails in every run of the suite.
+/// Number of scenarios of unique emails per run of the suite.
 const ON_EMAILS: u32 = 400;
-/// Scenarios of idempotent creates in every run of the suite.
+/// Number of scenarios of idempotent creates per run of the suite.
 const ON_CREATES: u32 = 200;
 
 #[test]

@@ -20,7 +20,7 @@ use crate::replication::events::{EventBuilder, event};
 use crate::replication::rig::{ReplicationRig, hand_over, invocation_within};
 use crate::search::scene::over;
 
-/// A proxy whose connections can be lost without notice.
+/// A proxy in front of a server, on which connections can be lost without notice.
 struct SilenceKind {
     port: u16,
     state: Arc<LinkState>,

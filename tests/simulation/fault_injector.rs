@@ -203,7 +203,7 @@ impl FaultInjector {
 
     /// Passes a call to the store: pauses, and then runs `effect`, unless a fault prevents it.
     ///
-    /// Only a call that writes can have an effect that matters later.
+    /// `writes` says whether the call changes the store: only the effect of such a call can occur late and still matter.
     pub(super) async fn pass<T, F>(&self, place: FaultPoint, writes: bool, effect: F) -> Result<T, InjectedFault>
     where
         T: Send + 'static,

@@ -1,6 +1,6 @@
 //! The relational tier and the cache tier in the templates: disabled by default, in a network without a route out of
-//! it, and with the retention of user data. `scripts/resolve_templates.py` checks the resources that each combination
-//! deploys.
+//! it, and with encryption and backups for the user data in them. `scripts/resolve_templates.py` checks the resources
+//! that each combination deploys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
