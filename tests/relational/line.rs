@@ -19,7 +19,7 @@ struct ProxyState {
     connections: AtomicUsize,
     /// The number of bytes that the server has sent.
     answered_bytes: AtomicUsize,
-    /// Whether the latest data came from the server.
+    /// Set while the latest data came from the server.
     answered: AtomicBool,
     silent: AtomicBool,
     /// The next response of the server is dropped, and its connection is closed.

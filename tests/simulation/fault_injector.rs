@@ -94,7 +94,7 @@ struct InjectorState {
     running: usize,
     /// Calls that never get a response.
     silent: usize,
-    /// Whether something has happened since the round began.
+    /// Set once something has happened since the round began.
     moved: bool,
     troubles: [VecDeque<InjectedFault>; 5],
     /// The number of calls before each pending interruption.

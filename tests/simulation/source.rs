@@ -137,7 +137,7 @@ const FIRSTS: [u128; 6] =
 #[derive(Debug)]
 pub(super) struct SimSource {
     pub(super) items: [Option<WriteKind>; ITEMS],
-    /// For each item, whether it has ever existed.
+    /// Set for each item that has ever existed.
     pub(super) known: [bool; ITEMS],
     pub(super) streams: Vec<SimStream>,
     pub(super) records: Vec<SimRecord>,
