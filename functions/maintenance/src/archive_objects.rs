@@ -1,5 +1,5 @@
-//! The archive's rows as they are read from the bucket: objects one after the other ([`ChainedReader`]), and what stands in the
-//! way told apart ([`ArchiveRowError`]): a bucket that does not answer may answer later, a damaged object will not.
+//! Reads the rows of archive objects from the bucket, one object after another ([`ChainedReader`]), and distinguishes
+//! the two kinds of failure ([`ArchiveRowError`]): a failed request may succeed on retry, a corrupt object does not.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,28 +8,29 @@ use archiver::archive::{ArchivedRow, CorruptObject, CorruptionKind, KeyNames, Ro
 use archiver::store::{ArchiveStore, ObjectReader, StoreError};
 use tokio::runtime::Handle;
 
-/// The bucket did not give an object.
+/// An object that cannot be read from the bucket.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectReadError {
-    /// It failed.
+    /// The request failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The object is no longer there: it was merged meanwhile.
+    /// The object no longer exists: it was merged in the meantime.
     #[error("{0} was deleted while it was being read")]
     NotFound(String),
 }
 
-/// Why a row is not given.
+/// A row that cannot be read.
 #[derive(Debug)]
 pub enum ArchiveRowError {
-    /// Asking again may help.
+    /// The object could not be read; a retry may succeed.
     Unread(ObjectReadError),
-    /// The object is not what it says it is.
+    /// The object is corrupt; a retry fails again.
     Damaged(CorruptObject),
 }
 
 impl ArchiveRowError {
-    /// Tells what the bucket did from what the object is: a reader takes every error of its source for damage.
+    /// Distinguishes a failed request from a corrupt object. The reader reports every error of its source as
+    /// corruption, so a [`StoreError`] inside `damage` is extracted.
     #[must_use]
     pub fn of(damage: CorruptObject) -> Self {
         let of_the_bucket = match &damage.flaw {
@@ -42,7 +43,8 @@ impl ArchiveRowError {
     }
 }
 
-/// The rows of objects that are read one after the other, each opened when its turn comes. For a thread that may block.
+/// The rows of several objects, which are read one after another; each object is opened when its turn comes. Reading
+/// blocks the thread.
 pub struct ChainedReader {
     objects: VecDeque<String>,
     store: ArchiveStore,
@@ -52,7 +54,7 @@ pub struct ChainedReader {
 }
 
 impl ChainedReader {
-    /// Reads these, in this order.
+    /// Creates a reader of these objects, in this order.
     #[must_use]
     pub fn new(objects: Vec<String>, store: ArchiveStore, key_names: Arc<KeyNames>, runtime: Handle) -> Self {
         Self { objects: objects.into(), store, key_names, runtime, open: None }

@@ -1,8 +1,9 @@
-//! The whole archive of a table, or a period of it, read object by object. [`scan_archive`]
+//! Scan of a table's archive, or of a time range of it, object by object: [`scan_archive`].
 //!
-//! Rows are handed over by the object, once it has been read to its end and is sound: of a damaged one nothing is, and it
-//! is told. What lies in both layouts comes twice; whoever takes the rows drops repetitions. Objects that were moved while
-//! they were looked for make the sweep fail, to be begun anew: a compaction is at work.
+//! Rows are delivered one object at a time, after the whole object has been read and its checksum verified. A corrupt
+//! object yields no rows and is reported. A row that is present in both layouts (`archive/` and `compacted/`) is
+//! delivered twice; callers must deduplicate. If a concurrent compaction moves an object before it is read, the scan
+//! fails and must be restarted from the beginning.
 
 use std::sync::Arc;
 
@@ -15,93 +16,93 @@ use tokio::time::Instant;
 use crate::archive_objects::{ArchiveRowError, ChainedReader, ObjectReadError};
 use crate::catalog;
 
-/// How many rows are read between two looks at the clock.
+/// Number of rows read between two deadline checks.
 const ROWS_A_LOOK: u64 = 1_024;
-/// What a task holds of the archive at a time, with what it costs to hold a row.
+/// Maximum size of the archive rows that a task retains in memory, and the overhead that is added for each row.
 const HELD_BYTES: usize = 96 * 1024 * 1024;
 const ROW_COST_BYTES: usize = 256;
 
-/// What is read.
+/// Time range of a scan.
 #[derive(Debug, Clone)]
 pub struct TimeRange {
-    /// Rows that were removed at or after this time.
+    /// Only rows that were removed at or after this time.
     pub from: Option<OffsetDateTime>,
-    /// Rows that were removed before this time.
+    /// Only rows that were removed before this time.
     pub to: Option<OffsetDateTime>,
 }
 
 impl TimeRange {
-    /// Whether a row is of it.
+    /// Returns whether a removal time is within the range.
     #[must_use]
     pub fn holds(&self, removed_at: OffsetDateTime) -> bool {
         self.from.is_none_or(|from| removed_at >= from) && self.to.is_none_or(|to| removed_at < to)
     }
 }
 
-/// Whose archive is read, and until when.
+/// The archive of one table.
 #[derive(Debug, Clone)]
 pub struct ArchiveReader {
-    /// The archive.
+    /// The archive bucket.
     pub store: ArchiveStore,
-    /// The table whose rows they are.
+    /// The table that the rows were removed from.
     pub table: String,
-    /// Its key.
+    /// The names of the table's key attributes.
     pub key_names: KeyNames,
 }
 
-/// Why a sweep has no end.
+/// Error of an archive scan.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveScanError {
     /// The archive cannot be read.
     #[error("ARCHIVE_BUCKET: {0}")]
     Unread(#[from] ObjectReadError),
-    /// It takes longer than an invocation.
+    /// The scan takes longer than one invocation.
     #[error("reading this period takes longer than one invocation: set a shorter range with from and to")]
     DeadlineExceeded,
-    /// It takes more memory than there is.
+    /// The rows exceed the memory limit.
     #[error(
         "the requested rows exceed {HELD_BYTES} bytes of memory: use more segments, or a shorter range with from and to"
     )]
     MemoryLimitExceeded,
-    /// The reading thread ended.
+    /// The reading thread ended unexpectedly.
     #[error("cannot read the archive: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
 
 impl ArchiveScanError {
-    /// Whether the same order would meet with it again.
+    /// Returns whether the same request would fail again.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::DeadlineExceeded | Self::MemoryLimitExceeded)
     }
 }
 
-/// What a sweep came across.
+/// Statistics of a scan.
 #[derive(Debug, Default)]
 pub struct ScanStats {
-    /// How many objects were read.
+    /// Number of objects read.
     pub objects: usize,
-    /// What could not be read.
+    /// The corrupt objects.
     pub damaged: Vec<CorruptObject>,
-    /// Keys that neither the archiver nor a merge wrote.
+    /// Unrecognized keys: neither the archiver nor a compaction wrote them.
     pub foreign: Vec<String>,
 }
 
-/// How much of the memory that a task may take is taken.
+/// The part of a task's memory limit that is in use.
 #[derive(Debug, Default)]
 pub struct MemoryBudget(usize);
 
 impl MemoryBudget {
-    /// Takes a row's worth.
+    /// Adds the size of a row.
     ///
     /// # Errors
-    /// [`ArchiveScanError::TooMuch`].
+    /// [`ArchiveScanError::MemoryLimitExceeded`] if the limit is exceeded.
     pub fn try_grow(&mut self, row: &ArchivedRow) -> Result<(), ArchiveScanError> {
         self.0 += cost(row);
         if self.0 > HELD_BYTES { Err(ArchiveScanError::MemoryLimitExceeded) } else { Ok(()) }
     }
 
-    /// Gives a row's worth back.
+    /// Subtracts the size of a row that is no longer retained.
     pub fn shrink(&mut self, row: &ArchivedRow) {
         self.0 = self.0.saturating_sub(cost(row));
     }
@@ -111,11 +112,11 @@ fn cost(row: &ArchivedRow) -> usize {
     row.item.get().len() + row.key.as_str().len() + row.event_id.as_ref().map_or(0, String::len) + ROW_COST_BYTES
 }
 
-/// Reads all of a period, hands the rows that are `wanted` to `take`, an object at a time, and answers what became of
-/// `state`.
+/// Reads all rows of a time range, passes those that are `wanted` to `take`, one object at a time, and returns the
+/// final `state` and the scan's statistics.
 ///
 /// # Errors
-/// [`ArchiveScanError`].
+/// [`ArchiveScanError`] if the archive cannot be read, or a limit of time or memory is exceeded.
 pub async fn scan_archive<T: Send + 'static>(
     library: &ArchiveReader,
     period: &TimeRange,

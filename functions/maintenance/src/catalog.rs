@@ -1,4 +1,4 @@
-//! What the archive holds of a table, by the day, in both layouts; and what lies there that is not its own.
+//! Listing of a table's archive by day, in both layouts (`archive/` and `compacted/`), including unrecognized keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,36 +8,36 @@ use archiver::store::{ArchiveStore, StoreError};
 /// An object of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiveObject {
-    /// Its key.
+    /// The object's key.
     pub key: String,
-    /// The key taken apart.
+    /// The parsed key.
     pub name: ArchiveKey,
-    /// Its size, compressed.
+    /// The compressed size in bytes.
     pub bytes: u64,
 }
 
-/// What the archive holds.
+/// The objects of a day.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DayListing {
-    /// The objects, those of the archiver before the compacted ones.
+    /// The objects: first those that the archiver wrote, then the compacted ones.
     pub objects: Vec<ArchiveObject>,
-    /// Keys that neither the archiver nor a merge wrote.
+    /// Unrecognized keys: neither the archiver nor a compaction wrote them.
     pub unrecognized: Vec<String>,
 }
 
-/// The days of which there is something.
+/// The days for which the archive contains objects.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DayRange {
-    /// They, in order.
+    /// The days, in order.
     pub days: BTreeSet<ArchiveDay>,
-    /// What lies beside them; a folder ends in a slash.
+    /// Unrecognized keys next to the days; the key of a folder ends in a slash.
     pub foreign: Vec<String>,
 }
 
-/// The days that the archive holds something of.
+/// Lists the days for which the archive contains objects.
 ///
 /// # Errors
-/// [`StoreError`] if it cannot be listed.
+/// [`StoreError`] if the archive cannot be listed.
 pub async fn days(store: &ArchiveStore, table: &str) -> Result<DayRange, StoreError> {
     let mut found = DayRange::default();
     for root in [ARCHIVE, COMPACTED] {
@@ -56,10 +56,10 @@ pub async fn days(store: &ArchiveStore, table: &str) -> Result<DayRange, StoreEr
     Ok(found)
 }
 
-/// What the archive holds of a day.
+/// Lists the objects of a day.
 ///
 /// # Errors
-/// [`StoreError`] if it cannot be listed.
+/// [`StoreError`] if the archive cannot be listed.
 pub async fn list_day(store: &ArchiveStore, table: &str, day: ArchiveDay) -> Result<DayListing, StoreError> {
     let mut shelf = DayListing::default();
     for root in [ARCHIVE, COMPACTED] {
@@ -73,7 +73,8 @@ pub async fn list_day(store: &ArchiveStore, table: &str, day: ArchiveDay) -> Res
     Ok(shelf)
 }
 
-/// The compacted runs among these objects: how large each is, and its parts in their order, which are sorted as one.
+/// Groups the compacted objects by run. Returns the total size of each run, and its parts in order: together they form
+/// one sorted sequence of rows.
 #[must_use]
 pub fn group_by_run(objects: &[ArchiveObject]) -> Vec<(u64, Vec<String>)> {
     let mut runs: BTreeMap<&str, (u64, Vec<String>)> = BTreeMap::new();

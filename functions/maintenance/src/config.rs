@@ -1,4 +1,4 @@
-//! The maintenance function's configuration: a value before the first task, with all that is wrong reported at once.
+//! The maintenance function's configuration. It is parsed before the first task, and all problems are reported at once.
 
 use archiver::config::ArchiverConfig;
 use archiver::store::ArchiveStore;
@@ -16,39 +16,39 @@ use crate::failure_record::FunctionNames;
 use crate::handler::MaintenanceHandler;
 use crate::mapping::ReplicatorMappings;
 
-/// This function's name in logs and metrics.
+/// The function's name in logs and metrics.
 pub const FUNCTION: &str = "maintenance";
 
-/// What the environment says: all that the replicator and the archiver are told, and where their source is.
+/// The function's configuration: the settings of the replicator and of the archiver, and the source table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaintenanceConfig {
     source: String,
-    /// The table of email reservations, if an email is one user's: restored items reserve theirs.
+    /// The table of email reservations, if emails are unique: a restore reserves the email of each restored item.
     unique_emails_table: Option<String>,
     replicator: ReplicatorConfig,
     archiver: ArchiverConfig,
     functions: FunctionNames,
 }
 
-/// The clients, built once. The replica's may be of another Region or account.
+/// The AWS clients, built once. The replica's client may use another Region or account.
 pub struct AwsClients {
-    /// Of the source.
+    /// Client of the source table.
     pub source: aws_sdk_dynamodb::Client,
-    /// Of the replica.
+    /// Client of the replica table.
     pub replica: aws_sdk_dynamodb::Client,
-    /// Signs logins; without one they are by password.
+    /// Signs IAM login tokens; without it, logins use a password.
     pub signer: Option<TokenSigner>,
-    /// Of both buckets.
+    /// Client of the failure bucket and the archive bucket.
     pub s3: aws_sdk_s3::Client,
-    /// Of Lambda itself, which knows the mappings.
+    /// Client of Lambda, for the event source mappings and the replicator's configuration.
     pub lambda: aws_sdk_lambda::Client,
 }
 
 impl MaintenanceConfig {
-    /// Reads the environment.
+    /// Parses the environment variables.
     ///
     /// # Errors
-    /// [`EnvironmentError`]: every variable that is missing or malformed.
+    /// [`EnvironmentError`], which lists every variable that is missing or malformed.
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
         let source = read.required("USERS_TABLE", environment::text);
@@ -76,14 +76,14 @@ impl MaintenanceConfig {
         }
     }
 
-    /// The replicator's part: it knows the replica's Region and account.
+    /// Returns the replicator's settings, which include the replica's Region and account.
     #[must_use]
     pub fn replicator(&self) -> &ReplicatorConfig {
         &self.replicator
     }
 }
 
-/// Builds the function of its configuration and clients; no I/O happens before its first task.
+/// Builds the function from its configuration and clients. No I/O happens before the first task.
 #[must_use]
 pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHandler {
     let AwsClients { source, replica, signer, s3, lambda } = clients;

@@ -1,70 +1,70 @@
-//! The sinks that the deployed replicator writes, read from its configuration: a task must not take those that it knows for
-//! all. [`DeployedReplicator`]
+//! The sinks that the deployed replicator writes, read from its Lambda configuration: [`DeployedReplicator`]. A task
+//! must not take the sinks that it is configured for as all sinks of the deployment.
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;
 use replicator::sink::SinkSetting;
 use shared::table_reader::error_chain;
 
-/// The sinks of the deployment are not known.
+/// The sinks of the deployment cannot be determined.
 #[derive(Debug, thiserror::Error)]
 pub enum SinksUnknownError {
-    /// The role may not read the configuration.
+    /// The role is not allowed to read the configuration.
     #[error(
         "it is not known which sinks the replicator {function} writes: allow lambda:GetFunctionConfiguration on it ({reason})"
     )]
     Denied {
-        /// The replicator.
+        /// The replicator's name.
         function: String,
-        /// What Lambda says.
+        /// The error that Lambda returned.
         reason: String,
     },
-    /// There is no such function.
+    /// The function does not exist.
     #[error(
         "it is not known which sinks the replicator writes: REPLICATOR_FUNCTION names {function}, which does not exist"
     )]
     Absent {
-        /// What the setting names.
+        /// The name in `REPLICATOR_FUNCTION`.
         function: String,
     },
-    /// The variables are encrypted under a key that the role may not use.
+    /// The environment variables are encrypted with a key that the role is not allowed to use.
     #[error(
         "it is not known which sinks the replicator {function} writes: its environment cannot be decrypted ({reason})"
     )]
     Encrypted {
-        /// The replicator.
+        /// The replicator's name.
         function: String,
-        /// What Lambda says.
+        /// The error that Lambda returned.
         reason: String,
     },
-    /// Lambda does not answer, and may answer later.
+    /// The request to Lambda failed; a retry may succeed.
     #[error("it is not known which sinks the replicator {function} writes: {reason}")]
     Unavailable {
-        /// The replicator.
+        /// The replicator's name.
         function: String,
-        /// Why.
+        /// The error.
         reason: String,
     },
 }
 
 impl SinksUnknownError {
-    /// Whether another try may succeed without a change to the deployment.
+    /// Returns whether a retry may succeed without a change to the deployment.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 }
 
-/// A sink that the deployment writes and this function does not know.
+/// A sink that the deployment writes and this function is not configured for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the replicator of this deployment writes sink {sink}, which this task does not know: set {variable} \
      (`local task`: {option})"
 )]
 pub struct UnknownSink {
-    /// The sink.
+    /// The sink's name.
     pub sink: &'static str,
-    /// The variable that makes it known.
+    /// The environment variable that configures it.
     pub variable: &'static str,
     option: String,
 }
@@ -75,12 +75,12 @@ impl UnknownSink {
     }
 }
 
-/// What `local task` takes in the variable's place.
+/// Returns the option of `local task` that corresponds to the variable.
 fn option(setting: &SinkSetting) -> String {
     format!("--{} URL", setting.sink)
 }
 
-/// The deployed replicator.
+/// The deployed replicator function.
 #[derive(Debug, Clone)]
 pub struct DeployedReplicator {
     client: Client,
@@ -89,16 +89,16 @@ pub struct DeployedReplicator {
 }
 
 impl DeployedReplicator {
-    /// The replicator of this name, which these settings turn sinks on for.
+    /// Creates a client for the replicator of this name. `settings` are the variables that enable sinks.
     #[must_use]
     pub fn new(client: Client, function: String, settings: Vec<SinkSetting>) -> Self {
         Self { client, function, settings }
     }
 
-    /// The sinks that store items, are written by the deployment and are not among `known`.
+    /// Returns the sinks that store items, are enabled in the deployment and are not among `known`.
     ///
     /// # Errors
-    /// [`SinksUnknownError`] if the deployment does not tell.
+    /// [`SinksUnknownError`] if the deployment's configuration cannot be read.
     pub async fn unserved(&self, known: &[&str]) -> Result<Vec<UnknownSink>, SinksUnknownError> {
         let function = || self.function.clone();
         let asked = self.client.get_function_configuration().function_name(&self.function).send().await;
@@ -120,7 +120,7 @@ impl DeployedReplicator {
         Ok(unserved(&self.settings, is_set, known))
     }
 
-    /// Why records that failed in `sink` alone are not this function's to redrive; nothing if they are.
+    /// Returns the reason why this function cannot redrive records that failed only in `sink`, or `None` if it can.
     #[must_use]
     pub fn refusal(&self, sink: &str, known: &[&str]) -> Option<String> {
         if known.contains(&sink) {

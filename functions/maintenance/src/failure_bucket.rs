@@ -1,6 +1,6 @@
-//! The failure bucket: what lies there is listed and read, moved once it is redriven, and reported on.
+//! The failure bucket: lists and reads its objects, moves redriven ones, and writes reports.
 //!
-//! Nothing is removed that was not first written elsewhere and confirmed.
+//! No object is removed before a copy of it has been written and confirmed.
 
 use archiver::store::{upload_time, within};
 use aws_sdk_s3::Client;
@@ -11,10 +11,10 @@ use aws_sdk_s3::types::ChecksumAlgorithm;
 use shared::table_reader::error_chain;
 use time::OffsetDateTime;
 
-/// Where an object goes whose records are redriven; its key follows.
+/// Prefix of redriven objects; the original key follows.
 const REDRIVEN: &str = "redriven/";
 
-/// The bucket did not do what it was asked.
+/// A failed request to the failure bucket.
 #[derive(Debug, thiserror::Error)]
 #[error("FAILURE_BUCKET {bucket}: {what}: {reason}")]
 pub struct BucketError {
@@ -26,15 +26,15 @@ pub struct BucketError {
 /// An object of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailureObject {
-    /// Its key.
+    /// The object's key.
     pub key: String,
-    /// When it was written.
+    /// The time at which it was last modified.
     pub modified: Option<OffsetDateTime>,
-    /// How large it is.
+    /// Its size in bytes.
     pub size_bytes: u64,
 }
 
-/// The bucket.
+/// The failure bucket.
 #[derive(Debug, Clone)]
 pub struct FailureBucket {
     client: Client,
@@ -42,16 +42,16 @@ pub struct FailureBucket {
 }
 
 impl FailureBucket {
-    /// The bucket of this name.
+    /// Creates a client of the bucket with this name.
     #[must_use]
     pub fn new(client: Client, bucket: String) -> Self {
         Self { client, bucket }
     }
 
-    /// Up to `most` objects below `prefix` whose keys come after `after`, in the order of their keys.
+    /// Lists up to `most` objects below `prefix` whose keys sort after `after`, in key order.
     ///
     /// # Errors
-    /// [`BucketError`] if it cannot be listed.
+    /// [`BucketError`] if the bucket cannot be listed.
     pub async fn list(&self, prefix: &str, after: Option<&str>, most: i32) -> Result<Vec<FailureObject>, BucketError> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(most);
         let listed = list.set_start_after(after.map(str::to_owned)).send().await;
@@ -63,15 +63,15 @@ impl FailureBucket {
         };
         let mut found: Vec<FailureObject> =
             listed.contents.unwrap_or_default().into_iter().filter_map(object).collect();
-        // A server that knows no start-after would have a redrive go round for ever.
+        // With a server that ignores `start-after`, a redrive would loop forever.
         found.retain(|object| after.is_none_or(|after| object.key.as_str() > after));
         Ok(found)
     }
 
-    /// An object's body; nothing if it is no longer there.
+    /// Returns the body of an object, or `None` if the object does not exist.
     ///
     /// # Errors
-    /// [`BucketError`] if it cannot be read.
+    /// [`BucketError`] if the object cannot be read.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, BucketError> {
         let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(object) => object,
@@ -86,10 +86,10 @@ impl FailureBucket {
         Ok(Some(body.to_vec()))
     }
 
-    /// Writes an object; it is safe once this returns.
+    /// Writes an object. S3 has confirmed it when this returns.
     ///
     /// # Errors
-    /// [`BucketError`] if it is not confirmed.
+    /// [`BucketError`] if the write is not confirmed.
     pub async fn put(&self, key: &str, content_type: &str, body: Vec<u8>) -> Result<(), BucketError> {
         let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
         let time = upload_time(body.len() as u64);
@@ -98,10 +98,10 @@ impl FailureBucket {
         put.map(drop).map_err(|error| self.fault(format!("{key} is not confirmed"), &error))
     }
 
-    /// Moves an object of this body below `redriven/`: it is removed only after its copy is confirmed.
+    /// Moves an object with this body below `redriven/`. The original is removed only after the copy is confirmed.
     ///
     /// # Errors
-    /// [`BucketError`]; the object is then still where it was.
+    /// [`BucketError`]; the object is then still at its original key.
     pub async fn retire(&self, key: &str, body: Vec<u8>) -> Result<(), BucketError> {
         self.put(&format!("{REDRIVEN}{key}"), "application/json", body).await?;
         let removed = self.client.delete_object().bucket(&self.bucket).key(key).send().await;

@@ -1,8 +1,9 @@
-//! The failure objects of keys that differ: what `verify` finds of such a key is no surprise. [`of_keys`]
+//! Index of the failure objects of keys that differ, so that `verify` can report such a key as quarantined:
+//! [`of_keys`].
 //!
-//! The bucket is read page by page and object by object, and of it only the names of objects that hold one of the keys in
-//! question are kept: it may have any number of objects, and an object up to 6 MB. The reading ends at the deadline; what
-//! was not read until then may hold the others.
+//! The bucket may contain any number of objects, and an object may have up to 6 MB. It is therefore read page by page
+//! and object by object, and only the names of objects that contain one of the queried keys are retained. Reading stops
+//! at the deadline; objects that were not read by then may contain the remaining keys.
 
 use std::collections::HashMap;
 
@@ -15,42 +16,43 @@ use crate::failure_bucket::{BucketError, FailureBucket, FailureObject};
 use crate::failure_record::{self, FailedFunction, FunctionNames, ON_FAILURE_PREFIX, QUARANTINE};
 
 const PAGE: i32 = 1_000;
-/// Objects that are read side by side: at most so many,
+/// Maximum number of objects that are read concurrently.
 const READS_IN_FLIGHT: usize = 16;
-/// and no more of them than have this size together.
+/// Maximum total size of the objects that are read concurrently.
 const READ_BYTES: u64 = 16 * 1024 * 1024;
-/// So many objects are named for a key: where one is, there is something to redrive.
+/// Maximum number of objects listed per key: one is enough to show that there is something to redrive.
 const OBJECTS_A_KEY: usize = 20;
 
-/// The failure objects of some keys.
+/// The failure objects of a set of keys.
 #[derive(Debug)]
 pub struct FailureIndex {
     objects: HashMap<CanonicalKey, Vec<String>>,
-    /// Whether the whole bucket was read.
+    /// True if the whole bucket was read.
     pub is_complete: bool,
 }
 
 impl FailureIndex {
-    /// Those of a bucket that has no failure object.
+    /// Creates the index of a bucket that contains no failure objects.
     #[must_use]
     pub fn none() -> Self {
         Self { objects: HashMap::new(), is_complete: true }
     }
 
-    /// Those of a bucket that was not read.
+    /// Creates the index of a bucket that was not read.
     #[must_use]
     pub fn unread() -> Self {
         Self { objects: HashMap::new(), is_complete: false }
     }
 
-    /// The objects that hold a record of the key which may be missing in the sink, some of them if there are many.
+    /// Returns the objects that contain a record of the key that may be missing in the sink; if there are many, only
+    /// some of them.
     #[must_use]
     pub fn of(&self, key: &CanonicalKey) -> &[String] {
         self.objects.get(key).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
-/// Whether the bucket has any failure object: without one there is nothing to look for.
+/// Returns whether the bucket contains any failure object. If it does not, there is nothing to search for.
 ///
 /// # Errors
 /// [`BucketError`] if the bucket cannot be listed.
@@ -63,7 +65,8 @@ pub async fn any(bucket: &FailureBucket) -> Result<bool, BucketError> {
     Ok(false)
 }
 
-/// The failure objects of these keys that concern this sink, as far as the bucket can be read by `deadline`.
+/// Searches the bucket for failure objects of these keys that concern this sink, until it is read completely or
+/// `deadline` is reached.
 ///
 /// # Errors
 /// [`BucketError`] if the bucket cannot be read.
@@ -106,7 +109,8 @@ pub async fn of_keys<'k>(
     Ok(found)
 }
 
-/// A page in groups that may be read side by side; objects that are no failures by their size are left out.
+/// Divides a page into groups of objects that may be read concurrently. Objects that are too large to be failure
+/// objects are left out.
 fn groups(page: &[FailureObject]) -> Vec<Vec<&FailureObject>> {
     let mut groups: Vec<Vec<&FailureObject>> = Vec::new();
     let mut bytes = 0;
@@ -123,7 +127,8 @@ fn groups(page: &[FailureObject]) -> Vec<Vec<&FailureObject>> {
     groups
 }
 
-/// The keys of an object's records that may be missing in the sink; none of what is no failure of the replicator.
+/// Returns the keys of an object's records that may be missing in the sink; none if the object is not a failure of the
+/// replicator.
 fn keys_of(object: &str, body: &[u8], sink: &str, functions: &FunctionNames) -> Vec<CanonicalKey> {
     let failure = failure_record::read(object, body, functions).ok();
     let concerns = |failure: &failure_record::FailureRecord| {

@@ -1,8 +1,9 @@
-//! What lies in the failure bucket, read: an object of quarantine, or a batch that Lambda gave up. [`read`].
+//! Parser for the objects of the failure bucket: quarantined records, and batches that Lambda sent to the on-failure
+//! destination. [`read`]
 //!
-//! Quarantine (`quarantine/<function>/<sink>/<table>/…`) holds one record with the reason; Lambda's own objects
-//! (`aws/lambda/<mapping>/<shard>/…`) hold an envelope around the event. AWS has been seen to write the event under
-//! `payload` both as an object and as a text of JSON, so both are read
+//! A quarantine object (`quarantine/<function>/<sink>/<table>/…`) contains one record and the reason. An object written
+//! by Lambda (`aws/lambda/<mapping>/<shard>/…`) contains an envelope around the event. AWS has been observed to write
+//! the event under `payload` both as a JSON object and as a string of JSON text, so both are accepted
 //! (<https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html>).
 
 use std::borrow::Cow;
@@ -10,26 +11,26 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Where records lie that a function put aside.
+/// Prefix of the records that a function quarantined.
 pub const QUARANTINE: &str = "quarantine/";
-/// Where the batches lie that Lambda gave up.
+/// Prefix of the batches that Lambda sent to the on-failure destination.
 pub const ON_FAILURE_PREFIX: &str = "aws/lambda/";
-/// More than any failure has: a batch has 6 MB, and twice that as a text of JSON.
+/// Upper limit of a failure object's size: a batch has at most 6 MB, and up to twice that as a JSON string.
 pub const OBJECT_BYTES_MOST: u64 = 16 * 1024 * 1024;
-/// The layout of quarantine's objects that is known here.
+/// The only format version of quarantine objects that is supported.
 const FORMAT: u32 = 1;
 
-/// The function that a record failed in.
+/// The function in which a record failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailedFunction {
-    /// It replicates.
+    /// The replicator.
     Replicator,
-    /// It archives.
+    /// The archiver.
     Archiver,
 }
 
 impl FailedFunction {
-    /// As quarantine's keys and reports name it.
+    /// Returns the name that quarantine keys and reports use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -39,7 +40,7 @@ impl FailedFunction {
     }
 }
 
-/// What the functions are called where they are deployed: an envelope names one by its ARN.
+/// The names of the deployed functions; an envelope identifies its function by ARN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionNames {
     /// The replicator's name.
@@ -49,7 +50,7 @@ pub struct FunctionNames {
 }
 
 impl FunctionNames {
-    /// Which one an ARN names, with or without a qualifier (an alias or a version).
+    /// Returns the function that an ARN names, with or without a qualifier (an alias or a version).
     fn of_arn(&self, arn: &str) -> Option<FailedFunction> {
         let name = arn.split_once(":function:")?.1.split(':').next()?;
         if name == self.replicator {
@@ -60,40 +61,41 @@ impl FunctionNames {
     }
 }
 
-/// Records that failed together.
+/// Stream records that failed together.
 #[derive(Debug)]
 pub struct FailureRecord {
-    /// What they failed in.
+    /// The function in which they failed.
     pub function: FailedFunction,
-    /// The sink that cannot hold it; nothing if the batch failed as a whole, or the record could not be read.
+    /// The sink that cannot store the record; `None` if the batch failed as a whole, if the record could not be read,
+    /// or if it failed in the archiver.
     pub sink: Option<String>,
-    /// Why.
+    /// The reason for the failure.
     pub reason: String,
-    /// The event that would deliver them again.
+    /// An event that contains the records, as Lambda would deliver them again.
     pub event: Box<RawValue>,
 }
 
-/// Why an object is no failure that can be redriven.
+/// An object that is not a failure record.
 #[derive(Debug, thiserror::Error)]
 pub enum FailureParseError {
-    /// The key is of neither kind.
+    /// The key has neither of the two formats.
     #[error("its key is neither {QUARANTINE}<function>/<sink>/<table>/<record>.json nor below {ON_FAILURE_PREFIX}")]
     Key,
-    /// The body is not what the key promises.
+    /// The body does not have the format that the key indicates.
     #[error("it is not {0}: {1}")]
     Body(&'static str, #[source] serde_json::Error),
-    /// A later layout.
+    /// The format version is not supported.
     #[error("it is of format {0}, and {FORMAT} is what is known here")]
     Format(u32),
-    /// The records are of a function that is not of this deployment.
+    /// The function named in the object is not part of this deployment.
     #[error("it names function {0}, which is neither the replicator nor the archiver of this deployment")]
     Function(String),
 }
 
-/// Reads an object of the failure bucket.
+/// Parses an object of the failure bucket.
 ///
 /// # Errors
-/// [`FailureParseError`], which says what it is not.
+/// [`FailureParseError`] if the object is not a failure record.
 pub fn read(key: &str, body: &[u8], functions: &FunctionNames) -> Result<FailureRecord, FailureParseError> {
     if let Some(rest) = key.strip_prefix(QUARANTINE) {
         let mut parts = rest.split('/');
@@ -129,7 +131,8 @@ fn quarantined(function: FailedFunction, sink: &str, body: &[u8]) -> Result<Fail
         return Err(FailureParseError::Format(format));
     }
     let event = RawValue::from_string(format!(r#"{{"Records":[{}]}}"#, record.get())).map_err(wrong)?;
-    // The replicator names the sink `read` for a record that could not be read, and so is in none of them.
+    // The replicator uses the sink name `read` for a record that it could not read, and that therefore is in none of
+    // the sinks.
     let sink = (function == FailedFunction::Replicator && sink != "read").then(|| sink.to_owned());
     Ok(FailureRecord { function, sink, reason, event })
 }

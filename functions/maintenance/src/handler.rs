@@ -1,4 +1,5 @@
-//! One invocation: an order is read, gone about until it is done or the time is up, and answered.
+//! Handles one invocation: parses the request, runs the task until it is done or the deadline is reached, and returns
+//! the response.
 
 use archiver::archive::{Compression, KeyNames};
 use archiver::store::ArchiveStore;
@@ -31,49 +32,49 @@ use crate::task::task_run::TaskRun;
 use crate::task::verify::{self, VerifyError};
 use crate::task::{InvalidRequest, TaskRequest, TaskResponse, TaskSpec};
 
-/// The tasks that only look: what they find is counted as a metric, a segment at a time.
+/// The read-only tasks. The differences that they find are recorded as a metric, per segment.
 const LOOKING: [&str; 2] = ["audit", "verify"];
 
-/// Why an invocation has no answer. All that was confirmed until then stays.
+/// Error of an invocation. All work that was confirmed before the error remains.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// The payload is no task.
+    /// The payload is not a valid task request.
     #[error(transparent)]
     Order(#[from] InvalidRequest),
-    /// The source cannot be worked from.
+    /// The source table cannot be used.
     #[error(transparent)]
     Source(#[from] SourceTableError),
-    /// It is not known which sinks there are.
+    /// The sinks of the deployment cannot be determined.
     #[error(transparent)]
     Sinks(#[from] SinksUnknownError),
-    /// A sink would be passed over.
+    /// A sink of the deployment would be skipped.
     #[error(transparent)]
     Unserved(#[from] UnknownSink),
-    /// A backfill stopped.
+    /// A backfill failed.
     #[error(transparent)]
     Backfill(#[from] BackfillError),
-    /// A comparison stopped.
+    /// A `verify` or `repair` failed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// A redrive stopped.
+    /// A redrive failed.
     #[error(transparent)]
     Redrive(#[from] RedriveError),
-    /// A compaction stopped, or the writing of columns.
+    /// A compaction or a Parquet export failed.
     #[error(transparent)]
     Merge(#[from] MergeError),
-    /// A restore stopped.
+    /// A restore failed.
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    /// An export stopped.
+    /// An export failed.
     #[error(transparent)]
     Export(#[from] ExportError),
-    /// An audit stopped.
+    /// An audit failed.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// A migration stopped.
+    /// A migration failed.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
-    /// Of the segments there is no sum.
+    /// The results of the segments cannot be added up.
     #[error(transparent)]
     Summary(#[from] SummaryError),
     /// The report cannot be written.
@@ -82,7 +83,7 @@ pub enum TaskError {
 }
 
 impl TaskError {
-    /// What a state machine goes by: only a `TaskFailed` may pass by itself.
+    /// Returns the error name that the state machine matches. Only a `TaskFailed` error may be transient.
     #[must_use]
     pub fn name(&self) -> &'static str {
         let read = match self {
@@ -113,7 +114,7 @@ impl TaskError {
         if matches!(read, Some(SourceTableError::NoStream(_))) { "TaskPreconditionFailed" } else { "TaskFailed" }
     }
 
-    /// Whether the request was rejected before any of its work was done.
+    /// Returns whether the request was rejected before any work was done.
     #[must_use]
     pub fn is_rejection(&self) -> bool {
         let while_running = match self {
@@ -125,35 +126,35 @@ impl TaskError {
     }
 }
 
-/// The function: the source, its replicas, the archive, and the bucket of what failed.
+/// The maintenance function: the source, its replicas, the archive and the failure bucket.
 pub struct MaintenanceHandler {
-    /// The table that the replicas mirror.
+    /// The source table, which the replicas mirror.
     pub source: TableReader,
-    /// The same table, as a restore writes to it.
+    /// The source table, for the writes of a restore.
     pub restore_table: RestoreTable,
-    /// Its replicas.
+    /// The replicas.
     pub replicas: Vec<Box<dyn Replica>>,
-    /// The database of the relational one, as its owner sees it.
+    /// The database of the relational replica, accessed as its owner.
     pub admin_database: Option<PostgresDatabase>,
-    /// The mappings that feed them.
+    /// The event source mappings that feed the replicas.
     pub mappings: ReplicatorMappings,
-    /// The replicator, whose sinks are to be among the replicas.
+    /// The deployed replicator, whose sinks must be among the replicas.
     pub deployment: DeployedReplicator,
-    /// What failed, and the reports.
+    /// The failure bucket, which also stores the reports.
     pub failures: FailureBucket,
-    /// Where what TTL removed goes.
+    /// The archive of the items that TTL removed.
     pub archive: ArchiveStore,
-    /// How it is compressed.
+    /// The compression of archive objects.
     pub compression: Compression,
-    /// What the functions are called.
+    /// The names of the deployed functions.
     pub functions: FunctionNames,
 }
 
 impl MaintenanceHandler {
-    /// Goes about a task.
+    /// Runs the task that the payload requests.
     ///
     /// # Errors
-    /// [`TaskError`], in words that say what to mend.
+    /// [`TaskError`], whose message says what to fix.
     pub async fn handle(&self, payload: &RawValue, invocation: &Invocation) -> Result<TaskResponse, TaskError> {
         let answer = Box::pin(self.dispatch(payload, invocation)).await;
         let request_id = &invocation.request_id;
@@ -269,7 +270,8 @@ impl MaintenanceHandler {
                 let done = audit::run(&mut course, &world, audit).await;
                 Ok(course.finish(done).await?)
             }
-            // Neither needs a source: the one comes before there is a replica of it, the other after all is done.
+            // Neither task needs the source: `migrate` runs before a replica of it exists, and `summary` after all
+            // segments are done.
             TaskSpec::Migrate => {
                 let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
                 let done = migrate::run(&mut course, self.admin_database.as_ref(), order.segment).await;
@@ -281,12 +283,13 @@ impl MaintenanceHandler {
         }
     }
 
-    /// The names of the replicas.
+    /// Returns the names of the replicas.
     fn sinks(&self) -> Vec<&'static str> {
         self.replicas.iter().map(|replica| replica.name()).collect()
     }
 
-    /// Refuses to work on a part of the deployment's sinks: the others would be passed over without a word.
+    /// Fails if this function is configured for only some of the deployment's sinks: the others would be skipped
+    /// silently.
     async fn serves_all_sinks(&self) -> Result<(), TaskError> {
         let unserved = self.deployment.unserved(&self.sinks()).await?;
         unserved.into_iter().next().map_or(Ok(()), |unserved| Err(unserved.into()))

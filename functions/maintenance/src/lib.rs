@@ -1,14 +1,18 @@
-//! Puts right what happened outside the promise: a replica that is new or lost ([`task::backfill`]), one that may differ
-//! ([`task::verify`], which also repairs), records that failed ([`task::redrive`]); and
-//! makes the archive usable: its objects are merged ([`task::compact`]) and written as columns
-//! ([`task::export_parquet`]), items are brought back ([`task::restore`]) or
-//! made a new table of ([`task::export`]), and that none is missing is proven ([`task::audit`]).
+//! Maintenance tasks, for everything that replication through the stream does not cover.
 //!
-//! One function, one JSON task an invocation ([`task`]), resumable: it stops before its deadline and is called again with
-//! the cursor that it answered. A state machine does that on AWS, with a map over segments; `local task` on one machine.
+//! - Replicas: filling a new or lost one ([`task::backfill`]), comparing one with its source and repairing it
+//!   ([`task::verify`]), processing failed records again ([`task::redrive`]), and creating the tables of the relational
+//!   one ([`task::migrate`]).
+//! - Archive: merging its objects ([`task::compact`]), converting them to Parquet ([`task::export_parquet`]), restoring
+//!   items ([`task::restore`]), exporting them for import as a new table ([`task::export`]), and verifying that no row
+//!   is missing ([`task::audit`]).
 //!
-//! A replica is written in two ways beside its stream, and no third: over nothing, or by the rule of [`reconcile`], which
-//! [`repair`] carries out.
+//! The function runs one JSON task per invocation ([`task`]). Tasks are resumable: an invocation stops before its
+//! deadline and returns a cursor, and the next invocation resumes from it. On AWS a state machine invokes the function
+//! until the task is done, with a map over the segments; on a single machine, `local task` does.
+//!
+//! Apart from the stream, a replica is written in exactly two ways: only where it has neither an item nor a tombstone
+//! (backfill), or by the rule of [`reconcile`], which [`repair`] carries out.
 
 pub mod archive_objects;
 pub mod archive_scan;

@@ -10,7 +10,7 @@ use shared::iam_token::TokenSigner;
 use shared::{aws, telemetry};
 use tokio::time::Instant;
 
-/// As the other functions have it (docs/benchmarks.md).
+/// The same allocator as in the other functions (docs/benchmarks.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,57 +1,58 @@
-//! The event source mapping that feeds the replicator, as Lambda tells of it.
+//! The event source mapping that feeds the replicator, as Lambda reports it.
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::types::EventSourcePosition;
 use shared::table_reader::error_chain;
 
-/// Why a replica must not be filled now.
+/// An event source mapping that does not allow a backfill.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingNotReady {
-    /// Nobody reads the stream for the replicator.
+    /// No mapping of the replicator reads the stream.
     #[error(
         "no event source mapping feeds {function} from {stream}: deploy it before a backfill, or what changes meanwhile is lost"
     )]
     Missing {
-        /// The replicator.
+        /// The replicator's name.
         function: String,
-        /// The stream.
+        /// The stream's ARN.
         stream: String,
     },
-    /// It does not deliver.
+    /// The mapping is not enabled.
     #[error(
         "the event source mapping {uuid} of {function} is {state}: enable it before a backfill, or what changes meanwhile is lost"
     )]
     NotEnabled {
-        /// The mapping.
+        /// The mapping's UUID.
         uuid: String,
-        /// The replicator.
+        /// The replicator's name.
         function: String,
-        /// What it is instead.
+        /// The mapping's state.
         state: String,
     },
-    /// It has skipped what was in the stream when it began.
+    /// The mapping did not start from `TRIM_HORIZON`, so it skipped the records that were in the stream when it was
+    /// created.
     #[error(
         "the event source mapping {uuid} of {function} started from {position}, not from TRIM_HORIZON: it may have passed over changes that a backfill would undo; use repair instead"
     )]
     NotTrimHorizon {
-        /// The mapping.
+        /// The mapping's UUID.
         uuid: String,
-        /// The replicator.
+        /// The replicator's name.
         function: String,
-        /// Where it began.
+        /// The mapping's starting position.
         position: String,
     },
-    /// Lambda does not tell.
+    /// The mappings cannot be listed.
     #[error("Lambda does not list the event source mappings of {stream}: {reason}")]
     Unknown {
-        /// The stream.
+        /// The stream's ARN.
         stream: String,
-        /// Why.
+        /// The error.
         reason: String,
     },
 }
 
-/// The replicator's mappings.
+/// The replicator's event source mappings.
 #[derive(Debug, Clone)]
 pub struct ReplicatorMappings {
     client: Client,
@@ -59,16 +60,17 @@ pub struct ReplicatorMappings {
 }
 
 impl ReplicatorMappings {
-    /// Those of the function with this name.
+    /// Creates a client for the mappings of the function with this name.
     #[must_use]
     pub fn new(client: Client, function: String) -> Self {
         Self { client, function }
     }
 
-    /// Whether every change of the stream reaches the replicator: its mapping is enabled and began at the oldest record.
+    /// Verifies that every change of the stream reaches the replicator: its mapping is enabled and started from the
+    /// oldest record.
     ///
     /// # Errors
-    /// [`MappingNotReady`], which says what to do about it.
+    /// [`MappingNotReady`], whose message says what to do.
     pub async fn ensure_delivers_all(&self, stream_arn: &str) -> Result<(), MappingNotReady> {
         let mut pages = self.client.list_event_source_mappings().event_source_arn(stream_arn).into_paginator().send();
         while let Some(page) = pages.next().await {
@@ -96,7 +98,7 @@ impl ReplicatorMappings {
     }
 }
 
-/// Whether an ARN is that of the function, with or without a qualifier (an alias or a version).
+/// Returns whether an ARN names the function, with or without a qualifier (an alias or a version).
 fn is_of(arn: &str, function: &str) -> bool {
     arn.split_once(":function:").is_some_and(|(_, name)| name.split(':').next() == Some(function))
 }

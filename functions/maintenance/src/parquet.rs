@@ -1,10 +1,11 @@
-//! Rows of the archive as columns: the shape of the Parquet files below `parquet/`. [`ColumnBatch`]
+//! Conversion of archive rows to columns, and the schema of the Parquet files below `parquet/`: [`ColumnBatch`].
 //!
-//! This is the one place of maintenance that knows what a user has. A column holds an attribute where the item has it in
-//! the column's type, and exactly: a whole number that fits 64 bits, a text, a time. What does not fit is null there and
-//! stands in `item`, which is the item's own text, so that no row of any table is refused and no digit lost.
+//! This is the only module of the maintenance function that knows the attributes of a user. A column contains an
+//! attribute if its value has the column's type: an integer that fits 64 bits, a string, a timestamp. Any other value
+//! is null in its column. The column `item` always contains the item's original JSON text, so a row of any table can be
+//! written and no digit is lost.
 //!
-//! Architecture invariant: nothing here does I/O of its own. [`ParquetKey`] says where a file lies.
+//! Architecture invariant: this module does no I/O of its own. [`ParquetKey`] defines the keys of the files.
 
 mod checksum;
 mod key;
@@ -34,9 +35,11 @@ use time::format_description::well_known::Rfc3339;
 pub use checksum::{RowsChecksum, SchemaMismatch};
 pub use key::{PARQUET, ParquetKey};
 
-/// The number of this shape; files carry it in their metadata, and a new one is written anew.
+/// The version of the schema, stored in the metadata of every file. It is part of the run names, so that a new version
+/// writes all files again.
 pub const FORMAT: &str = "1";
-/// A row group: what is held while a file is written, and what a query engine reads at least.
+/// Size of a row group: the amount of data that is buffered while a file is written, and the smallest amount that a
+/// query engine reads.
 const ROW_GROUP_BYTES: usize = 32 * 1024 * 1024;
 
 const KEY: &str = "key";
@@ -68,14 +71,14 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     ]))
 });
 
-/// The columns, in their order.
+/// Returns the schema: the columns, in order.
 #[must_use]
 pub fn schema() -> SchemaRef {
     Arc::clone(&SCHEMA)
 }
 
-/// How a file is written. Nearly no value of these columns comes twice, so only `status` has a dictionary; and nobody
-/// looks for a range of whole items, so these have no statistics.
+/// Returns the writer properties. The values of nearly all columns are unique, so only `status` has a dictionary.
+/// Queries do not filter by ranges of whole items, so `item` and `attributes` have no statistics.
 #[must_use]
 pub fn properties() -> WriterProperties {
     let column = |name: &str| ColumnPath::from(name);
@@ -92,7 +95,7 @@ pub fn properties() -> WriterProperties {
         .build()
 }
 
-/// Some rows, being turned into columns.
+/// A batch of rows that is being converted to columns.
 #[derive(Default)]
 pub struct ColumnBatch {
     user_id: StringBuilder,
@@ -118,7 +121,7 @@ pub struct ColumnBatch {
 impl ColumnBatch {
     /// Adds a row.
     pub fn push(&mut self, row: &ArchivedRow) {
-        // A reader gives JSON objects; one that is no item of DynamoDB's has no attributes to show.
+        // The row reader returns JSON objects. One that is not a DynamoDB item has no attributes to show.
         let item = RawItem::parse(row.item.get()).unwrap_or_default();
         self.user_id.append_option(text(&item, USER_ID));
         self.timestamp.append_option(whole(&item, TIMESTAMP));
@@ -140,22 +143,22 @@ impl ColumnBatch {
         self.bytes += row.item.get().len();
     }
 
-    /// How many rows it holds.
+    /// Returns the number of rows in the batch.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// How long the items are that it holds.
+    /// Returns the total length of the items in the batch, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes the rows, as columns.
+    /// Returns the rows as columns, and empties the batch.
     ///
     /// # Errors
-    /// The columns are not those of [`schema`]: never.
+    /// Fails if the columns do not match [`schema`], which cannot happen.
     pub fn take(&mut self) -> Result<RecordBatch, ArrowError> {
         (self.rows, self.bytes) = (0, 0);
         let columns: Vec<ArrayRef> = vec![
@@ -184,28 +187,28 @@ fn text<'i>(item: &'i RawItem, name: &str) -> Option<&'i str> {
     item.get(name)?.as_s().ok().map(String::as_str)
 }
 
-/// A number that is whole and fits, whatever its spelling.
+/// Returns a number if it is an integer that fits 64 bits, whatever its format (`7.0`, `1.79E+9`).
 fn whole(item: &RawItem, name: &str) -> Option<i64> {
     number::canonical(item.get(name)?.as_n().ok()?)?.parse().ok()
 }
 
-/// The second from which on the item was absent: a fraction counts, as it does for TTL.
+/// Returns the second from which on the item was absent: a fraction is rounded up, which matches the behavior of TTL.
 fn expiry(item: &RawItem) -> Option<i64> {
     whole_seconds(item.get(EXPIRES_AT)?.as_n().ok()?)
 }
 
-/// A time to the microsecond.
+/// Returns a timestamp in microseconds.
 fn moment(item: &RawItem, name: &str) -> Option<i64> {
     OffsetDateTime::parse(text(item, name)?, &Rfc3339).ok().map(micros)
 }
 
-/// Any value as plain JSON, numbers as they are.
+/// Returns any value as plain JSON, with unchanged numbers.
 fn json(item: &RawItem, name: &str) -> Option<String> {
     let value: AttributeValue = item.get(name)?.clone();
     serde_json::to_string(&attributes::decode_json(value).ok()?).ok()
 }
 
-/// The years that are written in RFC 3339 fit.
+/// Converts a timestamp to microseconds since 1970. All years that RFC 3339 can represent fit.
 fn micros(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).unwrap_or_default()
 }

@@ -1,17 +1,17 @@
-//! How much of a task is done, in numbers that add up over invocations and segments.
+//! The progress of a task, in counts that add up over invocations and segments.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Counts by name, e.g. `source.items` or `dynamodb.missing`; a name that is absent counts nothing.
+/// Counts by name, e.g. `source.items` or `dynamodb.missing`; an absent name has the count 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskProgress(BTreeMap<String, u64>);
 
 impl TaskProgress {
-    /// Adds to a count.
+    /// Adds `more` to a count.
     pub fn count(&mut self, name: impl Into<String>, more: usize) {
         if more > 0 {
             *self.0.entry(name.into()).or_default() += more as u64;
@@ -25,41 +25,41 @@ impl TaskProgress {
         }
     }
 
-    /// A count.
+    /// Returns a count.
     #[must_use]
     pub fn get(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or_default()
     }
 
-    /// The sum of all counts whose name ends so, e.g. `.missing` over all sinks.
+    /// Returns the sum of all counts whose names have this ending, e.g. `.missing` for all sinks.
     #[must_use]
     pub fn sum(&self, ending: &str) -> u64 {
         self.0.iter().filter(|(name, _)| name.ends_with(ending)).map(|(_, count)| count).sum()
     }
 }
 
-/// What a count says about the result of the task. The exit code is computed from it, never from the count's name.
+/// The meaning of a count for the result of the task. The exit code is computed from it, never from the count's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountOutcome {
     /// Items that were processed, or a number that needs no attention.
     Success,
-    /// Differences that were found and are not repaired by this task.
+    /// Differences that were found and that this task does not repair.
     Difference,
-    /// Items or objects that were not processed, or cannot be read; in a dry run, those that would not be.
+    /// Items or objects that were not processed or cannot be read; in a dry run, those that would not be processed.
     NotProcessed,
 }
 
-/// How many of what was counted needs attention.
+/// The numbers of counted items that need attention.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProblemCounts {
     /// The differences that were found and not repaired.
     pub differences: u64,
-    /// The differences, and what was not processed.
+    /// The differences, plus the items and objects that were not processed.
     pub problems: u64,
 }
 
 impl ProblemCounts {
-    /// Counts `more` items of this outcome.
+    /// Counts `more` items with this outcome.
     pub fn count(&mut self, outcome: CountOutcome, more: usize) {
         let more = more as u64;
         match outcome {

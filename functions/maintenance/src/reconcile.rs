@@ -1,41 +1,45 @@
-//! What to write to a replica so that a key is as its source has it: the only way beside the stream.
+//! Reconciliation: plans the write that brings a key of a replica to the state of its source. Apart from the stream, an
+//! existing replica item is written only by this rule.
 //!
-//! The three reads come in this order: the label of the source's latest stream, *then* the replica, *then* the source. A
-//! change that the source takes after it was read is yet to be streamed, under that label or a later one, and so above
-//! what is written here. Had the replica been read last, it might hold such a change already, and the write would go over
-//! it.
+//! The three reads must be made in this order: the label of the source's latest stream, *then* the replica, *then* the
+//! source. A change that is made to the source after it was read has yet to be streamed, under that label or a later
+//! one, so its revision is above the one that is written here. If the replica were read last, it might already contain
+//! such a change, and the write would overwrite it.
 //!
-//! A write stands just above what it goes over: at the highest of the replica's revision, that of the record at hand and
-//! the label's floor, with a count behind it. So it beats every delivery up to there, however late, and loses to the next
-//! change. It is made on the condition that the revision is as read: whatever came in between wins, and all is read anew.
+//! The write has a revision just above all that it supersedes: the highest of the replica's revision, the revision of
+//! the record at hand and the label's lowest revision, extended by a count. It therefore supersedes every delivery up
+//! to that revision, however late, and is superseded by the next change. It is conditional on the replica's revision
+//! being the one that was read: if another write came in between, that one wins, and all three reads are repeated.
 //!
-//! What would break it: keeping the replica's revision (a replay would undo the write), the next sequence number (there
-//! may be a change that has it), or the record's own image (the item may have been deleted long since).
+//! Three alternatives would be wrong: to reuse the replica's revision (a replayed record would undo the write), to use
+//! the next sequence number (an actual change may have it), and to write the record's own image (the item may have been
+//! deleted long ago).
 
 use shared::raw_item::RawItem;
 use shared::replica_item::ReplicaItem;
 use shared::revision::{Revision, RevisionError, StreamLabel};
 
-/// What is to be done about a key.
+/// The action for a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReconcileAction {
-    /// Nothing: the replica is as the source, and no record at hand could undo that.
+    /// No action: the replica matches the source, and another delivery of the record at hand cannot change that.
     Settled,
-    /// The source's state, or a tombstone, is to be written.
+    /// Write the source's state, or a tombstone.
     Write {
-        /// With this age.
+        /// The revision of the write.
         revision: Revision,
-        /// If this, and nothing else, stands there.
+        /// The condition of the write: the revision that the replica must have, or `None` for no revision.
         over: Option<Revision>,
     },
-    /// The replica's item has a `_rev` that is no revision: it is somebody else's.
+    /// No action: the replica's item has a `_rev` that is not a valid revision, so another program wrote it.
     Unmanaged(RevisionError),
 }
 
-/// Decides about a key, of what was read in the order above.
+/// Plans the action for a key, from values that were read in the order described in the module's documentation.
 ///
-/// `at_hand` is the revision of a record that brought the key up, if one did. The replica is then also brought to its age,
-/// so that no further delivery of that record or of an older one changes anything, even if the replica has forgotten all.
+/// `at_hand` is the revision of the record that named the key, if there is one. The replica is then also raised to at
+/// least that revision, so that another delivery of that record or of an older one changes nothing, even if the replica
+/// has neither an item nor a tombstone.
 #[must_use]
 pub fn plan_repair(
     label: StreamLabel,
@@ -57,7 +61,7 @@ pub fn plan_repair(
     ReconcileAction::Write { revision: highest.next_reconciled(), over: stands }
 }
 
-/// Whether the replica has what the source has; a tombstone is as good as nothing.
+/// Returns whether the replica matches the source; a tombstone counts as no item.
 #[must_use]
 pub fn is_in_sync(replica: Option<&ReplicaItem>, source: Option<&RawItem>) -> bool {
     match (replica.and_then(ReplicaItem::item), source) {
@@ -127,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_forgotten_delete_gets_a_tombstone_of_the_record_s_age() {
-        // The tombstone expired, and a record of the item's life comes back from the failure bucket.
+        // The tombstone has expired, and a record from the item's lifetime is redriven from the failure bucket.
         let (tombstone, over) = written(plan_repair(label(1), Some(revision(1, 5)), None, None));
         assert_eq!(over, None);
         assert!(tombstone > revision(1, 5), "the record's next delivery is stale");
@@ -177,7 +181,8 @@ mod tests {
                     let seen = [over, at_hand, Some(Revision::floor(label(of)))];
                     let highest = seen.into_iter().flatten().max().unwrap();
                     prop_assert!(revision > highest);
-                    // Below the next change of that place, whatever its number.
+                    // The label and the sequence number are unchanged, so the next change is above, whatever its
+                    // number.
                     prop_assert_eq!((revision.label(), revision.sequence()), (highest.label(), highest.sequence()));
                     let state = source.clone().map_or(ReplicaState::Tombstone { expired: false }, ReplicaState::Item);
                     let now = ReplicaItem { revision: Some(Ok(revision)), state };

@@ -1,8 +1,8 @@
-//! Brings keys of a replica to the state of their source: reads, asks [`reconcile`], writes, and reads again until
-//! nothing is left to do.
+//! Brings keys of a replica to the state of their source: reads both, plans a write with [`reconcile`], writes, and
+//! repeats this until there is nothing left to do.
 //!
-//! Many keys go side by side, but for all of them the label is read before the replica, and the replica before the
-//! source, in every round.
+//! Many keys are processed together, but in every round the label is read before the replica, and the replica before
+//! the source, for all of them.
 //!
 //! [`reconcile`]: crate::reconcile
 
@@ -18,48 +18,48 @@ use tokio::time::Instant;
 use crate::reconcile::{ReconcileAction, plan_repair};
 use crate::source::{SourceTable, SourceTableError};
 
-/// A key that is written faster than it can be read so often is left to the stream.
+/// Maximum number of rounds. A key that is modified in every round is left to the stream.
 const ROUNDS: u32 = 10;
-/// After a failed write; it doubles a round.
+/// Pause after the first round with a failed write; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 const UNSEEN: &str = "the deadline passed before it was processed";
 
-/// A key to be mended, and the revision of the record that brought it up, if one did.
+/// A key to repair, and the revision of the record that named it, if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaleKey {
     /// The item's key.
     pub key: CanonicalKey,
-    /// The record's age.
+    /// The record's revision.
     pub record_revision: Option<Revision>,
 }
 
-/// What became of a key.
+/// The outcome of the repair of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RepairOutcome {
-    /// Nothing was to be done.
+    /// No action was needed.
     InSync,
     /// The source's state was written.
     Written,
-    /// It is not as it should be, and why. The reason may quote the item and is not logged.
+    /// The key could not be repaired, for this reason. The reason may quote the item and is not logged.
     Failed(String),
 }
 
-/// What cannot be mended because it cannot be read.
+/// Error of a repair: one side cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// The source.
+    /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] SourceTableError),
-    /// The replica.
+    /// The replica cannot be read.
     #[error(transparent)]
     Replica(#[from] ReplicaReadError),
 }
 
-/// Mends these keys, each of which stands there once; answers for each of them, in their order.
+/// Repairs these keys, which must be distinct. Returns one outcome per key, in the same order.
 ///
 /// # Errors
-/// [`ReconcileError`] if one side cannot be read. What was written until then is right and stays.
+/// [`ReconcileError`] if one side cannot be read. The writes made before the error are correct and remain.
 pub async fn reconcile_keys(
     source: &SourceTable,
     replica: &dyn Replica,
@@ -69,11 +69,11 @@ pub async fn reconcile_keys(
     carry_out(source, replica, ailing, invocation, WriteMode::Made).await
 }
 
-/// What [`reconcile_keys`] would return, as far as it is known without a write: the same reads and the same decisions, and in place
-/// of a write the replica's own word whether it can hold it.
+/// Predicts the result of [`reconcile_keys`] as far as possible without a write: makes the same reads and the same
+/// decisions, and calls [`Replica::refusal`] instead of writing, to learn whether the replica can store the item.
 ///
 /// # Errors
-/// As [`reconcile_keys`].
+/// Same as [`reconcile_keys`].
 pub async fn predict(
     source: &SourceTable,
     replica: &dyn Replica,
@@ -83,7 +83,7 @@ pub async fn predict(
     carry_out(source, replica, ailing, invocation, WriteMode::Predicted).await
 }
 
-/// Whether the replica is written to.
+/// Selects whether the replica is written to, or the writes are only predicted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WriteMode {
     Made,
@@ -112,7 +112,7 @@ async fn carry_out(
         let (mut writes, mut places) = (Vec::new(), Vec::new());
         for (((place, key), held), item) in open.into_iter().zip(&keys).zip(&held).zip(&items) {
             match plan_repair(label, ailing[place].record_revision, held.as_ref(), item.as_ref()) {
-                // What a former round wrote stays told as written.
+                // The write of an earlier round has taken effect: the key is reported as written.
                 ReconcileAction::Settled if matches!(mended[place], RepairOutcome::Failed(_)) => {
                     mended[place] = RepairOutcome::Written;
                 }
@@ -163,7 +163,7 @@ async fn carry_out(
             pause *= 2;
         }
     }
-    // A key that was never looked at is not known to be well.
+    // A key that was never read is not known to be in sync.
     for place in open {
         if mended[place] == RepairOutcome::InSync {
             mended[place] = RepairOutcome::Failed(UNSEEN.to_owned());

@@ -1,4 +1,4 @@
-//! What the archive tells of each key: its rows in the order of their age, each once. [`VersionsByKey`]
+//! The archived versions of each key, sorted by revision and deduplicated: [`VersionsByKey`].
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use shared::change::CanonicalKey;
 
 use crate::archive_scan::{ArchiveScanError, MemoryBudget};
 
-/// Which rows of a key count.
+/// Selects the rows of a key that are retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VersionFilter {
-    /// The one of the highest revision.
+    /// The row with the highest revision.
     Latest,
-    /// All of them.
+    /// All rows.
     All,
 }
 
-/// Rows by their keys.
+/// Rows grouped by key.
 #[derive(Debug, Default)]
 pub struct VersionsByKey(BTreeMap<CanonicalKey, Vec<ArchivedRow>>);
 
 impl VersionsByKey {
-    /// Adds an object's rows.
+    /// Adds the rows of an object.
     ///
     /// # Errors
-    /// Never: it gives memory back, and takes none that was not counted when the rows were read.
+    /// Never fails: it only releases memory, and retains no row that was not counted when it was read.
     pub fn add(
         &mut self,
         rows: Vec<ArchivedRow>,
@@ -44,7 +44,7 @@ impl VersionsByKey {
         Ok(())
     }
 
-    /// The keys and their rows, in order.
+    /// Returns the keys and their rows, in order.
     #[must_use]
     pub fn into_keys(self) -> Vec<(CanonicalKey, Vec<ArchivedRow>)> {
         self.0.into_iter().collect()

@@ -1,7 +1,9 @@
-//! What an invocation is told to do: one JSON task, [`TaskRequest::parse`]; and how it is gone about, a file a task.
+//! Task requests: an invocation runs one JSON task, parsed by [`TaskRequest::parse`]. Each task has a module of its
+//! own.
 //!
-//! A task that does not fit into an invocation stops before the deadline and answers with a cursor; called again with it,
-//! it goes on. A table is worked on in segments, each a task of its own with cursors of its own, side by side.
+//! A task that does not fit into one invocation stops before the deadline and returns a cursor; invoked again with this
+//! cursor, it resumes. A table is processed in segments, which run concurrently. Each segment is a task run of its own,
+//! with its own cursors.
 
 pub mod audit;
 pub mod backfill;
@@ -34,7 +36,7 @@ use self::restore::RestoreRequest;
 use self::summary::SummaryRequest;
 use crate::progress::TaskProgress;
 
-/// The names of all tasks, as requests and reports have them.
+/// The names of all tasks, as used in requests and reports.
 pub const TASK_NAMES: [&str; 11] = [
     "backfill",
     "verify",
@@ -49,19 +51,19 @@ pub const TASK_NAMES: [&str; 11] = [
     "summary",
 ];
 
-/// `AWS Step Functions` makes no longer list of numbers for its map.
+/// The longest list of numbers that `AWS Step Functions` generates for its map state.
 const MAX_SEGMENTS: u32 = 1_000;
 
-/// Why an invocation is not a task; each names the field and the fix.
+/// An invalid task request. The message names the field and the fix.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidRequest {
-    /// Not JSON, a field that no task has, or a field of another type.
+    /// The payload is not JSON, or has a field that no task has, or a field of another type.
     #[error("invalid task request: {0}")]
     MalformedJson(#[source] serde_json::Error),
-    /// No task has this name.
+    /// The task is unknown.
     #[error("unknown task {0:?}: expected one of {names}", names = TASK_NAMES.join(", "))]
     Unknown(String),
-    /// A field that this task does not take.
+    /// The task does not accept this field.
     #[error("{field} is not a field of {task}: expected one of {fields}", fields = listed(known))]
     Field {
         /// The task.
@@ -71,116 +73,116 @@ pub enum InvalidRequest {
         /// The task's own fields.
         known: &'static [&'static str],
     },
-    /// Of these, one is needed.
+    /// One of these fields is required.
     #[error("{0} needs {1}")]
     MissingField(&'static str, &'static str),
-    /// A value out of its range.
+    /// A value is out of its range.
     #[error("{field} is {found}: set it to {wanted}")]
     Value {
         /// The field.
         field: &'static str,
-        /// What it is.
+        /// The given value.
         found: String,
-        /// What it may be.
+        /// The allowed values.
         wanted: String,
     },
-    /// The cursor is another task's, or another segment's.
+    /// The cursor belongs to another task or another segment.
     #[error(
         "the cursor belongs to {0} but this is {1}: pass the cursor returned by this task, or omit it to start over"
     )]
     CursorMismatch(String, String),
-    /// The cursor was not answered by this version.
+    /// The cursor was not returned by this version.
     #[error("the cursor is not a cursor of {0}: {1}; omit it to start over")]
     Cursor(&'static str, #[source] serde_json::Error),
 }
 
-/// The fields that every task takes.
+/// The fields that every task accepts.
 const COMMON_FIELDS: [&str; 4] = ["run_id", "segments", "segment", "cursor"];
 
 fn listed(known: &[&str]) -> String {
     known.iter().chain(&COMMON_FIELDS).copied().collect::<Vec<_>>().join(", ")
 }
 
-/// A task and where to go on with it.
+/// A task, and the cursor from which to resume it.
 #[derive(Debug)]
 pub struct TaskRequest {
-    /// What to do.
+    /// The task.
     pub task: TaskSpec,
     /// Identifies the task over all of its segments and invocations; part of the keys of its reports.
     pub run_id: String,
-    /// Which part of the table.
+    /// The segment of the table.
     pub segment: ScanSegment,
-    /// Where the last invocation stopped.
+    /// The cursor that the previous invocation returned.
     pub cursor: Option<TaskCursor>,
 }
 
-/// What to do.
+/// A task with its parameters.
 #[derive(Debug, PartialEq)]
 pub enum TaskSpec {
-    /// Fill replicas with what they lack.
+    /// Writes the items that a replica does not have.
     Backfill {
-        /// Read capacity units a second that it may take of the source, all segments together.
+        /// Maximum number of read capacity units per second consumed from the source, for all segments together.
         capacity_units: Option<u32>,
     },
-    /// Compare, and mend if told so.
+    /// Compares the replicas with the source, and repairs differences if requested.
     Verify(VerifyRequest),
-    /// Give what failed another try.
+    /// Processes failed records again.
     Redrive(RedriveRequest),
-    /// Merge the archive's objects.
+    /// Merges the archive's objects.
     Compact(CompactRequest),
-    /// Write the compacted rows as Parquet files.
+    /// Writes the compacted rows as Parquet files.
     Columns(ParquetRequest),
-    /// Bring archived items back.
+    /// Restores archived items.
     Restore(RestoreRequest),
-    /// Make a new table of the archive.
+    /// Exports the archive for import as a new table.
     Export(ExportRequest),
-    /// Prove that nothing is missing in the archive.
+    /// Verifies that no row is missing in the archive.
     Audit(AuditRequest),
-    /// Make the tables of the relational replica.
+    /// Creates the tables of the relational replica.
     Migrate,
-    /// Add up what the segments of a task have counted.
+    /// Adds up the counts of a task's segments.
     Summary(SummaryRequest),
 }
 
-/// How to compare.
+/// Parameters of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VerifyRequest {
-    /// How long a difference must last, unmoved on both sides, to be real.
+    /// The time for which a difference must persist, with both sides unchanged, to be real.
     pub lag: std::time::Duration,
-    /// Read capacity units a second that it may take of the source, all segments together.
+    /// Maximum number of read capacity units per second consumed from the source, for all segments together.
     pub capacity_units: Option<u32>,
-    /// Whether to mend what is real.
+    /// The handling of real differences.
     pub mend: RepairMode,
 }
 
-/// What to do about a real difference.
+/// The handling of real differences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepairMode {
-    /// Report it.
+    /// Real differences are reported.
     No,
-    /// Report that it would be mended.
+    /// Real differences are reported as ones that would be repaired.
     DryRun,
-    /// Mend it.
+    /// Real differences are repaired.
     Yes,
 }
 
-/// What to redrive.
+/// Parameters of a redrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedriveRequest {
-    /// Only report what would be done.
+    /// If true, the task only reports what it would do.
     pub dry_run: bool,
-    /// The prefixes of the failure bucket to go through.
+    /// The prefixes of the failure bucket to process.
     pub prefixes: Vec<String>,
-    /// Only what was put there at or after this time.
+    /// Only objects that were written at or after this time.
     pub from: Option<OffsetDateTime>,
-    /// Only what was put there before this time.
+    /// Only objects that were written before this time.
     pub to: Option<OffsetDateTime>,
-    /// Only records whose error contains this text.
+    /// Only objects whose reason contains this text.
     pub reason: Option<String>,
 }
 
 impl TaskSpec {
-    /// Its name in orders, answers and reports.
+    /// Returns the task's name in requests, responses and reports.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -199,7 +201,7 @@ impl TaskSpec {
     }
 }
 
-/// Where a segment of a task stopped.
+/// The cursor of a segment of a task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskCursor {
@@ -207,53 +209,54 @@ pub struct TaskCursor {
     pub task: String,
     /// The run's ID.
     pub run_id: String,
-    /// The segment.
+    /// The segment's index.
     pub segment: u32,
-    /// Of how many.
+    /// The number of segments.
     pub segments: u32,
-    /// The next part of its report.
+    /// The number of the next part of the report.
     pub part: u32,
-    /// All that was counted so far.
+    /// All counts so far.
     pub progress: TaskProgress,
-    /// How many differences were found so far.
+    /// The number of differences found so far.
     pub differences: u64,
-    /// How many problems were found so far.
+    /// The number of problems found so far.
     pub problems: u64,
-    /// The place; its shape is the task's own.
+    /// The task's own cursor; its format depends on the task.
     pub at: Box<RawValue>,
 }
 
-/// What an invocation answers.
+/// The response of an invocation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TaskResponse {
     /// The task's name.
     pub task: String,
     /// The run's ID.
     pub run_id: String,
-    /// The segment.
+    /// The segment's index.
     pub segment: u32,
-    /// Of how many.
+    /// The number of segments.
     pub segments: u32,
-    /// Whether the segment is done.
+    /// True if the segment is done.
     pub done: bool,
-    /// If it is not: what to call again with.
+    /// The cursor for the next invocation, if the segment is not done.
     pub cursor: Option<TaskCursor>,
-    /// All that was counted in this segment so far.
+    /// All counts of this segment so far.
     pub progress: TaskProgress,
-    /// The sinks that it worked on.
+    /// The sinks that the task processes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<String>,
-    /// The differences that a `verify` or an `audit` has found so far.
+    /// The number of differences that a `verify` or an `audit` has found so far.
     pub differences: u64,
-    /// The differences, and the items and objects that were not processed so far: the task succeeds if there are none.
+    /// The number of differences, plus the items and objects that were not processed so far. The task succeeds if it is
+    /// 0.
     pub problems: u64,
-    /// Of a sum: the task whose segments were added up.
+    /// In the response of `summary`, the task whose segments were added up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of_task: Option<String>,
 }
 
 impl TaskResponse {
-    /// The answer of a segment that is done and has counted nothing.
+    /// Creates the response of a segment that is done and has counted nothing.
     #[must_use]
     pub fn done(task: &str, run: &str, ScanSegment { segment, total_segments: of }: ScanSegment) -> Self {
         Self {
@@ -273,7 +276,8 @@ impl TaskResponse {
 }
 
 impl TaskRequest {
-    /// Reads an invocation's payload. Without a run ID, the request ID of the invocation is used.
+    /// Parses an invocation's payload. Without a run ID, that of the cursor is used, or else the request ID of the
+    /// invocation.
     ///
     /// # Errors
     /// [`InvalidRequest`], which names the field and the fix.
@@ -296,8 +300,8 @@ impl TaskRequest {
     }
 }
 
-/// Whether what has this name is a segment's business: for work that no scan of a table deals out. FNV-1a, because a
-/// cursor may outlive the build that answered it.
+/// Returns whether a name is assigned to a segment, for work that is not distributed by a table scan. The hash is
+/// FNV-1a, which never changes, because a cursor may be used by another build than the one that returned it.
 fn belongs_to_segment(segment: ScanSegment, name: &str) -> bool {
     let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     name.bytes().fold(0xcbf2_9ce4_8422_2325, step) % u64::from(segment.total_segments) == u64::from(segment.segment)

@@ -1,4 +1,4 @@
-//! What rows are, as a digest that is the same of the rows and of the columns that are read back: [`RowsChecksum`].
+//! Digest of a sequence of rows that is the same for the rows written and for the columns read back: [`RowsChecksum`].
 
 use archiver::archive::ArchivedRow;
 use arrow_array::types::TimestampMicrosecondType;
@@ -7,12 +7,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{ITEM, KEY, REMOVED_AT, REVISION, micros};
 
-/// A file that lacks a column, or holds another type of it.
+/// A file in which a column is missing or has another type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("column {0} is missing or of another type")]
 pub struct SchemaMismatch(&'static str);
 
-/// The digest of rows in their order: of key, revision, time and item. The typed columns are made of the item.
+/// The digest of rows in order, over key, revision, removal time and item. The typed columns are derived from the item.
 #[derive(Debug, Clone, Default)]
 pub struct RowsChecksum {
     rows: u64,
@@ -25,10 +25,10 @@ impl RowsChecksum {
         self.add(row.key.as_str(), &row.revision.to_string(), micros(row.removed_at), row.item.get());
     }
 
-    /// Adds the rows that these columns hold.
+    /// Adds the rows of these columns.
     ///
     /// # Errors
-    /// [`SchemaMismatch`] if they are not of this shape.
+    /// [`SchemaMismatch`] if the columns do not match the schema.
     pub fn read(&mut self, columns: &RecordBatch) -> Result<(), SchemaMismatch> {
         let text = |name| {
             let column = columns.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
@@ -44,7 +44,7 @@ impl RowsChecksum {
         Ok(())
     }
 
-    /// Each part follows its length, so that no two lists of rows read the same.
+    /// Adds a row. Each string is preceded by its length, so that no two sequences of rows have the same encoding.
     fn add(&mut self, key: &str, revision: &str, removed_at: i64, item: &str) {
         self.rows += 1;
         for part in [key, revision, item] {
@@ -54,7 +54,7 @@ impl RowsChecksum {
         self.digest.update(removed_at.to_be_bytes());
     }
 
-    /// How many rows there were, and their digest.
+    /// Returns the number of rows, and their digest.
     #[must_use]
     pub fn finish(self) -> (u64, [u8; 32]) {
         (self.rows, self.digest.finalize().into())

@@ -1,37 +1,38 @@
-//! Where a file of columns lies.
+//! Key of a Parquet file.
 //!
 //! ```text
 //! parquet/<table>/dt=YYYY-MM-DD/<run>-<part>.parquet
 //! ```
 //!
-//! A run is what one day's compacted objects were turned into, named by them and how it was cut: the same objects give the
-//! same files, and no other files are ever written over.
+//! A run is the set of files that the compacted objects of one day are converted to. Its name is a digest of the keys
+//! of these objects, the target size and the schema version: the same objects yield the same files, and no other files
+//! are ever overwritten.
 
 use std::fmt;
 
 use archiver::archive::ArchiveDay;
 use sha2::{Digest as _, Sha256};
 
-/// Where the files lie.
+/// Prefix of the Parquet files.
 pub const PARQUET: &str = "parquet/";
 const RUN_DIGITS: usize = 32;
 const PART_DIGITS: usize = 5;
 
-/// The key of a file, taken apart.
+/// The parsed key of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParquetKey {
     /// The table that the rows were removed from.
     pub table: String,
-    /// The day they were removed on.
+    /// The day on which they were removed.
     pub day: ArchiveDay,
-    /// What it was made of, as a digest.
+    /// The run's name: a digest of its inputs.
     pub run: String,
-    /// Its place in the run, from 0.
+    /// The index of the file in the run, starting at 0.
     pub part: u32,
 }
 
 impl ParquetKey {
-    /// The name of what is made of these objects, cut at `target_bytes`.
+    /// Returns the name of the run that is made of these objects, with files of `target_bytes`.
     pub fn run_of<'k>(inputs: impl IntoIterator<Item = &'k str>, target_bytes: u64) -> String {
         let mut digest = Sha256::new();
         digest.update(format!("{} {target_bytes}", super::FORMAT));
@@ -44,13 +45,14 @@ impl ParquetKey {
         run
     }
 
-    /// Where the files of a day lie.
+    /// Returns the prefix of a day's files.
     #[must_use]
     pub fn prefix(table: &str, day: ArchiveDay) -> String {
         format!("{PARQUET}{table}/dt={day}/")
     }
 
-    /// Takes a key below [`ParquetKey::prefix`] apart; nothing if it is not one that is written here.
+    /// Parses a key below [`ParquetKey::prefix`]; returns `None` if the key does not have the format of the keys
+    /// written here.
     #[must_use]
     pub fn parse(table: &str, day: ArchiveDay, text: &str) -> Option<Self> {
         let name = text.strip_prefix(&Self::prefix(table, day))?.strip_suffix(".parquet")?;

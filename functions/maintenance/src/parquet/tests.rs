@@ -1,4 +1,4 @@
-//! What becomes of an item's values.
+//! Conversion of an item's values to columns.
 
 use archiver::archive::ItemText;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
@@ -33,7 +33,7 @@ fn columns(items: &[&str]) -> RecordBatch {
     batch.take().unwrap()
 }
 
-/// The values of a column as texts; `null` for none.
+/// Returns the values of a column as strings, with `null` for an absent value.
 fn shown(columns: &RecordBatch, name: &str) -> Vec<String> {
     let column = columns.column_by_name(name).unwrap();
     let value = |row| {

@@ -1,4 +1,4 @@
-//! What is an order, and what is said of what is none.
+//! Parsing of task requests: the valid ones, and the errors of the invalid ones.
 
 use std::time::Duration;
 
