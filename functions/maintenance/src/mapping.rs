@@ -4,7 +4,7 @@ use aws_sdk_lambda::Client;
 use aws_sdk_lambda::types::EventSourcePosition;
 use shared::table_reader::error_chain;
 
-/// An event source mapping that does not allow a backfill.
+/// A precondition of a backfill that the event source mapping does not meet.
 #[derive(Debug, thiserror::Error)]
 pub enum MappingNotReady {
     /// No mapping of the replicator reads the stream.

@@ -1,8 +1,10 @@
-//! Whether the archive has what it must: a row of every removal that the replica remembers, or of every key of a list.
+//! Verifies that the archive is complete: it must contain a row for every removal for which the replica retains a
+//! tombstone, or for every key of a list.
 //!
-//! A removal by TTL leaves a tombstone in the replica that says so and carries the removal's revision; the archive must
-//! have the row of that key and revision. The two come by separate functions, so what one of them lost the other tells.
-//! Tombstones live for some days: an audit proves those.
+//! A removal by TTL leaves a tombstone in the replica that is marked as such and has the removal's revision. The
+//! archive must contain the row with that key and revision. Tombstone and row are written by separate functions, so a
+//! removal that one of them lost is still recorded by the other. Tombstones expire after some days, so an audit covers
+//! the removals of those days.
 
 use std::collections::BTreeMap;
 
@@ -21,21 +23,21 @@ use crate::archive_scan::{ArchiveReader, ArchiveScanError, MemoryBudget, TimeRan
 use crate::failure_bucket::BucketError;
 use crate::progress::CountOutcome;
 
-/// Removals that are looked for in one sweep of the archive.
+/// Number of removals that are looked up in one scan of the archive.
 const LOOKUP_BATCH: usize = 50_000;
 
-/// What to look for, and where.
+/// Parameters of an audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRequest {
-    /// Only in rows that were removed at or after this time.
+    /// Only rows that were removed at or after this time are searched.
     pub from: Option<OffsetDateTime>,
-    /// Only in rows that were removed before this time.
+    /// Only rows that were removed before this time are searched.
     pub to: Option<OffsetDateTime>,
-    /// The keys that must be there; the replica's tombstones if there is no list.
+    /// The keys that the archive must contain; without a list, the replica's tombstones are used.
     pub keys: Option<Vec<CanonicalKey>>,
 }
 
-/// Why an audit stops before its end.
+/// Error of an audit.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The archive cannot be read.
@@ -49,26 +51,26 @@ pub enum AuditError {
     Bucket(#[from] BucketError),
 }
 
-/// Where an audit is.
+/// Cursor of an audit.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct AuditCursor {
-    /// Of which replica.
+    /// The index of the replica.
     replica: usize,
-    /// After which of its keys.
+    /// The key of that replica after which the scan continues.
     after: Option<CanonicalKey>,
-    /// Whether damage has been told.
+    /// True if corrupt objects have been reported.
     told: bool,
 }
 
-/// What an audit works on.
+/// Dependencies of an audit.
 pub struct AuditContext<'w> {
     /// The archive.
     pub library: ArchiveReader,
-    /// The replicas, whose tombstones remember.
+    /// The replicas, whose tombstones are checked.
     pub replicas: &'w [Box<dyn Replica>],
 }
 
-/// A line of the report.
+/// A report entry.
 #[derive(Serialize)]
 struct AuditEntry<'a> {
     kind: &'static str,
@@ -78,13 +80,14 @@ struct AuditEntry<'a> {
     objects: usize,
 }
 
-/// What is sought: a revision of a key, or any; and in how many objects it was found.
+/// The expected rows, by key and revision, or by key alone (`None`), with the number of objects in which each was
+/// found.
 type ExpectedRows = BTreeMap<(CanonicalKey, Option<Revision>), usize>;
 
-/// Goes on with an audit; tells whether it is done.
+/// Continues an audit; returns `true` when it is done.
 ///
 /// # Errors
-/// [`AuditError`].
+/// [`AuditError`] if the archive or a replica cannot be read, or the report cannot be written.
 pub async fn run(
     course: &mut TaskRun<AuditCursor>,
     world: &AuditContext<'_>,
@@ -105,7 +108,8 @@ pub async fn run(
         let ended = loop {
             let page = replica.scan(course.segment(), after.as_ref()).await?;
             for (key, held) in page.held {
-                // One that carries no revision is nobody's to prove; a repair's is no removal by TTL.
+                // A tombstone without a valid revision cannot be matched with a row, and a revision written by a repair
+                // is not that of a removal by TTL.
                 if let (true, Some(Ok(revision))) = (held.expired(), held.revision.clone())
                     && revision.reconciled().is_none()
                 {
@@ -151,7 +155,7 @@ async fn check_archive(
     for ((key, revision), objects) in sought {
         let (kind, outcome) = match (objects, revision) {
             (0, _) => ("missing", CountOutcome::Difference),
-            // Of a key alone there may be several rows, each a removal of its own.
+            // A key alone may have several rows, each of a separate removal.
             (2.., Some(_)) => ("duplicated", CountOutcome::Success),
             _ => ("found", CountOutcome::Success),
         };

@@ -1,14 +1,16 @@
-//! Fills replicas with the source's items that they have never heard of.
+//! Fills replicas with the source's items for which they have neither an item nor a tombstone.
 //!
-//! An item is written at `(L, 0)`, where L is the label of the source's latest stream, read before the item was: above
-//! all of former streams, below every change of this one. And it is written only over nothing, neither an item nor a
-//! tombstone: whatever the stream has brought or will bring wins. That rests on every change since the page was read
-//! reaching the replica, so a backfill is refused unless the replicator's mapping is enabled and began at `TRIM_HORIZON`.
+//! An item is written at revision `(L, 0)`, where L is the label of the source's latest stream, read before the item.
+//! This revision is above all changes of former streams and below every change of this stream. The write is conditional
+//! on the replica having neither an item nor a tombstone for the key, so every change that the stream has delivered or
+//! will deliver wins. This requires that every change since the page was read reaches the replica. A backfill is
+//! therefore rejected unless the replicator's event source mapping is enabled and started from `TRIM_HORIZON`.
 //!
-//! It takes nothing away. What a former stream of the table brings after the replica was lost may be an item that was
-//! deleted since, whose tombstone is lost as well: where the stream was switched off and on, a repair follows.
+//! A backfill deletes nothing. After the loss of a replica, a former stream of the table may deliver an item that has
+//! been deleted since and whose tombstone was lost as well. If the stream was disabled and enabled again, run a repair
+//! afterwards.
 //!
-//! Absent: the cache, which fills itself; and mending, for where something stands it is left alone (see `verify`).
+//! Out of scope: the cache, which fills itself, and repairs, because an existing item is left unchanged (see `verify`).
 
 use std::time::Duration;
 
@@ -30,29 +32,29 @@ use crate::mapping::{MappingNotReady, ReplicatorMappings};
 use crate::progress::CountOutcome;
 use crate::source::{SourceTable, SourceTableError};
 
-/// A page whose writes fail is tried so often before the task fails; with the SDK's retries, that is half a minute.
+/// Number of attempts to write a page before the task fails; with the SDK's retries, they take about 30 seconds.
 const MAX_ATTEMPTS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Why a backfill stops before its end.
+/// Error of a backfill.
 #[derive(Debug, thiserror::Error)]
 pub enum BackfillError {
-    /// Changes might pass the replica by.
+    /// Changes might not reach the replica.
     #[error(transparent)]
     Unfed(#[from] MappingNotReady),
     /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] SourceTableError),
-    /// A replica takes no writes.
+    /// Writes to a replica failed.
     #[error("sink {sink}: {failed} of {writes} writes failed: {reason}")]
     Sink {
-        /// Its name.
+        /// The sink's name.
         sink: &'static str,
-        /// How many writes failed.
+        /// The number of failed writes.
         failed: usize,
-        /// Of how many.
+        /// The number of all writes.
         writes: usize,
-        /// The first one's reason.
+        /// The reason of the first failure.
         reason: String,
     },
     /// The report cannot be written.
@@ -60,10 +62,10 @@ pub enum BackfillError {
     Bucket(#[from] BucketError),
 }
 
-/// Where a backfill is.
+/// Cursor of a backfill.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub enum BackfillCursor {
-    /// At the segment's beginning.
+    /// At the beginning of the segment.
     #[default]
     Start,
     /// After this key.
@@ -79,18 +81,18 @@ impl BackfillCursor {
     }
 }
 
-/// What a backfill works on.
+/// Dependencies of a backfill.
 #[derive(Clone, Copy)]
 pub struct BackfillContext<'w> {
-    /// The table that counts.
+    /// The source table.
     pub source: &'w SourceTable,
-    /// Its replicas.
+    /// The replicas to fill.
     pub replicas: &'w [Box<dyn Replica>],
-    /// The mappings that feed them.
+    /// The event source mappings that feed the replicas.
     pub mappings: &'w ReplicatorMappings,
 }
 
-/// A line of the report: an item that a replica cannot hold.
+/// A report entry: an item that a replica cannot store.
 #[derive(Serialize)]
 struct BackfillEntry<'a> {
     sink: &'static str,
@@ -99,10 +101,10 @@ struct BackfillEntry<'a> {
     reason: &'a str,
 }
 
-/// Goes on with a backfill; tells whether it is done.
+/// Continues a backfill; returns `true` when it is done.
 ///
 /// # Errors
-/// [`BackfillError`]; what was written until then is right and stays.
+/// [`BackfillError`]; items that were written before the error are correct and remain.
 pub async fn run(
     course: &mut TaskRun<BackfillCursor>,
     world: &BackfillContext<'_>,
@@ -138,7 +140,7 @@ pub async fn run(
         if let Some((sink, (failed, reason))) =
             replicas.iter().zip(&filled).find_map(|(replica, filled)| Some((replica.name(), filled.failed.clone()?)))
         {
-            // A page never outlives its invocation: the next one reads its label and its items anew.
+            // A page is not carried over to the next invocation, which reads the label and the items again.
             let writes = found.items.len();
             return if course.deadline_reached() {
                 Ok(false)
@@ -167,7 +169,7 @@ pub async fn run(
     }
 }
 
-/// A page, and the age at which its items are written.
+/// A page, and the revision at which its items are written.
 struct FetchedPage {
     revision: Revision,
     page: ScanPage,
@@ -179,15 +181,16 @@ struct PageFetcher<'w> {
     mappings: &'w ReplicatorMappings,
     segment: ScanSegment,
     pace: CapacityBudget,
-    /// The stream that is known to reach the replicator.
+    /// The ARN of the stream that is known to reach the replicator.
     fed: Option<String>,
 }
 
 impl PageFetcher<'_> {
-    /// The label before the items: what changes in between is streamed under it, or under a later one.
+    /// Reads a page: the label before the items, so that changes in between are streamed under this label or a later
+    /// one.
     async fn page(&mut self, after: Option<&CanonicalKey>) -> Result<FetchedPage, BackfillError> {
         let (label, stream_arn) = self.source.stream().await?;
-        // Asked again when the stream is another one: its mapping is, too.
+        // Another stream has another event source mapping, which must be checked as well.
         if self.fed.as_ref() != Some(&stream_arn) {
             self.mappings.ensure_delivers_all(&stream_arn).await?;
             self.fed = Some(stream_arn);
@@ -198,15 +201,15 @@ impl PageFetcher<'_> {
     }
 }
 
-/// What came of a page in one replica.
+/// The result of writing a page to one replica.
 #[derive(Default)]
 struct FillStats {
     written: usize,
-    /// Something stood there.
+    /// The number of keys for which an item or a tombstone exists.
     refused: usize,
-    /// The replica can never hold these, and why.
+    /// The items that the replica can never store, and the reasons.
     left: Vec<(CanonicalKey, String)>,
-    /// How many writes are in doubt, and why the first of them.
+    /// The number of unconfirmed writes, and the reason of the first one.
     failed: Option<(usize, String)>,
 }
 

@@ -1,23 +1,24 @@
-//! Keeps a scan to so many capacity units a second, so that a task takes no more of a table than it was given.
+//! Limits the capacity units that a scan consumes per second, so that a task does not use more of a table than it may.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many segments are gone about at once: by the state machine, and by `local task`.
+/// Maximum number of segments that the state machine and `local task` process concurrently.
 const MAX_CONCURRENT_SEGMENTS: u32 = 10;
 
-/// A budget that fills as time passes; it may be overdrawn by one page, which is then waited for.
+/// A budget of capacity units per second. One page may overdraw it; the next page is then delayed. Unused capacity is
+/// not saved for later.
 #[derive(Debug)]
 pub struct CapacityBudget {
     units_a_second: Option<f64>,
-    /// Until when the units spent so far are paid for.
+    /// The time at which the budget has refilled from the units consumed so far.
     paid_until: Instant,
 }
 
 impl CapacityBudget {
-    /// So many units a second, shared evenly by those of so many segments that are gone about at once; `None` is without a
-    /// limit.
+    /// Creates a budget of this many units per second, divided evenly among the segments that run concurrently. `None`
+    /// means that there is no limit.
     #[must_use]
     pub fn new(units_a_second: Option<u32>, segments: u32, now: Instant) -> Self {
         let share =
@@ -25,14 +26,14 @@ impl CapacityBudget {
         Self { units_a_second: share, paid_until: now }
     }
 
-    /// Tells that units were spent.
+    /// Subtracts consumed units from the budget.
     pub fn spend(&mut self, units: f64, now: Instant) {
         let Some(rate) = self.units_a_second else { return };
         let cost = Duration::try_from_secs_f64(units / rate).unwrap_or_default();
         self.paid_until = self.paid_until.max(now) + cost;
     }
 
-    /// When the next page may be asked for.
+    /// Returns the time from which on the next page may be read.
     #[must_use]
     pub fn next_permit_at(&self) -> Instant {
         self.paid_until

@@ -1,20 +1,21 @@
-//! Merges the many small objects of a day, or of an hour, into few large ones: sorted, each row once.
+//! Merges the many small objects of a day, or of an hour, into a few large ones, sorted and deduplicated.
 //!
 //! ```text
-//! plan    which objects are merged next                     plan.rs, pure
-//! merge   read, merged, written, and read back as a whole   super::merge and lines.rs, in bounded memory
-//! tell    a manifest: what went in, what came out           superseded/manifests/…
-//! retire  what went in moves below superseded/
+//! plan     select the objects to merge next                 plan.rs, pure
+//! merge    read, merge, write, and read back completely     super::merge and ndjson_writer.rs, in bounded memory
+//! record   write a manifest of the inputs and outputs       superseded/manifests/…
+//! retire   move the inputs below superseded/
 //! ```
 //!
-//! Nothing is retired before the rows of it stand in an object that was read back and a manifest that says so. So at
-//! every point each row stands in `archive/` or `compacted/`: in both for a while, and readers drop repetitions. Whoever
-//! begins anew finishes what manifests tell of, and plans by what lies there: a merge that was cut off has written
-//! objects that go into the next merge like any other. An archiver may write beside it; what comes late is merged by the
-//! next run. Where an object cannot be read, the rest is merged without it, and it stays and is reported.
+//! No input is moved before its rows are in an object that was read back and a manifest records this. At every point in
+//! time, each row is therefore in `archive/` or `compacted/`, for some time in both, and readers deduplicate. After an
+//! interruption, the next invocation completes the work that manifests record, and plans by the objects that exist: the
+//! objects that an interrupted merge has written are inputs of the next merge like any others. The archiver may write
+//! concurrently; objects that arrive later are merged by the next run. An object that cannot be read is left out of the
+//! merge, stays where it is and is reported.
 //!
-//! Memory does not grow with the day: a merge reads at most 32 runs at a time, and what is more takes
-//! several rounds, each a step that stands for itself.
+//! The memory used does not grow with the size of the day: a merge reads at most 32 runs at a time. More runs take
+//! several rounds, each of which is a complete step.
 
 mod manifest;
 mod ndjson_writer;
@@ -37,46 +38,47 @@ use super::task_run::TaskRun;
 use crate::catalog;
 use crate::progress::CountOutcome;
 
-/// So many objects of a day may be left unread: their names are in the cursor, which a state machine carries.
+/// Maximum number of corrupt objects of a day: their names are in the cursor, which the state machine passes on.
 pub const DAMAGED_MOST: usize = 500;
 
-/// What to merge.
+/// Parameters of a compaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompactRequest {
-    /// Only what was removed at or after this time.
+    /// Only items that were removed at or after this time.
     pub from: Option<OffsetDateTime>,
-    /// Only what was removed before this time.
+    /// Only items that were removed before this time.
     pub to: OffsetDateTime,
-    /// Whether an hour's objects are merged by themselves, instead of a day's with what is compacted of it.
+    /// If true, the objects of each hour are merged separately; otherwise those of a day, together with its compacted
+    /// objects.
     pub hourly: bool,
-    /// How much content goes into an object, before it is compressed.
+    /// The target size of an object in bytes, before compression.
     pub target_bytes: u64,
 }
 
-/// Where a compaction is.
+/// Cursor of a compaction.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CompactCursor {
     /// The last day that is done.
     day: Option<String>,
-    /// Of the day under way: the objects that cannot be read.
+    /// The objects of the current day that cannot be read.
     damaged: BTreeSet<String>,
-    /// Whether what lies beside the days has been told.
+    /// True if the unrecognized keys next to the days have been reported.
     told: bool,
 }
 
-/// What a compaction works on.
+/// Dependencies of a compaction.
 pub struct CompactContext<'w> {
     /// The archive.
     pub archive: &'w ArchiveStore,
-    /// How it is compressed.
+    /// The compression of the objects.
     pub compression: Compression,
-    /// The table whose rows they are.
+    /// The table that the rows were removed from.
     pub table: &'w str,
-    /// Its key.
+    /// The names of the table's key attributes.
     pub key_names: KeyNames,
 }
 
-/// A line of the report.
+/// A report entry.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum CompactEntry<'a> {
@@ -84,10 +86,10 @@ enum CompactEntry<'a> {
     Kept { object: &'a str, outcome: &'static str, reason: String },
 }
 
-/// Goes on with a compaction; tells whether it is done.
+/// Continues a compaction; returns `true` when it is done.
 ///
 /// # Errors
-/// [`MergeError`]; every row still stands where readers look.
+/// [`MergeError`]; every row is still in an object that readers read.
 pub async fn run(
     course: &mut TaskRun<CompactCursor>,
     world: &CompactContext<'_>,
@@ -105,7 +107,8 @@ pub async fn run(
             && done.is_none_or(|done| *day > done)
             && belongs_to_segment(segment, &day.to_string())
     };
-    // One step at least is to be finished by each invocation: else no number of them comes to the end.
+    // Each invocation must complete at least one step, because otherwise no number of invocations would complete the
+    // task.
     let mut advanced = false;
     for day in found.days.into_iter().filter(period) {
         loop {
@@ -135,13 +138,14 @@ fn keep(course: &mut TaskRun<CompactCursor>, foreign: &[String]) {
 
 enum StepResult {
     Merged,
-    /// An object turned out damaged; the next step leaves it out.
+    /// An object is corrupt; the next step leaves it out.
     Damaged,
     Stopped,
     Done,
 }
 
-/// Counts what has moved below `superseded/`, though not all of it may have.
+/// Counts the objects that were moved below `superseded/`, even if another could not be moved; returns the error of the
+/// move.
 async fn retired_objects(
     course: &mut TaskRun<CompactCursor>,
     retired: usize,
@@ -223,7 +227,8 @@ async fn step(
         rows,
         duplicates_dropped: repeated,
     });
-    // Whoever begins again finishes what the manifest tells of, and neither merges nor counts it a second time.
+    // After an interruption, the next invocation completes what the manifest records, and neither merges nor counts it
+    // again.
     course.checkpoint(CompactCursor { told: true, ..course.cursor().clone() }).await?;
     let (retired, fault) = manifest::retire(world.archive, &inputs).await;
     retired_objects(course, retired, fault).await?;

@@ -1,4 +1,4 @@
-//! What a sweep came across and could not read is counted and told, the same way by every task.
+//! Counts and reports the objects that a scan could not read, in the same way for every task.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +14,7 @@ struct CorruptObjectEntry<'a> {
     reason: String,
 }
 
-/// Tells of what is damaged or foreign, in the first segment's name: each sweeps the same objects.
+/// Reports corrupt and unrecognized objects. Only the first segment does, because every segment scans the same objects.
 pub(super) fn report_corrupt_objects<P: Default + Serialize + DeserializeOwned>(
     course: &mut TaskRun<P>,
     task: &str,

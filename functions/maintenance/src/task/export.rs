@@ -1,10 +1,13 @@
-//! The archive as a table can be made of it: items alone, one row a key, of one compression, and the command.
+//! Exports the archive in the format that DynamoDB imports as a table: items only, one row per key, a single
+//! compression, and the import command.
 //!
-//! `aws dynamodb import-table` makes a new table of objects of `{"Item":…}` lines. Of two lines with the same key it keeps
-//! any, so each key stands there once: with its latest row, or the latest at a point in time. Keys are dealt out to segments
-//! by their text; a segment writes its items in the order of their keys, a few objects of the target size. Objects are
-//! named by the run, the segment and their place, so an export that is begun anew writes over what it wrote; what it wrote
-//! beyond that goes, and one that was dealt out otherwise is refused, since an import takes all that lies there.
+//! `aws dynamodb import-table` creates a new table from objects of `{"Item":…}` lines. Of several lines with the same
+//! key it retains an arbitrary one, so the export contains each key once: with its latest row, or with the latest row
+//! at a point in time. Keys are assigned to segments by a hash of their text. A segment writes its items in key order,
+//! as a few objects of the target size. Objects are named by the run, the segment and their index, so an export that is
+//! restarted overwrites its own objects; objects with a higher index than the new last one are deleted. An export is
+//! rejected if the run contains objects of another number of segments or another compression, because an import reads
+//! all objects of the prefix.
 
 use std::fs::File;
 use std::io;
@@ -25,21 +28,21 @@ use crate::archive_scan::{ArchiveReader, ArchiveScanError, TimeRange, scan_archi
 use crate::failure_bucket::BucketError;
 use crate::row_versions::{VersionFilter, VersionsByKey};
 
-/// The service takes no more.
+/// Maximum number of objects that the import service accepts.
 const MAX_OBJECTS: u32 = 50_000;
 
-/// What to export.
+/// Parameters of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportRequest {
-    /// Only rows of items that were removed at this time or before.
+    /// Only rows of items that were removed at or before this time.
     pub at: Option<OffsetDateTime>,
-    /// The name of the table that the command makes; `<table>-imported` if there is none.
+    /// The name of the table that the command creates; `<table>-imported` by default.
     pub table: Option<String>,
-    /// How much content goes into an object, before it is compressed.
+    /// The target size of an object in bytes, before compression.
     pub target_bytes: u64,
 }
 
-/// Why an export stops before its end.
+/// Error of an export.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The archive cannot be read.
@@ -48,20 +51,20 @@ pub enum ExportError {
     /// The archive cannot be written.
     #[error("ARCHIVE_BUCKET: {0}")]
     Store(#[from] StoreError),
-    /// No object can be made here.
+    /// The temporary file cannot be created or written.
     #[error("cannot create the temporary file: {0}")]
     Spool(#[from] io::Error),
-    /// More objects than an import takes.
+    /// The export has more objects than an import accepts.
     #[error("an import accepts at most {MAX_OBJECTS} objects: use fewer segments or a larger target_file_size_bytes")]
     Objects,
-    /// An export of this name, dealt out or compressed otherwise.
+    /// The run contains an export with another number of segments or another compression.
     #[error(
         "run {run} already contains {there} from a different export, and the import would include it: choose another run_id or delete it"
     )]
     RunIdConflict {
-        /// The run.
+        /// The run ID.
         run: String,
-        /// An object that is there.
+        /// An object of the other export.
         there: String,
     },
     /// The report cannot be written.
@@ -69,17 +72,17 @@ pub enum ExportError {
     Bucket(#[from] BucketError),
 }
 
-/// An export is begun anew where it did not come to its end: it has no place to go on from.
+/// Cursor of an export. It is empty, because an interrupted export restarts from the beginning.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ExportCursor {}
 
-/// What an export works on.
+/// Dependencies of an export.
 pub struct ExportContext<'w> {
     /// The archive.
     pub library: ArchiveReader,
-    /// How the export is compressed.
+    /// The compression of the export.
     pub compression: Compression,
-    /// The table, whose key the new one gets.
+    /// The description of the table, whose key the new table gets.
     pub description: &'w SourceDescription,
 }
 
@@ -98,7 +101,7 @@ struct ImportCommandEntry<'a> {
 /// Exports a segment.
 ///
 /// # Errors
-/// [`ExportError`]; what was written is written over by the next try.
+/// [`ExportError`]; the objects that were written are overwritten by the next attempt.
 pub async fn run(
     course: &mut TaskRun<ExportCursor>,
     world: &ExportContext<'_>,
@@ -155,7 +158,7 @@ pub async fn run(
     Ok(true)
 }
 
-/// Where the objects of an export lie.
+/// Returns the prefix of an export's objects.
 fn data(run: &str) -> String {
     format!("export/{run}/data/")
 }
@@ -164,25 +167,25 @@ fn object(run: &str, segment: ScanSegment, part: u32, compression: Compression) 
     format!("{}{part:05}.json.{}", prefix(run, segment), compression.extension())
 }
 
-/// What the names of a segment's objects begin with.
+/// Returns the prefix of a segment's objects.
 fn prefix(run: &str, ScanSegment { segment, total_segments: of }: ScanSegment) -> String {
     format!("{}{segment:04}-of-{of:04}-", data(run))
 }
 
-/// Whether it is an object of an export that is dealt out and compressed so.
+/// Returns whether a key is that of an object of an export with this number of segments and this compression.
 fn is_of(key: &str, run: &str, of: u32, compression: Compression) -> bool {
     let name =
         key.strip_prefix(&data(run)).and_then(|name| name.strip_suffix(&format!(".json.{}", compression.extension())));
     name.and_then(|name| name.split_once('-')).is_some_and(|(_, rest)| rest.starts_with(&format!("of-{of:04}-")))
 }
 
-/// Where the command of an export lies.
+/// Returns the key of an export's import command.
 #[must_use]
 pub fn import_command_key(run: &str) -> String {
     format!("export/{run}/import-table.sh")
 }
 
-/// The command that makes a table of the export.
+/// Returns the command that imports the export as a new table.
 fn command(world: &ExportContext<'_>, export: &ExportRequest, run: &str) -> String {
     let types = ["HASH", "RANGE"];
     let key = &world.description.key;

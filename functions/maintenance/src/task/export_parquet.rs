@@ -1,13 +1,14 @@
-//! Writes what is compacted once more as columns, in Parquet files that query engines read a part of.
+//! Converts the compacted rows to Parquet, a columnar format of which query engines can read parts.
 //!
-//! A day's compacted runs are merged, as they would be by another compaction, and written below `parquet/`; each file is
-//! read back before it is put, row by row, and after it, byte by byte. Only when the last one is there, which says how many
-//! there are, those go that the day had before: so at every point a day is there as it was or as it is, or both, and
-//! readers drop repetitions. Files are named by what they are made of, so a day whose objects are the same is passed over,
-//! and one that was cut off is begun anew over what it wrote.
+//! The compacted runs of a day are merged, as another compaction would do, and written below `parquet/`. Each file is
+//! read back twice: row by row before it is uploaded, and byte by byte afterwards. The last file of a run records the
+//! number of files. The files that the day had before are deleted only when this last file exists. At every point in
+//! time, the former files of a day, its new files or both are therefore present, and readers deduplicate. Files are
+//! named by their inputs, so a day with unchanged objects is skipped, and an interrupted day is restarted and
+//! overwrites its own files.
 //!
-//! What the archiver has written and no compaction has merged yet is not there: it is counted, and comes with the next run
-//! after the next compaction.
+//! Objects that the archiver has written and no compaction has merged yet are not converted. They are counted, and
+//! converted by the next run after the next compaction.
 
 mod parquet_writer;
 
@@ -25,35 +26,35 @@ use crate::catalog;
 use crate::parquet::ParquetKey;
 use crate::progress::CountOutcome;
 
-/// What to write.
+/// Parameters of a Parquet export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParquetRequest {
-    /// Only days that hold this time or a later one.
+    /// Only days that contain this time or a later one.
     pub from: Option<OffsetDateTime>,
     /// Only days that begin before this time.
     pub to: OffsetDateTime,
-    /// How long the items are that go into a file.
+    /// The target size of a file: the total length of its items in bytes.
     pub target_bytes: u64,
 }
 
-/// Where it is.
+/// Cursor of a Parquet export.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ParquetCursor {
     /// The last day that is done.
     day: Option<String>,
 }
 
-/// What it works on.
+/// Dependencies of a Parquet export.
 pub struct ParquetContext<'w> {
     /// The archive.
     pub archive: &'w ArchiveStore,
-    /// The table whose rows they are.
+    /// The table that the rows were removed from.
     pub table: &'w str,
-    /// Its key.
+    /// The names of the table's key attributes.
     pub key_names: KeyNames,
 }
 
-/// A line of the report.
+/// A report entry.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum ParquetEntry<'a> {
@@ -61,10 +62,10 @@ enum ParquetEntry<'a> {
     Left { object: &'a str, outcome: &'static str, reason: String },
 }
 
-/// Goes on with it; tells whether it is done.
+/// Continues a Parquet export; returns `true` when it is done.
 ///
 /// # Errors
-/// [`MergeError`]; what was there before is there still.
+/// [`MergeError`]; the former files of a day remain until its new ones are complete.
 pub async fn run(
     course: &mut TaskRun<ParquetCursor>,
     world: &ParquetContext<'_>,
@@ -78,7 +79,8 @@ pub async fn run(
             && belongs_to_segment(segment, &day.to_string())
     };
     let days = catalog::days(world.archive, world.table).await?.days;
-    // One day at least is to be finished by each invocation: else no number of them comes to the end.
+    // Each invocation must complete at least one day, because otherwise no number of invocations would complete the
+    // task.
     let mut advanced = false;
     for day in days.into_iter().filter(wanted) {
         if course.deadline_reached() {
@@ -93,7 +95,7 @@ pub async fn run(
     Ok(true)
 }
 
-/// Writes a day; not, if the time is up.
+/// Writes a day; returns `false` if the deadline is reached first.
 async fn written(
     course: &mut TaskRun<ParquetCursor>,
     world: &ParquetContext<'_>,
@@ -145,7 +147,8 @@ async fn written(
         course.count("export-parquet.rows", usize::try_from(rows).unwrap_or(usize::MAX));
         let outputs = outputs.iter().map(|output| output.key.as_str()).collect();
         course.report(&ParquetEntry::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
-        // The files are there: a fault from here on does not write them again, and so would not count them either.
+        // The files are complete: after a later error, the next invocation does not write them again, and would not
+        // count them either.
         course.checkpoint(course.cursor().clone()).await?;
     }
     for key in former {
@@ -156,7 +159,7 @@ async fn written(
     Ok(true)
 }
 
-/// Reports what was found of a day besides its runs, once the day is done.
+/// Reports the objects of a day that are not part of its runs, once the day is done.
 fn tell_of_the_rest(course: &mut TaskRun<ParquetCursor>, foreign: &[String], uncompacted: usize) {
     course.count("export-parquet.not_compacted", uncompacted);
     for object in foreign {
@@ -169,7 +172,7 @@ fn leave(course: &mut TaskRun<ParquetCursor>, outcome: &'static str, object: &st
     course.report(&ParquetEntry::Left { object, outcome, reason });
 }
 
-/// The day's files, and what else lies among them.
+/// Lists the day's files, and the unrecognized keys next to them.
 async fn files(world: &ParquetContext<'_>, day: ArchiveDay) -> Result<(Vec<ParquetKey>, Vec<String>), MergeError> {
     let (mut own, mut foreign) = (Vec::new(), Vec::new());
     for ObjectMeta { key, .. } in world.archive.list(&ParquetKey::prefix(world.table, day)).await? {
@@ -181,7 +184,7 @@ async fn files(world: &ParquetContext<'_>, day: ArchiveDay) -> Result<(Vec<Parqu
     Ok((own, foreign))
 }
 
-/// Whether all files of a run are there: its last one says how many there are.
+/// Returns whether all files of a run exist: the metadata of the last one contains their number.
 async fn is_whole(world: &ParquetContext<'_>, files: &[ParquetKey]) -> Result<bool, MergeError> {
     let Some(last) = files.iter().max_by_key(|key| key.part) else { return Ok(false) };
     let Some(metadata) = world.archive.metadata(&last.to_string()).await? else { return Ok(false) };

@@ -1,9 +1,9 @@
-//! Runs of rows, merged and written anew in parts of a target size: what a compaction and the columns have in common.
+//! Merges sorted runs of rows and writes them in parts of a target size; shared by compaction and Parquet export.
 //! `MergeJob::run`
 //!
-//! What is written is spooled in a temporary file, a part at a time: an upload must be given the object's metadata at its
-//! beginning, and count, times and digest are known at its end. Held in memory, a part that does not compress would cost
-//! its whole size. The file is gone once the part is put.
+//! The output is spooled to a temporary file, one part at a time: an upload requires the object's metadata at its
+//! beginning, but row count, times and digest are known only at its end. In memory, a part that does not compress would
+//! take up its whole size. The file is deleted once the part is uploaded.
 
 use std::io;
 use std::sync::Arc;
@@ -18,35 +18,36 @@ use super::compact::DAMAGED_MOST;
 use crate::archive_objects::{ArchiveRowError, ChainedReader, ObjectReadError};
 use crate::failure_bucket::BucketError;
 
-/// Runs that are merged at a time: each costs a decoder and up to two pieces of its object, 2.5 MB together.
+/// Maximum number of runs that are merged at a time: each needs a decoder and up to two chunks of its object, together
+/// 2.5 MB.
 pub(super) const FAN_IN: usize = 32;
-/// How many rows are merged between two looks at the clock.
+/// Number of rows merged between two deadline checks.
 const ROWS_PER_DEADLINE_CHECK: u64 = 1_024;
 
-/// Objects that are read one after the other, because they are sorted as one.
+/// Objects that are read one after another, because together they form one sorted sequence of rows.
 pub(super) type SortedRun = Vec<String>;
 
-/// Why a merge stops before its end. What was written until then stays.
+/// Error of a merge. Objects that were written before the error remain.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
     /// The archive cannot be read or written.
     #[error("ARCHIVE_BUCKET: {0}")]
     Store(#[from] StoreError),
-    /// An object went while it was read: a compaction is at it.
+    /// An object was deleted while it was being read: another compaction is running.
     #[error("ARCHIVE_BUCKET: {0} was deleted while it was being read: another compaction is running")]
     Gone(String),
-    /// No object can be made here.
+    /// The temporary file cannot be created or written.
     #[error("cannot create the temporary file: {0}")]
     TempFile(#[from] io::Error),
-    /// What was written is not what is read.
+    /// The object read back differs from the object written.
     #[error("verification failed: the object read back differs from the object written; no input was removed: {0}")]
     VerificationFailed(String),
-    /// A merge does not fit into an invocation.
+    /// A merge does not fit into one invocation.
     #[error(
         "merging {0} exceeds one invocation: compact with \"granularity\": \"hour\", or raise the function timeout"
     )]
     NoTime(ArchiveDay),
-    /// More objects cannot be read than a cursor names.
+    /// More objects are corrupt than a cursor can list.
     #[error("more than {DAMAGED_MOST} objects of {0} are corrupt: move them to another prefix, then compact again")]
     TooDamaged(ArchiveDay),
     /// The report cannot be written.
@@ -63,17 +64,18 @@ impl From<ObjectReadError> for MergeError {
     }
 }
 
-/// What rows are written as: lines, or columns.
+/// Output format of a merge: NDJSON or Parquet.
 pub(super) trait OutputFormat {
-    /// A part being written.
+    /// A part that is being written.
     type Part;
 
     fn begin(&self) -> Result<Self::Part, MergeError>;
 
-    /// Adds a row; answers how long the part's content is by now.
+    /// Adds a row; returns the size of the part's content so far, in bytes.
     fn push(&self, part: &mut Self::Part, row: &ArchivedRow) -> Result<u64, MergeError>;
 
-    /// Puts the part of this place and reads it back. On the last one hangs that the whole is there.
+    /// Uploads the part with this index and reads it back. `is_last` marks the last part, whose existence shows that
+    /// the output is complete.
     fn put(&self, part: Self::Part, place: u32, is_last: bool) -> Result<MergeOutput, MergeError>;
 }
 
@@ -84,31 +86,31 @@ pub(super) struct MergeOutput {
     pub(super) rows: u64,
 }
 
-/// What is merged, and until when.
+/// A merge: its inputs, its target size and its deadline.
 pub(super) struct MergeJob {
     pub(super) store: ArchiveStore,
     pub(super) key_names: KeyNames,
     pub(super) runs: Vec<SortedRun>,
-    /// How much content goes into a part.
+    /// The target size of a part's content in bytes.
     pub(super) target_bytes: u64,
     pub(super) stop_at: Instant,
 }
 
-/// What came of it.
+/// Result of a merge.
 pub(super) enum MergeResult {
     Complete {
         outputs: Vec<MergeOutput>,
         rows: u64,
         repeated: u64,
     },
-    /// An input is not to be read.
+    /// An input is corrupt.
     Damaged(CorruptObject),
-    /// The time is up.
+    /// The deadline was reached.
     Stopped,
 }
 
 impl MergeJob {
-    /// Merges on a thread that may block.
+    /// Runs the merge on a thread that may block.
     pub(super) async fn run<K: OutputFormat + Send + 'static>(self, kind: K) -> Result<MergeResult, MergeError> {
         let runtime = Handle::current();
         let merging = tokio::task::spawn_blocking(move || self.merge(&kind, &runtime));
@@ -131,7 +133,7 @@ impl MergeJob {
                 return Ok(MergeResult::Stopped);
             }
             rows += 1;
-            // A part is put when another is to follow: only so is it known which one is the last.
+            // A part is uploaded only when another one follows, because only then is it known not to be the last one.
             if let Some((full, _)) = open.take_if(|(_, bytes)| *bytes >= self.target_bytes) {
                 outputs.push(kind.put(full, place, false)?);
                 place += 1;

@@ -1,7 +1,7 @@
-//! The tables of the relational replica, made and brought up to date.
+//! Creates the tables of the relational replica, and brings them up to date.
 //!
-//! It logs in as the database's owner, and lets the user in whom all functions log in as. It asks nothing of the source, so
-//! that it runs before anything else does; a second time it changes nothing.
+//! The task logs in as the database's owner, and grants access to the user that all functions log in as. It does not
+//! read the source, so it can run before all other tasks. A second run changes nothing.
 
 use replicator::sink::postgres::{MigrationError, grant_app_role, migrate};
 use serde::{Deserialize, Serialize};
@@ -12,13 +12,13 @@ use shared::table_reader::ScanSegment;
 use super::task_run::TaskRun;
 use crate::failure_bucket::BucketError;
 
-/// Why nothing, or not all, is migrated.
+/// Error of a migration: no steps were applied, or not all of them.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The tier is off.
+    /// The relational tier is disabled.
     #[error("POSTGRES_URL is not set: there is no relational replica to migrate")]
     NotConfigured,
-    /// The database refuses.
+    /// The database rejected the migration.
     #[error(transparent)]
     Unmigrated(#[from] MigrationError),
     /// The report cannot be written.
@@ -26,14 +26,15 @@ pub enum MigrateError {
     Bucket(#[from] BucketError),
 }
 
-/// It has no place to go on from: each step stands once it was applied.
+/// Cursor of a migration. It is empty, because an applied step is permanent.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct MigrateCursor {}
 
-/// Applies what is missing, and reports the steps. The tables are not dealt out: the first segment makes them.
+/// Applies the missing steps and reports them. The tables are not divided among the segments: the first segment creates
+/// them.
 ///
 /// # Errors
-/// [`MigrateError`]. What was applied until then stays.
+/// [`MigrateError`]. Steps that were applied before the error remain.
 pub async fn run(
     course: &mut TaskRun<MigrateCursor>,
     owned: Option<&PostgresDatabase>,

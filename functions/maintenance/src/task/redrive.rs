@@ -1,15 +1,16 @@
-//! Gives records that failed another try, each in the function that it failed in, once the cause is gone.
+//! Processes failed records again after the cause of the failure has been fixed: records of the replicator by
+//! reconciling their keys, records of the archiver by archiving them.
 //!
-//! A replicator's record is never applied as it is: its image may be long out of date, and its item deleted since. Its key
-//! is mended in every sink, to the source's state and above the record's own age, so that it is right at any age of the
-//! record. An archiver's record becomes a row of the archive: what TTL removed stays removed, and readers drop
-//! repetitions. So running it twice changes nothing.
+//! A record of the replicator is never applied as it is: its image may be outdated, and its item may have been deleted
+//! since. Instead, its key is reconciled in every sink: the source's state is written with a revision above the
+//! record's own, which is correct whatever the record's age. A record of the archiver becomes a row of the archive: an
+//! item that TTL removed stays removed, and readers deduplicate. Running a redrive twice therefore changes nothing.
 //!
-//! An object that failed in a sink which this function does not know, or in a batch as a whole while the deployment has
-//! such a sink, is none of its business: it is kept, with the setting that makes the sink known.
+//! An object that failed in a sink for which this function is not configured is skipped, as is a batch that failed as a
+//! whole while the deployment has such a sink. The report names the setting that configures the sink.
 //!
-//! An object is retired (moved below `redriven/`) only after the effect of each of its records is confirmed; whatever is
-//! not done stays where it is and is explained in the report.
+//! An object is retired (moved below `redriven/`) only after the effect of each of its records is confirmed. All other
+//! objects stay where they are, and the report contains the reason.
 
 mod archive;
 mod replicate;
@@ -33,22 +34,22 @@ use crate::progress::CountOutcome;
 use crate::repair::ReconcileError;
 use crate::source::SourceTable;
 
-/// Objects that are gone about together, so that their keys are mended in one go: at most so many,
+/// Maximum number of objects that are processed together, so that their keys are reconciled in one pass.
 const OBJECTS: i32 = 100;
-/// and no more of them than have this size together. A batch that Lambda gave up may have 6 MB.
+/// Maximum total size of the objects that are processed together. A batch in the on-failure destination may have 6 MB.
 const OBJECTS_BYTES: u64 = 16 * 1024 * 1024;
 const IN_FLIGHT: usize = 16;
 
-/// Where the archiver's records lie whose rows would overwrite others (`shared::quarantine::CONTRADICTING`).
+/// Prefix of the archiver's records whose rows would overwrite others (`shared::quarantine::CONTRADICTING`).
 const CONTRADICTING_ROWS: &str = "quarantine/archiver/contradicting/";
 
-/// Why a redrive stops before its end.
+/// Error of a redrive.
 #[derive(Debug, thiserror::Error)]
 pub enum RedriveError {
-    /// The failure bucket cannot be read, or the report not be written.
+    /// The failure bucket cannot be read, or the report cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketError),
-    /// It is not known which sinks there are, for now.
+    /// The sinks of the deployment cannot be determined at the moment.
     #[error(transparent)]
     Sinks(SinksUnknownError),
     /// The source or a replica cannot be read.
@@ -56,48 +57,48 @@ pub enum RedriveError {
     Read(#[from] ReconcileError),
 }
 
-/// Where a redrive is: at which of its prefixes, and after which object.
+/// Cursor of a redrive: the index of the prefix, and the last object that was processed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveCursor {
     prefix: usize,
     after: Option<String>,
 }
 
-/// What a redrive works on.
+/// Dependencies of a redrive.
 pub struct RedriveContext<'w> {
-    /// The table that counts.
+    /// The source table.
     pub source: &'w SourceTable,
-    /// Its replicas.
+    /// The replicas.
     pub replicas: &'w [Box<dyn Replica>],
-    /// Where rows go.
+    /// The archive, to which rows are written.
     pub archive: &'w ArchiveStore,
-    /// How they are compressed.
+    /// The compression of the rows.
     pub compression: Compression,
-    /// Where what failed lies.
+    /// The failure bucket.
     pub bucket: &'w FailureBucket,
-    /// What the functions are called.
+    /// The names of the deployed functions.
     pub functions: &'w FunctionNames,
-    /// The replicator, which tells of its sinks.
+    /// The deployed replicator, whose configuration names its sinks.
     pub deployment: &'w DeployedReplicator,
 }
 
-/// An object under way.
+/// A failure object that is being processed.
 struct OpenFailure {
     key: String,
     body: Vec<u8>,
     failure: FailureRecord,
-    /// Why it is kept; nothing as long as nothing speaks against its retirement.
+    /// The reason why the object is skipped; `None` as long as nothing prevents its retirement.
     kept: Option<String>,
 }
 
 impl OpenFailure {
-    /// Keeps it; of several reasons the first.
+    /// Skips the object. Of several reasons, the first is reported.
     fn keep(&mut self, reason: impl Into<String>) {
         self.kept.get_or_insert(reason.into());
     }
 }
 
-/// A line of the report.
+/// A report entry.
 #[derive(Serialize)]
 struct RedriveEntry<'a> {
     object: &'a str,
@@ -112,10 +113,11 @@ struct RedriveEntry<'a> {
     reason: Option<&'a str>,
 }
 
-/// Goes on with a redrive; tells whether it is done.
+/// Continues a redrive; returns `true` when it is done.
 ///
 /// # Errors
-/// [`RedriveError`]; what was redriven until then is confirmed, and its objects are retired or will be by another run.
+/// [`RedriveError`]; records that were redriven before the error are confirmed, and their objects are retired, at the
+/// latest by another run.
 pub async fn run(
     course: &mut TaskRun<RedriveCursor>,
     world: &RedriveContext<'_>,
@@ -128,7 +130,7 @@ pub async fn run(
         Err(unknown) if unknown.may_pass() => return Err(RedriveError::Sinks(unknown)),
         Err(unknown) => Some(unknown.to_string()),
     };
-    // What is left after that is for retiring and reporting what was done.
+    // The time after this deadline is reserved for retiring objects and reporting the results.
     let working = Invocation { deadline: course.stop_at, ..invocation.clone() };
     while let Some(prefix) = redrive.prefixes.get(course.cursor().prefix) {
         if course.deadline_reached() {
@@ -157,7 +159,7 @@ pub async fn run(
         for object in of_function(&mut objects, FailedFunction::Replicator) {
             let unknown = match &object.failure.sink {
                 Some(sink) => world.deployment.refusal(sink, &known),
-                // It may be missing in any sink.
+                // The record may be missing in any sink.
                 None => unserved.clone(),
             };
             if let Some(reason) = unknown {
@@ -174,7 +176,7 @@ pub async fn run(
     Ok(true)
 }
 
-/// Reads the objects; one that is no failure is reported and left.
+/// Reads the objects. One that is not a failure record is reported and skipped.
 async fn read(
     course: &mut TaskRun<RedriveCursor>,
     world: &RedriveContext<'_>,
@@ -197,7 +199,7 @@ async fn read(
     let bodies: Vec<_> = bodies.buffered(IN_FLIGHT).try_collect().await?;
     let mut objects = Vec::new();
     for (key, body) in bodies {
-        // Somebody else has redriven it meanwhile.
+        // Another run has redriven the object in the meantime.
         let Some(body) = body else { continue };
         match failure_record::read(&key, &body, world.functions) {
             Ok(failure) => objects.push(OpenFailure { key, body, failure, kept: None }),
@@ -207,7 +209,7 @@ async fn read(
     Ok(objects)
 }
 
-/// Reports an object that is no failure.
+/// Reports an object that is not a failure record.
 fn keep_unread(course: &mut TaskRun<RedriveCursor>, redrive: &RedriveRequest, object: &str, reason: &str) {
     course.count("redrive.objects", 1);
     let outcome = skipped(redrive.dry_run);
@@ -216,7 +218,7 @@ fn keep_unread(course: &mut TaskRun<RedriveCursor>, redrive: &RedriveRequest, ob
     course.report(&RedriveEntry { object, function, records, failure_reason, outcome, reason: Some(reason) });
 }
 
-/// The outcome of an object that stays where it is.
+/// Returns the outcome of an object that stays where it is.
 fn skipped(dry_run: bool) -> &'static str {
     if dry_run { "would_skip" } else { "skipped" }
 }
@@ -267,7 +269,7 @@ async fn process_page(
     Ok(())
 }
 
-/// Moves out of the way what is done; what cannot be moved is done again by another run, which changes nothing.
+/// Retires the objects that are done. One that cannot be moved is redriven again by another run, which changes nothing.
 async fn retire(world: &RedriveContext<'_>, objects: &mut [OpenFailure]) {
     let moves = stream::iter(objects.iter_mut().filter(|object| object.kept.is_none())).map(|object| async move {
         if let Err(fault) = world.bucket.retire(&object.key, std::mem::take(&mut object.body)).await {
@@ -277,7 +279,7 @@ async fn retire(world: &RedriveContext<'_>, objects: &mut [OpenFailure]) {
     moves.buffer_unordered(IN_FLIGHT).collect::<()>().await;
 }
 
-/// Why a record is none of this deployment's business: it tells of another table.
+/// Returns an error message if a record does not belong to this deployment, because it is a record of another table.
 fn wrong_table_reason(record: &StreamRecord<'_>, source: &SourceTable) -> Option<String> {
     let ours = &source.description().arn;
     match &record.source {
@@ -287,7 +289,7 @@ fn wrong_table_reason(record: &StreamRecord<'_>, source: &SourceTable) -> Option
     }
 }
 
-/// The objects that failed in a function, and nothing speaks against.
+/// Returns the objects that failed in this function and are not skipped.
 fn of_function(objects: &mut [OpenFailure], function: FailedFunction) -> impl Iterator<Item = &mut OpenFailure> {
     objects.iter_mut().filter(move |object| object.failure.function == function && object.kept.is_none())
 }

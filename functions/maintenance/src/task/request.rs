@@ -1,4 +1,4 @@
-//! An order as it comes, read field by field: [`task`].
+//! Parsing of a task request, field by field: [`task`].
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -21,25 +21,26 @@ use super::{InvalidRequest, RedriveRequest, RepairMode, TASK_NAMES, TaskSpec, Ve
 use crate::failure_record::{ON_FAILURE_PREFIX, QUARANTINE};
 use crate::row_versions::VersionFilter;
 
-/// Between two looks at a difference: a replica is behind by far less as a rule.
+/// Default time between the two checks of a difference: a replica usually lags by far less.
 const LAG_SECONDS: u32 = 5;
-/// A difference is watched within one invocation.
+/// Maximum time between the two checks, which are made within one invocation.
 const MAX_LAG_SECONDS: u32 = 300;
-/// Content of a compacted object: what a query engine reads in one go, and few enough objects.
+/// Default content size of a compacted object: not more than a query engine reads at once, and large enough for a small
+/// number of objects.
 const TARGET_BYTES: u64 = 128 * 1024 * 1024;
 const MIN_TARGET_BYTES: u64 = 1_024;
-/// An object is spooled in a file before it is put. A file of columns may have twice the bytes of its items, and the function
-/// has 512 MB of `/tmp`.
+/// Maximum target size. An object is spooled to a file before it is uploaded. A Parquet file may have twice the bytes
+/// of its items, and the function has 512 MB of `/tmp`.
 const TARGET_BYTES_MOST: u64 = 192 * 1024 * 1024;
 
-/// What a restore takes besides the fields of every task.
+/// The fields that a restore accepts in addition to the common ones.
 const RESTORE_FIELDS: [&str; 9] =
     ["key", "user_id", "from", "to", "versions", "expires_in_seconds", "never_expires", "overwrite", "dry_run"];
 
-/// As far ahead as the API lets a user expire: 50 years of 365.25 days.
+/// The same maximum as for the expiry of a user in the API: 50 years of 365.25 days.
 const EXTEND_SECONDS_MOST: u32 = 50 * 31_557_600;
 
-/// An order as it comes: every field of any task.
+/// A task request before validation: all fields of all tasks.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a JSON object such as {\"task\":\"verify\"}")]
 pub(super) struct RawTaskRequest {
@@ -180,7 +181,7 @@ fn compact(told: &RawTaskRequest, now: OffsetDateTime) -> Result<CompactRequest,
             return Err(InvalidRequest::Value { field: "granularity", found: format!("{other:?}"), wanted });
         }
     };
-    // What is not over yet grows: it would be merged again and again.
+    // A period that is not over yet still grows, and would be merged again and again.
     let over = if hourly { ArchiveHour::of(now).start() } else { ArchiveDay::of(now).start() };
     Ok(CompactRequest {
         from: time("from", told.from.as_deref())?,
@@ -248,7 +249,7 @@ fn time(field: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime
     text.map(parsed).transpose()
 }
 
-/// Rejects the fields of other tasks: ignoring one would do something else than was requested.
+/// Rejects the fields of other tasks: if one were ignored, the task would do something else than requested.
 fn only(told: &RawTaskRequest, task: &'static str, known: &'static [&'static str]) -> Result<(), InvalidRequest> {
     let given = [
         ("dry_run", told.dry_run.is_some()),

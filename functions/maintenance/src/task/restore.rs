@@ -1,12 +1,14 @@
-//! Brings archived items back into the table.
+//! Restores archived items to the table.
 //!
-//! A restore is a create, so it goes the way of every create: through the stream, to all replicas; and an item that
-//! expires again is archived again, as a fact of its own. It writes only where nothing stands, unless it is told to
-//! overwrite; an item that has expired and is yet to be removed is left too, because over it nothing would be archived.
-//! Where an email is one user's, it reserves the email along with the item, and leaves an item whose email another user has.
+//! A restore is a create, so it is processed like every create: through the stream, by all replicas. An item that
+//! expires again is archived again, as another row. By default an item is written only if none exists under its key.
+//! This includes an item that has expired and that TTL has not removed yet, because an item that is overwritten is not
+//! archived. With `overwrite`, existing items are replaced. If emails are unique, a restore reserves the email together
+//! with the item, and refuses an item whose email belongs to another user.
 //!
-//! Keys are dealt out to segments by their text, and each segment holds the rows that it brings back. What is restored
-//! already, by an invocation whose answer was lost, is told as that and not as an obstacle.
+//! Keys are assigned to segments by a hash of their text, and each segment retains the rows that it restores in memory.
+//! An item that was already restored, by an invocation whose response was lost, is reported as such and not as a
+//! conflict.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -32,38 +34,38 @@ use crate::progress::CountOutcome;
 use crate::row_versions::{VersionFilter, VersionsByKey};
 use crate::source::{SourceTable, SourceTableError};
 
-/// Keys that are gone about between two resting places.
+/// Number of keys that are processed between two checkpoints.
 const KEYS: usize = 100;
 const IN_FLIGHT: usize = 32;
-/// How often an item that others write to is tried to be overwritten.
+/// Maximum number of attempts to overwrite an item that is modified concurrently.
 const TRIES: usize = 8;
 
 const TAKEN: &str = "another user has taken its email";
 const NO_USER: &str = "it has an email, which must belong to one user, and its key is not a valid user key";
 const OVERTAKEN: &str = "gave up: the item was modified concurrently on every attempt";
 
-/// What to bring back.
+/// Parameters of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreRequest {
-    /// Only tell what would be done.
+    /// If true, the task only reports what it would do.
     pub dry_run: bool,
-    /// Only the item of this key.
+    /// Only the item with this key.
     pub key: Option<CanonicalKey>,
     /// Only the items of this user.
     pub user: Option<String>,
-    /// Only what was removed at or after this time.
+    /// Only items that were removed at or after this time.
     pub from: Option<OffsetDateTime>,
-    /// Only what was removed before this time.
+    /// Only items that were removed before this time.
     pub to: Option<OffsetDateTime>,
-    /// Of several rows of a key the latest, or each over the one before it.
+    /// Of several rows of a key, the latest one, or all of them, each written over the previous one.
     pub rows: VersionFilter,
-    /// When they expire again.
+    /// The new expiry of the items.
     pub expiry: RestoredExpiry,
-    /// Whether to write over what stands there.
+    /// If true, existing items are replaced.
     pub overwrite: bool,
 }
 
-/// Why a restore stops before its end. What was restored until then stays.
+/// Error of a restore. Items that were restored before the error remain.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The archive cannot be read.
@@ -72,7 +74,7 @@ pub enum RestoreError {
     /// The table cannot be read.
     #[error(transparent)]
     Source(#[from] SourceTableError),
-    /// The table does not take an item, and may take it later.
+    /// The table does not accept an item at the moment; a retry may succeed.
     #[error("USERS_TABLE: cannot write an item: {0}")]
     Table(#[from] TableError),
     /// The report cannot be written.
@@ -80,27 +82,27 @@ pub enum RestoreError {
     Bucket(#[from] BucketError),
 }
 
-/// Where a restore is.
+/// Cursor of a restore.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub enum RestoreCursor {
-    /// At its beginning.
+    /// At the beginning.
     #[default]
     Start,
     /// After this key.
     After(CanonicalKey),
 }
 
-/// What a restore works on.
+/// Dependencies of a restore.
 pub struct RestoreContext<'w> {
     /// The archive.
     pub library: ArchiveReader,
-    /// The table, to be looked at.
+    /// The table, for reads.
     pub source: &'w SourceTable,
-    /// The table, to be written to.
+    /// The table, for writes.
     pub table: &'w RestoreTable,
 }
 
-/// A line of the report.
+/// A report entry.
 #[derive(Serialize)]
 struct RestoreEntry<'a> {
     key: &'a RawValue,
@@ -110,7 +112,7 @@ struct RestoreEntry<'a> {
     reason: Option<&'a str>,
 }
 
-/// What became of a key.
+/// The outcome of a key.
 enum RestoreOutcome {
     Restored,
     AlreadyRestored,
@@ -127,10 +129,10 @@ impl RestoreRequest {
     }
 }
 
-/// Goes on with a restore; tells whether it is done.
+/// Continues a restore; returns `true` when it is done.
 ///
 /// # Errors
-/// [`RestoreError`].
+/// [`RestoreError`] if the archive or the table cannot be read, or an item or the report cannot be written.
 pub async fn run(
     course: &mut TaskRun<RestoreCursor>,
     world: &RestoreContext<'_>,
@@ -202,7 +204,7 @@ pub async fn run(
     Ok(true)
 }
 
-/// What became of the keys before the first fault: they are done, whatever comes after.
+/// Returns the outcomes of the keys before the first error, and the error. These keys are done in any case.
 async fn until_fault(
     puts: Vec<impl Future<Output = Result<RestoreOutcome, RestoreError>>>,
 ) -> (Vec<RestoreOutcome>, Option<RestoreError>) {
@@ -217,19 +219,19 @@ async fn until_fault(
     (outcomes, None)
 }
 
-/// Where the rows of a key are put: the table; or, in a dry run, a copy of what it holds under the key, for which the table
-/// predicts what it would return.
+/// The target of the rows of a key: the table, or, in a dry run, a copy of the item that the table has under the key.
+/// For the copy, the table predicts the result of each write.
 enum RestoreTarget<'t> {
     Table(&'t RestoreTable),
     Copy { table: &'t RestoreTable, there: Option<RawItem>, claims: &'t EmailClaims },
 }
 
-/// The addresses that keys of this dry run take, and whose they would be by then.
+/// The emails that the keys of this dry run would reserve, and the users that would then have them.
 #[derive(Debug, Default)]
 struct EmailClaims(Mutex<HashMap<String, Option<String>>>);
 
 impl EmailClaims {
-    /// Takes an address for a user, unless it is another one's.
+    /// Reserves an email for a user, unless it belongs to another user.
     fn take(&self, address: &str, user: Option<&String>) -> bool {
         let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         claims.entry(address.to_owned()).or_insert_with(|| user.cloned()).as_ref() == user
@@ -278,7 +280,8 @@ fn item_of(row: &ArchivedRow) -> Result<RawItem, String> {
     RawItem::parse(row.item.get()).map_err(|error: ItemSyntaxError| error.to_string())
 }
 
-/// Puts a key's rows, each over the one before it: in a dry run, too, whose decisions are therefore the same.
+/// Writes the rows of a key, each over the previous one. A dry run does so with the copy, so its decisions are the
+/// same.
 async fn put_all(
     mut table: RestoreTarget<'_>,
     rows: &[ArchivedRow],
@@ -309,7 +312,7 @@ async fn put_all(
             Err(RestorePutError::TooManyConflicts) => return Ok(RestoreOutcome::Refused(OVERTAKEN.to_owned())),
             Err(RestorePutError::Conflict(there)) => {
                 tries += 1;
-                // Of a restore that was cut off this much is done; the put may also have met its own result.
+                // An interrupted restore has written this much, or the write has met its own result.
                 let done = there.as_ref().and_then(|there| {
                     rows[next..].iter().rposition(|row| item_of(row).is_ok_and(|item| matches_archived(there, &item)))
                 });

@@ -1,7 +1,7 @@
-//! Adds up what the segments of a run have counted: [`run`].
+//! Adds up the counts of a run's segments: [`run`].
 //!
-//! Each segment leaves its result in the failure bucket when it is done, so that a state machine with a thousand
-//! of them carries none of it: its payload holds 256 KB, which the counts of a thousand segments exceed.
+//! Each segment stores its result in the failure bucket when it is done, so that a state machine with 1000 segments
+//! does not carry the results: its payload is limited to 256 KB, which the counts of 1000 segments exceed.
 
 use std::collections::BTreeSet;
 
@@ -14,63 +14,63 @@ use crate::failure_bucket::{BucketError, FailureBucket};
 use crate::progress::TaskProgress;
 
 const IN_FLIGHT: usize = 16;
-/// What a run's result keys have in common; its reports are beside them.
+/// The part that the keys of a run's results have in common. The results are stored next to the run's reports.
 const RESULTS: &str = "results/";
 
-/// What to add up.
+/// The results to add up.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SummaryRequest {
-    /// These results.
+    /// The results in the request.
     Results(Vec<SegmentResult>),
-    /// The results of the segments of the task with this name.
+    /// The stored results of the segments of the task with this name.
     SegmentsOf(&'static str),
 }
 
-/// The result of a segment, as far as it is added up; a member of its last response.
+/// The result of a segment, as far as it is added up: members of its last response.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SegmentResult {
-    /// Whether the segment is done.
+    /// True if the segment is done.
     pub done: bool,
     /// Its counts.
     pub progress: TaskProgress,
-    /// The differences that it found.
+    /// The number of differences found.
     pub differences: u64,
-    /// The problems that it found.
+    /// The number of problems found.
     pub problems: u64,
-    /// The sinks that it worked on.
+    /// The sinks that the segment processed.
     #[serde(default)]
     pub sinks: Vec<String>,
 }
 
-/// Why there is no sum.
+/// Error of a summary.
 #[derive(Debug, thiserror::Error)]
 pub enum SummaryError {
     /// A segment is not done, or its result has expired.
     #[error("FAILURE_BUCKET: {key} does not exist: segment {segment} of {task} is not done in run {run}")]
     Missing {
-        /// The result.
+        /// The key of the result.
         key: String,
-        /// Whose.
+        /// The segment's index.
         segment: u32,
-        /// Of which task.
+        /// The task's name.
         task: &'static str,
-        /// Of which run.
+        /// The run ID.
         run: String,
     },
-    /// Somebody else wrote it.
+    /// The object was not written by a segment.
     #[error("FAILURE_BUCKET: {key} is not the result of a segment: {cause}")]
     Unreadable {
-        /// The object.
+        /// The key of the object.
         key: String,
-        /// Why not.
+        /// The error of the parser.
         cause: serde_json::Error,
     },
-    /// A result cannot be read, or the sum not be written.
+    /// A result cannot be read, or the sum cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketError),
 }
 
-/// Whether a key is that of a segment's result.
+/// Returns whether a key is that of a segment's result.
 #[must_use]
 pub fn is_result(key: &str) -> bool {
     key.strip_prefix("reports/").and_then(|key| key.split_once('/')).is_some_and(|(_, name)| name.starts_with(RESULTS))
@@ -80,20 +80,20 @@ fn result_key(run: &str, task: &str, ScanSegment { segment, total_segments: of }
     format!("reports/{run}/{RESULTS}{task}-{segment:04}-of-{of:04}.json")
 }
 
-/// Keeps the answer of a segment that is done.
+/// Stores the response of a segment that is done.
 ///
 /// # Errors
-/// [`BucketError`] if it is not confirmed.
+/// [`BucketError`] if the write is not confirmed.
 pub(super) async fn keep(answer: &TaskResponse, bucket: &FailureBucket) -> Result<(), BucketError> {
     let segment = ScanSegment { segment: answer.segment, total_segments: answer.segments };
     let body = serde_json::to_vec(answer).unwrap_or_default();
     bucket.put(&result_key(&answer.run_id, &answer.task, segment), "application/json", body).await
 }
 
-/// Adds up, and keeps the sum beside the reports.
+/// Adds up the results, and stores the sum next to the reports.
 ///
 /// # Errors
-/// [`SummaryError`]: of a part of the segments there is no sum.
+/// [`SummaryError`] if a result is missing or cannot be read; there is no sum of only some of the segments.
 pub async fn run(
     summary: &SummaryRequest,
     run: &str,

@@ -1,4 +1,4 @@
-//! A segment of a task under way: its place, its counts and its report, confirmed together by [`TaskRun::checkpoint`].
+//! A task run: the cursor, the counts and the report of a segment, confirmed together by [`TaskRun::checkpoint`].
 
 use std::time::Duration;
 
@@ -12,15 +12,16 @@ use super::{InvalidRequest, TaskCursor, TaskRequest, TaskResponse, summary};
 use crate::failure_bucket::{BucketError, FailureBucket};
 use crate::progress::{CountOutcome, ProblemCounts, TaskProgress};
 
-/// Left for writing the report, of the time that an invocation has; of a short time, a quarter.
+/// The part of an invocation's time that is reserved for writing the report; if less than four times this is left, a
+/// quarter.
 const REPORT_TIME_BUDGET: Duration = Duration::from_secs(5);
-/// A part of a report is written when it has grown to this.
+/// Size at which a part of a report is written.
 const PART_BYTES: usize = 4 * 1024 * 1024;
 
-/// A segment of a task under way. `P` is its place, from which another invocation can continue.
+/// A segment of a task in progress. `P` is its cursor, from which another invocation can continue.
 ///
-/// Counts and report entries are pending until a [`TaskRun::checkpoint`] confirms them together with the place behind them.
-/// A fault drops what is pending, because the next invocation does that work again, and keeps what is confirmed.
+/// Counts and report entries are pending until a [`TaskRun::checkpoint`] confirms them together with the next cursor.
+/// An error discards pending work, because the next invocation does it again, and retains confirmed work.
 #[derive(Debug)]
 pub struct TaskRun<P> {
     task: &'static str,
@@ -32,15 +33,15 @@ pub struct TaskRun<P> {
     cursor: P,
     confirmed: StepWork,
     pending: StepWork,
-    /// Whether this invocation has confirmed anything.
+    /// True if this invocation has confirmed anything.
     advanced: bool,
-    /// When to stop working.
+    /// The deadline of the work.
     pub stop_at: Instant,
-    /// What the invocation has after that.
+    /// The time that the invocation has after `stop_at`, reserved for the report.
     reporting: Duration,
 }
 
-/// What was counted, and the entries of the report that are not written yet.
+/// The counts, and the report entries that are not written yet.
 #[derive(Debug, Default)]
 struct StepWork {
     progress: TaskProgress,
@@ -49,10 +50,10 @@ struct StepWork {
 }
 
 impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
-    /// Begins, or continues where the cursor says. The report goes to `bucket`.
+    /// Starts a task run, or resumes one from the request's cursor. The report is written to `bucket`.
     ///
     /// # Errors
-    /// [`InvalidRequest::Cursor`] if the cursor's place is not one of this task.
+    /// [`InvalidRequest::Cursor`] if the cursor is not one of this task.
     pub fn resume(
         order: &TaskRequest,
         invocation: &Invocation,
@@ -82,24 +83,25 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
         })
     }
 
-    /// Names the sinks that it works on.
+    /// Sets the sinks that the task processes.
     #[must_use]
     pub fn over(mut self, sinks: &[&str]) -> Self {
         self.sinks = sinks.iter().map(|sink| (*sink).to_owned()).collect();
         self
     }
 
-    /// Where the next invocation would continue.
+    /// Returns the cursor from which the next invocation would continue.
     #[must_use]
     pub fn cursor(&self) -> &P {
         &self.cursor
     }
 
-    /// Confirms what was counted and reported so far, and that all work before `place` is done: the only way to move the
-    /// cursor. Writes the report so far if it has grown large.
+    /// Confirms the counts and report entries so far, and that all work before `place` is done. This is the only way to
+    /// advance the cursor. Writes the report entries if they have grown large.
     ///
     /// # Errors
-    /// [`BucketError`] if the report is not confirmed. It is kept, and written at the end of the invocation.
+    /// [`BucketError`] if the write of the report is not confirmed. Its entries are retained, and written at the end of
+    /// the invocation.
     pub async fn checkpoint(&mut self, place: P) -> Result<(), BucketError> {
         self.cursor = place;
         self.confirm();
@@ -114,26 +116,26 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
         self.advanced = true;
     }
 
-    /// Which part of the table.
+    /// Returns the segment of the table.
     #[must_use]
     pub fn segment(&self) -> ScanSegment {
         self.segment
     }
 
-    /// Whether it is time to stop.
+    /// Returns whether the deadline of the work has been reached.
     #[must_use]
     pub fn deadline_reached(&self) -> bool {
         Instant::now() >= self.stop_at
     }
 
-    /// When the report is to be complete at the latest, though the work is to stop before: half of the time that is left for
-    /// writing it is enough.
+    /// Returns the time by which the report's entries must be complete. It is after the deadline of the work; the rest
+    /// of the reserved time, which is half of it, is enough to write the report.
     #[must_use]
     pub fn report_by(&self) -> Instant {
         self.stop_at + self.reporting / 2
     }
 
-    /// Waits until `time`, or until it is time to stop; tells whether the former came first.
+    /// Waits until `time`, or until the deadline of the work; returns whether `time` came first.
     pub async fn wait_until(&self, time: Instant) -> bool {
         tokio::time::sleep_until(time.min(self.stop_at)).await;
         time <= self.stop_at
@@ -144,7 +146,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
         self.count_as(CountOutcome::Success, name, more);
     }
 
-    /// Adds to a count of this outcome.
+    /// Adds to a count with this outcome.
     pub fn count_as(&mut self, outcome: CountOutcome, name: impl Into<String>, more: usize) {
         self.pending.problems.count(outcome, more);
         self.pending.progress.count(name, more);
@@ -152,13 +154,14 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
 
     /// Adds an entry to the report.
     pub fn report(&mut self, line: &impl Serialize) {
-        // An entry consists of texts and numbers: there is nothing that JSON cannot write.
+        // An entry contains only strings and numbers, so it can always be serialized.
         if serde_json::to_writer(&mut self.pending.lines, line).is_ok() {
             self.pending.lines.push(b'\n');
         }
     }
 
-    /// Writes the confirmed entries as the report's next part. They are dropped only once the bucket has confirmed them.
+    /// Writes the confirmed entries as the report's next part. They are discarded only after the bucket has confirmed
+    /// the write.
     async fn write(&mut self) -> Result<(), BucketError> {
         if self.confirmed.lines.is_empty() {
             return Ok(());
@@ -171,12 +174,12 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
         Ok(())
     }
 
-    /// Writes the rest of the report, and returns the answer. After a checkpoint a fault only ends the invocation: the next
-    /// one continues at the cursor and meets the fault at its start, unless it has passed.
+    /// Writes the rest of the report and returns the response. After a checkpoint, an error only ends the invocation:
+    /// the next one resumes at the cursor, where a persistent error surfaces before the first checkpoint.
     ///
     /// # Errors
-    /// The fault of an invocation without a checkpoint, or [`BucketError`] if the report, or the result of a segment that is
-    /// done, is not confirmed: they are then produced again from the former cursor.
+    /// The error of an invocation without a checkpoint, or [`BucketError`] if the report, or the result of a segment
+    /// that is done, is not confirmed: both are then produced again from the previous cursor.
     pub async fn finish<E>(mut self, done: Result<bool, E>) -> Result<TaskResponse, E>
     where
         E: From<BucketError> + std::error::Error,
@@ -226,7 +229,7 @@ mod tests {
 
     use super::*;
 
-    /// A bucket that nobody serves.
+    /// A bucket at an endpoint without a server.
     fn nowhere() -> FailureBucket {
         let config = aws_sdk_s3::Config::builder()
             .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())

@@ -1,19 +1,19 @@
-//! Compares the source with its replicas, and mends what is really different if told so.
+//! Compares the source with its replicas, and repairs real differences if requested.
 //!
-//! Both sides are scanned in the same segment, side by side. Tables of one key hand their items out in the same order as a
-//! rule, so nearly every item meets its like at once; what has met nothing by the next resting place is looked up by its
-//! key on the other side. Nothing rests on the order but the price.
+//! Both sides are scanned concurrently, in the same segment. Tables with the same key usually return their items in the
+//! same order, so nearly every item is matched at once. Items that are unmatched at the next checkpoint are looked up
+//! by key on the other side. The order affects only the cost, not the result.
 //!
-//! A replica is behind its source by nature. So a difference is looked at again after a while: it is *real* only if
-//! neither the source's item nor the replica's revision has moved meanwhile, and *in flux* if either has.
+//! A replica lags behind its source by design. A difference is therefore checked again after a delay: it is *real* only
+//! if neither the source's item nor the replica's revision has changed in the meantime, and *in flux* if either has.
 //!
-//! | real difference | the source has | the replica has |
+//! | real difference | the source contains | the replica contains |
 //! | --- | --- | --- |
-//! | `missing` | the item | nothing, or a tombstone |
-//! | `different` | the item | another one; the attributes are named, their values are not |
-//! | `resurrected` | nothing | an item that was replicated once |
-//! | `extra` | nothing | an item that somebody else wrote there |
-//! | `quarantined` | | any of these, of a key with an object in the failure bucket: redrive it |
+//! | `missing` | the item | no item, or a tombstone |
+//! | `different` | the item | a different item; the report contains the attributes' names, not their values |
+//! | `resurrected` | no item | an item that was replicated |
+//! | `extra` | no item | an item that another program wrote |
+//! | `quarantined` | | any of these, for a key with an object in the failure bucket: redrive it |
 
 mod difference;
 mod merge_join;
@@ -38,30 +38,30 @@ use crate::repair::{ReconcileError, RepairOutcome, StaleKey, predict, reconcile_
 use difference::{CandidateDifference, ConfirmedDifference, DifferenceKind};
 use merge_join::{MergeJoin, ScanPosition};
 
-/// So many pages are read of a side between two resting places, where a cursor may be taken. A page has 1 MB at most, so no
-/// more than twice this of items wait for their like.
+/// Maximum number of pages read of each side between two checkpoints. A page has at most 1 MB, so the items that wait
+/// to be matched have at most twice this number of MB.
 const PAGES_PER_CHECKPOINT: usize = 24;
 
-/// At most so much of an invocation is kept free for reading the failure bucket, once something differs.
+/// Maximum time of an invocation that is reserved for reading the failure bucket, in case there are differences.
 const FAILURES_READ_WITHIN: Duration = Duration::from_secs(30);
 
-/// Why a comparison stops before its end.
+/// Error of a comparison.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// One side cannot be read.
     #[error(transparent)]
     Read(#[from] ReconcileError),
-    /// A difference cannot be watched within one invocation.
+    /// The time between the two checks of a difference does not fit into one invocation.
     #[error(
         "recheck_after_seconds is {0}, longer than this invocation: set a lower value, or a longer timeout of the function"
     )]
     NoTime(u64),
-    /// The failure bucket cannot be read, or the report not be written.
+    /// The failure bucket cannot be read, or the report cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketError),
 }
 
-/// Where a comparison is: at which replica, and how far on both sides.
+/// Cursor of a comparison: the index of the replica, and the scan positions of both sides.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct VerifyCursor {
     sink: usize,
@@ -69,22 +69,22 @@ pub struct VerifyCursor {
     replica: ScanPosition,
 }
 
-/// What a comparison works on.
+/// Dependencies of a comparison.
 pub struct VerifyContext<'w> {
-    /// The table that counts.
+    /// The source table.
     pub source: &'w crate::source::SourceTable,
-    /// Its replicas.
+    /// The replicas.
     pub replicas: &'w [Box<dyn Replica>],
-    /// Where the report goes, and what failed lies.
+    /// The failure bucket, to which the report is also written.
     pub bucket: &'w FailureBucket,
-    /// What the functions are called.
+    /// The names of the deployed functions.
     pub functions: &'w FunctionNames,
 }
 
-/// Goes on with a comparison; tells whether it is done.
+/// Continues a comparison; returns `true` when it is done.
 ///
 /// # Errors
-/// [`VerifyError`]; what was mended until then is right and stays.
+/// [`VerifyError`]; repairs that were made before the error are correct and remain.
 pub async fn run(
     course: &mut TaskRun<VerifyCursor>,
     world: &VerifyContext<'_>,
@@ -109,7 +109,7 @@ pub async fn run(
             let spent = sides.advance().await?;
             pace.spend(spent, Instant::now());
         }
-        // At the end of the time the stretch is cut short, and what is open is looked at any resting place.
+        // The deadline may have ended the scan early; unmatched items can be looked up at any checkpoint.
         let (candidates, counts) = sides.resolve_unmatched().await?;
         let sink = replica.name();
         let Some(findings) = recheck_after_lag(course, world, replica, verify, candidates).await? else {
@@ -134,7 +134,8 @@ pub async fn run(
     Ok(true)
 }
 
-/// Looks at the candidates again after the lag. Nothing if there is no time for it: the stretch is then gone over again.
+/// Checks the candidates again after `verify.lag`. Returns `None` if there is not enough time: the next invocation then
+/// scans this range again.
 async fn recheck_after_lag(
     course: &mut TaskRun<VerifyCursor>,
     world: &VerifyContext<'_>,
@@ -164,7 +165,7 @@ async fn recheck_after_lag(
     Ok(Some(findings))
 }
 
-/// Counts, mends if told so, and reports what is real.
+/// Counts the real differences, repairs them if requested, and reports them.
 async fn report_findings(
     course: &mut TaskRun<VerifyCursor>,
     world: &VerifyContext<'_>,
@@ -190,12 +191,13 @@ async fn report_findings(
         }
     };
     let dry_run = verify.mend == RepairMode::DryRun;
-    // A repair counts what it found by the outcome of the repair.
+    // A repair counts the differences by the outcome of the repair.
     let found = if verify.mend == RepairMode::No { CountOutcome::Difference } else { CountOutcome::Success };
     let outstanding = if any_failed {
         let keys = findings.iter().map(|finding| &finding.key);
         match failure_index::of_keys(keys, sink, world.bucket, world.functions, course.report_by()).await {
-            // What was mended is told all the same: another invocation would find it equal.
+            // Repaired keys must be reported even if the failure bucket cannot be read: another invocation would find
+            // them equal.
             Err(fault) if verify.mend == RepairMode::Yes => {
                 tracing::warn!(error = %fault, "the failure bucket was not read");
                 FailureIndex::unread()
@@ -239,7 +241,7 @@ async fn report_findings(
     Ok(())
 }
 
-/// A line of the report.
+/// A report entry.
 #[derive(Serialize)]
 struct VerifyEntry<'a> {
     sink: &'static str,
@@ -249,7 +251,7 @@ struct VerifyEntry<'a> {
     attributes: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     objects: &'a [String],
-    /// The deadline passed before the failure bucket was read to its end: it may have an object of the key.
+    /// True if the deadline passed before the whole failure bucket was read: it may contain an object of the key.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     unattributed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]

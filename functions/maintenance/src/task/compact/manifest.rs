@@ -1,4 +1,5 @@
-//! What a merge was made of: written before anything of it is retired, so that whoever comes after can finish it.
+//! The manifest of a merge: its inputs and outputs. It is written before any input is moved, so that a later invocation
+//! can complete an interrupted merge.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,7 @@ use crate::task::merge::MergeOutput;
 const IN_FLIGHT: usize = 16;
 const FORMAT: u32 = 1;
 
-/// A merge, as it is told beside what it retired.
+/// The record of a merge, stored next to the inputs that it supersedes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct MergeManifest {
     format: u32,
@@ -43,7 +44,7 @@ impl MergeManifest {
     }
 
     pub(super) async fn put(&self, store: &ArchiveStore) -> Result<(), StoreError> {
-        // Texts and numbers: there is nothing that JSON cannot write.
+        // The manifest contains only strings and numbers, so it can always be serialized.
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
         let key = format!("superseded/manifests/{}/dt={}/{}.json", self.table, self.day, self.run);
         let sha256 = Sha256::digest(text.as_bytes()).into();
@@ -51,8 +52,8 @@ impl MergeManifest {
     }
 }
 
-/// What the day's manifests tell of and is still there: a merge was cut off, or an archiver wrote an object again whose rows
-/// are merged already.
+/// Returns the inputs of the day's manifests that still exist: a merge was interrupted, or an archiver wrote an object
+/// again whose rows are already merged.
 pub(super) async fn left(
     store: &ArchiveStore,
     table: &str,
@@ -63,7 +64,7 @@ pub(super) async fn left(
     let mut left = BTreeSet::new();
     for stored in store.list(&prefix(table, day)).await? {
         let Some(text) = store.text(&stored.key).await? else { continue };
-        // One that cannot be read says nothing of what may go: its objects are merged once more.
+        // An unreadable manifest does not show which objects may be moved; they are merged again.
         let Ok(manifest) = serde_json::from_slice::<MergeManifest>(&text) else { continue };
         if manifest.format == FORMAT {
             left.extend(manifest.inputs.into_iter().filter(|input| there.contains(input.as_str())));
@@ -72,7 +73,7 @@ pub(super) async fn left(
     Ok(left)
 }
 
-/// Moves these objects below `superseded/`; returns how many were moved, and the first fault.
+/// Moves these objects below `superseded/`; returns the number of moved objects, and the first error.
 pub(super) async fn retire(store: &ArchiveStore, keys: &[&str]) -> (usize, Option<StoreError>) {
     let moves = stream::iter(keys.iter().map(|key| store.move_to_superseded(key))).buffer_unordered(IN_FLIGHT);
     let tally = |(retired, fault): (usize, Option<StoreError>), moved: Result<(), StoreError>| {

@@ -1,4 +1,4 @@
-//! The parts of a compaction: the archive's own rows, line by line. [`NdjsonFormat`]
+//! The output format of a compaction: the archive's own rows, as NDJSON. [`NdjsonFormat`]
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use crate::archive_objects::{ArchiveRowError, ObjectReadError};
 use crate::task::merge::{MergeError, MergeOutput, OutputFormat};
 
-/// What the parts of a merge have in common.
+/// The settings that all parts of a merge share.
 pub(super) struct NdjsonFormat {
     pub(super) store: ArchiveStore,
     pub(super) table: String,
@@ -21,7 +21,7 @@ pub(super) struct NdjsonFormat {
     pub(super) runtime: Handle,
 }
 
-/// A part being written.
+/// A part that is being written.
 pub(super) struct NdjsonPart {
     writer: ObjectWriter<File>,
     file: NamedTempFile,
@@ -40,7 +40,8 @@ impl OutputFormat for NdjsonFormat {
         Ok(part.writer.content_bytes())
     }
 
-    /// What is read back is what was written, as far as bytes and the number of rows tell.
+    /// Uploads the part and verifies it: the object read back must have the digest and the number of rows of the one
+    /// written.
     fn put(&self, part: NdjsonPart, place: u32, _: bool) -> Result<MergeOutput, MergeError> {
         let NdjsonPart { writer, file } = part;
         let (written, _) = writer.finish(self.day.start())?;

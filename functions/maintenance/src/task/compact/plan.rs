@@ -1,4 +1,4 @@
-//! Which objects are merged next: pure.
+//! Selects the objects that are merged next. Pure functions.
 
 use archiver::archive::{ArchiveHour, ArchiveKey};
 use time::OffsetDateTime;
@@ -6,13 +6,13 @@ use time::OffsetDateTime;
 use crate::catalog::{self, ArchiveObject};
 use crate::task::merge::{FAN_IN, SortedRun};
 
-/// Of what time objects are merged.
+/// The period whose objects are merged.
 pub(super) struct MergePeriod {
-    /// From the beginning of this hour.
+    /// The first hour.
     pub(super) from: Option<ArchiveHour>,
-    /// Until then.
+    /// The end: only hours that start before this time.
     pub(super) to: OffsetDateTime,
-    /// An hour by itself.
+    /// If true, each hour is merged separately.
     pub(super) hourly: bool,
 }
 
@@ -22,9 +22,9 @@ impl MergePeriod {
     }
 }
 
-/// The next merge of a day's objects; nothing if all is merged that is to be.
+/// Returns the next merge of a day's objects, or `None` if there is nothing left to merge.
 ///
-/// Small ones go first: what is large is then read again by few merges.
+/// Small runs are merged first, so that few merges read the large ones again.
 pub(super) fn next(objects: &[ArchiveObject], period: &MergePeriod) -> Option<Vec<SortedRun>> {
     let hour = |object: &'_ ArchiveObject| match &object.name {
         ArchiveKey::Archived(key) if period.holds(key.hour) => Some(key.hour),

@@ -1,4 +1,5 @@
-//! A file of columns: spooled, read back, put, and read back once more. [`ParquetFormat`]
+//! The output format of a Parquet export: a file is spooled, read back, uploaded, and read back again.
+//! [`ParquetFormat`]
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,16 +16,16 @@ use tokio::runtime::Handle;
 use crate::parquet::{ColumnBatch, ParquetKey, RowsChecksum, properties, schema};
 use crate::task::merge::{MergeError, MergeOutput, OutputFormat};
 
-/// The metadata of a run's last file that says how many files it has.
+/// The metadata key under which a run's last file records the number of files.
 pub(super) const PARTS: &str = "parts";
-/// <https://www.iana.org/assignments/media-types/application/vnd.apache.parquet>
+/// The media type of Parquet: <https://www.iana.org/assignments/media-types/application/vnd.apache.parquet>
 const CONTENT_TYPE: &str = "application/vnd.apache.parquet";
-/// Rows that are turned into columns at a time, and how long their items may be together.
+/// Maximum number of rows that are converted to columns at a time, and maximum total length of their items.
 const BATCH_ROWS: usize = 1_024;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// What the files of a run have in common.
+/// The settings that all files of a run share.
 pub(super) struct ParquetFormat {
     pub(super) store: ArchiveStore,
     pub(super) table: String,
@@ -33,7 +34,7 @@ pub(super) struct ParquetFormat {
     pub(super) runtime: Handle,
 }
 
-/// A file being written.
+/// A file that is being written.
 pub(super) struct ParquetPart {
     writer: ArrowWriter<File>,
     file: NamedTempFile,
@@ -43,7 +44,7 @@ pub(super) struct ParquetPart {
     times: Option<(OffsetDateTime, OffsetDateTime)>,
 }
 
-/// What the writer says is of the file that it writes to.
+/// Converts an error of the Parquet writer, which concerns the temporary file.
 fn spool(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> MergeError {
     MergeError::TempFile(io::Error::other(error))
 }
@@ -109,7 +110,7 @@ impl OutputFormat for ParquetFormat {
     }
 }
 
-/// What a query engine would read.
+/// Reads a file as a query engine would; returns the number of rows, and their digest.
 fn read_back(file: File) -> Result<(u64, [u8; 32]), Box<dyn std::error::Error>> {
     let mut read = RowsChecksum::default();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build()?;

@@ -1,4 +1,4 @@
-//! The archiver's records: what TTL removed becomes rows of the archive.
+//! Redrive of the archiver's records: items that TTL removed become rows of the archive.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use shared::stream::{StreamRecord, read};
 use super::{OpenFailure, RedriveContext, of_function, wrong_table_reason};
 use crate::failure_record::FailedFunction;
 
-/// The records of an object that may be archived, and why others may not be, if so.
+/// Returns the records of an object that may be archived, and a reason if there are others that may not.
 fn own<'e>(event: &'e RawValue, world: &RedriveContext<'_>) -> (Vec<StreamRecord<'e>>, Option<String>) {
     let records = read(event).map(|batch| batch.records).unwrap_or_default();
     let strange =
@@ -18,7 +18,7 @@ fn own<'e>(event: &'e RawValue, world: &RedriveContext<'_>) -> (Vec<StreamRecord
     (records.into_iter().filter(|record| wrong_table_reason(record, world.source).is_none()).collect(), reason)
 }
 
-/// What becomes of an object's records, and why not of all, if so.
+/// Returns the rows of an object's records, and a reason if some records cannot be archived.
 fn selected<'r>(records: &'r [StreamRecord<'_>]) -> (ArchiveBatch<'r>, Option<String>) {
     match archive::rows_from_removals(records) {
         Ok(selection) => {
@@ -29,15 +29,15 @@ fn selected<'r>(records: &'r [StreamRecord<'_>]) -> (ArchiveBatch<'r>, Option<St
     }
 }
 
-/// The rows of a table and hour, and the places of the objects that they came in.
+/// The rows of a table and hour, and the indexes of the failure objects that contained them.
 #[derive(Default)]
 struct RedrivePartition<'r> {
     rows: Vec<ArchiveRow<'r>>,
     holders: Vec<usize>,
 }
 
-/// Archives all that can be, one object of the archive a table and hour; answers how many rows that were. A dry run makes
-/// the same objects, and puts none.
+/// Archives all records that can be archived, as one archive object per table and hour; returns the number of rows. A
+/// dry run creates the same objects, but uploads none.
 pub(super) async fn redrive(world: &RedriveContext<'_>, objects: &mut [OpenFailure], dry_run: bool) -> usize {
     let mut objects: Vec<&mut OpenFailure> = of_function(objects, FailedFunction::Archiver).collect();
     let events: Vec<Box<RawValue>> = objects.iter().map(|object| object.failure.event.clone()).collect();

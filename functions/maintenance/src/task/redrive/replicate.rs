@@ -1,4 +1,4 @@
-//! The replicator's records: their keys are mended in every sink.
+//! Redrive of the replicator's records: their keys are reconciled in every sink.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{OpenFailure, RedriveContext, of_function, wrong_table_reason};
 use crate::failure_record::FailedFunction;
 use crate::repair::{ReconcileError, RepairOutcome, StaleKey, predict, reconcile_keys};
 
-/// What a record asks for: its key, and that no delivery of its own age changes it any more.
+/// Returns the key of a record and its revision, so that later deliveries up to that revision change nothing.
 fn ailing(record: &StreamRecord<'_>, world: &RedriveContext<'_>) -> Result<StaleKey, String> {
     if let Some(reason) = wrong_table_reason(record, world.source) {
         return Err(reason);
@@ -22,7 +22,7 @@ fn ailing(record: &StreamRecord<'_>, world: &RedriveContext<'_>) -> Result<Stale
     Ok(StaleKey { key, record_revision: at_hand })
 }
 
-/// The keys of an object's records; the object is kept for those that cannot be told.
+/// Returns the keys of an object's records. If one cannot be determined, the object is skipped.
 fn keys(object: &mut OpenFailure, world: &RedriveContext<'_>) -> Vec<StaleKey> {
     let mut found = Vec::new();
     let mut unknown = None;
@@ -40,8 +40,8 @@ fn keys(object: &mut OpenFailure, world: &RedriveContext<'_>) -> Vec<StaleKey> {
     found
 }
 
-/// Mends the keys of all records that tell theirs; answers how many writes that took. A dry run goes the same way, and
-/// makes no write.
+/// Reconciles the keys of all records whose key can be determined; returns the number of writes. A dry run takes the
+/// same steps, but writes nothing.
 pub(super) async fn redrive(
     world: &RedriveContext<'_>,
     objects: &mut [OpenFailure],

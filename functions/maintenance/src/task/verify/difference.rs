@@ -1,11 +1,11 @@
-//! What two sides make of a key: pure.
+//! Classification of the differences of a key. Pure functions.
 
 use shared::change::CanonicalKey;
 use shared::raw_item::RawItem;
 use shared::replica_item::ReplicaItem;
 use shared::revision::{Revision, RevisionError};
 
-/// How a key differs.
+/// The kind of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DifferenceKind {
     Missing,
@@ -27,16 +27,16 @@ impl DifferenceKind {
     }
 }
 
-/// A difference that has lasted.
+/// A difference that has persisted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ConfirmedDifference {
     pub(super) key: CanonicalKey,
     pub(super) kind: DifferenceKind,
-    /// The names of the attributes, if both sides have the item.
+    /// The names of the attributes that differ, if both sides have the item.
     pub(super) attributes: Vec<String>,
 }
 
-/// A key that differed once, and what both sides held then.
+/// A key that differed at the first check, and the state of both sides at that time.
 #[derive(Debug)]
 pub(super) struct CandidateDifference {
     pub(super) key: CanonicalKey,
@@ -45,13 +45,14 @@ pub(super) struct CandidateDifference {
 }
 
 impl CandidateDifference {
-    /// The key as a candidate, if it differs.
+    /// Returns the key as a candidate, if it differs.
     pub(super) fn of(key: CanonicalKey, held: Option<&ReplicaItem>, source: Option<RawItem>) -> Option<Self> {
         let differs = difference(held, source.as_ref()).is_some();
         differs.then(|| Self { key, source, first_revision: held.and_then(|held| held.revision.clone()) })
     }
 
-    /// What is real of it, by what both sides hold now; nothing if it is gone, or something has moved.
+    /// Confirms the difference with the current state of both sides; returns `None` if the difference has disappeared,
+    /// or if either side has changed.
     pub(super) fn confirm(self, held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<ConfirmedDifference> {
         let (kind, attributes) = difference(held, source)?;
         let still = match (&self.source, source) {

@@ -1,4 +1,4 @@
-//! Two tables scanned side by side, item meeting item.
+//! Concurrent scan of two tables that matches their items by key.
 
 use std::collections::HashMap;
 
@@ -15,15 +15,15 @@ use crate::reconcile::is_in_sync;
 use crate::repair::ReconcileError;
 use crate::source::SourceTable;
 
-/// How far a side is scanned.
+/// The scan position of a side.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ScanPosition {
-    /// Not at all.
+    /// Not started.
     #[default]
     Start,
-    /// Up to and with this key.
+    /// After this key.
     After(CanonicalKey),
-    /// Wholly.
+    /// At the end.
     End,
 }
 
@@ -40,7 +40,7 @@ impl ScanPosition {
     }
 }
 
-/// What was seen between two resting places.
+/// Counts of the items seen between two checkpoints.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct ScanCounts {
     pub(super) source: usize,
@@ -49,19 +49,20 @@ pub(super) struct ScanCounts {
     pub(super) equal: usize,
 }
 
+/// Scan of a source and a replica.
 pub(super) struct MergeJoin<'w> {
     source: &'w SourceTable,
     replica: &'w dyn Replica,
     segment: ScanSegment,
     source_at: ScanPosition,
     replica_at: ScanPosition,
-    /// Items that have not met their like yet.
+    /// Items of each side that have not been matched yet.
     unmatched_source: HashMap<CanonicalKey, RawItem>,
     alone_in_replica: HashMap<CanonicalKey, ReplicaItem>,
-    /// Those that met one that is not like them.
+    /// Matched items that differ.
     candidates: Vec<CandidateDifference>,
     counts: ScanCounts,
-    /// Read of the source and of the replica.
+    /// Numbers of pages read, of the source and of the replica.
     pages: (usize, usize),
 }
 
@@ -97,14 +98,15 @@ impl<'w> MergeJoin<'w> {
         (self.source_at.clone(), self.replica_at.clone())
     }
 
-    /// How many pages were read of the side of which more were, since the last rest.
+    /// Returns the number of pages read since the last checkpoint, of the side of which more were read.
     pub(super) fn pages(&self) -> usize {
         self.pages.0.max(self.pages.1)
     }
 
-    /// Reads a page of each side, or of the one that is behind; answers what it cost of the source.
+    /// Reads a page of each side, or only of the side that is behind; returns the read capacity units consumed from the
+    /// source.
     pub(super) async fn advance(&mut self) -> Result<f64, ReconcileError> {
-        // Whose items wait for the other is ahead.
+        // The side with more unmatched items is ahead.
         let (ahead, behind) = (self.unmatched_source.len(), self.alone_in_replica.len());
         let read_source =
             self.source_at != ScanPosition::End && (ahead <= behind || self.replica_at == ScanPosition::End);
@@ -146,7 +148,7 @@ impl<'w> MergeJoin<'w> {
             self.replica_at = ScanPosition::of(page.next);
             for (key, held) in page.held {
                 if held.item().is_none() {
-                    // As good as nothing: should the source have the item, it stays alone and is looked up.
+                    // A tombstone counts as no item: if the source has the item, it stays unmatched and is looked up.
                     self.counts.tombstones += 1;
                     continue;
                 }
@@ -168,7 +170,7 @@ impl<'w> MergeJoin<'w> {
         }
     }
 
-    /// Looks up what is still alone, and answers what differs and what was seen since the last rest.
+    /// Looks up the unmatched items; returns the candidates, and the counts since the last checkpoint.
     pub(super) async fn resolve_unmatched(&mut self) -> Result<(Vec<CandidateDifference>, ScanCounts), ReconcileError> {
         let (source_only, replica_only) =
             (std::mem::take(&mut self.unmatched_source), std::mem::take(&mut self.alone_in_replica));
@@ -185,7 +187,8 @@ impl<'w> MergeJoin<'w> {
             }
         }
         for ((key, held), item) in replica_only.into_iter().zip(items) {
-            // What the source has is compared when the source's own scan comes to it, in whichever segment: once.
+            // A key that exists in the source is compared only once, when the source's own scan reaches it, in
+            // whichever segment.
             if item.is_none() {
                 self.candidates.extend(CandidateDifference::of(key, Some(&held), None));
             }
