@@ -14,7 +14,8 @@ struct CorruptObjectEntry<'a> {
     reason: String,
 }
 
-/// Reports corrupt and unrecognized objects. Only the first segment does, because every segment scans the same objects.
+/// Reports corrupt and unrecognized objects. Only the first segment reports them, because every segment scans the same
+/// objects.
 pub(super) fn report_corrupt_objects<P: Default + Serialize + DeserializeOwned>(
     course: &mut TaskRun<P>,
     task: &str,

@@ -1,10 +1,10 @@
 //! Restores archived items to the table.
 //!
 //! A restore is a create, so it is processed like every create: through the stream, by all replicas. An item that
-//! expires again is archived again, as another row. By default an item is written only if none exists under its key.
-//! This includes an item that has expired and that TTL has not removed yet, because an item that is overwritten is not
-//! archived. With `overwrite`, existing items are replaced. If emails are unique, a restore reserves the email together
-//! with the item, and refuses an item whose email belongs to another user.
+//! expires again is archived again, as another row. By default an item is written only if none exists under its key. An
+//! item that has expired and that TTL has not removed yet counts as existing, because it would not be archived if it
+//! were overwritten. With `overwrite`, existing items are replaced. If emails are unique, a restore reserves the email
+//! together with the item, and refuses an item whose email belongs to another user.
 //!
 //! Keys are assigned to segments by a hash of their text, and each segment retains the rows that it restores in memory.
 //! An item that was already restored, by an invocation whose response was lost, is reported as such and not as a
@@ -312,7 +312,8 @@ async fn put_all(
             Err(RestorePutError::TooManyConflicts) => return Ok(RestoreOutcome::Refused(OVERTAKEN.to_owned())),
             Err(RestorePutError::Conflict(there)) => {
                 tries += 1;
-                // An interrupted restore has written this much, or the write has met its own result.
+                // The rows up to this one were written by an interrupted restore, or by an earlier attempt of this
+                // write.
                 let done = there.as_ref().and_then(|there| {
                     rows[next..].iter().rposition(|row| item_of(row).is_ok_and(|item| matches_archived(there, &item)))
                 });

@@ -26,7 +26,7 @@ pub enum SummaryRequest {
     SegmentsOf(&'static str),
 }
 
-/// The result of a segment, as far as it is added up: members of its last response.
+/// The members of a segment's last response that are added up.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct SegmentResult {
     /// True if the segment is done.
