@@ -102,7 +102,7 @@ impl MemoryBudget {
         if self.0 > HELD_BYTES { Err(ArchiveScanError::MemoryLimitExceeded) } else { Ok(()) }
     }
 
-    /// Subtracts the size of a row that is no longer retained.
+    /// Subtracts the size of a row that has been dropped.
     pub fn shrink(&mut self, row: &ArchivedRow) {
         self.0 = self.0.saturating_sub(cost(row));
     }

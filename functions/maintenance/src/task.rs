@@ -169,7 +169,7 @@ pub enum RepairMode {
 /// Parameters of a redrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedriveRequest {
-    /// If true, the task only reports what it would do.
+    /// If true, the task only reports the actions that it would take.
     pub dry_run: bool,
     /// The prefixes of the failure bucket to process.
     pub prefixes: Vec<String>,

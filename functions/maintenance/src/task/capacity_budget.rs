@@ -18,7 +18,7 @@ pub struct CapacityBudget {
 
 impl CapacityBudget {
     /// Creates a budget of this many units per second, divided evenly among the segments that run concurrently. `None`
-    /// means that there is no limit.
+    /// means unlimited.
     #[must_use]
     pub fn new(units_a_second: Option<u32>, segments: u32, now: Instant) -> Self {
         let share =

@@ -227,8 +227,7 @@ async fn step(
         rows,
         duplicates_dropped: repeated,
     });
-    // After an interruption, the next invocation completes what the manifest records, and neither merges nor counts it
-    // again.
+    // After an interruption, the next invocation completes the recorded merge, and neither merges nor counts it again.
     course.checkpoint(CompactCursor { told: true, ..course.cursor().clone() }).await?;
     let (retired, fault) = manifest::retire(world.archive, &inputs).await;
     retired_objects(course, retired, fault).await?;

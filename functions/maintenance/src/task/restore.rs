@@ -47,7 +47,7 @@ const OVERTAKEN: &str = "gave up: the item was modified concurrently on every at
 /// Parameters of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreRequest {
-    /// If true, the task only reports what it would do.
+    /// If true, the task only reports the actions that it would take.
     pub dry_run: bool,
     /// Only the item with this key.
     pub key: Option<CanonicalKey>,

@@ -93,7 +93,7 @@ pub(super) async fn keep(answer: &TaskResponse, bucket: &FailureBucket) -> Resul
 /// Adds up the results, and stores the sum next to the reports.
 ///
 /// # Errors
-/// [`SummaryError`] if a result is missing or cannot be read; there is no sum of only some of the segments.
+/// [`SummaryError`] if a result is missing or cannot be read, because a partial sum is never returned.
 pub async fn run(
     summary: &SummaryRequest,
     run: &str,
