@@ -234,7 +234,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
     pub(super) fn start_run(&mut self, maintenance: Rc<MaintenanceHandler>, request: &str, retries: usize) {
         self.runs_started += 1;
         let mut request: Value = serde_json::from_str(request).unwrap();
-        request["run"] = json!(format!("run-{}", self.runs_started));
+        request["run_id"] = json!(format!("run-{}", self.runs_started));
         let (now, gate, runs) = (self.now, self.gate.clone(), Rc::clone(&self.runs));
         let future = async move {
             let mut failures = 0;

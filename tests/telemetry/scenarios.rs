@@ -127,7 +127,7 @@ async fn archiver() {
 async fn maintenance() {
     let scene = MaintenanceScene::start().await;
     scene.put(scene::REPLICA, user("ghost", "Extra")).await;
-    scene.task(json!({"task": "verify", "lag_seconds": 0})).await;
+    scene.task(json!({"task": "verify", "recheck_after_seconds": 0})).await;
     let unknown = json!({"task": "unknown"});
     assert!(scene::invoke(&scene.maintenance(), &unknown, Duration::from_secs(30)).await.is_err());
 }
