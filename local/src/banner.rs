@@ -1,4 +1,4 @@
-//! What a newcomer sees first: [`of`].
+//! Start-up banner: URLs, settings and first commands ([`of`]).
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::options::{DYNAMODB_PORT, PORT, S3_PORT};
 use crate::stack::{LocalStack, MAX_BATCH_WINDOW};
 use crate::token::LocalAuth;
 
-/// The banner of a stack that has started.
+/// Returns the banner of a stack that has started.
 #[must_use]
 pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     let (api, dynamodb, s3) = (stack.api_url(), stack.dynamodb_url(), stack.s3_url());
@@ -45,12 +45,12 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     };
     let ports = [("--port", api, PORT), ("--dynamodb-port", dynamodb, DYNAMODB_PORT), ("--s3-port", s3, S3_PORT)];
     let ports = ports.map(|(option, url, usual)| port(option, url, usual)).concat();
-    // A server that was named may have a password in its URL, and whoever named it knows it.
+    // The URL of a server that the user named may contain a password, so it is not printed; the user knows it.
     let tier = |name: &str, url: Option<&str>, named: Option<&str>, says: &str| {
         let shown = url.map(|url| named.map_or(url, |_| says));
         shown.map_or_else(String::new, |shown| format!("  {name:<10}  {shown}\n"))
     };
-    // A task that is not told of a tier refuses, or keeps what concerns it.
+    // Without the URL of a tier that is on, a task is rejected or skips the items that concern the tier.
     let told = stack.postgres_url().map_or_else(String::new, |url| format!(" --postgres '{}'", without_password(url)));
     let postgres = tier("PostgreSQL", stack.postgres_url(), options.postgres.url(), "where --postgres says");
     let tiers = postgres + &tier("cache", stack.cache_url(), options.cache.url(), "where --cache says");
@@ -90,7 +90,7 @@ Ctrl-C stops.
     )
 }
 
-/// What to paste into a shell before the calls, where this program signs tokens.
+/// Returns the shell assignments of the tokens that the example calls use, if this program signs tokens.
 fn tokens(stack: &LocalStack) -> String {
     let own = stack.token("ada", "users:read users:write").map(|token| format!("  ADA={token}\n"));
     let admin = stack.token("operator", "users:admin").map(|token| format!("  ADMIN={token}\n"));

@@ -1,5 +1,5 @@
-//! A throwaway cache: the `valkey-server` or `redis-server` found on this machine, on a free port of the loopback, without
-//! persistence, ended with this process however that ends.
+//! Throwaway cache server: the installed `valkey-server` or `redis-server` on a free port of the loopback interface,
+//! without persistence. It ends together with this process, even if this process is killed.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -10,11 +10,12 @@ use tempfile::TempDir;
 
 use crate::port::ReservedPort;
 
-/// What to do where no server is found.
+/// Advice for a machine on which no server is installed.
 pub const INSTALL: &str = "install one: apt-get install valkey-server (or redis-server); on a Mac: brew install valkey";
 
-/// Starts what is found and tells its process id; ends it when standard input closes, which it does when the process on
-/// the other side is gone. It waits for the server's end: until then the port is taken.
+/// Script that starts the installed server and prints its process id. It kills the server when standard input closes,
+/// which happens when the parent process ends, and waits until the server has ended, because its port is in use until
+/// then.
 const SUPERVISOR_SCRIPT: &str = r#"server=$(command -v valkey-server || command -v redis-server) || exit 127
 "$server" "$@" >&2 & child=$!
 echo $child
@@ -22,25 +23,25 @@ read -r _
 kill -9 $child
 wait $child"#;
 
-/// A server takes milliseconds.
+/// Time limit for a start; a server needs milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Why there is no cache.
+/// An error of starting or reaching a cache.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheServerError {
-    /// None is installed.
+    /// No server is installed.
     #[error("no valkey-server and no redis-server is on PATH: {INSTALL}")]
     NotFound,
-    /// It could not be started.
+    /// The server process could not be started.
     #[error("the cache does not start: {0}")]
     NotStarted(String),
-    /// It did not come up, or is not there.
+    /// The server did not become ready, or cannot be reached.
     #[error(transparent)]
     Unreachable(#[from] CacheError),
 }
 
-/// A server of its own port, ended when dropped.
+/// A cache server on a port of its own; it is stopped when this is dropped.
 #[derive(Debug)]
 pub struct CacheServer {
     port: ReservedPort,
@@ -50,28 +51,28 @@ pub struct CacheServer {
 }
 
 impl CacheServer {
-    /// Starts a server.
+    /// Starts a server and waits until it is ready.
     ///
     /// # Errors
-    /// [`CacheServerError`], with what to install.
+    /// [`CacheServerError`], which names the packages to install.
     pub async fn start() -> Result<Self, CacheServerError> {
         Self::start_with(&[]).await
     }
 
-    /// Starts a server with further arguments of its own.
+    /// Starts a server with additional command-line arguments and waits until it is ready.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`Self::start`].
     pub async fn start_with(arguments: &[&str]) -> Result<Self, CacheServerError> {
         let server = Self::spawn(arguments)?;
         server.ready(&server.url()).await?;
         Ok(server)
     }
 
-    /// The same, and does not wait for it.
+    /// Starts a server with additional command-line arguments, without waiting until it is ready.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`Self::start`].
     pub fn spawn(arguments: &[&str]) -> Result<Self, CacheServerError> {
         let port = ReservedPort::claim().map_err(not_started)?;
         let folder = TempDir::new().map_err(not_started)?;
@@ -81,7 +82,7 @@ impl CacheServer {
         Ok(server)
     }
 
-    /// Ends it, as if its machine were lost.
+    /// Kills the server, which simulates the loss of its machine.
     pub fn kill(&mut self) {
         if let Some(mut keeper) = self.keeper.take() {
             drop(keeper.stdin.take());
@@ -89,19 +90,20 @@ impl CacheServer {
         }
     }
 
-    /// Ends it if it runs, and starts it anew on its port, with nothing of what it held.
+    /// Kills the server if it runs, starts it again on the same port without its data, and waits until it is ready.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`Self::start`].
     pub async fn restart(&mut self) -> Result<(), CacheServerError> {
         self.spawn_again()?;
         self.ready(&self.url()).await
     }
 
-    /// The same, and does not wait for it.
+    /// Kills the server if it runs and starts it again on the same port without its data, without waiting until it is
+    /// ready.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`Self::start`].
     pub fn spawn_again(&mut self) -> Result<(), CacheServerError> {
         self.kill();
         let mut keeper = Command::new("sh")
@@ -127,7 +129,7 @@ impl CacheServer {
         let output = keeper.stdout.take().ok_or_else(|| CacheServerError::NotStarted("it has no output".to_owned()))?;
         BufReader::new(output).read_line(&mut told).map_err(not_started)?;
         if told.is_empty() {
-            // It is waited for, so that nothing of it is left.
+            // Reap the process, so that no zombie is left.
             let _ = keeper.wait();
             return Err(CacheServerError::NotFound);
         }
@@ -135,10 +137,10 @@ impl CacheServer {
         Ok(())
     }
 
-    /// Waits until the server answers at `url`.
+    /// Waits until the server accepts writes at `url`.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`Self::start`].
     pub async fn ready(&self, url: &str) -> Result<(), CacheServerError> {
         let cache = Cache::new(settings(url)?, None);
         let started = tokio::time::Instant::now();
@@ -150,13 +152,13 @@ impl CacheServer {
         }
     }
 
-    /// Where it listens.
+    /// Returns the URL of the server.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port())
     }
 
-    /// Its port.
+    /// Returns the port of the server.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port.number()
@@ -174,10 +176,10 @@ fn not_started(error: std::io::Error) -> CacheServerError {
     CacheServerError::NotStarted(error.to_string())
 }
 
-/// Asks a cache whether it takes writes.
+/// Checks that the cache at `url` accepts writes.
 ///
 /// # Errors
-/// [`CacheServerError::Unreachable`], which names the address and the fix.
+/// [`CacheServerError::Unreachable`], which names the endpoint and the fix.
 pub async fn reach(url: &str) -> Result<(), CacheServerError> {
     Ok(prove(&Cache::new(settings(url)?, None)).await?)
 }

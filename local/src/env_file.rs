@@ -1,7 +1,7 @@
-//! The functions' environment as a file for `cargo lambda watch --env-file`: [`write()`].
+//! Environment file of the functions for `cargo lambda watch --env-file`: [`write()`].
 //!
-//! One file serves all functions, so a variable must mean the same to each. A file that this program did not write is
-//! left alone.
+//! One file serves all functions, so a variable must have the same value in each of them. A file that this program did
+//! not write is not changed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,40 +9,40 @@ use std::path::{Path, PathBuf};
 use crate::clients;
 use crate::stack::{CURSOR_KEYS, LocalStack};
 
-/// By this line a file of ours is known.
+/// The first line of every file that this program writes; it identifies such a file.
 const HEADER: &str =
     "# Written by `local --env-file` for `cargo lambda watch --env-file`; it is overwritten at each start.";
 
-/// Why the file is not written.
+/// An environment file that was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvFileError {
-    /// Two functions want different values.
+    /// Two functions require different values of one variable.
     #[error("the functions disagree on {0}: one --env-file cannot serve them all")]
     Disagreement(String),
-    /// It is somebody else's.
+    /// The existing file was not written by this program.
     #[error("{} was not written by this program and is left as it is: choose another with --env-file", .0.display())]
     Foreign(PathBuf),
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     #[error("{}: {source}: choose another with --env-file", path.display())]
     Io {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
 
-/// Writes the file.
+/// Writes the file, or replaces one that this program wrote.
 ///
 /// # Errors
-/// [`EnvFileError`]; the file is then as it was.
+/// [`EnvFileError`]; the file is then unchanged, unless the write itself failed.
 pub fn write(path: &Path, stack: &LocalStack) -> Result<(), EnvFileError> {
     let mut variables: BTreeMap<String, String> = [
         ("AWS_ACCESS_KEY_ID", clients::ACCESS_KEY_ID),
         ("AWS_SECRET_ACCESS_KEY", clients::SECRET_ACCESS_KEY),
         ("AWS_REGION", clients::REGION),
         ("AWS_ENDPOINT_URL_DYNAMODB", stack.dynamodb_url()),
-        // Maintenance asks Lambda for its mappings: see `crate::lambda`.
+        // The maintenance function reads its event source mappings from Lambda: see `crate::lambda`.
         ("AWS_ENDPOINT_URL_LAMBDA", stack.api_url()),
         ("AWS_ENDPOINT_URL_S3", stack.s3_url()),
     ]
@@ -51,7 +51,7 @@ pub fn write(path: &Path, stack: &LocalStack) -> Result<(), EnvFileError> {
     .collect();
     for function in &stack.template().functions {
         for (name, value) in &function.environment {
-            // Nobody signs requests on this machine, and nobody keeps secrets.
+            // On this machine requests are not signed by the caller and there is no secret store.
             let value = match name.as_str() {
                 "AUTH" => "none",
                 "CURSOR_KEYS" => CURSOR_KEYS,

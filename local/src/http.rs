@@ -1,7 +1,7 @@
-//! The HTTP front: the API's own router, and beside it `GET /metrics` and, at `/docs`, the API's contract as a page, whose
-//! renderer comes with the program.
+//! HTTP server: the API's router, `GET /metrics`, and the API's OpenAPI document as a page at `/docs`, whose renderer
+//! (Swagger UI) is compiled into the program.
 //!
-//! With `--functions` the API is the one that `cargo lambda watch` serves: requests are handed on to its function URL.
+//! With `--functions`, the API is the one that `cargo lambda watch` serves: requests are forwarded to its function URL.
 
 use axum::Router;
 use axum::body::Body;
@@ -18,17 +18,17 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-/// Where `cargo lambda watch` serves a function's URL, before the function's name.
+/// The path prefix under which `cargo lambda watch` serves function URLs; the function's name follows it.
 const FUNCTION_URL: &str = "/lambda-url/";
 
-/// The running front.
+/// The running HTTP server.
 pub struct HttpServer {
     stop: oneshot::Sender<()>,
     task: JoinHandle<std::io::Result<()>>,
 }
 
 impl HttpServer {
-    /// Serves the router and the metrics.
+    /// Serves the router and the metrics on `listener`.
     #[must_use]
     pub fn start(listener: TcpListener, api: Router) -> Self {
         let metrics = crate::metrics::recorded();
@@ -38,23 +38,23 @@ impl HttpServer {
             .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")));
         let (stop, stopped) = oneshot::channel::<()>();
         let server = axum::serve(listener, router).with_graceful_shutdown(async {
-            // A front that was dropped is one to stop.
+            // A dropped sender stops the server as well.
             let _ = stopped.await;
         });
         Self { stop, task: tokio::spawn(async move { server.await }) }
     }
 
-    /// Takes no more requests; those under way have a moment to finish.
+    /// Stops accepting requests; requests in progress have 2 s to finish.
     pub async fn stop(self) {
-        // It may have ended by itself.
+        // The server may already have ended: there is nothing to stop then.
         let _ = self.stop.send(());
         let moment = std::time::Duration::from_secs(2);
-        // Idle connections that clients keep open end with the process.
+        // Idle connections that clients keep open are closed when the process ends.
         let _ = tokio::time::timeout(moment, self.task).await;
     }
 }
 
-/// A router that hands every request on to a function at a base URL.
+/// Returns a router that forwards every request to a function at a base URL.
 pub fn proxy(base: &str, function: &str) -> Router {
     let base = format!("{}{FUNCTION_URL}{function}", base.trim_end_matches('/'));
     let client: Client<HttpConnector, Body> = Client::builder(TokioExecutor::new()).build_http();
@@ -74,8 +74,9 @@ async fn forward(client: Client<HttpConnector, Body>, base: String, mut request:
     }
 }
 
-/// Where a request goes. `cargo lambda watch` hands a path on as it came, and API Gateway decoded: so it is decoded here. A path
-/// that is not canonical is left as it is, for the function to refuse.
+/// Returns the URL that a request is forwarded to. `cargo lambda watch` passes the path to the function as received,
+/// and API Gateway passes it decoded, so it is decoded here. A path that is not canonical is passed unchanged, and the
+/// function rejects it.
 fn target(base: &str, uri: &Uri) -> String {
     let path = RequestPath::from_encoded(uri.path());
     let path = path.as_ref().map_or(uri.path(), RequestPath::as_str);

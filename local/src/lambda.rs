@@ -1,7 +1,7 @@
-//! Lambda itself: what its functions and invocations are called, which event source mappings there are
-//! (`ListEventSourceMappings`), and how a function is configured (`GetFunctionConfiguration`).
+//! Lambda API: ARNs of functions and IDs of invocations, the list of event source mappings (`ListEventSourceMappings`),
+//! and the configuration of a function (`GetFunctionConfiguration`).
 //!
-//! Maintenance makes these two calls before it writes, so they are the ones that are answered:
+//! Only these two operations are implemented, since the maintenance function calls them before it writes:
 //! <https://docs.aws.amazon.com/lambda/latest/api/API_ListEventSourceMappings.html>,
 //! <https://docs.aws.amazon.com/lambda/latest/api/API_GetFunctionConfiguration.html>.
 
@@ -19,44 +19,45 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::clients;
 
-/// Where Lambda answers it; its documentation ends the path in a slash, its SDKs do not.
+/// The paths of `ListEventSourceMappings`: its documentation ends the path in a slash, the SDKs do not.
 const PATHS: [&str; 2] = ["/2015-03-31/event-source-mappings", "/2015-03-31/event-source-mappings/"];
 
-/// Where Lambda returns a function's configuration.
+/// The path of `GetFunctionConfiguration`.
 const CONFIGURATION: &str = "/2015-03-31/functions/{function}/configuration";
-/// What names an error of Lambda's API.
+/// The header that contains the type of an error of Lambda's API.
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
-/// A function's environment by its name.
+/// Environment variables of each function, by the function's name.
 pub type FunctionEnvironments = BTreeMap<String, BTreeMap<String, String>>;
 
-/// A mapping as Lambda tells of it.
+/// An event source mapping as `ListEventSourceMappings` lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedMapping {
-    /// The mapping's name on this machine.
+    /// The name of the mapping on this machine.
     pub name: String,
-    /// The function that it invokes.
+    /// The function that the mapping invokes.
     pub function: String,
-    /// The stream that it reads.
+    /// The stream that the mapping reads.
     pub stream_arn: String,
     /// `TRIM_HORIZON` or `LATEST`.
     pub starting_position: String,
 }
 
-/// A function's ARN on this machine.
+/// Returns the ARN of a function on this machine.
 #[must_use]
 pub fn function_arn(function: &str) -> String {
     format!("arn:aws:lambda:{}:000000000000:function:{function}", clients::REGION)
 }
 
-/// The name of an invocation that is begun now; later ones sort after it.
+/// Returns the request ID of an invocation that starts at `now`; IDs of later invocations sort after it.
 #[must_use]
 pub fn request_id(now: OffsetDateTime) -> Uuid {
     let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
     Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
 }
 
-/// The routes that list these mappings, each of which delivers, and return the configuration of these functions.
+/// Returns the routes that list these mappings, each of them as enabled, and that return the configurations of these
+/// functions.
 pub fn router(mappings: Vec<ListedMapping>, functions: FunctionEnvironments) -> Router {
     let route = |router: Router<_>, path| router.route(path, get(list));
     let listing = PATHS.into_iter().fold(Router::new(), route).with_state(Arc::new(mappings));
@@ -86,7 +87,7 @@ async fn configuration(
     })))
 }
 
-/// A URL without the password that it may hold; any other text as it is.
+/// Returns a URL with its password, if any, replaced by a placeholder; any other text is returned unchanged.
 #[must_use]
 pub fn without_password(text: &str) -> String {
     let parts = text.split_once("://").and_then(|(scheme, rest)| {
@@ -121,7 +122,7 @@ fn to_json(mapping: &ListedMapping) -> Value {
     })
 }
 
-/// The name's first bytes: enough to tell the mappings of one template apart.
+/// Returns the first 16 bytes of the name, which are enough to distinguish the mappings of one template.
 fn identifier(name: &str) -> [u8; 16] {
     let mut bytes = [0; 16];
     for (place, byte) in bytes.iter_mut().zip(name.bytes()) {

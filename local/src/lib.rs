@@ -1,10 +1,14 @@
-//! Millrace on one machine: [`stack::LocalStack`] boots everything, from embedded engines to functions.
+//! Local stack: Millrace on one machine. [`stack::LocalStack`] starts all of it, from the embedded engines to the
+//! functions.
 //!
-//! [`template`] reads what to run. [`dynamodb`] and [`s3`] are the engines, [`clients`] the official SDKs pointed at
-//! them, [`postgres`] and [`cache`] the servers of the optional [`tier`]s, each on a [`port`] of its own. [`event_source_mapping`] is Lambda's event source mapping in small, [`ttl_sweeper`] its TTL sweeper, [`http`] the front with
-//! [`metrics`] and [`lambda`] beside it and [`token`]'s authorizer before it. [`options`] is the command line, which
-//! [`banner`], [`env_file`], [`task`] and [`demo`] belong to.
-//! Sees every other crate of the workspace; only the acceptance tests see it.
+//! [`template`] reads the deployment template that describes the stack. [`dynamodb`] and [`s3`] are embedded engines,
+//! and [`clients`] contains the official SDK clients that are configured for them. [`postgres`] and [`cache`] start the
+//! servers of the optional [`tier`]s, each on a [`port`] of its own. [`event_source_mapping`] simulates Lambda's event
+//! source mappings, and [`ttl_sweeper`] simulates DynamoDB's TTL. [`http`] serves the API together with [`metrics`] and
+//! [`lambda`], behind the authorizer in [`token`]. [`options`] is the command line; [`banner`], [`env_file`], [`task`]
+//! and [`demo`] belong to it.
+//!
+//! This crate may depend on every other crate of the workspace; only the acceptance tests depend on it.
 
 pub mod banner;
 pub mod cache;

@@ -1,11 +1,11 @@
-//! `cargo run -p local`: Millrace on one machine.
+//! Entry point of `cargo run -p local`, the local stack.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use shared::environment::Environment;
 
-/// As the functions have it (docs/benchmarks.md): they run here.
+/// The same allocator as the functions use (docs/benchmarks.md), since they run in this process.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(local::options::run(std::env::args_os(), &Environment::from_env()));
-    // An invocation that outlived the stop has a thread of its own: it is not waited for.
+    // An invocation that is still running after the stop has its own thread: do not wait for it.
     runtime.shutdown_timeout(Duration::from_millis(100));
     code
 }

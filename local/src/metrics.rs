@@ -1,6 +1,6 @@
-//! What the functions count, as Prometheus text: on this machine the place of CloudWatch.
+//! Metrics of the functions in Prometheus text format, the replacement for CloudWatch on this machine.
 //!
-//! A process has one recorder, so stacks that run in the same process (the tests) count together.
+//! A process has one recorder, so stacks that run in the same process (the tests) share their counters.
 
 use std::sync::OnceLock;
 
@@ -10,7 +10,7 @@ use crate::clients;
 
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// The process's metrics; they are recorded from the first call on.
+/// Returns the metrics of the process, which are recorded from the first call on.
 pub fn recorded() -> PrometheusHandle {
     let install = || {
         let recorder = PrometheusBuilder::new().add_global_label("stack", clients::STACK_NAME).build_recorder();

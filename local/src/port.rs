@@ -1,19 +1,19 @@
-//! Ports for servers that are other processes. Such a server opens its port itself, a moment after it was told which one,
-//! and again when it is started anew; until then nobody else may have it.
+//! Port reservation for servers in other processes. Such a server opens its port itself, some time after it was started
+//! with the number, and again when it is restarted; until then no other program may use the port.
 //!
-//! So a port is one that no system gives away by itself (Linux does from 32,768 on, macOS from 49,152), and is claimed: a
-//! UDP socket holds its number, which whoever claims one here, in this process or another, cannot have at the same time. TCP
-//! takes no notice of that.
+//! Therefore a port is outside of the ranges that operating systems assign automatically (Linux from 32,768 on, macOS
+//! from 49,152 on) and is reserved: a UDP socket is bound to the same number, which no other caller of this module, in
+//! this or another process, can bind at the same time. UDP sockets do not affect TCP.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 const FIRST: u16 = 20_000;
-/// A cluster's servers listen on a second port as well, 10,000 higher.
+/// The number of ports to choose from. The servers of a cluster also listen on a second port, 10,000 higher.
 const COUNT: u16 = 10_000;
 
-/// A port of the loopback that is kept for whoever holds this.
+/// A port of the loopback interface that is reserved until this is dropped.
 #[derive(Debug)]
 pub struct ReservedPort {
     number: u16,
@@ -21,12 +21,12 @@ pub struct ReservedPort {
 }
 
 impl ReservedPort {
-    /// Claims a port that nobody listens on.
+    /// Reserves a port on which no program listens.
     ///
     /// # Errors
-    /// All of them are taken, or there is no loopback.
+    /// Fails if all ports are in use, or if there is no loopback interface.
     pub fn claim() -> io::Result<Self> {
-        // Anywhere: who looks at the same moment looks elsewhere.
+        // A random start: concurrent callers start at different ports.
         let start = u16::try_from(RandomState::new().hash_one(()) % u64::from(COUNT)).unwrap_or(0);
         let mut refused = None;
         for step in 0..COUNT {
@@ -44,7 +44,7 @@ impl ReservedPort {
         Ok(Self { number, _claim: claim })
     }
 
-    /// Which one it is.
+    /// Returns the number of the port.
     #[must_use]
     pub fn number(&self) -> u16 {
         self.number

@@ -1,4 +1,4 @@
-//! Serves one service on a listener until it is told to stop: the embedded engines' HTTP.
+//! HTTP server loop of the embedded engines: serves one service on a listener until it is stopped.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 
 type ServeError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Answers every connection, and returns when those are done that were open at the stop. `name` is for the log.
+/// Serves every connection until the stop, and returns when the connections that were open at the stop have finished.
+/// `name` is used in the log.
 pub(crate) async fn serve<S, B>(
     name: &'static str,
     listener: TcpListener,
@@ -30,11 +31,11 @@ pub(crate) async fn serve<S, B>(
     let graceful = GracefulShutdown::new();
     loop {
         tokio::select! {
-            // An engine that was dropped is an engine to stop.
+            // A dropped sender stops the engine as well.
             _ = &mut stopped => break,
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => answer(name, socket, service.clone(), &graceful),
-                // Out of file descriptors: accepting at once again would only spin.
+                // Out of file descriptors: accepting again immediately would be a busy loop.
                 Err(error) => {
                     tracing::warn!(error = %error, "{name} connection not accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -55,7 +56,7 @@ where
     B::Data: Send,
     B::Error: Into<ServeError>,
 {
-    // Head and body of an answer are two small writes: held back, the second costs 40 ms.
+    // Head and body of a response are two small writes: with Nagle's algorithm the second is delayed by 40 ms.
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(error = %error, "{name} answers may be held back");
     }

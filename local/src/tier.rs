@@ -1,26 +1,26 @@
-//! The optional tiers on this machine: off, on a server that is started, or on one that is there.
+//! Optional tiers on this machine: off, on a server that is started, or on an existing server.
 
 use std::fmt;
 
 use crate::template::ParameterOverrides;
 
-/// Which server an optional tier runs on.
+/// The server that an optional tier uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TierServer {
-    /// None: the tier is off.
+    /// No server: the tier is off.
     #[default]
     Off,
-    /// A throwaway one, started from what is installed.
+    /// A throwaway server, started from the installed program.
     Auto,
-    /// The one at a URL, which is neither started nor stopped.
+    /// The server at a URL; it is neither started nor stopped.
     At(String),
 }
 
 impl TierServer {
-    /// Reads `auto`, `off` or a URL.
+    /// Parses `auto`, `off` or a URL.
     ///
     /// # Errors
-    /// It is none of them; the text is not shown, since a URL may have a password.
+    /// Fails if the text is none of them; the message does not contain the text, since a URL may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::Off),
@@ -30,24 +30,25 @@ impl TierServer {
         }
     }
 
-    /// The URL that was named, if one was.
+    /// Returns the URL that the user named, if any.
     #[must_use]
     pub fn url(&self) -> Option<&str> {
         if let Self::At(url) = self { Some(url) } else { None }
     }
 }
 
-/// Where the servers of the tiers are that are on.
+/// URLs of the servers of the tiers that are on.
 #[derive(Clone, Default)]
 pub struct TierUrls {
-    /// PostgreSQL's: it is writer and reader.
+    /// PostgreSQL; the same URL is used as writer and as reader.
     pub postgres: Option<String>,
-    /// The cache's.
+    /// The cache.
     pub cache: Option<String>,
 }
 
 impl TierUrls {
-    /// What a template is read with, so that these tiers are on and their nested stacks have these servers in their place.
+    /// Returns the parameters and nested-stack outputs with which the template is read, so that these tiers are on and
+    /// these servers replace their nested stacks.
     #[must_use]
     pub fn choices(&self) -> ParameterOverrides {
         let mut choices = ParameterOverrides::default();
@@ -56,7 +57,7 @@ impl TierUrls {
             for output in ["WriterUrl", "ReaderUrl"] {
                 choices.outputs.insert(format!("RelationalStack.Outputs.{output}"), url.clone());
             }
-            // Nobody keeps a secret here: unset.
+            // Unset, since there is no secret store on this machine.
             choices.outputs.insert("RelationalStack.Outputs.MasterSecretArn".to_owned(), String::new());
         }
         if let Some(url) = &self.cache {
@@ -68,7 +69,7 @@ impl TierUrls {
     }
 }
 
-/// Without what a URL says.
+/// Does not print the URL.
 impl fmt::Display for TierServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

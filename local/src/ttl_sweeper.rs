@@ -1,6 +1,6 @@
-//! TTL on this machine: a sweep every few seconds, which removes what DynamoDB's TTL removes.
+//! Periodic TTL deletion: removes the items that DynamoDB's TTL would remove, every few seconds.
 //!
-//! DynamoDB takes hours to days; nothing may rest on the haste here.
+//! DynamoDB takes hours to days; no test or program may depend on the short delay here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use tokio::task::JoinHandle;
 
 use crate::dynamodb::DynamoDbEngine;
 
-/// The running sweeps.
+/// The background task that deletes expired items.
 pub struct TtlSweeper(JoinHandle<()>);
 
 impl TtlSweeper {
-    /// Sweeps `every` so often, for the first time after as long: who expires items by hand is not forestalled.
+    /// Deletes expired items at the interval `every`. The first pass runs after one interval, so that a caller that
+    /// expires items by hand does so first.
     #[must_use]
     pub fn start(engine: Arc<DynamoDbEngine>, every: Duration, clock: Clock) -> Self {
         Self(tokio::spawn(async move {
@@ -29,10 +30,10 @@ impl TtlSweeper {
         }))
     }
 
-    /// Ends the sweeps and lets go of the engine.
+    /// Ends the task and releases the engine.
     pub async fn stop(self) {
         self.0.abort();
-        // It was aborted: there is no other outcome to look at.
+        // The task was aborted: its result contains no other information.
         let _ = self.0.await;
     }
 }
