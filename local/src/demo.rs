@@ -1,8 +1,8 @@
-//! The newcomer's proof: [`run`] runs a story on fresh engines, shows what became of everybody, and checks it.
+//! Self-checking demo: [`run`] runs a scenario on fresh engines, prints the final state of every user, and checks it.
 //!
-//! The story goes over HTTP to the API, as a client would; what became of it is read with the official SDKs from the
-//! tables and buckets, as an operator would. Of the functions themselves only maintenance is asked, which is an
-//! operator's.
+//! The scenario sends HTTP requests to the API, like a client. The final state is read from the tables and buckets with
+//! the official SDKs, like an operator does. Maintenance is the only function that is invoked directly, since it is the
+//! operator's tool.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use report::DemoReport;
 use stores::{InspectError, StoreInspector};
 use task_runner::TaskRunner;
 
-/// Why the tour cannot be told; a check that fails is no such reason.
+/// A demo that cannot be completed. A failed check is not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The stack does not start.
@@ -39,32 +39,32 @@ pub enum DemoError {
     /// The API cannot be reached.
     #[error("the api did not answer: {0}")]
     Api(String),
-    /// A table or bucket cannot be looked at.
+    /// A table or bucket cannot be read.
     #[error(transparent)]
     Look(#[from] InspectError),
-    /// The engine did not remove what is expired.
+    /// The engine failed to remove the expired items.
     #[error(transparent)]
     Expiry(#[from] crate::dynamodb::DynamoDbEngineError),
-    /// The template has nothing to put things right with.
+    /// The template has no maintenance function.
     #[error("the template has no function whose binary is maintenance")]
     NoMaintenance,
-    /// What DuckDB is to read cannot be put into a folder.
+    /// The files for DuckDB cannot be written to a folder.
     #[error("a folder for DuckDB: {0}")]
     Folder(std::io::Error),
-    /// A task stopped.
+    /// A task failed.
     #[error("a maintenance task stopped: {0}")]
     Task(#[from] maintenance::TaskError),
-    /// Some record was not handled in time.
+    /// Some stream record was not processed in time.
     #[error("the streams were not drained within {} s", DRAINED_WITHIN.as_secs())]
     NotDrained,
 }
 
-/// Far more than it takes.
+/// Time limit for the streams; much longer than they need.
 const DRAINED_WITHIN: Duration = Duration::from_secs(20);
-/// A number that no binary floating point holds.
+/// A number that no binary floating-point type can represent exactly.
 const EXACT: &str = "12345678901234567890123456789012345678";
 
-/// What was answered in the course of the story.
+/// The responses that the scenario received.
 struct DemoState {
     ada: Vec<ApiResponse>,
     replicated_ms: u128,
@@ -74,10 +74,11 @@ struct DemoState {
     started: Instant,
 }
 
-/// Tells the story, prints the page, and answers whether every check passed. The stack is in memory and gone after.
+/// Runs the scenario, prints the page, and returns whether every check passed. The stack is in memory and is discarded
+/// afterwards.
 ///
 /// # Errors
-/// [`DemoError`] if it cannot be told to the end.
+/// [`DemoError`] if the scenario cannot be completed.
 pub async fn run(options: StackOptions, duckdb: &DuckDb) -> Result<bool, DemoError> {
     let started = Instant::now();
     let stack = LocalStack::start(options).await?;
@@ -114,7 +115,8 @@ async fn drained(stack: &LocalStack) -> Result<(), DemoError> {
     tokio::time::timeout(DRAINED_WITHIN, stack.wait_until_drained()).await.map_err(|_| DemoError::NotDrained)
 }
 
-/// The story itself. The poison record stands in its middle, so that all that follows shows that nothing waits for it.
+/// Runs the scenario. The poison record is written in the middle, so that everything after it shows that it blocks no
+/// other record.
 async fn act(
     stack: &LocalStack,
     stores: &StoreInspector,
@@ -126,7 +128,7 @@ async fn act(
 
     let mut ada = vec![browser.send("POST", "/users", json, &person("ada", "Ada Byron").to_string()).await?];
     let replicated_ms = stores.replicated("ada", ada[0].timestamp()).await?;
-    // No replica can hold a name that replication reserves.
+    // No replica can store an attribute with the name `_rev`, which replication reserves.
     stores.write("mallory", ada[0].timestamp(), "_rev").await?;
     let renamed = json!({"name": "Ada Lovelace", "email": "ada@example.com"}).to_string();
     ada.push(browser.send("PUT", &ada[0].path("ada"), json, &renamed).await?);

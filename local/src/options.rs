@@ -1,6 +1,7 @@
-//! The command line: [`run`].
+//! Command line of the local stack: [`run`].
 //!
-//! Whatever is refused is one line on standard error, which names the option or file to change, and exit code 2.
+//! Every rejected argument, option or file is reported in one line on standard error, which names the option or file to
+//! change; the exit code is then 2.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -28,64 +29,66 @@ use crate::tier::{TierServer, TierUrls};
 use crate::token::LocalAuth;
 use crate::{banner, demo, env_file};
 
-/// The exit code of every refusal.
+/// The exit code if the program rejects its arguments or cannot start.
 pub const REFUSED: u8 = 2;
-/// The API's port, if none is named.
+/// The default port of the API.
 pub const PORT: u16 = 8080;
-/// The tables' port, if none is named.
+/// The default port of DynamoDB.
 pub const DYNAMODB_PORT: u16 = 8000;
-/// The buckets' port, if none is named.
+/// The default port of S3.
 pub const S3_PORT: u16 = 8001;
 
-/// Millrace on one machine: tables, buckets, the API, the streams and the functions behind them, in one process.
+/// Millrace on one machine: tables, buckets, the API, the streams and their functions, in one process.
 #[derive(Debug, Parser)]
 #[command(name = "local", args_conflicts_with_subcommands = true)]
 struct CommandLine {
-    /// Keep data in this folder (default: in memory)
+    /// Store data in this folder (default: in memory)
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The API's port; 0 is any
+    /// Port of the API; 0 selects a free port
     #[arg(long, default_value_t = PORT)]
     port: u16,
-    /// The tables' port; 0 is any
+    /// Port of DynamoDB; 0 selects a free port
     #[arg(long, value_name = "PORT", default_value_t = DYNAMODB_PORT)]
     dynamodb_port: u16,
-    /// The buckets' port; 0 is any
+    /// Port of S3; 0 selects a free port
     #[arg(long, value_name = "PORT", default_value_t = S3_PORT)]
     s3_port: u16,
-    /// Invoke what cargo lambda watch serves there (at its default, port 9000 of 127.0.0.1), the API too
+    /// Invoke the functions, the API included, that cargo lambda watch serves at this URL (its default is port 9000 of
+    /// 127.0.0.1)
     #[arg(long, value_name = "URL")]
     functions: Option<String>,
-    /// Remove expired items this often
+    /// Interval at which expired items are removed
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     expire_every: u64,
-    /// Let batches wait as long as the template says, instead of a second at most
+    /// Use the batch windows of the template instead of at most 1 s
     #[arg(long)]
     true_windows: bool,
-    /// The template to run (default: template.yaml here or above, else the workspace's)
+    /// Deployment template of the stack (default: template.yaml in this or the nearest parent folder, else the
+    /// workspace's)
     #[arg(long, value_name = "PATH")]
     template: Option<PathBuf>,
-    /// Write the functions' environment there, for: cargo lambda watch -A 127.0.0.1 --env-file PATH
+    /// Write the functions' environment to this file, for: cargo lambda watch -A 127.0.0.1 --env-file PATH
     #[arg(long, value_name = "PATH")]
     env_file: Option<PathBuf>,
-    /// Who lets requests into the API: nobody, or a token's signature
+    /// Authentication mode of the API: none, or jwt to verify the signatures of bearer tokens
     #[arg(long, value_enum, default_value_t = RunMode::None)]
     auth: RunMode,
-    /// The JSON Web Key Set that verifies tokens (default: a key made at the start, with tokens for it)
+    /// JSON Web Key Set that verifies tokens (default: a key generated at the start, with printed tokens)
     #[arg(long, value_name = "PATH")]
     key_set: Option<PathBuf>,
-    /// The claims of a token that list its scopes, separated by commas (default: the template's)
+    /// Claims of a token that list its scopes, separated by commas (default: the template's)
     #[arg(long, value_name = "NAMES", value_parser = scope_claim)]
     scope_claim: Option<String>,
-    /// What a token's issuer puts before each scope, such as millrace/ (default: the template's)
+    /// Prefix of each scope in the tokens of the issuer, such as millrace/ (default: the template's)
     #[arg(long, value_name = "TEXT", value_parser = ScopeMapping::parse_prefix)]
     scope_prefix: Option<String>,
-    /// The relational tier: auto starts the PostgreSQL that is installed as a throwaway, a URL uses that one, off does without
-    /// (default: off)
+    /// PostgreSQL of the relational tier: auto starts the installed one as a throwaway server, a URL uses that server,
+    /// off disables the tier (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     postgres: TierServer,
-    /// The cache tier: auto starts the Valkey or Redis that is installed as a throwaway, a URL uses that one, off does without
-    /// (default: off)
+    /// Server of the cache tier: auto starts the installed Valkey or Redis as a throwaway server, a URL uses that
+    /// server, off disables the tier (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     cache: TierServer,
     #[command(subcommand)]
@@ -100,7 +103,8 @@ enum RunMode {
 
 #[derive(Debug, clap::Subcommand)]
 enum LocalCommand {
-    /// Tell a story of four users, a poison record and two bad days on fresh engines, show what became of each, and check it
+    /// Run a self-checking demo on fresh engines: create, update, delete and expire users, quarantine a poison record,
+    /// then redrive it and rebuild a lost replica
     Tour(TourLine),
     #[command(about = task_help())]
     Task(TaskLine),
@@ -108,14 +112,14 @@ enum LocalCommand {
 
 #[derive(Debug, clap::Args)]
 struct TourLine {
-    /// As without `tour` (default: off)
+    /// Same as without `tour` (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     postgres: TierServer,
-    /// As without `tour` (default: off)
+    /// Same as without `tour` (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     cache: TierServer,
-    /// The DuckDB that is asked about the archive: what is found (`duckdb`, or `python3` with its module), the shell or the
-    /// Python at a path, none
+    /// DuckDB that queries the archive: auto uses an installed one (`duckdb`, or `python3` with its module), a path or
+    /// name uses that shell or Python, off skips the queries
     #[arg(long, value_name = "auto|PROGRAM|off", value_parser = duckdb, default_value = "auto")]
     duckdb: DuckDb,
 }
@@ -133,29 +137,29 @@ fn duckdb(text: &str) -> Result<DuckDb, Infallible> {
 
 #[derive(Debug, clap::Args)]
 struct TaskLine {
-    /// The task as the function takes it, e.g. '{"task":"verify"}'; all of its segments are run
+    /// The request, as the function takes it, e.g. '{"task":"verify"}'; all of its segments are run
     order: String,
-    /// The API's port
+    /// Port of the API
     #[arg(long, default_value_t = PORT)]
     port: u16,
-    /// The tables' port
+    /// Port of DynamoDB
     #[arg(long, value_name = "PORT", default_value_t = DYNAMODB_PORT)]
     dynamodb_port: u16,
-    /// The buckets' port
+    /// Port of S3
     #[arg(long, value_name = "PORT", default_value_t = S3_PORT)]
     s3_port: u16,
-    /// Open this folder instead, which no `local` may have open
+    /// Work on this data folder instead, which no running `local` may use
     #[arg(long, value_name = "DIR", conflicts_with_all = ["port", "dynamodb_port", "s3_port"])]
     data: Option<PathBuf>,
-    /// The PostgreSQL of the relational tier, if it is on: the URL that `local` printed
+    /// PostgreSQL of the relational tier, if it is on: the URL that `local` printed
     #[arg(long, value_name = "URL")]
     postgres: Option<String>,
-    /// The template that names tables and buckets (default: as without a task)
+    /// Template with the names of tables and buckets (default: same as without a task)
     #[arg(long, value_name = "PATH")]
     template: Option<PathBuf>,
 }
 
-/// Runs the program to its end.
+/// Runs the program to completion and returns its exit code.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> ExitCode {
     let line = match CommandLine::try_parse_from(arguments) {
         Ok(line) => line,
@@ -166,12 +170,12 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         Err(error) => return refuse(&format!("{}; --help lists the options", first_line(&error.to_string()))),
     };
     let level = match environment.get(telemetry::LOG_LEVEL).map(telemetry::level).transpose() {
-        // The tour's poison is meant to be; its page shows it.
+        // The tour contains a poison record on purpose, and its page shows the result.
         Ok(None) if line.command.is_some() => LevelFilter::ERROR,
         Ok(level) => level.unwrap_or(LevelFilter::WARN),
         Err(problem) => return refuse(&format!("{} {problem}", telemetry::LOG_LEVEL)),
     };
-    // What goes wrong with a task is said in its one line.
+    // The one line that a failed task prints describes the error, so the function does not log it as well.
     let is_told =
         matches!(line.command, Some(LocalCommand::Task(_))) && environment.get(telemetry::LOG_LEVEL).is_none();
     log(level, if is_told { LevelFilter::OFF } else { level });
@@ -182,12 +186,13 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
     }
 }
 
-/// Logs to standard error. The engine warns of every condition that is not met, which is daily business here.
+/// Logs to standard error. The engine logs a warning for every failed condition of a conditional write, which is normal
+/// operation here, so only its errors are logged.
 fn log(level: LevelFilter, of_maintenance: LevelFilter) {
     let targets = Targets::new().with_default(level).with_target("dynoxide", level.min(LevelFilter::ERROR));
     let targets = targets.with_target("maintenance", of_maintenance);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    // Whoever logs in this process already sees these lines, too.
+    // This fails if the process already has a subscriber, which then receives these events as well.
     let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
 }
 
@@ -264,7 +269,7 @@ async fn run_task(line: TaskLine) -> ExitCode {
     }
 }
 
-/// The template that is named, else the nearest, else the workspace's.
+/// Returns the template that the option names, else the nearest `template.yaml`, else the workspace's template.
 fn template(named: Option<PathBuf>) -> PathBuf {
     named.or_else(nearest_template).unwrap_or(StackOptions::default().template)
 }
@@ -291,7 +296,7 @@ fn scope_claim(text: &str) -> Result<String, String> {
     ScopeMapping::parse_claims(text).map(|names| names.join(","))
 }
 
-/// `template.yaml` in the current folder or the nearest one above it.
+/// Returns the `template.yaml` in the current folder or the nearest one above it.
 fn nearest_template() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
     here.ancestors().map(|folder| folder.join("template.yaml")).find(|path| Path::is_file(path))
@@ -303,7 +308,8 @@ fn refuse(reason: &str) -> ExitCode {
     ExitCode::from(REFUSED)
 }
 
-/// Clap's error without its hints and usage; an argument that it puts on a line of its own is kept.
+/// Returns clap's error without its hints and usage, joined to one line; an argument that clap prints on a line of its
+/// own is included.
 fn first_line(text: &str) -> String {
     let text = text.trim_start_matches("error: ");
     let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());

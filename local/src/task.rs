@@ -1,10 +1,11 @@
-//! `local task ORDER`: runs a maintenance task to its end, as the state machine does on AWS.
+//! `local task ORDER`: runs a maintenance task to completion, as the state machine does on AWS.
 //!
-//! The order is what the function takes. Each of its segments is gone about side by side, by invocations that go on with
-//! the cursor that the last one answered (`segments`); then their counts are added up and told (`outcome`). What it
-//! works on is a `local` that runs, or a data folder of one that does not (`place`).
+//! The order is the request of the maintenance function. Its segments run concurrently; each is a loop of invocations
+//! in which every invocation continues from the cursor that the previous one returned (`segments`). Afterwards their
+//! counts are added up and printed (`outcome`). The target is a running `local`, or the data folder of a stopped one
+//! (`target`).
 //!
-//! Unlike the state machine it tries nothing again: on one machine, what fails does not pass by itself.
+//! Unlike the state machine it retries nothing: on one machine an error is unlikely to be transient.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -34,36 +35,36 @@ pub use outcome::TaskOutcome;
 use target::ConnectedTarget;
 pub use target::{StackPorts, TaskTarget};
 
-/// How long an invocation may take, beside the time that it watches differences: long enough to get somewhere, short
-/// enough to be told of.
+/// Duration of an invocation, in addition to the time for which `verify` watches differences: long enough to make
+/// progress, short enough for frequent progress output.
 const TURN: Duration = Duration::from_secs(30);
 
-/// Why a task does not come to its end.
+/// A task that does not complete.
 #[derive(Debug, thiserror::Error)]
 pub enum RunTaskError {
-    /// The order is none.
+    /// The request is invalid.
     #[error(transparent)]
     Order(#[from] InvalidRequest),
-    /// Whoever runs all segments gives their numbers and cursors.
+    /// The request contains a segment number or a cursor, which this command sets itself for every segment.
     #[error("{0} is for a single invocation, and this command runs all segments: omit it")]
     OneInvocation(&'static str),
-    /// There is nothing to work on.
+    /// No local stack is running.
     #[error(
         "nothing listens on port {port} of 127.0.0.1: start it with `cargo run -p local`, name another port with {option}, or a data folder with --data"
     )]
     NotListening {
         /// The port.
         port: u16,
-        /// The option that changes it.
+        /// The option that changes the port.
         option: &'static str,
     },
-    /// There is nothing to work on.
+    /// The data folder does not exist.
     #[error("{} is not a directory: pass the directory given to `local --data`", .0.display())]
     NoFolder(PathBuf),
-    /// The template lacks the function.
+    /// The template has no maintenance function.
     #[error("the template has no function whose binary is maintenance")]
     NoFunction,
-    /// The function's environment, the template, or the stack.
+    /// The function's environment, the template or the stack is invalid.
     #[error(transparent)]
     Refusal(#[from] StartError),
     /// The function rejected the request before it started.
@@ -75,19 +76,19 @@ pub enum RunTaskError {
 }
 
 impl RunTaskError {
-    /// Whether the task failed after it started; everything else is a rejection.
+    /// Returns whether the task failed after it started; every other error is a rejection.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         matches!(self, Self::Failed(_))
     }
 
-    /// The error of a task that a fault ended, `started` if a segment had made progress by then.
+    /// Classifies the error that ended a task; `started` is true if a segment had made progress by then.
     fn from_fault(fault: TaskError, started: bool) -> Self {
         if fault.is_rejection() && !started { Self::Rejected(fault) } else { Self::Failed(fault) }
     }
 }
 
-/// An order, to be run in all its segments.
+/// A task request that is run in all of its segments.
 #[derive(Debug)]
 struct SegmentedTask {
     task: &'static str,
@@ -98,7 +99,7 @@ struct SegmentedTask {
 }
 
 impl SegmentedTask {
-    /// Reads the order as the function would. A run without a name gets one that sorts by time.
+    /// Parses the request as the function would. A run without an ID gets one that sorts by time.
     fn parse(text: &str, clock: &Clock) -> Result<Self, RunTaskError> {
         let payload: &RawValue = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
         let invocation = invocation(TURN, clock);
@@ -120,10 +121,10 @@ fn invocation(turn: Duration, clock: &Clock) -> Invocation {
     Invocation::new(now, Instant::now(), turn, request_id(now).to_string())
 }
 
-/// Runs the task to its end, tells of its progress on standard error, and answers what came of it.
+/// Runs the task to completion, prints its progress on standard error, and returns the outcome.
 ///
 /// # Errors
-/// [`RunTaskError`]; what was confirmed until then stays.
+/// [`RunTaskError`]; work that was confirmed before the error is not undone.
 pub async fn run(text: &str, place: TaskTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
     let whole = SegmentedTask::parse(text, clock)?;
     let at = place.open().await?;
@@ -134,7 +135,7 @@ pub async fn run(text: &str, place: TaskTarget, clock: &Clock) -> Result<TaskOut
 
 async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
     let (started, maintenance) = (Instant::now(), &at.maintenance);
-    // A guess that only the bar's length rests on.
+    // An estimate that only affects the length of the progress bar.
     let items = match whole.task {
         "redrive"
         | "summary"
@@ -171,7 +172,8 @@ async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) ->
     Ok(TaskOutcome { task, run, progress, sinks, problems, reports, command, took })
 }
 
-/// Where the reports of the run are, page by page: there is a result beside them for each segment.
+/// Returns the URLs of the run's reports, listed page by page. The objects with each segment's result, which have the
+/// same prefix, are left out.
 async fn reports(whole: &SegmentedTask, at: &ConnectedTarget) -> Result<Vec<String>, RunTaskError> {
     let (prefix, mut after, mut reports) = (format!("reports/{}/", whole.run), None::<String>, Vec::new());
     loop {

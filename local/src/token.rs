@@ -1,8 +1,9 @@
-//! API Gateway's JWT authorizer in small: [`TokenAuthorizer`] verifies a bearer token against a key set and hands the claims
-//! to the API where API Gateway would, in the request's context and as text.
+//! JWT authorizer of the local stack, a simulation of API Gateway's: [`TokenAuthorizer`] verifies a bearer token
+//! against a key set and passes the claims to the API in the same form as API Gateway, as text in the request's
+//! context.
 //!
-//! Less than the original: any issuer and audience will do. A request without a token that holds is passed on without
-//! claims, so that it is the API that refuses it; API Gateway would not invoke it at all.
+//! It checks less than API Gateway: any issuer and audience is accepted. A request without a valid token is forwarded
+//! without claims, so the API rejects it; API Gateway would not invoke the API at all.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
@@ -20,46 +21,46 @@ use lambda_http::request::RequestContext;
 use serde_json::{Map, Value, json};
 use shared::http::caller::ScopeMapping;
 
-/// The key that is made at a start without a key set.
+/// The ID of the key that is generated at a start without a key set.
 const OWN_KEY: &str = "local";
-/// How long a token lives that this program signs.
+/// The lifetime of a token that this program signs.
 const TOKEN_SECONDS: i64 = 12 * 60 * 60;
 
-/// Who lets requests in on this machine.
+/// Authentication mode of the API on this machine.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum LocalAuth {
-    /// Nobody.
+    /// No authentication.
     #[default]
     None,
-    /// Tokens, by the keys of a file (RFC 7517), or by a key made at the start.
+    /// Bearer tokens, verified with the keys of a file (RFC 7517) or with a key that is generated at the start.
     Jwt(Option<PathBuf>),
 }
 
-/// Why no token can be verified.
+/// An authorizer that cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorizerError {
     /// The file cannot be read.
     #[error("{}: {source}: name a JSON Web Key Set with --key-set", path.display())]
     Unreadable {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The file is no key set, or has no public key.
+    /// The file is not a key set, or contains no public key.
     #[error("{}: {reason}: name a JSON Web Key Set with public keys with --key-set", path.display())]
     NoKeys {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason why the file is rejected.
         reason: String,
     },
-    /// No key can be made.
+    /// No key can be generated.
     #[error("no key can be made: {0}")]
     NoKey(String),
 }
 
-/// The keys that tokens are verified with.
+/// Authorizer with the keys that verify tokens.
 pub struct TokenAuthorizer {
     keys: JwkSet,
     own: Option<EncodingKey>,
@@ -67,10 +68,11 @@ pub struct TokenAuthorizer {
 }
 
 impl TokenAuthorizer {
-    /// What this mode asks for; its own tokens spell scopes in this way.
+    /// Returns the authorizer of this mode, or `None` without authentication. The tokens that it signs contain scopes
+    /// as `scopes` specifies.
     ///
     /// # Errors
-    /// As [`TokenAuthorizer::fresh`] and [`TokenAuthorizer::load`].
+    /// Same as [`TokenAuthorizer::generate_key`] and [`TokenAuthorizer::load`].
     pub fn of(auth: &LocalAuth, scopes: ScopeMapping) -> Result<Option<Arc<Self>>, AuthorizerError> {
         let authorizer = match auth {
             LocalAuth::None => return Ok(None),
@@ -80,10 +82,10 @@ impl TokenAuthorizer {
         Ok(Some(Arc::new(Self { scopes, ..authorizer })))
     }
 
-    /// With a key of its own, which signs the tokens of [`TokenAuthorizer::token`].
+    /// Returns an authorizer with a generated key, which signs the tokens of [`TokenAuthorizer::token`].
     ///
     /// # Errors
-    /// The machine has no randomness for a key.
+    /// Fails if the machine has no randomness to generate a key.
     pub fn generate_key() -> Result<Self, AuthorizerError> {
         let failed = |error: &dyn std::fmt::Display| AuthorizerError::NoKey(error.to_string());
         let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
@@ -93,10 +95,10 @@ impl TokenAuthorizer {
         Ok(Self { keys: JwkSet { keys: vec![key] }, own: Some(own), scopes: ScopeMapping::default() })
     }
 
-    /// With the keys of a file.
+    /// Returns an authorizer with the keys of a file.
     ///
     /// # Errors
-    /// The file cannot be read, or has no public key.
+    /// Fails if the file cannot be read, or contains no public key.
     pub fn load(path: &Path) -> Result<Self, AuthorizerError> {
         let text = std::fs::read(path);
         let text = text.map_err(|source| AuthorizerError::Unreadable { path: path.to_owned(), source })?;
@@ -109,11 +111,12 @@ impl TokenAuthorizer {
         }
     }
 
-    /// A token of these scopes that this program signs; none if the keys are somebody else's. Valid for twelve hours from `now`.
+    /// Signs a token with these scopes, or returns `None` if the keys were loaded from a file. It is valid for twelve
+    /// hours from `now`.
     #[must_use]
     pub fn token(&self, subject: &str, scope: &str, now: i64) -> Option<String> {
         let words: Vec<String> = scope.split_whitespace().map(|word| self.scopes.prefixed(word)).collect();
-        // Of the issuers that have neither claim each writes a list.
+        // Issuers that use neither of these claims write a list.
         let listed = match self.scopes.first_claim() {
             "scope" | "scp" => words.join(" ").into(),
             _ => Value::from(words),
@@ -125,7 +128,7 @@ impl TokenAuthorizer {
         jsonwebtoken::encode(&header, &claims, self.own.as_ref()?).ok()
     }
 
-    /// The router behind this authorizer.
+    /// Returns the router behind this authorizer.
     pub fn layer(self: Arc<Self>, router: Router) -> Router {
         router.layer(from_fn(move |mut request: Request, next: Next| {
             let authorizer = Arc::clone(&self);
@@ -140,12 +143,12 @@ impl TokenAuthorizer {
         }))
     }
 
-    /// The claims of a token that one of the keys has signed and that is not past its time.
+    /// Returns the claims of a token that was signed with one of the keys and has not expired.
     fn verify(&self, token: &str) -> Option<Map<String, Value>> {
         let header = jsonwebtoken::decode_header(token).ok()?;
         let named = |key: &&Jwk| header.kid.is_none() || key.common.key_id == header.kid;
         self.keys.keys.iter().filter(named).find_map(|key| {
-            // The key says which algorithm it is for; the token's word for it counts for nothing.
+            // The algorithm is taken from the key; the one that the token names is ignored.
             let mut validation = Validation::new(algorithm(key)?);
             validation.validate_aud = false;
             validation.validate_nbf = true;
@@ -155,7 +158,8 @@ impl TokenAuthorizer {
     }
 }
 
-/// The algorithm that a key verifies with; none for a shared secret, which whoever verifies could sign with, too.
+/// Returns the algorithm that a key verifies with; `None` for a shared secret, since anyone who can verify with it can
+/// also sign with it.
 fn algorithm(key: &Jwk) -> Option<Algorithm> {
     let default = match &key.algorithm {
         AlgorithmParameters::RSA(_) => Algorithm::RS256,
@@ -175,7 +179,7 @@ fn bearer(request: &Request) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
-/// The context of a request, as API Gateway writes it around these claims.
+/// Returns the context of a request as API Gateway writes it for these claims.
 fn context(request: &Request, claims: &Map<String, Value>) -> Option<RequestContext> {
     let claims: Map<String, Value> = claims.iter().map(|(name, claim)| (name.clone(), as_text(claim).into())).collect();
     let context = json!({
@@ -203,7 +207,7 @@ mod tests {
     use super::*;
 
     const LONG_AGO: i64 = 1_000_000_000;
-    /// The year 2100: the library has its own clock.
+    /// The year 2100: the JWT library uses the system clock.
     const LATER: i64 = 4_102_444_800;
 
     fn set(keys: &str) -> Result<TokenAuthorizer, AuthorizerError> {

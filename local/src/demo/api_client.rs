@@ -1,4 +1,4 @@
-//! The client of the API that the story uses.
+//! API client of the demo.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -18,7 +18,7 @@ pub(super) struct ApiClient {
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
-/// An answer, with the request that it answers.
+/// A response together with its request.
 pub(super) struct ApiResponse {
     pub(super) request: String,
     pub(super) status: u16,
@@ -63,7 +63,7 @@ struct ProblemBody {
 }
 
 impl ApiResponse {
-    /// The status, and the user or the problem.
+    /// Returns the status, and the user or the problem, as text.
     pub(super) fn in_words(&self) -> String {
         let said = if let Ok(WithUser { user }) = serde_json::from_str(&self.body) {
             summarize_json(user.get())
@@ -79,12 +79,13 @@ impl ApiResponse {
         serde_json::from_str::<Value>(&self.body).ok()?.get("user").cloned()
     }
 
-    /// The answered user's timestamp, the sort key; 0 if there is no user, which a check then says.
+    /// Returns the timestamp of the user in the response, which is the sort key; 0 without a user, which then fails a
+    /// check.
     pub(super) fn timestamp(&self) -> i64 {
         self.user().and_then(|user| user.get("timestamp")?.as_i64()).unwrap_or(0)
     }
 
-    /// Where the answered user is.
+    /// Returns the URL path of the record in the response.
     pub(super) fn path(&self, user_id: &str) -> String {
         format!("/users/{user_id}/{}", self.timestamp())
     }

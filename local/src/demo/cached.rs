@@ -1,4 +1,4 @@
-//! Where there is a cache: what it tells, and from when on it tells it no more.
+//! Demo of the cache, if there is one: reads that it serves, and how soon a write invalidates an entry.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use super::stores::StoreInspector;
 use super::{DemoError, DemoState};
 use crate::stack::LocalStack;
 
-/// How soon what any program wrote has to be read.
+/// Time limit within which a write by any program must be visible to reads.
 const VISIBLE_WITHIN: Duration = Duration::from_secs(1);
-/// How long the tour waits before it goes on without it; the check then says so.
+/// Time limit after which the demo continues without the write; the check then fails.
 const GIVES_UP_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) async fn show(

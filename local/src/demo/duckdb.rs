@@ -1,4 +1,4 @@
-//! DuckDB on this machine, asked about the archive's columns: its own shell, or a Python that has the module.
+//! DuckDB on this machine, which queries the archive's Parquet files: its own shell, or a Python with its module.
 
 use std::fs;
 use std::io;
@@ -7,33 +7,33 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// Which DuckDB the tour asks.
+/// The DuckDB program that the demo uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DuckDb {
-    /// The shell `duckdb` or the module of `python3`, if either is there.
+    /// The shell `duckdb`, or `python3` if it has the module, if either is installed.
     #[default]
     Auto,
-    /// This shell, or this Python.
+    /// The shell or the Python at this path.
     At(PathBuf),
-    /// None.
+    /// No DuckDB: the queries are skipped.
     Off,
 }
 
-/// How to get one.
+/// Advice for a machine without DuckDB.
 pub(super) const TO_HAVE_IT: &str = "not on this machine: pip install duckdb, and the tour asks it, too";
-/// All files of columns that there are.
+/// All Parquet files of the archive.
 const COLUMNS: &str = "read_parquet('parquet/*/*/*.parquet', hive_partitioning = true)";
-/// Rows as lines, their values parted by tabs, as the shell prints them in its mode `list`.
+/// Prints rows as lines with values separated by tabs, the format of the shell's `list` mode.
 const PYTHON: &str = "import sys, duckdb
 for row in duckdb.sql(sys.argv[1]).fetchall(): print(*row, sep='\\t')";
 
 impl From<&str> for DuckDb {
-    /// Reads `auto`, `off` or a program; whether it is one is seen when it is asked.
+    /// Parses `auto`, `off` or a program, without checking that the program is a DuckDB.
     fn from(text: &str) -> Self {
         match text {
             "auto" => Self::Auto,
             "off" => Self::Off,
-            // It runs in the folder of what it reads.
+            // An absolute path, since the program runs in the folder of the Parquet files.
             path if path.contains('/') => Self::At(std::path::absolute(path).unwrap_or_else(|_| path.into())),
             name => Self::At(name.into()),
         }
@@ -41,10 +41,10 @@ impl From<&str> for DuckDb {
 }
 
 impl DuckDb {
-    /// Looks for it: [`DuckDb::Auto`] becomes the one that is there, or stays.
+    /// Looks for an installed DuckDB: [`DuckDb::Auto`] becomes the program that is found, or stays unchanged.
     ///
     /// # Errors
-    /// The program that was named is none, in one line.
+    /// Fails with a one-line message if the program that the user named cannot run a query.
     pub fn found(self) -> Result<Self, String> {
         let answers = |program: &Path| ask(program, ".", "select 1").map(drop);
         match self {
@@ -58,14 +58,14 @@ impl DuckDb {
     }
 }
 
-/// The archive's columns, in a folder as they lie in the bucket.
+/// A copy of the archive's Parquet files in a folder, with the paths that they have in the bucket.
 pub(super) struct ParquetCopy(TempDir);
 
 impl ParquetCopy {
-    /// Writes them.
+    /// Writes the files.
     ///
     /// # Errors
-    /// The operating system's.
+    /// Fails with the error of the operating system.
     pub(super) fn of(objects: &[(String, Vec<u8>)]) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("millrace-columns-").tempdir()?;
         for (key, bytes) in objects {
@@ -76,10 +76,10 @@ impl ParquetCopy {
         Ok(Self(folder))
     }
 
-    /// The rows that `select` finds in them: lines, with a tab between the values. What is wrong instead is one line.
+    /// Returns the rows that `select` finds in the files, as lines with values separated by tabs. An error is one line.
     ///
     /// # Errors
-    /// The program cannot be run, or did not do it.
+    /// Fails if the program cannot be run, or exits with an error.
     pub(super) fn select(&self, program: &Path, what: &str, rest: &str) -> Result<String, String> {
         ask(program, self.0.path(), &format!("select {what} from {COLUMNS} {rest}"))
     }
@@ -91,7 +91,7 @@ fn ask(program: &Path, folder: impl AsRef<Path>, sql: &str) -> Result<String, St
     if is_python {
         command.args(["-c", PYTHON, sql]);
     } else {
-        // Whatever its owner has set up for it.
+        // Ignore the user's own configuration file.
         command.args(["-init", "/dev/null", "-noheader", "-list", "-separator", "\t", "-c", sql]);
     }
     let done = command.current_dir(folder).stdin(Stdio::null()).output();
@@ -113,7 +113,7 @@ mod tests {
         let said = DuckDb::from("/nowhere/duckdb").found().unwrap_err();
         assert!(said.starts_with("/nowhere/duckdb: "), "{said}");
         let columns = ParquetCopy::of(&[("parquet/Users/dt=2026-11-22/one.parquet".to_owned(), Vec::new())]).unwrap();
-        // A program that runs and is no DuckDB.
+        // A program that runs but is not DuckDB.
         assert!(columns.select(Path::new("false"), "1", "").unwrap_err().starts_with("false: "));
     }
 }

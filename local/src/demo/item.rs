@@ -1,4 +1,4 @@
-//! Items, archived rows and the API's answers, each in one readable line.
+//! Formats items, archive rows and responses of the API as one readable line.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,15 +8,15 @@ use shared::revision::Revision;
 
 pub(super) type DemoItem = HashMap<String, AttributeValue>;
 
-/// What is left out: the heading says who it is, and nobody asks when.
+/// Attributes that are left out: the heading names the user, and the times are not relevant.
 const LEFT_OUT: [&str; 4] = ["user_id", "timestamp", "created_at", "updated_at"];
 
-/// `name "Ada", version 2, …`: what tells them apart first, what replication adds last.
+/// Formats an item as `name "Ada", version 2, …`: the distinguishing attributes first, those of replication last.
 pub(super) fn in_words(item: &DemoItem) -> String {
     listed(item.iter().map(|(name, value)| (name.as_str(), value_in_words(value))))
 }
 
-/// The same of a JSON object, each value in its own spelling; of any other text, the text.
+/// Formats a JSON object in the same way, with each value as it is in the JSON; any other text is returned unchanged.
 pub(super) fn summarize_json(json: &str) -> String {
     let fields: Result<BTreeMap<String, &RawValue>, _> = serde_json::from_str(json);
     match fields {
@@ -25,7 +25,7 @@ pub(super) fn summarize_json(json: &str) -> String {
     }
 }
 
-/// The same of DynamoDB JSON: the types are not told.
+/// Formats DynamoDB JSON in the same way, without the attribute types.
 pub(super) fn summarize_row(json: &str) -> String {
     let fields: Result<BTreeMap<String, BTreeMap<String, &RawValue>>, _> = serde_json::from_str(json);
     let untyped = |value: &BTreeMap<String, &RawValue>| match value.iter().next() {
@@ -66,7 +66,7 @@ fn value_in_words(value: &AttributeValue) -> String {
     }
 }
 
-/// The item without what replication adds.
+/// Returns the item without the attributes that replication adds.
 pub(super) fn without_revision(item: &DemoItem) -> DemoItem {
     let mut item = item.clone();
     item.remove("_rev");

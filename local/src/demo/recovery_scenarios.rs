@@ -1,4 +1,4 @@
-//! What happened outside of the promise, and how it is put right.
+//! Demo scenarios of failures that replication does not recover from by itself, and of the tasks that repair them.
 
 use serde_json::json;
 use serde_json::value::to_raw_value;
@@ -107,7 +107,8 @@ pub(super) async fn scenario_stale_redrive(
     Ok(())
 }
 
-/// Puts the first record of a user where Lambda puts what it gives up; answers the object's key and the record's age.
+/// Writes the first record of a user to the failure bucket, as Lambda writes a discarded batch; returns the object's
+/// key and the record's revision.
 async fn given_up(stores: &StoreInspector, user_id: &str) -> Result<(String, Revision), InspectError> {
     let (stream_arn, shard, record) = stores.first_record(user_id).await?;
     let failed = |reason: String| InspectError::new("the failure bucket", reason);

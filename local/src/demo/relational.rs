@@ -1,4 +1,5 @@
-//! Where the relational tier is on: what is asked of all users at once, and that the rows are what the table holds.
+//! Demo of the relational tier, if it is on: queries over all users, and a check that the rows equal the items of the
+//! table.
 
 use serde_json::Value;
 

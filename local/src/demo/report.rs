@@ -1,8 +1,8 @@
-//! The page that the tour prints: headings, exhibits, checks.
+//! The page that the demo prints: headings, exhibits and checks.
 
 use std::fmt::Write as _;
 
-/// An exhibit longer than this is cut; the check beside it sees all of it.
+/// The longest exhibit that is printed in full; the checks use the complete text.
 const WIDEST: usize = 120;
 
 #[derive(Default)]

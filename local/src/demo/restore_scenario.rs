@@ -1,4 +1,5 @@
-//! Alan's second life: merged with the rest of the archive, found in it by SQL, brought back, replicated, and expired again.
+//! Demo scenario of a restore: Alan's archived record is compacted with the rest of the archive, found with SQL,
+//! restored, replicated, and expired again.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use super::stores::StoreInspector;
 use super::{DRAINED_WITHIN, DemoError, DemoState};
 use crate::stack::LocalStack;
 
-/// Until long after the tour: what was removed today is merged, too.
+/// The end of the compacted period, far in the future, so that removals of today are compacted as well.
 const TO: &str = "2999-01-01T00:00:00Z";
 
 pub(super) async fn show(
@@ -74,7 +75,7 @@ pub(super) async fn show(
     Ok(())
 }
 
-/// Runs a task to its end, and shows what it counted.
+/// Runs a task to completion, and shows its counters.
 async fn ordered(
     page: &mut DemoReport,
     maintenance: &MaintenanceHandler,
@@ -88,7 +89,7 @@ async fn ordered(
     Ok(answer.progress)
 }
 
-/// Asks DuckDB for Alan and for all the rows, where it is.
+/// Queries DuckDB, if it is installed, for Alan's rows and for the number of all rows.
 async fn queried(page: &mut DemoReport, stores: &StoreInspector, duckdb: &DuckDb, rows: u64) -> Result<(), DemoError> {
     let program = match duckdb {
         DuckDb::Off => return Ok(()),

@@ -1,4 +1,4 @@
-//! What became of everybody: the exhibits and the checks.
+//! Demo scenarios of ordinary writes: the final state of every user and its checks.
 
 use serde_json::Value;
 use shared::metric;
@@ -9,7 +9,7 @@ use super::report::DemoReport;
 use super::stores::{InspectError, StoreInspector};
 use super::{DemoError, DemoState, EXACT};
 
-/// Where a person's item stands in the end.
+/// The final state of a user's item in the source and in the replica.
 pub(super) struct FinalState {
     pub(super) source: Option<DemoItem>,
     pub(super) replica: Option<DemoItem>,
@@ -43,7 +43,7 @@ impl FinalState {
         Ok(Self { source, replica })
     }
 
-    /// The replica is the source and a revision.
+    /// Returns whether the replica item equals the source item plus a revision.
     pub(super) fn agree(&self) -> bool {
         let replica = self.replica.as_ref();
         has(replica, "_rev") && replica.map(without_revision) == self.source
@@ -127,7 +127,7 @@ pub(super) async fn scenario_expiry(
     Ok(())
 }
 
-/// The archived rows of a user, each with its object's key.
+/// Returns the archive rows of a user, each with the key of its object.
 pub(super) async fn rows_of(stores: &StoreInspector, user_id: &str) -> Result<Vec<(String, String)>, InspectError> {
     let mut found = Vec::new();
     for (key, rows) in stores.archived().await? {

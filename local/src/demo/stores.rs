@@ -1,4 +1,4 @@
-//! The tables and buckets as an operator sees them: read with the official SDKs, named as the template names them.
+//! Tables and buckets as an operator sees them: read with the official SDKs, by the names of the template.
 
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -17,10 +17,10 @@ use crate::event_source_mapping::state::ShardId;
 use crate::stack::LocalStack;
 use crate::template::SamTemplate;
 
-/// How long the first write may take to the replica before the tour goes on without it; the checks then say so.
+/// Time limit for the replication of the first write; after it the demo continues, and the checks fail.
 const REPLICATED_WITHIN: Duration = Duration::from_secs(10);
 
-/// What cannot be looked at.
+/// A table, bucket or stream that cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{place} cannot be looked at: {reason}")]
 pub struct InspectError {
@@ -40,7 +40,7 @@ pub(super) struct StoreInspector {
     s3: aws_sdk_s3::Client,
     pub(super) source: String,
     pub(super) replica: String,
-    /// How many stores the replicator writes to that can be compared with the table.
+    /// The number of stores that the replicator writes to and that can be compared with the table.
     pub(super) replicas: usize,
     archive: String,
     failures: String,
@@ -92,7 +92,7 @@ impl StoreInspector {
         Ok(get.send().await.map_err(|error| failed(table)(&error))?.item)
     }
 
-    /// Waits for an item in the replica; answers for how many milliseconds.
+    /// Waits until an item is in the replica; returns the time in milliseconds.
     pub(super) async fn replicated(&self, user_id: &str, timestamp: i64) -> Result<u128, InspectError> {
         let started = Instant::now();
         while self.item(&self.replica, user_id, timestamp).await?.is_none() && started.elapsed() < REPLICATED_WITHIN {
@@ -101,13 +101,13 @@ impl StoreInspector {
         Ok(started.elapsed().as_millis())
     }
 
-    /// All that a table holds.
+    /// Returns all items of a table.
     pub(super) async fn items(&self, table: &str) -> Result<Vec<DemoItem>, InspectError> {
         let scan = self.dynamodb.scan().table_name(table).consistent_read(true).send().await;
         Ok(scan.map_err(|error| failed(table)(&error))?.items.unwrap_or_default())
     }
 
-    /// Writes an item past the API, with one attribute beside its key.
+    /// Writes an item directly to the table, not through the API, with one attribute in addition to its key.
     pub(super) async fn write(&self, user_id: &str, timestamp: i64, attribute: &str) -> Result<(), InspectError> {
         let put = self.dynamodb.put_item().table_name(&self.source);
         let put = put.item("user_id", AttributeValue::S(user_id.to_owned()));
@@ -117,7 +117,7 @@ impl StoreInspector {
         Ok(())
     }
 
-    /// Changes a user's name past the API, as a program would that knows no versions.
+    /// Changes a user's name directly in the table, like a program that does not maintain versions.
     pub(super) async fn rename(&self, user_id: &str, timestamp: i64, name: &str) -> Result<(), InspectError> {
         let update = self.dynamodb.update_item().table_name(&self.source);
         let update = update.key("user_id", AttributeValue::S(user_id.to_owned()));
@@ -128,7 +128,7 @@ impl StoreInspector {
         Ok(())
     }
 
-    /// Deletes all that the replica holds; answers how many items and tombstones that were.
+    /// Deletes everything in the replica; returns the number of items and of tombstones.
     pub(super) async fn delete_replica_data(&self) -> Result<[usize; 2], InspectError> {
         let held = self.items(&self.replica).await?;
         for item in &held {
@@ -141,7 +141,7 @@ impl StoreInspector {
         Ok([held.len() - tombstones, tombstones])
     }
 
-    /// The source's stream, and the first record of a user in it.
+    /// Returns the source's stream, and the first record of a user in it.
     pub(super) async fn first_record(&self, user_id: &str) -> Result<(String, ShardId, Record), InspectError> {
         let described = self.dynamodb.describe_table().table_name(&self.source).send().await;
         let described = described.map_err(|error| failed(&self.source)(&error))?;
@@ -163,12 +163,12 @@ impl StoreInspector {
         Err(failed(format!("no record of {user_id}")))
     }
 
-    /// Where the replicator's mapping puts what it gives up.
+    /// Returns the on-failure destination of the replicator's mapping.
     pub(super) fn given_up(&self) -> FailureDestination {
         FailureDestination { s3: self.s3.clone(), bucket: self.failures.clone() }
     }
 
-    /// The keys of the failure bucket below a prefix.
+    /// Returns the keys in the failure bucket that start with a prefix.
     pub(super) async fn failures(&self, prefix: &str) -> Result<Vec<String>, InspectError> {
         self.keys(&self.failures, prefix).await
     }
@@ -183,7 +183,7 @@ impl StoreInspector {
         Ok(found)
     }
 
-    /// Every object of the archive with its rows, each object read to its end and so proven sound.
+    /// Returns every object of the archive with its rows. Each object is read to its end, which verifies its checksum.
     pub(super) async fn archived(&self) -> Result<Vec<(String, Vec<ArchivedRow>)>, InspectError> {
         let mut found = Vec::new();
         let mut keys = self.keys(&self.archive, "archive/").await?;
@@ -197,7 +197,7 @@ impl StoreInspector {
         Ok(found)
     }
 
-    /// The archive's Parquet files.
+    /// Returns the archive's Parquet files.
     pub(super) async fn columns(&self) -> Result<Vec<(String, Vec<u8>)>, InspectError> {
         let mut found = Vec::new();
         for key in self.keys(&self.archive, "parquet/").await? {

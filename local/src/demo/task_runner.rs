@@ -1,4 +1,4 @@
-//! Whoever runs the tasks of maintenance.
+//! Runs maintenance tasks for the demo.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{DemoError, drained};
 use crate::lambda::request_id;
 use crate::stack::LocalStack;
 
-/// Far more than a task of the tour takes.
+/// Time limit of an invocation; much longer than a task of the demo needs.
 const TIME: Duration = Duration::from_mins(1);
 
 pub(super) struct TaskRunner<'s> {
@@ -29,12 +29,12 @@ impl<'s> TaskRunner<'s> {
         Ok(Self { stack, maintenance: stack.maintenance().ok_or(DemoError::NoMaintenance)? })
     }
 
-    /// Waits until the streams are handled.
+    /// Waits until all stream records are processed.
     pub(super) async fn wait_until_drained(&self) -> Result<(), DemoError> {
         drained(self.stack).await
     }
 
-    /// Runs a task to its end, and shows what it counted.
+    /// Runs a task to completion, and shows its counters.
     pub(super) async fn run_task(&self, page: &mut DemoReport, order: &str) -> Result<TaskProgress, DemoError> {
         let mut told: Value = serde_json::from_str(order).unwrap_or_default();
         loop {

@@ -1,4 +1,4 @@
-//! How far a task is, on standard error: a bar on a terminal, elsewhere a line an answer.
+//! Progress display on standard error: a bar on a terminal, otherwise one line per response.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,25 +8,25 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use maintenance::progress::TaskProgress;
 use maintenance::task::TaskResponse;
 
-/// How often the bar's clock moves.
+/// The interval at which the bar's elapsed time is updated.
 const TICK: Duration = Duration::from_millis(200);
 
 pub(super) struct ProgressDisplay {
     segments: u32,
     bar: ProgressBar,
-    /// What each segment has counted so far, and whether it is done.
+    /// The progress of each segment so far, and whether the segment is done.
     so_far: Mutex<BTreeMap<u32, (TaskProgress, bool)>>,
 }
 
 impl ProgressDisplay {
-    /// Of a task that goes through so many items, if that is known.
+    /// Creates the display of a task that processes `items` items, if the number is known.
     pub(super) fn new(segments: u32, items: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(items, ProgressDrawTarget::stderr());
         let template = match items {
             Some(_) => "{elapsed:>4} [{bar:32}] {pos} of {len} items, {msg}",
             None => "{elapsed:>4} {spinner} {pos} objects, {msg}",
         };
-        // The template is a constant: if it were none, the bar would look as indicatif's own does.
+        // The template is a constant: if it were invalid, the bar would have indicatif's default style.
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }

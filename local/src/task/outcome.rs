@@ -1,4 +1,4 @@
-//! What came of a task, in words and as an exit code.
+//! Outcome of a task, as text and as an exit code.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -6,35 +6,35 @@ use std::time::Duration;
 
 use maintenance::progress::TaskProgress;
 
-/// What came of a task.
+/// The outcome of a task.
 #[derive(Debug)]
 pub struct TaskOutcome {
-    /// Its name.
+    /// The name of the task.
     pub task: &'static str,
-    /// The run's name.
+    /// The run ID.
     pub run: String,
-    /// All that was counted, in all segments.
+    /// The counters, summed over all segments.
     pub progress: TaskProgress,
-    /// The sinks that it worked on.
+    /// The sinks that the task worked on.
     pub sinks: Vec<String>,
-    /// The differences that it found, and the items and objects that it did not process.
+    /// The number of differences that the task found, and of items and objects that it did not process.
     pub problems: u64,
-    /// The report: `s3://bucket/key` each.
+    /// The reports of the run, as `s3://bucket/key`.
     pub reports: Vec<String>,
-    /// What an export is imported with.
+    /// The command that imports an export.
     pub command: Option<String>,
-    /// How long it took.
+    /// The duration of the task.
     pub took: Duration,
 }
 
 impl TaskOutcome {
-    /// Whether the task succeeded: it found no differences and processed every item.
+    /// Returns whether the task found no differences and processed every item.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.problems == 0
     }
 
-    /// 0 if the task succeeded, 1 if it has problems to report.
+    /// Returns 0 if the task succeeded, 1 if it has problems to report.
     #[must_use]
     pub fn code(&self) -> ExitCode {
         if self.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

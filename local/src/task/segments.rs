@@ -1,4 +1,4 @@
-//! All segments of an order, each a loop of invocations: [`run`].
+//! Runs all segments of a task, each as a loop of invocations: [`run`].
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use maintenance::TaskError;
@@ -6,10 +6,11 @@ use maintenance::task::TaskResponse;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-/// As many as the state machine goes about at once.
+/// The number of segments that run concurrently, the same as in the state machine.
 const MAX_CONCURRENT_SEGMENTS: usize = 10;
 
-/// Invokes until every segment is done, and once more for the sum, which it answers. Tells each answer on the way.
+/// Invokes the function until every segment is done, then once more for the sum, which is returned. Passes the response
+/// of each invocation except the last to `tell`.
 pub(super) async fn run(
     order: &Map<String, Value>,
     segments: u32,
@@ -42,6 +43,6 @@ async fn run_segment(
 }
 
 fn raw(order: &impl serde::Serialize) -> Box<RawValue> {
-    // An order is of texts and numbers: there is nothing that JSON cannot write.
+    // A request contains only texts and numbers, so it can always be written as JSON.
     to_raw_value(order).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What a task works on: a `local` that runs, or the data folder of one that does not.
+//! Target of a task: a running `local`, or the data folder of a stopped one.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -13,26 +13,26 @@ use crate::stack::{self, LocalStack, StackOptions, StartError};
 use crate::template::SamTemplate;
 use crate::tier::TierUrls;
 
-/// The ports of a `local` that runs.
+/// The ports of a running `local`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StackPorts {
-    /// The API's.
+    /// The port of the API.
     pub api: u16,
-    /// The tables'.
+    /// The port of DynamoDB.
     pub dynamodb: u16,
-    /// The buckets'.
+    /// The port of S3.
     pub s3: u16,
 }
 
-/// What a task works on.
+/// The stack that a task works on.
 pub enum TaskTarget {
-    /// What listens there, by the names of this template, and the servers of its tiers.
+    /// The stack that listens on these ports, with the names of this template and the servers of its tiers.
     Running(StackPorts, PathBuf, TierUrls),
-    /// A stack of its own, with these options; it is gone after.
+    /// A stack that is started with these options for the task and stopped afterwards.
     Own(Box<StackOptions>),
 }
 
-/// The function, and what must be stopped once it has done its work.
+/// The maintenance function, and the stack to stop after the task if it was started for the task.
 pub(super) struct ConnectedTarget {
     pub(super) maintenance: MaintenanceHandler,
     pub(super) failure_bucket: String,
@@ -82,7 +82,8 @@ impl ConnectedTarget {
     }
 }
 
-/// The function's configuration as the stack has it, and the name of the bucket that reports go to.
+/// Returns the function's configuration in the stack's environment, and the name of the bucket that reports are written
+/// to.
 fn config(template: &SamTemplate) -> Result<(MaintenanceConfig, String), RunTaskError> {
     let function = template.functions.iter().find(|function| function.name == maintenance::config::FUNCTION);
     let function = function.ok_or(RunTaskError::NoFunction)?;

@@ -1,4 +1,4 @@
-//! A task is run to its end: its loop, what is said of it, and all of it on a stack.
+//! Tests of `local task`: the loop of invocations, the output, and complete tasks on a stack.
 
 use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ fn progress(counts: &[(&str, usize)]) -> TaskProgress {
     progress
 }
 
-/// The answer to a payload as the function would give it, if each segment took so many turns.
+/// Returns the function's response to a payload if each segment takes `turns` invocations.
 fn answer(payload: &RawValue, turns: u32) -> TaskResponse {
     let told: Value = serde_json::from_str(payload.get()).unwrap();
     let number = |value: &Value| u32::try_from(value.as_u64().unwrap_or_default()).unwrap();
