@@ -1,14 +1,14 @@
-//! DynamoDB and DynamoDB Streams on this machine: the dynoxide engine, served on a listener of ours.
+//! DynamoDB and DynamoDB Streams on this machine: the dynoxide engine behind an HTTP front of this crate.
 //!
-//! Without a data folder the engine is held in memory and forgotten. With one, its file `dynamodb.sqlite` keeps the
-//! tables, and a folder that another process uses, a file that is damaged, and a table that no longer has the
-//! template's shape are each refused before anything is written.
+//! Without a data folder the database is in memory and is lost at the end. With a data folder it is stored in the
+//! folder's file `dynamodb.sqlite`. A folder that another process uses, a corrupt file, and a table whose schema
+//! differs from the template's are each rejected before anything is written.
 //!
-//! The engine's own server listens on a second port, and a front on ours answers what it does not, streams above all
-//! (`front`, `streams`).
+//! The engine's own server listens on a second port. The front on the public port forwards requests to it and
+//! implements the operations that it lacks or that differ from AWS, above all those of streams (`front`, `streams`).
 //!
-//! Two things differ from AWS and are the stream pump's to absorb: a stream has one shard that never closes, and TTL removes
-//! items only when [`DynamoDbEngine::sweep_ttl`] is called (`ttl`).
+//! Two differences from AWS remain, which the event source mapping simulator handles: a stream has one shard that never
+//! closes, and TTL removes items only when [`DynamoDbEngine::sweep_ttl`] is called (`ttl`).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,47 +30,47 @@ mod schema;
 mod streams;
 mod ttl;
 
-/// How long a stop waits for requests under way before it cuts them off.
+/// Time limit for requests in progress at a stop; afterwards they are cut off.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// Why the DynamoDB engine does not start or does not do what it was asked.
+/// An error of starting or using the DynamoDB engine.
 #[derive(Debug, thiserror::Error)]
 pub enum DynamoDbEngineError {
-    /// The folder cannot be made, read or written.
+    /// The folder cannot be created, read or written.
     #[error("data folder {}: {source}: choose another with --data", path.display())]
     Folder {
         /// The folder, or the file in it.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Another process holds the folder.
+    /// Another process uses the folder.
     #[error("data folder {} is in use by another local: stop that one, or choose another with --data", .0.display())]
     InUse(PathBuf),
-    /// The file is not an engine's database, or a damaged one.
+    /// The file is not a database of the engine, or is corrupt.
     #[error("data file {} is {reason}; nothing was written: move it away, or choose another folder with --data", path.display())]
     Unusable {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with the file.
         reason: String,
     },
-    /// A table of the data folder has not the template's shape.
+    /// The schema of a table in the data folder differs from the template's.
     #[error(
         "table {table} in the data folder has {found}, the template wants {wanted}: choose another folder with --data"
     )]
     OtherShape {
         /// The local table name.
         table: String,
-        /// What the folder holds.
+        /// The schema in the data folder.
         found: String,
-        /// What the template says.
+        /// The schema in the template.
         wanted: String,
     },
-    /// The engine refused a table or failed.
+    /// The engine rejected a table or failed.
     #[error("dynamodb engine: {0}")]
     Engine(String),
-    /// The listener has no address.
+    /// The listener's socket address cannot be determined.
     #[error("dynamodb listener: {0}")]
     Listener(std::io::Error),
 }
@@ -87,25 +87,25 @@ impl From<rusqlite::Error> for DynamoDbEngineError {
     }
 }
 
-/// A running engine. Dropping it stops it too, without waiting.
+/// A running engine. Dropping it also stops it, without waiting.
 pub struct DynamoDbEngine {
     endpoint: String,
     database: Database,
-    /// A second connection, for TTL.
+    /// A second connection to the database, for TTL.
     second: Arc<Mutex<Storage>>,
     stop: oneshot::Sender<()>,
-    /// The front, and behind it the engine's own server.
+    /// The task that runs the front and the engine's own server behind it.
     server: JoinHandle<()>,
-    /// The data folder's lock, held until the database is closed.
+    /// The lock of the data folder, held until the database is closed.
     held: Option<std::fs::File>,
 }
 
 impl DynamoDbEngine {
-    /// Serves a new in-memory database on `listener`, or the one kept in the folder `data`.
+    /// Serves on `listener` a new in-memory database, or the one in the folder `data`.
     ///
     /// # Errors
     ///
-    /// An [`DynamoDbEngineError`] if the folder is unusable, in use, or holds a damaged file.
+    /// A [`DynamoDbEngineError`] if the folder cannot be used, is in use, or contains a corrupt file.
     pub async fn start(listener: TcpListener, data: Option<&Path>) -> Result<Self, DynamoDbEngineError> {
         let address = listener.local_addr().map_err(DynamoDbEngineError::Listener)?;
         let folder = data.map(Path::to_path_buf);
@@ -125,7 +125,7 @@ impl DynamoDbEngine {
         let shared = database.clone();
         let server = tokio::spawn(async move {
             let behind = dynoxide::server::serve_with_shutdown(behind, shared, async {
-                // A front that was dropped has nobody behind it to ask.
+                // The sender is dropped when the front has ended: no more requests will arrive then.
                 let _ = ended.await;
             });
             let front = async {
@@ -140,41 +140,42 @@ impl DynamoDbEngine {
         Ok(Self { endpoint: format!("http://{address}"), database, second, stop, server, held })
     }
 
-    /// The URL that SDKs take as their DynamoDB (and streams) endpoint.
+    /// Returns the URL that SDKs use as their DynamoDB (and streams) endpoint.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// Creates the tables with their indexes, streams and TTL. A table that exists with the same shape is left
-    /// alone, so that a data folder can be opened again.
+    /// Creates the tables with their indexes, streams and TTL. An existing table with the same schema is left
+    /// unchanged, so that a data folder can be opened again.
     ///
     /// # Errors
     ///
-    /// [`DynamoDbEngineError::OtherShape`] if a kept table differs from the template, [`DynamoDbEngineError::Engine`] if the engine
-    /// refuses one.
+    /// [`DynamoDbEngineError::OtherShape`] if an existing table differs from the template,
+    /// [`DynamoDbEngineError::Engine`] if the engine rejects a table.
     pub fn create_tables(&self, tables: &[TableResource]) -> Result<(), DynamoDbEngineError> {
         tables.iter().try_for_each(|table| schema::create(&self.database, table))
     }
 
-    /// Removes every item whose TTL is past at `now`, as DynamoDB does by and by, and answers how many.
+    /// Removes every item whose TTL has passed at `now`, as DynamoDB does eventually, and returns the number of removed
+    /// items.
     ///
     /// # Errors
     ///
     /// [`DynamoDbEngineError::Engine`] if the engine fails.
     pub async fn sweep_ttl(&self, now: OffsetDateTime) -> Result<usize, DynamoDbEngineError> {
         let second = Arc::clone(&self.second);
-        // The sweep waits for the engine's writes: not on the runtime's thread.
+        // The deletion waits for the engine's writes, so it must not block a thread of the runtime.
         let swept = tokio::task::spawn_blocking(move || {
             ttl::sweep(&second.lock().unwrap_or_else(PoisonError::into_inner), now)
         });
         swept.await.map_err(|panic| DynamoDbEngineError::Engine(panic.to_string()))?
     }
 
-    /// Stops serving, lets requests under way finish, and closes the database.
+    /// Stops serving, waits for requests in progress, and closes the database.
     pub async fn stop(self) {
         let Self { database, second, stop, mut server, held, .. } = self;
-        // The server may have ended by itself: there is nothing to stop then.
+        // The server may already have ended: there is nothing to stop then.
         let _ = stop.send(());
         if tokio::time::timeout(STOP_WITHIN, &mut server).await.is_err() {
             server.abort();

@@ -1,12 +1,13 @@
-//! Lambda's event source mapping in small, in two layers.
+//! Simulator of Lambda's event source mapping, in two layers.
 //!
-//! [`state`] decides: pure, deterministic, without a clock of its own, over records of any type. It cuts batches,
-//! reads answers, splits, retries, gives up and keeps the checkpoints; it serves simulators as well as this process.
-//! [`EventSourceMapping`] does: it polls one table's stream with the official SDK, makes Lambda's event JSON of the records,
-//! filters, invokes a function (in this process or over HTTP) and writes what was given up to the on-failure bucket.
+//! [`state`] decides: it is pure and deterministic, takes the time as an argument, and accepts records of any type. It
+//! forms batches, interprets responses, splits, retries and discards batches, and maintains the checkpoints.
+//! Simulations use it as well as this process. [`EventSourceMapping`] does the I/O: it polls the stream of one table
+//! with the official SDK, encodes the records as Lambda's event JSON, filters them, invokes a function (in this process
+//! or over HTTP), and writes discarded batches to the on-failure bucket.
 //!
-//! Every setting is the template's. Two things differ from AWS: windows may be capped (see
-//! [`settings::MappingSettings::of`]), and the back-off between retries is short, since somebody sits in front of it.
+//! All settings are the template's. Two things differ from AWS: batch windows may be capped (see
+//! [`settings::MappingSettings::of`]), and the back-off between retries is short, since a person waits for the result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,37 +38,37 @@ use reader::ShardReader;
 use settings::MappingSettings;
 use state::{MappingState, ShardId, ShardPosition};
 
-/// What a mapping is made of.
+/// Configuration of a mapping.
 pub struct MappingConfig {
-    /// Its name, in logs, checkpoints and the keys of on-failure objects.
+    /// The name of the mapping in logs, checkpoints and the keys of on-failure objects.
     pub name: String,
-    /// How it delivers.
+    /// The delivery settings.
     pub settings: MappingSettings,
-    /// What it wants.
+    /// The filter that selects records.
     pub filter: RecordFilter,
-    /// The stream it reads.
+    /// The stream that the mapping reads.
     pub stream_arn: String,
-    /// Start with what is written from now on, instead of with the oldest record.
+    /// Start with records that are written from now on, instead of the oldest record.
     pub from_latest: bool,
-    /// A client of that stream.
+    /// A client for the stream.
     pub streams: aws_sdk_dynamodbstreams::Client,
-    /// The function's name.
+    /// The name of the function.
     pub function: String,
     /// The function.
     pub invoke: Arc<dyn StreamFunction>,
-    /// How long an invocation may take.
+    /// The timeout of an invocation.
     pub timeout: Duration,
-    /// Where given-up batches go.
+    /// The destination of discarded batches.
     pub on_failure: Option<FailureDestination>,
-    /// How far a former run got.
+    /// The positions that a former run reached.
     pub from: BTreeMap<ShardId, ShardPosition>,
-    /// Where its checkpoints are kept, if they outlive the process.
+    /// The file for checkpoints, if they are to outlive the process.
     pub checkpoints: Option<CheckpointFile>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// A running mapping. Dropping it ends it too, in the middle of whatever it does.
+/// A running mapping. Dropping it also stops it, without waiting for invocations in flight.
 pub struct EventSourceMapping {
     drains: mpsc::UnboundedSender<oneshot::Sender<()>>,
     stop: oneshot::Sender<()>,
@@ -75,7 +76,7 @@ pub struct EventSourceMapping {
 }
 
 impl EventSourceMapping {
-    /// Starts reading.
+    /// Starts reading the stream.
     #[must_use]
     pub fn start(mapping: MappingConfig) -> Self {
         let reader = ShardReader::new(mapping.streams.clone(), mapping.stream_arn.clone(), mapping.from_latest);
@@ -86,18 +87,19 @@ impl EventSourceMapping {
         Self { drains, stop, task }
     }
 
-    /// Waits until every record that is in the stream now is settled; for ever if a function refuses one for ever.
+    /// Waits until every record that is in the stream now is settled. This never returns if a function rejects a record
+    /// that is retried without limit.
     pub async fn drained(&self) {
         let (done, waiting) = oneshot::channel();
         if self.drains.send(done).is_ok() {
-            // An error means that the pump has stopped: nothing is left to wait for.
+            // An error means that the mapping has stopped: there is nothing left to wait for.
             let _ = waiting.await;
         }
     }
 
     /// Stops delivering, and waits for the invocations in flight.
     pub async fn stop(self) {
-        // An error means that it has stopped by itself.
+        // An error means that the mapping has already ended.
         let _ = self.stop.send(());
         let _ = self.task.await;
     }

@@ -1,8 +1,8 @@
-//! Everything on one machine: [`LocalStack::boot`] reads the template, starts the engines, connects the functions to them
+//! Local stack: [`LocalStack::start`] reads the template, starts the engines, and connects the functions to the engines
 //! and the streams to the functions.
 //!
-//! The order is that of trust: the template is read and every port is bound before anything is opened, and nothing is
-//! written before the data folder was found sound. How a function is connected stands in `wiring`.
+//! Checks come before effects: the template is read and every port is bound before a data folder is opened, and nothing
+//! is written to a data folder before it has been found valid. `wiring` connects the functions.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -35,46 +35,46 @@ use tiers::{EnabledTiers, TierServers};
 pub use wiring::environment;
 use wiring::{FunctionWiring, listed, mount_search_routes, variables};
 
-/// The longest that a batch waits to be filled, unless windows are true.
+/// The longest time that a batch waits for more records, unless the template's windows are used.
 pub const MAX_BATCH_WINDOW: Duration = Duration::from_secs(1);
 
-/// What seals cursors on this machine: no secret, so that they outlive a restart. Without padding, since `cargo lambda`
-/// reads no value with a `=` in it.
+/// The key that seals cursors on this machine. It is not secret and is constant, so that cursors stay valid after a
+/// restart. It has no padding, since `cargo lambda` reads no value that contains a `=`.
 pub const CURSOR_KEYS: &str = "local:bm8gc2VjcmV0OiBmb3IgdGhpcyBtYWNoaW5lIG9ubHk";
 
-/// How to run the stack.
+/// Options of the local stack.
 #[derive(Debug, Clone)]
 pub struct StackOptions {
-    /// The template that says what to run.
+    /// The deployment template.
     pub template: PathBuf,
-    /// Where to keep data; `None` keeps none.
+    /// The data folder; `None` for data in memory.
     pub data: Option<PathBuf>,
-    /// The API's port; 0 is any, here and below.
+    /// The port of the API; 0 selects a free port, as it does for the other ports.
     pub port: u16,
-    /// DynamoDB's port.
+    /// The port of DynamoDB.
     pub dynamodb_port: u16,
-    /// S3's port.
+    /// The port of S3.
     pub s3_port: u16,
-    /// The base URL of functions to invoke instead of those in this process.
+    /// The base URL of functions that are invoked instead of those in this process.
     pub functions: Option<String>,
-    /// How often expired items are removed.
+    /// The interval at which expired items are removed.
     pub expire_every: Duration,
-    /// Wait for batches as long as the template says, instead of a second.
+    /// Use the batch windows of the template instead of at most [`MAX_BATCH_WINDOW`].
     pub true_windows: bool,
-    /// Who lets requests in.
+    /// The authentication mode of the API.
     pub auth: LocalAuth,
-    /// The claims that list a token's scopes; none are the template's.
+    /// The claims that list a token's scopes; `None` for the template's.
     pub scope_claim: Option<String>,
-    /// What stands before each scope; none is the template's.
+    /// The prefix of each scope; `None` for the template's.
     pub scope_prefix: Option<String>,
-    /// Which PostgreSQL the relational tier runs on.
+    /// The PostgreSQL server of the relational tier.
     pub postgres: TierServer,
-    /// Which server the cache tier runs on.
+    /// The server of the cache tier.
     pub cache: TierServer,
 }
 
 impl Default for StackOptions {
-    /// The workspace's own template in memory, on free ports.
+    /// The workspace's own template with data in memory, on free ports.
     fn default() -> Self {
         Self {
             template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../template.yaml"),
@@ -94,85 +94,85 @@ impl Default for StackOptions {
     }
 }
 
-/// Why the stack does not start.
+/// A stack that does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The template cannot be read, or lacks something.
+    /// The template cannot be read, or is incomplete.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// The template has something that this program cannot run.
+    /// The template contains something that this program cannot run.
     #[error("{}: {problem}", path.display())]
     UnsupportedTemplate {
-        /// The template.
+        /// The path of the template.
         path: PathBuf,
-        /// What it is.
+        /// The unsupported part.
         problem: String,
     },
-    /// A port is taken or forbidden.
+    /// A port is in use or not permitted.
     #[error("port {port} cannot be used ({source}): choose another with {option}")]
     Port {
         /// The port.
         port: u16,
-        /// The option that changes it.
+        /// The option that changes the port.
         option: &'static str,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// No temporary folder can be made.
+    /// A temporary folder cannot be created.
     #[error("a temporary folder cannot be made: {0}")]
     Folder(#[source] std::io::Error),
-    /// The DynamoDB engine refused its data or tables.
+    /// The DynamoDB engine rejected its data or tables.
     #[error(transparent)]
     DynamoDb(#[from] dynamodb::DynamoDbEngineError),
-    /// The S3 engine refused its folder.
+    /// The S3 engine rejected its folder.
     #[error(transparent)]
     S3(#[from] s3::S3EngineError),
-    /// A filter cannot be honoured.
+    /// A filter pattern is not supported.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// A mapping's checkpoints cannot be read.
+    /// The checkpoints of a mapping cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A function's environment, as the template has it, is not what the function needs.
+    /// The template's environment of a function is not valid for the function.
     #[error("function {function}: {problems}")]
     Environment {
-        /// The function.
+        /// The name of the function.
         function: String,
-        /// All that is wrong.
+        /// All problems of the environment.
         problems: EnvironmentError,
     },
     /// A function does not start.
     #[error("function {function}: {reason}")]
     Function {
-        /// The function.
+        /// The name of the function.
         function: String,
-        /// Why.
+        /// The reason why it does not start.
         reason: String,
     },
-    /// There is no cache.
+    /// The cache does not start or cannot be reached.
     #[error("--cache: {0}")]
     Cache(#[from] cache::CacheServerError),
-    /// There is no PostgreSQL.
+    /// PostgreSQL does not start.
     #[error("--postgres: {0}")]
     Postgres(#[from] postgres::PostgresServerError),
-    /// Its tables cannot be made.
+    /// The tables in PostgreSQL cannot be created.
     #[error("--postgres: {0}")]
     Tables(String),
-    /// A tier's server would forget what the tables keep.
+    /// A throwaway server would lose its data, while the data folder retains the tables.
     #[error("{option} auto keeps nothing, and --data does: give {option} the URL of a server that keeps its data, too")]
     EphemeralTierWithData {
-        /// The tier's option.
+        /// The option of the tier.
         option: &'static str,
     },
-    /// No token can be verified.
+    /// The authorizer cannot be created.
     #[error(transparent)]
     Authorizer(#[from] AuthorizerError),
-    /// `--functions` is no URL.
+    /// The URL of `--functions` is not valid.
     #[error("--functions: {0}")]
     Functions(#[from] InvokeError),
 }
 
-/// The running stack. Dropping it stops it too, without waiting for anything.
+/// The running stack. Dropping it also stops it, without waiting.
 pub struct LocalStack {
     options: StackOptions,
     template: SamTemplate,
@@ -186,15 +186,15 @@ pub struct LocalStack {
     maintenance: Option<maintenance::config::MaintenanceConfig>,
     urls: TierUrls,
     servers: TierServers,
-    /// Held until the end: without `--data` S3's objects are here.
+    /// The temporary folder of S3's objects, if there is no data folder; it is deleted when this is dropped.
     _objects: Option<TempDir>,
 }
 
 impl LocalStack {
-    /// Starts everything; when it returns, requests are answered and streams are read.
+    /// Starts the stack. When this returns, requests are served and streams are read.
     ///
     /// # Errors
-    /// [`StartError`], one clear line that names what to change.
+    /// [`StartError`] with a one-line message that names what to change.
     pub async fn start(options: StackOptions) -> Result<Self, StartError> {
         let tiers = EnabledTiers::plan(&options)?;
         let mut choices = tiers.urls.choices();
@@ -239,11 +239,11 @@ impl LocalStack {
         if let Some(authorizer) = &authorizer {
             api = Arc::clone(authorizer).layer(api);
         }
-        // Not behind the authorizer: it is Lambda's answer, and not the API's.
+        // Not behind the authorizer, since these routes belong to Lambda's API.
         let environments =
             template.functions.iter().map(|function| (function.name.clone(), variables(function))).collect();
         let api = api.merge(lambda::router(mappings.iter().map(listed).collect(), environments));
-        // Nothing runs before all is known to be sound.
+        // Nothing is started before all parts have been checked.
         let pumps = mappings.into_iter().map(EventSourceMapping::start).collect();
         let front = HttpServer::start(front, api);
         let dynamodb = Arc::new(dynamodb);
@@ -265,43 +265,43 @@ impl LocalStack {
         })
     }
 
-    /// Where the API listens.
+    /// Returns the URL of the API.
     #[must_use]
     pub fn api_url(&self) -> &str {
         &self.api_url
     }
 
-    /// Where DynamoDB listens, its streams too.
+    /// Returns the endpoint of DynamoDB and its streams.
     #[must_use]
     pub fn dynamodb_url(&self) -> &str {
         self.dynamodb.endpoint()
     }
 
-    /// Where S3 listens.
+    /// Returns the endpoint of S3.
     #[must_use]
     pub fn s3_url(&self) -> &str {
         self.s3.endpoint()
     }
 
-    /// A DynamoDB client.
+    /// Returns a DynamoDB client for this stack.
     #[must_use]
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         clients::dynamodb(self.dynamodb_url())
     }
 
-    /// A DynamoDB Streams client.
+    /// Returns a DynamoDB Streams client for this stack.
     #[must_use]
     pub fn streams(&self) -> aws_sdk_dynamodbstreams::Client {
         clients::streams(self.dynamodb_url())
     }
 
-    /// An S3 client.
+    /// Returns an S3 client for this stack.
     #[must_use]
     pub fn s3(&self) -> aws_sdk_s3::Client {
         clients::s3(self.s3_url())
     }
 
-    /// The maintenance function over these engines; nothing if the template has none.
+    /// Returns the maintenance function connected to these engines, or `None` if the template has none.
     #[must_use]
     pub fn maintenance(&self) -> Option<maintenance::MaintenanceHandler> {
         let clients = maintenance::AwsClients {
@@ -314,43 +314,43 @@ impl LocalStack {
         self.maintenance.as_ref().map(|config| maintenance::connect(config, clients))
     }
 
-    /// The PostgreSQL that was started for the relational tier, if one was.
+    /// Returns the PostgreSQL server that was started for the relational tier, if any.
     #[must_use]
     pub fn postgres(&self) -> Option<&postgres::PostgresServer> {
         self.servers.postgres.as_ref()
     }
 
-    /// Where the relational tier's PostgreSQL is, if the tier is on. It may hold a password.
+    /// Returns the URL of the relational tier's PostgreSQL, if the tier is on. It may contain a password.
     #[must_use]
     pub fn postgres_url(&self) -> Option<&str> {
         self.urls.postgres.as_deref()
     }
 
-    /// Where the cache is, if the tier is on. It may hold a password.
+    /// Returns the URL of the cache, if the tier is on. It may contain a password.
     #[must_use]
     pub fn cache_url(&self) -> Option<&str> {
         self.urls.cache.as_deref()
     }
 
-    /// A token for the API, where this program signs them.
+    /// Signs a token for the API, if this program generated the key.
     #[must_use]
     pub fn token(&self, subject: &str, scope: &str) -> Option<String> {
         self.authorizer.as_ref()?.token(subject, scope, Clock::system().now().unix_timestamp())
     }
 
-    /// What is run.
+    /// Returns the template of the stack.
     #[must_use]
     pub fn template(&self) -> &SamTemplate {
         &self.template
     }
 
-    /// How it is run.
+    /// Returns the options of the stack.
     #[must_use]
     pub fn options(&self) -> &StackOptions {
         &self.options
     }
 
-    /// Removes what is expired now, without waiting for the next sweep; answers how many items that were.
+    /// Removes the items that have expired, without waiting for the next interval; returns the number of removed items.
     ///
     /// # Errors
     /// [`dynamodb::DynamoDbEngineError`] if the engine fails.
@@ -358,12 +358,12 @@ impl LocalStack {
         self.dynamodb.sweep_ttl(Clock::system().now()).await
     }
 
-    /// Waits until every mapping has handed over and finished all records that are in the streams now.
+    /// Waits until every mapping has delivered and settled all records that are in the streams now.
     pub async fn wait_until_drained(&self) {
         join_all(self.pumps.iter().map(EventSourceMapping::drained)).await;
     }
 
-    /// Stops in the order of the flow, so that what is under way still finds what it needs.
+    /// Stops the parts in the order of the data flow, so that work in progress can still reach the later parts.
     pub async fn stop(self) {
         self.front.stop().await;
         self.expiry.stop().await;
@@ -383,7 +383,7 @@ async fn bind(port: u16, option: &'static str) -> Result<(TcpListener, SocketAdd
     Ok((listener, address))
 }
 
-/// Where S3's objects are, and the temporary folder around them if they are not to be kept.
+/// Returns the folder of S3's objects, and its temporary parent folder if there is no data folder.
 fn object_folder(data: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), StartError> {
     if let Some(data) = data {
         return Ok((data.join("s3"), None));

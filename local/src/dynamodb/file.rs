@@ -1,11 +1,12 @@
-//! Where the engine keeps its rows: opened safely, and with what its stream table lacks.
+//! Database file of the engine: opens it safely, and adds indexes and triggers that the engine's stream table lacks.
 //!
-//! dynoxide asks for the highest sequence number of a table on every streamed write and sorts the stream by number
-//! on every read, both by an expression that no index of its own covers: a write costs as much as the stream is
-//! long. Two expression indexes cure it. And it keeps the records of a stream that is no more, and would give them as those
-//! of the next stream of a table with that name; two triggers end them with their stream. All are made over a second
-//! connection, which is why the in-memory database lives in the engine's `memdb` file system: there a second connection of
-//! the process reaches it by name. TTL's sweep has such a connection, too.
+//! dynoxide queries the highest sequence number of a table on every streamed write and sorts the stream by number on
+//! every read, both by an expression that none of its own indexes covers, so the cost of a write grows with the length
+//! of the stream. Two expression indexes fix this. The engine also retains the records of a stream that no longer
+//! exists and would return them as records of the next stream of a table with the same name; two triggers delete them
+//! together with their stream. The indexes and triggers are created over a second connection. Therefore the in-memory
+//! database uses SQLite's `memdb` file system, in which a second connection of the process can open it by name. TTL
+//! also uses a second connection.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -17,9 +18,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::DynamoDbEngineError;
 
-/// The database's name in a data folder.
+/// The name of the database file in a data folder.
 const FILE: &str = "dynamodb.sqlite";
-/// The name of the file whose lock says that a data folder is in use.
+/// The name of the file whose lock marks a data folder as in use.
 const LOCK: &str = "lock";
 
 const ADDED: &str = "
@@ -33,14 +34,14 @@ const ADDED: &str = "
         WHEN OLD.stream_label IS NOT NEW.stream_label
         BEGIN DELETE FROM _stream_records WHERE table_name = OLD.table_name; END;";
 
-/// A stream keeps its records for 24 hours; the engine keeps them for ever. The newest record of a table stays, so
-/// that the next sequence number is above it whatever the clock says.
+/// DynamoDB retains stream records for 24 hours, the engine retains them forever. The newest record of a table is not
+/// deleted, so that the next sequence number is higher regardless of the clock.
 const RETENTION: &str = "
     DELETE FROM _stream_records
     WHERE created_at < unixepoch() - 24 * 60 * 60
       AND id NOT IN (SELECT MAX(id) FROM _stream_records GROUP BY table_name)";
 
-/// Opens a new database that only this process's memory holds, and a second connection to it.
+/// Opens a new database in the memory of this process, and a second connection to it.
 pub(super) fn memory() -> Result<(Database, Storage), DynamoDbEngineError> {
     static OPENED: AtomicU64 = AtomicU64::new(0);
     let name = format!("file:/millrace-{}?vfs=memdb", OPENED.fetch_add(1, Ordering::Relaxed));
@@ -49,7 +50,7 @@ pub(super) fn memory() -> Result<(Database, Storage), DynamoDbEngineError> {
     Ok((database, Storage::new(&name)?))
 }
 
-/// Opens the database of a data folder, made if it is not there, and a second connection to it, and locks the folder.
+/// Locks a data folder and opens its database, which is created if it does not exist, and a second connection to it.
 pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), DynamoDbEngineError> {
     let at = |path: &Path| {
         let path = path.to_path_buf();
@@ -65,7 +66,7 @@ pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), DynamoDbE
             return Err(DynamoDbEngineError::Folder { path: lock_path, source });
         }
     }
-    // Absolute, since SQLite reads a relative name that starts with `file:` as a URI.
+    // An absolute path, since SQLite parses a relative name that starts with `file:` as a URI.
     let path = std::path::absolute(folder.join(FILE)).map_err(at(folder))?;
     let unusable = |reason: String| DynamoDbEngineError::Unusable { path: path.clone(), reason };
     let name = path.to_str().ok_or_else(|| unusable("at a path that is not UTF-8".to_owned()))?;
@@ -73,8 +74,8 @@ pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), DynamoDbE
         inspect(&path).map_err(unusable)?;
     }
     let database = Database::new(name).map_err(|error| unusable(format!("refused by the engine: {error}")))?;
-    // The engine's name for `synchronous = NORMAL`: its default waits for the disk at every write. With the write-ahead
-    // log that it keeps, a power cut may then cost the last writes, and never the file.
+    // This is the engine's name for `synchronous = NORMAL`; its default waits for the disk on every write. Since the
+    // engine uses a write-ahead log, a power failure may then lose the last writes, but never corrupts the file.
     database.disable_bulk_loading()?;
     let second = Connection::open(&path)?;
     second.execute_batch(ADDED)?;
@@ -90,8 +91,8 @@ fn holds_bytes(path: &Path) -> Result<bool, DynamoDbEngineError> {
     }
 }
 
-/// Looks at an existing file without writing to it, before the engine does: a damaged or foreign file must stay
-/// as it is, for whoever wants to save what is in it.
+/// Checks an existing file without writing to it, before the engine opens it: a corrupt file or another program's file
+/// must stay unchanged, so that its content can still be recovered.
 fn inspect(path: &Path) -> Result<(), String> {
     let foreign = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => "not a database".to_owned(),

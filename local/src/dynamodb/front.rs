@@ -1,7 +1,7 @@
-//! What stands before the engine's own server: operations that it does not know, or does not answer as AWS does.
+//! HTTP front of the engine's own server: implements operations that the engine lacks or whose results differ from AWS.
 //!
-//! Streams are answered here ([`super::streams`]), and so is whether a table has backups. Descriptions of tables pass with
-//! their stream's label rewritten, everything else as it is.
+//! Operations on streams are implemented in [`super::streams`], and `DescribeContinuousBackups` here. Descriptions of
+//! tables are returned with the stream's label rewritten; all other requests and responses are forwarded unchanged.
 
 use std::convert::Infallible;
 
@@ -22,10 +22,10 @@ use super::streams;
 
 const PREFIX: &str = "DynamoDB_20120810.";
 const JSON: &str = "application/x-amz-json-1.0";
-/// The engine's checksum of a body.
+/// The header with the engine's checksum of a body.
 const CRC32: &str = "x-amz-crc32";
 
-/// An error as it is answered.
+/// An error response.
 struct ErrorResponse {
     status: StatusCode,
     json: String,
@@ -48,7 +48,7 @@ impl ErrorResponse {
     }
 }
 
-/// A front to the engine's server at an address.
+/// The front of the engine's server at an authority.
 #[derive(Clone)]
 pub(super) struct EngineFront {
     database: Database,
@@ -63,7 +63,7 @@ impl EngineFront {
         Self { database, engine, client: Client::builder(TokioExecutor::new()).build(connector) }
     }
 
-    /// Answers a request.
+    /// Handles a request.
     pub(super) async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
         let answer = if let Some(operation) = target.strip_prefix(streams::PREFIX) {
@@ -115,7 +115,7 @@ impl EngineFront {
     }
 }
 
-/// A description of a table, with its stream's label in the form of AWS's.
+/// Returns a description of a table with its stream's label in AWS's format.
 async fn relabelled(answer: Response<Body>) -> Response<Body> {
     let (mut parts, body) = answer.into_parts();
     let body = match body.collect().await {
@@ -132,11 +132,11 @@ async fn relabelled(answer: Response<Body>) -> Response<Body> {
     Response::from_parts(parts, Body::from(body))
 }
 
-/// Whether a table has backups: none has.
+/// Returns the backup description of a table: backups are always disabled.
 fn backups(database: &Database, body: &[u8]) -> Result<Value, ErrorResponse> {
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
     let name = request["TableName"].as_str().unwrap_or_default();
-    // A table may be named by its ARN, too.
+    // The request may also name the table by its ARN.
     let name = name.rsplit_once(":table/").map_or(name, |(_, name)| name);
     if database.get_table_metadata(name)?.is_none() {
         let kind = "com.amazonaws.dynamodb.v20120810#TableNotFoundException";

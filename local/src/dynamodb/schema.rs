@@ -1,4 +1,4 @@
-//! From the template's table to the engine's, and whether a kept table still is the template's.
+//! Table schemas: creates the template's tables in the engine, and compares existing tables with the template.
 
 use dynoxide::Database;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::DynamoDbEngineError;
 use crate::template::{KeyDefinition, TableResource};
 
-/// Creates the table, or finds it as the template wants it.
+/// Creates the table, or checks that the existing one has the template's schema.
 pub(super) fn create(database: &Database, table: &TableResource) -> Result<(), DynamoDbEngineError> {
     if database.get_table_metadata(&table.name)?.is_some() {
         compare(database, table)?;
@@ -52,7 +52,7 @@ fn keys(keys: &[KeyDefinition]) -> Value {
     keys.iter().map(|key| json!({"AttributeName": key.name, "KeyType": key.role})).collect()
 }
 
-/// Both sides in the words of a table's description, cut down to what the template decides.
+/// Compares both schemas in the format of `DescribeTable`, reduced to the properties that the template defines.
 fn compare(database: &Database, table: &TableResource) -> Result<(), DynamoDbEngineError> {
     let described = database.describe_table(request(json!({"TableName": table.name}))?)?;
     let described = serde_json::to_value(&described).map_err(|error| DynamoDbEngineError::Engine(error.to_string()))?;
@@ -116,7 +116,7 @@ fn switch_ttl(database: &Database, table: &TableResource) -> Result<(), DynamoDb
     }
 }
 
-/// The engine's requests are made from the JSON that DynamoDB's API takes: it validates that form in full.
+/// Converts JSON of DynamoDB's API to a request of the engine, which validates requests in this format completely.
 fn request<R: serde::de::DeserializeOwned>(request: Value) -> Result<R, DynamoDbEngineError> {
     serde_json::from_value(request).map_err(|error| DynamoDbEngineError::Engine(error.to_string()))
 }

@@ -1,8 +1,9 @@
-//! DynamoDB Streams as AWS answers them, over the engine's own stream.
+//! DynamoDB Streams API with AWS's formats, over the engine's own stream.
 //!
-//! The engine's label is an epoch, its shard's name is shorter than clients take, its description has no key schema, and it
-//! takes any label for a stream's present one. Here a label is the time in the form of AWS's, a shard's name is made of the
-//! stream's label and table, and an ARN or iterator of a stream that is no more is refused.
+//! In the engine a stream's label is an epoch, the name of a shard is shorter than clients accept, the description of a
+//! stream lacks the key schema, and any label is accepted for a table's current stream. Here a label is a timestamp in
+//! AWS's format, the name of a shard is derived from the stream's label and table, and the ARN or iterator of a stream
+//! that no longer exists is rejected.
 
 use dynoxide::actions::get_records::GetRecordsRequest;
 use dynoxide::actions::get_shard_iterator::GetShardIteratorRequest;
@@ -13,16 +14,16 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// What starts the name of an operation on streams, in the header that names it.
+/// The prefix of a streams operation in the `x-amz-target` header.
 pub(super) const PREFIX: &str = "DynamoDBStreams_20120810.";
 
-/// Between a stream's ARN and the engine's iterator, in an iterator.
+/// The separator between a stream's ARN and the engine's iterator in an iterator of this API.
 const OF_STREAM: &str = "|1|";
 
-/// The least number that a record can have.
+/// The smallest sequence number that a record can have.
 const FIRST: &str = "100000000000000000001";
 
-/// A table's stream as it is now.
+/// The current stream of a table.
 struct TableStream {
     table: TableMetadata,
     label: String,
@@ -36,7 +37,7 @@ impl TableStream {
         Some(Self { table, label, arn })
     }
 
-    /// The stream that an ARN names, if it is the table's present one.
+    /// Returns the stream with this ARN if it is the current stream of its table.
     fn named(database: &Database, arn: &str) -> Result<Self, DynoxideError> {
         let table = arn.split_once(":table/").and_then(|(_, rest)| rest.split('/').next());
         let table = table.map(|table| database.get_table_metadata(table)).transpose()?.flatten();
@@ -45,10 +46,10 @@ impl TableStream {
         })
     }
 
-    /// The name of its one shard: as long as AWS's, and another for each stream.
+    /// Returns the name of the stream's one shard, which is as long as AWS's and unique to the stream.
     fn shard(&self) -> String {
         let digits: String = self.label.chars().filter(char::is_ascii_digit).collect();
-        // FNV-1a: any spread of names does.
+        // FNV-1a; any hash that distributes table names is sufficient.
         let hash = self
             .table
             .table_name
@@ -58,7 +59,7 @@ impl TableStream {
     }
 }
 
-/// The answer to an operation on streams.
+/// Runs an operation on streams.
 pub(super) fn answer(database: &Database, operation: &str, body: &[u8]) -> Result<Value, DynoxideError> {
     match operation {
         "ListStreams" => list(database, body),
@@ -94,7 +95,7 @@ fn describe(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
         description["Shards"] = json!([]);
     } else if let Some(described) = description["Shards"].get_mut(0) {
         described["ShardId"] = json!(shard);
-        // The shard is open, and numbers begin before its first record.
+        // The shard is open, and its range of sequence numbers starts before its first record.
         let first = described["SequenceNumberRange"]["StartingSequenceNumber"].take();
         let first = if first.is_null() { json!(FIRST) } else { first };
         described["SequenceNumberRange"] = json!({"StartingSequenceNumber": first});
@@ -125,7 +126,7 @@ fn read(database: &Database, body: &[u8]) -> Result<Value, DynoxideError> {
     let mut answer = value(&database.get_records(request)?)?;
     wrap(&mut answer["NextShardIterator"], &stream.arn);
     for record in answer["Records"].as_array_mut().into_iter().flatten() {
-        // The engine spells an event of Lambda's, AWS's stream the same in capitals.
+        // The engine uses the member names of Lambda's events; those of DynamoDB Streams are capitalized.
         if let Some(identity) = record.get_mut("userIdentity") {
             *identity = json!({"Type": identity["type"].take(), "PrincipalId": identity["principalId"].take()});
         }
@@ -139,7 +140,7 @@ fn wrap(iterator: &mut Value, arn: &str) {
     }
 }
 
-/// Puts labels, in ARNs and by themselves, in the form of AWS's: in whatever part of an answer about tables or streams.
+/// Rewrites stream labels, alone and within ARNs, to AWS's format in any part of a response about tables or streams.
 pub(super) fn relabel(answer: &mut Value) {
     match answer {
         Value::Object(members) => {
@@ -166,7 +167,7 @@ pub(super) fn relabel(answer: &mut Value) {
     }
 }
 
-/// The engine's label, `<seconds>.<nanoseconds>`, as AWS writes one.
+/// Converts the engine's label, `<seconds>.<nanoseconds>`, to AWS's format.
 fn iso(label: &str) -> Option<String> {
     let (seconds, nanos) = label.split_once('.')?;
     let time = OffsetDateTime::from_unix_timestamp(seconds.parse().ok()?).ok()?.replace_nanosecond(nanos.parse().ok()?);

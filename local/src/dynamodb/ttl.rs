@@ -1,8 +1,9 @@
-//! TTL as DynamoDB's: a sweep that removes what AWS removes, and nothing else.
+//! TTL deletion with DynamoDB's rules: removes exactly the items that DynamoDB removes.
 //!
-//! The engine's own sweep reads whole numbers only and knows no item that is too old, so it is not used. This one judges by
-//! [`ExpiresAt::of_stored`], the rule by which the API takes a record for absent. It goes over a second connection, in
-//! transactions of the engine's form: an item leaves its table, its indexes and, as a removal by the service, the stream at once.
+//! The engine's own TTL deletion accepts only integers and has no limit for timestamps too far in the past, so it is
+//! not used. This module decides by [`ExpiresAt::of_stored`], the same rule by which the API treats a record as absent.
+//! It uses a second connection and transactions like the engine's own: each removes an item from its table and its
+//! indexes and, if the table has a stream, adds a removal by the service to the stream.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +15,9 @@ use time::OffsetDateTime;
 
 use super::DynamoDbEngineError;
 
-/// Who removes, as the stream's records say.
+/// The user identity of a removal by TTL in stream records.
 const SERVICE: &str = r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#;
-/// Rows that are read at once.
+/// The number of rows that are read at once.
 const PAGE: usize = 100;
 
 #[derive(Deserialize)]
@@ -31,7 +32,7 @@ struct TtlIndex {
     name: String,
 }
 
-/// A table whose items expire.
+/// A table with TTL.
 struct ExpiringTable {
     table: TableMetadata,
     attribute: String,
@@ -53,7 +54,7 @@ impl ExpiringTable {
         Ok(attribute.map(|attribute| Self { table, attribute, keys, global_indexes, local_indexes }))
     }
 
-    /// The item, if TTL removes it at `now`.
+    /// Returns the item if TTL removes it at `now`.
     fn expired(&self, json: &str, now: OffsetDateTime) -> Option<Item> {
         let item: Item = serde_json::from_str(json).ok()?;
         match item.get(&self.attribute) {
@@ -83,7 +84,7 @@ impl ExpiringTable {
                         removed += usize::from(is_removed);
                     }
                     Err(error) => {
-                        // The error that is told is the one that came first.
+                        // The first error is returned; one of the rollback is ignored.
                         let _ = storage.rollback();
                         return Err(error);
                     }
@@ -96,7 +97,7 @@ impl ExpiringTable {
         }
     }
 
-    /// Within a transaction: the item may have been written since it was read.
+    /// Removes an item within a transaction, if it is still expired: it may have been written since it was read.
     fn remove(
         &self,
         storage: &Storage,
@@ -138,7 +139,7 @@ impl ExpiringTable {
     }
 }
 
-/// Removes every item that TTL removes at `now`, and answers how many.
+/// Removes every item that TTL removes at `now`, and returns the number of removed items.
 pub(super) fn sweep(storage: &Storage, now: OffsetDateTime) -> Result<usize, DynamoDbEngineError> {
     let mut removed = 0;
     for table in storage.list_ttl_enabled_tables()? {

@@ -1,7 +1,8 @@
-//! How far a mapping got, kept beside the data it read: [`CheckpointFile`].
+//! Checkpoints of a mapping, stored next to the data that it reads: [`CheckpointFile`].
 //!
-//! Replaying a stream from its beginning would be safe for a replica (its writes are guarded), but differently cut
-//! batches would repeat rows in further archive objects. So what is settled is written down after every batch.
+//! Reading a stream again from its beginning would be safe for a replica (its writes are conditional), but batches with
+//! different boundaries would write rows again to further archive objects. Therefore the checkpoints are saved after
+//! every batch.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -20,7 +21,7 @@ pub struct CheckpointError {
     reason: String,
 }
 
-/// The file of one mapping.
+/// The checkpoint file of one mapping.
 #[derive(Debug)]
 pub struct CheckpointFile {
     path: PathBuf,
@@ -41,7 +42,7 @@ struct ShardCheckpoint {
 }
 
 impl CheckpointFile {
-    /// The file of the mapping with this name in a folder, which need not exist yet.
+    /// Returns the file of the mapping with this name in a folder, which may not exist yet.
     #[must_use]
     pub fn new(folder: &Path, mapping: &str) -> Self {
         Self { path: folder.join(format!("{mapping}.json")) }
@@ -51,10 +52,11 @@ impl CheckpointFile {
         CheckpointError { path: self.path.clone(), reason: reason.to_string() }
     }
 
-    /// What was kept for this stream; nothing if there is no file, or it is of an earlier stream of the table.
+    /// Loads the checkpoints of this stream; they are empty if there is no file, or if it belongs to an earlier stream
+    /// of the table.
     ///
     /// # Errors
-    /// [`CheckpointError`] if the file is there and cannot be read.
+    /// [`CheckpointError`] if the file exists and cannot be read.
     pub fn load(&self, stream: &str) -> Result<BTreeMap<ShardId, ShardPosition>, CheckpointError> {
         let text = match std::fs::read_to_string(&self.path) {
             Ok(text) => text,
@@ -79,7 +81,8 @@ impl CheckpointFile {
             .map_err(|error| self.fault(format_args!("is damaged ({error})")))
     }
 
-    /// Replaces what was kept: the new content is whole on the disk before it takes the old one's place.
+    /// Replaces the checkpoints. The new content is written completely to another file, which then replaces the old
+    /// one.
     ///
     /// # Errors
     /// [`CheckpointError`] if the folder or the file cannot be written.

@@ -1,6 +1,6 @@
-//! Runs one mapping: reads, asks the machine, does what it says, and tells it what came of it.
+//! Driver of one mapping: reads the stream, performs the actions of the state machine, and reports their results to it.
 //!
-//! Reading and deciding happen on one task, so the machine needs no lock; invocations run beside it.
+//! Reading and deciding run on one task, so the state machine needs no lock; invocations run concurrently with them.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -25,28 +25,28 @@ use super::state::{ActionId, ActionKind, MappingAction, MappingState, RecordEntr
 use super::{MappingConfig, event};
 use crate::lambda::request_id;
 
-/// How often an idle stream is asked for records: what a write's replication waits for at most.
+/// The interval at which an idle stream is polled, which is also the longest time until a written record is read.
 const POLL_EVERY: Duration = Duration::from_millis(50);
-/// How often the list of shards is read.
+/// The interval at which the list of shards is read.
 const SHARDS_EVERY: Duration = Duration::from_secs(5);
-/// The wait after a failed read.
+/// The delay after a failed read.
 const AFTER_FAULT: Duration = Duration::from_secs(1);
-/// How long a stop waits for invocations in flight: what they did not finish comes again after a restart.
+/// Time limit for invocations in flight at a stop; the records of unfinished ones are redelivered after a restart.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// A record's event JSON, as an element of `Records`.
 type RecordJson = Arc<str>;
 
-/// What a task that did a step brings back.
+/// The result of a task that performed an action.
 enum TaskResult {
     Answered(ActionId, Option<FunctionResponse>),
     Recorded(ActionId, bool),
 }
 
-/// Somebody who waits for all that was in the stream when it was asked.
+/// A caller that waits until all records that were in the stream at the time of the call are settled.
 struct DrainRequest {
     done: oneshot::Sender<()>,
-    /// How far each shard must be settled; unknown until every shard was read to its end.
+    /// The position that each shard must reach; `None` until every shard has been read to its end.
     until: Option<BTreeMap<ShardId, Option<SequenceNumber>>>,
 }
 
@@ -92,7 +92,7 @@ impl MappingDriver {
             self.serve_drains();
             let wake_at = self.wake_at();
             tokio::select! {
-                // Dropped or told: both mean stop.
+                // A message and a dropped sender both mean stop.
                 _ = &mut stopped => break,
                 Some(done) = asked.recv() => {
                     self.drains.push(DrainRequest { done, until: None });
@@ -113,7 +113,7 @@ impl MappingDriver {
         self.save();
     }
 
-    /// Each step has a thread of its own while it lasts: a function's future lives on one thread, here as on Lambda.
+    /// Each action runs on its own thread: a function's future stays on one thread, as on Lambda.
     fn start(&mut self, step: MappingAction<RecordJson>) {
         let (mapping, runtime) = (Arc::clone(&self.mapping), tokio::runtime::Handle::current());
         self.tasks.spawn_blocking(move || runtime.block_on(perform(&mapping, &step)));
@@ -130,12 +130,12 @@ impl MappingDriver {
         match done {
             Ok(TaskResult::Answered(ticket, answer)) => drop(self.machine.answer(ticket, answer.as_ref(), now)),
             Ok(TaskResult::Recorded(ticket, done)) => drop(self.machine.discard_completed(ticket, done, now)),
-            // Panics are caught inside the task, and nobody aborts it.
+            // Panics are caught inside the task, and no code aborts it.
             Err(error) => tracing::error!(mapping = self.mapping.name, %error, "an invocation's task was lost"),
         }
     }
 
-    /// Reads a page of every shard that may be read.
+    /// Reads a page of every readable shard.
     async fn read(&mut self) {
         let asked = self.drains.len();
         self.poll_at = Instant::now() + POLL_EVERY;
@@ -186,7 +186,7 @@ impl MappingDriver {
         self.machine.receive(shard, entries, self.mapping.clock.now());
         if page.ended {
             self.machine.close(shard);
-            // Its children are worth looking for.
+            // The shard's children may exist by now.
             self.shards_at = Instant::now();
         }
     }
@@ -234,13 +234,13 @@ impl MappingDriver {
         };
         let is_done = |drain: &mut DrainRequest| drain.until.as_ref().is_some_and(|until| until.iter().all(settled));
         for drain in self.drains.extract_if(.., is_done) {
-            // Whoever asked may have left.
+            // The caller may no longer wait.
             let _ = drain.done.send(());
         }
     }
 }
 
-/// One spelling of an item's key, so that 1 and 1.0 share a lane.
+/// Returns the canonical form of an item's key, so that 1 and 1.0 share a lane.
 fn canonical(keys: &str) -> String {
     let raw: Option<&RawValue> = serde_json::from_str(keys).ok();
     let key = raw.and_then(|raw| ItemKey::parse(raw).ok());
@@ -285,7 +285,7 @@ async fn deliver(
     None
 }
 
-/// Tells whether the batch is where it belongs.
+/// Writes a discarded batch to the on-failure destination. Returns whether it was written, or there is no destination.
 async fn discard(mapping: &MappingConfig, step: &MappingAction<RecordJson>, event: &RawValue) -> bool {
     let (ActionKind::Discard(reason), [first, ..], [.., last]) = (step.work, &step.records[..], &step.records[..])
     else {

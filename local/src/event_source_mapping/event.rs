@@ -1,7 +1,7 @@
-//! A stream record of the SDK as the JSON that Lambda hands to a function: [`encode`].
+//! Encodes a stream record of the SDK as the JSON that Lambda passes to a function: [`encode`].
 //!
-//! The only place that knows the embedded engine's quirk: a write that changes nothing emits a MODIFY, which DynamoDB does
-//! not ([`changes_nothing`]).
+//! This is the only module that handles one difference of the embedded engine: a write that changes nothing emits a
+//! MODIFY record, which DynamoDB does not emit ([`changes_nothing`]).
 
 use std::collections::HashMap;
 
@@ -10,18 +10,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
-/// Whether DynamoDB would have emitted no record: the images are there and equal.
+/// Returns whether DynamoDB would have emitted no record: both images exist and are equal.
 pub(super) fn changes_nothing(record: &Record) -> bool {
     let images = record.dynamodb().and_then(|change| Some((change.old_image()?, change.new_image()?)));
     record.event_name() == Some(&OperationType::Modify) && images.is_some_and(|(old, new)| old == new)
 }
 
-/// The record's keys as DynamoDB JSON.
+/// Returns the record's keys as DynamoDB JSON.
 pub(super) fn keys(record: &Record) -> Option<Value> {
     record.dynamodb().and_then(|change| change.keys()).map(image)
 }
 
-/// The record as an element of a Lambda event's `Records`.
+/// Returns the record as an element of a Lambda event's `Records`.
 pub(crate) fn encode(record: &Record, stream_arn: &str) -> Value {
     let mut event = Map::new();
     let mut put = |name: &str, value: Option<Value>| value.and_then(|value| event.insert(name.to_owned(), value));
@@ -49,7 +49,7 @@ fn change(record: &aws_sdk_dynamodbstreams::types::StreamRecord) -> Value {
     Value::Object(change)
 }
 
-/// Whole seconds as AWS writes them, a fraction only if there is one.
+/// Formats seconds as AWS does: as an integer, with a fraction only if there is one.
 fn seconds(time: &aws_sdk_dynamodbstreams::primitives::DateTime) -> Value {
     if time.subsec_nanos() == 0 { time.secs().into() } else { time.as_secs_f64().into() }
 }
@@ -59,7 +59,7 @@ fn identity(record: &Record) -> Option<Value> {
     Some(json!({"type": identity.r#type(), "principalId": identity.principal_id()}))
 }
 
-/// Attributes in the order of their names, so that the same image always has the same text.
+/// Returns the attributes sorted by name, so that the same image always has the same text.
 fn image(attributes: &HashMap<String, AttributeValue>) -> Value {
     let mut names: Vec<_> = attributes.iter().collect();
     names.sort_unstable_by_key(|(name, _)| *name);
@@ -78,7 +78,8 @@ fn attribute(value: &AttributeValue) -> Value {
         AttributeValue::Null(flag) => json!({"NULL": flag}),
         AttributeValue::S(text) => json!({"S": text}),
         AttributeValue::Ss(set) => json!({"SS": set}),
-        // A type that this SDK does not know: no attribute value, so the function refuses the record by name.
+        // A type that this SDK does not know: the result is not a valid attribute value, so the function reports the
+        // record as failed.
         _ => json!({}),
     }
 }

@@ -1,28 +1,28 @@
-//! A mapping's `FilterCriteria`: [`RecordFilter`].
+//! Filter of a mapping, from its `FilterCriteria`: [`RecordFilter`].
 //!
-//! Matching is the work of the crate `quamina`, which knows most of `EventBridge`'s pattern language but refuses `$or`
-//! and `anything-but` with a prefix. What it refuses stops the start: a filter that cannot be honoured must never
-//! become one that lets everything through.
+//! The crate `quamina` matches the patterns. It supports most of `EventBridge`'s pattern language but rejects `$or` and
+//! `anything-but` with a prefix. A pattern that it rejects prevents the start: an unsupported filter must never become
+//! one that accepts every record.
 
 use quamina::Quamina;
 
-/// A pattern that cannot be honoured here.
+/// A filter pattern that is not supported.
 #[derive(Debug, thiserror::Error)]
 #[error("filter pattern {pattern} of mapping {mapping} is not supported: {reason}")]
 pub struct FilterError {
-    /// The mapping's name.
+    /// The name of the mapping.
     pub mapping: String,
-    /// The pattern as the template gives it.
+    /// The pattern as it is in the template.
     pub pattern: String,
-    /// What is wrong with it.
+    /// The reason why the pattern is rejected.
     pub reason: String,
 }
 
-/// Which records a mapping wants: those that match any of its patterns, or all if it has none.
+/// Selects the records that match any of the mapping's patterns, or all records if there are no patterns.
 pub struct RecordFilter(Option<Quamina<()>>);
 
 impl RecordFilter {
-    /// Reads the patterns of a mapping.
+    /// Parses the patterns of a mapping.
     ///
     /// # Errors
     /// [`FilterError`] for the first pattern that is malformed or not supported.
@@ -41,8 +41,8 @@ impl RecordFilter {
         Ok(Self(Some(matcher)))
     }
 
-    /// Whether the record, as an element of `Records`, is wanted. One that cannot be matched is: the function
-    /// then sees it and can say so.
+    /// Returns whether the filter selects the record, which is an element of `Records`. A record that cannot be matched
+    /// is selected, so that the function receives it and can report it.
     #[must_use]
     pub fn matches(&self, record: &str) -> bool {
         self.0.as_ref().is_none_or(|matcher| matcher.has_matches(record.as_bytes()).unwrap_or(true))

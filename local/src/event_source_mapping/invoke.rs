@@ -1,4 +1,4 @@
-//! Whom a mapping invokes: a function in this process, or one that `cargo lambda watch` serves.
+//! Functions that a mapping invokes: in this process, or served by `cargo lambda watch`.
 
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
@@ -10,13 +10,13 @@ use serde_json::value::RawValue;
 use shared::invocation::Invocation;
 use shared::stream::BatchResponse;
 
-/// An invocation that ended without an answer: on Lambda, a function error.
+/// An invocation that ended without a response, which is a function error on Lambda.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct InvokeError(String);
 
 impl InvokeError {
-    /// Keeps the whole chain of reasons in one line.
+    /// Joins the error and its sources to one line.
     fn of(error: &dyn std::error::Error) -> Self {
         let mut text = error.to_string();
         let mut source = error.source();
@@ -28,9 +28,9 @@ impl InvokeError {
     }
 }
 
-/// A function that takes a stream event.
+/// A function that accepts a stream event.
 pub trait StreamFunction: Send + Sync {
-    /// Hands the event over and returns the body of the answer.
+    /// Invokes the function with the event and returns the body of the response.
     fn invoke<'a>(
         &'a self,
         event: &'a RawValue,
@@ -38,7 +38,7 @@ pub trait StreamFunction: Send + Sync {
     ) -> LocalBoxFuture<'a, Result<String, InvokeError>>;
 }
 
-/// What Lambda would get: the answer's JSON, or the fault.
+/// Returns the result that Lambda would receive: the response as JSON, or the error.
 fn spelled(answer: Result<BatchResponse, impl std::error::Error>) -> Result<String, InvokeError> {
     let answer = answer.map_err(|fault| InvokeError::of(&fault))?;
     serde_json::to_string(&answer).map_err(|error| InvokeError::of(&error))
@@ -72,10 +72,10 @@ pub struct ServedFunction {
 }
 
 impl ServedFunction {
-    /// The function `name` at the base URL, e.g. `http://127.0.0.1:9000`.
+    /// Returns the function `name` at the base URL, e.g. `http://127.0.0.1:9000`.
     ///
     /// # Errors
-    /// If the two do not make an `http` URL.
+    /// Fails if the two do not form an `http` URL.
     pub fn new(base: &str, name: &str) -> Result<Self, InvokeError> {
         let url = format!("{}/2015-03-31/functions/{name}/invocations", base.trim_end_matches('/'));
         let address: http::Uri = url.parse().map_err(|error| InvokeError(format!("{url}: {error}")))?;
@@ -92,7 +92,7 @@ impl ServedFunction {
             .map_err(|error| InvokeError::of(&error))?;
         let response = self.client.request(request).await.map_err(|error| InvokeError::of(&error))?;
         let status = response.status();
-        // Lambda marks a function's error by this header; cargo lambda watch answers 500 without it.
+        // Lambda reports a function's error in this header; `cargo lambda watch` returns 500 without it.
         let failed = !status.is_success() || response.headers().contains_key("x-amz-function-error");
         let body = response.into_body().collect().await.map_err(|error| InvokeError::of(&error))?.to_bytes();
         let body = String::from_utf8_lossy(&body).into_owned();

@@ -1,7 +1,7 @@
-//! One lane of a shard: the records of its items in order, one batch at a time.
+//! One lane of a shard: the records of its items in order, with one batch in flight at a time.
 //!
-//! A batch that failed stays at the front until it is done or given up; a split puts both parts back in its place,
-//! so nothing overtakes. The checkpoint moves only when the batch at the front leaves.
+//! A failed batch stays at the front until it is settled or discarded. A split puts both parts back to the front, so no
+//! record overtakes another. The checkpoint advances only when the batch at the front is removed.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use super::response::FunctionResponse;
 use super::settings::MappingSettings;
 use super::state::{ActionId, ActionKind, DiscardReason, RecordEntry};
 
-/// Records that are delivered together, and what became of them so far.
+/// Records that are delivered together, with the state of their delivery.
 #[derive(Debug, Clone)]
 struct InFlightBatch<R> {
     records: Vec<RecordEntry<R>>,
@@ -23,7 +23,8 @@ struct InFlightBatch<R> {
 }
 
 impl<R> InFlightBatch<R> {
-    /// Cuts the batch in two. Both parts inherit its history: a split uses up no retry.
+    /// Splits the batch in two. Both parts inherit the numbers of retries and invocations: a split does not use up a
+    /// retry.
     fn split(mut self, at: usize) -> (Self, Self) {
         let rest = Self { records: self.records.split_off(at), ..self.fresh() };
         (Self { not_before: None, ..self }, rest)
@@ -42,11 +43,12 @@ impl<R> InFlightBatch<R> {
 
 #[derive(Debug)]
 pub(super) struct ShardLane<R> {
-    /// Read, in no batch yet; with the time of the reading, from which the window runs.
+    /// Records that were read and are not in a batch yet, each with the time of the read, at which the batch window
+    /// starts.
     pending: VecDeque<(OffsetDateTime, RecordEntry<R>)>,
     batches: VecDeque<InFlightBatch<R>>,
     in_flight: Option<ActionId>,
-    /// All records of this lane up to here are settled.
+    /// The sequence number up to which all records of this lane are settled.
     checkpoint: Option<SequenceNumber>,
 }
 
@@ -63,12 +65,14 @@ impl<R: Clone> ShardLane<R> {
         self.pending.len() + self.batches.iter().map(|batch| batch.records.len()).sum::<usize>()
     }
 
-    /// Up to where all of this lane's records are settled, if the shard has been read up to `read`.
+    /// Returns the sequence number up to which all of this lane's records are settled, if the shard has been read up to
+    /// `read`.
     pub(super) fn checkpoint(&self, read: Option<SequenceNumber>) -> Option<SequenceNumber> {
         if self.is_drained() { self.checkpoint.max(read) } else { self.checkpoint }
     }
 
-    /// Takes a record in, unless it was settled before a restart. `read` is how far the shard was read before it.
+    /// Adds a record, unless it was settled before a restart. `read` is the last record of the shard that was read
+    /// before it.
     pub(super) fn push(&mut self, entry: RecordEntry<R>, read: Option<SequenceNumber>, now: OffsetDateTime) {
         if self.checkpoint.is_some_and(|floor| entry.number <= floor) {
             return;
@@ -79,7 +83,7 @@ impl<R: Clone> ShardLane<R> {
         self.pending.push_back((now, entry));
     }
 
-    /// What to do now, if anything. `last` says that the shard is closed: no window is worth waiting for.
+    /// Returns the next action, if any. `last` means that the shard is closed, so a batch does not wait for its window.
     pub(super) fn next(
         &mut self,
         settings: &MappingSettings,
@@ -106,7 +110,7 @@ impl<R: Clone> ShardLane<R> {
         Some((work, front.records.clone(), front.invocations))
     }
 
-    /// When [`ShardLane::next`] may have something that it has not now, without a new record or answer.
+    /// Returns the time at which [`ShardLane::next`] may have a new action without a new record or response.
     pub(super) fn wake_at(&self, settings: &MappingSettings) -> Option<OffsetDateTime> {
         if self.in_flight.is_some() {
             return None;
@@ -143,7 +147,7 @@ impl<R: Clone> ShardLane<R> {
         }
     }
 
-    /// Splits what is past the maximum age off the front, to be discarded before the rest is delivered.
+    /// Splits records past the maximum age off the front batch; they are discarded before the rest is delivered.
     fn give_up_the_old(&mut self, settings: &MappingSettings, now: OffsetDateTime) {
         let Some(max_age) = settings.max_age else { return };
         let Some(front) = self.batches.front().filter(|batch| batch.given_up.is_none()) else { return };
@@ -161,7 +165,7 @@ impl<R: Clone> ShardLane<R> {
         self.batches.push_front(InFlightBatch { given_up: Some(DiscardReason::RecordAgeExceeded), ..gone });
     }
 
-    /// Whether the work in flight is this one and of this kind; it is then no longer in flight.
+    /// Removes and returns the batch in flight if it has this ticket and is of this kind.
     fn land(&mut self, ticket: ActionId, discarding: bool) -> Option<InFlightBatch<R>> {
         let of_this_kind = self.batches.front().is_some_and(|batch| batch.given_up.is_some() == discarding);
         if self.in_flight != Some(ticket) || !of_this_kind {
@@ -171,7 +175,8 @@ impl<R: Clone> ShardLane<R> {
         self.batches.pop_front()
     }
 
-    /// The function's answer, or `None` for an error or a timeout. Tells whether anything waited for it.
+    /// Handles the function's response, or `None` for an error or a timeout. Returns whether the lane was waiting for
+    /// it.
     pub(super) fn answer(
         &mut self,
         settings: &MappingSettings,
@@ -192,7 +197,7 @@ impl<R: Clone> ShardLane<R> {
         true
     }
 
-    /// Whether the discarded batch reached its destination. Tells whether anything waited for it.
+    /// Handles the result of writing a discarded batch to its destination. Returns whether the lane was waiting for it.
     pub(super) fn recorded(
         &mut self,
         settings: &MappingSettings,

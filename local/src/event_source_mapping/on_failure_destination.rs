@@ -1,7 +1,8 @@
-//! What becomes of a batch that was given up: an object in the mapping's on-failure bucket, in the key layout and shape
-//! of AWS (<https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html>), whole records included.
+//! On-failure destination: writes a discarded batch as an object to the mapping's on-failure bucket, with the key
+//! layout and format of AWS (<https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html>), including
+//! the complete records.
 //!
-//! Without an on-failure destination the records are lost, as on Lambda; the log says which.
+//! Without an on-failure destination the records are lost, as on Lambda; the log identifies them.
 
 use aws_sdk_s3::primitives::ByteStream;
 use serde::Serialize;
@@ -17,16 +18,16 @@ use super::state::DiscardReason;
 const FOLDER: &[BorrowedFormatItem<'_>] = format_description!("[year]/[month]/[day]");
 const MOMENT: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour].[minute].[second]");
 
-/// The bucket to which a mapping sends what it gives up.
+/// The on-failure bucket of a mapping.
 #[derive(Debug, Clone)]
 pub struct FailureDestination {
-    /// A client of the bucket's store.
+    /// A client for the bucket.
     pub s3: aws_sdk_s3::Client,
-    /// The bucket.
+    /// The name of the bucket.
     pub bucket: String,
 }
 
-/// A batch that was given up.
+/// A discarded batch.
 #[derive(Debug)]
 pub(crate) struct DiscardedBatch<'a> {
     pub(crate) mapping: &'a str,
@@ -35,12 +36,12 @@ pub(crate) struct DiscardedBatch<'a> {
     pub(crate) stream_arn: &'a str,
     pub(crate) reason: DiscardReason,
     pub(crate) invocations: u32,
-    /// The first and the last record's sequence number.
+    /// The sequence numbers of the first and the last record.
     pub(crate) range: [String; 2],
-    /// Likewise their times.
+    /// The creation times of the first and the last record.
     pub(crate) times: [Option<OffsetDateTime>; 2],
     pub(crate) count: usize,
-    /// The event, as it was or would have been delivered.
+    /// The event that was delivered, or would have been delivered.
     pub(crate) payload: &'a RawValue,
 }
 
@@ -86,13 +87,13 @@ struct BatchInfo<'a> {
 }
 
 impl DiscardedBatch<'_> {
-    /// The object's key.
+    /// Returns the key of the object.
     fn key(&self, now: OffsetDateTime, id: Uuid) -> Result<String, time::error::Format> {
         let (folder, moment) = (now.format(FOLDER)?, now.format(MOMENT)?);
         Ok(format!("aws/lambda/{}/{}/{folder}/{moment}-{id}", self.mapping, self.shard))
     }
 
-    /// The object's body.
+    /// Returns the body of the object.
     fn body(&self, now: OffsetDateTime, id: Uuid) -> Result<Vec<u8>, serde_json::Error> {
         let written = |time: OffsetDateTime| time.format(&Rfc3339).ok();
         let condition = match self.reason {
@@ -123,7 +124,7 @@ impl DiscardedBatch<'_> {
         })
     }
 
-    /// Writes the object; the error is a sentence for the log.
+    /// Writes the object and returns its key; the error is a message for the log.
     pub(crate) async fn put(&self, to: &FailureDestination, now: OffsetDateTime, id: Uuid) -> Result<String, String> {
         let key = self.key(now, id).map_err(|error| error.to_string())?;
         let body = self.body(now, id).map_err(|error| error.to_string())?;

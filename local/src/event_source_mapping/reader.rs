@@ -1,7 +1,7 @@
-//! Reads one stream with the SDK: its shards, and each shard's records after a place.
+//! Stream reader: reads the shards of one stream with the SDK, and the records of each shard after a sequence number.
 //!
-//! A shard that ends says so by a missing `NextShardIterator`. An `EndingSequenceNumber` is no sign of it: the embedded
-//! engine reports one for an open shard, too.
+//! A missing `NextShardIterator` means that a shard has ended. An `EndingSequenceNumber` does not: the embedded engine
+//! also returns one for an open shard.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use shared::revision::SequenceNumber;
 
 use super::state::ShardId;
 
-/// Records a request may answer with; the service's own limit.
+/// The maximum number of records per request, which is the limit of the service.
 const PAGE: i32 = 1000;
 
 pub(crate) struct ShardReader {
@@ -20,10 +20,10 @@ pub(crate) struct ShardReader {
     iterators: HashMap<ShardId, String>,
 }
 
-/// What one request found.
+/// The result of one request.
 pub(crate) struct ShardPage {
     pub(crate) records: Vec<Record>,
-    /// The shard has ended: there will be no more.
+    /// Whether the shard has ended, so that there will be no more records.
     pub(crate) ended: bool,
 }
 
@@ -32,7 +32,7 @@ impl ShardReader {
         Self { client, stream_arn, from_latest, iterators: HashMap::new() }
     }
 
-    /// The stream's shards, each with its parent.
+    /// Returns the stream's shards, each with its parent.
     pub(crate) async fn shards(&self) -> Result<Vec<(ShardId, Option<ShardId>)>, String> {
         let (mut shards, mut after) = (Vec::new(), None);
         loop {
@@ -51,14 +51,14 @@ impl ShardReader {
         }
     }
 
-    /// The next records of a shard; those after `after` if it is read for the first time.
+    /// Returns the next records of a shard, or those after `after` if the shard is read for the first time.
     pub(crate) async fn page(&mut self, shard: &ShardId, after: Option<SequenceNumber>) -> Result<ShardPage, String> {
         let iterator = match self.iterators.remove(shard) {
             Some(iterator) => iterator,
             None => self.iterator(shard, after).await?,
         };
         let request = self.client.get_records().shard_iterator(iterator).limit(PAGE);
-        // The iterator is gone after an error: an expired one must be replaced, and any other can be.
+        // After an error the iterator is not stored again: an expired one must be replaced, and any other can be.
         let answer = request.send().await.map_err(|error| in_words(&error))?;
         let ended = answer.next_shard_iterator.is_none();
         if let Some(next) = answer.next_shard_iterator {
@@ -95,7 +95,7 @@ fn is_trimmed(error: &aws_sdk_dynamodbstreams::operation::get_shard_iterator::Ge
     error.is_trimmed_data_access_exception()
 }
 
-/// An error with its reasons, in one line.
+/// Formats an error and its sources as one line.
 fn in_words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,25 +1,25 @@
-//! What a function answered, as Lambda reads it: [`FunctionResponse`].
+//! Response of a function, interpreted as Lambda does: [`FunctionResponse`].
 //!
-//! The conditions are AWS's
-//! (<https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html>): nothing, `null`, `{}`, an
-//! absent, null or empty list are a success; an empty or null identifier, a wrong key name or anything that is not
-//! this shape fails the whole batch. Whether an identifier names a record of the batch is the machine's business.
+//! The conditions are AWS's (<https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html>):
+//! an empty body, `null`, `{}`, and an absent, null or empty list mean success; an empty or null identifier, a wrong
+//! key name or any other shape fails the whole batch. The state machine checks whether an identifier belongs to a
+//! record of the batch.
 
 use serde_json::Value;
 
-/// A function's answer to a batch, read.
+/// A function's parsed response to a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FunctionResponse {
-    /// Every record is done.
+    /// Every record was processed.
     Done,
-    /// The sequence numbers that the function reported, as it spelled them; at least one.
+    /// The sequence numbers that the function reported, unparsed; at least one.
     Failures(Vec<String>),
-    /// Not an answer: the whole batch failed.
+    /// The response is not valid: the whole batch failed.
     Malformed,
 }
 
 impl FunctionResponse {
-    /// Reads the body of a function's answer.
+    /// Parses the body of a function's response.
     #[must_use]
     pub fn read(body: &str) -> Self {
         if body.trim().is_empty() {

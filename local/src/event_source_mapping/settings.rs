@@ -1,36 +1,37 @@
-//! How a mapping delivers: [`MappingSettings`], read from the template's mapping.
+//! Delivery settings of a mapping, read from the template: [`MappingSettings`].
 
 use std::time::Duration;
 
 use crate::template::MappingResource;
 
-/// Lambda's limit for a synchronous invocation's payload.
+/// Lambda's limit for the payload of a synchronous invocation.
 const PAYLOAD_BYTES: usize = 6 * 1024 * 1024;
-/// `{"Records":[` and `]}`.
+/// The length of `{"Records":[` and `]}`.
 const FRAME_BYTES: usize = 14;
 
-/// An event source mapping's settings.
+/// Settings of an event source mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappingSettings {
-    /// The most records in a batch; at least 1.
+    /// The maximum number of records in a batch; at least 1.
     pub batch_size: usize,
-    /// The most bytes in a batch; a single record may exceed it.
+    /// The maximum number of bytes in a batch; a single record may exceed it.
     pub batch_bytes: usize,
-    /// How long a batch that is not full waits for more records.
+    /// The time that a batch below the maximum size waits for more records.
     pub window: Duration,
-    /// How many batches of a shard are in flight at once; at least 1. The order per item holds at any number.
+    /// The number of batches per shard that are in flight concurrently; at least 1. The order per item is preserved
+    /// with any number.
     pub lanes: usize,
-    /// How often a batch is delivered again; `None` is for ever.
+    /// The number of times that a failed batch is redelivered; `None` for no limit.
     pub max_retries: Option<u32>,
-    /// Records older than this are discarded; `None` is never.
+    /// Records older than this are discarded; `None` for no limit.
     pub max_age: Option<Duration>,
-    /// Halve a failed batch instead of retrying it whole.
+    /// Split a failed batch in half instead of retrying all of it.
     pub bisect: bool,
-    /// `ReportBatchItemFailures`: without it a function's answer is ignored.
+    /// `ReportBatchItemFailures`: if it is not set, the content of a function's response is ignored.
     pub partial_answers: bool,
-    /// The wait before the first retry; it doubles with each further one.
+    /// The delay before the first retry; it doubles with each further retry.
     pub first_back_off: Duration,
-    /// The longest wait before a retry.
+    /// The maximum delay before a retry.
     pub longest_back_off: Duration,
 }
 
@@ -53,7 +54,8 @@ impl Default for MappingSettings {
 }
 
 impl MappingSettings {
-    /// The settings of a mapping as the template has it, its window no longer than `longest_window` if that is given.
+    /// Returns the settings of a mapping in the template, with the batch window capped at `longest_window` if that is
+    /// set.
     #[must_use]
     pub fn of(mapping: &MappingResource, longest_window: Option<Duration>) -> Self {
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX).max(1);
@@ -62,7 +64,7 @@ impl MappingSettings {
             batch_size: count(mapping.batch_size),
             window: longest_window.map_or(window, |longest| window.min(longest)),
             lanes: count(mapping.parallelization_factor),
-            // -1 is without end.
+            // -1 means no limit.
             max_retries: u32::try_from(mapping.maximum_retry_attempts).ok(),
             max_age: u64::try_from(mapping.maximum_record_age_s).ok().map(Duration::from_secs),
             bisect: mapping.bisect,
@@ -71,7 +73,7 @@ impl MappingSettings {
         }
     }
 
-    /// The wait before the retry that follows `retries` others.
+    /// Returns the delay before the retry that follows `retries` others.
     #[must_use]
     pub fn back_off(&self, retries: u32) -> Duration {
         let factor = 2_u32.checked_pow(retries).unwrap_or(u32::MAX);

@@ -1,19 +1,22 @@
 //! Lambda's event source mapping as a pure state machine: [`MappingState`].
 //!
-//! It is told what was read from the shards and what the function answered, and says what to deliver or discard
-//! next. It does no I/O, asks no clock (the time is an argument) and draws nothing at random: the same calls give
-//! the same steps, so that it serves both the driver and a simulator. The type of a record's body is the caller's.
+//! The caller reports which records were read from the shards and what the function returned; the state machine returns
+//! which batch to deliver or discard next. It does no I/O, reads no clock (the time is an argument) and uses no
+//! randomness: the same calls return the same actions, so that both the driver and a simulation can use it. The caller
+//! defines the type of a record's body.
 //!
-//! What it keeps, whatever it is told:
-//! - a record is settled (answered for, or discarded and recorded as such) exactly once, never skipped;
-//! - a record is delivered only after all earlier ones of its item in its shard and the shard's ancestors are
+//! Invariants, for any sequence of calls:
+//! - a record is settled exactly once, and never skipped; it is settled when the function has processed it or when it
+//!   has been discarded and written to the on-failure destination;
+//! - a record is delivered only after all earlier records of its item, in its shard and the shard's ancestors, are
 //!   settled, or together with them, in order;
 //! - a checkpoint never passes a record that is not settled.
 //!
 //! Sources: <https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html> and
-//! <https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html>. Where AWS is silent: a
-//! partial answer that names a batch's first record makes no progress, so it counts as a failure of the whole batch;
-//! records past the maximum age are discarded from the front of a batch when its turn comes, the rest is delivered.
+//! <https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html>. Two rules are not documented
+//! by AWS: a partial response that names the first record of a batch makes no progress, so it counts as a failure of
+//! the whole batch; and records past the maximum age are discarded from the front of a batch when it is next due, and
+//! the rest is delivered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,69 +28,69 @@ use super::lane::ShardLane;
 use super::response::FunctionResponse;
 use super::settings::MappingSettings;
 
-/// A shard's name.
+/// The ID of a shard.
 pub type ShardId = Arc<str>;
 
-/// Names a [`MappingAction`] when its outcome is told.
+/// Identifies a [`MappingAction`] when its result is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ActionId(u64);
 
-/// A record as the machine sees it.
+/// A record as the state machine sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordEntry<R> {
-    /// Its place in the stream.
+    /// The sequence number of the record in the stream.
     pub number: SequenceNumber,
-    /// A hash of its item's key, see [`hash_key`]: equal keys share a lane.
+    /// A hash of its item's key, see [`hash_key`]: records with equal keys share a lane.
     pub key_hash: u64,
-    /// When it was written, if that is known: its age counts from here.
+    /// The time of the write, if it is known; the record's age is measured from it.
     pub at: Option<OffsetDateTime>,
-    /// What it adds to a payload.
+    /// The number of bytes that the record adds to a payload.
     pub size_bytes: usize,
-    /// Whether the mapping's filter lets it through. What it does not is passed over.
+    /// Whether the mapping's filter selects the record. Other records are skipped.
     pub wanted: bool,
     /// The record itself.
     pub body: R,
 }
 
-/// What to do with a step's records.
+/// The kind of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActionKind {
-    /// Invoke the function, then tell [`MappingState::answer`].
+    /// Invoke the function, then call [`MappingState::answer`].
     Deliver,
-    /// Write them to the on-failure destination, then tell [`MappingState::recorded`].
+    /// Write the records to the on-failure destination, then call [`MappingState::discard_completed`].
     Discard(DiscardReason),
 }
 
-/// Why a batch was given up, as AWS spells it.
+/// The reason why a batch is discarded, with AWS's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiscardReason {
-    /// `MaximumRetryAttempts` were used up.
+    /// `MaximumRetryAttempts` is exhausted.
     RetryAttemptsExhausted,
-    /// Older than `MaximumRecordAgeInSeconds`.
+    /// The records are older than `MaximumRecordAgeInSeconds`.
     RecordAgeExceeded,
 }
 
-/// One thing to do.
+/// An action for the caller to perform.
 #[derive(Debug, Clone)]
 pub struct MappingAction<R> {
-    /// To be given back with the outcome.
+    /// The ID to report the result with.
     pub ticket: ActionId,
-    /// The shard that the records are from.
+    /// The shard of the records.
     pub shard: ShardId,
-    /// What to do.
+    /// The kind of the action.
     pub work: ActionKind,
-    /// With these, in order; never empty.
+    /// The records, in order; never empty.
     pub records: Vec<RecordEntry<R>>,
-    /// How often the function was invoked with these records, this time included.
+    /// The number of times that the function was invoked with these records, including this action.
     pub invocations: u32,
 }
 
-/// How far a shard is settled, to go on from after a restart.
+/// The settled position of a shard, from which reading continues after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ShardPosition {
-    /// Each lane's last number, up to which all of its records are settled.
+    /// The sequence number of each lane up to which all of its records are settled.
     pub lanes: Vec<Option<SequenceNumber>>,
-    /// The shard is closed and all of it is settled.
+    /// Whether the shard is closed and all of its records are settled.
     pub drained: bool,
 }
 
@@ -101,9 +104,9 @@ impl ShardPosition {
 struct ShardState<R> {
     parent: Option<ShardId>,
     lanes: Vec<ShardLane<R>>,
-    /// The last record that was read.
+    /// The sequence number of the last record that was read.
     read: Option<SequenceNumber>,
-    /// All of it was read, and nothing will be added.
+    /// Whether the shard was read to its end and no records will be added.
     closed: bool,
 }
 
@@ -113,7 +116,7 @@ impl<R: Clone> ShardState<R> {
     }
 }
 
-/// One event source mapping over the shards of one stream.
+/// The state of one event source mapping over the shards of one stream.
 #[derive(Debug)]
 pub struct MappingState<R> {
     settings: MappingSettings,
@@ -123,15 +126,17 @@ pub struct MappingState<R> {
 }
 
 impl<R: Clone> MappingState<R> {
-    /// A mapping that has seen no shard yet.
+    /// Returns the state of a mapping without shards.
     #[must_use]
     pub fn new(settings: MappingSettings) -> Self {
         Self { settings, shards: BTreeMap::new(), in_flight: BTreeMap::new(), tickets: 0 }
     }
 
-    /// Takes a shard on, from its beginning or from where a former run left off. A known one stays as it is.
+    /// Adds a shard, to be read from its beginning or from the position of a former run. A shard that was added before
+    /// is not changed.
     ///
-    /// If the number of lanes has changed since, every lane starts at the lowest checkpoint: some records come again.
+    /// If the number of lanes has changed since the former run, every lane starts at the lowest checkpoint, so some
+    /// records are redelivered.
     pub fn open(&mut self, shard: ShardId, parent: Option<ShardId>, from: Option<&ShardPosition>) {
         let count = self.settings.lanes.max(1);
         let lowest = from.and_then(ShardPosition::lowest);
@@ -147,8 +152,8 @@ impl<R: Clone> MappingState<R> {
         });
     }
 
-    /// The shards to read on from, each with the number after which to read: the parent is drained, it is not
-    /// closed itself, and no lane has more than two batches waiting.
+    /// Returns the shards to read from, each with the sequence number after which to read: shards that are not closed,
+    /// whose parent is drained, and in which every lane contains fewer records than two full batches.
     #[must_use]
     pub fn readable(&self) -> Vec<(ShardId, Option<SequenceNumber>)> {
         let room = self.settings.batch_size.saturating_mul(2);
@@ -158,13 +163,14 @@ impl<R: Clone> MappingState<R> {
         self.shards.iter().filter(|(_, shard)| ready(shard)).map(|(id, shard)| (Arc::clone(id), shard.read)).collect()
     }
 
-    /// Whether all that comes before this shard is settled. A parent that nobody knows any more is trimmed.
+    /// Returns whether everything before this shard is settled. A parent that was never added has been trimmed from the
+    /// stream.
     fn follows(&self, shard: &ShardState<R>) -> bool {
         shard.parent.as_ref().and_then(|parent| self.shards.get(parent)).is_none_or(ShardState::is_drained)
     }
 
-    /// Records that were read from a shard, in its order. Those at or below what was read already are passed over,
-    /// and so are all while the shard's parent is not drained: they are to be read again.
+    /// Adds records that were read from a shard, in its order. Records at or below the last one read are ignored. All
+    /// records are ignored while the shard's parent is not drained; they must be read again later.
     pub fn receive(&mut self, shard: &str, entries: impl IntoIterator<Item = RecordEntry<R>>, now: OffsetDateTime) {
         if !self.shards.get(shard).is_some_and(|shard| self.follows(shard)) {
             return;
@@ -183,14 +189,14 @@ impl<R: Clone> MappingState<R> {
         }
     }
 
-    /// All of the shard was read and nothing will be added: its children may be read once it is drained.
+    /// Marks a shard as read to its end: no records will be added, and its children may be read once it is drained.
     pub fn close(&mut self, shard: &str) {
         if let Some(shard) = self.shards.get_mut(shard) {
             shard.closed = true;
         }
     }
 
-    /// The next thing to do now, if any; ask until there is none.
+    /// Returns the next action that is due at `now`, if any; call this until it returns `None`.
     pub fn next(&mut self, now: OffsetDateTime) -> Option<MappingAction<R>> {
         let ticket = ActionId(self.tickets);
         for (id, shard) in &mut self.shards {
@@ -205,23 +211,25 @@ impl<R: Clone> MappingState<R> {
         None
     }
 
-    /// When [`MappingState::next`] may have something without being told anything new: a window's or a back-off's end.
+    /// Returns the time at which [`MappingState::next`] may have a new action without another call: the end of a batch
+    /// window or of a back-off.
     #[must_use]
     pub fn wake_at(&self) -> Option<OffsetDateTime> {
         let lanes = self.shards.values().flat_map(|shard| &shard.lanes);
         lanes.filter_map(|lane| lane.wake_at(&self.settings)).min()
     }
 
-    /// The function's answer to a delivered step, or `None` if it failed or did not answer in time.
+    /// Handles the function's response to a delivered batch, or `None` if the function failed or timed out.
     ///
-    /// Returns whether the step was waiting for it: a second answer changes nothing.
+    /// Returns whether the action was waiting for it: a second response changes nothing.
     pub fn answer(&mut self, ticket: ActionId, answer: Option<&FunctionResponse>, now: OffsetDateTime) -> bool {
         self.complete(ticket, |lane, settings| lane.answer(settings, ticket, answer, now))
     }
 
-    /// Whether a discarded step's records reached the on-failure destination; if not, the step comes again.
+    /// Handles the result of writing a discarded batch to the on-failure destination; if it failed, the action is
+    /// repeated.
     ///
-    /// Returns whether the step was waiting for it.
+    /// Returns whether the action was waiting for it.
     pub fn discard_completed(&mut self, ticket: ActionId, done: bool, now: OffsetDateTime) -> bool {
         self.complete(ticket, |lane, settings| lane.recorded(settings, ticket, done, now))
     }
@@ -236,7 +244,7 @@ impl<R: Clone> MappingState<R> {
         landed
     }
 
-    /// How far each shard is settled.
+    /// Returns the settled position of each shard.
     #[must_use]
     pub fn checkpoints(&self) -> BTreeMap<ShardId, ShardPosition> {
         let checkpoint = |shard: &ShardState<R>| ShardPosition {
@@ -246,20 +254,21 @@ impl<R: Clone> MappingState<R> {
         self.shards.iter().map(|(id, shard)| (Arc::clone(id), checkpoint(shard))).collect()
     }
 
-    /// Whether every record that was read is settled.
+    /// Returns whether every record that was read is settled.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.shards.values().all(|shard| shard.lanes.iter().all(ShardLane::is_drained))
     }
 }
 
-/// The lane of an item among `lanes`.
+/// Returns the index of an item's lane among `lanes`.
 fn lane_of(key_hash: u64, lanes: usize) -> usize {
     let lanes = u64::try_from(lanes.max(1)).unwrap_or(u64::MAX);
     usize::try_from(key_hash % lanes).unwrap_or(0)
 }
 
-/// FNV-1a: checkpoints outlive the process, so the lane of an item must be the same in every build.
+/// Returns the FNV-1a hash of a key: checkpoints outlive the process, so the lane of an item must be the same in every
+/// build.
 #[must_use]
 pub fn hash_key(key: &str) -> u64 {
     key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

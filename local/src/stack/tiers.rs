@@ -1,7 +1,8 @@
-//! What the optional tiers need before the template is read, and after.
+//! Start of the optional tiers, before and after the template is read.
 //!
-//! A template says where a tier's server is by the outputs of a nested stack; here it is known once the server's port is
-//! taken. So a tier is planned first, then the template is read, and then the server is started.
+//! In a template the URL of a tier's server is an output of a nested stack. Here it is known as soon as the server's
+//! port is reserved. Therefore a tier is planned first, then the template is read with the URL, and then the server is
+//! started.
 
 use std::time::Duration;
 
@@ -14,18 +15,18 @@ use crate::cache;
 use crate::postgres::{self, PlannedServer};
 use crate::tier::{TierServer, TierUrls};
 
-/// Far more than the steps take on tables that are empty.
+/// Time limit of the migrations; much longer than they take on empty tables.
 const MIGRATED_WITHIN: Duration = Duration::from_mins(1);
 
 /// The tiers that are on.
 pub(super) struct EnabledTiers {
-    /// Where their servers are, or will be.
+    /// The URLs of their servers, which may not be started yet.
     pub(super) urls: TierUrls,
     postgres: Option<PlannedServer>,
     cache: Option<cache::CacheServer>,
 }
 
-/// The servers that were started for the tiers; dropped, they end.
+/// The servers that were started for the tiers; they are stopped when this is dropped.
 #[derive(Default)]
 pub(super) struct TierServers {
     pub(super) postgres: Option<postgres::PostgresServer>,
@@ -42,7 +43,7 @@ impl EnabledTiers {
             TierServer::Off | TierServer::At(_) => None,
         };
         let postgres = planned.as_ref().map(PlannedServer::url).or_else(|| options.postgres.url().map(str::to_owned));
-        // A cache holds nothing that is not elsewhere: a throwaway serves kept data as well.
+        // A cache contains only copies, so a throwaway server is allowed together with a data folder.
         let started = match &options.cache {
             TierServer::Auto => Some(cache::CacheServer::spawn(&[])?),
             TierServer::Off | TierServer::At(_) => None,
@@ -51,7 +52,7 @@ impl EnabledTiers {
         Ok(Self { urls: TierUrls { postgres, cache }, postgres: planned, cache: started })
     }
 
-    /// Starts what is to be started, and makes the tables, as the task `migrate` does elsewhere.
+    /// Starts the planned servers and creates the tables, as the task `migrate` does on AWS.
     pub(super) async fn start(self) -> Result<TierServers, StartError> {
         let server = match self.postgres {
             Some(planned) => Some(planned.start().await?),

@@ -1,4 +1,4 @@
-//! Connects the template's functions to the engines: each with the environment that the template gives it.
+//! Connects the template's functions to the engines, each with its environment from the template.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,13 +26,14 @@ use crate::lambda::ListedMapping;
 use crate::template::{self, FunctionResource, SamTemplate};
 use crate::token::LocalAuth;
 
-/// A function's environment on this machine: the template's, except that nobody signs requests or logins here.
+/// Returns a function's environment on this machine: the template's, but without IAM authentication for requests and
+/// tier logins.
 #[must_use]
 pub fn environment(function: &FunctionResource) -> Environment {
     without_auth(function).collect()
 }
 
-/// The same, as names and values.
+/// Returns the same environment as names and values.
 pub(super) fn variables(function: &FunctionResource) -> BTreeMap<String, String> {
     without_auth(function).collect()
 }
@@ -46,22 +47,23 @@ fn without_auth(function: &FunctionResource) -> impl Iterator<Item = (String, St
     function.environment.iter().map(move |(name, value)| (name.clone(), open(name, value)))
 }
 
-/// The API with another function's routes beside its own, each at the path that the template gives it.
+/// Returns the API's router with the search function's routes added, each at its path in the template.
 pub(super) fn mount_search_routes(api: Router, other: Router, template: &SamTemplate) -> Router {
     let routes = template.routes.iter().filter(|route| route.function == search::config::FUNCTION);
-    // A path has a route for each of its methods; the other router tells them apart itself.
+    // The template has one route per method of a path; the search router selects the method itself.
     let paths: BTreeSet<&str> = routes.map(|route| route.path.as_str()).collect();
     let hand_on = move |mut request: Request| {
-        // Else the other's router would add its own path to this one's, and its door would know no such route.
+        // Otherwise the search router would append its own path to this router's, and its authorization would not
+        // recognize the route.
         request.extensions_mut().remove::<MatchedPath>();
         other.clone().oneshot(request)
     };
     let routes = paths.into_iter().fold(Router::new(), |routes, path| routes.route(path, any(hand_on.clone())));
-    // Here, too, a path is compared in its one form.
+    // Paths are compared in their canonical form here as well.
     Router::new().fallback_service(routes.fallback_service(api).map_request(front::uri::canonical))
 }
 
-/// What it takes to connect a function.
+/// The options and endpoints that connecting a function requires.
 pub(super) struct FunctionWiring<'a> {
     pub(super) options: &'a StackOptions,
     pub(super) dynamodb: &'a str,
@@ -82,7 +84,7 @@ impl FunctionWiring<'_> {
         Ok(within(api, Duration::from_secs(function.timeout_s.into())))
     }
 
-    /// How the API's tokens spell scopes.
+    /// Returns the mapping of scopes that the API's environment specifies for tokens.
     pub(super) fn scopes(&self, function: &FunctionResource) -> Result<ScopeMapping, StartError> {
         let config = api::config::ApiConfig::parse(&self.behind_a_door(function)).map_err(misconfigured(function))?;
         Ok(config.scopes)
@@ -97,8 +99,8 @@ impl FunctionWiring<'_> {
         Ok(within(search::app(&config, None, Clock::system()), Duration::from_secs(function.timeout_s.into())))
     }
 
-    /// The environment of a function that answers requests: who lets them in is an option here, and what seals cursors no
-    /// secret.
+    /// Returns the environment of a function that handles HTTP requests: the authentication mode is an option of the
+    /// stack, and the cursor key is the constant one of this machine.
     fn behind_a_door(&self, function: &FunctionResource) -> Environment {
         let auth = if self.options.auth == LocalAuth::None { "none" } else { "jwt" };
         let own = [("AUTH", auth), ("CURSOR_KEYS", CURSOR_KEYS)];
@@ -116,7 +118,7 @@ impl FunctionWiring<'_> {
         maintenance::config::MaintenanceConfig::parse(&environment(function)).map_err(misconfigured(function))
     }
 
-    /// The function that the mappings of `function` invoke.
+    /// Returns the function that the mappings of `function` invoke.
     async fn invoked(&self, function: &FunctionResource) -> Result<Arc<dyn StreamFunction>, StartError> {
         if let Some(base) = &self.options.functions {
             return Ok(Arc::new(ServedFunction::new(base, &function.name)?));

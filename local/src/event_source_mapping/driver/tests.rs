@@ -1,4 +1,4 @@
-//! The driver over the embedded engines, with functions that fail as told.
+//! Tests of the driver with the embedded engines and with functions that fail as specified.
 
 use std::sync::Mutex;
 
@@ -19,10 +19,10 @@ use super::*;
 use crate::template::{AttributeType, BucketResource, KeyDefinition, TableResource};
 use crate::{clients, dynamodb, s3};
 
-/// What a function makes of the records' keys.
+/// Returns a function's response to records with these keys, or `None` to panic.
 type Behaviour = fn(&[String]) -> Option<String>;
 
-/// Notes each batch's keys, and answers as told; `None` is a panic.
+/// Records the keys of each batch, and responds with the result of `behaviour`; `None` is a panic.
 struct Noting {
     seen: Mutex<Vec<Vec<String>>>,
     behaviour: Behaviour,

@@ -1,4 +1,4 @@
-//! What the machine keeps over random streams, settings, functions and restarts.
+//! Property tests of the state machine over random streams, settings, functions and restarts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::*;
 
 const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-/// A record's shard, item and whether the filter wants it; its place in the list is its number.
+/// A record's shard, its item, and whether the filter selects it; its index in the list is its sequence number.
 #[derive(Debug, Clone)]
 struct WrittenRecord {
     shard: usize,
@@ -17,7 +17,7 @@ struct WrittenRecord {
     wanted: bool,
 }
 
-/// What happens next, if it can.
+/// The next event, if it is possible in the current state.
 #[derive(Debug, Clone)]
 enum ModelAction {
     Read { shard: usize, count: usize },
@@ -90,7 +90,7 @@ fn shard(index: usize) -> ShardId {
     format!("shard-{index}").into()
 }
 
-/// The stream, a machine that reads it, and what the laws say so far.
+/// The stream, a state machine that reads it, and the state of the checked properties.
 struct ModelState {
     settings: MappingSettings,
     records: Vec<WrittenRecord>,
@@ -116,7 +116,7 @@ impl ModelState {
         world
     }
 
-    /// A chain of shards: each is the parent of the next.
+    /// Opens a chain of shards in which each is the parent of the next.
     fn open(&mut self, from: &BTreeMap<ShardId, ShardPosition>) {
         for index in 0..4 {
             self.machine.open(shard(index), index.checked_sub(1).map(shard), from.get(&shard(index)));
@@ -231,7 +231,7 @@ impl ModelState {
         self.checkpoints_are_safe()
     }
 
-    /// From here on the function is well: everything is read and settled.
+    /// Reads and settles everything, with a function that no longer fails.
     fn finish(&mut self) -> Result<(), TestCaseError> {
         for _ in 0..2000 {
             (0..4).for_each(|index| self.read(index, 100));

@@ -1,4 +1,4 @@
-//! What AWS documents and what was recorded on it, one story a test.
+//! Scenario tests of behaviour that AWS documents or that was recorded on AWS, one scenario per test.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn number(number: u32) -> SequenceNumber {
     SequenceNumber::parse(&number.to_string()).unwrap()
 }
 
-/// A record of item `number`, which is its own body.
+/// Returns a record of the item `place`, with the same number as sequence number and body.
 fn entry(place: u32) -> RecordEntry<u32> {
     let key_hash = hash_key(&place.to_string());
     RecordEntry { number: number(place), key_hash, at: Some(START), size_bytes: 10, wanted: true, body: place }
@@ -29,7 +29,7 @@ fn partial(batch_size: usize) -> MappingSettings {
 type DeliveredBatches = Vec<Vec<u32>>;
 type DiscardedBatches = Vec<(Vec<u32>, DiscardReason, u32)>;
 
-/// Runs to the end; returns what was delivered and what was discarded, with its invocations.
+/// Runs to completion; returns the delivered batches, and the discarded batches with their numbers of invocations.
 fn run(
     machine: &mut MappingState<u32>,
     function: impl Fn(&[u32]) -> Option<FunctionResponse>,
