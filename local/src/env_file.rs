@@ -51,7 +51,7 @@ pub fn write(path: &Path, stack: &LocalStack) -> Result<(), EnvFileError> {
     .collect();
     for function in &stack.template().functions {
         for (name, value) in &function.environment {
-            // On this machine requests are not signed by the caller and there is no secret store.
+            // On this machine there are neither IAM signatures nor a secret store.
             let value = match name.as_str() {
                 "AUTH" => "none",
                 "CURSOR_KEYS" => CURSOR_KEYS,

@@ -24,7 +24,7 @@ impl ReservedPort {
     /// Reserves a port on which no program listens.
     ///
     /// # Errors
-    /// Fails if all ports are in use, or if there is no loopback interface.
+    /// Fails if all ports are in use, or if the machine has no loopback interface.
     pub fn claim() -> io::Result<Self> {
         // A random start: concurrent callers start at different ports.
         let start = u16::try_from(RandomState::new().hash_one(()) % u64::from(COUNT)).unwrap_or(0);

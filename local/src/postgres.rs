@@ -1,8 +1,9 @@
-//! PostgreSQL on this machine: the server that is installed, on a port of its own and in a folder of its own. [`PostgresServer`]
+//! Throwaway PostgreSQL server: the installed PostgreSQL, on its own port and in its own folder. [`PostgresServer`]
 //!
-//! It is a real server, never an imitation. What it holds is worth nothing, so nothing waits for the disk; but what it has
-//! confirmed outlives its own crash. It refuses to run as root; where this process is root's, it runs as another user. When this process ends, however it ends, a guardian
-//! process ends the server and removes its folder: the guardian waits for the end of a pipe that only this process holds.
+//! It is a real server, not a simulation. Its data is disposable, so no write waits for the disk, but confirmed data
+//! survives a crash of the server process. PostgreSQL refuses to run as root; if this process runs as root, the server
+//! runs as another user. When this process ends, even if it is killed, a guardian process stops the server and removes
+//! its folder: the guardian waits for the end of a pipe whose other end only this process has open.
 
 mod programs;
 
@@ -26,35 +27,35 @@ use crate::port::ReservedPort;
 pub const NAME: &str = "millrace";
 /// The server's own superuser.
 const OWNER: &str = "postgres";
-/// Far more than a start takes.
+/// Time limit for a start; much longer than a start takes.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
-/// Why there is no server.
+/// An error of starting or using the server.
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresServerError {
-    /// Its programs are not there.
+    /// PostgreSQL's programs are not installed.
     #[error("PostgreSQL is not installed: apt-get install postgresql, or brew install postgresql, or give its URL")]
     NotInstalled,
-    /// There is nobody whom it could run as.
+    /// The process runs as root, and there is no other user for the server to run as.
     #[error("PostgreSQL does not run as root, and there is no user postgres or nobody here to run it as")]
     OnlyRoot,
-    /// One of its programs failed.
+    /// One of PostgreSQL's programs failed.
     #[error("{program} failed: {said}")]
     Failed {
-        /// Which one.
+        /// The name of the program.
         program: &'static str,
-        /// Its last words.
+        /// The last line of its output.
         said: String,
     },
-    /// The operating system refused something.
+    /// The operating system returned an error.
     #[error("{doing}: {source}")]
     System {
-        /// What was tried.
+        /// The attempted operation.
         doing: &'static str,
-        /// What it said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It runs and does not do what it should.
+    /// The server runs, but returned an error.
     #[error("PostgreSQL does not answer as it should: {0}")]
     UnexpectedResponse(String),
 }
@@ -63,7 +64,7 @@ fn system(doing: &'static str) -> impl FnOnce(io::Error) -> PostgresServerError 
     move |source| PostgresServerError::System { doing, source }
 }
 
-/// A server that is not started yet. Its port is taken, so its URL is known.
+/// A server that is not started yet. Its port is reserved, so its URL is known.
 #[derive(Debug)]
 pub struct PlannedServer {
     programs: PostgresPrograms,
@@ -73,10 +74,10 @@ pub struct PlannedServer {
 }
 
 impl PlannedServer {
-    /// Finds the programs, a free port and a folder.
+    /// Finds the programs, reserves a port and creates a folder.
     ///
     /// # Errors
-    /// [`PostgresServerError`], one line that names what to install.
+    /// [`PostgresServerError`] with a one-line message that names what to install.
     pub fn new() -> Result<Self, PostgresServerError> {
         let programs = PostgresPrograms::find().ok_or(PostgresServerError::NotInstalled)?;
         let port = ReservedPort::claim().map_err(system("a free port"))?;
@@ -91,13 +92,13 @@ impl PlannedServer {
         Ok(Self { programs, port, folder, user })
     }
 
-    /// The URL of its database.
+    /// Returns the URL of the database [`NAME`].
     #[must_use]
     pub fn url(&self) -> String {
         url(self.port.number(), NAME)
     }
 
-    /// Makes the cluster, starts it, and makes the database in it.
+    /// Creates the cluster, starts the server, and creates the database [`NAME`].
     ///
     /// # Errors
     /// [`PostgresServerError`].
@@ -105,7 +106,7 @@ impl PlannedServer {
         let data = self.folder.path().join("data");
         let mut initdb = command(&self.programs.initdb, self.user);
         initdb.arg("-D").arg(&data).args(["-U", OWNER, "-E", "UTF8", "-A", "trust", "--no-sync"]);
-        // Text is ordered byte by byte, and its letters are known, whatever this machine speaks.
+        // Text is sorted byte by byte, with UTF-8 character classes, regardless of this machine's locale.
         initdb.args(["--locale=C", if cfg!(target_os = "macos") { "--lc-ctype=UTF-8" } else { "--lc-ctype=C.UTF-8" }]);
         let made = initdb.stdin(Stdio::null()).output().map_err(system("initdb"))?;
         if !made.status.success() {
@@ -121,7 +122,7 @@ impl PlannedServer {
     }
 }
 
-/// The running server. Dropping it ends it at once and removes what it held.
+/// The running server. Dropping it stops it immediately and removes its data.
 #[derive(Debug)]
 pub struct PostgresServer {
     programs: PostgresPrograms,
@@ -139,31 +140,31 @@ struct RunningServer {
 }
 
 impl PostgresServer {
-    /// The URL of the database of this name.
+    /// Returns the URL of the database with this name.
     #[must_use]
     pub fn url_of(&self, database: &str) -> String {
         url(self.port.number(), database)
     }
 
-    /// The URL of the database [`NAME`].
+    /// Returns the URL of the database [`NAME`].
     #[must_use]
     pub fn url(&self) -> String {
         self.url_of(NAME)
     }
 
-    /// The folder of all that it has.
+    /// Returns the folder with all files of the server.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The number of its first process, if it runs.
+    /// Returns the process ID of the server's first process, if it runs.
     #[must_use]
     pub fn process(&self) -> Option<u32> {
         self.running.as_ref().map(|running| running.server.id())
     }
 
-    /// Makes an empty database that the role [`NAME`] owns.
+    /// Creates an empty database that the role [`NAME`] owns.
     ///
     /// # Errors
     /// [`PostgresServerError`].
@@ -171,7 +172,7 @@ impl PostgresServer {
         self.owner(OWNER, &format!("create database {database} owner {NAME}")).await
     }
 
-    /// Makes a database that is a copy of another, which nobody may be connected to.
+    /// Creates a database as a copy of another, which must have no open connections.
     ///
     /// # Errors
     /// [`PostgresServerError`].
@@ -179,7 +180,7 @@ impl PostgresServer {
         self.owner(OWNER, &format!("create database {database} template {template} owner {NAME}")).await
     }
 
-    /// Runs SQL in a database as the server's owner.
+    /// Runs SQL in a database as the server's superuser.
     ///
     /// # Errors
     /// [`PostgresServerError`].
@@ -190,7 +191,7 @@ impl PostgresServer {
         client.batch_execute(sql).await.map_err(|error| PostgresServerError::UnexpectedResponse(describe_error(&error)))
     }
 
-    /// Starts it, if it does not run.
+    /// Starts the server, if it does not run.
     ///
     /// # Errors
     /// [`PostgresServerError`].
@@ -211,11 +212,12 @@ impl PostgresServer {
         ] {
             postgres.args(["-c", setting]);
         }
-        // A group of its own: Ctrl-C is for this process, which ends the server when its own work is done.
+        // A process group of its own: Ctrl-C must reach only this process, which stops the server after its own work is
+        // done.
         postgres.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
         let server = postgres.spawn().map_err(system("postgres"))?;
         let mut guardian = Command::new("sh");
-        // The postmaster ends its children; SIGQUIT is its immediate shutdown.
+        // The postmaster stops its children; SIGQUIT is its immediate shutdown.
         guardian.arg("-c").arg("read _; kill -QUIT \"$1\"; sleep 1; kill -KILL \"$1\"; rm -rf \"$2\"").arg("guardian");
         guardian.arg(server.id().to_string()).arg(self.folder.path());
         guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
@@ -242,12 +244,12 @@ impl PostgresServer {
         }
     }
 
-    /// Ends it at once, as a crash does: connections break, and the next start recovers.
+    /// Stops the server immediately, as a crash does: connections are interrupted, and the next start recovers.
     pub fn kill(&mut self) {
         self.end();
     }
 
-    /// Ends it in order, with everything on disk.
+    /// Shuts the server down in order, with all data on disk.
     ///
     /// # Errors
     /// [`PostgresServerError`].
@@ -270,7 +272,8 @@ impl PostgresServer {
         }
     }
 
-    /// Ends whatever runs. The guardian goes first, so that it never signals a number that is another process's by then.
+    /// Stops the server, if it runs. The guardian is stopped first, so that it never signals a process ID that another
+    /// process has by then.
     fn end(&mut self) {
         let Some(RunningServer { mut server, mut guardian }) = self.running.take() else { return };
         let _ = guardian.kill();
@@ -306,7 +309,7 @@ async fn connect(port: u16, database: &str) -> Result<tokio_postgres::Client, to
 
 fn command(program: &Path, user: Option<(u32, u32)>) -> Command {
     let mut command = Command::new(program);
-    // Whatever language and time zone the shell has, what is read here has one.
+    // A fixed locale and time zone, so that the parsed output does not depend on the environment.
     command.env("LC_ALL", "C").env("TZ", "UTC").current_dir("/");
     if let Some((uid, gid)) = user {
         command.uid(uid).gid(gid);

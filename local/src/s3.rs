@@ -1,11 +1,12 @@
-//! S3 on this machine: s3s's protocol over a store of files (`s3/service.rs`), served on a listener of ours from one directory.
+//! S3 on this machine: the protocol implementation of s3s over a file store (`s3/service.rs`), with one directory and
+//! its own listener.
 //!
-//! Buckets and objects with their metadata and checksums: put, get, head, list, copy and delete, uploads in parts, conditional
-//! requests. What it does not do as AWS does: it has no versions, encryption, access control and lifecycle, drops tags, and
-//! knows no storage class but the standard ones.
+//! It implements buckets, objects with their metadata and checksums (put, get, head, list, copy, delete), multipart
+//! uploads and conditional requests. Unlike AWS it has no versions, encryption, access control or lifecycle rules,
+//! ignores tags, and supports only the standard storage classes.
 //!
-//! Any credentials are accepted, and none: signatures are taken off (`s3/unsign.rs`). Keys that differ in case alone need a file
-//! system that tells them apart.
+//! Any credentials are accepted, as are requests without credentials: signatures are removed (`s3/unsign.rs`). Keys
+//! that differ only in case require a case-sensitive file system.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,26 +27,26 @@ mod object_file;
 mod service;
 mod unsign;
 
-/// How long a stop waits for requests under way before it cuts them off.
+/// Time limit for requests in progress at a stop; afterwards they are cut off.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// Why the S3 engine does not start or cannot make a bucket.
+/// An error of starting the S3 engine or of creating a bucket.
 #[derive(Debug, thiserror::Error)]
 pub enum S3EngineError {
-    /// The directory cannot be made, read or written.
+    /// The directory cannot be created, read or written.
     #[error("s3 folder {}: {source}: choose another with --data", path.display())]
     Folder {
-        /// The directory.
+        /// The path of the directory.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The listener has no address.
+    /// The listener's socket address cannot be determined.
     #[error("s3 listener: {0}")]
     Listener(std::io::Error),
 }
 
-/// A running engine. Dropping it stops it too, without waiting.
+/// A running engine. Dropping it also stops it, without waiting.
 pub struct S3Engine {
     endpoint: String,
     root: PathBuf,
@@ -54,7 +55,7 @@ pub struct S3Engine {
 }
 
 impl S3Engine {
-    /// Serves the buckets in the directory `root`, which is made if it is not there.
+    /// Serves the buckets in the directory `root`, which is created if it does not exist.
     ///
     /// # Errors
     ///
@@ -81,27 +82,27 @@ impl S3Engine {
         Ok(Self { endpoint: format!("http://{address}"), root: root.to_path_buf(), stop, server })
     }
 
-    /// The URL that SDKs take as their S3 endpoint, with path style.
+    /// Returns the URL that SDKs use as their S3 endpoint, with path style.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// Makes the buckets that are not there yet: a bucket is a directory of the store's root.
+    /// Creates the buckets that do not exist yet: a bucket is a directory in the store's root.
     ///
     /// # Errors
     ///
-    /// [`S3EngineError::Folder`] if one cannot be made.
+    /// [`S3EngineError::Folder`] if a bucket cannot be created.
     pub fn create_buckets(&self, buckets: &[BucketResource]) -> Result<(), S3EngineError> {
         buckets.iter().map(|bucket| self.root.join(&bucket.name)).try_for_each(|path| {
             std::fs::create_dir_all(&path).map_err(|source| S3EngineError::Folder { path, source })
         })
     }
 
-    /// Stops accepting, and lets requests under way finish.
+    /// Stops accepting requests, and waits for requests in progress.
     pub async fn stop(self) {
         let Self { stop, mut server, .. } = self;
-        // The server may have ended by itself: there is nothing to stop then.
+        // The server may already have ended: there is nothing to stop then.
         let _ = stop.send(());
         if tokio::time::timeout(STOP_WITHIN, &mut server).await.is_err() {
             server.abort();
@@ -166,7 +167,7 @@ mod tests {
         String::from_utf8(got.body.collect().await.unwrap().to_vec()).unwrap()
     }
 
-    /// Sends a request as it is, and returns the status, the code of a refusal and the body.
+    /// Sends an unmodified request, and returns the status, the error code and the body.
     async fn raw(
         engine: &S3Engine,
         method: &str,
@@ -195,7 +196,7 @@ mod tests {
         let first =
             client.put_object().bucket("users-archive").key("k").metadata("n", "1").body(b"first".to_vec().into());
         first.send().await.unwrap();
-        // SHA-256 of nothing.
+        // SHA-256 of an empty body.
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let chunked = "5\r\nhello\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n";
         let streaming = ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER");
@@ -422,25 +423,25 @@ mod tests {
         let first = put(b"first").await;
         assert_eq!(head(&client).await, (first.clone(), true));
         let former = std::fs::read(&attributes).unwrap();
-        // Two writes within one tick of the kernel's clock have one modification time.
+        // Two writes within one tick of the kernel's clock have the same modification time.
         tokio::time::sleep(Duration::from_millis(20)).await;
         let other = put(b"other").await;
         assert_ne!(first, other);
         let latter = std::fs::read(&attributes).unwrap();
 
-        // The process ended between the two renames.
+        // As if the process had ended between the two renames.
         std::fs::write(&attributes, former).unwrap();
         assert_eq!(head(&client).await, (other.clone(), false));
         std::fs::write(&attributes, latter).unwrap();
         assert_eq!(head(&client).await, (other.clone(), true));
 
-        // A file of the same size took the object's place.
+        // Another program replaced the object's file with one of the same size.
         tokio::time::sleep(Duration::from_millis(20)).await;
         std::fs::write(&object, b"first").unwrap();
         assert_eq!(head(&client).await, (first, false));
         assert_eq!(text(&client, "k.txt").await, "first");
 
-        // An object that is put again is described, by the next process too.
+        // An object that is written again has its attributes, also after a restart.
         assert_eq!(put(b"other").await, other);
         engine.stop().await;
         let engine = start(root.path()).await;

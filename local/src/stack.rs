@@ -186,7 +186,7 @@ pub struct LocalStack {
     maintenance: Option<maintenance::config::MaintenanceConfig>,
     urls: TierUrls,
     servers: TierServers,
-    /// The temporary folder of S3's objects, if there is no data folder; it is deleted when this is dropped.
+    /// The temporary folder of S3's objects, if the data folder is not set; it is deleted when this is dropped.
     _objects: Option<TempDir>,
 }
 
@@ -383,7 +383,7 @@ async fn bind(port: u16, option: &'static str) -> Result<(TcpListener, SocketAdd
     Ok((listener, address))
 }
 
-/// Returns the folder of S3's objects, and its temporary parent folder if there is no data folder.
+/// Returns the folder of S3's objects, and its temporary parent folder if the data folder is not set.
 fn object_folder(data: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), StartError> {
     if let Some(data) = data {
         return Ok((data.join("s3"), None));

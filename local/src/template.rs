@@ -1,11 +1,11 @@
-//! What `template.yaml` says, in our words: the tables, buckets, functions and mappings that `local` runs.
+//! Deployment template: the tables, buckets, functions and event source mappings in `template.yaml` that `local` runs.
 //!
-//! What runs here is what deploys: nothing of this is written down a second time. Only what `local` acts on is read
-//! (`node` is the file as a tree, `resolve` its intrinsic functions, `resources` what the resources mean), and there
-//! nothing is passed over: a function, an event or a property that `local` does not know is an error that names its
-//! line, for to ignore it would be to run something else than what deploys.
+//! The local stack runs the same definitions that are deployed, without a second copy of them. Only the parts that
+//! `local` uses are read (`node` parses the file to a tree, `resolve` resolves its intrinsic functions, `resources`
+//! interprets the resources). Within these parts nothing is ignored: an unknown function, event or property is an error
+//! that names its line, because ignoring it would run something other than what is deployed.
 //!
-//! Names on this machine come from logical ids: see [`names`].
+//! Names on this machine are derived from logical IDs: see [`names`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ mod resources;
 #[cfg(test)]
 mod tests;
 
-/// Why a template cannot be run here; one line that names the place.
+/// A template that cannot be run here, with a one-line message that names the location.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}:{line}: {problem}")]
 pub struct TemplateError {
@@ -27,23 +27,23 @@ pub struct TemplateError {
     problem: String,
 }
 
-/// What a part of the template is refused for, before the file's name is known.
+/// An error in a part of the template, before the file's name is added.
 #[derive(Debug, PartialEq, Eq)]
 struct PropertyError {
     line: usize,
     problem: String,
 }
 
-/// What this machine decides in place of who deploys.
+/// Parameters and outputs that this machine sets in place of the deployment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParameterOverrides {
-    /// Parameters with other values than their defaults.
+    /// Parameters with values other than their defaults.
     pub parameters: BTreeMap<String, String>,
-    /// Outputs of nested stacks, which are not made here, as `Stack.Outputs.Name`.
+    /// Outputs of nested stacks, which are not created here, as `Stack.Outputs.Name`.
     pub outputs: BTreeMap<String, String>,
 }
 
-/// What `local` runs.
+/// The parts of the template that `local` runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SamTemplate {
     /// The tables.
@@ -52,25 +52,25 @@ pub struct SamTemplate {
     pub buckets: Vec<BucketResource>,
     /// The functions.
     pub functions: Vec<FunctionResource>,
-    /// The HTTP API's routes.
+    /// The routes of the HTTP API.
     pub routes: Vec<ApiRoute>,
 }
 
 impl SamTemplate {
-    /// Reads the template of a file.
+    /// Reads the template from a file.
     ///
     /// # Errors
     ///
-    /// A [`TemplateError`] if the file cannot be read, is not YAML, or says something that `local` cannot run.
+    /// A [`TemplateError`] if the file cannot be read, is not YAML, or contains something that `local` cannot run.
     pub fn load(path: &Path) -> Result<Self, TemplateError> {
         Self::load_with(path, &ParameterOverrides::default())
     }
 
-    /// Reads the template of a file as this machine chooses.
+    /// Reads the template from a file with the overrides of this machine.
     ///
     /// # Errors
     ///
-    /// As [`SamTemplate::load`]; and if a choice is none that the template offers.
+    /// Same as [`SamTemplate::load`]; also if an override is not possible in the template.
     pub fn load_with(path: &Path, choices: &ParameterOverrides) -> Result<Self, TemplateError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
@@ -86,11 +86,11 @@ impl SamTemplate {
         }
     }
 
-    /// Reads the template of a text.
+    /// Reads the template from a text.
     ///
     /// # Errors
     ///
-    /// As [`SamTemplate::load`].
+    /// Same as [`SamTemplate::load`].
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let file = "template".to_owned();
         Self::read(text, &ParameterOverrides::default()).map_err(|PropertyError { line, problem }| TemplateError {
@@ -109,32 +109,32 @@ impl SamTemplate {
 /// A route of the HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiRoute {
-    /// The local name of the function that answers.
+    /// The local name of the function that handles the route.
     pub function: String,
     /// `GET`, …; `ANY` for every method.
     pub method: String,
-    /// `/users/{user_id}`, …; `$default` for what no other route takes.
+    /// `/users/{user_id}`, …; `$default` for all requests that match no other route.
     pub path: String,
-    /// Who lets requests in: `AWS_IAM` or `JWT`, and never nobody.
+    /// The authorization type, `AWS_IAM` or `JWT`; an open route is not allowed.
     pub authorization: String,
 }
 
 /// A DynamoDB table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableResource {
-    /// The resource's name in the template.
+    /// The logical ID of the resource.
     pub logical_id: String,
     /// The table's name on this machine.
     pub name: String,
     /// The primary key: the partition key, then the sort key if there is one.
     pub keys: Vec<KeyDefinition>,
-    /// The types of the attributes that keys and indexes name.
+    /// The types of the attributes in keys and indexes.
     pub attributes: Vec<AttributeType>,
     /// The global secondary indexes.
     pub indexes: Vec<SecondaryIndex>,
-    /// The attribute that says when an item expires.
+    /// The TTL attribute.
     pub ttl_attribute: Option<String>,
-    /// What a stream record carries; none without a stream.
+    /// The stream view type; `None` without a stream.
     pub stream_view: Option<String>,
 }
 
@@ -147,7 +147,7 @@ pub struct KeyDefinition {
     pub role: String,
 }
 
-/// The type of an attribute of a key.
+/// The type of an attribute in a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttributeType {
     /// The attribute's name.
@@ -161,7 +161,7 @@ pub struct AttributeType {
 pub struct SecondaryIndex {
     /// The index's name.
     pub name: String,
-    /// Its key.
+    /// The key of the index.
     pub keys: Vec<KeyDefinition>,
     /// `ALL`, `KEYS_ONLY` or `INCLUDE`.
     pub projection: String,
@@ -172,7 +172,7 @@ pub struct SecondaryIndex {
 /// An S3 bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketResource {
-    /// The resource's name in the template.
+    /// The logical ID of the resource.
     pub logical_id: String,
     /// The bucket's name on this machine.
     pub name: String,
@@ -181,44 +181,44 @@ pub struct BucketResource {
 /// A Lambda function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionResource {
-    /// The resource's name in the template.
+    /// The logical ID of the resource.
     pub logical_id: String,
-    /// The cargo binary that it is built from.
+    /// The cargo binary of the function.
     pub name: String,
-    /// Its environment variables, resolved to local names.
+    /// The environment variables, with references resolved to local names.
     pub environment: BTreeMap<String, String>,
-    /// How long an invocation may take.
+    /// The timeout of an invocation in seconds.
     pub timeout_s: u32,
-    /// Its memory, and by it its share of a CPU.
+    /// The memory size in MB, which also determines the share of a CPU.
     pub memory_mb: u32,
-    /// The streams that invoke it.
+    /// The event source mappings of the function.
     pub mappings: Vec<MappingResource>,
 }
 
-/// An event source mapping: how Lambda reads a table's stream for a function.
+/// An event source mapping: the settings with which Lambda reads a table's stream for a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappingResource {
     /// The event's name in the template.
     pub name: String,
     /// The local name of the table.
     pub table: String,
-    /// The most records of an invocation.
+    /// The maximum number of records per invocation.
     pub batch_size: u32,
-    /// How long a batch may wait to be filled.
+    /// The batch window in seconds.
     pub window_s: u32,
-    /// How many batches of a shard may be under way at a time.
+    /// The number of batches per shard that may be in flight concurrently.
     pub parallelization_factor: u32,
-    /// How often a failed batch is sent again; -1 without end.
+    /// The number of times that a failed batch is redelivered; -1 for no limit.
     pub maximum_retry_attempts: i64,
-    /// How old a record may grow before it goes to the failure destination; -1 without end.
+    /// The maximum age of a record in seconds, after which it is sent to the on-failure destination; -1 for no limit.
     pub maximum_record_age_s: i64,
-    /// Whether a failed batch is halved.
+    /// Whether a failed batch is split in half.
     pub bisect: bool,
-    /// Whether the function's answer may name the first record that failed.
+    /// Whether the function's response may report the records that failed.
     pub report_batch_item_failures: bool,
-    /// The filter patterns, as JSON; a record that matches any is delivered. None: every record is.
+    /// The filter patterns, as JSON; a record that matches any of them is delivered. Without patterns every record is.
     pub filters: Vec<String>,
-    /// The local name of the bucket to which given up batches go.
+    /// The local name of the bucket for discarded batches.
     pub on_failure_bucket: Option<String>,
     /// `TRIM_HORIZON` or `LATEST`.
     pub starting_position: String,

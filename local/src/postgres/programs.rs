@@ -1,10 +1,10 @@
-//! Where PostgreSQL's programs are, and whom they run as.
+//! Location of PostgreSQL's programs, and the user that they run as.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Folders of programs that are on nobody's PATH: Debian's, Homebrew's, Postgres.app's. What stands in them by version is
-/// found in each.
+/// Installation folders that are usually not on the PATH: Debian's, Homebrew's, Postgres.app's. Each contains one
+/// folder per version.
 const FOLDERS: [&str; 5] = [
     "/usr/lib/postgresql",
     "/opt/homebrew/opt",
@@ -22,7 +22,7 @@ pub struct PostgresPrograms {
 }
 
 impl PostgresPrograms {
-    /// Those on the PATH, else the newest in the folders where they are installed.
+    /// Returns the programs on the PATH, or else the newest version in the installation folders.
     #[must_use]
     pub fn find() -> Option<Self> {
         let on_path = std::env::split_paths(&path_variable()).find_map(|folder| Self::in_folder(&folder));
@@ -34,7 +34,7 @@ impl PostgresPrograms {
         })
     }
 
-    /// A link's own folder may lack the others: what counts is where it leads.
+    /// Resolves links, since the folder of a link may lack the other programs.
     fn in_folder(folder: &Path) -> Option<Self> {
         let folder = fs::canonicalize(folder.join("initdb")).ok()?.parent()?.to_owned();
         let [initdb, postgres, pg_ctl] = ["initdb", "postgres", "pg_ctl"].map(|name| folder.join(name));
@@ -47,14 +47,14 @@ fn path_variable() -> std::ffi::OsString {
     shared::environment::Environment::from_env().get("PATH").unwrap_or_default().into()
 }
 
-/// The version in a folder's name: 15 of `/usr/lib/postgresql/15` and of `postgresql@15`.
+/// Returns the version in a folder's name: 15 for `/usr/lib/postgresql/15` and for `postgresql@15`.
 fn number(folder: &Path) -> u32 {
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let digits: String = name.chars().skip_while(|letter| !letter.is_ascii_digit()).collect();
     digits.split('.').next().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-/// User and group of `postgres`, or else of `nobody`.
+/// Returns user ID and group ID of `postgres`, or else of `nobody`.
 pub(super) fn unprivileged_user() -> Option<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
     ["postgres", "nobody"].iter().find_map(|name| of_user(&users, name))

@@ -1,10 +1,10 @@
-//! Conditional requests, by S3's order of precedence (RFC 9110, section 13.2.2). Pure.
+//! Conditional requests with S3's order of precedence (RFC 9110, section 13.2.2). Pure.
 
 use s3s::dto::{ETag, ETagCondition, Timestamp};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 use time::OffsetDateTime;
 
-/// What a read asks of the object.
+/// Conditions of a read on the object.
 #[derive(Debug, Default)]
 pub(super) struct ReadCondition {
     pub(super) matching: Option<ETagCondition>,
@@ -13,7 +13,7 @@ pub(super) struct ReadCondition {
     pub(super) unmodified_since: Option<Timestamp>,
 }
 
-/// What a write asks of the object that it replaces.
+/// Conditions of a write on the object that it replaces.
 #[derive(Debug, Default)]
 pub(super) struct WriteCondition {
     pub(super) matching: Option<ETagCondition>,
@@ -21,18 +21,18 @@ pub(super) struct WriteCondition {
 }
 
 impl ReadCondition {
-    /// Fails with 412 or 304 if the object is another than the one that is asked for.
+    /// Fails with 412 or 304 if the object does not meet the conditions.
     pub(super) fn check(self, etag: &str, modified: OffsetDateTime) -> S3Result<()> {
         self.outcome(etag, modified).map_or(Ok(()), |code| Err(S3Error::new(code)))
     }
 
-    /// The same of a copy's source, where nothing new is 412, too.
+    /// Checks the source object of a copy, for which an unmodified object is also 412.
     pub(super) fn check_source(self, etag: &str, modified: OffsetDateTime) -> S3Result<()> {
         self.outcome(etag, modified).map_or(Ok(()), |_| Err(S3Error::new(S3ErrorCode::PreconditionFailed)))
     }
 
     fn outcome(self, etag: &str, modified: OffsetDateTime) -> Option<S3ErrorCode> {
-        // Dates of HTTP are whole seconds.
+        // HTTP dates have a resolution of one second.
         let is_newer = |since: Timestamp| modified.unix_timestamp() > OffsetDateTime::from(since).unix_timestamp();
         let is_another = match (self.matching, self.unmodified_since) {
             (Some(condition), _) => !matches(&condition, etag),
@@ -49,7 +49,7 @@ impl ReadCondition {
 }
 
 impl WriteCondition {
-    /// Fails unless the object with this tag, or none, may be written over.
+    /// Fails unless the object with this tag, or the absence of an object, meets the conditions of the write.
     pub(super) fn check(&self, there: Option<&str>) -> S3Result<()> {
         match (&self.matching, &self.none_matching, there) {
             (Some(_), _, None) => Err(S3Error::new(S3ErrorCode::NoSuchKey)),

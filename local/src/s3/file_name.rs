@@ -1,16 +1,17 @@
-//! Object keys as paths of files: one path for each key, and readable where the key is.
+//! Encodes object keys as file paths: one path for each key, and readable if the key is.
 //!
-//! A key of letters, digits and `-_.=+,@:~` whose last segment alone has a dot is its own path, so that other programs read
-//! the archive where it lies. Everything else is escaped: a byte as `%2A`, an empty segment as `%e`. A file and a folder never
-//! have the same name: a file's has a dot or ends with `%f`, a folder's has none or ends with `%d`. A segment that is too long
-//! for a file name goes on in a folder of its own, whose name ends with `%l`.
+//! A key of letters, digits and `-_.=+,@:~` in which only the last segment contains a dot is its own path, so that
+//! other programs can read the archive in place. Everything else is escaped: a byte as `%2A`, an empty segment as `%e`.
+//! A file and a folder never have the same name: a file's name contains a dot or ends with `%f`, a folder's name
+//! contains no dot or ends with `%d`. A segment that is too long for a file name is continued in a nested folder; the
+//! name of a part that is continued ends with `%l`.
 
 use std::path::{Path, PathBuf};
 
-/// File systems take 255 bytes; a marker and the ending of the attributes' file come on top.
+/// File systems allow 255 bytes; a marker and the suffix of the attributes' file are added to this.
 const NAME_BYTES: usize = 200;
 
-/// The path of an object, below its bucket.
+/// Returns the path of an object relative to its bucket.
 pub(super) fn object_path(key: &str) -> PathBuf {
     let (folders, last) = key.rsplit_once('/').map_or((None, key), |(folders, last)| (Some(folders), last));
     let mut path = folders.map(segments).unwrap_or_default();
@@ -19,12 +20,12 @@ pub(super) fn object_path(key: &str) -> PathBuf {
     path
 }
 
-/// The folder that has every key of this beginning: that of the segments which it ends.
+/// Returns the folder of all keys with this prefix, which is the path of the prefix's complete segments.
 pub(super) fn folder_path(prefix: &str) -> PathBuf {
     prefix.rsplit_once('/').map(|(folders, _)| segments(folders)).unwrap_or_default()
 }
 
-/// The key of the object at this path; none if no object has it.
+/// Returns the key of the object at this path; `None` if the path is not that of a key.
 pub(super) fn key_at(path: &Path) -> Option<String> {
     let mut names = path.components().map(|name| name.as_os_str().to_str()).collect::<Option<Vec<_>>>()?;
     let last = names.pop()?;
@@ -51,7 +52,7 @@ fn segments(folders: &str) -> PathBuf {
     path
 }
 
-/// Pushes all but the last part of a segment, and returns that.
+/// Pushes all but the last part of a segment to the path, and returns the last part.
 fn push_long(path: &mut PathBuf, segment: &str) -> String {
     if segment.is_empty() {
         return "%e".to_owned();
@@ -70,7 +71,7 @@ fn push_long(path: &mut PathBuf, segment: &str) -> String {
             name.extend([byte >> 4, byte & 15].map(|digit| char::from(b"0123456789ABCDEF"[usize::from(digit)])));
         }
     }
-    // Names that mean the folder itself and the one above it.
+    // These names mean the folder itself and its parent.
     if name == "." || name == ".." { name.replace('.', "%2E") } else { name }
 }
 

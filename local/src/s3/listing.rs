@@ -1,41 +1,41 @@
-//! A page of a bucket's keys, as `ListObjects` gives it. Pure.
+//! Page of a bucket's keys, as `ListObjects` returns it. Pure.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What `EncodingType=url` leaves as it is. A client turns `+` back into a space.
+/// The characters that `EncodingType=url` does not encode. A client decodes `+` to a space.
 const URL_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b'/');
 
-/// Which keys are asked for.
+/// Parameters of a listing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ListingRequest {
-    /// How they begin.
+    /// The prefix of the listed keys.
     pub(super) prefix: String,
-    /// Keys that have it after the prefix are given as one common prefix.
+    /// Keys that contain the delimiter after the prefix are grouped to a common prefix.
     pub(super) delimiter: Option<String>,
-    /// A key or common prefix: what comes after it is given.
+    /// A key or common prefix after which the listing starts.
     pub(super) after: String,
-    /// How many keys and common prefixes at most.
+    /// The maximum number of keys and common prefixes.
     pub(super) limit: usize,
 }
 
-/// Some of the keys, in order, and the common prefixes among them.
+/// A part of the keys, in order, and of the common prefixes among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ListingPage {
     pub(super) keys: Vec<String>,
     pub(super) prefixes: Vec<String>,
-    /// The last of them, if others follow.
+    /// The last key or common prefix of the page, if others follow.
     pub(super) next: Option<String>,
 }
 
 impl ListingRequest {
-    /// The page, of all keys of the bucket in the order of their bytes.
+    /// Returns the page. `sorted` contains all keys of the bucket in the order of their bytes.
     pub(super) fn page(&self, sorted: &[String]) -> ListingPage {
         let mut page = ListingPage::default();
         let mut last: Option<&str> = None;
         for key in sorted.iter().filter(|key| key.starts_with(&self.prefix)) {
             let prefix = self.common_prefix(key);
             let entry = prefix.unwrap_or(key);
-            // A page that ended with a common prefix has had all of its keys.
+            // If a page ended with a common prefix, the next one skips all keys with that prefix.
             if key.as_str() <= self.after.as_str() || entry == self.after || last == Some(entry) {
                 continue;
             }
@@ -52,7 +52,7 @@ impl ListingRequest {
         page
     }
 
-    /// The key up to the first delimiter after the prefix.
+    /// Returns the key up to and including the first delimiter after the prefix.
     fn common_prefix<'k>(&self, key: &'k str) -> Option<&'k str> {
         let delimiter = self.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty())?;
         let found = key[self.prefix.len()..].find(delimiter)?;
@@ -60,7 +60,7 @@ impl ListingRequest {
     }
 }
 
-/// The text as `EncodingType=url` spells it.
+/// Encodes a text in the format of `EncodingType=url`.
 pub(super) fn url_encoded(text: &str) -> String {
     utf8_percent_encode(text, URL_ENCODED).to_string().replace("%20", "+")
 }

@@ -1,9 +1,9 @@
-//! Objects as files: an object's bytes at its path below its bucket, what else is known of it as JSON at the same path below
-//! `.objects`. [`ObjectFiles`]
+//! Objects as files: the bytes of an object are at its path in its bucket's folder, its attributes as JSON at the same
+//! path below `.objects`. [`ObjectFiles`]
 //!
-//! A body is received into a temporary file and verified there. Only then does it take the place of what the key had, so that
-//! a refused or broken upload changes nothing. Bytes and attributes are two renames: the attributes name the size and the
-//! modification time of their bytes, and are ignored if the file has another.
+//! A body is received into a temporary file and verified there. Only then does it replace the object, so that a
+//! rejected or interrupted upload changes nothing. Bytes and attributes are replaced by two renames. The attributes
+//! contain the size and the modification time of their bytes, so attributes of other bytes are detected and ignored.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
@@ -26,30 +26,30 @@ use tokio::sync::Mutex;
 use super::condition::WriteCondition;
 use super::file_name::{folder_path, key_at, object_path};
 
-/// Folders of the store's own. No bucket's name begins with a dot.
+/// Folders of the store itself. The name of a bucket never begins with a dot.
 const ATTRIBUTES: &str = ".objects";
 const INCOMING: &str = ".incoming";
 const UPLOADS: &str = ".uploads";
 
 const UPLOAD_ID_CHARS: usize = 32;
 
-/// What is known of an object beside its bytes.
+/// The attributes of an object.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct ObjectAttributes {
     /// The size of the file that these attributes describe.
     size: u64,
-    /// Its modification time, in nanoseconds since the epoch.
+    /// The modification time of the file in nanoseconds since the epoch.
     ///
-    /// Attributes of a file with another size or time are ignored, unless its bytes have the `ETag`: the file was replaced by
-    /// other means, or the process ended between the renames of bytes and attributes.
+    /// If the file has another size or time, these attributes are ignored, unless its bytes have the `ETag`: the file
+    /// was replaced by another program, or the process ended between the renames of bytes and attributes.
     modified_nanos: i128,
     pub(super) etag: String,
     pub(super) checksums: ObjectChecksums,
     pub(super) headers: ObjectHeaders,
 }
 
-/// What a client may say of an object, and is told again.
+/// Headers that a client may set on an object, and that reads return.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct ObjectHeaders {
@@ -63,7 +63,7 @@ pub(super) struct ObjectHeaders {
     pub(super) website_redirect_location: Option<String>,
 }
 
-/// Checksums in base64, as headers carry them.
+/// Checksums in base64, the format of the headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct ObjectChecksums {
@@ -74,7 +74,7 @@ pub(super) struct ObjectChecksums {
     pub(super) sha256: Option<String>,
 }
 
-/// An object that is there.
+/// An existing object.
 #[derive(Debug)]
 pub(super) struct StoredObject {
     pub(super) file: std::fs::File,
@@ -83,19 +83,19 @@ pub(super) struct StoredObject {
     pub(super) attributes: ObjectAttributes,
 }
 
-/// What a body must come to.
+/// Expected properties of a body.
 #[derive(Debug, Default)]
 pub(super) struct ExpectedBody {
     pub(super) length: Option<i64>,
     pub(super) md5: Option<String>,
-    /// In hexadecimal, as the signature has it.
+    /// In hexadecimal, the format of the signature.
     pub(super) sha256: Option<String>,
     pub(super) checksums: ObjectChecksums,
-    /// An algorithm whose checksum is to be computed, though none is given.
+    /// An algorithm whose checksum is computed even if no expected value is set.
     pub(super) algorithm: Option<String>,
 }
 
-/// A body that has been verified and stands nowhere yet.
+/// A body that has been received and verified, but is not stored under a key yet.
 #[derive(Debug)]
 pub(super) struct ReceivedBody {
     file: NamedTempFile,
@@ -104,7 +104,7 @@ pub(super) struct ReceivedBody {
     pub(super) checksums: ObjectChecksums,
 }
 
-/// An upload in parts that is not complete.
+/// A multipart upload that is not complete.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PendingUpload {
     pub(super) bucket: String,
@@ -112,7 +112,7 @@ pub(super) struct PendingUpload {
     pub(super) headers: ObjectHeaders,
 }
 
-/// A part of it.
+/// A part of a multipart upload.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct StoredPart {
     pub(super) number: i32,
@@ -126,16 +126,16 @@ impl StoredPart {
     }
 }
 
-/// The directory that all buckets lie in.
+/// The directory of all buckets.
 #[derive(Debug)]
 pub(super) struct ObjectFiles {
     root: PathBuf,
-    /// Held while a key changes what it names: bytes and attributes are two files.
+    /// Locked while the object of a key is read or changed, since bytes and attributes are two files.
     changing: Mutex<()>,
 }
 
 impl ObjectFiles {
-    /// Takes the directory, and clears what a process that ended has left half received.
+    /// Opens the directory, and deletes partly received bodies of a process that has ended.
     pub(super) fn open(root: &Path) -> std::io::Result<Self> {
         let incoming = root.join(INCOMING);
         match std::fs::remove_dir_all(&incoming) {
@@ -146,7 +146,7 @@ impl ObjectFiles {
         Ok(Self { root: root.to_path_buf(), changing: Mutex::new(()) })
     }
 
-    /// The names of all buckets.
+    /// Returns the names of all buckets, each with its modification time.
     pub(super) fn buckets(&self) -> S3Result<Vec<(String, SystemTime)>> {
         let mut buckets = Vec::new();
         for entry in std::fs::read_dir(&self.root).map_err(S3Error::internal_error)? {
@@ -163,7 +163,7 @@ impl ObjectFiles {
         Ok(buckets)
     }
 
-    /// The folder of a bucket that is there.
+    /// Returns the folder of an existing bucket.
     pub(super) fn bucket(&self, name: &str) -> S3Result<PathBuf> {
         let path = self.root.join(name);
         if path.is_dir() { Ok(path) } else { Err(s3_error!(NoSuchBucket, "there is no bucket {name}")) }
@@ -177,7 +177,7 @@ impl ObjectFiles {
         }
     }
 
-    /// Removes a bucket without objects.
+    /// Deletes a bucket without objects.
     pub(super) async fn delete_bucket(&self, name: &str) -> S3Result<()> {
         let bucket = self.bucket(name)?;
         let _changing = self.changing.lock().await;
@@ -188,7 +188,8 @@ impl ObjectFiles {
         remove(&bucket, |path| std::fs::remove_dir_all(path))
     }
 
-    /// All keys of the bucket that may begin so, in the order of their bytes.
+    /// Returns the keys of the bucket in the folder of the prefix, in the order of their bytes; keys without the prefix
+    /// may be among them.
     pub(super) fn keys(&self, bucket: &str, prefix: &str) -> S3Result<Vec<String>> {
         let bucket = self.bucket(bucket)?;
         let mut keys = Vec::new();
@@ -196,7 +197,7 @@ impl ObjectFiles {
         while let Some(folder) = folders.pop() {
             let entries = match std::fs::read_dir(&folder) {
                 Ok(entries) => entries,
-                // No key begins so, or the last one went meanwhile.
+                // No key has the prefix, or the folder was removed with its last key in the meantime.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(S3Error::internal_error(error)),
             };
@@ -213,7 +214,7 @@ impl ObjectFiles {
         Ok(keys)
     }
 
-    /// The object of a key.
+    /// Returns the object of a key.
     pub(super) async fn find(&self, bucket: &str, key: &str) -> S3Result<StoredObject> {
         let folder = self.bucket(bucket)?;
         let _changing = self.changing.lock().await;
@@ -251,7 +252,7 @@ impl ObjectFiles {
         path.into()
     }
 
-    /// Receives a body, and fails unless it is what it should be.
+    /// Receives a body, and fails unless it has the expected properties.
     pub(super) async fn receive<S, E>(&self, mut body: S, expected: ExpectedBody) -> S3Result<ReceivedBody>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
@@ -278,7 +279,7 @@ impl ObjectFiles {
         Ok(ReceivedBody { file, size, md5, checksums })
     }
 
-    /// Lets the key name this body, if the condition holds.
+    /// Stores the body as the object of the key, if the condition is met.
     pub(super) async fn put(
         &self,
         (bucket, key): (&str, &str),
@@ -287,7 +288,7 @@ impl ObjectFiles {
         condition: &WriteCondition,
     ) -> S3Result<Timestamp> {
         let folder = self.bucket(bucket)?;
-        // A rename keeps the modification time.
+        // A rename preserves the modification time.
         let metadata = body.file.as_file().metadata().map_err(S3Error::internal_error)?;
         let modified_nanos = modification_time(&metadata)?.unix_timestamp_nanos();
         let attributes = ObjectAttributes { size: body.size, modified_nanos, etag, checksums: body.checksums, headers };
@@ -305,11 +306,12 @@ impl ObjectFiles {
 
     /// Deletes the object of a key, if there is one.
     ///
-    /// Fails with 412 if the object has a tag that `matching` excludes, with 404 if `matching` is set and there is no object.
+    /// Fails with 412 if the object's tag does not match `matching`, with 404 if `matching` is set and there is no
+    /// object.
     pub(super) async fn delete(&self, bucket: &str, key: &str, matching: Option<ETagCondition>) -> S3Result<()> {
         let folder = self.bucket(bucket)?;
         let _changing = self.changing.lock().await;
-        // The lookup of a file without attributes reads all of it.
+        // Only with a condition, since the lookup of a file without attributes reads the whole file.
         if matching.is_some() {
             let there = self.look(&folder, bucket, key)?;
             let condition = WriteCondition { matching, none_matching: None };
@@ -320,7 +322,7 @@ impl ObjectFiles {
             (self.attributes_path(bucket, key), self.root.join(ATTRIBUTES).join(bucket)),
         ] {
             remove(&path, |path| std::fs::remove_file(path))?;
-            // Folders are there for files alone.
+            // Removes the parent folders that are empty now.
             let above = path.ancestors().skip(1).take_while(|above| above.starts_with(&top) && *above != top);
             for above in above {
                 if std::fs::remove_dir(above).is_err() {
@@ -331,10 +333,10 @@ impl ObjectFiles {
         Ok(())
     }
 
-    /// Begins an upload in parts, and returns its id.
+    /// Starts a multipart upload, and returns its ID.
     pub(super) fn begin(&self, upload: &PendingUpload) -> S3Result<String> {
         self.bucket(&upload.bucket)?;
-        // A name that nothing there has.
+        // A name that is not in use.
         let folder =
             tempfile::Builder::new().prefix("").rand_bytes(UPLOAD_ID_CHARS).tempdir_in(self.root.join(UPLOADS));
         let folder = folder.map_err(S3Error::internal_error)?.keep();
@@ -344,7 +346,7 @@ impl ObjectFiles {
         Ok(id)
     }
 
-    /// An upload of this key that has begun.
+    /// Returns a pending upload of this key.
     pub(super) fn upload(&self, id: &str, (bucket, key): (&str, &str)) -> S3Result<PendingUpload> {
         let gone =
             || s3_error!(NoSuchUpload, "there is no upload {id} of this key: it was completed, aborted or never begun");
@@ -354,7 +356,7 @@ impl ObjectFiles {
         if upload.bucket == bucket && upload.key == key { Ok(upload) } else { Err(gone()) }
     }
 
-    /// The uploads of a bucket that have begun, by key and id, and when.
+    /// Returns the pending uploads of a bucket, sorted by key and ID, with their start times.
     pub(super) fn uploads(&self, bucket: &str) -> S3Result<Vec<(PendingUpload, String, Timestamp)>> {
         self.bucket(bucket)?;
         let mut uploads = Vec::new();
@@ -372,7 +374,7 @@ impl ObjectFiles {
         Ok(uploads)
     }
 
-    /// Keeps a part of an upload.
+    /// Stores a part of an upload.
     pub(super) fn put_part(&self, id: &str, number: i32, body: ReceivedBody) -> S3Result<StoredPart> {
         let folder = self.root.join(UPLOADS).join(id);
         let part = StoredPart { number, size: body.size, md5: body.md5 };
@@ -382,7 +384,7 @@ impl ObjectFiles {
         Ok(part)
     }
 
-    /// The parts of an upload that are there, by number, and since when.
+    /// Returns the stored parts of an upload, sorted by number, with their modification times.
     pub(super) fn parts(&self, id: &str) -> S3Result<Vec<(StoredPart, Timestamp)>> {
         let mut parts = Vec::new();
         for entry in std::fs::read_dir(self.root.join(UPLOADS).join(id)).map_err(S3Error::internal_error)? {
@@ -398,7 +400,7 @@ impl ObjectFiles {
         Ok(parts)
     }
 
-    /// The bytes of these parts as one body.
+    /// Joins the bytes of these parts to one body.
     pub(super) fn join(&self, id: &str, parts: &[StoredPart]) -> S3Result<ReceivedBody> {
         let mut file = NamedTempFile::new_in(self.root.join(INCOMING)).map_err(S3Error::internal_error)?;
         for part in parts {
@@ -410,14 +412,14 @@ impl ObjectFiles {
         Ok(ReceivedBody { file, size, md5: [0; 16], checksums: ObjectChecksums::default() })
     }
 
-    /// Forgets an upload and its parts.
+    /// Deletes an upload and its parts.
     pub(super) fn end(&self, id: &str) -> S3Result<()> {
         remove(&self.root.join(UPLOADS).join(id), |path| std::fs::remove_dir_all(path))
     }
 }
 
 impl ExpectedBody {
-    /// What computes the checksums that are given or asked for.
+    /// Returns a hasher for the checksums that are expected or requested.
     fn hasher(&self) -> S3Result<ChecksumHasher> {
         let given = &self.checksums;
         let wanted = |name: &str, given: &Option<String>| given.is_some() || self.algorithm.as_deref() == Some(name);
@@ -493,7 +495,7 @@ impl ObjectChecksums {
         *self == Self::default()
     }
 
-    /// One of the algorithms.
+    /// Returns the algorithm of one of the checksums that are set.
     pub(super) fn algorithm(&self) -> Option<&'static str> {
         let all = [
             ("CRC32", &self.crc32),
@@ -506,7 +508,7 @@ impl ObjectChecksums {
     }
 }
 
-/// In small hexadecimal digits, as tags are.
+/// Formats bytes as lower-case hexadecimal digits, as in an `ETag`.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
@@ -515,7 +517,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// The tag of an object in parts: of the parts' digests, and how many they are.
+/// Returns the `ETag` of a multipart object: the digest of the parts' digests, and the number of parts.
 pub(super) fn etag_of_parts(parts: &[StoredPart]) -> String {
     let mut md5 = Md5::new();
     for part in parts {

@@ -1,7 +1,7 @@
-//! S3's operations over files. [`ObjectStore`]
+//! Operations of S3 over files. [`ObjectStore`]
 //!
-//! Versioning, encryption, access control, tags and lifecycle are the bucket's on AWS: here no bucket has any. Operations on
-//! them that only read say so; the others are 501.
+//! On AWS a bucket may have versioning, encryption, access control, tags and lifecycle rules; here no bucket has any of
+//! them. Operations that only read them return this; operations that change them return 501.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -33,10 +33,10 @@ use super::object_file::{
 };
 use super::unsign::CONTENT_SHA256;
 
-/// Keys in a page, uploads in a page, parts in a page.
+/// The maximum number of keys, uploads or parts per page.
 const PAGE: i32 = 1_000;
 const MOST_PARTS: i32 = 10_000;
-/// Every part but the last has so many bytes.
+/// The minimum size of every part but the last.
 const PART_BYTES: u64 = 5 * 1024 * 1024;
 const READ_BYTES: usize = 256 * 1024;
 
@@ -51,14 +51,14 @@ impl ObjectStore {
         Self { files }
     }
 
-    /// A page of a bucket's keys as objects, and the page itself.
+    /// Returns a page of a bucket's keys, and the page's keys as objects.
     async fn page(&self, bucket: &str, request: &ListingRequest) -> S3Result<(ListingPage, Vec<Object>)> {
         let page = request.page(&self.files.keys(bucket, &request.prefix)?);
         let mut objects = Vec::with_capacity(page.keys.len());
         for key in &page.keys {
             let found = match self.files.find(bucket, key).await {
                 Ok(found) => found,
-                // It went meanwhile.
+                // The object was deleted in the meantime.
                 Err(error) if *error.code() == S3ErrorCode::NoSuchKey => continue,
                 Err(error) => return Err(error),
             };
@@ -599,7 +599,7 @@ impl S3 for ObjectStore {
         let max_uploads = page_size(input.max_uploads, "max-uploads")?;
         let prefix = input.prefix.unwrap_or_default();
         let after = (input.key_marker.unwrap_or_default(), input.upload_id_marker);
-        // A key's marker without an upload's passes over all uploads of that key.
+        // A key marker without an upload ID marker skips all uploads of that key.
         let follows = |key: &String, id: &String| match &after.1 {
             Some(marker) => (key, id) > (&after.0, marker),
             None => *key > after.0,
@@ -633,7 +633,7 @@ impl S3 for ObjectStore {
     }
 }
 
-/// The parts that an upload is completed with.
+/// Returns the stored parts that a request completes an upload with.
 fn complete(named: &[CompletedPart], there: &[StoredPart]) -> S3Result<Vec<StoredPart>> {
     if named.is_empty() {
         return Err(s3_error!(MalformedXML, "an upload is completed with one part at least"));
@@ -671,7 +671,7 @@ fn is_only_version(version_id: Option<&str>) -> bool {
     version_id.is_none_or(|version_id| version_id == "null")
 }
 
-/// How keys are spelled in a list.
+/// Returns the function that encodes keys in a listing.
 fn spelling(encoding: Option<&EncodingType>) -> S3Result<fn(String) -> String> {
     match encoding.map(EncodingType::as_str) {
         None => Ok(|key| key),
@@ -691,7 +691,7 @@ fn prefixes(prefixes: Vec<String>, spell: fn(String) -> String) -> Vec<CommonPre
     prefixes.into_iter().map(|prefix| CommonPrefix { prefix: Some(spell(prefix)) }).collect()
 }
 
-/// What a continuation token says: after which key or common prefix.
+/// Decodes a continuation token to the key or common prefix after which the listing continues.
 fn opened(token: &str) -> S3Result<String> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok();
     let key = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
@@ -731,7 +731,7 @@ fn length(size: u64) -> S3Result<i64> {
     i64::try_from(size).map_err(S3Error::internal_error)
 }
 
-/// Where a read begins and how many bytes it has.
+/// Returns the start and the length of a read.
 fn bounds(range: Option<Range>, size: u64) -> S3Result<(u64, u64)> {
     let bounds = range.map_or(Ok(0..size), |range| range.check(size))?;
     if range.is_some() && bounds.is_empty() {
@@ -740,7 +740,7 @@ fn bounds(range: Option<Range>, size: u64) -> S3Result<(u64, u64)> {
     Ok((bounds.start, bounds.end - bounds.start))
 }
 
-/// Says in a refusal which object there is.
+/// Adds the `ETag` of the existing object to an error.
 fn tagged(mut error: S3Error, found: &StoredObject) -> S3Error {
     let mut headers = HeaderMap::new();
     if let Ok(etag) = ETag::Strong(found.attributes.etag.clone()).to_http_header() {
@@ -750,12 +750,12 @@ fn tagged(mut error: S3Error, found: &StoredObject) -> S3Error {
     error
 }
 
-/// The body of a request that has none.
+/// Returns an empty body.
 fn nothing() -> impl Stream<Item = std::io::Result<Bytes>> + Unpin {
     stream::empty()
 }
 
-/// Bytes of a file.
+/// Reads bytes of a file as a stream.
 async fn read(
     file: std::fs::File,
     first: u64,

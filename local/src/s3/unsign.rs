@@ -1,9 +1,10 @@
-//! Takes a request's signature away, so that any credentials do.
+//! Removes the signature of a request, so that any credentials are accepted.
 //!
-//! s3s either knows the caller's secret or refuses whatever is signed. Nothing is protected here and a newcomer's
-//! credentials are not ours to know, so the store gets every request unsigned. What AWS's SDKs wrap into the
-//! signature's framing is unwrapped with it: a body in `aws-chunked` encoding is joined, and the checksum in its
-//! trailer becomes a header, which the store verifies. The digest that a signature has of a body is kept for the store, too.
+//! s3s either knows the caller's secret or rejects every signed request. There is nothing to protect here and the
+//! caller's credentials are unknown, so the store receives every request unsigned. The signature's framing that AWS's
+//! SDKs add is removed as well: the chunks of a body in `aws-chunked` encoding are joined, and the checksum in its
+//! trailer becomes a header, which the store verifies. The body's digest that a signature contains is also passed to
+//! the store.
 
 use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
@@ -12,10 +13,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use s3s::{Body, HttpRequest, S3Error, S3ErrorCode, S3Result, s3_error};
 
-/// Header with the digest that the signature had of the body, for the store.
+/// Header that passes the signature's digest of the body to the store.
 pub(super) const CONTENT_SHA256: &str = "x-millrace-content-sha256";
 
-/// Query parameters of a presigned URL that are the signature's alone.
+/// Query parameters of a presigned URL that belong to the signature.
 const SIGNATURE_PARAMETERS: [&str; 8] = [
     "x-amz-algorithm",
     "x-amz-content-sha256",
@@ -27,10 +28,10 @@ const SIGNATURE_PARAMETERS: [&str; 8] = [
     "x-amz-signedheaders",
 ];
 
-/// The same of version 2 of the signature, which boto3 takes for a presigned URL unless it is told otherwise.
+/// The same for version 2 of the signature, which boto3 uses for a presigned URL by default.
 const OLD_SIGNATURE_PARAMETERS: [&str; 4] = ["awsaccesskeyid", "signature", "expires", "x-amz-security-token"];
 
-/// The request as it would be without credentials.
+/// Returns the request without its signature and credentials.
 pub(super) async fn strip_signature(request: Request<Incoming>) -> S3Result<HttpRequest> {
     let (mut parts, body) = request.into_parts();
     parts.headers.remove(AUTHORIZATION);
@@ -64,7 +65,7 @@ pub(super) async fn strip_signature(request: Request<Incoming>) -> S3Result<Http
     Ok(Request::from_parts(parts, Body::from(joined)))
 }
 
-/// The URI of a presigned request without the signature; none if it has none.
+/// Returns the URI of a presigned request without the signature; `None` if the request is not presigned.
 fn without_signature(uri: &Uri) -> Option<Uri> {
     let query = uri.query()?;
     let name = |parameter: &str| parameter.split('=').next().unwrap_or_default().to_ascii_lowercase();
@@ -86,7 +87,8 @@ fn incomplete(source: s3s::StdError) -> S3Error {
     S3Error::with_source(S3ErrorCode::IncompleteBody, source)
 }
 
-/// Joins a body of `<hex length>[;chunk-signature=…]\r\n<bytes>\r\n` chunks; its trailing headers join the others.
+/// Joins a body of `<hex length>[;chunk-signature=…]\r\n<bytes>\r\n` chunks; its trailing checksum headers are added to
+/// `headers`.
 fn join(framed: &[u8], headers: &mut HeaderMap) -> Result<Bytes, String> {
     let mut joined = BytesMut::with_capacity(framed.len());
     let mut rest = framed;
@@ -126,7 +128,7 @@ fn trailers(mut bytes: &[u8], headers: &mut HeaderMap) {
     }
 }
 
-/// `aws-chunked` is the transfer's encoding: what remains is the object's own.
+/// `aws-chunked` is the encoding of the transfer: any other encodings are the object's own and remain.
 fn strip_chunked(headers: &mut HeaderMap) {
     let Some(encoding) = headers.remove(CONTENT_ENCODING) else {
         return;

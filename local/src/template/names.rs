@@ -1,11 +1,11 @@
-//! From a resource's logical id to its name on this machine.
+//! Local names of resources, derived from their logical IDs.
 //!
-//! The rule: a table's name is its id without `Table`; a bucket's is `users-` and its id without `Bucket`, in kebab
-//! case. Two names are given, because they read better: `ReplicaTable` is `UsersReplica`, `FailureBucket` is
-//! `users-failures`. A function is called as its cargo binary. A name that the template itself gives (`TableName`,
-//! `BucketName`) is for AWS and not used here.
+//! The rule: a table's name is its ID without `Table`; a bucket's name is `users-` and its ID without `Bucket`, in
+//! kebab case. There are two exceptions for readability: `ReplicaTable` is `UsersReplica`, `FailureBucket` is
+//! `users-failures`. A function has the name of its cargo binary. A name that the template itself specifies
+//! (`TableName`, `BucketName`) is for AWS and not used here.
 
-/// The local name of a table.
+/// Returns the local name of a table.
 #[must_use]
 pub fn table(logical_id: &str) -> String {
     match logical_id {
@@ -14,7 +14,7 @@ pub fn table(logical_id: &str) -> String {
     }
 }
 
-/// The local name of a bucket.
+/// Returns the local name of a bucket.
 #[must_use]
 pub fn bucket(logical_id: &str) -> String {
     let stem = match logical_id {

@@ -1,16 +1,16 @@
-//! The template as a tree that knows its lines, with both spellings of an intrinsic function made one.
+//! The template as a tree with line numbers, in which both forms of an intrinsic function are the same node.
 //!
-//! The only file that names saphyr, which keeps the tags of `CloudFormation` (`!Ref`). Scalars are text: `CloudFormation`
-//! itself takes `30` and `"30"` for the same.
+//! Only this file uses saphyr, which preserves the tags of `CloudFormation` (`!Ref`). Scalars are text, since
+//! `CloudFormation` itself treats `30` and `"30"` as equal.
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
 use super::PropertyError;
 
-/// A place in the template.
+/// A node of the template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct TemplateNode {
-    /// Counted from 1.
+    /// The line number, starting at 1.
     pub(super) line: usize,
     pub(super) value: NodeValue,
 }
@@ -23,11 +23,11 @@ pub(super) enum NodeValue {
     Map(Vec<(String, TemplateNode)>),
     /// An intrinsic function: `!Sub x`, `{Fn::Sub: x}`, `!Ref x`, `{Ref: x}`. The name is without `Fn::`.
     Call(String, Box<TemplateNode>),
-    /// The stream of a table, by local name: what `GetAtt StreamArn` is resolved to. Never read from a file.
+    /// The stream of a table, by local name: the value of `GetAtt StreamArn`. Never parsed from a file.
     Stream(String),
 }
 
-/// Reads a YAML text of one document.
+/// Parses a YAML text with one document.
 pub(super) fn document(text: &str) -> Result<TemplateNode, PropertyError> {
     let documents = MarkedYaml::load_from_str(text).map_err(|error| PropertyError {
         line: error.marker().line(),
@@ -108,19 +108,19 @@ fn call_or_map(mut entries: Vec<(String, TemplateNode)>) -> NodeValue {
 }
 
 impl TemplateNode {
-    /// The value under a key of a mapping; none if there is none, or it is null.
+    /// Returns the value of a key in a mapping; `None` if the key is absent or its value is null.
     pub(super) fn get(&self, name: &str) -> Option<&Self> {
         let NodeValue::Map(entries) = &self.value else { return None };
         let (_, node) = entries.iter().find(|(key, _)| key == name)?;
         (node.value != NodeValue::Null).then_some(node)
     }
 
-    /// The entries of a mapping; none if it is something else.
+    /// Returns the entries of a mapping; empty if the node is not a mapping.
     pub(super) fn entries(&self) -> &[(String, Self)] {
         if let NodeValue::Map(entries) = &self.value { entries } else { &[] }
     }
 
-    /// The text of a scalar.
+    /// Returns the text of a scalar.
     pub(super) fn text(&self) -> Option<&str> {
         if let NodeValue::Text(text) = &self.value { Some(text) } else { None }
     }

@@ -1,9 +1,9 @@
-//! The intrinsic functions of `CloudFormation`, as far as the parts that `local` reads may use them.
+//! Resolves the intrinsic functions of `CloudFormation` that may occur in the parts of the template that `local` reads.
 //!
-//! Parameters have their defaults, since nobody deploys here, unless this machine chooses; a resource is its local name,
-//! an output of a nested stack what this machine has in its place. `Ref`, `GetAtt` of `Arn`
-//! and `StreamArn`, `Sub`, `Join` and `If` are resolved, conditions by `Equals`, `Not`, `And`, `Or` and `Condition`.
-//! Every other function is refused by name: a guess would run something else than what deploys.
+//! A parameter has its default value, since nothing is deployed, unless this machine overrides it. A resource resolves
+//! to its local name, and an output of a nested stack to the override for it. `Ref`, `GetAtt` of `Arn` and `StreamArn`,
+//! `Sub`, `Join` and `If` are resolved, and conditions with `Equals`, `Not`, `And`, `Or` and `Condition`. Any other
+//! function is an error that names it, because guessing its value could run something other than what is deployed.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use super::{ParameterOverrides, PropertyError, names};
 use crate::clients;
 use crate::lambda::function_arn;
 
-/// The account and region that the DynamoDB engine writes into its ARNs.
+/// The prefix of ARNs with the account and region that the DynamoDB engine uses.
 const ENGINE: &str = "arn:aws:dynamodb:dynoxide:000000000000";
-/// A condition that needs more steps than this to decide names itself.
+/// The maximum depth of a condition; a deeper one refers to itself.
 const DEEPEST_CONDITION: usize = 50;
 
-/// What names in a template stand for.
+/// The definitions that names in a template refer to.
 pub(super) struct ResolveScope<'a> {
     choices: &'a ParameterOverrides,
     parameters: BTreeMap<&'a str, &'a TemplateNode>,
@@ -26,8 +26,10 @@ pub(super) struct ResolveScope<'a> {
 }
 
 impl<'a> ResolveScope<'a> {
+    /// Returns the scope of a template with the overrides of this machine.
+    ///
     /// # Errors
-    /// A parameter is chosen that the template does not have.
+    /// Fails if an override sets a parameter that the template does not have.
     pub(super) fn of(template: &'a TemplateNode, choices: &'a ParameterOverrides) -> Result<Self, PropertyError> {
         let section = |name: &str| -> BTreeMap<&'a str, &'a TemplateNode> {
             let section = template.get(name).map_or(&[][..], TemplateNode::entries);
@@ -42,12 +44,13 @@ impl<'a> ResolveScope<'a> {
         Ok(Self { choices, parameters, conditions: section("Conditions"), resources: section("Resources") })
     }
 
-    /// Whether a resource is made: it has no condition, or one that holds.
+    /// Returns whether a resource is created: it has no condition, or its condition is true.
     pub(super) fn is_made(&self, resource: &TemplateNode) -> Result<bool, PropertyError> {
         resource.get("Condition").map_or(Ok(true), |name| self.condition(name, 0))
     }
 
-    /// The node without functions; none if it is `AWS::NoValue`. `path` says where, for a fault.
+    /// Returns the node with its intrinsic functions resolved; `None` if it is `AWS::NoValue`. `path` is the node's
+    /// path in error messages.
     pub(super) fn resolve(&self, node: &TemplateNode, path: &str) -> Result<Option<TemplateNode>, PropertyError> {
         let value = match &node.value {
             NodeValue::Call(function, argument) => return self.call(function, argument, path),
@@ -130,8 +133,8 @@ impl<'a> ResolveScope<'a> {
         match self.kind(name, at, path)? {
             ("AWS::DynamoDB::Table", _) => Ok(names::table(name)),
             ("AWS::S3::Bucket", _) => Ok(names::bucket(name)),
-            // Nothing is looked up in it here: `stack` has its own in place of whatever a secret would give, and of the
-            // API's parts `resources` reads what their names lead to.
+            // The name is sufficient for these types: `stack` replaces every value that comes from a secret, and
+            // `resources` reads the parts of the API that the names refer to.
             ("AWS::SecretsManager::Secret" | "AWS::ApiGatewayV2::Authorizer" | "AWS::ApiGatewayV2::Integration", _) => {
                 Ok(name.to_owned())
             }
@@ -265,14 +268,14 @@ impl<'a> ResolveScope<'a> {
     }
 }
 
-/// The local name of a function.
+/// Returns the local name of a function.
 fn binary(name: &str, resource: &TemplateNode, at: &TemplateNode, path: &str) -> Result<String, PropertyError> {
     let binary = resource.get("Metadata").and_then(|metadata| metadata.get("BuildProperties"));
     let binary = binary.and_then(|properties| properties.get("Binary")).and_then(TemplateNode::text);
     binary.map(str::to_owned).ok_or_else(|| at.fault(format!("{path}: function {name} names no Binary")))
 }
 
-/// `A.B`, or `[A, B]`.
+/// Parses the argument of `GetAtt`, `A.B` or `[A, B]`.
 fn attribute(argument: &TemplateNode, path: &str) -> Result<(String, String), PropertyError> {
     let pair = match &argument.value {
         NodeValue::Text(text) => text.split_once('.'),

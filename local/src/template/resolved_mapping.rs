@@ -1,4 +1,4 @@
-//! A mapping of the template whose functions are resolved, read key by key, with faults that name the whole path.
+//! A YAML mapping of the template with its intrinsic functions resolved; errors name the full path of a key.
 
 use std::ops::RangeInclusive;
 
@@ -6,7 +6,7 @@ use super::PropertyError;
 use super::node::{NodeValue, TemplateNode};
 use super::resolve::ResolveScope;
 
-/// A resolved mapping and where it stands.
+/// A resolved mapping and its path.
 #[derive(Debug)]
 pub(super) struct ResolvedMapping {
     node: TemplateNode,
@@ -14,8 +14,8 @@ pub(super) struct ResolvedMapping {
 }
 
 impl ResolvedMapping {
-    /// Resolves of the mapping `node` the keys in `read`; those in `passed` mean nothing on this machine and are left
-    /// alone; any other is refused. A node that is not there, or null, is an empty mapping.
+    /// Resolves the keys of the mapping `node` that are in `read`. Keys in `passed` have no effect on this machine and
+    /// are ignored; any other key is an error. An absent or null node is an empty mapping.
     pub(super) fn resolve(
         scope: &ResolveScope<'_>,
         node: Option<&TemplateNode>,
@@ -50,12 +50,12 @@ impl ResolvedMapping {
         Ok(Self { node: TemplateNode { line: node.line, value: NodeValue::Map(entries) }, ..place })
     }
 
-    /// The same, of a mapping in a resolved one: all its keys must be known.
+    /// Returns a mapping within this one; all of its keys must be in `known`.
     pub(super) fn within(&self, name: &str, known: &[&str]) -> Result<Option<Self>, PropertyError> {
         self.node.get(name).map(|node| Self::known(node.clone(), self.path_of(name), known)).transpose()
     }
 
-    /// The mappings of a list; an absent list is empty.
+    /// Returns the mappings in a list; an absent list is empty.
     pub(super) fn each(&self, name: &str, known: &[&str]) -> Result<Vec<Self>, PropertyError> {
         let Some(list) = self.node.get(name) else { return Ok(Vec::new()) };
         let NodeValue::List(items) = &list.value else { return Err(self.wants(name, "a list")) };
@@ -74,7 +74,7 @@ impl ResolvedMapping {
         }
     }
 
-    /// The texts of a list; an absent list is empty.
+    /// Returns the texts in a list; an absent list is empty.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<String>, PropertyError> {
         let Some(list) = self.node.get(name) else { return Ok(Vec::new()) };
         let NodeValue::List(items) = &list.value else { return Err(self.wants(name, "a list")) };
@@ -91,7 +91,7 @@ impl ResolvedMapping {
         self.text(name)?.ok_or_else(|| self.wants(name, "to be set"))
     }
 
-    /// One of a few words.
+    /// Returns the value of a key, which must be one of `words`.
     pub(super) fn word(&self, name: &str, words: &[&str]) -> Result<String, PropertyError> {
         let word = self.required(name)?;
         if words.contains(&word.as_str()) {
@@ -123,7 +123,7 @@ impl ResolvedMapping {
         self.node.get(name)
     }
 
-    /// The fault that a key is not as it must be.
+    /// Returns the error of a key whose value is absent or invalid.
     pub(super) fn wants(&self, name: &str, what: &str) -> PropertyError {
         let at = self.node.get(name).unwrap_or(&self.node);
         at.fault(format!("{}: wants {what}", self.path_of(name)))

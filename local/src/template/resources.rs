@@ -1,4 +1,4 @@
-//! What the resources mean to `local`: tables and buckets to make, functions to invoke, streams to pump.
+//! Interprets the resources for `local`: tables and buckets to create, functions to invoke, streams to read.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ pub(super) fn read(document: &TemplateNode, choices: &ParameterOverrides) -> Res
     Ok(template)
 }
 
-/// What a mapping names must be there, and stream.
+/// Checks that the table of every mapping exists and has a stream.
 fn check(template: &SamTemplate, resources: &TemplateNode) -> Result<(), PropertyError> {
     for function in &template.functions {
         for mapping in &function.mappings {
@@ -159,7 +159,7 @@ fn function(
     resource: &TemplateNode,
 ) -> Result<FunctionResource, PropertyError> {
     let path = format!("Resources.{id}.Properties");
-    // Events are resolved one by one below, each by what it reads.
+    // Events are resolved one by one below, each with its own set of keys.
     let (read, passed) = (&FUNCTION_READ[..3], [&FUNCTION_PASSED[..], &["Events"]].concat());
     let properties = resource.get("Properties");
     let own = ResolvedMapping::resolve(scope, properties, &path, read, &passed)?;
@@ -258,7 +258,7 @@ fn mapping(
     }))
 }
 
-/// Lambda gives whole records to S3 alone, so nothing else is a destination here.
+/// Lambda writes complete records only to S3, so no other destination is supported here.
 fn destination(place: &ResolvedMapping) -> Result<Option<String>, PropertyError> {
     let config = place.within("DestinationConfig", &["OnFailure"])?;
     let Some(failure) =
@@ -271,7 +271,7 @@ fn destination(place: &ResolvedMapping) -> Result<Option<String>, PropertyError>
     bucket.map(|bucket| Some(bucket.to_owned())).ok_or_else(|| failure.wants("Destination", "GetAtt Arn of a bucket"))
 }
 
-/// A route, to the function that its integration invokes.
+/// Returns a route with the function that its integration invokes.
 fn route(
     scope: &ResolveScope<'_>,
     resources: &TemplateNode,
@@ -287,7 +287,7 @@ fn route(
         None if key == "$default" => ("ANY", key.as_str()),
         _ => return Err(place.wants("RouteKey", "a method and a path, or $default")),
     };
-    // What says nothing is open to everybody.
+    // The type is required: a route without it would be open to everyone.
     let authorization = place.word("AuthorizationType", &["AWS_IAM", "JWT"])?;
     if authorization == "JWT" {
         place.required("AuthorizerId")?;
@@ -304,7 +304,7 @@ fn route(
     })
 }
 
-/// The local name of the function that an integration invokes.
+/// Returns the local name of the function that an integration invokes.
 fn integrated(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Result<String, PropertyError> {
     let path = format!("Resources.{id}.Properties");
     let read = ["IntegrationType", "IntegrationUri", "PayloadFormatVersion"];

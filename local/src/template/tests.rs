@@ -1,4 +1,4 @@
-//! Small templates, and the real one.
+//! Tests with small templates, and with the real one.
 
 use super::*;
 use crate::tier::TierUrls;
@@ -12,7 +12,7 @@ const TABLE: &str = "
       StreamSpecification: {StreamViewType: KEYS_ONLY}
 ";
 
-/// A template of the table above and a function with these properties.
+/// Returns a template of the table above and a function with these properties.
 fn with_function(properties: &str, rest: &str) -> String {
     let indented = properties.replace('\n', "\n      ");
     format!(
