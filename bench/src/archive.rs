@@ -1,5 +1,5 @@
-//! What the archive's tasks cost: compaction of a day, and a restore beside plain conditional puts, against a `local` in a
-//! process of its own, so that CPU time and peak memory are the task's alone.
+//! Archive benchmarks: compaction of a day, and a restore compared with plain conditional puts. The `local` stack runs
+//! in a separate process, so that the measured CPU time and peak memory are those of the task alone.
 
 mod requests;
 
@@ -29,31 +29,31 @@ use tokio::time::Instant;
 
 use self::requests::RequestCounter;
 
-/// As the functions have it (docs/benchmarks.md): their tasks are measured in this process.
+/// The same allocator as in the functions (docs/benchmarks.md), since their tasks are measured in this process.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type BenchError = Box<dyn std::error::Error>;
 
-/// A batch of the archiver's: about 4 MB of content.
+/// The size of a batch of the archiver, about 4 MB of content.
 const ROWS_AN_OBJECT: usize = 3_000;
-/// As many objects as a compaction reads at a time.
+/// The number of objects that a compaction reads concurrently.
 const OBJECTS: usize = 32;
 /// 2026-11-22 14:00:00 UTC.
 const TIME: i64 = 1_795_356_000;
 const RESTORED: usize = 8_000;
 const IN_FLIGHT: usize = 32;
-/// Linux counts CPU time in these.
+/// The unit of CPU time in Linux.
 const TICKS_A_SECOND: f64 = 100.0;
 
 struct ArchiveBench {
     maintenance: MaintenanceHandler,
     store: ArchiveStore,
     dynamodb: aws_sdk_dynamodb::Client,
-    /// What the tasks ask of S3; not what fills the bucket.
+    /// The S3 requests of the tasks, without those that fill the bucket.
     requests: RequestCounter,
     _local: Child,
-    /// Held, so that what it prints has somewhere to go.
+    /// Held open, so that the process can still write to its standard output.
     _said: Lines<BufReader<ChildStdout>>,
     _data: tempfile::TempDir,
 }
@@ -105,13 +105,13 @@ impl ArchiveBench {
         Ok(Self { maintenance, store, dynamodb, requests, _local: local, _said: lines, _data: data })
     }
 
-    /// Archives so many objects; answers how much content they have.
+    /// Archives `objects` objects; returns the size of their content.
     async fn fill(&self, objects: usize, rows_an_object: usize) -> Result<usize, BenchError> {
         let mut content = 0;
         for object in 0..objects {
             let mut parts = Vec::with_capacity(rows_an_object);
             for row in 0..rows_an_object {
-                // Interleaved, as users expire in no order of their keys.
+                // Interleaved, since users do not expire in the order of their keys.
                 let index = row * objects + object;
                 let key = CanonicalKey::parse(&format!(
                     r#"{{"user_id":{{"S":"user-{index:08}"}},"timestamp":{{"N":"1"}}}}"#
@@ -144,7 +144,7 @@ impl ArchiveBench {
     }
 }
 
-/// Compacts a day of `times` the objects that are merged at a time.
+/// Compacts a day of `times` as many objects as are merged at a time.
 pub(crate) async fn compaction(binaries: &Path, times: usize) -> Result<(), BenchError> {
     let bench = ArchiveBench::start(binaries).await?;
     let content = bench.fill(OBJECTS * times, ROWS_AN_OBJECT).await?;
@@ -152,7 +152,7 @@ pub(crate) async fn compaction(binaries: &Path, times: usize) -> Result<(), Benc
     let (before, started) = (cpu_seconds()?, Instant::now());
     let progress = bench.task(json!({"task": "compact", "to": "2999-01-01T00:00:00Z"})).await?;
     let (cpu, wall) = (cpu_seconds()? - before, started.elapsed().as_secs_f64());
-    // What rounds merge again is merged, too.
+    // Includes rows that a later round merges again.
     let merged =
         megabytes(content) * count(progress.get("compact.rows")) / count((OBJECTS * times * ROWS_AN_OBJECT) as u64);
     println!("compaction of {:.0} MB in {} objects: {progress}", megabytes(content), OBJECTS * times);
@@ -187,7 +187,7 @@ pub(crate) async fn columns(binaries: &Path) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Restores items, and puts as many plainly, one condition each.
+/// Restores items, and puts the same number with plain conditional puts.
 pub(crate) async fn restore(binaries: &Path) -> Result<(), BenchError> {
     let bench = ArchiveBench::start(binaries).await?;
     bench.fill(1, RESTORED).await?;
@@ -219,7 +219,7 @@ pub(crate) async fn restore(binaries: &Path) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// An item of about 1.2 KB, half of it of no pattern.
+/// Returns an item of about 1.2 KB, half of it pseudo-random.
 fn item(index: usize) -> String {
     let mut noise = index as u64;
     let more: serde_json::Map<_, _> = (0..12)
@@ -238,14 +238,14 @@ fn item(index: usize) -> String {
 
 fn cpu_seconds() -> Result<f64, BenchError> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // Behind the name, which may hold spaces, user and system time are the 12th and 13th.
+    // The name in parentheses may contain spaces; user and system time are the 12th and 13th fields after it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = fields.get(11).ok_or("no utime")?.parse::<f64>()? + fields.get(12).ok_or("no stime")?.parse::<f64>()?;
     Ok(ticks / TICKS_A_SECOND)
 }
 
-/// Has the peak begin anew, so that it is not that of what filled the bucket; answers what is held, which its allocator keeps
-/// for the task.
+/// Resets the peak memory, so that it excludes filling the bucket; returns the current memory, which the allocator
+/// keeps for the task.
 fn reset_peak_rss() -> Result<f64, BenchError> {
     std::fs::write("/proc/self/clear_refs", "5")?;
     status_megabytes("VmRSS:")

@@ -1,5 +1,5 @@
-//! What the cache is worth: the CPU time of a hit, and how much sooner the cache answers than the table. The table is the
-//! embedded engine, in this process; the cache is the server found on this machine.
+//! Cache benchmark: the CPU time of a hit, and the latency of the cache compared with the table. The table is in the
+//! embedded engine, in this process; the cache is the installed server.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,10 +23,10 @@ const RECORD: &str = "/users/ada/1795334400";
 const HITS: usize = 5_000;
 const PARTS: usize = 7;
 const CALLS: usize = 5_000;
-/// Calls at once, of each kind.
+/// The numbers of concurrent calls of each kind.
 const LOADS: [usize; 2] = [1, 16];
 
-/// Measures, and prints.
+/// Runs the benchmark, and prints the results.
 pub(crate) async fn measure(binaries: &Path) -> Result<(), BenchError> {
     let server = CacheServer::start().await?;
     let stack =
@@ -56,7 +56,7 @@ async fn put(stack: &LocalStack) -> Result<(), BenchError> {
 async fn hits(binaries: &Path, endpoint: &str, cache: &str) -> Result<(), BenchError> {
     let event = Bytes::from(events::request("GET", RECORD, None));
     let mut function = FunctionProcess::start_with(&binaries.join("api"), endpoint, &[("CACHE_URL", cache)]).await?;
-    // The first is a miss.
+    // The first read is a miss.
     function.invoke(event.clone()).await?;
     let (mut parts, mut took) = (Vec::new(), Vec::new());
     for _ in 0..PARTS {
@@ -65,7 +65,7 @@ async fn hits(binaries: &Path, endpoint: &str, cache: &str) -> Result<(), BenchE
             let sent = Instant::now();
             let answer: serde_json::Value = serde_json::from_slice(&function.invoke(event.clone()).await?)?;
             took.push(micros(sent.elapsed()));
-            // A miss among them would make the figure a lie.
+            // A miss among the calls would make the result wrong.
             if !answer["body"].as_str().is_some_and(|body| body.contains(r#""source":"cache""#)) {
                 return Err(format!("no hit: {answer}").into());
             }

@@ -1,14 +1,14 @@
-//! Payloads as Lambda hands them over.
+//! Payloads in the format of Lambda's events.
 
 use std::fmt::Write as _;
 
 use serde_json::json;
 
 const TIME: u64 = 1_795_334_400;
-/// DynamoDB's sequence numbers have 21 digits or more.
+/// Sequence numbers of DynamoDB have at least 21 digits.
 const FIRST_NUMBER: u128 = 4_421_584_500_000_000_017_450_439_091;
 
-/// A change of a user, of about 1.4 KB with both images, `records` times with distinct keys.
+/// Returns `records` changes of users with distinct keys, each of about 1.4 KB with both images.
 pub(crate) fn changes(records: usize) -> String {
     batch(records, |index| {
         let (old, new) = (image(index, 2), image(index, 3));
@@ -16,7 +16,7 @@ pub(crate) fn changes(records: usize) -> String {
     })
 }
 
-/// A removal by TTL, of about 1.4 KB with its old image, `records` times with distinct keys.
+/// Returns `records` removals by TTL with distinct keys, each of about 1.4 KB with the old image.
 pub(crate) fn expiries(records: usize) -> String {
     batch(records, |index| {
         let identity = r#""userIdentity":{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#;
@@ -48,7 +48,7 @@ fn position(index: usize) -> String {
     )
 }
 
-/// A user's item, with `labels` further attributes to bring a record to its size.
+/// Returns a user's item, with `labels` additional attributes that bring a record to its size.
 fn image(index: usize, labels: usize) -> String {
     let more: serde_json::Map<_, _> = (0..labels)
         .map(|label| (format!("label-{label}"), json!({"S": format!("a value of some length {index:08}")})))
@@ -62,7 +62,7 @@ fn image(index: usize, labels: usize) -> String {
     .to_string()
 }
 
-/// An API Gateway HTTP API (payload version 2.0) request.
+/// Returns a request event of an API Gateway HTTP API (payload version 2.0).
 pub(crate) fn request(method: &str, path: &str, body: Option<&serde_json::Value>) -> String {
     json!({
         "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "",

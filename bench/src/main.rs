@@ -1,5 +1,6 @@
-//! What the functions cost, through the Lambda Runtime API on loopback: CPU time, peak memory, time to the first answer. By
-//! `scripts/bench`; alone: a function, `cache`, `maintenance`, `postgres`, `search`; the archive's `compaction N`, `parquet`, `restore`.
+//! Benchmarks of the functions through the Lambda Runtime API on the loopback interface: CPU time, peak memory, time to
+//! the first response. `scripts/bench` builds and runs them. An argument selects one: a function, `cache`,
+//! `maintenance`, `postgres`, `search`, or, for the archive, `compaction N`, `parquet`, `restore`.
 
 mod archive;
 mod cache;

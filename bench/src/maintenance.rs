@@ -1,6 +1,7 @@
-//! What maintenance costs, as ratios to what the engine does without it, all in one run: a backfill to plain conditional
-//! puts, a comparison to plain parallel scans. The engines are embedded ones, in this process, so the ratios tell and the
-//! rates do not. Source and replica are on an engine each, as two Regions would be: an engine does one thing at a time.
+//! Maintenance benchmark: compares a backfill with plain conditional puts, and a verification with plain parallel
+//! scans, in one run. The engines are embedded in this process, so only the ratios are meaningful, not the rates.
+//! Source and replica are on separate engines, like tables in two Regions, because an engine processes one request at a
+//! time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,10 +31,10 @@ type BenchError = Box<dyn std::error::Error>;
 const ITEMS: usize = 40_000;
 const IN_FLIGHT: usize = 128;
 const SEGMENTS: u32 = 4;
-/// The median of so many is told, each beside its like.
+/// The number of rounds. The median is reported, and each measurement is followed by the one that it is compared with.
 const ROUNDS: usize = 5;
 
-/// Measures, and prints.
+/// Runs the benchmark, and prints the results.
 pub(crate) async fn measure() -> Result<(), BenchError> {
     let stack =
         LocalStack::start(StackOptions { expire_every: Duration::from_hours(24), ..StackOptions::default() }).await?;
@@ -131,7 +132,7 @@ async fn verify(maintenance: &MaintenanceHandler) -> Result<(), BenchError> {
     stream::iter(0..SEGMENTS).map(segment).buffer_unordered(IN_FLIGHT).try_collect().await
 }
 
-/// A comparison that found a difference, or passed an item by, would make the figure a lie.
+/// Runs a task; fails if it found a difference or skipped an item, which would make the result wrong.
 async fn run(maintenance: &MaintenanceHandler, order: serde_json::Value) -> Result<(), BenchError> {
     let payload = RawValue::from_string(order.to_string())?;
     let (now, started) = (Clock::system().now(), Instant::now());

@@ -1,8 +1,9 @@
-//! What the PostgreSQL replica costs: CPU time of the replicator a record, rows a second into an empty table with all of its
-//! indexes, and how far that is from `COPY`, which is the fastest that the server takes rows at all.
+//! PostgreSQL replica benchmark: the replicator's CPU time per record, the rows per second into an empty table with all
+//! of its indexes, and the ratio to `COPY`, the fastest way to load rows into the server.
 //!
-//! The server is the one that is installed, in a process of its own, and does not wait for the disk. The replicator's own
-//! code runs here, on a thread of its own with a runtime like the function's, so that its CPU time is that thread's alone.
+//! The server is the installed PostgreSQL, in a separate process, and does not wait for the disk. The replicator's code
+//! runs on its own thread of this process with a runtime like the function's, so that the thread's CPU time is that of
+//! the replicator alone.
 
 mod search;
 
@@ -29,7 +30,7 @@ const ROWS: usize = 100_000;
 const BATCH: usize = 1_000;
 const ROUNDS: usize = 3;
 
-/// One round.
+/// The results of one round.
 struct BenchRound {
     cpu_micros: f64,
     rows_a_second: f64,
@@ -37,7 +38,7 @@ struct BenchRound {
     copied_a_second: f64,
 }
 
-/// Measures the replica, or what is asked of it (`search`), and prints.
+/// Runs the benchmark of the replica, or of its queries if `what` is `search`, and prints the results.
 pub(crate) async fn measure(what: &str) -> Result<(), BenchError> {
     if what == "search" {
         return search::measure().await;
@@ -113,12 +114,12 @@ async fn one(url: &str) -> Result<BenchRound, BenchError> {
     })
 }
 
-/// The nth batch, of users of its own.
+/// Returns the nth batch, whose users are in no other batch.
 fn batch(nth: usize) -> Result<Box<RawValue>, serde_json::Error> {
     RawValue::from_string(events::changes(BATCH).replace("user-0", &format!("user-{nth:03}-0")))
 }
 
-/// Reads, settles and applies them, one after the other; answers how many rows were applied.
+/// Parses, deduplicates and applies the batches one after another; returns the number of applied rows.
 async fn all(sink: &PostgresSink, batches: &[Box<RawValue>]) -> Result<usize, BenchError> {
     let mut applied = 0;
     for batch in batches {
@@ -138,7 +139,7 @@ async fn all(sink: &PostgresSink, batches: &[Box<RawValue>]) -> Result<usize, Be
     Ok(applied)
 }
 
-/// CPU time that this thread has used.
+/// Returns the CPU time of this thread.
 fn own_cpu() -> Result<Duration, BenchError> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanos = text.split_whitespace().next().ok_or("schedstat is empty")?.parse()?;

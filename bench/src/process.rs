@@ -1,4 +1,4 @@
-//! A function's process, and what the kernel says that it used.
+//! Process of a function, with the resource usage that the kernel reports for it.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::runtime_api::RuntimeApi;
 
 type BenchError = Box<dyn std::error::Error>;
 
-/// A running function, ended when dropped.
+/// A running function; it is stopped when this is dropped.
 pub(crate) struct FunctionProcess {
     api: RuntimeApi,
     child: Child,
@@ -21,12 +21,12 @@ pub(crate) struct FunctionProcess {
 }
 
 impl FunctionProcess {
-    /// Starts the binary with the environment that Lambda and the template give it.
+    /// Starts the binary with the environment that Lambda and the template provide.
     pub(crate) async fn start(binary: &Path, endpoint: &str) -> Result<Self, BenchError> {
         Self::start_with(binary, endpoint, &[]).await
     }
 
-    /// The same, with further variables.
+    /// Starts the binary with additional environment variables.
     pub(crate) async fn start_with(
         binary: &Path,
         endpoint: &str,
@@ -62,7 +62,7 @@ impl FunctionProcess {
         Ok(Self { api, child: command.spawn()?, started })
     }
 
-    /// Invokes it once; the answer must be a success.
+    /// Invokes the function once; fails unless the invocation succeeds.
     pub(crate) async fn invoke(&mut self, event: Bytes) -> Result<Bytes, BenchError> {
         tokio::select! {
             answer = self.api.invoke(event) => Ok(answer?),
@@ -70,12 +70,12 @@ impl FunctionProcess {
         }
     }
 
-    /// How long ago the process was started.
+    /// Returns the time since the start of the process.
     pub(crate) fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// CPU time that all its threads have used.
+    /// Returns the CPU time of all threads of the process.
     pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
         let mut nanos = 0;
         for task in fs::read_dir(self.proc("task")?)? {
@@ -85,7 +85,7 @@ impl FunctionProcess {
         Ok(Duration::from_nanos(nanos))
     }
 
-    /// The most memory that it has held, in bytes.
+    /// Returns the peak memory of the process in bytes.
     pub(crate) fn peak_bytes(&self) -> Result<u64, BenchError> {
         let status = fs::read_to_string(self.proc("status")?)?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in status")?;

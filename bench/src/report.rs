@@ -1,4 +1,4 @@
-//! What is measured, and how it is told.
+//! Measures the functions, and prints the results.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,17 +10,18 @@ use crate::{endpoint, events, process::FunctionProcess};
 
 type BenchError = Box<dyn std::error::Error>;
 
-/// Batches of these sizes, of records of about 1.4 KB of event JSON.
+/// Batch sizes, in records of about 1.4 KB of event JSON.
 const SIZES: [usize; 3] = [100, 1_000, 3_500];
-/// Each size is measured over about this many records, after one batch that warms it up.
+/// The approximate number of records that each size is measured with, after one batch as a warm-up.
 const RECORDS: usize = 70_000;
-/// The median of so many parts is told: a neighbour on the machine disturbs some of them, not most.
+/// The number of parts of a measurement. The median is reported, since other load on the machine disturbs some of the
+/// parts, but not most.
 const PARTS: usize = 7;
-/// Cold starts are many and short: the median is told.
+/// The number of cold starts, which are short; the median is reported.
 const STARTS: usize = 15;
 const REQUESTS: usize = 5_000;
 
-/// The two functions that read the stream.
+/// Measures the two functions that read the stream.
 pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> Result<(), BenchError> {
     for (name, payload) in
         [("replicator", events::changes as fn(usize) -> String), ("archiver", events::expiries as fn(usize) -> String)]
@@ -48,9 +49,10 @@ pub(crate) async fn streams(binaries: &Path, endpoint: &str, names: &[&str]) -> 
     Ok(())
 }
 
-/// The API, over requests that it answers with one call to the table. What each costs is the time of the function's
-/// process, the runtime's own share of it included: `GET /health` asks no table and shows how much that is. The
-/// median time is from handing the event over to having the answer, the runtime interface's and the endpoint's part included.
+/// Measures the API with requests that each make one call to the table. The CPU time is that of the function's process,
+/// including the runtime; `GET /health` makes no call to the table and shows the runtime's share. The median latency is
+/// measured from sending the event to receiving the response, and includes the Runtime API and the endpoint of this
+/// process.
 pub(crate) async fn requests(binaries: &Path, endpoint: &str) -> Result<(), BenchError> {
     let binary = binaries.join("api");
     let user = json!({
@@ -105,12 +107,12 @@ async fn batches(binary: &Path, endpoint: &str, payload: Bytes, size: usize) -> 
     Ok((median(parts), megabytes(function.peak_bytes()?)))
 }
 
-/// How many batches a part has.
+/// Returns the number of batches per part.
 fn rounds(size: usize) -> usize {
     (RECORDS / PARTS).div_ceil(size)
 }
 
-/// A batch that the function did not take whole would make the figure a lie.
+/// Fails if the function did not process the complete batch, which would make the result wrong.
 fn acknowledged(answer: &Bytes) -> Result<(), BenchError> {
     let answer: serde_json::Value = serde_json::from_slice(answer)?;
     match answer["batchItemFailures"].as_array() {

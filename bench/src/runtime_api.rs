@@ -1,4 +1,4 @@
-//! The Lambda Runtime API, as much of it as a function's runtime asks for:
+//! Lambda Runtime API, limited to the operations that a function's runtime calls:
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Router, response::IntoResponse};
 use tokio::sync::{Mutex, mpsc};
 
-/// The longest that a function may take; the same as its deadline.
+/// The timeout of an invocation, which is also the deadline that the function receives.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 struct ApiState {
@@ -19,16 +19,16 @@ struct ApiState {
     answers: mpsc::Sender<Result<Bytes, String>>,
 }
 
-/// One function's runtime interface.
+/// The Runtime API of one function.
 pub(crate) struct RuntimeApi {
-    /// For the variable `AWS_LAMBDA_RUNTIME_API`.
+    /// The value of `AWS_LAMBDA_RUNTIME_API`.
     pub(crate) address: String,
     events: mpsc::Sender<Bytes>,
     answers: mpsc::Receiver<Result<Bytes, String>>,
 }
 
 impl RuntimeApi {
-    /// Serves it on a free port of the loopback.
+    /// Serves the Runtime API on a free port of the loopback interface.
     pub(crate) async fn serve() -> std::io::Result<Self> {
         let (events, events_received) = mpsc::channel(1);
         let (answers_sent, answers) = mpsc::channel(1);
@@ -43,7 +43,7 @@ impl RuntimeApi {
         Ok(Self { address, events, answers })
     }
 
-    /// Invokes the function and waits for its answer.
+    /// Invokes the function and waits for its response.
     pub(crate) async fn invoke(&mut self, event: Bytes) -> Result<Bytes, String> {
         self.events.send(event).await.map_err(|error| error.to_string())?;
         let answer = tokio::time::timeout(TIMEOUT, self.answers.recv()).await;
@@ -74,7 +74,7 @@ async fn answer(
         "response" => Ok(body),
         _ => Err(format!("the function failed: {}", String::from_utf8_lossy(&body))),
     };
-    // Nobody waits any more only when the bench is over.
+    // The receiver is only dropped at the end of the benchmark.
     let _ = shared.answers.send(answer).await;
     StatusCode::ACCEPTED
 }

@@ -36,7 +36,7 @@ pub enum PostgresServerError {
     /// PostgreSQL's programs are not installed.
     #[error("PostgreSQL is not installed: apt-get install postgresql, or brew install postgresql, or give its URL")]
     NotInstalled,
-    /// The process runs as root, and there is no other user for the server to run as.
+    /// The process runs as root, and the server has no other user to run as.
     #[error("PostgreSQL does not run as root, and there is no user postgres or nobody here to run it as")]
     OnlyRoot,
     /// One of PostgreSQL's programs failed.

@@ -3,7 +3,7 @@
 //! The local stack runs the same definitions that are deployed, without a second copy of them. Only the parts that
 //! `local` uses are read (`node` parses the file to a tree, `resolve` resolves its intrinsic functions, `resources`
 //! interprets the resources). Within these parts nothing is ignored: an unknown function, event or property is an error
-//! that names its line, because ignoring it would run something other than what is deployed.
+//! that names its line, because a stack without it would differ from the deployed one.
 //!
 //! Names on this machine are derived from logical IDs: see [`names`].
 

@@ -57,7 +57,7 @@ impl TierUrls {
             for output in ["WriterUrl", "ReaderUrl"] {
                 choices.outputs.insert(format!("RelationalStack.Outputs.{output}"), url.clone());
             }
-            // Unset, since there is no secret store on this machine.
+            // Unset, since this machine has no secret store.
             choices.outputs.insert("RelationalStack.Outputs.MasterSecretArn".to_owned(), String::new());
         }
         if let Some(url) = &self.cache {

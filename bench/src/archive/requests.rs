@@ -1,4 +1,4 @@
-//! What a task asks of S3, counted as S3 bills it: [`RequestCounter`].
+//! Counts the S3 requests of a task by price class: [`RequestCounter`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextRef;
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 
-/// Counts that a client's every attempt adds to. DELETE is free.
+/// Counters of every attempt of a client. DELETE is free.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RequestCounter(Arc<RequestCounts>);
 
 #[derive(Debug, Default)]
 struct RequestCounts {
-    /// PUT, COPY and LIST, which cost the same.
+    /// PUT, COPY and LIST, which have the same price.
     writes: AtomicU64,
-    /// GET and HEAD, which cost a twelfth of that.
+    /// GET and HEAD, whose price is a twelfth of that.
     reads: AtomicU64,
 }
 
 impl RequestCounter {
-    /// The same client, counted.
+    /// Returns a client with the same configuration that counts its requests.
     pub(crate) fn of(&self, client: &aws_sdk_s3::Client) -> aws_sdk_s3::Client {
         aws_sdk_s3::Client::from_conf(client.config().to_builder().interceptor(self.clone()).build())
     }

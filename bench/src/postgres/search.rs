@@ -1,8 +1,8 @@
-//! What a search costs over a million rows: the time of each indexed filter through the function's own router and an idle
-//! connection, and the plan that the server makes of it.
+//! Search benchmark over a million rows: the time of each indexed filter through the function's own router and an idle
+//! connection, and the server's query plan for it.
 //!
-//! The server is the one that is installed, in a process of its own. The rows are made by the server itself; the
-//! indexes are those of the migrations.
+//! The server is the installed PostgreSQL, in a separate process. It generates the rows itself; the indexes are those
+//! of the migrations.
 
 use std::time::Duration;
 
@@ -26,11 +26,11 @@ use crate::report::median;
 
 const ROWS: u32 = 1_000_000;
 const ASKED: u32 = 200;
-/// From one row's pair of names to the next one's: a prime, so that none is skipped.
+/// The distance between the name pairs of consecutive rows: a prime, so that no pair is skipped.
 const STRIDE: u32 = 245_501;
 
-/// What is asked for, and what it is called. A number in braces becomes one below it that changes from one time to the next;
-/// a name in braces a name of that kind, and `slip` a family name without its second letter.
+/// The queries, each with its label. A number in braces is replaced by a smaller number that varies between requests,
+/// `given` and `family` by a name of that kind, and `slip` by a family name without its second letter.
 const QUESTIONS: [(&str, &str); 21] = [
     ("newest first", "limit=20"),
     ("by status, newest first", "status=s{7}&limit=20"),
@@ -55,7 +55,7 @@ const QUESTIONS: [(&str, &str); 21] = [
     ("by similarity to a name without matches", "name_like=xylophonist&sort=updated_at&limit=20"),
 ];
 
-/// Measures, and prints.
+/// Runs the benchmark, and prints the results.
 pub(super) async fn measure() -> Result<(), BenchError> {
     let server = PlannedServer::new()?.start().await?;
     let url = server.url();
@@ -102,8 +102,8 @@ pub(super) async fn measure() -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Rows as the sink writes them, each with its whole item, in no order of their names. Every pair of a given and a family
-/// name is somebody's, as far as the rows go.
+/// Inserts rows as the sink writes them, each with its complete item, not sorted by name. The rows go through all pairs
+/// of a given and a family name.
 async fn fill(client: &Client) -> Result<(), BenchError> {
     let taken = format!(
         "insert into users (user_id, \"timestamp\", revision, name, email, status, attributes, expires_at, version, \
@@ -124,9 +124,9 @@ async fn fill(client: &Client) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// The question with what is in braces filled in.
+/// Returns the query with the placeholders in braces replaced.
 fn filled(question: &str, time: u32) -> Result<String, BenchError> {
-    // Numbers that are spread, and the same in every run.
+    // Numbers that are spread out and the same in every run.
     let number = time.wrapping_mul(2_654_435_761) >> 4;
     let one = |names: &[&'static str]| names.get(number as usize % names.len()).copied().unwrap_or_default();
     let mut text = String::new();
@@ -142,7 +142,7 @@ fn filled(question: &str, time: u32) -> Result<String, BenchError> {
     Ok(text)
 }
 
-/// Milliseconds until the whole answer is there; nothing if the question was given up.
+/// Returns the milliseconds until the complete response is received; `None` if the query timed out.
 async fn asked(app: &Router, path: &str) -> Result<Option<f64>, BenchError> {
     let request = Request::builder().uri(path).body(Body::empty())?;
     let started = Instant::now();

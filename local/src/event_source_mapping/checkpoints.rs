@@ -52,7 +52,7 @@ impl CheckpointFile {
         CheckpointError { path: self.path.clone(), reason: reason.to_string() }
     }
 
-    /// Loads the checkpoints of this stream; they are empty if there is no file, or if it belongs to an earlier stream
+    /// Loads the checkpoints of this stream; they are empty if the file does not exist, or belongs to an earlier stream
     /// of the table.
     ///
     /// # Errors

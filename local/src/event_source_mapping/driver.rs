@@ -285,7 +285,8 @@ async fn deliver(
     None
 }
 
-/// Writes a discarded batch to the on-failure destination. Returns whether it was written, or there is no destination.
+/// Writes a discarded batch to the on-failure destination. Returns true if it was written, or if the mapping has no
+/// destination.
 async fn discard(mapping: &MappingConfig, step: &MappingAction<RecordJson>, event: &RawValue) -> bool {
     let (ActionKind::Discard(reason), [first, ..], [.., last]) = (step.work, &step.records[..], &step.records[..])
     else {

@@ -1,7 +1,7 @@
 //! Lambda's event source mapping as a pure state machine: [`MappingState`].
 //!
-//! The caller reports which records were read from the shards and what the function returned; the state machine returns
-//! which batch to deliver or discard next. It does no I/O, reads no clock (the time is an argument) and uses no
+//! The caller reports the records that were read from the shards and the responses of the function; the state machine
+//! returns which batch to deliver or discard next. It does no I/O, reads no clock (the time is an argument) and uses no
 //! randomness: the same calls return the same actions, so that both the driver and a simulation can use it. The caller
 //! defines the type of a record's body.
 //!

@@ -54,7 +54,7 @@ fn number(folder: &Path) -> u32 {
     digits.split('.').next().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-/// Returns user ID and group ID of `postgres`, or else of `nobody`.
+/// Returns the user ID and group ID of `postgres`, or else of `nobody`.
 pub(super) fn unprivileged_user() -> Option<(u32, u32)> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
     ["postgres", "nobody"].iter().find_map(|name| of_user(&users, name))

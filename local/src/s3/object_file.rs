@@ -306,7 +306,7 @@ impl ObjectFiles {
 
     /// Deletes the object of a key, if there is one.
     ///
-    /// Fails with 412 if the object's tag does not match `matching`, with 404 if `matching` is set and there is no
+    /// Fails with 412 if the object's tag does not match `matching`, with 404 if `matching` is set and the key has no
     /// object.
     pub(super) async fn delete(&self, bucket: &str, key: &str, matching: Option<ETagCondition>) -> S3Result<()> {
         let folder = self.bucket(bucket)?;

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 /// The number of segments that run concurrently, the same as in the state machine.
 const MAX_CONCURRENT_SEGMENTS: usize = 10;
 
-/// Invokes the function until every segment is done, then once more for the sum, which is returned. Passes the response
-/// of each invocation except the last to `tell`.
+/// Invokes the function until every segment is done, then once more for the sum, which is returned. Calls `tell` with
+/// the response of each invocation except the last.
 pub(super) async fn run(
     order: &Map<String, Value>,
     segments: u32,

@@ -3,7 +3,7 @@
 //! A parameter has its default value, since nothing is deployed, unless this machine overrides it. A resource resolves
 //! to its local name, and an output of a nested stack to the override for it. `Ref`, `GetAtt` of `Arn` and `StreamArn`,
 //! `Sub`, `Join` and `If` are resolved, and conditions with `Equals`, `Not`, `And`, `Or` and `Condition`. Any other
-//! function is an error that names it, because guessing its value could run something other than what is deployed.
+//! function is an error that names it, because with a guessed value the stack could differ from the deployed one.
 
 use std::collections::BTreeMap;
 
