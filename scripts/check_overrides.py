@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Checks that every parameter override which the documentation shows is what SAM CLI makes of it.
+"""Checks that SAM CLI parses every parameter override in the documentation correctly.
 
     check_overrides.py template.yaml README.md docs/*.md samconfig.toml scripts/package
 
-SAM CLI takes each argument of `--parameter-overrides` apart by a pattern and drops what does not match: a value with a
-space loses everything after the space, and an empty value is no value. So each documented argument goes through SAM CLI's
-own option and must come out whole, name a parameter of the template and be a value that the parameter allows. The same for
-what the prose writes as `Name=value`, and for every default, so that whatever was set can be set back.
+SAM CLI splits each argument of `--parameter-overrides` with a pattern and drops text that does not match: a value with
+a space loses everything after the space, and an empty value is ignored. So each documented argument is parsed with SAM
+CLI's own option; it must be returned unchanged, name a parameter of the template, and have a value that the parameter
+allows. The same is checked for each `Name=value` in the prose, and for every default value, so that every override can
+be undone.
 """
 
 import re
@@ -18,7 +19,7 @@ from samcli.commands._utils.options import parameter_override_option
 from samtranslator.yaml_helper import yaml_parse
 
 OPTION = "--parameter-overrides"
-# What the shell variables of the documented commands hold.
+# The values of the shell variables in the documented commands.
 VARIABLES = {
     "architecture": "x86_64",
     "host": "users-restored.c1example.eu-west-1.rds.amazonaws.com",
@@ -33,7 +34,7 @@ class Wrong(Exception):
 
 
 def taken(arguments):
-    """What SAM CLI takes these arguments of the option for."""
+    """Returns the overrides that SAM CLI parses from these arguments of the option."""
 
     @click.command()
     @parameter_override_option
@@ -47,7 +48,7 @@ def taken(arguments):
 
 
 def check(parameters, arguments):
-    """These arguments as the shell hands them on."""
+    """Checks these arguments, as the shell passes them; raises `Wrong` if one is not correct."""
     expected = dict(argument.split("=", 1) for argument in arguments)
     got = taken(arguments)
     if got != expected:
@@ -68,8 +69,8 @@ def check(parameters, arguments):
 
 
 def commands(text):
-    """The arguments of the option in every command of a text, as the shell would hand them on."""
-    # A command goes on after a backslash at the end of its line.
+    """Yields the arguments of the option in every command of a text, as the shell would pass them."""
+    # A backslash at the end of a line continues a command on the next line.
     for line in text.replace("\\\n", " ").splitlines():
         if not re.search(rf"\bsam (build|deploy)\b.* {OPTION} ", line):
             continue

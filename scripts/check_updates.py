@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Checks that an update that changes parameters alone reaches everything that is invoked.
+"""Checks that an update which changes only parameters reaches everything that is invoked.
 
     check_updates.py template.yaml
 
-template.yaml is expanded as AWS SAM does it, once with its defaults, once with either pair of tiers on, and from each of
-these starting points once more for every parameter with another value. Wherever that changes what a function is deployed
-with (its properties, with parameters, conditions and the outputs of nested stacks resolved), whatever invokes the function
-must be led to something that changed as well: a mapping, a route, the state machine, a permission. A published version is
-what its logical id says, and that is computed from the text of the template: it does not change with a parameter.
+template.yaml is expanded in the same way as AWS SAM does, once with its defaults, once with each of two combinations of
+tiers, and from each of these starting points once more for every parameter with another value. If this changes the
+configuration of a function (its properties, with parameters, conditions and the outputs of nested stacks resolved),
+then everything that invokes the function (a mapping, a route, the state machine, a permission) must refer to a target
+that has changed as well. A published version does not meet this condition: it is identified by its logical ID, which is
+computed from the text of the template and does not change with a parameter.
 
-Also: the parameters that are known to configure functions are seen to reach them, so that the comparison is not empty.
+Also checks that each parameter which is known to configure functions changes them, so that the comparison is not empty.
 """
 
 import json
@@ -29,7 +30,7 @@ BASES = [
         "CursorSecretVersion": "a1b2c3d4-5678-90ab-cdef-1234567890ab",
     },
 ]
-# What a parameter must be seen to reach in one base or another.
+# The functions that a parameter must change, in at least one of the starting points.
 REACHES = {
     "RelationalTier": {"SearchFunction", "ReplicatorFunction", "MaintenanceFunction"},
     "CacheTier": {"ApiFunction", "ReplicatorFunction"},
@@ -44,12 +45,12 @@ REACHES = {
     "CursorSecretVersion": {"ApiFunction", "SearchFunction"},
     "PreviousCursorSecretVersion": {"ApiFunction", "SearchFunction"},
 }
-# Copies of a configuration that are made when the resource is made and never again.
+# Copies of a configuration, which are made when the resource is created and never updated.
 COPIES = {"AWS::Lambda::Version", "AWS::Lambda::Alias", "AWS::StepFunctions::StateMachineVersion"}
 
 
 def another(declared, value):
-    """A value that the parameter does not have. It need not match the pattern: only whether it changes anything counts."""
+    """Returns another value of the parameter. It need not match the pattern, since only its effect is checked."""
     allowed = [each for each in declared.get("AllowedValues", []) if str(each) != str(value)]
     if allowed:
         return str(allowed[0])
@@ -60,7 +61,7 @@ def another(declared, value):
 
 
 class Deployment:
-    """What a deployment with these parameters makes, for comparison with another one."""
+    """The resources of a deployment with these parameters, for comparison with another one."""
 
     def __init__(self, path, values):
         name = " ".join(f"{key}={value}" for key, value in values.items()) or "the defaults"
@@ -69,7 +70,7 @@ class Deployment:
         self.resources = self.root.body["Resources"]
 
     def resolved(self, node, template=None):
-        """The node with every parameter replaced by its value, and every output of a nested stack by what it is there."""
+        """Returns the node with parameters replaced by values, and outputs of nested stacks by their definitions."""
         template = template or self.root
         if isinstance(node, list):
             return [self.resolved(part, template) for part in node]
@@ -91,7 +92,7 @@ class Deployment:
         return {key: self.resolved(value, template) for key, value in node.items()}
 
     def configuration(self, name):
-        """Of a function: what it runs with. Of a copy: its name, by which alone it becomes another one."""
+        """Returns the resolved properties of a function, or the name of a copy, which changes only if its name does."""
         resource = self.resources[name]
         if resource["Type"] in COPIES:
             return [name, sorted(self.configuration(each) for each in self.named(resource, COPIES))]
@@ -105,14 +106,14 @@ class Deployment:
         return self.root.of_type("AWS::Lambda::Function")
 
     def function_of(self, name):
-        """The function that a function, or a copy of one, is of."""
+        """Returns the function itself, or the function that a copy was made of."""
         if self.resources[name]["Type"] == "AWS::Lambda::Function":
             return name
         (function,) = {self.function_of(each) for each in self.named(self.resources[name], {"AWS::Lambda::Function"})}
         return function
 
     def invoked(self):
-        """Every (who invokes, what it names), a function or a copy of one."""
+        """Yields every pair of an invoking resource and the function, or copy of one, that it invokes."""
         for invoker, resource in self.resources.items():
             properties = resource.get("Properties", {})
             place = {
@@ -154,10 +155,10 @@ def check(path):
 
 
 def check_update(before, after, parameter, reached):
-    """Everything that led to a function before and after, and whose function changed, leads to something that changed."""
+    """Checks that whatever invokes a changed function before and after the update refers to a changed target."""
     both = set(before.functions()) & set(after.functions())
     changed = {name for name in both if before.configuration(name) != after.configuration(name)}
-    # A function that comes or goes with its tier is reached by the change as well.
+    # A function that is added or removed with its tier also counts as reached.
     reached.setdefault(parameter, set()).update(changed, set(before.functions()) ^ set(after.functions()))
     former = set(before.invoked())
     for invoker, target in after.invoked():

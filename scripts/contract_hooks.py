@@ -1,6 +1,8 @@
-"""What the contract says in words alone, because JSON Schema cannot: cases are bent to it before they are sent.
+"""Schemathesis hooks for rules of the API that JSON Schema cannot express: cases are adapted to them before they are
+sent.
 
-Only what is valid by schema is bent. A case that was made wrong on purpose stays as wrong as it is.
+Only cases that are valid by the schema are adapted. A case that is invalid on purpose is sent unchanged, except that it
+also gets an idempotency key of its own.
 """
 
 import itertools
@@ -10,21 +12,22 @@ import time
 import requests
 import schemathesis
 
-# DynamoDB's numbers, and how far an expiry may lie from now.
+# The limits of DynamoDB's numbers, and the seconds of a year for the maximum expiry.
 SMALLEST, LARGEST, DIGITS = 1e-130, 1e125, 38
 YEAR = 31_557_600
 
-# One run, one sequence: with a fixed seed the keys repeat, and each request has its own.
+# Numbers for idempotency keys: with a fixed seed the generated keys repeat, but each request requires its own.
 NUMBERS = itertools.count()
 
 
-# Of a header's text the generator's coverage phase makes letters and digits alone: where the pattern demands a quote it
-# sends "0" beside the parameter that it is about, and calls the case valid.
+# The generator's coverage phase creates header values of letters and digits only. For a pattern that requires a quote,
+# it sends "0" in addition to the parameter under test, and expects the case to be valid.
 VALID = {"if-match": '"1", "2"', "if-none-match": 'W/"1"'}
 
 
-# What search answers comes by the stream, a moment after the write (docs/GUARANTEES.md: no bound on the lag is promised). A
-# walk that has just created a record waits until it has arrived, also behind what the phases before have written.
+# Search results are replicated through the stream after the write (docs/GUARANTEES.md guarantees no bound on the lag).
+# A stateful sequence that has just created a record waits until it has arrived; the writes of earlier phases may be
+# ahead of it in the stream.
 ARRIVAL_SECONDS = 10
 
 
@@ -51,7 +54,7 @@ def before_call(context, case, kwargs):
         if is_positive and name in VALID and not re.search(pattern, sent[name]):
             sent[name] = VALID[name]
         if name == "idempotency-key" and re.search(pattern, sent[name]):
-            # A key names one request; the generator likes to give one key to many.
+            # A key identifies one request, but the generator uses one key for many.
             sent[name] = f"case-{next(NUMBERS)}"
     if is_positive and isinstance(query, dict):
         bend_query(case.path, query)
@@ -60,7 +63,7 @@ def before_call(context, case, kwargs):
 
 
 def bend_query(path, query):
-    # No schema tells a cursor from another text: the suite's own tests do.
+    # A schema cannot describe a valid cursor; the tests of the project cover cursors.
     query.pop("cursor", None)
     if path == "/users":
         if "email" in query:
@@ -88,7 +91,7 @@ def whole(value):
 
 
 def bend_body(body):
-    # To JSON Schema 7.0 is an integer. The API wants seconds spelled as such.
+    # JSON Schema accepts 7.0 as an integer; the API requires seconds without a fraction part.
     keys = body["keys"] if isinstance(body.get("keys"), list) else []
     for part in [body, *(key for key in keys if isinstance(key, dict))]:
         for name in ("timestamp", "expires_at"):
@@ -102,7 +105,7 @@ def bend_body(body):
 
 
 def held(value, levels):
-    """The nearest JSON that DynamoDB can hold."""
+    """Returns the value with every part that DynamoDB cannot store replaced."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return value
     if isinstance(value, int):

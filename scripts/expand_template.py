@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Expands template.yaml as AWS SAM would on deployment and prints the CloudFormation, offline.
+"""Expands template.yaml in the same way as AWS SAM on deployment and prints the CloudFormation template, offline.
 
-cfn-lint and `sam validate --lint` skip dependency cycles that touch SAM's own resource types: only the expanded template
-shows them. No account is asked; SAM's managed policies, which this template does not use, are left unresolved.
+cfn-lint and `sam validate --lint` do not detect dependency cycles that include SAM's own resource types; they are
+visible only in the expanded template. No AWS account is used; SAM's managed policies, which this template does not use,
+are left unresolved.
 """
 
 import json
@@ -15,19 +16,19 @@ from samtranslator.yaml_helper import yaml_parse
 
 
 def expand(path, parameters=None):
-    """The template as CloudFormation, deployed with these values of parameters (default: each its own)."""
-    # The translator wants to know where it is, not to go there.
+    """Returns the template as CloudFormation, expanded with these parameter values (otherwise with the defaults)."""
+    # The translator requires a region, but sends no requests.
     os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
     with open(path, encoding="utf-8") as file:
         template = yaml_parse(file)
-    # `sam package` puts the built code there; the translator wants the place and never looks into it.
+    # The bucket and key of the built code, which `sam package` sets; the translator requires them but reads no code.
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = {"Bucket": "packaged", "Key": "packaged"}
     template.get("Globals", {}).get("Function", {}).pop("CodeUri", None)
     translator = Translator({}, Parser())
     expanded = translator.translate(template, parameter_values=parameters or {})
-    # It warns of what it has counted and told nobody; its publisher sends nothing.
+    # Unpublished metrics would cause a warning; this publisher sends nothing.
     translator.metrics.publish()
     return expanded
 

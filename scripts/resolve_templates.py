@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Writes out what each choice of the two tiers deploys: template.yaml expanded as AWS SAM does it, and the nested templates
-that it names, each with its conditions decided.
+"""Resolves the templates for each choice of the two tiers: template.yaml, expanded in the same way as AWS SAM does, and
+its nested templates, each with its conditions evaluated.
 
     resolve_templates.py template.yaml target/templates
 
-Nine folders come of it, one for each pair of RelationalTier and CacheTier, and three more for the other choices of who may
-call the API and from where, for cfn-lint to read: what is wrong only where a condition holds is wrong there. What no linter looks at is checked here: that everything named by Ref, GetAtt, Sub or
-DependsOn is made in that choice, across the nested stacks too; that a nested stack is told the parameters that it has; and
-that there is a network if there is a tier, and a function in it only if it uses one; and that, in every choice, each route of
-the API has an authorizer, leads to a function, and that function may be invoked by this API and by no other.
+The result is nine folders, one for each pair of RelationalTier and CacheTier, and three more for the other choices of
+authentication and CORS. cfn-lint reads them, so it also finds errors in parts that depend on a condition. This script
+checks rules that no linter covers, for every choice:
+
+- everything that Ref, GetAtt, Sub or DependsOn refers to is created, across the nested stacks too;
+- a nested stack receives only parameters that it has;
+- the network exists if and only if a tier is on, and contains a function if and only if the function uses a tier;
+- each route of the API has an authorizer and leads to a function, and only this API may invoke that function.
 """
 
 import copy
@@ -35,7 +38,7 @@ class Wrong(Exception):
 
 
 class Template:
-    """A template and the values of its parameters; None for one that is known only when it is deployed."""
+    """A template and the values of its parameters; None for a value that is known only after the deployment."""
 
     def __init__(self, name, body, values, checked=True):
         self.name = name
@@ -109,11 +112,11 @@ class Template:
 
     @staticmethod
     def attribute(value):
-        """The resource and the attribute that a GetAtt names, in either way of writing it."""
+        """Returns the resource and the attribute of a GetAtt, which has two forms."""
         return tuple(value.split(".", 1)) if isinstance(value, str) else (value[0], value[1])
 
     def references(self, node):
-        """Every (resource or parameter, attribute or None) that is named below this node."""
+        """Yields every reference below this node, as (resource or parameter, attribute or None)."""
         if isinstance(node, list):
             for part in node:
                 yield from self.references(part)
@@ -150,7 +153,7 @@ class Template:
 
 
 def nested(parent, folder, name):
-    """The templates that a decided one deploys, and those that they do: (path, template) by the logical id of the stack."""
+    """Returns all nested templates of a resolved one, at any depth: (path, template) by the logical ID of the stack."""
     stacks = {}
     for stack_id, stack in parent.of_type("AWS::CloudFormation::Stack").items():
         path = os.path.normpath(os.path.join(folder, stack["Properties"]["TemplateURL"]))
@@ -170,7 +173,7 @@ def nested(parent, folder, name):
 
 
 def check_tiers(root, stacks, tiers):
-    """A network if, and only if, there is a tier, no way out of it, and in it the functions alone that use one."""
+    """Checks that the network exists only with a tier, has no way out, and contains only functions that use a tier."""
     on = {tier for tier, choice in tiers.items() if choice != "none"}
     expected = {"NetworkStack"} if on else set()
     expected |= {stack for tier, stack in (("RelationalTier", "RelationalStack"), ("CacheTier", "CacheStack")) if tier in on}
@@ -192,7 +195,7 @@ def check_tiers(root, stacks, tiers):
 
 
 def check_api(root, access):
-    """Every route asks who calls, OPTIONS and $default included, and leads to a function that this API may invoke."""
+    """Checks that each route, OPTIONS and $default too, has an authorizer and a function that this API may invoke."""
     resources = root.body["Resources"]
     has_tokens, has_cors = "JwtIssuer" in access, "CorsOrigins" in access
     routes = root.of_type("AWS::ApiGatewayV2::Route")
@@ -214,7 +217,7 @@ def check_api(root, access):
         if len(invoked) != 1 or not invoked[0]["SourceArn"]["Fn::Sub"].endswith(":${UsersApi}/*"):
             raise Wrong(f"{root.name}: {function} may be invoked by {invoked}")
     options = [key for key in keys if key == "$default" or key.split(" ")[0] in ("ANY", "OPTIONS")]
-    # A preflight request has neither token nor signature: a route that takes OPTIONS would refuse it.
+    # A preflight request has neither token nor signature: a route for OPTIONS would reject it.
     if bool(options) == has_cors or ("CorsConfiguration" in resources["UsersApi"]["Properties"]) != has_cors:
         raise Wrong(f"{root.name}: with{'' if has_cors else 'out'} CORS, routes {options}")
     for name, function in root.of_type("AWS::Lambda::Function").items():

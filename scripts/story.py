@@ -1,4 +1,4 @@
-"""What the stories share: a running `local`, and checks that are printed and counted."""
+"""Shared module of the stories: a running `local`, and checks that are printed."""
 
 import os
 import queue
@@ -15,7 +15,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Program:
-    """A child in a process group of its own, whose output is read line by line and repeated on a failure."""
+    """A child process in a process group of its own; its output is read line by line and printed on a failure."""
 
     def __init__(self, *command, env=None):
         self.command = command
@@ -40,7 +40,7 @@ class Program:
         self.unread.put(None)
 
     def wait_for(self, pattern, seconds):
-        """The lines up to the one that matches."""
+        """Waits for a line that matches; returns all lines up to it."""
         seen = []
         deadline = time.monotonic() + seconds
         while True:
@@ -55,7 +55,7 @@ class Program:
                 return "".join(seen)
 
     def output(self, seconds):
-        """All that it says until it ends. That it has ended does not mean yet that all of it was read."""
+        """Returns the complete output after the process has ended, when the last lines may still be unread."""
         self.process.wait(seconds)
         self.reader.join(seconds)
         return "".join(self.lines)
@@ -77,7 +77,7 @@ class Program:
 
 
 class Local(Program):
-    """`local` on free ports, started and ready."""
+    """A `local` stack on free ports that is started and ready."""
 
     def __init__(self, *options):
         ports = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--expire-every", "1"]
@@ -87,18 +87,18 @@ class Local(Program):
             re.search(rf"^\s+{name}\s+(http://127\.0\.0\.1:\d+)$", banner, re.MULTILINE)[1]
             for name in ("API", "DynamoDB", "S3")
         )
-        # Whatever credentials: nothing here is checked against an account.
+        # Any credentials are accepted: `local` does not check them.
         self.session = boto3.Session("anybody", "anything", region_name="eu-central-1")
         self.dynamodb = self.client("dynamodb", dynamodb)
         self.s3 = self.client("s3", s3)
 
     def client(self, service, endpoint=None, **options):
-        """A client of its own; S3's unless another endpoint is given."""
+        """Returns a new client, for the S3 endpoint unless another endpoint is given."""
         return self.session.client(service, endpoint_url=endpoint or self.s3.meta.endpoint_url, **options)
 
 
 def eventually(what, look, seconds=30):
-    """What `look` finds, asked again until it finds something."""
+    """Calls `look` until it finds something, which is returned; fails after the time limit."""
     deadline = time.monotonic() + seconds
     while True:
         found = look()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A user of boto3 at the endpoints that `local` prints: writes to the table, reads the replica and the archive."""
+"""Uses the endpoints of `local` with boto3: writes to the table, reads the replica and the archive."""
 
 import datetime
 import hashlib
@@ -30,7 +30,7 @@ def main():
         dynamodb, s3 = local.dynamodb, local.s3
         tables = {name: dynamodb.describe_table(TableName=name)["Table"] for name in dynamodb.list_tables()["TableNames"]}
         check("the template's tables are there", {"Users", "UsersReplica", "Idempotency", "Emails"} <= set(tables))
-        # boto3 knows the engine by its description alone.
+        # The table descriptions that boto3 receives contain the settings of the streams.
         streams = {name: table["StreamSpecification"] for name, table in tables.items() if "StreamSpecification" in table}
         views = {name: stream["StreamViewType"] for name, stream in streams.items()}
         check("the source streams, and nothing else does", views == {"Users": "NEW_AND_OLD_IMAGES"})
@@ -80,7 +80,7 @@ def main():
 
 
 def code(call, *arguments, **named):
-    """The code of the refusal that a call ends with; none if it succeeds."""
+    """Returns the error code of a call, or `None` if it succeeds."""
     try:
         call(*arguments, **named)
     except botocore.exceptions.ClientError as refused:
@@ -89,7 +89,7 @@ def code(call, *arguments, **named):
 
 
 def buckets(local):
-    """What other clients expect of S3: keys of any characters, verified uploads, conditions, presigned URLs."""
+    """Checks S3 features that clients expect: keys of any characters, verified uploads, conditions, presigned URLs."""
     s3, bucket = local.s3, "keys-of-all-kinds"
     check("a bucket is created", s3.create_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPStatusCode"] == 200)
     keys = sorted(f"q/{key}" for key in ("a+b", "a b", "a//b", "a/b", "a", "a/", "é/%2B", "..", "../a", "x" * 900))
@@ -150,7 +150,7 @@ def buckets(local):
 
 
 def streams_as_on_aws(local):
-    """The table's stream, read as boto3 reads AWS's."""
+    """Checks a table's stream with the calls that read a stream on AWS."""
     dynamodb, streams = local.dynamodb, local.client("dynamodbstreams", local.dynamodb.meta.endpoint_url)
     backups = dynamodb.describe_continuous_backups(TableName="Users")["ContinuousBackupsDescription"]
     check("there are no backups", backups["ContinuousBackupsStatus"] == "DISABLED")
@@ -167,7 +167,7 @@ def streams_as_on_aws(local):
         )["TableDescription"]
 
     def records(arn):
-        """All records of a stream, as a reader of AWS's goes about it."""
+        """Returns all records of a stream, read in the same way as on AWS."""
         found = []
         for shard in streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"]:
             iterator = streams.get_shard_iterator(

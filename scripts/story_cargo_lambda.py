@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The functions as processes, served by `cargo lambda watch` and fed by `local`; an event and tasks sent by hand."""
+"""Runs the functions as processes of `cargo lambda watch` with `local`, and invokes one event and tasks directly."""
 
 import json
 import os
@@ -49,12 +49,12 @@ def main():
                 key = {"user_id": {"S": user_id}, "timestamp": {"N": timestamp}}
                 return local.dynamodb.get_item(TableName="UsersReplica", Key=key, ConsistentRead=True).get("Item")
 
-            # The replicator is compiled at its first batch.
+            # The replicator is compiled on its first batch.
             eventually("and stream batches to the replicator", lambda: replica("edsger", "1700000000"), 900)
 
             def invoked(function, event):
                 data = os.path.join("events", f"{event}.json")
-                # A function is compiled at its first invocation.
+                # A function is compiled on its first invocation.
                 with Program("cargo", "lambda", "invoke", function, "--data-file", data, *where, env=path) as invoking:
                     answer = invoking.output(900)
                 if invoking.process.returncode != 0:
@@ -68,7 +68,7 @@ def main():
 
             found = invoked("maintenance", "task-verify")
             check("maintenance goes about a task of events/", found["task"] == "verify" and found["done"])
-            # The event was sent by hand: nobody is called ada in the source.
+            # The event was invoked directly, so the source has no user ada.
             counts = {"source.items": 1, "dynamodb.items": 2, "dynamodb.equal": 1, "dynamodb.resurrected": 1}
             check("and finds what was never in the source", found["progress"] == counts)
             filled = invoked("maintenance", "task-backfill")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The API as its contract tells it, with tokens: the examples are valid, schemathesis finds nothing that the contract and
-the API disagree on, and a generated client creates, reads, changes and deletes."""
+"""Checks the API against its OpenAPI document, with tokens: the examples are valid, schemathesis finds no difference
+between the document and the API, and a generated client creates, reads, changes and deletes users."""
 
 import json
 import os
@@ -19,7 +19,7 @@ CASES = 2_000
 
 
 def examples_are_valid(contract):
-    """Every example beside a schema, against that schema."""
+    """Validates every example against the schema next to it."""
     found = 0
 
     def walk(node):

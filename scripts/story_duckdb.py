@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""A real DuckDB at the archive's files: as the archiver wrote them, after a compaction, while both layouts are there, and as
-Parquet. Then the life of one item, queried at each of its ends.
+"""Queries the archive's files with DuckDB: as the archiver wrote them, after a compaction, with both layouts present,
+and as Parquet. Then follows one item through two expirations and queries its archive rows after each.
 
-It reads the folder that `local --data` keeps its buckets in, with the views of docs/archive.md, and each time counts the
-same rows and sums the same numbers.
+It reads the buckets in the folder of `local --data` with the views of docs/archive.md, and checks each time that the
+number of rows and the sums are the same.
 """
 
 import json
@@ -24,7 +24,7 @@ BUCKET = "users-archive"
 
 
 def view(folder):
-    """The view of the documentation, over the layouts that are there."""
+    """Returns DuckDB with the documentation's view of the raw rows, over the layouts that exist."""
     sql = documented(r"^CREATE VIEW expired_items_raw AS$.*?;$")
     there = [
         f"'{folder}/{pattern}'"
@@ -39,13 +39,13 @@ def view(folder):
 
 
 def documented(pattern):
-    """A statement of the documentation."""
+    """Returns a statement of docs/archive.md."""
     with open(os.path.join(ROOT, "docs", "archive.md"), encoding="utf-8") as page:
         return re.search(pattern, page.read(), re.MULTILINE | re.DOTALL)[0]
 
 
 def columns(folder):
-    """DuckDB with the documentation's view of the Parquet files."""
+    """Returns DuckDB with the documentation's view of the Parquet files."""
     connection = duckdb.connect()
     sql = documented(r"^CREATE VIEW expired_items AS$.*?;$")
     connection.execute(sql.replace("'parquet/", f"'{folder}/parquet/"))
@@ -53,14 +53,14 @@ def columns(folder):
 
 
 def facts_in_columns(folder):
-    """As `facts`, of the Parquet files."""
+    """Returns the same as `facts`, from the Parquet files."""
     return columns(folder).execute(
         """SELECT count(*), count(DISTINCT user_id), sum(CAST(item ->> '$.score.N' AS DECIMAL(20, 2))) FROM expired_items"""
     ).fetchone()
 
 
 def facts(folder):
-    """How many rows there are, of how many users, and the sum of their scores."""
+    """Returns the number of rows, the number of users, and the sum of the scores."""
     return view(folder).execute(
         """SELECT count(*), count(DISTINCT Item ->> '$.user_id.S'), sum(CAST(Item ->> '$.score.N' AS DECIMAL(20, 2)))
            FROM expired_items_raw"""
@@ -68,7 +68,7 @@ def facts(folder):
 
 
 def task(local, order):
-    """Runs a maintenance task against the `local` that runs."""
+    """Runs a maintenance task against the running `local`."""
     endpoints = {
         "--port": local.api,
         "--dynamodb-port": local.dynamodb.meta.endpoint_url,
@@ -83,7 +83,7 @@ def task(local, order):
 
 
 def expire(local, users, score):
-    """Puts users who have expired, and waits for the archive to have them all."""
+    """Puts users that have already expired, and waits until all of them are archived."""
     before = rows(local)
     for user in users:
         local.dynamodb.put_item(
@@ -100,7 +100,7 @@ def expire(local, users, score):
 
 
 def rows(local):
-    """How many rows the objects of both layouts have, by their metadata."""
+    """Returns the number of rows in the objects of both layouts, according to their metadata."""
     count = 0
     for prefix in ("archive/", "compacted/"):
         for stored in local.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", []):
@@ -148,7 +148,7 @@ def main():
         numbers(local, folder)
 
 
-# Numbers that DynamoDB takes for a key, and as 64 bits where they fit.
+# Numbers that DynamoDB accepts as a key, each with its value as a 64-bit integer if it has one.
 NUMBERS = {
     "12345678901234567890123456789012345678": None,
     "1E+38": None,
@@ -164,7 +164,7 @@ NUMBERS = {
 
 
 def numbers(local, folder):
-    """Keys of every size: archived, queried in both layouts and as Parquet, restored and exported, each exact."""
+    """Checks that keys of every size are exact when archived, queried (in each format), exported and restored."""
     for number in NUMBERS:
         item = {
             "user_id": {"S": "numbers"},
@@ -173,7 +173,8 @@ def numbers(local, folder):
             "expires_at": {"N": str(int(time.time()) - 60)},
         }
         local.dynamodb.put_item(TableName="Users", Item=item)
-    # What each of the documentation's views knows: the number that was put, the text and the typed column of the key.
+    # The columns in each of the documentation's views: the number that was put, and the key as text and as typed
+    # column.
     exact = {number: (Decimal(number), typed) for number, typed in NUMBERS.items()}
     known = lambda connection, view, name: {
         put: (Decimal(text), typed)
@@ -213,7 +214,7 @@ def numbers(local, folder):
 
 
 def ends(folder):
-    """The rows of Ada that DuckDB finds: the name and version that she had at each of her ends, and the latest of them."""
+    """Returns the name and version in each of Ada's archive rows, and the version in the latest of them."""
     known = columns(folder)
     rows = "SELECT name, version FROM expired_items WHERE user_id = 'ada' ORDER BY revision_bytes"
     latest = "SELECT arg_max(version, revision_bytes) FROM expired_items WHERE user_id = 'ada' GROUP BY key"
@@ -221,7 +222,7 @@ def ends(folder):
 
 
 def life(local, folder):
-    """Created, expired, archived, compacted, queried, restored, replicated, and expired again."""
+    """Follows an item that is created, archived on expiry, compacted, queried, restored, and expires again."""
     key = {"user_id": {"S": "ada"}, "timestamp": {"N": "1700000000"}}
     replica = lambda: local.dynamodb.get_item(TableName="UsersReplica", Key=key).get("Item", {})
     merge = [{"task": name, "to": "2999-01-01T00:00:00Z"} for name in ("compact", "export-parquet")]
