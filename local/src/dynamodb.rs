@@ -1,10 +1,10 @@
-//! DynamoDB and DynamoDB Streams on this machine: the dynoxide engine behind an HTTP front of this crate.
+//! DynamoDB and DynamoDB Streams on this machine: the dynoxide engine behind an HTTP proxy of this crate.
 //!
 //! Without a data folder the database is in memory and is lost at the end. With a data folder it is stored in the
 //! folder's file `dynamodb.sqlite`. A folder that another process uses, a corrupt file, and a table whose schema
 //! differs from the template's are each rejected before anything is written.
 //!
-//! The engine's own server listens on a second port. The front on the public port forwards requests to it and
+//! The engine's own server listens on a second port. The proxy on the public port forwards requests to it and
 //! implements the operations that it lacks or that differ from AWS, above all those of streams (`front`, `streams`).
 //!
 //! Two differences from AWS remain, which the event source mapping simulator handles: a stream has one shard that never
@@ -94,7 +94,7 @@ pub struct DynamoDbEngine {
     /// A second connection to the database, for TTL.
     second: Arc<Mutex<Storage>>,
     stop: oneshot::Sender<()>,
-    /// The task that runs the front and the engine's own server behind it.
+    /// The task that runs the proxy and the engine's own server behind it.
     server: JoinHandle<()>,
     /// The lock of the data folder, held until the database is closed.
     held: Option<std::fs::File>,
@@ -125,7 +125,7 @@ impl DynamoDbEngine {
         let shared = database.clone();
         let server = tokio::spawn(async move {
             let behind = dynoxide::server::serve_with_shutdown(behind, shared, async {
-                // The sender is dropped when the front has ended: no more requests will arrive then.
+                // The sender is dropped when the proxy has ended: no more requests will arrive then.
                 let _ = ended.await;
             });
             let front = async {

@@ -170,7 +170,7 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
         Err(error) => return refuse(&format!("{}; --help lists the options", first_line(&error.to_string()))),
     };
     let level = match environment.get(telemetry::LOG_LEVEL).map(telemetry::level).transpose() {
-        // The tour contains a poison record on purpose, and its page shows the result.
+        // The demo contains a poison record on purpose, and its page shows the result.
         Ok(None) if line.command.is_some() => LevelFilter::ERROR,
         Ok(level) => level.unwrap_or(LevelFilter::WARN),
         Err(problem) => return refuse(&format!("{} {problem}", telemetry::LOG_LEVEL)),

@@ -1,4 +1,4 @@
-//! Demo scenarios of failures that replication does not recover from by itself, and of the tasks that repair them.
+//! Demo scenarios of failures from which replication does not recover automatically, and of the tasks that repair them.
 
 use serde_json::json;
 use serde_json::value::to_raw_value;

@@ -1,4 +1,4 @@
-//! Demo scenarios of ordinary writes: the final state of every user and its checks.
+//! Demo scenarios of updates, deletes, expiry and a poison record: the final state of every user and its checks.
 
 use serde_json::Value;
 use shared::metric;

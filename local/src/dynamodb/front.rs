@@ -1,4 +1,4 @@
-//! HTTP front of the engine's own server: implements operations that the engine lacks or whose results differ from AWS.
+//! HTTP proxy of the engine's own server: implements operations that the engine lacks or whose results differ from AWS.
 //!
 //! Operations on streams are implemented in [`super::streams`], and `DescribeContinuousBackups` here. Descriptions of
 //! tables are returned with the stream's label rewritten; all other requests and responses are forwarded unchanged.
@@ -48,7 +48,7 @@ impl ErrorResponse {
     }
 }
 
-/// The front of the engine's server at an authority.
+/// Proxy of the engine's server at an authority.
 #[derive(Clone)]
 pub(super) struct EngineFront {
     database: Database,
