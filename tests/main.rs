@@ -5,6 +5,7 @@
 mod architecture;
 mod archival;
 mod cache;
+mod documents;
 mod faults;
 mod guarantees;
 mod log_capture;

@@ -5,11 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The documents whose links and paths are checked.
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 15] = [
     "CHANGELOG.md",
     "CODE_OF_CONDUCT.md",
     "CONTRIBUTING.md",
+    "README.md",
     "SECURITY.md",
+    "docs/GLOSSARY.md",
+    "docs/README.md",
+    "docs/api.md",
+    "docs/configuration.md",
+    "docs/local.md",
+    "docs/maintenance.md",
+    "docs/search.md",
     "examples/README.md",
     "scripts/README.md",
     ".github/pull_request_template.md",
@@ -47,8 +55,8 @@ fn code_paths(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn scripts_and_examples_are_listed_in_their_readme() {
-    for folder in ["scripts", "examples"] {
+fn documents_scripts_and_examples_are_listed_in_their_readme() {
+    for folder in ["docs", "scripts", "examples"] {
         let linked = links(&read(&format!("{folder}/README.md")));
         let own: BTreeSet<String> = linked.into_iter().filter(|target| !target.contains('/')).collect();
         assert_eq!(own, files(folder), "{folder}/README.md and the files of {folder}/ differ");
