@@ -1,4 +1,5 @@
-//! The documents of the repository: scripts and examples are listed, and every file that a document names exists.
+//! The documents of the repository: documents, scripts and examples are listed, and every file and heading that a document
+//! links to exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,6 +44,16 @@ fn links(text: &str) -> BTreeSet<String> {
     text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_owned()).collect()
 }
 
+/// The anchors of a Markdown text's headings: lowercase, without punctuation, with hyphens for spaces.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let anchor = |heading: &str| {
+        let lowercase = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = lowercase.chars().filter(|letter| letter.is_alphanumeric() || "_- ".contains(*letter));
+        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect::<String>()
+    };
+    text.lines().filter(|line| line.starts_with('#')).map(anchor).collect()
+}
+
 /// The paths in a text's code spans: text with a slash that starts with a top-level entry of the repository and has no
 /// placeholder or argument.
 fn code_paths(text: &str) -> BTreeSet<String> {
@@ -69,9 +80,11 @@ fn documents_name_existing_files() {
     for document in DOCUMENTS {
         let text = read(document);
         let folder = Path::new(document).parent().unwrap();
-        for link in links(&text).iter().filter(|link| !link.contains("://") && !link.starts_with('#')) {
-            let target = link.split('#').next().unwrap_or_default();
-            if !root().join(folder).join(target).exists() {
+        for link in links(&text).iter().filter(|link| !link.contains("://")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link.as_str(), ""));
+            let target = if file.is_empty() { root().join(document) } else { root().join(folder).join(file) };
+            let is_broken = |anchor: &str| !anchors(&fs::read_to_string(&target).unwrap()).contains(anchor);
+            if !target.exists() || (!anchor.is_empty() && is_broken(anchor)) {
                 missing.push(format!("{document}: link to {link}"));
             }
         }
@@ -92,6 +105,8 @@ fn links_and_paths_are_found() {
         "See [a](docs/a.md#b) and [c](https://example.com).\n`scripts/test`, `scripts/<name>`, `a/b`, `GET /users/x`.";
     assert_eq!(links(text).into_iter().collect::<Vec<_>>(), ["docs/a.md#b", "https://example.com"]);
     assert_eq!(code_paths(text).into_iter().collect::<Vec<_>>(), ["scripts/test"]);
+    let headings = "# A `b`, c\ntext\n## 400 invalid path: `urn:x:y-z`\n";
+    assert_eq!(anchors(headings).into_iter().collect::<Vec<_>>(), ["400-invalid-path-urnxy-z", "a-b-c"]);
 }
 
 #[test]
