@@ -1,5 +1,5 @@
-//! The documents of the repository: documents, scripts and examples are listed, and every file and heading that a document
-//! links to exists.
+//! The documents of the repository: documents, scripts and examples are listed, and the files and headings that they link
+//! to exist.
 
 use std::collections::BTreeSet;
 use std::fs;
