@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &str, SourceLayer)] = &[
     ("shared", "number", Domain),
     ("shared", "clock", Domain),
     ("shared", "version_fence", Domain),
+    ("shared", "error_chain", Domain),
     ("shared", "folding", Domain),
     ("shared", "invocation", Domain),
     ("shared", "metric", Domain),
@@ -147,6 +148,77 @@ const CRATES: [(&str, &str); 10] = [
 const MAIN_LINES: usize = 40;
 const EMPTY_NAMES: [&str; 10] =
     ["utils", "util", "common", "helpers", "helper", "types", "models", "base", "core", "misc"];
+/// File names that were replaced by the field's terms; docs/GLOSSARY.md has the terms.
+const REFUSED_FILES: [&str; 24] = [
+    "archived",
+    "chapters",
+    "course",
+    "door",
+    "facts",
+    "fault",
+    "flight",
+    "floor",
+    "gate",
+    "held",
+    "judge",
+    "laws",
+    "lives",
+    "marks",
+    "mend",
+    "mending",
+    "observe",
+    "owed",
+    "pace",
+    "settle",
+    "shelf",
+    "stream_pump",
+    "sweep",
+    "told",
+];
+/// Type names that were replaced. Most of them had several definitions, so that a search by name found the wrong one.
+const REFUSED_TYPES: [&str; 46] = [
+    "Ailing", "Answer", "Answered", "Aside", "Asked", "At", "BadOrder", "Course", "Damage", "Debt", "Debts", "Done",
+    "Door", "Failure", "Fault", "Flaw", "Flight", "Flights", "Floor", "Found", "Gate", "Given", "Held", "House",
+    "Library", "Line", "Look", "Looked", "Mend", "Mended", "Mistake", "Obstacle", "Order", "Owed", "Patience", "Place",
+    "Refusal", "Shelf", "Sought", "Spell", "Stage", "Theatre", "Told", "Unread", "Unsound", "World",
+];
+/// Types of one word that other files may name, because the word is a term of the field or of the domain.
+const ONE_WORD_TYPES: [&str; 34] = [
+    "Cache",
+    "Caller",
+    "Change",
+    "Clock",
+    "Compression",
+    "Coverage",
+    "Email",
+    "Endpoints",
+    "Environment",
+    "Execution",
+    "Health",
+    "Invocation",
+    "Key",
+    "Patch",
+    "Precondition",
+    "Problem",
+    "Quarantine",
+    "Replacement",
+    "Replica",
+    "Revision",
+    "Scenario",
+    "Scope",
+    "Simulation",
+    "Sink",
+    "Stats",
+    "Summary",
+    "Telemetry",
+    "Timestamp",
+    "User",
+    "Weakness",
+    "Output",
+    "Error",
+    "Item",
+    "Value",
+];
 
 pub(crate) struct SourceFile {
     pub(crate) krate: &'static str,
@@ -336,4 +408,54 @@ fn names_say_what_they_hold() {
         let stem = source.path.file_stem().unwrap().to_string_lossy().into_owned();
         assert!(!EMPTY_NAMES.contains(&stem.as_str()), "{} says nothing", source.path.display());
     }
+}
+
+/// Returns the names of the types that a source file defines, and whether another file may name each of them.
+fn defined_types(text: &str) -> Vec<(String, bool)> {
+    let mut types = Vec::new();
+    for line in text.lines() {
+        let declared = line.trim_start();
+        let public = declared.starts_with("pub");
+        let bare =
+            declared.split_once(") ").filter(|(visibility, _)| visibility.starts_with("pub(")).map(|(_, rest)| rest);
+        let bare = bare.or_else(|| declared.strip_prefix("pub ")).unwrap_or(declared);
+        for keyword in ["struct ", "enum ", "trait ", "type "] {
+            let name = bare.strip_prefix(keyword).and_then(word);
+            types.extend(name.filter(|name| name.starts_with(char::is_uppercase)).map(|name| (name, public)));
+        }
+    }
+    types
+}
+
+#[test]
+fn replaced_names_do_not_come_back() {
+    let mut files = Vec::new();
+    for (_, folder) in CRATES {
+        rust_files(&root().join(folder), &mut files);
+    }
+    rust_files(&root().join("tests"), &mut files);
+    let mut wrong = Vec::new();
+    for path in files {
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if REFUSED_FILES.contains(&stem.as_str()) {
+            wrong.push(format!("{}: the file name {stem}", path.display()));
+        }
+        for (name, public) in defined_types(&fs::read_to_string(&path).unwrap()) {
+            if REFUSED_TYPES.contains(&name.as_str()) {
+                wrong.push(format!("{}: the type name {name}", path.display()));
+            }
+            let words = name.chars().filter(|letter| letter.is_uppercase()).count();
+            if public && words < 2 && !ONE_WORD_TYPES.contains(&name.as_str()) {
+                wrong.push(format!("{}: the public type {name} has one word", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "see docs/GLOSSARY.md for the terms:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn defined_types_are_found_whatever_their_visibility() {
+    let text = "pub struct One<'a> {}\n    pub(crate) enum TwoWords {}\nstruct Own;\npub fn not(type_of: u8) {}\ntype Alias = u8;";
+    let expected = [("One", true), ("TwoWords", true), ("Own", false), ("Alias", false)];
+    assert_eq!(defined_types(text), expected.map(|(name, public)| (name.to_owned(), public)));
 }

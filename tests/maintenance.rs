@@ -10,7 +10,7 @@ mod exports;
 mod failures;
 mod fault_tests;
 mod interruptions;
-mod lives;
+mod item_lifecycle;
 mod predictions;
 mod redrives;
 mod refusals;

@@ -19,7 +19,7 @@ const STREAM_FUNCTIONS: [&str; 2] = ["replicator", "archiver"];
 const STACK: &str = "millrace-blue";
 
 /// The standard output of a function.
-pub(crate) struct Printed {
+pub(crate) struct PrintedLines {
     /// Documents in the embedded metric format.
     pub(crate) metrics: Vec<Value>,
     /// The function's own log lines.
@@ -28,13 +28,13 @@ pub(crate) struct Printed {
 
 /// Returns the standard output of a function that runs its scenario ([`scenarios`]) in a separate process, because the
 /// logger and the metrics recorder are process-wide.
-pub(crate) fn printed(function: &str) -> &'static Printed {
-    static PRINTED: LazyLock<BTreeMap<&str, Printed>> =
+pub(crate) fn printed(function: &str) -> &'static PrintedLines {
+    static PRINTED: LazyLock<BTreeMap<&str, PrintedLines>> =
         LazyLock::new(|| FUNCTIONS.into_iter().map(|function| (function, run(function))).collect());
     &PRINTED[function]
 }
 
-fn run(function: &str) -> Printed {
+fn run(function: &str) -> PrintedLines {
     let program = std::env::current_exe().unwrap();
     let scenario = ["telemetry::scenarios::every_function_prints_metrics_and_logs", "--exact"];
     let variables = [(scenarios::FUNCTION, function), (STACK_NAME, STACK)];
@@ -44,7 +44,7 @@ fn run(function: &str) -> Printed {
     // The test harness prints lines of its own in between.
     let lines = stdout.lines().filter_map(|line| line.find('{').and_then(|at| serde_json::from_str(&line[at..]).ok()));
     let (metrics, logs): (Vec<Value>, Vec<Value>) = lines.partition(|line: &Value| line["_aws"].is_object());
-    Printed { metrics, logs: logs.into_iter().filter(is_own).collect() }
+    PrintedLines { metrics, logs: logs.into_iter().filter(is_own).collect() }
 }
 
 /// Returns whether a log line is from the functions' own code: libraries and the local stack log, too.

@@ -1,6 +1,5 @@
-//! Benchmarks of the functions through the Lambda Runtime API on the loopback interface: CPU time, peak memory, time to
-//! the first response. `scripts/bench` builds and runs them. An argument selects one: a function, `cache`,
-//! `maintenance`, `postgres`, `search`, or, for the archive, `compaction N`, `parquet`, `restore`.
+//! Benchmarks of the functions through the Lambda Runtime API on loopback: CPU time, peak memory, time to the first
+//! response. `scripts/bench` builds and runs them; an argument selects one (the usage text lists them).
 
 mod archive;
 mod cache;
@@ -15,8 +14,8 @@ mod runtime_api;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let binaries = std::env::current_exe()?.parent().ok_or("the bench has no folder")?.to_owned();
-    let (asked, more) = (std::env::args().nth(1), std::env::args().nth(2));
-    match (asked.as_deref(), more) {
+    let asked = std::env::args().nth(1);
+    match (asked.as_deref(), std::env::args().nth(2)) {
         (Some("compaction"), Some(times)) => return archive::compaction(&binaries, times.parse()?).await,
         (Some("parquet"), None) => return archive::columns(&binaries).await,
         (Some("restore"), None) => return archive::restore(&binaries).await,

@@ -4,10 +4,10 @@
 //! each type. The name of a type never changes.
 
 use std::borrow::Cow;
-use std::error::Error;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use shared::error_chain::error_chain;
 use shared::http::caller::{AuthMode, Scope, ScopeMapping};
 use shared::http::path::PathError;
 pub use shared::http::problem::{ErrorLocation, FieldError};
@@ -432,18 +432,6 @@ impl From<WriteError> for Problem {
             WriteError::Fault(fault) => fault.into(),
         }
     }
-}
-
-/// Formats an error with its sources. It uses their `Display`, because their `Debug` may contain an item.
-fn error_chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

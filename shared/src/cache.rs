@@ -23,7 +23,7 @@ use redis::cluster::ClusterClientBuilder;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
-use tokio::sync::Mutex as Gate;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use connection::CacheTransport;
@@ -96,7 +96,7 @@ struct CacheInner {
     open: Mutex<Option<CacheConnection>>,
     /// Serializes connecting: one task connects, and the others wait for it. The value is the number of the last
     /// connection.
-    gate: Arc<Gate<u64>>,
+    gate: Arc<AsyncMutex<u64>>,
 }
 
 impl std::fmt::Debug for Cache {
@@ -121,7 +121,7 @@ impl Cache {
         roots: Option<Vec<u8>>,
     ) -> Self {
         let open = Mutex::new(None);
-        Self(Arc::new(CacheInner { settings, signer, roots, open, gate: Arc::new(Gate::new(0)) }))
+        Self(Arc::new(CacheInner { settings, signer, roots, open, gate: Arc::new(AsyncMutex::new(0)) }))
     }
 
     /// Returns host and port, without the password.

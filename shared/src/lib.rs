@@ -17,6 +17,7 @@ pub mod change;
 pub mod checkpoint;
 pub mod clock;
 pub mod environment;
+pub mod error_chain;
 pub mod folding;
 pub mod http;
 pub mod iam_token;

@@ -16,6 +16,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use crate::change::{CanonicalKey, StreamSource};
+use crate::error_chain::error_chain;
 use crate::raw_item::{KeyAttributeError, RawItem};
 use crate::revision::StreamLabel;
 
@@ -261,20 +262,6 @@ impl TableReader {
         };
         TableReadError { table: self.name.clone(), retryable: may_pass, reason: format!("{what}: {reason}") }
     }
-}
-
-/// Returns an error and its sources as text. Unlike the SDK's `DisplayErrorContext`, it does not show the response's
-/// bytes, which may be an item.
-#[must_use]
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        said.push_str(": ");
-        said.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    said
 }
 
 fn cost(capacity: &ConsumedCapacity) -> f64 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use archiver::archive::{ArchivedRow, KeyNames, MergeIterator, RowReader};
 use archiver::config::ArchiverConfig;
-use archiver::{Archiver, ArchiverError};
+use archiver::{ArchiverError, ArchiverHandler};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use local::template::BucketResource;
@@ -28,7 +28,7 @@ pub(crate) const FAILURES: &str = "users-failures";
 pub(crate) struct ArchiverHarness {
     pub(crate) root: tempfile::TempDir,
     pub(crate) s3: Client,
-    pub(crate) archiver: Archiver,
+    pub(crate) archiver: ArchiverHandler,
     engine: local::s3::S3Engine,
 }
 
@@ -49,7 +49,7 @@ impl ArchiverHarness {
     }
 
     /// Stops S3; returns the archiver.
-    pub(crate) async fn without_s3(self) -> Archiver {
+    pub(crate) async fn without_s3(self) -> ArchiverHandler {
         self.engine.stop().await;
         self.archiver
     }
@@ -136,7 +136,7 @@ pub(crate) fn client(endpoint: &str) -> Client {
     Client::from_conf(config.build())
 }
 
-pub(crate) fn archiver(variables: &[(&str, &str)], s3: Client) -> Archiver {
+pub(crate) fn archiver(variables: &[(&str, &str)], s3: Client) -> ArchiverHandler {
     let environment: Environment = [("ARCHIVE_BUCKET", ARCHIVE), ("FAILURE_BUCKET", FAILURES)]
         .iter()
         .chain(variables)
@@ -145,7 +145,11 @@ pub(crate) fn archiver(variables: &[(&str, &str)], s3: Client) -> Archiver {
     archiver::connect(&ArchiverConfig::parse(&environment).unwrap(), s3)
 }
 
-pub(crate) async fn handle(archiver: &Archiver, batch: &Value, time: Duration) -> Result<BatchResponse, ArchiverError> {
+pub(crate) async fn handle(
+    archiver: &ArchiverHandler,
+    batch: &Value,
+    time: Duration,
+) -> Result<BatchResponse, ArchiverError> {
     let event = RawValue::from_string(batch.to_string()).unwrap();
     // Spawned, because the Lambda runtime may poll the future on several threads.
     let archiver = archiver.clone();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use archiver::Archiver;
+use archiver::ArchiverHandler;
 use archiver::archive::Compression;
 use archiver::store::ArchiveStore;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -66,9 +66,9 @@ impl BucketPair {
         ReplicatorHandler::new(vec![Box::new(sink)], self.quarantine("replicator"))
     }
 
-    fn archiver(&self) -> Archiver {
+    fn archiver(&self) -> ArchiverHandler {
         let store = ArchiveStore::new(self.troubled.clone(), ARCHIVE.to_owned());
-        Archiver::new(store, self.quarantine("archiver"), Compression::Zstd)
+        ArchiverHandler::new(store, self.quarantine("archiver"), Compression::Zstd)
     }
 
     async fn keys(&self, bucket: &str) -> Vec<String> {
@@ -87,7 +87,7 @@ const MISHAPS: [HttpFault; 6] = [
     HttpFault::Silence,
 ];
 
-async fn archive(archiver: &Archiver, told: &[EventBuilder]) -> BatchResponse {
+async fn archive(archiver: &ArchiverHandler, told: &[EventBuilder]) -> BatchResponse {
     archiver.handle(&event(told), &invocation_within(TIME)).await.unwrap()
 }
 

@@ -48,7 +48,7 @@ const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), cooldo
 
 /// A request to the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
+enum CreateCall {
     /// A create with this idempotency key.
     Create {
         key: usize,
@@ -64,7 +64,7 @@ enum Call {
     },
 }
 
-impl Call {
+impl CreateCall {
     fn record(self) -> usize {
         match self {
             Self::Create { key } => RECORD_OF_KEY[key],
@@ -74,9 +74,9 @@ impl Call {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Act {
+enum CreateAction {
     /// Starts a request and advances it by the given number of steps, or to its end.
-    Start { instance: usize, call: Call, steps: Option<u8> },
+    Start { instance: usize, call: CreateCall, steps: Option<u8> },
     /// Advances a paused request.
     Go { task: usize, steps: Option<u8> },
     /// Ends an instance and replaces it with a new one.
@@ -85,54 +85,55 @@ enum Act {
     Pass { seconds: u8 },
 }
 
-fn histories() -> impl Strategy<Value = Vec<Act>> {
+fn histories() -> impl Strategy<Value = Vec<CreateAction>> {
     let record = || 0..RECORDS;
     let call = prop_oneof![
-        5 => (0..RECORD_OF_KEY.len()).prop_map(|key| Call::Create { key }),
-        1 => record().prop_map(|record| Call::Replace { record }),
-        1 => record().prop_map(|record| Call::Delete { record }),
-        6 => record().prop_map(|record| Call::Read { record }),
+        5 => (0..RECORD_OF_KEY.len()).prop_map(|key| CreateCall::Create { key }),
+        1 => record().prop_map(|record| CreateCall::Replace { record }),
+        1 => record().prop_map(|record| CreateCall::Delete { record }),
+        6 => record().prop_map(|record| CreateCall::Read { record }),
     ];
     // A create consists of its claim and its transaction: after the third step the transaction has taken effect.
     let steps = || prop_oneof![5 => Just(None), 2 => Just(Some(3)), 1 => (0..6_u8).prop_map(Some)];
-    let start = (0..INSTANCES, call, steps()).prop_map(|(instance, call, steps)| Act::Start { instance, call, steps });
+    let start =
+        (0..INSTANCES, call, steps()).prop_map(|(instance, call, steps)| CreateAction::Start { instance, call, steps });
     let act = prop_oneof![
         12 => start,
-        2 => (0..4_usize, steps()).prop_map(|(task, steps)| Act::Go { task, steps }),
-        2 => (0..INSTANCES).prop_map(|instance| Act::End { instance }),
-        1 => prop_oneof![Just(1), Just(31)].prop_map(|seconds| Act::Pass { seconds }),
+        2 => (0..4_usize, steps()).prop_map(|(task, steps)| CreateAction::Go { task, steps }),
+        2 => (0..INSTANCES).prop_map(|instance| CreateAction::End { instance }),
+        1 => prop_oneof![Just(1), Just(31)].prop_map(|seconds| CreateAction::Pass { seconds }),
     ];
     vec(act, 4..20)
 }
 
 /// The HTTP client of one request: each call waits for a permit before its effect and before its response.
 #[derive(Clone)]
-struct Turns {
+struct CallSchedule {
     turn: Arc<Semaphore>,
     arrived: Arc<Notify>,
     client: http_connector::SimWire,
 }
 
-impl Turns {
+impl CallSchedule {
     async fn wait(&self) {
         self.arrived.notify_one();
         self.turn.acquire().await.unwrap().forget();
     }
 }
 
-impl fmt::Debug for Turns {
+impl fmt::Debug for CallSchedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Turns")
     }
 }
 
-impl HttpClient for Turns {
+impl HttpClient for CallSchedule {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
 }
 
-impl HttpConnector for Turns {
+impl HttpConnector for CallSchedule {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let turns = self.clone();
         HttpConnectorFuture::new(async move {
@@ -145,10 +146,10 @@ impl HttpConnector for Turns {
 }
 
 /// A request in progress.
-struct Task {
+struct CreateTask {
     instance: usize,
-    call: Call,
-    turns: Turns,
+    call: CreateCall,
+    turns: CallSchedule,
     work: JoinHandle<ServiceResponse>,
     /// The oldest state of its record that it may return, if it is a read.
     oldest: usize,
@@ -168,7 +169,7 @@ fn see(count: &Cell<u32>) {
     count.set(count.get() + 1);
 }
 
-struct World<'s> {
+struct CreateSimulation<'s> {
     service: &'s UsersService,
     config: &'s ApiConfig,
     cache: &'s Cache,
@@ -178,17 +179,17 @@ struct World<'s> {
     number: usize,
     now: OffsetDateTime,
     instances: [CacheAside; INSTANCES],
-    tasks: Vec<Task>,
+    tasks: Vec<CreateTask>,
     /// Requests of instances that have ended: they never advance, and their destructors do not run before the
     /// scenario's end.
-    lost: Vec<Task>,
+    lost: Vec<CreateTask>,
     /// The versions that each record has had, starting with its first state, in which it is missing.
     states: [Vec<Option<u64>>; RECORDS],
     /// The oldest state of each record that a read that begins now may return.
     oldest: [usize; RECORDS],
 }
 
-impl World<'_> {
+impl CreateSimulation<'_> {
     fn id(&self) -> String {
         format!("ada-{}", self.number)
     }
@@ -197,15 +198,16 @@ impl World<'_> {
         CacheAside::new(cache.clone(), "Users", PATIENT)
     }
 
-    async fn start(&mut self, instance: usize, call: Call, steps: Option<u8>) -> Result<(), String> {
-        let is_same = |task: &Task| (task.instance, task.call) == (instance, call);
-        if matches!(call, Call::Read { .. })
+    async fn start(&mut self, instance: usize, call: CreateCall, steps: Option<u8>) -> Result<(), String> {
+        let is_same = |task: &CreateTask| (task.instance, task.call) == (instance, call);
+        if matches!(call, CreateCall::Read { .. })
             && let Some(held) = self.tasks.iter().position(is_same)
         {
             // A second identical read in the same instance would wait for the first one.
             self.go(held, None).await?;
         }
-        let turns = Turns { turn: Arc::new(Semaphore::new(0)), arrived: Arc::default(), client: self.client.clone() };
+        let turns =
+            CallSchedule { turn: Arc::new(Semaphore::new(0)), arrived: Arc::default(), client: self.client.clone() };
         let config = self.service.dynamodb.config().to_builder().http_client(turns.clone());
         let config = config.retry_config(RetryConfig::disabled()).timeout_config(TimeoutConfig::disabled());
         let config = config.stalled_stream_protection(StalledStreamProtectionConfig::disabled());
@@ -215,18 +217,18 @@ impl World<'_> {
         let work = tokio::spawn(async move {
             let path = format!("/users/{id}/{record}");
             match call {
-                Call::Create { key } => {
+                CreateCall::Create { key } => {
                     let body = format!(r#"{{"user_id":"{id}","timestamp":{record},"name":"{key}"}}"#);
                     let header = format!("\"{number}-{key}\"");
                     api.send("POST", "/users", &[JSON, ("idempotency-key", &header)], &body).await
                 }
-                Call::Replace { .. } => api.put(&path, r#"{"name":"Eve"}"#).await,
-                Call::Delete { .. } => api.delete(&path).await,
-                Call::Read { .. } => api.get(&path).await,
+                CreateCall::Replace { .. } => api.put(&path, r#"{"name":"Eve"}"#).await,
+                CreateCall::Delete { .. } => api.delete(&path).await,
+                CreateCall::Read { .. } => api.get(&path).await,
             }
         });
         let oldest = self.oldest[record];
-        self.tasks.push(Task { instance, call, turns, work, oldest, wrote: None });
+        self.tasks.push(CreateTask { instance, call, turns, work, oldest, wrote: None });
         let at = self.tasks.len() - 1;
         // Advances the request to its first call, before which nothing has taken effect.
         if !self.settled(at).await? {
@@ -255,7 +257,7 @@ impl World<'_> {
             () = task.turns.arrived.notified() => None,
         };
         let record = task.call.record();
-        if !matches!(task.call, Call::Read { .. }) {
+        if !matches!(task.call, CreateCall::Read { .. }) {
             let stored = self.service.item(&format!("ada-{}", self.number), record as u64).await;
             let version = stored.map(|item| item["version"].as_n().unwrap().parse().unwrap());
             if self.states[record].last() != Some(&version) {
@@ -274,13 +276,13 @@ impl World<'_> {
     }
 
     /// Checks the response of a read; records the state after a write.
-    fn check(&mut self, task: &Task, answer: &ServiceResponse) -> Result<(), String> {
+    fn check(&mut self, task: &CreateTask, answer: &ServiceResponse) -> Result<(), String> {
         let record = task.call.record();
         let (call, status, text) = (task.call, answer.status, &answer.text);
         let version = match (call, status) {
-            (Call::Read { .. }, 404) => None,
-            (Call::Read { .. }, 200) | (Call::Create { .. }, 201) => Some(answer.version()),
-            (Call::Read { .. }, _) | (_, 500..) => return Err(format!("{call:?} is answered {status} {text}")),
+            (CreateCall::Read { .. }, 404) => None,
+            (CreateCall::Read { .. }, 200) | (CreateCall::Create { .. }, 201) => Some(answer.version()),
+            (CreateCall::Read { .. }, _) | (_, 500..) => return Err(format!("{call:?} is answered {status} {text}")),
             // The state that another write has brought the record to does not concern this one.
             _ => {
                 self.oldest[record] = self.oldest[record].max(task.wrote.unwrap_or_default());
@@ -289,7 +291,7 @@ impl World<'_> {
         };
         let state = self.state_of(record, version);
         let state = state.ok_or_else(|| format!("{call:?} returns {version:?}, which the table never had"))?;
-        if matches!(call, Call::Create { .. }) {
+        if matches!(call, CreateCall::Create { .. }) {
             if task.wrote.is_none() {
                 see(&self.coverage.repeated);
             }
@@ -310,14 +312,14 @@ impl World<'_> {
         Ok(())
     }
 
-    async fn happen(&mut self, act: Act) -> Result<(), String> {
+    async fn happen(&mut self, act: CreateAction) -> Result<(), String> {
         self.now += Duration::SECOND;
         match act {
-            Act::Start { instance, call, steps } => self.start(instance, call, steps).await?,
-            Act::Go { .. } if self.tasks.is_empty() => {}
-            Act::Go { task, steps } => self.go(task % self.tasks.len(), steps).await?,
-            Act::End { instance } => {
-                let of_it = |task: &mut Task| task.instance == instance;
+            CreateAction::Start { instance, call, steps } => self.start(instance, call, steps).await?,
+            CreateAction::Go { .. } if self.tasks.is_empty() => {}
+            CreateAction::Go { task, steps } => self.go(task % self.tasks.len(), steps).await?,
+            CreateAction::End { instance } => {
+                let of_it = |task: &mut CreateTask| task.instance == instance;
                 for task in self.tasks.extract_if(.., of_it) {
                     if task.wrote.is_some() {
                         see(&self.coverage.ended_after_landing);
@@ -326,7 +328,7 @@ impl World<'_> {
                 }
                 self.instances[instance] = Self::instance(self.cache);
             }
-            Act::Pass { seconds } => self.now += Duration::seconds(seconds.into()),
+            CreateAction::Pass { seconds } => self.now += Duration::seconds(seconds.into()),
         }
         Ok(())
     }
@@ -339,7 +341,7 @@ impl World<'_> {
         }
         for record in 0..RECORDS {
             for instance in (0..INSTANCES).chain(0..INSTANCES) {
-                self.start(instance, Call::Read { record }, None).await?;
+                self.start(instance, CreateCall::Read { record }, None).await?;
             }
         }
         self.lost.iter().for_each(|task| task.work.abort());
@@ -359,7 +361,7 @@ pub(super) fn all_end_right(seed: u64, count: u32) {
     let (numbers, coverage) = (Cell::new(0), Coverage::default());
     let ended = runner.run(&histories(), |acts| {
         numbers.set(numbers.get() + 1);
-        let mut world = World {
+        let mut world = CreateSimulation {
             service: &service,
             config: &config,
             cache: &cache,
@@ -367,7 +369,7 @@ pub(super) fn all_end_right(seed: u64, count: u32) {
             coverage: &coverage,
             number: numbers.get(),
             now: NOW,
-            instances: std::array::from_fn(|_| World::instance(&cache)),
+            instances: std::array::from_fn(|_| CreateSimulation::instance(&cache)),
             tasks: Vec::new(),
             lost: Vec::new(),
             states: std::array::from_fn(|_| vec![None]),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use archiver::Archiver;
+use archiver::ArchiverHandler;
 use archiver::archive::Compression;
 use archiver::store::ArchiveStore;
 use futures::FutureExt;
@@ -95,7 +95,7 @@ pub(super) struct SimState<'s, S> {
     pub(super) tasks: Vec<SimTask>,
     pub(super) now: OffsetDateTime,
     pub(super) replicator: Rc<ReplicatorHandler>,
-    pub(super) archiver: Archiver,
+    pub(super) archiver: ArchiverHandler,
     pub(super) maintenance: Rc<MaintenanceHandler>,
     /// The same handler, configured with only the first of the two sinks.
     pub(super) partial: Rc<MaintenanceHandler>,
@@ -150,7 +150,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
             tasks: Vec::new(),
             now: OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap(),
             replicator: Rc::new(replicator(&replicas, s3.clone())),
-            archiver: Archiver::new(archive, quarantine("archiver"), compression),
+            archiver: ArchiverHandler::new(archive, quarantine("archiver"), compression),
             maintenance: whole,
             partial,
             replicas,

@@ -67,12 +67,12 @@ pub(crate) fn on_metric(namespace: &str, name: &str) -> BTreeSet<String> {
 
 /// An evaluator of `CloudWatch` metric math, as far as the alarms of the mappings use it, for one period: a series has
 /// a value in the period or none, and a missing value is compared as 0.
-struct Math<'a> {
+struct MetricMath<'a> {
     rest: Vec<&'a str>,
     values: &'a BTreeMap<&'a str, Option<f64>>,
 }
 
-impl<'a> Math<'a> {
+impl<'a> MetricMath<'a> {
     fn evaluate(expression: &'a str, values: &'a BTreeMap<&'a str, Option<f64>>) -> f64 {
         let mut words = Vec::new();
         let mut rest = expression.trim_start();
@@ -210,7 +210,7 @@ fn alarm_of_a_mapping_rings_if_it_polls_nothing_or_delivers_nothing() {
         let expression = entries.iter().find_map(|entry| entry["Expression"].as_str()).unwrap();
         let rings = |polls, invoked, failed| {
             let values = [("polls", polls), ("invoked", invoked), ("failed", failed)];
-            Math::evaluate(expression, &BTreeMap::from(values)) > alarm["Threshold"].as_f64().unwrap()
+            MetricMath::evaluate(expression, &BTreeMap::from(values)) > alarm["Threshold"].as_f64().unwrap()
         };
         let (none, zero) = (None, Some(0.0));
         assert!(!rings(Some(1_200.0), none, none), "{id}: nothing happens");

@@ -115,7 +115,7 @@ type ApiResult = Result<Response, Problem>;
     operation_id = "getUser",
     tag = "users",
     summary = "Get a user record",
-    params(schema::OfRecord, schema::Projection, schema::Conditions),
+    params(schema::UserKeyParams, schema::ProjectionParams, schema::ConditionalParams),
     responses(
         (status = 200, description = "The record", body = schema::ReadUserResponse, headers(("etag" = String))),
         (status = 304, description = "The record's entity tag matches If-None-Match", headers(("etag" = String))),
@@ -136,7 +136,7 @@ pub(crate) async fn read(users: AppState, UserKeyPath(key): UserKeyPath, uri: Ur
     operation_id = "getLatestUser",
     tag = "users",
     summary = "Get a user's latest record",
-    params(schema::OfUser, schema::Projection, schema::Conditions),
+    params(schema::UserIdParams, schema::ProjectionParams, schema::ConditionalParams),
     responses(
         (status = 200, description = "The latest record", body = schema::ReadUserResponse,
             headers(("etag" = String), ("content-location" = String, description = "The path of the record"))),
@@ -182,7 +182,7 @@ pub(crate) async fn latest(
     operation_id = "replaceUser",
     tag = "users",
     summary = "Create or replace a user record",
-    params(schema::OfRecord, schema::Conditions),
+    params(schema::UserKeyParams, schema::ConditionalParams),
     request_body(content = schema::Replacement, description = "The complete record"),
     responses(
         (status = 200, description = "The record was replaced", body = schema::WriteUserResponse,
@@ -213,7 +213,7 @@ pub(crate) async fn replace(users: AppState, UserKeyPath(key): UserKeyPath, requ
     operation_id = "updateUser",
     tag = "users",
     summary = "Update a user record",
-    params(schema::OfRecord, schema::Conditions),
+    params(schema::UserKeyParams, schema::ConditionalParams),
     request_body(content = schema::Patch, content_type = "application/merge-patch+json",
         description = "The changes"),
     responses(
@@ -243,7 +243,7 @@ pub(crate) async fn patch(users: AppState, UserKeyPath(key): UserKeyPath, reques
     operation_id = "deleteUser",
     tag = "users",
     summary = "Delete a user record",
-    params(schema::OfRecord, schema::Conditions),
+    params(schema::UserKeyParams, schema::ConditionalParams),
     responses(
         (status = 204, description = "The record was deleted"),
     ),

@@ -5,7 +5,7 @@ use shared::quarantine::Quarantine;
 use shared::telemetry;
 
 use crate::archive::Compression;
-use crate::handler::Archiver;
+use crate::handler::ArchiverHandler;
 use crate::store::ArchiveStore;
 
 /// The function's name in keys, logs and metrics.
@@ -47,8 +47,8 @@ impl ArchiverConfig {
 
 /// Creates the archiver for this configuration; it sends no request before its first batch.
 #[must_use]
-pub fn connect(config: &ArchiverConfig, s3: aws_sdk_s3::Client) -> Archiver {
-    Archiver::new(
+pub fn connect(config: &ArchiverConfig, s3: aws_sdk_s3::Client) -> ArchiverHandler {
+    ArchiverHandler::new(
         ArchiveStore::new(s3.clone(), config.archive_bucket.clone()),
         Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION),
         config.compression,

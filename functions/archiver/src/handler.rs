@@ -54,7 +54,7 @@ impl ArchiverError {
 
 /// Archives batches.
 #[derive(Debug, Clone)]
-pub struct Archiver {
+pub struct ArchiverHandler {
     store: ArchiveStore,
     quarantine: Quarantine,
     compression: Compression,
@@ -86,17 +86,17 @@ impl PutJob<'_> {
         }
     }
 
-    fn pending(&self) -> Pending {
+    fn pending(&self) -> PendingPuts {
         match self {
-            Self::Archive(partition) => Pending { records: partition.rows.len(), is_quarantine: false },
-            Self::Quarantine(_) => Pending { records: 1, is_quarantine: true },
+            Self::Archive(partition) => PendingPuts { records: partition.rows.len(), is_quarantine: false },
+            Self::Quarantine(_) => PendingPuts { records: 1, is_quarantine: true },
         }
     }
 }
 
 /// A put that S3 has not confirmed.
 #[derive(Debug, Clone, Copy)]
-struct Pending {
+struct PendingPuts {
     /// Number of stream records in the put.
     records: usize,
     is_quarantine: bool,
@@ -111,7 +111,7 @@ struct PutStats {
     quarantined: u64,
 }
 
-impl Archiver {
+impl ArchiverHandler {
     /// Creates an archiver that writes to this store.
     #[must_use]
     pub fn new(store: ArchiveStore, quarantine: Quarantine, compression: Compression) -> Self {
@@ -143,7 +143,7 @@ impl Archiver {
         let tasks = partitions.into_iter().map(PutJob::Archive);
         let tasks: Vec<_> = tasks.chain(unarchivable.into_iter().map(PutJob::Quarantine)).collect();
 
-        let mut unconfirmed: BTreeMap<usize, Pending> =
+        let mut unconfirmed: BTreeMap<usize, PendingPuts> =
             tasks.iter().map(|task| (task.place(), task.pending())).collect();
         let mut done = PutStats::default();
         let mut failure = None;
@@ -225,7 +225,7 @@ fn report(
     records: usize,
     skipped: usize,
     done: PutStats,
-    unconfirmed: &BTreeMap<usize, Pending>,
+    unconfirmed: &BTreeMap<usize, PendingPuts>,
     failure: Option<PutError>,
     answer: &Result<BatchResponse, MissingSequenceNumber>,
 ) {

@@ -13,4 +13,4 @@ pub mod handler;
 pub mod store;
 
 pub use config::connect;
-pub use handler::{Archiver, ArchiverError};
+pub use handler::{ArchiverError, ArchiverHandler};

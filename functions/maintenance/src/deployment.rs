@@ -4,7 +4,7 @@
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;
 use replicator::sink::SinkSetting;
-use shared::table_reader::error_chain;
+use shared::error_chain::error_chain;
 
 /// The sinks of the deployment cannot be determined.
 #[derive(Debug, thiserror::Error)]

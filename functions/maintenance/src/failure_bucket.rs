@@ -8,7 +8,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::ChecksumAlgorithm;
-use shared::table_reader::error_chain;
+use shared::error_chain::error_chain;
 use time::OffsetDateTime;
 
 /// Prefix of redriven objects; the original key follows.

@@ -80,9 +80,9 @@ mod tests {
     use super::*;
 
     /// One delivered change: the stream's label, the sequence number, and the item.
-    type Told = (u8, u64, u8);
+    type ChangeSpec = (u8, u64, u8);
 
-    fn payload(told: &[Told]) -> Box<RawValue> {
+    fn payload(told: &[ChangeSpec]) -> Box<RawValue> {
         let records: Vec<_> = told
             .iter()
             .map(|(label, number, item)| {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     /// Returns the surviving indexes, and the item and the revision of each.
-    fn survivors(told: &[Told]) -> (Vec<usize>, Vec<(String, Revision)>) {
+    fn survivors(told: &[ChangeSpec]) -> (Vec<usize>, Vec<(String, Revision)>) {
         let payload = payload(told);
         let records = stream::read(&payload).unwrap().records;
         let changes: Vec<_> = records.iter().map(|record| record.read.as_ref().unwrap()).collect();
@@ -114,7 +114,7 @@ mod tests {
         (places, tells)
     }
 
-    fn batches() -> impl Strategy<Value = Vec<Told>> {
+    fn batches() -> impl Strategy<Value = Vec<ChangeSpec>> {
         proptest::collection::vec((0..3_u8, 0..40_u64, 0..6_u8), 0..60)
     }
 
@@ -156,7 +156,7 @@ mod tests {
             // Bisecting a batch relies on this: deduplicating the halves and then the survivors of both gives the same
             // result.
             let (head, tail) = told.split_at(cut.min(told.len()));
-            let left = |part: &[Told]| survivors(part).0.iter().map(|at| part[*at]).collect::<Vec<_>>();
+            let left = |part: &[ChangeSpec]| survivors(part).0.iter().map(|at| part[*at]).collect::<Vec<_>>();
             let rest = [left(head), left(tail)].concat();
             prop_assert_eq!(survivors(&rest).1, survivors(&told).1);
         }

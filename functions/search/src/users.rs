@@ -68,7 +68,7 @@ struct FreshRows {
     summary = "Search users",
     description = "Searches the relational replica; available if the relational tier is on. A record must satisfy all \
         filters. `as_of` is the time of the latest change in the replica.",
-    params(schema::Filters, schema::Sorting, schema::Shown),
+    params(schema::FilterParams, schema::SortParams, schema::SearchPagingParams),
     responses(
         (status = 200, description = "A page of search results", body = schema::SearchUsersResponse,
             headers(("link" = String, description = "The URL of the next page, except on the last page"))),
@@ -221,7 +221,7 @@ fn only(rows: &[Row]) -> Result<&Row, Problem> {
     tag = "search",
     summary = "Get a user's latest record and aggregates over all of the user's records",
     description = "Reads the relational replica; available if the relational tier is on.",
-    params(schema::OfUser),
+    params(schema::SearchUserIdParams),
     responses((status = 200, description = "The latest record and the aggregates", body = schema::Summary)),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
@@ -282,7 +282,7 @@ fn number(row: &Row, column: usize) -> Result<i64, Problem> {
     tag = "search",
     summary = "Get the number of records by status, day and domain",
     description = "Reads the relational replica; available if the relational tier is on. All counts are from one snapshot.",
-    params(schema::Counting),
+    params(schema::StatsParams),
     responses((status = 200, description = "The statistics", body = schema::Stats)),
     security(("token" = ["users:admin"])),
 )]

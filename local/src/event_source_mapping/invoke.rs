@@ -54,7 +54,7 @@ impl StreamFunction for replicator::ReplicatorHandler {
     }
 }
 
-impl StreamFunction for archiver::Archiver {
+impl StreamFunction for archiver::ArchiverHandler {
     fn invoke<'a>(
         &'a self,
         event: &'a RawValue,

@@ -9,6 +9,7 @@ use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::database_url::DatabaseUrl;
+use crate::error_chain::error_chain;
 
 /// The kind of a database error, which determines the reaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +130,8 @@ impl ErrorClassifier<'_> {
     }
 
     fn classify_connection_error(self, error: &Error) -> PostgresError {
-        let causes = causes(error);
+        // An error about reading a row contains no value of the row.
+        let causes = error_chain(error);
         let certificate = error.source().is_some_and(is_about_the_certificate);
         if certificate {
             let what = format!(
@@ -164,19 +166,4 @@ fn is_about_the_certificate(source: &(dyn std::error::Error + 'static)) -> bool 
         source = error.source();
     }
     false
-}
-
-/// Returns the error and its sources as text. An error about reading a row contains no value of the row.
-fn causes(error: &Error) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !said.contains(&more) {
-            said.push_str(": ");
-            said.push_str(&more);
-        }
-        source = cause.source();
-    }
-    said
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use front::problem::Problem;
 use shared::user::User;
-use tokio::sync::{Mutex as Gate, OnceCell};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 type FlightResult = Result<Option<Arc<User>>, Problem>;
 
@@ -18,7 +18,7 @@ pub(super) struct SingleFlight(Mutex<HashMap<String, Arc<SharedRead>>>);
 #[derive(Default)]
 struct SharedRead {
     /// Locked by the read that is in flight.
-    in_flight: Gate<()>,
+    in_flight: AsyncMutex<()>,
     /// The result of the next read, which has not started.
     next: Mutex<Arc<OnceCell<FlightResult>>>,
 }

@@ -292,7 +292,7 @@ pub enum UserField {
 /// The sort order by timestamp.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
-pub enum Order {
+pub enum ListOrderParam {
     /// Newest first.
     Desc,
     /// Oldest first.
@@ -302,7 +302,7 @@ pub enum Order {
 /// `/users/{user_id}`
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct OfUser {
+pub struct UserIdParams {
     /// The user's identifier.
     pub user_id: String,
 }
@@ -310,7 +310,7 @@ pub struct OfUser {
 /// `/users/{user_id}/{timestamp}`
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct OfRecord {
+pub struct UserKeyParams {
     /// The user's identifier.
     pub user_id: String,
     /// The record's timestamp in epoch seconds.
@@ -321,7 +321,7 @@ pub struct OfRecord {
 /// The projection of a read.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Projection {
+pub struct ProjectionParams {
     /// The members to return. Defaults to all.
     #[param(style = Form, explode = false, min_items = 1, nullable = false)]
     pub fields: Option<Vec<UserField>>,
@@ -330,7 +330,7 @@ pub struct Projection {
 /// The paging parameters of a list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Paging {
+pub struct PagingParams {
     /// The maximum number of records in a page. Defaults to 100; values above 1,000 count as 1,000.
     #[param(minimum = 1, nullable = false)]
     pub limit: Option<u64>,
@@ -342,13 +342,13 @@ pub struct Paging {
 /// The filters of the list of all records.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct OfAll {
+pub struct ListUsersParams {
     /// Return only records with this email. Encode a plus sign as `%2B`; a `+` in a query is a space.
     #[param(nullable = false, example = "ada@example.com")]
     pub email: Option<String>,
     /// The sort order by timestamp. Allowed only with `email`. Defaults to `desc`.
     #[param(nullable = false, inline)]
-    pub order: Option<Order>,
+    pub order: Option<ListOrderParam>,
     /// The segment of a parallel scan to read, from 0. Requires `segments`. Not allowed with `email`.
     #[param(nullable = false, minimum = 0, maximum = 999)]
     pub segment: Option<u16>,
@@ -360,7 +360,7 @@ pub struct OfAll {
 /// The filters of a user's records.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Range {
+pub struct HistoryRangeParams {
     /// The lowest timestamp in epoch seconds, inclusive.
     #[param(nullable = false, minimum = 0, maximum = 253_402_300_799_i64)]
     pub from: Option<i64>,
@@ -369,13 +369,13 @@ pub struct Range {
     pub to: Option<i64>,
     /// The sort order by timestamp. Defaults to `desc`.
     #[param(nullable = false, inline)]
-    pub order: Option<Order>,
+    pub order: Option<ListOrderParam>,
 }
 
 /// Conditional requests (RFC 9110, section 13).
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header, rename_all = "kebab-case")]
-pub struct Conditions {
+pub struct ConditionalParams {
     /// `*` or a list of entity tags. The request succeeds only if the record's entity tag matches.
     #[param(nullable = false, example = "\"1795341600123456\"")]
     pub if_match: Option<String>,
@@ -387,7 +387,7 @@ pub struct Conditions {
 /// Idempotent creation.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header, rename_all = "kebab-case")]
-pub struct Once {
+pub struct IdempotencyParams {
     /// A unique key of the request, such as a UUID, with or without quotes. Stored for 24 hours.
     #[param(nullable = false, example = "8e03978e-40d5-43e8-bc93-6894a57f9324")]
     pub idempotency_key: Option<String>,

@@ -264,10 +264,10 @@ async fn a_header_that_is_no_list_of_tags_is_refused() {
 }
 
 /// The method, path, headers and body of a request.
-type Wire = (String, String, Vec<(String, Vec<u8>)>, Vec<u8>);
+type RawResponse = (String, String, Vec<(String, Vec<u8>)>, Vec<u8>);
 
 /// Any request that a client can send.
-fn any_request() -> impl Strategy<Value = Wire> {
+fn any_request() -> impl Strategy<Value = RawResponse> {
     let methods =
         proptest::sample::select(vec!["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "X"]);
     let part = "([a-zA-Z0-9._~:|@+-]|%[0-9a-f]{2}){0,12}";

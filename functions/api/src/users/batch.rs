@@ -41,7 +41,7 @@ impl<'a> From<&'a UserKey> for RecordKeyBody<'a> {
     operation_id = "batchGetUsers",
     tag = "users",
     summary = "Get up to 100 records by key",
-    params(schema::Projection),
+    params(schema::ProjectionParams),
     request_body(content = schema::BatchGetUsersRequest, description = "The keys of the records"),
     responses(
         (status = 200, description = "The records, and the keys without one", body = schema::BatchGetUsersResponse),

@@ -29,7 +29,7 @@ use crate::openapi::schema;
     operation_id = "createUser",
     tag = "users",
     summary = "Create a user record",
-    params(schema::Once),
+    params(schema::IdempotencyParams),
     request_body(content = schema::CreateUserRequest, description = "The new record"),
     responses(
         (status = 201, description = "The record was created by this request or by an earlier one with the same Idempotency-Key",

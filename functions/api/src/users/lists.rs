@@ -26,7 +26,7 @@ const MAX_SEGMENTS: u16 = 1_000;
     operation_id = "listUsers",
     tag = "users",
     summary = "List all records, or the records with an email",
-    params(schema::OfAll, schema::Projection, schema::Paging),
+    params(schema::ListUsersParams, schema::ProjectionParams, schema::PagingParams),
     responses(
         (status = 200, description = "A page of records", body = schema::ListUsersResponse,
             headers(("link" = String, description = "The URL of the next page, except on the last page"))),
@@ -65,7 +65,7 @@ pub(crate) async fn list(
     operation_id = "listUserHistory",
     tag = "users",
     summary = "List a user's records",
-    params(schema::OfUser, schema::Range, schema::Projection, schema::Paging),
+    params(schema::UserIdParams, schema::HistoryRangeParams, schema::ProjectionParams, schema::PagingParams),
     responses(
         (status = 200, description = "A page of the user's records", body = schema::ListUsersResponse,
             headers(("link" = String, description = "The URL of the next page, except on the last page"))),

@@ -19,7 +19,7 @@ const HOUR: i64 = 1_795_356_000;
 
 /// The owned parts of a row.
 #[derive(Debug, Clone)]
-struct Parts {
+struct RowParts {
     key: CanonicalKey,
     revision: Revision,
     removed_at: OffsetDateTime,
@@ -27,7 +27,7 @@ struct Parts {
     item: Box<RawValue>,
 }
 
-impl Parts {
+impl RowParts {
     fn new(user: &str, timestamp: &str, number: &str, second: i64, rest: &str) -> Self {
         let key =
             format!(r#""user_id":{{"S":{user}}},"timestamp":{{"N":"{timestamp}"}}"#, user = serde_json::json!(user));
@@ -70,8 +70,8 @@ fn one_line(json: &str) -> String {
     if json.contains('\n') { json.replace(['\n', ' '], "") } else { json.to_owned() }
 }
 
-fn object(rows: &[Parts], compression: Compression) -> EncodedObject {
-    let rows = rows.iter().map(Parts::row).collect();
+fn object(rows: &[RowParts], compression: Compression) -> EncodedObject {
+    let rows = rows.iter().map(RowParts::row).collect();
     write("Users", ArchiveHour::of(OffsetDateTime::from_unix_timestamp(HOUR).unwrap()), rows, compression).unwrap()
 }
 
@@ -94,7 +94,7 @@ fn compressions() -> impl Strategy<Value = Compression> {
 
 /// Rows with few keys and numbers, so that rows with the same key and revision are common. Some numbers sort
 /// differently as text.
-fn rows() -> impl Strategy<Value = Vec<Parts>> {
+fn rows() -> impl Strategy<Value = Vec<RowParts>> {
     let rest = prop_oneof![
         Just(String::new()),
         Just(",\n \"n\" : {\"N\":\"12345678901234567890123456789012345678\"}".to_owned()),
@@ -104,21 +104,21 @@ fn rows() -> impl Strategy<Value = Vec<Parts>> {
     let number = prop_oneof!["[1-9][0-9]{20,39}", Just("9".repeat(21)), Just("10".repeat(11))];
     let key = ("[ab\"é]{1,2}", prop_oneof![Just("1"), Just("1.0"), Just("2")]);
     let row = (key, number, 0..3600_i64, rest);
-    let row =
-        row.prop_map(|((user, timestamp), number, second, rest)| Parts::new(&user, timestamp, &number, second, &rest));
+    let row = row
+        .prop_map(|((user, timestamp), number, second, rest)| RowParts::new(&user, timestamp, &number, second, &rest));
     proptest::collection::vec(row, 1..40)
 }
 
 /// Returns the expected rows, sorted by key and revision; of rows with the same key and revision, the first in the
 /// writer's order.
-fn expected(rows: &[Parts]) -> Vec<String> {
+fn expected(rows: &[RowParts]) -> Vec<String> {
     let mut rows: Vec<_> = rows.iter().collect();
     rows.sort_by(|a, b| {
         let name = a.key.cmp(&b.key).then(a.revision.cmp(&b.revision));
         name.then(a.removed_at.cmp(&b.removed_at)).then(a.item.get().cmp(b.item.get()))
     });
     rows.dedup_by(|later, kept| later.key == kept.key && later.revision == kept.revision);
-    rows.into_iter().map(Parts::text).collect()
+    rows.into_iter().map(RowParts::text).collect()
 }
 
 proptest! {
@@ -159,7 +159,7 @@ proptest! {
         let mut rows = rows;
         rows.sort_by(|a, b| a.row().order(&b.row()));
         rows.dedup_by(|later, kept| later.row().has_same_identity(&kept.row()));
-        let mut slices: Vec<&[Parts]> = cuts.iter().map(|(a, b)| {
+        let mut slices: Vec<&[RowParts]> = cuts.iter().map(|(a, b)| {
             let (a, b) = (a.index(rows.len()), b.index(rows.len()));
             &rows[a.min(b)..=a.max(b)]
         }).collect();
@@ -173,8 +173,8 @@ proptest! {
 
 #[test]
 fn a_line_is_written_as_documented() {
-    let mut parts = Parts::new("ada", "7", "111", 5, r#", "name" : {"S":"Ada\/"}"#);
-    let line = |parts: &Parts| {
+    let mut parts = RowParts::new("ada", "7", "111", 5, r#", "name" : {"S":"Ada\/"}"#);
+    let line = |parts: &RowParts| {
         let bytes = object(std::slice::from_ref(parts), Compression::Zstd).bytes;
         String::from_utf8(zstd::decode_all(bytes.as_slice()).unwrap()).unwrap()
     };
@@ -191,7 +191,7 @@ fn a_line_is_written_as_documented() {
 #[test]
 fn an_object_is_named_by_table_hour_and_digest() {
     // SHA-256 over, for each row: 8 bytes of length, the key's text; 8 bytes of length, the revision's 23 bytes.
-    let key = object(&[Parts::new("ada", "7", "111", 5, "")], Compression::Gzip).key.to_string();
+    let key = object(&[RowParts::new("ada", "7", "111", 5, "")], Compression::Gzip).key.to_string();
     let (folder, name) = key.rsplit_once('/').unwrap();
     assert_eq!(folder, "archive/Users/dt=2026-11-22/hr=14");
     assert_eq!(name, "00fe022ccc31ff5abcdcc298d40699a2.ndjson.gz");

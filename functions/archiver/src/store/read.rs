@@ -6,7 +6,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectError;
 use aws_sdk_s3::primitives::ByteStreamError;
-use shared::table_reader::error_chain;
+use shared::error_chain::error_chain;
 use tokio::runtime::Handle;
 
 use super::{ArchiveStore, COPIED_WITHIN, ObjectReader, StoreError, within};

@@ -10,11 +10,11 @@ use shared::stream;
 use super::*;
 
 /// An item, its revision, and whether the change comes from the other of two streams.
-type Told = (u8, u64, bool);
+type ChangeSpec = (u8, u64, bool);
 
 const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-fn with<T>(told: &[Told], check: impl FnOnce(&[&Change<'_>]) -> T) -> T {
+fn with<T>(told: &[ChangeSpec], check: impl FnOnce(&[&Change<'_>]) -> T) -> T {
     let records: Vec<_> = told
         .iter()
         .map(|(item, number, other)| {
@@ -36,41 +36,41 @@ fn with<T>(told: &[Told], check: impl FnOnce(&[&Change<'_>]) -> T) -> T {
 }
 
 /// Returns the changes of a batch that are passed to a sink.
-fn given(memory: &ConfirmedChanges, sink: usize, told: &[Told]) -> Vec<Told> {
+fn given(memory: &ConfirmedChanges, sink: usize, told: &[ChangeSpec]) -> Vec<ChangeSpec> {
     with(told, |changes| {
         let lacking = memory.lacking(sink, changes);
-        let is_given = |(change, _): &(&&Change<'_>, &Told)| lacking.contains(change.key.canonical());
+        let is_given = |(change, _): &(&&Change<'_>, &ChangeSpec)| lacking.contains(change.key.canonical());
         changes.iter().zip(told).filter(is_given).map(|(_, told)| *told).collect()
     })
 }
 
-fn confirm(memory: &mut ConfirmedChanges, sink: usize, told: &[Told], now: OffsetDateTime) {
+fn confirm(memory: &mut ConfirmedChanges, sink: usize, told: &[ChangeSpec], now: OffsetDateTime) {
     with(told, |changes| memory.confirm(sink, changes.iter().copied(), now));
 }
 
 /// An operation on the recorded confirmations.
 #[derive(Debug, Clone)]
-enum Step {
-    Confirm(usize, Vec<Told>),
-    Acknowledge(Vec<Told>),
+enum BatchStep {
+    Confirm(usize, Vec<ChangeSpec>),
+    Acknowledge(Vec<ChangeSpec>),
     ForgetSink(usize),
     /// The confirmations of the changes that a sink receives are removed, as the handler does before passing them on.
-    Give(usize, Vec<Told>),
+    Give(usize, Vec<ChangeSpec>),
     Pass(i64),
 }
 
-fn batch() -> impl Strategy<Value = Vec<Told>> {
+fn batch() -> impl Strategy<Value = Vec<ChangeSpec>> {
     proptest::collection::vec((0..4_u8, 0..5_u64, proptest::bool::weighted(0.1)), 0..6)
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<BatchStep>> {
     let sink = 0..3_usize;
     let step = prop_oneof![
-        4 => (sink.clone(), batch()).prop_map(|(sink, told)| Step::Confirm(sink, told)),
-        2 => batch().prop_map(Step::Acknowledge),
-        1 => sink.clone().prop_map(Step::ForgetSink),
-        3 => (sink, batch()).prop_map(|(sink, told)| Step::Give(sink, told)),
-        1 => (0..1_200_i64).prop_map(Step::Pass),
+        4 => (sink.clone(), batch()).prop_map(|(sink, told)| BatchStep::Confirm(sink, told)),
+        2 => batch().prop_map(BatchStep::Acknowledge),
+        1 => sink.clone().prop_map(BatchStep::ForgetSink),
+        3 => (sink, batch()).prop_map(|(sink, told)| BatchStep::Give(sink, told)),
+        1 => (0..1_200_i64).prop_map(BatchStep::Pass),
     ];
     proptest::collection::vec(step, 0..24)
 }
@@ -82,12 +82,12 @@ proptest! {
     fn a_sink_is_spared_exactly_what_it_confirmed(steps in steps(), asked in batch(), sink in 0..3_usize) {
         let mut memory = ConfirmedChanges::default();
         let mut now = START;
-        let mut model: Vec<(usize, Told, OffsetDateTime)> = Vec::new();
+        let mut model: Vec<(usize, ChangeSpec, OffsetDateTime)> = Vec::new();
         for step in &steps {
             memory.expire(now);
             model.retain(|(_, _, at)| now - *at < LASTS);
             match step {
-                Step::Confirm(sink, told) => {
+                BatchStep::Confirm(sink, told) => {
                     confirm(&mut memory, *sink, told, now);
                     for one in told {
                         // The first confirmation by any sink determines how long it counts.
@@ -97,15 +97,15 @@ proptest! {
                         }
                     }
                 }
-                Step::Acknowledge(told) => {
+                BatchStep::Acknowledge(told) => {
                     with(told, |changes| memory.acknowledge(changes));
                     model.retain(|(_, known, _)| !told.contains(known));
                 }
-                Step::ForgetSink(sink) => {
+                BatchStep::ForgetSink(sink) => {
                     memory.forget_sink(*sink);
                     model.retain(|(of, ..)| of != sink);
                 }
-                Step::Give(sink, told) => {
+                BatchStep::Give(sink, told) => {
                     let given = given(&memory, *sink, told);
                     with(told, |changes| {
                         let lacking = memory.lacking(*sink, changes);
@@ -113,14 +113,14 @@ proptest! {
                     });
                     model.retain(|(of, known, _)| of != sink || !given.iter().any(|one| one.0 == known.0));
                 }
-                Step::Pass(seconds) => now += Duration::seconds(*seconds),
+                BatchStep::Pass(seconds) => now += Duration::seconds(*seconds),
             }
         }
         memory.expire(now);
         model.retain(|(_, _, at)| now - *at < LASTS);
-        let is_confirmed = |one: &Told| model.iter().any(|(of, known, _)| *of == sink && known == one);
+        let is_confirmed = |one: &ChangeSpec| model.iter().any(|(of, known, _)| *of == sink && known == one);
         let lacking: BTreeSet<u8> = asked.iter().filter(|one| !is_confirmed(one)).map(|one| one.0).collect();
-        let expected: Vec<Told> = asked.iter().filter(|one| lacking.contains(&one.0)).copied().collect();
+        let expected: Vec<ChangeSpec> = asked.iter().filter(|one| lacking.contains(&one.0)).copied().collect();
         prop_assert_eq!(given(&memory, sink, &asked), expected);
         prop_assert_eq!(memory.is_empty(), model.is_empty(), "what nobody confirmed takes no room");
         prop_assert_eq!(memory.weight() == 0, model.is_empty());
@@ -132,11 +132,11 @@ proptest! {
     fn what_is_spared_changes_nothing(
         deliveries in proptest::collection::vec((0..8_usize, 0..8_usize, any::<[u8; 2]>()), 1..20),
     ) {
-        let story: Vec<Told> = [(0, 1), (1, 2), (0, 3), (2, 4), (1, 5), (0, 6), (3, 7), (1, 8)].map(|(item, number)| (item, number, false)).into();
+        let story: Vec<ChangeSpec> = [(0, 1), (1, 2), (0, 3), (2, 4), (1, 5), (0, 6), (3, 7), (1, 8)].map(|(item, number)| (item, number, false)).into();
         let mut memory = ConfirmedChanges::default();
         let (mut spared, mut plain) = ([[0_u64; 4]; 2], [[0_u64; 4]; 2]);
         for (from, count, failing) in deliveries {
-            let delivered: Vec<Told> = story.iter().skip(from).take(count + 1).copied().collect();
+            let delivered: Vec<ChangeSpec> = story.iter().skip(from).take(count + 1).copied().collect();
             let mut all_well = true;
             for sink in 0..2 {
                 let given = given(&memory, sink, &delivered);
@@ -144,7 +144,7 @@ proptest! {
                     let items = changes.iter().map(|change| change.key.canonical()).collect();
                     memory.forget_items(sink, &items);
                 });
-                let fails = |one: &Told| (failing[sink] >> (one.0 * 2)).is_multiple_of(4);
+                let fails = |one: &ChangeSpec| (failing[sink] >> (one.0 * 2)).is_multiple_of(4);
                 for one in given.iter().filter(|one| !fails(one)) {
                     let held = &mut spared[sink][usize::from(one.0)];
                     *held = (*held).max(one.1);
@@ -153,7 +153,7 @@ proptest! {
                     let held = &mut plain[sink][usize::from(one.0)];
                     *held = (*held).max(one.1);
                 }
-                let done: Vec<Told> = given.iter().filter(|one| !fails(one)).copied().collect();
+                let done: Vec<ChangeSpec> = given.iter().filter(|one| !fails(one)).copied().collect();
                 all_well &= done.len() == given.len();
                 confirm(&mut memory, sink, &done, START);
             }
@@ -197,7 +197,7 @@ fn a_confirmation_lasts_from_the_first_delivery_on() {
 
 #[test]
 fn there_is_room_for_so_much_and_what_is_new_goes_first() {
-    let many = |from: u64| -> Vec<Told> { (from..from + 20_000).map(|number| (1, number, false)).collect() };
+    let many = |from: u64| -> Vec<ChangeSpec> { (from..from + 20_000).map(|number| (1, number, false)).collect() };
     let mut memory = ConfirmedChanges::default();
     for batch in 0..4 {
         confirm(&mut memory, 0, &many(batch * 20_000), START + Duration::seconds(i64::try_from(batch).unwrap()));
@@ -205,7 +205,7 @@ fn there_is_room_for_so_much_and_what_is_new_goes_first() {
         assert_eq!(given(&memory, 0, &many(batch * 20_000)), [], "the latest batch is remembered whole");
     }
     assert!(!given(&memory, 0, &many(0)).is_empty(), "the first is forgotten");
-    let too_many: Vec<Told> = (0..70_000).map(|number| (2, number, false)).collect();
+    let too_many: Vec<ChangeSpec> = (0..70_000).map(|number| (2, number, false)).collect();
     confirm(&mut memory, 0, &too_many, START + Duration::minutes(1));
     assert!(memory.weight() <= ROOM);
 }

@@ -5,7 +5,7 @@ use utoipa::{IntoParams, ToSchema};
 /// The filters. A record must satisfy all of them.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Filters {
+pub struct FilterParams {
     /// Return only records with this status.
     #[param(nullable = false)]
     pub status: Option<String>,
@@ -70,20 +70,20 @@ pub struct Filters {
 /// The sort order.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Sorting {
+pub struct SortParams {
     /// The member to sort by. Defaults to `similarity` with `name_like`, to `name` with `name_prefix`, and otherwise to
     /// `updated_at`. `similarity` requires `name_like`.
     #[param(nullable = false, inline)]
-    pub sort: Option<Sort>,
+    pub sort: Option<SortFieldParam>,
     /// The sort direction. Defaults to `asc` for `name` and `user_id`, and otherwise to `desc`.
     #[param(nullable = false, inline)]
-    pub order: Option<Way>,
+    pub order: Option<SortOrderParam>,
 }
 
 /// A sortable member.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
-pub enum Sort {
+pub enum SortFieldParam {
     /// The time of the last write.
     UpdatedAt,
     /// The time of creation.
@@ -99,7 +99,7 @@ pub enum Sort {
 /// A sort direction.
 #[derive(ToSchema)]
 #[schema(rename_all = "lowercase")]
-pub enum Way {
+pub enum SortOrderParam {
     /// Ascending.
     Asc,
     /// Descending.
@@ -109,7 +109,7 @@ pub enum Way {
 /// The projection and the paging parameters.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Shown {
+pub struct SearchPagingParams {
     /// The members to return. Defaults to all.
     #[param(style = Form, explode = false, min_items = 1, nullable = false, value_type = Option<Vec<UserField>>)]
     pub fields: Option<Vec<String>>,
@@ -124,7 +124,7 @@ pub struct Shown {
 /// `/users/{user_id}`
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-pub struct OfUser {
+pub struct SearchUserIdParams {
     /// The user's identifier.
     pub user_id: String,
 }
@@ -132,7 +132,7 @@ pub struct OfUser {
 /// The limits of the statistics.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Counting {
+pub struct StatsParams {
     /// The number of days to count, including today. Defaults to 30.
     #[param(nullable = false, minimum = 1, maximum = 366)]
     pub days: Option<u32>,

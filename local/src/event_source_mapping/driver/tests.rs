@@ -20,15 +20,15 @@ use crate::template::{AttributeType, BucketResource, KeyDefinition, TableResourc
 use crate::{clients, dynamodb, s3};
 
 /// Returns a function's response to records with these keys, or `None` to panic.
-type Behaviour = fn(&[String]) -> Option<String>;
+type FunctionBehavior = fn(&[String]) -> Option<String>;
 
 /// Records the keys of each batch, and responds with the result of `behaviour`; `None` is a panic.
-struct Noting {
+struct RecordingFunction {
     seen: Mutex<Vec<Vec<String>>>,
-    behaviour: Behaviour,
+    behaviour: FunctionBehavior,
 }
 
-impl StreamFunction for Noting {
+impl StreamFunction for RecordingFunction {
     fn invoke<'a>(&'a self, event: &'a RawValue, _: Invocation) -> LocalBoxFuture<'a, Result<String, InvokeError>> {
         let event: Value = serde_json::from_str(event.get()).unwrap();
         let key = |record: &Value| record["dynamodb"]["Keys"]["id"]["S"].as_str().unwrap().to_owned();
@@ -38,13 +38,13 @@ impl StreamFunction for Noting {
     }
 }
 
-struct World {
+struct DriverHarness {
     dynamodb: dynamodb::DynamoDbEngine,
     s3: s3::S3Engine,
     folder: TempDir,
 }
 
-impl World {
+impl DriverHarness {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = || TcpListener::bind("127.0.0.1:0");
@@ -71,10 +71,14 @@ impl World {
         }
     }
 
-    async fn pump(&self, settings: MappingSettings, behaviour: Behaviour) -> (EventSourceMapping, Arc<Noting>) {
+    async fn pump(
+        &self,
+        settings: MappingSettings,
+        behaviour: FunctionBehavior,
+    ) -> (EventSourceMapping, Arc<RecordingFunction>) {
         let client = clients::dynamodb(self.dynamodb.endpoint());
         let table = client.describe_table().table_name("Items").send().await.unwrap().table.unwrap();
-        let function = Arc::new(Noting { seen: Mutex::default(), behaviour });
+        let function = Arc::new(RecordingFunction { seen: Mutex::default(), behaviour });
         let first_back_off = Duration::from_millis(1);
         let stream_arn = table.latest_stream_arn.unwrap();
         let checkpoints = CheckpointFile::new(&self.folder.path().join("checkpoints"), "Items");
@@ -87,7 +91,7 @@ impl World {
             from_latest: false,
             streams: clients::streams(self.dynamodb.endpoint()),
             function: "noting".into(),
-            invoke: Arc::<Noting>::clone(&function),
+            invoke: Arc::<RecordingFunction>::clone(&function),
             timeout: Duration::from_secs(5),
             on_failure: Some(FailureDestination { s3: clients::s3(self.s3.endpoint()), bucket: "failures".into() }),
             checkpoints: Some(checkpoints),
@@ -109,14 +113,14 @@ impl World {
     }
 }
 
-fn seen(function: &Noting) -> Vec<Vec<String>> {
+fn seen(function: &RecordingFunction) -> Vec<Vec<String>> {
     function.seen.lock().unwrap().clone()
 }
 
 #[tokio::test]
 async fn a_restart_goes_on_where_the_last_run_left_off() {
-    let world = World::new().await;
-    let well: Behaviour = |_| Some(String::new());
+    let world = DriverHarness::new().await;
+    let well: FunctionBehavior = |_| Some(String::new());
     world.put(&["a", "b"]).await;
     let (pump, function) = world.pump(MappingSettings::default(), well).await;
     pump.drained().await;
@@ -131,7 +135,7 @@ async fn a_restart_goes_on_where_the_last_run_left_off() {
 
 #[tokio::test]
 async fn a_function_that_panics_loses_only_the_record_it_panics_at_and_that_one_is_kept() {
-    let world = World::new().await;
+    let world = DriverHarness::new().await;
     world.put(&["a", "b", "bad", "c"]).await;
     let settings = MappingSettings { bisect: true, max_retries: Some(1), ..MappingSettings::default() };
     let (pump, function) =
@@ -149,7 +153,7 @@ async fn a_function_that_panics_loses_only_the_record_it_panics_at_and_that_one_
 
 #[tokio::test]
 async fn a_write_that_changes_nothing_is_not_delivered() {
-    let world = World::new().await;
+    let world = DriverHarness::new().await;
     world.put(&["a", "a"]).await;
     let (pump, function) = world.pump(MappingSettings::default(), |_| Some("{}".to_owned())).await;
     pump.drained().await;

@@ -4,12 +4,12 @@ use super::*;
 
 const NAME: &str = "compacted/Users/dt=2026-11-22/0123456789abcdef0123456789abcdef-00000.ndjson.zst";
 
-fn rows() -> Vec<Parts> {
+fn rows() -> Vec<RowParts> {
     // The rows are of two hours of the day.
-    (0..40).map(|n| Parts::new(&format!("user-{n:03}"), "1", "111", 3_590 + n, "")).collect()
+    (0..40).map(|n| RowParts::new(&format!("user-{n:03}"), "1", "111", 3_590 + n, "")).collect()
 }
 
-fn written(rows: &[Parts]) -> (HashMap<String, String>, Vec<u8>) {
+fn written(rows: &[RowParts]) -> (HashMap<String, String>, Vec<u8>) {
     let mut writer = ObjectWriter::new(Compression::Zstd, Vec::new()).unwrap();
     for row in rows {
         writer.push(&row.row()).unwrap();
@@ -27,7 +27,7 @@ fn read(name: &str, metadata: &HashMap<String, String>, bytes: &[u8]) -> Result<
 #[test]
 fn a_day_s_rows_are_read_as_they_were_written() {
     let (metadata, bytes) = written(&rows());
-    assert_eq!(read(NAME, &metadata, &bytes).unwrap(), rows().iter().map(Parts::text).collect::<Vec<_>>());
+    assert_eq!(read(NAME, &metadata, &bytes).unwrap(), rows().iter().map(RowParts::text).collect::<Vec<_>>());
     assert_eq!(verify_object(NAME, &metadata, bytes.as_slice()).unwrap(), ObjectMetadata::parse(&metadata).unwrap());
 }
 

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn rows() -> Vec<Parts> {
-    (0..40).map(|n| Parts::new(&format!("user-{n:03}"), "1", "111222333444555666777", n, "")).collect()
+fn rows() -> Vec<RowParts> {
+    (0..40).map(|n| RowParts::new(&format!("user-{n:03}"), "1", "111222333444555666777", n, "")).collect()
 }
 
 /// Returns the number of rows that were read before the error, and the error.

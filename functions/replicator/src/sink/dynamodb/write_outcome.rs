@@ -16,8 +16,9 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_dynamodb::types::error::ConditionalCheckFailedException;
+use shared::error_chain::error_chain;
 use shared::revision::Revision;
-use shared::table_reader::{error_chain, is_table_level_error};
+use shared::table_reader::is_table_level_error;
 
 /// The result of one write.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use refinery::{Migration, Runner};
+use shared::error_chain::error_chain;
 use shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind};
 use tokio::time::{Instant, timeout_at};
 
@@ -57,7 +58,7 @@ pub async fn migrate(database: &PostgresDatabase, until: Instant) -> Result<Vec<
     };
     let applying = async {
         client.batch_execute(ONE_AT_A_TIME).await.map_err(|error| MigrationError::from(database.fault(&error)))?;
-        runner.run_async(&mut client).await.map_err(|error| failed(causes(&error)))
+        runner.run_async(&mut client).await.map_err(|error| failed(error_chain(&error)))
     };
     let late = || failed("the time was up; run it again".to_owned());
     let report = timeout_at(until, applying).await.unwrap_or_else(|_| Err(late()))?;
@@ -103,21 +104,6 @@ pub async fn pending(database: &PostgresDatabase, until: Instant) -> Result<Vec<
 
 fn steps() -> Result<Vec<Migration>, MigrationError> {
     STEPS.iter().map(|(name, sql)| Migration::unapplied(name, sql).map_err(MigrationError::Malformed)).collect()
-}
-
-/// Returns the error with its sources: refinery's own message does not contain the server's.
-fn causes(error: &refinery::Error) -> String {
-    let mut said = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !said.contains(&more) {
-            said.push_str(": ");
-            said.push_str(&more);
-        }
-        source = cause.source();
-    }
-    said
 }
 
 #[cfg(test)]
