@@ -75,5 +75,5 @@ async fn a_body_that_breaks_off_is_asked_for_again_and_one_that_always_does_is_n
     let url = proxy::before(scene.stack.s3_url(), |_| HttpFault::HalfAnAnswer).await;
     let store = ArchiveStore::new(harness::client(&url), ARCHIVE.to_owned());
     let said = store.open(KEY).await.err().unwrap().to_string();
-    assert!(said.contains("does not give some/object"), "{said}");
+    assert!(said.contains("cannot read some/object"), "{said}");
 }

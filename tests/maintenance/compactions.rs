@@ -236,9 +236,9 @@ async fn what_cannot_be_read_is_kept_and_named_and_the_rest_is_merged() {
             report.iter().find(|line| line["object"] == object).unwrap_or_else(|| panic!("{object}: {report:?}"));
         line["reason"].as_str().unwrap().to_owned()
     };
-    assert!(why(&objects[0]).contains("ends too early"));
+    assert!(why(&objects[0]).contains("is truncated"));
     assert!(why(&objects[1]).contains("SHA-256"));
-    assert!(why(&objects[3]).contains("ends too early"));
+    assert!(why(&objects[3]).contains("is truncated"));
     assert!(why(&mixed).contains("cannot be decompressed"));
     for foreign in ["archive/notes.txt", "archive/Users/dt=2026-11-22/hr=09/mine.csv", "archive/Users/dt=soon/"] {
         assert!(why(foreign).contains("not written by the archiver or a compaction"));

@@ -63,7 +63,7 @@ pub struct ArchiverHandler {
 /// The reason why a put is not confirmed. All of these errors are temporary: Lambda redelivers the records.
 #[derive(Debug, thiserror::Error)]
 enum PutError {
-    #[error("the object could not be made: {0}")]
+    #[error("cannot create the object: {0}")]
     Object(#[from] io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),

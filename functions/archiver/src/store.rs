@@ -64,7 +64,7 @@ pub struct ArchiveStore {
 
 /// A failed operation on the bucket.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the archive bucket {bucket} {what}: {cause}")]
+#[error("archive bucket {bucket}: {what}: {cause}")]
 pub struct StoreError {
     bucket: String,
     what: String,
@@ -146,14 +146,14 @@ impl ArchiveStore {
         let confirmed = confirmed.map_err(|error| self.unconfirmed(key, DisplayErrorContext(error).to_string()))?;
         match confirmed.checksum_sha256() {
             Some(stored) if stored != checksum => {
-                Err(self.unconfirmed(key, format!("it stored other bytes, of SHA-256 {stored}")))
+                Err(self.unconfirmed(key, format!("the stored object has a different SHA-256: {stored}")))
             }
             _ => Ok(()),
         }
     }
 
     fn unconfirmed(&self, key: &str, cause: String) -> StoreError {
-        self.failed(format!("did not confirm {key}"), cause)
+        self.failed(format!("the write of {key} is not confirmed"), cause)
     }
 
     fn failed(&self, what: String, cause: String) -> StoreError {

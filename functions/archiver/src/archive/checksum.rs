@@ -17,7 +17,7 @@ const BLOCK_BYTES: usize = 64 * 1024;
 ///
 /// # Errors
 /// [`CorruptObject`] if the key, the metadata, the bytes or the row count is not that of a valid archive object.
-#[expect(clippy::implicit_hasher, reason = "metadata is the map that the SDK gives")]
+#[expect(clippy::implicit_hasher, reason = "the AWS SDK returns metadata as this type")]
 pub fn verify_object<R: Read>(
     object: &str,
     metadata: &HashMap<String, String>,

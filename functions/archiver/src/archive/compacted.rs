@@ -86,8 +86,8 @@ pub enum ArchiveKey {
 /// A key that has neither layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the key is not archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz), \
-     nor compacted/<table>/dt=YYYY-MM-DD/<32 hex digits>-<5 digits>.ndjson.zst (or .gz)"
+    "unrecognized key: expected archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz) \
+     or compacted/<table>/dt=YYYY-MM-DD/<32 hex digits>-<5 digits>.ndjson.zst (or .gz)"
 )]
 pub struct UnrecognizedKey;
 

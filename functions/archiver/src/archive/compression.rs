@@ -36,7 +36,7 @@ pub enum Compression {
 
 /// A name that is not a supported compression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no compression: zstd and gzip are")]
+#[error("unknown compression {0:?}: expected zstd or gzip")]
 pub struct UnknownCompression(String);
 
 impl Compression {

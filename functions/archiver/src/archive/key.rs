@@ -111,7 +111,7 @@ pub struct ObjectKey {
 
 /// A key that does not have the archiver's layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the key is not archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz)")]
+#[error("unrecognized key: expected archive/<table>/dt=YYYY-MM-DD/hr=HH/<32 hex digits>.ndjson.zst (or .gz)")]
 pub struct NotAnObjectKey;
 
 impl ObjectKey {

@@ -118,10 +118,10 @@ pub enum CorruptionKind {
     #[error(transparent)]
     Key(#[from] super::UnrecognizedKey),
     /// A metadata entry is missing or malformed.
-    #[error("metadata {0:?} is missing or malformed, or of another format than {format}", format = super::FORMAT)]
+    #[error("metadata {0:?} is missing, malformed or not of format {format}", format = super::FORMAT)]
     Metadata(&'static str),
     /// The source cannot be read, or its content cannot be decompressed.
-    #[error("cannot be decompressed, or ends too early: {0}")]
+    #[error("cannot be decompressed, or is truncated: {0}")]
     Content(#[source] io::Error),
     /// A row is not terminated by a line feed.
     #[error("does not end in a line feed within {ROW_BYTES_MAX} bytes")]
@@ -139,22 +139,22 @@ pub enum CorruptionKind {
     #[error("Item has no key: {0}")]
     NoKey(String),
     /// A row was removed in another hour or day than the key says.
-    #[error("was removed outside of the hour or day in the object's key")]
+    #[error("Metadata.RemovedAt is outside of the hour or day in the object's key")]
     Hour,
     /// A row is not greater than the row before it.
-    #[error("does not follow the row before it by (key, revision)")]
+    #[error("does not sort after the previous row by (key, revision)")]
     Order,
     /// The object contains fewer or more rows than its metadata says.
-    #[error("holds {0} rows, its metadata says {1}")]
+    #[error("contains {0} rows, but its metadata specifies {1}")]
     Rows(u64, u64),
     /// The times in the metadata are not those of the rows.
-    #[error("metadata \"first\" and \"last\" are not the times of its rows")]
+    #[error("metadata \"first\" and \"last\" differ from the times of the rows")]
     Times,
     /// The digest of the rows is not the one in the key.
-    #[error("the digest of its rows is {0}, its key says another")]
+    #[error("the digest of the rows is {0}, which differs from the digest in the key")]
     Digest(String),
     /// The bytes are not those that were written.
-    #[error("the SHA-256 of its bytes is not that in its metadata")]
+    #[error("the SHA-256 of the bytes differs from the SHA-256 in the metadata")]
     Sha256,
 }
 

@@ -54,8 +54,8 @@ pub struct RejectedRecord {
 /// record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the stream {stream} carries no old images (its view is {view}): nothing that TTL removes can be archived; \
-     give the table a stream of NEW_AND_OLD_IMAGES or OLD_IMAGE"
+    "the stream {stream} does not include old images (StreamViewType {view}), so TTL deletes cannot be archived: \
+     set the table's StreamViewType to NEW_AND_OLD_IMAGES or OLD_IMAGE"
 )]
 pub struct MissingOldImageError {
     stream: String,
@@ -93,7 +93,7 @@ pub fn rows_from_removals<'a>(records: &'a [StreamRecord<'_>]) -> Result<Archive
             if !shows_old_images(change) {
                 return Err(no_old_image(change));
             }
-            refuse("dynamodb.OldImage is missing, or lacks the key".to_owned());
+            refuse("dynamodb.OldImage is missing, or does not contain the key".to_owned());
             continue;
         };
         let removed_at = match removal_time(change.approximate_creation_time) {
@@ -118,7 +118,7 @@ pub fn rows_from_removals<'a>(records: &'a [StreamRecord<'_>]) -> Result<Archive
 }
 
 const CONTRADICTION: &str =
-    "another record of this item has the same sequence number and tells something else: that one was archived";
+    "another record of this item has the same sequence number but different content: that one was archived";
 
 /// Returns the indexes of the TTL removals that contradict an earlier one. A shard delivers its records in ascending
 /// order of their sequence numbers, so the records are compared only if that order is broken.
@@ -158,7 +158,7 @@ fn removal_time(at: Option<OffsetDateTime>) -> Result<OffsetDateTime, String> {
     const FIELD: &str = "dynamodb.ApproximateCreationDateTime";
     match at {
         Some(at) if YEARS.contains(&at.year()) => Ok(at),
-        Some(at) => Err(format!("{FIELD} lies in the year {}; it must be epoch seconds of {YEARS:?}", at.year())),
+        Some(at) => Err(format!("{FIELD} is in the year {}: expected epoch seconds in the years {YEARS:?}", at.year())),
         None => Err(format!("{FIELD} is missing or not a time in epoch seconds")),
     }
 }
@@ -171,6 +171,6 @@ fn shows_old_images(change: &Change<'_>) -> bool {
 fn no_old_image(change: &Change<'_>) -> MissingOldImageError {
     MissingOldImageError {
         stream: change.source.arn().to_owned(),
-        view: change.view.as_deref().unwrap_or("not named").to_owned(),
+        view: change.view.as_deref().unwrap_or("unknown").to_owned(),
     }
 }

@@ -48,7 +48,7 @@ impl ArchiveStore {
         asking: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
         let ended_early =
-            |error: tokio::task::JoinError| self.failed("was not asked to the end".to_owned(), error.to_string());
+            |error: tokio::task::JoinError| self.failed("the request did not complete".to_owned(), error.to_string());
         runtime.block_on(runtime.spawn(asking)).map_err(ended_early)?
     }
 }

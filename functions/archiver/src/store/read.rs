@@ -74,7 +74,7 @@ impl ArchiveStore {
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             let page =
-                page.map_err(|error| self.failed(format!("cannot be listed at {prefix}"), error_chain(&error)))?;
+                page.map_err(|error| self.failed(format!("cannot list objects below {prefix}"), error_chain(&error)))?;
             let stored = |object: aws_sdk_s3::types::Object| {
                 let bytes = object.size().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
                 Some(ObjectMeta { key: object.key?, bytes })
@@ -94,7 +94,7 @@ impl ArchiveStore {
         let mut level = PrefixListing::default();
         while let Some(page) = pages.next().await {
             let page =
-                page.map_err(|error| self.failed(format!("cannot be listed at {prefix}"), error_chain(&error)))?;
+                page.map_err(|error| self.failed(format!("cannot list objects below {prefix}"), error_chain(&error)))?;
             level.objects.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
             level.folders.extend(page.common_prefixes.unwrap_or_default().into_iter().filter_map(|of| of.prefix));
         }
@@ -128,7 +128,7 @@ impl ArchiveStore {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
             Ok(head) => Ok(Some(head.metadata.unwrap_or_default())),
             Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => Ok(None),
-            Err(error) => Err(self.failed(format!("cannot be asked for {key}"), error_chain(&error))),
+            Err(error) => Err(self.failed(format!("cannot read the metadata of {key}"), error_chain(&error))),
         }
     }
 
@@ -137,7 +137,7 @@ impl ArchiveStore {
     /// # Errors
     /// [`StoreError`] if the object cannot be read.
     pub async fn text(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let unread = |cause| self.failed(format!("does not give {key}"), cause);
+        let unread = |cause| self.failed(format!("cannot read {key}"), cause);
         match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(object) => {
                 let body = object.body.collect().await.map_err(|error| unread(error_chain(&error)))?;
@@ -153,14 +153,14 @@ impl ArchiveStore {
         match self.get(key, from, until, buffer).await {
             Ok(piece) => Ok(piece.bytes),
             Err(GetError::Nothing) => {
-                Err(self.failed(format!("does not give {key}"), "it is no longer there".to_owned()))
+                Err(self.failed(format!("cannot read {key}"), "the object no longer exists".to_owned()))
             }
             Err(GetError::InvalidRange(error) | GetError::Failed(error)) => Err(error),
         }
     }
 
     async fn get(&self, key: &str, from: u64, until: u64, mut buffer: Vec<u8>) -> Result<RangeResponse, GetError> {
-        let unread = |cause| self.failed(format!("does not give {key}"), cause);
+        let unread = |cause| self.failed(format!("cannot read {key}"), cause);
         let get = self.client.get_object().bucket(&self.bucket).key(key);
         let get = get.range(format!("bytes={from}-{}", until - 1));
         let mut broken = 0;
@@ -200,7 +200,7 @@ impl ArchiveStore {
         match copy.send().await {
             Ok(_) => {}
             Err(error) if error.code() == Some("NoSuchKey") => return Ok(()),
-            Err(error) => return Err(self.failed(format!("does not copy {key}"), error_chain(&error))),
+            Err(error) => return Err(self.failed(format!("cannot copy {key}"), error_chain(&error))),
         }
         self.remove(key).await
     }
@@ -211,6 +211,6 @@ impl ArchiveStore {
     /// [`StoreError`] if the object may still exist.
     pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
         let removed = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
-        removed.map(drop).map_err(|error| self.failed(format!("does not remove {key}"), error_chain(&error)))
+        removed.map(drop).map_err(|error| self.failed(format!("cannot delete {key}"), error_chain(&error)))
     }
 }

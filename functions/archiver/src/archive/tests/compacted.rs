@@ -61,6 +61,6 @@ fn no_damage_to_the_bytes_is_proven_sound() {
     let mut fewer = metadata.clone();
     fewer.insert("rows".to_owned(), "39".to_owned());
     let damage = verify_object(NAME, &fewer, whole.as_slice()).unwrap_err();
-    assert_eq!(damage.flaw.to_string(), "holds 40 rows, its metadata says 39");
+    assert_eq!(damage.flaw.to_string(), "contains 40 rows, but its metadata specifies 39");
     assert!(verify_object("export/notes.txt", &metadata, whole.as_slice()).is_err());
 }

@@ -57,8 +57,8 @@ fn a_wrong_row_is_named_by_its_number() {
         ("2026-06-27T", "June ", "Metadata.Revision: stream label"),
         ("T14:00:01Z", "T14:00:01", "Metadata.RemovedAt"),
         ("T14:00:01Z", "T15:00:01Z", "outside of the hour"),
-        ("user-001", "user-000", "does not follow"),
-        ("user-001", "a", "does not follow"),
+        ("user-001", "user-000", "does not sort after"),
+        ("user-001", "a", "does not sort after"),
     ] {
         let mut lines = lines();
         assert!(lines[1].contains(from), "{from}");
@@ -85,7 +85,7 @@ fn a_row_that_does_not_end_is_refused() {
 
 #[test]
 fn rows_that_are_missing_or_too_many_are_noticed_at_the_end() {
-    for (kept, flaw) in [(0, "holds 0 rows"), (2, "holds 2 rows, its metadata says 3")] {
+    for (kept, flaw) in [(0, "contains 0 rows"), (2, "contains 2 rows, but its metadata specifies 3")] {
         let object = object_of(lines()[..kept].concat().as_bytes());
         let (sound, damage) = damage(&object, &metadata(&object));
         assert_eq!((sound, damage.row), (kept, None));
@@ -106,7 +106,7 @@ fn a_description_that_is_not_the_object_s_is_refused() {
     for (name, value, flaw) in [
         ("format", "2", "metadata \"format\""),
         ("rows", "", "metadata \"rows\""),
-        ("rows", "41", "holds 40 rows, its metadata says 41"),
+        ("rows", "41", "contains 40 rows, but its metadata specifies 41"),
         ("first", "2026-11-22T14:00:01Z", "\"first\" and \"last\""),
         ("last", "2026-11-22T14:00:01Z", "\"first\" and \"last\""),
         ("sha256", &"00".repeat(32), "SHA-256"),
@@ -123,7 +123,7 @@ fn a_foreign_object_is_refused() {
     let object = object(&rows(), Compression::Zstd);
     let names = KeyNames::new(["user_id"]);
     let foreign = RowReader::open("archive/notes.txt", &metadata(&object), names, object.bytes.as_slice());
-    assert!(foreign.err().unwrap().to_string().starts_with("archive/notes.txt: the key is not archive/"));
+    assert!(foreign.err().unwrap().to_string().starts_with("archive/notes.txt: unrecognized key: expected archive/"));
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn an_old_image_without_the_key_is_a_reason_for_quarantine() {
         selected(&[with("/dynamodb/OldImage", image.clone()), expired("6", 0)], |selection| {
             let selection = selection.unwrap();
             assert_eq!(selection.unarchivable.len(), 1, "{image}");
-            assert!(selection.unarchivable[0].reason.contains("lacks the key"), "{image}");
+            assert!(selection.unarchivable[0].reason.contains("does not contain the key"), "{image}");
             assert_eq!(selection.partitions[0].rows.len(), 1);
         });
     }
