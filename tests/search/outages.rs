@@ -25,7 +25,7 @@ async fn while_the_reader_is_gone_the_writer_answers() {
             assert_eq!((answer.status, ids(&answer)), (200, vec!["ada".to_owned()]), "{}", answer.text);
         }
     });
-    let told: Vec<_> = lines.await.into_iter().filter(|line| line.contains("the reader is gone")).collect();
+    let told: Vec<_> = lines.await.into_iter().filter(|line| line.contains("reader unavailable")).collect();
     assert_eq!(told.len(), 1, "once, and then the writer is asked first: {told:?}");
     assert!(told[0].contains("POSTGRES_READER_URL"), "{told:?}");
 }

@@ -83,7 +83,7 @@ impl SearchDatabases {
 
     fn mark_reader_down(&self, fault: &PostgresError) {
         *self.reader_back_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
-        tracing::warn!(error = %fault, pause_s = PAUSE.as_secs(), "the reader is gone: the writer answers");
+        tracing::warn!(error = %fault, pause_s = PAUSE.as_secs(), "reader unavailable: queries use the writer");
     }
 }
 

@@ -84,7 +84,7 @@ impl SearchFilter {
         if asked.len() > MAX_ATTRIBUTE_FILTERS {
             query.refuse(
                 &asked[MAX_ATTRIBUTE_FILTERS],
-                &format!("is one too many: at most {MAX_ATTRIBUTE_FILTERS} are allowed"),
+                &format!("exceeds the limit: at most {MAX_ATTRIBUTE_FILTERS} attribute filters are allowed"),
             );
         }
         for parameter in asked {
@@ -209,6 +209,6 @@ mod tests {
             assert!(said.contains(&format!("{{\"parameter\":\"{name}\"")), "{text}: {said}");
         }
         let many: Vec<String> = (0..11).map(|n| format!("attributes.a{n}=1")).collect();
-        assert!(read(&many.join("&")).unwrap_err().contains("one too many"));
+        assert!(read(&many.join("&")).unwrap_err().contains("exceeds the limit: at most 10 attribute filters"));
     }
 }

@@ -105,7 +105,7 @@ pub(crate) async fn find(
         None => None,
         Some(place) => {
             let sealed = cursors.encode(&place, now, nonce_from_uuid(new_uuid(&search.clock)));
-            Some(sealed.ok_or_else(|| Problem::Internal { cause: "a cursor cannot be sealed".into() })?)
+            Some(sealed.ok_or_else(|| Problem::Internal { cause: "cannot seal the cursor".into() })?)
         }
     };
     listed.push_field("next_cursor", &cursor)?;
@@ -188,14 +188,14 @@ fn decoded(row: &Row, now: OffsetDateTime) -> Result<Option<User>, Problem> {
     match user(text(row, 0)?.as_deref().unwrap_or_default(), now) {
         Ok(user) => Ok(Some(user)),
         Err(error) => {
-            tracing::warn!(error, "an item left out of a list");
+            tracing::warn!(error, "invalid item omitted from a list");
             Ok(None)
         }
     }
 }
 
 fn user(item: &str, now: OffsetDateTime) -> Result<User, String> {
-    let item = RawItem::parse(item).map_err(|_| "the item is no DynamoDB JSON".to_owned())?;
+    let item = RawItem::parse(item).map_err(|_| "the item is not valid DynamoDB JSON".to_owned())?;
     item::decode(item.into_attributes(), now).map_err(|error| error.to_string())
 }
 
@@ -205,12 +205,12 @@ fn place(row: &Row) -> Result<KeysetPosition, Problem> {
 }
 
 fn text(row: &Row, column: usize) -> Result<Option<String>, Problem> {
-    row.try_get(column).map_err(|error| Problem::Internal { cause: format!("an answer of another shape: {error}") })
+    row.try_get(column).map_err(|error| Problem::Internal { cause: format!("invalid query result: {error}") })
 }
 
 /// Returns the row of a result that always has one row.
 fn only(rows: &[Row]) -> Result<&Row, Problem> {
-    rows.first().ok_or_else(|| Problem::Internal { cause: "an answer without a row".into() })
+    rows.first().ok_or_else(|| Problem::Internal { cause: "the query returned no row".into() })
 }
 
 /// `GET /users/{user_id}/summary`
@@ -251,7 +251,7 @@ pub(crate) async fn summary(
         user(text(row, 0)?.as_deref().unwrap_or_default(), now).map_err(|cause| Problem::CorruptRecord { cause })?;
     let seconds = |column| {
         let seconds = text(row, column)?.and_then(|text| text.parse().ok());
-        seconds.ok_or_else(|| Problem::CorruptRecord { cause: "a timestamp that is no whole second".into() })
+        seconds.ok_or_else(|| Problem::CorruptRecord { cause: "a timestamp is not in whole seconds".into() })
     };
     let summary = Summary {
         user: user.only(FieldMask::ALL),
@@ -271,7 +271,7 @@ async fn one(session: Arc<PostgresSession>, sql: &str, parameters: &[String]) ->
 }
 
 fn number(row: &Row, column: usize) -> Result<i64, Problem> {
-    row.try_get(column).map_err(|error| Problem::Internal { cause: format!("an answer of another shape: {error}") })
+    row.try_get(column).map_err(|error| Problem::Internal { cause: format!("invalid query result: {error}") })
 }
 
 /// `GET /stats/users`
@@ -324,7 +324,7 @@ fn raw(row: &Row, column: usize) -> Result<Box<RawValue>, Problem> {
     // PostgreSQL inserts line breaks between the elements; line breaks within their texts are always escaped.
     let json = text(row, column)?.unwrap_or_default().replace('\n', "");
     RawValue::from_string(json)
-        .map_err(|error| Problem::Internal { cause: format!("counts that are no JSON: {error}") })
+        .map_err(|error| Problem::Internal { cause: format!("the statistics are not valid JSON: {error}") })
 }
 
 impl From<SearchError> for Problem {
