@@ -100,7 +100,7 @@ async fn an_address_that_another_user_has_by_now_is_left_to_it_and_the_key_is_to
         assert_eq!(restore(&scene, more).await.get(&format!("restore.{done}")), 1, "{run}");
         let report = scene.report(run).await;
         assert_eq!((&report[0]["key"]["user_id"]["S"], &report[0]["outcome"]), (&json!("ada"), &json!(done)));
-        assert_eq!(report[0]["reason"], "another user has taken its email");
+        assert_eq!(report[0]["reason"], "the email belongs to another user");
         assert!(!format!("{report:?}").to_lowercase().contains("@example.com"), "an address is nobody's to log");
     }
     assert!(scene.item(SOURCE, "ada").await.is_none());

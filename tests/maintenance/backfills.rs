@@ -120,8 +120,8 @@ async fn without_a_mapping_that_brings_every_change_nothing_is_filled_in() {
         json!([{"UUID": "u-1", "FunctionArn": arn, "State": state, "StartingPosition": position}])
     };
     for (mappings, said) in [
-        (json!([]), "no event source mapping feeds replicator"),
-        (mapping("archiver", "Enabled", "TRIM_HORIZON"), "no event source mapping feeds replicator"),
+        (json!([]), "replicator has no event source mapping"),
+        (mapping("archiver", "Enabled", "TRIM_HORIZON"), "replicator has no event source mapping"),
         (mapping("replicator", "Disabled", "TRIM_HORIZON"), "u-1 of replicator is Disabled"),
         (mapping("replicator:live", "Enabled", "LATEST"), "started from LATEST"),
     ] {

@@ -176,7 +176,7 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
         };
         assert!(why(&stranger).contains("function:somebody"));
         assert!(why(&other).contains("table/Orders"));
-        assert!(why(&keyless).contains("record 1: cannot read its key"));
+        assert!(why(&keyless).contains("record 1: cannot read the key"));
         assert!(why(&timeless).contains("record 2: dynamodb.ApproximateCreationDateTime"));
         assert!(why(&contradicting).contains("another record of this item and sequence number"));
         assert!(why(&no_envelope).contains("not Lambda's envelope"));

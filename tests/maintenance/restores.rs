@@ -166,9 +166,9 @@ async fn what_is_not_said_clearly_is_refused() {
             json!({"task": "restore", "user_id": "ada", "expires_in_seconds": 1, "never_expires": true}),
             "either expires_in_seconds",
         ),
-        (json!({"task": "restore", "never_expires": true}), "restore needs a key, a user_id, from or to"),
+        (json!({"task": "restore", "never_expires": true}), "restore needs key, user_id, from or to"),
         (json!({"task": "restore", "from": past, "never_expires": true, "versions": "some"}), "\"latest\" or \"all\""),
-        (json!({"task": "restore", "key": {}, "never_expires": true}), "key is not a key"),
+        (json!({"task": "restore", "key": {}, "never_expires": true}), "key is not a valid key"),
         (
             json!({"task": "restore", "from": past, "never_expires": true, "recheck_after_seconds": 1}),
             "recheck_after_seconds is not a field",

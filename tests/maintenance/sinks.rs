@@ -136,10 +136,10 @@ async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_
             "ResourceNotFoundException",
             json!({}),
             "TaskPreconditionFailed",
-            "REPLICATOR_FUNCTION names replicator",
+            "the function replicator in REPLICATOR_FUNCTION does not exist",
         ),
         (StatusCode::OK, "", encrypted, "TaskPreconditionFailed", "no kms:Decrypt"),
-        (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", json!({}), "TaskFailed", "which sinks"),
+        (StatusCode::INTERNAL_SERVER_ERROR, "ServiceException", json!({}), "TaskFailed", "cannot determine the sinks"),
     ] {
         let maintenance = told(&scene, status, error, body).await;
         let fault = invoke(&maintenance, &json!({"task": "verify"}), Duration::from_mins(1)).await.unwrap_err();

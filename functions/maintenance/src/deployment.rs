@@ -11,7 +11,8 @@ use shared::error_chain::error_chain;
 pub enum SinksUnknownError {
     /// The role is not allowed to read the configuration.
     #[error(
-        "it is not known which sinks the replicator {function} writes: allow lambda:GetFunctionConfiguration on it ({reason})"
+        "cannot determine the sinks of the replicator {function}: allow lambda:GetFunctionConfiguration on it \
+         ({reason})"
     )]
     Denied {
         /// The replicator's name.
@@ -21,7 +22,7 @@ pub enum SinksUnknownError {
     },
     /// The function does not exist.
     #[error(
-        "it is not known which sinks the replicator writes: REPLICATOR_FUNCTION names {function}, which does not exist"
+        "cannot determine the sinks of the replicator: the function {function} in REPLICATOR_FUNCTION does not exist"
     )]
     Absent {
         /// The name in `REPLICATOR_FUNCTION`.
@@ -29,7 +30,8 @@ pub enum SinksUnknownError {
     },
     /// The environment variables are encrypted with a key that the role is not allowed to use.
     #[error(
-        "it is not known which sinks the replicator {function} writes: its environment cannot be decrypted ({reason})"
+        "cannot determine the sinks of the replicator {function}: its environment variables cannot be decrypted \
+         ({reason})"
     )]
     Encrypted {
         /// The replicator's name.
@@ -38,7 +40,7 @@ pub enum SinksUnknownError {
         reason: String,
     },
     /// The request to Lambda failed; a retry may succeed.
-    #[error("it is not known which sinks the replicator {function} writes: {reason}")]
+    #[error("cannot determine the sinks of the replicator {function}: {reason}")]
     Unavailable {
         /// The replicator's name.
         function: String,
@@ -58,7 +60,7 @@ impl SinksUnknownError {
 /// A sink that the deployment writes and this function is not configured for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the replicator of this deployment writes sink {sink}, which this task does not know: set {variable} \
+    "the replicator writes to sink {sink}, but this task is not configured for it: set {variable} \
      (`local task`: {option})"
 )]
 pub struct UnknownSink {
@@ -112,7 +114,7 @@ impl DeployedReplicator {
         })?;
         let environment = configuration.environment();
         if let Some(error) = environment.and_then(|environment| environment.error()) {
-            let reason = error.message().or(error.error_code()).unwrap_or("no reason").to_owned();
+            let reason = error.message().or(error.error_code()).unwrap_or("unknown error").to_owned();
             return Err(SinksUnknownError::Encrypted { function: function(), reason });
         }
         let variables = environment.and_then(|environment| environment.variables());
@@ -129,12 +131,12 @@ impl DeployedReplicator {
         match self.settings.iter().find(|setting| setting.sink == sink) {
             Some(setting) if !setting.stores_items => None,
             Some(setting) => Some(format!(
-                "it failed in sink {sink}, which this task does not know: set {} (`local task`: {}), or remove the object \
-                 if the sink is gone for good",
+                "the records failed in sink {sink}, but this task is not configured for it: set {} (`local task`: {}), \
+                 or delete the object if the sink was removed permanently",
                 setting.variable,
                 option(setting)
             )),
-            None => Some(format!("it failed in sink {sink:?}, which no setting of this version turns on")),
+            None => Some(format!("the records failed in unknown sink {sink:?}: no setting of this version enables it")),
         }
     }
 }

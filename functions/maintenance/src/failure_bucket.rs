@@ -55,7 +55,7 @@ impl FailureBucket {
     pub async fn list(&self, prefix: &str, after: Option<&str>, most: i32) -> Result<Vec<FailureObject>, BucketError> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(most);
         let listed = list.set_start_after(after.map(str::to_owned)).send().await;
-        let listed = listed.map_err(|error| self.fault("cannot be listed".to_owned(), &error))?;
+        let listed = listed.map_err(|error| self.fault("cannot list objects".to_owned(), &error))?;
         let time = |time: &DateTime| OffsetDateTime::from_unix_timestamp_nanos(time.as_nanos()).ok();
         let object = |object: aws_sdk_s3::types::Object| {
             let size_bytes = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
@@ -76,11 +76,11 @@ impl FailureBucket {
         let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(object) => object,
             Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => return Ok(None),
-            Err(error) => return Err(self.fault(format!("{key} cannot be read"), &error)),
+            Err(error) => return Err(self.fault(format!("cannot read {key}"), &error)),
         };
         let body = object.body.collect().await.map_err(|error| BucketError {
             bucket: self.bucket.clone(),
-            what: format!("{key} cannot be read"),
+            what: format!("cannot read {key}"),
             reason: error_chain(&error),
         })?;
         Ok(Some(body.to_vec()))
@@ -95,7 +95,7 @@ impl FailureBucket {
         let time = upload_time(body.len() as u64);
         let put = put.checksum_algorithm(ChecksumAlgorithm::Sha256).body(ByteStream::from(body));
         let put = put.customize().config_override(within(time)).send().await;
-        put.map(drop).map_err(|error| self.fault(format!("{key} is not confirmed"), &error))
+        put.map(drop).map_err(|error| self.fault(format!("the write of {key} is not confirmed"), &error))
     }
 
     /// Moves an object with this body below `redriven/`. The original is removed only after the copy is confirmed.
@@ -105,7 +105,7 @@ impl FailureBucket {
     pub async fn retire(&self, key: &str, body: Vec<u8>) -> Result<(), BucketError> {
         self.put(&format!("{REDRIVEN}{key}"), "application/json", body).await?;
         let removed = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
-        removed.map(drop).map_err(|error| self.fault(format!("{key} cannot be removed"), &error))
+        removed.map(drop).map_err(|error| self.fault(format!("cannot delete {key}"), &error))
     }
 
     fn fault<E, R>(&self, what: String, error: &SdkError<E, R>) -> BucketError

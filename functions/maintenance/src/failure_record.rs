@@ -79,16 +79,16 @@ pub struct FailureRecord {
 #[derive(Debug, thiserror::Error)]
 pub enum FailureParseError {
     /// The key has neither of the two formats.
-    #[error("its key is neither {QUARANTINE}<function>/<sink>/<table>/<record>.json nor below {ON_FAILURE_PREFIX}")]
+    #[error("unrecognized key: expected {QUARANTINE}<function>/<sink>/<table>/<record>.json or {ON_FAILURE_PREFIX}…")]
     Key,
     /// The body does not have the format that the key indicates.
-    #[error("it is not {0}: {1}")]
+    #[error("the object is not {0}: {1}")]
     Body(&'static str, #[source] serde_json::Error),
     /// The format version is not supported.
-    #[error("it is of format {0}, and {FORMAT} is what is known here")]
+    #[error("unsupported format {0}: expected {FORMAT}")]
     Format(u32),
     /// The function named in the object is not part of this deployment.
-    #[error("it names function {0}, which is neither the replicator nor the archiver of this deployment")]
+    #[error("unknown function {0}: expected the replicator or the archiver of this deployment")]
     Function(String),
 }
 
@@ -207,8 +207,8 @@ mod tests {
     #[test]
     fn what_is_no_failure_says_what_it_is_not() {
         for (key, body, said) in [
-            ("redriven/x", "{}", "its key is neither"),
-            ("quarantine/replicator/x.json", "{}", "its key is neither"),
+            ("redriven/x", "{}", "unrecognized key: expected quarantine/<function>/"),
+            ("quarantine/replicator/x.json", "{}", "unrecognized key: expected quarantine/<function>/"),
             ("quarantine/search/pg/Users/1.json", "{}", "search"),
             ("quarantine/replicator/dynamodb/Users/1.json", "hello", "not a quarantined record"),
             ("quarantine/replicator/dynamodb/Users/1.json", r#"{"format":2,"reason":"","record":1}"#, "format 2"),

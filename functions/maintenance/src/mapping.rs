@@ -9,7 +9,8 @@ use shared::error_chain::error_chain;
 pub enum MappingNotReady {
     /// No mapping of the replicator reads the stream.
     #[error(
-        "no event source mapping feeds {function} from {stream}: deploy it before a backfill, or what changes meanwhile is lost"
+        "{function} has no event source mapping for {stream}: deploy it before a backfill, \
+         or concurrent changes are lost"
     )]
     Missing {
         /// The replicator's name.
@@ -19,7 +20,8 @@ pub enum MappingNotReady {
     },
     /// The mapping is not enabled.
     #[error(
-        "the event source mapping {uuid} of {function} is {state}: enable it before a backfill, or what changes meanwhile is lost"
+        "the event source mapping {uuid} of {function} is {state}: enable it before a backfill, \
+         or concurrent changes are lost"
     )]
     NotEnabled {
         /// The mapping's UUID.
@@ -32,7 +34,8 @@ pub enum MappingNotReady {
     /// The mapping did not start from `TRIM_HORIZON`, so it skipped the records that were in the stream when it was
     /// created.
     #[error(
-        "the event source mapping {uuid} of {function} started from {position}, not from TRIM_HORIZON: it may have passed over changes that a backfill would undo; use repair instead"
+        "the event source mapping {uuid} of {function} started from {position}, not from TRIM_HORIZON: \
+         it may have skipped changes that a backfill would undo; run repair instead"
     )]
     NotTrimHorizon {
         /// The mapping's UUID.
@@ -43,7 +46,7 @@ pub enum MappingNotReady {
         position: String,
     },
     /// The mappings cannot be listed.
-    #[error("Lambda does not list the event source mappings of {stream}: {reason}")]
+    #[error("cannot list the event source mappings of {stream}: {reason}")]
     Unknown {
         /// The stream's ARN.
         stream: String,
@@ -81,14 +84,14 @@ impl ReplicatorMappings {
                     continue;
                 }
                 let (uuid, function) = (mapping.uuid().unwrap_or_default().to_owned(), self.function.clone());
-                let state = mapping.state().unwrap_or("in no state");
+                let state = mapping.state().unwrap_or("in an unknown state");
                 if state != "Enabled" {
                     return Err(MappingNotReady::NotEnabled { uuid, function, state: state.to_owned() });
                 }
                 return match mapping.starting_position() {
                     Some(EventSourcePosition::TrimHorizon) => Ok(()),
                     other => {
-                        let position = other.map_or("nowhere", EventSourcePosition::as_str).to_owned();
+                        let position = other.map_or("an unknown position", EventSourcePosition::as_str).to_owned();
                         Err(MappingNotReady::NotTrimHorizon { uuid, function, position })
                     }
                 };

@@ -148,7 +148,7 @@ async fn carry_out(
                     continue;
                 }
                 WriteResult::Written | WriteResult::ConditionFailed => {
-                    "gave up: the item was modified concurrently on every attempt".to_owned()
+                    "the item was modified concurrently on every attempt: run the task again".to_owned()
                 }
                 WriteResult::Transient(reason) => {
                     failed = true;

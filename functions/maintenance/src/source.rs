@@ -12,7 +12,7 @@ pub enum SourceTableError {
     #[error("USERS_TABLE: {0}")]
     Table(#[from] TableReadError),
     /// The table has never had a stream, so its changes have no revisions.
-    #[error("USERS_TABLE: table {0} has no stream: nothing of it can be replicated; give it one of NEW_AND_OLD_IMAGES")]
+    #[error("USERS_TABLE: table {0} has no stream: enable a stream with StreamViewType NEW_AND_OLD_IMAGES")]
     NoStream(String),
 }
 

@@ -9,7 +9,7 @@ use super::{ITEM, KEY, REMOVED_AT, REVISION, micros};
 
 /// A file in which a column is missing or has another type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("column {0} is missing or of another type")]
+#[error("column {0} is missing or has an unexpected type")]
 pub struct SchemaMismatch(&'static str);
 
 /// The digest of rows in order, over key, revision, removal time and item. The typed columns are derived from the item.

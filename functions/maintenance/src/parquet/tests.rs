@@ -106,7 +106,7 @@ fn columns_of_another_shape_are_refused_by_name() {
     let lacking = whole.project(&[0, 1]).unwrap();
     assert_eq!(
         RowsChecksum::default().read(&lacking).unwrap_err().to_string(),
-        "column key is missing or of another type"
+        "column key is missing or has an unexpected type"
     );
 }
 

@@ -187,7 +187,7 @@ async fn read(
         listed.partition(|object| object.size_bytes <= failure_record::OBJECT_BYTES_MOST);
     for FailureObject { key, size_bytes, .. } in &too_large {
         let reason = format!(
-            "its size is {size_bytes} bytes: a failure object has at most {}",
+            "the object has {size_bytes} bytes: a failure object has at most {}",
             failure_record::OBJECT_BYTES_MOST
         );
         keep_unread(course, redrive, key, &reason);
@@ -284,8 +284,8 @@ fn wrong_table_reason(record: &StreamRecord<'_>, source: &SourceTable) -> Option
     let ours = &source.description().arn;
     match &record.source {
         Some(its) if its.table_arn() == ours => None,
-        Some(its) => Some(format!("the record is of {}, not of the source {ours}", its.table_arn())),
-        None => Some("eventSourceARN is missing: the record names no table".to_owned()),
+        Some(its) => Some(format!("the record is from table {}, not from the source table {ours}", its.table_arn())),
+        None => Some("eventSourceARN is missing, so the table of the record is unknown".to_owned()),
     }
 }
 

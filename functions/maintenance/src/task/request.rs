@@ -136,7 +136,7 @@ fn summary(told: &RawTaskRequest) -> Result<SummaryRequest, InvalidRequest> {
             None => Ok(SummaryRequest::Results(results.clone())),
             Some(index) => Err(InvalidRequest::Value {
                 field: "segment_results",
-                found: format!("a list whose entry {index} is of a segment that is not done"),
+                found: format!("a list in which entry {index} belongs to a segment that is not done"),
                 wanted: "the last response of each segment".to_owned(),
             }),
         },
@@ -149,7 +149,7 @@ fn summary(told: &RawTaskRequest) -> Result<SummaryRequest, InvalidRequest> {
         }
         _ => Err(InvalidRequest::MissingField(
             "summary",
-            "either of_task, the task whose segments it adds up, or segment_results",
+            "either of_task, which names the task to summarize, or segment_results",
         )),
     }
 }
@@ -197,7 +197,7 @@ fn target_bytes(told: &RawTaskRequest) -> Result<u64, InvalidRequest> {
         return Ok(target);
     }
     let wanted = format!(
-        "a number from {MIN_TARGET_BYTES} to {TARGET_BYTES_MOST}, of which a file fits into the 512 MB of /tmp"
+        "a number from {MIN_TARGET_BYTES} to {TARGET_BYTES_MOST}, so that each file fits into the 512 MB of /tmp"
     );
     Err(InvalidRequest::Value { field: "target_file_size_bytes", found: target.to_string(), wanted })
 }
@@ -214,7 +214,7 @@ fn restore(told: &RawTaskRequest) -> Result<RestoreRequest, InvalidRequest> {
     };
     let (from, to) = (time("from", told.from.as_deref())?, time("to", told.to.as_deref())?);
     if told.key.is_none() && told.user_id.is_none() && from.is_none() && to.is_none() {
-        return Err(InvalidRequest::MissingField("restore", "a key, a user_id, from or to: the items to restore"));
+        return Err(InvalidRequest::MissingField("restore", "key, user_id, from or to (the items to restore)"));
     }
     let rows = match told.versions.as_deref() {
         None | Some("latest") => VersionFilter::Latest,
@@ -232,7 +232,7 @@ fn restore(told: &RawTaskRequest) -> Result<RestoreRequest, InvalidRequest> {
 fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, InvalidRequest> {
     CanonicalKey::parse(json.get()).map_err(|error| InvalidRequest::Value {
         field,
-        found: format!("not a key ({error})"),
+        found: format!("not a valid key ({error})"),
         wanted: "DynamoDB JSON such as {\"user_id\":{\"S\":\"ada\"},\"timestamp\":{\"N\":\"1\"}}".to_owned(),
     })
 }

@@ -40,9 +40,9 @@ const IN_FLIGHT: usize = 32;
 /// Maximum number of attempts to overwrite an item that is modified concurrently.
 const TRIES: usize = 8;
 
-const TAKEN: &str = "another user has taken its email";
-const NO_USER: &str = "it has an email, which must belong to one user, and its key is not a valid user key";
-const OVERTAKEN: &str = "gave up: the item was modified concurrently on every attempt";
+const TAKEN: &str = "the email belongs to another user";
+const NO_USER: &str = "the item has an email, which must belong to one user, but its key is not a valid user key";
+const OVERTAKEN: &str = "the item was modified concurrently on every attempt: run the task again";
 
 /// Parameters of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,7 +304,7 @@ async fn put_all(
                 next += 1;
             }
             Err(RestorePutError::Fault(TableError::TooLarge(_))) => {
-                return Ok(RestoreOutcome::Refused("the item would be over 400 KB".to_owned()));
+                return Ok(RestoreOutcome::Refused("the item would exceed 400 KB".to_owned()));
             }
             Err(RestorePutError::Fault(fault)) => return Err(fault.into()),
             Err(RestorePutError::EmailTaken) => return Ok(RestoreOutcome::Refused(TAKEN.to_owned())),

@@ -85,7 +85,7 @@ fn what_is_no_task_says_what_to_write() {
         ),
         (
             r#"{"task":"export-parquet","target_file_size_bytes":4294967296}"#,
-            "of which a file fits into the 512 MB of /tmp",
+            "so that each file fits into the 512 MB of /tmp",
         ),
         (r#"{"task":"export-import-table","target_file_size_bytes":268435456}"#, "512 MB of /tmp"),
         (r#"{"task":"summary"}"#, "summary needs either of_task"),
@@ -145,7 +145,7 @@ fn segment_results_are_those_of_segments_that_are_done() {
     };
     assert_eq!(results.iter().map(|result| (result.differences, result.problems)).collect::<Vec<_>>(), [(2, 3); 2]);
     let error = parsed(&order(&[result(true), result(false)])).unwrap_err();
-    assert!(error.starts_with("segment_results is a list whose entry 1 is of a segment that is not done"), "{error}");
+    assert!(error.starts_with("segment_results is a list in which entry 1 belongs to a segment"), "{error}");
 }
 
 #[test]

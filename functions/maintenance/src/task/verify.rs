@@ -199,7 +199,7 @@ async fn report_findings(
             // Repaired keys must be reported even if the failure bucket cannot be read: another invocation would find
             // them equal.
             Err(fault) if verify.mend == RepairMode::Yes => {
-                tracing::warn!(error = %fault, "the failure bucket was not read");
+                tracing::warn!(error = %fault, "cannot read the failure bucket");
                 FailureIndex::unread()
             }
             read => read?,

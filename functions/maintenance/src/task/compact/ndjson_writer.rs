@@ -62,7 +62,7 @@ impl OutputFormat for NdjsonFormat {
         if proven == written {
             Ok(MergeOutput { key, rows: written.rows })
         } else {
-            Err(MergeError::VerificationFailed(format!("{key} is described as another object")))
+            Err(MergeError::VerificationFailed(format!("{key}: the metadata differs")))
         }
     }
 }

@@ -88,7 +88,7 @@ impl OutputFormat for ParquetFormat {
         if read_back(file.reopen()?).map_err(|why| MergeError::VerificationFailed(format!("{key}: {why}")))?
             != (rows, digest)
         {
-            return Err(MergeError::VerificationFailed(format!("{key} contains other rows")));
+            return Err(MergeError::VerificationFailed(format!("{key}: the rows differ")));
         }
         let sha256 = sha256(file.reopen()?)?;
         let (first, last) = times.unwrap_or((self.day.start(), self.day.start()));
@@ -101,7 +101,7 @@ impl OutputFormat for ParquetFormat {
         };
         match self::sha256(stored) {
             Ok(stored) if stored == sha256 => Ok(MergeOutput { key, rows }),
-            Ok(_) => Err(MergeError::VerificationFailed(format!("{key} has other bytes"))),
+            Ok(_) => Err(MergeError::VerificationFailed(format!("{key}: the SHA-256 differs"))),
             Err(error) => match error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>()) {
                 Some(of_the_bucket) => Err(of_the_bucket.clone().into()),
                 None => Err(error.into()),

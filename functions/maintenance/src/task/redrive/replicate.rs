@@ -16,7 +16,7 @@ fn ailing(record: &StreamRecord<'_>, world: &RedriveContext<'_>) -> Result<Stale
     if let Some(reason) = wrong_table_reason(record, world.source) {
         return Err(reason);
     }
-    let key = key_of(record.raw).map_err(|reason| format!("cannot read its key: {reason}"))?;
+    let key = key_of(record.raw).map_err(|reason| format!("cannot read the key: {reason}"))?;
     let at_hand =
         record.source.as_ref().zip(record.number).map(|(source, number)| Revision::new(source.label(), number));
     Ok(StaleKey { key, record_revision: at_hand })
