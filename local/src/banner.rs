@@ -14,14 +14,14 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     let (api, dynamodb, s3) = (stack.api_url(), stack.dynamodb_url(), stack.s3_url());
     let options = stack.options();
     let data = options.data.as_ref().map_or_else(
-        || "in memory, gone when this ends (--data DIR keeps it)".to_owned(),
+        || "in memory, lost on exit (--data DIR stores it)".to_owned(),
         |folder| folder.display().to_string(),
     );
     let auth = match &options.auth {
-        LocalAuth::None if options.functions.is_some() => "as the functions' environment says".to_owned(),
-        LocalAuth::None => "none: everybody may do everything (--auth jwt asks for tokens)".to_owned(),
-        LocalAuth::Jwt(None) => "jwt, by a key made for this start".to_owned(),
-        LocalAuth::Jwt(Some(path)) => format!("jwt, by the keys of {}", path.display()),
+        LocalAuth::None if options.functions.is_some() => "as set in the functions' environment".to_owned(),
+        LocalAuth::None => "none: every caller has full access (--auth jwt requires tokens)".to_owned(),
+        LocalAuth::Jwt(None) => "jwt, with a key generated at the start".to_owned(),
+        LocalAuth::Jwt(Some(path)) => format!("jwt, with the keys in {}", path.display()),
     };
     let tokens = tokens(stack);
     let bearer = if tokens.is_empty() { "" } else { " -H \"authorization: Bearer $ADA\"" };
@@ -29,12 +29,12 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     let windows = if options.true_windows {
         "as in the template".to_owned()
     } else {
-        format!("{} s at most, shorter than on AWS (--true-windows)", MAX_BATCH_WINDOW.as_secs())
+        format!("at most {} s, shorter than on AWS (--true-windows disables this)", MAX_BATCH_WINDOW.as_secs())
     };
     let functions =
         options.functions.as_ref().map_or_else(|| "in this process".to_owned(), |url| format!("at {url}, the API too"));
     let watch = env_file.map_or_else(String::new, |path| {
-        format!("  serve them  cargo lambda watch -A 127.0.0.1 --env-file {}\n", path.display())
+        format!("  serve with  cargo lambda watch -A 127.0.0.1 --env-file {}\n", path.display())
     });
     let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
     let replica = stack.template().tables.iter().find(|table| table.stream_view.is_none());
@@ -52,8 +52,8 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     };
     // Without the URL of a tier that is on, a task is rejected or skips the items that concern the tier.
     let told = stack.postgres_url().map_or_else(String::new, |url| format!(" --postgres '{}'", without_password(url)));
-    let postgres = tier("PostgreSQL", stack.postgres_url(), options.postgres.url(), "where --postgres says");
-    let tiers = postgres + &tier("cache", stack.cache_url(), options.cache.url(), "where --cache says");
+    let postgres = tier("PostgreSQL", stack.postgres_url(), options.postgres.url(), "the server set with --postgres");
+    let tiers = postgres + &tier("cache", stack.cache_url(), options.cache.url(), "the server set with --cache");
     format!(
         "\nMillrace is ready.
 
@@ -66,7 +66,7 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
   functions   {functions}
 {watch}  AUTH        {auth}
 {tiers}  windows     {windows}
-  expiry      every {expire} s, where AWS takes hours
+  expiry      every {expire} s (AWS: within hours)
 
 {tokens}Create a user, read it, list all:
 
@@ -75,7 +75,7 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
   curl {api}/users/ada{bearer}
   curl {api}/users{all}
 
-See it in the replica (any credentials do):
+Read it from the replica (any credentials are accepted):
 
   AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} aws dynamodb scan --table-name {replica} \\
     --endpoint-url {dynamodb} --region {region}
@@ -95,7 +95,7 @@ fn tokens(stack: &LocalStack) -> String {
     let own = stack.token("ada", "users:read users:write").map(|token| format!("  ADA={token}\n"));
     let admin = stack.token("operator", "users:admin").map(|token| format!("  ADMIN={token}\n"));
     match own.zip(admin) {
-        Some((own, admin)) => format!("Tokens, for twelve hours:\n\n{own}{admin}\n"),
+        Some((own, admin)) => format!("Tokens, valid for 12 hours:\n\n{own}{admin}\n"),
         None => String::new(),
     }
 }

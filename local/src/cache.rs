@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::port::ReservedPort;
 
 /// Advice for a machine on which no server is installed.
-pub const INSTALL: &str = "install one: apt-get install valkey-server (or redis-server); on a Mac: brew install valkey";
+pub const INSTALL: &str = "install one: apt-get install valkey-server (or redis-server); on macOS: brew install valkey";
 
 /// Script that starts the installed server and prints its process id. It kills the server when standard input closes,
 /// which happens when the parent process ends, and waits until the server has ended, because its port is in use until
@@ -31,10 +31,10 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug, thiserror::Error)]
 pub enum CacheServerError {
     /// No server is installed.
-    #[error("no valkey-server and no redis-server is on PATH: {INSTALL}")]
+    #[error("neither valkey-server nor redis-server is on PATH: {INSTALL}")]
     NotFound,
     /// The server process could not be started.
-    #[error("the cache does not start: {0}")]
+    #[error("cannot start the cache server: {0}")]
     NotStarted(String),
     /// The server did not become ready, or cannot be reached.
     #[error(transparent)]
@@ -126,7 +126,7 @@ impl CacheServer {
             .spawn()
             .map_err(not_started)?;
         let mut told = String::new();
-        let output = keeper.stdout.take().ok_or_else(|| CacheServerError::NotStarted("it has no output".to_owned()))?;
+        let output = keeper.stdout.take().ok_or_else(|| CacheServerError::NotStarted("no output pipe".to_owned()))?;
         BufReader::new(output).read_line(&mut told).map_err(not_started)?;
         if told.is_empty() {
             // Reap the process, so that no zombie is left.
@@ -171,7 +171,7 @@ impl Drop for CacheServer {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err takes")]
+#[expect(clippy::needless_pass_by_value, reason = "signature of a map_err argument")]
 fn not_started(error: std::io::Error) -> CacheServerError {
     CacheServerError::NotStarted(error.to_string())
 }

@@ -37,7 +37,7 @@ pub enum DemoError {
     #[error(transparent)]
     Refusal(#[from] StartError),
     /// The API cannot be reached.
-    #[error("the api did not answer: {0}")]
+    #[error("cannot send a request to the API: {0}")]
     Api(String),
     /// A table or bucket cannot be read.
     #[error(transparent)]
@@ -49,13 +49,13 @@ pub enum DemoError {
     #[error("the template has no function whose binary is maintenance")]
     NoMaintenance,
     /// The files for DuckDB cannot be written to a folder.
-    #[error("a folder for DuckDB: {0}")]
+    #[error("cannot write the files for DuckDB: {0}")]
     Folder(std::io::Error),
     /// A task failed.
-    #[error("a maintenance task stopped: {0}")]
+    #[error("maintenance task failed: {0}")]
     Task(#[from] maintenance::TaskError),
     /// Some stream record was not processed in time.
-    #[error("the streams were not drained within {} s", DRAINED_WITHIN.as_secs())]
+    #[error("streams not drained within {} s", DRAINED_WITHIN.as_secs())]
     NotDrained,
 }
 

@@ -57,7 +57,7 @@ pub enum DynamoDbEngineError {
     },
     /// The schema of a table in the data folder differs from the template's.
     #[error(
-        "table {table} in the data folder has {found}, the template wants {wanted}: choose another folder with --data"
+        "table {table} in the data folder has {found}, the template has {wanted}: choose another folder with --data"
     )]
     OtherShape {
         /// The local table name.
@@ -133,7 +133,7 @@ impl DynamoDbEngine {
                 drop(end);
             };
             if let (Err(error), ()) = tokio::join!(behind, front) {
-                tracing::warn!(error, "dynamodb engine ended");
+                tracing::warn!(error, "dynamodb engine stopped");
             }
         });
         let second = Arc::new(Mutex::new(second));

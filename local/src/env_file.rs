@@ -17,10 +17,10 @@ const HEADER: &str =
 #[derive(Debug, thiserror::Error)]
 pub enum EnvFileError {
     /// Two functions require different values of one variable.
-    #[error("the functions disagree on {0}: one --env-file cannot serve them all")]
+    #[error("the functions have different values of {0}: a single --env-file cannot contain both")]
     Disagreement(String),
     /// The existing file was not written by this program.
-    #[error("{} was not written by this program and is left as it is: choose another with --env-file", .0.display())]
+    #[error("{} was not written by local and is not overwritten: choose another with --env-file", .0.display())]
     Foreign(PathBuf),
     /// The file cannot be read or written.
     #[error("{}: {source}: choose another with --env-file", path.display())]

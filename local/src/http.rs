@@ -87,7 +87,7 @@ fn target(base: &str, uri: &Uri) -> String {
 }
 
 fn bad_gateway(base: &str, error: &dyn std::error::Error) -> Response {
-    let detail = format!("no answer from {base}: {error}: is cargo lambda watch running there?");
+    let detail = format!("no response from {base}: {error}: check that cargo lambda watch is running");
     let problem = serde_json::json!({"title": "Bad Gateway", "status": 502, "detail": detail});
     let content = [(header::CONTENT_TYPE, "application/problem+json")];
     (StatusCode::BAD_GATEWAY, content, problem.to_string()).into_response()

@@ -18,7 +18,7 @@ pub fn recorded() -> PrometheusHandle {
         if ::metrics::set_global_recorder(recorder).is_ok() {
             shared::metric::describe();
         } else {
-            tracing::warn!("metrics of this process are recorded elsewhere: GET /metrics stays empty");
+            tracing::warn!("another metrics recorder is installed: GET /metrics returns no metrics");
         }
         handle
     };

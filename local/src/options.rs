@@ -137,7 +137,7 @@ fn duckdb(text: &str) -> Result<DuckDb, Infallible> {
 
 #[derive(Debug, clap::Args)]
 struct TaskLine {
-    /// The request, as the function takes it, e.g. '{"task":"verify"}'; all of its segments are run
+    /// Task request in JSON, e.g. '{"task":"verify"}'; all of its segments are run
     order: String,
     /// Port of the API
     #[arg(long, default_value_t = PORT)]
@@ -148,7 +148,7 @@ struct TaskLine {
     /// Port of S3
     #[arg(long, value_name = "PORT", default_value_t = S3_PORT)]
     s3_port: u16,
-    /// Work on this data folder instead, which no running `local` may use
+    /// Run on this data folder instead; no running `local` may use it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["port", "dynamodb_port", "s3_port"])]
     data: Option<PathBuf>,
     /// PostgreSQL of the relational tier, if it is on: the URL that `local` printed
@@ -198,13 +198,13 @@ fn log(level: LevelFilter, of_maintenance: LevelFilter) {
 
 async fn serve(line: CommandLine) -> ExitCode {
     match (line.auth, &line.key_set, &line.functions) {
-        (RunMode::None, Some(_), _) => return refuse("--key-set verifies tokens: give --auth jwt with it"),
+        (RunMode::None, Some(_), _) => return refuse("--key-set requires --auth jwt"),
         (RunMode::None, ..) if line.scope_claim.is_some() || line.scope_prefix.is_some() => {
-            return refuse("--scope-claim and --scope-prefix are about tokens: give --auth jwt with them");
+            return refuse("--scope-claim and --scope-prefix require --auth jwt");
         }
         (RunMode::Jwt, _, Some(_)) => {
             return refuse(
-                "--auth jwt needs the API in this process: cargo lambda watch takes no claims with --functions",
+                "--auth jwt cannot be used with --functions: cargo lambda watch does not pass a token's claims",
             );
         }
         _ => {}
@@ -222,9 +222,9 @@ async fn serve(line: CommandLine) -> ExitCode {
     }
     println!("{}", banner::of(&stack, env_file.as_deref()));
     if let Err(error) = tokio::signal::ctrl_c().await {
-        return refuse(&format!("Ctrl-C cannot be waited for: {error}"));
+        return refuse(&format!("cannot listen for Ctrl-C: {error}"));
     }
-    println!("stopping: invocations in flight finish first");
+    println!("stopping: waiting for invocations in flight");
     stack.stop().await;
     ExitCode::SUCCESS
 }

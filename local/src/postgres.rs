@@ -34,10 +34,10 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum PostgresServerError {
     /// PostgreSQL's programs are not installed.
-    #[error("PostgreSQL is not installed: apt-get install postgresql, or brew install postgresql, or give its URL")]
+    #[error("PostgreSQL is not installed: apt-get install postgresql, or brew install postgresql, or use a URL")]
     NotInstalled,
     /// The process runs as root, and the server has no other user to run as.
-    #[error("PostgreSQL does not run as root, and there is no user postgres or nobody here to run it as")]
+    #[error("PostgreSQL does not run as root, and neither a user postgres nor a user nobody exists")]
     OnlyRoot,
     /// One of PostgreSQL's programs failed.
     #[error("{program} failed: {said}")]
@@ -56,7 +56,7 @@ pub enum PostgresServerError {
         source: io::Error,
     },
     /// The server runs, but returned an error.
-    #[error("PostgreSQL does not answer as it should: {0}")]
+    #[error("unexpected response from PostgreSQL: {0}")]
     UnexpectedResponse(String),
 }
 
@@ -80,14 +80,14 @@ impl PlannedServer {
     /// [`PostgresServerError`] with a one-line message that names what to install.
     pub fn new() -> Result<Self, PostgresServerError> {
         let programs = PostgresPrograms::find().ok_or(PostgresServerError::NotInstalled)?;
-        let port = ReservedPort::claim().map_err(system("a free port"))?;
+        let port = ReservedPort::claim().map_err(system("cannot reserve a free port"))?;
         let folder = tempfile::Builder::new().prefix("millrace-postgres-").tempdir();
-        let folder = folder.map_err(system("a temporary folder"))?;
-        let owner = fs::metadata(folder.path()).map_err(system("a temporary folder"))?.uid();
+        let folder = folder.map_err(system("cannot create a temporary folder"))?;
+        let owner = fs::metadata(folder.path()).map_err(system("cannot read the temporary folder"))?.uid();
         let user =
             if owner == 0 { Some(programs::unprivileged_user().ok_or(PostgresServerError::OnlyRoot)?) } else { None };
         if let Some((uid, gid)) = user {
-            chown(folder.path(), Some(uid), Some(gid)).map_err(system("the folder's owner"))?;
+            chown(folder.path(), Some(uid), Some(gid)).map_err(system("cannot change the folder's owner"))?;
         }
         Ok(Self { programs, port, folder, user })
     }
@@ -108,7 +108,7 @@ impl PlannedServer {
         initdb.arg("-D").arg(&data).args(["-U", OWNER, "-E", "UTF8", "-A", "trust", "--no-sync"]);
         // Text is sorted byte by byte, with UTF-8 character classes, regardless of this machine's locale.
         initdb.args(["--locale=C", if cfg!(target_os = "macos") { "--lc-ctype=UTF-8" } else { "--lc-ctype=C.UTF-8" }]);
-        let made = initdb.stdin(Stdio::null()).output().map_err(system("initdb"))?;
+        let made = initdb.stdin(Stdio::null()).output().map_err(system("cannot run initdb"))?;
         if !made.status.success() {
             return Err(PostgresServerError::Failed { program: "initdb", said: last_stderr_line(&made.stderr) });
         }
@@ -199,7 +199,7 @@ impl PostgresServer {
         if self.running.is_some() {
             return Ok(());
         }
-        let log = fs::File::create(self.log()).map_err(system("the server's log"))?;
+        let log = fs::File::create(self.log()).map_err(system("cannot create the server's log"))?;
         let mut postgres = command(&self.programs.postgres, self.user);
         postgres.arg("-D").arg(&self.data).args(["-p", &self.port.number().to_string()]);
         for setting in [
@@ -215,13 +215,13 @@ impl PostgresServer {
         // A process group of its own: Ctrl-C must reach only this process, which stops the server after its own work is
         // done.
         postgres.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
-        let server = postgres.spawn().map_err(system("postgres"))?;
+        let server = postgres.spawn().map_err(system("cannot run postgres"))?;
         let mut guardian = Command::new("sh");
         // The postmaster stops its children; SIGQUIT is its immediate shutdown.
         guardian.arg("-c").arg("read _; kill -QUIT \"$1\"; sleep 1; kill -KILL \"$1\"; rm -rf \"$2\"").arg("guardian");
         guardian.arg(server.id().to_string()).arg(self.folder.path());
         guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let guardian = guardian.spawn().map_err(system("sh"))?;
+        let guardian = guardian.spawn().map_err(system("cannot run sh"))?;
         self.running = Some(RunningServer { server, guardian });
         self.answers().await
     }
@@ -231,7 +231,7 @@ impl PostgresServer {
         loop {
             let Err(error) = connect(self.port.number(), OWNER).await else { return Ok(()) };
             let ended = match &mut self.running {
-                Some(running) => running.server.try_wait().map_err(system("postgres"))?.is_some(),
+                Some(running) => running.server.try_wait().map_err(system("cannot wait for postgres"))?.is_some(),
                 None => true,
             };
             if ended || Instant::now() > until {
@@ -264,7 +264,7 @@ impl PostgresServer {
     fn pg_ctl(&self, mode: &str) -> Result<(), PostgresServerError> {
         let mut stop = command(&self.programs.pg_ctl, self.user);
         stop.arg("-D").arg(&self.data).args(["stop", "-w", "-m", mode]).stdin(Stdio::null());
-        let stopped = stop.output().map_err(system("pg_ctl"))?;
+        let stopped = stop.output().map_err(system("cannot run pg_ctl"))?;
         if stopped.status.success() {
             Ok(())
         } else {

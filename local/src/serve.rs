@@ -58,7 +58,7 @@ where
 {
     // Head and body of a response are two small writes: with Nagle's algorithm the second is delayed by 40 ms.
     if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(error = %error, "{name} answers may be held back");
+        tracing::debug!(error = %error, "{name} responses may be delayed");
     }
     let server = auto::Builder::new(TokioExecutor::new());
     let connection = graceful.watch(server.serve_connection(TokioIo::new(socket), service).into_owned());

@@ -119,7 +119,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// A temporary folder cannot be created.
-    #[error("a temporary folder cannot be made: {0}")]
+    #[error("cannot create a temporary folder: {0}")]
     Folder(#[source] std::io::Error),
     /// The DynamoDB engine rejected its data or tables.
     #[error(transparent)]
@@ -159,7 +159,7 @@ pub enum StartError {
     #[error("--postgres: {0}")]
     Tables(String),
     /// A throwaway server would lose its data, while the data folder retains the tables.
-    #[error("{option} auto keeps nothing, and --data does: give {option} the URL of a server that keeps its data, too")]
+    #[error("{option} auto loses its data on exit, --data does not: set {option} to the URL of a persistent server")]
     EphemeralTierWithData {
         /// The option of the tier.
         option: &'static str,

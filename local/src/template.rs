@@ -80,7 +80,7 @@ impl SamTemplate {
                 problem,
             }),
             Err(error) => {
-                let problem = format!("{error}: name the SAM template with --template");
+                let problem = format!("{error}: specify the SAM template with --template");
                 Err(TemplateError { file, line: 0, problem })
             }
         }

@@ -26,7 +26,7 @@ impl TierServer {
             "off" => Ok(Self::Off),
             "auto" => Ok(Self::Auto),
             url if url.contains("://") => Ok(Self::At(url.to_owned())),
-            _ => Err("must be auto, off or a URL".to_owned()),
+            _ => Err("expected auto, off or a URL".to_owned()),
         }
     }
 
@@ -74,8 +74,8 @@ impl fmt::Display for TierServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Off => "off",
-            Self::Auto => "a throwaway server, gone when this ends",
-            Self::At(_) => "the server that was named",
+            Self::Auto => "a throwaway server, removed on exit",
+            Self::At(_) => "the server at the given URL",
         })
     }
 }

@@ -40,7 +40,7 @@ pub enum LocalAuth {
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorizerError {
     /// The file cannot be read.
-    #[error("{}: {source}: name a JSON Web Key Set with --key-set", path.display())]
+    #[error("{}: {source}: specify a JSON Web Key Set with --key-set", path.display())]
     Unreadable {
         /// The path of the file.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum AuthorizerError {
         source: std::io::Error,
     },
     /// The file is not a key set, or contains no public key.
-    #[error("{}: {reason}: name a JSON Web Key Set with public keys with --key-set", path.display())]
+    #[error("{}: {reason}: specify a JSON Web Key Set of public keys with --key-set", path.display())]
     NoKeys {
         /// The path of the file.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum AuthorizerError {
         reason: String,
     },
     /// No key can be generated.
-    #[error("no key can be made: {0}")]
+    #[error("cannot generate a key: {0}")]
     NoKey(String),
 }
 
@@ -107,7 +107,7 @@ impl TokenAuthorizer {
         if keys.keys.iter().any(|key| algorithm(key).is_some()) {
             Ok(Self { keys, own: None, scopes: ScopeMapping::default() })
         } else {
-            Err(refused("no key of it verifies a signature".to_owned()))
+            Err(refused("the key set contains no key that verifies a signature".to_owned()))
         }
     }
 

@@ -24,7 +24,7 @@ impl TtlSweeper {
                 match engine.sweep_ttl(clock.now()).await {
                     Ok(0) => {}
                     Ok(items) => tracing::info!(items, "expired items removed"),
-                    Err(error) => tracing::warn!(%error, "expired items not removed, trying again"),
+                    Err(error) => tracing::warn!(%error, "cannot remove expired items, retrying"),
                 }
             }
         }))

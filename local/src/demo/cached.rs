@@ -35,7 +35,7 @@ pub(super) async fn show(
         Ok::<_, DemoError>(answer)
     };
     let (first, second) = (read(page).await?, read(page).await?);
-    page.check("the first read asks the table, the second does not", {
+    page.check("the first read queries the table, the second is served from the cache", {
         [source(&first), source(&second)] == ["database", "cache"] && name(&first) == name(&second)
     });
 
@@ -43,7 +43,7 @@ pub(super) async fn show(
     let patched = browser.send("PATCH", &path, "application/merge-patch+json", renamed).await?;
     page.show(&patched.request, &patched.in_words());
     let read_after = read(page).await?;
-    page.check("what the API wrote is read at once", name(&read_after) == "Ada King");
+    page.check("a write through the API is visible to the next read", name(&read_after) == "Ada King");
     read(page).await?;
 
     stores.rename("ada", timestamp, "Ada Lovelace").await?;
@@ -55,8 +55,8 @@ pub(super) async fn show(
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
-    page.show("written past the API", &format!("read through the API {} ms later", visible.as_millis()));
-    page.check("what another program wrote is read within a second", visible <= VISIBLE_WITHIN);
+    page.show("write by another program", &format!("visible through the API after {} ms", visible.as_millis()));
+    page.check("a write by another program is visible within 1 s", visible <= VISIBLE_WITHIN);
     Ok(())
 }
 

@@ -20,7 +20,7 @@ pub enum DuckDb {
 }
 
 /// Advice for a machine without DuckDB.
-pub(super) const TO_HAVE_IT: &str = "not on this machine: pip install duckdb, and the tour asks it, too";
+pub(super) const TO_HAVE_IT: &str = "not installed: pip install duckdb, and the tour queries the archive with it";
 /// All Parquet files of the archive.
 const COLUMNS: &str = "read_parquet('parquet/*/*/*.parquet', hive_partitioning = true)";
 /// Prints rows as lines with values separated by tabs, the format of the shell's `list` mode.
@@ -100,7 +100,7 @@ fn ask(program: &Path, folder: impl AsRef<Path>, sql: &str) -> Result<String, St
         return Ok(String::from_utf8_lossy(&done.stdout).trim_end().to_owned());
     }
     let said = String::from_utf8_lossy(&done.stderr);
-    Err(format!("{}: {}", program.display(), said.trim().lines().last().unwrap_or("it failed and said nothing")))
+    Err(format!("{}: {}", program.display(), said.trim().lines().last().unwrap_or("failed without an error message")))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(super) async fn scenario_redrive(
     operator: &TaskRunner<'_>,
     told: &DemoState,
 ) -> Result<(), DemoError> {
-    page.heading("Mallory is written anew without the reserved attribute, and the record is redriven");
+    page.heading("Mallory is rewritten without the reserved attribute, and the record is redriven");
     let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
     stores.write("mallory", timestamp, "motto").await?;
     operator.wait_until_drained().await?;
@@ -36,16 +36,16 @@ pub(super) async fn scenario_redrive(
     }
     let ends = FinalState::of(page, stores, "mallory", timestamp).await?;
     page.check(
-        "a dry run tells what would be done, and does nothing",
+        "a dry run reports what would be redriven and changes nothing",
         untouched && dry.get("redrive.would_redrive") == replicas as u64,
     );
-    page.check("the record is done with: out of quarantine, and kept below redriven/", {
+    page.check("the record is redriven: removed from quarantine and stored under redriven/", {
         let redriven = stores.failures("redriven/quarantine/replicator/").await?;
         real.get("redrive.redriven") == replicas as u64
             && stores.quarantined().await?.is_empty()
             && redriven.len() == replicas
     });
-    page.check("the replica has the item as the source has it", ends.agree());
+    page.check("the replica's item equals the source item", ends.agree());
     Ok(())
 }
 
@@ -56,11 +56,11 @@ pub(super) async fn scenario_backfill(
 ) -> Result<(), DemoError> {
     page.heading("The replica is lost and rebuilt");
     let [items, tombstones] = stores.delete_replica_data().await?;
-    page.show(&stores.replica, &format!("{items} items and {tombstones} tombstones are deleted, which is all"));
+    page.show(&stores.replica, &format!("all {items} items and {tombstones} tombstones are deleted"));
     let filled = operator.run_task(page, r#"{"task":"backfill"}"#).await?;
     let found = operator.run_task(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
     let (source, replica) = (stores.items(&stores.source).await?, stores.items(&stores.replica).await?);
-    page.check("the backfill brought back every item that the table has", {
+    page.check("the backfill restored every item of the source table", {
         let all: Vec<DemoItem> = replica.iter().map(without_revision).collect();
         let is_back = |item: &DemoItem| all.contains(item);
         filled.get("dynamodb.written") == source.len() as u64 && source.iter().all(is_back)
@@ -82,25 +82,25 @@ pub(super) async fn scenario_stale_redrive(
     operator: &TaskRunner<'_>,
     told: &DemoState,
 ) -> Result<(), DemoError> {
-    page.heading("Weeks late, the record of Edsger's creation is redriven: he is deleted, and nobody remembers that");
+    page.heading("The record of Edsger's creation is redriven weeks late: the item is deleted and its tombstone lost");
     let timestamp = told.edsger.first().map_or(0, ApiResponse::timestamp);
     let before = FinalState::of(page, stores, "edsger", timestamp).await?;
     let (key, age) = given_up(stores, "edsger").await?;
-    page.show("given up by Lambda", &key);
-    page.show("  its record's age", &age.to_string());
+    page.show("discarded by Lambda", &key);
+    page.show("  its revision", &age.to_string());
     let real = operator.run_task(page, r#"{"task":"redrive","dry_run":false}"#).await?;
     let after = FinalState::of(page, stores, "edsger", timestamp).await?;
-    page.check("no table knew of him, and the record was redriven all the same", {
+    page.check("no table had the item, and the record was redriven", {
         let unknown = before.source.is_none() && before.replica.is_none();
         let redriven = stores.failures("redriven/aws/lambda/").await?;
         unknown && real.get("redrive.redriven") == 1 && redriven == [format!("redriven/{key}")]
     });
-    page.check("he has not come back: a tombstone is written in his place", {
+    page.check("the item was not restored: a tombstone was written instead", {
         after.source.is_none()
             && has(after.replica.as_ref(), "_tombstone_expires_at")
             && !has(after.replica.as_ref(), "name")
     });
-    page.check("which is above the record, so that every further delivery of it is stale", {
+    page.check("the tombstone's revision is above the record's, so every further delivery is stale", {
         let bytes = after.replica.as_ref().and_then(|item| item.get("_rev")?.as_b().ok());
         bytes.and_then(|bytes| Revision::decode(bytes.as_ref()).ok()).is_some_and(|tombstone| tombstone > age)
     });
@@ -116,7 +116,7 @@ async fn given_up(stores: &StoreInspector, user_id: &str) -> Result<(String, Rev
     let event = event.map_err(|error| failed(error.to_string()))?;
     let batch = shared::stream::read(&event).map_err(|error| failed(error.to_string()))?;
     let read = batch.records.first().and_then(|record| Some((record.source.as_ref()?.label(), record.number?)));
-    let (label, number) = read.ok_or_else(|| failed("the record has no age".to_owned()))?;
+    let (label, number) = read.ok_or_else(|| failed("the record has no stream label or sequence number".to_owned()))?;
     let now = Clock::system().now();
     let given_up = DiscardedBatch {
         mapping: "replicator-Changes",

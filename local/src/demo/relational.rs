@@ -20,7 +20,7 @@ pub(super) async fn show(
     if stack.postgres_url().is_none() {
         return Ok(());
     }
-    page.heading("All users are searched, where a table of keys has no answer");
+    page.heading("Users are searched by attributes that are not keys");
     operator.wait_until_drained().await?;
     let ask = async |page: &mut DemoReport, path: &str| {
         let answer = browser.send("GET", path, "", "").await?;
@@ -31,19 +31,19 @@ pub(super) async fn show(
     page.check("a misspelled name finds Ada", ids(&misspelled) == ["ada"]);
     let exact = browser.send("GET", &format!("/search/users?attributes.exact={EXACT}"), "", "").await?;
     page.show("GET /search/users?attributes.exact=…", &exact.in_words());
-    page.check("a number of 38 digits finds Grace, exact", {
+    page.check("a number of 38 digits finds Grace and is returned exactly", {
         ids(&json(&exact)) == ["grace"] && exact.body.contains(EXACT)
     });
     let (status, summary) = ask(page, "/users/ada/summary").await?;
-    page.check("a summary tells her newest record and how many she has", {
+    page.check("a summary returns the latest record and the number of records", {
         status == 200
             && summary["records"] == 1
             && summary["user"]["name"].as_str().is_some_and(|name| name.starts_with("Ada"))
     });
     let (_, counted) = ask(page, "/stats/users").await?;
     let source = stores.items(&stores.source).await?;
-    page.check("the counts are those of the table's records", counted["records"] == source.len());
-    page.check("every answer says how fresh it is", {
+    page.check("the count equals the number of records in the table", counted["records"] == source.len());
+    page.check("every response contains as_of", {
         [&misspelled, &summary, &counted].iter().all(|answer| answer["as_of"].is_string())
     });
     let found = operator.run_task(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;

@@ -15,7 +15,7 @@ pub(super) struct DemoReport {
 impl DemoReport {
     pub(super) fn new() -> Self {
         let mut page = Self::default();
-        page.line("\nMillrace tour: four users, a poison record and two bad days, from the API to the replica and the archive");
+        page.line("\nMillrace tour: users, a poison record, a lost replica and a stale redrive, from API to archive");
         page
     }
 

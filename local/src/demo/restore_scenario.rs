@@ -31,14 +31,14 @@ pub(super) async fn show(
     told: &DemoState,
     duckdb: &DuckDb,
 ) -> Result<(), DemoError> {
-    page.heading("Alan is brought back from the archive, and expires again");
+    page.heading("Alan is restored from the archive and expires again");
     let Some(maintenance) = stack.maintenance() else {
         page.check("the template has the maintenance function", false);
         return Ok(());
     };
     let merged = ordered(page, &maintenance, json!({"task": "compact", "to": TO})).await?;
     let audited = ordered(page, &maintenance, json!({"task": "audit"})).await?;
-    page.check("the archive is merged, and has a row of all that the replica remembers", {
+    page.check("the archive is compacted and has a row for every TTL tombstone of the replica", {
         merged.get("compact.skipped") == 0 && audited.get("audit.found") > 0 && audited.get("audit.missing") == 0
     });
     let columns = ordered(page, &maintenance, json!({"task": "export-parquet", "to": TO})).await?;
@@ -53,9 +53,9 @@ pub(super) async fn show(
     let source = stores.item(&stores.source, "alan", timestamp).await?;
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
     for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
-        page.show(table, &item.as_ref().map_or_else(|| "nothing".to_owned(), in_words));
+        page.show(table, &item.as_ref().map_or_else(|| "no item".to_owned(), in_words));
     }
-    page.check("he is back, and his replica lives above its tombstone", {
+    page.check("the item is restored, and the replica's item has replaced the tombstone", {
         restored.get("restore.restored") == 1 && source.is_some() && replica.as_ref().map(without_revision) == source
     });
 
@@ -69,7 +69,7 @@ pub(super) async fn show(
         page.show("archive", key);
     }
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
-    page.check("his second removal is a second row of the archive", {
+    page.check("the second expiry adds a second row to the archive", {
         rows.len() == 2 && has(replica.as_ref(), "_deleted_by_ttl")
     });
     Ok(())
@@ -106,7 +106,7 @@ async fn queried(page: &mut DemoReport, stores: &StoreInspector, duckdb: &DuckDb
     for answer in [&said, &counted] {
         page.show("DuckDB", answer.as_ref().unwrap_or_else(|wrong| wrong));
     }
-    page.check("DuckDB finds his row in the archive's Parquet files, and counts as many rows", {
+    page.check("DuckDB finds the row in the archive's Parquet files and counts the same number of rows", {
         let said = said.map(|line| line.to_lowercase());
         said.as_deref() == Ok("alan\talan turing\talan@example.com\ttrue") && counted == Ok(rows.to_string())
     });

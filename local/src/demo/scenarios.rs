@@ -38,7 +38,7 @@ impl FinalState {
         let source = stores.item(&stores.source, user_id, timestamp).await?;
         let replica = stores.item(&stores.replica, user_id, timestamp).await?;
         for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
-            page.show(table, &item.as_ref().map_or_else(|| "nothing".to_owned(), in_words));
+            page.show(table, &item.as_ref().map_or_else(|| "no item".to_owned(), in_words));
         }
         Ok(Self { source, replica })
     }
@@ -61,8 +61,8 @@ pub(super) async fn scenario_update(
 ) -> Result<(), InspectError> {
     page.heading("Ada is created and renamed");
     let ends = FinalState::show(page, stores, &told.ada, "ada").await?;
-    page.check("the API created and replaced her", statuses(&told.ada) == [201, 200]);
-    page.check("the replica has her, to the attribute, under her new name", {
+    page.check("the API created and replaced the user", statuses(&told.ada) == [201, 200]);
+    page.check("the replica's item equals the source item and has the new name", {
         let name = ends.replica.as_ref().and_then(|item| item.get("name")?.as_s().ok());
         ends.agree() && name.is_some_and(|name| name == "Ada Lovelace")
     });
@@ -76,13 +76,13 @@ pub(super) async fn scenario_patch(
 ) -> Result<(), InspectError> {
     page.heading("Grace is created and patched");
     let ends = FinalState::show(page, stores, &told.grace, "grace").await?;
-    page.check("the API created and patched her", statuses(&told.grace) == [201, 200]);
+    page.check("the API created and patched the user", statuses(&told.grace) == [201, 200]);
     let exact = |item: &DemoItem| in_words(item).contains(EXACT);
     page.check(
-        "a number of 38 digits came back exact",
+        "the API returned a number of 38 digits exactly",
         told.grace.last().is_some_and(|last| last.body.contains(EXACT)),
     );
-    page.check("and reached the replica exact", ends.agree() && ends.replica.as_ref().is_some_and(exact));
+    page.check("the replica stores the number exactly", ends.agree() && ends.replica.as_ref().is_some_and(exact));
     Ok(())
 }
 
@@ -93,13 +93,13 @@ pub(super) async fn scenario_delete(
 ) -> Result<(), InspectError> {
     page.heading("Edsger is created and deleted");
     let ends = FinalState::show(page, stores, &told.edsger, "edsger").await?;
-    page.check("the API deleted him and finds him no more", statuses(&told.edsger) == [201, 204, 404]);
-    page.check("the source has nothing, the replica a tombstone that no late replay passes", {
+    page.check("the API deleted the user and then returned 404", statuses(&told.edsger) == [201, 204, 404]);
+    page.check("the source has no item; the replica has a tombstone that blocks late replays", {
         ends.source.is_none()
             && has(ends.replica.as_ref(), "_tombstone_expires_at")
             && !has(ends.replica.as_ref(), "_deleted_by_ttl")
     });
-    page.check("who was deleted by a user is not archived", rows_of(stores, "edsger").await?.is_empty());
+    page.check("an item that was deleted through the API is not archived", rows_of(stores, "edsger").await?.is_empty());
     Ok(())
 }
 
@@ -115,13 +115,13 @@ pub(super) async fn scenario_expiry(
         page.show("archive", key);
         page.show("  its row", &summarize_row(item));
     }
-    page.check("the API hid him as soon as he had expired", statuses(&told.alan) == [201, 404]);
-    page.check("the source has nothing, the replica a tombstone that says why", {
+    page.check("the API returned 404 as soon as the user had expired", statuses(&told.alan) == [201, 404]);
+    page.check("the source has no item; the replica has a tombstone with the reason", {
         ends.source.is_none()
             && has(ends.replica.as_ref(), "_tombstone_expires_at")
             && has(ends.replica.as_ref(), "_deleted_by_ttl")
     });
-    page.check("the archive has him once, whole", {
+    page.check("the archive contains one complete row of the user", {
         rows.len() == 1 && rows.iter().all(|(_, item)| item.contains("Alan Turing") && item.contains("expires_at"))
     });
     Ok(())
@@ -147,7 +147,7 @@ pub(super) async fn poison(
     stores: &StoreInspector,
     told: &DemoState,
 ) -> Result<(), InspectError> {
-    page.heading("Mallory is poison: written past the API with an attribute that replication reserves");
+    page.heading("Mallory is a poison record, written to the table with an attribute that replication reserves");
     let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
     let ends = FinalState::of(page, stores, "mallory", timestamp).await?;
     let quarantined = stores.quarantined().await?;
@@ -155,8 +155,8 @@ pub(super) async fn poison(
         page.show("quarantine", &object.key);
         page.show("  its reason", object.body["reason"].as_str().unwrap_or_default());
     }
-    page.check("the replica does not have it", ends.source.is_some() && ends.replica.is_none());
-    page.check("the record is in quarantine for each replica, whole and with the reason, and nothing else is", {
+    page.check("the replica does not have the item", ends.source.is_some() && ends.replica.is_none());
+    page.check("the quarantine contains the complete record and the reason for each replica, and nothing else", {
         let about_rev = |body: &Value| body["reason"].as_str().is_some_and(|reason| reason.contains("_rev"));
         let of_mallory = |body: &Value| body["record"]["dynamodb"]["Keys"]["user_id"]["S"] == "mallory";
         quarantined.len() == stores.replicas
@@ -170,7 +170,7 @@ pub(super) async fn scenario_stats(
     browser: &ApiClient,
     told: &DemoState,
 ) -> Result<(), DemoError> {
-    page.heading("The figures");
+    page.heading("Metrics");
     let metrics = browser.send("GET", "/metrics", "text/plain", "").await?;
     let applied = metric::APPLIED_CHANGES.name();
     for name in [applied, metric::TOMBSTONES.name(), metric::QUARANTINED.name(), metric::ARCHIVED_ROWS.name()] {
@@ -178,8 +178,8 @@ pub(super) async fn scenario_stats(
             page.show("GET /metrics", line);
         }
     }
-    page.show("first write", &format!("in the replica {} ms after the API's answer", told.replicated_ms));
-    page.show("the whole story", &format!("{:.1} s", told.started.elapsed().as_secs_f64()));
-    page.check("what was done is counted", metrics.status == 200 && metrics.body.contains(applied));
+    page.show("first write", &format!("in the replica {} ms after the API's response", told.replicated_ms));
+    page.show("total time", &format!("{:.1} s", told.started.elapsed().as_secs_f64()));
+    page.check("the metrics count the applied changes", metrics.status == 200 && metrics.body.contains(applied));
     Ok(())
 }

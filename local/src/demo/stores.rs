@@ -22,7 +22,7 @@ const REPLICATED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A table, bucket or stream that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{place} cannot be looked at: {reason}")]
+#[error("cannot read {place}: {reason}")]
 pub struct InspectError {
     place: String,
     reason: String,
@@ -148,7 +148,7 @@ impl StoreInspector {
         let place = format!("the stream of {}", self.source);
         let failed = |reason: String| InspectError::new(&place, reason);
         let stream = described.table.and_then(|table| table.latest_stream_arn);
-        let stream = stream.ok_or_else(|| failed("there is none".to_owned()))?;
+        let stream = stream.ok_or_else(|| failed("the table has no stream".to_owned()))?;
         let mut reader = reader::ShardReader::new(self.streams.clone(), stream.clone(), false);
         for (shard, _) in reader.shards().await.map_err(failed)? {
             let page = reader.page(&shard, None).await.map_err(failed)?;
@@ -227,6 +227,6 @@ fn variable(template: &SamTemplate, function: &str, name: &str) -> Result<String
     let value = function_of.and_then(|function| function.environment.get(name).cloned());
     value.ok_or_else(|| InspectError {
         place: function.to_owned(),
-        reason: format!("its function has no variable {name} in the template"),
+        reason: format!("the function has no variable {name} in the template"),
     })
 }

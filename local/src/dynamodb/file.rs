@@ -73,7 +73,7 @@ pub(super) fn open(folder: &Path) -> Result<(Database, Storage, File), DynamoDbE
     if holds_bytes(&path)? {
         inspect(&path).map_err(unusable)?;
     }
-    let database = Database::new(name).map_err(|error| unusable(format!("refused by the engine: {error}")))?;
+    let database = Database::new(name).map_err(|error| unusable(format!("rejected by the engine: {error}")))?;
     // This is the engine's name for `synchronous = NORMAL`; its default waits for the disk on every write. Since the
     // engine uses a write-ahead log, a power failure may then lose the last writes, but never corrupts the file.
     database.disable_bulk_loading()?;
@@ -96,7 +96,7 @@ fn holds_bytes(path: &Path) -> Result<bool, DynamoDbEngineError> {
 fn inspect(path: &Path) -> Result<(), String> {
     let foreign = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => "not a database".to_owned(),
-        _ => format!("damaged: {error}"),
+        _ => format!("corrupt: {error}"),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(foreign)?;
@@ -107,7 +107,7 @@ fn inspect(path: &Path) -> Result<(), String> {
         return Err("another program's database".to_owned());
     }
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(foreign)?;
-    if verdict == "ok" { Ok(()) } else { Err(format!("damaged: {}", verdict.replace('\n', " "))) }
+    if verdict == "ok" { Ok(()) } else { Err(format!("corrupt: {}", verdict.replace('\n', " "))) }
 }
 
 #[cfg(test)]
@@ -128,7 +128,7 @@ mod tests {
         let mut scribbled = whole.clone();
         scribbled[5000..9000].fill(0xA5);
         for (damaged, says) in
-            [(b"{\"Users\": []}".repeat(400), "not a database"), (cut, "damaged"), (scribbled, "damaged")]
+            [(b"{\"Users\": []}".repeat(400), "not a database"), (cut, "corrupt"), (scribbled, "corrupt")]
         {
             std::fs::write(&path, &damaged).unwrap();
             let reason = reason(folder.path());

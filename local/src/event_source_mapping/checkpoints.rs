@@ -64,7 +64,7 @@ impl CheckpointFile {
             Err(error) => return Err(self.fault(format_args!("cannot be read ({error})"))),
         };
         let content: CheckpointContent =
-            serde_json::from_str(&text).map_err(|error| self.fault(format_args!("is damaged ({error})")))?;
+            serde_json::from_str(&text).map_err(|error| self.fault(format_args!("is corrupt ({error})")))?;
         if content.stream != stream {
             return Ok(BTreeMap::new());
         }
@@ -78,7 +78,7 @@ impl CheckpointFile {
             .into_iter()
             .map(checkpoint)
             .collect::<Result<_, shared::revision::RevisionError>>()
-            .map_err(|error| self.fault(format_args!("is damaged ({error})")))
+            .map_err(|error| self.fault(format_args!("is corrupt ({error})")))
     }
 
     /// Replaces the checkpoints. The new content is written completely to another file, which then replaces the old

@@ -108,7 +108,7 @@ impl MappingDriver {
             }
         };
         if tokio::time::timeout(STOP_WITHIN, finish).await.is_err() {
-            tracing::warn!(mapping = self.mapping.name, "stopped with invocations in flight: their records come again");
+            tracing::warn!(mapping = self.mapping.name, "stopped with invocations in flight, to be redelivered");
         }
         self.save();
     }
@@ -131,7 +131,7 @@ impl MappingDriver {
             Ok(TaskResult::Answered(ticket, answer)) => drop(self.machine.answer(ticket, answer.as_ref(), now)),
             Ok(TaskResult::Recorded(ticket, done)) => drop(self.machine.discard_completed(ticket, done, now)),
             // Panics are caught inside the task, and no code aborts it.
-            Err(error) => tracing::error!(mapping = self.mapping.name, %error, "an invocation's task was lost"),
+            Err(error) => tracing::error!(mapping = self.mapping.name, %error, "the task of an invocation failed"),
         }
     }
 
@@ -177,7 +177,7 @@ impl MappingDriver {
     }
 
     fn back_off(&mut self, error: &str) {
-        tracing::warn!(mapping = self.mapping.name, error, "stream not read, trying again");
+        tracing::warn!(mapping = self.mapping.name, error, "cannot read the stream, retrying");
         self.poll_at = Instant::now() + AFTER_FAULT;
     }
 
@@ -220,7 +220,7 @@ impl MappingDriver {
         }
         match file.save(&self.mapping.stream_arn, &now) {
             Ok(()) => self.saved = now,
-            Err(error) => tracing::warn!(mapping = self.mapping.name, %error, "records may come again after a restart"),
+            Err(error) => tracing::warn!(mapping = self.mapping.name, %error, "a restart may redeliver records"),
         }
     }
 
@@ -273,7 +273,7 @@ async fn deliver(
         Ok(Ok(Ok(body))) => return Some(FunctionResponse::read(&body)),
         Ok(Ok(Err(error))) => error.to_string(),
         Ok(Err(_)) => "the function panicked".to_owned(),
-        Err(_) => format!("no answer within {} s", mapping.timeout.as_secs()),
+        Err(_) => format!("no response within {} s", mapping.timeout.as_secs()),
     };
     tracing::warn!(
         function = mapping.function,
@@ -318,10 +318,10 @@ async fn discard(mapping: &MappingConfig, step: &MappingAction<RecordJson>, even
     let put = given_up.put(destination, now, request_id(now)).await;
     match &put {
         Ok(key) => {
-            tracing::warn!(function = mapping.function, batch.records = step.records.len(), key, "batch given up");
+            tracing::warn!(function = mapping.function, batch.records = step.records.len(), key, "batch discarded");
         }
         Err(error) => {
-            tracing::warn!(bucket = destination.bucket, error, "given-up batch not written, trying again");
+            tracing::warn!(bucket = destination.bucket, error, "cannot write the discarded batch, retrying");
         }
     }
     put.is_ok()

@@ -80,7 +80,7 @@ impl ServedFunction {
         let url = format!("{}/2015-03-31/functions/{name}/invocations", base.trim_end_matches('/'));
         let address: http::Uri = url.parse().map_err(|error| InvokeError(format!("{url}: {error}")))?;
         if address.scheme() != Some(&http::uri::Scheme::HTTP) || address.host().is_none() {
-            return Err(InvokeError(format!("{base} is no http:// URL")));
+            return Err(InvokeError(format!("{base} is not an http:// URL")));
         }
         Ok(Self { client: Client::builder(TokioExecutor::new()).build_http(), address })
     }

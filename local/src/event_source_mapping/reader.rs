@@ -79,7 +79,7 @@ impl ShardReader {
                 let answer = request.clone().shard_iterator_type(kind).sequence_number(after.to_string()).send().await;
                 match answer {
                     Err(error) if error.as_service_error().is_some_and(is_trimmed) => {
-                        tracing::warn!(stream.shard = %shard, stream.position = %after, "records were trimmed unread");
+                        tracing::warn!(stream.shard = %shard, stream.position = %after, "unread records were trimmed");
                         request.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await
                     }
                     answer => answer,
@@ -87,7 +87,7 @@ impl ShardReader {
             }
         };
         let answer = answer.map_err(|error| in_words(&error))?;
-        answer.shard_iterator.ok_or_else(|| "the stream gave no shard iterator".to_owned())
+        answer.shard_iterator.ok_or_else(|| "the stream returned no shard iterator".to_owned())
     }
 }
 

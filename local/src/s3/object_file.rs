@@ -166,7 +166,7 @@ impl ObjectFiles {
     /// Returns the folder of an existing bucket.
     pub(super) fn bucket(&self, name: &str) -> S3Result<PathBuf> {
         let path = self.root.join(name);
-        if path.is_dir() { Ok(path) } else { Err(s3_error!(NoSuchBucket, "there is no bucket {name}")) }
+        if path.is_dir() { Ok(path) } else { Err(s3_error!(NoSuchBucket, "bucket {name} does not exist")) }
     }
 
     pub(super) fn create_bucket(&self, name: &str) -> S3Result<()> {
@@ -182,7 +182,7 @@ impl ObjectFiles {
         let bucket = self.bucket(name)?;
         let _changing = self.changing.lock().await;
         if holds_a_file(&bucket).map_err(S3Error::internal_error)? {
-            return Err(s3_error!(BucketNotEmpty, "bucket {name} holds objects: delete them first"));
+            return Err(s3_error!(BucketNotEmpty, "bucket {name} contains objects: delete them first"));
         }
         remove(&self.root.join(ATTRIBUTES).join(name), |path| std::fs::remove_dir_all(path))?;
         remove(&bucket, |path| std::fs::remove_dir_all(path))
@@ -349,7 +349,7 @@ impl ObjectFiles {
     /// Returns a pending upload of this key.
     pub(super) fn upload(&self, id: &str, (bucket, key): (&str, &str)) -> S3Result<PendingUpload> {
         let gone =
-            || s3_error!(NoSuchUpload, "there is no upload {id} of this key: it was completed, aborted or never begun");
+            || s3_error!(NoSuchUpload, "upload {id} of this key does not exist: completed, aborted or never started");
         let is_id = id.len() == UPLOAD_ID_CHARS && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let json = is_id.then(|| std::fs::read(self.root.join(UPLOADS).join(id).join("upload.json")).ok()).flatten();
         let upload = json.and_then(|json| serde_json::from_slice::<PendingUpload>(&json).ok()).ok_or_else(gone)?;
@@ -442,7 +442,7 @@ impl ExpectedBody {
         if let Some(length) = self.length
             && u64::try_from(length) != Ok(size)
         {
-            return Err(s3_error!(IncompleteBody, "the body has {size} bytes, its length is given as {length}"));
+            return Err(s3_error!(IncompleteBody, "the body has {size} bytes, its declared length is {length}"));
         }
         if let Some(given) = &self.md5 {
             let digest = BASE64_STANDARD.decode(given).ok().filter(|digest| digest.len() == md5.len());
@@ -450,13 +450,13 @@ impl ExpectedBody {
                 digest.ok_or_else(|| s3_error!(InvalidDigest, "Content-MD5 {given:?} is not an MD5 in base64"))?;
             if digest != md5 {
                 let own = BASE64_STANDARD.encode(md5);
-                return Err(s3_error!(BadDigest, "Content-MD5 is given as {given}, the body's is {own}"));
+                return Err(s3_error!(BadDigest, "Content-MD5 is {given}, the body's is {own}"));
             }
         }
         if let (Some(given), Some(sha256)) = (&self.sha256, sha256)
             && !given.eq_ignore_ascii_case(&hex(sha256))
         {
-            let reason = format!("x-amz-content-sha256 is given as {given}, the body's is {}", hex(sha256));
+            let reason = format!("x-amz-content-sha256 is {given}, the body's is {}", hex(sha256));
             let mut error = S3Error::with_message(S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into()), reason);
             error.set_status_code(http::StatusCode::BAD_REQUEST);
             return Err(error);
@@ -471,7 +471,7 @@ impl ExpectedBody {
         ] {
             if given.is_some() && given != own {
                 let (given, own) = (given.as_deref().unwrap_or_default(), own.as_deref().unwrap_or_default());
-                return Err(s3_error!(BadDigest, "checksum {name} is given as {given}, the body's is {own}"));
+                return Err(s3_error!(BadDigest, "checksum {name} is {given}, the body's is {own}"));
             }
         }
         Ok(())

@@ -76,7 +76,7 @@ impl ObjectStore {
 
     async fn source(&self, source: &CopySource, condition: ReadCondition) -> S3Result<StoredObject> {
         let CopySource::Bucket { bucket, key, .. } = source else {
-            return Err(s3_error!(NotImplemented, "a copy's source must be a bucket and a key"));
+            return Err(s3_error!(NotImplemented, "unsupported copy source: expected a bucket and a key"));
         };
         let found = self.files.find(bucket, key).await?;
         condition.check_source(&found.attributes.etag, found.modified)?;
@@ -143,7 +143,7 @@ impl S3 for ObjectStore {
         req: S3Request<GetBucketEncryptionInput>,
     ) -> S3Result<S3Response<GetBucketEncryptionOutput>> {
         self.files.bucket(&req.input.bucket)?;
-        Err(s3_error!(ServerSideEncryptionConfigurationNotFoundError, "objects on this machine are not encrypted"))
+        Err(s3_error!(ServerSideEncryptionConfigurationNotFoundError, "local buckets are not encrypted"))
     }
 
     async fn list_objects(&self, req: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
@@ -593,7 +593,7 @@ impl S3 for ObjectStore {
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
         let input = req.input;
         if input.delimiter.is_some() {
-            return Err(s3_error!(NotImplemented, "uploads are listed without a delimiter"));
+            return Err(s3_error!(NotImplemented, "uploads cannot be listed with a delimiter"));
         }
         let spell = spelling(input.encoding_type.as_ref())?;
         let max_uploads = page_size(input.max_uploads, "max-uploads")?;
@@ -636,12 +636,12 @@ impl S3 for ObjectStore {
 /// Returns the stored parts that a request completes an upload with.
 fn complete(named: &[CompletedPart], there: &[StoredPart]) -> S3Result<Vec<StoredPart>> {
     if named.is_empty() {
-        return Err(s3_error!(MalformedXML, "an upload is completed with one part at least"));
+        return Err(s3_error!(MalformedXML, "an upload needs at least one part"));
     }
     let numbers: Vec<i32> = named.iter().map(|part| part.part_number.unwrap_or_default()).collect();
     if let Some((before, number)) = numbers.iter().zip(numbers.iter().skip(1)).find(|(before, number)| before >= number)
     {
-        return Err(s3_error!(InvalidPartOrder, "part {number} is named after part {before}"));
+        return Err(s3_error!(InvalidPartOrder, "part {number} is listed after part {before}"));
     }
     let mut parts = Vec::with_capacity(named.len());
     for (at, (named_part, number)) in named.iter().zip(numbers).enumerate() {
@@ -649,7 +649,7 @@ fn complete(named: &[CompletedPart], there: &[StoredPart]) -> S3Result<Vec<Store
         let part = part.filter(|part| named_part.e_tag.as_ref().is_none_or(|etag| *etag.value() == part.etag()));
         let part = part.ok_or_else(|| s3_error!(InvalidPart, "part {number} was not uploaded, or has another ETag"))?;
         if at + 1 < named.len() && part.size < PART_BYTES {
-            return Err(s3_error!(EntityTooSmall, "part {number} has less than {PART_BYTES} bytes"));
+            return Err(s3_error!(EntityTooSmall, "part {number} has fewer than {PART_BYTES} bytes"));
         }
         parts.push(part.clone());
     }
@@ -695,7 +695,7 @@ fn prefixes(prefixes: Vec<String>, spell: fn(String) -> String) -> Vec<CommonPre
 fn opened(token: &str) -> S3Result<String> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).ok();
     let key = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    key.ok_or_else(|| s3_error!(InvalidArgument, "the continuation token is not one of this bucket's lists"))
+    key.ok_or_else(|| s3_error!(InvalidArgument, "the continuation token is not from a list of this bucket"))
 }
 
 fn page_size(asked: Option<i32>, name: &str) -> S3Result<i32> {
@@ -715,7 +715,7 @@ fn part_number(number: i32) -> S3Result<()> {
 fn storage_class(class: Option<&StorageClass>) -> S3Result<()> {
     match class.map(StorageClass::as_str) {
         None | Some(StorageClass::STANDARD | StorageClass::REDUCED_REDUNDANCY) => Ok(()),
-        Some(other) => Err(s3_error!(InvalidStorageClass, "storage class {other:?}: this machine has STANDARD")),
+        Some(other) => Err(s3_error!(InvalidStorageClass, "unsupported storage class {other:?}: expected STANDARD")),
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn strip_signature(request: Request<Incoming>) -> S3Result<Http
     if let Some(trailer) = parts.headers.remove("x-amz-trailer")
         && !trailer.to_str().is_ok_and(|name| parts.headers.contains_key(name.trim()))
     {
-        return Err(s3_error!(InvalidRequest, "x-amz-trailer announces {trailer:?}, which the body does not end with"));
+        return Err(s3_error!(InvalidRequest, "x-amz-trailer announces {trailer:?}, but the body lacks this trailer"));
     }
     parts.headers.remove(TRANSFER_ENCODING);
     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(joined.len()));

@@ -113,7 +113,7 @@ impl FunctionWiring<'_> {
         function: &FunctionResource,
     ) -> Result<maintenance::config::MaintenanceConfig, StartError> {
         if !function.mappings.is_empty() {
-            return Err(self.unrunnable(format!("{} is invoked by nobody but its operators", function.logical_id)));
+            return Err(self.unrunnable(format!("{} must not have stream events", function.logical_id)));
         }
         maintenance::config::MaintenanceConfig::parse(&environment(function)).map_err(misconfigured(function))
     }
@@ -143,7 +143,7 @@ impl FunctionWiring<'_> {
                 Ok(Arc::new(archiver::connect(&config, clients::s3(self.s3))))
             }
             name => Err(self.unrunnable(format!(
-                "{} is built from {name}, which local does not know: connect it in local/src/stack.rs",
+                "{} is built from the unknown binary {name}: connect it in local/src/stack.rs",
                 function.logical_id
             ))),
         }

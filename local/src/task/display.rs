@@ -39,9 +39,9 @@ impl ProgressDisplay {
 
     pub(super) fn tell(&self, answer: &TaskResponse) {
         if self.bar.is_hidden() {
-            let state = if answer.done { "done" } else { "goes on" };
+            let state = if answer.done { "done" } else { "continues" };
             let progress = answer.progress.to_string();
-            let counts = if progress.is_empty() { "nothing found" } else { &progress };
+            let counts = if progress.is_empty() { "no counts" } else { &progress };
             eprintln!("segment {} of {} {state}: {counts}", answer.segment, answer.segments);
             return;
         }

@@ -31,12 +31,12 @@ pub(super) enum NodeValue {
 pub(super) fn document(text: &str) -> Result<TemplateNode, PropertyError> {
     let documents = MarkedYaml::load_from_str(text).map_err(|error| PropertyError {
         line: error.marker().line(),
-        problem: format!("not yaml: {}", error.info()),
+        problem: format!("invalid YAML: {}", error.info()),
     })?;
     match documents.as_slice() {
         [document] => convert(document),
         documents => {
-            let problem = format!("{} yaml documents: a template is one", documents.len());
+            let problem = format!("{} YAML documents: expected one", documents.len());
             Err(PropertyError { line: documents.get(1).map_or(1, line), problem })
         }
     }
@@ -62,14 +62,11 @@ fn convert(yaml: &MarkedYaml<'_>) -> Result<TemplateNode, PropertyError> {
         YamlData::Tagged(tag, _) => {
             return Err(PropertyError {
                 line,
-                problem: format!("yaml tag {}{}: not CloudFormation's", tag.handle, tag.suffix),
+                problem: format!("YAML tag {}{} is not a CloudFormation tag", tag.handle, tag.suffix),
             });
         }
         YamlData::Alias(_) | YamlData::BadValue => {
-            return Err(PropertyError {
-                line,
-                problem: "a value that cannot be read: write it out in plain yaml".to_owned(),
-            });
+            return Err(PropertyError { line, problem: "unsupported YAML value: write it as plain YAML".to_owned() });
         }
     };
     Ok(TemplateNode { line, value })
@@ -88,7 +85,7 @@ fn scalar_value(scalar: &Scalar<'_>) -> NodeValue {
 fn name(key: &MarkedYaml<'_>) -> Result<String, PropertyError> {
     match convert(key)?.value {
         NodeValue::Text(name) => Ok(name),
-        _ => Err(PropertyError { line: line(key), problem: "a key that is not text".to_owned() }),
+        _ => Err(PropertyError { line: line(key), problem: "the mapping key is not a string".to_owned() }),
     }
 }
 

@@ -37,9 +37,7 @@ impl<'a> ResolveScope<'a> {
         };
         let parameters = section("Parameters");
         if let Some(chosen) = choices.parameters.keys().find(|chosen| !parameters.contains_key(chosen.as_str())) {
-            return Err(
-                template.fault(format!("Parameters.{chosen}: wants to be there, for an option chooses its value"))
-            );
+            return Err(template.fault(format!("Parameters.{chosen}: missing, although an option sets its value")));
         }
         Ok(Self { choices, parameters, conditions: section("Conditions"), resources: section("Resources") })
     }
@@ -88,7 +86,7 @@ impl<'a> ResolveScope<'a> {
             ("Sub", NodeValue::Text(pattern)) => text(self.substitute(pattern, &[], argument, path)?),
             ("Sub", NodeValue::List(items)) if items.len() == 2 => match items[0].text() {
                 Some(pattern) => text(self.substitute(pattern, items[1].entries(), argument, path)?),
-                None => Err(shape(argument, path, "Sub", "a text, or a text and a mapping")),
+                None => Err(shape(argument, path, "Sub", "a string, or a string and a mapping")),
             },
             ("Join", NodeValue::List(items)) if items.len() == 2 => {
                 let wanted = || shape(argument, path, "Join", "a separator and a list");
@@ -126,8 +124,7 @@ impl<'a> ResolveScope<'a> {
         }
         if let Some(parameter) = self.parameters.get(name) {
             let default = parameter.get("Default").and_then(TemplateNode::text);
-            let missing =
-                || at.fault(format!("{path}: parameter {name} has no default: give it one, local asks nobody"));
+            let missing = || at.fault(format!("{path}: parameter {name} has no default: local requires one"));
             return default.map(str::to_owned).ok_or_else(missing);
         }
         match self.kind(name, at, path)? {
@@ -160,22 +157,23 @@ impl<'a> ResolveScope<'a> {
             ("AWS::S3::Bucket", "Arn") => Ok(NodeValue::Text(format!("arn:aws:s3:::{}", names::bucket(name)))),
             ("AWS::CloudFormation::Stack", output) => {
                 let known = self.choices.outputs.get(&format!("{name}.{output}")).cloned();
-                let unknown = || at.fault(format!("{path}: local has nothing in place of {name}.{output}"));
+                let unknown = || at.fault(format!("{path}: local does not provide {name}.{output}"));
                 known.map(NodeValue::Text).ok_or_else(unknown)
             }
-            (kind, _) => Err(at
-                .fault(format!("{path}: local knows no {attribute} of {name}, which is {kind}: use Arn or StreamArn"))),
+            (kind, _) => Err(
+                at.fault(format!("{path}: unsupported attribute {attribute} of {name} ({kind}): use Arn or StreamArn"))
+            ),
         }
     }
 
     fn kind(&self, name: &str, at: &TemplateNode, path: &str) -> Result<(&'a str, &'a TemplateNode), PropertyError> {
-        let unknown = || at.fault(format!("{path}: {name} is no parameter and no resource of this template"));
+        let unknown = || at.fault(format!("{path}: {name} is not a parameter or resource of this template"));
         let resource = self.resources.get(name).ok_or_else(unknown)?;
         let kind = resource.get("Type").and_then(TemplateNode::text).ok_or_else(unknown)?;
         if self.is_made(resource)? {
             Ok((kind, resource))
         } else {
-            Err(at.fault(format!("{path}: {name} is not made, since its condition does not hold")))
+            Err(at.fault(format!("{path}: {name} is not created: its condition is false")))
         }
     }
 
@@ -191,7 +189,7 @@ impl<'a> ResolveScope<'a> {
         while let Some(start) = rest.find("${") {
             text.push_str(&rest[..start]);
             let inner = &rest[start + 2..];
-            let open = || at.fault(format!("{path}: a ${{ without its }} in {pattern:?}"));
+            let open = || at.fault(format!("{path}: unclosed ${{ in {pattern:?}"));
             let end = inner.find('}').ok_or_else(open)?;
             let (name, after) = (inner[..end].trim(), &inner[end + 1..]);
             if let Some(literal) = name.strip_prefix('!') {
@@ -216,7 +214,7 @@ impl<'a> ResolveScope<'a> {
     ) -> Result<String, PropertyError> {
         let plain = |value: &NodeValue| match value {
             NodeValue::Text(text) => Ok(text.clone()),
-            _ => Err(at.fault(format!("{path}: ${{{name}}} is not text here"))),
+            _ => Err(at.fault(format!("{path}: ${{{name}}} is not a string here"))),
         };
         if let Some((_, node)) = own.iter().find(|(key, _)| key == name) {
             return self.resolve(node, path)?.map_or_else(|| Ok(String::new()), |node| plain(&node.value));
@@ -229,7 +227,7 @@ impl<'a> ResolveScope<'a> {
 
     fn condition(&self, node: &TemplateNode, depth: usize) -> Result<bool, PropertyError> {
         if depth > DEEPEST_CONDITION {
-            return Err(node.fault("Conditions: a condition that depends on itself"));
+            return Err(node.fault("Conditions: a condition depends on itself"));
         }
         let many = |argument: &TemplateNode, function: &str| match &argument.value {
             NodeValue::List(items) if !items.is_empty() => {
@@ -244,7 +242,7 @@ impl<'a> ResolveScope<'a> {
             }
             NodeValue::Map(entries) => match entries.as_slice() {
                 [(key, name)] if key == "Condition" => self.condition(name, depth + 1),
-                _ => Err(node.fault("Conditions: a mapping that is no condition")),
+                _ => Err(node.fault("Conditions: expected a condition, found a mapping")),
             },
             NodeValue::Call(function, argument) => match (function.as_str(), &argument.value) {
                 ("Condition", _) => self.condition(argument, depth + 1),
@@ -260,7 +258,7 @@ impl<'a> ResolveScope<'a> {
                 ("And", _) => Ok(many(argument, "And")?.into_iter().all(|holds| holds)),
                 ("Or", _) => Ok(many(argument, "Or")?.into_iter().any(|holds| holds)),
                 _ => Err(node.fault(format!(
-                    "Conditions: local does not decide {function}: use Equals, Not, And, Or or Condition"
+                    "Conditions: local does not evaluate {function}: use Equals, Not, And, Or or Condition"
                 ))),
             },
             _ => Err(node.fault("Conditions: not a condition")),
@@ -272,7 +270,7 @@ impl<'a> ResolveScope<'a> {
 fn binary(name: &str, resource: &TemplateNode, at: &TemplateNode, path: &str) -> Result<String, PropertyError> {
     let binary = resource.get("Metadata").and_then(|metadata| metadata.get("BuildProperties"));
     let binary = binary.and_then(|properties| properties.get("Binary")).and_then(TemplateNode::text);
-    binary.map(str::to_owned).ok_or_else(|| at.fault(format!("{path}: function {name} names no Binary")))
+    binary.map(str::to_owned).ok_or_else(|| at.fault(format!("{path}: function {name} has no Binary")))
 }
 
 /// Parses the argument of `GetAtt`, `A.B` or `[A, B]`.
@@ -290,5 +288,5 @@ fn attribute(argument: &TemplateNode, path: &str) -> Result<(String, String), Pr
 }
 
 fn shape(argument: &TemplateNode, path: &str, function: &str, wanted: &str) -> PropertyError {
-    argument.fault(format!("{path}: {function} takes {wanted}"))
+    argument.fault(format!("{path}: {function} expects {wanted}"))
 }

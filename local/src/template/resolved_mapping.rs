@@ -35,7 +35,7 @@ impl ResolvedMapping {
         let mapping = match &node.value {
             NodeValue::Map(entries) => entries.as_slice(),
             NodeValue::Null => &[],
-            _ => return Err(place.fault("wants a mapping")),
+            _ => return Err(place.fault("expected a mapping")),
         };
         for (name, entry) in mapping {
             if read.contains(&name.as_str()) {
@@ -44,7 +44,7 @@ impl ResolvedMapping {
                 }
             } else if !passed.contains(&name.as_str()) {
                 let known = read.join(", ");
-                return Err(entry.fault(format!("{path}.{name}: local does not do this; it knows {known}")));
+                return Err(entry.fault(format!("{path}.{name}: not supported by local: expected one of {known}")));
             }
         }
         Ok(Self { node: TemplateNode { line: node.line, value: NodeValue::Map(entries) }, ..place })
@@ -67,10 +67,10 @@ impl ResolvedMapping {
         let place = Self { node, path };
         match &place.node.value {
             NodeValue::Map(entries) => match entries.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-                Some((name, _)) => Err(place.wants(name, &format!("to be one of {}", known.join(", ")))),
+                Some((name, _)) => Err(place.wants(name, &format!("one of {}", known.join(", ")))),
                 None => Ok(place),
             },
-            _ => Err(place.fault("wants a mapping")),
+            _ => Err(place.fault("expected a mapping")),
         }
     }
 
@@ -79,16 +79,16 @@ impl ResolvedMapping {
         let Some(list) = self.node.get(name) else { return Ok(Vec::new()) };
         let NodeValue::List(items) = &list.value else { return Err(self.wants(name, "a list")) };
         let texts: Option<Vec<String>> = items.iter().map(|item| item.text().map(str::to_owned)).collect();
-        texts.ok_or_else(|| self.wants(name, "a list of texts"))
+        texts.ok_or_else(|| self.wants(name, "a list of strings"))
     }
 
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, PropertyError> {
         let Some(node) = self.node.get(name) else { return Ok(None) };
-        node.text().map(|text| Some(text.to_owned())).ok_or_else(|| self.wants(name, "a text"))
+        node.text().map(|text| Some(text.to_owned())).ok_or_else(|| self.wants(name, "a string"))
     }
 
     pub(super) fn required(&self, name: &str) -> Result<String, PropertyError> {
-        self.text(name)?.ok_or_else(|| self.wants(name, "to be set"))
+        self.text(name)?.ok_or_else(|| self.wants(name, "a value"))
     }
 
     /// Returns the value of a key, which must be one of `words`.
@@ -126,7 +126,7 @@ impl ResolvedMapping {
     /// Returns the error of a key whose value is absent or invalid.
     pub(super) fn wants(&self, name: &str, what: &str) -> PropertyError {
         let at = self.node.get(name).unwrap_or(&self.node);
-        at.fault(format!("{}: wants {what}", self.path_of(name)))
+        at.fault(format!("{}: expected {what}", self.path_of(name)))
     }
 
     pub(super) fn fault(&self, problem: &str) -> PropertyError {

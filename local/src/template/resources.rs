@@ -14,13 +14,13 @@ use super::{
 
 pub(super) fn read(document: &TemplateNode, choices: &ParameterOverrides) -> Result<SamTemplate, PropertyError> {
     let scope = ResolveScope::of(document, choices)?;
-    let resources = document.get("Resources").ok_or_else(|| document.fault("no Resources: name a SAM template"))?;
+    let resources = document.get("Resources").ok_or_else(|| document.fault("no Resources: expected a SAM template"))?;
     let globals = document.get("Globals").and_then(|globals| globals.get("Function"));
     let mut template =
         SamTemplate { tables: Vec::new(), buckets: Vec::new(), functions: Vec::new(), routes: Vec::new() };
     for (id, resource) in resources.entries() {
         let kind = resource.get("Type").and_then(TemplateNode::text);
-        let kind = kind.ok_or_else(|| resource.fault(format!("Resources.{id}: wants a Type")))?;
+        let kind = kind.ok_or_else(|| resource.fault(format!("Resources.{id}: expected a Type")))?;
         if !scope.is_made(resource)? {
             continue;
         }
@@ -54,7 +54,7 @@ fn check(template: &SamTemplate, resources: &TemplateNode) -> Result<(), Propert
                 let at = resources.get(&function.logical_id).unwrap_or(resources);
                 let (id, table) = (&function.logical_id, &mapping.table);
                 let problem =
-                    format!("Resources.{id}: table {table} has no StreamSpecification, which the mapping reads");
+                    format!("Resources.{id}: table {table} has no StreamSpecification, which the mapping requires");
                 return Err(at.fault(problem));
             }
         }
@@ -79,7 +79,7 @@ const TABLE_PASSED: [&str; 10] = [
 
 fn table(scope: &ResolveScope<'_>, id: &str, resource: &TemplateNode) -> Result<TableResource, PropertyError> {
     let path = format!("Resources.{id}.Properties");
-    let properties = resource.get("Properties").ok_or_else(|| resource.fault(format!("{path}: wants to be set")))?;
+    let properties = resource.get("Properties").ok_or_else(|| resource.fault(format!("{path}: expected a value")))?;
     let place = ResolvedMapping::resolve(scope, Some(properties), &path, &TABLE_READ, &TABLE_PASSED)?;
     let attributes = place.each("AttributeDefinitions", &["AttributeName", "AttributeType"])?;
     let attributes = attributes.iter().map(|attribute| {
@@ -125,7 +125,7 @@ fn keys(place: &ResolvedMapping) -> Result<Vec<KeyDefinition>, PropertyError> {
 
 fn index(index: &ResolvedMapping) -> Result<SecondaryIndex, PropertyError> {
     let projection = index.within("Projection", &["NonKeyAttributes", "ProjectionType"])?;
-    let projection = projection.ok_or_else(|| index.wants("Projection", "to be set"))?;
+    let projection = projection.ok_or_else(|| index.wants("Projection", "a value"))?;
     Ok(SecondaryIndex {
         name: index.required("IndexName")?,
         keys: keys(index)?,
@@ -193,7 +193,7 @@ fn binary(id: &str, resource: &TemplateNode) -> Result<String, PropertyError> {
     let binary = resource.get("Metadata").and_then(|metadata| metadata.get("BuildProperties"));
     let binary = binary.and_then(|properties| properties.get("Binary")).and_then(TemplateNode::text);
     let path = format!("Resources.{id}.Metadata.BuildProperties.Binary");
-    binary.map(str::to_owned).ok_or_else(|| resource.fault(format!("{path}: wants the name of the cargo binary")))
+    binary.map(str::to_owned).ok_or_else(|| resource.fault(format!("{path}: expected the name of the cargo binary")))
 }
 
 fn variables(place: &ResolvedMapping) -> Result<BTreeMap<String, String>, PropertyError> {
@@ -202,7 +202,7 @@ fn variables(place: &ResolvedMapping) -> Result<BTreeMap<String, String>, Proper
     let text = |(name, node): &(String, TemplateNode)| match &node.value {
         NodeValue::Text(text) => Ok((name.clone(), text.clone())),
         NodeValue::Stream(_) => Err(node.fault(format!("{name}: a stream's arn is known only when the engine runs"))),
-        _ => Err(node.fault(format!("{name}: wants a text"))),
+        _ => Err(node.fault(format!("{name}: expected a string"))),
     };
     variables.entries().iter().map(text).collect()
 }
@@ -240,7 +240,7 @@ fn mapping(
     let filters = filters.map(|criteria| criteria.each("Filters", &["Pattern"])).transpose()?.unwrap_or_default();
     let responses = place.texts("FunctionResponseTypes")?;
     if let Some(other) = responses.iter().find(|response| *response != "ReportBatchItemFailures") {
-        return Err(place.wants("FunctionResponseTypes", &format!("ReportBatchItemFailures and not {other}")));
+        return Err(place.wants("FunctionResponseTypes", &format!("ReportBatchItemFailures, found {other}")));
     }
     Ok(Some(MappingResource {
         name: name.to_owned(),

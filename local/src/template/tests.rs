@@ -96,19 +96,19 @@ Conditions:
         "  Role: {{Type: AWS::IAM::Role}}\n  GoneTable: {{Type: AWS::DynamoDB::Table, Condition: Never}}\n{parameters}"
     );
     for (variable, says) in [
-        ("!Ref Nothing", "Nothing is no parameter and no resource"),
+        ("!Ref Nothing", "Nothing is not a parameter or resource"),
         ("!Ref Asked", "parameter Asked has no default"),
         ("!Ref Role", "local has no AWS::IAM::Role"),
-        ("!Ref GoneTable", "GoneTable is not made"),
-        ("!GetAtt FailureBucket.DomainName", "local knows no DomainName of FailureBucket"),
+        ("!Ref GoneTable", "GoneTable is not created"),
+        ("!GetAtt FailureBucket.DomainName", "unsupported attribute DomainName of FailureBucket"),
         ("!GetAtt UsersTable.StreamArn", "known only when the engine runs"),
         ("!ImportValue x", "local does not resolve ImportValue"),
         ("{Fn::FindInMap: [a, b, c]}", "local does not resolve FindInMap"),
-        ("!Sub '${Unclosed'", "without its }"),
+        ("!Sub '${Unclosed'", "unclosed ${"),
         ("!If [Loop, a, b]", "depends on itself"),
         ("!If [Unknown, a, b]", "Unknown is not a condition"),
-        ("!Join [a]", "Join takes"),
-        ("[a, list]", "wants a text"),
+        ("!Join [a]", "Join expects"),
+        ("[a, list]", "expected a string"),
     ] {
         let said = environment(variable, &with_role).unwrap_err();
         assert!(said.contains(says), "{variable}: {said}");
@@ -168,19 +168,19 @@ fn a_mapping_has_lambdas_defaults() {
 #[test]
 fn a_mapping_that_local_cannot_honour_is_refused() {
     for (more, says) in [
-        ("TumblingWindowInSeconds: 30", "TumblingWindowInSeconds: local does not do this"),
-        ("BatchSize: 10001", "BatchSize: wants a number from 1 to 10000"),
-        ("BatchSize: many", "BatchSize: wants a number"),
-        ("BisectBatchOnFunctionError: maybe", "wants true or false"),
-        ("FunctionResponseTypes: [Other]", "wants ReportBatchItemFailures and not Other"),
-        ("DestinationConfig: {OnFailure: {Destination: 'arn:aws:sqs:r:1:q'}}", "wants GetAtt Arn of a bucket"),
-        ("FilterCriteria: {Filters: [{Patern: '{}'}]}", "Patern: wants to be one of Pattern"),
+        ("TumblingWindowInSeconds: 30", "TumblingWindowInSeconds: not supported by local"),
+        ("BatchSize: 10001", "BatchSize: expected a number from 1 to 10000"),
+        ("BatchSize: many", "BatchSize: expected a number"),
+        ("BisectBatchOnFunctionError: maybe", "expected true or false"),
+        ("FunctionResponseTypes: [Other]", "expected ReportBatchItemFailures, found Other"),
+        ("DestinationConfig: {OnFailure: {Destination: 'arn:aws:sqs:r:1:q'}}", "expected GetAtt Arn of a bucket"),
+        ("FilterCriteria: {Filters: [{Patern: '{}'}]}", "Patern: expected one of Pattern"),
     ] {
         let said = refused(&with_function(&format!("{MAPPING}\n      {more}"), ""));
         assert!(said.contains(says), "{more}: {said}");
     }
     let elsewhere = MAPPING.replace("!GetAtt UsersTable.StreamArn", "arn:aws:dynamodb:r:1:table/T/stream/x");
-    assert!(refused(&with_function(&elsewhere, "")).contains("Stream: wants GetAtt StreamArn"));
+    assert!(refused(&with_function(&elsewhere, "")).contains("Stream: expected GetAtt StreamArn"));
     let silent = with_function(MAPPING, "").replace("      StreamSpecification: {StreamViewType: KEYS_ONLY}\n", "");
     assert!(refused(&silent).contains("table Users has no StreamSpecification"));
 }
@@ -189,15 +189,15 @@ fn a_mapping_that_local_cannot_honour_is_refused() {
 fn what_local_does_not_run_is_never_passed_over() {
     let stray = |property: &str| format!("Resources:{TABLE}      {property}\n");
     for (text, says) in [
-        (stray("LocalSecondaryIndexes: []"), "LocalSecondaryIndexes: local does not do this"),
-        (stray("TimeToLiveSpecification: {Enabled: true}"), "AttributeName: wants to be set"),
+        (stray("LocalSecondaryIndexes: []"), "LocalSecondaryIndexes: not supported by local"),
+        (stray("TimeToLiveSpecification: {Enabled: true}"), "AttributeName: expected a value"),
         ("Resources:\n  T: {Type: AWS::DynamoDB::GlobalTable}".to_owned(), "write an AWS::DynamoDB::Table instead"),
-        ("Resources:\n  T: {Type: AWS::DynamoDB::Table}".to_owned(), "Resources.T.Properties: wants to be set"),
-        ("Resources:\n  F: {Type: AWS::Serverless::Function}".to_owned(), "Binary: wants the name"),
+        ("Resources:\n  T: {Type: AWS::DynamoDB::Table}".to_owned(), "Resources.T.Properties: expected a value"),
+        ("Resources:\n  F: {Type: AWS::Serverless::Function}".to_owned(), "Binary: expected the name"),
         (with_function("\nEvents: {S: {Type: Schedule}}", ""), "local runs DynamoDB events, not Schedule"),
         (with_function("\nEvents: {S: {Type: HttpApi}}", ""), "write an AWS::ApiGatewayV2::Route instead of HttpApi"),
         ("Resources:\n  A: {Type: AWS::Serverless::HttpApi}".to_owned(), "write an AWS::ApiGatewayV2::Api instead"),
-        (with_function("\nImageUri: x", ""), "ImageUri: local does not do this"),
+        (with_function("\nImageUri: x", ""), "ImageUri: not supported by local"),
         ("Parameters: {}".to_owned(), "no Resources"),
     ] {
         let said = refused(&text);
@@ -237,16 +237,16 @@ fn a_route_leads_to_the_function_of_its_integration() {
 #[test]
 fn a_route_that_is_open_or_leads_elsewhere_is_refused() {
     for (part, other, says) in [
-        ("      AuthorizationType: AWS_IAM\n", "", "AuthorizationType: wants to be set"),
-        ("AWS_IAM", "NONE", "AuthorizationType: wants one of AWS_IAM, JWT"),
-        ("AWS_IAM", "JWT", "AuthorizerId: wants to be set"),
-        ("GET /users/{user_id}", "GET", "RouteKey: wants a method and a path, or $default"),
-        ("integrations/${Integration}", "${Integration}", "Target: wants integrations/"),
-        ("integrations/${Integration}", "integrations/Elsewhere", "Target: wants integrations/"),
-        ("AWS_PROXY", "HTTP_PROXY", "IntegrationType: wants one of AWS_PROXY"),
-        ("'2.0'", "'1.0'", "PayloadFormatVersion: wants one of 2.0"),
-        ("!GetAtt Fn.Arn", "https://example.com", "IntegrationUri: wants GetAtt Arn of a function"),
-        ("ApiId: x\n", "ApiId: x\n      AuthorizationScopes: [a]\n", "AuthorizationScopes: local does not do this"),
+        ("      AuthorizationType: AWS_IAM\n", "", "AuthorizationType: expected a value"),
+        ("AWS_IAM", "NONE", "AuthorizationType: expected one of AWS_IAM, JWT"),
+        ("AWS_IAM", "JWT", "AuthorizerId: expected a value"),
+        ("GET /users/{user_id}", "GET", "RouteKey: expected a method and a path, or $default"),
+        ("integrations/${Integration}", "${Integration}", "Target: expected integrations/"),
+        ("integrations/${Integration}", "integrations/Elsewhere", "Target: expected integrations/"),
+        ("AWS_PROXY", "HTTP_PROXY", "IntegrationType: expected one of AWS_PROXY"),
+        ("'2.0'", "'1.0'", "PayloadFormatVersion: expected one of 2.0"),
+        ("!GetAtt Fn.Arn", "https://example.com", "IntegrationUri: expected GetAtt Arn of a function"),
+        ("ApiId: x\n", "ApiId: x\n      AuthorizationScopes: [a]\n", "AuthorizationScopes: not supported by local"),
     ] {
         assert!(API.contains(part), "{part}");
         let said = refused(&with_function("", &API.replace(part, other)));
@@ -277,7 +277,7 @@ Conditions:
     let on = TierUrls { postgres: Some("postgres://here".to_owned()), ..TierUrls::default() };
     assert_eq!(of(&on).as_deref(), Some("postgres://here"));
     let other = text.replace("WriterUrl", "Endpoint");
-    assert!(read(&other, &on).unwrap_err().problem.contains("nothing in place of RelationalStack.Outputs.Endpoint"));
+    assert!(read(&other, &on).unwrap_err().problem.contains("does not provide RelationalStack.Outputs.Endpoint"));
     let said = read(&with_function("\nTimeout: 3", ""), &on).unwrap_err().problem;
     assert!(said.contains("Parameters.RelationalTier"), "{said}");
 }
