@@ -95,6 +95,6 @@ pub fn require_owner(parts: &Parts, id: &UserId) -> Result<(), Problem> {
 }
 
 fn caller(parts: &Parts) -> Result<&Caller, Problem> {
-    let missing = || Problem::Internal { cause: "a request came past the door".into() };
+    let missing = || Problem::Internal { cause: "the request has no authenticated caller".into() };
     parts.extensions.get::<Caller>().ok_or_else(missing)
 }

@@ -61,7 +61,7 @@ impl<S: Send + Sync> FromRequestParts<S> for UserKeyPath {
 async fn params<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<RawPathParams, Problem> {
     RawPathParams::from_request_parts(parts, state)
         .await
-        .map_err(|_| Problem::parameter("user_id", &"the path is no percent-encoded UTF-8"))
+        .map_err(|_| Problem::parameter("user_id", &"the path is not percent-encoded UTF-8"))
 }
 
 fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {

@@ -16,10 +16,10 @@ pub fn json(status: StatusCode, text: Vec<u8>) -> Response {
 }
 
 /// Returns the problem of a user that cannot be serialized.
-#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
+#[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
 #[must_use]
 pub fn serialization_error(error: serde_json::Error) -> Problem {
-    Problem::Internal { cause: format!("a user cannot be written as JSON: {error}") }
+    Problem::Internal { cause: format!("cannot serialize the user as JSON: {error}") }
 }
 
 /// The size limit of a list's body, measured as a JSON string, as it is embedded in a Lambda function's response, which
@@ -33,7 +33,7 @@ const MAX_LIST_BYTES: usize = 5 * 1024 * 1024;
 pub fn set_next_link_header(response: &mut Response, path: &str, query: &str, cursor: &str) -> Result<(), Problem> {
     let separator = if query.is_empty() { "" } else { "&" };
     let link = HeaderValue::try_from(format!("<{path}?{query}{separator}cursor={cursor}>; rel=\"next\""));
-    let link = link.map_err(|error| Problem::Internal { cause: format!("the link to the next page: {error}") })?;
+    let link = link.map_err(|error| Problem::Internal { cause: format!("cannot create the Link header: {error}") })?;
     response.headers_mut().insert(LINK, link);
     Ok(())
 }
