@@ -136,7 +136,7 @@ impl CacheAside {
     /// Connects before the first request, to save it the connection setup. An error is only logged.
     pub async fn connect(&self) {
         if let Err(error) = self.0.cache.connection().await {
-            tracing::warn!(%error, "the cache is not there: the table is asked instead");
+            tracing::warn!(%error, "cannot connect to the cache: reading from the table instead");
         }
     }
 
@@ -201,7 +201,7 @@ impl CacheAside {
         }
         let entry = match user.map(entry).transpose() {
             Ok(entry) => entry,
-            Err(error) => return tracing::warn!(%error, "a record cannot be cached"),
+            Err(error) => return tracing::warn!(%error, "cannot serialize a record for the cache"),
         };
         // `call` may reconnect, but the entry must be written on the connection of the lookup or not at all.
         let call = async {
@@ -279,12 +279,12 @@ impl CacheAside {
         }
         self.0.breaker.record_failure(Instant::now());
         metric::CACHE_ERRORS.increment([], 1);
-        tracing::warn!(%error, "the table is asked instead of the cache");
+        tracing::warn!(%error, "cache call failed: continuing without the cache");
     }
 
     fn silent(&self) -> CacheError {
         let (place, wait) = (self.0.cache.endpoint(), self.0.patience.call);
-        CacheError::Unavailable(format!("the cache at {place} was silent for {wait:?}"))
+        CacheError::Unavailable(format!("the cache at {place} did not respond within {wait:?}"))
     }
 }
 

@@ -64,7 +64,7 @@ impl ApiConfig {
         let cache = read.collect_optional(CacheSettings::parse(|name| environment.get(name)));
         let rate_limit = read.optional("RATE_LIMIT", rate_limit::quota);
         if rate_limit.is_some() && environment.get("CACHE_URL").is_none() {
-            read.add_error("CACHE_URL is not set: RATE_LIMIT needs it, quotas are kept in the cache".to_owned());
+            read.add_error("CACHE_URL is not set: RATE_LIMIT needs it to store quotas".to_owned());
         }
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         read.optional(telemetry::STACK_NAME, telemetry::stack);

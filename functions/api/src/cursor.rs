@@ -27,7 +27,7 @@ impl ListCursors<'_> {
     pub(crate) fn encode(&self, position: &PageKey, now: OffsetDateTime, salt: SealNonce) -> Result<String, Problem> {
         let place = format!("{} {}", position.timestamp, position.user_id);
         let sealed = page_limit::seal(self.keys, &place, &self.binding(), now, salt);
-        sealed.ok_or_else(|| Problem::Internal { cause: "a cursor cannot be sealed".into() })
+        sealed.ok_or_else(|| Problem::Internal { cause: "cannot encrypt the cursor".into() })
     }
 
     fn decode(&self, text: &str, now: OffsetDateTime) -> Option<PageKey> {

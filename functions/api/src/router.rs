@@ -81,7 +81,7 @@ async fn health() -> Response {
 )]
 fn contract(deployment: &ContractDeployment, stage: &StagePrefix) -> Result<Response, Problem> {
     let document = deployment.document(&stage.0);
-    let document = document.map_err(|error| Problem::Internal { cause: format!("the contract: {error}") })?;
+    let document = document.map_err(|error| Problem::Internal { cause: format!("OpenAPI document: {error}") })?;
     Ok(json(StatusCode::OK, document))
 }
 

@@ -109,7 +109,7 @@ fn key(users: &AppState, caller: &Caller, draft: &CreateUserBody, now: OffsetDat
     let timestamp = draft.timestamp.map_or_else(|| Timestamp::parse(now.unix_timestamp()), Ok);
     match (id, timestamp) {
         (Ok(id), Ok(timestamp)) => Ok(UserKey { id, timestamp }),
-        _ => Err(Problem::Internal { cause: "the clock shows no time since 1970".into() }),
+        _ => Err(Problem::Internal { cause: "the system clock is before 1970".into() }),
     }
 }
 

@@ -35,7 +35,7 @@ impl AppState {
     ) -> Result<T, Problem> {
         // If the request is cancelled here, the outcome of the write is unknown.
         let unsettled = self.cache.as_ref().map(|cache| cache.unsettled(key));
-        let late = |_| WriteError::Fault(TableError::Unavailable("the request's time is up".into()));
+        let late = |_| WriteError::Fault(TableError::Unavailable("the request's deadline has passed".into()));
         let written = match self.budget {
             // The remaining time is reserved for the invalidation and the response.
             Some(budget) => timeout_at(budget.work_until(), write).await.map_err(late).flatten(),
