@@ -181,7 +181,7 @@ async fn what_cannot_be_redriven_stays_and_is_explained_and_the_rest_goes_on() {
         assert!(why(&contradicting).contains("another record of this item and sequence number"));
         assert!(why(&no_envelope).contains("not Lambda's envelope"));
         assert!(why(&later).contains("format 9"));
-        assert!(why(&own).contains("sink dynamodb: the image carries the attribute _deleted_by_ttl"), "{}", why(&own));
+        assert!(why(&own).contains("sink dynamodb: the image contains the attribute _deleted_by_ttl"), "{}", why(&own));
         for key in [&stranger, &other, &keyless, &timeless, &contradicting, &no_envelope, &later, &own] {
             assert_eq!(scene.objects(key).await, [key.as_str()], "nothing is removed that is not done");
         }

@@ -119,7 +119,7 @@ async fn a_table_that_takes_no_row_is_nobody_s_poison() {
         assert_eq!(outcome.failures.len(), told.len());
         for failure in outcome.failures {
             assert!(
-                matches!(&failure.kind, FailureKind::Transient(reason) if reason.contains("takes no row")),
+                matches!(&failure.kind, FailureKind::Transient(reason) if reason.contains("rejects every row")),
                 "{failure:?}"
             );
         }

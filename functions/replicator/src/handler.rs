@@ -32,8 +32,8 @@ use crate::sink::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMiscon
 const PARSE_STAGE: &str = "read";
 
 /// The quarantine reason of a record that no replica could distinguish from another one.
-const CONTRADICTION: &str = "another record of this item has the same sequence number and tells something else: that one was \
-     applied; a redrive brings the item to the table's state";
+const CONTRADICTION: &str = "another record of this item has the same sequence number but different content: that \
+     record was applied; a redrive sets the item to the table's state";
 
 /// The number of concurrent puts into the failure bucket: poison records are rare, but seldom come alone.
 const PUTS_IN_FLIGHT: usize = 16;
@@ -423,7 +423,7 @@ async fn apply<'b>(
     } else {
         match timeout_at(invocation.deadline, sink.apply(given, invocation)).await {
             Ok(outcome) => outcome?,
-            Err(_) => SinkOutcome::all_failed(given.latest_per_key, "the sink did not answer in time"),
+            Err(_) => SinkOutcome::all_failed(given.latest_per_key, "the sink did not respond in time"),
         }
     };
     Ok(AppliedBatch { place, sink: sink.name(), share, outcome })

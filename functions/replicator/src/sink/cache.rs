@@ -65,7 +65,7 @@ impl CacheSink {
         if marks.is_empty() {
             return Ok(());
         }
-        let late = |_| Err(CacheError::Unavailable(format!("the cache at {} was silent", self.cache.endpoint())));
+        let late = |_| Err(CacheError::Unavailable(format!("the cache at {} timed out", self.cache.endpoint())));
         timeout_at(stop_at.min(Instant::now() + INVALIDATION_TIMEOUT), self.mark(marks)).await.unwrap_or_else(late)
     }
 }
@@ -111,9 +111,9 @@ impl Sink for CacheSink {
                 Ok(Err(CacheError::Misconfigured(reason))) => {
                     return Err(SinkMisconfiguredError { sink: NAME, reason });
                 }
-                Ok(Err(CacheError::Unavailable(error))) => tracing::warn!(error, "the cache cannot be marked yet"),
+                Ok(Err(CacheError::Unavailable(error))) => tracing::warn!(error, "the cache is not writable"),
                 Err(_) => {
-                    tracing::warn!(cache.endpoint = self.cache.endpoint(), "the cache is silent: look after CACHE_URL");
+                    tracing::warn!(cache.endpoint = self.cache.endpoint(), "the cache timed out: check CACHE_URL");
                 }
             }
             Ok(())

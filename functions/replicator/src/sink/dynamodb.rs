@@ -38,7 +38,7 @@ use write_outcome::WriteOutcome;
 /// The sink's name.
 pub const NAME: &str = "dynamodb";
 
-const UNFINISHED: &str = "unfinished when the time was up";
+const UNFINISHED: &str = "not finished before the deadline";
 
 /// The time limit of the check at start; Lambda limits the whole start to 10 seconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -113,7 +113,7 @@ impl DynamoDbSink {
     async fn write(&self, change: &Change<'_>, misfit: Option<&String>, invocation: &Invocation) -> WriteOutcome {
         if let Some(misfit) = misfit {
             return WriteOutcome::Permanent(format!(
-                "the record's key is unlike that of the records beside it: {misfit}"
+                "the record's key schema differs from that of the batch's other records: {misfit}"
             ));
         }
         let body = match self.requests.put(change, invocation.now) {
@@ -138,7 +138,7 @@ impl DynamoDbSink {
         let schema = self.ask_schema().await.map_err(|fault| in_words(&fault));
         match schema.and_then(|schema| schema.admits(change.key.raw())) {
             Ok(()) => {
-                WriteOutcome::Permanent(format!("the image does not carry the key that its record names: {reason}"))
+                WriteOutcome::Permanent(format!("the image does not contain the key that its record names: {reason}"))
             }
             Err(fault) => WriteOutcome::Fault(fault),
         }
@@ -213,12 +213,12 @@ impl Sink for DynamoDbSink {
                     return Err(SinkMisconfiguredError { sink: NAME, reason: in_words(&fault) });
                 }
                 Ok(Err(fault)) => in_words(&fault),
-                Err(_) => format!("REPLICA_TABLE {} was not described in time", self.table.name()),
+                Err(_) => format!("REPLICA_TABLE {} did not respond to DescribeTable in time", self.table.name()),
             };
             tracing::warn!(
                 sink = NAME,
                 error = reason,
-                "the replica was not checked at start; the first batch asks again"
+                "the replica was not checked at start: the first batch repeats the check"
             );
             Ok(())
         }
@@ -242,7 +242,7 @@ fn in_words(fault: &TableReadError) -> String {
 /// Fails if the replica is its own source: it would feed its writes back into the stream, forever.
 fn refuse_the_source(schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<(), SinkMisconfiguredError> {
     if changes.iter().any(|change| change.source.table_arn() == schema.arn) {
-        let reason = format!("the replica {} is the source: set REPLICA_TABLE to another table", schema.arn);
+        let reason = format!("the replica {} is the source table: set REPLICA_TABLE to another table", schema.arn);
         return Err(SinkMisconfiguredError { sink: NAME, reason });
     }
     Ok(())

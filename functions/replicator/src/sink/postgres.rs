@@ -135,7 +135,7 @@ impl PostgresSink {
             Ok(rows) if i64::try_from(rows).is_ok_and(|rows| rows >= PURGE_ROWS) => 0,
             Ok(_) => PURGE_PAUSE_SECONDS,
             Err(fault) => {
-                tracing::warn!(sink = NAME, error = %fault, "old tombstones were not taken away; another batch tries");
+                tracing::warn!(sink = NAME, error = %fault, "cannot delete expired tombstones: a later batch retries");
                 PURGE_PAUSE_SECONDS
             }
         };
@@ -146,7 +146,7 @@ impl PostgresSink {
         let asked =
             self.database.run(until, |session| async move { session.client().query_one(statement::CHECK, &[]).await });
         if asked.await?.try_get::<_, bool>(0).unwrap_or_default() {
-            let reason = "is read-only: it is a replica, not the writer; name the writer's endpoint";
+            let reason = "is read-only: it is a replica, not the writer; set the URL to the writer's endpoint";
             return Err(ServingError::Broken(format!("{SETTING} {} {reason}", self.database.address())));
         }
         let pending = pending(&self.database, until).await?;
@@ -167,7 +167,7 @@ impl PostgresSink {
                 Ok(())
             }
             Err(fault) if fault.is_data_error() => {
-                let reason = format!("{fault}: the table users takes no row at all; look for constraints added to it");
+                let reason = format!("{fault}: the table users rejects every row; check it for added constraints");
                 Err(ServingError::Broken(reason))
             }
             Err(fault) => Err(fault.into()),
@@ -239,12 +239,12 @@ impl Sink for PostgresSink {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(ServingError::Broken(reason))) => return Err(SinkMisconfiguredError { sink: NAME, reason }),
                 Ok(Err(ServingError::Transient(reason))) => reason,
-                Err(_) => format!("{SETTING} {} did not answer in time", self.database.address()),
+                Err(_) => format!("{SETTING} {} did not respond in time", self.database.address()),
             };
             tracing::warn!(
                 sink = NAME,
                 error = reason,
-                "the replica was not checked at start; the first batch asks again"
+                "the replica was not checked at start: the first batch repeats the check"
             );
             Ok(())
         }
@@ -277,5 +277,5 @@ fn rows<'c>(settled: &[&'c Change<'_>], now: OffsetDateTime) -> (Vec<UserRow<'c>
 fn wrong_table_error(rows: &[UserRow<'_>], refused: &[(usize, RowEncodeError)]) -> Option<String> {
     let other = |(_, refused): &(usize, RowEncodeError)| *refused == RowEncodeError::NoRow(RowError::Key);
     let all = rows.is_empty() && refused.iter().all(other);
-    all.then(|| format!("{SETTING} holds users, and this table's {}: leave it unset", RowError::Key))
+    all.then(|| format!("{SETTING} accepts only user records, but {}: leave it unset", RowError::Key))
 }

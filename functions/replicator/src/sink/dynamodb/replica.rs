@@ -52,7 +52,7 @@ impl Replica for DynamoDbSink {
         let WriteTarget::Item(item) = write.target else { return None };
         let size = item.size_bytes() + REVISION_NAME.len() + write.revision.encode().as_ref().len();
         (size > ITEM_BYTES_MOST)
-            .then(|| format!("the item has {size} bytes with {REVISION_NAME}, and DynamoDB takes {ITEM_BYTES_MOST}"))
+            .then(|| format!("the item has {size} bytes with {REVISION_NAME}: at most {ITEM_BYTES_MOST} are allowed"))
     }
 
     fn put<'s>(
@@ -97,7 +97,7 @@ impl DynamoDbSink {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
+#[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
 fn unread(fault: TableReadError) -> ReplicaReadError {
     ReplicaReadError { sink: NAME, reason: in_words(&fault) }
 }

@@ -34,13 +34,13 @@ const REVISION_TEXT_BYTES: usize = 44;
 /// A change that cannot be encoded as a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EncodeError {
-    #[error("the image carries the attribute {0}, which is reserved for replicas: rename it in the source")]
+    #[error("the image contains the attribute {0}, which is reserved for replicas: rename it in the source")]
     Reserved(&'static str),
     #[error("the image is not a map of attributes")]
     NotAMap,
-    #[error("the image's attributes cannot be read as JSON names")]
+    #[error("the image's attribute names are not valid JSON strings")]
     Names,
-    #[error("the stream carries no new images: set its view to NEW_IMAGE or NEW_AND_OLD_IMAGES")]
+    #[error("the stream contains no new images: set its view type to NEW_IMAGE or NEW_AND_OLD_IMAGES")]
     View,
 }
 

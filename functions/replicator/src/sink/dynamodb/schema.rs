@@ -34,8 +34,8 @@ impl ReplicaSchema {
         match KeyMatcher(&self.key).deserialize(&mut json) {
             Ok(true) => Ok(()),
             _ => Err(format!(
-                "the replica's key is {self}, which the stream's is not: set REPLICA_TABLE to a table with the key \
-                 schema of the source"
+                "the replica's key is {self}, but the stream's key is different: set REPLICA_TABLE to a table with the \
+                 key schema of the source"
             )),
         }
     }

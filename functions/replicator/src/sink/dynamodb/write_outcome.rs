@@ -75,14 +75,14 @@ fn of_a_validation(message: &str, reason: String) -> WriteOutcome {
 fn of_the_guard(refusal: &ConditionalCheckFailedException, ours: Revision) -> WriteOutcome {
     let there = match refusal.item().and_then(|item| item.get("_rev")) {
         Some(AttributeValue::B(bytes)) => Revision::decode(bytes.as_ref()).map_err(|error| error.to_string()),
-        Some(_) => Err("it is no binary".to_owned()),
-        None => return WriteOutcome::Transient("the guard refused without telling what it found".to_owned()),
+        Some(_) => Err("not a binary value".to_owned()),
+        None => return WriteOutcome::Transient("condition failed without returning the item".to_owned()),
     };
     match there {
         Ok(there) if there == ours => WriteOutcome::Duplicate,
         Ok(there) if there > ours => WriteOutcome::Stale,
-        Ok(there) => WriteOutcome::Transient(format!("the guard refused {ours} over {there}")),
-        Err(why) => WriteOutcome::Permanent(format!("the replica's item has a _rev that is no revision ({why})")),
+        Ok(there) => WriteOutcome::Transient(format!("condition failed: {ours} over older {there}")),
+        Err(why) => WriteOutcome::Permanent(format!("the replica's item has a _rev that is not a revision ({why})")),
     }
 }
 

@@ -60,7 +60,7 @@ pub async fn migrate(database: &PostgresDatabase, until: Instant) -> Result<Vec<
         client.batch_execute(ONE_AT_A_TIME).await.map_err(|error| MigrationError::from(database.fault(&error)))?;
         runner.run_async(&mut client).await.map_err(|error| failed(error_chain(&error)))
     };
-    let late = || failed("the time was up; run it again".to_owned());
+    let late = || failed("the deadline has passed: run the task again".to_owned());
     let report = timeout_at(until, applying).await.unwrap_or_else(|_| Err(late()))?;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }

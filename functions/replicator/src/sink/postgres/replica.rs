@@ -139,7 +139,7 @@ impl PostgresSink {
             None => ReplicaState::Tombstone { expired: row.try_get(from + 2).map_err(wrong)? },
             Some(item) => {
                 let item = RawItem::parse(item);
-                ReplicaState::Item(item.map_err(|_| malformed("an item that is no DynamoDB JSON"))?)
+                ReplicaState::Item(item.map_err(|_| malformed("an item that is not valid DynamoDB JSON"))?)
             }
         };
         Ok(ReplicaItem { revision: Some(Revision::decode(revision)), state })
@@ -159,20 +159,20 @@ fn hashes(ScanSegment { segment, total_segments: of }: ScanSegment) -> (i64, i64
 
 fn key_of(user: &str, second: &str) -> Result<CanonicalKey, ReplicaReadError> {
     let json = serde_json::json!({"user_id": {"S": user}, "timestamp": {"N": second}});
-    CanonicalKey::parse(&json.to_string()).map_err(|_| malformed("a key that is none"))
+    CanonicalKey::parse(&json.to_string()).map_err(|_| malformed("a key that is not valid"))
 }
 
 fn unread(fault: PostgresError) -> ReplicaReadError {
     let reason = match fault.kind {
         // The reason is for the log, and this error may quote the requested values.
-        PostgresErrorKind::Refused(code) => format!("{} refused a read (SQLSTATE {})", super::SETTING, code.code()),
+        PostgresErrorKind::Refused(code) => format!("{} rejected a query (SQLSTATE {})", super::SETTING, code.code()),
         _ => fault.reason,
     };
     ReplicaReadError { sink: NAME, reason }
 }
 
 fn malformed(what: &str) -> ReplicaReadError {
-    ReplicaReadError { sink: NAME, reason: format!("{} holds {what} in the table users", super::SETTING) }
+    ReplicaReadError { sink: NAME, reason: format!("{} contains {what} in the table users", super::SETTING) }
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ use crate::sink::{ReplicaCondition, ReplicaWrite, WriteTarget};
 pub(super) enum RowEncodeError {
     #[error(transparent)]
     NoRow(#[from] RowError),
-    #[error("the image carries the attribute {0}, which is reserved for replicas: rename it in the source")]
+    #[error("the image contains the attribute {0}, which is reserved for replicas: rename it in the source")]
     Reserved(&'static str),
-    #[error("the stream carries no new images: set its view to NEW_IMAGE or NEW_AND_OLD_IMAGES")]
+    #[error("the stream contains no new images: set its view type to NEW_IMAGE or NEW_AND_OLD_IMAGES")]
     View,
 }
 
