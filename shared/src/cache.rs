@@ -68,20 +68,20 @@ impl CacheError {
         let fix = match code {
             "WRONGPASS" | "NOAUTH" | "NOPERM" => LOGIN,
             _ if error.kind() == redis::ErrorKind::AuthenticationFailed => LOGIN,
-            "READONLY" => "CACHE_URL names a replica: name the primary",
+            "READONLY" => "CACHE_URL is a replica: set it to the primary endpoint",
             "MOVED" | "ASK" | "CROSSSLOT" => "it is a cluster: set CACHE_MODE=cluster",
-            _ if words.contains("cluster support disabled") => "it is no cluster: set CACHE_MODE=single",
+            _ if words.contains("cluster support disabled") => "it is not a cluster: set CACHE_MODE=single",
             _ if words.to_ascii_lowercase().contains("certificate") => {
-                "its certificate is not trusted: name it in CACHE_URL as the certificate does"
+                "its certificate is not trusted: set CACHE_URL to a host name in the certificate"
             }
             _ if error.is_io_error() || error.is_connection_refusal() => {
                 return Self::Unavailable(format!(
-                    "the cache at {place} is out of reach ({words}): look after CACHE_URL"
+                    "the cache at {place} is unreachable ({words}): check CACHE_URL and the network"
                 ));
             }
             _ => return Self::Unavailable(format!("the cache at {place} failed: {words}")),
         };
-        Self::Misconfigured(format!("the cache at {place} refuses ({words}): {fix}"))
+        Self::Misconfigured(format!("the cache at {place} rejected the request ({words}): {fix}"))
     }
 }
 
@@ -151,7 +151,7 @@ impl Cache {
             *cache.0.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.clone());
             Ok(line)
         });
-        connecting.await.unwrap_or_else(|_| Err(CacheError::Unavailable("connecting was cut short".to_owned())))
+        connecting.await.unwrap_or_else(|_| Err(CacheError::Unavailable("connecting was cancelled".to_owned())))
     }
 
     fn opened(&self) -> Option<CacheConnection> {
@@ -188,7 +188,7 @@ impl Cache {
         };
         let late = |_| {
             Err(CacheError::Unavailable(format!(
-                "the cache at {} does not answer: look after CACHE_URL and its security group",
+                "the cache at {} does not respond: check CACHE_URL and the cache's security group",
                 self.endpoint()
             )))
         };
@@ -200,13 +200,13 @@ impl Cache {
             return Ok(info);
         }
         let refused = |reason: String| {
-            CacheError::Misconfigured(format!("no login at the cache at {}: {reason}", self.endpoint()))
+            CacheError::Misconfigured(format!("cannot log in to the cache at {}: {reason}", self.endpoint()))
         };
         let door = self.0.settings.iam_cache().ok_or_else(|| {
-            refused("CACHE_AUTH=iam needs CACHE_URL to be ElastiCache's own endpoint, which names the cache".to_owned())
+            refused("CACHE_AUTH=iam needs CACHE_URL to be the ElastiCache endpoint, which names the cache".to_owned())
         })?;
         let signer =
-            self.0.signer.as_ref().ok_or_else(|| refused("CACHE_AUTH=iam has nothing to sign with".to_owned()))?;
+            self.0.signer.as_ref().ok_or_else(|| refused("CACHE_AUTH=iam needs AWS credentials".to_owned()))?;
         let user = self.0.settings.user().unwrap_or_default();
         let token = signer.sign(door.of(), &user).await.map_err(|error| refused(error.to_string()))?;
         let login = info.redis_settings().clone().set_password(token.secret());

@@ -50,7 +50,7 @@ pub enum KeyError {
     #[error("dynamodb.Keys is not a map of S, N or B attributes: {0}")]
     Shape(String),
     /// The map is empty, or has more attributes than a partition key and a sort key.
-    #[error("dynamodb.Keys holds {0} attributes; a key has one or two")]
+    #[error("dynamodb.Keys contains {0} attributes: expected one or two")]
     Count(usize),
     /// An N attribute is not a number.
     #[error("dynamodb.Keys.{0} is not a number")]
@@ -67,7 +67,7 @@ pub enum ImageKeyError {
     #[error("has no attribute {0:?}, which is part of the key in dynamodb.Keys")]
     Missing(String),
     /// The image contains a different value for a key attribute.
-    #[error("and dynamodb.Keys differ in the key attribute {0:?}: they are of two items")]
+    #[error("and dynamodb.Keys differ in the key attribute {0:?}: they belong to different items")]
     Different(String),
     /// The image's attribute names cannot be read.
     #[error("cannot be read: {0}")]
@@ -353,7 +353,7 @@ pub enum StreamArnError {
     #[error("eventSourceARN {0:?} is not arn:…:table/<table>/stream/<label>")]
     Shape(String),
     /// The last part of the ARN is not a stream label.
-    #[error("eventSourceARN ends in a wrong label: {0}")]
+    #[error("eventSourceARN ends in an invalid label: {0}")]
     Label(#[from] RevisionError),
 }
 

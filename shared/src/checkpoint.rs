@@ -10,7 +10,7 @@ use crate::stream::{BatchResponse, StreamRecord};
 /// Failed records without a position to redeliver from: neither they nor any record before them has a sequence number.
 /// The invocation must fail, so that the whole batch is redelivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("record {index} of the batch failed, and no record up to it has a sequence number to resend from")]
+#[error("record {index} of the batch failed, and no record up to it has a sequence number to redeliver from")]
 pub struct MissingSequenceNumber {
     /// The record's index in the batch.
     pub index: usize,

@@ -13,7 +13,7 @@ impl Clock {
     /// Returns the system clock.
     #[must_use]
     pub fn system() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the one place where the machine's clock is read")]
+        #[expect(clippy::disallowed_methods, reason = "the only code that reads the system clock")]
         Self(Arc::new(OffsetDateTime::now_utc))
     }
 

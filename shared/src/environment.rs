@@ -26,7 +26,7 @@ impl Environment {
     /// Returns the environment of the process.
     #[must_use]
     pub fn from_env() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the one place where the process's environment is read")]
+        #[expect(clippy::disallowed_methods, reason = "the only code that reads the process environment")]
         // `vars` would panic on a variable that is not Unicode. No variable of Millrace may be one.
         let variables = std::env::vars_os();
         variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
@@ -157,7 +157,7 @@ pub fn text(value: &str) -> Result<String, String> {
     if value.trim() == value {
         Ok(value.to_owned())
     } else {
-        Err(format!("is {value:?}: remove the white space at its ends"))
+        Err(format!("is {value:?}: remove leading and trailing white space"))
     }
 }
 

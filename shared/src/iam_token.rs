@@ -48,10 +48,10 @@ pub enum TokenError {
     #[error("no Region is configured: set AWS_REGION")]
     NoRegion,
     /// There are no credentials to sign with.
-    #[error("there are no AWS credentials to sign the login with: {0}")]
+    #[error("no AWS credentials to sign the login token with: {0}")]
     NoCredentials(String),
     /// The target or the user does not fit into a URL.
-    #[error("the login cannot be signed: {0}")]
+    #[error("cannot sign the login token: {0}")]
     Signing(String),
 }
 
@@ -148,7 +148,7 @@ impl TokenSigner {
 /// Returns the service name for the signature, and the host and the query of the request that forms the token.
 fn presigned_query(door: AuthTarget<'_>, user: &str) -> Result<(&'static str, String, String), TokenError> {
     if user.is_empty() {
-        return Err(TokenError::Signing("the URL names no user".to_owned()));
+        return Err(TokenError::Signing("the URL has no user".to_owned()));
     }
     let user = encoded(user);
     Ok(match door {

@@ -208,7 +208,7 @@ fn optional<T: for<'de> Deserialize<'de>>(
         None | Some(AttributeValue::Null(_)) => Ok(None),
         Some(value) => from_attribute_value(value)
             .map(Some)
-            .map_err(|_| ItemParseError { attribute, reason: "of another type, or out of its range".into() }),
+            .map_err(|_| ItemParseError { attribute, reason: "wrong type or out of range".into() }),
     }
 }
 

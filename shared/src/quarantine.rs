@@ -41,7 +41,7 @@ pub enum ObjectNaming {
 
 /// A record that the failure bucket did not accept.
 #[derive(Debug, thiserror::Error)]
-#[error("the failure bucket {bucket} did not take {key}: {cause}")]
+#[error("cannot write {key} to the failure bucket {bucket}: {cause}")]
 pub struct QuarantineError {
     bucket: String,
     key: String,
@@ -98,7 +98,7 @@ impl Quarantine {
             .await
             .map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
         // The reason is not logged: it may quote the record.
-        tracing::warn!(quarantine.key = key, "record put in quarantine");
+        tracing::warn!(quarantine.key = key, "record quarantined");
         Ok(())
     }
 }

@@ -146,7 +146,7 @@ impl Serialize for DynamoDbJson<'_> {
             Null(flag) => map.serialize_entry("NULL", flag)?,
             BorrowedText(text) => map.serialize_entry("S", text)?,
             Ss(set) => map.serialize_entry("SS", set)?,
-            _ => return Err(S::Error::custom("a type of attribute that this version of the SDK does not know")),
+            _ => return Err(S::Error::custom("an attribute type that this version of the SDK does not support")),
         }
         map.end()
     }

@@ -49,7 +49,7 @@ pub enum RevisionError {
     #[error("sequence number {0:?} is not 1 to 40 decimal digits")]
     Sequence(String),
     /// The bytes are neither 23 nor 31 long.
-    #[error("a revision of {0} bytes is not one: 23 are a streamed change, 31 a reconciled one")]
+    #[error("a revision of {0} bytes is not valid: expected 23 (streamed) or 31 (reconciled)")]
     Bytes(usize),
     /// The text is not `<label>#<sequence number>`, with `+<count>` after a reconciled one.
     #[error("revision {0:?} is not <label>#<sequence number>[+<count>]")]

@@ -180,7 +180,7 @@ fn read_change<'a>(
             ChangeKind::Remove { expired, image: old? }
         }
         other => {
-            return Err(RecordParseError(format!("eventName is {other:?}, not INSERT, MODIFY or REMOVE")));
+            return Err(RecordParseError(format!("unknown eventName {other:?}: expected INSERT, MODIFY or REMOVE")));
         }
     };
     Ok(Change {
@@ -258,7 +258,7 @@ fn parse_position_only<'a>(raw: &'a RawValue, error: &serde_json::Error) -> Stre
         number: sequence.as_deref().and_then(|text| SequenceNumber::parse(text).ok()),
         sequence,
         source: parts.and_then(|parts| parts.arn).and_then(text).and_then(|arn| StreamSource::parse(arn).ok()),
-        read: Err(RecordParseError(format!("the record is not that of a DynamoDB stream: {error}"))),
+        read: Err(RecordParseError(format!("the record is not a DynamoDB stream record: {error}"))),
     }
 }
 
@@ -319,7 +319,7 @@ fn missing(field: &str) -> RecordParseError {
     RecordParseError(format!("{field} is missing"))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
+#[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
 fn unreadable(reason: impl ToString) -> RecordParseError {
     RecordParseError(reason.to_string())
 }

@@ -68,10 +68,10 @@ pub enum WriteError {
     #[error("another user has the email")]
     EmailTaken,
     /// The record does not satisfy the precondition.
-    #[error("the record's version is not the one demanded")]
+    #[error("the record's version does not satisfy the precondition")]
     PreconditionFailed,
     /// Other writes changed the record during every attempt.
-    #[error("other writes overtook this one {MAX_CONFLICT_RETRIES} times")]
+    #[error("other writes changed the record during all {MAX_CONFLICT_RETRIES} attempts")]
     Contended,
     /// The call to the table failed.
     #[error(transparent)]

@@ -147,7 +147,7 @@ impl TableReader {
     pub async fn describe(&self) -> Result<SourceDescription, TableReadError> {
         let described = self.client.describe_table().table_name(&self.name).send().await;
         let described = described.map_err(|error| self.fault("cannot be described", &error))?;
-        let missing = || self.broken("has no description".to_owned());
+        let missing = || self.broken("is not described in the response".to_owned());
         Ok(description(described.table.ok_or_else(missing)?))
     }
 
@@ -179,7 +179,7 @@ impl TableReader {
         let (mut by_key, mut units) = (HashMap::with_capacity(asked.len()), 0.0);
         for _ in 0..READS_OF_A_KEY {
             let request = KeysAndAttributes::builder().set_keys(Some(asked)).consistent_read(true).build();
-            let request = request.map_err(|error| self.broken(format!("cannot be asked for keys: {error}")))?;
+            let request = request.map_err(|error| self.broken(format!("cannot be read by key: {error}")))?;
             let answer = self.client.batch_get_item().request_items(&self.name, request);
             let answer = answer.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await;
             let answer = answer.map_err(|error| self.fault("cannot be read", &error))?;
@@ -194,7 +194,7 @@ impl TableReader {
                 return Ok(BatchGetOutput { items: keys.iter().map(|key| by_key.get(key).cloned()).collect(), units });
             }
         }
-        let reason = "keeps leaving keys unread: its read capacity is exhausted".to_owned();
+        let reason = "repeatedly returns unprocessed keys: its read capacity is exhausted".to_owned();
         Err(TableReadError { table: self.name.clone(), retryable: true, reason })
     }
 
@@ -224,11 +224,11 @@ impl TableReader {
     }
 
     fn key_of(&self, item: &RawItem, names: &[String]) -> Result<CanonicalKey, TableReadError> {
-        item.key(names).map_err(|error: KeyAttributeError| self.broken(format!("has an item without its key: {error}")))
+        item.key(names).map_err(|error: KeyAttributeError| self.broken(format!("has an item without a key: {error}")))
     }
 
     fn parsed(&self, key: &CanonicalKey) -> Result<RawItem, TableReadError> {
-        RawItem::parse(key.as_str()).map_err(|error| self.broken(format!("cannot be asked for a key that is {error}")))
+        RawItem::parse(key.as_str()).map_err(|error| self.broken(format!("cannot be read with a key that is {error}")))
     }
 
     fn broken(&self, reason: String) -> TableReadError {

@@ -34,7 +34,7 @@ pub struct Telemetry {
 
 /// The logs or the metrics of the process were initialized before.
 #[derive(Debug, thiserror::Error)]
-#[error("the process's {part} are taken already: {cause}")]
+#[error("the process's {part} are already initialized: {cause}")]
 pub struct TelemetryError {
     part: &'static str,
     cause: String,

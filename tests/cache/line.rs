@@ -210,7 +210,7 @@ async fn what_is_wrong_with_a_cache_names_the_setting() {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert!(refused.contains("name the primary"), "{refused}");
+    assert!(refused.contains("set it to the primary"), "{refused}");
 
     let cluster = settings(&[("CACHE_URL", &primary.url()), ("CACHE_MODE", "cluster")]);
     let refused = told(Cache::new(cluster, None)).await;

@@ -85,12 +85,12 @@ async fn a_rotated_secret_is_read_when_the_old_one_is_refused() {
         select pg_terminate_backend(pid) from pg_stat_activity where usename = 'keeper'";
     server.owner("millrace", rotated).await.unwrap();
     let outcome = format!("{:?}", apply(&sink, &[EventBuilder::named("c", 3, "Cid")]).await);
-    assert!(outcome.contains("Transient") && outcome.contains("refuses the login"), "{outcome}");
+    assert!(outcome.contains("Transient") && outcome.contains("rejects the login"), "{outcome}");
     assert!(!outcome.contains("first"), "{outcome}");
     *kept.lock().unwrap() = Some(secret("second"));
     assert_eq!(apply(&sink, &[EventBuilder::named("c", 3, "Cid")]).await.applied, 1);
 
-    for (answered, says) in [(None, "AccessDeniedException"), (Some("second".to_owned()), "no JSON with a username")] {
+    for (answered, says) in [(None, "AccessDeniedException"), (Some("second".to_owned()), "not JSON with a username")] {
         *kept.lock().unwrap() = answered;
         let said = by_secret(&server.url(), &sdk).check().await.unwrap_err().to_string();
         assert!(said.contains("POSTGRES_SECRET") && said.contains(says) && !said.contains("second"), "{said}");

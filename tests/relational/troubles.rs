@@ -97,7 +97,7 @@ async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_mi
     };
     let reason = all_is_to_come_again(&outcome, 500);
     assert!(
-        reason.contains("POSTGRES_URL") && reason.contains("has no disk space left: enlarge its storage"),
+        reason.contains("POSTGRES_URL") && reason.contains("has no disk space left: increase its storage"),
         "{reason}"
     );
     let outcome = apply(&sink, &batch(delivered)).await;

@@ -116,7 +116,7 @@ mod tests {
             "AUTH is",
             "CURSOR_KEYS is not set",
             "POSTGRES_URL is not set",
-            "POSTGRES_READER_URL is not a URL of PostgreSQL",
+            "POSTGRES_READER_URL is not a PostgreSQL URL",
             "LOG_LEVEL is",
             "SCOPE_PREFIX is",
             "SCOPE_CLAIM is",

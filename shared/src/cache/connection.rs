@@ -219,7 +219,7 @@ impl CacheConnection {
             sent.spawn(async move { line.invalidate(&key, floor).await });
         }
         while let Some(marked) = sent.join_next().await {
-            marked.map_err(|_| CacheError::Unavailable("a mark was cut short".to_owned()))??;
+            marked.map_err(|_| CacheError::Unavailable("an invalidation was cancelled".to_owned()))??;
         }
         Ok(())
     }
@@ -262,7 +262,7 @@ impl CacheConnection {
     fn failed(&self, error: &RedisError) -> CacheError {
         match self.cache.upgrade() {
             Some(cache) => CacheError::of(error, &cache.settings),
-            None => CacheError::Unavailable(format!("the cache is given up: {error}")),
+            None => CacheError::Unavailable(format!("the cache client was dropped: {error}")),
         }
     }
 }

@@ -93,13 +93,13 @@ impl CacheSettings {
             Some(info) => {
                 let user = info.redis_settings().username();
                 if login == CacheAuth::Iam && user.is_none_or(|user| user == "default") {
-                    wrong.push("CACHE_URL names no user: CACHE_AUTH=iam needs rediss://user@host:port".to_owned());
+                    wrong.push("CACHE_URL has no user: CACHE_AUTH=iam needs rediss://user@host:port".to_owned());
                 }
                 if login == CacheAuth::Iam && !is_encrypted(&info) {
                     wrong.push("CACHE_URL is not encrypted: CACHE_AUTH=iam needs rediss://".to_owned());
                 }
                 if mode == CacheMode::Cluster && info.redis_settings().db() != 0 {
-                    wrong.push("CACHE_URL names a database: a cluster has none but 0".to_owned());
+                    wrong.push("CACHE_URL selects a database: a cluster supports only database 0".to_owned());
                 }
             }
         }

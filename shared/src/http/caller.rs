@@ -110,7 +110,7 @@ impl ScopeMapping {
             Ok(text.to_owned())
         } else {
             Err(format!(
-                "is {text:?}: set it to what stands before each scope, such as millrace/, without spaces and quotes"
+                "is {text:?}: set it to the prefix of each scope, such as millrace/, without spaces and quotes"
             ))
         }
     }
@@ -179,7 +179,7 @@ impl Caller {
     pub fn from_claims(claims: &HashMap<String, String>, scopes: &ScopeMapping, now: OffsetDateTime) -> Option<Self> {
         let subject = claims.get("sub").filter(|subject| !subject.is_empty())?.clone();
         let expired = claims.get("exp").and_then(|exp| exp.parse::<f64>().ok());
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in f64 for longer than years are")]
+        #[expect(clippy::cast_precision_loss, reason = "epoch seconds are exact in f64 for millions of years")]
         if expired.is_some_and(|exp| exp <= now.unix_timestamp() as f64) {
             return None;
         }

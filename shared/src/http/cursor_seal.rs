@@ -54,10 +54,10 @@ impl SealKeys {
             let (id, key) = pair.trim().split_once(':').unwrap_or_default();
             let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
             if !(1..=MAX_ID_CHARS).contains(&id.len()) || !id.bytes().all(letters) {
-                return Err(format!("has no id in its pair {place}: write id:base64, the id 1 to 64 of A-Za-z0-9-_"));
+                return Err(format!("has no id in pair {place}: expected id:base64, the id 1 to 64 of A-Za-z0-9-_"));
             }
             if keys.iter().any(|(known, _)| known == id) {
-                return Err(format!("has the id {id} twice: give each key its own"));
+                return Err(format!("contains the id {id} twice: each key must have its own"));
             }
             let bytes = KEY_TEXT.decode(key).unwrap_or_default();
             let key = (bytes.len() == KEY_BYTES).then(|| UnboundKey::new(&AES_256_GCM_SIV, &bytes).ok()).flatten();

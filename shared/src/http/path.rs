@@ -48,7 +48,7 @@ impl fmt::Display for PathError {
             }
             Self::TooLong => f.write_str("the path and the query are too long: shorten them to 64 KB"),
             Self::OtherRoute(route) => {
-                write!(f, "the path was authorized as the route {route:?} and is another: encode no slash in it")
+                write!(f, "the path was authorized as the route {route:?} but matches another: do not encode slashes")
             }
         }
     }

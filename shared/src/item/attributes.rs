@@ -79,7 +79,7 @@ pub fn decode_json(value: AttributeValue) -> Result<JsonValue, InvalidField> {
             blobs.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
             JsonValue::Array(blobs.iter().map(binary).collect())
         }
-        _ => return Err(InvalidField("has a type that this version does not know")),
+        _ => return Err(InvalidField("has a type that this version does not support")),
     })
 }
 

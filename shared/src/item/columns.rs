@@ -43,10 +43,10 @@ pub enum RowError {
         wanted: &'static str,
     },
     /// The text of a column is too long for an index.
-    #[error("attribute {0} is longer than {TEXT_BYTES} bytes, which no index of PostgreSQL holds")]
+    #[error("attribute {0} is longer than {TEXT_BYTES} bytes, the limit of a PostgreSQL index")]
     Long(&'static str),
     /// The attribute contains the character U+0000.
-    #[error("attribute {0} holds a zero character, which no text of PostgreSQL does")]
+    #[error("attribute {0} contains a NUL character (U+0000), which PostgreSQL text cannot store")]
     Zero(String),
 }
 
@@ -170,7 +170,7 @@ fn text<'a>(attribute: &'static str, value: Option<ColumnValue<'a>>) -> Result<O
     match value {
         None | Some(ColumnValue::Null) => Ok(None),
         Some(ColumnValue::Text(text)) => fitting(attribute, text).map(Some),
-        Some(_) => Err(RowError::Type { attribute, wanted: "a text (S)" }),
+        Some(_) => Err(RowError::Type { attribute, wanted: "a string (S)" }),
     }
 }
 

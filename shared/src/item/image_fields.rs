@@ -49,11 +49,11 @@ pub fn image_key(key: &CanonicalKey) -> Result<UserKey, ItemParseError> {
     }
     let refused = |attribute, reason: String| ItemParseError { attribute, reason };
     let wire: Wire<'_> = serde_json::from_str(key.as_str())
-        .map_err(|_| refused(super::USER_ID, "or the other part of the key is missing, or of another type".into()))?;
+        .map_err(|_| refused(super::USER_ID, "a key attribute is missing or has the wrong type".into()))?;
     let id = UserId::parse(wire.user_id.text).map_err(|error| refused(super::USER_ID, error.to_string()))?;
     let seconds = wire.timestamp.digits.parse().ok();
     let timestamp = seconds.and_then(|seconds| Timestamp::parse(seconds).ok());
-    let timestamp = timestamp.ok_or_else(|| refused(super::TIMESTAMP, "no whole seconds of a record".into()))?;
+    let timestamp = timestamp.ok_or_else(|| refused(super::TIMESTAMP, "not a timestamp in seconds".into()))?;
     Ok(UserKey { id, timestamp })
 }
 

@@ -60,14 +60,14 @@ impl PostgresAuth {
 
 impl LoginSecret {
     async fn read(&self) -> Result<PostgresCredentials, String> {
-        let named = |what: &str| format!("asks for the login of {SECRET} {}, which {what}", self.name);
+        let named = |what: &str| format!("uses the login in {SECRET} {}, which {what}", self.name);
         let asked = self.client.get_secret_value().secret_id(&self.name).send().await;
         let answer = asked.map_err(|error| {
-            let why = error.code().map_or_else(|| "Secrets Manager is not reached".to_owned(), str::to_owned);
+            let why = error.code().map_or_else(|| "Secrets Manager is unreachable".to_owned(), str::to_owned);
             named(&format!("cannot be read ({why}): grant the function's role secretsmanager:GetSecretValue on it"))
         })?;
         // serde's error message would quote the secret's content.
         let pass = answer.secret_string().and_then(|text| serde_json::from_str(text).ok());
-        pass.ok_or_else(|| named("is no JSON with a username and a password"))
+        pass.ok_or_else(|| named("is not JSON with a username and a password"))
     }
 }

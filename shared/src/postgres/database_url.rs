@@ -43,31 +43,31 @@ impl DatabaseUrl {
     /// A description of the problem, to be appended to the variable's name; it never shows a password.
     pub fn parse(url: &str) -> Result<Self, String> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(format!("is not a URL of PostgreSQL: {EXAMPLE}"));
+            return Err(format!("is not a PostgreSQL URL: {EXAMPLE}"));
         }
         let (url, asked) = own_parameters(url)?;
         // The driver's parser names options and never shows values.
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            format!("is not a URL of PostgreSQL ({cause}): {EXAMPLE}")
+            format!("is not a PostgreSQL URL ({cause}): {EXAMPLE}")
         })?;
         let host = match config.get_hosts() {
             [Host::Tcp(host)] => host.clone(),
             #[cfg(unix)]
             [Host::Unix(path)] => path.display().to_string(),
-            [] => return Err(format!("names no host: {EXAMPLE}")),
-            _ => return Err(format!("names more than one host: {EXAMPLE}; a cluster's endpoint follows its writer")),
+            [] => return Err(format!("has no host: {EXAMPLE}")),
+            _ => return Err(format!("has more than one host: {EXAMPLE}; a cluster's endpoint follows its writer")),
         };
         // An unescaped reserved character in a password shifts the host, which errors and logs show.
         if !host.starts_with('/') && !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte)) {
             return Err(
-                "holds a host with letters that no host has: percent-encode the user and the password".to_owned()
+                "contains a host with invalid characters: percent-encode the user name and the password".to_owned()
             );
         }
         let port = config.get_ports().first().copied().unwrap_or(5432);
         let user = config.get_user().unwrap_or_default().to_owned();
         if user.is_empty() {
-            return Err(format!("names no user: {EXAMPLE}"));
+            return Err(format!("has no user: {EXAMPLE}"));
         }
         let database = config.get_dbname().unwrap_or(&user).to_owned();
         let protection = asked.protection(&host)?;
@@ -158,7 +158,7 @@ fn own_parameters(url: &str) -> Result<(String, UrlParameters), String> {
         match parameter.split_once('=') {
             Some(("sslmode", mode)) => asked.mode = value(mode).ok(),
             Some(("sslrootcert", file)) => {
-                let file = value(file).map_err(|_| "has an sslrootcert that is no path".to_owned())?;
+                let file = value(file).map_err(|_| "has an sslrootcert that is not a valid path".to_owned())?;
                 asked.root_certificate = Some(file.into());
             }
             _ => rest.push(parameter),
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_wrong_url_is_told_without_showing_its_password() {
         for (url, says) in [
-            ("mysql://ada:s3cret@db/users", "not a URL of PostgreSQL"),
+            ("mysql://ada:s3cret@db/users", "not a PostgreSQL URL"),
             ("postgres://ada:s3cret@db:port/users", "port"),
             ("postgres://ada:s3cret@db/users?sslmode=prefer", "verify-full"),
             ("postgres://ada:s3cret@db/users?colour=red", "colour"),

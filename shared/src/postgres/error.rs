@@ -72,7 +72,7 @@ impl ErrorClassifier<'_> {
     pub(super) fn query_timeout(self) -> PostgresError {
         self.fault(
             PostgresErrorKind::Unreachable,
-            "did not answer in time: it is busy, paused, or not reachable from here",
+            "did not respond in time: it is busy, paused, or not reachable from here",
         )
     }
 
@@ -89,41 +89,41 @@ impl ErrorClassifier<'_> {
         let user = self.address.user();
         let (kind, what) = match code.code() {
             "25006" => {
-                let what = "is read-only: it is a replica, or was the writer until now; name the writer's endpoint";
+                let what = "is read-only: it is a replica or a former writer; set the URL to the writer's endpoint";
                 (PostgresErrorKind::ReadOnly, what.to_owned())
             }
             "28P01" | "28000" => (
                 PostgresErrorKind::Misconfigured,
                 format!(
-                    "refuses the login of {user} ({message}): correct the password; for POSTGRES_AUTH=iam grant {user} \
+                    "rejects the login of {user} ({message}): correct the password; for POSTGRES_AUTH=iam grant {user} \
                      rds_iam in the database and rds-db:connect to the function's role"
                 ),
             ),
             "3D000" => (
                 PostgresErrorKind::Misconfigured,
-                "does not exist on that server: create it, or name another".to_owned(),
+                "does not exist on that server: create it, or specify another".to_owned(),
             ),
-            "42501" => (PostgresErrorKind::Misconfigured, format!("refuses {user} ({message}): grant it that")),
+            "42501" => (PostgresErrorKind::Misconfigured, format!("denies {user} access ({message}): grant it")),
             "42P01" | "42703" | "42P10" | "42883" | "3F000" => (
                 PostgresErrorKind::NotMigrated,
                 format!("is not migrated ({message}): run the maintenance task migrate"),
             ),
-            "53100" => (PostgresErrorKind::Unreachable, "has no disk space left: enlarge its storage".to_owned()),
+            "53100" => (PostgresErrorKind::Unreachable, "has no disk space left: increase its storage".to_owned()),
             "53300" => {
-                let what = "has no connection left: raise max_connections, or invoke fewer functions at once";
+                let what = "has no free connection: increase max_connections or reduce the functions' concurrency";
                 (PostgresErrorKind::Unreachable, what.to_owned())
             }
             "57014" => return self.query_timeout(),
             "57P01" | "57P02" | "57P03" => {
                 (PostgresErrorKind::Unreachable, format!("is stopping or starting ({message})"))
             }
-            code if code.starts_with("08") => (PostgresErrorKind::Unreachable, format!("lost the line ({message})")),
+            code if code.starts_with("08") => (PostgresErrorKind::Unreachable, format!("disconnected ({message})")),
             _ if is_about_a_value(code) => {
-                (PostgresErrorKind::Refused(code.clone()), format!("cannot hold a value (SQLSTATE {})", code.code()))
+                (PostgresErrorKind::Refused(code.clone()), format!("cannot store a value (SQLSTATE {})", code.code()))
             }
             _ => (
                 PostgresErrorKind::Refused(code.clone()),
-                format!("refuses a statement (SQLSTATE {}: {message})", code.code()),
+                format!("rejects a statement (SQLSTATE {}: {message})", code.code()),
             ),
         };
         self.fault(kind, &what)
@@ -135,21 +135,21 @@ impl ErrorClassifier<'_> {
         let certificate = error.source().is_some_and(is_about_the_certificate);
         if certificate {
             let what = format!(
-                "proves its name with a certificate that is not trusted ({causes}): name the host as its certificate \
-                 does, or its authority's file with sslrootcert="
+                "presents a certificate that is not trusted ({causes}): set the URL to a host name in the certificate, \
+                 or set sslrootcert=<file of its authority>"
             );
             return self.fault(PostgresErrorKind::Misconfigured, &what);
         }
         if causes.contains("server does not support TLS") {
-            let what = "offers no TLS: switch it on there, or say sslmode=disable in the URL";
+            let what = "does not support TLS: enable it on the server, or set sslmode=disable in the URL";
             return self.fault(PostgresErrorKind::Misconfigured, what);
         }
         if causes.contains("password missing") {
-            let what = "asks for a password, and there is none: put it into the URL, name it by POSTGRES_SECRET, or set POSTGRES_AUTH=iam";
+            let what = "needs a password: add it to the URL, set POSTGRES_SECRET, or set POSTGRES_AUTH=iam";
             return self.fault(PostgresErrorKind::Misconfigured, what);
         }
         let what =
-            format!("is not reached ({causes}): look whether it runs, and whether the function may reach that port");
+            format!("is unreachable ({causes}): check whether it is running and the function can reach its port");
         self.fault(PostgresErrorKind::Unreachable, &what)
     }
 }

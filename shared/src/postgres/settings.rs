@@ -47,11 +47,11 @@ impl PostgresSettings {
             None => None,
         };
         if by_token && address.as_ref().is_some_and(DatabaseUrl::has_password) {
-            problems.push(format!("{setting} holds a password, and {LOGIN} is iam: leave one of them out"));
+            problems.push(format!("{setting} contains a password, but {LOGIN} is iam: remove one of them"));
         }
         let secret = environment(SECRET).map(str::to_owned);
         if secret.is_some() && address.as_ref().is_some_and(DatabaseUrl::has_password) {
-            problems.push(format!("{setting} holds a password, and {SECRET} names another: leave one of them out"));
+            problems.push(format!("{setting} contains a password, and {SECRET} is also set: remove one of them"));
         }
         if problems.is_empty() {
             Ok(address.map(|address| Self { setting, address, by_token, secret }))
@@ -107,7 +107,7 @@ mod tests {
         assert!(said.contains("POSTGRES_URL") && said.contains("POSTGRES_AUTH"), "{said}");
         let both = [("POSTGRES_URL", "postgres://ada:s3cret@db/users"), ("POSTGRES_AUTH", "iam")];
         let said = parse(&both).unwrap_err().join("\n");
-        assert!(said.contains("leave one of them out") && !said.contains("s3cret"), "{said}");
+        assert!(said.contains("remove one of them") && !said.contains("s3cret"), "{said}");
     }
 
     #[test]

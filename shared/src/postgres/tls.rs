@@ -23,7 +23,7 @@ pub(super) fn authorities(file: &Path) -> Result<CaBundle, String> {
     let pem = std::fs::read(file).map_err(|error| unusable(&error))?;
     let found = certificates(&pem).map_err(|error| unusable(&error))?;
     if found.is_empty() {
-        return Err(unusable(&"it holds no certificate"));
+        return Err(unusable(&"the file contains no certificate"));
     }
     add(&mut RootCertStore::empty(), &found).map_err(|error| unusable(&error))?;
     Ok(found)

@@ -108,8 +108,8 @@ fn an_unreadable_record_is_a_value_with_its_position() {
         (with("/dynamodb/Keys", json!({"k": {"N": "x"}})), "dynamodb.Keys.k"),
         (with("/dynamodb/NewImage", json!(null)), "dynamodb.NewImage"),
         (with("/dynamodb/NewImage", json!([1])), "dynamodb.NewImage"),
-        (with("/userIdentity", json!("TTL")), "not that of a DynamoDB stream"),
-        (with("/eventID", json!({})), "not that of a DynamoDB stream"),
+        (with("/userIdentity", json!("TTL")), "not a DynamoDB stream record"),
+        (with("/eventID", json!({})), "not a DynamoDB stream record"),
     ] {
         let (said, position, source) = middle(&record);
         assert!(said.contains(reason), "{said}");
@@ -122,12 +122,12 @@ fn a_record_without_number_or_source_is_still_a_value() {
     for (record, reason) in [
         (with("/dynamodb/SequenceNumber", json!(null)), "dynamodb.SequenceNumber is missing"),
         (with("/dynamodb/SequenceNumber", json!("soon")), "sequence number \"soon\""),
-        (with("/dynamodb/SequenceNumber", json!(7)), "not that of a DynamoDB stream"),
+        (with("/dynamodb/SequenceNumber", json!(7)), "not a DynamoDB stream record"),
         (with("/eventSourceARN", json!("arn:aws:sqs:x")), "eventSourceARN"),
         (with("/eventSourceARN", json!(null)), "eventSourceARN is missing"),
         (json!({}), "is missing"),
-        (json!(null), "not that of a DynamoDB stream"),
-        (json!("poison"), "not that of a DynamoDB stream"),
+        (json!(null), "not a DynamoDB stream record"),
+        (json!("poison"), "not a DynamoDB stream record"),
     ] {
         let (said, _, _) = middle(&record);
         assert!(said.contains(reason), "{said}");

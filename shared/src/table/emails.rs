@@ -115,7 +115,7 @@ impl EmailOwner {
     pub(super) fn parse(item: &AttributeMap) -> Result<Self, TableError> {
         let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
         let read = || Some(Self { user_id: text(USER_ID)?, nonce: text(NONCE)?, until: HeldUntil::read(item)? });
-        read().ok_or_else(|| TableError::refused("the owner of an email cannot be read"))
+        read().ok_or_else(|| TableError::refused("cannot read the owner of an email reservation"))
     }
 
     pub(super) fn is(&self, key: &UserKey) -> bool {
@@ -125,7 +125,7 @@ impl EmailOwner {
 
 /// Returns the expiry in the reservation item of a record.
 pub(super) fn held_until(item: &AttributeMap) -> Result<HeldUntil, TableError> {
-    HeldUntil::read(item).ok_or_else(|| TableError::refused("the expiry of an email's record cannot be read"))
+    HeldUntil::read(item).ok_or_else(|| TableError::refused("cannot read the expiry of an email reservation"))
 }
 
 /// A change to a reservation, as part of a transaction.

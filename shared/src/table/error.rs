@@ -19,16 +19,16 @@ pub enum TableError {
     #[error("the table is unavailable")]
     Unavailable(#[source] ErrorCause),
     /// The item would exceed DynamoDB's limit of 400 KB. Send less.
-    #[error("the item would be over 400 KB")]
+    #[error("the item would exceed 400 KB")]
     TooLarge(#[source] ErrorCause),
     /// `attributes` would leave no room for the rest of the record and the attributes that replication adds. Send less.
     #[error("`attributes` takes {0} bytes: at most {MAX_ATTRIBUTES_BYTES} are allowed")]
     AttributesTooLarge(usize),
     /// The item stored under the key is not a valid user record; another program wrote it.
-    #[error("the stored item is no user")]
+    #[error("the stored item is not a valid user record")]
     Unreadable(#[from] ItemParseError),
     /// The table rejects the request itself (access, schema, name). Call an operator.
-    #[error("the table refused the request")]
+    #[error("the table rejected the request")]
     Refused(#[source] ErrorCause),
 }
 

@@ -410,7 +410,7 @@ fn corrupt(item: &AttributeMap, attribute: &str, expected: &str) -> TableError {
     let found = match item.get(attribute) {
         None => "missing".to_owned(),
         // The text contains the user's identifier, which must not be logged.
-        Some(AttributeValue::S(text)) if attribute == DATA => format!("a text of {} bytes", text.len()),
+        Some(AttributeValue::S(text)) if attribute == DATA => format!("text of {} bytes", text.len()),
         Some(value) => format!("{value:?}"),
     };
     TableError::refused(format!("the idempotency record is corrupt: {attribute} is {found}: expected {expected}"))
@@ -513,7 +513,7 @@ mod tests {
         assert!(error(&status(COMPLETED)).contains("data is missing: expected JSON with the outcome"));
         for data in ["", "{}", r#"{"outcome":"deleted"}"#, r#"{"outcome":"created","user_id":"ada","timestamp":7}"#] {
             let item = record(&[(STATUS, item::text(COMPLETED)), (DATA, item::text(data))]);
-            assert!(error(&item).contains(&format!("data is a text of {} bytes: expected JSON", data.len())), "{data}");
+            assert!(error(&item).contains(&format!("data is text of {} bytes: expected JSON", data.len())), "{data}");
         }
     }
 }

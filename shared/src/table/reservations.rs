@@ -20,7 +20,7 @@ const FIRST: i32 = 8;
 /// The limit of each further query.
 const FURTHER: i32 = 1_000;
 
-#[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
+#[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
 pub(super) fn unbuilt(error: BuildError) -> TableError {
     TableError::refused(error.to_string())
 }

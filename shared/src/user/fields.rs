@@ -41,7 +41,7 @@ impl FieldMask {
             let place = NAMES.iter().position(|known| *known == name);
             let bit = 1 << place.ok_or_else(|| format!("must be a list of {}", NAMES.join(",")))?;
             if chosen & bit != 0 {
-                return Err(format!("names {name} twice"));
+                return Err(format!("contains {name} twice"));
             }
             chosen |= bit;
         }

@@ -158,7 +158,7 @@ fn parse(text: &str, depth: usize) -> Result<JsonValue, JsonError> {
                 }
                 let value = parse(value.get(), depth + 1).map_err(|error| error.below(&name))?;
                 if members.contains_key(&name) {
-                    return Err(JsonError::at_root("given twice: a member's name must be unique").below(&name));
+                    return Err(JsonError::at_root("duplicate: a member's name must be unique").below(&name));
                 }
                 members.insert(name, value);
             }

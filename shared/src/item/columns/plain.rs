@@ -44,12 +44,12 @@ impl<'de> Visitor<'de> for PlainJson<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value with its type")
+        f.write_str("a value with its type tag")
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
         let Some(BorrowedText(kind)) = map.next_key::<BorrowedText<'_>>()? else {
-            return Err(M::Error::custom("no type"));
+            return Err(M::Error::custom("missing type tag"));
         };
         match kind.as_ref() {
             "S" | "B" => push_text(self.0, &map.next_value::<BorrowedText<'_>>()?.0),
@@ -75,9 +75,9 @@ impl<'de> Visitor<'de> for PlainJson<'_> {
                     Ok(())
                 })?;
             }
-            _ => return Err(M::Error::custom("another type")),
+            _ => return Err(M::Error::custom("unknown type tag")),
         }
-        if map.next_key::<IgnoredAny>()?.is_some() { Err(M::Error::custom("two types")) } else { Ok(()) }
+        if map.next_key::<IgnoredAny>()?.is_some() { Err(M::Error::custom("more than one type tag")) } else { Ok(()) }
     }
 }
 
@@ -194,7 +194,7 @@ fn push_text(json: &mut String, text: &str) {
 
 /// Appends the number in its original format if that is valid JSON, and otherwise in canonical form, which is.
 fn push_number<E: serde::de::Error>(json: &mut String, text: &str) -> Result<(), E> {
-    let canonical = number::canonical(text).ok_or_else(|| E::custom("no number"))?;
+    let canonical = number::canonical(text).ok_or_else(|| E::custom("not a number"))?;
     let spelled: Cow<'_, str> = if is_json(text) { Cow::Borrowed(text) } else { canonical };
     json.push_str(&spelled);
     Ok(())

@@ -88,7 +88,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for ColumnValue<'a> {
             type Value = ColumnValue<'a>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value with its type")
+                f.write_str("a value with its type tag")
             }
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<ColumnValue<'a>, M::Error> {

@@ -28,7 +28,7 @@ impl JsonNumber {
     /// The text is not a number, has more than 38 significant digits, or is out of range.
     pub fn parse(text: &str) -> Result<Self, InvalidField> {
         const MAGNITUDE: InvalidField =
-            InvalidField("number out of range: its magnitude must lie between 1E-130 and 1E+126");
+            InvalidField("number out of range: its magnitude must be between 1E-130 and 1E+126");
         let Some(spelling) = canonical(text) else {
             // An exponent that is too large for an integer is out of range, unless the number is zero.
             return match mantissa_of_monstrous_exponent(text).as_deref() {
@@ -47,7 +47,7 @@ impl JsonNumber {
         };
         if digits.trim_end_matches('0').len() > MAX_DIGITS {
             return Err(InvalidField(
-                "number too precise: at most 38 significant digits can be kept; send it as a string",
+                "number too precise: at most 38 significant digits can be stored; send it as a string",
             ));
         }
         let first = i64::try_from(digits.len()).unwrap_or(i64::MAX).saturating_add(power) - 1;
