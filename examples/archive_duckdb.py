@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Reads the archive with DuckDB: creates two users that expire, waits until they are archived, and queries the files.
 
-Requires a running `local` with a data folder and the Python package duckdb, which scripts/tools installs in .venv:
+Requires a running `millrace` with a data folder and the Python package duckdb, which scripts/tools installs in .venv:
 
-    cargo run -p local -- --data .millrace
+    cargo run -- --data .millrace
     .venv/bin/python examples/archive_duckdb.py
 """
 
@@ -42,7 +42,7 @@ def create_expiring_user(api, name, status, seats):
     except urllib.error.HTTPError as error:
         sys.exit(f"error: POST {api}/users: {error.code}: {error.read().decode()}")
     except urllib.error.URLError as error:
-        sys.exit(f"error: cannot reach {api}: {error.reason}; start it with cargo run -p local -- --data .millrace, or set "
+        sys.exit(f"error: cannot reach {api}: {error.reason}; start it with cargo run -- --data .millrace, or set "
                  "--api")
 
 
@@ -97,7 +97,7 @@ def main():
     options = parser.parse_args()
 
     if not os.path.isdir(options.bucket):
-        sys.exit(f"error: --bucket {options.bucket}: no such folder; start the stack with cargo run -p local -- --data "
+        sys.exit(f"error: --bucket {options.bucket}: no such folder; start the stack with cargo run -- --data "
                  ".millrace, or name the folder users-archive below its --data folder")
     connection = duckdb.connect()
     connection.execute("SET VARIABLE bucket = ?", [options.bucket])

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Calls the users API: a retried create, conditional requests, a lost update that is rejected, and pages of a list.
 
-Requires a running `local` and Python 3.9 or later, without further packages:
+Requires a running `millrace` and Python 3.9 or later, without further packages:
 
-    cargo run -p local
+    cargo run
     python3 examples/users_api.py
 """
 
@@ -38,7 +38,7 @@ class UsersApi:
             text = error.read()
             return error.code, error.headers, json.loads(text) if text else None
         except urllib.error.URLError as error:
-            sys.exit(f"error: cannot reach {self.url}: {error.reason}; start it with cargo run -p local, or set --api")
+            sys.exit(f"error: cannot reach {self.url}: {error.reason}; start it with cargo run, or set --api")
 
     def list(self, path, **query):
         """Yields each page of a list. `next_cursor` of a page is the parameter `cursor` of the next request."""

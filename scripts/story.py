@@ -1,4 +1,4 @@
-"""Shared module of the stories: a running `local`, and checks that are printed."""
+"""Shared module of the stories: a running `millrace`, and checks that are printed."""
 
 import os
 import queue
@@ -77,17 +77,17 @@ class Program:
 
 
 class Local(Program):
-    """A `local` stack on free ports that is started and ready."""
+    """A `millrace` stack on free ports that is started and ready."""
 
     def __init__(self, *options):
-        ports = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--expire-every", "1"]
-        super().__init__("cargo", "run", "--locked", "--quiet", "-p", "local", "--", *ports, *options)
+        ports = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--ttl-interval", "1"]
+        super().__init__("cargo", "run", "--locked", "--quiet", "--", *ports, *options)
         banner = self.wait_for("Ctrl-C stops", 1200)
         self.api, dynamodb, s3 = (
             re.search(rf"^\s+{name}\s+(http://127\.0\.0\.1:\d+)$", banner, re.MULTILINE)[1]
             for name in ("API", "DynamoDB", "S3")
         )
-        # Any credentials are accepted: `local` does not check them.
+        # Any credentials are accepted: `millrace` does not check them.
         self.session = boto3.Session("anybody", "anything", region_name="eu-central-1")
         self.dynamodb = self.client("dynamodb", dynamodb)
         self.s3 = self.client("s3", s3)

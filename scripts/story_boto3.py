@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Uses the endpoints of `local` with boto3: writes to the table, reads the replica and the archive."""
+"""Uses the endpoints of `millrace` with boto3: writes to the table, reads the replica and the archive."""
 
 import datetime
 import hashlib

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the functions as processes of `cargo lambda watch` with `local`, and invokes one event and tasks directly."""
+"""Runs the functions as processes of `cargo lambda watch` with `millrace`, and invokes one event and tasks directly."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def main():
     served = f"http://127.0.0.1:{port}"
     path = {"PATH": BIN + os.pathsep + os.environ["PATH"]}
     where = ["--invoke-address", "127.0.0.1", "--invoke-port", port]
-    with Local("--functions", served, "--env-file", ENV_FILE) as local:
+    with Local("--lambda-endpoint", served, "--env-file", ENV_FILE) as local:
         watch = ["cargo", "lambda", "watch", "--ignore-changes", "--env-file", ENV_FILE, *where]
         with Program(*watch, env=path) as watching:
             eventually("cargo lambda watch serves the API by its path", lambda: get(f"{served}/health"), 900)

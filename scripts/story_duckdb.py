@@ -2,7 +2,7 @@
 """Queries the archive's files with DuckDB: as the archiver wrote them, after a compaction, with both layouts present,
 and as Parquet. Then follows one item through two expirations and queries its archive rows after each.
 
-It reads the buckets in the folder of `local --data` with the views of docs/archive.md, and checks each time that the
+It reads the buckets in the folder of `millrace --data` with the views of docs/archive.md, and checks each time that the
 number of rows and the sums are the same.
 """
 
@@ -68,14 +68,14 @@ def facts(folder):
 
 
 def task(local, order):
-    """Runs a maintenance task against the running `local`."""
+    """Runs a maintenance task against the running `millrace`."""
     endpoints = {
         "--port": local.api,
         "--dynamodb-port": local.dynamodb.meta.endpoint_url,
         "--s3-port": local.s3.meta.endpoint_url,
     }
     ports = [part for option, url in endpoints.items() for part in (option, str(urlparse(url).port))]
-    command = ["cargo", "run", "--locked", "--quiet", "-p", "local", "--", "task", json.dumps(order), *ports]
+    command = ["cargo", "run", "--locked", "--quiet", "--", "task", json.dumps(order), *ports]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"  FAILED  {order}: exit code {done.returncode}\n{done.stdout}{done.stderr}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs every example of examples/README.md against a `local` stack and checks its output."""
+"""Runs every example of examples/README.md against a `millrace` stack and checks its output."""
 
 import os
 import subprocess

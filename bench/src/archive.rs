@@ -61,8 +61,8 @@ struct ArchiveBench {
 impl ArchiveBench {
     async fn start(binaries: &Path) -> Result<Self, BenchError> {
         let data = tempfile::tempdir()?;
-        let mut command = Command::new(binaries.join("local"));
-        command.args(["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--expire-every", "86400"]);
+        let mut command = Command::new(binaries.join("millrace"));
+        command.args(["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--ttl-interval", "86400"]);
         command.arg("--data").arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut local = command.spawn()?;
         let mut lines = BufReader::new(local.stdout.take().ok_or("local has no output")?).lines();

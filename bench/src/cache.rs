@@ -30,7 +30,7 @@ const LOADS: [usize; 2] = [1, 16];
 pub(crate) async fn measure(binaries: &Path) -> Result<(), BenchError> {
     let server = CacheServer::start().await?;
     let stack =
-        LocalStack::start(StackOptions { expire_every: Duration::from_hours(24), ..StackOptions::default() }).await?;
+        LocalStack::start(StackOptions { ttl_interval: Duration::from_hours(24), ..StackOptions::default() }).await?;
     put(&stack).await?;
     println!("\ncache: one record of about 0.3 KB");
     hits(binaries, stack.dynamodb_url(), &server.url()).await?;

@@ -37,7 +37,7 @@ const ROUNDS: usize = 5;
 /// Runs the benchmark, and prints the results.
 pub(crate) async fn measure() -> Result<(), BenchError> {
     let stack =
-        LocalStack::start(StackOptions { expire_every: Duration::from_hours(24), ..StackOptions::default() }).await?;
+        LocalStack::start(StackOptions { ttl_interval: Duration::from_hours(24), ..StackOptions::default() }).await?;
     let elsewhere = DynamoDbEngine::start(TcpListener::bind(("127.0.0.1", 0)).await?, None).await?;
     let (here, there) = (stack.dynamodb(), clients::dynamodb(elsewhere.endpoint()));
     let maintenance = |replica: &str| {

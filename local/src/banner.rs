@@ -26,10 +26,10 @@ pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
     let tokens = tokens(stack);
     let bearer = if tokens.is_empty() { "" } else { " -H \"authorization: Bearer $ADA\"" };
     let all = if tokens.is_empty() { "" } else { " -H \"authorization: Bearer $ADMIN\"" };
-    let windows = if options.true_windows {
+    let windows = if options.full_batch_windows {
         "as in the template".to_owned()
     } else {
-        format!("at most {} s, shorter than on AWS (--true-windows disables this)", MAX_BATCH_WINDOW.as_secs())
+        format!("at most {} s, shorter than on AWS (--full-batch-windows disables this)", MAX_BATCH_WINDOW.as_secs())
     };
     let functions =
         options.functions.as_ref().map_or_else(|| "in this process".to_owned(), |url| format!("at {url}, the API too"));
@@ -82,11 +82,11 @@ Read it from the replica (any credentials are accepted):
 
 Compare the replica with the table (tasks: backfill, verify, repair, redrive):
 
-  cargo run -p local -- task '{{\"task\":\"verify\"}}'{ports}{told}
+  cargo run -- task '{{\"task\":\"verify\"}}'{ports}{told}
 
 Ctrl-C stops.
 ",
-        expire = options.expire_every.as_secs(),
+        expire = options.ttl_interval.as_secs(),
     )
 }
 

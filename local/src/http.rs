@@ -1,7 +1,7 @@
 //! HTTP server: the API's router, `GET /metrics`, and the API's OpenAPI document as a page at `/docs`, whose renderer
 //! (Swagger UI) is compiled into the program.
 //!
-//! With `--functions`, the API is the one that `cargo lambda watch` serves: requests are forwarded to its function URL.
+//! With `--lambda-endpoint`, the API is the one that `cargo lambda watch` serves: requests are forwarded to its function URL.
 
 use axum::Router;
 use axum::body::Body;

@@ -1,4 +1,4 @@
-//! Entry point of `cargo run -p local`, the local stack.
+//! Entry point of `cargo run`, the local stack.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -40,7 +40,7 @@ pub const S3_PORT: u16 = 8001;
 
 /// Millrace on one machine: tables, buckets, the API, the streams and their functions, in one process.
 #[derive(Debug, Parser)]
-#[command(name = "local", args_conflicts_with_subcommands = true)]
+#[command(name = "millrace", args_conflicts_with_subcommands = true)]
 struct CommandLine {
     /// Store data in this folder (default: in memory)
     #[arg(long, value_name = "DIR")]
@@ -57,13 +57,13 @@ struct CommandLine {
     /// Invoke the functions, the API included, that cargo lambda watch serves at this URL (its default is port 9000 of
     /// 127.0.0.1)
     #[arg(long, value_name = "URL")]
-    functions: Option<String>,
+    lambda_endpoint: Option<String>,
     /// Interval at which expired items are removed
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    expire_every: u64,
+    ttl_interval: u64,
     /// Use the batch windows of the template instead of at most 1 s
     #[arg(long)]
-    true_windows: bool,
+    full_batch_windows: bool,
     /// Deployment template of the stack (default: template.yaml in this or the nearest parent folder, else the
     /// workspace's)
     #[arg(long, value_name = "PATH")]
@@ -76,7 +76,7 @@ struct CommandLine {
     auth: RunMode,
     /// JSON Web Key Set that verifies tokens (default: a key generated at the start, with printed tokens)
     #[arg(long, value_name = "PATH")]
-    key_set: Option<PathBuf>,
+    jwks: Option<PathBuf>,
     /// Claims of a token that list its scopes, separated by commas (default: the template's)
     #[arg(long, value_name = "NAMES", value_parser = scope_claim)]
     scope_claim: Option<String>,
@@ -92,7 +92,7 @@ struct CommandLine {
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     cache: TierServer,
     #[command(subcommand)]
-    command: Option<LocalCommand>,
+    command: Option<MillraceCommand>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -102,20 +102,20 @@ enum RunMode {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum LocalCommand {
+enum MillraceCommand {
     /// Run a self-checking demo on fresh engines: create, update, delete and expire users, quarantine a poison record,
     /// then redrive it and rebuild a lost replica
-    Tour(TourLine),
+    Demo(DemoArguments),
     #[command(about = task_help())]
-    Task(TaskLine),
+    Task(TaskArguments),
 }
 
 #[derive(Debug, clap::Args)]
-struct TourLine {
-    /// Same as without `tour` (default: off)
+struct DemoArguments {
+    /// Same as without `demo` (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     postgres: TierServer,
-    /// Same as without `tour` (default: off)
+    /// Same as without `demo` (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     cache: TierServer,
     /// DuckDB that queries the archive: auto uses an installed one (`duckdb`, or `python3` with its module), a path or
@@ -127,7 +127,7 @@ struct TourLine {
 fn task_help() -> String {
     // `summary` runs automatically after the segments.
     let names: Vec<&str> = TASK_NAMES.into_iter().filter(|name| *name != "summary").collect();
-    format!("Run a maintenance task to completion against a running `local`: {}", names.join(", "))
+    format!("Run a maintenance task to completion against a running `millrace`: {}", names.join(", "))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap's signature")]
@@ -136,7 +136,7 @@ fn duckdb(text: &str) -> Result<DuckDb, Infallible> {
 }
 
 #[derive(Debug, clap::Args)]
-struct TaskLine {
+struct TaskArguments {
     /// Task request in JSON, e.g. '{"task":"verify"}'; all of its segments are run
     order: String,
     /// Port of the API
@@ -148,10 +148,10 @@ struct TaskLine {
     /// Port of S3
     #[arg(long, value_name = "PORT", default_value_t = S3_PORT)]
     s3_port: u16,
-    /// Run on this data folder instead; no running `local` may use it
+    /// Run on this data folder instead; no running `millrace` may use it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["port", "dynamodb_port", "s3_port"])]
     data: Option<PathBuf>,
-    /// PostgreSQL of the relational tier, if it is on: the URL that `local` printed
+    /// PostgreSQL of the relational tier, if it is on: the URL that `millrace` printed
     #[arg(long, value_name = "URL")]
     postgres: Option<String>,
     /// Template with the names of tables and buckets (default: same as without a task)
@@ -177,11 +177,11 @@ pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &En
     };
     // The one line that a failed task prints describes the error, so the function does not log it as well.
     let is_told =
-        matches!(line.command, Some(LocalCommand::Task(_))) && environment.get(telemetry::LOG_LEVEL).is_none();
+        matches!(line.command, Some(MillraceCommand::Task(_))) && environment.get(telemetry::LOG_LEVEL).is_none();
     log(level, if is_told { LevelFilter::OFF } else { level });
     match line.command {
-        Some(LocalCommand::Tour(line)) => run_demo(line).await,
-        Some(LocalCommand::Task(line)) => run_task(line).await,
+        Some(MillraceCommand::Demo(line)) => run_demo(line).await,
+        Some(MillraceCommand::Task(line)) => run_task(line).await,
         None => serve(line).await,
     }
 }
@@ -197,14 +197,14 @@ fn log(level: LevelFilter, of_maintenance: LevelFilter) {
 }
 
 async fn serve(line: CommandLine) -> ExitCode {
-    match (line.auth, &line.key_set, &line.functions) {
-        (RunMode::None, Some(_), _) => return refuse("--key-set requires --auth jwt"),
+    match (line.auth, &line.jwks, &line.lambda_endpoint) {
+        (RunMode::None, Some(_), _) => return refuse("--jwks requires --auth jwt"),
         (RunMode::None, ..) if line.scope_claim.is_some() || line.scope_prefix.is_some() => {
             return refuse("--scope-claim and --scope-prefix require --auth jwt");
         }
         (RunMode::Jwt, _, Some(_)) => {
             return refuse(
-                "--auth jwt cannot be used with --functions: cargo lambda watch does not pass a token's claims",
+                "--auth jwt cannot be used with --lambda-endpoint: cargo lambda watch does not pass a token's claims",
             );
         }
         _ => {}
@@ -229,7 +229,7 @@ async fn serve(line: CommandLine) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn run_demo(line: TourLine) -> ExitCode {
+async fn run_demo(line: DemoArguments) -> ExitCode {
     let duckdb = match line.duckdb.found() {
         Ok(duckdb) => duckdb,
         Err(problem) => return refuse(&format!("--duckdb {problem}")),
@@ -247,7 +247,7 @@ async fn run_demo(line: TourLine) -> ExitCode {
     }
 }
 
-async fn run_task(line: TaskLine) -> ExitCode {
+async fn run_task(line: TaskArguments) -> ExitCode {
     let template = template(line.template);
     let place = if line.data.is_some() {
         let postgres = line.postgres.map_or(TierServer::Off, TierServer::At);
@@ -281,10 +281,10 @@ fn options(line: CommandLine) -> StackOptions {
         port: line.port,
         dynamodb_port: line.dynamodb_port,
         s3_port: line.s3_port,
-        functions: line.functions,
-        expire_every: Duration::from_secs(line.expire_every),
-        true_windows: line.true_windows,
-        auth: if line.auth == RunMode::Jwt { LocalAuth::Jwt(line.key_set) } else { LocalAuth::None },
+        functions: line.lambda_endpoint,
+        ttl_interval: Duration::from_secs(line.ttl_interval),
+        full_batch_windows: line.full_batch_windows,
+        auth: if line.auth == RunMode::Jwt { LocalAuth::Jwt(line.jwks) } else { LocalAuth::None },
         scope_claim: line.scope_claim,
         scope_prefix: line.scope_prefix,
         postgres: line.postgres,
@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<CommandLine, String> {
-        let arguments = std::iter::once("local").chain(arguments.iter().copied());
+        let arguments = std::iter::once("millrace").chain(arguments.iter().copied());
         CommandLine::try_parse_from(arguments).map_err(|error| first_line(&error.to_string()))
     }
 
@@ -337,17 +337,17 @@ mod tests {
         for (arguments, name) in [
             (&["--prot", "1"][..], "--prot"),
             (&["--port", "70000"], "--port"),
-            (&["--expire-every", "0"], "--expire-every"),
+            (&["--ttl-interval", "0"], "--ttl-interval"),
             (&["--data"], "--data"),
             (&["tuor"], "tuor"),
-            (&["--port", "1", "tour"], "tour"),
+            (&["--port", "1", "demo"], "demo"),
             (&["--postgres", "on"], "--postgres"),
             (&["--cache", "on"], "--cache"),
             (&["--scope-claim", "scp roles"], "--scope-claim"),
             (&["--scope-prefix", "a b"], "--scope-prefix"),
             (&["task"], "<ORDER>"),
             (&["task", "{}", "--data", "d", "--s3-port", "1"], "--s3-port"),
-            (&["task", "{}", "--expire-every", "1"], "--expire-every"),
+            (&["task", "{}", "--ttl-interval", "1"], "--ttl-interval"),
         ] {
             let said = parse(arguments).unwrap_err();
             assert!(said.contains(name) && said.lines().count() == 1, "{said}");
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn without_options_the_ports_are_fixed() {
         let line = parse(&[]).unwrap();
-        assert_eq!((line.port, line.dynamodb_port, line.s3_port, line.expire_every), (8080, 8000, 8001, 3));
-        assert!(line.data.is_none() && !line.true_windows && line.command.is_none());
+        assert_eq!((line.port, line.dynamodb_port, line.s3_port, line.ttl_interval), (8080, 8000, 8001, 3));
+        assert!(line.data.is_none() && !line.full_batch_windows && line.command.is_none());
     }
 }

@@ -58,9 +58,9 @@ pub struct StackOptions {
     /// The base URL of functions that are invoked instead of those in this process.
     pub functions: Option<String>,
     /// The interval at which expired items are removed.
-    pub expire_every: Duration,
+    pub ttl_interval: Duration,
     /// Use the batch windows of the template instead of at most [`MAX_BATCH_WINDOW`].
-    pub true_windows: bool,
+    pub full_batch_windows: bool,
     /// The authentication mode of the API.
     pub auth: LocalAuth,
     /// The claims that list a token's scopes; `None` for the template's.
@@ -83,8 +83,8 @@ impl Default for StackOptions {
             dynamodb_port: 0,
             s3_port: 0,
             functions: None,
-            expire_every: Duration::from_secs(3),
-            true_windows: false,
+            ttl_interval: Duration::from_secs(3),
+            full_batch_windows: false,
             auth: LocalAuth::None,
             scope_claim: None,
             scope_prefix: None,
@@ -167,8 +167,8 @@ pub enum StartError {
     /// The authorizer cannot be created.
     #[error(transparent)]
     Authorizer(#[from] AuthorizerError),
-    /// The URL of `--functions` is not valid.
-    #[error("--functions: {0}")]
+    /// The URL of `--lambda-endpoint` is not valid.
+    #[error("--lambda-endpoint: {0}")]
     Functions(#[from] InvokeError),
 }
 
@@ -247,7 +247,7 @@ impl LocalStack {
         let pumps = mappings.into_iter().map(EventSourceMapping::start).collect();
         let front = HttpServer::start(front, api);
         let dynamodb = Arc::new(dynamodb);
-        let expiry = TtlSweeper::start(Arc::clone(&dynamodb), options.expire_every, Clock::system());
+        let expiry = TtlSweeper::start(Arc::clone(&dynamodb), options.ttl_interval, Clock::system());
         Ok(Self {
             options,
             template,

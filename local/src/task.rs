@@ -1,4 +1,4 @@
-//! `local task ORDER`: runs a maintenance task to completion, as the state machine does on AWS.
+//! `millrace task ORDER`: runs a maintenance task to completion, as the state machine does on AWS.
 //!
 //! The order is the request of the maintenance function. Its segments run concurrently; each is a loop of invocations
 //! in which every invocation continues from the cursor that the previous one returned (`segments`). Afterwards their
@@ -50,7 +50,7 @@ pub enum RunTaskError {
     OneInvocation(&'static str),
     /// No local stack is running.
     #[error(
-        "nothing listens on port {port} of 127.0.0.1: start it with `cargo run -p local`, name another port with {option}, or a data folder with --data"
+        "nothing listens on port {port} of 127.0.0.1: start it with `cargo run`, name another port with {option}, or a data folder with --data"
     )]
     NotListening {
         /// The port.
@@ -59,7 +59,7 @@ pub enum RunTaskError {
         option: &'static str,
     },
     /// The data folder does not exist.
-    #[error("{} is not a directory: pass the directory given to `local --data`", .0.display())]
+    #[error("{} is not a directory: pass the directory given to `millrace --data`", .0.display())]
     NoFolder(PathBuf),
     /// The template has no maintenance function.
     #[error("the template has no function whose binary is maintenance")]

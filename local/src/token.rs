@@ -40,7 +40,7 @@ pub enum LocalAuth {
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorizerError {
     /// The file cannot be read.
-    #[error("{}: {source}: specify a JSON Web Key Set with --key-set", path.display())]
+    #[error("{}: {source}: specify a JSON Web Key Set with --jwks", path.display())]
     Unreadable {
         /// The path of the file.
         path: PathBuf,
@@ -48,7 +48,7 @@ pub enum AuthorizerError {
         source: std::io::Error,
     },
     /// The file is not a key set, or contains no public key.
-    #[error("{}: {reason}: specify a JSON Web Key Set of public keys with --key-set", path.display())]
+    #[error("{}: {reason}: specify a JSON Web Key Set of public keys with --jwks", path.display())]
     NoKeys {
         /// The path of the file.
         path: PathBuf,
@@ -248,7 +248,7 @@ mod tests {
         let secret = r#"{"keys":[{"kty":"oct","kid":"a","alg":"HS256","k":"c2VjcmV0"}]}"#;
         for keys in ["", "{}", r#"{"keys":[]}"#, secret] {
             let Err(refused) = set(keys) else { panic!("accepted {keys}") };
-            assert!(refused.to_string().contains("--key-set"), "{refused}");
+            assert!(refused.to_string().contains("--jwks"), "{refused}");
         }
         assert!(TokenAuthorizer::load(Path::new("/nowhere/keys.json")).is_err());
     }

@@ -29,7 +29,7 @@ async fn delete(stack: &LocalStack, user: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_all_that_leaves_the_table_only_what_ttl_removed_reaches_the_archive() {
     let never = Duration::from_hours(24);
-    let stack = LocalStack::start(StackOptions { expire_every: never, ..StackOptions::default() }).await.unwrap();
+    let stack = LocalStack::start(StackOptions { ttl_interval: never, ..StackOptions::default() }).await.unwrap();
     // A month ago: TTL ignores items that expired more than five years ago.
     let expired = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     put(&stack, "alive", None).await;

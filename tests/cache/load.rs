@@ -39,7 +39,7 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
     let url = server.url();
     let options = StackOptions {
         cache: TierServer::At(url.clone()),
-        expire_every: Duration::from_hours(24),
+        ttl_interval: Duration::from_hours(24),
         ..StackOptions::default()
     };
     let stack = LocalStack::start(options).await.unwrap();

@@ -57,7 +57,7 @@ impl MaintenanceScene {
     pub(crate) async fn with_postgres(postgres: TierServer) -> Self {
         let never = Duration::from_hours(24);
         let stack =
-            LocalStack::start(StackOptions { expire_every: never, postgres, ..StackOptions::default() }).await.unwrap();
+            LocalStack::start(StackOptions { ttl_interval: never, postgres, ..StackOptions::default() }).await.unwrap();
         Self { dynamodb: stack.dynamodb(), s3: stack.s3(), stack }
     }
 

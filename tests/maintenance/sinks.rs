@@ -19,7 +19,7 @@ use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, te
 use crate::relational::store::{empty, sink};
 use crate::replication::events::EventBuilder;
 
-/// Runs `local task`, with the URL of PostgreSQL or without.
+/// Runs `millrace task`, with the URL of PostgreSQL or without.
 async fn task(scene: &MaintenanceScene, order: Value, postgres: Option<&str>) -> Result<TaskOutcome, RunTaskError> {
     let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
     let stack = &scene.stack;

@@ -50,7 +50,7 @@ async fn fifty_thousand_changes_arrive_though_the_server_is_killed_among_them() 
     let wire = TcpProxy::to(&url).await;
     let options = StackOptions {
         postgres: TierServer::At(wire.url().to_owned()),
-        expire_every: Duration::from_hours(24),
+        ttl_interval: Duration::from_hours(24),
         ..StackOptions::default()
     };
     let stack = LocalStack::start(options).await.unwrap();

@@ -61,7 +61,7 @@ impl SinksUnknownError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the replicator writes to sink {sink}, but this task is not configured for it: set {variable} \
-     (`local task`: {option})"
+     (`millrace task`: {option})"
 )]
 pub struct UnknownSink {
     /// The sink's name.
@@ -77,7 +77,7 @@ impl UnknownSink {
     }
 }
 
-/// Returns the option of `local task` that corresponds to the variable.
+/// Returns the option of `millrace task` that corresponds to the variable.
 fn option(setting: &SinkSetting) -> String {
     format!("--{} URL", setting.sink)
 }
@@ -131,7 +131,7 @@ impl DeployedReplicator {
         match self.settings.iter().find(|setting| setting.sink == sink) {
             Some(setting) if !setting.stores_items => None,
             Some(setting) => Some(format!(
-                "the records failed in sink {sink}, but this task is not configured for it: set {} (`local task`: {}), \
+                "the records failed in sink {sink}, but this task is not configured for it: set {} (`millrace task`: {}), \
                  or delete the object if the sink was removed permanently",
                 setting.variable,
                 option(setting)

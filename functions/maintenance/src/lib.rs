@@ -9,7 +9,7 @@
 //!
 //! The function runs one JSON task per invocation ([`task`]). Tasks are resumable: an invocation stops before its
 //! deadline and returns a cursor, and the next invocation resumes from it. On AWS a state machine invokes the function
-//! until the task is done, with a map over the segments; on a single machine, `local task` does.
+//! until the task is done, with a map over the segments; on a single machine, `millrace task` does.
 //!
 //! Apart from the stream, a replica is written in exactly two ways: only where it has neither an item nor a tombstone
 //! (backfill), or by the rule of [`reconcile`], which [`repair`] carries out.

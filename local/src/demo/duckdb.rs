@@ -20,7 +20,7 @@ pub enum DuckDb {
 }
 
 /// Advice for a machine without DuckDB.
-pub(super) const TO_HAVE_IT: &str = "not installed: pip install duckdb, and the tour queries the archive with it";
+pub(super) const TO_HAVE_IT: &str = "not installed: pip install duckdb, and the demo queries the archive with it";
 /// All Parquet files of the archive.
 const COLUMNS: &str = "read_parquet('parquet/*/*/*.parquet', hive_partitioning = true)";
 /// Prints rows as lines with values separated by tabs, the format of the shell's `list` mode.

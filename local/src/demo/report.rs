@@ -15,7 +15,7 @@ pub(super) struct DemoReport {
 impl DemoReport {
     pub(super) fn new() -> Self {
         let mut page = Self::default();
-        page.line("\nMillrace tour: users, a poison record, a lost replica and a stale redrive, from API to archive");
+        page.line("\nMillrace demo: users, a poison record, a lost replica and a stale redrive, from API to archive");
         page
     }
 
@@ -47,7 +47,7 @@ impl DemoReport {
     }
 
     pub(super) fn text(&self) -> String {
-        format!("{}\ntour: {} checks passed, {} failed", self.text, self.passed, self.failed)
+        format!("{}\ndemo: {} checks passed, {} failed", self.text, self.passed, self.failed)
     }
 }
 
@@ -62,7 +62,7 @@ mod tests {
         page.check("kept", true);
         page.check("broken", false);
         let text = page.text();
-        assert_eq!(text.lines().last(), Some("tour: 1 checks passed, 1 failed"));
+        assert_eq!(text.lines().last(), Some("demo: 1 checks passed, 1 failed"));
         assert!(text.contains("✓ kept") && text.contains("✗ broken") && text.contains("é…"));
         assert_eq!(page.failed(), 1);
     }

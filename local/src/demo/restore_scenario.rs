@@ -83,7 +83,7 @@ async fn ordered(
 ) -> Result<TaskProgress, DemoError> {
     let payload = to_raw_value(&order).map_err(|error| DemoError::Api(error.to_string()))?;
     let (now, minute) = (Clock::system().now(), Duration::from_mins(1));
-    let invocation = Invocation::new(now, Instant::now(), minute, "tour".to_owned());
+    let invocation = Invocation::new(now, Instant::now(), minute, "demo".to_owned());
     let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
     page.show(&format!("task {order}"), &answer.progress.to_string());
     Ok(answer.progress)

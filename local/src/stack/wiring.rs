@@ -178,7 +178,7 @@ impl FunctionWiring<'_> {
         let checkpoints = folder.map(|folder| CheckpointFile::new(&folder, &name));
         let from = checkpoints.as_ref().map(|file| file.load(&stream_arn)).transpose()?;
         Ok(event_source_mapping::MappingConfig {
-            settings: MappingSettings::of(mapping, (!self.options.true_windows).then_some(MAX_BATCH_WINDOW)),
+            settings: MappingSettings::of(mapping, (!self.options.full_batch_windows).then_some(MAX_BATCH_WINDOW)),
             filter: RecordFilter::parse(&mapping.name, &mapping.filters)?,
             stream_arn,
             from_latest: mapping.starting_position == "LATEST",

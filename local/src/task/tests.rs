@@ -1,4 +1,4 @@
-//! Tests of `local task`: the loop of invocations, the output, and complete tasks on a stack.
+//! Tests of `millrace task`: the loop of invocations, the output, and complete tasks on a stack.
 
 use std::cell::{Cell, RefCell};
 use std::process::ExitCode;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Maximum number of segments that the state machine and `local task` process concurrently.
+/// Maximum number of segments that the state machine and `millrace task` process concurrently.
 const MAX_CONCURRENT_SEGMENTS: u32 = 10;
 
 /// A budget of capacity units per second. One page may overdraw it; the next page is then delayed. Unused capacity is
