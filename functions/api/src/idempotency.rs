@@ -192,10 +192,10 @@ mod tests {
             let other = of(&body.replacen(part, other, 1));
             assert!(other.is_some() && other.as_ref() != Some(&told), "{part}");
         }
-        assert_eq!(of(r#"{"name":"A","status":null}"#), of(r#"{"name":"A"}"#), "read alike");
+        assert_eq!(of(r#"{"name":"A","status":null}"#), of(r#"{"name":"A"}"#), "null is absent");
         assert_ne!(of(r#"{"name":"A","attributes":{}}"#), of(r#"{"name":"A"}"#));
         for twice in [r#"{"name":"A","name":"A"}"#, r#"{"name":"A","attributes":{"a":1,"a":1}}"#] {
-            assert_eq!(of(twice), None, "given twice is refused: {twice}");
+            assert_eq!(of(twice), None, "duplicates are rejected: {twice}");
         }
     }
 

@@ -51,8 +51,8 @@ mod tests {
         assert!(breaker.allows_call(start) && breaker.allows_call(start));
         breaker.record_failure(start);
         assert!(!breaker.allows_call(start + rest / 2));
-        assert!(breaker.allows_call(start + rest), "the one that tries");
-        assert!(!breaker.allows_call(start + rest), "and no other");
+        assert!(breaker.allows_call(start + rest), "one trial call");
+        assert!(!breaker.allows_call(start + rest), "only one trial call");
         breaker.record_failure(start + rest);
         assert!(!breaker.allows_call(start + rest + rest / 2));
         assert!(breaker.allows_call(start + rest * 2));

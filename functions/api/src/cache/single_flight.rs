@@ -106,8 +106,8 @@ mod tests {
         while let Some(done) = all.join_next().await {
             done.unwrap();
         }
-        assert_eq!(asked.load(Ordering::Relaxed), 2, "the first's, and one for the other ninety-nine");
-        assert!(flights.locked().is_empty(), "nothing is left of them");
+        assert_eq!(asked.load(Ordering::Relaxed), 2, "one read for the first caller, one for the 99 others");
+        assert!(flights.locked().is_empty(), "no flight is left");
     }
 
     #[tokio::test]
@@ -115,7 +115,7 @@ mod tests {
         let flights = SingleFlight::default();
         let never = flights.join("k", std::future::pending());
         assert!(tokio::time::timeout(Duration::from_millis(5), never).await.is_err());
-        assert!(flights.locked().is_empty(), "nothing is left of a question that was given up");
+        assert!(flights.locked().is_empty(), "a cancelled flight is removed");
         assert!(matches!(flights.join("k", async { Ok(None) }).await, Ok(None)));
     }
 }

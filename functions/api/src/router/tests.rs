@@ -160,7 +160,7 @@ async fn a_table_out_of_reach_is_busy_and_says_when_to_come_again() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(headers["retry-after"], "1");
     assert_eq!(json["type"], "urn:millrace:problem:service-unavailable");
-    assert!(!json.to_string().contains("127.0.0.1"), "the cause is the log's alone: {json}");
+    assert!(!json.to_string().contains("127.0.0.1"), "the cause is only in the log: {json}");
 }
 
 #[tokio::test]
