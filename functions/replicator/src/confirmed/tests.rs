@@ -122,7 +122,7 @@ proptest! {
         let lacking: BTreeSet<u8> = asked.iter().filter(|one| !is_confirmed(one)).map(|one| one.0).collect();
         let expected: Vec<ChangeSpec> = asked.iter().filter(|one| lacking.contains(&one.0)).copied().collect();
         prop_assert_eq!(given(&memory, sink, &asked), expected);
-        prop_assert_eq!(memory.is_empty(), model.is_empty(), "what nobody confirmed takes no room");
+        prop_assert_eq!(memory.is_empty(), model.is_empty(), "unconfirmed changes use no space");
         prop_assert_eq!(memory.weight() == 0, model.is_empty());
     }
 
@@ -192,7 +192,7 @@ fn a_confirmation_lasts_from_the_first_delivery_on() {
     confirm(&mut memory, 0, &[(1, 1, false)], later);
     assert!(!memory.is_empty());
     memory.expire(START + LASTS);
-    assert!(memory.is_empty(), "it is not prolonged by what rests on it");
+    assert!(memory.is_empty(), "later confirmations do not extend it");
 }
 
 #[test]
@@ -202,9 +202,9 @@ fn there_is_room_for_so_much_and_what_is_new_goes_first() {
     for batch in 0..4 {
         confirm(&mut memory, 0, &many(batch * 20_000), START + Duration::seconds(i64::try_from(batch).unwrap()));
         assert!(memory.weight() <= ROOM, "{}", memory.weight());
-        assert_eq!(given(&memory, 0, &many(batch * 20_000)), [], "the latest batch is remembered whole");
+        assert_eq!(given(&memory, 0, &many(batch * 20_000)), [], "the latest batch is complete");
     }
-    assert!(!given(&memory, 0, &many(0)).is_empty(), "the first is forgotten");
+    assert!(!given(&memory, 0, &many(0)).is_empty(), "the first batch is evicted");
     let too_many: Vec<ChangeSpec> = (0..70_000).map(|number| (2, number, false)).collect();
     confirm(&mut memory, 0, &too_many, START + Duration::minutes(1));
     assert!(memory.weight() <= ROOM);
