@@ -101,7 +101,7 @@ mod tests {
                     let from = numbers.iter().position(|number| number.as_deref() == answer.identifier()).unwrap();
                     prop_assert!(failing.iter().all(|index| from <= *index));
                     let first = *failing.iter().min().unwrap();
-                    prop_assert!(numbers[from + 1..=first].iter().all(Option::is_none), "no more is resent than needed");
+                    prop_assert!(numbers[from + 1..=first].iter().all(Option::is_none), "no needless redelivery");
                 }
                 Err(MissingSequenceNumber { index }) => {
                     prop_assert!(failing.contains(&index));

@@ -214,7 +214,7 @@ mod tests {
             assert!(said.contains(part), "{said}");
         }
         let new = RENAMED_VARIABLES.map(|(_, new)| (new, "1"));
-        assert!(environment(&new).read().problems().is_empty(), "a new name is not a former one");
+        assert!(environment(&new).read().problems().is_empty(), "a new name is not an old one");
     }
 
     #[test]

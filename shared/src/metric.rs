@@ -124,7 +124,7 @@ registry! {
     REQUEST_DURATION: Histogram, "RequestDuration", Milliseconds, ["route"],
         "time from a request's arrival to its response";
     CACHE_HITS: Counter, "CacheHits", Count, [],
-        "reads of a single record that the cache answered";
+        "reads of a single record that were served from the cache";
     CACHE_MISSES: Counter, "CacheMisses", Count, [],
         "reads of a single record that went to the table although a cache is configured";
     CACHE_ERRORS: Counter, "CacheErrors", Count, [],

@@ -85,9 +85,9 @@ mod tests {
     fn a_write_s_floor_is_its_version_and_above_both_if_that_did_not_grow() {
         assert_eq!(MinVersion::after_write(7, 8), MinVersion(8));
         assert_eq!(MinVersion::after_write(0, 8), MinVersion(8));
-        assert_eq!(MinVersion::after_write(8, 8), MinVersion(9), "somebody wrote without counting");
-        assert_eq!(MinVersion::after_write(8, 3), MinVersion(9), "or counts otherwise");
-        assert_eq!(MinVersion::after_write(0, 0), MinVersion(1), "what is remembered as missing has the version 0");
+        assert_eq!(MinVersion::after_write(8, 8), MinVersion(9), "a write did not increment the version");
+        assert_eq!(MinVersion::after_write(8, 3), MinVersion(9), "a write decremented the version");
+        assert_eq!(MinVersion::after_write(0, 0), MinVersion(1), "a missing record has version 0");
     }
 
     proptest! {

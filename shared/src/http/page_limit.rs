@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(open_at("this list", now + Duration::DAY - Duration::SECOND).as_deref(), Some("a place"));
         assert_eq!(open_at("this list", now + Duration::DAY), None);
         assert_eq!(open_at("that list", now), None);
-        assert!(!cursor.contains("place"), "nothing of it can be read");
+        assert!(!cursor.contains("place"), "the position is encrypted");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::percent;
 
 /// The description of a canonical path in error messages.
 const RULE: &str =
-    "a path is made of segments of A-Za-z0-9._~:|@+- with one slash before each, and no segment is . or ..";
+    "a path consists of segments of A-Za-z0-9._~:|@+- with one slash before each, and no segment is . or ..";
 
 /// A path in canonical form, which has only one interpretation.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -130,7 +130,7 @@ mod tests {
         text.parse()
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "a parser, as queries take them")]
+    #[expect(clippy::unnecessary_wraps, reason = "the signature of a parameter parser")]
     fn text(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     }

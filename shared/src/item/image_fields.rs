@@ -75,7 +75,7 @@ mod tests {
         for none in [r"{}", r#"{"version":{"S":"7"}}"#, r#"{"version":{"N":"-7"}}"#, r#"{"version":{"N":"1.5"}}"#] {
             assert_eq!(version(none), Some(0), "{none}");
         }
-        assert_eq!(version(r#"{"version":{"N":"1"},"version":{"N":"2"}}"#), None, "which of them?");
+        assert_eq!(version(r#"{"version":{"N":"1"},"version":{"N":"2"}}"#), None, "a duplicate attribute is ambiguous");
     }
 
     #[test]

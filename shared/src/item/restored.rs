@@ -113,7 +113,7 @@ mod tests {
             assert_eq!(
                 obstacle,
                 ExistingItem { version: Some(7), is_live },
-                "TTL never removes what ended long ago: {ends}"
+                "TTL never deletes items that expired long ago: {ends}"
             );
         }
         let bare = RawItem::parse(r#"{"user_id":{"S":"ada"}}"#).unwrap();

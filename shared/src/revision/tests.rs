@@ -74,7 +74,7 @@ fn the_numbers_of_one_item_grow_from_parent_to_child_shard() {
     ];
     let parsed: Vec<_> = numbers.iter().map(|text| SequenceNumber::parse(text).unwrap()).collect();
     assert!(parsed.is_sorted());
-    assert!(!numbers.is_sorted(), "as text they sort wrong, or this test proves nothing");
+    assert!(!numbers.is_sorted(), "the sample must not be sorted as text");
 }
 
 #[test]

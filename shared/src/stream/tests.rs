@@ -67,7 +67,7 @@ fn an_old_image_without_the_key_shows_nothing() {
 fn middle(record: &serde_json::Value) -> (String, Option<String>, bool) {
     let payload = raw(&json!({"Records": [created("1"), record, created("3")]}));
     let batch = read(&payload).unwrap();
-    assert!(batch.records[0].read.is_ok() && batch.records[2].read.is_ok(), "its neighbours are read");
+    assert!(batch.records[0].read.is_ok() && batch.records[2].read.is_ok(), "its neighbours are parsed");
     let record = &batch.records[1];
     let reason = record.read.as_ref().unwrap_err().to_string();
     (reason, record.sequence.as_deref().map(str::to_owned), record.source.is_some())

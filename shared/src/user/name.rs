@@ -22,7 +22,7 @@ impl UserName {
         } else if text.chars().count() > Self::MAX_CHARS {
             Err(InvalidField("name must have at most 256 characters"))
         } else if text.chars().any(char::is_control) {
-            Err(InvalidField("name must not have control characters such as line breaks"))
+            Err(InvalidField("name must not contain control characters such as line breaks"))
         } else {
             Ok(Self(text))
         }
