@@ -39,14 +39,19 @@ pub struct AuthLayer {
 ///
 /// # Errors
 /// The request has no valid credentials, or the caller's token lacks the scope.
-pub async fn authorize(State(door): State<AuthLayer>, mut request: Request, next: Next) -> Result<Response, Problem> {
+pub async fn authorize(
+    State(auth_layer): State<AuthLayer>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let Some(scope) = route.as_ref().and_then(|route| (door.required_scope)(route.as_str(), request.method())) else {
+    let Some(scope) = route.as_ref().and_then(|route| (auth_layer.required_scope)(route.as_str(), request.method()))
+    else {
         return Ok(next.run(request).await);
     };
-    let caller = door.caller(&request).ok_or(Problem::Unauthenticated { auth: door.auth })?;
+    let caller = auth_layer.caller(&request).ok_or(Problem::Unauthenticated { auth: auth_layer.auth })?;
     if !caller.has_scope(scope) {
-        return Err(Problem::InsufficientScope { scope, scopes: door.scopes });
+        return Err(Problem::InsufficientScope { scope, scopes: auth_layer.scopes });
     }
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)

@@ -115,7 +115,7 @@ mod tests {
 
     /// Returns the response to `GET` on a path, from a function with this remaining time.
     async fn answered(path: &str, time: Duration) -> Value {
-        let door = AuthLayer {
+        let auth_layer = AuthLayer {
             auth: AuthMode::None,
             scopes: ScopeMapping::default(),
             clock: Clock::fixed(NOW),
@@ -133,8 +133,10 @@ mod tests {
         let mut context = Context::default();
         context.deadline = u64::try_from((NOW + time).unix_timestamp_nanos() / 1_000_000).unwrap();
         let event = LambdaEvent { payload: serde_json::from_value(payload).unwrap(), context };
-        serde_json::to_value(answer(with_middleware(door, BasePath::default(), routes, ()), NOW, event).await.unwrap())
-            .unwrap()
+        serde_json::to_value(
+            answer(with_middleware(auth_layer, BasePath::default(), routes, ()), NOW, event).await.unwrap(),
+        )
+        .unwrap()
     }
 
     #[tokio::test]

@@ -20,15 +20,15 @@ pub const READ: &str = "GET, HEAD, OPTIONS";
 
 /// Returns these routes with authorization, deadline, logging and metrics, below this base path.
 pub fn with_middleware<S: Clone + Send + Sync + 'static>(
-    door: AuthLayer,
+    auth_layer: AuthLayer,
     base: BasePath,
     routes: Router<S>,
     state: S,
 ) -> Router {
-    let clock = door.clock.clone();
+    let clock = auth_layer.clock.clone();
     let routes = routes
         .fallback(unknown)
-        .layer(middleware::from_fn_with_state(door, authorize))
+        .layer(middleware::from_fn_with_state(auth_layer, authorize))
         .layer(middleware::from_fn(uri::refuse))
         .layer(middleware::from_fn(limit))
         .layer(middleware::from_fn_with_state(clock, request_telemetry))

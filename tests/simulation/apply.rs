@@ -21,16 +21,16 @@ impl<S: SimStage> SimState<'_, S> {
         match act {
             SimAction::Write { item, kind, gap, unreadable } => self.write(item, kind, gap, unreadable).await,
             SimAction::Delete { item, gap } if self.source.items[item].is_some() => {
-                self.gate.see("delete");
+                self.injector.see("delete");
                 self.tell(item, SourceWrite::Deleted, None, gap).await;
             }
             SimAction::Expire { item, gap, timeless } if self.source.items[item].is_some() => {
-                self.gate.see(if timeless { "expiry: unarchivable" } else { "expiry" });
+                self.injector.see(if timeless { "expiry: unarchivable" } else { "expiry" });
                 self.tell(item, SourceWrite::Expired, timeless.then_some(PoisonKind::Timeless), gap).await;
             }
             SimAction::Pass { seconds } => self.now += Duration::from_secs(seconds.into()),
             SimAction::Split { item } => {
-                self.gate.see("shard: split");
+                self.injector.see("shard: split");
                 self.source.split(item);
             }
             SimAction::Read { mapping, count } => drop(self.read(mapping % self.mappings.len(), count)),
@@ -68,31 +68,31 @@ impl<S: SimStage> SimState<'_, S> {
                     self.run_last().await;
                 }
             }
-            SimAction::Trouble { place, trouble } => self.gate.trouble(place, trouble),
+            SimAction::Trouble { place, trouble } => self.injector.trouble(place, trouble),
             SimAction::Land { zombie } => {
-                if let Some(write) = self.gate.take_zombie(zombie) {
+                if let Some(write) = self.injector.take_zombie(zombie) {
                     write.await;
                 }
             }
             SimAction::Repair { sink, items, run } => {
-                self.gate.see("repair");
+                self.injector.see("repair");
                 if items == 15 {
                     self.order(REPAIR);
                 } else {
-                    self.mend(sink, (0..ITEMS).filter(|item| items >> item & 1 == 1).collect());
+                    self.repair_all(sink, (0..ITEMS).filter(|item| items >> item & 1 == 1).collect());
                 }
                 self.run_last_if(run).await;
             }
             SimAction::Backfill { run } => {
-                self.gate.see("backfill");
+                self.injector.see("backfill");
                 self.order(BACKFILL);
                 self.run_last_if(run).await;
             }
             SimAction::Redrive { run } => {
-                self.gate.see("redrive");
+                self.injector.see("redrive");
                 // Not drawn: an additional draw would change the scenario of every seed.
                 if self.settled.len().is_multiple_of(2) {
-                    self.gate.see("redrive: by one that does not know a sink");
+                    self.injector.see("redrive: by one that does not know a sink");
                     self.order_to(Rc::clone(&self.partial), REDRIVE);
                 } else {
                     self.order(REDRIVE);
@@ -103,7 +103,7 @@ impl<S: SimStage> SimState<'_, S> {
             SimAction::Gap { count } => {
                 let unread = self.unread();
                 if let Some(last) = unread.get(count - 1).or(unread.last()) {
-                    self.gate.see("stream: gap");
+                    self.injector.see("stream: gap");
                     self.trim(last + 1);
                 }
             }
@@ -131,7 +131,7 @@ impl<S: SimStage> SimState<'_, S> {
     fn read(&mut self, mapping: usize, count: usize) -> bool {
         let (read, ended) = self.mappings[mapping].read(&self.source, count, self.now);
         if ended && self.source.streams[self.mappings[mapping].stream].shards.len() > 1 {
-            self.gate.see("shard: drained and its children read");
+            self.injector.see("shard: drained and its children read");
         }
         read > 0 || ended
     }
@@ -139,12 +139,12 @@ impl<S: SimStage> SimState<'_, S> {
     async fn write(&mut self, item: usize, kind: WriteKind, gap: u8, unreadable: bool) {
         if self.source.items[item] == Some(kind) {
             // DynamoDB Streams writes no record if a put does not change the item.
-            return self.gate.see("write: changes nothing");
+            return self.injector.see("write: changes nothing");
         }
         if self.source.items[item].is_none() && self.source.known[item] {
-            self.gate.see("write: recreates a deleted item");
+            self.injector.see("write: recreates a deleted item");
         }
-        self.gate.see(match kind {
+        self.injector.see(match kind {
             _ if unreadable => "write: unreadable record",
             WriteKind::Plain(_) => "write: plain",
             WriteKind::Reserved(_) => "write: reserved attribute",
@@ -175,7 +175,7 @@ impl<S: SimStage> SimState<'_, S> {
         if all.is_empty() {
             return false;
         }
-        self.gate.see("delivery again");
+        self.injector.see("delivery again");
         match from {
             Some(from) => {
                 let from = from % all.len();
@@ -183,10 +183,10 @@ impl<S: SimStage> SimState<'_, S> {
                 all.truncate(count);
                 all.sort_unstable();
             }
-            None => self.gate.see("delivery again: of a prefix"),
+            None => self.injector.see("delivery again: of a prefix"),
         }
         if reorder {
-            self.gate.see("delivery again: reordered across items");
+            self.injector.see("delivery again: reordered across items");
             all.sort_by_key(|place| std::cmp::Reverse(records[*place].item));
         }
         self.deliver(function, all, TaskRole::Stray);
@@ -214,12 +214,12 @@ impl<S: SimStage> SimState<'_, S> {
     }
 
     async fn lose_replica(&mut self, sink: usize) {
-        self.gate.see("replica: lost");
+        self.injector.see("replica: lost");
         // Work in progress on the replica ends with the replica.
         while !self.tasks.is_empty() {
             self.crash(0, false);
         }
-        self.gate.forget_zombies(FaultPoint::Sink(sink));
+        self.injector.forget_zombies(FaultPoint::Sink(sink));
         self.stage.lose(sink).await;
         // An operator who replaces a replica restarts the function: confirmations of the lost replica no longer count.
         self.restart_replicator();
@@ -247,9 +247,9 @@ impl<S: SimStage> SimState<'_, S> {
 
     fn new_stream(&mut self, keep: bool) {
         if keep {
-            self.gate.see("stream: re-created, the old one drained");
+            self.injector.see("stream: re-created, the old one drained");
         } else {
-            self.gate.see("stream: re-created, the old one lost");
+            self.injector.see("stream: re-created, the old one lost");
             while !self.tasks.is_empty() {
                 self.crash(0, true);
             }
@@ -266,7 +266,7 @@ impl<S: SimStage> SimState<'_, S> {
     }
 
     async fn long_time(&mut self, drained: bool) {
-        self.gate.end_of_troubles();
+        self.injector.end_of_troubles();
         self.run_all().await;
         if drained {
             self.drain().await;
@@ -279,13 +279,13 @@ impl<S: SimStage> SimState<'_, S> {
         self.now += LONG;
         for sink in 0..2 {
             let forgotten = self.stage.forget_tombstones(sink).await;
-            self.gate.see_many("tombstones: expired", forgotten);
+            self.injector.see_many("tombstones: expired", forgotten);
         }
     }
 
     /// Lets every delayed write take effect for which no caller waits any more.
     pub(super) async fn land_all(&mut self) {
-        while let Some(write) = self.gate.take_zombie(0) {
+        while let Some(write) = self.injector.take_zombie(0) {
             write.await;
         }
     }

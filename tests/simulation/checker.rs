@@ -40,7 +40,7 @@ struct FailedCheck {
 impl<S: SimStage> SimState<'_, S> {
     /// Ends the scenario and checks the final state.
     pub(super) async fn finish(&mut self) -> CheckVerdict {
-        self.gate.end_of_troubles();
+        self.injector.end_of_troubles();
         self.drain().await;
         self.land_all().await;
         let outstanding = self.outstanding().await?;
@@ -78,7 +78,7 @@ impl<S: SimStage> SimState<'_, S> {
             self.is_as_the_source(&self.outstanding().await?, true, "once the causes are gone").await?;
             let old = |failed: &FailedCheck| self.now - self.source.records[failed.record].at >= LONG;
             if outstanding.iter().any(old) {
-                self.gate.see("redrive: after the tombstone expired");
+                self.injector.see("redrive: after the tombstone expired");
             }
             self.carry_out(REDRIVE).await?;
         }
@@ -192,7 +192,7 @@ impl<S: SimStage> SimState<'_, S> {
         let objects = self.stage.objects(FAILURES).await;
         let mut failed = self.failures(&objects, "")?;
         failed.extend(self.failures(&objects, "redriven/")?);
-        let given_up: BTreeSet<(SimFunction, usize)> = failed
+        let discarded: BTreeSet<(SimFunction, usize)> = failed
             .iter()
             .filter(|(_, object)| object.starts_with(failure_record::ON_FAILURE_PREFIX))
             .map(|(failed, _)| (failed.function, failed.record))
@@ -212,7 +212,7 @@ impl<S: SimStage> SimState<'_, S> {
                     && sink != "read"
                     && self.source.records[place + 1..].iter().any(|later| later.item == record.item);
                 let must = self.settled[place][function as usize] && !superseded;
-                if must && !aside.contains(&name) && !given_up.contains(&(function, place)) {
+                if must && !aside.contains(&name) && !discarded.contains(&(function, place)) {
                     return Err(format!("{name} is poison and not in quarantine: {record:?}"));
                 }
                 poison.insert(name);
@@ -234,7 +234,8 @@ impl<S: SimStage> SimState<'_, S> {
         let rows: Vec<_> =
             MergeIterator::new(readers).collect::<Result<_, _>>().map_err(|damage| damage.to_string())?;
         let stated = |object: &super::cloud::SimObject| object.metadata["rows"].parse::<usize>().unwrap();
-        self.gate.see_many("archive: a row in two objects", objects.values().map(stated).sum::<usize>() - rows.len());
+        self.injector
+            .see_many("archive: a row in two objects", objects.values().map(stated).sum::<usize>() - rows.len());
         let mut archived = BTreeMap::new();
         for row in rows {
             archived.insert((item_of(&row.key), row.revision), row.item.get().to_owned());

@@ -48,13 +48,13 @@ pub(super) struct SimEngines {
     s3: aws_sdk_s3::Client,
     label: Arc<Mutex<String>>,
     clients: SimClients,
-    gate: FaultInjector,
+    injector: FaultInjector,
     relational: Option<Arc<PostgresSink>>,
     _running: (local::dynamodb::DynamoDbEngine, local::s3::S3Engine),
 }
 
 impl SimEngines {
-    pub(super) async fn start(gate: &FaultInjector, relational: bool) -> Self {
+    pub(super) async fn start(injector: &FaultInjector, relational: bool) -> Self {
         let relational = if relational {
             let sink = store::sink_that_keeps(&store::empty().await, FOREVER);
             migrate(sink.database(), store::soon()).await.unwrap();
@@ -73,8 +73,12 @@ impl SimEngines {
             dynamodb: local::clients::dynamodb(dynamodb.endpoint()),
             s3: local::clients::s3(s3.endpoint()),
             label,
-            clients: clients(&SimHttpConnector { gate: gate.clone(), behind }, dynamodb.endpoint(), s3.endpoint()),
-            gate: gate.clone(),
+            clients: clients(
+                &SimHttpConnector { injector: injector.clone(), behind },
+                dynamodb.endpoint(),
+                s3.endpoint(),
+            ),
+            injector: injector.clone(),
             relational,
             _running: (dynamodb, s3),
         };
@@ -141,9 +145,11 @@ impl SimStage for SimEngines {
     fn replicas(&self) -> [Arc<dyn Replica>; 2] {
         let table = |table| Arc::new(DynamoDbSink::new(self.clients.0.clone(), table, IN_FLIGHT, TOMBSTONE));
         let second: Arc<dyn Replica> = match &self.relational {
-            Some(sink) => {
-                Arc::new(FaultyReplica { gate: self.gate.clone(), place: FaultPoint::Sink(1), inner: Arc::clone(sink) })
-            }
+            Some(sink) => Arc::new(FaultyReplica {
+                injector: self.injector.clone(),
+                place: FaultPoint::Sink(1),
+                inner: Arc::clone(sink),
+            }),
             None => table(REPLICAS[1]),
         };
         [table(REPLICAS[0]), second]

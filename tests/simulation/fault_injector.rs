@@ -218,8 +218,8 @@ impl FaultInjector {
             }
             trouble
         };
-        let mut call = InterceptedCall { gate: self, place, writes, effect: Some(effect) };
-        PausedCall { gate: self, since: None }.await;
+        let mut call = InterceptedCall { injector: self, place, writes, effect: Some(effect) };
+        PausedCall { injector: self, since: None }.await;
         match trouble {
             None => Ok(call.run().await),
             Some(InjectedFault::AnswerLost) => {
@@ -272,7 +272,7 @@ fn name_of(trouble: InjectedFault) -> &'static str {
 
 /// Completes when a new round starts after the first poll.
 struct PausedCall<'g> {
-    gate: &'g FaultInjector,
+    injector: &'g FaultInjector,
     since: Option<u64>,
 }
 
@@ -280,8 +280,8 @@ impl Future for PausedCall<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let gate = self.gate;
-        let mut state = gate.lock();
+        let injector = self.injector;
+        let mut state = injector.lock();
         state.moved = true;
         if *self.since.get_or_insert(state.round) < state.round {
             return Poll::Ready(());
@@ -293,7 +293,7 @@ impl Future for PausedCall<'_> {
 
 /// A call whose effect has not started yet.
 struct InterceptedCall<'g, T: Send + 'static, F: Future<Output = T> + Send + 'static> {
-    gate: &'g FaultInjector,
+    injector: &'g FaultInjector,
     place: FaultPoint,
     writes: bool,
     effect: Option<F>,
@@ -302,13 +302,13 @@ struct InterceptedCall<'g, T: Send + 'static, F: Future<Output = T> + Send + 'st
 impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> InterceptedCall<'_, T, F> {
     async fn run(&mut self) -> T {
         let effect = self.effect.take().unwrap();
-        let _running = FaultCounts::new(self.gate, |state| &mut state.running);
+        let _running = FaultCounts::new(self.injector, |state| &mut state.running);
         effect.await
     }
 
     fn leave(&mut self) {
         if let Some(effect) = self.effect.take() {
-            self.gate.lock().zombies.push((self.place, effect.map(drop).boxed()));
+            self.injector.lock().zombies.push((self.place, effect.map(drop).boxed()));
         }
     }
 }
@@ -319,7 +319,7 @@ impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> Drop for Interce
             return;
         }
         let keep = {
-            let mut state = self.gate.lock();
+            let mut state = self.injector.lock();
             if state.keep {
                 state.coverage.see("zombie: left by a crash");
             }
@@ -333,23 +333,23 @@ impl<T: Send + 'static, F: Future<Output = T> + Send + 'static> Drop for Interce
 
 /// A guard that increments a counter for as long as it lives.
 struct FaultCounts<'g> {
-    gate: &'g FaultInjector,
+    injector: &'g FaultInjector,
     count: fn(&mut InjectorState) -> &mut usize,
 }
 
 impl<'g> FaultCounts<'g> {
-    fn new(gate: &'g FaultInjector, count: fn(&mut InjectorState) -> &mut usize) -> Self {
-        let mut state = gate.lock();
+    fn new(injector: &'g FaultInjector, count: fn(&mut InjectorState) -> &mut usize) -> Self {
+        let mut state = injector.lock();
         *count(&mut state) += 1;
         state.moved = true;
         drop(state);
-        Self { gate, count }
+        Self { injector, count }
     }
 }
 
 impl Drop for FaultCounts<'_> {
     fn drop(&mut self) {
-        let mut state = self.gate.lock();
+        let mut state = self.injector.lock();
         let count = (self.count)(&mut state);
         *count = count.saturating_sub(1);
         state.moved = true;

@@ -54,7 +54,7 @@ pub(super) enum ConnectorTarget {
 
 #[derive(Clone)]
 pub(super) struct SimHttpConnector {
-    pub(super) gate: FaultInjector,
+    pub(super) injector: FaultInjector,
     pub(super) behind: ConnectorTarget,
 }
 
@@ -76,12 +76,12 @@ impl HttpConnector for SimHttpConnector {
         HttpConnectorFuture::new(async move {
             let (place, writes, dynamodb) = line.behind.whither(&request);
             if let Some(what) = worth_seeing(&request) {
-                line.gate.see(what);
+                line.injector.see(what);
             }
-            let leave_one = line.gate.leaves_one_unread(place);
+            let leave_one = line.injector.leaves_one_unread(place);
             let behind = line.behind.clone();
             let effect = async move { behind.answer(request, leave_one).await };
-            match line.gate.pass(place, writes, effect).await {
+            match line.injector.pass(place, writes, effect).await {
                 Ok(answer) => answer,
                 Err(InjectedFault::Throttled) if dynamodb => {
                     response(SimResponse::error(true, 400, "ProvisionedThroughputExceededException"))

@@ -32,7 +32,7 @@ pub(super) type MemoryItems = BTreeMap<CanonicalKey, ReplicaItem>;
 /// A replica in memory.
 #[derive(Clone)]
 pub(super) struct MemoryReplica {
-    gate: FaultInjector,
+    injector: FaultInjector,
     place: FaultPoint,
     pub(super) items: Arc<Mutex<MemoryItems>>,
 }
@@ -44,8 +44,8 @@ enum MemoryWrite {
 }
 
 impl MemoryReplica {
-    pub(super) fn new(gate: FaultInjector, place: FaultPoint) -> Self {
-        Self { gate, place, items: Arc::default() }
+    pub(super) fn new(injector: FaultInjector, place: FaultPoint) -> Self {
+        Self { injector, place, items: Arc::default() }
     }
 
     async fn write(&self, change: &Change<'_>) -> Result<MemoryWrite, FailureKind> {
@@ -72,18 +72,18 @@ impl MemoryReplica {
             (done, held_off)
         };
         let (done, held_off) = self
-            .gate
+            .injector
             .pass(self.place, true, effect)
             .await
             .map_err(|trouble| FailureKind::Transient(format!("{trouble:?}")))?;
-        self.gate.see(match done {
+        self.injector.see(match done {
             MemoryWrite::Applied { tombstone: false } => "sink: applied",
             MemoryWrite::Applied { tombstone: true } => "sink: tombstone",
             MemoryWrite::Duplicate => "sink: duplicate",
             MemoryWrite::Stale => "sink: stale",
         });
         if held_off {
-            self.gate.see("sink: tombstone held off a late write");
+            self.injector.see("sink: tombstone held off a late write");
         }
         Ok(done)
     }
@@ -110,13 +110,13 @@ impl MemoryReplica {
             }
             may
         };
-        match self.gate.pass(self.place, true, effect).await {
+        match self.injector.pass(self.place, true, effect).await {
             Ok(true) => {
-                self.gate.see("sink: written beside the stream");
+                self.injector.see("sink: written beside the stream");
                 WriteResult::Written
             }
             Ok(false) => {
-                self.gate.see("sink: refused beside the stream");
+                self.injector.see("sink: refused beside the stream");
                 WriteResult::ConditionFailed
             }
             Err(trouble) => WriteResult::Transient(format!("{trouble:?}")),
@@ -183,7 +183,7 @@ impl Replica for MemoryReplica {
                 let items = items.lock().unwrap();
                 keys.iter().map(|key| items.get(key).cloned()).collect()
             };
-            let held = self.gate.pass(self.place, false, effect).await.map_err(|trouble| self.unread(trouble))?;
+            let held = self.injector.pass(self.place, false, effect).await.map_err(|trouble| self.unread(trouble))?;
             Ok(ReplicaReadOutput { held, units: 1.0 })
         }
         .boxed()
@@ -202,7 +202,8 @@ impl Replica for MemoryReplica {
                 let page: Vec<_> = rest.take(PAGE + 1).map(|(key, held)| (key.clone(), held.clone())).collect();
                 page
             };
-            let mut held = self.gate.pass(self.place, false, effect).await.map_err(|trouble| self.unread(trouble))?;
+            let mut held =
+                self.injector.pass(self.place, false, effect).await.map_err(|trouble| self.unread(trouble))?;
             let next = if held.len() > PAGE {
                 held.pop();
                 held.last().map(|(key, _)| key.clone())

@@ -31,7 +31,7 @@ const LATE: Duration = Duration::from_secs(20);
 
 /// The PostgreSQL replica with injected faults.
 pub(super) struct FaultyReplica {
-    pub(super) gate: FaultInjector,
+    pub(super) injector: FaultInjector,
     pub(super) place: FaultPoint,
     pub(super) inner: Arc<PostgresSink>,
 }
@@ -105,7 +105,7 @@ impl Sink for FaultyReplica {
                     .apply(DeduplicatedBatch { changes: &changes, latest_per_key: &changes }, &later(&invocation))
                     .await
             };
-            match self.gate.pass(self.place, true, effect).await {
+            match self.injector.pass(self.place, true, effect).await {
                 Ok(outcome) => {
                     let mut outcome = outcome?;
                     for failure in &mut outcome.failures {
@@ -125,7 +125,7 @@ impl Replica for FaultyReplica {
         async move {
             let (keys, inner) = (keys.to_vec(), Arc::clone(&self.inner));
             let effect = async move { inner.read(&keys).await };
-            self.gate.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
+            self.injector.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
         }
         .boxed()
     }
@@ -138,7 +138,7 @@ impl Replica for FaultyReplica {
         async move {
             let (after, inner) = (after.cloned(), Arc::clone(&self.inner));
             let effect = async move { inner.scan(segment, after.as_ref()).await };
-            self.gate.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
+            self.injector.pass(self.place, false, effect).await.unwrap_or_else(|trouble| Err(self.unread(trouble)))
         }
         .boxed()
     }
@@ -162,7 +162,7 @@ impl Replica for FaultyReplica {
                 let writes: Vec<ReplicaWrite<'_>> = owned.iter().map(OwnedDatabase::write).collect();
                 inner.put(&writes, &later(&invocation)).await
             };
-            let put = self.gate.pass(self.place, true, effect).await;
+            let put = self.injector.pass(self.place, true, effect).await;
             put.unwrap_or_else(|trouble| vec![WriteResult::Transient(format!("{trouble:?}")); writes.len()])
         }
         .boxed()

@@ -39,7 +39,7 @@ pub(super) fn all_end_right(proof: &RunReport) -> Coverage {
     std::thread::scope(|scope| {
         for _ in 0..proof.threads {
             scope.spawn(|| {
-                let theatre = Simulation::new(proof.on);
+                let simulation = Simulation::new(proof.on);
                 loop {
                     let from = next.fetch_add(BUNDLE, Ordering::Relaxed);
                     if from >= proof.count || failed.load(Ordering::Relaxed) {
@@ -47,13 +47,13 @@ pub(super) fn all_end_right(proof: &RunReport) -> Coverage {
                     }
                     for index in from..proof.count.min(from + BUNDLE) {
                         let number = proof.seed.wrapping_add(index);
-                        if let Err(reason) = theatre.play_number(number) {
+                        if let Err(reason) = simulation.play_number(number) {
                             failed.store(true, Ordering::Relaxed);
                             panic!("history {number} does not end right: {reason}");
                         }
                     }
                 }
-                seen.lock().unwrap().add(&theatre.gate.coverage());
+                seen.lock().unwrap().add(&simulation.injector.coverage());
             });
         }
     });
@@ -112,8 +112,8 @@ pub(super) enum SimBackend {
 struct Simulation {
     on: SimBackend,
     runtime: Runtime,
-    gate: FaultInjector,
-    house: SimulationHost,
+    injector: FaultInjector,
+    host: SimulationHost,
 }
 
 enum SimulationHost {
@@ -123,20 +123,20 @@ enum SimulationHost {
 
 impl Simulation {
     fn new(on: SimBackend) -> Self {
-        let gate = FaultInjector::default();
-        let (runtime, house) = match on {
+        let injector = FaultInjector::default();
+        let (runtime, host) = match on {
             SimBackend::Memory => {
                 // The clock is paused: the simulation advances it and thereby wakes the waiting tasks.
                 let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-                (runtime, SimulationHost::Memory(MemoryStage::new(&gate)))
+                (runtime, SimulationHost::Memory(MemoryStage::new(&injector)))
             }
             SimBackend::Engines | SimBackend::Relational => {
                 let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-                let engines = runtime.block_on(SimEngines::start(&gate, on == SimBackend::Relational));
+                let engines = runtime.block_on(SimEngines::start(&injector, on == SimBackend::Relational));
                 (runtime, SimulationHost::Engines(engines))
             }
         };
-        Self { on, runtime, gate, house }
+        Self { on, runtime, injector, host }
     }
 
     /// Runs the scenario with this number; if it fails, finds a shorter scenario that fails and describes it in the
@@ -168,20 +168,20 @@ impl Simulation {
     }
 
     fn play_unguarded(&self, history: &Scenario) -> CheckVerdict {
-        self.gate.reset();
-        metrics::with_local_recorder(&RunCounts(self.gate.clone()), || self.play_counted(history))
+        self.injector.reset();
+        metrics::with_local_recorder(&RunCounts(self.injector.clone()), || self.play_counted(history))
     }
 
     fn play_counted(&self, history: &Scenario) -> CheckVerdict {
         self.runtime.block_on(async {
-            match &self.house {
+            match &self.host {
                 SimulationHost::Memory(memory) => {
                     memory.reset();
-                    play(memory, &self.gate, history).await
+                    play(memory, &self.injector, history).await
                 }
                 SimulationHost::Engines(engines) => {
                     engines.reset().await;
-                    play(engines, &self.gate, history).await
+                    play(engines, &self.injector, history).await
                 }
             }
         })
@@ -189,8 +189,8 @@ impl Simulation {
 }
 
 /// Runs a scenario to its end and checks the final state.
-async fn play<S: SimStage>(stage: &S, gate: &FaultInjector, history: &Scenario) -> CheckVerdict {
-    let mut world = SimState::new(stage, gate.clone(), history.features);
+async fn play<S: SimStage>(stage: &S, injector: &FaultInjector, history: &Scenario) -> CheckVerdict {
+    let mut world = SimState::new(stage, injector.clone(), history.features);
     for act in &history.acts {
         world.happen(*act).await;
     }

@@ -50,12 +50,12 @@ impl<S: SimStage> SimState<'_, S> {
             let failed =
                 if request == REDRIVE { failure_objects(&self.stage.objects(FAILURES).await) } else { Vec::new() };
             if run == 0 {
-                let events = self.source.records.len() * 7 + self.runs_started * 5 + self.given_up;
-                self.gate.interrupt([events % CALLS_MOST, events / 3 % CALLS_MOST]);
+                let events = self.source.records.len() * 7 + self.runs_started * 5 + self.discarded;
+                self.injector.interrupt([events % CALLS_MOST, events / 3 % CALLS_MOST]);
             }
             self.start_run(Rc::clone(&self.maintenance), request, RETRIES);
             self.run_all().await;
-            self.gate.interrupt([]);
+            self.injector.interrupt([]);
             let done =
                 self.runs.borrow().last().filter(|done| done.run_id == format!("run-{}", self.runs_started)).cloned();
             let done = done.ok_or_else(|| format!("{request} does not end"))?;

@@ -50,10 +50,10 @@ pub(super) struct MemoryStage {
 }
 
 impl MemoryStage {
-    pub(super) fn new(gate: &FaultInjector) -> Self {
+    pub(super) fn new(injector: &FaultInjector) -> Self {
         let cloud = Arc::new(Mutex::new(SimCloud::default()));
-        let line = SimHttpConnector { gate: gate.clone(), behind: ConnectorTarget::Memory(Arc::clone(&cloud)) };
-        let shelf = |sink| MemoryReplica::new(gate.clone(), FaultPoint::Sink(sink));
+        let line = SimHttpConnector { injector: injector.clone(), behind: ConnectorTarget::Memory(Arc::clone(&cloud)) };
+        let shelf = |sink| MemoryReplica::new(injector.clone(), FaultPoint::Sink(sink));
         Self { shelves: [shelf(0), shelf(1)], cloud, clients: clients(&line, "http://memory", "http://memory") }
     }
 

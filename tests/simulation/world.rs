@@ -88,7 +88,7 @@ enum LostInvocation {
 
 pub(super) struct SimState<'s, S> {
     pub(super) stage: &'s S,
-    pub(super) gate: FaultInjector,
+    pub(super) injector: FaultInjector,
     pub(super) features: SimFeatures,
     pub(super) source: SimSource,
     pub(super) mappings: Vec<SimMapping>,
@@ -110,14 +110,14 @@ pub(super) struct SimState<'s, S> {
     pub(super) again_from: usize,
     pub(super) lose_answers: usize,
     pub(super) fail_recordings: usize,
-    pub(super) given_up: usize,
+    pub(super) discarded: usize,
     pub(super) runs_started: usize,
     /// The responses of the completed task runs, each from the last invocation of its run.
     pub(super) runs: Rc<RefCell<Vec<TaskResponse>>>,
 }
 
 impl<'s, S: SimStage> SimState<'s, S> {
-    pub(super) fn new(stage: &'s S, gate: FaultInjector, features: SimFeatures) -> Self {
+    pub(super) fn new(stage: &'s S, injector: FaultInjector, features: SimFeatures) -> Self {
         let (dynamodb, s3, lambda) = stage.clients();
         let [wide, small] = stage.replicas();
         let replicas = [BoundedKey::new("wide", wide, false), BoundedKey::new("small", small, true)];
@@ -143,7 +143,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         let (whole, partial) = (Rc::new(maintenance(&replicas)), Rc::new(maintenance(&replicas[..1])));
         let mut world = Self {
             stage,
-            gate,
+            injector,
             features,
             source: SimSource::new(),
             mappings: Vec::new(),
@@ -160,7 +160,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
             again_from: 0,
             lose_answers: 0,
             fail_recordings: 0,
-            given_up: 0,
+            discarded: 0,
             runs_started: 0,
             runs: Rc::default(),
         };
@@ -235,7 +235,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
         self.runs_started += 1;
         let mut request: Value = serde_json::from_str(request).unwrap();
         request["run_id"] = json!(format!("run-{}", self.runs_started));
-        let (now, gate, runs) = (self.now, self.gate.clone(), Rc::clone(&self.runs));
+        let (now, injector, runs) = (self.now, self.injector.clone(), Rc::clone(&self.runs));
         let future = async move {
             let mut failures = 0;
             for _ in 0..INVOCATIONS_MOST {
@@ -247,11 +247,11 @@ impl<'s, S: SimStage> SimState<'s, S> {
                         return output;
                     }
                     Ok(response) => {
-                        gate.see("task: continued from its cursor");
+                        injector.see("task: continued from its cursor");
                         request["cursor"] = json!(response.cursor);
                     }
                     Err(_) if failures < retries => {
-                        gate.see("task: retried after a failed invocation");
+                        injector.see("task: retried after a failed invocation");
                         failures += 1;
                     }
                     Err(_) => return None,
@@ -263,16 +263,16 @@ impl<'s, S: SimStage> SimState<'s, S> {
     }
 
     /// Reconciles some items of a replica without comparing first.
-    pub(super) fn mend(&mut self, sink: usize, items: Vec<usize>) {
+    pub(super) fn repair_all(&mut self, sink: usize, items: Vec<usize>) {
         let ailing = |item| maintenance::repair::StaleKey { key: super::source::key(item), record_revision: None };
         let ailing: Vec<_> = items.into_iter().map(ailing).collect();
         let (replica, table) = (self.replicas[sink].clone(), self.maintenance.source.clone());
-        let (gate, invocation) = (self.gate.clone(), self.invocation());
+        let (injector, invocation) = (self.injector.clone(), self.invocation());
         let future = async move {
             let source = maintenance::source::SourceTable::open(table).await.ok()?;
             let mended = maintenance::repair::reconcile_keys(&source, &replica, &ailing, &invocation).await.ok()?;
             if mended.iter().any(|mended| matches!(mended, maintenance::repair::RepairOutcome::Failed(_))) {
-                gate.see("repair: left an item");
+                injector.see("repair: left an item");
             }
             Some(String::new())
         };
@@ -285,11 +285,11 @@ impl<'s, S: SimStage> SimState<'s, S> {
 
     /// Polls a task until it has reached the fault injector and all of its effects in progress have ended.
     async fn poll(&mut self, at: usize) -> LostInvocation {
-        self.gate.open();
-        let (task, gate) = (&mut self.tasks[at], &self.gate);
+        self.injector.open();
+        let (task, injector) = (&mut self.tasks[at], &self.injector);
         let output = poll_fn(|context| match task.future.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if gate.progress().1 => Poll::Pending,
+            Poll::Pending if injector.progress().1 => Poll::Pending,
             Poll::Pending => Poll::Ready(None),
         });
         match output.await {
@@ -298,7 +298,7 @@ impl<'s, S: SimStage> SimState<'s, S> {
                 self.end(&task, output);
                 LostInvocation::ToItsEnd
             }
-            None if self.gate.progress().0 => LostInvocation::On,
+            None if self.injector.progress().0 => LostInvocation::On,
             None => LostInvocation::Nowhere,
         }
     }
@@ -321,11 +321,11 @@ impl<'s, S: SimStage> SimState<'s, S> {
                 LostInvocation::On => idle = 0,
                 LostInvocation::Nowhere => {
                     // Short pauses do not wake a task whose call gets no response: advance past its deadline at once.
-                    idle = if self.gate.is_silent() { 5.max(idle + 1) } else { idle + 1 };
+                    idle = if self.injector.is_silent() { 5.max(idle + 1) } else { idle + 1 };
                     match idle {
                         1..=4 => self.stage.pass(PAUSE * 4_u32.pow(idle - 1)).await,
                         5 => {
-                            self.gate.see("delivery: time up");
+                            self.injector.see("delivery: time up");
                             self.stage.pass(INVOCATION).await;
                         }
                         _ => break,
@@ -339,13 +339,13 @@ impl<'s, S: SimStage> SimState<'s, S> {
     /// Crashes a task.
     pub(super) fn crash(&mut self, at: usize, keep: bool) {
         let task = self.tasks.remove(at);
-        self.gate.see(match task.role {
+        self.injector.see(match task.role {
             TaskRole::Maintenance => "maintenance: crashed",
             TaskRole::Delivery { .. } | TaskRole::Stray => "delivery: crashed",
         });
-        self.gate.keep_what_is_dropped(keep);
+        self.injector.keep_what_is_dropped(keep);
         drop(task.future);
-        self.gate.keep_what_is_dropped(false);
+        self.injector.keep_what_is_dropped(false);
         if let TaskRole::Delivery { mapping, ticket } = task.role {
             self.mappings[mapping].machine.answer(ticket, None, self.now);
         }
@@ -356,17 +356,17 @@ impl<'s, S: SimStage> SimState<'s, S> {
         let TaskRole::Delivery { mapping, ticket } = task.role else {
             let told = |what: &str| output.as_ref().is_some_and(|output| output.contains(what));
             if told("\"redrive.skipped\"") {
-                self.gate.see("redrive: left a failure");
+                self.injector.see("redrive: left a failure");
             }
             if told("\"redrive.rows\"") {
-                self.gate.see("redrive: rows for the archive");
+                self.injector.see("redrive: rows for the archive");
             }
             return;
         };
-        self.gate.see("delivery");
+        self.injector.see("delivery");
         if self.lose_answers > 0 {
             self.lose_answers -= 1;
-            self.gate.see("delivery: answer lost");
+            self.injector.see("delivery: answer lost");
             self.mappings[mapping].machine.answer(ticket, None, self.now);
             return;
         }
@@ -374,12 +374,12 @@ impl<'s, S: SimStage> SimState<'s, S> {
         let from = match &answer {
             Some(FunctionResponse::Done) => task.records.len(),
             Some(FunctionResponse::Failures(numbers)) => {
-                self.gate.see("delivery: answered in part");
+                self.injector.see("delivery: answered in part");
                 let number = SequenceNumber::parse(&numbers[0]).unwrap();
                 task.records.iter().position(|place| self.source.records[*place].number == number).unwrap()
             }
             Some(FunctionResponse::Malformed) | None => {
-                self.gate.see("delivery: failed whole");
+                self.injector.see("delivery: failed whole");
                 0
             }
         };
@@ -401,17 +401,17 @@ impl<'s, S: SimStage> SimState<'s, S> {
                 }
                 ActionKind::Discard(_) if self.fail_recordings > 0 => {
                     self.fail_recordings -= 1;
-                    self.gate.see("given up: not recorded");
+                    self.injector.see("given up: not recorded");
                     self.mappings[mapping].machine.discard_completed(step.ticket, false, self.now);
                 }
                 ActionKind::Discard(reason) => {
-                    self.gate.see(match reason {
+                    self.injector.see(match reason {
                         DiscardReason::RecordAgeExceeded => "given up: age",
                         DiscardReason::RetryAttemptsExhausted => "given up: retries",
                     });
-                    self.given_up += 1;
+                    self.discarded += 1;
                     let event = event(records.iter().map(|place| self.source.records[*place].json.as_str()));
-                    let (key, body) = envelope(function, &step, reason, &event, self.given_up);
+                    let (key, body) = envelope(function, &step, reason, &event, self.discarded);
                     self.stage.put_object(FAILURES, &key, body).await;
                     for place in &records {
                         self.settled[*place][function as usize] = true;

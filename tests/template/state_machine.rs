@@ -366,7 +366,10 @@ fn a_thousand_segments_carry_no_more_than_a_state_may() {
     let places = [
         ("verify", json!({"sink": 1, "source": {"After": key()}, "replica": {"After": key()}})),
         ("redrive", json!({"prefix": 1, "after": "k".repeat(1_024)})),
-        ("compact", json!({"day": "2026-11-22", "damaged": vec![damaged; maintenance::task::compact::DAMAGED_MOST]})),
+        (
+            "compact",
+            json!({"day": "2026-11-22", "damaged": vec![damaged; maintenance::task::compact::MAX_CORRUPT_OBJECTS]}),
+        ),
     ];
     for (task, at) in places {
         let order = json!({"task": task, "segments": 1_000, "run_id": "r".repeat(128)});

@@ -25,7 +25,7 @@ const RECORD: &str = "GET, HEAD, PUT, PATCH, DELETE, OPTIONS";
 /// Returns all routes of the API with this state, authentication and base path.
 pub(crate) fn routes(
     users: AppState,
-    door: AuthLayer,
+    auth_layer: AuthLayer,
     base: &BasePath,
     deployment: ContractDeployment,
     limit: Option<RateLimiter>,
@@ -47,7 +47,7 @@ pub(crate) fn routes(
         .route("/users/{user_id}/{timestamp}", resource(record, RECORD))
         .merge(search)
         .layer(middleware::from_fn_with_state(limit, enforce_rate_limit));
-    with_middleware(door, base.clone(), routes, users)
+    with_middleware(auth_layer, base.clone(), routes, users)
 }
 
 /// Reports that the function runs. It does not read the table, because throttling of the table is not a

@@ -25,7 +25,7 @@ pub enum ArchiveRowError {
     /// The object could not be read; a retry may succeed.
     Unread(ObjectReadError),
     /// The object is corrupt; a retry fails again.
-    Damaged(CorruptObject),
+    Corrupt(CorruptObject),
 }
 
 impl ArchiveRowError {
@@ -39,7 +39,7 @@ impl ArchiveRowError {
             }
             _ => None,
         };
-        of_the_bucket.map_or(Self::Damaged(damage), |error| Self::Unread(ObjectReadError::Store(error)))
+        of_the_bucket.map_or(Self::Corrupt(damage), |error| Self::Unread(ObjectReadError::Store(error)))
     }
 }
 

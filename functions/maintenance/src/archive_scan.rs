@@ -19,7 +19,7 @@ use crate::catalog;
 /// Number of rows read between two deadline checks.
 const ROWS_A_LOOK: u64 = 1_024;
 /// Maximum size of the archive rows that a task retains in memory, and the overhead that is added for each row.
-const HELD_BYTES: usize = 96 * 1024 * 1024;
+const MEMORY_LIMIT_BYTES: usize = 96 * 1024 * 1024;
 const ROW_COST_BYTES: usize = 256;
 
 /// Time range of a scan.
@@ -61,7 +61,7 @@ pub enum ArchiveScanError {
     DeadlineExceeded,
     /// The rows exceed the memory limit.
     #[error(
-        "the requested rows exceed {HELD_BYTES} bytes of memory: use more segments, or a shorter range with from and to"
+        "the requested rows exceed {MEMORY_LIMIT_BYTES} bytes of memory: use more segments, or a shorter range with from and to"
     )]
     MemoryLimitExceeded,
     /// The reading thread ended unexpectedly.
@@ -83,7 +83,7 @@ pub struct ScanStats {
     /// Number of objects read.
     pub objects: usize,
     /// The corrupt objects.
-    pub damaged: Vec<CorruptObject>,
+    pub corrupt: Vec<CorruptObject>,
     /// Unrecognized keys: neither the archiver nor a compaction wrote them.
     pub foreign: Vec<String>,
 }
@@ -99,7 +99,7 @@ impl MemoryBudget {
     /// [`ArchiveScanError::MemoryLimitExceeded`] if the limit is exceeded.
     pub fn try_grow(&mut self, row: &ArchivedRow) -> Result<(), ArchiveScanError> {
         self.0 += cost(row);
-        if self.0 > HELD_BYTES { Err(ArchiveScanError::MemoryLimitExceeded) } else { Ok(()) }
+        if self.0 > MEMORY_LIMIT_BYTES { Err(ArchiveScanError::MemoryLimitExceeded) } else { Ok(()) }
     }
 
     /// Subtracts the size of a row that has been dropped.
@@ -118,7 +118,7 @@ fn cost(row: &ArchivedRow) -> usize {
 /// # Errors
 /// [`ArchiveScanError`] if the archive cannot be read, or a limit of time or memory is exceeded.
 pub async fn scan_archive<T: Send + 'static>(
-    library: &ArchiveReader,
+    archive_reader: &ArchiveReader,
     period: &TimeRange,
     stop_at: Instant,
     mut state: T,
@@ -126,23 +126,26 @@ pub async fn scan_archive<T: Send + 'static>(
     mut take: impl FnMut(&mut T, Vec<ArchivedRow>, &mut MemoryBudget) -> Result<(), ArchiveScanError> + Send + 'static,
 ) -> Result<(T, ScanStats), ArchiveScanError> {
     let (mut seen, mut objects) = (ScanStats::default(), Vec::new());
-    let found = catalog::days(&library.store, &library.table).await.map_err(ObjectReadError::from)?;
+    let found = catalog::days(&archive_reader.store, &archive_reader.table).await.map_err(ObjectReadError::from)?;
     seen.foreign = found.foreign;
     for day in found.days {
         let outside =
             period.from.is_some_and(|from| day.end() <= from) || period.to.is_some_and(|to| day.start() >= to);
         if !outside {
-            let shelf = catalog::list_day(&library.store, &library.table, day).await.map_err(ObjectReadError::from)?;
-            seen.foreign.extend(shelf.unrecognized);
-            objects.extend(shelf.objects.into_iter().map(|object| object.key));
+            let listing = catalog::list_day(&archive_reader.store, &archive_reader.table, day)
+                .await
+                .map_err(ObjectReadError::from)?;
+            seen.foreign.extend(listing.unrecognized);
+            objects.extend(listing.objects.into_iter().map(|object| object.key));
         }
     }
-    let (runtime, library, period) = (Handle::current(), library.clone(), period.clone());
-    let names = Arc::new(library.key_names.clone());
+    let (runtime, archive_reader, period) = (Handle::current(), archive_reader.clone(), period.clone());
+    let names = Arc::new(archive_reader.key_names.clone());
     let reading = tokio::task::spawn_blocking(move || {
         let mut held = MemoryBudget::default();
         for object in objects {
-            let chain = ChainedReader::new(vec![object], library.store.clone(), Arc::clone(&names), runtime.clone());
+            let chain =
+                ChainedReader::new(vec![object], archive_reader.store.clone(), Arc::clone(&names), runtime.clone());
             seen.objects += 1;
             let (mut rows, mut read) = (Vec::new(), 0_u64);
             let mut damage = None;
@@ -157,7 +160,7 @@ pub async fn scan_archive<T: Send + 'static>(
                         rows.push(row);
                     }
                     Ok(_) => {}
-                    Err(ArchiveRowError::Damaged(found)) => damage = Some(found),
+                    Err(ArchiveRowError::Corrupt(found)) => damage = Some(found),
                     Err(ArchiveRowError::Unread(unread)) => return Err(unread.into()),
                 }
             }
@@ -166,7 +169,7 @@ pub async fn scan_archive<T: Send + 'static>(
                     for row in &rows {
                         held.shrink(row);
                     }
-                    seen.damaged.push(damage);
+                    seen.corrupt.push(damage);
                 }
                 None => take(&mut state, rows, &mut held)?,
             }

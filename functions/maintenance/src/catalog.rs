@@ -27,7 +27,7 @@ pub struct DayListing {
 
 /// The days for which the archive contains objects.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct DayRange {
+pub struct ArchiveDays {
     /// The days, in order.
     pub days: BTreeSet<ArchiveDay>,
     /// Unrecognized keys next to the days; the key of a folder ends in a slash.
@@ -38,8 +38,8 @@ pub struct DayRange {
 ///
 /// # Errors
 /// [`StoreError`] if the archive cannot be listed.
-pub async fn days(store: &ArchiveStore, table: &str) -> Result<DayRange, StoreError> {
-    let mut found = DayRange::default();
+pub async fn days(store: &ArchiveStore, table: &str) -> Result<ArchiveDays, StoreError> {
+    let mut found = ArchiveDays::default();
     for root in [ARCHIVE, COMPACTED] {
         found.foreign.extend(store.list_with_delimiter(root).await?.objects);
         let prefix = format!("{root}{table}/");
@@ -61,16 +61,16 @@ pub async fn days(store: &ArchiveStore, table: &str) -> Result<DayRange, StoreEr
 /// # Errors
 /// [`StoreError`] if the archive cannot be listed.
 pub async fn list_day(store: &ArchiveStore, table: &str, day: ArchiveDay) -> Result<DayListing, StoreError> {
-    let mut shelf = DayListing::default();
+    let mut listing = DayListing::default();
     for root in [ARCHIVE, COMPACTED] {
         for stored in store.list(&format!("{root}{table}/dt={day}/")).await? {
             match ArchiveKey::parse(&stored.key) {
-                Ok(name) => shelf.objects.push(ArchiveObject { key: stored.key, name, bytes: stored.bytes }),
-                Err(_) => shelf.unrecognized.push(stored.key),
+                Ok(name) => listing.objects.push(ArchiveObject { key: stored.key, name, bytes: stored.bytes }),
+                Err(_) => listing.unrecognized.push(stored.key),
             }
         }
     }
-    Ok(shelf)
+    Ok(listing)
 }
 
 /// Groups the compacted objects by run. Returns the total size of each run, and its parts in order: together they form

@@ -96,12 +96,12 @@ impl TaskError {
             }
             Self::Order(_)
             | Self::Verify(VerifyError::NoTime(_))
-            | Self::Merge(MergeError::NoTime(_) | MergeError::TooDamaged(_))
+            | Self::Merge(MergeError::NoTime(_) | MergeError::TooManyCorruptObjects(_))
             | Self::Migrate(MigrateError::NotConfigured)
             | Self::Summary(SummaryError::Missing { .. } | SummaryError::Unreadable { .. })
             | Self::Export(ExportError::Objects | ExportError::RunIdConflict { .. }) => return "TaskInvalid",
-            Self::Backfill(BackfillError::Unfed(MappingNotReady::Unknown { .. })) => return "TaskFailed",
-            Self::Backfill(BackfillError::Unfed(_)) | Self::Unserved(_) => return "TaskPreconditionFailed",
+            Self::Backfill(BackfillError::MappingNotReady(MappingNotReady::Unknown { .. })) => return "TaskFailed",
+            Self::Backfill(BackfillError::MappingNotReady(_)) | Self::Unserved(_) => return "TaskPreconditionFailed",
             Self::Sinks(unknown) | Self::Redrive(RedriveError::Sinks(unknown)) => {
                 return if unknown.may_pass() { "TaskFailed" } else { "TaskPreconditionFailed" };
             }
@@ -186,29 +186,29 @@ impl MaintenanceHandler {
             TaskSpec::Backfill { capacity_units } => {
                 self.serves_all_sinks().await?;
                 let source = self.open().await?;
-                let mut course = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
-                let world =
+                let mut task_run = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
+                let context =
                     backfill::BackfillContext { source: &source, replicas: &self.replicas, mappings: &self.mappings };
-                let done = backfill::run(&mut course, &world, *capacity_units, invocation).await;
-                Ok(course.finish(done).await?)
+                let done = backfill::run(&mut task_run, &context, *capacity_units, invocation).await;
+                Ok(task_run.finish(done).await?)
             }
             TaskSpec::Verify(verify) => {
                 self.serves_all_sinks().await?;
                 let source = self.open().await?;
-                let mut course = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
-                let world = verify::VerifyContext {
+                let mut task_run = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
+                let context = verify::VerifyContext {
                     source: &source,
                     replicas: &self.replicas,
                     bucket: &self.failures,
                     functions: &self.functions,
                 };
-                let done = verify::run(&mut course, &world, *verify, invocation).await;
-                Ok(course.finish(done).await?)
+                let done = verify::run(&mut task_run, &context, *verify, invocation).await;
+                Ok(task_run.finish(done).await?)
             }
             TaskSpec::Redrive(redrive) => {
                 let source = self.open().await?;
-                let mut course = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
-                let world = redrive::RedriveContext {
+                let mut task_run = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
+                let context = redrive::RedriveContext {
                     source: &source,
                     replicas: &self.replicas,
                     archive: &self.archive,
@@ -217,65 +217,65 @@ impl MaintenanceHandler {
                     functions: &self.functions,
                     deployment: &self.deployment,
                 };
-                let done = redrive::run(&mut course, &world, redrive, invocation).await;
-                Ok(course.finish(done).await?)
+                let done = redrive::run(&mut task_run, &context, redrive, invocation).await;
+                Ok(task_run.finish(done).await?)
             }
             TaskSpec::Compact(compact) => {
                 let source = self.open().await?;
-                let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
-                let world = compact::CompactContext {
+                let mut task_run = TaskRun::resume(&order, invocation, &self.failures)?;
+                let context = compact::CompactContext {
                     archive: &self.archive,
                     compression: self.compression,
                     table: source.table_name(),
                     key_names: KeyNames::new(source.description().key_names()),
                 };
-                let done = compact::run(&mut course, &world, compact).await;
-                Ok(course.finish(done).await?)
+                let done = compact::run(&mut task_run, &context, compact).await;
+                Ok(task_run.finish(done).await?)
             }
             TaskSpec::Columns(columns) => {
                 let source = self.open().await?;
-                let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
-                let world = export_parquet::ParquetContext {
+                let mut task_run = TaskRun::resume(&order, invocation, &self.failures)?;
+                let context = export_parquet::ParquetContext {
                     archive: &self.archive,
                     table: source.table_name(),
                     key_names: KeyNames::new(source.description().key_names()),
                 };
-                let done = export_parquet::run(&mut course, &world, columns).await;
-                Ok(course.finish(done).await?)
+                let done = export_parquet::run(&mut task_run, &context, columns).await;
+                Ok(task_run.finish(done).await?)
             }
             TaskSpec::Restore(restore) => {
                 let source = self.open().await?;
-                let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
-                let library = self.library(&source);
-                let world = restore::RestoreContext { library, source: &source, table: &self.restore_table };
-                let done = restore::run(&mut course, &world, restore, invocation.now).await;
-                Ok(course.finish(done).await?)
+                let mut task_run = TaskRun::resume(&order, invocation, &self.failures)?;
+                let archive_reader = self.archive_reader(&source);
+                let context = restore::RestoreContext { archive_reader, source: &source, table: &self.restore_table };
+                let done = restore::run(&mut task_run, &context, restore, invocation.now).await;
+                Ok(task_run.finish(done).await?)
             }
             TaskSpec::Export(export) => {
                 let source = self.open().await?;
-                let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
-                let (library, description) = (self.library(&source), source.description());
-                let world = export::ExportContext { library, compression: self.compression, description };
-                let done = export::run(&mut course, &world, export, &order.run_id).await;
-                Ok(course.finish(done).await?)
+                let mut task_run = TaskRun::resume(&order, invocation, &self.failures)?;
+                let (archive_reader, description) = (self.archive_reader(&source), source.description());
+                let context = export::ExportContext { archive_reader, compression: self.compression, description };
+                let done = export::run(&mut task_run, &context, export, &order.run_id).await;
+                Ok(task_run.finish(done).await?)
             }
             TaskSpec::Audit(audit) => {
                 if audit.keys.is_none() {
                     self.serves_all_sinks().await?;
                 }
                 let source = self.open().await?;
-                let mut course = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
-                let library = self.library(&source);
-                let world = audit::AuditContext { library, replicas: &self.replicas };
-                let done = audit::run(&mut course, &world, audit).await;
-                Ok(course.finish(done).await?)
+                let mut task_run = TaskRun::resume(&order, invocation, &self.failures)?.over(&self.sinks());
+                let archive_reader = self.archive_reader(&source);
+                let context = audit::AuditContext { archive_reader, replicas: &self.replicas };
+                let done = audit::run(&mut task_run, &context, audit).await;
+                Ok(task_run.finish(done).await?)
             }
             // Neither task needs the source: `migrate` runs before a replica of it exists, and `summary` after all
             // segments are done.
             TaskSpec::Migrate => {
-                let mut course = TaskRun::resume(&order, invocation, &self.failures)?;
-                let done = migrate::run(&mut course, self.admin_database.as_ref(), order.segment).await;
-                Ok(course.finish(done).await?)
+                let mut task_run = TaskRun::resume(&order, invocation, &self.failures)?;
+                let done = migrate::run(&mut task_run, self.admin_database.as_ref(), order.segment).await;
+                Ok(task_run.finish(done).await?)
             }
             TaskSpec::Summary(summary) => {
                 Ok(summary::run(summary, &order.run_id, order.segment.total_segments, &self.failures).await?)
@@ -299,7 +299,7 @@ impl MaintenanceHandler {
         SourceTable::open(self.source.clone()).await
     }
 
-    fn library(&self, source: &SourceTable) -> ArchiveReader {
+    fn archive_reader(&self, source: &SourceTable) -> ArchiveReader {
         ArchiveReader {
             store: self.archive.clone(),
             table: source.table_name().to_owned(),

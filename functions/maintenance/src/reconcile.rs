@@ -37,13 +37,13 @@ pub enum ReconcileAction {
 
 /// Plans the action for a key, from values that were read in the order described in the module's documentation.
 ///
-/// `at_hand` is the revision of the record that named the key, if there is one. The replica is then also raised to at
+/// `record_revision` is the revision of the record that named the key, if there is one. The replica is then also raised to at
 /// least that revision, so that another delivery of that record or of an older one changes nothing, even if the replica
 /// has neither an item nor a tombstone.
 #[must_use]
 pub fn plan_repair(
     label: StreamLabel,
-    at_hand: Option<Revision>,
+    record_revision: Option<Revision>,
     replica: Option<&ReplicaItem>,
     source: Option<&RawItem>,
 ) -> ReconcileAction {
@@ -53,11 +53,11 @@ pub fn plan_repair(
         None => None,
     };
     let floor = Revision::floor(label);
-    let least = at_hand.map(|revision| revision.max(floor));
+    let least = record_revision.map(|revision| revision.max(floor));
     if is_in_sync(replica, source) && stands >= least {
         return ReconcileAction::Settled;
     }
-    let highest = floor.max(at_hand.unwrap_or(floor)).max(stands.unwrap_or(floor));
+    let highest = floor.max(record_revision.unwrap_or(floor)).max(stands.unwrap_or(floor));
     ReconcileAction::Write { revision: highest.next_reconciled(), over: stands }
 }
 
@@ -166,19 +166,19 @@ mod tests {
         #[test]
         fn a_write_is_above_all_that_was_seen_and_settles_what_it_was_for(
             of in 1..4_u64,
-            at_hand in proptest::option::of((1..4_u64, 0..9_u64)),
+            record_revision in proptest::option::of((1..4_u64, 0..9_u64)),
             stands in revisions(),
             there in proptest::option::of(proptest::option::of("[ab]")),
             source in proptest::option::of("[ab]"),
         ) {
-            let at_hand = at_hand.map(|(of, number)| revision(of, number));
+            let record_revision = record_revision.map(|(of, number)| revision(of, number));
             let held = there.map(|name| holding(stands, name.as_deref()));
             let source = source.map(|name| item(&name));
-            match plan_repair(label(of), at_hand, held.as_ref(), source.as_ref()) {
+            match plan_repair(label(of), record_revision, held.as_ref(), source.as_ref()) {
                 ReconcileAction::Settled => prop_assert!(is_in_sync(held.as_ref(), source.as_ref())),
                 ReconcileAction::Write { revision, over } => {
                     prop_assert_eq!(over, held.as_ref().and(stands));
-                    let seen = [over, at_hand, Some(Revision::floor(label(of)))];
+                    let seen = [over, record_revision, Some(Revision::floor(label(of)))];
                     let highest = seen.into_iter().flatten().max().unwrap();
                     prop_assert!(revision > highest);
                     // The label and the sequence number are unchanged, so the next change is above, whatever its
@@ -186,7 +186,7 @@ mod tests {
                     prop_assert_eq!((revision.label(), revision.sequence()), (highest.label(), highest.sequence()));
                     let state = source.clone().map_or(ReplicaState::Tombstone { expired: false }, ReplicaState::Item);
                     let now = ReplicaItem { revision: Some(Ok(revision)), state };
-                    prop_assert_eq!(plan_repair(label(of), at_hand, Some(&now), source.as_ref()), ReconcileAction::Settled);
+                    prop_assert_eq!(plan_repair(label(of), record_revision, Some(&now), source.as_ref()), ReconcileAction::Settled);
                 }
                 ReconcileAction::Unmanaged(_) => prop_assert!(false, "every revision here is one"),
             }

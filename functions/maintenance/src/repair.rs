@@ -63,10 +63,10 @@ pub enum ReconcileError {
 pub async fn reconcile_keys(
     source: &SourceTable,
     replica: &dyn Replica,
-    ailing: &[StaleKey],
+    stale: &[StaleKey],
     invocation: &Invocation,
 ) -> Result<Vec<RepairOutcome>, ReconcileError> {
-    carry_out(source, replica, ailing, invocation, WriteMode::Made).await
+    carry_out(source, replica, stale, invocation, WriteMode::Made).await
 }
 
 /// Predicts the result of [`reconcile_keys`] as far as possible without a write: makes the same reads and the same
@@ -77,10 +77,10 @@ pub async fn reconcile_keys(
 pub async fn predict(
     source: &SourceTable,
     replica: &dyn Replica,
-    ailing: &[StaleKey],
+    stale: &[StaleKey],
     invocation: &Invocation,
 ) -> Result<Vec<RepairOutcome>, ReconcileError> {
-    carry_out(source, replica, ailing, invocation, WriteMode::Predicted).await
+    carry_out(source, replica, stale, invocation, WriteMode::Predicted).await
 }
 
 /// Selects whether the replica is written to, or the writes are only predicted.
@@ -93,32 +93,32 @@ enum WriteMode {
 async fn carry_out(
     source: &SourceTable,
     replica: &dyn Replica,
-    ailing: &[StaleKey],
+    stale: &[StaleKey],
     invocation: &Invocation,
     mode: WriteMode,
 ) -> Result<Vec<RepairOutcome>, ReconcileError> {
-    let mut mended = vec![RepairOutcome::InSync; ailing.len()];
-    let mut open: Vec<usize> = (0..ailing.len()).collect();
+    let mut outcomes = vec![RepairOutcome::InSync; stale.len()];
+    let mut open: Vec<usize> = (0..stale.len()).collect();
     let mut pause = FIRST_PAUSE;
     for _ in 0..ROUNDS {
         if open.is_empty() || Instant::now() >= invocation.deadline {
             break;
         }
-        let keys: Vec<CanonicalKey> = open.iter().map(|place| ailing[*place].key.clone()).collect();
+        let keys: Vec<CanonicalKey> = open.iter().map(|place| stale[*place].key.clone()).collect();
         let (label, _) = source.stream().await?;
         let held = replica.read(&keys).await?.held;
         let (items, _) = source.read(&keys).await?;
 
         let (mut writes, mut places) = (Vec::new(), Vec::new());
         for (((place, key), held), item) in open.into_iter().zip(&keys).zip(&held).zip(&items) {
-            match plan_repair(label, ailing[place].record_revision, held.as_ref(), item.as_ref()) {
+            match plan_repair(label, stale[place].record_revision, held.as_ref(), item.as_ref()) {
                 // The write of an earlier round has taken effect: the key is reported as written.
-                ReconcileAction::Settled if matches!(mended[place], RepairOutcome::Failed(_)) => {
-                    mended[place] = RepairOutcome::Written;
+                ReconcileAction::Settled if matches!(outcomes[place], RepairOutcome::Failed(_)) => {
+                    outcomes[place] = RepairOutcome::Written;
                 }
                 ReconcileAction::Settled => {}
                 ReconcileAction::Unmanaged(error) => {
-                    mended[place] = RepairOutcome::Failed(format!(
+                    outcomes[place] = RepairOutcome::Failed(format!(
                         "the replica's item has a _rev that is not a revision ({error})"
                     ));
                 }
@@ -132,7 +132,7 @@ async fn carry_out(
         }
         if mode == WriteMode::Predicted {
             for (place, write) in places.into_iter().zip(&writes) {
-                mended[place] =
+                outcomes[place] =
                     replica.refusal(write, invocation.now).map_or(RepairOutcome::Written, RepairOutcome::Failed);
             }
             open = Vec::new();
@@ -144,7 +144,7 @@ async fn carry_out(
         for (place, put) in places.into_iter().zip(puts) {
             let left = match put {
                 WriteResult::Permanent(reason) => {
-                    mended[place] = RepairOutcome::Failed(reason);
+                    outcomes[place] = RepairOutcome::Failed(reason);
                     continue;
                 }
                 WriteResult::Written | WriteResult::ConditionFailed => {
@@ -155,7 +155,7 @@ async fn carry_out(
                     reason
                 }
             };
-            mended[place] = RepairOutcome::Failed(left);
+            outcomes[place] = RepairOutcome::Failed(left);
             open.push(place);
         }
         if failed {
@@ -165,9 +165,9 @@ async fn carry_out(
     }
     // A key that was never read is not known to be in sync.
     for place in open {
-        if mended[place] == RepairOutcome::InSync {
-            mended[place] = RepairOutcome::Failed(UNSEEN.to_owned());
+        if outcomes[place] == RepairOutcome::InSync {
+            outcomes[place] = RepairOutcome::Failed(UNSEEN.to_owned());
         }
     }
-    Ok(mended)
+    Ok(outcomes)
 }

@@ -28,7 +28,7 @@ use config::SearchConfig;
 ///
 /// Without a signer, the databases are accessed with passwords, regardless of the configuration.
 pub fn app(config: &SearchConfig, signer: Option<TokenSigner>, clock: Clock) -> Router {
-    let door = AuthLayer {
+    let auth_layer = AuthLayer {
         auth: config.auth,
         scopes: config.scopes.clone(),
         clock: clock.clone(),
@@ -37,7 +37,7 @@ pub fn app(config: &SearchConfig, signer: Option<TokenSigner>, clock: Clock) -> 
     let databases = database::SearchDatabases::new(&config.writer, config.reader.as_ref(), signer);
     router::routes(
         users::SearchState::new(databases, clock, config.cursor_keys.clone()),
-        door,
+        auth_layer,
         config.base_path.clone(),
     )
 }

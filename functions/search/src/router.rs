@@ -9,10 +9,10 @@ use front::route::{READ, resource, with_middleware};
 use crate::users::{self, SearchState};
 
 /// Returns all routes of search with this state, authentication and base path.
-pub(crate) fn routes(search: SearchState, door: AuthLayer, base: BasePath) -> Router {
+pub(crate) fn routes(search: SearchState, auth_layer: AuthLayer, base: BasePath) -> Router {
     let routes = Router::new()
         .route("/search/users", resource(get(users::find), READ))
         .route("/users/{user_id}/summary", resource(get(users::summary), READ))
         .route("/stats/users", resource(get(users::stats), READ));
-    with_middleware(door, base, routes, search)
+    with_middleware(auth_layer, base, routes, search)
 }

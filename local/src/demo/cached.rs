@@ -17,34 +17,34 @@ const VISIBLE_WITHIN: Duration = Duration::from_secs(1);
 const GIVES_UP_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) async fn show(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stack: &LocalStack,
     stores: &StoreInspector,
     browser: &ApiClient,
-    told: &DemoState,
+    state: &DemoState,
 ) -> Result<(), DemoError> {
     if stack.cache_url().is_none() {
         return Ok(());
     }
-    page.heading("Ada is read from the cache, and from the table after every write");
-    let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
+    report.heading("Ada is read from the cache, and from the table after every write");
+    let timestamp = state.ada.first().map_or(0, ApiResponse::timestamp);
     let path = format!("/users/ada/{timestamp}");
-    let read = async |page: &mut DemoReport| {
+    let read = async |report: &mut DemoReport| {
         let answer = browser.send("GET", &path, "", "").await?;
-        page.show(&answer.request, &format!("{} {}, from the {}", answer.status, name(&answer), source(&answer)));
+        report.show(&answer.request, &format!("{} {}, from the {}", answer.status, name(&answer), source(&answer)));
         Ok::<_, DemoError>(answer)
     };
-    let (first, second) = (read(page).await?, read(page).await?);
-    page.check("the first read queries the table, the second is served from the cache", {
+    let (first, second) = (read(report).await?, read(report).await?);
+    report.check("the first read queries the table, the second is served from the cache", {
         [source(&first), source(&second)] == ["database", "cache"] && name(&first) == name(&second)
     });
 
     let renamed = r#"{"name":"Ada King"}"#;
     let patched = browser.send("PATCH", &path, "application/merge-patch+json", renamed).await?;
-    page.show(&patched.request, &patched.in_words());
-    let read_after = read(page).await?;
-    page.check("a write through the API is visible to the next read", name(&read_after) == "Ada King");
-    read(page).await?;
+    report.show(&patched.request, &patched.in_words());
+    let read_after = read(report).await?;
+    report.check("a write through the API is visible to the next read", name(&read_after) == "Ada King");
+    read(report).await?;
 
     stores.rename("ada", timestamp, "Ada Lovelace").await?;
     let started = Instant::now();
@@ -55,8 +55,8 @@ pub(super) async fn show(
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     };
-    page.show("write by another program", &format!("visible through the API after {} ms", visible.as_millis()));
-    page.check("a write by another program is visible within 1 s", visible <= VISIBLE_WITHIN);
+    report.show("write by another program", &format!("visible through the API after {} ms", visible.as_millis()));
+    report.check("a write by another program is visible within 1 s", visible <= VISIBLE_WITHIN);
     Ok(())
 }
 

@@ -18,89 +18,90 @@ use crate::event_source_mapping::state::DiscardReason;
 use crate::lambda::{function_arn, request_id};
 
 pub(super) async fn scenario_redrive(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stores: &StoreInspector,
-    operator: &TaskRunner<'_>,
-    told: &DemoState,
+    task_runner: &TaskRunner<'_>,
+    state: &DemoState,
 ) -> Result<(), DemoError> {
-    page.heading("Mallory is rewritten without the reserved attribute, and the record is redriven");
-    let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
+    report.heading("Mallory is rewritten without the reserved attribute, and the record is redriven");
+    let timestamp = state.ada.first().map_or(0, ApiResponse::timestamp);
     stores.write("mallory", timestamp, "motto").await?;
-    operator.wait_until_drained().await?;
-    let dry = operator.run_task(page, r#"{"task":"redrive"}"#).await?;
+    task_runner.wait_until_drained().await?;
+    let dry = task_runner.run_task(report, r#"{"task":"redrive"}"#).await?;
     let replicas = stores.replicas;
     let untouched = stores.quarantined().await?.len() == replicas;
-    let real = operator.run_task(page, r#"{"task":"redrive","dry_run":false}"#).await?;
+    let real = task_runner.run_task(report, r#"{"task":"redrive","dry_run":false}"#).await?;
     for key in stores.failures("redriven/").await? {
-        page.show("redriven", &key);
+        report.show("redriven", &key);
     }
-    let ends = FinalState::of(page, stores, "mallory", timestamp).await?;
-    page.check(
+    let ends = FinalState::of(report, stores, "mallory", timestamp).await?;
+    report.check(
         "a dry run reports what would be redriven and changes nothing",
         untouched && dry.get("redrive.would_redrive") == replicas as u64,
     );
-    page.check("the record is redriven: removed from quarantine and stored under redriven/", {
+    report.check("the record is redriven: removed from quarantine and stored under redriven/", {
         let redriven = stores.failures("redriven/quarantine/replicator/").await?;
         real.get("redrive.redriven") == replicas as u64
             && stores.quarantined().await?.is_empty()
             && redriven.len() == replicas
     });
-    page.check("the replica's item equals the source item", ends.agree());
+    report.check("the replica's item equals the source item", ends.agree());
     Ok(())
 }
 
 pub(super) async fn scenario_backfill(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stores: &StoreInspector,
-    operator: &TaskRunner<'_>,
+    task_runner: &TaskRunner<'_>,
 ) -> Result<(), DemoError> {
-    page.heading("The replica is lost and rebuilt");
+    report.heading("The replica is lost and rebuilt");
     let [items, tombstones] = stores.delete_replica_data().await?;
-    page.show(&stores.replica, &format!("all {items} items and {tombstones} tombstones are deleted"));
-    let filled = operator.run_task(page, r#"{"task":"backfill"}"#).await?;
-    let found = operator.run_task(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
+    report.show(&stores.replica, &format!("all {items} items and {tombstones} tombstones are deleted"));
+    let filled = task_runner.run_task(report, r#"{"task":"backfill"}"#).await?;
+    let found = task_runner.run_task(report, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
     let (source, replica) = (stores.items(&stores.source).await?, stores.items(&stores.replica).await?);
-    page.check("the backfill restored every item of the source table", {
+    report.check("the backfill restored every item of the source table", {
         let all: Vec<DemoItem> = replica.iter().map(without_revision).collect();
         let is_back = |item: &DemoItem| all.contains(item);
         filled.get("dynamodb.written") == source.len() as u64 && source.iter().all(is_back)
     });
-    page.check("verify finds no difference", {
+    report.check("verify finds no difference", {
         let differences = [".missing", ".different", ".resurrected", ".extra", ".quarantined", ".in_flux"];
         let none = differences.iter().all(|kind| found.sum(kind) == 0);
         none && found.get("dynamodb.equal") == source.len() as u64
     });
-    page.check("tombstones are not restored: a backfill copies only items that are in the table", {
+    report.check("tombstones are not restored: a backfill copies only items that are in the table", {
         tombstones > 0 && replica.iter().all(|item| !has(Some(item), "_tombstone_expires_at"))
     });
     Ok(())
 }
 
 pub(super) async fn scenario_stale_redrive(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stores: &StoreInspector,
-    operator: &TaskRunner<'_>,
-    told: &DemoState,
+    task_runner: &TaskRunner<'_>,
+    state: &DemoState,
 ) -> Result<(), DemoError> {
-    page.heading("The record of Edsger's creation is redriven weeks late: the item is deleted and its tombstone lost");
-    let timestamp = told.edsger.first().map_or(0, ApiResponse::timestamp);
-    let before = FinalState::of(page, stores, "edsger", timestamp).await?;
+    report
+        .heading("The record of Edsger's creation is redriven weeks late: the item is deleted and its tombstone lost");
+    let timestamp = state.edsger.first().map_or(0, ApiResponse::timestamp);
+    let before = FinalState::of(report, stores, "edsger", timestamp).await?;
     let (key, age) = given_up(stores, "edsger").await?;
-    page.show("discarded by Lambda", &key);
-    page.show("  its revision", &age.to_string());
-    let real = operator.run_task(page, r#"{"task":"redrive","dry_run":false}"#).await?;
-    let after = FinalState::of(page, stores, "edsger", timestamp).await?;
-    page.check("no table had the item, and the record was redriven", {
+    report.show("discarded by Lambda", &key);
+    report.show("  its revision", &age.to_string());
+    let real = task_runner.run_task(report, r#"{"task":"redrive","dry_run":false}"#).await?;
+    let after = FinalState::of(report, stores, "edsger", timestamp).await?;
+    report.check("no table had the item, and the record was redriven", {
         let unknown = before.source.is_none() && before.replica.is_none();
         let redriven = stores.failures("redriven/aws/lambda/").await?;
         unknown && real.get("redrive.redriven") == 1 && redriven == [format!("redriven/{key}")]
     });
-    page.check("the item was not restored: a tombstone was written instead", {
+    report.check("the item was not restored: a tombstone was written instead", {
         after.source.is_none()
             && has(after.replica.as_ref(), "_tombstone_expires_at")
             && !has(after.replica.as_ref(), "name")
     });
-    page.check("the tombstone's revision is above the record's, so every further delivery is stale", {
+    report.check("the tombstone's revision is above the record's, so every further delivery is stale", {
         let bytes = after.replica.as_ref().and_then(|item| item.get("_rev")?.as_b().ok());
         bytes.and_then(|bytes| Revision::decode(bytes.as_ref()).ok()).is_some_and(|tombstone| tombstone > age)
     });

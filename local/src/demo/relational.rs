@@ -11,43 +11,43 @@ use super::{DemoError, EXACT};
 use crate::stack::LocalStack;
 
 pub(super) async fn show(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stack: &LocalStack,
     stores: &StoreInspector,
     browser: &ApiClient,
-    operator: &TaskRunner<'_>,
+    task_runner: &TaskRunner<'_>,
 ) -> Result<(), DemoError> {
     if stack.postgres_url().is_none() {
         return Ok(());
     }
-    page.heading("Users are searched by attributes that are not keys");
-    operator.wait_until_drained().await?;
-    let ask = async |page: &mut DemoReport, path: &str| {
+    report.heading("Users are searched by attributes that are not keys");
+    task_runner.wait_until_drained().await?;
+    let ask = async |report: &mut DemoReport, path: &str| {
         let answer = browser.send("GET", path, "", "").await?;
-        page.show(&answer.request, &answer.in_words());
+        report.show(&answer.request, &answer.in_words());
         Ok::<_, DemoError>((answer.status, json(&answer)))
     };
-    let (_, misspelled) = ask(page, "/search/users?name_like=ada%20lovelase&fields=user_id,name").await?;
-    page.check("a misspelled name finds Ada", ids(&misspelled) == ["ada"]);
+    let (_, misspelled) = ask(report, "/search/users?name_like=ada%20lovelase&fields=user_id,name").await?;
+    report.check("a misspelled name finds Ada", ids(&misspelled) == ["ada"]);
     let exact = browser.send("GET", &format!("/search/users?attributes.exact={EXACT}"), "", "").await?;
-    page.show("GET /search/users?attributes.exact=…", &exact.in_words());
-    page.check("a number of 38 digits finds Grace and is returned exactly", {
+    report.show("GET /search/users?attributes.exact=…", &exact.in_words());
+    report.check("a number of 38 digits finds Grace and is returned exactly", {
         ids(&json(&exact)) == ["grace"] && exact.body.contains(EXACT)
     });
-    let (status, summary) = ask(page, "/users/ada/summary").await?;
-    page.check("a summary returns the latest record and the number of records", {
+    let (status, summary) = ask(report, "/users/ada/summary").await?;
+    report.check("a summary returns the latest record and the number of records", {
         status == 200
             && summary["records"] == 1
             && summary["user"]["name"].as_str().is_some_and(|name| name.starts_with("Ada"))
     });
-    let (_, counted) = ask(page, "/stats/users").await?;
+    let (_, counted) = ask(report, "/stats/users").await?;
     let source = stores.items(&stores.source).await?;
-    page.check("the count equals the number of records in the table", counted["records"] == source.len());
-    page.check("every response contains as_of", {
+    report.check("the count equals the number of records in the table", counted["records"] == source.len());
+    report.check("every response contains as_of", {
         [&misspelled, &summary, &counted].iter().all(|answer| answer["as_of"].is_string())
     });
-    let found = operator.run_task(page, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
-    page.check("verify finds every row equal to the table's item", {
+    let found = task_runner.run_task(report, r#"{"task":"verify","recheck_after_seconds":0}"#).await?;
+    report.check("verify finds every row equal to the table's item", {
         let differences = ["missing", "different", "resurrected", "extra", "in_flux"];
         let none = differences.iter().all(|kind| found.get(&format!("postgres.{kind}")) == 0);
         none && found.get("postgres.equal") == source.len() as u64

@@ -14,9 +14,9 @@ pub(super) struct DemoReport {
 
 impl DemoReport {
     pub(super) fn new() -> Self {
-        let mut page = Self::default();
-        page.line("\nMillrace demo: users, a poison record, a lost replica and a stale redrive, from API to archive");
-        page
+        let mut report = Self::default();
+        report.line("\nMillrace demo: users, a poison record, a lost replica and a stale redrive, from API to archive");
+        report
     }
 
     fn line(&mut self, line: &str) {
@@ -57,13 +57,13 @@ mod tests {
 
     #[test]
     fn the_last_line_counts_the_checks() {
-        let mut page = DemoReport::new();
-        page.show("source", &"é".repeat(400));
-        page.check("kept", true);
-        page.check("broken", false);
-        let text = page.text();
+        let mut report = DemoReport::new();
+        report.show("source", &"é".repeat(400));
+        report.check("kept", true);
+        report.check("broken", false);
+        let text = report.text();
         assert_eq!(text.lines().last(), Some("demo: 1 checks passed, 1 failed"));
         assert!(text.contains("✓ kept") && text.contains("✗ broken") && text.contains("é…"));
-        assert_eq!(page.failed(), 1);
+        assert_eq!(report.failed(), 1);
     }
 }

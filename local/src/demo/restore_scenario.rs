@@ -24,52 +24,52 @@ use crate::stack::LocalStack;
 const TO: &str = "2999-01-01T00:00:00Z";
 
 pub(super) async fn show(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stack: &LocalStack,
     stores: &StoreInspector,
     browser: &ApiClient,
-    told: &DemoState,
+    state: &DemoState,
     duckdb: &DuckDb,
 ) -> Result<(), DemoError> {
-    page.heading("Alan is restored from the archive and expires again");
+    report.heading("Alan is restored from the archive and expires again");
     let Some(maintenance) = stack.maintenance() else {
-        page.check("the template has the maintenance function", false);
+        report.check("the template has the maintenance function", false);
         return Ok(());
     };
-    let merged = ordered(page, &maintenance, json!({"task": "compact", "to": TO})).await?;
-    let audited = ordered(page, &maintenance, json!({"task": "audit"})).await?;
-    page.check("the archive is compacted and has a row for every TTL tombstone of the replica", {
+    let merged = ordered(report, &maintenance, json!({"task": "compact", "to": TO})).await?;
+    let audited = ordered(report, &maintenance, json!({"task": "audit"})).await?;
+    report.check("the archive is compacted and has a row for every TTL tombstone of the replica", {
         merged.get("compact.skipped") == 0 && audited.get("audit.found") > 0 && audited.get("audit.missing") == 0
     });
-    let columns = ordered(page, &maintenance, json!({"task": "export-parquet", "to": TO})).await?;
-    page.check("the compacted rows are exported as Parquet, for queries in SQL", {
+    let columns = ordered(report, &maintenance, json!({"task": "export-parquet", "to": TO})).await?;
+    report.check("the compacted rows are exported as Parquet, for queries in SQL", {
         columns.get("export-parquet.rows") > 0 && columns.get("export-parquet.rows") == merged.get("compact.rows")
     });
-    queried(page, stores, duckdb, columns.get("export-parquet.rows")).await?;
+    queried(report, stores, duckdb, columns.get("export-parquet.rows")).await?;
     let order = json!({"task": "restore", "user_id": "alan", "expires_in_seconds": 3_600, "dry_run": false});
-    let restored = ordered(page, &maintenance, order).await?;
+    let restored = ordered(report, &maintenance, order).await?;
     drained(stack).await?;
-    let timestamp = told.alan.first().map_or(0, ApiResponse::timestamp);
+    let timestamp = state.alan.first().map_or(0, ApiResponse::timestamp);
     let source = stores.item(&stores.source, "alan", timestamp).await?;
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
     for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
-        page.show(table, &item.as_ref().map_or_else(|| "no item".to_owned(), in_words));
+        report.show(table, &item.as_ref().map_or_else(|| "no item".to_owned(), in_words));
     }
-    page.check("the item is restored, and the replica's item has replaced the tombstone", {
+    report.check("the item is restored, and the replica's item has replaced the tombstone", {
         restored.get("restore.restored") == 1 && source.is_some() && replica.as_ref().map(without_revision) == source
     });
 
     let ended = json!({"expires_at": Clock::system().now().unix_timestamp() - 1}).to_string();
-    let path = told.alan.first().map(|answer| answer.path("alan")).unwrap_or_default();
+    let path = state.alan.first().map(|answer| answer.path("alan")).unwrap_or_default();
     browser.send("PATCH", &path, "application/merge-patch+json", &ended).await?;
     stack.run_ttl_sweep().await?;
     drained(stack).await?;
     let rows = rows_of(stores, "alan").await?;
     for (key, _) in &rows {
-        page.show("archive", key);
+        report.show("archive", key);
     }
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
-    page.check("the second expiry adds a second row to the archive", {
+    report.check("the second expiry adds a second row to the archive", {
         rows.len() == 2 && has(replica.as_ref(), "_deleted_by_ttl")
     });
     Ok(())
@@ -77,7 +77,7 @@ pub(super) async fn show(
 
 /// Runs a task to completion, and shows its counters.
 async fn ordered(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     maintenance: &MaintenanceHandler,
     order: Value,
 ) -> Result<TaskProgress, DemoError> {
@@ -85,16 +85,21 @@ async fn ordered(
     let (now, minute) = (Clock::system().now(), Duration::from_mins(1));
     let invocation = Invocation::new(now, Instant::now(), minute, "demo".to_owned());
     let answer = Box::pin(maintenance.handle(&payload, &invocation)).await?;
-    page.show(&format!("task {order}"), &answer.progress.to_string());
+    report.show(&format!("task {order}"), &answer.progress.to_string());
     Ok(answer.progress)
 }
 
 /// Queries DuckDB, if it is installed, for Alan's rows and for the number of all rows.
-async fn queried(page: &mut DemoReport, stores: &StoreInspector, duckdb: &DuckDb, rows: u64) -> Result<(), DemoError> {
+async fn queried(
+    report: &mut DemoReport,
+    stores: &StoreInspector,
+    duckdb: &DuckDb,
+    rows: u64,
+) -> Result<(), DemoError> {
     let program = match duckdb {
         DuckDb::Off => return Ok(()),
         DuckDb::Auto => {
-            page.show("DuckDB", TO_HAVE_IT);
+            report.show("DuckDB", TO_HAVE_IT);
             return Ok(());
         }
         DuckDb::At(program) => program,
@@ -104,9 +109,9 @@ async fn queried(page: &mut DemoReport, stores: &StoreInspector, duckdb: &DuckDb
     let said = columns.select(program, alan, "where user_id = 'alan'");
     let counted = columns.select(program, "count(*)", "");
     for answer in [&said, &counted] {
-        page.show("DuckDB", answer.as_ref().unwrap_or_else(|wrong| wrong));
+        report.show("DuckDB", answer.as_ref().unwrap_or_else(|wrong| wrong));
     }
-    page.check("DuckDB finds the row in the archive's Parquet files and counts the same number of rows", {
+    report.check("DuckDB finds the row in the archive's Parquet files and counts the same number of rows", {
         let said = said.map(|line| line.to_lowercase());
         said.as_deref() == Ok("alan\talan turing\talan@example.com\ttrue") && counted == Ok(rows.to_string())
     });

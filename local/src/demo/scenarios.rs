@@ -17,20 +17,20 @@ pub(super) struct FinalState {
 
 impl FinalState {
     async fn show(
-        page: &mut DemoReport,
+        report: &mut DemoReport,
         stores: &StoreInspector,
         answers: &[ApiResponse],
         user_id: &str,
     ) -> Result<Self, InspectError> {
         for answer in answers {
-            page.show(&answer.request, &answer.in_words());
+            report.show(&answer.request, &answer.in_words());
         }
         let timestamp = answers.first().map_or(0, ApiResponse::timestamp);
-        Self::of(page, stores, user_id, timestamp).await
+        Self::of(report, stores, user_id, timestamp).await
     }
 
     pub(super) async fn of(
-        page: &mut DemoReport,
+        report: &mut DemoReport,
         stores: &StoreInspector,
         user_id: &str,
         timestamp: i64,
@@ -38,7 +38,7 @@ impl FinalState {
         let source = stores.item(&stores.source, user_id, timestamp).await?;
         let replica = stores.item(&stores.replica, user_id, timestamp).await?;
         for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
-            page.show(table, &item.as_ref().map_or_else(|| "no item".to_owned(), in_words));
+            report.show(table, &item.as_ref().map_or_else(|| "no item".to_owned(), in_words));
         }
         Ok(Self { source, replica })
     }
@@ -55,14 +55,14 @@ fn statuses(answers: &[ApiResponse]) -> Vec<u16> {
 }
 
 pub(super) async fn scenario_update(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stores: &StoreInspector,
-    told: &DemoState,
+    state: &DemoState,
 ) -> Result<(), InspectError> {
-    page.heading("Ada is created and renamed");
-    let ends = FinalState::show(page, stores, &told.ada, "ada").await?;
-    page.check("the API created and replaced the user", statuses(&told.ada) == [201, 200]);
-    page.check("the replica's item equals the source item and has the new name", {
+    report.heading("Ada is created and renamed");
+    let ends = FinalState::show(report, stores, &state.ada, "ada").await?;
+    report.check("the API created and replaced the user", statuses(&state.ada) == [201, 200]);
+    report.check("the replica's item equals the source item and has the new name", {
         let name = ends.replica.as_ref().and_then(|item| item.get("name")?.as_s().ok());
         ends.agree() && name.is_some_and(|name| name == "Ada Lovelace")
     });
@@ -70,58 +70,59 @@ pub(super) async fn scenario_update(
 }
 
 pub(super) async fn scenario_patch(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stores: &StoreInspector,
-    told: &DemoState,
+    state: &DemoState,
 ) -> Result<(), InspectError> {
-    page.heading("Grace is created and patched");
-    let ends = FinalState::show(page, stores, &told.grace, "grace").await?;
-    page.check("the API created and patched the user", statuses(&told.grace) == [201, 200]);
+    report.heading("Grace is created and patched");
+    let ends = FinalState::show(report, stores, &state.grace, "grace").await?;
+    report.check("the API created and patched the user", statuses(&state.grace) == [201, 200]);
     let exact = |item: &DemoItem| in_words(item).contains(EXACT);
-    page.check(
+    report.check(
         "the API returned a number of 38 digits exactly",
-        told.grace.last().is_some_and(|last| last.body.contains(EXACT)),
+        state.grace.last().is_some_and(|last| last.body.contains(EXACT)),
     );
-    page.check("the replica stores the number exactly", ends.agree() && ends.replica.as_ref().is_some_and(exact));
+    report.check("the replica stores the number exactly", ends.agree() && ends.replica.as_ref().is_some_and(exact));
     Ok(())
 }
 
 pub(super) async fn scenario_delete(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stores: &StoreInspector,
-    told: &DemoState,
+    state: &DemoState,
 ) -> Result<(), InspectError> {
-    page.heading("Edsger is created and deleted");
-    let ends = FinalState::show(page, stores, &told.edsger, "edsger").await?;
-    page.check("the API deleted the user and then returned 404", statuses(&told.edsger) == [201, 204, 404]);
-    page.check("the source has no item; the replica has a tombstone that blocks late replays", {
+    report.heading("Edsger is created and deleted");
+    let ends = FinalState::show(report, stores, &state.edsger, "edsger").await?;
+    report.check("the API deleted the user and then returned 404", statuses(&state.edsger) == [201, 204, 404]);
+    report.check("the source has no item; the replica has a tombstone that blocks late replays", {
         ends.source.is_none()
             && has(ends.replica.as_ref(), "_tombstone_expires_at")
             && !has(ends.replica.as_ref(), "_deleted_by_ttl")
     });
-    page.check("an item that was deleted through the API is not archived", rows_of(stores, "edsger").await?.is_empty());
+    report
+        .check("an item that was deleted through the API is not archived", rows_of(stores, "edsger").await?.is_empty());
     Ok(())
 }
 
 pub(super) async fn scenario_expiry(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stores: &StoreInspector,
-    told: &DemoState,
+    state: &DemoState,
 ) -> Result<(), InspectError> {
-    page.heading("Alan expires");
-    let ends = FinalState::show(page, stores, &told.alan, "alan").await?;
+    report.heading("Alan expires");
+    let ends = FinalState::show(report, stores, &state.alan, "alan").await?;
     let rows = rows_of(stores, "alan").await?;
     for (key, item) in &rows {
-        page.show("archive", key);
-        page.show("  its row", &summarize_row(item));
+        report.show("archive", key);
+        report.show("  its row", &summarize_row(item));
     }
-    page.check("the API returned 404 as soon as the user had expired", statuses(&told.alan) == [201, 404]);
-    page.check("the source has no item; the replica has a tombstone with the reason", {
+    report.check("the API returned 404 as soon as the user had expired", statuses(&state.alan) == [201, 404]);
+    report.check("the source has no item; the replica has a tombstone with the reason", {
         ends.source.is_none()
             && has(ends.replica.as_ref(), "_tombstone_expires_at")
             && has(ends.replica.as_ref(), "_deleted_by_ttl")
     });
-    page.check("the archive contains one complete row of the user", {
+    report.check("the archive contains one complete row of the user", {
         rows.len() == 1 && rows.iter().all(|(_, item)| item.contains("Alan Turing") && item.contains("expires_at"))
     });
     Ok(())
@@ -143,20 +144,20 @@ pub(super) async fn rows_of(stores: &StoreInspector, user_id: &str) -> Result<Ve
 }
 
 pub(super) async fn poison(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     stores: &StoreInspector,
-    told: &DemoState,
+    state: &DemoState,
 ) -> Result<(), InspectError> {
-    page.heading("Mallory is a poison record, written to the table with an attribute that replication reserves");
-    let timestamp = told.ada.first().map_or(0, ApiResponse::timestamp);
-    let ends = FinalState::of(page, stores, "mallory", timestamp).await?;
+    report.heading("Mallory is a poison record, written to the table with an attribute that replication reserves");
+    let timestamp = state.ada.first().map_or(0, ApiResponse::timestamp);
+    let ends = FinalState::of(report, stores, "mallory", timestamp).await?;
     let quarantined = stores.quarantined().await?;
     for object in &quarantined {
-        page.show("quarantine", &object.key);
-        page.show("  its reason", object.body["reason"].as_str().unwrap_or_default());
+        report.show("quarantine", &object.key);
+        report.show("  its reason", object.body["reason"].as_str().unwrap_or_default());
     }
-    page.check("the replica does not have the item", ends.source.is_some() && ends.replica.is_none());
-    page.check("the quarantine contains the complete record and the reason for each replica, and nothing else", {
+    report.check("the replica does not have the item", ends.source.is_some() && ends.replica.is_none());
+    report.check("the quarantine contains the complete record and the reason for each replica, and nothing else", {
         let about_rev = |body: &Value| body["reason"].as_str().is_some_and(|reason| reason.contains("_rev"));
         let of_mallory = |body: &Value| body["record"]["dynamodb"]["Keys"]["user_id"]["S"] == "mallory";
         quarantined.len() == stores.replicas
@@ -166,20 +167,20 @@ pub(super) async fn poison(
 }
 
 pub(super) async fn scenario_stats(
-    page: &mut DemoReport,
+    report: &mut DemoReport,
     browser: &ApiClient,
-    told: &DemoState,
+    state: &DemoState,
 ) -> Result<(), DemoError> {
-    page.heading("Metrics");
+    report.heading("Metrics");
     let metrics = browser.send("GET", "/metrics", "text/plain", "").await?;
     let applied = metric::APPLIED_CHANGES.name();
     for name in [applied, metric::TOMBSTONES.name(), metric::QUARANTINED.name(), metric::ARCHIVED_ROWS.name()] {
         for line in metrics.body.lines().filter(|line| line.starts_with(name)) {
-            page.show("GET /metrics", line);
+            report.show("GET /metrics", line);
         }
     }
-    page.show("first write", &format!("in the replica {} ms after the API's response", told.replicated_ms));
-    page.show("total time", &format!("{:.1} s", told.started.elapsed().as_secs_f64()));
-    page.check("the metrics count the applied changes", metrics.status == 200 && metrics.body.contains(applied));
+    report.show("first write", &format!("in the replica {} ms after the API's response", state.replicated_ms));
+    report.show("total time", &format!("{:.1} s", state.started.elapsed().as_secs_f64()));
+    report.check("the metrics count the applied changes", metrics.status == 200 && metrics.body.contains(applied));
     Ok(())
 }

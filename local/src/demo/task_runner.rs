@@ -35,18 +35,18 @@ impl<'s> TaskRunner<'s> {
     }
 
     /// Runs a task to completion, and shows its counters.
-    pub(super) async fn run_task(&self, page: &mut DemoReport, order: &str) -> Result<TaskProgress, DemoError> {
-        let mut told: Value = serde_json::from_str(order).unwrap_or_default();
+    pub(super) async fn run_task(&self, report: &mut DemoReport, order: &str) -> Result<TaskProgress, DemoError> {
+        let mut state: Value = serde_json::from_str(order).unwrap_or_default();
         loop {
             let now = Clock::system().now();
             let invocation = Invocation::new(now, Instant::now(), TIME, request_id(now).to_string());
-            let payload = to_raw_value(&told).unwrap_or_default();
+            let payload = to_raw_value(&state).unwrap_or_default();
             let answer = Box::pin(self.maintenance.handle(&payload, &invocation)).await?;
             let TaskResponse { done: true, progress, .. } = answer else {
-                told["cursor"] = serde_json::json!(answer.cursor);
+                state["cursor"] = serde_json::json!(answer.cursor);
                 continue;
             };
-            page.show(order, &progress.to_string());
+            report.show(order, &progress.to_string());
             return Ok(progress);
         }
     }

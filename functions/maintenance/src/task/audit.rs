@@ -65,7 +65,7 @@ pub struct AuditCursor {
 /// Dependencies of an audit.
 pub struct AuditContext<'w> {
     /// The archive.
-    pub library: ArchiveReader,
+    pub archive_reader: ArchiveReader,
     /// The replicas, whose tombstones are checked.
     pub replicas: &'w [Box<dyn Replica>],
 }
@@ -89,24 +89,24 @@ type ExpectedRows = BTreeMap<(CanonicalKey, Option<Revision>), usize>;
 /// # Errors
 /// [`AuditError`] if the archive or a replica cannot be read, or the report cannot be written.
 pub async fn run(
-    course: &mut TaskRun<AuditCursor>,
-    world: &AuditContext<'_>,
+    task_run: &mut TaskRun<AuditCursor>,
+    context: &AuditContext<'_>,
     audit: &AuditRequest,
 ) -> Result<bool, AuditError> {
     if let Some(keys) = &audit.keys {
-        let segment = course.segment();
+        let segment = task_run.segment();
         let own = keys.iter().filter(|key| belongs_to_segment(segment, key.as_str()));
         let sought = own.map(|key| ((key.clone(), None), 0)).collect();
-        check_archive(course, world, audit, sought).await?;
+        check_archive(task_run, context, audit, sought).await?;
         return Ok(true);
     }
-    while let Some(replica) = world.replicas.get(course.cursor().replica) {
-        if course.deadline_reached() {
+    while let Some(replica) = context.replicas.get(task_run.cursor().replica) {
+        if task_run.deadline_reached() {
             return Ok(false);
         }
-        let (mut sought, mut after) = (ExpectedRows::new(), course.cursor().after.clone());
+        let (mut sought, mut after) = (ExpectedRows::new(), task_run.cursor().after.clone());
         let ended = loop {
-            let page = replica.scan(course.segment(), after.as_ref()).await?;
+            let page = replica.scan(task_run.segment(), after.as_ref()).await?;
             for (key, held) in page.held {
                 // A tombstone without a valid revision cannot be matched with a row, and a revision written by a repair
                 // is not that of a removal by TTL.
@@ -117,20 +117,20 @@ pub async fn run(
                 }
             }
             after = page.next;
-            if after.is_none() || sought.len() >= LOOKUP_BATCH || course.deadline_reached() {
+            if after.is_none() || sought.len() >= LOOKUP_BATCH || task_run.deadline_reached() {
                 break after.is_none();
             }
         };
-        check_archive(course, world, audit, sought).await?;
-        let replica = course.cursor().replica + usize::from(ended);
-        course.checkpoint(AuditCursor { replica, after, told: true }).await?;
+        check_archive(task_run, context, audit, sought).await?;
+        let replica = task_run.cursor().replica + usize::from(ended);
+        task_run.checkpoint(AuditCursor { replica, after, told: true }).await?;
     }
     Ok(true)
 }
 
 async fn check_archive(
-    course: &mut TaskRun<AuditCursor>,
-    world: &AuditContext<'_>,
+    task_run: &mut TaskRun<AuditCursor>,
+    context: &AuditContext<'_>,
     audit: &AuditRequest,
     sought: ExpectedRows,
 ) -> Result<(), AuditError> {
@@ -148,9 +148,9 @@ async fn check_archive(
         }
         Ok(())
     };
-    let (sought, seen) = scan_archive(&world.library, &period, course.stop_at, sought, wanted, take).await?;
-    if !course.cursor().told {
-        report_corrupt_objects(course, "audit", &seen);
+    let (sought, seen) = scan_archive(&context.archive_reader, &period, task_run.stop_at, sought, wanted, take).await?;
+    if !task_run.cursor().told {
+        report_corrupt_objects(task_run, "audit", &seen);
     }
     for ((key, revision), objects) in sought {
         let (kind, outcome) = match (objects, revision) {
@@ -159,10 +159,10 @@ async fn check_archive(
             (2.., Some(_)) => ("duplicated", CountOutcome::Success),
             _ => ("found", CountOutcome::Success),
         };
-        course.count_as(outcome, format!("audit.{kind}"), 1);
+        task_run.count_as(outcome, format!("audit.{kind}"), 1);
         if kind != "found" {
             let revision = revision.map(|revision| revision.to_string());
-            course.report(&AuditEntry { kind, key: &key.to_raw(), revision, objects });
+            task_run.report(&AuditEntry { kind, key: &key.to_raw(), revision, objects });
         }
     }
     Ok(())

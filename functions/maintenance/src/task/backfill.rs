@@ -41,7 +41,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 pub enum BackfillError {
     /// Changes might not reach the replica.
     #[error(transparent)]
-    Unfed(#[from] MappingNotReady),
+    MappingNotReady(#[from] MappingNotReady),
     /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] SourceTableError),
@@ -106,31 +106,31 @@ struct BackfillEntry<'a> {
 /// # Errors
 /// [`BackfillError`]; items that were written before the error are correct and remain.
 pub async fn run(
-    course: &mut TaskRun<BackfillCursor>,
-    world: &BackfillContext<'_>,
+    task_run: &mut TaskRun<BackfillCursor>,
+    context: &BackfillContext<'_>,
     capacity_units: Option<u32>,
     invocation: &Invocation,
 ) -> Result<bool, BackfillError> {
-    let BackfillContext { source, replicas, mappings } = *world;
+    let BackfillContext { source, replicas, mappings } = *context;
     let mut reading = PageFetcher {
         source,
         mappings,
-        segment: course.segment(),
-        pace: CapacityBudget::new(capacity_units, course.segment().total_segments, Instant::now()),
+        segment: task_run.segment(),
+        pace: CapacityBudget::new(capacity_units, task_run.segment().total_segments, Instant::now()),
         fed: None,
     };
-    let stop = Invocation { deadline: course.stop_at, ..invocation.clone() };
-    if course.deadline_reached() {
+    let stop = Invocation { deadline: task_run.stop_at, ..invocation.clone() };
+    if task_run.deadline_reached() {
         return Ok(false);
     }
-    let mut ready = reading.page(course.cursor().after()).await?;
+    let mut ready = reading.page(task_run.cursor().after()).await?;
     loop {
         let FetchedPage { revision, page: found } = ready;
         let fill_all = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop)));
         // The next page is read while this one is written.
         let ahead = async {
             match &found.next {
-                Some(key) if course.wait_until(reading.pace.next_permit_at()).await => {
+                Some(key) if task_run.wait_until(reading.pace.next_permit_at()).await => {
                     reading.page(Some(key)).await.map(Some)
                 }
                 _ => Ok(None),
@@ -142,7 +142,7 @@ pub async fn run(
         {
             // A page is not carried over to the next invocation, which reads the label and the items again.
             let writes = found.items.len();
-            return if course.deadline_reached() {
+            return if task_run.deadline_reached() {
                 Ok(false)
             } else {
                 Err(BackfillError::Sink { sink, failed, writes, reason })
@@ -151,19 +151,19 @@ pub async fn run(
         for (replica, filled) in replicas.iter().zip(filled) {
             let sink = replica.name();
             for (key, reason) in &filled.left {
-                course.report(&BackfillEntry { sink, key: key.to_raw(), outcome: "failed", reason });
+                task_run.report(&BackfillEntry { sink, key: key.to_raw(), outcome: "failed", reason });
             }
-            course.count(format!("{sink}.written"), filled.written);
-            course.count(format!("{sink}.skipped"), filled.refused);
-            course.count_as(CountOutcome::NotProcessed, format!("{sink}.failed"), filled.left.len());
+            task_run.count(format!("{sink}.written"), filled.written);
+            task_run.count(format!("{sink}.skipped"), filled.refused);
+            task_run.count_as(CountOutcome::NotProcessed, format!("{sink}.failed"), filled.left.len());
         }
-        course.count("source.items", found.items.len());
+        task_run.count("source.items", found.items.len());
         match found.next {
-            Some(key) => course.checkpoint(BackfillCursor::After(key)).await?,
+            Some(key) => task_run.checkpoint(BackfillCursor::After(key)).await?,
             None => return Ok(true),
         }
         match next? {
-            Some(page) if !course.deadline_reached() => ready = page,
+            Some(page) if !task_run.deadline_reached() => ready = page,
             _ => return Ok(false),
         }
     }

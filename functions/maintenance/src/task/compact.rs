@@ -39,7 +39,7 @@ use crate::catalog;
 use crate::progress::CountOutcome;
 
 /// Maximum number of corrupt objects of a day: their names are in the cursor, which the state machine passes on.
-pub const DAMAGED_MOST: usize = 500;
+pub const MAX_CORRUPT_OBJECTS: usize = 500;
 
 /// Parameters of a compaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub struct CompactCursor {
     /// The last day that is done.
     day: Option<String>,
     /// The objects of the current day that cannot be read.
-    damaged: BTreeSet<String>,
+    corrupt: BTreeSet<String>,
     /// True if the unrecognized keys next to the days have been reported.
     told: bool,
 }
@@ -91,16 +91,16 @@ enum CompactEntry<'a> {
 /// # Errors
 /// [`MergeError`]; every row is still in an object that readers read.
 pub async fn run(
-    course: &mut TaskRun<CompactCursor>,
-    world: &CompactContext<'_>,
+    task_run: &mut TaskRun<CompactCursor>,
+    context: &CompactContext<'_>,
     compact: &CompactRequest,
 ) -> Result<bool, MergeError> {
-    let found = catalog::days(world.archive, world.table).await?;
-    if !course.cursor().told && course.segment().segment == 0 {
-        keep(course, &found.foreign);
+    let found = catalog::days(context.archive, context.table).await?;
+    if !task_run.cursor().told && task_run.segment().segment == 0 {
+        keep(task_run, &found.foreign);
     }
-    let done = course.cursor().day.as_deref().and_then(ArchiveDay::parse);
-    let segment = course.segment();
+    let done = task_run.cursor().day.as_deref().and_then(ArchiveDay::parse);
+    let segment = task_run.segment();
     let period = |day: &ArchiveDay| {
         compact.from.is_none_or(|from| day.end() > from)
             && day.start() < compact.to
@@ -112,34 +112,34 @@ pub async fn run(
     let mut advanced = false;
     for day in found.days.into_iter().filter(period) {
         loop {
-            if course.deadline_reached() {
+            if task_run.deadline_reached() {
                 return Ok(false);
             }
-            match step(course, world, compact, day).await? {
+            match step(task_run, context, compact, day).await? {
                 StepResult::Merged => advanced = true,
-                StepResult::Damaged => {}
+                StepResult::Corrupt => {}
                 StepResult::Stopped if advanced => return Ok(false),
                 StepResult::Stopped => return Err(MergeError::NoTime(day)),
                 StepResult::Done => break,
             }
         }
-        course.checkpoint(CompactCursor { day: Some(day.to_string()), damaged: BTreeSet::new(), told: true }).await?;
+        task_run.checkpoint(CompactCursor { day: Some(day.to_string()), corrupt: BTreeSet::new(), told: true }).await?;
     }
     Ok(true)
 }
 
-fn keep(course: &mut TaskRun<CompactCursor>, foreign: &[String]) {
+fn keep(task_run: &mut TaskRun<CompactCursor>, foreign: &[String]) {
     for object in foreign {
         let reason = "not written by the archiver or a compaction".to_owned();
-        course.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
-        course.report(&CompactEntry::Kept { object, outcome: "skipped", reason });
+        task_run.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
+        task_run.report(&CompactEntry::Kept { object, outcome: "skipped", reason });
     }
 }
 
 enum StepResult {
     Merged,
     /// An object is corrupt; the next step leaves it out.
-    Damaged,
+    Corrupt,
     Stopped,
     Done,
 }
@@ -147,79 +147,80 @@ enum StepResult {
 /// Counts the objects that were moved below `superseded/`, even if another could not be moved; returns the error of the
 /// move.
 async fn retired_objects(
-    course: &mut TaskRun<CompactCursor>,
+    task_run: &mut TaskRun<CompactCursor>,
     retired: usize,
     fault: Option<StoreError>,
 ) -> Result<(), MergeError> {
     if retired > 0 {
-        course.count("compact.superseded", retired);
-        course.checkpoint(CompactCursor { told: true, ..course.cursor().clone() }).await?;
+        task_run.count("compact.superseded", retired);
+        task_run.checkpoint(CompactCursor { told: true, ..task_run.cursor().clone() }).await?;
     }
     fault.map_or(Ok(()), |fault| Err(fault.into()))
 }
 
 async fn step(
-    course: &mut TaskRun<CompactCursor>,
-    world: &CompactContext<'_>,
+    task_run: &mut TaskRun<CompactCursor>,
+    context: &CompactContext<'_>,
     compact: &CompactRequest,
     day: ArchiveDay,
 ) -> Result<StepResult, MergeError> {
-    let mut shelf = catalog::list_day(world.archive, world.table, day).await?;
-    let left = manifest::left(world.archive, world.table, day, &shelf).await?;
-    let (retired, fault) = manifest::retire(world.archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    retired_objects(course, retired, fault).await?;
-    shelf.objects.retain(|object| !left.contains(&object.key) && !course.cursor().damaged.contains(&object.key));
+    let mut listing = catalog::list_day(context.archive, context.table, day).await?;
+    let left = manifest::left(context.archive, context.table, day, &listing).await?;
+    let (retired, fault) =
+        manifest::retire(context.archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    retired_objects(task_run, retired, fault).await?;
+    listing.objects.retain(|object| !left.contains(&object.key) && !task_run.cursor().corrupt.contains(&object.key));
     let period = MergePeriod { from: compact.from.map(ArchiveHour::of), to: compact.to, hourly: compact.hourly };
-    let Some(runs) = plan::next(&shelf.objects, &period) else {
-        keep(course, &shelf.unrecognized);
+    let Some(runs) = plan::next(&listing.objects, &period) else {
+        keep(task_run, &listing.unrecognized);
         return Ok(StepResult::Done);
     };
     let inputs: Vec<String> = runs.iter().flatten().cloned().collect();
-    let run = CompactedKey::run_of(inputs.iter().map(String::as_str), compact.target_bytes, world.compression);
+    let run = CompactedKey::run_of(inputs.iter().map(String::as_str), compact.target_bytes, context.compression);
     let lines = NdjsonFormat {
-        store: world.archive.clone(),
-        table: world.table.to_owned(),
+        store: context.archive.clone(),
+        table: context.table.to_owned(),
         day,
         run: run.clone(),
-        compression: world.compression,
+        compression: context.compression,
         runtime: Handle::current(),
     };
     let merging = MergeJob {
-        store: world.archive.clone(),
-        key_names: world.key_names.clone(),
+        store: context.archive.clone(),
+        key_names: context.key_names.clone(),
         runs,
         target_bytes: compact.target_bytes,
-        stop_at: course.stop_at,
+        stop_at: task_run.stop_at,
     };
     let (outputs, rows, repeated) = match merging.run(lines).await? {
         MergeResult::Complete { outputs, rows, repeated } => (outputs, rows, repeated),
         MergeResult::Stopped => return Ok(StepResult::Stopped),
-        MergeResult::Damaged(damage) => {
-            course.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
-            course.report(&CompactEntry::Kept {
+        MergeResult::Corrupt(damage) => {
+            task_run.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
+            task_run.report(&CompactEntry::Kept {
                 object: &damage.object,
                 outcome: "skipped",
                 reason: damage.to_string(),
             });
-            let mut at = CompactCursor { told: true, ..course.cursor().clone() };
-            if at.damaged.len() >= DAMAGED_MOST {
-                return Err(MergeError::TooDamaged(day));
+            let mut at = CompactCursor { told: true, ..task_run.cursor().clone() };
+            if at.corrupt.len() >= MAX_CORRUPT_OBJECTS {
+                return Err(MergeError::TooManyCorruptObjects(day));
             }
-            at.damaged.insert(damage.object);
-            course.checkpoint(at).await?;
-            return Ok(StepResult::Damaged);
+            at.corrupt.insert(damage.object);
+            task_run.checkpoint(at).await?;
+            return Ok(StepResult::Corrupt);
         }
     };
-    let manifest = MergeManifest::of(world.table, day, run, rows, inputs, outputs);
-    manifest.put(world.archive).await?;
+    let manifest = MergeManifest::of(context.table, day, run, rows, inputs, outputs);
+    manifest.put(context.archive).await?;
     let inputs: Vec<&str> = manifest.inputs.iter().map(String::as_str).collect();
     let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.key.as_str()).collect();
-    course.count("compact.objects", inputs.len());
-    course.count("compact.written", outputs.len());
-    course.count("compact.rows", usize::try_from(rows).unwrap_or(usize::MAX));
-    course.count("compact.duplicates_dropped", usize::try_from(repeated).unwrap_or(usize::MAX));
+    task_run.count("compact.objects", inputs.len());
+    task_run.count("compact.written", outputs.len());
+    task_run.count("compact.rows", usize::try_from(rows).unwrap_or(usize::MAX));
+    task_run.count("compact.duplicates_dropped", usize::try_from(repeated).unwrap_or(usize::MAX));
     let run = manifest.run.as_str();
-    course.report(&CompactEntry::Merged {
+    task_run.report(&CompactEntry::Merged {
         day: day.to_string(),
         run,
         inputs: inputs.len(),
@@ -228,8 +229,8 @@ async fn step(
         duplicates_dropped: repeated,
     });
     // After an interruption, the next invocation completes the recorded merge, and neither merges nor counts it again.
-    course.checkpoint(CompactCursor { told: true, ..course.cursor().clone() }).await?;
-    let (retired, fault) = manifest::retire(world.archive, &inputs).await;
-    retired_objects(course, retired, fault).await?;
+    task_run.checkpoint(CompactCursor { told: true, ..task_run.cursor().clone() }).await?;
+    let (retired, fault) = manifest::retire(context.archive, &inputs).await;
+    retired_objects(task_run, retired, fault).await?;
     Ok(StepResult::Merged)
 }

@@ -17,21 +17,21 @@ struct CorruptObjectEntry<'a> {
 /// Reports corrupt and unrecognized objects. Only the first segment reports them, because every segment scans the same
 /// objects.
 pub(super) fn report_corrupt_objects<P: Default + Serialize + DeserializeOwned>(
-    course: &mut TaskRun<P>,
+    task_run: &mut TaskRun<P>,
     task: &str,
     seen: &ScanStats,
 ) {
-    if course.segment().segment > 0 {
+    if task_run.segment().segment > 0 {
         return;
     }
-    course.count(format!("{task}.objects"), seen.objects);
-    course.count_as(CountOutcome::NotProcessed, format!("{task}.corrupt"), seen.damaged.len());
-    course.count_as(CountOutcome::NotProcessed, format!("{task}.unrecognized"), seen.foreign.len());
-    for damage in &seen.damaged {
-        course.report(&CorruptObjectEntry { object: &damage.object, outcome: "corrupt", reason: damage.to_string() });
+    task_run.count(format!("{task}.objects"), seen.objects);
+    task_run.count_as(CountOutcome::NotProcessed, format!("{task}.corrupt"), seen.corrupt.len());
+    task_run.count_as(CountOutcome::NotProcessed, format!("{task}.unrecognized"), seen.foreign.len());
+    for damage in &seen.corrupt {
+        task_run.report(&CorruptObjectEntry { object: &damage.object, outcome: "corrupt", reason: damage.to_string() });
     }
     for object in &seen.foreign {
         let reason = "not written by the archiver or a compaction".to_owned();
-        course.report(&CorruptObjectEntry { object, outcome: "unrecognized", reason });
+        task_run.report(&CorruptObjectEntry { object, outcome: "unrecognized", reason });
     }
 }

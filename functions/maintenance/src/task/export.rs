@@ -79,7 +79,7 @@ pub struct ExportCursor {}
 /// Dependencies of an export.
 pub struct ExportContext<'w> {
     /// The archive.
-    pub library: ArchiveReader,
+    pub archive_reader: ArchiveReader,
     /// The compression of the export.
     pub compression: Compression,
     /// The description of the table, whose key the new table gets.
@@ -103,23 +103,24 @@ struct ImportCommandEntry<'a> {
 /// # Errors
 /// [`ExportError`]; the objects that were written are overwritten by the next attempt.
 pub async fn run(
-    course: &mut TaskRun<ExportCursor>,
-    world: &ExportContext<'_>,
+    task_run: &mut TaskRun<ExportCursor>,
+    context: &ExportContext<'_>,
     export: &ExportRequest,
     run: &str,
 ) -> Result<bool, ExportError> {
-    let there = world.library.store.list(&data(run)).await?;
-    let ours = |key: &str| is_of(key, run, course.segment().total_segments, world.compression);
+    let there = context.archive_reader.store.list(&data(run)).await?;
+    let ours = |key: &str| is_of(key, run, task_run.segment().total_segments, context.compression);
     if let Some(other) = there.iter().find(|stored| !ours(&stored.key)) {
         return Err(ExportError::RunIdConflict { run: run.to_owned(), there: other.key.clone() });
     }
     let to = export.at.map(|at| at + time::Duration::NANOSECOND);
-    let (segment, period) = (course.segment(), TimeRange { from: None, to });
+    let (segment, period) = (task_run.segment(), TimeRange { from: None, to });
     let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str());
     let take = |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, VersionFilter::Latest, held);
     let (facts, seen) =
-        scan_archive(&world.library, &period, course.stop_at, VersionsByKey::default(), wanted, take).await?;
-    report_corrupt_objects(course, "export-import-table", &seen);
+        scan_archive(&context.archive_reader, &period, task_run.stop_at, VersionsByKey::default(), wanted, take)
+            .await?;
+    report_corrupt_objects(task_run, "export-import-table", &seen);
     let rows = facts.into_keys().into_iter().filter_map(|(_, mut rows)| rows.pop());
     let mut rows = rows.peekable();
     let mut part = 0;
@@ -128,32 +129,32 @@ pub async fn run(
             return Err(ExportError::Objects);
         }
         let file = NamedTempFile::new()?;
-        let mut writer: ItemWriter<File> = ItemWriter::new(world.compression, file.reopen()?)?;
+        let mut writer: ItemWriter<File> = ItemWriter::new(context.compression, file.reopen()?)?;
         while writer.content_bytes() < export.target_bytes
             && let Some(row) = rows.next()
         {
             writer.push(&row.item)?;
         }
         let (items, sha256) = writer.finish()?;
-        let key = object(run, segment, part, world.compression);
-        world.library.store.put_file(&key, ROWS_TYPE, file.path(), sha256, []).await?;
-        course.count("export-import-table.written", 1);
-        course.count("export-import-table.items", usize::try_from(items).unwrap_or(usize::MAX));
-        course.report(&ExportEntry { object: &key, items });
+        let key = object(run, segment, part, context.compression);
+        context.archive_reader.store.put_file(&key, ROWS_TYPE, file.path(), sha256, []).await?;
+        task_run.count("export-import-table.written", 1);
+        task_run.count("export-import-table.items", usize::try_from(items).unwrap_or(usize::MAX));
+        task_run.report(&ExportEntry { object: &key, items });
         part += 1;
     }
     let own = prefix(run, segment);
-    let next = object(run, segment, part, world.compression);
+    let next = object(run, segment, part, context.compression);
     for stored in there.iter().filter(|stored| stored.key.starts_with(&own) && stored.key >= next) {
-        world.library.store.remove(&stored.key).await?;
-        course.count("export-import-table.removed", 1);
+        context.archive_reader.store.remove(&stored.key).await?;
+        task_run.count("export-import-table.removed", 1);
     }
     if segment.segment == 0 {
         let key = import_command_key(run);
-        let command = command(world, export, run);
+        let command = command(context, export, run);
         let sha256 = Sha256::digest(command.as_bytes()).into();
-        world.library.store.put_text(&key, "text/x-shellscript", command.clone(), sha256).await?;
-        course.report(&ImportCommandEntry { object: &key, command: &command });
+        context.archive_reader.store.put_text(&key, "text/x-shellscript", command.clone(), sha256).await?;
+        task_run.report(&ImportCommandEntry { object: &key, command: &command });
     }
     Ok(true)
 }
@@ -186,22 +187,22 @@ pub fn import_command_key(run: &str) -> String {
 }
 
 /// Returns the command that imports the export as a new table.
-fn command(world: &ExportContext<'_>, export: &ExportRequest, run: &str) -> String {
+fn command(context: &ExportContext<'_>, export: &ExportRequest, run: &str) -> String {
     let types = ["HASH", "RANGE"];
-    let key = &world.description.key;
+    let key = &context.description.key;
     let element = |((name, _), kind): (&(String, String), &str)| json!({"AttributeName": name, "KeyType": kind});
     let schema: Vec<_> = key.iter().zip(types).map(element).collect();
     let attribute = |(name, of): &(String, String)| json!({"AttributeName": name, "AttributeType": of});
     let attributes: Vec<_> = key.iter().map(attribute).collect();
-    let table = export.table.clone().unwrap_or_else(|| format!("{}-imported", world.library.table));
+    let table = export.table.clone().unwrap_or_else(|| format!("{}-imported", context.archive_reader.table));
     let parameters = json!({
         "TableName": table, "KeySchema": schema, "AttributeDefinitions": attributes, "BillingMode": "PAY_PER_REQUEST",
     });
-    let compression = world.compression.to_string().to_uppercase();
+    let compression = context.compression.to_string().to_uppercase();
     format!(
         "aws dynamodb import-table \\\n  --s3-bucket-source S3Bucket={},S3KeyPrefix=export/{run}/data/ \\\n  \
          --input-format DYNAMODB_JSON --input-compression-type {compression} \\\n  \
          --table-creation-parameters '{parameters}'\n",
-        world.library.store.bucket(),
+        context.archive_reader.store.bucket(),
     )
 }

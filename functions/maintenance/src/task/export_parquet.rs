@@ -67,116 +67,116 @@ enum ParquetEntry<'a> {
 /// # Errors
 /// [`MergeError`]; the former files of a day remain until its new ones are complete.
 pub async fn run(
-    course: &mut TaskRun<ParquetCursor>,
-    world: &ParquetContext<'_>,
+    task_run: &mut TaskRun<ParquetCursor>,
+    context: &ParquetContext<'_>,
     columns: &ParquetRequest,
 ) -> Result<bool, MergeError> {
-    let (segment, done) = (course.segment(), course.cursor().day.as_deref().and_then(ArchiveDay::parse));
+    let (segment, done) = (task_run.segment(), task_run.cursor().day.as_deref().and_then(ArchiveDay::parse));
     let wanted = |day: &ArchiveDay| {
         columns.from.is_none_or(|from| day.end() > from)
             && day.start() < columns.to
             && done.is_none_or(|done| *day > done)
             && belongs_to_segment(segment, &day.to_string())
     };
-    let days = catalog::days(world.archive, world.table).await?.days;
+    let days = catalog::days(context.archive, context.table).await?.days;
     // Each invocation must complete at least one day, because otherwise no number of invocations would complete the
     // task.
     let mut advanced = false;
     for day in days.into_iter().filter(wanted) {
-        if course.deadline_reached() {
+        if task_run.deadline_reached() {
             return Ok(false);
         }
-        if !written(course, world, columns, day).await? {
+        if !written(task_run, context, columns, day).await? {
             return if advanced { Ok(false) } else { Err(MergeError::NoTime(day)) };
         }
         advanced = true;
-        course.checkpoint(ParquetCursor { day: Some(day.to_string()) }).await?;
+        task_run.checkpoint(ParquetCursor { day: Some(day.to_string()) }).await?;
     }
     Ok(true)
 }
 
 /// Writes a day; returns `false` if the deadline is reached first.
 async fn written(
-    course: &mut TaskRun<ParquetCursor>,
-    world: &ParquetContext<'_>,
+    task_run: &mut TaskRun<ParquetCursor>,
+    context: &ParquetContext<'_>,
     columns: &ParquetRequest,
     day: ArchiveDay,
 ) -> Result<bool, MergeError> {
-    let shelf = catalog::list_day(world.archive, world.table, day).await?;
-    let runs: Vec<Vec<String>> = catalog::group_by_run(&shelf.objects).into_iter().map(|(_, parts)| parts).collect();
+    let listing = catalog::list_day(context.archive, context.table, day).await?;
+    let runs: Vec<Vec<String>> = catalog::group_by_run(&listing.objects).into_iter().map(|(_, parts)| parts).collect();
     let inputs: usize = runs.iter().map(Vec::len).sum();
-    let uncompacted = shelf.objects.len() - inputs;
+    let uncompacted = listing.objects.len() - inputs;
     if runs.is_empty() {
-        course.count("export-parquet.not_compacted", uncompacted);
+        task_run.count("export-parquet.not_compacted", uncompacted);
         return Ok(true);
     }
     if runs.len() > FAN_IN {
         let reason = format!("{} compacted runs exceed the limit of {FAN_IN}: compact the whole day first", runs.len());
-        leave(course, "failed", &ParquetKey::prefix(world.table, day), reason);
-        course.count("export-parquet.not_compacted", uncompacted);
+        leave(task_run, "failed", &ParquetKey::prefix(context.table, day), reason);
+        task_run.count("export-parquet.not_compacted", uncompacted);
         return Ok(true);
     }
     let run = ParquetKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes);
-    let (there, foreign) = files(world, day).await?;
+    let (there, foreign) = files(context, day).await?;
     let (own, former): (Vec<_>, Vec<_>) = there.into_iter().partition(|key| key.run == run);
-    if !is_whole(world, &own).await? {
+    if !is_whole(context, &own).await? {
         let sheet = ParquetFormat {
-            store: world.archive.clone(),
-            table: world.table.to_owned(),
+            store: context.archive.clone(),
+            table: context.table.to_owned(),
             day,
             run: run.clone(),
             runtime: Handle::current(),
         };
         let merging = MergeJob {
-            store: world.archive.clone(),
-            key_names: world.key_names.clone(),
+            store: context.archive.clone(),
+            key_names: context.key_names.clone(),
             runs,
             target_bytes: columns.target_bytes,
-            stop_at: course.stop_at,
+            stop_at: task_run.stop_at,
         };
         let (outputs, rows) = match merging.run(sheet).await? {
             MergeResult::Complete { outputs, rows, .. } => (outputs, rows),
             MergeResult::Stopped => return Ok(false),
-            MergeResult::Damaged(damage) => {
-                tell_of_the_rest(course, &foreign, uncompacted);
-                leave(course, "corrupt", &damage.object, damage.to_string());
+            MergeResult::Corrupt(damage) => {
+                tell_of_the_rest(task_run, &foreign, uncompacted);
+                leave(task_run, "corrupt", &damage.object, damage.to_string());
                 return Ok(true);
             }
         };
-        course.count("export-parquet.written", outputs.len());
-        course.count("export-parquet.rows", usize::try_from(rows).unwrap_or(usize::MAX));
+        task_run.count("export-parquet.written", outputs.len());
+        task_run.count("export-parquet.rows", usize::try_from(rows).unwrap_or(usize::MAX));
         let outputs = outputs.iter().map(|output| output.key.as_str()).collect();
-        course.report(&ParquetEntry::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
+        task_run.report(&ParquetEntry::Written { day: day.to_string(), run: &run, inputs, outputs, rows });
         // The files are complete: after a later error, the next invocation does not write them again, and would not
         // count them either.
-        course.checkpoint(course.cursor().clone()).await?;
+        task_run.checkpoint(task_run.cursor().clone()).await?;
     }
     for key in former {
-        world.archive.remove(&key.to_string()).await?;
-        course.count("export-parquet.removed", 1);
+        context.archive.remove(&key.to_string()).await?;
+        task_run.count("export-parquet.removed", 1);
     }
-    tell_of_the_rest(course, &foreign, uncompacted);
+    tell_of_the_rest(task_run, &foreign, uncompacted);
     Ok(true)
 }
 
 /// Reports the objects of a day that are not part of its runs, once the day is done.
-fn tell_of_the_rest(course: &mut TaskRun<ParquetCursor>, foreign: &[String], uncompacted: usize) {
-    course.count("export-parquet.not_compacted", uncompacted);
+fn tell_of_the_rest(task_run: &mut TaskRun<ParquetCursor>, foreign: &[String], uncompacted: usize) {
+    task_run.count("export-parquet.not_compacted", uncompacted);
     for object in foreign {
-        leave(course, "unrecognized", object, "not written by export-parquet".to_owned());
+        leave(task_run, "unrecognized", object, "not written by export-parquet".to_owned());
     }
 }
 
-fn leave(course: &mut TaskRun<ParquetCursor>, outcome: &'static str, object: &str, reason: String) {
-    course.count_as(CountOutcome::NotProcessed, format!("export-parquet.{outcome}"), 1);
-    course.report(&ParquetEntry::Left { object, outcome, reason });
+fn leave(task_run: &mut TaskRun<ParquetCursor>, outcome: &'static str, object: &str, reason: String) {
+    task_run.count_as(CountOutcome::NotProcessed, format!("export-parquet.{outcome}"), 1);
+    task_run.report(&ParquetEntry::Left { object, outcome, reason });
 }
 
 /// Lists the day's files, and the unrecognized keys next to them.
-async fn files(world: &ParquetContext<'_>, day: ArchiveDay) -> Result<(Vec<ParquetKey>, Vec<String>), MergeError> {
+async fn files(context: &ParquetContext<'_>, day: ArchiveDay) -> Result<(Vec<ParquetKey>, Vec<String>), MergeError> {
     let (mut own, mut foreign) = (Vec::new(), Vec::new());
-    for ObjectMeta { key, .. } in world.archive.list(&ParquetKey::prefix(world.table, day)).await? {
-        match ParquetKey::parse(world.table, day, &key) {
+    for ObjectMeta { key, .. } in context.archive.list(&ParquetKey::prefix(context.table, day)).await? {
+        match ParquetKey::parse(context.table, day, &key) {
             Some(parsed) => own.push(parsed),
             None => foreign.push(key),
         }
@@ -185,8 +185,8 @@ async fn files(world: &ParquetContext<'_>, day: ArchiveDay) -> Result<(Vec<Parqu
 }
 
 /// Returns whether all files of a run exist: the metadata of the last one contains their number.
-async fn is_whole(world: &ParquetContext<'_>, files: &[ParquetKey]) -> Result<bool, MergeError> {
+async fn is_whole(context: &ParquetContext<'_>, files: &[ParquetKey]) -> Result<bool, MergeError> {
     let Some(last) = files.iter().max_by_key(|key| key.part) else { return Ok(false) };
-    let Some(metadata) = world.archive.metadata(&last.to_string()).await? else { return Ok(false) };
+    let Some(metadata) = context.archive.metadata(&last.to_string()).await? else { return Ok(false) };
     Ok(metadata.get(PARTS).is_some_and(|parts| *parts == files.len().to_string()))
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::compact::DAMAGED_MOST;
+use super::compact::MAX_CORRUPT_OBJECTS;
 use crate::archive_objects::{ArchiveRowError, ChainedReader, ObjectReadError};
 use crate::failure_bucket::BucketError;
 
@@ -48,8 +48,10 @@ pub enum MergeError {
     )]
     NoTime(ArchiveDay),
     /// More objects are corrupt than a cursor can list.
-    #[error("more than {DAMAGED_MOST} objects of {0} are corrupt: move them to another prefix, then compact again")]
-    TooDamaged(ArchiveDay),
+    #[error(
+        "more than {MAX_CORRUPT_OBJECTS} objects of {0} are corrupt: move them to another prefix, then compact again"
+    )]
+    TooManyCorruptObjects(ArchiveDay),
     /// The report cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketError),
@@ -104,7 +106,7 @@ pub(super) enum MergeResult {
         repeated: u64,
     },
     /// An input is corrupt.
-    Damaged(CorruptObject),
+    Corrupt(CorruptObject),
     /// The deadline was reached.
     Stopped,
 }
@@ -126,7 +128,7 @@ impl MergeJob {
         for row in &mut merge {
             let row = match row {
                 Ok(row) => row,
-                Err(ArchiveRowError::Damaged(damage)) => return Ok(MergeResult::Damaged(damage)),
+                Err(ArchiveRowError::Corrupt(damage)) => return Ok(MergeResult::Corrupt(damage)),
                 Err(ArchiveRowError::Unread(unread)) => return Err(unread.into()),
             };
             if rows.is_multiple_of(ROWS_PER_DEADLINE_CHECK) && Instant::now() >= self.stop_at {

@@ -36,7 +36,7 @@ pub struct MigrateCursor {}
 /// # Errors
 /// [`MigrateError`]. Steps that were applied before the error remain.
 pub async fn run(
-    course: &mut TaskRun<MigrateCursor>,
+    task_run: &mut TaskRun<MigrateCursor>,
     owned: Option<&PostgresDatabase>,
     segment: ScanSegment,
 ) -> Result<bool, MigrateError> {
@@ -44,11 +44,11 @@ pub async fn run(
     if segment.segment > 0 {
         return Ok(true);
     }
-    let applied = migrate(database, course.stop_at).await?;
-    grant_app_role(database, database.address().user(), course.stop_at).await?;
-    course.count("postgres.migrations_applied", applied.len());
+    let applied = migrate(database, task_run.stop_at).await?;
+    grant_app_role(database, database.address().user(), task_run.stop_at).await?;
+    task_run.count("postgres.migrations_applied", applied.len());
     for step in &applied {
-        course.report(&json!({"kind": "applied", "step": step}));
+        task_run.report(&json!({"kind": "applied", "step": step}));
     }
     Ok(true)
 }

@@ -119,24 +119,24 @@ struct RedriveEntry<'a> {
 /// [`RedriveError`]; records that were redriven before the error are confirmed, and their objects are retired, at the
 /// latest by another run.
 pub async fn run(
-    course: &mut TaskRun<RedriveCursor>,
-    world: &RedriveContext<'_>,
+    task_run: &mut TaskRun<RedriveCursor>,
+    context: &RedriveContext<'_>,
     redrive: &RedriveRequest,
     invocation: &Invocation,
 ) -> Result<bool, RedriveError> {
-    let known: Vec<&str> = world.replicas.iter().map(|replica| replica.name()).collect();
-    let unserved = match world.deployment.unserved(&known).await {
+    let known: Vec<&str> = context.replicas.iter().map(|replica| replica.name()).collect();
+    let unserved = match context.deployment.unserved(&known).await {
         Ok(unserved) => unserved.first().map(ToString::to_string),
         Err(unknown) if unknown.may_pass() => return Err(RedriveError::Sinks(unknown)),
         Err(unknown) => Some(unknown.to_string()),
     };
     // The time after this deadline is reserved for retiring objects and reporting the results.
-    let working = Invocation { deadline: course.stop_at, ..invocation.clone() };
-    while let Some(prefix) = redrive.prefixes.get(course.cursor().prefix) {
-        if course.deadline_reached() {
+    let working = Invocation { deadline: task_run.stop_at, ..invocation.clone() };
+    while let Some(prefix) = redrive.prefixes.get(task_run.cursor().prefix) {
+        if task_run.deadline_reached() {
             return Ok(false);
         }
-        let mut page = world.bucket.list(prefix, course.cursor().after.as_deref(), OBJECTS).await?;
+        let mut page = context.bucket.list(prefix, task_run.cursor().after.as_deref(), OBJECTS).await?;
         let mut size_bytes = 0;
         let within = page.iter().take_while(|object| {
             let first = size_bytes == 0;
@@ -145,20 +145,20 @@ pub async fn run(
         });
         page.truncate(within.count());
         let Some(last) = page.last().map(|object| object.key.clone()) else {
-            let prefix = course.cursor().prefix + 1;
-            course.checkpoint(RedriveCursor { prefix, after: None }).await?;
+            let prefix = task_run.cursor().prefix + 1;
+            task_run.checkpoint(RedriveCursor { prefix, after: None }).await?;
             continue;
         };
-        let segment = course.segment();
+        let segment = task_run.segment();
         let wanted = |object: &FailureObject| {
             belongs_to_segment(segment, &object.key)
                 && redrive.from.is_none_or(|from| object.modified.is_some_and(|at| at >= from))
                 && redrive.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
         };
-        let mut objects = read(course, world, redrive, page.into_iter().filter(wanted)).await?;
+        let mut objects = read(task_run, context, redrive, page.into_iter().filter(wanted)).await?;
         for object in of_function(&mut objects, FailedFunction::Replicator) {
             let unknown = match &object.failure.sink {
-                Some(sink) => world.deployment.refusal(sink, &known),
+                Some(sink) => context.deployment.refusal(sink, &known),
                 // The record may be missing in any sink.
                 None => unserved.clone(),
             };
@@ -169,17 +169,17 @@ pub async fn run(
         if let Some(reason) = &redrive.reason {
             objects.retain(|object| object.failure.reason.contains(reason.as_str()));
         }
-        process_page(course, world, redrive, objects, &working).await?;
-        let prefix = course.cursor().prefix;
-        course.checkpoint(RedriveCursor { prefix, after: Some(last) }).await?;
+        process_page(task_run, context, redrive, objects, &working).await?;
+        let prefix = task_run.cursor().prefix;
+        task_run.checkpoint(RedriveCursor { prefix, after: Some(last) }).await?;
     }
     Ok(true)
 }
 
 /// Reads the objects. One that is not a failure record is reported and skipped.
 async fn read(
-    course: &mut TaskRun<RedriveCursor>,
-    world: &RedriveContext<'_>,
+    task_run: &mut TaskRun<RedriveCursor>,
+    context: &RedriveContext<'_>,
     redrive: &RedriveRequest,
     listed: impl Iterator<Item = FailureObject>,
 ) -> Result<Vec<OpenFailure>, BucketError> {
@@ -190,10 +190,10 @@ async fn read(
             "the object has {size_bytes} bytes: a failure object has at most {}",
             failure_record::OBJECT_BYTES_MOST
         );
-        keep_unread(course, redrive, key, &reason);
+        keep_unread(task_run, redrive, key, &reason);
     }
     let bodies = stream::iter(listed).map(|FailureObject { key, .. }| async move {
-        let body = world.bucket.get(&key).await?;
+        let body = context.bucket.get(&key).await?;
         Ok::<_, BucketError>((key, body))
     });
     let bodies: Vec<_> = bodies.buffered(IN_FLIGHT).try_collect().await?;
@@ -201,21 +201,21 @@ async fn read(
     for (key, body) in bodies {
         // Another run has redriven the object in the meantime.
         let Some(body) = body else { continue };
-        match failure_record::read(&key, &body, world.functions) {
+        match failure_record::read(&key, &body, context.functions) {
             Ok(failure) => objects.push(OpenFailure { key, body, failure, kept: None }),
-            Err(reason) => keep_unread(course, redrive, &key, &reason.to_string()),
+            Err(reason) => keep_unread(task_run, redrive, &key, &reason.to_string()),
         }
     }
     Ok(objects)
 }
 
 /// Reports an object that is not a failure record.
-fn keep_unread(course: &mut TaskRun<RedriveCursor>, redrive: &RedriveRequest, object: &str, reason: &str) {
-    course.count("redrive.objects", 1);
+fn keep_unread(task_run: &mut TaskRun<RedriveCursor>, redrive: &RedriveRequest, object: &str, reason: &str) {
+    task_run.count("redrive.objects", 1);
     let outcome = skipped(redrive.dry_run);
-    course.count_as(CountOutcome::NotProcessed, format!("redrive.{outcome}"), 1);
+    task_run.count_as(CountOutcome::NotProcessed, format!("redrive.{outcome}"), 1);
     let (function, records, failure_reason) = (None, None, None);
-    course.report(&RedriveEntry { object, function, records, failure_reason, outcome, reason: Some(reason) });
+    task_run.report(&RedriveEntry { object, function, records, failure_reason, outcome, reason: Some(reason) });
 }
 
 /// Returns the outcome of an object that stays where it is.
@@ -224,8 +224,8 @@ fn skipped(dry_run: bool) -> &'static str {
 }
 
 async fn process_page(
-    course: &mut TaskRun<RedriveCursor>,
-    world: &RedriveContext<'_>,
+    task_run: &mut TaskRun<RedriveCursor>,
+    context: &RedriveContext<'_>,
     redrive: &RedriveRequest,
     mut objects: Vec<OpenFailure>,
     invocation: &Invocation,
@@ -240,12 +240,12 @@ async fn process_page(
             object.keep("the archive contains another record of this item and sequence number: compare them manually");
         }
     }
-    let written = replicate::redrive(world, &mut objects, invocation, redrive.dry_run).await?;
-    let rows = archive::redrive(world, &mut objects, redrive.dry_run).await;
+    let written = replicate::redrive(context, &mut objects, invocation, redrive.dry_run).await?;
+    let rows = archive::redrive(context, &mut objects, redrive.dry_run).await;
     if !redrive.dry_run {
-        course.count("redrive.written", written);
-        course.count("redrive.rows", rows);
-        retire(world, &mut objects).await;
+        task_run.count("redrive.written", written);
+        task_run.count("redrive.rows", rows);
+        retire(context, &mut objects).await;
     }
     for object in &objects {
         let (outcome, count) = match (&object.kept, redrive.dry_run) {
@@ -254,10 +254,10 @@ async fn process_page(
             (None, false) => ("redriven", CountOutcome::Success),
         };
         let its_records = records.get(&object.key).copied();
-        course.count("redrive.objects", 1);
-        course.count("redrive.records", its_records.unwrap_or_default());
-        course.count_as(count, format!("redrive.{outcome}"), 1);
-        course.report(&RedriveEntry {
+        task_run.count("redrive.objects", 1);
+        task_run.count("redrive.records", its_records.unwrap_or_default());
+        task_run.count_as(count, format!("redrive.{outcome}"), 1);
+        task_run.report(&RedriveEntry {
             object: &object.key,
             function: Some(object.failure.function.as_str()),
             records: its_records,
@@ -270,9 +270,9 @@ async fn process_page(
 }
 
 /// Retires the objects that are done. One that cannot be moved is redriven again by another run, which changes nothing.
-async fn retire(world: &RedriveContext<'_>, objects: &mut [OpenFailure]) {
+async fn retire(context: &RedriveContext<'_>, objects: &mut [OpenFailure]) {
     let moves = stream::iter(objects.iter_mut().filter(|object| object.kept.is_none())).map(|object| async move {
-        if let Err(fault) = world.bucket.retire(&object.key, std::mem::take(&mut object.body)).await {
+        if let Err(fault) = context.bucket.retire(&object.key, std::mem::take(&mut object.body)).await {
             object.keep(fault.to_string());
         }
     });

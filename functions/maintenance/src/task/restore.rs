@@ -95,7 +95,7 @@ pub enum RestoreCursor {
 /// Dependencies of a restore.
 pub struct RestoreContext<'w> {
     /// The archive.
-    pub library: ArchiveReader,
+    pub archive_reader: ArchiveReader,
     /// The table, for reads.
     pub source: &'w SourceTable,
     /// The table, for writes.
@@ -134,43 +134,44 @@ impl RestoreRequest {
 /// # Errors
 /// [`RestoreError`] if the archive or the table cannot be read, or an item or the report cannot be written.
 pub async fn run(
-    course: &mut TaskRun<RestoreCursor>,
-    world: &RestoreContext<'_>,
+    task_run: &mut TaskRun<RestoreCursor>,
+    context: &RestoreContext<'_>,
     restore: &RestoreRequest,
     now: OffsetDateTime,
 ) -> Result<bool, RestoreError> {
     let period = TimeRange { from: restore.from, to: restore.to };
-    let (segment, which, wants) = (course.segment(), restore.rows, restore.clone());
+    let (segment, which, wants) = (task_run.segment(), restore.rows, restore.clone());
     let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str()) && wants.wants(&row.key);
     let take = move |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, which, held);
     let (facts, seen) =
-        scan_archive(&world.library, &period, course.stop_at, VersionsByKey::default(), wanted, take).await?;
-    if matches!(course.cursor(), RestoreCursor::Start) {
-        report_corrupt_objects(course, "restore", &seen);
+        scan_archive(&context.archive_reader, &period, task_run.stop_at, VersionsByKey::default(), wanted, take)
+            .await?;
+    if matches!(task_run.cursor(), RestoreCursor::Start) {
+        report_corrupt_objects(task_run, "restore", &seen);
     }
     let mut keys = facts.into_keys();
-    if let RestoreCursor::After(done) = course.cursor() {
+    if let RestoreCursor::After(done) = task_run.cursor() {
         keys.retain(|(key, _)| key > done);
     }
     let (started, claims) = (Instant::now(), EmailClaims::default());
     let mut keys = keys.into_iter().peekable();
     while keys.peek().is_some() {
-        if course.deadline_reached() {
+        if task_run.deadline_reached() {
             return Ok(false);
         }
         let chunk: Vec<(CanonicalKey, Vec<ArchivedRow>)> = keys.by_ref().take(KEYS).collect();
         let now = now + started.elapsed();
         let there = if restore.dry_run {
             let keys: Vec<CanonicalKey> = chunk.iter().map(|(key, _)| key.clone()).collect();
-            world.source.read(&keys).await?.0
+            context.source.read(&keys).await?.0
         } else {
             chunk.iter().map(|_| None).collect()
         };
         let target = |there| {
             if restore.dry_run {
-                RestoreTarget::Copy { table: world.table, there, claims: &claims }
+                RestoreTarget::Copy { table: context.table, there, claims: &claims }
             } else {
-                RestoreTarget::Table(world.table)
+                RestoreTarget::Table(context.table)
             }
         };
         let puts = chunk.iter().zip(there).map(|((_, rows), there)| put_all(target(there), rows, restore, now));
@@ -191,12 +192,12 @@ pub async fn run(
                     (CountOutcome::NotProcessed, "refused", Some(reason.as_str()))
                 }
             };
-            course.count_as(count, format!("restore.{outcome}"), 1);
-            course.count("restore.rows", rows.len());
+            task_run.count_as(count, format!("restore.{outcome}"), 1);
+            task_run.count("restore.rows", rows.len());
             let revision = rows.last().map(|row| row.revision.to_string());
-            course.report(&RestoreEntry { key: &key.to_raw(), revision, outcome, reason });
+            task_run.report(&RestoreEntry { key: &key.to_raw(), revision, outcome, reason });
         }
-        course.checkpoint(RestoreCursor::After(last)).await?;
+        task_run.checkpoint(RestoreCursor::After(last)).await?;
         if let Some(fault) = fault {
             return Err(fault);
         }

@@ -259,14 +259,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_fault_after_a_checkpoint_keeps_the_cursor_and_the_counts_before_it_and_no_others() {
-        let mut course = begun();
-        course.count("source.items", 3);
-        course.count_as(CountOutcome::Difference, "dynamodb.missing", 2);
-        course.count_as(CountOutcome::NotProcessed, "dynamodb.failed", 1);
-        course.checkpoint(7).await.unwrap();
-        course.count("source.items", 4);
-        course.count_as(CountOutcome::Difference, "dynamodb.missing", 5);
-        let answer = course.finish(Err(Passing)).await.unwrap();
+        let mut task_run = begun();
+        task_run.count("source.items", 3);
+        task_run.count_as(CountOutcome::Difference, "dynamodb.missing", 2);
+        task_run.count_as(CountOutcome::NotProcessed, "dynamodb.failed", 1);
+        task_run.checkpoint(7).await.unwrap();
+        task_run.count("source.items", 4);
+        task_run.count_as(CountOutcome::Difference, "dynamodb.missing", 5);
+        let answer = task_run.finish(Err(Passing)).await.unwrap();
         let cursor = answer.cursor.unwrap();
         assert_eq!((answer.done, cursor.at.get(), cursor.progress.get("source.items")), (false, "7", 3));
         assert_eq!(answer.progress.get("source.items"), 3, "the next invocation counts the others again");
@@ -276,27 +276,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_fault_before_a_checkpoint_is_the_invocation_s() {
-        let mut course = begun();
-        course.count("source.items", 3);
-        assert!(course.finish(Err(Passing)).await.is_err());
+        let mut task_run = begun();
+        task_run.count("source.items", 3);
+        assert!(task_run.finish(Err(Passing)).await.is_err());
     }
 
     #[tokio::test]
     async fn no_segment_is_done_whose_result_is_not_kept() {
-        let mut course = begun();
-        course.count("source.items", 3);
-        course.confirm();
-        assert_eq!(course.confirmed.progress.get("source.items"), 3);
-        assert!(course.finish(Ok::<_, BucketError>(true)).await.is_err(), "its result is kept in the bucket first");
+        let mut task_run = begun();
+        task_run.count("source.items", 3);
+        task_run.confirm();
+        assert_eq!(task_run.confirmed.progress.get("source.items"), 3);
+        assert!(task_run.finish(Ok::<_, BucketError>(true)).await.is_err(), "its result is kept in the bucket first");
     }
 
     #[tokio::test]
     async fn a_report_that_is_not_confirmed_is_kept_until_it_is() {
-        let mut course = begun();
-        course.report(&json!({"key": "x".repeat(PART_BYTES)}));
-        assert!(course.checkpoint(1).await.is_err(), "it is large, and the bucket does not take it");
-        assert!(course.confirmed.lines.len() > PART_BYTES);
-        assert_eq!((*course.cursor(), course.part), (1, 0));
-        assert!(course.finish(Ok::<_, BucketError>(true)).await.is_err(), "no answer without its report");
+        let mut task_run = begun();
+        task_run.report(&json!({"key": "x".repeat(PART_BYTES)}));
+        assert!(task_run.checkpoint(1).await.is_err(), "it is large, and the bucket does not take it");
+        assert!(task_run.confirmed.lines.len() > PART_BYTES);
+        assert_eq!((*task_run.cursor(), task_run.part), (1, 0));
+        assert!(task_run.finish(Ok::<_, BucketError>(true)).await.is_err(), "no answer without its report");
     }
 }

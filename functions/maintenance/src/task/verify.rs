@@ -86,21 +86,21 @@ pub struct VerifyContext<'w> {
 /// # Errors
 /// [`VerifyError`]; repairs that were made before the error are correct and remain.
 pub async fn run(
-    course: &mut TaskRun<VerifyCursor>,
-    world: &VerifyContext<'_>,
+    task_run: &mut TaskRun<VerifyCursor>,
+    context: &VerifyContext<'_>,
     verify: VerifyRequest,
     invocation: &Invocation,
 ) -> Result<bool, VerifyError> {
-    let mut pace = CapacityBudget::new(verify.capacity_units, course.segment().total_segments, Instant::now());
-    let scan_until = course.stop_at.checked_sub(verify.lag).filter(|until| *until > Instant::now());
+    let mut pace = CapacityBudget::new(verify.capacity_units, task_run.segment().total_segments, Instant::now());
+    let scan_until = task_run.stop_at.checked_sub(verify.lag).filter(|until| *until > Instant::now());
     let scan_until = scan_until.ok_or(VerifyError::NoTime(verify.lag.as_secs()))?;
     let left = scan_until.saturating_duration_since(Instant::now());
     let scan_until = scan_until - FAILURES_READ_WITHIN.min(left / 4);
-    let any_failed = failure_index::any(world.bucket).await?;
-    while let Some(replica) = world.replicas.get(course.cursor().sink) {
+    let any_failed = failure_index::any(context.bucket).await?;
+    while let Some(replica) = context.replicas.get(task_run.cursor().sink) {
         let replica = &**replica;
-        let from = course.cursor().clone();
-        let mut sides = MergeJoin::new(world.source, replica, course.segment(), from.source, from.replica);
+        let from = task_run.cursor().clone();
+        let mut sides = MergeJoin::new(context.source, replica, task_run.segment(), from.source, from.replica);
         while sides.pages() < PAGES_PER_CHECKPOINT && !sides.is_exhausted() {
             if pace.next_permit_at().max(Instant::now()) >= scan_until {
                 break;
@@ -112,23 +112,23 @@ pub async fn run(
         // The deadline may have ended the scan early; unmatched items can be looked up at any checkpoint.
         let (candidates, counts) = sides.resolve_unmatched().await?;
         let sink = replica.name();
-        let Some(findings) = recheck_after_lag(course, world, replica, verify, candidates).await? else {
+        let Some(findings) = recheck_after_lag(task_run, context, replica, verify, candidates).await? else {
             return Ok(false);
         };
-        report_findings(course, world, replica, verify, findings, any_failed, invocation).await?;
-        course.count("source.items", if from.sink == 0 { counts.source } else { 0 });
-        course.count(format!("{sink}.items"), counts.items);
-        course.count(format!("{sink}.tombstones"), counts.tombstones);
-        course.count(format!("{sink}.equal"), counts.equal);
+        report_findings(task_run, context, replica, verify, findings, any_failed, invocation).await?;
+        task_run.count("source.items", if from.sink == 0 { counts.source } else { 0 });
+        task_run.count(format!("{sink}.items"), counts.items);
+        task_run.count(format!("{sink}.tombstones"), counts.tombstones);
+        task_run.count(format!("{sink}.equal"), counts.equal);
         let (source, replica) = sides.positions();
         let reached = if sides.is_exhausted() {
             VerifyCursor { sink: from.sink + 1, ..VerifyCursor::default() }
         } else {
             VerifyCursor { sink: from.sink, source, replica }
         };
-        course.checkpoint(reached).await?;
+        task_run.checkpoint(reached).await?;
         if Instant::now() >= scan_until {
-            return Ok(course.cursor().sink == world.replicas.len());
+            return Ok(task_run.cursor().sink == context.replicas.len());
         }
     }
     Ok(true)
@@ -137,8 +137,8 @@ pub async fn run(
 /// Checks the candidates again after `verify.lag`. Returns `None` if there is not enough time: the next invocation then
 /// scans this range again.
 async fn recheck_after_lag(
-    course: &mut TaskRun<VerifyCursor>,
-    world: &VerifyContext<'_>,
+    task_run: &mut TaskRun<VerifyCursor>,
+    context: &VerifyContext<'_>,
     replica: &dyn Replica,
     verify: VerifyRequest,
     candidates: Vec<CandidateDifference>,
@@ -146,12 +146,12 @@ async fn recheck_after_lag(
     if candidates.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    if !course.wait_until(Instant::now() + verify.lag).await {
+    if !task_run.wait_until(Instant::now() + verify.lag).await {
         return Ok(None);
     }
     let keys: Vec<CanonicalKey> = candidates.iter().map(|candidate| candidate.key.clone()).collect();
     let replica_now = async { replica.read(&keys).await.map_err(ReconcileError::from) };
-    let source_now = async { world.source.read(&keys).await.map_err(ReconcileError::from) };
+    let source_now = async { context.source.read(&keys).await.map_err(ReconcileError::from) };
     let (held, (items, _)) = try_join(replica_now, source_now).await?;
     let mut findings = Vec::new();
     let mut moving = 0;
@@ -161,14 +161,14 @@ async fn recheck_after_lag(
             None => moving += 1,
         }
     }
-    course.count(format!("{}.in_flux", replica.name()), moving);
+    task_run.count(format!("{}.in_flux", replica.name()), moving);
     Ok(Some(findings))
 }
 
 /// Counts the real differences, repairs them if requested, and reports them.
 async fn report_findings(
-    course: &mut TaskRun<VerifyCursor>,
-    world: &VerifyContext<'_>,
+    task_run: &mut TaskRun<VerifyCursor>,
+    context: &VerifyContext<'_>,
     replica: &dyn Replica,
     verify: VerifyRequest,
     findings: Vec<ConfirmedDifference>,
@@ -179,15 +179,15 @@ async fn report_findings(
         return Ok(());
     }
     let sink = replica.name();
-    let ailing = |finding: &ConfirmedDifference| StaleKey { key: finding.key.clone(), record_revision: None };
-    let ailing = || findings.iter().map(ailing).collect::<Vec<_>>();
-    let mended: Vec<Option<RepairOutcome>> = match verify.mend {
+    let stale = |finding: &ConfirmedDifference| StaleKey { key: finding.key.clone(), record_revision: None };
+    let stale = || findings.iter().map(stale).collect::<Vec<_>>();
+    let outcomes: Vec<Option<RepairOutcome>> = match verify.mend {
         RepairMode::No => vec![None; findings.len()],
         RepairMode::DryRun => {
-            predict(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect()
+            predict(context.source, replica, &stale(), invocation).await?.into_iter().map(Some).collect()
         }
         RepairMode::Yes => {
-            reconcile_keys(world.source, replica, &ailing(), invocation).await?.into_iter().map(Some).collect()
+            reconcile_keys(context.source, replica, &stale(), invocation).await?.into_iter().map(Some).collect()
         }
     };
     let dry_run = verify.mend == RepairMode::DryRun;
@@ -195,7 +195,7 @@ async fn report_findings(
     let found = if verify.mend == RepairMode::No { CountOutcome::Difference } else { CountOutcome::Success };
     let outstanding = if any_failed {
         let keys = findings.iter().map(|finding| &finding.key);
-        match failure_index::of_keys(keys, sink, world.bucket, world.functions, course.report_by()).await {
+        match failure_index::of_keys(keys, sink, context.bucket, context.functions, task_run.report_by()).await {
             // Repaired keys must be reported even if the failure bucket cannot be read: another invocation would find
             // them equal.
             Err(fault) if verify.mend == RepairMode::Yes => {
@@ -207,13 +207,13 @@ async fn report_findings(
     } else {
         FailureIndex::none()
     };
-    for (finding, mended) in findings.iter().zip(mended) {
+    for (finding, outcomes) in findings.iter().zip(outcomes) {
         let objects = outstanding.of(&finding.key);
         let unattributed = objects.is_empty() && !outstanding.is_complete;
-        course.count(format!("{sink}.unattributed"), usize::from(unattributed));
+        task_run.count(format!("{sink}.unattributed"), usize::from(unattributed));
         let kind = if objects.is_empty() { finding.kind } else { DifferenceKind::Quarantined };
-        course.count_as(found, format!("{sink}.{}", kind.as_str()), 1);
-        let (outcome, reason) = match &mended {
+        task_run.count_as(found, format!("{sink}.{}", kind.as_str()), 1);
+        let (outcome, reason) = match &outcomes {
             Some(RepairOutcome::Written | RepairOutcome::InSync) => {
                 (Some(if dry_run { "would_repair" } else { "repaired" }), None)
             }
@@ -224,10 +224,10 @@ async fn report_findings(
         };
         if let Some(outcome) = outcome {
             let count = if reason.is_some() { CountOutcome::NotProcessed } else { CountOutcome::Success };
-            course.count_as(count, format!("{sink}.{outcome}"), 1);
+            task_run.count_as(count, format!("{sink}.{outcome}"), 1);
         }
         let (kind, key) = (kind.as_str(), &*finding.key.to_raw());
-        course.report(&VerifyEntry {
+        task_run.report(&VerifyEntry {
             sink,
             kind,
             key,

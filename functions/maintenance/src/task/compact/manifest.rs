@@ -58,9 +58,9 @@ pub(super) async fn left(
     store: &ArchiveStore,
     table: &str,
     day: ArchiveDay,
-    shelf: &DayListing,
+    listing: &DayListing,
 ) -> Result<BTreeSet<String>, StoreError> {
-    let there: BTreeSet<&str> = shelf.objects.iter().map(|object| object.key.as_str()).collect();
+    let there: BTreeSet<&str> = listing.objects.iter().map(|object| object.key.as_str()).collect();
     let mut left = BTreeSet::new();
     for stored in store.list(&prefix(table, day)).await? {
         let Some(text) = store.text(&stored.key).await? else { continue };

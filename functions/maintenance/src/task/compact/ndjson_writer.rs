@@ -57,7 +57,7 @@ impl OutputFormat for NdjsonFormat {
         let proven = verify_object(&key, &metadata, stored).map_err(|damage| match ArchiveRowError::of(damage) {
             ArchiveRowError::Unread(ObjectReadError::Store(error)) => MergeError::Store(error),
             ArchiveRowError::Unread(ObjectReadError::NotFound(key)) => MergeError::Gone(key),
-            ArchiveRowError::Damaged(damage) => MergeError::VerificationFailed(damage.to_string()),
+            ArchiveRowError::Corrupt(damage) => MergeError::VerificationFailed(damage.to_string()),
         })?;
         if proven == written {
             Ok(MergeOutput { key, rows: written.rows })

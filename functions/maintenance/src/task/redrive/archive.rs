@@ -10,12 +10,12 @@ use super::{OpenFailure, RedriveContext, of_function, wrong_table_reason};
 use crate::failure_record::FailedFunction;
 
 /// Returns the records of an object that may be archived, and a reason if there are others that may not.
-fn own<'e>(event: &'e RawValue, world: &RedriveContext<'_>) -> (Vec<StreamRecord<'e>>, Option<String>) {
+fn own<'e>(event: &'e RawValue, context: &RedriveContext<'_>) -> (Vec<StreamRecord<'e>>, Option<String>) {
     let records = read(event).map(|batch| batch.records).unwrap_or_default();
     let strange =
-        |(place, record)| Some(format!("record {}: {}", place + 1, wrong_table_reason(record, world.source)?));
+        |(place, record)| Some(format!("record {}: {}", place + 1, wrong_table_reason(record, context.source)?));
     let reason = records.iter().enumerate().find_map(strange);
-    (records.into_iter().filter(|record| wrong_table_reason(record, world.source).is_none()).collect(), reason)
+    (records.into_iter().filter(|record| wrong_table_reason(record, context.source).is_none()).collect(), reason)
 }
 
 /// Returns the rows of an object's records, and a reason if some records cannot be archived.
@@ -38,10 +38,10 @@ struct RedrivePartition<'r> {
 
 /// Archives all records that can be archived, as one archive object per table and hour; returns the number of rows. A
 /// dry run creates the same objects, but uploads none.
-pub(super) async fn redrive(world: &RedriveContext<'_>, objects: &mut [OpenFailure], dry_run: bool) -> usize {
+pub(super) async fn redrive(context: &RedriveContext<'_>, objects: &mut [OpenFailure], dry_run: bool) -> usize {
     let mut objects: Vec<&mut OpenFailure> = of_function(objects, FailedFunction::Archiver).collect();
     let events: Vec<Box<RawValue>> = objects.iter().map(|object| object.failure.event.clone()).collect();
-    let batches: Vec<_> = events.iter().map(|event| own(event, world)).collect();
+    let batches: Vec<_> = events.iter().map(|event| own(event, context)).collect();
     let mut partitions: BTreeMap<(&str, ArchiveHour), RedrivePartition<'_>> = BTreeMap::new();
     for (place, (records, strange)) in batches.iter().enumerate() {
         let (selection, reason) = selected(records);
@@ -57,7 +57,7 @@ pub(super) async fn redrive(world: &RedriveContext<'_>, objects: &mut [OpenFailu
     let mut archived = 0;
     for ((table, hour), RedrivePartition { rows, holders }) in partitions {
         let count = rows.len();
-        match put(world, table, hour, rows, dry_run).await {
+        match put(context, table, hour, rows, dry_run).await {
             Ok(()) => archived += count,
             Err(reason) => holders.into_iter().for_each(|place| objects[place].keep(reason.clone())),
         }
@@ -66,18 +66,18 @@ pub(super) async fn redrive(world: &RedriveContext<'_>, objects: &mut [OpenFailu
 }
 
 async fn put(
-    world: &RedriveContext<'_>,
+    context: &RedriveContext<'_>,
     table: &str,
     hour: ArchiveHour,
     rows: Vec<ArchiveRow<'_>>,
     dry_run: bool,
 ) -> Result<(), String> {
-    let object = archive::write(table, hour, rows, world.compression).map_err(|error| error.to_string())?;
+    let object = archive::write(table, hour, rows, context.compression).map_err(|error| error.to_string())?;
     let metadata = object.description.encode().map_err(|error| error.to_string())?;
     if dry_run {
         return Ok(());
     }
     let key = object.key.to_string();
-    let put = world.archive.put(&key, object.bytes, object.description.sha256, metadata);
+    let put = context.archive.put(&key, object.bytes, object.description.sha256, metadata);
     put.await.map_err(|error| error.to_string())
 }

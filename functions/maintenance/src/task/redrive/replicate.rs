@@ -12,23 +12,23 @@ use crate::failure_record::FailedFunction;
 use crate::repair::{ReconcileError, RepairOutcome, StaleKey, predict, reconcile_keys};
 
 /// Returns the key of a record and its revision, so that later deliveries up to that revision change nothing.
-fn ailing(record: &StreamRecord<'_>, world: &RedriveContext<'_>) -> Result<StaleKey, String> {
-    if let Some(reason) = wrong_table_reason(record, world.source) {
+fn stale(record: &StreamRecord<'_>, context: &RedriveContext<'_>) -> Result<StaleKey, String> {
+    if let Some(reason) = wrong_table_reason(record, context.source) {
         return Err(reason);
     }
     let key = key_of(record.raw).map_err(|reason| format!("cannot read the key: {reason}"))?;
-    let at_hand =
+    let record_revision =
         record.source.as_ref().zip(record.number).map(|(source, number)| Revision::new(source.label(), number));
-    Ok(StaleKey { key, record_revision: at_hand })
+    Ok(StaleKey { key, record_revision })
 }
 
 /// Returns the keys of an object's records. If one cannot be determined, the object is skipped.
-fn keys(object: &mut OpenFailure, world: &RedriveContext<'_>) -> Vec<StaleKey> {
+fn keys(object: &mut OpenFailure, context: &RedriveContext<'_>) -> Vec<StaleKey> {
     let mut found = Vec::new();
     let mut unknown = None;
     if let Ok(batch) = read(&object.failure.event) {
         for (place, record) in batch.records.iter().enumerate() {
-            match ailing(record, world) {
+            match stale(record, context) {
                 Ok(key) => found.push(key),
                 Err(reason) => drop(unknown.get_or_insert(format!("record {}: {reason}", place + 1))),
             }
@@ -43,7 +43,7 @@ fn keys(object: &mut OpenFailure, world: &RedriveContext<'_>) -> Vec<StaleKey> {
 /// Reconciles the keys of all records whose key can be determined; returns the number of writes. A dry run takes the
 /// same steps, but writes nothing.
 pub(super) async fn redrive(
-    world: &RedriveContext<'_>,
+    context: &RedriveContext<'_>,
     objects: &mut [OpenFailure],
     invocation: &Invocation,
     dry_run: bool,
@@ -51,24 +51,24 @@ pub(super) async fn redrive(
     let mut wanted: BTreeMap<CanonicalKey, Option<Revision>> = BTreeMap::new();
     let mut holders: Vec<(&mut OpenFailure, Vec<CanonicalKey>)> = Vec::new();
     for object in of_function(objects, FailedFunction::Replicator) {
-        let keys = keys(object, world);
-        for StaleKey { key, record_revision: at_hand } in &keys {
+        let keys = keys(object, context);
+        for StaleKey { key, record_revision: record_revision } in &keys {
             let highest = wanted.entry(key.clone()).or_default();
-            *highest = (*highest).max(*at_hand);
+            *highest = (*highest).max(*record_revision);
         }
-        holders.push((object, keys.into_iter().map(|ailing| ailing.key).collect()));
+        holders.push((object, keys.into_iter().map(|stale| stale.key).collect()));
     }
     let wanted: Vec<StaleKey> =
-        wanted.into_iter().map(|(key, at_hand)| StaleKey { key, record_revision: at_hand }).collect();
+        wanted.into_iter().map(|(key, record_revision)| StaleKey { key, record_revision }).collect();
     let (mut left, mut written) = (BTreeMap::new(), 0);
-    for replica in world.replicas {
-        let mended = if dry_run {
-            predict(world.source, &**replica, &wanted, invocation).await?
+    for replica in context.replicas {
+        let outcomes = if dry_run {
+            predict(context.source, &**replica, &wanted, invocation).await?
         } else {
-            reconcile_keys(world.source, &**replica, &wanted, invocation).await?
+            reconcile_keys(context.source, &**replica, &wanted, invocation).await?
         };
-        for (StaleKey { key, .. }, mended) in wanted.iter().zip(mended) {
-            match mended {
+        for (StaleKey { key, .. }, outcomes) in wanted.iter().zip(outcomes) {
+            match outcomes {
                 RepairOutcome::InSync => {}
                 RepairOutcome::Written => written += 1,
                 RepairOutcome::Failed(reason) => {

@@ -58,7 +58,7 @@ pub(super) struct MergeJoin<'w> {
     replica_at: ScanPosition,
     /// Items of each side that have not been matched yet.
     unmatched_source: HashMap<CanonicalKey, RawItem>,
-    alone_in_replica: HashMap<CanonicalKey, ReplicaItem>,
+    unmatched_replica: HashMap<CanonicalKey, ReplicaItem>,
     /// Matched items that differ.
     candidates: Vec<CandidateDifference>,
     counts: ScanCounts,
@@ -74,7 +74,7 @@ impl<'w> MergeJoin<'w> {
         source_at: ScanPosition,
         replica_at: ScanPosition,
     ) -> Self {
-        let (alone_in_source, alone_in_replica) = (HashMap::new(), HashMap::new());
+        let (alone_in_source, unmatched_replica) = (HashMap::new(), HashMap::new());
         let (candidates, counts) = (Vec::new(), ScanCounts::default());
         Self {
             source,
@@ -83,7 +83,7 @@ impl<'w> MergeJoin<'w> {
             source_at,
             replica_at,
             unmatched_source: alone_in_source,
-            alone_in_replica,
+            unmatched_replica,
             candidates,
             counts,
             pages: (0, 0),
@@ -107,7 +107,7 @@ impl<'w> MergeJoin<'w> {
     /// source.
     pub(super) async fn advance(&mut self) -> Result<f64, ReconcileError> {
         // The side with more unmatched items is ahead.
-        let (ahead, behind) = (self.unmatched_source.len(), self.alone_in_replica.len());
+        let (ahead, behind) = (self.unmatched_source.len(), self.unmatched_replica.len());
         let read_source =
             self.source_at != ScanPosition::End && (ahead <= behind || self.replica_at == ScanPosition::End);
         let read_replica =
@@ -137,7 +137,7 @@ impl<'w> MergeJoin<'w> {
             self.source_at = ScanPosition::of(page.next);
             self.counts.source += page.items.len();
             for (key, item) in page.items {
-                match self.alone_in_replica.remove(&key) {
+                match self.unmatched_replica.remove(&key) {
                     Some(held) => self.compare(key, &held, item),
                     None => drop(self.unmatched_source.insert(key, item)),
                 }
@@ -155,7 +155,7 @@ impl<'w> MergeJoin<'w> {
                 self.counts.items += 1;
                 match self.unmatched_source.remove(&key) {
                     Some(item) => self.compare(key, &held, item),
-                    None => drop(self.alone_in_replica.insert(key, held)),
+                    None => drop(self.unmatched_replica.insert(key, held)),
                 }
             }
         }
@@ -173,7 +173,7 @@ impl<'w> MergeJoin<'w> {
     /// Looks up the unmatched items; returns the candidates, and the counts since the last checkpoint.
     pub(super) async fn resolve_unmatched(&mut self) -> Result<(Vec<CandidateDifference>, ScanCounts), ReconcileError> {
         let (source_only, replica_only) =
-            (std::mem::take(&mut self.unmatched_source), std::mem::take(&mut self.alone_in_replica));
+            (std::mem::take(&mut self.unmatched_source), std::mem::take(&mut self.unmatched_replica));
         let wanted: Vec<CanonicalKey> = source_only.keys().cloned().collect();
         let unwanted: Vec<CanonicalKey> = replica_only.keys().cloned().collect();
         let (source, replica) = (self.source, self.replica);

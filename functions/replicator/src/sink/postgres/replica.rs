@@ -29,9 +29,9 @@ impl Replica for PostgresSink {
         async move {
             // A key that is not a user's cannot be in this table.
             let (mut places, mut users, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
-            for (place, key) in keys.iter().enumerate() {
+            for (index, key) in keys.iter().enumerate() {
                 if let Ok((user, second)) = columns::key(key) {
-                    places.push(place);
+                    places.push(index);
                     users.push(user);
                     seconds.push(second);
                 }
@@ -44,11 +44,11 @@ impl Replica for PostgresSink {
             let rows = asked.await.map_err(unread)?;
             let mut held: Vec<Option<ReplicaItem>> = keys.iter().map(|_| None).collect();
             for row in &rows {
-                let place: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
-                let place = usize::try_from(place - 1).ok().and_then(|place| places.get(place));
-                let place = place.and_then(|place| held.get_mut(*place));
-                if let Some(place) = place {
-                    *place = Some(self.held(row, 1)?);
+                let index: i64 = row.try_get(0).map_err(|error| self.unread(&error))?;
+                let index = usize::try_from(index - 1).ok().and_then(|index| places.get(index));
+                let index = index.and_then(|index| held.get_mut(*index));
+                if let Some(index) = index {
+                    *index = Some(self.held(row, 1)?);
                 }
             }
             Ok(ReplicaReadOutput { held, units: 0.0 })
@@ -107,21 +107,21 @@ impl PostgresSink {
     async fn put_all(&self, writes: &[ReplicaWrite<'_>], invocation: &Invocation) -> Vec<WriteResult> {
         let mut puts = vec![WriteResult::ConditionFailed; writes.len()];
         let mut rows = Vec::with_capacity(writes.len());
-        for (place, write) in writes.iter().enumerate() {
-            match UserRow::of_write(place, write, invocation.now) {
+        for (index, write) in writes.iter().enumerate() {
+            match UserRow::of_write(index, write, invocation.now) {
                 Ok(row) => rows.push(row),
-                Err(refused) => puts[place] = WriteResult::Permanent(refused.to_string()),
+                Err(refused) => puts[index] = WriteResult::Permanent(refused.to_string()),
             }
         }
         UserRow::sort(&mut rows);
         let (expecting, fresh): (Vec<_>, Vec<_>) = rows.into_iter().partition(UserRow::is_over_a_revision);
         for (rows, over) in [(&fresh, UpsertMode::IfAbsent), (&expecting, UpsertMode::Expected)] {
             let written = self.write(rows, over, invocation.deadline).await;
-            for place in written.places {
-                puts[place] = WriteResult::Written;
+            for index in written.places {
+                puts[index] = WriteResult::Written;
             }
-            for (place, left) in written.left {
-                puts[place] = match left {
+            for (index, left) in written.left {
+                puts[index] = match left {
                     RowFailure::Poison(reason) => WriteResult::Permanent(reason),
                     RowFailure::Fault(reason) => WriteResult::Transient(reason),
                 };

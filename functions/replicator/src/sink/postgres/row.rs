@@ -25,7 +25,7 @@ pub(super) enum RowEncodeError {
 #[derive(Debug)]
 pub(super) struct UserRow<'a> {
     /// The index of the change or write that the row was encoded from.
-    pub(super) place: usize,
+    pub(super) index: usize,
     key: &'a CanonicalKey,
     user_id: Cow<'a, str>,
     second: Cow<'a, str>,
@@ -41,9 +41,9 @@ pub(super) struct UserRow<'a> {
 
 impl<'a> UserRow<'a> {
     /// Returns the row for a change; a tombstone gets the time `now`.
-    pub(super) fn of_change(place: usize, change: &'a Change<'_>, now: OffsetDateTime) -> Result<Self, RowEncodeError> {
+    pub(super) fn of_change(index: usize, change: &'a Change<'_>, now: OffsetDateTime) -> Result<Self, RowEncodeError> {
         let key = change.key.canonical();
-        let row = Self::bare(place, key, change.revision, change.approximate_creation_time)?;
+        let row = Self::bare(index, key, change.revision, change.approximate_creation_time)?;
         match change.effect {
             ChangeKind::Write { image: Some(image) } => row.holding(Cow::Borrowed(image.get())),
             ChangeKind::Write { image: None } => Err(RowEncodeError::View),
@@ -53,11 +53,11 @@ impl<'a> UserRow<'a> {
 
     /// Returns the row for a write that does not come from the stream.
     pub(super) fn of_write(
-        place: usize,
+        index: usize,
         write: &ReplicaWrite<'a>,
         now: OffsetDateTime,
     ) -> Result<Self, RowEncodeError> {
-        let mut row = Self::bare(place, write.key, write.revision, None)?;
+        let mut row = Self::bare(index, write.key, write.revision, None)?;
         if let ReplicaCondition::Revision(Some(there)) = write.over {
             row.expected = Some(there.encode());
         }
@@ -68,14 +68,14 @@ impl<'a> UserRow<'a> {
     }
 
     fn bare(
-        place: usize,
+        index: usize,
         key: &'a CanonicalKey,
         revision: Revision,
         changed_at: Option<OffsetDateTime>,
     ) -> Result<Self, RowEncodeError> {
         let (user_id, second) = columns::key(key)?;
         Ok(Self {
-            place,
+            index,
             key,
             user_id,
             second,

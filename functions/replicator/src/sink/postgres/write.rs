@@ -43,8 +43,8 @@ pub(super) struct UpsertCounts {
 impl UpsertCounts {
     /// Adds the counts that the statement returned for `rows` rows.
     fn add(&mut self, answered: &tokio_postgres::Row, rows: usize) {
-        let count = |place: usize| answered.try_get::<_, i64>(place).ok().and_then(|count| usize::try_from(count).ok());
-        let [applied, tombstones, duplicate] = [0, 1, 2].map(|place| count(place).unwrap_or_default());
+        let count = |index: usize| answered.try_get::<_, i64>(index).ok().and_then(|count| usize::try_from(count).ok());
+        let [applied, tombstones, duplicate] = [0, 1, 2].map(|index| count(index).unwrap_or_default());
         // A tombstone that was purged while the statement ran may be counted twice.
         let duplicate = duplicate.min(rows.saturating_sub(applied));
         self.applied += applied;
@@ -83,7 +83,7 @@ impl PostgresSink {
                 match if trusted { Ok(()) } else { self.takes_rows(until).await } {
                     Ok(()) => {
                         trusted = true;
-                        written.left.extend(rows.iter().map(|row| (row.place, RowFailure::Poison(reason.clone()))));
+                        written.left.extend(rows.iter().map(|row| (row.index, RowFailure::Poison(reason.clone()))));
                         continue;
                     }
                     Err(ServingError::Broken(why) | ServingError::Transient(why)) => reason = why,
@@ -91,7 +91,7 @@ impl PostgresSink {
             }
             // The remaining rows would fail with the same error.
             let left = open.drain(..).chain([rows]).flatten();
-            written.left.extend(left.map(|row| (row.place, RowFailure::Fault(reason.clone()))));
+            written.left.extend(left.map(|row| (row.index, RowFailure::Fault(reason.clone()))));
         }
         written
     }
@@ -124,12 +124,12 @@ impl PostgresSink {
             written.counts.add(row, rows.len());
             return Ok(());
         }
-        let places: HashMap<(&str, &str), usize> = rows.iter().map(|row| (row.names(), row.place)).collect();
-        let place = |row: &tokio_postgres::Row| {
+        let places: HashMap<(&str, &str), usize> = rows.iter().map(|row| (row.names(), row.index)).collect();
+        let index = |row: &tokio_postgres::Row| {
             let (user, second) = (row.try_get::<_, &str>(0).ok()?, row.try_get::<_, &str>(1).ok()?);
             places.get(&(user, number::canonical(second)?.as_ref())).copied()
         };
-        written.places.extend(answered.iter().filter_map(place));
+        written.places.extend(answered.iter().filter_map(index));
         Ok(())
     }
 }
