@@ -5,7 +5,7 @@
 //! of the stream. Two expression indexes fix this. The engine also retains the records of a stream that no longer
 //! exists and would return them as records of the next stream of a table with the same name; two triggers delete them
 //! together with their stream. The indexes and triggers are created over a second connection. Therefore the in-memory
-//! database uses SQLite's `memdb` file system, in which a second connection of the process can open it by name. TTL
+//! database uses `SQLite`'s `memdb` file system, in which a second connection of the process can open it by name. TTL
 //! also uses a second connection.
 
 use std::fs::File;

@@ -52,7 +52,7 @@ pub(super) async fn redrive(
     let mut holders: Vec<(&mut OpenFailure, Vec<CanonicalKey>)> = Vec::new();
     for object in of_function(objects, FailedFunction::Replicator) {
         let keys = keys(object, context);
-        for StaleKey { key, record_revision: record_revision } in &keys {
+        for StaleKey { key, record_revision } in &keys {
             let highest = wanted.entry(key.clone()).or_default();
             *highest = (*highest).max(*record_revision);
         }
