@@ -65,7 +65,7 @@ impl ArchiveBench {
         command.args(["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--ttl-interval", "86400"]);
         command.arg("--data").arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut local = command.spawn()?;
-        let mut lines = BufReader::new(local.stdout.take().ok_or("local has no output")?).lines();
+        let mut lines = BufReader::new(local.stdout.take().ok_or("millrace has no output")?).lines();
         let mut urls = std::collections::HashMap::new();
         while let Some(line) = lines.next_line().await? {
             if let [name, url] = line.split_whitespace().collect::<Vec<_>>()[..]
@@ -77,7 +77,7 @@ impl ArchiveBench {
                 break;
             }
         }
-        let url = |name: &str| urls.get(name).cloned().ok_or_else(|| format!("local did not say where its {name} is"));
+        let url = |name: &str| urls.get(name).cloned().ok_or_else(|| format!("millrace printed no URL of {name}"));
         let dynamodb = local::clients::dynamodb(&url("DynamoDB")?);
         let s3 = local::clients::s3(&url("S3")?);
         let requests = RequestCounter::default();

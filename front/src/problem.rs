@@ -149,7 +149,7 @@ impl Problem {
                 "relational-tier-off",
                 "relational tier off",
                 "this deployment has no relational replica: deploy it with the parameter RelationalTier, or start \
-                 local with --postgres"
+                 millrace with --postgres"
                     .into(),
             ),
             Self::MethodNotAllowed { allow } => {

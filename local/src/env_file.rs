@@ -11,7 +11,7 @@ use crate::stack::{CURSOR_KEYS, LocalStack};
 
 /// The first line of every file that this program writes; it identifies such a file.
 const HEADER: &str =
-    "# Written by `local --env-file` for `cargo lambda watch --env-file`; it is overwritten at each start.";
+    "# Written by `millrace --env-file` for `cargo lambda watch --env-file`; it is overwritten at each start.";
 
 /// An environment file that was not written.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ pub enum EnvFileError {
     #[error("the functions have different values of {0}: a single --env-file cannot contain both")]
     Disagreement(String),
     /// The existing file was not written by this program.
-    #[error("{} was not written by local and is not overwritten: choose another with --env-file", .0.display())]
+    #[error("{} was not written by millrace and is not overwritten: choose another with --env-file", .0.display())]
     Foreign(PathBuf),
     /// The file cannot be read or written.
     #[error("{}: {source}: choose another with --env-file", path.display())]

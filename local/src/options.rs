@@ -138,6 +138,7 @@ fn duckdb(text: &str) -> Result<DuckDb, Infallible> {
 #[derive(Debug, clap::Args)]
 struct TaskArguments {
     /// Task request in JSON, e.g. '{"task":"verify"}'; all of its segments are run
+    #[arg(value_name = "REQUEST")]
     order: String,
     /// Port of the API
     #[arg(long, default_value_t = PORT)]
@@ -345,7 +346,7 @@ mod tests {
             (&["--cache", "on"], "--cache"),
             (&["--scope-claim", "scp roles"], "--scope-claim"),
             (&["--scope-prefix", "a b"], "--scope-prefix"),
-            (&["task"], "<ORDER>"),
+            (&["task"], "<REQUEST>"),
             (&["task", "{}", "--data", "d", "--s3-port", "1"], "--s3-port"),
             (&["task", "{}", "--ttl-interval", "1"], "--ttl-interval"),
         ] {

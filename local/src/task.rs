@@ -1,9 +1,9 @@
-//! `millrace task ORDER`: runs a maintenance task to completion, as the state machine does on AWS.
+//! `millrace task REQUEST`: runs a maintenance task to completion, as the state machine does on AWS.
 //!
-//! The order is the request of the maintenance function. Its segments run concurrently; each is a loop of invocations
+//! The argument is the request of the maintenance function. Its segments run concurrently; each is a loop of invocations
 //! in which every invocation continues from the cursor that the previous one returned (`segments`). Afterwards their
-//! counts are added up and printed (`outcome`). The target is a running `local`, or the data folder of a stopped one
-//! (`target`).
+//! counts are added up and printed (`outcome`). The target is a running `millrace`, or the data folder of a
+//! stopped one (`target`).
 //!
 //! Unlike the state machine it retries nothing: on one machine an error is unlikely to be transient.
 

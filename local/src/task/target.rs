@@ -1,4 +1,4 @@
-//! Target of a task: a running `local`, or the data folder of a stopped one.
+//! Target of a task: a running `millrace`, or the data folder of a stopped one.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::stack::{self, LocalStack, StackOptions, StartError};
 use crate::template::SamTemplate;
 use crate::tier::TierUrls;
 
-/// The ports of a running `local`.
+/// The ports of a running `millrace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StackPorts {
     /// The port of the API.

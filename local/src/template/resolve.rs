@@ -102,7 +102,7 @@ impl<'a> ResolveScope<'a> {
             }
             ("Ref" | "Sub" | "Join" | "If", _) => Err(shape(argument, path, function, "its documented argument")),
             _ => Err(argument.fault(format!(
-                "{path}: local does not resolve {function}: use Ref, GetAtt Arn or StreamArn, Sub, Join or If here"
+                "{path}: millrace does not resolve {function}: use Ref, GetAtt Arn or StreamArn, Sub, Join or If here"
             ))),
         }
     }
@@ -124,7 +124,7 @@ impl<'a> ResolveScope<'a> {
         }
         if let Some(parameter) = self.parameters.get(name) {
             let default = parameter.get("Default").and_then(TemplateNode::text);
-            let missing = || at.fault(format!("{path}: parameter {name} has no default: local requires one"));
+            let missing = || at.fault(format!("{path}: parameter {name} has no default: millrace requires one"));
             return default.map(str::to_owned).ok_or_else(missing);
         }
         match self.kind(name, at, path)? {
@@ -136,7 +136,7 @@ impl<'a> ResolveScope<'a> {
                 Ok(name.to_owned())
             }
             ("AWS::Serverless::Function", resource) => binary(name, resource, at, path),
-            (kind, _) => Err(at.fault(format!("{path}: local has no {kind}, so {name} has no value here"))),
+            (kind, _) => Err(at.fault(format!("{path}: millrace has no {kind}, so {name} has no value here"))),
         }
     }
 
@@ -157,7 +157,7 @@ impl<'a> ResolveScope<'a> {
             ("AWS::S3::Bucket", "Arn") => Ok(NodeValue::Text(format!("arn:aws:s3:::{}", names::bucket(name)))),
             ("AWS::CloudFormation::Stack", output) => {
                 let known = self.choices.outputs.get(&format!("{name}.{output}")).cloned();
-                let unknown = || at.fault(format!("{path}: local does not provide {name}.{output}"));
+                let unknown = || at.fault(format!("{path}: millrace does not provide {name}.{output}"));
                 known.map(NodeValue::Text).ok_or_else(unknown)
             }
             (kind, _) => Err(
@@ -258,7 +258,7 @@ impl<'a> ResolveScope<'a> {
                 ("And", _) => Ok(many(argument, "And")?.into_iter().all(|holds| holds)),
                 ("Or", _) => Ok(many(argument, "Or")?.into_iter().any(|holds| holds)),
                 _ => Err(node.fault(format!(
-                    "Conditions: local does not evaluate {function}: use Equals, Not, And, Or or Condition"
+                    "Conditions: millrace does not evaluate {function}: use Equals, Not, And, Or or Condition"
                 ))),
             },
             _ => Err(node.fault("Conditions: not a condition")),

@@ -44,7 +44,7 @@ impl ResolvedMapping {
                 }
             } else if !passed.contains(&name.as_str()) {
                 let known = read.join(", ");
-                return Err(entry.fault(format!("{path}.{name}: not supported by local: expected one of {known}")));
+                return Err(entry.fault(format!("{path}.{name}: not supported by millrace: expected one of {known}")));
             }
         }
         Ok(Self { node: TemplateNode { line: node.line, value: NodeValue::Map(entries) }, ..place })

@@ -25,7 +25,7 @@ pub(super) fn read(document: &TemplateNode, choices: &ParameterOverrides) -> Res
             continue;
         }
         let instead = |known: &str| {
-            Err(resource.fault(format!("Resources.{id}: local does not run {kind}: write {known} instead")))
+            Err(resource.fault(format!("Resources.{id}: millrace does not run {kind}: write {known} instead")))
         };
         match kind {
             "AWS::DynamoDB::Table" => template.tables.push(table(&scope, id, resource)?),

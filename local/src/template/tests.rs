@@ -98,12 +98,12 @@ Conditions:
     for (variable, says) in [
         ("!Ref Nothing", "Nothing is not a parameter or resource"),
         ("!Ref Asked", "parameter Asked has no default"),
-        ("!Ref Role", "local has no AWS::IAM::Role"),
+        ("!Ref Role", "millrace has no AWS::IAM::Role"),
         ("!Ref GoneTable", "GoneTable is not created"),
         ("!GetAtt FailureBucket.DomainName", "unsupported attribute DomainName of FailureBucket"),
         ("!GetAtt UsersTable.StreamArn", "known only when the engine runs"),
-        ("!ImportValue x", "local does not resolve ImportValue"),
-        ("{Fn::FindInMap: [a, b, c]}", "local does not resolve FindInMap"),
+        ("!ImportValue x", "millrace does not resolve ImportValue"),
+        ("{Fn::FindInMap: [a, b, c]}", "millrace does not resolve FindInMap"),
         ("!Sub '${Unclosed'", "unclosed ${"),
         ("!If [Loop, a, b]", "depends on itself"),
         ("!If [Unknown, a, b]", "Unknown is not a condition"),
@@ -168,7 +168,7 @@ fn a_mapping_has_lambdas_defaults() {
 #[test]
 fn a_mapping_that_local_cannot_honour_is_refused() {
     for (more, says) in [
-        ("TumblingWindowInSeconds: 30", "TumblingWindowInSeconds: not supported by local"),
+        ("TumblingWindowInSeconds: 30", "TumblingWindowInSeconds: not supported by millrace"),
         ("BatchSize: 10001", "BatchSize: expected a number from 1 to 10000"),
         ("BatchSize: many", "BatchSize: expected a number"),
         ("BisectBatchOnFunctionError: maybe", "expected true or false"),
@@ -189,7 +189,7 @@ fn a_mapping_that_local_cannot_honour_is_refused() {
 fn what_local_does_not_run_is_never_passed_over() {
     let stray = |property: &str| format!("Resources:{TABLE}      {property}\n");
     for (text, says) in [
-        (stray("LocalSecondaryIndexes: []"), "LocalSecondaryIndexes: not supported by local"),
+        (stray("LocalSecondaryIndexes: []"), "LocalSecondaryIndexes: not supported by millrace"),
         (stray("TimeToLiveSpecification: {Enabled: true}"), "AttributeName: expected a value"),
         ("Resources:\n  T: {Type: AWS::DynamoDB::GlobalTable}".to_owned(), "write an AWS::DynamoDB::Table instead"),
         ("Resources:\n  T: {Type: AWS::DynamoDB::Table}".to_owned(), "Resources.T.Properties: expected a value"),
@@ -197,7 +197,7 @@ fn what_local_does_not_run_is_never_passed_over() {
         (with_function("\nEvents: {S: {Type: Schedule}}", ""), "local runs DynamoDB events, not Schedule"),
         (with_function("\nEvents: {S: {Type: HttpApi}}", ""), "write an AWS::ApiGatewayV2::Route instead of HttpApi"),
         ("Resources:\n  A: {Type: AWS::Serverless::HttpApi}".to_owned(), "write an AWS::ApiGatewayV2::Api instead"),
-        (with_function("\nImageUri: x", ""), "ImageUri: not supported by local"),
+        (with_function("\nImageUri: x", ""), "ImageUri: not supported by millrace"),
         ("Parameters: {}".to_owned(), "no Resources"),
     ] {
         let said = refused(&text);
@@ -246,7 +246,7 @@ fn a_route_that_is_open_or_leads_elsewhere_is_refused() {
         ("AWS_PROXY", "HTTP_PROXY", "IntegrationType: expected one of AWS_PROXY"),
         ("'2.0'", "'1.0'", "PayloadFormatVersion: expected one of 2.0"),
         ("!GetAtt Fn.Arn", "https://example.com", "IntegrationUri: expected GetAtt Arn of a function"),
-        ("ApiId: x\n", "ApiId: x\n      AuthorizationScopes: [a]\n", "AuthorizationScopes: not supported by local"),
+        ("ApiId: x\n", "ApiId: x\n      AuthorizationScopes: [a]\n", "AuthorizationScopes: not supported by millrace"),
     ] {
         assert!(API.contains(part), "{part}");
         let said = refused(&with_function("", &API.replace(part, other)));
