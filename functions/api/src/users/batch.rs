@@ -77,7 +77,7 @@ pub(crate) async fn read_batch(
                 }
             } else if batch.unprocessed.contains(key) {
                 unprocessed.push(RecordKeyBody::from(key));
-            } else if batch.unreadable.contains(key) {
+            } else if batch.corrupt.contains(key) {
                 corrupt.push(RecordKeyBody::from(key));
             } else {
                 missing.push(RecordKeyBody::from(key));
@@ -85,7 +85,7 @@ pub(crate) async fn read_batch(
         }
     }
     if !corrupt.is_empty() {
-        tracing::warn!(batch.unreadable = corrupt.len(), "items left out of a batch");
+        tracing::warn!(batch.corrupt = corrupt.len(), "items left out of a batch");
     }
     listed.push_field("missing", &missing)?;
     listed.push_field("corrupt", &corrupt)?;

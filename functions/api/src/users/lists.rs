@@ -126,9 +126,9 @@ async fn listed(users: &AppState, mut query: QueryParameters, cursors: ListCurso
     query.finish().map_err(Problem::Request)?;
 
     let page = users.table.list(cursors.listing, after.as_ref(), limit, now).await?;
-    if let Some(first) = page.unreadable.first() {
+    if let Some(first) = page.corrupt.first() {
         tracing::warn!(
-            page.unreadable = page.unreadable.len(),
+            page.corrupt = page.corrupt.len(),
             attribute = first.attribute,
             "items left out of a list"
         );
