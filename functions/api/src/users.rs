@@ -158,10 +158,10 @@ pub(crate) async fn latest(
     let mut after = None;
     for _ in 0..LATEST_PAGES {
         let mut page = users.table.list(listing, after.as_ref(), 1, now).await?;
-        if let Some(unreadable) = page.unreadable.pop() {
+        if let Some(corrupt) = page.corrupt.pop() {
             // The corrupt item is newer than every readable record, and an older record must not be returned as the
             // latest.
-            return Err(TableError::from(unreadable).into());
+            return Err(TableError::from(corrupt).into());
         }
         match (page.users.pop(), page.next) {
             (Some(user), _) => {

@@ -25,7 +25,7 @@ pub struct UserBatch {
     /// The live records, in no particular order.
     pub users: Vec<User>,
     /// The keys of live items that are not valid user records.
-    pub unreadable: Vec<UserKey>,
+    pub corrupt: Vec<UserKey>,
     /// The keys that the table did not process within the maximum number of calls.
     pub unprocessed: Vec<UserKey>,
 }
@@ -54,9 +54,9 @@ impl UserTable {
                 let key = key(&item);
                 match (item::decode(item, now), key) {
                     (Ok(user), _) => batch.users.push(user),
-                    (Err(_), Some(key)) => batch.unreadable.push(key),
+                    (Err(_), Some(key)) => batch.corrupt.push(key),
                     // Does not occur: the item has one of the requested keys, all of which are valid.
-                    (Err(unreadable), None) => return Err(unreadable.into()),
+                    (Err(corrupt), None) => return Err(corrupt.into()),
                 }
             }
             let unprocessed = answer.unprocessed_keys.and_then(|mut tables| tables.remove(&*self.name));

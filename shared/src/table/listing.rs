@@ -95,7 +95,7 @@ pub struct UserPage {
     pub next: Option<PageKey>,
     /// The errors of live items that are not valid user records. They are skipped, so that they do not hide the other
     /// records.
-    pub unreadable: Vec<ItemParseError>,
+    pub corrupt: Vec<ItemParseError>,
 }
 
 impl UserTable {
@@ -125,7 +125,7 @@ impl UserTable {
                 taken = position(&item);
                 match item::decode(item, now) {
                     Ok(user) => page.users.push(user),
-                    Err(unreadable) => page.unreadable.push(unreadable),
+                    Err(corrupt) => page.corrupt.push(corrupt),
                 }
             }
             start = end.as_ref().and_then(position);

@@ -127,11 +127,7 @@ async fn listed(users: &AppState, mut query: QueryParameters, cursors: ListCurso
 
     let page = users.table.list(cursors.listing, after.as_ref(), limit, now).await?;
     if let Some(first) = page.corrupt.first() {
-        tracing::warn!(
-            page.corrupt = page.corrupt.len(),
-            attribute = first.attribute,
-            "items left out of a list"
-        );
+        tracing::warn!(page.corrupt = page.corrupt.len(), attribute = first.attribute, "items left out of a list");
     }
     let mut listed = UserListWriter::open(fields);
     let mut next = page.next;
