@@ -10,6 +10,36 @@
 //! - Adapters, which do I/O: [`table`], [`table_reader`], [`cache`], [`quarantine`], [`postgres`] (a database
 //!   connection) and [`iam_token`] (the password of a database or of the cache).
 //! - Process setup, for a function's `main` and `config` only: [`environment`], [`telemetry`] and [`aws`].
+//!
+//! # Example
+//!
+//! Parse a batch of a table's stream, and order two changes of one item by their revisions:
+//!
+//! ```
+//! use serde_json::value::RawValue;
+//! use shared::change::ChangeKind;
+//! use shared::stream;
+//!
+//! let event = r#"{"Records": [
+//!   {"eventID": "1", "eventName": "INSERT", "eventSource": "aws:dynamodb", "awsRegion": "eu-west-1",
+//!    "eventSourceARN": "arn:aws:dynamodb:eu-west-1:123456789012:table/Users/stream/2026-11-27T09:30:00.000",
+//!    "dynamodb": {"SequenceNumber": "100000000000000000001", "StreamViewType": "NEW_AND_OLD_IMAGES",
+//!                 "Keys": {"user_id": {"S": "ada"}}, "NewImage": {"user_id": {"S": "ada"}, "name": {"S": "Ada"}}}},
+//!   {"eventID": "2", "eventName": "REMOVE", "eventSource": "aws:dynamodb", "awsRegion": "eu-west-1",
+//!    "eventSourceARN": "arn:aws:dynamodb:eu-west-1:123456789012:table/Users/stream/2026-11-27T09:30:00.000",
+//!    "dynamodb": {"SequenceNumber": "100000000000000000002", "StreamViewType": "NEW_AND_OLD_IMAGES",
+//!                 "Keys": {"user_id": {"S": "ada"}}, "OldImage": {"user_id": {"S": "ada"}, "name": {"S": "Ada"}}}}
+//! ]}"#;
+//! let event: &RawValue = serde_json::from_str(event)?;
+//! let batch = stream::read(event)?;
+//! let change = |index: usize| batch.records[index].read.as_ref().expect("a well-formed record");
+//! let (created, removed) = (change(0), change(1));
+//!
+//! assert!(matches!(created.effect, ChangeKind::Write { image: Some(_) }));
+//! assert_eq!(created.key.canonical(), removed.key.canonical());
+//! assert!(created.revision < removed.revision, "a sink applies a change only over a lower revision");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod aws;
 pub mod cache;
