@@ -360,6 +360,12 @@ fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
 }
 
 #[test]
+fn segments_run_concurrently_as_the_capacity_is_divided() {
+    let concurrency = &states(&machine()["Definition"])["Segments"]["MaxConcurrency"];
+    assert_eq!(concurrency.as_u64(), Some(maintenance::task::capacity_budget::MAX_CONCURRENT_SEGMENTS.into()));
+}
+
+#[test]
 fn a_thousand_segments_carry_no_more_than_a_state_may() {
     let key = || json!({"user_id": {"S": "\u{1}".repeat(2_048)}, "timestamp": {"B": "k".repeat(1_368)}});
     let damaged = format!("archive/{}/dt=2026-11-22/hr=05/{:032x}.ndjson.zst", "T".repeat(255), 7);

@@ -3,11 +3,9 @@
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use maintenance::TaskError;
 use maintenance::task::TaskResponse;
+use maintenance::task::capacity_budget::MAX_CONCURRENT_SEGMENTS;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
-
-/// The number of segments that run concurrently, the same as in the state machine.
-const MAX_CONCURRENT_SEGMENTS: usize = 10;
 
 /// Invokes the function until every segment is done, then once more for the sum, which is returned. Calls `tell` with
 /// the response of each invocation except the last.
@@ -19,7 +17,7 @@ pub(super) async fn run(
 ) -> Result<TaskResponse, TaskError> {
     let (invoke, tell) = (&invoke, &tell);
     let branches = stream::iter(0..segments).map(|segment| run_segment(order, segment, invoke, tell));
-    branches.buffered(MAX_CONCURRENT_SEGMENTS).try_collect::<()>().await?;
+    branches.buffered(MAX_CONCURRENT_SEGMENTS.into()).try_collect::<()>().await?;
     let sum = json!({
         "task": "summary", "run_id": order.get("run_id"), "of_task": order.get("task"), "segments": segments,
     });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Maximum number of segments that the state machine and `millrace task` process concurrently.
-const MAX_CONCURRENT_SEGMENTS: u32 = 10;
+pub const MAX_CONCURRENT_SEGMENTS: u8 = 10;
 
 /// A budget of capacity units per second. One page may overdraw it; the next page is then delayed. Unused capacity is
 /// not saved for later.
@@ -22,7 +22,7 @@ impl CapacityBudget {
     #[must_use]
     pub fn new(units_a_second: Option<u32>, segments: u32, now: Instant) -> Self {
         let share =
-            units_a_second.map(|units| f64::from(units) / f64::from(segments.clamp(1, MAX_CONCURRENT_SEGMENTS)));
+            units_a_second.map(|units| f64::from(units) / f64::from(segments.clamp(1, MAX_CONCURRENT_SEGMENTS.into())));
         Self { units_a_second: share, paid_until: now }
     }
 
