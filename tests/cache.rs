@@ -3,8 +3,8 @@
 pub(crate) mod api_suite;
 mod cache_aside;
 mod cache_model;
+mod connection_faults;
 mod limit;
-mod line;
 mod load;
 mod model_check;
 mod proxy;

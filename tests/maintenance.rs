@@ -1,10 +1,10 @@
 //! Tests of the maintenance tasks on the local stack: real engines, streams and functions.
 
-mod addresses;
 mod audits;
 mod backfills;
 mod columns;
 mod compactions;
+mod emails;
 mod end_to_end;
 mod exports;
 mod failures;

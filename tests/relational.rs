@@ -1,11 +1,11 @@
 //! Tests of the PostgreSQL replica on a real server: the properties of every sink, and those of this one.
 
 mod contract;
-pub(crate) mod line;
+mod fault_tests;
 mod load;
 mod logins;
 mod maintenance_tasks;
 mod startup_checks;
 pub(crate) mod store;
-mod troubles;
+pub(crate) mod tcp_proxy;
 mod values;

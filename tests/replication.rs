@@ -9,7 +9,7 @@ mod stack;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use events::{EventBuilder, LABEL, event, event_of};
-use rig::{NOW, ReplicationRig, RigItem, hand_over, sample};
+use rig::{NOW, ReplicationRig, RigItem, deliver_batch, sample};
 use shared::item::size::MAX_ATTRIBUTES_BYTES;
 use shared::raw_item::RawItem;
 use shared::revision::Revision;
@@ -30,15 +30,15 @@ async fn a_user_is_created_renamed_and_deleted_in_the_replica() {
     let replicator = rig.replicator();
     replicator.check().await.unwrap();
 
-    assert_eq!(hand_over(&replicator, &sample("user-created")).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &sample("user-created")).await.identifier(), None);
     let created = rig.item("ada", "1795334400").await.unwrap();
     assert_eq!(revision(&created), format!("{LABEL}#4421584500000000017450439092"));
 
-    assert_eq!(hand_over(&replicator, &sample("user-renamed")).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &sample("user-renamed")).await.identifier(), None);
     let renamed = rig.item("ada", "1795334400").await.unwrap();
     assert_ne!(text(&created, "name"), text(&renamed, "name"));
 
-    assert_eq!(hand_over(&replicator, &sample("user-deleted")).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &sample("user-deleted")).await.identifier(), None);
     let tombstone = rig.item("ada", "1795334400").await.unwrap();
     let mut names: Vec<_> = tombstone.keys().map(String::as_str).collect();
     names.sort_unstable();
@@ -49,7 +49,7 @@ async fn a_user_is_created_renamed_and_deleted_in_the_replica() {
 #[tokio::test]
 async fn an_expired_user_leaves_a_tombstone_that_says_so() {
     let rig = ReplicationRig::start().await;
-    hand_over(&rig.replicator(), &sample("user-expired")).await;
+    deliver_batch(&rig.replicator(), &sample("user-expired")).await;
     let tombstone = rig.item("bob", "1795334460").await.unwrap();
     assert_eq!(tombstone["_deleted_by_ttl"], AttributeValue::Bool(true));
     assert!(tombstone.contains_key("_tombstone_expires_at"));
@@ -58,9 +58,9 @@ async fn an_expired_user_leaves_a_tombstone_that_says_so() {
 #[tokio::test]
 async fn an_expired_user_without_its_last_image_leaves_a_tombstone_all_the_same() {
     let rig = ReplicationRig::start().await;
-    hand_over(&rig.replicator(), &event(&[EventBuilder::named("bob", 1, "Bob")])).await;
+    deliver_batch(&rig.replicator(), &event(&[EventBuilder::named("bob", 1, "Bob")])).await;
     let expired = EventBuilder::expired("bob", 2).record().replace("OldImage", "LostImage");
-    assert_eq!(hand_over(&rig.replicator(), &event_of(&[expired])).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event_of(&[expired])).await.identifier(), None);
     assert!(
         rig.item("bob", "1").await.unwrap().contains_key("_tombstone_expires_at"),
         "a removal needs no more than its key"
@@ -73,11 +73,11 @@ async fn a_replayed_story_brings_nothing_back() {
     let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
     for name in ["user-created", "user-renamed", "user-deleted"] {
-        hand_over(&replicator, &sample(name)).await;
+        deliver_batch(&replicator, &sample(name)).await;
     }
     let end = rig.item("ada", "1795334400").await;
     for name in ["user-renamed", "user-created", "user-deleted"] {
-        assert_eq!(hand_over(&replicator, &sample(name)).await.identifier(), None, "a refusal is success");
+        assert_eq!(deliver_batch(&replicator, &sample(name)).await.identifier(), None, "a refusal is success");
         assert_eq!(rig.item("ada", "1795334400").await, end);
     }
 }
@@ -85,7 +85,7 @@ async fn a_replayed_story_brings_nothing_back() {
 #[tokio::test]
 async fn many_changes_of_a_user_in_a_batch_end_in_the_last() {
     let rig = ReplicationRig::start().await;
-    hand_over(&rig.replicator(), &sample("user-many-times")).await;
+    deliver_batch(&rig.replicator(), &sample("user-many-times")).await;
     let cleo = rig.item("cleo", "1795334520").await.unwrap();
     assert_eq!(revision(&cleo), format!("{LABEL}#4421584500000000017450439195"));
     assert!(rig.item("dan", "1795334525").await.unwrap().contains_key("_tombstone_expires_at"));
@@ -95,7 +95,7 @@ async fn many_changes_of_a_user_in_a_batch_end_in_the_last() {
 #[tokio::test]
 async fn an_unreadable_record_is_put_aside_and_its_neighbours_are_applied() {
     let rig = ReplicationRig::start().await;
-    let answer = hand_over(&rig.replicator(), &sample("unreadable-in-the-middle")).await;
+    let answer = deliver_batch(&rig.replicator(), &sample("unreadable-in-the-middle")).await;
     assert_eq!(answer.identifier(), None);
     let key = format!("quarantine/replicator/read/Users/{LABEL}-4421584500000000017450439103.json");
     assert_eq!(rig.quarantined().await, [key.as_str()]);
@@ -110,7 +110,7 @@ async fn an_unreadable_record_is_put_aside_and_its_neighbours_are_applied() {
 async fn a_record_without_a_position_is_put_aside_under_its_digest() {
     let rig = ReplicationRig::start().await;
     let records = [r#"{"eventName":"INSERT"}"#.to_owned(), "7".to_owned(), EventBuilder::named("a", 1, "Ada").record()];
-    assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     let keys = rig.quarantined().await;
     assert_eq!(keys.len(), 2);
     assert!(keys.iter().all(|key| key.starts_with("quarantine/replicator/read/unknown/")), "{keys:?}");
@@ -131,7 +131,7 @@ async fn an_item_too_large_with_its_revision_is_put_aside_and_its_neighbours_are
         EventBuilder::image("big", 2, &image),
         EventBuilder::named("c", 3, "Cleo"),
     ];
-    assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
     let key = format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json");
     assert_eq!(rig.quarantined().await, [key.as_str()]);
     let reason = rig.quarantine_body(&key).await["reason"].to_string();
@@ -150,7 +150,7 @@ async fn the_largest_record_that_the_api_takes_is_replicated() {
     let item = service.item(&user_id, 253_402_300_799).await.unwrap();
     let image = RawItem::new(item).encode();
     let told = [EventBuilder::image(&user_id, 1, &image).at("253402300799")];
-    assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
     assert_eq!(rig.quarantined().await, [""; 0]);
     assert!(rig.item(&user_id, "253402300799").await.is_some());
 }
@@ -158,13 +158,13 @@ async fn the_largest_record_that_the_api_takes_is_replicated() {
 #[tokio::test]
 async fn an_empty_batch_is_done() {
     let rig = ReplicationRig::start().await;
-    assert_eq!(hand_over(&rig.replicator(), &event(&[])).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&[])).await.identifier(), None);
 }
 
 #[tokio::test]
 async fn a_batch_larger_than_what_is_in_flight_is_applied_whole() {
     let rig = ReplicationRig::start().await;
     let told: Vec<_> = (0..400).map(|n| EventBuilder::named(&format!("u{n}"), n + 1, "Many")).collect();
-    assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
     assert_eq!(rig.item_count().await, 400);
 }

@@ -5,7 +5,7 @@ mod conditions;
 mod emails;
 pub(crate) mod events;
 mod expiry;
-mod front;
+mod http_layer;
 mod idempotency;
 mod lists;
 mod logs;

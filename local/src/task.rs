@@ -155,7 +155,7 @@ async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) ->
     let started_segments = Cell::new(false);
     let tell = |answer: &TaskResponse| {
         started_segments.set(true);
-        display.tell(answer);
+        display.report(answer);
     };
     let answer = segments::run(&whole.order, whole.segments, invoke, tell).await;
     display.end();

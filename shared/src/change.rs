@@ -234,7 +234,7 @@ impl CanonicalKey {
     ///
     /// # Errors
     /// [`KeyError`], which names the attribute.
-    pub fn of_attributes<'a>(attributes: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Result<Self, KeyError> {
+    pub fn from_attributes<'a>(attributes: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Result<Self, KeyError> {
         let length = attributes.clone().map(|(name, value)| name.len() + value.len() + "{\"\":".len()).sum::<usize>();
         let mut json = String::with_capacity(length + 1);
         json.push('{');

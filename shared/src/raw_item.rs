@@ -68,7 +68,7 @@ impl RawItem {
     /// Returns the item's size as `DynamoDB` counts it against [`ITEM_BYTES_MOST`].
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        size::of_attributes(&self.0)
+        size::from_attributes(&self.0)
     }
 
     /// Returns the attributes in the SDK's type.

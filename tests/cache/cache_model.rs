@@ -9,7 +9,7 @@ use shared::version_fence::MinVersion;
 
 /// A deviation from the rule that must violate the invariant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weakness {
+pub(super) enum ModelMutation {
     None,
     /// The minimum version after a delete is the deleted version.
     RemovalCountsNothing,
@@ -40,20 +40,20 @@ pub(super) enum Weakness {
     LateFill,
 }
 
-pub(super) const WEAKNESSES: [Weakness; 13] = [
-    Weakness::RemovalCountsNothing,
-    Weakness::WriteIsBelieved,
-    Weakness::LowerWriteIsBelieved,
-    Weakness::SettledFirst,
-    Weakness::ResentFromSettled,
-    Weakness::FillOverAnything,
-    Weakness::FillOverMark,
-    Weakness::ShortMark,
-    Weakness::MarkNotRenewed,
-    Weakness::MarkSparesEntries,
-    Weakness::MissingOverMark,
-    Weakness::EntryEndsAlone,
-    Weakness::LateFill,
+pub(super) const WEAKNESSES: [ModelMutation; 13] = [
+    ModelMutation::RemovalCountsNothing,
+    ModelMutation::WriteIsBelieved,
+    ModelMutation::LowerWriteIsBelieved,
+    ModelMutation::SettledFirst,
+    ModelMutation::ResentFromSettled,
+    ModelMutation::FillOverAnything,
+    ModelMutation::FillOverMark,
+    ModelMutation::ShortMark,
+    ModelMutation::MarkNotRenewed,
+    ModelMutation::MarkSparesEntries,
+    ModelMutation::MissingOverMark,
+    ModelMutation::EntryEndsAlone,
+    ModelMutation::LateFill,
 ];
 
 const MARK: u64 = 60;
@@ -72,13 +72,13 @@ enum CachedValue {
 /// A model of the cache with a clock in seconds.
 #[derive(Debug)]
 pub(super) struct CacheModel {
-    weakness: Weakness,
+    weakness: ModelMutation,
     kept: Option<(CachedValue, u64)>,
     now: u64,
 }
 
 impl CacheModel {
-    fn new(weakness: Weakness) -> Self {
+    fn new(weakness: ModelMutation) -> Self {
         Self { weakness, kept: None, now: 0 }
     }
 
@@ -99,12 +99,12 @@ impl CacheModel {
         let taken = match self.live() {
             None | Some(CachedValue::Missing { .. }) => true,
             Some(CachedValue::Entry { version: held, .. }) => {
-                held < version || self.weakness == Weakness::FillOverAnything
+                held < version || self.weakness == ModelMutation::FillOverAnything
             }
-            Some(CachedValue::Mark { floor }) => floor <= version || self.weakness == Weakness::FillOverMark,
+            Some(CachedValue::Mark { floor }) => floor <= version || self.weakness == ModelMutation::FillOverMark,
         };
         if taken {
-            let least = if self.weakness == Weakness::EntryEndsAlone { 0 } else { MARK };
+            let least = if self.weakness == ModelMutation::EntryEndsAlone { 0 } else { MARK };
             let life = ends_in.unwrap_or(LONGEST).min(LONGEST).max(least);
             self.kept = Some((CachedValue::Entry { version, state }, self.now + life));
         }
@@ -112,19 +112,19 @@ impl CacheModel {
 
     fn fill_missing(&mut self, state: usize) {
         let over_mark =
-            self.weakness == Weakness::MissingOverMark && matches!(self.live(), Some(CachedValue::Mark { .. }));
+            self.weakness == ModelMutation::MissingOverMark && matches!(self.live(), Some(CachedValue::Mark { .. }));
         if self.live().is_none() || over_mark {
             self.kept = Some((CachedValue::Missing { state }, self.now + MISSING));
         }
     }
 
     fn mark(&mut self, floor: u64) {
-        let until = self.now + if self.weakness == Weakness::ShortMark { 15 } else { MARK };
+        let until = self.now + if self.weakness == ModelMutation::ShortMark { 15 } else { MARK };
         match self.live() {
             Some(CachedValue::Entry { version, .. }) if version >= floor => {}
-            Some(CachedValue::Entry { .. }) if self.weakness == Weakness::MarkSparesEntries => {}
+            Some(CachedValue::Entry { .. }) if self.weakness == ModelMutation::MarkSparesEntries => {}
             Some(CachedValue::Mark { floor: held }) if held >= floor => {
-                if self.weakness != Weakness::MarkNotRenewed {
+                if self.weakness != ModelMutation::MarkNotRenewed {
                     self.kept = Some((CachedValue::Mark { floor: held }, until));
                 }
             }
@@ -135,10 +135,10 @@ impl CacheModel {
     fn floor(&self, before: Option<u64>, after: Option<u64>) -> u64 {
         let old = before.unwrap_or(0);
         match after {
-            None if self.weakness == Weakness::RemovalCountsNothing => old,
+            None if self.weakness == ModelMutation::RemovalCountsNothing => old,
             None => MinVersion::after_delete(old).version(),
-            Some(new) if self.weakness == Weakness::WriteIsBelieved => new.max(1),
-            Some(new) if self.weakness == Weakness::LowerWriteIsBelieved && new < old => new + 1,
+            Some(new) if self.weakness == ModelMutation::WriteIsBelieved => new.max(1),
+            Some(new) if self.weakness == ModelMutation::LowerWriteIsBelieved && new < old => new + 1,
             Some(new) => MinVersion::after_write(old, new).version(),
         }
     }
@@ -290,10 +290,13 @@ impl ModelRun {
         let floors = (self.position..end).map(|at| (self.model.floor(self.changes[at].0, self.changes[at].1), at));
         let settled = end - 1;
         let (floor, whose) = floors.clone().max_by_key(|(floor, at)| (*floor, usize::MAX - at)).unwrap();
-        let floor =
-            if self.model.weakness == Weakness::SettledFirst { floors.clone().next_back().unwrap().0 } else { floor };
+        let floor = if self.model.weakness == ModelMutation::SettledFirst {
+            floors.clone().next_back().unwrap().0
+        } else {
+            floor
+        };
         if self.chance.in_percent(25) {
-            self.position = if self.model.weakness == Weakness::ResentFromSettled { settled } else { whose };
+            self.position = if self.model.weakness == ModelMutation::ResentFromSettled { settled } else { whose };
             return;
         }
         self.mark(floor.max(1));
@@ -334,7 +337,7 @@ impl ModelRun {
         let Some(at) = self.any_reader() else { return };
         let ModelReader { looked, read: Some((state, item)) } = self.readers[at] else { return };
         self.readers.swap_remove(at);
-        if self.model.now - looked > FILL_WITHIN && self.model.weakness != Weakness::LateFill {
+        if self.model.now - looked > FILL_WITHIN && self.model.weakness != ModelMutation::LateFill {
             return;
         }
         match item {
@@ -353,7 +356,7 @@ impl ModelRun {
 }
 
 /// Runs the model; returns the operations on its cache, and an error if it returned a stale state.
-pub(super) fn live(seed: u64, weakness: Weakness) -> (Vec<StepOutcome>, Result<(), String>) {
+pub(super) fn live(seed: u64, weakness: ModelMutation) -> (Vec<StepOutcome>, Result<(), String>) {
     let mut life = ModelRun {
         is_foreign: seed.is_multiple_of(3),
         chance: ModelFault(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)),
@@ -373,7 +376,7 @@ pub(super) fn live(seed: u64, weakness: Weakness) -> (Vec<StepOutcome>, Result<(
 #[test]
 fn no_life_is_told_wrong() {
     for seed in 0..60_000 {
-        let (done, lived) = live(seed, Weakness::None);
+        let (done, lived) = live(seed, ModelMutation::None);
         assert_eq!(lived, Ok(()), "life {seed}: {done:#?}");
     }
 }

@@ -3,7 +3,7 @@
 use redis::aio::MultiplexedConnection;
 use shared::cache::{CacheConnection, CacheEntry};
 
-use super::cache_model::{StepOutcome, Weakness, live};
+use super::cache_model::{ModelMutation, StepOutcome, live};
 use super::servers::{at, told, url};
 use crate::users_api::service::NOW;
 
@@ -37,7 +37,7 @@ async fn the_server_s_scripts_tell_what_the_model_tells() {
     let line = at(&url).connection().await.unwrap();
     let mut server = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     for seed in 0..LIVES {
-        let (done, lived) = live(seed, Weakness::None);
+        let (done, lived) = live(seed, ModelMutation::None);
         assert_eq!(lived, Ok(()));
         follow(&line, &mut server, &format!("life-{seed}"), &done).await;
     }

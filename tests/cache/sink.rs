@@ -17,7 +17,7 @@ use shared::stream;
 
 use super::servers::{at, cache, told};
 use crate::replication::events::event_of;
-use crate::replication::rig::{self, ReplicationRig, hand_over, invocation_within};
+use crate::replication::rig::{self, ReplicationRig, deliver_batch, invocation_within};
 use crate::users_api::service::NOW;
 
 /// A change of a record from one version to another; `None` if the item does not exist.
@@ -165,13 +165,13 @@ async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_noth
     };
     let replicator = rig.replicator_with(sinks());
     let event = event_of(&[change("ada", 1, Some(7), Some(8)), change("bob", 2, None, Some(3))]);
-    assert_eq!(hand_over(&replicator, &event).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event).await.identifier(), None);
     server.kill();
     let event = event_of(&[change("ada", 3, Some(8), Some(9)), change("eve", 4, None, Some(3))]);
-    assert_eq!(hand_over(&replicator, &event).await.identifier(), Some("3"));
+    assert_eq!(deliver_batch(&replicator, &event).await.identifier(), Some("3"));
     assert_eq!(rig.item_count().await, 3, "the replica has it all");
     server.restart().await.unwrap();
-    assert_eq!(hand_over(&replicator, &event).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event).await.identifier(), None);
     let line = at(&server.url()).connection().await.unwrap();
     assert_eq!(line.get(&key("ada")).await.unwrap(), CacheSlot::Fenced);
     assert!(rig.quarantined().await.is_empty());

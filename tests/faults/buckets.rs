@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 
 use super::proxy::{self, HttpFault, ProxiedCall};
 use crate::replication::events::{EventBuilder, LABEL, event};
-use crate::replication::rig::{FAILURES, REPLICA, ReplicationRig, hand_over, invocation_within};
+use crate::replication::rig::{FAILURES, REPLICA, ReplicationRig, deliver_batch, invocation_within};
 
 const ARCHIVE: &str = "users-archive";
 const LATE: Duration = Duration::from_millis(300);
@@ -101,7 +101,7 @@ async fn poison_is_not_acknowledged_before_it_is_safe() {
         let answer = replicator.handle(&event(&told), &invocation_within(TIME)).await.unwrap();
         assert_eq!(answer.identifier(), Some("2"), "{mishap:?}");
         assert_eq!(rig.item_count().await, 2, "{mishap:?}: its neighbours are applied");
-        assert_eq!(hand_over(&replicator, &event(&told[1..])).await.identifier(), None, "{mishap:?}");
+        assert_eq!(deliver_batch(&replicator, &event(&told[1..])).await.identifier(), None, "{mishap:?}");
         tokio::time::sleep(LATE).await;
         let expected = [format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json")];
         assert_eq!(buckets.keys(FAILURES).await, expected, "{mishap:?}");

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::troubled::{FaultySink, SinkFault};
 use crate::replication::events::{EventBuilder, RecordKind, event};
-use crate::replication::rig::{REPLICA, ReplicationRig, hand_over};
+use crate::replication::rig::{REPLICA, ReplicationRig, deliver_batch};
 
 /// Changes of four users, in the order of their sequence numbers.
 fn streams() -> impl Strategy<Value = Vec<EventBuilder>> {
@@ -65,7 +65,7 @@ fn nothing_is_acknowledged_that_was_not_applied_and_retries_end_right() {
 
         let mut rest = &told[..];
         for _ in 0..=troubles.len() {
-            let answer = runtime.block_on(hand_over(&replicator, &event(rest)));
+            let answer = runtime.block_on(deliver_batch(&replicator, &event(rest)));
             let from = answer.identifier().map_or(u64::MAX, |text| text.parse().unwrap());
             for one in told.iter().filter(|one| one.number < from) {
                 let held = runtime.block_on(held(&rig, &one.user_id));

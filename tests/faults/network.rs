@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::proxy::{self, HttpFault, ProxiedCall};
 use crate::replication::events::{EventBuilder, event};
-use crate::replication::rig::{REPLICA, ReplicationRig, hand_over, invocation_within};
+use crate::replication::rig::{REPLICA, ReplicationRig, deliver_batch, invocation_within};
 
 /// The replicator, with the faults of `plan` in its writes; other requests pass.
 async fn replicator(
@@ -48,7 +48,7 @@ async fn a_throttled_write_is_tried_again_within_the_invocation() {
     let first = first_of_its_kind();
     let throttled = HttpFault::Error(400, "ProvisionedThroughputExceededException");
     let replicator = replicator(&rig, 3, move |call| if first(call) { throttled } else { HttpFault::None }).await;
-    assert_eq!(hand_over(&replicator, &event(&users(20))).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&users(20))).await.identifier(), None);
     assert_eq!(rig.item_count().await, 20);
 }
 
@@ -58,7 +58,7 @@ async fn a_write_whose_answer_was_lost_is_tried_again_and_counts_as_done() {
     let first = first_of_its_kind();
     let replicator =
         replicator(&rig, 3, move |call| if first(call) { HttpFault::AnswerLost } else { HttpFault::None }).await;
-    assert_eq!(hand_over(&replicator, &event(&users(5))).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&users(5))).await.identifier(), None);
     assert_eq!(rig.item_count().await, 5);
 }
 
@@ -70,10 +70,10 @@ async fn a_write_whose_answer_was_lost_for_good_is_delivered_again() {
     let replicator =
         replicator(&rig, 1, move |call| if lost(call) { HttpFault::AnswerLost } else { HttpFault::None }).await;
     let told = users(3);
-    assert_eq!(hand_over(&replicator, &event(&told)).await.identifier(), Some("2"));
+    assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), Some("2"));
     let landed = rig.item("u2.", "1").await;
     assert!(landed.is_some(), "it landed, and nobody knew");
-    assert_eq!(hand_over(&replicator, &event(&told[1..])).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&told[1..])).await.identifier(), None);
     assert_eq!(rig.item("u2.", "1").await, landed);
 }
 
@@ -83,7 +83,7 @@ async fn a_write_that_was_cut_off_before_it_arrived_is_tried_again() {
     let first = first_of_its_kind();
     let replicator =
         replicator(&rig, 3, move |call| if first(call) { HttpFault::CutBefore } else { HttpFault::None }).await;
-    assert_eq!(hand_over(&replicator, &event(&users(5))).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&users(5))).await.identifier(), None);
     assert_eq!(rig.item_count().await, 5);
 }
 
@@ -97,10 +97,10 @@ async fn a_zombie_write_that_lands_after_everything_changes_nothing() {
         let mishap = move |call: &ProxiedCall<'_>| if zombie(call) { HttpFault::Zombie(late) } else { HttpFault::None };
         let replicator = replicator(&rig, 1, mishap).await;
         let told = [EventBuilder::named("u1.", 1, "Ada"), last];
-        assert_eq!(hand_over(&replicator, &event(&told[..1])).await.identifier(), Some("1"));
+        assert_eq!(deliver_batch(&replicator, &event(&told[..1])).await.identifier(), Some("1"));
         assert!(rig.item("u1.", "1").await.is_none(), "it is still on its way");
-        assert_eq!(hand_over(&replicator, &event(&told[..1])).await.identifier(), None);
-        assert_eq!(hand_over(&replicator, &event(&told[1..])).await.identifier(), None);
+        assert_eq!(deliver_batch(&replicator, &event(&told[..1])).await.identifier(), None);
+        assert_eq!(deliver_batch(&replicator, &event(&told[1..])).await.identifier(), None);
         let before = rig.item("u1.", "1").await;
         assert_eq!(before.as_ref().unwrap().contains_key("_tombstone_expires_at"), gone);
         tokio::time::sleep(late * 2).await;
@@ -120,11 +120,11 @@ async fn an_outage_for_one_item_holds_its_position_and_quarantines_nothing() {
         })
         .await;
         let told = users(6);
-        assert_eq!(hand_over(&replicator, &event(&told)).await.identifier(), Some("3"), "{code}");
+        assert_eq!(deliver_batch(&replicator, &event(&told)).await.identifier(), Some("3"), "{code}");
         assert_eq!(rig.item_count().await, 5, "{code}: its neighbours are applied");
         assert!(rig.quarantined().await.is_empty(), "{code}");
         out.store(false, Ordering::Relaxed);
-        assert_eq!(hand_over(&replicator, &event(&told[2..])).await.identifier(), None, "{code}");
+        assert_eq!(deliver_batch(&replicator, &event(&told[2..])).await.identifier(), None, "{code}");
         assert_eq!(rig.item_count().await, 6, "{code}");
     }
 }
@@ -139,7 +139,7 @@ async fn a_denied_access_holds_the_position_without_trying_every_record() {
         HttpFault::Error(400, "AccessDeniedException")
     })
     .await;
-    assert_eq!(hand_over(&replicator, &event(&users(1_000))).await.identifier(), Some("1"));
+    assert_eq!(deliver_batch(&replicator, &event(&users(1_000))).await.identifier(), Some("1"));
     assert!(rig.quarantined().await.is_empty());
     assert!(tried.load(Ordering::Relaxed) < 500, "{tried:?}");
 }
@@ -194,10 +194,10 @@ async fn a_table_that_is_not_described_for_a_passing_reason_stops_no_start() {
         let out = Arc::new(AtomicBool::new(true));
         let replicator = questioning(&rig, error, &out).await;
         assert!(replicator.check().await.is_ok(), "{error:?} is no misconfiguration");
-        assert_eq!(hand_over(&replicator, &event(&users(3))).await.identifier(), Some("1"), "{error:?}");
+        assert_eq!(deliver_batch(&replicator, &event(&users(3))).await.identifier(), Some("1"), "{error:?}");
         assert!(rig.quarantined().await.is_empty());
         out.store(false, Ordering::Relaxed);
-        assert_eq!(hand_over(&replicator, &event(&users(3))).await.identifier(), None, "{error:?}");
+        assert_eq!(deliver_batch(&replicator, &event(&users(3))).await.identifier(), None, "{error:?}");
     }
 }
 
@@ -221,7 +221,7 @@ async fn an_unreachable_endpoint_stops_no_start_and_holds_the_position() {
         let config = config.retry_config(RetryConfig::disabled()).timeout_config(timeouts).build();
         let replicator = rig.replicator_through(aws_sdk_dynamodb::Client::from_conf(config));
         assert!(replicator.check().await.is_ok(), "{endpoint} is out of reach, and that may pass");
-        assert_eq!(hand_over(&replicator, &event(&users(3))).await.identifier(), Some("1"), "{endpoint}");
+        assert_eq!(deliver_batch(&replicator, &event(&users(3))).await.identifier(), Some("1"), "{endpoint}");
         assert!(rig.quarantined().await.is_empty());
     }
 }
@@ -242,7 +242,7 @@ async fn a_replica_out_of_reach_at_the_start_keeps_nothing_from_the_others() {
     ];
     let replicator = rig.replicator_with(sinks);
     replicator.check().await.unwrap();
-    assert_eq!(hand_over(&replicator, &event(&users(3))).await.identifier(), Some("1"));
+    assert_eq!(deliver_batch(&replicator, &event(&users(3))).await.identifier(), Some("1"));
     assert_eq!(rig.item_count().await, 3, "the sink that is well has it all");
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::cache::servers::at;
 use crate::relational::store::{RelationalStore, apply, apply_within, sink};
 use crate::replication::events::{EventBuilder, event};
-use crate::replication::rig::{ReplicationRig, hand_over, invocation_within};
+use crate::replication::rig::{ReplicationRig, deliver_batch, invocation_within};
 use crate::search::scene::over;
 
 /// A proxy in front of a server, on which connections can be lost without notice.
@@ -98,7 +98,7 @@ async fn the_cache_of_the_replicator_is_reached_on_another_connection() {
     let rig = ReplicationRig::start().await;
     let sink = CacheSink::new(at(&format!("redis://127.0.0.1:{}", way.port)));
     let replicator = rig.replicator_with(vec![Box::new(sink)]);
-    assert_eq!(hand_over(&replicator, &event(&users(1..=3))).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&users(1..=3))).await.identifier(), None);
     assert_eq!(way.connections(), 1);
     // Ends by the sink's own timeout, and by the invocation's, which drops the sink's future.
     for time in [Duration::from_mins(1), Duration::from_millis(400)] {
@@ -107,7 +107,7 @@ async fn the_cache_of_the_replicator_is_reached_on_another_connection() {
         let answer = replicator.handle(&event(&users(4..=6)), &invocation_within(time)).await.unwrap();
         assert_eq!(answer.identifier(), Some("4"), "the connection is silent");
         let started = Instant::now();
-        assert_eq!(hand_over(&replicator, &event(&users(4..=6))).await.identifier(), None);
+        assert_eq!(deliver_batch(&replicator, &event(&users(4..=6))).await.identifier(), None);
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         assert_eq!(way.connections(), before + 1, "after {time:?}");
     }

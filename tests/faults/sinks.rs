@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::troubled::{FaultySink, SinkFault};
 use crate::replication::events::{EventBuilder, LABEL, event, event_of};
-use crate::replication::rig::{REPLICA, ReplicationRig, hand_over, invocation_within};
+use crate::replication::rig::{REPLICA, ReplicationRig, deliver_batch, invocation_within};
 
 const SECOND: &str = "SecondReplica";
 
@@ -47,11 +47,11 @@ async fn the_lowest_position_of_all_sinks_is_answered() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::Rejects(vec![10, 11])], &[SinkFault::Rejects(vec![12, 9])]).await;
     let told = users(7..=13);
-    let answer = hand_over(&replicator, &event(&told)).await;
+    let answer = deliver_batch(&replicator, &event(&told)).await;
     assert_eq!(position(&answer), Some("9"), "as numbers: as text 10 would be lower");
     assert_eq!(counts(&rig).await, (5, 5), "neither waits for the other");
 
-    let answer = hand_over(&replicator, &event(&told[2..])).await;
+    let answer = deliver_batch(&replicator, &event(&told[2..])).await;
     assert_eq!(position(&answer), None);
     assert_eq!(counts(&rig).await, (7, 7));
 }
@@ -61,10 +61,10 @@ async fn what_failed_after_it_landed_is_delivered_again_and_changes_nothing() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::FailsAfterLanding(vec![2])], &[]).await;
     let told = users(1..=3);
-    assert_eq!(position(&hand_over(&replicator, &event(&told)).await), Some("2"));
+    assert_eq!(position(&deliver_batch(&replicator, &event(&told)).await), Some("2"));
     let landed = rig.item("u2", "1").await;
     assert!(landed.is_some());
-    assert_eq!(position(&hand_over(&replicator, &event(&told[1..])).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&told[1..])).await), None);
     assert_eq!(rig.item("u2", "1").await, landed);
 }
 
@@ -78,7 +78,7 @@ async fn a_hanging_sink_costs_the_deadline_and_holds_the_position() {
         assert!(started.elapsed() < time + Duration::from_millis(300), "{:?}", started.elapsed());
         assert_eq!(position(&answer), Some("4"));
         assert_eq!(counts(&rig).await.1, 3, "the other sink is up to date");
-        assert_eq!(position(&hand_over(&replicator, &event(&users(4..=6))).await), None);
+        assert_eq!(position(&deliver_batch(&replicator, &event(&users(4..=6))).await), None);
         assert_eq!(counts(&rig).await, (3, 3));
     }
 }
@@ -88,10 +88,10 @@ async fn a_throttled_sink_gets_on_by_what_it_can_take() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::Throttles(2), SinkFault::Throttles(1)], &[]).await;
     let told = users(1..=4);
-    assert_eq!(position(&hand_over(&replicator, &event(&told)).await), Some("3"));
-    assert_eq!(position(&hand_over(&replicator, &event(&told[2..])).await), Some("4"));
+    assert_eq!(position(&deliver_batch(&replicator, &event(&told)).await), Some("3"));
+    assert_eq!(position(&deliver_batch(&replicator, &event(&told[2..])).await), Some("4"));
     assert_eq!(counts(&rig).await, (3, 4));
-    assert_eq!(position(&hand_over(&replicator, &event(&told[3..])).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&told[3..])).await), None);
     assert_eq!(counts(&rig).await, (4, 4));
     assert!(rig.quarantined().await.is_empty(), "a throttle is nobody's poison");
 }
@@ -100,7 +100,7 @@ async fn a_throttled_sink_gets_on_by_what_it_can_take() {
 async fn a_slow_sink_is_waited_for() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::IsSlow(Duration::from_millis(200))], &[]).await;
-    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=3))).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=3))).await), None);
     assert_eq!(counts(&rig).await, (3, 3));
 }
 
@@ -108,7 +108,7 @@ async fn a_slow_sink_is_waited_for() {
 async fn what_one_sink_cannot_hold_is_in_the_other() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[], &[SinkFault::CannotHold(vec![2])]).await;
-    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=3))).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=3))).await), None);
     assert_eq!(counts(&rig).await, (3, 2));
     assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-2.json")]);
 }
@@ -117,7 +117,7 @@ async fn what_one_sink_cannot_hold_is_in_the_other() {
 async fn poison_in_one_sink_and_trouble_in_another_are_both_answered_for() {
     let rig = ReplicationRig::start().await;
     let replicator = between(&rig, &[SinkFault::Rejects(vec![3])], &[SinkFault::CannotHold(vec![1])]).await;
-    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=3))).await), Some("3"));
+    assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=3))).await), Some("3"));
     assert_eq!(rig.quarantined().await.len(), 1);
 }
 
@@ -127,8 +127,12 @@ async fn a_settled_change_that_failed_is_reported_by_its_own_position() {
     let replicator = between(&rig, &[SinkFault::Rejects(vec![4])], &[]).await;
     let told =
         [EventBuilder::named("a", 1, "One"), EventBuilder::named("b", 2, "Bob"), EventBuilder::named("a", 4, "Four")];
-    assert_eq!(position(&hand_over(&replicator, &event(&told)).await), Some("4"), "what it superseded needs no resend");
-    assert_eq!(position(&hand_over(&replicator, &event(&told[2..])).await), None);
+    assert_eq!(
+        position(&deliver_batch(&replicator, &event(&told)).await),
+        Some("4"),
+        "what it superseded needs no resend"
+    );
+    assert_eq!(position(&deliver_batch(&replicator, &event(&told[2..])).await), None);
     assert_eq!(rig.item("a", "1").await.unwrap()["name"].as_s().unwrap(), "Four");
 }
 
@@ -179,15 +183,15 @@ async fn a_sink_that_is_well_writes_a_batch_once_however_often_it_comes_again_fo
     let rig = ReplicationRig::start().await;
     let (replicator, given) = well_beside(&rig, vec![SinkFault::Rejects((1..=20).collect()); 11]).await;
     for delivery in 0..11 {
-        assert_eq!(position(&hand_over(&replicator, &event(&users(1..=20))).await), Some("1"));
+        assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=20))).await), Some("1"));
         let expected = if delivery == 0 { vec![(1..=20).collect()] } else { Vec::<Vec<u64>>::new() };
         assert_eq!(taken(&given), expected, "delivery {delivery}");
     }
-    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=20))).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=20))).await), None);
     assert_eq!(taken(&given), Vec::<Vec<u64>>::new());
     assert_eq!(counts(&rig).await, (20, 20));
     // Acknowledged changes are not remembered: only the conditional write protects against a replay.
-    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=20))).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=20))).await), None);
     assert_eq!(taken(&given).concat().len(), 20);
 }
 
@@ -198,13 +202,13 @@ async fn a_batch_that_comes_again_in_other_slices_is_compared_change_by_change()
     for (delivered, expected) in
         [(1..=4, vec![vec![1, 2, 3, 4]]), (1..=2, vec![]), (3..=6, vec![vec![5, 6]]), (1..=7, vec![vec![7]])]
     {
-        hand_over(&replicator, &event(&users(delivered.clone()))).await;
+        deliver_batch(&replicator, &event(&users(delivered.clone()))).await;
         assert_eq!(taken(&given), expected, "{delivered:?}");
     }
     // A later change of a confirmed item is written.
     let renamed =
         [EventBuilder::named("u1", 1, "Ada"), EventBuilder::named("u2", 2, "Ada"), EventBuilder::named("u1", 8, "Eve")];
-    hand_over(&replicator, &event(&renamed)).await;
+    deliver_batch(&replicator, &event(&renamed)).await;
     assert_eq!(taken(&given), [[8]]);
     assert_eq!(rig.item("u1", "1").await.unwrap()["name"].as_s().unwrap(), "Eve");
 }
@@ -213,9 +217,9 @@ async fn a_batch_that_comes_again_in_other_slices_is_compared_change_by_change()
 async fn what_lies_below_the_answered_position_is_not_remembered() {
     let rig = ReplicationRig::start().await;
     let (replicator, given) = well_beside(&rig, vec![SinkFault::Rejects(vec![3]); 2]).await;
-    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=4))).await), Some("3"));
+    assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=4))).await), Some("3"));
     assert_eq!(taken(&given), [[1, 2, 3, 4]]);
-    assert_eq!(position(&hand_over(&replicator, &event(&users(1..=4))).await), Some("3"));
+    assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=4))).await), Some("3"));
     assert_eq!(taken(&given), [[1, 2]]);
 }
 
@@ -229,10 +233,10 @@ async fn what_a_sink_did_not_confirm_is_given_to_it_again() {
     .await;
     let told = users(1..=3);
     for delivery in 1..=3 {
-        let answer = hand_over(&replicator, &event(&told)).await;
+        let answer = deliver_batch(&replicator, &event(&told)).await;
         assert_eq!(position(&answer), Some("2"), "delivery {delivery}");
     }
-    assert_eq!(position(&hand_over(&replicator, &event(&told)).await), None);
+    assert_eq!(position(&deliver_batch(&replicator, &event(&told)).await), None);
     assert_eq!(counts(&rig).await, (3, 3));
     assert!(rig.quarantined().await.is_empty());
 }
@@ -249,7 +253,7 @@ async fn poison_in_a_sink_does_not_make_it_write_the_neighbours_again() {
         Box::new(FaultySink::new(sink(SECOND), vec![SinkFault::Rejects(vec![1, 2, 3]); 4])),
     ]);
     for delivery in 0..4 {
-        assert_eq!(position(&hand_over(&replicator, &event(&users(1..=3))).await), Some("1"));
+        assert_eq!(position(&deliver_batch(&replicator, &event(&users(1..=3))).await), Some("1"));
         let written = taken(&given).concat();
         assert_eq!(written, if delivery == 0 { vec![1, 3] } else { vec![] }, "delivery {delivery}");
     }
@@ -269,12 +273,12 @@ async fn a_sink_that_was_out_of_reach_is_given_all_of_it_again() {
         Box::new(FaultySink::new(first, [SinkFault::IsSlow(Duration::ZERO), all.clone()])),
         Box::new(FaultySink::new(sink(SECOND), vec![all; 3])),
     ]);
-    hand_over(&replicator, &event(&users(1..=3))).await;
+    deliver_batch(&replicator, &event(&users(1..=3))).await;
     assert_eq!(taken(&given), [[1, 2, 3]]);
     // The fourth change is new, and the sink fails for it: it confirmed none of the four.
-    hand_over(&replicator, &event(&users(1..=4))).await;
+    deliver_batch(&replicator, &event(&users(1..=4))).await;
     taken(&given);
-    hand_over(&replicator, &event(&users(1..=4))).await;
+    deliver_batch(&replicator, &event(&users(1..=4))).await;
     assert_eq!(taken(&given), [[1, 2, 3, 4]]);
 }
 
@@ -285,8 +289,8 @@ async fn a_key_unlike_the_others_stays_the_record_s_fault_when_its_neighbours_ar
     let damaged = EventBuilder::named("b", 2, "Bob").record().replace(r#""timestamp""#, r#""time""#);
     let records =
         [EventBuilder::named("u1", 1, "Ada").record(), damaged, EventBuilder::named("u3", 3, "Cleo").record()];
-    assert_eq!(position(&hand_over(&replicator, &event_of(&records)).await), Some("1"));
-    let answer = hand_over(&replicator, &event_of(&records)).await;
+    assert_eq!(position(&deliver_batch(&replicator, &event_of(&records)).await), Some("1"));
+    let answer = deliver_batch(&replicator, &event_of(&records)).await;
     assert_eq!(position(&answer), None, "to the sink that is well the misfit comes alone");
     assert_eq!(counts(&rig).await, (2, 2));
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::faults::proxy::{self, HttpFault, ProxiedCall};
 use crate::maintenance::scene::{MaintenanceScene, REPLICA, SOURCE, key, text, user};
 use crate::replication::events::{EventBuilder, event};
-use crate::replication::rig::{ReplicationRig, create_table, hand_over, sample};
+use crate::replication::rig::{ReplicationRig, create_table, deliver_batch, sample};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guarantee_01_a_replica_ends_with_what_the_source_holds() {
@@ -41,11 +41,11 @@ async fn guarantee_02_an_old_delivery_changes_nothing() {
     let replicator = rig.replicator();
     let stories = ["user-created", "user-renamed", "user-many-times", "user-deleted"];
     for name in stories {
-        hand_over(&replicator, &sample(name)).await;
+        deliver_batch(&replicator, &sample(name)).await;
     }
     let end = rig.dynamodb.scan().table_name(REPLICA).send().await.unwrap().items;
     for name in stories.iter().rev().chain(&stories) {
-        assert_eq!(hand_over(&replicator, &sample(name)).await.identifier(), None, "a refusal is success");
+        assert_eq!(deliver_batch(&replicator, &sample(name)).await.identifier(), None, "a refusal is success");
         assert_eq!(rig.dynamodb.scan().table_name(REPLICA).send().await.unwrap().items, end, "{name}");
     }
 }
@@ -54,9 +54,11 @@ async fn guarantee_02_an_old_delivery_changes_nothing() {
 async fn guarantee_03_a_deleted_item_stays_deleted() {
     let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
-    hand_over(&replicator, &event(&[EventBuilder::named("ada", 1, "Ada"), EventBuilder::named("bob", 2, "Bob")])).await;
-    hand_over(&replicator, &event(&[EventBuilder::deleted("ada", 3), EventBuilder::expired("bob", 4)])).await;
-    hand_over(&replicator, &event(&[EventBuilder::named("ada", 1, "Ada"), EventBuilder::named("bob", 2, "Bob")])).await;
+    deliver_batch(&replicator, &event(&[EventBuilder::named("ada", 1, "Ada"), EventBuilder::named("bob", 2, "Bob")]))
+        .await;
+    deliver_batch(&replicator, &event(&[EventBuilder::deleted("ada", 3), EventBuilder::expired("bob", 4)])).await;
+    deliver_batch(&replicator, &event(&[EventBuilder::named("ada", 1, "Ada"), EventBuilder::named("bob", 2, "Bob")]))
+        .await;
     for user_id in ["ada", "bob"] {
         let tombstone = rig.item(user_id, "1").await.unwrap();
         assert!(tombstone.contains_key("_tombstone_expires_at") && !tombstone.contains_key("name"), "{user_id}");
@@ -99,9 +101,13 @@ async fn guarantee_05_nothing_is_acknowledged_that_is_not_safe() {
     let replica = local::clients::dynamodb(&proxy::before(&rig.dynamodb_url, plan).await);
     let replicator = rig.replicator_through(replica);
     let told: Vec<EventBuilder> = (1..=6).map(|n| EventBuilder::named(&format!("u{n}."), n, "Ada")).collect();
-    assert_eq!(hand_over(&replicator, &event(&told)).await.identifier(), Some("3"), "the lowest that may be lacking");
+    assert_eq!(
+        deliver_batch(&replicator, &event(&told)).await.identifier(),
+        Some("3"),
+        "the lowest that may be lacking"
+    );
     out.store(false, Ordering::Relaxed);
-    assert_eq!(hand_over(&replicator, &event(&told[2..])).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&told[2..])).await.identifier(), None);
     assert_eq!(rig.item_count().await, 6);
 }
 

@@ -8,10 +8,10 @@ use shared::change::CanonicalKey;
 use shared::replica_item::ReplicaItem;
 use time::Duration;
 
-use crate::relational::line::TcpProxy;
 use crate::relational::store::{RelationalStore, sink};
+use crate::relational::tcp_proxy::TcpProxy;
 use crate::replication::events::{EventBuilder, event, user};
-use crate::replication::rig::{REPLICA, ReplicationRig, hand_over};
+use crate::replication::rig::{REPLICA, ReplicationRig, deliver_batch};
 
 /// The contents of a replica by user.
 async fn held(replica: &dyn Replica, users: &[&str]) -> BTreeMap<String, ReplicaItem> {
@@ -41,13 +41,13 @@ async fn guarantee_23_a_relational_replica_ends_as_the_other_does() {
         EventBuilder::deleted("bob", 6),
         EventBuilder::expired("cid", 7),
     ];
-    assert_eq!(hand_over(&replicator, &event(&first)).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&first)).await.identifier(), None);
     line.lose_the_answer();
-    assert_eq!(hand_over(&replicator, &event(&second)).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&second)).await.identifier(), None);
     line.cut();
     // All changes again, with the old ones last.
-    assert_eq!(hand_over(&replicator, &event(&second)).await.identifier(), None);
-    assert_eq!(hand_over(&replicator, &event(&first)).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&second)).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &event(&first)).await.identifier(), None);
 
     let users = ["ada", "bob", "cid"];
     let (relational, other) = (held(&store.sink, &users).await, held(&dynamodb(), &users).await);

@@ -11,7 +11,7 @@ use local::stack::{LocalStack, StackOptions};
 use local::tier::TierServer;
 use serde_json::json;
 
-use super::line::TcpProxy;
+use super::tcp_proxy::TcpProxy;
 use crate::maintenance::scene::{FAILURES, MaintenanceScene, SOURCE, key, text, user};
 use crate::postgres::{connect, server};
 

@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::events::{EventBuilder, LABEL, event, event_of};
-use super::rig::{ReplicationRig, RigItem, hand_over};
+use super::rig::{ReplicationRig, RigItem, deliver_batch};
 
 /// Every type of DynamoDB, with values that would be lost if a number passed through a float, a set through an ordered
 /// list, or an empty value through a check.
@@ -80,7 +80,10 @@ async fn all_ten_types_pass_untouched() {
     let source = written_by_the_sdk(&rig, "Source", item).await;
 
     let image = image_of(&source).to_string();
-    assert_eq!(hand_over(&rig.replicator(), &event(&[EventBuilder::image("a", 1, &image)])).await.identifier(), None);
+    assert_eq!(
+        deliver_batch(&rig.replicator(), &event(&[EventBuilder::image("a", 1, &image)])).await.identifier(),
+        None
+    );
 
     let mut replica = rig.item("a", "1").await.unwrap();
     assert!(replica.remove("_rev").is_some());
@@ -99,13 +102,13 @@ async fn a_key_of_bytes_names_its_item() {
         )
     };
     let image = r#""NewImage":{"id":{"B":"AAH+/w=="},"x":{"N":"1"}},"#;
-    hand_over(&replicator, &event_of(&[record(1, "INSERT", image)])).await;
+    deliver_batch(&replicator, &event_of(&[record(1, "INSERT", image)])).await;
     let read = || async {
         let key = AttributeValue::B(Blob::new([0, 1, 0xfe, 0xff]));
         rig.dynamodb.get_item().table_name("Bytes").key("id", key).send().await.unwrap().item.unwrap()
     };
     assert_eq!(read().await["x"], AttributeValue::N("1".to_owned()));
-    hand_over(&replicator, &event_of(&[record(2, "REMOVE", "")])).await;
+    deliver_batch(&replicator, &event_of(&[record(2, "REMOVE", "")])).await;
     assert!(read().await.contains_key("_tombstone_expires_at"));
 }
 
@@ -113,7 +116,7 @@ async fn a_key_of_bytes_names_its_item() {
 async fn a_number_key_is_one_key_however_it_is_spelled() {
     let rig = ReplicationRig::start().await;
     let told = [EventBuilder::named("a", 1, "First").at("10"), EventBuilder::named("a", 2, "Second").at("1e1")];
-    hand_over(&rig.replicator(), &event(&told)).await;
+    deliver_batch(&rig.replicator(), &event(&told)).await;
     let item = rig.item("a", "10").await.unwrap();
     assert_eq!(item["name"], AttributeValue::S("Second".to_owned()));
     assert_eq!(rig.item_count().await, 1);
@@ -128,7 +131,7 @@ async fn an_image_with_a_reserved_attribute_is_put_aside() {
         EventBuilder::image("b", 2, &image("b", r#""\u005frev":{"S":"x"}"#)),
         EventBuilder::named("c", 3, "Cleo"),
     ];
-    assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
     let key = |number| format!("quarantine/replicator/dynamodb/Users/{LABEL}-{number}.json");
     assert_eq!(rig.quarantined().await, [key(1), key(2)]);
     let reason = rig.quarantine_body(&key(2)).await["reason"].to_string();

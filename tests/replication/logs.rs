@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::events::{EventBuilder, LABEL, event_of};
-use super::rig::{ReplicationRig, hand_over};
+use super::rig::{ReplicationRig, deliver_batch};
 use crate::log_capture::logged;
 
 /// Personal data that poison records contain at positions that an error message would quote.
@@ -27,7 +27,7 @@ async fn what_poison_holds_is_in_quarantine_and_not_in_the_log() {
             .replace(r#""userIdentity":null"#, &format!(r#""userIdentity":"{SECRET}""#)),
     ];
     let log = logged(async {
-        assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+        assert_eq!(deliver_batch(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     });
     let log = log.await.join("\n");
     let keys = rig.quarantined().await;
@@ -43,7 +43,7 @@ async fn redelivered_batch_is_logged_as_a_warning_with_its_error() {
     let rig = ReplicationRig::start().await;
     let log = logged(async {
         let absent = rig.replicator_over("Absent");
-        let answer = hand_over(&absent, &event_of(&[EventBuilder::named("a", 7, "Ada").record()])).await;
+        let answer = deliver_batch(&absent, &event_of(&[EventBuilder::named("a", 7, "Ada").record()])).await;
         assert_eq!(answer.identifier(), Some("7"));
     });
     let log: Vec<Value> = log.await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -4,7 +4,7 @@ use replicator::ReplicatorError;
 use serde_json::value::RawValue;
 
 use super::events::{EventBuilder, LABEL, event, event_of};
-use super::rig::{REPLICA, ReplicationRig, hand_over, invocation, sample};
+use super::rig::{REPLICA, ReplicationRig, deliver_batch, invocation, sample};
 
 #[tokio::test]
 async fn a_payload_that_is_no_stream_event_fails_the_invocation() {
@@ -57,7 +57,8 @@ async fn a_missing_table_is_named_at_start_and_holds_the_position_later() {
     let fault = replicator.check().await.unwrap_err().to_string();
     assert!(fault.contains("REPLICA_TABLE Absent"), "{fault}");
     let answer =
-        hand_over(&replicator, &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")])).await;
+        deliver_batch(&replicator, &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")]))
+            .await;
     assert_eq!(answer.identifier(), Some("7"));
     assert!(rig.quarantined().await.is_empty());
 }
@@ -69,7 +70,8 @@ async fn a_table_that_vanished_after_the_start_holds_the_position() {
     replicator.check().await.unwrap();
     rig.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();
     let answer =
-        hand_over(&replicator, &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")])).await;
+        deliver_batch(&replicator, &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")]))
+            .await;
     assert_eq!(answer.identifier(), Some("7"));
     assert!(rig.quarantined().await.is_empty());
 }
@@ -80,9 +82,11 @@ async fn another_key_schema_is_the_table_s_fault_and_holds_the_position() {
     for (table, key) in [("One", &[("id", "S")][..]), ("Types", &[("user_id", "S"), ("timestamp", "S")])] {
         rig.create_table(table, key).await;
         let replicator = rig.replicator_over(table);
-        let answer =
-            hand_over(&replicator, &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")]))
-                .await;
+        let answer = deliver_batch(
+            &replicator,
+            &event(&[EventBuilder::named("a", 7, "Ada"), EventBuilder::named("b", 8, "Bob")]),
+        )
+        .await;
         assert_eq!(answer.identifier(), Some("7"), "{table}");
         assert!(rig.quarantined().await.is_empty(), "{table}");
     }
@@ -94,7 +98,7 @@ async fn a_key_unlike_that_of_its_neighbours_is_the_record_s_fault() {
     let damaged = EventBuilder::named("b", 8, "Bob").record().replace(r#""timestamp""#, r#""time""#);
     assert!(damaged.contains(r#""Keys":{"time""#), "{damaged}");
     let records = [EventBuilder::named("a", 7, "Ada").record(), damaged, EventBuilder::named("c", 9, "Cleo").record()];
-    assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     let key = format!("quarantine/replicator/dynamodb/Users/{LABEL}-8.json");
     assert_eq!(rig.quarantined().await, [key.as_str()]);
     let reason = rig.quarantine_body(&key).await["reason"].to_string();
@@ -110,12 +114,12 @@ async fn a_table_made_anew_with_another_key_is_the_table_s_fault_until_it_is_men
     rig.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();
     rig.create_table(REPLICA, &[("id", "S")]).await;
     let batch = event(&[EventBuilder::named("a", 7, "Ada")]);
-    assert_eq!(hand_over(&replicator, &batch).await.identifier(), Some("7"));
+    assert_eq!(deliver_batch(&replicator, &batch).await.identifier(), Some("7"));
     assert!(rig.quarantined().await.is_empty());
 
     rig.dynamodb.delete_table().table_name(REPLICA).send().await.unwrap();
     rig.create_table(REPLICA, &[("user_id", "S"), ("timestamp", "N")]).await;
-    assert_eq!(hand_over(&replicator, &batch).await.identifier(), None, "mended, it needs no restart");
+    assert_eq!(deliver_batch(&replicator, &batch).await.identifier(), None, "mended, it needs no restart");
     assert!(rig.item("a", "1").await.is_some());
 }
 
@@ -123,7 +127,7 @@ async fn a_table_made_anew_with_another_key_is_the_table_s_fault_until_it_is_men
 async fn an_image_without_the_key_that_its_record_names_is_poison() {
     let rig = ReplicationRig::start().await;
     let told = [EventBuilder::image("a", 1, r#"{"name":{"S":"Ada"}}"#), EventBuilder::named("b", 2, "Bob")];
-    assert_eq!(hand_over(&rig.replicator(), &event(&told)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event(&told)).await.identifier(), None);
     assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/read/Users/{LABEL}-1.json")]);
     assert!(rig.item("b", "1").await.is_some());
 }
@@ -145,7 +149,7 @@ async fn an_image_of_another_item_than_its_record_names_is_poison_and_written_no
         EventBuilder::image("c", 4, &super::events::user("c", "1.0", "Cleo").to_string()).record(),
         deleted,
     ];
-    assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     let key = |number: u64| format!("quarantine/replicator/read/Users/{LABEL}-{number}.json");
     assert_eq!(rig.quarantined().await, [key(1), key(2), key(5)]);
     let reason = rig.quarantine_body(&key(1)).await["reason"].to_string();
@@ -166,7 +170,7 @@ async fn of_two_different_records_of_one_number_the_second_is_put_aside_whole() 
     ];
     let replicator = rig.replicator();
     for delivery in 1..=2 {
-        assert_eq!(hand_over(&replicator, &event_of(&records)).await.identifier(), None);
+        assert_eq!(deliver_batch(&replicator, &event_of(&records)).await.identifier(), None);
         assert_eq!(rig.item("a", "1").await.unwrap()["name"].as_s().unwrap(), "First", "delivery {delivery}");
         let quarantined = rig.quarantined().await;
         assert_eq!(quarantined.len(), 2, "each under a name of its own, the same each time: {quarantined:?}");
@@ -187,7 +191,7 @@ async fn of_two_poison_records_of_one_number_neither_overwrites_the_other() {
     let rig = ReplicationRig::start().await;
     let poison = |name: &str| EventBuilder::named("a", 1, name).record().replace("MODIFY", "RENAME");
     let records = [poison("one"), poison("two"), poison("one"), EventBuilder::named("b", 2, "Bob").record()];
-    assert_eq!(hand_over(&rig.replicator(), &event_of(&records)).await.identifier(), None);
+    assert_eq!(deliver_batch(&rig.replicator(), &event_of(&records)).await.identifier(), None);
     assert_eq!(rig.quarantined().await.len(), 2);
 }
 
@@ -199,7 +203,7 @@ async fn a_contradiction_that_the_failure_bucket_does_not_take_is_resent() {
         EventBuilder::named("a", 7, "First"),
         EventBuilder::named("a", 7, "Second"),
     ];
-    let answer = hand_over(&rig.replicator_without_a_bucket(), &event(&told)).await;
+    let answer = deliver_batch(&rig.replicator_without_a_bucket(), &event(&told)).await;
     assert_eq!(answer.identifier(), Some("7"));
 }
 
@@ -222,7 +226,7 @@ async fn poison_that_the_failure_bucket_does_not_take_is_resent() {
     let replicator = rig.replicator_without_a_bucket();
     let poison = EventBuilder::named("b", 8, "Bob").record().replace("MODIFY", "RENAME");
     let records = [EventBuilder::named("a", 7, "Ada").record(), poison, EventBuilder::named("c", 9, "Cleo").record()];
-    let answer = hand_over(&replicator, &event_of(&records)).await;
+    let answer = deliver_batch(&replicator, &event_of(&records)).await;
     assert_eq!(answer.identifier(), Some("8"));
     assert!(rig.item("c", "1").await.is_some(), "its neighbours are applied all the same");
 }
@@ -232,7 +236,7 @@ async fn poison_without_a_position_is_resent_from_the_record_before_it_or_fails_
     let rig = ReplicationRig::start().await;
     let replicator = rig.replicator_without_a_bucket();
     let (good, poison) = (EventBuilder::named("a", 7, "Ada").record(), r#"{"eventName":"INSERT"}"#.to_owned());
-    let answer = hand_over(&replicator, &event_of(&[&good, &poison])).await;
+    let answer = deliver_batch(&replicator, &event_of(&[&good, &poison])).await;
     assert_eq!(answer.identifier(), Some("7"));
     let fault = replicator.handle(&event_of(&[&poison, &good]), &invocation()).await.unwrap_err();
     assert!(matches!(fault, ReplicatorError::NoPosition(_)), "{fault}");
@@ -245,7 +249,10 @@ async fn an_item_in_the_replica_with_a_foreign_revision_is_not_overwritten() {
     let put = rig.dynamodb.put_item().table_name(REPLICA).item("_rev", AttributeValue::S("7".to_owned()));
     let put = put.item("user_id", AttributeValue::S("a".to_owned()));
     put.item("timestamp", AttributeValue::N("1".to_owned())).send().await.unwrap();
-    assert_eq!(hand_over(&rig.replicator(), &event(&[EventBuilder::named("a", 1, "Ada")])).await.identifier(), None);
+    assert_eq!(
+        deliver_batch(&rig.replicator(), &event(&[EventBuilder::named("a", 1, "Ada")])).await.identifier(),
+        None
+    );
     assert_eq!(rig.quarantined().await, [format!("quarantine/replicator/dynamodb/Users/{LABEL}-1.json")]);
     assert!(!rig.item("a", "1").await.unwrap().contains_key("name"));
 }

@@ -144,7 +144,7 @@ pub(crate) fn invocation_within(remaining: Duration) -> Invocation {
 }
 
 /// Invokes the function with a batch; panics if the invocation fails.
-pub(crate) async fn hand_over(replicator: &ReplicatorHandler, event: &RawValue) -> BatchResponse {
+pub(crate) async fn deliver_batch(replicator: &ReplicatorHandler, event: &RawValue) -> BatchResponse {
     replicator.handle(event, &invocation()).await.unwrap()
 }
 

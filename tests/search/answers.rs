@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::scene::{AS_OF, NOW, ScenePerson, SearchScene, ids, over};
-use crate::relational::line::TcpProxy;
 use crate::relational::store::apply;
+use crate::relational::tcp_proxy::TcpProxy;
 use crate::replication::events::EventBuilder;
 
 fn people() -> Vec<ScenePerson> {

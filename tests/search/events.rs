@@ -1,7 +1,7 @@
 //! API Gateway's payload, as the function receives it.
 
 use super::scene::{ScenePerson, SearchScene, ids, over};
-use crate::users_api::events::hand_over;
+use crate::users_api::events::deliver_batch;
 
 const EVENT: &str = include_str!("../../events/search-users.json");
 
@@ -9,7 +9,7 @@ const EVENT: &str = include_str!("../../events/search-users.json");
 async fn the_sample_call_is_answered() {
     let ada = ScenePerson { status: Some("active".into()), ..ScenePerson::named("ada", "Ada Lovelace") };
     let scene = SearchScene::of(&[ada, ScenePerson::named("eve", "Eve")]).await;
-    let answer = hand_over(&scene.search, EVENT).await;
+    let answer = deliver_batch(&scene.search, EVENT).await;
     assert_eq!((answer.status, ids(&answer)), (200, vec!["ada".to_owned()]), "{}", answer.text);
 }
 
@@ -29,7 +29,7 @@ async fn a_path_that_is_not_canonical_is_refused() {
     ] {
         let mut event: serde_json::Value = serde_json::from_str(EVENT).unwrap();
         event["rawPath"] = path.into();
-        let refused = hand_over(&scene.search, &event.to_string()).await;
+        let refused = deliver_batch(&scene.search, &event.to_string()).await;
         assert_eq!((refused.status, refused.problem()), (400, "invalid-path"), "{path:?}: {}", refused.text);
     }
 }
@@ -43,7 +43,7 @@ async fn a_plus_in_a_query_is_a_space() {
         assert_eq!(scene.find(&format!("status={query}")).await, [found], "{query}");
         let mut event: serde_json::Value = serde_json::from_str(EVENT).unwrap();
         event["rawQueryString"] = format!("status={query}").into();
-        assert_eq!(ids(&hand_over(&scene.search, &event.to_string()).await), [found], "{query}");
+        assert_eq!(ids(&deliver_batch(&scene.search, &event.to_string()).await), [found], "{query}");
     }
     let refused = scene.search.get("/search/users?updated_from=2026-11-22T10:00:00+01:00").await;
     assert!(refused.status == 400 && refused.text.contains("%2B"), "{}", refused.text);
@@ -58,7 +58,7 @@ async fn base_path_is_taken_off_and_stands_before_the_next_page() {
     event["requestContext"]["domainName"] = "api.example.com".into();
     for (settings, status) in [(&[][..], 404), (&[("API_BASE_PATH", "/v1")], 200)] {
         let search = over(&[&[("POSTGRES_URL", scene.store.url.as_str())], settings].concat());
-        let answer = hand_over(&search, &event.to_string()).await;
+        let answer = deliver_batch(&search, &event.to_string()).await;
         assert_eq!(answer.status, status, "{}", answer.text);
         let next = "</v1/search/users?limit=1&cursor=";
         assert_eq!(answer.header("link").starts_with(next), status == 200, "{}", answer.header("link"));

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::scene::{ScenePerson, SearchScene, ids, nobody, over};
 use crate::log_capture::logged;
 use crate::postgres::{connect, server};
-use crate::relational::line::TcpProxy;
 use crate::relational::store::empty;
+use crate::relational::tcp_proxy::TcpProxy;
 use crate::users_api::service::ApiHandle;
 
 const ALL: &str = "/search/users";

@@ -17,16 +17,16 @@ pub(super) const LONG: time::Duration = time::Duration::days(9);
 
 impl<S: SimStage> SimState<'_, S> {
     /// Applies an action.
-    pub(super) async fn happen(&mut self, act: SimAction) {
+    pub(super) async fn apply_action(&mut self, act: SimAction) {
         match act {
             SimAction::Write { item, kind, gap, unreadable } => self.write(item, kind, gap, unreadable).await,
             SimAction::Delete { item, gap } if self.source.items[item].is_some() => {
                 self.injector.see("delete");
-                self.tell(item, SourceWrite::Deleted, None, gap).await;
+                self.report_progress(item, SourceWrite::Deleted, None, gap).await;
             }
             SimAction::Expire { item, gap, timeless } if self.source.items[item].is_some() => {
                 self.injector.see(if timeless { "expiry: unarchivable" } else { "expiry" });
-                self.tell(item, SourceWrite::Expired, timeless.then_some(PoisonKind::Timeless), gap).await;
+                self.report_progress(item, SourceWrite::Expired, timeless.then_some(PoisonKind::Timeless), gap).await;
             }
             SimAction::Pass { seconds } => self.now += Duration::from_secs(seconds.into()),
             SimAction::Split { item } => {
@@ -150,7 +150,7 @@ impl<S: SimStage> SimState<'_, S> {
             WriteKind::Reserved(_) => "write: reserved attribute",
             WriteKind::Large(_) => "write: too large for one sink",
         });
-        self.tell(item, SourceWrite::Written(kind), unreadable.then_some(PoisonKind::Unreadable), gap).await;
+        self.report_progress(item, SourceWrite::Written(kind), unreadable.then_some(PoisonKind::Unreadable), gap).await;
     }
 
     /// Delivers records again that were delivered before: `count` records from index `from`, or all up to the latest

@@ -66,7 +66,7 @@ impl<S: SimStage> SimState<'_, S> {
         self.replicas[1].grow();
         for item in 0..ITEMS {
             if let Some(WriteKind::Reserved(value)) = self.source.items[item] {
-                self.tell(item, SourceWrite::Written(WriteKind::Plain(value)), None, 0).await;
+                self.report_progress(item, SourceWrite::Written(WriteKind::Plain(value)), None, 0).await;
             }
         }
         self.drain().await;

@@ -312,7 +312,7 @@ impl CreateSimulation<'_> {
         Ok(())
     }
 
-    async fn happen(&mut self, act: CreateAction) -> Result<(), String> {
+    async fn apply_action(&mut self, act: CreateAction) -> Result<(), String> {
         self.now += Duration::SECOND;
         match act {
             CreateAction::Start { instance, call, steps } => self.start(instance, call, steps).await?,
@@ -377,7 +377,7 @@ pub(super) fn all_end_right(seed: u64, count: u32) {
         };
         runtime.block_on(async {
             for act in acts {
-                world.happen(act).await.map_err(TestCaseError::fail)?;
+                world.apply_action(act).await.map_err(TestCaseError::fail)?;
             }
             world.finish().await.map_err(TestCaseError::fail)
         })

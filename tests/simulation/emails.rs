@@ -273,7 +273,7 @@ impl EmailSimulation<'_> {
         }
     }
 
-    async fn happen(&mut self, act: EmailAction) {
+    async fn apply_action(&mut self, act: EmailAction) {
         match act {
             EmailAction::Start { user, second, write, calls } => self.start(self.key(user, second), write, calls).await,
             EmailAction::Go { .. } if self.tasks.is_empty() => {}
@@ -398,7 +398,7 @@ pub(super) fn all_end_right(seed: u64, count: u32) {
         };
         runtime.block_on(async {
             for act in acts {
-                world.happen(act).await;
+                world.apply_action(act).await;
                 world.judge().await.map_err(TestCaseError::fail)?;
             }
             world.finish().await.map_err(TestCaseError::fail)

@@ -74,7 +74,7 @@ impl HttpConnector for SimHttpConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let line = self.clone();
         HttpConnectorFuture::new(async move {
-            let (place, writes, dynamodb) = line.behind.whither(&request);
+            let (place, writes, dynamodb) = line.behind.route_request(&request);
             if let Some(what) = worth_seeing(&request) {
                 line.injector.see(what);
             }
@@ -104,7 +104,7 @@ impl ConnectorTarget {
     }
 
     /// Returns the store that a request is for, whether the request writes, and whether it uses the DynamoDB protocol.
-    fn whither(&self, request: &HttpRequest) -> (FaultPoint, bool, bool) {
+    fn route_request(&self, request: &HttpRequest) -> (FaultPoint, bool, bool) {
         let Some(operation) = operation(request) else {
             let (path, _) = path_and_query(request);
             let place = if path.starts_with(MAPPINGS) || path.starts_with(FUNCTIONS) {

@@ -192,7 +192,7 @@ impl Simulation {
 async fn play<S: SimStage>(stage: &S, injector: &FaultInjector, history: &Scenario) -> CheckVerdict {
     let mut world = SimState::new(stage, injector.clone(), history.features);
     for act in &history.acts {
-        world.happen(*act).await;
+        world.apply_action(*act).await;
     }
     world.finish().await
 }

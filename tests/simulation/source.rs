@@ -188,7 +188,7 @@ impl SimSource {
     }
 
     /// Changes an item and appends the stream record; `gap` decides by how much the sequence number increases.
-    pub(super) fn tell(
+    pub(super) fn report_progress(
         &mut self,
         item: usize,
         what: SourceWrite,

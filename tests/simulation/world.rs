@@ -184,14 +184,14 @@ impl<'s, S: SimStage> SimState<'s, S> {
     }
 
     /// Applies a write to the source.
-    pub(super) async fn tell(
+    pub(super) async fn report_progress(
         &mut self,
         item: usize,
         what: SourceWrite,
         poison: Option<super::source::PoisonKind>,
         gap: u8,
     ) {
-        self.source.tell(item, what, poison, gap, self.now);
+        self.source.report_progress(item, what, poison, gap, self.now);
         self.settled.push([false; 2]);
         let image = self.source.items[item].map(|kind| kind.image(item));
         self.stage.write(item, image).await;

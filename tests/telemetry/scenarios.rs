@@ -18,7 +18,7 @@ use crate::cache::servers::at;
 use crate::faults::troubled::{FaultySink, SinkFault};
 use crate::maintenance::scene::{self, MaintenanceScene, user};
 use crate::replication::events::{EventBuilder, event, event_of};
-use crate::replication::rig::{self, ReplicationRig, hand_over, invocation, sample};
+use crate::replication::rig::{self, ReplicationRig, deliver_batch, invocation, sample};
 use crate::search::scene::{nobody, over};
 use crate::users_api::service::{ApiHandle, NOW, UsersService, config};
 
@@ -79,10 +79,10 @@ async fn replicator() {
     const SECOND: &str = "SecondReplica";
     let rig = ReplicationRig::start().await;
     let replicator = rig.replicator();
-    hand_over(&replicator, &sample("unreadable-in-the-middle")).await;
+    deliver_batch(&replicator, &sample("unreadable-in-the-middle")).await;
     let named = EventBuilder::named("ada", 7, "Ada");
     for told in [named.clone(), named, EventBuilder::named("ada", 6, "Eve"), EventBuilder::deleted("ada", 8)] {
-        assert_eq!(hand_over(&replicator, &event(&[told])).await.identifier(), None);
+        assert_eq!(deliver_batch(&replicator, &event(&[told])).await.identifier(), None);
     }
 
     rig.create_table(SECOND, &[("user_id", "S"), ("timestamp", "N")]).await;
@@ -91,12 +91,12 @@ async fn replicator() {
     let sinks: Vec<Box<dyn Sink>> = vec![Box::new(first), Box::new(sink(SECOND))];
     let replicator = rig.replicator_with(sinks);
     let batch = event(&[EventBuilder::named("bob", 9, "Bob")]);
-    assert_eq!(hand_over(&replicator, &batch).await.identifier(), Some("9"));
-    assert_eq!(hand_over(&replicator, &batch).await.identifier(), None);
+    assert_eq!(deliver_batch(&replicator, &batch).await.identifier(), Some("9"));
+    assert_eq!(deliver_batch(&replicator, &batch).await.identifier(), None);
 
     let replicator = rig.replicator_without_a_bucket();
     let record = |number: u64| EventBuilder::image("eve", number, r#"{"user_id":{"N":"eve"}}"#).record();
-    assert_eq!(hand_over(&replicator, &event_of(&[record(10)])).await.identifier(), Some("10"));
+    assert_eq!(deliver_batch(&replicator, &event_of(&[record(10)])).await.identifier(), Some("10"));
     let nameless = record(11).replace(r#""SequenceNumber":"11""#, r#""SequenceNumber":null"#);
     assert!(replicator.handle(&event_of(&[nameless]), &invocation()).await.is_err());
 }

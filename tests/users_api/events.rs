@@ -12,7 +12,7 @@ fn payload(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-pub(crate) async fn hand_over(api: &ApiHandle, payload: &str) -> ServiceResponse {
+pub(crate) async fn deliver_batch(api: &ApiHandle, payload: &str) -> ServiceResponse {
     let request = front::lambda::request(serde_json::from_str(payload).unwrap());
     ServiceResponse::of(api.0.clone().oneshot(request).await.unwrap().map(Body::new)).await
 }
@@ -21,28 +21,28 @@ pub(crate) async fn hand_over(api: &ApiHandle, payload: &str) -> ServiceResponse
 async fn every_sample_call_is_answered() {
     let service = UsersService::start().await;
     let api = service.api();
-    assert_eq!(hand_over(&api, &payload("health")).await.status, 200);
-    let created = hand_over(&api, &payload("create-user")).await;
+    assert_eq!(deliver_batch(&api, &payload("health")).await.status, 200);
+    let created = deliver_batch(&api, &payload("create-user")).await;
     assert_eq!((created.status, created.version()), (201, FIRST), "{}", created.text);
     assert_eq!(created.header("location"), "/users/ada/1795334400");
     assert!(created.text.contains("0.12345678901234567890123456789012345678"), "{}", created.text);
     for read in ["get-user", "get-latest-user"] {
-        let read = hand_over(&api, &payload(read)).await;
+        let read = deliver_batch(&api, &payload(read)).await;
         assert_eq!((read.status, &read.json["user"]), (200, &created.json["user"]));
     }
     for list in ["list-user-history", "list-users", "list-by-email"] {
-        assert_eq!(hand_over(&api, &payload(list)).await.seconds(), [1_795_334_400], "{list}");
+        assert_eq!(deliver_batch(&api, &payload(list)).await.seconds(), [1_795_334_400], "{list}");
     }
-    let batch = hand_over(&api, &payload("batch-get-users")).await;
+    let batch = deliver_batch(&api, &payload("batch-get-users")).await;
     assert_eq!((batch.seconds(), batch.json["missing"][0]["user_id"].as_str()), (vec![1_795_334_400], Some("eve")));
-    let patched = hand_over(&api, &payload("update-user")).await;
+    let patched = deliver_batch(&api, &payload("update-user")).await;
     assert_eq!((patched.status, patched.version()), (200, FIRST + 1), "{}", patched.text);
     assert_eq!(patched.json["user"]["attributes"]["title"], "Countess");
     assert!(patched.json["user"].get("status").is_none());
-    let replaced = hand_over(&api, &payload("replace-user")).await;
+    let replaced = deliver_batch(&api, &payload("replace-user")).await;
     assert_eq!((replaced.status, replaced.json["user"]["name"].as_str()), (200, Some("Ada King")));
-    assert_eq!(hand_over(&api, &payload("delete-user")).await.status, 204);
-    assert_eq!(hand_over(&api, &payload("get-user")).await.status, 404);
+    assert_eq!(deliver_batch(&api, &payload("delete-user")).await.status, 204);
+    assert_eq!(deliver_batch(&api, &payload("get-user")).await.status, 404);
 }
 
 #[tokio::test]
@@ -54,12 +54,12 @@ async fn a_named_stage_stands_before_every_path_and_is_not_part_of_it() {
             .replace(r#""stage": "$default""#, &format!(r#""stage": "{stage}""#))
             .replace(r#""rawPath": ""#, &format!(r#""rawPath": "/{stage}"#))
     };
-    let created = hand_over(&api, &staged("create-user", "prod")).await;
+    let created = deliver_batch(&api, &staged("create-user", "prod")).await;
     assert_eq!((created.status, created.header("location")), (201, "/prod/users/ada/1795334400"), "{}", created.text);
-    let latest = hand_over(&api, &staged("get-latest-user", "prod")).await;
+    let latest = deliver_batch(&api, &staged("get-latest-user", "prod")).await;
     assert_eq!((latest.status, latest.header("content-location")), (200, "/prod/users/ada/1795334400"));
-    assert_eq!(hand_over(&api, &staged("list-by-email", "users")).await.seconds(), [1_795_334_400]);
-    assert_eq!(hand_over(&api, &staged("health", "prod")).await.status, 200);
+    assert_eq!(deliver_batch(&api, &staged("list-by-email", "users")).await.seconds(), [1_795_334_400]);
+    assert_eq!(deliver_batch(&api, &staged("health", "prod")).await.status, 200);
 }
 
 /// An event as the API mapping `key` of a custom domain passes it on.
@@ -76,30 +76,33 @@ fn mapped(name: &str, key: &str) -> String {
 #[tokio::test]
 async fn base_path_is_taken_off_every_path_and_stands_before_those_of_an_answer() {
     let service = UsersService::start().await;
-    assert_eq!(hand_over(&service.api(), &mapped("health", "v1")).await.status, 404, "no base path is configured");
+    assert_eq!(deliver_batch(&service.api(), &mapped("health", "v1")).await.status, 404, "no base path is configured");
     let api = service.api_with(&[("API_BASE_PATH", "/v1")]);
-    assert_eq!(hand_over(&api, &mapped("health", "v1")).await.status, 200);
-    assert_eq!(hand_over(&api, &mapped("health", "v10")).await.status, 404, "a part of a segment is no base path");
-    let created = hand_over(&api, &mapped("create-user", "v1")).await;
+    assert_eq!(deliver_batch(&api, &mapped("health", "v1")).await.status, 200);
+    assert_eq!(deliver_batch(&api, &mapped("health", "v10")).await.status, 404, "a part of a segment is no base path");
+    let created = deliver_batch(&api, &mapped("create-user", "v1")).await;
     assert_eq!((created.status, created.header("location")), (201, "/v1/users/ada/1795334400"), "{}", created.text);
-    let latest = hand_over(&api, &mapped("get-latest-user", "v1")).await;
+    let latest = deliver_batch(&api, &mapped("get-latest-user", "v1")).await;
     assert_eq!((latest.status, latest.header("content-location")), (200, "/v1/users/ada/1795334400"));
     service.api().created("ada", 7).await;
     let listed = mapped("list-user-history", "v1");
     let query = "from=1795334400&to=1795334499&limit=10";
     assert!(listed.contains(query), "{listed}");
-    let page = hand_over(&api, &listed.replace(query, "limit=1")).await;
+    let page = deliver_batch(&api, &listed.replace(query, "limit=1")).await;
     assert!(page.header("link").starts_with("</v1/users/ada?limit=1&cursor="), "{}", page.header("link"));
     let contract = mapped("health", "v1").replace("/health", "/openapi.json");
-    let contract = hand_over(&api, &contract).await;
+    let contract = deliver_batch(&api, &contract).await;
     assert_eq!(contract.json["servers"][0]["url"], "/v1");
 
     // The API's own host name has no base path, and neither do the paths in the response.
-    assert_eq!(hand_over(&api, &payload("get-user")).await.status, 200);
-    assert_eq!(hand_over(&api, &payload("get-latest-user")).await.header("content-location"), "/users/ada/1795334400");
+    assert_eq!(deliver_batch(&api, &payload("get-user")).await.status, 200);
+    assert_eq!(
+        deliver_batch(&api, &payload("get-latest-user")).await.header("content-location"),
+        "/users/ada/1795334400"
+    );
     // A mapping to a named stage: the path does not contain the stage name.
     let staged = mapped("health", "v1").replace(r#""stage": "$default""#, r#""stage": "v1""#);
-    assert_eq!(hand_over(&api, &staged).await.status, 200);
+    assert_eq!(deliver_batch(&api, &staged).await.status, 200);
 }
 
 #[tokio::test]
@@ -110,7 +113,7 @@ async fn a_body_that_api_gateway_encoded_is_decoded() {
     let body = event["body"].as_str().unwrap();
     event["body"] = base64::engine::general_purpose::STANDARD.encode(body).into();
     event["isBase64Encoded"] = true.into();
-    assert_eq!(hand_over(&service.api(), &event.to_string()).await.status, 201);
+    assert_eq!(deliver_batch(&service.api(), &event.to_string()).await.status, 201);
 }
 
 #[tokio::test]
@@ -136,10 +139,10 @@ async fn scopes_are_read_in_the_spelling_of_the_token_s_issuer() {
         (&[], &entra, 403),
     ] {
         let api = service.api_with(&[&[("AUTH", "jwt")], settings].concat());
-        let answer = hand_over(&api, event).await;
+        let answer = deliver_batch(&api, event).await;
         assert_eq!(answer.status, status, "{settings:?}: {}", answer.text);
     }
-    let refused = hand_over(&service.api_with(&[("AUTH", "jwt"), prefix]), &own).await;
+    let refused = deliver_batch(&service.api_with(&[("AUTH", "jwt"), prefix]), &own).await;
     let challenge = r#"Bearer error="insufficient_scope", scope="millrace/users:read""#;
     assert_eq!(refused.header("www-authenticate"), challenge);
     assert!(refused.json["detail"].as_str().unwrap().contains("millrace/users:admin"), "{}", refused.text);
@@ -175,7 +178,7 @@ async fn a_token_s_claims_are_read_from_where_api_gateway_puts_them() {
     service.api().created("ada", 1_795_334_400).await;
     let api = service.api_with(&[("AUTH", "jwt")]);
     let own = payload("get-own-user");
-    assert_eq!(hand_over(&api, &own).await.status, 200);
+    assert_eq!(deliver_batch(&api, &own).await.status, 200);
     for (part, other, status) in [
         (r#""sub": "ada""#, r#""sub": "eve""#, 404),
         ("users:read", "users:other", 403),
@@ -183,12 +186,12 @@ async fn a_token_s_claims_are_read_from_where_api_gateway_puts_them() {
         (r#""claims""#, r#""claimed""#, 401),
     ] {
         assert!(own.contains(part));
-        assert_eq!(hand_over(&api, &own.replace(part, other)).await.status, status, "{other}");
+        assert_eq!(deliver_batch(&api, &own.replace(part, other)).await.status, status, "{other}");
     }
-    assert_eq!(hand_over(&api, &payload("get-user")).await.status, 401, "a signature is no token");
+    assert_eq!(deliver_batch(&api, &payload("get-user")).await.status, 401, "a signature is no token");
     let signed = service.api_with(&[("AUTH", "iam")]);
-    assert_eq!(hand_over(&signed, &payload("get-user")).await.status, 200);
-    assert_eq!(hand_over(&signed, &own).await.status, 401, "a token is no signature");
+    assert_eq!(deliver_batch(&signed, &payload("get-user")).await.status, 200);
+    assert_eq!(deliver_batch(&signed, &own).await.status, 401, "a token is no signature");
 }
 
 /// Paths of a client, and the paths that API Gateway passes on: decoded once.
@@ -221,7 +224,7 @@ async fn a_path_that_is_not_canonical_is_400_on_lambda_and_behind_a_socket_and_c
                 event["headers"].as_object_mut().unwrap().remove("host");
             }
             event["rawQueryString"] = query.into();
-            let refused = hand_over(&api, &event.to_string()).await;
+            let refused = deliver_batch(&api, &event.to_string()).await;
             assert_eq!((refused.status, refused.problem()), (400, "invalid-path"), "{decoded:?}: {}", refused.text);
         }
         let refused = api.delete(encoded).await;
@@ -239,13 +242,13 @@ async fn a_path_that_is_authorized_as_another_route_is_refused() {
     let mut event: serde_json::Value = serde_json::from_str(&payload("delete-user")).unwrap();
     event["rawPath"] = "/users/r1/1".into();
     event["requestContext"]["routeKey"] = "DELETE /users/{user_id}".into();
-    let refused = hand_over(&api, &event.to_string()).await;
+    let refused = deliver_batch(&api, &event.to_string()).await;
     assert_eq!((refused.status, refused.problem()), (400, "invalid-path"), "{}", refused.text);
     let refused = api.delete("/users/r1%2F1").await;
     assert_eq!((refused.status, refused.problem()), (400, "invalid-path"), "{}", refused.text);
     assert!(service.item("r1", 1).await.is_some());
     event["requestContext"]["routeKey"] = "$default".into();
-    assert_eq!(hand_over(&api, &event.to_string()).await.status, 204, "a gateway without routes");
+    assert_eq!(deliver_batch(&api, &event.to_string()).await.status, 204, "a gateway without routes");
 }
 
 #[tokio::test]
@@ -260,7 +263,7 @@ async fn a_route_of_the_gateway_whose_parameters_fit_is_the_router_s() {
         let mut event: serde_json::Value = serde_json::from_str(&payload(name)).unwrap();
         assert!(event["requestContext"]["routeKey"].as_str().unwrap().ends_with("/users/{user_id}/{timestamp}"));
         event["rawPath"] = path.into();
-        let refused = hand_over(&api, &event.to_string()).await;
+        let refused = deliver_batch(&api, &event.to_string()).await;
         assert_eq!((refused.status, refused.problem()), (status, problem), "{path}: {}", refused.text);
     }
 }
@@ -274,7 +277,7 @@ async fn an_identifier_s_every_character_comes_through_and_so_does_the_query() {
     let mut event: serde_json::Value = serde_json::from_str(&payload("get-user")).unwrap();
     event["rawPath"] = format!("/users/{id}/7").into();
     event["rawQueryString"] = "fields=user%5Fid".into();
-    let read = hand_over(&api, &event.to_string()).await;
+    let read = deliver_batch(&api, &event.to_string()).await;
     assert_eq!((read.status, read.json["user"]["user_id"].as_str()), (200, Some(id)), "{}", read.text);
     assert_eq!(read.json["user"].as_object().unwrap().len(), 1, "the query is there");
     for path in ["/users/auth0%7Ca+b@c.d~e_f-g:h/7", "/%75sers/auth0|a%2bb%40c.d~e_f-g:h/%37"] {

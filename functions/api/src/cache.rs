@@ -214,16 +214,16 @@ impl CacheAside {
         match timeout_at(Instant::now() + self.0.patience.call, call).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.failed(Some(&line), &error),
-            Err(_) => self.failed(Some(&line), &self.silent()),
+            Err(_) => self.failed(Some(&line), &self.timeout_error()),
         }
     }
 
     /// Invalidates a record after a completed write.
     pub(crate) async fn mark(&self, key: &UserKey, floor: MinVersion) {
-        self.mark_named(&shared::cache::key(&self.0.table, key), floor).await;
+        self.invalidate_named(&shared::cache::key(&self.0.table, key), floor).await;
     }
 
-    async fn mark_named(&self, name: &str, floor: MinVersion) {
+    async fn invalidate_named(&self, name: &str, floor: MinVersion) {
         // Pending before the call: if the request is cancelled here, the invalidation is not lost.
         self.0.owed.add(name, floor, Instant::now());
         if self.call(async |line: &CacheConnection| line.invalidate(name, floor).await).await.is_some() {
@@ -256,7 +256,7 @@ impl CacheAside {
         let line = match timeout_at(deadline, self.0.cache.connection()).await {
             Ok(Ok(line)) => line,
             Ok(Err(error)) => return self.fail_open(None, &error),
-            Err(_) => return self.fail_open(None, &self.silent()),
+            Err(_) => return self.fail_open(None, &self.timeout_error()),
         };
         match timeout_at(deadline, work(&line)).await {
             Ok(Ok(answer)) => {
@@ -264,7 +264,7 @@ impl CacheAside {
                 Some((line, answer))
             }
             Ok(Err(error)) => self.fail_open(Some(&line), &error),
-            Err(_) => self.fail_open(Some(&line), &self.silent()),
+            Err(_) => self.fail_open(Some(&line), &self.timeout_error()),
         }
     }
 
@@ -282,7 +282,7 @@ impl CacheAside {
         tracing::warn!(%error, "cache call failed: continuing without the cache");
     }
 
-    fn silent(&self) -> CacheError {
+    fn timeout_error(&self) -> CacheError {
         let (place, wait) = (self.0.cache.endpoint(), self.0.patience.call);
         CacheError::Unavailable(format!("the cache at {place} did not respond within {wait:?}"))
     }
@@ -302,7 +302,7 @@ impl PendingWrite {
         // From here on, the pending invalidations take over, so dropping `self` must not add another one.
         let name = self.name.take();
         if let (Some(name), Some(floor)) = (name, floor) {
-            self.cache.mark_named(&name, floor).await;
+            self.cache.invalidate_named(&name, floor).await;
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::archive_objects::{ArchiveRowError, ChainedReader, ObjectReadError};
 use crate::catalog;
 
 /// Number of rows read between two deadline checks.
-const ROWS_A_LOOK: u64 = 1_024;
+const ROWS_PER_DEADLINE_CHECK: u64 = 1_024;
 /// Maximum size of the archive rows that a task retains in memory, and the overhead that is added for each row.
 const MEMORY_LIMIT_BYTES: usize = 96 * 1024 * 1024;
 const ROW_COST_BYTES: usize = 256;
@@ -150,7 +150,7 @@ pub async fn scan_archive<T: Send + 'static>(
             let (mut rows, mut read) = (Vec::new(), 0_u64);
             let mut damage = None;
             for row in chain {
-                if read.is_multiple_of(ROWS_A_LOOK) && Instant::now() >= stop_at {
+                if read.is_multiple_of(ROWS_PER_DEADLINE_CHECK) && Instant::now() >= stop_at {
                     return Err(ArchiveScanError::DeadlineExceeded);
                 }
                 read += 1;

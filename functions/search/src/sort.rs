@@ -117,7 +117,7 @@ impl SortField {
 
     /// Returns the number of ranges after a position: the rest of the range that contains it, plus the null or non-null
     /// values of the leading column if they follow it.
-    pub(crate) fn stretches(self, after: Option<&KeysetPosition>, order: SortDirection) -> usize {
+    pub(crate) fn page_ranges(self, after: Option<&KeysetPosition>, order: SortDirection) -> usize {
         let Some(KeysetPosition(values)) = after else { return 1 };
         let may_be_empty = self.leading_column().is_some_and(|own| own.nullable);
         let is_empty = values.first().is_none_or(Option::is_none);

@@ -69,8 +69,8 @@ pub(crate) struct SearchQuery<'a> {
 
 impl SearchQuery<'_> {
     /// Returns the number of consecutive ranges in which the records after the position are read.
-    pub(crate) fn stretches(&self) -> usize {
-        self.sort.stretches(self.after, self.order)
+    pub(crate) fn page_ranges(&self) -> usize {
+        self.sort.page_ranges(self.after, self.order)
     }
 
     /// Returns the statement for at most `limit` records of one range.

@@ -138,7 +138,7 @@ async fn page(
     let mut page = SearchPage { listed: UserListWriter::open(question.fields), next: None, as_of };
     let mut count = 0;
     let mut last = None;
-    for stretch in 0..wanted.stretches() {
+    for stretch in 0..wanted.page_ranges() {
         // One row more than the page contains, which shows whether there is a next page.
         let sql = wanted.statement(stretch, question.limit + 1 - count);
         let statement = session.statement(sql.text()).await?;
@@ -173,11 +173,11 @@ fn add(listed: &mut UserListWriter, row: &Row, now: OffsetDateTime) -> Result<(b
 }
 
 async fn as_of(session: &PostgresSession) -> Result<Option<String>, Error> {
-    let rows = asked(session, AS_OF, &[]).await?;
+    let rows = run_query(session, AS_OF, &[]).await?;
     rows.first().map_or(Ok(None), |row| row.try_get(0))
 }
 
-async fn asked(session: &PostgresSession, sql: &str, parameters: &[String]) -> Result<Vec<Row>, Error> {
+async fn run_query(session: &PostgresSession, sql: &str, parameters: &[String]) -> Result<Vec<Row>, Error> {
     let statement = session.statement(sql).await?;
     let parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = parameters.iter().map(|text| text as _).collect();
     session.client().query(&statement, &parameters).await
@@ -267,7 +267,7 @@ pub(crate) async fn summary(
 
 async fn one(session: Arc<PostgresSession>, sql: &str, parameters: &[String]) -> Result<FreshRows, Error> {
     let as_of = as_of(&session).await?;
-    Ok(FreshRows { rows: asked(&session, sql, parameters).await?, as_of })
+    Ok(FreshRows { rows: run_query(&session, sql, parameters).await?, as_of })
 }
 
 fn number(row: &Row, column: usize) -> Result<i64, Problem> {

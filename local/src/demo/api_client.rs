@@ -64,7 +64,7 @@ struct ProblemBody {
 
 impl ApiResponse {
     /// Returns the status, and the user or the problem, as text.
-    pub(super) fn in_words(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let said = if let Ok(WithUser { user }) = serde_json::from_str(&self.body) {
             summarize_json(user.get())
         } else if let Ok(ProblemBody { title, detail }) = serde_json::from_str(&self.body) {

@@ -41,7 +41,7 @@ pub(super) async fn show(
 
     let renamed = r#"{"name":"Ada King"}"#;
     let patched = browser.send("PATCH", &path, "application/merge-patch+json", renamed).await?;
-    report.show(&patched.request, &patched.in_words());
+    report.show(&patched.request, &patched.describe());
     let read_after = read(report).await?;
     report.check("a write through the API is visible to the next read", name(&read_after) == "Ada King");
     read(report).await?;

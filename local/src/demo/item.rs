@@ -12,8 +12,8 @@ pub(super) type DemoItem = HashMap<String, AttributeValue>;
 const LEFT_OUT: [&str; 4] = ["user_id", "timestamp", "created_at", "updated_at"];
 
 /// Formats an item as `name "Ada", version 2, …`: the distinguishing attributes first, those of replication last.
-pub(super) fn in_words(item: &DemoItem) -> String {
-    listed(item.iter().map(|(name, value)| (name.as_str(), value_in_words(value))))
+pub(super) fn describe(item: &DemoItem) -> String {
+    listed(item.iter().map(|(name, value)| (name.as_str(), describe_value(value))))
 }
 
 /// Formats a JSON object in the same way, with each value as it is in the JSON; any other text is returned unchanged.
@@ -52,14 +52,14 @@ fn listed<'a>(attributes: impl Iterator<Item = (&'a str, String)>) -> String {
     words.join(", ")
 }
 
-fn value_in_words(value: &AttributeValue) -> String {
+fn describe_value(value: &AttributeValue) -> String {
     match value {
         AttributeValue::S(text) => format!("{text:?}"),
         AttributeValue::N(number) => number.clone(),
         AttributeValue::Bool(flag) => flag.to_string(),
         AttributeValue::Null(_) => "null".to_owned(),
-        AttributeValue::M(map) => format!("{{{}}}", in_words(map)),
-        AttributeValue::L(list) => format!("[{}]", list.iter().map(value_in_words).collect::<Vec<_>>().join(", ")),
+        AttributeValue::M(map) => format!("{{{}}}", describe(map)),
+        AttributeValue::L(list) => format!("[{}]", list.iter().map(describe_value).collect::<Vec<_>>().join(", ")),
         AttributeValue::B(bytes) => Revision::decode(bytes.as_ref())
             .map_or_else(|_| format!("{} bytes", bytes.as_ref().len()), |revision| revision.to_string()),
         other => format!("{other:?}"),
@@ -90,7 +90,7 @@ mod tests {
             ("user_id".to_owned(), AttributeValue::S("ada".to_owned())),
         ]
         .into();
-        assert_eq!(in_words(&item), r#"name "Ada", version 2, _tombstone_expires_at 9"#);
+        assert_eq!(describe(&item), r#"name "Ada", version 2, _tombstone_expires_at 9"#);
     }
 
     #[test]

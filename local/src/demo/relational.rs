@@ -24,13 +24,13 @@ pub(super) async fn show(
     task_runner.wait_until_drained().await?;
     let ask = async |report: &mut DemoReport, path: &str| {
         let answer = browser.send("GET", path, "", "").await?;
-        report.show(&answer.request, &answer.in_words());
+        report.show(&answer.request, &answer.describe());
         Ok::<_, DemoError>((answer.status, json(&answer)))
     };
     let (_, misspelled) = ask(report, "/search/users?name_like=ada%20lovelase&fields=user_id,name").await?;
     report.check("a misspelled name finds Ada", ids(&misspelled) == ["ada"]);
     let exact = browser.send("GET", &format!("/search/users?attributes.exact={EXACT}"), "", "").await?;
-    report.show("GET /search/users?attributes.exact=…", &exact.in_words());
+    report.show("GET /search/users?attributes.exact=…", &exact.describe());
     report.check("a number of 38 digits finds Grace and is returned exactly", {
         ids(&json(&exact)) == ["grace"] && exact.body.contains(EXACT)
     });

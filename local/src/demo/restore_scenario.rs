@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::api_client::{ApiClient, ApiResponse};
 use super::duckdb::{DuckDb, ParquetCopy, TO_HAVE_IT};
-use super::item::{has, in_words, without_revision};
+use super::item::{describe, has, without_revision};
 use super::report::DemoReport;
 use super::scenarios::rows_of;
 use super::stores::StoreInspector;
@@ -53,7 +53,7 @@ pub(super) async fn show(
     let source = stores.item(&stores.source, "alan", timestamp).await?;
     let replica = stores.item(&stores.replica, "alan", timestamp).await?;
     for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
-        report.show(table, &item.as_ref().map_or_else(|| "no item".to_owned(), in_words));
+        report.show(table, &item.as_ref().map_or_else(|| "no item".to_owned(), describe));
     }
     report.check("the item is restored, and the replica's item has replaced the tombstone", {
         restored.get("restore.restored") == 1 && source.is_some() && replica.as_ref().map(without_revision) == source

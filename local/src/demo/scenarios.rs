@@ -4,7 +4,7 @@ use serde_json::Value;
 use shared::metric;
 
 use super::api_client::{ApiClient, ApiResponse};
-use super::item::{DemoItem, has, in_words, summarize_row, without_revision};
+use super::item::{DemoItem, describe, has, summarize_row, without_revision};
 use super::report::DemoReport;
 use super::stores::{InspectError, StoreInspector};
 use super::{DemoError, DemoState, EXACT};
@@ -23,7 +23,7 @@ impl FinalState {
         user_id: &str,
     ) -> Result<Self, InspectError> {
         for answer in answers {
-            report.show(&answer.request, &answer.in_words());
+            report.show(&answer.request, &answer.describe());
         }
         let timestamp = answers.first().map_or(0, ApiResponse::timestamp);
         Self::of(report, stores, user_id, timestamp).await
@@ -38,7 +38,7 @@ impl FinalState {
         let source = stores.item(&stores.source, user_id, timestamp).await?;
         let replica = stores.item(&stores.replica, user_id, timestamp).await?;
         for (table, item) in [(&stores.source, &source), (&stores.replica, &replica)] {
-            report.show(table, &item.as_ref().map_or_else(|| "no item".to_owned(), in_words));
+            report.show(table, &item.as_ref().map_or_else(|| "no item".to_owned(), describe));
         }
         Ok(Self { source, replica })
     }
@@ -77,7 +77,7 @@ pub(super) async fn scenario_patch(
     report.heading("Grace is created and patched");
     let ends = FinalState::show(report, stores, &state.grace, "grace").await?;
     report.check("the API created and patched the user", statuses(&state.grace) == [201, 200]);
-    let exact = |item: &DemoItem| in_words(item).contains(EXACT);
+    let exact = |item: &DemoItem| describe(item).contains(EXACT);
     report.check(
         "the API returned a number of 38 digits exactly",
         state.grace.last().is_some_and(|last| last.body.contains(EXACT)),

@@ -207,7 +207,7 @@ impl MappingDriver {
             key_hash: event::keys(record).map_or(0, |keys| hash_key(&canonical(&keys.to_string()))),
             at,
             size_bytes: json.len() + 1,
-            wanted: !event::changes_nothing(record) && self.mapping.filter.matches(&json),
+            wanted: !event::is_noop(record) && self.mapping.filter.matches(&json),
             body: json.into(),
         })
     }

@@ -1,7 +1,7 @@
 //! Encodes a stream record of the SDK as the JSON that Lambda passes to a function: [`encode`].
 //!
 //! This is the only module that handles one difference of the embedded engine: a write that changes nothing emits a
-//! MODIFY record, which DynamoDB does not emit ([`changes_nothing`]).
+//! MODIFY record, which DynamoDB does not emit ([`is_noop`]).
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
 /// Returns whether DynamoDB would have emitted no record: both images exist and are equal.
-pub(super) fn changes_nothing(record: &Record) -> bool {
+pub(super) fn is_noop(record: &Record) -> bool {
     let images = record.dynamodb().and_then(|change| Some((change.old_image()?, change.new_image()?)));
     record.event_name() == Some(&OperationType::Modify) && images.is_some_and(|(old, new)| old == new)
 }
@@ -156,10 +156,10 @@ mod tests {
                 .old_image("a", AttributeValue::S(old.into()))
                 .new_image("a", AttributeValue::S(new.into()))
                 .build();
-            changes_nothing(&record(name).dynamodb(change).build())
+            is_noop(&record(name).dynamodb(change).build())
         };
         assert!(of("1", "1", OperationType::Modify));
         assert!(!of("1", "2", OperationType::Modify));
-        assert!(!changes_nothing(&record(OperationType::Modify).dynamodb(StreamRecord::builder().build()).build()));
+        assert!(!is_noop(&record(OperationType::Modify).dynamodb(StreamRecord::builder().build()).build()));
     }
 }

@@ -97,7 +97,7 @@ impl<R: Clone> ShardLane<R> {
         if self.batches.is_empty() {
             self.form(settings, last, now);
         }
-        self.give_up_the_old(settings, now);
+        self.discard_expired(settings, now);
         let front = self.batches.front_mut()?;
         if front.not_before.is_some_and(|time| now < time) {
             return None;
@@ -148,7 +148,7 @@ impl<R: Clone> ShardLane<R> {
     }
 
     /// Splits records past the maximum age off the front batch; they are discarded before the rest is delivered.
-    fn give_up_the_old(&mut self, settings: &MappingSettings, now: OffsetDateTime) {
+    fn discard_expired(&mut self, settings: &MappingSettings, now: OffsetDateTime) {
         let Some(max_age) = settings.max_age else { return };
         let Some(front) = self.batches.front().filter(|batch| batch.given_up.is_none()) else { return };
         let old = |entry: &RecordEntry<R>| entry.at.is_some_and(|at| now - at > max_age);

@@ -79,14 +79,16 @@ impl FunctionWiring<'_> {
         if let Some(base) = &self.options.functions {
             return Ok(proxy(base, api::config::FUNCTION));
         }
-        let config = api::config::ApiConfig::parse(&self.behind_a_door(function)).map_err(misconfigured(function))?;
+        let config =
+            api::config::ApiConfig::parse(&self.http_environment(function)).map_err(misconfigured(function))?;
         let api = api::app(&config, clients::dynamodb(self.dynamodb), config.cache(None), Clock::system());
         Ok(within(api, Duration::from_secs(function.timeout_s.into())))
     }
 
     /// Returns the mapping of scopes that the API's environment specifies for tokens.
     pub(super) fn scopes(&self, function: &FunctionResource) -> Result<ScopeMapping, StartError> {
-        let config = api::config::ApiConfig::parse(&self.behind_a_door(function)).map_err(misconfigured(function))?;
+        let config =
+            api::config::ApiConfig::parse(&self.http_environment(function)).map_err(misconfigured(function))?;
         Ok(config.scopes)
     }
 
@@ -95,13 +97,13 @@ impl FunctionWiring<'_> {
             return Ok(proxy(base, search::config::FUNCTION));
         }
         let config =
-            search::config::SearchConfig::parse(&self.behind_a_door(function)).map_err(misconfigured(function))?;
+            search::config::SearchConfig::parse(&self.http_environment(function)).map_err(misconfigured(function))?;
         Ok(within(search::app(&config, None, Clock::system()), Duration::from_secs(function.timeout_s.into())))
     }
 
     /// Returns the environment of a function that handles HTTP requests: the authentication mode is an option of the
     /// stack, and the cursor key is the constant one of this machine.
-    fn behind_a_door(&self, function: &FunctionResource) -> Environment {
+    fn http_environment(&self, function: &FunctionResource) -> Environment {
         let auth = if self.options.auth == LocalAuth::None { "none" } else { "jwt" };
         let own = [("AUTH", auth), ("CURSOR_KEYS", CURSOR_KEYS)];
         let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));

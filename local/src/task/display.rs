@@ -37,7 +37,7 @@ impl ProgressDisplay {
         Self { segments, bar, so_far: Mutex::new(BTreeMap::new()) }
     }
 
-    pub(super) fn tell(&self, answer: &TaskResponse) {
+    pub(super) fn report(&self, answer: &TaskResponse) {
         if self.bar.is_hidden() {
             let state = if answer.done { "done" } else { "continues" };
             let progress = answer.progress.to_string();

@@ -43,7 +43,7 @@ impl<'a> ResolveScope<'a> {
     }
 
     /// Returns whether a resource is created: it has no condition, or its condition is true.
-    pub(super) fn is_made(&self, resource: &TemplateNode) -> Result<bool, PropertyError> {
+    pub(super) fn condition_holds(&self, resource: &TemplateNode) -> Result<bool, PropertyError> {
         resource.get("Condition").map_or(Ok(true), |name| self.condition(name, 0))
     }
 
@@ -170,7 +170,7 @@ impl<'a> ResolveScope<'a> {
         let unknown = || at.fault(format!("{path}: {name} is not a parameter or resource of this template"));
         let resource = self.resources.get(name).ok_or_else(unknown)?;
         let kind = resource.get("Type").and_then(TemplateNode::text).ok_or_else(unknown)?;
-        if self.is_made(resource)? {
+        if self.condition_holds(resource)? {
             Ok((kind, resource))
         } else {
             Err(at.fault(format!("{path}: {name} is not created: its condition is false")))

@@ -21,7 +21,7 @@ pub(super) fn read(document: &TemplateNode, choices: &ParameterOverrides) -> Res
     for (id, resource) in resources.entries() {
         let kind = resource.get("Type").and_then(TemplateNode::text);
         let kind = kind.ok_or_else(|| resource.fault(format!("Resources.{id}: expected a Type")))?;
-        if !scope.is_made(resource)? {
+        if !scope.condition_holds(resource)? {
             continue;
         }
         let instead = |known: &str| {

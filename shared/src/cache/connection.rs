@@ -194,7 +194,7 @@ impl CacheConnection {
                     // Loading the script first lets the other commands refer to it by its hash, even after the server
                     // was restarted.
                     pipe.cmd("SCRIPT").arg("LOAD").arg(SET_MARK).ignore();
-                    let name = sha1_of_mark();
+                    let name = marker_script_sha1();
                     for (key, floor) in marks {
                         let mark = pipe.cmd("EVALSHA").arg(name).arg(1).arg(key.as_str());
                         mark.arg(entry::mark(*floor)).arg(millis(FENCE_TTL)).ignore();
@@ -273,7 +273,7 @@ fn quota_key(caller: &str) -> String {
     format!("millrace:quota:{{{digest:032x}}}")
 }
 
-fn sha1_of_mark() -> &'static str {
+fn marker_script_sha1() -> &'static str {
     static NAME: std::sync::LazyLock<String> =
         std::sync::LazyLock::new(|| redis::Script::new(SET_MARK).get_hash().to_owned());
     &NAME

@@ -51,7 +51,7 @@ proptest! {
         let members = |(name, value): (&&str, &String)| format!("{}:{value}", serde_json::json!(name));
         let json = format!("{{{}}}", values.iter().map(members).collect::<Vec<_>>().join(","));
         let attributes = values.iter().map(|(name, value)| (*name, value.as_str()));
-        prop_assert_eq!(CanonicalKey::of_attributes(attributes), CanonicalKey::parse(&json));
+        prop_assert_eq!(CanonicalKey::from_attributes(attributes), CanonicalKey::parse(&json));
     }
 }
 

@@ -86,7 +86,7 @@ impl<'a> UserColumns<'a> {
     /// [`RowError`], which names the attribute.
     pub fn read(item: &'a str) -> Result<Self, RowError> {
         let found = visit::ParsedColumns::read(item)?;
-        if let Some(name) = visit::with_zero(item)? {
+        if let Some(name) = visit::first_attribute_with_nul(item)? {
             return Err(RowError::Zero(name));
         }
         let name = text(NAME, found.name)?;

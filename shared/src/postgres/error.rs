@@ -48,11 +48,11 @@ impl PostgresError {
     /// (integrity constraint).
     #[must_use]
     pub fn is_data_error(&self) -> bool {
-        matches!(&self.kind, PostgresErrorKind::Refused(code) if is_about_a_value(code))
+        matches!(&self.kind, PostgresErrorKind::Refused(code) if is_data_error(code))
     }
 }
 
-fn is_about_a_value(code: &SqlState) -> bool {
+fn is_data_error(code: &SqlState) -> bool {
     code.code().starts_with("22") || code.code().starts_with("23")
 }
 
@@ -118,7 +118,7 @@ impl ErrorClassifier<'_> {
                 (PostgresErrorKind::Unreachable, format!("is stopping or starting ({message})"))
             }
             code if code.starts_with("08") => (PostgresErrorKind::Unreachable, format!("disconnected ({message})")),
-            _ if is_about_a_value(code) => {
+            _ if is_data_error(code) => {
                 (PostgresErrorKind::Refused(code.clone()), format!("cannot store a value (SQLSTATE {})", code.code()))
             }
             _ => (

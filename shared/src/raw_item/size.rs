@@ -14,7 +14,7 @@ pub const ITEM_BYTES_MOST: usize = 400 * 1024;
 /// The overhead of a list or a map, whatever it contains.
 const NESTED_BYTES: usize = 3;
 
-pub(super) fn of_attributes(attributes: &HashMap<String, AttributeValue>) -> usize {
+pub(super) fn from_attributes(attributes: &HashMap<String, AttributeValue>) -> usize {
     attributes.iter().map(|(name, value)| name.len() + value_bytes(value)).sum()
 }
 
@@ -29,7 +29,7 @@ pub fn value_bytes(value: &AttributeValue) -> usize {
         AttributeValue::Ns(numbers) => numbers.iter().map(|number| of_number(number)).sum(),
         AttributeValue::Bs(all) => all.iter().map(|bytes| bytes.as_ref().len()).sum(),
         AttributeValue::L(values) => NESTED_BYTES + values.iter().map(|value| 1 + value_bytes(value)).sum::<usize>(),
-        AttributeValue::M(fields) => NESTED_BYTES + fields.len() + of_attributes(fields),
+        AttributeValue::M(fields) => NESTED_BYTES + fields.len() + from_attributes(fields),
         // A flag, or null.
         _ => 1,
     }

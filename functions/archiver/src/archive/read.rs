@@ -52,7 +52,7 @@ impl KeyNames {
             return Err(CorruptionKind::NoKey(name.clone()));
         }
         let named = self.0.iter().zip(&found).filter_map(|(name, value)| Some((name.as_str(), value.as_ref()?.get())));
-        CanonicalKey::of_attributes(named).map_err(|_| CorruptionKind::NoKey(self.0.join(", ")))
+        CanonicalKey::from_attributes(named).map_err(|_| CorruptionKind::NoKey(self.0.join(", ")))
     }
 }
 

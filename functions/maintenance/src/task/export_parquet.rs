@@ -138,7 +138,7 @@ async fn written(
             MergeResult::Complete { outputs, rows, .. } => (outputs, rows),
             MergeResult::Stopped => return Ok(false),
             MergeResult::Corrupt(damage) => {
-                tell_of_the_rest(task_run, &foreign, uncompacted);
+                report_remaining(task_run, &foreign, uncompacted);
                 leave(task_run, "corrupt", &damage.object, damage.to_string());
                 return Ok(true);
             }
@@ -155,12 +155,12 @@ async fn written(
         context.archive.remove(&key.to_string()).await?;
         task_run.count("export-parquet.removed", 1);
     }
-    tell_of_the_rest(task_run, &foreign, uncompacted);
+    report_remaining(task_run, &foreign, uncompacted);
     Ok(true)
 }
 
 /// Reports the objects of a day that are not part of its runs, once the day is done.
-fn tell_of_the_rest(task_run: &mut TaskRun<ParquetCursor>, foreign: &[String], uncompacted: usize) {
+fn report_remaining(task_run: &mut TaskRun<ParquetCursor>, foreign: &[String], uncompacted: usize) {
     task_run.count("export-parquet.not_compacted", uncompacted);
     for object in foreign {
         leave(task_run, "unrecognized", object, "not written by export-parquet".to_owned());

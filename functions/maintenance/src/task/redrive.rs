@@ -190,7 +190,7 @@ async fn read(
             "the object has {size_bytes} bytes: a failure object has at most {}",
             failure_record::OBJECT_BYTES_MOST
         );
-        keep_unread(task_run, redrive, key, &reason);
+        skip_unread(task_run, redrive, key, &reason);
     }
     let bodies = stream::iter(listed).map(|FailureObject { key, .. }| async move {
         let body = context.bucket.get(&key).await?;
@@ -203,14 +203,14 @@ async fn read(
         let Some(body) = body else { continue };
         match failure_record::read(&key, &body, context.functions) {
             Ok(failure) => objects.push(OpenFailure { key, body, failure, kept: None }),
-            Err(reason) => keep_unread(task_run, redrive, &key, &reason.to_string()),
+            Err(reason) => skip_unread(task_run, redrive, &key, &reason.to_string()),
         }
     }
     Ok(objects)
 }
 
 /// Reports an object that is not a failure record.
-fn keep_unread(task_run: &mut TaskRun<RedriveCursor>, redrive: &RedriveRequest, object: &str, reason: &str) {
+fn skip_unread(task_run: &mut TaskRun<RedriveCursor>, redrive: &RedriveRequest, object: &str, reason: &str) {
     task_run.count("redrive.objects", 1);
     let outcome = skipped(redrive.dry_run);
     task_run.count_as(CountOutcome::NotProcessed, format!("redrive.{outcome}"), 1);

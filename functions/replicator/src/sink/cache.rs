@@ -61,7 +61,7 @@ impl CacheSink {
         line.invalidate_all(marks).await.inspect_err(|_| self.cache.discard(&line))
     }
 
-    async fn mark_in_time(&self, marks: &[(String, MinVersion)], stop_at: Instant) -> Result<(), CacheError> {
+    async fn invalidate_in_time(&self, marks: &[(String, MinVersion)], stop_at: Instant) -> Result<(), CacheError> {
         if marks.is_empty() {
             return Ok(());
         }
@@ -74,7 +74,7 @@ impl CacheSink {
 /// the cache, and needs none.
 fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, KeyInvalidation> {
     let mut due: HashMap<String, KeyInvalidation> = HashMap::new();
-    for change in changes.iter().filter(|change| !is_outlived(change, now)) {
+    for change in changes.iter().filter(|change| !is_older_than_fence(change, now)) {
         let Ok(key) = item::image_key(change.key.canonical()) else { continue };
         let floor = MinVersion::of_change(change, item::image_version);
         match due.entry(cache::key(change.source.table(), &key)) {
@@ -89,7 +89,7 @@ fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, KeyInval
 }
 
 /// Returns whether the change is so old that it needs no marker. A change without a time needs one at any age.
-fn is_outlived(change: &Change<'_>, now: OffsetDateTime) -> bool {
+fn is_older_than_fence(change: &Change<'_>, now: OffsetDateTime) -> bool {
     change.approximate_creation_time.is_some_and(|at| now - at > FENCE_NOT_NEEDED_AFTER)
 }
 
@@ -130,7 +130,7 @@ impl Sink for CacheSink {
             let due = due(decided.changes, invocation.now);
             let marks: Vec<_> = due.iter().map(|(key, due)| (key.clone(), due.floor)).collect();
             let settled = decided.latest_per_key.len();
-            let Err(error) = self.mark_in_time(&marks, invocation.deadline).await else {
+            let Err(error) = self.invalidate_in_time(&marks, invocation.deadline).await else {
                 return Ok(SinkOutcome { applied: settled, ..SinkOutcome::default() });
             };
             let reason = error.to_string();

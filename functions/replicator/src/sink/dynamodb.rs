@@ -80,11 +80,11 @@ impl DynamoDbSink {
         let known = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match known {
             Some(schema) => Ok(schema),
-            None => self.ask_schema().await,
+            None => self.read_schema().await,
         }
     }
 
-    async fn ask_schema(&self) -> Result<Arc<ReplicaSchema>, TableReadError> {
+    async fn read_schema(&self) -> Result<Arc<ReplicaSchema>, TableReadError> {
         let schema = Arc::new(ReplicaSchema::of_table(&self.table).await?);
         *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&schema));
         Ok(schema)
@@ -125,7 +125,7 @@ impl DynamoDbSink {
         match raw_body::with_raw_body(body, put.send()).await {
             Ok(_) => WriteOutcome::Applied,
             Err(error) => match write_outcome::of(&error, change.revision) {
-                WriteOutcome::KeyRefused(reason) => self.whose_key_is_wrong(change, &reason).await,
+                WriteOutcome::KeyRefused(reason) => self.classify_key_mismatch(change, &reason).await,
                 verdict => verdict,
             },
         }
@@ -134,8 +134,8 @@ impl DynamoDbSink {
     /// Decides on a key that the table rejects although its schema, as last read, accepts it: either the table was
     /// recreated with another key schema, which is an error of the table, or the image does not contain the key that
     /// its record names.
-    async fn whose_key_is_wrong(&self, change: &Change<'_>, reason: &str) -> WriteOutcome {
-        let schema = self.ask_schema().await.map_err(|fault| in_words(&fault));
+    async fn classify_key_mismatch(&self, change: &Change<'_>, reason: &str) -> WriteOutcome {
+        let schema = self.read_schema().await.map_err(|fault| describe_error(&fault));
         match schema.and_then(|schema| schema.admits(change.key.raw())) {
             Ok(()) => {
                 WriteOutcome::Permanent(format!("the image does not contain the key that its record names: {reason}"))
@@ -155,13 +155,13 @@ impl DynamoDbSink {
         let schema = tokio::select! {
             biased;
             () = &mut deadline => Err(UNFINISHED.to_owned()),
-            schema = self.schema() => schema.map_err(|fault| in_words(&fault)),
+            schema = self.schema() => schema.map_err(|fault| describe_error(&fault)),
         };
         let schema = match schema {
             Ok(schema) => schema,
             Err(reason) => return Ok(tally.close(&reason)),
         };
-        refuse_the_source(&schema, decided.changes)?;
+        reject_self_replication(&schema, decided.changes)?;
         let misfit = |change: &&Change<'_>| schema.admits(change.key.raw()).err();
         let misfits: Vec<Option<String>> = decided.latest_per_key.iter().map(misfit).collect();
         if let (Some(first), Some(Some(misfit))) = (decided.latest_per_key.first(), misfits.first())
@@ -207,12 +207,12 @@ impl Sink for DynamoDbSink {
 
     fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
         async {
-            let reason = match timeout(CHECK_TIMEOUT, self.ask_schema()).await {
+            let reason = match timeout(CHECK_TIMEOUT, self.read_schema()).await {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(fault)) if !fault.retryable => {
-                    return Err(SinkMisconfiguredError { sink: NAME, reason: in_words(&fault) });
+                    return Err(SinkMisconfiguredError { sink: NAME, reason: describe_error(&fault) });
                 }
-                Ok(Err(fault)) => in_words(&fault),
+                Ok(Err(fault)) => describe_error(&fault),
                 Err(_) => format!("REPLICA_TABLE {} did not respond to DescribeTable in time", self.table.name()),
             };
             tracing::warn!(
@@ -235,12 +235,12 @@ impl Sink for DynamoDbSink {
 }
 
 /// Describes an error by the name of the setting to correct.
-fn in_words(fault: &TableReadError) -> String {
+fn describe_error(fault: &TableReadError) -> String {
     format!("REPLICA_TABLE {} {}", fault.table, fault.reason)
 }
 
 /// Fails if the replica is its own source: it would feed its writes back into the stream, forever.
-fn refuse_the_source(schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<(), SinkMisconfiguredError> {
+fn reject_self_replication(schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<(), SinkMisconfiguredError> {
     if changes.iter().any(|change| change.source.table_arn() == schema.arn) {
         let reason = format!("the replica {} is the source table: set REPLICA_TABLE to another table", schema.arn);
         return Err(SinkMisconfiguredError { sink: NAME, reason });

@@ -155,11 +155,11 @@ impl PostgresSink {
             let reason = format!("{SETTING} {address} is not migrated ({steps}): run the maintenance task migrate");
             return Err(ServingError::Broken(reason));
         }
-        self.takes_rows(until).await
+        self.probe_insert(until).await
     }
 
     /// Checks whether the table accepts a row that is certainly valid.
-    async fn takes_rows(&self, until: Instant) -> Result<(), ServingError> {
+    async fn probe_insert(&self, until: Instant) -> Result<(), ServingError> {
         let probed =
             self.database.run(until, |session| async move { session.client().batch_execute(statement::PROBE).await });
         match probed.await {

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout_at;
 
 use super::write_outcome::{self, WriteOutcome};
-use super::{DynamoDbSink, NAME, UNFINISHED, in_words, raw_body};
+use super::{DynamoDbSink, NAME, UNFINISHED, describe_error, raw_body};
 use crate::sink::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget};
 
 /// The attribute that every item of a replica has in addition to the source's attributes.
@@ -99,5 +99,5 @@ impl DynamoDbSink {
 
 #[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
 fn unread(fault: TableReadError) -> ReplicaReadError {
-    ReplicaReadError { sink: NAME, reason: in_words(&fault) }
+    ReplicaReadError { sink: NAME, reason: describe_error(&fault) }
 }

@@ -45,7 +45,7 @@ pub(super) fn of<R: std::fmt::Debug + Send + Sync + 'static>(
         return WriteOutcome::Transient(error_chain(error));
     };
     if let PutItemError::ConditionalCheckFailedException(refusal) = refusal {
-        return of_the_guard(refusal, ours);
+        return from_condition_failure(refusal, ours);
     }
     let (code, message) = (refusal.code().unwrap_or("unknown error"), refusal.message().unwrap_or_default());
     let reason = format!("{code}: {message}");
@@ -72,7 +72,7 @@ fn of_a_validation(message: &str, reason: String) -> WriteOutcome {
 
 /// Classifies a rejection by the guard: the stored item shows that this is a redelivery, or late, or that the replica
 /// contains an item with an invalid revision.
-fn of_the_guard(refusal: &ConditionalCheckFailedException, ours: Revision) -> WriteOutcome {
+fn from_condition_failure(refusal: &ConditionalCheckFailedException, ours: Revision) -> WriteOutcome {
     let there = match refusal.item().and_then(|item| item.get("_rev")) {
         Some(AttributeValue::B(bytes)) => Revision::decode(bytes.as_ref()).map_err(|error| error.to_string()),
         Some(_) => Err("not a binary value".to_owned()),

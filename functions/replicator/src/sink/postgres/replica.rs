@@ -70,7 +70,7 @@ impl Replica for PostgresSink {
                 let statement = match after {
                     Some((user, second)) => {
                         parameters.extend([user as &(dyn ToSql + Sync), second]);
-                        session.statement(statement::SCAN_ON).await?
+                        session.statement(statement::SCAN_NEXT_PAGE).await?
                     }
                     None => session.statement(statement::SCAN).await?,
                 };
@@ -114,7 +114,7 @@ impl PostgresSink {
             }
         }
         UserRow::sort(&mut rows);
-        let (expecting, fresh): (Vec<_>, Vec<_>) = rows.into_iter().partition(UserRow::is_over_a_revision);
+        let (expecting, fresh): (Vec<_>, Vec<_>) = rows.into_iter().partition(UserRow::is_conditional);
         for (rows, over) in [(&fresh, UpsertMode::IfAbsent), (&expecting, UpsertMode::Expected)] {
             let written = self.write(rows, over, invocation.deadline).await;
             for index in written.places {

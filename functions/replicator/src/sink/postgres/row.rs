@@ -107,7 +107,7 @@ impl<'a> UserRow<'a> {
     }
 
     /// Returns whether the write requires a stored revision.
-    pub(super) fn is_over_a_revision(&self) -> bool {
+    pub(super) fn is_conditional(&self) -> bool {
         self.expected.is_some()
     }
 

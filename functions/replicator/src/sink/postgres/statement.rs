@@ -204,7 +204,7 @@ pub(super) const SCAN: &str = r#"select user_id, "timestamp"::text, revision, it
     order by hashtextextended(user_id, 0), user_id, "timestamp" limit $3"#;
 
 /// The page of a segment after the user `$4` and the second `$5`.
-pub(super) const SCAN_ON: &str = r#"select user_id, "timestamp"::text, revision, item::text, expired from users
+pub(super) const SCAN_NEXT_PAGE: &str = r#"select user_id, "timestamp"::text, revision, item::text, expired from users
     where hashtextextended(user_id, 0) between hashtextextended($4::text, 0) and $2
       and hashtextextended(user_id, 0) >= $1
       and (hashtextextended(user_id, 0), user_id, "timestamp") > (hashtextextended($4::text, 0), $4, $5::text::numeric)

@@ -80,7 +80,7 @@ impl PostgresSink {
             let mut reason = fault.to_string();
             if fault.is_data_error() {
                 // Find out whether this row is invalid, or whether the table would accept no row at all.
-                match if trusted { Ok(()) } else { self.takes_rows(until).await } {
+                match if trusted { Ok(()) } else { self.probe_insert(until).await } {
                     Ok(()) => {
                         trusted = true;
                         written.left.extend(rows.iter().map(|row| (row.index, RowFailure::Poison(reason.clone()))));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use replicator::sink::{FailureKind, SinkOutcome};
 use tokio::time::Instant;
 
-use super::line::TcpProxy;
 use super::store::{RelationalStore, apply, apply_within, empty, sink, soon};
+use super::tcp_proxy::TcpProxy;
 use crate::postgres::{connect, server};
 use crate::replication::events::{EventBuilder, event};
 use crate::replication::rig::ReplicationRig;
