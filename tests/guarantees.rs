@@ -29,28 +29,31 @@ fn tests_of(folder: &Path, names: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_promise_names_tests_that_exist_and_has_one_of_its_number() {
+fn every_guarantee_names_existing_tests_and_has_one_of_its_number() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut names = BTreeSet::new();
     for folder in ["tests", "shared/src", "functions", "local/src"] {
         tests_of(&root.join(folder), &mut names);
     }
     let text = fs::read_to_string(root.join("docs/GUARANTEES.md")).unwrap();
-    let promised = text.split("\n## Promised\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let guaranteed = text.split("\n## Guaranteed\n").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
     let mut numbers = 0;
-    for promise in promised.split("\n\n").map(str::trim).filter(|part| !part.is_empty()).flat_map(paragraphs) {
+    for guarantee in guaranteed.split("\n\n").map(str::trim).filter(|part| !part.is_empty()).flat_map(paragraphs) {
         numbers += 1;
-        assert!(promise.starts_with(&format!("{numbers}. ")), "promise {numbers} is out of order:\n{promise}");
-        let (_, shown) = promise.split_once("Shown by ").unwrap_or_else(|| panic!("no test shows:\n{promise}"));
+        assert!(guarantee.starts_with(&format!("{numbers}. ")), "guarantee {numbers} is out of order:\n{guarantee}");
+        let (_, shown) = guarantee.split_once("Shown by ").unwrap_or_else(|| panic!("no test shows:\n{guarantee}"));
         let shown: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
         let own = format!("guarantee_{numbers:02}_");
-        assert!(shown.first().is_some_and(|first| first.starts_with(&own)), "no test of its number shows:\n{promise}");
+        assert!(
+            shown.first().is_some_and(|first| first.starts_with(&own)),
+            "no test of its number shows:\n{guarantee}"
+        );
         for name in shown {
-            assert!(names.contains(name), "promise {numbers} names {name}, which is no test");
+            assert!(names.contains(name), "guarantee {numbers} names {name}, which is no test");
         }
     }
     let of_a_number = names.iter().filter(|name| name.starts_with("guarantee_")).count();
-    assert_eq!(of_a_number, numbers, "each promise has one test of its number, and each of those its promise");
+    assert_eq!(of_a_number, numbers, "each guarantee has one test of its number, and each of those its guarantee");
 }
 
 /// The items of a numbered list; an item begins on a line that starts with its number.

@@ -142,7 +142,7 @@ fn what_it_calls_with_is_an_order() {
 
     let first =
         parsed(&json!({"segments": 8, "run_id": "monday", "task": "verify", "recheck_after_seconds": 2, "segment": 7}));
-    let verify = VerifyRequest { lag: Duration::from_secs(2), capacity_units: None, mend: RepairMode::No };
+    let verify = VerifyRequest { lag: Duration::from_secs(2), capacity_units: None, repair_mode: RepairMode::No };
     assert_eq!((first.task, first.run_id.as_str()), (TaskSpec::Verify(verify), "monday"));
     assert_eq!((first.segment, first.cursor.is_none()), (ScanSegment { segment: 7, total_segments: 8 }, true));
     let cursor = json!({

@@ -63,7 +63,7 @@ struct CacheAsideInner {
     patience: CacheTimeouts,
     breaker: CircuitBreaker,
     flights: SingleFlight,
-    owed: PendingInvalidations,
+    pending: PendingInvalidations,
 }
 
 impl std::fmt::Debug for CacheAside {
@@ -129,7 +129,7 @@ impl CacheAside {
             patience,
             breaker: CircuitBreaker::new(patience.cooldown),
             flights: SingleFlight::default(),
-            owed: PendingInvalidations::default(),
+            pending: PendingInvalidations::default(),
         }))
     }
 
@@ -173,15 +173,17 @@ impl CacheAside {
 
     async fn look(&self, name: &str, now: OffsetDateTime) -> CacheLookup {
         let at = Instant::now();
-        let debt = self.0.owed.get(name, at);
+        let debt = self.0.pending.get(name, at);
         let call = async |line: &CacheConnection| match debt {
             PendingInvalidation::None => line.get(name).await,
-            PendingInvalidation::Floor(floor) => line.invalidate(name, floor).await.map(|()| CacheSlot::Fenced),
+            PendingInvalidation::MinVersion(min_version) => {
+                line.invalidate(name, min_version).await.map(|()| CacheSlot::Fenced)
+            }
             PendingInvalidation::All => Ok(CacheSlot::Fenced),
         };
         let Some((line, held)) = self.call(call).await else { return CacheLookup::Miss(None) };
-        if let PendingInvalidation::Floor(floor) = debt {
-            self.0.owed.complete(name, floor);
+        if let PendingInvalidation::MinVersion(min_version) = debt {
+            self.0.pending.complete(name, min_version);
         }
         match held {
             CacheSlot::Entry(entry) if entry.expires_at.is_some_and(|ends| ends <= now.unix_timestamp()) => {
@@ -219,15 +221,15 @@ impl CacheAside {
     }
 
     /// Invalidates a record after a completed write.
-    pub(crate) async fn mark(&self, key: &UserKey, floor: MinVersion) {
-        self.invalidate_named(&shared::cache::key(&self.0.table, key), floor).await;
+    pub(crate) async fn mark(&self, key: &UserKey, min_version: MinVersion) {
+        self.invalidate_named(&shared::cache::key(&self.0.table, key), min_version).await;
     }
 
-    async fn invalidate_named(&self, name: &str, floor: MinVersion) {
+    async fn invalidate_named(&self, name: &str, min_version: MinVersion) {
         // Pending before the call: if the request is cancelled here, the invalidation is not lost.
-        self.0.owed.add(name, floor, Instant::now());
-        if self.call(async |line: &CacheConnection| line.invalidate(name, floor).await).await.is_some() {
-            self.0.owed.complete(name, floor);
+        self.0.pending.add(name, min_version, Instant::now());
+        if self.call(async |line: &CacheConnection| line.invalidate(name, min_version).await).await.is_some() {
+            self.0.pending.complete(name, min_version);
         }
     }
 
@@ -298,11 +300,11 @@ pub(crate) struct PendingWrite {
 
 impl PendingWrite {
     /// Completes the write and invalidates cached values below this minimum version; `None` invalidates nothing.
-    pub(crate) async fn settle(mut self, floor: Option<MinVersion>) {
+    pub(crate) async fn settle(mut self, min_version: Option<MinVersion>) {
         // From here on, the pending invalidations take over, so dropping `self` must not add another one.
         let name = self.name.take();
-        if let (Some(name), Some(floor)) = (name, floor) {
-            self.cache.invalidate_named(&name, floor).await;
+        if let (Some(name), Some(min_version)) = (name, min_version) {
+            self.cache.invalidate_named(&name, min_version).await;
         }
     }
 }
@@ -310,7 +312,7 @@ impl PendingWrite {
 impl Drop for PendingWrite {
     fn drop(&mut self) {
         if let Some(name) = self.name.take() {
-            self.cache.0.owed.add(&name, MinVersion::HIGHEST, Instant::now());
+            self.cache.0.pending.add(&name, MinVersion::HIGHEST, Instant::now());
         }
     }
 }

@@ -80,9 +80,9 @@ impl AppState {
     }
 
     /// Invalidates the cached record before the response to a write that may have been done earlier.
-    async fn invalidate_cache(&self, key: &UserKey, floor: MinVersion) {
+    async fn invalidate_cache(&self, key: &UserKey, min_version: MinVersion) {
         if let Some(cache) = &self.cache {
-            cache.mark(key, floor).await;
+            cache.mark(key, min_version).await;
         }
     }
 
@@ -199,8 +199,8 @@ pub(crate) async fn replace(users: AppState, UserKeyPath(key): UserKeyPath, requ
     let intent = WriteIntent { created: Some(first_version(now)), precondition };
     let write = async {
         let replaced = users.table.replace(key.clone(), profile, &intent.precondition, now).await?;
-        let floor = MinVersion::after_write(0, replaced.user.version);
-        Ok((replaced, Some(floor)))
+        let min_version = MinVersion::after_write(0, replaced.user.version);
+        Ok((replaced, Some(min_version)))
     };
     let replaced = users.write(&key, &intent, Box::pin(write)).await?;
     Ok(write_response(if replaced.created { StatusCode::CREATED } else { StatusCode::OK }, &replaced.user, None))
@@ -229,8 +229,8 @@ pub(crate) async fn patch(users: AppState, UserKeyPath(key): UserKeyPath, reques
     let intent = WriteIntent { created: None, precondition };
     let write = async {
         let user = users.table.patch(&key, &edits, &intent.precondition, now).await?;
-        let floor = MinVersion::after_write(0, user.version);
-        Ok((user, Some(floor)))
+        let min_version = MinVersion::after_write(0, user.version);
+        Ok((user, Some(min_version)))
     };
     let user = users.write(&key, &intent, Box::pin(write)).await?;
     Ok(write_response(StatusCode::OK, &user, None))

@@ -85,7 +85,7 @@ pub struct ScanStats {
     /// The corrupt objects.
     pub corrupt: Vec<CorruptObject>,
     /// Unrecognized keys: neither the archiver nor a compaction wrote them.
-    pub foreign: Vec<String>,
+    pub unrecognized: Vec<String>,
 }
 
 /// The part of a task's memory limit that is in use.
@@ -120,14 +120,14 @@ fn cost(row: &ArchivedRow) -> usize {
 pub async fn scan_archive<T: Send + 'static>(
     archive_reader: &ArchiveReader,
     period: &TimeRange,
-    stop_at: Instant,
+    deadline: Instant,
     mut state: T,
     wanted: impl Fn(&ArchivedRow) -> bool + Send + 'static,
     mut take: impl FnMut(&mut T, Vec<ArchivedRow>, &mut MemoryBudget) -> Result<(), ArchiveScanError> + Send + 'static,
 ) -> Result<(T, ScanStats), ArchiveScanError> {
     let (mut seen, mut objects) = (ScanStats::default(), Vec::new());
     let found = catalog::days(&archive_reader.store, &archive_reader.table).await.map_err(ObjectReadError::from)?;
-    seen.foreign = found.foreign;
+    seen.unrecognized = found.unrecognized;
     for day in found.days {
         let outside =
             period.from.is_some_and(|from| day.end() <= from) || period.to.is_some_and(|to| day.start() >= to);
@@ -135,7 +135,7 @@ pub async fn scan_archive<T: Send + 'static>(
             let listing = catalog::list_day(&archive_reader.store, &archive_reader.table, day)
                 .await
                 .map_err(ObjectReadError::from)?;
-            seen.foreign.extend(listing.unrecognized);
+            seen.unrecognized.extend(listing.unrecognized);
             objects.extend(listing.objects.into_iter().map(|object| object.key));
         }
     }
@@ -150,7 +150,7 @@ pub async fn scan_archive<T: Send + 'static>(
             let (mut rows, mut read) = (Vec::new(), 0_u64);
             let mut damage = None;
             for row in chain {
-                if read.is_multiple_of(ROWS_PER_DEADLINE_CHECK) && Instant::now() >= stop_at {
+                if read.is_multiple_of(ROWS_PER_DEADLINE_CHECK) && Instant::now() >= deadline {
                     return Err(ArchiveScanError::DeadlineExceeded);
                 }
                 read += 1;

@@ -31,7 +31,7 @@ pub struct ArchiveDays {
     /// The days, in order.
     pub days: BTreeSet<ArchiveDay>,
     /// Unrecognized keys next to the days; the key of a folder ends in a slash.
-    pub foreign: Vec<String>,
+    pub unrecognized: Vec<String>,
 }
 
 /// Lists the days for which the archive contains objects.
@@ -41,15 +41,15 @@ pub struct ArchiveDays {
 pub async fn days(store: &ArchiveStore, table: &str) -> Result<ArchiveDays, StoreError> {
     let mut found = ArchiveDays::default();
     for root in [ARCHIVE, COMPACTED] {
-        found.foreign.extend(store.list_with_delimiter(root).await?.objects);
+        found.unrecognized.extend(store.list_with_delimiter(root).await?.objects);
         let prefix = format!("{root}{table}/");
         let level = store.list_with_delimiter(&prefix).await?;
-        found.foreign.extend(level.objects);
+        found.unrecognized.extend(level.objects);
         for folder in level.folders {
             let day = folder.strip_prefix(&prefix).and_then(|of| of.strip_prefix("dt=")?.strip_suffix('/'));
             match day.and_then(ArchiveDay::parse) {
                 Some(day) => drop(found.days.insert(day)),
-                None => found.foreign.push(folder),
+                None => found.unrecognized.push(folder),
             }
         }
     }

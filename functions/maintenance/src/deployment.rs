@@ -52,7 +52,7 @@ pub enum SinksUnknownError {
 impl SinksUnknownError {
     /// Returns whether a retry may succeed without a change to the deployment.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 }

@@ -103,7 +103,7 @@ impl TaskError {
             Self::Backfill(BackfillError::MappingNotReady(MappingNotReady::Unknown { .. })) => return "TaskFailed",
             Self::Backfill(BackfillError::MappingNotReady(_)) | Self::Unserved(_) => return "TaskPreconditionFailed",
             Self::Sinks(unknown) | Self::Redrive(RedriveError::Sinks(unknown)) => {
-                return if unknown.may_pass() { "TaskFailed" } else { "TaskPreconditionFailed" };
+                return if unknown.retryable() { "TaskFailed" } else { "TaskPreconditionFailed" };
             }
             Self::Verify(VerifyError::Read(ReconcileError::Source(fault)))
             | Self::Redrive(RedriveError::Read(ReconcileError::Source(fault)))

@@ -47,18 +47,18 @@ pub fn plan_repair(
     replica: Option<&ReplicaItem>,
     source: Option<&RawItem>,
 ) -> ReconcileAction {
-    let stands = match replica.and_then(|held| held.revision.as_ref()) {
-        Some(Err(foreign)) => return ReconcileAction::Unmanaged(foreign.clone()),
+    let current = match replica.and_then(|held| held.revision.as_ref()) {
+        Some(Err(invalid)) => return ReconcileAction::Unmanaged(invalid.clone()),
         Some(Ok(revision)) => Some(*revision),
         None => None,
     };
     let floor = Revision::floor(label);
     let least = record_revision.map(|revision| revision.max(floor));
-    if is_in_sync(replica, source) && stands >= least {
+    if is_in_sync(replica, source) && current >= least {
         return ReconcileAction::Settled;
     }
-    let highest = floor.max(record_revision.unwrap_or(floor)).max(stands.unwrap_or(floor));
-    ReconcileAction::Write { revision: highest.next_reconciled(), over: stands }
+    let highest = floor.max(record_revision.unwrap_or(floor)).max(current.unwrap_or(floor));
+    ReconcileAction::Write { revision: highest.next_reconciled(), over: current }
 }
 
 /// Returns whether the replica matches the source; a tombstone counts as no item.
@@ -146,10 +146,10 @@ mod tests {
 
     #[test]
     fn a_foreign_item_is_left_and_one_without_a_revision_is_taken() {
-        let foreign =
+        let invalid =
             ReplicaItem { revision: Some(Err(RevisionError::Bytes(3))), state: ReplicaState::Item(item("Ada")) };
         assert_eq!(
-            plan_repair(label(1), None, Some(&foreign), None),
+            plan_repair(label(1), None, Some(&invalid), None),
             ReconcileAction::Unmanaged(RevisionError::Bytes(3))
         );
         let unmarked = holding(None, Some("Bob"));
@@ -167,17 +167,17 @@ mod tests {
         fn a_write_is_above_all_that_was_seen_and_settles_what_it_was_for(
             of in 1..4_u64,
             record_revision in proptest::option::of((1..4_u64, 0..9_u64)),
-            stands in revisions(),
+            current in revisions(),
             there in proptest::option::of(proptest::option::of("[ab]")),
             source in proptest::option::of("[ab]"),
         ) {
             let record_revision = record_revision.map(|(of, number)| revision(of, number));
-            let held = there.map(|name| holding(stands, name.as_deref()));
+            let held = there.map(|name| holding(current, name.as_deref()));
             let source = source.map(|name| item(&name));
             match plan_repair(label(of), record_revision, held.as_ref(), source.as_ref()) {
                 ReconcileAction::Settled => prop_assert!(is_in_sync(held.as_ref(), source.as_ref())),
                 ReconcileAction::Write { revision, over } => {
-                    prop_assert_eq!(over, held.as_ref().and(stands));
+                    prop_assert_eq!(over, held.as_ref().and(current));
                     let seen = [over, record_revision, Some(Revision::floor(label(of)))];
                     let highest = seen.into_iter().flatten().max().unwrap();
                     prop_assert!(revision > highest);

@@ -71,7 +71,7 @@ mod tests {
         }
     }
 
-    fn told(which: VersionFilter) -> Vec<Vec<String>> {
+    fn item_texts(which: VersionFilter) -> Vec<Vec<String>> {
         let (mut facts, mut held) = (VersionsByKey::default(), MemoryBudget::default());
         facts.add(vec![row("a", 9), row("b", 1)], which, &mut held).unwrap();
         facts.add(vec![row("a", 10), row("a", 9), row("a", 8)], which, &mut held).unwrap();
@@ -81,11 +81,11 @@ mod tests {
 
     #[test]
     fn the_latest_is_the_highest_as_a_number_whatever_order_the_objects_come_in() {
-        assert_eq!(told(VersionFilter::Latest), [["10"], ["1"]]);
+        assert_eq!(item_texts(VersionFilter::Latest), [["10"], ["1"]]);
     }
 
     #[test]
     fn all_are_told_once_in_the_order_of_their_age() {
-        assert_eq!(told(VersionFilter::All), [vec!["8", "9", "10"], vec!["1"]]);
+        assert_eq!(item_texts(VersionFilter::All), [vec!["8", "9", "10"], vec!["1"]]);
     }
 }

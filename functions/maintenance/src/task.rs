@@ -152,7 +152,7 @@ pub struct VerifyRequest {
     /// Maximum number of read capacity units per second consumed from the source, for all segments together.
     pub capacity_units: Option<u32>,
     /// The handling of real differences.
-    pub mend: RepairMode,
+    pub repair_mode: RepairMode,
 }
 
 /// The handling of real differences.
@@ -187,7 +187,7 @@ impl TaskSpec {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Backfill { .. } => "backfill",
-            Self::Verify(VerifyRequest { mend: RepairMode::No, .. }) => "verify",
+            Self::Verify(VerifyRequest { repair_mode: RepairMode::No, .. }) => "verify",
             Self::Verify(_) => "repair",
             Self::Redrive(_) => "redrive",
             Self::Compact(_) => "compact",
@@ -282,14 +282,14 @@ impl TaskRequest {
     /// # Errors
     /// [`InvalidRequest`], which names the field and the fix.
     pub fn parse(payload: &RawValue, invocation: &Invocation) -> Result<Self, InvalidRequest> {
-        let told: RawTaskRequest = serde_json::from_str(payload.get()).map_err(InvalidRequest::MalformedJson)?;
-        let segments = in_range("segments", told.segments, 1..=MAX_SEGMENTS)?.unwrap_or(1);
-        let segment = in_range("segment", told.segment, 0..=segments - 1)?.unwrap_or(0);
+        let request: RawTaskRequest = serde_json::from_str(payload.get()).map_err(InvalidRequest::MalformedJson)?;
+        let segments = in_range("segments", request.segments, 1..=MAX_SEGMENTS)?.unwrap_or(1);
+        let segment = in_range("segment", request.segment, 0..=segments - 1)?.unwrap_or(0);
         let segment = ScanSegment { segment, total_segments: segments };
-        let task = task(&told, invocation.now)?;
-        let cursor = told.cursor.as_deref().filter(|json| json.get() != "null");
+        let task = task(&request, invocation.now)?;
+        let cursor = request.cursor.as_deref().filter(|json| json.get() != "null");
         let cursor = cursor.map(|json| cursor_of(&task, segment, json)).transpose()?;
-        let run_id = told.run_id.or_else(|| cursor.as_ref().map(|cursor| cursor.run_id.clone()));
+        let run_id = request.run_id.or_else(|| cursor.as_ref().map(|cursor| cursor.run_id.clone()));
         let run_id = run_id.unwrap_or_else(|| invocation.request_id.clone());
         let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
         if run_id.is_empty() || run_id.len() > 128 || !run_id.chars().all(plain) {

@@ -191,7 +191,7 @@ impl ReplicatorHandler {
         let applying = Invocation { deadline: until, ..invocation.clone() };
         let shares = self.shares(decided, invocation.now);
         let sinks = self.sinks.iter().zip(shares).enumerate();
-        let (tried, aside) = join(
+        let (tried, quarantine_outcome) = join(
             join_all(sinks.map(|(place, (sink, share))| apply(place, &**sink, share, decided, &applying))),
             self.quarantine_records(&records, &name_apart(unfit, &records), invocation),
         )
@@ -202,9 +202,10 @@ impl ReplicatorHandler {
         }
         let outcomes: Vec<AppliedBatch<'_>> = tried.into_iter().collect::<Result<_, SinkMisconfiguredError>>()?;
         let (poison, lacking) = sort_failures(&outcomes);
-        let aside = aside.and(self.quarantine_records(&records, &name_apart(poison, &records), invocation).await);
+        let quarantine_outcome =
+            quarantine_outcome.and(self.quarantine_records(&records, &name_apart(poison, &records), invocation).await);
 
-        let failed: BTreeSet<usize> = lacking.union(&aside.failing).copied().collect();
+        let failed: BTreeSet<usize> = lacking.union(&quarantine_outcome.failing).copied().collect();
         let answer = checkpoint::batch_response(&records, failed.iter().copied());
         let (retry_from, retry_all) = (answer.as_ref().ok().and_then(BatchResponse::identifier), answer.is_err());
         let is_redelivered = retry_all || retry_from.is_some();
@@ -217,7 +218,7 @@ impl ReplicatorHandler {
             }
             Err(_) => self.remember(outcomes.iter(), decided, None, invocation.now),
         }
-        let lag = count(&outcomes, decided, aside.quarantined, is_redelivered, invocation, started);
+        let lag = count(&outcomes, decided, quarantine_outcome.quarantined, is_redelivered, invocation, started);
         let sum =
             |part: fn(&SinkOutcome) -> usize| outcomes.iter().map(|applied| part(&applied.outcome)).sum::<usize>();
         tracing::info!(
@@ -229,7 +230,7 @@ impl ReplicatorHandler {
             batch.stale = sum(|outcome| outcome.stale),
             batch.confirmed_before = outcomes.iter().map(|applied| applied.confirmed_before(decided)).sum::<usize>(),
             batch.tombstones = sum(|outcome| outcome.tombstones),
-            batch.quarantined = aside.quarantined,
+            batch.quarantined = quarantine_outcome.quarantined,
             batch.failed = failed.len(),
             batch.lag_ms = lag,
             duration_ms = millis(started.elapsed()),
@@ -241,7 +242,7 @@ impl ReplicatorHandler {
                 batch.failed = failed.len(),
                 batch.retry_from_sequence = retry_from,
                 batch.retry_all = retry_all,
-                error = first_transient(&outcomes).or(aside.error),
+                error = first_transient(&outcomes).or(quarantine_outcome.error),
                 "batch not fully processed"
             );
         }

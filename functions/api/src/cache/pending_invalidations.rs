@@ -16,7 +16,7 @@ const LIMIT: usize = 10_000;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum PendingInvalidation {
     None,
-    Floor(MinVersion),
+    MinVersion(MinVersion),
     /// More invalidations are pending than are tracked: every record counts as invalidated.
     All,
 }
@@ -31,7 +31,7 @@ struct PendingByKey {
 }
 
 impl PendingInvalidations {
-    pub(super) fn add(&self, name: &str, floor: MinVersion, now: Instant) {
+    pub(super) fn add(&self, name: &str, min_version: MinVersion, now: Instant) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if debts.marks.len() >= LIMIT {
             debts.marks.retain(|_, (_, lapses)| *lapses > now);
@@ -40,7 +40,7 @@ impl PendingInvalidations {
             debts.marks.clear();
             debts.everything_until = Some(now + FENCE_NOT_NEEDED_AFTER);
         }
-        let before = debts.marks.get(name).map_or(floor, |(before, _)| floor.max(*before));
+        let before = debts.marks.get(name).map_or(min_version, |(before, _)| min_version.max(*before));
         debts.marks.insert(name.to_owned(), (before, now + FENCE_NOT_NEEDED_AFTER));
     }
 
@@ -50,14 +50,14 @@ impl PendingInvalidations {
             return PendingInvalidation::All;
         }
         let mark = debts.marks.get(name).filter(|(_, lapses)| *lapses > now);
-        mark.map_or(PendingInvalidation::None, |(floor, _)| PendingInvalidation::Floor(*floor))
+        mark.map_or(PendingInvalidation::None, |(min_version, _)| PendingInvalidation::MinVersion(*min_version))
     }
 
     /// Removes the pending invalidation after this minimum version was delivered; one with a higher minimum version
     /// remains.
-    pub(super) fn complete(&self, name: &str, floor: MinVersion) {
+    pub(super) fn complete(&self, name: &str, min_version: MinVersion) {
         let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if debts.marks.get(name).is_some_and(|(owed, _)| *owed <= floor) {
+        if debts.marks.get(name).is_some_and(|(pending, _)| *pending <= min_version) {
             debts.marks.remove(name);
         }
     }
@@ -67,31 +67,31 @@ impl PendingInvalidations {
 mod tests {
     use super::*;
 
-    fn floor(version: u64) -> MinVersion {
+    fn min_version(version: u64) -> MinVersion {
         MinVersion::after_write(0, version)
     }
 
     #[tokio::test]
     async fn the_highest_is_owed_until_it_is_paid_or_lapses() {
-        let (owed, now) = (PendingInvalidations::default(), Instant::now());
-        assert_eq!(owed.get("k", now), PendingInvalidation::None);
-        owed.add("k", floor(8), now);
-        owed.add("k", floor(7), now);
-        assert_eq!(owed.get("k", now), PendingInvalidation::Floor(floor(8)));
-        owed.complete("k", floor(7));
-        assert_eq!(owed.get("k", now), PendingInvalidation::Floor(floor(8)));
-        assert_eq!(owed.get("k", now + FENCE_NOT_NEEDED_AFTER), PendingInvalidation::None);
-        owed.complete("k", floor(8));
-        assert_eq!(owed.get("k", now), PendingInvalidation::None);
+        let (pending, now) = (PendingInvalidations::default(), Instant::now());
+        assert_eq!(pending.get("k", now), PendingInvalidation::None);
+        pending.add("k", min_version(8), now);
+        pending.add("k", min_version(7), now);
+        assert_eq!(pending.get("k", now), PendingInvalidation::MinVersion(min_version(8)));
+        pending.complete("k", min_version(7));
+        assert_eq!(pending.get("k", now), PendingInvalidation::MinVersion(min_version(8)));
+        assert_eq!(pending.get("k", now + FENCE_NOT_NEEDED_AFTER), PendingInvalidation::None);
+        pending.complete("k", min_version(8));
+        assert_eq!(pending.get("k", now), PendingInvalidation::None);
     }
 
     #[tokio::test]
     async fn who_owes_more_than_is_remembered_believes_nothing_for_a_while() {
-        let (owed, now) = (PendingInvalidations::default(), Instant::now());
+        let (pending, now) = (PendingInvalidations::default(), Instant::now());
         for n in 0..=LIMIT {
-            owed.add(&format!("k{n}"), floor(8), now);
+            pending.add(&format!("k{n}"), min_version(8), now);
         }
-        assert_eq!(owed.get("another", now), PendingInvalidation::All);
-        assert_eq!(owed.get("another", now + FENCE_NOT_NEEDED_AFTER), PendingInvalidation::None);
+        assert_eq!(pending.get("another", now), PendingInvalidation::All);
+        assert_eq!(pending.get("another", now + FENCE_NOT_NEEDED_AFTER), PendingInvalidation::None);
     }
 }

@@ -41,12 +41,12 @@ impl AppState {
             Some(budget) => timeout_at(budget.work_until(), write).await.map_err(late).flatten(),
             None => write.await,
         };
-        let floor = match &written {
-            Ok((_, floor)) => *floor,
+        let min_version = match &written {
+            Ok((_, min_version)) => *min_version,
             Err(error) => unconfirmed(error, intent),
         };
         if let Some(unsettled) = unsettled {
-            unsettled.settle(floor).await;
+            unsettled.settle(min_version).await;
         }
         Ok(written?.0)
     }
@@ -85,7 +85,7 @@ mod tests {
         };
         let versions = |versions: &[u64]| Some(EntityTags::Versions(versions.to_vec()));
         let free = demanding(None, None);
-        for (error, intent, floor) in [
+        for (error, intent, min_version) in [
             (WriteError::Exists, &free, Some(900)),
             (WriteError::PreconditionFailed, &demanding(versions(&[7]), None), Some(8)),
             (WriteError::PreconditionFailed, &demanding(versions(&[9, 7]), None), Some(10)),
@@ -100,7 +100,7 @@ mod tests {
             (WriteError::EmailTaken, &free, None),
         ] {
             let left = unconfirmed(&error, intent).map(MinVersion::version);
-            assert_eq!(left, floor, "{error}");
+            assert_eq!(left, min_version, "{error}");
         }
     }
 }

@@ -59,7 +59,7 @@ pub struct AuditCursor {
     /// The key of that replica after which the scan continues.
     after: Option<CanonicalKey>,
     /// True if corrupt objects have been reported.
-    told: bool,
+    reported: bool,
 }
 
 /// Dependencies of an audit.
@@ -123,7 +123,7 @@ pub async fn run(
         };
         check_archive(task_run, context, audit, sought).await?;
         let replica = task_run.cursor().replica + usize::from(ended);
-        task_run.checkpoint(AuditCursor { replica, after, told: true }).await?;
+        task_run.checkpoint(AuditCursor { replica, after, reported: true }).await?;
     }
     Ok(true)
 }
@@ -148,8 +148,9 @@ async fn check_archive(
         }
         Ok(())
     };
-    let (sought, seen) = scan_archive(&context.archive_reader, &period, task_run.stop_at, sought, wanted, take).await?;
-    if !task_run.cursor().told {
+    let (sought, seen) =
+        scan_archive(&context.archive_reader, &period, task_run.deadline, sought, wanted, take).await?;
+    if !task_run.cursor().reported {
         report_corrupt_objects(task_run, "audit", &seen);
     }
     for ((key, revision), objects) in sought {

@@ -119,7 +119,7 @@ pub async fn run(
         pace: CapacityBudget::new(capacity_units, task_run.segment().total_segments, Instant::now()),
         fed: None,
     };
-    let stop = Invocation { deadline: task_run.stop_at, ..invocation.clone() };
+    let stop = Invocation { deadline: task_run.deadline, ..invocation.clone() };
     if task_run.deadline_reached() {
         return Ok(false);
     }

@@ -63,7 +63,7 @@ pub struct CompactCursor {
     /// The objects of the current day that cannot be read.
     corrupt: BTreeSet<String>,
     /// True if the unrecognized keys next to the days have been reported.
-    told: bool,
+    reported: bool,
 }
 
 /// Dependencies of a compaction.
@@ -96,8 +96,8 @@ pub async fn run(
     compact: &CompactRequest,
 ) -> Result<bool, MergeError> {
     let found = catalog::days(context.archive, context.table).await?;
-    if !task_run.cursor().told && task_run.segment().segment == 0 {
-        keep(task_run, &found.foreign);
+    if !task_run.cursor().reported && task_run.segment().segment == 0 {
+        keep(task_run, &found.unrecognized);
     }
     let done = task_run.cursor().day.as_deref().and_then(ArchiveDay::parse);
     let segment = task_run.segment();
@@ -123,13 +123,15 @@ pub async fn run(
                 StepResult::Done => break,
             }
         }
-        task_run.checkpoint(CompactCursor { day: Some(day.to_string()), corrupt: BTreeSet::new(), told: true }).await?;
+        task_run
+            .checkpoint(CompactCursor { day: Some(day.to_string()), corrupt: BTreeSet::new(), reported: true })
+            .await?;
     }
     Ok(true)
 }
 
-fn keep(task_run: &mut TaskRun<CompactCursor>, foreign: &[String]) {
-    for object in foreign {
+fn keep(task_run: &mut TaskRun<CompactCursor>, unrecognized: &[String]) {
+    for object in unrecognized {
         let reason = "not written by the archiver or a compaction".to_owned();
         task_run.count_as(CountOutcome::NotProcessed, "compact.skipped", 1);
         task_run.report(&CompactEntry::Kept { object, outcome: "skipped", reason });
@@ -153,7 +155,7 @@ async fn retired_objects(
 ) -> Result<(), MergeError> {
     if retired > 0 {
         task_run.count("compact.superseded", retired);
-        task_run.checkpoint(CompactCursor { told: true, ..task_run.cursor().clone() }).await?;
+        task_run.checkpoint(CompactCursor { reported: true, ..task_run.cursor().clone() }).await?;
     }
     fault.map_or(Ok(()), |fault| Err(fault.into()))
 }
@@ -190,7 +192,7 @@ async fn step(
         key_names: context.key_names.clone(),
         runs,
         target_bytes: compact.target_bytes,
-        stop_at: task_run.stop_at,
+        deadline: task_run.deadline,
     };
     let (outputs, rows, repeated) = match merging.run(lines).await? {
         MergeResult::Complete { outputs, rows, repeated } => (outputs, rows, repeated),
@@ -202,7 +204,7 @@ async fn step(
                 outcome: "skipped",
                 reason: damage.to_string(),
             });
-            let mut at = CompactCursor { told: true, ..task_run.cursor().clone() };
+            let mut at = CompactCursor { reported: true, ..task_run.cursor().clone() };
             if at.corrupt.len() >= MAX_CORRUPT_OBJECTS {
                 return Err(MergeError::TooManyCorruptObjects(day));
             }
@@ -229,7 +231,7 @@ async fn step(
         duplicates_dropped: repeated,
     });
     // After an interruption, the next invocation completes the recorded merge, and neither merges nor counts it again.
-    task_run.checkpoint(CompactCursor { told: true, ..task_run.cursor().clone() }).await?;
+    task_run.checkpoint(CompactCursor { reported: true, ..task_run.cursor().clone() }).await?;
     let (retired, fault) = manifest::retire(context.archive, &inputs).await;
     retired_objects(task_run, retired, fault).await?;
     Ok(StepResult::Merged)

@@ -118,7 +118,7 @@ pub async fn run(
     let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str());
     let take = |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, VersionFilter::Latest, held);
     let (facts, seen) =
-        scan_archive(&context.archive_reader, &period, task_run.stop_at, VersionsByKey::default(), wanted, take)
+        scan_archive(&context.archive_reader, &period, task_run.deadline, VersionsByKey::default(), wanted, take)
             .await?;
     report_corrupt_objects(task_run, "export-import-table", &seen);
     let rows = facts.into_keys().into_iter().filter_map(|(_, mut rows)| rows.pop());

@@ -117,7 +117,7 @@ async fn written(
         return Ok(true);
     }
     let run = ParquetKey::run_of(runs.iter().flatten().map(String::as_str), columns.target_bytes);
-    let (there, foreign) = files(context, day).await?;
+    let (there, unrecognized) = files(context, day).await?;
     let (own, former): (Vec<_>, Vec<_>) = there.into_iter().partition(|key| key.run == run);
     if !is_whole(context, &own).await? {
         let sheet = ParquetFormat {
@@ -132,13 +132,13 @@ async fn written(
             key_names: context.key_names.clone(),
             runs,
             target_bytes: columns.target_bytes,
-            stop_at: task_run.stop_at,
+            deadline: task_run.deadline,
         };
         let (outputs, rows) = match merging.run(sheet).await? {
             MergeResult::Complete { outputs, rows, .. } => (outputs, rows),
             MergeResult::Stopped => return Ok(false),
             MergeResult::Corrupt(damage) => {
-                report_remaining(task_run, &foreign, uncompacted);
+                report_remaining(task_run, &unrecognized, uncompacted);
                 leave(task_run, "corrupt", &damage.object, damage.to_string());
                 return Ok(true);
             }
@@ -155,14 +155,14 @@ async fn written(
         context.archive.remove(&key.to_string()).await?;
         task_run.count("export-parquet.removed", 1);
     }
-    report_remaining(task_run, &foreign, uncompacted);
+    report_remaining(task_run, &unrecognized, uncompacted);
     Ok(true)
 }
 
 /// Reports the objects of a day that are not part of its runs, once the day is done.
-fn report_remaining(task_run: &mut TaskRun<ParquetCursor>, foreign: &[String], uncompacted: usize) {
+fn report_remaining(task_run: &mut TaskRun<ParquetCursor>, unrecognized: &[String], uncompacted: usize) {
     task_run.count("export-parquet.not_compacted", uncompacted);
-    for object in foreign {
+    for object in unrecognized {
         leave(task_run, "unrecognized", object, "not written by export-parquet".to_owned());
     }
 }
@@ -174,14 +174,14 @@ fn leave(task_run: &mut TaskRun<ParquetCursor>, outcome: &'static str, object: &
 
 /// Lists the day's files, and the unrecognized keys next to them.
 async fn files(context: &ParquetContext<'_>, day: ArchiveDay) -> Result<(Vec<ParquetKey>, Vec<String>), MergeError> {
-    let (mut own, mut foreign) = (Vec::new(), Vec::new());
+    let (mut own, mut unrecognized) = (Vec::new(), Vec::new());
     for ObjectMeta { key, .. } in context.archive.list(&ParquetKey::prefix(context.table, day)).await? {
         match ParquetKey::parse(context.table, day, &key) {
             Some(parsed) => own.push(parsed),
-            None => foreign.push(key),
+            None => unrecognized.push(key),
         }
     }
-    Ok((own, foreign))
+    Ok((own, unrecognized))
 }
 
 /// Returns whether all files of a run exist: the metadata of the last one contains their number.

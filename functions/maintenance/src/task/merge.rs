@@ -95,7 +95,7 @@ pub(super) struct MergeJob {
     pub(super) runs: Vec<SortedRun>,
     /// The target size of a part's content in bytes.
     pub(super) target_bytes: u64,
-    pub(super) stop_at: Instant,
+    pub(super) deadline: Instant,
 }
 
 /// Result of a merge.
@@ -131,7 +131,7 @@ impl MergeJob {
                 Err(ArchiveRowError::Corrupt(damage)) => return Ok(MergeResult::Corrupt(damage)),
                 Err(ArchiveRowError::Unread(unread)) => return Err(unread.into()),
             };
-            if rows.is_multiple_of(ROWS_PER_DEADLINE_CHECK) && Instant::now() >= self.stop_at {
+            if rows.is_multiple_of(ROWS_PER_DEADLINE_CHECK) && Instant::now() >= self.deadline {
                 return Ok(MergeResult::Stopped);
             }
             rows += 1;

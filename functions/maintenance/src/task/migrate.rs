@@ -44,8 +44,8 @@ pub async fn run(
     if segment.segment > 0 {
         return Ok(true);
     }
-    let applied = migrate(database, task_run.stop_at).await?;
-    grant_app_role(database, database.address().user(), task_run.stop_at).await?;
+    let applied = migrate(database, task_run.deadline).await?;
+    grant_app_role(database, database.address().user(), task_run.deadline).await?;
     task_run.count("postgres.migrations_applied", applied.len());
     for step in &applied {
         task_run.report(&json!({"kind": "applied", "step": step}));

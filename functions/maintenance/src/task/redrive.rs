@@ -127,11 +127,11 @@ pub async fn run(
     let known: Vec<&str> = context.replicas.iter().map(|replica| replica.name()).collect();
     let unserved = match context.deployment.unserved(&known).await {
         Ok(unserved) => unserved.first().map(ToString::to_string),
-        Err(unknown) if unknown.may_pass() => return Err(RedriveError::Sinks(unknown)),
+        Err(unknown) if unknown.retryable() => return Err(RedriveError::Sinks(unknown)),
         Err(unknown) => Some(unknown.to_string()),
     };
     // The time after this deadline is reserved for retiring objects and reporting the results.
-    let working = Invocation { deadline: task_run.stop_at, ..invocation.clone() };
+    let working = Invocation { deadline: task_run.deadline, ..invocation.clone() };
     while let Some(prefix) = redrive.prefixes.get(task_run.cursor().prefix) {
         if task_run.deadline_reached() {
             return Ok(false);

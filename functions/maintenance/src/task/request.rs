@@ -71,67 +71,67 @@ pub(super) struct RawTaskRequest {
     table: Option<String>,
 }
 
-pub(super) fn task(told: &RawTaskRequest, now: OffsetDateTime) -> Result<TaskSpec, InvalidRequest> {
-    let capacity_units = || in_range("max_read_capacity_units", told.max_read_capacity_units, 1..=1_000_000);
+pub(super) fn task(request: &RawTaskRequest, now: OffsetDateTime) -> Result<TaskSpec, InvalidRequest> {
+    let capacity_units = || in_range("max_read_capacity_units", request.max_read_capacity_units, 1..=1_000_000);
     let lag =
-        in_range("recheck_after_seconds", told.recheck_after_seconds, 0..=MAX_LAG_SECONDS)?.unwrap_or(LAG_SECONDS);
+        in_range("recheck_after_seconds", request.recheck_after_seconds, 0..=MAX_LAG_SECONDS)?.unwrap_or(LAG_SECONDS);
     let lag = std::time::Duration::from_secs(lag.into());
-    match told.task.as_str() {
+    match request.task.as_str() {
         "backfill" => {
-            only(told, "backfill", &["max_read_capacity_units"])?;
+            reject_unknown_fields(request, "backfill", &["max_read_capacity_units"])?;
             Ok(TaskSpec::Backfill { capacity_units: capacity_units()? })
         }
         "verify" => {
-            only(told, "verify", &["recheck_after_seconds", "max_read_capacity_units"])?;
-            Ok(TaskSpec::Verify(VerifyRequest { lag, capacity_units: capacity_units()?, mend: RepairMode::No }))
+            reject_unknown_fields(request, "verify", &["recheck_after_seconds", "max_read_capacity_units"])?;
+            Ok(TaskSpec::Verify(VerifyRequest { lag, capacity_units: capacity_units()?, repair_mode: RepairMode::No }))
         }
         "repair" => {
-            only(told, "repair", &["recheck_after_seconds", "max_read_capacity_units", "dry_run"])?;
-            let mend = if told.dry_run.unwrap_or(true) { RepairMode::DryRun } else { RepairMode::Yes };
-            Ok(TaskSpec::Verify(VerifyRequest { lag, capacity_units: capacity_units()?, mend }))
+            reject_unknown_fields(request, "repair", &["recheck_after_seconds", "max_read_capacity_units", "dry_run"])?;
+            let repair_mode = if request.dry_run.unwrap_or(true) { RepairMode::DryRun } else { RepairMode::Yes };
+            Ok(TaskSpec::Verify(VerifyRequest { lag, capacity_units: capacity_units()?, repair_mode }))
         }
         "redrive" => {
-            only(told, "redrive", &["dry_run", "prefix", "from", "to", "error_contains"])?;
-            Ok(TaskSpec::Redrive(redrive(told)?))
+            reject_unknown_fields(request, "redrive", &["dry_run", "prefix", "from", "to", "error_contains"])?;
+            Ok(TaskSpec::Redrive(redrive(request)?))
         }
         "compact" => {
-            only(told, "compact", &["from", "to", "granularity", "target_file_size_bytes"])?;
-            Ok(TaskSpec::Compact(compact(told, now)?))
+            reject_unknown_fields(request, "compact", &["from", "to", "granularity", "target_file_size_bytes"])?;
+            Ok(TaskSpec::Compact(compact(request, now)?))
         }
         "export-parquet" => {
-            only(told, "export-parquet", &["from", "to", "target_file_size_bytes"])?;
-            let CompactRequest { from, to, target_bytes, .. } = compact(told, now)?;
+            reject_unknown_fields(request, "export-parquet", &["from", "to", "target_file_size_bytes"])?;
+            let CompactRequest { from, to, target_bytes, .. } = compact(request, now)?;
             Ok(TaskSpec::Columns(ParquetRequest { from, to, target_bytes }))
         }
         "restore" => {
-            only(told, "restore", &RESTORE_FIELDS)?;
-            Ok(TaskSpec::Restore(restore(told)?))
+            reject_unknown_fields(request, "restore", &RESTORE_FIELDS)?;
+            Ok(TaskSpec::Restore(restore(request)?))
         }
         "export-import-table" => {
-            only(told, "export-import-table", &["as_of", "table", "target_file_size_bytes"])?;
-            let (at, target_bytes) = (time("as_of", told.as_of.as_deref())?, target_bytes(told)?);
-            Ok(TaskSpec::Export(ExportRequest { at, table: told.table.clone(), target_bytes }))
+            reject_unknown_fields(request, "export-import-table", &["as_of", "table", "target_file_size_bytes"])?;
+            let (at, target_bytes) = (time("as_of", request.as_of.as_deref())?, target_bytes(request)?);
+            Ok(TaskSpec::Export(ExportRequest { at, table: request.table.clone(), target_bytes }))
         }
         "audit" => {
-            only(told, "audit", &["from", "to", "keys"])?;
-            let keys = told.keys.as_ref().map(|keys| keys.iter().map(|json| key("keys", json)).collect());
-            let (from, to) = (time("from", told.from.as_deref())?, time("to", told.to.as_deref())?);
+            reject_unknown_fields(request, "audit", &["from", "to", "keys"])?;
+            let keys = request.keys.as_ref().map(|keys| keys.iter().map(|json| key("keys", json)).collect());
+            let (from, to) = (time("from", request.from.as_deref())?, time("to", request.to.as_deref())?);
             Ok(TaskSpec::Audit(AuditRequest { from, to, keys: keys.transpose()? }))
         }
         "migrate" => {
-            only(told, "migrate", &[])?;
+            reject_unknown_fields(request, "migrate", &[])?;
             Ok(TaskSpec::Migrate)
         }
         "summary" => {
-            only(told, "summary", &["segment_results", "of_task"])?;
-            Ok(TaskSpec::Summary(summary(told)?))
+            reject_unknown_fields(request, "summary", &["segment_results", "of_task"])?;
+            Ok(TaskSpec::Summary(summary(request)?))
         }
         other => Err(InvalidRequest::Unknown(other.to_owned())),
     }
 }
 
-fn summary(told: &RawTaskRequest) -> Result<SummaryRequest, InvalidRequest> {
-    match (&told.segment_results, told.of_task.as_deref()) {
+fn summary(request: &RawTaskRequest) -> Result<SummaryRequest, InvalidRequest> {
+    match (&request.segment_results, request.of_task.as_deref()) {
         (Some(results), None) => match results.iter().position(|result| !result.done) {
             None => Ok(SummaryRequest::Results(results.clone())),
             Some(index) => Err(InvalidRequest::Value {
@@ -154,8 +154,8 @@ fn summary(told: &RawTaskRequest) -> Result<SummaryRequest, InvalidRequest> {
     }
 }
 
-fn redrive(told: &RawTaskRequest) -> Result<RedriveRequest, InvalidRequest> {
-    let prefixes = match &told.prefix {
+fn redrive(request: &RawTaskRequest) -> Result<RedriveRequest, InvalidRequest> {
+    let prefixes = match &request.prefix {
         None => vec![ON_FAILURE_PREFIX.to_owned(), QUARANTINE.to_owned()],
         Some(prefix) if prefix.starts_with(QUARANTINE) || prefix.starts_with(ON_FAILURE_PREFIX) => vec![prefix.clone()],
         Some(other) => {
@@ -164,16 +164,16 @@ fn redrive(told: &RawTaskRequest) -> Result<RedriveRequest, InvalidRequest> {
         }
     };
     Ok(RedriveRequest {
-        dry_run: told.dry_run.unwrap_or(true),
+        dry_run: request.dry_run.unwrap_or(true),
         prefixes,
-        from: time("from", told.from.as_deref())?,
-        to: time("to", told.to.as_deref())?,
-        reason: told.error_contains.clone(),
+        from: time("from", request.from.as_deref())?,
+        to: time("to", request.to.as_deref())?,
+        reason: request.error_contains.clone(),
     })
 }
 
-fn compact(told: &RawTaskRequest, now: OffsetDateTime) -> Result<CompactRequest, InvalidRequest> {
-    let hourly = match told.granularity.as_deref() {
+fn compact(request: &RawTaskRequest, now: OffsetDateTime) -> Result<CompactRequest, InvalidRequest> {
+    let hourly = match request.granularity.as_deref() {
         None | Some("day") => false,
         Some("hour") => true,
         Some(other) => {
@@ -184,15 +184,15 @@ fn compact(told: &RawTaskRequest, now: OffsetDateTime) -> Result<CompactRequest,
     // A period that is not over yet still grows, and would be merged again and again.
     let over = if hourly { ArchiveHour::of(now).start() } else { ArchiveDay::of(now).start() };
     Ok(CompactRequest {
-        from: time("from", told.from.as_deref())?,
-        to: time("to", told.to.as_deref())?.unwrap_or(over),
+        from: time("from", request.from.as_deref())?,
+        to: time("to", request.to.as_deref())?.unwrap_or(over),
         hourly,
-        target_bytes: target_bytes(told)?,
+        target_bytes: target_bytes(request)?,
     })
 }
 
-fn target_bytes(told: &RawTaskRequest) -> Result<u64, InvalidRequest> {
-    let target = told.target_file_size_bytes.unwrap_or(TARGET_BYTES);
+fn target_bytes(request: &RawTaskRequest) -> Result<u64, InvalidRequest> {
+    let target = request.target_file_size_bytes.unwrap_or(TARGET_BYTES);
     if (MIN_TARGET_BYTES..=TARGET_BYTES_MOST).contains(&target) {
         return Ok(target);
     }
@@ -202,9 +202,9 @@ fn target_bytes(told: &RawTaskRequest) -> Result<u64, InvalidRequest> {
     Err(InvalidRequest::Value { field: "target_file_size_bytes", found: target.to_string(), wanted })
 }
 
-fn restore(told: &RawTaskRequest) -> Result<RestoreRequest, InvalidRequest> {
-    let extend = in_range("expires_in_seconds", told.expires_in_seconds, 1..=EXTEND_SECONDS_MOST)?;
-    let expiry = match (extend, told.never_expires) {
+fn restore(request: &RawTaskRequest) -> Result<RestoreRequest, InvalidRequest> {
+    let extend = in_range("expires_in_seconds", request.expires_in_seconds, 1..=EXTEND_SECONDS_MOST)?;
+    let expiry = match (extend, request.never_expires) {
         (Some(seconds), None | Some(false)) => RestoredExpiry::After(seconds.into()),
         (None, Some(true)) => RestoredExpiry::Never,
         _ => {
@@ -212,11 +212,11 @@ fn restore(told: &RawTaskRequest) -> Result<RestoreRequest, InvalidRequest> {
             return Err(InvalidRequest::MissingField("restore", needs));
         }
     };
-    let (from, to) = (time("from", told.from.as_deref())?, time("to", told.to.as_deref())?);
-    if told.key.is_none() && told.user_id.is_none() && from.is_none() && to.is_none() {
+    let (from, to) = (time("from", request.from.as_deref())?, time("to", request.to.as_deref())?);
+    if request.key.is_none() && request.user_id.is_none() && from.is_none() && to.is_none() {
         return Err(InvalidRequest::MissingField("restore", "key, user_id, from or to (the items to restore)"));
     }
-    let rows = match told.versions.as_deref() {
+    let rows = match request.versions.as_deref() {
         None | Some("latest") => VersionFilter::Latest,
         Some("all") => VersionFilter::All,
         Some(other) => {
@@ -224,9 +224,9 @@ fn restore(told: &RawTaskRequest) -> Result<RestoreRequest, InvalidRequest> {
             return Err(InvalidRequest::Value { field: "versions", found: format!("{other:?}"), wanted });
         }
     };
-    let key = told.key.as_deref().map(|json| key("key", json)).transpose()?;
-    let (user, overwrite) = (told.user_id.clone(), told.overwrite.unwrap_or_default());
-    Ok(RestoreRequest { dry_run: told.dry_run.unwrap_or(true), key, user, from, to, rows, expiry, overwrite })
+    let key = request.key.as_deref().map(|json| key("key", json)).transpose()?;
+    let (user, overwrite) = (request.user_id.clone(), request.overwrite.unwrap_or_default());
+    Ok(RestoreRequest { dry_run: request.dry_run.unwrap_or(true), key, user, from, to, rows, expiry, overwrite })
 }
 
 fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, InvalidRequest> {
@@ -250,28 +250,32 @@ fn time(field: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime
 }
 
 /// Rejects the fields of other tasks: if one were ignored, the task would do something else than requested.
-fn only(told: &RawTaskRequest, task: &'static str, known: &'static [&'static str]) -> Result<(), InvalidRequest> {
+fn reject_unknown_fields(
+    request: &RawTaskRequest,
+    task: &'static str,
+    known: &'static [&'static str],
+) -> Result<(), InvalidRequest> {
     let given = [
-        ("dry_run", told.dry_run.is_some()),
-        ("recheck_after_seconds", told.recheck_after_seconds.is_some()),
-        ("max_read_capacity_units", told.max_read_capacity_units.is_some()),
-        ("prefix", told.prefix.is_some()),
-        ("from", told.from.is_some()),
-        ("to", told.to.is_some()),
-        ("error_contains", told.error_contains.is_some()),
-        ("segment_results", told.segment_results.is_some()),
-        ("of_task", told.of_task.is_some()),
-        ("granularity", told.granularity.is_some()),
-        ("target_file_size_bytes", told.target_file_size_bytes.is_some()),
-        ("key", told.key.is_some()),
-        ("keys", told.keys.is_some()),
-        ("user_id", told.user_id.is_some()),
-        ("versions", told.versions.is_some()),
-        ("expires_in_seconds", told.expires_in_seconds.is_some()),
-        ("never_expires", told.never_expires.is_some()),
-        ("overwrite", told.overwrite.is_some()),
-        ("as_of", told.as_of.is_some()),
-        ("table", told.table.is_some()),
+        ("dry_run", request.dry_run.is_some()),
+        ("recheck_after_seconds", request.recheck_after_seconds.is_some()),
+        ("max_read_capacity_units", request.max_read_capacity_units.is_some()),
+        ("prefix", request.prefix.is_some()),
+        ("from", request.from.is_some()),
+        ("to", request.to.is_some()),
+        ("error_contains", request.error_contains.is_some()),
+        ("segment_results", request.segment_results.is_some()),
+        ("of_task", request.of_task.is_some()),
+        ("granularity", request.granularity.is_some()),
+        ("target_file_size_bytes", request.target_file_size_bytes.is_some()),
+        ("key", request.key.is_some()),
+        ("keys", request.keys.is_some()),
+        ("user_id", request.user_id.is_some()),
+        ("versions", request.versions.is_some()),
+        ("expires_in_seconds", request.expires_in_seconds.is_some()),
+        ("never_expires", request.never_expires.is_some()),
+        ("overwrite", request.overwrite.is_some()),
+        ("as_of", request.as_of.is_some()),
+        ("table", request.table.is_some()),
     ];
     let stray = given.into_iter().find(|(field, is_given)| *is_given && !known.contains(field));
     stray.map_or(Ok(()), |(field, _)| Err(InvalidRequest::Field { task, field, known }))

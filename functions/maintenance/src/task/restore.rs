@@ -144,7 +144,7 @@ pub async fn run(
     let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str()) && wants.wants(&row.key);
     let take = move |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, which, held);
     let (facts, seen) =
-        scan_archive(&context.archive_reader, &period, task_run.stop_at, VersionsByKey::default(), wanted, take)
+        scan_archive(&context.archive_reader, &period, task_run.deadline, VersionsByKey::default(), wanted, take)
             .await?;
     if matches!(task_run.cursor(), RestoreCursor::Start) {
         report_corrupt_objects(task_run, "restore", &seen);

@@ -36,8 +36,8 @@ pub struct TaskRun<P> {
     /// True if this invocation has confirmed anything.
     advanced: bool,
     /// The deadline of the work.
-    pub stop_at: Instant,
-    /// The time that the invocation has after `stop_at`, reserved for the report.
+    pub deadline: Instant,
+    /// The time that the invocation has after `deadline`, reserved for the report.
     reporting: Duration,
 }
 
@@ -78,7 +78,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
             confirmed: StepWork { progress, problems, lines: Vec::new() },
             pending: StepWork::default(),
             advanced: false,
-            stop_at: invocation.deadline - REPORT_TIME_BUDGET.min(left / 4),
+            deadline: invocation.deadline - REPORT_TIME_BUDGET.min(left / 4),
             reporting: REPORT_TIME_BUDGET.min(left / 4),
         })
     }
@@ -125,20 +125,20 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
     /// Returns whether the deadline of the work has been reached.
     #[must_use]
     pub fn deadline_reached(&self) -> bool {
-        Instant::now() >= self.stop_at
+        Instant::now() >= self.deadline
     }
 
     /// Returns the time by which the report's entries must be complete. It is after the deadline of the work; the rest
     /// of the reserved time, which is half of it, is enough to write the report.
     #[must_use]
     pub fn report_by(&self) -> Instant {
-        self.stop_at + self.reporting / 2
+        self.deadline + self.reporting / 2
     }
 
     /// Waits until `time`, or until the deadline of the work; returns whether `time` came first.
     pub async fn wait_until(&self, time: Instant) -> bool {
-        tokio::time::sleep_until(time.min(self.stop_at)).await;
-        time <= self.stop_at
+        tokio::time::sleep_until(time.min(self.deadline)).await;
+        time <= self.deadline
     }
 
     /// Adds to a count that needs no attention.

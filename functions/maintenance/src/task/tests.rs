@@ -17,8 +17,11 @@ fn parsed(json: &str) -> Result<TaskRequest, String> {
 fn a_task_alone_is_enough_and_the_careful_way_is_the_default() {
     let order = parsed(r#"{"task":"repair"}"#).unwrap();
     assert_eq!((order.run_id.as_str(), order.segment, order.cursor.is_none()), ("request-1", ScanSegment::WHOLE, true));
-    let mend = RepairMode::DryRun;
-    assert_eq!(order.task, TaskSpec::Verify(VerifyRequest { lag: Duration::from_secs(5), capacity_units: None, mend }));
+    let repair_mode = RepairMode::DryRun;
+    assert_eq!(
+        order.task,
+        TaskSpec::Verify(VerifyRequest { lag: Duration::from_secs(5), capacity_units: None, repair_mode })
+    );
     let TaskSpec::Redrive(redrive) = parsed(r#"{"task":"redrive"}"#).unwrap().task else { panic!("a redrive") };
     assert!(redrive.dry_run);
     assert_eq!(redrive.prefixes, ["aws/lambda/", "quarantine/"]);
@@ -53,8 +56,8 @@ fn all_fields_of_a_task_are_taken() {
     let TaskSpec::Redrive(redrive) = order.task else { panic!("a redrive") };
     assert!(!redrive.dry_run && redrive.from < redrive.to && redrive.reason.as_deref() == Some("large"));
     let verify = parsed(r#"{"task":"verify","recheck_after_seconds":0,"max_read_capacity_units":50}"#).unwrap().task;
-    let mend = RepairMode::No;
-    assert_eq!(verify, TaskSpec::Verify(VerifyRequest { lag: Duration::ZERO, capacity_units: Some(50), mend }));
+    let repair_mode = RepairMode::No;
+    assert_eq!(verify, TaskSpec::Verify(VerifyRequest { lag: Duration::ZERO, capacity_units: Some(50), repair_mode }));
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub async fn run(
     invocation: &Invocation,
 ) -> Result<bool, VerifyError> {
     let mut pace = CapacityBudget::new(verify.capacity_units, task_run.segment().total_segments, Instant::now());
-    let scan_until = task_run.stop_at.checked_sub(verify.lag).filter(|until| *until > Instant::now());
+    let scan_until = task_run.deadline.checked_sub(verify.lag).filter(|until| *until > Instant::now());
     let scan_until = scan_until.ok_or(VerifyError::NoTime(verify.lag.as_secs()))?;
     let left = scan_until.saturating_duration_since(Instant::now());
     let scan_until = scan_until - FAILURES_READ_WITHIN.min(left / 4);
@@ -181,7 +181,7 @@ async fn report_findings(
     let sink = replica.name();
     let stale = |finding: &ConfirmedDifference| StaleKey { key: finding.key.clone(), record_revision: None };
     let stale = || findings.iter().map(stale).collect::<Vec<_>>();
-    let outcomes: Vec<Option<RepairOutcome>> = match verify.mend {
+    let outcomes: Vec<Option<RepairOutcome>> = match verify.repair_mode {
         RepairMode::No => vec![None; findings.len()],
         RepairMode::DryRun => {
             predict(context.source, replica, &stale(), invocation).await?.into_iter().map(Some).collect()
@@ -190,15 +190,15 @@ async fn report_findings(
             reconcile_keys(context.source, replica, &stale(), invocation).await?.into_iter().map(Some).collect()
         }
     };
-    let dry_run = verify.mend == RepairMode::DryRun;
+    let dry_run = verify.repair_mode == RepairMode::DryRun;
     // A repair counts the differences by the outcome of the repair.
-    let found = if verify.mend == RepairMode::No { CountOutcome::Difference } else { CountOutcome::Success };
+    let found = if verify.repair_mode == RepairMode::No { CountOutcome::Difference } else { CountOutcome::Success };
     let outstanding = if any_failed {
         let keys = findings.iter().map(|finding| &finding.key);
         match failure_index::of_keys(keys, sink, context.bucket, context.functions, task_run.report_by()).await {
             // Repaired keys must be reported even if the failure bucket cannot be read: another invocation would find
             // them equal.
-            Err(fault) if verify.mend == RepairMode::Yes => {
+            Err(fault) if verify.repair_mode == RepairMode::Yes => {
                 tracing::warn!(error = %fault, "cannot read the failure bucket");
                 FailureIndex::unread()
             }

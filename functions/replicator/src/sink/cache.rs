@@ -45,7 +45,7 @@ pub struct CacheSink {
 
 /// A record's minimum version, and the index of the change that requires it.
 struct KeyInvalidation {
-    floor: MinVersion,
+    min_version: MinVersion,
     index: usize,
 }
 
@@ -76,11 +76,11 @@ fn due(changes: &[&Change<'_>], now: OffsetDateTime) -> HashMap<String, KeyInval
     let mut due: HashMap<String, KeyInvalidation> = HashMap::new();
     for change in changes.iter().filter(|change| !is_older_than_fence(change, now)) {
         let Ok(key) = item::image_key(change.key.canonical()) else { continue };
-        let floor = MinVersion::of_change(change, item::image_version);
+        let min_version = MinVersion::of_change(change, item::image_version);
         match due.entry(cache::key(change.source.table(), &key)) {
-            Entry::Vacant(entry) => drop(entry.insert(KeyInvalidation { floor, index: change.index })),
-            Entry::Occupied(mut entry) if floor > entry.get().floor => {
-                *entry.get_mut() = KeyInvalidation { floor, index: change.index }
+            Entry::Vacant(entry) => drop(entry.insert(KeyInvalidation { min_version, index: change.index })),
+            Entry::Occupied(mut entry) if min_version > entry.get().min_version => {
+                *entry.get_mut() = KeyInvalidation { min_version, index: change.index }
             }
             Entry::Occupied(_) => {}
         }
@@ -128,7 +128,7 @@ impl Sink for CacheSink {
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
         async {
             let due = due(decided.changes, invocation.now);
-            let marks: Vec<_> = due.iter().map(|(key, due)| (key.clone(), due.floor)).collect();
+            let marks: Vec<_> = due.iter().map(|(key, due)| (key.clone(), due.min_version)).collect();
             let settled = decided.latest_per_key.len();
             let Err(error) = self.invalidate_in_time(&marks, invocation.deadline).await else {
                 return Ok(SinkOutcome { applied: settled, ..SinkOutcome::default() });
