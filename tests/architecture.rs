@@ -134,14 +134,14 @@ const LAYERS: &[(&str, &str, SourceLayer)] = &[
 
 const CRATES: [(&str, &str); 10] = [
     ("shared", "shared/src"),
-    ("front", "front/src"),
+    ("front", "crates/http/src"),
     ("api", "functions/api/src"),
     ("replicator", "functions/replicator/src"),
     ("archiver", "functions/archiver/src"),
     ("maintenance", "functions/maintenance/src"),
     ("search", "functions/search/src"),
-    ("contract", "contract/src"),
-    ("local", "local/src"),
+    ("contract", "crates/contract/src"),
+    ("local", "crates/local/src"),
     ("bench", "bench/src"),
 ];
 

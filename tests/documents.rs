@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use maintenance::task::{InvalidRequest, TASK_NAMES, TaskRequest};
+use millrace_maintenance::task::{InvalidRequest, TASK_NAMES, TaskRequest};
+use millrace_shared::invocation::Invocation;
 use serde_json::value::RawValue;
-use shared::invocation::Invocation;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ const VARIABLE_FILES: [&str; 10] = [
     "functions/api/src/config.rs",
     "functions/search/src/config.rs",
     "functions/replicator/src/config.rs",
-    "functions/replicator/src/sink/postgres.rs",
+    "crates/sinks/src/postgres.rs",
     "functions/archiver/src/config.rs",
     "functions/maintenance/src/config.rs",
     "shared/src/cache/settings.rs",

@@ -1,5 +1,5 @@
 //! docs/GUARANTEES.md is a contract: every guarantee is numbered, names tests that exist, and has one test with its
-//! number in this module: `cargo test -p tests guarantee_07`.
+//! number in this module: `cargo test -p millrace-tests guarantee_07`.
 
 mod api;
 mod archive;
@@ -32,7 +32,7 @@ fn tests_of(folder: &Path, names: &mut BTreeSet<String>) {
 fn every_guarantee_names_existing_tests_and_has_one_of_its_number() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut names = BTreeSet::new();
-    for folder in ["tests", "shared/src", "functions", "local/src"] {
+    for folder in ["tests", "shared/src", "functions", "crates/local/src"] {
         tests_of(&root.join(folder), &mut names);
     }
     let text = fs::read_to_string(root.join("docs/GUARANTEES.md")).unwrap();

@@ -6,6 +6,7 @@ mod architecture;
 mod archival;
 mod cache;
 mod documents;
+mod event_source_mapping;
 mod faults;
 mod guarantees;
 mod log_capture;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use local::postgres::{NAME, PlannedServer, PostgresServer};
+use millrace_local::postgres::{NAME, PlannedServer, PostgresServer};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_postgres::{Client, NoTls};
 

@@ -9,10 +9,10 @@ mod stack;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use events::{EventBuilder, LABEL, event, event_of};
+use millrace_shared::item::size::MAX_ATTRIBUTES_BYTES;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::revision::Revision;
 use rig::{NOW, ReplicationRig, RigItem, deliver_batch, sample};
-use shared::item::size::MAX_ATTRIBUTES_BYTES;
-use shared::raw_item::RawItem;
-use shared::revision::Revision;
 
 use crate::users_api::service::{UsersService, longest};
 

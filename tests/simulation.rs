@@ -30,8 +30,8 @@ mod world;
 
 use action::{Scenario, SimAction, SimFeatures};
 use coverage::EXPECTED;
+use millrace_shared::environment::Environment;
 use runner::{RunReport, SimBackend};
-use shared::environment::Environment;
 use source::WriteKind;
 
 /// The seed of the first scenario in the test suite.

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use millrace_replicator::deduplicate::latest_per_key;
+use millrace_shared::revision::Revision;
+use millrace_shared::stream;
+use millrace_sinks::dynamodb::DynamoDbSink;
+use millrace_sinks::{DeduplicatedBatch, FailureKind, Sink, SinkOutcome};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use replicator::deduplicate::latest_per_key;
-use replicator::sink::dynamodb::DynamoDbSink;
-use replicator::sink::{DeduplicatedBatch, FailureKind, Sink, SinkOutcome};
-use shared::revision::Revision;
-use shared::stream;
 use time::Duration;
 use tokio::runtime::Runtime;
 

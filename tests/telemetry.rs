@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use millrace_shared::telemetry::STACK_NAME;
 use serde_json::Value;
-use shared::telemetry::STACK_NAME;
 
 /// The functions, by their names in metrics and logs.
 pub(crate) const FUNCTIONS: [&str; 5] = ["api", "search", "replicator", "archiver", "maintenance"];

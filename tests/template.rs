@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use axum::Router;
 use axum::body::Body;
 use http::{Request, StatusCode};
-use local::clients;
-use local::template::{FunctionResource, MappingResource, SamTemplate};
+use millrace_local::clients;
+use millrace_local::template::{FunctionResource, MappingResource, SamTemplate};
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
+use millrace_shared::http::caller::AuthMode;
 use saphyr::{LoadableYamlNode, Yaml};
-use shared::clock::Clock;
-use shared::environment::Environment;
-use shared::http::caller::AuthMode;
 use tower::ServiceExt;
 
 pub(crate) mod alarms;
@@ -78,10 +78,10 @@ fn source(path: &str) -> String {
 
 #[test]
 fn every_function_starts_with_the_environment_that_the_template_gives_it() {
-    api::config::ApiConfig::parse(&environment("api")).unwrap();
-    replicator::config::ReplicatorConfig::parse(&environment("replicator")).unwrap();
-    archiver::config::ArchiverConfig::parse(&environment("archiver")).unwrap();
-    maintenance::config::MaintenanceConfig::parse(&environment("maintenance")).unwrap();
+    millrace_api::config::ApiConfig::parse(&environment("api")).unwrap();
+    millrace_replicator::config::ReplicatorConfig::parse(&environment("replicator")).unwrap();
+    millrace_archiver::config::ArchiverConfig::parse(&environment("archiver")).unwrap();
+    millrace_maintenance::config::MaintenanceConfig::parse(&environment("maintenance")).unwrap();
     assert_eq!(template().functions.len(), 4, "a new function needs its line above");
 }
 
@@ -92,10 +92,13 @@ fn every_variable_that_the_template_sets_is_read_by_its_function() {
 
 /// The modules of the tiers. A function that imports a module reads the variables that the listed files name.
 const TIERS: [(&str, [&str; 3]); 2] = [
-    ("shared::cache", ["shared/src/cache.rs", "shared/src/cache/settings.rs", "shared/src/cache/connection.rs"]),
-    ("shared::postgres", ["shared/src/postgres/auth.rs", "shared/src/postgres/settings.rs", REPLICA]),
+    (
+        "millrace_shared::cache",
+        ["shared/src/cache.rs", "shared/src/cache/settings.rs", "shared/src/cache/connection.rs"],
+    ),
+    ("millrace_shared::postgres", ["shared/src/postgres/auth.rs", "shared/src/postgres/settings.rs", REPLICA]),
 ];
-const REPLICA: &str = "functions/replicator/src/sink/postgres.rs";
+const REPLICA: &str = "crates/sinks/src/postgres.rs";
 
 fn every_variable_is_read(template: SamTemplate) {
     for FunctionResource { name, environment, .. } in template.functions {
@@ -210,9 +213,11 @@ fn both_mappings_count_their_events() {
 #[tokio::test]
 async fn the_templates_routes_are_the_routers() {
     // Without authentication, because an unauthorized caller does not learn the methods.
-    let config =
-        api::config::ApiConfig { auth: AuthMode::None, ..api::config::ApiConfig::parse(&environment("api")).unwrap() };
-    let app = api::app(&config, clients::dynamodb("http://127.0.0.1:9"), None, Clock::system());
+    let config = millrace_api::config::ApiConfig {
+        auth: AuthMode::None,
+        ..millrace_api::config::ApiConfig::parse(&environment("api")).unwrap()
+    };
+    let app = millrace_api::app(&config, clients::dynamodb("http://127.0.0.1:9"), None, Clock::system());
     let mut declared = routes(&template(), "api");
     assert_eq!(declared.len(), template().routes.iter().map(|route| &route.path).collect::<BTreeSet<_>>().len());
     let rest = declared.remove("$default");

@@ -7,21 +7,21 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use archiver::archive::{self, ArchiveHour, ArchiveRow, Compression};
-use archiver::store::ArchiveStore;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt as _, stream};
-use maintenance::config::MaintenanceConfig;
-use maintenance::progress::TaskProgress;
-use maintenance::{AwsClients, MaintenanceHandler};
+use millrace_archive::store::ArchiveStore;
+use millrace_archive::{ArchiveHour, ArchiveRow, Compression};
+use millrace_maintenance::config::MaintenanceConfig;
+use millrace_maintenance::progress::TaskProgress;
+use millrace_maintenance::{AwsClients, MaintenanceHandler};
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::revision::Revision;
 use serde_json::json;
 use serde_json::value::RawValue;
-use shared::change::CanonicalKey;
-use shared::clock::Clock;
-use shared::environment::Environment;
-use shared::invocation::Invocation;
-use shared::raw_item::RawItem;
-use shared::revision::Revision;
 use time::OffsetDateTime;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -78,15 +78,15 @@ impl ArchiveBench {
             }
         }
         let url = |name: &str| urls.get(name).cloned().ok_or_else(|| format!("millrace printed no URL of {name}"));
-        let dynamodb = local::clients::dynamodb(&url("DynamoDB")?);
-        let s3 = local::clients::s3(&url("S3")?);
+        let dynamodb = millrace_local::clients::dynamodb(&url("DynamoDB")?);
+        let s3 = millrace_local::clients::s3(&url("S3")?);
         let requests = RequestCounter::default();
         let clients = AwsClients {
             source: dynamodb.clone(),
             replica: dynamodb.clone(),
             signer: None,
             s3: requests.of(&s3),
-            lambda: local::clients::lambda(&url("API")?),
+            lambda: millrace_local::clients::lambda(&url("API")?),
         };
         let environment: Environment = [
             ("USERS_TABLE", "Users"),
@@ -100,7 +100,7 @@ impl ArchiveBench {
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
         let config = MaintenanceConfig::parse(&environment).map_err(|problems| problems.to_string())?;
-        let maintenance = maintenance::connect(&config, clients);
+        let maintenance = millrace_maintenance::connect(&config, clients);
         let store = ArchiveStore::new(s3, "users-archive".to_owned());
         Ok(Self { maintenance, store, dynamodb, requests, _local: local, _said: lines, _data: data })
     }
@@ -128,7 +128,8 @@ impl ArchiveBench {
                 event_id: None,
                 item: item.get(),
             });
-            let object = archive::write("Users", ArchiveHour::of(removed_at), rows.collect(), Compression::Zstd)?;
+            let object =
+                millrace_archive::write("Users", ArchiveHour::of(removed_at), rows.collect(), Compression::Zstd)?;
             let metadata = object.description.encode()?;
             self.store.put(&object.key.to_string(), object.bytes, object.description.sha256, metadata).await?;
         }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::body::Bytes;
 use futures::{StreamExt, stream};
-use local::cache::CacheServer;
-use local::stack::{LocalStack, StackOptions};
-use shared::cache::{Cache, CacheEntry, CacheSettings};
-use shared::clock::Clock;
+use millrace_local::cache::CacheServer;
+use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_shared::cache::{Cache, CacheEntry, CacheSettings};
+use millrace_shared::clock::Clock;
 use tokio::time::Instant;
 
 use crate::events;

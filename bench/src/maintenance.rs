@@ -12,15 +12,15 @@ use aws_sdk_dynamodb::types::{
 };
 use futures::future::try_join;
 use futures::{StreamExt, TryStreamExt, stream};
-use local::clients;
-use local::dynamodb::DynamoDbEngine;
-use local::stack::{LocalStack, StackOptions};
-use maintenance::MaintenanceHandler;
-use replicator::sink::dynamodb::DynamoDbSink;
+use millrace_local::clients;
+use millrace_local::dynamodb::DynamoDbEngine;
+use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_maintenance::MaintenanceHandler;
+use millrace_shared::clock::Clock;
+use millrace_shared::invocation::Invocation;
+use millrace_sinks::dynamodb::DynamoDbSink;
 use serde_json::json;
 use serde_json::value::RawValue;
-use shared::clock::Clock;
-use shared::invocation::Invocation;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 

@@ -10,14 +10,14 @@ mod search;
 use std::time::Duration;
 
 use futures::SinkExt;
-use local::postgres::PlannedServer;
-use replicator::deduplicate::latest_per_key;
-use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
-use replicator::sink::{DeduplicatedBatch, Sink};
+use millrace_local::postgres::PlannedServer;
+use millrace_replicator::deduplicate::latest_per_key;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::postgres::PostgresSettings;
+use millrace_shared::stream;
+use millrace_sinks::postgres::{PostgresSink, SETTING, migrate};
+use millrace_sinks::{DeduplicatedBatch, Sink};
 use serde_json::value::RawValue;
-use shared::invocation::Invocation;
-use shared::postgres::PostgresSettings;
-use shared::stream;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 

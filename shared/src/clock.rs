@@ -4,6 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
+use uuid::{NoContext, Timestamp, Uuid};
+
+/// Returns a new UUID version 7 with this time (RFC 9562, section 5.7). IDs of later times sort after it.
+#[must_use]
+pub fn new_uuid(now: OffsetDateTime) -> Uuid {
+    let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
+    Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond()))
+}
 
 /// A clock that returns the time in UTC. Clones return the same time.
 #[derive(Clone)]

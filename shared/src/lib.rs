@@ -17,8 +17,8 @@
 //!
 //! ```
 //! use serde_json::value::RawValue;
-//! use shared::change::ChangeKind;
-//! use shared::stream;
+//! use millrace_shared::change::ChangeKind;
+//! use millrace_shared::stream;
 //!
 //! let event = r#"{"Records": [
 //!   {"eventID": "1", "eventName": "INSERT", "eventSource": "aws:dynamodb", "awsRegion": "eu-west-1",

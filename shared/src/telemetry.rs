@@ -56,7 +56,7 @@ pub fn init(function: &'static str, environment: &Environment) -> Result<Telemet
         .with_span_list(false)
         .with_max_level(level)
         .finish();
-    let subscriber = lines.with(targets(function, level));
+    let subscriber = lines.with(targets(level));
     let taken = |part| move |cause: String| TelemetryError { part, cause };
     tracing::subscriber::set_global_default(subscriber).map_err(|error| taken("logs")(error.to_string()))?;
     let stack = environment.get(STACK_NAME).and_then(|text| stack(text).ok());
@@ -76,10 +76,13 @@ fn collect(function: &'static str, stack: Option<String>) -> Result<Telemetry, S
     Ok(Telemetry { collector })
 }
 
+/// The prefix of the log targets of all crates of the workspace, which begin with the name of the crate.
+const WORKSPACE: &str = "millrace_";
+
 /// Returns the log level of each crate. Below `info` the SDKs log requests and responses with complete items. Therefore
 /// only the workspace's own crates log below `info`, whatever the level of the function.
-fn targets(function: &'static str, level: LevelFilter) -> Targets {
-    Targets::new().with_default(level.min(LevelFilter::INFO)).with_targets([(function, level), ("shared", level)])
+fn targets(level: LevelFilter) -> Targets {
+    Targets::new().with_default(level.min(LevelFilter::INFO)).with_target(WORKSPACE, level)
 }
 
 /// Parses a log level.
@@ -127,12 +130,15 @@ mod tests {
     #[test]
     fn no_level_lets_another_crate_log_what_it_sends() {
         use tracing::Level;
-        let trace = targets("api", LevelFilter::TRACE);
-        assert!(trace.would_enable("api::users", &Level::TRACE) && trace.would_enable("shared::table", &Level::TRACE));
+        let trace = targets(LevelFilter::TRACE);
+        assert!(
+            trace.would_enable("millrace_api::users", &Level::TRACE)
+                && trace.would_enable("millrace_shared::table", &Level::TRACE)
+        );
         for target in ["aws_smithy_runtime::client::orchestrator", "hyper_util::client", "lambda_runtime"] {
             assert!(trace.would_enable(target, &Level::INFO) && !trace.would_enable(target, &Level::DEBUG), "{target}");
         }
-        assert!(!targets("api", LevelFilter::WARN).would_enable("lambda_runtime", &Level::INFO));
+        assert!(!targets(LevelFilter::WARN).would_enable("lambda_runtime", &Level::INFO));
     }
 
     /// No other test may initialize the metrics of the process.

@@ -6,18 +6,18 @@ use std::io::Cursor;
 use std::path::Path;
 use std::time::Duration;
 
-use archiver::archive::{ArchivedRow, KeyNames, MergeIterator, RowReader};
-use archiver::config::ArchiverConfig;
-use archiver::{ArchiverError, ArchiverHandler};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
-use local::template::BucketResource;
+use millrace_archive::{ArchivedRow, KeyNames, MergeIterator, RowReader};
+use millrace_archiver::config::ArchiverConfig;
+use millrace_archiver::{ArchiverError, ArchiverHandler};
+use millrace_local::template::BucketResource;
+use millrace_shared::environment::Environment;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::stream::BatchResponse;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use shared::environment::Environment;
-use shared::invocation::Invocation;
-use shared::stream::BatchResponse;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -29,14 +29,14 @@ pub(crate) struct ArchiverHarness {
     pub(crate) root: tempfile::TempDir,
     pub(crate) s3: Client,
     pub(crate) archiver: ArchiverHandler,
-    engine: local::s3::S3Engine,
+    engine: millrace_local::s3::S3Engine,
 }
 
 impl ArchiverHarness {
     pub(crate) async fn start() -> Self {
         let root = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let engine = local::s3::S3Engine::start(listener, root.path()).await.unwrap();
+        let engine = millrace_local::s3::S3Engine::start(listener, root.path()).await.unwrap();
         let bucket = |name: &str| BucketResource { logical_id: String::new(), name: name.to_owned() };
         engine.create_buckets(&[bucket(ARCHIVE), bucket(FAILURES)]).unwrap();
         let s3 = client(engine.endpoint());
@@ -132,7 +132,7 @@ pub(crate) fn open(key: &str, metadata: &HashMap<String, String>, bytes: Vec<u8>
 
 /// A client with one attempt per call: these tests retry explicitly.
 pub(crate) fn client(endpoint: &str) -> Client {
-    let config = local::clients::s3(endpoint).config().to_builder().retry_config(RetryConfig::disabled());
+    let config = millrace_local::clients::s3(endpoint).config().to_builder().retry_config(RetryConfig::disabled());
     Client::from_conf(config.build())
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn archiver(variables: &[(&str, &str)], s3: Client) -> ArchiverHandle
         .chain(variables)
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    archiver::connect(&ArchiverConfig::parse(&environment).unwrap(), s3)
+    millrace_archiver::connect(&ArchiverConfig::parse(&environment).unwrap(), s3)
 }
 
 pub(crate) async fn handle(

@@ -4,7 +4,7 @@ use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use archiver::store::ArchiveStore;
+use millrace_archive::store::ArchiveStore;
 use tokio::runtime::Handle;
 
 use super::harness;

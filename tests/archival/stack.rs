@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::stack::{LocalStack, StackOptions};
+use millrace_local::stack::{LocalStack, StackOptions};
 use time::macros::datetime;
 
 use super::harness;
@@ -31,7 +31,7 @@ async fn of_all_that_leaves_the_table_only_what_ttl_removed_reaches_the_archive(
     let never = Duration::from_hours(24);
     let stack = LocalStack::start(StackOptions { ttl_interval: never, ..StackOptions::default() }).await.unwrap();
     // A month ago: TTL ignores items that expired more than five years ago.
-    let expired = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
+    let expired = (millrace_shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     put(&stack, "alive", None).await;
     put(&stack, "deleted", None).await;
     put(&stack, "expired", Some(expired)).await;

@@ -6,10 +6,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use api::cache::{CacheAside, CacheTimeouts};
-use local::cache::CacheServer;
-use shared::cache::Cache;
-use shared::environment::Environment;
+use millrace_api::cache::{CacheAside, CacheTimeouts};
+use millrace_local::cache::CacheServer;
+use millrace_shared::cache::Cache;
+use millrace_shared::environment::Environment;
 use tokio::sync::OnceCell;
 
 use super::proxy::{self, CacheFault};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use api::cache::CacheTimeouts;
-use local::cache::CacheServer;
-use local::clients;
-use shared::cache::{Cache, CacheSlot};
-use shared::clock::Clock;
+use millrace_api::cache::CacheTimeouts;
+use millrace_local::cache::CacheServer;
+use millrace_local::clients;
+use millrace_shared::cache::{Cache, CacheSlot};
+use millrace_shared::clock::Clock;
 use tokio::time::Instant;
 
 use super::proxy::{self, CacheFault};
@@ -166,7 +166,7 @@ async fn troubled(
 async fn a_silent_cache_costs_its_patience_once_and_is_then_left_alone() {
     let patience = CacheTimeouts { call: Duration::from_millis(25), cooldown: Duration::from_mins(1) };
     let (service, _server, calls) = troubled(patience, |_| CacheFault::Silence).await;
-    let api = ApiHandle(api::app(&config("Users"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
+    let api = ApiHandle(millrace_api::app(&config("Users"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
     api.created("ada", 7).await;
     let api = service.api();
     let started = Instant::now();
@@ -235,7 +235,7 @@ async fn of_many_who_read_one_record_at_once_one_asks_the_table_at_a_time() {
         faults::proxy::HttpFault::None
     });
     let client = clients::dynamodb(&url.await);
-    let api = ApiHandle(api::app(&config("Users"), client, service.cache.clone(), Clock::fixed(NOW)));
+    let api = ApiHandle(millrace_api::app(&config("Users"), client, service.cache.clone(), Clock::fixed(NOW)));
     let readers = (0..50).map(|_| {
         let api = api.clone();
         tokio::spawn(async move { api.get("/users/ada/7").await.status })
@@ -258,7 +258,7 @@ async fn a_reader_that_was_overtaken_brings_nothing_old() {
         let cache = service.cache.clone();
         tokio::spawn(async move {
             let client = clients::dynamodb(&held_back(&service_url, held, open).await);
-            ApiHandle(api::app(&config, client, cache, Clock::fixed(NOW))).get("/users/ada/7").await
+            ApiHandle(millrace_api::app(&config, client, cache, Clock::fixed(NOW))).get("/users/ada/7").await
         })
     };
     while !held.load(Ordering::Relaxed) {

@@ -5,7 +5,7 @@
 //! The invariant: the cache never returns a state of the record that is older than a change whose invalidation marker
 //! has been set. The rule is also no stricter than necessary: each way to weaken it makes a run violate the invariant.
 
-use shared::version_fence::MinVersion;
+use millrace_shared::version_fence::MinVersion;
 
 /// A deviation from the rule that must violate the invariant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

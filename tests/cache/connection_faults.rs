@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use local::cache::CacheServer;
-use local::port::ReservedPort;
-use shared::cache::{Cache, CacheEntry, CacheError, CacheSlot, QuotaDecision, RequestQuota};
-use shared::version_fence::MinVersion;
+use millrace_local::cache::CacheServer;
+use millrace_local::port::ReservedPort;
+use millrace_shared::cache::{Cache, CacheEntry, CacheError, CacheSlot, QuotaDecision, RequestQuota};
+use millrace_shared::version_fence::MinVersion;
 use tempfile::TempDir;
 
 use super::servers::{at, cache, settings, time_left, told, url};

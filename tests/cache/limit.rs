@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use api::cache::CacheTimeouts;
-use local::cache::CacheServer;
-use shared::cache::Cache;
+use millrace_api::cache::CacheTimeouts;
+use millrace_local::cache::CacheServer;
+use millrace_shared::cache::Cache;
 
 use super::servers::{at, cache, url};
 use crate::users_api::service::UsersService;

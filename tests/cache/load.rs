@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use api::cache::{CacheAside, CacheTimeouts};
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use futures::{StreamExt, stream};
-use local::cache::CacheServer;
-use local::stack::{LocalStack, StackOptions};
-use local::tier::TierServer;
+use millrace_api::cache::{CacheAside, CacheTimeouts};
+use millrace_local::cache::CacheServer;
+use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::tier::TierServer;
+use millrace_shared::clock::Clock;
 use serde_json::json;
-use shared::clock::Clock;
 
 use super::servers::at;
 use crate::maintenance::scene::{MaintenanceScene, SOURCE, SceneItem};
@@ -46,7 +46,7 @@ async fn a_cache_that_is_killed_under_load_ends_with_every_replica_equal_and_not
     let scene = MaintenanceScene { dynamodb: stack.dynamodb(), s3: stack.s3(), stack };
     let patience = CacheTimeouts { call: Duration::from_secs(2), cooldown: Duration::from_millis(1) };
     let cache = CacheAside::new(at(&url), SOURCE, patience);
-    let api = ApiHandle(api::app(&config(SOURCE), scene.dynamodb.clone(), Some(cache), Clock::system()));
+    let api = ApiHandle(millrace_api::app(&config(SOURCE), scene.dynamodb.clone(), Some(cache), Clock::system()));
 
     let (written, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let mortal = {

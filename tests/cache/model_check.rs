@@ -1,7 +1,7 @@
 //! The runs of [`super::cache_model`] on a real server: the cache scripts must return the same results as the model.
 
+use millrace_shared::cache::{CacheConnection, CacheEntry};
 use redis::aio::MultiplexedConnection;
-use shared::cache::{CacheConnection, CacheEntry};
 
 use super::cache_model::{ModelMutation, StepOutcome, live};
 use super::servers::{at, told, url};

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use local::cache::CacheServer;
-use shared::cache::{Cache, CacheConnection, CacheSettings, CacheSlot};
+use millrace_local::cache::CacheServer;
+use millrace_shared::cache::{Cache, CacheConnection, CacheSettings, CacheSlot};
 use tokio::sync::OnceCell;
 
 static SERVER: OnceCell<CacheServer> = OnceCell::const_new();

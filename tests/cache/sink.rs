@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
-use local::cache::CacheServer;
-use replicator::sink::cache::CacheSink;
-use replicator::sink::{DeduplicatedBatch, FailureKind, Sink, SinkOutcome};
+use millrace_local::cache::CacheServer;
+use millrace_shared::cache::{CacheConnection, CacheEntry, CacheSlot};
+use millrace_shared::stream;
+use millrace_sinks::cache::CacheSink;
+use millrace_sinks::{DeduplicatedBatch, FailureKind, Sink, SinkOutcome};
 use serde_json::json;
 use serde_json::value::RawValue;
-use shared::cache::{CacheConnection, CacheEntry, CacheSlot};
-use shared::stream;
 
 use super::servers::{at, cache, told};
 use crate::replication::events::event_of;
@@ -61,7 +61,7 @@ async fn apply(sink: &dyn Sink, event: &RawValue, time: Duration) -> SinkOutcome
     let batch = stream::read(event).unwrap();
     let changes: Vec<_> = batch.records.iter().map(|record| record.read.as_ref().unwrap()).collect();
     let settled: Vec<_> =
-        replicator::deduplicate::latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
+        millrace_replicator::deduplicate::latest_per_key(&changes).into_iter().map(|place| changes[place]).collect();
     let outcome = sink
         .apply(DeduplicatedBatch { changes: &changes, latest_per_key: &settled }, &invocation_within(time))
         .await
@@ -155,12 +155,8 @@ async fn a_cache_that_is_lost_holds_the_position_until_it_is_back_and_keeps_noth
     let mut server = CacheServer::start().await.unwrap();
     let url = server.url();
     let sinks = || -> Vec<Box<dyn Sink>> {
-        let replica = replicator::sink::dynamodb::DynamoDbSink::new(
-            rig.dynamodb.clone(),
-            rig::REPLICA,
-            8,
-            time::Duration::days(8),
-        );
+        let replica =
+            millrace_sinks::dynamodb::DynamoDbSink::new(rig.dynamodb.clone(), rig::REPLICA, 8, time::Duration::days(8));
         vec![Box::new(replica), Box::new(CacheSink::new(at(&url)))]
     };
     let replicator = rig.replicator_with(sinks());

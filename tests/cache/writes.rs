@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration as Pause;
 
-use api::cache::{CacheAside, CacheTimeouts};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use local::clients;
-use shared::cache::Cache;
-use shared::clock::Clock;
+use millrace_api::cache::{CacheAside, CacheTimeouts};
+use millrace_local::clients;
+use millrace_shared::cache::Cache;
+use millrace_shared::clock::Clock;
 use time::{Duration, OffsetDateTime};
 
 use super::servers::cache;
@@ -24,7 +24,7 @@ const PATIENT: CacheTimeouts = CacheTimeouts { call: Pause::from_secs(5), cooldo
 /// An instance of the API with its own connections to the shared tables and the shared cache.
 fn instance(client: Client, cache: Option<&Cache>, more: &[(&str, &str)], now: OffsetDateTime) -> ApiHandle {
     let cache = cache.map(|cache| CacheAside::new(cache.clone(), "Users", PATIENT));
-    ApiHandle(api::app(&config_with("Users", &[&[ATTEMPTS], more].concat()), client, cache, Clock::fixed(now)))
+    ApiHandle(millrace_api::app(&config_with("Users", &[&[ATTEMPTS], more].concat()), client, cache, Clock::fixed(now)))
 }
 
 /// A client into whose calls these faults are injected, in order.
@@ -66,7 +66,9 @@ async fn a_write_that_was_given_up_is_not_told_wrong() {
     let sound = instance(service.dynamodb.clone(), Some(&cache), &[], NOW);
     sound.created("ada", 7).await;
     let aside = CacheAside::new(cache.clone(), "Users", PATIENT);
-    let over = |client| ApiHandle(api::app(&config_with("Users", &[]), client, Some(aside.clone()), Clock::fixed(NOW)));
+    let over = |client| {
+        ApiHandle(millrace_api::app(&config_with("Users", &[]), client, Some(aside.clone()), Clock::fixed(NOW)))
+    };
     let (slow, same) =
         (over(troubled(&service, mishaps(&[HttpFault::Landed]), 0).await), over(service.dynamodb.clone()));
     for source in ["database", "cache"] {

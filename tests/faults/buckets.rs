@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use archiver::ArchiverHandler;
-use archiver::archive::Compression;
-use archiver::store::ArchiveStore;
 use aws_sdk_s3::config::retry::RetryConfig;
-use local::clients;
-use replicator::ReplicatorHandler;
-use replicator::sink::dynamodb::DynamoDbSink;
-use shared::quarantine::Quarantine;
-use shared::stream::BatchResponse;
+use millrace_archive::Compression;
+use millrace_archive::store::ArchiveStore;
+use millrace_archiver::ArchiverHandler;
+use millrace_local::clients;
+use millrace_replicator::ReplicatorHandler;
+use millrace_shared::quarantine::Quarantine;
+use millrace_shared::stream::BatchResponse;
+use millrace_sinks::dynamodb::DynamoDbSink;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -33,14 +33,14 @@ struct BucketPair {
     /// A client with faults and without retries.
     troubled: aws_sdk_s3::Client,
     puts: Arc<AtomicUsize>,
-    _engine: (local::s3::S3Engine, TempDir),
+    _engine: (millrace_local::s3::S3Engine, TempDir),
 }
 
 impl BucketPair {
     async fn start(mishap: HttpFault, struck: usize) -> Self {
         let root = TempDir::new().unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let engine = local::s3::S3Engine::start(listener, root.path()).await.unwrap();
+        let engine = millrace_local::s3::S3Engine::start(listener, root.path()).await.unwrap();
         let s3 = clients::s3(engine.endpoint());
         for bucket in [FAILURES, ARCHIVE] {
             s3.create_bucket().bucket(bucket).send().await.unwrap();

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use millrace_shared::revision::Revision;
+use millrace_sinks::dynamodb::DynamoDbSink;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use replicator::sink::dynamodb::DynamoDbSink;
-use shared::revision::Revision;
 use time::Duration;
 use tokio::runtime::Runtime;
 

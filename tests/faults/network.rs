@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
-use local::clients;
-use replicator::ReplicatorHandler;
-use replicator::sink::Sink;
-use replicator::sink::cache::CacheSink;
-use replicator::sink::dynamodb::DynamoDbSink;
+use millrace_local::clients;
+use millrace_replicator::ReplicatorHandler;
+use millrace_sinks::Sink;
+use millrace_sinks::cache::CacheSink;
+use millrace_sinks::dynamodb::DynamoDbSink;
 use tokio::time::Instant;
 
 use super::proxy::{self, HttpFault, ProxiedCall};

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::StalledStreamProtectionConfig;
-use local::cache::CacheServer;
-use local::clients;
-use replicator::sink::cache::CacheSink;
-use replicator::sink::{Sink, SinkOutcome};
+use millrace_local::cache::CacheServer;
+use millrace_local::clients;
+use millrace_sinks::cache::CacheSink;
+use millrace_sinks::{Sink, SinkOutcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -176,7 +176,7 @@ async fn a_service_of_aws_is_reached_on_another_connection() {
     let rig = ReplicationRig::start().await;
     let way = SilenceKind::to(port_of(&rig.dynamodb_url)).await;
     let config = clients::dynamodb(&format!("http://127.0.0.1:{}", way.port)).config().to_builder();
-    let config = config.retry_config(shared::aws::retries()).timeout_config(shared::aws::timeouts());
+    let config = config.retry_config(millrace_shared::aws::retries()).timeout_config(millrace_shared::aws::timeouts());
     let config = config.stalled_stream_protection(StalledStreamProtectionConfig::disabled());
     let client = aws_sdk_dynamodb::Client::from_conf(config.build());
     client.list_tables().send().await.unwrap();

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use replicator::ReplicatorHandler;
-use replicator::sink::dynamodb::DynamoDbSink;
-use replicator::sink::{DeduplicatedBatch, Sink, SinkMisconfiguredError, SinkOutcome};
-use shared::invocation::Invocation;
-use shared::stream::BatchResponse;
+use millrace_replicator::ReplicatorHandler;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::stream::BatchResponse;
+use millrace_sinks::dynamodb::DynamoDbSink;
+use millrace_sinks::{DeduplicatedBatch, Sink, SinkMisconfiguredError, SinkOutcome};
 use tokio::time::Instant;
 
 use super::troubled::{FaultySink, SinkFault};
@@ -156,7 +156,8 @@ impl<S: Sink> Sink for RecordingSink<S> {
         decided: DeduplicatedBatch<'s>,
         invocation: &'s Invocation,
     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
-        let number = |change: &&shared::change::Change<'_>| change.revision.sequence().to_string().parse().unwrap();
+        let number =
+            |change: &&millrace_shared::change::Change<'_>| change.revision.sequence().to_string().parse().unwrap();
         self.given.lock().unwrap().push(decided.latest_per_key.iter().map(number).collect());
         self.inner.apply(decided, invocation).boxed()
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use replicator::sink::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
-use shared::change::Change;
-use shared::invocation::Invocation;
+use millrace_shared::change::Change;
+use millrace_shared::invocation::Invocation;
+use millrace_sinks::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
 
 /// A fault in the changes with these sequence numbers, or in the entire sink.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use local::stack::{LocalStack, StackOptions};
-use local::token::LocalAuth;
+use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::token::LocalAuth;
 use serde_json::{Value, json};
 
 use crate::maintenance::scene::MaintenanceScene;
@@ -49,10 +49,10 @@ fn path(user: &Value) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn guarantee_09_an_expired_item_is_absent() {
     let scene = MaintenanceScene::start().await;
-    let soon = shared::clock::Clock::system().now().unix_timestamp() + 2;
+    let soon = millrace_shared::clock::Clock::system().now().unix_timestamp() + 2;
     let user = create(&scene, json!({"expires_at": soon})).await;
     assert_eq!(send(&scene, Request::builder().method("GET"), &path(&user), String::new()).await.0, StatusCode::OK);
-    while shared::clock::Clock::system().now().unix_timestamp() < soon {
+    while millrace_shared::clock::Clock::system().now().unix_timestamp() < soon {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(

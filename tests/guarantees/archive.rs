@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use archiver::archive::{ArchivedRow, KeyNames, MergeIterator, RowReader};
 use aws_sdk_dynamodb::types::AttributeValue;
+use millrace_archive::{ArchivedRow, KeyNames, MergeIterator, RowReader};
 use serde_json::json;
 
 use crate::archival::harness::keys;
@@ -29,7 +29,7 @@ async fn archived(scene: &MaintenanceScene) -> (usize, Vec<ArchivedRow>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn guarantee_07_what_ttl_removes_is_archived_and_nothing_else() {
     let scene = MaintenanceScene::start().await;
-    let past = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
+    let past = (millrace_shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for name in ["alive", "deleted", "expired-1", "expired-2"] {
         let mut item = user(name, "Ada");
         if name.starts_with("expired") {
@@ -81,7 +81,7 @@ async fn guarantee_21_a_compaction_loses_and_doubles_no_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn guarantee_22_a_restore_is_a_create_over_nothing_that_stands_there() {
     let scene = MaintenanceScene::start().await;
-    let past = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
+    let past = (millrace_shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for name in ["back", "taken"] {
         let mut item = user(name, "Then");
         item.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));

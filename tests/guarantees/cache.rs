@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use api::cache::{CacheAside, CacheTimeouts};
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::stack::{LocalStack, StackOptions};
-use local::tier::TierServer;
-use shared::clock::Clock;
+use millrace_api::cache::{CacheAside, CacheTimeouts};
+use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::tier::TierServer;
+use millrace_shared::clock::Clock;
 
 use crate::cache::servers;
 use crate::users_api::service::{ApiHandle, config};
@@ -19,7 +19,7 @@ async fn guarantee_24_nothing_is_told_from_the_cache_that_is_no_more() {
         .unwrap();
     let patience = CacheTimeouts { call: Duration::from_secs(5), cooldown: Duration::from_millis(1) };
     let cache = CacheAside::new(servers::at(&url), "Users", patience);
-    let api = ApiHandle(api::app(&config("Users"), stack.dynamodb(), Some(cache), Clock::system()));
+    let api = ApiHandle(millrace_api::app(&config("Users"), stack.dynamodb(), Some(cache), Clock::system()));
     let named = async || {
         let answer = api.get("/users/ada/7").await;
         let user = &answer.json["user"]["name"];

@@ -16,7 +16,7 @@ use crate::replication::rig::{ReplicationRig, create_table, deliver_batch, sampl
 #[tokio::test(flavor = "multi_thread")]
 async fn guarantee_01_a_replica_ends_with_what_the_source_holds() {
     let scene = MaintenanceScene::start().await;
-    let past = (shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
+    let past = (millrace_shared::clock::Clock::system().now() - time::Duration::days(30)).unix_timestamp();
     for n in 0..80 {
         let mut item = user(&format!("u{n}"), "Created");
         if n % 10 == 0 {
@@ -98,7 +98,7 @@ async fn guarantee_05_nothing_is_acknowledged_that_is_not_safe() {
         let hit = struck && call.operation == "PutItem" && still.load(Ordering::Relaxed);
         if hit { HttpFault::Error(500, "InternalServerError") } else { HttpFault::None }
     };
-    let replica = local::clients::dynamodb(&proxy::before(&rig.dynamodb_url, plan).await);
+    let replica = millrace_local::clients::dynamodb(&proxy::before(&rig.dynamodb_url, plan).await);
     let replicator = rig.replicator_through(replica);
     let told: Vec<EventBuilder> = (1..=6).map(|n| EventBuilder::named(&format!("u{n}."), n, "Ada")).collect();
     assert_eq!(

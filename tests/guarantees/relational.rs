@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use replicator::sink::dynamodb::DynamoDbSink;
-use replicator::sink::{Replica, Sink};
-use shared::change::CanonicalKey;
-use shared::replica_item::ReplicaItem;
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::replica_item::ReplicaItem;
+use millrace_sinks::dynamodb::DynamoDbSink;
+use millrace_sinks::{Replica, Sink};
 use time::Duration;
 
 use crate::relational::store::{RelationalStore, sink};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use maintenance::mapping::ReplicatorMappings;
+use millrace_maintenance::mapping::ReplicatorMappings;
+use millrace_shared::revision::SequenceNumber;
 use serde_json::{Value, json};
-use shared::revision::SequenceNumber;
 use tokio::net::TcpListener;
 
 use super::scene::{MaintenanceScene, REPLICA, SOURCE, invoke, key, revision, text, user};
@@ -104,7 +104,7 @@ async fn refused(scene: &MaintenanceScene, mappings: Value) -> (String, &'static
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
     let mut maintenance = scene.maintenance();
-    maintenance.mappings = ReplicatorMappings::new(local::clients::lambda(&url), "replicator".to_owned());
+    maintenance.mappings = ReplicatorMappings::new(millrace_local::clients::lambda(&url), "replicator".to_owned());
     let fault = invoke(&maintenance, &json!({"task": "backfill"}), Duration::from_mins(1)).await.unwrap_err();
     (fault.to_string(), fault.name())
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use archiver::store::ArchiveStore;
-use maintenance::MaintenanceHandler;
-use maintenance::task::TaskResponse;
+use millrace_archive::store::ArchiveStore;
+use millrace_maintenance::MaintenanceHandler;
+use millrace_maintenance::task::TaskResponse;
 use serde_json::{Value, json};
 
 use super::scene::{ARCHIVE, MaintenanceScene, invoke, to_its_end};

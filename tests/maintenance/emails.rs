@@ -2,16 +2,16 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::future::join;
-use maintenance::MaintenanceHandler;
-use maintenance::progress::TaskProgress;
+use millrace_maintenance::MaintenanceHandler;
+use millrace_maintenance::progress::TaskProgress;
+use millrace_shared::clock::Clock;
+use millrace_shared::table::{NonceSource, RestoreTable, UserTable, WriteError};
+use millrace_shared::user::email::Email;
+use millrace_shared::user::id::UserId;
+use millrace_shared::user::name::UserName;
+use millrace_shared::user::timestamp::Timestamp;
+use millrace_shared::user::{User, UserKey, UserProfile};
 use serde_json::{Value, json};
-use shared::clock::Clock;
-use shared::table::{NonceSource, RestoreTable, UserTable, WriteError};
-use shared::user::email::Email;
-use shared::user::id::UserId;
-use shared::user::name::UserName;
-use shared::user::timestamp::Timestamp;
-use shared::user::{User, UserKey, UserProfile};
 
 use super::scene::{MaintenanceScene, SOURCE, SceneItem, text, to_its_end, user};
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io::Read as _;
 
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
+use millrace_shared::raw_item::RawItem;
 use serde_json::{Value, json};
-use shared::raw_item::RawItem;
 
 use super::restores::expired;
 use super::scene::{ARCHIVE, MaintenanceScene, SceneItem, invoke, text};
@@ -92,7 +92,7 @@ async fn at_a_point_in_time_what_was_removed_later_is_not_there() {
     let scene = MaintenanceScene::start().await;
     expired(&scene, &["ada"], "First").await;
     tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
-    let at = shared::clock::Clock::system().now() - time::Duration::seconds(1);
+    let at = millrace_shared::clock::Clock::system().now() - time::Duration::seconds(1);
     let at = at.format(&time::format_description::well_known::Rfc3339).unwrap();
     expired(&scene, &["ada", "bob"], "Second").await;
     scene.task(json!({"task": "export-import-table", "run_id": "then", "table": TABLE, "as_of": at})).await;

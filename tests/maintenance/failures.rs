@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
-use maintenance::failure_bucket::FailureBucket;
+use millrace_maintenance::failure_bucket::FailureBucket;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -44,7 +44,7 @@ async fn a_comparison_reads_the_failure_bucket_until_its_deadline_and_says_so() 
         HttpFault::None
     };
     let mut maintenance = scene.maintenance();
-    let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), slow).await);
+    let client = millrace_local::clients::s3(&proxy::before(scene.stack.s3_url(), slow).await);
     maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
     let time = Duration::from_secs(8);
     let started = Instant::now();
@@ -77,7 +77,7 @@ async fn an_object_that_no_failure_can_be_is_not_read() {
         if call.path.contains("dump") { HttpFault::Error(500, "InternalError") } else { HttpFault::None }
     };
     let mut maintenance = scene.maintenance();
-    let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), never).await);
+    let client = millrace_local::clients::s3(&proxy::before(scene.stack.s3_url(), never).await);
     maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
     let time = Duration::from_mins(1);
     let answer = invoke(&maintenance, &json!({"task": "verify", "recheck_after_seconds": 0}), time).await.unwrap();

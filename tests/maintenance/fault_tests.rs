@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use maintenance::failure_bucket::FailureBucket;
-use maintenance::task::TaskResponse;
-use maintenance::{MaintenanceHandler, TaskError};
-use replicator::sink::dynamodb::DynamoDbSink;
+use millrace_maintenance::failure_bucket::FailureBucket;
+use millrace_maintenance::task::TaskResponse;
+use millrace_maintenance::{MaintenanceHandler, TaskError};
+use millrace_shared::table_reader::TableReader;
+use millrace_sinks::dynamodb::DynamoDbSink;
 use serde_json::json;
-use shared::table_reader::TableReader;
 
 use super::scene::{FAILURES, FORMER, MaintenanceScene, REPLICA, SOURCE, record as record_of, to_its_end};
 use crate::faults::proxy::{self, HttpFault, ProxiedCall};
@@ -27,9 +27,10 @@ async fn amid(
         proxy::before(scene.stack.s3_url(), plan).await,
     );
     let retries = RetryConfig::standard().with_max_attempts(2).with_initial_backoff(Duration::from_millis(1));
-    let config = local::clients::dynamodb(&dynamodb).config().to_builder().retry_config(retries.clone()).build();
+    let config =
+        millrace_local::clients::dynamodb(&dynamodb).config().to_builder().retry_config(retries.clone()).build();
     let dynamodb = aws_sdk_dynamodb::Client::from_conf(config);
-    let config = local::clients::s3(&s3).config().to_builder().retry_config(retries).build();
+    let config = millrace_local::clients::s3(&s3).config().to_builder().retry_config(retries).build();
     let mut maintenance = scene.maintenance();
     maintenance.source = TableReader::new(dynamodb.clone(), SOURCE);
     maintenance.replicas = vec![Box::new(DynamoDbSink::new(dynamodb, REPLICA, 32, time::Duration::days(8)))];

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use archiver::store::ArchiveStore;
-use maintenance::MaintenanceHandler;
-use maintenance::failure_bucket::FailureBucket;
-use maintenance::task::TaskResponse;
-use replicator::sink::dynamodb::DynamoDbSink;
+use millrace_archive::store::ArchiveStore;
+use millrace_maintenance::MaintenanceHandler;
+use millrace_maintenance::failure_bucket::FailureBucket;
+use millrace_maintenance::task::TaskResponse;
+use millrace_shared::table::RestoreTable;
+use millrace_shared::table_reader::TableReader;
+use millrace_sinks::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
-use shared::table::RestoreTable;
-use shared::table_reader::TableReader;
 
 use super::compactions::archived;
 use super::restores::expired;
@@ -33,7 +33,7 @@ async fn table_behind(
     scene: &MaintenanceScene,
     plan: impl Fn(&ProxiedCall<'_>) -> HttpFault + Send + Sync + 'static,
 ) -> aws_sdk_dynamodb::Client {
-    local::clients::dynamodb(&proxy::before(scene.stack.dynamodb_url(), plan).await)
+    millrace_local::clients::dynamodb(&proxy::before(scene.stack.dynamodb_url(), plan).await)
 }
 
 async fn buckets_behind(

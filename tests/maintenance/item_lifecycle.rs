@@ -38,7 +38,7 @@ async fn created_expired_archived_compacted_restored_replicated_and_expired_agai
 
     // The hour passes, and the item expires again: a second archive row with the same key.
     let mut ada = scene.item(SOURCE, "ada").await.unwrap();
-    let past = (shared::clock::Clock::system().now() - time::Duration::days(1)).unix_timestamp();
+    let past = (millrace_shared::clock::Clock::system().now() - time::Duration::days(1)).unix_timestamp();
     ada.insert("expires_at".to_owned(), AttributeValue::N(past.to_string()));
     scene.put(SOURCE, ada).await;
     assert_eq!(scene.stack.run_ttl_sweep().await.unwrap(), 1);

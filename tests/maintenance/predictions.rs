@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use maintenance::MaintenanceHandler;
-use maintenance::task::TaskResponse;
+use millrace_maintenance::MaintenanceHandler;
+use millrace_maintenance::task::TaskResponse;
+use millrace_shared::clock::Clock;
+use millrace_shared::table::{NonceSource, RestoreTable};
 use serde_json::{Value, json};
-use shared::clock::Clock;
-use shared::table::{NonceSource, RestoreTable};
 
 use super::restores::expired;
 use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, SceneItem, record, text, to_its_end, user};
@@ -51,8 +51,8 @@ fn counted(outcomes: &BTreeMap<String, (String, String)>, done: &str) -> usize {
 /// An item that has no room for the attributes that a replica adds.
 fn full(user_id: &str) -> SceneItem {
     let mut item = user(user_id, "");
-    let size = shared::raw_item::RawItem::new(item.clone()).size_bytes();
-    item.insert("name".to_owned(), text(&"x".repeat(shared::raw_item::ITEM_BYTES_MOST - size - 10)));
+    let size = millrace_shared::raw_item::RawItem::new(item.clone()).size_bytes();
+    item.insert("name".to_owned(), text(&"x".repeat(millrace_shared::raw_item::ITEM_BYTES_MOST - size - 10)));
     item
 }
 
@@ -168,8 +168,8 @@ async fn a_dry_run_of_a_restore_tells_the_outcome_of_each_key() {
         expired(&scene, &["back", "twice"], "Second").await;
         // Without a version, the item has no room for one, nor for a later expiry with more digits.
         let mut large = user("large", "");
-        let size = shared::raw_item::RawItem::new(expiring(large.clone())).size_bytes();
-        large.insert("name".to_owned(), text(&"x".repeat(shared::raw_item::ITEM_BYTES_MOST - size)));
+        let size = millrace_shared::raw_item::RawItem::new(expiring(large.clone())).size_bytes();
+        large.insert("name".to_owned(), text(&"x".repeat(millrace_shared::raw_item::ITEM_BYTES_MOST - size)));
         for item in [large, with_email("ada", "one@example.com"), with_email("no user", "two@example.com")] {
             scene.put(SOURCE, expiring(item)).await;
         }

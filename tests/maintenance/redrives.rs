@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use archiver::archive::{KeyNames, RowReader};
-use maintenance::failure_bucket::FailureBucket;
+use millrace_archive::{KeyNames, RowReader};
+use millrace_maintenance::failure_bucket::FailureBucket;
+use millrace_shared::revision::Revision;
 use serde_json::{Value, json};
-use shared::revision::Revision;
 
 use super::scene::{
     ARCHIVE, FAILURES, FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record as record_of, revision, text, user,
@@ -234,7 +234,7 @@ async fn what_was_not_looked_at_before_the_deadline_is_kept() {
         HttpFault::None
     };
     let mut maintenance = scene.maintenance();
-    let client = local::clients::s3(&proxy::before(scene.stack.s3_url(), slow).await);
+    let client = millrace_local::clients::s3(&proxy::before(scene.stack.s3_url(), slow).await);
     maintenance.failures = FailureBucket::new(client, FAILURES.to_owned());
     let order = json!({"task": "redrive", "run_id": "late", "dry_run": false});
     let answer = invoke(&maintenance, &order, Duration::from_secs(3)).await.unwrap();

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use maintenance::MaintenanceHandler;
-use maintenance::failure_bucket::FailureBucket;
-use replicator::sink::dynamodb::DynamoDbSink;
+use millrace_maintenance::MaintenanceHandler;
+use millrace_maintenance::failure_bucket::FailureBucket;
+use millrace_shared::table_reader::TableReader;
+use millrace_sinks::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
-use shared::table_reader::TableReader;
 
 use super::scene::{MaintenanceScene, SOURCE, invoke, user};
 use crate::replication::rig::create_table;

@@ -101,7 +101,7 @@ async fn a_replica_of_a_former_stream_is_brought_above_it() {
     // As if the stream had been disabled and re-enabled while ada was renamed: no stream contains the change.
     let mut old = user("ada", "Before the gap");
     let revision_then = format!("{FORMER}#900");
-    let revision_then = shared::revision::Revision::parse(&revision_then).unwrap();
+    let revision_then = millrace_shared::revision::Revision::parse(&revision_then).unwrap();
     let bytes = aws_sdk_dynamodb::primitives::Blob::new(revision_then.encode().as_ref());
     old.insert("_rev".to_owned(), AttributeValue::B(bytes));
     scene.put(REPLICA, old).await;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use millrace_shared::clock::Clock;
 use serde_json::{Value, json};
-use shared::clock::Clock;
 
 use super::scene::{MaintenanceScene, REPLICA, SOURCE, SceneItem, invoke, key, text, user};
 

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures::{StreamExt as _, stream};
-use local::stack::{LocalStack, StackOptions};
-use local::tier::TierServer;
-use maintenance::task::TaskResponse;
-use maintenance::task::summary::is_result;
-use maintenance::{MaintenanceHandler, TaskError};
+use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::tier::TierServer;
+use millrace_maintenance::task::TaskResponse;
+use millrace_maintenance::task::summary::is_result;
+use millrace_maintenance::{MaintenanceHandler, TaskError};
+use millrace_shared::clock::Clock;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::revision::Revision;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use shared::clock::Clock;
-use shared::invocation::Invocation;
-use shared::revision::Revision;
 use tokio::time::Instant;
 
 use crate::replication::events::EventBuilder;

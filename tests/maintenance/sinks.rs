@@ -5,14 +5,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderName, StatusCode};
 use axum::routing::get;
-use local::task::{RunTaskError, StackPorts, TaskOutcome, TaskTarget};
-use local::tier::{TierServer, TierUrls};
-use local::{banner, clients};
-use maintenance::MaintenanceHandler;
-use maintenance::deployment::DeployedReplicator;
-use replicator::sink::SINK_SETTINGS;
+use millrace::banner;
+use millrace_local::clients;
+use millrace_local::task::{RunTaskError, StackPorts, TaskOutcome, TaskTarget};
+use millrace_local::tier::{TierServer, TierUrls};
+use millrace_maintenance::MaintenanceHandler;
+use millrace_maintenance::deployment::DeployedReplicator;
+use millrace_shared::clock::Clock;
+use millrace_sinks::SINK_SETTINGS;
 use serde_json::{Value, json};
-use shared::clock::Clock;
 use tokio::net::TcpListener;
 
 use super::scene::{FORMER, MaintenanceScene, REPLICA, SOURCE, invoke, record, text, user};
@@ -27,7 +28,7 @@ async fn task(scene: &MaintenanceScene, order: Value, postgres: Option<&str>) ->
         StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
     let urls = TierUrls { postgres: postgres.map(str::to_owned), cache: None };
     let place = TaskTarget::Running(ports, stack.options().template.clone(), urls);
-    Box::pin(local::task::run(&order.to_string(), place, &Clock::system())).await
+    Box::pin(millrace_local::task::run(&order.to_string(), place, &Clock::system())).await
 }
 
 fn why<'r>(report: &'r [Value], object: &str, outcome: &str) -> &'r str {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use archiver::store::ArchiveStore;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
+use millrace_archive::store::ArchiveStore;
 use sha2::{Digest as _, Sha256};
 
 use super::scene::{ARCHIVE, MaintenanceScene};
@@ -21,7 +21,7 @@ async fn a_large_upload_has_the_time_that_its_size_takes() {
     };
     let url = proxy::before(scene.stack.s3_url(), slow).await;
     let limit = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_millis(300)).build();
-    let config = local::clients::s3(&url).config().to_builder().timeout_config(limit).build();
+    let config = millrace_local::clients::s3(&url).config().to_builder().timeout_config(limit).build();
     let store = ArchiveStore::new(aws_sdk_s3::Client::from_conf(config), ARCHIVE.to_owned());
     let put = async |key: &str, bytes: Vec<u8>| {
         let sha256 = Sha256::digest(&bytes).into();

@@ -69,8 +69,9 @@ async fn every_real_difference_is_told_by_its_kind_and_by_names_without_values()
 #[tokio::test(flavor = "multi_thread")]
 async fn differences_are_in_the_answer_and_in_a_metric_and_a_repair_s_are_not() {
     let counted = || {
-        let text = local::metrics::recorded().render();
-        let line = text.lines().find(|line| line.starts_with(shared::metric::DIFFERENCES.name())).unwrap_or("0");
+        let text = millrace_local::metrics::recorded().render();
+        let line =
+            text.lines().find(|line| line.starts_with(millrace_shared::metric::DIFFERENCES.name())).unwrap_or("0");
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };
     let scene = replicated(&["ada", "bob", "cleo"]).await;
@@ -186,7 +187,7 @@ async fn each_item_is_counted_once_however_the_table_is_cut() {
         scene.put(REPLICA, user(&format!("x{n:05}"), "Stranger")).await;
     }
     for segments in [1_u32, 3] {
-        let mut progress = maintenance::progress::TaskProgress::default();
+        let mut progress = millrace_maintenance::progress::TaskProgress::default();
         for segment in 0..segments {
             let order = json!({"task": "verify", "recheck_after_seconds": 0, "segment": segment, "segments": segments});
             // A short time limit, so that a segment takes several invocations, at a rate that allows a page or two in

@@ -2,7 +2,7 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use shared::revision::Revision;
+use millrace_shared::revision::Revision;
 use tokio::runtime::Runtime;
 
 use super::store::RelationalStore;

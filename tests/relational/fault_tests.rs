@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use replicator::sink::{FailureKind, SinkOutcome};
+use millrace_sinks::{FailureKind, SinkOutcome};
 use tokio::time::Instant;
 
 use super::store::{RelationalStore, apply, apply_within, empty, sink, soon};
@@ -31,7 +31,7 @@ async fn a_server_that_is_killed_and_started_again_costs_a_delivery_and_no_chang
     let mut server = server().await;
     let url = server.url();
     let sink = sink(&url);
-    replicator::sink::postgres::migrate(sink.database(), soon()).await.unwrap();
+    millrace_sinks::postgres::migrate(sink.database(), soon()).await.unwrap();
     assert_eq!(apply(&sink, &users(1..=50)).await.applied, 50);
     server.kill();
     let started = Instant::now();
@@ -53,7 +53,7 @@ async fn a_server_that_is_killed_and_started_again_costs_a_delivery_and_no_chang
 /// Simulates a full disk. Files of the server may not grow beyond 16 MiB and half a page: PostgreSQL writes half of the
 /// next page and reports a full disk. From PostgreSQL 16 on, and on systems without such limits, a trigger on the table
 /// raises the same error.
-async fn fill_the_disk(server: &local::postgres::PostgresServer) {
+async fn fill_the_disk(server: &millrace_local::postgres::PostgresServer) {
     let client = connect(&server.url()).await;
     let version = "select current_setting('server_version_num')::int";
     let version: i32 = client.query_one(version, &[]).await.unwrap().get(0);
@@ -73,7 +73,7 @@ async fn fill_the_disk(server: &local::postgres::PostgresServer) {
 async fn a_full_disk_is_named_with_its_cure_and_once_there_is_room_nothing_is_missing() {
     let mut server = server().await;
     let sink = sink(&server.url());
-    replicator::sink::postgres::migrate(sink.database(), soon()).await.unwrap();
+    millrace_sinks::postgres::migrate(sink.database(), soon()).await.unwrap();
     let filled = "insert into users (user_id, \"timestamp\", revision, item) select 'filling' || n, 1, '\\x01', \
                   jsonb_build_object('x', repeat(md5(n::text), 40)) from generate_series(1, 11000) as n";
     connect(&server.url()).await.batch_execute(filled).await.unwrap();
@@ -211,10 +211,10 @@ async fn an_outage_of_one_replica_holds_the_position_and_spares_the_other() {
     let url = empty().await;
     let line = TcpProxy::to(&url).await;
     let postgres = sink(line.url());
-    replicator::sink::postgres::migrate(postgres.database(), soon()).await.unwrap();
+    millrace_sinks::postgres::migrate(postgres.database(), soon()).await.unwrap();
     line.silence(true);
     line.cut();
-    let dynamodb = replicator::sink::dynamodb::DynamoDbSink::new(
+    let dynamodb = millrace_sinks::dynamodb::DynamoDbSink::new(
         rig.dynamodb.clone(),
         crate::replication::rig::REPLICA,
         8,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, PutRequest, WriteRequest};
 use futures::{StreamExt as _, stream};
-use local::stack::{LocalStack, StackOptions};
-use local::tier::TierServer;
+use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::tier::TierServer;
 use serde_json::json;
 
 use super::tcp_proxy::TcpProxy;

@@ -7,11 +7,11 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use axum::Router;
 use axum::body::Bytes;
-use replicator::sink::Sink;
-use replicator::sink::postgres::{PostgresSink, migrate};
-use shared::clock::Clock;
-use shared::iam_token::TokenSigner;
-use shared::postgres::PostgresSettings;
+use millrace_shared::clock::Clock;
+use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::postgres::PostgresSettings;
+use millrace_sinks::Sink;
+use millrace_sinks::postgres::{PostgresSink, migrate};
 use tokio::net::TcpListener;
 
 use super::store::{apply, sink, soon};

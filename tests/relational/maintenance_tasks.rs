@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use maintenance::MaintenanceHandler;
-use maintenance::task::TaskResponse;
-use replicator::sink::Sink as _;
-use replicator::sink::postgres::grant_app_role;
+use millrace_maintenance::MaintenanceHandler;
+use millrace_maintenance::task::TaskResponse;
+use millrace_sinks::Sink as _;
+use millrace_sinks::postgres::grant_app_role;
 use serde_json::{Value, json};
 
 use super::store::{RelationalStore, empty, sink, soon};
@@ -142,8 +142,8 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
     line.batch_execute("drop owned by reader; drop role reader; drop role rds_iam").await.unwrap();
 }
 
-fn settings(url: &str) -> shared::postgres::PostgresSettings {
-    shared::postgres::PostgresSettings::parse("POSTGRES_URL", |name| (name == "POSTGRES_URL").then_some(url))
+fn settings(url: &str) -> millrace_shared::postgres::PostgresSettings {
+    millrace_shared::postgres::PostgresSettings::parse("POSTGRES_URL", |name| (name == "POSTGRES_URL").then_some(url))
         .unwrap()
         .unwrap()
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use replicator::sink::Sink;
-use replicator::sink::postgres::{PostgresSink, migrate, pending};
+use millrace_sinks::Sink;
+use millrace_sinks::postgres::{PostgresSink, migrate, pending};
 use tempfile::TempDir;
 
 use super::store::{RelationalStore, apply, empty, sink, soon};

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use local::postgres::PostgresServer;
-use replicator::deduplicate::latest_per_key;
-use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
-use replicator::sink::{DeduplicatedBatch, Sink, SinkOutcome};
+use millrace_local::postgres::PostgresServer;
+use millrace_replicator::deduplicate::latest_per_key;
+use millrace_shared::postgres::PostgresSettings;
+use millrace_shared::stream;
+use millrace_sinks::postgres::{PostgresSink, SETTING, migrate};
+use millrace_sinks::{DeduplicatedBatch, Sink, SinkOutcome};
 use serde_json::value::RawValue;
-use shared::postgres::PostgresSettings;
-use shared::stream;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tokio_postgres::Client;

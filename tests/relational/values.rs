@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use replicator::sink::{FailureKind, Replica as _};
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::raw_item::RawItem;
+use millrace_sinks::{FailureKind, Replica as _};
 use serde_json::{Value, json};
-use shared::change::CanonicalKey;
-use shared::raw_item::RawItem;
 
 use super::store::{RelationalStore, apply, apply_within};
 use crate::replication::events::{EventBuilder, event, event_of, user};

@@ -1,6 +1,6 @@
 //! A misconfiguration is reported by name and never treated as poison: none of its records is quarantined.
 
-use replicator::ReplicatorError;
+use millrace_replicator::ReplicatorError;
 use serde_json::value::RawValue;
 
 use super::events::{EventBuilder, LABEL, event, event_of};
@@ -16,7 +16,7 @@ async fn a_payload_that_is_no_stream_event_fails_the_invocation() {
 
 /// The error that Lambda shows for a failed invocation, converted as the runtime does.
 fn shown(fault: &ReplicatorError) -> serde_json::Value {
-    serde_json::to_value(shared::aws::diagnostic(fault.name(), fault)).unwrap()
+    serde_json::to_value(millrace_shared::aws::diagnostic(fault.name(), fault)).unwrap()
 }
 
 #[tokio::test]

@@ -7,15 +7,15 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use aws_sdk_s3::config::retry::RetryConfig;
-use local::clients;
-use replicator::ReplicatorHandler;
-use replicator::config::ReplicatorConfig;
-use replicator::sink::Sink;
+use millrace_local::clients;
+use millrace_replicator::ReplicatorHandler;
+use millrace_replicator::config::ReplicatorConfig;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::quarantine::Quarantine;
+use millrace_shared::stream::BatchResponse;
+use millrace_sinks::Sink;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use shared::invocation::Invocation;
-use shared::quarantine::Quarantine;
-use shared::stream::BatchResponse;
 use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -33,7 +33,7 @@ pub(crate) struct ReplicationRig {
     pub(crate) dynamodb: aws_sdk_dynamodb::Client,
     pub(crate) s3: aws_sdk_s3::Client,
     pub(crate) dynamodb_url: String,
-    _engines: (local::dynamodb::DynamoDbEngine, local::s3::S3Engine, TempDir),
+    _engines: (millrace_local::dynamodb::DynamoDbEngine, millrace_local::s3::S3Engine, TempDir),
 }
 
 impl ReplicationRig {
@@ -41,8 +41,8 @@ impl ReplicationRig {
     /// bucket.
     pub(crate) async fn start() -> Self {
         let root = TempDir::new().unwrap();
-        let dynamodb = local::dynamodb::DynamoDbEngine::start(listener().await, None).await.unwrap();
-        let s3 = local::s3::S3Engine::start(listener().await, root.path()).await.unwrap();
+        let dynamodb = millrace_local::dynamodb::DynamoDbEngine::start(listener().await, None).await.unwrap();
+        let s3 = millrace_local::s3::S3Engine::start(listener().await, root.path()).await.unwrap();
         let rig = Self {
             dynamodb: clients::dynamodb(dynamodb.endpoint()),
             s3: clients::s3(s3.endpoint()),
@@ -114,7 +114,7 @@ impl ReplicationRig {
 fn connect(table: &str, dynamodb: aws_sdk_dynamodb::Client, s3: aws_sdk_s3::Client) -> ReplicatorHandler {
     let variables = [("REPLICA_TABLE", table), ("FAILURE_BUCKET", FAILURES)];
     let environment = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    replicator::connect(&ReplicatorConfig::parse(&environment).unwrap(), dynamodb, None, None, s3)
+    millrace_replicator::connect(&ReplicatorConfig::parse(&environment).unwrap(), dynamodb, None, None, s3)
 }
 
 /// Creates a table with this key and returns its ARN.

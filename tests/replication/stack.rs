@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::stack::{LocalStack, StackOptions};
+use millrace_local::stack::{LocalStack, StackOptions};
 
 use super::rig::RigItem;
 
@@ -83,7 +83,7 @@ async fn an_expired_user_is_gone_from_the_replica_too() {
     let client = stack.dynamodb();
     let mut expired = user("bob", "Bob");
     // Not longer ago: TTL ignores items that expired more than five years ago.
-    let past = shared::clock::Clock::system().now() - time::Duration::days(30);
+    let past = millrace_shared::clock::Clock::system().now() - time::Duration::days(30);
     expired.insert("expires_at".to_owned(), AttributeValue::N(past.unix_timestamp().to_string()));
     put(&client, expired).await;
     put(&client, user("ada", "Ada")).await;

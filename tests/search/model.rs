@@ -136,11 +136,11 @@ pub(crate) fn asked() -> impl Strategy<Value = ModelQuery> {
 }
 
 pub(crate) fn encoded(text: &str) -> String {
-    shared::http::percent::encode(text)
+    millrace_shared::http::percent::encode(text)
 }
 
 fn moment(seconds: i64) -> String {
-    encoded(&shared::user::format_rfc3339_millis(time::OffsetDateTime::from_unix_timestamp(seconds).unwrap()))
+    encoded(&millrace_shared::user::format_rfc3339_millis(time::OffsetDateTime::from_unix_timestamp(seconds).unwrap()))
 }
 
 impl ModelQuery {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use local::postgres::NAME;
+use millrace_local::postgres::NAME;
 use tokio::time::Instant;
 
 use super::scene::{ScenePerson, SearchScene, ids, nobody, over};
@@ -49,7 +49,7 @@ async fn a_reader_that_comes_back_is_asked_again() {
     let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let line = TcpProxy::to(&scene.store.url).await;
     let mut server = server().await;
-    replicator::sink::postgres::migrate(
+    millrace_sinks::postgres::migrate(
         crate::relational::store::sink(&server.url()).database(),
         crate::relational::store::soon(),
     )
@@ -122,7 +122,7 @@ async fn a_silent_reader_and_a_silent_writer_have_less_than_the_request_together
     let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let ((_reader, reader), (_writer, writer)) = (silent().await, silent().await);
     let time = Duration::from_secs(4);
-    let within = |variables: &[(&str, &str)]| ApiHandle(front::deadline::within(over(variables).0, time));
+    let within = |variables: &[(&str, &str)]| ApiHandle(millrace_http::deadline::within(over(variables).0, time));
     for path in [ALL, "/users/ada/summary", "/stats/users"] {
         let started = Instant::now();
         let search = within(&[("POSTGRES_URL", &writer), ("POSTGRES_READER_URL", &reader)]);
@@ -140,7 +140,7 @@ async fn a_slow_question_ends_before_a_short_request_does() {
     let scene = SearchScene::of(&[ScenePerson::named("ada", "Ada")]).await;
     let time = Duration::from_secs(2);
     let search = over(&[("POSTGRES_URL", &nobody().await), ("POSTGRES_READER_URL", &scene.store.url)]);
-    let search = ApiHandle(front::deadline::within(search.0, time));
+    let search = ApiHandle(millrace_http::deadline::within(search.0, time));
     assert_eq!(search.get(ALL).await.status, 200);
     let other = connect(&scene.store.url).await;
     other.batch_execute("begin; lock table users in access exclusive mode").await.unwrap();

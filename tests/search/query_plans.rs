@@ -1,6 +1,6 @@
 //! Query plans over many rows: queries use an index, and the index scan of a page starts at its cursor.
 
-use search::statement;
+use millrace_search::statement;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 

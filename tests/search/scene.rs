@@ -1,10 +1,10 @@
 //! A database with people, and search over it.
 
-use local::postgres::NAME;
-use search::config::SearchConfig;
+use millrace_local::postgres::NAME;
+use millrace_search::config::SearchConfig;
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
 use serde_json::{Value, json};
-use shared::clock::Clock;
-use shared::environment::Environment;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
@@ -41,7 +41,7 @@ impl ScenePerson {
     pub(crate) fn told(&self, number: u64) -> EventBuilder {
         let moment = |seconds: i64| {
             let moment = OffsetDateTime::from_unix_timestamp(seconds).unwrap();
-            json!({"S": shared::user::format_rfc3339_millis(moment)})
+            json!({"S": millrace_shared::user::format_rfc3339_millis(moment)})
         };
         let mut image = json!({"user_id": {"S": self.id}, "timestamp": {"N": self.timestamp.to_string()},
             "name": {"S": self.name}, "version": {"N": "1"}});
@@ -97,7 +97,7 @@ pub(crate) fn over(variables: &[(&str, &str)]) -> ApiHandle {
     let usual = [("AUTH", "none"), ("CURSOR_KEYS", key)];
     let variables = usual.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let config = SearchConfig::parse(&variables.collect::<Environment>()).unwrap();
-    ApiHandle(search::app(&config, None, Clock::fixed(NOW)))
+    ApiHandle(millrace_search::app(&config, None, Clock::fixed(NOW)))
 }
 
 /// The URL of a port on which no server listens.

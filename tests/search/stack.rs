@@ -5,9 +5,9 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use local::stack::{LocalStack, StackOptions};
-use local::tier::TierServer;
-use local::token::LocalAuth;
+use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::tier::TierServer;
+use millrace_local::token::LocalAuth;
 use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]

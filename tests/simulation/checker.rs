@@ -11,11 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 
-use archiver::archive::{KeyNames, MergeIterator, RowReader};
-use maintenance::failure_record;
-use shared::raw_item::RawItem;
-use shared::revision::{Revision, StreamLabel};
-use shared::stream;
+use millrace_archive::{KeyNames, MergeIterator, RowReader};
+use millrace_maintenance::failure_record;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::revision::{Revision, StreamLabel};
+use millrace_shared::stream;
 
 use super::action::SimFunction;
 use super::apply::{BACKFILL, LONG, REDRIVE, REPAIR, VERIFY};

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
+use millrace_shared::change::CanonicalKey;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use shared::change::CanonicalKey;
 
 /// The name of the source table.
 pub(super) const SOURCE: &str = "Users";

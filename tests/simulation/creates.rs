@@ -13,8 +13,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration as Pause;
 
-use api::cache::{CacheAside, CacheTimeouts};
-use api::config::ApiConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::StalledStreamProtectionConfig;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
@@ -24,11 +22,13 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use millrace_api::cache::{CacheAside, CacheTimeouts};
+use millrace_api::config::ApiConfig;
+use millrace_shared::cache::Cache;
+use millrace_shared::clock::Clock;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use shared::cache::Cache;
-use shared::clock::Clock;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -212,7 +212,8 @@ impl CreateSimulation<'_> {
         let config = config.retry_config(RetryConfig::disabled()).timeout_config(TimeoutConfig::disabled());
         let config = config.stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         let cache = Some(self.instances[instance].clone());
-        let api = ApiHandle(api::app(self.config, Client::from_conf(config.build()), cache, Clock::fixed(self.now)));
+        let api =
+            ApiHandle(millrace_api::app(self.config, Client::from_conf(config.build()), cache, Clock::fixed(self.now)));
         let (id, number, record) = (self.id(), self.number, call.record());
         let work = tokio::spawn(async move {
             let path = format!("/users/{id}/{record}");

@@ -20,21 +20,21 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use millrace_shared::clock::Clock;
+use millrace_shared::table::{IdempotencyRecord, NonceSource, UserTable, WriteError};
+use millrace_shared::user::email::Email;
+use millrace_shared::user::expiry::ExpiresAt;
+use millrace_shared::user::id::UserId;
+use millrace_shared::user::name::UserName;
+use millrace_shared::user::precondition::Precondition;
+use millrace_shared::user::timestamp::Timestamp;
+use millrace_shared::user::{FieldPatch, User, UserKey, UserPatch, UserProfile};
 use proptest::bool::weighted;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::strategy::Union;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use shared::clock::Clock;
-use shared::table::{IdempotencyRecord, NonceSource, UserTable, WriteError};
-use shared::user::email::Email;
-use shared::user::expiry::ExpiresAt;
-use shared::user::id::UserId;
-use shared::user::name::UserName;
-use shared::user::precondition::Precondition;
-use shared::user::timestamp::Timestamp;
-use shared::user::{FieldPatch, User, UserKey, UserPatch, UserProfile};
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -295,7 +295,7 @@ impl EmailSimulation<'_> {
             };
             if self.is_past(item.get("expires_at")) {
                 let delete = self.service.dynamodb.delete_item().table_name("Users");
-                delete.set_key(Some(shared::item::key(&key))).send().await.unwrap();
+                delete.set_key(Some(millrace_shared::item::key(&key))).send().await.unwrap();
             }
         }
         for item in self.reservations().await.into_values().flatten() {
@@ -311,7 +311,7 @@ impl EmailSimulation<'_> {
         ends.is_some_and(|ends| ends.as_n().unwrap().parse::<i64>().unwrap() <= self.now.unix_timestamp())
     }
 
-    async fn reservations(&self) -> BTreeMap<String, Vec<shared::item::AttributeMap>> {
+    async fn reservations(&self) -> BTreeMap<String, Vec<millrace_shared::item::AttributeMap>> {
         let mut found = BTreeMap::new();
         for email in (0..EMAILS).map(|email| self.email(email)) {
             let query = self.service.dynamodb.query().table_name(EMAILS_TABLE).consistent_read(true);

@@ -14,12 +14,12 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use aws_sdk_s3::primitives::ByteStream;
-use replicator::sink::Replica;
-use replicator::sink::dynamodb::DynamoDbSink;
-use replicator::sink::postgres::{PostgresSink, migrate};
-use shared::raw_item::RawItem;
-use shared::replica_item::{ReplicaItem, TOMBSTONE_EXPIRES_AT};
-use shared::table_reader::ScanSegment;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::replica_item::{ReplicaItem, TOMBSTONE_EXPIRES_AT};
+use millrace_shared::table_reader::ScanSegment;
+use millrace_sinks::Replica;
+use millrace_sinks::dynamodb::DynamoDbSink;
+use millrace_sinks::postgres::{PostgresSink, migrate};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -50,7 +50,7 @@ pub(super) struct SimEngines {
     clients: SimClients,
     injector: FaultInjector,
     relational: Option<Arc<PostgresSink>>,
-    _running: (local::dynamodb::DynamoDbEngine, local::s3::S3Engine),
+    _running: (millrace_local::dynamodb::DynamoDbEngine, millrace_local::s3::S3Engine),
 }
 
 impl SimEngines {
@@ -64,14 +64,14 @@ impl SimEngines {
         };
         let root = TempDir::new().unwrap();
         let listener = || TcpListener::bind(("127.0.0.1", 0));
-        let dynamodb = local::dynamodb::DynamoDbEngine::start(listener().await.unwrap(), None).await.unwrap();
-        let s3 = local::s3::S3Engine::start(listener().await.unwrap(), root.path()).await.unwrap();
+        let dynamodb = millrace_local::dynamodb::DynamoDbEngine::start(listener().await.unwrap(), None).await.unwrap();
+        let s3 = millrace_local::s3::S3Engine::start(listener().await.unwrap(), root.path()).await.unwrap();
         let label = Arc::new(Mutex::new(String::new()));
         let behind = ConnectorTarget::engine(REPLICAS, Arc::clone(&label));
         let engines = Self {
             root,
-            dynamodb: local::clients::dynamodb(dynamodb.endpoint()),
-            s3: local::clients::s3(s3.endpoint()),
+            dynamodb: millrace_local::clients::dynamodb(dynamodb.endpoint()),
+            s3: millrace_local::clients::s3(s3.endpoint()),
             label,
             clients: clients(
                 &SimHttpConnector { injector: injector.clone(), behind },

@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use local::event_source_mapping::settings::MappingSettings;
-use local::event_source_mapping::state::{DiscardReason, MappingAction, MappingState, RecordEntry, ShardId, hash_key};
+use millrace_event_source_mapping::settings::MappingSettings;
+use millrace_event_source_mapping::state::{
+    DiscardReason, MappingAction, MappingState, RecordEntry, ShardId, hash_key,
+};
 use serde_json::json;
 use time::OffsetDateTime;
 

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use replicator::sink::{
+use millrace_shared::change::{CanonicalKey, Change, ChangeKind};
+use millrace_shared::invocation::Invocation;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::replica_item::{RESERVED, ReplicaItem, ReplicaState};
+use millrace_shared::revision::Revision;
+use millrace_shared::table_reader::ScanSegment;
+use millrace_sinks::{
     DeduplicatedBatch, FailedChange, FailureKind, Replica, ReplicaCondition, ReplicaPage, ReplicaReadError,
     ReplicaReadOutput, ReplicaWrite, Sink, SinkMisconfiguredError, SinkOutcome, WriteResult, WriteTarget,
 };
-use shared::change::{CanonicalKey, Change, ChangeKind};
-use shared::invocation::Invocation;
-use shared::raw_item::RawItem;
-use shared::replica_item::{RESERVED, ReplicaItem, ReplicaState};
-use shared::revision::Revision;
-use shared::table_reader::ScanSegment;
 use time::OffsetDateTime;
 
 use super::fault_injector::{FaultInjector, FaultPoint};

@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use replicator::sink::postgres::PostgresSink;
-use replicator::sink::{
+use millrace_shared::change::{CanonicalKey, Change, ChangeKind};
+use millrace_shared::invocation::Invocation;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::revision::Revision;
+use millrace_shared::stream;
+use millrace_shared::table_reader::ScanSegment;
+use millrace_sinks::postgres::PostgresSink;
+use millrace_sinks::{
     DeduplicatedBatch, Replica, ReplicaCondition, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, Sink,
     SinkMisconfiguredError, SinkOutcome, WriteResult, WriteTarget,
 };
 use serde_json::value::RawValue;
-use shared::change::{CanonicalKey, Change, ChangeKind};
-use shared::invocation::Invocation;
-use shared::raw_item::RawItem;
-use shared::revision::Revision;
-use shared::stream;
-use shared::table_reader::ScanSegment;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 

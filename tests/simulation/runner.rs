@@ -86,7 +86,7 @@ impl Recorder for RunCounts {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        let is_seen = key.name() == shared::metric::PREVIOUSLY_CONFIRMED_CHANGES.name();
+        let is_seen = key.name() == millrace_shared::metric::PREVIOUSLY_CONFIRMED_CHANGES.name();
         if is_seen { Counter::from_arc(Arc::new(SkippedCounts(self.0.clone()))) } else { Counter::noop() }
     }
 

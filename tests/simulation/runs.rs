@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use maintenance::failure_record;
-use maintenance::task::TaskResponse;
-use maintenance::task::summary::is_result;
+use millrace_maintenance::failure_record;
+use millrace_maintenance::task::TaskResponse;
+use millrace_maintenance::task::summary::is_result;
 use serde_json::Value;
 
 use super::apply::{REDRIVE, VERIFY};

@@ -1,7 +1,7 @@
 //! The state of the source: its items, its streams, and their records.
 
-use shared::change::CanonicalKey;
-use shared::revision::SequenceNumber;
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::revision::SequenceNumber;
 use time::OffsetDateTime;
 
 use super::cloud::SOURCE_ARN;

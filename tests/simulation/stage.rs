@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, IdentityCache, Region, StalledStreamProtectionConfig};
-use replicator::sink::Replica;
-use shared::replica_item::ReplicaState;
+use millrace_shared::replica_item::ReplicaState;
+use millrace_sinks::Replica;
 
 use super::cloud::{FAILURES, SimBucket, SimCloud, SimObject};
 use super::fault_injector::{FaultInjector, FaultPoint};

@@ -10,28 +10,28 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use archiver::ArchiverHandler;
-use archiver::archive::Compression;
-use archiver::store::ArchiveStore;
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use local::event_source_mapping::response::FunctionResponse;
-use local::event_source_mapping::state::{ActionId, ActionKind, DiscardReason};
-use maintenance::MaintenanceHandler;
-use maintenance::deployment::DeployedReplicator;
-use maintenance::failure_bucket::FailureBucket;
-use maintenance::failure_record::FunctionNames;
-use maintenance::mapping::ReplicatorMappings;
-use maintenance::task::TaskResponse;
-use replicator::ReplicatorHandler;
-use replicator::sink::{Replica, Sink, SinkSetting};
+use millrace_archive::Compression;
+use millrace_archive::store::ArchiveStore;
+use millrace_archiver::ArchiverHandler;
+use millrace_event_source_mapping::response::FunctionResponse;
+use millrace_event_source_mapping::state::{ActionId, ActionKind, DiscardReason};
+use millrace_maintenance::MaintenanceHandler;
+use millrace_maintenance::deployment::DeployedReplicator;
+use millrace_maintenance::failure_bucket::FailureBucket;
+use millrace_maintenance::failure_record::FunctionNames;
+use millrace_maintenance::mapping::ReplicatorMappings;
+use millrace_maintenance::task::TaskResponse;
+use millrace_replicator::ReplicatorHandler;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::quarantine::Quarantine;
+use millrace_shared::revision::SequenceNumber;
+use millrace_shared::table::RestoreTable;
+use millrace_shared::table_reader::TableReader;
+use millrace_sinks::{Replica, Sink, SinkSetting};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use shared::invocation::Invocation;
-use shared::quarantine::Quarantine;
-use shared::revision::SequenceNumber;
-use shared::table::RestoreTable;
-use shared::table_reader::TableReader;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -264,14 +264,16 @@ impl<'s, S: SimStage> SimState<'s, S> {
 
     /// Reconciles some items of a replica without comparing first.
     pub(super) fn repair_all(&mut self, sink: usize, items: Vec<usize>) {
-        let ailing = |item| maintenance::repair::StaleKey { key: super::source::key(item), record_revision: None };
+        let ailing =
+            |item| millrace_maintenance::repair::StaleKey { key: super::source::key(item), record_revision: None };
         let ailing: Vec<_> = items.into_iter().map(ailing).collect();
         let (replica, table) = (self.replicas[sink].clone(), self.maintenance.source.clone());
         let (injector, invocation) = (self.injector.clone(), self.invocation());
         let future = async move {
-            let source = maintenance::source::SourceTable::open(table).await.ok()?;
-            let mended = maintenance::repair::reconcile_keys(&source, &replica, &ailing, &invocation).await.ok()?;
-            if mended.iter().any(|mended| matches!(mended, maintenance::repair::RepairOutcome::Failed(_))) {
+            let source = millrace_maintenance::source::SourceTable::open(table).await.ok()?;
+            let mended =
+                millrace_maintenance::repair::reconcile_keys(&source, &replica, &ailing, &invocation).await.ok()?;
+            if mended.iter().any(|mended| matches!(mended, millrace_maintenance::repair::RepairOutcome::Failed(_))) {
                 injector.see("repair: left an item");
             }
             Some(String::new())

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use millrace_shared::metric::{MetricKind, REGISTRY};
+use millrace_shared::telemetry::{DIMENSIONS, NAMESPACE};
 use serde_json::{Value, json};
-use shared::metric::{MetricKind, REGISTRY};
-use shared::telemetry::{DIMENSIONS, NAMESPACE};
 
 use super::scenarios::REQUEST_ID;
 use super::{FUNCTIONS, STACK, names, printed, table};

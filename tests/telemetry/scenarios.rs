@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use api::cache::CacheTimeouts;
-use local::cache::CacheServer;
-use replicator::sink::Sink;
-use replicator::sink::dynamodb::DynamoDbSink;
+use millrace_api::cache::CacheTimeouts;
+use millrace_local::cache::CacheServer;
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
+use millrace_shared::telemetry;
+use millrace_sinks::Sink;
+use millrace_sinks::dynamodb::DynamoDbSink;
 use serde_json::{Value, json};
-use shared::clock::Clock;
-use shared::environment::Environment;
-use shared::telemetry;
 
 use super::{FUNCTIONS, printed};
 use crate::archival::harness::{self, ArchiverHarness, expired, payload};
@@ -62,7 +62,8 @@ async fn api() {
     }
     drop(server);
     assert_eq!(api.get("/users/ada/7").await.status, 200);
-    let elsewhere = ApiHandle(::api::app(&config("Elsewhere"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
+    let elsewhere =
+        ApiHandle(millrace_api::app(&config("Elsewhere"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
     assert_eq!(elsewhere.get("/users/ada/7").await.status, 500);
 }
 

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millrace_shared::telemetry;
 use serde_json::Value;
-use shared::telemetry;
 
 use super::tiers::section;
 use crate::telemetry::metrics::printed_by;
@@ -55,7 +55,12 @@ fn every_alarm_on_a_metric_of_the_functions_is_its_stack_s_own_and_names_what_th
     }
     assert!(checked >= 3, "what is quarantined rings for both functions of the stream, a difference for maintenance");
     for function in super::template().functions {
-        assert_eq!(function.environment[telemetry::STACK_NAME], local::clients::STACK_NAME, "{}", function.name);
+        assert_eq!(
+            function.environment[telemetry::STACK_NAME],
+            millrace_local::clients::STACK_NAME,
+            "{}",
+            function.name
+        );
     }
 }
 

@@ -1,13 +1,13 @@
 //! The cache user of the functions: infra/cache.yaml allows the commands that they use, and no others. Tested on a real
 //! server, in both modes.
 
-use local::cache::CacheServer;
+use millrace_local::cache::CacheServer;
+use millrace_shared::cache::{Cache, CacheEntry, CacheSlot, RequestQuota, key};
+use millrace_shared::user::UserKey;
+use millrace_shared::user::id::UserId;
+use millrace_shared::user::timestamp::Timestamp;
+use millrace_shared::version_fence::MinVersion;
 use redis::aio::MultiplexedConnection;
-use shared::cache::{Cache, CacheEntry, CacheSlot, RequestQuota, key};
-use shared::user::UserKey;
-use shared::user::id::UserId;
-use shared::user::timestamp::Timestamp;
-use shared::version_fence::MinVersion;
 
 use super::tiers::section;
 use crate::cache::servers::settings;

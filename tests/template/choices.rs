@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use local::template::{FunctionResource, ParameterOverrides, SamTemplate};
-use shared::cache::RequestQuota;
-use shared::clock::Clock;
-use shared::http::caller::{AuthMode, Scope};
+use millrace_local::template::{FunctionResource, ParameterOverrides, SamTemplate};
+use millrace_shared::cache::RequestQuota;
+use millrace_shared::clock::Clock;
+use millrace_shared::http::caller::{AuthMode, Scope};
 
 use super::{are_the_routers, deployed, every_variable_is_read, routes, workspace};
 
@@ -86,14 +86,14 @@ fn every_function_starts_with_what_it_is_told_of_the_tiers() {
     for choice in [AURORA_AND_SERVERLESS, INSTANCE_AND_GROUP] {
         let template = with(choice);
         let environment = |name: &str| deployed(function(&template, name));
-        let api = api::config::ApiConfig::parse(&environment("api")).unwrap();
+        let api = millrace_api::config::ApiConfig::parse(&environment("api")).unwrap();
         let quota = RequestQuota { requests: 100, seconds: 1, burst: 200 };
         assert_eq!((api.cache.is_some(), api.rate_limit), (true, Some(quota)), "{}", choice.1);
-        let replicator = replicator::config::ReplicatorConfig::parse(&environment("replicator")).unwrap();
+        let replicator = millrace_replicator::config::ReplicatorConfig::parse(&environment("replicator")).unwrap();
         assert!(replicator.postgres(None).is_some() && replicator.cache(None).is_some(), "{}", choice.0);
-        let maintenance = maintenance::config::MaintenanceConfig::parse(&environment("maintenance")).unwrap();
+        let maintenance = millrace_maintenance::config::MaintenanceConfig::parse(&environment("maintenance")).unwrap();
         assert!(maintenance.replicator().postgres(None).is_some(), "{}", choice.0);
-        let search = search::config::SearchConfig::parse(&environment("search")).unwrap();
+        let search = millrace_search::config::SearchConfig::parse(&environment("search")).unwrap();
         assert!(search.reader.is_some(), "{}", choice.0);
         let names: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
         assert_eq!(names, ["api", "search", "replicator", "archiver", "maintenance"], "a new one needs its line above");
@@ -104,7 +104,7 @@ fn every_function_starts_with_what_it_is_told_of_the_tiers() {
 fn rate_limit_has_a_burst_only_if_the_parameter_says_so() {
     let quota = |parameters: &[(&str, &str)]| {
         let template = with_parameters(INSTANCE_AND_GROUP, parameters);
-        api::config::ApiConfig::parse(&deployed(function(&template, "api"))).unwrap().rate_limit
+        millrace_api::config::ApiConfig::parse(&deployed(function(&template, "api"))).unwrap().rate_limit
     };
     assert_eq!(quota(&[]), None);
     assert_eq!(quota(&[("RateLimitBurst", "200")]), None);
@@ -134,8 +134,12 @@ fn every_variable_of_a_tier_is_read_by_its_function() {
 #[tokio::test]
 async fn with_the_relational_tier_the_templates_routes_are_the_routers_of_search_too() {
     let template = with(INSTANCE_AND_GROUP);
-    let config = search::config::SearchConfig::parse(&deployed(function(&template, "search"))).unwrap();
-    let app = search::app(&search::config::SearchConfig { auth: AuthMode::None, ..config }, None, Clock::system());
+    let config = millrace_search::config::SearchConfig::parse(&deployed(function(&template, "search"))).unwrap();
+    let app = millrace_search::app(
+        &millrace_search::config::SearchConfig { auth: AuthMode::None, ..config },
+        None,
+        Clock::system(),
+    );
     are_the_routers("search", &routes(&template, "search"), &app).await;
 }
 
@@ -143,8 +147,8 @@ async fn with_the_relational_tier_the_templates_routes_are_the_routers_of_search
 fn functions_start_with_each_choice_of_who_may_call() {
     for parameters in apis() {
         let template = chosen(&parameters);
-        let api = api::config::ApiConfig::parse(&deployed(function(&template, "api"))).unwrap();
-        let search = search::config::SearchConfig::parse(&deployed(function(&template, "search"))).unwrap();
+        let api = millrace_api::config::ApiConfig::parse(&deployed(function(&template, "api"))).unwrap();
+        let search = millrace_search::config::SearchConfig::parse(&deployed(function(&template, "search"))).unwrap();
         assert_eq!((api.auth, &api.scopes, &api.base_path), (search.auth, &search.scopes, &search.base_path));
         assert!(api.has_relational);
         let has_all = parameters.iter().any(|(name, _)| *name == "ApiBasePath");

@@ -1,8 +1,8 @@
 //! The rotation of the key that seals cursors: a parameter names the secret's version, which changes the text that a
 //! deployment resolves, and the previous key is accepted as long as another parameter names it.
 
-use local::template::FunctionResource;
-use shared::http::cursor_seal::SealKeys;
+use millrace_local::template::FunctionResource;
+use millrace_shared::http::cursor_seal::SealKeys;
 
 use super::choices::{INSTANCE_AND_GROUP, with_parameters};
 use super::{deployed_with, source};
@@ -24,8 +24,8 @@ fn keys(function: FunctionResource, current: &str) -> SealKeys {
     let name = function.name.clone();
     let environment = deployed_with(function, current);
     match name.as_str() {
-        "api" => api::config::ApiConfig::parse(&environment).unwrap().cursor_keys,
-        _ => search::config::SearchConfig::parse(&environment).unwrap().cursor_keys,
+        "api" => millrace_api::config::ApiConfig::parse(&environment).unwrap().cursor_keys,
+        _ => millrace_search::config::SearchConfig::parse(&environment).unwrap().cursor_keys,
     }
 }
 

@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use maintenance::TaskError;
-use maintenance::mapping::MappingNotReady;
-use maintenance::source::SourceTableError;
-use maintenance::task::backfill::BackfillError;
-use maintenance::task::summary::SummaryRequest;
-use maintenance::task::verify::VerifyError;
-use maintenance::task::{RepairMode, TaskRequest, TaskSpec, VerifyRequest};
+use millrace_maintenance::TaskError;
+use millrace_maintenance::mapping::MappingNotReady;
+use millrace_maintenance::source::SourceTableError;
+use millrace_maintenance::task::backfill::BackfillError;
+use millrace_maintenance::task::summary::SummaryRequest;
+use millrace_maintenance::task::verify::VerifyError;
+use millrace_maintenance::task::{RepairMode, TaskRequest, TaskSpec, VerifyRequest};
+use millrace_shared::invocation::Invocation;
+use millrace_shared::table_reader::ScanSegment;
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use shared::invocation::Invocation;
-use shared::table_reader::ScanSegment;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -362,7 +362,7 @@ fn talkative(task: &'static str, at: Value) -> impl FnMut(&Value) -> Value {
 #[test]
 fn segments_run_concurrently_as_the_capacity_is_divided() {
     let concurrency = &states(&machine()["Definition"])["Segments"]["MaxConcurrency"];
-    assert_eq!(concurrency.as_u64(), Some(maintenance::task::capacity_budget::MAX_CONCURRENT_SEGMENTS.into()));
+    assert_eq!(concurrency.as_u64(), Some(millrace_maintenance::task::capacity_budget::MAX_CONCURRENT_SEGMENTS.into()));
 }
 
 #[test]
@@ -374,7 +374,7 @@ fn a_thousand_segments_carry_no_more_than_a_state_may() {
         ("redrive", json!({"prefix": 1, "after": "k".repeat(1_024)})),
         (
             "compact",
-            json!({"day": "2026-11-22", "damaged": vec![damaged; maintenance::task::compact::MAX_CORRUPT_OBJECTS]}),
+            json!({"day": "2026-11-22", "damaged": vec![damaged; millrace_maintenance::task::compact::MAX_CORRUPT_OBJECTS]}),
         ),
     ];
     for (task, at) in places {
@@ -414,7 +414,7 @@ fn differences_end_it_in_a_state_of_their_own_and_nothing_else_does() {
     }
     let alarm = alarm_of("DifferencesAlarm");
     assert_eq!((alarm["MetricName"].as_str(), alarm["Namespace"].as_str()), (Some("Differences"), Some("Millrace")));
-    assert_eq!(alarm["MetricName"], shared::metric::DIFFERENCES.name());
+    assert_eq!(alarm["MetricName"], millrace_shared::metric::DIFFERENCES.name());
 }
 
 fn alarm_of(id: &str) -> Value {

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderMap;
-use local::clients;
+use millrace_local::clients;
+use millrace_shared::clock::Clock;
 use serde_json::{Value, json};
-use shared::clock::Clock;
 use tokio::net::TcpListener;
 
 use super::service::{ApiHandle, JSON, NOW, ServiceResponse, UsersService, config, n, s};
@@ -96,7 +96,7 @@ async fn busy(silent: usize) -> (ApiHandle, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    (ApiHandle(api::app(&config("Users"), clients::dynamodb(&url), None, Clock::fixed(NOW))), calls)
+    (ApiHandle(millrace_api::app(&config("Users"), clients::dynamodb(&url), None, Clock::fixed(NOW))), calls)
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
+use millrace_shared::clock::Clock;
 use serde_json::json;
-use shared::clock::Clock;
 use time::{Duration, OffsetDateTime};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
@@ -15,7 +15,7 @@ const UNIQUE: [(&str, &str); 3] =
     [("UNIQUE_EMAIL", "true"), ("EMAILS_TABLE", "Emails"), ("IDEMPOTENCY_TABLE", "Idempotency")];
 
 fn api_at(service: &UsersService, now: OffsetDateTime) -> ApiHandle {
-    ApiHandle(api::app(
+    ApiHandle(millrace_api::app(
         &config_with("Users", &UNIQUE),
         service.dynamodb.clone(),
         service.cache.clone(),
@@ -168,8 +168,8 @@ async fn a_create_with_a_key_takes_the_address_with_the_record_or_neither() {
         "TransactWriteItems" => HttpFault::Error(503, "ServiceUnavailable"),
         _ => HttpFault::None,
     });
-    let client = local::clients::dynamodb(&url.await);
-    let broken = ApiHandle(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
+    let client = millrace_local::clients::dynamodb(&url.await);
+    let broken = ApiHandle(millrace_api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
     assert_eq!(broken.send("POST", "/users", &key, body).await.status, 503);
     assert_eq!(owned(&service).await, 0);
     let api = api_at(&service, NOW);
@@ -204,8 +204,8 @@ async fn api_that_waits(service: &UsersService, held: &Arc<EmailItem>) -> ApiHan
             }
         }
     });
-    let client = local::clients::dynamodb(&url.await);
-    ApiHandle(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)))
+    let client = millrace_local::clients::dynamodb(&url.await);
+    ApiHandle(millrace_api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)))
 }
 
 #[tokio::test]
@@ -284,8 +284,8 @@ async fn a_reservation_costs_the_same_however_many_records_hold_the_email() {
         seen.lock().unwrap().push((call.operation.to_owned(), call.body.len()));
         HttpFault::None
     });
-    let client = local::clients::dynamodb(&url.await);
-    let api = ApiHandle(api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
+    let client = millrace_local::clients::dynamodb(&url.await);
+    let api = ApiHandle(millrace_api::app(&config_with("Users", &UNIQUE), client, None, Clock::fixed(NOW)));
     let mut costs = Vec::new();
     // The numbers have the same number of digits, so that the requests have the same size.
     for (created, held) in [(1_u64, 0..0_u64), (10_001, 20_000..20_098), (10_002, 30_000..32_900)] {

@@ -2,10 +2,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use local::clients;
+use millrace_local::clients;
+use millrace_shared::clock::Clock;
+use millrace_shared::raw_item::RawItem;
 use serde_json::json;
-use shared::clock::Clock;
-use shared::raw_item::RawItem;
 use time::Duration;
 
 use super::service::{ApiHandle, FIRST, JSON, MERGE, NOW, ServiceResponse, UsersService, config, n, s};
@@ -263,7 +263,7 @@ async fn the_latest_is_looked_for_among_so_many_expired_records_and_is_never_wro
         counted.fetch_add(1, Ordering::Relaxed);
         HttpFault::None
     });
-    let api = ApiHandle(api::app(&config("Users"), clients::dynamodb(&url.await), None, Clock::fixed(NOW)));
+    let api = ApiHandle(millrace_api::app(&config("Users"), clients::dynamodb(&url.await), None, Clock::fixed(NOW)));
     let past = n(u64::try_from(NOW.unix_timestamp()).unwrap() - 1);
     let long = "x".repeat(390_000);
     let put = async |second: u64| {

@@ -5,7 +5,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use local::stack::{LocalStack, StackOptions};
+use millrace_local::stack::{LocalStack, StackOptions};
 
 #[tokio::test]
 async fn the_stack_serves_the_api_over_http() {

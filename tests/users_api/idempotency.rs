@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration as Pause;
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use local::clients;
-use shared::clock::Clock;
-use shared::table::{IDEMPOTENCY_TTL_SECONDS, IN_PROGRESS_EXPIRY_SECONDS};
+use millrace_local::clients;
+use millrace_shared::clock::Clock;
+use millrace_shared::table::{IDEMPOTENCY_TTL_SECONDS, IN_PROGRESS_EXPIRY_SECONDS};
 use time::{Duration, OffsetDateTime};
 
 use super::service::{ApiHandle, JSON, NOW, ServiceResponse, UsersService, config_with};
@@ -18,7 +18,7 @@ const KEY: (&str, &str) = ("idempotency-key", "\"8e03978e-40d5-43e8-bc93-6894a57
 const BODY: &str = r#"{"name":"Ada","email":"ada@example.com","attributes":{"n":0.10}}"#;
 
 fn api(service: &UsersService, now: OffsetDateTime) -> ApiHandle {
-    ApiHandle(api::app(
+    ApiHandle(millrace_api::app(
         &config_with("Users", &[TABLE]),
         service.dynamodb.clone(),
         service.cache.clone(),
@@ -176,7 +176,7 @@ async fn troubled(
     let config = clients::dynamodb(&url).config().to_builder();
     let retry = if retries { RetryConfig::standard().with_max_attempts(3) } else { RetryConfig::disabled() };
     let client = aws_sdk_dynamodb::Client::from_conf(config.retry_config(retry).build());
-    (ApiHandle(api::app(&config_with("Users", &[TABLE]), client, None, Clock::fixed(NOW))), calls)
+    (ApiHandle(millrace_api::app(&config_with("Users", &[TABLE]), client, None, Clock::fixed(NOW))), calls)
 }
 
 /// Interrupts a create and repeats it; returns whether the first attempt was cut short.

@@ -63,11 +63,11 @@ async fn no_log_line_has_anybody_s_data() {
             ("email", email),
         ])
         .await;
-    let elsewhere = ApiHandle(api::app(
+    let elsewhere = ApiHandle(millrace_api::app(
         &config("Elsewhere"),
         service.dynamodb.clone(),
         None,
-        shared::clock::Clock::fixed(super::service::NOW),
+        millrace_shared::clock::Clock::fixed(super::service::NOW),
     ));
     let mut requests = 0;
     let lines = logged(async { requests = everything(&service.api(), &elsewhere).await }).await;
@@ -91,7 +91,7 @@ async fn a_request_is_one_line_with_its_figures_and_ids() {
     });
     let mut lines: Vec<Value> = lines.await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     // A failing cache logs additional lines.
-    lines.retain(|line| line["target"] != "api::cache");
+    lines.retain(|line| line["target"] != "millrace_api::cache");
     assert_eq!(lines.len(), 2, "{lines:?}");
     for (line, (answer, status)) in lines.iter().zip(answers.iter().zip([201, 200])) {
         assert_eq!(line["http.route"], "/users/{user_id}/{timestamp}");

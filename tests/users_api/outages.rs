@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use local::clients;
-use shared::clock::Clock;
+use millrace_local::clients;
+use millrace_shared::clock::Clock;
 use tokio::time::Instant;
 
 use super::service::{ApiHandle, JSON, MERGE, NOW, UsersService, config, config_with};
@@ -37,7 +37,7 @@ async fn troubled(service: &UsersService, operation: &'static str, mishap: HttpF
     });
     let retries = RetryConfig::disabled();
     let client = clients::dynamodb(&url.await).config().to_builder().retry_config(retries).build();
-    ApiHandle(api::app(&config("Users"), aws_sdk_dynamodb::Client::from_conf(client), None, Clock::fixed(NOW)))
+    ApiHandle(millrace_api::app(&config("Users"), aws_sdk_dynamodb::Client::from_conf(client), None, Clock::fixed(NOW)))
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn what_is_asked_every_day_is_one_call() {
         counted.fetch_add(1, Ordering::Relaxed);
         HttpFault::None
     });
-    let api = ApiHandle(api::app(&config("Users"), clients::dynamodb(&url.await), None, Clock::fixed(NOW)));
+    let api = ApiHandle(millrace_api::app(&config("Users"), clients::dynamodb(&url.await), None, Clock::fixed(NOW)));
     for (method, path, content_type, body, status) in [
         ("POST", "/users", JSON, r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#, 201),
         ("POST", "/users", JSON, r#"{"user_id":"ada","timestamp":7,"name":"Ada"}"#, 409),
@@ -112,8 +112,8 @@ async fn a_table_that_is_silent_is_busy_before_the_function_s_time_is_up() {
     let time = Duration::from_secs(2);
     let url = proxy::before(service.endpoint(), |_| HttpFault::Silence).await;
     let more = [("IDEMPOTENCY_TABLE", "Idempotency"), ("UNIQUE_EMAIL", "true"), ("EMAILS_TABLE", "Emails")];
-    let api = api::app(&config_with("Users", &more), clients::dynamodb(&url), None, Clock::fixed(NOW));
-    let api = ApiHandle(front::deadline::within(api, time));
+    let api = millrace_api::app(&config_with("Users", &more), clients::dynamodb(&url), None, Clock::fixed(NOW));
+    let api = ApiHandle(millrace_http::deadline::within(api, time));
     let keys = r#"{"keys":[{"user_id":"ada","timestamp":7}]}"#;
     let batch = ("BatchGetItem", "POST", "/users:batchGet", JSON, keys);
     let asked = REQUESTS.into_iter().chain([batch]).map(async |(_, method, path, content_type, body)| {

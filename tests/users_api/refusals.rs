@@ -1,5 +1,5 @@
 use super::service::{ApiHandle, NOW, UsersService, config, longest};
-use shared::clock::Clock;
+use millrace_shared::clock::Clock;
 
 #[tokio::test]
 async fn a_record_over_400_kb_is_too_large_however_it_is_written() {
@@ -70,7 +70,7 @@ async fn a_record_that_leaves_no_room_for_a_replica_s_revision_is_too_large_howe
 #[tokio::test]
 async fn a_table_that_is_not_there_is_an_operator_s_matter() {
     let service = UsersService::start().await;
-    let api = ApiHandle(api::app(&config("Elsewhere"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
+    let api = ApiHandle(millrace_api::app(&config("Elsewhere"), service.dynamodb.clone(), None, Clock::fixed(NOW)));
     for (method, path) in [("GET", "/users/ada/7"), ("GET", "/users"), ("DELETE", "/users/ada/7")] {
         let refused = api.send(method, path, &[], "").await;
         assert_eq!((refused.status, refused.problem()), (500, "internal"), "{method} {path}");

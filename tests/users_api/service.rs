@@ -3,22 +3,22 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use api::cache::{CacheAside, CacheTimeouts};
-use api::config::ApiConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
-use local::clients;
-use local::dynamodb::DynamoDbEngine;
-use local::template::SamTemplate;
+use millrace_api::cache::{CacheAside, CacheTimeouts};
+use millrace_api::config::ApiConfig;
+use millrace_local::clients;
+use millrace_local::dynamodb::DynamoDbEngine;
+use millrace_local::template::SamTemplate;
+use millrace_shared::cache::Cache;
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
+use millrace_shared::version_fence::MinVersion;
 use serde_json::Value;
-use shared::cache::Cache;
-use shared::clock::Clock;
-use shared::environment::Environment;
-use shared::version_fence::MinVersion;
 use time::OffsetDateTime;
 use time::macros::datetime;
 use tokio::net::TcpListener;
@@ -66,7 +66,7 @@ impl UsersService {
 
     /// The API at this time.
     pub(crate) fn api_at(&self, now: OffsetDateTime) -> ApiHandle {
-        ApiHandle(api::app(&config("Users"), self.dynamodb.clone(), self.cache.clone(), Clock::fixed(now)))
+        ApiHandle(millrace_api::app(&config("Users"), self.dynamodb.clone(), self.cache.clone(), Clock::fixed(now)))
     }
 
     /// The endpoint of the engine.
@@ -77,7 +77,7 @@ impl UsersService {
     /// The API at [`NOW`] with these additional environment variables.
     pub(crate) fn api_with(&self, variables: &[(&str, &str)]) -> ApiHandle {
         let config = config_with("Users", variables);
-        ApiHandle(api::app(&config, self.dynamodb.clone(), self.cache.clone(), Clock::fixed(NOW)))
+        ApiHandle(millrace_api::app(&config, self.dynamodb.clone(), self.cache.clone(), Clock::fixed(NOW)))
     }
 
     /// Writes an item as another program would, and then invalidates the cache entry as the stream would.

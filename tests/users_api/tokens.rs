@@ -5,8 +5,8 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use local::stack::{LocalStack, StackOptions};
-use local::token::LocalAuth;
+use millrace_local::stack::{LocalStack, StackOptions};
+use millrace_local::token::LocalAuth;
 
 #[tokio::test]
 async fn a_token_opens_its_own_user_s_records_and_no_other_s() {

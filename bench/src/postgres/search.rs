@@ -10,12 +10,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use fake::locales::{Data, EN};
-use local::postgres::PlannedServer;
-use replicator::sink::postgres::{PostgresSink, SETTING, migrate};
-use search::config::SearchConfig;
-use shared::clock::Clock;
-use shared::environment::Environment;
-use shared::postgres::PostgresSettings;
+use millrace_local::postgres::PlannedServer;
+use millrace_search::config::SearchConfig;
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
+use millrace_shared::postgres::PostgresSettings;
+use millrace_sinks::postgres::{PostgresSink, SETTING, migrate};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -76,7 +76,7 @@ pub(super) async fn measure() -> Result<(), BenchError> {
     ];
     let environment: Environment =
         environment.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let app = search::app(&SearchConfig::parse(&environment)?, None, Clock::system());
+    let app = millrace_search::app(&SearchConfig::parse(&environment)?, None, Clock::system());
     for (what, question) in QUESTIONS {
         let mut times = Vec::new();
         for time in 0..ASKED {
@@ -159,7 +159,7 @@ async fn asked(app: &Router, path: &str) -> Result<Option<f64>, BenchError> {
 
 async fn explained(client: &Client, question: &str) -> Result<Vec<String>, BenchError> {
     let now = Clock::system().now().unix_timestamp();
-    let (sql, parameters) = search::statement(question, None, now)?;
+    let (sql, parameters) = millrace_search::statement(question, None, now)?;
     let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|text| text as _).collect();
     let rows = client.query(&format!("explain (costs off) {sql}"), &parameters).await?;
     Ok(rows.iter().filter_map(|row| row.try_get(0).ok()).collect())

@@ -2,7 +2,7 @@
 //! widest scope.
 
 use axum::http::Method;
-use shared::http::caller::Scope;
+use millrace_shared::http::caller::Scope;
 
 /// Returns the scope that a request requires, or `None` if its response contains no user data.
 pub(crate) fn required_scope(route: &str, method: &Method) -> Option<Scope> {

@@ -22,15 +22,15 @@ mod single_flight;
 use std::sync::Arc;
 use std::time::Duration;
 
-use front::problem::Problem;
-use front::response::serialization_error;
-use shared::cache::{Cache, CacheConnection, CacheEntry, CacheError, CacheSlot, QuotaDecision, RequestQuota};
-use shared::metric;
-use shared::table::UserTable;
-use shared::user::expiry::ExpiresAt;
-use shared::user::fields::FieldMask;
-use shared::user::{User, UserKey};
-use shared::version_fence::{MAX_FILL_DELAY, MinVersion};
+use millrace_http::problem::Problem;
+use millrace_http::response::serialization_error;
+use millrace_shared::cache::{Cache, CacheConnection, CacheEntry, CacheError, CacheSlot, QuotaDecision, RequestQuota};
+use millrace_shared::metric;
+use millrace_shared::table::UserTable;
+use millrace_shared::user::expiry::ExpiresAt;
+use millrace_shared::user::fields::FieldMask;
+use millrace_shared::user::{User, UserKey};
+use millrace_shared::version_fence::{MAX_FILL_DELAY, MinVersion};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
@@ -151,7 +151,7 @@ impl CacheAside {
         table: &UserTable,
         now: OffsetDateTime,
     ) -> Result<Option<CachedRead>, Problem> {
-        let name = shared::cache::key(&self.0.table, key);
+        let name = millrace_shared::cache::key(&self.0.table, key);
         let looked = match self.look(&name, now).await {
             CacheLookup::Hit(found) => {
                 metric::CACHE_HITS.increment([], 1);
@@ -222,7 +222,7 @@ impl CacheAside {
 
     /// Invalidates a record after a completed write.
     pub(crate) async fn mark(&self, key: &UserKey, min_version: MinVersion) {
-        self.invalidate_named(&shared::cache::key(&self.0.table, key), min_version).await;
+        self.invalidate_named(&millrace_shared::cache::key(&self.0.table, key), min_version).await;
     }
 
     async fn invalidate_named(&self, name: &str, min_version: MinVersion) {
@@ -235,7 +235,7 @@ impl CacheAside {
 
     /// Registers a write that starts now and whose outcome is not known yet.
     pub(crate) fn unsettled(&self, key: &UserKey) -> PendingWrite {
-        PendingWrite { cache: self.clone(), name: Some(shared::cache::key(&self.0.table, key)) }
+        PendingWrite { cache: self.clone(), name: Some(millrace_shared::cache::key(&self.0.table, key)) }
     }
 
     /// Takes one request from the caller's quota. Returns `None` if the cache does not respond.

@@ -1,12 +1,12 @@
 //! The API's configuration, parsed from the environment before the first request.
 
-use front::base_path::BasePath;
-use shared::cache::{Cache, CacheSettings, RequestQuota};
-use shared::environment::{self, Environment, EnvironmentError};
-use shared::http::caller::{AuthMode, ScopeMapping};
-use shared::http::cursor_seal::SealKeys;
-use shared::iam_token::TokenSigner;
-use shared::telemetry;
+use millrace_http::base_path::BasePath;
+use millrace_shared::cache::{Cache, CacheSettings, RequestQuota};
+use millrace_shared::environment::{self, Environment, EnvironmentError};
+use millrace_shared::http::caller::{AuthMode, ScopeMapping};
+use millrace_shared::http::cursor_seal::SealKeys;
+use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::telemetry;
 
 use crate::cache::{CacheAside, CacheTimeouts};
 use crate::rate_limit;

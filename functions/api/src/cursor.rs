@@ -1,13 +1,13 @@
 //! The cursors of user lists: the key of the last record of a page, sealed for the list and the caller that it was
 //! issued for.
 
-use front::problem::Problem;
-use shared::http::caller::Caller;
-use shared::http::cursor_seal::{SealKeys, SealNonce};
-use shared::http::page_limit;
-use shared::http::query::QueryParameters;
-use shared::table::{ListOrder, ListQuery, PageKey};
-use shared::user::timestamp::Timestamp;
+use millrace_http::problem::Problem;
+use millrace_shared::http::caller::Caller;
+use millrace_shared::http::cursor_seal::{SealKeys, SealNonce};
+use millrace_shared::http::page_limit;
+use millrace_shared::http::query::QueryParameters;
+use millrace_shared::table::{ListOrder, ListQuery, PageKey};
+use millrace_shared::user::timestamp::Timestamp;
 use time::OffsetDateTime;
 
 /// Parses the parameter `cursor` for this list.
@@ -58,10 +58,10 @@ impl ListCursors<'_> {
 
 #[cfg(test)]
 mod tests {
+    use millrace_shared::table::ListSegment;
+    use millrace_shared::user::email::Email;
+    use millrace_shared::user::id::UserId;
     use proptest::prelude::*;
-    use shared::table::ListSegment;
-    use shared::user::email::Email;
-    use shared::user::id::UserId;
     use time::macros::datetime;
 
     use super::*;

@@ -7,16 +7,16 @@
 use axum::http::{HeaderMap, HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use front::problem::{ErrorLocation, FieldError, Problem};
+use millrace_http::problem::{ErrorLocation, FieldError, Problem};
+use millrace_shared::http::caller::Caller;
+use millrace_shared::table::IN_PROGRESS_EXPIRY_SECONDS;
+use millrace_shared::user::email::Email;
+use millrace_shared::user::expiry::ExpiresAt;
+use millrace_shared::user::id::UserId;
+use millrace_shared::user::json::{write_canonical_object, write_canonical_text};
+use millrace_shared::user::status::UserStatus;
+use millrace_shared::user::timestamp::Timestamp;
 use sha2::{Digest, Sha256};
-use shared::http::caller::Caller;
-use shared::table::IN_PROGRESS_EXPIRY_SECONDS;
-use shared::user::email::Email;
-use shared::user::expiry::ExpiresAt;
-use shared::user::id::UserId;
-use shared::user::json::{write_canonical_object, write_canonical_text};
-use shared::user::status::UserStatus;
-use shared::user::timestamp::Timestamp;
 
 use crate::body::CreateUserBody;
 

@@ -17,9 +17,9 @@ mod users;
 
 use aws_sdk_dynamodb::Client;
 use axum::Router;
-use front::auth::AuthLayer;
-use shared::clock::Clock;
-use shared::table::{NonceSource, UserTable};
+use millrace_http::auth::AuthLayer;
+use millrace_shared::clock::Clock;
+use millrace_shared::table::{NonceSource, UserTable};
 
 use crate::openapi::deployed::ContractDeployment;
 use cache::CacheAside;

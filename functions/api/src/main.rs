@@ -1,11 +1,11 @@
 //! The API's Lambda entry point, behind an API Gateway HTTP API.
 
-use api::config::{self, ApiConfig};
 use lambda_http::Error;
-use shared::clock::Clock;
-use shared::environment::Environment;
-use shared::iam_token::TokenSigner;
-use shared::{aws, telemetry};
+use millrace_api::config::{self, ApiConfig};
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
+use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::{aws, telemetry};
 
 /// mimalloc uses a fifth less CPU time per record in the archiver than glibc's allocator, and some megabytes more
 /// memory (docs/benchmarks.md).
@@ -22,6 +22,6 @@ async fn main() -> Result<(), Error> {
     if let Some(cache) = &cache {
         cache.connect().await;
     }
-    let app = api::app(&config, aws::dynamodb(&sdk), cache, Clock::system());
-    front::lambda::serve(app, telemetry).await
+    let app = millrace_api::app(&config, aws::dynamodb(&sdk), cache, Clock::system());
+    millrace_http::lambda::serve(app, telemetry).await
 }

@@ -5,8 +5,8 @@
 
 use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue};
-use front::problem::{ErrorLocation, FieldError, Problem};
-use shared::user::precondition::{EntityTags, Precondition};
+use millrace_http::problem::{ErrorLocation, FieldError, Problem};
+use millrace_shared::user::precondition::{EntityTags, Precondition};
 
 /// More tags than any client needs. They become operands of DynamoDB's `IN`, which accepts at most 100.
 const MAX_TAGS: usize = 50;

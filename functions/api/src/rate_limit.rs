@@ -9,10 +9,10 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use front::problem::Problem;
-use shared::cache::{QuotaDecision, RequestQuota};
-use shared::http::caller::Caller;
-use shared::metric;
+use millrace_http::problem::Problem;
+use millrace_shared::cache::{QuotaDecision, RequestQuota};
+use millrace_shared::http::caller::Caller;
+use millrace_shared::metric;
 
 use crate::cache::CacheAside;
 

@@ -6,12 +6,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, get, post};
-use front::auth::AuthLayer;
-use front::base_path::BasePath;
-use front::path::StagePrefix;
-use front::problem::Problem;
-use front::response::json;
-use front::route::{READ, resource, with_middleware};
+use millrace_http::auth::AuthLayer;
+use millrace_http::base_path::BasePath;
+use millrace_http::path::StagePrefix;
+use millrace_http::problem::Problem;
+use millrace_http::response::json;
+use millrace_http::route::{READ, resource, with_middleware};
 
 use crate::openapi::deployed::{ContractDeployment, SEARCH_PATHS};
 use crate::openapi::schema;

@@ -1,12 +1,12 @@
 //! The archiver's configuration, parsed from the environment before the first event.
 
-use shared::environment::{self, Environment, EnvironmentError};
-use shared::quarantine::Quarantine;
-use shared::telemetry;
+use millrace_shared::environment::{self, Environment, EnvironmentError};
+use millrace_shared::quarantine::Quarantine;
+use millrace_shared::telemetry;
 
-use crate::archive::Compression;
 use crate::handler::ArchiverHandler;
-use crate::store::ArchiveStore;
+use millrace_archive::Compression;
+use millrace_archive::store::ArchiveStore;
 
 /// The function's name in keys, logs and metrics.
 pub const FUNCTION: &str = "archiver";

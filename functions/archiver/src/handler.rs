@@ -5,18 +5,16 @@ use std::io;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use millrace_shared::checkpoint::{self, MissingSequenceNumber};
+use millrace_shared::invocation::Invocation;
+use millrace_shared::metric;
+use millrace_shared::quarantine::{CONTRADICTING, ObjectNaming, Quarantine, QuarantineError};
+use millrace_shared::stream::{BatchResponse, EventParseError, StreamRecord};
 use serde_json::value::RawValue;
-use shared::checkpoint::{self, MissingSequenceNumber};
-use shared::invocation::Invocation;
-use shared::metric;
-use shared::quarantine::{CONTRADICTING, ObjectNaming, Quarantine, QuarantineError};
-use shared::stream::{BatchResponse, EventParseError, StreamRecord};
 use tokio::time::timeout_at;
 
-use crate::archive::{
-    self, ArchiveBatch, Compression, EncodedObject, HourPartition, MissingOldImageError, RejectedRecord,
-};
-use crate::store::{ArchiveStore, StoreError};
+use millrace_archive::store::{ArchiveStore, StoreError};
+use millrace_archive::{ArchiveBatch, Compression, EncodedObject, HourPartition, MissingOldImageError, RejectedRecord};
 
 /// The sink name in the key of a quarantined record, where the replicator uses a replica's name.
 const SINK: &str = "s3";
@@ -137,9 +135,9 @@ impl ArchiverHandler {
     }
 
     async fn handle_batch(&self, event: &RawValue, invocation: &Invocation) -> Result<BatchResponse, ArchiverError> {
-        let batch = shared::stream::read(event)?;
+        let batch = millrace_shared::stream::read(event)?;
         let records = batch.records.as_slice();
-        let ArchiveBatch { partitions, unarchivable, skipped } = archive::rows_from_removals(records)?;
+        let ArchiveBatch { partitions, unarchivable, skipped } = millrace_archive::rows_from_removals(records)?;
         let tasks = partitions.into_iter().map(PutJob::Archive);
         let tasks: Vec<_> = tasks.chain(unarchivable.into_iter().map(PutJob::Quarantine)).collect();
 
@@ -187,7 +185,7 @@ impl ArchiverHandler {
 
     async fn archive(&self, partition: HourPartition<'_>) -> Result<PutStats, PutError> {
         let EncodedObject { key, description, bytes } =
-            archive::write(partition.table, partition.hour, partition.rows, self.compression)?;
+            millrace_archive::write(partition.table, partition.hour, partition.rows, self.compression)?;
         let (size, metadata) = (bytes.len() as u64, description.encode().map_err(io::Error::other)?);
         self.store.put(&key.to_string(), bytes, description.sha256, metadata).await?;
         Ok(PutStats { objects: 1, rows: description.rows, bytes: size, ..PutStats::default() })

@@ -1,11 +1,11 @@
 //! The archiver's Lambda entry point.
 
-use archiver::config::{self, ArchiverConfig};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
+use millrace_archiver::config::{self, ArchiverConfig};
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
+use millrace_shared::{aws, telemetry};
 use serde_json::value::RawValue;
-use shared::clock::Clock;
-use shared::environment::Environment;
-use shared::{aws, telemetry};
 use tokio::time::Instant;
 
 /// mimalloc uses a fifth less CPU time per record in the archiver than glibc's allocator, and some megabytes more
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Error> {
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
     let config = ArchiverConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let s3 = aws::s3(&aws::load().await, &environment);
-    let (archiver, clock) = (&archiver::connect(&config, s3), &Clock::system());
+    let (archiver, clock) = (&millrace_archiver::connect(&config, s3), &Clock::system());
     lambda_runtime::run(service_fn(|event: LambdaEvent<Box<RawValue>>| async move {
         let invocation = aws::invocation(clock, Instant::now(), &event.context);
         let answer = archiver.handle(&event.payload, &invocation).await;

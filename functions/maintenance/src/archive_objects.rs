@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use archiver::archive::{ArchivedRow, CorruptObject, CorruptionKind, KeyNames, RowReader};
-use archiver::store::{ArchiveStore, ObjectReader, StoreError};
+use millrace_archive::store::{ArchiveStore, ObjectReader, StoreError};
+use millrace_archive::{ArchivedRow, CorruptObject, CorruptionKind, KeyNames, RowReader};
 use tokio::runtime::Handle;
 
 /// An object that cannot be read from the bucket.

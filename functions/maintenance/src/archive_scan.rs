@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use archiver::archive::{ArchivedRow, CorruptObject, KeyNames};
-use archiver::store::ArchiveStore;
+use millrace_archive::store::ArchiveStore;
+use millrace_archive::{ArchivedRow, CorruptObject, KeyNames};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 use tokio::time::Instant;

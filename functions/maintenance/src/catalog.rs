@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archiver::archive::{ARCHIVE, ArchiveDay, ArchiveKey, COMPACTED};
-use archiver::store::{ArchiveStore, StoreError};
+use millrace_archive::store::{ArchiveStore, StoreError};
+use millrace_archive::{ARCHIVE, ArchiveDay, ArchiveKey, COMPACTED};
 
 /// An object of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! The maintenance function's configuration. It is parsed before the first task, and all problems are reported at once.
 
-use archiver::config::ArchiverConfig;
-use archiver::store::ArchiveStore;
-use replicator::config::ReplicatorConfig;
-use replicator::sink::SINK_SETTINGS;
-use shared::clock::Clock;
-use shared::environment::{self, Environment, EnvironmentError};
-use shared::iam_token::TokenSigner;
-use shared::table::{NonceSource, RestoreTable};
-use shared::table_reader::TableReader;
+use millrace_archive::store::ArchiveStore;
+use millrace_archiver::config::ArchiverConfig;
+use millrace_replicator::config::ReplicatorConfig;
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::{self, Environment, EnvironmentError};
+use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::table::{NonceSource, RestoreTable};
+use millrace_shared::table_reader::TableReader;
+use millrace_sinks::SINK_SETTINGS;
 
 use crate::deployment::DeployedReplicator;
 use crate::failure_bucket::FailureBucket;

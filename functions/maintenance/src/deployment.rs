@@ -3,8 +3,8 @@
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::error::ProvideErrorMetadata as _;
-use replicator::sink::SinkSetting;
-use shared::error_chain::error_chain;
+use millrace_shared::error_chain::error_chain;
+use millrace_sinks::SinkSetting;
 
 /// The sinks of the deployment cannot be determined.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,7 @@ fn unserved(settings: &[SinkSetting], is_set: impl Fn(&str) -> bool, known: &[&s
 
 #[cfg(test)]
 mod tests {
-    use replicator::sink::SINK_SETTINGS;
+    use millrace_sinks::SINK_SETTINGS;
 
     use super::*;
 

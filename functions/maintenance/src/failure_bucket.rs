@@ -2,13 +2,13 @@
 //!
 //! No object is removed before a copy of it has been written and confirmed.
 
-use archiver::store::{upload_time, within};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::ChecksumAlgorithm;
-use shared::error_chain::error_chain;
+use millrace_archive::store::{upload_time, within};
+use millrace_shared::error_chain::error_chain;
 use time::OffsetDateTime;
 
 /// Prefix of redriven objects; the original key follows.

@@ -8,8 +8,8 @@
 use std::collections::HashMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use shared::change::CanonicalKey;
-use shared::stream::{key_of, read};
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::stream::{key_of, read};
 use tokio::time::{Instant, timeout_at};
 
 use crate::failure_bucket::{BucketError, FailureBucket, FailureObject};

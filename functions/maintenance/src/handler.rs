@@ -1,15 +1,15 @@
 //! Handles one invocation: parses the request, runs the task until it is done or the deadline is reached, and returns
 //! the response.
 
-use archiver::archive::{Compression, KeyNames};
-use archiver::store::ArchiveStore;
-use replicator::sink::Replica;
+use millrace_archive::store::ArchiveStore;
+use millrace_archive::{Compression, KeyNames};
+use millrace_shared::invocation::Invocation;
+use millrace_shared::metric;
+use millrace_shared::postgres::PostgresDatabase;
+use millrace_shared::table::RestoreTable;
+use millrace_shared::table_reader::TableReader;
+use millrace_sinks::Replica;
 use serde_json::value::RawValue;
-use shared::invocation::Invocation;
-use shared::metric;
-use shared::postgres::PostgresDatabase;
-use shared::table::RestoreTable;
-use shared::table_reader::TableReader;
 
 use crate::archive_scan::ArchiveReader;
 use crate::deployment::{DeployedReplicator, SinksUnknownError, UnknownSink};

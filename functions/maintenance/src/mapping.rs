@@ -2,7 +2,7 @@
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::types::EventSourcePosition;
-use shared::error_chain::error_chain;
+use millrace_shared::error_chain::error_chain;
 
 /// A precondition of a backfill that the event source mapping does not meet.
 #[derive(Debug, thiserror::Error)]

@@ -14,21 +14,21 @@ mod tests;
 
 use std::sync::{Arc, LazyLock};
 
-use archiver::archive::ArchivedRow;
 use arrow_array::builder::{BinaryBuilder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef, TimeUnit};
 use aws_sdk_dynamodb::types::AttributeValue;
+use millrace_archive::ArchivedRow;
+use millrace_shared::item::{
+    ATTRIBUTES, CREATED_AT, EMAIL, EXPIRES_AT, NAME, STATUS, TIMESTAMP, UPDATED_AT, USER_ID, VERSION, attributes,
+};
+use millrace_shared::number;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::user::expiry::whole_seconds;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use shared::item::{
-    ATTRIBUTES, CREATED_AT, EMAIL, EXPIRES_AT, NAME, STATUS, TIMESTAMP, UPDATED_AT, USER_ID, VERSION, attributes,
-};
-use shared::number;
-use shared::raw_item::RawItem;
-use shared::user::expiry::whole_seconds;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

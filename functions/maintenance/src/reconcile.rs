@@ -15,9 +15,9 @@
 //! the next sequence number (an actual change may have it), and to write the record's own image (the item may have been
 //! deleted long ago).
 
-use shared::raw_item::RawItem;
-use shared::replica_item::ReplicaItem;
-use shared::revision::{Revision, RevisionError, StreamLabel};
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::replica_item::ReplicaItem;
+use millrace_shared::revision::{Revision, RevisionError, StreamLabel};
 
 /// The action for a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +73,9 @@ pub fn is_in_sync(replica: Option<&ReplicaItem>, source: Option<&RawItem>) -> bo
 
 #[cfg(test)]
 mod tests {
+    use millrace_shared::replica_item::ReplicaState;
+    use millrace_shared::revision::SequenceNumber;
     use proptest::prelude::*;
-    use shared::replica_item::ReplicaState;
-    use shared::revision::SequenceNumber;
 
     use super::*;
 

@@ -8,11 +8,11 @@
 
 use std::time::Duration;
 
-use replicator::sink::{Replica, ReplicaCondition, ReplicaReadError, ReplicaWrite, WriteResult, WriteTarget};
-use shared::change::CanonicalKey;
-use shared::invocation::Invocation;
-use shared::replica_item::ReplicaItem;
-use shared::revision::Revision;
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::replica_item::ReplicaItem;
+use millrace_shared::revision::Revision;
+use millrace_sinks::{Replica, ReplicaCondition, ReplicaReadError, ReplicaWrite, WriteResult, WriteTarget};
 use tokio::time::Instant;
 
 use crate::reconcile::{ReconcileAction, plan_repair};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use archiver::archive::ArchivedRow;
-use shared::change::CanonicalKey;
+use millrace_archive::ArchivedRow;
+use millrace_shared::change::CanonicalKey;
 
 use crate::archive_scan::{ArchiveScanError, MemoryBudget};
 
@@ -53,9 +53,9 @@ impl VersionsByKey {
 
 #[cfg(test)]
 mod tests {
-    use archiver::archive::ItemText;
+    use millrace_archive::ItemText;
+    use millrace_shared::revision::Revision;
     use serde_json::value::RawValue;
-    use shared::revision::Revision;
     use time::OffsetDateTime;
 
     use super::*;

@@ -1,9 +1,9 @@
 //! The table that the replicas mirror: its items, and the label of its latest stream.
 
-use shared::change::CanonicalKey;
-use shared::raw_item::RawItem;
-use shared::revision::StreamLabel;
-use shared::table_reader::{ScanPage, ScanSegment, SourceDescription, TableReadError, TableReader};
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::revision::StreamLabel;
+use millrace_shared::table_reader::{ScanPage, ScanSegment, SourceDescription, TableReadError, TableReader};
 
 /// Error of the source table.
 #[derive(Debug, thiserror::Error)]

@@ -21,10 +21,10 @@ pub mod summary;
 pub mod task_run;
 pub mod verify;
 
+use millrace_shared::invocation::Invocation;
+use millrace_shared::table_reader::ScanSegment;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::invocation::Invocation;
-use shared::table_reader::ScanSegment;
 use time::OffsetDateTime;
 
 use self::audit::AuditRequest;

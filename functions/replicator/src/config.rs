@@ -3,19 +3,19 @@
 use aws_config::SdkConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_sdk_dynamodb::config::{Region, SharedCredentialsProvider};
-use shared::cache::{Cache, CacheSettings};
-use shared::environment::{self, Environment, EnvironmentError};
-use shared::iam_token::TokenSigner;
-use shared::postgres::PostgresSettings;
-use shared::quarantine::Quarantine;
-use shared::telemetry;
+use millrace_shared::cache::{Cache, CacheSettings};
+use millrace_shared::environment::{self, Environment, EnvironmentError};
+use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::postgres::PostgresSettings;
+use millrace_shared::quarantine::Quarantine;
+use millrace_shared::telemetry;
 use time::Duration;
 
 use crate::handler::ReplicatorHandler;
-use crate::sink::cache::CacheSink;
-use crate::sink::dynamodb::DynamoDbSink;
-use crate::sink::postgres::{self, PostgresSink};
-use crate::sink::{Replica, Sink};
+use millrace_sinks::cache::CacheSink;
+use millrace_sinks::dynamodb::DynamoDbSink;
+use millrace_sinks::postgres::{self, PostgresSink};
+use millrace_sinks::{Replica, Sink};
 
 /// The function's name in logs, metrics and quarantine keys.
 pub const FUNCTION: &str = "replicator";

@@ -20,8 +20,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use shared::change::{CanonicalKey, Change};
-use shared::revision::Revision;
+use millrace_shared::change::{CanonicalKey, Change};
+use millrace_shared::revision::Revision;
 use time::{Duration, OffsetDateTime};
 
 /// The time for which a confirmation counts. Lambda retries within seconds or minutes.

@@ -14,8 +14,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use shared::change::Change;
-use shared::stream::is_same_change;
+use millrace_shared::change::Change;
+use millrace_shared::stream::is_same_change;
 
 /// The result of a deduplication, as indexes into the batch's changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,11 +71,11 @@ pub fn decide(changes: &[&Change<'_>]) -> LatestChanges {
 
 #[cfg(test)]
 mod tests {
+    use millrace_shared::revision::Revision;
+    use millrace_shared::stream;
     use proptest::prelude::*;
     use serde_json::json;
     use serde_json::value::RawValue;
-    use shared::revision::Revision;
-    use shared::stream;
 
     use super::*;
 

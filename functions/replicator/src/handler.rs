@@ -12,20 +12,20 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use futures::{StreamExt, stream};
+use millrace_shared::change::{CanonicalKey, Change, ChangeKind};
+use millrace_shared::checkpoint::{self, MissingSequenceNumber};
+use millrace_shared::invocation::Invocation;
+use millrace_shared::metric::{self, CounterMetric};
+use millrace_shared::quarantine::{ObjectNaming, Quarantine};
+use millrace_shared::revision::{Revision, SequenceNumber};
+use millrace_shared::stream::{self as dialect, BatchResponse, EventParseError, StreamRecord};
 use serde_json::value::RawValue;
-use shared::change::{CanonicalKey, Change, ChangeKind};
-use shared::checkpoint::{self, MissingSequenceNumber};
-use shared::invocation::Invocation;
-use shared::metric::{self, CounterMetric};
-use shared::quarantine::{ObjectNaming, Quarantine};
-use shared::revision::{Revision, SequenceNumber};
-use shared::stream::{self as dialect, BatchResponse, EventParseError, StreamRecord};
 use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 
 use crate::confirmed::ConfirmedChanges;
 use crate::deduplicate::{LatestChanges, decide};
-use crate::sink::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
+use millrace_sinks::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
 
 /// Replaces the sink in the quarantine key of a record that is passed to no sink: it cannot be parsed, or contradicts
 /// another record.

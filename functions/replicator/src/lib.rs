@@ -1,7 +1,7 @@
 //! Applies every change of a table's stream to the replicas, under a single rule, the revision guard: a change is
 //! applied only if the replica has no revision under the key, or a lower one.
 //!
-//! [`handler`] parses a batch, has [`deduplicate`] select the changes to apply, passes them to every [`sink`]
+//! [`handler`] parses a batch, has [`deduplicate`] select the changes to apply, passes them to every [sink](millrace_sinks)
 //! concurrently, quarantines the records that can never be applied, and returns the lowest position that a replica may
 //! lack. The data model of the items does not matter here: keys come from the record, images stay undecoded.
 //!
@@ -10,10 +10,10 @@
 //! Of several changes of one item in a batch, only the one with the highest revision is applied:
 //!
 //! ```
-//! use replicator::deduplicate::latest_per_key;
+//! use millrace_replicator::deduplicate::latest_per_key;
 //! use serde_json::value::RawValue;
-//! use shared::change::Change;
-//! use shared::stream;
+//! use millrace_shared::change::Change;
+//! use millrace_shared::stream;
 //!
 //! let record = |number: u32, user: &str| {
 //!     format!(
@@ -36,7 +36,6 @@ pub mod config;
 pub mod confirmed;
 pub mod deduplicate;
 pub mod handler;
-pub mod sink;
 
 pub use config::connect;
 pub use handler::{ReplicatorError, ReplicatorHandler};

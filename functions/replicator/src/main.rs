@@ -1,12 +1,12 @@
 //! The replicator as a Lambda function.
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
-use replicator::config::{self, ReplicatorConfig};
+use millrace_replicator::config::{self, ReplicatorConfig};
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
+use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::{aws, telemetry};
 use serde_json::value::RawValue;
-use shared::clock::Clock;
-use shared::environment::Environment;
-use shared::iam_token::TokenSigner;
-use shared::{aws, telemetry};
 use tokio::time::Instant;
 
 /// Compared with glibc's allocator, mimalloc saves a fifth of the archiver's CPU time per record and takes some
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Error> {
     let replica = config.replica_client(&sdk).await;
     let signer = Some(TokenSigner::new(&sdk, Clock::system()));
     let (postgres, cache) = (config.postgres(signer.clone()), config.cache(signer));
-    let replicator = replicator::connect(&config, replica, postgres, cache, aws::s3(&sdk, &environment));
+    let replicator = millrace_replicator::connect(&config, replica, postgres, cache, aws::s3(&sdk, &environment));
     replicator.check().await.inspect_err(|fault| tracing::error!(error = %fault, "cannot start"))?;
     let (replicator, clock) = (&replicator, &Clock::system());
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| async move {

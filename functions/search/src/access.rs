@@ -1,7 +1,7 @@
 //! The scope that each route requires. Deny by default: a route without an entry in [`need`] requires the widest scope.
 
 use axum::http::Method;
-use shared::http::caller::Scope;
+use millrace_shared::http::caller::Scope;
 
 /// Returns the scope that a request requires, or `None` if its response contains no user data.
 pub(crate) fn need(route: &str, method: &Method) -> Option<Scope> {

@@ -1,11 +1,11 @@
 //! The search function's configuration, parsed from the environment before the first request.
 
-use front::base_path::BasePath;
-use shared::environment::{Environment, EnvironmentError};
-use shared::http::caller::{AuthMode, ScopeMapping};
-use shared::http::cursor_seal::SealKeys;
-use shared::postgres::PostgresSettings;
-use shared::telemetry;
+use millrace_http::base_path::BasePath;
+use millrace_shared::environment::{Environment, EnvironmentError};
+use millrace_shared::http::caller::{AuthMode, ScopeMapping};
+use millrace_shared::http::cursor_seal::SealKeys;
+use millrace_shared::postgres::PostgresSettings;
+use millrace_shared::telemetry;
 
 /// The function's name in metrics and logs.
 pub const FUNCTION: &str = "search";
@@ -70,7 +70,7 @@ impl SearchConfig {
 
 #[cfg(test)]
 mod tests {
-    use shared::environment::RENAMED_VARIABLES;
+    use millrace_shared::environment::RENAMED_VARIABLES;
 
     use super::*;
 

@@ -1,9 +1,9 @@
 //! The cursors of a search: the position of the last record of a page, sealed for the query and the caller that it was
 //! issued for.
 
-use shared::http::caller::Caller;
-use shared::http::cursor_seal::{SealKeys, SealNonce};
-use shared::http::page_limit;
+use millrace_shared::http::caller::Caller;
+use millrace_shared::http::cursor_seal::{SealKeys, SealNonce};
+use millrace_shared::http::page_limit;
 use time::OffsetDateTime;
 
 use crate::request::SearchRequest;

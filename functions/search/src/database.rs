@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shared::iam_token::TokenSigner;
-use shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind, PostgresSession, PostgresSettings};
+use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::postgres::{
+    PostgresDatabase, PostgresError, PostgresErrorKind, PostgresSession, PostgresSettings,
+};
 use tokio::time::Instant;
 use tokio_postgres::Error;
 

@@ -4,15 +4,15 @@
 mod attribute;
 mod tokenize;
 
-use shared::folding::fold_case;
-use shared::http::query::QueryParameters;
-use shared::user::name::UserName;
-use shared::user::status::UserStatus;
+use millrace_shared::folding::fold_case;
+use millrace_shared::http::query::QueryParameters;
+use millrace_shared::user::name::UserName;
+use millrace_shared::user::status::UserStatus;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::sql::SqlBuilder;
-use front::path::parse_epoch_seconds;
+use millrace_http::path::parse_epoch_seconds;
 
 /// The filter parameters other than `attributes.…`.
 pub(crate) const NAMES: [&str; 12] = [

@@ -18,9 +18,9 @@ mod statement;
 mod users;
 
 use axum::Router;
-use front::auth::AuthLayer;
-use shared::clock::Clock;
-use shared::iam_token::TokenSigner;
+use millrace_http::auth::AuthLayer;
+use millrace_shared::clock::Clock;
+use millrace_shared::iam_token::TokenSigner;
 
 use config::SearchConfig;
 

@@ -1,11 +1,11 @@
 //! The search function's Lambda entry point, behind an API Gateway HTTP API.
 
 use lambda_http::Error;
-use search::config::{self, SearchConfig};
-use shared::clock::Clock;
-use shared::environment::Environment;
-use shared::iam_token::TokenSigner;
-use shared::{aws, telemetry};
+use millrace_search::config::{self, SearchConfig};
+use millrace_shared::clock::Clock;
+use millrace_shared::environment::Environment;
+use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::{aws, telemetry};
 
 /// The same allocator as in the API.
 #[global_allocator]
@@ -17,6 +17,6 @@ async fn main() -> Result<(), Error> {
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
     let config = SearchConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let signer = TokenSigner::new(&aws::load().await, Clock::system());
-    let app = search::app(&config, Some(signer), Clock::system());
-    front::lambda::serve(app, telemetry).await
+    let app = millrace_search::app(&config, Some(signer), Clock::system());
+    millrace_http::lambda::serve(app, telemetry).await
 }

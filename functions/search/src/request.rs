@@ -1,8 +1,8 @@
 //! A search over all users, parsed from a query string.
 
-use shared::http::page_limit;
-use shared::http::query::QueryParameters;
-use shared::user::fields::FieldMask;
+use millrace_shared::http::page_limit;
+use millrace_shared::http::query::QueryParameters;
+use millrace_shared::user::fields::FieldMask;
 
 use crate::filter::{self, SearchFilter};
 use crate::sort::{KeysetPosition, SortDirection, SortField};

@@ -2,9 +2,9 @@
 
 use axum::Router;
 use axum::routing::get;
-use front::auth::AuthLayer;
-use front::base_path::BasePath;
-use front::route::{READ, resource, with_middleware};
+use millrace_http::auth::AuthLayer;
+use millrace_http::base_path::BasePath;
+use millrace_http::route::{READ, resource, with_middleware};
 
 use crate::users::{self, SearchState};
 

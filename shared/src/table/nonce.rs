@@ -3,9 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use uuid::{NoContext, Timestamp, Uuid};
-
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 
 /// A source of strings that never repeat. Clones share it.
 #[derive(Clone)]
@@ -15,11 +13,7 @@ impl NonceSource {
     /// Creates a source of UUIDs (version 7) that takes the time from this clock.
     #[must_use]
     pub fn of(clock: Clock) -> Self {
-        Self(Arc::new(move || {
-            let now = clock.now();
-            let seconds = u64::try_from(now.unix_timestamp()).unwrap_or(0);
-            Uuid::new_v7(Timestamp::from_unix(NoContext, seconds, now.nanosecond())).to_string()
-        }))
+        Self(Arc::new(move || clock::new_uuid(clock.now()).to_string()))
     }
 
     pub(super) fn draw(&self) -> String {

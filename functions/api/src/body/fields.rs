@@ -1,10 +1,10 @@
 //! A reader that takes the members of a body one by one; the remaining members are unknown.
 
-use front::problem::{ErrorLocation, FieldError, Problem};
+use millrace_http::problem::{ErrorLocation, FieldError, Problem};
+use millrace_shared::user::attributes::UserAttributes;
+use millrace_shared::user::json::{JsonMembers, push_pointer};
+use millrace_shared::user::{FieldPatch, InvalidField};
 use serde_json::value::RawValue;
-use shared::user::attributes::UserAttributes;
-use shared::user::json::{JsonMembers, push_pointer};
-use shared::user::{FieldPatch, InvalidField};
 
 /// The members that only the service sets.
 const READ_ONLY: [&str; 3] = ["version", "created_at", "updated_at"];

@@ -1,11 +1,11 @@
 //! The body of a batch request: the keys of records.
 
-use front::problem::{ErrorLocation, FieldError, Problem};
+use millrace_http::problem::{ErrorLocation, FieldError, Problem};
+use millrace_shared::table::MAX_KEYS;
+use millrace_shared::user::id::UserId;
+use millrace_shared::user::timestamp::Timestamp;
+use millrace_shared::user::{FieldPatch, UserKey};
 use serde_json::value::RawValue;
-use shared::table::MAX_KEYS;
-use shared::user::id::UserId;
-use shared::user::timestamp::Timestamp;
-use shared::user::{FieldPatch, UserKey};
 
 use super::fields::BodyReader;
 

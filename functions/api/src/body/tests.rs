@@ -1,4 +1,4 @@
-use front::problem::ErrorLocation;
+use millrace_http::problem::ErrorLocation;
 use proptest::prelude::*;
 use time::macros::datetime;
 

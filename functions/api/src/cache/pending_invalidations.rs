@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use shared::version_fence::{FENCE_NOT_NEEDED_AFTER, MinVersion};
+use millrace_shared::version_fence::{FENCE_NOT_NEEDED_AFTER, MinVersion};
 use tokio::time::Instant;
 
 const LIMIT: usize = 10_000;

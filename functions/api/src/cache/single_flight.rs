@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use front::problem::Problem;
-use shared::user::User;
+use millrace_http::problem::Problem;
+use millrace_shared::user::User;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 type FlightResult = Result<Option<Arc<User>>, Problem>;

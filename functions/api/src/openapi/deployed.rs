@@ -6,12 +6,12 @@
 
 use std::fmt;
 
+use millrace_shared::http::caller::{AuthMode, Scope, ScopeMapping};
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Error, Value, json};
-use shared::http::caller::{AuthMode, Scope, ScopeMapping};
 
 use super::OPENAPI_JSON;
 

@@ -1,6 +1,6 @@
 //! The OpenAPI schemas of bodies and parameters. The handlers do not deserialize into these types: `body` parses raw JSON, so
 //! that numbers stay exact and every error is reported. `scripts/story_contract.py` verifies that both agree. The patterns
-//! of strings are in `contract::patterns`.
+//! of strings are in `millrace_contract::patterns`.
 //!
 //! Descriptions contain the rules that JSON Schema cannot express: the digits of a number in `attributes`, the distance of
 //! an expiry from the current time, parameters that depend on each other.

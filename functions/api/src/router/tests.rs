@@ -7,12 +7,12 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use http_body_util::BodyExt;
+use millrace_shared::clock::Clock;
+use millrace_shared::http::caller::{AuthMode, ScopeMapping};
+use millrace_shared::http::cursor_seal::SealKeys;
+use millrace_shared::table::UserTable;
 use proptest::prelude::*;
 use serde_json::Value;
-use shared::clock::Clock;
-use shared::http::caller::{AuthMode, ScopeMapping};
-use shared::http::cursor_seal::SealKeys;
-use shared::table::UserTable;
 use time::macros::datetime;
 use tower::ServiceExt;
 
@@ -238,7 +238,7 @@ async fn a_body_of_another_type_is_refused_with_the_type_to_send() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_whether_it_says_so_or_not() {
-    let large = vec![b' '; front::problem::MAX_BODY_BYTES + 1];
+    let large = vec![b' '; millrace_http::problem::MAX_BODY_BYTES + 1];
     let json = || request("POST", "/users").header("content-type", "application/json; charset=utf-8");
     let announced = json().header("content-length", large.len()).body(Body::from(large.clone())).unwrap();
     assert_eq!(answer(announced).await.0, StatusCode::PAYLOAD_TOO_LARGE);
@@ -353,8 +353,8 @@ proptest! {
         stage in prop_oneof![Just("$default".to_owned()), "[a-z%#?/ ]{0,6}"],
     ) {
         let text = payload(&path, &query, &host, &stage);
-        let request = front::lambda::request(serde_json::from_str(&text).unwrap());
-        let sent = shared::http::path::RequestPath::from_decoded(&path);
+        let request = millrace_http::lambda::request(serde_json::from_str(&text).unwrap());
+        let sent = millrace_shared::http::path::RequestPath::from_decoded(&path);
         if let Ok(canonical) = &sent {
             prop_assert_eq!(request.uri().path(), canonical.uri(None));
             prop_assert_eq!(request.uri().query().is_some(), !query.is_empty());

@@ -2,13 +2,13 @@
 
 use axum::extract::Request;
 use axum::http::StatusCode;
-use front::auth::AuthenticatedCaller;
-use front::problem::Problem;
-use front::response::{UserListWriter, json};
+use millrace_http::auth::AuthenticatedCaller;
+use millrace_http::problem::Problem;
+use millrace_http::response::{UserListWriter, json};
+use millrace_shared::http::query::QueryParameters;
+use millrace_shared::user::UserKey;
+use millrace_shared::user::fields::FieldMask;
 use serde::Serialize;
-use shared::http::query::QueryParameters;
-use shared::user::UserKey;
-use shared::user::fields::FieldMask;
 
 use super::{ApiResult, AppState};
 use crate::body;

@@ -3,16 +3,16 @@
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
-use front::auth::AuthenticatedCaller;
-use front::identifier::new_uuid;
-use front::path::StagePrefix;
-use front::problem::Problem;
-use shared::http::caller::Caller;
-use shared::table::{IdempotencyOutcome, IdempotencyRecord, WriteError};
-use shared::user::id::UserId;
-use shared::user::timestamp::Timestamp;
-use shared::user::{User, UserKey};
-use shared::version_fence::MinVersion;
+use millrace_http::auth::AuthenticatedCaller;
+use millrace_http::identifier::new_uuid;
+use millrace_http::path::StagePrefix;
+use millrace_http::problem::Problem;
+use millrace_shared::http::caller::Caller;
+use millrace_shared::table::{IdempotencyOutcome, IdempotencyRecord, WriteError};
+use millrace_shared::user::id::UserId;
+use millrace_shared::user::timestamp::Timestamp;
+use millrace_shared::user::{User, UserKey};
+use millrace_shared::version_fence::MinVersion;
 use time::OffsetDateTime;
 
 use super::response::{record_path, write_response};

@@ -1,16 +1,16 @@
 //! `GET /users` and `GET /users/{user_id}`: lists of records, page by page.
 
 use axum::http::{StatusCode, Uri};
-use front::auth::AuthenticatedCaller;
-use front::identifier::{new_uuid, nonce_from_uuid};
-use front::path::{StagePrefix, UserIdPath, parse_epoch_seconds};
-use front::problem::Problem;
-use front::response::{UserListWriter, json, set_next_link_header};
-use shared::http::page_limit;
-use shared::http::query::QueryParameters;
-use shared::table::{ListOrder, ListQuery, ListSegment};
-use shared::user::email::Email;
-use shared::user::fields::FieldMask;
+use millrace_http::auth::AuthenticatedCaller;
+use millrace_http::identifier::{new_uuid, nonce_from_uuid};
+use millrace_http::path::{StagePrefix, UserIdPath, parse_epoch_seconds};
+use millrace_http::problem::Problem;
+use millrace_http::response::{UserListWriter, json, set_next_link_header};
+use millrace_shared::http::page_limit;
+use millrace_shared::http::query::QueryParameters;
+use millrace_shared::table::{ListOrder, ListQuery, ListSegment};
+use millrace_shared::user::email::Email;
+use millrace_shared::user::fields::FieldMask;
 
 use super::{ApiResult, AppState};
 use crate::cursor::{ListCursors, cursor};

@@ -3,12 +3,12 @@
 use axum::http::header::{CONTENT_LENGTH, CONTENT_LOCATION, ETAG};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use front::problem::Problem;
-use front::response::{json, serialization_error};
+use millrace_http::problem::Problem;
+use millrace_http::response::{json, serialization_error};
+use millrace_shared::user::fields::{FieldMask, MaskedUser};
+use millrace_shared::user::precondition::Precondition;
+use millrace_shared::user::{User, UserKey};
 use serde::Serialize;
-use shared::user::fields::{FieldMask, MaskedUser};
-use shared::user::precondition::Precondition;
-use shared::user::{User, UserKey};
 
 use super::ApiResult;
 use crate::cache::CachedRead;

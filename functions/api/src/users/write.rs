@@ -6,11 +6,11 @@
 
 use std::future::Future;
 
-use front::problem::Problem;
-use shared::table::{TableError, WriteError};
-use shared::user::UserKey;
-use shared::user::precondition::{EntityTags, Precondition};
-use shared::version_fence::MinVersion;
+use millrace_http::problem::Problem;
+use millrace_shared::table::{TableError, WriteError};
+use millrace_shared::user::UserKey;
+use millrace_shared::user::precondition::{EntityTags, Precondition};
+use millrace_shared::version_fence::MinVersion;
 use tokio::time::timeout_at;
 
 use super::AppState;

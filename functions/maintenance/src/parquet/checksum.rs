@@ -1,8 +1,8 @@
 //! Digest of a sequence of rows that is the same for the rows written and for the columns read back: [`RowsChecksum`].
 
-use archiver::archive::ArchivedRow;
 use arrow_array::types::TimestampMicrosecondType;
 use arrow_array::{Array as _, RecordBatch, cast::AsArray as _};
+use millrace_archive::ArchivedRow;
 use sha2::{Digest as _, Sha256};
 
 use super::{ITEM, KEY, REMOVED_AT, REVISION, micros};

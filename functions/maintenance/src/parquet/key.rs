@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use archiver::archive::ArchiveDay;
+use millrace_archive::ArchiveDay;
 use sha2::{Digest as _, Sha256};
 
 /// Prefix of the Parquet files.

@@ -1,15 +1,15 @@
 //! Conversion of an item's values to columns.
 
-use archiver::archive::ItemText;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array as _, cast::AsArray as _};
 use bytes::Bytes;
+use millrace_archive::ItemText;
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::revision::Revision;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 use serde_json::value::RawValue;
-use shared::change::CanonicalKey;
-use shared::revision::Revision;
 use time::macros::datetime;
 
 use super::*;

@@ -8,12 +8,12 @@
 
 use std::collections::BTreeMap;
 
-use archiver::archive::ArchivedRow;
-use replicator::sink::{Replica, ReplicaReadError};
+use millrace_archive::ArchivedRow;
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::revision::Revision;
+use millrace_sinks::{Replica, ReplicaReadError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::change::CanonicalKey;
-use shared::revision::Revision;
 use time::OffsetDateTime;
 
 use super::belongs_to_segment;

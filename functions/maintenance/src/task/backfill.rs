@@ -15,14 +15,14 @@
 use std::time::Duration;
 
 use futures::future::{join, join_all};
-use replicator::sink::{Replica, ReplicaCondition, ReplicaWrite, WriteResult, WriteTarget};
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::revision::Revision;
+use millrace_shared::table_reader::{ScanPage, ScanSegment};
+use millrace_sinks::{Replica, ReplicaCondition, ReplicaWrite, WriteResult, WriteTarget};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::change::CanonicalKey;
-use shared::invocation::Invocation;
-use shared::raw_item::RawItem;
-use shared::revision::Revision;
-use shared::table_reader::{ScanPage, ScanSegment};
 use tokio::time::Instant;
 
 use super::capacity_budget::CapacityBudget;

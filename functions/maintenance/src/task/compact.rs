@@ -23,8 +23,8 @@ mod plan;
 
 use std::collections::BTreeSet;
 
-use archiver::archive::{ArchiveDay, ArchiveHour, CompactedKey, Compression, KeyNames};
-use archiver::store::{ArchiveStore, StoreError};
+use millrace_archive::store::{ArchiveStore, StoreError};
+use millrace_archive::{ArchiveDay, ArchiveHour, CompactedKey, Compression, KeyNames};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;

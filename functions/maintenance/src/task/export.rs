@@ -12,12 +12,12 @@
 use std::fs::File;
 use std::io;
 
-use archiver::archive::{ArchivedRow, Compression, ItemWriter};
-use archiver::store::{ROWS_TYPE, StoreError};
+use millrace_archive::store::{ROWS_TYPE, StoreError};
+use millrace_archive::{ArchivedRow, Compression, ItemWriter};
+use millrace_shared::table_reader::{ScanSegment, SourceDescription};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use shared::table_reader::{ScanSegment, SourceDescription};
 use tempfile::NamedTempFile;
 use time::OffsetDateTime;
 

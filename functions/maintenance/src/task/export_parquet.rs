@@ -12,8 +12,8 @@
 
 mod parquet_writer;
 
-use archiver::archive::{ArchiveDay, KeyNames};
-use archiver::store::{ArchiveStore, ObjectMeta};
+use millrace_archive::store::{ArchiveStore, ObjectMeta};
+use millrace_archive::{ArchiveDay, KeyNames};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;

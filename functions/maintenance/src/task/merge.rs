@@ -8,8 +8,8 @@
 use std::io;
 use std::sync::Arc;
 
-use archiver::archive::{ArchiveDay, ArchivedRow, CorruptObject, KeyNames, MergeIterator};
-use archiver::store::{ArchiveStore, StoreError};
+use millrace_archive::store::{ArchiveStore, StoreError};
+use millrace_archive::{ArchiveDay, ArchivedRow, CorruptObject, KeyNames, MergeIterator};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::time::Instant;

@@ -3,11 +3,11 @@
 //! The task logs in as the database's owner, and grants access to the user that all functions log in as. It does not
 //! read the source, so it can run before all other tasks. A second run changes nothing.
 
-use replicator::sink::postgres::{MigrationError, grant_app_role, migrate};
+use millrace_shared::postgres::PostgresDatabase;
+use millrace_shared::table_reader::ScanSegment;
+use millrace_sinks::postgres::{MigrationError, grant_app_role, migrate};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use shared::postgres::PostgresDatabase;
-use shared::table_reader::ScanSegment;
 
 use super::task_run::TaskRun;
 use crate::failure_bucket::BucketError;

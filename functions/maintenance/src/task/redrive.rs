@@ -17,13 +17,13 @@ mod replicate;
 
 use std::collections::BTreeMap;
 
-use archiver::archive::Compression;
-use archiver::store::ArchiveStore;
 use futures::{StreamExt, TryStreamExt, stream};
-use replicator::sink::Replica;
+use millrace_archive::Compression;
+use millrace_archive::store::ArchiveStore;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::stream::StreamRecord;
+use millrace_sinks::Replica;
 use serde::{Deserialize, Serialize};
-use shared::invocation::Invocation;
-use shared::stream::StreamRecord;
 
 use super::task_run::TaskRun;
 use super::{RedriveRequest, belongs_to_segment};
@@ -40,7 +40,7 @@ const OBJECTS: i32 = 100;
 const OBJECTS_BYTES: u64 = 16 * 1024 * 1024;
 const IN_FLIGHT: usize = 16;
 
-/// Prefix of the archiver's records whose rows would overwrite others (`shared::quarantine::CONTRADICTING`).
+/// Prefix of the archiver's records whose rows would overwrite others (`millrace_shared::quarantine::CONTRADICTING`).
 const CONTRADICTING_ROWS: &str = "quarantine/archiver/contradicting/";
 
 /// Error of a redrive.
@@ -232,7 +232,7 @@ async fn process_page(
 ) -> Result<(), RedriveError> {
     let mut records = BTreeMap::new();
     for object in &mut objects {
-        match shared::stream::read(&object.failure.event).map(|batch| batch.records.len()) {
+        match millrace_shared::stream::read(&object.failure.event).map(|batch| batch.records.len()) {
             Ok(count) => drop(records.insert(object.key.clone(), count)),
             Err(error) => object.keep(error.to_string()),
         }

@@ -3,11 +3,11 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
-use archiver::archive::{ArchiveDay, ArchiveHour};
+use millrace_archive::{ArchiveDay, ArchiveHour};
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::item::restored::RestoredExpiry;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use shared::change::CanonicalKey;
-use shared::item::restored::RestoredExpiry;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

@@ -13,15 +13,15 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use archiver::archive::ArchivedRow;
 use futures::{StreamExt as _, stream};
+use millrace_archive::ArchivedRow;
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::item::restored::{ExistingItem, RestoredExpiry, matches_archived, restored};
+use millrace_shared::item::{AttributeMap, USER_ID};
+use millrace_shared::raw_item::{ItemSyntaxError, RawItem};
+use millrace_shared::table::{RestorePutError, RestoreTable, TableError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use shared::change::CanonicalKey;
-use shared::item::restored::{ExistingItem, RestoredExpiry, matches_archived, restored};
-use shared::item::{AttributeMap, USER_ID};
-use shared::raw_item::{ItemSyntaxError, RawItem};
-use shared::table::{RestorePutError, RestoreTable, TableError};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use millrace_shared::table_reader::ScanSegment;
 use serde::Deserialize;
-use shared::table_reader::ScanSegment;
 
 use super::TaskResponse;
 use crate::failure_bucket::{BucketError, FailureBucket};

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use millrace_shared::invocation::Invocation;
+use millrace_shared::table_reader::ScanSegment;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shared::invocation::Invocation;
-use shared::table_reader::ScanSegment;
 use tokio::time::Instant;
 
 use super::{InvalidRequest, TaskCursor, TaskRequest, TaskResponse, summary};

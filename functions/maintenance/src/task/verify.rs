@@ -21,10 +21,10 @@ mod merge_join;
 use std::time::Duration;
 
 use futures::future::try_join;
-use replicator::sink::Replica;
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::invocation::Invocation;
+use millrace_sinks::Replica;
 use serde::{Deserialize, Serialize};
-use shared::change::CanonicalKey;
-use shared::invocation::Invocation;
 use tokio::time::Instant;
 
 use super::capacity_budget::CapacityBudget;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use millrace_shared::stream;
 use proptest::prelude::*;
 use serde_json::json;
 use serde_json::value::RawValue;
-use shared::stream;
 
 use super::*;
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use shared::user::json::{JsonValue, MAX_DEPTH};
+use millrace_shared::user::json::{JsonValue, MAX_DEPTH};
 
 /// Returns the JSON that `attributes` must contain: the value itself, or a list that contains it.
 pub(super) fn wanted(path: &str, value: &str) -> Result<[String; 2], String> {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use archiver::archive::ArchiveDay;
-use archiver::store::{ArchiveStore, StoreError};
 use futures::{StreamExt as _, stream};
+use millrace_archive::ArchiveDay;
+use millrace_archive::store::{ArchiveStore, StoreError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 

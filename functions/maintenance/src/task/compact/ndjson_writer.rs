@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io;
 
-use archiver::archive::{ArchiveDay, ArchivedRow, CompactedKey, Compression, ObjectWriter, verify_object};
-use archiver::store::{ArchiveStore, ROWS_TYPE};
+use millrace_archive::store::{ArchiveStore, ROWS_TYPE};
+use millrace_archive::{ArchiveDay, ArchivedRow, CompactedKey, Compression, ObjectWriter, verify_object};
 use tempfile::NamedTempFile;
 use tokio::runtime::Handle;
 

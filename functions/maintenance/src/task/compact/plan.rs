@@ -1,6 +1,6 @@
 //! Selects the objects that are merged next. Pure functions.
 
-use archiver::archive::{ArchiveHour, ArchiveKey};
+use millrace_archive::{ArchiveHour, ArchiveKey};
 use time::OffsetDateTime;
 
 use crate::catalog::{self, ArchiveObject};

@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use archiver::archive::{ArchiveDay, ArchivedRow, ObjectMetadata};
-use archiver::store::{ArchiveStore, StoreError};
+use millrace_archive::store::{ArchiveStore, StoreError};
+use millrace_archive::{ArchiveDay, ArchivedRow, ObjectMetadata};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sha2::{Digest as _, Sha256};

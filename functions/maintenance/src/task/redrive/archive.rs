@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use archiver::archive::{self, ArchiveBatch, ArchiveHour, ArchiveRow};
+use millrace_archive::{ArchiveBatch, ArchiveHour, ArchiveRow};
+use millrace_shared::stream::{StreamRecord, read};
 use serde_json::value::RawValue;
-use shared::stream::{StreamRecord, read};
 
 use super::{OpenFailure, RedriveContext, of_function, wrong_table_reason};
 use crate::failure_record::FailedFunction;
@@ -20,7 +20,7 @@ fn own<'e>(event: &'e RawValue, context: &RedriveContext<'_>) -> (Vec<StreamReco
 
 /// Returns the rows of an object's records, and a reason if some records cannot be archived.
 fn selected<'r>(records: &'r [StreamRecord<'_>]) -> (ArchiveBatch<'r>, Option<String>) {
-    match archive::rows_from_removals(records) {
+    match millrace_archive::rows_from_removals(records) {
         Ok(selection) => {
             let reason = selection.unarchivable.first().map(|one| format!("record {}: {}", one.index + 1, one.reason));
             (selection, reason)
@@ -72,7 +72,7 @@ async fn put(
     rows: Vec<ArchiveRow<'_>>,
     dry_run: bool,
 ) -> Result<(), String> {
-    let object = archive::write(table, hour, rows, context.compression).map_err(|error| error.to_string())?;
+    let object = millrace_archive::write(table, hour, rows, context.compression).map_err(|error| error.to_string())?;
     let metadata = object.description.encode().map_err(|error| error.to_string())?;
     if dry_run {
         return Ok(());

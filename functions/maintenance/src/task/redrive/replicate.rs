@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use shared::change::CanonicalKey;
-use shared::invocation::Invocation;
-use shared::revision::Revision;
-use shared::stream::{StreamRecord, key_of, read};
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::revision::Revision;
+use millrace_shared::stream::{StreamRecord, key_of, read};
 
 use super::{OpenFailure, RedriveContext, of_function, wrong_table_reason};
 use crate::failure_record::FailedFunction;

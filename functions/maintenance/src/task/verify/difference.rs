@@ -1,9 +1,9 @@
 //! Classification of the differences of a key. Pure functions.
 
-use shared::change::CanonicalKey;
-use shared::raw_item::RawItem;
-use shared::replica_item::ReplicaItem;
-use shared::revision::{Revision, RevisionError};
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::replica_item::ReplicaItem;
+use millrace_shared::revision::{Revision, RevisionError};
 
 /// The kind of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ fn difference(held: Option<&ReplicaItem>, source: Option<&RawItem>) -> Option<(D
 
 #[cfg(test)]
 mod tests {
-    use shared::replica_item::ReplicaState;
+    use millrace_shared::replica_item::ReplicaState;
 
     use super::*;
 

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use futures::future::try_join;
-use replicator::sink::Replica;
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::raw_item::RawItem;
+use millrace_shared::replica_item::ReplicaItem;
+use millrace_shared::table_reader::ScanSegment;
+use millrace_sinks::Replica;
 use serde::{Deserialize, Serialize};
-use shared::change::CanonicalKey;
-use shared::raw_item::RawItem;
-use shared::replica_item::ReplicaItem;
-use shared::table_reader::ScanSegment;
 
 use super::difference::CandidateDifference;
 use crate::reconcile::is_in_sync;

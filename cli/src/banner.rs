@@ -1,0 +1,101 @@
+//! Start-up banner: URLs, settings and first commands ([`of`]).
+
+use std::path::Path;
+
+use crate::options::{DYNAMODB_PORT, PORT, S3_PORT};
+use millrace_local::clients;
+use millrace_local::lambda::without_password;
+use millrace_local::stack::{LocalStack, MAX_BATCH_WINDOW};
+use millrace_local::token::LocalAuth;
+
+/// Returns the banner of a stack that has started.
+#[must_use]
+pub fn of(stack: &LocalStack, env_file: Option<&Path>) -> String {
+    let (api, dynamodb, s3) = (stack.api_url(), stack.dynamodb_url(), stack.s3_url());
+    let options = stack.options();
+    let data = options.data.as_ref().map_or_else(
+        || "in memory, lost on exit (--data DIR stores it)".to_owned(),
+        |folder| folder.display().to_string(),
+    );
+    let auth = match &options.auth {
+        LocalAuth::None if options.functions.is_some() => "as set in the functions' environment".to_owned(),
+        LocalAuth::None => "none: every caller has full access (--auth jwt requires tokens)".to_owned(),
+        LocalAuth::Jwt(None) => "jwt, with a key generated at the start".to_owned(),
+        LocalAuth::Jwt(Some(path)) => format!("jwt, with the keys in {}", path.display()),
+    };
+    let tokens = tokens(stack);
+    let bearer = if tokens.is_empty() { "" } else { " -H \"authorization: Bearer $ADA\"" };
+    let all = if tokens.is_empty() { "" } else { " -H \"authorization: Bearer $ADMIN\"" };
+    let windows = if options.full_batch_windows {
+        "as in the template".to_owned()
+    } else {
+        format!("at most {} s, shorter than on AWS (--full-batch-windows disables this)", MAX_BATCH_WINDOW.as_secs())
+    };
+    let functions =
+        options.functions.as_ref().map_or_else(|| "in this process".to_owned(), |url| format!("at {url}, the API too"));
+    let watch = env_file.map_or_else(String::new, |path| {
+        format!("  serve with  cargo lambda watch -A 127.0.0.1 --env-file {}\n", path.display())
+    });
+    let (id, secret, region) = (clients::ACCESS_KEY_ID, clients::SECRET_ACCESS_KEY, clients::REGION);
+    let replica = stack.template().tables.iter().find(|table| table.stream_view.is_none());
+    let replica = replica.map_or("UsersReplica", |table| table.name.as_str());
+    let port = |option: &str, url: &str, usual: u16| {
+        let port = url.rsplit_once(':').map_or("", |(_, port)| port);
+        if port == usual.to_string() { String::new() } else { format!(" {option} {port}") }
+    };
+    let ports = [("--port", api, PORT), ("--dynamodb-port", dynamodb, DYNAMODB_PORT), ("--s3-port", s3, S3_PORT)];
+    let ports = ports.map(|(option, url, usual)| port(option, url, usual)).concat();
+    // The URL of a server that the user named may contain a password, so it is not printed; the user knows it.
+    let tier = |name: &str, url: Option<&str>, named: Option<&str>, says: &str| {
+        let shown = url.map(|url| named.map_or(url, |_| says));
+        shown.map_or_else(String::new, |shown| format!("  {name:<10}  {shown}\n"))
+    };
+    // Without the URL of a tier that is on, a task is rejected or skips the items that concern the tier.
+    let told = stack.postgres_url().map_or_else(String::new, |url| format!(" --postgres '{}'", without_password(url)));
+    let postgres = tier("PostgreSQL", stack.postgres_url(), options.postgres.url(), "the server set with --postgres");
+    let tiers = postgres + &tier("cache", stack.cache_url(), options.cache.url(), "the server set with --cache");
+    format!(
+        "\nMillrace is ready.
+
+  API         {api}
+  DynamoDB    {dynamodb}
+  S3          {s3}
+  contract    {api}/docs
+  metrics     {api}/metrics
+  data        {data}
+  functions   {functions}
+{watch}  AUTH        {auth}
+{tiers}  windows     {windows}
+  expiry      every {expire} s (AWS: within hours)
+
+{tokens}Create a user, read it, list all:
+
+  curl -X POST {api}/users -H 'content-type: application/json'{bearer} \\
+    -d '{{\"user_id\":\"ada\",\"name\":\"Ada Lovelace\",\"email\":\"ada@example.com\"}}'
+  curl {api}/users/ada{bearer}
+  curl {api}/users{all}
+
+Read it from the replica (any credentials are accepted):
+
+  AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret} aws dynamodb scan --table-name {replica} \\
+    --endpoint-url {dynamodb} --region {region}
+
+Compare the replica with the table (tasks: backfill, verify, repair, redrive):
+
+  cargo run -- task '{{\"task\":\"verify\"}}'{ports}{told}
+
+Ctrl-C stops.
+",
+        expire = options.ttl_interval.as_secs(),
+    )
+}
+
+/// Returns the shell assignments of the tokens that the example calls use, if this program signs tokens.
+fn tokens(stack: &LocalStack) -> String {
+    let own = stack.token("ada", "users:read users:write").map(|token| format!("  ADA={token}\n"));
+    let admin = stack.token("operator", "users:admin").map(|token| format!("  ADMIN={token}\n"));
+    match own.zip(admin) {
+        Some((own, admin)) => format!("Tokens, valid for 12 hours:\n\n{own}{admin}\n"),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,232 @@
+//! Tables and buckets as an operator sees them: read with the official SDKs, by the names of the template.
+
+use std::collections::HashMap;
+use std::io::Cursor;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodbstreams::types::Record;
+use millrace_archive::{ArchivedRow, KeyNames, RowReader};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::item::DemoItem;
+use millrace_event_source_mapping::on_failure_destination::FailureDestination;
+use millrace_event_source_mapping::reader;
+use millrace_event_source_mapping::state::ShardId;
+use millrace_local::stack::LocalStack;
+use millrace_local::template::SamTemplate;
+
+/// Time limit for the replication of the first write; after it the demo continues, and the checks fail.
+const REPLICATED_WITHIN: Duration = Duration::from_secs(10);
+
+/// A table, bucket or stream that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {place}: {reason}")]
+pub struct InspectError {
+    place: String,
+    reason: String,
+}
+
+impl InspectError {
+    pub(super) fn new(place: &str, reason: String) -> Self {
+        Self { place: place.to_owned(), reason }
+    }
+}
+
+pub(super) struct StoreInspector {
+    dynamodb: aws_sdk_dynamodb::Client,
+    streams: aws_sdk_dynamodbstreams::Client,
+    s3: aws_sdk_s3::Client,
+    pub(super) source: String,
+    pub(super) replica: String,
+    /// The number of stores that the replicator writes to and that can be compared with the table.
+    pub(super) replicas: usize,
+    archive: String,
+    failures: String,
+    key_names: KeyNames,
+}
+
+/// An object of the failure bucket.
+pub(super) struct QuarantinedObject {
+    pub(super) key: String,
+    pub(super) body: Value,
+}
+
+fn failed(place: &str) -> impl FnOnce(&dyn std::error::Error) -> InspectError {
+    let place = place.to_owned();
+    move |error| {
+        let reason = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+        InspectError { place, reason }
+    }
+}
+
+impl StoreInspector {
+    pub(super) fn of(stack: &LocalStack) -> Result<Self, InspectError> {
+        let template = stack.template();
+        let source = variable(template, "api", "USERS_TABLE")?;
+        let table = template.tables.iter().find(|table| table.name == source);
+        let key_names = table.map(|table| table.keys.iter().map(|key| key.name.clone()).collect::<Vec<_>>());
+        Ok(Self {
+            dynamodb: stack.dynamodb(),
+            streams: stack.streams(),
+            s3: stack.s3(),
+            replica: variable(template, "replicator", "REPLICA_TABLE")?,
+            replicas: 1 + usize::from(stack.postgres_url().is_some()),
+            archive: variable(template, "archiver", "ARCHIVE_BUCKET")?,
+            failures: variable(template, "replicator", "FAILURE_BUCKET")?,
+            key_names: KeyNames::new(key_names.unwrap_or_default()),
+            source,
+        })
+    }
+
+    pub(super) async fn item(
+        &self,
+        table: &str,
+        user_id: &str,
+        timestamp: i64,
+    ) -> Result<Option<DemoItem>, InspectError> {
+        let get = self.dynamodb.get_item().table_name(table).consistent_read(true);
+        let get = get.key("user_id", AttributeValue::S(user_id.to_owned()));
+        let get = get.key("timestamp", AttributeValue::N(timestamp.to_string()));
+        Ok(get.send().await.map_err(|error| failed(table)(&error))?.item)
+    }
+
+    /// Waits until an item is in the replica; returns the time in milliseconds.
+    pub(super) async fn replicated(&self, user_id: &str, timestamp: i64) -> Result<u128, InspectError> {
+        let started = Instant::now();
+        while self.item(&self.replica, user_id, timestamp).await?.is_none() && started.elapsed() < REPLICATED_WITHIN {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(started.elapsed().as_millis())
+    }
+
+    /// Returns all items of a table.
+    pub(super) async fn items(&self, table: &str) -> Result<Vec<DemoItem>, InspectError> {
+        let scan = self.dynamodb.scan().table_name(table).consistent_read(true).send().await;
+        Ok(scan.map_err(|error| failed(table)(&error))?.items.unwrap_or_default())
+    }
+
+    /// Writes an item directly to the table, not through the API, with one attribute in addition to its key.
+    pub(super) async fn write(&self, user_id: &str, timestamp: i64, attribute: &str) -> Result<(), InspectError> {
+        let put = self.dynamodb.put_item().table_name(&self.source);
+        let put = put.item("user_id", AttributeValue::S(user_id.to_owned()));
+        let put = put.item("timestamp", AttributeValue::N(timestamp.to_string()));
+        let put = put.item(attribute, AttributeValue::S("mine".to_owned()));
+        put.send().await.map_err(|error| failed(&self.source)(&error))?;
+        Ok(())
+    }
+
+    /// Changes a user's name directly in the table, like a program that does not maintain versions.
+    pub(super) async fn rename(&self, user_id: &str, timestamp: i64, name: &str) -> Result<(), InspectError> {
+        let update = self.dynamodb.update_item().table_name(&self.source);
+        let update = update.key("user_id", AttributeValue::S(user_id.to_owned()));
+        let update = update.key("timestamp", AttributeValue::N(timestamp.to_string()));
+        let update = update.update_expression("SET #name = :name").expression_attribute_names("#name", "name");
+        let update = update.expression_attribute_values(":name", AttributeValue::S(name.to_owned()));
+        update.send().await.map_err(|error| failed(&self.source)(&error))?;
+        Ok(())
+    }
+
+    /// Deletes everything in the replica; returns the number of items and of tombstones.
+    pub(super) async fn delete_replica_data(&self) -> Result<[usize; 2], InspectError> {
+        let held = self.items(&self.replica).await?;
+        for item in &held {
+            let is_key = |(name, _): &(&String, &AttributeValue)| ["user_id", "timestamp"].contains(&name.as_str());
+            let key = item.iter().filter(is_key).map(|(name, value)| (name.clone(), value.clone())).collect();
+            let delete = self.dynamodb.delete_item().table_name(&self.replica).set_key(Some(key));
+            delete.send().await.map_err(|error| failed(&self.replica)(&error))?;
+        }
+        let tombstones = held.iter().filter(|item| item.contains_key("_tombstone_expires_at")).count();
+        Ok([held.len() - tombstones, tombstones])
+    }
+
+    /// Returns the source's stream, and the first record of a user in it.
+    pub(super) async fn first_record(&self, user_id: &str) -> Result<(String, ShardId, Record), InspectError> {
+        let described = self.dynamodb.describe_table().table_name(&self.source).send().await;
+        let described = described.map_err(|error| failed(&self.source)(&error))?;
+        let place = format!("the stream of {}", self.source);
+        let failed = |reason: String| InspectError::new(&place, reason);
+        let stream = described.table.and_then(|table| table.latest_stream_arn);
+        let stream = stream.ok_or_else(|| failed("the table has no stream".to_owned()))?;
+        let mut reader = reader::ShardReader::new(self.streams.clone(), stream.clone(), false);
+        for (shard, _) in reader.shards().await.map_err(failed)? {
+            let page = reader.page(&shard, None).await.map_err(failed)?;
+            let is_of = |record: &Record| {
+                let id = record.dynamodb().and_then(|change| change.keys()?.get("user_id")?.as_s().ok());
+                id.is_some_and(|id| id == user_id)
+            };
+            if let Some(record) = page.records.into_iter().find(is_of) {
+                return Ok((stream, shard, record));
+            }
+        }
+        Err(failed(format!("no record of {user_id}")))
+    }
+
+    /// Returns the on-failure destination of the replicator's mapping.
+    pub(super) fn given_up(&self) -> FailureDestination {
+        FailureDestination { s3: self.s3.clone(), bucket: self.failures.clone() }
+    }
+
+    /// Returns the keys in the failure bucket that start with a prefix.
+    pub(super) async fn failures(&self, prefix: &str) -> Result<Vec<String>, InspectError> {
+        self.keys(&self.failures, prefix).await
+    }
+
+    pub(super) async fn quarantined(&self) -> Result<Vec<QuarantinedObject>, InspectError> {
+        let mut found = Vec::new();
+        for key in self.failures("quarantine/").await? {
+            let (bytes, _) = self.object(&self.failures, &key).await?;
+            let body = serde_json::from_slice(&bytes).map_err(|error| failed(&key)(&error))?;
+            found.push(QuarantinedObject { key, body });
+        }
+        Ok(found)
+    }
+
+    /// Returns every object of the archive with its rows. Each object is read to its end, which verifies its checksum.
+    pub(super) async fn archived(&self) -> Result<Vec<(String, Vec<ArchivedRow>)>, InspectError> {
+        let mut found = Vec::new();
+        let mut keys = self.keys(&self.archive, "archive/").await?;
+        keys.extend(self.keys(&self.archive, "compacted/").await?);
+        for key in keys {
+            let (bytes, metadata) = self.object(&self.archive, &key).await?;
+            let reader = RowReader::open(&key, &metadata, self.key_names.clone(), Cursor::new(bytes));
+            let rows = reader.and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            found.push((key, rows.map_err(|damage| failed(&self.archive)(&damage))?));
+        }
+        Ok(found)
+    }
+
+    /// Returns the archive's Parquet files.
+    pub(super) async fn columns(&self) -> Result<Vec<(String, Vec<u8>)>, InspectError> {
+        let mut found = Vec::new();
+        for key in self.keys(&self.archive, "parquet/").await? {
+            let (bytes, _) = self.object(&self.archive, &key).await?;
+            found.push((key, bytes));
+        }
+        Ok(found)
+    }
+
+    async fn keys(&self, bucket: &str, prefix: &str) -> Result<Vec<String>, InspectError> {
+        let list = self.s3.list_objects_v2().bucket(bucket).prefix(prefix).send().await;
+        let list = list.map_err(|error| failed(bucket)(&error))?;
+        Ok(list.contents().iter().filter_map(|object| object.key().map(ToOwned::to_owned)).collect())
+    }
+
+    async fn object(&self, bucket: &str, key: &str) -> Result<(Vec<u8>, HashMap<String, String>), InspectError> {
+        let object = self.s3.get_object().bucket(bucket).key(key).send().await;
+        let object = object.map_err(|error| failed(bucket)(&error))?;
+        let metadata = object.metadata().cloned().unwrap_or_default();
+        let bytes = object.body.collect().await.map_err(|error| failed(bucket)(&error))?;
+        Ok((bytes.to_vec(), metadata))
+    }
+}
+
+fn variable(template: &SamTemplate, function: &str, name: &str) -> Result<String, InspectError> {
+    let function_of = template.functions.iter().find(|candidate| candidate.name == function);
+    let value = function_of.and_then(|function| function.environment.get(name).cloned());
+    value.ok_or_else(|| InspectError {
+        place: function.to_owned(),
+        reason: format!("the function has no variable {name} in the template"),
+    })
+}

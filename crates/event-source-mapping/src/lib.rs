@@ -1,0 +1,108 @@
+//! Simulator of Lambda's event source mapping, in two layers.
+//!
+//! [`state`] decides: it is pure and deterministic, takes the time as an argument, and accepts records of any type. It
+//! forms batches, interprets responses, splits, retries and discards batches, and maintains the checkpoints.
+//! Simulations use it as well as this process. [`EventSourceMapping`] does the I/O: it polls the stream of one table
+//! with the official SDK, encodes the records as Lambda's event JSON, filters them, invokes a function (in this process
+//! or over HTTP), and writes discarded batches to the on-failure bucket.
+//!
+//! All settings are the template's. Two things differ from AWS: batch windows may be capped (see
+//! [`settings::MappingSettings::of`]), and the back-off between retries is short, since a person waits for the result.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_shared::clock::Clock;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+pub mod checkpoints;
+mod driver;
+pub mod event;
+pub mod filter;
+pub mod invoke;
+mod lane;
+pub mod on_failure_destination;
+pub mod reader;
+pub mod response;
+pub mod settings;
+pub mod state;
+
+use checkpoints::CheckpointFile;
+use driver::MappingDriver;
+use filter::RecordFilter;
+use invoke::StreamFunction;
+use on_failure_destination::FailureDestination;
+use reader::ShardReader;
+use settings::MappingSettings;
+use state::{MappingState, ShardId, ShardPosition};
+
+/// Configuration of a mapping.
+pub struct MappingConfig {
+    /// The name of the mapping in logs, checkpoints and the keys of on-failure objects.
+    pub name: String,
+    /// The delivery settings.
+    pub settings: MappingSettings,
+    /// The filter that selects records.
+    pub filter: RecordFilter,
+    /// The stream that the mapping reads.
+    pub stream_arn: String,
+    /// Start with records that are written from now on, instead of the oldest record.
+    pub from_latest: bool,
+    /// A client for the stream.
+    pub streams: aws_sdk_dynamodbstreams::Client,
+    /// The name of the function, for log lines.
+    pub function: String,
+    /// The ARN of the function, for the objects of the on-failure destination.
+    pub function_arn: String,
+    /// The function.
+    pub invoke: Arc<dyn StreamFunction>,
+    /// The timeout of an invocation.
+    pub timeout: Duration,
+    /// The destination of discarded batches.
+    pub on_failure: Option<FailureDestination>,
+    /// The positions that a former run reached.
+    pub from: BTreeMap<ShardId, ShardPosition>,
+    /// The file for checkpoints, if they are to outlive the process.
+    pub checkpoints: Option<CheckpointFile>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// A running mapping. Dropping it also stops it, without waiting for invocations in flight.
+pub struct EventSourceMapping {
+    drains: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl EventSourceMapping {
+    /// Starts reading the stream.
+    #[must_use]
+    pub fn start(mapping: MappingConfig) -> Self {
+        let reader = ShardReader::new(mapping.streams.clone(), mapping.stream_arn.clone(), mapping.from_latest);
+        let machine = MappingState::new(mapping.settings.clone());
+        let (drains, asked) = mpsc::unbounded_channel();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(MappingDriver::new(mapping, machine, reader).run(asked, stopped));
+        Self { drains, stop, task }
+    }
+
+    /// Waits until every record that is in the stream now is settled. This never returns if a function rejects a record
+    /// that is retried without limit.
+    pub async fn drained(&self) {
+        let (done, waiting) = oneshot::channel();
+        if self.drains.send(done).is_ok() {
+            // An error means that the mapping has stopped: there is nothing left to wait for.
+            let _ = waiting.await;
+        }
+    }
+
+    /// Stops delivering, and waits for the invocations in flight.
+    pub async fn stop(self) {
+        // An error means that the mapping has already ended.
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}

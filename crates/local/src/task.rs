@@ -1,0 +1,186 @@
+//! `millrace task REQUEST`: runs a maintenance task to completion, as the state machine does on AWS.
+//!
+//! The argument is the request of the maintenance function. Its segments run concurrently; each is a loop of invocations
+//! in which every invocation continues from the cursor that the previous one returned (`segments`). Afterwards their
+//! counts are added up and printed (`outcome`). The target is a running `millrace`, or the data folder of a
+//! stopped one (`target`).
+//!
+//! Unlike the state machine it retries nothing: on one machine an error is unlikely to be transient.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millrace_maintenance::TaskError;
+use millrace_maintenance::task::summary::is_result;
+use millrace_maintenance::task::{InvalidRequest, TaskRequest, TaskResponse, TaskSpec, export};
+use millrace_shared::clock::{Clock, new_uuid};
+use millrace_shared::invocation::Invocation;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::stack::StartError;
+
+mod display;
+mod outcome;
+mod segments;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use display::ProgressDisplay;
+pub use outcome::TaskOutcome;
+use target::ConnectedTarget;
+pub use target::{StackPorts, TaskTarget};
+
+/// Duration of an invocation, in addition to the time for which `verify` watches differences: long enough to make
+/// progress, short enough for frequent progress output.
+const TURN: Duration = Duration::from_secs(30);
+
+/// A task that does not complete.
+#[derive(Debug, thiserror::Error)]
+pub enum RunTaskError {
+    /// The request is invalid.
+    #[error(transparent)]
+    Order(#[from] InvalidRequest),
+    /// The request contains a segment number or a cursor, which this command sets itself for every segment.
+    #[error("{0} is for a single invocation, and this command runs all segments: omit it")]
+    OneInvocation(&'static str),
+    /// No local stack is running.
+    #[error(
+        "nothing listens on port {port} of 127.0.0.1: start it with `cargo run`, name another port with {option}, or a data folder with --data"
+    )]
+    NotListening {
+        /// The port.
+        port: u16,
+        /// The option that changes the port.
+        option: &'static str,
+    },
+    /// The data folder does not exist.
+    #[error("{} is not a directory: pass the directory given to `millrace --data`", .0.display())]
+    NoFolder(PathBuf),
+    /// The template has no maintenance function.
+    #[error("the template has no function whose binary is maintenance")]
+    NoFunction,
+    /// The function's environment, the template or the stack is invalid.
+    #[error(transparent)]
+    Refusal(#[from] StartError),
+    /// The function rejected the request before it started.
+    #[error(transparent)]
+    Rejected(TaskError),
+    /// The task failed after it started.
+    #[error(transparent)]
+    Failed(TaskError),
+}
+
+impl RunTaskError {
+    /// Returns whether the task failed after it started; every other error is a rejection.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+
+    /// Classifies the error that ended a task; `started` is true if a segment had made progress by then.
+    fn from_fault(fault: TaskError, started: bool) -> Self {
+        if fault.is_rejection() && !started { Self::Rejected(fault) } else { Self::Failed(fault) }
+    }
+}
+
+/// A task request that is run in all of its segments.
+#[derive(Debug)]
+struct SegmentedTask {
+    task: &'static str,
+    order: Map<String, Value>,
+    run: String,
+    segments: u32,
+    turn: Duration,
+}
+
+impl SegmentedTask {
+    /// Parses the request as the function would. A run without an ID gets one that sorts by time.
+    fn parse(text: &str, clock: &Clock) -> Result<Self, RunTaskError> {
+        let payload: &RawValue = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
+        let invocation = invocation(TURN, clock);
+        let TaskRequest { task, run_id: run, segment, .. } = TaskRequest::parse(payload, &invocation)?;
+        let mut order: Map<String, Value> = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
+        for field in ["segment", "cursor"] {
+            if order.contains_key(field) {
+                return Err(RunTaskError::OneInvocation(field));
+            }
+        }
+        order.insert("run_id".to_owned(), run.clone().into());
+        let lag = if let TaskSpec::Verify(verify) = &task { verify.lag } else { Duration::ZERO };
+        Ok(Self { task: task.name(), order, run, segments: segment.total_segments, turn: TURN + lag })
+    }
+}
+
+fn invocation(turn: Duration, clock: &Clock) -> Invocation {
+    let now = clock.now();
+    Invocation::new(now, Instant::now(), turn, new_uuid(now).to_string())
+}
+
+/// Runs the task to completion, prints its progress on standard error, and returns the outcome.
+///
+/// # Errors
+/// [`RunTaskError`]; work that was confirmed before the error is not undone.
+pub async fn run(text: &str, place: TaskTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
+    let whole = SegmentedTask::parse(text, clock)?;
+    let at = place.open().await?;
+    let outcome = Box::pin(run_task(&whole, &at, clock)).await;
+    at.close().await;
+    outcome
+}
+
+async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
+    let (started, maintenance) = (Instant::now(), &at.maintenance);
+    // An estimate that only affects the length of the progress bar.
+    let items = match whole.task {
+        "redrive"
+        | "summary"
+        | "compact"
+        | "export-parquet"
+        | "restore"
+        | "export-import-table"
+        | "audit"
+        | "migrate" => None,
+        _ => maintenance.source.describe().await.map(|description| description.items).ok(),
+    };
+    let display = ProgressDisplay::new(whole.segments, items);
+    let invoke = async |payload: Box<RawValue>| {
+        let invocation = invocation(whole.turn, clock);
+        Box::pin(maintenance.handle(&payload, &invocation)).await
+    };
+    let started_segments = Cell::new(false);
+    let tell = |answer: &TaskResponse| {
+        started_segments.set(true);
+        display.report(answer);
+    };
+    let answer = segments::run(&whole.order, whole.segments, invoke, tell).await;
+    display.end();
+    let answer = answer.map_err(|fault| RunTaskError::from_fault(fault, started_segments.get()))?;
+    let TaskResponse { progress, sinks, problems, .. } = answer;
+    let reports = reports(whole, at).await?;
+    let command = if whole.task == "export-import-table" {
+        let text = maintenance.archive.text(&export::import_command_key(&whole.run)).await;
+        text.ok().flatten().map(|text| String::from_utf8_lossy(&text).into_owned())
+    } else {
+        None
+    };
+    let (task, run, took) = (whole.task, whole.run.clone(), started.elapsed());
+    Ok(TaskOutcome { task, run, progress, sinks, problems, reports, command, took })
+}
+
+/// Returns the URLs of the run's reports, listed page by page. The objects with each segment's result, which have the
+/// same prefix, are left out.
+async fn reports(whole: &SegmentedTask, at: &ConnectedTarget) -> Result<Vec<String>, RunTaskError> {
+    let (prefix, mut after, mut reports) = (format!("reports/{}/", whole.run), None::<String>, Vec::new());
+    loop {
+        let page = at.maintenance.failures.list(&prefix, after.as_deref(), 1_000).await;
+        let page = page.map_err(|fault| RunTaskError::Failed(fault.into()))?;
+        let Some(last) = page.last() else { return Ok(reports) };
+        after = Some(last.key.clone());
+        let own = page.into_iter().filter(|object| !is_result(&object.key));
+        reports.extend(own.map(|object| format!("s3://{}/{}", at.failure_bucket, object.key)));
+    }
+}

@@ -1,0 +1,69 @@
+//! Outcome of a task, as text and as an exit code.
+
+use std::fmt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use millrace_maintenance::progress::TaskProgress;
+
+/// The outcome of a task.
+#[derive(Debug)]
+pub struct TaskOutcome {
+    /// The name of the task.
+    pub task: &'static str,
+    /// The run ID.
+    pub run: String,
+    /// The counters, summed over all segments.
+    pub progress: TaskProgress,
+    /// The sinks that the task worked on.
+    pub sinks: Vec<String>,
+    /// The number of differences that the task found, and of items and objects that it did not process.
+    pub problems: u64,
+    /// The reports of the run, as `s3://bucket/key`.
+    pub reports: Vec<String>,
+    /// The command that imports an export.
+    pub command: Option<String>,
+    /// The duration of the task.
+    pub took: Duration,
+}
+
+impl TaskOutcome {
+    /// Returns whether the task found no differences and processed every item.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.problems == 0
+    }
+
+    /// Returns 0 if the task succeeded, 1 if it has problems to report.
+    #[must_use]
+    pub fn code(&self) -> ExitCode {
+        if self.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+impl fmt::Display for TaskOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {} took {:.1} s", self.task, self.run, self.took.as_secs_f64())?;
+        if self.progress == TaskProgress::default() {
+            writeln!(f, "  no items processed")?;
+        }
+        for count in self.progress.to_string().split(", ") {
+            if let Some((name, number)) = count.rsplit_once(' ') {
+                writeln!(f, "  {name:<24} {number:>12}")?;
+            }
+        }
+        if self.problems > 0 {
+            writeln!(f, "problems {}", self.problems)?;
+        }
+        if !self.sinks.is_empty() {
+            writeln!(f, "sinks {}", self.sinks.join(", "))?;
+        }
+        for report in &self.reports {
+            writeln!(f, "report {report}")?;
+        }
+        if let Some(command) = &self.command {
+            write!(f, "import it with:\n\n{command}")?;
+        }
+        Ok(())
+    }
+}

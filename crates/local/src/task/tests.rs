@@ -1,0 +1,225 @@
+//! Tests of `millrace task`: the loop of invocations, the output, and complete tasks on a stack.
+
+use std::cell::{Cell, RefCell};
+use std::process::ExitCode;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use millrace_maintenance::progress::TaskProgress;
+use millrace_maintenance::task::backfill::BackfillError;
+use millrace_maintenance::task::export::ExportError;
+use millrace_maintenance::task::merge::MergeError;
+use millrace_maintenance::task::migrate::MigrateError;
+use millrace_maintenance::task::verify::VerifyError;
+use millrace_maintenance::task::{TaskCursor, TaskResponse};
+use millrace_shared::table_reader::ScanSegment;
+use serde_json::json;
+
+use super::*;
+use crate::stack::{LocalStack, StackOptions};
+use crate::tier::TierUrls;
+
+fn progress(counts: &[(&str, usize)]) -> TaskProgress {
+    let mut progress = TaskProgress::default();
+    for (name, count) in counts {
+        progress.count(*name, *count);
+    }
+    progress
+}
+
+/// Returns the function's response to a payload if each segment takes `turns` invocations.
+fn answer(payload: &RawValue, turns: u32) -> TaskResponse {
+    let told: Value = serde_json::from_str(payload.get()).unwrap();
+    let number = |value: &Value| u32::try_from(value.as_u64().unwrap_or_default()).unwrap();
+    let (segment, part) = (number(&told["segment"]), number(&told["cursor"]["part"]) + 1);
+    let (task, run_id) = (told["task"].as_str().unwrap().to_owned(), told["run_id"].as_str().unwrap().to_owned());
+    let progress = progress(&[("source.items", part as usize)]);
+    let mut answer = TaskResponse::done(&task, &run_id, ScanSegment { segment, total_segments: 3 });
+    answer.progress.clone_from(&progress);
+    answer.done = task == "summary" || part == turns;
+    let at = RawValue::from_string("null".to_owned()).unwrap();
+    let cursor = TaskCursor { task, run_id, segment, segments: 3, part, progress, differences: 0, problems: 0, at };
+    answer.cursor = (!answer.done).then_some(cursor);
+    answer
+}
+
+fn order() -> Map<String, Value> {
+    serde_json::from_value(json!({"task": "verify", "run_id": "monday", "segments": 3})).unwrap()
+}
+
+#[tokio::test]
+async fn every_segment_goes_on_with_its_own_cursor_and_their_counts_are_added_up() {
+    let (heard, told) = (RefCell::new(Vec::new()), Cell::new(0));
+    let invoke = async |payload: Box<RawValue>| {
+        heard.borrow_mut().push(serde_json::from_str::<Value>(payload.get()).unwrap());
+        tokio::task::yield_now().await;
+        Ok(answer(&payload, 2))
+    };
+    let sum = segments::run(&order(), 3, invoke, |_| told.set(told.get() + 1)).await.unwrap();
+    assert_eq!(sum.task, "summary");
+    assert_eq!(told.get(), 6, "the sum is told by itself");
+    let heard = heard.into_inner();
+    assert_eq!(heard.len(), 7);
+    let of_all = json!({"task": "summary", "run_id": "monday", "of_task": "verify", "segments": 3});
+    assert_eq!(heard[6], of_all, "the segments keep their counts themselves");
+    for payload in &heard[..6] {
+        let cursor = payload.get("cursor").map(|cursor| (cursor["segment"].clone(), cursor["part"].clone()));
+        assert!(cursor.is_none() || cursor == Some((payload["segment"].clone(), json!(1))), "{payload}");
+        assert_eq!((&payload["run_id"], &payload["segments"]), (&json!("monday"), &json!(3)));
+    }
+    assert!(heard[..3].iter().all(|payload| payload.get("cursor").is_none()), "they are gone about side by side");
+}
+
+#[tokio::test]
+async fn a_fault_ends_the_task_and_nothing_is_added_up() {
+    let asked = Cell::new(0);
+    let invoke = async |_: Box<RawValue>| {
+        asked.set(asked.get() + 1);
+        Err(TaskError::Order(InvalidRequest::Unknown("restroe".to_owned())))
+    };
+    let fault = segments::run(&order(), 1, invoke, |_| ()).await.unwrap_err();
+    assert_eq!((fault.name(), asked.get()), ("TaskInvalid", 1));
+}
+
+fn outcome(task: &'static str, progress: TaskProgress, problems: u64) -> TaskOutcome {
+    let (run, sinks, reports) = ("monday".to_owned(), Vec::new(), Vec::new());
+    TaskOutcome { task, run, progress, sinks, problems, reports, command: None, took: Duration::ZERO }
+}
+
+#[test]
+fn exit_code_is_computed_from_the_problems_and_not_from_the_names_of_counters() {
+    let code = |counts: &[(&str, usize)], problems| {
+        let outcome = outcome("backfill", progress(counts), problems);
+        (outcome.is_success(), format!("{:?}", outcome.code()))
+    };
+    let (success, failure) = (format!("{:?}", ExitCode::SUCCESS), format!("{:?}", ExitCode::FAILURE));
+    assert_eq!(code(&[("dynamodb.skipped", 5), ("redrive.skipped", 2), ("dynamodb.failed", 1)], 0), (true, success));
+    assert_eq!(code(&[("dynamodb.written", 5)], 1), (false, failure));
+}
+
+#[test]
+fn an_error_is_a_rejection_only_if_nothing_has_started() {
+    let day = millrace_archive::ArchiveDay::parse("2026-11-22").unwrap();
+    let sink = || BackfillError::Sink { sink: "dynamodb", failed: 1, writes: 2, reason: "throttled".to_owned() };
+    let unknown = || TaskError::from(InvalidRequest::Unknown("restroe".to_owned()));
+    for (fault, started, rejected) in [
+        (unknown(), false, true),
+        (unknown(), true, false),
+        (TaskError::from(VerifyError::NoTime(300)), false, true),
+        (TaskError::from(MigrateError::NotConfigured), false, true),
+        // The same request would fail again, but a part of the work was done.
+        (TaskError::from(MergeError::NoTime(day)), false, false),
+        (TaskError::from(ExportError::Objects), false, false),
+        (TaskError::from(ExportError::RunIdConflict { run: "r".to_owned(), there: "k".to_owned() }), false, true),
+        (TaskError::from(sink()), false, false),
+    ] {
+        let name = format!("{fault:?}");
+        assert_eq!(RunTaskError::from_fault(fault, started).is_failure(), !rejected, "{name}, started: {started}");
+    }
+}
+
+#[test]
+fn an_outcome_is_a_line_a_count_and_says_where_the_report_lies() {
+    let progress = progress(&[("source.items", 218), ("dynamodb.missing", 1)]);
+    let mut outcome = outcome("verify", progress, 1);
+    outcome.reports = vec!["s3://users-failures/reports/monday/summary.json".to_owned()];
+    outcome.sinks = vec!["dynamodb".to_owned(), "postgres".to_owned()];
+    (outcome.took, outcome.command) = (Duration::from_millis(1_250), Some("aws …\n".to_owned()));
+    let said = outcome.to_string();
+    let words: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    let expected = [
+        vec!["verify", "monday", "took", "1.2", "s"],
+        vec!["dynamodb.missing", "1"],
+        vec!["source.items", "218"],
+        vec!["problems", "1"],
+        vec!["sinks", "dynamodb,", "postgres"],
+        vec!["report", "s3://users-failures/reports/monday/summary.json"],
+        vec!["import", "it", "with:"],
+        vec![],
+        vec!["aws", "…"],
+    ];
+    assert_eq!(words, expected);
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_is_refused_in_one_line_before_anything_is_opened() {
+    let nowhere = || {
+        TaskTarget::Running(
+            StackPorts { api: 1, dynamodb: 1, s3: 1 },
+            StackOptions::default().template,
+            TierUrls::default(),
+        )
+    };
+    for (text, said) in [
+        ("{", "invalid task request"),
+        ("[]", "invalid task request"),
+        (r#"{"task":"restroe"}"#, "expected one of backfill, verify, repair, redrive"),
+        (r#"{"task":"verify","dry_run":true}"#, "dry_run is not a field of verify"),
+        (r#"{"task":"verify","segments":2,"segment":1}"#, "segment is for a single invocation"),
+        (r#"{"task":"verify","cursor":null}"#, "cursor is for a single invocation"),
+        (r#"{"task":"verify"}"#, "nothing listens on port 1 of 127.0.0.1"),
+    ] {
+        let refusal = run(text, nowhere(), &Clock::system()).await.unwrap_err();
+        assert!(!refusal.is_failure());
+        let refusal = refusal.to_string();
+        assert!(refusal.contains(said) && refusal.lines().count() == 1, "{text}: {refusal}");
+    }
+    let folder = StackOptions { data: Some("/nonexistent/millrace".into()), ..StackOptions::default() };
+    let refusal = run(r#"{"task":"verify"}"#, TaskTarget::Own(Box::new(folder)), &Clock::system()).await.unwrap_err();
+    assert!(refusal.to_string().contains("/nonexistent/millrace is not a directory"), "{refusal}");
+}
+
+async fn ordered(stack: &LocalStack, text: &str) -> TaskOutcome {
+    let port = |url: &str| url.rsplit(':').next().unwrap().parse().unwrap();
+    let ports =
+        StackPorts { api: port(stack.api_url()), dynamodb: port(stack.dynamodb_url()), s3: port(stack.s3_url()) };
+    let place = TaskTarget::Running(ports, stack.options().template.clone(), TierUrls::default());
+    Box::pin(run(text, place, &Clock::system())).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_compared_and_mended_and_its_loss_made_good_on_a_stack_that_runs() {
+    let stack = LocalStack::start(StackOptions::default()).await.unwrap();
+    let dynamodb = stack.dynamodb();
+    let key = |number: u32| {
+        let (id, timestamp) = (format!("user-{number}"), number.to_string());
+        [("user_id", AttributeValue::S(id)), ("timestamp", AttributeValue::N(timestamp))]
+            .map(|(name, value)| (name.to_owned(), value))
+    };
+    for number in 0..20 {
+        dynamodb.put_item().table_name("Users").set_item(Some(key(number).into())).send().await.unwrap();
+    }
+    stack.wait_until_drained().await;
+    let verify = r#"{"task":"verify","segments":4,"recheck_after_seconds":0}"#;
+    let well = ordered(&stack, verify).await;
+    assert!(well.is_success(), "{well}");
+    assert_eq!((well.progress.get("source.items"), well.progress.get("dynamodb.equal")), (20, 20));
+    assert_eq!(well.sinks, ["dynamodb"]);
+    let summary = format!("s3://users-failures/reports/{}/summary.json", well.run);
+    assert_eq!(well.reports, [summary], "what is equal is in no report");
+
+    for number in 0..3 {
+        dynamodb.delete_item().table_name("UsersReplica").set_key(Some(key(number).into())).send().await.unwrap();
+    }
+    let different = ordered(&stack, verify).await;
+    assert!(!different.is_success() && different.progress.get("dynamodb.missing") == 3, "{different}");
+    let (reports, run) = (&different.reports, &different.run);
+    assert!(reports.len() > 1 && reports.iter().all(|key| key.contains(&format!("/reports/{run}/"))), "{reports:?}");
+
+    let filled = ordered(&stack, r#"{"task":"backfill"}"#).await;
+    assert!(filled.is_success() && filled.progress.get("dynamodb.written") == 3, "{filled}");
+    assert!(ordered(&stack, verify).await.is_success());
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_is_opened_for_a_task_and_closed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = || {
+        let data = Some(folder.path().to_owned());
+        TaskTarget::Own(Box::new(StackOptions { data, ..StackOptions::default() }))
+    };
+    for _ in 0..2 {
+        let outcome = Box::pin(run(r#"{"task":"redrive"}"#, own(), &Clock::system())).await.unwrap();
+        assert!(outcome.is_success() && outcome.to_string().contains("no items processed"), "{outcome}");
+    }
+}

@@ -1,0 +1,302 @@
+//! Tests with small templates, and with the real one.
+
+use super::*;
+use crate::tier::TierUrls;
+
+const TABLE: &str = "
+  UsersTable:
+    Type: AWS::DynamoDB::Table
+    Properties:
+      AttributeDefinitions: [{AttributeName: id, AttributeType: S}]
+      KeySchema: [{AttributeName: id, KeyType: HASH}]
+      StreamSpecification: {StreamViewType: KEYS_ONLY}
+";
+
+/// Returns a template of the table above and a function with these properties.
+fn with_function(properties: &str, rest: &str) -> String {
+    let indented = properties.replace('\n', "\n      ");
+    format!(
+        "Resources:{TABLE}
+  FailureBucket: {{Type: AWS::S3::Bucket}}
+  Fn:
+    Type: AWS::Serverless::Function
+    Metadata: {{BuildMethod: rust-cargolambda, BuildProperties: {{Binary: replicator}}}}
+    Properties:
+      Handler: bootstrap{indented}
+{rest}"
+    )
+}
+
+fn environment(variable: &str, rest: &str) -> Result<BTreeMap<String, String>, String> {
+    let properties = format!("\nEnvironment: {{Variables: {{V: {variable}}}}}");
+    let template = SamTemplate::parse(&with_function(&properties, rest)).map_err(|error| error.to_string())?;
+    Ok(template.functions[0].environment.clone())
+}
+
+fn resolved(variable: &str, rest: &str) -> String {
+    environment(variable, rest).unwrap().remove("V").unwrap_or_else(|| "none".to_owned())
+}
+
+fn refused(text: &str) -> String {
+    let said = SamTemplate::parse(text).unwrap_err().to_string();
+    assert!(said.starts_with("template:") && !said.contains('\n'), "{said}");
+    said
+}
+
+#[test]
+fn functions_resolve_to_what_is_on_this_machine() {
+    let parameters = "
+Parameters:
+  Stage: {Type: String, Default: test}
+  Days: {Type: Number, Default: 8}
+Conditions:
+  IsTest: !Equals [!Ref Stage, test]
+  IsLive: !Not [!Condition IsTest]
+  Both: {Fn::And: [{Condition: IsTest}, !Equals [a, a]]}
+  Either: !Or [!Condition IsLive, !Equals [a, b]]
+";
+    for (variable, value) in [
+        ("plain", "plain"),
+        ("30", "30"),
+        ("true", "true"),
+        ("!Ref Stage", "test"),
+        ("{Ref: Days}", "8"),
+        ("!Ref UsersTable", "Users"),
+        ("!Ref FailureBucket", "users-failures"),
+        ("!Ref Fn", "replicator"),
+        ("!GetAtt Fn.Arn", "arn:aws:lambda:us-east-1:000000000000:function:replicator"),
+        ("!Ref AWS::Region", "us-east-1"),
+        ("!GetAtt UsersTable.Arn", "arn:aws:dynamodb:dynoxide:000000000000:table/Users"),
+        ("{Fn::GetAtt: [FailureBucket, Arn]}", "arn:aws:s3:::users-failures"),
+        (
+            "!Sub '${UsersTable}-${Stage}-${!Stage}-${FailureBucket.Arn}'",
+            "Users-test-${Stage}-arn:aws:s3:::users-failures",
+        ),
+        ("!Sub ['${A}/${Stage}', {A: !Ref Days}]", "8/test"),
+        ("!Join [',', [a, !Ref Stage, !Ref AWS::NoValue]]", "a,test"),
+        ("!If [IsTest, yes, no]", "yes"),
+        ("!If [IsLive, yes, !Ref Stage]", "test"),
+        ("!If [Both, both, no]", "both"),
+        ("!If [Either, either, !Ref AWS::NoValue]", "none"),
+    ] {
+        assert_eq!(resolved(variable, parameters), value, "{variable}");
+    }
+}
+
+#[test]
+fn what_cannot_be_resolved_is_refused_with_its_line_and_path() {
+    let parameters = "
+Parameters:
+  Asked: {Type: String}
+Conditions:
+  Loop: !Not [!Condition Loop]
+  Never: !Equals [a, b]
+";
+    let with_role = format!(
+        "  Role: {{Type: AWS::IAM::Role}}\n  GoneTable: {{Type: AWS::DynamoDB::Table, Condition: Never}}\n{parameters}"
+    );
+    for (variable, says) in [
+        ("!Ref Nothing", "Nothing is not a parameter or resource"),
+        ("!Ref Asked", "parameter Asked has no default"),
+        ("!Ref Role", "millrace has no AWS::IAM::Role"),
+        ("!Ref GoneTable", "GoneTable is not created"),
+        ("!GetAtt FailureBucket.DomainName", "unsupported attribute DomainName of FailureBucket"),
+        ("!GetAtt UsersTable.StreamArn", "known only when the engine runs"),
+        ("!ImportValue x", "millrace does not resolve ImportValue"),
+        ("{Fn::FindInMap: [a, b, c]}", "millrace does not resolve FindInMap"),
+        ("!Sub '${Unclosed'", "unclosed ${"),
+        ("!If [Loop, a, b]", "depends on itself"),
+        ("!If [Unknown, a, b]", "Unknown is not a condition"),
+        ("!Join [a]", "Join expects"),
+        ("[a, list]", "expected a string"),
+    ] {
+        let said = environment(variable, &with_role).unwrap_err();
+        assert!(said.contains(says), "{variable}: {said}");
+    }
+    let said = environment("!Ref Nothing", "").unwrap_err();
+    assert!(said.starts_with("template:15: Resources.Fn.Properties.Environment.Variables.V: "), "{said}");
+}
+
+#[test]
+fn globals_are_under_the_functions_own() {
+    let globals = "
+Globals:
+  Function:
+    Timeout: 7
+    MemorySize: 256
+    Tracing: Active
+    Environment: {Variables: {COMMON: a, BOTH: a}}
+";
+    let own = "\nTimeout: 9\nEnvironment: {Variables: {OWN: b, BOTH: b}}";
+    let template = SamTemplate::parse(&with_function(own, globals)).unwrap();
+    let function = &template.functions[0];
+    assert_eq!((function.timeout_s, function.memory_mb), (9, 256));
+    let environment: Vec<(&str, &str)> = function.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(environment, [("BOTH", "b"), ("COMMON", "a"), ("OWN", "b")]);
+}
+
+const MAPPING: &str = "
+Events:
+  Changes:
+    Type: DynamoDB
+    Properties:
+      Stream: !GetAtt UsersTable.StreamArn
+      StartingPosition: TRIM_HORIZON";
+
+#[test]
+fn a_mapping_has_lambdas_defaults() {
+    let template = SamTemplate::parse(&with_function(MAPPING, "")).unwrap();
+    let expected = MappingResource {
+        name: "Changes".to_owned(),
+        table: "Users".to_owned(),
+        batch_size: 100,
+        window_s: 0,
+        parallelization_factor: 1,
+        maximum_retry_attempts: -1,
+        maximum_record_age_s: -1,
+        bisect: false,
+        report_batch_item_failures: false,
+        filters: Vec::new(),
+        on_failure_bucket: None,
+        starting_position: "TRIM_HORIZON".to_owned(),
+    };
+    assert_eq!(template.functions[0].mappings, [expected]);
+    let off = format!("{MAPPING}\n      Enabled: false");
+    assert_eq!(SamTemplate::parse(&with_function(&off, "")).unwrap().functions[0].mappings, []);
+}
+
+#[test]
+fn a_mapping_that_local_cannot_honour_is_refused() {
+    for (more, says) in [
+        ("TumblingWindowInSeconds: 30", "TumblingWindowInSeconds: not supported by millrace"),
+        ("BatchSize: 10001", "BatchSize: expected a number from 1 to 10000"),
+        ("BatchSize: many", "BatchSize: expected a number"),
+        ("BisectBatchOnFunctionError: maybe", "expected true or false"),
+        ("FunctionResponseTypes: [Other]", "expected ReportBatchItemFailures, found Other"),
+        ("DestinationConfig: {OnFailure: {Destination: 'arn:aws:sqs:r:1:q'}}", "expected GetAtt Arn of a bucket"),
+        ("FilterCriteria: {Filters: [{Patern: '{}'}]}", "Patern: expected one of Pattern"),
+    ] {
+        let said = refused(&with_function(&format!("{MAPPING}\n      {more}"), ""));
+        assert!(said.contains(says), "{more}: {said}");
+    }
+    let elsewhere = MAPPING.replace("!GetAtt UsersTable.StreamArn", "arn:aws:dynamodb:r:1:table/T/stream/x");
+    assert!(refused(&with_function(&elsewhere, "")).contains("Stream: expected GetAtt StreamArn"));
+    let silent = with_function(MAPPING, "").replace("      StreamSpecification: {StreamViewType: KEYS_ONLY}\n", "");
+    assert!(refused(&silent).contains("table Users has no StreamSpecification"));
+}
+
+#[test]
+fn what_local_does_not_run_is_never_passed_over() {
+    let stray = |property: &str| format!("Resources:{TABLE}      {property}\n");
+    for (text, says) in [
+        (stray("LocalSecondaryIndexes: []"), "LocalSecondaryIndexes: not supported by millrace"),
+        (stray("TimeToLiveSpecification: {Enabled: true}"), "AttributeName: expected a value"),
+        ("Resources:\n  T: {Type: AWS::DynamoDB::GlobalTable}".to_owned(), "write an AWS::DynamoDB::Table instead"),
+        ("Resources:\n  T: {Type: AWS::DynamoDB::Table}".to_owned(), "Resources.T.Properties: expected a value"),
+        ("Resources:\n  F: {Type: AWS::Serverless::Function}".to_owned(), "Binary: expected the name"),
+        (with_function("\nEvents: {S: {Type: Schedule}}", ""), "local runs DynamoDB events, not Schedule"),
+        (with_function("\nEvents: {S: {Type: HttpApi}}", ""), "write an AWS::ApiGatewayV2::Route instead of HttpApi"),
+        ("Resources:\n  A: {Type: AWS::Serverless::HttpApi}".to_owned(), "write an AWS::ApiGatewayV2::Api instead"),
+        (with_function("\nImageUri: x", ""), "ImageUri: not supported by millrace"),
+        ("Parameters: {}".to_owned(), "no Resources"),
+    ] {
+        let said = refused(&text);
+        assert!(said.contains(says), "{said}");
+    }
+}
+
+const API: &str = "  Tokens: {Type: AWS::ApiGatewayV2::Authorizer}
+  Integration:
+    Type: AWS::ApiGatewayV2::Integration
+    Properties: {ApiId: x, IntegrationType: AWS_PROXY, IntegrationUri: !GetAtt Fn.Arn, PayloadFormatVersion: '2.0'}
+  Route:
+    Type: AWS::ApiGatewayV2::Route
+    Properties:
+      ApiId: x
+      RouteKey: GET /users/{user_id}
+      Target: !Sub integrations/${Integration}
+      AuthorizationType: AWS_IAM
+";
+
+#[test]
+fn a_route_leads_to_the_function_of_its_integration() {
+    let routes = |api: &str| SamTemplate::parse(&with_function("", api)).unwrap().routes;
+    let expected = ApiRoute {
+        function: "replicator".to_owned(),
+        method: "GET".to_owned(),
+        path: "/users/{user_id}".to_owned(),
+        authorization: "AWS_IAM".to_owned(),
+    };
+    assert_eq!(routes(API), std::slice::from_ref(&expected));
+    let any = ApiRoute { method: "ANY".to_owned(), path: "$default".to_owned(), ..expected.clone() };
+    assert_eq!(routes(&API.replace("GET /users/{user_id}", "$default")), [any]);
+    let tokens = API.replace("AWS_IAM", "JWT\n      AuthorizerId: !Ref Tokens");
+    assert_eq!(routes(&tokens), [ApiRoute { authorization: "JWT".to_owned(), ..expected }]);
+}
+
+#[test]
+fn a_route_that_is_open_or_leads_elsewhere_is_refused() {
+    for (part, other, says) in [
+        ("      AuthorizationType: AWS_IAM\n", "", "AuthorizationType: expected a value"),
+        ("AWS_IAM", "NONE", "AuthorizationType: expected one of AWS_IAM, JWT"),
+        ("AWS_IAM", "JWT", "AuthorizerId: expected a value"),
+        ("GET /users/{user_id}", "GET", "RouteKey: expected a method and a path, or $default"),
+        ("integrations/${Integration}", "${Integration}", "Target: expected integrations/"),
+        ("integrations/${Integration}", "integrations/Elsewhere", "Target: expected integrations/"),
+        ("AWS_PROXY", "HTTP_PROXY", "IntegrationType: expected one of AWS_PROXY"),
+        ("'2.0'", "'1.0'", "PayloadFormatVersion: expected one of 2.0"),
+        ("!GetAtt Fn.Arn", "https://example.com", "IntegrationUri: expected GetAtt Arn of a function"),
+        ("ApiId: x\n", "ApiId: x\n      AuthorizationScopes: [a]\n", "AuthorizationScopes: not supported by millrace"),
+    ] {
+        assert!(API.contains(part), "{part}");
+        let said = refused(&with_function("", &API.replace(part, other)));
+        assert!(said.contains(says), "{part}: {said}");
+    }
+}
+
+#[test]
+fn a_resource_whose_condition_does_not_hold_is_absent() {
+    let text = format!("Conditions: {{Never: !Equals [a, b]}}\nResources:{TABLE}    Condition: Never\n");
+    assert_eq!(SamTemplate::parse(&text).unwrap().tables, []);
+}
+
+#[test]
+fn this_machine_chooses_parameters_and_stands_in_for_nested_stacks() {
+    let tier = "
+Parameters:
+  RelationalTier: {Type: String, Default: none}
+Conditions:
+  HasRelational: !Not [!Equals [!Ref RelationalTier, none]]
+";
+    let stack = "  RelationalStack: {Type: AWS::CloudFormation::Stack, Condition: HasRelational}\n";
+    let variable = "\nEnvironment: {Variables: {V: !If [HasRelational, !GetAtt RelationalStack.Outputs.WriterUrl, !Ref AWS::NoValue]}}";
+    let text = with_function(variable, &format!("{stack}{tier}"));
+    let read = |text: &str, urls: &TierUrls| SamTemplate::read(text, &urls.choices());
+    let of = |urls: &TierUrls| read(&text, urls).unwrap().functions[0].environment.get("V").cloned();
+    assert_eq!(of(&TierUrls::default()), None);
+    let on = TierUrls { postgres: Some("postgres://here".to_owned()), ..TierUrls::default() };
+    assert_eq!(of(&on).as_deref(), Some("postgres://here"));
+    let other = text.replace("WriterUrl", "Endpoint");
+    assert!(read(&other, &on).unwrap_err().problem.contains("does not provide RelationalStack.Outputs.Endpoint"));
+    let said = read(&with_function("\nTimeout: 3", ""), &on).unwrap_err().problem;
+    assert!(said.contains("Parameters.RelationalTier"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named_with_the_option() {
+    let said = SamTemplate::load(Path::new("/nowhere/template.yaml")).unwrap_err().to_string();
+    assert!(said.starts_with("/nowhere/template.yaml:0: ") && said.ends_with("--template"), "{said}");
+}
+
+#[test]
+fn the_projects_template_is_understood() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../template.yaml");
+    let template = SamTemplate::load(Path::new(path)).unwrap();
+    let tables: Vec<&str> = template.tables.iter().map(|table| table.name.as_str()).collect();
+    assert_eq!(tables, ["Users", "UsersReplica", "Idempotency", "Emails"]);
+    let buckets: Vec<&str> = template.buckets.iter().map(|bucket| bucket.name.as_str()).collect();
+    assert_eq!(buckets, ["users-archive", "users-failures"]);
+    let functions: Vec<&str> = template.functions.iter().map(|function| function.name.as_str()).collect();
+    assert_eq!(functions, ["api", "replicator", "archiver", "maintenance"]);
+    assert_eq!(template.tables[0].indexes[0].name, "EmailIndex");
+}

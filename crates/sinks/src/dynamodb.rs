@@ -1,0 +1,293 @@
+//! The `DynamoDB` replica: one conditional `PutItem` for each deduplicated change.
+//!
+//! `BatchWriteItem` supports no conditions, and a transaction consumes twice the write capacity, so each change is a
+//! request of its own, with many in flight at once. The revision guard makes all of them safe to repeat: a retry by the
+//! SDK, a redelivery, and a write that arrives after its invocation has stopped waiting are rejected or change nothing.
+//!
+//! A written item is the source's image with `_rev`. A deleted item leaves a tombstone: its key with `_rev`,
+//! `_tombstone_expires_at` (epoch seconds, the replica's TTL attribute) and, if TTL deleted it, `_deleted_by_ttl`.
+//! Without the tombstone, a late delivery would restore the item.
+//!
+//! Pitfalls: counting a rejection by the guard as a failure (a replay would never be acknowledged), or quarantining
+//! records for an error of the table (an outage would empty a stream into the failure bucket).
+
+mod raw_body;
+mod replica;
+mod request;
+mod schema;
+mod write_outcome;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::SharedInterceptor;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use millrace_shared::change::{Change, ChangeKind};
+use millrace_shared::invocation::Invocation;
+use millrace_shared::table_reader::{TableReadError, TableReader};
+use tokio::time::timeout;
+
+use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
+use raw_body::RawBodyInterceptor;
+use request::{EncodeError, RequestEncoder};
+use schema::ReplicaSchema;
+use write_outcome::WriteOutcome;
+
+/// The sink's name.
+pub const NAME: &str = "dynamodb";
+
+const UNFINISHED: &str = "not finished before the deadline";
+
+/// The time limit of the check at start; Lambda limits the whole start to 10 seconds.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A table that mirrors the source's items.
+#[derive(Debug)]
+pub struct DynamoDbSink {
+    table: TableReader,
+    /// A client with [`RawBodyInterceptor`].
+    writer: Client,
+    in_flight: usize,
+    requests: RequestEncoder,
+    /// The table's schema, read once, and again after an error.
+    schema: Mutex<Option<Arc<ReplicaSchema>>>,
+    /// The stream of which a key has matched this schema.
+    fitting: Mutex<Option<Box<str>>>,
+}
+
+impl DynamoDbSink {
+    /// Creates a sink for `table`, with `in_flight` concurrent writes and tombstones that are retained for `tombstone`.
+    ///
+    /// The client determines connections, credentials, Region, retries and timeouts.
+    #[must_use]
+    pub fn new(client: Client, table: impl Into<String>, in_flight: usize, tombstone: time::Duration) -> Self {
+        let config = client.config().to_builder().interceptor(SharedInterceptor::permanent(RawBodyInterceptor)).build();
+        let table = TableReader::new(client, table);
+        Self {
+            writer: Client::from_conf(config),
+            requests: RequestEncoder::new(table.name(), tombstone),
+            table,
+            in_flight: in_flight.max(1),
+            schema: Mutex::new(None),
+            fitting: Mutex::new(None),
+        }
+    }
+
+    /// Returns the table's schema as last read.
+    async fn schema(&self) -> Result<Arc<ReplicaSchema>, TableReadError> {
+        let known = self.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match known {
+            Some(schema) => Ok(schema),
+            None => self.read_schema().await,
+        }
+    }
+
+    async fn read_schema(&self) -> Result<Arc<ReplicaSchema>, TableReadError> {
+        let schema = Arc::new(ReplicaSchema::of_table(&self.table).await?);
+        *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&schema));
+        Ok(schema)
+    }
+
+    /// Discards the schema, so that the next batch reads it again: the table may have been corrected by then.
+    fn forget_schema(&self) {
+        *self.fitting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Returns whether an earlier batch has shown that the keys of this stream match the table. All keys of a stream
+    /// have the same schema, so a key that does not match is then the record's error, even if the batch contains no
+    /// matching record.
+    fn has_fitted(&self, change: &Change<'_>) -> bool {
+        self.fitting.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(change.source.arn())
+    }
+
+    fn fits(&self, change: &Change<'_>) {
+        let mut fitting = self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+        if fitting.as_deref() != Some(change.source.arn()) {
+            *fitting = Some(change.source.arn().into());
+        }
+    }
+
+    async fn write(&self, change: &Change<'_>, misfit: Option<&String>, invocation: &Invocation) -> WriteOutcome {
+        if let Some(misfit) = misfit {
+            return WriteOutcome::Permanent(format!(
+                "the record's key schema differs from that of the batch's other records: {misfit}"
+            ));
+        }
+        let body = match self.requests.put(change, invocation.now) {
+            Ok(body) => body,
+            Err(EncodeError::View) => return WriteOutcome::Fault(EncodeError::View.to_string()),
+            Err(poison) => return WriteOutcome::Permanent(poison.to_string()),
+        };
+        let put = self.writer.put_item().table_name(self.table.name());
+        match raw_body::with_raw_body(body, put.send()).await {
+            Ok(_) => WriteOutcome::Applied,
+            Err(error) => match write_outcome::of(&error, change.revision) {
+                WriteOutcome::KeyRefused(reason) => self.classify_key_mismatch(change, &reason).await,
+                verdict => verdict,
+            },
+        }
+    }
+
+    /// Decides on a key that the table rejects although its schema, as last read, accepts it: either the table was
+    /// recreated with another key schema, which is an error of the table, or the image does not contain the key that
+    /// its record names.
+    async fn classify_key_mismatch(&self, change: &Change<'_>, reason: &str) -> WriteOutcome {
+        let schema = self.read_schema().await.map_err(|fault| describe_error(&fault));
+        match schema.and_then(|schema| schema.admits(change.key.raw())) {
+            Ok(()) => {
+                WriteOutcome::Permanent(format!("the image does not contain the key that its record names: {reason}"))
+            }
+            Err(fault) => WriteOutcome::Fault(fault),
+        }
+    }
+
+    async fn apply_all(
+        &self,
+        decided: DeduplicatedBatch<'_>,
+        invocation: &Invocation,
+    ) -> Result<SinkOutcome, SinkMisconfiguredError> {
+        let mut tally = OutcomeBuilder::over(decided.latest_per_key);
+        let deadline = tokio::time::sleep_until(invocation.deadline);
+        tokio::pin!(deadline);
+        let schema = tokio::select! {
+            biased;
+            () = &mut deadline => Err(UNFINISHED.to_owned()),
+            schema = self.schema() => schema.map_err(|fault| describe_error(&fault)),
+        };
+        let schema = match schema {
+            Ok(schema) => schema,
+            Err(reason) => return Ok(tally.close(&reason)),
+        };
+        reject_self_replication(&schema, decided.changes)?;
+        let misfit = |change: &&Change<'_>| schema.admits(change.key.raw()).err();
+        let misfits: Vec<Option<String>> = decided.latest_per_key.iter().map(misfit).collect();
+        if let (Some(first), Some(Some(misfit))) = (decided.latest_per_key.first(), misfits.first())
+            && misfits.iter().all(Option::is_some)
+            && !self.has_fitted(first)
+        {
+            self.forget_schema();
+            return Ok(tally.close(misfit));
+        }
+        if let Some(place) = misfits.iter().position(Option::is_none) {
+            self.fits(decided.latest_per_key[place]);
+        }
+        let mut writes = stream::iter(0..decided.latest_per_key.len())
+            .map(|place| {
+                let write = self.write(decided.latest_per_key[place], misfits[place].as_ref(), invocation);
+                async move { (place, write.await) }
+            })
+            .buffer_unordered(self.in_flight);
+        loop {
+            let next = tokio::select! {
+                // The deadline is polled first: otherwise, responses that are always ready would prevent it from being
+                // polled.
+                biased;
+                () = &mut deadline => None,
+                next = writes.next() => next,
+            };
+            let Some((place, verdict)) = next else { return Ok(tally.close(UNFINISHED)) };
+            if let WriteOutcome::Fault(reason) = verdict {
+                // The writes in flight are dropped; if one of them still arrives, the guard makes its redelivery a
+                // duplicate.
+                self.forget_schema();
+                return Ok(tally.close(&reason));
+            }
+            tally.count(place, verdict);
+        }
+    }
+}
+
+impl Sink for DynamoDbSink {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
+        async {
+            let reason = match timeout(CHECK_TIMEOUT, self.read_schema()).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(fault)) if !fault.retryable => {
+                    return Err(SinkMisconfiguredError { sink: NAME, reason: describe_error(&fault) });
+                }
+                Ok(Err(fault)) => describe_error(&fault),
+                Err(_) => format!("REPLICA_TABLE {} did not respond to DescribeTable in time", self.table.name()),
+            };
+            tracing::warn!(
+                sink = NAME,
+                error = reason,
+                "the replica was not checked at start: the first batch repeats the check"
+            );
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
+        self.apply_all(decided, invocation).boxed()
+    }
+}
+
+/// Describes an error by the name of the setting to correct.
+fn describe_error(fault: &TableReadError) -> String {
+    format!("REPLICA_TABLE {} {}", fault.table, fault.reason)
+}
+
+/// Fails if the replica is its own source: it would feed its writes back into the stream, forever.
+fn reject_self_replication(schema: &ReplicaSchema, changes: &[&Change<'_>]) -> Result<(), SinkMisconfiguredError> {
+    if changes.iter().any(|change| change.source.table_arn() == schema.arn) {
+        let reason = format!("the replica {} is the source table: set REPLICA_TABLE to another table", schema.arn);
+        return Err(SinkMisconfiguredError { sink: NAME, reason });
+    }
+    Ok(())
+}
+
+/// The outcome of the deduplicated changes so far.
+struct OutcomeBuilder<'b> {
+    settled: &'b [&'b Change<'b>],
+    open: Vec<bool>,
+    outcome: SinkOutcome,
+}
+
+impl<'b> OutcomeBuilder<'b> {
+    fn over(settled: &'b [&'b Change<'b>]) -> Self {
+        Self { settled, open: vec![true; settled.len()], outcome: SinkOutcome::default() }
+    }
+
+    fn count(&mut self, place: usize, verdict: WriteOutcome) {
+        let (change, outcome) = (self.settled[place], &mut self.outcome);
+        self.open[place] = false;
+        let kind = match verdict {
+            WriteOutcome::Applied => {
+                outcome.applied += 1;
+                outcome.tombstones += usize::from(matches!(change.effect, ChangeKind::Remove { .. }));
+                return;
+            }
+            WriteOutcome::Duplicate => return outcome.duplicate += 1,
+            WriteOutcome::Stale => return outcome.stale += 1,
+            WriteOutcome::Permanent(reason) => FailureKind::Permanent(reason),
+            WriteOutcome::Transient(reason) | WriteOutcome::Fault(reason) | WriteOutcome::KeyRefused(reason) => {
+                FailureKind::Transient(reason)
+            }
+        };
+        outcome.failures.push(FailedChange { index: change.index, kind });
+    }
+
+    /// Returns the outcome, in which the changes that are still open failed for `reason`.
+    fn close(mut self, reason: &str) -> SinkOutcome {
+        let open = self.settled.iter().zip(&self.open).filter(|(_, open)| **open);
+        self.outcome.failures.extend(
+            open.map(|(change, _)| FailedChange {
+                index: change.index,
+                kind: FailureKind::Transient(reason.to_owned()),
+            }),
+        );
+        self.outcome
+    }
+}

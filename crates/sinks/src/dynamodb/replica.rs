@@ -1,0 +1,103 @@
+//! The `DynamoDB` replica for maintenance: read back, scanned, and written independently of the stream.
+
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use millrace_shared::change::CanonicalKey;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::raw_item::ITEM_BYTES_MOST;
+use millrace_shared::replica_item::ReplicaItem;
+use millrace_shared::table_reader::{ScanSegment, TableReadError};
+use time::OffsetDateTime;
+use tokio::time::timeout_at;
+
+use super::write_outcome::{self, WriteOutcome};
+use super::{DynamoDbSink, NAME, UNFINISHED, describe_error, raw_body};
+use crate::{Replica, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget};
+
+/// The attribute that every item of a replica has in addition to the source's attributes.
+const REVISION_NAME: &str = "_rev";
+
+impl Replica for DynamoDbSink {
+    fn read<'s>(&'s self, keys: &'s [CanonicalKey]) -> BoxFuture<'s, Result<ReplicaReadOutput, ReplicaReadError>> {
+        async {
+            let found = self.table.read(keys).await.map_err(unread)?;
+            Ok(ReplicaReadOutput {
+                held: found.items.into_iter().map(|item| item.map(ReplicaItem::decode)).collect(),
+                units: found.units,
+            })
+        }
+        .boxed()
+    }
+
+    fn scan<'s>(
+        &'s self,
+        segment: ScanSegment,
+        after: Option<&'s CanonicalKey>,
+    ) -> BoxFuture<'s, Result<ReplicaPage, ReplicaReadError>> {
+        async move {
+            let schema = self.schema().await.map_err(unread)?;
+            let names: Vec<String> = schema.key.iter().map(|(name, _)| name.clone()).collect();
+            let page = self.table.scan(segment, after, &names, None).await.map_err(unread)?;
+            let held = page.items.into_iter().map(|(key, item)| (key, ReplicaItem::decode(item))).collect();
+            Ok(ReplicaPage { held, next: page.next, units: page.units })
+        }
+        .boxed()
+    }
+
+    fn refusal(&self, write: &ReplicaWrite<'_>, now: OffsetDateTime) -> Option<String> {
+        if let Err(refused) = self.requests.write(write, now) {
+            return Some(refused.to_string());
+        }
+        let WriteTarget::Item(item) = write.target else { return None };
+        let size = item.size_bytes() + REVISION_NAME.len() + write.revision.encode().as_ref().len();
+        (size > ITEM_BYTES_MOST)
+            .then(|| format!("the item has {size} bytes with {REVISION_NAME}: at most {ITEM_BYTES_MOST} are allowed"))
+    }
+
+    fn put<'s>(
+        &'s self,
+        writes: &'s [ReplicaWrite<'s>],
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Vec<WriteResult>> {
+        async move {
+            let mut puts = vec![WriteResult::Transient(UNFINISHED.to_owned()); writes.len()];
+            let mut open = stream::iter(0..writes.len())
+                .map(|place| async move { (place, self.put_one(&writes[place], invocation).await) })
+                .buffer_unordered(self.in_flight);
+            while let Ok(Some((place, put))) = timeout_at(invocation.deadline, open.next()).await {
+                puts[place] = put;
+            }
+            puts
+        }
+        .boxed()
+    }
+}
+
+impl DynamoDbSink {
+    async fn put_one(&self, write: &ReplicaWrite<'_>, invocation: &Invocation) -> WriteResult {
+        let body = match self.requests.write(write, invocation.now) {
+            Ok(body) => body,
+            Err(refused) => return WriteResult::Permanent(refused.to_string()),
+        };
+        let put = self.writer.put_item().table_name(self.table.name());
+        let Err(error) = raw_body::with_raw_body(body, put.send()).await else { return WriteResult::Written };
+        if let Some(PutItemError::ConditionalCheckFailedException(_)) = error.as_service_error() {
+            return WriteResult::ConditionFailed;
+        }
+        match write_outcome::of(&error, write.revision) {
+            WriteOutcome::Permanent(reason) => WriteResult::Permanent(reason),
+            WriteOutcome::Transient(reason) | WriteOutcome::Fault(reason) | WriteOutcome::KeyRefused(reason) => {
+                WriteResult::Transient(reason)
+            }
+            // These outcomes come only from the revision guard, which this write does not use.
+            WriteOutcome::Applied => WriteResult::Written,
+            WriteOutcome::Duplicate | WriteOutcome::Stale => WriteResult::ConditionFailed,
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
+fn unread(fault: TableReadError) -> ReplicaReadError {
+    ReplicaReadError { sink: NAME, reason: describe_error(&fault) }
+}

@@ -1,0 +1,134 @@
+//! The schema of a replica's table: its identity and its key.
+//!
+//! A record whose key does not match the table's key schema shows an error of the table, not of the record: every
+//! record of the stream would fail in the same way, and all of them would end in quarantine. Therefore keys are
+//! compared before a write is attempted. It is an error of the record only if other records of the stream match: all
+//! keys of a stream have the same schema.
+
+use std::fmt;
+
+use millrace_shared::table_reader::{SourceDescription, TableReadError, TableReader};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::request::TopLevelName;
+
+/// A table's identity and key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReplicaSchema {
+    pub(super) arn: String,
+    /// Name and type (`S`, `N` or `B`) of the one or two key attributes, the partition key first.
+    pub(super) key: Vec<(String, String)>,
+}
+
+impl ReplicaSchema {
+    /// Reads the schema from the table.
+    pub(super) async fn of_table(table: &TableReader) -> Result<Self, TableReadError> {
+        table.describe().await.map(|SourceDescription { arn, key, .. }| Self { arn, key })
+    }
+
+    /// Checks whether the table can store an item with this key, which is given as the stream's JSON.
+    pub(super) fn admits(&self, key: &RawValue) -> Result<(), String> {
+        let mut json = serde_json::Deserializer::from_str(key.get());
+        match KeyMatcher(&self.key).deserialize(&mut json) {
+            Ok(true) => Ok(()),
+            _ => Err(format!(
+                "the replica's key is {self}, but the stream's key is different: set REPLICA_TABLE to a table with the \
+                 key schema of the source"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for ReplicaSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (name, kind)) in self.key.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{name} ({kind})")?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks whether a key has exactly the expected attributes, by name and type.
+struct KeyMatcher<'s>(&'s [(String, String)]);
+
+impl<'de> DeserializeSeed<'de> for KeyMatcher<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeyMatcher<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of key attributes")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<bool, M::Error> {
+        let (mut seen, mut fits) = (0, true);
+        while let Some((TopLevelName(name), value)) = map.next_entry::<_, TypedValue>()? {
+            seen += 1;
+            fits &= self.0.iter().any(|(expected, kind)| *expected == name && value.is(kind));
+        }
+        Ok(fits && seen == self.0.len())
+    }
+}
+
+/// The type of a key attribute's value.
+#[derive(Deserialize)]
+struct TypedValue {
+    #[serde(rename = "S")]
+    text: Option<IgnoredAny>,
+    #[serde(rename = "N")]
+    number: Option<IgnoredAny>,
+    #[serde(rename = "B")]
+    binary: Option<IgnoredAny>,
+}
+
+impl TypedValue {
+    fn is(&self, kind: &str) -> bool {
+        match kind {
+            "S" => self.text.is_some(),
+            "N" => self.number.is_some(),
+            "B" => self.binary.is_some(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admits(key: &str) -> bool {
+        let key = serde_json::from_str::<&RawValue>(key).unwrap();
+        let pair = |name: &str, kind: &str| (name.to_owned(), kind.to_owned());
+        let schema = ReplicaSchema { arn: String::new(), key: vec![pair("user_id", "S"), pair("timestamp", "N")] };
+        schema.admits(key).is_ok()
+    }
+
+    #[test]
+    fn a_key_fits_by_names_and_types_in_any_order() {
+        assert!(admits(r#"{"user_id":{"S":"a"},"timestamp":{"N":"1"}}"#));
+        assert!(admits(r#"{"timestamp": {"N": "1"}, "user\u005fid": {"S": ""}}"#));
+    }
+
+    #[test]
+    fn another_table_s_key_does_not_fit() {
+        for key in [
+            r#"{"user_id":{"S":"a"}}"#,
+            r#"{"user_id":{"S":"a"},"timestamp":{"S":"1"}}"#,
+            r#"{"user_id":{"S":"a"},"at":{"N":"1"}}"#,
+            r#"{"user_id":{"S":"a"},"timestamp":{"N":"1"},"more":{"S":""}}"#,
+            "{}",
+            "[]",
+        ] {
+            assert!(!admits(key), "{key}");
+        }
+    }
+}

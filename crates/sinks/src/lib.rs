@@ -1,0 +1,135 @@
+//! The replication target: [`Sink`], the only trait of this function, with its messages; and [`Replica`], a sink whose
+//! items can be read back, for maintenance.
+//!
+//! All sinks of a batch process the same [`DeduplicatedBatch`] concurrently and independently. A sink reports each
+//! change that it could not apply, and no other. The properties that every sink must have are a test suite in
+//! `tests/sink_contract.rs`.
+//!
+//! Architecture invariant: a sink decides nothing about a batch. It does not deduplicate, it does not know the format
+//! of the response, and it does not write to the failure bucket; it reports which changes failed and how, and the
+//! handler acts.
+
+pub mod cache;
+pub mod dynamodb;
+pub mod postgres;
+mod replica;
+
+use futures::future::BoxFuture;
+use millrace_shared::change::Change;
+use millrace_shared::invocation::Invocation;
+
+pub use replica::{
+    Replica, ReplicaCondition, ReplicaPage, ReplicaReadError, ReplicaReadOutput, ReplicaWrite, WriteResult, WriteTarget,
+};
+
+/// The setting that enables a sink of the deployed replicator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SinkSetting {
+    /// The sink's name.
+    pub sink: &'static str,
+    /// The replicator's environment variable that enables the sink.
+    pub variable: &'static str,
+    /// Whether the sink stores items that can be read back. An entry that is missing from another kind of sink, such as
+    /// a cache, needs no repair: its content expires automatically.
+    pub stores_items: bool,
+}
+
+/// All sinks, with the settings that enable them.
+pub const SINK_SETTINGS: [SinkSetting; 3] = [
+    SinkSetting { sink: dynamodb::NAME, variable: "REPLICA_TABLE", stores_items: true },
+    SinkSetting { sink: postgres::NAME, variable: postgres::SETTING, stores_items: true },
+    SinkSetting { sink: cache::NAME, variable: "CACHE_URL", stores_items: false },
+];
+
+/// A replication target for changes, under the revision guard: a change is applied only if the replica has no revision
+/// under the key, or a lower one.
+pub trait Sink: Send + Sync {
+    /// Returns the name in metrics, logs and quarantine keys: one lowercase word.
+    fn name(&self) -> &'static str;
+
+    /// Verifies, before the first batch, that the replica exists and has the right shape. A replica that cannot be
+    /// reached for a transient reason is not an error: each batch tries again.
+    ///
+    /// # Errors
+    /// [`SinkMisconfiguredError`], which names the setting and the fix.
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>>;
+
+    /// Applies the deduplicated changes, and returns by `invocation.deadline` at the latest.
+    ///
+    /// Applying is idempotent, and deduplicated changes may be written in any order. A rejection by the guard is
+    /// success. A change that is neither applied nor rejected by the deadline is a transient failure.
+    ///
+    /// # Errors
+    /// [`SinkMisconfiguredError`] if no change of the batch may be applied, e.g. because the replica is its own source.
+    /// The invocation then fails as a whole. An outage is not such an error: it is a transient failure of each change.
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>>;
+}
+
+/// A batch with the result of its deduplication.
+#[derive(Debug, Clone, Copy)]
+pub struct DeduplicatedBatch<'b> {
+    /// Every readable change of the batch, as delivered, including superseded ones: the minimum version of a key in the
+    /// cache is the highest over all of them. A replica that stores items needs only the deduplicated changes.
+    pub changes: &'b [&'b Change<'b>],
+    /// For each key the change that the replica has to end with, in the order of delivery.
+    pub latest_per_key: &'b [&'b Change<'b>],
+}
+
+/// The result of a batch's deduplicated changes in one sink. Each is counted once, or is among the failures.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SinkOutcome {
+    /// The number of changes written, tombstones included.
+    pub applied: usize,
+    /// The number of changes rejected because the replica has the same revision: a redelivery.
+    pub duplicate: usize,
+    /// The number of changes rejected because the replica has a later revision.
+    pub stale: usize,
+    /// The number of applied changes that left a tombstone.
+    pub tombstones: usize,
+    /// The changes that the replica may lack, in any order.
+    pub failures: Vec<FailedChange>,
+}
+
+impl SinkOutcome {
+    /// Returns the outcome of a sink for which every change failed, for a transient reason.
+    #[must_use]
+    pub fn all_failed(settled: &[&Change<'_>], reason: &str) -> Self {
+        let transient = || FailureKind::Transient(reason.to_owned());
+        let failures = settled.iter().map(|change| FailedChange { index: change.index, kind: transient() }).collect();
+        Self { failures, ..Self::default() }
+    }
+}
+
+/// A change that the replica may lack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedChange {
+    /// The record's index in the batch ([`Change::index`]).
+    pub index: usize,
+    /// The required reaction, and the reason.
+    pub kind: FailureKind,
+}
+
+/// The required reaction to a failed change, and the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Another delivery may succeed: throttling, timeouts, outages, and every error of the sink as a whole. The reason
+    /// is for the log and contains no value of the item.
+    Transient(String),
+    /// No delivery can succeed: this sink cannot store this change. The record is quarantined with the reason, which
+    /// may quote the record and is not logged.
+    Permanent(String),
+}
+
+/// An error of a sink that cannot process any batch until an operator corrects it.
+#[derive(Debug, thiserror::Error)]
+#[error("sink {sink}: {reason}")]
+pub struct SinkMisconfiguredError {
+    /// The sink's name.
+    pub sink: &'static str,
+    /// The problem, and the setting to correct.
+    pub reason: String,
+}

@@ -1,0 +1,281 @@
+//! The PostgreSQL replica: one row for each user record, written by one conditional statement per batch.
+//!
+//! The statement (`statement`) writes every row whose key has no row or one with a lower revision, and counts the
+//! results, in one round trip. A removed record leaves a tombstone: its row with `deleted_at`, its key and its
+//! revision, and nothing else; after `TOMBSTONE_RETENTION_DAYS` it is deleted, 1,000 at a time, along with a batch
+//! every few minutes.
+//!
+//! A statement fails as a whole, so a single row that the server cannot store would hold up the other rows. A row that
+//! is known to be invalid is never sent (`row`). If the server reports an error about a value, the row is located by
+//! bisection; and before that row is treated as poison, a probe checks whether the table accepts any row at all.
+//!
+//! Pitfalls: treating any other error as permanent (an outage would empty a stream into the failure bucket), writing
+//! rows in another order than that of their keys (two invocations would wait for each other), or using a plan that was
+//! made for an empty table (see `statement::SETUP`).
+
+mod migrations;
+mod replica;
+mod row;
+mod statement;
+mod write;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use millrace_shared::change::Change;
+use millrace_shared::iam_token::TokenSigner;
+use millrace_shared::invocation::Invocation;
+use millrace_shared::item::columns::RowError;
+use millrace_shared::postgres::{PostgresDatabase, PostgresError, PostgresErrorKind, PostgresSettings};
+use time::OffsetDateTime;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::error::SqlState;
+
+use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
+use row::{RowEncodeError, UserRow};
+use write::{RowFailure, UpsertCounts, UpsertMode, UpsertOutput};
+
+pub use migrations::{MigrationError, grant_app_role, migrate, pending};
+
+/// The sink's name.
+pub const NAME: &str = "postgres";
+
+/// The variable that contains the database URL.
+pub const SETTING: &str = "POSTGRES_URL";
+
+/// The time limit of the check at start; Lambda limits the whole start to 10 seconds.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The time between two searches for expired tombstones.
+const PURGE_PAUSE_SECONDS: i64 = 600;
+/// The maximum number of tombstones deleted at once: this takes a few milliseconds.
+const PURGE_ROWS: i64 = 1_000;
+
+/// A sink that mirrors the source's users in a table.
+#[derive(Debug)]
+pub struct PostgresSink {
+    database: PostgresDatabase,
+    tombstone: time::Duration,
+    /// The time of the next purge, in epoch seconds.
+    purge_at: AtomicI64,
+    /// The stream of which a key has been a user's key.
+    fitting: Mutex<Option<Box<str>>>,
+}
+
+impl PostgresSink {
+    /// Creates a sink for the database in `settings`, with tombstones that are retained for `tombstone`; no I/O.
+    #[must_use]
+    pub fn new(settings: &PostgresSettings, signer: Option<TokenSigner>, tombstone: time::Duration) -> Self {
+        let database = settings.database(signer, statement::SETUP);
+        Self { database, tombstone, purge_at: AtomicI64::new(i64::MIN), fitting: Mutex::default() }
+    }
+
+    /// Returns the database client.
+    #[must_use]
+    pub fn database(&self) -> &PostgresDatabase {
+        &self.database
+    }
+
+    async fn apply_all(&self, decided: DeduplicatedBatch<'_>, invocation: &Invocation) -> SinkOutcome {
+        let settled = decided.latest_per_key;
+        if settled.is_empty() {
+            return SinkOutcome::default();
+        }
+        let (mut rows, refused) = rows(settled, invocation.now);
+        if let Some(reason) = wrong_table_error(&rows, &refused)
+            && !self.has_fitted(settled[0])
+        {
+            return SinkOutcome::all_failed(settled, &reason);
+        }
+        if !rows.is_empty() {
+            self.fits(settled[0]);
+        }
+        UserRow::sort(&mut rows);
+        let UpsertOutput { counts, left, .. } = self.write(&rows, UpsertMode::Lower, invocation.deadline).await;
+        let UpsertCounts { applied, tombstones, duplicate, stale } = counts;
+        let refused = refused.into_iter().map(|(place, refused)| (place, refused.into()));
+        let failures = refused.chain(left.into_iter().map(|(place, left)| (place, left.into())));
+        let failures = failures.map(|(place, kind)| FailedChange { index: settled[place].index, kind }).collect();
+        if applied > 0 {
+            self.purge(invocation).await;
+        }
+        SinkOutcome { applied, duplicate, stale, tombstones, failures }
+    }
+
+    /// Returns whether an earlier batch has shown that this stream contains users. All keys of a stream have the same
+    /// schema, so a key that is not a user's is then the record's error, even if the batch contains no user's key.
+    fn has_fitted(&self, change: &Change<'_>) -> bool {
+        self.fitting.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(change.source.arn())
+    }
+
+    fn fits(&self, change: &Change<'_>) {
+        let mut fitting = self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+        if fitting.as_deref() != Some(change.source.arn()) {
+            *fitting = Some(change.source.arn().into());
+        }
+    }
+
+    /// Deletes expired tombstones from time to time. Nothing depends on the time of their deletion, so an error is only
+    /// logged.
+    async fn purge(&self, invocation: &Invocation) {
+        let now = invocation.now.unix_timestamp();
+        if now < self.purge_at.load(Ordering::Relaxed) {
+            return;
+        }
+        let before = invocation.now - self.tombstone;
+        let purged = self.database.run(invocation.deadline, |session| async move {
+            let statement = session.statement(statement::PURGE).await?;
+            session.client().execute(&statement, &[&before, &PURGE_ROWS]).await
+        });
+        let pause = match purged.await {
+            // There may be more expired tombstones.
+            Ok(rows) if i64::try_from(rows).is_ok_and(|rows| rows >= PURGE_ROWS) => 0,
+            Ok(_) => PURGE_PAUSE_SECONDS,
+            Err(fault) => {
+                tracing::warn!(sink = NAME, error = %fault, "cannot delete expired tombstones: a later batch retries");
+                PURGE_PAUSE_SECONDS
+            }
+        };
+        self.purge_at.store(now + pause, Ordering::Relaxed);
+    }
+
+    async fn ask(&self, until: Instant) -> Result<(), ServingError> {
+        let asked =
+            self.database.run(until, |session| async move { session.client().query_one(statement::CHECK, &[]).await });
+        if asked.await?.try_get::<_, bool>(0).unwrap_or_default() {
+            let reason = "is read-only: it is a replica, not the writer; set the URL to the writer's endpoint";
+            return Err(ServingError::Broken(format!("{SETTING} {} {reason}", self.database.address())));
+        }
+        let pending = pending(&self.database, until).await?;
+        if !pending.is_empty() {
+            let (address, steps) = (self.database.address(), pending.join(", "));
+            let reason = format!("{SETTING} {address} is not migrated ({steps}): run the maintenance task migrate");
+            return Err(ServingError::Broken(reason));
+        }
+        self.probe_insert(until).await
+    }
+
+    /// Checks whether the table accepts a row that is certainly valid.
+    async fn probe_insert(&self, until: Instant) -> Result<(), ServingError> {
+        let probed =
+            self.database.run(until, |session| async move { session.client().batch_execute(statement::PROBE).await });
+        match probed.await {
+            Err(fault) if matches!(&fault.kind, PostgresErrorKind::Refused(code) if code.code() == statement::PROBED) => {
+                Ok(())
+            }
+            Err(fault) if fault.is_data_error() => {
+                let reason = format!("{fault}: the table users rejects every row; check it for added constraints");
+                Err(ServingError::Broken(reason))
+            }
+            Err(fault) => Err(fault.into()),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// An error that prevents the replica from processing any batch at present.
+enum ServingError {
+    /// An operator has to correct it.
+    Broken(String),
+    /// The error may resolve without a correction.
+    Transient(String),
+}
+
+impl From<PostgresError> for ServingError {
+    fn from(fault: PostgresError) -> Self {
+        match fault.kind {
+            PostgresErrorKind::Unreachable => Self::Transient(fault.reason),
+            PostgresErrorKind::Refused(code) if passes(&code) => Self::Transient(fault.reason),
+            _ => Self::Broken(fault.reason),
+        }
+    }
+}
+
+/// Returns whether a server that rejects a statement with this code may accept it a moment later: it lacks a resource,
+/// is in maintenance, is busy with another transaction or has an internal error. SQLSTATE classes 40, 53, 55, 57, 58
+/// and XX.
+fn passes(code: &SqlState) -> bool {
+    ["40", "53", "55", "57", "58", "XX"].iter().any(|class| code.code().starts_with(class))
+}
+
+impl From<RowEncodeError> for FailureKind {
+    fn from(refused: RowEncodeError) -> Self {
+        match refused {
+            RowEncodeError::View => Self::Transient(refused.to_string()),
+            poison => Self::Permanent(poison.to_string()),
+        }
+    }
+}
+
+impl From<RowFailure> for FailureKind {
+    fn from(left: RowFailure) -> Self {
+        match left {
+            RowFailure::Poison(reason) => Self::Permanent(reason),
+            RowFailure::Fault(reason) => Self::Transient(reason),
+        }
+    }
+}
+
+impl From<MigrationError> for ServingError {
+    fn from(unmigrated: MigrationError) -> Self {
+        match unmigrated {
+            MigrationError::Database(fault) => fault.into(),
+            other => Self::Broken(other.to_string()),
+        }
+    }
+}
+
+impl Sink for PostgresSink {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
+        async {
+            let reason = match timeout(CHECK_TIMEOUT, self.ask(Instant::now() + CHECK_TIMEOUT)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(ServingError::Broken(reason))) => return Err(SinkMisconfiguredError { sink: NAME, reason }),
+                Ok(Err(ServingError::Transient(reason))) => reason,
+                Err(_) => format!("{SETTING} {} did not respond in time", self.database.address()),
+            };
+            tracing::warn!(
+                sink = NAME,
+                error = reason,
+                "the replica was not checked at start: the first batch repeats the check"
+            );
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn apply<'s>(
+        &'s self,
+        decided: DeduplicatedBatch<'s>,
+        invocation: &'s Invocation,
+    ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
+        self.apply_all(decided, invocation).map(Ok).boxed()
+    }
+}
+
+/// Returns the rows of these changes, and the changes that cannot be encoded as rows.
+fn rows<'c>(settled: &[&'c Change<'_>], now: OffsetDateTime) -> (Vec<UserRow<'c>>, Vec<(usize, RowEncodeError)>) {
+    let (mut rows, mut refused) = (Vec::with_capacity(settled.len()), Vec::new());
+    for (place, change) in settled.iter().enumerate() {
+        match UserRow::of_change(place, change, now) {
+            Ok(row) => rows.push(row),
+            Err(reason) => refused.push((place, reason)),
+        }
+    }
+    (rows, refused)
+}
+
+/// Returns an error if no record's key is a user's key: then the source is not a table of users, which is not the error
+/// of any record.
+fn wrong_table_error(rows: &[UserRow<'_>], refused: &[(usize, RowEncodeError)]) -> Option<String> {
+    let other = |(_, refused): &(usize, RowEncodeError)| *refused == RowEncodeError::NoRow(RowError::Key);
+    let all = rows.is_empty() && refused.iter().all(other);
+    all.then(|| format!("{SETTING} accepts only user records, but {}: leave it unset", RowError::Key))
+}
