@@ -1,10 +1,10 @@
 //! The layering of the source code: dependencies point only downwards, `main.rs` contains only wiring, and file names
 //! describe the contents.
 //!
-//! [`LAYERS`] assigns a layer to every source file; a file without one fails the test, so that its author has to choose
-//! a layer. ARCHITECTURE.md contains the same table.
+//! The table in ARCHITECTURE.md assigns a layer to every source file; a file without one fails the test, so that its
+//! author has to choose a layer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,119 +31,11 @@ enum SourceLayer {
 
 use SourceLayer::{Adapter, Application, Codec, CompositionRoot, Decision, DevTool, Domain, Runtime};
 
-/// Crate, module, layer. The submodules of a module are in its layer.
-const LAYERS: &[(&str, &str, SourceLayer)] = &[
-    ("shared", "user", Domain),
-    ("shared", "revision", Domain),
-    ("shared", "change", Domain),
-    ("shared", "number", Domain),
-    ("shared", "clock", Domain),
-    ("shared", "version_fence", Domain),
-    ("shared", "error_chain", Domain),
-    ("shared", "folding", Domain),
-    ("shared", "invocation", Domain),
-    ("shared", "metric", Domain),
-    ("shared", "http", Domain),
-    ("shared", "stream", Codec),
-    ("shared", "item", Codec),
-    ("shared", "raw_item", Codec),
-    ("shared", "replica_item", Codec),
-    ("shared", "checkpoint", Decision),
-    ("shared", "table", Adapter),
-    ("shared", "table_reader", Adapter),
-    ("shared", "cache", Adapter),
-    ("shared", "quarantine", Adapter),
-    ("shared", "iam_token", Adapter),
-    ("shared", "postgres", Adapter),
-    ("shared", "environment", Runtime),
-    ("shared", "telemetry", Runtime),
-    ("shared", "aws", Runtime),
-    ("shared", "lib", DevTool),
-    ("front", "response", Application),
-    ("front", "base_path", Application),
-    ("front", "deadline", Application),
-    ("front", "auth", Application),
-    ("front", "identifier", Application),
-    ("front", "request_telemetry", Application),
-    ("front", "path", Application),
-    ("front", "problem", Application),
-    ("front", "route", Application),
-    ("front", "uri", Application),
-    ("front", "lambda", CompositionRoot),
-    ("front", "lib", DevTool),
-    ("api", "access", Application),
-    ("api", "body", Application),
-    ("api", "cache", Application),
-    ("api", "idempotency", Application),
-    ("api", "rate_limit", Application),
-    ("api", "precondition", Application),
-    ("api", "cursor", Application),
-    ("api", "router", Application),
-    ("api", "users", Application),
-    ("search", "access", Application),
-    ("search", "openapi", Application),
-    ("search", "cursor", Application),
-    ("search", "filter", Application),
-    ("search", "sort", Application),
-    ("search", "sql", Application),
-    ("search", "statement", Application),
-    ("search", "request", Application),
-    ("search", "router", Application),
-    ("search", "users", Application),
-    ("search", "database", Application),
-    ("search", "config", CompositionRoot),
-    ("search", "lib", CompositionRoot),
-    ("search", "main", CompositionRoot),
-    ("replicator", "deduplicate", Decision),
-    ("replicator", "confirmed", Decision),
-    ("replicator", "sink", Adapter),
-    ("replicator", "handler", Application),
-    ("archiver", "archive", Decision),
-    ("archiver", "store", Adapter),
-    ("archiver", "handler", Application),
-    ("maintenance", "progress", Domain),
-    ("maintenance", "failure_record", Codec),
-    ("maintenance", "reconcile", Decision),
-    ("maintenance", "parquet", Decision),
-    ("maintenance", "row_versions", Application),
-    ("maintenance", "archive_scan", Application),
-    ("maintenance", "source", Adapter),
-    ("maintenance", "mapping", Adapter),
-    ("maintenance", "deployment", Adapter),
-    ("maintenance", "failure_bucket", Adapter),
-    ("maintenance", "archive_objects", Application),
-    ("maintenance", "catalog", Application),
-    ("maintenance", "failure_index", Application),
-    ("maintenance", "repair", Application),
-    ("maintenance", "task", Application),
-    ("maintenance", "handler", Application),
-    ("api", "config", CompositionRoot),
-    ("replicator", "config", CompositionRoot),
-    ("archiver", "config", CompositionRoot),
-    ("api", "openapi", Application),
-    ("api", "lib", CompositionRoot),
-    ("replicator", "lib", CompositionRoot),
-    ("archiver", "lib", CompositionRoot),
-    ("maintenance", "lib", CompositionRoot),
-    ("maintenance", "config", CompositionRoot),
-    ("maintenance", "main", CompositionRoot),
-    ("api", "main", CompositionRoot),
-    ("replicator", "main", CompositionRoot),
-    ("archiver", "main", CompositionRoot),
-];
+/// The table of ARCHITECTURE.md that assigns the modules to layers; it is the only such list.
+const LAYERS_TABLE: &str = "| layer | contents | modules |";
 
-const CRATES: [(&str, &str); 10] = [
-    ("shared", "shared/src"),
-    ("front", "crates/http/src"),
-    ("api", "functions/api/src"),
-    ("replicator", "functions/replicator/src"),
-    ("archiver", "functions/archiver/src"),
-    ("maintenance", "functions/maintenance/src"),
-    ("search", "functions/search/src"),
-    ("contract", "crates/contract/src"),
-    ("local", "crates/local/src"),
-    ("bench", "bench/src"),
-];
+/// The folders that contain a crate each; `functions/*` and `crates/*` are expanded.
+const CRATE_FOLDERS: [&str; 5] = ["shared", "functions/*", "crates/*", "cli", "bench"];
 
 const MAIN_LINES: usize = 40;
 const EMPTY_NAMES: [&str; 10] =
@@ -221,10 +113,24 @@ const ONE_WORD_TYPES: [&str; 34] = [
 ];
 
 pub(crate) struct SourceFile {
-    pub(crate) krate: &'static str,
+    /// The folder of the crate, from the root of the repository.
+    pub(crate) folder: String,
     pub(crate) path: PathBuf,
     module: String,
     text: String,
+}
+
+impl SourceFile {
+    /// Returns whether the file is part of a deployed function.
+    pub(crate) fn is_deployed(&self) -> bool {
+        self.folder.starts_with("functions/")
+            || ["shared", "crates/http", "crates/archive", "crates/sinks"].contains(&self.folder.as_str())
+    }
+
+    /// Returns whether the file is in this module of this crate.
+    pub(crate) fn is_in(&self, folder: &str, module: &str) -> bool {
+        (self.folder.as_str(), self.module.as_str()) == (folder, module)
+    }
 }
 
 pub(crate) fn root() -> PathBuf {
@@ -242,10 +148,35 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Returns the folders of all crates that contain code, from the root of the repository.
+fn crate_folders() -> Vec<String> {
+    let mut folders = Vec::new();
+    for pattern in CRATE_FOLDERS {
+        match pattern.strip_suffix("/*") {
+            None => folders.push(pattern.to_owned()),
+            Some(parent) => {
+                for entry in fs::read_dir(root().join(parent)).unwrap() {
+                    let name = entry.unwrap().file_name().into_string().unwrap();
+                    folders.push(format!("{parent}/{name}"));
+                }
+            }
+        }
+    }
+    folders.sort();
+    folders
+}
+
+/// Returns the name of the crate in this folder, as its code and that of other crates writes it.
+fn crate_name(folder: &str) -> String {
+    let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+    let package = manifest.lines().find_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).unwrap();
+    package.replace('-', "_")
+}
+
 pub(crate) fn sources() -> Vec<SourceFile> {
     let mut sources = Vec::new();
-    for (krate, folder) in CRATES {
-        let base = root().join(folder);
+    for folder in crate_folders() {
+        let base = root().join(&folder).join("src");
         let mut files = Vec::new();
         rust_files(&base, &mut files);
         assert!(!files.is_empty(), "{folder} holds no Rust file");
@@ -254,7 +185,8 @@ pub(crate) fn sources() -> Vec<SourceFile> {
             let first = relative.components().next().unwrap().as_os_str().to_string_lossy();
             let module = first.trim_end_matches(".rs").to_owned();
             let text = fs::read_to_string(&path).unwrap();
-            sources.push(SourceFile { krate, path: Path::new(folder).join(relative), module, text });
+            let path = Path::new(&folder).join("src").join(relative);
+            sources.push(SourceFile { folder: folder.clone(), path, module, text });
         }
     }
     sources
@@ -309,11 +241,66 @@ fn word(text: &str) -> Option<String> {
     (!word.is_empty()).then_some(word)
 }
 
-fn layer(krate: &str, module: &str) -> Option<SourceLayer> {
-    if ["contract", "local", "bench"].contains(&krate) {
-        return Some(DevTool);
+/// The layer of each module, by the folder of its crate and its name; `*` for all other modules of the crate.
+struct AssignedLayers(BTreeMap<(String, String), SourceLayer>);
+
+impl AssignedLayers {
+    /// Reads the table in ARCHITECTURE.md. The last cell of a row lists crates, separated by semicolons: the folder of a
+    /// crate in backticks, and after a colon the modules if they are not all others of the crate.
+    fn read() -> Self {
+        let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+        let rows = text.split_once(LAYERS_TABLE).unwrap().1.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let mut layers = BTreeMap::new();
+        for row in rows {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [name, _, modules] = cells[..] else { panic!("a row of three cells: {row}") };
+            let layer = layer_of_row(name);
+            for entry in modules.split(';') {
+                let (folder, names) = entry.split_once(':').unwrap_or((entry, "`*`"));
+                for folder in expanded(quoted(folder).first().unwrap_or_else(|| panic!("a crate in `{entry}`"))) {
+                    assert!(root().join(&folder).join("Cargo.toml").exists(), "{folder} is not a crate");
+                    for module in quoted(names) {
+                        let before = layers.insert((folder.clone(), module.clone()), layer);
+                        assert!(before.is_none(), "{folder}: {module} is in two rows");
+                    }
+                }
+            }
+        }
+        Self(layers)
     }
-    LAYERS.iter().find(|(owner, name, _)| (*owner, *name) == (krate, module)).map(|(_, _, layer)| *layer)
+
+    fn of(&self, folder: &str, module: &str) -> Option<SourceLayer> {
+        let assigned = |module: &str| self.0.get(&(folder.to_owned(), module.to_owned())).copied();
+        // A library's lib.rs that is not assigned declares its modules, and no other crate uses it.
+        let root = (module == "lib").then_some(DevTool);
+        assigned(module).or_else(|| assigned("*")).or(root)
+    }
+}
+
+fn layer_of_row(name: &str) -> SourceLayer {
+    match name {
+        "Dev tools" => DevTool,
+        "Composition root" => CompositionRoot,
+        "Application" => Application,
+        "Decisions" => Decision,
+        "Adapters" => Adapter,
+        "Codecs" => Codec,
+        "Domain" => Domain,
+        "Runtime" => Runtime,
+        other => panic!("ARCHITECTURE.md has a layer that this test does not know: {other}"),
+    }
+}
+
+/// Returns the texts in backticks.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn expanded(folder: &str) -> Vec<String> {
+    match folder.strip_suffix('*') {
+        None => vec![folder.to_owned()],
+        Some(parent) => crate_folders().into_iter().filter(|folder| folder.starts_with(parent)).collect(),
+    }
 }
 
 fn may_import(from: SourceLayer, to: SourceLayer) -> bool {
@@ -331,15 +318,17 @@ fn may_import(from: SourceLayer, to: SourceLayer) -> bool {
 
 #[test]
 fn imports_point_only_downwards() {
+    let layers = AssignedLayers::read();
+    let crates: Vec<_> = crate_folders().into_iter().map(|folder| (crate_name(&folder), folder)).collect();
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| !is_test(source)) {
-        let Some(from) = layer(source.krate, &source.module) else {
-            wrong.push(format!("{} is assigned to no layer in tests/architecture.rs", source.path.display()));
+        let Some(from) = layers.of(&source.folder, &source.module) else {
+            wrong.push(format!("{} is in no row of the layers table in ARCHITECTURE.md", source.path.display()));
             continue;
         };
         let code = code(source);
-        for (krate, _) in CRATES {
-            let own = krate == source.krate;
+        for (krate, folder) in &crates {
+            let own = *folder == source.folder;
             let mut modules = named(&code, krate);
             if own {
                 modules.extend(named(&code, "crate"));
@@ -348,21 +337,29 @@ fn imports_point_only_downwards() {
                 if own && module == source.module {
                     continue;
                 }
-                // A capitalized name is an item that the crate root exports, so it belongs to the composition root.
-                let to =
-                    if module.starts_with(char::is_uppercase) { Some(CompositionRoot) } else { layer(krate, &module) };
+                let modules = root().join(folder).join("src");
+                let is_file = modules.join(&module).with_extension("rs").exists() || modules.join(&module).is_dir();
+                // A name without a file is an item of the crate root.
+                let to = layers.of(folder, if is_file { &module } else { "lib" });
                 let arrow = format!("{} ({from:?}) → {krate}::{module}", source.path.display());
                 match to {
                     Some(to) if may_import(from, to) => {}
                     Some(to) => wrong.push(format!("{arrow} ({to:?})")),
-                    // A function of the crate root, which only composition roots and dev tools may use.
-                    None if matches!(from, CompositionRoot | DevTool) => {}
-                    None => wrong.push(format!("{arrow}, which is assigned to no layer")),
+                    None => wrong.push(format!("{arrow}, which is in no row")),
                 }
             }
         }
     }
     assert!(wrong.is_empty(), "dependencies that go up a layer:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_row_of_the_layers_table_names_modules_that_exist() {
+    let known: BTreeSet<(String, String)> =
+        sources().into_iter().map(|source| (source.folder, source.module)).collect();
+    let gone = AssignedLayers::read().0.into_keys().filter(|(_, module)| module != "*");
+    let gone: Vec<_> = gone.filter(|assigned| !known.contains(assigned)).collect();
+    assert!(gone.is_empty(), "not in the source tree: {gone:?}");
 }
 
 #[test]
@@ -380,7 +377,7 @@ fn an_arrow_is_found_in_every_form_of_import() {
 fn only_the_stream_dialect_names_the_event_crate() {
     for source in sources() {
         let names = code(&source).contains("aws_lambda_events");
-        let dialect = source.krate == "shared" && source.module == "stream";
+        let dialect = source.is_in("shared", "stream");
         assert!(!names || dialect, "{} names aws_lambda_events", source.path.display());
     }
 }
@@ -389,7 +386,7 @@ fn only_the_stream_dialect_names_the_event_crate() {
 fn only_the_metric_registry_emits_metrics() {
     for source in sources() {
         let emits = ["counter!(", "gauge!(", "histogram!("].iter().any(|call| code(&source).contains(call));
-        let registry = source.krate == "shared" && source.module == "metric";
+        let registry = source.is_in("shared", "metric");
         assert!(!emits || registry, "{} emits a metric that is not in the registry", source.path.display());
     }
 }
@@ -430,8 +427,8 @@ fn defined_types(text: &str) -> Vec<(String, bool)> {
 #[test]
 fn replaced_names_do_not_come_back() {
     let mut files = Vec::new();
-    for (_, folder) in CRATES {
-        rust_files(&root().join(folder), &mut files);
+    for folder in crate_folders() {
+        rust_files(&root().join(folder).join("src"), &mut files);
     }
     rust_files(&root().join("tests"), &mut files);
     let mut wrong = Vec::new();

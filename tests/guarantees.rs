@@ -32,7 +32,7 @@ fn tests_of(folder: &Path, names: &mut BTreeSet<String>) {
 fn every_guarantee_names_existing_tests_and_has_one_of_its_number() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut names = BTreeSet::new();
-    for folder in ["tests", "shared/src", "functions", "crates/local/src"] {
+    for folder in ["tests", "shared/src", "functions", "crates"] {
         tests_of(&root.join(folder), &mut names);
     }
     let text = fs::read_to_string(root.join("docs/GUARANTEES.md")).unwrap();

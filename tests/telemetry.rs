@@ -50,7 +50,8 @@ fn run(function: &str) -> PrintedLines {
 /// Returns whether a log line is from the functions' own code: libraries and the local stack log, too.
 pub(crate) fn is_own(line: &Value) -> bool {
     let owner = line["target"].as_str().and_then(|target| target.split("::").next()).unwrap_or_default();
-    FUNCTIONS.contains(&owner) || ["front", "shared"].contains(&owner)
+    let owner = owner.strip_prefix("millrace_").unwrap_or_default();
+    FUNCTIONS.contains(&owner) || ["shared", "http", "archive", "sinks"].contains(&owner)
 }
 
 /// The rows of the first table below a heading of a Markdown document, without the table's head.

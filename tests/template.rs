@@ -102,9 +102,15 @@ const REPLICA: &str = "crates/sinks/src/postgres.rs";
 
 fn every_variable_is_read(template: SamTemplate) {
     for FunctionResource { name, environment, .. } in template.functions {
-        // Maintenance receives the variables of the functions that it works for, and parses them with their code.
-        let configs = if name == "maintenance" { vec!["maintenance", "replicator", "archiver"] } else { vec![&*name] };
-        let mut config: String = configs.iter().map(|of| source(&format!("functions/{of}/src/config.rs"))).collect();
+        // The settings that functions share are parsed in a library.
+        let libraries: &[&str] = match name.as_str() {
+            "replicator" => &["sinks"],
+            "archiver" => &["archive"],
+            "maintenance" => &["sinks", "archive"],
+            _ => &[],
+        };
+        let mut config = source(&format!("functions/{name}/src/config.rs"));
+        config.extend(libraries.iter().map(|of| source(&format!("crates/{of}/src/config.rs"))));
         // The module of a tier reads the variables of the tier.
         for (tier, files) in TIERS {
             if config.contains(tier) {

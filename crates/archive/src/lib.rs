@@ -63,6 +63,7 @@
 mod checksum;
 mod compacted;
 mod compression;
+pub mod config;
 mod items;
 mod key;
 mod merge;

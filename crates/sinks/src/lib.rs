@@ -10,6 +10,7 @@
 //! handler acts.
 
 pub mod cache;
+pub mod config;
 pub mod dynamodb;
 pub mod postgres;
 mod replica;

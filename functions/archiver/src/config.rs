@@ -5,7 +5,7 @@ use millrace_shared::quarantine::Quarantine;
 use millrace_shared::telemetry;
 
 use crate::handler::ArchiverHandler;
-use millrace_archive::Compression;
+use millrace_archive::config::ArchiveConfig;
 use millrace_archive::store::ArchiveStore;
 
 /// The function's name in keys, logs and metrics.
@@ -14,12 +14,9 @@ pub const FUNCTION: &str = "archiver";
 /// The archiver's configuration from environment variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArchiverConfig {
-    /// `ARCHIVE_BUCKET`: the bucket for the archive objects.
-    pub archive_bucket: String,
+    archive: ArchiveConfig,
     /// `FAILURE_BUCKET`: the bucket for records that can never be archived.
-    pub failure_bucket: String,
-    /// `ARCHIVE_COMPRESSION`: `zstd` (default) or `gzip`.
-    pub compression: Compression,
+    failure_bucket: String,
 }
 
 impl ArchiverConfig {
@@ -29,19 +26,16 @@ impl ArchiverConfig {
     /// All missing and malformed variables, in one error.
     pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
         let mut read = environment.read();
-        let archive_bucket = read.required("ARCHIVE_BUCKET", environment::text);
+        let archive = read.collect(ArchiveConfig::parse(environment));
         let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
-        let compression = read.optional("ARCHIVE_COMPRESSION", |text| {
-            Compression::parse(text).map_err(|_| format!("is {text:?}: set it to zstd or gzip"))
-        });
+        // The telemetry uses these; it starts first and cannot report them.
         read.optional(telemetry::LOG_LEVEL, telemetry::level);
         read.optional(telemetry::STACK_NAME, telemetry::stack);
         let problems = read.problems();
-        let (Some(archive_bucket), Some(failure_bucket), true) = (archive_bucket, failure_bucket, problems.is_empty())
-        else {
-            return Err(problems);
-        };
-        Ok(Self { archive_bucket, failure_bucket, compression: compression.unwrap_or_default() })
+        match (archive, failure_bucket) {
+            (Some(archive), Some(failure_bucket)) if problems.is_empty() => Ok(Self { archive, failure_bucket }),
+            _ => Err(problems),
+        }
     }
 }
 
@@ -49,14 +43,16 @@ impl ArchiverConfig {
 #[must_use]
 pub fn connect(config: &ArchiverConfig, s3: aws_sdk_s3::Client) -> ArchiverHandler {
     ArchiverHandler::new(
-        ArchiveStore::new(s3.clone(), config.archive_bucket.clone()),
+        ArchiveStore::new(s3.clone(), config.archive.bucket.clone()),
         Quarantine::new(s3, config.failure_bucket.clone(), FUNCTION),
-        config.compression,
+        config.archive.compression,
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use millrace_archive::Compression;
+
     use super::*;
 
     fn parse(variables: &[(&str, &str)]) -> Result<ArchiverConfig, String> {
@@ -69,14 +65,14 @@ mod tests {
     #[test]
     fn two_buckets_are_enough() {
         let config = parse(&BUCKETS).unwrap();
-        assert_eq!((config.archive_bucket.as_str(), config.failure_bucket.as_str()), ("a", "f"));
-        assert_eq!(config.compression, Compression::Zstd);
+        assert_eq!((config.archive.bucket.as_str(), config.failure_bucket.as_str()), ("a", "f"));
+        assert_eq!(config.archive.compression, Compression::Zstd);
     }
 
     #[test]
     fn gzip_is_chosen_by_name() {
         let config = parse(&[BUCKETS[0], BUCKETS[1], ("ARCHIVE_COMPRESSION", "gzip")]).unwrap();
-        assert_eq!(config.compression, Compression::Gzip);
+        assert_eq!(config.archive.compression, Compression::Gzip);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! The maintenance function's configuration. It is parsed before the first task, and all problems are reported at once.
 
+use millrace_archive::config::ArchiveConfig;
 use millrace_archive::store::ArchiveStore;
-use millrace_archiver::config::ArchiverConfig;
-use millrace_replicator::config::ReplicatorConfig;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::{self, Environment, EnvironmentError};
 use millrace_shared::iam_token::TokenSigner;
 use millrace_shared::table::{NonceSource, RestoreTable};
 use millrace_shared::table_reader::TableReader;
+use millrace_shared::telemetry;
 use millrace_sinks::SINK_SETTINGS;
+use millrace_sinks::config::SinksConfig;
 
 use crate::deployment::DeployedReplicator;
 use crate::failure_bucket::FailureBucket;
@@ -19,14 +20,16 @@ use crate::mapping::ReplicatorMappings;
 /// The function's name in logs and metrics.
 pub const FUNCTION: &str = "maintenance";
 
-/// The function's configuration: the settings of the replicator and of the archiver, and the source table.
+/// The function's configuration: the source table, the settings of the sinks and of the archive, and the names of the
+/// functions that it works for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaintenanceConfig {
     source: String,
     /// The table of email reservations, if emails are unique: a restore reserves the email of each restored item.
     unique_emails_table: Option<String>,
-    replicator: ReplicatorConfig,
-    archiver: ArchiverConfig,
+    sinks: SinksConfig,
+    archive: ArchiveConfig,
+    failure_bucket: String,
     functions: FunctionNames,
 }
 
@@ -55,8 +58,8 @@ impl MaintenanceConfig {
         let unique_emails_table = read.required_if("UNIQUE_EMAIL", "EMAILS_TABLE", environment::text);
         let replicator_name = read.required("REPLICATOR_FUNCTION", environment::text);
         let archiver_name = read.required("ARCHIVER_FUNCTION", environment::text);
-        let replicator = read.collect(ReplicatorConfig::parse(environment));
-        let archiver = read.collect(ArchiverConfig::parse(environment));
+        let sinks = read.collect(SinksConfig::parse(environment));
+        let archive = read.collect(ArchiveConfig::parse(environment));
         if let (Some(source), Some(replica)) = (&source, environment.get("REPLICA_TABLE"))
             && source == replica
             && environment.get("REPLICA_REGION").is_none()
@@ -64,22 +67,26 @@ impl MaintenanceConfig {
         {
             read.add_error(format!("REPLICA_TABLE is {replica:?}, which is USERS_TABLE: set it to another table"));
         }
+        let failure_bucket = read.required("FAILURE_BUCKET", environment::text);
+        // The telemetry uses these; it starts first and cannot report them.
+        read.optional(telemetry::LOG_LEVEL, telemetry::level);
+        read.optional(telemetry::STACK_NAME, telemetry::stack);
         let problems = read.problems();
-        match (source, replicator_name, archiver_name, replicator, archiver) {
-            (Some(source), Some(replicator_name), Some(archiver_name), Some(replicator), Some(archiver))
+        match (source, replicator_name, archiver_name, sinks, archive, failure_bucket) {
+            (Some(source), Some(replicator), Some(archiver), Some(sinks), Some(archive), Some(failure_bucket))
                 if problems.is_empty() =>
             {
-                let functions = FunctionNames { replicator: replicator_name, archiver: archiver_name };
-                Ok(Self { source, unique_emails_table, replicator, archiver, functions })
+                let functions = FunctionNames { replicator, archiver };
+                Ok(Self { source, unique_emails_table, sinks, archive, failure_bucket, functions })
             }
             _ => Err(problems),
         }
     }
 
-    /// Returns the replicator's settings, which include the replica's Region and account.
+    /// Returns the settings of the sinks, which include the replica's Region and account.
     #[must_use]
-    pub fn replicator(&self) -> &ReplicatorConfig {
-        &self.replicator
+    pub fn sinks(&self) -> &SinksConfig {
+        &self.sinks
     }
 }
 
@@ -87,19 +94,19 @@ impl MaintenanceConfig {
 #[must_use]
 pub fn connect(config: &MaintenanceConfig, clients: AwsClients) -> MaintenanceHandler {
     let AwsClients { source, replica, signer, s3, lambda } = clients;
-    let owned = config.replicator.postgres_settings().map(|settings| settings.owned(signer.clone()));
+    let owned = config.sinks.postgres_settings().map(|settings| settings.owned(signer.clone()));
     let restored = RestoreTable::new(source.clone(), config.source.clone())
         .with_unique_emails(config.unique_emails_table.as_deref(), NonceSource::of(Clock::system()));
     MaintenanceHandler {
         admin_database: owned,
         source: TableReader::new(source, config.source.clone()),
         restore_table: restored,
-        replicas: config.replicator.replicas(replica, config.replicator.postgres(signer)),
+        replicas: config.sinks.replicas(replica, config.sinks.postgres(signer)),
         mappings: ReplicatorMappings::new(lambda.clone(), config.functions.replicator.clone()),
         deployment: DeployedReplicator::new(lambda, config.functions.replicator.clone(), SINK_SETTINGS.to_vec()),
-        failures: FailureBucket::new(s3.clone(), config.archiver.failure_bucket.clone()),
-        archive: ArchiveStore::new(s3, config.archiver.archive_bucket.clone()),
-        compression: config.archiver.compression,
+        failures: FailureBucket::new(s3.clone(), config.failure_bucket.clone()),
+        archive: ArchiveStore::new(s3, config.archive.bucket.clone()),
+        compression: config.archive.compression,
         functions: config.functions.clone(),
     }
 }

@@ -20,7 +20,7 @@ async fn main() -> Result<(), Error> {
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
     let config = MaintenanceConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let sdk = aws::load().await;
-    let replica = config.replicator().replica_client(&sdk).await;
+    let replica = config.sinks().replica_client(&sdk).await;
     let (source, s3) = (aws::dynamodb(&sdk), aws::s3(&sdk, &environment));
     let signer = Some(TokenSigner::new(&sdk, Clock::system()));
     let clients = AwsClients { source, replica, signer, s3, lambda: aws_sdk_lambda::Client::new(&sdk) };

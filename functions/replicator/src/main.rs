@@ -20,9 +20,9 @@ async fn main() -> Result<(), Error> {
     let telemetry = telemetry::init(config::FUNCTION, &environment)?;
     let config = ReplicatorConfig::parse(&environment).inspect_err(|error| tracing::error!(%error, "cannot start"))?;
     let sdk = aws::load().await;
-    let replica = config.replica_client(&sdk).await;
+    let replica = config.sinks.replica_client(&sdk).await;
     let signer = Some(TokenSigner::new(&sdk, Clock::system()));
-    let (postgres, cache) = (config.postgres(signer.clone()), config.cache(signer));
+    let (postgres, cache) = (config.sinks.postgres(signer.clone()), config.sinks.cache(signer));
     let replicator = millrace_replicator::connect(&config, replica, postgres, cache, aws::s3(&sdk, &environment));
     replicator.check().await.inspect_err(|fault| tracing::error!(error = %fault, "cannot start"))?;
     let (replicator, clock) = (&replicator, &Clock::system());

@@ -132,7 +132,7 @@ impl FunctionWiring<'_> {
                 let config = millrace_replicator::config::ReplicatorConfig::parse(&environment)
                     .map_err(misconfigured(function))?;
                 let replica = clients::dynamodb(self.dynamodb);
-                let (postgres, cache) = (config.postgres(None), config.cache(None));
+                let (postgres, cache) = (config.sinks.postgres(None), config.sinks.cache(None));
                 let replicator = millrace_replicator::connect(&config, replica, postgres, cache, clients::s3(self.s3));
                 let refused = |fault: millrace_replicator::ReplicatorError| StartError::Function {
                     function: function.name.clone(),

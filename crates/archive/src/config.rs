@@ -1,0 +1,33 @@
+//! The settings of the archive, which the archiver and the maintenance function share: [`ArchiveConfig`].
+
+use millrace_shared::environment::{self, Environment, EnvironmentError};
+
+use crate::Compression;
+
+/// The settings of the archive, from the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveConfig {
+    /// `ARCHIVE_BUCKET`: the bucket for the archive objects.
+    pub bucket: String,
+    /// `ARCHIVE_COMPRESSION`: `zstd` (default) or `gzip`.
+    pub compression: Compression,
+}
+
+impl ArchiveConfig {
+    /// Parses the environment.
+    ///
+    /// # Errors
+    /// All missing and malformed variables, in one error.
+    pub fn parse(environment: &Environment) -> Result<Self, EnvironmentError> {
+        let mut read = environment.read();
+        let bucket = read.required("ARCHIVE_BUCKET", environment::text);
+        let compression = read.optional("ARCHIVE_COMPRESSION", |text| {
+            Compression::parse(text).map_err(|_| format!("is {text:?}: set it to zstd or gzip"))
+        });
+        let problems = read.problems();
+        match bucket {
+            Some(bucket) if problems.is_empty() => Ok(Self { bucket, compression: compression.unwrap_or_default() }),
+            _ => Err(problems),
+        }
+    }
+}
