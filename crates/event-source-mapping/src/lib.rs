@@ -1,13 +1,57 @@
-//! Simulator of Lambda's event source mapping, in two layers.
+//! Simulator of AWS Lambda's event source mapping for DynamoDB streams, in two layers.
 //!
 //! [`state`] decides: it is pure and deterministic, takes the time as an argument, and accepts records of any type. It
 //! forms batches, interprets responses, splits, retries and discards batches, and maintains the checkpoints.
-//! Simulations use it as well as this process. [`EventSourceMapping`] does the I/O: it polls the stream of one table
-//! with the official SDK, encodes the records as Lambda's event JSON, filters them, invokes a function (in this process
-//! or over HTTP), and writes discarded batches to the on-failure bucket.
+//! [`EventSourceMapping`] does the I/O: it polls the stream of one table with the official SDK, encodes the records as
+//! Lambda's event JSON, filters them, invokes a function (in this process or over HTTP), and writes discarded batches to
+//! the on-failure bucket. README.md lists what of Lambda's mapping is reproduced, and from which sources.
 //!
-//! All settings are the template's. Two things differ from AWS: batch windows may be capped (see
-//! [`settings::MappingSettings::of`]), and the back-off between retries is short, since a person waits for the result.
+//! # Example
+//!
+//! A function that never accepts record 2. With bisection and one retry, only this record is discarded:
+//!
+//! ```
+//! use millrace_event_source_mapping::response::FunctionResponse;
+//! use millrace_event_source_mapping::settings::MappingSettings;
+//! use millrace_event_source_mapping::state::{ActionKind, MappingState, RecordEntry, hash_key};
+//! use millrace_shared::revision::SequenceNumber;
+//! use time::OffsetDateTime;
+//!
+//! let mut now = OffsetDateTime::UNIX_EPOCH;
+//! let settings = MappingSettings { bisect: true, max_retries: Some(1), ..MappingSettings::default() };
+//! let mut mapping = MappingState::new(settings);
+//! mapping.open("shard-1".into(), None, None);
+//! let record = |number: u32| RecordEntry {
+//!     number: SequenceNumber::parse(&number.to_string()).expect("a number"),
+//!     key_hash: hash_key(&format!("item {number}")),
+//!     at: Some(now),
+//!     size_bytes: 100,
+//!     wanted: true,
+//!     body: number,
+//! };
+//! mapping.receive("shard-1", (1..=4).map(record), now);
+//!
+//! let (mut applied, mut discarded) = (Vec::new(), Vec::new());
+//! while !mapping.is_idle() {
+//!     let Some(action) = mapping.next(now) else {
+//!         now = mapping.wake_at().expect("a retry is due");
+//!         continue;
+//!     };
+//!     let numbers: Vec<u32> = action.records.iter().map(|record| record.body).collect();
+//!     match action.work {
+//!         ActionKind::Deliver if numbers.contains(&2) => mapping.answer(action.ticket, None, now),
+//!         ActionKind::Deliver => {
+//!             applied.extend(numbers);
+//!             mapping.answer(action.ticket, Some(&FunctionResponse::Done), now)
+//!         }
+//!         ActionKind::Discard(_) => {
+//!             discarded.extend(numbers);
+//!             mapping.discard_completed(action.ticket, true, now)
+//!         }
+//!     };
+//! }
+//! assert_eq!((applied, discarded), (vec![1, 3, 4], vec![2]));
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
