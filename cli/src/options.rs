@@ -5,12 +5,13 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
 use millrace_maintenance::task::TASK_NAMES;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
@@ -29,7 +30,7 @@ use millrace_local::task::{self, StackPorts, TaskTarget};
 use millrace_local::tier::{TierServer, TierUrls};
 use millrace_local::token::LocalAuth;
 
-use crate::{banner, demo};
+use crate::{banner, demo, usage_error};
 
 /// The exit code if the program rejects its arguments or cannot start.
 pub const REFUSED: u8 = 2;
@@ -40,22 +41,26 @@ pub const DYNAMODB_PORT: u16 = 8000;
 /// The default port of S3.
 pub const S3_PORT: u16 = 8001;
 
-/// Millrace on one machine: tables, buckets, the API, the streams and their functions, in one process.
+/// What `--help` says of the program.
+const ABOUT: &str = "Verified replication for DynamoDB tables: the stack on one machine, its demo and its maintenance tasks. \
+     Without a command, millrace is the same as millrace up.";
+
 #[derive(Debug, Parser)]
-#[command(name = "millrace", args_conflicts_with_subcommands = true)]
+#[command(name = "millrace", version, about = ABOUT, args_conflicts_with_subcommands = true)]
 struct CommandLine {
+    #[command(flatten)]
+    up: UpArguments,
+    #[command(subcommand)]
+    command: Option<MillraceCommand>,
+}
+
+#[derive(Debug, clap::Args)]
+struct UpArguments {
     /// Store data in this folder (default: in memory)
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Port of the API; 0 selects a free port
-    #[arg(long, default_value_t = PORT)]
-    port: u16,
-    /// Port of DynamoDB; 0 selects a free port
-    #[arg(long, value_name = "PORT", default_value_t = DYNAMODB_PORT)]
-    dynamodb_port: u16,
-    /// Port of S3; 0 selects a free port
-    #[arg(long, value_name = "PORT", default_value_t = S3_PORT)]
-    s3_port: u16,
+    #[command(flatten)]
+    ports: PortArguments,
     /// Invoke the functions, the API included, that cargo lambda watch serves at this URL (its default is port 9000 of
     /// 127.0.0.1)
     #[arg(long, value_name = "URL")]
@@ -93,8 +98,20 @@ struct CommandLine {
     /// server, off disables the tier (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     cache: TierServer,
-    #[command(subcommand)]
-    command: Option<MillraceCommand>,
+}
+
+/// The ports of a running stack.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct PortArguments {
+    /// Port of the API; 0 selects a free port at the start
+    #[arg(long, default_value_t = PORT)]
+    port: u16,
+    /// Port of DynamoDB; 0 selects a free port at the start
+    #[arg(long, value_name = "PORT", default_value_t = DYNAMODB_PORT)]
+    dynamodb_port: u16,
+    /// Port of S3; 0 selects a free port at the start
+    #[arg(long, value_name = "PORT", default_value_t = S3_PORT)]
+    s3_port: u16,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -105,19 +122,34 @@ enum RunMode {
 
 #[derive(Debug, clap::Subcommand)]
 enum MillraceCommand {
+    /// Start the whole stack in this process: tables, buckets, the API, the streams and their functions
+    Up(UpArguments),
     /// Run a self-checking demo on fresh engines: create, update, delete and expire users, quarantine a poison record,
     /// then redrive it and rebuild a lost replica
     Demo(DemoArguments),
     #[command(about = task_help())]
     Task(TaskArguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: CompletionShell,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum CompletionShell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, clap::Args)]
 struct DemoArguments {
-    /// Same as without `demo` (default: off)
+    /// Same as for `up` (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     postgres: TierServer,
-    /// Same as without `demo` (default: off)
+    /// Same as for `up` (default: off)
     #[arg(long, value_name = "auto|URL|off", value_parser = TierServer::parse, default_value = "off", hide_default_value = true)]
     cache: TierServer,
     /// DuckDB that queries the archive: auto uses an installed one (`duckdb`, or `python3` with its module), a path or
@@ -142,51 +174,66 @@ struct TaskArguments {
     /// Task request in JSON, e.g. '{"task":"verify"}'; all of its segments are run
     #[arg(value_name = "REQUEST")]
     order: String,
-    /// Port of the API
-    #[arg(long, default_value_t = PORT)]
-    port: u16,
-    /// Port of DynamoDB
-    #[arg(long, value_name = "PORT", default_value_t = DYNAMODB_PORT)]
-    dynamodb_port: u16,
-    /// Port of S3
-    #[arg(long, value_name = "PORT", default_value_t = S3_PORT)]
-    s3_port: u16,
+    #[command(flatten)]
+    ports: PortArguments,
     /// Run on this data folder instead; no running `millrace` may use it
     #[arg(long, value_name = "DIR", conflicts_with_all = ["port", "dynamodb_port", "s3_port"])]
     data: Option<PathBuf>,
     /// PostgreSQL of the relational tier, if it is on: the URL that `millrace` printed
     #[arg(long, value_name = "URL")]
     postgres: Option<String>,
-    /// Template with the names of tables and buckets (default: same as without a task)
+    /// Template with the names of tables and buckets (default: same as for `up`)
     #[arg(long, value_name = "PATH")]
     template: Option<PathBuf>,
 }
 
 /// Runs the program to completion and returns its exit code.
 pub async fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> ExitCode {
-    let line = match CommandLine::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let CommandLine { up, command } = match CommandLine::try_parse_from(&arguments) {
         Ok(line) => line,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             print!("{error}");
             return ExitCode::SUCCESS;
         }
-        Err(error) => return refuse(&format!("{}; --help lists the options", first_line(&error.to_string()))),
+        Err(error) => return refuse(&usage_error::explain(&error, &CommandLine::command(), &arguments)),
     };
-    let level = match environment.get(telemetry::LOG_LEVEL).map(telemetry::level).transpose() {
-        // The demo contains a poison record on purpose, and its page shows the result.
-        Ok(None) if line.command.is_some() => LevelFilter::ERROR,
-        Ok(level) => level.unwrap_or(LevelFilter::WARN),
+    let command = command.unwrap_or(MillraceCommand::Up(up));
+    let named = match environment.get(telemetry::LOG_LEVEL).map(telemetry::level).transpose() {
+        Ok(level) => level,
         Err(problem) => return refuse(&format!("{} {problem}", telemetry::LOG_LEVEL)),
     };
-    // The one line that a failed task prints describes the error, so the function does not log it as well.
-    let is_told =
-        matches!(line.command, Some(MillraceCommand::Task(_))) && environment.get(telemetry::LOG_LEVEL).is_none();
-    log(level, if is_told { LevelFilter::OFF } else { level });
-    match line.command {
-        Some(MillraceCommand::Demo(line)) => run_demo(line).await,
-        Some(MillraceCommand::Task(line)) => run_task(line).await,
-        None => serve(line).await,
+    // The demo contains a poison record on purpose, and its page shows the result. The one line that a failed task
+    // prints describes the error, so the function does not log it as well.
+    let (usual, of_maintenance) = match &command {
+        MillraceCommand::Up(_) => (LevelFilter::WARN, LevelFilter::WARN),
+        MillraceCommand::Task(_) => (LevelFilter::ERROR, LevelFilter::OFF),
+        MillraceCommand::Demo(_) | MillraceCommand::Completions { .. } => (LevelFilter::ERROR, LevelFilter::ERROR),
+    };
+    log(named.unwrap_or(usual), named.unwrap_or(of_maintenance));
+    match command {
+        MillraceCommand::Up(line) => serve(line).await,
+        MillraceCommand::Demo(line) => run_demo(line).await,
+        MillraceCommand::Task(line) => run_task(line).await,
+        MillraceCommand::Completions { shell } => match std::io::stdout().write_all(&completions(shell)) {
+            // The reader has all that it wanted.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                refuse(&format!("cannot write the script: {error}"))
+            }
+            _ => ExitCode::SUCCESS,
+        },
     }
+}
+
+fn completions(shell: CompletionShell) -> Vec<u8> {
+    let shell = match shell {
+        CompletionShell::Bash => clap_complete::Shell::Bash,
+        CompletionShell::Zsh => clap_complete::Shell::Zsh,
+        CompletionShell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "millrace", &mut script);
+    script
 }
 
 /// Logs to standard error. The engine logs a warning for every failed condition of a conditional write, which is normal
@@ -199,7 +246,7 @@ fn log(level: LevelFilter, of_maintenance: LevelFilter) {
     let _ = tracing_subscriber::registry().with(lines.with_filter(targets)).try_init();
 }
 
-async fn serve(line: CommandLine) -> ExitCode {
+async fn serve(line: UpArguments) -> ExitCode {
     match (line.auth, &line.jwks, &line.lambda_endpoint) {
         (RunMode::None, Some(_), _) => return refuse("--jwks requires --auth jwt"),
         (RunMode::None, ..) if line.scope_claim.is_some() || line.scope_prefix.is_some() => {
@@ -256,7 +303,8 @@ async fn run_task(line: TaskArguments) -> ExitCode {
         let postgres = line.postgres.map_or(TierServer::Off, TierServer::At);
         TaskTarget::Own(Box::new(StackOptions { template, data: line.data, postgres, ..StackOptions::default() }))
     } else {
-        let ports = StackPorts { api: line.port, dynamodb: line.dynamodb_port, s3: line.s3_port };
+        let PortArguments { port: api, dynamodb_port: dynamodb, s3_port: s3 } = line.ports;
+        let ports = StackPorts { api, dynamodb, s3 };
         TaskTarget::Running(ports, template, TierUrls { postgres: line.postgres, cache: None })
     };
     match Box::pin(task::run(&line.order, place, &Clock::system())).await {
@@ -277,13 +325,13 @@ fn template(named: Option<PathBuf>) -> PathBuf {
     named.or_else(nearest_template).unwrap_or(StackOptions::default().template)
 }
 
-fn options(line: CommandLine) -> StackOptions {
+fn options(line: UpArguments) -> StackOptions {
     StackOptions {
         template: template(line.template),
         data: line.data,
-        port: line.port,
-        dynamodb_port: line.dynamodb_port,
-        s3_port: line.s3_port,
+        port: line.ports.port,
+        dynamodb_port: line.ports.dynamodb_port,
+        s3_port: line.ports.s3_port,
         functions: line.lambda_endpoint,
         ttl_interval: Duration::from_secs(line.ttl_interval),
         full_batch_windows: line.full_batch_windows,
@@ -311,23 +359,17 @@ fn refuse(reason: &str) -> ExitCode {
     ExitCode::from(REFUSED)
 }
 
-/// Returns clap's error without its hints and usage, joined to one line; an argument that clap prints on a line of its
-/// own is included.
-fn first_line(text: &str) -> String {
-    let text = text.trim_start_matches("error: ");
-    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
-    lines.collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::ValueEnum as _;
 
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<CommandLine, String> {
-        let arguments = std::iter::once("millrace").chain(arguments.iter().copied());
-        CommandLine::try_parse_from(arguments).map_err(|error| first_line(&error.to_string()))
+        let arguments: Vec<OsString> =
+            std::iter::once("millrace").chain(arguments.iter().copied()).map(Into::into).collect();
+        let explain = |error: clap::Error| usage_error::explain(&error, &CommandLine::command(), &arguments);
+        CommandLine::try_parse_from(&arguments).map_err(explain)
     }
 
     #[test]
@@ -360,7 +402,42 @@ mod tests {
     #[test]
     fn without_options_the_ports_are_fixed() {
         let line = parse(&[]).unwrap();
-        assert_eq!((line.port, line.dynamodb_port, line.s3_port, line.ttl_interval), (8080, 8000, 8001, 3));
-        assert!(line.data.is_none() && !line.full_batch_windows && line.command.is_none());
+        assert!(line.command.is_none());
+        let up = line.up;
+        let ports = (up.ports.port, up.ports.dynamodb_port, up.ports.s3_port);
+        assert_eq!((ports, up.ttl_interval), ((8080, 8000, 8001), 3));
+        assert!(up.data.is_none() && !up.full_batch_windows);
+    }
+
+    #[test]
+    fn up_has_the_options_of_the_program_without_a_command() {
+        let options = ["--port", "1", "--ttl-interval", "9", "--postgres", "auto"];
+        let bare = parse(&options).unwrap().up;
+        let Some(MillraceCommand::Up(named)) = parse(&[&["up"], &options[..]].concat()).unwrap().command else {
+            panic!("another command")
+        };
+        assert_eq!(format!("{bare:?}"), format!("{named:?}"));
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_nearest_one_and_the_list() {
+        for (arguments, parts) in [
+            (&["--prot", "1"][..], ["\"--prot\"", "--port", "--s3-port"]),
+            (&["demo", "--duckbd", "off"], ["\"--duckbd\"", "--duckdb", "--postgres"]),
+            (&["dmeo"], ["\"dmeo\"", "demo", "completions"]),
+            (&["--auth", "jtw"], ["jtw", "jwt", "none"]),
+            (&["completions", "fsh"], ["fsh", "fish", "zsh"]),
+        ] {
+            let said = parse(arguments).unwrap_err();
+            assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        }
+    }
+
+    #[test]
+    fn each_shell_gets_its_completions() {
+        for shell in CompletionShell::value_variants() {
+            let script = String::from_utf8(completions(*shell)).unwrap();
+            assert!(script.contains("completions") && script.contains("ttl-interval"), "{shell:?}: {script}");
+        }
     }
 }
