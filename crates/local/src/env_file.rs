@@ -4,6 +4,7 @@
 //! not write is not changed.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::clients;
@@ -35,7 +36,7 @@ pub enum EnvFileError {
 /// Writes the file, or replaces one that this program wrote.
 ///
 /// # Errors
-/// [`EnvFileError`]; the file is then unchanged, unless the write itself failed.
+/// [`EnvFileError`]; the file is then unchanged.
 pub fn write(path: &Path, stack: &LocalStack) -> Result<(), EnvFileError> {
     let mut variables: BTreeMap<String, String> = [
         ("AWS_ACCESS_KEY_ID", clients::ACCESS_KEY_ID),
@@ -75,7 +76,12 @@ fn replace(path: &Path, text: &str) -> Result<(), EnvFileError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    std::fs::write(path, text).map_err(failed)
+    // Written beside it and moved over it: a reader, or a full disk, never leaves half a file.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -95,6 +101,7 @@ mod tests {
         replace(&path, &format!("{HEADER}\nA=1\n")).unwrap();
         replace(&path, &format!("{HEADER}\nA=2\n")).unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().ends_with("A=2\n"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
         std::fs::write(&path, "SECRET=mine\n").unwrap();
         assert!(replace(&path, HEADER).unwrap_err().to_string().contains("--env-file"));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "SECRET=mine\n");

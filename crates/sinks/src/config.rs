@@ -22,6 +22,9 @@ const IN_FLIGHT_LIMIT: usize = 900;
 /// The default retention of tombstones. A stream retains records for one day; the other week is for records that wait
 /// in the failure bucket.
 const TOMBSTONE_RETENTION_DAYS: u16 = 8;
+/// The minimum retention of tombstones. A stream delivers a record for one day, and a tombstone must outlive every record
+/// of its item, with a margin for clocks.
+const TOMBSTONE_RETENTION_DAYS_MIN: u16 = 2;
 /// The maximum retention of tombstones: ten years. A longer time is more likely a mistyped unit than an intention.
 const TOMBSTONE_RETENTION_DAYS_LIMIT: u16 = 3_650;
 
@@ -55,9 +58,9 @@ impl SinksConfig {
         let table = read.required("REPLICA_TABLE", environment::text);
         let region = read.optional("REPLICA_REGION", environment::text);
         let role_arn = read.optional("REPLICA_ROLE_ARN", role_arn);
-        let in_flight = read.optional("REPLICA_MAX_CONCURRENCY", within(IN_FLIGHT_LIMIT)).unwrap_or(IN_FLIGHT);
+        let in_flight = read.optional("REPLICA_MAX_CONCURRENCY", within(1, IN_FLIGHT_LIMIT)).unwrap_or(IN_FLIGHT);
         let days = read
-            .optional("TOMBSTONE_RETENTION_DAYS", within(TOMBSTONE_RETENTION_DAYS_LIMIT))
+            .optional("TOMBSTONE_RETENTION_DAYS", within(TOMBSTONE_RETENTION_DAYS_MIN, TOMBSTONE_RETENTION_DAYS_LIMIT))
             .unwrap_or(TOMBSTONE_RETENTION_DAYS);
         let cache = read.collect_optional(CacheSettings::parse(|name| environment.get(name)));
         let postgres = read.collect_optional(PostgresSettings::parse(postgres::SETTING, |name| environment.get(name)));
@@ -129,14 +132,14 @@ impl SinksConfig {
     }
 }
 
-/// Returns a parser for a number from 1 to `limit`.
-fn within<T>(limit: T) -> impl Fn(&str) -> Result<T, String>
+/// Returns a parser for a number from `least` to `limit`.
+fn within<T>(least: T, limit: T) -> impl Fn(&str) -> Result<T, String>
 where
-    T: std::str::FromStr + std::fmt::Display + PartialOrd + From<u8>,
+    T: std::str::FromStr + std::fmt::Display + PartialOrd,
 {
     move |text| {
-        let parsed = environment::number::<T>(text).ok().filter(|number| *number >= T::from(1) && *number <= limit);
-        parsed.ok_or_else(|| format!("is {text:?}: set it to a number from 1 to {limit}"))
+        let parsed = environment::number::<T>(text).ok().filter(|number| *number >= least && *number <= limit);
+        parsed.ok_or_else(|| format!("is {text:?}: set it to a number from {least} to {limit}"))
     }
 }
 
@@ -163,6 +166,14 @@ mod tests {
         assert_eq!(config.replica.in_flight, 128);
         assert_eq!(config.tombstone, Duration::days(8));
         assert_eq!((config.replica.region, config.replica.role_arn), (None, None));
+    }
+
+    #[test]
+    fn a_tombstone_outlives_the_records_of_a_stream() {
+        let days = |days| parse(&[("REPLICA_TABLE", "UsersReplica"), ("TOMBSTONE_RETENTION_DAYS", days)]);
+        let said = days("1").unwrap_err().to_string();
+        assert!(said.contains("TOMBSTONE_RETENTION_DAYS is \"1\": set it to a number from 2 to 3650"), "{said}");
+        assert_eq!(days("2").unwrap().tombstone, Duration::days(2));
     }
 
     #[tokio::test]
