@@ -9,7 +9,8 @@
 //! - Pure computation of the position from which Lambda retries a batch: [`checkpoint`].
 //! - Adapters, which do I/O: [`table`], [`table_reader`], [`cache`], [`quarantine`], [`postgres`] (a database
 //!   connection) and [`iam_token`] (the password of a database or of the cache).
-//! - Process setup, for a function's `main` and `config` only: [`environment`], [`telemetry`] and [`aws`].
+//! - Process setup, for a function's `main` and `config` only: [`environment`], [`telemetry`], [`aws`] and
+//!   [`runtime`].
 //!
 //! # Example
 //!
@@ -60,6 +61,7 @@ pub mod quarantine;
 pub mod raw_item;
 pub mod replica_item;
 pub mod revision;
+pub mod runtime;
 pub mod stream;
 pub mod table;
 pub mod table_reader;

@@ -149,7 +149,7 @@ async fn a_failed_invocation_is_named_by_words_of_our_own() {
         (payload([json!({"eventName": "REMOVE"})]), "QuarantineUnavailable"),
     ] {
         let fault = harness.handle(&batch).await.unwrap_err();
-        let shown = serde_json::to_value(millrace_shared::aws::diagnostic(fault.name(), &fault)).unwrap();
+        let shown = serde_json::to_value(millrace_shared::runtime::diagnostic(fault.name(), &fault)).unwrap();
         assert_eq!((&shown["errorType"], &shown["errorMessage"]), (&json!(name), &json!(fault.to_string())));
     }
 }

@@ -16,7 +16,7 @@ async fn a_payload_that_is_no_stream_event_fails_the_invocation() {
 
 /// The error that Lambda shows for a failed invocation, converted as the runtime does.
 fn shown(fault: &ReplicatorError) -> serde_json::Value {
-    serde_json::to_value(millrace_shared::aws::diagnostic(fault.name(), fault)).unwrap()
+    serde_json::to_value(millrace_shared::runtime::diagnostic(fault.name(), fault)).unwrap()
 }
 
 #[tokio::test]

@@ -9,12 +9,11 @@ use std::convert::Infallible;
 use axum::Router;
 use axum::http::header::HOST;
 use axum::http::{HeaderValue, Uri};
-use lambda_http::lambda_runtime;
 use lambda_http::request::{LambdaRequest, RequestContext};
 use lambda_http::{Adapter, Error, LambdaEvent, Request, Service as _, service_fn};
-use millrace_shared::aws::request_budget;
 use millrace_shared::clock::Clock;
 use millrace_shared::http::path::{PathError, RequestPath};
+use millrace_shared::runtime::{request_budget, run_events};
 use millrace_shared::telemetry::Telemetry;
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -26,15 +25,8 @@ use tower::ServiceExt;
 /// # Errors
 /// The Runtime API cannot be reached.
 pub async fn serve(app: Router, telemetry: Telemetry) -> Result<(), Error> {
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<LambdaRequest>| {
-        let (app, request_id) = (app.clone(), event.context.request_id.clone());
-        async move {
-            let answer = answer(app, Clock::system().now(), event).await;
-            telemetry.flush(&request_id);
-            answer
-        }
-    }))
-    .await
+    let clock = Clock::system();
+    run_events(telemetry, async |event: LambdaEvent<LambdaRequest>| answer(app.clone(), clock.now(), event).await).await
 }
 
 /// Returns the router's response to a payload, in the form that Lambda expects.
