@@ -17,17 +17,19 @@ mod request;
 mod schema;
 mod write_outcome;
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::SharedInterceptor;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, stream};
 use millrace_shared::change::{Change, ChangeKind};
+use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::table_reader::{TableReadError, TableReader};
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use super::{DeduplicatedBatch, FailedChange, FailureKind, Sink, SinkMisconfiguredError, SinkOutcome};
 use raw_body::RawBodyInterceptor;
@@ -149,54 +151,47 @@ impl DynamoDbSink {
         decided: DeduplicatedBatch<'_>,
         invocation: &Invocation,
     ) -> Result<SinkOutcome, SinkMisconfiguredError> {
-        let mut tally = OutcomeBuilder::over(decided.latest_per_key);
-        let deadline = tokio::time::sleep_until(invocation.deadline);
-        tokio::pin!(deadline);
+        let changes = decided.latest_per_key;
         let schema = tokio::select! {
+            // The deadline is polled first, because a schema that was read before is always ready.
             biased;
-            () = &mut deadline => Err(UNFINISHED.to_owned()),
+            () = sleep_until(invocation.deadline) => Err(UNFINISHED.to_owned()),
             schema = self.schema() => schema.map_err(|fault| describe_error(&fault)),
         };
         let schema = match schema {
             Ok(schema) => schema,
-            Err(reason) => return Ok(tally.close(&reason)),
+            Err(reason) => return Ok(SinkOutcome::all_failed(changes, &reason)),
         };
         reject_self_replication(&schema, decided.changes)?;
         let misfit = |change: &&Change<'_>| schema.admits(change.key.raw()).err();
-        let misfits: Vec<Option<String>> = decided.latest_per_key.iter().map(misfit).collect();
-        if let (Some(first), Some(Some(misfit))) = (decided.latest_per_key.first(), misfits.first())
+        let misfits: Vec<Option<String>> = changes.iter().map(misfit).collect();
+        if let (Some(first), Some(Some(misfit))) = (changes.first(), misfits.first())
             && misfits.iter().all(Option::is_some)
             && !self.has_fitted(first)
         {
             self.forget_schema();
-            return Ok(tally.close(misfit));
+            return Ok(SinkOutcome::all_failed(changes, misfit));
         }
         if let Some(place) = misfits.iter().position(Option::is_none) {
-            self.fits(decided.latest_per_key[place]);
+            self.fits(changes[place]);
         }
-        let mut writes = stream::iter(0..decided.latest_per_key.len())
-            .map(|place| {
-                let write = self.write(decided.latest_per_key[place], misfits[place].as_ref(), invocation);
-                async move { (place, write.await) }
-            })
-            .buffer_unordered(self.in_flight);
-        loop {
-            let next = tokio::select! {
-                // The deadline is polled first: otherwise, responses that are always ready would prevent it from being
-                // polled.
-                biased;
-                () = &mut deadline => None,
-                next = writes.next() => next,
-            };
-            let Some((place, verdict)) = next else { return Ok(tally.close(UNFINISHED)) };
-            if let WriteOutcome::Fault(reason) = verdict {
-                // The writes in flight are dropped; if one of them still arrives, the guard makes its redelivery a
-                // duplicate.
-                self.forget_schema();
-                return Ok(tally.close(&reason));
+        let mut tally = OutcomeBuilder { changes, outcome: SinkOutcome::default() };
+        let mut fault = None;
+        let write = |place: usize| self.write(changes[place], misfits[place].as_ref(), invocation);
+        let writes = for_each_until(invocation.deadline, self.in_flight, 0..changes.len(), write, |place, verdict| {
+            if let WriteOutcome::Fault(reason) = &verdict {
+                fault = Some(reason.clone());
             }
             tally.count(place, verdict);
+            // An error of the table ends the batch. The writes in flight are dropped; if one of them still arrives, the
+            // guard makes its redelivery a duplicate.
+            if fault.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let unfinished = writes.await;
+        if fault.is_some() {
+            self.forget_schema();
         }
+        Ok(tally.close(&unfinished, fault.as_deref().unwrap_or(UNFINISHED)))
     }
 }
 
@@ -250,19 +245,13 @@ fn reject_self_replication(schema: &ReplicaSchema, changes: &[&Change<'_>]) -> R
 
 /// The outcome of the deduplicated changes so far.
 struct OutcomeBuilder<'b> {
-    settled: &'b [&'b Change<'b>],
-    open: Vec<bool>,
+    changes: &'b [&'b Change<'b>],
     outcome: SinkOutcome,
 }
 
-impl<'b> OutcomeBuilder<'b> {
-    fn over(settled: &'b [&'b Change<'b>]) -> Self {
-        Self { settled, open: vec![true; settled.len()], outcome: SinkOutcome::default() }
-    }
-
+impl OutcomeBuilder<'_> {
     fn count(&mut self, place: usize, verdict: WriteOutcome) {
-        let (change, outcome) = (self.settled[place], &mut self.outcome);
-        self.open[place] = false;
+        let (change, outcome) = (self.changes[place], &mut self.outcome);
         let kind = match verdict {
             WriteOutcome::Applied => {
                 outcome.applied += 1;
@@ -279,15 +268,12 @@ impl<'b> OutcomeBuilder<'b> {
         outcome.failures.push(FailedChange { index: change.index, kind });
     }
 
-    /// Returns the outcome, in which the changes that are still open failed for `reason`.
-    fn close(mut self, reason: &str) -> SinkOutcome {
-        let open = self.settled.iter().zip(&self.open).filter(|(_, open)| **open);
-        self.outcome.failures.extend(
-            open.map(|(change, _)| FailedChange {
-                index: change.index,
-                kind: FailureKind::Transient(reason.to_owned()),
-            }),
-        );
+    /// Returns the outcome, in which the changes at the places `open` failed for `reason`.
+    fn close(mut self, open: &[usize], reason: &str) -> SinkOutcome {
+        self.outcome.failures.extend(open.iter().map(|place| FailedChange {
+            index: self.changes[*place].index,
+            kind: FailureKind::Transient(reason.to_owned()),
+        }));
         self.outcome
     }
 }

@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::ControlFlow;
 
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use millrace_shared::checkpoint::{self, MissingSequenceNumber};
+use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::metric;
 use millrace_shared::quarantine::{CONTRADICTING, ObjectNaming, Quarantine, QuarantineError};
 use millrace_shared::stream::{BatchResponse, EventParseError, StreamRecord};
 use serde_json::value::RawValue;
-use tokio::time::timeout_at;
 
 use millrace_archive::store::{ArchiveStore, StoreError};
 use millrace_archive::{ArchiveBatch, Compression, EncodedObject, HourPartition, MissingOldImageError, RejectedRecord};
@@ -141,26 +140,24 @@ impl ArchiverHandler {
         let tasks = partitions.into_iter().map(PutJob::Archive);
         let tasks: Vec<_> = tasks.chain(unarchivable.into_iter().map(PutJob::Quarantine)).collect();
 
-        let mut unconfirmed: BTreeMap<usize, PendingPuts> =
-            tasks.iter().map(|task| (task.place(), task.pending())).collect();
+        let pending: Vec<(usize, PendingPuts)> = tasks.iter().map(|task| (task.place(), task.pending())).collect();
         let mut done = PutStats::default();
-        let mut failure = None;
+        let (mut failed, mut failure) = (Vec::new(), None);
         // An object is encoded only when its put starts, so only the objects in flight are in memory.
-        let mut waiting = tasks.into_iter();
-        let mut in_flight = FuturesUnordered::new();
-        loop {
-            let free = PUTS_IN_FLIGHT - in_flight.len();
-            in_flight.extend(waiting.by_ref().take(free).map(|task| self.perform(task, records)));
-            let Ok(Some((place, outcome))) = timeout_at(invocation.deadline, in_flight.next()).await else { break };
+        let perform = |task| self.perform(task, records);
+        let puts = for_each_until(invocation.deadline, PUTS_IN_FLIGHT, tasks, perform, |index, outcome| {
             match outcome {
-                Ok(confirmed) => {
-                    unconfirmed.remove(&place);
-                    done.add(confirmed);
+                Ok(confirmed) => done.add(confirmed),
+                Err(error) => {
+                    failed.push(index);
+                    failure.get_or_insert(error);
                 }
-                Err(error) => failure = failure.or(Some(error)),
             }
-        }
-        drop(in_flight);
+            ControlFlow::Continue(())
+        });
+        let unfinished = puts.await;
+        let unconfirmed: BTreeMap<usize, PendingPuts> =
+            unfinished.into_iter().chain(failed).map(|index| pending[index]).collect();
 
         let answer = checkpoint::batch_response(records, unconfirmed.keys().copied());
         done.count();
@@ -169,9 +166,8 @@ impl ArchiverHandler {
         Ok(answer?)
     }
 
-    async fn perform(&self, task: PutJob<'_>, records: &[StreamRecord<'_>]) -> (usize, Result<PutStats, PutError>) {
-        let place = task.place();
-        let outcome = match task {
+    async fn perform(&self, task: PutJob<'_>, records: &[StreamRecord<'_>]) -> Result<PutStats, PutError> {
+        match task {
             PutJob::Archive(partition) => self.archive(partition).await,
             PutJob::Quarantine(RejectedRecord { index, reason, contradicts }) => {
                 let (sink, naming) =
@@ -179,8 +175,7 @@ impl ArchiverHandler {
                 let put = self.quarantine.put(sink, &records[index], naming, &reason).await;
                 put.map(|()| PutStats { quarantined: 1, ..PutStats::default() }).map_err(Into::into)
             }
-        };
-        (place, outcome)
+        }
     }
 
     async fn archive(&self, partition: HourPartition<'_>) -> Result<PutStats, PutError> {

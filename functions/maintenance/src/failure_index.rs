@@ -6,9 +6,10 @@
 //! at the deadline; objects that were not read by then may contain the remaining keys.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
-use futures::{StreamExt, TryStreamExt, stream};
 use millrace_shared::change::CanonicalKey;
+use millrace_shared::concurrency::for_each_until;
 use millrace_shared::stream::{key_of, read};
 use tokio::time::{Instant, timeout_at};
 
@@ -50,6 +51,16 @@ impl FailureIndex {
     pub fn of(&self, key: &CanonicalKey) -> &[String] {
         self.objects.get(key).map(Vec::as_slice).unwrap_or_default()
     }
+
+    /// Adds an object with this body to those of each key of which it contains a record.
+    fn add(&mut self, listed: &FailureObject, body: &[u8], sink: &str, functions: &FunctionNames) {
+        for key in keys_of(&listed.key, body, sink, functions) {
+            let objects = self.objects.get_mut(&key).filter(|objects| objects.len() < OBJECTS_A_KEY);
+            if let Some(objects) = objects.filter(|objects| !objects.contains(&listed.key)) {
+                objects.push(listed.key.clone());
+            }
+        }
+    }
 }
 
 /// Returns whether the bucket contains any failure object. If it does not, there is nothing to search for.
@@ -88,19 +99,21 @@ pub async fn of_keys<'k>(
             let Some(last) = page.last() else { break };
             after = Some(last.key.clone());
             for group in groups(&page) {
-                let bodies = stream::iter(group).map(|listed| async move {
-                    let body = bucket.get(&listed.key).await?.unwrap_or_default();
-                    Ok::<_, BucketError>((listed, body))
-                });
-                let bodies = bodies.buffer_unordered(READS_IN_FLIGHT).try_collect::<Vec<_>>();
-                let Ok(bodies) = timeout_at(deadline, bodies).await else { return Ok(found) };
-                for (listed, body) in bodies? {
-                    for key in keys_of(&listed.key, &body, sink, functions) {
-                        let objects = found.objects.get_mut(&key).filter(|objects| objects.len() < OBJECTS_A_KEY);
-                        if let Some(objects) = objects.filter(|objects| !objects.contains(&listed.key)) {
-                            objects.push(listed.key.clone());
-                        }
+                let mut failure = None;
+                let get = |place: usize| bucket.get(&group[place].key);
+                let bodies = for_each_until(deadline, READS_IN_FLIGHT, 0..group.len(), get, |place, body| {
+                    match body {
+                        Ok(body) => found.add(group[place], &body.unwrap_or_default(), sink, functions),
+                        Err(error) => failure = Some(error),
                     }
+                    if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                });
+                let unread = bodies.await;
+                if let Some(error) = failure {
+                    return Err(error);
+                }
+                if !unread.is_empty() {
+                    return Ok(found);
                 }
             }
         }

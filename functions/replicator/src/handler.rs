@@ -7,13 +7,14 @@
 //! does not receive it again ([`ConfirmedChanges`]).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{join, join_all};
-use futures::{StreamExt, stream};
 use millrace_shared::change::{CanonicalKey, Change, ChangeKind};
 use millrace_shared::checkpoint::{self, MissingSequenceNumber};
+use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::metric::{self, CounterMetric};
 use millrace_shared::quarantine::{ObjectNaming, Quarantine};
@@ -321,22 +322,25 @@ impl ReplicatorHandler {
         poison: &[PoisonRecord],
         invocation: &Invocation,
     ) -> QuarantineOutcome {
-        // A record may be poison to two sinks and is safe only when both puts are confirmed: the set contains puts, not
+        // A record may be poison to two sinks and is safe only when both puts are confirmed: `open` contains puts, not
         // records.
-        let mut open: BTreeSet<usize> = (0..poison.len()).collect();
-        let mut first_error = None;
-        let mut puts = stream::iter(0..poison.len())
-            .map(|place| async move {
-                let PoisonRecord { sink, index, naming, reason } = &poison[place];
-                (place, self.quarantine.put(sink, &records[*index], *naming, reason).await)
-            })
-            .buffer_unordered(PUTS_IN_FLIGHT);
-        while let Ok(Some((place, put))) = timeout_at(invocation.deadline, puts.next()).await {
+        let (mut failed, mut first_error) = (Vec::new(), None);
+        let put = |place: usize| {
+            let PoisonRecord { sink, index, naming, reason } = &poison[place];
+            self.quarantine.put(sink, &records[*index], *naming, reason)
+        };
+        let puts = for_each_until(invocation.deadline, PUTS_IN_FLIGHT, 0..poison.len(), put, |place, put| {
             match put {
-                Ok(()) => drop(open.remove(&place)),
-                Err(error) => drop(first_error.get_or_insert(error)),
+                Ok(()) => {}
+                Err(error) => {
+                    failed.push(place);
+                    first_error.get_or_insert(error);
+                }
             }
-        }
+            ControlFlow::Continue(())
+        });
+        let mut open = puts.await;
+        open.append(&mut failed);
         let error = (!open.is_empty())
             .then(|| first_error.map_or_else(|| "the deadline has passed".to_owned(), |error| error.to_string()));
         if let Some(error) = &error {

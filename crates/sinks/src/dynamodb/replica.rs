@@ -1,15 +1,17 @@
 //! The `DynamoDB` replica for maintenance: read back, scanned, and written independently of the stream.
 
+use std::ops::ControlFlow;
+
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt, stream};
 use millrace_shared::change::CanonicalKey;
+use millrace_shared::concurrency::for_each_until;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::raw_item::ITEM_BYTES_MOST;
 use millrace_shared::replica_item::ReplicaItem;
 use millrace_shared::table_reader::{ScanSegment, TableReadError};
 use time::OffsetDateTime;
-use tokio::time::timeout_at;
 
 use super::write_outcome::{self, WriteOutcome};
 use super::{DynamoDbSink, NAME, UNFINISHED, describe_error, raw_body};
@@ -62,12 +64,12 @@ impl Replica for DynamoDbSink {
     ) -> BoxFuture<'s, Vec<WriteResult>> {
         async move {
             let mut puts = vec![WriteResult::Transient(UNFINISHED.to_owned()); writes.len()];
-            let mut open = stream::iter(0..writes.len())
-                .map(|place| async move { (place, self.put_one(&writes[place], invocation).await) })
-                .buffer_unordered(self.in_flight);
-            while let Ok(Some((place, put))) = timeout_at(invocation.deadline, open.next()).await {
+            let put_one = |write| self.put_one(write, invocation);
+            for_each_until(invocation.deadline, self.in_flight, writes, put_one, |place, put| {
                 puts[place] = put;
-            }
+                ControlFlow::Continue(())
+            })
+            .await;
             puts
         }
         .boxed()
