@@ -90,6 +90,7 @@ impl OriginalUri {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::identity;
     use std::time::Duration;
 
     use axum::routing::get;
@@ -126,7 +127,7 @@ mod tests {
         context.deadline = u64::try_from((NOW + time).unix_timestamp_nanos() / 1_000_000).unwrap();
         let event = LambdaEvent { payload: serde_json::from_value(payload).unwrap(), context };
         serde_json::to_value(
-            answer(with_middleware(auth_layer, BasePath::default(), routes, ()), NOW, event).await.unwrap(),
+            answer(with_middleware(auth_layer, BasePath::default(), identity, routes, ()), NOW, event).await.unwrap(),
         )
         .unwrap()
     }

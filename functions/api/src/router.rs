@@ -45,9 +45,9 @@ pub(crate) fn routes(
         .route("/users/{user_id}", resource(get(users::list_records), READ))
         .route("/users/{user_id}/latest", resource(get(users::latest), READ))
         .route("/users/{user_id}/{timestamp}", resource(record, RECORD))
-        .merge(search)
-        .layer(middleware::from_fn_with_state(limit, enforce_rate_limit));
-    with_middleware(auth_layer, base.clone(), routes, users)
+        .merge(search);
+    let rate_limit = |routes: Router<_>| routes.layer(middleware::from_fn_with_state(limit, enforce_rate_limit));
+    with_middleware(auth_layer, base.clone(), rate_limit, routes, users)
 }
 
 /// Reports that the function runs. It does not read the table, because throttling of the table is not a

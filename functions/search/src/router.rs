@@ -1,5 +1,7 @@
 //! The route table of search; all routes are read-only.
 
+use std::convert::identity;
+
 use axum::Router;
 use axum::routing::get;
 use millrace_http::auth::AuthLayer;
@@ -14,5 +16,5 @@ pub(crate) fn routes(search: SearchState, auth_layer: AuthLayer, base: BasePath)
         .route("/search/users", resource(get(users::find), READ))
         .route("/users/{user_id}/summary", resource(get(users::summary), READ))
         .route("/stats/users", resource(get(users::stats), READ));
-    with_middleware(auth_layer, base, routes, search)
+    with_middleware(auth_layer, base, identity, routes, search)
 }
