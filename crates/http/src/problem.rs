@@ -409,7 +409,13 @@ impl IntoResponse for Problem {
 
 impl From<TableError> for Problem {
     fn from(fault: TableError) -> Self {
-        let cause = error_chain(&fault);
+        (&fault).into()
+    }
+}
+
+impl From<&TableError> for Problem {
+    fn from(fault: &TableError) -> Self {
+        let cause = error_chain(fault);
         match fault {
             TableError::Throttled(_) | TableError::Unavailable(_) => Self::ServiceUnavailable { cause },
             TableError::TooLarge(_) | TableError::AttributesTooLarge(_) => {

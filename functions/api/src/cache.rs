@@ -2,8 +2,8 @@
 //! consistent) and written to the cache.
 //!
 //! The cache never decides an outcome. If it fails, or takes longer than [`CacheTimeouts`] allows, the table is read
-//! instead; after a failure the cache is bypassed for a cooldown (`breaker`). Writes are conditional on the table.
-//! Before a write is acknowledged, it leaves an invalidation marker in the cache, so that a client reads its own
+//! instead; after a failure the cache is bypassed for a cooldown (`client`, `breaker`). Writes are conditional on the
+//! table. Before a write is acknowledged, it leaves an invalidation marker in the cache, so that a client reads its own
 //! writes. An invalidation that does not reach the cache is pending (`pending_invalidations`): until it is delivered,
 //! this instance ignores the cached value of that record. The replicator invalidates the record for the other instances
 //! shortly afterwards, when it processes the stream record. A write that was rejected, failed or timed out may have
@@ -16,59 +16,40 @@
 //! and by then the invalidation marker that would reject a stale entry has expired.
 
 mod breaker;
+pub(crate) mod client;
 mod pending_invalidations;
 mod single_flight;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use millrace_http::problem::Problem;
-use millrace_http::response::serialization_error;
-use millrace_shared::cache::{Cache, CacheConnection, CacheEntry, CacheError, CacheSlot, QuotaDecision, RequestQuota};
+use millrace_shared::cache::{Cache, CacheConnection, CacheEntry, CacheSlot};
 use millrace_shared::metric;
-use millrace_shared::table::UserTable;
+use millrace_shared::table::{TableError, UserTable};
 use millrace_shared::user::expiry::ExpiresAt;
-use millrace_shared::user::fields::FieldMask;
 use millrace_shared::user::{User, UserKey};
 use millrace_shared::version_fence::{MAX_FILL_DELAY, MinVersion};
 use time::OffsetDateTime;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use breaker::CircuitBreaker;
+use client::CacheClient;
+pub use client::CacheTimeouts;
 use pending_invalidations::{PendingInvalidation, PendingInvalidations};
 use single_flight::SingleFlight;
-
-/// The timeouts of the cache.
-#[derive(Clone, Copy, Debug)]
-pub struct CacheTimeouts {
-    /// The timeout of one call, including the connection setup.
-    pub call: Duration,
-    /// The time for which the cache is bypassed after a failed call.
-    pub cooldown: Duration,
-}
-
-impl Default for CacheTimeouts {
-    fn default() -> Self {
-        Self { call: Duration::from_millis(25), cooldown: Duration::from_secs(1) }
-    }
-}
 
 /// The cache in front of one table. Clones share all state; an instance of the API has one.
 #[derive(Clone)]
 pub struct CacheAside(Arc<CacheAsideInner>);
 
 struct CacheAsideInner {
-    cache: Cache,
+    client: CacheClient,
     table: String,
-    patience: CacheTimeouts,
-    breaker: CircuitBreaker,
     flights: SingleFlight,
     pending: PendingInvalidations,
 }
 
 impl std::fmt::Debug for CacheAside {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("CacheAside").field(&self.0.cache).finish()
+        f.debug_tuple("CacheAside").field(&self.0.client).finish()
     }
 }
 
@@ -88,56 +69,44 @@ impl CachedRead {
             Self::FromTable(user) => user.version,
         }
     }
-
-    /// Returns the response body of a read: the record with these members, and its source.
-    pub(crate) fn text(&self, fields: FieldMask) -> Result<Vec<u8>, Problem> {
-        let (user, source) = match self {
-            Self::Cached(entry) if fields == FieldMask::ALL => (entry.json.clone(), "cache"),
-            Self::Cached(entry) => (fields.mask_json(&entry.json).map_err(serialization_error)?, "cache"),
-            Self::FromTable(user) => (serde_json::to_vec(&user.only(fields)).map_err(serialization_error)?, "database"),
-        };
-        let mut text = Vec::with_capacity(user.len() + 32);
-        text.extend(br#"{"user":"#);
-        text.extend(user);
-        text.extend(br#","source":""#);
-        text.extend(source.as_bytes());
-        text.extend(br#""}"#);
-        Ok(text)
-    }
 }
 
 /// The outcome of a cache lookup.
 enum CacheLookup {
-    /// The cache has the record, or knows that it does not exist.
-    Hit(Option<CachedRead>),
+    /// The cache has the record.
+    Hit(CacheEntry),
+    /// The cache has the information that no live record exists: a negative entry, or an entry that has expired.
+    Absent,
     /// The table must be read. With a ticket, the result may be written to the cache.
     Miss(Option<FillTicket>),
 }
 
+/// The right to write the result of a table read to the cache, on the connection of the lookup.
 struct FillTicket {
-    line: CacheConnection,
-    at: Instant,
+    connection: CacheConnection,
+    looked_up_at: Instant,
 }
 
 impl CacheAside {
     /// Creates the cache for the table of this name.
     #[must_use]
-    pub fn new(cache: Cache, table: &str, patience: CacheTimeouts) -> Self {
+    pub fn new(cache: Cache, table: &str, timeouts: CacheTimeouts) -> Self {
         Self(Arc::new(CacheAsideInner {
-            cache,
+            client: CacheClient::new(cache, timeouts),
             table: table.to_owned(),
-            patience,
-            breaker: CircuitBreaker::new(patience.cooldown),
             flights: SingleFlight::default(),
             pending: PendingInvalidations::default(),
         }))
     }
 
+    /// Returns the client of the cache, whose connection and circuit breaker are shared with this one.
+    pub(crate) fn client(&self) -> CacheClient {
+        self.0.client.clone()
+    }
+
     /// Connects before the first request, to save it the connection setup. An error is only logged.
     pub async fn connect(&self) {
-        if let Err(error) = self.0.cache.connection().await {
-            tracing::warn!(%error, "cannot connect to the cache: reading from the table instead");
-        }
+        self.0.client.connect().await;
     }
 
     /// Reads a record from the cache or, on a miss, from the table. Concurrent reads of the same record share one table
@@ -150,20 +119,32 @@ impl CacheAside {
         key: &UserKey,
         table: &UserTable,
         now: OffsetDateTime,
-    ) -> Result<Option<CachedRead>, Problem> {
-        let name = millrace_shared::cache::key(&self.0.table, key);
-        let looked = match self.look(&name, now).await {
-            CacheLookup::Hit(found) => {
-                metric::CACHE_HITS.increment([], 1);
-                return Ok(found);
+    ) -> Result<Option<CachedRead>, Arc<TableError>> {
+        let name = self.entry_name(key);
+        let started = Instant::now();
+        let lookup = match self.0.pending.get(&name, started) {
+            PendingInvalidation::None => self.look_up(&name, started, now).await,
+            PendingInvalidation::MinVersion(min_version) => {
+                self.deliver_pending_invalidation(&name, min_version, started).await
             }
-            CacheLookup::Miss(looked) => looked,
+            PendingInvalidation::All => self.skip_lookup(started).await,
+        };
+        let ticket = match lookup {
+            CacheLookup::Hit(entry) => {
+                metric::CACHE_HITS.increment([], 1);
+                return Ok(Some(CachedRead::Cached(entry)));
+            }
+            CacheLookup::Absent => {
+                metric::CACHE_HITS.increment([], 1);
+                return Ok(None);
+            }
+            CacheLookup::Miss(ticket) => ticket,
         };
         metric::CACHE_MISSES.increment([], 1);
         let read = Box::pin(async {
             let user = table.read(key, now).await?;
-            if let Some(looked) = looked {
-                self.fill(&name, user.as_ref(), looked, now).await;
+            if let Some(ticket) = ticket {
+                self.fill(&name, user.as_ref(), ticket, now).await;
             }
             Ok(user.map(Arc::new))
         });
@@ -171,34 +152,40 @@ impl CacheAside {
         Ok(user.map(CachedRead::FromTable))
     }
 
-    async fn look(&self, name: &str, now: OffsetDateTime) -> CacheLookup {
-        let at = Instant::now();
-        let debt = self.0.pending.get(name, at);
-        let call = async |line: &CacheConnection| match debt {
-            PendingInvalidation::None => line.get(name).await,
-            PendingInvalidation::MinVersion(min_version) => {
-                line.invalidate(name, min_version).await.map(|()| CacheSlot::Fenced)
-            }
-            PendingInvalidation::All => Ok(CacheSlot::Fenced),
-        };
-        let Some((line, held)) = self.call(call).await else { return CacheLookup::Miss(None) };
-        if let PendingInvalidation::MinVersion(min_version) = debt {
-            self.0.pending.complete(name, min_version);
-        }
-        match held {
+    async fn look_up(&self, name: &str, started: Instant, now: OffsetDateTime) -> CacheLookup {
+        let call = self.0.client.call(async |connection: &CacheConnection| connection.get(name).await);
+        let Some((connection, slot)) = call.await else { return CacheLookup::Miss(None) };
+        match slot {
             CacheSlot::Entry(entry) if entry.expires_at.is_some_and(|ends| ends <= now.unix_timestamp()) => {
-                CacheLookup::Hit(None)
+                CacheLookup::Absent
             }
-            CacheSlot::Entry(entry) => CacheLookup::Hit(Some(CachedRead::Cached(entry))),
-            CacheSlot::Missing => CacheLookup::Hit(None),
-            CacheSlot::Fenced | CacheSlot::Miss => CacheLookup::Miss(Some(FillTicket { line, at })),
+            CacheSlot::Entry(entry) => CacheLookup::Hit(entry),
+            CacheSlot::Missing => CacheLookup::Absent,
+            CacheSlot::Fenced | CacheSlot::Miss => {
+                CacheLookup::Miss(Some(FillTicket { connection, looked_up_at: started }))
+            }
         }
     }
 
+    /// Writes the invalidation marker of an earlier write instead of a lookup: the cached value is known to be stale.
+    async fn deliver_pending_invalidation(&self, name: &str, min_version: MinVersion, started: Instant) -> CacheLookup {
+        match self.invalidate_entry(name, min_version).await {
+            Some(connection) => CacheLookup::Miss(Some(FillTicket { connection, looked_up_at: started })),
+            None => CacheLookup::Miss(None),
+        }
+    }
+
+    /// Obtains a connection without a lookup: more invalidations are pending than are tracked, so that no cached value
+    /// is trusted, but the version fence still decides whether the result of the table read may be written.
+    async fn skip_lookup(&self, started: Instant) -> CacheLookup {
+        let connected = self.0.client.call(async |_: &CacheConnection| Ok(())).await;
+        CacheLookup::Miss(connected.map(|(connection, ())| FillTicket { connection, looked_up_at: started }))
+    }
+
     /// Writes the result of a table read to the cache, if the rules of the version fence still allow it.
-    async fn fill(&self, name: &str, user: Option<&User>, looked: FillTicket, now: OffsetDateTime) {
-        let FillTicket { line, at } = looked;
-        if at.elapsed() > MAX_FILL_DELAY || !self.0.cache.is_open(&line) {
+    async fn fill(&self, name: &str, user: Option<&User>, ticket: FillTicket, now: OffsetDateTime) {
+        let FillTicket { connection, looked_up_at } = ticket;
+        if looked_up_at.elapsed() > MAX_FILL_DELAY {
             return;
         }
         let entry = match user.map(entry).transpose() {
@@ -206,87 +193,41 @@ impl CacheAside {
             Err(error) => return tracing::warn!(%error, "cannot serialize a record for the cache"),
         };
         // `call` may reconnect, but the entry must be written on the connection of the lookup or not at all.
-        let call = async {
-            match &entry {
-                Some(entry) if entry.is_cacheable() => line.put(name, entry, now).await.map(drop),
-                Some(_) => Ok(()),
-                None => line.put_negative(name).await,
-            }
+        let put = async |connection: &CacheConnection| match &entry {
+            Some(entry) if entry.is_cacheable() => connection.put(name, entry, now).await.map(drop),
+            Some(_) => Ok(()),
+            None => connection.put_negative(name).await,
         };
-        match timeout_at(Instant::now() + self.0.patience.call, call).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => self.failed(Some(&line), &error),
-            Err(_) => self.failed(Some(&line), &self.timeout_error()),
-        }
+        self.0.client.call_on(&connection, put).await;
     }
 
     /// Invalidates a record after a completed write.
-    pub(crate) async fn mark(&self, key: &UserKey, min_version: MinVersion) {
-        self.invalidate_named(&millrace_shared::cache::key(&self.0.table, key), min_version).await;
+    pub(crate) async fn invalidate(&self, key: &UserKey, min_version: MinVersion) {
+        self.add_and_deliver_invalidation(&self.entry_name(key), min_version).await;
     }
 
-    async fn invalidate_named(&self, name: &str, min_version: MinVersion) {
+    async fn add_and_deliver_invalidation(&self, name: &str, min_version: MinVersion) {
         // Pending before the call: if the request is cancelled here, the invalidation is not lost.
         self.0.pending.add(name, min_version, Instant::now());
-        if self.call(async |line: &CacheConnection| line.invalidate(name, min_version).await).await.is_some() {
-            self.0.pending.complete(name, min_version);
-        }
+        self.invalidate_entry(name, min_version).await;
+    }
+
+    /// Sets the invalidation marker and completes the pending invalidation. Returns the connection, or `None` if the
+    /// invalidation is still pending.
+    async fn invalidate_entry(&self, name: &str, min_version: MinVersion) -> Option<CacheConnection> {
+        let call = async |connection: &CacheConnection| connection.invalidate(name, min_version).await;
+        let (connection, ()) = self.0.client.call(call).await?;
+        self.0.pending.complete(name, min_version);
+        Some(connection)
     }
 
     /// Registers a write that starts now and whose outcome is not known yet.
-    pub(crate) fn unsettled(&self, key: &UserKey) -> PendingWrite {
-        PendingWrite { cache: self.clone(), name: Some(millrace_shared::cache::key(&self.0.table, key)) }
+    pub(crate) fn begin_write(&self, key: &UserKey) -> PendingWrite {
+        PendingWrite { cache: self.clone(), name: Some(self.entry_name(key)) }
     }
 
-    /// Takes one request from the caller's quota. Returns `None` if the cache does not respond.
-    pub(crate) async fn spend(&self, caller: &str, quota: RequestQuota) -> Option<QuotaDecision> {
-        self.call(async |line: &CacheConnection| line.try_acquire(caller, quota).await)
-            .await
-            .map(|(_, allowance)| allowance)
-    }
-
-    /// Makes one call, unless the circuit breaker is open.
-    async fn call<T>(
-        &self,
-        work: impl AsyncFnOnce(&CacheConnection) -> Result<T, CacheError>,
-    ) -> Option<(CacheConnection, T)> {
-        let now = Instant::now();
-        if !self.0.breaker.allows_call(now) {
-            return None;
-        }
-        let deadline = now + self.0.patience.call;
-        let line = match timeout_at(deadline, self.0.cache.connection()).await {
-            Ok(Ok(line)) => line,
-            Ok(Err(error)) => return self.fail_open(None, &error),
-            Err(_) => return self.fail_open(None, &self.timeout_error()),
-        };
-        match timeout_at(deadline, work(&line)).await {
-            Ok(Ok(answer)) => {
-                self.0.breaker.record_success();
-                Some((line, answer))
-            }
-            Ok(Err(error)) => self.fail_open(Some(&line), &error),
-            Err(_) => self.fail_open(Some(&line), &self.timeout_error()),
-        }
-    }
-
-    fn fail_open<T>(&self, line: Option<&CacheConnection>, error: &CacheError) -> Option<T> {
-        self.failed(line, error);
-        None
-    }
-
-    fn failed(&self, line: Option<&CacheConnection>, error: &CacheError) {
-        if let Some(line) = line {
-            self.0.cache.discard(line);
-        }
-        self.0.breaker.record_failure(Instant::now());
-        metric::CACHE_ERRORS.increment([], 1);
-        tracing::warn!(%error, "cache call failed: continuing without the cache");
-    }
-
-    fn timeout_error(&self) -> CacheError {
-        let (place, wait) = (self.0.cache.endpoint(), self.0.patience.call);
-        CacheError::Unavailable(format!("the cache at {place} did not respond within {wait:?}"))
+    fn entry_name(&self, key: &UserKey) -> String {
+        millrace_shared::cache::key(&self.0.table, key)
     }
 }
 
@@ -304,7 +245,7 @@ impl PendingWrite {
         // From here on, the pending invalidations take over, so dropping `self` must not add another one.
         let name = self.name.take();
         if let (Some(name), Some(min_version)) = (name, min_version) {
-            self.cache.invalidate_named(&name, min_version).await;
+            self.cache.add_and_deliver_invalidation(&name, min_version).await;
         }
     }
 }

@@ -34,10 +34,11 @@ pub fn app(config: &ApiConfig, client: Client, cache: Option<CacheAside>, clock:
         ContractDeployment { auth: config.auth, scopes: scopes.clone(), has_relational: config.has_relational };
     let auth_layer =
         AuthLayer { auth: config.auth, scopes, clock: clock.clone(), required_scope: access::required_scope };
+    let cache_client = cache.as_ref().map(CacheAside::client);
     let users = users::AppState::new(table, clock, config.cursor_keys.clone())
         .with_idempotency_table(config.idempotency_table.as_deref())
         .with_preconditions(config.preconditions_required)
-        .with_cache(cache.clone());
-    let limit = cache.zip(config.rate_limit).map(|(cache, quota)| rate_limit::RateLimiter { cache, quota });
+        .with_cache(cache);
+    let limit = cache_client.zip(config.rate_limit).map(|(cache, quota)| rate_limit::RateLimiter { cache, quota });
     router::routes(users, auth_layer, &config.base_path, deployment, limit)
 }

@@ -10,11 +10,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use millrace_http::problem::Problem;
-use millrace_shared::cache::{QuotaDecision, RequestQuota};
+use millrace_shared::cache::{CacheConnection, QuotaDecision, RequestQuota};
 use millrace_shared::http::caller::Caller;
 use millrace_shared::metric;
 
-use crate::cache::CacheAside;
+use crate::cache::client::CacheClient;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -24,8 +24,16 @@ const LONGEST_SECONDS: u32 = 86_400;
 /// A quota, and the cache that counts it.
 #[derive(Clone, Debug)]
 pub(crate) struct RateLimiter {
-    pub(crate) cache: CacheAside,
+    pub(crate) cache: CacheClient,
     pub(crate) quota: RequestQuota,
+}
+
+impl RateLimiter {
+    /// Takes one request from the caller's quota. Returns `None` if the cache does not respond.
+    async fn try_acquire(&self, caller: &str) -> Option<QuotaDecision> {
+        let call = async |connection: &CacheConnection| connection.try_acquire(caller, self.quota).await;
+        self.cache.call(call).await.map(|(_, decision)| decision)
+    }
 }
 
 /// Parses `<requests>/<seconds>s`, optionally followed by ` burst <requests>`: the number of requests that are allowed
@@ -61,10 +69,10 @@ pub(crate) async fn enforce_rate_limit(
     let (Some(limit), Some(caller)) = (limit, request.extensions().get::<Caller>()) else {
         return next.run(request).await;
     };
-    let Some(allowance) = limit.cache.spend(caller.name(), limit.quota).await else {
+    let Some(decision) = limit.try_acquire(caller.name()).await else {
         return next.run(request).await;
     };
-    let (mut response, remaining, time) = match allowance {
+    let (mut response, remaining, time) = match decision {
         QuotaDecision::Allowed { remaining, full_in } => (next.run(request).await, remaining, full_in),
         QuotaDecision::Limited { next_in } => {
             metric::RATE_LIMITED_REQUESTS.increment([], 1);

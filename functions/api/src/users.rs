@@ -74,7 +74,7 @@ impl AppState {
     /// Reads one record from the cache or the table.
     async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<CachedRead>, Problem> {
         match &self.cache {
-            Some(cache) => cache.read(key, &self.table, now).await,
+            Some(cache) => cache.read(key, &self.table, now).await.map_err(|error| Problem::from(&*error)),
             None => Ok(self.table.read(key, now).await?.map(|user| CachedRead::FromTable(Arc::new(user)))),
         }
     }
@@ -82,7 +82,7 @@ impl AppState {
     /// Invalidates the cached record before the response to a write that may have been done earlier.
     async fn invalidate_cache(&self, key: &UserKey, min_version: MinVersion) {
         if let Some(cache) = &self.cache {
-            cache.mark(key, min_version).await;
+            cache.invalidate(key, min_version).await;
         }
     }
 

@@ -22,43 +22,47 @@ pub(super) enum PendingInvalidation {
 }
 
 #[derive(Default)]
-pub(super) struct PendingInvalidations(Mutex<PendingByKey>);
+pub(super) struct PendingInvalidations(Mutex<PendingByName>);
 
 #[derive(Default)]
-struct PendingByKey {
-    marks: HashMap<String, (MinVersion, Instant)>,
-    everything_until: Option<Instant>,
+struct PendingByName {
+    /// The minimum version that each record must have, and the time at which the invalidation lapses.
+    min_versions: HashMap<String, (MinVersion, Instant)>,
+    /// Until then, every record counts as invalidated.
+    all_until: Option<Instant>,
 }
 
 impl PendingInvalidations {
+    /// Adds an invalidation. If one is pending already, the higher minimum version applies.
     pub(super) fn add(&self, name: &str, min_version: MinVersion, now: Instant) {
-        let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if debts.marks.len() >= LIMIT {
-            debts.marks.retain(|_, (_, lapses)| *lapses > now);
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.min_versions.len() >= LIMIT {
+            pending.min_versions.retain(|_, (_, lapses)| *lapses > now);
         }
-        if debts.marks.len() >= LIMIT {
-            debts.marks.clear();
-            debts.everything_until = Some(now + FENCE_NOT_NEEDED_AFTER);
+        if pending.min_versions.len() >= LIMIT {
+            pending.min_versions.clear();
+            pending.all_until = Some(now + FENCE_NOT_NEEDED_AFTER);
         }
-        let before = debts.marks.get(name).map_or(min_version, |(before, _)| min_version.max(*before));
-        debts.marks.insert(name.to_owned(), (before, now + FENCE_NOT_NEEDED_AFTER));
+        let before = pending.min_versions.get(name).map_or(min_version, |(before, _)| min_version.max(*before));
+        pending.min_versions.insert(name.to_owned(), (before, now + FENCE_NOT_NEEDED_AFTER));
     }
 
+    /// Returns the pending invalidation of a record.
     pub(super) fn get(&self, name: &str, now: Instant) -> PendingInvalidation {
-        let debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if debts.everything_until.is_some_and(|until| until > now) {
+        let pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.all_until.is_some_and(|until| until > now) {
             return PendingInvalidation::All;
         }
-        let mark = debts.marks.get(name).filter(|(_, lapses)| *lapses > now);
-        mark.map_or(PendingInvalidation::None, |(min_version, _)| PendingInvalidation::MinVersion(*min_version))
+        let min_version = pending.min_versions.get(name).filter(|(_, lapses)| *lapses > now);
+        min_version.map_or(PendingInvalidation::None, |(min_version, _)| PendingInvalidation::MinVersion(*min_version))
     }
 
     /// Removes the pending invalidation after this minimum version was delivered; one with a higher minimum version
     /// remains.
     pub(super) fn complete(&self, name: &str, min_version: MinVersion) {
-        let mut debts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if debts.marks.get(name).is_some_and(|(pending, _)| *pending <= min_version) {
-            debts.marks.remove(name);
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.min_versions.get(name).is_some_and(|(highest, _)| *highest <= min_version) {
+            pending.min_versions.remove(name);
         }
     }
 }
@@ -72,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_highest_is_owed_until_it_is_paid_or_lapses() {
+    async fn highest_min_version_is_pending_until_it_is_completed_or_lapses() {
         let (pending, now) = (PendingInvalidations::default(), Instant::now());
         assert_eq!(pending.get("k", now), PendingInvalidation::None);
         pending.add("k", min_version(8), now);
@@ -86,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_owes_more_than_is_remembered_believes_nothing_for_a_while() {
+    async fn more_invalidations_than_the_limit_invalidate_every_record_until_they_lapse() {
         let (pending, now) = (PendingInvalidations::default(), Instant::now());
         for n in 0..=LIMIT {
             pending.add(&format!("k{n}"), min_version(8), now);

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_http::problem::Problem;
+use millrace_shared::table::TableError;
 use millrace_shared::user::User;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
-type FlightResult = Result<Option<Arc<User>>, Problem>;
+/// The result of a shared read. Its error is shared, too, because [`TableError`] cannot be cloned.
+type FlightResult = Result<Option<Arc<User>>, Arc<TableError>>;
 
 #[derive(Default)]
 pub(super) struct SingleFlight(Mutex<HashMap<String, Arc<SharedRead>>>);

@@ -1,5 +1,7 @@
 //! The response with a record: its JSON, its entity tag and its path.
 
+use std::borrow::Cow;
+
 use axum::http::header::{CONTENT_LENGTH, CONTENT_LOCATION, ETAG};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -32,7 +34,7 @@ pub(super) fn read_response(
         return Err(Problem::PreconditionFailed);
     }
     let unmodified = precondition.if_none_match.as_ref().is_some_and(|tags| tags.matches(Some(record.version())));
-    let text = record.text(fields)?;
+    let text = read_body(record, fields)?;
     let mut response = if unmodified {
         // Section 8.6: the length that a 200 response would have. If it were omitted, the length of an empty body would
         // be sent.
@@ -42,6 +44,24 @@ pub(super) fn read_response(
     };
     tag(&mut response, record.version(), at.map(|at| (CONTENT_LOCATION, at)));
     Ok(response)
+}
+
+/// Returns the body of a read: the record with these members, and its source.
+fn read_body(record: &CachedRead, fields: FieldMask) -> Result<Vec<u8>, Problem> {
+    let (user, source) = match record {
+        CachedRead::Cached(entry) if fields == FieldMask::ALL => (Cow::Borrowed(&entry.json), "cache"),
+        CachedRead::Cached(entry) => (Cow::Owned(fields.mask_json(&entry.json).map_err(serialization_error)?), "cache"),
+        CachedRead::FromTable(user) => {
+            (Cow::Owned(serde_json::to_vec(&user.only(fields)).map_err(serialization_error)?), "database")
+        }
+    };
+    let mut text = Vec::with_capacity(user.len() + 32);
+    text.extend(br#"{"user":"#);
+    text.extend(&*user);
+    text.extend(br#","source":""#);
+    text.extend(source.as_bytes());
+    text.extend(br#""}"#);
+    Ok(text)
 }
 
 /// Returns the response to a write.

@@ -34,7 +34,7 @@ impl AppState {
         write: impl Future<Output = Result<(T, Option<MinVersion>), WriteError>>,
     ) -> Result<T, Problem> {
         // If the request is cancelled here, the outcome of the write is unknown.
-        let unsettled = self.cache.as_ref().map(|cache| cache.unsettled(key));
+        let pending = self.cache.as_ref().map(|cache| cache.begin_write(key));
         let late = |_| WriteError::Fault(TableError::Unavailable("the request's deadline has passed".into()));
         let written = match self.budget {
             // The remaining time is reserved for the invalidation and the response.
@@ -45,8 +45,8 @@ impl AppState {
             Ok((_, min_version)) => *min_version,
             Err(error) => unconfirmed(error, intent),
         };
-        if let Some(unsettled) = unsettled {
-            unsettled.settle(min_version).await;
+        if let Some(pending) = pending {
+            pending.settle(min_version).await;
         }
         Ok(written?.0)
     }
