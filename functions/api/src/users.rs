@@ -9,10 +9,11 @@ mod write;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use millrace_http::deadline::RequestDeadline;
 use millrace_http::path::{StagePrefix, UserIdPath, UserKeyPath};
 use millrace_http::problem::Problem;
 use millrace_shared::clock::Clock;
@@ -47,13 +48,11 @@ pub(crate) struct AppState {
     attempts: Option<Arc<str>>,
     preconditions_required: bool,
     cache: Option<CacheAside>,
-    /// The time budget of the current request.
-    budget: Option<RequestBudget>,
 }
 
 impl AppState {
     pub(crate) fn new(table: UserTable, clock: Clock, cursors: SealKeys) -> Self {
-        Self { table, clock, cursors, attempts: None, preconditions_required: false, cache: None, budget: None }
+        Self { table, clock, cursors, attempts: None, preconditions_required: false, cache: None }
     }
 
     /// Enables idempotency keys for creates, with their records in this table.
@@ -71,11 +70,22 @@ impl AppState {
         Self { cache, ..self }
     }
 
+    /// Returns the table for one request, whose capacity units it counts.
+    fn table(&self, scope: &RequestScope) -> UserTable {
+        self.table.with_capacity_meter(scope.meter.clone())
+    }
+
     /// Reads one record from the cache or the table.
-    async fn read(&self, key: &UserKey, now: OffsetDateTime) -> Result<Option<CachedRead>, Problem> {
+    async fn read(
+        &self,
+        scope: &RequestScope,
+        key: &UserKey,
+        now: OffsetDateTime,
+    ) -> Result<Option<CachedRead>, Problem> {
+        let table = self.table(scope);
         match &self.cache {
-            Some(cache) => cache.read(key, &self.table, now).await.map_err(|error| Problem::from(&*error)),
-            None => Ok(self.table.read(key, now).await?.map(|user| CachedRead::FromTable(Arc::new(user)))),
+            Some(cache) => cache.read(key, &table, now).await.map_err(|error| Problem::from(&*error)),
+            None => Ok(table.read(key, now).await?.map(|user| CachedRead::FromTable(Arc::new(user)))),
         }
     }
 
@@ -94,15 +104,21 @@ impl AppState {
     }
 }
 
-/// The state for one request: it counts the capacity units of the request's calls and carries the request's time
-/// budget.
-impl FromRequestParts<AppState> for AppState {
+/// Extractor of the values that belong to one request: the meter of its capacity units and its time budget. The
+/// middleware adds both to the request.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestScope {
+    meter: CapacityMeter,
+    budget: RequestBudget,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestScope {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, users: &AppState) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let RequestDeadline(budget) = RequestDeadline::from_request_parts(parts, state).await?;
         let meter = parts.extensions.get::<CapacityMeter>().cloned().unwrap_or_default();
-        let budget = parts.extensions.get::<RequestBudget>().copied();
-        Ok(Self { table: users.table.with_capacity_meter(meter), budget, ..users.clone() })
+        Ok(Self { meter, budget })
     }
 }
 
@@ -122,10 +138,16 @@ type ApiResult = Result<Response, Problem>;
     ),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn read(users: AppState, UserKeyPath(key): UserKeyPath, uri: Uri, headers: HeaderMap) -> ApiResult {
+pub(crate) async fn read(
+    State(users): State<AppState>,
+    scope: RequestScope,
+    UserKeyPath(key): UserKeyPath,
+    uri: Uri,
+    headers: HeaderMap,
+) -> ApiResult {
     let fields = fields(&uri)?;
     let precondition = precondition::read(&headers)?;
-    let record = users.read(&key, users.clock.now()).await?.ok_or(Problem::NotFound)?;
+    let record = users.read(&scope, &key, users.clock.now()).await?.ok_or(Problem::NotFound)?;
     read_response(&record, fields, &precondition, None)
 }
 
@@ -145,7 +167,8 @@ pub(crate) async fn read(users: AppState, UserKeyPath(key): UserKeyPath, uri: Ur
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
 pub(crate) async fn latest(
-    users: AppState,
+    State(users): State<AppState>,
+    scope: RequestScope,
     UserIdPath(id): UserIdPath,
     stage: StagePrefix,
     uri: Uri,
@@ -155,9 +178,10 @@ pub(crate) async fn latest(
     let precondition = precondition::read(&headers)?;
     let listing = ListQuery::User { id: &id, from: None, to: None, order: ListOrder::NewestFirst };
     let now = users.clock.now();
+    let table = users.table(&scope);
     let mut after = None;
     for _ in 0..LATEST_PAGES {
-        let mut page = users.table.list(listing, after.as_ref(), 1, now).await?;
+        let mut page = table.list(listing, after.as_ref(), 1, now).await?;
         if let Some(corrupt) = page.corrupt.pop() {
             // The corrupt item is newer than every readable record, and an older record must not be returned as the
             // latest.
@@ -192,17 +216,23 @@ pub(crate) async fn latest(
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn replace(users: AppState, UserKeyPath(key): UserKeyPath, request: Request) -> ApiResult {
+pub(crate) async fn replace(
+    State(users): State<AppState>,
+    scope: RequestScope,
+    UserKeyPath(key): UserKeyPath,
+    request: Request,
+) -> ApiResult {
     let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
     let profile = body::replacement(&body::json(request).await?, &key, now)?;
     let intent = WriteIntent { created: Some(first_version(now)), precondition };
+    let table = users.table(&scope);
     let write = async {
-        let replaced = users.table.replace(key.clone(), profile, &intent.precondition, now).await?;
+        let replaced = table.replace(key.clone(), profile, &intent.precondition, now).await?;
         let min_version = MinVersion::after_write(0, replaced.user.version);
         Ok((replaced, Some(min_version)))
     };
-    let replaced = users.write(&key, &intent, Box::pin(write)).await?;
+    let replaced = users.write(&scope, &key, &intent, Box::pin(write)).await?;
     Ok(write_response(if replaced.created { StatusCode::CREATED } else { StatusCode::OK }, &replaced.user, None))
 }
 
@@ -222,17 +252,23 @@ pub(crate) async fn replace(users: AppState, UserKeyPath(key): UserKeyPath, requ
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn patch(users: AppState, UserKeyPath(key): UserKeyPath, request: Request) -> ApiResult {
+pub(crate) async fn patch(
+    State(users): State<AppState>,
+    scope: RequestScope,
+    UserKeyPath(key): UserKeyPath,
+    request: Request,
+) -> ApiResult {
     let precondition = users.precondition(request.headers())?;
     let now = users.clock.now();
     let edits = body::parse_merge_patch(&body::merge_patch(request).await?, &key, now)?;
     let intent = WriteIntent { created: None, precondition };
+    let table = users.table(&scope);
     let write = async {
-        let user = users.table.patch(&key, &edits, &intent.precondition, now).await?;
+        let user = table.patch(&key, &edits, &intent.precondition, now).await?;
         let min_version = MinVersion::after_write(0, user.version);
         Ok((user, Some(min_version)))
     };
-    let user = users.write(&key, &intent, Box::pin(write)).await?;
+    let user = users.write(&scope, &key, &intent, Box::pin(write)).await?;
     Ok(write_response(StatusCode::OK, &user, None))
 }
 
@@ -249,14 +285,20 @@ pub(crate) async fn patch(users: AppState, UserKeyPath(key): UserKeyPath, reques
     ),
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]
-pub(crate) async fn delete(users: AppState, UserKeyPath(key): UserKeyPath, headers: HeaderMap) -> ApiResult {
+pub(crate) async fn delete(
+    State(users): State<AppState>,
+    scope: RequestScope,
+    UserKeyPath(key): UserKeyPath,
+    headers: HeaderMap,
+) -> ApiResult {
     let precondition = users.precondition(&headers)?;
     let intent = WriteIntent { created: None, precondition };
+    let table = users.table(&scope);
     let write = async {
-        let version = users.table.delete(&key, &intent.precondition, users.clock.now()).await?;
+        let version = table.delete(&key, &intent.precondition, users.clock.now()).await?;
         Ok(((), Some(MinVersion::after_delete(version))))
     };
-    users.write(&key, &intent, Box::pin(write)).await?;
+    users.write(&scope, &key, &intent, Box::pin(write)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

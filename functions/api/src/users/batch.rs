@@ -1,6 +1,6 @@
 //! `POST /users:batchGet`: reads up to 100 records by key.
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use millrace_http::auth::AuthenticatedCaller;
 use millrace_http::problem::Problem;
@@ -10,7 +10,7 @@ use millrace_shared::user::UserKey;
 use millrace_shared::user::fields::FieldMask;
 use serde::Serialize;
 
-use super::{ApiResult, AppState};
+use super::{ApiResult, AppState, RequestScope};
 use crate::body;
 use crate::openapi::schema;
 
@@ -49,7 +49,8 @@ impl<'a> From<&'a UserKey> for RecordKeyBody<'a> {
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
 pub(crate) async fn read_batch(
-    users: AppState,
+    State(users): State<AppState>,
+    scope: RequestScope,
     AuthenticatedCaller(caller): AuthenticatedCaller,
     request: Request,
 ) -> ApiResult {
@@ -59,12 +60,13 @@ pub(crate) async fn read_batch(
     query.finish().map_err(Problem::Request)?;
     let keys = body::keys(&body::json(request).await?)?;
 
+    let table = users.table(&scope);
     let mut listed = UserListWriter::open(fields);
     let (mut missing, mut unprocessed, mut corrupt) = (Vec::new(), Vec::new(), Vec::new());
     let mut is_full = false;
     for part in keys.chunks(KEYS_AT_ONCE) {
         let own = part.iter().filter(|key| !is_full && caller.owns(&key.id));
-        let batch = users.table.read_batch(&own.cloned().collect::<Vec<_>>(), now).await?;
+        let batch = table.read_batch(&own.cloned().collect::<Vec<_>>(), now).await?;
         for key in part {
             if !caller.owns(&key.id) {
                 missing.push(RecordKeyBody::from(key));

@@ -1,6 +1,6 @@
 //! `POST /users`: creates a record, once per idempotency key.
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use millrace_http::auth::AuthenticatedCaller;
@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use super::response::{record_path, write_response};
 use super::write::WriteIntent;
-use super::{ApiResult, AppState};
+use super::{ApiResult, AppState, RequestScope};
 use crate::body::{self, CreateUserBody};
 use crate::idempotency;
 use crate::openapi::schema;
@@ -39,7 +39,8 @@ use crate::openapi::schema;
     security(("token" = ["users:write"]), ("token" = ["users:admin"])),
 )]
 pub(crate) async fn create(
-    users: AppState,
+    State(users): State<AppState>,
+    scope: RequestScope,
     AuthenticatedCaller(caller): AuthenticatedCaller,
     stage: StagePrefix,
     request: Request,
@@ -53,10 +54,11 @@ pub(crate) async fn create(
     let fingerprint = given.as_ref().map(|_| idempotency::fingerprint(&draft));
     let user = User::created(key, draft.profile, now);
 
+    let table = users.table(&scope);
     let intent = WriteIntent { created: Some(user.version), ..WriteIntent::default() };
     let (Some(given), Some(fingerprint)) = (given, fingerprint) else {
         let write = async {
-            match users.table.create(&user, now).await {
+            match table.create(&user, now).await {
                 // No one else can know a new random identifier: an earlier attempt of this call landed, and its
                 // response was lost.
                 Err(WriteError::Exists) if is_new_user => {}
@@ -64,7 +66,7 @@ pub(crate) async fn create(
             }
             Ok(((), Some(MinVersion::after_write(0, user.version))))
         };
-        users.write(&user.key, &intent, Box::pin(write)).await?;
+        users.write(&scope, &user.key, &intent, Box::pin(write)).await?;
         return Ok(created(&user, stage));
     };
     let Some(attempts) = &users.attempts else {
@@ -75,8 +77,8 @@ pub(crate) async fn create(
         fingerprint,
         owner: new_uuid(&users.clock).to_string(),
     };
-    let write = async { Ok((users.table.create_idempotent(attempts, &attempt, &user, now).await?, None)) };
-    match users.write(&user.key, &intent, Box::pin(write)).await? {
+    let write = async { Ok((table.create_idempotent(attempts, &attempt, &user, now).await?, None)) };
+    match users.write(&scope, &user.key, &intent, Box::pin(write)).await? {
         IdempotencyOutcome::Created(key, moment) => {
             let user = if moment == now && key == user.key {
                 user

@@ -1,5 +1,6 @@
 //! `GET /users` and `GET /users/{user_id}`: lists of records, page by page.
 
+use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use millrace_http::auth::AuthenticatedCaller;
 use millrace_http::identifier::{new_uuid, nonce_from_uuid};
@@ -12,7 +13,7 @@ use millrace_shared::table::{ListOrder, ListQuery, ListSegment};
 use millrace_shared::user::email::Email;
 use millrace_shared::user::fields::FieldMask;
 
-use super::{ApiResult, AppState};
+use super::{ApiResult, AppState, RequestScope};
 use crate::cursor::{ListCursors, cursor};
 use crate::openapi::schema;
 
@@ -34,7 +35,8 @@ const MAX_SEGMENTS: u16 = 1_000;
     security(("token" = ["users:admin"])),
 )]
 pub(crate) async fn list(
-    users: AppState,
+    State(users): State<AppState>,
+    scope: RequestScope,
     AuthenticatedCaller(caller): AuthenticatedCaller,
     stage: StagePrefix,
     uri: Uri,
@@ -55,7 +57,8 @@ pub(crate) async fn list(
         Some(email) => ListQuery::Email { email, order: order.unwrap_or_default() },
         None => ListQuery::All { segment },
     };
-    listed(&users, query, ListCursors { keys: &users.cursors, listing, caller: &caller }, &(stage.0 + uri.path())).await
+    let cursors = ListCursors { keys: &users.cursors, listing, caller: &caller };
+    listed(&users, &scope, query, cursors, &(stage.0 + uri.path())).await
 }
 
 /// `GET /users/{user_id}`
@@ -73,7 +76,8 @@ pub(crate) async fn list(
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
 pub(crate) async fn list_records(
-    users: AppState,
+    State(users): State<AppState>,
+    scope: RequestScope,
     AuthenticatedCaller(caller): AuthenticatedCaller,
     UserIdPath(id): UserIdPath,
     stage: StagePrefix,
@@ -88,7 +92,8 @@ pub(crate) async fn list_records(
     }
     let order = order(&mut query).unwrap_or_default();
     let listing = ListQuery::User { id: &id, from, to, order };
-    listed(&users, query, ListCursors { keys: &users.cursors, listing, caller: &caller }, &(stage.0 + uri.path())).await
+    let cursors = ListCursors { keys: &users.cursors, listing, caller: &caller };
+    listed(&users, &scope, query, cursors, &(stage.0 + uri.path())).await
 }
 
 fn order(query: &mut QueryParameters) -> Option<ListOrder> {
@@ -116,7 +121,13 @@ fn segment(query: &mut QueryParameters) -> Option<ListSegment> {
     index.zip(of).map(|(index, of)| ListSegment { index, of })
 }
 
-async fn listed(users: &AppState, mut query: QueryParameters, cursors: ListCursors<'_>, path: &str) -> ApiResult {
+async fn listed(
+    users: &AppState,
+    scope: &RequestScope,
+    mut query: QueryParameters,
+    cursors: ListCursors<'_>,
+    path: &str,
+) -> ApiResult {
     let now = users.clock.now();
     let fields = query.take("fields", FieldMask::parse).unwrap_or(FieldMask::ALL);
     let limit = page_limit::limit(&mut query);
@@ -125,7 +136,7 @@ async fn listed(users: &AppState, mut query: QueryParameters, cursors: ListCurso
     let rest = query.without("cursor");
     query.finish().map_err(Problem::Request)?;
 
-    let page = users.table.list(cursors.listing, after.as_ref(), limit, now).await?;
+    let page = users.table(scope).list(cursors.listing, after.as_ref(), limit, now).await?;
     if let Some(first) = page.corrupt.first() {
         tracing::warn!(page.corrupt = page.corrupt.len(), attribute = first.attribute, "items left out of a list");
     }

@@ -13,7 +13,7 @@ use millrace_shared::user::precondition::{EntityTags, Precondition};
 use millrace_shared::version_fence::MinVersion;
 use tokio::time::timeout_at;
 
-use super::AppState;
+use super::{AppState, RequestScope};
 
 /// The intent of a write, by which the result of an earlier attempt of the same write is recognized.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,7 @@ impl AppState {
     /// have afterwards.
     pub(super) async fn write<T>(
         &self,
+        scope: &RequestScope,
         key: &UserKey,
         intent: &WriteIntent,
         write: impl Future<Output = Result<(T, Option<MinVersion>), WriteError>>,
@@ -36,11 +37,8 @@ impl AppState {
         // If the request is cancelled here, the outcome of the write is unknown.
         let pending = self.cache.as_ref().map(|cache| cache.begin_write(key));
         let late = |_| WriteError::Fault(TableError::Unavailable("the request's deadline has passed".into()));
-        let written = match self.budget {
-            // The remaining time is reserved for the invalidation and the response.
-            Some(budget) => timeout_at(budget.work_until(), write).await.map_err(late).flatten(),
-            None => write.await,
-        };
+        // The time that remains after this deadline is reserved for the invalidation and the response.
+        let written = timeout_at(scope.budget.work_until(), write).await.map_err(late).flatten();
         let min_version = match &written {
             Ok((_, min_version)) => *min_version,
             Err(error) => unconfirmed(error, intent),
