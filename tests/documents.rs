@@ -3,13 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use millrace_maintenance::task::{InvalidRequest, TASK_NAMES, TaskRequest};
-use millrace_shared::invocation::Invocation;
-use serde_json::value::RawValue;
-use time::OffsetDateTime;
-use tokio::time::Instant;
+use millrace_maintenance::task::registry::TASKS;
 
 use crate::architecture::{self, SourceFile};
 
@@ -94,18 +89,6 @@ fn variables(source: &SourceFile) -> BTreeSet<String> {
     architecture::code(source).split('"').filter(is_variable).map(str::to_owned).collect()
 }
 
-/// The fields that a task accepts besides those of every task: the error for a field of another task lists them.
-fn accepted_fields(task: &str) -> BTreeSet<String> {
-    let other = if task == "summary" { "prefix" } else { "of_task" };
-    let payload = RawValue::from_string(format!(r#"{{"task":"{task}","{other}":"x"}}"#)).unwrap();
-    let time = Duration::from_mins(1);
-    let invocation = Invocation::new(OffsetDateTime::UNIX_EPOCH, Instant::now(), time, "request-1".to_owned());
-    match TaskRequest::parse(&payload, &invocation) {
-        Err(InvalidRequest::Field { known, .. }) => known.iter().map(|field| (*field).to_owned()).collect(),
-        response => panic!("{task}: {response:?}"),
-    }
-}
-
 #[test]
 fn documented_template_parameters_and_defaults_are_those_of_the_template() {
     let document = read("docs/configuration.md");
@@ -162,16 +145,21 @@ fn environment_variables_are_read_in_the_scanned_files_only() {
 #[test]
 fn documented_tasks_are_those_of_the_code_in_the_same_order() {
     let document = read("docs/maintenance.md");
-    let documented: Vec<String> = rows(section(&document, "## Tasks")).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(documented, TASK_NAMES);
+    let documented = rows(section(&document, "## Tasks")).into_iter();
+    // Markdown marks names; the help of the command line does not.
+    let documented: Vec<(String, String)> =
+        documented.map(|(name, purpose)| (name, purpose.replace('`', ""))).collect();
+    let registered = TASKS.iter().map(|task| (task.name.to_owned(), task.summary.to_owned()));
+    assert_eq!(documented, registered.collect::<Vec<_>>());
 }
 
 #[test]
 fn documented_fields_of_each_task_are_those_that_it_accepts() {
     let document = read("docs/maintenance.md");
-    for task in TASK_NAMES {
-        let documented = rows_by_name(section(&document, &format!("### `{task}`")));
-        assert_eq!(documented.into_keys().collect::<BTreeSet<_>>(), accepted_fields(task), "{task}");
+    for task in TASKS {
+        let documented = rows_by_name(section(&document, &format!("### `{}`", task.name)));
+        let accepted: BTreeSet<String> = task.fields().iter().map(|field| (*field).to_owned()).collect();
+        assert_eq!(documented.into_keys().collect::<BTreeSet<_>>(), accepted, "{}", task.name);
     }
 }
 

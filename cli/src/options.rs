@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
-use millrace_maintenance::task::TASK_NAMES;
+use millrace_maintenance::task::registry::TASKS;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::Environment;
 use millrace_shared::http::caller::ScopeMapping;
@@ -160,7 +160,7 @@ struct DemoArguments {
 
 fn task_help() -> String {
     // `summary` runs automatically after the segments.
-    let names: Vec<&str> = TASK_NAMES.into_iter().filter(|name| *name != "summary").collect();
+    let names: Vec<&str> = TASKS.iter().filter(|task| task.has_segments).map(|task| task.name).collect();
     format!("Run a maintenance task to completion against a running `millrace`: {}", names.join(", "))
 }
 

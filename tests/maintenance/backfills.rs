@@ -106,7 +106,7 @@ async fn refused(scene: &MaintenanceScene, mappings: Value) -> (String, &'static
     let mut maintenance = scene.maintenance();
     maintenance.mappings = ReplicatorMappings::new(millrace_local::clients::lambda(&url), "replicator".to_owned());
     let fault = invoke(&maintenance, &json!({"task": "backfill"}), Duration::from_mins(1)).await.unwrap_err();
-    (fault.to_string(), fault.name())
+    (fault.to_string(), fault.kind().as_str())
 }
 
 #[tokio::test(flavor = "multi_thread")]

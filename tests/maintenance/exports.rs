@@ -123,6 +123,6 @@ async fn an_export_that_is_begun_anew_leaves_nothing_of_what_it_was_and_another_
 
     (large["segments"], large["segment"]) = (json!(2), json!(1));
     let refused = invoke(&scene.maintenance(), &large, std::time::Duration::from_mins(1)).await.unwrap_err();
-    assert_eq!(refused.name(), "TaskInvalid");
+    assert_eq!(refused.kind().as_str(), "TaskInvalid");
     assert!(refused.to_string().contains("choose another run_id or delete it"), "{refused}");
 }

@@ -43,7 +43,7 @@ async fn retried(maintenance: &MaintenanceHandler, order: serde_json::Value) -> 
     for _ in 0..200 {
         match to_its_end(maintenance, order.clone(), Duration::from_mins(2)).await {
             Ok(answer) => return answer,
-            Err(fault) => assert_eq!(TaskError::name(&fault), "TaskFailed", "{fault}"),
+            Err(fault) => assert_eq!(TaskError::kind(&fault).as_str(), "TaskFailed", "{fault}"),
         }
     }
     panic!("it never passes: {order}");

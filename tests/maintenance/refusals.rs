@@ -13,7 +13,7 @@ use crate::replication::rig::create_table;
 
 async fn refused(maintenance: &MaintenanceHandler, order: Value) -> (&'static str, String) {
     let fault = invoke(maintenance, &order, Duration::from_mins(1)).await.unwrap_err();
-    (fault.name(), fault.to_string())
+    (fault.kind().as_str(), fault.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -176,7 +176,7 @@ async fn what_is_not_said_clearly_is_refused() {
     ] {
         let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
         assert!(fault.to_string().contains(said), "{fault}");
-        assert_eq!(fault.name(), "TaskInvalid");
+        assert_eq!(fault.kind().as_str(), "TaskInvalid");
     }
     assert_eq!(key("ada").len(), 2);
 }

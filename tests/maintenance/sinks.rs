@@ -144,13 +144,13 @@ async fn a_deployment_that_does_not_tell_its_sinks_is_no_reason_to_believe_that_
     ] {
         let maintenance = told(&scene, status, error, body).await;
         let fault = invoke(&maintenance, &json!({"task": "verify"}), Duration::from_mins(1)).await.unwrap_err();
-        assert!(fault.name() == name && fault.to_string().contains(said), "{fault}");
+        assert!(fault.kind().as_str() == name && fault.to_string().contains(said), "{fault}");
         let order = json!({"task": "redrive", "run_id": error, "dry_run": false});
         let order =
             if error.is_empty() { json!({"task": "redrive", "run_id": "encrypted", "dry_run": false}) } else { order };
         let redriven = invoke(&maintenance, &order, Duration::from_mins(1)).await;
         if name == "TaskFailed" {
-            assert_eq!(redriven.unwrap_err().name(), name);
+            assert_eq!(redriven.unwrap_err().kind().as_str(), name);
         } else {
             assert_eq!(redriven.unwrap().progress.get("redrive.skipped"), 1);
             let report = scene.report(order["run_id"].as_str().unwrap()).await;

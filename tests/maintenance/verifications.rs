@@ -103,7 +103,7 @@ async fn segments_without_a_result_have_no_sum() {
     let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
     let said = fault.to_string();
     assert!(said.contains("segment 1 of verify is not done in run half"), "{said}");
-    assert_eq!(fault.name(), "TaskInvalid");
+    assert_eq!(fault.kind().as_str(), "TaskInvalid");
     scene.task(verify(1)).await;
     let sum = scene.task(order).await;
     assert_eq!(sum.progress.to_string(), "dynamodb.equal 1, dynamodb.items 1, source.items 1");
@@ -209,6 +209,6 @@ async fn a_lag_that_fits_into_no_invocation_is_refused_by_name() {
     let scene = replicated(&["ada"]).await;
     let order = json!({"task": "verify", "recheck_after_seconds": 120});
     let fault = invoke(&scene.maintenance(), &order, Duration::from_mins(1)).await.unwrap_err();
-    assert_eq!(fault.name(), "TaskInvalid");
+    assert_eq!(fault.kind().as_str(), "TaskInvalid");
     assert!(fault.to_string().contains("recheck_after_seconds is 120"), "{fault}");
 }

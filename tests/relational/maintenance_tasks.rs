@@ -117,7 +117,7 @@ async fn a_migration_makes_the_tables_and_lets_the_functions_in() {
     let url = empty().await;
     let mut maintenance = scene.maintenance();
     let fault = invoke(&maintenance, &json!({"task": "migrate"}), Duration::from_secs(30)).await.unwrap_err();
-    assert_eq!(fault.name(), "TaskInvalid");
+    assert_eq!(fault.kind().as_str(), "TaskInvalid");
     assert!(fault.to_string().contains("POSTGRES_URL"), "{fault}");
 
     // The owner is a different role than the one that the functions log in as.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use millrace_maintenance::TaskError;
 use millrace_maintenance::mapping::MappingNotReady;
 use millrace_maintenance::source::SourceTableError;
-use millrace_maintenance::task::backfill::BackfillError;
-use millrace_maintenance::task::summary::SummaryRequest;
-use millrace_maintenance::task::verify::VerifyError;
-use millrace_maintenance::task::{RepairMode, TaskRequest, TaskSpec, VerifyRequest};
+use millrace_maintenance::task::TaskRequest;
+use millrace_maintenance::task::registry::TASKS;
+use millrace_maintenance::task::replica::backfill::BackfillError;
+use millrace_maintenance::task::replica::verify::VerifyError;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::table_reader::ScanSegment;
 use saphyr::{LoadableYamlNode, Yaml};
@@ -142,8 +142,8 @@ fn what_it_calls_with_is_an_order() {
 
     let first =
         parsed(&json!({"segments": 8, "run_id": "monday", "task": "verify", "recheck_after_seconds": 2, "segment": 7}));
-    let verify = VerifyRequest { lag: Duration::from_secs(2), capacity_units: None, repair_mode: RepairMode::No };
-    assert_eq!((first.task, first.run_id.as_str()), (TaskSpec::Verify(verify), "monday"));
+    assert_eq!((first.definition.name, first.run_id.as_str()), ("verify", "monday"));
+    assert_eq!(first.extra_time(), Duration::from_secs(2), "the time after which a difference is read again");
     assert_eq!((first.segment, first.cursor.is_none()), (ScanSegment { segment: 7, total_segments: 8 }, true));
     let cursor = json!({
         "task": "verify", "run_id": "monday", "segment": 7, "segments": 8, "part": 1, "progress": {"source.items": 3},
@@ -157,8 +157,8 @@ fn what_it_calls_with_is_an_order() {
     });
     assert_eq!(states["Summary"]["Arguments"]["Payload"], sum);
     let sum = parsed(&json!({"task": "summary", "run_id": "monday", "of_task": "verify", "segments": 8}));
-    let of_verify = TaskSpec::Summary(SummaryRequest::SegmentsOf("verify"));
-    assert_eq!((sum.run_id.as_str(), sum.segment.total_segments, &sum.task), ("monday", 8, &of_verify));
+    assert_eq!((sum.run_id.as_str(), sum.segment.total_segments, sum.definition.name), ("monday", 8, "summary"));
+    assert!(format!("{sum:?}").contains("SegmentsOf(\"verify\")"), "{sum:?}");
     // One item per segment, and at least one: a summary of no segments would report success.
     assert_eq!(states["Segments"]["Items"], "{% [0..$max([$order.segments - 1, 0])] %}");
 }
@@ -374,7 +374,7 @@ fn a_thousand_segments_carry_no_more_than_a_state_may() {
         ("redrive", json!({"prefix": 1, "after": "k".repeat(1_024)})),
         (
             "compact",
-            json!({"day": "2026-11-22", "damaged": vec![damaged; millrace_maintenance::task::compact::MAX_CORRUPT_OBJECTS]}),
+            json!({"day": "2026-11-22", "damaged": vec![damaged; millrace_maintenance::task::archive::compact::MAX_CORRUPT_OBJECTS]}),
         ),
     ];
     for (task, at) in places {
@@ -436,7 +436,7 @@ fn names_of_faults() -> (BTreeSet<&'static str>, &'static str) {
         TaskError::from(SourceTableError::NoStream("Users".to_owned())),
     ];
     let passing = BackfillError::Sink { sink: "dynamodb", failed: 1, writes: 2, reason: "throttled".to_owned() };
-    (lasting.iter().map(TaskError::name).collect(), TaskError::from(passing).name())
+    (lasting.iter().map(|error| error.kind().as_str()).collect(), TaskError::from(passing).kind().as_str())
 }
 
 /// The retrier that Step Functions uses for an error: the first one whose list contains the name.
@@ -537,25 +537,12 @@ fn every_task_has_a_sample_which_is_an_order() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if let Some(task) = name.strip_prefix("task-").and_then(|name| name.strip_suffix(".json")) {
             let order = parsed(&serde_json::from_str(&source(&format!("events/{name}"))).unwrap());
-            assert_eq!(order.task.name(), task, "{name}");
+            assert_eq!(order.definition.name, task, "{name}");
             tasks.push(task.to_owned());
         }
     }
     tasks.sort();
-    assert_eq!(
-        tasks,
-        [
-            "audit",
-            "backfill",
-            "compact",
-            "export-import-table",
-            "export-parquet",
-            "migrate",
-            "redrive",
-            "repair",
-            "restore",
-            "summary",
-            "verify"
-        ]
-    );
+    let mut registered: Vec<&str> = TASKS.iter().map(|task| task.name).collect();
+    registered.sort_unstable();
+    assert_eq!(tasks, registered);
 }

@@ -12,8 +12,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use millrace_maintenance::TaskError;
+use millrace_maintenance::task::registry::TaskDefinition;
+use millrace_maintenance::task::request::InvalidRequest;
 use millrace_maintenance::task::summary::is_result;
-use millrace_maintenance::task::{InvalidRequest, TaskRequest, TaskResponse, TaskSpec, export};
+use millrace_maintenance::task::{TaskRequest, TaskResponse};
 use millrace_shared::clock::{Clock, new_uuid};
 use millrace_shared::invocation::Invocation;
 use serde_json::value::RawValue;
@@ -90,7 +92,7 @@ impl RunTaskError {
 /// A task request that is run in all of its segments.
 #[derive(Debug)]
 struct SegmentedTask {
-    task: &'static str,
+    task: &'static TaskDefinition,
     order: Map<String, Value>,
     run: String,
     segments: u32,
@@ -102,16 +104,16 @@ impl SegmentedTask {
     fn parse(text: &str, clock: &Clock) -> Result<Self, RunTaskError> {
         let payload: &RawValue = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
         let invocation = invocation(TURN, clock);
-        let TaskRequest { task, run_id: run, segment, .. } = TaskRequest::parse(payload, &invocation)?;
+        let request = TaskRequest::parse(payload, &invocation)?;
         let mut order: Map<String, Value> = serde_json::from_str(text).map_err(InvalidRequest::MalformedJson)?;
         for field in ["segment", "cursor"] {
             if order.contains_key(field) {
                 return Err(RunTaskError::OneInvocation(field));
             }
         }
-        order.insert("run_id".to_owned(), run.clone().into());
-        let lag = if let TaskSpec::Verify(verify) = &task { verify.lag } else { Duration::ZERO };
-        Ok(Self { task: task.name(), order, run, segments: segment.total_segments, turn: TURN + lag })
+        order.insert("run_id".to_owned(), request.run_id.clone().into());
+        let (turn, segments) = (TURN + request.extra_time(), request.segment.total_segments);
+        Ok(Self { task: request.definition, order, run: request.run_id, segments, turn })
     }
 }
 
@@ -135,16 +137,10 @@ pub async fn run(text: &str, place: TaskTarget, clock: &Clock) -> Result<TaskOut
 async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) -> Result<TaskOutcome, RunTaskError> {
     let (started, maintenance) = (Instant::now(), &at.maintenance);
     // An estimate that only affects the length of the progress bar.
-    let items = match whole.task {
-        "redrive"
-        | "summary"
-        | "compact"
-        | "export-parquet"
-        | "restore"
-        | "export-import-table"
-        | "audit"
-        | "migrate" => None,
-        _ => maintenance.source.describe().await.map(|description| description.items).ok(),
+    let items = if whole.task.scans_source {
+        maintenance.source.describe().await.map(|description| description.items).ok()
+    } else {
+        None
     };
     let display = ProgressDisplay::new(whole.segments, items);
     let invoke = async |payload: Box<RawValue>| {
@@ -161,13 +157,12 @@ async fn run_task(whole: &SegmentedTask, at: &ConnectedTarget, clock: &Clock) ->
     let answer = answer.map_err(|fault| RunTaskError::from_fault(fault, started_segments.get()))?;
     let TaskResponse { progress, sinks, problems, .. } = answer;
     let reports = reports(whole, at).await?;
-    let command = if whole.task == "export-import-table" {
-        let text = maintenance.archive.text(&export::import_command_key(&whole.run)).await;
-        text.ok().flatten().map(|text| String::from_utf8_lossy(&text).into_owned())
-    } else {
-        None
+    let command = match whole.task.command_key(&whole.run) {
+        Some(key) => maintenance.archive.text(&key).await.ok().flatten(),
+        None => None,
     };
-    let (task, run, took) = (whole.task, whole.run.clone(), started.elapsed());
+    let command = command.map(|text| String::from_utf8_lossy(&text).into_owned());
+    let (task, run, took) = (whole.task.name, whole.run.clone(), started.elapsed());
     Ok(TaskOutcome { task, run, progress, sinks, problems, reports, command, took })
 }
 

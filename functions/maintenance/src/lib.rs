@@ -1,13 +1,11 @@
 //! Maintenance tasks, for everything that replication through the stream does not cover.
 //!
-//! - Replicas: filling a new or lost one ([`task::backfill`]), comparing one with its source and repairing it
-//!   ([`task::verify`]), processing failed records again ([`task::redrive`]), and creating the tables of the relational
-//!   one ([`task::migrate`]).
-//! - Archive: merging its objects ([`task::compact`]), converting them to Parquet ([`task::export_parquet`]), restoring
-//!   items ([`task::restore`]), exporting them for import as a new table ([`task::export`]), and verifying that no row
-//!   is missing ([`task::audit`]).
+//! - Replicas ([`task::replica`]): filling a new or lost one, comparing one with its source and repairing it,
+//!   processing failed records again, and creating the tables of the relational one.
+//! - Archive ([`task::archive`]): merging its objects, converting them to Parquet, restoring items, exporting them for
+//!   import as a new table, and verifying that no row is missing.
 //!
-//! The function runs one JSON task per invocation ([`task`]). Tasks are resumable: an invocation stops before its
+//! The function runs one JSON task per invocation ([`task`]); [`task::registry`] lists all tasks. Tasks are resumable: an invocation stops before its
 //! deadline and returns a cursor, and the next invocation resumes from it. On AWS a state machine invokes the function
 //! until the task is done, with a map over the segments; on a single machine, `millrace task` does.
 //!
@@ -33,4 +31,5 @@ pub mod source;
 pub mod task;
 
 pub use config::{AwsClients, connect};
-pub use handler::{MaintenanceHandler, TaskError};
+pub use handler::MaintenanceHandler;
+pub use task::error::{TaskError, TaskErrorKind};

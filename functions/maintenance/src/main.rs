@@ -26,5 +26,5 @@ async fn main() -> Result<(), Error> {
     };
     let maintenance = millrace_maintenance::connect(&process.config, clients);
     let handle = async |event: &RawValue, invocation: &Invocation| maintenance.handle(event, invocation).await;
-    run_lambda(process.telemetry, handle, TaskError::name).await
+    run_lambda(process.telemetry, handle, |error: &TaskError| error.kind().as_str()).await
 }

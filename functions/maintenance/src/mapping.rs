@@ -55,6 +55,14 @@ pub enum MappingNotReady {
     },
 }
 
+impl MappingNotReady {
+    /// Returns whether a retry may succeed without a change to the deployment.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Unknown { .. })
+    }
+}
+
 /// The replicator's event source mappings.
 #[derive(Debug, Clone)]
 pub struct ReplicatorMappings {

@@ -4,12 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use millrace_maintenance::TaskErrorKind;
 use millrace_maintenance::progress::TaskProgress;
-use millrace_maintenance::task::backfill::BackfillError;
-use millrace_maintenance::task::export::ExportError;
-use millrace_maintenance::task::merge::MergeError;
-use millrace_maintenance::task::migrate::MigrateError;
-use millrace_maintenance::task::verify::VerifyError;
+use millrace_maintenance::task::archive::export_import_table::ExportError;
+use millrace_maintenance::task::archive::merge::MergeError;
+use millrace_maintenance::task::registry::TaskDefinition;
+use millrace_maintenance::task::replica::backfill::BackfillError;
+use millrace_maintenance::task::replica::migrate::MigrateError;
+use millrace_maintenance::task::replica::verify::VerifyError;
 use millrace_maintenance::task::{TaskCursor, TaskResponse};
 use millrace_shared::table_reader::ScanSegment;
 use serde_json::json;
@@ -40,6 +42,10 @@ fn answer(payload: &RawValue, turns: u32) -> TaskResponse {
     let cursor = TaskCursor { task, run_id, segment, segments: 3, part, progress, differences: 0, problems: 0, at };
     answer.cursor = (!answer.done).then_some(cursor);
     answer
+}
+
+fn unknown_task() -> TaskError {
+    TaskDefinition::find("restroe").unwrap_err().into()
 }
 
 fn order() -> Map<String, Value> {
@@ -74,10 +80,10 @@ async fn a_fault_ends_the_task_and_nothing_is_added_up() {
     let asked = Cell::new(0);
     let invoke = async |_: Box<RawValue>| {
         asked.set(asked.get() + 1);
-        Err(TaskError::Order(InvalidRequest::Unknown("restroe".to_owned())))
+        Err(unknown_task())
     };
     let fault = segments::run(&order(), 1, invoke, |_| ()).await.unwrap_err();
-    assert_eq!((fault.name(), asked.get()), ("TaskInvalid", 1));
+    assert_eq!((fault.kind(), asked.get()), (TaskErrorKind::Invalid, 1));
 }
 
 fn outcome(task: &'static str, progress: TaskProgress, problems: u64) -> TaskOutcome {
@@ -100,10 +106,9 @@ fn exit_code_is_computed_from_the_problems_and_not_from_the_names_of_counters() 
 fn an_error_is_a_rejection_only_if_nothing_has_started() {
     let day = millrace_archive::ArchiveDay::parse("2026-11-22").unwrap();
     let sink = || BackfillError::Sink { sink: "dynamodb", failed: 1, writes: 2, reason: "throttled".to_owned() };
-    let unknown = || TaskError::from(InvalidRequest::Unknown("restroe".to_owned()));
     for (fault, started, rejected) in [
-        (unknown(), false, true),
-        (unknown(), true, false),
+        (unknown_task(), false, true),
+        (unknown_task(), true, false),
         (TaskError::from(VerifyError::NoTime(300)), false, true),
         (TaskError::from(MigrateError::NotConfigured), false, true),
         // The same request would fail again, but a part of the work was done.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::request::{InvalidRequest, in_range};
+
 /// Maximum number of segments that the state machine and `millrace task` process concurrently.
 pub const MAX_CONCURRENT_SEGMENTS: u8 = 10;
 
@@ -17,6 +19,14 @@ pub struct CapacityBudget {
 }
 
 impl CapacityBudget {
+    /// Validates the field `max_read_capacity_units`.
+    ///
+    /// # Errors
+    /// [`InvalidRequest`] if the number is out of its range.
+    pub(super) fn parse(units_a_second: Option<u32>) -> Result<Option<u32>, InvalidRequest> {
+        in_range("max_read_capacity_units", units_a_second, 1..=1_000_000)
+    }
+
     /// Creates a budget of this many units per second, divided evenly among the segments that run concurrently. `None`
     /// means unlimited.
     #[must_use]

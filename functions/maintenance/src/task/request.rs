@@ -1,235 +1,240 @@
-//! Parsing of a task request, field by field: [`task`].
+//! Parsing of a request's JSON fields ([`RequestFields`]), and the validation that several tasks share.
+//!
+//! A request contains the fields of every task and the task's own fields in one JSON object. Serde's `flatten` can
+//! neither reject unknown fields nor keep the JSON text of a key, so the object is read as a list of fields first: the
+//! fields of every task are taken out, and the rest is parsed as the task's request.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
 
-use millrace_archive::{ArchiveDay, ArchiveHour};
 use millrace_shared::change::CanonicalKey;
-use millrace_shared::item::restored::RestoredExpiry;
-use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, forward_to_deserialize_any};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::audit::AuditRequest;
-use super::compact::CompactRequest;
-use super::export::ExportRequest;
-use super::export_parquet::ParquetRequest;
-use super::restore::RestoreRequest;
-use super::summary::{SegmentResult, SummaryRequest};
-use super::{InvalidRequest, RedriveRequest, RepairMode, TASK_NAMES, TaskSpec, VerifyRequest};
-use crate::failure_record::{ON_FAILURE_PREFIX, QUARANTINE};
-use crate::row_versions::VersionFilter;
+use super::error::{ClassifiedError, TaskErrorKind};
+use super::registry::task_names;
 
-/// Default time between the two checks of a difference: a replica usually lags by far less.
-const LAG_SECONDS: u32 = 5;
-/// Maximum time between the two checks, which are made within one invocation.
-const MAX_LAG_SECONDS: u32 = 300;
-/// Default content size of a compacted object: not more than a query engine reads at once, and large enough for a small
-/// number of objects.
-const TARGET_BYTES: u64 = 128 * 1024 * 1024;
-const MIN_TARGET_BYTES: u64 = 1_024;
-/// Maximum target size. An object is spooled to a file before it is uploaded. A Parquet file may have twice the bytes
-/// of its items, and the function has 512 MB of `/tmp`.
-const TARGET_BYTES_MOST: u64 = 192 * 1024 * 1024;
+/// The fields that every task accepts, in addition to `task`.
+pub const COMMON_FIELDS: [&str; 4] = ["run_id", "segments", "segment", "cursor"];
 
-/// The fields that a restore accepts in addition to the common ones.
-const RESTORE_FIELDS: [&str; 9] =
-    ["key", "user_id", "from", "to", "versions", "expires_in_seconds", "never_expires", "overwrite", "dry_run"];
+/// The similarity above which a name is suggested instead of an unknown one, the same as of clap.
+const SIMILARITY: f64 = 0.7;
+/// Maximum number of characters of a value that an error quotes.
+const QUOTED_CHARACTERS: usize = 60;
 
-/// The same maximum as for the expiry of a user in the API: 50 years of 365.25 days.
-const EXTEND_SECONDS_MOST: u32 = 50 * 31_557_600;
-
-/// A task request before validation: all fields of all tasks.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a JSON object such as {\"task\":\"verify\"}")]
-pub(super) struct RawTaskRequest {
-    task: String,
-    pub(super) run_id: Option<String>,
-    pub(super) segment: Option<u32>,
-    pub(super) segments: Option<u32>,
-    pub(super) cursor: Option<Box<RawValue>>,
-    dry_run: Option<bool>,
-    recheck_after_seconds: Option<u32>,
-    max_read_capacity_units: Option<u32>,
-    prefix: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-    error_contains: Option<String>,
-    segment_results: Option<Vec<SegmentResult>>,
-    of_task: Option<String>,
-    granularity: Option<String>,
-    target_file_size_bytes: Option<u64>,
-    key: Option<Box<RawValue>>,
-    keys: Option<Vec<Box<RawValue>>>,
-    user_id: Option<String>,
-    versions: Option<String>,
-    expires_in_seconds: Option<u32>,
-    never_expires: Option<bool>,
-    overwrite: Option<bool>,
-    as_of: Option<String>,
-    table: Option<String>,
+/// An invalid task request. The message names the field and the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidRequest {
+    /// The payload is not a JSON object.
+    #[error("invalid task request: {0}")]
+    MalformedJson(#[source] serde_json::Error),
+    /// The payload does not name a task.
+    #[error("missing field `task`: set it to one of {names}", names = joined(task_names()))]
+    MissingTask,
+    /// The task is unknown.
+    #[error(
+        "unknown task {name:?}: expected one of {names}{hint}",
+        names = joined(task_names()),
+        hint = suggestion(*nearest)
+    )]
+    UnknownTask {
+        /// The given name.
+        name: String,
+        /// The most similar name.
+        nearest: Option<&'static str>,
+    },
+    /// The task does not accept this field.
+    #[error(
+        "{field} is not a field of {task}: expected one of {fields}{hint}",
+        fields = joined(known.iter().chain(&COMMON_FIELDS).copied()),
+        hint = suggestion(*nearest)
+    )]
+    UnknownField {
+        /// The task.
+        task: &'static str,
+        /// The field.
+        field: String,
+        /// The task's own fields.
+        known: &'static [&'static str],
+        /// The most similar field.
+        nearest: Option<&'static str>,
+    },
+    /// A value has the wrong type.
+    #[error("{field} is {found}: {reason}")]
+    FieldType {
+        /// The field.
+        field: String,
+        /// The given value.
+        found: String,
+        /// The expected type.
+        reason: String,
+    },
+    /// One of these fields is required.
+    #[error("{0} needs {1}")]
+    MissingField(&'static str, &'static str),
+    /// A value is out of its range.
+    #[error("{field} is {found}: set it to {wanted}")]
+    Value {
+        /// The field.
+        field: &'static str,
+        /// The given value.
+        found: String,
+        /// The allowed values.
+        wanted: String,
+    },
+    /// The cursor belongs to another task or another segment.
+    #[error(
+        "the cursor belongs to {0} but this is {1}: pass the cursor returned by this task, or omit it to start over"
+    )]
+    CursorMismatch(String, String),
+    /// The cursor was not returned by this version.
+    #[error("the cursor is not a cursor of {0}: {1}; omit it to start over")]
+    Cursor(&'static str, #[source] serde_json::Error),
 }
 
-pub(super) fn task(request: &RawTaskRequest, now: OffsetDateTime) -> Result<TaskSpec, InvalidRequest> {
-    let capacity_units = || in_range("max_read_capacity_units", request.max_read_capacity_units, 1..=1_000_000);
-    let lag =
-        in_range("recheck_after_seconds", request.recheck_after_seconds, 0..=MAX_LAG_SECONDS)?.unwrap_or(LAG_SECONDS);
-    let lag = std::time::Duration::from_secs(lag.into());
-    match request.task.as_str() {
-        "backfill" => {
-            reject_unknown_fields(request, "backfill", &["max_read_capacity_units"])?;
-            Ok(TaskSpec::Backfill { capacity_units: capacity_units()? })
-        }
-        "verify" => {
-            reject_unknown_fields(request, "verify", &["recheck_after_seconds", "max_read_capacity_units"])?;
-            Ok(TaskSpec::Verify(VerifyRequest { lag, capacity_units: capacity_units()?, repair_mode: RepairMode::No }))
-        }
-        "repair" => {
-            reject_unknown_fields(request, "repair", &["recheck_after_seconds", "max_read_capacity_units", "dry_run"])?;
-            let repair_mode = if request.dry_run.unwrap_or(true) { RepairMode::DryRun } else { RepairMode::Yes };
-            Ok(TaskSpec::Verify(VerifyRequest { lag, capacity_units: capacity_units()?, repair_mode }))
-        }
-        "redrive" => {
-            reject_unknown_fields(request, "redrive", &["dry_run", "prefix", "from", "to", "error_contains"])?;
-            Ok(TaskSpec::Redrive(redrive(request)?))
-        }
-        "compact" => {
-            reject_unknown_fields(request, "compact", &["from", "to", "granularity", "target_file_size_bytes"])?;
-            Ok(TaskSpec::Compact(compact(request, now)?))
-        }
-        "export-parquet" => {
-            reject_unknown_fields(request, "export-parquet", &["from", "to", "target_file_size_bytes"])?;
-            let CompactRequest { from, to, target_bytes, .. } = compact(request, now)?;
-            Ok(TaskSpec::Columns(ParquetRequest { from, to, target_bytes }))
-        }
-        "restore" => {
-            reject_unknown_fields(request, "restore", &RESTORE_FIELDS)?;
-            Ok(TaskSpec::Restore(restore(request)?))
-        }
-        "export-import-table" => {
-            reject_unknown_fields(request, "export-import-table", &["as_of", "table", "target_file_size_bytes"])?;
-            let (at, target_bytes) = (time("as_of", request.as_of.as_deref())?, target_bytes(request)?);
-            Ok(TaskSpec::Export(ExportRequest { at, table: request.table.clone(), target_bytes }))
-        }
-        "audit" => {
-            reject_unknown_fields(request, "audit", &["from", "to", "keys"])?;
-            let keys = request.keys.as_ref().map(|keys| keys.iter().map(|json| key("keys", json)).collect());
-            let (from, to) = (time("from", request.from.as_deref())?, time("to", request.to.as_deref())?);
-            Ok(TaskSpec::Audit(AuditRequest { from, to, keys: keys.transpose()? }))
-        }
-        "migrate" => {
-            reject_unknown_fields(request, "migrate", &[])?;
-            Ok(TaskSpec::Migrate)
-        }
-        "summary" => {
-            reject_unknown_fields(request, "summary", &["segment_results", "of_task"])?;
-            Ok(TaskSpec::Summary(summary(request)?))
-        }
-        other => Err(InvalidRequest::Unknown(other.to_owned())),
+impl ClassifiedError for InvalidRequest {
+    fn kind(&self) -> TaskErrorKind {
+        TaskErrorKind::Invalid
     }
 }
 
-fn summary(request: &RawTaskRequest) -> Result<SummaryRequest, InvalidRequest> {
-    match (&request.segment_results, request.of_task.as_deref()) {
-        (Some(results), None) => match results.iter().position(|result| !result.done) {
-            None => Ok(SummaryRequest::Results(results.clone())),
-            Some(index) => Err(InvalidRequest::Value {
-                field: "segment_results",
-                found: format!("a list in which entry {index} belongs to a segment that is not done"),
-                wanted: "the last response of each segment".to_owned(),
-            }),
-        },
-        (None, Some(name)) => {
-            let summed = TASK_NAMES.into_iter().filter(|task| *task != "summary");
-            let wanted = || format!("one of {}", summed.clone().collect::<Vec<_>>().join(", "));
-            let task = summed.clone().find(|task| *task == name);
-            let unknown = || InvalidRequest::Value { field: "of_task", found: format!("{name:?}"), wanted: wanted() };
-            Ok(SummaryRequest::SegmentsOf(task.ok_or_else(unknown)?))
+fn joined<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
+}
+
+/// Returns the candidate that is most similar to an unknown name, if one is similar enough. Like clap, by the Jaro
+/// similarity, which does not overrate long common prefixes.
+#[must_use]
+pub fn nearest<'n>(name: &str, candidates: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let similar = candidates.into_iter().map(|candidate| (strsim::jaro(name, candidate), candidate));
+    let nearest = similar.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    nearest.filter(|(similarity, _)| *similarity > SIMILARITY).map(|(_, candidate)| candidate)
+}
+
+/// The fields of a request: their names and their JSON texts. Names are unique. A field that is `null` is absent.
+#[derive(Debug)]
+pub(super) struct RequestFields(Vec<(String, Box<RawValue>)>);
+
+impl RequestFields {
+    /// Splits a payload into its fields.
+    pub(super) fn parse(payload: &RawValue) -> Result<Self, InvalidRequest> {
+        let mut fields: Self = serde_json::from_str(payload.get()).map_err(InvalidRequest::MalformedJson)?;
+        fields.0.retain(|(_, value)| value.get() != "null");
+        Ok(fields)
+    }
+
+    /// Takes out a field of every task.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, field: &str) -> Result<Option<T>, InvalidRequest> {
+        let Some(index) = self.0.iter().position(|(name, _)| name == field) else { return Ok(None) };
+        let (name, value) = self.0.remove(index);
+        match serde_json::from_str(value.get()) {
+            Ok(parsed) => Ok(Some(parsed)),
+            Err(error) => Err(wrong_type(&name, &value, &error)),
         }
-        _ => Err(InvalidRequest::MissingField(
-            "summary",
-            "either of_task, which names the task to summarize, or segment_results",
-        )),
+    }
+
+    /// Parses the fields as the request of this task. A field of another task is rejected: if it were ignored, the task
+    /// would do something else than requested.
+    pub(super) fn into_request<R: DeserializeOwned>(self, task: &'static str) -> Result<R, InvalidRequest> {
+        let known = field_names::<R>();
+        if let Some((field, _)) = self.0.iter().find(|(field, _)| !known.contains(&field.as_str())) {
+            let nearest = nearest(field, known.iter().chain(&COMMON_FIELDS).copied());
+            return Err(InvalidRequest::UnknownField { task, field: field.clone(), known, nearest });
+        }
+        serde_json::from_str(&object(&self.0)).map_err(|error| {
+            // The error of the whole request does not name the field: parse each one by itself.
+            let culprit = self.0.iter().find_map(|field| {
+                let error = serde_json::from_str::<R>(&object(std::slice::from_ref(field))).err()?;
+                Some(wrong_type(&field.0, &field.1, &error))
+            });
+            culprit.unwrap_or(InvalidRequest::MalformedJson(error))
+        })
     }
 }
 
-fn redrive(request: &RawTaskRequest) -> Result<RedriveRequest, InvalidRequest> {
-    let prefixes = match &request.prefix {
-        None => vec![ON_FAILURE_PREFIX.to_owned(), QUARANTINE.to_owned()],
-        Some(prefix) if prefix.starts_with(QUARANTINE) || prefix.starts_with(ON_FAILURE_PREFIX) => vec![prefix.clone()],
-        Some(other) => {
-            let wanted = format!("a prefix that begins with {QUARANTINE} or {ON_FAILURE_PREFIX}");
-            return Err(InvalidRequest::Value { field: "prefix", found: format!("{other:?}"), wanted });
-        }
-    };
-    Ok(RedriveRequest {
-        dry_run: request.dry_run.unwrap_or(true),
-        prefixes,
-        from: time("from", request.from.as_deref())?,
-        to: time("to", request.to.as_deref())?,
-        reason: request.error_contains.clone(),
-    })
-}
+impl<'de> Deserialize<'de> for RequestFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = RequestFields;
 
-fn compact(request: &RawTaskRequest, now: OffsetDateTime) -> Result<CompactRequest, InvalidRequest> {
-    let hourly = match request.granularity.as_deref() {
-        None | Some("day") => false,
-        Some("hour") => true,
-        Some(other) => {
-            let wanted = "\"day\" or \"hour\"".to_owned();
-            return Err(InvalidRequest::Value { field: "granularity", found: format!("{other:?}"), wanted });
-        }
-    };
-    // A period that is not over yet still grows, and would be merged again and again.
-    let over = if hourly { ArchiveHour::of(now).start() } else { ArchiveDay::of(now).start() };
-    Ok(CompactRequest {
-        from: time("from", request.from.as_deref())?,
-        to: time("to", request.to.as_deref())?.unwrap_or(over),
-        hourly,
-        target_bytes: target_bytes(request)?,
-    })
-}
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object such as {\"task\":\"verify\"}")
+            }
 
-fn target_bytes(request: &RawTaskRequest) -> Result<u64, InvalidRequest> {
-    let target = request.target_file_size_bytes.unwrap_or(TARGET_BYTES);
-    if (MIN_TARGET_BYTES..=TARGET_BYTES_MOST).contains(&target) {
-        return Ok(target);
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RequestFields, A::Error> {
+                let mut fields: Vec<(String, Box<RawValue>)> = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    if fields.iter().any(|(given, _)| *given == name) {
+                        return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+                    }
+                    fields.push((name, value));
+                }
+                Ok(RequestFields(fields))
+            }
+        }
+        deserializer.deserialize_map(FieldsVisitor)
     }
-    let wanted = format!(
-        "a number from {MIN_TARGET_BYTES} to {TARGET_BYTES_MOST}, so that each file fits into the 512 MB of /tmp"
-    );
-    Err(InvalidRequest::Value { field: "target_file_size_bytes", found: target.to_string(), wanted })
 }
 
-fn restore(request: &RawTaskRequest) -> Result<RestoreRequest, InvalidRequest> {
-    let extend = in_range("expires_in_seconds", request.expires_in_seconds, 1..=EXTEND_SECONDS_MOST)?;
-    let expiry = match (extend, request.never_expires) {
-        (Some(seconds), None | Some(false)) => RestoredExpiry::After(seconds.into()),
-        (None, Some(true)) => RestoredExpiry::Never,
-        _ => {
-            let needs = "either expires_in_seconds, after which the items expire again, or \"never_expires\": true";
-            return Err(InvalidRequest::MissingField("restore", needs));
-        }
-    };
-    let (from, to) = (time("from", request.from.as_deref())?, time("to", request.to.as_deref())?);
-    if request.key.is_none() && request.user_id.is_none() && from.is_none() && to.is_none() {
-        return Err(InvalidRequest::MissingField("restore", "key, user_id, from or to (the items to restore)"));
+fn object(fields: &[(String, Box<RawValue>)]) -> String {
+    let fields: std::collections::BTreeMap<&str, &RawValue> =
+        fields.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+    serde_json::to_string(&fields).unwrap_or_default()
+}
+
+fn wrong_type(field: &str, value: &RawValue, error: &serde_json::Error) -> InvalidRequest {
+    let mut found: String = value.get().chars().take(QUOTED_CHARACTERS).collect();
+    if found.len() < value.get().len() {
+        found.push('…');
     }
-    let rows = match request.versions.as_deref() {
-        None | Some("latest") => VersionFilter::Latest,
-        Some("all") => VersionFilter::All,
-        Some(other) => {
-            let wanted = "\"latest\" or \"all\"".to_owned();
-            return Err(InvalidRequest::Value { field: "versions", found: format!("{other:?}"), wanted });
-        }
-    };
-    let key = request.key.as_deref().map(|json| key("key", json)).transpose()?;
-    let (user, overwrite) = (request.user_id.clone(), request.overwrite.unwrap_or_default());
-    Ok(RestoreRequest { dry_run: request.dry_run.unwrap_or(true), key, user, from, to, rows, expiry, overwrite })
+    // The position is that in the field, not in the request.
+    let reason = error.to_string();
+    let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
+    InvalidRequest::FieldType { field: field.to_owned(), found, reason }
 }
 
-fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, InvalidRequest> {
+/// Returns the names of the fields of a request type, in the order of their declaration, as serde has derived them.
+pub(super) fn field_names<R: DeserializeOwned>() -> &'static [&'static str] {
+    /// Receives the names, and fails instead of a value.
+    struct FieldNames<'a>(&'a mut &'static [&'static str]);
+    impl<'de> Deserializer<'de> for FieldNames<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(Self::Error::custom("only the names of fields are of interest"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+    let mut names: &'static [&'static str] = &[];
+    // Always an error: the names are the result.
+    let _ = R::deserialize(FieldNames(&mut names));
+    names
+}
+
+/// Parses a key in DynamoDB JSON.
+pub(super) fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, InvalidRequest> {
     CanonicalKey::parse(json.get()).map_err(|error| InvalidRequest::Value {
         field,
         found: format!("not a valid key ({error})"),
@@ -237,7 +242,8 @@ fn key(field: &'static str, json: &RawValue) -> Result<CanonicalKey, InvalidRequ
     })
 }
 
-fn time(field: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, InvalidRequest> {
+/// Parses a time in RFC 3339.
+pub(super) fn time(field: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime>, InvalidRequest> {
     let parsed = |text: &str| {
         let wanted = "an RFC 3339 time such as 2026-11-24T08:00:00Z".to_owned();
         OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidRequest::Value {
@@ -249,38 +255,7 @@ fn time(field: &'static str, text: Option<&str>) -> Result<Option<OffsetDateTime
     text.map(parsed).transpose()
 }
 
-/// Rejects the fields of other tasks: if one were ignored, the task would do something else than requested.
-fn reject_unknown_fields(
-    request: &RawTaskRequest,
-    task: &'static str,
-    known: &'static [&'static str],
-) -> Result<(), InvalidRequest> {
-    let given = [
-        ("dry_run", request.dry_run.is_some()),
-        ("recheck_after_seconds", request.recheck_after_seconds.is_some()),
-        ("max_read_capacity_units", request.max_read_capacity_units.is_some()),
-        ("prefix", request.prefix.is_some()),
-        ("from", request.from.is_some()),
-        ("to", request.to.is_some()),
-        ("error_contains", request.error_contains.is_some()),
-        ("segment_results", request.segment_results.is_some()),
-        ("of_task", request.of_task.is_some()),
-        ("granularity", request.granularity.is_some()),
-        ("target_file_size_bytes", request.target_file_size_bytes.is_some()),
-        ("key", request.key.is_some()),
-        ("keys", request.keys.is_some()),
-        ("user_id", request.user_id.is_some()),
-        ("versions", request.versions.is_some()),
-        ("expires_in_seconds", request.expires_in_seconds.is_some()),
-        ("never_expires", request.never_expires.is_some()),
-        ("overwrite", request.overwrite.is_some()),
-        ("as_of", request.as_of.is_some()),
-        ("table", request.table.is_some()),
-    ];
-    let stray = given.into_iter().find(|(field, is_given)| *is_given && !known.contains(field));
-    stray.map_or(Ok(()), |(field, _)| Err(InvalidRequest::Field { task, field, known }))
-}
-
+/// Returns the number if it is in the range.
 pub(super) fn in_range<N: PartialOrd + Display>(
     field: &'static str,
     number: Option<N>,
@@ -293,4 +268,20 @@ pub(super) fn in_range<N: PartialOrd + Display>(
         }
         number => Ok(number),
     }
+}
+
+/// Returns the meaning of the given word, or of the first one if none is given.
+pub(super) fn one_of<T: Copy>(
+    field: &'static str,
+    given: Option<&str>,
+    words: [(&str, T); 2],
+) -> Result<T, InvalidRequest> {
+    let [(first, default), (second, _)] = words;
+    let Some(given) = given else { return Ok(default) };
+    let known = words.into_iter().find(|(word, _)| *word == given).map(|(_, meaning)| meaning);
+    known.ok_or_else(|| InvalidRequest::Value {
+        field,
+        found: format!("{given:?}"),
+        wanted: format!("{first:?} or {second:?}"),
+    })
 }

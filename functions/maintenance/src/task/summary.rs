@@ -5,21 +5,41 @@
 
 use std::collections::BTreeSet;
 
+use futures::future::LocalBoxFuture;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use millrace_shared::invocation::Invocation;
 use millrace_shared::table_reader::ScanSegment;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
-use super::TaskResponse;
+use super::error::{ClassifiedError, TaskError, TaskErrorKind};
+use super::registry::{MaintenanceTask, RunTask, TASKS};
+use super::request::InvalidRequest;
+use super::{TaskRequest, TaskResponse};
 use crate::failure_bucket::{BucketError, FailureBucket};
+use crate::handler::MaintenanceHandler;
 use crate::progress::TaskProgress;
 
 const IN_FLIGHT: usize = 16;
 /// The part that the keys of a run's results have in common. The results are stored next to the run's reports.
 const RESULTS: &str = "results/";
 
-/// The results to add up.
+/// Fields of the request of a summary.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
+pub struct SummaryRequest {
+    /// The results to add up: the last response of each segment
+    #[cfg_attr(feature = "cli", arg(skip))]
+    segment_results: Option<Vec<SegmentResult>>,
+    /// Add up the results that the segments of this task stored in the failure bucket
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TASK"))]
+    of_task: Option<String>,
+}
+
+/// The task `summary`: the results to add up.
 #[derive(Debug, Clone, PartialEq)]
-pub enum SummaryRequest {
+pub enum SummaryTask {
     /// The results in the request.
     Results(Vec<SegmentResult>),
     /// The stored results of the segments of the task with this name.
@@ -27,7 +47,7 @@ pub enum SummaryRequest {
 }
 
 /// The members of a segment's last response that are added up.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentResult {
     /// True if the segment is done.
     pub done: bool,
@@ -70,6 +90,68 @@ pub enum SummaryError {
     Bucket(#[from] BucketError),
 }
 
+impl ClassifiedError for SummaryError {
+    fn kind(&self) -> TaskErrorKind {
+        match self {
+            Self::Missing { .. } | Self::Unreadable { .. } => TaskErrorKind::Invalid,
+            Self::Bucket(_) => TaskErrorKind::Failed,
+        }
+    }
+
+    /// The segments have done their work.
+    fn is_rejection(&self) -> bool {
+        false
+    }
+}
+
+impl MaintenanceTask for SummaryTask {
+    const NAME: &'static str = "summary";
+    const SUMMARY: &'static str =
+        "adds up the results of a run's segments; the state machine and millrace task do this after the last segment";
+    const HAS_SEGMENTS: bool = false;
+    type Request = SummaryRequest;
+
+    fn parse(request: SummaryRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
+        match (request.segment_results, request.of_task) {
+            (Some(results), None) => match results.iter().position(|result| !result.done) {
+                None => Ok(Self::Results(results)),
+                Some(index) => Err(InvalidRequest::Value {
+                    field: "segment_results",
+                    found: format!("a list in which entry {index} belongs to a segment that is not done"),
+                    wanted: "the last response of each segment".to_owned(),
+                }),
+            },
+            (None, Some(name)) => {
+                let summed = || TASKS.iter().filter(|task| task.has_segments).map(|task| task.name);
+                let unknown = || InvalidRequest::Value {
+                    field: "of_task",
+                    found: format!("{name:?}"),
+                    wanted: format!("one of {}", summed().collect::<Vec<_>>().join(", ")),
+                };
+                summed().find(|task| *task == name).map(Self::SegmentsOf).ok_or_else(unknown)
+            }
+            _ => Err(InvalidRequest::MissingField(
+                Self::NAME,
+                "either of_task, which names the task to summarize, or segment_results",
+            )),
+        }
+    }
+}
+
+/// Runs once, without the source, after all segments are done.
+impl RunTask for SummaryTask {
+    fn respond<'a>(
+        &'a self,
+        handler: &'a MaintenanceHandler,
+        request: &'a TaskRequest,
+        _: &'a Invocation,
+    ) -> LocalBoxFuture<'a, Result<TaskResponse, TaskError>> {
+        Box::pin(
+            async move { Ok(run(self, &request.run_id, request.segment.total_segments, &handler.failures).await?) },
+        )
+    }
+}
+
 /// Returns whether a key is that of a segment's result.
 #[must_use]
 pub fn is_result(key: &str) -> bool {
@@ -94,13 +176,13 @@ pub(super) async fn keep(answer: &TaskResponse, bucket: &FailureBucket) -> Resul
 ///
 /// # Errors
 /// [`SummaryError`] if a result is missing or cannot be read, because a partial sum is never returned.
-pub async fn run(
-    summary: &SummaryRequest,
+async fn run(
+    summary: &SummaryTask,
     run: &str,
     segments: u32,
     bucket: &FailureBucket,
 ) -> Result<TaskResponse, SummaryError> {
-    let mut sum = TaskResponse::done("summary", run, ScanSegment { segment: 0, total_segments: segments });
+    let mut sum = TaskResponse::done(SummaryTask::NAME, run, ScanSegment { segment: 0, total_segments: segments });
     let mut sinks = BTreeSet::new();
     let mut add = |result: SegmentResult| {
         sum.progress.add(&result.progress);
@@ -109,8 +191,8 @@ pub async fn run(
         sinks.extend(result.sinks);
     };
     match summary {
-        SummaryRequest::Results(results) => results.iter().cloned().for_each(add),
-        SummaryRequest::SegmentsOf(task) => {
+        SummaryTask::Results(results) => results.iter().cloned().for_each(add),
+        SummaryTask::SegmentsOf(task) => {
             let results = stream::iter(0..segments).map(|segment| read(task, run, segment, segments, bucket));
             let mut results = results.buffered(IN_FLIGHT);
             while let Some(result) = results.try_next().await? {

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{InvalidRequest, TaskCursor, TaskRequest, TaskResponse, summary};
+use super::request::InvalidRequest;
+use super::{TaskCursor, TaskRequest, TaskResponse, summary};
 use crate::failure_bucket::{BucketError, FailureBucket};
 use crate::progress::{CountOutcome, ProblemCounts, TaskProgress};
 
@@ -59,7 +60,7 @@ impl<P: Default + Serialize + DeserializeOwned> TaskRun<P> {
         invocation: &Invocation,
         bucket: &FailureBucket,
     ) -> Result<Self, InvalidRequest> {
-        let task = order.task.name();
+        let task = order.definition.name;
         let at = order.cursor.as_ref().map(|cursor| serde_json::from_str(cursor.at.get())).transpose();
         let left = invocation.deadline.saturating_duration_since(Instant::now());
         let progress = order.cursor.as_ref().map(|cursor| cursor.progress.clone()).unwrap_or_default();

@@ -4,7 +4,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use time::OffsetDateTime;
+
+use super::archive::compact::CompactTask;
+use super::registry::{MaintenanceTask, TASKS};
+use super::replica::redrive::RedriveTask;
+use super::replica::repair::RepairTask;
+use super::replica::verify::{RepairMode, ReplicaComparison, VerifyTask};
+use super::summary::SummaryTask;
 use super::*;
+
+/// Returns the validated parameters of a request of this task.
+fn task<T: MaintenanceTask>(json: &str) -> T {
+    let payload = RawValue::from_string(json.to_owned()).unwrap();
+    let mut fields = RequestFields::parse(&payload).unwrap();
+    assert_eq!(fields.take::<String>("task").unwrap().unwrap(), T::NAME);
+    for field in request::COMMON_FIELDS {
+        fields.take::<Box<RawValue>>(field).unwrap();
+    }
+    T::parse(fields.into_request(T::NAME).unwrap(), OffsetDateTime::UNIX_EPOCH).unwrap()
+}
 
 fn parsed(json: &str) -> Result<TaskRequest, String> {
     let payload = RawValue::from_string(json.to_owned()).unwrap();
@@ -17,29 +36,28 @@ fn parsed(json: &str) -> Result<TaskRequest, String> {
 fn a_task_alone_is_enough_and_the_careful_way_is_the_default() {
     let order = parsed(r#"{"task":"repair"}"#).unwrap();
     assert_eq!((order.run_id.as_str(), order.segment, order.cursor.is_none()), ("request-1", ScanSegment::WHOLE, true));
+    assert_eq!((order.definition.name, order.extra_time()), ("repair", Duration::from_secs(5)));
+    let RepairTask(repair) = task(r#"{"task":"repair"}"#);
     let repair_mode = RepairMode::DryRun;
-    assert_eq!(
-        order.task,
-        TaskSpec::Verify(VerifyRequest { lag: Duration::from_secs(5), capacity_units: None, repair_mode })
-    );
-    let TaskSpec::Redrive(redrive) = parsed(r#"{"task":"redrive"}"#).unwrap().task else { panic!("a redrive") };
+    assert_eq!(repair, ReplicaComparison { lag: Duration::from_secs(5), capacity_units: None, repair_mode });
+    let redrive: RedriveTask = task(r#"{"task":"redrive"}"#);
     assert!(redrive.dry_run);
     assert_eq!(redrive.prefixes, ["aws/lambda/", "quarantine/"]);
 }
 
 #[test]
 fn task_names_are_those_that_requests_are_parsed_by() {
-    for name in TASK_NAMES {
+    for name in TASKS.iter().map(|task| task.name) {
         match parsed(&format!(r#"{{"task":"{name}"}}"#)) {
-            Ok(order) => assert_eq!(order.task.name(), name),
+            Ok(order) => assert_eq!(order.definition.name, name),
             Err(error) => assert!(error.starts_with(&format!("{name} needs ")), "{error}"),
         }
     }
-    for former in ["columns", "export"] {
+    for (former, hint) in [("columns", ""), ("export", "; did you mean \"export-parquet\"?")] {
         let error = parsed(&format!(r#"{{"task":"{former}"}}"#)).unwrap_err();
-        let names = "export-parquet, restore, export-import-table, audit, migrate, summary";
+        let names = format!("export-parquet, restore, export-import-table, audit, migrate, summary{hint}");
         assert!(
-            error.starts_with(&format!("unknown task {former:?}: expected one of")) && error.ends_with(names),
+            error.starts_with(&format!("unknown task {former:?}: expected one of")) && error.ends_with(&names),
             "{error}"
         );
     }
@@ -47,26 +65,35 @@ fn task_names_are_those_that_requests_are_parsed_by() {
 
 #[test]
 fn all_fields_of_a_task_are_taken() {
-    let order = parsed(
-        r#"{"task":"redrive","run_id":"monday","segment":2,"segments":4,"cursor":null,"dry_run":false,
-            "prefix":"quarantine/archiver/","from":"2026-11-24T08:00:00Z","to":"2026-11-25T08:00:00+01:00","error_contains":"large"}"#,
-    )
-    .unwrap();
+    let json = r#"{"task":"redrive","run_id":"monday","segment":2,"segments":4,"cursor":null,"dry_run":false,
+        "prefix":"quarantine/archiver/","from":"2026-11-24T08:00:00Z","to":"2026-11-25T08:00:00+01:00","error_contains":"large"}"#;
+    let order = parsed(json).unwrap();
     assert_eq!((order.run_id.as_str(), order.segment), ("monday", ScanSegment { segment: 2, total_segments: 4 }));
-    let TaskSpec::Redrive(redrive) = order.task else { panic!("a redrive") };
+    let redrive: RedriveTask = task(json);
     assert!(!redrive.dry_run && redrive.from < redrive.to && redrive.reason.as_deref() == Some("large"));
-    let verify = parsed(r#"{"task":"verify","recheck_after_seconds":0,"max_read_capacity_units":50}"#).unwrap().task;
+    assert_eq!(redrive.prefixes, ["quarantine/archiver/"]);
+    let VerifyTask(verify) = task(r#"{"task":"verify","recheck_after_seconds":0,"max_read_capacity_units":50}"#);
     let repair_mode = RepairMode::No;
-    assert_eq!(verify, TaskSpec::Verify(VerifyRequest { lag: Duration::ZERO, capacity_units: Some(50), repair_mode }));
+    assert_eq!(verify, ReplicaComparison { lag: Duration::ZERO, capacity_units: Some(50), repair_mode });
 }
 
 #[test]
 fn what_is_no_task_says_what_to_write() {
     for (json, said) in [
-        ("[]", "invalid task request: invalid length 0, expected a JSON object such as {\"task\":\"verify\"}"),
+        ("[]", "invalid task request: invalid type: sequence, expected a JSON object such as {\"task\":\"verify\"}"),
+        (r#"{"task":"verify","task":"repair"}"#, "invalid task request: duplicate field `task`"),
         (r#"{"segments":2}"#, "missing field `task`"),
         (r#"{"task":"restroe"}"#, "unknown task \"restroe\": expected one of backfill, verify, repair, redrive"),
-        (r#"{"task":"verify","dryrun":true}"#, "unknown field `dryrun`"),
+        (r#"{"task":"restroe"}"#, "audit, migrate, summary; did you mean \"restore\"?"),
+        (r#"{"task":7}"#, "task is 7: invalid type: integer `7`, expected a string"),
+        (
+            r#"{"task":"verify","dryrun":true}"#,
+            "dryrun is not a field of verify: expected one of recheck_after_seconds",
+        ),
+        (r#"{"task":"repair","dryrun":true}"#, "segment, cursor; did you mean \"dry_run\"?"),
+        (r#"{"task":"repair","segment_s":1}"#, "; did you mean \"segments\"?"),
+        (r#"{"task":"repair","dry_run":"no"}"#, "dry_run is \"no\": invalid type: string \"no\", expected a boolean"),
+        (r#"{"task":"verify","segments":"four"}"#, "segments is \"four\": invalid type: string \"four\", expected u32"),
         (
             r#"{"task":"verify","dry_run":true}"#,
             "dry_run is not a field of verify: expected one of recheck_after_seconds, max_read_capacity_units, run_id, segments, segment, cursor",
@@ -118,17 +145,16 @@ fn former_fields_are_unknown_and_the_error_lists_the_known_ones() {
         ("summary", "parts", "[]"),
     ] {
         let error = parsed(&format!(r#"{{"task":"{task}","{former}":{value}}}"#)).unwrap_err();
-        let begin = format!("invalid task request: unknown field `{former}`, expected one of `task`, `run_id`, ");
+        let known = TASKS.iter().find(|known| known.name == task).unwrap().fields().join(", ");
+        let begin =
+            format!("{former} is not a field of {task}: expected one of {known}, run_id, segments, segment, cursor");
         assert!(error.starts_with(&begin), "{error}");
     }
 }
 
 #[test]
 fn granularity_is_a_day_or_an_hour() {
-    let hourly = |json: &str| match parsed(json).unwrap().task {
-        TaskSpec::Compact(compact) => compact.hourly,
-        other => panic!("{other:?}"),
-    };
+    let hourly = |json: &str| task::<CompactTask>(json).hourly;
     assert!(hourly(r#"{"task":"compact","granularity":"hour"}"#));
     assert!(!hourly(r#"{"task":"compact","granularity":"day"}"#) && !hourly(r#"{"task":"compact"}"#));
     let error = parsed(r#"{"task":"compact","granularity":"minute"}"#).unwrap_err();
@@ -141,9 +167,7 @@ fn segment_results_are_those_of_segments_that_are_done() {
         format!(r#"{{"task":"verify","done":{done},"progress":{{"source.items":1}},"differences":2,"problems":3}}"#)
     };
     let order = |results: &[String]| format!(r#"{{"task":"summary","segment_results":[{}]}}"#, results.join(","));
-    let TaskSpec::Summary(SummaryRequest::Results(results)) =
-        parsed(&order(&[result(true), result(true)])).unwrap().task
-    else {
+    let SummaryTask::Results(results) = task(&order(&[result(true), result(true)])) else {
         panic!("a summary of results");
     };
     assert_eq!(results.iter().map(|result| (result.differences, result.problems)).collect::<Vec<_>>(), [(2, 3); 2]);

@@ -22,19 +22,21 @@ use std::time::Duration;
 
 use futures::future::try_join;
 use millrace_shared::change::CanonicalKey;
-use millrace_shared::invocation::Invocation;
 use millrace_sinks::Replica;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::capacity_budget::CapacityBudget;
-use super::task_run::TaskRun;
-use super::{RepairMode, VerifyRequest};
-use crate::failure_bucket::{BucketError, FailureBucket};
+use crate::failure_bucket::BucketError;
 use crate::failure_index::{self, FailureIndex};
-use crate::failure_record::FunctionNames;
 use crate::progress::CountOutcome;
 use crate::repair::{ReconcileError, RepairOutcome, StaleKey, predict, reconcile_keys};
+use crate::task::capacity_budget::CapacityBudget;
+use crate::task::context::TaskContext;
+use crate::task::error::{ClassifiedError, TaskErrorKind};
+use crate::task::registry::{MaintenanceTask, SegmentTask};
+use crate::task::request::{InvalidRequest, in_range};
+use crate::task::task_run::TaskRun;
 use difference::{CandidateDifference, ConfirmedDifference, DifferenceKind};
 use merge_join::{MergeJoin, ScanPosition};
 
@@ -42,8 +44,95 @@ use merge_join::{MergeJoin, ScanPosition};
 /// to be matched have at most twice this number of MB.
 const PAGES_PER_CHECKPOINT: usize = 24;
 
+/// Default time between the two checks of a difference: a replica usually lags by far less.
+const LAG_SECONDS: u32 = 5;
+/// Maximum time between the two checks, which are made within one invocation.
+const MAX_LAG_SECONDS: u32 = 300;
+
 /// Maximum time of an invocation that is reserved for reading the failure bucket, in case there are differences.
 const FAILURES_READ_WITHIN: Duration = Duration::from_secs(30);
+
+/// Fields of the request of a comparison.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
+pub struct VerifyRequest {
+    /// Time after which a difference is read again, 0 to 300; only a difference that persists is reported (default: 5)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SECONDS"))]
+    recheck_after_seconds: Option<u32>,
+    /// Maximum number of read capacity units per second that the task consumes, for all concurrent segments together
+    /// (default: no limit)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "UNITS"))]
+    max_read_capacity_units: Option<u32>,
+}
+
+/// The task `verify`: a comparison that repairs nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub struct VerifyTask(pub(crate) ReplicaComparison);
+
+impl MaintenanceTask for VerifyTask {
+    const NAME: &'static str = "verify";
+    const SUMMARY: &'static str = "compares the table with its replicas and reports every difference that persists";
+    const REPORTS_DIFFERENCES: bool = true;
+    const SCANS_SOURCE: bool = true;
+    type Request = VerifyRequest;
+
+    fn parse(request: VerifyRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
+        let VerifyRequest { recheck_after_seconds, max_read_capacity_units } = request;
+        ReplicaComparison::parse(recheck_after_seconds, max_read_capacity_units, RepairMode::No).map(Self)
+    }
+}
+
+impl SegmentTask for VerifyTask {
+    type Cursor = VerifyCursor;
+    type Error = VerifyError;
+    const USES_REPLICAS: bool = true;
+
+    fn extra_time(&self) -> Duration {
+        self.0.lag
+    }
+
+    async fn run(&self, task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) -> Result<bool, VerifyError> {
+        compare(task_run, context, self.0).await
+    }
+}
+
+/// Validated parameters of a comparison, of `verify` and of `repair`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReplicaComparison {
+    /// The time for which a difference must persist, with both sides unchanged, to be real.
+    pub(crate) lag: Duration,
+    /// Maximum number of read capacity units per second consumed from the source, for all segments together.
+    pub(crate) capacity_units: Option<u32>,
+    /// The handling of real differences.
+    pub(crate) repair_mode: RepairMode,
+}
+
+/// The handling of real differences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RepairMode {
+    /// Real differences are reported.
+    No,
+    /// Real differences are reported as ones that would be repaired.
+    DryRun,
+    /// Real differences are repaired.
+    Yes,
+}
+
+impl ReplicaComparison {
+    pub(super) fn parse(
+        recheck_after_seconds: Option<u32>,
+        max_read_capacity_units: Option<u32>,
+        repair_mode: RepairMode,
+    ) -> Result<Self, InvalidRequest> {
+        let lag = in_range("recheck_after_seconds", recheck_after_seconds, 0..=MAX_LAG_SECONDS)?;
+        Ok(Self {
+            lag: Duration::from_secs(lag.unwrap_or(LAG_SECONDS).into()),
+            capacity_units: CapacityBudget::parse(max_read_capacity_units)?,
+            repair_mode,
+        })
+    }
+}
 
 /// Error of a comparison.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +150,16 @@ pub enum VerifyError {
     Bucket(#[from] BucketError),
 }
 
+impl ClassifiedError for VerifyError {
+    fn kind(&self) -> TaskErrorKind {
+        match self {
+            Self::Read(error) => error.kind(),
+            Self::NoTime(_) => TaskErrorKind::Invalid,
+            Self::Bucket(_) => TaskErrorKind::Failed,
+        }
+    }
+}
+
 /// Cursor of a comparison: the index of the replica, and the scan positions of both sides.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct VerifyCursor {
@@ -69,27 +168,14 @@ pub struct VerifyCursor {
     replica: ScanPosition,
 }
 
-/// Dependencies of a comparison.
-pub struct VerifyContext<'w> {
-    /// The source table.
-    pub source: &'w crate::source::SourceTable,
-    /// The replicas.
-    pub replicas: &'w [Box<dyn Replica>],
-    /// The failure bucket, to which the report is also written.
-    pub bucket: &'w FailureBucket,
-    /// The names of the deployed functions.
-    pub functions: &'w FunctionNames,
-}
-
 /// Continues a comparison; returns `true` when it is done.
 ///
 /// # Errors
 /// [`VerifyError`]; repairs that were made before the error are correct and remain.
-pub async fn run(
+pub(super) async fn compare(
     task_run: &mut TaskRun<VerifyCursor>,
-    context: &VerifyContext<'_>,
-    verify: VerifyRequest,
-    invocation: &Invocation,
+    context: &TaskContext<'_>,
+    verify: ReplicaComparison,
 ) -> Result<bool, VerifyError> {
     let mut pace = CapacityBudget::new(verify.capacity_units, task_run.segment().total_segments, Instant::now());
     let scan_until = task_run.deadline.checked_sub(verify.lag).filter(|until| *until > Instant::now());
@@ -115,7 +201,7 @@ pub async fn run(
         let Some(findings) = recheck_after_lag(task_run, context, replica, verify, candidates).await? else {
             return Ok(false);
         };
-        report_findings(task_run, context, replica, verify, findings, any_failed, invocation).await?;
+        report_findings(task_run, context, replica, verify, findings, any_failed).await?;
         task_run.count("source.items", if from.sink == 0 { counts.source } else { 0 });
         task_run.count(format!("{sink}.items"), counts.items);
         task_run.count(format!("{sink}.tombstones"), counts.tombstones);
@@ -138,9 +224,9 @@ pub async fn run(
 /// scans this range again.
 async fn recheck_after_lag(
     task_run: &mut TaskRun<VerifyCursor>,
-    context: &VerifyContext<'_>,
+    context: &TaskContext<'_>,
     replica: &dyn Replica,
-    verify: VerifyRequest,
+    verify: ReplicaComparison,
     candidates: Vec<CandidateDifference>,
 ) -> Result<Option<Vec<ConfirmedDifference>>, VerifyError> {
     if candidates.is_empty() {
@@ -168,12 +254,11 @@ async fn recheck_after_lag(
 /// Counts the real differences, repairs them if requested, and reports them.
 async fn report_findings(
     task_run: &mut TaskRun<VerifyCursor>,
-    context: &VerifyContext<'_>,
+    context: &TaskContext<'_>,
     replica: &dyn Replica,
-    verify: VerifyRequest,
+    verify: ReplicaComparison,
     findings: Vec<ConfirmedDifference>,
     any_failed: bool,
-    invocation: &Invocation,
 ) -> Result<(), VerifyError> {
     if findings.is_empty() {
         return Ok(());
@@ -184,10 +269,10 @@ async fn report_findings(
     let outcomes: Vec<Option<RepairOutcome>> = match verify.repair_mode {
         RepairMode::No => vec![None; findings.len()],
         RepairMode::DryRun => {
-            predict(context.source, replica, &stale(), invocation).await?.into_iter().map(Some).collect()
+            predict(context.source, replica, &stale(), context.invocation).await?.into_iter().map(Some).collect()
         }
         RepairMode::Yes => {
-            reconcile_keys(context.source, replica, &stale(), invocation).await?.into_iter().map(Some).collect()
+            reconcile_keys(context.source, replica, &stale(), context.invocation).await?.into_iter().map(Some).collect()
         }
     };
     let dry_run = verify.repair_mode == RepairMode::DryRun;

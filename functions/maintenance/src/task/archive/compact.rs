@@ -23,8 +23,8 @@ mod plan;
 
 use std::collections::BTreeSet;
 
-use millrace_archive::store::{ArchiveStore, StoreError};
-use millrace_archive::{ArchiveDay, ArchiveHour, CompactedKey, Compression, KeyNames};
+use millrace_archive::store::StoreError;
+use millrace_archive::{ArchiveDay, ArchiveHour, CompactedKey};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
@@ -32,27 +32,69 @@ use tokio::runtime::Handle;
 use self::manifest::MergeManifest;
 use self::ndjson_writer::NdjsonFormat;
 use self::plan::MergePeriod;
-use super::belongs_to_segment;
 use super::merge::{MergeError, MergeJob, MergeResult};
-use super::task_run::TaskRun;
+use super::target_bytes;
 use crate::catalog;
 use crate::progress::CountOutcome;
+use crate::task::belongs_to_segment;
+use crate::task::context::TaskContext;
+use crate::task::registry::{MaintenanceTask, SegmentTask};
+use crate::task::request::{InvalidRequest, one_of, time};
+use crate::task::task_run::TaskRun;
 
 /// Maximum number of corrupt objects of a day: their names are in the cursor, which the state machine passes on.
 pub const MAX_CORRUPT_OBJECTS: usize = 500;
 
-/// Parameters of a compaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Fields of the request of a compaction.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
 pub struct CompactRequest {
+    /// Merge the days from this time on, such as 2026-11-22T00:00:00Z
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TIME"))]
+    from: Option<String>,
+    /// Merge the days, or the hours, before this time (default: the start of the current day, or hour)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TIME"))]
+    to: Option<String>,
+    /// Period that is merged at once; hour is for days that are too large for one invocation (default: day)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "day|hour"))]
+    granularity: Option<String>,
+    /// Uncompressed size at which an object is complete, 1024 to 201326592 (default: 134217728)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "BYTES"))]
+    target_file_size_bytes: Option<u64>,
+}
+
+/// The task `compact`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompactTask {
     /// Only items that were removed at or after this time.
-    pub from: Option<OffsetDateTime>,
+    from: Option<OffsetDateTime>,
     /// Only items that were removed before this time.
-    pub to: OffsetDateTime,
+    to: OffsetDateTime,
     /// If true, the objects of each hour are merged separately; otherwise those of a day, together with its compacted
     /// objects.
-    pub hourly: bool,
+    pub(crate) hourly: bool,
     /// The target size of an object in bytes, before compression.
-    pub target_bytes: u64,
+    target_bytes: u64,
+}
+
+impl MaintenanceTask for CompactTask {
+    const NAME: &'static str = "compact";
+    const SUMMARY: &'static str =
+        "merges a day's archive objects into few large, sorted objects without duplicate rows";
+    type Request = CompactRequest;
+
+    fn parse(request: CompactRequest, now: OffsetDateTime) -> Result<Self, InvalidRequest> {
+        let hourly = one_of("granularity", request.granularity.as_deref(), [("day", false), ("hour", true)])?;
+        // A period that is not over yet still grows, and would be merged again and again.
+        let over = if hourly { ArchiveHour::of(now).start() } else { ArchiveDay::of(now).start() };
+        Ok(Self {
+            from: time("from", request.from.as_deref())?,
+            to: time("to", request.to.as_deref())?.unwrap_or(over),
+            hourly,
+            target_bytes: target_bytes(request.target_file_size_bytes)?,
+        })
+    }
 }
 
 /// Cursor of a compaction.
@@ -66,18 +108,6 @@ pub struct CompactCursor {
     reported: bool,
 }
 
-/// Dependencies of a compaction.
-pub struct CompactContext<'w> {
-    /// The archive.
-    pub archive: &'w ArchiveStore,
-    /// The compression of the objects.
-    pub compression: Compression,
-    /// The table that the rows were removed from.
-    pub table: &'w str,
-    /// The names of the table's key attributes.
-    pub key_names: KeyNames,
-}
-
 /// A report entry.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -86,48 +116,46 @@ enum CompactEntry<'a> {
     Kept { object: &'a str, outcome: &'static str, reason: String },
 }
 
-/// Continues a compaction; returns `true` when it is done.
-///
-/// # Errors
-/// [`MergeError`]; every row is still in an object that readers read.
-pub async fn run(
-    task_run: &mut TaskRun<CompactCursor>,
-    context: &CompactContext<'_>,
-    compact: &CompactRequest,
-) -> Result<bool, MergeError> {
-    let found = catalog::days(context.archive, context.table).await?;
-    if !task_run.cursor().reported && task_run.segment().segment == 0 {
-        keep(task_run, &found.unrecognized);
-    }
-    let done = task_run.cursor().day.as_deref().and_then(ArchiveDay::parse);
-    let segment = task_run.segment();
-    let period = |day: &ArchiveDay| {
-        compact.from.is_none_or(|from| day.end() > from)
-            && day.start() < compact.to
-            && done.is_none_or(|done| *day > done)
-            && belongs_to_segment(segment, &day.to_string())
-    };
-    // Each invocation must complete at least one step, because otherwise no number of invocations would complete the
-    // task.
-    let mut advanced = false;
-    for day in found.days.into_iter().filter(period) {
-        loop {
-            if task_run.deadline_reached() {
-                return Ok(false);
-            }
-            match step(task_run, context, compact, day).await? {
-                StepResult::Merged => advanced = true,
-                StepResult::Corrupt => {}
-                StepResult::Stopped if advanced => return Ok(false),
-                StepResult::Stopped => return Err(MergeError::NoTime(day)),
-                StepResult::Done => break,
-            }
+impl SegmentTask for CompactTask {
+    type Cursor = CompactCursor;
+    type Error = MergeError;
+
+    /// After an error, every row is still in an object that readers read.
+    async fn run(&self, task_run: &mut TaskRun<CompactCursor>, context: &TaskContext<'_>) -> Result<bool, MergeError> {
+        let found = catalog::days(context.archive, context.table()).await?;
+        if !task_run.cursor().reported && task_run.segment().segment == 0 {
+            keep(task_run, &found.unrecognized);
         }
-        task_run
-            .checkpoint(CompactCursor { day: Some(day.to_string()), corrupt: BTreeSet::new(), reported: true })
-            .await?;
+        let done = task_run.cursor().day.as_deref().and_then(ArchiveDay::parse);
+        let segment = task_run.segment();
+        let period = |day: &ArchiveDay| {
+            self.from.is_none_or(|from| day.end() > from)
+                && day.start() < self.to
+                && done.is_none_or(|done| *day > done)
+                && belongs_to_segment(segment, &day.to_string())
+        };
+        // Each invocation must complete at least one step, because otherwise no number of invocations would complete the
+        // task.
+        let mut advanced = false;
+        for day in found.days.into_iter().filter(period) {
+            loop {
+                if task_run.deadline_reached() {
+                    return Ok(false);
+                }
+                match step(task_run, context, self, day).await? {
+                    StepResult::Merged => advanced = true,
+                    StepResult::Corrupt => {}
+                    StepResult::Stopped if advanced => return Ok(false),
+                    StepResult::Stopped => return Err(MergeError::NoTime(day)),
+                    StepResult::Done => break,
+                }
+            }
+            task_run
+                .checkpoint(CompactCursor { day: Some(day.to_string()), corrupt: BTreeSet::new(), reported: true })
+                .await?;
+        }
+        Ok(true)
     }
-    Ok(true)
 }
 
 fn keep(task_run: &mut TaskRun<CompactCursor>, unrecognized: &[String]) {
@@ -162,12 +190,12 @@ async fn retired_objects(
 
 async fn step(
     task_run: &mut TaskRun<CompactCursor>,
-    context: &CompactContext<'_>,
-    compact: &CompactRequest,
+    context: &TaskContext<'_>,
+    compact: &CompactTask,
     day: ArchiveDay,
 ) -> Result<StepResult, MergeError> {
-    let mut listing = catalog::list_day(context.archive, context.table, day).await?;
-    let left = manifest::left(context.archive, context.table, day, &listing).await?;
+    let mut listing = catalog::list_day(context.archive, context.table(), day).await?;
+    let left = manifest::left(context.archive, context.table(), day, &listing).await?;
     let (retired, fault) =
         manifest::retire(context.archive, &left.iter().map(String::as_str).collect::<Vec<_>>()).await;
     retired_objects(task_run, retired, fault).await?;
@@ -181,7 +209,7 @@ async fn step(
     let run = CompactedKey::run_of(inputs.iter().map(String::as_str), compact.target_bytes, context.compression);
     let lines = NdjsonFormat {
         store: context.archive.clone(),
-        table: context.table.to_owned(),
+        table: context.table().to_owned(),
         day,
         run: run.clone(),
         compression: context.compression,
@@ -189,7 +217,7 @@ async fn step(
     };
     let merging = MergeJob {
         store: context.archive.clone(),
-        key_names: context.key_names.clone(),
+        key_names: context.key_names(),
         runs,
         target_bytes: compact.target_bytes,
         deadline: task_run.deadline,
@@ -213,7 +241,7 @@ async fn step(
             return Ok(StepResult::Corrupt);
         }
     };
-    let manifest = MergeManifest::of(context.table, day, run, rows, inputs, outputs);
+    let manifest = MergeManifest::of(context.table(), day, run, rows, inputs, outputs);
     manifest.put(context.archive).await?;
     let inputs: Vec<&str> = manifest.inputs.iter().map(String::as_str).collect();
     let outputs: Vec<&str> = manifest.outputs.iter().map(|output| output.key.as_str()).collect();

@@ -25,14 +25,18 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::belongs_to_segment;
-use super::corrupt_objects::report_corrupt_objects;
-use super::task_run::TaskRun;
-use crate::archive_scan::{ArchiveReader, ArchiveScanError, TimeRange, scan_archive};
+use super::report_corrupt_objects;
+use crate::archive_scan::{ArchiveScanError, TimeRange, scan_archive};
 use crate::failure_bucket::BucketError;
 use crate::progress::CountOutcome;
 use crate::row_versions::{VersionFilter, VersionsByKey};
-use crate::source::{SourceTable, SourceTableError};
+use crate::source::SourceTableError;
+use crate::task::belongs_to_segment;
+use crate::task::context::TaskContext;
+use crate::task::error::{ClassifiedError, TaskErrorKind};
+use crate::task::registry::{MaintenanceTask, SegmentTask};
+use crate::task::request::{InvalidRequest, in_range, key, one_of, time};
+use crate::task::task_run::TaskRun;
 
 /// Number of keys that are processed between two checkpoints.
 const KEYS: usize = 100;
@@ -40,29 +44,102 @@ const IN_FLIGHT: usize = 32;
 /// Maximum number of attempts to overwrite an item that is modified concurrently.
 const TRIES: usize = 8;
 
+/// The same maximum as for the expiry of a user in the API: 50 years of 365.25 days.
+const EXTEND_SECONDS_MOST: u32 = 50 * 31_557_600;
+
 const TAKEN: &str = "the email belongs to another user";
 const NO_USER: &str = "the item has an email, which must belong to one user, but its key is not a valid user key";
 const OVERTAKEN: &str = "the item was modified concurrently on every attempt: run the task again";
 
-/// Parameters of a restore.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Fields of the request of a restore.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
 pub struct RestoreRequest {
+    /// Restore the item with this key, in DynamoDB JSON such as
+    /// `{"user_id":{"S":"ada"},"timestamp":{"N":"1"}}`
+    #[cfg_attr(feature = "cli", arg(long, value_name = "JSON", value_parser = crate::task::options::json_text))]
+    key: Option<Box<RawValue>>,
+    /// Restore the items of this user
+    #[cfg_attr(feature = "cli", arg(long, value_name = "ID"))]
+    user_id: Option<String>,
+    /// Restore items that were removed at this time or later, such as 2026-11-22T00:00:00Z
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TIME"))]
+    from: Option<String>,
+    /// Restore items that were removed before this time
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TIME"))]
+    to: Option<String>,
+    /// Rows of a key that are restored: the latest one, or all of them in order (default: latest)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "latest|all"))]
+    versions: Option<String>,
+    /// The items expire this many seconds after the restore, 1 to 1577880000
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SECONDS"))]
+    expires_in_seconds: Option<u32>,
+    /// The items do not expire
+    #[cfg_attr(feature = "cli", arg(long))]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    never_expires: bool,
+    /// Replace existing items that have not expired
+    #[cfg_attr(feature = "cli", arg(long))]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    overwrite: bool,
+    /// Reports the outcome that each key would have, without writing (default: true)
+    #[cfg_attr(feature = "cli", arg(skip))]
+    dry_run: Option<bool>,
+}
+
+/// The task `restore`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreTask {
     /// If true, the task only reports the actions that it would take.
-    pub dry_run: bool,
+    dry_run: bool,
     /// Only the item with this key.
-    pub key: Option<CanonicalKey>,
+    key: Option<CanonicalKey>,
     /// Only the items of this user.
-    pub user: Option<String>,
+    user: Option<String>,
     /// Only items that were removed at or after this time.
-    pub from: Option<OffsetDateTime>,
+    from: Option<OffsetDateTime>,
     /// Only items that were removed before this time.
-    pub to: Option<OffsetDateTime>,
+    to: Option<OffsetDateTime>,
     /// Of several rows of a key, the latest one, or all of them, each written over the previous one.
-    pub rows: VersionFilter,
+    rows: VersionFilter,
     /// The new expiry of the items.
-    pub expiry: RestoredExpiry,
+    expiry: RestoredExpiry,
     /// If true, existing items are replaced.
-    pub overwrite: bool,
+    overwrite: bool,
+}
+
+impl MaintenanceTask for RestoreTask {
+    const NAME: &'static str = "restore";
+    const SUMMARY: &'static str = "restores archived items to the table, by default without overwriting";
+    type Request = RestoreRequest;
+
+    fn parse(request: RestoreRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
+        let extend = in_range("expires_in_seconds", request.expires_in_seconds, 1..=EXTEND_SECONDS_MOST)?;
+        let expiry = match (extend, request.never_expires) {
+            (Some(seconds), false) => RestoredExpiry::After(seconds.into()),
+            (None, true) => RestoredExpiry::Never,
+            _ => {
+                let needs = "either expires_in_seconds, after which the items expire again, or \"never_expires\": true";
+                return Err(InvalidRequest::MissingField(Self::NAME, needs));
+            }
+        };
+        let (from, to) = (time("from", request.from.as_deref())?, time("to", request.to.as_deref())?);
+        if request.key.is_none() && request.user_id.is_none() && from.is_none() && to.is_none() {
+            return Err(InvalidRequest::MissingField(Self::NAME, "key, user_id, from or to (the items to restore)"));
+        }
+        let versions = [("latest", VersionFilter::Latest), ("all", VersionFilter::All)];
+        Ok(Self {
+            dry_run: request.dry_run.unwrap_or(true),
+            key: request.key.as_deref().map(|json| key("key", json)).transpose()?,
+            user: request.user_id,
+            from,
+            to,
+            rows: one_of("versions", request.versions.as_deref(), versions)?,
+            expiry,
+            overwrite: request.overwrite,
+        })
+    }
 }
 
 /// Error of a restore. Items that were restored before the error remain.
@@ -82,6 +159,20 @@ pub enum RestoreError {
     Bucket(#[from] BucketError),
 }
 
+impl ClassifiedError for RestoreError {
+    fn kind(&self) -> TaskErrorKind {
+        match self {
+            Self::Sweep(error) => error.kind(),
+            Self::Source(_) | Self::Table(_) | Self::Bucket(_) => TaskErrorKind::Failed,
+        }
+    }
+
+    /// A part of the items may have been restored.
+    fn is_rejection(&self) -> bool {
+        false
+    }
+}
+
 /// Cursor of a restore.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub enum RestoreCursor {
@@ -90,16 +181,6 @@ pub enum RestoreCursor {
     Start,
     /// After this key.
     After(CanonicalKey),
-}
-
-/// Dependencies of a restore.
-pub struct RestoreContext<'w> {
-    /// The archive.
-    pub archive_reader: ArchiveReader,
-    /// The table, for reads.
-    pub source: &'w SourceTable,
-    /// The table, for writes.
-    pub table: &'w RestoreTable,
 }
 
 /// A report entry.
@@ -119,7 +200,7 @@ enum RestoreOutcome {
     Refused(String),
 }
 
-impl RestoreRequest {
+impl RestoreTask {
     fn wants(&self, key: &CanonicalKey) -> bool {
         let of_the_user = |user: &str| {
             let key = RawItem::parse(key.as_str()).ok();
@@ -129,80 +210,80 @@ impl RestoreRequest {
     }
 }
 
-/// Continues a restore; returns `true` when it is done.
-///
-/// # Errors
-/// [`RestoreError`] if the archive or the table cannot be read, or an item or the report cannot be written.
-pub async fn run(
-    task_run: &mut TaskRun<RestoreCursor>,
-    context: &RestoreContext<'_>,
-    restore: &RestoreRequest,
-    now: OffsetDateTime,
-) -> Result<bool, RestoreError> {
-    let period = TimeRange { from: restore.from, to: restore.to };
-    let (segment, which, wants) = (task_run.segment(), restore.rows, restore.clone());
-    let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str()) && wants.wants(&row.key);
-    let take = move |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, which, held);
-    let (facts, seen) =
-        scan_archive(&context.archive_reader, &period, task_run.deadline, VersionsByKey::default(), wanted, take)
-            .await?;
-    if matches!(task_run.cursor(), RestoreCursor::Start) {
-        report_corrupt_objects(task_run, "restore", &seen);
-    }
-    let mut keys = facts.into_keys();
-    if let RestoreCursor::After(done) = task_run.cursor() {
-        keys.retain(|(key, _)| key > done);
-    }
-    let (started, claims) = (Instant::now(), EmailClaims::default());
-    let mut keys = keys.into_iter().peekable();
-    while keys.peek().is_some() {
-        if task_run.deadline_reached() {
-            return Ok(false);
+impl SegmentTask for RestoreTask {
+    type Cursor = RestoreCursor;
+    type Error = RestoreError;
+
+    async fn run(
+        &self,
+        task_run: &mut TaskRun<RestoreCursor>,
+        context: &TaskContext<'_>,
+    ) -> Result<bool, RestoreError> {
+        let period = TimeRange { from: self.from, to: self.to };
+        let (segment, which, wants) = (task_run.segment(), self.rows, self.clone());
+        let wanted = move |row: &ArchivedRow| belongs_to_segment(segment, row.key.as_str()) && wants.wants(&row.key);
+        let take = move |facts: &mut VersionsByKey, rows, held: &mut _| facts.add(rows, which, held);
+        let (facts, seen) =
+            scan_archive(&context.archive_reader(), &period, task_run.deadline, VersionsByKey::default(), wanted, take)
+                .await?;
+        if matches!(task_run.cursor(), RestoreCursor::Start) {
+            report_corrupt_objects(task_run, "restore", &seen);
         }
-        let chunk: Vec<(CanonicalKey, Vec<ArchivedRow>)> = keys.by_ref().take(KEYS).collect();
-        let now = now + started.elapsed();
-        let there = if restore.dry_run {
-            let keys: Vec<CanonicalKey> = chunk.iter().map(|(key, _)| key.clone()).collect();
-            context.source.read(&keys).await?.0
-        } else {
-            chunk.iter().map(|_| None).collect()
-        };
-        let target = |there| {
-            if restore.dry_run {
-                RestoreTarget::Copy { table: context.table, there, claims: &claims }
-            } else {
-                RestoreTarget::Table(context.table)
+        let mut keys = facts.into_keys();
+        if let RestoreCursor::After(done) = task_run.cursor() {
+            keys.retain(|(key, _)| key > done);
+        }
+        let (started, claims) = (Instant::now(), EmailClaims::default());
+        let mut keys = keys.into_iter().peekable();
+        while keys.peek().is_some() {
+            if task_run.deadline_reached() {
+                return Ok(false);
             }
-        };
-        let puts = chunk.iter().zip(there).map(|((_, rows), there)| put_all(target(there), rows, restore, now));
-        let (outcomes, fault) = until_fault(puts.collect()).await;
-        let Some((last, _)) = outcomes.len().checked_sub(1).and_then(|last| chunk.get(last)) else {
-            return fault.map_or(Ok(true), Err);
-        };
-        let last = last.clone();
-        for ((key, rows), result) in chunk.iter().zip(outcomes) {
-            let (count, outcome, reason) = match (&result, restore.dry_run) {
-                (RestoreOutcome::Restored, true) => (CountOutcome::Success, "would_restore", None),
-                (RestoreOutcome::Restored, false) => (CountOutcome::Success, "restored", None),
-                (RestoreOutcome::AlreadyRestored, _) => (CountOutcome::Success, "already_restored", None),
-                (RestoreOutcome::Refused(reason), true) => {
-                    (CountOutcome::NotProcessed, "would_refuse", Some(reason.as_str()))
-                }
-                (RestoreOutcome::Refused(reason), false) => {
-                    (CountOutcome::NotProcessed, "refused", Some(reason.as_str()))
+            let chunk: Vec<(CanonicalKey, Vec<ArchivedRow>)> = keys.by_ref().take(KEYS).collect();
+            let now = context.invocation.now + started.elapsed();
+            let there = if self.dry_run {
+                let keys: Vec<CanonicalKey> = chunk.iter().map(|(key, _)| key.clone()).collect();
+                context.source.read(&keys).await?.0
+            } else {
+                chunk.iter().map(|_| None).collect()
+            };
+            let target = |there| {
+                if self.dry_run {
+                    RestoreTarget::Copy { table: context.restore_table, there, claims: &claims }
+                } else {
+                    RestoreTarget::Table(context.restore_table)
                 }
             };
-            task_run.count_as(count, format!("restore.{outcome}"), 1);
-            task_run.count("restore.rows", rows.len());
-            let revision = rows.last().map(|row| row.revision.to_string());
-            task_run.report(&RestoreEntry { key: &key.to_raw(), revision, outcome, reason });
+            let puts = chunk.iter().zip(there).map(|((_, rows), there)| put_all(target(there), rows, self, now));
+            let (outcomes, fault) = until_fault(puts.collect()).await;
+            let Some((last, _)) = outcomes.len().checked_sub(1).and_then(|last| chunk.get(last)) else {
+                return fault.map_or(Ok(true), Err);
+            };
+            let last = last.clone();
+            for ((key, rows), result) in chunk.iter().zip(outcomes) {
+                let (count, outcome, reason) = match (&result, self.dry_run) {
+                    (RestoreOutcome::Restored, true) => (CountOutcome::Success, "would_restore", None),
+                    (RestoreOutcome::Restored, false) => (CountOutcome::Success, "restored", None),
+                    (RestoreOutcome::AlreadyRestored, _) => (CountOutcome::Success, "already_restored", None),
+                    (RestoreOutcome::Refused(reason), true) => {
+                        (CountOutcome::NotProcessed, "would_refuse", Some(reason.as_str()))
+                    }
+                    (RestoreOutcome::Refused(reason), false) => {
+                        (CountOutcome::NotProcessed, "refused", Some(reason.as_str()))
+                    }
+                };
+                task_run.count_as(count, format!("restore.{outcome}"), 1);
+                task_run.count("restore.rows", rows.len());
+                let revision = rows.last().map(|row| row.revision.to_string());
+                task_run.report(&RestoreEntry { key: &key.to_raw(), revision, outcome, reason });
+            }
+            task_run.checkpoint(RestoreCursor::After(last)).await?;
+            if let Some(fault) = fault {
+                return Err(fault);
+            }
         }
-        task_run.checkpoint(RestoreCursor::After(last)).await?;
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
+        Ok(true)
     }
-    Ok(true)
 }
 
 /// Returns the outcomes of the keys before the first error, and the error. These keys are done in any case.
@@ -286,7 +367,7 @@ fn item_of(row: &ArchivedRow) -> Result<RawItem, String> {
 async fn put_all(
     mut table: RestoreTarget<'_>,
     rows: &[ArchivedRow],
-    restore: &RestoreRequest,
+    restore: &RestoreTask,
     now: OffsetDateTime,
 ) -> Result<RestoreOutcome, RestoreError> {
     let (mut over, mut next, mut tries): (Option<RawItem>, _, _) = (None, 0, 0);

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
 use crate::parquet::{ColumnBatch, ParquetKey, RowsChecksum, properties, schema};
-use crate::task::merge::{MergeError, MergeOutput, OutputFormat};
+use crate::task::archive::merge::{MergeError, MergeOutput, OutputFormat};
 
 /// The metadata key under which a run's last file records the number of files.
 pub(super) const PARTS: &str = "parts";

@@ -12,29 +12,64 @@
 
 mod parquet_writer;
 
-use millrace_archive::store::{ArchiveStore, ObjectMeta};
-use millrace_archive::{ArchiveDay, KeyNames};
+use millrace_archive::ArchiveDay;
+use millrace_archive::store::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
 use self::parquet_writer::{PARTS, ParquetFormat};
-use super::belongs_to_segment;
 use super::merge::{FAN_IN, MergeError, MergeJob, MergeResult};
-use super::task_run::TaskRun;
+use super::target_bytes;
 use crate::catalog;
 use crate::parquet::ParquetKey;
 use crate::progress::CountOutcome;
+use crate::task::belongs_to_segment;
+use crate::task::context::TaskContext;
+use crate::task::registry::{MaintenanceTask, SegmentTask};
+use crate::task::request::{InvalidRequest, time};
+use crate::task::task_run::TaskRun;
 
-/// Parameters of a Parquet export.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Fields of the request of a Parquet export.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
 pub struct ParquetRequest {
+    /// Export the days from this time on, such as 2026-11-22T00:00:00Z
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TIME"))]
+    from: Option<String>,
+    /// Export the days before this time (default: the start of the current day)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TIME"))]
+    to: Option<String>,
+    /// Size of the items at which a file is complete, 1024 to 201326592 (default: 134217728)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "BYTES"))]
+    target_file_size_bytes: Option<u64>,
+}
+
+/// The task `export-parquet`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParquetTask {
     /// Only days that contain this time or a later one.
-    pub from: Option<OffsetDateTime>,
+    from: Option<OffsetDateTime>,
     /// Only days that begin before this time.
-    pub to: OffsetDateTime,
+    to: OffsetDateTime,
     /// The target size of a file: the total length of its items in bytes.
-    pub target_bytes: u64,
+    target_bytes: u64,
+}
+
+impl MaintenanceTask for ParquetTask {
+    const NAME: &'static str = "export-parquet";
+    const SUMMARY: &'static str = "writes the compacted rows as typed Parquet files for Athena and DuckDB";
+    type Request = ParquetRequest;
+
+    fn parse(request: ParquetRequest, now: OffsetDateTime) -> Result<Self, InvalidRequest> {
+        Ok(Self {
+            from: time("from", request.from.as_deref())?,
+            // A day that is not over yet still grows, and would be exported again and again.
+            to: time("to", request.to.as_deref())?.unwrap_or(ArchiveDay::of(now).start()),
+            target_bytes: target_bytes(request.target_file_size_bytes)?,
+        })
+    }
 }
 
 /// Cursor of a Parquet export.
@@ -42,16 +77,6 @@ pub struct ParquetRequest {
 pub struct ParquetCursor {
     /// The last day that is done.
     day: Option<String>,
-}
-
-/// Dependencies of a Parquet export.
-pub struct ParquetContext<'w> {
-    /// The archive.
-    pub archive: &'w ArchiveStore,
-    /// The table that the rows were removed from.
-    pub table: &'w str,
-    /// The names of the table's key attributes.
-    pub key_names: KeyNames,
 }
 
 /// A report entry.
@@ -62,47 +87,45 @@ enum ParquetEntry<'a> {
     Left { object: &'a str, outcome: &'static str, reason: String },
 }
 
-/// Continues a Parquet export; returns `true` when it is done.
-///
-/// # Errors
-/// [`MergeError`]; the former files of a day remain until its new ones are complete.
-pub async fn run(
-    task_run: &mut TaskRun<ParquetCursor>,
-    context: &ParquetContext<'_>,
-    columns: &ParquetRequest,
-) -> Result<bool, MergeError> {
-    let (segment, done) = (task_run.segment(), task_run.cursor().day.as_deref().and_then(ArchiveDay::parse));
-    let wanted = |day: &ArchiveDay| {
-        columns.from.is_none_or(|from| day.end() > from)
-            && day.start() < columns.to
-            && done.is_none_or(|done| *day > done)
-            && belongs_to_segment(segment, &day.to_string())
-    };
-    let days = catalog::days(context.archive, context.table).await?.days;
-    // Each invocation must complete at least one day, because otherwise no number of invocations would complete the
-    // task.
-    let mut advanced = false;
-    for day in days.into_iter().filter(wanted) {
-        if task_run.deadline_reached() {
-            return Ok(false);
+impl SegmentTask for ParquetTask {
+    type Cursor = ParquetCursor;
+    type Error = MergeError;
+
+    /// After an error, the former files of a day remain until its new ones are complete.
+    async fn run(&self, task_run: &mut TaskRun<ParquetCursor>, context: &TaskContext<'_>) -> Result<bool, MergeError> {
+        let (segment, done) = (task_run.segment(), task_run.cursor().day.as_deref().and_then(ArchiveDay::parse));
+        let wanted = |day: &ArchiveDay| {
+            self.from.is_none_or(|from| day.end() > from)
+                && day.start() < self.to
+                && done.is_none_or(|done| *day > done)
+                && belongs_to_segment(segment, &day.to_string())
+        };
+        let days = catalog::days(context.archive, context.table()).await?.days;
+        // Each invocation must complete at least one day, because otherwise no number of invocations would complete the
+        // task.
+        let mut advanced = false;
+        for day in days.into_iter().filter(wanted) {
+            if task_run.deadline_reached() {
+                return Ok(false);
+            }
+            if !written(task_run, context, self, day).await? {
+                return if advanced { Ok(false) } else { Err(MergeError::NoTime(day)) };
+            }
+            advanced = true;
+            task_run.checkpoint(ParquetCursor { day: Some(day.to_string()) }).await?;
         }
-        if !written(task_run, context, columns, day).await? {
-            return if advanced { Ok(false) } else { Err(MergeError::NoTime(day)) };
-        }
-        advanced = true;
-        task_run.checkpoint(ParquetCursor { day: Some(day.to_string()) }).await?;
+        Ok(true)
     }
-    Ok(true)
 }
 
 /// Writes a day; returns `false` if the deadline is reached first.
 async fn written(
     task_run: &mut TaskRun<ParquetCursor>,
-    context: &ParquetContext<'_>,
-    columns: &ParquetRequest,
+    context: &TaskContext<'_>,
+    columns: &ParquetTask,
     day: ArchiveDay,
 ) -> Result<bool, MergeError> {
-    let listing = catalog::list_day(context.archive, context.table, day).await?;
+    let listing = catalog::list_day(context.archive, context.table(), day).await?;
     let runs: Vec<Vec<String>> = catalog::group_by_run(&listing.objects).into_iter().map(|(_, parts)| parts).collect();
     let inputs: usize = runs.iter().map(Vec::len).sum();
     let uncompacted = listing.objects.len() - inputs;
@@ -112,7 +135,7 @@ async fn written(
     }
     if runs.len() > FAN_IN {
         let reason = format!("{} compacted runs exceed the limit of {FAN_IN}: compact the whole day first", runs.len());
-        leave(task_run, "failed", &ParquetKey::prefix(context.table, day), reason);
+        leave(task_run, "failed", &ParquetKey::prefix(context.table(), day), reason);
         task_run.count("export-parquet.not_compacted", uncompacted);
         return Ok(true);
     }
@@ -122,14 +145,14 @@ async fn written(
     if !is_whole(context, &own).await? {
         let sheet = ParquetFormat {
             store: context.archive.clone(),
-            table: context.table.to_owned(),
+            table: context.table().to_owned(),
             day,
             run: run.clone(),
             runtime: Handle::current(),
         };
         let merging = MergeJob {
             store: context.archive.clone(),
-            key_names: context.key_names.clone(),
+            key_names: context.key_names(),
             runs,
             target_bytes: columns.target_bytes,
             deadline: task_run.deadline,
@@ -173,10 +196,10 @@ fn leave(task_run: &mut TaskRun<ParquetCursor>, outcome: &'static str, object: &
 }
 
 /// Lists the day's files, and the unrecognized keys next to them.
-async fn files(context: &ParquetContext<'_>, day: ArchiveDay) -> Result<(Vec<ParquetKey>, Vec<String>), MergeError> {
+async fn files(context: &TaskContext<'_>, day: ArchiveDay) -> Result<(Vec<ParquetKey>, Vec<String>), MergeError> {
     let (mut own, mut unrecognized) = (Vec::new(), Vec::new());
-    for ObjectMeta { key, .. } in context.archive.list(&ParquetKey::prefix(context.table, day)).await? {
-        match ParquetKey::parse(context.table, day, &key) {
+    for ObjectMeta { key, .. } in context.archive.list(&ParquetKey::prefix(context.table(), day)).await? {
+        match ParquetKey::parse(context.table(), day, &key) {
             Some(parsed) => own.push(parsed),
             None => unrecognized.push(key),
         }
@@ -185,7 +208,7 @@ async fn files(context: &ParquetContext<'_>, day: ArchiveDay) -> Result<(Vec<Par
 }
 
 /// Returns whether all files of a run exist: the metadata of the last one contains their number.
-async fn is_whole(context: &ParquetContext<'_>, files: &[ParquetKey]) -> Result<bool, MergeError> {
+async fn is_whole(context: &TaskContext<'_>, files: &[ParquetKey]) -> Result<bool, MergeError> {
     let Some(last) = files.iter().max_by_key(|key| key.part) else { return Ok(false) };
     let Some(metadata) = context.archive.metadata(&last.to_string()).await? else { return Ok(false) };
     Ok(metadata.get(PARTS).is_some_and(|parts| *parts == files.len().to_string()))

@@ -7,12 +7,13 @@ use millrace_shared::invocation::Invocation;
 use millrace_shared::revision::Revision;
 use millrace_shared::stream::{StreamRecord, key_of, read};
 
-use super::{OpenFailure, RedriveContext, of_function, wrong_table_reason};
+use super::{OpenFailure, of_function, wrong_table_reason};
 use crate::failure_record::FailedFunction;
 use crate::repair::{ReconcileError, RepairOutcome, StaleKey, predict, reconcile_keys};
+use crate::task::context::TaskContext;
 
 /// Returns the key of a record and its revision, so that later deliveries up to that revision change nothing.
-fn stale(record: &StreamRecord<'_>, context: &RedriveContext<'_>) -> Result<StaleKey, String> {
+fn stale(record: &StreamRecord<'_>, context: &TaskContext<'_>) -> Result<StaleKey, String> {
     if let Some(reason) = wrong_table_reason(record, context.source) {
         return Err(reason);
     }
@@ -23,7 +24,7 @@ fn stale(record: &StreamRecord<'_>, context: &RedriveContext<'_>) -> Result<Stal
 }
 
 /// Returns the keys of an object's records. If one cannot be determined, the object is skipped.
-fn keys(object: &mut OpenFailure, context: &RedriveContext<'_>) -> Vec<StaleKey> {
+fn keys(object: &mut OpenFailure, context: &TaskContext<'_>) -> Vec<StaleKey> {
     let mut found = Vec::new();
     let mut unknown = None;
     if let Ok(batch) = read(&object.failure.event) {
@@ -43,7 +44,7 @@ fn keys(object: &mut OpenFailure, context: &RedriveContext<'_>) -> Vec<StaleKey>
 /// Reconciles the keys of all records whose key can be determined; returns the number of writes. A dry run takes the
 /// same steps, but writes nothing.
 pub(super) async fn redrive(
-    context: &RedriveContext<'_>,
+    context: &TaskContext<'_>,
     objects: &mut [OpenFailure],
     invocation: &Invocation,
     dry_run: bool,

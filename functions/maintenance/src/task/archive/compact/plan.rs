@@ -4,7 +4,7 @@ use millrace_archive::{ArchiveHour, ArchiveKey};
 use time::OffsetDateTime;
 
 use crate::catalog::{self, ArchiveObject};
-use crate::task::merge::{FAN_IN, SortedRun};
+use crate::task::archive::merge::{FAN_IN, SortedRun};
 
 /// The period whose objects are merged.
 pub(super) struct MergePeriod {

@@ -18,21 +18,23 @@ mod replicate;
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use millrace_archive::Compression;
-use millrace_archive::store::ArchiveStore;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::stream::StreamRecord;
-use millrace_sinks::Replica;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
-use super::task_run::TaskRun;
-use super::{RedriveRequest, belongs_to_segment};
-use crate::deployment::{DeployedReplicator, SinksUnknownError};
-use crate::failure_bucket::{BucketError, FailureBucket, FailureObject};
-use crate::failure_record::{self, FailedFunction, FailureRecord, FunctionNames};
+use crate::deployment::SinksUnknownError;
+use crate::failure_bucket::{BucketError, FailureObject};
+use crate::failure_record::{self, FailedFunction, FailureRecord, ON_FAILURE_PREFIX, QUARANTINE};
 use crate::progress::CountOutcome;
 use crate::repair::ReconcileError;
 use crate::source::SourceTable;
+use crate::task::belongs_to_segment;
+use crate::task::context::TaskContext;
+use crate::task::error::{ClassifiedError, TaskErrorKind};
+use crate::task::registry::{MaintenanceTask, SegmentTask};
+use crate::task::request::{InvalidRequest, time};
+use crate::task::task_run::TaskRun;
 
 /// Maximum number of objects that are processed together, so that their keys are reconciled in one pass.
 const OBJECTS: i32 = 100;
@@ -42,6 +44,67 @@ const IN_FLIGHT: usize = 16;
 
 /// Prefix of the archiver's records whose rows would overwrite others (`millrace_shared::quarantine::CONTRADICTING`).
 const CONTRADICTING_ROWS: &str = "quarantine/archiver/contradicting/";
+
+/// Fields of the request of a redrive.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
+pub struct RedriveRequest {
+    /// Reports the outcome that each object would have, without writing (default: true)
+    #[cfg_attr(feature = "cli", arg(skip))]
+    dry_run: Option<bool>,
+    /// Process only the failure objects below this prefix, which begins with aws/lambda/ or quarantine/ (default: both)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PREFIX"))]
+    prefix: Option<String>,
+    /// Process only objects that were written at this time or later, such as 2026-11-24T08:00:00Z
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TIME"))]
+    from: Option<String>,
+    /// Process only objects that were written before this time
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TIME"))]
+    to: Option<String>,
+    /// Process only objects whose recorded failure reason contains this text
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TEXT"))]
+    error_contains: Option<String>,
+}
+
+/// The task `redrive`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedriveTask {
+    /// If true, the task only reports the actions that it would take.
+    pub(crate) dry_run: bool,
+    /// The prefixes of the failure bucket to process.
+    pub(crate) prefixes: Vec<String>,
+    /// Only objects that were written at or after this time.
+    pub(crate) from: Option<OffsetDateTime>,
+    /// Only objects that were written before this time.
+    pub(crate) to: Option<OffsetDateTime>,
+    /// Only objects whose reason contains this text.
+    pub(crate) reason: Option<String>,
+}
+
+impl MaintenanceTask for RedriveTask {
+    const NAME: &'static str = "redrive";
+    const SUMMARY: &'static str = "processes the records of the failure objects again";
+    type Request = RedriveRequest;
+
+    fn parse(request: RedriveRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
+        let prefixes = match request.prefix {
+            None => vec![ON_FAILURE_PREFIX.to_owned(), QUARANTINE.to_owned()],
+            Some(prefix) if prefix.starts_with(QUARANTINE) || prefix.starts_with(ON_FAILURE_PREFIX) => vec![prefix],
+            Some(other) => {
+                let wanted = format!("a prefix that begins with {QUARANTINE} or {ON_FAILURE_PREFIX}");
+                return Err(InvalidRequest::Value { field: "prefix", found: format!("{other:?}"), wanted });
+            }
+        };
+        Ok(Self {
+            dry_run: request.dry_run.unwrap_or(true),
+            prefixes,
+            from: time("from", request.from.as_deref())?,
+            to: time("to", request.to.as_deref())?,
+            reason: request.error_contains,
+        })
+    }
+}
 
 /// Error of a redrive.
 #[derive(Debug, thiserror::Error)]
@@ -57,29 +120,21 @@ pub enum RedriveError {
     Read(#[from] ReconcileError),
 }
 
+impl ClassifiedError for RedriveError {
+    fn kind(&self) -> TaskErrorKind {
+        match self {
+            Self::Sinks(error) => error.kind(),
+            Self::Read(error) => error.kind(),
+            Self::Bucket(_) => TaskErrorKind::Failed,
+        }
+    }
+}
+
 /// Cursor of a redrive: the index of the prefix, and the last object that was processed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RedriveCursor {
     prefix: usize,
     after: Option<String>,
-}
-
-/// Dependencies of a redrive.
-pub struct RedriveContext<'w> {
-    /// The source table.
-    pub source: &'w SourceTable,
-    /// The replicas.
-    pub replicas: &'w [Box<dyn Replica>],
-    /// The archive, to which rows are written.
-    pub archive: &'w ArchiveStore,
-    /// The compression of the rows.
-    pub compression: Compression,
-    /// The failure bucket.
-    pub bucket: &'w FailureBucket,
-    /// The names of the deployed functions.
-    pub functions: &'w FunctionNames,
-    /// The deployed replicator, whose configuration names its sinks.
-    pub deployment: &'w DeployedReplicator,
 }
 
 /// A failure object that is being processed.
@@ -113,74 +168,81 @@ struct RedriveEntry<'a> {
     reason: Option<&'a str>,
 }
 
-/// Continues a redrive; returns `true` when it is done.
-///
-/// # Errors
-/// [`RedriveError`]; records that were redriven before the error are confirmed, and their objects are retired, at the
-/// latest by another run.
-pub async fn run(
-    task_run: &mut TaskRun<RedriveCursor>,
-    context: &RedriveContext<'_>,
-    redrive: &RedriveRequest,
-    invocation: &Invocation,
-) -> Result<bool, RedriveError> {
-    let known: Vec<&str> = context.replicas.iter().map(|replica| replica.name()).collect();
-    let unserved = match context.deployment.unserved(&known).await {
-        Ok(unserved) => unserved.first().map(ToString::to_string),
-        Err(unknown) if unknown.retryable() => return Err(RedriveError::Sinks(unknown)),
-        Err(unknown) => Some(unknown.to_string()),
-    };
-    // The time after this deadline is reserved for retiring objects and reporting the results.
-    let working = Invocation { deadline: task_run.deadline, ..invocation.clone() };
-    while let Some(prefix) = redrive.prefixes.get(task_run.cursor().prefix) {
-        if task_run.deadline_reached() {
-            return Ok(false);
-        }
-        let mut page = context.bucket.list(prefix, task_run.cursor().after.as_deref(), OBJECTS).await?;
-        let mut size_bytes = 0;
-        let within = page.iter().take_while(|object| {
-            let first = size_bytes == 0;
-            size_bytes += object.size_bytes.max(1);
-            first || size_bytes <= OBJECTS_BYTES
-        });
-        page.truncate(within.count());
-        let Some(last) = page.last().map(|object| object.key.clone()) else {
-            let prefix = task_run.cursor().prefix + 1;
-            task_run.checkpoint(RedriveCursor { prefix, after: None }).await?;
-            continue;
-        };
-        let segment = task_run.segment();
-        let wanted = |object: &FailureObject| {
-            belongs_to_segment(segment, &object.key)
-                && redrive.from.is_none_or(|from| object.modified.is_some_and(|at| at >= from))
-                && redrive.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
-        };
-        let mut objects = read(task_run, context, redrive, page.into_iter().filter(wanted)).await?;
-        for object in of_function(&mut objects, FailedFunction::Replicator) {
-            let unknown = match &object.failure.sink {
-                Some(sink) => context.deployment.refusal(sink, &known),
-                // The record may be missing in any sink.
-                None => unserved.clone(),
-            };
-            if let Some(reason) = unknown {
-                object.keep(reason);
-            }
-        }
-        if let Some(reason) = &redrive.reason {
-            objects.retain(|object| object.failure.reason.contains(reason.as_str()));
-        }
-        process_page(task_run, context, redrive, objects, &working).await?;
-        let prefix = task_run.cursor().prefix;
-        task_run.checkpoint(RedriveCursor { prefix, after: Some(last) }).await?;
+impl SegmentTask for RedriveTask {
+    type Cursor = RedriveCursor;
+    type Error = RedriveError;
+    const USES_REPLICAS: bool = true;
+
+    /// Records that failed in a sink that is not configured are skipped, and the report names the setting.
+    fn needs_all_replicas(&self) -> bool {
+        false
     }
-    Ok(true)
+
+    /// Records that were redriven before an error are confirmed, and their objects are retired, at the latest by another
+    /// run.
+    async fn run(
+        &self,
+        task_run: &mut TaskRun<RedriveCursor>,
+        context: &TaskContext<'_>,
+    ) -> Result<bool, RedriveError> {
+        let known: Vec<&str> = context.replicas.iter().map(|replica| replica.name()).collect();
+        let unserved = match context.deployment.unserved(&known).await {
+            Ok(unserved) => unserved.first().map(ToString::to_string),
+            Err(unknown) if unknown.retryable() => return Err(RedriveError::Sinks(unknown)),
+            Err(unknown) => Some(unknown.to_string()),
+        };
+        // The time after this deadline is reserved for retiring objects and reporting the results.
+        let working = Invocation { deadline: task_run.deadline, ..context.invocation.clone() };
+        while let Some(prefix) = self.prefixes.get(task_run.cursor().prefix) {
+            if task_run.deadline_reached() {
+                return Ok(false);
+            }
+            let mut page = context.bucket.list(prefix, task_run.cursor().after.as_deref(), OBJECTS).await?;
+            let mut size_bytes = 0;
+            let within = page.iter().take_while(|object| {
+                let first = size_bytes == 0;
+                size_bytes += object.size_bytes.max(1);
+                first || size_bytes <= OBJECTS_BYTES
+            });
+            page.truncate(within.count());
+            let Some(last) = page.last().map(|object| object.key.clone()) else {
+                let prefix = task_run.cursor().prefix + 1;
+                task_run.checkpoint(RedriveCursor { prefix, after: None }).await?;
+                continue;
+            };
+            let segment = task_run.segment();
+            let wanted = |object: &FailureObject| {
+                belongs_to_segment(segment, &object.key)
+                    && self.from.is_none_or(|from| object.modified.is_some_and(|at| at >= from))
+                    && self.to.is_none_or(|to| object.modified.is_some_and(|at| at < to))
+            };
+            let mut objects = read(task_run, context, self, page.into_iter().filter(wanted)).await?;
+            for object in of_function(&mut objects, FailedFunction::Replicator) {
+                let unknown = match &object.failure.sink {
+                    Some(sink) => context.deployment.refusal(sink, &known),
+                    // The record may be missing in any sink.
+                    None => unserved.clone(),
+                };
+                if let Some(reason) = unknown {
+                    object.keep(reason);
+                }
+            }
+            if let Some(reason) = &self.reason {
+                objects.retain(|object| object.failure.reason.contains(reason.as_str()));
+            }
+            process_page(task_run, context, self, objects, &working).await?;
+            let prefix = task_run.cursor().prefix;
+            task_run.checkpoint(RedriveCursor { prefix, after: Some(last) }).await?;
+        }
+        Ok(true)
+    }
 }
 
 /// Reads the objects. One that is not a failure record is reported and skipped.
 async fn read(
     task_run: &mut TaskRun<RedriveCursor>,
-    context: &RedriveContext<'_>,
-    redrive: &RedriveRequest,
+    context: &TaskContext<'_>,
+    redrive: &RedriveTask,
     listed: impl Iterator<Item = FailureObject>,
 ) -> Result<Vec<OpenFailure>, BucketError> {
     let (listed, too_large): (Vec<FailureObject>, Vec<FailureObject>) =
@@ -210,7 +272,7 @@ async fn read(
 }
 
 /// Reports an object that is not a failure record.
-fn skip_unread(task_run: &mut TaskRun<RedriveCursor>, redrive: &RedriveRequest, object: &str, reason: &str) {
+fn skip_unread(task_run: &mut TaskRun<RedriveCursor>, redrive: &RedriveTask, object: &str, reason: &str) {
     task_run.count("redrive.objects", 1);
     let outcome = skipped(redrive.dry_run);
     task_run.count_as(CountOutcome::NotProcessed, format!("redrive.{outcome}"), 1);
@@ -225,8 +287,8 @@ fn skipped(dry_run: bool) -> &'static str {
 
 async fn process_page(
     task_run: &mut TaskRun<RedriveCursor>,
-    context: &RedriveContext<'_>,
-    redrive: &RedriveRequest,
+    context: &TaskContext<'_>,
+    redrive: &RedriveTask,
     mut objects: Vec<OpenFailure>,
     invocation: &Invocation,
 ) -> Result<(), RedriveError> {
@@ -270,7 +332,7 @@ async fn process_page(
 }
 
 /// Retires the objects that are done. One that cannot be moved is redriven again by another run, which changes nothing.
-async fn retire(context: &RedriveContext<'_>, objects: &mut [OpenFailure]) {
+async fn retire(context: &TaskContext<'_>, objects: &mut [OpenFailure]) {
     let moves = stream::iter(objects.iter_mut().filter(|object| object.kept.is_none())).map(|object| async move {
         if let Err(fault) = context.bucket.retire(&object.key, std::mem::take(&mut object.body)).await {
             object.keep(fault.to_string());

@@ -23,18 +23,52 @@ use millrace_shared::table_reader::{ScanPage, ScanSegment};
 use millrace_sinks::{Replica, ReplicaCondition, ReplicaWrite, WriteResult, WriteTarget};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::capacity_budget::CapacityBudget;
-use super::task_run::TaskRun;
 use crate::failure_bucket::BucketError;
 use crate::mapping::{MappingNotReady, ReplicatorMappings};
 use crate::progress::CountOutcome;
 use crate::source::{SourceTable, SourceTableError};
+use crate::task::capacity_budget::CapacityBudget;
+use crate::task::context::TaskContext;
+use crate::task::error::{ClassifiedError, TaskErrorKind};
+use crate::task::registry::{MaintenanceTask, SegmentTask};
+use crate::task::request::InvalidRequest;
+use crate::task::task_run::TaskRun;
 
 /// Number of attempts to write a page before the task fails; with the SDK's retries, they take about 30 seconds.
 const MAX_ATTEMPTS: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Fields of the request of a backfill.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
+pub struct BackfillRequest {
+    /// Maximum number of read capacity units per second that the task consumes, for all concurrent segments together
+    /// (default: no limit)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "UNITS"))]
+    max_read_capacity_units: Option<u32>,
+}
+
+/// A backfill.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BackfillTask {
+    /// Maximum number of read capacity units per second consumed from the source, for all segments together.
+    capacity_units: Option<u32>,
+}
+
+impl MaintenanceTask for BackfillTask {
+    const NAME: &'static str = "backfill";
+    const SUMMARY: &'static str = "copies every item that a replica does not have";
+    const SCANS_SOURCE: bool = true;
+    type Request = BackfillRequest;
+
+    fn parse(request: BackfillRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
+        Ok(Self { capacity_units: CapacityBudget::parse(request.max_read_capacity_units)? })
+    }
+}
 
 /// Error of a backfill.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +96,16 @@ pub enum BackfillError {
     Bucket(#[from] BucketError),
 }
 
+impl ClassifiedError for BackfillError {
+    fn kind(&self) -> TaskErrorKind {
+        match self {
+            Self::MappingNotReady(error) if !error.retryable() => TaskErrorKind::PreconditionFailed,
+            Self::Source(error) => error.kind(),
+            Self::MappingNotReady(_) | Self::Sink { .. } | Self::Bucket(_) => TaskErrorKind::Failed,
+        }
+    }
+}
+
 /// Cursor of a backfill.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub enum BackfillCursor {
@@ -81,17 +125,6 @@ impl BackfillCursor {
     }
 }
 
-/// Dependencies of a backfill.
-#[derive(Clone, Copy)]
-pub struct BackfillContext<'w> {
-    /// The source table.
-    pub source: &'w SourceTable,
-    /// The replicas to fill.
-    pub replicas: &'w [Box<dyn Replica>],
-    /// The event source mappings that feed the replicas.
-    pub mappings: &'w ReplicatorMappings,
-}
-
 /// A report entry: an item that a replica cannot store.
 #[derive(Serialize)]
 struct BackfillEntry<'a> {
@@ -101,70 +134,74 @@ struct BackfillEntry<'a> {
     reason: &'a str,
 }
 
-/// Continues a backfill; returns `true` when it is done.
-///
-/// # Errors
-/// [`BackfillError`]; items that were written before the error are correct and remain.
-pub async fn run(
-    task_run: &mut TaskRun<BackfillCursor>,
-    context: &BackfillContext<'_>,
-    capacity_units: Option<u32>,
-    invocation: &Invocation,
-) -> Result<bool, BackfillError> {
-    let BackfillContext { source, replicas, mappings } = *context;
-    let mut reading = PageFetcher {
-        source,
-        mappings,
-        segment: task_run.segment(),
-        pace: CapacityBudget::new(capacity_units, task_run.segment().total_segments, Instant::now()),
-        fed: None,
-    };
-    let stop = Invocation { deadline: task_run.deadline, ..invocation.clone() };
-    if task_run.deadline_reached() {
-        return Ok(false);
-    }
-    let mut ready = reading.page(task_run.cursor().after()).await?;
-    loop {
-        let FetchedPage { revision, page: found } = ready;
-        let fill_all = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop)));
-        // The next page is read while this one is written.
-        let ahead = async {
-            match &found.next {
-                Some(key) if task_run.wait_until(reading.pace.next_permit_at()).await => {
-                    reading.page(Some(key)).await.map(Some)
-                }
-                _ => Ok(None),
-            }
+impl SegmentTask for BackfillTask {
+    type Cursor = BackfillCursor;
+    type Error = BackfillError;
+    const USES_REPLICAS: bool = true;
+
+    /// Items that were written before an error are correct and remain.
+    async fn run(
+        &self,
+        task_run: &mut TaskRun<BackfillCursor>,
+        context: &TaskContext<'_>,
+    ) -> Result<bool, BackfillError> {
+        let TaskContext { source, replicas, mappings, invocation, .. } = *context;
+        let mut reading = PageFetcher {
+            source,
+            mappings,
+            segment: task_run.segment(),
+            pace: CapacityBudget::new(self.capacity_units, task_run.segment().total_segments, Instant::now()),
+            fed: None,
         };
-        let (filled, next) = join(fill_all, ahead).await;
-        if let Some((sink, (failed, reason))) =
-            replicas.iter().zip(&filled).find_map(|(replica, filled)| Some((replica.name(), filled.failed.clone()?)))
-        {
-            // A page is not carried over to the next invocation, which reads the label and the items again.
-            let writes = found.items.len();
-            return if task_run.deadline_reached() {
-                Ok(false)
-            } else {
-                Err(BackfillError::Sink { sink, failed, writes, reason })
+        let stop = Invocation { deadline: task_run.deadline, ..invocation.clone() };
+        if task_run.deadline_reached() {
+            return Ok(false);
+        }
+        let mut ready = reading.page(task_run.cursor().after()).await?;
+        loop {
+            let FetchedPage { revision, page: found } = ready;
+            let fill_all = join_all(replicas.iter().map(|replica| fill(&**replica, &found.items, revision, &stop)));
+            // The next page is read while this one is written.
+            let ahead = async {
+                match &found.next {
+                    Some(key) if task_run.wait_until(reading.pace.next_permit_at()).await => {
+                        reading.page(Some(key)).await.map(Some)
+                    }
+                    _ => Ok(None),
+                }
             };
-        }
-        for (replica, filled) in replicas.iter().zip(filled) {
-            let sink = replica.name();
-            for (key, reason) in &filled.left {
-                task_run.report(&BackfillEntry { sink, key: key.to_raw(), outcome: "failed", reason });
+            let (filled, next) = join(fill_all, ahead).await;
+            if let Some((sink, (failed, reason))) = replicas
+                .iter()
+                .zip(&filled)
+                .find_map(|(replica, filled)| Some((replica.name(), filled.failed.clone()?)))
+            {
+                // A page is not carried over to the next invocation, which reads the label and the items again.
+                let writes = found.items.len();
+                return if task_run.deadline_reached() {
+                    Ok(false)
+                } else {
+                    Err(BackfillError::Sink { sink, failed, writes, reason })
+                };
             }
-            task_run.count(format!("{sink}.written"), filled.written);
-            task_run.count(format!("{sink}.skipped"), filled.refused);
-            task_run.count_as(CountOutcome::NotProcessed, format!("{sink}.failed"), filled.left.len());
-        }
-        task_run.count("source.items", found.items.len());
-        match found.next {
-            Some(key) => task_run.checkpoint(BackfillCursor::After(key)).await?,
-            None => return Ok(true),
-        }
-        match next? {
-            Some(page) if !task_run.deadline_reached() => ready = page,
-            _ => return Ok(false),
+            for (replica, filled) in replicas.iter().zip(filled) {
+                let sink = replica.name();
+                for (key, reason) in &filled.left {
+                    task_run.report(&BackfillEntry { sink, key: key.to_raw(), outcome: "failed", reason });
+                }
+                task_run.count(format!("{sink}.written"), filled.written);
+                task_run.count(format!("{sink}.skipped"), filled.refused);
+                task_run.count_as(CountOutcome::NotProcessed, format!("{sink}.failed"), filled.left.len());
+            }
+            task_run.count("source.items", found.items.len());
+            match found.next {
+                Some(key) => task_run.checkpoint(BackfillCursor::After(key)).await?,
+                None => return Ok(true),
+            }
+            match next? {
+                Some(page) if !task_run.deadline_reached() => ready = page,
+                _ => return Ok(false),
+            }
         }
     }
 }

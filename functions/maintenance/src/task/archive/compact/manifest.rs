@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::catalog::DayListing;
-use crate::task::merge::MergeOutput;
+use crate::task::archive::merge::MergeOutput;
 
 const IN_FLIGHT: usize = 16;
 const FORMAT: u32 = 1;

@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 use tokio::runtime::Handle;
 
 use crate::archive_objects::{ArchiveRowError, ObjectReadError};
-use crate::task::merge::{MergeError, MergeOutput, OutputFormat};
+use crate::task::archive::merge::{MergeError, MergeOutput, OutputFormat};
 
 /// The settings that all parts of a merge share.
 pub(super) struct NdjsonFormat {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::compact::MAX_CORRUPT_OBJECTS;
 use crate::archive_objects::{ArchiveRowError, ChainedReader, ObjectReadError};
 use crate::failure_bucket::BucketError;
+use crate::task::error::{ClassifiedError, TaskErrorKind};
 
 /// Maximum number of runs that are merged at a time: each needs a decoder and up to two chunks of its object, together
 /// 2.5 MB.
@@ -55,6 +56,22 @@ pub enum MergeError {
     /// The report cannot be written.
     #[error(transparent)]
     Bucket(#[from] BucketError),
+}
+
+impl ClassifiedError for MergeError {
+    fn kind(&self) -> TaskErrorKind {
+        match self {
+            Self::NoTime(_) | Self::TooManyCorruptObjects(_) => TaskErrorKind::Invalid,
+            Self::Store(_) | Self::Gone(_) | Self::TempFile(_) | Self::VerificationFailed(_) | Self::Bucket(_) => {
+                TaskErrorKind::Failed
+            }
+        }
+    }
+
+    /// A part of the objects may have been merged.
+    fn is_rejection(&self) -> bool {
+        false
+    }
 }
 
 impl From<ObjectReadError> for MergeError {

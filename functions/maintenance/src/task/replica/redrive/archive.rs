@@ -6,11 +6,12 @@ use millrace_archive::{ArchiveBatch, ArchiveHour, ArchiveRow};
 use millrace_shared::stream::{StreamRecord, read};
 use serde_json::value::RawValue;
 
-use super::{OpenFailure, RedriveContext, of_function, wrong_table_reason};
+use super::{OpenFailure, of_function, wrong_table_reason};
 use crate::failure_record::FailedFunction;
+use crate::task::context::TaskContext;
 
 /// Returns the records of an object that may be archived, and a reason if there are others that may not.
-fn own<'e>(event: &'e RawValue, context: &RedriveContext<'_>) -> (Vec<StreamRecord<'e>>, Option<String>) {
+fn own<'e>(event: &'e RawValue, context: &TaskContext<'_>) -> (Vec<StreamRecord<'e>>, Option<String>) {
     let records = read(event).map(|batch| batch.records).unwrap_or_default();
     let strange =
         |(place, record)| Some(format!("record {}: {}", place + 1, wrong_table_reason(record, context.source)?));
@@ -38,7 +39,7 @@ struct RedrivePartition<'r> {
 
 /// Archives all records that can be archived, as one archive object per table and hour; returns the number of rows. A
 /// dry run creates the same objects, but uploads none.
-pub(super) async fn redrive(context: &RedriveContext<'_>, objects: &mut [OpenFailure], dry_run: bool) -> usize {
+pub(super) async fn redrive(context: &TaskContext<'_>, objects: &mut [OpenFailure], dry_run: bool) -> usize {
     let mut objects: Vec<&mut OpenFailure> = of_function(objects, FailedFunction::Archiver).collect();
     let events: Vec<Box<RawValue>> = objects.iter().map(|object| object.failure.event.clone()).collect();
     let batches: Vec<_> = events.iter().map(|event| own(event, context)).collect();
@@ -66,7 +67,7 @@ pub(super) async fn redrive(context: &RedriveContext<'_>, objects: &mut [OpenFai
 }
 
 async fn put(
-    context: &RedriveContext<'_>,
+    context: &TaskContext<'_>,
     table: &str,
     hour: ArchiveHour,
     rows: Vec<ArchiveRow<'_>>,

@@ -1,0 +1,60 @@
+//! The dependencies of a task: [`TaskContext`].
+
+use millrace_archive::store::ArchiveStore;
+use millrace_archive::{Compression, KeyNames};
+use millrace_shared::invocation::Invocation;
+use millrace_shared::table::RestoreTable;
+use millrace_sinks::Replica;
+
+use crate::archive_scan::ArchiveReader;
+use crate::deployment::DeployedReplicator;
+use crate::failure_bucket::FailureBucket;
+use crate::failure_record::FunctionNames;
+use crate::mapping::ReplicatorMappings;
+use crate::source::SourceTable;
+
+/// The dependencies of a task that processes the source's segments, for one invocation.
+pub struct TaskContext<'a> {
+    /// The ID of the run.
+    pub run_id: &'a str,
+    /// The invocation.
+    pub invocation: &'a Invocation,
+    /// The source table.
+    pub source: &'a SourceTable,
+    /// The source table, for the writes of a restore.
+    pub restore_table: &'a RestoreTable,
+    /// The replicas.
+    pub replicas: &'a [Box<dyn Replica>],
+    /// The failure bucket, which also stores the reports.
+    pub bucket: &'a FailureBucket,
+    /// The archive.
+    pub archive: &'a ArchiveStore,
+    /// The compression of the objects that are written to the archive.
+    pub compression: Compression,
+    /// The event source mappings that feed the replicas.
+    pub mappings: &'a ReplicatorMappings,
+    /// The deployed replicator, whose configuration names its sinks.
+    pub deployment: &'a DeployedReplicator,
+    /// The names of the deployed functions.
+    pub functions: &'a FunctionNames,
+}
+
+impl TaskContext<'_> {
+    /// Returns the table that the rows of the archive were removed from.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        self.source.table_name()
+    }
+
+    /// Returns the names of the table's key attributes.
+    #[must_use]
+    pub fn key_names(&self) -> KeyNames {
+        KeyNames::new(self.source.description().key_names())
+    }
+
+    /// Returns the archive of the table.
+    #[must_use]
+    pub fn archive_reader(&self) -> ArchiveReader {
+        ArchiveReader { store: self.archive.clone(), table: self.table().to_owned(), key_names: self.key_names() }
+    }
+}

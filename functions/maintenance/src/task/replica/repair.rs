@@ -1,0 +1,60 @@
+//! Compares the source with its replicas as [`verify`](super::verify) does, and repairs the real differences.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::verify::{RepairMode, ReplicaComparison, VerifyCursor, VerifyError, compare};
+use crate::task::context::TaskContext;
+use crate::task::registry::{MaintenanceTask, SegmentTask};
+use crate::task::request::InvalidRequest;
+use crate::task::task_run::TaskRun;
+
+/// Fields of the request of a repair.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
+pub struct RepairRequest {
+    /// Time after which a difference is read again, 0 to 300; only a difference that persists is repaired (default: 5)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SECONDS"))]
+    recheck_after_seconds: Option<u32>,
+    /// Maximum number of read capacity units per second that the task consumes, for all concurrent segments together
+    /// (default: no limit)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "UNITS"))]
+    max_read_capacity_units: Option<u32>,
+    /// Reports the repairs that the task would make, without writing (default: true)
+    #[cfg_attr(feature = "cli", arg(skip))]
+    dry_run: Option<bool>,
+}
+
+/// The task `repair`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RepairTask(pub(crate) ReplicaComparison);
+
+impl MaintenanceTask for RepairTask {
+    const NAME: &'static str = "repair";
+    const SUMMARY: &'static str = "as verify, and brings each differing key of a replica to the state of the table";
+    const SCANS_SOURCE: bool = true;
+    type Request = RepairRequest;
+
+    fn parse(request: RepairRequest, _: OffsetDateTime) -> Result<Self, InvalidRequest> {
+        let RepairRequest { recheck_after_seconds, max_read_capacity_units, dry_run } = request;
+        let repair_mode = if dry_run.unwrap_or(true) { RepairMode::DryRun } else { RepairMode::Yes };
+        ReplicaComparison::parse(recheck_after_seconds, max_read_capacity_units, repair_mode).map(Self)
+    }
+}
+
+impl SegmentTask for RepairTask {
+    type Cursor = VerifyCursor;
+    type Error = VerifyError;
+    const USES_REPLICAS: bool = true;
+
+    fn extra_time(&self) -> Duration {
+        self.0.lag
+    }
+
+    async fn run(&self, task_run: &mut TaskRun<VerifyCursor>, context: &TaskContext<'_>) -> Result<bool, VerifyError> {
+        compare(task_run, context, self.0).await
+    }
+}
