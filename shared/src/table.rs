@@ -2,8 +2,12 @@
 //! case.
 //!
 //! - An expired record counts as absent, in conditions and in reads, although TTL removes it hours later.
-//! - Every write has a condition. If the condition fails, the error contains the existing item, so that "absent",
-//!   "exists" and "changed concurrently" are distinguished without a second call.
+//! - Every write is a [`WritePlan`]: a conditional write of the record and, if emails are unique, the writes of its
+//!   email's reservation. If the condition of a single call fails, the error contains the existing item, so that
+//!   "absent", "exists" and "changed concurrently" are distinguished without a second call.
+//! - A write is decided by its condition, without a read, unless its content depends on the record: a patch of members
+//!   of `attributes` and, if emails are unique, a write that may change a reservation read the record first, and write
+//!   on the condition that it still has the same version. If it has not, they start over.
 //! - A write to an existing record names the attributes that it changes, so attributes of other programs are preserved.
 //! - A record leaves room for the attributes that replication adds to a replica item, within DynamoDB's limit of 400 KB
 //!   ([`MAX_ATTRIBUTES_BYTES`]).
@@ -19,20 +23,15 @@ mod error;
 mod expression;
 mod idempotency;
 mod listing;
-mod meter;
-mod nonce;
 mod reservations;
 mod restore;
-mod unique;
+mod write_plan;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+    AttributeValue, ConsumedCapacity, Delete, Put, ReturnConsumedCapacity, ReturnValue, TransactWriteItem, Update,
 };
 use time::OffsetDateTime;
 
@@ -40,17 +39,17 @@ use crate::item::size::MAX_ATTRIBUTES_BYTES;
 use crate::item::{self, AttributeMap};
 use crate::raw_item::value_bytes;
 use crate::user::precondition::{EntityTags, Precondition};
-use crate::user::{FieldPatch, User, UserKey, UserPatch, UserProfile, format_rfc3339_millis};
+use crate::user::{FieldPatch, User, UserKey, UserPatch, UserProfile, first_version, format_rfc3339_millis};
 pub use batch::{MAX_KEYS, UserBatch};
+use emails::HeldEmail;
 pub use error::TableError;
-use error::{ConditionalWriteError, refusal};
 use expression::{ExpressionBuilder, UpdateExpression};
 pub use idempotency::{IDEMPOTENCY_TTL_SECONDS, IN_PROGRESS_EXPIRY_SECONDS, IdempotencyOutcome, IdempotencyRecord};
 pub use listing::{ListOrder, ListQuery, ListSegment, PageKey, UserPage};
-pub use meter::CapacityMeter;
-pub use nonce::NonceSource;
-use reservations::ReservationTable;
+pub use reservations::NonceSource;
+use reservations::{EmailReservations, ReservationTable, unbuilt};
 pub use restore::{RestorePutError, RestoreTable};
+use write_plan::{ExistingItem, RecordWrite, WritePlan, WritePlanError};
 
 /// The maximum number of attempts at a write whose record or email reservation is changed concurrently.
 const MAX_CONFLICT_RETRIES: usize = 8;
@@ -85,6 +84,24 @@ pub struct PutOutcome {
     pub user: User,
     /// Whether the write created the record.
     pub created: bool,
+}
+
+/// Adds up the capacity units that DynamoDB reports in its responses. Clones share one sum. A failed condition also
+/// consumes units, but its response does not report them.
+#[derive(Clone, Debug, Default)]
+pub struct CapacityMeter(Arc<Mutex<f64>>);
+
+impl CapacityMeter {
+    fn add<'a>(&self, consumed: impl IntoIterator<Item = &'a ConsumedCapacity>) {
+        let units: f64 = consumed.into_iter().filter_map(ConsumedCapacity::capacity_units).sum();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += units;
+    }
+
+    /// Returns the units consumed so far.
+    #[must_use]
+    pub fn consumed_units(&self) -> f64 {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Encodes a record as an item, with room for the attributes that replication adds to a replica item.
@@ -159,46 +176,25 @@ impl UserTable {
     /// Creates a record. It replaces an expired one.
     ///
     /// # Errors
-    /// [`WriteError::Exists`] if a live record exists, or the call failed.
+    /// [`WriteError::Exists`] if a live record exists, [`WriteError::EmailTaken`], [`WriteError::Contended`], or the
+    /// call failed.
     pub async fn create(&self, user: &User, now: OffsetDateTime) -> Result<(), WriteError> {
-        if let (Some(emails), Some(_)) = (&self.emails, &user.profile.email) {
-            return self.create_unique(emails, user, now).await;
+        for _ in 0..MAX_CONFLICT_RETRIES {
+            let plan = WritePlan::new(self.creation(user, now)?).with(self.reservations_of_new(user, now).await?);
+            match self.execute(plan).await {
+                Ok(_) => return Ok(()),
+                Err(WritePlanError::RecordCondition(_)) => return Err(WriteError::Exists),
+                Err(WritePlanError::Conflict(_)) => {}
+                Err(WritePlanError::Fault(fault)) => return Err(fault.into()),
+            }
         }
-        match self.put_if_absent(user, now).await {
-            Ok(()) => Ok(()),
-            Err(ConditionalWriteError::Condition(_)) => Err(WriteError::Exists),
-            Err(ConditionalWriteError::Fault(fault)) => Err(fault.into()),
-        }
-    }
-
-    async fn put_if_absent(&self, user: &User, now: OffsetDateTime) -> Result<(), ConditionalWriteError> {
-        let mut expression = ExpressionBuilder::default();
-        let condition = expression.absent(now);
-        let (names, values) = expression.into_parts();
-        self.client
-            .put_item()
-            .table_name(&*self.name)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .set_item(Some(encode(user)?))
-            .condition_expression(condition)
-            .set_expression_attribute_names(names)
-            .set_expression_attribute_values(values)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await
-            .map(|output| self.meter.add(output.consumed_capacity()))
-            .map_err(|error| {
-                refusal(error, |error| match error {
-                    PutItemError::ConditionalCheckFailedException(failed) => Some(failed),
-                    _ => None,
-                })
-            })
+        Err(WriteError::Contended)
     }
 
     /// Replaces a record, or creates it if none exists. A replaced record keeps its creation time.
     ///
     /// # Errors
-    /// [`WriteError::PreconditionFailed`], [`WriteError::Contended`], or the call failed.
+    /// [`WriteError::PreconditionFailed`], [`WriteError::EmailTaken`], [`WriteError::Contended`], or the call failed.
     pub async fn replace(
         &self,
         key: UserKey,
@@ -206,58 +202,251 @@ impl UserTable {
         precondition: &Precondition,
         now: OffsetDateTime,
     ) -> Result<PutOutcome, WriteError> {
-        if let Some(emails) = &self.emails {
-            return self.replace_unique(emails, &key, &profile, precondition, now).await;
+        let user = User::created(key, profile, now);
+        match &self.emails {
+            None => self.replace_without_read(user, precondition, now).await,
+            Some(_) => self.replace_after_read(&user, precondition, now).await,
         }
+    }
+
+    async fn replace_without_read(
+        &self,
+        mut user: User,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<PutOutcome, WriteError> {
         let must_exist = precondition.if_match.is_some();
         let must_be_absent = precondition.if_none_match == Some(EntityTags::Any);
         if must_exist && must_be_absent {
             return Err(WriteError::PreconditionFailed);
         }
-        let mut user = User::created(key, profile, now);
         for _ in 0..MAX_CONFLICT_RETRIES {
             if !must_be_absent {
-                match self.overwrite(&user, precondition, now).await {
-                    Ok(Some(old)) => {
+                match self.execute(WritePlan::new(self.replacement(&user, precondition, now)?)).await {
+                    Ok(old) => {
+                        // An item that contains only its key is not a record. Some engines return one for an item that
+                        // was just created.
+                        let Some(old) = old.filter(|old| old.len() > item::key(&user.key).len()) else {
+                            return Ok(PutOutcome { user, created: true });
+                        };
                         if old.contains_key(item::VERSION) {
                             user.version = item::version(&old).map_err(TableError::from)?.saturating_add(1);
                         }
                         user.created_at = item::created_at(&old).map_err(TableError::from)?.or(user.created_at);
                         return Ok(PutOutcome { user, created: false });
                     }
-                    Ok(None) => return Ok(PutOutcome { user, created: true }),
-                    Err(ConditionalWriteError::Condition(Some(old))) if item::is_live(&old, now) => {
+                    Err(WritePlanError::RecordCondition(ExistingItem::Present(old))) if item::is_live(&old, now) => {
                         return Err(WriteError::PreconditionFailed);
                     }
-                    Err(ConditionalWriteError::Condition(_)) if must_exist => {
+                    Err(WritePlanError::RecordCondition(_)) if must_exist => {
                         return Err(WriteError::PreconditionFailed);
                     }
-                    Err(ConditionalWriteError::Condition(_)) => {}
-                    Err(ConditionalWriteError::Fault(fault)) => return Err(fault.into()),
+                    Err(WritePlanError::RecordCondition(_)) => {}
+                    Err(WritePlanError::Conflict(_)) => continue,
+                    Err(WritePlanError::Fault(fault)) => return Err(fault.into()),
                 }
             }
             // The record does not exist or has expired. An expired item is replaced completely, so that none of its
             // attributes remain.
-            match self.put_if_absent(&user, now).await {
-                Ok(()) => return Ok(PutOutcome { user, created: true }),
-                Err(ConditionalWriteError::Condition(_)) if must_be_absent => {
+            match self.execute(WritePlan::new(self.creation(&user, now)?)).await {
+                Ok(_) => return Ok(PutOutcome { user, created: true }),
+                Err(WritePlanError::RecordCondition(_)) if must_be_absent => {
                     return Err(WriteError::PreconditionFailed);
                 }
-                Err(ConditionalWriteError::Condition(_)) => {}
-                Err(ConditionalWriteError::Fault(fault)) => return Err(fault.into()),
+                Err(WritePlanError::RecordCondition(_) | WritePlanError::Conflict(_)) => {}
+                Err(WritePlanError::Fault(fault)) => return Err(fault.into()),
             }
         }
         Err(WriteError::Contended)
     }
 
-    /// Writes over a live record, or creates one unless the precondition requires that it exists. Returns the previous
-    /// item.
-    async fn overwrite(
+    async fn replace_after_read(
+        &self,
+        new: &User,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<PutOutcome, WriteError> {
+        let mut existing = ExistingItem::NotReturned;
+        for _ in 0..MAX_CONFLICT_RETRIES {
+            let live = self.read_unless_returned(&new.key, existing).await?.filter(|item| item::is_live(item, now));
+            let version = live.as_ref().map(item::version).transpose().map_err(TableError::from)?;
+            if !precondition.is_satisfied_by(version) {
+                return Err(WriteError::PreconditionFailed);
+            }
+            let mut user = new.clone();
+            let write = match (&live, version) {
+                (Some(live), Some(version)) => {
+                    user.version = next_version(version, now);
+                    user.created_at = item::created_at(live).map_err(TableError::from)?.or(user.created_at);
+                    self.replacement(&user, &Precondition::exactly(version), now)?
+                }
+                _ => self.creation(&user, now)?,
+            };
+            let before = live.as_ref().and_then(|live| HeldEmail::of_item(live, now));
+            let after = HeldEmail::of_profile(&user.profile);
+            let plan = WritePlan::new(write).with(self.reservations(&user.key, before, after, now).await?);
+            match self.execute(plan).await {
+                Ok(_) => return Ok(PutOutcome { user, created: live.is_none() }),
+                Err(error) => existing = error.retryable()?,
+            }
+        }
+        Err(WriteError::Contended)
+    }
+
+    /// Applies a merge patch to a live record in one call. A patch of members of `attributes` reads the record first,
+    /// and so does a patch that affects the email's reservation.
+    ///
+    /// # Errors
+    /// [`WriteError::NotFound`], [`WriteError::PreconditionFailed`], [`WriteError::EmailTaken`],
+    /// [`WriteError::Contended`], or the call failed.
+    pub async fn patch(
+        &self,
+        key: &UserKey,
+        edits: &UserPatch,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<User, WriteError> {
+        let is_reserved =
+            self.emails.is_some() && (edits.email != FieldPatch::Keep || edits.expires_at != FieldPatch::Keep);
+        if !is_reserved && !matches!(edits.attributes, FieldPatch::Set(_)) {
+            let plan = WritePlan::new(self.edit(key, edits, None, precondition, now)?);
+            return match self.execute(plan).await {
+                Ok(item) => decode(item, now),
+                Err(error) => Err(refused(error, now)),
+            };
+        }
+        let mut existing = ExistingItem::NotReturned;
+        for _ in 0..MAX_CONFLICT_RETRIES {
+            let current = self.read_unless_returned(key, existing).await?;
+            let mut live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::NotFound)?;
+            let version = item::version(&live).map_err(TableError::from)?;
+            if !precondition.is_satisfied_by(Some(version)) {
+                return Err(WriteError::PreconditionFailed);
+            }
+            let merged = match &edits.attributes {
+                FieldPatch::Set(patch) => Some(item::attributes::merge(live.remove(item::ATTRIBUTES), patch)),
+                _ => None,
+            };
+            merged.as_ref().map_or(Ok(()), check_size)?;
+            // A transaction does not return the item, so the result is computed before the write.
+            let (patched, reservations) = if is_reserved {
+                let before = HeldEmail::of_item(&live, now);
+                let mut user = decode(Some(patched(live, edits, merged.clone())), now)?;
+                (user.version, user.updated_at) = (next_version(version, now), Some(now));
+                let after = HeldEmail::of_profile(&user.profile);
+                (Some(user), self.reservations(key, before, after, now).await?)
+            } else {
+                (None, Vec::new())
+            };
+            let edit = self.edit(key, edits, merged, &Precondition::exactly(version), now)?;
+            match self.execute(WritePlan::new(edit).with(reservations)).await {
+                Ok(item) => return patched.map_or_else(|| decode(item, now), Ok),
+                Err(error) => existing = error.retryable()?,
+            }
+        }
+        Err(WriteError::Contended)
+    }
+
+    /// Deletes a live record. Returns the version that it had, or 0 if it had none.
+    ///
+    /// # Errors
+    /// [`WriteError::NotFound`], [`WriteError::PreconditionFailed`], [`WriteError::Contended`], or the call failed.
+    pub async fn delete(
+        &self,
+        key: &UserKey,
+        precondition: &Precondition,
+        now: OffsetDateTime,
+    ) -> Result<u64, WriteError> {
+        if self.emails.is_none() {
+            return match self.execute(WritePlan::new(self.deletion(key, precondition, now)?)).await {
+                // A malformed version counts as 0: it is not that of a record of this service, and no cache contains
+                // such an item.
+                Ok(old) => Ok(old.as_ref().map_or(0, |old| item::version(old).unwrap_or(0))),
+                Err(error) => Err(refused(error, now)),
+            };
+        }
+        let mut existing = ExistingItem::NotReturned;
+        for _ in 0..MAX_CONFLICT_RETRIES {
+            let current = self.read_unless_returned(key, existing).await?;
+            let live = current.filter(|item| item::is_live(item, now)).ok_or(WriteError::NotFound)?;
+            let version = item::version(&live).map_err(TableError::from)?;
+            if !precondition.is_satisfied_by(Some(version)) {
+                return Err(WriteError::PreconditionFailed);
+            }
+            let deletion = self.deletion(key, &Precondition::exactly(version), now)?;
+            let reservations = self.reservations(key, HeldEmail::of_item(&live, now), None, now).await?;
+            match self.execute(WritePlan::new(deletion).with(reservations)).await {
+                Ok(_) => return Ok(version),
+                Err(error) => existing = error.retryable()?,
+            }
+        }
+        Err(WriteError::Contended)
+    }
+
+    async fn execute(&self, plan: WritePlan) -> Result<Option<AttributeMap>, WritePlanError> {
+        plan.execute(&self.client, &self.meter).await
+    }
+
+    /// Returns the item that a failed write returned, or reads it.
+    async fn read_unless_returned(
+        &self,
+        key: &UserKey,
+        existing: ExistingItem,
+    ) -> Result<Option<AttributeMap>, TableError> {
+        match existing {
+            ExistingItem::Present(item) => Ok(Some(item)),
+            ExistingItem::Absent => Ok(None),
+            ExistingItem::NotReturned => self.item(key).await,
+        }
+    }
+
+    /// Returns the writes to the reservations of a record's email before and after a write; none if emails need not be
+    /// unique or the record has no email.
+    async fn reservations(
+        &self,
+        key: &UserKey,
+        before: Option<HeldEmail>,
+        after: Option<HeldEmail>,
+        now: OffsetDateTime,
+    ) -> Result<Vec<TransactWriteItem>, WriteError> {
+        let Some(table) = self.emails.as_ref().filter(|_| before.is_some() || after.is_some()) else {
+            return Ok(Vec::new());
+        };
+        EmailReservations { client: &self.client, meter: &self.meter, table }.moved(key, before, after, now).await
+    }
+
+    /// Returns the writes to the reservation of a new record's email. An expired record that it replaces no longer
+    /// reserves an email, so there is nothing to release.
+    async fn reservations_of_new(
+        &self,
+        user: &User,
+        now: OffsetDateTime,
+    ) -> Result<Vec<TransactWriteItem>, WriteError> {
+        self.reservations(&user.key, None, HeldEmail::of_profile(&user.profile), now).await
+    }
+
+    /// Returns the write of a new record, which replaces an expired one.
+    fn creation(&self, user: &User, now: OffsetDateTime) -> Result<RecordWrite, TableError> {
+        let mut expression = ExpressionBuilder::default();
+        let condition = expression.absent(now);
+        let (names, values) = expression.into_parts();
+        let put = Put::builder()
+            .table_name(&*self.name)
+            .set_item(Some(encode(user)?))
+            .condition_expression(condition)
+            .set_expression_attribute_names(names)
+            .set_expression_attribute_values(values);
+        Ok(RecordWrite::Put(put.build().map_err(unbuilt)?))
+    }
+
+    /// Returns the write over a live record, which also creates one unless the precondition requires that it exists.
+    /// Attributes of other programs are preserved. It returns the previous item.
+    fn replacement(
         &self,
         user: &User,
         precondition: &Precondition,
         now: OffsetDateTime,
-    ) -> Result<Option<AttributeMap>, ConditionalWriteError> {
+    ) -> Result<RecordWrite, TableError> {
         let mut expression = ExpressionBuilder::default();
         let condition = if precondition.if_match.is_some() {
             expression.present(precondition, now)
@@ -274,66 +463,19 @@ impl UserTable {
         }
         assignments.keep_or_set(&mut expression, item::CREATED_AT, item::text(format_rfc3339_millis(now)));
         assignments.touch(&mut expression, now);
-        let old = self.update(&user.key, assignments, condition, expression, ReturnValue::AllOld).await?;
-        // An item that contains only its key is not a record. Some engines return one for an item that was just
-        // created.
-        Ok(old.filter(|old| old.len() > item::key(&user.key).len()))
+        self.update(&user.key, assignments, condition, expression, ReturnValue::AllOld)
     }
 
-    /// Applies a merge patch to a live record in one call. A patch of members of `attributes` reads the record first.
-    ///
-    /// # Errors
-    /// [`WriteError::NotFound`], [`WriteError::PreconditionFailed`], [`WriteError::Contended`], or the call failed.
-    pub async fn patch(
-        &self,
-        key: &UserKey,
-        edits: &UserPatch,
-        precondition: &Precondition,
-        now: OffsetDateTime,
-    ) -> Result<User, WriteError> {
-        let moves = edits.email != FieldPatch::Keep || edits.expires_at != FieldPatch::Keep;
-        if let Some(emails) = self.emails.as_ref().filter(|_| moves) {
-            return self.patch_unique(emails, key, edits, precondition, now).await;
-        }
-        let refused = |old: Option<AttributeMap>| match old {
-            Some(old) if item::is_live(&old, now) => WriteError::PreconditionFailed,
-            _ => WriteError::NotFound,
-        };
-        let FieldPatch::Set(patch) = &edits.attributes else {
-            return match self.edit(key, edits, None, precondition, now).await {
-                Ok(user) => Ok(user),
-                Err(ConditionalWriteError::Condition(old)) => Err(refused(old)),
-                Err(ConditionalWriteError::Fault(fault)) => Err(fault.into()),
-            };
-        };
-        let mut current = self.item(key).await?;
-        for _ in 0..MAX_CONFLICT_RETRIES {
-            let Some(mut item) = current.filter(|item| item::is_live(item, now)) else {
-                return Err(WriteError::NotFound);
-            };
-            let version = item::version(&item).map_err(TableError::from)?;
-            if !precondition.is_satisfied_by(Some(version)) {
-                return Err(WriteError::PreconditionFailed);
-            }
-            let merged = item::attributes::merge(item.remove(item::ATTRIBUTES), patch);
-            check_size(&merged)?;
-            match self.edit(key, edits, Some(merged), &Precondition::exactly(version), now).await {
-                Ok(user) => return Ok(user),
-                Err(ConditionalWriteError::Condition(newer)) => current = newer,
-                Err(ConditionalWriteError::Fault(fault)) => return Err(fault.into()),
-            }
-        }
-        Err(WriteError::Contended)
-    }
-
-    async fn edit(
+    /// Returns the update of a live record by a patch, whose members of `attributes` are `merged` already. It returns
+    /// the new item.
+    fn edit(
         &self,
         key: &UserKey,
         edits: &UserPatch,
         merged: Option<AttributeValue>,
         precondition: &Precondition,
         now: OffsetDateTime,
-    ) -> Result<User, ConditionalWriteError> {
+    ) -> Result<RecordWrite, TableError> {
         let mut expression = ExpressionBuilder::default();
         let condition = expression.present(precondition, now);
         let mut assignments = UpdateExpression::default();
@@ -349,88 +491,94 @@ impl UserTable {
             (None, _) => {}
         }
         assignments.touch(&mut expression, now);
-        let item = self.update(key, assignments, condition, expression, ReturnValue::AllNew).await?;
-        Ok(item::decode(item.unwrap_or_default(), now).map_err(TableError::from)?)
+        self.update(key, assignments, condition, expression, ReturnValue::AllNew)
     }
 
-    async fn update(
+    fn update(
         &self,
         key: &UserKey,
         assignments: UpdateExpression,
         condition: String,
         expression: ExpressionBuilder,
-        answer: ReturnValue,
-    ) -> Result<Option<AttributeMap>, ConditionalWriteError> {
+        returned: ReturnValue,
+    ) -> Result<RecordWrite, TableError> {
         let (names, values) = expression.into_parts();
-        self.client
-            .update_item()
+        let update = Update::builder()
             .table_name(&*self.name)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_key(Some(item::key(key)))
             .update_expression(assignments.into_text())
             .condition_expression(condition)
             .set_expression_attribute_names(names)
-            .set_expression_attribute_values(values)
-            .return_values(answer)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await
-            .map(|output| {
-                self.meter.add(output.consumed_capacity());
-                output.attributes
-            })
-            .map_err(|error| {
-                refusal(error, |error| match error {
-                    UpdateItemError::ConditionalCheckFailedException(failed) => Some(failed),
-                    _ => None,
-                })
-            })
+            .set_expression_attribute_values(values);
+        Ok(RecordWrite::Update(update.build().map_err(unbuilt)?, returned))
     }
 
-    /// Deletes a live record. Returns the version that it had, or 0 if it had none.
-    ///
-    /// # Errors
-    /// [`WriteError::NotFound`], [`WriteError::PreconditionFailed`], or the call failed.
-    pub async fn delete(
+    /// Returns the deletion of a live record. It returns the deleted item.
+    fn deletion(
         &self,
         key: &UserKey,
         precondition: &Precondition,
         now: OffsetDateTime,
-    ) -> Result<u64, WriteError> {
-        if let Some(emails) = &self.emails {
-            return self.delete_unique(emails, key, precondition, now).await;
-        }
+    ) -> Result<RecordWrite, TableError> {
         let mut expression = ExpressionBuilder::default();
         let condition = expression.present(precondition, now);
         let (names, values) = expression.into_parts();
-        let call = self
-            .client
-            .delete_item()
+        let delete = Delete::builder()
             .table_name(&*self.name)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .set_key(Some(item::key(key)))
             .condition_expression(condition)
             .set_expression_attribute_names(names)
-            .set_expression_attribute_values(values)
-            .return_values(ReturnValue::AllOld)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let error = match call.send().await {
-            Ok(output) => {
-                self.meter.add(output.consumed_capacity());
-                // A malformed version counts as 0: it is not that of a record of this service, and no cache contains
-                // such an item.
-                return Ok(output.attributes.as_ref().map_or(0, |old| item::version(old).unwrap_or(0)));
-            }
-            Err(error) => error,
-        };
-        let refused = refusal(error, |error| match error {
-            DeleteItemError::ConditionalCheckFailedException(failed) => Some(failed),
-            _ => None,
-        });
-        Err(match refused {
-            ConditionalWriteError::Condition(Some(old)) if item::is_live(&old, now) => WriteError::PreconditionFailed,
-            ConditionalWriteError::Condition(_) => WriteError::NotFound,
-            ConditionalWriteError::Fault(fault) => fault.into(),
-        })
+            .set_expression_attribute_values(values);
+        Ok(RecordWrite::Delete(delete.build().map_err(unbuilt)?))
     }
+}
+
+/// Returns the error of a write to a live record that is decided by its condition.
+fn refused(error: WritePlanError, now: OffsetDateTime) -> WriteError {
+    match error {
+        WritePlanError::RecordCondition(ExistingItem::Present(old)) if item::is_live(&old, now) => {
+            WriteError::PreconditionFailed
+        }
+        WritePlanError::RecordCondition(_) => WriteError::NotFound,
+        WritePlanError::Conflict(fault) | WritePlanError::Fault(fault) => fault.into(),
+    }
+}
+
+fn decode(item: Option<AttributeMap>, now: OffsetDateTime) -> Result<User, WriteError> {
+    Ok(item::decode(item.unwrap_or_default(), now).map_err(TableError::from)?)
+}
+
+/// Returns the version of a write over a record with this version, which is 0 if the record has none.
+fn next_version(version: u64, now: OffsetDateTime) -> u64 {
+    if version == 0 { first_version(now) } else { version.saturating_add(1) }
+}
+
+/// Returns the item with the patch applied, whose members of `attributes` are `merged` already.
+fn patched(mut item: AttributeMap, edits: &UserPatch, merged: Option<AttributeValue>) -> AttributeMap {
+    let mut put = |attribute: &str, value| drop(item.insert(attribute.to_owned(), value));
+    if let Some(name) = &edits.name {
+        put(item::NAME, item::text(name.as_str()));
+    }
+    if let FieldPatch::Set(email) = &edits.email {
+        put(item::EMAIL, item::text(email.as_str()));
+    }
+    if let FieldPatch::Set(status) = &edits.status {
+        put(item::STATUS, item::text(status.as_str()));
+    }
+    if let FieldPatch::Set(ends) = &edits.expires_at {
+        put(item::EXPIRES_AT, item::whole(ends.seconds()));
+    }
+    if let Some(merged) = merged {
+        put(item::ATTRIBUTES, merged);
+    }
+    let removed = [
+        (item::EMAIL, edits.email == FieldPatch::Remove),
+        (item::STATUS, edits.status == FieldPatch::Remove),
+        (item::EXPIRES_AT, edits.expires_at == FieldPatch::Remove),
+        (item::ATTRIBUTES, edits.attributes == FieldPatch::Remove),
+    ];
+    for (attribute, _) in removed.into_iter().filter(|(_, removed)| *removed) {
+        item.remove(attribute);
+    }
+    item
 }

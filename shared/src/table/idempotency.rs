@@ -21,21 +21,19 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, CancellationReason, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
-    Update,
+    AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
 };
 use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use super::emails::HeldEmail;
 use super::error::{ConditionalWriteError, TableError, refusal};
+use super::reservations::unbuilt;
+use super::write_plan::{WritePlan, WritePlanError};
 use super::{MAX_CONFLICT_RETRIES, UserTable, WriteError};
 use crate::item::{self, AttributeMap};
 use crate::user::id::UserId;
@@ -79,8 +77,15 @@ pub struct IdempotencyRecord {
 /// The outcome of this attempt or of an earlier one with the same key.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum IdempotencyOutcome {
-    /// The record with this key was created at this time.
-    Created(UserKey, OffsetDateTime),
+    /// This attempt created the record.
+    Created,
+    /// An earlier attempt created a record.
+    Replayed {
+        /// The key of the record.
+        key: UserKey,
+        /// The time at which the record was created.
+        created_at: OffsetDateTime,
+    },
     /// A record with the same key existed already.
     Exists,
     /// Another attempt is in progress, for at most this number of seconds.
@@ -107,24 +112,18 @@ impl StoredOutcome {
         serde_json::to_string(self).map(item::text).map_err(TableError::refused)
     }
 
-    fn decode(data: &str) -> Option<IdempotencyOutcome> {
+    /// Returns the outcome for an attempt, which may be the one that stored it.
+    fn decode(data: &str, is_own: bool) -> Option<IdempotencyOutcome> {
         match serde_json::from_str(data).ok()? {
+            Self::Created { .. } if is_own => Some(IdempotencyOutcome::Created),
             Self::Created { user_id, timestamp, created_at } => {
                 let key = UserKey { id: UserId::parse(user_id).ok()?, timestamp: Timestamp::parse(timestamp).ok()? };
-                Some(IdempotencyOutcome::Created(key, OffsetDateTime::parse(&created_at, &Rfc3339).ok()?))
+                let created_at = OffsetDateTime::parse(&created_at, &Rfc3339).ok()?;
+                Some(IdempotencyOutcome::Replayed { key, created_at })
             }
             Self::AlreadyExists => Some(IdempotencyOutcome::Exists),
         }
     }
-}
-
-/// A transaction that was not executed.
-pub(super) enum TransactionCancelled {
-    /// The condition of the first write failed, which is that of the record.
-    RecordConditionFailed,
-    /// The condition of another write failed, or another transaction was changing the same items.
-    Conflict,
-    Fault(TableError),
 }
 
 impl UserTable {
@@ -139,8 +138,8 @@ impl UserTable {
         user: &User,
         now: OffsetDateTime,
     ) -> Result<IdempotencyOutcome, WriteError> {
-        let put = self.put_new(user, now)?;
-        let created = StoredOutcome::from_created(&user.key, now)?.encode()?;
+        let record = self.creation(user, now)?;
+        let completion = completion(attempts, attempt, StoredOutcome::from_created(&user.key, now)?.encode()?)?;
         if let Some(earlier) = self.acquire_lock(attempts, attempt, now).await? {
             return Ok(earlier);
         }
@@ -153,18 +152,19 @@ impl UserTable {
                     break;
                 }
             };
-            match self.create_and_answer(attempts, attempt, &created, put.clone(), reservations).await {
-                Ok(()) => return Ok(IdempotencyOutcome::Created(user.key.clone(), now)),
-                Err(TransactionCancelled::RecordConditionFailed) => {
-                    self.answer_exists(attempts, attempt).await?;
+            let plan = WritePlan::new(record.clone()).with([completion.clone()]).with(reservations);
+            match self.execute(plan).await {
+                Ok(_) => return Ok(IdempotencyOutcome::Created),
+                Err(WritePlanError::RecordCondition(_)) => {
+                    self.complete_as_existing(attempts, attempt).await?;
                     return Ok(IdempotencyOutcome::Exists);
                 }
                 // The claim is lost, or the email's reservation was changed concurrently.
-                Err(TransactionCancelled::Conflict) => match self.found(attempts, attempt, now).await? {
+                Err(WritePlanError::Conflict(_)) => match self.found(attempts, attempt, now).await? {
                     None => {}
                     Some(found) => return Ok(found),
                 },
-                Err(TransactionCancelled::Fault(fault)) => {
+                Err(WritePlanError::Fault(fault)) => {
                     failed = fault.into();
                     break;
                 }
@@ -175,17 +175,6 @@ impl UserTable {
         match self.release_lock(attempts, attempt, now).await {
             Ok(Some(created)) => Ok(created),
             Ok(None) | Err(_) => Err(failed),
-        }
-    }
-
-    async fn reservations_of_new(
-        &self,
-        user: &User,
-        now: OffsetDateTime,
-    ) -> Result<Vec<TransactWriteItem>, WriteError> {
-        match (&self.emails, HeldEmail::of_profile(&user.profile)) {
-            (Some(emails), held @ Some(_)) => self.reservations(emails).moved(&user.key, None, held, now).await,
-            _ => Ok(Vec::new()),
         }
     }
 
@@ -246,49 +235,8 @@ impl UserTable {
         }
     }
 
-    /// Executes the transaction that creates the record and completes the key.
-    async fn create_and_answer(
-        &self,
-        attempts: &str,
-        attempt: &IdempotencyRecord,
-        created: &AttributeValue,
-        put: TransactWriteItem,
-        reservations: Vec<TransactWriteItem>,
-    ) -> Result<(), TransactionCancelled> {
-        let answered = Update::builder()
-            .table_name(attempts)
-            .key(ID, item::text(&attempt.id))
-            .update_expression(COMPLETE)
-            .condition_expression(HOLDS_CLAIM)
-            .expression_attribute_names("#status", STATUS)
-            .expression_attribute_names("#data", DATA)
-            .expression_attribute_values(":owner", item::text(&attempt.owner))
-            .expression_attribute_values(":in_progress", item::text(IN_PROGRESS))
-            .expression_attribute_values(":completed", item::text(COMPLETED))
-            .expression_attribute_values(":data", created.clone())
-            .build()
-            .map_err(|error| TransactionCancelled::Fault(TableError::refused(error)))?;
-        let mut writes = vec![put, TransactWriteItem::builder().update(answered).build()];
-        writes.extend(reservations);
-        // The SDK sends a client token with each transaction, so a retry after a lost response does not execute it
-        // twice.
-        let written = self
-            .client
-            .transact_write_items()
-            .set_transact_items(Some(writes))
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .send()
-            .await;
-        match written {
-            Ok(output) => {
-                self.meter.add(output.consumed_capacity());
-                Ok(())
-            }
-            Err(error) => Err(cancelled(error)),
-        }
-    }
-
-    async fn answer_exists(&self, attempts: &str, attempt: &IdempotencyRecord) -> Result<(), TableError> {
+    /// Completes the key with the outcome that a record existed already.
+    async fn complete_as_existing(&self, attempts: &str, attempt: &IdempotencyRecord) -> Result<(), TableError> {
         let call = self
             .client
             .update_item()
@@ -375,6 +323,26 @@ impl UserTable {
     }
 }
 
+/// Returns the update that completes the key, as part of the transaction that creates the record.
+fn completion(
+    attempts: &str,
+    attempt: &IdempotencyRecord,
+    outcome: AttributeValue,
+) -> Result<TransactWriteItem, TableError> {
+    let update = Update::builder()
+        .table_name(attempts)
+        .key(ID, item::text(&attempt.id))
+        .update_expression(COMPLETE)
+        .condition_expression(HOLDS_CLAIM)
+        .expression_attribute_names("#status", STATUS)
+        .expression_attribute_names("#data", DATA)
+        .expression_attribute_values(":owner", item::text(&attempt.owner))
+        .expression_attribute_values(":in_progress", item::text(IN_PROGRESS))
+        .expression_attribute_values(":completed", item::text(COMPLETED))
+        .expression_attribute_values(":data", outcome);
+    Ok(TransactWriteItem::builder().update(update.build().map_err(unbuilt)?).build())
+}
+
 /// Returns the outcome in a key's item, or `None` if it is this attempt's own claim.
 fn read(
     item: &AttributeMap,
@@ -385,8 +353,9 @@ fn read(
     if text(VALIDATION) != Some(attempt.fingerprint.as_str()) {
         return Ok(Some(IdempotencyOutcome::PayloadMismatch));
     }
+    let is_own = text(OWNER_TOKEN) == Some(attempt.owner.as_str());
     match text(STATUS) {
-        Some(IN_PROGRESS) if text(OWNER_TOKEN) == Some(attempt.owner.as_str()) => Ok(None),
+        Some(IN_PROGRESS) if is_own => Ok(None),
         Some(IN_PROGRESS) => {
             let number = item.get(IN_PROGRESS_EXPIRATION).and_then(|value| value.as_n().ok());
             let expiration = number.and_then(|number| number.parse::<i128>().ok());
@@ -398,7 +367,7 @@ fn read(
             )))
         }
         Some(COMPLETED) => text(DATA)
-            .and_then(StoredOutcome::decode)
+            .and_then(|data| StoredOutcome::decode(data, is_own))
             .map(Some)
             .ok_or_else(|| corrupt(item, DATA, "JSON with the outcome created or already_exists")),
         _ => Err(corrupt(item, STATUS, "INPROGRESS or COMPLETED")),
@@ -418,30 +387,6 @@ fn corrupt(item: &AttributeMap, attribute: &str, expected: &str) -> TableError {
 
 fn milliseconds(time: OffsetDateTime) -> i128 {
     time.unix_timestamp_nanos().div_euclid(1_000_000)
-}
-
-/// Returns the reason for which a transaction was cancelled.
-pub(super) fn cancelled(
-    error: SdkError<TransactWriteItemsError, aws_sdk_dynamodb::config::http::HttpResponse>,
-) -> TransactionCancelled {
-    let Some(TransactWriteItemsError::TransactionCanceledException(why)) = error.as_service_error() else {
-        return TransactionCancelled::Fault(TableError::of(error));
-    };
-    let reasons = why.cancellation_reasons();
-    let has = |reason: &CancellationReason, code: &str| reason.code() == Some(code);
-    let refuses = |reason: &CancellationReason| has(reason, "ConditionalCheckFailed");
-    // The other writes are checked first. If the transaction was executed before, the condition of the record fails
-    // because the record exists now, but so does the condition of the completed key or of the changed reservation.
-    if reasons.iter().skip(1).any(refuses) || reasons.iter().any(|reason| has(reason, "TransactionConflict")) {
-        return TransactionCancelled::Conflict;
-    }
-    if reasons.first().is_some_and(refuses) {
-        return TransactionCancelled::RecordConditionFailed;
-    }
-    let reason = reasons.iter().find(|reason| reason.code().is_some_and(|code| code != "None"));
-    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    let (code, message) = reason.map(|reason| (text(reason.code()), text(reason.message()))).unwrap_or_default();
-    TransactionCancelled::Fault(TableError::of_reason(&code, &message, error))
 }
 
 #[cfg(test)]
@@ -472,7 +417,9 @@ mod tests {
         let written =
             r#"{"outcome":"created","user_id":"ada","timestamp":7,"created_at":"2026-11-22T10:00:00.123456789Z"}"#;
         assert_eq!(data, item::text(written));
-        assert_eq!(completed(written).unwrap(), Some(IdempotencyOutcome::Created(key, NOW)));
+        assert_eq!(completed(written).unwrap(), Some(IdempotencyOutcome::Replayed { key, created_at: NOW }));
+        let own = [(STATUS, item::text(COMPLETED)), (DATA, item::text(written)), (OWNER_TOKEN, item::text("me"))];
+        assert_eq!(read(&record(&own), &attempt(), NOW).unwrap(), Some(IdempotencyOutcome::Created));
         let data = StoredOutcome::AlreadyExists.encode().unwrap();
         assert_eq!(data, item::text(r#"{"outcome":"already_exists"}"#));
         assert_eq!(completed(data.as_s().unwrap()).unwrap(), Some(IdempotencyOutcome::Exists));

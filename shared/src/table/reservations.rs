@@ -1,5 +1,7 @@
-//! Reads and writes of email reservations, in one transaction with the record: [`EmailReservations`].
+//! Reads of email reservations, and the writes to them that become part of a record's write plan:
+//! [`EmailReservations`].
 
+use std::fmt;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
@@ -8,9 +10,8 @@ use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, TransactWriteItem};
 use time::OffsetDateTime;
 
 use super::emails::{self, EmailOwner, HeldEmail, HeldUntil, ReservationWrite};
-use super::idempotency::{TransactionCancelled, cancelled};
-use super::nonce::NonceSource;
 use super::{CapacityMeter, TableError, WriteError};
+use crate::clock::{self, Clock};
 use crate::item::{self, AttributeMap};
 use crate::user::UserKey;
 
@@ -23,6 +24,28 @@ const FURTHER: i32 = 1_000;
 #[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
 pub(super) fn unbuilt(error: BuildError) -> TableError {
     TableError::refused(error.to_string())
+}
+
+/// A source of strings that never repeat. Clones share it.
+#[derive(Clone)]
+pub struct NonceSource(Arc<dyn Fn() -> String + Send + Sync>);
+
+impl NonceSource {
+    /// Creates a source of UUIDs (version 7) that takes the time from this clock.
+    #[must_use]
+    pub fn of(clock: Clock) -> Self {
+        Self(Arc::new(move || clock::new_uuid(clock.now()).to_string()))
+    }
+
+    pub(super) fn draw(&self) -> String {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for NonceSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NonceSource")
+    }
 }
 
 /// The reservation table and the source of its nonces.
@@ -189,17 +212,20 @@ impl EmailReservations<'_> {
             limit = FURTHER;
         }
     }
+}
 
-    /// The SDK sends a client token with each transaction, so a retry after a lost response does not fail because of
-    /// the first attempt's writes.
-    pub(super) async fn transact(&self, writes: Vec<TransactWriteItem>) -> Result<(), TransactionCancelled> {
-        let call = self.client.transact_write_items().set_transact_items(Some(writes));
-        match call.return_consumed_capacity(ReturnConsumedCapacity::Total).send().await {
-            Ok(output) => {
-                self.meter.add(output.consumed_capacity());
-                Ok(())
-            }
-            Err(error) => Err(cancelled(error)),
-        }
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    #[test]
+    fn nonces_of_one_moment_differ() {
+        let nonces = NonceSource::of(Clock::fixed(OffsetDateTime::UNIX_EPOCH));
+        let drawn: HashSet<String> = (0..1_000).map(|_| nonces.clone().draw()).collect();
+        assert_eq!(drawn.len(), 1_000);
     }
 }

@@ -6,14 +6,13 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem};
+use aws_sdk_dynamodb::types::{AttributeValue, Put};
 use time::OffsetDateTime;
 
 use super::emails::HeldEmail;
-use super::error::{ConditionalWriteError, TableError, refusal};
-use super::idempotency::TransactionCancelled;
+use super::error::TableError;
 use super::reservations::{EmailReservations, ReservationTable, unbuilt};
+use super::write_plan::{ExistingItem, RecordWrite, WritePlan, WritePlanError};
 use super::{CapacityMeter, MAX_CONFLICT_RETRIES, NonceSource, WriteError};
 use crate::item::{self, AttributeMap};
 use crate::raw_item::{ITEM_BYTES_MOST, RawItem};
@@ -75,13 +74,20 @@ impl RestoreTable {
         over: Option<&RawItem>,
         now: OffsetDateTime,
     ) -> Result<(), RestorePutError> {
-        let Some(emails) = &self.emails else {
-            return self.put_alone(item, over).await;
-        };
-        let before = over.and_then(|over| HeldEmail::of_item(&over.clone().into_attributes(), now));
-        match (before, HeldEmail::of_item(&item, now)) {
-            (None, None) => self.put_alone(item, over).await,
-            held => self.put_reserved(emails, &item, over, held, now).await,
+        if let Some(emails) = &self.emails {
+            let before = over.and_then(|over| HeldEmail::of_item(&over.clone().into_attributes(), now));
+            let after = HeldEmail::of_item(&item, now);
+            if before.is_some() || after.is_some() {
+                return self.put_reserved(emails, &item, over, (before, after), now).await;
+            }
+        }
+        match self.plan(item, over)?.execute(&self.client, &self.meter).await {
+            Ok(_) => Ok(()),
+            Err(WritePlanError::RecordCondition(ExistingItem::Present(existing))) => {
+                Err(RestorePutError::Conflict(Some(RawItem::new(existing))))
+            }
+            Err(WritePlanError::RecordCondition(_)) => Err(RestorePutError::Conflict(None)),
+            Err(WritePlanError::Conflict(fault) | WritePlanError::Fault(fault)) => Err(fault.into()),
         }
     }
 
@@ -138,22 +144,16 @@ impl RestoreTable {
         EmailReservations { client: &self.client, meter: &self.meter, table: emails }
     }
 
-    async fn put_alone(&self, item: AttributeMap, over: Option<&RawItem>) -> Result<(), RestorePutError> {
+    /// Returns the write of an item, without that of its email's reservation.
+    fn plan(&self, item: AttributeMap, over: Option<&RawItem>) -> Result<WritePlan, TableError> {
         let (condition, names, values) = condition(over);
-        let put = self.client.put_item().table_name(&self.name).set_item(Some(item)).condition_expression(condition);
-        let put = put.set_expression_attribute_names(Some(names)).set_expression_attribute_values(values);
-        let put =
-            put.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld).send().await;
-        put.map(drop).map_err(|error| {
-            let refused = refusal(error, |error| match error {
-                PutItemError::ConditionalCheckFailedException(failed) => Some(failed),
-                _ => None,
-            });
-            match refused {
-                ConditionalWriteError::Condition(item) => RestorePutError::Conflict(item.map(RawItem::new)),
-                ConditionalWriteError::Fault(fault) => RestorePutError::Fault(fault),
-            }
-        })
+        let put = Put::builder()
+            .table_name(&self.name)
+            .set_item(Some(item))
+            .condition_expression(condition)
+            .set_expression_attribute_names(Some(names))
+            .set_expression_attribute_values(values);
+        Ok(WritePlan::new(RecordWrite::Put(put.build().map_err(unbuilt)?)))
     }
 
     async fn put_reserved(
@@ -167,28 +167,24 @@ impl RestoreTable {
         let key = user_key(item).ok_or(RestorePutError::InvalidUserKey)?;
         let reservations = self.reservations(emails);
         for _ in 0..MAX_CONFLICT_RETRIES {
-            let (condition, names, values) = condition(over);
-            let put = Put::builder()
-                .table_name(&self.name)
-                .set_item(Some(item.clone()))
-                .condition_expression(condition)
-                .set_expression_attribute_names(Some(names))
-                .set_expression_attribute_values(values)
-                .build()
-                .map_err(unbuilt)?;
-            let mut writes = vec![TransactWriteItem::builder().put(put).build()];
-            match reservations.moved(&key, before.clone(), after.clone(), now).await {
-                Ok(reserved) => writes.extend(reserved),
+            let plan = self.plan(item.clone(), over)?;
+            let plan = match reservations.moved(&key, before.clone(), after.clone(), now).await {
+                Ok(reserved) => plan.with(reserved),
                 Err(WriteError::Fault(fault)) => return Err(fault.into()),
                 Err(_) => return Err(RestorePutError::EmailTaken),
-            }
-            match reservations.transact(writes).await {
-                Ok(()) => return Ok(()),
-                Err(TransactionCancelled::RecordConditionFailed) => {
-                    return Err(RestorePutError::Conflict(self.current_item(&key).await?));
+            };
+            match plan.execute(&self.client, &self.meter).await {
+                Ok(_) => return Ok(()),
+                Err(WritePlanError::RecordCondition(existing)) => {
+                    let existing = match existing {
+                        ExistingItem::Present(item) => Some(RawItem::new(item)),
+                        ExistingItem::Absent => None,
+                        ExistingItem::NotReturned => self.current_item(&key).await?,
+                    };
+                    return Err(RestorePutError::Conflict(existing));
                 }
-                Err(TransactionCancelled::Conflict) => {}
-                Err(TransactionCancelled::Fault(fault)) => return Err(fault.into()),
+                Err(WritePlanError::Conflict(_)) => {}
+                Err(WritePlanError::Fault(fault)) => return Err(fault.into()),
             }
         }
         Err(RestorePutError::TooManyConflicts)

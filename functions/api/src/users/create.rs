@@ -4,9 +4,9 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use millrace_http::auth::AuthenticatedCaller;
-use millrace_http::identifier::new_uuid;
 use millrace_http::path::StagePrefix;
 use millrace_http::problem::Problem;
+use millrace_shared::clock::new_uuid;
 use millrace_shared::http::caller::Caller;
 use millrace_shared::table::{IdempotencyOutcome, IdempotencyRecord, WriteError};
 use millrace_shared::user::id::UserId;
@@ -75,27 +75,24 @@ pub(crate) async fn create(
     let attempt = IdempotencyRecord {
         id: given.id(&caller, "POST", "/users"),
         fingerprint,
-        owner: new_uuid(&users.clock).to_string(),
+        owner: new_uuid(users.clock.now()).to_string(),
     };
     let write = async { Ok((table.create_idempotent(attempts, &attempt, &user, now).await?, None)) };
-    match users.write(&scope, &user.key, &intent, Box::pin(write)).await? {
-        IdempotencyOutcome::Created(key, moment) => {
-            let user = if moment == now && key == user.key {
-                user
-            } else {
-                // The same body, parsed with the time and the key of the first attempt, gives the same response.
-                User::created(key, body::parse_create(&body, moment)?.profile, moment)
-            };
-            // The attempt that wrote the record may have ended before it could invalidate the cache.
-            users.invalidate_cache(&user.key, MinVersion::after_write(0, user.version)).await;
-            Ok(created(&user, stage))
+    let user = match users.write(&scope, &user.key, &intent, Box::pin(write)).await? {
+        IdempotencyOutcome::Created => user,
+        IdempotencyOutcome::Replayed { key, created_at } => {
+            // The same body, parsed with the time and the key of the first attempt, gives the same response.
+            User::created(key, body::parse_create(&body, created_at)?.profile, created_at)
         }
-        IdempotencyOutcome::Exists => Err(Problem::AlreadyExists),
+        IdempotencyOutcome::Exists => return Err(Problem::AlreadyExists),
         IdempotencyOutcome::InProgress(left) => {
-            Err(Problem::IdempotencyKeyInUse { seconds: idempotency::retry_after(left) })
+            return Err(Problem::IdempotencyKeyInUse { seconds: idempotency::retry_after(left) });
         }
-        IdempotencyOutcome::PayloadMismatch => Err(Problem::IdempotencyKeyReused),
-    }
+        IdempotencyOutcome::PayloadMismatch => return Err(Problem::IdempotencyKeyReused),
+    };
+    // The attempt that wrote the record may have ended before it could invalidate the cache.
+    users.invalidate_cache(&user.key, MinVersion::after_write(0, user.version)).await;
+    Ok(created(&user, stage))
 }
 
 /// Returns the key of the record. The identifier is the one in the body, else the caller's own, else a new one; the
@@ -106,7 +103,7 @@ fn key(users: &AppState, caller: &Caller, draft: &CreateUserBody, now: OffsetDat
         (Some(id), _) if !caller.owns(id) => return Err(mismatch),
         (Some(id), _) => Ok(id.clone()),
         (None, Some(own)) => Ok(UserId::parse(own).map_err(|_| mismatch)?),
-        (None, None) => UserId::parse(new_uuid(&users.clock)),
+        (None, None) => UserId::parse(new_uuid(users.clock.now())),
     };
     let timestamp = draft.timestamp.map_or_else(|| Timestamp::parse(now.unix_timestamp()), Ok);
     match (id, timestamp) {
