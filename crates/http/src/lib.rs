@@ -8,7 +8,6 @@
 pub mod auth;
 pub mod base_path;
 pub mod deadline;
-pub mod identifier;
 pub mod lambda;
 pub mod path;
 pub mod problem;

@@ -14,13 +14,12 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use lambda_http::RequestExt;
-use millrace_shared::clock::Clock;
+use millrace_shared::clock::{Clock, new_uuid};
 use millrace_shared::http::caller::{AuthMode, Scope, ScopeMapping};
 use millrace_shared::metric;
 use millrace_shared::table::CapacityMeter;
 use tokio::time::Instant;
 
-use crate::identifier::new_uuid;
 use crate::problem::{MERGE_PATCH, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -44,7 +43,7 @@ pub async fn request_telemetry(State(clock): State<Clock>, mut request: Request,
     let started = Instant::now();
     let request_id = match request.lambda_context_ref() {
         Some(context) => context.request_id.clone(),
-        None => new_uuid(&clock).to_string(),
+        None => new_uuid(clock.now()).to_string(),
     };
     let route = request.extensions().get::<MatchedPath>().cloned();
     let trace_id = trace_id(&request);

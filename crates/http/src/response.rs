@@ -3,6 +3,8 @@
 use axum::http::header::{CONTENT_TYPE, LINK};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use millrace_shared::clock::{Clock, new_uuid};
+use millrace_shared::http::cursor_seal::SealNonce;
 use millrace_shared::user::User;
 use millrace_shared::user::fields::FieldMask;
 use serde::Serialize;
@@ -36,6 +38,13 @@ pub fn set_next_link_header(response: &mut Response, path: &str, query: &str, cu
     let link = link.map_err(|error| Problem::Internal { cause: format!("cannot create the Link header: {error}") })?;
     response.headers_mut().insert(LINK, link);
     Ok(())
+}
+
+/// Returns the nonce of one cursor: the last 96 bits of a new UUID version 7, of which 74 are random.
+#[must_use]
+pub fn cursor_nonce(clock: &Clock) -> SealNonce {
+    let [_, _, _, _, nonce @ ..] = new_uuid(clock.now()).into_bytes();
+    nonce
 }
 
 /// A writer for the JSON of a list of records, up to the size limit of a response.

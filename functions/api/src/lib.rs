@@ -3,7 +3,6 @@
 //! [`app`] is one axum router that runs both behind API Gateway (through `lambda_http`) and on a socket (through
 //! hyper). Reads of single records use a cache first, if there is one ([`cache`]).
 
-mod access;
 mod body;
 pub mod cache;
 pub mod config;
@@ -33,7 +32,7 @@ pub fn app(config: &ApiConfig, client: Client, cache: Option<CacheAside>, clock:
     let deployment =
         ContractDeployment { auth: config.auth, scopes: scopes.clone(), has_relational: config.has_relational };
     let auth_layer =
-        AuthLayer { auth: config.auth, scopes, clock: clock.clone(), required_scope: access::required_scope };
+        AuthLayer { auth: config.auth, scopes, clock: clock.clone(), required_scope: router::required_scope };
     let cache_client = cache.as_ref().map(CacheAside::client);
     let users = users::AppState::new(table, clock, config.cursor_keys.clone())
         .with_idempotency_table(config.idempotency_table.as_deref())

@@ -1,8 +1,8 @@
-//! The API's route table.
+//! The API's route table, and the scope that each route requires.
 
 use axum::Router;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, get, post};
@@ -12,6 +12,7 @@ use millrace_http::path::StagePrefix;
 use millrace_http::problem::Problem;
 use millrace_http::response::json;
 use millrace_http::route::{READ, resource, with_middleware};
+use millrace_shared::http::caller::Scope;
 
 use crate::openapi::deployed::{ContractDeployment, SEARCH_PATHS};
 use crate::openapi::schema;
@@ -48,6 +49,26 @@ pub(crate) fn routes(
         .merge(search);
     let rate_limit = |routes: Router<_>| routes.layer(middleware::from_fn_with_state(limit, enforce_rate_limit));
     with_middleware(auth_layer, base.clone(), rate_limit, routes, users)
+}
+
+/// Returns the scope that a request requires, or `None` if its response contains no user data. Access is denied by
+/// default: a route without an entry here requires the widest scope.
+pub(crate) fn required_scope(route: &str, method: &Method) -> Option<Scope> {
+    let reads = method == Method::GET || method == Method::HEAD;
+    match route {
+        _ if method == Method::OPTIONS => None,
+        // The last three are served by the search function or disabled, so this function returns no user data for them.
+        "/health" | "/openapi.json" | "/search/users" | "/stats/users" | "/users/{user_id}/summary" => None,
+        "/users" if method == Method::POST => Some(Scope::Write),
+        // The handler reads only the keys of the body that belong to the caller.
+        "/users:batchGet" if method == Method::POST => Some(Scope::Read),
+        "/users/{user_id}" | "/users/{user_id}/latest" | "/users/{user_id}/{timestamp}" if reads => Some(Scope::Read),
+        "/users/{user_id}/{timestamp}" if [Method::PUT, Method::PATCH, Method::DELETE].contains(method) => {
+            Some(Scope::Write)
+        }
+        // Lists over all users, and every route without an entry above.
+        _ => Some(Scope::Admin),
+    }
 }
 
 /// Reports that the function runs. It does not read the table, because throttling of the table is not a
@@ -94,4 +115,6 @@ async fn relational_tier_off() -> Problem {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod access_tests;
+#[cfg(test)]
+mod tests;

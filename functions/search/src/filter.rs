@@ -11,7 +11,7 @@ use millrace_shared::user::status::UserStatus;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::sql::SqlBuilder;
+use crate::statement::SqlBuilder;
 use millrace_http::path::parse_epoch_seconds;
 
 /// The filter parameters other than `attributes.…`.

@@ -4,16 +4,13 @@
 //! support: filters, sort orders, aggregates. The results are as fresh as the replica, and each response reports that
 //! freshness.
 
-mod access;
 pub mod config;
-mod cursor;
 mod database;
 mod filter;
 pub mod openapi;
 mod request;
 mod router;
 mod sort;
-mod sql;
 mod statement;
 mod users;
 
@@ -32,7 +29,7 @@ pub fn app(config: &SearchConfig, signer: Option<TokenSigner>, clock: Clock) -> 
         auth: config.auth,
         scopes: config.scopes.clone(),
         clock: clock.clone(),
-        required_scope: access::need,
+        required_scope: router::required_scope,
     };
     let databases = database::SearchDatabases::new(&config.writer, config.reader.as_ref(), signer);
     router::routes(

@@ -1,8 +1,11 @@
-//! A search over all users, parsed from a query string.
+//! A search over all users, parsed from a query string, and the cursors of its pages.
 
+use millrace_shared::http::caller::Caller;
+use millrace_shared::http::cursor_seal::{SealKeys, SealNonce};
 use millrace_shared::http::page_limit;
 use millrace_shared::http::query::QueryParameters;
 use millrace_shared::user::fields::FieldMask;
+use time::OffsetDateTime;
 
 use crate::filter::{self, SearchFilter};
 use crate::sort::{KeysetPosition, SortDirection, SortField};
@@ -48,5 +51,33 @@ impl SearchRequest {
     /// Returns the search for records after this position, at this second.
     pub(crate) fn to_query<'a>(&'a self, after: Option<&'a KeysetPosition>, now: i64) -> SearchQuery<'a> {
         SearchQuery { filter: &self.filter, sort: self.sort, order: self.order, after, now }
+    }
+}
+
+/// Seals and opens the cursors of one search of one caller. A cursor contains the position of the last record of a page.
+pub(crate) struct SearchCursors<'a> {
+    pub(crate) keys: &'a SealKeys,
+    pub(crate) question: &'a SearchRequest,
+    pub(crate) caller: &'a Caller,
+}
+
+impl SearchCursors<'_> {
+    /// Returns the cursor of the page after this position, or `None` if the position is longer than the cipher accepts.
+    pub(crate) fn encode(&self, place: &KeysetPosition, now: OffsetDateTime, salt: SealNonce) -> Option<String> {
+        page_limit::seal(self.keys, &serde_json::to_string(place).ok()?, &self.binding(), now, salt)
+    }
+
+    pub(crate) fn decode(&self, text: &str, now: OffsetDateTime) -> Option<KeysetPosition> {
+        let place = page_limit::open(self.keys, text, &self.binding(), now)?;
+        let place: KeysetPosition = serde_json::from_str(&place).ok()?;
+        place.is_valid_for(self.question.sort).then_some(place)
+    }
+
+    /// Returns the text that a cursor is bound to: the query and the caller.
+    fn binding(&self) -> String {
+        let asked = self.question;
+        let question = (asked.sort.as_str(), asked.order.as_str(), asked.filter.conditions(), self.caller.name());
+        // Nested lists of texts are unambiguous as JSON and can always be serialized.
+        format!("search {}", serde_json::to_string(&question).unwrap_or_default())
     }
 }

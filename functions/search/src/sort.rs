@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sql::SqlBuilder;
+use crate::statement::SqlBuilder;
 
 /// The member by which records are sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

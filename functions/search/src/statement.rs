@@ -2,7 +2,6 @@
 
 use crate::filter::SearchFilter;
 use crate::sort::{KeysetPosition, SortDirection, SortField};
-use crate::sql::SqlBuilder;
 
 /// The condition of a visible record: not a tombstone, and not expired at the second `$1`. As with DynamoDB's TTL, an
 /// expiry time more than five years in the past is ignored.
@@ -101,5 +100,37 @@ impl SearchQuery<'_> {
         sql.push(&limit);
         sql.push("::int8");
         sql
+    }
+}
+
+/// An SQL statement under construction. Text and parameters are separate from the start.
+#[derive(Debug)]
+pub(crate) struct SqlBuilder {
+    text: String,
+    parameters: Vec<String>,
+}
+
+impl SqlBuilder {
+    pub(crate) fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), parameters: Vec::new() }
+    }
+
+    /// Appends a fragment, which must be a constant of this crate and never input of a caller.
+    pub(crate) fn push(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// Adds a parameter and returns its placeholder.
+    pub(crate) fn parameter(&mut self, value: String) -> String {
+        self.parameters.push(value);
+        format!("${}::text", self.parameters.len())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn parameters(&self) -> &[String] {
+        &self.parameters
     }
 }

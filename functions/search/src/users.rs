@@ -6,10 +6,9 @@ use axum::response::Response;
 use futures::TryStreamExt as _;
 use millrace_http::auth::AuthenticatedCaller;
 use millrace_http::deadline::RequestDeadline;
-use millrace_http::identifier::{new_uuid, nonce_from_uuid};
 use millrace_http::path::{StagePrefix, UserIdPath};
 use millrace_http::problem::Problem;
-use millrace_http::response::{UserListWriter, json, serialization_error, set_next_link_header};
+use millrace_http::response::{UserListWriter, cursor_nonce, json, serialization_error, set_next_link_header};
 use millrace_shared::clock::Clock;
 use millrace_shared::http::cursor_seal::SealKeys;
 use millrace_shared::http::page_limit;
@@ -26,10 +25,9 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use tokio_postgres::{Error, Row};
 
-use crate::cursor::SearchCursors;
 use crate::database::{QUERY_TIMEOUT, SearchDatabases, SearchError};
-use crate::openapi::schema;
-use crate::request::SearchRequest;
+use crate::openapi;
+use crate::request::{SearchCursors, SearchRequest};
 use crate::sort::KeysetPosition;
 use crate::statement::{AS_OF, STATS, SUMMARY, SearchQuery};
 
@@ -68,9 +66,9 @@ struct FreshRows {
     summary = "Search users",
     description = "Searches the relational replica; available if the relational tier is on. A record must satisfy all \
         filters. `as_of` is the time of the latest change in the replica.",
-    params(schema::FilterParams, schema::SortParams, schema::SearchPagingParams),
+    params(openapi::FilterParams, openapi::SortParams, openapi::SearchPagingParams),
     responses(
-        (status = 200, description = "A page of search results", body = schema::SearchUsersResponse,
+        (status = 200, description = "A page of search results", body = openapi::SearchUsersResponse,
             headers(("link" = String, description = "The URL of the next page, except on the last page"))),
     ),
     security(("token" = ["users:admin"])),
@@ -104,7 +102,7 @@ pub(crate) async fn find(
     let cursor = match page.next {
         None => None,
         Some(place) => {
-            let sealed = cursors.encode(&place, now, nonce_from_uuid(new_uuid(&search.clock)));
+            let sealed = cursors.encode(&place, now, cursor_nonce(&search.clock));
             Some(sealed.ok_or_else(|| Problem::Internal { cause: "cannot seal the cursor".into() })?)
         }
     };
@@ -221,8 +219,8 @@ fn only(rows: &[Row]) -> Result<&Row, Problem> {
     tag = "search",
     summary = "Get a user's latest record and aggregates over all of the user's records",
     description = "Reads the relational replica; available if the relational tier is on.",
-    params(schema::SearchUserIdParams),
-    responses((status = 200, description = "The latest record and the aggregates", body = schema::Summary)),
+    params(openapi::SearchUserIdParams),
+    responses((status = 200, description = "The latest record and the aggregates", body = openapi::Summary)),
     security(("token" = ["users:read"]), ("token" = ["users:admin"])),
 )]
 pub(crate) async fn summary(
@@ -282,8 +280,8 @@ fn number(row: &Row, column: usize) -> Result<i64, Problem> {
     tag = "search",
     summary = "Get the number of records by status, day and domain",
     description = "Reads the relational replica; available if the relational tier is on. All counts are from one snapshot.",
-    params(schema::StatsParams),
-    responses((status = 200, description = "The statistics", body = schema::Stats)),
+    params(openapi::StatsParams),
+    responses((status = 200, description = "The statistics", body = openapi::Stats)),
     security(("token" = ["users:admin"])),
 )]
 pub(crate) async fn stats(

@@ -17,14 +17,13 @@ use time::macros::datetime;
 use tower::ServiceExt;
 
 use super::*;
-use crate::access::required_scope;
 
 fn app() -> Router {
     app_with(AuthMode::None, Clock::fixed(datetime!(2026-11-22 10:00 UTC)))
 }
 
 /// Returns the API with a table client that has no reachable endpoint.
-pub(crate) fn app_with(auth: AuthMode, clock: Clock) -> Router {
+pub(super) fn app_with(auth: AuthMode, clock: Clock) -> Router {
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("us-east-1"))

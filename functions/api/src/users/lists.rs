@@ -3,10 +3,9 @@
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use millrace_http::auth::AuthenticatedCaller;
-use millrace_http::identifier::{new_uuid, nonce_from_uuid};
 use millrace_http::path::{StagePrefix, UserIdPath, parse_epoch_seconds};
 use millrace_http::problem::Problem;
-use millrace_http::response::{UserListWriter, json, set_next_link_header};
+use millrace_http::response::{UserListWriter, cursor_nonce, json, set_next_link_header};
 use millrace_shared::http::page_limit;
 use millrace_shared::http::query::QueryParameters;
 use millrace_shared::table::{ListOrder, ListQuery, ListSegment};
@@ -152,7 +151,7 @@ async fn listed(
     }
     let cursor = match next {
         None => None,
-        Some(position) => Some(cursors.encode(&position, now, nonce_from_uuid(new_uuid(&users.clock)))?),
+        Some(position) => Some(cursors.encode(&position, now, cursor_nonce(&users.clock))?),
     };
     listed.push_field("next_cursor", &cursor)?;
     let mut response = json(StatusCode::OK, listed.finish());

@@ -1,7 +1,6 @@
 //! Access by route, method and caller, as one complete table. The table client has no reachable endpoint: a 503 means
 //! that the request was authorized and reached the table, and every other response was returned without a table call.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
