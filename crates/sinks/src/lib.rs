@@ -1,5 +1,5 @@
-//! The replication target: [`Sink`], the only trait of this function, with its messages; and [`Replica`], a sink whose
-//! items can be read back, for maintenance.
+//! The replication targets: [`Sink`], with an implementation for [DynamoDB](dynamodb), [PostgreSQL](postgres) and a
+//! [cache]; and [`Replica`], a sink whose items can be read back, for maintenance.
 //!
 //! All sinks of a batch process the same [`DeduplicatedBatch`] concurrently and independently. A sink reports each
 //! change that it could not apply, and no other. The properties that every sink must have are a test suite in
@@ -8,6 +8,88 @@
 //! Architecture invariant: a sink decides nothing about a batch. It does not deduplicate, it does not know the format
 //! of the response, and it does not write to the failure bucket; it reports which changes failed and how, and the
 //! handler acts.
+//!
+//! # Example
+//!
+//! Implement a sink that stores the revision of each key in memory, and apply a stream record twice, as Lambda may
+//! deliver it. `examples/custom_sink.rs` has a complete sink, with tombstones and failures:
+//!
+//! ```
+//! use std::cmp::Ordering;
+//! use std::collections::HashMap;
+//! use std::sync::Mutex;
+//! use std::time::Duration;
+//!
+//! use futures::future::{BoxFuture, ready};
+//! use millrace_shared::clock::Clock;
+//! use millrace_shared::invocation::Invocation;
+//! use millrace_shared::revision::Revision;
+//! use millrace_shared::stream;
+//! use millrace_sinks::{DeduplicatedBatch, Sink, SinkMisconfiguredError, SinkOutcome};
+//! use serde_json::value::RawValue;
+//! use tokio::time::Instant;
+//!
+//! #[derive(Default)]
+//! struct RevisionSink {
+//!     revisions: Mutex<HashMap<String, Revision>>,
+//! }
+//!
+//! impl Sink for RevisionSink {
+//!     fn name(&self) -> &'static str {
+//!         "revisions"
+//!     }
+//!
+//!     fn check(&self) -> BoxFuture<'_, Result<(), SinkMisconfiguredError>> {
+//!         Box::pin(ready(Ok(())))
+//!     }
+//!
+//!     fn apply<'s>(
+//!         &'s self,
+//!         decided: DeduplicatedBatch<'s>,
+//!         _: &'s Invocation,
+//!     ) -> BoxFuture<'s, Result<SinkOutcome, SinkMisconfiguredError>> {
+//!         let mut outcome = SinkOutcome::default();
+//!         let mut revisions = self.revisions.lock().expect("no call panicked");
+//!         for change in decided.latest_per_key {
+//!             let key = change.key.canonical().to_string();
+//!             // The revision guard: only a higher revision is applied.
+//!             match revisions.get(&key).map_or(Ordering::Less, |stored| stored.cmp(&change.revision)) {
+//!                 Ordering::Less => {
+//!                     revisions.insert(key, change.revision);
+//!                     outcome.applied += 1;
+//!                 }
+//!                 Ordering::Equal => outcome.duplicate += 1,
+//!                 Ordering::Greater => outcome.stale += 1,
+//!             }
+//!         }
+//!         Box::pin(ready(Ok(outcome)))
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let event = r#"{"Records": [{
+//!     "eventID": "1", "eventName": "INSERT", "eventSource": "aws:dynamodb", "awsRegion": "eu-west-1",
+//!     "eventSourceARN": "arn:aws:dynamodb:eu-west-1:123456789012:table/Users/stream/2026-11-27T09:30:00.000",
+//!     "dynamodb": {"SequenceNumber": "100000000000000000001", "StreamViewType": "NEW_AND_OLD_IMAGES",
+//!                  "Keys": {"user_id": {"S": "ada"}}, "NewImage": {"user_id": {"S": "ada"}, "name": {"S": "Ada"}}}
+//! }]}"#;
+//! let event: &RawValue = serde_json::from_str(event)?;
+//! let batch = stream::read(event)?;
+//! let changes: Vec<_> = batch.records.iter().filter_map(|record| record.read.as_ref().ok()).collect();
+//! // One change per key, so that the batch is deduplicated already.
+//! let decided = DeduplicatedBatch { changes: &changes, latest_per_key: &changes };
+//!
+//! let sink = RevisionSink::default();
+//! let remaining = Duration::from_secs(30);
+//! let invocation = Invocation::new(Clock::system().now(), Instant::now(), remaining, "example".to_owned());
+//! let first = sink.apply(decided, &invocation).await?;
+//! let redelivered = sink.apply(decided, &invocation).await?;
+//! assert_eq!((first.applied, first.duplicate), (1, 0));
+//! assert_eq!((redelivered.applied, redelivered.duplicate), (0, 1));
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod cache;
 pub mod config;
