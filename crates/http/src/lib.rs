@@ -50,7 +50,8 @@
 //!         "requestContext": {
 //!             "stage": "$default", "timeEpoch": 0, "routeKey": "GET /users/{user_id}",
 //!             "authorizer": {"jwt": {"claims": {"sub": "ada", "scope": "users:read"}, "scopes": null}},
-//!             "http": {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7", "userAgent": ""},
+//!             "http": {"method": "GET", "path": path, "protocol": "HTTP/1.1", "sourceIp": "203.0.113.7",
+//!                      "userAgent": ""},
 //!         },
 //!     })
 //! };

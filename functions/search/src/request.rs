@@ -54,7 +54,8 @@ impl SearchRequest {
     }
 }
 
-/// Seals and opens the cursors of one search of one caller. A cursor contains the position of the last record of a page.
+/// Seals and opens the cursors of one search of one caller. A cursor contains the position of the last record of a
+/// page.
 pub(crate) struct SearchCursors<'a> {
     pub(crate) keys: &'a SealKeys,
     pub(crate) question: &'a SearchRequest,
