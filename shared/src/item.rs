@@ -18,13 +18,11 @@ use serde_dynamo::from_attribute_value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::user::Timestamp;
 use crate::user::email::Email;
 use crate::user::expiry::ExpiresAt;
 use crate::user::id::UserId;
-use crate::user::name::UserName;
-use crate::user::status::UserStatus;
-use crate::user::timestamp::Timestamp;
-use crate::user::{User, UserKey, UserProfile, format_rfc3339_millis};
+use crate::user::{User, UserKey, UserName, UserProfile, UserStatus, format_rfc3339_millis};
 
 /// The partition key (S).
 pub const USER_ID: &str = "user_id";

@@ -10,10 +10,7 @@ pub mod expiry;
 pub mod fields;
 pub mod id;
 pub mod json;
-pub mod name;
 pub mod precondition;
-pub mod status;
-pub mod timestamp;
 
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
@@ -24,15 +21,103 @@ use email::Email;
 use expiry::ExpiresAt;
 use id::UserId;
 use json::JsonValue;
-use name::UserName;
-use status::UserStatus;
-use timestamp::Timestamp;
 
 /// A value that is not valid for a field of a user. The message names the field and the fix, and never contains the
 /// value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidField(pub(crate) &'static str);
+
+/// A record's timestamp, the sort key of the table: epoch seconds, up to the end of the year 9999. The upper bound
+/// detects the most frequent mistake, a time in milliseconds.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// 9999-12-31T23:59:59Z.
+    pub const MAX_SECONDS: i64 = 253_402_300_799;
+
+    /// Parses a timestamp.
+    ///
+    /// # Errors
+    /// The timestamp is negative or after the year 9999.
+    pub fn parse(seconds: i64) -> Result<Self, InvalidField> {
+        if (0..=Self::MAX_SECONDS).contains(&seconds) {
+            Ok(Self(seconds))
+        } else {
+            Err(InvalidField("timestamp must be whole seconds since 1970, from 0 to 253402300799 (the year 9999)"))
+        }
+    }
+
+    /// Returns the epoch second.
+    #[must_use]
+    pub fn seconds(self) -> i64 {
+        self.0
+    }
+}
+
+/// A user's name of 1 to 256 characters that is not blank and contains no control character. PostgreSQL text cannot
+/// store `\0`, and a line break could forge a log line or a mail header elsewhere. White space is preserved.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UserName(String);
+
+impl UserName {
+    /// The maximum length of a name, in characters.
+    pub const MAX_CHARS: usize = 256;
+
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// The text is blank or too long, or contains a control character.
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
+        let text = text.into();
+        if text.trim().is_empty() {
+            Err(InvalidField("name must not be blank"))
+        } else if text.chars().count() > Self::MAX_CHARS {
+            Err(InvalidField("name must have at most 256 characters"))
+        } else if text.chars().any(char::is_control) {
+            Err(InvalidField("name must not contain control characters such as line breaks"))
+        } else {
+            Ok(Self(text))
+        }
+    }
+
+    /// Returns the name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A user's status, a word that the client assigns, such as `active`: 1 to 64 characters, not blank and without control
+/// characters. The service attaches no meaning to it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct UserStatus(String);
+
+impl UserStatus {
+    /// The maximum length of a status, in characters.
+    pub const MAX_CHARS: usize = 64;
+
+    /// Parses a status.
+    ///
+    /// # Errors
+    /// The text is blank or too long, or contains a control character.
+    pub fn parse(text: impl Into<String>) -> Result<Self, InvalidField> {
+        let text = text.into();
+        let length = text.chars().count();
+        if text.trim().is_empty() || length > Self::MAX_CHARS || text.chars().any(char::is_control) {
+            Err(InvalidField("status must be 1 to 64 characters, not blank and without control characters"))
+        } else {
+            Ok(Self(text))
+        }
+    }
+
+    /// Returns the status as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// The key of a record. A user has many records, each with its own timestamp.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -188,5 +273,43 @@ mod tests {
         assert_eq!(user().version, 1_795_341_600_123_456);
         assert_eq!(first_version(OffsetDateTime::UNIX_EPOCH), 1);
         assert_eq!(first_version(datetime!(1969-01-01 0:00 UTC)), 1);
+    }
+
+    #[test]
+    fn a_second_from_1970_to_9999_is_a_timestamp() {
+        for seconds in [0, 1, 1_700_000_000, Timestamp::MAX_SECONDS] {
+            assert_eq!(Timestamp::parse(seconds).unwrap().seconds(), seconds);
+        }
+    }
+
+    #[test]
+    fn a_negative_second_or_a_millisecond_cannot_be_built() {
+        for seconds in [-1, i64::MIN, 1_700_000_000_000, i64::MAX] {
+            assert!(Timestamp::parse(seconds).is_err(), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_kept_as_it_was_given() {
+        for name in ["Ada", "  Ada ", "李 小龙", "O'Brien-Smith, Jr.", "é"] {
+            assert_eq!(UserName::parse(name).unwrap().as_str(), name);
+        }
+        assert!(UserName::parse("é".repeat(256)).is_ok());
+    }
+
+    #[test]
+    fn a_blank_a_long_or_a_broken_name_cannot_be_built() {
+        for name in ["", " ", "\t\n", "\u{2003}", "a\nb", "a\0", "\u{7f}a"] {
+            assert!(UserName::parse(name).is_err(), "{name:?}");
+        }
+        assert!(UserName::parse("é".repeat(257)).is_err());
+    }
+
+    #[test]
+    fn a_status_is_a_short_word_or_two() {
+        assert_eq!(UserStatus::parse("on leave").unwrap().as_str(), "on leave");
+        for text in ["", " ", "a\nb", &"x".repeat(65)] {
+            assert!(UserStatus::parse(text).is_err(), "{text:?}");
+        }
     }
 }

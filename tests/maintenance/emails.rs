@@ -6,11 +6,10 @@ use millrace_maintenance::MaintenanceHandler;
 use millrace_maintenance::progress::TaskProgress;
 use millrace_shared::clock::Clock;
 use millrace_shared::table::{NonceSource, RestoreTable, UserTable, WriteError};
+use millrace_shared::user::Timestamp;
 use millrace_shared::user::email::Email;
 use millrace_shared::user::id::UserId;
-use millrace_shared::user::name::UserName;
-use millrace_shared::user::timestamp::Timestamp;
-use millrace_shared::user::{User, UserKey, UserProfile};
+use millrace_shared::user::{User, UserKey, UserName, UserProfile};
 use serde_json::{Value, json};
 
 use super::scene::{MaintenanceScene, SOURCE, SceneItem, text, to_its_end, user};

@@ -3,9 +3,8 @@
 
 use millrace_local::cache::CacheServer;
 use millrace_shared::cache::{Cache, CacheEntry, CacheSlot, RequestQuota, key};
-use millrace_shared::user::UserKey;
 use millrace_shared::user::id::UserId;
-use millrace_shared::user::timestamp::Timestamp;
+use millrace_shared::user::{Timestamp, UserKey};
 use millrace_shared::version_fence::MinVersion;
 use redis::aio::MultiplexedConnection;
 

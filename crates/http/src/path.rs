@@ -7,9 +7,8 @@ use std::convert::Infallible;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use millrace_shared::user::UserKey;
 use millrace_shared::user::id::UserId;
-use millrace_shared::user::timestamp::Timestamp;
+use millrace_shared::user::{Timestamp, UserKey};
 
 use crate::auth::require_owner;
 use crate::problem::{FieldError, Problem};

@@ -13,14 +13,12 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use millrace_http::problem::{JSON, MAX_BODY_BYTES, MERGE_PATCH, Problem};
+use millrace_shared::user::Timestamp;
 use millrace_shared::user::attributes::UserAttributes;
 use millrace_shared::user::email::Email;
 use millrace_shared::user::expiry::ExpiresAt;
 use millrace_shared::user::id::UserId;
-use millrace_shared::user::name::UserName;
-use millrace_shared::user::status::UserStatus;
-use millrace_shared::user::timestamp::Timestamp;
-use millrace_shared::user::{AttributesPatch, FieldPatch, UserKey, UserPatch, UserProfile};
+use millrace_shared::user::{AttributesPatch, FieldPatch, UserKey, UserName, UserPatch, UserProfile, UserStatus};
 use time::OffsetDateTime;
 
 use fields::BodyReader;

@@ -7,7 +7,7 @@ use millrace_shared::http::cursor_seal::{SealKeys, SealNonce};
 use millrace_shared::http::page_limit;
 use millrace_shared::http::query::QueryParameters;
 use millrace_shared::table::{ListOrder, ListQuery, PageKey};
-use millrace_shared::user::timestamp::Timestamp;
+use millrace_shared::user::Timestamp;
 use time::OffsetDateTime;
 
 /// Parses the parameter `cursor` for this list.

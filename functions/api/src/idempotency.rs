@@ -14,8 +14,7 @@ use millrace_shared::user::email::Email;
 use millrace_shared::user::expiry::ExpiresAt;
 use millrace_shared::user::id::UserId;
 use millrace_shared::user::json::{write_canonical_object, write_canonical_text};
-use millrace_shared::user::status::UserStatus;
-use millrace_shared::user::timestamp::Timestamp;
+use millrace_shared::user::{Timestamp, UserStatus};
 use sha2::{Digest, Sha256};
 
 use crate::body::CreateUserBody;

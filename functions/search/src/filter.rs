@@ -6,8 +6,7 @@ mod tokenize;
 
 use millrace_shared::folding::fold_case;
 use millrace_shared::http::query::QueryParameters;
-use millrace_shared::user::name::UserName;
-use millrace_shared::user::status::UserStatus;
+use millrace_shared::user::{UserName, UserStatus};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

@@ -294,8 +294,8 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::user::Timestamp;
     use crate::user::id::UserId;
-    use crate::user::timestamp::Timestamp;
 
     const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 

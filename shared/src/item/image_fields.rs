@@ -5,9 +5,8 @@ use serde_json::value::RawValue;
 
 use super::ItemParseError;
 use crate::change::{CanonicalKey, ItemImage};
-use crate::user::UserKey;
 use crate::user::id::UserId;
-use crate::user::timestamp::Timestamp;
+use crate::user::{Timestamp, UserKey};
 
 /// A number in DynamoDB JSON.
 #[derive(Deserialize)]

@@ -14,14 +14,12 @@ mod tests {
     use super::*;
     use crate::item::{AttributeMap, encode};
     use crate::raw_item::{ITEM_BYTES_MOST, value_bytes};
+    use crate::user::Timestamp;
     use crate::user::attributes::UserAttributes;
     use crate::user::email::Email;
     use crate::user::expiry::ExpiresAt;
     use crate::user::id::UserId;
-    use crate::user::name::UserName;
-    use crate::user::status::UserStatus;
-    use crate::user::timestamp::Timestamp;
-    use crate::user::{User, UserKey, UserProfile};
+    use crate::user::{User, UserKey, UserName, UserProfile, UserStatus};
 
     /// The name of the revision attribute and the longest revision.
     const REVISION_BYTES: usize = "_rev".len() + 31;

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use super::{TableError, UserTable};
 use crate::item::{self, AttributeMap};
+use crate::user::Timestamp;
 use crate::user::id::UserId;
-use crate::user::timestamp::Timestamp;
 use crate::user::{User, UserKey};
 
 /// The maximum number of keys in one call.

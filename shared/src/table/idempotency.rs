@@ -36,8 +36,8 @@ use super::reservations::unbuilt;
 use super::write_plan::{WritePlan, WritePlanError};
 use super::{MAX_CONFLICT_RETRIES, UserTable, WriteError};
 use crate::item::{self, AttributeMap};
+use crate::user::Timestamp;
 use crate::user::id::UserId;
-use crate::user::timestamp::Timestamp;
 use crate::user::{User, UserKey};
 
 /// The time for which the outcome of a request is repeated.

@@ -12,9 +12,9 @@ use time::OffsetDateTime;
 use super::expression::ExpressionBuilder;
 use super::{TableError, UserTable};
 use crate::item::{self, AttributeMap, ItemParseError};
+use crate::user::Timestamp;
 use crate::user::email::Email;
 use crate::user::id::UserId;
-use crate::user::timestamp::Timestamp;
 use crate::user::{User, UserKey};
 
 /// The maximum number of calls for one page. Each reads at most 1 MB.

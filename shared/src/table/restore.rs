@@ -16,9 +16,8 @@ use super::write_plan::{ExistingItem, RecordWrite, WritePlan, WritePlanError};
 use super::{CapacityMeter, MAX_CONFLICT_RETRIES, NonceSource, WriteError};
 use crate::item::{self, AttributeMap};
 use crate::raw_item::{ITEM_BYTES_MOST, RawItem};
-use crate::user::UserKey;
 use crate::user::id::UserId;
-use crate::user::timestamp::Timestamp;
+use crate::user::{Timestamp, UserKey};
 
 /// An item that was not restored.
 #[derive(Debug)]

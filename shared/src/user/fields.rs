@@ -6,8 +6,7 @@ use super::attributes::UserAttributes;
 use super::email::Email;
 use super::expiry::ExpiresAt;
 use super::json::JsonMembers;
-use super::status::UserStatus;
-use super::{User, format_rfc3339_millis};
+use super::{User, UserStatus, format_rfc3339_millis};
 
 /// The field names, in the order in which they are serialized.
 const NAMES: [&str; 10] = [
@@ -144,7 +143,7 @@ impl Serialize for MaskedUser<'_> {
 mod tests {
     use time::macros::datetime;
 
-    use super::super::{UserKey, UserProfile, id::UserId, name::UserName, timestamp::Timestamp};
+    use super::super::{Timestamp, UserKey, UserName, UserProfile, id::UserId};
     use super::*;
 
     #[test]

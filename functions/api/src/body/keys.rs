@@ -2,8 +2,8 @@
 
 use millrace_http::problem::{ErrorLocation, FieldError, Problem};
 use millrace_shared::table::MAX_KEYS;
+use millrace_shared::user::Timestamp;
 use millrace_shared::user::id::UserId;
-use millrace_shared::user::timestamp::Timestamp;
 use millrace_shared::user::{FieldPatch, UserKey};
 use serde_json::value::RawValue;
 
