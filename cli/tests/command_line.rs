@@ -1,0 +1,39 @@
+//! The program as a process: its exit codes, and which of its outputs goes where.
+
+use std::process::{Command, Output};
+
+/// Runs `millrace` to completion.
+fn millrace(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_millrace")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn help_lists_commands_on_standard_output() {
+    for argument in ["--help", "-h"] {
+        let Output { status, stdout, stderr } = millrace(&[argument]);
+        assert_eq!((status.code(), text(stderr)), (Some(0), String::new()));
+        let help = text(stdout);
+        assert!(["demo", "task", "--postgres"].iter().all(|word| help.contains(word)), "{help}");
+    }
+}
+
+#[test]
+fn rejected_arguments_exit_with_2_and_one_line_on_standard_error() {
+    for (arguments, name) in [
+        (&["--prot", "1"][..], "--prot"),
+        (&["tour"], "tour"),
+        (&["demo", "--duckdbs", "off"], "--duckdbs"),
+        (&["--auth", "jwt", "--lambda-endpoint", "http://127.0.0.1:9000"], "--lambda-endpoint"),
+        // Port 1 is privileged and unassigned: no server listens on it.
+        (&["task", r#"{"task":"verify"}"#, "--port", "1"], "nothing listens on port 1"),
+    ] {
+        let Output { status, stdout, stderr } = millrace(arguments);
+        assert_eq!((status.code(), text(stdout)), (Some(2), String::new()), "{arguments:?}");
+        let error = text(stderr);
+        assert!(error.starts_with("error: ") && error.contains(name) && error.lines().count() == 1, "{error}");
+    }
+}
