@@ -12,6 +12,9 @@ import time
 import boto3
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# The features that the tests have (tests/Cargo.toml), so that the tests' compiled dependencies are reused.
+FEATURES = ["--features", "test-util"]
+MILLRACE = ["cargo", "run", "--locked", "--quiet", *FEATURES, "--"]
 
 
 class Program:
@@ -81,7 +84,7 @@ class Local(Program):
 
     def __init__(self, *options):
         ports = ["--port", "0", "--dynamodb-port", "0", "--s3-port", "0", "--ttl-interval", "1"]
-        super().__init__("cargo", "run", "--locked", "--quiet", "--", *ports, *options)
+        super().__init__(*MILLRACE, *ports, *options)
         banner = self.wait_for("Ctrl-C stops", 1200)
         self.api, dynamodb, s3 = (
             re.search(rf"^\s+{name}\s+(http://127\.0\.0\.1:\d+)$", banner, re.MULTILINE)[1]

@@ -8,7 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 
-from story import ROOT, Local, Program, check, eventually
+from story import FEATURES, ROOT, Local, Program, check, eventually
 
 ENV_FILE = os.path.join("target", "story.env")
 BIN = os.path.join(ROOT, ".venv", "bin")
@@ -34,7 +34,7 @@ def main():
     path = {"PATH": BIN + os.pathsep + os.environ["PATH"]}
     where = ["--invoke-address", "127.0.0.1", "--invoke-port", port]
     with Local("--lambda-endpoint", served, "--env-file", ENV_FILE) as local:
-        watch = ["cargo", "lambda", "watch", "--ignore-changes", "--env-file", ENV_FILE, *where]
+        watch = ["cargo", "lambda", "watch", "--ignore-changes", *FEATURES, "--env-file", ENV_FILE, *where]
         with Program(*watch, env=path) as watching:
             eventually("cargo lambda watch serves the API by its path", lambda: get(f"{served}/health"), 900)
 

@@ -17,7 +17,7 @@ from decimal import Decimal
 from urllib.parse import urlparse
 
 import duckdb
-from story import ROOT, Local, check, eventually
+from story import MILLRACE, ROOT, Local, check, eventually
 
 USERS = 40
 BUCKET = "users-archive"
@@ -75,7 +75,7 @@ def task(local, order):
         "--s3-port": local.s3.meta.endpoint_url,
     }
     ports = [part for option, url in endpoints.items() for part in (option, str(urlparse(url).port))]
-    command = ["cargo", "run", "--locked", "--quiet", "--", "task", json.dumps(order), *ports]
+    command = [*MILLRACE, "task", json.dumps(order), *ports]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"  FAILED  {order}: exit code {done.returncode}\n{done.stdout}{done.stderr}")

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The documents whose links and paths are checked.
 const DOCUMENTS: [&str; 15] = [
@@ -121,4 +122,24 @@ fn test_script_times_are_listed_for_every_step() {
     let listed = guide.split("| step | seconds |").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
     let listed: Vec<&str> = listed.lines().skip(2).filter_map(|row| row.split('|').nth(1)).map(str::trim).collect();
     assert_eq!(listed, steps, "the table of CONTRIBUTING.md and the steps of scripts/test differ");
+}
+
+/// The dependencies that these options select, each with its features; one that is built twice is listed twice.
+fn dependency_features(options: &[&str]) -> BTreeSet<(String, String)> {
+    let fixed = ["tree", "--locked", "--offline", "--workspace", "--prefix", "none", "--format", "{p}\t{f}"];
+    let listed = Command::new(env!("CARGO")).current_dir(root()).args(fixed).args(options).output().unwrap();
+    assert!(listed.status.success(), "cargo tree: {}", String::from_utf8_lossy(&listed.stderr));
+    let lines = String::from_utf8(listed.stdout).unwrap();
+    // A line that repeats a package ends in (*), and one of this workspace contains its path.
+    let lines = lines.lines().map(|line| line.trim_end_matches(" (*)")).filter(|line| !line.contains("(/"));
+    lines.filter_map(|line| line.split_once('\t')).map(|(name, all)| (name.to_owned(), all.to_owned())).collect()
+}
+
+#[test]
+fn test_util_feature_selects_the_dependency_features_of_the_tests() {
+    let with_feature = dependency_features(&["--edges", "normal,build", "--features", "test-util"]);
+    let mut of_tests = dependency_features(&["--edges", "normal,build,dev"]);
+    of_tests.retain(|(package, _)| with_feature.iter().any(|(name, _)| name == package));
+    assert!(with_feature.len() > 100, "{with_feature:?}");
+    assert_eq!(with_feature, of_tests, "add the features that differ to `test-util` in tests/Cargo.toml");
 }
