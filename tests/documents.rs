@@ -26,8 +26,9 @@ const VARIABLE_FILES: [&str; 12] = [
     "shared/src/telemetry.rs",
 ];
 
-/// Other files that use the type `Environment`: its definition, and the S3 client, which looks for the SDK's variables.
-const OTHER_ENVIRONMENT_FILES: [&str; 2] = ["shared/src/aws.rs", "shared/src/environment.rs"];
+/// Other files that use the type `Environment`: its definition, the start of a function, and the S3 client, which looks
+/// for the SDK's variables.
+const OTHER_ENVIRONMENT_FILES: [&str; 3] = ["shared/src/aws.rs", "shared/src/environment.rs", "shared/src/runtime.rs"];
 
 fn read(path: &str) -> String {
     fs::read_to_string(architecture::root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
