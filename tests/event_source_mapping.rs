@@ -8,13 +8,13 @@ use futures::future::LocalBoxFuture;
 use millrace_event_source_mapping::checkpoints::CheckpointFile;
 use millrace_event_source_mapping::filter::RecordFilter;
 use millrace_event_source_mapping::invoke::{InvokeError, StreamFunction};
-use millrace_event_source_mapping::on_failure_destination::FailureDestination;
 use millrace_event_source_mapping::settings::MappingSettings;
 use millrace_event_source_mapping::{EventSourceMapping, MappingConfig};
 use millrace_local::template::{AttributeType, BucketResource, KeyDefinition, TableResource};
 use millrace_local::{clients, dynamodb, s3};
 use millrace_shared::clock::Clock;
 use millrace_shared::invocation::Invocation;
+use millrace_shared::s3::S3Bucket;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
@@ -95,7 +95,7 @@ impl DriverHarness {
             function_arn: "arn:aws:lambda:us-east-1:000000000000:function:noting".into(),
             invoke: Arc::<RecordingFunction>::clone(&function),
             timeout: Duration::from_secs(5),
-            on_failure: Some(FailureDestination { s3: clients::s3(self.s3.endpoint()), bucket: "failures".into() }),
+            on_failure: Some(S3Bucket::new(clients::s3(self.s3.endpoint()), "failures".into())),
             checkpoints: Some(checkpoints),
             clock: Clock::system(),
         });

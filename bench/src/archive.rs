@@ -182,7 +182,7 @@ pub(crate) async fn columns(binaries: &Path) -> Result<(), BenchError> {
     println!("  {cpu:.1} s of CPU time ({:.0} MB/s), {wall:.1} s", megabytes(content) / cpu);
     println!("  S3 requests: before {asked}; after {}", bench.requests);
     for stored in bench.store.list("parquet/").await?.into_iter().chain(bench.store.list("compacted/").await?) {
-        println!("  {} bytes {}", stored.bytes, stored.key);
+        println!("  {} bytes {}", stored.size_bytes, stored.key);
     }
     println!("  peak memory of the process {:.0} MB; before the task {held_before:.0} MB", status_megabytes("VmHWM:")?);
     Ok(())

@@ -7,8 +7,8 @@
 //! - Codecs, which convert external formats to domain types and back, without network access: [`stream`], [`item`],
 //!   [`raw_item`] and [`replica_item`].
 //! - Pure computation of the position from which Lambda retries a batch: [`checkpoint`].
-//! - Adapters, which do I/O: [`table`], [`table_reader`], [`cache`], [`quarantine`], [`postgres`] (a database
-//!   connection) and [`iam_token`] (the password of a database or of the cache).
+//! - Adapters, which do I/O: [`table`], [`table_reader`], [`cache`], [`s3`], [`quarantine`], [`postgres`] (a
+//!   database connection) and [`iam_token`] (the password of a database or of the cache).
 //! - Process setup, for a function's `main` and `config` only: [`environment`], [`telemetry`], [`aws`] and
 //!   [`runtime`].
 //!
@@ -63,6 +63,7 @@ pub mod raw_item;
 pub mod replica_item;
 pub mod revision;
 pub mod runtime;
+pub mod s3;
 pub mod stream;
 pub mod table;
 pub mod table_reader;

@@ -12,13 +12,11 @@
 
 use std::fmt::Write as _;
 
-use aws_sdk_s3::error::DisplayErrorContext;
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::ChecksumAlgorithm;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+use crate::s3::{S3Bucket, S3Error, S3Operation};
 use crate::stream::StreamRecord;
 
 /// The format version of the object's body; a reader rejects unknown versions.
@@ -41,12 +39,8 @@ pub enum ObjectNaming {
 
 /// A record that the failure bucket did not accept.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {key} to the failure bucket {bucket}: {cause}")]
-pub struct QuarantineError {
-    bucket: String,
-    key: String,
-    cause: String,
-}
+#[error("failure bucket {0}")]
+pub struct QuarantineError(#[from] S3Error);
 
 #[derive(Serialize)]
 struct QuarantineBody<'a> {
@@ -58,8 +52,7 @@ struct QuarantineBody<'a> {
 /// The quarantine of a function, within the failure bucket.
 #[derive(Debug, Clone)]
 pub struct Quarantine {
-    client: aws_sdk_s3::Client,
-    bucket: String,
+    bucket: S3Bucket,
     function: &'static str,
 }
 
@@ -67,7 +60,7 @@ impl Quarantine {
     /// Creates the quarantine of `function` in `bucket`.
     #[must_use]
     pub fn new(client: aws_sdk_s3::Client, bucket: String, function: &'static str) -> Self {
-        Self { client, bucket, function }
+        Self { bucket: S3Bucket::new(client, bucket), function }
     }
 
     /// Stores a record in the quarantine; the record is durable when this returns.
@@ -85,18 +78,9 @@ impl Quarantine {
     ) -> Result<(), QuarantineError> {
         let key = object_key(self.function, sink, record, naming);
         let body = QuarantineBody { format: FORMAT, reason, record: record.raw };
-        let failed = |cause| QuarantineError { bucket: self.bucket.clone(), key: key.clone(), cause };
-        let body = serde_json::to_vec(&body).map_err(|error| failed(error.to_string()))?;
-        self.client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(&key)
-            .content_type("application/json")
-            .checksum_algorithm(ChecksumAlgorithm::Sha256)
-            .body(ByteStream::from(body))
-            .send()
-            .await
-            .map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
+        let body = serde_json::to_vec(&body)
+            .map_err(|error| self.bucket.failure(S3Operation::Put, &key, error.to_string()))?;
+        self.bucket.put(&key, "application/json", body).await?;
         // The reason is not logged: it may quote the record.
         tracing::warn!(quarantine.key = key, "record quarantined");
         Ok(())

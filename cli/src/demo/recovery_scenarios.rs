@@ -132,6 +132,6 @@ async fn given_up(stores: &StoreInspector, user_id: &str) -> Result<(String, Rev
         count: 1,
         payload: &event,
     };
-    let key = given_up.put(&stores.given_up(), now, new_uuid(now)).await.map_err(failed)?;
+    let key = given_up.put(stores.given_up(), now, new_uuid(now)).await.map_err(failed)?;
     Ok((key, Revision::new(label, number)))
 }

@@ -1,6 +1,5 @@
 //! Tables and buckets as an operator sees them: read with the official SDKs, by the names of the template.
 
-use std::collections::HashMap;
 use std::io::Cursor;
 use std::time::Duration;
 
@@ -11,11 +10,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::item::DemoItem;
-use millrace_event_source_mapping::on_failure_destination::FailureDestination;
 use millrace_event_source_mapping::reader;
 use millrace_event_source_mapping::state::ShardId;
 use millrace_local::stack::LocalStack;
 use millrace_local::template::SamTemplate;
+use millrace_shared::s3::{S3Bucket, S3Error};
 
 /// Time limit for the replication of the first write; after it the demo continues, and the checks fail.
 const REPLICATED_WITHIN: Duration = Duration::from_secs(10);
@@ -37,13 +36,12 @@ impl InspectError {
 pub(super) struct StoreInspector {
     dynamodb: aws_sdk_dynamodb::Client,
     streams: aws_sdk_dynamodbstreams::Client,
-    s3: aws_sdk_s3::Client,
     pub(super) source: String,
     pub(super) replica: String,
     /// The number of stores that the replicator writes to and that can be compared with the table.
     pub(super) replicas: usize,
-    archive: String,
-    failures: String,
+    archive: S3Bucket,
+    failures: S3Bucket,
     key_names: KeyNames,
 }
 
@@ -61,6 +59,12 @@ fn failed(place: &str) -> impl FnOnce(&dyn std::error::Error) -> InspectError {
     }
 }
 
+impl From<S3Error> for InspectError {
+    fn from(error: S3Error) -> Self {
+        Self { place: "S3 bucket".to_owned(), reason: error.to_string() }
+    }
+}
+
 impl StoreInspector {
     pub(super) fn of(stack: &LocalStack) -> Result<Self, InspectError> {
         let template = stack.template();
@@ -70,11 +74,10 @@ impl StoreInspector {
         Ok(Self {
             dynamodb: stack.dynamodb(),
             streams: stack.streams(),
-            s3: stack.s3(),
             replica: variable(template, "replicator", "REPLICA_TABLE")?,
             replicas: 1 + usize::from(stack.postgres_url().is_some()),
-            archive: variable(template, "archiver", "ARCHIVE_BUCKET")?,
-            failures: variable(template, "replicator", "FAILURE_BUCKET")?,
+            archive: S3Bucket::new(stack.s3(), variable(template, "archiver", "ARCHIVE_BUCKET")?),
+            failures: S3Bucket::new(stack.s3(), variable(template, "replicator", "FAILURE_BUCKET")?),
             key_names: KeyNames::new(key_names.unwrap_or_default()),
             source,
         })
@@ -164,19 +167,19 @@ impl StoreInspector {
     }
 
     /// Returns the on-failure destination of the replicator's mapping.
-    pub(super) fn given_up(&self) -> FailureDestination {
-        FailureDestination { s3: self.s3.clone(), bucket: self.failures.clone() }
+    pub(super) fn given_up(&self) -> &S3Bucket {
+        &self.failures
     }
 
     /// Returns the keys in the failure bucket that start with a prefix.
     pub(super) async fn failures(&self, prefix: &str) -> Result<Vec<String>, InspectError> {
-        self.keys(&self.failures, prefix).await
+        keys(&self.failures, prefix).await
     }
 
     pub(super) async fn quarantined(&self) -> Result<Vec<QuarantinedObject>, InspectError> {
         let mut found = Vec::new();
         for key in self.failures("quarantine/").await? {
-            let (bytes, _) = self.object(&self.failures, &key).await?;
+            let bytes = self.failures.get(&key).await?.unwrap_or_default();
             let body = serde_json::from_slice(&bytes).map_err(|error| failed(&key)(&error))?;
             found.push(QuarantinedObject { key, body });
         }
@@ -186,13 +189,14 @@ impl StoreInspector {
     /// Returns every object of the archive with its rows. Each object is read to its end, which verifies its checksum.
     pub(super) async fn archived(&self) -> Result<Vec<(String, Vec<ArchivedRow>)>, InspectError> {
         let mut found = Vec::new();
-        let mut keys = self.keys(&self.archive, "archive/").await?;
-        keys.extend(self.keys(&self.archive, "compacted/").await?);
-        for key in keys {
-            let (bytes, metadata) = self.object(&self.archive, &key).await?;
+        let mut archived = keys(&self.archive, "archive/").await?;
+        archived.extend(keys(&self.archive, "compacted/").await?);
+        for key in archived {
+            let metadata = self.archive.metadata(&key).await?.unwrap_or_default();
+            let bytes = self.archive.get(&key).await?.unwrap_or_default();
             let reader = RowReader::open(&key, &metadata, self.key_names.clone(), Cursor::new(bytes));
             let rows = reader.and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            found.push((key, rows.map_err(|damage| failed(&self.archive)(&damage))?));
+            found.push((key, rows.map_err(|damage| failed(self.archive.name())(&damage))?));
         }
         Ok(found)
     }
@@ -200,26 +204,16 @@ impl StoreInspector {
     /// Returns the archive's Parquet files.
     pub(super) async fn columns(&self) -> Result<Vec<(String, Vec<u8>)>, InspectError> {
         let mut found = Vec::new();
-        for key in self.keys(&self.archive, "parquet/").await? {
-            let (bytes, _) = self.object(&self.archive, &key).await?;
+        for key in keys(&self.archive, "parquet/").await? {
+            let bytes = self.archive.get(&key).await?.unwrap_or_default();
             found.push((key, bytes));
         }
         Ok(found)
     }
+}
 
-    async fn keys(&self, bucket: &str, prefix: &str) -> Result<Vec<String>, InspectError> {
-        let list = self.s3.list_objects_v2().bucket(bucket).prefix(prefix).send().await;
-        let list = list.map_err(|error| failed(bucket)(&error))?;
-        Ok(list.contents().iter().filter_map(|object| object.key().map(ToOwned::to_owned)).collect())
-    }
-
-    async fn object(&self, bucket: &str, key: &str) -> Result<(Vec<u8>, HashMap<String, String>), InspectError> {
-        let object = self.s3.get_object().bucket(bucket).key(key).send().await;
-        let object = object.map_err(|error| failed(bucket)(&error))?;
-        let metadata = object.metadata().cloned().unwrap_or_default();
-        let bytes = object.body.collect().await.map_err(|error| failed(bucket)(&error))?;
-        Ok((bytes.to_vec(), metadata))
-    }
+async fn keys(bucket: &S3Bucket, prefix: &str) -> Result<Vec<String>, InspectError> {
+    Ok(bucket.list(prefix).await?.into_iter().map(|object| object.key).collect())
 }
 
 fn variable(template: &SamTemplate, function: &str, name: &str) -> Result<String, InspectError> {

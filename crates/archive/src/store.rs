@@ -11,77 +11,43 @@
 
 mod blocking;
 mod object_reader;
-mod read;
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::error::DisplayErrorContext;
-use aws_sdk_s3::primitives::ByteStream;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+pub use millrace_shared::s3::{ObjectMeta, PrefixListing};
+use millrace_shared::s3::{ObjectRange, S3Bucket, S3Error, S3ErrorKind};
+use tokio::runtime::Handle;
 
 pub use object_reader::ObjectReader;
-pub use read::{ObjectMeta, PrefixListing};
 
 /// The content type of rows: JSON lines.
 pub const ROWS_TYPE: &str = "application/x-ndjson";
 
-/// Bodies up to this size are sent within the client's default timeout.
-const SMALL_BYTES: u64 = 4 * 1024 * 1024;
-/// The assumed minimum throughput of uploads and copies, in bytes per second; a function's network provides a multiple
-/// of it.
-const LEAST_BYTES_A_SECOND: u64 = 4 * 1024 * 1024;
-/// Time allowed in addition to the transfer.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(3);
-/// Timeout of a copy; S3 copies the largest object written here in a fraction of it.
-const COPIED_WITHIN: Duration = Duration::from_mins(1);
-
-/// Returns the timeout of one attempt to send this number of bytes, or `None` if the client's default applies.
-#[must_use]
-pub fn upload_time(bytes: u64) -> Option<Duration> {
-    (bytes > SMALL_BYTES).then(|| ANSWERED_WITHIN + Duration::from_secs(bytes.div_ceil(LEAST_BYTES_A_SECOND)))
-}
-
-/// Returns a client configuration that overrides only the timeout of an attempt.
-#[must_use]
-pub fn within(time: Option<Duration>) -> aws_sdk_s3::config::Builder {
-    let config = aws_sdk_s3::Config::builder();
-    match time {
-        Some(time) => config.timeout_config(TimeoutConfig::builder().operation_attempt_timeout(time).build()),
-        None => config,
-    }
-}
+/// The prefix that is prepended to the key of a superseded object.
+const SUPERSEDED: &str = "superseded/";
 
 /// The archive's bucket.
 #[derive(Debug, Clone)]
-pub struct ArchiveStore {
-    client: Client,
-    bucket: String,
-}
+pub struct ArchiveStore(S3Bucket);
 
 /// A failed operation on the bucket.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("archive bucket {bucket}: {what}: {cause}")]
-pub struct StoreError {
-    bucket: String,
-    what: String,
-    cause: String,
-}
+#[error("archive bucket {0}")]
+pub struct StoreError(#[from] S3Error);
 
 impl ArchiveStore {
     /// Creates a store for `bucket`.
     #[must_use]
     pub fn new(client: Client, bucket: String) -> Self {
-        Self { client, bucket }
+        Self(S3Bucket::new(client, bucket))
     }
 
     /// Returns the bucket's name.
     #[must_use]
     pub fn bucket(&self) -> &str {
-        &self.bucket
+        self.0.name()
     }
 
     /// Puts an object of these bytes, whose SHA-256 is `sha256`. When this returns, S3 has verified the checksum.
@@ -95,7 +61,7 @@ impl ArchiveStore {
         sha256: [u8; 32],
         metadata: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<(), StoreError> {
-        self.put_body(key, ROWS_TYPE, ByteStream::from(bytes), sha256, metadata).await
+        Ok(self.0.put_digested(key, ROWS_TYPE, bytes, sha256, metadata).await?)
     }
 
     /// Like [`ArchiveStore::put`], but with any content type, and the body is read from a file.
@@ -110,8 +76,7 @@ impl ArchiveStore {
         sha256: [u8; 32],
         metadata: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<(), StoreError> {
-        let body = ByteStream::from_path(path).await.map_err(|error| self.unconfirmed(key, error.to_string()))?;
-        self.put_body(key, content_type, body, sha256, metadata).await
+        Ok(self.0.put_file(key, content_type, path, sha256, metadata).await?)
     }
 
     /// Like [`ArchiveStore::put`], but for text with any content type and without metadata.
@@ -125,54 +90,79 @@ impl ArchiveStore {
         text: String,
         sha256: [u8; 32],
     ) -> Result<(), StoreError> {
-        self.put_body(key, content_type, ByteStream::from(text.into_bytes()), sha256, []).await
+        Ok(self.0.put_digested(key, content_type, text.into_bytes(), sha256, []).await?)
     }
 
-    async fn put_body(
-        &self,
-        key: &str,
-        content_type: &str,
-        body: ByteStream,
-        sha256: [u8; 32],
-        metadata: impl IntoIterator<Item = (&'static str, String)>,
-    ) -> Result<(), StoreError> {
-        let checksum = BASE64.encode(sha256);
-        let (least, most) = body.size_hint();
-        let bytes = most.unwrap_or(least);
-        let metadata = metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let put = self.client.put_object().bucket(&self.bucket).key(key).content_type(content_type);
-        let put = put.set_metadata(Some(metadata)).checksum_sha256(&checksum).body(body);
-        let confirmed = put.customize().config_override(within(upload_time(bytes))).send().await;
-        let confirmed = confirmed.map_err(|error| self.unconfirmed(key, DisplayErrorContext(error).to_string()))?;
-        match confirmed.checksum_sha256() {
-            Some(stored) if stored != checksum => {
-                Err(self.unconfirmed(key, format!("the stored object has a different SHA-256: {stored}")))
-            }
-            _ => Ok(()),
+    /// Returns all objects below a prefix, sorted by key.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the objects cannot be listed.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+        Ok(self.0.list(prefix).await?)
+    }
+
+    /// Returns the objects and folders directly below a prefix that ends in a slash.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the objects cannot be listed.
+    pub async fn list_with_delimiter(&self, prefix: &str) -> Result<PrefixListing, StoreError> {
+        Ok(self.0.list_with_delimiter(prefix).await?)
+    }
+
+    /// Opens an object for reading. Returns `None` if it no longer exists. The first chunk is fetched immediately,
+    /// because most objects are small.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the object cannot be read.
+    pub async fn open(&self, key: &str) -> Result<Option<ObjectReader>, StoreError> {
+        let first = match self.0.get_range(key, 0..ObjectReader::PIECE_BYTES, Vec::new()).await {
+            Ok(first) => first,
+            Err(error) => match error.kind() {
+                S3ErrorKind::NotFound => return Ok(None),
+                // Only an empty object has no first chunk.
+                S3ErrorKind::InvalidRange => {
+                    let Some(metadata) = self.metadata(key).await? else { return Ok(None) };
+                    ObjectRange { metadata, object_size: 0, bytes: Vec::new() }
+                }
+                S3ErrorKind::Unavailable => return Err(error.into()),
+            },
+        };
+        Ok(Some(ObjectReader::new(self.clone(), key.to_owned(), first, Handle::current())))
+    }
+
+    /// Returns an object's metadata, or `None` if the object no longer exists.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the metadata cannot be read.
+    pub async fn metadata(&self, key: &str) -> Result<Option<HashMap<String, String>>, StoreError> {
+        Ok(self.0.metadata(key).await?)
+    }
+
+    /// Reads a small object completely. Returns `None` if it no longer exists.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the object cannot be read.
+    pub async fn text(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.get(key).await?)
+    }
+
+    /// Moves an object below `superseded/`: it is removed only after its copy is confirmed. If the object no longer
+    /// exists, it has already been moved.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the object is then still under its key, or under both keys.
+    pub async fn move_to_superseded(&self, key: &str) -> Result<(), StoreError> {
+        if self.0.copy(key, &format!("{SUPERSEDED}{key}")).await? {
+            self.remove(key).await?;
         }
+        Ok(())
     }
 
-    fn unconfirmed(&self, key: &str, cause: String) -> StoreError {
-        self.failed(format!("the write of {key} is not confirmed"), cause)
-    }
-
-    fn failed(&self, what: String, cause: String) -> StoreError {
-        StoreError { bucket: self.bucket.clone(), what, cause }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_of_an_upload_fits_its_size() {
-        assert_eq!((upload_time(0), upload_time(SMALL_BYTES)), (None, None));
-        let mut before = Duration::ZERO;
-        for megabytes in [5, 32, 128, 192, 1_024] {
-            let time = upload_time(megabytes * 1024 * 1024).unwrap();
-            assert!(time > before && time >= Duration::from_secs(megabytes / 4), "{megabytes} MB in {time:?}");
-            before = time;
-        }
+    /// Removes an object; an object that no longer exists counts as removed.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the object may still exist.
+    pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
+        Ok(self.0.delete(key).await?)
     }
 }

@@ -320,7 +320,7 @@ async fn discard(mapping: &MappingConfig, step: &MappingAction<RecordJson>, even
             tracing::warn!(function = mapping.function, batch.records = step.records.len(), key, "batch discarded");
         }
         Err(error) => {
-            tracing::warn!(bucket = destination.bucket, error, "cannot write the discarded batch, retrying");
+            tracing::warn!(bucket = destination.name(), error, "cannot write the discarded batch, retrying");
         }
     }
     put.is_ok()

@@ -58,6 +58,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_shared::clock::Clock;
+use millrace_shared::s3::S3Bucket;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -77,7 +78,6 @@ use checkpoints::CheckpointFile;
 use driver::MappingDriver;
 use filter::RecordFilter;
 use invoke::StreamFunction;
-use on_failure_destination::FailureDestination;
 use reader::ShardReader;
 use settings::MappingSettings;
 use state::{MappingState, ShardId, ShardPosition};
@@ -104,8 +104,8 @@ pub struct MappingConfig {
     pub invoke: Arc<dyn StreamFunction>,
     /// The timeout of an invocation.
     pub timeout: Duration,
-    /// The destination of discarded batches.
-    pub on_failure: Option<FailureDestination>,
+    /// The destination of discarded batches: the on-failure bucket.
+    pub on_failure: Option<S3Bucket>,
     /// The positions that a former run reached.
     pub from: BTreeMap<ShardId, ShardPosition>,
     /// The file for checkpoints, if they are to outlive the process.

@@ -4,7 +4,7 @@
 //!
 //! Without an on-failure destination the records are lost, as on Lambda; the log identifies them.
 
-use aws_sdk_s3::primitives::ByteStream;
+use millrace_shared::s3::S3Bucket;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -17,15 +17,6 @@ use super::state::DiscardReason;
 
 const FOLDER: &[BorrowedFormatItem<'_>] = format_description!("[year]/[month]/[day]");
 const MOMENT: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour].[minute].[second]");
-
-/// The on-failure bucket of a mapping.
-#[derive(Debug, Clone)]
-pub struct FailureDestination {
-    /// A client for the bucket.
-    pub s3: aws_sdk_s3::Client,
-    /// The name of the bucket.
-    pub bucket: String,
-}
 
 /// A discarded batch.
 #[derive(Debug)]
@@ -135,11 +126,10 @@ impl DiscardedBatch<'_> {
     ///
     /// # Errors
     /// The error of the write, as text for the log.
-    pub async fn put(&self, to: &FailureDestination, now: OffsetDateTime, id: Uuid) -> Result<String, String> {
+    pub async fn put(&self, to: &S3Bucket, now: OffsetDateTime, id: Uuid) -> Result<String, String> {
         let key = self.key(now, id).map_err(|error| error.to_string())?;
         let body = self.body(now, id).map_err(|error| error.to_string())?;
-        let put = to.s3.put_object().bucket(&to.bucket).key(&key).content_type("application/json");
-        put.body(ByteStream::from(body)).send().await.map_err(|error| error.into_service_error().to_string())?;
+        to.put(&key, "application/json", body).await.map_err(|error| error.to_string())?;
         Ok(key)
     }
 }

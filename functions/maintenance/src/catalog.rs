@@ -65,7 +65,7 @@ pub async fn list_day(store: &ArchiveStore, table: &str, day: ArchiveDay) -> Res
     for root in [ARCHIVE, COMPACTED] {
         for stored in store.list(&format!("{root}{table}/dt={day}/")).await? {
             match ArchiveKey::parse(&stored.key) {
-                Ok(name) => listing.objects.push(ArchiveObject { key: stored.key, name, bytes: stored.bytes }),
+                Ok(name) => listing.objects.push(ArchiveObject { key: stored.key, name, bytes: stored.size_bytes }),
                 Err(_) => listing.unrecognized.push(stored.key),
             }
         }

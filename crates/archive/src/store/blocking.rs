@@ -2,10 +2,11 @@
 //! calling thread, each small chunk of a body would wake it.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::path::Path;
 
+use millrace_shared::s3::S3Operation;
 use tokio::runtime::Handle;
+use tokio::task::JoinError;
 
 use super::{ArchiveStore, ObjectReader, StoreError};
 
@@ -19,7 +20,8 @@ impl ArchiveStore {
     /// If called on a thread of the runtime that must not block.
     pub fn blocking_open(&self, key: &str, runtime: &Handle) -> Result<Option<ObjectReader>, StoreError> {
         let (store, key) = (self.clone(), key.to_owned());
-        self.blocking(runtime, async move { store.open(&key).await })
+        let failed = self.incomplete(S3Operation::Get, &key);
+        blocking(runtime, async move { store.open(&key).await }, failed)
     }
 
     /// Blocking variant of [`ArchiveStore::put_file`].
@@ -39,16 +41,22 @@ impl ArchiveStore {
         runtime: &Handle,
     ) -> Result<(), StoreError> {
         let (store, key, path) = (self.clone(), key.to_owned(), path.to_owned());
-        self.blocking(runtime, async move { store.put_file(&key, content_type, &path, sha256, metadata).await })
+        let failed = self.incomplete(S3Operation::Put, &key);
+        let put = async move { store.put_file(&key, content_type, &path, sha256, metadata).await };
+        blocking(runtime, put, failed)
     }
 
-    fn blocking<T: Send + 'static>(
-        &self,
-        runtime: &Handle,
-        asking: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let ended_early =
-            |error: tokio::task::JoinError| self.failed("the request did not complete".to_owned(), error.to_string());
-        runtime.block_on(runtime.spawn(asking)).map_err(ended_early)?
+    /// Returns the error of a request whose task did not complete.
+    fn incomplete(&self, operation: S3Operation, key: &str) -> impl FnOnce(JoinError) -> StoreError + use<> {
+        let (bucket, key) = (self.0.clone(), key.to_owned());
+        move |error| bucket.failure(operation, &key, format!("the request did not complete: {error}")).into()
     }
+}
+
+fn blocking<T: Send + 'static>(
+    runtime: &Handle,
+    request: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    incomplete: impl FnOnce(JoinError) -> StoreError,
+) -> Result<T, StoreError> {
+    runtime.block_on(runtime.spawn(request)).map_err(incomplete)?
 }

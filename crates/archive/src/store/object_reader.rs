@@ -8,10 +8,10 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 
+use millrace_shared::s3::ObjectRange;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::read::RangeResponse;
 use super::{ArchiveStore, StoreError};
 
 /// A reader of one object. Use it only where blocking is allowed (`spawn_blocking`); elsewhere the runtime panics.
@@ -35,8 +35,8 @@ impl ObjectReader {
     /// The size of a range request.
     pub(super) const PIECE_BYTES: u64 = 1024 * 1024;
 
-    pub(super) fn new(store: ArchiveStore, key: String, first: RangeResponse, runtime: Handle) -> Self {
-        let RangeResponse { metadata, object_size: of, bytes } = first;
+    pub(super) fn new(store: ArchiveStore, key: String, first: ObjectRange, runtime: Handle) -> Self {
+        let ObjectRange { metadata, object_size: of, bytes } = first;
         let asked = bytes.len() as u64;
         Self {
             store,
@@ -63,7 +63,8 @@ impl ObjectReader {
                 (self.store.clone(), self.key.clone(), std::mem::take(&mut self.recycled_buffer));
             let (from, until) = (self.asked, self.bytes.min(self.asked + Self::PIECE_BYTES));
             self.asked = until;
-            self.next = Some(self.runtime.spawn(async move { store.range(&key, from, until, buffer).await }));
+            self.next =
+                Some(self.runtime.spawn(async move { Ok(store.0.get_range(&key, from..until, buffer).await?.bytes) }));
         }
     }
 }

@@ -11,6 +11,7 @@ use millrace_http::deadline::within;
 use millrace_shared::clock::Clock;
 use millrace_shared::environment::{Environment, EnvironmentError};
 use millrace_shared::http::caller::ScopeMapping;
+use millrace_shared::s3::S3Bucket;
 use tower::ServiceExt;
 
 use super::embedded::{EmbeddedArchiver, EmbeddedReplicator};
@@ -24,7 +25,6 @@ use millrace_event_source_mapping::MappingConfig;
 use millrace_event_source_mapping::checkpoints::CheckpointFile;
 use millrace_event_source_mapping::filter::RecordFilter;
 use millrace_event_source_mapping::invoke::{ServedFunction, StreamFunction};
-use millrace_event_source_mapping::on_failure_destination::FailureDestination;
 use millrace_event_source_mapping::settings::MappingSettings;
 
 /// Returns a function's environment on this machine: the template's, but without IAM authentication for requests and
@@ -174,7 +174,7 @@ impl FunctionWiring<'_> {
         let stream_arn = stream_arn.ok_or_else(|| {
             self.unrunnable(format!("mapping {} reads table {}, which has no stream", mapping.name, mapping.table))
         })?;
-        let destination = |bucket: &String| FailureDestination { s3: clients::s3(self.s3), bucket: bucket.clone() };
+        let destination = |bucket: &String| S3Bucket::new(clients::s3(self.s3), bucket.clone());
         let folder = self.options.data.as_ref().map(|data| data.join("checkpoints"));
         let checkpoints = folder.map(|folder| CheckpointFile::new(&folder, &name));
         let from = checkpoints.as_ref().map(|file| file.load(&stream_arn)).transpose()?;
