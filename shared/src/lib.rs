@@ -3,7 +3,7 @@
 //! Its modules form layers. A module imports only from its own layer and the layers listed before it:
 //!
 //! - Domain types, which do not depend on AWS: [`user`], [`revision`], [`change`], [`number`], [`clock`],
-//!   [`version_fence`], [`folding`], [`invocation`], [`concurrency`], [`metric`] and [`http`].
+//!   [`version_fence`], [`folding`], [`hash`], [`invocation`], [`concurrency`], [`metric`] and [`http`].
 //! - Codecs, which convert external formats to domain types and back, without network access: [`stream`], [`item`],
 //!   [`raw_item`] and [`replica_item`].
 //! - Pure computation of the position from which Lambda retries a batch: [`checkpoint`].
@@ -51,6 +51,7 @@ pub mod concurrency;
 pub mod environment;
 pub mod error_chain;
 pub mod folding;
+pub mod hash;
 pub mod http;
 pub mod iam_token;
 pub mod invocation;

@@ -10,12 +10,11 @@
 //! Reading the records back is out of scope. That is the job of the redrive task, which passes each record to the
 //! function and the sink that its key names.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+use crate::hash::to_hex;
 use crate::s3::{S3Bucket, S3Error, S3Operation};
 use crate::stream::StreamRecord;
 
@@ -103,12 +102,7 @@ fn object_key(function: &str, sink: &str, record: &StreamRecord<'_>, naming: Obj
 
 /// Returns the first 32 hexadecimal digits of the SHA-256 digest of the record's text.
 fn digest(record: &RawValue) -> String {
-    let mut text = String::with_capacity(32);
-    for byte in &Sha256::digest(record.get().as_bytes())[..16] {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    to_hex(&Sha256::digest(record.get().as_bytes())[..16])
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@
 
 use std::fmt;
 
+use millrace_shared::hash::to_hex;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::key::{ArchiveDay, hex, is_digest, object_name};
+use super::key::{ArchiveDay, is_digest, object_name};
 use super::{ArchiveHour, Compression, ObjectKey};
 
 /// The key prefix of compacted objects.
@@ -49,7 +50,7 @@ impl CompactedKey {
             digest.update([b'\n']);
             digest.update(key);
         }
-        let mut run = hex(&digest.finalize());
+        let mut run = to_hex(&digest.finalize());
         run.truncate(32);
         run
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use millrace_shared::change::CanonicalKey;
+use millrace_shared::hash::to_hex;
 use millrace_shared::revision::Revision;
 use sha2::{Digest as _, Sha256};
 use time::{Date, Month, OffsetDateTime, Time, UtcOffset};
@@ -176,16 +177,10 @@ impl RowsDigest {
     }
 
     pub(super) fn finish(self) -> String {
-        let mut digest = hex(&self.0.finalize());
+        let mut digest = to_hex(&self.0.finalize());
         digest.truncate(DIGEST_DIGITS);
         digest
     }
-}
-
-/// Formats bytes as lower-case hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
 }
 
 #[cfg(test)]

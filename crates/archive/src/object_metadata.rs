@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
+use millrace_shared::hash::to_hex;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-use super::key::hex;
 
 /// The number of the format that this crate writes, and the only one that it reads.
 pub const FORMAT: &str = "1";
@@ -35,7 +34,7 @@ impl ObjectMetadata {
             ("rows", self.rows.to_string()),
             ("first", self.first.format(&Rfc3339)?),
             ("last", self.last.format(&Rfc3339)?),
-            ("sha256", hex(&self.sha256)),
+            ("sha256", to_hex(&self.sha256)),
         ])
     }
 

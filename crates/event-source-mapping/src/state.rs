@@ -21,6 +21,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use millrace_shared::hash::fnv1a;
 use millrace_shared::revision::SequenceNumber;
 use time::OffsetDateTime;
 
@@ -267,11 +268,10 @@ fn lane_of(key_hash: u64, lanes: usize) -> usize {
     usize::try_from(key_hash % lanes).unwrap_or(0)
 }
 
-/// Returns the FNV-1a hash of a key: checkpoints outlive the process, so the lane of an item must be the same in every
-/// build.
+/// Returns the hash of a key: checkpoints outlive the process, so the lane of an item must be the same in every build.
 #[must_use]
 pub fn hash_key(key: &str) -> u64 {
-    key.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    fnv1a(key)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod task_run;
 
 use std::time::Duration;
 
+use millrace_shared::hash::fnv1a;
 use millrace_shared::invocation::Invocation;
 use millrace_shared::table_reader::ScanSegment;
 use serde::{Deserialize, Serialize};
@@ -168,11 +169,10 @@ impl TaskRequest {
     }
 }
 
-/// Returns whether a name is assigned to a segment, for work that is not distributed by a table scan. The hash is
-/// FNV-1a, which never changes, because a cursor may be used by another build than the one that returned it.
+/// Returns whether a name is assigned to a segment, for work that is not distributed by a table scan. The hash never
+/// changes, because a cursor may be used by another build than the one that returned it.
 fn belongs_to_segment(segment: ScanSegment, name: &str) -> bool {
-    let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, step) % u64::from(segment.total_segments) == u64::from(segment.segment)
+    fnv1a(name) % u64::from(segment.total_segments) == u64::from(segment.segment)
 }
 
 fn cursor_of(task: &'static str, segment: ScanSegment, json: &RawValue) -> Result<TaskCursor, InvalidRequest> {

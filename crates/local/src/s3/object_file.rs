@@ -14,6 +14,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use millrace_shared::hash::to_hex;
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Md5, Sha256};
 use s3s::dto::{Checksum, ETagCondition, Timestamp};
@@ -122,7 +123,7 @@ pub(super) struct StoredPart {
 
 impl StoredPart {
     pub(super) fn etag(&self) -> String {
-        hex(&self.md5)
+        to_hex(&self.md5)
     }
 }
 
@@ -238,7 +239,7 @@ impl ObjectFiles {
             Some(attributes) if describes_file(&attributes) => attributes,
             // A copied folder has the same bytes and other times.
             known => {
-                let etag = hex(&md5_of(&file)?);
+                let etag = to_hex(&md5_of(&file)?);
                 let known = known.filter(|attributes| attributes.etag == etag);
                 known.unwrap_or_else(|| ObjectAttributes { etag, ..ObjectAttributes::default() })
             }
@@ -454,9 +455,9 @@ impl ExpectedBody {
             }
         }
         if let (Some(given), Some(sha256)) = (&self.sha256, sha256)
-            && !given.eq_ignore_ascii_case(&hex(sha256))
+            && !given.eq_ignore_ascii_case(&to_hex(sha256))
         {
-            let reason = format!("x-amz-content-sha256 is {given}, the body's is {}", hex(sha256));
+            let reason = format!("x-amz-content-sha256 is {given}, the body's is {}", to_hex(sha256));
             let mut error = S3Error::with_message(S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into()), reason);
             error.set_status_code(http::StatusCode::BAD_REQUEST);
             return Err(error);
@@ -508,22 +509,13 @@ impl ObjectChecksums {
     }
 }
 
-/// Formats bytes as lower-case hexadecimal digits, as in an `ETag`.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
-}
-
 /// Returns the `ETag` of a multipart object: the digest of the parts' digests, and the number of parts.
 pub(super) fn etag_of_parts(parts: &[StoredPart]) -> String {
     let mut md5 = Md5::new();
     for part in parts {
         md5.update(&part.md5);
     }
-    format!("{}-{}", hex(&md5.finalize()), parts.len())
+    format!("{}-{}", to_hex(&md5.finalize()), parts.len())
 }
 
 fn md5_of(mut file: &std::fs::File) -> S3Result<[u8; 16]> {

@@ -8,6 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
 use http::HeaderMap;
+use millrace_shared::hash::to_hex;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, Bucket, ChecksumType, CommonPrefix,
     CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CopyObjectInput, CopyObjectOutput,
@@ -29,7 +30,7 @@ use super::condition::{ReadCondition, WriteCondition};
 use super::listing::{ListingPage, ListingRequest, url_encoded};
 use super::object_file::{
     ExpectedBody, ObjectChecksums, ObjectFiles, ObjectHeaders, PendingUpload, ReceivedBody, StoredObject, StoredPart,
-    etag_of_parts, hex,
+    etag_of_parts,
 };
 use super::unsign::CONTENT_SHA256;
 
@@ -237,7 +238,7 @@ impl S3 for ObjectStore {
             Some(body) => self.files.receive(body, expected).await?,
             None => self.files.receive(nothing(), expected).await?,
         };
-        let (etag, sums) = (hex(&body.md5), body.checksums.clone());
+        let (etag, sums) = (to_hex(&body.md5), body.checksums.clone());
         let name = (input.bucket.as_str(), input.key.as_str());
         self.files.put(name, body, (etag.clone(), headers), &condition).await?;
         Ok(S3Response::new(PutObjectOutput {
@@ -365,7 +366,7 @@ impl S3 for ObjectStore {
         let algorithm = input.checksum_algorithm.map(|algorithm| algorithm.as_str().to_owned());
         let algorithm = algorithm.or_else(|| found.attributes.checksums.algorithm().map(str::to_owned));
         let body = self.receive_range(found, None, ExpectedBody { algorithm, ..ExpectedBody::default() }).await?;
-        let (etag, sums) = (hex(&body.md5), body.checksums.clone());
+        let (etag, sums) = (to_hex(&body.md5), body.checksums.clone());
         let name = (input.bucket.as_str(), input.key.as_str());
         let modified = self.files.put(name, body, (etag.clone(), headers), &WriteCondition::default()).await?;
         Ok(S3Response::new(CopyObjectOutput {
