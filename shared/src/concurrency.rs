@@ -7,8 +7,8 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until};
 
-/// Runs `work` for each item, at most `limit` (at least 1) at a time, until `deadline`. Returns the indexes of the items
-/// that did not finish, in ascending order.
+/// Runs `work` for each item, at most `limit` (at least 1) at a time, until `deadline`. Returns the indexes of the
+/// items that did not finish, in ascending order.
 ///
 /// Work starts in the order of the items. `report` receives the index and the output of each item that finishes, in the
 /// order in which they finish; it can end the run early.
@@ -46,7 +46,8 @@ pub async fn for_each_until<T, W: Future>(
             });
         }
         let next = tokio::select! {
-            // The deadline is polled first: otherwise, outputs that are always ready would prevent it from being polled.
+            // The deadline is polled first: otherwise, outputs that are always ready would prevent it from being
+            // polled.
             biased;
             () = &mut end => None,
             next = in_progress.next() => next,

@@ -3,8 +3,9 @@
 //! A `main` starts the process ([`start`]), creates the function's clients and handler, and passes the handler to
 //! [`run_lambda`].
 //!
-//! Each `main` also sets mimalloc as the global allocator, which only a program can do. Compared with glibc's allocator,
-//! it saves a fifth of the archiver's CPU time per record and takes some megabytes more memory (docs/benchmarks.md).
+//! Each `main` also sets mimalloc as the global allocator, which only a program can do. Compared with glibc's
+//! allocator, it saves a fifth of the archiver's CPU time per record and takes some megabytes more memory
+//! (docs/benchmarks.md).
 
 use std::fmt::Debug;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Access to one S3 bucket: [`S3Bucket`].
 //!
-//! Every upload carries a SHA-256 that S3 verifies, so an object is either confirmed or not. Uploads and copies get time
-//! in proportion to their size, and a download that is truncated is requested again.
+//! Every upload carries a SHA-256 that S3 verifies, so an object is either confirmed or not. Uploads get time in
+//! proportion to their size, and a range whose body is truncated is requested again.
 //!
 //! Which keys exist, and what a failure means for a record, is out of scope: each owner of a bucket decides that.
 
@@ -48,8 +48,8 @@ pub struct S3Bucket {
 
 /// A failed operation on a bucket.
 ///
-/// Every failure, including a missing bucket and a denied permission, affects the whole bucket and is temporary: the same
-/// request succeeds when the cause is removed.
+/// Every failure, including a missing bucket and a denied permission, affects the whole bucket and is temporary: the
+/// same request succeeds when the cause is removed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{bucket}: {}: {cause}", .operation.describe(key))]
 pub struct S3Error {
